@@ -19,6 +19,7 @@ const OTHERS: [&str; 10] = [
     "clang",
     "openssl",
     "cp",
+    "nats",
     "umask",
     "systemctl",
     "evenkeel-simulate",

@@ -94,7 +94,11 @@ fn restart_keys_are_named_by_a_reload() {
         }
         let is_number = most.bytes().all(|byte| byte.is_ascii_digit());
         let most = if is_number { most.to_owned() } else { format!("\"{most}\"") };
-        let answer = gateway.reload_with(&table, &format!("{key} = {most}"));
+        let needed = match &*table {
+            "index" => "name = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]\n",
+            _ => "",
+        };
+        let answer = gateway.reload_with(&table, &format!("{needed}{key} = {most}"));
         let named = answer.body.contains(&format!("\"[{first}]\""));
         assert!(named, "{PAGE} says that [{table}] {key} waits for a restart: {}", answer.body);
     }
@@ -212,6 +216,9 @@ fn base(file: File, table: &str) -> String {
             [cluster.peer]\nname = \"b\"\naddress = \"10.0.0.2:7100\"\n\
             [cluster]\nname = \"a\"\nsecret_file = \"secret\"\nlisten = \"10.0.0.1:7100\""
                 .to_owned()
+        }
+        (File::Gateway, "index") => {
+            "[index]\nname = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]".to_owned()
         }
         (File::Gateway, "region") => "[[region]]".to_owned(),
         (File::Gateway, "trust.keys") => "[[trust.keys]]".to_owned(),

@@ -22,7 +22,11 @@ pub(crate) struct Gateway {
 #[derive(Subcommand)]
 enum Verb {
     /// List the group's gateways with role, epoch and sessions, as this one sees them
-    List,
+    List {
+        /// Gateways of all groups, from the shared index
+        #[arg(long)]
+        all: bool,
+    },
     /// Make the standby the owner. Its calls continue there, and the process of the old owner ends, so that its supervisor
     /// starts it as the new standby
     #[command(verbatim_doc_comment)]
@@ -36,8 +40,10 @@ enum Verb {
 impl Gateway {
     pub(crate) fn act(self) -> Result<(), Failure> {
         match self.verb {
-            Verb::List => {
-                let gateways = self.api.operate(async |admin| admin.read("/v1/gateways").await)?;
+            Verb::List { all } => {
+                let (path, line): (_, fn(&Value) -> String) =
+                    if all { ("/v1/index/gateways", listed) } else { ("/v1/gateways", line) };
+                let gateways = self.api.operate(async |admin| admin.read(path).await)?;
                 if self.json {
                     say(&gateways);
                 } else {
@@ -79,5 +85,17 @@ fn line(gateway: &Value) -> String {
         number(gateway, "sessions"),
         heard.unwrap_or_default(),
         refused.unwrap_or_default(),
+    )
+}
+
+/// A gateway of the shared index.
+fn listed(gateway: &Value) -> String {
+    format!(
+        "{:<16} {:<8} epoch {}, group {}{}",
+        text(gateway, "gateway"),
+        text(gateway, "role"),
+        number(gateway, "epoch"),
+        text(gateway, "group"),
+        gateway["api"].as_str().map(|api| format!(", API at {api}")).unwrap_or_default(),
     )
 }

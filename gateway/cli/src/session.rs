@@ -24,7 +24,7 @@ pub(crate) struct Session {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Print JSON: `list`, `history` and `explain` as in the API, `close` as `{"done": true}`
+    /// Print JSON: `list`, `find`, `history` and `explain` as in the API, `close` as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -35,6 +35,11 @@ enum Verb {
     List,
     /// Explain a session's node: the deciding policies, the alternatives, and past moves
     Explain {
+        /// The session: `s17`
+        session: String,
+    },
+    /// Find the gateway that serves a session, of all groups, in the shared index
+    Find {
         /// The session: `s17`
         session: String,
     },
@@ -94,6 +99,15 @@ impl Session {
                     sessions.iter().for_each(|session| say(&line(session)));
                 }
             }
+            Verb::Find { session } => {
+                let path = format!("/v1/index/sessions/{}", segment(&session));
+                let found = self.api.operate(async |admin| admin.read(&path).await)?;
+                if self.json {
+                    say(&found);
+                } else {
+                    rows(&found, "sessions").iter().for_each(|session| say(&place(session)));
+                }
+            }
             Verb::History(history) => {
                 let sessions = self.api.operate(async |admin| history.read(admin).await)?;
                 if self.json {
@@ -122,6 +136,22 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// A session of the shared index.
+fn place(session: &Value) -> String {
+    let at = match session["gateway"].as_str() {
+        Some(gateway) => format!("at {gateway}"),
+        None => "at no gateway that runs".to_owned(),
+    };
+    format!(
+        "{:<8} {:<24} {:<10} {at}, group {}{}",
+        text(session, "id"),
+        text(session, "room"),
+        text(session, "scenario"),
+        text(session, "group"),
+        session["api"].as_str().map(|api| format!(", API at {api}")).unwrap_or_default(),
+    )
 }
 
 fn line(session: &Value) -> String {

@@ -49,6 +49,9 @@ impl Status {
                 false => "",
             }
         ));
+        if let Some(reason) = status["index"]["reason"].as_str() {
+            say(&format!("  index {}: {reason}", text(&status["index"], "state")));
+        }
         for node in rows(&nodes, "nodes") {
             say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",

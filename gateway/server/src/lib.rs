@@ -9,6 +9,7 @@ mod descriptors;
 mod file;
 pub mod handover;
 pub mod history;
+mod index;
 mod policy;
 pub mod run;
 mod sandbox;

@@ -24,6 +24,7 @@ use crate::descriptors::{self, Capacity};
 use crate::handover::{
     self, HandedOver, Heir, Inherited, Program, SocketName, UpgradeRequest, Upgrader, Upgrades,
 };
+use crate::index::{self, End as IndexEnd};
 use crate::policy::Foundry;
 use crate::run::{self, Reads, Running, Sockets, WaitingRoom};
 use crate::sandbox::{self, Missing};
@@ -207,11 +208,13 @@ fn serve_as(
         None => api,
     };
     let group = member.as_ref().map(cluster::Bound::group);
+    let index = index::Bound::new(&settings);
     let access = member.as_mut().and_then(cluster::Bound::take_access);
     let api = match access {
         Some(access) => api.in_group(access, telemetry.instruments()),
         None => api,
     };
+    let api = api.with_index(index.as_ref().map(index::Bound::reader));
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -246,6 +249,9 @@ fn serve_as(
     }
     let instruments = telemetry.instruments();
     let member = member.map(|bound| bound.start(&mut gateway, instruments)).transpose()?;
+    let (in_group, instruments) =
+        (member.as_ref().map(cluster::Running::group), telemetry.instruments());
+    let index = index.map(|bound| bound.start(&gateway, in_group, instruments)).transpose()?;
     let replaced = heir.take().is_some();
     api.open();
     let listening = Listening {
@@ -293,6 +299,10 @@ fn serve_as(
     let whole = if handed_over.is_some() || lost { gateway.leave() } else { gateway.join() };
     if let Err(ended) = &whole {
         tracing::error!("gateway ends: {ended}");
+    }
+    if let Some(index) = index {
+        let left = handed_over.is_some() || lost;
+        index.end(if left { IndexEnd::Left } else { IndexEnd::Closed });
     }
     follower.finish();
     telemetry.flush(FAREWELL);

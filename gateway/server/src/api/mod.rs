@@ -11,6 +11,7 @@ mod gate;
 mod gateways;
 mod history;
 mod idempotency;
+mod index;
 mod listener;
 mod notice;
 mod offer;

@@ -22,13 +22,16 @@ use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::page::{Asked, Page};
 use super::relay::{self, Relay, Relayed};
-use super::{explanation, gateways, history, offer, operations, recording, refusal, upgrade, view};
+use super::{
+    explanation, gateways, history, index, offer, operations, recording, refusal, upgrade, view,
+};
 use crate::cluster::Group;
 use crate::control::{
     Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
     Verb, Wish,
 };
 use crate::handover::Upgrades;
+use crate::index::{IndexStatus, Reader};
 use crate::settings::read_duration;
 
 /// Maximum JSON body in bytes, twice the largest valid offer.
@@ -59,6 +62,8 @@ pub(super) struct Shared {
     pub(super) upgrades: Option<Upgrades>,
     /// `None`: the gateway belongs to no group.
     pub(super) relay: Option<Relay>,
+    /// `None`: no index is configured.
+    pub(super) index: Option<Reader>,
     /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
@@ -70,6 +75,7 @@ impl Shared {
         drills: bool,
         upgrades: Option<Upgrades>,
         relay: Option<Relay>,
+        index: Option<Reader>,
     ) -> Shared {
         Shared {
             names: handle.names(),
@@ -82,6 +88,7 @@ impl Shared {
             drills,
             upgrades,
             relay,
+            index,
             closing: Notify::new(),
         }
     }
@@ -153,6 +160,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/gateway:upgrade", post(upgrade::upgrade))
         .route("/v1/gateway:hand-over", post(gateways::hand_over))
         .route("/v1/gateways", get(gateways::list))
+        .route("/v1/index/gateways", get(index::gateways))
+        .route("/v1/index/sessions/{id}", get(index::session))
         .route("/v1/policies", get(policies))
         .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(refusals))
@@ -196,8 +205,13 @@ async fn offer_once(
         let working = Arc::clone(shared);
         // A separate task completes the answer even if the client disconnects.
         tokio::spawn(async move {
-            let answer = answered(offer(&working, &headers, &body).await);
-            working.seen.finish(&key, answer);
+            let opened = offer(&working, &headers, &body).await;
+            if let (Some(index), Ok(opened)) = (&working.index, &opened)
+                && let Ok(session) = session_id(opened.id())
+            {
+                index.note_key(session, &key);
+            }
+            working.seen.finish(&key, answered(opened));
         });
     }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
@@ -318,7 +332,7 @@ fn room_id(text: &str) -> Result<RoomId, Error> {
     })
 }
 
-fn session_id(text: &str) -> Result<SessionId, Error> {
+pub(super) fn session_id(text: &str) -> Result<SessionId, Error> {
     let number = text.strip_prefix('s').and_then(|number| number.parse().ok());
     number.map(SessionId).ok_or_else(|| {
         let message = format!("there is no session `{text}`; an id looks like `s17`");
@@ -335,8 +349,18 @@ async fn modes(State(shared): Api) -> Result<Json<Modes>, Error> {
     Ok(Json(Modes { modes: shared.ask("", shared.handle.modes()).await? }))
 }
 
-async fn status(State(shared): Api) -> Result<Json<Status>, Error> {
-    Ok(Json(shared.ask("", shared.handle.status()).await?))
+#[derive(Serialize)]
+struct GatewayStatus {
+    #[serde(flatten)]
+    status: Status,
+    /// The shared index, if one is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<IndexStatus>,
+}
+
+async fn status(State(shared): Api) -> Result<Json<GatewayStatus>, Error> {
+    let status = shared.ask("", shared.handle.status()).await?;
+    Ok(Json(GatewayStatus { status, index: shared.index.as_ref().map(Reader::status) }))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.

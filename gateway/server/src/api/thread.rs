@@ -27,6 +27,7 @@ use super::tcp::{self, Connection};
 use crate::cluster::{Access, PeerStream};
 use crate::control::{Handle, TokensRefused};
 use crate::handover::{Duplicates, Inherited, SocketName, Upgrades};
+use crate::index::Reader;
 use crate::settings::Admin;
 use crate::sha256;
 use crate::telemetry::Instruments;
@@ -73,6 +74,7 @@ pub struct Bound {
     runtime: Runtime,
     upgrades: Option<Upgrades>,
     relay: Option<Relay>,
+    index: Option<Reader>,
 }
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
@@ -81,7 +83,7 @@ pub(crate) fn bind(settings: Admin, inherited: &mut Inherited) -> Result<Bound, 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Thread)?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
-    Ok(Bound { settings, listening, runtime, upgrades: None, relay: None })
+    Ok(Bound { settings, listening, runtime, upgrades: None, relay: None, index: None })
 }
 
 /// Starts the API on its own thread.
@@ -108,6 +110,11 @@ impl Bound {
         Bound { relay: Some(Relay::new(group, peer, instruments)), ..self }
     }
 
+    /// Answers requests about sessions of all gateways.
+    pub(crate) fn with_index(self, index: Option<Reader>) -> Bound {
+        Bound { index, ..self }
+    }
+
     pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
         let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
         let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
@@ -126,13 +133,14 @@ impl Bound {
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<Thread, Failure> {
-        let Bound { settings, listening, runtime, upgrades, relay } = self;
+        let Bound { settings, listening, runtime, upgrades, relay, index } = self;
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.address;
         let (events, notices) = (handle.events(), Notices::new(handle.names()));
-        let shared = Arc::new(Shared::new(handle, metrics, settings.drills, upgrades, relay));
+        let shared = Shared::new(handle, metrics, settings.drills, upgrades, relay, index);
+        let shared = Arc::new(shared);
         let served = async move {
             let publishing = Arc::clone(&shared);
             tokio::spawn(async move { publishing.feed.follow(events, notices).await });

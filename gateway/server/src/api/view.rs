@@ -53,6 +53,10 @@ struct Quic {
 }
 
 impl Opened {
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(super) fn of(opened: SessionAnswer, wanted: &SessionRequest, names: &Names) -> Opened {
         let (udp, quic) = match opened.ingress {
             IngressAnswer::Udp { address, rtcp, credentials } => {

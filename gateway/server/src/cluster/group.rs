@@ -66,7 +66,7 @@ pub(crate) struct GatewayStanding {
     pub(crate) refused: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
     /// Listens for its peer before it takes a role.
@@ -154,6 +154,13 @@ impl Group {
 
     pub(crate) fn standing(&self) -> Standing {
         self.standing.borrow().clone()
+    }
+
+    /// The role of this gateway and its epoch.
+    pub(crate) fn role(&self) -> (Role, u64) {
+        let standing = self.standing.borrow();
+        let here = standing.gateways.iter().find(|gateway| gateway.here);
+        here.map_or((Role::Joining, 0), |here| (here.role, here.epoch))
     }
 
     pub(crate) fn owner(&self) -> Owner {

@@ -34,7 +34,7 @@ use address::Addresses;
 pub use address::hold_addresses;
 use beats::Beats;
 use group::Inbox;
-pub(crate) use group::{Group, HandedOver, NotHandedOver, Owner, Ownership, Standing};
+pub(crate) use group::{Group, HandedOver, NotHandedOver, Owner, Ownership, Role, Standing};
 use keeper::Keeper;
 use link::Link;
 pub(crate) use link::{PeerApi, PeerStream};

@@ -17,6 +17,7 @@ pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
         (old.breaker != new.breaker, "[breaker]"),
         (old.detector != new.detector, "[detector]"),
         (old.cluster != new.cluster, "[cluster]"),
+        (old.index != new.index, "[index]"),
     ];
     let tables = tables.into_iter().filter(|(differs, _)| *differs);
     let mut keys: Vec<String> = tables.map(|(_, table)| table.to_owned()).collect();

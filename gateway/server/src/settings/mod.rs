@@ -8,6 +8,7 @@ mod core;
 mod detector;
 mod embedded;
 mod gateway;
+mod index;
 mod invalid;
 mod listen;
 mod node;
@@ -30,6 +31,7 @@ pub use cluster::{Cluster, ClusterAddress, Peer, Place};
 pub use gateway::{
     Admin, AdminTcp, CacheFolder, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent,
 };
+pub use index::{Index, Login};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
 pub(crate) use node::NODES_MAX;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub trust: Trust,
     /// The group of this gateway. Default: none.
     pub cluster: Option<Cluster>,
+    /// The index that lists the sessions of all gateways. Default: none.
+    pub index: Option<Index>,
     /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
     /// process.
     pub compiler: Option<Compiler>,
@@ -149,8 +153,10 @@ impl Settings {
         let nodes: Vec<_> = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
         node::shared_secrets(&raw.node, &nodes, raw.admin.drills, check);
         let listens = listens(raw, &sets, check);
-        let cluster = raw.cluster.as_ref();
-        let cluster = cluster.and_then(|raw| cluster::check(raw, &nodes, &listens, check));
+        let member = raw.cluster.as_ref();
+        let cluster = member.and_then(|raw| cluster::check(raw, &nodes, &listens, check));
+        let member = member.map(toml::Spanned::get_ref);
+        let index = raw.index.as_ref().and_then(|raw| index::check(raw, member, check));
         Settings {
             gateway,
             listens,
@@ -163,6 +169,7 @@ impl Settings {
             detector: detector::check(&raw.detector, check),
             trust: trust::check(&raw.trust, check),
             cluster,
+            index,
             compiler: None,
             sets,
             warnings: std::mem::take(&mut check.warnings),

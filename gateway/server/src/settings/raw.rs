@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) breaker: Breaker,
     pub(super) trust: Trust,
     pub(super) cluster: Option<Spanned<Cluster>>,
+    pub(super) index: Option<Spanned<Index>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -205,6 +206,18 @@ pub(super) struct ClusterAddress {
     pub(super) interface: Text,
     pub(super) hook: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) port_legs: Option<Spanned<bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Index {
+    pub(super) servers: Spanned<Vec<Spanned<String>>>,
+    pub(super) name: Text,
+    pub(super) bucket: Text,
+    pub(super) credentials_file: Text,
+    pub(super) nkey_file: Text,
+    pub(super) tls_ca_file: Text,
+    pub(super) replicas: Number,
 }
 
 /// `policies/*.toml`.

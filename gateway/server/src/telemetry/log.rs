@@ -21,10 +21,14 @@ impl Telemetry {
         people: LogLines,
     ) -> Result<impl Subscriber + Send + Sync + 'static, tracing_subscriber::filter::ParseError>
     {
-        let chosen: Targets = chosen.parse()?;
+        // The index says what matters; the client would repeat it with each attempt.
+        let chosen: Targets = format!("async_nats=off,{chosen}").parse()?;
         let people = tracing_subscriber::fmt::layer().with_writer(people);
         let carriers = CARRIERS.map(|target| (target, LevelFilter::OFF));
-        let sent = Targets::new().with_default(LevelFilter::INFO).with_targets(carriers);
+        let sent = Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_targets(carriers)
+            .with_target("async_nats", LevelFilter::OFF);
         let bridge = self.loggers.as_ref().map(OpenTelemetryTracingBridge::new);
         let bridge = bridge.map(|bridge| bridge.with_filter(sent));
         Ok(tracing_subscriber::registry().with(people.with_filter(chosen)).with(bridge))

@@ -162,6 +162,10 @@ metrics! {
     /// Beats and connections of the group's other gateway that were refused, or whose nodes differ: `secret`, `forged`,
     /// `clock`, `replayed`, `unknown-peer`, `configuration`, among others.
     ClusterRefused = "evenkeel.cluster.refused", "{refusal}", [Reason];
+    /// Entries of the shared index that differed from this gateway's and were written again.
+    IndexRepairs = "evenkeel.index.repairs", "{entry}", [];
+    /// Attempts to write to the shared index that failed: its store was down or slow.
+    IndexFailures = "evenkeel.index.failures", "{attempt}", [];
     /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
     ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];
     /// Requests that this standby sent to the owner of its group: `answered` or `failed`.
@@ -228,6 +232,8 @@ metrics! {
     QuicConnections = "evenkeel.quic.connections", "{connection}", [];
     /// Sessions with a QUIC connection.
     QuicSessions = "evenkeel.quic.sessions", "{session}", [];
+    /// 1 while the shared index has the sessions of this gateway, 0 while its store is down or slow.
+    IndexCurrent = "evenkeel.index.current", "{state}", [];
     /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }

@@ -1,0 +1,109 @@
+//! The sessions that this gateway serves, and those of them that changed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel_core::SessionId;
+use tokio::sync::Notify;
+
+use super::entry::SessionEntry;
+use super::writer::Ownership;
+
+/// Two gateways compute the opening of one session from its age; they differ by the time that this takes.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Keys of offers whose session is not listed yet, since its event is on its way.
+const EARLY_KEYS_MAX: usize = 256;
+
+/// Shared by the feed and the writer; never locked across an await.
+#[derive(Clone, Default)]
+pub(super) struct Desired(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+/// Bounded by the limit of sessions.
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) sessions: BTreeMap<SessionId, SessionEntry>,
+    /// Since they were taken.
+    pub(super) changed: BTreeSet<SessionId>,
+    /// The part in the group for which all sessions were listed.
+    pub(super) listed_as: Option<Ownership>,
+    early_keys: VecDeque<(SessionId, Arc<str>)>,
+}
+
+impl Desired {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        // A poisoned lock is usable: no update leaves the table inconsistent.
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once a session has changed since the last call.
+    pub(super) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    pub(super) fn open(&self, id: SessionId, session: SessionEntry) {
+        self.lock().open(id, session);
+        self.0.changed.notify_one();
+    }
+
+    pub(super) fn close(&self, id: SessionId) {
+        let mut table = self.lock();
+        if table.sessions.remove(&id).is_some() {
+            table.changed.insert(id);
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Notes the key of the offer that opened the session.
+    pub(super) fn set_key(&self, id: SessionId, key: &str) {
+        let mut table = self.lock();
+        let Some(session) = table.sessions.get_mut(&id) else {
+            table.early_keys.push_back((id, key.into()));
+            let excess = table.early_keys.len().saturating_sub(EARLY_KEYS_MAX);
+            table.early_keys.drain(..excess);
+            return;
+        };
+        session.idempotency_key = Some(key.into());
+        table.changed.insert(id);
+        self.0.changed.notify_one();
+    }
+
+    /// Replaces all sessions by those of a listing.
+    pub(super) fn list(&self, listed: BTreeMap<SessionId, SessionEntry>, ownership: Ownership) {
+        let mut table = self.lock();
+        table.listed_as = Some(ownership);
+        let gone = table.sessions.extract_if(.., |id, _| !listed.contains_key(id));
+        let gone: Vec<_> = gone.map(|(id, _)| id).collect();
+        table.changed.extend(gone);
+        for (id, session) in listed {
+            table.open(id, session);
+        }
+        self.0.changed.notify_one();
+    }
+}
+
+impl Table {
+    fn open(&mut self, id: SessionId, mut session: SessionEntry) {
+        if let Some(early) = self.early_keys.iter().position(|(early, _)| *early == id) {
+            session.idempotency_key = self.early_keys.remove(early).map(|(_, key)| key);
+        }
+        let known = self.sessions.get(&id);
+        if !known.is_some_and(|known| is_same(known, &session)) {
+            self.sessions.insert(id, session);
+            self.changed.insert(id);
+        }
+    }
+}
+
+/// Both are of the same session, and differ at most by how they were computed.
+pub(super) fn is_same(one: &SessionEntry, other: &SessionEntry) -> bool {
+    let apart = Duration::from_micros(one.opened_us.abs_diff(other.opened_us));
+    one.room == other.room && one.scenario == other.scenario && apart <= OPENED_WITHIN
+}

@@ -1,0 +1,114 @@
+//! Follows the sessions of control: each event, and all sessions whenever events may have been missed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use evenkeel_core::{Event, SessionId};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::desired::Desired;
+use super::entry::{SessionEntry, VERSION};
+use super::writer::Ownership;
+use crate::control::{EventRecord, GatewayEvent, Handle};
+use crate::unix_us;
+
+/// Interval at which all sessions are listed.
+const LISTED_EVERY: Duration = Duration::from_secs(60);
+
+/// The sessions of a takeover, of which no event tells, are restored within this time.
+const RESTORED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Interval at which a change of the ownership is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The key of the offer that opened a session.
+pub(super) type OfferKey = (SessionId, Arc<str>);
+
+pub(super) struct Feed {
+    pub(super) handle: Handle,
+    pub(super) events: Receiver<Arc<EventRecord>>,
+    pub(super) keys: mpsc::Receiver<OfferKey>,
+    pub(super) desired: Desired,
+}
+
+impl Feed {
+    /// Follows the sessions until control ends.
+    pub(super) async fn follow(&mut self, ownership: impl Fn() -> Ownership) {
+        let mut list_at = Some(Instant::now());
+        let mut owned = ownership();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            let now = Instant::now();
+            if list_at.is_some_and(|at| at <= now) {
+                if self.list(owned).await.is_err() {
+                    return;
+                }
+                list_at = Some(now + LISTED_EVERY);
+            }
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    Ok(record) => self.handle(&record.event),
+                    Err(RecvError::Lagged(_)) => list_at = Some(now),
+                    Err(RecvError::Closed) => return,
+                },
+                Some((session, key)) = self.keys.recv() => self.desired.set_key(session, &key),
+                _ = look.tick() => {
+                    if owned != ownership() {
+                        owned = ownership();
+                        list_at = Some(now + RESTORED_WITHIN);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Handles the events that control left at its end.
+    pub(super) fn finish(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(record) => self.handle(&record.event),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn handle(&self, event: &GatewayEvent) {
+        match event {
+            GatewayEvent::Core(Event::Opened { session, room_name, scenario, offered, .. }) => {
+                let (room, scenario) = (Arc::clone(room_name), Arc::clone(scenario));
+                self.desired.open(*session, entry(room, scenario, offered.elapsed()));
+            }
+            GatewayEvent::Core(
+                Event::Closed { session, .. } | Event::Refused { session: Some((session, _)), .. },
+            )
+            | GatewayEvent::TurnedAway { session: Some((session, _)), .. } => {
+                self.desired.close(*session);
+            }
+            _ => {}
+        }
+    }
+
+    /// Events that come meanwhile wait, and are handled after it.
+    async fn list(&self, ownership: Ownership) -> Result<(), ()> {
+        let listed = self.handle.sessions().await.map_err(|_| ())?;
+        let sessions: BTreeMap<_, _> = listed
+            .into_iter()
+            .map(|view| {
+                let it = view.standing;
+                (it.session, entry(it.room, it.scenario, it.age))
+            })
+            .collect();
+        self.desired.list(sessions, ownership);
+        Ok(())
+    }
+}
+
+fn entry(room: Arc<str>, scenario: Arc<str>, age: Duration) -> SessionEntry {
+    let opened_us = unix_us(SystemTime::now() - age);
+    SessionEntry { v: VERSION, room, scenario, opened_us, idempotency_key: None }
+}

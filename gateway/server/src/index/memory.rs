@@ -1,0 +1,128 @@
+//! A store in memory, with the faults of a real one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::store::{Change, Entry, Mark, Store, StoreError};
+
+#[derive(Clone, Default, Debug)]
+pub(super) struct Memory(Arc<Mutex<Contents>>);
+
+#[derive(Clone, Default, Debug)]
+pub(super) struct Contents {
+    life: u64,
+    revision: u64,
+    /// Deleted keys have no value.
+    entries: BTreeMap<String, (u64, Option<Vec<u8>>)>,
+    pub(super) is_down: bool,
+    /// Acknowledges writes without doing them.
+    pub(super) loses_writes: bool,
+    pub(super) lists: usize,
+    pub(super) writes: usize,
+}
+
+impl Contents {
+    fn put(&mut self, key: &str, value: Option<Vec<u8>>) -> u64 {
+        self.revision += 1;
+        self.writes += 1;
+        if !self.loses_writes {
+            self.entries.insert(key.to_owned(), (self.revision, value));
+        }
+        self.revision
+    }
+
+    /// Creates the store anew.
+    pub(super) fn renew(&mut self) {
+        *self = Contents { life: self.life + 1, ..Contents::default() };
+    }
+
+    pub(super) fn empty(&mut self) {
+        self.entries.clear();
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        self.entries.remove(key);
+    }
+}
+
+impl Memory {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Contents) -> T) -> T {
+        change(&mut self.0.lock().unwrap())
+    }
+
+    pub(super) fn put(&self, key: &str, value: &[u8]) {
+        self.change(|contents| contents.put(key, Some(value.to_vec())));
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<Vec<u8>> {
+        self.change(|contents| contents.entries.get(key)?.1.clone())
+    }
+
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.change(|contents| {
+            let standing = contents.entries.iter().filter(|(_, (_, value))| value.is_some());
+            standing.map(|(key, _)| key.clone()).collect()
+        })
+    }
+
+    fn answer<T>(&self, answer: impl FnOnce(&mut Contents) -> T) -> Result<T, StoreError> {
+        self.change(|contents| match contents.is_down {
+            true => Err(StoreError("it is down".to_owned())),
+            false => Ok(answer(contents)),
+        })
+    }
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    let (pattern, key): (Vec<_>, Vec<_>) = (pattern.split('.').collect(), key.split('.').collect());
+    pattern.len() == key.len() && pattern.iter().zip(key).all(|(p, k)| *p == "*" || *p == k)
+}
+
+impl Store for Memory {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.answer(|contents| {
+            let (revision, value) = contents.entries.get(key)?;
+            let value = value.clone().unwrap_or_default();
+            Some(Entry { key: key.to_owned(), value, revision: *revision })
+        })
+    }
+
+    async fn list(&self, pattern: &str) -> Result<Vec<Entry>, StoreError> {
+        self.answer(|contents| {
+            contents.lists += 1;
+            let found = contents.entries.iter().filter(|(key, _)| matches(pattern, key));
+            let found = found.filter_map(|(key, (revision, value))| {
+                let (key, value) = (key.clone(), value.clone()?);
+                Some(Entry { key, value, revision: *revision })
+            });
+            found.collect()
+        })
+    }
+
+    async fn write(&self, changes: &[Change]) -> Result<u64, StoreError> {
+        self.answer(|contents| {
+            let put = |change: &Change| contents.put(&change.key, change.value.clone());
+            changes.iter().map(put).last().unwrap_or(0)
+        })
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        revision: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        self.answer(|contents| {
+            let found = contents.entries.get(key).map_or(0, |(revision, _)| *revision);
+            (found == revision).then(|| contents.put(key, Some(value)))
+        })
+    }
+
+    async fn mark(&self, pattern: &str) -> Result<Mark, StoreError> {
+        self.answer(|contents| {
+            let found = contents.entries.iter().filter(|(key, _)| matches(pattern, key));
+            let newest = found.map(|(_, (revision, _))| *revision).max().unwrap_or(0);
+            Mark { life: contents.life.to_string(), newest }
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! Answers questions about sessions of all gateways from the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::SessionId;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::IndexStatus;
+use super::entry::{Keys, MemberEntry, OwnerEntry, SessionEntry, decode, split};
+use super::feed::OfferKey;
+use super::store::{Store, StoreError};
+
+/// Deadline of an answer, since a client waits for it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+type Reply<T> = oneshot::Sender<Result<Vec<T>, String>>;
+
+/// A session of some gateway. Sessions of different groups may have the same number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Found {
+    pub(crate) group: String,
+    /// The gateway that serves it; without one, none does.
+    pub(crate) gateway: Option<Arc<str>>,
+    /// Where the API of that gateway listens.
+    pub(crate) api: Option<std::net::SocketAddr>,
+    pub(crate) id: String,
+    #[serde(flatten)]
+    pub(crate) session: SessionEntry,
+}
+
+/// A gateway that wrote its entry within the last seconds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Listed {
+    pub(crate) group: String,
+    #[serde(flatten)]
+    pub(crate) member: MemberEntry,
+}
+
+#[derive(Debug)]
+pub(crate) enum Request {
+    Find(SessionId, Reply<Found>),
+    Members(Reply<Listed>),
+}
+
+/// The API's access to the index.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) keys: mpsc::Sender<OfferKey>,
+    pub(super) status: watch::Receiver<IndexStatus>,
+}
+
+impl Reader {
+    pub(crate) fn status(&self) -> IndexStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Notes the key of the offer that opened the session.
+    pub(crate) fn note_key(&self, session: SessionId, key: &str) {
+        // The index does without the key if too many wait.
+        let _ = self.keys.try_send((session, key.into()));
+    }
+
+    pub(crate) async fn find(&self, session: SessionId) -> Result<Vec<Found>, String> {
+        self.ask(|reply| Request::Find(session, reply)).await
+    }
+
+    pub(crate) async fn members(&self) -> Result<Vec<Listed>, String> {
+        self.ask(Request::Members).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<Vec<T>, String> {
+        let (reply, answer) = oneshot::channel();
+        let asking = async {
+            let ended = |_| "the index is not written".to_owned();
+            self.requests.send(request(reply)).await.map_err(|_| ended(()))?;
+            answer.await.map_err(|_| ended(()))?
+        };
+        let late = |_| format!("no answer within {ANSWER_WITHIN:?}");
+        tokio::time::timeout(ANSWER_WITHIN, asking).await.map_err(late)?
+    }
+}
+
+/// Answers one request after the other.
+pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        // Replies fail only for a caller that has gone.
+        match request {
+            Request::Find(session, reply) => {
+                let found = find(&store, session).await;
+                let _ = reply.send(found.map_err(|error| error.to_string()));
+            }
+            Request::Members(reply) => {
+                let members = members(&store).await;
+                let _ = reply.send(members.map_err(|error| error.to_string()));
+            }
+        }
+    }
+}
+
+async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<Found>, StoreError> {
+    let listed = store.list(&format!("*.session.{session}")).await?;
+    let mut found = Vec::new();
+    if listed.is_empty() {
+        return Ok(found);
+    }
+    let members: BTreeMap<_, _> = members(store)
+        .await?
+        .into_iter()
+        .map(|it| ((it.group, it.member.gateway), it.member.api))
+        .collect();
+    for entry in listed {
+        let Some((group, id)) = split(&entry.key) else { continue };
+        let Some(session) = decode::<SessionEntry>(&entry.value) else { continue };
+        let owner = store.get(&Keys::new(&group).owner()).await?;
+        let owner: Option<OwnerEntry> = owner.and_then(|owner| decode(&owner.value));
+        let owner = owner.map(|owner| (group.clone(), owner.gateway));
+        let member = owner.and_then(|owner| members.get_key_value(&owner));
+        found.push(Found {
+            gateway: member.map(|((_, gateway), _)| Arc::clone(gateway)),
+            api: member.and_then(|(_, api)| *api),
+            group,
+            id: id.to_owned(),
+            session,
+        });
+    }
+    Ok(found)
+}
+
+async fn members<S: Store>(store: &S) -> Result<Vec<Listed>, StoreError> {
+    let entries = store.list("*.member.*").await?;
+    let listed = entries.iter().filter_map(|entry| {
+        let (group, _) = split(&entry.key)?;
+        Some(Listed { group, member: decode(&entry.value)? })
+    });
+    let mut listed: Vec<_> = listed.collect();
+    listed.sort_by(|a, b| (&a.group, &a.member.gateway).cmp(&(&b.group, &b.member.gateway)));
+    Ok(listed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! The interface of a key-value store with revisions. Keys consist of parts between dots; in a pattern `*` stands for one part.
+
+use std::time::Duration;
+
+/// The store did not do it, or did not say so in time.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct StoreError(pub(super) String);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// Empty for a deleted key.
+    pub(super) value: Vec<u8>,
+    pub(super) revision: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Change {
+    pub(super) key: String,
+    /// `None` deletes the key.
+    pub(super) value: Option<Vec<u8>>,
+    /// The entry vanishes after this time unless it is written again.
+    pub(super) expires: Option<Duration>,
+}
+
+/// Equal marks: nothing changed under the pattern meanwhile, unless the store forgot a change between others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Mark {
+    /// Changes when the store is created anew, and when another of its servers leads it.
+    pub(super) life: String,
+    /// Revision of the newest entry under the pattern, deleted ones included; 0 without one.
+    pub(super) newest: u64,
+}
+
+pub(super) trait Store: Clone + Send + Sync + 'static {
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+
+    /// The entries that are not deleted.
+    fn list(&self, pattern: &str) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
+
+    /// Writes in this order, and returns the last revision. After an error any of them may have been written.
+    fn write(&self, changes: &[Change]) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Writes if the key has this revision, 0 if there is none. `None`: it has another.
+    fn replace(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        revision: u64,
+    ) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+
+    fn mark(&self, pattern: &str) -> impl Future<Output = Result<Mark, StoreError>> + Send;
+}

@@ -1,0 +1,284 @@
+//! Writes this gateway's entries, and makes the store equal to them whenever it turns out to differ.
+//!
+//! The store may forget writes that it acknowledged, and others may write. Before each write the mark of the group's
+//! sessions is compared with the one that the last write left. If they differ, all entries are listed and compared. They
+//! are listed in any case each [`COMPARED_EVERY`], since no mark shows a change between two writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::SessionId;
+use tokio::time::Instant;
+
+use super::desired::{Desired, Table, is_same};
+use super::entry::{
+    Keys, MemberEntry, OwnerEntry, SessionEntry, VERSION, decode, encode, session_id, split,
+};
+use super::store::{Change, Mark, Store, StoreError};
+use crate::cluster::Role;
+
+/// Changes that are written before the first of them is acknowledged.
+const WRITES_MAX: usize = 128;
+
+/// Interval at which all entries are compared.
+const COMPARED_EVERY: Duration = Duration::from_secs(60);
+
+/// After a difference was repaired, the entries are compared again: others may have written meanwhile.
+const VERIFIED_AFTER: Duration = Duration::from_secs(1);
+
+const MEMBER_EVERY: Duration = Duration::from_secs(3);
+
+/// A gateway is listed for this time after it wrote its entry.
+const MEMBER_EXPIRES: Duration = Duration::from_secs(15);
+
+/// The part of this gateway in its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ownership {
+    /// It belongs to no group.
+    Alone,
+    Member {
+        role: Role,
+        epoch: u64,
+    },
+}
+
+/// The result of a round.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Written {
+    /// The store had the entries of all sessions.
+    Current,
+    /// The sessions of this gateway are not known yet.
+    Unlisted,
+    /// Another gateway serves the group's sessions.
+    Standby,
+    /// The store names an owner that this gateway must not replace.
+    Fenced { owner: Arc<str>, epoch: u64 },
+}
+
+pub(super) struct Writer<S> {
+    store: S,
+    keys: Keys,
+    member: MemberEntry,
+    desired: Desired,
+    member_due: Option<Instant>,
+    claim: Option<Claim>,
+    /// Sessions that the store has, as far as it acknowledged.
+    stored: BTreeSet<SessionId>,
+    /// The store's mark after the last write; `None` if all entries are to be compared.
+    mark: Option<Mark>,
+    compare_at: Instant,
+    repaired: u64,
+}
+
+/// The owner's entry as this gateway wrote it.
+struct Claim {
+    epoch: u64,
+    revision: u64,
+}
+
+impl<S: Store> Writer<S> {
+    pub(super) fn new(store: S, keys: Keys, member: MemberEntry, desired: Desired) -> Writer<S> {
+        Writer {
+            store,
+            keys,
+            member,
+            desired,
+            member_due: None,
+            claim: None,
+            stored: BTreeSet::new(),
+            mark: None,
+            compare_at: Instant::now(),
+            repaired: 0,
+        }
+    }
+
+    /// Entries that differed in the store, so far.
+    pub(super) fn repaired(&self) -> u64 {
+        self.repaired
+    }
+
+    /// Writes what changed. After an error nothing is known of the store.
+    pub(super) async fn write(&mut self, ownership: Ownership) -> Result<Written, StoreError> {
+        let written = self.try_write(ownership).await;
+        if written.is_err() {
+            (self.mark, self.member_due) = (None, None);
+        }
+        written
+    }
+
+    async fn try_write(&mut self, ownership: Ownership) -> Result<Written, StoreError> {
+        // Creates a bucket that is gone, before anything is written.
+        let mark = self.store.mark(&self.keys.sessions()).await?;
+        self.write_member(ownership).await?;
+        let epoch = match ownership {
+            Ownership::Alone => None,
+            Ownership::Member { role: Role::Owner, epoch } => Some(epoch),
+            Ownership::Member { .. } => {
+                (self.claim, self.mark) = (None, None);
+                return Ok(Written::Standby);
+            }
+        };
+        if let Some(fenced) = self.claim(epoch).await? {
+            return Ok(fenced);
+        }
+        if self.desired.lock().listed_as != Some(ownership) {
+            return Ok(Written::Unlisted);
+        }
+        let now = Instant::now();
+        if self.mark.as_ref() != Some(&mark) || self.compare_at <= now {
+            self.compare(mark).await?;
+        } else {
+            let changes = self.desired.lock().take_changes(&self.stored, &self.keys);
+            self.store_changes(changes, mark.life).await?;
+        }
+        Ok(Written::Current)
+    }
+
+    async fn write_member(&mut self, ownership: Ownership) -> Result<(), StoreError> {
+        let (role, epoch) = match ownership {
+            Ownership::Alone => (Role::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch)),
+            Ownership::Member { role, epoch } => (role, epoch),
+        };
+        let now = Instant::now();
+        let is_changed = (self.member.role, self.member.epoch) != (role, epoch);
+        if !is_changed && self.member_due.is_some_and(|due| now < due) {
+            return Ok(());
+        }
+        (self.member.role, self.member.epoch) = (role, epoch);
+        let change = Change {
+            key: self.keys.member(&self.member.gateway),
+            value: Some(encode(&self.member)),
+            expires: Some(MEMBER_EXPIRES),
+        };
+        self.store.write(&[change]).await?;
+        self.member_due = Some(now + MEMBER_EVERY);
+        Ok(())
+    }
+
+    /// Makes this gateway the owner in the store. `epoch` is the group's; without one, this process takes the next.
+    async fn claim(&mut self, epoch: Option<u64>) -> Result<Option<Written>, StoreError> {
+        let key = self.keys.owner();
+        let found = self.store.get(&key).await?;
+        let revision = found.as_ref().map_or(0, |entry| entry.revision);
+        let owner: Option<OwnerEntry> = found.and_then(|entry| decode(&entry.value));
+        let stored = owner.as_ref().map_or(0, |owner| owner.epoch);
+        let claimed = self.claim.as_ref().map(|claim| claim.epoch);
+        let epoch = epoch.or(claimed).unwrap_or(stored + 1);
+        if let Some(claim) = &self.claim
+            && claim.epoch == epoch
+            && claim.revision == revision
+        {
+            return Ok(None);
+        }
+        // Also after another process of this gateway: its entries are compared.
+        self.mark = None;
+        if let Some(OwnerEntry { gateway, epoch: stored, .. }) = owner
+            && (stored > epoch || (stored == epoch && gateway != self.member.gateway))
+        {
+            return Ok(Some(Written::Fenced { owner: gateway, epoch: stored }));
+        }
+        let gateway = Arc::clone(&self.member.gateway);
+        let value = encode(&OwnerEntry { v: VERSION, gateway, epoch });
+        match self.store.replace(&key, value, revision).await? {
+            Some(revision) => self.claim = Some(Claim { epoch, revision }),
+            None => return Err(StoreError("another gateway wrote the owner's entry".to_owned())),
+        }
+        Ok(None)
+    }
+
+    /// Lists what the store has, and writes the differences.
+    async fn compare(&mut self, mark: Mark) -> Result<(), StoreError> {
+        (self.mark, self.compare_at) = (None, Instant::now() + COMPARED_EVERY);
+        let listed = self.store.list(&self.keys.sessions()).await?;
+        let listed = listed.iter().filter_map(|entry| {
+            let (_, part) = split(&entry.key)?;
+            Some((session_id(part)?, decode::<SessionEntry>(&entry.value)))
+        });
+        let listed: BTreeMap<_, _> = listed.collect();
+        self.stored = listed.keys().copied().collect();
+        let (changes, unexpected) = {
+            let mut table = self.desired.lock();
+            let unexpected = table.compare(&listed);
+            (table.take_changes(&self.stored, &self.keys), unexpected)
+        };
+        if unexpected > 0 {
+            self.repaired += unexpected as u64;
+            self.compare_at = Instant::now() + VERIFIED_AFTER;
+            tracing::info!(entries = unexpected, "index: entries that differ are written again");
+        }
+        let life = mark.life.clone();
+        self.mark = Some(mark);
+        self.store_changes(changes, life).await
+    }
+
+    async fn store_changes(
+        &mut self,
+        changes: Vec<(SessionId, Change)>,
+        life: String,
+    ) -> Result<(), StoreError> {
+        for changes in changes.chunks(WRITES_MAX) {
+            let writes: Vec<Change> = changes.iter().map(|(_, change)| change.clone()).collect();
+            let newest = self.store.write(&writes).await?;
+            for (id, change) in changes {
+                if change.value.is_some() {
+                    self.stored.insert(*id);
+                } else {
+                    self.stored.remove(id);
+                }
+            }
+            self.mark = Some(Mark { life: life.clone(), newest });
+        }
+        Ok(())
+    }
+
+    /// Removes this gateway from the index, at its end.
+    pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
+        let key = self.keys.member(&self.member.gateway);
+        self.store.write(&[Change { key, value: None, expires: None }]).await?;
+        Ok(())
+    }
+}
+
+impl Table {
+    /// Notes each session that differs from the listed one, and no other. Returns how many of them had not changed here.
+    fn compare(&mut self, listed: &BTreeMap<SessionId, Option<SessionEntry>>) -> usize {
+        let pending = std::mem::take(&mut self.changed);
+        for (id, session) in &mut self.sessions {
+            let found = listed.get(id).and_then(Option::as_ref);
+            let Some(found) = found.filter(|found| is_same(found, session)) else {
+                self.changed.insert(*id);
+                continue;
+            };
+            // The gateway that served the session before knew its key, and when exactly it was opened.
+            let key = session.idempotency_key.take().or_else(|| found.idempotency_key.clone());
+            if key != found.idempotency_key {
+                self.changed.insert(*id);
+            }
+            *session = SessionEntry { idempotency_key: key, ..found.clone() };
+        }
+        let gone = listed.keys().filter(|id| !self.sessions.contains_key(id));
+        self.changed.extend(gone);
+        self.changed.difference(&pending).count()
+    }
+
+    /// The writes that make `stored` equal to the sessions.
+    fn take_changes(
+        &mut self,
+        stored: &BTreeSet<SessionId>,
+        keys: &Keys,
+    ) -> Vec<(SessionId, Change)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let change = |id: SessionId| {
+            let value = self.sessions.get(&id).map(encode);
+            // A session that came and went between two writes.
+            let is_needed = value.is_some() || stored.contains(&id);
+            let change = Change { key: keys.session(id), value, expires: None };
+            is_needed.then_some((id, change))
+        };
+        changed.filter_map(change).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

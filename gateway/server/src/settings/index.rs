@@ -1,0 +1,184 @@
+//! `[index]`: where sessions of all gateways are listed.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_nats::{ConnectOptions, ServerAddr};
+use toml::Spanned;
+
+use super::check::Check;
+use super::raw;
+use super::secret::Secret;
+
+/// As many as a large NATS cluster has. Others are discovered.
+const SERVERS_MAX: usize = 16;
+
+/// Length of the seed of a user's key, in base 32.
+const SEED_LENGTH: usize = 58;
+
+const SERVER: &str =
+    "a NATS server such as `nats://10.0.0.5:4222` or `tls://nats.example.net:4222`";
+
+/// The shared index of sessions, in a key-value bucket of NATS JetStream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Index {
+    /// The first part of this gateway's keys: its name, or those of its group's members.
+    pub group: Arc<str>,
+    pub gateway: Arc<str>,
+    /// At least one URL.
+    pub servers: Vec<String>,
+    /// Default `evenkeel`.
+    pub bucket: String,
+    pub login: Login,
+    /// Requires TLS, with this certificate authority.
+    pub tls_ca_file: Option<PathBuf>,
+    /// Copies of a bucket that the gateway creates. Default 1.
+    pub replicas: u8,
+}
+
+/// How the gateway authenticates itself to the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Login {
+    None,
+    /// A token of a user and its seed, as `nsc` writes them.
+    Credentials(Secret),
+    /// The seed of a user's key.
+    Nkey(Secret),
+}
+
+pub(super) fn check(
+    raw: &Spanned<raw::Index>,
+    cluster: Option<&raw::Cluster>,
+    check: &mut Check,
+) -> Option<Index> {
+    let (span, raw) = (raw.span(), raw.get_ref());
+    let names = names(raw, span, cluster, check);
+    if raw.servers.get_ref().is_empty() {
+        check.refuse(raw.servers.span(), "no server", SERVER);
+    }
+    super::bounded(raw.servers.get_ref(), SERVERS_MAX, "servers", check);
+    let encrypted = raw.tls_ca_file.is_some();
+    let servers =
+        raw.servers.get_ref().iter().filter_map(|raw| server(raw, encrypted, check)).collect();
+    let bucket = raw.bucket.as_ref().map_or("evenkeel", |bucket| bucket.get_ref().as_str());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if let Some(written) = raw
+        .bucket
+        .as_ref()
+        .filter(|_| !(1..=64).contains(&bucket.len()) || !bucket.chars().all(plain))
+    {
+        let expected = "1 to 64 letters of ASCII, digits, `-` or `_`";
+        check.refuse(written.span(), format!("`{bucket}`"), expected);
+    }
+    let login = login(raw, check);
+    if let Some(file) = &raw.tls_ca_file
+        && let Err(error) = std::fs::metadata(check.path(file.get_ref()))
+    {
+        let found = format!("`{}`: {error}", file.get_ref());
+        check.refuse(file.span(), found, "a file with certificates in PEM");
+    }
+    let replicas = check.number(&raw.replicas, 1, 1..=5);
+    let (group, gateway) = names?;
+    Some(Index {
+        group,
+        gateway,
+        servers,
+        bucket: bucket.to_owned(),
+        login: login?,
+        tls_ca_file: raw.tls_ca_file.as_ref().map(|file| check.path(file.get_ref())),
+        replicas,
+    })
+}
+
+/// The names of the group and of this gateway.
+fn names(
+    raw: &raw::Index,
+    span: Range<usize>,
+    cluster: Option<&raw::Cluster>,
+    check: &mut Check,
+) -> Option<(Arc<str>, Arc<str>)> {
+    match (cluster, &raw.name) {
+        (None, Some(name)) => {
+            let name = check.name(name);
+            Some((Arc::clone(&name), name))
+        }
+        (None, None) => {
+            check.refuse(span, "no `name`", "`name`, by which the index lists this gateway");
+            None
+        }
+        (Some(cluster), None) => {
+            let mut members = [cluster.name.get_ref().as_str(), cluster.peer.name.get_ref()];
+            members.sort_unstable();
+            Some((members.join("/").into(), cluster.name.get_ref().as_str().into()))
+        }
+        (Some(_), Some(name)) => {
+            let found = format!("`{}` beside [cluster]", name.get_ref());
+            check.refuse(name.span(), found, "no `name`: [cluster] names the members of the group");
+            None
+        }
+    }
+}
+
+fn server(raw: &Spanned<String>, encrypted: bool, check: &mut Check) -> Option<String> {
+    let written = raw.get_ref();
+    let parsed = written.parse::<ServerAddr>().ok();
+    let parsed =
+        parsed.filter(|url| matches!(url.scheme(), "nats" | "tls") && written.contains("://"));
+    let Some(url) = parsed else {
+        check.refuse(raw.span(), format!("`{written}`"), SERVER);
+        return None;
+    };
+    if url.has_user_pass() {
+        // The password is not repeated.
+        let expected = "a server without it; `credentials_file` or `nkey_file` names a secret";
+        check.refuse(raw.span(), "a user or password in the address of a server", expected);
+        return None;
+    }
+    let host = url.host().trim_matches(['[', ']']);
+    let is_loopback = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
+    let is_local = host == "localhost" || host.parse().is_ok_and(is_loopback);
+    if url.scheme() == "nats" && !encrypted && !is_local {
+        let found = format!("`{written}`, which is not encrypted");
+        check.warn(raw.span(), found, "`tls://`: whoever reads the index learns names of rooms");
+    }
+    Some(written.clone())
+}
+
+fn login(raw: &raw::Index, check: &mut Check) -> Option<Login> {
+    let (file, is_nkey) = match (&raw.credentials_file, &raw.nkey_file) {
+        (None, None) => return Some(Login::None),
+        (Some(file), None) => (file, false),
+        (None, Some(file)) => (file, true),
+        (Some(_), Some(file)) => {
+            let found = "`credentials_file` and `nkey_file`";
+            check.refuse(file.span(), found, "one of them");
+            return None;
+        }
+    };
+    let bytes = check.secret_file(file, SEED_LENGTH)?;
+    check.warn_of_readers(file);
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let is_seed = |text: &str| {
+        text.len() == SEED_LENGTH
+            && text.starts_with("SU")
+            && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+    };
+    if is_nkey {
+        let seed = text.trim();
+        if !is_seed(seed) {
+            let found = format!("`{}` without a seed", file.get_ref());
+            let expected = "the seed of a user: `SU` and 56 further letters or digits";
+            check.refuse(file.span(), found, expected);
+            return None;
+        }
+        return Some(Login::Nkey(Secret::new(seed.into())));
+    }
+    if ConnectOptions::new().credentials(&text).is_err() {
+        let found = format!("`{}` without a token and seed", file.get_ref());
+        let expected = "a file of credentials, as `nsc generate creds` writes it";
+        check.refuse(file.span(), found, expected);
+        return None;
+    }
+    Some(Login::Credentials(Secret::new(text.into())))
+}
