@@ -16,6 +16,7 @@ mod failover;
 mod history;
 mod hostile;
 mod identities;
+mod index;
 mod listing;
 mod logs;
 mod modes;

@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod namespace;
+pub mod nats;
 pub mod report;
 
 use std::time::Duration;
