@@ -14,6 +14,7 @@ use crate::gateway::Gateway;
 use crate::hosts::{Hosts, MEMBER, Passed, SHARED};
 use crate::layout::{CERTIFICATE, KEY, Layout, Told};
 use crate::stage::{Places, write};
+use crate::store::Store;
 
 /// A group without an owner for longer does not work.
 const OWNED_WITHIN: Duration = Duration::from_secs(10);
@@ -125,15 +126,16 @@ impl Edges {
     pub(crate) fn part(&self) -> Result<(), String> {
         let edges = &self.own_hosts()?.edges;
         for (edge, peer) in edges.iter().zip(edges.iter().rev()) {
-            let _inside = edge.enter()?;
-            firewall::load(&format!(
-                "add table ip parted\nflush table ip parted\n\
-                 add chain ip parted in {{ type filter hook input priority 0; }}\n\
-                 add rule ip parted in ip saddr {} drop\n",
-                peer.address()
-            ))?;
+            drop_at(edge, "input", &format!("ip saddr {}", peer.address()))?;
         }
         Ok(())
+    }
+
+    /// Drops all packets from the gateways to the store from now on.
+    pub(crate) fn part_from_store(&self) -> Result<(), String> {
+        let to = Store::address();
+        let rule = format!("ip daddr {} tcp dport {}", to.ip(), to.port());
+        self.own_hosts()?.edges.iter().try_for_each(|edge| drop_at(edge, "output", &rule))
     }
 
     pub(crate) fn join(&self) -> Result<(), String> {
@@ -253,6 +255,15 @@ impl Edges {
     }
 }
 
+fn drop_at(edge: &Host, hook: &str, packets: &str) -> Result<(), String> {
+    let _inside = edge.enter()?;
+    firewall::load(&format!(
+        "add table ip parted\nflush table ip parted\n\
+         add chain ip parted cut {{ type filter hook {hook} priority 0; }}\n\
+         add rule ip parted cut {packets} drop\n"
+    ))
+}
+
 /// Starts a gateway with files of its own in the network namespace of this thread. In a group it has a number.
 fn start(
     name: &'static str,
@@ -282,6 +293,9 @@ fn start(
             peer.address(),
             layout.port_legs,
         );
+    }
+    if layout.store {
+        text += &format!("\n[index]\nservers = [\"nats://{}\"]\n", Store::address());
     }
     write(&folder.join("evenkeel.toml"), &text)?;
     Gateway::start(name, folder, places)

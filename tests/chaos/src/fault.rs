@@ -4,6 +4,7 @@ mod owner;
 mod process;
 mod proof;
 mod region;
+mod store;
 mod way;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use crate::weather::Weather;
 pub(crate) use owner::Loss;
 use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
+pub(crate) use store::Outage;
 pub(crate) use way::Way;
 
 /// The nodes that a fault hits.
@@ -70,6 +72,8 @@ pub(crate) enum Fault {
     Upgrade,
     /// A fault of the gateway that owns the address of a group.
     Owner(Loss),
+    /// A fault of the store of the shared index.
+    Store(Outage),
     /// Packets to the gateway's UDP listener are dropped for this long; QUIC goes on.
     BlockUdp(Duration),
 }
@@ -113,7 +117,9 @@ impl Fault {
             Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
-            Fault::Return(..) | Fault::Upgrade | Fault::Owner(_) => Scope::Everybody,
+            Fault::Return(..) | Fault::Upgrade | Fault::Owner(_) | Fault::Store(_) => {
+                Scope::Everybody
+            }
             // Packets have no stamp that names their node.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
@@ -139,6 +145,7 @@ impl Fault {
             | Fault::StallControl(_)
             | Fault::Move(_)
             | Fault::Upgrade
+            | Fault::Store(_)
             | Fault::Rebind
             | Fault::Reconnect => Ok(()),
         }
@@ -191,6 +198,7 @@ impl Fault {
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
             Fault::Upgrade => stage.edges.upgrade().await,
             Fault::Owner(loss) => loss.go_on(stage).await,
+            Fault::Store(outage) => outage.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
@@ -237,6 +245,7 @@ impl Fault {
             }
             Fault::BlockUdp(_) => stage.firewall.clear(),
             Fault::Owner(loss) => loss.heal(stage, struck.turn).await,
+            Fault::Store(outage) => outage.heal(stage).await,
             Fault::Stall(_)
             | Fault::StallControl(_)
             | Fault::Starve(..)
@@ -257,7 +266,7 @@ impl Fault {
             | Fault::Reconnect
             | Fault::BlockUdp(_) => return Ok(Vec::new()),
             Fault::Owner(Loss::WithNode) => Whom::Busiest,
-            Fault::Owner(_) => return Ok(Vec::new()),
+            Fault::Owner(_) | Fault::Store(_) => return Ok(Vec::new()),
             Fault::Kill(whom, _)
             | Fault::Sleep(whom, _)
             | Fault::Starve(whom, _)

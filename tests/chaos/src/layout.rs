@@ -36,6 +36,8 @@ pub(crate) struct Layout {
     /// The number of nodes, counted from the end, that the gateway has to start.
     pub(crate) cold: usize,
     pub(crate) agents: bool,
+    /// True if the gateways write a shared index.
+    pub(crate) store: bool,
     /// True if loss counts as a cost in the routing policy.
     pub(crate) quality: bool,
     pub(crate) spares: u8,
@@ -85,6 +87,7 @@ impl Layout {
         port_legs: false,
         cold: 0,
         agents: false,
+        store: false,
         quality: false,
         spares: 2,
         narrow: None,
@@ -150,6 +153,11 @@ impl Layout {
         let Some((narrow, kbps)) = self.narrow else { return u64::MAX };
         let there = self.nodes().filter(|(_, region, _)| *region == narrow).count() as u64;
         there * (kbps / ROOM_KBPS)
+    }
+
+    /// The reason why the row cannot run here.
+    pub(crate) fn requirement(&self) -> Result<(), String> {
+        if self.store { evenkeel_testkit::nats::program().map(drop) } else { Ok(()) }
     }
 
     /// The one-way delay to nodes of this region.

@@ -48,6 +48,8 @@ pub(crate) struct Limits {
     pub(crate) damaged: bool,
     /// Rooms move make-before-break: packets of the old node may arrive for [`OVERLAP`] after the first of the new one.
     pub(crate) overlap: bool,
+    /// The longest time until the index is correct after its store is back, milliseconds.
+    pub(crate) index_within: Option<f64>,
     /// When the fault is undone, no packet of an affected node reaches a client. (None of a standby gateway may anyway.)
     pub(crate) no_old_owner: bool,
 }
@@ -75,6 +77,7 @@ impl Limits {
         both_carry: false,
         damaged: false,
         overlap: false,
+        index_within: None,
         no_old_owner: false,
     };
 
@@ -112,6 +115,9 @@ impl Limits {
         }
         if let Some(within) = self.left_within {
             words.push(format!("off the node within {within} ms"));
+        }
+        if let Some(within) = self.index_within {
+            words.push(format!("index correct within {within} ms"));
         }
         if let Some(hit) = self.hit_min {
             words.push(format!("at least {hit} are hit"));
@@ -176,6 +182,8 @@ impl Limits {
         above("lost after the fault", unfaults.lost as f64, whole.then_some(0.0));
         let left = Spread::of_ns(faults.left_ns.clone());
         above("off the node after", left.max, self.left_within);
+        let corrected = Spread::of_ns(played.index_ns.clone());
+        above("index correct after", corrected.max, self.index_within);
         above("moves", moves(faults), self.moves_max);
         let when = |is: bool, limit: f64| is.then_some(limit);
         let both = |count: fn(&FaultEffect) -> u64| (count(faults) + count(unfaults)) as f64;

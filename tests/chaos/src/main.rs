@@ -26,6 +26,7 @@ mod row;
 mod rows;
 mod rtpengine;
 mod stage;
+mod store;
 mod table;
 mod weather;
 
@@ -125,6 +126,10 @@ fn run(choice: &Choice) -> Result<(), String> {
     report.write(&out)?;
     table::head();
     for row in rows {
+        if let Err(reason) = row.layout.requirement() {
+            println!("{} skipped: {reason}", row.id);
+            continue;
+        }
         let row = row.scaled(choice);
         let left = ALL_WITHIN.saturating_sub(began.elapsed()).min(ROW_WITHIN);
         let mut played = Played::default();

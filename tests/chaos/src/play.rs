@@ -145,6 +145,9 @@ impl Scene<'_> {
         let Done { struck, nowhere, mut left_out, mut events } = done;
         let healed_ns = clock::now_ns();
         row.fault.heal(stage, &struck).await?;
+        if let Some(store) = &mut stage.store {
+            played.index_ns.append(&mut store.corrected_ns);
+        }
         if stage.settled(SETTLED_WITHIN).await? {
             played.settle_ns.push(clock::now_ns() - healed_ns);
         } else {

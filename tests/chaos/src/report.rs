@@ -53,6 +53,8 @@ pub(crate) struct RowReport {
     gap_at_nodes_ms: Option<Distribution>,
     /// From the fault until another gateway's host had the shared address; null if none took it.
     taken_over_ms: Option<Distribution>,
+    /// From the return of the store until the index was correct; null without a store.
+    index_correct_ms: Option<Distribution>,
     /// Gaps of the sessions of each kill.
     gap_ms_of_kills: Vec<Spread>,
     /// Distribution over the kills of the 99th percentile of gaps.
@@ -167,6 +169,8 @@ pub(crate) struct Played {
     pub(crate) gaps_up_ns: Vec<u64>,
     /// The time from each fault until another gateway's host had the shared address.
     pub(crate) taken_ns: Vec<u64>,
+    /// The time from each return of the store until the index was correct.
+    pub(crate) index_ns: Vec<u64>,
     /// Sessions that were offered and answered around faults.
     pub(crate) offered: usize,
     /// Those that the gateway does not list afterwards.
@@ -238,6 +242,7 @@ impl RowReport {
             gap_ms: of_ns(faults.gaps_ns.clone()),
             gap_at_nodes_ms: of_ns(played.gaps_up_ns),
             taken_over_ms: of_ns(played.taken_ns),
+            index_correct_ms: of_ns(played.index_ns),
             kills: kills.len() as u32,
             gap_p99_over_kills: OverKills::of(&kills),
             gap_ms_of_kills: kills,
@@ -303,6 +308,7 @@ impl RowReport {
             gap_ms: None,
             gap_at_nodes_ms: None,
             taken_over_ms: None,
+            index_correct_ms: None,
             gap_ms_of_kills: Vec::new(),
             gap_p99_over_kills: None,
             by_way: BTreeMap::new(),

@@ -5,11 +5,12 @@ mod group;
 mod link;
 mod node;
 mod region;
+mod store;
 
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [node::ROWS, link::ROWS, region::ROWS, gateway::ROWS, group::ROWS].concat()
+    [node::ROWS, link::ROWS, region::ROWS, gateway::ROWS, group::ROWS, store::ROWS].concat()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::link::Link;
 use crate::node::Vice;
 use crate::process;
 use crate::rtpengine;
+use crate::store::Store;
 use evenkeel_lab::process::Process;
 
 const LOOPBACK: &str = "127.0.0.1:0";
@@ -52,6 +53,8 @@ pub(crate) struct Stage {
     pub(crate) edges: Edges,
     pub(crate) nodes: Vec<Node>,
     pub(crate) firewall: Firewall,
+    /// Of the shared index.
+    pub(crate) store: Option<Store>,
     pub(crate) layout: Layout,
     pub(crate) places: Places,
 }
@@ -64,8 +67,9 @@ impl Stage {
             let _inside = hosts.as_ref().map(|hosts| hosts.nodes.enter()).transpose()?;
             start_nodes(&layout, places, seed, hosts.as_ref())?
         };
+        let store = layout.store.then(|| Store::start(&places.folder)).transpose()?;
         let edges = Edges::start(&layout, places, &told, hosts).await?;
-        Ok(Stage { edges, nodes, firewall, layout, places: places.clone() })
+        Ok(Stage { edges, nodes, firewall, store, layout, places: places.clone() })
     }
 
     /// The gateway that serves.

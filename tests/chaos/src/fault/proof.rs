@@ -52,6 +52,8 @@ impl Fault {
             }
             // The stall ends by itself; an upgrade without a new process fails.
             Fault::StallControl(_) | Fault::Upgrade => Ok(()),
+            // A store that answers differently fails the index.
+            Fault::Store(_) => Ok(()),
             Fault::Owner(Loss::Parted(_)) => {
                 stage.edges.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
             }

@@ -1,0 +1,98 @@
+//! The store of the shared index: a NATS server on the host of the clients.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use evenkeel_testkit::nats::NatsServer;
+
+use crate::hosts::{CLIENTS, EDGES};
+use crate::stage::Stage;
+
+const PORT: u16 = 4_222;
+pub(crate) const BUCKET: &str = "evenkeel";
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// An index that is wrong for longer stays so.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
+
+pub(crate) struct Store {
+    /// `None` while another thread works with it.
+    server: Option<NatsServer>,
+    /// From each return of the store until the index was correct.
+    pub(crate) corrected_ns: Vec<u64>,
+}
+
+impl Store {
+    pub(crate) fn address() -> SocketAddr {
+        (CLIENTS, PORT).into()
+    }
+
+    pub(crate) fn start(folder: &Path) -> Result<Store, String> {
+        let folder = folder.join("store");
+        // Another row's.
+        let _none = std::fs::remove_dir_all(&folder);
+        let mut server = NatsServer::new(Store::address(), &folder)?;
+        server.start();
+        Ok(Store { server: Some(server), corrected_ns: Vec::new() })
+    }
+
+    /// Works with the server on another thread, while clients talk.
+    pub(crate) async fn with<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut NatsServer) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let mut server = self.server.take().ok_or("the store failed before")?;
+        let working = tokio::task::spawn_blocking(move || {
+            let done = work(&mut server);
+            (server, done)
+        });
+        let (server, done) = working.await.map_err(|error| format!("the store: {error}"))?;
+        self.server = Some(server);
+        Ok(done)
+    }
+}
+
+impl Stage {
+    pub(crate) fn store(&mut self) -> Result<&mut Store, String> {
+        self.store.as_mut().ok_or_else(|| "the row has no store".to_owned())
+    }
+
+    /// Waits until the index lists the sessions of the gateway that serves, and names it.
+    pub(crate) async fn await_index(&mut self) -> Result<(), String> {
+        let back = Instant::now();
+        let group = EDGES.map(|(name, _)| name).join("/");
+        loop {
+            let listed = self.admin().list("sessions").await;
+            let listed = listed.map_err(|error| format!("listing sessions: {error}"))?;
+            let ids: Vec<&str> = listed.iter().filter_map(|it| it["id"].as_str()).collect();
+            let mut served: Vec<_> = ids.iter().map(|id| format!("{group}.session.{id}")).collect();
+            served.sort();
+            let pattern = format!("{group}.session.*");
+            let keys = self.store()?.with(move |server| server.keys(BUCKET, &pattern)).await?;
+            let wrong = if keys != served {
+                format!("{} entries of {} sessions", keys.len(), served.len())
+            } else {
+                match self.misnamed(ids.first()).await {
+                    None => break,
+                    Some(wrong) => wrong,
+                }
+            };
+            if back.elapsed() > GIVEN_UP_AFTER {
+                return Err(format!("index wrong after {GIVEN_UP_AFTER:?}: {wrong}"));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.store()?.corrected_ns.push(back.elapsed().as_nanos() as u64);
+        Ok(())
+    }
+
+    /// What the index says instead of the name of the gateway that serves this session.
+    async fn misnamed(&self, session: Option<&&str>) -> Option<String> {
+        let path = format!("/v1/index/sessions/{}", session?);
+        let found = match self.admin().read(&path).await {
+            Ok(found) => found["sessions"][0]["gateway"].clone(),
+            Err(error) => return Some(error.to_string()),
+        };
+        (found != self.gateway().name()).then(|| format!("served by {found}"))
+    }
+}
