@@ -2,7 +2,7 @@
 
 mod ng_server;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command};
 
 use evenkeel_testkit::binary::evenkeel;
@@ -162,7 +162,7 @@ fn ids_and_answers_continue_without_sessions() {
 fn port_legs_stay_where_their_address_moves() {
     let Some(place) = Place::lay("port_legs_stay_where_their_address_moves") else { return };
     let seen = take_over_port_leg(&place, "port_legs = true\n");
-    let signalled: Vec<IpAddr> = seen.signalled.iter().map(|client| client.ip()).collect();
+    let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
     assert_eq!(signalled, [IpAddr::from(SHARED)], "it is told nothing new");
     assert_eq!(seen.calls.len(), 1);
 }
@@ -171,7 +171,7 @@ fn port_legs_stay_where_their_address_moves() {
 fn port_legs_on_other_ports_keep_their_call() {
     let Some(place) = Place::lay("port_legs_on_other_ports_keep_their_call") else { return };
     let seen = take_over_port_leg(&place, "");
-    let signalled: Vec<IpAddr> = seen.signalled.iter().map(|client| client.ip()).collect();
+    let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
     assert_eq!(signalled, EDGES.map(|(_, address)| IpAddr::from(address)));
     assert_eq!(seen.calls.len(), 1, "the same call, elsewhere");
 }
