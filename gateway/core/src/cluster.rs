@@ -65,6 +65,13 @@ pub const SILENCE: Duration = Duration::from_millis(25);
 /// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const HOLD: Duration = Duration::from_millis(25);
 
+/// Interval of beats of a standby that misses its owner's: a port unreachable for one of them shows that the owner's process
+/// has ended.
+const ASKED_EVERY: Duration = Duration::from_millis(1);
+
+/// Timers of a process that runs are late by less.
+const PUNCTUAL: Duration = Duration::from_millis(2);
+
 /// An owner asks its voters once the newest echoed beat is this old.
 const ECHO_LATE: Duration = Duration::from_millis(10);
 
@@ -402,7 +409,18 @@ impl Cluster {
 
     /// Time for which this member itself was not running is no silence of the peer.
     fn note_lateness(&mut self, now: Instant) {
-        self.peer.excuse(now.saturating_duration_since(self.poll_timeout()));
+        let late = now.saturating_duration_since(self.poll_timeout());
+        if late > PUNCTUAL {
+            self.peer.excuse(late);
+        }
+    }
+
+    fn beat_every(&self, now: Instant) -> Duration {
+        let misses = (BEAT_EVERY..2 * SILENCE).contains(&self.peer.silence(now));
+        match &self.role {
+            Role::Standby(following) if following.follows && misses => ASKED_EVERY,
+            _ => BEAT_EVERY,
+        }
     }
 
     /// Sends a beat, and asks the voters if that is due.
@@ -458,7 +476,7 @@ impl Cluster {
         // A beat that arms the standby must not leave before the lease counts.
         self.permit(now);
         self.sequence += 1;
-        self.beat_due = now + BEAT_EVERY;
+        self.beat_due = now + self.beat_every(now);
         let mut beat = Beat {
             incarnation: self.settings.incarnation,
             sequence: self.sequence,

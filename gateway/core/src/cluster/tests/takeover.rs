@@ -6,7 +6,7 @@ fn end_of_the_process_is_enough_alone() {
         let mut group = Group::standing(agents);
         group.kill(0);
         let time = group.until(1_000, |group| group.owner() == Some(1));
-        assert!(time <= Duration::from_millis(15), "{time:?}");
+        assert!(time <= Duration::from_millis(11), "{time:?}");
         assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
         assert_eq!(group.member(1).epoch(), 2);
     }
