@@ -300,7 +300,12 @@ impl Control {
 
     /// Continues after a suspension, or starts workers that were suspended from the start.
     pub(super) fn resume(&mut self) {
-        // Packets wait.
+        let clock = Clock::read();
+        // Packets wait. Agents drop those that come before a signed message from the same address.
+        while let Some(act) = self.drivers.handle_timeout(clock) {
+            self.act(Some(act));
+            self.wake_workers();
+        }
         for worker in 0..self.workers.len() as u16 {
             self.command(worker, Command::Resume);
         }
@@ -309,7 +314,6 @@ impl Control {
         // Some records were sent for the last time.
         self.unfollow_records();
         if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
-            let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
         }
     }

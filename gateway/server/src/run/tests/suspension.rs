@@ -332,6 +332,7 @@ async fn second_gateway_continues_all_sessions() {
     guard.stay();
     first.handle.release().await.unwrap();
     first.join().unwrap();
+    let earlier = world.agent.came().len();
     second.handle.resume().await.unwrap();
 
     assert_eq!(views(&second).await, before);
@@ -340,6 +341,9 @@ async fn second_gateway_continues_all_sessions() {
         client.talk(20);
         client.assert_continuous();
     }
+    // The source of the last signed message is where an agent sends to.
+    let mut came = world.agent.came().into_iter().skip(earlier);
+    assert_eq!(came.find(|kind| ["keep", "media"].contains(kind)), Some("keep"));
     wait_until(async || packets(&second).await == [42, 42, 42, 42, 42, 0]).await;
     wait_until(async || world.agent.count("keep") > keeps).await;
     assert_eq!(world.agent.count("open"), opens, "no session is opened again");

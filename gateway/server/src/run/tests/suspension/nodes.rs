@@ -1,6 +1,5 @@
 //! Nodes of each driver, and the server of a webhook. Their threads end with the process.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,33 +26,35 @@ pub(super) fn start_echo() -> SocketAddr {
 /// A node with trunk legs that returns each packet.
 pub(super) struct Agent {
     pub(super) address: SocketAddr,
-    /// The number of questions by kind.
-    counts: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    /// The kinds of datagrams in the order of their arrival.
+    came: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Agent {
     pub(super) fn start(name: &str) -> Agent {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, secret) = (socket.local_addr().unwrap(), Secret::new(SECRET, name).unwrap());
-        let counts: Arc<Mutex<BTreeMap<&'static str, usize>>> = Arc::default();
-        let counting = Arc::clone(&counts);
+        let came: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+        let coming = Arc::clone(&came);
         std::thread::spawn(move || {
             let mut datagram = [0; 4_096];
             loop {
                 let Ok((length, source)) = socket.recv_from(&mut datagram) else { continue };
                 if let Some((kind, answer)) = answer(&datagram[..length], &secret) {
-                    let mut counts = counting.lock().unwrap_or_else(PoisonError::into_inner);
-                    *counts.entry(kind).or_default() += 1;
+                    coming.lock().unwrap_or_else(PoisonError::into_inner).push(kind);
                     let _ = socket.send_to(&answer, source);
                 }
             }
         });
-        Agent { address, counts }
+        Agent { address, came }
+    }
+
+    pub(super) fn came(&self) -> Vec<&'static str> {
+        self.came.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn count(&self, kind: &str) -> usize {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.get(kind).copied().unwrap_or(0)
+        self.came().iter().filter(|came| **came == kind).count()
     }
 }
 
