@@ -5,4 +5,8 @@ impl Batch {
     pub(crate) fn with_sockets(&self) -> Vec<SessionId> {
         self.changed.with_sockets()
     }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.changed.core.sessions.len().max(self.changed.media.len())
+    }
 }

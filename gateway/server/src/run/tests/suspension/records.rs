@@ -163,6 +163,31 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
 }
 
 #[tokio::test]
+async fn first_copy_takes_a_part_of_the_processor() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let sessions = 200;
+    for number in 0..sessions {
+        let room = number.to_string();
+        first.handle.offer(Client::wanted(&room, Identity::Stun)).await.unwrap();
+    }
+    let began = Instant::now();
+    let mut follower = Follower::of(&first, false).await;
+    let mut largest = 0;
+    while !follower.replica.is_whole() {
+        let batch = follower.batches.recv().await.unwrap();
+        largest = largest.max(batch.sessions());
+        follower.take(&batch);
+    }
+    assert_eq!(follower.replica.sessions(), sessions);
+    // 32 sessions of each worker every 5 ms.
+    assert!(largest <= 64, "{largest} in one batch");
+    assert!(began.elapsed() >= Duration::from_millis(30), "{:?}", began.elapsed());
+    end(first).await;
+    end(second).await;
+}
+
+#[tokio::test]
 async fn lagging_follower_is_dropped_and_begins_again() {
     let world = World::new();
     let (first, second) = world.gateways().await;
