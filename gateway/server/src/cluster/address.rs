@@ -13,6 +13,7 @@ mod announce;
 mod conflict;
 mod holder;
 mod hook;
+mod neighbours;
 mod netlink;
 
 use std::fmt::{self, Display, Formatter};
@@ -101,16 +102,18 @@ impl FromStr for LocalAddress {
 enum Order {
     Hold,
     Renew,
+    DropWaiting,
     Release,
 }
 
 impl Order {
-    const ALL: [Order; 3] = [Order::Hold, Order::Renew, Order::Release];
+    const ALL: [Order; 4] = [Order::Hold, Order::Renew, Order::DropWaiting, Order::Release];
 
     fn word(self) -> &'static str {
         match self {
             Order::Hold => "hold",
             Order::Renew => "renew",
+            Order::DropWaiting => "drop-waiting",
             Order::Release => "release",
         }
     }
@@ -222,7 +225,13 @@ impl Addresses {
         self.order(Order::Renew).await
     }
 
-    /// Removes the addresses. Hooks are called and waited for, unless they fail.
+    /// Drops packets that the kernel has not sent yet because no neighbour answers: another member may have taken over.
+    pub(crate) async fn drop_waiting(&mut self) -> Result<(), Failure> {
+        self.order(Order::DropWaiting).await
+    }
+
+    /// Removes the addresses, and drops packets as [`Addresses::drop_waiting`]. Hooks are called and waited for, unless
+    /// they fail.
     pub(crate) async fn release(&mut self) -> Result<(), Failure> {
         let released: Vec<_> = self.hooks.iter_mut().map(Hook::release).collect();
         let outcome = self.order(Order::Release).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use evenkeel_dataplane::Lease;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::address::{Addresses, Failure};
 
@@ -32,6 +33,11 @@ impl Keeper {
         self.owns.send_replace(true);
     }
 
+    /// Drops what the kernel has not sent: the lease has ended.
+    pub(super) fn drop_waiting(&self) {
+        self.owns.send_modify(|_| {});
+    }
+
     /// Removes the addresses, and returns once they are gone.
     pub(super) async fn release(self) {
         drop(self.owns);
@@ -43,10 +49,18 @@ impl Keeper {
 async fn keep(mut addresses: Addresses, lease: Arc<Lease>, mut orders: watch::Receiver<bool>) {
     if orders.wait_for(|owns| *owns).await.is_ok() {
         let mut held = note(&addresses.hold().await);
+        let mut due = Instant::now();
         loop {
-            let pause = if held { RENEWED_EVERY } else { RETRIED_EVERY };
-            // Nothing but the end of the sender wakes this: a member that lost its ownership ends.
-            if tokio::time::timeout(pause, orders.changed()).await.is_ok_and(|it| it.is_err()) {
+            due += if held { RENEWED_EVERY } else { RETRIED_EVERY };
+            // The end of the sender ends this: a member that lost its ownership ends.
+            let lost = loop {
+                match tokio::time::timeout_at(due, orders.changed()).await {
+                    Ok(Ok(())) => _ = note(&addresses.drop_waiting().await),
+                    Ok(Err(_)) => break true,
+                    Err(_) => break false,
+                }
+            };
+            if lost {
                 break;
             }
             // A process that was stopped may have been replaced.

@@ -148,7 +148,7 @@ impl Member {
                 return lost;
             }
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
-            // What has arrived is handled before a timeout, so that this member's own lateness is no silence of others.
+            // What has arrived from others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
@@ -156,6 +156,8 @@ impl Member {
                 Some(epoch) = self.refused.recv() => {
                     self.core.handle_refused_epoch(epoch, Instant::now());
                 }
+                // Records do not delay beats.
+                () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
                 event = self.link.recv() => self.handle_link(event),
                 // Each beat looks for room again.
                 batch = next(&mut self.batches), if self.link.has_room() => match batch {
@@ -177,7 +179,6 @@ impl Member {
                     self.look_after_copy();
                     self.follow_records();
                 }
-                () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
             }
             self.answer_rest();
             self.show();
@@ -241,7 +242,8 @@ impl Member {
         }
     }
 
-    /// Sends all records to the peer, and then each that changes.
+    /// Sends all records to the peer, and then each that changes. A member that has just taken over spares itself a copy
+    /// for a peer that does not live.
     fn follow_records(&mut self) {
         // The next process follows the records now.
         let follows = self.rests
@@ -249,7 +251,8 @@ impl Member {
             || self.following.is_some()
             || self.yielding.is_some()
             || self.guard.is_some();
-        if self.core.is_owner() && self.connected && self.taking.is_none() && !follows {
+        let reads = self.connected && self.core.peer(Instant::now()).is_some();
+        if self.core.is_owner() && reads && self.taking.is_none() && !follows {
             let handle = self.handle.clone();
             // The numbers of batches begin again.
             self.inbox.acknowledged.send_replace(0);
@@ -441,6 +444,7 @@ impl Member {
                 tracing::warn!(%peer, "agents keep the silent peer from taking over");
             }
             ClusterEvent::LeaseLapsed => {
+                self.keeper.drop_waiting();
                 tracing::warn!("neither peer nor agents confirm the ownership: nothing is sent");
             }
             ClusterEvent::LeaseRenewed { after } => {

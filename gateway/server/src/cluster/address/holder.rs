@@ -17,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::announce::{self, Repetitions};
 use super::conflict::Claims;
+use super::neighbours;
 use super::netlink::{self, Netlink};
 use super::{Answer, LocalAddress, MESSAGE_MAX, Order, VALID_FOR, message, read_message};
 use crate::sandbox;
@@ -126,7 +127,11 @@ impl Holder {
                 }
                 failures
             }
-            Order::Release => self.release(),
+            Order::DropWaiting => self.drop_waiting(),
+            Order::Release => {
+                let failures = self.release();
+                failures.into_iter().chain(self.drop_waiting()).collect()
+            }
         };
         match failures.is_empty() {
             true => Answer::Done,
@@ -163,6 +168,18 @@ impl Holder {
             Ok(()) | Err(Errno::ENODEV | Errno::ENXIO) => Ok(()),
             Err(errno) => Err(format!("cannot be removed, {}", reason(errno))),
         })
+    }
+
+    /// Drops the packets that wait for neighbours at the interfaces of the addresses. Returns failures.
+    fn drop_waiting(&mut self) -> Vec<String> {
+        let links: Vec<i32> = self
+            .addresses
+            .iter()
+            .filter_map(|local| Some(self.links.get(&local.interface)?.ifindex() as i32))
+            .collect();
+        let dropped = neighbours::drop_waiting(&mut self.netlink, &links);
+        let failed = |errno: Errno| format!("packets wait for neighbours: {}", errno.desc());
+        dropped.err().map(failed).into_iter().collect()
     }
 
     /// Announces all addresses. Returns failures.

@@ -18,10 +18,13 @@ use super::{LocalAddress, VALID_FOR};
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 
 /// The kernel returns the header of the request, and may explain an error in words.
 const ANSWER_MAX: usize = 1 << 10;
+
+/// The longest part of a list that the kernel returns at once.
+const PART_MAX: usize = 32 << 10;
 
 pub(super) struct Netlink {
     socket: Socket,
@@ -53,7 +56,39 @@ impl Netlink {
         }
     }
 
-    fn execute(&self, request: &[u8]) -> Result<(), Errno> {
+    /// The request with a number of its own.
+    pub(super) fn number(&mut self, request: &[u8]) -> Vec<u8> {
+        self.sequence += 1;
+        let mut numbered = request.to_vec();
+        numbered[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
+        numbered
+    }
+
+    /// Calls `take` with each message of a list.
+    pub(super) fn list(&self, request: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), Errno> {
+        send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
+        let mut part = vec![0; PART_MAX];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut part, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            let mut rest = &part[..length];
+            while let Some((message, later)) = first_message(rest) {
+                if let Some(outcome) = outcome(message, self.sequence) {
+                    return outcome;
+                }
+                if is_end(message, self.sequence) {
+                    return Ok(());
+                }
+                take(message);
+                rest = later;
+            }
+        }
+    }
+
+    pub(super) fn execute(&self, request: &[u8]) -> Result<(), Errno> {
         send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
         loop {
             let mut answer = [0; ANSWER_MAX];
@@ -67,6 +102,18 @@ impl Netlink {
             }
         }
     }
+}
+
+/// The first of several messages, and the others.
+fn first_message(messages: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
+    let message = messages.get(..length).filter(|message| message.len() >= HEADER)?;
+    Some((message, messages.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn is_end(message: &[u8], sequence: u32) -> bool {
+    message[4..6] == (libc::NLMSG_DONE as u16).to_ne_bytes()
+        && message[8..12] == sequence.to_ne_bytes()
 }
 
 /// The outcome of the request with this number. `None`: the answer is to a request that was given up.
@@ -94,6 +141,14 @@ fn remove_request(local: &LocalAddress, index: u32, sequence: u32) -> Vec<u8> {
     finish(request(libc::RTM_DELADDR, 0, 0, local, index, sequence))
 }
 
+/// `struct nlmsghdr`, without length and number.
+pub(super) fn head(kind: u16, flags: i32) -> Vec<u8> {
+    let mut head = vec![0; HEADER];
+    head[4..6].copy_from_slice(&kind.to_ne_bytes());
+    head[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
+    head
+}
+
 /// `struct nlmsghdr`, `struct ifaddrmsg`, and the address.
 fn request(
     kind: u16,
@@ -103,16 +158,12 @@ fn request(
     index: u32,
     sequence: u32,
 ) -> Vec<u8> {
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags) as u16;
     let (family, bytes) = match local.address {
         IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
         IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
     };
-    let mut request = vec![0; 4];
-    request.extend(kind.to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    request.extend(sequence.to_ne_bytes());
-    request.extend([0; 4]);
+    let mut request = head(kind, libc::NLM_F_ACK | flags);
+    request[8..12].copy_from_slice(&sequence.to_ne_bytes());
     request.extend([family as u8, local.prefix, address_flags as u8, libc::RT_SCOPE_UNIVERSE]);
     request.extend(index.to_ne_bytes());
     push_attribute(&mut request, libc::IFA_LOCAL, &bytes);
@@ -120,7 +171,7 @@ fn request(
     request
 }
 
-fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
     request.extend((value.len() as u16 + 4).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(value);
@@ -128,7 +179,7 @@ fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// Writes the length.
-fn finish(mut request: Vec<u8>) -> Vec<u8> {
+pub(super) fn finish(mut request: Vec<u8>) -> Vec<u8> {
     let length = (request.len() as u32).to_ne_bytes();
     request[..4].copy_from_slice(&length);
     request

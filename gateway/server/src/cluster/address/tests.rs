@@ -180,6 +180,32 @@ fn neighbours_follow_the_address() {
     }
 }
 
+/// The kernel keeps packets for a neighbour that does not answer yet.
+#[test]
+fn packets_that_wait_for_neighbours_are_dropped() {
+    let Some(link) = link("packets_that_wait_for_neighbours_are_dropped") else { return };
+    let runtime = runtime();
+    let mut one = link.one.member(&["192.0.2.10/32@eth0"]);
+    runtime.block_on(one.hold()).unwrap();
+    let arrives = |port: u16, released: bool, one: &mut Addresses| {
+        let at = SocketAddr::new("192.0.2.3".parse().unwrap(), port);
+        let client = link.client.run(move || UdpSocket::bind(at).unwrap());
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        link.client.ip("link set eth0 arp off");
+        link.one.ip("neigh flush all");
+        link.one.run(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", at).unwrap());
+        let waits = || link.one.ip("neigh show 192.0.2.3 dev eth0").contains("INCOMPLETE");
+        wait_until("the packet waits", waits);
+        let order = async { if released { one.release().await } else { one.drop_waiting().await } };
+        runtime.block_on(order).unwrap();
+        assert!(!waits());
+        link.client.ip("link set eth0 arp on");
+        client.recv(&mut [0; 8]).is_ok()
+    };
+    assert!(!arrives(9, false, &mut one));
+    assert!(!arrives(10, true, &mut one));
+}
+
 /// An announcement may be lost. The entry of another host is repaired without a packet from the client.
 #[test]
 fn announcements_are_repeated() {
