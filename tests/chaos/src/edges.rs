@@ -220,7 +220,7 @@ impl Edges {
                     && gateway["in_sync"] == true
             };
             if gateways.any(is_standby) {
-                return Ok(());
+                return self.gateways[self.standby()].raise();
             }
             if Instant::now() > until {
                 let problem = format!("is no standby in sync within {JOINED_WITHIN:?}: {seen}");

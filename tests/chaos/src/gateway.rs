@@ -1,10 +1,10 @@
 //! A gateway's process, and the process that replaces it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use evenkeel_client::{Client, Endpoint};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::{Process, ProcessError};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -12,6 +12,8 @@ use serde_json::json;
 
 use crate::process;
 use crate::stage::Places;
+
+type Start = fn(&str, &Path, &[&str], &Path) -> Result<Process, ProcessError>;
 
 /// It is killed when this is dropped.
 pub(crate) struct Gateway {
@@ -31,9 +33,18 @@ impl Gateway {
         folder: PathBuf,
         places: &Places,
     ) -> Result<Gateway, String> {
+        Gateway::start_with(process::start, name, folder, places)
+    }
+
+    fn start_with(
+        start: Start,
+        name: &'static str,
+        folder: PathBuf,
+        places: &Places,
+    ) -> Result<Gateway, String> {
         let config = folder.join("evenkeel.toml").display().to_string();
         let words = ["run", "--config", &config, "--json"];
-        let mut process = process::start(name, &places.evenkeel, &words, &places.folder)?;
+        let mut process = start(name, &places.evenkeel, &words, &places.folder)?;
         let listening = process.json_line(process::FIRST_LINE_WITHIN)?;
         let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
@@ -43,10 +54,15 @@ impl Gateway {
         Ok(Gateway { name, folder, process, successor: None, place, udp })
     }
 
-    /// Starts it again with the same files, after it has ended.
+    /// Starts it again with the same files, after it has ended. It has low priority until it is raised.
     pub(crate) fn start_again(&mut self, places: &Places) -> Result<(), String> {
-        *self = Gateway::start(self.name, self.folder.clone(), places)?;
+        let (low, folder) = (process::start_low, self.folder.clone());
+        *self = Gateway::start_with(low, self.name, folder, places)?;
         Ok(())
+    }
+
+    pub(crate) fn raise(&self) -> Result<(), String> {
+        process::raise(&self.process)
     }
 
     pub(crate) fn name(&self) -> &'static str {

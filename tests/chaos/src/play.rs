@@ -15,6 +15,7 @@ use crate::left_out::LeftOut;
 use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
 use crate::offers::{self, Offers};
+use crate::process::Quiet;
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
@@ -112,6 +113,7 @@ impl Scene<'_> {
             nowhere = stage.sessions_nowhere().await?;
         }
         let mut window = crowd.end_window().await;
+        let _quiet = Quiet::begin()?;
         let until_ns = window.span().end;
         let up_ns = longest_pauses(&stage.edges.passed(), struck.happened.at_ns, until_ns);
         played.gaps_up_ns.extend(up_ns);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use evenkeel_lab::process::{Process, ProcessError};
@@ -12,11 +12,66 @@ pub(crate) const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
 /// Memory limit of a leaking node, so that it dies within seconds.
 const MEMORY: &str = "--as=536870912";
 
+/// The nice value of the whole run, and what brings a process to [`LOW`].
+const USUAL: i32 = -15;
+const LOW: i32 = 0;
+const DOWN: &str = "15";
+
 /// Starts a program.
 ///
 /// # Errors
 /// The program cannot be started.
 pub(crate) fn start(
+    name: &str,
+    program: &Path,
+    words: &[&str],
+    folder: &Path,
+) -> Result<Process, ProcessError> {
+    start_by(&[], name, program, words, folder)
+}
+
+/// Starts a program at low priority: that of another host would take no processor from this one. See [`raise`].
+pub(crate) fn start_low(
+    name: &str,
+    program: &Path,
+    words: &[&str],
+    folder: &Path,
+) -> Result<Process, ProcessError> {
+    start_by(&["nice", "-n", DOWN], name, program, words, folder)
+}
+
+/// Gives a process that started at low priority, and those that it started, the priority of others.
+pub(crate) fn raise(process: &Process) -> Result<(), String> {
+    renice(USUAL, "-g", process.id())
+}
+
+/// The main thread has low priority until this is dropped: what it computes takes no processor from a gateway.
+pub(crate) struct Quiet(());
+
+impl Quiet {
+    pub(crate) fn begin() -> Result<Quiet, String> {
+        renice(LOW, "-p", std::process::id())?;
+        Ok(Quiet(()))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let raised = renice(USUAL, "-p", std::process::id());
+        assert!(raised.is_ok() || std::thread::panicking(), "{raised:?}");
+    }
+}
+
+fn renice(nice: i32, kind: &str, id: u32) -> Result<(), String> {
+    let mut command = Command::new("renice");
+    command.args(["-n", &nice.to_string(), kind, &id.to_string()]).stdout(Stdio::null());
+    let changed = command.status();
+    let changed = changed.map_err(|error| format!("needs renice (util-linux): {error}"))?;
+    if changed.success() { Ok(()) } else { Err(format!("cannot change priorities: {changed}")) }
+}
+
+fn start_by(
+    prefix: &[&str],
     name: &str,
     program: &Path,
     words: &[&str],
@@ -30,6 +85,6 @@ pub(crate) fn start(
     if words.contains(&"leaks") {
         command.args(["prlimit", MEMORY]);
     }
-    command.arg(program).args(words);
+    command.args(prefix).arg(program).args(words);
     Process::start(name, &mut command, folder)
 }
