@@ -156,15 +156,21 @@ impl Member {
                 Some(epoch) = self.refused.recv() => {
                     self.core.handle_refused_epoch(epoch, Instant::now());
                 }
-                // Records do not delay beats.
+                // Records do not delay beats. After each part of them the event loop looks at sockets and timers.
                 () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
-                event = self.link.recv() => self.handle_link(event),
+                event = self.link.recv() => {
+                    self.handle_link(event);
+                    tokio::task::yield_now().await;
+                }
                 // Each beat looks for room again.
-                batch = next(&mut self.batches), if self.link.has_room() => match batch {
-                    Some(batch) => self.send_batch(&batch),
-                    // Another follower replaced this one, or this one did not keep up.
-                    None => self.batches = None,
-                },
+                batch = next(&mut self.batches), if self.link.has_room() => {
+                    match batch {
+                        Some(batch) => self.send_batch(&batch),
+                        // Another follower replaced this one, or this one did not keep up.
+                        None => self.batches = None,
+                    }
+                    tokio::task::yield_now().await;
+                }
                 // Fails only if control has ended, and the gateway with it.
                 batches = done(&mut self.following) => self.batches = batches.ok(),
                 taken = done(&mut self.taking) => self.handle_taken(taken),
