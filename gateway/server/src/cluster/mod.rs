@@ -16,7 +16,7 @@ mod refusals;
 mod votes;
 
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::{fmt, io};
@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::group_number;
 use crate::handover::{Duplicates, Inherited, Program, SocketName};
-use crate::run;
 use crate::settings::{self, Node, Settings};
 use crate::telemetry::Instruments;
+use crate::{descriptors, run};
 use address::Addresses;
 pub use address::hold_addresses;
 use beats::Beats;
@@ -133,7 +133,10 @@ impl Bound {
         Ok(Some(Bound {
             addresses: addresses?,
             beats: beats
-                .map_or_else(|| Beats::bind(cluster).map_err(unheard), |it| Ok(it.into()))?,
+                .map_or_else(|| Beats::bind(cluster).map(OwnedFd::from), Ok)
+                .and_then(|beats| descriptors::closed_early(&beats))
+                .map_err(unheard)?
+                .into(),
             link: link.map_or_else(|| Link::bind(cluster).map_err(unheard), |it| Ok(it.into()))?,
             cluster: cluster.clone(),
             settings: Arc::clone(settings),
@@ -157,7 +160,7 @@ impl Bound {
     /// Duplicates of the sockets, for the process that replaces this one.
     pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
         let address = self.cluster.listen;
-        let beats = (SocketName::Beats { address }, self.beats.as_fd().try_clone_to_owned()?);
+        let beats = (SocketName::Beats { address }, descriptors::closed_early(&self.beats)?);
         let link = (SocketName::Link { address }, self.link.as_fd().try_clone_to_owned()?);
         Ok([beats, link].into_iter().chain(self.addresses.duplicate()?).collect())
     }

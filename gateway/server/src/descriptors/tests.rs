@@ -37,3 +37,11 @@ fn low_descriptor_is_not_reserved() {
 fn range_of_local_ports_is_read() {
     assert!((1..=65_536).contains(&local_ports()));
 }
+
+#[test]
+fn descriptor_that_is_closed_early_has_a_high_number() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let early = closed_early(&socket).unwrap();
+    let later = socket.try_clone().unwrap();
+    assert!(early.as_raw_fd() > later.as_raw_fd());
+}
