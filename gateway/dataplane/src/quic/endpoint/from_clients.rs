@@ -12,13 +12,21 @@ use crate::quic::socket::From;
 /// Datagrams per turn. One batch of the kernel may hold eight times this number.
 const DATAGRAMS_PER_TURN: usize = 256;
 
+/// A handshake takes as long as this many datagrams. Otherwise other clients would wait 200 ms for a turn in which all connect
+/// again, and each of these for the last one.
+const DATAGRAMS_PER_HANDSHAKE: usize = 32;
+
 impl Endpoint {
     pub(super) fn read_socket(&mut self, now: Instant) -> Look {
         let mut look = Look { packets: 0, more: true };
-        while look.packets < DATAGRAMS_PER_TURN {
+        let mut spent = 0;
+        while spent < DATAGRAMS_PER_TURN {
             if let Some((from, datagram)) = self.received.pop_front() {
                 look.packets += 1;
+                let before = self.connections.count();
                 self.take_datagram(from, datagram, now);
+                let is_handshake = self.connections.count() > before;
+                spent += if is_handshake { DATAGRAMS_PER_HANDSHAKE } else { 1 };
                 continue;
             }
             // Lets workers start on the packets read so far.

@@ -3,7 +3,7 @@
 use super::raw::{Answer, CLOSE, Raw};
 use super::*;
 
-const PING: &[u8] = &[1];
+pub(super) const PING: &[u8] = &[1];
 
 const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 

@@ -63,9 +63,14 @@ impl Raw {
 
     /// Sends a first packet with these frames to this connection ID and lets the endpoint handle it.
     pub(super) fn knock(&mut self, id: &[u8], token: &[u8], frames: &[u8]) {
-        self.socket.send(&initial(id, token, frames)).unwrap();
+        self.send(id, token, frames);
         // On loopback the packet arrives before `send` returns.
         assert_eq!(self.endpoint.turn(self.now).packets, 1);
+    }
+
+    /// Sends a first packet.
+    pub(super) fn send(&self, id: &[u8], token: &[u8], frames: &[u8]) {
+        self.socket.send(&initial(id, token, frames)).unwrap();
     }
 
     pub(super) fn answer(&self) -> Answer {
