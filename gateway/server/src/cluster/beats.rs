@@ -36,6 +36,9 @@ pub(crate) const PAYLOAD_MAX: usize = 256;
 /// beats.
 const SKEW_MAX_US: u64 = 5_000_000;
 
+/// Datagrams that are read before other inputs have a turn: forged ones may come as fast as they are read.
+const READ_PER_TURN: usize = 32;
+
 /// Beats that an ICMP error may quote: those of the last second.
 const QUOTABLE_MAX: usize = 256;
 
@@ -82,6 +85,8 @@ pub(crate) struct Beats {
     unconnected: Option<SocketAddr>,
     signed: Signed,
     refusals: Refusals,
+    /// Datagrams read in this turn.
+    read: usize,
 }
 
 impl Beats {
@@ -105,6 +110,7 @@ impl Beats {
             unconnected: Some(settings.peer.address),
             signed: Signed::new(settings),
             refusals,
+            read: 0,
         })
     }
 
@@ -128,7 +134,13 @@ impl Beats {
     pub(crate) async fn recv(&mut self) -> Heard {
         let mut buffer = [0; HEAD_LEN + MAC_LEN + PAYLOAD_MAX + 1];
         loop {
-            match probe_socket::receive(&self.socket, &mut buffer).await {
+            if self.read == READ_PER_TURN {
+                self.read = 0;
+                tokio::task::yield_now().await;
+            }
+            let received = probe_socket::receive(&self.socket, &mut buffer).await;
+            self.read += 1;
+            match received {
                 Ok(Received::Datagram(length, _)) => {
                     match self.signed.read(&buffer[..length], now_us()) {
                         Ok(payload) => return Heard::Beat(payload.to_vec()),

@@ -184,13 +184,12 @@ async fn heard(beats: &mut Beats) -> Heard {
     heard.await.expect("the peer is heard")
 }
 
-#[tokio::test]
-async fn closed_port_of_the_peer_is_reported() {
+/// Two members that have heard each other.
+async fn pair(counted: &Counted) -> (Beats, Beats) {
     let bind = || Beats::bind(&member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"])).unwrap();
     let sockets = [bind(), bind()];
     let [one, two] = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
     let [left, right] = sockets;
-    let counted = Counted::default();
     let settings = member(["edge-1", "edge-2"], [one, two], &["a"]);
     let mut left = Beats::start(left, &settings, counted.refusals.clone()).unwrap();
     let settings = member(["edge-2", "edge-1"], [two, one], &["a"]);
@@ -199,6 +198,34 @@ async fn closed_port_of_the_peer_is_reported() {
     assert_eq!(heard(&mut right).await, Heard::Beat(b"owner".to_vec()));
     right.send(b"standby");
     assert_eq!(heard(&mut left).await, Heard::Beat(b"standby".to_vec()));
+    (left, right)
+}
+
+#[tokio::test]
+async fn forged_beats_leave_turns_to_others() {
+    let counted = Counted::default();
+    let (mut left, right) = pair(&counted).await;
+    for _ in 0..3 * READ_PER_TURN {
+        right.socket.send(b"no beat").await.unwrap();
+    }
+    // One datagram was read before.
+    for turn in [READ_PER_TURN - 1, 2 * READ_PER_TURN - 1] {
+        let (ready, mut other) = tokio::sync::mpsc::channel(1);
+        ready.try_send(()).unwrap();
+        tokio::select! {
+            biased;
+            heard = left.recv() => panic!("{heard:?}"),
+            _ = other.recv() => {}
+        }
+        assert_eq!(counted.count("malformed"), turn as u64);
+    }
+}
+
+#[tokio::test]
+async fn closed_port_of_the_peer_is_reported() {
+    let counted = Counted::default();
+    let (mut left, mut right) = pair(&counted).await;
+    let one = left.socket.local_addr().unwrap();
     let stranger = UdpSocket::bind(LOOPBACK).unwrap();
     stranger.send_to(b"no beat", one).unwrap();
     right.socket.send(b"no beat").await.unwrap();
