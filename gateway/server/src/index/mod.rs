@@ -158,6 +158,10 @@ impl Bound {
             let report = Report { status, instruments, started, repaired: 0 };
             let answering = reader::answer(store, requests);
             let work = keep(writer, feed, group, report, stopped);
+            let answering = async {
+                answering.await;
+                pending::<()>().await;
+            };
             // Readers are answered as long as entries are written.
             tokio::select! {
                 () = work => {}

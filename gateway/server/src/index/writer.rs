@@ -77,6 +77,12 @@ struct Claim {
     revision: u64,
 }
 
+enum Claimed {
+    Before,
+    Now,
+    Fenced { owner: Arc<str>, epoch: u64 },
+}
+
 impl<S: Store> Writer<S> {
     pub(super) fn new(store: S, keys: Keys, member: MemberEntry, desired: Desired) -> Writer<S> {
         Writer {
@@ -98,16 +104,21 @@ impl<S: Store> Writer<S> {
         self.repaired
     }
 
-    /// Writes what changed. After an error nothing is known of the store.
+    /// Writes what changed. After an error, or if it is cancelled, nothing is known of the store.
     pub(super) async fn write(&mut self, ownership: Ownership) -> Result<Written, StoreError> {
-        let written = self.try_write(ownership).await;
+        let known = self.mark.take();
+        let written = self.try_write(ownership, known).await;
         if written.is_err() {
-            (self.mark, self.member_due) = (None, None);
+            self.member_due = None;
         }
         written
     }
 
-    async fn try_write(&mut self, ownership: Ownership) -> Result<Written, StoreError> {
+    async fn try_write(
+        &mut self,
+        ownership: Ownership,
+        known: Option<Mark>,
+    ) -> Result<Written, StoreError> {
         // Creates a bucket that is gone, before anything is written.
         let mark = self.store.mark(&self.keys.sessions()).await?;
         self.write_member(ownership).await?;
@@ -115,22 +126,25 @@ impl<S: Store> Writer<S> {
             Ownership::Alone => None,
             Ownership::Member { role: Role::Owner, epoch } => Some(epoch),
             Ownership::Member { .. } => {
-                (self.claim, self.mark) = (None, None);
+                self.claim = None;
                 return Ok(Written::Standby);
             }
         };
-        if let Some(fenced) = self.claim(epoch).await? {
-            return Ok(fenced);
-        }
+        let known = match self.claim(epoch).await? {
+            Claimed::Before => known,
+            // Perhaps after another process of this gateway: its entries are compared.
+            Claimed::Now => None,
+            Claimed::Fenced { owner, epoch } => return Ok(Written::Fenced { owner, epoch }),
+        };
         if self.desired.lock().listed_as != Some(ownership) {
             return Ok(Written::Unlisted);
         }
         let now = Instant::now();
-        if self.mark.as_ref() != Some(&mark) || self.compare_at <= now {
+        if known.as_ref() != Some(&mark) || self.compare_at <= now {
             self.compare(mark).await?;
         } else {
             let changes = self.desired.lock().take_changes(&self.stored, &self.keys);
-            self.store_changes(changes, mark.life).await?;
+            self.store_changes(changes, mark).await?;
         }
         Ok(Written::Current)
     }
@@ -157,7 +171,7 @@ impl<S: Store> Writer<S> {
     }
 
     /// Makes this gateway the owner in the store. `epoch` is the group's; without one, this process takes the next.
-    async fn claim(&mut self, epoch: Option<u64>) -> Result<Option<Written>, StoreError> {
+    async fn claim(&mut self, epoch: Option<u64>) -> Result<Claimed, StoreError> {
         let key = self.keys.owner();
         let found = self.store.get(&key).await?;
         let revision = found.as_ref().map_or(0, |entry| entry.revision);
@@ -169,27 +183,24 @@ impl<S: Store> Writer<S> {
             && claim.epoch == epoch
             && claim.revision == revision
         {
-            return Ok(None);
+            return Ok(Claimed::Before);
         }
-        // Also after another process of this gateway: its entries are compared.
-        self.mark = None;
         if let Some(OwnerEntry { gateway, epoch: stored, .. }) = owner
             && (stored > epoch || (stored == epoch && gateway != self.member.gateway))
         {
-            return Ok(Some(Written::Fenced { owner: gateway, epoch: stored }));
+            return Ok(Claimed::Fenced { owner: gateway, epoch: stored });
         }
         let gateway = Arc::clone(&self.member.gateway);
         let value = encode(&OwnerEntry { v: VERSION, gateway, epoch });
-        match self.store.replace(&key, value, revision).await? {
-            Some(revision) => self.claim = Some(Claim { epoch, revision }),
-            None => return Err(StoreError("another gateway wrote the owner's entry".to_owned())),
-        }
-        Ok(None)
+        let replaced = self.store.replace(&key, value, revision).await?;
+        let raced = || StoreError("another gateway wrote the owner's entry".to_owned());
+        self.claim = Some(Claim { epoch, revision: replaced.ok_or_else(raced)? });
+        Ok(Claimed::Now)
     }
 
     /// Lists what the store has, and writes the differences.
     async fn compare(&mut self, mark: Mark) -> Result<(), StoreError> {
-        (self.mark, self.compare_at) = (None, Instant::now() + COMPARED_EVERY);
+        self.compare_at = Instant::now() + COMPARED_EVERY;
         let listed = self.store.list(&self.keys.sessions()).await?;
         let listed = listed.iter().filter_map(|entry| {
             let (_, part) = split(&entry.key)?;
@@ -207,19 +218,18 @@ impl<S: Store> Writer<S> {
             self.compare_at = Instant::now() + VERIFIED_AFTER;
             tracing::info!(entries = unexpected, "index: entries that differ are written again");
         }
-        let life = mark.life.clone();
-        self.mark = Some(mark);
-        self.store_changes(changes, life).await
+        self.store_changes(changes, mark).await
     }
 
+    /// Writes, and keeps the mark that the writes leave.
     async fn store_changes(
         &mut self,
         changes: Vec<(SessionId, Change)>,
-        life: String,
+        mut mark: Mark,
     ) -> Result<(), StoreError> {
         for changes in changes.chunks(WRITES_MAX) {
             let writes: Vec<Change> = changes.iter().map(|(_, change)| change.clone()).collect();
-            let newest = self.store.write(&writes).await?;
+            mark.newest = self.store.write(&writes).await?;
             for (id, change) in changes {
                 if change.value.is_some() {
                     self.stored.insert(*id);
@@ -227,8 +237,8 @@ impl<S: Store> Writer<S> {
                     self.stored.remove(id);
                 }
             }
-            self.mark = Some(Mark { life: life.clone(), newest });
         }
+        self.mark = Some(mark);
         Ok(())
     }
 

@@ -182,3 +182,6 @@ fn login(raw: &raw::Index, check: &mut Check) -> Option<Login> {
     }
     Some(Login::Credentials(Secret::new(text.into())))
 }
+
+#[cfg(test)]
+mod tests;
