@@ -19,10 +19,7 @@ use crate::unix_us;
 /// Interval at which all sessions are listed.
 const LISTED_EVERY: Duration = Duration::from_secs(60);
 
-/// The sessions of a takeover, of which no event tells, are restored within this time.
-const RESTORED_WITHIN: Duration = Duration::from_secs(1);
-
-/// Interval at which a change of the ownership is noticed.
+/// Interval at which a change of the ownership is noticed. No event tells of the sessions of a takeover.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The key of the offer that opened a session.
@@ -59,7 +56,7 @@ impl Feed {
                 _ = look.tick() => {
                     if owned != ownership() {
                         owned = ownership();
-                        list_at = Some(now + RESTORED_WITHIN);
+                        list_at = Some(now);
                     }
                 }
             }
