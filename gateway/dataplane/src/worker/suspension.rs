@@ -124,7 +124,12 @@ impl Worker {
 
     #[cold]
     pub(super) fn copy(&mut self, slots: Range<u32>, all: bool) -> Copies {
-        let changed = self.egress.take_changed().into_iter().map(|home| home.slot);
+        let mut changed = self.egress.take_changed();
+        if all && slots.start == 0 {
+            // The first copy includes each in its turn.
+            changed.clear();
+        }
+        let changed = changed.into_iter().map(|home| home.slot);
         let mut copies = Vec::new();
         for (slot, all) in slots.map(|slot| (slot, all)).chain(changed.map(|slot| (slot, false))) {
             let flows = &self.flows;
