@@ -297,7 +297,8 @@ fn call_continues_in_another_process() {
     pair.settle();
     pair.mute = false;
     pair.asked.clear();
-    let records: Vec<CallRecord> = pair.engine.record().collect();
+    let mut records: Vec<CallRecord> = pair.engine.record().collect();
+    records.sort_by_key(|record| record.refresh);
     assert_eq!(records.len(), 2);
     pair.engine = Rtpengine::new(NODE, ng(), Source::Routed(towards));
     let (hop, briefs) = (pair.hop(3), [brief(4_000, None), brief(5_000, None)]);
