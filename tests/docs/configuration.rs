@@ -217,6 +217,12 @@ fn base(file: File, table: &str) -> String {
             [cluster]\nname = \"a\"\nsecret_file = \"secret\"\nlisten = \"10.0.0.1:7100\""
                 .to_owned()
         }
+        (File::Gateway, "cluster.address") => {
+            "[cluster]\nname = \"a\"\nsecret_file = \"secret\"\nlisten = \"10.0.0.1:7100\"\n\
+            [cluster.peer]\nname = \"b\"\naddress = \"10.0.0.2:7100\"\n\
+            [[cluster.address]]\naddress = \"192.0.2.10/24\"\ninterface = \"eth0\""
+                .to_owned()
+        }
         (File::Gateway, "index") => {
             "[index]\nname = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]".to_owned()
         }
