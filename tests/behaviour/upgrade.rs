@@ -254,7 +254,7 @@ state() {
 media() {
     state
     send '{"message":"restored","sessions":4}'
-    receive
+    until receive; [ "$received" = '{"message":"media"}' ]; do :; done
 }
 frame() {
     printf "evkl\0\0\0\\$(printf %03o ${#1})\0\0\0\0\0\0\0\0\0\0\0\0%s" "$1"
