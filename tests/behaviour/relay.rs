@@ -100,7 +100,7 @@ fn survivor_answers_what_it_relayed_before() {
     let (node, mut ann, bob) = (place.node(), place.phone(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
-    standby.open("room", &mut ann);
+    standby.open("room of ann", &mut ann);
     let first = offer_with_key(&mut standby, "bob", &bob);
     let opened = ids(&mut standby);
     assert_eq!(ids(&mut owner), opened);
