@@ -1,15 +1,18 @@
 //! The shared index, in a NATS server that fails.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use evenkeel_client::{Identity, Ingress};
+use evenkeel_lab::network::Host;
 use evenkeel_testkit::nats::NatsServer;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
 use crate::harness::{
-    GatewayProcess, Node, Phone, World, assert_complete, talk, talk_for, wait_until,
+    GatewayProcess, Node, Phone, Place, SHARED, World, assert_complete, await_replica,
+    offer_with_key, talk, talk_for, wait_until,
 };
 
 const BUCKET: &str = "evenkeel";
@@ -18,7 +21,7 @@ const SESSIONS: &str = "edge.session.*";
 const PACKETS: u64 = 25;
 
 /// A gateway whose client talks while its index changes.
-struct Place {
+struct Call {
     store: NatsServer,
     gateway: GatewayProcess,
     ann: Phone,
@@ -26,31 +29,26 @@ struct Place {
     _folder: TempDir,
 }
 
-impl Place {
+impl Call {
     /// `None` without the server.
-    fn lay(test: &str) -> Option<Place> {
+    fn lay(test: &str) -> Option<Call> {
         let folder = tempdir().unwrap();
-        let mut store = match NatsServer::new(free_address(), folder.path()) {
-            Ok(store) => store,
-            Err(reason) => {
-                eprintln!("{test} skipped: {reason}");
-                return None;
-            }
-        };
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut store = server(test, address, folder.path())?;
         store.start();
         let node = Node::agent("east-a1");
         let mut world = World::of(&[&node]);
         world.gateway = "drain_timeout = \"0s\"\n".into();
         world.nodes += &format!("[index]\nname = \"edge\"\nservers = [\"{}\"]\n", store.url());
-        let mut place = Place {
+        let mut call = Call {
             gateway: GatewayProcess::start(&world),
             ann: Phone::new(1),
             store,
             _node: node,
             _folder: folder,
         };
-        place.gateway.open("room", &mut place.ann);
-        Some(place)
+        call.gateway.open("room", &mut call.ann);
+        Some(call)
     }
 
     /// Opens a session without packets.
@@ -94,82 +92,129 @@ impl Place {
     }
 
     fn await_state(&mut self, state: &str) {
-        let Place { gateway, ann, .. } = self;
+        let Call { gateway, ann, .. } = self;
         talk(&mut [ann], state, |_| gateway.read("/v1/status")["index"]["state"] == state);
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+fn server(test: &str, address: SocketAddr, folder: &Path) -> Option<NatsServer> {
+    let server = NatsServer::new(address, folder);
+    server.inspect_err(|reason| eprintln!("{test} skipped: {reason}")).ok()
+}
+
+fn at<T>(host: &Host, work: impl FnOnce() -> T) -> T {
+    let _inside = host.enter().unwrap();
+    work()
+}
+
+/// Waits until the index names the gateway of a session that was offered with this key.
+fn expect_found(asked: &mut GatewayProcess, session: &str, gateway: &str, key: &str) {
+    let path = format!("/v1/index/sessions/{session}");
+    wait_until("the index names the gateway", || {
+        let found = asked.ask(async |client| client.read(&path).await);
+        found.is_ok_and(|found| {
+            let found = &found["sessions"][0];
+            found["gateway"] == gateway && found["idempotency_key"] == key
+        })
+    });
 }
 
 #[test]
 fn index_recovers_from_faults_of_its_store() {
-    let Some(mut place) = Place::lay("index_recovers_from_faults_of_its_store") else { return };
-    let mut open = place.open("room-0");
-    place.expect_correct("sessions are listed");
-    place.go_on(1, &mut open);
-    place.expect_correct("closed sessions vanish");
-    assert_eq!(place.state(), "current");
-    let members = place.store.keys(BUCKET, "*.member.*");
+    let Some(mut call) = Call::lay("index_recovers_from_faults_of_its_store") else { return };
+    let mut open = call.open("room-0");
+    call.expect_correct("sessions are listed");
+    call.go_on(1, &mut open);
+    call.expect_correct("closed sessions vanish");
+    assert_eq!(call.state(), "current");
+    let members = call.store.keys(BUCKET, "*.member.*");
     assert_eq!(members, ["edge.member.edge"]);
 
-    place.store.kill();
-    place.await_state("unreachable");
-    place.go_on(2, &mut open);
-    place.store.start();
-    place.expect_correct("the store was down");
+    call.store.kill();
+    call.await_state("unreachable");
+    call.go_on(2, &mut open);
+    call.store.start();
+    call.expect_correct("the store was down");
 
-    place.store.purge(BUCKET);
-    place.go_on(3, &mut open);
-    place.expect_correct("the store was emptied");
+    call.store.purge(BUCKET);
+    call.go_on(3, &mut open);
+    call.expect_correct("the store was emptied");
 
-    place.store.put(BUCKET, "edge.session.s4000", "{}");
-    place.go_on(4, &mut open);
-    place.expect_correct("another program wrote");
+    call.store.put(BUCKET, "edge.session.s4000", "{}");
+    call.go_on(4, &mut open);
+    call.expect_correct("another program wrote");
 
-    place.store.kill();
-    place.store.save("older");
-    place.store.start();
-    place.go_on(5, &mut open);
-    place.expect_correct("the store was restarted");
-    place.store.kill();
-    place.store.restore("older");
-    place.store.start();
-    place.expect_correct("the store was rolled back");
+    call.store.kill();
+    call.store.save("older");
+    call.store.start();
+    call.go_on(5, &mut open);
+    call.expect_correct("the store was restarted");
+    call.store.kill();
+    call.store.restore("older");
+    call.store.start();
+    call.expect_correct("the store was rolled back");
 
-    place.store.pause(true);
-    place.await_state("unreachable");
-    place.go_on(6, &mut open);
-    let asked = place.gateway.ask(async |client| client.read("/v1/index/sessions/s1").await);
+    call.store.pause(true);
+    call.await_state("unreachable");
+    call.go_on(6, &mut open);
+    let asked = call.gateway.ask(async |client| client.read("/v1/index/sessions/s1").await);
     let refused = asked.unwrap_err().to_string();
     assert!(refused.contains("the store of the index is not reachable"), "{refused}");
-    place.store.pause(false);
-    place.expect_correct("the store was stopped");
+    call.store.pause(false);
+    call.expect_correct("the store was stopped");
 
     wait_until("the last packet is heard", || {
-        place.ann.listen();
-        place.ann.heard.len() as u64 == place.ann.voice.sent
+        call.ann.listen();
+        call.ann.heard.len() as u64 == call.ann.voice.sent
     });
-    assert_complete(&place.ann.heard, 0, place.ann.voice.sent);
+    assert_complete(&call.ann.heard, 0, call.ann.voice.sent);
 }
 
 #[test]
 fn index_names_the_gateway_of_a_session() {
-    let Some(mut place) = Place::lay("index_names_the_gateway_of_a_session") else { return };
-    place.expect_correct("the session is listed");
-    let found = place.gateway.read("/v1/index/sessions/s1");
+    let Some(mut call) = Call::lay("index_names_the_gateway_of_a_session") else { return };
+    call.expect_correct("the session is listed");
+    let found = call.gateway.read("/v1/index/sessions/s1");
     let session = &found["sessions"][0];
     let fields = ["group", "gateway", "id", "room", "scenario"].map(|key| &session[key]);
     assert_eq!(fields, ["edge", "edge", "s1", "room", "call"]);
-    let gateways = place.gateway.read("/v1/index/gateways");
+    let gateways = call.gateway.read("/v1/index/gateways");
     assert_eq!(gateways["gateways"][0]["role"], "owner");
-    let none = place.gateway.ask(async |client| client.read("/v1/index/sessions/s9").await);
+    let none = call.gateway.ask(async |client| client.read("/v1/index/sessions/s9").await);
     assert!(none.unwrap_err().to_string().contains("lists no session `s9`"));
     // An orderly end removes the entries.
-    place.gateway.process.signal(Signal::SIGTERM).unwrap();
+    call.gateway.process.signal(Signal::SIGTERM).unwrap();
     wait_until("the entries are removed", || {
-        place.store.keys(BUCKET, SESSIONS).is_empty()
-            && place.store.keys(BUCKET, "*.member.*").is_empty()
+        call.store.keys(BUCKET, SESSIONS).is_empty()
+            && call.store.keys(BUCKET, "*.member.*").is_empty()
     });
+}
+
+#[test]
+fn takeover_without_the_store_is_listed_later() {
+    let test = "takeover_without_the_store_is_listed_later";
+    let Some(place) = Place::lay(test) else { return };
+    let (folder, key) = (tempdir().unwrap(), "key-1");
+    let address = (place.client.address(), 4_222).into();
+    let Some(mut store) = server(test, address, folder.path()) else { return };
+    at(&place.client, || store.start());
+    let (node, mut ann) = (place.node(), place.phone());
+    let nodes = format!("{}[index]\nservers = [\"{}\"]\n", node.text(), store.url());
+    let [mut owner, mut standby] = place.group_before(&nodes, "");
+    let opened = offer_with_key(&mut owner, key, &ann);
+    let session = opened["id"].as_str().unwrap();
+    ann.set_target((SHARED, 7_000).into());
+    talk_for(&mut [&mut ann], PACKETS);
+    expect_found(&mut standby, session, "edge-1", key);
+    await_replica(&mut owner);
+
+    at(&place.client, || store.kill());
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    let heard = ann.heard.len();
+    talk(&mut [&mut ann], "packets arrive again", |phones| {
+        phones[0].heard.len() >= heard + PACKETS as usize
+    });
+    at(&place.client, || store.start());
+    expect_found(&mut standby, session, "edge-2", key);
+    at(&place.client, || assert_eq!(store.keys(BUCKET, "*.session.*").len(), 1));
 }
