@@ -7,7 +7,7 @@ use evenkeel_lab::crowd::{FaultEffect, Window};
 use evenkeel_lab::ledger::Spread;
 use serde_json::Value;
 
-use super::{Fault, Loss, Struck};
+use super::{Fault, Loss, Outage, Struck};
 use crate::layout::Kind;
 use crate::node::Vice;
 use crate::stage::Stage;
@@ -52,15 +52,15 @@ impl Fault {
             }
             // The stall ends by itself; an upgrade without a new process fails.
             Fault::StallControl(_) | Fault::Upgrade => Ok(()),
-            // A store that answers differently fails the index.
-            Fault::Store(_) => Ok(()),
+            // A store that does not fail is found by its own limit.
+            Fault::Store(outage) if outage != Outage::DownAtTakeover => Ok(()),
             Fault::Owner(Loss::Parted(_)) => {
                 stage.edges.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
             }
-            Fault::Owner(loss) => {
+            Fault::Owner(_) | Fault::Store(_) => {
                 let missing = stage.count_missing(window.by_id().keys()).await?;
-                let down =
-                    if loss == Loss::WithNode { marked_down(struck, effect) } else { Ok(()) };
+                let with_node = self == Fault::Owner(Loss::WithNode);
+                let down = if with_node { marked_down(struck, effect) } else { Ok(()) };
                 let name = stage.gateway().name();
                 down.and(proven(missing == 0, format!("{name} lacks {missing} sessions")))
             }
