@@ -323,10 +323,16 @@ impl Drivers {
         }
     }
 
+    /// Returns the next message to an agent that is due. Called until it returns `None`.
+    pub(crate) fn handle_agents_timeout(&mut self, clock: Clock) -> Option<Act> {
+        let asking = self.agents.handle_timeout(clock.now)?;
+        self.sign(&asking, clock)
+    }
+
     /// Returns the next queued message, retry or refresh that is due. Called until it returns `None`.
     pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
-        if let Some(asking) = self.agents.handle_timeout(clock.now) {
-            return self.sign(&asking, clock);
+        if let Some(act) = self.handle_agents_timeout(clock) {
+            return Some(act);
         }
         self.nodes.iter_mut().flatten().find_map(|standing| match standing {
             Standing::Plain(_) | Standing::Agent(_) => None,

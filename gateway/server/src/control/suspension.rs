@@ -301,8 +301,9 @@ impl Control {
     /// Continues after a suspension, or starts workers that were suspended from the start.
     pub(super) fn resume(&mut self) {
         let clock = Clock::read();
-        // Packets wait. Agents drop those that come before a signed message from the same address.
-        while let Some(act) = self.drivers.handle_timeout(clock) {
+        // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have their
+        // turn after `outputs`: a call whose sessions are opened again would be deleted before.
+        while let Some(act) = self.drivers.handle_agents_timeout(clock) {
             self.act(Some(act));
             self.wake_workers();
         }
