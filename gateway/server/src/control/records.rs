@@ -23,8 +23,8 @@ pub(crate) use replica::Replica;
 /// Sessions and rooms in a batch: less than a millisecond of control's time.
 const SLICE: usize = 128;
 
-/// Sessions and rooms of the first copy in each [`COPIED_EVERY`], and slots of each worker: 6,400 sessions a second, for a
-/// quarter of a processor. A follower may come when the gateway has just taken over, and packets need the rest.
+/// Sessions and rooms of a standby's first copy in each [`COPIED_EVERY`], and slots of each worker: 6,400 sessions a second,
+/// for a quarter of a processor. It may come when the gateway has just taken over, and packets need the rest.
 const FIRST_SLICE: usize = 32;
 
 /// Slots of a worker that a copy looks at: a tenth of a millisecond of its time.
@@ -182,6 +182,7 @@ impl Following {
         let rounds = (CHECKPOINT.as_micros() / COPIED_EVERY.as_micros()) as usize;
         let slots = match copying.whole {
             true => used.div_ceil(rounds).min(SLOTS as usize) as u32,
+            false if self.hands_over => SLOTS,
             false => FIRST_SLICE as u32,
         };
         let from = copying.next;
@@ -233,7 +234,9 @@ impl Control {
         }
         following.take_copies();
         let is_due = now.saturating_duration_since(following.copied_last) >= COPIED_EVERY;
-        if is_due {
+        // The next process waits for the first copy for a limited time.
+        let is_urgent = following.hands_over && !following.whole;
+        if is_due || is_urgent {
             following.copied_last = now;
             self.ask_for_copies();
         }
@@ -241,7 +244,7 @@ impl Control {
         let Some(following) = &mut self.following else { return };
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = following.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let slice = match following.whole {
+        let slice = match following.whole || is_urgent {
             true => SLICE,
             false if is_due => FIRST_SLICE,
             false => return,
