@@ -308,7 +308,9 @@ fn replaces(local: &Local, fresh: &Connection, kept: &Kept) -> bool {
 }
 
 async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<Connection>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    // Strangers must not use up the handshakes of the peer's host: no connection of this member replaces that of its API.
+    let [of_peer, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(HANDSHAKES_MAX)));
+    let peer = local.cluster.peer.address.ip().to_canonical();
     loop {
         let (stream, other) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -320,7 +322,8 @@ async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<Connec
             }
         };
         // Beyond the limit the connection is closed; the peer dials again, and this member dials too.
-        let Ok(turn) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
+        let turns = if other.ip().to_canonical() == peer { &of_peer } else { &of_others };
+        let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { continue };
         let (local, opened) = (local.clone(), opened.clone());
         tokio::spawn(async move {
             let _turn = turn;
