@@ -49,9 +49,8 @@ impl Keeper {
 async fn keep(mut addresses: Addresses, lease: Arc<Lease>, mut orders: watch::Receiver<bool>) {
     if orders.wait_for(|owns| *owns).await.is_ok() {
         let mut held = note(&addresses.hold().await);
-        let mut due = Instant::now();
         loop {
-            due += if held { RENEWED_EVERY } else { RETRIED_EVERY };
+            let due = Instant::now() + if held { RENEWED_EVERY } else { RETRIED_EVERY };
             // The end of the sender ends this: a member that lost its ownership ends.
             let lost = loop {
                 match tokio::time::timeout_at(due, orders.changed()).await {
