@@ -94,11 +94,16 @@ impl Table {
         if let Some(early) = self.early_keys.iter().position(|(early, _)| *early == id) {
             session.idempotency_key = self.early_keys.remove(early).map(|(_, key)| key);
         }
-        let known = self.sessions.get(&id);
-        if !known.is_some_and(|known| is_same(known, &session)) {
-            self.sessions.insert(id, session);
-            self.changed.insert(id);
+        if let Some(known) = self.sessions.get(&id) {
+            if is_same(known, &session) {
+                return;
+            }
+            // The clock was set: a listing computes another opening, and knows no key.
+            session.idempotency_key =
+                session.idempotency_key.or_else(|| known.idempotency_key.clone());
         }
+        self.sessions.insert(id, session);
+        self.changed.insert(id);
     }
 }
 

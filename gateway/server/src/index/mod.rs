@@ -169,7 +169,11 @@ impl Bound {
             }
         };
         let thread = std::thread::Builder::new().name("evenkeel-index".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(work))?;
+        let thread = thread.spawn(move || {
+            runtime.block_on(work);
+            // Does not wait until the name of a server is resolved.
+            runtime.shutdown_background();
+        })?;
         Ok(Running { stop: Some(stop), thread: Some(thread) })
     }
 }

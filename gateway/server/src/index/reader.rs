@@ -8,10 +8,10 @@ use evenkeel_core::SessionId;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::IndexStatus;
 use super::entry::{Keys, MemberEntry, OwnerEntry, SessionEntry, decode, split};
 use super::feed::OfferKey;
 use super::store::{Store, StoreError};
+use super::{IndexState, IndexStatus};
 
 /// Deadline of an answer, since a client waits for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub(crate) struct Found {
     pub(crate) group: String,
     /// The gateway that serves it; without one, none does.
     pub(crate) gateway: Option<Arc<str>>,
-    /// Where the API of that gateway listens.
+    /// The address of that gateway's API.
     pub(crate) api: Option<std::net::SocketAddr>,
     pub(crate) id: String,
     #[serde(flatten)]
@@ -55,7 +55,15 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn status(&self) -> IndexStatus {
-        self.status.borrow().clone()
+        let status = self.status.borrow().clone();
+        // The thread of the index ends before the API only after a panic, or with a reason.
+        match self.status.has_changed() {
+            Err(_) if status.reason.is_none() => {
+                let reason = Some("the thread of the index has ended".to_owned());
+                IndexStatus { state: IndexState::Unreachable, reason }
+            }
+            _ => status,
+        }
     }
 
     /// Notes the key of the offer that opened the session.

@@ -140,7 +140,7 @@ fn server(raw: &Spanned<String>, encrypted: bool, check: &mut Check) -> Option<S
     let is_local = host == "localhost" || host.parse().is_ok_and(is_loopback);
     if url.scheme() == "nats" && !encrypted && !is_local {
         let found = format!("`{written}`, which is not encrypted");
-        check.warn(raw.span(), found, "`tls://`: whoever reads the index learns names of rooms");
+        check.warn(raw.span(), found, "`tls://`: entries name rooms and idempotency keys");
     }
     Some(written.clone())
 }

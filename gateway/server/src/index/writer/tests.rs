@@ -310,6 +310,20 @@ async fn listing_changes_what_differs_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn key_survives_a_step_of_the_clock() {
+    let (store, mut gateway) = listed().await;
+    gateway.desired.set_key(SessionId(5), "key");
+    gateway.write().await.unwrap();
+    let later = |number| SessionEntry { opened_us: (number + 60) * 1_000_000, ..session(number) };
+    let sessions = (1..=SESSIONS).map(|number| (SessionId(number), later(number)));
+    gateway.desired.list(sessions.collect(), Ownership::Alone);
+    gateway.write().await.unwrap();
+    gateway.assert_listed(&store);
+    let written: SessionEntry = decode(&store.value("group.session.s5").unwrap()).unwrap();
+    assert_eq!(written.idempotency_key.as_deref(), Some("key"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn member_entry_is_renewed() {
     let (store, mut gateway) = listed().await;
     store.change(|contents| contents.remove("group.member.a"));
