@@ -232,7 +232,7 @@ metrics! {
     QuicConnections = "evenkeel.quic.connections", "{connection}", [];
     /// Sessions with a QUIC connection.
     QuicSessions = "evenkeel.quic.sessions", "{session}", [];
-    /// 1 while the shared index has the sessions of this gateway, 0 while its store is down or slow.
+    /// 1 while the shared index has the sessions of this gateway, or of the owner of its group; 0 otherwise.
     IndexCurrent = "evenkeel.index.current", "{state}", [];
     /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
