@@ -86,7 +86,7 @@ impl Stage {
         Ok(())
     }
 
-    /// What the index says instead of the name of the gateway that serves this session.
+    /// The answer of the index, unless it names the gateway that serves this session.
     async fn misnamed(&self, session: Option<&&str>) -> Option<String> {
         let path = format!("/v1/index/sessions/{}", session?);
         let found = match self.admin().read(&path).await {

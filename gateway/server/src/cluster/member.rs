@@ -148,7 +148,7 @@ impl Member {
                 return lost;
             }
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
-            // What has arrived from others is handled before a timeout, so that this member's own lateness is no silence of others.
+            // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
@@ -248,8 +248,8 @@ impl Member {
         }
     }
 
-    /// Sends all records to the peer, and then each that changes. A member that has just taken over spares itself a copy
-    /// for a peer that does not live.
+    /// Sends all records to the peer, and then each that changes. A peer that is not heard gets none: after a takeover
+    /// packets need the processor.
     fn follow_records(&mut self) {
         // The next process follows the records now.
         let follows = self.rests

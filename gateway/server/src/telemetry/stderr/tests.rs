@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// What was written, while the other lock is free.
+/// Keeps the written text. A write waits while `stopped` is locked.
 #[derive(Clone, Default)]
 struct Screen {
     text: Arc<Mutex<Vec<u8>>>,
