@@ -42,7 +42,7 @@ pub(crate) struct MemberEntry {
     pub(crate) epoch: u64,
     /// Unix time in microseconds.
     pub(crate) started_us: u64,
-    /// The address of its API over TCP.
+    /// The address of its API over TCP, if it listens on one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api: Option<SocketAddr>,
 }

@@ -117,7 +117,12 @@ impl Bound {
             role: Role::Joining,
             epoch: 0,
             started_us: unix_us(SystemTime::now()),
-            api: settings.admin.tcp.as_ref().map(|tcp| tcp.address),
+            api: settings
+                .admin
+                .tcp
+                .as_ref()
+                .map(|tcp| tcp.address)
+                .filter(|address| !address.ip().is_unspecified()),
         };
         Some(Bound { settings: index, member, reader, requests, keys, status })
     }
