@@ -296,13 +296,21 @@ fn serve_as(
         Err(failure) => (None, Err(failure)),
     };
     let lost = matches!(attended, Err(Failure::Lost(_)));
-    let whole = if handed_over.is_some() || lost { gateway.leave() } else { gateway.join() };
+    let left = handed_over.is_some() || lost;
+    let index = match index {
+        // The process that continues the sessions claims their entries.
+        Some(index) if left => {
+            index.end(IndexEnd::Left);
+            None
+        }
+        index => index,
+    };
+    let whole = if left { gateway.leave() } else { gateway.join() };
     if let Err(ended) = &whole {
         tracing::error!("gateway ends: {ended}");
     }
     if let Some(index) = index {
-        let left = handed_over.is_some() || lost;
-        index.end(if left { IndexEnd::Left } else { IndexEnd::Closed });
+        index.end(IndexEnd::Closed);
     }
     follower.finish();
     telemetry.flush(FAREWELL);

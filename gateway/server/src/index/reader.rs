@@ -45,6 +45,15 @@ pub(crate) enum Request {
     Members(Reply<Listed>),
 }
 
+impl Request {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Request::Find(_, reply) => reply.is_closed(),
+            Request::Members(reply) => reply.is_closed(),
+        }
+    }
+}
+
 /// The API's access to the index.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
@@ -95,6 +104,9 @@ impl Reader {
 /// Answers one request after the other.
 pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
+        if request.is_abandoned() {
+            continue;
+        }
         // Replies fail only for a caller that has gone.
         match request {
             Request::Find(session, reply) => {
