@@ -9,7 +9,7 @@ use evenkeel_lab::machine::Timeliness;
 use serde::Serialize;
 
 use crate::baseline::Outage;
-use crate::baseline::keepalived::Standby;
+use crate::baseline::keepalived::OwnerDeaths;
 use crate::left_out::LeftOut;
 use crate::limits::moves;
 use crate::looks::Seen;
@@ -28,7 +28,7 @@ pub(crate) struct Report {
     /// The measurements behind `outage_cut`, or the reason for their absence.
     outage: Option<Result<Outage, String>>,
     /// The deaths of a gateway at keepalived, or the reason for their absence.
-    keepalived: Option<Result<Vec<Standby>, String>>,
+    keepalived: Option<Result<Vec<OwnerDeaths>, String>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -365,7 +365,7 @@ impl Report {
         self.outage = Some(outage);
     }
 
-    pub(crate) fn compare_keepalived(&mut self, standby: Result<Vec<Standby>, String>) {
+    pub(crate) fn compare_keepalived(&mut self, standby: Result<Vec<OwnerDeaths>, String>) {
         self.keepalived = Some(standby);
     }
 

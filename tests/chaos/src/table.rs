@@ -1,7 +1,7 @@
 //! Rows as text.
 
 use crate::baseline::Outage;
-use crate::baseline::keepalived::Standby;
+use crate::baseline::keepalived::OwnerDeaths;
 use crate::report::{Distribution, RowReport};
 
 pub(crate) fn head() {
@@ -68,7 +68,7 @@ pub(crate) fn outage(outage: &Result<Outage, String>) {
     }
 }
 
-pub(crate) fn keepalived(standby: &Result<Vec<Standby>, String>) {
+pub(crate) fn keepalived(standby: &Result<Vec<OwnerDeaths>, String>) {
     match standby {
         Ok(measured) => measured.iter().for_each(|it| {
             println!(

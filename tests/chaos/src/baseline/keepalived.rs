@@ -34,7 +34,7 @@ const WATCHED_MIN: Duration = Duration::from_secs(2);
 
 /// Gaps when the owner of the address is killed.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Standby {
+pub(crate) struct OwnerDeaths {
     pub(crate) advert_ms: u64,
     pub(crate) sessions: usize,
     /// Sessions without a packet at the end.
@@ -47,11 +47,11 @@ pub(crate) struct Standby {
 ///
 /// # Errors
 /// A program is missing, or a process failed.
-pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Vec<Standby>, String> {
+pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Vec<OwnerDeaths>, String> {
     let mut measured = Vec::new();
     for advert in ADVERTS {
         let effect = deaths(advert, places, seed).await?;
-        measured.push(Standby {
+        measured.push(OwnerDeaths {
             advert_ms: advert.as_millis() as u64,
             sessions: effect.hit,
             unheard: effect.unheard,
