@@ -66,7 +66,7 @@ pub const SILENCE: Duration = Duration::from_millis(25);
 pub const HOLD: Duration = Duration::from_millis(25);
 
 /// Interval of beats of a standby that misses its owner's: a port unreachable for one of them shows that the owner's process
-/// has ended.
+/// has ended. A candidate asks for missing votes as often, since holds end meanwhile.
 const ASKED_EVERY: Duration = Duration::from_millis(1);
 
 /// Timers of a process that runs are late by less.

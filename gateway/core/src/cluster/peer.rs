@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::beat::{BEAT_EVERY, Beat, Echo, Standing};
 use crate::nodes::Since;
 
-/// The least time between two port unreachables that show the end of the process. A running one would have sent a beat
-/// in between.
+/// The least time between two port unreachables that show the end of the process. A running one has the port open, and one
+/// that starts anew may open it in between.
 const ENDED_TWICE: Duration = Duration::from_millis(4);
 
 /// Silence with which one port unreachable shows the end of the process.
