@@ -50,7 +50,7 @@ fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
     assert_eq!(ids(&mut standby), opened);
     assert_continuous(&ann.heard);
     let seen = server.seen();
-    assert_eq!(seen.repeated, 0, "no number comes twice");
+    assert_eq!((seen.repeated, seen.deleted), (0, 0), "no number comes twice, no call ends");
     seen
 }
 

@@ -197,6 +197,7 @@ impl Drivers {
     ) {
         let DriversRecord { agents, mut calls, webhooks } = record;
         self.agents.restore(agents, known.hop, now);
+        calls.iter_mut().for_each(|call| call.await_openings(now));
         calls.sort_unstable_by_key(|call| call.refresh);
         for call in calls {
             let node = call.hops().find_map(|(session, hop)| (known.hop)(session, hop));

@@ -71,6 +71,13 @@ impl CallRecord {
         }
     }
 
+    /// Leaves the core time to open the sessions again if none is open. A call that stays empty is deleted then.
+    pub(super) fn await_openings(&mut self, now: Instant) {
+        if self.places.iter().flatten().all(|place| place.taken.is_none()) {
+            self.refresh = Some(now + TELL_AGAIN);
+        }
+    }
+
     pub(super) fn leave(&mut self, session: SessionId) {
         self.places.iter_mut().for_each(|place| _ = place.take_if(|it| it.session == session));
     }
