@@ -1,10 +1,10 @@
 //! Assembles the gateway: sockets, threads and the channels between them.
 
+mod buffer;
 mod nodes;
 mod policies;
 mod sockets;
 mod vital;
-mod waiting;
 
 use std::hash::RandomState;
 use std::net::SocketAddr;
@@ -27,6 +27,7 @@ use crate::handover::{Duplicates, SocketName};
 use crate::history;
 use crate::policy::{Foundry, Recorder};
 use crate::settings::Settings;
+pub(crate) use buffer::UpgradeBuffer;
 use nodes::{briefs, port_legs, posts, source_of_ports};
 pub(crate) use nodes::{equip, has_webhooks, wants_briefs};
 use policies::{Coming, Firsts, policies};
@@ -35,7 +36,6 @@ pub(crate) use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
 pub use vital::Ended;
 use vital::Vital;
-pub(crate) use waiting::WaitingRoom;
 
 /// Interval of the check that all threads run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// Duplicates of the sockets that packets wait in during an upgrade.
-    pub(crate) async fn waiting_room(&self) -> std::io::Result<Duplicates> {
+    pub(crate) async fn packet_sockets(&self) -> std::io::Result<Duplicates> {
         let mut sockets = self.handle.trunks().await?;
         for (name, socket) in &self.duplicates {
             sockets.push((name.clone(), socket.try_clone()?));

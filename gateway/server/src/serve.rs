@@ -26,7 +26,7 @@ use crate::handover::{
 };
 use crate::index::{self, End as IndexEnd};
 use crate::policy::Foundry;
-use crate::run::{self, Reads, Running, Sockets, WaitingRoom};
+use crate::run::{self, Reads, Running, Sockets, UpgradeBuffer};
 use crate::sandbox::{self, Missing};
 use crate::settings::{Colour, Compiler, Invalid, Settings};
 use crate::telemetry::{LastLines, LogLines, Telemetry};
@@ -119,7 +119,7 @@ impl Place {
         }
         let mut notes = settings.notes();
         notes.push(Capacity::of(&settings, descriptors::hard_limit()).to_string());
-        notes.push(WaitingRoom::granted().to_string());
+        notes.push(UpgradeBuffer::granted().to_string());
         Ok(notes)
     }
 }
@@ -185,8 +185,8 @@ fn serve_as(
     let _last_lines = install_log(&telemetry)?;
     sandbox.log();
     log_note(&capacity, capacity.is_short());
-    let room = WaitingRoom::granted();
-    log_note(&room, room.is_short());
+    let buffer = UpgradeBuffer::granted();
+    log_note(&buffer, buffer.is_short());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let applied = Applied::of(&settings);
     let reads = if heir.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
@@ -240,8 +240,8 @@ fn serve_as(
             let _ = gateway.handle.resume().await;
             tracing::info!(sessions, "sessions taken over");
             heir.left().await;
-            match gateway.waiting_room().await {
-                Ok(sockets) => _ = tokio::spawn(async move { room.narrow(sockets).await }),
+            match gateway.packet_sockets().await {
+                Ok(sockets) => _ = tokio::spawn(async move { buffer.narrow(sockets).await }),
                 Err(error) => tracing::warn!(%error, "receive buffers stay wide"),
             }
         });

@@ -95,16 +95,18 @@ impl Worker {
         self.suspended = true;
         let uncopied = self.sessions.iter().filter(|session| session.is_uncopied());
         let mut states = uncopied.map(|session| session.hand_out(&self.flows));
-        // Fails only if nothing waits for the states any more; then `Resume` follows.
-        let send = |part| _ = to.try_send(part);
         loop {
             let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
             if part.is_empty() {
                 break;
             }
-            send(HandedOut::Sessions(part));
+            // The hand-over fails without the last part. `Resume` follows.
+            if to.try_send(HandedOut::Sessions(part)).is_err() {
+                return;
+            }
         }
-        send(HandedOut::Trunks { worker: self.number, trunks: self.egress.hand_out_trunks() });
+        let trunks = self.egress.hand_out_trunks();
+        let _ = to.try_send(HandedOut::Trunks { worker: self.number, trunks });
     }
 
     #[cold]

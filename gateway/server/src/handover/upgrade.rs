@@ -21,7 +21,7 @@ use super::{Duplicates, SocketName, notify};
 use crate::api;
 use crate::cluster::{Group, Ownership};
 use crate::control::{Batch, LastStatesPart, Suspended, SuspensionGuard};
-use crate::run::{Running, WaitingRoom};
+use crate::run::{Running, UpgradeBuffer};
 use crate::serve::Signals;
 
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
@@ -336,16 +336,16 @@ impl Upgrader<'_> {
 
     /// Lets packets wait longer. The next process ends it, or this one if it continues.
     async fn widen_buffers(&self) {
-        match self.gateway.waiting_room().await {
-            Ok(sockets) => WaitingRoom::granted().widen(&sockets),
+        match self.gateway.packet_sockets().await {
+            Ok(sockets) => UpgradeBuffer::granted().widen(&sockets),
             Err(error) => tracing::warn!(%error, "receive buffers not widened"),
         }
     }
 
     async fn narrow_buffers(&self) {
         // Fails without descriptors: then nothing was widened.
-        if let Ok(sockets) = self.gateway.waiting_room().await {
-            tokio::spawn(async move { WaitingRoom::granted().narrow(sockets).await });
+        if let Ok(sockets) = self.gateway.packet_sockets().await {
+            tokio::spawn(async move { UpgradeBuffer::granted().narrow(sockets).await });
         }
     }
 

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -66,8 +66,11 @@ impl Drop for LastLines {
 
 impl Write for &LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.entries.try_send(Entry::Line(line.into())).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        match self.entries.try_send(Entry::Line(line.into())) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => _ = self.lost.fetch_add(1, Ordering::Relaxed),
+            // The thread has panicked.
+            Err(TrySendError::Disconnected(_)) => io::stderr().write_all(line)?,
         }
         Ok(line.len())
     }

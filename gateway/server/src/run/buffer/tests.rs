@@ -14,13 +14,13 @@ fn sockets() -> Duplicates {
 
 #[test]
 fn short_buffer_names_the_setting() {
-    let full = WaitingRoom { bytes: WIDE };
+    let full = UpgradeBuffer { bytes: WIDE };
     assert!(!full.is_short());
     assert_eq!(
         full.to_string(),
         "during an upgrade packets wait in 4096 KiB per socket: 200 ms of 50,000 a second"
     );
-    let short = WaitingRoom { bytes: WIDE / 20 };
+    let short = UpgradeBuffer { bytes: WIDE / 20 };
     assert!(short.is_short());
     let text = short.to_string();
     assert!(text.contains("204 KiB per socket: 10 ms of"), "{text}");
@@ -28,10 +28,10 @@ fn short_buffer_names_the_setting() {
 }
 
 #[test]
-fn granted_room_is_what_a_socket_gets() {
+fn granted_size_is_that_of_a_socket() {
     let socket = socket();
     buffers::set_receive_size(&socket, WIDE);
-    assert_eq!(WaitingRoom::granted().bytes, buffers::receive_size(&socket));
+    assert_eq!(UpgradeBuffer::granted().bytes, buffers::receive_size(&socket));
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,11 +44,11 @@ async fn sockets_of_packets_are_wide_for_a_while() {
     let copies = sockets.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap()));
     let copies = copies.collect();
     // A machine with a lower limit grants the same before and after.
-    let room = WaitingRoom { bytes: WIDE.min(WaitingRoom::granted().bytes) };
-    room.widen(&sockets);
+    let buffer = UpgradeBuffer { bytes: WIDE.min(UpgradeBuffer::granted().bytes) };
+    buffer.widen(&sockets);
     let wide = sizes(&sockets);
-    assert!(wide[0] >= room.bytes.min(SOCKET_BUFFER + 1) || wide == narrow, "{wide:?}");
+    assert!(wide[0] >= buffer.bytes.min(SOCKET_BUFFER + 1) || wide == narrow, "{wide:?}");
     assert_eq!(wide[1], narrow[1], "not of the packet path");
-    room.narrow(copies).await;
+    buffer.narrow(copies).await;
     assert!(sizes(&sockets)[0] <= SOCKET_BUFFER.max(narrow[0]));
 }

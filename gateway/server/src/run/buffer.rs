@@ -23,18 +23,18 @@ const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// The longest receive buffer that the kernel grants to this gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct WaitingRoom {
+pub(crate) struct UpgradeBuffer {
     bytes: usize,
 }
 
-impl WaitingRoom {
+impl UpgradeBuffer {
     /// Asks the kernel, which counts in the namespace of this process.
-    pub(crate) fn granted() -> WaitingRoom {
+    pub(crate) fn granted() -> UpgradeBuffer {
         let bytes = Socket::new(Domain::IPV4, Type::DGRAM, None).map_or(SOCKET_BUFFER, |socket| {
             buffers::set_receive_size(&socket, WIDE);
             buffers::receive_size(&socket)
         });
-        WaitingRoom { bytes }
+        UpgradeBuffer { bytes }
     }
 
     /// Returns true if packets may be lost during an upgrade of a busy gateway.
@@ -50,7 +50,7 @@ impl WaitingRoom {
         }
     }
 
-    /// Ends [`WaitingRoom::widen`] once the packets that waited have been read.
+    /// Ends [`UpgradeBuffer::widen`] once the packets that waited have been read.
     pub(crate) async fn narrow(&self, sockets: Duplicates) {
         tokio::time::sleep(READ_WITHIN).await;
         if self.bytes > SOCKET_BUFFER {
@@ -60,7 +60,7 @@ impl WaitingRoom {
     }
 }
 
-impl fmt::Display for WaitingRoom {
+impl fmt::Display for UpgradeBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kib, ms) = (self.bytes >> 10, self.bytes / PER_MS);
         write!(
