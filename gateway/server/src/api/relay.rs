@@ -37,6 +37,9 @@ const OWNER_WITHIN: Duration = Duration::from_millis(500);
 /// Interval of attempts while the owner stays the same, such as during its upgrade.
 const REPEAT_EVERY: Duration = Duration::from_millis(20);
 
+/// Requests fail at once for this time after a failed attempt to connect, which takes up to 2 s while others wait.
+const CONNECT_EVERY: Duration = Duration::from_millis(100);
+
 /// Timeout of the owner's answer: its own, and the time of the way.
 const RELAYED_WITHIN: Duration = ANSWER_WITHIN.saturating_add(Duration::from_secs(1));
 
@@ -44,7 +47,7 @@ const RELAYED_WITHIN: Duration = ANSWER_WITHIN.saturating_add(Duration::from_sec
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Longest answer. A page of 1,000 sessions has about 1 MiB.
-const ANSWER_MAX: usize = 16 << 20;
+const ANSWER_MAX: usize = 4 << 20;
 
 /// Requests that the owner answers at a time; others wait.
 const STREAMS_MAX: u32 = 256;
@@ -64,8 +67,15 @@ pub(super) struct Relay {
     pub(super) group: Group,
     peer: PeerApi,
     instruments: Arc<Instruments>,
+    connection: Mutex<Connection>,
+}
+
+#[derive(Default)]
+struct Connection {
     /// `None` before the first request, and after a failure.
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    open: Option<SendRequest<Full<Bytes>>>,
+    /// The time of the last attempt, if it failed.
+    failed: Option<Instant>,
 }
 
 /// The request came from the group's other gateway.
@@ -114,7 +124,7 @@ impl Relay {
         let (parts, body) = request.into_parts();
         let (body, _share) = shared.bodies.read(body, BODY_MAX).await?.into_parts();
         let body = Bytes::from(body);
-        let mut until = None;
+        let until = Instant::now() + OWNER_WITHIN;
         loop {
             let owner = self.group.owner();
             let failed = match &owner {
@@ -129,7 +139,8 @@ impl Relay {
                 },
                 Owner::Doubting | Owner::Unknown => no_owner(),
             };
-            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + OWNER_WITHIN) {
+            // A takeover may end while the old owner is asked.
+            if Instant::now() >= until && self.group.owner() != Owner::Here {
                 return Err(failed);
             }
             self.group.owner_changed(&owner, REPEAT_EVERY).await;
@@ -149,7 +160,7 @@ impl Relay {
         if answer.is_err()
             && let Ok(mut connection) = self.connection.try_lock()
         {
-            *connection = None;
+            connection.open = None;
         }
         answer
     }
@@ -176,9 +187,19 @@ impl Relay {
     /// The connection to the peer, opened if there is none.
     async fn connection(&self) -> io::Result<SendRequest<Full<Bytes>>> {
         let mut connection = self.connection.lock().await;
-        if let Some(open) = connection.as_ref().filter(|open| !open.is_closed()) {
+        if let Some(open) = connection.open.as_ref().filter(|open| !open.is_closed()) {
             return Ok(open.clone());
         }
+        if connection.failed.is_some_and(|at| at.elapsed() < CONNECT_EVERY) {
+            return Err(io::Error::other("an attempt to connect has just failed"));
+        }
+        let opened = self.connect().await;
+        connection.failed = opened.is_err().then(Instant::now);
+        connection.open = opened.as_ref().ok().cloned();
+        opened
+    }
+
+    async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
         let stream = self.peer.connect().await?;
         let opening = client::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -189,7 +210,7 @@ impl Relay {
         let (opened, conversing) = opening.await.map_err(io::Error::other)?;
         // The task ends with the connection.
         tokio::spawn(conversing);
-        Ok(connection.insert(opened).clone())
+        Ok(opened)
     }
 }
 
