@@ -7,8 +7,8 @@ use std::time::Duration;
 use evenkeel_core::SessionId;
 use tokio::sync::Notify;
 
-use super::entry::SessionEntry;
-use super::writer::Ownership;
+use super::entry::IndexedSession;
+use super::writer::GroupPart;
 
 /// Two gateways compute the opening of one session from its age; they differ by the time that this takes.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
@@ -29,11 +29,11 @@ struct Inner {
 /// Bounded by the limit of sessions.
 #[derive(Default)]
 pub(super) struct Table {
-    pub(super) sessions: BTreeMap<SessionId, SessionEntry>,
+    pub(super) sessions: BTreeMap<SessionId, IndexedSession>,
     /// Since they were taken.
     pub(super) changed: BTreeSet<SessionId>,
     /// The part in the group for which all sessions were listed.
-    pub(super) listed_as: Option<Ownership>,
+    pub(super) listed_as: Option<GroupPart>,
     early_keys: VecDeque<(SessionId, Arc<str>)>,
 }
 
@@ -48,7 +48,7 @@ impl Desired {
         self.0.changed.notified().await;
     }
 
-    pub(super) fn open(&self, id: SessionId, session: SessionEntry) {
+    pub(super) fn open(&self, id: SessionId, session: IndexedSession) {
         self.lock().open(id, session);
         self.0.changed.notify_one();
     }
@@ -76,9 +76,9 @@ impl Desired {
     }
 
     /// Replaces all sessions by those of a listing.
-    pub(super) fn list(&self, listed: BTreeMap<SessionId, SessionEntry>, ownership: Ownership) {
+    pub(super) fn list(&self, listed: BTreeMap<SessionId, IndexedSession>, part: GroupPart) {
         let mut table = self.lock();
-        table.listed_as = Some(ownership);
+        table.listed_as = Some(part);
         let gone = table.sessions.extract_if(.., |id, _| !listed.contains_key(id));
         let gone: Vec<_> = gone.map(|(id, _)| id).collect();
         table.changed.extend(gone);
@@ -90,7 +90,7 @@ impl Desired {
 }
 
 impl Table {
-    fn open(&mut self, id: SessionId, mut session: SessionEntry) {
+    fn open(&mut self, id: SessionId, mut session: IndexedSession) {
         if let Some(early) = self.early_keys.iter().position(|(early, _)| *early == id) {
             session.idempotency_key = self.early_keys.remove(early).map(|(_, key)| key);
         }
@@ -108,7 +108,7 @@ impl Table {
 }
 
 /// Both are of the same session, and differ at most by how they were computed.
-pub(super) fn is_same(one: &SessionEntry, other: &SessionEntry) -> bool {
+pub(super) fn is_same(one: &IndexedSession, other: &IndexedSession) -> bool {
     let apart = Duration::from_micros(one.opened_us.abs_diff(other.opened_us));
     one.room == other.room && one.scenario == other.scenario && apart <= OPENED_WITHIN
 }

@@ -14,7 +14,7 @@ pub(super) const VERSION: u32 = 1;
 
 /// `GROUP.session.s17`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct SessionEntry {
+pub(crate) struct IndexedSession {
     pub(super) v: u32,
     pub(crate) room: Arc<str>,
     pub(crate) scenario: Arc<str>,

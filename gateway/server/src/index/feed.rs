@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::desired::Desired;
-use super::entry::{SessionEntry, VERSION};
-use super::writer::Ownership;
+use super::entry::{IndexedSession, VERSION};
+use super::writer::GroupPart;
 use crate::control::{EventRecord, GatewayEvent, Handle};
 use crate::unix_us;
 
 /// Interval at which all sessions are listed.
 const LISTED_EVERY: Duration = Duration::from_secs(60);
 
-/// Interval at which a change of the ownership is noticed. No event tells of the sessions of a takeover.
+/// Interval at which a change of the part in the group is noticed. No event tells of the sessions of a takeover.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The key of the offer that opened a session.
@@ -34,14 +34,14 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Follows the sessions until control ends.
-    pub(super) async fn follow(&mut self, ownership: impl Fn() -> Ownership) {
+    pub(super) async fn follow(&mut self, part: impl Fn() -> GroupPart) {
         let mut list_at = Some(Instant::now());
-        let mut owned = ownership();
+        let mut known = part();
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             let now = Instant::now();
             if list_at.is_some_and(|at| at <= now) {
-                if self.list(owned).await.is_err() {
+                if self.list(known).await.is_err() {
                     return;
                 }
                 list_at = Some(now + LISTED_EVERY);
@@ -54,8 +54,8 @@ impl Feed {
                 },
                 Some((session, key)) = self.keys.recv() => self.desired.set_key(session, &key),
                 _ = look.tick() => {
-                    if owned != ownership() {
-                        owned = ownership();
+                    if known != part() {
+                        known = part();
                         list_at = Some(now);
                     }
                 }
@@ -91,7 +91,7 @@ impl Feed {
     }
 
     /// Events that come meanwhile wait, and are handled after it.
-    async fn list(&self, ownership: Ownership) -> Result<(), ()> {
+    async fn list(&self, part: GroupPart) -> Result<(), ()> {
         let listed = self.handle.sessions().await.map_err(|_| ())?;
         let sessions: BTreeMap<_, _> = listed
             .into_iter()
@@ -100,12 +100,12 @@ impl Feed {
                 (it.session, entry(it.room, it.scenario, it.age))
             })
             .collect();
-        self.desired.list(sessions, ownership);
+        self.desired.list(sessions, part);
         Ok(())
     }
 }
 
-fn entry(room: Arc<str>, scenario: Arc<str>, age: Duration) -> SessionEntry {
+fn entry(room: Arc<str>, scenario: Arc<str>, age: Duration) -> IndexedSession {
     let opened_us = unix_us(SystemTime::now() - age);
-    SessionEntry { v: VERSION, room, scenario, opened_us, idempotency_key: None }
+    IndexedSession { v: VERSION, room, scenario, opened_us, idempotency_key: None }
 }

@@ -35,7 +35,7 @@ use nats::Nats;
 use reader::Request;
 pub(crate) use reader::{Found, Listed, Reader};
 use store::{Store, StoreError};
-use writer::{Ownership, Writer, Written};
+use writer::{GroupPart, Writer, Written};
 
 /// Interval at which the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -196,12 +196,12 @@ impl Running {
     }
 }
 
-fn ownership(group: Option<&Group>) -> Ownership {
+fn part(group: Option<&Group>) -> GroupPart {
     match group {
-        None => Ownership::Alone,
+        None => GroupPart::Alone,
         Some(group) => {
             let (role, epoch) = group.role();
-            Ownership::Member { role, epoch }
+            GroupPart::Member { role, epoch }
         }
     }
 }
@@ -214,10 +214,10 @@ async fn keep<S: Store>(
     mut report: Report,
     stopped: oneshot::Receiver<End>,
 ) {
-    let ownership = || ownership(group.as_ref());
+    let part = || part(group.as_ref());
     let desired = feed.desired.clone();
     let following = async {
-        feed.follow(ownership).await;
+        feed.follow(part).await;
         pending::<()>().await;
     };
     let writing = async {
@@ -229,7 +229,7 @@ async fn keep<S: Store>(
                 _ = look.tick() => {}
                 () = desired.changed(), if answers => tokio::time::sleep(GATHER).await,
             }
-            let written = writer.write(ownership()).await;
+            let written = writer.write(part()).await;
             answers = written.is_ok();
             report.note(&written, writer.repaired());
         }
@@ -242,7 +242,7 @@ async fn keep<S: Store>(
     if end == End::Closed {
         feed.finish();
         let leaving = async {
-            writer.write(ownership()).await?;
+            writer.write(part()).await?;
             writer.leave().await
         };
         match tokio::time::timeout(LEAVE_WITHIN, leaving).await {

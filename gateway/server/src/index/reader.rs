@@ -8,7 +8,7 @@ use evenkeel_core::SessionId;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::entry::{Keys, MemberEntry, OwnerEntry, SessionEntry, decode, split};
+use super::entry::{IndexedSession, Keys, MemberEntry, OwnerEntry, decode, split};
 use super::feed::OfferKey;
 use super::store::{Store, StoreError};
 use super::{IndexState, IndexStatus};
@@ -28,7 +28,7 @@ pub(crate) struct Found {
     pub(crate) api: Option<std::net::SocketAddr>,
     pub(crate) id: String,
     #[serde(flatten)]
-    pub(crate) session: SessionEntry,
+    pub(crate) session: IndexedSession,
 }
 
 /// A gateway that wrote its entry within the last seconds.
@@ -134,7 +134,7 @@ async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<Found>, Sto
         .collect();
     for entry in listed {
         let Some((group, id)) = split(&entry.key) else { continue };
-        let Some(session) = decode::<SessionEntry>(&entry.value) else { continue };
+        let Some(session) = decode::<IndexedSession>(&entry.value) else { continue };
         let owner = store.get(&Keys::new(&group).owner()).await?;
         let owner: Option<OwnerEntry> = owner.and_then(|owner| decode(&owner.value));
         let owner = owner.map(|owner| (group.clone(), owner.gateway));

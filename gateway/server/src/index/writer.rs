@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::desired::{Desired, Table, is_same};
 use super::entry::{
-    Keys, MemberEntry, OwnerEntry, SessionEntry, VERSION, decode, encode, session_id, split,
+    IndexedSession, Keys, MemberEntry, OwnerEntry, VERSION, decode, encode, session_id, split,
 };
 use super::store::{Change, Mark, Store, StoreError};
 use crate::cluster::Role;
@@ -34,7 +34,7 @@ const MEMBER_EXPIRES: Duration = Duration::from_secs(15);
 
 /// The part of this gateway in its group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ownership {
+pub(super) enum GroupPart {
     /// It belongs to no group.
     Alone,
     Member {
@@ -105,9 +105,9 @@ impl<S: Store> Writer<S> {
     }
 
     /// Writes what changed. After an error, or if it is cancelled, nothing is known of the store.
-    pub(super) async fn write(&mut self, ownership: Ownership) -> Result<Written, StoreError> {
+    pub(super) async fn write(&mut self, part: GroupPart) -> Result<Written, StoreError> {
         let known = self.mark.take();
-        let written = self.try_write(ownership, known).await;
+        let written = self.try_write(part, known).await;
         if written.is_err() {
             self.member_due = None;
         }
@@ -116,16 +116,16 @@ impl<S: Store> Writer<S> {
 
     async fn try_write(
         &mut self,
-        ownership: Ownership,
+        part: GroupPart,
         known: Option<Mark>,
     ) -> Result<Written, StoreError> {
         // Creates a bucket that is gone, before anything is written.
         let mark = self.store.mark(&self.keys.sessions()).await?;
-        self.write_member(ownership).await?;
-        let epoch = match ownership {
-            Ownership::Alone => None,
-            Ownership::Member { role: Role::Owner, epoch } => Some(epoch),
-            Ownership::Member { .. } => {
+        self.write_member(part).await?;
+        let epoch = match part {
+            GroupPart::Alone => None,
+            GroupPart::Member { role: Role::Owner, epoch } => Some(epoch),
+            GroupPart::Member { .. } => {
                 self.claim = None;
                 return Ok(Written::Standby);
             }
@@ -136,7 +136,7 @@ impl<S: Store> Writer<S> {
             Claimed::Now => None,
             Claimed::Fenced { owner, epoch } => return Ok(Written::Fenced { owner, epoch }),
         };
-        if self.desired.lock().listed_as != Some(ownership) {
+        if self.desired.lock().listed_as != Some(part) {
             return Ok(Written::Unlisted);
         }
         let now = Instant::now();
@@ -149,10 +149,10 @@ impl<S: Store> Writer<S> {
         Ok(Written::Current)
     }
 
-    async fn write_member(&mut self, ownership: Ownership) -> Result<(), StoreError> {
-        let (role, epoch) = match ownership {
-            Ownership::Alone => (Role::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch)),
-            Ownership::Member { role, epoch } => (role, epoch),
+    async fn write_member(&mut self, part: GroupPart) -> Result<(), StoreError> {
+        let (role, epoch) = match part {
+            GroupPart::Alone => (Role::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch)),
+            GroupPart::Member { role, epoch } => (role, epoch),
         };
         let now = Instant::now();
         let is_changed = (self.member.role, self.member.epoch) != (role, epoch);
@@ -204,7 +204,7 @@ impl<S: Store> Writer<S> {
         let listed = self.store.list(&self.keys.sessions()).await?;
         let listed = listed.iter().filter_map(|entry| {
             let (_, part) = split(&entry.key)?;
-            Some((session_id(part)?, decode::<SessionEntry>(&entry.value)))
+            Some((session_id(part)?, decode::<IndexedSession>(&entry.value)))
         });
         let listed: BTreeMap<_, _> = listed.collect();
         self.stored = listed.keys().copied().collect();
@@ -252,7 +252,7 @@ impl<S: Store> Writer<S> {
 
 impl Table {
     /// Notes each session that differs from the listed one, and no other. Returns how many of them had not changed here.
-    fn compare(&mut self, listed: &BTreeMap<SessionId, Option<SessionEntry>>) -> usize {
+    fn compare(&mut self, listed: &BTreeMap<SessionId, Option<IndexedSession>>) -> usize {
         let pending = std::mem::take(&mut self.changed);
         for (id, session) in &mut self.sessions {
             let found = listed.get(id).and_then(Option::as_ref);
@@ -265,7 +265,7 @@ impl Table {
             if key != found.idempotency_key {
                 self.changed.insert(*id);
             }
-            *session = SessionEntry { idempotency_key: key, ..found.clone() };
+            *session = IndexedSession { idempotency_key: key, ..found.clone() };
         }
         let gone = listed.keys().filter(|id| !self.sessions.contains_key(id));
         self.changed.extend(gone);

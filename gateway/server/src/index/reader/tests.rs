@@ -6,7 +6,7 @@ use crate::cluster::Role;
 fn put_group(store: &Memory, group: &str, gateway: &str, alive: bool) {
     let keys = Keys::new(group);
     let gateway: Arc<str> = gateway.into();
-    let session = SessionEntry {
+    let session = IndexedSession {
         v: VERSION,
         room: format!("room of {group}").into(),
         scenario: "call".into(),

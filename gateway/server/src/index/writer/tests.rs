@@ -3,8 +3,8 @@ use super::*;
 
 const SESSIONS: u64 = 40;
 
-fn session(number: u64) -> SessionEntry {
-    SessionEntry {
+fn session(number: u64) -> IndexedSession {
+    IndexedSession {
         v: VERSION,
         room: format!("room-{number}").into(),
         scenario: "call".into(),
@@ -21,26 +21,26 @@ fn member(gateway: &str) -> MemberEntry {
 struct Gateway {
     writer: Writer<Memory>,
     desired: Desired,
-    ownership: Ownership,
+    part: GroupPart,
 }
 
 impl Gateway {
-    fn new(store: &Memory, name: &str, ownership: Ownership) -> Gateway {
+    fn new(store: &Memory, name: &str, part: GroupPart) -> Gateway {
         let desired = Desired::default();
         let writer = Writer::new(store.clone(), Keys::new("group"), member(name), desired.clone());
-        Gateway { writer, desired, ownership }
+        Gateway { writer, desired, part }
     }
 
     /// With sessions from 1 on.
-    fn serving(store: &Memory, name: &str, ownership: Ownership) -> Gateway {
-        let gateway = Gateway::new(store, name, ownership);
+    fn serving(store: &Memory, name: &str, part: GroupPart) -> Gateway {
+        let gateway = Gateway::new(store, name, part);
         let sessions = (1..=SESSIONS).map(|number| (SessionId(number), session(number)));
-        gateway.desired.list(sessions.collect(), ownership);
+        gateway.desired.list(sessions.collect(), part);
         gateway
     }
 
     async fn write(&mut self) -> Result<Written, StoreError> {
-        self.writer.write(self.ownership).await
+        self.writer.write(self.part).await
     }
 
     /// Writes once per second.
@@ -66,8 +66,8 @@ impl Gateway {
     }
 }
 
-fn owner(epoch: u64) -> Ownership {
-    Ownership::Member { role: Role::Owner, epoch }
+fn owner(epoch: u64) -> GroupPart {
+    GroupPart::Member { role: Role::Owner, epoch }
 }
 
 fn owner_entry(store: &Memory) -> Option<(Arc<str>, u64)> {
@@ -77,7 +77,7 @@ fn owner_entry(store: &Memory) -> Option<(Arc<str>, u64)> {
 
 async fn listed() -> (Memory, Gateway) {
     let store = Memory::default();
-    let mut gateway = Gateway::serving(&store, "a", Ownership::Alone);
+    let mut gateway = Gateway::serving(&store, "a", GroupPart::Alone);
     assert_eq!(gateway.write().await, Ok(Written::Current));
     gateway.assert_listed(&store);
     gateway.write_for(2).await;
@@ -93,7 +93,7 @@ async fn sessions_come_and_go() {
     gateway.write().await.unwrap();
     gateway.assert_listed(&store);
     assert_eq!(store.value("group.session.s3"), None);
-    let written: SessionEntry = decode(&store.value("group.session.s99").unwrap()).unwrap();
+    let written: IndexedSession = decode(&store.value("group.session.s99").unwrap()).unwrap();
     assert_eq!(written.idempotency_key.as_deref(), Some("key"));
 }
 
@@ -103,7 +103,7 @@ async fn key_before_its_session_is_kept() {
     gateway.desired.set_key(SessionId(99), "key");
     gateway.desired.open(SessionId(99), session(99));
     gateway.write().await.unwrap();
-    let written: SessionEntry = decode(&store.value("group.session.s99").unwrap()).unwrap();
+    let written: IndexedSession = decode(&store.value("group.session.s99").unwrap()).unwrap();
     assert_eq!(written.idempotency_key.as_deref(), Some("key"));
 }
 
@@ -215,10 +215,10 @@ async fn vanished_entry_is_found_by_the_comparison() {
 #[tokio::test(start_paused = true)]
 async fn restart_replaces_the_entries() {
     let (store, _) = listed().await;
-    let mut again = Gateway::new(&store, "a", Ownership::Alone);
+    let mut again = Gateway::new(&store, "a", GroupPart::Alone);
     assert_eq!(again.write().await, Ok(Written::Unlisted));
-    let other = SessionEntry { room: "other".into(), ..session(1) };
-    again.desired.list([(SessionId(1), other)].into(), Ownership::Alone);
+    let other = IndexedSession { room: "other".into(), ..session(1) };
+    again.desired.list([(SessionId(1), other)].into(), GroupPart::Alone);
     assert_eq!(again.write().await, Ok(Written::Current));
     again.assert_listed(&store);
     assert_eq!(owner_entry(&store), Some(("a".into(), 2)));
@@ -227,7 +227,7 @@ async fn restart_replaces_the_entries() {
 #[tokio::test(start_paused = true)]
 async fn second_gateway_of_a_name_fences_the_first() {
     let (store, mut first) = listed().await;
-    let mut second = Gateway::serving(&store, "a", Ownership::Alone);
+    let mut second = Gateway::serving(&store, "a", GroupPart::Alone);
     assert_eq!(second.write().await, Ok(Written::Current));
     for _ in 0..3 {
         let fenced = Written::Fenced { owner: "a".into(), epoch: 2 };
@@ -240,7 +240,7 @@ async fn second_gateway_of_a_name_fences_the_first() {
 #[tokio::test(start_paused = true)]
 async fn standby_writes_its_member_entry_only() {
     let store = Memory::default();
-    let standby = Ownership::Member { role: Role::Standby, epoch: 4 };
+    let standby = GroupPart::Member { role: Role::Standby, epoch: 4 };
     let mut gateway = Gateway::serving(&store, "b", standby);
     assert_eq!(gateway.write().await, Ok(Written::Standby));
     assert_eq!(store.keys(), ["group.member.b"]);
@@ -252,15 +252,15 @@ async fn takeover_keeps_the_entries() {
     let mut a = Gateway::serving(&store, "a", owner(4));
     a.desired.set_key(SessionId(5), "key");
     a.write().await.unwrap();
-    let standby = Ownership::Member { role: Role::Standby, epoch: 4 };
+    let standby = GroupPart::Member { role: Role::Standby, epoch: 4 };
     let mut b = Gateway::serving(&store, "b", standby);
     b.write().await.unwrap();
     let before = store.change(|contents| contents.writes);
-    b.ownership = owner(5);
+    b.part = owner(5);
     assert_eq!(b.write().await, Ok(Written::Unlisted));
     a.assert_listed(&store);
     let sessions = b.desired.lock().sessions.clone();
-    b.desired.list(sessions, b.ownership);
+    b.desired.list(sessions, b.part);
     assert_eq!(b.write().await, Ok(Written::Current));
     b.assert_listed(&store);
     a.assert_listed(&store);
@@ -301,9 +301,9 @@ async fn takeover_survives_a_store_rolled_back() {
 async fn listing_changes_what_differs_only() {
     let (store, mut gateway) = listed().await;
     let before = store.change(|contents| contents.writes);
-    let late = |number| SessionEntry { opened_us: number * 1_000_000 + 3_000, ..session(number) };
+    let late = |number| IndexedSession { opened_us: number * 1_000_000 + 3_000, ..session(number) };
     let sessions = (2..=SESSIONS).map(|number| (SessionId(number), late(number)));
-    gateway.desired.list(sessions.collect(), Ownership::Alone);
+    gateway.desired.list(sessions.collect(), GroupPart::Alone);
     gateway.write().await.unwrap();
     gateway.assert_listed(&store);
     assert_eq!(store.change(|contents| contents.writes), before + 1);
@@ -314,12 +314,12 @@ async fn key_survives_a_step_of_the_clock() {
     let (store, mut gateway) = listed().await;
     gateway.desired.set_key(SessionId(5), "key");
     gateway.write().await.unwrap();
-    let later = |number| SessionEntry { opened_us: (number + 60) * 1_000_000, ..session(number) };
+    let later = |number| IndexedSession { opened_us: (number + 60) * 1_000_000, ..session(number) };
     let sessions = (1..=SESSIONS).map(|number| (SessionId(number), later(number)));
-    gateway.desired.list(sessions.collect(), Ownership::Alone);
+    gateway.desired.list(sessions.collect(), GroupPart::Alone);
     gateway.write().await.unwrap();
     gateway.assert_listed(&store);
-    let written: SessionEntry = decode(&store.value("group.session.s5").unwrap()).unwrap();
+    let written: IndexedSession = decode(&store.value("group.session.s5").unwrap()).unwrap();
     assert_eq!(written.idempotency_key.as_deref(), Some("key"));
 }
 
