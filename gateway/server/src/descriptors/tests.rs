@@ -29,7 +29,7 @@ fn unreachable_limit_is_named_with_its_cause() {
 
 #[test]
 fn low_descriptor_is_not_reserved() {
-    let (low, _) = std::io::pipe().unwrap();
+    let (low, _) = io::pipe().unwrap();
     assert!(!is_reserved(&low));
 }
 
