@@ -337,7 +337,8 @@ impl World {
                 continue;
             }
             if served {
-                self.replicate(standby, (records + 1).min(RECORDS));
+                // The last records of a hand-over stay.
+                self.replicate(standby, (records + 1).min(RECORDS.max(records)));
             } else if records > 0 && self.rng.u8(0..20) == 0 {
                 self.replicate(standby, 0);
             }
