@@ -251,6 +251,8 @@ impl Upgrader<'_> {
         let stays = Init::of_this().map_err(no_channel)?;
         let child = Child::start(binary, &self.program.arguments, theirs)?;
         let mut attempt = Attempt { channel, child, guard: None };
+        // The new process takes processor time from the workers long before packets stop.
+        self.widen_buffers().await;
         let pipe = stays.as_ref().map(Init::pipe);
         let ready_within = request.within.unwrap_or(READY_WITHIN);
         match self.converse(&mut attempt, pipe, ownership, ready_within).await {
@@ -277,8 +279,8 @@ impl Upgrader<'_> {
                     // Fails only if control has ended, and the gateway with it.
                     let _ = self.gateway.handle.resume().await;
                     self.api.open();
-                    self.narrow_buffers().await;
                 }
+                self.narrow_buffers().await;
                 Err(reason)
             }
         }
@@ -386,7 +388,6 @@ impl Upgrader<'_> {
     /// Sends the records of all sessions, and stops the API and then decisions.
     async fn suspend(&mut self, channel: &mut Channel) -> Result<Suspended, String> {
         let mut batches = self.send_records(channel).await?;
-        self.widen_buffers().await;
         self.api.pause();
         let suspended = self.gateway.handle.suspend().await.map_err(|error| error.to_string())?;
         while let Ok(batch) = batches.try_recv() {
