@@ -208,12 +208,12 @@ fn serve_as(
         None => api,
     };
     let group = member.as_ref().map(cluster::Bound::group);
-    let index = index::Bound::new(&settings);
     let access = member.as_mut().and_then(cluster::Bound::take_access);
     let api = match access {
         Some(access) => api.in_group(access, telemetry.instruments()),
         None => api,
     };
+    let index = index::Bound::new(&settings);
     let api = api.with_index(index.as_ref().map(index::Bound::reader));
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
