@@ -112,8 +112,9 @@ impl Scene<'_> {
             left_out.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
             nowhere = stage.sessions_nowhere().await?;
         }
-        let mut window = crowd.end_window().await;
+        // Until the next window begins, too: what is lost because a gateway lags then is lost in that window.
         let _quiet = Quiet::begin()?;
+        let mut window = crowd.end_window().await;
         let until_ns = window.span().end;
         let up_ns = longest_pauses(&stage.edges.passed(), struck.happened.at_ns, until_ns);
         played.gaps_up_ns.extend(up_ns);
