@@ -330,7 +330,8 @@ impl World {
         };
         let linked = super::network::between_members().iter().all(|way| !self.network.is_cut(*way));
         for standby in 0..2 {
-            let served = linked && runs(self, 1 - standby) && self.owns(1 - standby);
+            let connected = linked && runs(self, 1 - standby);
+            let served = connected && self.owns(1 - standby);
             let Some(process) = &self.members[standby].process else { continue };
             let records = process.records;
             if self.owns(standby) || !runs(self, standby) {
@@ -339,7 +340,7 @@ impl World {
             if served {
                 // The last records of a hand-over stay.
                 self.replicate(standby, (records + 1).min(RECORDS.max(records)));
-            } else if records > 0 && self.rng.u8(0..20) == 0 {
+            } else if !connected && records > 0 && self.rng.u8(0..20) == 0 {
                 self.replicate(standby, 0);
             }
         }
