@@ -20,7 +20,7 @@ const SESSIONS: &str = "edge.session.*";
 /// Packets of the client between events.
 const PACKETS: u64 = 25;
 
-/// A gateway whose client talks while its index changes.
+/// A gateway with a client that talks while the index changes.
 struct Call {
     store: NatsServer,
     gateway: GatewayProcess,

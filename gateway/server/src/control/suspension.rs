@@ -54,7 +54,7 @@ pub(super) enum Suspension {
     },
 }
 
-/// The last states of a gateway whose packets stop, as the workers hand them out.
+/// The last states of a gateway that stops its packets, as the workers hand them out.
 #[derive(Debug)]
 pub(crate) struct LastStates {
     parts: mpsc::Receiver<HandedOut>,
@@ -302,7 +302,7 @@ impl Control {
     pub(super) fn resume(&mut self) {
         let clock = Clock::read();
         // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have their
-        // turn after `outputs`: a call whose sessions are opened again would be deleted before.
+        // turn after `outputs`: a call with sessions that are opened again would be deleted before.
         while let Some(act) = self.drivers.handle_agents_timeout(clock) {
             self.act(Some(act));
             self.wake_workers();

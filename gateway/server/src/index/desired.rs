@@ -13,7 +13,7 @@ use super::writer::GroupPart;
 /// Two gateways compute the opening of one session from its age; they differ by the time that this takes.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Keys of offers whose session is not listed yet, since its event is on its way.
+/// Keys of offers for sessions that are not listed yet, since their events are on their way.
 const EARLY_KEYS_MAX: usize = 256;
 
 /// Shared by the feed and the writer; never locked across an await.

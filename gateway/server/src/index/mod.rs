@@ -46,7 +46,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Readers that wait.
 const REQUESTS_MAX: usize = 64;
 
-/// Keys of offers that wait for the feed. Those beyond it are missing in the index.
+/// Keys of offers that wait for the feed. The index lacks the keys beyond it.
 const KEYS_MAX: usize = 1_024;
 
 /// A store that does not answer for this time after the start is down.

@@ -51,7 +51,7 @@ impl Replica {
         Replica::default()
     }
 
-    /// The records of a gateway whose sessions' own ports are bound to this address, which moves here with them.
+    /// The records of a gateway that binds its sessions' own ports to this address, which moves here with them.
     pub(crate) fn with_ports_at(at: Option<IpAddr>) -> Replica {
         Replica { ports: ReservedPorts::new(at), ..Replica::default() }
     }
@@ -140,8 +140,8 @@ impl Replica {
         });
     }
 
-    /// The state of a gateway with these records, and the sockets of its sessions. A session whose ports are not free here
-    /// has none.
+    /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are
+    /// not free here.
     pub(crate) fn snapshot_with_ports(mut self) -> Option<(Snapshot, Vec<OwnedFd>)> {
         let mut ports = std::mem::take(&mut self.ports);
         let at = self.registry.as_ref()?.ports_at;
