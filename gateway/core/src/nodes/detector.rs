@@ -475,6 +475,11 @@ impl Detector {
         self.answered
     }
 
+    /// The time at which the newest probe was sent.
+    pub(crate) fn last_probed(&self) -> Option<Instant> {
+        self.probes.last().map(|probe| probe.sent.at).max(self.answered_of)
+    }
+
     pub(crate) fn has_missed(&self) -> bool {
         self.missed_in_a_row > 0
     }

@@ -5,12 +5,15 @@
 //! some node is heard, or heard again, after the time that one witness alone needs to mark a node down; if no node is
 //! heard there is no alternative, and it may last longer. A node whose media arrives stays up even if no node answers
 //! probes: the answers were lost, or the nodes refused probes because they reject the gateway's clock.
+//!
+//! A far node is probed seldom. One that was not probed since another fell silent is probed at once, so that a doubt lasts for
+//! a round trip, and not for the interval of its probes.
 
 use std::time::{Duration, Instant};
 
 use super::{Finding, Node, Nodes};
 use crate::effects::Effects;
-use crate::{Event, Probed};
+use crate::{Event, NodeId, Probed};
 
 /// A node heard this much later than another fell silent outlived it: the last packets before a common loss arrive
 /// within this time.
@@ -52,6 +55,9 @@ impl Nodes {
         if doubted.is_some_and(|silence| silence.total) {
             self.none_heard = Some(now);
         }
+        for id in self.unasked(&holds, now) {
+            self.probe(id, now, effects);
+        }
         for (found, _) in found.iter_mut().zip(holds).filter(|(_, holds)| *holds) {
             *found = Finding::Accused;
         }
@@ -60,6 +66,20 @@ impl Nodes {
             let (silent, of) = doubted.map_or((0, 0), |silence| (silence.silent, silence.of));
             effects.event(Event::Uplink { doubted: doubted.is_some(), silent, of });
         }
+    }
+
+    /// The nodes of which no answer can show yet that they outlived those whose death is in doubt.
+    fn unasked(&self, in_doubt: &[bool], now: Instant) -> Vec<NodeId> {
+        let in_doubt = self.iter().zip(in_doubt).filter(|(_, in_doubt)| **in_doubt);
+        let newest = in_doubt.filter_map(|(node, _)| node.detector.fell_silent()).max();
+        let Some(by) = newest.map(|at| at + TOGETHER).filter(|by| *by < now) else {
+            return Vec::new();
+        };
+        let unasked = |node: &&Node| {
+            let probed = node.detector.last_probed();
+            node.settings.probed == Probed::Yes && node.runs() && probed.is_none_or(|at| at <= by)
+        };
+        self.iter().filter(unasked).map(|node| node.id).collect()
     }
 
     /// The nodes that fell silent together with this one, if they make the uplink suspect.

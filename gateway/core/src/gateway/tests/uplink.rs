@@ -160,6 +160,20 @@ fn last_distant_node_waits_for_answer() {
 }
 
 #[test]
+fn near_death_waits_for_no_turn_of_far_probes() {
+    let nodes = [(0, 1_000), (1, 1_000), (2, 1_000), (2, 1_000), (2, 1_000), (2, 1_000)];
+    for phase in (0..50).step_by(2) {
+        let mut world = World::new(settings_of(&nodes));
+        world.open("r");
+        world.pass(ms(200 + phase));
+        world.mute(A);
+        let after = world.down_after(A).unwrap();
+        assert!(after <= 30, "{phase}: {after}");
+        assert!(!world.gateway.doubts_uplink());
+    }
+}
+
+#[test]
 fn kernel_errors_are_no_uplink_loss() {
     let mut world = World::new(settings());
     for node in [A, B, C, D] {
