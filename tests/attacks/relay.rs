@@ -182,6 +182,7 @@ fn member_reaches_calls_only() {
     for request in [
         (Method::POST, "/v1/gateway:upgrade"),
         (Method::POST, "/v1/gateway:hand-over"),
+        (Method::POST, "/v1/gateway:take-over"),
         (Method::POST, "/v1/configuration:reload"),
         (Method::PUT, "/v1/policies/call/routing"),
         (Method::GET, "/v1/recording"),

@@ -1,6 +1,7 @@
 //! Takeovers and hand-overs in a group of two gateways, on hosts of their own.
 
 mod ng_server;
+mod operator;
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command};
@@ -29,18 +30,24 @@ fn ng_server(place: &Place) -> NgServer {
     NgServer::start(NODE)
 }
 
-/// Opens a session at a media server, kills its gateway, and has the standby continue it.
-fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
-    let (server, mut ann) = (ng_server(place), place.phone());
+/// Starts both gateways before a media server, which has no agent.
+fn group_without_agent(place: &Place, server: &NgServer, keys: &str) -> [GatewayProcess; 2] {
     let node = format!(
         "[[node]]\nname = \"east-a1\"\nregion = \"east\"\nzone = \"a\"\ncapacity = \"200 Mbit/s\"\n\
          driver = \"rtpengine\"\nng = \"{}\"\n",
         server.ng
     );
-    let [mut owner, mut standby] = place.group_before(&node, keys);
-    for gateway in [&mut owner, &mut standby] {
+    let mut gateways = place.group_before(&node, keys);
+    for gateway in &mut gateways {
         wait_until("the node is up", || gateway.read("/v1/nodes")["nodes"][0]["health"] == "up");
     }
+    gateways
+}
+
+/// Opens a session at a media server, kills its gateway, and has the standby continue it.
+fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
+    let (server, mut ann) = (ng_server(place), place.phone());
+    let [mut owner, mut standby] = group_without_agent(place, &server, keys);
     owner.open("room", &mut ann);
     let opened = ids(&mut owner);
     talk_for(&mut [&mut ann], PACKETS);

@@ -35,6 +35,18 @@ enum Verb {
         #[arg(long, value_name = "NAME")]
         to: String,
     },
+    /// Make this gateway the owner although its peer is silent, such as when the hosts of both lost power and one came
+    /// back. Sessions of which this gateway has a record continue.
+    ///
+    /// The gateway cannot know whether its peer is down: power it off, or end its process, first. A peer that lives on
+    /// and is cut off goes on sending to clients and to nodes without an agent; agents of nodes refuse it, and it ends
+    /// once it hears this gateway or an agent. Refused if this gateway or an agent hears the peer.
+    #[command(verbatim_doc_comment)]
+    TakeOver {
+        /// The peer's name: you have made sure that it is down
+        #[arg(long, value_name = "NAME")]
+        confirm_down: String,
+    },
 }
 
 impl Gateway {
@@ -47,7 +59,13 @@ impl Gateway {
                 if self.json {
                     say(&gateways);
                 } else {
-                    rows(&gateways, "gateways").iter().for_each(|gateway| say(&line(gateway)));
+                    let gateways = rows(&gateways, "gateways");
+                    gateways.iter().for_each(|gateway| say(&line(gateway)));
+                    if let Some(peer) = silent_peer(gateways) {
+                        say(&format!(
+                            "if {peer} is down, let this gateway serve: evenkeel gateway take-over --confirm-down {peer}"
+                        ));
+                    }
                 }
             }
             Verb::HandOver { to } => {
@@ -59,6 +77,19 @@ impl Gateway {
                     say(&format!("{name} owns the addresses in epoch {epoch}"));
                 }
             }
+            Verb::TakeOver { confirm_down } => {
+                let body = json!({"confirm_down": confirm_down});
+                let owner = self.api.post("/v1/gateway:take-over", &body)?;
+                if self.json {
+                    say(&owner);
+                } else {
+                    let (name, epoch) = (text(&owner, "gateway"), number(&owner, "epoch"));
+                    let sessions = number(&owner, "sessions");
+                    say(&format!(
+                        "{name} owns the addresses in epoch {epoch}; sessions that continue: {sessions}"
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -68,6 +99,12 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
 }
 
+/// The silent peer's name, if this gateway does not serve because of it.
+fn silent_peer(gateways: &[Value]) -> Option<&str> {
+    gateways.iter().find(|gateway| gateway["blocked"].is_string())?;
+    gateways.iter().find(|gateway| gateway["here"] == false)?["gateway"].as_str()
+}
+
 fn line(gateway: &Value) -> String {
     let sync = match (text(gateway, "role"), &gateway["in_sync"]) {
         ("standby", Value::Bool(true)) => ", in sync",
@@ -75,16 +112,16 @@ fn line(gateway: &Value) -> String {
         _ => "",
     };
     let heard = gateway["heard_ms"].as_u64().map(|ms| format!(", heard {ms} ms ago"));
-    let refused = gateway["refused"].as_str().map(|reason| format!(", {reason}"));
+    let [refused, blocked] = ["refused", "blocked"]
+        .map(|key| gateway[key].as_str().map(|reason| format!(", {reason}")).unwrap_or_default());
     let here = if gateway["here"] == Value::Bool(true) { " (this one)" } else { "" };
     format!(
-        "{:<16} {:<8} epoch {}, {} sessions{sync}{}{}{here}",
+        "{:<16} {:<8} epoch {}, {} sessions{sync}{}{refused}{blocked}{here}",
         text(gateway, "gateway"),
         text(gateway, "role"),
         number(gateway, "epoch"),
         number(gateway, "sessions"),
         heard.unwrap_or_default(),
-        refused.unwrap_or_default(),
     )
 }
 

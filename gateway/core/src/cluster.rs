@@ -25,14 +25,16 @@
 //! neither peer nor agents, and raises its epoch before it arms a standby again.
 //!
 //! The end of the owner's process, shown by the kernel of its host or by a newer process, is enough alone. A hand-over
-//! is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears nothing.
+//! is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears nothing. An
+//! operator who confirms that a silent peer is down is enough alone.
 //!
 //! Without agents no takeover follows from silence: it is reported, and the owner needs no lease.
 //!
 //! Assumptions: over a lease, clocks of members and agents differ in rate by less than 4 %, and run while the process is
 //! stopped (a host that suspends stops them; agents then refuse the old epoch); agents answer truthfully; a port
-//! unreachable for a beat comes from a host on which the process does not run, not from a firewall. If that fails, agents
-//! refuse the older epoch, and of two owners that hear each other the one of the older epoch steps down.
+//! unreachable for a beat comes from a host on which the process does not run, not from a firewall; operators confirm
+//! the truth. If that fails, agents refuse the older epoch, and of two owners that hear each other the one of the older
+//! epoch steps down.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -45,7 +47,7 @@ mod ownership;
 mod peer;
 mod succession;
 
-use agents::{Agents, SURVEY_EVERY};
+use agents::{Agents, OWNER_HEARD, SURVEY_EVERY};
 use evenkeel_media::trunk::{Hold, Vote};
 use following::Following;
 use ownership::{Arming, Ownership};
@@ -53,7 +55,7 @@ use peer::{Heard, Peer};
 
 pub use agents::{Voter, Witness, WitnessId};
 pub use beat::{BEAT_EVERY, BEAT_LEN_MAX, Beat, Echo, Standing, VOTERS_MAX};
-pub use event::{Blocked, ClusterEvent, Evidence, NotHandedOver, Output};
+pub use event::{Blocked, ClusterEvent, Evidence, NotHandedOver, NotTakenOver, Output};
 pub use ownership::MaySend;
 
 /// For how long a proof lets an owner send.
@@ -80,9 +82,6 @@ pub const GONE_AFTER: Duration = Duration::from_secs(1);
 
 /// A member that starts listens for this long before it owns.
 pub const LISTENS_FOR: Duration = Duration::from_secs(1);
-
-/// An agent that heard the owner of a newer epoch this recently shows that it is alive: owners ask every agent more often.
-const OWNER_HEARD: Duration = Duration::from_secs(2);
 
 /// A hand-over is given up if its last records are not ready by then.
 const YIELDS_WITHIN: Duration = Duration::from_millis(500);
@@ -232,7 +231,7 @@ impl Cluster {
             }
             Role::Standby(following) => {
                 following.candidacy = None;
-                following.reported = false;
+                following.blocked = None;
                 match standing {
                     Standing::Owner => self.follow(epoch, now),
                     Standing::Yielded if echoed => following.handle_yielded(records, now),
@@ -265,10 +264,12 @@ impl Cluster {
     pub fn handle_witness(&mut self, witness: &Witness, now: Instant) {
         self.note_lateness(now);
         let (voter, voted) = (witness.voter(), witness.voted);
-        self.agents.note(voter, now);
         self.highest = self.highest.max(voted.epoch).max(voted.promised);
         let lives = voted.heard.is_some_and(|heard| heard < OWNER_HEARD);
         let own_epoch = self.is_own(voted.epoch);
+        let peer_owned =
+            voted.heard.filter(|_| !own_epoch).and_then(|heard| now.checked_sub(heard));
+        self.agents.note(voter, peer_owned, now);
         match &mut self.role {
             // The peer owns. An epoch that no owner uses any more is one to exceed.
             Role::Owner(_) if voted.epoch > self.epoch && lives && !own_epoch => {
@@ -360,16 +361,43 @@ impl Cluster {
         self.weigh(now);
     }
 
-    /// An operator makes this member the owner, although it cannot know that the peer is not.
-    pub fn handle_take(&mut self, now: Instant) -> Result<(), NotHandedOver> {
+    /// An operator makes this member the owner that sends, and confirms that the peer is down. This member cannot know it:
+    /// it refuses if it hears the peer, or if agents hear the peer as the owner.
+    pub fn handle_take_over(&mut self, now: Instant) -> Result<(), NotTakenOver> {
         self.note_lateness(now);
-        if !self.is_owner() {
-            if self.peer.is(Standing::Owner, now) {
-                return Err(NotHandedOver::PeerOwns);
-            }
-            self.take_over(Evidence::Operator, now);
+        if matches!(&self.role, Role::Owner(own) if own.lapsed.is_none()) {
+            return Err(NotTakenOver::OwnerAlready);
         }
+        if self.peer.silence(now) < GONE_AFTER {
+            return Err(match self.peer.newest() {
+                Some(beat) if beat.standing == Standing::Owner => NotTakenOver::PeerOwns,
+                Some(_) => NotTakenOver::PeerHeard,
+                None => NotTakenOver::Joining,
+            });
+        }
+        if self.agents.hear_peer(now) {
+            return Err(NotTakenOver::AgentsHearPeer);
+        }
+        match &mut self.role {
+            Role::Standby(_) => self.take_over(Evidence::Operator, now),
+            Role::Owner(own) => {
+                // The peer may have been armed.
+                own.arming = Arming::Off;
+                self.event(ClusterEvent::Disarmed);
+                self.raise();
+                self.survey(now);
+            }
+        }
+        self.weigh(now);
         Ok(())
+    }
+
+    /// The reason for which this member takes nothing over from its silent peer.
+    pub fn blocked(&self) -> Option<Blocked> {
+        match &self.role {
+            Role::Standby(following) => following.blocked,
+            Role::Owner(_) => None,
+        }
     }
 
     /// Keeps the standby disarmed, so that this member may pause, or lets it be armed again. The pause may begin once

@@ -48,10 +48,15 @@ impl GatewayProcess {
 
     /// Starts a gateway with the same files, after this one has ended.
     pub(crate) fn start_again(&mut self) {
+        self.start_again_unready();
+        self.await_policies();
+    }
+
+    /// As [`start_again`](GatewayProcess::start_again), of a gateway that need not become the owner or the standby.
+    pub(crate) fn start_again_unready(&mut self) {
         self.process = begin(Command::new(evenkeel()), self.folder.path());
         // The connection has ended.
         self.client = self.client.another();
-        self.await_policies();
     }
 
     fn await_policies(&mut self) {

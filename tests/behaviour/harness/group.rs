@@ -21,7 +21,7 @@ pub(crate) struct Place {
     pub(crate) client: Host,
     pub(crate) edges: Vec<Host>,
     pub(crate) node: Host,
-    _network: Network,
+    network: Network,
 }
 
 impl Place {
@@ -37,7 +37,7 @@ impl Place {
         let host = |name, at| network.host(name, at).unwrap();
         let edges = EDGES.map(|(name, at)| host(name, at)).into();
         let (client, node) = (host("client", CLIENT), host("node", NODE));
-        Some(Place { client, edges, node, _network: network })
+        Some(Place { client, edges, node, network })
     }
 
     pub(crate) fn node(&self) -> Node {
@@ -78,6 +78,11 @@ impl Place {
         });
         wait_until("the preferred member owns the address", || self.has_address(0));
         gateways
+    }
+
+    /// Cuts the link of a gateway's host, or restores it.
+    pub(crate) fn set_link(&self, edge: usize, is_up: bool) {
+        self.network.set_link(&self.edges[edge], is_up).unwrap();
     }
 
     pub(crate) fn has_address(&self, edge: usize) -> bool {

@@ -489,6 +489,34 @@ fn partly_refused_reload_fails() {
 }
 
 #[test]
+fn waiting_gateway_names_the_takeover() {
+    let gateway = |name: &str, here, role: &str| json!({"gateway": name, "here": here, "role": role, "epoch": 1, "sessions": 2});
+    let mut standby = gateway("edge-2", true, "standby");
+    let silent = gateway("edge-1", false, "silent");
+    let list = |standby: &Value| {
+        let listed = json!({"gateways": [standby, silent.clone()]});
+        said(&evenkeel(&Api::start(vec![("GET ", listed)]).socket, &["gateway", "list"]))
+    };
+    assert_eq!(list(&standby).lines().count(), 2);
+    standby["blocked"] = "edge-1 is silent: no agent answers this gateway".into();
+    let lines = list(&standby);
+    assert!(lines.contains(", edge-1 is silent: no agent answers this gateway"), "{lines}");
+    assert!(lines.ends_with(": evenkeel gateway take-over --confirm-down edge-1\n"), "{lines}");
+
+    let owner = json!({"gateway": "edge-2", "epoch": 2, "sessions": 1});
+    let api = Api::start(vec![("POST ", owner.clone())]);
+    let words = ["gateway", "take-over", "--confirm-down", "edge-1"];
+    let right = "edge-2 owns the addresses in epoch 2; sessions that continue: 1\n";
+    assert_eq!(said(&evenkeel(&api.socket, &words)), right);
+    let asked = r#"POST /v1/gateway:take-over HTTP/1.1{"confirm_down":"edge-1"}"#;
+    assert_eq!(api.asked.recv().unwrap(), asked);
+    let json = said(&evenkeel(&api.socket, &[&words[..], &["--json"]].concat()));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), owner);
+    let unconfirmed = evenkeel(&api.socket, &["gateway", "take-over"]);
+    assert_eq!(unconfirmed.status.code(), Some(2));
+}
+
+#[test]
 fn help_explains_session_moves() {
     for (words, right) in [
         (&["room", "move", "--help"][..], "conf~s7"),

@@ -13,6 +13,9 @@ pub(super) const SURVEY_EVERY: Duration = Duration::from_millis(250);
 /// An agent that gave no answer for this long is no voter: several surveys were lost.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
+/// An owner that an agent heard this recently is alive: owners ask every agent more often.
+pub(super) const OWNER_HEARD: Duration = Duration::from_secs(2);
+
 /// A node with an agent. The number is the same at both members.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct WitnessId(pub u64);
@@ -55,11 +58,19 @@ pub(super) struct Agents {
 struct Seen {
     instance: u32,
     at: Instant,
+    /// The latest time at which it heard the peer as the owner.
+    peer_owned: Option<Instant>,
 }
 
 impl Agents {
-    pub(super) fn note(&mut self, voter: Voter, now: Instant) {
-        self.seen.insert(voter.id, Seen { instance: voter.instance, at: now });
+    pub(super) fn note(&mut self, voter: Voter, peer_owned: Option<Instant>, now: Instant) {
+        self.seen.insert(voter.id, Seen { instance: voter.instance, at: now, peer_owned });
+    }
+
+    /// An agent heard the peer as the owner a short time ago.
+    pub(super) fn hear_peer(&self, now: Instant) -> bool {
+        let recent = |at: Instant| now.saturating_duration_since(at) < OWNER_HEARD;
+        self.seen.values().any(|seen| seen.peer_owned.is_some_and(recent))
     }
 
     pub(super) fn forget(&mut self, id: WitnessId) {

@@ -50,6 +50,7 @@ pub enum Evidence {
     /// The owner is silent, and a majority of the voters does not hear it either.
     Silence,
     HandOver,
+    /// An operator confirmed that the peer is down.
     Operator,
 }
 
@@ -89,12 +90,25 @@ pub enum Blocked {
     Unknown,
 }
 
-/// The reason for which an ownership does not change on request.
+/// The reason for which an owner hands nothing over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotHandedOver {
     NotOwner,
     PeerSilent,
     /// The peer does not hold all records.
     RecordsIncomplete,
+}
+
+/// The reason for which a member takes nothing over at an operator's request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotTakenOver {
+    /// This member owns, and may send.
+    OwnerAlready,
     PeerOwns,
+    /// The peer is heard, and does not own.
+    PeerHeard,
+    /// This member has just started, and listens for its peer.
+    Joining,
+    /// Agents hear the peer as the owner.
+    AgentsHearPeer,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::trunk::Vote;
 
 use super::agents::{Voter, Witness, WitnessId, majority};
+use super::event::Blocked;
 
 /// Time for the last records of a hand-over to arrive. They were sent before the beat that announces them.
 const RECORDS_WITHIN: Duration = Duration::from_millis(200);
@@ -20,8 +21,8 @@ pub(super) struct Following {
     pub(super) yielded: Option<u64>,
     pub(super) handed: Option<Handed>,
     pub(super) candidacy: Option<Candidacy>,
-    /// The current silence was reported as not leading to a takeover.
-    pub(super) reported: bool,
+    /// The reason for which the current silence leads to no takeover.
+    pub(super) blocked: Option<Blocked>,
 }
 
 /// The peer yielded to this member.
@@ -50,7 +51,7 @@ impl Following {
             yielded: None,
             handed: None,
             candidacy: None,
-            reported: false,
+            blocked: None,
         }
     }
 

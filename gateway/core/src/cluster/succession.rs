@@ -97,10 +97,10 @@ impl Cluster {
         }
     }
 
-    /// Reports once per silence.
+    /// Reports the first reason of each silence.
     fn report(&mut self, blocked: Blocked) {
         if let Role::Standby(following) = &mut self.role
-            && !std::mem::replace(&mut following.reported, true)
+            && following.blocked.replace(blocked).is_none()
         {
             self.event(ClusterEvent::TakeoverBlocked(blocked));
         }
@@ -164,7 +164,7 @@ impl Cluster {
         self.peer.newest().is_some_and(|beat| beat.whole && beat.epoch == self.epoch)
     }
 
-    fn raise(&mut self) {
+    pub(super) fn raise(&mut self) {
         self.epoch = self.next_epoch();
         self.highest = self.epoch;
         if let Role::Owner(own) = &mut self.role {

@@ -5,6 +5,7 @@ mod group;
 mod handing_over;
 mod lease;
 mod messages;
+mod operator;
 mod start;
 mod takeover;
 

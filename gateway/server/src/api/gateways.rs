@@ -5,18 +5,33 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::{Code, Error, strict};
 use super::operations::read;
 use super::relay::no_owner;
 use super::routes::{Api, Shared};
-use crate::cluster::{Group, HandedOver, NotHandedOver, Owner, Standing};
+use crate::cluster::{Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Standing};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HandOver {
     to: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TakeOver {
+    /// The peer's name.
+    confirm_down: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct TakenOver {
+    #[serde(flatten)]
+    owner: HandedOver,
+    /// Sessions of the former owner that continue.
+    sessions: usize,
 }
 
 fn group(shared: &Arc<Shared>) -> Result<&Group, Error> {
@@ -40,6 +55,18 @@ pub(super) async fn hand_over(State(shared): Api, body: Body) -> Result<Json<Han
         NotHandedOver::Unknown { .. } => Error::field("to", failed.to_string()),
         _ => Error::new(Code::Conflict, failed.to_string()),
     })
+}
+
+/// Makes this gateway the owner although its peer is silent.
+pub(super) async fn take_over(State(shared): Api, body: Body) -> Result<Json<TakenOver>, Error> {
+    let body = read(&shared, body).await?;
+    let TakeOver { confirm_down } = strict(&body)?;
+    let owner = group(&shared)?.take_over(confirm_down).await.map_err(|failed| match failed {
+        NotTakenOver::NotPeer { .. } => Error::field("confirm_down", failed.to_string()),
+        _ => Error::new(Code::Conflict, failed.to_string()),
+    })?;
+    let sessions = shared.ask("", shared.handle.status()).await?.sessions;
+    Ok(Json(TakenOver { owner, sessions }))
 }
 
 /// Fails at a gateway of a group that sends nothing at present.

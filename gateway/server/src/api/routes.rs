@@ -159,6 +159,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/configuration:reload", post(operations::reload))
         .route("/v1/gateway:upgrade", post(upgrade::upgrade))
         .route("/v1/gateway:hand-over", post(gateways::hand_over))
+        .route("/v1/gateway:take-over", post(gateways::take_over))
         .route("/v1/gateways", get(gateways::list))
         .route("/v1/index/gateways", get(index::gateways))
         .route("/v1/index/sessions/{id}", get(index::session))

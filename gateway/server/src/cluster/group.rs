@@ -64,6 +64,9 @@ pub(crate) struct GatewayStanding {
     /// The reason why it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
+    /// The reason why it does not serve although its peer is silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) blocked: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -81,7 +84,7 @@ pub(crate) enum Role {
     Silent,
 }
 
-/// The result of a hand-over.
+/// The result of a hand-over, or of a takeover by an operator.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct HandedOver {
     /// The owner from now on.
@@ -105,11 +108,41 @@ pub(crate) enum NotHandedOver {
     Failed(String),
 }
 
+/// The reason for which an operator does not make this gateway the owner.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum NotTakenOver {
+    #[error("found `{found}`, expected `{peer}`, the other gateway of the group")]
+    NotPeer { found: String, peer: Arc<str> },
+    #[error("this gateway owns the addresses already")]
+    OwnerAlready,
+    #[error(
+        "`{peer}` owns the addresses and was heard within the last second; `evenkeel gateway hand-over --to {here}` at `{peer}` replaces it"
+    )]
+    PeerOwns { peer: Arc<str>, here: Arc<str> },
+    #[error(
+        "`{0}` was heard within the last second and does not own; if neither takes over within seconds, stop `{0}`, or repeat the command there"
+    )]
+    PeerHeard(Arc<str>),
+    #[error("this gateway listens for `{0}` in its first second; repeat the command")]
+    Joining(Arc<str>),
+    #[error(
+        "agents of nodes heard `{0}` as the owner within the last 2 s; restore the link between the gateways, or stop `{0}`"
+    )]
+    AgentsHearPeer(Arc<str>),
+    #[error("the gateway ends; its log has the reason")]
+    Ends,
+}
+
 #[derive(Debug)]
 pub(super) enum Request {
     HandOver {
         to: String,
         reply: oneshot::Sender<Result<HandedOver, NotHandedOver>>,
+    },
+    TakeOver {
+        /// The peer, as the operator named it.
+        down: String,
+        reply: oneshot::Sender<Result<HandedOver, NotTakenOver>>,
     },
     /// The standby is not to take over by silence; the reply has what another process continues.
     Rest(oneshot::Sender<Ownership>),
@@ -223,5 +256,14 @@ impl Group {
         let request = Request::HandOver { to, reply };
         self.requests.send(request).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
+    }
+
+    /// Makes this gateway the owner. `down`: the peer, which an operator confirms to be down. Returns once the sessions
+    /// continue here.
+    pub(crate) async fn take_over(&self, down: String) -> Result<HandedOver, NotTakenOver> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::TakeOver { down, reply };
+        self.requests.send(request).await.map_err(|_| NotTakenOver::Ends)?;
+        answer.await.map_err(|_| NotTakenOver::Ends)?
     }
 }

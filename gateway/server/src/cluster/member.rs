@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::cluster::{
-    Beat, Blocked, Cluster, ClusterEvent, ClusterSettings, Continued, Evidence, MaySend, Output,
-    Standing as PeerStanding,
+    self, Beat, Blocked, Cluster, ClusterEvent, ClusterSettings, Continued, Evidence, MaySend,
+    Output, Standing as PeerStanding,
 };
 use evenkeel_dataplane::{Lease, quic};
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use super::Lost;
 use super::beats::{Beats, Heard};
 use super::group::{
-    GatewayStanding, HandedOver, Inbox, NotHandedOver, Ownership, Request, Role, Standing,
+    GatewayStanding, HandedOver, Inbox, NotHandedOver, NotTakenOver, Ownership, Request, Role,
+    Standing,
 };
 use super::keeper::Keeper;
 use super::link::{Frame, Link, LinkEvent};
@@ -47,7 +48,7 @@ pub(super) struct Parts {
     pub(super) inbox: Inbox,
 }
 
-type Reply = oneshot::Sender<Result<HandedOver, NotHandedOver>>;
+type Reply<E> = oneshot::Sender<Result<HandedOver, E>>;
 
 /// A change of control that other inputs do not wait for.
 type Change<T> = Option<JoinHandle<Result<T, String>>>;
@@ -81,7 +82,9 @@ pub(super) struct Member {
     yielding: Change<Suspended>,
     /// Kept while control is suspended for a hand-over.
     guard: Option<SuspensionGuard>,
-    asked: Option<Reply>,
+    asked: Option<Reply<NotHandedOver>>,
+    /// An operator who made this member the owner.
+    confirmed: Option<Reply<NotTakenOver>>,
     /// Another process is to continue this member.
     rests: bool,
     resting: Option<oneshot::Sender<Ownership>>,
@@ -130,6 +133,7 @@ impl Member {
             yielding: None,
             guard: None,
             asked: None,
+            confirmed: None,
             rests: false,
             resting: None,
             lost: None,
@@ -147,6 +151,7 @@ impl Member {
                 self.keeper.release().await;
                 return lost;
             }
+            self.answer_operator();
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
             // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
@@ -177,6 +182,7 @@ impl Member {
                 yielded = done(&mut self.yielding) => self.handle_yielded(yielded),
                 Some(request) = self.inbox.requests.recv() => match request {
                     Request::HandOver { to, reply } => self.begin_hand_over(to, reply),
+                    Request::TakeOver { down, reply } => self.begin_take_over(down, reply),
                     Request::Reload(settings) => self.reload(&settings),
                     Request::Rest(reply) => self.rest(Some(reply)),
                     Request::EndRest => self.rest(None),
@@ -306,6 +312,7 @@ impl Member {
     fn take_over(&mut self, epoch: u64, evidence: Evidence) {
         let (since, sessions) = (Instant::now(), self.replica.sessions());
         tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
+        self.fail_hand_over(format!("{} did not take the sessions", self.settings.peer.name));
         self.fencing.set_epoch(epoch);
         self.keeper.hold();
         let (handle, quic) = (self.handle.clone(), self.quic.clone());
@@ -371,7 +378,7 @@ impl Member {
         }
     }
 
-    fn begin_hand_over(&mut self, to: String, reply: Reply) {
+    fn begin_hand_over(&mut self, to: String, reply: Reply<NotHandedOver>) {
         let peer = &self.settings.peer.name;
         let refused = if *to == *self.settings.name {
             match self.core.is_owner() {
@@ -385,12 +392,8 @@ impl Member {
             Err(NotHandedOver::UnderWay)
         } else {
             self.core.handle_hand_over(Instant::now()).map_err(|failed| match failed {
-                evenkeel_core::cluster::NotHandedOver::NotOwner
-                | evenkeel_core::cluster::NotHandedOver::PeerOwns => {
-                    NotHandedOver::NotOwner(Arc::clone(peer))
-                }
-                evenkeel_core::cluster::NotHandedOver::PeerSilent
-                | evenkeel_core::cluster::NotHandedOver::RecordsIncomplete => {
+                cluster::NotHandedOver::NotOwner => NotHandedOver::NotOwner(Arc::clone(peer)),
+                cluster::NotHandedOver::PeerSilent | cluster::NotHandedOver::RecordsIncomplete => {
                     NotHandedOver::NotInSync(Arc::clone(peer))
                 }
             })
@@ -399,6 +402,42 @@ impl Member {
             Ok(()) => self.asked = Some(reply),
             // The client may have disconnected.
             Err(refused) => _ = reply.send(Err(refused)),
+        }
+    }
+
+    fn begin_take_over(&mut self, down: String, reply: Reply<NotTakenOver>) {
+        let peer = Arc::clone(&self.settings.peer.name);
+        let refused = if *down != *peer {
+            NotTakenOver::NotPeer { found: down, peer }
+        } else {
+            match self.core.handle_take_over(Instant::now()) {
+                Ok(()) => {
+                    tracing::warn!(%peer, "an operator confirms that the peer is down");
+                    self.confirmed = Some(reply);
+                    return;
+                }
+                Err(cluster::NotTakenOver::OwnerAlready) => NotTakenOver::OwnerAlready,
+                Err(cluster::NotTakenOver::PeerOwns) => {
+                    NotTakenOver::PeerOwns { peer, here: Arc::clone(&self.settings.name) }
+                }
+                Err(cluster::NotTakenOver::PeerHeard) => NotTakenOver::PeerHeard(peer),
+                Err(cluster::NotTakenOver::Joining) => NotTakenOver::Joining(peer),
+                Err(cluster::NotTakenOver::AgentsHearPeer) => NotTakenOver::AgentsHearPeer(peer),
+            }
+        };
+        // The client may have disconnected.
+        let _ = reply.send(Err(refused));
+    }
+
+    /// Answers the operator once the sessions continue here.
+    fn answer_operator(&mut self) {
+        if self.core.is_owner()
+            && self.taking.is_none()
+            && let Some(reply) = self.confirmed.take()
+        {
+            let (gateway, epoch) = (Arc::clone(&self.settings.name), self.core.epoch());
+            // The client may have disconnected.
+            let _ = reply.send(Ok(HandedOver { gateway, epoch }));
         }
     }
 
@@ -423,17 +462,19 @@ impl Member {
                     self.guard = None;
                 }
             }
-            Err(reason) => {
-                if let Some(reply) = self.asked.take() {
-                    // The client may have disconnected.
-                    let _ = reply.send(Err(NotHandedOver::Failed(reason)));
-                }
-            }
+            Err(reason) => self.fail_hand_over(reason),
+        }
+    }
+
+    fn fail_hand_over(&mut self, reason: String) {
+        if let Some(reply) = self.asked.take() {
+            // The client may have disconnected.
+            let _ = reply.send(Err(NotHandedOver::Failed(reason)));
         }
     }
 
     fn report(&mut self, event: ClusterEvent) {
-        let peer = &self.settings.peer.name;
+        let peer = Arc::clone(&self.settings.peer.name);
         match event {
             ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
             ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
@@ -459,21 +500,13 @@ impl Member {
             }
             ClusterEvent::HandOverFailed => {
                 tracing::error!(%peer, "hand-over failed; this gateway continues");
-                if let Some(reply) = self.asked.take() {
-                    let reason = format!("{peer} did not take the sessions");
-                    // The client may have disconnected.
-                    let _ = reply.send(Err(NotHandedOver::Failed(reason)));
-                }
+                self.fail_hand_over(format!("{peer} did not take the sessions"));
             }
-            ClusterEvent::TakeoverBlocked(blocked) => {
-                let reason = match blocked {
-                    Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
-                    Blocked::OwnerHeard => "agents hear it",
-                    Blocked::NoAgent => "no agent answers this gateway",
-                    Blocked::Unknown => "this gateway does not know whether it owns",
-                };
-                tracing::error!(%peer, reason, "peer silent, and not replaced");
-            }
+            ClusterEvent::TakeoverBlocked(blocked) => tracing::error!(
+                %peer,
+                reason = reason(blocked),
+                "peer silent, and not replaced; if it is down, run `evenkeel gateway take-over --confirm-down {peer}`"
+            ),
         }
     }
 
@@ -485,11 +518,16 @@ impl Member {
         let peer = self.core.peer(now);
         let peer_owns = peer.is_some_and(|beat| beat.standing == PeerStanding::Owner);
         let copies = self.replica.sessions();
+        let is_doubting = is_owner && !self.lease.is_held(now);
+        let blocked = match self.core.blocked() {
+            _ if is_doubting && peer.is_none() => Some("neither it nor an agent answers"),
+            blocked => blocked.map(reason),
+        };
         let here = GatewayStanding {
             gateway: Arc::clone(&self.settings.name),
             here: true,
             role: match () {
-                () if is_owner && !self.lease.is_held(now) => Role::Doubting,
+                () if is_doubting => Role::Doubting,
                 () if is_owner && self.taking.is_some() => Role::Restoring,
                 () if is_owner => Role::Owner,
                 () if epoch == 0 => Role::Joining,
@@ -501,6 +539,8 @@ impl Member {
             heard_ms: None,
             addresses: if is_owner { addresses.clone() } else { Vec::new() },
             refused: None,
+            blocked: blocked
+                .map(|reason| format!("{} is silent: {reason}", self.settings.peer.name)),
         };
         let there = GatewayStanding {
             gateway: Arc::clone(&self.settings.peer.name),
@@ -516,6 +556,7 @@ impl Member {
             heard_ms: self.heard.map(|heard| (now - heard).as_millis() as u64),
             addresses: if peer_owns { addresses } else { Vec::new() },
             refused: self.refusal.clone().or_else(|| self.difference.clone()),
+            blocked: None,
         };
         let standing = Standing { gateways: vec![here, there] };
         self.inbox.standing.send_if_modified(|shown| {
@@ -525,6 +566,16 @@ impl Member {
             }
             changed
         });
+    }
+}
+
+/// The reason for which the silent peer, "it", is not replaced.
+fn reason(blocked: Blocked) -> &'static str {
+    match blocked {
+        Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
+        Blocked::OwnerHeard => "agents hear it",
+        Blocked::NoAgent => "no agent answers this gateway",
+        Blocked::Unknown => "it was silent when this gateway started, and may own",
     }
 }
 

@@ -34,7 +34,9 @@ use address::Addresses;
 pub use address::hold_addresses;
 use beats::Beats;
 use group::Inbox;
-pub(crate) use group::{Group, HandedOver, NotHandedOver, Owner, Ownership, Role, Standing};
+pub(crate) use group::{
+    Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Ownership, Role, Standing,
+};
 use keeper::Keeper;
 use link::Link;
 pub(crate) use link::{PeerApi, PeerStream};

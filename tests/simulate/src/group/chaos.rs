@@ -74,6 +74,10 @@ fn strike(world: &mut World) {
             world.restart_agent(agent);
         }
         13 => upgrade(world, member),
+        // An operator tells the truth. It may be refused.
+        14 if world.members[1 - member].process.is_none() => {
+            world.tell(member, Cluster::handle_take_over);
+        }
         _ => world.network.heal(),
     }
 }

@@ -17,6 +17,8 @@ const ENDED_WITHIN: Duration = ms(20);
 /// A silent owner is replaced by then.
 const SILENT_WITHIN: Duration = ms(40);
 const HANDED_WITHIN: Duration = ms(60);
+/// An operator's takeover is accepted after this silence: no agent has heard the owner recently.
+const LONG_SILENT: Duration = ms(2_500);
 /// After a fault, one member owns and the other one is ready by then.
 const SETTLED_WITHIN: Duration = ms(5_000);
 /// And it has stayed so for this long before the next fault: agents that restarted vote again after a survey.
@@ -40,9 +42,11 @@ enum Fault {
     StopAgent,
     /// The link between the members is cut while the standby's process restarts.
     RestartCut,
+    /// Both hosts disappear, and an operator makes the first one that returns the owner.
+    PowerLoss,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 15] = [
     Fault::Kill,
     Fault::HostDies,
     Fault::Stop,
@@ -57,6 +61,7 @@ const FAULTS: [Fault; 14] = [
     Fault::RestartAgent,
     Fault::StopAgent,
     Fault::RestartCut,
+    Fault::PowerLoss,
 ];
 
 /// The members start, and `faults` faults follow each other.
@@ -184,6 +189,19 @@ fn strike(world: &mut World, fault: Fault) {
             stays(world, lasts);
             world.start(standby);
             unchanged(world, ms(1_500));
+        }
+        Fault::PowerLoss => {
+            world.kill(owner, false);
+            world.kill(standby, false);
+            let (first, second) = if world.rng.bool() { (0, 1) } else { (1, 0) };
+            world.start(first);
+            unchanged(world, LONG_SILENT);
+            let accepted = world.tell(first, Cluster::handle_take_over);
+            if accepted != Some(Ok(())) || world.owner() != Some(first) {
+                world.violate("group-operator", format!("{accepted:?}"));
+            }
+            world.pass(lasts);
+            world.start(second);
         }
     }
 }

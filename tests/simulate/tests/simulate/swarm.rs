@@ -32,7 +32,7 @@ fn invariants_hold_for_all_seeds() {
     {
         assert!(sum.known.contains_key(budget), "no death by {budget}: {:?}", sum.known);
     }
-    for evidence in ["ended", "hand-over", "restarted", "silence", "start"] {
+    for evidence in ["ended", "hand-over", "operator", "restarted", "silence", "start"] {
         let takeovers = &sum.group.takeovers;
         assert!(takeovers.contains_key(evidence), "no takeover by {evidence}: {takeovers:?}");
     }

@@ -98,6 +98,12 @@ impl Group {
         self.member(member).handle_replica(true, 1, now);
     }
 
+    /// An operator confirms at this member that its peer is down.
+    pub(super) fn take_over(&mut self, member: usize) -> Result<(), NotTakenOver> {
+        let now = self.now;
+        self.member(member).handle_take_over(now)
+    }
+
     pub(super) fn kill(&mut self, member: usize) {
         self.members[member] = None;
     }

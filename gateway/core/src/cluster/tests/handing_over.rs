@@ -73,14 +73,6 @@ fn hand_over_needs_a_ready_peer() {
 }
 
 #[test]
-fn operator_cannot_take_from_a_live_owner() {
-    let mut group = Group::standing(1);
-    let now = group.now;
-    assert_eq!(group.member(1).handle_take(now), Err(NotHandedOver::PeerOwns));
-    assert_eq!(group.member(0).handle_take(now), Ok(()));
-}
-
-#[test]
 fn hand_over_to_a_restarted_peer_is_given_up() {
     let mut group = Group::standing(1);
     let now = group.now;

@@ -40,13 +40,27 @@ fn lone_member_waits_for_a_silent_peer() {
     assert_eq!(group.owner(), None);
     let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::Unknown));
     assert!(group.happened(0, &blocked));
-    let now = group.now;
-    group.member(0).handle_take(now).unwrap();
+    assert_eq!(group.member(0).blocked(), Some(Blocked::Unknown));
+    assert_eq!(group.take_over(0), Ok(()));
     group.pass(10);
     assert_eq!(group.took_over(0), Some(Evidence::Operator));
+    assert_eq!(group.member(0).blocked(), None);
     group.heal();
     group.pass(2_000);
     assert_eq!(group.owner(), Some(0));
+    assert_eq!(group.member(1).blocked(), None, "it hears its peer");
+}
+
+#[test]
+fn member_that_listens_is_not_made_the_owner() {
+    let mut group = Group::starting(0);
+    group.cut(&[Link::Beats(0), Link::Beats(1)]);
+    group.pass(990);
+    assert_eq!(group.take_over(1), Err(NotTakenOver::Joining));
+    group.pass(10);
+    assert_eq!(group.take_over(1), Ok(()));
+    group.pass(10);
+    assert_eq!(group.took_over(1), Some(Evidence::Operator));
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! An operator makes a gateway the owner although its peer is silent.
+
+use std::process::{Command, Output};
+
+use evenkeel_client::Error;
+use evenkeel_testkit::binary::evenkeel;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::{PACKETS, expect_echo, group_without_agent, ng_server};
+use crate::harness::{
+    GatewayProcess, Place, TIMEOUT, assert_continuous, await_replica, ids, talk_for, wait_until,
+};
+
+const TAKE_OVER: &str = "/v1/gateway:take-over";
+
+fn gateway(at: &GatewayProcess, words: &[&str]) -> Output {
+    let socket = at.folder().join("admin.sock");
+    let mut command = Command::new(evenkeel());
+    command.arg("gateway").args(words).arg("--api").arg(socket).output().unwrap()
+}
+
+/// Repeats the command until it is accepted, and returns its output. The peer must have been silent for a second, and
+/// agents must have missed it for two.
+fn take_over(at: &GatewayProcess, peer: &str) -> String {
+    let mut said = String::new();
+    wait_until("the takeover is accepted", || {
+        let output = gateway(at, &["take-over", "--confirm-down", peer]);
+        said = String::from_utf8(output.stdout).unwrap();
+        output.status.success()
+    });
+    said
+}
+
+/// The status and message of a refusal.
+fn refusal(at: &mut GatewayProcess, peer: &str) -> (u16, String) {
+    let asked = json!({"confirm_down": peer});
+    match at.ask(async |client| client.post(TAKE_OVER, &asked).await) {
+        Err(Error::Refused { status, message, .. }) => (status, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the gateway shows that it does not replace its silent peer, and returns the reason.
+fn await_blocked(at: &mut GatewayProcess) -> String {
+    let mut reason = Value::Null;
+    wait_until("the gateway waits for its peer", || {
+        reason = at.read("/v1/gateways")["gateways"][0]["blocked"].clone();
+        reason.is_string()
+    });
+    reason.as_str().unwrap().to_owned()
+}
+
+fn is_ready(at: &mut GatewayProcess) -> bool {
+    at.ask(async |client| client.is_ready().await).unwrap()
+}
+
+#[test]
+fn operator_lets_a_lone_gateway_serve() {
+    let Some(place) = Place::lay("operator_lets_a_lone_gateway_serve") else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut first, mut second] = place.group(&node);
+    // Both hosts disappear, and one returns.
+    second.process.signal(Signal::SIGKILL).unwrap();
+    place.set_link(0, false);
+    first.process.signal(Signal::SIGKILL).unwrap();
+    {
+        let _inside = place.edges[1].enter().unwrap();
+        second.start_again_unready();
+    }
+    let reason = await_blocked(&mut second);
+    assert!(reason.starts_with("edge-1 is silent: "), "{reason}");
+    let listed = String::from_utf8(gateway(&second, &["list"]).stdout).unwrap();
+    assert!(listed.contains(&reason) && listed.contains("--confirm-down edge-1"), "{listed}");
+    assert!(!is_ready(&mut second) && !place.has_address(1));
+    let (status, message) = refusal(&mut second, "edge-2");
+    assert_eq!((status, message.contains("expected `edge-1`")), (400, true), "{message}");
+
+    let said = take_over(&second, "edge-1");
+    assert!(said.ends_with("; sessions that continue: 0\n"), "{said}");
+    wait_until("it admits sessions", || is_ready(&mut second));
+    assert!(place.has_address(1));
+    second.open("room", &mut ann);
+    expect_echo(&mut ann, "packets come back");
+    let (status, message) = refusal(&mut second, "edge-1");
+    assert_eq!((status, &*message), (409, "this gateway owns the addresses already"));
+
+    place.set_link(0, true);
+    {
+        let _inside = place.edges[0].enter().unwrap();
+        first.start_again();
+    }
+    await_replica(&mut second);
+    assert_eq!(ids(&mut first).len(), 1, "relayed");
+    expect_echo(&mut ann, "its return changes nothing");
+}
+
+#[test]
+fn operator_replaces_an_owner_without_a_witness() {
+    let Some(place) = Place::lay("operator_replaces_an_owner_without_a_witness") else { return };
+    let (server, mut ann) = (ng_server(&place), place.phone());
+    let [mut owner, mut standby] = group_without_agent(&place, &server, "port_legs = true\n");
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    place.set_link(0, false);
+    await_blocked(&mut standby);
+    let said = take_over(&standby, "edge-1");
+    assert_eq!(said, "edge-2 owns the addresses in epoch 2; sessions that continue: 1\n");
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+
+    // The former owner lived on. It ends once it hears the newer epoch.
+    place.set_link(0, true);
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
+    wait_until("its addresses are gone", || !place.has_address(0));
+    assert!(place.has_address(1));
+    expect_echo(&mut ann, "the new owner goes on");
+}
+
+#[test]
+fn heard_owner_is_not_replaced_on_request() {
+    let Some(place) = Place::lay("heard_owner_is_not_replaced_on_request") else { return };
+    let node = place.node();
+    let [mut owner, mut standby] = place.group(&node);
+    await_replica(&mut owner);
+    let (status, message) = refusal(&mut standby, "edge-1");
+    assert_eq!(status, 409);
+    assert!(message.contains("`evenkeel gateway hand-over --to edge-2` at `edge-1`"), "{message}");
+    assert_eq!(refusal(&mut owner, "edge-2").0, 409);
+    assert_eq!(refusal(&mut standby, "edge-3").0, 400);
+    assert_eq!((place.has_address(0), place.has_address(1)), (true, false));
+    assert!(standby.read("/v1/gateways")["gateways"][0].get("blocked").is_none());
+}
