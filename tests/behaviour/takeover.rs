@@ -7,13 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command};
 
 use evenkeel_testkit::binary::evenkeel;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use serde_json::json;
 
 use ng_server::NgServer;
 
 use crate::harness::{
-    EDGES, GatewayProcess, NODE, Phone, Place, SHARED, assert_complete, assert_continuous,
-    await_replica, ids, offer_with_key, talk, talk_for, wait_until,
+    AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, assert_complete,
+    assert_continuous, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
 
 /// Packets of the client between events.
@@ -32,16 +33,30 @@ fn ng_server(place: &Place) -> NgServer {
 
 /// Starts both gateways before a media server, which has no agent.
 fn group_without_agent(place: &Place, server: &NgServer, keys: &str) -> [GatewayProcess; 2] {
-    let node = format!(
+    let mut gateways = place.group_before(&ng_node(server), keys);
+    gateways.iter_mut().for_each(await_node);
+    gateways
+}
+
+/// A node of a media server, whose sessions have ports of their own.
+fn ng_node(server: &NgServer) -> String {
+    format!(
         "[[node]]\nname = \"east-a1\"\nregion = \"east\"\nzone = \"a\"\ncapacity = \"200 Mbit/s\"\n\
          driver = \"rtpengine\"\nng = \"{}\"\n",
         server.ng
-    );
-    let mut gateways = place.group_before(&node, keys);
-    for gateway in &mut gateways {
-        wait_until("the node is up", || gateway.read("/v1/nodes")["nodes"][0]["health"] == "up");
-    }
-    gateways
+    )
+}
+
+fn await_node(gateway: &mut GatewayProcess) {
+    wait_until("the node is up", || gateway.read("/v1/nodes")["nodes"][0]["health"] == "up");
+}
+
+/// Drops each ICMP error that the host of the first gateway sends. False without nftables.
+fn drop_icmp(place: &Place) -> bool {
+    let _inside = place.edges[0].enter().unwrap();
+    let words = "add table ip test; add chain ip test out { type filter hook output priority 0; }; \
+                 add rule ip test out icmp type destination-unreachable drop";
+    Command::new("nft").arg(words).status().is_ok_and(|status| status.success())
 }
 
 /// Opens a session at a media server, kills its gateway, and has the standby continue it.
@@ -101,6 +116,48 @@ fn killed_gateway_is_replaced_by_its_standby() {
     expect_echo(&mut ann, "packets arrive once more");
     assert_eq!(ids(&mut owner), opened);
     assert_continuous(&ann.heard);
+}
+
+/// No agent is beside the node, so silence replaces no gateway here.
+#[test]
+fn agent_shows_an_end_that_icmp_does_not() {
+    let test = "agent_shows_an_end_that_icmp_does_not";
+    let Some(place) = Place::lay(test) else { return };
+    if !drop_icmp(&place) {
+        eprintln!("{test} skipped: needs nft (nftables)");
+        return;
+    }
+    let files = AgentFiles::new();
+    let agent = {
+        let _inside = place.edges[0].enter().unwrap();
+        files.gateway_agent()
+    };
+    let (server, mut ann) = (ng_server(&place), place.phone());
+    let [mut owner, mut standby] = place.group_with_agents(&ng_node(&server));
+    [&mut owner, &mut standby].into_iter().for_each(await_node);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+
+    let upgrading = owner.upgrade(json!({}));
+    talk(&mut [&mut ann], "the upgrade is answered", |_| upgrading.is_finished());
+    let upgraded = upgrading.join().unwrap().unwrap();
+    owner.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    await_replica(&mut owner);
+    expect_echo(&mut ann, "packets arrive from the new process");
+    assert!(!agent.process.log().contains("ended"), "{}", agent.process.log());
+    assert!(!place.has_address(1));
+
+    kill(owner.pid(), Signal::SIGKILL).unwrap();
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+    assert!(agent.process.log().contains("gateway's process ended"), "{}", agent.process.log());
+    wait_until("the log names the witness", || {
+        let log = standby.process.log();
+        log.lines().any(|line| line.contains("peer's process ended") && line.contains("\"agent\""))
+    });
 }
 
 #[test]

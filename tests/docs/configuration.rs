@@ -239,6 +239,9 @@ fn base(file: File, table: &str) -> String {
         (File::Agent, "check") => {
             format!("{agent}\n[check]\naddress = \"127.0.0.1:1\"\nprobe = \"stun\"")
         }
+        (File::Agent, "gateway") => {
+            format!("{agent}\n[gateway]\naddress = \"10.0.0.1:7100\"\npeer = \"10.0.0.2:7100\"")
+        }
         (File::Agent, "media") => {
             format!("{agent}\n[process]\npid_file = \"pid\"\n[media]\nopen = [\"/bin/true\"]")
         }

@@ -11,11 +11,12 @@ use crate::page::{Block, pages};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Files that examples name.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "cluster.secret",
     "node.secret",
     "east-a1.secret",
     "east-a2.secret",
+    "edge-2.secret",
     "admin.token",
     "webhook.token",
     "cert.pem",
@@ -72,7 +73,8 @@ fn parse(block: &Block) -> Result<(), String> {
     let sets = folder.path().join("policies");
     fs::create_dir(&sets).unwrap();
     for file in FILES {
-        fs::write(folder.path().join(file), [b'x'; 32]).unwrap();
+        // Each has its own content.
+        fs::write(folder.path().join(file), file.repeat(4)).unwrap();
     }
     let file = folder.path().join(&block.info);
     match block.info.as_str() {

@@ -31,7 +31,7 @@ pub enum CheckKind {
 pub(crate) enum Port {
     Up,
     Silent,
-    /// The kernel has reported ECONNREFUSED.
+    /// The kernel reports that no process has it.
     Closed,
 }
 

@@ -19,6 +19,7 @@ const SESSIONS: u32 = 1_000;
 const SESSIONS_MAX: u32 = 100_000;
 const WITHIN: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(10);
+const GATEWAY_EVERY: Duration = Duration::from_millis(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const DRILL_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -41,6 +42,8 @@ pub struct Config {
     /// Command that starts a server which is not the agent's own process.
     pub start: Option<Vec<String>>,
     pub check: Option<Check>,
+    /// The gateway to watch, alone: without a server.
+    pub gateway: Option<Gateway>,
     /// The server behind the trunk legs; `None` if it terminates trunks itself.
     pub media: Option<Media>,
     pub load: Load,
@@ -51,6 +54,17 @@ pub struct Check {
     pub address: SocketAddr,
     pub how: CheckKind,
     /// Interval of checks. Default 10 ms; after three consecutive misses the port is silent.
+    pub every: Duration,
+}
+
+/// A gateway of a group on this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gateway {
+    /// `listen` of its `[cluster]`.
+    pub address: SocketAddr,
+    /// `address` of its `[cluster.peer]`.
+    pub peer: SocketAddr,
+    /// Interval of looks at its port. Default 5 ms.
     pub every: Duration,
 }
 
@@ -139,7 +153,7 @@ impl Config {
 fn secret(path: &Path, node: &str) -> Result<Secret, String> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
-        format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] of the gateways names")
+        format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] or [cluster.peer] of the gateways names")
     })?;
     Secret::new(&bytes, node).map_err(|TooShort { length }| {
         format!("secret_file: found `{shown}` with {length} bytes, expected at least 16")

@@ -13,9 +13,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::agent::{Agent, Now, Settings};
-use crate::check::Check;
+use crate::check::{Check, Port};
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::gateway_port::GatewayPort;
 use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::LOOK_EVERY;
 use effects::{Context, SystemIo};
@@ -107,6 +108,7 @@ struct Serve {
     agent: Agent,
     io: SystemIo,
     check: Option<Check>,
+    gateway: Option<GatewayPort>,
     signals: Signals,
     meter: Meter,
     drain_timeout: Duration,
@@ -138,7 +140,7 @@ impl Serve {
             drill_timeout: config.drill_timeout,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),
             has_process: config.process.is_some(),
-            has_check: config.check.is_some(),
+            has_check: config.check.is_some() || config.gateway.is_some(),
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
         let watch = |fd: &dyn AsFdDyn, token| fd.add_to(&epoll, token);
@@ -149,6 +151,7 @@ impl Serve {
         if let Some(check) = &check {
             watch(&check.socket, CHECK)?;
         }
+        let gateway = config.gateway.map(|gateway| GatewayPort::new(gateway, now)).transpose()?;
         let signals = Signals::new()?;
         watch(signals.reader(), SIGNALS)?;
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
@@ -158,6 +161,7 @@ impl Serve {
             agent: Agent::new(settings, now),
             io,
             check,
+            gateway,
             signals,
             meter,
             drain_timeout,
@@ -221,6 +225,9 @@ impl Serve {
         if let Some(check) = &self.check {
             next = next.min(check.poll_timeout());
         }
+        if let Some(gateway) = &self.gateway {
+            next = next.min(gateway.poll_timeout());
+        }
         // Rounded up, so that the timer has expired when the wait ends.
         let ms = next.saturating_duration_since(now).as_micros().div_ceil(1_000);
         EpollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
@@ -230,6 +237,16 @@ impl Serve {
         if let Some(check) = &mut self.check {
             check.handle_timeout(now.instant);
             self.agent.handle_port(check.port(), now, &mut self.io);
+        }
+        if let Some(gateway) = &mut self.gateway
+            && gateway.handle_timeout(now.instant)
+        {
+            let (address, port) = (gateway.address(), gateway.port());
+            match port {
+                Port::Closed => log(&format!("gateway's process ended: {address} is closed")),
+                Port::Up | Port::Silent => log(&format!("watching gateway: {address} is open")),
+            }
+            self.agent.handle_port(port, now, &mut self.io);
         }
         if self.io.take_look_now() || (self.io.lacks_process() && now.instant >= self.look) {
             self.look = now.instant + LOOK_EVERY;

@@ -217,6 +217,20 @@ fn packets_pass_both_ways_and_exit_is_notified() {
 }
 
 #[test]
+fn end_of_a_gateway_is_answered() {
+    let (beats, peer) = (socket(), socket());
+    let [at, to] = [&beats, &peer].map(|socket| socket.local_addr().unwrap());
+    beats.connect(to).unwrap();
+    let config = format!("[gateway]\naddress = \"{at}\"\npeer = \"{to}\"\n");
+    let mut scene = Scene::new("gateway", &config);
+    assert!(scene.wait_for(State::Serving).vouched);
+    drop(beats);
+    assert!(!scene.wait_for(State::Gone).vouched);
+    let _started_again = UdpSocket::bind(at).unwrap();
+    scene.wait_for(State::Serving);
+}
+
+#[test]
 fn open_command_gives_each_session_its_address() {
     let (one, rtcp) = loop {
         let one = socket();

@@ -7,9 +7,10 @@ use evenkeel_agent::{Config, OutputFormat};
 
 use crate::Failure;
 
-/// Run an agent beside a media server until SIGTERM or SIGINT
+/// Run an agent beside a media server or a gateway until SIGTERM or SIGINT
 ///
-/// It reports the server's death to gateways and ends trunk legs for it. SIGUSR1 drains the node, SIGUSR2 ends the drain.
+/// It reports the server's death to gateways and ends trunk legs for it. SIGUSR1 drains the node, SIGUSR2 ends the drain. Beside
+/// a gateway of a group it reports the end of its process to the other gateway.
 #[derive(Args)]
 pub(crate) struct Agent {
     /// Configuration of the agent (`agent.toml`)

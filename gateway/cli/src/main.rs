@@ -50,7 +50,7 @@ enum Verb {
     Run(run::Run),
     /// Run a gateway and nodes on loopback, inject faults, and check the outcome
     Demo(evenkeel_lab::demo::Options),
-    /// Run an agent beside a media server
+    /// Run an agent beside a media server or a gateway
     Agent(agent::Agent),
     /// Run a sample media server for trials and drills
     SampleNode(sample_node::SampleNode),

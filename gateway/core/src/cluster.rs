@@ -24,17 +24,17 @@
 //! ([`Hold::Epoch`]), which an owner asks for when its standby was gone for [`GONE_AFTER`]. Such an owner depends on
 //! neither peer nor agents, and raises its epoch before it arms a standby again.
 //!
-//! The end of the owner's process, shown by the kernel of its host or by a newer process, is enough alone. A hand-over
-//! is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears nothing. An
-//! operator who confirms that a silent peer is down is enough alone.
+//! The end of the owner's process, shown by the kernel of its host, by the agent beside it or by a newer process, is enough
+//! alone. A hand-over is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears
+//! nothing. An operator who confirms that a silent peer is down is enough alone.
 //!
 //! Without agents no takeover follows from silence: it is reported, and the owner needs no lease.
 //!
 //! Assumptions: over a lease, clocks of members and agents differ in rate by less than 4 %, and run while the process is
 //! stopped (a host that suspends stops them; agents then refuse the old epoch); agents answer truthfully; a port
-//! unreachable for a beat comes from a host on which the process does not run, not from a firewall; operators confirm
-//! the truth. If that fails, agents refuse the older epoch, and of two owners that hear each other the one of the older
-//! epoch steps down.
+//! unreachable for a beat, and the word of the agent beside a member, come from a host on which the process does not run;
+//! operators confirm the truth. If that fails, agents refuse the older epoch, and of two owners that hear each other the one of
+//! the older epoch steps down.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -67,8 +67,8 @@ pub const SILENCE: Duration = Duration::from_millis(25);
 /// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const HOLD: Duration = Duration::from_millis(25);
 
-/// Interval of beats of a standby that misses its owner's: a port unreachable for one of them shows that the owner's process
-/// has ended. A candidate asks for missing votes as often, since holds end meanwhile.
+/// Interval of beats of a standby that misses its owner's: a port unreachable for one of them, or an answer of the agent beside
+/// the owner, shows that the owner's process has ended. A candidate asks for missing votes as often, since holds end meanwhile.
 const ASKED_EVERY: Duration = Duration::from_millis(1);
 
 /// Timers of a process that runs are late by less.
@@ -248,8 +248,8 @@ impl Cluster {
         self.weigh(now);
     }
 
-    /// The kernel of the peer's host reports that no process reads a beat that was sent (port unreachable). Errors of
-    /// other hosts, such as host unreachable, are no evidence.
+    /// The kernel of the peer's host reports that no process reads a beat that was sent (port unreachable), or the agent
+    /// there that no process has the port. Errors of other hosts, such as host unreachable, are no evidence.
     pub fn handle_peer_closed(&mut self, now: Instant) {
         self.note_lateness(now);
         let ended = self.peer.has_ended(now);

@@ -57,6 +57,24 @@ impl Place {
 
     /// Starts both gateways before these nodes, with more keys of the address, and waits until the first has the address.
     pub(crate) fn group_before(&self, nodes: &str, keys: &str) -> [GatewayProcess; 2] {
+        self.start(nodes, |_| String::new(), keys)
+    }
+
+    /// Starts both gateways before these nodes. Each asks an agent beside the other one.
+    pub(crate) fn group_with_agents(&self, nodes: &str) -> [GatewayProcess; 2] {
+        let agent = |host: &Host| {
+            format!("agent = \"{}:7200\"\nsecret_file = \"secret\"\n", host.address())
+        };
+        self.start(nodes, agent, "")
+    }
+
+    /// `peer_keys` are the keys of `[cluster.peer]` for this peer, `keys` those of the address.
+    fn start(
+        &self,
+        nodes: &str,
+        peer_keys: impl Fn(&Host) -> String,
+        keys: &str,
+    ) -> [GatewayProcess; 2] {
         let gateways = [0, 1].map(|number| {
             let [own, peer] = [number, 1 - number].map(|at: usize| &self.edges[at]);
             let mut world = World::of(&[]);
@@ -65,13 +83,14 @@ impl Place {
                 format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
             world.nodes += &format!(
                 "[cluster]\nname = \"{}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:7100\"\npreferred = {}\n\
-                 [cluster.peer]\nname = \"{}\"\naddress = \"{}:7100\"\n\
+                 [cluster.peer]\nname = \"{}\"\naddress = \"{}:7100\"\n{}\
                  [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n{keys}",
                 own.name(),
                 own.address(),
                 number == 0,
                 peer.name(),
                 peer.address(),
+                peer_keys(peer),
             );
             let _inside = own.enter().unwrap();
             GatewayProcess::start(&world)

@@ -8,7 +8,7 @@ use evenkeel_lab::process::Process;
 use evenkeel_testkit::binary::evenkeel;
 use tempfile::{TempDir, tempdir};
 
-use super::{SECRET, TIMEOUT};
+use super::{EDGES, SECRET, TIMEOUT};
 
 /// An `evenkeel` process that listens.
 pub(crate) struct Server {
@@ -51,6 +51,18 @@ impl AgentFiles {
         let listen = "127.0.0.1:0";
         let words = ["sample-node", "--name", name, "--listen", listen, "--secret", secret];
         Server::start(&words, self.folder.path())
+    }
+
+    /// The agent beside the first of two gateways of a group, in the network namespace of this thread.
+    pub(crate) fn gateway_agent(&self) -> Server {
+        let [(name, own), (_, peer)] = EDGES;
+        let config = self.folder.path().join("agent.toml");
+        let text = format!(
+            "name = \"{name}\"\nlisten = \"{own}:7200\"\nsecret_file = \"secret\"\n\
+             [gateway]\naddress = \"{own}:7100\"\npeer = \"{peer}:7100\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        Server::start(&["agent", "--config", config.to_str().unwrap()], self.folder.path())
     }
 
     /// Writes the pid file, as a daemon would.

@@ -60,7 +60,9 @@ impl Agent {
                 (0, "")
             }
             Refused::Key(_) => (1, "; use one secret_file at both ends"),
-            Refused::Forged => (2, "; `name` must be that of [[node]] at the gateway"),
+            Refused::Forged => {
+                (2, "; `name` must be that of [[node]] or [cluster.peer] at the gateway")
+            }
             Refused::Time { .. } => (3, "; synchronize the clocks"),
             Refused::Replayed => (4, ""),
         };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CHECK_EVERY, Check, Config, DRAIN_TIMEOUT, DRILL_TIMEOUT, Load, Media, Rtcp, SESSIONS,
-    SESSIONS_MAX, Server, WITHIN, secret,
+    CHECK_EVERY, Check, Config, DRAIN_TIMEOUT, DRILL_TIMEOUT, GATEWAY_EVERY, Gateway, Load, Media,
+    Rtcp, SESSIONS, SESSIONS_MAX, Server, WITHIN, secret,
 };
 use crate::check::CheckKind;
 use crate::process::ProcessSource;
@@ -25,6 +25,7 @@ pub(super) struct File {
     drain_timeout: Option<String>,
     process: Option<Process>,
     check: Option<RawCheck>,
+    gateway: Option<RawGateway>,
     media: Option<RawMedia>,
     #[serde(default)]
     load: RawLoad,
@@ -47,6 +48,14 @@ struct Process {
 struct RawCheck {
     address: SocketAddr,
     probe: CheckKind,
+    interval: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGateway {
+    address: SocketAddr,
+    peer: SocketAddr,
     interval: Option<String>,
 }
 
@@ -76,16 +85,20 @@ type Wrong = Vec<String>;
 impl File {
     pub(super) fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {
         if self.name.is_empty() {
-            let expected = "the name that [[node]] of the gateways gives this node";
+            let expected = "the name of the node, or of the gateway that it watches";
             wrong.push(format!("name: found \"\", expected {expected}"));
         }
         let secret = secret(&folder.join(&self.secret_file), &self.name)
             .map_err(|reason| wrong.push(reason))
             .ok();
-        if self.process.is_none() && self.check.is_none() {
-            wrong.push(
-                "found neither [process] nor [check], expected at least one to watch".to_owned(),
-            );
+        let watches_server = self.process.is_some() || self.check.is_some();
+        if self.gateway.is_none() && !watches_server {
+            let expected = "expected at least one to watch";
+            wrong.push(format!("found neither [process] nor [check] nor [gateway], {expected}"));
+        }
+        if self.gateway.is_some() && (watches_server || self.media.is_some()) {
+            let expected = "expected an agent of its own for the server";
+            wrong.push(format!("gateway: found beside [process], [check] or [media], {expected}"));
         }
         let (cold, start) = match &self.process {
             Some(process) => (process.cold, process.start.clone()),
@@ -100,6 +113,7 @@ impl File {
         Some(Config {
             process: self.process.and_then(|process| process.check(folder, wrong)),
             check: self.check.map(|check| check.check(wrong)),
+            gateway: self.gateway.map(|gateway| gateway.check(wrong)),
             media: self.media.and_then(|media| media.check(wrong)),
             load: self.load.check(folder, wrong),
             listen: self.listen,
@@ -162,6 +176,19 @@ impl RawCheck {
         let range = Duration::from_millis(1)..=Duration::from_secs(10);
         let every = duration("check.interval", self.interval.as_deref(), CHECK_EVERY, range, wrong);
         Check { address: self.address, how: self.probe, every }
+    }
+}
+
+impl RawGateway {
+    fn check(self, wrong: &mut Wrong) -> Gateway {
+        let RawGateway { address, peer, interval } = self;
+        let range = Duration::from_millis(1)..=Duration::from_secs(1);
+        let every = duration("gateway.interval", interval.as_deref(), GATEWAY_EVERY, range, wrong);
+        if address.is_ipv4() != peer.is_ipv4() {
+            let expected = "expected two addresses of IPv4, or two of IPv6";
+            wrong.push(format!("gateway.peer: found `{peer}` beside `{address}`, {expected}"));
+        }
+        Gateway { address, peer, every }
     }
 }
 

@@ -13,6 +13,17 @@ fn folder() -> TempDir {
 
 const HEAD: &str = "name = \"east-a1\"\nlisten = \"127.0.0.1:4001\"\nsecret_file = \"secret\"\n";
 
+const GATEWAY: &str = "[gateway]\naddress = \"10.0.0.1:7100\"\npeer = \"10.0.0.2:7100\"\n";
+
+#[test]
+fn gateway_alone_is_watched() {
+    let config = Config::parse(&format!("{HEAD}{GATEWAY}"), folder().path()).unwrap();
+    let Gateway { address, peer, every } = config.gateway.unwrap();
+    assert_eq!([address.to_string(), peer.to_string()], ["10.0.0.1:7100", "10.0.0.2:7100"]);
+    assert_eq!(every, Duration::from_millis(5));
+    assert!(config.process.is_none() && config.check.is_none());
+}
+
 #[test]
 fn example_configuration_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
@@ -69,7 +80,7 @@ fn error_names_the_expected_value() {
         (format!("{HEAD}[process]\nexee = 1"), "unknown field `exee`"),
         (HEAD.to_owned(), "neither [process] nor [check]"),
         (HEAD.replace("name = \"east-a1\"\n", "") + process, "missing field `name`"),
-        (HEAD.replace("east-a1", "") + process, "expected the name that [[node]]"),
+        (HEAD.replace("east-a1", "") + process, "expected the name of the node"),
         (HEAD.replace("secret\"", "nowhere\"") + process, "No such file"),
         (HEAD.replace("secret\"", "short\"") + process, "with 5 bytes, expected at least 16"),
         (format!("{HEAD}[process]"), "`pid_file`, `exe` or `command`"),
@@ -88,6 +99,13 @@ fn error_names_the_expected_value() {
             format!("{HEAD}{process}[check]\naddress = \"127.0.0.1:9\"\nprobe = \"sip\""),
             "unknown variant `sip`",
         ),
+        (format!("{HEAD}{process}{GATEWAY}"), "beside [process], [check] or [media]"),
+        (
+            format!("{HEAD}{GATEWAY}[media]\nserver = \"127.0.0.1:9\""),
+            "beside [process], [check] or [media]",
+        ),
+        (format!("{HEAD}{GATEWAY}interval = \"2s\""), "gateway.interval: found `2s`"),
+        (HEAD.to_owned() + &GATEWAY.replace("10.0.0.2", "[::1]"), "two of IPv6"),
         (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
         (format!("{HEAD}drill_timeout = \"0s\"\n{process}"), "drill_timeout: found `0s`"),
     ] {

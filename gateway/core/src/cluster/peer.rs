@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::beat::{BEAT_EVERY, Beat, Echo, Standing};
 use crate::nodes::Since;
 
-/// The least time between two port unreachables that show the end of the process. A running one has the port open, and one
+/// The least time between two reports of a closed port that show the end of the process. A running one has the port open, and one
 /// that starts anew may open it in between.
 const ENDED_TWICE: Duration = Duration::from_millis(4);
 
-/// Silence with which one port unreachable shows the end of the process.
+/// Silence with which one report of a closed port shows the end of the process.
 const ENDED_SILENT: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Peer {
     closed: Option<Closed>,
 }
 
-/// Port unreachables since the last beat.
+/// Reports of a closed port since the last beat.
 #[derive(Clone, Copy, Debug)]
 struct Closed {
     first: Instant,
@@ -86,7 +86,7 @@ impl Peer {
         self.newest().is_some_and(|beat| beat.echo.incarnation == incarnation)
     }
 
-    /// The kernel shows that the peer's process has ended.
+    /// The peer's host shows that its process has ended.
     pub(super) fn has_ended(&self, now: Instant) -> bool {
         self.closed.is_some_and(|closed| {
             closed.last.saturating_duration_since(closed.first) >= ENDED_TWICE

@@ -21,6 +21,7 @@ use super::group::{
 };
 use super::keeper::Keeper;
 use super::link::{Frame, Link, LinkEvent};
+use super::peer_agent::PeerAgent;
 use super::votes::Votes;
 use crate::control::{Batch, Fencing, Handle, Replica, Suspended, SuspensionGuard};
 use crate::settings::{self, Settings};
@@ -30,6 +31,9 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// Beats that a process may send after it said which was its last: it ends within seconds.
 const BEATS_MEANWHILE: u64 = 10_000;
+
+/// The next beat of a peer that runs comes sooner.
+const MISSED_AFTER: Duration = Duration::from_millis(7);
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
@@ -65,6 +69,9 @@ pub(super) struct Member {
     beats: Beats,
     link: Link,
     votes: Votes,
+    peer_agent: Option<PeerAgent>,
+    /// The last report that no process has the peer's port.
+    closed_by: &'static str,
     refused: mpsc::Receiver<u64>,
     inbox: Inbox,
     replica: Replica,
@@ -92,7 +99,13 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(parts: Parts, keeper: Keeper, beats: Beats, votes: Votes) -> Member {
+    pub(super) fn new(
+        parts: Parts,
+        keeper: Keeper,
+        beats: Beats,
+        votes: Votes,
+        peer_agent: Option<PeerAgent>,
+    ) -> Member {
         let now = Instant::now();
         let started = crate::unix_us(SystemTime::now());
         let incarnation = parts.ownership.map_or(started, |before| before.incarnation);
@@ -119,6 +132,8 @@ impl Member {
             beats,
             link: parts.link,
             votes,
+            peer_agent,
+            closed_by: "",
             refused: parts.refused,
             inbox: parts.inbox,
             batches: None,
@@ -157,6 +172,7 @@ impl Member {
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
+                () = closed(&mut self.peer_agent) => self.handle_closed("agent"),
                 witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
                 Some(epoch) = self.refused.recv() => {
                     self.core.handle_refused_epoch(epoch, Instant::now());
@@ -190,6 +206,7 @@ impl Member {
                 _ = shown.tick() => {
                     self.look_after_copy();
                     self.follow_records();
+                    self.look_after_agent();
                 }
             }
             self.answer_rest();
@@ -206,8 +223,13 @@ impl Member {
                 self.heard = Some(now);
                 self.core.handle_beat(beat, now);
             }
-            Heard::Closed => self.core.handle_peer_closed(now),
+            Heard::Closed => self.handle_closed("kernel"),
         }
+    }
+
+    fn handle_closed(&mut self, by: &'static str) {
+        self.closed_by = by;
+        self.core.handle_peer_closed(Instant::now());
     }
 
     fn handle_link(&mut self, event: LinkEvent) {
@@ -294,9 +316,23 @@ impl Member {
         }
     }
 
+    /// An agent that does not answer is noticed before it is needed.
+    fn look_after_agent(&mut self) {
+        if let Some(agent) = &mut self.peer_agent {
+            agent.report_silence(self.core.peer(Instant::now()).is_some());
+            agent.ask();
+        }
+    }
+
     fn execute(&mut self, output: Output) {
         match output {
-            Output::Send(beat) => self.beats.send(&beat.encode()),
+            Output::Send(beat) => {
+                self.beats.send(&beat.encode());
+                let missed = self.heard.is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
+                if let Some(agent) = self.peer_agent.as_mut().filter(|_| missed) {
+                    agent.ask();
+                }
+            }
             Output::Ask { to, vote } => self.votes.ask(to, vote),
             Output::MaySend(MaySend::Never) => self.lease.end(),
             Output::MaySend(MaySend::Until(until)) => self.lease.renew(until),
@@ -478,7 +514,9 @@ impl Member {
         match event {
             ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
             ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
-            ClusterEvent::PeerEnded => tracing::warn!(%peer, "peer's process ended"),
+            ClusterEvent::PeerEnded => {
+                tracing::warn!(%peer, reported_by = self.closed_by, "peer's process ended");
+            }
             ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
             ClusterEvent::Followed { epoch } => {
                 tracing::info!(%peer, epoch, "this gateway is the standby");
@@ -576,6 +614,13 @@ fn reason(blocked: Blocked) -> &'static str {
         Blocked::OwnerHeard => "agents hear it",
         Blocked::NoAgent => "no agent answers this gateway",
         Blocked::Unknown => "it was silent when this gateway started, and may own",
+    }
+}
+
+async fn closed(agent: &mut Option<PeerAgent>) {
+    match agent {
+        Some(agent) => agent.closed().await,
+        None => pending().await,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `member.rs` runs the core's state machine (`core/src/cluster.rs`), which decides. Records of the owner's sessions reach
 //! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, the nodes'
-//! agents decide by `votes.rs` which one goes on. A takeover is the second half of an upgrade: the workers of a standby are
+//! agents decide by `votes.rs` which one goes on; the agent beside a member shows by `peer_agent.rs` that its process has
+//! ended. A takeover is the second half of an upgrade: the workers of a standby are
 //! suspended from its start; it restores the sessions and resumes.
 
 mod address;
@@ -12,6 +13,7 @@ mod keeper;
 mod keys;
 mod link;
 mod member;
+mod peer_agent;
 mod refusals;
 mod votes;
 
@@ -41,6 +43,7 @@ use keeper::Keeper;
 use link::Link;
 pub(crate) use link::{PeerApi, PeerStream};
 use member::{Member, Parts};
+use peer_agent::PeerAgent;
 use refusals::Refusals;
 use votes::{Voter, Votes};
 
@@ -193,10 +196,11 @@ impl Bound {
             settings: cluster.clone(),
         };
         let serve = async move {
+            let agent = PeerAgent::start(&cluster.peer, refusals.clone())?;
             let beats = Beats::start(beats, &cluster, refusals)?;
             let votes = Votes::new(number, voters)?;
             let keeper = Keeper::start(addresses, Arc::clone(&parts.lease));
-            let member = Member::new(parts, keeper, beats, votes);
+            let member = Member::new(parts, keeper, beats, votes, agent);
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
                 _ = stopped => {}

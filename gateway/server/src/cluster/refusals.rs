@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use evenkeel_media::trunk::message;
+
 use super::{beats, link};
 use crate::telemetry::Instruments;
 use crate::telemetry::registry::{Attribute, Count};
@@ -28,6 +30,22 @@ impl Refusals {
     pub(super) fn note_beat(&self, refused: beats::Refused) {
         if self.count(refused.reason()) {
             tracing::warn!("refused from the group's other gateway: {refused}");
+        }
+    }
+
+    pub(super) fn note_agent(&self, refused: message::Refused) {
+        let reason = match refused {
+            message::Refused::Version(_) => "version",
+            message::Refused::Key(_) => "secret",
+            message::Refused::Forged => "forged",
+            message::Refused::Time { .. } => "clock",
+            message::Refused::Replayed => "replayed",
+            message::Refused::Length | message::Refused::Unknown | message::Refused::Direction => {
+                "malformed"
+            }
+        };
+        if self.count(reason) {
+            tracing::warn!("refused from the agent beside the group's other gateway: {refused}");
         }
     }
 

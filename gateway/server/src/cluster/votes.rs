@@ -118,7 +118,7 @@ impl Votes {
     }
 }
 
-fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+pub(super) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -128,7 +128,7 @@ fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
+pub(super) async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
     let Some(socket) = socket else { return std::future::pending().await };
     let mut buffer = [0; ANSWER_MAX];
     loop {
@@ -139,7 +139,7 @@ async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
     }
 }
 
-fn now_us() -> u64 {
+pub(super) fn now_us() -> u64 {
     crate::unix_us(SystemTime::now())
 }
 

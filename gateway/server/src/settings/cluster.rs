@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::check::Check;
 use super::listen::{Ingress, Listen};
-use super::node::{Node, reachable};
+use super::node::{Agent, Node, reachable};
 use super::raw;
 use super::secret::Secret;
 use crate::address;
@@ -45,6 +45,8 @@ pub struct Peer {
     pub name: Arc<str>,
     /// The `listen` of the peer.
     pub address: SocketAddr,
+    /// The agent beside the peer, which reports the end of its process.
+    pub agent: Option<Agent>,
 }
 
 /// An address that moves between the members.
@@ -102,7 +104,7 @@ pub(super) fn check(
         let found = "a QUIC listener on an address of the group with a self-signed certificate";
         check.warn(span, found, "`certificate` and `key`, the same at both members");
     }
-    let peer = peer(raw, listen, check);
+    let peer = peer(raw, listen, secrets.as_deref().unwrap_or_default(), check);
     let member = [(&raw.listen, listen), (&raw.peer.address, peer.as_ref().map(|p| p.address))];
     for (written, member) in member {
         let moves =
@@ -149,8 +151,13 @@ fn secrets(raw: &Spanned<String>, nodes: &[Node], check: &mut Check) -> Option<V
     sound.then(|| lines.into_iter().map(|line| Secret::new(line.to_vec())).collect())
 }
 
-fn peer(raw: &raw::Cluster, listen: Option<SocketAddr>, check: &mut Check) -> Option<Peer> {
-    let raw::Peer { name, address } = &raw.peer;
+fn peer(
+    raw: &raw::Cluster,
+    listen: Option<SocketAddr>,
+    secrets: &[Secret],
+    check: &mut Check,
+) -> Option<Peer> {
+    let raw::Peer { name, address, .. } = &raw.peer;
     if name.get_ref() == raw.name.get_ref() {
         let found = format!("`{}`, the name of this member", name.get_ref());
         check.refuse(name.span(), found, "the name of the other member");
@@ -167,7 +174,32 @@ fn peer(raw: &raw::Cluster, listen: Option<SocketAddr>, check: &mut Check) -> Op
             check.refuse(address.span(), found, "two addresses of IPv4, or two of IPv6");
         }
     }
-    Some(Peer { name, address: at })
+    Some(Peer { name, address: at, agent: agent(&raw.peer, secrets, check) })
+}
+
+fn agent(raw: &raw::Peer, secrets: &[Secret], check: &mut Check) -> Option<Agent> {
+    let (agent, secret) = match (&raw.agent, &raw.secret_file) {
+        (Some(agent), Some(secret)) => (agent, secret),
+        (None, None) => return None,
+        (Some(agent), None) => {
+            let expected = "`secret_file`, the file of the secret shared with the agent";
+            check.refuse(agent.span(), "`agent` without `secret_file`", expected);
+            return None;
+        }
+        (None, Some(secret)) => {
+            let expected = "`agent`, the address of the agent beside the other member";
+            check.refuse(secret.span(), "`secret_file` without `agent`", expected);
+            return None;
+        }
+    };
+    let (file, address) = (secret, reachable(agent, "10.0.0.2:7200", check));
+    let secret = check.secret(file)?;
+    if secrets.contains(&secret) {
+        let found = format!("`{}` with a secret of the group", file.get_ref());
+        let expected = "a secret of its own: the agent needs no key of the group";
+        check.refuse(file.span(), found, expected);
+    }
+    Some(Agent { address: address?, secret })
 }
 
 fn addresses(

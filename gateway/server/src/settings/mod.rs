@@ -35,7 +35,7 @@ pub use index::{Index, Login};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
 pub(crate) use node::NODES_MAX;
-pub use node::{Driver, Node, Probe, Start, StartBy};
+pub use node::{Agent, Driver, Node, Probe, Start, StartBy};
 pub use rollout::Rollout;
 pub(crate) use rollout::paces;
 pub use secret::Secret;

@@ -87,8 +87,8 @@ pub enum StartBy {
     Webhook(Arc<Hook>),
 }
 
-/// An `evenkeel agent` that only watches a node's process; the trunk ends at the node itself.
-#[derive(Clone, PartialEq, Debug)]
+/// An `evenkeel agent` that only watches: a node whose trunk ends at the node itself, or a gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Agent {
     pub address: SocketAddr,
     /// Shared with the agent.

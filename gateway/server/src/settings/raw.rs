@@ -197,6 +197,8 @@ pub(super) struct Cluster {
 pub(super) struct Peer {
     pub(super) name: Spanned<String>,
     pub(super) address: Spanned<String>,
+    pub(super) agent: Text,
+    pub(super) secret_file: Text,
 }
 
 #[derive(Deserialize)]

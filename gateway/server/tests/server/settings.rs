@@ -164,6 +164,35 @@ fn unfit_cluster_secrets_are_refused() {
 }
 
 #[test]
+fn agent_beside_the_peer_has_its_own_secret() {
+    let folder = folder("cluster-agent");
+    let file = folder.join("evenkeel.toml");
+    fs::write(folder.join("cluster.secret"), "c".repeat(32)).unwrap();
+    fs::write(folder.join("agent.secret"), "a".repeat(16)).unwrap();
+    let load = |keys: &str| {
+        let peer = "address = \"10.0.0.2:7100\"\n";
+        fs::write(&file, CLUSTER.replace(peer, &format!("{peer}{keys}"))).unwrap();
+        Settings::load(Some(&file), None)
+    };
+    let agent = "agent = \"10.0.0.2:7200\"\n";
+    let secret = "secret_file = \"agent.secret\"\n";
+    let cluster = load(&format!("{agent}{secret}")).unwrap().cluster.unwrap();
+    let found = cluster.peer.agent.unwrap();
+    assert_eq!(found.address.to_string(), "10.0.0.2:7200");
+    assert_eq!(found.secret.bytes(), "a".repeat(16).as_bytes());
+    assert!(load("").unwrap().cluster.unwrap().peer.agent.is_none());
+    for (keys, found) in [
+        (agent, "`agent` without `secret_file`"),
+        (secret, "`secret_file` without `agent`"),
+        ("agent = \"0.0.0.0:7200\"\nsecret_file = \"agent.secret\"\n", "`0.0.0.0:7200`"),
+        (&*format!("{agent}secret_file = \"cluster.secret\"\n"), "a secret of the group"),
+    ] {
+        let invalid = load(keys).unwrap_err();
+        assert!(invalid.iter().any(|invalid| invalid.found.contains(found)), "{invalid:?}");
+    }
+}
+
+#[test]
 fn weaknesses_are_noted() {
     let folder = folder("weak");
     let secrets = ["node.secret", "admin.token", "hook.token"];

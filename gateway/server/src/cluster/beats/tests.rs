@@ -30,7 +30,7 @@ pub(in crate::cluster) fn member(
         secrets: secrets.iter().map(|text| Secret::new(text.repeat(32).into_bytes())).collect(),
         listen,
         preferred: name < peer,
-        peer: Peer { name: peer.into(), address },
+        peer: Peer { name: peer.into(), address, agent: None },
         addresses: vec![moved],
     }
 }
