@@ -40,6 +40,7 @@ impl Cell {
         u64::from(self.incarnation.0) << 32 | spent << 1 | u64::from(self.up)
     }
 
+    #[inline]
     fn unpack(word: u64) -> Cell {
         let spent = (word as u32) >> 1;
         Cell {
@@ -70,11 +71,13 @@ impl Board {
     }
 
     /// `None` if no node has this number.
+    #[inline]
     pub fn cell(&self, node: NodeId) -> Option<Cell> {
         let cell = self.cells.get(node.0 as usize)?;
         Some(Cell::unpack(cell.load(Ordering::Acquire)))
     }
 
+    #[inline]
     pub fn is_up(&self, node: NodeId, incarnation: Incarnation) -> bool {
         self.cell(node).is_some_and(|cell| cell.up && cell.incarnation == incarnation)
     }

@@ -1,6 +1,9 @@
 //! The forwarding verdict on a packet: a pure function of the packet, the session's plan, the room's route and the
 //! board.
 
+// Almost every packet takes the first hop. `#[inline]` here and in the route and the board has the data plane, another
+// crate, decide that without a call.
+
 use std::time::Instant;
 
 use crate::{Board, Hop, Plan, RouteCell};
@@ -127,6 +130,7 @@ impl Reason {
 }
 
 /// Sends a client's packet to the first usable hop of its room's route, and in hitless mode also to its twin.
+#[inline]
 pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
     match route.first_if_usable(board) {
         Some(hop) => Verdict::Pass { hop, leaving: false },
@@ -149,6 +153,7 @@ fn to_second(route: &RouteCell, board: &Board) -> Verdict {
 /// Passes a node's packet to the client only from the hop that carries the room, or briefly from the hop that a
 /// make-before-break is leaving, and only as the plan allows. In hitless mode packets of both hops pass. `payload_type`
 /// is `None` for RTCP.
+#[inline]
 pub fn to_client(
     from: Hop,
     payload_type: Option<u8>,
@@ -157,28 +162,33 @@ pub fn to_client(
     board: &Board,
     now: Instant,
 ) -> Verdict {
-    let (mut hop, mut other) = (from, None);
-    if route.first_if_usable(board) != Some(from) {
-        let route = route.load();
-        match route.first_usable(board) {
-            Some((usable, _)) => hop = usable,
-            None => return Verdict::Drop(Reason::NoHop),
-        }
-        other = route.twin_of(hop, board);
-        if other == Some(from) {
-            (hop, other) = (from, Some(hop));
-        }
-        let leaving = route.leaving.is_some_and(|(old, until)| old == from && now < until);
-        if hop != from && !(leaving && board.is_up(from.node, from.incarnation)) {
-            return Verdict::Drop(Reason::StaleHop);
-        }
+    let verdict = if route.first_if_usable(board) == Some(from) {
+        Verdict::Pass { hop: from, leaving: false }
+    } else {
+        from_second(from, route, board, now)
+    };
+    match verdict {
+        Verdict::Drop(_) => verdict,
+        _ if payload_type.is_some_and(|number| plan.sheds(number)) => Verdict::Drop(Reason::Shed),
+        _ => verdict,
     }
-    if payload_type.is_some_and(|number| plan.sheds(number)) {
-        return Verdict::Drop(Reason::Shed);
-    }
-    match other {
-        Some(other) if hop == from => Verdict::Both([from, other]),
-        _ => Verdict::Pass { hop: from, leaving: hop != from },
+}
+
+/// Handles a packet of another hop than the first, or a route with a dead first hop or with two carrying hops.
+fn from_second(from: Hop, route: &RouteCell, board: &Board, now: Instant) -> Verdict {
+    let route = route.load();
+    let Some((usable, _)) = route.first_usable(board) else {
+        return Verdict::Drop(Reason::NoHop);
+    };
+    let leaving = || route.leaving.is_some_and(|(old, until)| old == from && now < until);
+    match route.twin_of(usable, board) {
+        Some(twin) if usable == from => Verdict::Both([from, twin]),
+        Some(twin) if twin == from => Verdict::Both([from, usable]),
+        _ if usable == from => Verdict::Pass { hop: from, leaving: false },
+        _ if leaving() && board.is_up(from.node, from.incarnation) => {
+            Verdict::Pass { hop: from, leaving: true }
+        }
+        _ => Verdict::Drop(Reason::StaleHop),
     }
 }
 

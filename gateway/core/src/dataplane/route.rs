@@ -95,6 +95,7 @@ impl RouteCell {
     }
 
     /// The route's first hop if packets take it alone: it is up and granted, and the route is not hitless.
+    #[inline]
     pub fn first_if_usable(&self, board: &Board) -> Option<Hop> {
         let word = self.first.load(Ordering::Acquire);
         let hop = Hop { node: NodeId(word as u32), incarnation: Incarnation((word >> 32) as u32) };
