@@ -350,14 +350,13 @@ impl Stream {
         let ahead = sequence_ahead(sequence, self.highest as u16);
         match ahead {
             1..=AHEAD_MAX => {
-                let on_copies = self.on_copies;
-                if on_copies {
+                let ahead = ahead.unsigned_abs();
+                if self.on_copies {
                     self.note_missing_before(header, now);
+                    let highest = self.highest.wrapping_add(ahead.into());
+                    self.counted = (highest, self.reports.packets);
                 }
-                self.advance(header, timestamp, ahead.unsigned_abs(), now);
-                if on_copies {
-                    self.count_from_here();
-                }
+                self.advance(header, timestamp, ahead, now);
             }
             ..=0 if ahead >= -BEHIND_MAX => {
                 let number = self.highest.wrapping_add_signed(ahead.into());
