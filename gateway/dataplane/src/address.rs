@@ -8,12 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 struct Record {
     ip: IpAddr,
     port: u16,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     scope: u32,
-}
-
-fn is_zero(scope: &u32) -> bool {
-    *scope == 0
 }
 
 /// # Errors

@@ -22,6 +22,12 @@ pub fn set_receive_size(socket: &impl AsFd, bytes: usize) {
     let _ = setsockopt(socket, sockopt::RcvBuf, &bytes);
 }
 
+/// Returns whether a datagram waits in the socket.
+pub fn has_waiting(socket: &impl AsFd) -> bool {
+    // Fails for no open socket.
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
+}
+
 /// The receive buffer of a socket, without the part that the kernel adds for its own overhead.
 pub fn receive_size(socket: &impl AsFd) -> usize {
     // Fails for no open socket.

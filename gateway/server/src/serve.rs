@@ -240,10 +240,6 @@ fn serve_as(
             let _ = gateway.handle.resume().await;
             tracing::info!(sessions, "sessions taken over");
             heir.left().await;
-            match gateway.packet_sockets().await {
-                Ok(sockets) => _ = tokio::spawn(async move { buffer.narrow(sockets).await }),
-                Err(error) => tracing::warn!(%error, "receive buffers stay wide"),
-            }
         });
         gateway.resume_quic();
     }
@@ -277,6 +273,7 @@ fn serve_as(
         confined: sandbox.is_confined(),
         ending: is_ending,
         turn: &turn,
+        is_wide: replaced,
     });
     let within = settings.gateway.drain_timeout;
     let end = End { signals: &mut signals, ending, turn: &turn, within };

@@ -60,7 +60,7 @@ pub(crate) use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
 #[cfg(test)]
 pub(crate) use slice::Slice;
-pub(crate) use snapshot::MediaStates;
+pub(crate) use snapshot::{MediaStates, STATES};
 #[cfg(test)]
 pub(crate) use snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
 pub(crate) use suspension::LastStatesPart;

@@ -3,6 +3,9 @@
 //! The encoding begins with a format version and the time, on the clock that all processes of the machine share, from
 //! which the times in the state count. The state is MessagePack with the names of the fields: a version may add fields
 //! with defaults and ignores fields that it does not know.
+//!
+//! The last states of an upgrade are encoded while packets wait: in Postcard if both processes have the same layout of
+//! them ([`STATES`]), which takes half of the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,6 +30,12 @@ const MAGIC: &[u8; 8] = b"evenkeel";
 
 /// The format that this version writes.
 const FORMAT: u32 = 2;
+
+/// The first bytes of last states in Postcard.
+const STATES_MAGIC: &[u8; 8] = b"evkstate";
+
+/// The layout of last states in Postcard, which names neither fields nor types. It changes with any of them.
+pub(crate) const STATES: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
@@ -58,12 +67,36 @@ pub(crate) struct MediaStates {
 }
 
 impl MediaStates {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        encode(self)
+    /// Encodes the states for a process that reads this layout of them besides MessagePack.
+    pub(crate) fn encode(&self, layout: Option<u32>) -> Vec<u8> {
+        if layout != Some(STATES) {
+            return encode(self);
+        }
+        let (encoded, reference) = begin(STATES_MAGIC, STATES);
+        instant::relative_to(reference, || self.write(encoded))
+    }
+
+    /// Adds the states in Postcard.
+    fn write(&self, encoded: Vec<u8>) -> Vec<u8> {
+        // Their sockets came with the records.
+        let states: Vec<&SessionState> = self.media.iter().map(|record| &record.state).collect();
+        postcard::to_extend(&(states, &self.trunks), encoded)
+            .expect("a vector takes all bytes, and all times are within years")
     }
 
     pub(crate) fn decode(encoded: &[u8]) -> Result<MediaStates, NotRestored> {
-        decode(encoded, None)
+        if !encoded.starts_with(STATES_MAGIC) {
+            return decode(encoded, None);
+        }
+        let Head { format, reference, rest } = Head::read(encoded, STATES_MAGIC, STATES, None)?;
+        if format != STATES {
+            return Err(NotRestored::malformed("its layout is an older one"));
+        }
+        let read = instant::relative_to(reference, || postcard::from_bytes(rest));
+        let (states, trunks): (Vec<SessionState>, _) =
+            read.map_err(|error| NotRestored::malformed(error.to_string()))?;
+        let record = |state| MediaRecord { state, sockets: 0 };
+        Ok(MediaStates { media: states.into_iter().map(record).collect(), trunks })
     }
 }
 
@@ -176,14 +209,47 @@ impl Snapshot {
 }
 
 pub(super) fn encode(state: &impl Serialize) -> Vec<u8> {
-    let reference = Shared::read();
-    let mut encoded = MAGIC.to_vec();
-    encoded.extend(FORMAT.to_be_bytes());
-    encoded.extend(reference.nanos.to_be_bytes());
+    let (mut encoded, reference) = begin(MAGIC, FORMAT);
     let mut serializer = rmp_serde::Serializer::new(&mut encoded).with_struct_map();
-    instant::relative_to(reference.instant, || state.serialize(&mut serializer))
+    instant::relative_to(reference, || state.serialize(&mut serializer))
         .expect("a vector takes all bytes, and all times are within years");
     encoded
+}
+
+/// The head of an encoding, and the instant from which the times in the rest count.
+fn begin(magic: &[u8; 8], format: u32) -> (Vec<u8>, Instant) {
+    let reference = Shared::read();
+    let mut encoded = magic.to_vec();
+    encoded.extend(format.to_be_bytes());
+    encoded.extend(reference.nanos.to_be_bytes());
+    (encoded, reference.instant)
+}
+
+struct Head<'a> {
+    format: u32,
+    reference: Instant,
+    rest: &'a [u8],
+}
+
+impl Head<'_> {
+    fn read<'a>(
+        encoded: &'a [u8],
+        magic: &[u8; 8],
+        known: u32,
+        arrived: Option<Instant>,
+    ) -> Result<Head<'a>, NotRestored> {
+        let no_head = || NotRestored::malformed("it does not begin as a state of a gateway");
+        let rest = encoded.strip_prefix(magic).ok_or_else(no_head)?;
+        let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
+        let format = u32::from_be_bytes(*format);
+        if format > known {
+            return Err(NotRestored::Newer { found: format, known });
+        }
+        let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
+        let reference = arrived.or_else(|| Shared::read().instant_at(u64::from_be_bytes(*nanos)));
+        let reference = reference.ok_or_else(|| NotRestored::malformed("its time is no time"))?;
+        Ok(Head { format, reference, rest })
+    }
 }
 
 /// Reads a state. `arrived`: the instant from which its times count; without it, they count on the clock of this machine.
@@ -191,17 +257,8 @@ pub(super) fn decode<T: DeserializeOwned + From<Snapshot>>(
     encoded: &[u8],
     arrived: Option<Instant>,
 ) -> Result<T, NotRestored> {
-    let no_head = || NotRestored::malformed("it does not begin as a state of a gateway");
-    let rest = encoded.strip_prefix(MAGIC).ok_or_else(no_head)?;
-    let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-    let found = u32::from_be_bytes(*format);
-    if found > FORMAT {
-        return Err(NotRestored::Newer { found, known: FORMAT });
-    }
-    let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-    let reference = arrived.or_else(|| Shared::read().instant_at(u64::from_be_bytes(*nanos)));
-    let reference = reference.ok_or_else(|| NotRestored::malformed("its time is no time"))?;
-    let read = || match found {
+    let Head { format, reference, rest } = Head::read(encoded, MAGIC, FORMAT, arrived)?;
+    let read = || match format {
         // The first format had snapshots only.
         ..=1 => rmp_serde::from_slice::<Snapshot>(rest).map(T::from),
         _ => rmp_serde::from_slice(rest),

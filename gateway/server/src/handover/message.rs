@@ -55,7 +55,12 @@ pub(super) enum Message {
     /// Old → new, with duplicates of the sockets. The offer is an [`Offer`] once the versions are known to be equal.
     Hello { version: Version, offer: Value },
     /// New → old: everything is there but packets and API requests.
-    Ready { version: Version },
+    Ready {
+        version: Version,
+        /// The layout of last states that the new process reads besides MessagePack.
+        #[serde(default)]
+        states: Option<u32>,
+    },
     /// Old → new, with records of sessions that go on.
     Records,
     /// Old → new, with the last records of sessions and their ports: the old process decides nothing.

@@ -16,6 +16,8 @@
 //! | old | `go` | the new process reads; the old one ends, and closes no session |
 //! | new | `failed` | in place of any other message: the reason |
 //!
+//! `ready` names the layout of last states that the new process reads besides MessagePack (`control::STATES`).
+//!
 //! Until `go` the old process can continue, and does after any failure. A new process that must end, for example by a
 //! signal, first closes the channel for reading: either `go` has arrived by then, and it serves and ends in order, or `go`
 //! cannot be sent any more. The old process kills the new one before packets are read again.

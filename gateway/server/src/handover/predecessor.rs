@@ -22,6 +22,8 @@ enum State {
 pub(super) struct Predecessor {
     state: State,
     version: Version,
+    /// The layout of last states that the new process reads.
+    states: Option<u32>,
 }
 
 #[derive(PartialEq, Debug)]
@@ -37,8 +39,10 @@ pub(super) enum Input {
 pub(super) enum Action {
     Suspend,
     SendState,
-    /// Stop packets, and send the last states.
-    SendMedia,
+    /// Stop packets, and send the last states in this layout, if any.
+    SendMedia {
+        layout: Option<u32>,
+    },
     SendGo {
         sessions: usize,
     },
@@ -51,16 +55,16 @@ pub(super) enum Action {
 
 impl Predecessor {
     pub(super) fn new(version: Version) -> Predecessor {
-        Predecessor { state: State::Starts, version }
+        Predecessor { state: State::Starts, version, states: None }
     }
 
     pub(super) fn handle(&mut self, input: Input) -> Action {
         match (self.state, input) {
-            (State::Starts, Input::Message(Message::Ready { version })) => {
+            (State::Starts, Input::Message(Message::Ready { version, states })) => {
                 if let Err(reason) = self.version.require_same(&version) {
                     return self.abandon(reason);
                 }
-                self.state = State::Suspends;
+                (self.state, self.states) = (State::Suspends, states);
                 Action::Suspend
             }
             (State::Suspends, Input::Suspended) => {
@@ -69,7 +73,7 @@ impl Predecessor {
             }
             (State::Restores, Input::Message(Message::Restored { sessions })) => {
                 self.state = State::Continues { sessions };
-                Action::SendMedia
+                Action::SendMedia { layout: self.states }
             }
             (State::Continues { sessions }, Input::Message(Message::Continued)) => {
                 self.state = State::Gone;

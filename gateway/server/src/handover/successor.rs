@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::message::{Message, Version};
+use crate::control::STATES;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -72,7 +73,8 @@ impl Successor {
             }
             (State::Starts, Input::Started) => {
                 let version = self.version.clone();
-                self.go_on(State::Ready, Action::Send(Message::Ready { version }))
+                let ready = Message::Ready { version, states: Some(STATES) };
+                self.go_on(State::Ready, Action::Send(ready))
             }
             (State::Ready, Input::Message(Message::Records)) => Action::Keep,
             (State::Ready, Input::Message(Message::State)) => {

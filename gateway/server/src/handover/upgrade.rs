@@ -150,6 +150,8 @@ pub(crate) struct Upgrader<'a> {
     pub(crate) ending: watch::Receiver<bool>,
     /// Held while an upgrade is under way.
     pub(crate) turn: &'a Mutex<()>,
+    /// Receive buffers are wide since an upgrade.
+    pub(crate) is_wide: bool,
 }
 
 /// A new process that does not serve yet. Dropped, it is killed and packets are read again.
@@ -189,7 +191,14 @@ impl Upgrader<'_> {
     ) -> HandedOver {
         loop {
             // The sender lives as long as the gateway.
-            let Some(request) = requests.recv().await else { return std::future::pending().await };
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                () = self.narrow_buffers(), if self.is_wide => {
+                    self.is_wide = false;
+                    continue;
+                }
+            };
+            let Some(request) = request else { return std::future::pending().await };
             let turn = self.turn;
             let _turn = turn.lock().await;
             let outcome = self.upgrade(&request).await;
@@ -253,6 +262,7 @@ impl Upgrader<'_> {
         let mut attempt = Attempt { channel, child, guard: None };
         // The new process takes processor time from the workers long before packets stop.
         self.widen_buffers().await;
+        self.is_wide = true;
         let pipe = stays.as_ref().map(Init::pipe);
         let ready_within = request.within.unwrap_or(READY_WITHIN);
         match self.converse(&mut attempt, pipe, ownership, ready_within).await {
@@ -280,7 +290,6 @@ impl Upgrader<'_> {
                     let _ = self.gateway.handle.resume().await;
                     self.api.open();
                 }
-                self.narrow_buffers().await;
                 Err(reason)
             }
         }
@@ -316,9 +325,9 @@ impl Upgrader<'_> {
                         Err(reason) => attempt.unheard(reason).await,
                     }
                 }
-                Action::SendMedia => {
+                Action::SendMedia { layout } => {
                     paused = Some(Instant::now());
-                    match self.send_media(&mut attempt.channel).await {
+                    match self.send_media(&mut attempt.channel, layout).await {
                         Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
                         Err(reason) => attempt.unheard(reason).await,
                     }
@@ -345,9 +354,9 @@ impl Upgrader<'_> {
     }
 
     async fn narrow_buffers(&self) {
-        // Fails without descriptors: then nothing was widened.
-        if let Ok(sockets) = self.gateway.packet_sockets().await {
-            tokio::spawn(async move { UpgradeBuffer::granted().narrow(sockets).await });
+        match self.gateway.packet_sockets().await {
+            Ok(sockets) => UpgradeBuffer::granted().narrow(&sockets).await,
+            Err(error) => tracing::warn!(%error, "receive buffers stay wide"),
         }
     }
 
@@ -441,7 +450,11 @@ impl Upgrader<'_> {
     }
 
     /// Stops packets, and sends the last states.
-    async fn send_media(&mut self, channel: &mut Channel) -> Result<(), String> {
+    async fn send_media(
+        &mut self,
+        channel: &mut Channel,
+        layout: Option<u32>,
+    ) -> Result<(), String> {
         let states = self.gateway.handle.suspend_packets().await;
         let mut states = states.map_err(|error| error.to_string())?;
         let sending = async {
@@ -450,7 +463,7 @@ impl Upgrader<'_> {
                 let part = states.next().await;
                 let LastStatesPart { states, is_last } = part.map_err(|error| error.to_string())?;
                 let message = if is_last { Message::Media } else { Message::MediaPart };
-                let sent = channel.send(&message.encode(), &states.encode(), &[]).await;
+                let sent = channel.send(&message.encode(), &states.encode(layout), &[]).await;
                 sent.map_err(|error| format!("states not sent to the new process: {error}"))?;
                 if is_last {
                     return Ok(());

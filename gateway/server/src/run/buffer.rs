@@ -17,9 +17,15 @@ const WIDE: usize = 4 << 20;
 /// Bytes of a millisecond at 50,000 packets a second.
 const PER_MS: usize = WIDE / 200;
 
-/// Time for the next process to read the packets that waited. The kernel refuses new ones as long as more wait than the
-/// buffer takes.
-const READ_WITHIN: Duration = Duration::from_secs(1);
+/// Time for which all buffers stay wide after an upgrade: threads of both processes compete for the processor.
+const WIDE_FOR: Duration = Duration::from_secs(1);
+
+/// Interval at which a buffer looks for waiting packets. The kernel refuses new ones as long as more wait than the buffer
+/// takes.
+const LOOKS_EVERY: Duration = Duration::from_millis(5);
+
+/// Looks at a buffer that is never empty, which are 10 s: its port is overloaded.
+const LOOKS_MAX: usize = 2_000;
 
 /// The longest receive buffer that the kernel grants to this gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,12 +56,22 @@ impl UpgradeBuffer {
         }
     }
 
-    /// Ends [`UpgradeBuffer::widen`] once the packets that waited have been read.
-    pub(crate) async fn narrow(&self, sockets: Duplicates) {
-        tokio::time::sleep(READ_WITHIN).await;
-        if self.bytes > SOCKET_BUFFER {
-            of_packets(&sockets)
-                .for_each(|socket| buffers::set_receive_size(socket, SOCKET_BUFFER));
+    /// Ends [`UpgradeBuffer::widen`], at each socket once the packets that waited have been read.
+    pub(crate) async fn narrow(&self, sockets: &Duplicates) {
+        let mut wide: Vec<_> = of_packets(sockets).filter(|_| self.bytes > SOCKET_BUFFER).collect();
+        tokio::time::sleep(WIDE_FOR).await;
+        for look in 1..=LOOKS_MAX {
+            wide.retain(|socket| {
+                let stays = look < LOOKS_MAX && buffers::has_waiting(socket);
+                if !stays {
+                    buffers::set_receive_size(socket, SOCKET_BUFFER);
+                }
+                stays
+            });
+            if wide.is_empty() {
+                break;
+            }
+            tokio::time::sleep(LOOKS_EVERY).await;
         }
     }
 }

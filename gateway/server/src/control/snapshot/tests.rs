@@ -3,6 +3,8 @@ use evenkeel_core::SessionId;
 use super::*;
 use crate::control::{Batch, Replica};
 
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
 /// Bytes of a session's records in core and registry.
 const SESSION_MAX: usize = 1_024;
 
@@ -23,8 +25,7 @@ impl Snapshot {
 }
 
 fn fixture(name: &str) -> Batch {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots");
-    let encoded = std::fs::read(format!("{folder}/{name}")).unwrap();
+    let encoded = std::fs::read(format!("{FIXTURES}/snapshots/{name}")).unwrap();
     decode(&encoded, None).unwrap()
 }
 
@@ -32,6 +33,14 @@ fn snapshot(name: &str) -> Snapshot {
     let mut replica = Replica::new();
     replica.apply(fixture(name)).unwrap();
     replica.snapshot().unwrap()
+}
+
+/// Times shift by the precision of a reading of the clock.
+fn without_times(value: &impl std::fmt::Debug) -> Vec<String> {
+    let text = format!("{value:?}");
+    let parts = text.split("Instant {");
+    let parts = parts.map(|part| part.split_once('}').map_or(part, |(_, rest)| rest).to_owned());
+    parts.collect()
 }
 
 #[test]
@@ -52,15 +61,55 @@ fn snapshots_of_all_versions_load() {
 fn encoding_returns_the_same_state() {
     let v1 = fixture("v1");
     let again: Batch = decode(&encode(&v1), None).unwrap();
-    // Times shift by the precision of a reading of the clock.
-    let text = |batch: &Batch| {
-        let text = format!("{batch:?}");
-        let without_times = text
-            .split("Instant {")
-            .map(|part| part.split_once('}').map_or(part, |(_, rest)| rest).to_owned());
-        without_times.collect::<Vec<_>>()
-    };
-    assert_eq!(text(&again)[1..], text(&v1)[1..]);
+    assert_eq!(without_times(&again)[1..], without_times(&v1)[1..]);
+}
+
+/// States with all options set.
+fn last_states(reference: Instant) -> MediaStates {
+    let encoded = std::fs::read(format!("{FIXTURES}/states/full")).unwrap();
+    decode(&encoded, Some(reference)).unwrap()
+}
+
+#[test]
+fn layout_of_last_states_has_its_number() {
+    let reference = Instant::now();
+    let states = last_states(reference);
+    let written = instant::relative_to(reference, || states.write(Vec::new()));
+    let known = std::fs::read(format!("{FIXTURES}/states/v{STATES}")).unwrap();
+    assert!(written == known, "the layout changed: raise STATES, and write a file for it");
+}
+
+#[test]
+fn last_states_in_postcard_are_the_same() {
+    let states = last_states(Instant::now());
+    let read = MediaStates::decode(&states.encode(Some(STATES))).unwrap();
+    assert_eq!(without_times(&read), without_times(&states));
+    assert_eq!(read.media.len(), 3);
+}
+
+#[test]
+fn other_layout_is_sent_in_messagepack() {
+    let states = last_states(Instant::now());
+    for other in [None, Some(STATES - 1), Some(STATES + 1)] {
+        let encoded = states.encode(other);
+        assert!(encoded.starts_with(MAGIC), "{other:?}");
+        let read = MediaStates::decode(&encoded).unwrap();
+        assert_eq!(without_times(&read), without_times(&states));
+    }
+}
+
+#[test]
+fn last_states_of_another_layout_are_refused() {
+    let encoded = last_states(Instant::now()).encode(Some(STATES));
+    let of = |layout: u32| [&encoded[..8], &layout.to_be_bytes(), &encoded[12..]].concat();
+    let refused = |bytes: &[u8]| MediaStates::decode(bytes).unwrap_err();
+    let newer = NotRestored::Newer { found: STATES + 1, known: STATES };
+    assert_eq!(refused(&of(STATES + 1)), newer);
+    assert_eq!(refused(&of(STATES - 1)), NotRestored::malformed("its layout is an older one"));
+    for length in [8, 12, 20, encoded.len() / 2, encoded.len() - 1] {
+        let refused = refused(&encoded[..length]).to_string();
+        assert!(refused.starts_with("the state cannot be read: "), "{refused}");
+    }
 }
 
 #[test]

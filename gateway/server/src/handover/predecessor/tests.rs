@@ -5,7 +5,7 @@ fn version(protocol: u32) -> Version {
 }
 
 fn ready(protocol: u32) -> Input {
-    Input::Message(Message::Ready { version: version(protocol) })
+    Input::Message(Message::Ready { version: version(protocol), states: Some(7) })
 }
 
 /// The predecessor after these inputs.
@@ -25,7 +25,7 @@ fn steps_lead_to_go() {
     let mut predecessor = after([]);
     assert_eq!(predecessor.handle(ready(3)), Action::Suspend);
     assert_eq!(predecessor.handle(Input::Suspended), Action::SendState);
-    assert_eq!(predecessor.handle(RESTORED), Action::SendMedia);
+    assert_eq!(predecessor.handle(RESTORED), Action::SendMedia { layout: Some(7) });
     assert_eq!(predecessor.handle(CONTINUED), Action::SendGo { sessions: 17 });
 }
 

@@ -24,7 +24,7 @@ const GO: Input = Input::Message(Message::Go);
 fn steps_lead_to_serving() {
     let mut successor = after([]);
     assert_eq!(successor.handle(hello(3)), Action::Start { offer: Value::Null });
-    let ready = Action::Send(Message::Ready { version: version(3) });
+    let ready = Action::Send(Message::Ready { version: version(3), states: Some(STATES) });
     assert_eq!(successor.handle(Input::Started), ready);
     for _ in 0..3 {
         assert_eq!(successor.handle(Input::Message(Message::Records)), Action::Keep);

@@ -1,4 +1,5 @@
 use std::net::UdpSocket;
+use std::pin::pin;
 
 use super::*;
 
@@ -41,14 +42,45 @@ async fn sockets_of_packets_are_wide_for_a_while() {
         sockets.iter().map(|(_, socket)| buffers::receive_size(socket)).collect()
     };
     let narrow = sizes(&sockets);
-    let copies = sockets.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap()));
-    let copies = copies.collect();
     // A machine with a lower limit grants the same before and after.
     let buffer = UpgradeBuffer { bytes: WIDE.min(UpgradeBuffer::granted().bytes) };
     buffer.widen(&sockets);
     let wide = sizes(&sockets);
     assert!(wide[0] >= buffer.bytes.min(SOCKET_BUFFER + 1) || wide == narrow, "{wide:?}");
     assert_eq!(wide[1], narrow[1], "not of the packet path");
-    buffer.narrow(copies).await;
+    let began = tokio::time::Instant::now();
+    buffer.narrow(&sockets).await;
     assert!(sizes(&sockets)[0] <= SOCKET_BUFFER.max(narrow[0]));
+    assert!(began.elapsed() < WIDE_FOR + LOOKS_EVERY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn socket_with_packets_stays_wide() {
+    let (near, far) = (socket(), socket());
+    near.send_to(b"waits", far.local_addr().unwrap()).unwrap();
+    let name = SocketName::Rtp { address: far.local_addr().unwrap(), worker: 0 };
+    let sockets = vec![(name, OwnedFd::from(far.try_clone().unwrap()))];
+    let buffer = UpgradeBuffer { bytes: WIDE };
+    buffer.widen(&sockets);
+    let wide = buffers::receive_size(&far);
+    let mut narrowing = pin!(buffer.narrow(&sockets));
+    let waits = tokio::time::timeout(WIDE_FOR * 2, &mut narrowing).await;
+    assert!(waits.is_err());
+    assert_eq!(buffers::receive_size(&far), wide);
+    far.recv(&mut [0; 8]).unwrap();
+    let narrowed = tokio::time::timeout(LOOKS_EVERY * 2, narrowing).await;
+    assert!(narrowed.is_ok());
+    assert!(buffers::receive_size(&far) <= SOCKET_BUFFER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn overloaded_socket_is_narrowed_in_the_end() {
+    let (near, far) = (socket(), socket());
+    near.send_to(b"waits", far.local_addr().unwrap()).unwrap();
+    let name = SocketName::Rtp { address: far.local_addr().unwrap(), worker: 0 };
+    let sockets = vec![(name, OwnedFd::from(far))];
+    let buffer = UpgradeBuffer { bytes: WIDE };
+    buffer.widen(&sockets);
+    buffer.narrow(&sockets).await;
+    assert!(buffers::receive_size(&sockets[0].1) <= SOCKET_BUFFER);
 }

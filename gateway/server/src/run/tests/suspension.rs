@@ -16,7 +16,7 @@ use super::*;
 use crate::api::KeyRecord;
 use crate::control::{
     Batch, GatewayEvent, IngressAnswer, LastStatesPart, MediaStates, NotRestored, NotSuspended,
-    Replica, SessionAnswer, SessionRequest, Snapshot, Suspended,
+    Replica, STATES, SessionAnswer, SessionRequest, Snapshot, Suspended,
 };
 use crate::handover::Inherited;
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
@@ -323,7 +323,7 @@ async fn second_gateway_continues_all_sessions() {
     let parts = stop_packets(&first).await;
     clients.iter_mut().for_each(Client::send);
     for LastStatesPart { states, is_last } in parts {
-        let states = MediaStates::decode(&states.encode()).unwrap();
+        let states = MediaStates::decode(&states.encode(Some(STATES))).unwrap();
         second.handle.continue_media(states, is_last).await.unwrap();
     }
     second.handle.idempotency_keys.follow();
