@@ -177,7 +177,7 @@ impl Gateway {
 
     /// The next output. Drain the outputs after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.effects.pop()
+        self.effects.pop().or_else(|| self.restore_next())
     }
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
@@ -238,9 +238,9 @@ impl Gateway {
         record::record(self, now)
     }
 
-    /// Continues the sessions of another process's record. For each session an
-    /// [`Output::Restore`](crate::Output::Restore) follows, before other outputs about it. `node` finds a listed node
-    /// by its name.
+    /// Continues the sessions of another process's record. For each an [`Output::Restore`](crate::Output::Restore)
+    /// follows, in their order, before other outputs about it. Its packets may be served then. `node` finds a listed node
+    /// by its name. [`Gateway::settle_record`] is the next input.
     ///
     /// # Errors
     /// If this gateway has sessions, or the record contradicts itself. Nothing has changed then.

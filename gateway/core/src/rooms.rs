@@ -28,6 +28,7 @@ pub use failback::Failback;
 use failover::Failover;
 pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
+use restore::Unsettled;
 pub(crate) use room::{Pending, Room, Stranded};
 
 pub(crate) use routes::WEIGH_EVERY;
@@ -75,6 +76,7 @@ pub(crate) struct Rooms {
     /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
+    unsettled: Option<Box<Unsettled>>,
     started: Instant,
     /// Rooms with another record.
     pub(crate) changes: Changes<RoomId>,
@@ -103,6 +105,7 @@ impl Rooms {
             drains: BTreeMap::new(),
             leave_cursors: BTreeMap::new(),
             deciders: Interner::default(),
+            unsettled: None,
             started: now,
             changes: Changes::default(),
         }

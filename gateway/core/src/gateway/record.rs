@@ -9,7 +9,7 @@ use crate::sessions::{Leg, Phase, Session};
 use crate::timer::Timer;
 use crate::{
     ChangedRecords, GatewayRecord, HopMap, LegRecord, Media, MemoRecord, NodeId, NodeRecord,
-    NotRestored, RegionRecord, RoomId, RoomRecord, SessionId, SessionRecord,
+    NotRestored, Output, RegionRecord, RoomId, RoomRecord, SessionId, SessionRecord,
 };
 
 /// The records of a gateway as they change.
@@ -40,6 +40,19 @@ impl Records<'_> {
     /// The record without rooms and sessions.
     pub fn of_nodes(&self) -> GatewayRecord {
         of_nodes(self.0)
+    }
+}
+
+impl Gateway {
+    /// Decides about the sessions of a record, while their packets are served: weighs and publishes the routes, and moves
+    /// rooms whose node is down or not listed here.
+    pub fn settle_record(&mut self, now: Instant) {
+        self.route(now, |router| router.settle_restored(now));
+    }
+
+    /// Continues the next session of a record: it is new in the caches of the processor when its output is executed.
+    pub(super) fn restore_next(&mut self) -> Option<Output> {
+        self.router().restore_session().then(|| self.effects.pop()).flatten()
     }
 }
 
@@ -213,10 +226,10 @@ pub(super) fn restore(
     if older {
         gateway.policies.expect_older_states();
     }
-    Ok(gateway.route(now, |router| {
-        let regions = router.restore_regions(&regions);
-        let hops = router.restore_nodes(nodes, node, now);
-        router.restore_rooms(rooms, sessions, &media, &hops, &regions, now);
-        hops
-    }))
+    // Notices wait for the rooms to be settled.
+    let mut router = gateway.router();
+    let regions = router.restore_regions(&regions);
+    let hops = router.restore_nodes(nodes, node, now);
+    router.restore_rooms(rooms, sessions, media, &hops, &regions, now);
+    Ok(hops)
 }

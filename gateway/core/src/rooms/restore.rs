@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use std::vec;
 
 use super::calls::Call;
 use super::moves::Step;
@@ -18,6 +19,18 @@ use crate::{
     Cause, Decider, Event, Hop, HopMap, Media, NodeId, NodeRecord, Output, RegionId, RegionRecord,
     RoomId, RoomRecord, SessionRecord,
 };
+
+/// A record of another process, before its rooms are settled.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    /// Sessions that do not continue yet.
+    sessions: vec::IntoIter<SessionRecord>,
+    media: Vec<Arc<Media>>,
+    hops: HopMap,
+    /// Rooms whose node is not listed here.
+    lost: Vec<RoomId>,
+    now: Instant,
+}
 
 impl Rooms {
     pub(crate) fn next_number(&self) -> u64 {
@@ -127,13 +140,13 @@ impl Router<'_> {
         hops
     }
 
-    /// Continues the rooms and their sessions. Each route is weighed and published again. Rooms leave hops that died or
-    /// disappeared meanwhile as they always do.
+    /// Continues the rooms, for [`Router::restore_session`]. Packets follow the recorded routes until
+    /// [`Router::settle_restored`].
     pub(crate) fn restore_rooms(
         &mut self,
         rooms: Vec<RoomRecord>,
         sessions: Vec<SessionRecord>,
-        media: &[Arc<Media>],
+        media: Vec<Arc<Media>>,
         hops: &HopMap,
         regions: &[RegionId],
         now: Instant,
@@ -142,15 +155,30 @@ impl Router<'_> {
             let first = room.hops.first().map(|(hop, _)| *hop);
             first.filter(|hop| room.stranded.is_none() && hops.map(*hop).is_none())
         };
-        let lost: Vec<RoomId> =
-            rooms.iter().filter(|room| lost(room).is_some()).map(|room| room.id).collect();
+        let lost = rooms.iter().filter(|room| lost(room).is_some()).map(|room| room.id).collect();
         for room in rooms {
             let region = regions.get(room.region.0 as usize).copied();
             self.restore_room(room, region.unwrap_or(self.nodes.home()), hops, now);
         }
-        for session in sessions {
-            self.restore_session(session, media, hops, now);
-        }
+        let (sessions, hops) = (sessions.into_iter(), hops.clone());
+        self.rooms.unsettled = Some(Box::new(Unsettled { sessions, media, hops, lost, now }));
+    }
+
+    /// Continues the next session. Returns true if there was one.
+    pub(crate) fn restore_session(&mut self) -> bool {
+        let Some(mut unsettled) = self.rooms.unsettled.take() else { return false };
+        let session = unsettled.sessions.next();
+        let found = session.is_some();
+        session.into_iter().for_each(|session| self.continue_session(session, &unsettled));
+        self.rooms.unsettled = Some(unsettled);
+        found
+    }
+
+    /// Weighs and publishes the routes of restored rooms. Rooms leave hops that died or disappeared meanwhile as they
+    /// always do.
+    pub(crate) fn settle_restored(&mut self, now: Instant) {
+        while self.restore_session() {}
+        let Some(unsettled) = self.rooms.unsettled.take() else { return };
         let ids: Vec<RoomId> = self.rooms.all.keys().copied().collect();
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
@@ -165,7 +193,7 @@ impl Router<'_> {
             let order: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
             self.publish(*id, &order, route.leaving);
         }
-        for id in lost {
+        for id in unsettled.lost {
             self.report_lost(id, now);
         }
         let dead: Vec<Hop> = (self.nodes.iter().map(Node::hop))
@@ -205,13 +233,8 @@ impl Router<'_> {
         }
     }
 
-    fn restore_session(
-        &mut self,
-        record: SessionRecord,
-        media: &[Arc<Media>],
-        hops: &HopMap,
-        now: Instant,
-    ) {
+    fn continue_session(&mut self, record: SessionRecord, unsettled: &Unsettled) {
+        let Unsettled { media, hops, now, .. } = unsettled;
         let id = record.id;
         let media = media.get(record.media as usize);
         let room = self.rooms.all.get_mut(&record.room);
@@ -223,7 +246,7 @@ impl Router<'_> {
         for leg in &record.legs {
             let Some(hop) = hops.map(leg.hop) else { continue };
             // An opening under way is repeated, or closed where the room does not go any more.
-            if leg.open || !room.hops_in_use(now).contains(&hop) {
+            if leg.open || !room.hops_in_use(*now).contains(&hop) {
                 legs.insert(hop, Leg::Open);
             }
         }

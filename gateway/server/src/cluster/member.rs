@@ -360,10 +360,11 @@ impl Member {
             if !yielded && replica.number() > 0 {
                 let state = replica.snapshot_with_ports();
                 let (snapshot, sockets) = state.ok_or("no record of a node came")?;
-                let restored = handle.restore(snapshot, sockets).await;
+                let restored = handle.take_over(snapshot, sockets).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;
+            } else {
+                handle.resume().await.map_err(|_| "control ended".to_owned())?;
             }
-            handle.resume().await.map_err(|_| "control ended".to_owned())?;
             quic.iter().for_each(quic::Resumer::resume);
             let after_us = since.elapsed().as_micros() as u64;
             tracing::info!(epoch, sessions, after_us, "sessions continue at this gateway");

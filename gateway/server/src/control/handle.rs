@@ -166,10 +166,12 @@ pub(crate) enum Request {
     },
     /// Ends a suspension: control and the workers continue.
     Resume(Reply<()>),
-    /// Takes over the state of another process, and stays suspended.
+    /// Takes over the state of another process.
     Restore {
         snapshot: Box<Snapshot>,
         descriptors: Vec<OwnedFd>,
+        /// Ends the suspension.
+        resumes: bool,
         reply: Reply<Result<Restored, NotRestored>>,
     },
     /// Ends control and the workers; the sessions belong to another process.
@@ -559,13 +561,31 @@ impl Handle {
     /// Continues the sessions of another process. Nothing is read, sent or decided until [`Handle::resume`].
     pub(crate) async fn restore(
         &self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, NotRestored> {
+        self.ask_to_restore(snapshot, descriptors, false).await
+    }
+
+    /// Continues the sessions of another gateway. Returns once their packets are served.
+    pub(crate) async fn take_over(
+        &self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, NotRestored> {
+        self.ask_to_restore(snapshot, descriptors, true).await
+    }
+
+    async fn ask_to_restore(
+        &self,
         mut snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
+        resumes: bool,
     ) -> Result<Restored, NotRestored> {
         self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
         let snapshot = Box::new(snapshot);
-        let asked = self.ask(|reply| Request::Restore { snapshot, descriptors, reply }).await;
-        asked.map_err(|_| NotRestored::Unavailable)?
+        let request = |reply| Request::Restore { snapshot, descriptors, resumes, reply };
+        self.ask(request).await.map_err(|_| NotRestored::Unavailable)?
     }
 
     /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.

@@ -10,7 +10,7 @@ use super::messages::SessionRequest;
 /// Maximum entries; the oldest is replaced. This is enough for a few kinds of clients in a few regions.
 const KINDS_MAX: usize = 32;
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Interner {
     scenarios: Kinds<Arc<str>>,
     labels: Kinds<Labels>,
@@ -27,8 +27,17 @@ impl Interner {
             ..wanted
         }
     }
+
+    pub(super) fn share_labels(&mut self, labels: Labels) -> Labels {
+        self.labels.share(labels)
+    }
+
+    pub(super) fn share_media(&mut self, media: Arc<Media>) -> Arc<Media> {
+        self.media.share(media)
+    }
 }
 
+#[derive(Debug)]
 struct Kinds<T>(VecDeque<T>);
 
 impl<T> Default for Kinds<T> {

@@ -164,15 +164,23 @@ impl Control {
             }
             Request::ContinueMedia { states, last } => self.continue_media(*states, last),
             Request::Resume(done) => {
-                self.resume();
+                self.resume_packets();
                 let _ = done.send(());
+                self.resume_decisions();
             }
-            Request::Restore { snapshot, descriptors, reply } => {
+            Request::Restore { snapshot, descriptors, resumes, reply } => {
                 let restored = self.restore(*snapshot, descriptors);
+                let resumes = resumes && restored.is_ok();
                 if restored.is_err() {
                     self.rest_unrestored();
                 }
+                if resumes {
+                    self.resume_packets();
+                }
                 let _ = reply.send(restored);
+                if resumes {
+                    self.resume_decisions();
+                }
             }
             // The sessions of a gateway that is not suspended belong to no other process.
             Request::Release(done) if self.is_suspended() => {

@@ -39,6 +39,9 @@ const ROUNDS_MAX: usize = 8;
 /// Sessions between two wakes of the workers that take them.
 const WOKEN_EVERY: usize = 1_024;
 
+/// Sessions between two wakes of the workers that install them: these work while control restores the next.
+const INSTALLED_TOGETHER: usize = 64;
+
 type Reply<T> = oneshot::Sender<T>;
 
 pub(super) enum Suspension {
@@ -114,7 +117,7 @@ impl Translation {
     }
 }
 
-/// A session's part of a snapshot, beside the records of core and registry.
+/// A session's part of a snapshot, beside the record of core.
 struct Continuing {
     at_worker: Option<AtWorker>,
     /// The room's name and the labels.
@@ -125,6 +128,12 @@ struct Continuing {
 struct AtWorker {
     state: Box<SessionState>,
     ports: Option<Box<Ports>>,
+}
+
+impl AtWorker {
+    fn session(&self) -> SessionId {
+        self.state.session
+    }
 }
 
 /// The session of an [`Output::Restore`].
@@ -300,6 +309,12 @@ impl Control {
 
     /// Continues after a suspension, or starts workers that were suspended from the start.
     pub(super) fn resume(&mut self) {
+        self.resume_packets();
+        self.resume_decisions();
+    }
+
+    /// [`Control::resume_decisions`] follows.
+    pub(super) fn resume_packets(&mut self) {
         let clock = Clock::read();
         // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have their
         // turn after `outputs`: a call with sessions that are opened again would be deleted before.
@@ -311,11 +326,16 @@ impl Control {
             self.command(worker, Command::Resume);
         }
         self.wake_workers();
+    }
+
+    pub(super) fn resume_decisions(&mut self) {
         self.policies.keep_facts();
         // Some records were sent for the last time.
         self.unfollow_records();
         if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
+            let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
+            self.gateway.settle_record(clock.now);
         }
     }
 
@@ -349,7 +369,7 @@ impl Control {
         }
         snapshot.lose_ports();
         let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
-        let mut at_workers = at_workers(media, descriptors)?;
+        let at_workers = at_workers(media, descriptors)?;
         let registry::Restoring { entries, listeners } = self.registry.begin_restore(registry)?;
         let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };
         let here = by_identity(&self.listed);
@@ -358,12 +378,9 @@ impl Control {
         let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
         let hops = self.gateway.handle_record(core, node, now)?;
         let translation = Translation { hops, listeners, nodes };
-        at_workers.values_mut().for_each(|at_worker| translation.apply(&mut at_worker.state));
-        let continuing = entries.into_iter().map(|(session, entry)| {
-            let (at_worker, brief) = (at_workers.remove(&session), briefs.remove(&session));
-            (session, Continuing { at_worker, brief, entry })
-        });
-        let mut continuing: BTreeMap<SessionId, Continuing> = continuing.collect();
+        // All parts have the order of the sessions.
+        let mut entries = entries.into_iter();
+        let mut at_workers = at_workers.into_iter().peekable();
         let (mut outputs, mut sessions) = (Vec::new(), 0);
         while let Some(output) = self.gateway.poll_output() {
             let Output::Restore { session, route, plan, media, scenario, of_first_packet, .. } =
@@ -372,17 +389,22 @@ impl Control {
                 outputs.push(output);
                 continue;
             };
-            let rest = continuing.remove(&session).ok_or_else(|| contradiction(session))?;
+            let entry = entries.next().filter(|entry| entry.session == session);
+            let entry = entry.ok_or_else(|| contradiction(session))?;
+            let mut at_worker = at_workers.next_if(|it| it.session() == session);
+            at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
+            let rest = Continuing { at_worker, brief: briefs.remove(&session), entry };
             let restoring = Restoring { session, route, plan, media, scenario, of_first_packet };
             self.continue_session(restoring, rest)?;
             sessions += 1;
             // The queue of a worker's commands is bounded.
-            if sessions % WOKEN_EVERY == 0 {
+            if sessions % INSTALLED_TOGETHER == 0 {
                 self.wake_workers();
             }
         }
-        if let Some(left) = continuing.keys().chain(at_workers.keys()).next() {
-            return Err(contradiction(*left));
+        let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.session()));
+        if let Some(left) = left.next() {
+            return Err(contradiction(left));
         }
         self.continue_drivers(drivers, &translation.hops, now);
         self.continue_trunks(trunks, &translation.nodes);
@@ -520,11 +542,11 @@ fn contradiction(session: SessionId) -> NotRestored {
     NotRestored::malformed(format!("{session} is in one part and not in another"))
 }
 
-/// The states of sessions at workers, with their sockets.
+/// The states of sessions at workers, with their sockets, in the order of the sessions.
 fn at_workers(
     records: Vec<MediaRecord>,
     descriptors: Vec<OwnedFd>,
-) -> Result<BTreeMap<SessionId, AtWorker>, NotRestored> {
+) -> Result<Vec<AtWorker>, NotRestored> {
     let named: usize = records.iter().map(|record| usize::from(record.sockets)).sum();
     let came = descriptors.len();
     if named != came {
@@ -532,7 +554,7 @@ fn at_workers(
         return Err(NotRestored::malformed(reason));
     }
     let mut descriptors = descriptors.into_iter().map(UdpSocket::from);
-    let mut at_workers = BTreeMap::new();
+    let mut at_workers = Vec::with_capacity(records.len());
     for MediaRecord { state, sockets } in records {
         let rtp = (sockets > 0).then(|| descriptors.next()).flatten();
         let rtcp = (sockets > 1).then(|| descriptors.next()).flatten();
@@ -540,8 +562,9 @@ fn at_workers(
         let ports = ports.map_err(|error| {
             NotRestored::malformed(format!("a socket of {}: {error}", state.session))
         })?;
-        at_workers.insert(state.session, AtWorker { state: Box::new(state), ports });
+        at_workers.push(AtWorker { state: Box::new(state), ports });
     }
+    at_workers.sort_by_key(AtWorker::session);
     Ok(at_workers)
 }
 

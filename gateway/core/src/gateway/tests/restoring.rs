@@ -127,6 +127,31 @@ fn second_record_equals_the_first() {
 }
 
 #[test]
+fn packets_follow_the_record_until_rooms_settle() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let stood = world.stands("r").unwrap();
+    let record = world.gateway.record(world.now);
+    let was = record.rooms[0].version;
+    world.restart(Duration::ZERO);
+    let names: Vec<Box<str>> =
+        world.gateway.nodes.iter().map(|node| node.settings.name.clone()).collect();
+    let named = |name: &str| (0..).map(NodeId).zip(&names).find(|(_, it)| ***it == *name);
+    let node = |name: &str| named(name).map(|(id, _)| id);
+    world.gateway.handle_record(record, node, world.now).unwrap();
+    let Some(Output::Restore { route, .. }) = world.gateway.poll_output() else {
+        panic!("the session continues first")
+    };
+    let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
+    assert_eq!((carrier(), route.load().version), (Some(stood), was));
+    assert_eq!(world.gateway.capacity.ledger().rooms(stood), 0);
+    world.gateway.settle_record(world.now);
+    let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
+    assert_eq!((carrier(), route.load().version), (Some(stood), was + 1));
+    assert_eq!(world.gateway.capacity.ledger().rooms(stood), 1);
+}
+
+#[test]
 fn sessions_stay_where_they_are() {
     let mut world = World::new(settings());
     let sessions = [world.open("r"), world.open("r"), world.open("s")];

@@ -457,7 +457,9 @@ impl World {
         let nodes: BTreeMap<Box<str>, NodeId> =
             self.gateway.nodes.iter().map(|node| (node.settings.name.clone(), node.id)).collect();
         let named = |name: &str| nodes.get(name).copied();
-        self.gateway.handle_record(decoded, named, self.now).unwrap()
+        let hops = self.gateway.handle_record(decoded, named, self.now).unwrap();
+        self.gateway.settle_record(self.now);
+        hops
     }
 
     /// Adds a running node.

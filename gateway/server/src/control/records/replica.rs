@@ -1,6 +1,7 @@
 //! The records of another process, kept from its batches.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::iter::Peekable;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use evenkeel_dataplane::worker::TrunkState;
 use super::Batch;
 use crate::api::{KEYS_MAX, KeyRecord};
 use crate::control::driver::DriversReplica;
+use crate::control::interner::Interner;
 use crate::control::registry::{EntryRecord, RegistryRecord, ReservedPorts};
 use crate::control::snapshot::{MediaRecord, Snapshot};
 
@@ -33,6 +35,7 @@ pub(crate) struct Replica {
     common: Option<GatewayRecord>,
     rooms: BTreeMap<RoomId, RoomRecord>,
     sessions: BTreeMap<SessionId, (SessionRecord, Arc<Media>)>,
+    interner: Interner,
     entries: BTreeMap<SessionId, EntryRecord>,
     states: BTreeMap<SessionId, MediaRecord>,
     /// Without sessions.
@@ -125,8 +128,11 @@ impl Replica {
     fn take_core(&mut self, core: GatewayRecord) {
         let GatewayRecord { rooms, sessions, media, .. } = core;
         self.rooms.extend(rooms.into_iter().map(|room| (room.id, room)));
-        for session in sessions {
-            if let Some(media) = media.get(session.media as usize) {
+        let shared: Vec<Arc<Media>> =
+            media.into_iter().map(|media| self.interner.share_media(media)).collect();
+        for mut session in sessions {
+            if let Some(media) = shared.get(session.media as usize) {
+                session.labels = self.interner.share_labels(session.labels);
                 self.sessions.insert(session.id, (session, Arc::clone(media)));
             }
         }
@@ -156,17 +162,18 @@ impl Replica {
     /// The state of a gateway with these records. A session is left out as long as a part of it is missing. `None`
     /// before the first batch.
     pub(crate) fn snapshot(self) -> Option<Snapshot> {
-        let Replica { mut rooms, mut entries, mut states, drivers, trunks, .. } = self;
+        let Replica { mut rooms, drivers, trunks, .. } = self;
         let (mut core, registry) = (self.common?, self.registry?);
         let now = Instant::now();
-        let mut places: BTreeMap<Arc<Media>, u32> = BTreeMap::new();
+        let (mut entries, mut states) = (ById::new(self.entries), ById::new(self.states));
+        let (mut of_sessions, mut media_records) = (Vec::new(), Vec::new());
+        let mut places: BTreeMap<*const Media, u32> = BTreeMap::new();
         for (id, (mut session, media)) in self.sessions {
-            if !(entries.contains_key(&id) && rooms.contains_key(&session.room)) {
-                entries.remove(&id);
-                states.remove(&id);
+            let (entry, mut state) = (entries.take(id), states.take(id));
+            let Some(mut entry) = entry.filter(|_| rooms.contains_key(&session.room)) else {
                 continue;
-            }
-            match states.get_mut(&id) {
+            };
+            match &mut state {
                 Some(MediaRecord { state, .. }) => {
                     if self.last {
                         state.stood_still();
@@ -176,36 +183,50 @@ impl Replica {
                     let heard = state.last_heard();
                     session.last_heard =
                         heard.map_or(session.last_heard, |at| at.max(session.last_heard));
-                    let entry = entries.get_mut(&id).zip(state.totals(now));
-                    entry.into_iter().for_each(|(entry, totals)| entry.totals = totals);
+                    entry.totals = state.totals(now).unwrap_or(entry.totals);
                 }
                 None => session.legs.iter_mut().for_each(|leg| leg.open = false),
             }
             let next = places.len() as u32;
-            session.media = *places.entry(Arc::clone(&media)).or_insert_with(|| {
+            session.media = *places.entry(Arc::as_ptr(&media)).or_insert_with(|| {
                 core.media.push(media);
                 next
             });
             core.sessions.push(session);
+            of_sessions.push(entry);
+            media_records.extend(state);
         }
-        let inhabited: std::collections::BTreeSet<RoomId> =
-            core.sessions.iter().map(|session| session.room).collect();
-        rooms.retain(|id, _| inhabited.contains(id));
+        let mut inhabited: Vec<RoomId> = core.sessions.iter().map(|it| it.room).collect();
+        inhabited.sort_unstable();
+        rooms.retain(|id, _| inhabited.binary_search(id).is_ok());
         core.rooms = rooms.into_values().collect();
-        let of_core = |id: &SessionId| core.sessions.binary_search_by_key(id, |it| it.id).is_ok();
-        entries.retain(|id, _| of_core(id));
-        states.retain(|id, _| of_core(id));
-        let mut media: Vec<MediaRecord> =
-            self.with_sockets.iter().filter_map(|id| states.remove(id)).collect();
-        media.extend(states.into_values());
+        let places: BTreeMap<SessionId, usize> =
+            self.with_sockets.iter().copied().zip(0..).collect();
+        let place = |record: &MediaRecord| places.get(&record.state.session).copied();
+        media_records.sort_by_key(|record| place(record).unwrap_or(places.len()));
         Some(Snapshot {
             drivers: drivers.record(),
-            registry: registry.with_sessions(entries.into_values().collect()),
-            media,
+            registry: registry.with_sessions(of_sessions),
+            media: media_records,
             trunks,
             next_offer: self.next_offer,
             idempotency_keys: self.idempotency_keys.into(),
             core,
         })
+    }
+}
+
+/// Parts of sessions, taken in the order of the sessions.
+struct ById<T>(Peekable<btree_map::IntoIter<SessionId, T>>);
+
+impl<T> ById<T> {
+    fn new(parts: BTreeMap<SessionId, T>) -> ById<T> {
+        ById(parts.into_iter().peekable())
+    }
+
+    /// Drops the parts of sessions before this one.
+    fn take(&mut self, session: SessionId) -> Option<T> {
+        while self.0.next_if(|(id, _)| *id < session).is_some() {}
+        self.0.next_if(|(id, _)| *id == session).map(|(_, part)| part)
     }
 }

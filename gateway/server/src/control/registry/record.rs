@@ -1,6 +1,5 @@
 //! The registry's part of a snapshot: identification, home and facts of each session, and the generations of slots.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -65,7 +64,8 @@ impl std::fmt::Debug for ClientRecord {
 /// Sessions of another process that this one can serve.
 #[derive(Debug)]
 pub(crate) struct Restoring {
-    pub(crate) entries: BTreeMap<SessionId, EntryRecord>,
+    /// In the order of the sessions.
+    pub(crate) entries: Vec<EntryRecord>,
     /// The numbers that the listeners have here.
     pub(crate) listeners: Vec<Option<u8>>,
 }
@@ -179,20 +179,25 @@ impl SessionRegistry {
         if found != here {
             return Err(NotRestored::Workers { found, here });
         }
-        let mut used: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); here];
-        let mut entries = BTreeMap::new();
-        for mut record in sessions {
-            let (session, worker) = (record.session, usize::from(record.worker));
-            let generation = generations.get(worker).and_then(|it| it.get(record.slot as usize));
-            if generation != Some(&record.generation) || !used[worker].insert(record.slot) {
+        let mut used: Vec<Vec<bool>> =
+            generations.iter().map(|slots| vec![false; slots.len()]).collect();
+        let mut entries = sessions;
+        for record in &mut entries {
+            let (worker, slot) = (usize::from(record.worker), record.slot as usize);
+            let generation = generations.get(worker).and_then(|slots| slots.get(slot));
+            let is_own = generation == Some(&record.generation)
+                && !std::mem::replace(&mut used[worker][slot], true);
+            if !is_own {
+                let session = record.session;
                 return Err(NotRestored::malformed(format!("{session} has no slot of its own")));
             }
             self.renumber(&mut record.client, &listeners, &listeners_here)?;
-            entries.insert(session, record);
         }
+        entries.sort_by_key(|record| record.session);
         for ((slots, generations), used) in self.workers.iter_mut().zip(generations).zip(used) {
-            let free = (0..generations.len() as u32).rev().filter(|slot| !used.contains(slot));
-            *slots = Slots { used: used.len(), free: free.collect(), generations };
+            let free = (0..used.len() as u32).rev().filter(|slot| !used[*slot as usize]);
+            let free: Vec<u32> = free.collect();
+            *slots = Slots { used: used.len() - free.len(), free, generations };
         }
         Ok(Restoring { entries, listeners: listeners_here })
     }

@@ -198,7 +198,8 @@ impl Leases {
             };
             self.gathering.get_or_insert(now);
             let whose = (lease.hop.node, lease.worker);
-            let gathered = self.gathered.entry(whose).or_default();
+            let new = || Vec::with_capacity(KEEP_MAX);
+            let gathered = self.gathered.entry(whose).or_insert_with(new);
             gathered.push(place as u32);
             if gathered.len() == KEEP_MAX
                 && let Some(gathered) = self.gathered.remove(&whose)

@@ -67,7 +67,7 @@ fn beside(registry: &SessionRegistry) -> Beside {
 /// All sessions continue in a new registry.
 fn continued(before: &SessionRegistry, mut now: SessionRegistry) -> SessionRegistry {
     let sessions = now.begin_restore(before.record()).unwrap().entries;
-    for entry in sessions.into_values() {
+    for entry in sessions {
         let beside = beside(&now);
         now.restore(entry, beside).unwrap();
     }
@@ -111,8 +111,8 @@ fn restored_session_has_the_same_client() {
     for (session, ingress) in (1..).zip([declared(4_000), Ingress::Quic]) {
         let Registered { home, client, .. } = register(&mut before, session, ingress).unwrap();
         let mut now = registry(&[5_000], None);
-        let mut sessions = now.begin_restore(before.record()).unwrap().entries;
-        let entry = sessions.remove(&SessionId(session)).unwrap();
+        let sessions = now.begin_restore(before.record()).unwrap().entries;
+        let entry = sessions.into_iter().find(|entry| entry.session.0 == session).unwrap();
         let beside = beside(&now);
         let restored = now.restore(entry, beside).unwrap();
         assert_eq!((restored.0, restored.1), (home, client));
@@ -177,7 +177,7 @@ fn learned_port_frees_the_declared_address() {
     for has_address in [false, true] {
         let mut now = registry(&[5_000], None);
         let sessions = now.begin_restore(before.record()).unwrap().entries;
-        let entry = sessions.into_values().next().unwrap();
+        let entry = sessions.into_iter().next().unwrap();
         let beside = Beside { has_address, ..beside(&now) };
         now.restore(entry, beside).unwrap();
         let held = now.flows.home(&Key::DeclaredIp { listener: 0, ip }).is_some();
@@ -192,7 +192,7 @@ fn sessions_get_ports_that_new_nodes_need() {
     let mut now = registry(&[5_000], Some(Ipv4Addr::UNSPECIFIED.into()));
     let sessions = now.begin_restore(before.record()).unwrap().entries;
     let beside = Beside { ports: None, ..beside(&now) };
-    let (.., ports) = now.restore(sessions.into_values().next().unwrap(), beside).unwrap();
+    let (.., ports) = now.restore(sessions.into_iter().next().unwrap(), beside).unwrap();
     let brief = now.get(SessionId(1)).unwrap().brief.as_ref().unwrap();
     assert_eq!((brief.ports, &*brief.room), (ports.unwrap().numbers(), "room"));
 }

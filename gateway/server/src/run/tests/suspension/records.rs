@@ -119,11 +119,10 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
 
     let mut events = second.events();
     let snapshot = follower.replica.snapshot().unwrap();
-    let restored = second.handle.restore(snapshot, Vec::new()).await.unwrap();
-    assert_eq!(restored.sessions, SESSIONS);
     first.handle.release().await.unwrap();
     first.join().unwrap();
-    second.handle.resume().await.unwrap();
+    let restored = second.handle.take_over(snapshot, Vec::new()).await.unwrap();
+    assert_eq!(restored.sessions, SESSIONS);
     wait_until(async || views(&second).await == before).await;
     for (client, node) in clients.iter_mut().zip(NODES) {
         // Sessions on ports are opened again.
