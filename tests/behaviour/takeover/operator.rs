@@ -64,6 +64,7 @@ fn operator_lets_a_lone_gateway_serve() {
     second.process.signal(Signal::SIGKILL).unwrap();
     place.set_link(0, false);
     first.process.signal(Signal::SIGKILL).unwrap();
+    second.process.wait(TIMEOUT).unwrap();
     {
         let _inside = place.edges[1].enter().unwrap();
         second.start_again_unready();

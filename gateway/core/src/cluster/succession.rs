@@ -87,6 +87,8 @@ impl Cluster {
                 self.ask(ids, vote);
             }
             (None, None) if following.follows => blocked = Some(Blocked::NotArmed),
+            // A peer that ended is replaced once this member has listened.
+            (None, None) if self.peer.has_ended(now) => {}
             (None, None) => {
                 let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
                 blocked = listened.then_some(Blocked::Unknown);

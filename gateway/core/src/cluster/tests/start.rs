@@ -30,6 +30,8 @@ fn lone_member_owns_if_its_peer_does_not_run() {
     assert_eq!(group.owner(), None);
     group.pass(200);
     assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
+    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::Unknown));
+    assert!(!group.happened(1, &blocked));
 }
 
 #[test]
