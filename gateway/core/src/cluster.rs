@@ -122,6 +122,7 @@ pub struct Cluster {
     /// Keeps the standby disarmed.
     resting: bool,
     peer_silent: bool,
+    peer_ended: bool,
     beat_due: Instant,
     survey_due: Instant,
     /// The time at which the silence of the owner suffices.
@@ -160,6 +161,7 @@ impl Cluster {
             records: 0,
             resting: false,
             peer_silent: false,
+            peer_ended: false,
             beat_due: now,
             survey_due: now,
             silent_at: None,
@@ -252,12 +254,8 @@ impl Cluster {
     /// there that no process has the port. Errors of other hosts, such as host unreachable, are no evidence.
     pub fn handle_peer_closed(&mut self, now: Instant) {
         self.note_lateness(now);
-        let ended = self.peer.has_ended(now);
         self.peer.handle_closed(now);
         self.weigh(now);
-        if !ended && self.peer.has_ended(now) {
-            self.event(ClusterEvent::PeerEnded);
-        }
     }
 
     /// Takes an agent's answer to an [`Output::Ask`].

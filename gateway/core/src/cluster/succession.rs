@@ -19,6 +19,11 @@ impl Cluster {
             self.peer_silent = true;
             self.event(ClusterEvent::PeerSilent);
         }
+        // A beat withdraws it.
+        let ended = self.peer.has_ended(now);
+        if !std::mem::replace(&mut self.peer_ended, ended) && ended {
+            self.event(ClusterEvent::PeerEnded);
+        }
         match &mut self.role {
             Role::Owner(own) => {
                 if own.is_barred() {

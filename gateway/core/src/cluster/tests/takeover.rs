@@ -25,6 +25,26 @@ fn single_unreachable_of_a_live_owner_is_withdrawn() {
 }
 
 #[test]
+fn end_that_silence_confirms_is_reported_once() {
+    let mut group = Group::standing(0);
+    group.kill(0);
+    group.cut(&[Link::Beats(1)]);
+    group.pass(6);
+    let now = group.now;
+    group.member(1).handle_peer_closed(now);
+    group.until(1_000, |group| group.took_over(1).is_some());
+    let now = group.now;
+    group.member(1).handle_peer_closed(now);
+    group.pass(10);
+    let seen = group.outputs.iter().filter_map(|(_, _, output)| match output {
+        Output::Event(ClusterEvent::PeerEnded) => Some("ended"),
+        Output::TakeOver { .. } => Some("taken over"),
+        _ => None,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), ["ended", "taken over"]);
+}
+
+#[test]
 fn restarted_owner_is_followed_at_once() {
     let mut group = Group::standing(0);
     group.kill(0);
