@@ -177,7 +177,7 @@ impl Gateway {
 
     /// The next output. Drain the outputs after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.effects.pop().or_else(|| self.restore_next())
+        self.effects.pop().or_else(|| record::restore_next(self))
     }
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
@@ -240,7 +240,7 @@ impl Gateway {
 
     /// Continues the sessions of another process's record. For each an [`Output::Restore`](crate::Output::Restore)
     /// follows, in their order, before other outputs about it. Its packets may be served then. `node` finds a listed node
-    /// by its name. [`Gateway::settle_record`] is the next input.
+    /// by its name. [`Records::settle`] is the next input.
     ///
     /// # Errors
     /// If this gateway has sessions, or the record contradicts itself. Nothing has changed then.

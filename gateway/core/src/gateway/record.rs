@@ -41,19 +41,17 @@ impl Records<'_> {
     pub fn of_nodes(&self) -> GatewayRecord {
         of_nodes(self.0)
     }
+
+    /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
+    /// rooms whose node is down or not listed here.
+    pub fn settle(&mut self, now: Instant) {
+        self.0.route(now, |router| router.settle_restored(now));
+    }
 }
 
-impl Gateway {
-    /// Decides about the sessions of a record, while their packets are served: weighs and publishes the routes, and moves
-    /// rooms whose node is down or not listed here.
-    pub fn settle_record(&mut self, now: Instant) {
-        self.route(now, |router| router.settle_restored(now));
-    }
-
-    /// Continues the next session of a record: it is new in the caches of the processor when its output is executed.
-    pub(super) fn restore_next(&mut self) -> Option<Output> {
-        self.router().restore_session().then(|| self.effects.pop()).flatten()
-    }
+/// Continues the next session of a record: it is new in the caches of the processor when its output is executed.
+pub(super) fn restore_next(gateway: &mut Gateway) -> Option<Output> {
+    gateway.router().restore_session().then(|| gateway.effects.pop()).flatten()
 }
 
 pub(super) fn record(gateway: &Gateway, now: Instant) -> GatewayRecord {

@@ -335,7 +335,7 @@ impl Control {
         if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
-            self.gateway.settle_record(clock.now);
+            self.gateway.records().settle(clock.now);
         }
     }
 

@@ -145,7 +145,7 @@ fn packets_follow_the_record_until_rooms_settle() {
     let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
     assert_eq!((carrier(), route.load().version), (Some(stood), was));
     assert_eq!(world.gateway.capacity.ledger().rooms(stood), 0);
-    world.gateway.settle_record(world.now);
+    world.gateway.records().settle(world.now);
     let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
     assert_eq!((carrier(), route.load().version), (Some(stood), was + 1));
     assert_eq!(world.gateway.capacity.ledger().rooms(stood), 1);

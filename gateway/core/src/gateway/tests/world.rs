@@ -458,7 +458,7 @@ impl World {
             self.gateway.nodes.iter().map(|node| (node.settings.name.clone(), node.id)).collect();
         let named = |name: &str| nodes.get(name).copied();
         let hops = self.gateway.handle_record(decoded, named, self.now).unwrap();
-        self.gateway.settle_record(self.now);
+        self.gateway.records().settle(self.now);
         hops
     }
 
