@@ -35,15 +35,17 @@ enum Verb {
         #[arg(long, value_name = "NAME")]
         to: String,
     },
-    /// Make this gateway the owner although its peer is silent, such as when the hosts of both lost power and one came
-    /// back. Sessions of which this gateway has a record continue.
+    /// Make this gateway the owner while its peer is down
+    ///
+    /// Ends the wait for a silent peer, such as when the hosts of both lost power and one came back. Sessions of which
+    /// this gateway has a record continue.
     ///
     /// The gateway cannot know whether its peer is down: power it off, or end its process, first. A peer that lives on
     /// and is cut off goes on sending to clients and to nodes without an agent; agents of nodes refuse it, and it ends
     /// once it hears this gateway or an agent. Refused if this gateway or an agent hears the peer.
     #[command(verbatim_doc_comment)]
     TakeOver {
-        /// The peer's name: you have made sure that it is down
+        /// Name of the peer, which must be down
         #[arg(long, value_name = "NAME")]
         confirm_down: String,
     },

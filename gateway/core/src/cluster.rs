@@ -55,7 +55,7 @@ use peer::{Heard, Peer};
 
 pub use agents::{Voter, Witness, WitnessId};
 pub use beat::{BEAT_EVERY, BEAT_LEN_MAX, Beat, Echo, Standing, VOTERS_MAX};
-pub use event::{Blocked, ClusterEvent, Evidence, NotHandedOver, NotTakenOver, Output};
+pub use event::{Blocked, ClusterEvent, Evidence, NotHandedOver, NotTakenOver, Output, Reporter};
 pub use ownership::MaySend;
 
 /// For how long a proof lets an owner send.
@@ -252,9 +252,9 @@ impl Cluster {
 
     /// The kernel of the peer's host reports that no process reads a beat that was sent (port unreachable), or the agent
     /// there that no process has the port. Errors of other hosts, such as host unreachable, are no evidence.
-    pub fn handle_peer_closed(&mut self, now: Instant) {
+    pub fn handle_peer_closed(&mut self, by: Reporter, now: Instant) {
         self.note_lateness(now);
-        self.peer.handle_closed(now);
+        self.peer.handle_closed(by, now);
         self.weigh(now);
     }
 

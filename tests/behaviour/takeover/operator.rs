@@ -122,6 +122,24 @@ fn operator_replaces_an_owner_without_a_witness() {
 }
 
 #[test]
+fn operator_lets_a_doubting_owner_send() {
+    let Some(place) = Place::lay("operator_lets_a_doubting_owner_send") else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, _standby] = place.group(&node);
+    owner.open("room", &mut ann);
+    await_replica(&mut owner);
+    wait_until("the standby is armed", || {
+        owner.process.log().contains("standby may take over by silence")
+    });
+    place.set_link(0, false);
+    let reason = await_blocked(&mut owner);
+    assert!(reason.ends_with("neither it nor a majority of the agents answers"), "{reason}");
+    let said = take_over(&owner, "edge-2");
+    assert!(said.ends_with("; sessions that continue: 1\n"), "{said}");
+    assert_eq!(owner.read("/v1/gateways")["gateways"][0]["role"], "owner");
+}
+
+#[test]
 fn heard_owner_is_not_replaced_on_request() {
     let Some(place) = Place::lay("heard_owner_is_not_replaced_on_request") else { return };
     let node = place.node();

@@ -33,9 +33,18 @@ pub enum Output {
         epoch: u64,
     },
     /// Suspend the workers, send the last records, then call `handle_yielded`. [`Output::StepDown`] follows when the
-    /// peer owns; [`ClusterEvent::HandOverFailed`] or [`Output::TakeOver`] if it does not.
+    /// peer owns; [`ClusterEvent::HandOverFailed`] if it does not, before an [`Output::TakeOver`].
     Yield,
     Event(ClusterEvent),
+}
+
+/// A witness that no process has the peer's port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reporter {
+    /// The kernel of the peer's host, by a port unreachable.
+    Kernel,
+    /// The agent beside the peer.
+    Agent,
 }
 
 /// The reason of a takeover.
@@ -58,7 +67,9 @@ pub enum Evidence {
 pub enum ClusterEvent {
     PeerHeard,
     PeerSilent,
-    PeerEnded,
+    PeerEnded {
+        by: Reporter,
+    },
     PeerRestarted,
     Followed {
         epoch: u64,
@@ -86,7 +97,7 @@ pub enum Blocked {
     OwnerHeard,
     /// No agent answers: this member may be the one that is cut off.
     NoAgent,
-    /// This member started, and does not know whether its silent peer owns.
+    /// This member has not followed its silent peer as the owner; the peer may own.
     Unknown,
 }
 

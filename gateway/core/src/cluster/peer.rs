@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Reporter;
 use super::beat::{BEAT_EVERY, Beat, Echo, Standing};
 use crate::nodes::Since;
 
@@ -34,6 +35,8 @@ pub(super) struct Peer {
 struct Closed {
     first: Instant,
     last: Instant,
+    /// Of the last one.
+    by: Reporter,
 }
 
 impl Peer {
@@ -53,8 +56,9 @@ impl Peer {
         if restarted { Heard::Restarted } else { Heard::New }
     }
 
-    pub(super) fn handle_closed(&mut self, now: Instant) {
-        self.closed.get_or_insert(Closed { first: now, last: now }).last = now;
+    pub(super) fn handle_closed(&mut self, by: Reporter, now: Instant) {
+        let first = self.closed.map_or(now, |closed| closed.first);
+        self.closed = Some(Closed { first, last: now, by });
     }
 
     pub(super) fn excuse(&mut self, late: Duration) {
@@ -88,9 +92,15 @@ impl Peer {
 
     /// The peer's host shows that its process has ended.
     pub(super) fn has_ended(&self, now: Instant) -> bool {
-        self.closed.is_some_and(|closed| {
+        self.ended_by(now).is_some()
+    }
+
+    /// The last reporter, if the peer's process has ended.
+    pub(super) fn ended_by(&self, now: Instant) -> Option<Reporter> {
+        let closed = self.closed.filter(|closed| {
             closed.last.saturating_duration_since(closed.first) >= ENDED_TWICE
                 || self.silence(now) >= ENDED_SILENT
-        })
+        });
+        closed.map(|closed| closed.by)
     }
 }

@@ -20,9 +20,10 @@ impl Cluster {
             self.event(ClusterEvent::PeerSilent);
         }
         // A beat withdraws it.
-        let ended = self.peer.has_ended(now);
-        if !std::mem::replace(&mut self.peer_ended, ended) && ended {
-            self.event(ClusterEvent::PeerEnded);
+        let ended = self.peer.ended_by(now);
+        let known = std::mem::replace(&mut self.peer_ended, ended.is_some());
+        if let Some(by) = ended.filter(|_| !known) {
+            self.event(ClusterEvent::PeerEnded { by });
         }
         match &mut self.role {
             Role::Owner(own) => {
@@ -212,11 +213,15 @@ impl Cluster {
     pub(super) fn take_over(&mut self, evidence: Evidence, now: Instant) {
         let Role::Standby(following) = &self.role else { return };
         let elected = following.candidacy.as_ref().filter(|_| evidence == Evidence::Silence);
+        let yielded = following.yielded.is_some();
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
         self.role = Role::Owner(Ownership::new());
         // The copy is restored, and grows old from now on.
         self.whole = false;
+        if yielded {
+            self.event(ClusterEvent::HandOverFailed);
+        }
         self.outputs.push_back(Output::TakeOver { epoch: self.epoch, evidence });
         self.send_beat(now);
         self.survey(now);

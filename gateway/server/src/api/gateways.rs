@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::error::{Code, Error, strict};
 use super::operations::read;
 use super::relay::no_owner;
 use super::routes::{Api, Shared};
-use crate::cluster::{Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Standing};
+use crate::cluster::{Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Standing, TakenOver};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,14 +24,6 @@ struct HandOver {
 struct TakeOver {
     /// The peer's name.
     confirm_down: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct TakenOver {
-    #[serde(flatten)]
-    owner: HandedOver,
-    /// Sessions of the former owner that continue.
-    sessions: usize,
 }
 
 fn group(shared: &Arc<Shared>) -> Result<&Group, Error> {
@@ -61,12 +53,11 @@ pub(super) async fn hand_over(State(shared): Api, body: Body) -> Result<Json<Han
 pub(super) async fn take_over(State(shared): Api, body: Body) -> Result<Json<TakenOver>, Error> {
     let body = read(&shared, body).await?;
     let TakeOver { confirm_down } = strict(&body)?;
-    let owner = group(&shared)?.take_over(confirm_down).await.map_err(|failed| match failed {
+    let taken_over = group(&shared)?.take_over(confirm_down).await;
+    taken_over.map(Json).map_err(|failed| match failed {
         NotTakenOver::NotPeer { .. } => Error::field("confirm_down", failed.to_string()),
         _ => Error::new(Code::Conflict, failed.to_string()),
-    })?;
-    let sessions = shared.ask("", shared.handle.status()).await?.sessions;
-    Ok(Json(TakenOver { owner, sessions }))
+    })
 }
 
 /// Fails at a gateway of a group that sends nothing at present.

@@ -12,13 +12,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::SystemTime;
 
 use evenkeel_dataplane::mmsg;
 use nix::sys::socket::{setsockopt, sockopt};
 use ring::hmac;
 use socket2::SockRef;
 
+use super::datagrams::now_us;
 use super::keys::{KeyId, Keys};
 use super::refusals::Refusals;
 use crate::control::probe_socket::{self, Received};
@@ -157,10 +157,6 @@ impl Beats {
             }
         }
     }
-}
-
-fn now_us() -> u64 {
-    crate::unix_us(SystemTime::now())
 }
 
 struct Signed {

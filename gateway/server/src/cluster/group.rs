@@ -84,12 +84,20 @@ pub(crate) enum Role {
     Silent,
 }
 
-/// The result of a hand-over, or of a takeover by an operator.
+/// The owner from now on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct HandedOver {
-    /// The owner from now on.
     pub(crate) gateway: Arc<str>,
     pub(crate) epoch: u64,
+}
+
+/// The result of a takeover by an operator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct TakenOver {
+    #[serde(flatten)]
+    pub(crate) owner: HandedOver,
+    /// Sessions that continue.
+    pub(crate) sessions: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -142,7 +150,7 @@ pub(super) enum Request {
     TakeOver {
         /// The peer, as the operator named it.
         down: String,
-        reply: oneshot::Sender<Result<HandedOver, NotTakenOver>>,
+        reply: oneshot::Sender<Result<TakenOver, NotTakenOver>>,
     },
     /// The standby is not to take over by silence; the reply has what another process continues.
     Rest(oneshot::Sender<Ownership>),
@@ -260,7 +268,7 @@ impl Group {
 
     /// Makes this gateway the owner. `down`: the peer, which an operator confirms to be down. Returns once the sessions
     /// continue here.
-    pub(crate) async fn take_over(&self, down: String) -> Result<HandedOver, NotTakenOver> {
+    pub(crate) async fn take_over(&self, down: String) -> Result<TakenOver, NotTakenOver> {
         let (reply, answer) = oneshot::channel();
         let request = Request::TakeOver { down, reply };
         self.requests.send(request).await.map_err(|_| NotTakenOver::Ends)?;

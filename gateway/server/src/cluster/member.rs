@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::cluster::{
     self, Beat, Blocked, Cluster, ClusterEvent, ClusterSettings, Continued, Evidence, MaySend,
-    Output, Standing as PeerStanding,
+    Output, Reporter, Standing as PeerStanding,
 };
 use evenkeel_dataplane::{Lease, quic};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use super::Lost;
 use super::beats::{Beats, Heard};
 use super::group::{
     GatewayStanding, HandedOver, Inbox, NotHandedOver, NotTakenOver, Ownership, Request, Role,
-    Standing,
+    Standing, TakenOver,
 };
 use super::keeper::Keeper;
 use super::link::{Frame, Link, LinkEvent};
@@ -52,7 +52,7 @@ pub(super) struct Parts {
     pub(super) inbox: Inbox,
 }
 
-type Reply<E> = oneshot::Sender<Result<HandedOver, E>>;
+type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// A change of control that other inputs do not wait for.
 type Change<T> = Option<JoinHandle<Result<T, String>>>;
@@ -70,8 +70,6 @@ pub(super) struct Member {
     link: Link,
     votes: Votes,
     peer_agent: Option<PeerAgent>,
-    /// The last report that no process has the peer's port.
-    closed_by: &'static str,
     refused: mpsc::Receiver<u64>,
     inbox: Inbox,
     replica: Replica,
@@ -86,12 +84,14 @@ pub(super) struct Member {
     difference: Option<String>,
     heard: Option<Instant>,
     taking: Change<usize>,
+    /// Sessions that the last takeover continued.
+    continued: usize,
     yielding: Change<Suspended>,
     /// Kept while control is suspended for a hand-over.
     guard: Option<SuspensionGuard>,
-    asked: Option<Reply<NotHandedOver>>,
+    asked: Option<Reply<HandedOver, NotHandedOver>>,
     /// An operator who made this member the owner.
-    confirmed: Option<Reply<NotTakenOver>>,
+    confirmed: Option<Reply<TakenOver, NotTakenOver>>,
     /// Another process is to continue this member.
     rests: bool,
     resting: Option<oneshot::Sender<Ownership>>,
@@ -133,7 +133,6 @@ impl Member {
             link: parts.link,
             votes,
             peer_agent,
-            closed_by: "",
             refused: parts.refused,
             inbox: parts.inbox,
             batches: None,
@@ -145,6 +144,7 @@ impl Member {
             difference: None,
             heard: None,
             taking: None,
+            continued: 0,
             yielding: None,
             guard: None,
             asked: None,
@@ -172,7 +172,9 @@ impl Member {
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
-                () = closed(&mut self.peer_agent) => self.handle_closed("agent"),
+                () = closed(&mut self.peer_agent, self.heard) => {
+                    self.core.handle_peer_closed(Reporter::Agent, Instant::now());
+                }
                 witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
                 Some(epoch) = self.refused.recv() => {
                     self.core.handle_refused_epoch(epoch, Instant::now());
@@ -223,13 +225,8 @@ impl Member {
                 self.heard = Some(now);
                 self.core.handle_beat(beat, now);
             }
-            Heard::Closed => self.handle_closed("kernel"),
+            Heard::Closed => self.core.handle_peer_closed(Reporter::Kernel, now),
         }
-    }
-
-    fn handle_closed(&mut self, by: &'static str) {
-        self.closed_by = by;
-        self.core.handle_peer_closed(Instant::now());
     }
 
     fn handle_link(&mut self, event: LinkEvent) {
@@ -348,7 +345,6 @@ impl Member {
     fn take_over(&mut self, epoch: u64, evidence: Evidence) {
         let (since, sessions) = (Instant::now(), self.replica.sessions());
         tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
-        self.fail_hand_over(format!("{} did not take the sessions", self.settings.peer.name));
         self.fencing.set_epoch(epoch);
         self.keeper.hold();
         let (handle, quic) = (self.handle.clone(), self.quic.clone());
@@ -374,7 +370,10 @@ impl Member {
 
     fn handle_taken(&mut self, taken: Result<usize, String>) {
         match taken {
-            Ok(_) => self.follow_records(),
+            Ok(sessions) => {
+                self.continued = sessions;
+                self.follow_records();
+            }
             Err(reason) => self.lost = Some(Lost::NotRestored(reason)),
         }
     }
@@ -415,7 +414,7 @@ impl Member {
         }
     }
 
-    fn begin_hand_over(&mut self, to: String, reply: Reply<NotHandedOver>) {
+    fn begin_hand_over(&mut self, to: String, reply: Reply<HandedOver, NotHandedOver>) {
         let peer = &self.settings.peer.name;
         let refused = if *to == *self.settings.name {
             match self.core.is_owner() {
@@ -442,8 +441,9 @@ impl Member {
         }
     }
 
-    fn begin_take_over(&mut self, down: String, reply: Reply<NotTakenOver>) {
+    fn begin_take_over(&mut self, down: String, reply: Reply<TakenOver, NotTakenOver>) {
         let peer = Arc::clone(&self.settings.peer.name);
+        let owned = self.core.is_owner();
         let refused = if *down != *peer {
             NotTakenOver::NotPeer { found: down, peer }
         } else {
@@ -451,6 +451,9 @@ impl Member {
                 Ok(()) => {
                     tracing::warn!(%peer, "an operator confirms that the peer is down");
                     self.confirmed = Some(reply);
+                    if owned && self.taking.is_none() {
+                        self.count_sessions();
+                    }
                     return;
                 }
                 Err(cluster::NotTakenOver::OwnerAlready) => NotTakenOver::OwnerAlready,
@@ -466,6 +469,15 @@ impl Member {
         let _ = reply.send(Err(refused));
     }
 
+    /// An owner that sends again continues its own sessions. It admits none until they are counted.
+    fn count_sessions(&mut self) {
+        let handle = self.handle.clone();
+        self.taking = Some(tokio::spawn(async move {
+            let status = handle.status().await.map_err(|_| "control ended".to_owned())?;
+            Ok(status.sessions)
+        }));
+    }
+
     /// Answers the operator once the sessions continue here.
     fn answer_operator(&mut self) {
         if self.core.is_owner()
@@ -473,8 +485,9 @@ impl Member {
             && let Some(reply) = self.confirmed.take()
         {
             let (gateway, epoch) = (Arc::clone(&self.settings.name), self.core.epoch());
+            let owner = HandedOver { gateway, epoch };
             // The client may have disconnected.
-            let _ = reply.send(Ok(HandedOver { gateway, epoch }));
+            let _ = reply.send(Ok(TakenOver { owner, sessions: self.continued }));
         }
     }
 
@@ -515,8 +528,12 @@ impl Member {
         match event {
             ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
             ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
-            ClusterEvent::PeerEnded => {
-                tracing::warn!(%peer, reported_by = self.closed_by, "peer's process ended");
+            ClusterEvent::PeerEnded { by } => {
+                let reported_by = match by {
+                    Reporter::Kernel => "kernel",
+                    Reporter::Agent => "agent",
+                };
+                tracing::warn!(%peer, reported_by, "peer's process ended");
             }
             ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
             ClusterEvent::Followed { epoch } => {
@@ -559,7 +576,9 @@ impl Member {
         let copies = self.replica.sessions();
         let is_doubting = is_owner && !self.lease.is_held(now);
         let blocked = match self.core.blocked() {
-            _ if is_doubting && peer.is_none() => Some("neither it nor an agent answers"),
+            _ if is_doubting && peer.is_none() => {
+                Some("neither it nor a majority of the agents answers")
+            }
             blocked => blocked.map(reason),
         };
         let here = GatewayStanding {
@@ -614,13 +633,13 @@ fn reason(blocked: Blocked) -> &'static str {
         Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
         Blocked::OwnerHeard => "agents hear it",
         Blocked::NoAgent => "no agent answers this gateway",
-        Blocked::Unknown => "it was silent when this gateway started, and may own",
+        Blocked::Unknown => "this gateway has not followed it as the owner; it may own",
     }
 }
 
-async fn closed(agent: &mut Option<PeerAgent>) {
+async fn closed(agent: &mut Option<PeerAgent>, heard: Option<Instant>) {
     match agent {
-        Some(agent) => agent.closed().await,
+        Some(agent) => agent.closed(heard).await,
         None => pending().await,
     }
 }

@@ -8,6 +8,7 @@
 
 mod address;
 mod beats;
+mod datagrams;
 mod group;
 mod keeper;
 mod keys;
@@ -37,7 +38,7 @@ pub use address::hold_addresses;
 use beats::Beats;
 use group::Inbox;
 pub(crate) use group::{
-    Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Ownership, Role, Standing,
+    Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Ownership, Role, Standing, TakenOver,
 };
 use keeper::Keeper;
 use link::Link;

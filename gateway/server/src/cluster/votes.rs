@@ -5,19 +5,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use evenkeel_core::cluster::{Witness, WitnessId};
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{Answer, Question, Secret};
 use ring::rand::SystemRandom;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 
+use super::datagrams::{now_us, receive, socket};
 use crate::control::draw;
-
-/// Longest answer that is read; a vote's answer has 80 bytes.
-const ANSWER_MAX: usize = 512;
 
 /// Questions that wait for their answers: a second of five voters every 5 ms.
 const ASKED_MAX: usize = 1_024;
@@ -116,31 +114,6 @@ impl Votes {
         let Asked { at: asked, vote, .. } = self.asked.remove(place)?;
         Some(Witness { id, asked, vote, voted })
     }
-}
-
-pub(super) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
-}
-
-pub(super) async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
-    let Some(socket) = socket else { return std::future::pending().await };
-    let mut buffer = [0; ANSWER_MAX];
-    loop {
-        // An error belongs to an earlier question.
-        if let Ok((length, source)) = socket.recv_from(&mut buffer).await {
-            return (buffer[..length].to_vec(), source);
-        }
-    }
-}
-
-pub(super) fn now_us() -> u64 {
-    crate::unix_us(SystemTime::now())
 }
 
 #[cfg(test)]

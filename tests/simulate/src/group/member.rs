@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::cluster::{Beat, Cluster, MaySend, Witness};
+use evenkeel_core::cluster::{Beat, Cluster, MaySend, Reporter, Witness};
 
 use super::clock::Clock;
 
@@ -59,7 +59,7 @@ impl Process {
         for input in std::mem::take(&mut self.inbox) {
             match input {
                 Input::Beat(beat) => self.cluster.handle_beat(beat, now),
-                Input::Closed => self.cluster.handle_peer_closed(now),
+                Input::Closed => self.cluster.handle_peer_closed(Reporter::Kernel, now),
                 Input::Witness(witness) => self.cluster.handle_witness(&witness, now),
             }
         }

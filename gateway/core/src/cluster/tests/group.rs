@@ -210,7 +210,7 @@ impl Group {
                 if let Some(member) = &mut self.members[to]
                     && member.cluster.settings.incarnation == incarnation
                 {
-                    member.cluster.handle_peer_closed(now);
+                    member.cluster.handle_peer_closed(Reporter::Kernel, now);
                 }
             }
             Message::Vote { from, agent, vote, asked } => {

@@ -23,6 +23,8 @@ fn hand_over_waits_for_the_last_records() {
     assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
     group.pass(5_000);
     assert_eq!(group.owner(), Some(1));
+    let failed = Output::Event(ClusterEvent::HandOverFailed);
+    assert!([0, 1].iter().all(|&at| !group.happened(at, &failed)));
 }
 
 #[test]
@@ -53,6 +55,8 @@ fn hand_over_to_a_peer_that_ends_returns() {
     group.pass(20);
     assert_eq!(group.took_over(0), Some(Evidence::PeerEnded));
     assert_eq!(group.owner(), Some(0));
+    let failed = Output::Event(ClusterEvent::HandOverFailed);
+    assert!(group.happened(0, &failed), "the operator is answered");
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn single_unreachable_of_a_live_owner_is_withdrawn() {
     let mut group = Group::standing(1);
     for _ in 0..100 {
         let now = group.now;
-        group.member(1).handle_peer_closed(now);
+        group.member(1).handle_peer_closed(Reporter::Kernel, now);
         group.pass(7);
     }
     assert_eq!(group.owner(), Some(0));
@@ -31,17 +31,19 @@ fn end_that_silence_confirms_is_reported_once() {
     group.cut(&[Link::Beats(1)]);
     group.pass(6);
     let now = group.now;
-    group.member(1).handle_peer_closed(now);
+    group.member(1).handle_peer_closed(Reporter::Agent, now);
     group.until(1_000, |group| group.took_over(1).is_some());
     let now = group.now;
-    group.member(1).handle_peer_closed(now);
+    group.member(1).handle_peer_closed(Reporter::Agent, now);
     group.pass(10);
     let seen = group.outputs.iter().filter_map(|(_, _, output)| match output {
-        Output::Event(ClusterEvent::PeerEnded) => Some("ended"),
+        Output::Event(ClusterEvent::PeerEnded { by: Reporter::Agent }) => {
+            Some("ended by its agent")
+        }
         Output::TakeOver { .. } => Some("taken over"),
         _ => None,
     });
-    assert_eq!(seen.collect::<Vec<_>>(), ["ended", "taken over"]);
+    assert_eq!(seen.collect::<Vec<_>>(), ["ended by its agent", "taken over"]);
 }
 
 #[test]

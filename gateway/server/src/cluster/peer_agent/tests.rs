@@ -1,4 +1,5 @@
 use evenkeel_media::trunk::message::{Load, Replays, SKEW_MAX_US};
+use tokio::time::advance;
 
 use super::*;
 use crate::cluster::beats::tests::{Counted, LOOPBACK, member};
@@ -31,16 +32,29 @@ impl Host {
     fn asked(&mut self) -> (u64, SocketAddr) {
         let mut bytes = [0; 512];
         let (length, source) = self.socket.recv_from(&mut bytes).unwrap();
-        let (now_us, replays) = (votes::now_us(), &mut self.replays);
-        let asked = Question::read_once(&bytes[..length], &self.secret, now_us, replays).unwrap();
+        let replays = &mut self.replays;
+        let asked = Question::read_once(&bytes[..length], &self.secret, now_us(), replays).unwrap();
         assert_eq!(asked.message, Question::Probe);
         (asked.nonce, source)
     }
 
     fn send(&self, message: &Answer, (nonce, to): (u64, SocketAddr)) {
-        let answer = answer(message, &self.secret, nonce, votes::now_us());
+        let answer = answer(message, &self.secret, nonce, now_us());
         self.socket.send_to(&answer, to).unwrap();
     }
+
+    /// Answers a new question.
+    fn tell(&mut self, agent: &mut PeerAgent, state: State) {
+        agent.ask();
+        let asked = self.asked();
+        self.send(&Answer::Probe(load(state)), asked);
+    }
+}
+
+/// The time, a moment after all that came before.
+async fn later() -> Instant {
+    advance(Duration::from_millis(1)).await;
+    Instant::now()
 }
 
 fn load(state: State) -> Load {
@@ -53,7 +67,7 @@ fn answer(message: &Answer, secret: &Secret, nonce: u64, now_us: u64) -> Vec<u8>
     bytes
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_the_answer_of_a_closed_port_counts() {
     let (mut host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
@@ -63,18 +77,18 @@ async fn only_the_answer_of_a_closed_port_counts() {
         host.send(&Answer::Notice { number: 1, load: load(State::Gone) }, asked);
         host.send(&Answer::Probe(load(state)), asked);
     }
-    agent.closed().await;
+    agent.closed(None).await;
     assert_eq!(agent.asked.len(), 0, "the other states were read before");
     assert_eq!(counted.count(""), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn forged_old_and_repeated_answers_are_refused() {
     let (mut host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
     agent.ask();
     let (nonce, to) = host.asked();
-    let now_us = votes::now_us();
+    let now_us = now_us();
     let gone = Answer::Probe(load(State::Gone));
     let mut changed = answer(&gone, &host.secret, nonce, now_us);
     changed[20] ^= 1;
@@ -97,7 +111,7 @@ async fn forged_old_and_repeated_answers_are_refused() {
     stranger.send_to(&answer(&gone, &host.secret, nonce, now_us), to).unwrap();
     let first = answer(&gone, &host.secret, nonce, now_us);
     host.socket.send_to(&first, to).unwrap();
-    agent.closed().await;
+    agent.closed(None).await;
     for (reason, count) in
         [("forged", 2), ("secret", 1), ("clock", 2), ("replayed", 1), ("malformed", 1)]
     {
@@ -108,41 +122,103 @@ async fn forged_old_and_repeated_answers_are_refused() {
     agent.ask();
     let asked = host.asked();
     host.send(&gone, asked);
-    agent.closed().await;
+    agent.closed(None).await;
     assert_eq!(counted.count("replayed"), 2, "the first answer counted once");
     assert_eq!(agent.asked.len(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn oldest_questions_are_forgotten() {
     let (host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
     let first = agent.next_nonce;
     (0..=ASKED_MAX).for_each(|_| agent.ask());
     assert_eq!(agent.asked.len(), ASKED_MAX);
-    assert!(!agent.asked.contains(&first));
+    assert!(agent.asked.iter().all(|asked| asked.nonce != first));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mute_agent_of_a_heard_peer_is_reported() {
     let (mut host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
     agent.report_silence(true);
     assert!(!agent.mute, "too early");
-    agent.answered = Instant::now().checked_sub(ANSWERS_WITHIN).unwrap();
+    advance(ANSWERS_WITHIN).await;
     agent.report_silence(false);
     assert!(!agent.mute, "its gateway may not run");
     agent.report_silence(true);
     assert!(agent.mute);
-    agent.ask();
-    let asked = host.asked();
-    host.send(&Answer::Probe(load(State::Gone)), asked);
-    agent.closed().await;
+    host.tell(&mut agent, State::Gone);
+    agent.closed(None).await;
     agent.report_silence(true);
     assert!(!agent.mute);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn late_answer_is_refused() {
+    let (mut host, counted) = (Host::new(), Counted::default());
+    let mut agent = host.agent(counted.refusals.clone());
+    let almost = ANSWERED_WITHIN - Duration::from_millis(1);
+    for after in [ANSWERED_WITHIN, almost] {
+        agent.ask();
+        let asked = host.asked();
+        advance(after).await;
+        host.send(&Answer::Probe(load(State::Gone)), asked);
+    }
+    agent.closed(None).await;
+    assert_eq!(counted.count("replayed"), 1, "the first answer is late, the second in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn contradicted_agent_must_see_the_process() {
+    let (mut host, counted) = (Host::new(), Counted::default());
+    let mut agent = host.agent(counted.refusals.clone());
+    host.tell(&mut agent, State::Gone);
+    agent.closed(None).await;
+    let heard = later().await.into_std();
+    later().await;
+    for state in [State::Gone, State::Gone, State::Serving, State::Gone] {
+        host.tell(&mut agent, state);
+    }
+    agent.closed(Some(heard)).await;
+    assert_eq!(agent.asked.len(), 0, "believed before it saw the process");
+}
+
+#[tokio::test(start_paused = true)]
+async fn question_before_the_last_beat_shows_no_end() {
+    let (mut host, counted) = (Host::new(), Counted::default());
+    let mut agent = host.agent(counted.refusals.clone());
+    agent.ask();
+    let asked = host.asked();
+    let heard = later().await.into_std();
+    later().await;
+    host.send(&Answer::Probe(load(State::Gone)), asked);
+    host.tell(&mut agent, State::Gone);
+    agent.closed(Some(heard)).await;
+    assert_eq!(agent.asked.len(), 0, "the first answer was believed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_that_misses_a_heard_peer_is_reported() {
+    let (host, counted) = (Host::new(), Counted::default());
+    let mut agent = host.agent(counted.refusals.clone());
+    let mut look = |state, heard| {
+        let asked = Asked { nonce: 0, at: Instant::now() };
+        let shown = agent.shows_end(&asked, state, heard);
+        agent.report_silence(true);
+        (shown, agent.mute)
+    };
+    assert_eq!(look(State::Gone, None), (true, false));
+    let heard = Some(later().await);
+    later().await;
+    assert_eq!(look(State::Gone, heard), (false, false), "it may just have started");
+    advance(ANSWERS_WITHIN).await;
+    assert_eq!(look(State::Gone, heard), (false, true));
+    assert_eq!(look(State::Serving, heard), (false, false));
+    assert_eq!(look(State::Gone, heard), (true, false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn peer_without_an_agent_is_not_asked() {
     let peer = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]).peer;
     let started = PeerAgent::start(&peer, Counted::default().refusals).unwrap();
