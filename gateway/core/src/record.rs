@@ -232,8 +232,6 @@ impl GatewayRecord {
         let mut rooms: BTreeMap<RoomId, usize> =
             self.rooms.iter().map(|room| (room.id, 0)).collect();
         let names: BTreeSet<&str> = self.rooms.iter().map(|room| &*room.name).collect();
-        let sessions: BTreeSet<SessionId> =
-            self.sessions.iter().map(|session| session.id).collect();
         let known_rooms = self.sessions.iter().all(|session| match rooms.get_mut(&session.room) {
             Some(sessions) => {
                 *sessions += 1;
@@ -247,13 +245,13 @@ impl GatewayRecord {
         };
         let numbered = rooms.keys().all(|room| room.0 < self.next_room)
             && self.rooms.iter().all(|room| room.call.0 < self.next_room)
-            && sessions.iter().all(|session| session.0 < self.next_session);
+            && self.sessions.iter().all(|session| session.id.0 < self.next_session);
         let checks = [
             (known_rooms, "a session without its room"),
             (rooms.values().all(|sessions| *sessions > 0), "a room without a session"),
             (rooms.len() == self.rooms.len(), "two rooms with one number"),
             (names.len() == self.rooms.len(), "two rooms with one name"),
-            (sessions.len() == self.sessions.len(), "two sessions with one number"),
+            (self.sessions.is_sorted_by(|one, next| one.id < next.id), "sessions out of order"),
             (numbered, "a number that was not given out yet"),
             (self.rooms.iter().all(placed), "a room without a route"),
             (

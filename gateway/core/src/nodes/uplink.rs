@@ -68,16 +68,24 @@ impl Nodes {
         }
     }
 
-    /// The nodes of which no answer can show yet that they outlived those whose death is in doubt.
+    /// Nodes without a probe since the newest silence in doubt: no answer of theirs can show that they outlived it.
+    ///
+    /// A node gets at most one more probe per silence, since its last probe is then later than the silence. A near node
+    /// is found dead 15 to 20 ms after it fell silent: if others follow, a far node is probed at most every 10 to
+    /// 15 ms.
     fn unasked(&self, in_doubt: &[bool], now: Instant) -> Vec<NodeId> {
         let in_doubt = self.iter().zip(in_doubt).filter(|(_, in_doubt)| **in_doubt);
         let newest = in_doubt.filter_map(|(node, _)| node.detector.fell_silent()).max();
-        let Some(by) = newest.map(|at| at + TOGETHER).filter(|by| *by < now) else {
+        let by = newest.map(|newest| newest + TOGETHER).filter(|by| *by < now);
+        let Some((newest, by)) = newest.zip(by) else {
             return Vec::new();
         };
         let unasked = |node: &&Node| {
             let probed = node.detector.last_probed();
-            node.settings.probed == Probed::Yes && node.runs() && probed.is_none_or(|at| at <= by)
+            node.settings.probed == Probed::Yes
+                && node.runs()
+                && was_heard(node, newest)
+                && probed.is_none_or(|at| at <= by)
         };
         self.iter().filter(unasked).map(|node| node.id).collect()
     }

@@ -353,6 +353,7 @@ impl Stream {
                 let ahead = ahead.unsigned_abs();
                 if self.on_copies {
                     self.note_missing_before(header, now);
+                    // As `count_from_here` after `advance`: a test on both sides of it doubles the path.
                     let highest = self.highest.wrapping_add(ahead.into());
                     self.counted = (highest, self.reports.packets);
                 }

@@ -170,8 +170,12 @@ pub(crate) enum Request {
     Restore {
         snapshot: Box<Snapshot>,
         descriptors: Vec<OwnedFd>,
-        /// Ends the suspension.
-        resumes: bool,
+        reply: Reply<Result<Restored, NotRestored>>,
+    },
+    /// As [`Request::Restore`], and ends the suspension.
+    TakeOver {
+        snapshot: Box<Snapshot>,
+        descriptors: Vec<OwnedFd>,
         reply: Reply<Result<Restored, NotRestored>>,
     },
     /// Ends control and the workers; the sessions belong to another process.
@@ -564,7 +568,9 @@ impl Handle {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, NotRestored> {
-        self.ask_to_restore(snapshot, descriptors, false).await
+        let snapshot = self.restore_keys(snapshot);
+        let restored = self.ask(|reply| Request::Restore { snapshot, descriptors, reply });
+        restored.await.map_err(|_| NotRestored::Unavailable)?
     }
 
     /// Continues the sessions of another gateway. Returns once their packets are served.
@@ -573,19 +579,15 @@ impl Handle {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, NotRestored> {
-        self.ask_to_restore(snapshot, descriptors, true).await
+        let snapshot = self.restore_keys(snapshot);
+        let restored = self.ask(|reply| Request::TakeOver { snapshot, descriptors, reply });
+        restored.await.map_err(|_| NotRestored::Unavailable)?
     }
 
-    async fn ask_to_restore(
-        &self,
-        mut snapshot: Snapshot,
-        descriptors: Vec<OwnedFd>,
-        resumes: bool,
-    ) -> Result<Restored, NotRestored> {
+    /// Restores the API's part of a snapshot.
+    fn restore_keys(&self, mut snapshot: Snapshot) -> Box<Snapshot> {
         self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
-        let snapshot = Box::new(snapshot);
-        let request = |reply| Request::Restore { snapshot, descriptors, resumes, reply };
-        self.ask(request).await.map_err(|_| NotRestored::Unavailable)?
+        Box::new(snapshot)
     }
 
     /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.

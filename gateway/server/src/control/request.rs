@@ -163,23 +163,14 @@ impl Control {
                 let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
             }
             Request::ContinueMedia { states, last } => self.continue_media(*states, last),
-            Request::Resume(done) => {
-                self.resume_packets();
-                let _ = done.send(());
-                self.resume_decisions();
+            Request::Resume(done) => self.resume(|| _ = done.send(())),
+            Request::Restore { snapshot, descriptors, reply } => {
+                let _ = reply.send(self.restore(*snapshot, descriptors));
             }
-            Request::Restore { snapshot, descriptors, resumes, reply } => {
-                let restored = self.restore(*snapshot, descriptors);
-                let resumes = resumes && restored.is_ok();
-                if restored.is_err() {
-                    self.rest_unrestored();
-                }
-                if resumes {
-                    self.resume_packets();
-                }
-                let _ = reply.send(restored);
-                if resumes {
-                    self.resume_decisions();
+            Request::TakeOver { snapshot, descriptors, reply } => {
+                match self.restore(*snapshot, descriptors) {
+                    Ok(restored) => self.resume(|| _ = reply.send(Ok(restored))),
+                    Err(refused) => _ = reply.send(Err(refused)),
                 }
             }
             // The sessions of a gateway that is not suspended belong to no other process.

@@ -36,7 +36,7 @@ pub(super) const WORKERS_WITHIN: Duration = Duration::from_millis(500);
 /// Rounds in which the last reports of the workers may change their sessions: one is usual.
 const ROUNDS_MAX: usize = 8;
 
-/// Sessions between two wakes of the workers that take them.
+/// Sessions between two wakes of the workers that take them: a worker's queue of commands is bounded.
 const WOKEN_EVERY: usize = 1_024;
 
 /// Sessions between two wakes of the workers that install them: these work while control restores the next.
@@ -189,7 +189,7 @@ impl Control {
         // A caller that has gone drops the guard.
         let _ = reply.send(state);
         if failed {
-            self.resume();
+            self.resume(|| {});
         }
     }
 
@@ -275,7 +275,7 @@ impl Control {
                 request = requests.recv() => request,
                 () = dropped(guard) => {
                     tracing::warn!("the upgrade ended without a result; packets are read again");
-                    self.resume();
+                    self.resume(|| {});
                     continue;
                 }
             };
@@ -287,12 +287,13 @@ impl Control {
                     | Request::ContinueMedia { .. }
                     | Request::Resume(_)
                     | Request::Restore { .. }
+                    | Request::TakeOver { .. }
                     | Request::Release(_)
                     | Request::Abandon(_)),
                 ) => self.handle_request(request),
                 // An upgrade that was under way is given up: the sessions are closed here.
                 Some(request @ Request::Shutdown { .. }) => {
-                    self.resume();
+                    self.resume(|| {});
                     self.handle_request(request);
                 }
                 Some(other) if held.len() < REQUESTS_MAX => held.push(other),
@@ -307,17 +308,19 @@ impl Control {
         }
     }
 
-    /// Continues after a suspension, or starts workers that were suspended from the start.
-    pub(super) fn resume(&mut self) {
+    /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
+    /// packets are served, before anything is decided.
+    pub(super) fn resume(&mut self, served: impl FnOnce()) {
         self.resume_packets();
+        served();
         self.resume_decisions();
     }
 
-    /// [`Control::resume_decisions`] follows.
-    pub(super) fn resume_packets(&mut self) {
+    fn resume_packets(&mut self) {
         let clock = Clock::read();
-        // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have their
-        // turn after `outputs`: a call with sessions that are opened again would be deleted before.
+        // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have
+        // their turn in `drain`, after the core's outputs: a call with sessions that are opened again would be deleted
+        // before.
         while let Some(act) = self.drivers.handle_agents_timeout(clock) {
             self.act(Some(act));
             self.wake_workers();
@@ -328,7 +331,7 @@ impl Control {
         self.wake_workers();
     }
 
-    pub(super) fn resume_decisions(&mut self) {
+    fn resume_decisions(&mut self) {
         self.policies.keep_facts();
         // Some records were sent for the last time.
         self.unfollow_records();
@@ -337,12 +340,6 @@ impl Control {
             outputs.into_iter().for_each(|output| self.execute(output, clock));
             self.gateway.records().settle(clock.now);
         }
-    }
-
-    /// Rests with a part of another process's sessions, which must neither be served nor closed here.
-    pub(super) fn rest_unrestored(&mut self) {
-        self.suspension =
-            Some(Suspension::Stands { outputs: Vec::new(), guard: None, restored: None });
     }
 
     /// Ends control; another process has the sessions. Callers that wait get an error.
@@ -355,6 +352,20 @@ impl Control {
 
     /// Continues the sessions of another process. Nothing is read, sent or decided before [`Control::resume`].
     pub(super) fn restore(
+        &mut self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, NotRestored> {
+        let restored = self.restore_all(snapshot, descriptors);
+        if restored.is_err() {
+            // A part of the sessions may be here, and must neither be served nor closed.
+            self.suspension =
+                Some(Suspension::Stands { outputs: Vec::new(), guard: None, restored: None });
+        }
+        restored
+    }
+
+    fn restore_all(
         &mut self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
@@ -397,7 +408,6 @@ impl Control {
             let restoring = Restoring { session, route, plan, media, scenario, of_first_packet };
             self.continue_session(restoring, rest)?;
             sessions += 1;
-            // The queue of a worker's commands is bounded.
             if sessions % INSTALLED_TOGETHER == 0 {
                 self.wake_workers();
             }

@@ -470,15 +470,16 @@ fn gateway_with_sessions_takes_no_record() {
 #[test]
 fn contradictory_record_changes_nothing() {
     let mut world = World::new(settings());
-    world.open("r");
+    (0..2).for_each(|_| _ = world.open("r"));
     let record = world.gateway.record(world.now);
-    let breaks: [fn(&mut GatewayRecord); 6] = [
+    let breaks: [fn(&mut GatewayRecord); 7] = [
         |record| record.rooms.clear(),
         |record| record.media.clear(),
         |record| record.sessions.clear(),
         |record| record.next_session = 1,
         |record| record.rooms[0].hops.clear(),
-        |record| record.sessions.push(record.sessions[0].clone()),
+        |record| record.sessions.push(record.sessions[1].clone()),
+        |record| record.sessions.swap(0, 1),
     ];
     world.restart(Duration::ZERO);
     for break_it in breaks {

@@ -174,6 +174,26 @@ fn near_death_waits_for_no_turn_of_far_probes() {
 }
 
 #[test]
+fn doubt_probes_each_node_once() {
+    let nodes = [(0, 1_000), (0, 1_000), (1, 1_000), (2, 1_000), (2, 1_000), (2, 1_000)];
+    let all: Vec<NodeId> = (0..nodes.len() as u32).map(NodeId).collect();
+    let failures: [fn(&mut World, NodeId); 2] =
+        [World::mute, |world, node| world.lose_probes(node, 100)];
+    for fail in failures {
+        let mut world = World::new(settings_of(&nodes));
+        world.probes.clear();
+        all.iter().for_each(|node| fail(&mut world, *node));
+        world.pass(ms(2_900));
+        assert!(world.gateway.doubts_uplink());
+        // Every 50 ms, once early as the node falls silent, and once for the doubt.
+        let most = 2_900 / 50 + 1 + 1 + 1;
+        for far in &all[3..] {
+            assert!(world.probes[far] <= most, "{far:?}: {}", world.probes[far]);
+        }
+    }
+}
+
+#[test]
 fn kernel_errors_are_no_uplink_loss() {
     let mut world = World::new(settings());
     for node in [A, B, C, D] {

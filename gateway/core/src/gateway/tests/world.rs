@@ -113,6 +113,8 @@ pub(super) struct World {
     fakes: Vec<Fake>,
     policy: Policy,
     driver: Box<dyn FnMut(SessionId, Hop) -> Driver>,
+    /// Probes to each node.
+    pub(super) probes: BTreeMap<NodeId, u32>,
     /// All outputs except probes and canaries.
     pub(super) outputs: Vec<Output>,
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
@@ -148,6 +150,7 @@ impl World {
             fakes,
             policy: Box::new(|_| None),
             driver: Box::new(|_, _| Driver::Opens),
+            probes: BTreeMap::new(),
             outputs: Vec::new(),
             replies: BTreeMap::new(),
             held: Vec::new(),
@@ -193,6 +196,7 @@ impl World {
         while let Some(output) = self.gateway.poll_output() {
             match &output {
                 Output::Probe { node, sequence } => {
+                    *self.probes.entry(*node).or_default() += 1;
                     let fake = self.fakes[node.0 as usize];
                     if self.rng.u32(0..100) < fake.lost_percent {
                         continue;

@@ -76,7 +76,10 @@ fn layout_of_last_states_has_its_number() {
     let states = last_states(reference);
     let written = instant::relative_to(reference, || states.write(Vec::new()));
     let known = std::fs::read(format!("{FIXTURES}/states/v{STATES}")).unwrap();
-    assert!(written == known, "the layout changed: raise STATES, and write a file for it");
+    assert!(
+        written == known,
+        "the layout changed: set the new field in states/full, raise STATES, write states/v{STATES}"
+    );
 }
 
 #[test]
@@ -106,6 +109,8 @@ fn last_states_of_another_layout_are_refused() {
     let newer = NotRestored::Newer { found: STATES + 1, known: STATES };
     assert_eq!(refused(&of(STATES + 1)), newer);
     assert_eq!(refused(&of(STATES - 1)), NotRestored::malformed("its layout is an older one"));
+    let longer = [&encoded[..], &[0]].concat();
+    assert_eq!(refused(&longer), NotRestored::malformed("bytes follow its end"));
     for length in [8, 12, 20, encoded.len() / 2, encoded.len() - 1] {
         let refused = refused(&encoded[..length]).to_string();
         assert!(refused.starts_with("the state cannot be read: "), "{refused}");

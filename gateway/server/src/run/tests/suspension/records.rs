@@ -1,7 +1,11 @@
 //! A follower of the records: its replica, and a gateway that continues from it although the other one was killed.
 
+use std::pin::Pin;
+use std::task::{Context, Wake, Waker};
+
+use crossbeam_channel::bounded;
 use evenkeel_core::CloseReason;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 
@@ -31,6 +35,38 @@ impl Follower {
             self.take(&next.unwrap().unwrap());
         }
     }
+}
+
+/// Stops the thread that wakes it until the test has looked.
+struct Pause {
+    reached: crossbeam_channel::Sender<()>,
+    looked: crossbeam_channel::Receiver<()>,
+}
+
+impl Wake for Pause {
+    fn wake(self: Arc<Self>) {
+        // Fails only after the test has ended.
+        let _ = self.reached.send(());
+        // The test drops the other end.
+        let _ = self.looked.recv();
+    }
+}
+
+/// Looks at a gateway whose control has just sent its answer, and does nothing more until the look ends.
+async fn look_at_answer<T>(
+    gateway: &Running,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    look: impl FnOnce(),
+) -> T {
+    let ((reached, answered), (done, looked)) = (bounded(1), bounded(1));
+    let waker = Waker::from(Arc::new(Pause { reached, looked }));
+    let (reply, mut answer) = oneshot::channel();
+    assert!(Pin::new(&mut answer).poll(&mut Context::from_waker(&waker)).is_pending());
+    gateway.handle.requests.send(request(reply)).await.unwrap();
+    answered.recv_timeout(TIMEOUT).unwrap();
+    look();
+    drop(done);
+    answer.await.unwrap()
 }
 
 /// The lines of a snapshot's text, without times.
@@ -158,6 +194,44 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
             assert_ne!(reason, CloseReason::MediaTimeout, "the sessions go on");
         }
     }
+    end(second).await;
+}
+
+#[tokio::test]
+async fn resume_serves_packets_before_it_decides() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    let mut follower = Follower::of(&first, true).await;
+    follower.follow(Duration::ZERO).await;
+    first.handle.suspend().await.unwrap().guard.stay();
+    stop_packets(&first).await;
+    look_at_answer(&first, Request::Resume, || {
+        clients.iter_mut().for_each(|client| client.talk(1));
+        assert!(!follower.batches.is_closed(), "the follower is dropped later");
+    })
+    .await;
+    while follower.batches.recv().await.is_some() {}
+    end(first).await;
+    end(second).await;
+}
+
+#[tokio::test]
+async fn takeover_answers_once_packets_are_served() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    let Suspended { batch, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
+    stop_packets(&first).await;
+    guard.stay();
+    first.handle.release().await.unwrap();
+    first.join().unwrap();
+    let snapshot = Box::new(snapshot_of([batch]));
+    let take_over = |reply| Request::TakeOver { snapshot, descriptors, reply };
+    let restored = look_at_answer(&second, take_over, || {
+        clients.iter_mut().for_each(|client| client.talk(1));
+    });
+    assert_eq!(restored.await.unwrap().sessions, SESSIONS);
     end(second).await;
 }
 
