@@ -38,7 +38,7 @@ fn group_without_agent(place: &Place, server: &NgServer, keys: &str) -> [Gateway
     gateways
 }
 
-/// A node of a media server, whose sessions have ports of their own.
+/// A node of a media server. Its sessions have ports of their own.
 fn ng_node(server: &NgServer) -> String {
     format!(
         "[[node]]\nname = \"east-a1\"\nregion = \"east\"\nzone = \"a\"\ncapacity = \"200 Mbit/s\"\n\

@@ -5,7 +5,7 @@ use super::*;
 
 const EVERY: Duration = Duration::from_millis(5);
 
-/// The watch of a gateway whose peer is at the discard port.
+/// The watch of a gateway; its peer is at the discard port.
 struct Scene {
     watch: GatewayPort,
     peer: SocketAddr,
@@ -33,7 +33,7 @@ fn connected(address: SocketAddr, peer: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// An address with a port that nobody has.
+/// An address with a free port.
 fn free(ip: IpAddr) -> Option<SocketAddr> {
     UdpSocket::bind((ip, 0)).ok()?.local_addr().ok()
 }

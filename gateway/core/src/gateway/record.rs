@@ -43,7 +43,7 @@ impl Records<'_> {
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
-    /// rooms whose node is down or not listed here.
+    /// rooms off a node that is down or not listed here.
     pub fn settle(&mut self, now: Instant) {
         self.0.route(now, |router| router.settle_restored(now));
     }

@@ -27,7 +27,7 @@ pub(crate) struct Unsettled {
     sessions: vec::IntoIter<SessionRecord>,
     media: Vec<Arc<Media>>,
     hops: HopMap,
-    /// Rooms whose node is not listed here.
+    /// Rooms on nodes that are not listed here.
     lost: Vec<RoomId>,
     now: Instant,
 }

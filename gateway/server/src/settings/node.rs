@@ -87,7 +87,7 @@ pub enum StartBy {
     Webhook(Arc<Hook>),
 }
 
-/// An `evenkeel agent` that only watches: a node whose trunk ends at the node itself, or a gateway.
+/// An `evenkeel agent` that only watches: a gateway, or a node that ends its trunk itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Agent {
     pub address: SocketAddr,

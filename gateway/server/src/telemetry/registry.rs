@@ -159,8 +159,8 @@ metrics! {
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
     NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
-    /// Beats and connections of the group's other gateway, and answers of the agent beside it, that were refused, or whose
-    /// nodes differ: `secret`, `forged`, `clock`, `replayed`, `unknown-peer`, `configuration`, among others.
+    /// Refused beats and connections of the group's other gateway, refused answers of the agent beside it, and lists of
+    /// nodes that differ: `secret`, `forged`, `clock`, `replayed`, `unknown-peer`, `configuration`, among others.
     ClusterRefused = "evenkeel.cluster.refused", "{refusal}", [Reason];
     /// Entries of the shared index that differed from this gateway's and were written again.
     IndexRepairs = "evenkeel.index.repairs", "{entry}", [];

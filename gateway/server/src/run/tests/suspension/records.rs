@@ -52,7 +52,7 @@ impl Wake for Pause {
     }
 }
 
-/// Looks at a gateway whose control has just sent its answer, and does nothing more until the look ends.
+/// Looks at a gateway just after its control has sent the answer. Control waits until the look ends.
 async fn look_at_answer<T>(
     gateway: &Running,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
