@@ -1,7 +1,7 @@
 //! Hosts as network namespaces, each with a veth to one bridge. Open files hold the namespaces, so that nothing is left
 //! behind, even if this process is killed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -35,6 +35,7 @@ impl Network {
     /// The process is not root, or iproute2 is missing.
     pub fn lay() -> Result<Network, String> {
         let switch = Namespace::new()?;
+        switch.forward_unfiltered()?;
         switch.ip("link add bridge type bridge mcast_snooping 0")?;
         switch.ip("link set bridge up")?;
         Ok(Network { switch })
@@ -148,6 +149,16 @@ impl Namespace {
         let entered = setns(&self.0, CloneFlags::CLONE_NEWNET);
         entered.map_err(|errno| format!("cannot enter a network namespace: {errno}"))?;
         Ok(Inside { back, _of_this_thread: PhantomData })
+    }
+
+    /// A switch does not pass frames through a firewall. By default br_netfilter does.
+    fn forward_unfiltered(&self) -> Result<(), String> {
+        let _inside = self.enter()?;
+        for family in ["arptables", "ip6tables", "iptables"] {
+            // Without br_netfilter the file is missing. In some containers it cannot be written; then frames take longer.
+            let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), "0");
+        }
+        Ok(())
     }
 
     fn ip(&self, words: &str) -> Result<(), String> {
