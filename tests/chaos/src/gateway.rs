@@ -32,8 +32,10 @@ impl Gateway {
         name: &'static str,
         folder: PathBuf,
         places: &Places,
+        in_group: bool,
     ) -> Result<Gateway, String> {
-        Gateway::start_with(process::start, name, folder, places)
+        let start = if in_group { process::start_member } else { process::start };
+        Gateway::start_with(start, name, folder, places)
     }
 
     fn start_with(

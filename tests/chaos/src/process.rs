@@ -12,9 +12,15 @@ pub(crate) const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
 /// Memory limit of a leaking node, so that it dies within seconds.
 const MEMORY: &str = "--as=536870912";
 
-/// The nice value of the whole run, and what brings a process to [`LOW`].
+/// The nice value of the whole run.
 const USUAL: i32 = -15;
+/// The nice value of a group's gateways. On hosts of their own they would share no processor with clients and nodes.
+const MEMBER: i32 = -20;
+/// The nice value of processes that would be on a host that serves nothing.
 const LOW: i32 = 0;
+/// Increment of the nice value from [`USUAL`] to [`MEMBER`].
+const UP: &str = "-5";
+/// Increment of the nice value from [`USUAL`] to [`LOW`].
 const DOWN: &str = "15";
 
 /// Starts a program.
@@ -30,6 +36,16 @@ pub(crate) fn start(
     start_by(&[], name, program, words, folder)
 }
 
+/// Starts the program of a member of a group.
+pub(crate) fn start_member(
+    name: &str,
+    program: &Path,
+    words: &[&str],
+    folder: &Path,
+) -> Result<Process, ProcessError> {
+    start_by(&["nice", "-n", UP], name, program, words, folder)
+}
+
 /// Starts a program at low priority: that of another host would take no processor from this one. See [`raise`].
 pub(crate) fn start_low(
     name: &str,
@@ -40,9 +56,9 @@ pub(crate) fn start_low(
     start_by(&["nice", "-n", DOWN], name, program, words, folder)
 }
 
-/// Gives a process that started at low priority, and those that it started, the priority of others.
+/// Gives a member that started at low priority, and the processes that it started, the priority of members.
 pub(crate) fn raise(process: &Process) -> Result<(), String> {
-    renice(USUAL, "-g", process.id())
+    renice(MEMBER, "-g", process.id())
 }
 
 /// The main thread has low priority until this is dropped: what it computes takes no processor from a gateway.
