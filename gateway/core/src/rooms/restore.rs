@@ -174,12 +174,14 @@ impl Router<'_> {
         found
     }
 
-    /// Weighs and publishes the routes of restored rooms. Rooms leave hops that died or disappeared meanwhile as they
-    /// always do.
+    /// Weighs and publishes the routes of restored rooms, and opens their sessions where they are not open, in the order of
+    /// the rooms' priority. Rooms leave hops that died or disappeared meanwhile as they always do.
     pub(crate) fn settle_restored(&mut self, now: Instant) {
         while self.restore_session() {}
         let Some(unsettled) = self.rooms.unsettled.take() else { return };
-        let ids: Vec<RoomId> = self.rooms.all.keys().copied().collect();
+        let mut ids: Vec<RoomId> = self.rooms.all.keys().copied().collect();
+        // A driver serves openings in their order.
+        ids.sort_by_cached_key(|id| Reverse(self.rooms[id].priority));
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
             let kbps = self.room_kbps(*id);

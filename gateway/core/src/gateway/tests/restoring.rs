@@ -405,6 +405,23 @@ fn opening_under_way_is_repeated() {
 }
 
 #[test]
+fn sessions_of_high_priority_are_opened_first() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, hop| if hop.node == B { Driver::Waits } else { Driver::Opens });
+    world.offer_as("first", "stream");
+    world.settle();
+    let call = world.open("second");
+    world.outputs.clear();
+    world.hand_over(Duration::ZERO);
+    let opened = world.outputs.iter().filter_map(|output| match output {
+        Output::Open { session, hop, .. } if hop.node == B => Some(*session),
+        _ => None,
+    });
+    let opened: Vec<SessionId> = opened.collect();
+    assert_eq!((opened.len(), opened[0]), (2, call), "{opened:?}");
+}
+
+#[test]
 fn sessions_of_a_call_share_its_number() {
     let mut settings = settings();
     settings.scenarios.get_mut("call").unwrap().affinity = Affinity::Session;
