@@ -25,7 +25,8 @@
 //! neither peer nor agents, and raises its epoch before it arms a standby again.
 //!
 //! The end of the owner's process, shown by the kernel of its host, by the agent beside it or by a newer process, is enough
-//! alone. A hand-over is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears
+//! alone. A report of the first two counts once a beat is overdue, or once a second report follows without a beat between
+//! them. A hand-over is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears
 //! nothing. An operator who confirms that a silent peer is down is enough alone.
 //!
 //! Without agents no takeover follows from silence: it is reported, and the owner needs no lease.
@@ -255,6 +256,15 @@ impl Cluster {
     pub fn handle_peer_closed(&mut self, by: Reporter, now: Instant) {
         self.note_lateness(now);
         self.peer.handle_closed(by, now);
+        self.weigh(now);
+    }
+
+    /// The connection to the peer has ended, as it does with the peer's process. A beat asks at once whether a process has the
+    /// port.
+    pub fn handle_disconnected(&mut self, now: Instant) {
+        self.note_lateness(now);
+        self.peer.handle_disconnected();
+        self.beat_due = self.beat_due.min(now);
         self.weigh(now);
     }
 

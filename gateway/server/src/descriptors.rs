@@ -58,9 +58,13 @@ pub(crate) fn is_reserved(socket: &impl AsFd) -> bool {
 /// A duplicate that the kernel closes at once if the process is killed: it closes the highest number first, and spends 10 to
 /// 20 ms on one of inotify(7). Until its last duplicate is closed, a socket does not show that its process has ended.
 pub(crate) fn closed_early(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(socket, early())?)
+}
+
+/// The least number of a descriptor that is closed early.
+pub(crate) fn early() -> RawFd {
     let (soft, _) = limits();
-    let number = EARLY.min(soft / 2) as RawFd;
-    Ok(rustix::io::fcntl_dupfd_cloexec(socket, number)?)
+    EARLY.min(soft / 2) as RawFd
 }
 
 /// A low limit is shared equally between sessions and all else.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Reporter;
 use super::beat::{BEAT_EVERY, Beat, Echo, Standing};
+use super::{PUNCTUAL, Reporter};
 use crate::nodes::Since;
 
 /// The least time between two reports of a closed port that show the end of the process. A running one has the port open, and one
@@ -12,6 +12,9 @@ const ENDED_TWICE: Duration = Duration::from_millis(4);
 
 /// Silence with which one report of a closed port shows the end of the process.
 const ENDED_SILENT: Duration = Duration::from_millis(10);
+
+/// The same once the connection to the peer has ended, as it does with the process: a beat of one that runs is overdue.
+const ENDED_DISCONNECTED: Duration = BEAT_EVERY.saturating_add(PUNCTUAL);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Heard {
@@ -28,6 +31,8 @@ pub(super) struct Peer {
     /// The last beat, or the start.
     heard: Since,
     closed: Option<Closed>,
+    /// The connection to the peer has ended since its last beat.
+    disconnected: bool,
 }
 
 /// Reports of a closed port since the last beat.
@@ -41,7 +46,7 @@ struct Closed {
 
 impl Peer {
     pub(super) fn new(now: Instant) -> Peer {
-        Peer { newest: None, heard: Since::new(now), closed: None }
+        Peer { newest: None, heard: Since::new(now), closed: None, disconnected: false }
     }
 
     pub(super) fn handle_beat(&mut self, beat: Beat, now: Instant) -> Heard {
@@ -52,13 +57,17 @@ impl Peer {
         let restarted = known.is_some_and(|(incarnation, _)| beat.incarnation > incarnation);
         self.newest = Some(beat);
         self.heard = Since::new(now);
-        self.closed = None;
+        (self.closed, self.disconnected) = (None, false);
         if restarted { Heard::Restarted } else { Heard::New }
     }
 
     pub(super) fn handle_closed(&mut self, by: Reporter, now: Instant) {
         let first = self.closed.map_or(now, |closed| closed.first);
         self.closed = Some(Closed { first, last: now, by });
+    }
+
+    pub(super) fn handle_disconnected(&mut self) {
+        self.disconnected = true;
     }
 
     pub(super) fn excuse(&mut self, late: Duration) {
@@ -97,9 +106,10 @@ impl Peer {
 
     /// The last reporter, if the peer's process has ended.
     pub(super) fn ended_by(&self, now: Instant) -> Option<Reporter> {
+        let silent = if self.disconnected { ENDED_DISCONNECTED } else { ENDED_SILENT };
         let closed = self.closed.filter(|closed| {
             closed.last.saturating_duration_since(closed.first) >= ENDED_TWICE
-                || self.silence(now) >= ENDED_SILENT
+                || self.silence(now) >= silent
         });
         closed.map(|closed| closed.by)
     }

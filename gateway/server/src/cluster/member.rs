@@ -238,6 +238,7 @@ impl Member {
                 self.follow_records();
             }
             LinkEvent::Disconnected => {
+                self.core.handle_disconnected(Instant::now());
                 (self.connected, self.batches, self.following) = (false, None, None);
                 // The next follower's batches count from 1.
                 self.inbox.acknowledged.send_replace(0);

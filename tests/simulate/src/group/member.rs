@@ -11,6 +11,7 @@ use super::clock::Clock;
 pub(super) enum Input {
     Beat(Beat),
     Closed,
+    Disconnected,
     Witness(Witness),
 }
 
@@ -60,6 +61,7 @@ impl Process {
             match input {
                 Input::Beat(beat) => self.cluster.handle_beat(beat, now),
                 Input::Closed => self.cluster.handle_peer_closed(Reporter::Kernel, now),
+                Input::Disconnected => self.cluster.handle_disconnected(now),
                 Input::Witness(witness) => self.cluster.handle_witness(&witness, now),
             }
         }

@@ -17,6 +17,8 @@ use crate::queue::Queue;
 
 /// Interval at which a standby gets records, and the number that makes its copy complete.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
+/// TCP_RTO_MIN of Linux.
+const RETRANSMITTED_AFTER: Duration = Duration::from_millis(200);
 pub(super) const RECORDS: u64 = 4;
 
 const VIOLATIONS_MAX: usize = 5;
@@ -26,6 +28,7 @@ enum Event {
     Wake(usize),
     Beat { from: usize, beat: Beat },
     Closed { to: usize, incarnation: u64 },
+    Disconnected { at: usize, incarnation: u64 },
     Vote { from: usize, agent: usize, vote: Vote, asked: Instant, incarnation: u64 },
     Voted { to: usize, witness: Witness, incarnation: u64 },
     LastRecords { from: usize, incarnation: u64 },
@@ -179,6 +182,7 @@ impl World {
         let before = self.members[member].process.take();
         let incarnation = before.expect("it runs").incarnation;
         self.begin(member, incarnation, Some(continued));
+        self.disconnect(1 - member);
     }
 
     fn begin(&mut self, member: usize, incarnation: u64, continued: Option<Continued>) {
@@ -194,6 +198,9 @@ impl World {
     /// The process ends; without its host, no kernel says so.
     pub(super) fn kill(&mut self, member: usize, host_runs: bool) {
         self.members[member] = Member { process: None, host_runs };
+        if host_runs {
+            self.disconnect(1 - member);
+        }
         self.say(|| format!("{member} ends, its host runs: {host_runs}"));
     }
 
@@ -294,6 +301,9 @@ impl World {
             Event::Closed { to, incarnation } => {
                 self.arrive(to, Some(incarnation), Input::Closed);
             }
+            Event::Disconnected { at, incarnation } => {
+                self.arrive(at, Some(incarnation), Input::Disconnected);
+            }
             Event::Vote { agent, .. } if self.agents[agent].stopped => {
                 self.agents[agent].waiting.push(event);
             }
@@ -342,8 +352,21 @@ impl World {
                 self.replicate(standby, (records + 1).min(RECORDS.max(records)));
             } else if !connected && records > 0 && self.rng.u8(0..20) == 0 {
                 self.replicate(standby, 0);
+                self.disconnect(standby);
+            }
+            // Live members end the connection now and then, and connect again.
+            if served && self.rng.u8(0..20) == 0 {
+                (0..2).for_each(|at| self.disconnect(at));
             }
         }
+    }
+
+    /// The connection ends at this member, at once or after a retransmission.
+    fn disconnect(&mut self, at: usize) {
+        let Some(process) = &self.members[at].process else { return };
+        let event = Event::Disconnected { at, incarnation: process.incarnation };
+        let delay = self.network.carry(Way::Beats(1 - at), &mut self.rng);
+        self.put(self.now + delay.unwrap_or(RETRANSMITTED_AFTER), event);
     }
 
     fn replicate(&mut self, standby: usize, records: u64) {

@@ -98,6 +98,12 @@ impl Group {
         self.member(member).handle_replica(true, 1, now);
     }
 
+    /// The connection between the members ends for this one.
+    pub(super) fn disconnect(&mut self, member: usize) {
+        let now = self.now;
+        self.member(member).handle_disconnected(now);
+    }
+
     /// An operator confirms at this member that its peer is down.
     pub(super) fn take_over(&mut self, member: usize) -> Result<(), NotTakenOver> {
         let now = self.now;

@@ -13,6 +13,48 @@ fn end_of_the_process_is_enough_alone() {
 }
 
 #[test]
+fn ended_connection_shows_the_end_earlier() {
+    for phase in 0..5 {
+        let mut group = Group::standing(0);
+        group.pass(phase);
+        // The kernel closes the sockets of the process late.
+        group.kill(0);
+        group.cut(&[Link::Beats(1)]);
+        group.pass(6);
+        group.heal();
+        group.disconnect(1);
+        let time = group.until(1_000, |group| group.owner() == Some(1));
+        assert!(time <= Duration::from_millis(2), "{time:?}");
+        assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
+    }
+}
+
+#[test]
+fn disconnected_standby_asks_at_once() {
+    let mut group = Group::standing(0);
+    group.pass(1);
+    group.disconnect(1);
+    let now = group.now;
+    assert!(group.member(1).poll_timeout() <= now);
+}
+
+/// A firewall that is loaded anew refuses the connection, and a beat.
+#[test]
+fn refusing_host_of_a_live_member_shows_no_end() {
+    for member in [0, 1] {
+        let mut group = Group::standing(1);
+        for _ in 0..100 {
+            group.disconnect(member);
+            let now = group.now;
+            group.member(member).handle_peer_closed(Reporter::Kernel, now);
+            group.pass(7);
+        }
+        assert_eq!((group.owner(), group.took_over(1)), (Some(0), None));
+        assert!(group.member(0).is_standby_armed());
+    }
+}
+
+#[test]
 fn single_unreachable_of_a_live_owner_is_withdrawn() {
     let mut group = Group::standing(1);
     for _ in 0..100 {

@@ -1,7 +1,7 @@
 //! One connection, from its handshake to its end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::frame::{self, FRAME_MAX, Frame, QUIET, Read};
 use super::hello::Hello;
 use super::tls::{self, Tls};
 use super::{LinkEvent, Local, Refused, Told};
+use crate::descriptors;
 use crate::settings::Cluster;
 
 /// Frames that wait for the peer to read, in KiB: two of the longest.
@@ -83,6 +84,7 @@ pub(super) enum Accepted {
 }
 
 pub(super) async fn accept(stream: TcpStream, local: &Local) -> Result<Accepted, Failed> {
+    let stream = move_to_early(stream)?;
     stream.set_nodelay(true)?;
     let accepting = TlsAcceptor::from(Arc::clone(&local.tls.server)).accept(stream);
     let stream: TlsStream<TcpStream> = accepting.await?.into();
@@ -95,6 +97,14 @@ pub(super) async fn accept(stream: TcpStream, local: &Local) -> Result<Accepted,
 pub(super) async fn dial(local: &Local) -> Result<Connection, Failed> {
     let stream = open(&local.cluster, &local.tls.client).await?;
     greet(stream, true, local).await
+}
+
+/// If this process is killed, the peer learns it before the kernel closes descriptors that take long.
+fn move_to_early(stream: TcpStream) -> io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    // Without a free number the peer learns it later.
+    let early = descriptors::closed_early(&stream).map_or(stream, StdStream::from);
+    TcpStream::from_std(early)
 }
 
 /// Connects to the peer, never from an address of the group.
@@ -110,7 +120,7 @@ pub(super) async fn open(
     let mut from = cluster.listen;
     from.set_port(0);
     socket.bind(from)?;
-    let stream = socket.connect(peer).await?;
+    let stream = move_to_early(socket.connect(peer).await?)?;
     stream.set_nodelay(true)?;
     Ok(TlsConnector::from(Arc::clone(tls)).connect(Tls::name(), stream).await?.into())
 }

@@ -1,10 +1,12 @@
 use std::net::TcpStream as StdStream;
+use std::os::fd::AsRawFd;
 
 use evenkeel_fuzz::Corpus;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::beats::tests::{Counted, LOOPBACK, member};
 use super::*;
+use crate::descriptors;
 use crate::settings::Node;
 
 const NAMES: [&str; 2] = ["edge-1", "edge-2"];
@@ -339,6 +341,18 @@ async fn strangers_keep_no_member_from_its_peer() {
     let [mut left, mut right] = pair.both();
     deliver(&mut right, &mut left, &Frame::Acknowledged(1)).await;
     drop(strangers);
+}
+
+#[tokio::test]
+async fn connections_are_closed_early() {
+    let pair = Pair::sound();
+    let (streams, mut handed) = mpsc::channel(1);
+    let _left = pair.start_with(0, streams);
+    let dialed = PeerApi::new(&pair.clusters[1]).unwrap().connect().await.unwrap();
+    let accepted = handed.recv().await.unwrap();
+    for stream in [dialed, accepted] {
+        assert!(stream.get_ref().0.as_raw_fd() >= descriptors::early(), "{stream:?}");
+    }
 }
 
 #[tokio::test]
