@@ -157,9 +157,8 @@ impl Following {
             let Some(answer) = &copying.answer else { continue };
             match answer.try_recv() {
                 Ok(Copies { sessions, slots }) => {
-                    let records = sessions.into_iter();
-                    self.states
-                        .extend(records.map(|(state, sockets)| MediaRecord { state, sockets }));
+                    let record = |(state, sockets)| MediaRecord { state: Box::new(state), sockets };
+                    self.states.extend(sessions.into_iter().map(record));
                     copying.answer = None;
                     if copying.next >= slots {
                         copying.next = 0;

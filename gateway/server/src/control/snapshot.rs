@@ -54,8 +54,9 @@ pub(crate) struct Snapshot {
 /// The state that a session's worker keeps.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct MediaRecord {
+    /// Maps and sorts of records move it.
     #[serde(with = "compact")]
-    pub(super) state: SessionState,
+    pub(super) state: Box<SessionState>,
     /// The number of the session's own sockets: RTP, then RTCP. Their descriptors follow in this order.
     pub(super) sockets: u8,
 }
@@ -81,7 +82,7 @@ impl MediaStates {
     /// Adds the states in Postcard.
     fn write(&self, encoded: Vec<u8>) -> Vec<u8> {
         // Their sockets came with the records.
-        let states: Vec<&SessionState> = self.media.iter().map(|record| &record.state).collect();
+        let states: Vec<&SessionState> = self.media.iter().map(|record| &*record.state).collect();
         postcard::to_extend(&(states, &self.trunks), encoded)
             .expect("a vector takes all bytes, and all times are within years")
     }
@@ -95,7 +96,7 @@ impl MediaStates {
             return Err(NotRestored::malformed("its layout is an older one"));
         }
         let read = instant::relative_to(reference, || postcard::take_from_bytes(rest));
-        let ((states, trunks), rest): ((Vec<SessionState>, _), _) =
+        let ((states, trunks), rest): ((Vec<Box<SessionState>>, _), _) =
             read.map_err(|error| NotRestored::malformed(error.to_string()))?;
         if !rest.is_empty() {
             return Err(NotRestored::malformed("bytes follow its end"));
@@ -202,7 +203,7 @@ impl Snapshot {
         let kept: BTreeSet<SessionId> = with_sockets.map(|record| record.state.session).collect();
         self.drivers.lose_ports(|session| kept.contains(&session));
         let lost = self.media.iter_mut().filter(|record| record.sockets == 0);
-        let lost = lost.map(|record| (record.state.session, &mut record.state));
+        let lost = lost.map(|record| (record.state.session, &mut *record.state));
         let mut lost: BTreeMap<SessionId, &mut SessionState> =
             lost.filter(|(_, state)| state.has_port_legs()).collect();
         for session in &mut self.core.sessions {
@@ -290,26 +291,26 @@ mod compact {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<SessionState, D::Error> {
+    ) -> Result<Box<SessionState>, D::Error> {
         deserializer.deserialize_any(State)
     }
 
     struct State;
 
     impl<'de> Visitor<'de> for State {
-        type Value = SessionState;
+        type Value = Box<SessionState>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("the state of a session")
         }
 
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<SessionState, E> {
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Box<SessionState>, E> {
             rmp_serde::from_slice(bytes).map_err(E::custom)
         }
 
         /// The first format has the names of the fields.
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SessionState, A::Error> {
-            SessionState::deserialize(MapAccessDeserializer::new(map))
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Box<SessionState>, A::Error> {
+            Box::deserialize(MapAccessDeserializer::new(map))
         }
     }
 }

@@ -80,7 +80,7 @@ impl LastStates {
             let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
             match part.ok().flatten() {
                 Some(HandedOut::Sessions(sessions)) => {
-                    let record = |state| MediaRecord { state, sockets: 0 };
+                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
                     let media = sessions.into_iter().map(record).collect();
                     let states = MediaStates { media, trunks: Vec::new() };
                     return Ok(LastStatesPart { states, is_last: false });
@@ -225,7 +225,7 @@ impl Control {
                     let before = descriptors.len();
                     descriptors.extend(own);
                     let sockets = (descriptors.len() - before) as u8;
-                    media.push(MediaRecord { state, sockets });
+                    media.push(MediaRecord { state: Box::new(state), sockets });
                 }
             }
             slot += SLOTS;
@@ -461,7 +461,7 @@ impl Control {
             let entry = self.registry.get(state.session);
             let home = entry.ok_or_else(|| contradiction(state.session))?.home;
             translation.apply(&mut state);
-            commands.push((home.worker, Command::Continue { home, state: Box::new(state) }));
+            commands.push((home.worker, Command::Continue { home, state }));
         }
         let nodes = translation.nodes.clone();
         for (number, (worker, command)) in (1..).zip(commands) {
@@ -572,7 +572,7 @@ fn at_workers(
         let ports = ports.map_err(|error| {
             NotRestored::malformed(format!("a socket of {}: {error}", state.session))
         })?;
-        at_workers.push(AtWorker { state: Box::new(state), ports });
+        at_workers.push(AtWorker { state, ports });
     }
     at_workers.sort_by_key(AtWorker::session);
     Ok(at_workers)

@@ -166,7 +166,10 @@ impl Replica {
         let (mut core, registry) = (self.common?, self.registry?);
         let now = Instant::now();
         let (mut entries, mut states) = (ById::new(self.entries), ById::new(self.states));
-        let (mut of_sessions, mut media_records) = (Vec::new(), Vec::new());
+        let count = self.sessions.len();
+        core.sessions = Vec::with_capacity(count);
+        let (mut of_sessions, mut media_records) =
+            (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut places: BTreeMap<*const Media, u32> = BTreeMap::new();
         for (id, (mut session, media)) in self.sessions {
             let (entry, mut state) = (entries.take(id), states.take(id));
