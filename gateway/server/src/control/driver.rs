@@ -326,8 +326,13 @@ impl Drivers {
 
     /// Returns the next message to an agent that is due. Called until it returns `None`.
     pub(crate) fn handle_agents_timeout(&mut self, clock: Clock) -> Option<Act> {
-        let asking = self.agents.handle_timeout(clock.now)?;
-        self.sign(&asking, clock)
+        loop {
+            let asking = self.agents.handle_timeout(clock.now)?;
+            // The node may have left meanwhile.
+            if let Some(act) = self.sign(&asking, clock) {
+                return Some(act);
+            }
+        }
     }
 
     /// Returns the next queued message, retry or refresh that is due. Called until it returns `None`.

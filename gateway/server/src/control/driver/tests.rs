@@ -87,6 +87,24 @@ fn unanswered_opening_is_retried() {
 }
 
 #[test]
+fn leases_at_a_node_that_left_delay_no_others() {
+    let start = Instant::now();
+    let mut drivers = driven(vec![Driver::Agent(secret()), Driver::Agent(secret())]);
+    let mut drawn = 40;
+    for node in [NodeId(0), NodeId(1)] {
+        let mut draw = || {
+            drawn += 1;
+            drawn
+        };
+        let wish = Wish { hop: Hop { node, ..HOP }, ..wish() };
+        assert!(drivers.open(&wish, &mut draw, at(start, 0)).is_some());
+    }
+    drivers.put(NodeId(0), None);
+    let again = drivers.handle_agents_timeout(at(start, 50));
+    assert!(matches!(again, Some(Act::Sign { node: NodeId(1), .. })), "{again:?}");
+}
+
+#[test]
 fn refusal_is_reported_and_not_retried() {
     let start = Instant::now();
     let (mut drivers, tag, nonce) = opening(start);
