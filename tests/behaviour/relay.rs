@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    GatewayProcess, Phone, Place, await_replica, ids, offer_with_key, talk, wait_until,
+    GatewayProcess, Phone, Place, await_armed, await_replica, ids, offer_with_key, talk, wait_until,
 };
 
 fn offer(phone: &Phone) -> Offer {
@@ -148,6 +148,7 @@ fn only_an_offer_with_a_key_is_repeated() {
     let (node, ann, bob) = (place.node(), place.phone(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
+    await_armed(&owner);
     // The connection to the owner is open.
     assert!(ids(&mut standby).is_empty());
     owner.process.signal(Signal::SIGSTOP).unwrap();

@@ -127,6 +127,13 @@ pub(crate) fn await_replica(owner: &mut GatewayProcess) {
     });
 }
 
+/// Waits until the standby takes over if the owner falls silent.
+pub(crate) fn await_armed(owner: &GatewayProcess) {
+    wait_until("the standby is armed", || {
+        owner.process.log().contains("standby may take over by silence")
+    });
+}
+
 /// Offers a session for this client with a key, and returns the answer's body.
 pub(crate) fn offer_with_key(gateway: &mut GatewayProcess, key: &str, phone: &Phone) -> Value {
     let identity = Identity::Declared { address: phone.address(), rtcp: None };

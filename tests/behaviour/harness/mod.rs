@@ -14,7 +14,9 @@ mod routing_plugin;
 pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use gateway_process::GatewayProcess;
-pub(crate) use group::{EDGES, NODE, Place, SHARED, await_replica, ids, offer_with_key};
+pub(crate) use group::{
+    EDGES, NODE, Place, SHARED, await_armed, await_replica, ids, offer_with_key,
+};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{PACKETS, expect_echo, group_without_agent, ng_server};
 use crate::harness::{
-    GatewayProcess, Place, TIMEOUT, assert_continuous, await_replica, ids, talk_for, wait_until,
+    GatewayProcess, Place, TIMEOUT, assert_continuous, await_armed, await_replica, ids, talk_for,
+    wait_until,
 };
 
 const TAKE_OVER: &str = "/v1/gateway:take-over";
@@ -128,9 +129,7 @@ fn operator_lets_a_doubting_owner_send() {
     let [mut owner, _standby] = place.group(&node);
     owner.open("room", &mut ann);
     await_replica(&mut owner);
-    wait_until("the standby is armed", || {
-        owner.process.log().contains("standby may take over by silence")
-    });
+    await_armed(&owner);
     place.set_link(0, false);
     let reason = await_blocked(&mut owner);
     assert!(reason.ends_with("neither it nor a majority of the agents answers"), "{reason}");
