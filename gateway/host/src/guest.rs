@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Answer, Entry, Fault, Hook, Metric, Note, Op};
-use wasmtime::{Store, Trap};
+use nix::time::{ClockId, clock_gettime};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::bindings::evenkeel::policy::diag;
 use crate::bindings::evenkeel::policy::types;
@@ -24,9 +25,20 @@ pub(crate) struct Inside {
     log: PluginLog,
     limiter: Limiter,
     diag_calls: u32,
+    /// The thread's processor time at which the call is stopped, if its budget is [`Budget::Processor`].
+    processor_until: Option<Duration>,
 }
 
 impl Inside {
+    /// Decides whether a call continues whose budget has elapsed on the wall clock.
+    fn at_deadline(&self) -> UpdateDeadline {
+        let left = self.processor_until.map(|until| until.saturating_sub(processor_time()));
+        match left {
+            Some(left) if !left.is_zero() => UpdateDeadline::Continue(ticks(left)),
+            Some(_) | None => UpdateDeadline::Interrupt,
+        }
+    }
+
     fn count_diag(&mut self) -> wasmtime::Result<()> {
         self.diag_calls += 1;
         if self.diag_calls > DIAG_CALLS_MAX { Err(TooManyDiagCalls.into()) } else { Ok(()) }
@@ -100,6 +112,7 @@ impl Guest {
             Inside { log: std::mem::take(log), ..Inside::default() },
         );
         store.limiter(|inside| &mut inside.limiter);
+        store.epoch_deadline_callback(|store| Ok(store.data().at_deadline()));
         // Fails on an engine that does not count fuel.
         let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
@@ -130,12 +143,13 @@ impl Guest {
     ) -> Result<impl FnOnce(Store<Inside>) -> Guest + use<>, Refused> {
         let Recipe { engine, component, hook, .. } = recipe;
         let pre = component.instance_pre();
-        let instance = run(engine, store, engine.budgets().init, 0, |store| pre.instantiate(store))
-            .map_err(|fault| match fault {
-                // During start this means that the instance exceeds the limits.
-                Fault::Malformed(said) => Refused::Engine { said },
-                fault => Refused::Faulted { call: "start", fault },
-            })?;
+        let budget = Budget::Processor(engine.budgets().init);
+        let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
+        let instance = instance.map_err(|fault| match fault {
+            // During start this means that the instance exceeds the limits.
+            Fault::Malformed(said) => Refused::Engine { said },
+            fault => Refused::Faulted { call: "start", fault },
+        })?;
         let unlike = |error: wasmtime::Error| Refused::Engine { said: format!("{error:#}").into() };
         let exports = component.exports();
         let base = exports.guest.load(&mut *store, &instance).map_err(unlike)?;
@@ -184,8 +198,9 @@ impl Guest {
             seed: recipe.seed,
         };
         let base = self.base.clone();
-        let budget = self.engine.budgets().init;
-        self.call(budget, 0, |store| base.call_init(store, &recipe.settings, grant))
+        let budget = Budget::Processor(self.engine.budgets().init);
+        let init = |store: &mut Store<Inside>| base.call_init(store, &recipe.settings, grant);
+        run(&self.engine, &mut self.store, budget, 0, init)
             .map_err(|fault| Refused::Faulted { call: "init", fault })?
             .map_err(|message| Refused::Settings { said: one_line(&message, LINE_BYTES_MAX) })
     }
@@ -205,13 +220,12 @@ impl Guest {
             })
             .collect();
         let base = self.base.clone();
-        let budget = self.engine.budgets().catalog;
-        self.until = None;
-        self.call(budget, 0, |store| base.call_catalog(store, &list))
+        let budget = Budget::Processor(self.engine.budgets().catalog);
+        run(&self.engine, &mut self.store, budget, 0, |store| base.call_catalog(store, &list))
     }
 
-    /// Calls the plugin with a deadline from the call's budget or the question. The answer's size is limited for `rows`
-    /// rows.
+    /// Calls the plugin for a question, with a deadline from the call's budget or the question. The answer's size is
+    /// limited for `rows` rows.
     pub(crate) fn call<T>(
         &mut self,
         budget: Duration,
@@ -220,7 +234,7 @@ impl Guest {
     ) -> Result<T, Fault> {
         let began = Instant::now();
         let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
-        let budget = budget.min(left);
+        let budget = Budget::Elapsed(budget.min(left));
         let outcome = run(&self.engine, &mut self.store, budget, rows, f);
         self.spent += began.elapsed();
         outcome
@@ -303,10 +317,25 @@ impl Guest {
     }
 }
 
+/// The time limit of a call.
+#[derive(Clone, Copy)]
+enum Budget {
+    /// Time on the wall clock, of calls that a session waits for.
+    Elapsed(Duration),
+    /// Processor time, of calls that prepare an instance: a machine without free processors does not make them fail.
+    Processor(Duration),
+}
+
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    // Every Linux has this clock.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::MAX, Duration::from)
+}
+
 fn run<T>(
     engine: &Engine,
     store: &mut Store<Inside>,
-    budget: Duration,
+    budget: Budget,
     rows: usize,
     f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
@@ -314,6 +343,11 @@ fn run<T>(
     inside.log.begin_call();
     inside.limiter.refused = false;
     inside.diag_calls = 0;
+    let (budget, processor_until) = match budget {
+        Budget::Elapsed(budget) => (budget, None),
+        Budget::Processor(budget) => (budget, Some(processor_time().saturating_add(budget))),
+    };
+    inside.processor_until = processor_until;
     store.set_hostcall_fuel(answer_bytes(rows));
     store.set_epoch_deadline(ticks(budget));
     let running = engine.ticker().run();
@@ -336,3 +370,6 @@ fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
         None => Fault::Malformed(error.root_cause().to_string().into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,8 @@ pub(crate) fn answer_bytes(rows: usize) -> usize {
     ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES))
 }
 
-/// Time limits of calls, which are stopped at them.
+/// Time limits of calls, which are stopped at them. `init` and `catalog` are limits of processor time, the others of time
+/// on the wall clock, as a session waits for them.
 ///
 /// The defaults are the contract's. In virtual time allow much more, so that a slow machine does
 /// not change decisions.

@@ -212,7 +212,8 @@ fn interface(out: &mut String, name: &str, of: &Interface) {
 fn limits(out: &mut String) {
     let Budgets { init, catalog, migrate, open, admit, place, resolve, reroute, tick } =
         Budgets::default();
-    *out += "## Time\n\nA call that takes longer is stopped, and the native default applies.\n\n| call | at most |\n|---|---|\n";
+    *out += "## Time\n\nA call that takes longer is stopped, and the native default applies. `init` and `catalog` are \
+             limited in processor time, the others in time on the wall clock.\n\n| call | at most |\n|---|---|\n";
     let calls: [(&str, Duration); 9] = [
         ("`init`, with creating the instance", init),
         ("`catalog`", catalog),

@@ -1,0 +1,42 @@
+use super::*;
+use crate::grant::Allowed;
+use crate::shipped;
+
+const BUDGET: Duration = Duration::from_millis(250);
+
+fn guest(engine: &Engine) -> Guest {
+    let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
+    let component = Component::vet(engine, plugin.bytes).unwrap();
+    let grant = Grant::of(component.manifest(), &Allowed::default());
+    let (hook, settings, catalog) = (Hook::Routing, "{}".to_owned(), Vec::new());
+    let recipe =
+        Recipe { engine: engine.clone(), component, hook, settings, seed: 7, catalog, grant };
+    Guest::start(&recipe, &mut PluginLog::default()).unwrap()
+}
+
+/// Calls the plugin after `elapsed` on the wall clock, which take no processor time.
+fn call_after(elapsed: Duration, budget: Budget) -> Result<(), Fault> {
+    let engine = Engine::new();
+    let mut guest = guest(&engine);
+    let base = guest.base();
+    run(&engine, &mut guest.store, budget, 0, |store| {
+        (0..ticks(elapsed)).for_each(|_| store.engine().increment_epoch());
+        base.call_catalog(store, &[])
+    })
+}
+
+#[test]
+fn preparing_call_may_wait_for_a_processor() {
+    assert_eq!(call_after(10 * BUDGET, Budget::Processor(BUDGET)), Ok(()));
+}
+
+#[test]
+fn question_is_stopped_on_the_wall_clock() {
+    assert_eq!(call_after(10 * BUDGET, Budget::Elapsed(BUDGET)), Err(Fault::Deadline));
+}
+
+#[test]
+fn preparing_call_is_stopped_after_its_processor_time() {
+    let spun = Budget::Processor(Duration::ZERO);
+    assert_eq!(call_after(BUDGET, spun), Err(Fault::Deadline));
+}
