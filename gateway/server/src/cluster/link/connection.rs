@@ -24,6 +24,10 @@ const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
 /// Interval of frames while nothing else is sent.
 const IDLE_EVERY: Duration = Duration::from_millis(500);
 
+/// Time limit of a TCP handshake. A repeated SYN (after 1 s; RFC 6298, 2.1) could succeed after the peer has connected,
+/// and replace that connection.
+const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+
 const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 
 #[derive(Debug)]
@@ -120,7 +124,8 @@ pub(super) async fn open(
     let mut from = cluster.listen;
     from.set_port(0);
     socket.bind(from)?;
-    let stream = move_to_early(socket.connect(peer).await?)?;
+    let connecting = tokio::time::timeout(CONNECT_WITHIN, socket.connect(peer));
+    let stream = move_to_early(connecting.await??)?;
     stream.set_nodelay(true)?;
     Ok(TlsConnector::from(Arc::clone(tls)).connect(Tls::name(), stream).await?.into())
 }
