@@ -12,7 +12,7 @@ pub(crate) use legs::Legs;
 pub(crate) use session::{Leg, Opening, Phase, Session, SessionRequest, WHOLE};
 
 use crate::interner::Interner;
-use crate::record::changes::Changes;
+use crate::record::changes::{Changes, LATE_TURNS};
 use crate::{Decider, PolicyName, SessionId};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
@@ -146,6 +146,12 @@ impl Sessions {
     /// For a change of the session's record.
     pub(crate) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
         self.changes.note(*id);
+        self.unrecorded_mut(id)
+    }
+
+    /// For the policy's state, whose change may be recorded late: it may come with each tick.
+    pub(crate) fn late_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
+        self.changes.note_late(*id, id.0 % LATE_TURNS);
         self.unrecorded_mut(id)
     }
 

@@ -696,8 +696,8 @@ impl Gateway {
         let revisions = self.policies.revisions(policy);
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();
-            let session = id.and_then(|id| self.sessions.get_mut(&id));
-            if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
+            let kept = id.filter(|_| parts.keeps_state(row));
+            if let Some(session) = kept.and_then(|id| self.sessions.late_mut(&id)) {
                 session.memory.write(self.questions.state(state), revisions);
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Gateway;
+use crate::record::changes::LATE_TURNS;
 use crate::sessions::{Leg, Phase, Session};
 use crate::timer::Timer;
 use crate::{
@@ -30,6 +31,16 @@ impl Records<'_> {
 
     pub fn have_changed(&self) -> bool {
         !(self.0.sessions.changes.is_empty() && self.0.rooms.changes.is_empty())
+    }
+
+    /// Has the late changes of this turn, modulo [`LATE_TURNS`], taken next: new states of policies.
+    pub fn hasten(&mut self, turn: u64) {
+        self.0.sessions.changes.hasten(turn % LATE_TURNS);
+    }
+
+    /// Has all late changes taken next.
+    pub fn hasten_all(&mut self) {
+        self.0.sessions.changes.hasten_all();
     }
 
     /// Takes the records of up to this many sessions and rooms that changed.
@@ -93,11 +104,7 @@ fn take_changed(gateway: &mut Gateway, at_most: usize, now: Instant) -> ChangedR
     let (mut live, mut ended) = (Vec::new(), Vec::new());
     for id in gateway.sessions.changes.take(at_most) {
         match gateway.sessions.get(&id) {
-            Some(session) if session.phase == Phase::Live => {
-                // A room is recorded from its first live session on.
-                gateway.rooms.changes.note(session.room);
-                live.push(id);
-            }
+            Some(session) if session.phase == Phase::Live => live.push(id),
             // It has never been live.
             Some(_) => {}
             None => ended.push(id),

@@ -170,6 +170,8 @@ impl Router<'_> {
             let room = session.room;
             let ticks = self.ticks(id);
             self.sessions.set_live(id, ticks);
+            // A room is recorded from its first live session on.
+            self.rooms.changes.note(room);
             self.settle_peer_caps(room);
             self.effects.notice(Notice::Enrol(id));
         }

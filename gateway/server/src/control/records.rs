@@ -2,14 +2,14 @@
 //! control. With them a standby or the next process continues the sessions.
 //!
 //! The state at the workers, which changes with each packet, is copied soon after a session's legs, hop or address
-//! changed, and otherwise each second.
+//! changed, and otherwise each second; the states of policies, which change with each tick, each second.
 
 mod replica;
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use evenkeel_core::{ChangedRecords, GatewayRecord, RoomId, SessionId};
+use evenkeel_core::{ChangedRecords, GatewayRecord, LATE_TURNS, RoomId, SessionId};
 use evenkeel_dataplane::worker::{Command, Copies};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -37,6 +37,10 @@ const BATCHES_MAX: usize = 64;
 const LAGS_WITHIN: Duration = Duration::from_secs(1);
 
 const COPIED_EVERY: Duration = Duration::from_millis(5);
+
+/// Turns in which a whole copy and the states of policies are renewed in each [`CHECKPOINT`], unless that takes more than
+/// [`SLOTS`] in one: each turn is a batch, which costs more than its states.
+const TURNS: usize = LATE_TURNS as usize;
 
 /// Age of the oldest state of a session with media.
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -106,6 +110,7 @@ pub(super) struct Following {
     whole: bool,
     copying: Vec<Copying>,
     copied_last: Instant,
+    turn: u64,
     nodes_last: Option<Instant>,
     /// States for the next batch.
     states: Vec<MediaRecord>,
@@ -130,6 +135,7 @@ impl Following {
             whole: false,
             copying: (0..workers).map(|_| Copying::default()).collect(),
             copied_last: now,
+            turn: 0,
             nodes_last: None,
             states: Vec::new(),
             full_since: None,
@@ -172,15 +178,22 @@ impl Following {
         }
     }
 
+    /// The interval of copies of a worker with this many slots in use.
+    fn copied_every(&self, used: usize) -> Duration {
+        match self.whole {
+            true => (CHECKPOINT / turns(used) as u32).max(COPIED_EVERY),
+            false => COPIED_EVERY,
+        }
+    }
+
     /// The slots that the worker copies next.
     fn next_slots(&mut self, worker: usize, used: usize) -> Option<(std::ops::Range<u32>, bool)> {
         let copying = &mut self.copying[worker];
         if copying.answer.is_some() {
             return None;
         }
-        let rounds = (CHECKPOINT.as_micros() / COPIED_EVERY.as_micros()) as usize;
         let slots = match copying.whole {
-            true => used.div_ceil(rounds).min(SLOTS as usize) as u32,
+            true => used.div_ceil(turns(used)).min(SLOTS as usize) as u32,
             false if self.hands_over => SLOTS,
             false => FIRST_SLICE as u32,
         };
@@ -188,6 +201,10 @@ impl Following {
         copying.next += slots;
         Some((from..copying.next, !copying.whole))
     }
+}
+
+fn turns(used: usize) -> usize {
+    used.div_ceil(SLOTS as usize).max(TURNS)
 }
 
 impl Control {
@@ -232,11 +249,15 @@ impl Control {
             return self.unfollow_records();
         }
         following.take_copies();
-        let is_due = now.saturating_duration_since(following.copied_last) >= COPIED_EVERY;
+        let most = (0..self.workers.len()).map(|worker| self.registry.slots_of(worker)).max();
+        let every = following.copied_every(most.unwrap_or(0));
+        let is_due = now.saturating_duration_since(following.copied_last) >= every;
         // The next process waits for the first copy for a limited time.
         let is_urgent = following.hands_over && !following.whole;
         if is_due || is_urgent {
             following.copied_last = now;
+            following.turn += 1;
+            self.gateway.records().hasten(following.turn);
             self.ask_for_copies();
         }
         let changed = self.records_have_changed();
@@ -337,6 +358,7 @@ impl Control {
             });
         }
         self.following.iter_mut().for_each(Following::take_copies);
+        self.gateway.records().hasten_all();
         let mut batch = self.next_batch(usize::MAX, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);

@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use evenkeel_lab::Mark;
 use evenkeel_lab::network::Host;
 use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::{rtp, trunk};
-use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType,
     recvmmsg, setsockopt, socket, sockopt,
@@ -23,6 +23,8 @@ const BATCH: usize = 64;
 /// The largest frame.
 const FRAME: usize = 2_048;
 const BUFFER: usize = 32 * 1_024 * 1_024;
+/// Wait for further frames after a batch that is not full: the kernel stamps them, and each wake-up costs the senders.
+const GATHER: Duration = Duration::from_millis(5);
 /// The end of the tap is noticed within this time.
 const NAP_US: i64 = 50_000;
 
@@ -54,7 +56,9 @@ impl Tap {
         let thread = std::thread::spawn(move || {
             let mut frames = vec![0; BATCH * FRAME];
             while !ends.load(Ordering::Relaxed) {
-                read(&socket, &mut frames, &theirs);
+                if read(&socket, &mut frames, &theirs) < BATCH {
+                    std::thread::sleep(GATHER);
+                }
             }
         });
         Ok(Tap { passing, ending, thread: Some(thread) })
@@ -84,8 +88,8 @@ fn listen() -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Reads one batch of frames, or none after a timeout.
-fn read(socket: &OwnedFd, frames: &mut [u8], passing: &Passing) {
+/// Reads one batch of frames, or none after a timeout. Returns the number of frames.
+fn read(socket: &OwnedFd, frames: &mut [u8], passing: &Passing) -> usize {
     let mut stamps = Vec::with_capacity(BATCH);
     {
         let mut headers = MultiHeaders::<()>::preallocate(BATCH, Some(nix::cmsg_space!(TimeSpec)));
@@ -100,16 +104,17 @@ fn read(socket: &OwnedFd, frames: &mut [u8], passing: &Passing) {
                     .and_then(|mut all| all.find_map(|control| stamp_ns(&control)));
                 (message.bytes, stamp.unwrap_or(0))
             })),
-            Err(Errno::EAGAIN | Errno::EINTR) => return,
-            // The interface has gone.
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            // A timeout, or the interface has gone.
+            Err(_) => return 0,
         }
     }
+    let read = stamps.len();
     let mut passing = passing.lock().unwrap_or_else(PoisonError::into_inner);
     for ((length, at_ns), frame) in stamps.into_iter().zip(frames.chunks_exact(FRAME)) {
         let Some(datagram) = datagram(&frame[..length.min(FRAME)]) else { continue };
         senders(datagram, |session| passing.push(Passed { session, at_ns }));
     }
+    read
 }
 
 fn stamp_ns(control: &ControlMessageOwned) -> Option<u64> {

@@ -377,6 +377,7 @@ impl World {
     /// not being removed, in the same order.
     pub(super) fn hand_over(&mut self, alone: Duration) -> HopMap {
         self.settle();
+        self.gateway.records().hasten_all();
         while self.gateway.records().have_changed() {
             self.follow();
         }

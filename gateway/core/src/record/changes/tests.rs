@@ -25,6 +25,24 @@ fn first_copy_is_whole_after_its_last_part() {
 }
 
 #[test]
+fn late_changes_wait_for_their_turn() {
+    let mut changes = Changes::default();
+    changes.follow([1, 2, 3].into_iter());
+    changes.take(8);
+    for (id, turn) in [(1, 0), (2, 1), (3, 1), (3, 1)] {
+        changes.note_late(id, turn);
+    }
+    assert!(changes.is_empty());
+    changes.hasten(1);
+    assert_eq!(changes.take(8), [2, 3]);
+    changes.note_late(2, 1);
+    changes.hasten_all();
+    assert_eq!(changes.take(8), [1, 2]);
+    changes.hasten_all();
+    assert!(changes.is_empty());
+}
+
+#[test]
 fn busy_low_numbers_do_not_starve_others() {
     let mut changes = Changes::default();
     changes.follow([1, 2, 3].into_iter());
