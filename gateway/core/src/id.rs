@@ -24,6 +24,13 @@ id!(
     /// One participant's media through the gateway, in both directions.
     SessionId(u64), "s"
 );
+
+impl From<SessionId> for u64 {
+    fn from(id: SessionId) -> u64 {
+        id.0
+    }
+}
+
 id!(
     /// Sessions that belong together. They are placed and moved as one.
     RoomId(u64), "r"

@@ -58,7 +58,6 @@ pub use policy::{
     Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said, Stage, Staged,
     Strategy, Tally, Verb, Version, WallClock, is_in_cohort,
 };
-pub use record::changes::LATE_TURNS;
 pub use record::{
     ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, NotRestored,
     RegionRecord, RoomRecord, SessionRecord,

@@ -12,7 +12,7 @@ pub(crate) use legs::Legs;
 pub(crate) use session::{Leg, Opening, Phase, Session, SessionRequest, WHOLE};
 
 use crate::interner::Interner;
-use crate::record::changes::{Changes, LATE_TURNS};
+use crate::record::changes::Changes;
 use crate::{Decider, PolicyName, SessionId};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
@@ -149,9 +149,9 @@ impl Sessions {
         self.unrecorded_mut(id)
     }
 
-    /// For the policy's state, whose change may be recorded late: it may come with each tick.
-    pub(crate) fn late_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
-        self.changes.note_late(*id, id.0 % LATE_TURNS);
+    /// For the policy's state, which may change with each tick: its record is deferred.
+    pub(crate) fn deferred_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
+        self.changes.defer(*id);
         self.unrecorded_mut(id)
     }
 

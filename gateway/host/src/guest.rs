@@ -30,7 +30,7 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
-    /// Decides whether a call continues whose budget has elapsed on the wall clock.
+    /// Extends a call while it has processor time left. Called when its budget has elapsed on the wall clock.
     fn at_deadline(&self) -> UpdateDeadline {
         let left = self.processor_until.map(|until| until.saturating_sub(processor_time()));
         match left {

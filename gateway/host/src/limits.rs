@@ -82,7 +82,8 @@ pub(crate) fn answer_bytes(rows: usize) -> usize {
 }
 
 /// Time limits of calls, which are stopped at them. `init` and `catalog` are limits of processor time, the others of time
-/// on the wall clock, as a session waits for them.
+/// on the wall clock, as a session waits for them. A plugin is prepared again after a fault; questions that wait meanwhile
+/// are answered by the native default.
 ///
 /// The defaults are the contract's. In virtual time allow much more, so that a slow machine does
 /// not change decisions.

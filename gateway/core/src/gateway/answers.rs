@@ -697,7 +697,7 @@ impl Gateway {
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();
             let kept = id.filter(|_| parts.keeps_state(row));
-            if let Some(session) = kept.and_then(|id| self.sessions.late_mut(&id)) {
+            if let Some(session) = kept.and_then(|id| self.sessions.deferred_mut(&id)) {
                 session.memory.write(self.questions.state(state), revisions);
             }
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Gateway;
-use crate::record::changes::LATE_TURNS;
 use crate::sessions::{Leg, Phase, Session};
 use crate::timer::Timer;
 use crate::{
@@ -33,19 +32,24 @@ impl Records<'_> {
         !(self.0.sessions.changes.is_empty() && self.0.rooms.changes.is_empty())
     }
 
-    /// Has the late changes of this turn, modulo [`LATE_TURNS`], taken next: new states of policies.
-    pub fn hasten(&mut self, turn: u64) {
-        self.0.sessions.changes.hasten(turn % LATE_TURNS);
+    /// Has the next part of the deferred changes taken: new states of policies. Called each 20 ms, it has each taken within a
+    /// second.
+    pub fn release_deferred(&mut self) {
+        self.0.sessions.changes.release();
     }
 
-    /// Has all late changes taken next.
-    pub fn hasten_all(&mut self) {
-        self.0.sessions.changes.hasten_all();
+    /// Takes all records that changed.
+    pub fn take_all_changed(&mut self, now: Instant) -> ChangedRecords {
+        let sessions = self.0.sessions.changes.take_all();
+        let rooms = self.0.rooms.changes.take_all();
+        changed_records(self.0, sessions, rooms, now)
     }
 
     /// Takes the records of up to this many sessions and rooms that changed.
     pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
-        take_changed(self.0, at_most, now)
+        let sessions = self.0.sessions.changes.take(at_most);
+        let rooms = self.0.rooms.changes.take(at_most);
+        changed_records(self.0, sessions, rooms, now)
     }
 
     /// The record without rooms and sessions.
@@ -100,9 +104,14 @@ fn numbers(gateway: &Gateway) -> GatewayRecord {
     }
 }
 
-fn take_changed(gateway: &mut Gateway, at_most: usize, now: Instant) -> ChangedRecords {
+fn changed_records(
+    gateway: &Gateway,
+    sessions: Vec<SessionId>,
+    changed: Vec<RoomId>,
+    now: Instant,
+) -> ChangedRecords {
     let (mut live, mut ended) = (Vec::new(), Vec::new());
-    for id in gateway.sessions.changes.take(at_most) {
+    for id in sessions {
         match gateway.sessions.get(&id) {
             Some(session) if session.phase == Phase::Live => live.push(id),
             // It has never been live.
@@ -110,7 +119,6 @@ fn take_changed(gateway: &mut Gateway, at_most: usize, now: Instant) -> ChangedR
             None => ended.push(id),
         }
     }
-    let changed = gateway.rooms.changes.take(at_most);
     let waiting = if changed.is_empty() { BTreeSet::new() } else { gateway.questions.waiting() };
     let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
     for id in changed {

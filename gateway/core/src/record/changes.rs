@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// Turns in which late changes are taken.
-pub const LATE_TURNS: u64 = 50;
+/// Parts in which deferred changes are released, so that those of many records do not come at once.
+const TURNS: u64 = 50;
 
 /// Empty while no follower takes them. At most the number of sessions or rooms that there are or were since.
 #[derive(Debug)]
@@ -15,8 +15,9 @@ pub(crate) struct Changes<Id> {
 #[derive(Debug)]
 struct Followed<Id> {
     changed: BTreeSet<Id>,
-    /// Changes that the follower may get late, by the turn in which they are taken.
-    late: BTreeMap<u64, BTreeSet<Id>>,
+    /// By the turn in which they are released.
+    deferred: BTreeMap<u64, BTreeSet<Id>>,
+    turn: u64,
     /// The last number that was taken: those after it come next, so that none waits for ever.
     last: Option<Id>,
     /// All records were taken at least once.
@@ -32,8 +33,8 @@ impl<Id> Default for Changes<Id> {
 impl<Id: Copy + Ord> Changes<Id> {
     /// Begins with all records.
     pub(crate) fn follow(&mut self, all: impl Iterator<Item = Id>) {
-        let (changed, late) = (all.collect(), BTreeMap::new());
-        self.followed = Some(Followed { changed, late, last: None, whole: false });
+        let (changed, deferred) = (all.collect(), BTreeMap::new());
+        self.followed = Some(Followed { changed, deferred, turn: 0, last: None, whole: false });
     }
 
     pub(crate) fn unfollow(&mut self) {
@@ -46,27 +47,35 @@ impl<Id: Copy + Ord> Changes<Id> {
         }
     }
 
-    /// Notes a change that is taken after [`Changes::hasten`] for this turn.
-    pub(crate) fn note_late(&mut self, id: Id, turn: u64) {
+    /// Notes a change that is taken only once [`Changes::release`] was called up to [`TURNS`] times.
+    pub(crate) fn defer(&mut self, id: Id)
+    where
+        Id: Into<u64>,
+    {
         if let Some(followed) = &mut self.followed {
-            followed.late.entry(turn).or_default().insert(id);
+            followed.deferred.entry(id.into() % TURNS).or_default().insert(id);
         }
     }
 
-    pub(crate) fn hasten(&mut self, turn: u64) {
-        if let Some(followed) = &mut self.followed
-            && let Some(late) = followed.late.remove(&turn)
-        {
-            followed.changed.extend(late);
+    /// Has the deferred changes of the next turn taken.
+    pub(crate) fn release(&mut self) {
+        let Some(followed) = &mut self.followed else { return };
+        followed.turn = (followed.turn + 1) % TURNS;
+        if let Some(released) = followed.deferred.remove(&followed.turn) {
+            followed.changed.extend(released);
         }
     }
 
-    pub(crate) fn hasten_all(&mut self) {
-        if let Some(followed) = &mut self.followed {
-            followed.changed.extend(std::mem::take(&mut followed.late).into_values().flatten());
-        }
+    pub(crate) fn take_all(&mut self) -> Vec<Id> {
+        let Some(Followed { changed, deferred, last, whole, .. }) = &mut self.followed else {
+            return Vec::new();
+        };
+        changed.extend(std::mem::take(deferred).into_values().flatten());
+        (*last, *whole) = (None, true);
+        std::mem::take(changed).into_iter().collect()
     }
 
+    /// Takes up to this many changes that are not deferred.
     pub(crate) fn take(&mut self, at_most: usize) -> Vec<Id> {
         let Some(Followed { changed, last, whole, .. }) = &mut self.followed else {
             return Vec::new();

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::grant::Allowed;
 use crate::shipped;
@@ -12,6 +14,23 @@ fn guest(engine: &Engine) -> Guest {
     let recipe =
         Recipe { engine: engine.clone(), component, hook, settings, seed: 7, catalog, grant };
     Guest::start(&recipe, &mut PluginLog::default()).unwrap()
+}
+
+#[test]
+fn instance_is_prepared_without_a_processor() {
+    let engine = Engine::new();
+    let prepared = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !prepared.load(Ordering::Relaxed) {
+                engine.wasm().increment_epoch();
+            }
+        });
+        let prepare = || guest(&engine).catalog(&[]);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(prepare));
+        prepared.store(true, Ordering::Relaxed);
+        assert!(matches!(result, Ok(Ok(()))), "{result:?}");
+    });
 }
 
 /// Calls the plugin after `elapsed` on the wall clock, which take no processor time.

@@ -289,7 +289,7 @@ impl Member {
             // The numbers of batches begin again.
             self.inbox.acknowledged.send_replace(0);
             self.following = Some(tokio::spawn(async move {
-                handle.follow_records(true).await.map_err(|_| "control ended".to_owned())
+                handle.follow_records(false).await.map_err(|_| "control ended".to_owned())
             }));
         }
     }

@@ -521,8 +521,8 @@ impl Handle {
     /// All records in slices, and then batches of those that change. A follower that does not keep up is dropped: its
     /// channel ends, and it may follow again from the beginning. A new follower replaces the one before.
     ///
-    /// A follower that `hands_over` is followed by [`Handle::suspend`], whose batch is its last one. Meanwhile the
-    /// channels of others end at once.
+    /// A follower that `hands_over` is the next process on this machine: its first copy is urgent, and the channels of
+    /// others end at once. [`Handle::suspend`] follows, whose batch is its last one.
     pub(crate) async fn follow_records(
         &self,
         hands_over: bool,

@@ -2,14 +2,15 @@
 //! control. With them a standby or the next process continues the sessions.
 //!
 //! The state at the workers, which changes with each packet, is copied soon after a session's legs, hop or address
-//! changed, and otherwise each second; the states of policies, which change with each tick, each second.
+//! changed, and otherwise each second; the states of sessions at degradation policies, which change with each tick, each
+//! second.
 
 mod replica;
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use evenkeel_core::{ChangedRecords, GatewayRecord, LATE_TURNS, RoomId, SessionId};
+use evenkeel_core::{ChangedRecords, GatewayRecord, RoomId, SessionId};
 use evenkeel_dataplane::worker::{Command, Copies};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -36,11 +37,12 @@ const BATCHES_MAX: usize = 64;
 /// A follower whose queue is full for this time is dropped.
 const LAGS_WITHIN: Duration = Duration::from_secs(1);
 
+/// Interval of the parts of a first copy, and of copies of sessions that changed.
 const COPIED_EVERY: Duration = Duration::from_millis(5);
 
-/// Turns in which a whole copy and the states of policies are renewed in each [`CHECKPOINT`], unless that takes more than
-/// [`SLOTS`] in one: each turn is a batch, which costs more than its states.
-const TURNS: usize = LATE_TURNS as usize;
+/// Least number of parts in which all sessions are copied in each [`CHECKPOINT`]. Each part is a batch, and a batch costs
+/// more than its states.
+const PARTS_MIN: usize = 50;
 
 /// Age of the oldest state of a session with media.
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -110,7 +112,8 @@ pub(super) struct Following {
     whole: bool,
     copying: Vec<Copying>,
     copied_last: Instant,
-    turn: u64,
+    /// The last part of all sessions was copied then.
+    part_last: Instant,
     nodes_last: Option<Instant>,
     /// States for the next batch.
     states: Vec<MediaRecord>,
@@ -135,16 +138,16 @@ impl Following {
             whole: false,
             copying: (0..workers).map(|_| Copying::default()).collect(),
             copied_last: now,
-            turn: 0,
+            part_last: now,
             nodes_last: None,
             states: Vec::new(),
             full_since: None,
         }
     }
 
-    /// Returns whether the next process has all records, so that only changes are left.
+    /// Returns whether the follower has all records, so that only changes are left.
     pub(super) fn needs_changes_only(&self) -> bool {
-        self.hands_over && self.whole
+        self.whole
     }
 
     /// Whether the follower has gone, or does not keep up.
@@ -178,22 +181,20 @@ impl Following {
         }
     }
 
-    /// The interval of copies of a worker with this many slots in use.
-    fn copied_every(&self, used: usize) -> Duration {
-        match self.whole {
-            true => (CHECKPOINT / turns(used) as u32).max(COPIED_EVERY),
-            false => COPIED_EVERY,
-        }
-    }
-
-    /// The slots that the worker copies next.
-    fn next_slots(&mut self, worker: usize, used: usize) -> Option<(std::ops::Range<u32>, bool)> {
+    /// The slots that the worker copies next: without a new part only those that changed.
+    fn next_slots(
+        &mut self,
+        worker: usize,
+        used: usize,
+        part: bool,
+    ) -> Option<(std::ops::Range<u32>, bool)> {
         let copying = &mut self.copying[worker];
         if copying.answer.is_some() {
             return None;
         }
         let slots = match copying.whole {
-            true => used.div_ceil(turns(used)).min(SLOTS as usize) as u32,
+            true if part => used.div_ceil(parts(used)).min(SLOTS as usize) as u32,
+            true => 0,
             false if self.hands_over => SLOTS,
             false => FIRST_SLICE as u32,
         };
@@ -203,8 +204,9 @@ impl Following {
     }
 }
 
-fn turns(used: usize) -> usize {
-    used.div_ceil(SLOTS as usize).max(TURNS)
+/// The number of parts in which this many slots of a worker are copied in each [`CHECKPOINT`].
+fn parts(used: usize) -> usize {
+    used.div_ceil(SLOTS as usize).max(PARTS_MIN)
 }
 
 impl Control {
@@ -249,16 +251,12 @@ impl Control {
             return self.unfollow_records();
         }
         following.take_copies();
-        let most = (0..self.workers.len()).map(|worker| self.registry.slots_of(worker)).max();
-        let every = following.copied_every(most.unwrap_or(0));
-        let is_due = now.saturating_duration_since(following.copied_last) >= every;
+        let is_due = now.saturating_duration_since(following.copied_last) >= COPIED_EVERY;
         // The next process waits for the first copy for a limited time.
         let is_urgent = following.hands_over && !following.whole;
         if is_due || is_urgent {
             following.copied_last = now;
-            following.turn += 1;
-            self.gateway.records().hasten(following.turn);
-            self.ask_for_copies();
+            self.ask_for_copies(now);
         }
         let changed = self.records_have_changed();
         let Some(following) = &mut self.following else { return };
@@ -271,7 +269,7 @@ impl Control {
         };
         let changed = changed || nodes || !following.states.is_empty();
         if changed && following.to.capacity() > 0 {
-            let batch = self.next_batch(slice, nodes, now);
+            let batch = self.next_batch(Some(slice), nodes, now);
             if let Some(following) = &self.following {
                 // Fails only for a follower that has gone.
                 let _ = following.to.try_send(batch);
@@ -279,10 +277,18 @@ impl Control {
         }
     }
 
-    fn ask_for_copies(&mut self) {
+    fn ask_for_copies(&mut self, now: Instant) {
+        let Some(following) = &mut self.following else { return };
+        let most = (0..self.workers.len()).map(|worker| self.registry.slots_of(worker)).max();
+        let every = CHECKPOINT / parts(most.unwrap_or(0)) as u32;
+        let part = now.saturating_duration_since(following.part_last) >= every;
+        if part {
+            following.part_last = now;
+            self.gateway.records().release_deferred();
+        }
         for worker in 0..self.workers.len() {
             let used = self.registry.slots_of(worker);
-            let slots = self.following.as_mut().and_then(|it| it.next_slots(worker, used));
+            let slots = self.following.as_mut().and_then(|it| it.next_slots(worker, used, part));
             if let Some((slots, all)) = slots {
                 let (done, answer) = crossbeam_channel::bounded(1);
                 self.command(worker as u16, Command::Copy { slots, all, done });
@@ -294,10 +300,13 @@ impl Control {
         self.wake_workers();
     }
 
-    /// The records of up to this many sessions and rooms that changed.
-    fn next_batch(&mut self, at_most: usize, nodes: bool, now: Instant) -> Batch {
-        let ChangedRecords { mut core, ended, dissolved, whole } =
-            self.gateway.records().take_changed(at_most, now);
+    /// The records of up to this many sessions and rooms that changed, or of all.
+    fn next_batch(&mut self, at_most: Option<usize>, nodes: bool, now: Instant) -> Batch {
+        let mut records = self.gateway.records();
+        let ChangedRecords { mut core, ended, dissolved, whole } = match at_most {
+            Some(at_most) => records.take_changed(at_most, now),
+            None => records.take_all_changed(now),
+        };
         if nodes {
             let GatewayRecord { nodes, regions, memos, .. } = self.gateway.records().of_nodes();
             (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
@@ -318,7 +327,7 @@ impl Control {
                 media: Vec::new(),
                 trunks: Vec::new(),
                 next_offer: self.next_offer,
-                idempotency_keys: self.idempotency_keys.take_changed(at_most),
+                idempotency_keys: self.idempotency_keys.take_changed(at_most.unwrap_or(usize::MAX)),
                 core,
             },
         };
@@ -358,8 +367,7 @@ impl Control {
             });
         }
         self.following.iter_mut().for_each(Following::take_copies);
-        self.gateway.records().hasten_all();
-        let mut batch = self.next_batch(usize::MAX, true, now);
+        let mut batch = self.next_batch(None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);
         batch.changed.media.extend(media);

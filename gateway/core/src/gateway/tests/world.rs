@@ -377,10 +377,8 @@ impl World {
     /// not being removed, in the same order.
     pub(super) fn hand_over(&mut self, alone: Duration) -> HopMap {
         self.settle();
-        self.gateway.records().hasten_all();
-        while self.gateway.records().have_changed() {
-            self.follow();
-        }
+        let last = self.gateway.records().take_all_changed(self.now);
+        self.take(last);
         let record = self.gateway.record(self.now);
         self.assert_followed(&record);
         let failing = self.gateway.rooms.failover().is_some();
@@ -417,8 +415,12 @@ impl World {
 
     /// Takes some records that changed.
     fn follow(&mut self) {
-        let ChangedRecords { core, ended, dissolved, .. } =
-            self.gateway.records().take_changed(3, self.now);
+        let changed = self.gateway.records().take_changed(3, self.now);
+        self.take(changed);
+    }
+
+    fn take(&mut self, changed: ChangedRecords) {
+        let ChangedRecords { core, ended, dissolved, .. } = changed;
         let session = |record: SessionRecord| {
             let media = Arc::clone(&core.media[record.media as usize]);
             (record.id, (SessionRecord { media: 0, ..record }, media))

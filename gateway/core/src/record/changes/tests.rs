@@ -1,4 +1,4 @@
-use super::Changes;
+use super::{Changes, TURNS};
 
 #[test]
 fn unfollowed_changes_are_not_kept() {
@@ -25,21 +25,32 @@ fn first_copy_is_whole_after_its_last_part() {
 }
 
 #[test]
-fn late_changes_wait_for_their_turn() {
-    let mut changes = Changes::default();
-    changes.follow([1, 2, 3].into_iter());
-    changes.take(8);
-    for (id, turn) in [(1, 0), (2, 1), (3, 1), (3, 1)] {
-        changes.note_late(id, turn);
+fn deferred_changes_come_in_parts() {
+    let mut changes = Changes::<u64>::default();
+    changes.follow(0..100);
+    changes.take(100);
+    (0..100).for_each(|id| changes.defer(id));
+    assert!(changes.is_empty());
+    let mut released = Vec::new();
+    for _ in 0..TURNS {
+        changes.release();
+        let part = changes.take(100);
+        assert_eq!(part.len(), 2);
+        released.extend(part);
     }
-    assert!(changes.is_empty());
-    changes.hasten(1);
-    assert_eq!(changes.take(8), [2, 3]);
-    changes.note_late(2, 1);
-    changes.hasten_all();
-    assert_eq!(changes.take(8), [1, 2]);
-    changes.hasten_all();
-    assert!(changes.is_empty());
+    released.sort_unstable();
+    assert!(released.into_iter().eq(0..100));
+}
+
+#[test]
+fn all_changes_include_low_and_deferred_ones() {
+    let mut changes = Changes::<u64>::default();
+    changes.follow(1..4);
+    assert_eq!(changes.take(2), [1, 2]);
+    changes.note(1);
+    changes.defer(2);
+    assert_eq!(changes.take_all(), [1, 2, 3]);
+    assert!(changes.is_whole() && changes.take_all().is_empty());
 }
 
 #[test]

@@ -28,6 +28,8 @@ const IDLE_EVERY: Duration = Duration::from_millis(500);
 /// and replace that connection.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 
+const _: () = assert!(CONNECT_WITHIN.as_millis() < 1_000);
+
 const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 
 #[derive(Debug)]

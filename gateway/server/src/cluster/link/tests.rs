@@ -1,11 +1,9 @@
-use std::net::{Ipv4Addr, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::os::fd::AsRawFd;
 
 use evenkeel_fuzz::Corpus;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket,
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::super::beats::tests::{Counted, LOOPBACK, member};
 use super::*;
@@ -137,12 +135,10 @@ async fn frames_cross_in_both_directions() {
 #[tokio::test(start_paused = true)]
 async fn unanswered_syn_is_not_waited_for() {
     // Linux drops the SYN of a connection beyond the backlog of 0 and one more.
-    let kind = (AddressFamily::Inet, SockType::Stream);
-    let listener = socket(kind.0, kind.1, SockFlag::empty(), None).unwrap();
-    bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    listen(&listener, Backlog::new(0).unwrap()).unwrap();
-    let bound: SockaddrIn = getsockname(listener.as_raw_fd()).unwrap();
-    let peer = SocketAddr::from((Ipv4Addr::from(bound.ip()), bound.port()));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(LOOPBACK).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let peer = listener.local_addr().unwrap();
     let _waiting = StdStream::connect(peer).unwrap();
     let api = PeerApi::new(&member(NAMES, [LOOPBACK, peer], &["a"])).unwrap();
     let since = Instant::now();

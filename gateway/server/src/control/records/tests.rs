@@ -6,6 +6,15 @@ impl Batch {
         self.changed.with_sockets()
     }
 
+    /// The states of policies in the records of sessions.
+    pub(crate) fn policy_states(&self) -> Vec<String> {
+        let states = self.changed.core.sessions.iter().map(|session| {
+            let text = format!("{session:?}");
+            text[text.find("memory:").expect("a record has states of policies")..].to_owned()
+        });
+        states.collect()
+    }
+
     pub(crate) fn sessions(&self) -> usize {
         self.changed.core.sessions.len().max(self.changed.media.len())
     }

@@ -34,7 +34,7 @@ struct World {
     operator: Operator,
     rtpengine: Rtpengine,
     settings: Arc<Settings>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -73,7 +73,16 @@ impl World {
         let path = folder.path().join("evenkeel.toml");
         std::fs::write(&path, config.concat()).unwrap();
         let settings = Arc::new(Settings::load(Some(&path), None).unwrap());
-        World { agent, operator, rtpengine, settings, _folder: folder }
+        World { agent, operator, rtpengine, settings, folder }
+    }
+
+    /// Binds a policy that keeps a state of each session.
+    fn bind_degradation(&mut self) {
+        let set = self.folder.path().join("policies/call.toml");
+        let text = std::fs::read_to_string(&set).unwrap();
+        std::fs::write(&set, text + "[degradation]\nplugin = \"degrade-ladder\"\n").unwrap();
+        let file = self.folder.path().join("evenkeel.toml");
+        self.settings = Arc::new(Settings::load(Some(&file), None).unwrap());
     }
 
     /// Starts a gateway, and a second one that reads nothing.

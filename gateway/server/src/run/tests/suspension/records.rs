@@ -1,5 +1,6 @@
 //! A follower of the records: its replica, and a gateway that continues from it although the other one was killed.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 
@@ -112,6 +113,24 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
         gateway.handle.release().await.unwrap();
         gateway.join().unwrap();
     }
+}
+
+/// The policy writes its state when the session opens and at the first tick. Nothing else of the session changes then.
+#[tokio::test]
+async fn state_of_a_policy_follows_each_second() {
+    let mut world = World::new();
+    world.bind_degradation();
+    let (first, second) = world.gateways().await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::ZERO).await;
+    first.handle.offer(Client::wanted("room", Identity::Stun)).await.unwrap();
+    let mut states = BTreeSet::new();
+    while states.len() < 2 {
+        let batch = tokio::time::timeout(TIMEOUT, follower.batches.recv()).await;
+        states.extend(batch.unwrap().unwrap().policy_states());
+    }
+    end(first).await;
+    end(second).await;
 }
 
 #[tokio::test]
