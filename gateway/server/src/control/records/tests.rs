@@ -1,5 +1,16 @@
 use super::*;
 
+impl Snapshot {
+    /// Leaves out the hops that rooms have left since they were recorded.
+    pub(crate) fn without_left_hops(mut self) -> Snapshot {
+        let now = Instant::now();
+        for room in &mut self.core.rooms {
+            room.leaving = room.leaving.filter(|(_, until)| now < *until);
+        }
+        self
+    }
+}
+
 impl Batch {
     /// The sessions to which descriptors belong, in their order.
     pub(crate) fn with_sockets(&self) -> Vec<SessionId> {
