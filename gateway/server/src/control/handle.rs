@@ -522,7 +522,7 @@ impl Handle {
     /// channel ends, and it may follow again from the beginning. A new follower replaces the one before.
     ///
     /// A follower that `hands_over` is the next process on this machine: its first copy is urgent, and the channels of
-    /// others end at once. [`Handle::suspend`] follows, whose batch is its last one.
+    /// others end at once. It ends with the batch of [`Handle::suspend`].
     pub(crate) async fn follow_records(
         &self,
         hands_over: bool,
