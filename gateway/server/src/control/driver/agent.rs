@@ -138,7 +138,7 @@ impl Agents {
         match verified.message {
             Answer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
             Answer::Keep { unknown } => {
-                self.leases.unknown(node, verified.nonce, &unknown, clock.now);
+                self.leases.refreshed(node, verified.nonce, &unknown, clock.now);
                 None
             }
             Answer::Path { .. } => {

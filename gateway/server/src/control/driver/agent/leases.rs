@@ -8,13 +8,15 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::KEEP_MAX;
 use serde::{Deserialize, Serialize};
 
+use super::LEASE;
+
 /// Maximum interval between two refreshes of a lease, plus [`GATHER`].
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(8);
 
 /// Time that a due refresh waits for others of the same node.
 pub(super) const GATHER: Duration = Duration::from_secs(1);
 
-/// Retry interval of an unanswered opening.
+/// Retry interval of an unanswered opening, and the first one of a refresh of [`Leases::refresh_all`].
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,10 @@ pub(super) struct LeaseRecord {
 }
 
 impl Lease {
+    fn path(&self) -> Path {
+        Path { node: self.hop.node, worker: self.worker }
+    }
+
     fn record(&self) -> Option<LeaseRecord> {
         let &Lease { session, hop, room, tag, nonce, worker, state, .. } = self;
         let drawn = nonce >> 32;
@@ -79,6 +85,22 @@ pub(super) struct Keep {
     pub(super) tags: Box<[Tag]>,
 }
 
+/// The way of messages: the node, and the worker that sends them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Path {
+    node: NodeId,
+    worker: u16,
+}
+
+/// A refresh of [`Leases::refresh_all`].
+#[derive(Debug)]
+struct PendingRefresh {
+    /// The wait for an answer after the next message.
+    wait: Duration,
+    path: Path,
+    places: Vec<u32>,
+}
+
 /// All leases. There are several per session, so each is small and found without a search: messages carry the lease's
 /// index, and refreshes proceed by index.
 pub(super) struct Leases {
@@ -90,17 +112,26 @@ pub(super) struct Leases {
     /// The refresh round of [`REFRESH_EVERY`]: its start, and the next index.
     round: Option<Instant>,
     turn: usize,
-    /// Due refreshes that wait for others, by node and worker, with the time since which the first has waited.
-    gathered: BTreeMap<(NodeId, u16), Vec<u32>>,
+    /// Due refreshes that wait for others, with the time since which the first has waited.
+    gathered: BTreeMap<Path, Vec<u32>>,
     gathering: Option<Instant>,
+    /// By the time of the next message, and its nonce.
+    pending: BTreeMap<(Instant, u64), PendingRefresh>,
 }
 
 impl Leases {
     pub(super) fn new() -> Leases {
-        let (places, free) = (Vec::new(), Vec::new());
-        let (firsts, asked) = (BTreeMap::new(), VecDeque::new());
-        let (gathered, gathering) = (BTreeMap::new(), None);
-        Leases { places, free, firsts, asked, round: None, turn: 0, gathered, gathering }
+        Leases {
+            places: Vec::new(),
+            free: Vec::new(),
+            firsts: BTreeMap::new(),
+            asked: VecDeque::new(),
+            round: None,
+            turn: 0,
+            gathered: BTreeMap::new(),
+            gathering: None,
+            pending: BTreeMap::new(),
+        }
     }
 
     /// Adds a lease that is being opened. `drawn` distinguishes its messages from those of earlier leases at this
@@ -153,12 +184,13 @@ impl Leases {
         self.asked.push_back((now + ASK_AGAIN, nonce));
     }
 
-    /// Schedules leases that the node does not know to be opened again. If the message about a lease is lost, the node
-    /// reports the lease again at the next refresh.
-    pub(super) fn unknown(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
+    /// Takes the answer to a refresh, which schedules leases that the node does not know to be opened again. If the message
+    /// about a lease is lost, the node reports the lease again at the next refresh.
+    pub(super) fn refreshed(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
         if self.by_nonce(nonce).is_none_or(|first| first.hop.node != node) {
             return;
         }
+        self.pending.retain(|(_, pending), _| *pending != nonce);
         let mut tags: Vec<Tag> = tags.to_vec();
         tags.sort_unstable();
         tags.dedup();
@@ -177,7 +209,23 @@ impl Leases {
         if let Some(lease) = self.due_to_open(now) {
             return Some(Due::Open(lease));
         }
-        self.due_to_keep(now).map(Due::Keep)
+        self.due_of_all(now).or_else(|| self.due_to_keep(now)).map(Due::Keep)
+    }
+
+    /// The next message of [`Leases::refresh_all`].
+    fn due_of_all(&mut self, now: Instant) -> Option<Keep> {
+        while let Some(first) = self.pending.first_entry().filter(|first| first.key().0 <= now) {
+            let PendingRefresh { wait, path, places } = first.remove();
+            let Some(keep) = self.keep(path, &places) else { continue };
+            // Another message would come when the node has forgotten the leases: each wait is the sum of those before.
+            let next = 2 * wait;
+            if next < LEASE {
+                let refresh = PendingRefresh { wait: next, path, places };
+                self.pending.insert((now + wait, keep.nonce), refresh);
+            }
+            return Some(keep);
+        }
+        None
     }
 
     /// The next opening whose retry is due.
@@ -197,13 +245,13 @@ impl Leases {
                 continue;
             };
             self.gathering.get_or_insert(now);
-            let whose = (lease.hop.node, lease.worker);
+            let path = lease.path();
             let new = || Vec::with_capacity(KEEP_MAX);
-            let gathered = self.gathered.entry(whose).or_insert_with(new);
+            let gathered = self.gathered.entry(path).or_insert_with(new);
             gathered.push(place as u32);
             if gathered.len() == KEEP_MAX
-                && let Some(gathered) = self.gathered.remove(&whose)
-                && let Some(keep) = self.keep(whose, &gathered)
+                && let Some(gathered) = self.gathered.remove(&path)
+                && let Some(keep) = self.keep(path, &gathered)
             {
                 return Some(keep);
             }
@@ -211,8 +259,8 @@ impl Leases {
         if self.gathering.is_some_and(|since| now.saturating_duration_since(since) < GATHER) {
             return None;
         }
-        while let Some((whose, gathered)) = self.gathered.pop_first() {
-            if let Some(keep) = self.keep(whose, &gathered) {
+        while let Some((path, gathered)) = self.gathered.pop_first() {
+            if let Some(keep) = self.keep(path, &gathered) {
                 return Some(keep);
             }
         }
@@ -221,12 +269,12 @@ impl Leases {
     }
 
     /// The leases among these indices that are still open.
-    fn keep(&self, whose: (NodeId, u16), gathered: &[u32]) -> Option<Keep> {
-        let open = gathered
+    fn keep(&self, path: Path, places: &[u32]) -> Option<Keep> {
+        let open = places
             .iter()
             .filter_map(|&place| self.places[place as usize])
-            .filter(|lease| lease.state == State::Open && (lease.hop.node, lease.worker) == whose);
-        let (node, worker) = whose;
+            .filter(|lease| lease.state == State::Open && lease.path() == path);
+        let Path { node, worker } = path;
         let nonce = open.clone().next()?.nonce;
         Some(Keep { node, worker, nonce, tags: open.map(|lease| lease.tag).collect() })
     }
@@ -269,10 +317,25 @@ impl Leases {
         }
     }
 
-    /// Refreshes all leases at once: the next round is over as soon as it begins, and no refresh waits for others.
+    /// Refreshes all leases at once, before a new round. Nodes send to the source of the last refresh, so each is repeated,
+    /// at growing intervals, until an answer to a refresh with the same first lease.
     pub(super) fn refresh_all(&mut self, now: Instant) {
-        (self.round, self.turn) = (now.checked_sub(REFRESH_EVERY), 0);
-        self.gathering = now.checked_sub(GATHER);
+        self.gathered.clear();
+        self.pending.clear();
+        (self.round, self.turn, self.gathering) = (Some(now), 0, None);
+        let mut by_path: BTreeMap<Path, Vec<u32>> = BTreeMap::new();
+        for (place, lease) in (0..).zip(&self.places) {
+            if let Some(lease) = lease.filter(|lease| lease.state == State::Open) {
+                by_path.entry(lease.path()).or_default().push(place);
+            }
+        }
+        for (path, places) in by_path {
+            for places in places.chunks(KEEP_MAX) {
+                let Some(Keep { nonce, .. }) = self.keep(path, places) else { continue };
+                let refresh = PendingRefresh { wait: ASK_AGAIN, path, places: places.to_vec() };
+                self.pending.insert((now, nonce), refresh);
+            }
+        }
     }
 
     #[cfg(test)]

@@ -208,12 +208,30 @@ fn leases_of_another_process_are_refreshed() {
     let keeps = pair.keeps;
     pair.run_until(pair.ms + 2);
     assert_eq!(pair.keeps - keeps, 3, "142 tags in a message, at once");
+    pair.run_until(pair.ms + 900);
+    assert_eq!(pair.keeps - keeps, 3, "each is answered");
     pair.run_until(160_000);
     pair.all_are_open();
     assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
     let closed = pair.drivers.close(SessionId(7), HOP, pair.clock());
     assert!(matches!(question(closed, pair.clock()).0, Question::Close { .. }));
     assert!(pair.drivers.close(SessionId(SESSIONS), HOP, pair.clock()).is_none());
+}
+
+#[test]
+fn lost_refresh_of_another_process_is_repeated() {
+    let mut pair = Pair::new();
+    pair.run_until(40_000);
+    let record = pair.drivers.record();
+    pair.drivers = driven(vec![Driver::Agent(secret())]);
+    let known = Continued { hop: &|_, hop| Some(hop), brief: &|_| None };
+    pair.questions_lost = pair.ms..pair.ms + 3;
+    pair.drivers.restore(record, &known, &mut || 1, pair.clock().now);
+    let keeps = pair.keeps;
+    pair.run_until(pair.ms + 40);
+    assert_eq!(pair.keeps - keeps, 0);
+    pair.run_until(pair.ms + 20);
+    assert_eq!(pair.keeps - keeps, 3);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn unknown_leases_are_opened_again_at_once() {
     begin(&mut leases, 21, 0);
     let named = [Tag(800), Tag(100), Tag(2_001), Tag(2_100), Tag(77), Tag(100)];
     let mut unknown = |node, nonce| {
-        leases.unknown(node, nonce, &named, now);
+        leases.refreshed(node, nonce, &named, now);
         let mut sessions: Vec<u64> = std::iter::from_fn(|| leases.due_to_open(now))
             .map(|lease| {
                 assert_eq!(lease.state, State::Reopening);
@@ -158,4 +158,78 @@ fn late_refresh_skips_missed_rounds() {
     assert_eq!(count(&mut leases, late + REFRESH_EVERY / 2), 0);
     assert_eq!(count(&mut leases, late + REFRESH_EVERY), 0);
     assert_eq!(count(&mut leases, late + REFRESH_EVERY + GATHER), 1);
+}
+
+fn refreshing_all(sessions: u64, now: Instant) -> Leases {
+    let mut leases = Leases::new();
+    for node in 0..2 {
+        for session in 0..sessions {
+            begin_open(&mut leases, session, node);
+        }
+    }
+    leases.refresh_all(now);
+    leases
+}
+
+/// Nodes and numbers of leases.
+fn sizes(keeps: &[Keep]) -> Vec<(u32, usize)> {
+    let mut sizes: Vec<_> = keeps.iter().map(|keep| (keep.node.0, keep.tags.len())).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+#[test]
+fn refresh_of_all_is_repeated_until_answered() {
+    let mut now = Instant::now();
+    let mut leases = refreshing_all(KEEP_MAX as u64 + 6, now);
+    let keeps = kept(&mut leases, now);
+    assert_eq!(sizes(&keeps), [(0, 6), (0, KEEP_MAX), (1, 6), (1, KEEP_MAX)]);
+    let full = keeps.iter().filter(|keep| keep.tags.len() == KEEP_MAX);
+    // Only node 0 answers for its own leases.
+    full.for_each(|keep| leases.refreshed(NodeId(0), keep.nonce, &[], now));
+    for wait in [ASK_AGAIN, 2 * ASK_AGAIN, 4 * ASK_AGAIN] {
+        assert_eq!(kept(&mut leases, now + wait - Duration::from_millis(1)).len(), 0);
+        now += wait;
+        assert_eq!(sizes(&kept(&mut leases, now)), [(0, 6), (1, 6), (1, KEEP_MAX)]);
+    }
+}
+
+#[test]
+fn answered_refresh_of_all_is_not_repeated() {
+    let now = Instant::now();
+    let mut leases = refreshing_all(6, now);
+    for Keep { node, nonce, .. } in kept(&mut leases, now) {
+        leases.refreshed(node, nonce, &[], now);
+    }
+    let until_round = (1..140).map(|turn| turn * ASK_AGAIN);
+    let repeated = until_round.map(|later| kept(&mut leases, now + later));
+    let repeated = repeated.flatten().filter(|keep| keep.tags.len() == 6);
+    assert_eq!(repeated.count(), 0);
+}
+
+#[test]
+fn refresh_of_all_ends_with_the_lease() {
+    let now = Instant::now();
+    let mut leases = refreshing_all(6, now);
+    let mut sent = kept(&mut leases, now).len();
+    for turn in 1..=2 * LEASE.as_millis() / ASK_AGAIN.as_millis() {
+        let keeps = kept(&mut leases, now + turn as u32 * ASK_AGAIN);
+        sent += keeps.iter().filter(|keep| keep.tags.len() == 6).count();
+    }
+    // After 0, 50, 150, 350, 750 ms and so on up to 25.55 s.
+    assert_eq!((sent, leases.pending.len()), (2 * 10, 0));
+}
+
+#[test]
+fn late_answer_for_an_ended_lease_changes_nothing() {
+    let now = Instant::now();
+    let mut leases = refreshing_all(6, now);
+    let keeps = kept(&mut leases, now);
+    leases.end(SessionId(0), hop(0)).unwrap();
+    leases.refreshed(NodeId(0), keeps[0].nonce, &[Tag(200)], now);
+    let again = kept(&mut leases, now + ASK_AGAIN);
+    assert_eq!(sizes(&again), [(0, 5), (1, 6)], "the rest is asked again");
+    let of_rest = again.iter().find(|keep| keep.node == NodeId(0)).unwrap().nonce;
+    leases.refreshed(NodeId(0), of_rest, &[], now);
+    assert_eq!(sizes(&kept(&mut leases, now + 3 * ASK_AGAIN)), [(1, 6)]);
 }
