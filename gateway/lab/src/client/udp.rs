@@ -22,8 +22,8 @@ const NAP_MS: u64 = 10;
 const EVENTS: usize = 128;
 /// Buffer size, larger than any packet of a gateway. A larger packet counts as unreadable.
 const DATAGRAM: usize = 9_216;
-/// Datagrams per read of a socket. A client gets a few per wake-up.
-const BATCH: usize = 16;
+/// Datagrams per read of a socket. A client rarely has more than one, and `recvmmsg` would look for another each time.
+const BATCH: usize = 1;
 
 pub(super) enum Command {
     Join(Persona, Box<UdpWay>),
