@@ -1,6 +1,7 @@
 //! The gateway and its nodes, as processes, and the links between.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -87,6 +88,11 @@ impl Stage {
         self.gateway().admin()
     }
 
+    /// The error of a request to the gateway that serves, with the end of its log.
+    pub(crate) fn request_error<E: Display>(&self, action: &str) -> impl FnOnce(E) -> String {
+        move |error| self.gateway().process.error(format!("{action}: {error}")).into()
+    }
+
     pub(crate) fn node(&self, name: &str) -> Result<&Node, String> {
         self.nodes.iter().find(|node| node.name == name).ok_or(format!("no node {name}"))
     }
@@ -134,7 +140,7 @@ impl Stage {
     /// The nodes as the API shows them.
     pub(crate) async fn states(&self) -> Result<Vec<Value>, String> {
         let nodes = self.admin().read("/v1/nodes").await;
-        let nodes = nodes.map_err(|error| format!("listing nodes: {error}"))?;
+        let nodes = nodes.map_err(self.request_error("listing nodes"))?;
         Ok(nodes["nodes"].as_array().cloned().unwrap_or_default())
     }
 
@@ -154,7 +160,7 @@ impl Stage {
 
     async fn regions(&self) -> Result<Vec<Value>, String> {
         let regions = self.admin().read("/v1/regions").await;
-        let regions = regions.map_err(|error| format!("listing regions: {error}"))?;
+        let regions = regions.map_err(self.request_error("listing regions"))?;
         Ok(regions["regions"].as_array().cloned().unwrap_or_default())
     }
 
@@ -201,7 +207,7 @@ impl Stage {
         sessions: impl Iterator<Item = &String>,
     ) -> Result<usize, String> {
         let listed = self.admin().list("sessions").await;
-        let listed = listed.map_err(|error| format!("listing sessions: {error}"))?;
+        let listed = listed.map_err(self.request_error("listing sessions"))?;
         let listed: BTreeSet<&str> =
             listed.iter().filter_map(|session| session["id"].as_str()).collect();
         Ok(sessions.filter(|id| !listed.contains(id.as_str())).count())
@@ -224,7 +230,7 @@ impl Stage {
     /// The rooms of the crowd, without those of newcomers.
     async fn rooms(&self) -> Result<Vec<Value>, String> {
         let rooms = self.admin().list("rooms").await;
-        let mut rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
+        let mut rooms = rooms.map_err(self.request_error("listing rooms"))?;
         rooms.retain(|room| members(room).is_some());
         Ok(rooms)
     }
