@@ -1,11 +1,13 @@
 //! Processes of a chaos run.
 
 use std::fs;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use evenkeel_lab::process::{Process, ProcessError};
+use nix::unistd::gettid;
 
 /// Time limit for a process to print its listening address; the gateway compiles eight plugins before.
 pub(crate) const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
@@ -61,19 +63,25 @@ pub(crate) fn raise(process: &Process) -> Result<(), String> {
     renice(MEMBER, "-g", process.id())
 }
 
-/// The main thread has low priority until this is dropped: what it computes takes no processor from a gateway.
-pub(crate) struct Quiet(());
+/// This thread has low priority until this is dropped, so that it takes no processor from a gateway. Processes that it
+/// starts meanwhile keep it.
+pub(crate) struct Quiet {
+    thread: u32,
+    /// Not `Send`: the priority is that of this thread.
+    _of_this_thread: PhantomData<*const ()>,
+}
 
 impl Quiet {
     pub(crate) fn begin() -> Result<Quiet, String> {
-        renice(LOW, "-p", std::process::id())?;
-        Ok(Quiet(()))
+        let thread = gettid().as_raw().unsigned_abs();
+        renice(LOW, "-p", thread)?;
+        Ok(Quiet { thread, _of_this_thread: PhantomData })
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        let raised = renice(USUAL, "-p", std::process::id());
+        let raised = renice(USUAL, "-p", self.thread);
         assert!(raised.is_ok() || std::thread::panicking(), "{raised:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! The store of the shared index: a NATS server on the host of the clients.
+//! The store of the shared index: a NATS server on the host of the clients. It has low priority, because a store has a
+//! host of its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,11 +8,13 @@ use std::time::{Duration, Instant};
 use evenkeel_testkit::nats::NatsServer;
 
 use crate::hosts::{CLIENTS, EDGES};
+use crate::process::Quiet;
 use crate::stage::Stage;
 
 const PORT: u16 = 4_222;
 pub(crate) const BUCKET: &str = "evenkeel";
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Each look reads all entries and lists all sessions, which takes processor time from gateways.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// An index that is wrong for longer stays so.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
 
@@ -32,6 +35,7 @@ impl Store {
         // Another row's.
         let _none = std::fs::remove_dir_all(&folder);
         let mut server = NatsServer::new(Store::address(), &folder)?;
+        let _quiet = Quiet::begin()?;
         server.start();
         Ok(Store { server: Some(server), corrected_ns: Vec::new() })
     }
@@ -43,10 +47,13 @@ impl Store {
     ) -> Result<T, String> {
         let mut server = self.server.take().ok_or("the store failed before")?;
         let working = tokio::task::spawn_blocking(move || {
+            let _quiet = Quiet::begin()?;
             let done = work(&mut server);
-            (server, done)
+            Ok((server, done))
         });
-        let (server, done) = working.await.map_err(|error| format!("the store: {error}"))?;
+        let worked: Result<_, String> =
+            working.await.map_err(|error| format!("the store: {error}"))?;
+        let (server, done) = worked?;
         self.server = Some(server);
         Ok(done)
     }
@@ -63,7 +70,7 @@ impl Stage {
         let group = EDGES.map(|(name, _)| name).join("/");
         loop {
             let listed = self.admin().list("sessions").await;
-            let listed = listed.map_err(|error| format!("listing sessions: {error}"))?;
+            let listed = listed.map_err(self.request_error("listing sessions"))?;
             let ids: Vec<&str> = listed.iter().filter_map(|it| it["id"].as_str()).collect();
             let mut served: Vec<_> = ids.iter().map(|id| format!("{group}.session.{id}")).collect();
             served.sort();
