@@ -298,7 +298,7 @@ fn start(
         text += &format!("\n[index]\nservers = [\"nats://{}\"]\n", Store::address());
     }
     write(&folder.join("evenkeel.toml"), &text)?;
-    Gateway::start(name, folder, places, layout.edges > 1)
+    Gateway::start(name, folder, places, layout.edges > 0)
 }
 
 fn write_certificate(folder: &Path) -> Result<(), String> {

@@ -32,9 +32,9 @@ impl Gateway {
         name: &'static str,
         folder: PathBuf,
         places: &Places,
-        in_group: bool,
+        has_host: bool,
     ) -> Result<Gateway, String> {
-        let start = if in_group { process::start_member } else { process::start };
+        let start = if has_host { process::start_apart } else { process::start };
         Gateway::start_with(start, name, folder, places)
     }
 

@@ -16,11 +16,11 @@ const MEMORY: &str = "--as=536870912";
 
 /// The nice value of the whole run.
 const USUAL: i32 = -15;
-/// The nice value of a group's gateways. On hosts of their own they would share no processor with clients and nodes.
-const MEMBER: i32 = -20;
+/// The nice value of gateways on hosts of their own, where they share no processor with clients and nodes.
+const APART: i32 = -20;
 /// The nice value of processes that would be on a host that serves nothing.
 const LOW: i32 = 0;
-/// Increment of the nice value from [`USUAL`] to [`MEMBER`].
+/// Increment of the nice value from [`USUAL`] to [`APART`].
 const UP: &str = "-5";
 /// Increment of the nice value from [`USUAL`] to [`LOW`].
 const DOWN: &str = "15";
@@ -38,8 +38,8 @@ pub(crate) fn start(
     start_by(&[], name, program, words, folder)
 }
 
-/// Starts the program of a member of a group.
-pub(crate) fn start_member(
+/// Starts the program of a gateway on a host of its own.
+pub(crate) fn start_apart(
     name: &str,
     program: &Path,
     words: &[&str],
@@ -58,9 +58,9 @@ pub(crate) fn start_low(
     start_by(&["nice", "-n", DOWN], name, program, words, folder)
 }
 
-/// Gives a member that started at low priority, and the processes that it started, the priority of members.
+/// Gives a gateway that started at low priority, and the processes that it started, the priority of a host of its own.
 pub(crate) fn raise(process: &Process) -> Result<(), String> {
-    renice(MEMBER, "-g", process.id())
+    renice(APART, "-g", process.id())
 }
 
 /// This thread has low priority until this is dropped, so that it takes no processor from a gateway. Processes that it

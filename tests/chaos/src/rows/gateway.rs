@@ -22,8 +22,8 @@ pub(super) const ROWS: &[Row] = &[
         Limits { none_condemned: true, ..Limits::NONE },
     )
     .times(5),
-    Row::new("gateway.upgrade", Layout::HOT, Upgrade, DELAYED).both_ways().times(30),
-    Row::new("gateway.upgrade.hosts", Layout::HOSTS, Upgrade, DELAYED).both_ways().times(10),
+    Row::new("gateway.upgrade", Layout::HOT, Upgrade, DELAYED).both_ways().times(10),
+    Row::new("gateway.upgrade.hosts", Layout::HOSTS, Upgrade, DELAYED).both_ways().times(30),
     Row::new(
         "gateway.upgrade.ports",
         Layout { kind: Kind::Rtpengine, ..Layout::HOT },
