@@ -389,6 +389,8 @@ fn sigterm_ends_an_upgrade_and_drains() {
     calls.talk(PACKETS);
     assert_eq!(gateway.read("/v1/status")["state"], "draining");
     calls.assert_whole();
+    let refused = gateway.upgrade(own_binary()).join().unwrap().unwrap_err();
+    assert!(refused.to_string().contains("shutting down"), "{refused}");
     gateway.process.signal(Signal::SIGTERM).unwrap();
     assert!(gateway.process.wait(TIMEOUT).unwrap().success());
 }

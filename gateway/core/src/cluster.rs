@@ -355,17 +355,21 @@ impl Cluster {
     pub fn handle_yielded(&mut self, records: u64, now: Instant) {
         self.note_lateness(now);
         let follows = self.is_copied() && !self.peer.has_ended(now);
-        if let Role::Owner(own @ Ownership { yielding: Some(_), .. }) = &mut self.role {
-            if follows {
-                let mut following = Following::new(true, now);
-                following.yielded = Some(records);
-                self.role = Role::Standby(following);
-                self.send_beat(now);
-            } else {
-                own.yielding = None;
-                self.event(ClusterEvent::HandOverFailed);
-            }
+        if follows && matches!(&self.role, Role::Owner(own) if own.yielding.is_some()) {
+            let mut following = Following::new(true, now);
+            following.yielded = Some(records);
+            self.role = Role::Standby(following);
+            self.send_beat(now);
+        } else {
+            self.give_up_hand_over();
         }
+        self.weigh(now);
+    }
+
+    /// The last records of a hand-over cannot be sent: this member remains the owner, and sends again.
+    pub fn handle_not_yielded(&mut self, now: Instant) {
+        self.note_lateness(now);
+        self.give_up_hand_over();
         self.weigh(now);
     }
 

@@ -129,9 +129,7 @@ impl Cluster {
         let outdated = self.highest > self.epoch;
         let Role::Owner(own) = &mut self.role else { return };
         if own.yielding.is_some_and(|since| now.saturating_duration_since(since) >= YIELDS_WITHIN) {
-            own.yielding = None;
-            self.event(ClusterEvent::HandOverFailed);
-            return;
+            return self.give_up_hand_over();
         }
         match &own.arming {
             Arming::Ending { .. } => {}
@@ -157,6 +155,15 @@ impl Cluster {
                     }
                 }
             }
+        }
+    }
+
+    /// Ends a hand-over that this owner began, if there is one.
+    pub(super) fn give_up_hand_over(&mut self) {
+        if let Role::Owner(own) = &mut self.role
+            && own.yielding.take().is_some()
+        {
+            self.event(ClusterEvent::HandOverFailed);
         }
     }
 

@@ -513,12 +513,17 @@ impl Member {
                     self.guard = None;
                 }
             }
-            Err(reason) => self.fail_hand_over(reason),
+            Err(reason) => {
+                self.fail_hand_over(reason);
+                self.core.handle_not_yielded(Instant::now());
+            }
         }
     }
 
     fn fail_hand_over(&mut self, reason: String) {
         if let Some(reply) = self.asked.take() {
+            let peer = &self.settings.peer.name;
+            tracing::error!(%peer, %reason, "hand-over failed; this gateway continues");
             // The client may have disconnected.
             let _ = reply.send(Err(NotHandedOver::Failed(reason)));
         }
@@ -556,7 +561,6 @@ impl Member {
                 tracing::info!(after_ms, "ownership confirmed: packets are sent again");
             }
             ClusterEvent::HandOverFailed => {
-                tracing::error!(%peer, "hand-over failed; this gateway continues");
                 self.fail_hand_over(format!("{peer} did not take the sessions"));
             }
             ClusterEvent::TakeoverBlocked(blocked) => tracing::error!(

@@ -48,6 +48,21 @@ fn hand_over_without_last_records_is_given_up() {
 }
 
 #[test]
+fn owner_that_cannot_yield_sends_again_at_once() {
+    let mut group = Group::standing(1);
+    let now = group.now;
+    group.member(0).handle_hand_over(now).unwrap();
+    group.pass(1);
+    assert_eq!(group.owner(), None);
+    let now = group.now;
+    group.member(0).handle_not_yielded(now);
+    group.pass(1);
+    assert_eq!(group.owner(), Some(0));
+    assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
+    hand_over(&mut group, 9);
+}
+
+#[test]
 fn hand_over_to_a_peer_that_ends_returns() {
     let mut group = Group::standing(1);
     hand_over(&mut group, 9);
