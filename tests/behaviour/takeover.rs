@@ -169,6 +169,11 @@ fn handed_over_call_continues_at_the_standby() {
     talk_for(&mut [&mut ann], PACKETS);
     await_replica(&mut owner);
     let opened = ids(&mut owner);
+    for gateway in [&mut owner, &mut standby] {
+        let seen = gateway.read("/v1/gateways");
+        let sessions: Vec<_> = (0..2).map(|at| &seen["gateways"][at]["sessions"]).collect();
+        assert_eq!(sessions, [1, 1], "{seen}");
+    }
     let mut handing = hand_over(&owner, "edge-2");
     talk(&mut [&mut ann], "the hand-over is answered", |_| handing.try_wait().unwrap().is_some());
     assert!(handing.wait().unwrap().success());
@@ -176,6 +181,26 @@ fn handed_over_call_continues_at_the_standby() {
     assert_eq!((place.has_address(0), place.has_address(1)), (false, true));
     assert_eq!(ids(&mut standby), opened);
     assert_continuous(&ann.heard);
+}
+
+#[test]
+fn refused_hand_over_ends_at_once() {
+    let Some(place) = Place::lay("refused_hand_over_ends_at_once") else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, _standby] = place.group(&node);
+    owner.open("room", &mut ann);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    owner.process.signal(Signal::SIGTERM).unwrap();
+    wait_until("it drains", || owner.read("/v1/status")["state"] == "draining");
+    // The second finds nothing left of the first.
+    for _ in 0..2 {
+        let path = "/v1/gateway:hand-over";
+        let handed = owner.ask(async |client| client.post(path, &json!({"to": "edge-2"})).await);
+        let refused = handed.unwrap_err().to_string();
+        assert!(refused.contains("shutting down"), "{refused}");
+    }
+    expect_echo(&mut ann, "packets arrive at the owner");
 }
 
 #[test]

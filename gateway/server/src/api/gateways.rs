@@ -11,7 +11,10 @@ use super::error::{Code, Error, strict};
 use super::operations::read;
 use super::relay::no_owner;
 use super::routes::{Api, Shared};
-use crate::cluster::{Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Standing, TakenOver};
+use crate::cluster::{
+    GatewayStanding, Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Role, Standing,
+    TakenOver,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +37,8 @@ fn group(shared: &Arc<Shared>) -> Result<&Group, Error> {
 pub(super) async fn list(State(shared): Api) -> Result<Json<Standing>, Error> {
     let mut standing = group(&shared)?.standing();
     let served = shared.ask("", shared.handle.status()).await?.sessions;
-    standing.gateways.iter_mut().filter(|it| it.here).for_each(|here| here.sessions += served);
+    let has_them = |it: &&mut GatewayStanding| it.here || it.role == Role::Standby && it.in_sync;
+    standing.gateways.iter_mut().filter(has_them).for_each(|it| it.sessions += served);
     Ok(Json(standing))
 }
 

@@ -38,7 +38,8 @@ pub use address::hold_addresses;
 use beats::Beats;
 use group::Inbox;
 pub(crate) use group::{
-    Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Ownership, Role, Standing, TakenOver,
+    GatewayStanding, Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Ownership, Role,
+    Standing, TakenOver,
 };
 use keeper::Keeper;
 use link::Link;
