@@ -10,10 +10,8 @@ use serde::Deserialize;
 
 use super::error::{Code, Error, strict};
 use super::operations::{read, read_deadline};
-use super::refusal;
 use super::routes::Api;
 use super::tcp::Connection;
-use crate::control::Admission;
 use crate::handover::{NotUpgraded, READY_WITHIN, Upgraded};
 
 #[derive(Default, Deserialize)]
@@ -51,13 +49,7 @@ pub(super) async fn upgrade(
         }
     }
     let upgraded = match &shared.upgrades {
-        Some(upgrades) => {
-            // A process that drains does nothing but end.
-            if shared.ask("", shared.handle.status()).await?.state == Admission::Draining {
-                return Err(refusal::draining());
-            }
-            upgrades.upgrade(binary, within).await
-        }
+        Some(upgrades) => upgrades.upgrade(binary, within).await,
         None => Err(NotUpgraded::Embedded),
     };
     upgraded.map(Json).map_err(|failed| match failed {

@@ -200,8 +200,16 @@ impl Upgrader<'_> {
             };
             let Some(request) = request else { return std::future::pending().await };
             let turn = self.turn;
-            let _turn = turn.lock().await;
-            let outcome = self.upgrade(&request).await;
+            // A gateway that shuts down keeps the turn.
+            let turn = tokio::select! {
+                biased;
+                _ = self.ending.wait_for(|ending| *ending) => None,
+                turn = turn.lock() => Some(turn),
+            };
+            let outcome = match turn {
+                Some(_turn) => self.upgrade(&request).await,
+                None => Err("the gateway is shutting down".to_owned()),
+            };
             let (answer, handed_over) = match outcome {
                 Ok((upgraded, handed_over)) => (Ok(upgraded), Some(handed_over)),
                 Err(reason) => (Err(NotUpgraded::Failed(reason)), None),
@@ -218,9 +226,6 @@ impl Upgrader<'_> {
     async fn upgrade(&mut self, request: &Request) -> Result<(Upgraded, HandedOver), String> {
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         tracing::info!(program = %binary.display(), "upgrade begins");
-        if *self.ending.borrow() {
-            return Err("the gateway is shutting down".to_owned());
-        }
         notify::reloading();
         let outcome = match self.rest_group().await {
             Ok(ownership) => self.try_upgrade(request, ownership).await,
