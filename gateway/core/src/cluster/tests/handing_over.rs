@@ -1,11 +1,15 @@
 use super::*;
 
-fn hand_over(group: &mut Group, records: u64) {
+fn begin(group: &mut Group) {
     let now = group.now;
     group.member(0).handle_hand_over(now).unwrap();
     group.pass(3);
     assert!(group.happened(0, &Output::Yield));
     assert_eq!(group.owner(), None, "the owner sends no more");
+}
+
+fn hand_over(group: &mut Group, records: u64) {
+    begin(group);
     let now = group.now;
     group.member(0).handle_yielded(records, now);
 }
@@ -38,10 +42,7 @@ fn hand_over_needs_no_last_records() {
 #[test]
 fn hand_over_without_last_records_is_given_up() {
     let mut group = Group::standing(1);
-    let now = group.now;
-    group.member(0).handle_hand_over(now).unwrap();
-    group.pass(3);
-    assert_eq!(group.owner(), None);
+    begin(&mut group);
     let time = group.until(2_000, |group| group.owner() == Some(0));
     assert!(time <= Duration::from_millis(510), "{time:?}");
     assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
@@ -50,10 +51,7 @@ fn hand_over_without_last_records_is_given_up() {
 #[test]
 fn owner_that_cannot_yield_sends_again_at_once() {
     let mut group = Group::standing(1);
-    let now = group.now;
-    group.member(0).handle_hand_over(now).unwrap();
-    group.pass(1);
-    assert_eq!(group.owner(), None);
+    begin(&mut group);
     let now = group.now;
     group.member(0).handle_not_yielded(now);
     group.pass(1);
