@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use registry::{Entry, camel};
+use registry::{RegistryEntry, camel};
 
 // The gateway's build script shares this file.
 #[path = "build/registry.rs"]
@@ -47,13 +47,13 @@ fn read(path: &str) -> Result<String, String> {
 }
 
 /// Returns the function name of an entry: `loss_up_ppm` for `loss-up` in ppm.
-fn function(entry: &Entry) -> String {
+fn function(entry: &RegistryEntry) -> String {
     let suffix = if entry.unit == "count" { String::new() } else { format!("_{}", entry.unit) };
     entry.name.replace('-', "_") + &suffix
 }
 
 /// Returns the unit for the doc comment of an entry.
-fn unit(entry: &Entry) -> String {
+fn unit(entry: &RegistryEntry) -> String {
     let bounds = entry.bounds.map_or(String::new(), |(low, high)| format!(", {low} to {high}"));
     match entry.unit.as_str() {
         "none" => String::new(),
@@ -69,7 +69,7 @@ fn write_contract(code: &mut String, wit: &str) {
 }
 
 /// Writes an enum with a number, a name and a unit for each variant.
-fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[Entry]) {
+fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[RegistryEntry]) {
     line(code, &format!("/// {doc}"));
     line(code, "#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]");
     line(code, &format!("#[repr(u32)] pub enum {name} {{"));
@@ -94,14 +94,14 @@ fn write_set<'a>(
     set: &str,
     doc: &str,
     name: &str,
-    entries: impl Iterator<Item = &'a Entry>,
+    entries: impl Iterator<Item = &'a RegistryEntry>,
 ) {
     let variants: Vec<_> = entries.map(|entry| format!("{name}::{}", entry.variant())).collect();
     line(code, &format!("/// {doc}"));
     line(code, &format!("pub const {set}: &[{name}] = &[{}];", variants.join(", ")));
 }
 
-fn write_metrics(code: &mut String, metrics: &[Entry]) {
+fn write_metrics(code: &mut String, metrics: &[RegistryEntry]) {
     write_enum(code, "Metric", "A metric that a policy may read.", metrics);
     line(code, "impl Metric {");
     for kind in ["session", "room", "node", "region"] {
@@ -134,7 +134,7 @@ fn write_metrics(code: &mut String, metrics: &[Entry]) {
 }
 
 /// Writes one accessor per metric on each view that may carry it.
-fn write_views(code: &mut String, metrics: &[Entry]) {
+fn write_views(code: &mut String, metrics: &[RegistryEntry]) {
     for (kind, view) in [
         ("session", "<S> Session<'_, S>"),
         ("room", "<S> Room<'_, S>"),
@@ -166,7 +166,7 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
 }
 
 /// Writes one setter per metric on test measurements.
-fn write_measured(code: &mut String, metrics: &[Entry]) {
+fn write_measured(code: &mut String, metrics: &[RegistryEntry]) {
     line(code, "#[cfg(not(target_arch = \"wasm32\"))]");
     line(code, "impl crate::trial::Measurements {");
     for metric in metrics {
@@ -184,11 +184,11 @@ fn write_measured(code: &mut String, metrics: &[Entry]) {
     line(code, "}");
 }
 
-fn write_ops(code: &mut String, ops: &[Entry]) {
+fn write_ops(code: &mut String, ops: &[RegistryEntry]) {
     write_enum(code, "Op", "An action of a degradation policy.", ops);
 }
 
-fn write_reasons(code: &mut String, reasons: &[Entry]) {
+fn write_reasons(code: &mut String, reasons: &[RegistryEntry]) {
     let doc = "A reason shared by all policies, for `because` instead of one of the plugin's own.";
     write_enum(code, "CommonReason", doc, reasons);
     let from = registry::COMMON_REASONS_FROM;
@@ -196,7 +196,7 @@ fn write_reasons(code: &mut String, reasons: &[Entry]) {
     line(code, &format!("pub const COMMON_REASONS_FROM: u32 = {from};"));
 }
 
-fn write_params(code: &mut String, params: &[Entry]) {
+fn write_params(code: &mut String, params: &[RegistryEntry]) {
     write_enum(code, "Param", "A parameter of a scenario policy.", params);
     line(code, "impl Params {");
     for param in params {
@@ -208,7 +208,7 @@ fn write_params(code: &mut String, params: &[Entry]) {
     line(code, "}");
 }
 
-fn write_labels(code: &mut String, labels: &[Entry]) {
+fn write_labels(code: &mut String, labels: &[RegistryEntry]) {
     line(code, "/// Labels with a common meaning. A session may carry others.");
     line(code, "pub mod label {");
     for label in labels {
@@ -219,7 +219,7 @@ fn write_labels(code: &mut String, labels: &[Entry]) {
     line(code, "}");
 }
 
-fn write_entry_kinds(code: &mut String, kinds: &[Entry]) {
+fn write_entry_kinds(code: &mut String, kinds: &[RegistryEntry]) {
     for kind in kinds {
         line(code, &format!("/// {}", kind.doc));
         let constant = kind.name.to_uppercase();

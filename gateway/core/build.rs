@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use registry::Entry;
+use registry::RegistryEntry;
 
 // The SDK reads the registry by the same lines.
 #[path = "../../plugin-sdk/build/registry.rs"]
@@ -79,7 +79,7 @@ enum List {
 }
 
 /// An enum with a number, a key and a unit for each variant.
-fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[Entry], list: List) {
+fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[RegistryEntry], list: List) {
     line(code, &format!("/// {doc}"));
     line(code, "#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]");
     line(code, &format!("#[repr(u32)] pub enum {name} {{"));
@@ -101,7 +101,7 @@ fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[Entry], list:
     line(code, "/// All of them, by number.");
     line(code, &format!("pub const ALL: {kind}[{}];", all.join(", ")));
     for (function, doc, value) in [
-        ("key", "name", (|entry| &entry.name) as fn(&Entry) -> &String),
+        ("key", "name", (|entry| &entry.name) as fn(&RegistryEntry) -> &String),
         ("unit", "unit", |entry| &entry.unit),
     ] {
         let example = &value(&entries[0]);
@@ -115,7 +115,7 @@ fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[Entry], list:
     line(code, "}");
 }
 
-fn write_from_number(code: &mut String, name: &str, word: &str, entries: &[Entry]) {
+fn write_from_number(code: &mut String, name: &str, word: &str, entries: &[RegistryEntry]) {
     line(code, &format!("impl {name} {{"));
     line(code, &format!("/// The {word} with this number, if this gateway knows it."));
     line(code, &format!("pub fn from_number(number: u32) -> Option<{name}> {{ match number {{"));
@@ -126,7 +126,7 @@ fn write_from_number(code: &mut String, name: &str, word: &str, entries: &[Entry
 }
 
 /// The place of each metric: numbers have gaps, rooms have none.
-fn write_places(code: &mut String, metrics: &[Entry]) {
+fn write_places(code: &mut String, metrics: &[RegistryEntry]) {
     line(code, "/// Room for every metric of the registry.");
     line(code, &format!("pub(crate) const WIDTH: usize = {};", metrics.len()));
     line(code, "/// Where a metric has its room.");
@@ -137,7 +137,7 @@ fn write_places(code: &mut String, metrics: &[Entry]) {
     line(code, "} }");
 }
 
-fn write_bounds(code: &mut String, params: &[Entry]) {
+fn write_bounds(code: &mut String, params: &[RegistryEntry]) {
     line(code, "impl Param {");
     line(code, "/// The lowest and the highest value that mean something, where not all do.");
     line(code, "pub fn bounds(self) -> Option<(i64, i64)> { match self {");

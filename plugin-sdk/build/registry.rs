@@ -36,7 +36,7 @@ pub(crate) const ROWS: &[&str] = &["session", "room", "node", "region"];
 
 /// One `[[table]]` of the registry.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct RegistryEntry {
     /// Number in the contract; never reused.
     pub(crate) number: u32,
     /// Name in kebab case: `loss-up`.
@@ -55,7 +55,7 @@ pub(crate) struct Entry {
     pub(crate) bounds: Option<(i64, i64)>,
 }
 
-impl Entry {
+impl RegistryEntry {
     /// Returns the name of a variant: `LossUp` for `loss-up`.
     pub(crate) fn variant(&self) -> String {
         camel(&self.name)
@@ -68,7 +68,7 @@ impl Entry {
 }
 
 /// Returns the entries of one table, by number. The error names the invalid entry.
-pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<Entry>, String> {
+pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<RegistryEntry>, String> {
     let tables = registry.get(table).and_then(Value::as_array);
     let tables = tables.ok_or_else(|| format!("there is no [[{table}]]"))?;
     let mut entries = Vec::new();
@@ -93,7 +93,8 @@ pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<Entry>, Strin
     }
     entries.sort_by_key(|entry| entry.number);
     for (at, entry) in entries.iter().enumerate() {
-        let same = |other: &&Entry| other.number == entry.number || other.name == entry.name;
+        let same =
+            |other: &&RegistryEntry| other.number == entry.number || other.name == entry.name;
         if let Some(other) = entries[..at].iter().find(same) {
             let (number, name) = (entry.number, &entry.name);
             return Err(format!(
@@ -105,7 +106,7 @@ pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<Entry>, Strin
     Ok(entries)
 }
 
-fn entry(value: &Value) -> Result<Entry, String> {
+fn entry(value: &Value) -> Result<RegistryEntry, String> {
     let known = ["number", "name", "unit", "doc", "of", "values", "flag", "bounds"];
     let table = value.as_table().ok_or("is not a table")?;
     let text = |key: &str| -> Result<String, String> {
@@ -132,7 +133,7 @@ fn entry(value: &Value) -> Result<Entry, String> {
         .get("number")
         .and_then(Value::as_integer)
         .and_then(|number| u32::try_from(number).ok());
-    let entry = Entry {
+    let entry = RegistryEntry {
         number: number
             .filter(|&number| number > 0)
             .ok_or_else(|| wrong("`number` should be from 1 up"))?,

@@ -1,6 +1,6 @@
 //! Offers and media servers that name other hosts' addresses, to aim media at them.
 
-use evenkeel_client::{Call, Client, Endpoint};
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_server::api;
 use evenkeel_server::control::ControlError;
@@ -34,7 +34,7 @@ fn declared_victim_is_sent_nothing() {
 }
 
 /// Posts an offer of a client at this address; returns status and body.
-fn post(gateway: &Gateway, client: &mut Client, address: &str) -> (u16, Value) {
+fn post(gateway: &Gateway, client: &mut ApiClient, address: &str) -> (u16, Value) {
     let body = json!({
         "scenario": "call",
         "room": "room",
@@ -45,7 +45,7 @@ fn post(gateway: &Gateway, client: &mut Client, address: &str) -> (u16, Value) {
         }],
     });
     let (method, path, body) = (Method::POST, "/v1/sessions", body.to_string().into());
-    let reply = gateway.ask(client.ask(Call { method, path, headers: &[], body })).unwrap();
+    let reply = gateway.ask(client.ask(ApiCall { method, path, headers: &[], body })).unwrap();
     (reply.status, reply.json().unwrap())
 }
 
@@ -54,7 +54,7 @@ fn offered_address_of_no_single_host_is_refused() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let admin = gateway.settings.admin.clone();
-    let mut client = Client::new(Endpoint::Unix(admin.socket.clone()));
+    let mut client = ApiClient::new(ApiEndpoint::Unix(admin.socket.clone()));
     let _api = api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
     for (address, reason) in [
         ("0.0.0.0:4000", "unspecified"),

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use evenkeel_client::{Client, Endpoint};
-use evenkeel_core::{Event, Health, Identity, Ingress, Media};
-use evenkeel_lab::process::Process;
+use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_core::{ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription};
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_server::api;
-use evenkeel_server::control::{ControlError, SessionRequest};
+use evenkeel_server::control::{ControlError, OfferedSession};
 use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
@@ -25,7 +25,7 @@ use crate::harness::{
 struct Api {
     socket: PathBuf,
     tcp: Option<SocketAddr>,
-    thread: Option<api::Thread>,
+    thread: Option<api::ApiThread>,
 }
 
 /// Lines of `[admin]` for the API over TCP.
@@ -45,8 +45,8 @@ impl Api {
         stream
     }
 
-    fn client(&self) -> Client {
-        Client::new(Endpoint::Unix(self.socket.clone()))
+    fn client(&self) -> ApiClient {
+        ApiClient::new(ApiEndpoint::Unix(self.socket.clone()))
     }
 }
 
@@ -177,7 +177,7 @@ fn memory_of_ended_uploads_is_returned() {
     }
     let mut command = Command::new(evenkeel());
     command.args(["run", "--json", "--config"]).arg(&config);
-    let mut process = Process::start("gateway", &mut command, folder.path()).unwrap();
+    let mut process = ChildProcess::start("gateway", &mut command, folder.path()).unwrap();
     process.json_line(TIMEOUT).unwrap();
     let socket = folder.path().join("admin.sock");
     let id = process.id();
@@ -197,13 +197,13 @@ fn memory_of_ended_uploads_is_returned() {
 }
 
 /// A session with audio only and an address and room of its own.
-fn audio(number: u16) -> SessionRequest {
+fn audio(number: u16) -> OfferedSession {
     let address = SocketAddr::from(([127, 0, 0, 2], 10_000 + number));
-    let identity = Identity::Declared { address, rtcp: None };
-    let wanted = offer(&format!("room-{number}"), Ingress::Udp(identity));
-    let Media { streams, rtcp, srtp } = &*wanted.media;
-    let media = Media { streams: streams[..1].to_vec(), rtcp: *rtcp, srtp: *srtp };
-    SessionRequest { media: Arc::new(media), ..wanted }
+    let identity = ClientIdentity::Declared { address, rtcp: None };
+    let wanted = offer(&format!("room-{number}"), IngressProtocol::Udp(identity));
+    let MediaDescription { streams, rtcp, srtp } = &*wanted.media;
+    let media = MediaDescription { streams: streams[..1].to_vec(), rtcp: *rtcp, srtp: *srtp };
+    OfferedSession { media: Arc::new(media), ..wanted }
 }
 
 /// Ends the clients of a test, also when it fails.
@@ -267,8 +267,8 @@ fn session_lists_do_not_delay_failover() {
         talk(&mut [&mut ann], "media through the second hop", |phones| {
             phones[0].last_heard_via(second)
         });
-        let down = |event: &Event| match event {
-            Event::Node { hop, to: Health::Down, .. } if *hop == call.route[0] => Some(()),
+        let down = |event: &CoreEvent| match event {
+            CoreEvent::Node { hop, to: Health::Down, .. } if *hop == call.route[0] => Some(()),
             _ => None,
         };
         gateway.expect_event("the node is marked down", down);
@@ -287,7 +287,7 @@ fn session_data_is_limited_beside_the_sessions() {
     let gateway = world.start();
     let large = |number: u16| {
         let label = |at: usize| (format!("{number}-{at}").into(), "x".repeat(256).into());
-        SessionRequest { labels: (0..32).map(label).collect(), ..audio(number) }
+        OfferedSession { labels: (0..32).map(label).collect(), ..audio(number) }
     };
     let mut opened = Vec::new();
     let refused = loop {

@@ -8,9 +8,10 @@ use std::process::Command;
 
 use bytes::Bytes;
 use evenkeel_client::{
-    Call, Client, Endpoint, Error, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType,
+    ApiCall, ApiClient, ApiEndpoint, ClientError, OfferAnswer, OfferIdentity, OfferIngress,
+    OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind,
 };
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_testkit::binary::evenkeel;
 use hyper::Method;
@@ -32,11 +33,11 @@ const OPERATORS: usize = 64;
 /// A gateway with few descriptors, as a process.
 struct Gateway {
     folder: TempDir,
-    process: Process,
+    process: ChildProcess,
     socket: PathBuf,
     udp: SocketAddr,
     runtime: Runtime,
-    admin: Client,
+    admin: ApiClient,
 }
 
 /// The command line under the limits.
@@ -65,12 +66,13 @@ impl Gateway {
         let config = folder.path().join("evenkeel.toml");
         fs::write(&config, text).unwrap();
         let words = ["run", "--json", "--config", config.to_str().unwrap()];
-        let mut process = Process::start("gateway", &mut limited(&words), folder.path()).unwrap();
+        let mut process =
+            ChildProcess::start("gateway", &mut limited(&words), folder.path()).unwrap();
         let line = process.json_line(TIMEOUT).unwrap();
         let socket = PathBuf::from(line["socket"].as_str().unwrap());
         let udp = line["udp"][0].as_str().unwrap().parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let admin = Client::new(Endpoint::Unix(socket.clone()));
+        let admin = ApiClient::new(ApiEndpoint::Unix(socket.clone()));
         let mut gateway = Gateway { folder, process, socket, udp, runtime, admin };
         wait_until("the gateway is ready", || {
             gateway.runtime.block_on(gateway.admin.is_ready()).unwrap()
@@ -91,15 +93,15 @@ impl Gateway {
         sessions.parse().unwrap()
     }
 
-    fn open(&mut self, room: &str, address: SocketAddr) -> Result<Opened, Error> {
-        let offer = Offer {
+    fn open(&mut self, room: &str, address: SocketAddr) -> Result<OfferAnswer, ClientError> {
+        let offer = OfferRequest {
             scenario: "call".into(),
             room: room.into(),
             labels: BTreeMap::new(),
-            ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
-            media: vec![Media {
-                kind: Kind::Audio,
-                payload_types: vec![PayloadType {
+            ingress: OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None }),
+            media: vec![OfferMedia {
+                kind: OfferStreamKind::Audio,
+                payload_types: vec![OfferPayloadType {
                     payload_type: 111,
                     codec: "opus".into(),
                     clock_rate: 48_000,
@@ -114,14 +116,15 @@ impl Gateway {
     }
 
     /// Opens one more session of the attack.
-    fn attack(&mut self, number: u16) -> Result<Opened, Error> {
+    fn attack(&mut self, number: u16) -> Result<OfferAnswer, ClientError> {
         self.open(&format!("attack-{number}"), ([127, 0, 0, 2], 10_000 + number).into())
     }
 
     /// The answers to operators, each on a connection of its own that stays open.
     fn ask_as_operators(&self) -> Vec<Value> {
-        let mut operators: Vec<Client> =
-            (0..OPERATORS).map(|_| Client::new(Endpoint::Unix(self.socket.clone()))).collect();
+        let mut operators: Vec<ApiClient> = (0..OPERATORS)
+            .map(|_| ApiClient::new(ApiEndpoint::Unix(self.socket.clone())))
+            .collect();
         let asked = operators.iter_mut().map(|operator| {
             let asked = async { tokio::time::timeout(TIMEOUT, operator.read("/v1/status")).await };
             self.runtime.block_on(asked).expect("the API answers in time").unwrap()
@@ -132,7 +135,7 @@ impl Gateway {
     /// Offers that were refused because the gateway is full, as `/metrics` reports them.
     fn refused_as_full(&mut self) -> bool {
         let (path, body) = ("/metrics", Bytes::new());
-        let call = Call { method: Method::GET, path, headers: &[], body };
+        let call = ApiCall { method: Method::GET, path, headers: &[], body };
         let reply = self.runtime.block_on(self.admin.ask(call)).unwrap();
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         let mut lines = text.lines();
@@ -157,8 +160,7 @@ fn offers_leave_descriptors_to_the_api() {
         match gateway.attack(number) {
             Ok(session) => opened.push(session.id),
             Err(refused) => {
-                let is_full =
-                    matches!(&refused, Error::Refused { status: 503, code, .. } if code == "full");
+                let is_full = matches!(&refused, ClientError::Refused { status: 503, code, .. } if code == "full");
                 assert!(is_full, "{refused}");
             }
         }

@@ -3,9 +3,9 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::{Answer, Question, Secret};
-use evenkeel_media::trunk::{self, Bundle, Hold, Owner, Tag, Vote};
+use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
+use evenkeel_media::trunk::{self, Bundle, GroupOwner, Hold, Tag, Vote};
 
 use super::trunk::{Seen, Tap, now_us, receive, stranger};
 use crate::harness::{
@@ -16,23 +16,23 @@ const NODE: &str = "east-a9";
 /// The gateways of these tests are configured without a group, whose number is then 0.
 const GROUP: u32 = 0;
 
-fn secret() -> Secret {
-    Secret::new(SECRET, NODE).unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(SECRET, NODE).unwrap()
 }
 
-fn signed(question: &Question, secret: &Secret, epoch: u64, at_us: u64) -> Vec<u8> {
-    let (mut bytes, owner) = (Vec::new(), Owner { group: GROUP, epoch });
+fn signed(question: &TrunkQuestion, secret: &NodeSecret, epoch: u64, at_us: u64) -> Vec<u8> {
+    let (mut bytes, owner) = (Vec::new(), GroupOwner { group: GROUP, epoch });
     question.write_for(Some(owner), secret, 1, at_us, &mut bytes);
     bytes
 }
 
 /// Asks as the owner with this epoch, and returns the answer.
-fn ask(socket: &UdpSocket, question: &Question, epoch: u64) -> Answer {
+fn ask(socket: &UdpSocket, question: &TrunkQuestion, epoch: u64) -> TrunkAnswer {
     socket.send(&signed(question, &secret(), epoch, now_us())).unwrap();
     loop {
         let answer = receive(socket);
-        if demux::classify(&answer) == Kind::Signed {
-            return Answer::read(&answer, &secret(), now_us()).unwrap().message;
+        if demux::classify(&answer) == DatagramKind::Signed {
+            return TrunkAnswer::read(&answer, &secret(), now_us()).unwrap().message;
         }
     }
 }
@@ -75,16 +75,17 @@ fn only_a_newer_owner_moves_a_session() {
     let eve = stranger();
     eve.connect(agent.address).unwrap();
     let mut forged = vec![
-        signed(&Question::Probe, &Secret::new(SECRET, "east-a8").unwrap(), 99, now_us()),
+        signed(&TrunkQuestion::Probe, &NodeSecret::new(SECRET, "east-a8").unwrap(), 99, now_us()),
         signed(
-            &Question::Probe,
-            &Secret::new(b"a guess of some length", NODE).unwrap(),
+            &TrunkQuestion::Probe,
+            &NodeSecret::new(b"a guess of some length", NODE).unwrap(),
             99,
             now_us(),
         ),
-        signed(&Question::Probe, &secret(), 99, now_us() - 60_000_000),
+        signed(&TrunkQuestion::Probe, &secret(), 99, now_us() - 60_000_000),
     ];
-    let questions = |seen: &Seen| seen.is_to_node && demux::classify(&seen.bytes) == Kind::Signed;
+    let questions =
+        |seen: &Seen| seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Signed;
     let recorded = tap.seen(questions);
     assert!(recorded.iter().all(|seen| seen.bytes[1] == 3 || seen.bytes[1] == 2));
     let owned = recorded.iter().filter(|seen| seen.bytes[1] == 3);
@@ -99,12 +100,13 @@ fn only_a_newer_owner_moves_a_session() {
     assert!(gateway.running().refused_epochs.try_recv().is_err());
 
     // The other member of the group takes over: it has the records, so it knows the tag.
-    let media = |seen: &Seen| seen.is_to_node && demux::classify(&seen.bytes) == Kind::Bundle;
+    let media =
+        |seen: &Seen| seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Bundle;
     let tag = trunk::first_tag(&tap.seen(media)[0].bytes).unwrap();
     let heir = stranger();
     heir.connect(agent.address).unwrap();
-    let keep = Question::Keep { lease_s: 30, tags: [tag].into() };
-    assert_eq!(ask(&heir, &keep, 4), Answer::Keep { unknown: [].into() });
+    let keep = TrunkQuestion::Keep { lease_s: 30, tags: [tag].into() };
+    assert_eq!(ask(&heir, &keep, 4), TrunkAnswer::Keep { unknown: [].into() });
     wait_until("the new owner is served", || is_served(&heir, tag));
     wait_until("the old owner hears of it", || {
         gateway.running().refused_epochs.try_recv() == Ok(4)
@@ -113,8 +115,8 @@ fn only_a_newer_owner_moves_a_session() {
     // The old owner goes on: what it signs, and what it signed before, moves nothing.
     let old = stranger();
     old.connect(agent.address).unwrap();
-    for question in [&keep, &Question::Close { tag }, &Question::Probe] {
-        assert_eq!(ask(&old, question, 3), Answer::Superseded { epoch: 4 });
+    for question in [&keep, &TrunkQuestion::Close { tag }, &TrunkQuestion::Probe] {
+        assert_eq!(ask(&old, question, 3), TrunkAnswer::Superseded { epoch: 4 });
     }
     recorded.iter().for_each(|seen| tap.forge(seen, &seen.bytes));
     ann.listen();
@@ -135,10 +137,10 @@ fn standby_claims_nothing_during_a_hold() {
     socket.connect(agent.address).unwrap();
     let vote = |vote| {
         let mut bytes = Vec::new();
-        Question::Vote { group: GROUP, vote }.write(&secret(), 1, now_us(), &mut bytes);
+        TrunkQuestion::Vote { group: GROUP, vote }.write(&secret(), 1, now_us(), &mut bytes);
         socket.send(&bytes).unwrap();
-        match Answer::read(&receive(&socket), &secret(), now_us()).unwrap().message {
-            Answer::Vote(voted) => voted,
+        match TrunkAnswer::read(&receive(&socket), &secret(), now_us()).unwrap().message {
+            TrunkAnswer::Vote(voted) => voted,
             other => panic!("{other:?}"),
         }
     };

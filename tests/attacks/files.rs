@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
 use tempfile::{TempDir, tempdir};
 
@@ -112,7 +112,7 @@ fn pipe_among_policies_does_not_stop_reloads() {
     let place = Place::new();
     let mut command = Command::new(evenkeel());
     command.args(["run", "--json", "--config"]).arg(place.path("evenkeel.toml"));
-    let mut gateway = Process::start("gateway", &mut command, place.0.path()).unwrap();
+    let mut gateway = ChildProcess::start("gateway", &mut command, place.0.path()).unwrap();
     gateway.json_line(TIMEOUT).unwrap();
     let socket = place.path("admin.sock");
     let socket = socket.to_str().unwrap();

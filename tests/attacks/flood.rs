@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Identity, Ingress};
+use evenkeel_core::{ClientIdentity, IngressProtocol};
 use evenkeel_media::rtcp;
-use evenkeel_media::stun::{Binding, Key, Transaction, Username};
+use evenkeel_media::stun::{BindingBuilder, StunKey, Transaction, Username};
 
 use crate::harness::{
     Credentials, Gateway, Node, Nominate, Phone, TIMEOUT, World, declared, offer, talk, udp_of,
@@ -71,10 +71,10 @@ fn rtp() -> Vec<u8> {
 
 /// A check with a wrong password.
 fn failing_check(ufrag: &str) -> Vec<u8> {
-    let (mut check, key) = (Vec::new(), Key::new("not the password of the session"));
+    let (mut check, key) = (Vec::new(), StunKey::new("not the password of the session"));
     let username = Username { server_ufrag: ufrag, client_ufrag: "stranger" };
-    let probe = Binding::probe(Transaction([66; 12]));
-    Binding { username: Some(username), key: Some(&key), ..probe }.write(&mut check);
+    let probe = BindingBuilder::probe(Transaction([66; 12]));
+    BindingBuilder { username: Some(username), key: Some(&key), ..probe }.write(&mut check);
     check
 }
 
@@ -119,7 +119,7 @@ fn flood_from_prefix_spares_newcomers() {
     let mut world = World::of(&[&node]).with_identities(identities);
     world.limits += "misses_per_prefix = 1\n";
     let gateway = world.start();
-    let observed = gateway.open(offer("observed", Ingress::Udp(Identity::Stun)));
+    let observed = gateway.open(offer("observed", IngressProtocol::Udp(ClientIdentity::Stun)));
     let to = udp_of(&observed);
     let ufrag = Credentials::of(&observed).ufrag;
     let junk = vec![rtp(), failing_check(&ufrag), failing_check("unknown"), vec![0; 60]];
@@ -134,13 +134,14 @@ fn flood_from_prefix_spares_newcomers() {
         by_address += first_heard_late(&mut ann);
 
         let mut bob = phone(100 + number);
-        let ingress = Ingress::Udp(Identity::DeclaredIp(bob.address().ip()));
+        let ingress = IngressProtocol::Udp(ClientIdentity::DeclaredIp(bob.address().ip()));
         let opened = gateway.open(offer(&format!("ip-{number}"), ingress));
         bob.set_target(udp_of(&opened));
         by_ip += first_heard_late(&mut bob);
 
         let mut cid = phone(200 + number);
-        let opened = gateway.open(offer(&format!("check-{number}"), Ingress::Udp(Identity::Stun)));
+        let opened = gateway
+            .open(offer(&format!("check-{number}"), IngressProtocol::Udp(ClientIdentity::Stun)));
         cid.set_target(udp_of(&opened));
         by_check += check_answered_late(&mut cid, &Credentials::of(&opened));
     }

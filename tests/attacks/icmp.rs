@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evenkeel_core::{Event, Health, Hop, Strike, Witness};
+use evenkeel_core::{CoreEvent, EvidenceSource, Health, Hop, Strike};
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_media::trunk::message::{Question, Secret};
+use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
 use evenkeel_server::control::GatewayEvent;
@@ -54,10 +54,10 @@ impl Forger {
             return None;
         }
         let mut signed = Vec::new();
-        let secret = Secret::new(b"a secret that the forger made up", "east-a1").unwrap();
-        Question::Probe.write(&secret, 7, 1_700_000_000_000_000, &mut signed);
+        let secret = NodeSecret::new(b"a secret that the forger made up", "east-a1").unwrap();
+        TrunkQuestion::Probe.write(&secret, 7, 1_700_000_000_000_000, &mut signed);
         let mut binding = Vec::new();
-        stun::Binding::probe(stun::Transaction([7; 12])).write(&mut binding);
+        stun::BindingBuilder::probe(stun::Transaction([7; 12])).write(&mut binding);
         let fields = rtp::Fields {
             payload_type: 111,
             marker: false,
@@ -176,9 +176,9 @@ fn paths_to(node: SocketAddr) -> Vec<Ends> {
 }
 
 /// The first node that was marked down, with the evidence.
-fn marked_down(gateway: &Gateway) -> Option<(Hop, Vec<Witness>)> {
+fn marked_down(gateway: &Gateway) -> Option<(Hop, Vec<EvidenceSource>)> {
     gateway.happened(|told| match &told.event {
-        GatewayEvent::Core(Event::Node { hop, to: Health::Down, witnesses, .. }) => {
+        GatewayEvent::Core(CoreEvent::Node { hop, to: Health::Down, witnesses, .. }) => {
             Some((*hop, witnesses.iter().map(|(witness, _)| *witness).collect()))
         }
         _ => None,
@@ -188,7 +188,7 @@ fn marked_down(gateway: &Gateway) -> Option<(Hop, Vec<Witness>)> {
 /// Why the first hop left a route although its node is up.
 fn removed_hop(gateway: &Gateway) -> Option<Strike> {
     gateway.happened(|told| match &told.event {
-        GatewayEvent::Core(Event::HopRemoved { why, .. }) => Some(*why),
+        GatewayEvent::Core(CoreEvent::HopRemoved { why, .. }) => Some(*why),
         _ => None,
     })
 }
@@ -233,7 +233,7 @@ fn forged_refusals_mark_no_node_down() {
     talk(&mut [&mut ann, &mut bob], "the node is down", |_| marked_down(&gateway).is_some());
     let (down, witnesses) = marked_down(&gateway).unwrap();
     assert_eq!(down.node.0 as usize, carrying);
-    assert!(witnesses.contains(&Witness::KernelError), "{witnesses:?}");
+    assert!(witnesses.contains(&EvidenceSource::KernelError), "{witnesses:?}");
 }
 
 #[test]

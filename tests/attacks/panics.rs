@@ -1,6 +1,6 @@
 //! Packets that cause panics end their own sessions, however many clients send them.
 
-use evenkeel_core::{CloseReason, Event};
+use evenkeel_core::{CloseReason, CoreEvent};
 use evenkeel_server::control::{GatewayEvent, SessionAnswer};
 
 use crate::harness::{Gateway, Node, Phone, World, assert_complete, declared, offer, talk, udp_of};
@@ -14,7 +14,7 @@ fn enter(gateway: &Gateway, phone: &mut Phone) -> SessionAnswer {
 
 fn panicked(gateway: &Gateway, opened: &SessionAnswer) -> bool {
     let reason = gateway.happened(|told| match &told.event {
-        GatewayEvent::Core(Event::Closed { session, reason, .. }) => {
+        GatewayEvent::Core(CoreEvent::Closed { session, reason, .. }) => {
             (*session == opened.session).then_some(*reason)
         }
         _ => None,

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use evenkeel_core::Ingress;
+use evenkeel_core::IngressProtocol;
 use evenkeel_lab::client::{QuicWay, client_config};
-use evenkeel_media::roq::{self, Flow};
+use evenkeel_media::roq::{self, FlowId};
 use quinn::{Connection, ConnectionError, Endpoint};
 
 use crate::harness::{Node, Phone, World, offer, quic_of, wait_until};
@@ -26,7 +26,7 @@ fn connections_of_one_source_leave_room() {
     let mut world = World::of(&[&node]).with_quic();
     world.limits += "connections_max = 8\nconnections_per_source = 4\n";
     let gateway = world.start();
-    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    let way = quic_of(&gateway.open(offer("room", IngressProtocol::Quic)));
     let attack = gateway.ask(async {
         let mut attack = Vec::new();
         for _ in 0..12 {
@@ -42,7 +42,7 @@ fn connections_of_one_source_leave_room() {
     let mut voice = Phone::new(1).voice;
     gateway.ask(async {
         let (_endpoint, connection) = connect(CLIENT, way).await.unwrap();
-        let to = Flow::new(way.flow_to_gateway).unwrap();
+        let to = FlowId::new(way.flow_to_gateway).unwrap();
         let heard = loop {
             let mut datagram = Vec::new();
             roq::write_datagram(to, &voice.packet(1), &mut datagram);

@@ -132,7 +132,7 @@ fn addresses(place: &Place) -> [SocketAddr; 2] {
 }
 
 fn refused_secrets(gateway: &mut GatewayProcess) -> u64 {
-    let call = evenkeel_client::Call {
+    let call = evenkeel_client::ApiCall {
         method: Method::GET,
         path: "/metrics",
         headers: &[],

@@ -8,9 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use evenkeel_client::{Client, Endpoint, Error};
-use evenkeel_lab::process::Process;
-use evenkeel_server::settings::Admin;
+use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
+use evenkeel_lab::process::ChildProcess;
+use evenkeel_server::settings::AdminSettings;
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::socket::{Backlog, listen};
 use serde_json::Value;
@@ -25,17 +25,17 @@ const OTHER: u32 = 61_234;
 const SQUATTED: &str = "EVENKEEL_SQUATTED";
 
 /// Runs an ignored test of this file as the other user.
-fn as_other_user(test: &str, path: &Path, folder: &Path) -> Process {
+fn as_other_user(test: &str, path: &Path, folder: &Path) -> ChildProcess {
     // The other user need not reach the folder of the program.
     let mut command = Command::new("/proc/self/exe");
     let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
     command.args(["--exact", &name, "--ignored", "--nocapture"]).env(SQUATTED, path);
     command.env_remove("XDG_RUNTIME_DIR").current_dir("/").uid(OTHER).gid(OTHER);
-    Process::start("other-user", &mut command, folder).unwrap()
+    ChildProcess::start("other-user", &mut command, folder).unwrap()
 }
 
 /// The `count` lines that begin with this word. The test runner may have begun the first line.
-fn lines_of(process: &Process, word: &str, count: usize) -> Vec<String> {
+fn lines_of(process: &ChildProcess, word: &str, count: usize) -> Vec<String> {
     let find = |lines: &[String]| {
         let found = lines.iter().filter_map(|line| line.find(word).map(|at| line[at..].to_owned()));
         let found: Vec<String> = found.collect();
@@ -52,7 +52,7 @@ fn needs_root(test: &str) -> bool {
     !is_root
 }
 
-fn gateway(folder: &Path, socket: &Path) -> Process {
+fn gateway(folder: &Path, socket: &Path) -> ChildProcess {
     let config = folder.join("evenkeel.toml");
     let text = format!(
         "[gateway]\ncache = \"none\"\n[admin]\nsocket = {socket:?}\n[limits]\nworkers = 1\n\
@@ -61,13 +61,13 @@ fn gateway(folder: &Path, socket: &Path) -> Process {
     fs::write(&config, text).unwrap();
     let mut command = Command::new(evenkeel());
     command.args(["run", "--json", "--config"]).arg(config);
-    Process::start("gateway", &mut command, folder).unwrap()
+    ChildProcess::start("gateway", &mut command, folder).unwrap()
 }
 
 /// Reads the status over the library; an answer or an error comes in time.
-fn read_status(socket: &Path) -> Result<Value, Error> {
+fn read_status(socket: &Path) -> Result<Value, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut client = Client::new(Endpoint::Unix(socket.to_owned()));
+    let mut client = ApiClient::new(ApiEndpoint::Unix(socket.to_owned()));
     let asked = async { tokio::time::timeout(TIMEOUT, client.read("/v1/status")).await };
     runtime.block_on(asked).expect("the client does not wait")
 }
@@ -102,7 +102,7 @@ fn squatter_gets_no_byte() {
     lines_of(&squatter, "listening", 1);
 
     let error = read_status(&path).unwrap_err();
-    assert!(matches!(error, Error::Untrusted { user: OTHER, .. }), "{error}");
+    assert!(matches!(error, ClientError::Untrusted { user: OTHER, .. }), "{error}");
     let output = status(&path);
     let named = format!("belongs to user {OTHER}");
     assert!(output.status.code() == Some(1) && stderr(&output).contains(&named), "{output:?}");
@@ -209,7 +209,7 @@ fn squatted_default_folder_is_refused() {
 #[test]
 #[ignore = "the process of another user, which squatted_default_folder_is_refused starts"]
 fn prepare() {
-    let socket = Admin::default_socket();
+    let socket = AdminSettings::default_socket();
     assert_eq!(socket.parent().map(Path::as_os_str), std::env::var_os(SQUATTED).as_deref());
-    println!("prepared: {:?}", Admin::prepare_folder(&socket));
+    println!("prepared: {:?}", AdminSettings::prepare_folder(&socket));
 }

@@ -1,6 +1,6 @@
 //! Packets of unknown senders are dropped, counted by reason, and not answered.
 
-use evenkeel_core::{Identity, Ingress};
+use evenkeel_core::{ClientIdentity, IngressProtocol};
 use evenkeel_lab::stranger::{SESSION, Stranger, knock_quic};
 use evenkeel_media::trunk::{Bundle, Tag};
 
@@ -14,7 +14,7 @@ fn unknown_udp_packets_are_dropped_by_reason() {
     let gateway = World::of(&[&node]).with_identities("[\"declared\", \"stun\"]").start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    let by_stun = gateway.open(offer("room", Ingress::Udp(Identity::Stun)));
+    let by_stun = gateway.open(offer("room", IngressProtocol::Udp(ClientIdentity::Stun)));
     ann.set_target(udp_of(&opened));
     let to = udp_of(&opened);
     let mut stranger = Stranger::new(7);
@@ -96,7 +96,7 @@ fn unknown_trunk_tag_is_dropped() {
 fn unknown_quic_flow_is_dropped_and_stopped() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
-    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    let way = quic_of(&gateway.open(offer("room", IngressProtocol::Quic)));
     let report = gateway.ask(knock_quic(way.gateway, way.certificate_sha256, 5, 3)).unwrap();
     assert_eq!((report.datagrams, report.streams, report.streams_stopped), (5, 5, 5));
     assert!(report.kept && report.closed_for_bidirectional);

@@ -1,6 +1,6 @@
 //! Captured STUN checks that an attacker on the path sends from an address of its own.
 
-use evenkeel_core::{Identity, Ingress};
+use evenkeel_core::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Gateway, Node, Nominate, Phone, World, assert_complete, offer, talk, talk_for,
@@ -20,7 +20,7 @@ impl Scene {
     fn new(node: &Node, nominate: Nominate) -> Scene {
         let gateway = World::of(&[node]).with_identities("[\"stun\"]").start();
         let (mut ann, mut eve) = (Phone::new(1), Phone::new(6));
-        let opened = gateway.open(offer("room", Ingress::Udp(Identity::Stun)));
+        let opened = gateway.open(offer("room", IngressProtocol::Udp(ClientIdentity::Stun)));
         let credentials = Credentials::of(&opened);
         ann.set_target(udp_of(&opened));
         eve.set_target(udp_of(&opened));

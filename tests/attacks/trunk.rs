@@ -8,10 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::{Answer, Break, Question, Secret, State};
+use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::trunk::message::{
+    NodeFault, NodeSecret, ServingState, TrunkAnswer, TrunkQuestion,
+};
 use evenkeel_media::trunk::{self, Bundle, Tag};
-use evenkeel_server::control::{AgentError, ControlError, Order};
+use evenkeel_server::control::{AgentError, ControlError, NodeOrder};
 
 use crate::harness::{
     AgentFiles, Gateway, Node, Phone, SECRET, TIMEOUT, World, assert_complete, assert_continuous,
@@ -156,15 +158,16 @@ fn order_for_another_node_is_refused() {
     let echo = "driver = \"plain\"\nprobe = \"echo\"";
     world.nodes += &table("east-b1", other.address, echo, eve.local_addr().unwrap());
     let gateway = world.start();
-    let order = |name: &str, how| gateway.ask(gateway.handle.order(name.into(), Order::Break(how)));
+    let order =
+        |name: &str, how| gateway.ask(gateway.handle.order(name.into(), NodeOrder::Break(how)));
     let silent = ControlError::Agent { node: "east-b1".into(), why: AgentError::Silent };
-    assert_eq!(order("east-b1", Break::Kill), Err(silent));
+    assert_eq!(order("east-b1", NodeFault::Kill), Err(silent));
     let (victims, others) =
-        ["east-a9", "east-b1"].map(|name| Secret::new(SECRET, name).unwrap()).into();
+        ["east-a9", "east-b1"].map(|name| NodeSecret::new(SECRET, name).unwrap()).into();
     let kill = loop {
         let seen = receive(&eve);
-        let read = Question::read(&seen, &others, now_us());
-        if read.is_ok_and(|read| read.message == Question::Break(Break::Kill)) {
+        let read = TrunkQuestion::read(&seen, &others, now_us());
+        if read.is_ok_and(|read| read.message == TrunkQuestion::Break(NodeFault::Kill)) {
             break seen;
         }
     };
@@ -172,18 +175,21 @@ fn order_for_another_node_is_refused() {
     eve.send_to(&kill, agent.address).unwrap();
     // The agent answers in order: had it taken the order, it would have said so before it answers this probe.
     let mut probe = Vec::new();
-    Question::Probe.write(&victims, 1, now_us(), &mut probe);
+    TrunkQuestion::Probe.write(&victims, 1, now_us(), &mut probe);
     eve.send_to(&probe, agent.address).unwrap();
     let answer = loop {
         let answer = receive(&eve);
         if answer.get(3) == Some(&1) {
-            break Answer::read(&answer, &victims, now_us()).unwrap().message;
+            break TrunkAnswer::read(&answer, &victims, now_us()).unwrap().message;
         }
     };
-    assert!(matches!(answer, Answer::Probe(load) if load.state == State::Serving), "{answer:?}");
+    assert!(
+        matches!(answer, TrunkAnswer::Probe(load) if load.state == ServingState::Serving),
+        "{answer:?}"
+    );
     assert!(victim.process.is_running());
     // The same order by the gateway is carried out.
-    order("east-a9", Break::Kill).unwrap();
+    order("east-a9", NodeFault::Kill).unwrap();
     wait_until("the process ends", || !victim.process.is_running());
 }
 
@@ -209,7 +215,8 @@ fn observed_tag_moves_no_stream() {
     let node = Node::agent("east-a1").without_canaries();
     let (tap, _gateway, mut ann, mut bob) = call_through_tap(&node, 5);
 
-    let bundles = tap.seen(|seen| seen.is_to_node && demux::classify(&seen.bytes) == Kind::Bundle);
+    let bundles =
+        tap.seen(|seen| seen.is_to_node && demux::classify(&seen.bytes) == DatagramKind::Bundle);
     let entries = bundles.iter().flat_map(|bundle| trunk::entries(&bundle.bytes));
     let tags: BTreeSet<Tag> = entries.map(|entry| entry.unwrap().0).collect();
     assert_eq!(tags.len(), 2);
@@ -247,7 +254,7 @@ fn encrypted_media_is_neither_read_nor_replayed() {
 
     let media = |seen: &Seen| seen.bytes.windows(8).any(|bytes| bytes == [0x5a; 8]);
     assert_eq!(tap.seen(media).len(), 0, "no payload is readable");
-    let sealed = tap.seen(|seen| demux::classify(&seen.bytes) == Kind::Sealed);
+    let sealed = tap.seen(|seen| demux::classify(&seen.bytes) == DatagramKind::Sealed);
     let (up, down): (Vec<Seen>, Vec<Seen>) = sealed.into_iter().partition(|seen| seen.is_to_node);
     assert!(up.len() >= 40 && down.len() >= 40, "{} {}", up.len(), down.len());
     for seen in up.iter().chain(&down) {

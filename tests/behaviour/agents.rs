@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_core::{Cause, Decider, Event, Health, Hop, Witness};
+use evenkeel_core::{CoreEvent, Decider, EvidenceSource, Health, Hop, MoveCause};
 use evenkeel_lab::sample_node::{PlainRoom, number_of};
-use evenkeel_media::trunk::message::Break;
-use evenkeel_server::control::{AgentError, ControlError, Order, SessionAnswer};
+use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_server::control::{AgentError, ControlError, NodeOrder, SessionAnswer};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
@@ -59,9 +59,9 @@ fn assert_no_loss(ann: &Phone) {
     assert_complete(&heard, first, last + 1);
 }
 
-fn death_witnesses(gateway: &Gateway, index: u32) -> Vec<Witness> {
+fn death_witnesses(gateway: &Gateway, index: u32) -> Vec<EvidenceSource> {
     gateway.expect_event("node is down", |event| match event {
-        Event::Node { hop, to: Health::Down, witnesses, .. } if hop.node.0 == index => {
+        CoreEvent::Node { hop, to: Health::Down, witnesses, .. } if hop.node.0 == index => {
             Some(witnesses.iter().map(|(witness, _)| *witness).collect())
         }
         _ => None,
@@ -92,7 +92,7 @@ fn agent_serves_plain_server_and_reports_exit() {
     });
 
     server.process.kill();
-    assert!(death_witnesses(&gateway, 1).contains(&Witness::Agent));
+    assert!(death_witnesses(&gateway, 1).contains(&EvidenceSource::Agent));
     wait_heard_via(&mut ann, "east-b1");
     assert!(gateway.session(&opened).is_some());
 
@@ -120,34 +120,37 @@ fn agent_beside_trunk_node_reports_and_drills() {
     let beside = format!("{AGENT}\nagent = \"{}\"", agent.address);
     let gateway = gateway_before(&[&other], &node("east-a9", sample.address, &beside));
     let (mut ann, _) = call_at(&gateway, "east-a9");
-    let order = |how| gateway.ask(gateway.handle.order("east-a9".into(), Order::Break(how)));
+    let order = |how| gateway.ask(gateway.handle.order("east-a9".into(), NodeOrder::Break(how)));
 
     let forbidden = ControlError::Agent { node: "east-a9".into(), why: AgentError::Forbidden };
-    assert_eq!(order(Break::Cut), Err(forbidden), "the agent does not carry its packets");
-    order(Break::Hang).unwrap();
+    assert_eq!(order(NodeFault::Cut), Err(forbidden), "the agent does not carry its packets");
+    order(NodeFault::Hang).unwrap();
     wait_heard_via(&mut ann, "east-b1");
-    assert!(!death_witnesses(&gateway, 1).contains(&Witness::Agent), "it is stopped, not dead");
-    order(Break::Wake).unwrap();
+    assert!(
+        !death_witnesses(&gateway, 1).contains(&EvidenceSource::Agent),
+        "it is stopped, not dead"
+    );
+    order(NodeFault::Wake).unwrap();
     wait_until("it is back with a new incarnation", || {
         matches!(health(&gateway, 1), (Health::Wary | Health::Up, 2..))
     });
     gateway.ask(gateway.handle.move_room("room".into(), "east-a9".into())).unwrap();
     wait_heard_via(&mut ann, "east-a9");
 
-    order(Break::Kill).unwrap();
+    order(NodeFault::Kill).unwrap();
     wait_heard_via(&mut ann, "east-b1");
     gateway.expect_event("the agent reports the exit", |event| match event {
-        Event::Node { hop, to: Health::Down, witnesses, .. } if hop.incarnation.0 == 2 => {
+        CoreEvent::Node { hop, to: Health::Down, witnesses, .. } if hop.incarnation.0 == 2 => {
             assert_eq!(hop.node.0, 1);
-            witnesses.iter().any(|(witness, _)| *witness == Witness::Agent).then_some(())
+            witnesses.iter().any(|(witness, _)| *witness == EvidenceSource::Agent).then_some(())
         }
         _ => None,
     });
     let unable = |how| ControlError::Agent {
         node: "east-a9".into(),
-        why: AgentError::Unable(Order::Break(how)),
+        why: AgentError::Unable(NodeOrder::Break(how)),
     };
-    assert_eq!(order(Break::Kill), Err(unable(Break::Kill)), "it is dead");
+    assert_eq!(order(NodeFault::Kill), Err(unable(NodeFault::Kill)), "it is dead");
 }
 
 #[test]
@@ -160,11 +163,11 @@ fn cut_path_drops_packets_until_healed() {
     let other = Node::agent("east-b1");
     let gateway = gateway_before(&[&other], &node("east-a9", agent.address, AGENT));
     let (mut ann, _) = call_at(&gateway, "east-a9");
-    let order = |how| gateway.ask(gateway.handle.order("east-a9".into(), Order::Break(how)));
-    order(Break::Cut).unwrap();
+    let order = |how| gateway.ask(gateway.handle.order("east-a9".into(), NodeOrder::Break(how)));
+    order(NodeFault::Cut).unwrap();
     wait_heard_via(&mut ann, "east-b1");
-    assert!(!death_witnesses(&gateway, 1).contains(&Witness::Agent));
-    order(Break::Heal).unwrap();
+    assert!(!death_witnesses(&gateway, 1).contains(&EvidenceSource::Agent));
+    order(NodeFault::Heal).unwrap();
     wait_until("it is back", || matches!(health(&gateway, 1), (Health::Wary | Health::Up, 2..)));
 }
 
@@ -181,10 +184,10 @@ fn drill_without_permission_is_refused() {
     );
     let gateway = gateway_before(&nodes.each_ref(), &node("east-a9", server.address, &beside));
     let order = |name: &str, order| gateway.ask(gateway.handle.order(name.into(), order));
-    let kill = Order::Break(Break::Kill);
+    let kill = NodeOrder::Break(NodeFault::Kill);
     let why = |name: &str, why| Err(ControlError::Agent { node: name.into(), why });
     assert_eq!(order("east-a9", kill), why("east-a9", AgentError::Forbidden));
-    assert_eq!(order("east-a9", Order::Start), Ok(()), "it runs");
+    assert_eq!(order("east-a9", NodeOrder::Start), Ok(()), "it runs");
     assert_eq!(order("east-a1", kill), why("east-a1", AgentError::Unable(kill)));
     assert_eq!(order("east-b1", kill), why("east-b1", AgentError::NoAgent));
     let nowhere = order("east-z", kill);
@@ -230,7 +233,7 @@ fn node_drain_by_signal_moves_rooms_without_loss() {
     agent.process.signal(Signal::SIGUSR1).unwrap();
     wait_heard_via(&mut ann, "east-b1");
     let (by, from, to) = gateway.expect_event("the move is reported", |event| match event {
-        Event::Moved { cause: Cause::Drain, by, from, to, .. } => {
+        CoreEvent::Moved { cause: MoveCause::Drain, by, from, to, .. } => {
             Some((by.clone(), from.node.0, to.map(|hop: Hop| hop.node.0)))
         }
         _ => None,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{CloseReason, Event, Refused};
+use evenkeel_core::{CloseReason, CoreEvent, OfferRefusal};
 use evenkeel_dataplane::worker::Totals;
-use evenkeel_server::control::{Admission, ControlError, GatewayEvent, SessionAnswer};
+use evenkeel_server::control::{AdmissionState, ControlError, GatewayEvent, SessionAnswer};
 
 use crate::harness::{
     Gateway, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,
@@ -13,7 +13,9 @@ use crate::harness::{
 
 fn closed(gateway: &Gateway, opened: &SessionAnswer) -> (CloseReason, Totals) {
     gateway.expect("the close event", |told| match &told.event {
-        GatewayEvent::Core(Event::Closed { session, reason, .. }) if *session == opened.session => {
+        GatewayEvent::Core(CoreEvent::Closed { session, reason, .. })
+            if *session == opened.session =>
+        {
             Some((*reason, told.totals.expect("totals of the session")))
         }
         _ => None,
@@ -106,12 +108,12 @@ fn shutdown_refuses_offers_and_waits_for_last() {
     let ending = gateway.runtime.spawn(async move { handle.shut_down(TIMEOUT * 2).await });
     gateway.expect_event("the shutdown event", |event| {
         gateway.ask(tokio::task::yield_now());
-        matches!(event, Event::ShuttingDown).then_some(())
+        matches!(event, CoreEvent::ShuttingDown).then_some(())
     });
     let bob = Phone::new(2);
     let refused = gateway.try_open(offer("room", declared(&bob)));
-    assert_eq!(refused, Err(ControlError::Refused(Refused::Draining)));
-    assert_eq!(gateway.status().state, Admission::Draining);
+    assert_eq!(refused, Err(ControlError::Refused(OfferRefusal::Draining)));
+    assert_eq!(gateway.status().state, AdmissionState::Draining);
     let heard = ann.heard.len();
     talk(&mut [&mut ann], "she talks on", |phones| phones[0].heard.len() >= heard + 20);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
@@ -139,7 +141,7 @@ fn second_shutdown_request_ends_at_once() {
     let (_ann, opened) = client_with_media(&gateway);
     let handle = gateway.handle.clone();
     let patient = gateway.runtime.spawn(async move { handle.shut_down(TIMEOUT * 100).await });
-    wait_until("it refuses offers", || gateway.status().state == Admission::Draining);
+    wait_until("it refuses offers", || gateway.status().state == AdmissionState::Draining);
     gateway.ask(gateway.handle.shut_down(Duration::ZERO)).unwrap();
     assert_eq!(closed(&gateway, &opened).0, CloseReason::Shutdown);
     patient.abort();

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Decider, Event, Op, SessionId};
+use evenkeel_core::{CoreEvent, Decider, Op, SessionId};
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_server::control::{SessionAnswer, SessionRequest};
+use evenkeel_server::control::{OfferedSession, SessionAnswer};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 
@@ -13,7 +13,7 @@ const SHIPPED: &str = include_str!("../../policies/conference.toml");
 /// In 256ths: 6 %, above the limit for listeners and below that for speakers.
 const LOSS: u8 = 15;
 
-fn request(room: &str, phone: &Phone, role: &str) -> SessionRequest {
+fn request(room: &str, phone: &Phone, role: &str) -> OfferedSession {
     let mut wanted = offer(room, declared(phone));
     wanted.scenario = "conference".into();
     wanted.labels = Arc::new([("role".into(), role.into())]);
@@ -60,7 +60,7 @@ fn report(phone: &Phone, other: u64, fraction_lost: u8) {
 
 fn degraded(gateway: &Gateway, session: SessionId) -> Option<(Op, Decider)> {
     gateway.happened(|told| match &told.event {
-        evenkeel_server::control::GatewayEvent::Core(Event::Degraded {
+        evenkeel_server::control::GatewayEvent::Core(CoreEvent::Degraded {
             session: of,
             op,
             arg: 1..,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_client::{Client, Endpoint};
+use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault, Plan, Scope, Window};
+use evenkeel_lab::crowd::{Crowd, CrowdPlan, InjectedFault, ObservationWindow, Scope};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_server::api;
 
@@ -12,21 +12,21 @@ use crate::harness::{Gateway, Node, TIMEOUT, World};
 
 /// The admin API of a gateway, shut down on drop.
 struct Api {
-    place: Endpoint,
-    thread: Option<api::Thread>,
+    place: ApiEndpoint,
+    thread: Option<api::ApiThread>,
 }
 
 impl Api {
     fn of(gateway: &Gateway) -> Api {
         let settings = gateway.settings.admin.clone();
-        let place = Endpoint::Unix(settings.socket.clone());
+        let place = ApiEndpoint::Unix(settings.socket.clone());
         let metrics = Box::new(String::new);
         let thread = api::start(settings, gateway.handle.clone(), metrics).unwrap();
         Api { place, thread: Some(thread) }
     }
 
-    fn admin(&self) -> Client {
-        Client::new(self.place.clone())
+    fn admin(&self) -> ApiClient {
+        ApiClient::new(self.place.clone())
     }
 }
 
@@ -37,7 +37,11 @@ impl Drop for Api {
 }
 
 /// Ends windows until one meets the condition.
-async fn page_with(crowd: &mut Crowd, what: &str, holds: impl Fn(&Window) -> bool) -> Window {
+async fn page_with(
+    crowd: &mut Crowd,
+    what: &str,
+    holds: impl Fn(&ObservationWindow) -> bool,
+) -> ObservationWindow {
     let until = std::time::Instant::now() + TIMEOUT;
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -56,10 +60,12 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
     let api = Api::of(&gateway);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut crowd = Crowd::enter(&Plan::new(12), || api.admin()).await.unwrap();
+        let mut crowd = Crowd::enter(&CrowdPlan::new(12), || api.admin()).await.unwrap();
         assert_eq!(crowd.by_id().len(), 12);
-        let everybody =
-            |window: &Window| Fault { at_ns: window.span().start, scope: Scope::Everybody };
+        let everybody = |window: &ObservationWindow| InjectedFault {
+            at_ns: window.span().start,
+            scope: Scope::Everybody,
+        };
         let quiet = page_with(&mut crowd, "all listeners hear", |window| {
             let effect = window.effect_of(&everybody(window));
             effect.hit == 6 && effect.unheard == 0
@@ -71,18 +77,23 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
 
         let on_it = |node: &Node| {
             let nodes = [number_of(&node.name)].into();
-            quiet.effect_of(&Fault { at_ns: quiet.span().end, scope: Scope::Nodes(nodes) }).hit
+            quiet
+                .effect_of(&InjectedFault { at_ns: quiet.span().end, scope: Scope::Nodes(nodes) })
+                .hit
         };
         let busiest = (0..nodes.len()).max_by_key(|&place| on_it(&nodes[place])).unwrap();
         let hit = on_it(&nodes[busiest]);
         let name = nodes[busiest].name.clone();
         crowd.begin_window();
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let fault =
-            Fault { at_ns: clock::now_ns(), scope: Scope::Nodes([number_of(&name)].into()) };
+        let fault = InjectedFault {
+            at_ns: clock::now_ns(),
+            scope: Scope::Nodes([number_of(&name)].into()),
+        };
         nodes[busiest].die();
-        let is_down =
-            |event: &evenkeel_client::Event| event.name == "node" && event.data["to"] == "down";
+        let is_down = |event: &evenkeel_client::ServerEvent| {
+            event.name == "node" && event.data["to"] == "down"
+        };
         assert!(crowd.heard().wait(fault.at_ns, TIMEOUT, is_down).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let window = crowd.end_window().await;

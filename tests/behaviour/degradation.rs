@@ -40,7 +40,7 @@ fn caps(phone: &Phone) -> Vec<u64> {
     let packets = phone.other.iter().flat_map(|bytes| rtcp::packets(bytes));
     packets
         .filter_map(|packet| match packet {
-            Ok(rtcp::Packet::Remb(remb)) => Some(remb.bitrate_bps),
+            Ok(rtcp::RtcpPacket::Remb(remb)) => Some(remb.bitrate_bps),
             _ => None,
         })
         .collect()
@@ -88,7 +88,7 @@ fn lossy_client_steps_down_and_recovers_video() {
     assert!(gateway.status().key_frames_to_node > asked, "a key frame is requested from its node");
     let is_asked = |phone: &Phone| {
         phone.other.iter().flat_map(|bytes| rtcp::packets(bytes)).any(
-            |packet| matches!(packet, Ok(rtcp::Packet::Pli(pli)) if pli.media == phone.video.ssrc),
+            |packet| matches!(packet, Ok(rtcp::RtcpPacket::Pli(pli)) if pli.media == phone.video.ssrc),
         )
     };
     talk(&mut [&mut ann], "the node requests it from the sender", |phones| is_asked(phones[0]));

@@ -171,7 +171,8 @@ fn absent_rtpengine_refuses_without_delay() {
     let ann = Phone::new(1);
     let refused = gateway.try_open(offer("room", declared(&ann))).unwrap_err();
     // The answer depends on whether the node is already marked down.
-    let dead = matches!(&refused, ControlError::Refused(evenkeel_core::Refused::NoNode { .. }));
+    let dead =
+        matches!(&refused, ControlError::Refused(evenkeel_core::OfferRefusal::NoNode { .. }));
     let unanswered = matches!(
         &refused,
         ControlError::NotOpened { reason, .. } if reason.contains(&format!("no NG listener at {unused}"))

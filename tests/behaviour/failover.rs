@@ -1,6 +1,6 @@
 //! Calls continue when a node dies.
 
-use evenkeel_core::{Cause, Event, Health, Hop, Incarnation, Witness};
+use evenkeel_core::{CoreEvent, EvidenceSource, Health, Hop, Incarnation, MoveCause};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::rtcp;
 use evenkeel_server::control::SessionAnswer;
@@ -55,9 +55,9 @@ impl Party {
     }
 }
 
-fn moved(event: &Event) -> Option<(Cause, Hop, Option<Hop>)> {
+fn moved(event: &CoreEvent) -> Option<(MoveCause, Hop, Option<Hop>)> {
     match event {
-        Event::Moved { cause, from, to, .. } => Some((*cause, *from, *to)),
+        CoreEvent::Moved { cause, from, to, .. } => Some((*cause, *from, *to)),
         _ => None,
     }
 }
@@ -93,14 +93,14 @@ fn assert_call_survives(
             look(&heard, other);
         }
         let asked = phone.other.iter().flat_map(|bytes| rtcp::packets(bytes)).any(
-            |packet| matches!(packet, Ok(rtcp::Packet::Pli(pli)) if pli.media == phone.video.ssrc),
+            |packet| matches!(packet, Ok(rtcp::RtcpPacket::Pli(pli)) if pli.media == phone.video.ssrc),
         );
         assert!(asked, "the sender is asked for a key frame by its own SSRC");
     }
     assert_eq!(gateway.session(&opened).unwrap().standing.session, session);
     let (cause, from, to) = gateway.expect_event("the move is reported", moved);
     // A closed port marks the hop down before the node.
-    assert!(matches!(cause, Cause::NodeDown | Cause::Link));
+    assert!(matches!(cause, MoveCause::NodeDown | MoveCause::Link));
     assert_eq!((from, to), (opened.route[0], Some(opened.route[1])));
     let switches: Vec<u32> = gateway
         .ask(gateway.handle.sessions())
@@ -173,12 +173,12 @@ fn media_silence_alone_marks_node_down() {
     let is = nodes[opened.route[1].node.0 as usize].number();
     party.hear("media through the second hop", is, 5);
     let witnesses = gateway.expect_event("its witnesses", |event| match event {
-        Event::Node { hop, to: Health::Down, witnesses, .. } if *hop == opened.route[0] => {
+        CoreEvent::Node { hop, to: Health::Down, witnesses, .. } if *hop == opened.route[0] => {
             Some(witnesses.iter().map(|(witness, _)| *witness).collect::<Vec<_>>())
         }
         _ => None,
     });
-    assert_eq!(witnesses, [Witness::Silence]);
+    assert_eq!(witnesses, [EvidenceSource::Silence]);
 }
 
 fn assert_returns_as_new_incarnation(make: fn(&str) -> Node, people: u64) {

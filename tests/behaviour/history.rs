@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_client::Client;
-use evenkeel_server::history::{History, SessionRecord};
+use evenkeel_client::ApiClient;
+use evenkeel_server::history::{EndedSession, SessionHistory};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 /// The record of the session in this room, once there is one.
-fn expect_record(history: &History, room: &str) -> Arc<SessionRecord> {
+fn expect_record(history: &SessionHistory, room: &str) -> Arc<EndedSession> {
     let find = || history.list(u64::MAX, 1, |record| &*record.room == room).pop();
     wait_until("the session has a record", || find().is_some());
     find().unwrap().1
@@ -86,7 +86,7 @@ fn expect_listed(gateway: &mut GatewayProcess, sessions: &[(&str, &str)]) {
     wait_until("the sessions are listed", || listed(gateway) == sessions);
 }
 
-async fn close_all(client: &mut Client) {
+async fn close_all(client: &mut ApiClient) {
     for session in client.list("sessions").await.unwrap() {
         client.close(session["id"].as_str().unwrap()).await.unwrap();
     }

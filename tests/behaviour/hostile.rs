@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::PolicyName;
 use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
-use evenkeel_server::control::{Rollout, RolloutOutcome, Wish};
+use evenkeel_server::control::{PushRequest, RolloutOutcome, RolloutReport};
 use evenkeel_server::settings::Compiler;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
@@ -48,7 +48,7 @@ fn mismatch(gateway: &Gateway, guest: &Guest) -> Option<String> {
         activate_predecessor(gateway, guest, before);
     }
     let pushing = gateway.handle.push_policy(policy(guest), guest.bytes.clone(), None);
-    let Rollout { outcome, code, reason, .. } = gateway.runtime.block_on(pushing).unwrap();
+    let RolloutReport { outcome, code, reason, .. } = gateway.runtime.block_on(pushing).unwrap();
     let reason = reason.unwrap_or_default();
     let met = match (guest.expected, outcome) {
         // A flood traps after 10,000 calls. On a busy machine it may reach the deadline first.
@@ -124,7 +124,7 @@ fn hidden_state_in_shadow_ends_the_rollout() {
 
     let hides = guest("hidden state");
     let caught = (0..5).any(|_| {
-        let wish = Wish { shadow: true, ..Wish::default() };
+        let wish = PushRequest { shadow: true, ..PushRequest::default() };
         let pushing =
             gateway.handle.push_policy_as(policy(&hides), hides.bytes.clone(), None, wish);
         assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Started);

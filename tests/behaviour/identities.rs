@@ -1,6 +1,6 @@
 //! Client identities on a UDP listener, and where packets to a client are sent.
 
-use evenkeel_core::{Identity, Ingress};
+use evenkeel_core::{ClientIdentity, IngressProtocol};
 use evenkeel_media::rtcp;
 
 use crate::harness::{
@@ -30,7 +30,7 @@ fn declared_ip_port_is_learned_once() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_identities("[\"declared-ip\"]").start();
     let (mut ann, mut eve) = (Phone::new(1), Phone::new(6));
-    let ingress = Ingress::Udp(Identity::DeclaredIp(ann.address().ip()));
+    let ingress = IngressProtocol::Udp(ClientIdentity::DeclaredIp(ann.address().ip()));
     let opened = gateway.open(offer("room", ingress));
     ann.set_target(udp_of(&opened));
     eve.set_target(udp_of(&opened));
@@ -59,7 +59,8 @@ fn declared_ip_packets_before_answer_are_kept() {
     ann.set_target(gateway.status().udp[0]);
     node.stop(true);
     let handle = gateway.handle.clone();
-    let wanted = offer("room", Ingress::Udp(Identity::DeclaredIp(ann.address().ip())));
+    let wanted =
+        offer("room", IngressProtocol::Udp(ClientIdentity::DeclaredIp(ann.address().ip())));
     let opening = gateway.runtime.spawn(async move { handle.offer(wanted).await });
     // The first packets may arrive before the session exists.
     talk(&mut [&mut ann], "some packets are held", |phones| {
@@ -81,7 +82,7 @@ fn second_client_of_ip_is_learned_after_first() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_identities("[\"declared-ip\"]").start();
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
-    let ingress = Ingress::Udp(Identity::DeclaredIp(ann.address().ip()));
+    let ingress = IngressProtocol::Udp(ClientIdentity::DeclaredIp(ann.address().ip()));
     let first = gateway.open(offer("one", ingress.clone()));
     gateway.try_open(offer("two", ingress.clone())).expect_err("one unbound client per IP");
     ann.set_target(udp_of(&first));
@@ -99,7 +100,7 @@ fn stun_password_admits_and_is_answered() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_identities("[\"stun\"]").start();
     let mut ann = Phone::new(1);
-    let opened = gateway.open(offer("room", Ingress::Udp(Identity::Stun)));
+    let opened = gateway.open(offer("room", IngressProtocol::Udp(ClientIdentity::Stun)));
     let credentials = Credentials::of(&opened);
     ann.set_target(udp_of(&opened));
 
@@ -127,7 +128,7 @@ fn nomination_moves_media_and_old_may_send() {
     let node = Node::unchanged("east-a1");
     let gateway = World::of(&[&node]).with_identities("[\"stun\"]").start();
     let (mut old, mut new, mut third) = (Phone::new(1), Phone::new(2), Phone::new(3));
-    let opened = gateway.open(offer("room", Ingress::Udp(Identity::Stun)));
+    let opened = gateway.open(offer("room", IngressProtocol::Udp(ClientIdentity::Stun)));
     let credentials = Credentials::of(&opened);
     for phone in [&mut old, &mut new, &mut third] {
         phone.set_target(udp_of(&opened));

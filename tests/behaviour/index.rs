@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use evenkeel_client::{Identity, Ingress};
+use evenkeel_client::{OfferIdentity, OfferIngress};
 use evenkeel_lab::network::Host;
 use evenkeel_testkit::nats::NatsServer;
 use nix::sys::signal::Signal;
@@ -55,8 +55,8 @@ impl Call {
     fn open(&mut self, room: &str) -> String {
         // Another address for each: 127.0.0.1 has one session of a declared address.
         let phone = Phone::new(2);
-        let identity = Identity::Declared { address: phone.address(), rtcp: None };
-        let offer = GatewayProcess::offer(room, Ingress::Udp(identity));
+        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+        let offer = GatewayProcess::offer(room, OfferIngress::Udp(identity));
         self.gateway.ask(async |client| client.open(&offer).await).unwrap().id
     }
 

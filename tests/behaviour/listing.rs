@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Event, Health};
+use evenkeel_core::{CoreEvent, Health};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_server::control::{
     Actor, ControlError, GatewayEvent, ListChange, NodeList, NotListed, Shrinks,
@@ -17,7 +17,7 @@ use crate::harness::{
 /// Replaces the node list by the nodes with these names.
 fn list(
     gateway: &Gateway,
-    all: &[settings::Node],
+    all: &[settings::NodeConfig],
     names: &[&str],
     force: bool,
 ) -> Result<ListChange, NotListed> {
@@ -183,7 +183,7 @@ fn deadline_applies_to_leaving_node() {
     let soon = Duration::from_millis(100);
     assert_eq!(list(Some(soon)), Ok(change(&[], &["east-a1"])));
     gateway.expect_event("the drain ends with the room left", |event| match event {
-        Event::Drained { left: 1, .. } => Some(()),
+        CoreEvent::Drained { left: 1, .. } => Some(()),
         _ => None,
     });
 }

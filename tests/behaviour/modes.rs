@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use evenkeel_core::{Event, Health, Mode, ModeChange, NodeId, NotStarted, Scenario, Start};
+use evenkeel_core::{
+    CoreEvent, Health, ModeChange, NodeId, NotStarted, RedundancyMode, Scenario, StartPhase,
+};
 use evenkeel_server::control::{GatewayEvent, ModeView, SessionAnswer};
 
 use crate::drivers::operator;
@@ -69,7 +71,7 @@ impl Call {
     }
 }
 
-fn view(gateway: &Gateway, mode: Mode) -> ModeView {
+fn view(gateway: &Gateway, mode: RedundancyMode) -> ModeView {
     let modes = gateway.ask(gateway.handle.modes()).unwrap();
     modes.into_iter().find(|view| view.mode == mode.name()).unwrap()
 }
@@ -98,7 +100,7 @@ fn hitless_room_loses_nothing_whichever_hop_dies() {
         nodes[route[dies]].die();
         call.hear("media continues", 50);
         gateway.expect_event("the node is down", |event| match event {
-            Event::Node { to: Health::Down, .. } => Some(()),
+            CoreEvent::Node { to: Health::Down, .. } => Some(()),
             _ => None,
         });
         // The standby has joined the pair, so the other first hop may die too.
@@ -106,7 +108,7 @@ fn hitless_room_loses_nothing_whichever_hop_dies() {
         nodes[route[1 - dies]].die();
         call.hear("media through the last node", 50);
         call.assert_no_loss();
-        let view = view(&gateway, Mode::Hitless);
+        let view = view(&gateway, RedundancyMode::Hitless);
         assert_eq!((&*view.scenarios, view.packets_lost), (&["call".into()][..], Some(0)));
         // Copies cost bandwidth in both directions.
         assert!(view.bandwidth_cost.unwrap() > 0.4, "{view:?}");
@@ -118,8 +120,8 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
     let mut nodes = ["east-a1", "east-b1"].map(Node::agent);
     let gateway = world(&nodes.each_ref(), "mode = \"hitless\"\n").start();
     let mut call = Call::of(&gateway, "room");
-    let unalike = |event: &Event| match event {
-        Event::Mode { to, why: ModeChange::CopiesDiffer { .. }, .. } => Some(*to),
+    let unalike = |event: &CoreEvent| match event {
+        CoreEvent::Mode { to, why: ModeChange::CopiesDiffer { .. }, .. } => Some(*to),
         _ => None,
     };
     call.talk("the mode change is reported", || {
@@ -131,9 +133,9 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
             | GatewayEvent::NodeRemoved { .. }
             | GatewayEvent::TurnedAway { .. }
             | GatewayEvent::NotOpened { .. } => None,
-        }) == Some(Mode::Hot)
+        }) == Some(RedundancyMode::Hot)
     });
-    assert_eq!(gateway.session(&call.opened).unwrap().standing.mode, Mode::Hot);
+    assert_eq!(gateway.session(&call.opened).unwrap().standing.mode, RedundancyMode::Hot);
     call.hear("media continues", 20);
     let first = call.opened.route[0].node.0 as usize;
     nodes[first].die();
@@ -150,11 +152,17 @@ fn mode_changes_during_call_without_loss() {
     let mut call = Call::of(&gateway, "room");
     call.hear("media flows", 20);
     let carrier = call.opened.route[0];
-    for mode in [Mode::Hitless, Mode::Hot, Mode::Hitless, Mode::Cold, Mode::ActiveActive] {
+    for mode in [
+        RedundancyMode::Hitless,
+        RedundancyMode::Hot,
+        RedundancyMode::Hitless,
+        RedundancyMode::Cold,
+        RedundancyMode::ActiveActive,
+    ] {
         change(&gateway, |scenario| scenario.mode = mode);
         let session = gateway.session(&call.opened).unwrap().standing;
         assert_eq!((session.mode, session.hop), (mode, Some(carrier)));
-        if mode == Mode::Hitless {
+        if mode == RedundancyMode::Hitless {
             copies_come(&gateway, &mut call);
         }
         call.hear("media continues", 30);
@@ -188,12 +196,12 @@ fn cold_node_starts_by_command_and_calls_resume() {
     cold.revive();
     call.hear("media resumes", 20);
     let took = gateway.expect_event("the start is reported", |event| match event {
-        Event::Start { step: Start::Done { took }, node: NodeId(1) } => Some(*took),
+        CoreEvent::Start { step: StartPhase::Done { took }, node: NodeId(1) } => Some(*took),
         _ => None,
     });
     assert!(!took.is_zero());
     assert_eq!(std::fs::read_to_string(&marker).unwrap().lines().count(), 1, "called once");
-    let view = view(&gateway, Mode::Cold);
+    let view = view(&gateway, RedundancyMode::Cold);
     assert_eq!(view.recoveries, 2, "{view:?}");
     assert!(view.recovery_ms.unwrap().max >= took.as_micros() as f64 / 1_000.0, "{view:?}");
     for (phone, other) in [(&call.anna, 2), (&call.boris, 1)] {
@@ -219,7 +227,7 @@ fn late_start_is_given_up_and_its_command_killed() {
     let pid = std::fs::read_to_string(&marker).unwrap();
     std::fs::remove_file(&marker).unwrap();
     gateway.expect_event("the start fails", |event| match event {
-        Event::Start { step: Start::Failed { why: NotStarted::Late, .. }, .. } => Some(()),
+        CoreEvent::Start { step: StartPhase::Failed { why: NotStarted::Late, .. }, .. } => Some(()),
         _ => None,
     });
     let process = PathBuf::from(format!("/proc/{}", pid.trim()));
@@ -266,7 +274,7 @@ fn regional_room_moves_to_next_region() {
     nodes[0].die();
     call.hear("media through the west", 20);
     assert_eq!(gateway.session(&call.opened).unwrap().standing.hop.unwrap().node, NodeId(1));
-    assert_eq!(view(&gateway, Mode::Regional).recoveries, 2);
+    assert_eq!(view(&gateway, RedundancyMode::Regional).recoveries, 2);
 }
 
 #[test]
@@ -283,9 +291,11 @@ fn active_active_rooms_spread_and_survive() {
         let session = gateway.session(&call.opened).unwrap().standing;
         assert_eq!(session.hop.unwrap().node, carriers[1]);
     }
-    wait_until("the recovery is measured", || view(&gateway, Mode::ActiveActive).recoveries == 2);
+    wait_until("the recovery is measured", || {
+        view(&gateway, RedundancyMode::ActiveActive).recoveries == 2
+    });
     // Standbys cost only the messages that open and refresh sessions.
-    let cost = view(&gateway, Mode::ActiveActive).bandwidth_cost.unwrap();
+    let cost = view(&gateway, RedundancyMode::ActiveActive).bandwidth_cost.unwrap();
     assert!(cost > 0.0, "{cost}");
 }
 

@@ -1,6 +1,6 @@
 //! Planned moves lose no packet.
 
-use evenkeel_core::{Cause, Event, Impossible};
+use evenkeel_core::{CoreEvent, Impossible, MoveCause};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_server::control::ControlError;
 
@@ -69,14 +69,15 @@ fn assert_move_without_loss(make: fn(&str) -> Node, people: u64) {
     }
     let mut moves = Vec::new();
     gateway.happened(|told| {
-        if let evenkeel_server::control::GatewayEvent::Core(Event::Moved { cause, to, .. }) =
-            &told.event
+        if let evenkeel_server::control::GatewayEvent::Core(CoreEvent::Moved {
+            cause, to, ..
+        }) = &told.event
         {
             moves.push((*cause, to.unwrap().node.0 as usize));
         }
         None::<()>
     });
-    assert_eq!(moves, [(Cause::Manual, there), (Cause::Manual, here)]);
+    assert_eq!(moves, [(MoveCause::Manual, there), (MoveCause::Manual, here)]);
     let asked = gateway.status().key_frames_to_client;
     assert!(asked >= people, "a move requests key frames from senders: {asked}");
 }

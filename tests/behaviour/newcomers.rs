@@ -52,7 +52,7 @@ fn admission_plugin_caps_sessions_when_full() {
     talk(&mut [&mut ann], "the client gets the cap", |phones| {
         let mut packets = phones[0].other.iter().flat_map(|bytes| rtcp::packets(bytes));
         packets.any(
-            |packet| matches!(packet, Ok(rtcp::Packet::Remb(remb)) if remb.bitrate_bps <= 300_000),
+            |packet| matches!(packet, Ok(rtcp::RtcpPacket::Remb(remb)) if remb.bitrate_bps <= 300_000),
         )
     });
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Identity, Ingress, Refused};
+use evenkeel_core::{ClientIdentity, IngressProtocol, OfferRefusal};
 use evenkeel_server::control::ControlError;
 
 use crate::harness::{Node, Phone, World, declared, offer, talk, udp_of, wait_until};
@@ -55,14 +55,17 @@ fn offer_for_unknown_names_is_refused() {
     unknown.scenario = Arc::from("opera");
     assert_eq!(
         gateway.try_open(unknown),
-        Err(ControlError::Refused(Refused::UnknownScenario("opera".into())))
+        Err(ControlError::Refused(OfferRefusal::UnknownScenario("opera".into())))
     );
     for ingress in [
-        Ingress::Quic,
-        Ingress::Udp(Identity::Stun),
-        Ingress::Udp(Identity::DeclaredIp(ann.address().ip())),
+        IngressProtocol::Quic,
+        IngressProtocol::Udp(ClientIdentity::Stun),
+        IngressProtocol::Udp(ClientIdentity::DeclaredIp(ann.address().ip())),
         // The only listener is IPv4, which this client cannot reach.
-        Ingress::Udp(Identity::Declared { address: "[::1]:4000".parse().unwrap(), rtcp: None }),
+        IngressProtocol::Udp(ClientIdentity::Declared {
+            address: "[::1]:4000".parse().unwrap(),
+            rtcp: None,
+        }),
     ] {
         assert_eq!(gateway.try_open(offer("room", ingress)), Err(ControlError::NoListener));
     }
@@ -81,7 +84,10 @@ fn session_limit_refuses_offers() {
     gateway.open(offer("room", declared(&phones[1])));
     let third = offer("room", declared(&phones[2]));
     let refused = gateway.try_open(third.clone());
-    assert!(matches!(refused, Err(ControlError::Refused(Refused::Full { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ControlError::Refused(OfferRefusal::Full { .. }))),
+        "{refused:?}"
+    );
     gateway.ask(gateway.handle.close(first.session)).unwrap();
     gateway.open(third);
 }
@@ -104,7 +110,7 @@ fn full_or_dead_node_refuses_sessions() {
     wait_until("offers are refused", || {
         matches!(
             gateway.try_open(offer("other", declared(&bob))),
-            Err(ControlError::Refused(Refused::NoNode { .. }) | ControlError::NotOpened { .. })
+            Err(ControlError::Refused(OfferRefusal::NoNode { .. }) | ControlError::NotOpened { .. })
         )
     });
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use evenkeel_client::{Client, Endpoint};
+use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_core::{Decider, Hook, PolicyName};
 use evenkeel_server::api;
 use evenkeel_server::control::GatewayEvent;
@@ -29,7 +29,7 @@ fn node_death_survived_without_api_and_plugins() {
     assert!(policies.iter().any(|policy| policy.status.calls > 0), "they were asked");
     ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
-    let mut client = Client::new(Endpoint::Unix(socket));
+    let mut client = ApiClient::new(ApiEndpoint::Unix(socket));
     gateway.ask(client.read("/v1/sessions")).unwrap();
 
     api.shut_down();

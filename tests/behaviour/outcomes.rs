@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Event, Hook, PolicyName};
+use evenkeel_core::{CoreEvent, Hook, PolicyName};
 use evenkeel_server::control::{
-    Actor, NodeList, PolicyView, RolloutOutcome, SessionAnswer, SessionView, Wish,
+    Actor, NodeList, PolicyView, PushRequest, RolloutOutcome, SessionAnswer, SessionView,
 };
 
 use crate::harness::{
@@ -53,7 +53,7 @@ fn trapping_session_is_quarantined_and_explained() {
     wait_until("the others are capped", || rungs(&gateway, &sessions) == [1, 0, 1]);
 
     let told = gateway.expect_event("the quarantine event", |event| match event {
-        Event::Quarantined { session, fault, .. } => Some((*session, fault.to_string())),
+        CoreEvent::Quarantined { session, fault, .. } => Some((*session, fault.to_string())),
         _ => None,
     });
     assert_eq!(told.0, Some(sessions[1].session));
@@ -82,7 +82,7 @@ fn trapping_session_is_quarantined_and_explained() {
 }
 
 /// Pushes a plugin that cannot restart and waits until it is rolled back. Also returns the previous revision.
-fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) {
+fn failed_restart(wish: PushRequest, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) {
     let all = World::of(&nodes.each_ref()).listed();
     let gateway = World::of(&[&nodes[0]]).routed().start();
     let shipped = view(&gateway, Hook::Routing).status.active;
@@ -111,7 +111,7 @@ fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) 
 #[test]
 fn policy_failing_to_restart_is_rolled_back() {
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
-    let (gateway, shipped) = failed_restart(Wish::default(), &nodes);
+    let (gateway, shipped) = failed_restart(PushRequest::default(), &nodes);
     let view = view(&gateway, Hook::Routing).status;
     assert_eq!(view.active, shipped);
     assert!(view.faults <= 5, "not asked while down");
@@ -120,7 +120,7 @@ fn policy_failing_to_restart_is_rolled_back() {
 #[test]
 fn candidate_failing_to_restart_leaves_shadow() {
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
-    let wish = Wish { shadow: true, ..Wish::default() };
+    let wish = PushRequest { shadow: true, ..PushRequest::default() };
     let (gateway, shipped) = failed_restart(wish, &nodes);
     let view = view(&gateway, Hook::Routing).status;
     assert_eq!((view.active, view.candidate), (shipped, None));

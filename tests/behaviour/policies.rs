@@ -1,8 +1,8 @@
 //! Policies are replaced during calls: invalid plugins are refused, failing ones are rolled back.
 
-use evenkeel_core::{Decider, Event, Hook, PolicyName};
+use evenkeel_core::{CoreEvent, Decider, Hook, PolicyName};
 use evenkeel_server::control::{
-    ControlError, GatewayEvent, Rollout, RolloutOutcome, SessionAnswer,
+    ControlError, GatewayEvent, RolloutOutcome, RolloutReport, SessionAnswer,
 };
 
 use crate::harness::{
@@ -14,7 +14,7 @@ fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
 }
 
-fn push(gateway: &Gateway, bytes: Vec<u8>) -> Rollout {
+fn push(gateway: &Gateway, bytes: Vec<u8>) -> RolloutReport {
     gateway.ask(gateway.handle.push_policy(routing(), bytes, None)).unwrap()
 }
 
@@ -195,6 +195,6 @@ fn failing_revision_is_rolled_back_by_gateway() {
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);
     gateway.expect_event("the fault is reported", |event| {
-        matches!(event, Event::Standing { fault: Some(_), .. }).then_some(())
+        matches!(event, CoreEvent::Standing { fault: Some(_), .. }).then_some(())
     });
 }

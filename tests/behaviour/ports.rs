@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use evenkeel_core::{Health, Identity, Ingress, RtcpPort};
+use evenkeel_core::{ClientIdentity, Health, IngressProtocol, RtcpPort};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::{demux, rtcp};
 use evenkeel_server::control::{ControlError, IngressAnswer};
@@ -101,7 +101,7 @@ fn rtcp_on_own_port_keeps_its_port() {
     let gateway = world.start();
     let mut wanted = offer(
         "room",
-        Ingress::Udp(Identity::Declared {
+        IngressProtocol::Udp(ClientIdentity::Declared {
             address: ann_rtp.local_addr().unwrap(),
             rtcp: Some(Box::new(ann_rtcp.local_addr().unwrap())),
         }),
@@ -114,7 +114,7 @@ fn rtcp_on_own_port_keeps_its_port() {
     let mut track = Phone::new(1).voice;
     ann_rtp.send_to(&track.packet(1), address).unwrap();
     let (packet, session_rtp) = receive(&node_rtp);
-    assert_eq!(demux::classify(&packet), demux::Kind::Rtp);
+    assert_eq!(demux::classify(&packet), demux::DatagramKind::Rtp);
     let mut report = Vec::new();
     rtcp::write_receiver_report(track.ssrc, &[], &mut report);
     ann_rtcp.send_to(&report, rtcp).unwrap();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use evenkeel_client::{Client, Endpoint};
-use evenkeel_core::{Answer, Fault, Hook};
-use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
-use evenkeel_recording::{Call, Reader, Record};
+use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_core::{Hook, HookAnswer, PluginFault};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
+use evenkeel_recording::{RecordedCall, RecordingEntry, RecordingReader};
 use evenkeel_server::api;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
@@ -13,14 +13,14 @@ use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of}
 const SET: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
     [degradation]\nplugin = \"degrade-ladder\"\n";
 
-fn admin(gateway: &Gateway) -> (api::Thread, Client) {
+fn admin(gateway: &Gateway) -> (api::ApiThread, ApiClient) {
     let settings = gateway.settings.admin.clone();
     let socket = settings.socket.clone();
     let thread = api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
-    (thread, Client::new(Endpoint::Unix(socket)))
+    (thread, ApiClient::new(ApiEndpoint::Unix(socket)))
 }
 
-async fn whole(admin: &Client, path: &str) -> Vec<u8> {
+async fn whole(admin: &ApiClient, path: &str) -> Vec<u8> {
     let mut download = admin.download(path).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(piece) = download.next().await.unwrap() {
@@ -29,37 +29,38 @@ async fn whole(admin: &Client, path: &str) -> Vec<u8> {
     bytes
 }
 
-fn records(bytes: &[u8]) -> Vec<Record> {
-    let mut reader = Reader::open(bytes).unwrap();
+fn records(bytes: &[u8]) -> Vec<RecordingEntry> {
+    let mut reader = RecordingReader::open(bytes).unwrap();
     let records = reader.by_ref().collect();
     assert_eq!(reader.lost(), None, "the recording is complete");
     records
 }
 
-fn calls(records: &[Record]) -> Vec<&Call> {
+fn calls(records: &[RecordingEntry]) -> Vec<&RecordedCall> {
     let calls = records.iter().filter_map(|record| match record {
-        Record::Call(call) => Some(&**call),
-        Record::Decided(_) | Record::Missed(_) => None,
+        RecordingEntry::Call(call) => Some(&**call),
+        RecordingEntry::Decided(_) | RecordingEntry::Missed(_) => None,
     });
     calls.collect()
 }
 
 fn engine_without_deadlines() -> Engine {
     let long = std::time::Duration::from_secs(60);
-    Engine::with_budgets(Budgets::all(long))
+    Engine::with_budgets(CallBudgets::all(long))
 }
 
 /// Replays a recorded call with the shipped plugin.
 fn replay(
     engine: &Engine,
     plugins: &[Component],
-    call: &Call,
-) -> Result<(Answer, Vec<evenkeel_core::Note>), Fault> {
+    call: &RecordedCall,
+) -> Result<(HookAnswer, Vec<evenkeel_core::DecisionNote>), PluginFault> {
     let component = plugins.iter().find(|one| *one.digest() == call.revision.digest).unwrap();
     let settings = serde_json::from_str(&call.revision.settings).unwrap();
     let (hook, catalog) = (call.revision.policy.hook, call.catalog.entries.clone());
     let mut policy =
-        Policy::install(engine, component, hook, settings, catalog, call.revision.seed).unwrap();
+        BoundPlugin::install(engine, component, hook, settings, catalog, call.revision.seed)
+            .unwrap();
     assert_eq!(policy.revision(), &*call.revision.revision);
     let answered = policy.ask(&call.question, call.now_us)?;
     Ok((answered.answer, answered.notes))
@@ -75,7 +76,7 @@ fn recording_is_redacted_and_replays_exactly() {
     let socket = gateway.settings.admin.socket.clone();
     let recording = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let admin = Client::new(Endpoint::Unix(socket));
+        let admin = ApiClient::new(ApiEndpoint::Unix(socket));
         runtime.block_on(whole(&admin, "/v1/recording?seconds=3"))
     });
     let mut phones = Vec::new();

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use evenkeel_client::{Call, Client, Error, Identity, Ingress, Offer, Reply};
+use evenkeel_client::{
+    ApiCall, ApiClient, ApiResponse, ClientError, OfferIdentity, OfferIngress, OfferRequest,
+};
 use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -12,21 +14,21 @@ use crate::harness::{
     GatewayProcess, Phone, Place, await_armed, await_replica, ids, offer_with_key, talk, wait_until,
 };
 
-fn offer(phone: &Phone) -> Offer {
-    let identity = Identity::Declared { address: phone.address(), rtcp: None };
-    GatewayProcess::offer("room", Ingress::Udp(identity))
+fn offer(phone: &Phone) -> OfferRequest {
+    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+    GatewayProcess::offer("room", OfferIngress::Udp(identity))
 }
 
 /// The status and body of an answer.
 fn answer(gateway: &mut GatewayProcess, method: Method, path: &str, body: &str) -> (u16, Value) {
     let body = body.to_owned().into();
-    let call = Call { method, path, headers: &[], body };
+    let call = ApiCall { method, path, headers: &[], body };
     let reply = gateway.ask(async |client| client.ask(call).await).unwrap();
     (reply.status, serde_json::from_slice(&reply.body).unwrap_or_default())
 }
 
 fn relayed(gateway: &mut GatewayProcess, outcome: &str) -> u64 {
-    let call = Call { method: Method::GET, path: "/metrics", headers: &[], body: "".into() };
+    let call = ApiCall { method: Method::GET, path: "/metrics", headers: &[], body: "".into() };
     let reply = gateway.ask(async |client| client.ask(call).await).unwrap();
     let text = String::from_utf8(reply.body.into()).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("evenkeel_api_relayed_total{"));
@@ -109,7 +111,11 @@ fn survivor_answers_what_it_relayed_before() {
     wait_until("the survivor lists its sessions", || {
         match standby.ask(async |client| client.list("sessions").await) {
             Ok(sessions) => sessions.len() == opened.len(),
-            Err(Error::Refused { code, .. }) if code == "standby" || code == "unavailable" => false,
+            Err(ClientError::Refused { code, .. })
+                if code == "standby" || code == "unavailable" =>
+            {
+                false
+            }
             Err(error) => panic!("{error}"),
         }
     });
@@ -128,15 +134,15 @@ fn survivor_answers_what_it_relayed_before() {
 
 /// Sends an offer on a thread of its own.
 fn offering(
-    mut client: Client,
+    mut client: ApiClient,
     key: Option<&'static str>,
-    offer: &Offer,
-) -> std::thread::JoinHandle<Reply> {
+    offer: &OfferRequest,
+) -> std::thread::JoinHandle<ApiResponse> {
     let body = serde_json::to_vec(offer).unwrap();
     std::thread::spawn(move || {
         let headers: Vec<_> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
         let path = "/v1/sessions";
-        let call = Call { method: Method::POST, path, headers: &headers, body: body.into() };
+        let call = ApiCall { method: Method::POST, path, headers: &headers, body: body.into() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(client.ask(call)).unwrap()
     })
@@ -175,7 +181,7 @@ fn only_an_offer_with_a_key_is_repeated() {
 const OFFERS_MAX: usize = 5_000;
 
 /// Offers one session after the other without a key, and counts those that are opened.
-fn offer_until(ended: &AtomicBool, opened: &AtomicUsize, place: &Place, client: &Client) {
+fn offer_until(ended: &AtomicBool, opened: &AtomicUsize, place: &Place, client: &ApiClient) {
     let mut phones = Vec::new();
     while !ended.load(Ordering::Relaxed) && phones.len() < OFFERS_MAX {
         phones.push(place.phone());

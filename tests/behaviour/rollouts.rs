@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, Stage, is_in_cohort};
+use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, RolloutStage, is_in_cohort};
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_server::control::{
-    Actor, ControlError, GatewayEvent, PolicyView, Rollout, RolloutOutcome, SessionAnswer, Verb,
-    Wish,
+    Actor, ControlError, GatewayEvent, PolicyView, PushRequest, RolloutAction, RolloutOutcome,
+    RolloutReport, SessionAnswer,
 };
 use evenkeel_server::settings;
 
@@ -25,17 +25,17 @@ fn view(gateway: &Gateway, policy: &PolicyName) -> PolicyView {
     views.into_iter().find(|view| view.policy == *policy).unwrap()
 }
 
-fn push(gateway: &Gateway, bytes: Vec<u8>, wish: Wish) -> Rollout {
+fn push(gateway: &Gateway, bytes: Vec<u8>, wish: PushRequest) -> RolloutReport {
     gateway.ask(gateway.handle.push_policy_as(routing(), bytes, None, wish)).unwrap()
 }
 
-fn canary(percent: u8) -> Wish {
+fn canary(percent: u8) -> PushRequest {
     let pace = Some(Duration::from_secs(3_600));
-    Wish { canary: Some(vec![percent]), pace, ..Wish::default() }
+    PushRequest { canary: Some(vec![percent]), pace, ..PushRequest::default() }
 }
 
-fn control(gateway: &Gateway, verb: Verb) -> Result<Rollout, ControlError> {
-    gateway.ask(gateway.handle.walk_policy(routing(), verb))
+fn control(gateway: &Gateway, verb: RolloutAction) -> Result<RolloutReport, ControlError> {
+    gateway.ask(gateway.handle.act_on_rollout(routing(), verb))
 }
 
 /// The arm of a room while the candidate has this share.
@@ -77,12 +77,15 @@ fn canary_places_its_share_until_promoted() {
     assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Started, Actor::Operator), "{begun:?}");
     assert_eq!(begun.previous.as_ref(), Some(&shipped));
     let staged = begun.stage.unwrap();
-    assert_eq!((staged.stage, staged.next), (Stage::Canary(50), 100));
+    assert_eq!((staged.stage, staged.next), (RolloutStage::Canary(50), 100));
     assert_eq!(staged.next_in, Some(Duration::from_secs(3_600)), "the next stage is timed");
     let candidate = begun.revision.unwrap();
     let shown = view(&gateway, &routing()).status;
     assert_eq!(shown.active.as_ref(), Some(&shipped));
-    assert_eq!(shown.candidate.map(|candidate| candidate.staged.stage), Some(Stage::Canary(50)));
+    assert_eq!(
+        shown.candidate.map(|candidate| candidate.staged.stage),
+        Some(RolloutStage::Canary(50))
+    );
 
     let mut by = BTreeMap::from([(&*shipped, 0), (&*candidate, 0)]);
     let mut phones = Vec::new();
@@ -98,11 +101,11 @@ fn canary_places_its_share_until_promoted() {
     }
     assert!(by.values().all(|rooms| *rooms > 5), "{by:?}");
 
-    let paused = control(&gateway, Verb::Pause).unwrap();
+    let paused = control(&gateway, RolloutAction::Pause).unwrap();
     assert!(paused.stage.unwrap().paused);
     assert!(view(&gateway, &routing()).status.candidate.unwrap().staged.paused);
-    assert!(!control(&gateway, Verb::Resume).unwrap().stage.unwrap().paused);
-    let promoted = control(&gateway, Verb::Promote).unwrap();
+    assert!(!control(&gateway, RolloutAction::Resume).unwrap().stage.unwrap().paused);
+    let promoted = control(&gateway, RolloutAction::Promote).unwrap();
     assert_eq!(
         (promoted.outcome, promoted.revision.as_ref()),
         (RolloutOutcome::Activated, Some(&candidate))
@@ -112,7 +115,7 @@ fn canary_places_its_share_until_promoted() {
     assert!(rest.iter().all(|(_, by)| by.as_deref() != Some(&*shipped)));
     let back = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
     assert_eq!((back.outcome, back.revision), (RolloutOutcome::RolledBack, Some(shipped)));
-    assert!(control(&gateway, Verb::Promote).is_err(), "no rollout is running");
+    assert!(control(&gateway, RolloutAction::Promote).is_err(), "no rollout is running");
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn canary_ends_by_rollback_and_by_abort() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
     let shipped = view(&gateway, &routing()).status.active.unwrap();
-    for verb in [None, Some(Verb::Abort)] {
+    for verb in [None, Some(RolloutAction::Abort)] {
         let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(5));
         let candidate = begun.revision.unwrap();
         let back = match verb {
@@ -137,7 +140,7 @@ fn canary_ends_by_rollback_and_by_abort() {
         assert_eq!(shown.candidate, None);
         assert!(shown.quarantined.is_empty(), "it is not quarantined");
     }
-    assert!(control(&gateway, Verb::Abort).is_err(), "no rollout is running");
+    assert!(control(&gateway, RolloutAction::Abort).is_err(), "no rollout is running");
     let by = placed(&gateway, 1..20, &mut Vec::new());
     assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
 }
@@ -193,7 +196,7 @@ fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, SessionAnswer)> {
 }
 
 fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
-    let wish = Wish { shadow: true, ..Wish::default() };
+    let wish = PushRequest { shadow: true, ..PushRequest::default() };
     let begun = gateway.ask(gateway.handle.push_policy_as(degradation(), bytes, None, wish));
     let begun = begun.unwrap();
     assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
@@ -269,9 +272,9 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     assert!(view(&gateway, &policy).status.candidate.is_some());
     // A changed file applies to the running rollout: few sessions suffice.
     let set = gateway.settings.sets.iter().find(|set| &*set.name == "call").unwrap();
-    let rollout = settings::Rollout { judging: Judging::default(), ..set.rollout.clone() };
+    let rollout = settings::RolloutSettings { judging: Judging::default(), ..set.rollout.clone() };
     let paces = BTreeMap::from([("call".into(), rollout)]);
-    gateway.ask(gateway.handle.change_paces(paces)).unwrap();
+    gateway.ask(gateway.handle.change_rollout_settings(paces)).unwrap();
     let (mut reason, mut reported) = (None, Instant::now());
     talk(&mut all, "it is rolled back", |phones| {
         if reported.elapsed() >= Duration::from_millis(200) {

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_core::Ingress;
-use evenkeel_lab::client::{Fleet, Persona, QuicWay, Video, Voice, Way, client_config};
+use evenkeel_core::IngressProtocol;
+use evenkeel_lab::client::{
+    ClientFleet, ClientPath, Persona, QuicWay, Video, Voice, client_config,
+};
 use evenkeel_lab::ledger::Books;
-use evenkeel_media::roq::{self, Flow, Item, StreamDecoder};
+use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
 use evenkeel_media::rtp;
 
 use crate::harness::{
@@ -22,11 +24,11 @@ fn quic_and_udp_clients_hear_each_other() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let mut bob = Phone::new(2);
-    let by_quic = gateway.open(offer("room", Ingress::Quic));
+    let by_quic = gateway.open(offer("room", IngressProtocol::Quic));
     let by_udp = gateway.open(offer("room", declared(&bob)));
     bob.set_target(udp_of(&by_udp));
-    let fleet = Fleet::start(&Books::default()).unwrap();
-    fleet.join(persona(1), Way::Quic(quic_of(&by_quic)));
+    let fleet = ClientFleet::start(&Books::default()).unwrap();
+    fleet.join(persona(1), ClientPath::Quic(quic_of(&by_quic)));
     talk(&mut [&mut bob], "both hear", |phones| {
         let tally = fleet.state(1).unwrap().tally;
         let reports = tally.packets_received >= 20 && tally.reports_received > 0;
@@ -47,10 +49,10 @@ fn quic_clients_hear_each_other() {
     let mut world = World::of(&[&node]).with_quic();
     world.limits = "workers = 2\n".into();
     let gateway = world.start();
-    let fleet = Fleet::start(&Books::default()).unwrap();
+    let fleet = ClientFleet::start(&Books::default()).unwrap();
     for session in [1, 2] {
-        let opened = gateway.open(offer("room", Ingress::Quic));
-        fleet.join(persona(session), Way::Quic(quic_of(&opened)));
+        let opened = gateway.open(offer("room", IngressProtocol::Quic));
+        fleet.join(persona(session), ClientPath::Quic(quic_of(&opened)));
     }
     let heard = |session| fleet.state(session).map_or(0, |state| state.tally.packets_received);
     wait_until("both hear", || heard(1) >= 50 && heard(2) >= 50);
@@ -60,8 +62,8 @@ fn quic_clients_hear_each_other() {
 pub(crate) struct Line {
     pub(crate) connection: quinn::Connection,
     _endpoint: quinn::Endpoint,
-    pub(crate) to: Flow,
-    from: Flow,
+    pub(crate) to: FlowId,
+    from: FlowId,
 }
 
 pub(crate) async fn connect(way: QuicWay) -> Line {
@@ -69,7 +71,7 @@ pub(crate) async fn connect(way: QuicWay) -> Line {
     let endpoint = quinn::Endpoint::client(here).unwrap();
     let config = client_config(way.certificate_sha256).unwrap();
     let connection = endpoint.connect_with(config, way.gateway, "evenkeel").unwrap().await.unwrap();
-    let flow = |number| Flow::new(number).unwrap();
+    let flow = |number| FlowId::new(number).unwrap();
     Line {
         connection,
         _endpoint: endpoint,
@@ -83,7 +85,7 @@ fn stream_packets_arrive_in_order() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let mut bob = Phone::new(2);
-    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    let way = quic_of(&gateway.open(offer("room", IngressProtocol::Quic)));
     bob.set_target(udp_of(&gateway.open(offer("room", declared(&bob)))));
     let mut ann = Phone::new(1).voice;
     gateway.ask(async {
@@ -112,7 +114,7 @@ fn packet_above_datagram_size_uses_stream() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let mut bob = Phone::new(2);
-    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    let way = quic_of(&gateway.open(offer("room", IngressProtocol::Quic)));
     bob.set_target(udp_of(&gateway.open(offer("room", declared(&bob)))));
     let line = gateway.ask(connect(way));
     // The first packet attaches the session to the connection.
@@ -139,6 +141,6 @@ fn packet_above_datagram_size_uses_stream() {
             other => panic!("{other:?}"),
         }
     });
-    assert_eq!(rtp::Header::parse(&packet).unwrap().payload_len(), 1_440);
+    assert_eq!(rtp::RtpHeader::parse(&packet).unwrap().payload_len(), 1_440);
     wait_until("the packet is counted", || gateway.quic_count("sent-in-streams") >= 1);
 }

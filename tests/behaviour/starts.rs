@@ -3,24 +3,24 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use evenkeel_server::control::Admission;
-use evenkeel_server::run::{self, Failure};
-use evenkeel_server::settings::{Ingress, Rtcp, Settings};
+use evenkeel_server::control::AdmissionState;
+use evenkeel_server::run::{self, RunError};
+use evenkeel_server::settings::{GatewayConfig, ListenIngress, ListenRtcp};
 
 use crate::harness::{Node, Phone, World, declared, offer};
 
 /// The settings of a gateway that has ended, with the addresses it had.
-fn fixed(world: &World) -> Settings {
+fn fixed(world: &World) -> GatewayConfig {
     let mut gateway = world.start();
     let status = gateway.status();
-    let mut settings = Settings::clone(&gateway.settings);
+    let mut settings = GatewayConfig::clone(&gateway.settings);
     for listen in &mut settings.listens {
         match &mut listen.ingress {
-            Ingress::Udp { rtcp, .. } => {
+            ListenIngress::Udp { rtcp, .. } => {
                 listen.address = status.udp[0];
-                *rtcp = Rtcp::Mux;
+                *rtcp = ListenRtcp::Mux;
             }
-            Ingress::Quic { .. } => listen.address = status.quic.unwrap(),
+            ListenIngress::Quic { .. } => listen.address = status.quic.unwrap(),
         }
     }
     gateway.end();
@@ -31,11 +31,11 @@ fn fixed(world: &World) -> Settings {
 fn second_gateway_on_same_port_is_refused() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
-    let mut second = Settings::clone(&gateway.settings);
+    let mut second = GatewayConfig::clone(&gateway.settings);
     second.listens[0].address = gateway.status().udp[0];
     let failure = run::start(&Arc::new(second)).unwrap_err();
     let message = failure.to_string();
-    assert!(matches!(failure, Failure::Listen { .. }), "{message}");
+    assert!(matches!(failure, RunError::Listen { .. }), "{message}");
     assert!(message.contains("is another gateway running"), "{message}");
 }
 
@@ -47,7 +47,7 @@ fn late_start_failure_releases_sockets() {
     // UDP is bound before QUIC finds its port taken.
     let rival = UdpSocket::bind(quic.address).unwrap();
     let failure = run::start(&settings).unwrap_err();
-    assert!(matches!(failure, Failure::Quic(_)), "{failure}");
+    assert!(matches!(failure, RunError::Quic(_)), "{failure}");
     UdpSocket::bind(udp.address).unwrap();
     drop(rival);
     let running = run::start(&settings).unwrap();
@@ -64,12 +64,12 @@ fn broadcast_node_address_is_refused_by_name() {
     world.nodes += "[[node]]\nname = \"all\"\naddress = \"127.255.255.255:4000\"\nregion = \"east\"\n\
                     zone = \"b\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n";
     let failure = world.try_start().map(drop).unwrap_err();
-    assert!(matches!(failure, Failure::Node { .. }), "{failure}");
+    assert!(matches!(failure, RunError::Node { .. }), "{failure}");
     assert!(failure.to_string().contains("node all at 127.255.255.255:4000"), "{failure}");
 }
 
 /// Settings with an invalid value for the routing policy.
-fn broken(world: &World) -> Arc<Settings> {
+fn broken(world: &World) -> Arc<GatewayConfig> {
     let mut settings = fixed(world);
     let call = settings.sets.iter_mut().find(|set| &*set.name == "call").unwrap();
     call.bindings[0].settings = serde_json::json!({"min_stay": "never"});
@@ -81,7 +81,7 @@ fn invalid_policy_prevents_start() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
     let failure = run::start(&settings).unwrap_err();
-    assert!(matches!(failure, Failure::Policy { .. }), "{failure}");
+    assert!(matches!(failure, RunError::Policy { .. }), "{failure}");
     UdpSocket::bind(settings.listens[0].address).unwrap();
 }
 
@@ -106,7 +106,7 @@ fn offers_before_policies_wait_for_them() {
     let running = run::begin(&settings).unwrap();
     runtime.block_on(running.handle.offer(offer("r", declared(&phone)))).unwrap();
     // A policy that has no processor answers too late, so the decision may be native.
-    assert_eq!(runtime.block_on(running.handle.status()).unwrap().state, Admission::Serving);
+    assert_eq!(runtime.block_on(running.handle.status()).unwrap().state, AdmissionState::Serving);
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
     running.join().unwrap();
 }

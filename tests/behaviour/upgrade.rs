@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evenkeel_client::{Call, Error, Identity, Ingress, QuicOffer};
+use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress, QuicOffer};
 use evenkeel_lab::client::QuicWay;
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::roq;
@@ -49,7 +49,11 @@ impl Calls {
     }
 
     /// Talks while the gateway answers an upgrade.
-    fn talk_over(&mut self, gateway: &mut GatewayProcess, request: Value) -> Result<Value, Error> {
+    fn talk_over(
+        &mut self,
+        gateway: &mut GatewayProcess,
+        request: Value,
+    ) -> Result<Value, ClientError> {
         let upgrading = gateway.upgrade(request);
         talk(&mut self.phones(), "the upgrade is answered", |_| upgrading.is_finished());
         let answer = upgrading.join().unwrap();
@@ -399,7 +403,7 @@ fn sigterm_ends_an_upgrade_and_drains() {
 fn quic_client_connects_again_with_its_flows() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
-    let offer = GatewayProcess::offer("room", Ingress::Quic(QuicOffer::default()));
+    let offer = GatewayProcess::offer("room", OfferIngress::Quic(QuicOffer::default()));
     let opened = gateway.ask(async |client| client.open(&offer).await).unwrap().quic.unwrap();
     let digest: Vec<u8> = (0..32)
         .map(|at| u8::from_str_radix(&opened.certificate_sha256[2 * at..2 * at + 2], 16).unwrap())
@@ -457,12 +461,12 @@ fn api_answers_throughout_an_upgrade() {
         let status = gateway.ask(async |client| client.another().read("/v1/status").await);
         assert_eq!(status.unwrap()["state"], "serving");
         let phone = Phone::new(100 + asked);
-        let identity = Identity::Declared { address: phone.address(), rtcp: None };
-        let offer = GatewayProcess::offer(&format!("room-{asked}"), Ingress::Udp(identity));
+        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+        let offer = GatewayProcess::offer(&format!("room-{asked}"), OfferIngress::Udp(identity));
         match gateway.ask(async |client| client.another().open(&offer).await) {
             Ok(answer) => opened.push((answer.id, phone)),
             // With a time for the next attempt.
-            Err(Error::Refused { status: 503, .. }) => {}
+            Err(ClientError::Refused { status: 503, .. }) => {}
             Err(error) => panic!("{error}"),
         }
         asked += 1;
@@ -487,11 +491,11 @@ fn offer_with_key_is_answered_once_over_an_upgrade() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]));
     let phone = Phone::new(1);
-    let identity = Identity::Declared { address: phone.address(), rtcp: None };
-    let offer = GatewayProcess::offer("room", Ingress::Udp(identity));
+    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+    let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
     let body = serde_json::to_vec(&offer).unwrap();
     let open = |gateway: &mut GatewayProcess| {
-        let call = Call {
+        let call = ApiCall {
             method: hyper::Method::POST,
             path: "/v1/sessions",
             headers: &[("idempotency-key", "once")],

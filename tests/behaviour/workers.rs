@@ -1,6 +1,6 @@
 //! Packets read by another worker reach their session's worker.
 
-use evenkeel_core::{Identity, Ingress};
+use evenkeel_core::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Node, Nominate, Phone, World, assert_continuous, declared, offer, talk, udp_of,
@@ -20,7 +20,7 @@ fn packets_read_by_other_worker_are_forwarded() {
             let opened = gateway.open(offer(&room, declared(phone)));
             phone.set_target(udp_of(&opened));
         } else {
-            let opened = gateway.open(offer(&room, Ingress::Udp(Identity::Stun)));
+            let opened = gateway.open(offer(&room, IngressProtocol::Udp(ClientIdentity::Stun)));
             phone.set_target(udp_of(&opened));
             Credentials::of(&opened).check(phone, Nominate::Yes);
         }

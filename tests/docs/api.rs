@@ -25,7 +25,7 @@ fn endpoints_equal_the_router() {
 fn error_codes_equal_those_of_the_api() {
     let source = fs::read_to_string(root().join("gateway/server/src/api/error.rs")).unwrap();
     let words = source.lines().filter_map(|line| {
-        let (_, word) = line.trim().strip_prefix("Code::")?.split_once(" => \"")?;
+        let (_, word) = line.trim().strip_prefix("ApiErrorCode::")?.split_once(" => \"")?;
         Some(word.trim_end_matches(['"', ',']).to_owned())
     });
     let codes: BTreeSet<String> = words.collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use evenkeel_server::settings::Settings;
+use evenkeel_server::settings::GatewayConfig;
 
 use crate::gateway::Gateway;
 use crate::page::{Page, cells, quoted};
@@ -261,11 +261,11 @@ fn load(file: File, text: &str) -> Result<String, String> {
     match file {
         File::Gateway => {
             fs::write(&config, text).unwrap();
-            read(Settings::load(Some(&config), None))
+            read(GatewayConfig::load(Some(&config), None))
         }
         File::Set => {
             fs::write(&set, text).unwrap();
-            read(Settings::load(None, Some(&sets)))
+            read(GatewayConfig::load(None, Some(&sets)))
         }
         File::Agent => {
             let config = folder.join("agent.toml");
@@ -277,10 +277,10 @@ fn load(file: File, text: &str) -> Result<String, String> {
 }
 
 fn read(
-    loaded: Result<Settings, Vec<evenkeel_server::settings::Invalid>>,
+    loaded: Result<GatewayConfig, Vec<evenkeel_server::settings::InvalidSetting>>,
 ) -> Result<String, String> {
     let text = |settings| format!("{settings:?}");
-    let lines = |invalid: &evenkeel_server::settings::Invalid| {
+    let lines = |invalid: &evenkeel_server::settings::InvalidSetting| {
         format!("found {}, expected {}", invalid.found, invalid.expected)
     };
     loaded.map(text).map_err(|all| all.iter().map(lines).collect::<Vec<_>>().join("\n"))

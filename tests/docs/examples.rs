@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_server::settings::{Colour, Invalid, Settings};
+use evenkeel_server::settings::{Colour, GatewayConfig, InvalidSetting};
 
 use crate::gateway::Gateway;
 use crate::page::{Block, pages};
@@ -80,8 +80,8 @@ fn parse(block: &Block) -> Result<(), String> {
     match block.info.as_str() {
         "evenkeel.toml" => {
             fs::write(&file, &block.text).unwrap();
-            let loaded = Settings::load(Some(&file), Some(&sets));
-            loaded.map(|_| ()).map_err(|invalid| Invalid::render(&invalid, Colour::Plain))
+            let loaded = GatewayConfig::load(Some(&file), Some(&sets));
+            loaded.map(|_| ()).map_err(|invalid| InvalidSetting::render(&invalid, Colour::Plain))
         }
         "agent.toml" => {
             fs::write(&file, &block.text).unwrap();

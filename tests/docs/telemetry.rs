@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 
-use evenkeel_core::forward::Reason;
+use evenkeel_core::forward::DropReason;
 use evenkeel_server::telemetry::registry::{
     Attribute, Count, Described, Level, Sampled, Span, Time,
 };
@@ -70,7 +70,7 @@ fn fields_of_events_equal_those_of_the_api() {
 #[test]
 fn drop_reasons_equal_the_core() {
     let listed = Page::read(PAGE).names_under("## Drop reasons");
-    let known: BTreeSet<String> = Reason::ALL.iter().map(|why| why.name().to_owned()).collect();
+    let known: BTreeSet<String> = DropReason::ALL.iter().map(|why| why.name().to_owned()).collect();
     assert_eq!(listed, known, "{PAGE}: left, the reasons listed; right, those of the core");
 }
 
@@ -81,26 +81,26 @@ fn sent() -> BTreeMap<String, BTreeSet<String>> {
     let bodies = fields(&source[0]);
     let source: String = source.concat().split_whitespace().collect();
     let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for mark in ["\",Body::", "\",&Body::", "\",body)"] {
+    for mark in ["\",NoticeBody::", "\",&NoticeBody::", "\",body)"] {
         for (at, _) in source.match_indices(mark) {
             let name = &source[source[..at].rfind('"').unwrap() + 1..at];
-            let body = match mark.find("Body::") {
+            let body = match mark.find("NoticeBody::") {
                 Some(from) => at + from,
-                None => source[..at].rfind("Body::").unwrap(),
+                None => source[..at].rfind("NoticeBody::").unwrap(),
             };
-            let variant = source[body + "Body::".len()..].split('{').next().unwrap();
+            let variant = source[body + "NoticeBody::".len()..].split('{').next().unwrap();
             events.entry(name.to_owned()).or_default().extend(bodies[variant].iter().cloned());
         }
     }
-    for rest in source.split("Notice{name:\"").skip(1) {
+    for rest in source.split("EventNotice{name:\"").skip(1) {
         events.entry(rest.split('"').next().unwrap().to_owned()).or_default();
     }
     events
 }
 
-/// The fields of each variant of `enum Body`, without the time that all have.
+/// The fields of each variant of `enum NoticeBody`, without the time that all have.
 fn fields(source: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let body = source.split("enum Body").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let body = source.split("enum NoticeBody").nth(1).unwrap().split("\n}\n").next().unwrap();
     let lines = body.lines().filter(|line| !line.trim_start().starts_with(['/', '#']));
     let body: String = lines.skip(1).collect::<String>().split_whitespace().collect();
     let variants = body.split('}').filter_map(|variant| variant.split_once('{'));

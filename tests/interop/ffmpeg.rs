@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{Media, Offer};
+use evenkeel_client::{OfferMedia, OfferRequest};
 use nix::sys::signal::Signal;
 
 use crate::clients::{Client, present};
 use crate::meter::{Death, Findings, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Tap};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 
 /// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
@@ -21,7 +21,7 @@ const GAP_MAX: Duration = Duration::from_millis(500);
 /// A stream with its ffmpeg arguments.
 struct Medium {
     name: &'static str,
-    media: Media,
+    media: OfferMedia,
     payload_type: u8,
     clock_rate: u32,
     /// The timestamp step between frames; packets of one frame share a timestamp.
@@ -95,7 +95,7 @@ fn vp8() -> Medium {
     }
 }
 
-fn own_port(mut offer: Offer) -> Offer {
+fn own_port(mut offer: OfferRequest) -> OfferRequest {
     offer.rtcp = Some("own-port".to_owned());
     offer
 }
@@ -140,7 +140,7 @@ fn assert_stream_survives_kill(medium: &Medium) {
     );
     let mut command = ffmpeg();
     command.arg("-re").args(medium.source).args(["-f", "rtp", &url]);
-    let sending = Process::start("sender", &mut command, stage.folder());
+    let sending = ChildProcess::start("sender", &mut command, stage.folder());
     let sending = sending.expect("ffmpeg starts");
 
     let decoded = |frames: usize| {
@@ -181,7 +181,7 @@ fn assert_stream_survives_kill(medium: &Medium) {
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2, "no session ended");
 }
 
-fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> Process {
+fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> ChildProcess {
     let description = stage.folder().join("receiver.sdp");
     let Medium { kind, payload_type, map, .. } = medium;
     let text = format!(
@@ -195,7 +195,7 @@ fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> Process {
     command.args(["-protocol_whitelist", "file,rtp,udp", "-sdp_flags", "rtcp_to_source", "-i"]);
     command.arg(description).args(["-fps_mode", "passthrough", "-flush_packets", "1"]);
     let command = command.args(["-f", "framecrc", "pipe:1"]);
-    Process::start("receiver", command, stage.folder()).expect("ffmpeg starts")
+    ChildProcess::start("receiver", command, stage.folder()).expect("ffmpeg starts")
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::clients::{Client, present};
 use crate::meter::{Death, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 
 /// Video frames decoded before the kill and again after it: two seconds each.
@@ -94,11 +94,11 @@ fn receiver(to: SocketAddr, picture: Ports, voice: Ports) -> String {
     format!("rtpbin name=bin latency=60 rtp-profile=avpf {first} {second}")
 }
 
-fn launch(name: &str, pipeline: &str, stage: &Stage) -> Process {
+fn launch(name: &str, pipeline: &str, stage: &Stage) -> ChildProcess {
     // Arguments are split at spaces only, without a shell, so quotes are removed.
     let words = pipeline.split_whitespace().map(|word| word.replace('"', ""));
     let mut command = Command::new("gst-launch-1.0");
-    let started = Process::start(name, command.arg("-v").args(words), stage.folder());
+    let started = ChildProcess::start(name, command.arg("-v").args(words), stage.folder());
     started.expect("GStreamer starts")
 }
 

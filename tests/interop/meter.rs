@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn packet(start: Instant, number: u16, ms: u64, offset: (u16, u32), ssrc: u32) -> Packet {
-        let header = rtp::Header {
+        let header = rtp::RtpHeader {
             payload_type: 111,
             marker: false,
             sequence: number.wrapping_add(offset.0),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_client::{Ingress, QuicOffer};
+use evenkeel_client::{OfferIngress, QuicOffer};
 use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 
 use crate::clients::{Client, present, python};
 use crate::stage::{Stage, offer, voice};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 
 /// Packets of each kind sent by the client, and their SSRC.
@@ -19,7 +19,7 @@ const SSRC: u64 = 0x0EC0_FFEE;
 
 /// Runs `roq_client.py`; returns its report and the gateway's status.
 fn play(stage: &mut Stage) -> (Value, Value) {
-    let opened = stage.open(&offer("roq", Ingress::Quic(QuicOffer {}), vec![voice()]));
+    let opened = stage.open(&offer("roq", OfferIngress::Quic(QuicOffer {}), vec![voice()]));
     let quic = opened.quic.expect("by QUIC");
     assert_eq!(quic.alpn, "roq-14");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/roq_client.py");
@@ -27,7 +27,7 @@ fn play(stage: &mut Stage) -> (Value, Value) {
     command.arg(script).arg(quic.addresses[0].ip().to_string());
     command.arg(quic.addresses[0].port().to_string()).arg(&quic.certificate_sha256);
     command.args([&quic.flow_to_gateway, &quic.flow_from_gateway]);
-    let client = Process::start("roq-client", &mut command, stage.folder());
+    let client = ChildProcess::start("roq-client", &mut command, stage.folder());
     let mut client = client.expect("Python starts");
     let report = client.json_line(TIMEOUT).expect("the client prints JSON");
     (report, stage.read("/v1/status"))

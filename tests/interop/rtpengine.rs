@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::clients::{Client, present};
 use crate::gstreamer::assert_decoding_survives_kill;
 use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 
 /// Rooms with two clients each.
@@ -38,7 +38,7 @@ fn daemon(name: &'static str, folder: &Path) -> Node {
     command.args(["--config-file=none", "--log-stderr", "--log-level=4"]);
     command.arg(format!("--listen-ng={ng}"));
     command.arg(format!("--port-min={first}")).arg(format!("--port-max={last}"));
-    let process = Process::start(name, &mut command, folder).expect("rtpengine starts");
+    let process = ChildProcess::start(name, &mut command, folder).expect("rtpengine starts");
     let answers = || -> std::io::Result<bool> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;

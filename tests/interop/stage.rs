@@ -11,14 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{
-    Call, Client, Endpoint, Error, Event, Events, Identity, Ingress, Kind, Media, Offer, Opened,
-    PayloadType, Reply,
+    ApiCall, ApiClient, ApiEndpoint, ApiResponse, ClientError, Events, OfferAnswer, OfferIdentity,
+    OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind, ServerEvent,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::binary::evenkeel;
 
@@ -31,17 +31,17 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// The gateway and its nodes; ended on drop.
 pub(crate) struct Stage {
     runtime: Runtime,
-    admin: Client,
+    admin: ApiClient,
     events: Events,
-    gateway: Process,
-    nodes: BTreeMap<&'static str, Process>,
+    gateway: ChildProcess,
+    nodes: BTreeMap<&'static str, ChildProcess>,
     folder: Folder,
     _exclusive: MutexGuard<'static, ()>,
 }
 
 pub(crate) struct Node {
     pub(crate) name: &'static str,
-    pub(crate) process: Process,
+    pub(crate) process: ChildProcess,
     /// Lines of the node's `[[node]]` table.
     pub(crate) table: String,
 }
@@ -51,7 +51,7 @@ fn sample_node(name: &'static str, folder: &Path) -> Node {
     let mut command = Command::new(evenkeel());
     command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", name]);
     command.arg("--secret").arg(folder.join("secret"));
-    let mut process = Process::start(name, &mut command, folder).expect("a node starts");
+    let mut process = ChildProcess::start(name, &mut command, folder).expect("a node starts");
     let line = process.json_line(TIMEOUT).expect("a node prints where it listens");
     let address = line["listening"].as_str().unwrap_or_else(|| panic!("{name} printed {line}"));
     let table = format!("address = \"{address}\"\ndriver = \"agent\"\nsecret_file = \"secret\"");
@@ -114,14 +114,14 @@ impl Stage {
         fs::write(&config, text).expect("a file can be written");
         let mut command = Command::new(evenkeel);
         command.args(["run", "--json", "--config"]).arg(&config);
-        let gateway = Process::start("gateway", &mut command, &folder.0);
+        let gateway = ChildProcess::start("gateway", &mut command, &folder.0);
         let mut gateway = gateway.expect("the gateway starts");
         let line = gateway.json_line(TIMEOUT).expect("the gateway prints where it listens");
         let socket = line["socket"].as_str().map(PathBuf::from);
         let socket = socket.unwrap_or_else(|| panic!("the gateway printed {line}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let mut admin = Client::new(Endpoint::Unix(socket));
+        let mut admin = ApiClient::new(ApiEndpoint::Unix(socket));
         runtime.block_on(ready(&mut admin));
         // Subscribes after the start, so that its events are not seen by tests.
         let events = runtime.block_on(admin.events()).expect("the API streams events");
@@ -133,12 +133,12 @@ impl Stage {
         &self.folder.0
     }
 
-    pub(crate) fn open(&mut self, offer: &Offer) -> Opened {
+    pub(crate) fn open(&mut self, offer: &OfferRequest) -> OfferAnswer {
         let opened = self.runtime.block_on(self.admin.open(offer));
         opened.unwrap_or_else(|error| panic!("{offer:?}: {error}"))
     }
 
-    pub(crate) fn ask(&mut self, call: Call<'_>) -> Reply {
+    pub(crate) fn ask(&mut self, call: ApiCall<'_>) -> ApiResponse {
         self.runtime.block_on(self.admin.ask(call)).expect("the API answers")
     }
 
@@ -151,7 +151,12 @@ impl Stage {
         self.runtime.block_on(self.admin.read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
-    pub(crate) fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Error> {
+    pub(crate) fn push(
+        &mut self,
+        set: &str,
+        hook: &str,
+        wasm: &[u8],
+    ) -> Result<Value, ClientError> {
         self.runtime.block_on(self.admin.push(set, hook, wasm))
     }
 
@@ -159,7 +164,7 @@ impl Stage {
     pub(crate) fn wait_for_event<T>(
         &mut self,
         what: &str,
-        mut look: impl FnMut(&Event) -> Option<T>,
+        mut look: impl FnMut(&ServerEvent) -> Option<T>,
     ) -> T {
         let heard = async {
             loop {
@@ -237,7 +242,7 @@ socket = "admin.sock"
 "#;
 
 /// Waits for the first policies, which compile after the gateway prints its first line.
-async fn ready(admin: &mut Client) {
+async fn ready(admin: &mut ApiClient) {
     let waited = async {
         while !admin.is_ready().await.expect("the API answers") {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -246,8 +251,8 @@ async fn ready(admin: &mut Client) {
     tokio::time::timeout(TIMEOUT, waited).await.expect("the gateway becomes ready in time");
 }
 
-pub(crate) fn offer(room: &str, ingress: Ingress, media: Vec<Media>) -> Offer {
-    Offer {
+pub(crate) fn offer(room: &str, ingress: OfferIngress, media: Vec<OfferMedia>) -> OfferRequest {
+    OfferRequest {
         scenario: "call".to_owned(),
         room: room.to_owned(),
         labels: BTreeMap::new(),
@@ -259,22 +264,28 @@ pub(crate) fn offer(room: &str, ingress: Ingress, media: Vec<Media>) -> Offer {
 }
 
 /// A UDP client identified by its declared addresses.
-pub(crate) fn declared(rtp: SocketAddr, rtcp: Option<SocketAddr>) -> Ingress {
-    Ingress::Udp(Identity::Declared { address: rtp, rtcp })
+pub(crate) fn declared(rtp: SocketAddr, rtcp: Option<SocketAddr>) -> OfferIngress {
+    OfferIngress::Udp(OfferIdentity::Declared { address: rtp, rtcp })
 }
 
-pub(crate) fn voice() -> Media {
-    media(Kind::Audio, 111, "opus", 48_000, &[])
+pub(crate) fn voice() -> OfferMedia {
+    media(OfferStreamKind::Audio, 111, "opus", 48_000, &[])
 }
 
-pub(crate) fn picture(codec: &str) -> Media {
-    media(Kind::Video, 96, codec, 90_000, &["pli"])
+pub(crate) fn picture(codec: &str) -> OfferMedia {
+    media(OfferStreamKind::Video, 96, codec, 90_000, &["pli"])
 }
 
-fn media(kind: Kind, payload_type: u8, codec: &str, clock_rate: u32, feedback: &[&str]) -> Media {
-    Media {
+fn media(
+    kind: OfferStreamKind,
+    payload_type: u8,
+    codec: &str,
+    clock_rate: u32,
+    feedback: &[&str],
+) -> OfferMedia {
+    OfferMedia {
         kind,
-        payload_types: vec![PayloadType { payload_type, codec: codec.to_owned(), clock_rate }],
+        payload_types: vec![OfferPayloadType { payload_type, codec: codec.to_owned(), clock_rate }],
         feedback: feedback.iter().map(|&word| word.to_owned()).collect(),
         bitrate: None,
     }

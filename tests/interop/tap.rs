@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use evenkeel_client::UdpAnswer;
-use evenkeel_media::demux::{Kind, classify};
+use evenkeel_media::demux::{DatagramKind, classify};
 use evenkeel_media::{rtcp, rtp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -32,7 +32,7 @@ pub(crate) struct Lane {
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) at: Instant,
-    pub(crate) header: rtp::Header,
+    pub(crate) header: rtp::RtpHeader,
     pub(crate) payload: Box<[u8]>,
 }
 
@@ -193,11 +193,11 @@ impl Line {
     fn handle_inside(&self, datagram: &[u8]) {
         let mut books = self.shared.open();
         match (classify(datagram), self.gateway_rtcp) {
-            (Kind::Rtp, _) => {
+            (DatagramKind::Rtp, _) => {
                 books.sent.extend(packet(datagram));
                 send(&self.tap.outside, datagram, self.gateway);
             }
-            (Kind::Rtcp, rtcp) => {
+            (DatagramKind::Rtcp, rtcp) => {
                 books.feedback_sent += 1;
                 match rtcp {
                     Some(rtcp) => send(&self.tap.outside_rtcp, datagram, rtcp),
@@ -212,7 +212,7 @@ impl Line {
         let mut books = self.shared.open();
         match classify(datagram) {
             _ if Some(source) != gateway => books.strange += 1,
-            Kind::Rtp => {
+            DatagramKind::Rtp => {
                 let Some(packet) = packet(datagram) else { return books.strange += 1 };
                 let is_its = |lane: &&Lane| lane.payload_type == packet.header.payload_type;
                 match self.lanes.iter().find(is_its) {
@@ -221,7 +221,7 @@ impl Line {
                 }
                 books.came.push(packet);
             }
-            Kind::Rtcp => {
+            DatagramKind::Rtcp => {
                 note_feedback(&mut books, datagram);
                 for lane in &self.lanes {
                     send(&self.tap.inside, datagram, lane.rtcp);
@@ -236,13 +236,13 @@ fn note_feedback(books: &mut Books, compound: &[u8]) {
     let at = Instant::now();
     for packet in rtcp::packets(compound) {
         match packet {
-            Ok(rtcp::Packet::Pli(pli)) => {
+            Ok(rtcp::RtcpPacket::Pli(pli)) => {
                 books.key_frame_requests.push(KeyFrameRequest { at, ssrc: pli.media });
             }
-            Ok(rtcp::Packet::Fir(fir)) => books
+            Ok(rtcp::RtcpPacket::Fir(fir)) => books
                 .key_frame_requests
                 .extend(fir.entries().map(|entry| KeyFrameRequest { at, ssrc: entry.media })),
-            Ok(rtcp::Packet::SenderReport(_)) => books.sender_reports += 1,
+            Ok(rtcp::RtcpPacket::SenderReport(_)) => books.sender_reports += 1,
             Ok(_) => {}
             Err(_) => books.strange += 1,
         }
@@ -250,7 +250,7 @@ fn note_feedback(books: &mut Books, compound: &[u8]) {
 }
 
 fn packet(datagram: &[u8]) -> Option<Packet> {
-    let header = rtp::Header::parse(datagram).ok()?;
+    let header = rtp::RtpHeader::parse(datagram).ok()?;
     let payload = datagram[header.payload_offset..header.payload_end].into();
     Some(Packet { at: Instant::now(), header, payload })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use evenkeel_client::{Call, Ingress, QuicOffer};
+use evenkeel_client::{ApiCall, OfferIngress, QuicOffer};
 use evenkeel_server::telemetry::registry::{self, Attribute, Count, Level, Time};
 
 use crate::otlp::{Books, Listen, Receiver, Span, Value};
@@ -145,12 +145,12 @@ fn assert_matches_registry(protocol: &str, traceparent: &str) {
     );
     let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
 
-    let quic = || Ingress::Quic(QuicOffer {});
+    let quic = || OfferIngress::Quic(QuicOffer {});
     let first = offer("traced", quic(), vec![voice()]);
     let body = serde_json::to_vec(&first).expect("an offer serialises").into();
     let header = format!("00-{TRACE}-{CALLER}-01");
     let headers = [("traceparent", &*header)];
-    let post = Call {
+    let post = ApiCall {
         method: "POST".parse().expect("a method"),
         path: "/v1/sessions",
         headers: &headers,
@@ -162,7 +162,7 @@ fn assert_matches_registry(protocol: &str, traceparent: &str) {
     let mut unknown = offer("nowhere", quic(), vec![voice()]);
     unknown.scenario = "no-such".to_owned();
     let body = serde_json::to_vec(&unknown).expect("an offer serialises").into();
-    let post = Call {
+    let post = ApiCall {
         method: "POST".parse().expect("a method"),
         path: "/v1/sessions",
         headers: &[],

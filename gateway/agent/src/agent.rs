@@ -4,19 +4,20 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Outcome, Question, Replays, Secret, State, Status,
+    NodeFault, NodeSecret, OpenStatus, OrderOutcome, Replays, ServingState, TrunkAnswer,
+    TrunkQuestion,
 };
-use evenkeel_media::trunk::seal::{self, Unreadable};
+use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
 
-use crate::Counters;
-use crate::check::Port;
-use crate::notices::Notices;
-use crate::sessions::{Session, Sessions, Slot};
+use crate::AgentCounters;
+use crate::check::PortState;
+use crate::notices::DeathNotices;
+use crate::sessions::{SessionSlot, TrunkSession, TrunkSessions};
 use faults::Faults;
-use refusals::Refusals;
+use refusals::RefusedMessages;
 
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
@@ -28,7 +29,7 @@ const ORDERS_REMEMBERED_MAX: usize = 16;
 
 /// Monotonic time and wall time, read once per batch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
+pub(crate) struct BatchTime {
     pub(crate) instant: Instant,
     /// Microseconds since the Unix epoch; never decreases.
     pub(crate) unix_us: u64,
@@ -38,33 +39,33 @@ pub(crate) struct Now {
 pub(crate) trait Io {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]);
     /// Forwards a session's packet to the server. Returns whether the socket took the packet.
-    fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool;
-    fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening;
-    fn close(&mut self, slot: Slot);
+    fn forward(&mut self, slot: SessionSlot, kind: MediaPacket, packet: &[u8]) -> bool;
+    fn open(&mut self, slot: SessionSlot, room: u64, session: u64) -> OpeningState;
+    fn close(&mut self, slot: SessionSlot);
     /// Starts the server. Returns whether the agent has a way to start it.
     fn start(&mut self, now: Instant) -> bool;
     /// Kills, stops or wakes the server's process. Returns whether it is running.
-    fn signal(&mut self, how: Break) -> bool;
+    fn signal(&mut self, how: NodeFault) -> bool;
     fn log(&mut self, line: &str);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Opening {
+pub(crate) enum OpeningState {
     Open,
-    /// A command is running; [`Agent::handle_opened`] gets its result.
+    /// A command is running; [`AgentMachine::handle_opened`] gets its result.
     Pending,
     Failed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Packet {
+pub(crate) enum MediaPacket {
     Rtp,
     Rtcp,
 }
 
 /// The part of the configuration that the state machine needs.
-pub(crate) struct Settings {
-    pub(crate) secret: Secret,
+pub(crate) struct AgentSettings {
+    pub(crate) secret: NodeSecret,
     /// Set if trunk legs are encrypted: a random number for their keys.
     pub(crate) salt: Option<u64>,
     /// A random number of this process.
@@ -79,51 +80,51 @@ pub(crate) struct Settings {
     pub(crate) has_check: bool,
 }
 
-pub(crate) struct Agent {
-    settings: Settings,
+pub(crate) struct AgentMachine {
+    settings: AgentSettings,
     /// True if the process is running; always true without `[process]`.
     runs: bool,
     /// State of the media port; `Up` without `[check]`.
-    port: Port,
+    port: PortState,
     draining: bool,
     faults: Faults,
-    refusals: Refusals,
+    refusals: RefusedMessages,
     /// The higher of processor load and the server's own load figure, in thousandths.
     measured: u16,
-    sessions: Sessions,
-    notices: Notices,
+    sessions: TrunkSessions,
+    notices: DeathNotices,
     replays: Replays,
     ballots: Ballots,
     bundles: Bundles,
     /// Set if trunk legs are encrypted.
-    seal: Option<seal::Node>,
+    seal: Option<seal::NodeSeal>,
     /// Recent orders by nonce. A retransmitted order is answered again, but not executed again.
-    orders: VecDeque<(u64, Answer, Instant)>,
+    orders: VecDeque<(u64, TrunkAnswer, Instant)>,
     leases_checked: Instant,
-    pub(crate) counters: Counters,
+    pub(crate) counters: AgentCounters,
     scratch: Vec<u8>,
 }
 
-impl Agent {
-    pub(crate) fn new(settings: Settings, now: Instant) -> Agent {
-        let seal = settings.salt.map(|salt| seal::Node::new(settings.secret.clone(), salt));
-        Agent {
+impl AgentMachine {
+    pub(crate) fn new(settings: AgentSettings, now: Instant) -> AgentMachine {
+        let seal = settings.salt.map(|salt| seal::NodeSeal::new(settings.secret.clone(), salt));
+        AgentMachine {
             runs: !settings.has_process,
-            port: if settings.has_check { Port::Silent } else { Port::Up },
+            port: if settings.has_check { PortState::Silent } else { PortState::Up },
             ballots: Ballots::new(settings.instance),
             settings,
             draining: false,
             faults: Faults::default(),
-            refusals: Refusals::default(),
+            refusals: RefusedMessages::default(),
             measured: 0,
-            sessions: Sessions::default(),
-            notices: Notices::default(),
+            sessions: TrunkSessions::default(),
+            notices: DeathNotices::default(),
             replays: Replays::default(),
             bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
             seal,
             orders: VecDeque::new(),
             leases_checked: now,
-            counters: Counters::default(),
+            counters: AgentCounters::default(),
             scratch: Vec::new(),
         }
     }
@@ -132,39 +133,45 @@ impl Agent {
         &mut self,
         bytes: &mut [u8],
         source: SocketAddr,
-        now: Now,
+        now: BatchTime,
         io: &mut impl Io,
     ) {
         match demux::classify(bytes) {
-            Kind::Bundle if self.seal.is_some() => self.refuse_unreadable(source, now, io),
-            Kind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), io),
-            Kind::Signed => self.handle_signed(bytes, source, None, now, io),
-            Kind::Sealed => self.handle_sealed(bytes, source, now, io),
-            Kind::Rtp
-            | Kind::Rtcp
-            | Kind::Echo
-            | Kind::Stun
-            | Kind::Dtls
-            | Kind::Quic
-            | Kind::Unknown => self.counters.malformed += 1,
+            DatagramKind::Bundle if self.seal.is_some() => self.refuse_unreadable(source, now, io),
+            DatagramKind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), io),
+            DatagramKind::Signed => self.handle_signed(bytes, source, None, now, io),
+            DatagramKind::Sealed => self.handle_sealed(bytes, source, now, io),
+            DatagramKind::Rtp
+            | DatagramKind::Rtcp
+            | DatagramKind::Echo
+            | DatagramKind::Stun
+            | DatagramKind::Dtls
+            | DatagramKind::Quic
+            | DatagramKind::Unknown => self.counters.malformed += 1,
         }
     }
 
-    fn handle_sealed(&mut self, bytes: &mut [u8], source: SocketAddr, now: Now, io: &mut impl Io) {
+    fn handle_sealed(
+        &mut self,
+        bytes: &mut [u8],
+        source: SocketAddr,
+        now: BatchTime,
+        io: &mut impl Io,
+    ) {
         let length = bytes.len();
         let opened = match &mut self.seal {
             Some(seal) => seal.open(bytes, source),
-            None => Err(Unreadable::Forged),
+            None => Err(SealError::Forged),
         };
         match opened {
             Ok((content, sender)) => match demux::classify(content) {
-                Kind::Signed => self.handle_signed(content, source, Some(sender), now, io),
-                Kind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
-                Kind::Bundle => self.handle_bundle(content, length, None, io),
+                DatagramKind::Signed => self.handle_signed(content, source, Some(sender), now, io),
+                DatagramKind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
+                DatagramKind::Bundle => self.handle_bundle(content, length, None, io),
                 _ => self.counters.malformed += 1,
             },
-            Err(Unreadable::Forged) => self.refuse_unreadable(source, now, io),
-            Err(Unreadable::Replayed) => self.counters.refused_replayed += 1,
+            Err(SealError::Forged) => self.refuse_unreadable(source, now, io),
+            Err(SealError::Replayed) => self.counters.refused_replayed += 1,
         }
     }
 
@@ -213,7 +220,12 @@ impl Agent {
     }
 
     /// Handles a packet that the server sent to a session's socket.
-    pub(crate) fn handle_from_server(&mut self, slot: Slot, packet: &[u8], io: &mut impl Io) {
+    pub(crate) fn handle_from_server(
+        &mut self,
+        slot: SessionSlot,
+        packet: &[u8],
+        io: &mut impl Io,
+    ) {
         if self.faults.is_link_cut() {
             return;
         }
@@ -238,12 +250,12 @@ impl Agent {
         &mut self,
         bytes: &[u8],
         source: SocketAddr,
-        sender: Option<seal::Sender>,
-        now: Now,
+        sender: Option<seal::SealSender>,
+        now: BatchTime,
         io: &mut impl Io,
     ) {
         let secret = &self.settings.secret;
-        let read = Question::read_once(bytes, secret, now.unix_us, &mut self.replays);
+        let read = TrunkQuestion::read_once(bytes, secret, now.unix_us, &mut self.replays);
         let asked = match read {
             Ok(asked) => asked,
             Err(refused) => return self.refuse(refused, (bytes, source), now, io),
@@ -253,7 +265,7 @@ impl Agent {
             seal.learn(sender);
         }
         let nonce = asked.nonce;
-        let is_order = matches!(asked.message, Question::Start | Question::Break(_));
+        let is_order = matches!(asked.message, TrunkQuestion::Start | TrunkQuestion::Break(_));
         if self.faults.is_link_cut() && !is_order {
             return;
         }
@@ -261,26 +273,26 @@ impl Agent {
         let served = owner.map_or(Ok(()), |owner| self.ballots.handle_owner(owner, now.instant));
         if let Err(epoch) = served {
             self.refuse_superseded(epoch, source, now, io);
-            let answer = Answer::Superseded { epoch };
+            let answer = TrunkAnswer::Superseded { epoch };
             return self.answer(&answer, (source, nonce), sealed, now, io);
         }
         let expires = |lease_s: u16| now.instant + Duration::from_secs(lease_s.into());
         let answer = match asked.message {
-            Question::Probe => {
+            TrunkQuestion::Probe => {
                 self.notices.handle_probe(source, nonce, now.instant);
                 // The agent does not answer for a port of unknown state, so that the gateway's probe fails.
                 if self.is_port_silent() {
                     return;
                 }
                 self.counters.probes += 1;
-                Answer::Probe(self.load())
+                TrunkAnswer::Probe(self.load())
             }
-            Question::Open { tag, .. } if self.seal.is_some() && !sealed => {
+            TrunkQuestion::Open { tag, .. } if self.seal.is_some() && !sealed => {
                 self.refuse_unreadable(source, now, io);
-                Answer::Open { tag, status: Status::Unencrypted }
+                TrunkAnswer::Open { tag, status: OpenStatus::Unencrypted }
             }
-            Question::Open { room, session, tag, lease_s } => {
-                let lease = Session {
+            TrunkQuestion::Open { room, session, tag, lease_s } => {
+                let lease = TrunkSession {
                     tag,
                     room,
                     reply_to: source,
@@ -288,37 +300,37 @@ impl Agent {
                     awaited: Some(nonce),
                 };
                 match self.open(lease, session, io) {
-                    Some(status) => Answer::Open { tag, status },
+                    Some(status) => TrunkAnswer::Open { tag, status },
                     None => return,
                 }
             }
-            Question::Close { tag } => Answer::Close { tag, status: self.close(tag, io) },
-            Question::Keep { lease_s, tags } => {
+            TrunkQuestion::Close { tag } => TrunkAnswer::Close { tag, status: self.close(tag, io) },
+            TrunkQuestion::Keep { lease_s, tags } => {
                 let expires = expires(lease_s);
                 let unknown = tags.iter().filter(|&&tag| !self.renew(tag, source, expires));
-                Answer::Keep { unknown: unknown.copied().collect() }
+                TrunkAnswer::Keep { unknown: unknown.copied().collect() }
             }
-            Question::Drain => {
+            TrunkQuestion::Drain => {
                 self.handle_drain(true, now, io);
-                Answer::Drain(self.load())
+                TrunkAnswer::Drain(self.load())
             }
-            Question::Noted { number } => {
+            TrunkQuestion::Noted { number } => {
                 self.counters.noted += u64::from(self.notices.handle_ack(source, number));
                 return;
             }
-            Question::Start => {
-                self.order((nonce, now.instant), |agent| Answer::Start(agent.start(now, io)))
+            TrunkQuestion::Start => {
+                self.order((nonce, now.instant), |agent| TrunkAnswer::Start(agent.start(now, io)))
             }
-            Question::Break(how) => self.order((nonce, now.instant), |agent| {
-                Answer::Break(agent.inject_fault(how, now.instant, io))
+            TrunkQuestion::Break(how) => self.order((nonce, now.instant), |agent| {
+                TrunkAnswer::Break(agent.inject_fault(how, now.instant, io))
             }),
-            Question::Path { bundle_max, padding } => {
+            TrunkQuestion::Path { bundle_max, padding } => {
                 self.bundles.limit(source, bundle_max.into());
-                Answer::Path { padding }
+                TrunkAnswer::Path { padding }
             }
-            Question::Vote { group, vote } => {
+            TrunkQuestion::Vote { group, vote } => {
                 match self.ballots.handle_vote(group, vote, now.instant) {
-                    Some(voted) => Answer::Vote(voted),
+                    Some(voted) => TrunkAnswer::Vote(voted),
                     None => return,
                 }
             }
@@ -329,10 +341,10 @@ impl Agent {
     /// Sends an answer, encrypted as its question was.
     fn answer(
         &mut self,
-        answer: &Answer,
+        answer: &TrunkAnswer,
         (to, nonce): (SocketAddr, u64),
         sealed: bool,
-        now: Now,
+        now: BatchTime,
         io: &mut impl Io,
     ) {
         self.scratch.clear();
@@ -344,8 +356,8 @@ impl Agent {
     fn order(
         &mut self,
         (nonce, now): (u64, Instant),
-        execute: impl FnOnce(&mut Agent) -> Answer,
-    ) -> Answer {
+        execute: impl FnOnce(&mut AgentMachine) -> TrunkAnswer,
+    ) -> TrunkAnswer {
         self.orders.retain(|(.., at)| now.duration_since(*at) < ORDERS_REMEMBERED_FOR);
         if let Some((_, answer, _)) = self.orders.iter().find(|(done, ..)| *done == nonce) {
             return answer.clone();
@@ -358,13 +370,13 @@ impl Agent {
         answer
     }
 
-    fn start(&mut self, now: Now, io: &mut impl Io) -> Outcome {
+    fn start(&mut self, now: BatchTime, io: &mut impl Io) -> OrderOutcome {
         let runs = self.settings.has_process && self.runs;
-        if runs || io.start(now.instant) { Outcome::Done } else { Outcome::Unable }
+        if runs || io.start(now.instant) { OrderOutcome::Done } else { OrderOutcome::Unable }
     }
 
     /// Opens or renews a session. Returns `None` while the server has not accepted it yet.
-    fn open(&mut self, lease: Session, session: u64, io: &mut impl Io) -> Option<Status> {
+    fn open(&mut self, lease: TrunkSession, session: u64, io: &mut impl Io) -> Option<OpenStatus> {
         let existing = self.sessions.slot(lease.tag);
         if let Some(existing) = existing.and_then(|slot| self.sessions.at(slot))
             && existing.room == lease.room
@@ -375,7 +387,7 @@ impl Agent {
                     existing.awaited = lease.awaited;
                     None
                 }
-                None => Some(Status::Ok),
+                None => Some(OpenStatus::Ok),
             };
         }
         // The tag was reused in another room, so the earlier session ends.
@@ -383,13 +395,13 @@ impl Agent {
             self.end(slot, io);
         }
         let refused = match self.state() {
-            State::Draining => Some(Status::Draining),
-            State::Gone => Some(Status::Failed),
-            State::Serving if self.settings.sessions_max == 0 => Some(Status::Failed),
-            State::Serving if self.sessions.len() >= self.settings.sessions_max as usize => {
-                Some(Status::Full)
+            ServingState::Draining => Some(OpenStatus::Draining),
+            ServingState::Gone => Some(OpenStatus::Failed),
+            ServingState::Serving if self.settings.sessions_max == 0 => Some(OpenStatus::Failed),
+            ServingState::Serving if self.sessions.len() >= self.settings.sessions_max as usize => {
+                Some(OpenStatus::Full)
             }
-            State::Serving => None,
+            ServingState::Serving => None,
         };
         if let Some(status) = refused {
             self.counters.turned_away += 1;
@@ -398,46 +410,52 @@ impl Agent {
         let room = lease.room;
         let slot = self.sessions.begin(lease);
         match io.open(slot, room, session) {
-            Opening::Open => {
+            OpeningState::Open => {
                 self.counters.opened += 1;
                 self.sessions.at(slot)?.awaited = None;
-                Some(Status::Ok)
+                Some(OpenStatus::Ok)
             }
-            Opening::Pending => None,
-            Opening::Failed => {
+            OpeningState::Pending => None,
+            OpeningState::Failed => {
                 self.end(slot, io);
                 self.counters.turned_away += 1;
-                Some(Status::Failed)
+                Some(OpenStatus::Failed)
             }
         }
     }
 
     /// Handles the result of opening a session at the server.
-    pub(crate) fn handle_opened(&mut self, slot: Slot, is_open: bool, now: Now, io: &mut impl Io) {
+    pub(crate) fn handle_opened(
+        &mut self,
+        slot: SessionSlot,
+        is_open: bool,
+        now: BatchTime,
+        io: &mut impl Io,
+    ) {
         let Some(session) = self.sessions.at(slot) else { return };
         let Some(nonce) = session.awaited.take() else { return };
         let (tag, to) = (session.tag, session.reply_to);
         let status = if is_open {
             self.counters.opened += 1;
-            Status::Ok
+            OpenStatus::Ok
         } else {
             self.end(slot, io);
             self.counters.turned_away += 1;
-            Status::Failed
+            OpenStatus::Failed
         };
         if !self.faults.is_link_cut() {
             let sealed = self.seal.is_some();
-            self.answer(&Answer::Open { tag, status }, (to, nonce), sealed, now, io);
+            self.answer(&TrunkAnswer::Open { tag, status }, (to, nonce), sealed, now, io);
         }
     }
 
-    fn close(&mut self, tag: Tag, io: &mut impl Io) -> Status {
+    fn close(&mut self, tag: Tag, io: &mut impl Io) -> OpenStatus {
         match self.sessions.slot(tag) {
             Some(slot) => {
                 self.end(slot, io);
-                Status::Ok
+                OpenStatus::Ok
             }
-            None => Status::UnknownTag,
+            None => OpenStatus::UnknownTag,
         }
     }
 
@@ -449,7 +467,7 @@ impl Agent {
         true
     }
 
-    fn end(&mut self, slot: Slot, io: &mut impl Io) {
+    fn end(&mut self, slot: SessionSlot, io: &mut impl Io) {
         if self.sessions.end(slot).is_some() {
             io.close(slot);
         }
@@ -461,7 +479,7 @@ mod refusals;
 mod server;
 
 /// Sends a datagram, encrypted if there is a key. A socket without sessions may be unknown; it gets nothing.
-fn send(seal: Option<&mut seal::Node>, to: SocketAddr, datagram: &[u8], io: &mut impl Io) {
+fn send(seal: Option<&mut seal::NodeSeal>, to: SocketAddr, datagram: &[u8], io: &mut impl Io) {
     match seal.map(|seal| seal.seal(to, datagram)) {
         None => io.send(to, datagram),
         Some(Some(sealed)) => io.send(to, sealed),
@@ -469,10 +487,10 @@ fn send(seal: Option<&mut seal::Node>, to: SocketAddr, datagram: &[u8], io: &mut
     }
 }
 
-fn kind(packet: &[u8]) -> Option<Packet> {
+fn kind(packet: &[u8]) -> Option<MediaPacket> {
     match demux::classify(packet) {
-        Kind::Rtp => Some(Packet::Rtp),
-        Kind::Rtcp => Some(Packet::Rtcp),
+        DatagramKind::Rtp => Some(MediaPacket::Rtp),
+        DatagramKind::Rtcp => Some(MediaPacket::Rtcp),
         _ => None,
     }
 }

@@ -28,14 +28,14 @@ pub enum CheckKind {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Port {
+pub(crate) enum PortState {
     Up,
     Silent,
     /// The kernel reports that no process has it.
     Closed,
 }
 
-pub(crate) struct Check {
+pub(crate) struct ServerCheck {
     kind: CheckKind,
     every: Duration,
     pub(crate) socket: UdpSocket,
@@ -45,15 +45,15 @@ pub(crate) struct Check {
     refused: u32,
 }
 
-impl Check {
+impl ServerCheck {
     pub(crate) fn new(
         address: SocketAddr,
         kind: CheckKind,
         every: Duration,
         now: Instant,
-    ) -> io::Result<Check> {
+    ) -> io::Result<ServerCheck> {
         let socket = crate::serve::connected(address)?;
-        Ok(Check {
+        Ok(ServerCheck {
             kind,
             every,
             socket,
@@ -106,13 +106,13 @@ impl Check {
         }
     }
 
-    pub(crate) fn port(&self) -> Port {
+    pub(crate) fn port(&self) -> PortState {
         if self.refused >= REFUSED_MAX {
-            Port::Closed
+            PortState::Closed
         } else if self.unanswered >= UNANSWERED_MAX {
-            Port::Silent
+            PortState::Silent
         } else {
-            Port::Up
+            PortState::Up
         }
     }
 
@@ -121,7 +121,7 @@ impl Check {
         let mut probe = Vec::new();
         match self.kind {
             CheckKind::Stun => {
-                stun::Binding::probe(stun::Transaction(self.token())).write(&mut probe);
+                stun::BindingBuilder::probe(stun::Transaction(self.token())).write(&mut probe);
             }
             CheckKind::Echo => {
                 probe.push(demux::ECHO);

@@ -23,7 +23,7 @@ const OUTPUT_MAX: usize = 4_096;
 const NAP: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Debug)]
-pub(crate) struct Job<T> {
+pub(crate) struct CommandJob<T> {
     /// Program and arguments; not empty.
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
@@ -34,11 +34,11 @@ pub(crate) struct Job<T> {
 }
 
 /// Standard output, or the error.
-pub(crate) type Outcome = Result<String, String>;
+pub(crate) type CommandResult = Result<String, String>;
 
 pub(crate) struct Commands<T> {
-    jobs: SyncSender<Job<T>>,
-    done: Receiver<(T, Outcome)>,
+    jobs: SyncSender<CommandJob<T>>,
+    done: Receiver<(T, CommandResult)>,
     bell: Arc<EventFd>,
 }
 
@@ -48,7 +48,7 @@ impl<T: Send + 'static> Commands<T> {
     /// # Errors
     /// Fails if the system refuses a thread or an event descriptor.
     pub(crate) fn new() -> io::Result<Commands<T>> {
-        let (jobs, taken) = mpsc::sync_channel::<Job<T>>(WAITING_MAX);
+        let (jobs, taken) = mpsc::sync_channel::<CommandJob<T>>(WAITING_MAX);
         let (tell, done) = mpsc::channel();
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
@@ -58,7 +58,9 @@ impl<T: Send + 'static> Commands<T> {
             let work = move || {
                 loop {
                     let job = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Job { command, environment, within, context }) = job else { return };
+                    let Ok(CommandJob { command, environment, within, context }) = job else {
+                        return;
+                    };
                     let outcome = run(&command, environment, within);
                     if tell.send((context, outcome)).is_err() {
                         return;
@@ -74,7 +76,7 @@ impl<T: Send + 'static> Commands<T> {
 
     /// Queues a job. Returns false if too many jobs wait.
     #[must_use]
-    pub(crate) fn run(&self, job: Job<T>) -> bool {
+    pub(crate) fn run(&self, job: CommandJob<T>) -> bool {
         self.jobs.try_send(job).is_ok()
     }
 
@@ -83,14 +85,18 @@ impl<T: Send + 'static> Commands<T> {
         &self.bell
     }
 
-    pub(crate) fn done(&self) -> impl Iterator<Item = (T, Outcome)> {
+    pub(crate) fn done(&self) -> impl Iterator<Item = (T, CommandResult)> {
         let _ = self.bell.read();
         self.done.try_iter()
     }
 }
 
 /// Runs a command until it exits or times out.
-fn run(command: &[String], environment: Vec<(&'static str, String)>, within: Duration) -> Outcome {
+fn run(
+    command: &[String],
+    environment: Vec<(&'static str, String)>,
+    within: Duration,
+) -> CommandResult {
     let until = Instant::now() + within;
     let (program, arguments) = command.split_first().ok_or("the command is empty")?;
     let mut child = Command::new(program)
@@ -110,7 +116,7 @@ fn run(command: &[String], environment: Vec<(&'static str, String)>, within: Dur
 }
 
 /// Reads a command's output until it exits.
-fn read_output(child: &mut Child, until: Instant) -> Outcome {
+fn read_output(child: &mut Child, until: Instant) -> CommandResult {
     let mut output_bytes = Vec::new();
     if let Some(mut output) = child.stdout.take() {
         let mut buffer = [0; OUTPUT_MAX];

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_media::trunk::message::{Secret, TooShort};
+use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use serde::Deserialize;
 
 use crate::check::CheckKind;
@@ -28,7 +28,7 @@ pub struct Config {
     /// Address for gateways' probes and for trunk legs.
     pub listen: SocketAddr,
     /// Keys of this node, from its name and the secret shared with the gateways.
-    pub secret: Secret,
+    pub secret: NodeSecret,
     /// True if drills may break the server.
     pub drills: bool,
     /// Time after which a cut link or stopped process recovers, because its drill may have died. Default 300 s.
@@ -41,16 +41,16 @@ pub struct Config {
     pub cold: bool,
     /// Command that starts a server which is not the agent's own process.
     pub start: Option<Vec<String>>,
-    pub check: Option<Check>,
+    pub check: Option<CheckConfig>,
     /// The gateway to watch, alone: without a server.
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<GatewayConfigEntry>,
     /// The server behind the trunk legs; `None` if it terminates trunks itself.
-    pub media: Option<Media>,
-    pub load: Load,
+    pub media: Option<MediaConfig>,
+    pub load: LoadConfig,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Check {
+pub struct CheckConfig {
     pub address: SocketAddr,
     pub how: CheckKind,
     /// Interval of checks. Default 10 ms; after three consecutive misses the port is silent.
@@ -59,7 +59,7 @@ pub struct Check {
 
 /// A gateway of a group on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gateway {
+pub struct GatewayConfigEntry {
     /// `listen` of its `[cluster]`.
     pub address: SocketAddr,
     /// `address` of its `[cluster.peer]`.
@@ -70,9 +70,9 @@ pub struct Gateway {
 
 /// The server behind the trunk legs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Media {
+pub struct MediaConfig {
     pub server: Server,
-    pub rtcp: Rtcp,
+    pub rtcp: RtcpConfig,
     /// Limit of concurrent sessions. Default 1,000.
     pub sessions: u32,
     /// True if trunk legs are encrypted.
@@ -97,7 +97,7 @@ pub enum Server {
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rtcp {
+pub enum RtcpConfig {
     /// The same port as RTP (RFC 5761).
     #[default]
     Mux,
@@ -106,7 +106,7 @@ pub enum Rtcp {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Load {
+pub struct LoadConfig {
     /// Number of processors that the server may use. Default: all.
     pub cpus: u32,
     /// File with the server's own load figure, in thousandths of its capacity.
@@ -114,35 +114,35 @@ pub struct Load {
 }
 
 #[derive(Debug)]
-pub struct Invalid {
+pub struct InvalidConfig {
     path: PathBuf,
     wrong: Vec<String>,
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "invalid configuration {}:", self.path.display())?;
         self.wrong.iter().try_for_each(|wrong| write!(f, "\n  {wrong}"))
     }
 }
 
-impl std::error::Error for Invalid {}
+impl std::error::Error for InvalidConfig {}
 
 impl Config {
     /// Reads a configuration file. Relative paths in it start at its folder.
     ///
     /// # Errors
     /// Returns all errors found, each with the expected value.
-    pub fn load(path: &Path) -> Result<Config, Invalid> {
+    pub fn load(path: &Path) -> Result<Config, InvalidConfig> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let read = std::fs::read_to_string(path)
             .map_err(|error| vec![format!("cannot read the file: {error}")]);
         read.and_then(|text| Config::parse(&text, folder))
-            .map_err(|wrong| Invalid { path: path.to_owned(), wrong })
+            .map_err(|wrong| InvalidConfig { path: path.to_owned(), wrong })
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
-        let raw: raw::File =
+        let raw: raw::AgentFile =
             toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
         let mut wrong = Vec::new();
         let config = raw.check(folder, &mut wrong);
@@ -150,12 +150,12 @@ impl Config {
     }
 }
 
-fn secret(path: &Path, node: &str) -> Result<Secret, String> {
+fn secret(path: &Path, node: &str) -> Result<NodeSecret, String> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
         format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] or [cluster.peer] of the gateways names")
     })?;
-    Secret::new(&bytes, node).map_err(|TooShort { length }| {
+    NodeSecret::new(&bytes, node).map_err(|TooShort { length }| {
         format!("secret_file: found `{shown}` with {length} bytes, expected at least 16")
     })
 }

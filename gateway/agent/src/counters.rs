@@ -1,9 +1,9 @@
-use evenkeel_media::trunk::message::Refused;
+use evenkeel_media::trunk::message::MessageError;
 use serde::Serialize;
 
 /// Totals since the agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Counters {
+pub struct AgentCounters {
     pub opened: u64,
     /// Refused openings: the agent is full or draining, or the server refused.
     pub turned_away: u64,
@@ -35,15 +35,18 @@ pub struct Counters {
     pub refused_superseded: u64,
 }
 
-impl Counters {
-    pub(crate) fn refuse(&mut self, reason: Refused) {
+impl AgentCounters {
+    pub(crate) fn refuse(&mut self, reason: MessageError) {
         match reason {
-            Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => {
+            MessageError::Length
+            | MessageError::Version(_)
+            | MessageError::Unknown
+            | MessageError::Direction => {
                 self.malformed += 1;
             }
-            Refused::Key(_) | Refused::Forged => self.refused_forged += 1,
-            Refused::Time { .. } => self.refused_time += 1,
-            Refused::Replayed => self.refused_replayed += 1,
+            MessageError::Key(_) | MessageError::Forged => self.refused_forged += 1,
+            MessageError::Time { .. } => self.refused_time += 1,
+            MessageError::Replayed => self.refused_replayed += 1,
         }
     }
 }

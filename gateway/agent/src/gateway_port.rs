@@ -14,8 +14,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-use crate::check::Port;
-use crate::config::Gateway;
+use crate::check::PortState;
+use crate::config::GatewayConfigEntry;
 
 const HEAD_LEN: usize = 16;
 /// `nlmsghdr` and `inet_diag_req_v2`.
@@ -27,19 +27,19 @@ const IPPROTO_UDP: u8 = 17;
 
 pub(crate) struct GatewayPort {
     kernel: OwnedFd,
-    gateway: Gateway,
+    gateway: GatewayConfigEntry,
     due: Instant,
-    port: Port,
+    port: PortState,
 }
 
 impl GatewayPort {
     /// # Errors
     /// Fails if the kernel does not tell which ports are open.
-    pub(crate) fn new(gateway: Gateway, now: Instant) -> io::Result<GatewayPort> {
+    pub(crate) fn new(gateway: GatewayConfigEntry, now: Instant) -> io::Result<GatewayPort> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkSockDiag;
         let kernel = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-        let watch = GatewayPort { kernel, gateway, due: now, port: Port::Silent };
+        let watch = GatewayPort { kernel, gateway, due: now, port: PortState::Silent };
         // A kernel without this service gives the same answer as for a closed port.
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = own.local_addr()?;
@@ -61,16 +61,16 @@ impl GatewayPort {
         }
         self.due = now + self.gateway.every;
         let port = match (self.is_open(self.gateway.address, self.gateway.peer), self.port) {
-            (Some(true), _) => Port::Up,
+            (Some(true), _) => PortState::Up,
             // Only a port that was open shows an end: an address that is not the gateway's is never open.
-            (Some(false), Port::Up) => Port::Closed,
+            (Some(false), PortState::Up) => PortState::Closed,
             (_, port) => port,
         };
         std::mem::replace(&mut self.port, port) != port
     }
 
     /// Silent until the port was open.
-    pub(crate) fn port(&self) -> Port {
+    pub(crate) fn port(&self) -> PortState {
         self.port
     }
 

@@ -17,5 +17,5 @@ mod serve;
 mod sessions;
 
 pub use config::Config;
-pub use counters::Counters;
-pub use serve::{Error, OutputFormat, run};
+pub use counters::AgentCounters;
+pub use serve::{OutputFormat, ServeAgentError, run};

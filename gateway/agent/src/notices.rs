@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::{Answer, Load, SUBSCRIBED_FOR_US, Secret};
+use evenkeel_media::trunk::message::{NodeLoad, NodeSecret, SUBSCRIBED_FOR_US, TrunkAnswer};
 
 /// Time for which a gateway receives notices after its last probe.
 const SUBSCRIBED_FOR: Duration = Duration::from_micros(SUBSCRIBED_FOR_US);
@@ -16,13 +16,13 @@ const RETRANSMIT_AFTER: Duration = Duration::from_millis(8);
 const TIMES: u32 = 3;
 
 #[derive(Debug, Default)]
-pub(crate) struct Notices {
-    gateways: Vec<Gateway>,
+pub(crate) struct DeathNotices {
+    gateways: Vec<NotifiedGateway>,
     number: u64,
 }
 
 #[derive(Debug)]
-struct Gateway {
+struct NotifiedGateway {
     address: SocketAddr,
     /// Nonce of the gateway's last probe.
     nonce: u64,
@@ -39,7 +39,7 @@ struct Unacked {
     resend_at: Instant,
 }
 
-impl Notices {
+impl DeathNotices {
     /// Subscribes a gateway that sent a validly signed probe.
     pub(crate) fn handle_probe(&mut self, address: SocketAddr, nonce: u64, now: Instant) {
         if let Some(gateway) = self.gateways.iter_mut().find(|known| known.address == address) {
@@ -51,14 +51,14 @@ impl Notices {
         {
             self.gateways.swap_remove(oldest);
         }
-        self.gateways.push(Gateway { address, nonce, probed: now, unacked: None });
+        self.gateways.push(NotifiedGateway { address, nonce, probed: now, unacked: None });
     }
 
     /// Sends a notice to all gateways. Returns their number.
     pub(crate) fn send(
         &mut self,
-        load: Load,
-        secret: &Secret,
+        load: NodeLoad,
+        secret: &NodeSecret,
         (now, unix_us): (Instant, u64),
         mut send: impl FnMut(SocketAddr, &[u8]),
     ) -> u64 {
@@ -67,7 +67,12 @@ impl Notices {
         self.gateways.retain(|gateway| now.duration_since(gateway.probed) < SUBSCRIBED_FOR);
         for gateway in &mut self.gateways {
             let mut message = Vec::new();
-            Answer::Notice { number, load }.write(secret, gateway.nonce, unix_us, &mut message);
+            TrunkAnswer::Notice { number, load }.write(
+                secret,
+                gateway.nonce,
+                unix_us,
+                &mut message,
+            );
             send(gateway.address, &message);
             gateway.unacked =
                 Some(Unacked { number, message, sent: 1, resend_at: now + RETRANSMIT_AFTER });

@@ -28,25 +28,25 @@ pub enum ProcessSource {
     },
 }
 
-pub(crate) struct Process {
+pub(crate) struct WatchedProcess {
     source: ProcessSource,
-    held: Option<Held>,
+    held: Option<ProcessHandle>,
     /// Time of the next start, if the agent starts the process.
     start: Option<Instant>,
 }
 
-struct Held {
+struct ProcessHandle {
     pid: i32,
     fd: PidFd,
     /// Set if the agent has started the process.
     child: Option<Child>,
 }
 
-impl Process {
+impl WatchedProcess {
     /// With `cold`, a process started by the agent waits until a gateway requests it.
-    pub(crate) fn new(source: ProcessSource, cold: bool, now: Instant) -> Process {
+    pub(crate) fn new(source: ProcessSource, cold: bool, now: Instant) -> WatchedProcess {
         let start = (matches!(source, ProcessSource::Command { .. }) && !cold).then_some(now);
-        Process { source, held: None, start }
+        WatchedProcess { source, held: None, start }
     }
 
     pub(crate) fn pid(&self) -> Option<i32> {
@@ -120,10 +120,10 @@ impl Process {
 
 /// Holds the process that `find` returns. Calls `find` again while holding it, because the PID may have been reused
 /// before.
-fn hold(find: impl Fn() -> Option<i32>) -> Option<Held> {
+fn hold(find: impl Fn() -> Option<i32>) -> Option<ProcessHandle> {
     let pid = find()?;
     let fd = PidFd::from_pid(pid).ok()?;
-    (find() == Some(pid) && !has_ended(&fd)).then_some(Held { pid, fd, child: None })
+    (find() == Some(pid) && !has_ended(&fd)).then_some(ProcessHandle { pid, fd, child: None })
 }
 
 /// Returns whether the process has exited; a zombie still has a PID.
@@ -132,12 +132,12 @@ fn has_ended(fd: &PidFd) -> bool {
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
 }
 
-fn spawn(command: &[String]) -> io::Result<Held> {
+fn spawn(command: &[String]) -> io::Result<ProcessHandle> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).spawn()?;
     let pid = child.id() as i32;
     match PidFd::from_pid(pid) {
-        Ok(fd) => Ok(Held { pid, fd, child: Some(child) }),
+        Ok(fd) => Ok(ProcessHandle { pid, fd, child: Some(child) }),
         Err(error) => {
             // Without a pidfd the agent would not notice the exit.
             let _ = child.kill();

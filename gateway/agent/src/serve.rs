@@ -12,15 +12,15 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::agent::{Agent, Now, Settings};
-use crate::check::{Check, Port};
+use crate::agent::{AgentMachine, AgentSettings, BatchTime};
+use crate::check::{PortState, ServerCheck};
 use crate::config::Config;
-use crate::counters::Counters;
+use crate::counters::AgentCounters;
 use crate::gateway_port::GatewayPort;
 use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::LOOK_EVERY;
-use effects::{Context, SystemIo};
-use signals::{Action, Signals};
+use effects::{CommandContext, SystemIo};
+use signals::{SignalAction, SignalReader};
 
 const DATAGRAM: usize = 65_535;
 /// Limit of datagrams read from one socket before the others are read.
@@ -46,7 +46,7 @@ pub enum OutputFormat {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ServeAgentError {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error("agent stopped: {0}")]
@@ -56,8 +56,8 @@ pub enum Error {
 /// Serves until SIGTERM or SIGINT, then prints its counters. SIGUSR1 drains the node, SIGUSR2 ends draining.
 ///
 /// # Errors
-/// Any [`Error`].
-pub fn run(config: Config, format: OutputFormat) -> Result<(), Error> {
+/// Any [`ServeAgentError`].
+pub fn run(config: Config, format: OutputFormat) -> Result<(), ServeAgentError> {
     let (address, mut serve) = Serve::new(config)?;
     let mut out = io::stdout();
     match format {
@@ -105,11 +105,11 @@ fn log(line: &str) {
 }
 
 struct Serve {
-    agent: Agent,
+    agent: AgentMachine,
     io: SystemIo,
-    check: Option<Check>,
+    check: Option<ServerCheck>,
     gateway: Option<GatewayPort>,
-    signals: Signals,
+    signals: SignalReader,
     meter: Meter,
     drain_timeout: Duration,
     look: Instant,
@@ -121,17 +121,17 @@ struct Serve {
 }
 
 impl Serve {
-    fn new(config: Config) -> Result<(SocketAddr, Serve), Error> {
+    fn new(config: Config) -> Result<(SocketAddr, Serve), ServeAgentError> {
         let address = config.listen;
         let bound = || -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind(address)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
-        let trunk = bound().map_err(|error| Error::Listen { address, error })?;
+        let trunk = bound().map_err(|error| ServeAgentError::Listen { address, error })?;
         let address = trunk.local_addr()?;
         let now = Instant::now();
-        let settings = Settings {
+        let settings = AgentSettings {
             secret: config.secret.clone(),
             salt: (config.media.as_ref().filter(|media| media.encrypt))
                 .map(|_| u64::from_be_bytes(random())),
@@ -146,19 +146,19 @@ impl Serve {
         let watch = |fd: &dyn AsFdDyn, token| fd.add_to(&epoll, token);
         watch(&trunk, TRUNK)?;
         let check =
-            config.check.map(|check| Check::new(check.address, check.how, check.every, now));
+            config.check.map(|check| ServerCheck::new(check.address, check.how, check.every, now));
         let check = check.transpose()?;
         if let Some(check) = &check {
             watch(&check.socket, CHECK)?;
         }
         let gateway = config.gateway.map(|gateway| GatewayPort::new(gateway, now)).transpose()?;
-        let signals = Signals::new()?;
+        let signals = SignalReader::new()?;
         watch(signals.reader(), SIGNALS)?;
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
         let drain_timeout = config.drain_timeout;
         let io = SystemIo::new(trunk, epoll, config, now)?;
         let serve = Serve {
-            agent: Agent::new(settings, now),
+            agent: AgentMachine::new(settings, now),
             io,
             check,
             gateway,
@@ -174,7 +174,7 @@ impl Serve {
         Ok((address, serve))
     }
 
-    fn run(&mut self) -> io::Result<Counters> {
+    fn run(&mut self) -> io::Result<AgentCounters> {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
             let now = self.now();
@@ -209,12 +209,12 @@ impl Serve {
 
     /// Reads both clocks. The wall time never decreases, unless it was set back by more than the allowed skew: gateways
     /// ignore messages signed before the last one.
-    fn now(&mut self) -> Now {
+    fn now(&mut self) -> BatchTime {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_us = unix.as_micros() as u64;
         let set_anew = self.last_us.saturating_sub(unix_us) > SKEW_MAX_US;
         self.last_us = if set_anew { unix_us } else { unix_us.max(self.last_us) };
-        Now { instant: Instant::now(), unix_us: self.last_us }
+        BatchTime { instant: Instant::now(), unix_us: self.last_us }
     }
 
     fn wait(&self, now: Instant) -> EpollTimeout {
@@ -233,7 +233,7 @@ impl Serve {
         EpollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
     }
 
-    fn handle_timeouts(&mut self, now: Now) {
+    fn handle_timeouts(&mut self, now: BatchTime) {
         if let Some(check) = &mut self.check {
             check.handle_timeout(now.instant);
             self.agent.handle_port(check.port(), now, &mut self.io);
@@ -243,8 +243,10 @@ impl Serve {
         {
             let (address, port) = (gateway.address(), gateway.port());
             match port {
-                Port::Closed => log(&format!("gateway's process ended: {address} is closed")),
-                Port::Up | Port::Silent => log(&format!("watching gateway: {address} is open")),
+                PortState::Closed => log(&format!("gateway's process ended: {address} is closed")),
+                PortState::Up | PortState::Silent => {
+                    log(&format!("watching gateway: {address} is open"));
+                }
             }
             self.agent.handle_port(port, now, &mut self.io);
         }
@@ -310,7 +312,7 @@ impl Serve {
             if let Err(reason) = &outcome {
                 log(reason);
             }
-            if let Context::Opened { slot, leg } = context
+            if let CommandContext::Opened { slot, leg } = context
                 && let Some(is_open) = self.io.opened(slot, leg, outcome)
             {
                 self.agent.handle_opened(slot, is_open, now, &mut self.io);
@@ -322,7 +324,7 @@ impl Serve {
         let now = self.now();
         for action in self.signals.read() {
             match (action, self.ending) {
-                (Action::Exit, None) => {
+                (SignalAction::Exit, None) => {
                     // Without trunk legs and without its own process, the agent can exit at once.
                     if self.io.is_needed() {
                         log("draining; exits once sessions have left");
@@ -331,10 +333,10 @@ impl Serve {
                     self.ending =
                         Some((now.instant + LAST_WORDS, now.instant + self.drain_timeout));
                 }
-                (Action::Exit, Some(_)) => self.ending = Some((now.instant, now.instant)),
-                (Action::Drain, _) => self.agent.handle_drain(true, now, &mut self.io),
-                (Action::Serve, None) => self.agent.handle_drain(false, now, &mut self.io),
-                (Action::Serve, Some(_)) => {}
+                (SignalAction::Exit, Some(_)) => self.ending = Some((now.instant, now.instant)),
+                (SignalAction::Drain, _) => self.agent.handle_drain(true, now, &mut self.io),
+                (SignalAction::Serve, None) => self.agent.handle_drain(false, now, &mut self.io),
+                (SignalAction::Serve, Some(_)) => {}
             }
         }
     }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use evenkeel_media::trunk::Tag;
 
 /// Index of a session; constant for its lifetime.
-pub(crate) type Slot = u32;
+pub(crate) type SessionSlot = u32;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Session {
+pub(crate) struct TrunkSession {
     pub(crate) tag: Tag,
     pub(crate) room: u64,
     /// Source of the last signed message about the session. Bundles are not signed and do not change it.
@@ -22,44 +22,44 @@ pub(crate) struct Session {
 
 /// All sessions, by slot and by tag.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    slots: Vec<Option<Session>>,
-    free: Vec<Slot>,
-    by_tag: HashMap<Tag, Slot>,
+pub(crate) struct TrunkSessions {
+    slots: Vec<Option<TrunkSession>>,
+    free: Vec<SessionSlot>,
+    by_tag: HashMap<Tag, SessionSlot>,
 }
 
-impl Sessions {
+impl TrunkSessions {
     pub(crate) fn len(&self) -> usize {
         self.by_tag.len()
     }
 
-    pub(crate) fn begin(&mut self, session: Session) -> Slot {
+    pub(crate) fn begin(&mut self, session: TrunkSession) -> SessionSlot {
         let tag = session.tag;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            self.slots.len() as Slot - 1
+            self.slots.len() as SessionSlot - 1
         });
         self.slots[slot as usize] = Some(session);
         self.by_tag.insert(tag, slot);
         slot
     }
 
-    pub(crate) fn end(&mut self, slot: Slot) -> Option<Session> {
+    pub(crate) fn end(&mut self, slot: SessionSlot) -> Option<TrunkSession> {
         let session = self.slots.get_mut(slot as usize)?.take()?;
         self.by_tag.remove(&session.tag);
         self.free.push(slot);
         Some(session)
     }
 
-    pub(crate) fn slot(&self, tag: Tag) -> Option<Slot> {
+    pub(crate) fn slot(&self, tag: Tag) -> Option<SessionSlot> {
         self.by_tag.get(&tag).copied()
     }
 
-    pub(crate) fn at(&mut self, slot: Slot) -> Option<&mut Session> {
+    pub(crate) fn at(&mut self, slot: SessionSlot) -> Option<&mut TrunkSession> {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Slot, &Session)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SessionSlot, &TrunkSession)> {
         (0..).zip(&self.slots).filter_map(|(slot, session)| Some((slot, session.as_ref()?)))
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use evenkeel_agent::{Config, OutputFormat, run};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Load, Outcome, Question, Secret, State, Status,
+    NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, ServingState, TrunkAnswer,
+    TrunkQuestion,
 };
 use evenkeel_media::trunk::{Bundle, Tag, entries};
 use nix::sys::signal::{Signal, kill};
@@ -59,8 +60,8 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
-fn secret() -> Secret {
-    Secret::new(SECRET.as_bytes(), "east-a1").unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(SECRET.as_bytes(), "east-a1").unwrap()
 }
 
 fn voice(number: u8) -> Vec<u8> {
@@ -96,7 +97,7 @@ impl Scene {
         Scene { agent, said, gateway, folder, nonce: 0 }
     }
 
-    fn send_question(&mut self, question: &Question) {
+    fn send_question(&mut self, question: &TrunkQuestion) {
         self.nonce += 1;
         let mut bytes = Vec::new();
         question.write(&secret(), self.nonce, now_us(), &mut bytes);
@@ -110,10 +111,10 @@ impl Scene {
     }
 
     /// Waits for the first answer that `see` accepts.
-    fn receive_answer<T>(&self, mut see: impl FnMut(Answer) -> Option<T>) -> T {
+    fn receive_answer<T>(&self, mut see: impl FnMut(TrunkAnswer) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
         loop {
-            let answer = Answer::read(&self.receive(), &secret(), now_us());
+            let answer = TrunkAnswer::read(&self.receive(), &secret(), now_us());
             if let Some(found) = answer.ok().and_then(|answer| see(answer.message)) {
                 return found;
             }
@@ -122,12 +123,12 @@ impl Scene {
     }
 
     /// Probes until the agent reports this state.
-    fn wait_for(&mut self, state: State) -> Load {
+    fn wait_for(&mut self, state: ServingState) -> NodeLoad {
         let until = Instant::now() + PATIENCE;
         loop {
-            self.send_question(&Question::Probe);
+            self.send_question(&TrunkQuestion::Probe);
             let load = self.receive_answer(|answer| match answer {
-                Answer::Probe(load) => Some(load),
+                TrunkAnswer::Probe(load) => Some(load),
                 _ => None,
             });
             if load.state == state {
@@ -138,27 +139,32 @@ impl Scene {
         }
     }
 
-    fn notice(&mut self) -> State {
+    fn notice(&mut self) -> ServingState {
         let (number, state) = self.receive_answer(|answer| match answer {
-            Answer::Notice { number, load } => Some((number, load.state)),
+            TrunkAnswer::Notice { number, load } => Some((number, load.state)),
             _ => None,
         });
-        self.send_question(&Question::Noted { number });
+        self.send_question(&TrunkQuestion::Noted { number });
         state
     }
 
-    fn order(&mut self, how: Break) -> Outcome {
-        self.send_question(&Question::Break(how));
+    fn order(&mut self, how: NodeFault) -> OrderOutcome {
+        self.send_question(&TrunkQuestion::Break(how));
         self.receive_answer(|answer| match answer {
-            Answer::Break(outcome) => Some(outcome),
+            TrunkAnswer::Break(outcome) => Some(outcome),
             _ => None,
         })
     }
 
-    fn open(&mut self, tag: u64) -> Status {
-        self.send_question(&Question::Open { room: 5, session: 6, tag: Tag(tag), lease_s: 30 });
+    fn open(&mut self, tag: u64) -> OpenStatus {
+        self.send_question(&TrunkQuestion::Open {
+            room: 5,
+            session: 6,
+            tag: Tag(tag),
+            lease_s: 30,
+        });
         self.receive_answer(|answer| match answer {
-            Answer::Open { status, .. } => Some(status),
+            TrunkAnswer::Open { status, .. } => Some(status),
             _ => None,
         })
     }
@@ -195,22 +201,22 @@ fn packets_pass_both_ways_and_exit_is_notified() {
     let server = socket();
     let media = format!("[media]\nserver = \"{}\"\n", server.local_addr().unwrap());
     let mut scene = Scene::new("media", &format!("drills = true\n{PROCESS}{media}"));
-    scene.wait_for(State::Serving);
-    assert_eq!(scene.open(7), Status::Ok);
+    scene.wait_for(ServingState::Serving);
+    assert_eq!(scene.open(7), OpenStatus::Ok);
     for packet in [&voice(1)[..], &REPORT] {
         scene.send(7, packet);
         assert_eq!(reflect(&server), packet);
         assert_eq!(scene.packet(), (Tag(7), packet.to_vec()));
     }
-    assert_eq!(scene.wait_for(State::Serving).sessions, 1);
+    assert_eq!(scene.wait_for(ServingState::Serving).sessions, 1);
 
-    assert_eq!(scene.order(Break::Kill), Outcome::Done);
-    assert_eq!(scene.notice(), State::Gone);
-    assert_eq!(scene.notice(), State::Serving, "restarted");
-    assert_eq!(scene.wait_for(State::Serving).sessions, 0);
-    scene.send_question(&Question::Keep { lease_s: 30, tags: [Tag(7)].into() });
+    assert_eq!(scene.order(NodeFault::Kill), OrderOutcome::Done);
+    assert_eq!(scene.notice(), ServingState::Gone);
+    assert_eq!(scene.notice(), ServingState::Serving, "restarted");
+    assert_eq!(scene.wait_for(ServingState::Serving).sessions, 0);
+    scene.send_question(&TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() });
     let unknown = scene.receive_answer(|answer| match answer {
-        Answer::Keep { unknown } => Some(unknown),
+        TrunkAnswer::Keep { unknown } => Some(unknown),
         _ => None,
     });
     assert_eq!(*unknown, [Tag(7)]);
@@ -223,11 +229,11 @@ fn end_of_a_gateway_is_answered() {
     beats.connect(to).unwrap();
     let config = format!("[gateway]\naddress = \"{at}\"\npeer = \"{to}\"\n");
     let mut scene = Scene::new("gateway", &config);
-    assert!(scene.wait_for(State::Serving).vouched);
+    assert!(scene.wait_for(ServingState::Serving).vouched);
     drop(beats);
-    assert!(!scene.wait_for(State::Gone).vouched);
+    assert!(!scene.wait_for(ServingState::Gone).vouched);
     let _started_again = UdpSocket::bind(at).unwrap();
-    scene.wait_for(State::Serving);
+    scene.wait_for(ServingState::Serving);
 }
 
 #[test]
@@ -247,8 +253,8 @@ fn open_command_gives_each_session_its_address() {
          close = [\"/bin/sh\", \"-c\", \"echo $EVENKEEL_SESSION > closed\"]\n"
     );
     let mut scene = Scene::new("command", &config);
-    scene.wait_for(State::Serving);
-    assert_eq!(scene.open(7), Status::Ok);
+    scene.wait_for(ServingState::Serving);
+    assert_eq!(scene.open(7), OpenStatus::Ok);
     scene.send(7, &voice(1));
     assert_eq!(reflect(&one), voice(1));
     assert_eq!(scene.packet(), (Tag(7), voice(1)));
@@ -258,12 +264,12 @@ fn open_command_gives_each_session_its_address() {
 
     let failing = format!("{PROCESS}[media]\nopen = [\"/bin/false\"]\n");
     let mut scene = Scene::new("failing", &failing);
-    scene.wait_for(State::Serving);
-    assert_eq!(scene.open(7), Status::Failed);
+    scene.wait_for(ServingState::Serving);
+    assert_eq!(scene.open(7), OpenStatus::Failed);
     let garbled = format!("{PROCESS}[media]\nopen = [\"/bin/echo\", \"over there\"]\n");
     let mut scene = Scene::new("garbled", &garbled);
-    scene.wait_for(State::Serving);
-    assert_eq!(scene.open(7), Status::Failed);
+    scene.wait_for(ServingState::Serving);
+    assert_eq!(scene.open(7), OpenStatus::Failed);
 }
 
 #[test]
@@ -271,20 +277,20 @@ fn signals_drain_and_end_the_agent() {
     let server = socket();
     let media = format!("[media]\nserver = \"{}\"\n", server.local_addr().unwrap());
     let mut scene = Scene::new("signals", &format!("{PROCESS}{media}"));
-    scene.wait_for(State::Serving);
-    assert_eq!(scene.open(7), Status::Ok);
+    scene.wait_for(ServingState::Serving);
+    assert_eq!(scene.open(7), OpenStatus::Ok);
     scene.signal(Signal::SIGUSR1);
-    assert_eq!(scene.notice(), State::Draining);
+    assert_eq!(scene.notice(), ServingState::Draining);
     scene.signal(Signal::SIGUSR2);
-    assert_eq!(scene.notice(), State::Serving);
-    assert_eq!(scene.order(Break::Kill), Outcome::Forbidden);
+    assert_eq!(scene.notice(), ServingState::Serving);
+    assert_eq!(scene.order(NodeFault::Kill), OrderOutcome::Forbidden);
 
     scene.signal(Signal::SIGTERM);
-    assert_eq!(scene.notice(), State::Draining);
-    assert_eq!(scene.open(8), Status::Draining);
+    assert_eq!(scene.notice(), ServingState::Draining);
+    assert_eq!(scene.open(8), OpenStatus::Draining);
     scene.send(7, &voice(1));
     assert_eq!(reflect(&server), voice(1), "open sessions continue");
-    scene.send_question(&Question::Close { tag: Tag(7) });
+    scene.send_question(&TrunkQuestion::Close { tag: Tag(7) });
     let counters = scene.said.by_ref().map(Result::unwrap).find(|line| line.contains("opened"));
     let counters = counters.unwrap();
     // An acknowledgement read after the signal is not included.
@@ -297,12 +303,12 @@ fn signals_drain_and_end_the_agent() {
 fn cold_process_starts_on_request() {
     let config = PROCESS.replace("restart_after = \"50ms\"", "cold = true");
     let mut scene = Scene::new("cold", &config);
-    scene.wait_for(State::Gone);
-    scene.send_question(&Question::Start);
+    scene.wait_for(ServingState::Gone);
+    scene.send_question(&TrunkQuestion::Start);
     let outcome = scene.receive_answer(|answer| match answer {
-        Answer::Start(outcome) => Some(outcome),
+        TrunkAnswer::Start(outcome) => Some(outcome),
         _ => None,
     });
-    assert_eq!(outcome, Outcome::Done);
-    assert_eq!(scene.notice(), State::Serving);
+    assert_eq!(outcome, OrderOutcome::Done);
+    assert_eq!(scene.notice(), ServingState::Serving);
 }

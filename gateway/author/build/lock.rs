@@ -7,15 +7,15 @@ use toml::{Table, Value};
 use crate::manifest::Needs;
 
 /// Name and version of a crate. A lock file may hold several versions of one crate.
-type Key = (String, String);
+type CrateId = (String, String);
 
 /// The entries of the SDK's crates and of all their dependencies, by name.
 pub(crate) fn part(lock: &Table, crates: &[Needs]) -> Result<Vec<(String, String)>, String> {
     let packages =
         lock.get("package").and_then(Value::as_array).ok_or("Cargo.lock has no packages")?;
-    let packages: BTreeMap<Key, &Table> =
+    let packages: BTreeMap<CrateId, &Table> =
         packages.iter().filter_map(Value::as_table).map(|table| (key(table), table)).collect();
-    let find = |wanted: &str| -> Result<Key, String> {
+    let find = |wanted: &str| -> Result<CrateId, String> {
         let (name, version) = split(wanted);
         let mut found = packages
             .keys()
@@ -23,8 +23,8 @@ pub(crate) fn part(lock: &Table, crates: &[Needs]) -> Result<Vec<(String, String
         found.next().cloned().ok_or_else(|| format!("Cargo.lock does not have {wanted}"))
     };
 
-    let mut part: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
-    let mut open: Vec<Key> =
+    let mut part: BTreeMap<CrateId, Vec<CrateId>> = BTreeMap::new();
+    let mut open: Vec<CrateId> =
         crates.iter().map(|needs| find(&needs.name)).collect::<Result<_, _>>()?;
     while let Some(at) = open.pop() {
         if part.contains_key(&at) {
@@ -44,7 +44,7 @@ pub(crate) fn part(lock: &Table, crates: &[Needs]) -> Result<Vec<(String, String
     Ok(part.iter().map(|(at, needed)| (at.0.clone(), entry(packages[at], needed, &part))).collect())
 }
 
-fn entry(package: &Table, needed: &[Key], part: &BTreeMap<Key, Vec<Key>>) -> String {
+fn entry(package: &Table, needed: &[CrateId], part: &BTreeMap<CrateId, Vec<CrateId>>) -> String {
     let mut text = "[[package]]\n".to_owned();
     for field in ["name", "version", "source", "checksum"] {
         if let Some(value) = package.get(field) {
@@ -67,7 +67,7 @@ fn entry(package: &Table, needed: &[Key], part: &BTreeMap<Key, Vec<Key>>) -> Str
     text
 }
 
-fn key(package: &Table) -> Key {
+fn key(package: &Table) -> CrateId {
     let text = |field| package.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     (text("name"), text("version"))
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use serde_json::Value;
 
 use crate::cargo::Project;
-use crate::failed::Failed;
+use crate::failed::AuthorError;
 
 /// Time limit of a call: generous, as an author's machine is busy with compiling.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,28 +24,28 @@ pub struct Built {
 }
 
 impl Built {
-    pub fn of(project: &Project) -> Result<Built, Failed> {
+    pub fn of(project: &Project) -> Result<Built, AuthorError> {
         Built::read(&project.compile()?)
     }
 
-    pub fn read(file: &Path) -> Result<Built, Failed> {
-        Ok(Built::from_bytes(fs::read(file).map_err(Failed::file(file))?)?)
+    pub fn read(file: &Path) -> Result<Built, AuthorError> {
+        Ok(Built::from_bytes(fs::read(file).map_err(AuthorError::file(file))?)?)
     }
 
     /// Accepts a core module or a component.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, Refused> {
-        let engine = Engine::with_budgets(Budgets::all(PATIENCE));
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, PluginRefusal> {
+        let engine = Engine::with_budgets(CallBudgets::all(PATIENCE));
         let component = Component::vet(&engine, &bytes)?;
         Ok(Built { bytes, component, engine })
     }
 
     /// Writes `<name>.wasm` into a folder and returns the path.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf, Failed> {
+    pub fn write(&self, folder: &Path) -> Result<PathBuf, AuthorError> {
         let path = folder.join(format!("{}.wasm", self.component.manifest().name));
         // Atomic: a watcher sees the old plugin or the new one, never a part.
         let beside = path.with_extension("wasm.part");
-        fs::write(&beside, &self.bytes).map_err(Failed::file(&beside))?;
-        fs::rename(&beside, &path).map_err(Failed::file(&path))?;
+        fs::write(&beside, &self.bytes).map_err(AuthorError::file(&beside))?;
+        fs::rename(&beside, &path).map_err(AuthorError::file(&path))?;
         Ok(path)
     }
 
@@ -70,7 +70,7 @@ impl Built {
     pub fn revision(&self) -> Option<String> {
         let hook = *self.component.manifest().hooks.first()?;
         let policy =
-            Policy::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0);
+            BoundPlugin::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0);
         policy.ok().map(|policy| policy.revision().to_owned())
     }
 }

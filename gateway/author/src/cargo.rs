@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::built::Built;
-use crate::failed::Failed;
+use crate::failed::AuthorError;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -26,9 +26,11 @@ pub enum Chatter {
 }
 
 impl Project {
-    pub fn at(folder: &Path) -> Result<Project, Failed> {
+    pub fn at(folder: &Path) -> Result<Project, AuthorError> {
         let there = folder.canonicalize().ok().filter(|folder| folder.join("Cargo.toml").is_file());
-        there.map(|folder| Project { folder }).ok_or_else(|| Failed::NoProject(folder.to_owned()))
+        there
+            .map(|folder| Project { folder })
+            .ok_or_else(|| AuthorError::NoProject(folder.to_owned()))
     }
 
     pub fn folder(&self) -> &Path {
@@ -36,13 +38,13 @@ impl Project {
     }
 
     /// Runs the project's own tests natively.
-    pub fn test(&self, chatter: Chatter) -> Result<(), Failed> {
+    pub fn test(&self, chatter: Chatter) -> Result<(), AuthorError> {
         let mut cargo = self.cargo("test");
         if chatter == Chatter::Error {
             cargo.stdout(std::io::stderr());
         }
         let status = cargo.status().map_err(|error| no_cargo(&cargo, error))?;
-        if status.success() { Ok(()) } else { Err(Failed::Cargo("test".into())) }
+        if status.success() { Ok(()) } else { Err(AuthorError::Cargo("test".into())) }
     }
 
     /// Finds the plugin's project: the given folder, else the folder of the plugin file, else the current folder.
@@ -53,7 +55,7 @@ impl Project {
         name: &str,
         file: &Path,
         given: Option<&Path>,
-    ) -> Result<Option<Project>, Failed> {
+    ) -> Result<Option<Project>, AuthorError> {
         if let Some(given) = given {
             return Project::at(given).map(Some);
         }
@@ -74,26 +76,26 @@ impl Project {
     ///
     /// # Errors
     /// If the project does not build.
-    pub fn makes(&self, built: &Built) -> Result<bool, Failed> {
+    pub fn makes(&self, built: &Built) -> Result<bool, AuthorError> {
         let now = self.compile()?;
-        let now = std::fs::read(&now).map_err(Failed::file(&now))?;
+        let now = std::fs::read(&now).map_err(AuthorError::file(&now))?;
         Ok(built.bytes().starts_with(&now))
     }
 
     /// Runs one ignored test natively with full optimisation and returns its output.
-    pub(crate) fn run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, Failed> {
+    pub(crate) fn run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, AuthorError> {
         let mut cargo = self.cargo("test");
         cargo.args(["--quiet", "--release", "--lib", test, "--", "--ignored", "--nocapture"]);
         cargo.env(with.0, with.1);
         let output = cargo.output().map_err(|error| no_cargo(&cargo, error))?;
         if !output.status.success() {
-            return Err(Failed::Cargo(format!("test --release --lib {test} -- --ignored")));
+            return Err(AuthorError::Cargo(format!("test --release --lib {test} -- --ignored")));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Compiles the plugin, and returns the path of cargo's module.
-    pub(crate) fn compile(&self) -> Result<PathBuf, Failed> {
+    pub(crate) fn compile(&self) -> Result<PathBuf, AuthorError> {
         check_target()?;
         let mut cargo = self.cargo("build");
         cargo
@@ -101,7 +103,7 @@ impl Project {
             .args(["--message-format", "json-render-diagnostics"]);
         let said = self.messages(&mut cargo, "build")?;
         let ours = self.folder.join("Cargo.toml");
-        said.iter().rev().find_map(|message| module(message, &ours)).ok_or(Failed::NoModule)
+        said.iter().rev().find_map(|message| module(message, &ours)).ok_or(AuthorError::NoModule)
     }
 
     fn cargo(&self, verb: &str) -> Command {
@@ -110,10 +112,10 @@ impl Project {
         cargo
     }
 
-    fn messages(&self, cargo: &mut Command, verb: &str) -> Result<Vec<Value>, Failed> {
+    fn messages(&self, cargo: &mut Command, verb: &str) -> Result<Vec<Value>, AuthorError> {
         let output = cargo.output().map_err(|error| no_cargo(cargo, error))?;
         if !output.status.success() {
-            return Err(Failed::Cargo(verb.into()));
+            return Err(AuthorError::Cargo(verb.into()));
         }
         let lines = output.stdout.split(|&byte| byte == b'\n');
         Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
@@ -136,12 +138,12 @@ fn program(variable: &str, program: &str) -> std::ffi::OsString {
     std::env::var_os(variable).unwrap_or_else(|| program.into())
 }
 
-fn no_cargo(command: &Command, error: std::io::Error) -> Failed {
-    Failed::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
+fn no_cargo(command: &Command, error: std::io::Error) -> AuthorError {
+    AuthorError::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
 }
 
 /// Checks for the compilation target, because cargo's own error is a hundred lines long.
-fn check_target() -> Result<(), Failed> {
+fn check_target() -> Result<(), AuthorError> {
     let mut rustc = Command::new(program("RUSTC", "rustc"));
     rustc.args(["--print", "target-libdir", "--target", TARGET]);
     let output = rustc.output().map_err(|error| no_cargo(&rustc, error))?;
@@ -149,7 +151,7 @@ fn check_target() -> Result<(), Failed> {
     if output.status.success() && Path::new(folder.trim()).is_dir() {
         return Ok(());
     }
-    Err(Failed::NoTarget { target: TARGET })
+    Err(AuthorError::NoTarget { target: TARGET })
 }
 
 #[cfg(test)]

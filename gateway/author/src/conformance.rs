@@ -6,17 +6,17 @@
 mod bounds;
 pub(crate) mod report;
 
-use evenkeel_core::{Answer, Hook, Question, State};
-use evenkeel_host::{Policy, Refused};
+use evenkeel_core::{Hook, HookAnswer, PluginState, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, PluginRefusal};
 use serde_json::Value;
 
-pub use self::bounds::Unfit;
-pub use self::report::{Finding, Report};
+pub use self::bounds::SettingMismatch;
+pub use self::report::{ConformanceFinding, ConformanceReport};
 use crate::built::Built;
-use crate::setting::Setting;
+use crate::setting::SettingSchema;
 pub use crate::verdict::Violation;
 use crate::verdict::violations;
-use crate::world::World;
+use crate::world::RandomWorld;
 
 /// Time steps per world: enough for a policy that waits three ticks to act, and to undo it.
 const TURNS: u32 = 8;
@@ -25,7 +25,7 @@ const TURNS: u32 = 8;
 const WORLDS_OF_BOUND: u64 = 2;
 
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ConformanceOptions {
     /// Seed of the first world; world `n` has the seed `seed + n`.
     pub seed: u64,
     pub worlds: u32,
@@ -38,12 +38,15 @@ pub struct Options {
 /// # Errors
 ///
 /// If the plugin refuses the settings, or fails before its first question.
-pub fn run(built: &Built, options: &Options) -> Result<Report, Refused> {
+pub fn run(
+    built: &Built,
+    options: &ConformanceOptions,
+) -> Result<ConformanceReport, PluginRefusal> {
     let manifest = built.component().manifest();
-    let mut run = Run { built, report: Report::default() };
+    let mut run = ConformanceRun { built, report: ConformanceReport::default() };
     for &hook in &manifest.hooks {
         // Reports invalid settings at once.
-        run.install(hook, &options.settings, &World::drawn(0))?;
+        run.install(hook, &options.settings, &RandomWorld::drawn(0))?;
         for seed in options.seed..options.seed.saturating_add(options.worlds.into()) {
             run.play(hook, seed, &options.settings, None);
         }
@@ -53,20 +56,25 @@ pub fn run(built: &Built, options: &Options) -> Result<Report, Refused> {
     Ok(run.report)
 }
 
-struct Run<'a> {
+struct ConformanceRun<'a> {
     built: &'a Built,
-    report: Report,
+    report: ConformanceReport,
 }
 
-impl Run<'_> {
-    fn install(&self, hook: Hook, settings: &Value, world: &World) -> Result<Policy, Refused> {
+impl ConformanceRun<'_> {
+    fn install(
+        &self,
+        hook: Hook,
+        settings: &Value,
+        world: &RandomWorld,
+    ) -> Result<BoundPlugin, PluginRefusal> {
         let (engine, component) = (self.built.engine(), self.built.component());
-        Policy::install(engine, component, hook, settings.clone(), world.catalog(), 1)
+        BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog(), 1)
     }
 
     /// Plays one world. `under` is the setting being tried.
     fn play(&mut self, hook: Hook, seed: u64, settings: &Value, under: Option<&str>) {
-        let mut world = World::drawn(seed);
+        let mut world = RandomWorld::drawn(seed);
         let mut policy = match self.install(hook, settings, &world) {
             Ok(policy) => policy,
             Err(refused) => return self.refused(&refused, seed, under),
@@ -75,7 +83,7 @@ impl Run<'_> {
             for question in questions(&mut world, hook) {
                 let before = policy.ungranted();
                 let outcome = policy.ask(&question, world.now_us());
-                let of = Finding::of(&question, seed, under);
+                let of = ConformanceFinding::of(&question, seed, under);
                 self.report.asked(&question);
                 let answered = match outcome {
                     Ok(answered) => answered,
@@ -109,23 +117,23 @@ impl Run<'_> {
     }
 
     /// Records a plugin's failure at the start as a failure of `catalog`.
-    fn refused(&mut self, refused: &Refused, seed: u64, under: Option<&str>) {
+    fn refused(&mut self, refused: &PluginRefusal, seed: u64, under: Option<&str>) {
         let fault = match refused {
-            Refused::Faulted { fault, .. } => fault.clone(),
-            other => evenkeel_core::Fault::Trap(other.to_string().into()),
+            PluginRefusal::Faulted { fault, .. } => fault.clone(),
+            other => evenkeel_core::PluginFault::Trap(other.to_string().into()),
         };
-        self.report.find(Finding::before(seed, under), Violation::Fault(fault));
+        self.report.find(ConformanceFinding::before(seed, under), Violation::Fault(fault));
     }
 
     /// Tries each setting at and beyond its bounds.
-    fn try_settings(&mut self, options: &Options) {
+    fn try_settings(&mut self, options: &ConformanceOptions) {
         let manifest = self.built.component().manifest();
-        let all = Setting::all(manifest.settings.json());
+        let all = SettingSchema::all(manifest.settings.json());
         let Some(&hook) = manifest.hooks.first() else { return };
         for trial in bounds::trials(&all) {
             self.report.settings_tried += 1;
             let settings = trial.within(&options.settings);
-            let installed = self.install(hook, &settings, &World::drawn(0));
+            let installed = self.install(hook, &settings, &RandomWorld::drawn(0));
             match (trial.fits, installed) {
                 (true, Ok(_)) => {
                     let under = trial.words();
@@ -135,9 +143,11 @@ impl Run<'_> {
                 }
                 (true, Err(refused)) => {
                     let (setting, said) = (trial.words(), refused.to_string());
-                    self.report.unfit.push(Unfit::Refused { setting, said });
+                    self.report.unfit.push(SettingMismatch::Refused { setting, said });
                 }
-                (false, Ok(_)) => self.report.unfit.push(Unfit::Taken { setting: trial.words() }),
+                (false, Ok(_)) => {
+                    self.report.unfit.push(SettingMismatch::Taken { setting: trial.words() });
+                }
                 (false, Err(_)) => {}
             }
         }
@@ -145,7 +155,7 @@ impl Run<'_> {
 }
 
 /// A gateway's questions to this hook at one point in time.
-fn questions(world: &mut World, hook: Hook) -> Vec<Question> {
+fn questions(world: &mut RandomWorld, hook: Hook) -> Vec<PolicyQuestion> {
     match hook {
         Hook::Scenario => vec![world.resolve(), world.resolve(), world.resolve()],
         Hook::Admission => vec![world.admit(), world.admit(), world.admit()],
@@ -154,11 +164,11 @@ fn questions(world: &mut World, hook: Hook) -> Vec<Question> {
     }
 }
 
-fn states(answer: &Answer) -> Vec<&State> {
+fn states(answer: &HookAnswer) -> Vec<&PluginState> {
     match answer {
-        Answer::Params(_) | Answer::Admit { .. } => Vec::new(),
-        Answer::Placed { state, .. } => vec![state],
-        Answer::Moves { states, .. } | Answer::Actions { states, .. } => {
+        HookAnswer::Params(_) | HookAnswer::Admit { .. } => Vec::new(),
+        HookAnswer::Placed { state, .. } => vec![state],
+        HookAnswer::Moves { states, .. } | HookAnswer::Actions { states, .. } => {
             states.iter().map(|(_, state)| state).collect()
         }
     }

@@ -1,11 +1,11 @@
 use std::path::{Path, PathBuf};
 
-use evenkeel_host::Refused;
+use evenkeel_host::PluginRefusal;
 
 /// An error for a plugin author. As text: one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Failed {
+pub enum AuthorError {
     #[error("{found:?} is not a valid plugin name: {expected}")]
     BadName { found: String, expected: &'static str },
     #[error("{} exists already; nothing was changed", .0.display())]
@@ -35,26 +35,28 @@ pub enum Failed {
     )]
     NotNative,
     #[error("{0}")]
-    Refused(#[from] Refused),
+    Refused(#[from] PluginRefusal),
 }
 
-impl Failed {
-    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Failed + use<> {
+impl AuthorError {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> AuthorError + use<> {
         let path = path.to_owned();
-        move |error| Failed::File { path, error }
+        move |error| AuthorError::File { path, error }
     }
 
     /// True if the input is wrong, rather than the environment.
     pub fn is_of_the_question(&self) -> bool {
         match self {
-            Failed::BadName { .. } | Failed::Exists(_) | Failed::NoProject(_) => true,
-            Failed::File { .. }
-            | Failed::NoCargo { .. }
-            | Failed::NoTarget { .. }
-            | Failed::Cargo(_)
-            | Failed::NoModule
-            | Failed::NotNative
-            | Failed::Refused(_) => false,
+            AuthorError::BadName { .. } | AuthorError::Exists(_) | AuthorError::NoProject(_) => {
+                true
+            }
+            AuthorError::File { .. }
+            | AuthorError::NoCargo { .. }
+            | AuthorError::NoTarget { .. }
+            | AuthorError::Cargo(_)
+            | AuthorError::NoModule
+            | AuthorError::NotNative
+            | AuthorError::Refused(_) => false,
         }
     }
 }

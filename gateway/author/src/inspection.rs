@@ -4,11 +4,11 @@ use std::fmt;
 
 use evenkeel_core::{Metric, Op};
 use evenkeel_host::limits::MANIFEST_BYTES_MAX;
-use evenkeel_host::{Form, PluginFile, PublicKey, Refused, signer};
+use evenkeel_host::{Form, PluginFile, PluginRefusal, PublicKey, signer};
 use serde_json::{Value, json};
 
 use crate::built::{Built, hexadecimal};
-use crate::setting::Setting;
+use crate::setting::SettingSchema;
 
 /// The readable content of a plugin file, and the host's verdict.
 ///
@@ -19,8 +19,8 @@ pub struct Inspection {
     file: PluginFile,
     manifest: Value,
     revision: Option<String>,
-    signer: Result<Option<PublicKey>, Refused>,
-    refused: Option<Refused>,
+    signer: Result<Option<PublicKey>, PluginRefusal>,
+    refused: Option<PluginRefusal>,
 }
 
 impl Inspection {
@@ -45,7 +45,7 @@ impl Inspection {
     }
 
     /// The error with which gateways refuse the file.
-    pub fn refused(&self) -> Option<&Refused> {
+    pub fn refused(&self) -> Option<&PluginRefusal> {
         self.refused.as_ref()
     }
 
@@ -58,7 +58,7 @@ impl Inspection {
         match &self.signer {
             Ok(Some(key)) => format!("by {key}"),
             Ok(None) => "none".to_owned(),
-            Err(Refused::Signature { found }) => (*found).to_owned(),
+            Err(PluginRefusal::Signature { found }) => (*found).to_owned(),
             Err(_) => "unknown: the file could not be read".to_owned(),
         }
     }
@@ -101,13 +101,13 @@ impl Inspection {
             "sections": sections,
             "signed": self.signer().is_some(),
             "signer": self.signer().map(|key| key.to_string()),
-            "refused": self.refused.as_ref().map(Refused::to_string),
-            "code": self.refused.as_ref().map(Refused::code),
+            "refused": self.refused.as_ref().map(PluginRefusal::to_string),
+            "code": self.refused.as_ref().map(PluginRefusal::code),
         })
     }
 
-    fn settings(&self) -> Vec<Setting> {
-        self.manifest.get("settings").map(Setting::all).unwrap_or_default()
+    fn settings(&self) -> Vec<SettingSchema> {
+        self.manifest.get("settings").map(SettingSchema::all).unwrap_or_default()
     }
 
     fn numbers(&self, key: &str) -> Vec<u32> {
@@ -221,7 +221,7 @@ impl fmt::Display for Inspection {
     }
 }
 
-fn facts(setting: &Setting) -> String {
+fn facts(setting: &SettingSchema) -> String {
     let mut facts = vec![setting.kind.clone()];
     facts.extend(setting.unit.clone());
     facts.extend(setting.bounds());
@@ -232,7 +232,7 @@ fn facts(setting: &Setting) -> String {
     facts.join(", ")
 }
 
-fn setting(setting: &Setting) -> Value {
+fn setting(setting: &SettingSchema) -> Value {
     json!({
         "name": setting.name,
         "type": setting.kind,

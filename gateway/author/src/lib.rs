@@ -21,8 +21,8 @@ mod world;
 
 pub use built::Built;
 pub use cargo::{Chatter, Project};
-pub use failed::Failed;
+pub use failed::AuthorError;
 pub use inspection::Inspection;
 pub use name::Name;
 pub use project::create;
-pub use setting::Setting;
+pub use setting::SettingSchema;

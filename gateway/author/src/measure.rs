@@ -11,18 +11,18 @@ mod spread;
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hook, Question};
-use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
+use evenkeel_core::{Hook, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use serde_json::Value;
 
 pub use self::cost::Exceeded;
 use self::cost::promised;
 use self::native::Native;
-pub use self::report::Report;
-pub use self::spread::Spread;
+pub use self::report::MeasurementReport;
+pub use self::spread::TimeSpread;
 use crate::built::{Built, PATIENCE};
 use crate::cargo::Project;
-use crate::world::{Size, World};
+use crate::world::{RandomWorld, Size};
 
 /// Rounds of each call; their distribution is reported.
 const ROUNDS: usize = 101;
@@ -37,15 +37,15 @@ const CALLS_MAX: u32 = 4_096;
 const STARTS: usize = 201;
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Call {
+pub struct MeasuredCall {
     /// The function: `tick`.
     pub name: &'static str,
     /// Number of rows: nodes of a placement, regions of an admission, rooms, or sessions; 1 for a scenario.
     pub rows: u32,
     /// Nanoseconds per call, by round.
-    pub ns: Spread,
+    pub ns: TimeSpread,
     /// Nanoseconds per call of the native build, by round.
-    pub native_ns: Option<Spread>,
+    pub native_ns: Option<TimeSpread>,
     pub instructions: u64,
     /// The bound declared in the manifest, if any.
     pub promised: Option<u64>,
@@ -60,13 +60,13 @@ pub fn measure(
     built: &Built,
     settings: &Value,
     project: Option<&Project>,
-) -> Result<Report, Refused> {
+) -> Result<MeasurementReport, PluginRefusal> {
     let manifest = built.component().manifest();
     let began = Instant::now();
-    let engine = Engine::with_budgets(Budgets::all(PATIENCE));
+    let engine = Engine::with_budgets(CallBudgets::all(PATIENCE));
     let component = Component::vet(&engine, built.bytes())?;
     let compile = began.elapsed();
-    let counting = Engine::counting(Budgets::all(PATIENCE));
+    let counting = Engine::counting(CallBudgets::all(PATIENCE));
     let counted = Component::vet(&counting, built.bytes())?;
 
     let mut calls = Vec::new();
@@ -74,9 +74,9 @@ pub fn measure(
     let mut native: Option<Native> = None;
     for &hook in &manifest.hooks {
         for case in cases(hook) {
-            let mut world = World::sized(1, case.size);
+            let mut world = RandomWorld::sized(1, case.size);
             let install = |engine, component| {
-                Policy::install(engine, component, hook, settings.clone(), world.catalog(), 1)
+                BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog(), 1)
             };
             if starts.is_empty() {
                 for _ in 0..STARTS {
@@ -91,7 +91,7 @@ pub fn measure(
             let now_us = world.now_us();
             let questions = native.get_or_insert_with(|| Native::with(policy.settings()));
             questions.ask(&policy, case.name, &question, now_us);
-            calls.push(Call {
+            calls.push(MeasuredCall {
                 name: case.name,
                 rows: case.rows,
                 native_ns: None,
@@ -117,12 +117,12 @@ pub fn measure(
     let exceeded = calls
         .iter()
         .filter_map(|call| Exceeded::of(call.name, call.rows, call.instructions, call.promised));
-    Ok(Report {
+    Ok(MeasurementReport {
         name: (*manifest.name).into(),
         version: manifest.version.clone(),
         bytes: built.bytes().len(),
         compile,
-        start_ns: Spread::of(starts),
+        start_ns: TimeSpread::of(starts),
         exceeded: exceeded.collect(),
         calls,
         not_native,
@@ -133,35 +133,45 @@ struct Case {
     name: &'static str,
     rows: u32,
     size: Size,
-    ask: fn(&mut World) -> Question,
+    ask: fn(&mut RandomWorld) -> PolicyQuestion,
 }
 
 impl Case {
     /// The question in the steady state: with states that the plugin wrote.
-    fn steady(&self, policy: &mut Policy, world: &mut World) -> Result<Question, Refused> {
+    fn steady(
+        &self,
+        policy: &mut BoundPlugin,
+        world: &mut RandomWorld,
+    ) -> Result<PolicyQuestion, PluginRefusal> {
         let first = (self.ask)(world);
         let answered = policy.ask(&first, world.now_us()).map_err(|fault| self.failed(fault))?;
         world.apply(&answered.answer);
         Ok((self.ask)(world))
     }
 
-    fn failed(&self, fault: evenkeel_core::Fault) -> Refused {
-        Refused::Faulted { call: self.name, fault }
+    fn failed(&self, fault: evenkeel_core::PluginFault) -> PluginRefusal {
+        PluginRefusal::Faulted { call: self.name, fault }
     }
 }
 
 /// The calls of a hook, at the sizes of gateways.
 fn cases(hook: Hook) -> Vec<Case> {
     let none = Size { regions: 3, nodes: 0, rooms: 0, sessions: 0 };
-    let sized =
-        |name, rows: &[u32], size: fn(Size, usize) -> Size, ask: fn(&mut World) -> Question| {
-            let case = |&rows: &u32| Case { name, rows, size: size(none, rows as usize), ask };
-            rows.iter().map(case).collect::<Vec<Case>>()
-        };
+    let sized = |name,
+                 rows: &[u32],
+                 size: fn(Size, usize) -> Size,
+                 ask: fn(&mut RandomWorld) -> PolicyQuestion| {
+        let case = |&rows: &u32| Case { name, rows, size: size(none, rows as usize), ask };
+        rows.iter().map(case).collect::<Vec<Case>>()
+    };
     match hook {
         Hook::Routing => {
-            let mut all =
-                sized("place", &[10, 50, 200], |of, nodes| Size { nodes, ..of }, World::place);
+            let mut all = sized(
+                "place",
+                &[10, 50, 200],
+                |of, nodes| Size { nodes, ..of },
+                RandomWorld::place,
+            );
             all.extend(sized(
                 "reroute",
                 &[64],
@@ -177,17 +187,17 @@ fn cases(hook: Hook) -> Vec<Case> {
             |world| world.tick(),
         ),
         Hook::Admission => {
-            sized("admit", &[3, 20], |of, regions| Size { regions, ..of }, World::admit)
+            sized("admit", &[3, 20], |of, regions| Size { regions, ..of }, RandomWorld::admit)
         }
-        Hook::Scenario => sized("resolve", &[1], |of, _| of, World::resolve),
+        Hook::Scenario => sized("resolve", &[1], |of, _| of, RandomWorld::resolve),
     }
 }
 
 fn time(
-    policy: &mut Policy,
-    question: &Question,
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
     now_us: u64,
-) -> Result<Spread, evenkeel_core::Fault> {
+) -> Result<TimeSpread, evenkeel_core::PluginFault> {
     let mut round = |calls: u32| {
         let mut took = Duration::ZERO;
         for _ in 0..calls {
@@ -199,15 +209,15 @@ fn time(
     round(8)?;
     let one = u128::from(round(8)?.max(1));
     let calls = u32::try_from(ROUND.as_nanos() / one).unwrap_or(CALLS_MAX).clamp(1, CALLS_MAX);
-    (0..ROUNDS).map(|_| round(calls)).collect::<Result<Vec<u64>, _>>().map(Spread::of)
+    (0..ROUNDS).map(|_| round(calls)).collect::<Result<Vec<u64>, _>>().map(TimeSpread::of)
 }
 
 /// Instructions of a second call: the first one grows the plugin's memory.
 fn count(
-    policy: &mut Policy,
-    question: &Question,
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
     now_us: u64,
-) -> Result<u64, evenkeel_core::Fault> {
+) -> Result<u64, evenkeel_core::PluginFault> {
     policy.ask(question, now_us)?;
     let before = policy.instructions().unwrap_or(0);
     policy.ask(question, now_us)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::failed::Failed;
+use crate::failed::AuthorError;
 use crate::sdk;
 
 /// The manifest's limit for names.
@@ -90,10 +90,10 @@ impl fmt::Display for Name {
 }
 
 impl FromStr for Name {
-    type Err = Failed;
+    type Err = AuthorError;
 
-    fn from_str(name: &str) -> Result<Name, Failed> {
-        let wrong = |expected| Err(Failed::BadName { found: name.into(), expected });
+    fn from_str(name: &str) -> Result<Name, AuthorError> {
+        let wrong = |expected| Err(AuthorError::BadName { found: name.into(), expected });
         let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
         if !begins || name.len() > BYTES_MAX || !name.chars().all(named) || name.ends_with('-') {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use evenkeel_core::Hook;
 
-use crate::failed::Failed;
+use crate::failed::AuthorError;
 use crate::name::Name;
 use crate::sdk;
 
@@ -17,17 +17,17 @@ const VERSION: &str = "0.1.0";
 /// Writes a new project into the folder of its name in `parent`, and returns that folder.
 ///
 /// An existing folder is left unchanged, and an incomplete one is removed.
-pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, Failed> {
+pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, AuthorError> {
     let folder = parent.join(name.as_str());
     fs::create_dir(&folder).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Failed::Exists(folder.clone()),
-        _ => Failed::File { path: folder.clone(), error },
+        std::io::ErrorKind::AlreadyExists => AuthorError::Exists(folder.clone()),
+        _ => AuthorError::File { path: folder.clone(), error },
     })?;
     let written = files(name, hook).into_iter().try_for_each(|(path, text)| {
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(&folder);
-        fs::create_dir_all(parent).map_err(Failed::file(parent))?;
-        fs::write(&path, text).map_err(Failed::file(&path))
+        fs::create_dir_all(parent).map_err(AuthorError::file(parent))?;
+        fs::write(&path, text).map_err(AuthorError::file(&path))
     });
     match written {
         Ok(()) => Ok(folder),

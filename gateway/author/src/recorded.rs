@@ -8,12 +8,12 @@ mod report;
 
 use std::sync::Arc;
 
-use evenkeel_core::{Answered, Fault, Question, State};
-use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
-use evenkeel_recording::{Call, Catalog, ReplayState, Revision};
+use evenkeel_core::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
+use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, ReplayState};
 use serde_json::Value;
 
-pub use self::report::{Place, Report};
+pub use self::report::{RecordingPosition, ReplayReport};
 use crate::built::{Built, PATIENCE};
 use crate::conformance::report::name;
 use crate::measure::cost::{Exceeded, promised, rows};
@@ -27,15 +27,15 @@ pub struct Recorded {
     engine: Engine,
     component: Component,
     settings: Option<Value>,
-    standing: Vec<(Arc<Revision>, Standing)>,
+    standing: Vec<(Arc<RecordedRevision>, ReplayInstance)>,
     replay_state: ReplayState,
-    report: Report,
+    report: ReplayReport,
 }
 
 /// The plugin's instance that replaces one recorded revision.
-struct Standing {
-    policy: Policy,
-    catalog: Arc<Catalog>,
+struct ReplayInstance {
+    policy: BoundPlugin,
+    catalog: Arc<RecordedCatalog>,
     settings: Value,
 }
 
@@ -45,11 +45,11 @@ impl Recorded {
     ///
     /// # Errors
     /// If the host refuses the plugin.
-    pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, Refused> {
-        let engine = Engine::counting(Budgets::all(PATIENCE));
+    pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
+        let engine = Engine::counting(CallBudgets::all(PATIENCE));
         let component = Component::vet(&engine, built.bytes())?;
         let (standing, replay_state, report) =
-            (Vec::new(), ReplayState::default(), Report::default());
+            (Vec::new(), ReplayState::default(), ReplayReport::default());
         Ok(Recorded { engine, component, settings, standing, replay_state, report })
     }
 
@@ -57,7 +57,10 @@ impl Recorded {
     ///
     /// # Errors
     /// If the plugin refuses its settings, or does not start.
-    pub fn ask(&mut self, call: &Call) -> Result<Option<Result<Answered, Fault>>, Refused> {
+    pub fn ask(
+        &mut self,
+        call: &RecordedCall,
+    ) -> Result<Option<Result<RevisionAnswer, PluginFault>>, PluginRefusal> {
         let policy = &call.revision.policy;
         if !self.component.manifest().hooks.contains(&policy.hook) {
             return Ok(None);
@@ -67,7 +70,7 @@ impl Recorded {
         let standing = &mut self.standing[place].1;
         let manifest = self.component.manifest();
         self.report.asked(call, manifest);
-        let of = || Place::of(call);
+        let of = || RecordingPosition::of(call);
 
         let before = standing.policy.instructions();
         let ungranted = standing.policy.ungranted();
@@ -89,7 +92,7 @@ impl Recorded {
 
         let most = promised(manifest, name(&question), rows(&question));
         if most.is_some() && is_steady(&self.component, &question) {
-            let took = |policy: &Policy, before: Option<u64>| {
+            let took = |policy: &BoundPlugin, before: Option<u64>| {
                 let of = policy.instructions().zip(before);
                 // A restarted plugin counts from 0.
                 of.map_or(0, |(after, before)| after.saturating_sub(before))
@@ -124,12 +127,12 @@ impl Recorded {
         &self.component
     }
 
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> &ReplayReport {
         &self.report
     }
 
     /// Index of the instance for this call's revision, after sending it the call's catalog.
-    fn place_of(&mut self, call: &Call) -> Result<usize, Refused> {
+    fn place_of(&mut self, call: &RecordedCall) -> Result<usize, PluginRefusal> {
         let known = self.standing.iter().position(|(known, _)| *known == call.revision);
         if let Some(place) = known {
             let standing = &mut self.standing[place].1;
@@ -149,7 +152,7 @@ impl Recorded {
         if self.standing.len() == STANDING_MAX {
             self.standing.remove(0);
         }
-        let standing = Standing { policy, catalog: Arc::clone(&call.catalog), settings };
+        let standing = ReplayInstance { policy, catalog: Arc::clone(&call.catalog), settings };
         self.standing.push((Arc::clone(&call.revision), standing));
         Ok(self.standing.len() - 1)
     }
@@ -158,28 +161,30 @@ impl Recorded {
 fn start(
     engine: &Engine,
     component: &Component,
-    call: &Call,
+    call: &RecordedCall,
     settings: Value,
-) -> Result<Policy, Refused> {
+) -> Result<BoundPlugin, PluginRefusal> {
     let (revision, entries) = (&call.revision, call.catalog.entries.clone());
-    Policy::install(engine, component, revision.policy.hook, settings, entries, revision.seed)
+    BoundPlugin::install(engine, component, revision.policy.hook, settings, entries, revision.seed)
 }
 
 /// True if the question needs no call of `open` or `migrate`: the plugin knows every row and wrote every
 /// state in its present schema. The costs of these calls are not declared.
-fn is_steady(component: &Component, question: &Question) -> bool {
+fn is_steady(component: &Component, question: &PolicyQuestion) -> bool {
     let manifest = component.manifest();
-    let own = |state: &State| state.plugin == manifest.name;
-    let as_now = |state: &State| own(state) && state.schema == manifest.state_schema;
-    let known = |state: &Option<State>| state.as_ref().is_some_and(as_now);
+    let own = |state: &PluginState| state.plugin == manifest.name;
+    let as_now = |state: &PluginState| own(state) && state.schema == manifest.state_schema;
+    let known = |state: &Option<PluginState>| state.as_ref().is_some_and(as_now);
     let of_memo =
-        |memo: &Option<State>| memo.as_ref().is_none_or(|memo| !own(memo) || as_now(memo));
+        |memo: &Option<PluginState>| memo.as_ref().is_none_or(|memo| !own(memo) || as_now(memo));
     match question {
-        Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => true,
-        Question::Reroute { nodes: _, rooms, memo } => {
+        PolicyQuestion::Resolve { .. }
+        | PolicyQuestion::Admit { .. }
+        | PolicyQuestion::Place { .. } => true,
+        PolicyQuestion::Reroute { nodes: _, rooms, memo } => {
             rooms.iter().all(|room| known(&room.state)) && of_memo(memo)
         }
-        Question::Tick { sessions, memo } => {
+        PolicyQuestion::Tick { sessions, memo } => {
             sessions.iter().all(|session| known(&session.state)) && of_memo(memo)
         }
     }

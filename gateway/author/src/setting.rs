@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Setting {
+pub struct SettingSchema {
     /// Path of the setting: `cap`, `tiers[].cap`.
     pub name: String,
     /// `integer`, `number`, `boolean`, `string`, `duration`, or `array of` one of those.
@@ -20,9 +20,9 @@ pub struct Setting {
     pub doc: Option<String>,
 }
 
-impl Setting {
+impl SettingSchema {
     /// All settings of a schema, by name; empty for an invalid schema.
-    pub fn all(schema: &Value) -> Vec<Setting> {
+    pub fn all(schema: &Value) -> Vec<SettingSchema> {
         let mut all = Vec::new();
         properties(schema, "", &mut all);
         all
@@ -43,7 +43,7 @@ impl Setting {
     }
 }
 
-fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
+fn properties(schema: &Value, path: &str, all: &mut Vec<SettingSchema>) {
     let Some(fields) = schema.get("properties").and_then(Value::as_object) else { return };
     let required = |name: &str| {
         let list = schema.get("required").and_then(Value::as_array);
@@ -56,7 +56,7 @@ fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
         let one = items.unwrap_or(field);
         let text =
             |from: &Value, word: &str| from.get(word).and_then(Value::as_str).map(str::to_owned);
-        all.push(Setting {
+        all.push(SettingSchema {
             kind: if items.is_some() { format!("array of {}", kind(one)) } else { kind(one) },
             unit: text(field, "unit"),
             default: field.get("default").cloned(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use evenkeel_core::{
-    Action, AdmitVerdict, Answer, Fault, HOPS_MAX, Metric, Move, NodeId, Op, Question, RegionId,
-    Row, SessionRow,
+    AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NodeId, Op, PluginFault,
+    PolicyQuestion, RegionId, RoutingMove, Row, SessionRow,
 };
 
 /// `Metric::Health` of a node that is Down.
@@ -13,7 +13,7 @@ const DOWN: u32 = 3;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
     #[error("it failed: {0}")]
-    Fault(Fault),
+    Fault(PluginFault),
     #[error("a fresh instance answered the same question differently: the plugin has hidden state")]
     HiddenState,
     #[error("it answers another question")]
@@ -83,25 +83,27 @@ impl Violation {
     }
 }
 
-pub(crate) fn violations(question: &Question, answer: &Answer) -> Vec<Violation> {
+pub(crate) fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> {
     match (question, answer) {
-        (Question::Resolve { .. }, Answer::Params(_)) => Vec::new(),
-        (Question::Admit { standing, regions, .. }, Answer::Admit { verdict, .. }) => {
+        (PolicyQuestion::Resolve { .. }, HookAnswer::Params(_)) => Vec::new(),
+        (PolicyQuestion::Admit { standing, regions, .. }, HookAnswer::Admit { verdict, .. }) => {
             admit(standing.is_some(), regions, *verdict).into_iter().collect()
         }
-        (Question::Place { nodes, .. }, Answer::Placed { hops, .. }) => route(nodes, hops),
-        (Question::Reroute { nodes, rooms, .. }, Answer::Moves { moves, .. }) => {
+        (PolicyQuestion::Place { nodes, .. }, HookAnswer::Placed { hops, .. }) => {
+            route(nodes, hops)
+        }
+        (PolicyQuestion::Reroute { nodes, rooms, .. }, HookAnswer::Moves { moves, .. }) => {
             reroute(nodes, rooms.len(), moves)
         }
-        (Question::Tick { sessions, .. }, Answer::Actions { actions, .. }) => {
+        (PolicyQuestion::Tick { sessions, .. }, HookAnswer::Actions { actions, .. }) => {
             actions.iter().filter_map(|action| act(sessions, action)).collect()
         }
         (
-            Question::Resolve { .. }
-            | Question::Admit { .. }
-            | Question::Place { .. }
-            | Question::Reroute { .. }
-            | Question::Tick { .. },
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. }
+            | PolicyQuestion::Reroute { .. }
+            | PolicyQuestion::Tick { .. },
             _,
         ) => vec![Violation::Mismatched],
     }
@@ -145,7 +147,7 @@ fn route(nodes: &[Row], hops: &[NodeId]) -> Vec<Violation> {
     violations
 }
 
-fn reroute(nodes: &[Row], rooms: usize, moves: &[Move]) -> Vec<Violation> {
+fn reroute(nodes: &[Row], rooms: usize, moves: &[RoutingMove]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut seen = BTreeSet::new();
     for step in moves {
@@ -162,7 +164,7 @@ fn reroute(nodes: &[Row], rooms: usize, moves: &[Move]) -> Vec<Violation> {
     violations
 }
 
-fn act(sessions: &[SessionRow], action: &Action) -> Option<Violation> {
+fn act(sessions: &[SessionRow], action: &DegradationAction) -> Option<Violation> {
     let Some(session) = sessions.get(action.row as usize) else {
         return Some(Violation::UnknownRow { row: action.row, rows: sessions.len() });
     };

@@ -9,8 +9,8 @@ mod value;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Answer, Entry, EntryKind, Labels, Measures, Metric, NodeId, Question, RegionId, RoomId,
-    RoomRow, Row, SessionId, SessionRow, State,
+    CatalogEntry, EntryKind, HookAnswer, Labels, Measures, Metric, NodeId, PluginState,
+    PolicyQuestion, RegionId, RoomId, RoomRow, Row, SessionId, SessionRow,
 };
 use fastrand::Rng;
 
@@ -29,22 +29,22 @@ pub(crate) struct Size {
     pub(crate) sessions: usize,
 }
 
-pub(crate) struct World {
+pub(crate) struct RandomWorld {
     rng: Rng,
     values: Values,
     now_us: u64,
-    catalog: Vec<Entry>,
+    catalog: Vec<CatalogEntry>,
     nodes: Vec<Row>,
     regions: Vec<Row>,
     rooms: Vec<RoomRow>,
     sessions: Vec<SessionRow>,
-    memo: Option<State>,
+    memo: Option<PluginState>,
     named: u64,
 }
 
-impl World {
+impl RandomWorld {
     /// A world of random size; odd seeds give odd worlds.
-    pub(crate) fn drawn(seed: u64) -> World {
+    pub(crate) fn drawn(seed: u64) -> RandomWorld {
         let mut rng = Rng::with_seed(seed);
         let values = if seed.is_multiple_of(2) { Values::Usual } else { Values::Odd };
         let size = Size {
@@ -54,15 +54,15 @@ impl World {
             rooms: [0, 1, rng.usize(2..=40)][rng.usize(0..3)],
             sessions: [0, 1, rng.usize(2..=120)][rng.usize(0..3)],
         };
-        World::new(rng, values, size)
+        RandomWorld::new(rng, values, size)
     }
 
-    pub(crate) fn sized(seed: u64, size: Size) -> World {
-        World::new(Rng::with_seed(seed), Values::Usual, size)
+    pub(crate) fn sized(seed: u64, size: Size) -> RandomWorld {
+        RandomWorld::new(Rng::with_seed(seed), Values::Usual, size)
     }
 
-    fn new(rng: Rng, values: Values, size: Size) -> World {
-        let mut world = World {
+    fn new(rng: Rng, values: Values, size: Size) -> RandomWorld {
+        let mut world = RandomWorld {
             rng,
             values,
             now_us: 3_600_000_000,
@@ -88,7 +88,7 @@ impl World {
 
     /// Creates regions, zones and nodes.
     fn found(&mut self, size: &Size) {
-        let entry = |kind, id, parent, name: String, labels| Entry {
+        let entry = |kind, id, parent, name: String, labels| CatalogEntry {
             kind,
             id,
             parent,
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Names of regions, zones and nodes.
-    pub(crate) fn catalog(&self) -> Vec<Entry> {
+    pub(crate) fn catalog(&self) -> Vec<CatalogEntry> {
         self.catalog.clone()
     }
 
@@ -159,19 +159,19 @@ impl World {
     }
 
     /// A scenario question for some session.
-    pub(crate) fn resolve(&mut self) -> Question {
+    pub(crate) fn resolve(&mut self) -> PolicyQuestion {
         let labels = self.labels();
-        Question::Resolve { scenario: self.values.scenario(&mut self.rng), labels }
+        PolicyQuestion::Resolve { scenario: self.values.scenario(&mut self.rng), labels }
     }
 
-    pub(crate) fn admit(&mut self) -> Question {
+    pub(crate) fn admit(&mut self) -> PolicyQuestion {
         let id = self.next_id();
         let region = |row: &Row| RegionId(row.id as u32);
         let standing = match self.rng.u8(0..4) {
             0 => self.rng.choice(&self.regions).map(region),
             _ => None,
         };
-        Question::Admit {
+        PolicyQuestion::Admit {
             session: SessionId(id),
             room: RoomId(id),
             standing,
@@ -182,8 +182,8 @@ impl World {
     }
 
     /// A placement of a new room.
-    pub(crate) fn place(&mut self) -> Question {
-        Question::Place {
+    pub(crate) fn place(&mut self) -> PolicyQuestion {
+        PolicyQuestion::Place {
             room: RoomId(self.next_id()),
             scenario: self.values.scenario(&mut self.rng),
             labels: self.labels(),
@@ -191,20 +191,20 @@ impl World {
         }
     }
 
-    pub(crate) fn reroute(&self) -> Question {
+    pub(crate) fn reroute(&self) -> PolicyQuestion {
         let (nodes, rooms, memo) = (self.nodes.clone(), self.rooms.clone(), self.memo.clone());
-        Question::Reroute { nodes, rooms, memo }
+        PolicyQuestion::Reroute { nodes, rooms, memo }
     }
 
-    pub(crate) fn tick(&self) -> Question {
-        Question::Tick { sessions: self.sessions.clone(), memo: self.memo.clone() }
+    pub(crate) fn tick(&self) -> PolicyQuestion {
+        PolicyQuestion::Tick { sessions: self.sessions.clone(), memo: self.memo.clone() }
     }
 
     /// Applies an answer: states are kept, and rooms move.
-    pub(crate) fn apply(&mut self, answer: &Answer) {
+    pub(crate) fn apply(&mut self, answer: &HookAnswer) {
         match answer {
-            Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. } => {}
-            Answer::Moves { moves, states, memo } => {
+            HookAnswer::Params(_) | HookAnswer::Admit { .. } | HookAnswer::Placed { .. } => {}
+            HookAnswer::Moves { moves, states, memo } => {
                 for (row, state) in states {
                     if let Some(room) = self.rooms.get_mut(*row as usize) {
                         room.state = Some(state.clone());
@@ -217,7 +217,7 @@ impl World {
                 }
                 self.memo = memo.clone().or(self.memo.take());
             }
-            Answer::Actions { actions: _, states, memo } => {
+            HookAnswer::Actions { actions: _, states, memo } => {
                 for (row, state) in states {
                     if let Some(session) = self.sessions.get_mut(*row as usize) {
                         session.state = Some(state.clone());

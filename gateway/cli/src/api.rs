@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_client::{Call, Client, Endpoint, Error, Rising};
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError, Rising};
 use evenkeel_server::settings;
 use hyper::Method;
 use serde_json::Value;
 
-use crate::Failure;
+use crate::CommandError;
 
 /// Wait for a gateway that is starting: it compiles policies, and a demo opens sessions.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const APPEARS_WITHIN: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Args, Clone)]
-pub(crate) struct Api {
+pub(crate) struct ApiArgs {
     /// Unix socket or TCP address of the API; default: that of `evenkeel run`
     #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API", global = true)]
     api: Option<String>,
@@ -31,63 +31,65 @@ pub(crate) struct Api {
     timeout: u64,
 }
 
-impl Api {
+impl ApiArgs {
     /// Returns the same options with a longer timeout.
-    pub(crate) fn waiting_longer(&self, by: Duration) -> Api {
-        Api { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
+    pub(crate) fn waiting_longer(&self, by: Duration) -> ApiArgs {
+        ApiArgs { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
     }
 
     pub(crate) fn with<T>(
         &self,
-        speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
-    ) -> Result<T, Failure> {
-        self.speak(speak, |failed| Failure::Failed(failed.to_string()))
+        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
+    ) -> Result<T, CommandError> {
+        self.speak(speak, |failed| CommandError::Failed(failed.to_string()))
     }
 
     /// Runs an operation. An unknown name counts as a wrong command line.
     pub(crate) fn operate<T>(
         &self,
-        speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
-    ) -> Result<T, Failure> {
+        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
+    ) -> Result<T, CommandError> {
         self.speak(speak, |failed| match failed {
-            Error::Refused { status: 400 | 404, message, .. } => Failure::Wrong(message),
-            failed => Failure::Failed(failed.to_string()),
+            ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
+            failed => CommandError::Failed(failed.to_string()),
         })
     }
 
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
         self.operate(async |admin| {
             let text = if body.is_null() { String::new() } else { body.to_string() };
-            let call = Call { method: Method::POST, path, headers: &[], body: text.into() };
+            let call = ApiCall { method: Method::POST, path, headers: &[], body: text.into() };
             admin.ask(call).await?.accepted()
         })
     }
 
     fn speak<T>(
         &self,
-        speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
-        failure: impl FnOnce(Error) -> Failure,
-    ) -> Result<T, Failure> {
+        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
+        failure: impl FnOnce(ClientError) -> CommandError,
+    ) -> Result<T, CommandError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Failure::Failed(error.to_string()))?;
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
         let mut admin = self.client()?;
         let within = Duration::from_secs(self.timeout);
         let answer =
             runtime.block_on(async { tokio::time::timeout(within, speak(&mut admin)).await });
         let silent = |_| {
             let (shown, within) = (self.shown(), self.timeout);
-            Failure::NoGateway(format!("the gateway at {shown} did not answer within {within} s"))
+            CommandError::NoGateway(format!(
+                "the gateway at {shown} did not answer within {within} s"
+            ))
         };
         answer.map_err(silent)?.map_err(|failed| match failed {
-            Error::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
-                Failure::NoGateway(format!(
+            ClientError::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
+                CommandError::NoGateway(format!(
                     "this user may not use {}: run the command as its owner or as root",
                     self.shown()
                 ))
             }
-            Error::Unreached(error) => Failure::NoGateway(format!(
+            ClientError::Unreached(error) => CommandError::NoGateway(format!(
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()
             )),
@@ -96,7 +98,7 @@ impl Api {
     }
 
     /// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
-    pub(crate) fn await_gateway(&self) -> Result<(), Failure> {
+    pub(crate) fn await_gateway(&self) -> Result<(), CommandError> {
         let socket = PathBuf::from(self.shown());
         let began = Instant::now();
         loop {
@@ -106,9 +108,9 @@ impl Api {
             let (within, outcome) = match status {
                 Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),
                 Ok(_) => return Ok(()),
-                Err(Failure::NoGateway(words)) => {
+                Err(CommandError::NoGateway(words)) => {
                     let within = if rises { STARTS_WITHIN } else { APPEARS_WITHIN };
-                    (within, Err(Failure::NoGateway(words)))
+                    (within, Err(CommandError::NoGateway(words)))
                 }
                 Err(failed) => return Err(failed),
             };
@@ -119,23 +121,25 @@ impl Api {
         }
     }
 
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
+    pub(crate) fn client(&self) -> Result<ApiClient, CommandError> {
         let place = match self.shown().parse() {
-            Ok(address) => Endpoint::Tcp(address),
-            Err(_) => Endpoint::Unix(self.shown().into()),
+            Ok(address) => ApiEndpoint::Tcp(address),
+            Err(_) => ApiEndpoint::Unix(self.shown().into()),
         };
-        let admin = Client::new(place);
+        let admin = ApiClient::new(place);
         let Some(path) = &self.token else {
             return Ok(admin);
         };
         let token = std::fs::read_to_string(path).map_err(|error| {
-            Failure::Wrong(format!("cannot read the token {}: {error}", path.display()))
+            CommandError::Wrong(format!("cannot read the token {}: {error}", path.display()))
         })?;
         Ok(admin.with_token(token.trim_end()))
     }
 
     fn shown(&self) -> String {
-        self.api.clone().unwrap_or_else(|| settings::Admin::default_socket().display().to_string())
+        self.api
+            .clone()
+            .unwrap_or_else(|| settings::AdminSettings::default_socket().display().to_string())
     }
 }
 

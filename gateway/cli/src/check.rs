@@ -4,22 +4,22 @@ use std::io::IsTerminal;
 
 use clap::Args;
 use evenkeel_server::serve;
-use evenkeel_server::settings::{Colour, Invalid};
+use evenkeel_server::settings::{Colour, InvalidSetting};
 
-use crate::{Failure, Place, say};
+use crate::{CommandError, ConfigArgs, say};
 
 /// Check a configuration and print its errors. Exit code 2: it is invalid.
 #[derive(Args)]
-pub(crate) struct Check {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
-    place: Place,
+    place: ConfigArgs,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-impl Check {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl CheckArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let place = self.place.serve();
         match place.check() {
             Ok(notes) => {
@@ -31,20 +31,20 @@ impl Check {
                 }
                 Ok(())
             }
-            Err(serve::Failure::Invalid(invalid)) => Err(wrong(&invalid, self.json)),
-            Err(failure) => Err(Failure::Wrong(failure.to_string())),
+            Err(serve::ServeError::Invalid(invalid)) => Err(wrong(&invalid, self.json)),
+            Err(failure) => Err(CommandError::Wrong(failure.to_string())),
         }
     }
 }
 
 /// Prints the errors: as JSON on standard output, or as text on standard error.
-pub(crate) fn wrong(invalid: &[Invalid], json: bool) -> Failure {
+pub(crate) fn wrong(invalid: &[InvalidSetting], json: bool) -> CommandError {
     if json {
         say(&serde_json::json!({"ok": false, "errors": invalid}));
-        return Failure::Wrong(String::new());
+        return CommandError::Wrong(String::new());
     }
     let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
-    eprint!("{}", Invalid::render(invalid, colour));
+    eprint!("{}", InvalidSetting::render(invalid, colour));
     let errors = if invalid.len() == 1 { "error" } else { "errors" };
-    Failure::Wrong(format!("{} {errors} in the configuration", invalid.len()))
+    CommandError::Wrong(format!("{} {errors} in the configuration", invalid.len()))
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::Failure;
+use crate::CommandError;
 
 /// Compile a plugin within limits; started by the gateway.
 #[derive(Args)]
@@ -16,8 +16,8 @@ pub(crate) struct CompilePlugin {
 }
 
 impl CompilePlugin {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         evenkeel_server::compile_plugin(self.processor_seconds, self.memory_mib)
-            .map_err(|error| Failure::Failed(error.to_string()))
+            .map_err(|error| CommandError::Failed(error.to_string()))
     }
 }

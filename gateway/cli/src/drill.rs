@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use evenkeel_lab::crowd;
-use evenkeel_lab::drill::{self, Drill as Trouble, Kind, Milliseconds, Record, Report};
+use evenkeel_lab::drill::{
+    self, DrillFault, DrillPlan as Trouble, DrillRecordFile, DrillReport, Milliseconds,
+};
 use serde_json::Value;
 
-use crate::api::Api;
-use crate::{Failure, say, say_lines};
+use crate::api::ApiArgs;
+use crate::{CommandError, say, say_lines};
 
 /// Break a node on purpose and measure the effect on synthetic sessions
 ///
@@ -21,11 +23,11 @@ use crate::{Failure, say, say_lines};
 /// Exit code 1: the node could not be repaired (the command that repairs it is printed), the gateway did not detect the
 /// fault, or a receiver got no packets afterwards. Nothing is broken if no synthetic session would be affected.
 #[derive(Args)]
-pub(crate) struct Drill {
+pub(crate) struct DrillArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: DrillCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print the report as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -35,7 +37,7 @@ pub(crate) struct Drill {
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum DrillCommand {
     /// Kill a node's process, then start it again
     KillNode(OfNode),
     /// Stop a node's process (SIGSTOP), then continue it
@@ -87,16 +89,16 @@ struct OfCrowd {
 /// Limit of pauses without a fault. Voice is sent every 20 ms, so longer pauses come from a loaded machine.
 const CONTROL_MS: f64 = 30.0;
 
-impl Drill {
-    pub(crate) fn act(self) -> Result<(), Failure> {
-        let record = Record::at(self.record.clone().unwrap_or_else(drill::default_place));
+impl DrillArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let record = DrillRecordFile::at(self.record.clone().unwrap_or_else(drill::default_place));
         let Some(trouble) = self.verb.trouble() else {
             let all = record.all().map_err(|failed| failure(&failed))?;
             return self.list(&all, &record);
         };
         self.api.await_gateway().map_err(|failure| match failure {
-            Failure::NoGateway(words) => {
-                Failure::NoGateway(format!("{words}; or run `evenkeel demo --serve`"))
+            CommandError::NoGateway(words) => {
+                CommandError::NoGateway(format!("{words}; or run `evenkeel demo --serve`"))
             }
             other => other,
         })?;
@@ -104,14 +106,14 @@ impl Drill {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Failure::Failed(error.to_string()))?;
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
         let report = runtime
             .block_on(drill::run(&trouble, || client.another()))
             .map_err(|failed| failure(&failed))?;
         record.add(&report).map_err(|failed| failure(&failed))?;
         if self.json {
             let line = serde_json::to_string(&report)
-                .map_err(|error| Failure::Failed(error.to_string()))?;
+                .map_err(|error| CommandError::Failed(error.to_string()))?;
             say(&line);
         } else {
             say_lines(&shown(&report, &record));
@@ -119,12 +121,12 @@ impl Drill {
         match report.amiss() {
             None => Ok(()),
             // The report is the last line.
-            Some(_) if self.json => Err(Failure::Failed(String::new())),
-            Some(words) => Err(Failure::Failed(words)),
+            Some(_) if self.json => Err(CommandError::Failed(String::new())),
+            Some(words) => Err(CommandError::Failed(words)),
         }
     }
 
-    fn list(&self, all: &[Value], record: &Record) -> Result<(), Failure> {
+    fn list(&self, all: &[Value], record: &DrillRecordFile) -> Result<(), CommandError> {
         if self.json {
             say(&Value::from(all.to_vec()));
             return Ok(());
@@ -150,7 +152,7 @@ impl Drill {
     }
 }
 
-impl Verb {
+impl DrillCommand {
     fn trouble(&self) -> Option<Trouble> {
         let of = |kind, node: &Option<String>, crowd: &OfCrowd| Trouble {
             kind,
@@ -162,36 +164,37 @@ impl Verb {
             seed: crowd.seed,
         };
         Some(match self {
-            Verb::KillNode(OfNode { node, crowd }) => of(Kind::KillNode, node, crowd),
-            Verb::HangNode(OfNode { node, crowd }) => of(Kind::HangNode, node, crowd),
-            Verb::CutLink(OfNode { node, crowd }) => of(Kind::CutLink, node, crowd),
-            Verb::LoseRegion { region, crowd } => {
-                Trouble { region: region.clone(), ..of(Kind::LoseRegion, &None, crowd) }
+            DrillCommand::KillNode(OfNode { node, crowd }) => of(DrillFault::KillNode, node, crowd),
+            DrillCommand::HangNode(OfNode { node, crowd }) => of(DrillFault::HangNode, node, crowd),
+            DrillCommand::CutLink(OfNode { node, crowd }) => of(DrillFault::CutLink, node, crowd),
+            DrillCommand::LoseRegion { region, crowd } => {
+                Trouble { region: region.clone(), ..of(DrillFault::LoseRegion, &None, crowd) }
             }
-            Verb::Flap { seconds, of: OfNode { node, crowd } } => {
-                Trouble { flaps_for: Duration::from_secs(*seconds), ..of(Kind::Flap, node, crowd) }
-            }
-            Verb::List => return None,
+            DrillCommand::Flap { seconds, of: OfNode { node, crowd } } => Trouble {
+                flaps_for: Duration::from_secs(*seconds),
+                ..of(DrillFault::Flap, node, crowd)
+            },
+            DrillCommand::List => return None,
         })
     }
 }
 
 /// An unknown node, region or scenario counts as a wrong command line.
-fn failure(failed: &drill::Failed) -> Failure {
+fn failure(failed: &drill::DrillError) -> CommandError {
     let words = failed.to_string();
     match failed {
-        drill::Failed::Unknown(_)
-        | drill::Failed::Crowd(crowd::Failed::Gateway {
-            error: evenkeel_client::Error::Refused { status: 400, .. },
+        drill::DrillError::Unknown(_)
+        | drill::DrillError::Crowd(crowd::CrowdError::Gateway {
+            error: evenkeel_client::ClientError::Refused { status: 400, .. },
             ..
-        }) => Failure::Wrong(words),
-        drill::Failed::Crowd(_)
-        | drill::Failed::Gateway { .. }
-        | drill::Failed::Unfit(_)
-        | drill::Failed::Record { .. }
-        | drill::Failed::Interrupted
-        | drill::Failed::Mended
-        | drill::Failed::Unmended { .. } => Failure::Failed(words),
+        }) => CommandError::Wrong(words),
+        drill::DrillError::Crowd(_)
+        | drill::DrillError::Gateway { .. }
+        | drill::DrillError::Unfit(_)
+        | drill::DrillError::Record { .. }
+        | drill::DrillError::Interrupted
+        | drill::DrillError::Mended
+        | drill::DrillError::Unmended { .. } => CommandError::Failed(words),
     }
 }
 
@@ -200,7 +203,7 @@ fn tenths(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
 }
 
-fn shown(report: &Report, record: &Record) -> String {
+fn shown(report: &DrillReport, record: &DrillRecordFile) -> String {
     let spread = |name: &str, ms: &Milliseconds| {
         let [p50, p90, p99, max] = [ms.p50, ms.p90, ms.p99, ms.max].map(tenths);
         format!("  {name:<22}{p50:>9}{p90:>9}{p99:>9}{max:>9}{:>8}", ms.n)

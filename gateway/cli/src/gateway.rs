@@ -3,24 +3,24 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::ApiArgs;
 use crate::status::{rows, text};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// List the gateways of a group, and hand its addresses and calls over
 #[derive(Args)]
-pub(crate) struct Gateway {
+pub(crate) struct GatewayArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: GatewayCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON, as in the API
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum GatewayCommand {
     /// List the group's gateways with role, epoch and sessions, as this one sees them
     List {
         /// Gateways of all groups, from the shared index
@@ -51,10 +51,10 @@ enum Verb {
     },
 }
 
-impl Gateway {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl GatewayArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            Verb::List { all } => {
+            GatewayCommand::List { all } => {
                 let (path, line): (_, fn(&Value) -> String) =
                     if all { ("/v1/index/gateways", listed) } else { ("/v1/gateways", line) };
                 let gateways = self.api.operate(async |admin| admin.read(path).await)?;
@@ -70,7 +70,7 @@ impl Gateway {
                     }
                 }
             }
-            Verb::HandOver { to } => {
+            GatewayCommand::HandOver { to } => {
                 let owner = self.api.post("/v1/gateway:hand-over", &json!({"to": to}))?;
                 if self.json {
                     say(&owner);
@@ -79,7 +79,7 @@ impl Gateway {
                     say(&format!("{name} owns the addresses in epoch {epoch}"));
                 }
             }
-            Verb::TakeOver { confirm_down } => {
+            GatewayCommand::TakeOver { confirm_down } => {
                 let body = json!({"confirm_down": confirm_down});
                 let owner = self.api.post("/v1/gateway:take-over", &body)?;
                 if self.json {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::Failure;
+use crate::CommandError;
 
 /// Hold addresses of a group as ordered; started by the gateway.
 #[derive(Args)]
@@ -13,8 +13,8 @@ pub(crate) struct HoldAddresses {
 }
 
 impl HoldAddresses {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         evenkeel_server::hold_addresses(&self.addresses)
-            .map_err(|error| Failure::Failed(error.to_string()))
+            .map_err(|error| CommandError::Failed(error.to_string()))
     }
 }

@@ -31,8 +31,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use evenkeel_server::serve::Place as Served;
-use evenkeel_server::settings::{Admin, Compiler};
+use evenkeel_server::serve::ServePaths as Served;
+use evenkeel_server::settings::{AdminSettings, Compiler};
 use evenkeel_server::terminal::{escape, escape_lines};
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
@@ -40,39 +40,39 @@ use evenkeel_server::terminal::{escape, escape_lines};
 #[command(version, about, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    verb: EvenkeelCommand,
 }
 
 /// Commands without a line here have their help in their own module.
 #[derive(Subcommand)]
-enum Verb {
+enum EvenkeelCommand {
     /// Run the gateway
-    Run(run::Run),
+    Run(run::RunArgs),
     /// Run a gateway and nodes on loopback, inject faults, and check the outcome
-    Demo(evenkeel_lab::demo::Options),
+    Demo(evenkeel_lab::demo::DemoOptions),
     /// Run an agent beside a media server or a gateway
-    Agent(agent::Agent),
+    Agent(agent::AgentArgs),
     /// Run a sample media server for trials and drills
-    SampleNode(sample_node::SampleNode),
+    SampleNode(sample_node::SampleNodeArgs),
     /// Check a configuration and print its errors
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Show sessions, nodes and policies of a running gateway
-    Status(status::Status),
-    Modes(modes::Modes),
-    Reload(reload::Reload),
-    Upgrade(upgrade::Upgrade),
-    Gateway(gateway::Gateway),
+    Status(status::StatusArgs),
+    Modes(modes::ModesArgs),
+    Reload(reload::ReloadArgs),
+    Upgrade(upgrade::UpgradeArgs),
+    Gateway(gateway::GatewayArgs),
     /// List, drain, eject and uneject nodes of a running gateway
-    Node(node::Node),
+    Node(node::NodeArgs),
     /// List and drain regions, and control fail-back
-    Region(region::Region),
+    Region(region::RegionArgs),
     /// List and move rooms
-    Room(room::Room),
-    Session(session::Session),
-    Drill(drill::Drill),
+    Room(room::RoomArgs),
+    Session(session::SessionArgs),
+    Drill(drill::DrillArgs),
     /// List, replace and roll back policies of a running gateway
-    Policy(policy::Policy),
-    Plugin(plugin::Plugin),
+    Policy(policy::PolicyArgs),
+    Plugin(plugin::PluginArgs),
     #[command(hide = true)]
     CompilePlugin(compile_plugin::CompilePlugin),
     #[command(hide = true)]
@@ -80,7 +80,7 @@ enum Verb {
 }
 
 #[derive(Args, Clone)]
-pub(crate) struct Place {
+pub(crate) struct ConfigArgs {
     /// Configuration file; without it the gateway runs on loopback without nodes
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -89,15 +89,15 @@ pub(crate) struct Place {
     pub(crate) policies: Option<PathBuf>,
 }
 
-impl Place {
+impl ConfigArgs {
     /// The server's options. The server starts this program to compile plugins.
     pub(crate) fn serve(self) -> Served {
-        let Place { config, policies } = self;
+        let ConfigArgs { config, policies } = self;
         Served { config, policies, compiler: Some(Compiler::this_program()), ..Served::default() }
     }
 }
 
-pub(crate) enum Failure {
+pub(crate) enum CommandError {
     /// Exit code 1.
     Failed(String),
     /// Exit code 2: the command line or the configuration is wrong.
@@ -106,27 +106,27 @@ pub(crate) enum Failure {
     NoGateway(String),
 }
 
-impl Verb {
+impl EvenkeelCommand {
     fn json(&self) -> bool {
         match self {
-            Verb::Run(run) => run.json,
-            Verb::Agent(agent) => agent.json,
-            Verb::SampleNode(node) => node.json,
-            Verb::Check(check) => check.json,
-            Verb::Status(status) => status.json,
-            Verb::Modes(modes) => modes.json,
-            Verb::Reload(reload) => reload.json,
-            Verb::Upgrade(upgrade) => upgrade.json,
-            Verb::Gateway(gateway) => gateway.json,
-            Verb::Node(node) => node.json,
-            Verb::Region(region) => region.json,
-            Verb::Room(room) => room.json,
-            Verb::Session(session) => session.json,
-            Verb::Drill(drill) => drill.json,
-            Verb::Policy(policy) => policy.json,
-            Verb::Plugin(plugin) => plugin.json(),
-            Verb::Demo(options) => options.json,
-            Verb::CompilePlugin(_) | Verb::HoldAddresses(_) => false,
+            EvenkeelCommand::Run(run) => run.json,
+            EvenkeelCommand::Agent(agent) => agent.json,
+            EvenkeelCommand::SampleNode(node) => node.json,
+            EvenkeelCommand::Check(check) => check.json,
+            EvenkeelCommand::Status(status) => status.json,
+            EvenkeelCommand::Modes(modes) => modes.json,
+            EvenkeelCommand::Reload(reload) => reload.json,
+            EvenkeelCommand::Upgrade(upgrade) => upgrade.json,
+            EvenkeelCommand::Gateway(gateway) => gateway.json,
+            EvenkeelCommand::Node(node) => node.json,
+            EvenkeelCommand::Region(region) => region.json,
+            EvenkeelCommand::Room(room) => room.json,
+            EvenkeelCommand::Session(session) => session.json,
+            EvenkeelCommand::Drill(drill) => drill.json,
+            EvenkeelCommand::Policy(policy) => policy.json,
+            EvenkeelCommand::Plugin(plugin) => plugin.json(),
+            EvenkeelCommand::Demo(options) => options.json,
+            EvenkeelCommand::CompilePlugin(_) | EvenkeelCommand::HoldAddresses(_) => false,
         }
     }
 }
@@ -156,31 +156,31 @@ fn main() -> ExitCode {
     let verb = Cli::parse().verb;
     let json = verb.json();
     let outcome = match verb {
-        Verb::Run(run) => run.act(),
-        Verb::Demo(options) => demo(&options),
-        Verb::Agent(agent) => agent.act(),
-        Verb::SampleNode(node) => node.act(),
-        Verb::Check(check) => check.act(),
-        Verb::Status(status) => status.act(),
-        Verb::Modes(modes) => modes.act(),
-        Verb::Reload(reload) => reload.act(),
-        Verb::Upgrade(upgrade) => upgrade.act(),
-        Verb::Gateway(gateway) => gateway.act(),
-        Verb::Node(node) => node.act(),
-        Verb::Region(region) => region.act(),
-        Verb::Room(room) => room.act(),
-        Verb::Session(session) => session.act(),
-        Verb::Drill(drill) => drill.act(),
-        Verb::Policy(policy) => policy.act(),
-        Verb::Plugin(plugin) => plugin.act(),
-        Verb::CompilePlugin(compile) => compile.act(),
-        Verb::HoldAddresses(hold) => hold.act(),
+        EvenkeelCommand::Run(run) => run.act(),
+        EvenkeelCommand::Demo(options) => demo(&options),
+        EvenkeelCommand::Agent(agent) => agent.act(),
+        EvenkeelCommand::SampleNode(node) => node.act(),
+        EvenkeelCommand::Check(check) => check.act(),
+        EvenkeelCommand::Status(status) => status.act(),
+        EvenkeelCommand::Modes(modes) => modes.act(),
+        EvenkeelCommand::Reload(reload) => reload.act(),
+        EvenkeelCommand::Upgrade(upgrade) => upgrade.act(),
+        EvenkeelCommand::Gateway(gateway) => gateway.act(),
+        EvenkeelCommand::Node(node) => node.act(),
+        EvenkeelCommand::Region(region) => region.act(),
+        EvenkeelCommand::Room(room) => room.act(),
+        EvenkeelCommand::Session(session) => session.act(),
+        EvenkeelCommand::Drill(drill) => drill.act(),
+        EvenkeelCommand::Policy(policy) => policy.act(),
+        EvenkeelCommand::Plugin(plugin) => plugin.act(),
+        EvenkeelCommand::CompilePlugin(compile) => compile.act(),
+        EvenkeelCommand::HoldAddresses(hold) => hold.act(),
     };
     let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(words)) => (1, "failed", words),
-        Err(Failure::Wrong(words)) => (2, "wrong", words),
-        Err(Failure::NoGateway(words)) => (3, "no-gateway", words),
+        Err(CommandError::Failed(words)) => (1, "failed", words),
+        Err(CommandError::Wrong(words)) => (2, "wrong", words),
+        Err(CommandError::NoGateway(words)) => (3, "no-gateway", words),
     };
     let words = words.trim_end();
     match (words.is_empty(), json) {
@@ -194,12 +194,12 @@ fn main() -> ExitCode {
     ExitCode::from(exit)
 }
 
-fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {
-    let failed = |error: String| Failure::Failed(error);
+fn demo(options: &evenkeel_lab::demo::DemoOptions) -> Result<(), CommandError> {
+    let failed = |error: String| CommandError::Failed(error);
     let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let socket = Admin::default_socket();
+    let socket = AdminSettings::default_socket();
     if options.serve {
-        Admin::prepare_folder(&socket).map_err(|error| failed(error.to_string()))?;
+        AdminSettings::prepare_folder(&socket).map_err(|error| failed(error.to_string()))?;
     }
     match evenkeel_lab::demo::run(options, &evenkeel, &socket) {
         Ok(true) => Ok(()),

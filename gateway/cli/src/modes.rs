@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::api::Api;
+use crate::api::ApiArgs;
 use crate::status::{rows, text};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// Show measured recovery time, loss and bandwidth of each mode
 ///
@@ -13,9 +13,9 @@ use crate::{Failure, say};
 /// additional traffic to standbys. Gaps include the distance of packets: with one every 20 ms a gap is never below 20 ms.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-pub(crate) struct Modes {
+pub(crate) struct ModesArgs {
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: `modes`, each with `mode`, its `scenarios`, `recoveries` (sessions that failed over while media was
     /// flowing), `recovery_ms` with `p50`, `p99` and `max`, `packets_lost` (missing 500 ms after switches, without sources
     /// that had paused before), and `bandwidth_cost` (bytes to and from standbys per media byte to and from first hops);
@@ -24,8 +24,8 @@ pub(crate) struct Modes {
     pub(crate) json: bool,
 }
 
-impl Modes {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl ModesArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let modes = self.api.with(async |admin| admin.read("/v1/modes").await)?;
         if self.json {
             say(&modes);

@@ -3,24 +3,24 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::api::{Api, segment};
+use crate::api::{ApiArgs, segment};
 use crate::status::{rows, text};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// List, drain, eject and return nodes.
 #[derive(Args)]
-pub(crate) struct Node {
+pub(crate) struct NodeArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: NodeCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum NodeCommand {
     /// List nodes with health, load and openings in progress
     List,
     /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
@@ -51,10 +51,10 @@ enum Verb {
     },
 }
 
-impl Node {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl NodeArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let (node, verb, body) = match self.verb {
-            Verb::List => {
+            NodeCommand::List => {
                 let nodes = self.api.operate(async |admin| admin.read("/v1/nodes").await)?;
                 if self.json {
                     say(&nodes);
@@ -63,10 +63,10 @@ impl Node {
                 }
                 return Ok(());
             }
-            Verb::Drain { node, deadline } => (node, "drain", drain(deadline)),
-            Verb::Undrain { node } => (node, "undrain", Value::Null),
-            Verb::Eject { node } => (node, "eject", Value::Null),
-            Verb::Uneject { node } => (node, "uneject", Value::Null),
+            NodeCommand::Drain { node, deadline } => (node, "drain", drain(deadline)),
+            NodeCommand::Undrain { node } => (node, "undrain", Value::Null),
+            NodeCommand::Eject { node } => (node, "eject", Value::Null),
+            NodeCommand::Uneject { node } => (node, "uneject", Value::Null),
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
         match verb {

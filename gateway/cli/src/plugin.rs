@@ -5,34 +5,34 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use evenkeel_author::conformance;
 use evenkeel_author::measure::measure;
-use evenkeel_author::{Built, Chatter, Failed, Inspection, Name, Project, create};
+use evenkeel_author::{AuthorError, Built, Chatter, Inspection, Name, Project, create};
 use evenkeel_core::Hook;
 use serde_json::{Value, json};
 
 use crate::policy::settings_of;
 use crate::recording::Tried;
-use crate::signing::{Key, Sign};
-use crate::{Failure, say, say_lines};
+use crate::signing::{KeyArgs, Sign};
+use crate::{CommandError, say, say_lines};
 
 /// Create, build, test, benchmark, inspect and sign plugins
 ///
 /// A plugin is a policy compiled to WebAssembly. This program and Rust (from rustup, with `rustup target add
 /// wasm32-unknown-unknown`) are enough; no gateway has to run.
 #[derive(Args)]
-pub(crate) struct Plugin {
+pub(crate) struct PluginArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: PluginCommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum PluginCommand {
     New(New),
     Build(Build),
-    Test(Test),
+    Test(TestArgs),
     Bench(Bench),
     Inspect(Inspect),
     Sign(Sign),
-    Key(Key),
+    Key(KeyArgs),
 }
 
 /// Create a project: a small working policy, its tests, and the SDK's source
@@ -69,7 +69,7 @@ struct Build {
 /// that the gateway would reject, or exceed the instructions of its manifest. Decisions that differ from the recorded ones
 /// are counted and shown, but are no failure.
 #[derive(Args)]
-struct Test {
+struct TestArgs {
     /// Plugin file, to be tested without its project; default: build the project
     plugin: Option<PathBuf>,
     /// Folder of the project
@@ -149,34 +149,34 @@ impl From<OfHook> for Hook {
     }
 }
 
-impl Plugin {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl PluginArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            Verb::New(new) => new.act(),
-            Verb::Build(build) => build.act(),
-            Verb::Test(test) => test.act(),
-            Verb::Bench(bench) => bench.act(),
-            Verb::Inspect(inspect) => inspect.act(),
-            Verb::Sign(sign) => sign.act(),
-            Verb::Key(key) => key.act(),
+            PluginCommand::New(new) => new.act(),
+            PluginCommand::Build(build) => build.act(),
+            PluginCommand::Test(test) => test.act(),
+            PluginCommand::Bench(bench) => bench.act(),
+            PluginCommand::Inspect(inspect) => inspect.act(),
+            PluginCommand::Sign(sign) => sign.act(),
+            PluginCommand::Key(key) => key.act(),
         }
     }
 
     pub(crate) fn json(&self) -> bool {
         match &self.verb {
-            Verb::New(new) => new.json,
-            Verb::Build(build) => build.json,
-            Verb::Test(test) => test.json,
-            Verb::Bench(bench) => bench.json,
-            Verb::Inspect(inspect) => inspect.json,
-            Verb::Sign(sign) => sign.json,
-            Verb::Key(key) => key.json,
+            PluginCommand::New(new) => new.json,
+            PluginCommand::Build(build) => build.json,
+            PluginCommand::Test(test) => test.json,
+            PluginCommand::Bench(bench) => bench.json,
+            PluginCommand::Inspect(inspect) => inspect.json,
+            PluginCommand::Sign(sign) => sign.json,
+            PluginCommand::Key(key) => key.json,
         }
     }
 }
 
 impl New {
-    fn act(self) -> Result<(), Failure> {
+    fn act(self) -> Result<(), CommandError> {
         let name: Name = self.name.parse()?;
         let folder = create(Path::new("."), &name, self.hook.into())?;
         if self.json {
@@ -193,7 +193,7 @@ impl New {
 }
 
 impl Build {
-    fn act(self) -> Result<(), Failure> {
+    fn act(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
         let path = built.write(project.folder())?;
@@ -219,10 +219,10 @@ impl Build {
     }
 }
 
-impl Test {
-    fn act(self) -> Result<(), Failure> {
+impl TestArgs {
+    fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map(settings_of).transpose()?;
-        let options = conformance::Options {
+        let options = conformance::ConformanceOptions {
             seed: self.seed,
             worlds: self.worlds,
             settings: settings.clone().unwrap_or_default(),
@@ -236,9 +236,9 @@ impl Test {
                 Built::of(&project)?
             }
         };
-        let report = conformance::run(&built, &options).map_err(Failed::from)?;
+        let report = conformance::run(&built, &options).map_err(AuthorError::from)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
-        let tried = tried.collect::<Result<Vec<Tried>, Failure>>()?;
+        let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
         let is_passed = report.is_passed() && tried.iter().all(Tried::is_passed);
         if self.json {
             let mut shown = report.json();
@@ -252,20 +252,22 @@ impl Test {
         match (is_passed, self.json) {
             (true, _) => Ok(()),
             // The report is the last line.
-            (false, true) => Err(Failure::Failed(String::new())),
-            (false, false) => Err(Failure::Failed("the plugin failed a check; see above".into())),
+            (false, true) => Err(CommandError::Failed(String::new())),
+            (false, false) => {
+                Err(CommandError::Failed("the plugin failed a check; see above".into()))
+            }
         }
     }
 }
 
 impl Bench {
-    fn act(self) -> Result<(), Failure> {
+    fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let built = read(&self.plugin)?;
         let name = &built.component().manifest().name;
         let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
         let project = project?;
-        let report = measure(&built, &settings, project.as_ref()).map_err(Failed::from)?;
+        let report = measure(&built, &settings, project.as_ref()).map_err(AuthorError::from)?;
         let is_stale = match &project {
             Some(project) if report.not_native.is_none() => !project.makes(&built)?,
             Some(_) | None => false,
@@ -284,14 +286,16 @@ impl Bench {
         }
         match (report.exceeded.is_empty(), self.json) {
             (true, _) => Ok(()),
-            (false, true) => Err(Failure::Failed(String::new())),
-            (false, false) => Err(Failure::Failed("it exceeds the cost in its manifest".into())),
+            (false, true) => Err(CommandError::Failed(String::new())),
+            (false, false) => {
+                Err(CommandError::Failed("it exceeds the cost in its manifest".into()))
+            }
         }
     }
 }
 
 impl Inspect {
-    fn act(self) -> Result<(), Failure> {
+    fn act(self) -> Result<(), CommandError> {
         let inspection = Inspection::of(&bytes(&self.plugin)?);
         if self.json {
             say(&inspection.json());
@@ -300,26 +304,30 @@ impl Inspect {
         }
         match (inspection.refused(), self.json) {
             (None, _) => Ok(()),
-            (Some(_), true) => Err(Failure::Failed(String::new())),
+            (Some(_), true) => Err(CommandError::Failed(String::new())),
             (Some(refused), false) => {
-                Err(Failure::Failed(format!("a gateway would refuse it: {refused}")))
+                Err(CommandError::Failed(format!("a gateway would refuse it: {refused}")))
             }
         }
     }
 }
 
-fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
+fn bytes(file: &Path) -> Result<Vec<u8>, CommandError> {
     std::fs::read(file)
-        .map_err(|error| Failure::Wrong(format!("cannot read {}: {error}", file.display())))
+        .map_err(|error| CommandError::Wrong(format!("cannot read {}: {error}", file.display())))
 }
 
-fn read(file: &Path) -> Result<Built, Failure> {
-    Ok(Built::from_bytes(bytes(file)?).map_err(Failed::from)?)
+fn read(file: &Path) -> Result<Built, CommandError> {
+    Ok(Built::from_bytes(bytes(file)?).map_err(AuthorError::from)?)
 }
 
-impl From<Failed> for Failure {
-    fn from(failed: Failed) -> Failure {
+impl From<AuthorError> for CommandError {
+    fn from(failed: AuthorError) -> CommandError {
         let words = failed.to_string();
-        if failed.is_of_the_question() { Failure::Wrong(words) } else { Failure::Failed(words) }
+        if failed.is_of_the_question() {
+            CommandError::Wrong(words)
+        } else {
+            CommandError::Failed(words)
+        }
     }
 }

@@ -6,28 +6,28 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{Call, Client, Error};
+use evenkeel_client::{ApiCall, ApiClient, ClientError};
 use hyper::Method;
 use serde_json::Value;
 
-use crate::api::Api;
+use crate::api::ApiArgs;
 use crate::status::{failing, rows, text};
-use crate::{Failure, recording, say};
+use crate::{CommandError, recording, say};
 
 /// List, push, roll out and roll back policies of a running gateway.
 #[derive(Args)]
-pub(crate) struct Policy {
+pub(crate) struct PolicyArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: PolicyCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON as in the API
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum PolicyCommand {
     /// List policies with revision, calls and faults
     List,
     /// Replace a policy's plugin: at once, or by the steps of these options or of its set's `[rollout]`
@@ -40,7 +40,7 @@ enum Verb {
         #[arg(long, value_name = "FILE.json|toml")]
         settings: Option<PathBuf>,
         #[command(flatten)]
-        steps: Steps,
+        steps: StepArgs,
     },
     /// Push a plugin in shadow: it gets every call, and its answers are only compared until it is promoted
     Shadow {
@@ -80,7 +80,7 @@ enum Verb {
         /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
     },
-    Record(recording::Record),
+    Record(recording::RecordArgs),
     Replay(recording::Replay),
     Diff(recording::Diff),
     /// Cancel the running rollout or, without one, reactivate the previous revision
@@ -91,7 +91,7 @@ enum Verb {
 }
 
 #[derive(Args, Default)]
-struct Steps {
+struct StepArgs {
     /// Canary steps, per cent of rooms or sessions: `5` or `1,5,25`; 100 % follows automatically unless the canary regresses
     /// or `policy pause` holds it
     #[arg(long, value_name = "PERCENT,…")]
@@ -109,7 +109,7 @@ struct Steps {
     shadow: bool,
 }
 
-impl Steps {
+impl StepArgs {
     fn query(&self) -> Vec<(&'static str, String)> {
         let said = |is: bool, key| is.then(|| (key, "true".to_owned()));
         let canary = self.canary.clone().map(|shares| ("canary", shares));
@@ -119,10 +119,10 @@ impl Steps {
     }
 }
 
-impl Policy {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl PolicyArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            Verb::List => {
+            PolicyCommand::List => {
                 let policies = self.api.with(async |admin| admin.read("/v1/policies").await)?;
                 if self.json {
                     say(&policies);
@@ -131,24 +131,24 @@ impl Policy {
                 }
                 Ok(())
             }
-            Verb::Push { ref policy, ref plugin, ref settings, ref steps } => {
+            PolicyCommand::Push { ref policy, ref plugin, ref settings, ref steps } => {
                 self.push(policy, plugin, settings.as_deref(), steps)
             }
-            Verb::Record(record) => record.act(&self.api, self.json),
-            Verb::Replay(replay) => replay.act(self.json),
-            Verb::Diff(diff) => diff.act(self.json, settings_of),
-            Verb::Shadow { ref policy, ref plugin, ref settings } => {
-                let steps = Steps { shadow: true, ..Steps::default() };
+            PolicyCommand::Record(record) => record.act(&self.api, self.json),
+            PolicyCommand::Replay(replay) => replay.act(self.json),
+            PolicyCommand::Diff(diff) => diff.act(self.json, settings_of),
+            PolicyCommand::Shadow { ref policy, ref plugin, ref settings } => {
+                let steps = StepArgs { shadow: true, ..StepArgs::default() };
                 self.push(policy, plugin, settings.as_deref(), &steps)
             }
-            Verb::Status { ref policy } => self.status(policy.as_deref()),
-            Verb::Promote { ref policy, all } => {
+            PolicyCommand::Status { ref policy } => self.status(policy.as_deref()),
+            PolicyCommand::Promote { ref policy, all } => {
                 self.tell(policy, if all { "promote-all" } else { "promote" })
             }
-            Verb::Pause { ref policy } => self.tell(policy, "pause"),
-            Verb::Resume { ref policy } => self.tell(policy, "resume"),
-            Verb::Abort { ref policy } => self.tell(policy, "abort"),
-            Verb::Rollback { ref policy } => self.tell(policy, "rollback"),
+            PolicyCommand::Pause { ref policy } => self.tell(policy, "pause"),
+            PolicyCommand::Resume { ref policy } => self.tell(policy, "resume"),
+            PolicyCommand::Abort { ref policy } => self.tell(policy, "abort"),
+            PolicyCommand::Rollback { ref policy } => self.tell(policy, "rollback"),
         }
     }
 
@@ -157,10 +157,10 @@ impl Policy {
         policy: &str,
         plugin: &Path,
         settings: Option<&Path>,
-        steps: &Steps,
-    ) -> Result<(), Failure> {
+        steps: &StepArgs,
+    ) -> Result<(), CommandError> {
         let bytes = std::fs::read(plugin).map_err(|error| {
-            Failure::Wrong(format!("cannot read {}: {error}", plugin.display()))
+            CommandError::Wrong(format!("cannot read {}: {error}", plugin.display()))
         })?;
         let mut words = steps.query();
         let settings = settings.map(settings_of).transpose()?;
@@ -171,14 +171,14 @@ impl Policy {
         said(&rollout, self.json)
     }
 
-    fn tell(&self, policy: &str, verb: &str) -> Result<(), Failure> {
+    fn tell(&self, policy: &str, verb: &str) -> Result<(), CommandError> {
         let (set, hook) = self.name(policy)?;
         let path = format!("/v1/policies/{set}/{hook}:{verb}");
         let rollout = self.api.post(&path, &Value::Null)?;
         said(&rollout, self.json)
     }
 
-    fn status(&self, policy: Option<&str>) -> Result<(), Failure> {
+    fn status(&self, policy: Option<&str>) -> Result<(), CommandError> {
         let wanted = policy.map(|policy| self.name(policy)).transpose()?;
         let wanted = wanted.map(|(set, hook)| format!("{set}/{hook}"));
         let mut all = self.api.with(async |admin| admin.read("/v1/policies").await)?;
@@ -186,7 +186,7 @@ impl Policy {
             list.retain(|row| text(row, "policy") == wanted);
             if list.is_empty() {
                 let words = format!("unknown policy {wanted}; see `evenkeel policy list`");
-                return Err(Failure::Wrong(words));
+                return Err(CommandError::Wrong(words));
             }
         }
         if self.json {
@@ -197,21 +197,21 @@ impl Policy {
         Ok(())
     }
 
-    fn name(&self, policy: &str) -> Result<(String, String), Failure> {
+    fn name(&self, policy: &str) -> Result<(String, String), CommandError> {
         let names = self.api.with(async |admin| named(admin, policy).await)?;
         split(policy, names)
     }
 }
 
 /// Returns the API's object, for a refusal too.
-async fn push(admin: &mut Client, path: &str, plugin: Vec<u8>) -> Result<Value, Error> {
+async fn push(admin: &mut ApiClient, path: &str, plugin: Vec<u8>) -> Result<Value, ClientError> {
     let headers = [("content-type", "application/wasm")];
-    let call = Call { method: Method::PUT, path, headers: &headers, body: plugin.into() };
+    let call = ApiCall { method: Method::PUT, path, headers: &headers, body: plugin.into() };
     admin.ask(call).await?.json()
 }
 
-pub(crate) fn settings_of(file: &Path) -> Result<Value, Failure> {
-    let wrong = |error: String| Failure::Wrong(format!("{}: {error}", file.display()));
+pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
+    let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     match file.extension().and_then(OsStr::to_str) {
         Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
@@ -236,7 +236,7 @@ fn query(words: &[(&str, String)]) -> String {
     query
 }
 
-async fn named(admin: &mut Client, policy: &str) -> Result<Vec<String>, Error> {
+async fn named(admin: &mut ApiClient, policy: &str) -> Result<Vec<String>, ClientError> {
     if policy.contains('/') {
         return Ok(vec![policy.to_owned()]);
     }
@@ -245,17 +245,17 @@ async fn named(admin: &mut Client, policy: &str) -> Result<Vec<String>, Error> {
     Ok(names.filter(|name| name.rsplit('/').next() == Some(policy)).collect())
 }
 
-fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), Failure> {
+fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), CommandError> {
     let name = match (names.pop(), names.is_empty()) {
         (Some(name), true) => name,
         (None, _) => {
-            return Err(Failure::Wrong(format!(
+            return Err(CommandError::Wrong(format!(
                 "no policy is bound to {asked}; see `evenkeel policy list`"
             )));
         }
         (Some(last), false) => {
             names.push(last);
-            return Err(Failure::Wrong(format!(
+            return Err(CommandError::Wrong(format!(
                 "{asked} matches {}; name one",
                 names.join(" or ")
             )));
@@ -263,7 +263,7 @@ fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), Failur
     };
     match name.split_once('/') {
         Some((set, hook)) => Ok((set.to_owned(), hook.to_owned())),
-        None => Err(Failure::Wrong(format!(
+        None => Err(CommandError::Wrong(format!(
             "found {asked:?}, expected <set>/<hook>, such as call/routing"
         ))),
     }
@@ -285,7 +285,7 @@ fn list(policies: &Value) {
 }
 
 /// Prints the outcome of a rollout; a refusal fails the command.
-fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
+fn said(rollout: &Value, json: bool) -> Result<(), CommandError> {
     let refused = || {
         let error = text(&rollout["error"], "message");
         let reason = if error.is_empty() { text(rollout, "reason") } else { error };
@@ -293,8 +293,8 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
     };
     // An unknown policy is a wrong command line; a refused plugin is a failure.
     let failed = |words| match text(&rollout["error"], "code") {
-        "bad-request" | "not-found" => Failure::Wrong(words),
-        _ => Failure::Failed(words),
+        "bad-request" | "not-found" => CommandError::Wrong(words),
+        _ => CommandError::Failed(words),
     };
     if json {
         say(rollout);

@@ -3,25 +3,25 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::api::{Api, segment};
+use crate::api::{ApiArgs, segment};
 use crate::node::{DRAINS, asked, done, drain};
 use crate::status::{rows, text};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// List and drain regions, and control fail-back.
 #[derive(Args)]
-pub(crate) struct Region {
+pub(crate) struct RegionArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: RegionCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum RegionCommand {
     /// List regions with breaker, nodes and home rooms
     List,
     /// Move all rooms out of a region, and give its present and future nodes no new ones. The command returns at once;
@@ -42,43 +42,47 @@ enum Verb {
     /// Set whether rooms return to their home region once its nodes are trusted
     Failback {
         /// `auto`: return automatically, a few per second; `force`: also to nodes that are not trusted yet; `forbid`: stay
-        mode: Mode,
+        mode: FailbackModeArg,
         /// The region's name; default: all regions
         region: Option<String>,
     },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Mode {
+enum FailbackModeArg {
     Auto,
     Force,
     Forbid,
 }
 
-impl Mode {
+impl FailbackModeArg {
     fn name(self) -> &'static str {
         match self {
-            Mode::Auto => "auto",
-            Mode::Force => "force",
-            Mode::Forbid => "forbid",
+            FailbackModeArg::Auto => "auto",
+            FailbackModeArg::Force => "force",
+            FailbackModeArg::Forbid => "forbid",
         }
     }
 
     fn words(self, region: &str) -> String {
         let how = match self {
-            Mode::Auto => "return automatically once its nodes are trusted, a few per second",
-            Mode::Force => "return, a few per second, also to nodes that are not trusted yet",
-            Mode::Forbid => "do not return",
+            FailbackModeArg::Auto => {
+                "return automatically once its nodes are trusted, a few per second"
+            }
+            FailbackModeArg::Force => {
+                "return, a few per second, also to nodes that are not trusted yet"
+            }
+            FailbackModeArg::Forbid => "do not return",
         };
         format!("rooms of {region} {how}")
     }
 }
 
-impl Region {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl RegionArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", segment(region));
         let (path, body, words) = match self.verb {
-            Verb::List => {
+            RegionCommand::List => {
                 let regions = self.api.operate(async |admin| admin.read("/v1/regions").await)?;
                 if self.json {
                     say(&regions);
@@ -87,16 +91,16 @@ impl Region {
                 }
                 return Ok(());
             }
-            Verb::Drain { region, deadline } => {
+            RegionCommand::Drain { region, deadline } => {
                 self.api.post(&at(&region, "drain"), &drain(deadline))?;
                 asked(self.json, &format!("{region} {DRAINS}"));
                 return Ok(());
             }
-            Verb::Undrain { region } => {
+            RegionCommand::Undrain { region } => {
                 let words = format!("the nodes of {region} take rooms again");
                 (at(&region, "undrain"), Value::Null, words)
             }
-            Verb::Failback { mode, region } => {
+            RegionCommand::Failback { mode, region } => {
                 let words = mode.words(region.as_deref().unwrap_or("all regions"));
                 let all = || "/v1/regions:failback".to_owned();
                 let path = region.map_or_else(all, |region| at(&region, "failback"));

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::ApiArgs;
 use crate::status::rows;
-use crate::{Failure, say, upgrade};
+use crate::{CommandError, say, upgrade};
 
 /// Reload nodes, policies and modes from the configuration
 ///
@@ -20,7 +20,7 @@ use crate::{Failure, say, upgrade};
 /// nothing changes without --force.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-pub(crate) struct Reload {
+pub(crate) struct ReloadArgs {
     /// Remove nodes even if they are more than 30 %
     #[arg(long)]
     force: bool,
@@ -31,19 +31,19 @@ pub(crate) struct Reload {
     #[arg(long)]
     keep_process: bool,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: the nodes `added`, `removed` and `changed`, the keys that wait for a restart (`requires_restart`), the policies
     /// `refused`, each with its `reason`, and `upgraded`, the new process with the `keys` that it applied
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-impl Reload {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl ReloadArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let body = json!({"force": self.force, "deadline": self.deadline});
         let mut reloaded = self.api.post("/v1/configuration:reload", &body)?;
         let not_upgraded = match self.upgrade(&mut reloaded) {
-            Err(Failure::Failed(reason)) => Some(reason),
+            Err(CommandError::Failed(reason)) => Some(reason),
             other => other.map(|()| None)?,
         };
         let refused = rows(&reloaded, "refused");
@@ -51,7 +51,7 @@ impl Reload {
             say(&reloaded);
             return match not_upgraded {
                 None if refused.is_empty() => Ok(()),
-                reason => Err(Failure::Failed(reason.unwrap_or_default())),
+                reason => Err(CommandError::Failed(reason.unwrap_or_default())),
             };
         }
         let silent = |key: &&str| rows(&reloaded, key).is_empty();
@@ -78,11 +78,11 @@ impl Reload {
             format!("policy {policy} refused, active revision kept: {reason}")
         });
         let lines: Vec<_> = lines.chain(not_upgraded).collect();
-        if lines.is_empty() { Ok(()) } else { Err(Failure::Failed(lines.join("\n"))) }
+        if lines.is_empty() { Ok(()) } else { Err(CommandError::Failed(lines.join("\n"))) }
     }
 
     /// Replaces the process if changed keys need that, and notes the new one in the answer.
-    fn upgrade(&self, reloaded: &mut Value) -> Result<(), Failure> {
+    fn upgrade(&self, reloaded: &mut Value) -> Result<(), CommandError> {
         let keys = reloaded["requires_restart"].clone();
         if self.keep_process || rows(&keys, "").is_empty() {
             return Ok(());
@@ -95,7 +95,7 @@ impl Reload {
                 Ok(())
             }
             // The gateway runs within another program, or its version has no upgrades.
-            Err(Failure::Wrong(_)) => Ok(()),
+            Err(CommandError::Wrong(_)) => Ok(()),
             Err(failed) => Err(failed),
         }
     }

@@ -3,25 +3,25 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::api::{Api, segment};
+use crate::api::{ApiArgs, segment};
 use crate::node::asked;
 use crate::status::{rows, text};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// List and move rooms.
 #[derive(Args)]
-pub(crate) struct Room {
+pub(crate) struct RoomArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: RoomCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: `list` as in the API, `move` as `{"accepted": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum RoomCommand {
     /// List rooms with number, node, route and deciding policy
     List,
     /// Move a room to a node, make-before-break and without loss. The command returns before the move, which begins once the
@@ -35,10 +35,10 @@ enum Verb {
     },
 }
 
-impl Room {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl RoomArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            Verb::List => {
+            RoomCommand::List => {
                 let rooms = self.api.operate(async |admin| admin.list("rooms").await)?;
                 if self.json {
                     say(&json!({"rooms": rooms}));
@@ -46,7 +46,7 @@ impl Room {
                     rooms.iter().for_each(|room| say(&line(room)));
                 }
             }
-            Verb::Move { room, node } => {
+            RoomCommand::Move { room, node } => {
                 let path = format!("/v1/rooms/{}:move", segment(&room));
                 self.api.post(&path, &json!({"node": node}))?;
                 let words = format!(

@@ -1,16 +1,16 @@
 //! `evenkeel run`.
 
 use clap::Args;
-use evenkeel_server::handover::Program;
-use evenkeel_server::serve::{self, Listening};
+use evenkeel_server::handover::SuccessorProgram;
+use evenkeel_server::serve::{self, ServedAddresses};
 
-use crate::{Failure, Place, check, say};
+use crate::{CommandError, ConfigArgs, check, say};
 
 /// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads nodes, policies and modes.
 #[derive(Args)]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     #[command(flatten)]
-    place: Place,
+    place: ConfigArgs,
     /// Print the listen addresses as one line of JSON, and configuration errors as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -19,28 +19,32 @@ pub(crate) struct Run {
     inherit: bool,
 }
 
-impl Run {
-    pub(crate) fn act(self) -> Result<(), Failure> {
-        let program = Program::this();
-        let program = program.map_err(|error| Failure::Failed(format!("own path: {error}")))?;
-        let place =
-            serve::Place { program: Some(program), inherit: self.inherit, ..self.place.serve() };
+impl RunArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let program = SuccessorProgram::this();
+        let program =
+            program.map_err(|error| CommandError::Failed(format!("own path: {error}")))?;
+        let place = serve::ServePaths {
+            program: Some(program),
+            inherit: self.inherit,
+            ..self.place.serve()
+        };
         // A reader of standard output that knows the addresses may be gone by an upgrade.
-        let started = |listening: &Listening| {
+        let started = |listening: &ServedAddresses| {
             if !self.inherit {
                 tell(listening, self.json);
             }
         };
         serve::serve(&place, started).map_err(|failure| match failure {
-            serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
-            serve::Failure::Successor(status) => std::process::exit(status),
-            failure => Failure::Failed(failure.to_string()),
+            serve::ServeError::Invalid(invalid) => check::wrong(&invalid, self.json),
+            serve::ServeError::Successor(status) => std::process::exit(status),
+            failure => CommandError::Failed(failure.to_string()),
         })
     }
 }
 
-fn tell(listening: &Listening, json: bool) {
-    let Listening { udp, quic, socket, api } = listening;
+fn tell(listening: &ServedAddresses, json: bool) {
+    let ServedAddresses { udp, quic, socket, api } = listening;
     if json {
         say(&serde_json::json!({"udp": udp, "quic": quic, "socket": socket, "api": api}));
         return;

@@ -4,16 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use evenkeel_lab::sample_node::{self, Numbers, Options, PlainRoom, Stamps, Words};
+use evenkeel_lab::sample_node::{
+    self, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, Words,
+};
 
-use crate::Failure;
+use crate::CommandError;
 
 /// Run a sample media server for trials and drills
 ///
 /// It reflects packets among the sessions of a room with its own SSRCs and sequence numbers, answers probes, and counts
 /// key-frame requests.
 #[derive(Args)]
-pub(crate) struct SampleNode {
+pub(crate) struct SampleNodeArgs {
     /// Listen address; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7001")]
     listen: SocketAddr,
@@ -43,14 +45,14 @@ pub(crate) struct SampleNode {
     pub(crate) json: bool,
 }
 
-impl SampleNode {
-    pub(crate) fn act(self) -> Result<(), Failure> {
-        let failed = |error: sample_node::Failed| Failure::Failed(error.to_string());
-        let mut options = Options::new(self.listen, &self.name);
+impl SampleNodeArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let failed = |error: sample_node::SampleNodeError| CommandError::Failed(error.to_string());
+        let mut options = SampleNodeOptions::new(self.listen, &self.name);
         let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
         options.secret = secret.transpose().map_err(failed)?;
         if self.untouched {
-            options.numbers = Numbers::Untouched;
+            options.numbers = NumberTreatment::Untouched;
             options.stamps = if self.stamp { Stamps::Yes } else { Stamps::No };
         }
         if self.plain_room {

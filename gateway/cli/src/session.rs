@@ -3,14 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{Call, Client, Error};
+use evenkeel_client::{ApiCall, ApiClient, ClientError};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{Api, segment};
+use crate::api::{ApiArgs, segment};
 use crate::node::done;
 use crate::status::{rows, text};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// Maximum size of a page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -19,18 +19,18 @@ const PAGE_MAX: usize = 1_000;
 ///
 /// With `affinity = "session"` a single session is moved with `evenkeel room move ROOM~SESSION NODE`.
 #[derive(Args)]
-pub(crate) struct Session {
+pub(crate) struct SessionArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: SessionCommand,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: `list`, `find`, `history` and `explain` as in the API, `close` as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum SessionCommand {
     /// List sessions with room, node, rung and cap
     List,
     /// Explain a session's node: the deciding policies, the alternatives, and past moves
@@ -44,7 +44,7 @@ enum Verb {
         session: String,
     },
     /// List ended sessions, newest first, with packets, losses, moves and the reason of the end
-    History(History),
+    History(HistoryArgs),
     Close {
         /// The session: `s17`
         session: String,
@@ -52,7 +52,7 @@ enum Verb {
 }
 
 #[derive(Args)]
-struct History {
+struct HistoryArgs {
     /// Only sessions of this room
     #[arg(long)]
     room: Option<String>,
@@ -64,8 +64,8 @@ struct History {
     limit: usize,
 }
 
-impl History {
-    async fn read(&self, admin: &mut Client) -> Result<Vec<Value>, Error> {
+impl HistoryArgs {
+    async fn read(&self, admin: &mut ApiClient) -> Result<Vec<Value>, ClientError> {
         let (mut all, mut next) = (Vec::new(), None::<String>);
         while all.len() < self.limit {
             let mut path =
@@ -88,10 +88,10 @@ impl History {
     }
 }
 
-impl Session {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl SessionArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            Verb::List => {
+            SessionCommand::List => {
                 let sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
                 if self.json {
                     say(&json!({"sessions": sessions}));
@@ -99,7 +99,7 @@ impl Session {
                     sessions.iter().for_each(|session| say(&line(session)));
                 }
             }
-            Verb::Find { session } => {
+            SessionCommand::Find { session } => {
                 let path = format!("/v1/index/sessions/{}", segment(&session));
                 let found = self.api.operate(async |admin| admin.read(&path).await)?;
                 if self.json {
@@ -108,7 +108,7 @@ impl Session {
                     rows(&found, "sessions").iter().for_each(|session| say(&place(session)));
                 }
             }
-            Verb::History(history) => {
+            SessionCommand::History(history) => {
                 let sessions = self.api.operate(async |admin| history.read(admin).await)?;
                 if self.json {
                     say(&json!({"sessions": sessions}));
@@ -116,7 +116,7 @@ impl Session {
                     sessions.iter().for_each(|session| say(&ended(session)));
                 }
             }
-            Verb::Explain { session } => {
+            SessionCommand::Explain { session } => {
                 let path = format!("/v1/sessions/{}/explain", segment(&session));
                 let said = self.api.operate(async |admin| admin.read(&path).await)?;
                 if self.json {
@@ -125,11 +125,11 @@ impl Session {
                     explain(&said);
                 }
             }
-            Verb::Close { session } => {
+            SessionCommand::Close { session } => {
                 let path = format!("/v1/sessions/{}", segment(&session));
                 self.api.operate(async |admin| {
                     let (method, headers, body) = (Method::DELETE, &[][..], Default::default());
-                    admin.ask(Call { method, path: &path, headers, body }).await?.accepted()
+                    admin.ask(ApiCall { method, path: &path, headers, body }).await?.accepted()
                 })?;
                 done(self.json, &format!("{session} is closed"));
             }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use evenkeel_host::{SecretKey, sign};
 use serde_json::json;
 
-use crate::{Failure, say, say_lines};
+use crate::{CommandError, say, say_lines};
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
@@ -32,7 +32,7 @@ pub(crate) struct Sign {
 
 /// Create keys that sign plugins.
 #[derive(Args)]
-pub(crate) struct Key {
+pub(crate) struct KeyArgs {
     #[command(subcommand)]
     verb: KeyVerb,
     /// Print JSON
@@ -51,15 +51,16 @@ enum KeyVerb {
 }
 
 impl Sign {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let key = read_key(&self.key)?;
         let plugin = fs::read(&self.plugin).map_err(|error| wrong(&self.plugin, &error))?;
         // The command signs no plugin that gateways refuse.
-        evenkeel_host::look(&plugin).map_err(|refused| Failure::Wrong(refused.to_string()))?;
-        let signed = sign(&plugin, &key).map_err(|refused| Failure::Wrong(refused.to_string()))?;
+        evenkeel_host::look(&plugin).map_err(|refused| CommandError::Wrong(refused.to_string()))?;
+        let signed =
+            sign(&plugin, &key).map_err(|refused| CommandError::Wrong(refused.to_string()))?;
         let out = self.out.as_deref().unwrap_or(&self.plugin);
         write_whole(out, &signed)
-            .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
+            .map_err(|error| CommandError::Failed(format!("{}: {error}", out.display())))?;
         let by = key.public().to_string();
         if self.json {
             say(&json!({"plugin": out, "key": by}));
@@ -70,8 +71,8 @@ impl Sign {
     }
 }
 
-impl Key {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl KeyArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let KeyVerb::New { out } = self.verb;
         let [secret, public] = ["key", "pub"].map(|ending| {
             let mut name = out.clone().into_os_string();
@@ -101,26 +102,27 @@ impl Key {
     }
 }
 
-fn read_key(path: &Path) -> Result<SecretKey, Failure> {
+fn read_key(path: &Path) -> Result<SecretKey, CommandError> {
     let facts = fs::metadata(path).map_err(|error| wrong(path, &error))?;
     if facts.len() > KEY_FILE_MAX {
         let words = format!("{}: found {} bytes, expected a key", path.display(), facts.len());
-        return Err(Failure::Wrong(words));
+        return Err(CommandError::Wrong(words));
     }
     let text = fs::read_to_string(path).map_err(|error| wrong(path, &error))?;
-    SecretKey::read(&text).map_err(|bad| Failure::Wrong(format!("{}: found {bad}", path.display())))
+    SecretKey::read(&text)
+        .map_err(|bad| CommandError::Wrong(format!("{}: found {bad}", path.display())))
 }
 
-fn wrong(path: &Path, error: &io::Error) -> Failure {
-    Failure::Wrong(format!("cannot read {}: {error}", path.display()))
+fn wrong(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::Wrong(format!("cannot read {}: {error}", path.display()))
 }
 
-fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), Failure> {
+fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), CommandError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| {
         let is_there = error.kind() == io::ErrorKind::AlreadyExists;
         let help = if is_there { "; a key is never overwritten; choose another name" } else { "" };
-        Failure::Failed(format!("{}: {error}{help}", path.display()))
+        CommandError::Failed(format!("{}: {error}{help}", path.display()))
     })
 }
 

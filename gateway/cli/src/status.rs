@@ -3,21 +3,21 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::api::Api;
-use crate::{Failure, say};
+use crate::api::ApiArgs;
+use crate::{CommandError, say};
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
-pub(crate) struct Status {
+pub(crate) struct StatusArgs {
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: the objects `status`, `nodes` and `policies` of the API
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-impl Status {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl StatusArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let (status, nodes, policies) = self.api.with(async |admin| {
             Ok((
                 admin.read("/v1/status").await?,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::api::Api;
-use crate::{Failure, say};
+use crate::api::ApiArgs;
+use crate::{CommandError, say};
 
 /// Beyond the time in which the gateway gives up.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -18,23 +18,23 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// in the sockets' buffers, longer with more sessions. Clients over QUIC connect again. If anything fails, the running process continues and the command names the reason.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-pub(crate) struct Upgrade {
+pub(crate) struct UpgradeArgs {
     /// Program to start; default: the running program's path, where a new version may lie
     binary: Option<PathBuf>,
     /// Time limit for the new process to get ready, as `20s`; default: 50 s
     #[arg(long)]
     deadline: Option<String>,
     #[command(flatten)]
-    api: Api,
+    api: ApiArgs,
     /// Print JSON: `pid` of the new process, `sessions`, and `paused_us`, the time for which packets waited
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-impl Upgrade {
-    pub(crate) fn act(self) -> Result<(), Failure> {
+impl UpgradeArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
         let binary = self.binary.map(std::path::absolute).transpose();
-        let binary = binary.map_err(|error| Failure::Wrong(format!("BINARY: {error}")))?;
+        let binary = binary.map_err(|error| CommandError::Wrong(format!("BINARY: {error}")))?;
         let body = json!({"binary": binary, "deadline": self.deadline});
         let upgraded = request(&self.api, &body)?;
         if self.json {
@@ -46,7 +46,7 @@ impl Upgrade {
     }
 }
 
-pub(crate) fn request(api: &Api, body: &Value) -> Result<Value, Failure> {
+pub(crate) fn request(api: &ApiArgs, body: &Value) -> Result<Value, CommandError> {
     api.waiting_longer(MARGIN).post("/v1/gateway:upgrade", body)
 }
 

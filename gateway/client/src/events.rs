@@ -5,10 +5,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use super::{Client, Error};
+use super::{ApiClient, ClientError};
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Event {
+pub struct ServerEvent {
     /// The event type; `message` if the stream names none.
     pub name: String,
     pub id: Option<String>,
@@ -18,14 +18,14 @@ pub struct Event {
 /// The event stream of a gateway.
 pub struct Events {
     body: Incoming,
-    lines: Lines,
+    lines: EventLines,
     /// Keeps the connection open.
-    _connection: Client,
+    _connection: ApiClient,
 }
 
 /// Received bytes and the event under construction.
 #[derive(Default)]
-struct Lines {
+struct EventLines {
     bytes: BytesMut,
     name: String,
     id: Option<String>,
@@ -33,12 +33,12 @@ struct Lines {
 }
 
 impl Events {
-    pub(super) fn new(body: Incoming, connection: Client) -> Self {
-        Self { body, lines: Lines::default(), _connection: connection }
+    pub(super) fn new(body: Incoming, connection: ApiClient) -> Self {
+        Self { body, lines: EventLines::default(), _connection: connection }
     }
 
     /// Waits for the next event. Returns `None` when the gateway closes the stream.
-    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+    pub async fn next(&mut self) -> Result<Option<ServerEvent>, ClientError> {
         loop {
             if let Some(event) = self.lines.next()? {
                 return Ok(Some(event));
@@ -51,8 +51,8 @@ impl Events {
     }
 }
 
-impl Lines {
-    fn next(&mut self) -> Result<Option<Event>, Error> {
+impl EventLines {
+    fn next(&mut self) -> Result<Option<ServerEvent>, ClientError> {
         while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
             let line =
                 String::from_utf8_lossy(&self.bytes[..end]).trim_end_matches('\r').to_owned();
@@ -66,7 +66,7 @@ impl Lines {
                     name => name,
                 };
                 let data = serde_json::from_str(&std::mem::take(&mut self.data))?;
-                return Ok(Some(Event { name, id: self.id.clone(), data }));
+                return Ok(Some(ServerEvent { name, id: self.id.clone(), data }));
             }
             let (field, value) = line.split_once(':').unwrap_or((&line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);

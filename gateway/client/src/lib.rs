@@ -21,29 +21,29 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 pub use download::Download;
-pub use events::{Event, Events};
+pub use events::{Events, ServerEvent};
 pub use offer::{
-    Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicAnswer, QuicOffer, RouteHop,
-    UdpAnswer,
+    OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
+    OfferStreamKind, QuicAnswer, QuicOffer, RouteHop, UdpAnswer,
 };
 pub use rising::Rising;
 
 /// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Endpoint {
+pub enum ApiEndpoint {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }
 
 /// A client of the admin API. It keeps its connection and reconnects when needed.
-pub struct Client {
-    place: Endpoint,
+pub struct ApiClient {
+    place: ApiEndpoint,
     token: Option<String>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Call<'a> {
+pub struct ApiCall<'a> {
     pub method: Method,
     pub path: &'a str,
     /// Headers beside `host`, `content-type` and `authorization`.
@@ -54,7 +54,7 @@ pub struct Call<'a> {
 
 /// A gateway after its process was replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-pub struct Upgraded {
+pub struct UpgradedGateway {
     /// The process that serves now.
     pub pid: u32,
     pub sessions: u64,
@@ -64,7 +64,7 @@ pub struct Upgraded {
 
 /// The response to a request.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Reply {
+pub struct ApiResponse {
     pub status: u16,
     /// The headers by lower-case name. A repeated header is kept once, with its first value.
     pub headers: Vec<(String, String)>,
@@ -73,7 +73,7 @@ pub struct Reply {
 
 /// Why a request failed or was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ClientError {
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
     /// Another user's process listens at the socket. Nothing was sent to it.
@@ -98,19 +98,19 @@ pub enum Error {
     },
 }
 
-impl Reply {
-    pub fn json(&self) -> Result<Value, Error> {
+impl ApiResponse {
+    pub fn json(&self) -> Result<Value, ClientError> {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
     /// Returns the body of a successful reply as JSON.
-    pub fn accepted(&self) -> Result<Value, Error> {
+    pub fn accepted(&self) -> Result<Value, ClientError> {
         if (200..300).contains(&self.status) {
             return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
         }
         let body: Value = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
         let text = |key: &str| body["error"][key].as_str().map(str::to_owned);
-        Err(Error::Refused {
+        Err(ClientError::Refused {
             status: self.status,
             code: text("code").unwrap_or_default(),
             message: text("message")
@@ -119,9 +119,9 @@ impl Reply {
     }
 }
 
-impl Client {
+impl ApiClient {
     /// Creates a client, which connects with the first request.
-    pub fn new(place: Endpoint) -> Self {
+    pub fn new(place: ApiEndpoint) -> Self {
         Self { place, token: None, connection: None }
     }
 
@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// Sends a request and reads the whole reply. An error status is not an error here.
-    pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Error> {
+    pub async fn ask(&mut self, call: ApiCall<'_>) -> Result<ApiResponse, ClientError> {
         let response = self.send(&call).await?;
         let (head, body) = response.into_parts();
         let headers = head
@@ -149,18 +149,22 @@ impl Client {
                 (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
             })
             .collect();
-        Ok(Reply { status: head.status.as_u16(), headers, body: body.collect().await?.to_bytes() })
+        Ok(ApiResponse {
+            status: head.status.as_u16(),
+            headers,
+            body: body.collect().await?.to_bytes(),
+        })
     }
 
     /// Sends a GET request for JSON.
-    pub async fn read(&mut self, path: &str) -> Result<Value, Error> {
-        self.ask(Call { method: Method::GET, path, headers: &[], body: Bytes::new() })
+    pub async fn read(&mut self, path: &str) -> Result<Value, ClientError> {
+        self.ask(ApiCall { method: Method::GET, path, headers: &[], body: Bytes::new() })
             .await?
             .accepted()
     }
 
     /// Reads all pages of a list, such as `sessions`.
-    pub async fn list(&mut self, name: &str) -> Result<Vec<Value>, Error> {
+    pub async fn list(&mut self, name: &str) -> Result<Vec<Value>, ClientError> {
         let (mut rows, mut path) = (Vec::new(), format!("/v1/{name}"));
         loop {
             let mut page = self.read(&path).await?;
@@ -175,71 +179,79 @@ impl Client {
     }
 
     /// Returns true if the gateway takes new sessions: `/readyz` answers 200.
-    pub async fn is_ready(&mut self) -> Result<bool, Error> {
-        let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
+    pub async fn is_ready(&mut self) -> Result<bool, ClientError> {
+        let call =
+            ApiCall { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
         Ok(self.ask(call).await?.status == 200)
     }
 
     /// Posts JSON, or no body if it is [`Value::Null`].
-    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Error> {
+    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, ClientError> {
         let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
-        self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
+        self.ask(ApiCall { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
     /// Replaces the gateway's process by one of this program; default: its own path.
-    pub async fn upgrade(&mut self, binary: Option<&Path>) -> Result<Upgraded, Error> {
+    pub async fn upgrade(&mut self, binary: Option<&Path>) -> Result<UpgradedGateway, ClientError> {
         let body = serde_json::json!({"binary": binary});
         Ok(serde_json::from_value(self.post("/v1/gateway:upgrade", &body).await?)?)
     }
 
-    pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Error> {
+    pub async fn open(&mut self, offer: &OfferRequest) -> Result<OfferAnswer, ClientError> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
     /// Offers a session and reads the whole reply. An error status is not an error here.
-    pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Error> {
+    pub async fn ask_to_open(&mut self, offer: &OfferRequest) -> Result<ApiResponse, ClientError> {
         let body = serde_json::to_vec(offer)?.into();
-        self.ask(Call { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
+        self.ask(ApiCall { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
-    pub async fn close(&mut self, id: &str) -> Result<(), Error> {
+    pub async fn close(&mut self, id: &str) -> Result<(), ClientError> {
         let path = format!("/v1/sessions/{id}");
-        let call = Call { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
+        let call =
+            ApiCall { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
         self.ask(call).await?.accepted().map(drop)
     }
 
     /// Pushes a plugin. Returns the API's object, for a refusal too.
-    pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Error> {
+    pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, ClientError> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
         let body = Bytes::copy_from_slice(wasm);
-        self.ask(Call { method: Method::PUT, path: &path, headers: &headers, body }).await?.json()
+        self.ask(ApiCall { method: Method::PUT, path: &path, headers: &headers, body })
+            .await?
+            .json()
     }
 
     /// Subscribes to events, on a separate connection.
-    pub async fn events(&self) -> Result<Events, Error> {
+    pub async fn events(&self) -> Result<Events, ClientError> {
         let mut own = self.another();
         let headers = [("accept", "text/event-stream")];
-        let call =
-            Call { method: Method::GET, path: "/v1/events", headers: &headers, body: Bytes::new() };
+        let call = ApiCall {
+            method: Method::GET,
+            path: "/v1/events",
+            headers: &headers,
+            body: Bytes::new(),
+        };
         let response = own.send(&call).await?;
         if response.status().is_success() {
             return Ok(Events::new(response.into_body(), own));
         }
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
-        let refused = Reply { status, headers: Vec::new(), body }.accepted();
+        let refused = ApiResponse { status, headers: Vec::new(), body }.accepted();
         Err(refused
             .err()
-            .unwrap_or_else(|| Error::Unreached(std::io::ErrorKind::InvalidData.into())))
+            .unwrap_or_else(|| ClientError::Unreached(std::io::ErrorKind::InvalidData.into())))
     }
 
     /// Sends a request; again, if the gateway's process was replaced meanwhile.
-    async fn send(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Error> {
+    async fn send(&mut self, call: &ApiCall<'_>) -> Result<Response<Incoming>, ClientError> {
         let is_kept = self.connection.is_some();
         let response = match self.send_once(call).await {
             // A kept connection may have been closed by now, which shows only when it is used. A GET may be repeated.
-            Err(Error::Http(_)) if is_kept && call.method == Method::GET => {
+            Err(ClientError::Http(_)) if is_kept && call.method == Method::GET => {
                 self.send_once(call).await?
             }
             answered => answered?,
@@ -252,7 +264,7 @@ impl Client {
         self.send_once(call).await
     }
 
-    async fn send_once(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Error> {
+    async fn send_once(&mut self, call: &ApiCall<'_>) -> Result<Response<Incoming>, ClientError> {
         if let Some(connection) = &mut self.connection
             && connection.ready().await.is_err()
         {
@@ -283,10 +295,10 @@ impl Client {
     }
 }
 
-async fn connect(place: &Endpoint) -> Result<SendRequest<Full<Bytes>>, Error> {
+async fn connect(place: &ApiEndpoint) -> Result<SendRequest<Full<Bytes>>, ClientError> {
     match place {
-        Endpoint::Unix(path) => shake(unix::connect(path).await?).await,
-        Endpoint::Tcp(address) => {
+        ApiEndpoint::Unix(path) => shake(unix::connect(path).await?).await,
+        ApiEndpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             shake(stream).await
@@ -294,7 +306,7 @@ async fn connect(place: &Endpoint) -> Result<SendRequest<Full<Bytes>>, Error> {
     }
 }
 
-async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Error>
+async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, ClientError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// The body of `POST /v1/sessions`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Offer {
+pub struct OfferRequest {
     /// The name of the scenario: `call`.
     pub scenario: String,
     pub room: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    pub ingress: Ingress,
-    pub media: Vec<Media>,
+    pub ingress: OfferIngress,
+    pub media: Vec<OfferMedia>,
     /// `mux` (the default) or `own-port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtcp: Option<String>,
@@ -26,8 +26,8 @@ pub struct Offer {
 /// The transport between client and gateway.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ingress {
-    Udp(Identity),
+pub enum OfferIngress {
+    Udp(OfferIdentity),
     /// RTP over QUIC.
     Quic(QuicOffer),
 }
@@ -39,7 +39,7 @@ pub struct QuicOffer {}
 /// How the gateway recognises a UDP client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "identity", rename_all = "kebab-case")]
-pub enum Identity {
+pub enum OfferIdentity {
     /// By the source address and port of its RTP, and of its RTCP if that differs.
     Declared {
         /// The source of the client's RTP.
@@ -55,9 +55,9 @@ pub enum Identity {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Media {
-    pub kind: Kind,
-    pub payload_types: Vec<PayloadType>,
+pub struct OfferMedia {
+    pub kind: OfferStreamKind,
+    pub payload_types: Vec<OfferPayloadType>,
     /// RTCP feedback that the sender understands: `pli`, `fir`, `remb`, `tmmbr`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub feedback: Vec<String>,
@@ -68,13 +68,13 @@ pub struct Media {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum OfferStreamKind {
     Audio,
     Video,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct PayloadType {
+pub struct OfferPayloadType {
     /// The number in the packet, 0–127.
     pub payload_type: u8,
     /// The codec name: `opus` or `vp8`.
@@ -85,7 +85,7 @@ pub struct PayloadType {
 
 /// The body of the answer 201.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Opened {
+pub struct OfferAnswer {
     /// The session's id: `s17`.
     pub id: String,
     pub room: String,
@@ -142,7 +142,7 @@ pub struct RouteHop {
     pub incarnation: u32,
 }
 
-impl Opened {
+impl OfferAnswer {
     /// The session's number, which is its id without the `s`.
     pub fn number(&self) -> Option<u64> {
         self.id.strip_prefix('s')?.parse().ok()

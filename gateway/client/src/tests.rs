@@ -11,9 +11,9 @@ use super::*;
 type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// A test server that answers by path and counts its connections.
-async fn gateway() -> (Client, Asked, Arc<AtomicUsize>) {
+async fn gateway() -> (ApiClient, Asked, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = Endpoint::Tcp(listener.local_addr().unwrap());
+    let place = ApiEndpoint::Tcp(listener.local_addr().unwrap());
     let (asked, connections) = (Asked::default(), Arc::new(AtomicUsize::new(0)));
     let (theirs, counted) = (Arc::clone(&asked), Arc::clone(&connections));
     tokio::spawn(async move {
@@ -28,7 +28,7 @@ async fn gateway() -> (Client, Asked, Arc<AtomicUsize>) {
             );
         }
     });
-    (Client::new(place), asked, connections)
+    (ApiClient::new(place), asked, connections)
 }
 
 async fn answer(
@@ -65,18 +65,18 @@ const OPENED: &str = r#"{"id":"s17","room":"room-1","scenario":"call",
     "route":[{"node":"east-a1","region":"east","zone":"a","incarnation":1}],
     "decided_by":{"routing":"native"}}"#;
 
-fn offer() -> Offer {
-    Offer {
+fn offer() -> OfferRequest {
+    OfferRequest {
         scenario: "call".into(),
         room: "room-1".into(),
         labels: BTreeMap::from([("region".to_owned(), "east".to_owned())]),
-        ingress: Ingress::Udp(Identity::Declared {
+        ingress: OfferIngress::Udp(OfferIdentity::Declared {
             address: "127.0.0.1:40000".parse().unwrap(),
             rtcp: None,
         }),
-        media: vec![Media {
-            kind: Kind::Audio,
-            payload_types: vec![PayloadType {
+        media: vec![OfferMedia {
+            kind: OfferStreamKind::Audio,
+            payload_types: vec![OfferPayloadType {
                 payload_type: 111,
                 codec: "opus".into(),
                 clock_rate: 48_000,
@@ -115,12 +115,15 @@ fn offer_and_answer_match_the_api() {
 
 #[test]
 fn other_ingresses_match_the_api() {
-    let worded = |ingress: Ingress| serde_json::to_value(ingress).unwrap();
-    assert_eq!(worded(Ingress::Quic(QuicOffer {})), json!({"quic": {}}));
-    assert_eq!(worded(Ingress::Udp(Identity::Stun)), json!({"udp": {"identity": "stun"}}));
+    let worded = |ingress: OfferIngress| serde_json::to_value(ingress).unwrap();
+    assert_eq!(worded(OfferIngress::Quic(QuicOffer {})), json!({"quic": {}}));
+    assert_eq!(
+        worded(OfferIngress::Udp(OfferIdentity::Stun)),
+        json!({"udp": {"identity": "stun"}})
+    );
     let address = "127.0.0.1".parse().unwrap();
     let by_ip = json!({"udp": {"identity": "declared-ip", "address": "127.0.0.1"}});
-    assert_eq!(worded(Ingress::Udp(Identity::DeclaredIp { address })), by_ip);
+    assert_eq!(worded(OfferIngress::Udp(OfferIdentity::DeclaredIp { address })), by_ip);
 }
 
 #[test]
@@ -141,7 +144,8 @@ fn connection_is_reused_and_reopened() {
 fn refusal_carries_status_code_and_message() {
     block_on(async {
         let (mut admin, _, _) = gateway().await;
-        let Err(Error::Refused { status, code, message }) = admin.read("/v1/nodes").await else {
+        let Err(ClientError::Refused { status, code, message }) = admin.read("/v1/nodes").await
+        else {
             panic!()
         };
         assert_eq!((status, code.as_str(), message.as_str()), (503, "draining", "on its way out"));
@@ -174,7 +178,7 @@ fn events_use_a_separate_connection() {
 #[test]
 fn missing_socket_is_unreached() {
     block_on(async {
-        let mut admin = Client::new(Endpoint::Unix("/nonexistent/evenkeel.sock".into()));
-        assert!(matches!(admin.read("/v1/status").await, Err(Error::Unreached(_))));
+        let mut admin = ApiClient::new(ApiEndpoint::Unix("/nonexistent/evenkeel.sock".into()));
+        assert!(matches!(admin.read("/v1/status").await, Err(ClientError::Unreached(_))));
     });
 }

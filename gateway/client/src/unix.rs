@@ -8,16 +8,16 @@ use std::path::Path;
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;
 
-use super::Error;
+use super::ClientError;
 
 /// Connects without waiting for a process that accepts nothing, and checks the user of the process (SO_PEERCRED).
-pub(super) async fn connect(path: &Path) -> Result<UnixStream, Error> {
+pub(super) async fn connect(path: &Path) -> Result<UnixStream, ClientError> {
     let stream = UnixStream::connect(path).await.map_err(|error| explain(path, error))?;
     let user = stream.peer_cred()?.uid();
     if is_trusted(user, geteuid().as_raw(), path) {
         Ok(stream)
     } else {
-        Err(Error::Untrusted { path: path.to_owned(), user })
+        Err(ClientError::Untrusted { path: path.to_owned(), user })
     }
 }
 

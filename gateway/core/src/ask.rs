@@ -76,7 +76,7 @@ pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
 /// State that a plugin stored for a session or a room, or its memo (state of the plugin itself).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct State {
+pub struct PluginState {
     /// The plugin's name in its manifest. Only revisions of the same plugin receive this state.
     pub plugin: Arc<str>,
     pub schema: u32,
@@ -94,7 +94,7 @@ pub struct RoomRow {
     /// The nodes of the room's route, best first.
     pub standing: Vec<NodeId>,
     /// `None`: the plugin's `open` is called for the room first.
-    pub state: Option<State>,
+    pub state: Option<PluginState>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -104,11 +104,11 @@ pub struct SessionRow {
     pub scenario: Arc<str>,
     pub labels: Labels,
     /// `None`: the plugin's `open` is called for the session first.
-    pub state: Option<State>,
+    pub state: Option<PluginState>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub enum Question {
+pub enum PolicyQuestion {
     /// Which data plane parameters does a session with these labels get?
     Resolve { scenario: Arc<str>, labels: Labels },
     /// Is this session admitted?
@@ -130,38 +130,44 @@ pub enum Question {
         nodes: Vec<Row>,
     },
     /// Nodes changed, or placements are due: which of these rooms should move?
-    Reroute { nodes: Vec<Row>, rooms: Vec<RoomRow>, memo: Option<State> },
+    Reroute { nodes: Vec<Row>, rooms: Vec<RoomRow>, memo: Option<PluginState> },
     /// How much quality does each of these sessions get?
-    Tick { sessions: Vec<SessionRow>, memo: Option<State> },
+    Tick { sessions: Vec<SessionRow>, memo: Option<PluginState> },
 }
 
-impl Question {
+impl PolicyQuestion {
     pub fn hook(&self) -> Hook {
         match self {
-            Question::Resolve { .. } => Hook::Scenario,
-            Question::Admit { .. } => Hook::Admission,
-            Question::Place { .. } | Question::Reroute { .. } => Hook::Routing,
-            Question::Tick { .. } => Hook::Degradation,
+            PolicyQuestion::Resolve { .. } => Hook::Scenario,
+            PolicyQuestion::Admit { .. } => Hook::Admission,
+            PolicyQuestion::Place { .. } | PolicyQuestion::Reroute { .. } => Hook::Routing,
+            PolicyQuestion::Tick { .. } => Hook::Degradation,
         }
     }
 
     /// The number of sessions or rooms in a batch; 0 for other questions.
     pub fn rows(&self) -> usize {
         match self {
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => 0,
-            Question::Reroute { rooms, .. } => rooms.len(),
-            Question::Tick { sessions, .. } => sessions.len(),
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => 0,
+            PolicyQuestion::Reroute { rooms, .. } => rooms.len(),
+            PolicyQuestion::Tick { sessions, .. } => sessions.len(),
         }
     }
 
     /// Ids of the sessions or rooms in a batch, by row; `None` if the question is not a batch.
     pub fn batch(&self) -> Option<Vec<u64>> {
         match self {
-            Question::Tick { sessions, .. } => {
+            PolicyQuestion::Tick { sessions, .. } => {
                 Some(sessions.iter().map(|session| session.row.id).collect())
             }
-            Question::Reroute { rooms, .. } => Some(rooms.iter().map(|room| room.row.id).collect()),
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => None,
+            PolicyQuestion::Reroute { rooms, .. } => {
+                Some(rooms.iter().map(|room| room.row.id).collect())
+            }
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => None,
         }
     }
 
@@ -172,9 +178,11 @@ impl Question {
             rows.retain(|_| row.next().is_some_and(|row| !apart.leaves_out(row)));
         }
         match self {
-            Question::Tick { sessions, .. } => keep(sessions, apart),
-            Question::Reroute { rooms, .. } => keep(rooms, apart),
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
+            PolicyQuestion::Tick { sessions, .. } => keep(sessions, apart),
+            PolicyQuestion::Reroute { rooms, .. } => keep(rooms, apart),
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => {}
         }
     }
 }
@@ -193,7 +201,7 @@ pub struct Ask {
     pub now_us: u64,
     /// An answer after this time is late, and the native default applies.
     pub deadline: Instant,
-    pub question: Question,
+    pub question: PolicyQuestion,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,7 +218,7 @@ pub enum AdmitVerdict {
 
 /// One instruction of a degradation policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Action {
+pub struct DegradationAction {
     /// Row of the question's sessions.
     pub row: u32,
     /// The action's number in the registry; an unknown number is invalid.
@@ -223,7 +231,7 @@ pub struct Action {
 
 /// One move that a routing policy asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Move {
+pub struct RoutingMove {
     /// Row of the question's rooms.
     pub row: u32,
     /// The new route, best first.
@@ -235,12 +243,12 @@ pub struct Move {
 
 /// A plugin's answer in the core's types, before validation.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Answer {
-    /// Answers [`Question::Resolve`]: parameters by registry key. Unknown keys are recorded and otherwise ignored.
+pub enum HookAnswer {
+    /// Answers [`PolicyQuestion::Resolve`]: parameters by registry key. Unknown keys are recorded and otherwise ignored.
     Params(Vec<(Box<str>, i64)>),
-    /// Answers [`Question::Admit`].
+    /// Answers [`PolicyQuestion::Admit`].
     Admit { verdict: AdmitVerdict, reason: u32 },
-    /// Answers [`Question::Place`].
+    /// Answers [`PolicyQuestion::Place`].
     Placed {
         /// Best first; empty: no opinion.
         hops: Vec<NodeId>,
@@ -248,31 +256,31 @@ pub enum Answer {
         ttl_ms: u32,
         reason: u32,
         /// The room's first state.
-        state: State,
+        state: PluginState,
     },
-    /// Answers [`Question::Reroute`].
+    /// Answers [`PolicyQuestion::Reroute`].
     Moves {
         /// Rooms without a move stay where they are.
-        moves: Vec<Move>,
+        moves: Vec<RoutingMove>,
         /// New states by row, including first states of new rooms.
-        states: Vec<(u32, State)>,
+        states: Vec<(u32, PluginState)>,
         /// The new memo, if it changed.
-        memo: Option<State>,
+        memo: Option<PluginState>,
     },
-    /// Answers [`Question::Tick`].
+    /// Answers [`PolicyQuestion::Tick`].
     Actions {
         /// Sessions without an action keep their plans.
-        actions: Vec<Action>,
+        actions: Vec<DegradationAction>,
         /// New states by row, including first states of new sessions.
-        states: Vec<(u32, State)>,
+        states: Vec<(u32, PluginState)>,
         /// The new memo, if it changed.
-        memo: Option<State>,
+        memo: Option<PluginState>,
     },
 }
 
 /// A plugin's explanation of a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Note {
+pub struct DecisionNote {
     pub row: u32,
     pub key: Box<str>,
     pub value: i64,
@@ -280,11 +288,11 @@ pub struct Note {
 
 /// An answer with the revision that gave it and how it was obtained.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Answered {
-    pub answer: Answer,
+pub struct RevisionAnswer {
+    pub answer: HookAnswer,
     /// First 12 hexadecimal digits of the revision's digest: plugin bytes and settings.
     pub revision: Arc<str>,
-    pub notes: Vec<Note>,
+    pub notes: Vec<DecisionNote>,
     pub took: std::time::Duration,
     /// Set if one call did not cover all rows.
     pub apart: Option<Box<Apart>>,
@@ -294,26 +302,31 @@ pub struct Answered {
     pub ungranted: u32,
 }
 
-impl Answered {
+impl RevisionAnswer {
     /// The question and this answer without the quarantined rows. `None` if no row is quarantined, or if the remaining
     /// rows needed more than one call. The pair is used to compare the answer with that of another instance.
     #[must_use]
-    pub fn without_the_left_out(&self, question: &Question) -> Option<(Question, Answered)> {
+    pub fn without_the_left_out(
+        &self,
+        question: &PolicyQuestion,
+    ) -> Option<(PolicyQuestion, RevisionAnswer)> {
         let apart = self.apart.as_deref().filter(|apart| apart.is_of_the_known())?;
         let (mut question, mut answered) = (question.clone(), self.clone());
         question.leave_out(apart);
         answered.apart = None;
         answered.notes.iter_mut().for_each(|note| note.row = apart.row_without(note.row));
         let states = match &mut answered.answer {
-            Answer::Moves { moves, states, .. } => {
+            HookAnswer::Moves { moves, states, .. } => {
                 moves.iter_mut().for_each(|step| step.row = apart.row_without(step.row));
                 states
             }
-            Answer::Actions { actions, states, .. } => {
+            HookAnswer::Actions { actions, states, .. } => {
                 actions.iter_mut().for_each(|action| action.row = apart.row_without(action.row));
                 states
             }
-            Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. } => return None,
+            HookAnswer::Params(_) | HookAnswer::Admit { .. } | HookAnswer::Placed { .. } => {
+                return None;
+            }
         };
         states.iter_mut().for_each(|(row, _)| *row = apart.row_without(*row));
         Some((question, answered))
@@ -327,7 +340,7 @@ pub type Reasons = Arc<[(u32, Arc<str>)]>;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Apart {
     /// The fault in a call without suspected rows; `None` if these calls succeeded.
-    pub fault: Option<Fault>,
+    pub fault: Option<PluginFault>,
     /// Rows that were left out because the plugin fails on them, in row order. No decision is taken for them.
     pub poisoned: Vec<Poisoned>,
     /// Rows that were not asked about because time ran out, in row order. No decision is taken for them either.
@@ -357,12 +370,12 @@ impl Apart {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Poisoned {
     pub row: u32,
-    pub fault: Fault,
+    pub fault: PluginFault,
 }
 
 /// A failure of a plugin to answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum PluginFault {
     /// The plugin exceeded its budget and was stopped.
     Deadline,
     /// The plugin trapped: a panic, an access out of bounds or an exhausted stack. Carries the engine's message.
@@ -377,42 +390,48 @@ pub enum Fault {
     Absent,
 }
 
-impl Fault {
+impl PluginFault {
     /// The fault's name in metrics and records: `deadline`.
     pub fn name(&self) -> &'static str {
         match self {
-            Fault::Deadline => "deadline",
-            Fault::Trap(_) => "trap",
-            Fault::OutOfMemory => "out-of-memory",
-            Fault::Malformed(_) => "malformed",
-            Fault::Late => "late",
-            Fault::Absent => "absent",
+            PluginFault::Deadline => "deadline",
+            PluginFault::Trap(_) => "trap",
+            PluginFault::OutOfMemory => "out-of-memory",
+            PluginFault::Malformed(_) => "malformed",
+            PluginFault::Late => "late",
+            PluginFault::Absent => "absent",
         }
     }
 
     /// The question may have caused the fault.
     pub fn is_of_question(&self) -> bool {
         match self {
-            Fault::Deadline | Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_) => true,
-            Fault::Late | Fault::Absent => false,
+            PluginFault::Deadline
+            | PluginFault::Trap(_)
+            | PluginFault::OutOfMemory
+            | PluginFault::Malformed(_) => true,
+            PluginFault::Late | PluginFault::Absent => false,
         }
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for PluginFault {
     /// The fault's name and the message: `trap: unreachable`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())?;
         match self {
-            Fault::Trap(said) | Fault::Malformed(said) => write!(f, ": {said}"),
-            Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent => Ok(()),
+            PluginFault::Trap(said) | PluginFault::Malformed(said) => write!(f, ": {said}"),
+            PluginFault::Deadline
+            | PluginFault::OutOfMemory
+            | PluginFault::Late
+            | PluginFault::Absent => Ok(()),
         }
     }
 }
 
 /// An entry of the catalog: a named object that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct CatalogEntry {
     pub kind: EntryKind,
     /// The entry's number, unique within its kind.
     pub id: u64,

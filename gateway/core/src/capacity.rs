@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 pub(crate) use breaker::Breaker;
 pub(crate) use breaker::Judged;
-pub(crate) use breaker::Verdict;
-use breaker::{Evidence, is_bad};
+pub(crate) use breaker::RegionVerdict;
+use breaker::{RegionEvidence, is_bad};
 pub(crate) use gauge::Gauge;
-pub(crate) use ledger::{Holding, Ledger};
+pub(crate) use ledger::{CapacityLedger, Holding};
 
 use crate::effects::Effects;
-use crate::nodes::{Node, Nodes};
+use crate::nodes::{Node, NodeTable};
 use crate::timer::Timer;
 use crate::{
-    BreakerState, Breakers, Event, Guard, Measures, Metric, NodeId, RegionId, RoomId, Row,
-    SessionId, Settings,
+    BreakerState, Breakers, CoreEvent, CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId,
+    RoomId, Row, SessionId,
 };
 
 /// Interval at which breakers weigh their evidence.
@@ -34,7 +34,7 @@ const REDUCED_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    ledger: Ledger,
+    ledger: CapacityLedger,
     /// Indexed by region.
     breakers: Vec<Breaker>,
     settings: Breakers,
@@ -48,9 +48,11 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    pub(crate) fn new(settings: &Settings, now: Instant) -> Capacity {
+    pub(crate) fn new(settings: &CoreSettings, now: Instant) -> Capacity {
         Capacity {
-            ledger: Ledger::new(settings.nodes.iter().map(|node| node.capacity_kbps).collect()),
+            ledger: CapacityLedger::new(
+                settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
+            ),
             breakers: settings.regions.iter().map(|_| Breaker::new(now)).collect(),
             settings: settings.limits.breakers,
             window: 1,
@@ -60,11 +62,11 @@ impl Capacity {
         }
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger {
+    pub(crate) fn ledger(&self) -> &CapacityLedger {
         &self.ledger
     }
 
-    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
+    pub(crate) fn ledger_mut(&mut self) -> &mut CapacityLedger {
         &mut self.ledger
     }
 
@@ -109,13 +111,13 @@ impl Capacity {
         sessions: usize,
         allowed: usize,
         now: Instant,
-    ) -> Result<(), Guard> {
+    ) -> Result<(), GuardRule> {
         let past =
             |&mut (at, _): &mut (Instant, usize)| now.saturating_duration_since(at) >= CHURN_WITHIN;
         while self.churn.pop_front_if(past).is_some() {}
         let moved: usize = self.churn.iter().map(|(_, sessions)| sessions).sum();
         let fits = self.churn.is_empty() || moved + sessions <= allowed;
-        if fits { Ok(()) } else { Err(Guard::Churn) }
+        if fits { Ok(()) } else { Err(GuardRule::Churn) }
     }
 
     pub(crate) fn note_churn(&mut self, sessions: usize, now: Instant) {
@@ -141,7 +143,7 @@ impl Capacity {
     /// Ends a window. Returns true if a breaker closed.
     pub(crate) fn weigh_breakers(
         &mut self,
-        nodes: &Nodes,
+        nodes: &NodeTable,
         now: Instant,
         effects: &mut Effects,
     ) -> bool {
@@ -152,7 +154,7 @@ impl Capacity {
         let mut listed = nodes.iter().filter(|node| !node.removed);
         let first = listed.next().map(|node| nodes.region_of(node.id));
         let alone = !listed.any(|node| Some(nodes.region_of(node.id)) != first);
-        let heard: Vec<(Evidence, Verdict)> = self
+        let heard: Vec<(RegionEvidence, RegionVerdict)> = self
             .breakers
             .iter_mut()
             .map(|breaker| std::mem::take(&mut breaker.evidence))
@@ -161,20 +163,28 @@ impl Capacity {
                 false => (evidence, evidence.verdict(&settings)),
             })
             .collect();
-        let known = heard.iter().filter(|(_, verdict)| *verdict != Verdict::Unknown).count();
-        let bad = heard.iter().filter(|(_, verdict)| *verdict == Verdict::Bad).count();
+        let known = heard.iter().filter(|(_, verdict)| *verdict != RegionVerdict::Unknown).count();
+        let bad = heard.iter().filter(|(_, verdict)| *verdict == RegionVerdict::Bad).count();
         // If all regions are equally bad, the cause is the gateway's own uplink, and no other region is better.
         let ours = known > 1 && bad == known;
         let mut closed = false;
         for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
-            let verdict = if ours { Verdict::Unknown } else { verdict };
+            let verdict = if ours { RegionVerdict::Unknown } else { verdict };
             let region = RegionId(place as u32);
-            if verdict == Verdict::Unknown && self.waits_for_probes(region, evidence, nodes) {
+            if verdict == RegionVerdict::Unknown && self.waits_for_probes(region, evidence, nodes) {
                 continue;
             }
             if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
-                let Evidence { sessions, bad, opened, failed } = evidence;
-                effects.event(Event::Breaker { region, from, to, sessions, bad, opened, failed });
+                let RegionEvidence { sessions, bad, opened, failed } = evidence;
+                effects.event(CoreEvent::Breaker {
+                    region,
+                    from,
+                    to,
+                    sessions,
+                    bad,
+                    opened,
+                    failed,
+                });
                 closed |= to == BreakerState::Closed;
             }
         }
@@ -183,7 +193,12 @@ impl Capacity {
 
     /// A half-open breaker stays open while all running nodes of the region lose much and too few sessions have good
     /// media to disprove it.
-    fn waits_for_probes(&self, region: RegionId, evidence: Evidence, nodes: &Nodes) -> bool {
+    fn waits_for_probes(
+        &self,
+        region: RegionId,
+        evidence: RegionEvidence,
+        nodes: &NodeTable,
+    ) -> bool {
         let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
         self.breaker(region) == BreakerState::HalfOpen
             && evidence.bad * 2 >= evidence.sessions
@@ -214,7 +229,7 @@ impl Capacity {
         &self,
         room: RoomId,
         kept: impl Fn(NodeId) -> bool,
-        nodes: &Nodes,
+        nodes: &NodeTable,
     ) -> Vec<NodeId> {
         if self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
             return Vec::new();
@@ -234,14 +249,14 @@ impl Capacity {
         measures
     }
 
-    pub(crate) fn node_rows(&self, nodes: &Nodes) -> Vec<Row> {
+    pub(crate) fn node_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row =
             |node: &Node| Row { id: u64::from(node.id.0), measures: self.node_measures(node) };
         nodes.iter().map(row).collect()
     }
 
     /// One row per region. A region's load is the sum over its nodes.
-    pub(crate) fn region_rows(&self, nodes: &Nodes) -> Vec<Row> {
+    pub(crate) fn region_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row = |region: RegionId| {
             let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
             let capacity: u64 = takers().map(|node| self.ledger.capacity(node.id)).sum();

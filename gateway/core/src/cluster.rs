@@ -48,15 +48,17 @@ mod ownership;
 mod peer;
 mod succession;
 
-use agents::{Agents, OWNER_HEARD, SURVEY_EVERY};
+use agents::{OWNER_HEARD, SURVEY_EVERY, VotingAgents};
 use evenkeel_media::trunk::{Hold, Vote};
 use following::Following;
 use ownership::{Arming, Ownership};
-use peer::{Heard, Peer};
+use peer::{BeatOrder, PeerState};
 
-pub use agents::{Voter, Witness, WitnessId};
-pub use beat::{BEAT_EVERY, BEAT_LEN_MAX, Beat, Echo, Standing, VOTERS_MAX};
-pub use event::{Blocked, ClusterEvent, Evidence, NotHandedOver, NotTakenOver, Output, Reporter};
+pub use agents::{AgentVote, Voter, WitnessId};
+pub use beat::{BEAT_EVERY, BEAT_LEN_MAX, Beat, BeatRole, Echo, VOTERS_MAX};
+pub use event::{
+    Blocked, ClusterEvent, ClusterOutput, HandOverRefusal, Reporter, TakeoverCause, TakeoverRefusal,
+};
 pub use ownership::MaySend;
 
 /// For how long a proof lets an owner send.
@@ -95,12 +97,12 @@ pub struct ClusterSettings {
     /// in an upgrade keeps it.
     pub incarnation: u64,
     /// The ownership of the process that this one replaces in an upgrade.
-    pub continued: Option<Continued>,
+    pub continued: Option<ContinuedOwnership>,
 }
 
-/// An ownership that another process of the same member continues. Its standby must be disarmed ([`Cluster::rest`]).
+/// An ownership that another process of the same member continues. Its standby must be disarmed ([`Cluster::set_resting`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Continued {
+pub struct ContinuedOwnership {
     pub sequence: u64,
     pub epoch: u64,
     pub highest: u64,
@@ -110,13 +112,13 @@ pub struct Continued {
 #[derive(Debug)]
 pub struct Cluster {
     settings: ClusterSettings,
-    role: Role,
+    role: MemberRole,
     /// The owner's: this member's own, or that of the peer.
     epoch: u64,
     highest: u64,
     sequence: u64,
-    peer: Peer,
-    agents: Agents,
+    peer: PeerState,
+    agents: VotingAgents,
     /// This member's copy of the records.
     whole: bool,
     records: u64,
@@ -129,11 +131,11 @@ pub struct Cluster {
     /// The time at which the silence of the owner suffices.
     silent_at: Option<Instant>,
     may_send: MaySend,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<ClusterOutput>,
 }
 
 #[derive(Debug)]
-enum Role {
+enum MemberRole {
     Owner(Ownership),
     Standby(Following),
 }
@@ -145,19 +147,20 @@ impl Cluster {
             Some(_) => {
                 let mut own = Ownership::new();
                 own.barred = true;
-                (Role::Owner(own), MaySend::Always)
+                (MemberRole::Owner(own), MaySend::Always)
             }
-            None => (Role::Standby(Following::new(false, now)), MaySend::Never),
+            None => (MemberRole::Standby(Following::new(false, now)), MaySend::Never),
         };
-        let before = settings.continued.unwrap_or(Continued { sequence: 0, epoch: 0, highest: 0 });
+        let before =
+            settings.continued.unwrap_or(ContinuedOwnership { sequence: 0, epoch: 0, highest: 0 });
         Cluster {
             settings,
             role,
             epoch: before.epoch,
             highest: before.highest,
             sequence: before.sequence,
-            peer: Peer::new(now),
-            agents: Agents::default(),
+            peer: PeerState::new(now),
+            agents: VotingAgents::default(),
             whole: false,
             records: 0,
             resting: false,
@@ -167,21 +170,21 @@ impl Cluster {
             survey_due: now,
             silent_at: None,
             may_send,
-            outputs: VecDeque::from([Output::MaySend(may_send)]),
+            outputs: VecDeque::from([ClusterOutput::MaySend(may_send)]),
         }
     }
 
     /// The ownership that another process of this member continues, if this one owns, its standby is disarmed, and no hand-over is under
     /// way.
-    pub fn continued(&self) -> Option<Continued> {
-        let Role::Owner(own) = &self.role else { return None };
+    pub fn continued(&self) -> Option<ContinuedOwnership> {
+        let MemberRole::Owner(own) = &self.role else { return None };
         let Cluster { sequence, epoch, highest, .. } = *self;
         let rests = own.voters().is_none() && own.yielding.is_none();
-        rests.then_some(Continued { sequence, epoch, highest })
+        rests.then_some(ContinuedOwnership { sequence, epoch, highest })
     }
 
     pub fn is_owner(&self) -> bool {
-        matches!(self.role, Role::Owner(_))
+        matches!(self.role, MemberRole::Owner(_))
     }
 
     /// The epoch of this member's ownership, or of the peer's that it follows; 0 if none is known.
@@ -191,7 +194,7 @@ impl Cluster {
 
     /// The standby may take over by silence.
     pub fn is_standby_armed(&self) -> bool {
-        matches!(&self.role, Role::Owner(Ownership { arming: Arming::On(_), .. }))
+        matches!(&self.role, MemberRole::Owner(Ownership { arming: Arming::On(_), .. }))
     }
 
     /// The newest beat of the peer, if it is heard.
@@ -210,21 +213,21 @@ impl Cluster {
             beat.voters.clear();
         }
         let heard = self.peer.handle_beat(beat, now);
-        if heard == Heard::Old {
+        if heard == BeatOrder::Old {
             return;
         }
         self.highest = self.highest.max(highest);
         if std::mem::take(&mut self.peer_silent) {
             self.event(ClusterEvent::PeerHeard);
         }
-        let restarted = heard == Heard::Restarted;
+        let restarted = heard == BeatOrder::Restarted;
         if restarted {
             self.event(ClusterEvent::PeerRestarted);
         }
-        let outranked = standing == Standing::Owner && self.is_outranked(epoch);
+        let outranked = standing == BeatRole::Owner && self.is_outranked(epoch);
         match &mut self.role {
-            Role::Owner(_) if outranked => self.step_down(epoch, now),
-            Role::Owner(own) => {
+            MemberRole::Owner(_) if outranked => self.step_down(epoch, now),
+            MemberRole::Owner(own) => {
                 if restarted && own.voters().is_some() {
                     own.arming = Arming::Off;
                     self.event(ClusterEvent::Disarmed);
@@ -232,19 +235,19 @@ impl Cluster {
                     self.event(ClusterEvent::Disarmed);
                 }
             }
-            Role::Standby(following) => {
+            MemberRole::Standby(following) => {
                 following.candidacy = None;
                 following.blocked = None;
                 match standing {
-                    Standing::Owner => self.follow(epoch, now),
-                    Standing::Yielded if echoed => following.handle_yielded(records, now),
+                    BeatRole::Owner => self.follow(epoch, now),
+                    BeatRole::Yielded if echoed => following.handle_yielded(records, now),
                     _ if restarted && following.follows => {
-                        self.take_over(Evidence::PeerRestarted, now);
+                        self.take_over(TakeoverCause::PeerRestarted, now);
                     }
-                    Standing::Standby if following.follows && following.yielded.is_none() => {
+                    BeatRole::Standby if following.follows && following.yielded.is_none() => {
                         *following = Following::new(false, now);
                     }
-                    Standing::Standby | Standing::Yielded => {}
+                    BeatRole::Standby | BeatRole::Yielded => {}
                 }
             }
         }
@@ -268,8 +271,8 @@ impl Cluster {
         self.weigh(now);
     }
 
-    /// Takes an agent's answer to an [`Output::Ask`].
-    pub fn handle_witness(&mut self, witness: &Witness, now: Instant) {
+    /// Takes an agent's answer to an [`ClusterOutput::Ask`].
+    pub fn handle_witness(&mut self, witness: &AgentVote, now: Instant) {
         self.note_lateness(now);
         let (voter, voted) = (witness.voter(), witness.voted);
         self.highest = self.highest.max(voted.epoch).max(voted.promised);
@@ -280,10 +283,10 @@ impl Cluster {
         self.agents.note(voter, peer_owned, now);
         match &mut self.role {
             // The peer owns. An epoch that no owner uses any more is one to exceed.
-            Role::Owner(_) if voted.epoch > self.epoch && lives && !own_epoch => {
+            MemberRole::Owner(_) if voted.epoch > self.epoch && lives && !own_epoch => {
                 self.step_down(voted.epoch, now);
             }
-            Role::Owner(own) => {
+            MemberRole::Owner(own) => {
                 if let Vote::Owner { epoch, hold } = witness.vote
                     && [epoch, voted.epoch] == [self.epoch; 2]
                     && voted.promised <= epoch
@@ -297,7 +300,7 @@ impl Cluster {
                     );
                 }
             }
-            Role::Standby(following) => {
+            MemberRole::Standby(following) => {
                 if let Some(candidacy) = &mut following.candidacy {
                     candidacy.handle_witness(witness);
                 }
@@ -332,20 +335,20 @@ impl Cluster {
         }
     }
 
-    /// Hands the ownership to the peer. [`Output::Yield`] follows.
-    pub fn handle_hand_over(&mut self, now: Instant) -> Result<(), NotHandedOver> {
+    /// Hands the ownership to the peer. [`ClusterOutput::Yield`] follows.
+    pub fn handle_hand_over(&mut self, now: Instant) -> Result<(), HandOverRefusal> {
         self.note_lateness(now);
         let ready = self.is_followed(now);
-        let Role::Owner(own) = &mut self.role else { return Err(NotHandedOver::NotOwner) };
+        let MemberRole::Owner(own) = &mut self.role else { return Err(HandOverRefusal::NotOwner) };
         match self.peer.newest() {
-            _ if !self.peer.is(Standing::Standby, now) => return Err(NotHandedOver::PeerSilent),
-            _ if !ready => return Err(NotHandedOver::RecordsIncomplete),
+            _ if !self.peer.is(BeatRole::Standby, now) => return Err(HandOverRefusal::PeerSilent),
+            _ if !ready => return Err(HandOverRefusal::RecordsIncomplete),
             _ => {}
         }
         if own.yielding.is_none() {
             own.yielding = Some(now);
             self.permit(now);
-            self.outputs.push_back(Output::Yield);
+            self.outputs.push_back(ClusterOutput::Yield);
         }
         Ok(())
     }
@@ -355,10 +358,10 @@ impl Cluster {
     pub fn handle_yielded(&mut self, records: u64, now: Instant) {
         self.note_lateness(now);
         let follows = self.is_copied() && !self.peer.has_ended(now);
-        if follows && matches!(&self.role, Role::Owner(own) if own.yielding.is_some()) {
+        if follows && matches!(&self.role, MemberRole::Owner(own) if own.yielding.is_some()) {
             let mut following = Following::new(true, now);
             following.yielded = Some(records);
-            self.role = Role::Standby(following);
+            self.role = MemberRole::Standby(following);
             self.send_beat(now);
         } else {
             self.give_up_hand_over();
@@ -375,24 +378,24 @@ impl Cluster {
 
     /// An operator makes this member the owner that sends, and confirms that the peer is down. This member cannot know it:
     /// it refuses if it hears the peer, or if agents hear the peer as the owner.
-    pub fn handle_take_over(&mut self, now: Instant) -> Result<(), NotTakenOver> {
+    pub fn handle_take_over(&mut self, now: Instant) -> Result<(), TakeoverRefusal> {
         self.note_lateness(now);
-        if matches!(&self.role, Role::Owner(own) if own.lapsed.is_none()) {
-            return Err(NotTakenOver::OwnerAlready);
+        if matches!(&self.role, MemberRole::Owner(own) if own.lapsed.is_none()) {
+            return Err(TakeoverRefusal::OwnerAlready);
         }
         if self.peer.silence(now) < GONE_AFTER {
             return Err(match self.peer.newest() {
-                Some(beat) if beat.standing == Standing::Owner => NotTakenOver::PeerOwns,
-                Some(_) => NotTakenOver::PeerHeard,
-                None => NotTakenOver::Joining,
+                Some(beat) if beat.standing == BeatRole::Owner => TakeoverRefusal::PeerOwns,
+                Some(_) => TakeoverRefusal::PeerHeard,
+                None => TakeoverRefusal::Joining,
             });
         }
         if self.agents.hear_peer(now) {
-            return Err(NotTakenOver::AgentsHearPeer);
+            return Err(TakeoverRefusal::AgentsHearPeer);
         }
         match &mut self.role {
-            Role::Standby(_) => self.take_over(Evidence::Operator, now),
-            Role::Owner(own) => {
+            MemberRole::Standby(_) => self.take_over(TakeoverCause::Operator, now),
+            MemberRole::Owner(own) => {
                 // The peer may have been armed.
                 own.arming = Arming::Off;
                 self.event(ClusterEvent::Disarmed);
@@ -407,18 +410,18 @@ impl Cluster {
     /// The reason for which this member takes nothing over from its silent peer.
     pub fn blocked(&self) -> Option<Blocked> {
         match &self.role {
-            Role::Standby(following) => following.blocked,
-            Role::Owner(_) => None,
+            MemberRole::Standby(following) => following.blocked,
+            MemberRole::Owner(_) => None,
         }
     }
 
     /// Keeps the standby disarmed, so that this member may pause, or lets it be armed again. The pause may begin once
     /// [`Self::continued`] is there.
-    pub fn rest(&mut self, resting: bool, now: Instant) {
+    pub fn set_resting(&mut self, resting: bool, now: Instant) {
         self.note_lateness(now);
         self.resting = resting;
         let next = self.sequence + 1;
-        if let Role::Owner(own) = &mut self.role
+        if let MemberRole::Owner(own) = &mut self.role
             && resting
         {
             own.disarm(next);
@@ -443,7 +446,7 @@ impl Cluster {
         self.silent_at.map_or(due, |at| at.min(due))
     }
 
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<ClusterOutput> {
         self.outputs.pop_front()
     }
 
@@ -458,7 +461,7 @@ impl Cluster {
     fn beat_every(&self, now: Instant) -> Duration {
         let misses = (BEAT_EVERY..2 * SILENCE).contains(&self.peer.silence(now));
         match &self.role {
-            Role::Standby(following) if following.follows && misses => ASKED_EVERY,
+            MemberRole::Standby(following) if following.follows && misses => ASKED_EVERY,
             _ => BEAT_EVERY,
         }
     }
@@ -468,7 +471,7 @@ impl Cluster {
         self.maintain(now);
         self.send_beat(now);
         match &self.role {
-            Role::Owner(own) => {
+            MemberRole::Owner(own) => {
                 let Some(voters) = own.voters() else { return };
                 let since = |at| now.saturating_duration_since(at);
                 let age = own.echoed.map_or(Duration::MAX, since);
@@ -481,11 +484,11 @@ impl Cluster {
                 let vote = Vote::Owner { epoch: self.epoch, hold };
                 let ids: Vec<WitnessId> = voters.iter().map(|voter| voter.id).collect();
                 self.ask(ids, vote);
-                if let Role::Owner(own) = &mut self.role {
+                if let MemberRole::Owner(own) = &mut self.role {
                     own.barred |= gone;
                 }
             }
-            Role::Standby(following) => {
+            MemberRole::Standby(following) => {
                 let recent = |since| now.saturating_duration_since(since) < GONE_AFTER;
                 let candidacy = following.candidacy.as_ref();
                 if let Some(candidacy) = candidacy.filter(|it| recent(it.since)) {
@@ -499,16 +502,16 @@ impl Cluster {
     fn survey(&mut self, now: Instant) {
         self.survey_due = now + SURVEY_EVERY;
         let vote = match &self.role {
-            Role::Owner(_) => Vote::Owner { epoch: self.epoch, hold: Hold::For(HOLD) },
-            Role::Standby(following) => {
+            MemberRole::Owner(_) => Vote::Owner { epoch: self.epoch, hold: Hold::For(HOLD) },
+            MemberRole::Standby(following) => {
                 following.candidacy.as_ref().map_or(Vote::Standby, following::Candidacy::vote)
             }
         };
-        self.outputs.push_back(Output::Ask { to: None, vote });
+        self.outputs.push_back(ClusterOutput::Ask { to: None, vote });
     }
 
     fn ask(&mut self, ids: Vec<WitnessId>, vote: Vote) {
-        let ask = |id| Output::Ask { to: Some(id), vote };
+        let ask = |id| ClusterOutput::Ask { to: Some(id), vote };
         self.outputs.extend(ids.into_iter().map(ask));
     }
 
@@ -520,7 +523,7 @@ impl Cluster {
         let mut beat = Beat {
             incarnation: self.settings.incarnation,
             sequence: self.sequence,
-            standing: Standing::Standby,
+            standing: BeatRole::Standby,
             epoch: self.epoch,
             highest: self.highest,
             echo: self.peer.echo(),
@@ -529,28 +532,28 @@ impl Cluster {
             voters: Vec::new(),
         };
         match &mut self.role {
-            Role::Owner(own) => {
-                beat.standing = Standing::Owner;
+            MemberRole::Owner(own) => {
+                beat.standing = BeatRole::Owner;
                 own.handle_sent(self.sequence, now);
                 if let Arming::On(voters) = &own.arming {
                     beat.voters.clone_from(voters);
                 }
             }
-            Role::Standby(following) => {
+            MemberRole::Standby(following) => {
                 if let Some(records) = following.yielded {
-                    (beat.standing, beat.records) = (Standing::Yielded, records);
+                    (beat.standing, beat.records) = (BeatRole::Yielded, records);
                 }
             }
         }
-        self.outputs.push_back(Output::Send(beat));
+        self.outputs.push_back(ClusterOutput::Send(beat));
     }
 
     /// Sets the workers' lease.
     fn permit(&mut self, now: Instant) {
         let ended = self.peer.has_ended(now);
         let (may_send, lapsed) = match &mut self.role {
-            Role::Standby(_) => (MaySend::Never, None),
-            Role::Owner(own) => {
+            MemberRole::Standby(_) => (MaySend::Never, None),
+            MemberRole::Owner(own) => {
                 let may_send = own.may_send(ended);
                 let waits = may_send <= MaySend::Until(now) && own.yielding.is_none();
                 let lapsed = match (own.lapsed, waits) {
@@ -570,7 +573,7 @@ impl Cluster {
         };
         if may_send != self.may_send {
             self.may_send = may_send;
-            self.outputs.push_back(Output::MaySend(may_send));
+            self.outputs.push_back(ClusterOutput::MaySend(may_send));
         }
         if let Some(event) = lapsed {
             self.event(event);
@@ -578,7 +581,7 @@ impl Cluster {
     }
 
     fn event(&mut self, event: ClusterEvent) {
-        self.outputs.push_back(Output::Event(event));
+        self.outputs.push_back(ClusterOutput::Event(event));
     }
 
     /// The next epoch of this member. Members use different numbers.

@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::{Flow, Hop, RoomId};
+use crate::{FlowCounts, Hop, RoomId};
 
 /// Packets after which a room votes: 800 ms of voice.
 const VOTES_AFTER: u32 = 40;
@@ -63,7 +63,7 @@ const WITHDRAWS: f64 = -4.605_170_185_988_091;
 
 /// Packets that a room has seen since its last vote.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct RoomTally {
     hop: Hop,
     /// The time at which the room came from another hop.
     came: Option<Instant>,
@@ -74,21 +74,21 @@ pub(crate) struct Tally {
     reports: u64,
 }
 
-impl Tally {
-    pub(crate) fn new(hop: Hop, now: Instant) -> Tally {
-        Tally { hop, came: None, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
+impl RoomTally {
+    pub(crate) fn new(hop: Hop, now: Instant) -> RoomTally {
+        RoomTally { hop, came: None, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
     }
 
     /// Sets the room's current hop. A new hop resets the tally.
     pub(crate) fn stands_at(&mut self, hop: Hop, now: Instant) {
         if self.hop != hop {
-            *self = Tally { came: Some(now), ..Tally::new(hop, now) };
+            *self = RoomTally { came: Some(now), ..RoomTally::new(hop, now) };
         }
     }
 
     /// A fresh tally for the same room at the same hop.
-    pub(crate) fn anew(&self, now: Instant) -> Tally {
-        Tally { came: self.came, ..Tally::new(self.hop, now) }
+    pub(crate) fn anew(&self, now: Instant) -> RoomTally {
+        RoomTally { came: self.came, ..RoomTally::new(self.hop, now) }
     }
 
     fn is_here_for(&self, time: Duration, now: Instant) -> bool {
@@ -96,7 +96,7 @@ impl Tally {
     }
 
     /// Adds one session's flow. Returns true once there are enough packets for a vote.
-    pub(crate) fn add(&mut self, flow: &Flow, now: Instant) -> bool {
+    pub(crate) fn add(&mut self, flow: &FlowCounts, now: Instant) -> bool {
         if !self.is_here_for(SETTLES_IN, now) {
             return false;
         }
@@ -126,19 +126,19 @@ impl Tally {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Count {
+pub(crate) struct VoteCount {
     pub(crate) bad: u32,
     pub(crate) good: u32,
 }
 
-impl Count {
-    pub(crate) fn add(&mut self, other: Count) {
+impl VoteCount {
+    pub(crate) fn add(&mut self, other: VoteCount) {
         self.bad += other.bad;
         self.good += other.good;
     }
 
-    pub(crate) fn less(self, other: Count) -> Count {
-        Count { bad: self.bad - other.bad, good: self.good - other.good }
+    pub(crate) fn less(self, other: VoteCount) -> VoteCount {
+        VoteCount { bad: self.bad - other.bad, good: self.good - other.good }
     }
 
     fn all(self) -> u32 {
@@ -169,13 +169,13 @@ impl Count {
 
 /// The votes about one node by rooms of one scenario.
 #[derive(Default, Debug)]
-pub(crate) struct Ballot {
+pub(crate) struct NodeBallot {
     latest: BTreeMap<RoomId, (Instant, bool)>,
     order: VecDeque<(Instant, RoomId)>,
-    count: Count,
+    count: VoteCount,
 }
 
-impl Ballot {
+impl NodeBallot {
     /// Takes a room's vote, which replaces its previous one.
     pub(crate) fn vote(&mut self, room: RoomId, bad: bool, now: Instant) {
         self.order.push_back((now, room));
@@ -185,7 +185,7 @@ impl Ballot {
         }
     }
 
-    pub(crate) fn count(&mut self, now: Instant) -> Count {
+    pub(crate) fn count(&mut self, now: Instant) -> VoteCount {
         let over = |at: Instant| now.saturating_duration_since(at) >= COUNTS_FOR;
         while let Some((at, room)) = self.order.pop_front_if(|(at, _)| over(*at)) {
             if let Some(&(_, bad)) = self.latest.get(&room).filter(|(latest, _)| *latest == at) {
@@ -203,7 +203,7 @@ impl Ballot {
 
 /// The verdict on a node. Of verdicts by several kinds of rooms, the greatest applies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Word {
+pub(crate) enum CohortVerdict {
     /// The node is healthy.
     Well,
     Nothing,
@@ -213,7 +213,7 @@ pub(crate) enum Word {
 }
 
 /// Weighs the votes about a node against those about its siblings.
-pub(crate) fn weigh(own: Count, siblings: Count) -> Word {
+pub(crate) fn weigh(own: VoteCount, siblings: VoteCount) -> CohortVerdict {
     let compared = siblings.all() >= SIBLINGS_MIN;
     // Adds two votes of each kind: a small sample leaves much to chance (Agresti and Coull 1998).
     let theirs = f64::from(siblings.bad + 2) / f64::from(siblings.all() + 4);
@@ -222,18 +222,18 @@ pub(crate) fn weigh(own: Count, siblings: Count) -> Word {
     let good = f64::from(own.good) * ((1.0 - WORSE) / (1.0 - chance)).ln();
     let worse = own.bad > own.good && own.share() >= siblings.share() + DIFFERS;
     if compared && worse && differ(own, siblings) >= ACCUSES {
-        Word::WorseThanSiblings
+        CohortVerdict::WorseThanSiblings
     } else if !compared && bad + good >= ACCUSES {
-        Word::Bad
+        CohortVerdict::Bad
     } else if bad + good <= WITHDRAWS {
-        Word::Well
+        CohortVerdict::Well
     } else {
-        Word::Nothing
+        CohortVerdict::Nothing
     }
 }
 
 /// The log of the ratio between the likelihood of the votes if the two nodes differ and if they are alike.
-fn differ(one: Count, other: Count) -> f64 {
+fn differ(one: VoteCount, other: VoteCount) -> f64 {
     let mut both = one;
     both.add(other);
     one.likely() + other.likely() - both.likely()

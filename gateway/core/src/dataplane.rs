@@ -6,5 +6,5 @@ mod plan;
 mod route;
 
 pub use board::{Board, Cell};
-pub use plan::{Bounds, Plan};
-pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
+pub use plan::{CapBounds, Plan};
+pub use route::{Epoch, HOPS_MAX, Hop, HopGrant, Route, RouteCell};

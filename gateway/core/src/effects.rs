@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::timer::{Timer, Timers};
+use crate::timer::{Timer, TimerQueue};
 use crate::{
-    Accepted, Ask, CloseReason, Event, Hop, Media, NodeId, NotStarted, Offer, OfferId, Plan,
-    PolicyName, Refused, Remembered, Rollout, RoomId, RouteCell, SessionId,
+    AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, NotStarted, Offer,
+    OfferId, OfferRefusal, Plan, PolicyName, Remembered, RolloutReport, RoomId, RouteCell,
+    SessionId,
 };
 
 /// Instructions to the server.
 #[derive(Clone, Debug)]
-pub enum Output {
+pub enum GatewayEffect {
     /// Ask a policy. The answer returns through [`crate::Gateway::handle_answer`].
     Ask(Ask),
     /// Assign the session to a worker. Its packets may arrive from now on.
@@ -29,7 +30,7 @@ pub enum Output {
         room: RoomId,
         route: Arc<RouteCell>,
         plan: Plan,
-        media: Arc<Media>,
+        media: Arc<MediaDescription>,
         scenario: Arc<str>,
         /// The session was opened by its first packet.
         of_first_packet: bool,
@@ -39,7 +40,7 @@ pub enum Output {
     /// Have the driver close the session at a hop.
     CloseAt { session: SessionId, hop: Hop },
     /// Answer an offer.
-    Reply { offer: OfferId, result: Result<Accepted, Refused> },
+    Reply { offer: OfferId, result: Result<AcceptedOffer, OfferRefusal> },
     /// The session's plan changed.
     Plan { session: SessionId, plan: Plan },
     /// Ask these senders for a key frame of each of their video streams.
@@ -72,13 +73,13 @@ pub enum Output {
     /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
     Forget { node: NodeId },
     /// An event in the rollout of a policy's revision, for subscribers.
-    Rollout(Rollout),
+    Rollout(RolloutReport),
     /// No more questions go to this revision.
     Unload { policy: PolicyName, revision: Arc<str> },
     /// Persistent facts about the policy's revisions changed.
     Remember { policy: PolicyName, remembered: Remembered },
     /// An event for telemetry and subscribers.
-    Event(Event),
+    Event(CoreEvent),
     /// The shutdown is over: no session is left.
     Finished,
 }
@@ -108,7 +109,7 @@ pub enum Impossible {
 
 /// A change that policies and quality tracking must learn of.
 #[derive(Debug)]
-pub(crate) enum Notice {
+pub(crate) enum RoomNotice {
     /// The routing policy should look at the room soon.
     Reroute(RoomId),
     /// The session became live, or its room moved: rollout judges count it from now on.
@@ -128,18 +129,18 @@ pub(crate) enum Notice {
 
 #[derive(Default, Debug)]
 pub(crate) struct Effects {
-    outputs: VecDeque<Output>,
-    timers: Timers,
-    notices: VecDeque<Notice>,
+    outputs: VecDeque<GatewayEffect>,
+    timers: TimerQueue,
+    notices: VecDeque<RoomNotice>,
 }
 
 impl Effects {
-    pub(crate) fn push(&mut self, output: Output) {
+    pub(crate) fn push(&mut self, output: GatewayEffect) {
         self.outputs.push_back(output);
     }
 
-    pub(crate) fn event(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
+    pub(crate) fn event(&mut self, event: CoreEvent) {
+        self.outputs.push_back(GatewayEffect::Event(event));
     }
 
     /// The index of the next output, where an event that explains it can be [inserted](Effects::insert).
@@ -147,19 +148,19 @@ impl Effects {
         self.outputs.len()
     }
 
-    pub(crate) fn insert(&mut self, place: usize, event: Event) {
-        self.outputs.insert(place, Output::Event(event));
+    pub(crate) fn insert(&mut self, place: usize, event: CoreEvent) {
+        self.outputs.insert(place, GatewayEffect::Event(event));
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Output> {
+    pub(crate) fn pop(&mut self) -> Option<GatewayEffect> {
         self.outputs.pop_front()
     }
 
-    pub(crate) fn notice(&mut self, notice: Notice) {
+    pub(crate) fn notice(&mut self, notice: RoomNotice) {
         self.notices.push_back(notice);
     }
 
-    pub(crate) fn pop_notice(&mut self) -> Option<Notice> {
+    pub(crate) fn pop_notice(&mut self) -> Option<RoomNotice> {
         self.notices.pop_front()
     }
 
@@ -175,7 +176,7 @@ impl Effects {
         self.timers.cancel(timer);
     }
 
-    pub(crate) fn timers(&self) -> &Timers {
+    pub(crate) fn timers(&self) -> &TimerQueue {
         &self.timers
     }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub use breach::{Breach, Count, Figure};
-pub use outcome::{Guard, Outcome};
+pub use breach::{Breach, BreachCount, Figure};
+pub use outcome::{DecisionOutcome, GuardRule};
 
 use crate::{
-    Arm, AskId, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op, PolicyName, Refused,
-    RegionId, RoomId, SessionId, Transport,
+    Arm, AskId, ClientTransport, Decider, DecisionNote, Hook, Hop, NodeId, OfferId, OfferRefusal,
+    Op, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -46,7 +46,7 @@ impl Health {
 
 /// A source of evidence about a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Witness {
+pub enum EvidenceSource {
     /// The kernel says that no process listens there.
     KernelError,
     /// The media port of the node did not answer probes.
@@ -65,39 +65,42 @@ pub enum Witness {
     Operator,
 }
 
-impl Witness {
-    pub const ALL: [Witness; 8] = [
-        Witness::KernelError,
-        Witness::Probe,
-        Witness::Silence,
-        Witness::Agent,
-        Witness::Canary,
-        Witness::Cohort,
-        Witness::Feedback,
-        Witness::Operator,
+impl EvidenceSource {
+    pub const ALL: [EvidenceSource; 8] = [
+        EvidenceSource::KernelError,
+        EvidenceSource::Probe,
+        EvidenceSource::Silence,
+        EvidenceSource::Agent,
+        EvidenceSource::Canary,
+        EvidenceSource::Cohort,
+        EvidenceSource::Feedback,
+        EvidenceSource::Operator,
     ];
 
     /// Returns true if the witness reports loss. Loss alone never marks a node down.
     pub fn is_of_loss(self) -> bool {
-        matches!(self, Witness::Cohort | Witness::Feedback)
+        matches!(self, EvidenceSource::Cohort | EvidenceSource::Feedback)
     }
 
     /// Returns true if the witness is a report. The others are missing packets, which a broken uplink also causes.
     pub fn speaks(self) -> bool {
-        matches!(self, Witness::KernelError | Witness::Agent | Witness::Operator)
+        matches!(
+            self,
+            EvidenceSource::KernelError | EvidenceSource::Agent | EvidenceSource::Operator
+        )
     }
 
     /// The word in metrics and records: `kernel-error`.
     pub fn name(self) -> &'static str {
         match self {
-            Witness::KernelError => "kernel-error",
-            Witness::Probe => "probe",
-            Witness::Silence => "silence",
-            Witness::Agent => "agent",
-            Witness::Operator => "operator",
-            Witness::Canary => "canary",
-            Witness::Cohort => "cohort",
-            Witness::Feedback => "feedback",
+            EvidenceSource::KernelError => "kernel-error",
+            EvidenceSource::Probe => "probe",
+            EvidenceSource::Silence => "silence",
+            EvidenceSource::Agent => "agent",
+            EvidenceSource::Operator => "operator",
+            EvidenceSource::Canary => "canary",
+            EvidenceSource::Cohort => "cohort",
+            EvidenceSource::Feedback => "feedback",
         }
     }
 }
@@ -126,7 +129,7 @@ impl Strike {
 
 /// Why a room moved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
-pub enum Cause {
+pub enum MoveCause {
     /// The node of the room was marked down.
     NodeDown,
     /// The hop did not carry this room although its node is up.
@@ -141,16 +144,16 @@ pub enum Cause {
     Failback,
 }
 
-impl Cause {
+impl MoveCause {
     /// The word in metrics and records: `node-down`.
     pub fn name(self) -> &'static str {
         match self {
-            Cause::NodeDown => "node-down",
-            Cause::Link => "link",
-            Cause::Quality => "quality",
-            Cause::Manual => "manual",
-            Cause::Drain => "drain",
-            Cause::Failback => "failback",
+            MoveCause::NodeDown => "node-down",
+            MoveCause::Link => "link",
+            MoveCause::Quality => "quality",
+            MoveCause::Manual => "manual",
+            MoveCause::Drain => "drain",
+            MoveCause::Failback => "failback",
         }
     }
 }
@@ -187,17 +190,17 @@ impl CloseReason {
 #[derive(Clone, PartialEq, Debug)]
 pub struct ClosedSession {
     pub scenario: Arc<str>,
-    pub mode: Mode,
-    pub transport: Transport,
+    pub mode: RedundancyMode,
+    pub transport: ClientTransport,
     pub admitted_by: Arc<Decider>,
     pub offered: Instant,
     pub ended: Instant,
     /// Causes of completed moves since the offer, oldest first, as far as the room remembers them.
-    pub moves: Vec<Cause>,
+    pub moves: Vec<MoveCause>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
+pub enum StartPhase {
     /// The start hook is called.
     Begun {
         /// Counts attempts since the node last ran, from 1.
@@ -214,13 +217,13 @@ pub enum Start {
     },
 }
 
-impl Start {
+impl StartPhase {
     /// The word in metrics and records: `starting`.
     pub fn name(self) -> &'static str {
         match self {
-            Start::Begun { .. } => "starting",
-            Start::Failed { .. } => "failed",
-            Start::Done { .. } => "ready",
+            StartPhase::Begun { .. } => "starting",
+            StartPhase::Failed { .. } => "failed",
+            StartPhase::Done { .. } => "ready",
         }
     }
 }
@@ -273,7 +276,7 @@ impl ModeChange {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub enum Event {
+pub enum CoreEvent {
     /// A question to a policy was decided.
     Decided {
         ask: AskId,
@@ -281,7 +284,7 @@ pub enum Event {
         arm: Arm,
         /// The revision that answered; `None` after a fault.
         revision: Option<Arc<str>>,
-        outcome: Outcome,
+        outcome: DecisionOutcome,
         /// The reason that the plugin gave, for a question about one subject.
         reason: Option<Arc<str>>,
         /// The session of a question about one session.
@@ -292,10 +295,10 @@ pub enum Event {
         asked: Instant,
         /// Time in the plugin; zero after a fault.
         took: Duration,
-        notes: Vec<Note>,
+        notes: Vec<DecisionNote>,
     },
     /// Part of a decision broke a rule and was not applied.
-    Guarded { policy: PolicyName, guard: Guard, times: u32 },
+    Guarded { policy: PolicyName, guard: GuardRule, times: u32 },
     /// A revision faults on a session or room and is no longer asked about it. The subject stays as it is.
     Quarantined {
         policy: PolicyName,
@@ -303,7 +306,7 @@ pub enum Event {
         revision: Arc<str>,
         session: Option<SessionId>,
         room: Option<RoomId>,
-        fault: Fault,
+        fault: PluginFault,
     },
     /// A plugin answered differently from a fresh instance of it, so it keeps state between questions.
     HiddenState {
@@ -328,7 +331,7 @@ pub enum Event {
         /// The session and room of the offer, if they were created.
         session: Option<(SessionId, RoomId)>,
         scenario: Arc<str>,
-        reason: Refused,
+        reason: OfferRefusal,
     },
     /// A session ended.
     Closed {
@@ -343,7 +346,7 @@ pub enum Event {
         room: RoomId,
         room_name: Arc<str>,
         sessions: Vec<SessionId>,
-        cause: Cause,
+        cause: MoveCause,
         by: Decider,
         from: Hop,
         /// `None` if no hop was usable; the core keeps looking.
@@ -355,7 +358,7 @@ pub enum Event {
         room: RoomId,
         room_name: Arc<str>,
         /// Why the move began.
-        cause: Cause,
+        cause: MoveCause,
         by: Decider,
         from: Hop,
         to: Hop,
@@ -385,21 +388,21 @@ pub enum Event {
         hop: Hop,
         from: Health,
         to: Health,
-        witnesses: Vec<(Witness, Instant)>,
+        witnesses: Vec<(EvidenceSource, Instant)>,
         last_heard: Option<Instant>,
         /// Rooms at the node.
         rooms: u32,
     },
     /// A step in the start of a cold node.
-    Start { node: NodeId, step: Start },
+    Start { node: NodeId, step: StartPhase },
     /// The mode of a room changed.
     Mode {
         room: RoomId,
         room_name: Arc<str>,
         /// The mode before.
-        from: Mode,
+        from: RedundancyMode,
         /// The mode it has now.
-        to: Mode,
+        to: RedundancyMode,
         why: ModeChange,
     },
     /// The drain of a node began or ended.
@@ -450,7 +453,7 @@ pub enum Event {
         hook: Hook,
         policy: PolicyName,
         /// The fault; `None` if the policy answers again.
-        fault: Option<Fault>,
+        fault: Option<PluginFault>,
     },
     /// A candidate, or an active revision that can be rolled back, exceeded a threshold of its judge.
     Breached { policy: PolicyName, revision: Arc<str>, breach: Breach },

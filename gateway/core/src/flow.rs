@@ -47,8 +47,8 @@ const VAIN_MAX: u32 = 4;
 
 /// RTP packets between a session and its node since the last report, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-pub struct Flow {
-    /// Packets to the node, in the order of [`Kind`](crate::Kind).
+pub struct FlowCounts {
+    /// Packets to the node, in the order of [`StreamKind`](crate::StreamKind).
     pub sent: [u32; KINDS],
     /// Packets from the hop in `hears`, whether or not they reached the client.
     pub came: [u32; KINDS],
@@ -63,7 +63,7 @@ pub struct Flow {
     pub reported_ppm: Option<u32>,
 }
 
-impl Flow {
+impl FlowCounts {
     fn is_silent(&self) -> bool {
         self.came == [0; KINDS]
     }
@@ -71,15 +71,21 @@ impl Flow {
 
 /// A run of packets without a pause.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct PacketRun {
     since: Instant,
     last: Instant,
     /// Packets per second, smoothed.
     rate: f32,
 }
 
-impl Run {
-    fn note(run: &mut Option<Run>, packets: u32, from: Instant, now: Instant, pause: Duration) {
+impl PacketRun {
+    fn note(
+        run: &mut Option<PacketRun>,
+        packets: u32,
+        from: Instant,
+        now: Instant,
+        pause: Duration,
+    ) {
         if packets == 0 {
             return;
         }
@@ -96,7 +102,7 @@ impl Run {
             // The first report may come at once, and covers a full report interval.
             _ => {
                 let rate = packets as f32 / elapsed.max(TOLD_EVERY.as_secs_f32());
-                *run = Some(Run { since: from, last: now, rate });
+                *run = Some(PacketRun { since: from, last: now, rate });
             }
         }
     }
@@ -104,20 +110,20 @@ impl Run {
 
 /// Loss by sequence number.
 #[derive(Clone, Copy, Debug)]
-struct Numbers {
+struct SequenceLoss {
     since: Instant,
     expected: u32,
     lost: u32,
 }
 
-impl Numbers {
-    fn new(now: Instant) -> Numbers {
-        Numbers { since: now, expected: 0, lost: 0 }
+impl SequenceLoss {
+    fn new(now: Instant) -> SequenceLoss {
+        SequenceLoss { since: now, expected: 0, lost: 0 }
     }
 
-    fn note(&mut self, flow: &Flow, now: Instant) {
+    fn note(&mut self, flow: &FlowCounts, now: Instant) {
         if now.saturating_duration_since(self.since) >= NUMBERS_WITHIN {
-            *self = Numbers::new(now);
+            *self = SequenceLoss::new(now);
         }
         self.expected = self.expected.saturating_add(flow.expected);
         self.lost = self.lost.saturating_add(flow.lost);
@@ -125,14 +131,14 @@ impl Numbers {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Track {
+pub(crate) struct FlowTracker {
     hop: Hop,
     told: Instant,
-    came: [Option<Run>; KINDS],
-    sent: [Option<Run>; KINDS],
+    came: [Option<PacketRun>; KINDS],
+    sent: [Option<PacketRun>; KINDS],
     /// The start of the silence after a steady run.
     silent: Option<Since>,
-    numbers: Numbers,
+    numbers: SequenceLoss,
     /// Packets per second of the last steady run, here or at the previous hop; zero if there was none.
     rate: f32,
     /// Moves that did not restore the session's flow.
@@ -141,7 +147,7 @@ pub(crate) struct Track {
 
 /// Tells if a session sent media around a moment in the past, and still sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sending {
+pub(crate) enum SendingState {
     On,
     /// The session sent at that moment and has stopped since.
     Stopped,
@@ -149,11 +155,11 @@ pub(crate) enum Sending {
     Not,
 }
 
-impl Track {
-    pub(crate) fn new(hop: Hop, now: Instant) -> Track {
+impl FlowTracker {
+    pub(crate) fn new(hop: Hop, now: Instant) -> FlowTracker {
         let (came, sent) = ([None; KINDS], [None; KINDS]);
-        let numbers = Numbers::new(now);
-        Track { hop, told: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
+        let numbers = SequenceLoss::new(now);
+        FlowTracker { hop, told: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
     }
 
     pub(crate) fn hop(&self) -> Hop {
@@ -162,31 +168,32 @@ impl Track {
 
     /// The room moves to another hop: media heard at the previous hop is no measure of this one.
     pub(crate) fn goes_to(&mut self, hop: Hop, now: Instant) {
-        *self = Track {
+        *self = FlowTracker {
             sent: self.sent,
             told: self.told.min(now),
             rate: self.rate,
             vain: self.vain,
-            ..Track::new(hop, now)
+            ..FlowTracker::new(hop, now)
         };
     }
 
     /// Takes a report of the workers, which may come up to `slack` later than [`TOLD_EVERY`]. Returns true if the
     /// session has just fallen silent.
-    pub(crate) fn note(&mut self, flow: &Flow, slack: Duration, now: Instant) -> bool {
+    pub(crate) fn note(&mut self, flow: &FlowCounts, slack: Duration, now: Instant) -> bool {
         let from = std::mem::replace(&mut self.told, now);
         for (run, packets) in self.sent.iter_mut().zip(flow.sent) {
-            Run::note(run, packets, from, now, PAUSE + slack);
+            PacketRun::note(run, packets, from, now, PAUSE + slack);
         }
         self.numbers.note(flow, now);
         if !flow.is_silent() {
             self.silent = None;
             for (run, packets) in self.came.iter_mut().zip(flow.came) {
-                Run::note(run, packets, from, now, PAUSE + slack);
+                PacketRun::note(run, packets, from, now, PAUSE + slack);
             }
             if self.heard_steadily() {
                 self.vain = 0;
-                let goes_on = |run: &&Run| now.saturating_duration_since(run.last) < PAUSE + slack;
+                let goes_on =
+                    |run: &&PacketRun| now.saturating_duration_since(run.last) < PAUSE + slack;
                 self.rate = self.came.iter().flatten().filter(goes_on).map(|run| run.rate).sum();
             }
             return false;
@@ -203,7 +210,7 @@ impl Track {
         self.came.iter().flatten().any(|run| self.is_steady(run))
     }
 
-    fn is_steady(&self, run: &Run) -> bool {
+    fn is_steady(&self, run: &PacketRun) -> bool {
         let long = STEADY_AFTER * VAIN_FACTOR.pow(self.vain.min(VAIN_MAX));
         run.rate >= STEADY_RATE && run.last.saturating_duration_since(run.since) >= long
     }
@@ -236,7 +243,7 @@ impl Track {
 
     /// Loss by sequence number of recent packets from the node is at least this, in ppm.
     pub(crate) fn loses(&self, ppm: u32) -> bool {
-        let Numbers { expected, lost, .. } = self.numbers;
+        let SequenceLoss { expected, lost, .. } = self.numbers;
         expected >= NUMBERS_MIN
             && u64::from(lost) * 1_000_000 >= u64::from(expected) * u64::from(ppm)
     }
@@ -265,21 +272,22 @@ impl Track {
         silent: Instant,
         slack: Duration,
         now: Instant,
-    ) -> Sending {
-        let then = |run: &Run| run.since <= silent && run.last + BEFORE >= silent;
+    ) -> SendingState {
+        let then = |run: &PacketRun| run.since <= silent && run.last + BEFORE >= silent;
         let runs = self.sent.iter().zip(kinds).filter_map(|(run, asked)| run.filter(|_| asked));
         let untold = now.saturating_duration_since(self.told) >= UNTOLD + slack;
-        let is_on =
-            |run: &Run| !untold && self.told.saturating_duration_since(run.last) < PAUSE + slack;
+        let is_on = |run: &PacketRun| {
+            !untold && self.told.saturating_duration_since(run.last) < PAUSE + slack
+        };
         let (mut any, mut all) = (false, true);
         for run in runs.filter(then) {
             any = true;
             all &= is_on(&run);
         }
         match (any, all) {
-            (false, _) => Sending::Not,
-            (true, true) => Sending::On,
-            (true, false) => Sending::Stopped,
+            (false, _) => SendingState::Not,
+            (true, true) => SendingState::On,
+            (true, false) => SendingState::Stopped,
         }
     }
 

@@ -13,21 +13,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::capacity::{Capacity, WINDOW};
-use crate::effects::{Effects, Impossible, Notice, Output};
-use crate::nodes::{AgentWord, Nodes, Stamp};
-use crate::policy::{Effect, Harmful, Policies, Questions, Subject, Subjects};
+use crate::effects::{Effects, GatewayEffect, Impossible, RoomNotice};
+use crate::nodes::{AgentWord, NodeTable, Stamp};
+use crate::policy::{Effect, FaultSubject, HarmfulRevision, Policies, QuestionsInFlight, Subjects};
 use crate::quality::Quality;
-use crate::rooms::{Failback, MoveUnderWay, NotOpened, Rooms, Router, WEIGH_EVERY};
-use crate::sessions::Sessions;
-use crate::settings::Settings;
+use crate::rooms::{Failback, MoveUnderWay, NotOpened, RoomTable, Router, WEIGH_EVERY};
+use crate::sessions::SessionTable;
 use crate::timer::Timer;
 use crate::views::{
-    Explanation, Kept, NodeStanding, RegionStanding, RoomStanding, SessionStanding, Views,
+    Explanation, NodeStanding, RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
 };
 use crate::{
-    Arm, Board, CloseReason, Cohort, Event, Fault, Flow, GatewayRecord, Hook, Hop, HopMap,
-    Lifecycle, Measures, Mode, NodeId, NodeSettings, NotRestored, NotStarted, PolicyName, RegionId,
-    Remembered, RolloutRules, RoomId, Scenario, SessionId, Tally, WallClock, Zone, ZoneId,
+    Arm, ArmStatistics, ArmTally, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts,
+    GatewayRecord, Hook, Hop, HopMap, Lifecycle, Measures, NodeId, NodeSettings, NotStarted,
+    PluginFault, PolicyName, RedundancyMode, RegionId, Remembered, RestoreError, RolloutRules,
+    RoomId, Scenario, SessionId, WallClock, Zone, ZoneId,
 };
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
@@ -36,13 +36,13 @@ const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct Gateway {
-    settings: Settings,
-    sessions: Sessions,
-    rooms: Rooms,
-    nodes: Nodes,
+    settings: CoreSettings,
+    sessions: SessionTable,
+    rooms: RoomTable,
+    nodes: NodeTable,
     capacity: Capacity,
     quality: Quality,
-    questions: Questions,
+    questions: QuestionsInFlight,
     policies: Policies,
     effects: Effects,
     shutting_down: bool,
@@ -51,9 +51,9 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts a gateway. All nodes are Up until evidence says otherwise.
-    pub fn new(mut settings: Settings, now: Instant) -> Gateway {
+    pub fn new(mut settings: CoreSettings, now: Instant) -> Gateway {
         let mut effects = Effects::default();
-        let nodes = Nodes::new(&mut settings, now);
+        let nodes = NodeTable::new(&mut settings, now);
         nodes.start_timers(now, &mut effects);
         effects.set(Timer::Sweep, now + SWEEP_EVERY);
         effects.set(Timer::Weigh, now + WEIGH_EVERY);
@@ -63,12 +63,12 @@ impl Gateway {
             effects.set_if_idle(Timer::Tick(policy), now + settings.limits.tick_every);
         }
         Gateway {
-            sessions: Sessions::new(),
-            rooms: Rooms::new(&settings, now),
+            sessions: SessionTable::new(),
+            rooms: RoomTable::new(&settings, now),
             nodes,
             capacity: Capacity::new(&settings, now),
             quality: Quality::default(),
-            questions: Questions::new(now),
+            questions: QuestionsInFlight::new(now),
             policies: Policies::default(),
             effects,
             shutting_down: false,
@@ -126,20 +126,20 @@ impl Gateway {
     fn take_notices(&mut self, now: Instant) {
         while let Some(notice) = self.effects.pop_notice() {
             match notice {
-                Notice::Reroute(room) => self.want_reroute(room, now),
-                Notice::Enrol(session) => self.enrol(session),
-                Notice::MoveCounted(room) => {
+                RoomNotice::Reroute(room) => self.want_reroute(room, now),
+                RoomNotice::Enrol(session) => self.enrol(session),
+                RoomNotice::MoveCounted(room) => {
                     if let Some(room) = self.rooms.get_mut(&room) {
                         self.policies.weigh_moves(room, &self.settings, now, &mut self.effects);
                     }
                 }
-                Notice::Ended { session, room, scenario } => {
-                    self.policies.leave(Subject::Session(session), &scenario, &self.settings);
+                RoomNotice::Ended { session, room, scenario } => {
+                    self.policies.leave(FaultSubject::Session(session), &scenario, &self.settings);
                     self.quality.forget_session(room, session);
-                    self.questions.noted.forget(Subject::Session(session));
+                    self.questions.noted.forget(FaultSubject::Session(session));
                 }
-                Notice::Dissolved { room, scenario } => {
-                    self.policies.leave(Subject::Room(room), &scenario, &self.settings);
+                RoomNotice::Dissolved { room, scenario } => {
+                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.settings);
                     self.questions.forget_room(room);
                 }
             }
@@ -147,7 +147,7 @@ impl Gateway {
         if self.shutting_down && self.sessions.is_empty() && !self.finished {
             self.finished = true;
             self.effects.cancel(&Timer::ShutdownEnds);
-            self.effects.push(Output::Finished);
+            self.effects.push(GatewayEffect::Finished);
         }
     }
 
@@ -176,7 +176,7 @@ impl Gateway {
     }
 
     /// The next output. Drain the outputs after every `handle_*`.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<GatewayEffect> {
         self.effects.pop().or_else(|| record::restore_next(self))
     }
 
@@ -190,7 +190,7 @@ impl Gateway {
             match timer {
                 Timer::Probe(node) => self.nodes.probe(node, now, &mut self.effects),
                 Timer::Canary(node) => self.nodes.send_canary(node, now, &mut self.effects),
-                Timer::AskLate(ask) => self.handle_answer(ask, Err(Fault::Late), now),
+                Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
                 Timer::OpenLate(id) => self.route(now, |router| router.open_late(id, now)),
                 Timer::LeavingEnds(id) => self.route(now, |router| router.close_left_hops(id, now)),
                 Timer::RoomDue(id) => self.route(now, |router| router.room_due(id, now)),
@@ -238,7 +238,7 @@ impl Gateway {
         record::record(self, now)
     }
 
-    /// Continues the sessions of another process's record. For each an [`Output::Restore`](crate::Output::Restore)
+    /// Continues the sessions of another process's record. For each a [`GatewayEffect::Restore`](crate::GatewayEffect::Restore)
     /// follows, in their order, before other outputs about it. Its packets may be served then. `node` finds a listed node
     /// by its name. [`Records::settle`] is the next input.
     ///
@@ -249,7 +249,7 @@ impl Gateway {
         record: GatewayRecord,
         node: impl Fn(&str) -> Option<NodeId>,
         now: Instant,
-    ) -> Result<HopMap, NotRestored> {
+    ) -> Result<HopMap, RestoreError> {
         record::restore(self, record, node, now)
     }
 
@@ -261,7 +261,7 @@ impl Gateway {
         if !self.shutting_down {
             self.shutting_down = true;
             self.nodes.start_no_more();
-            self.effects.event(Event::ShuttingDown);
+            self.effects.event(CoreEvent::ShuttingDown);
         }
         self.effects.set(Timer::ShutdownEnds, now + within);
         self.take_notices(now);
@@ -296,7 +296,7 @@ impl Gateway {
         self.route(now, |router| router.change_some(now));
     }
 
-    /// The driver opened the session at a hop, or failed. Ignored if [`Output::CloseAt`] gave up the hop meanwhile.
+    /// The driver opened the session at a hop, or failed. Ignored if [`GatewayEffect::CloseAt`] gave up the hop meanwhile.
     pub fn handle_opened(
         &mut self,
         id: SessionId,
@@ -374,7 +374,7 @@ impl Gateway {
     }
 
     /// Counts packets between a session and its node since the last report.
-    pub fn handle_flow(&mut self, id: SessionId, flow: &Flow, now: Instant) {
+    pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         if self.route_quality(now, |quality, router| quality.handle_flow(id, flow, router, now)) {
             self.judge(|policies, subjects, effects| {
                 policies.weigh_flow(id, flow.missed, subjects, now, effects);
@@ -388,7 +388,7 @@ impl Gateway {
     /// Report answered probes and errors first. If control or a worker was late, all deadlines move by the delay, and
     /// no node is marked down on the first late watch. Further late watches judge as usual, since all packets that
     /// arrived were read.
-    pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
+    pub fn handle_watch(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let (late, changes) = self.nodes.watch(stamps, workers_late, now, &mut self.effects);
         if let Some(late) = late {
             self.quality.excuse_flows(late, &mut self.sessions);
@@ -547,7 +547,7 @@ impl Gateway {
     }
 
     /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
-    /// [`Output::Forget`] when it is empty. A drain in progress continues unless there is a new deadline.
+    /// [`GatewayEffect::Forget`] when it is empty. A drain in progress continues unless there is a new deadline.
     pub fn handle_node_removed(
         &mut self,
         id: NodeId,
@@ -564,7 +564,7 @@ impl Gateway {
     }
 
     /// Begins or ends an operator's drain. A draining node takes no new rooms, and its rooms move within the given
-    /// time. Rooms that fit on no other node stay until they do. [`Event::Drained`] reports that the node is empty, or
+    /// time. Rooms that fit on no other node stay until they do. [`CoreEvent::Drained`] reports that the node is empty, or
     /// the number of rooms left at the deadline.
     ///
     /// A drain does not end while the node is being removed ([`Impossible::NodeLeaves`]), or while its agent drains it
@@ -653,15 +653,15 @@ impl Gateway {
     fn follow(&mut self, policy: &PolicyName, effects: Vec<Effect>, now: Instant) {
         for effect in effects {
             match effect {
-                Effect::Report(rollout) => self.effects.push(Output::Rollout(rollout)),
+                Effect::Report(rollout) => self.effects.push(GatewayEffect::Rollout(rollout)),
                 Effect::Remember(remembered) => {
                     let policy = policy.clone();
-                    self.effects.push(Output::Remember { policy, remembered });
+                    self.effects.push(GatewayEffect::Remember { policy, remembered });
                 }
                 Effect::Unload(revision) => {
                     let (policy, unloaded) = (policy.clone(), Arc::clone(&revision));
                     self.effects
-                        .push(Output::Unload { policy: policy.clone(), revision: unloaded });
+                        .push(GatewayEffect::Unload { policy: policy.clone(), revision: unloaded });
                     self.ask_again(&policy, &revision, now);
                 }
                 Effect::CanaryChanged => self.quality.restart_ticks(policy, Arm::Canary),
@@ -672,7 +672,7 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     fn poll_rollouts(&mut self, now: Instant) {
-        for Harmful { policy, revision, reason } in self.policies.take_harmful() {
+        for HarmfulRevision { policy, revision, reason } in self.policies.take_harmful() {
             self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
         }
         for policy in self.policies.changing() {
@@ -687,14 +687,14 @@ impl Gateway {
     /// after, until all are counted.
     pub fn tally(
         &self,
-        tallies: &mut BTreeMap<PolicyName, Tally>,
+        tallies: &mut BTreeMap<PolicyName, ArmTally>,
         after: SessionId,
     ) -> Option<SessionId> {
         self.policies.tally(tallies, after, self.subjects())
     }
 
     /// Statistics of both cohorts of a policy during a canary, from a complete tally.
-    pub fn cohorts(&self, policy: &PolicyName, tally: &Tally) -> Option<[Cohort; 2]> {
+    pub fn cohorts(&self, policy: &PolicyName, tally: &ArmTally) -> Option<[ArmStatistics; 2]> {
         self.policies.cohorts(policy, tally)
     }
 
@@ -717,7 +717,7 @@ impl Gateway {
     }
 
     /// The mode in force for a session, and the number of hops at which it is open or opening.
-    pub fn mode_of(&self, id: SessionId) -> Option<(Mode, usize)> {
+    pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
         let session = self.sessions.get(&id)?;
         Some((self.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
     }
@@ -750,7 +750,7 @@ impl Gateway {
         self.rooms.get(&room).map(|room| room.name.clone())
     }
 
-    /// All moves in progress. Each ends with an [`Event::Moved`] to its target, or with an [`Event::MoveEnded`].
+    /// All moves in progress. Each ends with a [`CoreEvent::Moved`] to its target, or with an [`CoreEvent::MoveEnded`].
     pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
         self.rooms.moves_under_way()
     }
@@ -775,9 +775,9 @@ impl Gateway {
     }
 
     /// Sizes of everything that grows with clients. Visits every session and room.
-    pub fn kept(&self) -> Kept {
+    pub fn kept(&self) -> TableSizes {
         let views = self.views().kept();
-        Kept {
+        TableSizes {
             rooms_listed: self.rooms.most_listed().max(self.questions.most_rerouted()),
             sessions_listed: [
                 self.capacity.reduced(),

@@ -31,46 +31,49 @@ mod timer;
 mod views;
 
 pub use ask::{
-    Action, AdmitVerdict, Answer, Answered, Apart, Arm, Ask, Entry, Fault, Hook, Labels, Move,
-    Note, Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
+    AdmitVerdict, Apart, Arm, Ask, CatalogEntry, DecisionNote, DegradationAction, Hook, HookAnswer,
+    Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion, Reasons,
+    RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
 pub use dataplane::{
-    Board, Bounds, Cell, Epoch, Grant, HOPS_MAX, Hop, Plan, Route, RouteCell, forward,
+    Board, CapBounds, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
-pub use effects::{Impossible, Output};
+pub use effects::{GatewayEffect, Impossible};
 pub use event::{
-    Breach, BreakerState, Cause, CloseReason, ClosedSession, Count, Event, Figure, Guard, Health,
-    ModeChange, MoveOutcome, NotStarted, Outcome, Start, Strike, Witness,
+    Breach, BreachCount, BreakerState, CloseReason, ClosedSession, CoreEvent, DecisionOutcome,
+    EvidenceSource, Figure, GuardRule, Health, ModeChange, MoveCause, MoveOutcome, NotStarted,
+    StartPhase, Strike,
 };
-pub use flow::Flow;
+pub use flow::FlowCounts;
 pub use gateway::{Gateway, Records};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use measure::{Measures, Row, UNMEASURED};
-pub use mode::{Affinity, Mode};
+pub use mode::{Affinity, RedundancyMode};
 pub use nodes::{AgentWord, Stamp, WATCH_EVERY};
 pub use offer::{
-    Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
-    RtcpPort, Srtp, Stream, Transport,
+    AcceptedOffer, ClientIdentity, ClientTransport, Decider, FeedbackSupport, IngressProtocol,
+    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort, Srtp, StreamKind,
 };
 pub use policy::{
-    AcceptedRevision, Actor, Call, CandidateCalls, CandidateStatus, Cohort, Compared, Judging,
-    LastRollout, Lifecycle, PolicyStatus, Progress, Quarantine, Quarantined, Refusal, Remembered,
-    Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said, Stage, Staged,
-    Strategy, Tally, Verb, Version, WallClock, is_in_cohort,
+    AcceptedRevision, Actor, ArmStatistics, ArmTally, CandidateCalls, CandidateStatus, Compared,
+    Judging, LastRollout, Lifecycle, PolicyCallResult, PolicyStatus, QuarantinedRevision,
+    Remembered, Revision, RevisionRefusal, RevokedRevision, RolloutAction, RolloutOutcome,
+    RolloutProgress, RolloutReport, RolloutRequest, RolloutRules, RolloutStage, Said, Staged,
+    Strategy, SubjectQuarantine, Version, WallClock, is_in_cohort,
 };
 pub use record::{
-    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, NotRestored,
-    RegionRecord, RoomRecord, SessionRecord,
+    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, RegionRecord,
+    RestoreError, RoomRecord, SessionRecord,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rooms::{
     Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name, requested_room_name,
 };
 pub use settings::{
-    AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
-    Starts, Timings, Zone,
+    AdmitOnFault, Breakers, CoreSettings, DegradeOnFault, GatewayLimits, NodeProbing, NodeSettings,
+    RegionRole, Scenario, Starts, Timings, Zone,
 };
 pub use views::{
-    Candidate, Explanation, Heading, Kept, NodeStanding, RegionStanding, RoomStanding,
-    SessionStanding, Why,
+    CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding, RegionStanding,
+    RoomStanding, SessionStanding, TableSizes,
 };

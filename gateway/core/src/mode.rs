@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
 )]
 #[repr(u8)]
-pub enum Mode {
+pub enum RedundancyMode {
     /// Two hops carry all packets and the first copy wins (RFC 7198; SMPTE ST 2022-7). The loss of either hop loses no
     /// packet.
     Hitless = 0,
@@ -23,19 +23,24 @@ pub enum Mode {
     Regional,
 }
 
-impl Mode {
+impl RedundancyMode {
     /// All modes, in the order of their counters.
-    pub const ALL: [Mode; 5] =
-        [Mode::Hitless, Mode::Hot, Mode::ActiveActive, Mode::Cold, Mode::Regional];
+    pub const ALL: [RedundancyMode; 5] = [
+        RedundancyMode::Hitless,
+        RedundancyMode::Hot,
+        RedundancyMode::ActiveActive,
+        RedundancyMode::Cold,
+        RedundancyMode::Regional,
+    ];
 
     /// The mode's name in configuration, metrics and records: `active-active`.
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Hitless => "hitless",
-            Mode::Hot => "hot",
-            Mode::ActiveActive => "active-active",
-            Mode::Cold => "cold",
-            Mode::Regional => "regional",
+            RedundancyMode::Hitless => "hitless",
+            RedundancyMode::Hot => "hot",
+            RedundancyMode::ActiveActive => "active-active",
+            RedundancyMode::Cold => "cold",
+            RedundancyMode::Regional => "regional",
         }
     }
 
@@ -43,14 +48,14 @@ impl Mode {
     /// spares are gated, and opened when the core moves the room there.
     pub fn opens_ahead(self) -> bool {
         match self {
-            Mode::Hitless | Mode::Hot | Mode::ActiveActive => true,
-            Mode::Cold | Mode::Regional => false,
+            RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => true,
+            RedundancyMode::Cold | RedundancyMode::Regional => false,
         }
     }
 
     /// Standby nodes are avoided while other nodes can take the room.
     pub(crate) fn leaves_standbys(self) -> bool {
-        matches!(self, Mode::Hitless | Mode::Hot)
+        matches!(self, RedundancyMode::Hitless | RedundancyMode::Hot)
     }
 }
 

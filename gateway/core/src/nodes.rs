@@ -12,31 +12,31 @@ use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use detector::Finding;
+use detector::DetectorFinding;
 pub(crate) use detector::Since;
 pub use detector::Stamp;
-pub(crate) use node::{Change, Node, Trust};
-pub(crate) use pace::{ANSWERED_IN_TIME, Class, Pace, Turn};
+pub(crate) use node::{Node, NodeTransition, NodeTrust};
+pub(crate) use pace::{ANSWERED_IN_TIME, OpeningClass, OpeningWindow, QueuePosition};
 pub(crate) use watch::NodeChange;
 pub use watch::{AgentWord, WATCH_EVERY};
 
-use crate::{Board, Hop, Limits, NodeId, RegionId, Settings, Timings, Zone};
+use crate::{Board, CoreSettings, GatewayLimits, Hop, NodeId, RegionId, Timings, Zone};
 
 /// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(crate) struct Nodes {
+pub(crate) struct NodeTable {
     slots: Vec<Option<Node>>,
     /// Slots without a node, with the time since when, in the order in which they became free.
     free: VecDeque<(NodeId, Instant)>,
     board: Arc<Board>,
-    paces: Vec<Pace>,
+    paces: Vec<OpeningWindow>,
     home: RegionId,
     regions: usize,
     zones: Vec<Zone>,
     timings: Timings,
-    limits: Limits,
+    limits: GatewayLimits,
     /// Regions that an operator drains. Nodes added there drain as well.
     drained: BTreeSet<RegionId>,
     next_probe: u64,
@@ -51,15 +51,19 @@ pub(crate) struct Nodes {
     shutting_down: bool,
 }
 
-impl Nodes {
+impl NodeTable {
     /// All nodes start Up until evidence says otherwise; nodes that a hook starts are Cold.
-    pub(crate) fn new(settings: &mut Settings, now: Instant) -> Nodes {
-        let Settings { home, timings, limits, .. } = *settings;
-        let mut nodes = Nodes {
+    pub(crate) fn new(settings: &mut CoreSettings, now: Instant) -> NodeTable {
+        let CoreSettings { home, timings, limits, .. } = *settings;
+        let mut nodes = NodeTable {
             slots: Vec::new(),
             free: VecDeque::new(),
             board: Arc::new(Board::with_room(settings.nodes.len(), limits.nodes_max)),
-            paces: settings.nodes.iter().map(|_| Pace::new(limits.openings_at_once)).collect(),
+            paces: settings
+                .nodes
+                .iter()
+                .map(|_| OpeningWindow::new(limits.openings_at_once))
+                .collect(),
             home,
             regions: settings.regions.len(),
             zones: std::mem::take(&mut settings.zones),
@@ -141,15 +145,15 @@ impl Nodes {
         self.slots.len()
     }
 
-    pub(crate) fn pace(&self, id: NodeId) -> &Pace {
+    pub(crate) fn pace(&self, id: NodeId) -> &OpeningWindow {
         &self.paces[id.0 as usize]
     }
 
-    pub(crate) fn pace_mut(&mut self, id: NodeId) -> &mut Pace {
+    pub(crate) fn pace_mut(&mut self, id: NodeId) -> &mut OpeningWindow {
         &mut self.paces[id.0 as usize]
     }
 
-    pub(crate) fn paces(&self) -> impl Iterator<Item = &Pace> {
+    pub(crate) fn paces(&self) -> impl Iterator<Item = &OpeningWindow> {
         self.paces.iter()
     }
 
@@ -178,7 +182,7 @@ impl Nodes {
 }
 
 /// For nodes known to exist: something leads there, or the caller just looked it up.
-impl Index<NodeId> for Nodes {
+impl Index<NodeId> for NodeTable {
     type Output = Node;
 
     fn index(&self, id: NodeId) -> &Node {
@@ -186,7 +190,7 @@ impl Index<NodeId> for Nodes {
     }
 }
 
-impl IndexMut<NodeId> for Nodes {
+impl IndexMut<NodeId> for NodeTable {
     fn index_mut(&mut self, id: NodeId) -> &mut Node {
         self.get_mut(id).expect("the number of a node that left is looked up with `get`")
     }

@@ -16,48 +16,48 @@ pub struct Offer {
     pub room: Arc<str>,
     /// Labels that policies may read: `region`, `device`, `tenant`…
     pub labels: Labels,
-    pub ingress: Ingress,
-    pub media: Arc<Media>,
+    pub ingress: IngressProtocol,
+    pub media: Arc<MediaDescription>,
 }
 
 /// The protocol by which a client sends to the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ingress {
-    /// RTP over UDP. `Identity` tells sessions apart.
-    Udp(Identity),
+pub enum IngressProtocol {
+    /// RTP over UDP. `ClientIdentity` tells sessions apart.
+    Udp(ClientIdentity),
     /// RTP over QUIC; flow identifiers are the capability.
     Quic,
 }
 
-impl Ingress {
-    pub fn transport(&self) -> Transport {
+impl IngressProtocol {
+    pub fn transport(&self) -> ClientTransport {
         match self {
-            Ingress::Udp(_) => Transport::Udp,
-            Ingress::Quic => Transport::Quic,
+            IngressProtocol::Udp(_) => ClientTransport::Udp,
+            IngressProtocol::Quic => ClientTransport::Quic,
         }
     }
 }
 
 /// The transport of a client's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum Transport {
+pub enum ClientTransport {
     Udp,
     Quic,
 }
 
-impl Transport {
+impl ClientTransport {
     /// The transport's name in the API: `udp`.
     pub fn name(self) -> &'static str {
         match self {
-            Transport::Udp => "udp",
-            Transport::Quic => "quic",
+            ClientTransport::Udp => "udp",
+            ClientTransport::Quic => "quic",
         }
     }
 }
 
 /// A UDP client's proof that it may send.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Identity {
+pub enum ClientIdentity {
     /// Only these addresses are accepted.
     Declared {
         address: SocketAddr,
@@ -77,9 +77,9 @@ pub enum Identity {
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-pub struct Media {
+pub struct MediaDescription {
     /// At least one stream.
-    pub streams: Vec<Stream>,
+    pub streams: Vec<MediaStream>,
     pub rtcp: RtcpPort,
     pub srtp: Srtp,
 }
@@ -102,7 +102,7 @@ pub enum Srtp {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-pub enum Kind {
+pub enum StreamKind {
     Audio,
     Video,
 }
@@ -128,7 +128,7 @@ impl PayloadType {
 
 /// Feedback that a stream's endpoint understands (RFC 4585, RFC 5104).
 #[derive(Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-pub struct Feedback {
+pub struct FeedbackSupport {
     /// Picture loss indication.
     pub pli: bool,
     /// Full intra request.
@@ -140,17 +140,17 @@ pub struct Feedback {
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-pub struct Stream {
-    pub kind: Kind,
+pub struct MediaStream {
+    pub kind: StreamKind,
     /// At least one payload type.
     pub payload_types: Vec<PayloadType>,
-    pub feedback: Feedback,
+    pub feedback: FeedbackSupport,
     /// Required bit rate in kbit/s, if the client declared it.
     pub bitrate_kbps: Option<u32>,
 }
 
-impl Media {
-    pub fn payload_type(&self, number: u8) -> Option<(Kind, &PayloadType)> {
+impl MediaDescription {
+    pub fn payload_type(&self, number: u8) -> Option<(StreamKind, &PayloadType)> {
         self.streams.iter().find_map(|stream| {
             let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
             Some((stream.kind, found))
@@ -158,7 +158,7 @@ impl Media {
     }
 
     pub fn has_video(&self) -> bool {
-        self.streams.iter().any(|stream| stream.kind == Kind::Video)
+        self.streams.iter().any(|stream| stream.kind == StreamKind::Video)
     }
 
     /// Some endpoint of the session declared support for REMB.
@@ -193,7 +193,7 @@ impl std::fmt::Display for Decider {
 }
 
 #[derive(Clone, Debug)]
-pub struct Accepted {
+pub struct AcceptedOffer {
     pub session: SessionId,
     pub room: RoomId,
     /// The cell of the room's route, which the packet path reads.
@@ -204,7 +204,7 @@ pub struct Accepted {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum OfferRefusal {
     /// No policy set defines the scenario.
     UnknownScenario(Arc<str>),
     /// The room already exists with this other scenario.

@@ -17,27 +17,32 @@ mod subjects;
 pub(crate) mod tests;
 mod version;
 
+pub(crate) use judge::AdmissionSample;
 pub use judge::Judging;
-pub(crate) use judge::Newcomer;
 pub(crate) use lifecycle::Effect;
-pub use lifecycle::{Call, Compared, Lifecycle, RolloutRequest, RolloutRules, Verb, WallClock};
-pub(crate) use memory::{Memory, Memos};
-pub(crate) use notes::{Noted, Subject};
-pub use notes::{Quarantine, Said};
-pub(crate) use parts::{Batch, Part, Parts};
-pub(crate) use policies::{Harmful, Policies};
+pub use lifecycle::{
+    Compared, Lifecycle, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules, WallClock,
+};
+pub(crate) use memory::{Memos, StateVersions};
+pub(crate) use notes::{FaultSubject, Noted};
+pub use notes::{Said, SubjectQuarantine};
+pub(crate) use parts::{BatchOutcome, PartCounts, PartOutcome};
+pub(crate) use policies::{HarmfulRevision, Policies};
 pub(crate) use progress::CohortSize;
-pub use progress::{Progress, Stage, Strategy};
-pub use quarantine::{AcceptedRevision, Quarantined, Remembered};
-pub(crate) use questions::{About, Asked, Beside, Questions, mismatched, reasons_given, was_taken};
+pub use progress::{RolloutProgress, RolloutStage, Strategy};
+pub use quarantine::{AcceptedRevision, QuarantinedRevision, Remembered};
+pub(crate) use questions::{
+    AnswerDetails, PendingQuestion, QuestionSubject, QuestionsInFlight, mismatched, reasons_given,
+    was_taken,
+};
 pub use report::{
-    Actor, CandidateCalls, CandidateStatus, LastRollout, PolicyStatus, Refusal, Revoked, Rollout,
-    RolloutOutcome, Staged,
+    Actor, CandidateCalls, CandidateStatus, LastRollout, PolicyStatus, RevisionRefusal,
+    RevokedRevision, RolloutOutcome, RolloutReport, Staged,
 };
 #[cfg(test)]
-use revision::{Candidate, Previous};
+use revision::{CandidateRevision, Previous};
 pub use revision::{Revision, is_in_cohort};
 pub(crate) use revision::{Revisions, unit};
 pub(crate) use subjects::Subjects;
-pub use subjects::{Cohort, Tally};
+pub use subjects::{ArmStatistics, ArmTally};
 pub use version::Version;

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 pub(crate) use plans::Replans;
 
-use crate::cohort::Ballot;
+use crate::cohort::NodeBallot;
 use crate::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
-use ladder::Climb;
-pub(crate) use ladder::Look;
+pub(crate) use ladder::LadderInput;
+use ladder::NativeLadder;
 
 /// Maximum sessions in one question; the others follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;
@@ -26,10 +26,10 @@ pub(crate) struct Quality {
     /// Sessions that receive nothing any more after receiving media steadily.
     silent: BTreeSet<(RoomId, SessionId)>,
     /// Votes of rooms about nodes, by scenario. Only rooms of the same scenario are compared.
-    ballots: BTreeMap<(NodeId, std::sync::Arc<str>), Ballot>,
+    ballots: BTreeMap<(NodeId, std::sync::Arc<str>), NodeBallot>,
     tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     /// Sessions on the native quality ladder.
-    climbs: BTreeMap<SessionId, Climb>,
+    climbs: BTreeMap<SessionId, NativeLadder>,
 }
 
 impl Quality {
@@ -51,7 +51,7 @@ impl Quality {
     }
 
     #[cfg(test)]
-    pub(crate) fn ballot_of(&mut self, node: NodeId, scenario: &str) -> &mut Ballot {
+    pub(crate) fn ballot_of(&mut self, node: NodeId, scenario: &str) -> &mut NodeBallot {
         self.ballots.entry((node, scenario.into())).or_default()
     }
 
@@ -94,9 +94,9 @@ impl Quality {
     pub(crate) fn climb(
         &mut self,
         session: SessionId,
-        look: Look,
+        look: LadderInput,
         now: Instant,
     ) -> Option<(Op, u64)> {
-        self.climbs.entry(session).or_insert_with(|| Climb::begin(now)).step(look, now)
+        self.climbs.entry(session).or_insert_with(|| NativeLadder::begin(now)).step(look, now)
     }
 }

@@ -17,13 +17,14 @@ use evenkeel_media::instant;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Breaker, Gauge};
-use crate::nodes::Trust;
-use crate::policy::Memory;
-use crate::rooms::{Drain, Stranded};
+use crate::nodes::NodeTrust;
+use crate::policy::StateVersions;
+use crate::rooms::{NodeDrain, Stranded};
 use crate::sessions::WHOLE;
 use crate::{
-    Bounds, Decider, Failback, Grant, HOPS_MAX, Hop, Incarnation, Labels, Media, Mode, MoveRecord,
-    NodeId, Plan, PolicyName, RegionId, RoomId, SessionId, State, Transport,
+    CapBounds, ClientTransport, Decider, Failback, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
+    MediaDescription, MoveRecord, NodeId, Plan, PluginState, PolicyName, RedundancyMode, RegionId,
+    RoomId, SessionId,
 };
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -36,7 +37,7 @@ pub struct GatewayRecord {
     /// Live sessions.
     pub sessions: Vec<SessionRecord>,
     /// The sessions' media. Many sessions share an equal one.
-    pub media: Vec<Arc<Media>>,
+    pub media: Vec<Arc<MediaDescription>>,
     pub memos: Vec<MemoRecord>,
     pub next_session: u64,
     pub next_room: u64,
@@ -50,8 +51,8 @@ pub struct NodeRecord {
     /// The node's current incarnation.
     pub hop: Hop,
     pub name: Box<str>,
-    pub(crate) trust: Trust,
-    pub(crate) drain: Option<Drain>,
+    pub(crate) trust: NodeTrust,
+    pub(crate) drain: Option<NodeDrain>,
     pub(crate) gauge: Gauge,
 }
 
@@ -72,20 +73,20 @@ pub struct RoomRecord {
     /// The room's native region.
     pub region: RegionId,
     pub spares: u8,
-    pub mode: Mode,
+    pub mode: RedundancyMode,
     /// The room's number at nodes.
     pub call: RoomId,
     pub priority: i64,
     /// The version of the route. The restored route has a higher one.
     pub version: u64,
-    pub hops: Vec<(Hop, Grant)>,
+    pub hops: Vec<(Hop, HopGrant)>,
     #[serde(with = "instant::paired")]
     pub leaving: Option<(Hop, Instant)>,
     pub placed_by: Decider,
     pub(crate) stranded: Option<Stranded>,
     /// The room is outside its native place without anyone's choice.
     pub away: bool,
-    pub(crate) memory: Memory,
+    pub(crate) memory: StateVersions,
     pub ttl_ms: u32,
     /// The time of the next review.
     #[serde(with = "instant::option")]
@@ -95,7 +96,7 @@ pub struct RoomRecord {
     pub(crate) struck: Vec<Struck>,
     pub(crate) unalike: Option<[Hop; 2]>,
     /// Times of moves that count towards the limit.
-    pub(crate) counted: Vec<At>,
+    pub(crate) counted: Vec<RecordedInstant>,
     pub moves: Vec<MoveRecord>,
 }
 
@@ -108,7 +109,7 @@ pub(crate) struct Struck {
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-pub(crate) struct At(#[serde(with = "instant")] pub(crate) Instant);
+pub(crate) struct RecordedInstant(#[serde(with = "instant")] pub(crate) Instant);
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct SessionRecord {
@@ -117,11 +118,11 @@ pub struct SessionRecord {
     pub labels: Labels,
     /// Index in [`GatewayRecord::media`].
     pub media: u32,
-    pub transport: Transport,
+    pub transport: ClientTransport,
     pub of_first_packet: bool,
     #[serde(with = "instant")]
     pub offered: Instant,
-    pub bounds: Bounds,
+    pub bounds: CapBounds,
     pub close_after: Duration,
     /// The plan by policies, before the share applies.
     pub plan: Plan,
@@ -133,7 +134,7 @@ pub struct SessionRecord {
     pub legs: Vec<LegRecord>,
     #[serde(with = "instant")]
     pub last_heard: Instant,
-    pub(crate) memory: Memory,
+    pub(crate) memory: StateVersions,
 }
 
 /// A hop where the driver was asked to open the session and not yet to close it.
@@ -161,7 +162,7 @@ pub struct ChangedRecords {
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct MemoRecord {
     pub policy: PolicyName,
-    pub memo: State,
+    pub memo: PluginState,
 }
 
 /// The hops of a gateway that continues the sessions of a record, by the hops in the record.
@@ -208,27 +209,27 @@ impl HopMap {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotRestored {
+pub enum RestoreError {
     /// The gateway has sessions of its own.
     HasSessions,
     /// The parts of the record do not belong together.
     Contradiction(&'static str),
 }
 
-impl std::error::Error for NotRestored {}
+impl std::error::Error for RestoreError {}
 
-impl fmt::Display for NotRestored {
+impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotRestored::HasSessions => f.write_str("the gateway has sessions; restart it first"),
-            NotRestored::Contradiction(what) => write!(f, "the record contradicts itself: {what}"),
+            RestoreError::HasSessions => f.write_str("the gateway has sessions; restart it first"),
+            RestoreError::Contradiction(what) => write!(f, "the record contradicts itself: {what}"),
         }
     }
 }
 
 impl GatewayRecord {
     /// Checks what the restore relies on.
-    pub(crate) fn check(&self) -> Result<(), NotRestored> {
+    pub(crate) fn check(&self) -> Result<(), RestoreError> {
         let mut rooms: BTreeMap<RoomId, usize> =
             self.rooms.iter().map(|room| (room.id, 0)).collect();
         let names: BTreeSet<&str> = self.rooms.iter().map(|room| &*room.name).collect();
@@ -261,7 +262,7 @@ impl GatewayRecord {
             (self.sessions.iter().all(|session| session.share <= WHOLE), "a share above the whole"),
         ];
         match checks.into_iter().find(|(holds, _)| !holds) {
-            Some((_, what)) => Err(NotRestored::Contradiction(what)),
+            Some((_, what)) => Err(RestoreError::Contradiction(what)),
             None => Ok(()),
         }
     }

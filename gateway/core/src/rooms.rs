@@ -21,41 +21,43 @@ use std::ops::{Bound, Index};
 use std::sync::Arc;
 use std::time::Instant;
 
-use calls::Call;
+use calls::CallRooms;
 pub use calls::{is_session_room_name, requested_room_name};
-pub(crate) use drain::Drain;
+pub(crate) use drain::NodeDrain;
 pub use failback::Failback;
-use failover::Failover;
+use failover::PendingFailover;
 pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
 use restore::Unsettled;
-pub(crate) use room::{Pending, Room, Stranded};
+pub(crate) use room::{PendingRoute, Room, Stranded};
 
 pub(crate) use routes::WEIGH_EVERY;
 
 use crate::capacity::Capacity;
-use crate::effects::{Effects, Notice};
+use crate::effects::{Effects, RoomNotice};
 use crate::interner::Interner;
-use crate::nodes::Nodes;
+use crate::nodes::NodeTable;
 use crate::record::changes::Changes;
-use crate::sessions::{Phase, Sessions};
+use crate::sessions::{SessionPhase, SessionTable};
 use crate::small::SmallSet;
-use crate::{CloseReason, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId, Settings};
+use crate::{
+    CloseReason, CoreSettings, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId,
+};
 
 #[derive(Debug)]
-pub(crate) struct Rooms {
+pub(crate) struct RoomTable {
     all: BTreeMap<RoomId, Box<Room>>,
     next: u64,
     by_name: BTreeMap<Arc<str>, RoomId>,
     /// Calls with one room per session, by name.
-    calls: BTreeMap<Arc<str>, Call>,
+    calls: BTreeMap<Arc<str>, CallRooms>,
     /// Rooms that have not yet taken the changed settings of their scenarios.
     changing: BTreeSet<RoomId>,
     placed: usize,
     /// Indexed by node: rooms whose current or pending route contains it.
     at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, while some have not failed over yet.
-    failover: Option<Failover>,
+    failover: Option<PendingFailover>,
     /// Rooms without a usable hop, by number of failed attempts, priority and id.
     stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
     /// The next rescue continues after this entry.
@@ -72,7 +74,7 @@ pub(crate) struct Rooms {
     /// Indexed by region: the number of those rooms that belong in it.
     away_by_region: Vec<usize>,
     failed_back_last: RoomId,
-    drains: BTreeMap<NodeId, Drain>,
+    drains: BTreeMap<NodeId, NodeDrain>,
     /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
@@ -82,9 +84,9 @@ pub(crate) struct Rooms {
     pub(crate) changes: Changes<RoomId>,
 }
 
-impl Rooms {
-    pub(crate) fn new(settings: &Settings, now: Instant) -> Rooms {
-        Rooms {
+impl RoomTable {
+    pub(crate) fn new(settings: &CoreSettings, now: Instant) -> RoomTable {
+        RoomTable {
             all: BTreeMap::new(),
             next: 1,
             by_name: BTreeMap::new(),
@@ -269,7 +271,7 @@ impl Rooms {
     }
 }
 
-impl Index<&RoomId> for Rooms {
+impl Index<&RoomId> for RoomTable {
     type Output = Room;
 
     fn index(&self, id: &RoomId) -> &Room {
@@ -279,10 +281,10 @@ impl Index<&RoomId> for Rooms {
 
 /// Opens, places and moves rooms and their sessions, over the state needed for that.
 pub(crate) struct Router<'a> {
-    pub(crate) settings: &'a Settings,
-    pub(crate) sessions: &'a mut Sessions,
-    pub(crate) rooms: &'a mut Rooms,
-    pub(crate) nodes: &'a mut Nodes,
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
     pub(crate) capacity: &'a mut Capacity,
     pub(crate) effects: &'a mut Effects,
 }
@@ -297,18 +299,18 @@ impl Router<'_> {
         self.rooms.get(&id).map_or_else(Vec::new, |room| room.sessions.iter().copied().collect())
     }
 
-    fn sessions_from(&self, id: RoomId, phase: Phase) -> Vec<SessionId> {
+    fn sessions_from(&self, id: RoomId, phase: SessionPhase) -> Vec<SessionId> {
         let mut sessions = self.sessions_of(id);
         sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
         sessions
     }
 
     pub(crate) fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
-        self.sessions_from(id, Phase::Live)
+        self.sessions_from(id, SessionPhase::Live)
     }
 
     fn room_kbps(&self, id: RoomId) -> u64 {
-        let sessions = self.sessions_from(id, Phase::Placing);
+        let sessions = self.sessions_from(id, SessionPhase::Placing);
         sessions.iter().map(|id| self.sessions[id].kbps()).sum()
     }
 
@@ -324,7 +326,7 @@ impl Router<'_> {
     }
 
     fn want_reroute(&mut self, id: RoomId) {
-        self.effects.notice(Notice::Reroute(id));
+        self.effects.notice(RoomNotice::Reroute(id));
     }
 
     /// Closes the silent sessions, except in rooms that wait for a node to start.

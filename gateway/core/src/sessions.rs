@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use legs::Legs;
-pub(crate) use session::{Leg, Opening, Phase, Session, SessionRequest, WHOLE};
+pub(crate) use session::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
 
 use crate::interner::Interner;
 use crate::record::changes::Changes;
@@ -19,7 +19,7 @@ use crate::{Decider, PolicyName, SessionId};
 const SWEPT_AT_ONCE: usize = 1_024;
 
 #[derive(Debug)]
-pub(crate) struct Sessions {
+pub(crate) struct SessionTable {
     all: BTreeMap<SessionId, Box<Session>>,
     next: u64,
     live: usize,
@@ -37,9 +37,9 @@ pub(crate) struct Sessions {
     rng: fastrand::Rng,
 }
 
-impl Sessions {
-    pub(crate) fn new() -> Sessions {
-        Sessions {
+impl SessionTable {
+    pub(crate) fn new() -> SessionTable {
+        SessionTable {
             all: BTreeMap::new(),
             next: 1,
             live: 0,
@@ -97,7 +97,7 @@ impl Sessions {
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.all.remove(&id)?;
         self.changes.note(id);
-        if session.phase == Phase::Live {
+        if session.phase == SessionPhase::Live {
             self.live -= 1;
             self.ticked.values_mut().for_each(|ours| _ = ours.remove(&id));
         }
@@ -108,7 +108,7 @@ impl Sessions {
     pub(crate) fn set_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
         self.changes.note(id);
         if let Some(session) = self.all.get_mut(&id) {
-            session.phase = Phase::Live;
+            session.phase = SessionPhase::Live;
             self.live += 1;
             if let Some(policy) = ticks {
                 self.ticked.entry(policy).or_default().insert(id);
@@ -200,7 +200,7 @@ impl Sessions {
     }
 }
 
-impl Index<&SessionId> for Sessions {
+impl Index<&SessionId> for SessionTable {
     type Output = Session;
 
     fn index(&self, id: &SessionId) -> &Session {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Affinity, Bounds, Hook, Mode, PolicyName, RegionId, ZoneId};
+use crate::{Affinity, CapBounds, Hook, PolicyName, RedundancyMode, RegionId, ZoneId};
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Settings {
+pub struct CoreSettings {
     /// The gateway's region.
     pub home: RegionId,
     /// Names of the regions, indexed by [`RegionId`].
@@ -19,7 +19,7 @@ pub struct Settings {
     pub nodes: Vec<NodeSettings>,
     pub scenarios: BTreeMap<Arc<str>, Scenario>,
     pub timings: Timings,
-    pub limits: Limits,
+    pub limits: GatewayLimits,
 }
 
 /// A failure domain within a region.
@@ -36,15 +36,15 @@ pub struct NodeSettings {
     /// The node's zone, which determines its region.
     pub zone: ZoneId,
     pub capacity_kbps: u64,
-    pub probed: Probed,
+    pub probed: NodeProbing,
     /// Keep two canary sessions at the node, between which it must forward packets.
     pub canary: bool,
-    pub role: Role,
+    pub role: RegionRole,
     pub starts: Starts,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Role {
+pub enum RegionRole {
     /// The node carries rooms.
     #[default]
     Active,
@@ -66,7 +66,7 @@ pub enum Starts {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Probed {
+pub enum NodeProbing {
     Yes,
     /// The node cannot be probed: kernel errors and silence are its only witnesses.
     No,
@@ -80,8 +80,8 @@ pub struct Scenario {
     /// The hooks for which the set binds a policy, in the order of [`Hook::ALL`](crate::Hook::ALL).
     pub bound: [bool; 4],
     /// The range within which policies may cap the scenario's sessions.
-    pub bounds: Bounds,
-    pub mode: Mode,
+    pub bounds: CapBounds,
+    pub mode: RedundancyMode,
     pub affinity: Affinity,
     /// In regional mode: the cyclic order of regions that rooms try after their current one.
     pub regions: Vec<RegionId>,
@@ -182,7 +182,7 @@ impl Default for Timings {
 
 /// Limits of everything that can grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct GatewayLimits {
     /// Maximum concurrent sessions. Default 100,000.
     pub sessions_max: usize,
     /// Maximum nodes, including those being removed. Default 1,024.
@@ -211,9 +211,9 @@ pub struct Limits {
     pub breakers: Breakers,
 }
 
-impl Default for Limits {
+impl Default for GatewayLimits {
     fn default() -> Self {
-        Limits {
+        GatewayLimits {
             sessions_max: 100_000,
             nodes_max: 1_024,
             offer_budget: Duration::from_millis(2),

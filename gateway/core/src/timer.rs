@@ -58,12 +58,12 @@ pub(crate) enum Timer {
 
 /// Pending timers. Each reason occurs at most once.
 #[derive(Default, Debug)]
-pub(crate) struct Timers {
+pub(crate) struct TimerQueue {
     queue: BTreeSet<(Instant, Timer)>,
     due: BTreeMap<Timer, Instant>,
 }
 
-impl Timers {
+impl TimerQueue {
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
         self.cancel(&timer);
         self.queue.insert((at, timer.clone()));

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::capacity::Capacity;
-use crate::nodes::{Node, Nodes, Pace};
-use crate::policy::{Noted, Quarantine, Said, Subject};
-use crate::rooms::{Failback, MoveRecord, Room, Rooms};
-use crate::sessions::{Phase, Sessions, WHOLE};
+use crate::nodes::{Node, NodeTable, OpeningWindow};
+use crate::policy::{FaultSubject, Noted, Said, SubjectQuarantine};
+use crate::rooms::{Failback, MoveRecord, Room, RoomTable};
+use crate::sessions::{SessionPhase, SessionTable, WHOLE};
 use crate::{
-    BreakerState, Cause, Decider, Grant, Health, Hop, Measures, Mode, Plan, RegionId, RoomId,
-    SessionId, Transport, Witness,
+    BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant, Measures,
+    MoveCause, Plan, RedundancyMode, RegionId, RoomId, SessionId,
 };
 
 #[derive(Clone, PartialEq, Debug)]
@@ -18,10 +18,10 @@ pub struct SessionStanding {
     pub session: SessionId,
     pub room: Arc<str>,
     pub scenario: Arc<str>,
-    pub transport: Transport,
-    pub mode: Mode,
+    pub transport: ClientTransport,
+    pub mode: RedundancyMode,
     /// See [`Route::kept`](crate::Route::kept).
-    pub kept: Mode,
+    pub kept: RedundancyMode,
     pub hop: Option<Hop>,
     pub plan: Plan,
     pub measures: Measures,
@@ -34,9 +34,9 @@ pub struct RoomStanding {
     pub room: RoomId,
     pub name: Arc<str>,
     pub scenario: Arc<str>,
-    pub mode: Mode,
+    pub mode: RedundancyMode,
     /// See [`Route::kept`](crate::Route::kept).
-    pub kept: Mode,
+    pub kept: RedundancyMode,
     pub sessions: Vec<SessionId>,
     /// Best first.
     pub route: Vec<Hop>,
@@ -49,8 +49,8 @@ pub struct NodeStanding {
     /// The node with its newest incarnation.
     pub hop: Hop,
     pub health: Health,
-    /// In the order of [`Witness::ALL`].
-    pub suspected_by: [bool; Witness::ALL.len()],
+    /// In the order of [`EvidenceSource::ALL`].
+    pub suspected_by: [bool; EvidenceSource::ALL.len()],
     pub draining: bool,
     /// The node was removed from the list. It is forgotten when it is empty.
     pub leaves: bool,
@@ -77,26 +77,26 @@ pub struct Explanation {
     /// Rooms of higher priority are placed first.
     pub priority: i64,
     /// The room's hops, best first.
-    pub route: Vec<(Hop, Grant)>,
+    pub route: Vec<(Hop, HopGrant)>,
     /// Thousandths of the bitrate that the session needs above its floor. Below 1,000 the node is overcommitted.
     pub share_permille: u16,
     /// Evidence against the node that carries the session, with its age.
-    pub witnesses: Vec<(Witness, Duration)>,
+    pub witnesses: Vec<(EvidenceSource, Duration)>,
     pub heading: Option<Heading>,
     /// All other nodes.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<NodeCandidate>,
     /// The last moves of the room, the oldest first.
     pub moves: Vec<MoveRecord>,
     /// The last decisions of policies about the session and its room.
     pub said: Vec<Said>,
     /// Revisions that fault on the session or its room and are no longer asked about it.
-    pub quarantines: Vec<Quarantine>,
+    pub quarantines: Vec<SubjectQuarantine>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heading {
     pub to: Hop,
-    pub cause: Cause,
+    pub cause: MoveCause,
     pub by: Decider,
     pub since: Duration,
     /// Pending openings.
@@ -105,15 +105,15 @@ pub struct Heading {
 
 /// Another node for the room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Candidate {
+pub struct NodeCandidate {
     pub hop: Hop,
-    pub why: Why,
+    pub why: CandidateReason,
     /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Why {
+pub enum CandidateReason {
     Down,
     /// The node does not run; no room has needed it yet.
     Cold,
@@ -136,21 +136,21 @@ pub enum Why {
     EqualCost,
 }
 
-impl Why {
+impl CandidateReason {
     pub fn name(self) -> &'static str {
         match self {
-            Why::Down => "down",
-            Why::Cold => "cold",
-            Why::Draining => "draining",
-            Why::NodeRefused => "node-refused",
-            Why::BreakerOpen => "breaker-open",
-            Why::BackingOff => "backing-off",
-            Why::Full => "full",
-            Why::Unhealthy => "unhealthy",
-            Why::OutsideRegion => "outside-region",
-            Why::Standby => "standby",
-            Why::Spare => "spare",
-            Why::EqualCost => "equal-cost",
+            CandidateReason::Down => "down",
+            CandidateReason::Cold => "cold",
+            CandidateReason::Draining => "draining",
+            CandidateReason::NodeRefused => "node-refused",
+            CandidateReason::BreakerOpen => "breaker-open",
+            CandidateReason::BackingOff => "backing-off",
+            CandidateReason::Full => "full",
+            CandidateReason::Unhealthy => "unhealthy",
+            CandidateReason::OutsideRegion => "outside-region",
+            CandidateReason::Standby => "standby",
+            CandidateReason::Spare => "spare",
+            CandidateReason::EqualCost => "equal-cost",
         }
     }
 }
@@ -171,7 +171,7 @@ pub struct RegionStanding {
 
 /// Sizes of everything that grows with clients.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Kept {
+pub struct TableSizes {
     /// Includes sessions that are not live yet.
     pub sessions: usize,
     /// Includes rooms that are not placed yet.
@@ -201,16 +201,17 @@ pub struct Kept {
 
 #[derive(Clone, Copy)]
 pub(crate) struct Views<'a> {
-    pub(crate) sessions: &'a Sessions,
-    pub(crate) rooms: &'a Rooms,
-    pub(crate) nodes: &'a Nodes,
+    pub(crate) sessions: &'a SessionTable,
+    pub(crate) rooms: &'a RoomTable,
+    pub(crate) nodes: &'a NodeTable,
     pub(crate) capacity: &'a Capacity,
     pub(crate) noted: &'a Noted,
 }
 
 impl Views<'_> {
     pub(crate) fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
-        let session = self.sessions.get(&id).filter(|session| session.phase == Phase::Live)?;
+        let session =
+            self.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
         let room = self.rooms.get(&session.room)?;
         let route = room.route();
         Some(SessionStanding {
@@ -286,7 +287,7 @@ impl Views<'_> {
         let since = |at: Instant| now.saturating_duration_since(at);
         let witnesses = on.and_then(|on| self.nodes.get(on)).map(|node| node.detector.witnesses());
         let witnesses = witnesses.into_iter().flatten().map(|(witness, at)| (witness, since(at)));
-        let subjects = [Subject::Session(id), Subject::Room(room.id)];
+        let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id)];
         let others = self.nodes.iter().filter(|node| Some(node.id) != on);
         Some(Explanation {
             admitted_by: (*session.admitted_by).clone(),
@@ -310,12 +311,12 @@ impl Views<'_> {
         })
     }
 
-    fn candidate(&self, room: &Room, node: &Node, now: Instant) -> Candidate {
+    fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {
         let load_permille = self.capacity.ledger().permille(node.id) as u32;
-        Candidate { hop: node.hop(), why: self.why_not(room, node, now), load_permille }
+        NodeCandidate { hop: node.hop(), why: self.why_not(room, node, now), load_permille }
     }
 
-    fn why_not(&self, room: &Room, node: &Node, now: Instant) -> Why {
+    fn why_not(&self, room: &Room, node: &Node, now: Instant) -> CandidateReason {
         let ledger = self.capacity.ledger();
         let stays = room.holding.on.is_some_and(|on| {
             let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
@@ -324,27 +325,29 @@ impl Views<'_> {
         let fits = stays || ledger.fits(node.id, room.holding.kbps);
         let region = self.nodes.region_of(node.id);
         match node.health() {
-            Health::Down => Why::Down,
-            Health::Cold => Why::Cold,
-            _ if node.drains() => Why::Draining,
-            _ if !node.welcomes_rooms() => Why::NodeRefused,
-            _ if room.shunned_nodes(self.nodes, now).contains(&node.id) => Why::BackingOff,
-            _ if room.standing().contains(&node.id) => Why::Spare,
-            _ if !self.capacity.may_enter(room.id, region) => Why::BreakerOpen,
-            _ if !fits => Why::Full,
-            Health::Suspect | Health::Wary => Why::Unhealthy,
-            Health::Up if node.loses() => Why::Unhealthy,
-            Health::Up if room.leaves_to_others(node) => Why::Standby,
-            Health::Up if room.is_away(node.id, self.nodes) => Why::OutsideRegion,
-            Health::Up => Why::EqualCost,
+            Health::Down => CandidateReason::Down,
+            Health::Cold => CandidateReason::Cold,
+            _ if node.drains() => CandidateReason::Draining,
+            _ if !node.welcomes_rooms() => CandidateReason::NodeRefused,
+            _ if room.shunned_nodes(self.nodes, now).contains(&node.id) => {
+                CandidateReason::BackingOff
+            }
+            _ if room.standing().contains(&node.id) => CandidateReason::Spare,
+            _ if !self.capacity.may_enter(room.id, region) => CandidateReason::BreakerOpen,
+            _ if !fits => CandidateReason::Full,
+            Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
+            Health::Up if node.loses() => CandidateReason::Unhealthy,
+            Health::Up if room.leaves_to_others(node) => CandidateReason::Standby,
+            Health::Up if room.is_away(node.id, self.nodes) => CandidateReason::OutsideRegion,
+            Health::Up => CandidateReason::EqualCost,
         }
     }
 
     /// Sizes of the sessions, rooms and nodes.
-    pub(crate) fn kept(&self) -> Kept {
+    pub(crate) fn kept(&self) -> TableSizes {
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
-        let paces = || self.nodes.paces().map(Pace::counts);
-        Kept {
+        let paces = || self.nodes.paces().map(OpeningWindow::counts);
+        TableSizes {
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
             calls: self.rooms.calls(),
@@ -355,7 +358,7 @@ impl Views<'_> {
             damped: most(&mut self.rooms.values().map(Room::moves_noted)),
             drains: self.rooms.drains(),
             slots: self.nodes.slots(),
-            ..Kept::default()
+            ..TableSizes::default()
         }
     }
 }

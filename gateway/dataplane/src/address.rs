@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct AddressRecord {
     ip: IpAddr,
     port: u16,
     #[serde(default)]
@@ -16,13 +16,13 @@ struct Record {
 /// As the serializer.
 pub fn serialize<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
     let (ip, port) = (address.ip(), address.port());
-    Record { ip, port, scope: scope(address) }.serialize(serializer)
+    AddressRecord { ip, port, scope: scope(address) }.serialize(serializer)
 }
 
 /// # Errors
 /// As the deserializer.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let Record { ip, port, scope } = Record::deserialize(deserializer)?;
+    let AddressRecord { ip, port, scope } = AddressRecord::deserialize(deserializer)?;
     Ok(match ip {
         IpAddr::V4(v4) => (v4, port).into(),
         IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),

@@ -59,7 +59,7 @@ impl fmt::Debug for Ufrag {
 
 /// The property that identifies a packet's session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Key {
+pub enum FlowKey {
     /// The source address at a UDP listener.
     Udp {
         /// The listener's position in the configuration.
@@ -78,9 +78,9 @@ pub enum Key {
     Ufrag(Ufrag),
 }
 
-/// The session that a [`Key`] belongs to.
+/// The session that a [`FlowKey`] belongs to.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct FlowEntry {
     pub home: Home,
     /// The MESSAGE-INTEGRITY password; set for ufrags only.
     pub password: Option<Arc<[u8]>>,
@@ -88,15 +88,15 @@ pub struct Entry {
     pub checked: Option<Instant>,
 }
 
-impl Entry {
+impl FlowEntry {
     /// Creates an entry without a password.
-    pub fn of(home: Home) -> Entry {
-        Entry { home, password: None, checked: None }
+    pub fn of(home: Home) -> FlowEntry {
+        FlowEntry { home, password: None, checked: None }
     }
 }
 
 /// Omits the password, to keep it out of logs.
-impl fmt::Debug for Entry {
+impl fmt::Debug for FlowEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry").field("home", &self.home).finish_non_exhaustive()
     }
@@ -114,84 +114,86 @@ struct Packed {
 }
 
 impl Packed {
-    fn of(key: &Key) -> Packed {
+    fn of(key: &FlowKey) -> Packed {
         let packed = |kind, bytes| Packed { kind, listener: 0, port: 0, scope: 0, bytes };
         let ip = |ip: IpAddr| match ip {
             IpAddr::V4(v4) => packed(0, v4.to_ipv6_mapped().octets()),
             IpAddr::V6(v6) => packed(1, v6.octets()),
         };
         match *key {
-            Key::Udp { listener, address } => {
+            FlowKey::Udp { listener, address } => {
                 let (port, scope) = (address.port(), address::scope(&address));
                 Packed { listener, port, scope, ..ip(address.ip()) }
             }
-            Key::DeclaredIp { listener, ip: of } => {
+            FlowKey::DeclaredIp { listener, ip: of } => {
                 let ip = ip(of);
                 Packed { kind: ip.kind + 2, listener, ..ip }
             }
-            Key::Roq(flow) => packed(4, u128::from(flow).to_be_bytes()),
-            Key::Ufrag(Ufrag { length, bytes }) => Packed { listener: length, ..packed(5, bytes) },
+            FlowKey::Roq(flow) => packed(4, u128::from(flow).to_be_bytes()),
+            FlowKey::Ufrag(Ufrag { length, bytes }) => {
+                Packed { listener: length, ..packed(5, bytes) }
+            }
         }
     }
 }
 
 /// A compact entry. Passwords and check times are rare, so they are boxed.
-struct Kept {
+struct CompactEntry {
     home: Home,
-    more: Option<Box<More>>,
+    more: Option<Box<CheckedEntry>>,
 }
 
 #[derive(Clone, Default)]
-struct More {
+struct CheckedEntry {
     password: Option<Arc<[u8]>>,
     checked: Option<Instant>,
 }
 
-impl From<Entry> for Kept {
-    fn from(Entry { home, password, checked }: Entry) -> Kept {
+impl From<FlowEntry> for CompactEntry {
+    fn from(FlowEntry { home, password, checked }: FlowEntry) -> CompactEntry {
         let has_more = password.is_some() || checked.is_some();
-        let more = has_more.then(|| Box::new(More { password, checked }));
-        Kept { home, more }
+        let more = has_more.then(|| Box::new(CheckedEntry { password, checked }));
+        CompactEntry { home, more }
     }
 }
 
-impl From<&Kept> for Entry {
-    fn from(kept: &Kept) -> Entry {
-        let More { password, checked } = kept.more.as_deref().cloned().unwrap_or_default();
-        Entry { home: kept.home, password, checked }
+impl From<&CompactEntry> for FlowEntry {
+    fn from(kept: &CompactEntry) -> FlowEntry {
+        let CheckedEntry { password, checked } = kept.more.as_deref().cloned().unwrap_or_default();
+        FlowEntry { home: kept.home, password, checked }
     }
 }
 
 /// Reason why a key was not inserted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum InsertRefusal {
     /// The key belongs to another session, with this home.
     Taken(Home),
     /// The table has reached this limit.
     Full(usize),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for InsertRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Taken(_) => f.write_str("another session has it"),
-            Refused::Full(entries) => write!(f, "the table is full with {entries} entries"),
+            InsertRefusal::Taken(_) => f.write_str("another session has it"),
+            InsertRefusal::Full(entries) => write!(f, "the table is full with {entries} entries"),
         }
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for InsertRefusal {}
 
 /// Number of keys by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Counts {
+pub struct FlowKeyCounts {
     pub udp: usize,
     pub roq: usize,
     pub declared_ip: usize,
     pub ufrag: usize,
 }
 
-impl Counts {
+impl FlowKeyCounts {
     pub fn sum(&self) -> usize {
         self.udp + self.roq + self.declared_ip + self.ufrag
     }
@@ -199,7 +201,7 @@ impl Counts {
 
 /// The flow table, shared by all threads. A lookup takes a read lock on one shard.
 pub struct Flows {
-    entries: DashMap<Packed, Kept>,
+    entries: DashMap<Packed, CompactEntry>,
     entries_max: usize,
     counts: [AtomicUsize; 4],
 }
@@ -215,19 +217,19 @@ impl Flows {
     /// # Errors
     ///
     /// The table is unchanged.
-    pub fn insert(&self, key: Key, entry: Entry) -> Result<(), Refused> {
+    pub fn insert(&self, key: FlowKey, entry: FlowEntry) -> Result<(), InsertRefusal> {
         // Read before the shard is locked. Racing threads may exceed the limit by one entry each; it stays bounded.
         let count = self.count(&key);
         let held = self.counts().sum();
         match self.entries.entry(Packed::of(&key)) {
             entry::Entry::Occupied(mut standing) => {
                 if standing.get().home != entry.home {
-                    return Err(Refused::Taken(standing.get().home));
+                    return Err(InsertRefusal::Taken(standing.get().home));
                 }
                 standing.insert(entry.into());
             }
             entry::Entry::Vacant(_) if held >= self.entries_max => {
-                return Err(Refused::Full(self.entries_max));
+                return Err(InsertRefusal::Full(self.entries_max));
             }
             entry::Entry::Vacant(vacant) => {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -244,10 +246,15 @@ impl Flows {
     /// # Errors
     ///
     /// The table is unchanged.
-    pub fn check(&self, key: Key, home: Home, now: Instant) -> Result<Option<Home>, Refused> {
-        let entry = Entry { checked: Some(now), ..Entry::of(home) };
+    pub fn check(
+        &self,
+        key: FlowKey,
+        home: Home,
+        now: Instant,
+    ) -> Result<Option<Home>, InsertRefusal> {
+        let entry = FlowEntry { checked: Some(now), ..FlowEntry::of(home) };
         if let Some(mut standing) = self.entries.get_mut(&Packed::of(&key)) {
-            let Entry { home: before, checked, .. } = Entry::from(&*standing);
+            let FlowEntry { home: before, checked, .. } = FlowEntry::from(&*standing);
             let silent = |at: Instant| now.saturating_duration_since(at) >= CHECKED_FOR;
             return match checked {
                 _ if before == home => {
@@ -258,14 +265,14 @@ impl Flows {
                     *standing = entry.into();
                     Ok(Some(before))
                 }
-                Some(_) | None => Err(Refused::Taken(before)),
+                Some(_) | None => Err(InsertRefusal::Taken(before)),
             };
         }
         self.insert(key, entry).map(|()| None)
     }
 
     /// Removes the key if it belongs to the session with this home. Returns whether it did.
-    pub fn remove(&self, key: &Key, home: Home) -> bool {
+    pub fn remove(&self, key: &FlowKey, home: Home) -> bool {
         let removed =
             self.entries.remove_if(&Packed::of(key), |_, entry| entry.home == home).is_some();
         if removed {
@@ -274,26 +281,26 @@ impl Flows {
         removed
     }
 
-    pub fn home(&self, key: &Key) -> Option<Home> {
+    pub fn home(&self, key: &FlowKey) -> Option<Home> {
         self.entries.get(&Packed::of(key)).map(|kept| kept.home)
     }
 
-    pub fn entry(&self, key: &Key) -> Option<Entry> {
-        self.entries.get(&Packed::of(key)).map(|kept| Entry::from(&*kept))
+    pub fn entry(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.entries.get(&Packed::of(key)).map(|kept| FlowEntry::from(&*kept))
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> FlowKeyCounts {
         let [udp, roq, declared_ip, ufrag] =
             [0, 1, 2, 3].map(|kind: usize| self.counts[kind].load(Ordering::Relaxed));
-        Counts { udp, roq, declared_ip, ufrag }
+        FlowKeyCounts { udp, roq, declared_ip, ufrag }
     }
 
-    fn count(&self, key: &Key) -> &AtomicUsize {
+    fn count(&self, key: &FlowKey) -> &AtomicUsize {
         match key {
-            Key::Udp { .. } => &self.counts[0],
-            Key::Roq(_) => &self.counts[1],
-            Key::DeclaredIp { .. } => &self.counts[2],
-            Key::Ufrag(_) => &self.counts[3],
+            FlowKey::Udp { .. } => &self.counts[0],
+            FlowKey::Roq(_) => &self.counts[1],
+            FlowKey::DeclaredIp { .. } => &self.counts[2],
+            FlowKey::Ufrag(_) => &self.counts[3],
         }
     }
 }

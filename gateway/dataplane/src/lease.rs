@@ -16,16 +16,16 @@ pub(crate) const CHECKED_EVERY: Duration = Duration::from_millis(1);
 const FOREVER: u64 = u64::MAX;
 
 #[derive(Debug)]
-pub struct Lease {
+pub struct SendLease {
     base: Instant,
     /// Nanoseconds from the base to the end.
     until: AtomicU64,
 }
 
-impl Lease {
+impl SendLease {
     /// The lease of a gateway without a group.
-    pub fn forever() -> Lease {
-        Lease { base: Instant::now(), until: AtomicU64::new(FOREVER) }
+    pub fn forever() -> SendLease {
+        SendLease { base: Instant::now(), until: AtomicU64::new(FOREVER) }
     }
 
     /// Lets this gateway send until this time.
@@ -62,13 +62,13 @@ impl Lease {
 /// A thread's use of the lease.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    lease: Arc<Lease>,
+    lease: Arc<SendLease>,
     /// True if something was not sent because the lease had ended.
     held_back: Cell<bool>,
 }
 
 impl Permit {
-    pub(crate) fn new(lease: Arc<Lease>) -> Permit {
+    pub(crate) fn new(lease: Arc<SendLease>) -> Permit {
         Permit { lease, held_back: Cell::new(false) }
     }
 

@@ -11,4 +11,4 @@ pub mod quic;
 pub mod ring;
 pub mod worker;
 
-pub use lease::Lease;
+pub use lease::SendLease;

@@ -25,15 +25,15 @@ const ENTRY_MAX: usize = PACKET_MAX + 32;
 const BYTES_PER_SLOT: usize = 512;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Meta {
+pub struct RingMeta {
     pub home: Home,
-    pub kind: Kind,
+    pub kind: RingItem,
     /// The flow identifier that the packet came with or will be sent with; 0 without QUIC.
     pub flow: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum RingItem {
     Rtp,
     /// A compound RTCP packet.
     Rtcp,
@@ -60,19 +60,19 @@ pub struct PathReport {
 
 /// The ring refused the packet: it is full, or the packet is too long. The caller counts the drop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full;
+pub struct RingFull;
 
-impl fmt::Display for Full {
+impl fmt::Display for RingFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the ring has no room for the packet")
     }
 }
 
-impl std::error::Error for Full {}
+impl std::error::Error for RingFull {}
 
 #[derive(Clone, Copy)]
-struct Head {
-    meta: Meta,
+struct RingHead {
+    meta: RingMeta,
     length: u16,
 }
 
@@ -89,7 +89,7 @@ struct Wakeup {
 /// # Errors
 ///
 /// Fails if the process has no descriptor left for the eventfd.
-pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
+pub fn channel(slots: usize) -> std::io::Result<(RingSender, Receiver)> {
     // The minimum number of slots holds one entry of the largest size.
     let slots = slots.max(ENTRY_MAX.div_ceil(BYTES_PER_SLOT));
     let (heads_in, heads_out) = rtrb::RingBuffer::new(slots);
@@ -97,7 +97,7 @@ pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
     let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let wakeup =
         Arc::new(Wakeup { eventfd, asleep: AtomicBool::new(true), paused: AtomicBool::new(false) });
-    let sender = Sender { heads: heads_in, bytes: bytes_in, wakeup: Arc::clone(&wakeup) };
+    let sender = RingSender { heads: heads_in, bytes: bytes_in, wakeup: Arc::clone(&wakeup) };
     let receiver = Receiver {
         heads: heads_out,
         bytes: bytes_out,
@@ -110,28 +110,28 @@ pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
 }
 
 /// The sending end, owned by one thread.
-pub struct Sender {
-    heads: rtrb::Producer<Head>,
+pub struct RingSender {
+    heads: rtrb::Producer<RingHead>,
     bytes: rtrb::Producer<u8>,
     wakeup: Arc<Wakeup>,
 }
 
-impl Sender {
-    /// Pushes a packet; [`wake`](Sender::wake) wakes the receiver.
+impl RingSender {
+    /// Pushes a packet; [`wake`](RingSender::wake) wakes the receiver.
     ///
     /// # Errors
     ///
-    /// [`Full`]: nothing was pushed.
-    pub fn push(&mut self, meta: Meta, bytes: &[u8]) -> Result<(), Full> {
+    /// [`RingFull`]: nothing was pushed.
+    pub fn push(&mut self, meta: RingMeta, bytes: &[u8]) -> Result<(), RingFull> {
         if bytes.len() > ENTRY_MAX || self.heads.is_full() {
-            return Err(Full);
+            return Err(RingFull);
         }
         // The header is pushed last: a receiver that sees the header also sees the bytes.
-        self.bytes.push_entire_slice(bytes).map_err(|_| Full)?;
-        self.heads.push(Head { meta, length: bytes.len() as u16 }).map_err(|_| Full)
+        self.bytes.push_entire_slice(bytes).map_err(|_| RingFull)?;
+        self.heads.push(RingHead { meta, length: bytes.len() as u16 }).map_err(|_| RingFull)
     }
 
-    /// Wakes the receiver if it may be asleep. Called once per batch, after the last [`push`](Sender::push).
+    /// Wakes the receiver if it may be asleep. Called once per batch, after the last [`push`](RingSender::push).
     pub fn wake(&self) {
         // Orders the pushes before the load of `asleep`, as the receiver orders its store to `asleep` before its last
         // check.
@@ -154,7 +154,7 @@ impl Sender {
     }
 }
 
-impl fmt::Debug for Sender {
+impl fmt::Debug for RingSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender").finish_non_exhaustive()
     }
@@ -165,7 +165,7 @@ impl fmt::Debug for Sender {
 /// The receiver's descriptor becomes readable when the sender wakes the receiver. Before waiting for it, call
 /// [`pop_batch`](Receiver::pop_batch) until it returns less than `max`.
 pub struct Receiver {
-    heads: rtrb::Consumer<Head>,
+    heads: rtrb::Consumer<RingHead>,
     bytes: rtrb::Consumer<u8>,
     /// Joins the two parts of a packet that wraps around the end of the byte queue.
     joined: Box<[u8; ENTRY_MAX]>,
@@ -178,8 +178,8 @@ pub struct Receiver {
 
 impl Receiver {
     /// Passes up to `max` packets in order to `take` and returns their number. Less than `max` means that the ring is
-    /// empty and that the next [`wake`](Sender::wake) makes the descriptor readable.
-    pub fn pop_batch(&mut self, max: usize, mut take: impl FnMut(&Meta, &[u8])) -> usize {
+    /// empty and that the next [`wake`](RingSender::wake) makes the descriptor readable.
+    pub fn pop_batch(&mut self, max: usize, mut take: impl FnMut(&RingMeta, &[u8])) -> usize {
         self.stay_awake();
         let mut taken = 0;
         while taken < max {
@@ -211,7 +211,7 @@ impl Receiver {
     }
 
     /// Removes a packet from both queues after `take` has returned: if `take` panics, the packet stays first in both.
-    fn pop(&mut self, take: &mut impl FnMut(&Meta, &[u8])) -> bool {
+    fn pop(&mut self, take: &mut impl FnMut(&RingMeta, &[u8])) -> bool {
         let Ok(&head) = self.heads.peek() else { return false };
         let length = usize::from(head.length);
         let chunk = self.bytes.read_chunk(length).expect("bytes are put in before their head");

@@ -6,11 +6,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answer, Answered, Apart, Fault, Note, Poisoned, Question, State};
+use evenkeel_core::{
+    Apart, DecisionNote, HookAnswer, PluginFault, PluginState, Poisoned, PolicyQuestion,
+    RevisionAnswer,
+};
 
-use crate::guest::Reply;
+use crate::guest::GuestReply;
 use crate::limits::NOTES_MAX;
-use crate::policy::Policy;
+use crate::policy::BoundPlugin;
 use crate::quarantine::HELD_MAX;
 
 /// Maximum parts asked per question: enough to find two rows among thousands. A larger search continues with the next
@@ -40,7 +43,7 @@ impl Portion {
     }
 }
 
-struct Part {
+struct RowRange {
     /// Row numbers in ascending order; not empty.
     rows: Vec<u32>,
     fails: Fails,
@@ -52,37 +55,37 @@ struct Part {
 enum Fails {
     Unknown,
     /// The part was asked, and the plugin failed.
-    Certainly(Fault),
+    Certainly(PluginFault),
     /// The plugin failed on this part and the previous one together. If it does not fail on the previous one alone, it
     /// fails on this one.
     Unless {
         faults: usize,
-        fault: Fault,
+        fault: PluginFault,
     },
 }
 
 pub(crate) struct Bisection<'a> {
-    policy: &'a mut Policy,
-    question: &'a Question,
+    policy: &'a mut BoundPlugin,
+    question: &'a PolicyQuestion,
     ids: Vec<u64>,
     now_us: u64,
     began: Instant,
     /// `None`: no deadline.
     until: Option<Instant>,
     /// Stack of parts; the next one is last.
-    waiting: Vec<Part>,
+    waiting: Vec<RowRange>,
     asks: usize,
     faults: usize,
     answers: usize,
     /// Rows of the smallest part that exceeded the plugin's memory.
     smallest_oom_batch: Option<usize>,
     /// Rows on which the plugin fails alone.
-    found: Vec<(u32, Fault)>,
-    last: Option<Fault>,
+    found: Vec<(u32, PluginFault)>,
+    last: Option<PluginFault>,
     apart: Apart,
-    answer: Answer,
-    memo: Option<State>,
-    notes: Vec<Note>,
+    answer: HookAnswer,
+    memo: Option<PluginState>,
+    notes: Vec<DecisionNote>,
     ungranted: u32,
 }
 
@@ -90,26 +93,27 @@ impl<'a> Bisection<'a> {
     /// Starts with a batch of the sessions or rooms `ids` that failed as a whole, is too large for the plugin, or
     /// contains quarantined or suspected rows.
     pub(crate) fn new(
-        policy: &'a mut Policy,
-        question: &'a Question,
+        policy: &'a mut BoundPlugin,
+        question: &'a PolicyQuestion,
         ids: Vec<u64>,
-        failed: Option<Fault>,
+        failed: Option<PluginFault>,
         now_us: u64,
         (began, until): (Instant, Option<Instant>),
     ) -> Bisection<'a> {
         let (answer, memo) = match question {
-            Question::Reroute { memo, .. } => {
-                (Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }, memo.clone())
-            }
-            Question::Tick { memo, .. } => {
+            PolicyQuestion::Reroute { memo, .. } => (
+                HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo: None },
+                memo.clone(),
+            ),
+            PolicyQuestion::Tick { memo, .. } => {
                 let (actions, states) = (Vec::new(), Vec::new());
-                (Answer::Actions { actions, states, memo: None }, memo.clone())
+                (HookAnswer::Actions { actions, states, memo: None }, memo.clone())
             }
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {
-                (Answer::Params(Vec::new()), None)
-            }
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => (HookAnswer::Params(Vec::new()), None),
         };
-        let smallest_oom_batch = (failed == Some(Fault::OutOfMemory)).then_some(ids.len());
+        let smallest_oom_batch = (failed == Some(PluginFault::OutOfMemory)).then_some(ids.len());
         let mut bisection = Bisection {
             policy,
             question,
@@ -135,7 +139,7 @@ impl<'a> Bisection<'a> {
     }
 
     /// Sorts rows into quarantined, suspected and other rows. The others are asked first.
-    fn sort_rows(&mut self, failed: Option<Fault>) {
+    fn sort_rows(&mut self, failed: Option<PluginFault>) {
         let (mut others, mut suspects, mut of) = (Vec::new(), Vec::new(), None);
         let quarantine = &mut self.policy.quarantine;
         for (row, &id) in (0..).zip(&self.ids) {
@@ -150,7 +154,7 @@ impl<'a> Bisection<'a> {
         }
         if let Some(fault) = of {
             let fails = Fails::Certainly(fault);
-            self.waiting.push(Part { rows: suspects, fails, suspected: true });
+            self.waiting.push(RowRange { rows: suspects, fails, suspected: true });
         }
         match (&others[..], failed) {
             ([], _) => {}
@@ -158,7 +162,7 @@ impl<'a> Bisection<'a> {
             (&[row], Some(fault)) => self.found.push((row, fault)),
             (_, Some(fault)) => {
                 let fails = Fails::Certainly(fault);
-                self.waiting.push(Part { rows: others, fails, suspected: false });
+                self.waiting.push(RowRange { rows: others, fails, suspected: false });
             }
             (_, None) => {
                 // The next call resumes at the row that timed out.
@@ -170,7 +174,7 @@ impl<'a> Bisection<'a> {
                 let most =
                     self.policy.portion.as_ref().map_or(others.len(), |portion| portion.most);
                 let parts = others.chunks(most).rev();
-                self.waiting.extend(parts.map(|rows| Part {
+                self.waiting.extend(parts.map(|rows| RowRange {
                     rows: rows.to_vec(),
                     fails: Fails::Unknown,
                     suspected: false,
@@ -180,9 +184,9 @@ impl<'a> Bisection<'a> {
     }
 
     /// Asks until all parts are done, or the time or the number of calls is used up.
-    pub(crate) fn run(mut self) -> Result<Answered, Fault> {
+    pub(crate) fn run(mut self) -> Result<RevisionAnswer, PluginFault> {
         while let Some(part) = self.waiting.pop() {
-            let Part { rows, fails, suspected } = part;
+            let RowRange { rows, fails, suspected } = part;
             let fails = match fails {
                 Fails::Unless { faults, fault } if faults == self.faults => Fails::Certainly(fault),
                 Fails::Unless { .. } => Fails::Unknown,
@@ -201,19 +205,20 @@ impl<'a> Bisection<'a> {
                 self.share(rows.len())
             };
             if !self.may_ask(budget) {
-                self.waiting.push(Part { rows, fails, suspected });
+                self.waiting.push(RowRange { rows, fails, suspected });
                 break;
             }
             let until = self.until.filter(|_| !self.is_first());
-            let cut = |fault: &Fault| {
-                *fault == Fault::Deadline && until.is_some_and(|until| Instant::now() >= until)
+            let cut = |fault: &PluginFault| {
+                *fault == PluginFault::Deadline
+                    && until.is_some_and(|until| Instant::now() >= until)
             };
             match self.ask(&rows, budget, until) {
                 Ok(said) => self.take(&rows, said),
                 Err(fault) if !fault.is_of_question() || cut(&fault) => {
                     // An absent plugin says nothing about these rows.
                     self.last.get_or_insert(fault);
-                    self.waiting.push(Part { rows, fails, suspected });
+                    self.waiting.push(RowRange { rows, fails, suspected });
                     break;
                 }
                 Err(fault) => self.note_fault(rows, fault, suspected)?,
@@ -222,15 +227,15 @@ impl<'a> Bisection<'a> {
         self.conclude()
     }
 
-    fn halve(&mut self, mut rows: Vec<u32>, fault: Fault, suspected: bool) {
+    fn halve(&mut self, mut rows: Vec<u32>, fault: PluginFault, suspected: bool) {
         let rest = rows.split_off(rows.len().div_ceil(2));
         let fails = match fault {
             // A smaller part may fit.
-            Fault::OutOfMemory => Fails::Unknown,
+            PluginFault::OutOfMemory => Fails::Unknown,
             fault => Fails::Unless { faults: self.faults, fault },
         };
-        self.waiting.push(Part { rows: rest, fails, suspected });
-        self.waiting.push(Part { rows, fails: Fails::Unknown, suspected });
+        self.waiting.push(RowRange { rows: rest, fails, suspected });
+        self.waiting.push(RowRange { rows, fails: Fails::Unknown, suspected });
     }
 
     /// The budget of a call. A single row gets the budget of a whole batch, or half of the question's remaining time if
@@ -263,7 +268,7 @@ impl<'a> Bisection<'a> {
         rows: &[u32],
         budget: Duration,
         until: Option<Instant>,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<GuestReply, PluginFault> {
         self.asks += 1;
         let (question, now_us, memo) = (self.question, self.now_us, self.memo.as_ref());
         self.policy.act(|guest| {
@@ -272,9 +277,14 @@ impl<'a> Bisection<'a> {
         })
     }
 
-    fn note_fault(&mut self, rows: Vec<u32>, fault: Fault, suspected: bool) -> Result<(), Fault> {
+    fn note_fault(
+        &mut self,
+        rows: Vec<u32>,
+        fault: PluginFault,
+        suspected: bool,
+    ) -> Result<(), PluginFault> {
         self.faults += 1;
-        if fault == Fault::OutOfMemory {
+        if fault == PluginFault::OutOfMemory {
             let rows = rows.len();
             self.smallest_oom_batch =
                 Some(self.smallest_oom_batch.map_or(rows, |least| least.min(rows)));
@@ -291,24 +301,24 @@ impl<'a> Bisection<'a> {
         }
         match rows[..] {
             [row] => self.found.push((row, fault)),
-            _ => self.waiting.push(Part { rows, fails: Fails::Certainly(fault), suspected }),
+            _ => self.waiting.push(RowRange { rows, fails: Fails::Certainly(fault), suspected }),
         }
         Ok(())
     }
 
     /// Merges an answer about some rows, with row numbers of the whole question.
-    fn take(&mut self, rows: &[u32], said: Reply) {
+    fn take(&mut self, rows: &[u32], said: GuestReply) {
         self.answers += 1;
         self.ungranted += said.ungranted;
         // A row number outside the part stays invalid in the whole question.
         let whole = |row: u32| rows.get(row as usize).copied().unwrap_or(u32::MAX);
         let room = NOTES_MAX.saturating_sub(self.notes.len());
         let notes = said.notes.into_iter().take(room);
-        self.notes.extend(notes.map(|note| Note { row: whole(note.row), ..note }));
+        self.notes.extend(notes.map(|note| DecisionNote { row: whole(note.row), ..note }));
         let new_memo = match (&mut self.answer, said.answer) {
             (
-                Answer::Actions { actions, states, memo },
-                Answer::Actions { actions: more, states: written, memo: new },
+                HookAnswer::Actions { actions, states, memo },
+                HookAnswer::Actions { actions: more, states: written, memo: new },
             ) => {
                 actions.extend(more.into_iter().map(|mut action| {
                     action.row = whole(action.row);
@@ -318,8 +328,8 @@ impl<'a> Bisection<'a> {
                 new.inspect(|new| *memo = Some(new.clone()))
             }
             (
-                Answer::Moves { moves, states, memo },
-                Answer::Moves { moves: more, states: written, memo: new },
+                HookAnswer::Moves { moves, states, memo },
+                HookAnswer::Moves { moves: more, states: written, memo: new },
             ) => {
                 moves.extend(more.into_iter().map(|mut step| {
                     step.row = whole(step.row);
@@ -337,7 +347,7 @@ impl<'a> Bisection<'a> {
     }
 
     /// If no row was answered, the plugin may be at fault rather than a row.
-    fn conclude(mut self) -> Result<Answered, Fault> {
+    fn conclude(mut self) -> Result<RevisionAnswer, PluginFault> {
         let mut alone = BTreeSet::new();
         let left_out_before = self.apart.poisoned.len();
         for (row, fault) in std::mem::take(&mut self.found) {
@@ -361,14 +371,14 @@ impl<'a> Bisection<'a> {
         if self.answers > 0 {
             self.policy.quarantine.note_answer();
         }
-        let in_order = |part: &&Part| !part.suspected && matches!(part.fails, Fails::Unknown);
+        let in_order = |part: &&RowRange| !part.suspected && matches!(part.fails, Fails::Unknown);
         let next = self.waiting.iter().rev().find(in_order).and_then(|part| part.rows.first());
         self.policy.first = next.map(|row| self.ids[*row as usize]);
         let left = self.waiting.iter().flat_map(|part| &part.rows);
         self.apart.unasked.extend(left);
         self.apart.unasked.sort_unstable();
         self.apart.poisoned.sort_unstable_by_key(|poisoned| poisoned.row);
-        let said = Reply {
+        let said = GuestReply {
             answer: self.answer,
             notes: self.notes,
             took: self.began.elapsed(),
@@ -376,7 +386,7 @@ impl<'a> Bisection<'a> {
         };
         let apart = Apart { in_parts: self.asks > 1, ..self.apart };
         let apart = Some(apart).filter(|apart| *apart != Apart::default()).map(Box::new);
-        Ok(Answered { apart, ..self.policy.answered(said) })
+        Ok(RevisionAnswer { apart, ..self.policy.answered(said) })
     }
 
     /// Halves the batch size of a plugin that ran out of memory without failing on a single row. If
@@ -395,7 +405,7 @@ impl<'a> Bisection<'a> {
     }
 
     /// Rows of which at least one makes the plugin fail, with the fault.
-    fn suspects(&self) -> Option<(BTreeSet<u64>, Option<Fault>)> {
+    fn suspects(&self) -> Option<(BTreeSet<u64>, Option<PluginFault>)> {
         let mut before: &[u32] = &[];
         for part in self.waiting.iter().rev() {
             let (rows, fault) = match &part.fails {

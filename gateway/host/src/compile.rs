@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::CODE_BYTES_MAX;
 use crate::component::{look, wrapped};
-use crate::engine::{Engine, Reach, code_config};
+use crate::engine::{Engine, MemoryReach, code_config};
 use crate::limits::BINARY_BYTES_MAX;
 use crate::native::NativeCode;
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 
 /// First byte of an answer with code. The code's length follows, as a little-endian 64-bit number, then the code.
 const CODE: u8 = b'C';
@@ -25,7 +25,7 @@ const HEAD_BYTES: usize = 9;
 /// First byte of an answer with an error.
 const REFUSAL: u8 = b'R';
 
-/// Marks an order for an engine of [`Reach::Wide`].
+/// Marks an order for an engine of [`MemoryReach::Wide`].
 const WIDE: u8 = b'W';
 const NARROW: u8 = b'N';
 
@@ -37,7 +37,7 @@ const ANSWER_BYTES_MAX: usize = HEAD_BYTES + CODE_BYTES_MAX;
 
 /// A plugin to compile, and the reach of the engine that will run it.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct CompileOrder<'a> {
     reach: [u8; 1],
     plugin: &'a [u8],
 }
@@ -51,7 +51,7 @@ impl CompilerOutput {
     /// Reads until the pipe is closed, at most one byte more than an answer may have.
     pub fn read(stdout: ChildStdout) -> CompilerOutput {
         let mut bytes = Vec::new();
-        // `Order::accept` refuses output that is cut.
+        // `CompileOrder::accept` refuses output that is cut.
         let _ = stdout.take(ANSWER_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
         CompilerOutput(bytes)
     }
@@ -65,19 +65,19 @@ impl CompilerOutput {
 /// Errors found only by compiling.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Answer {
+enum CompileError {
     NotAPlugin(Box<str>),
     HookMissing(Box<str>),
     Engine(Box<str>),
 }
 
-impl<'a> Order<'a> {
-    pub fn new(engine: &Engine, plugin: &'a [u8]) -> Order<'a> {
+impl<'a> CompileOrder<'a> {
+    pub fn new(engine: &Engine, plugin: &'a [u8]) -> CompileOrder<'a> {
         let reach = match engine.reach() {
-            Reach::Wide => WIDE,
-            Reach::Narrow => NARROW,
+            MemoryReach::Wide => WIDE,
+            MemoryReach::Narrow => NARROW,
         };
-        Order { reach: [reach], plugin }
+        CompileOrder { reach: [reach], plugin }
     }
 
     /// The bytes for the compiler's input, in order.
@@ -88,19 +88,19 @@ impl<'a> Order<'a> {
     /// Decodes the output of a compiler that was started with this order and exited with success.
     ///
     /// # Errors
-    /// The compiler's error; [`Refused::Compiler`] if the output is no answer.
-    pub fn accept(&self, output: CompilerOutput) -> Result<NativeCode, Refused> {
+    /// The compiler's error; [`PluginRefusal::Compiler`] if the output is no answer.
+    pub fn accept(&self, output: CompilerOutput) -> Result<NativeCode, PluginRefusal> {
         let CompilerOutput(mut answer) = output;
         match answer.first() {
             Some(&REFUSAL) => Err(serde_json::from_slice(&answer[1..]).map_or_else(
                 |_| no_answer(),
                 |said| match said {
-                    Answer::NotAPlugin(said) => Refused::NotAPlugin { said },
-                    Answer::HookMissing(name) => {
+                    CompileError::NotAPlugin(said) => PluginRefusal::NotAPlugin { said },
+                    CompileError::HookMissing(name) => {
                         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == &*name);
-                        hook.map_or_else(no_answer, |hook| Refused::HookMissing { hook })
+                        hook.map_or_else(no_answer, |hook| PluginRefusal::HookMissing { hook })
                     }
-                    Answer::Engine(said) => Refused::Engine { said },
+                    CompileError::Engine(said) => PluginRefusal::Engine { said },
                 },
             )),
             Some(&CODE) if has_its_length(&answer) => {
@@ -120,17 +120,17 @@ fn has_its_length(answer: &[u8]) -> bool {
     })
 }
 
-fn no_answer() -> Refused {
-    Refused::Compiler { said: "the compiler's output is not an answer".into() }
+fn no_answer() -> PluginRefusal {
+    PluginRefusal::Compiler { said: "the compiler's output is not an answer".into() }
 }
 
-/// The compiler's work: takes an order, as written by [`Order::words`], and returns the answer for
-/// [`Order::accept`].
+/// The compiler's work: takes an order, as written by [`CompileOrder::words`], and returns the answer for
+/// [`CompileOrder::accept`].
 pub fn fulfil(order: &[u8]) -> Vec<u8> {
     let (reach, plugin) = match order {
-        [WIDE, plugin @ ..] => (Reach::Wide, plugin),
-        [NARROW, plugin @ ..] => (Reach::Narrow, plugin),
-        _ => return refusal(&Refused::Compiler { said: "invalid order".into() }),
+        [WIDE, plugin @ ..] => (MemoryReach::Wide, plugin),
+        [NARROW, plugin @ ..] => (MemoryReach::Narrow, plugin),
+        _ => return refusal(&PluginRefusal::Compiler { said: "invalid order".into() }),
     };
     match compile(reach, plugin) {
         Ok(code) => {
@@ -141,13 +141,13 @@ pub fn fulfil(order: &[u8]) -> Vec<u8> {
     }
 }
 
-fn refusal(refused: &Refused) -> Vec<u8> {
+fn refusal(refused: &PluginRefusal) -> Vec<u8> {
     let said = match refused {
-        Refused::NotAPlugin { said } => Answer::NotAPlugin(said.clone()),
-        Refused::HookMissing { hook } => Answer::HookMissing(hook.name().into()),
-        Refused::Engine { said } => Answer::Engine(said.clone()),
+        PluginRefusal::NotAPlugin { said } => CompileError::NotAPlugin(said.clone()),
+        PluginRefusal::HookMissing { hook } => CompileError::HookMissing(hook.name().into()),
+        PluginRefusal::Engine { said } => CompileError::Engine(said.clone()),
         // Other errors were excluded before the order.
-        other => Answer::Engine(other.to_string().into()),
+        other => CompileError::Engine(other.to_string().into()),
     };
     let words = serde_json::to_vec(&said).expect("a text is JSON");
     [&[REFUSAL], &words[..]].concat()
@@ -157,19 +157,19 @@ fn refusal(refused: &Refused) -> Vec<u8> {
 ///
 /// # Errors
 /// If it is not a plugin, or the engine rejects it.
-pub fn compile_here(engine: &Engine, plugin: &[u8]) -> Result<NativeCode, Refused> {
+pub fn compile_here(engine: &Engine, plugin: &[u8]) -> Result<NativeCode, PluginRefusal> {
     compile(engine.reach(), plugin)
 }
 
 /// Compiles without an engine that could run the code: that would reserve more address space than a
 /// compiler may have.
-fn compile(reach: Reach, plugin: &[u8]) -> Result<NativeCode, Refused> {
+fn compile(reach: MemoryReach, plugin: &[u8]) -> Result<NativeCode, PluginRefusal> {
     let manifest = look(plugin)?;
     let binary = wrapped(plugin, &manifest)?;
     wasmtime::Engine::new(&code_config(reach))
         .and_then(|engine| engine.precompile_component(&binary))
         .map(NativeCode::trusted)
-        .map_err(|error| Refused::Engine { said: format!("{error:#}").into() })
+        .map_err(|error| PluginRefusal::Engine { said: format!("{error:#}").into() })
 }
 
 #[cfg(test)]

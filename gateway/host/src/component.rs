@@ -10,13 +10,13 @@ use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
 use crate::engine::Engine;
-use crate::guest::Inside;
+use crate::guest::StoreData;
 use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::log::one_line;
 use crate::manifest::{CONTRACT, Manifest, same_contract};
 use crate::native::{self, NativeCode};
 use crate::outline::{Form, Outline};
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 use crate::signature::sha256;
 use crate::wrap::wrap;
 
@@ -33,7 +33,7 @@ pub struct Component(Arc<Vetted>);
 pub(crate) struct Vetted {
     manifest: Manifest,
     digest: [u8; 32],
-    instance_pre: InstancePre<Inside>,
+    instance_pre: InstancePre<StoreData>,
     exports: Exports,
 }
 
@@ -52,7 +52,7 @@ impl Component {
     ///
     /// All checks that need no compilation come first. Compilation takes 10 to 20 ms for a typical
     /// policy, and is unbounded for a hostile one; a plugin already in use is not compiled again.
-    pub fn vet(engine: &Engine, bytes: &[u8]) -> Result<Component, Refused> {
+    pub fn vet(engine: &Engine, bytes: &[u8]) -> Result<Component, PluginRefusal> {
         if let Some(known) = Component::known(engine, bytes) {
             return Ok(known);
         }
@@ -67,7 +67,7 @@ impl Component {
         engine: &Engine,
         bytes: &[u8],
         code: &NativeCode,
-    ) -> Result<Component, Refused> {
+    ) -> Result<Component, PluginRefusal> {
         if let Some(known) = Component::known(engine, bytes) {
             return Ok(known);
         }
@@ -85,10 +85,10 @@ impl Component {
         bytes: &[u8],
         manifest: Manifest,
         compiled: wasmtime::Result<wasmtime::component::Component>,
-    ) -> Result<Component, Refused> {
+    ) -> Result<Component, PluginRefusal> {
         let (instance_pre, exports) = compiled
             .and_then(|compiled| link(engine, &compiled, &manifest))
-            .map_err(|error| Refused::Engine { said: format!("{error:#}").into() })?;
+            .map_err(|error| PluginRefusal::Engine { said: format!("{error:#}").into() })?;
         let digest = sha256(bytes);
         let vetted = Arc::new(Vetted { manifest, digest, instance_pre, exports });
         engine.remember(digest, &vetted);
@@ -104,7 +104,7 @@ impl Component {
         &self.0.digest
     }
 
-    pub(crate) fn instance_pre(&self) -> &InstancePre<Inside> {
+    pub(crate) fn instance_pre(&self) -> &InstancePre<StoreData> {
         &self.0.instance_pre
     }
 
@@ -117,17 +117,20 @@ impl Component {
 ///
 /// # Errors
 /// The reason why this gateway refuses the plugin.
-pub fn look(bytes: &[u8]) -> Result<Manifest, Refused> {
+pub fn look(bytes: &[u8]) -> Result<Manifest, PluginRefusal> {
     if bytes.len() > BINARY_BYTES_MAX {
-        return Err(Refused::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
+        return Err(PluginRefusal::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
     }
     let outline = Outline::read(bytes)?;
     check_imports(&outline)?;
-    Manifest::read(outline.manifest.ok_or(Refused::NoManifest)?)
+    Manifest::read(outline.manifest.ok_or(PluginRefusal::NoManifest)?)
 }
 
 /// Wraps the plugin as a component with the exports of its manifest, if it is a core module.
-pub(crate) fn wrapped<'a>(bytes: &'a [u8], manifest: &Manifest) -> Result<Cow<'a, [u8]>, Refused> {
+pub(crate) fn wrapped<'a>(
+    bytes: &'a [u8],
+    manifest: &Manifest,
+) -> Result<Cow<'a, [u8]>, PluginRefusal> {
     let outline = Outline::read(bytes)?;
     let binary = match outline.form {
         Form::Module => Cow::Owned(wrap(bytes, outline.typed, manifest)?),
@@ -137,12 +140,12 @@ pub(crate) fn wrapped<'a>(bytes: &'a [u8], manifest: &Manifest) -> Result<Cow<'a
     Ok(binary)
 }
 
-fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
+fn check_imports(outline: &Outline<'_>) -> Result<(), PluginRefusal> {
     for (interface, function) in &outline.imports {
         if let Some((name, version)) = of_contract(interface) {
             if !same_contract(version) {
                 let found = one_line(version, NAME_BYTES_MAX);
-                return Err(Refused::Contract { found, spoken: CONTRACT });
+                return Err(PluginRefusal::Contract { found, spoken: CONTRACT });
             }
             // `types` has no functions.
             if name == "diag" || (name == "types" && outline.form == Form::Component) {
@@ -150,7 +153,7 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
             }
         }
         let function = function.as_deref().map(|name| format!("::{name}")).unwrap_or_default();
-        return Err(Refused::Import {
+        return Err(PluginRefusal::Import {
             found: one_line(&format!("{interface}{function}"), LINE_BYTES_MAX),
             allowed: DIAG,
         });
@@ -163,7 +166,7 @@ fn of_contract(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
 
-fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), Refused> {
+fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), PluginRefusal> {
     let exports = Outline::read(component)?.exports;
     let has = |interface: &str| {
         let mut ours = exports.iter().filter_map(|export| of_contract(export));
@@ -171,10 +174,10 @@ fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), Refused> {
     };
     if !has("guest") {
         let said = format!("it does not export `{PACKAGE}guest@{CONTRACT}`");
-        return Err(Refused::NotAPlugin { said: said.into() });
+        return Err(PluginRefusal::NotAPlugin { said: said.into() });
     }
     match manifest.hooks.iter().find(|hook| !has(hook.name())) {
-        Some(&hook) => Err(Refused::HookMissing { hook }),
+        Some(&hook) => Err(PluginRefusal::HookMissing { hook }),
         None => Ok(()),
     }
 }
@@ -183,7 +186,7 @@ fn link(
     engine: &Engine,
     component: &wasmtime::component::Component,
     manifest: &Manifest,
-) -> wasmtime::Result<(InstancePre<Inside>, Exports)> {
+) -> wasmtime::Result<(InstancePre<StoreData>, Exports)> {
     let pre = engine.linker().instantiate_pre(component)?;
     let named = |hook| manifest.hooks.contains(&hook);
     let exports = Exports {

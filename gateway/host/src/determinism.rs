@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answer, Answered, Fault, Question};
+use evenkeel_core::{HookAnswer, PluginFault, PolicyQuestion, RevisionAnswer};
 
 use crate::guest::Guest;
 use crate::log::PluginLog;
-use crate::policy::Policy;
+use crate::policy::BoundPlugin;
 
 /// The first answers of a revision are all checked, since hidden state shows soon.
 const FIRST: u64 = 4;
@@ -54,7 +54,7 @@ impl DeterminismCheck {
     }
 }
 
-impl Policy {
+impl BoundPlugin {
     /// True if the last answer is due for a check: the first four of a revision, then one in 1,024.
     /// If there is no time, the next one is due.
     pub fn is_check_due(&self) -> bool {
@@ -68,9 +68,9 @@ impl Policy {
     /// or if the answer came in parts.
     pub fn check_determinism(
         &mut self,
-        question: &Question,
+        question: &PolicyQuestion,
         now_us: u64,
-        first: &Answered,
+        first: &RevisionAnswer,
     ) -> Option<Box<str>> {
         self.determinism.note_asked();
         let takes = self.determinism.started_in + first.took;
@@ -95,13 +95,13 @@ impl Policy {
     /// No instance started, or the machine was too slow.
     fn compare_with_fresh(
         &self,
-        question: &Question,
+        question: &PolicyQuestion,
         now_us: u64,
-        first: &Answered,
-    ) -> Result<Option<Box<str>>, Fault> {
+        first: &RevisionAnswer,
+    ) -> Result<Option<Box<str>>, PluginFault> {
         let mut log = PluginLog::default();
         let Ok(mut fresh) = Guest::start(self.recipe(), &mut log) else {
-            return Err(Fault::Absent);
+            return Err(PluginFault::Absent);
         };
         let until = Instant::now().checked_add(self.budget(question));
         match fresh.ask(now_us, until, |guest| guest.answer(question, now_us)) {
@@ -110,40 +110,47 @@ impl Policy {
             }
             Ok(second) if second.notes != first.notes => Ok(Some("its notes".into())),
             Ok(_) => Ok(None),
-            Err(fault @ (Fault::Deadline | Fault::Late | Fault::Absent)) => Err(fault),
-            Err(fault @ (Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_))) => {
-                Ok(Some(format!("a fresh instance fails: {fault}").into()))
+            Err(fault @ (PluginFault::Deadline | PluginFault::Late | PluginFault::Absent)) => {
+                Err(fault)
             }
+            Err(
+                fault @ (PluginFault::Trap(_)
+                | PluginFault::OutOfMemory
+                | PluginFault::Malformed(_)),
+            ) => Ok(Some(format!("a fresh instance fails: {fault}").into())),
         }
     }
 }
 
-fn difference(first: &Answer, second: &Answer) -> &'static str {
+fn difference(first: &HookAnswer, second: &HookAnswer) -> &'static str {
     match (first, second) {
         (
-            Answer::Actions { actions, states, .. },
-            Answer::Actions { actions: a, states: s, .. },
+            HookAnswer::Actions { actions, states, .. },
+            HookAnswer::Actions { actions: a, states: s, .. },
         ) => match () {
             () if actions != a => "its actions",
             () if states != s => "states that it wrote",
             () => "its memo",
         },
-        (Answer::Moves { moves, states, .. }, Answer::Moves { moves: m, states: s, .. }) => {
-            match () {
-                () if moves != m => "its moves",
-                () if states != s => "states that it wrote",
-                () => "its memo",
-            }
-        }
-        (Answer::Placed { state, .. }, Answer::Placed { state: other, .. }) if state != other => {
+        (
+            HookAnswer::Moves { moves, states, .. },
+            HookAnswer::Moves { moves: m, states: s, .. },
+        ) => match () {
+            () if moves != m => "its moves",
+            () if states != s => "states that it wrote",
+            () => "its memo",
+        },
+        (HookAnswer::Placed { state, .. }, HookAnswer::Placed { state: other, .. })
+            if state != other =>
+        {
             "the state that it wrote"
         }
         (
-            Answer::Actions { .. }
-            | Answer::Moves { .. }
-            | Answer::Placed { .. }
-            | Answer::Admit { .. }
-            | Answer::Params(_),
+            HookAnswer::Actions { .. }
+            | HookAnswer::Moves { .. }
+            | HookAnswer::Placed { .. }
+            | HookAnswer::Admit { .. }
+            | HookAnswer::Params(_),
             _,
         ) => "its decision",
     }

@@ -8,9 +8,9 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 
 use crate::bindings::evenkeel::policy::diag;
 use crate::component::Vetted;
-use crate::guest::Inside;
+use crate::guest::StoreData;
 use crate::limits::{
-    Budgets, MEMORY_BYTES_MAX, MODULES_MAX, POLICIES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
+    CallBudgets, MEMORY_BYTES_MAX, MODULES_MAX, POLICIES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
 };
 use crate::ticker::Ticker;
 
@@ -20,15 +20,15 @@ use crate::ticker::Ticker;
 /// all instances: 774 GiB without memory behind it, or 3 GiB if the process may not reserve so much
 /// ([`checks_accesses`](Engine::checks_accesses)).
 #[derive(Clone)]
-pub struct Engine(Arc<Shared>);
+pub struct Engine(Arc<EngineParts>);
 
-struct Shared {
+struct EngineParts {
     // Dropped before the engine that it ticks.
     ticker: Ticker,
     wasm: wasmtime::Engine,
-    reach: Reach,
-    linker: Linker<Inside>,
-    budgets: Budgets,
+    reach: MemoryReach,
+    linker: Linker<StoreData>,
+    budgets: CallBudgets,
     /// Plugins in use by digest: sets share plugins, and settings change without them.
     vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
 }
@@ -40,18 +40,18 @@ impl Engine {
     ///
     /// If the process cannot reserve 3 GiB of address space, or start a thread.
     pub fn new() -> Engine {
-        Engine::with_budgets(Budgets::default())
+        Engine::with_budgets(CallBudgets::default())
     }
 
     /// An engine with other budgets. Panics as [`Engine::new`] does.
-    pub fn with_budgets(budgets: Budgets) -> Engine {
+    pub fn with_budgets(budgets: CallBudgets) -> Engine {
         Engine::of(config, budgets)
     }
 
     /// An engine that counts the instructions of plugins, for
-    /// [`Policy::instructions`](crate::Policy::instructions); its calls are slower. Panics as
+    /// [`BoundPlugin::instructions`](crate::BoundPlugin::instructions); its calls are slower. Panics as
     /// [`Engine::new`] does.
-    pub fn counting(budgets: Budgets) -> Engine {
+    pub fn counting(budgets: CallBudgets) -> Engine {
         let counting = |reach| {
             let mut config = config(reach);
             config.consume_fuel(true);
@@ -60,29 +60,37 @@ impl Engine {
         Engine::of(counting, budgets)
     }
 
-    fn of(config: impl Fn(Reach) -> Config, budgets: Budgets) -> Engine {
-        let wide = wasmtime::Engine::new(&config(Reach::Wide)).map(|wasm| (wasm, Reach::Wide));
+    fn of(config: impl Fn(MemoryReach) -> Config, budgets: CallBudgets) -> Engine {
+        let wide =
+            wasmtime::Engine::new(&config(MemoryReach::Wide)).map(|wasm| (wasm, MemoryReach::Wide));
         let (wasm, reach) = wide
             .or_else(|_| {
-                wasmtime::Engine::new(&config(Reach::Narrow)).map(|wasm| (wasm, Reach::Narrow))
+                wasmtime::Engine::new(&config(MemoryReach::Narrow)).map(|wasm| (wasm, MemoryReach::Narrow))
             })
             .expect(
                 "the configuration is fixed, and a gateway may reserve 3 GiB of address space at its start",
             );
         let mut linker = Linker::new(&wasm);
-        diag::add_to_linker::<_, HasSelf<Inside>>(&mut linker, |inside| inside)
+        diag::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |inside| inside)
             .expect("each import is defined once");
         let ticker = Ticker::start(wasm.clone()).expect("a gateway may start threads at its start");
-        Engine(Arc::new(Shared { ticker, wasm, reach, linker, budgets, vetted: Mutex::default() }))
+        Engine(Arc::new(EngineParts {
+            ticker,
+            wasm,
+            reach,
+            linker,
+            budgets,
+            vetted: Mutex::default(),
+        }))
     }
 
     /// True if plugins check each memory access in code, which makes questions about many rows take
     /// half as long again: the process may not reserve 774 GiB of address space (`ulimit -v`).
     pub fn checks_accesses(&self) -> bool {
-        self.0.reach == Reach::Narrow
+        self.0.reach == MemoryReach::Narrow
     }
 
-    pub(crate) fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> MemoryReach {
         self.0.reach
     }
 
@@ -103,7 +111,7 @@ impl Engine {
         &self.0.wasm
     }
 
-    pub(crate) fn linker(&self) -> &Linker<Inside> {
+    pub(crate) fn linker(&self) -> &Linker<StoreData> {
         &self.0.linker
     }
 
@@ -111,7 +119,7 @@ impl Engine {
         &self.0.ticker
     }
 
-    pub(crate) fn budgets(&self) -> &Budgets {
+    pub(crate) fn budgets(&self) -> &CallBudgets {
         &self.0.budgets
     }
 }
@@ -125,7 +133,7 @@ impl Default for Engine {
 /// Address space reserved for the memory of an instance. Code compiled for one reach does not run
 /// with the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reach {
+pub(crate) enum MemoryReach {
     /// All 32-bit addresses plus what an instruction may add: the MMU catches every access beyond
     /// the memory, so that no access needs a check.
     Wide,
@@ -133,7 +141,7 @@ pub(crate) enum Reach {
     Narrow,
 }
 
-impl Reach {
+impl MemoryReach {
     const WIDE_BYTES: u64 = 4 << 30;
 
     /// Largest constant offset that an access may add to an address.
@@ -152,7 +160,7 @@ const KEPT_BYTES: usize = 256 << 10;
 const WARM_MAX: u32 = 8;
 
 /// Adds the configuration of the instance pool to that of code generation.
-fn config(reach: Reach) -> Config {
+fn config(reach: MemoryReach) -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(POLICIES_MAX)
         .total_core_instances(POLICIES_MAX * 4)
@@ -177,10 +185,10 @@ fn config(reach: Reach) -> Config {
 
 /// Switches off every source of nondeterminism and every feature that no policy needs. Code
 /// compiled with this configuration alone runs in every engine of this process with the same reach.
-pub(crate) fn code_config(reach: Reach) -> Config {
+pub(crate) fn code_config(reach: MemoryReach) -> Config {
     let (reservation, guard) = match reach {
-        Reach::Wide => (Reach::WIDE_BYTES, Reach::WIDE_GUARD_BYTES),
-        Reach::Narrow => (MEMORY_BYTES_MAX as u64, Reach::NARROW_GUARD_BYTES),
+        MemoryReach::Wide => (MemoryReach::WIDE_BYTES, MemoryReach::WIDE_GUARD_BYTES),
+        MemoryReach::Narrow => (MEMORY_BYTES_MAX as u64, MemoryReach::NARROW_GUARD_BYTES),
     };
     let mut config = Config::new();
     config

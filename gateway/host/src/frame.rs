@@ -5,17 +5,17 @@ use evenkeel_core::{Metric, Row};
 use crate::bindings::evenkeel::policy::types;
 
 /// A table of measurements with the granted columns only.
-pub(crate) struct Frame {
+pub(crate) struct GrantedTable {
     ids: Vec<u64>,
     cells: Vec<u32>,
 }
 
-impl Frame {
+impl GrantedTable {
     /// Column-major, with the columns in the order of the grant.
     pub(crate) fn of<'a>(
         columns: &[Metric],
         rows: impl ExactSizeIterator<Item = &'a Row>,
-    ) -> Frame {
+    ) -> GrantedTable {
         let length = rows.len();
         let mut ids = Vec::with_capacity(length);
         let mut cells = vec![0; columns.len() * length];
@@ -26,7 +26,7 @@ impl Frame {
                 cells[column * length + at] = row.measures.value(metric);
             }
         }
-        Frame { ids, cells }
+        GrantedTable { ids, cells }
     }
 
     pub(crate) fn wire(&self) -> types::Frame<'_> {

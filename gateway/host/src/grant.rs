@@ -6,7 +6,7 @@ use crate::manifest::Manifest;
 
 /// Limits set by the operator for a policy's plugins. Default: none.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Allowed {
+pub struct GrantLimits {
     /// Actions that the plugin may take; an empty list allows none. `None`: all.
     pub ops: Option<Vec<Op>>,
     /// Metrics that the plugin may read, for any kind of row. `None`: all.
@@ -17,7 +17,7 @@ pub struct Allowed {
 /// column, which the SDK shows as "not measured"; an action that is not granted is dropped and
 /// counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Grant {
+pub struct PluginGrant {
     /// Metrics of sessions and rooms, in the order of the columns.
     pub subject_metrics: Vec<Metric>,
     /// Metrics of nodes and regions, in the order of the columns.
@@ -25,9 +25,9 @@ pub struct Grant {
     pub ops: Vec<Op>,
 }
 
-impl Grant {
-    pub(crate) fn of(manifest: &Manifest, allowed: &Allowed) -> Grant {
-        Grant {
+impl PluginGrant {
+    pub(crate) fn of(manifest: &Manifest, allowed: &GrantLimits) -> PluginGrant {
+        PluginGrant {
             subject_metrics: intersection(&manifest.subject_metrics, allowed.metrics.as_deref()),
             node_metrics: intersection(&manifest.node_metrics, allowed.metrics.as_deref()),
             ops: intersection(&manifest.ops, allowed.ops.as_deref()),
@@ -36,7 +36,7 @@ impl Grant {
 
     /// The grant equals the manifest's request.
     pub(crate) fn is_whole(&self, manifest: &Manifest) -> bool {
-        *self == Grant::of(manifest, &Allowed::default())
+        *self == PluginGrant::of(manifest, &GrantLimits::default())
     }
 
     /// Encoded for a digest.

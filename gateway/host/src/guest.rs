@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answer, Entry, Fault, Hook, Metric, Note, Op};
+use evenkeel_core::{CatalogEntry, DecisionNote, Hook, HookAnswer, Metric, Op, PluginFault};
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
@@ -14,22 +14,22 @@ use crate::bindings::exports::evenkeel::policy::{
 use crate::component::Component;
 use crate::engine::Engine;
 use crate::frame::labels;
-use crate::grant::Grant;
-use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, Limiter, answer_bytes};
+use crate::grant::PluginGrant;
+use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, MemoryLimiter, answer_bytes};
 use crate::log::{PluginLog, one_line};
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 use crate::ticker::ticks;
 
 #[derive(Default)]
-pub(crate) struct Inside {
+pub(crate) struct StoreData {
     log: PluginLog,
-    limiter: Limiter,
+    limiter: MemoryLimiter,
     diag_calls: u32,
-    /// The thread's processor time at which the call is stopped, if its budget is [`Budget::Processor`].
+    /// The thread's processor time at which the call is stopped, if its budget is [`CallBudget::Processor`].
     processor_until: Option<Duration>,
 }
 
-impl Inside {
+impl StoreData {
     /// Extends a call while it has processor time left. Called when its budget has elapsed on the wall clock.
     fn at_deadline(&self) -> UpdateDeadline {
         let left = self.processor_until.map(|until| until.saturating_sub(processor_time()));
@@ -45,7 +45,7 @@ impl Inside {
     }
 }
 
-impl diag::Host for Inside {
+impl diag::Host for StoreData {
     fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
         self.count_diag()?;
         self.log.log(level, &message);
@@ -73,14 +73,14 @@ pub(crate) struct Recipe {
     pub(crate) hook: Hook,
     pub(crate) settings: String,
     pub(crate) seed: u64,
-    pub(crate) catalog: Vec<Entry>,
-    pub(crate) grant: Grant,
+    pub(crate) catalog: Vec<CatalogEntry>,
+    pub(crate) grant: PluginGrant,
 }
 
 /// An answer with its side results.
-pub(crate) struct Reply {
-    pub(crate) answer: Answer,
-    pub(crate) notes: Vec<Note>,
+pub(crate) struct GuestReply {
+    pub(crate) answer: HookAnswer,
+    pub(crate) notes: Vec<DecisionNote>,
     /// Time in the plugin.
     pub(crate) took: Duration,
     /// Actions dropped because they were not granted.
@@ -89,10 +89,10 @@ pub(crate) struct Reply {
 
 /// One instance of a plugin. It is not called again after a fault.
 pub(crate) struct Guest {
-    store: Store<Inside>,
+    store: Store<StoreData>,
     engine: Engine,
     component: Component,
-    grant: Grant,
+    grant: PluginGrant,
     base: guest::Guest,
     admission: Option<admission::Guest>,
     routing: Option<routing::Guest>,
@@ -106,10 +106,10 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Creates an instance and calls `init` and `catalog`. Log lines go into `log` even on failure.
-    pub(crate) fn start(recipe: &Recipe, log: &mut PluginLog) -> Result<Guest, Refused> {
+    pub(crate) fn start(recipe: &Recipe, log: &mut PluginLog) -> Result<Guest, PluginRefusal> {
         let mut store = Store::new(
             recipe.engine.wasm(),
-            Inside { log: std::mem::take(log), ..Inside::default() },
+            StoreData { log: std::mem::take(log), ..StoreData::default() },
         );
         store.limiter(|inside| &mut inside.limiter);
         store.epoch_deadline_callback(|store| Ok(store.data().at_deadline()));
@@ -126,7 +126,7 @@ impl Guest {
         let ready = guest.init(recipe).and_then(|()| {
             guest
                 .catalog(&recipe.catalog)
-                .map_err(|fault| Refused::Faulted { call: "catalog", fault })
+                .map_err(|fault| PluginRefusal::Faulted { call: "catalog", fault })
         });
         match ready {
             Ok(()) => Ok(guest),
@@ -139,18 +139,19 @@ impl Guest {
 
     fn instantiate(
         recipe: &Recipe,
-        store: &mut Store<Inside>,
-    ) -> Result<impl FnOnce(Store<Inside>) -> Guest + use<>, Refused> {
+        store: &mut Store<StoreData>,
+    ) -> Result<impl FnOnce(Store<StoreData>) -> Guest + use<>, PluginRefusal> {
         let Recipe { engine, component, hook, .. } = recipe;
         let pre = component.instance_pre();
-        let budget = Budget::Processor(engine.budgets().init);
+        let budget = CallBudget::Processor(engine.budgets().init);
         let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
         let instance = instance.map_err(|fault| match fault {
             // During start this means that the instance exceeds the limits.
-            Fault::Malformed(said) => Refused::Engine { said },
-            fault => Refused::Faulted { call: "start", fault },
+            PluginFault::Malformed(said) => PluginRefusal::Engine { said },
+            fault => PluginRefusal::Faulted { call: "start", fault },
         })?;
-        let unlike = |error: wasmtime::Error| Refused::Engine { said: format!("{error:#}").into() };
+        let unlike =
+            |error: wasmtime::Error| PluginRefusal::Engine { said: format!("{error:#}").into() };
         let exports = component.exports();
         let base = exports.guest.load(&mut *store, &instance).map_err(unlike)?;
         let (mut admission, mut routing, mut degradation, mut scenario) = (None, None, None, None);
@@ -185,7 +186,7 @@ impl Guest {
         })
     }
 
-    fn init(&mut self, recipe: &Recipe) -> Result<(), Refused> {
+    fn init(&mut self, recipe: &Recipe) -> Result<(), PluginRefusal> {
         let granted = &recipe.grant;
         let numbers = |metrics: &[Metric]| metrics.iter().map(|&metric| metric as u32).collect();
         let subject: Vec<u32> = numbers(&granted.subject_metrics);
@@ -198,14 +199,14 @@ impl Guest {
             seed: recipe.seed,
         };
         let base = self.base.clone();
-        let budget = Budget::Processor(self.engine.budgets().init);
-        let init = |store: &mut Store<Inside>| base.call_init(store, &recipe.settings, grant);
+        let budget = CallBudget::Processor(self.engine.budgets().init);
+        let init = |store: &mut Store<StoreData>| base.call_init(store, &recipe.settings, grant);
         run(&self.engine, &mut self.store, budget, 0, init)
-            .map_err(|fault| Refused::Faulted { call: "init", fault })?
-            .map_err(|message| Refused::Settings { said: one_line(&message, LINE_BYTES_MAX) })
+            .map_err(|fault| PluginRefusal::Faulted { call: "init", fault })?
+            .map_err(|message| PluginRefusal::Settings { said: one_line(&message, LINE_BYTES_MAX) })
     }
 
-    pub(crate) fn catalog(&mut self, entries: &[Entry]) -> Result<(), Fault> {
+    pub(crate) fn catalog(&mut self, entries: &[CatalogEntry]) -> Result<(), PluginFault> {
         let all_labels: Vec<Vec<types::Label<'_>>> =
             entries.iter().map(|entry| labels(&entry.labels)).collect();
         let list: Vec<_> = entries
@@ -220,7 +221,7 @@ impl Guest {
             })
             .collect();
         let base = self.base.clone();
-        let budget = Budget::Processor(self.engine.budgets().catalog);
+        let budget = CallBudget::Processor(self.engine.budgets().catalog);
         run(&self.engine, &mut self.store, budget, 0, |store| base.call_catalog(store, &list))
     }
 
@@ -230,11 +231,11 @@ impl Guest {
         &mut self,
         budget: Duration,
         rows: usize,
-        f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
-    ) -> Result<T, Fault> {
+        f: impl FnOnce(&mut Store<StoreData>) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginFault> {
         let began = Instant::now();
         let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
-        let budget = Budget::Elapsed(budget.min(left));
+        let budget = CallBudget::Elapsed(budget.min(left));
         let outcome = run(&self.engine, &mut self.store, budget, rows, f);
         self.spent += began.elapsed();
         outcome
@@ -260,15 +261,15 @@ impl Guest {
         &mut self,
         now_us: u64,
         until: Option<Instant>,
-        ask: impl FnOnce(&mut Guest) -> Result<Answer, Fault>,
-    ) -> Result<Reply, Fault> {
+        ask: impl FnOnce(&mut Guest) -> Result<HookAnswer, PluginFault>,
+    ) -> Result<GuestReply, PluginFault> {
         let before = self.ungranted;
         self.log().begin(now_us);
         self.spent = Duration::ZERO;
         self.until = until;
         let answer = ask(self)?;
         let ungranted = u32::try_from(self.ungranted - before).unwrap_or(u32::MAX);
-        Ok(Reply { answer, notes: self.log().take_notes(), took: self.spent, ungranted })
+        Ok(GuestReply { answer, notes: self.log().take_notes(), took: self.spent, ungranted })
     }
 
     pub(crate) fn end(mut self) -> PluginLog {
@@ -283,7 +284,7 @@ impl Guest {
         &self.engine
     }
 
-    pub(crate) fn grant(&self) -> &Grant {
+    pub(crate) fn grant(&self) -> &PluginGrant {
         &self.grant
     }
 
@@ -300,26 +301,26 @@ impl Guest {
         self.base.clone()
     }
 
-    pub(crate) fn admission(&self) -> Result<admission::Guest, Fault> {
-        self.admission.clone().ok_or(Fault::Absent)
+    pub(crate) fn admission(&self) -> Result<admission::Guest, PluginFault> {
+        self.admission.clone().ok_or(PluginFault::Absent)
     }
 
-    pub(crate) fn routing(&self) -> Result<routing::Guest, Fault> {
-        self.routing.clone().ok_or(Fault::Absent)
+    pub(crate) fn routing(&self) -> Result<routing::Guest, PluginFault> {
+        self.routing.clone().ok_or(PluginFault::Absent)
     }
 
-    pub(crate) fn degradation(&self) -> Result<degradation::Guest, Fault> {
-        self.degradation.clone().ok_or(Fault::Absent)
+    pub(crate) fn degradation(&self) -> Result<degradation::Guest, PluginFault> {
+        self.degradation.clone().ok_or(PluginFault::Absent)
     }
 
-    pub(crate) fn scenario(&self) -> Result<scenario::Guest, Fault> {
-        self.scenario.clone().ok_or(Fault::Absent)
+    pub(crate) fn scenario(&self) -> Result<scenario::Guest, PluginFault> {
+        self.scenario.clone().ok_or(PluginFault::Absent)
     }
 }
 
 /// The time limit of a call.
 #[derive(Clone, Copy)]
-enum Budget {
+enum CallBudget {
     /// Time on the wall clock, of calls that a session waits for.
     Elapsed(Duration),
     /// Processor time, of calls that prepare an instance: a machine without free processors does not make them fail.
@@ -334,18 +335,18 @@ fn processor_time() -> Duration {
 
 fn run<T>(
     engine: &Engine,
-    store: &mut Store<Inside>,
-    budget: Budget,
+    store: &mut Store<StoreData>,
+    budget: CallBudget,
     rows: usize,
-    f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
-) -> Result<T, Fault> {
+    f: impl FnOnce(&mut Store<StoreData>) -> wasmtime::Result<T>,
+) -> Result<T, PluginFault> {
     let inside = store.data_mut();
     inside.log.begin_call();
     inside.limiter.refused = false;
     inside.diag_calls = 0;
     let (budget, processor_until) = match budget {
-        Budget::Elapsed(budget) => (budget, None),
-        Budget::Processor(budget) => (budget, Some(processor_time().saturating_add(budget))),
+        CallBudget::Elapsed(budget) => (budget, None),
+        CallBudget::Processor(budget) => (budget, Some(processor_time().saturating_add(budget))),
     };
     inside.processor_until = processor_until;
     store.set_hostcall_fuel(answer_bytes(rows));
@@ -356,18 +357,20 @@ fn run<T>(
     outcome.map_err(|error| fault(&error, store.data()))
 }
 
-fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
+fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Fault::Deadline,
-        Some(Trap::AllocationTooLarge) => Fault::OutOfMemory,
+        Some(Trap::Interrupt) => PluginFault::Deadline,
+        Some(Trap::AllocationTooLarge) => PluginFault::OutOfMemory,
         // A plugin that gets no memory aborts by a trap.
-        Some(_) if inside.limiter.refused => Fault::OutOfMemory,
-        Some(trap) => Fault::Trap(match inside.log.last_error() {
+        Some(_) if inside.limiter.refused => PluginFault::OutOfMemory,
+        Some(trap) => PluginFault::Trap(match inside.log.last_error() {
             Some(words) => format!("{trap}: {words}").into(),
             None => trap.to_string().into(),
         }),
-        None if error.is::<TooManyDiagCalls>() => Fault::Trap(TooManyDiagCalls.to_string().into()),
-        None => Fault::Malformed(error.root_cause().to_string().into()),
+        None if error.is::<TooManyDiagCalls>() => {
+            PluginFault::Trap(TooManyDiagCalls.to_string().into())
+        }
+        None => PluginFault::Malformed(error.root_cause().to_string().into()),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use evenkeel_core::{
-    Action, AdmitVerdict, Answer, Fault, Labels, Move, NodeId, Op, Question, RegionId, RoomId,
-    RoomRow, Row, SessionRow, State,
+    AdmitVerdict, DegradationAction, HookAnswer, Labels, NodeId, Op, PluginFault, PluginState,
+    PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionRow,
 };
 
 use crate::bindings::exports::evenkeel::policy::{admission, degradation, routing};
-use crate::frame::{Frame, labels};
+use crate::frame::{GrantedTable, labels};
 use crate::guest::Guest;
 use crate::limits::ACTIONS_PER_ROW_MAX;
 use crate::states::{Memo, States, single};
@@ -18,22 +18,26 @@ const NO_NODE: u32 = u32::MAX;
 
 impl Guest {
     /// Asks the plugin. A question of a hook that this instance does not implement is
-    /// [`Fault::Absent`].
-    pub(crate) fn answer(&mut self, question: &Question, now_us: u64) -> Result<Answer, Fault> {
+    /// [`PluginFault::Absent`].
+    pub(crate) fn answer(
+        &mut self,
+        question: &PolicyQuestion,
+        now_us: u64,
+    ) -> Result<HookAnswer, PluginFault> {
         match question {
-            Question::Resolve { scenario, labels } => self.resolve(scenario, labels),
-            Question::Admit { session, room, standing, scenario, labels, regions } => {
+            PolicyQuestion::Resolve { scenario, labels } => self.resolve(scenario, labels),
+            PolicyQuestion::Admit { session, room, standing, scenario, labels, regions } => {
                 let newcomer = (session.0, *room, *standing);
                 self.admit(now_us, newcomer, scenario, labels, regions)
             }
-            Question::Place { room, scenario, labels, nodes } => {
+            PolicyQuestion::Place { room, scenario, labels, nodes } => {
                 self.place(now_us, *room, scenario, labels, nodes)
             }
-            Question::Reroute { nodes, rooms, memo } => {
+            PolicyQuestion::Reroute { nodes, rooms, memo } => {
                 let rooms: Vec<&RoomRow> = rooms.iter().collect();
                 self.reroute(now_us, nodes, &rooms, memo.as_ref(), self.engine().budgets().reroute)
             }
-            Question::Tick { sessions, memo } => {
+            PolicyQuestion::Tick { sessions, memo } => {
                 let sessions: Vec<&SessionRow> = sessions.iter().collect();
                 self.tick(now_us, &sessions, memo.as_ref(), self.engine().budgets().tick)
             }
@@ -44,33 +48,33 @@ impl Guest {
     /// Only batches have rows.
     pub(crate) fn answer_part(
         &mut self,
-        question: &Question,
+        question: &PolicyQuestion,
         part: &[u32],
-        memo: Option<&State>,
+        memo: Option<&PluginState>,
         budget: Duration,
         now_us: u64,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HookAnswer, PluginFault> {
         match question {
-            Question::Reroute { nodes, rooms, .. } => {
+            PolicyQuestion::Reroute { nodes, rooms, .. } => {
                 let rooms: Vec<&RoomRow> = part.iter().map(|&row| &rooms[row as usize]).collect();
                 self.reroute(now_us, nodes, &rooms, memo, budget)
             }
-            Question::Tick { sessions, .. } => {
+            PolicyQuestion::Tick { sessions, .. } => {
                 let rows = part.iter().map(|&row| &sessions[row as usize]);
                 self.tick(now_us, &rows.collect::<Vec<_>>(), memo, budget)
             }
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {
-                self.answer(question, now_us)
-            }
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => self.answer(question, now_us),
         }
     }
 
-    fn resolve(&mut self, scenario: &str, of: &Labels) -> Result<Answer, Fault> {
+    fn resolve(&mut self, scenario: &str, of: &Labels) -> Result<HookAnswer, PluginFault> {
         let hook = self.scenario()?;
         let budget = self.engine().budgets().resolve;
         let of = labels(of);
         let params = self.call(budget, 0, |store| hook.call_resolve(store, scenario, &of))?;
-        Ok(Answer::Params(
+        Ok(HookAnswer::Params(
             params.into_iter().map(|param| (param.key.into(), param.value)).collect(),
         ))
     }
@@ -82,10 +86,10 @@ impl Guest {
         scenario: &str,
         of: &Labels,
         regions: &[Row],
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HookAnswer, PluginFault> {
         let hook = self.admission()?;
         let budget = self.engine().budgets().admit;
-        let frame = Frame::of(&self.grant().node_metrics, regions.iter());
+        let frame = GrantedTable::of(&self.grant().node_metrics, regions.iter());
         let of = labels(of);
         let standing = standing.map(|region| u64::from(region.0));
         let answer = self.call(budget, 0, |store| {
@@ -97,11 +101,13 @@ impl Guest {
             admission::Verdict::AcceptCapped(kbps) => AdmitVerdict::AcceptCapped(kbps),
             admission::Verdict::Redirect(region) => match u32::try_from(region) {
                 Ok(region) => AdmitVerdict::Redirect(RegionId(region)),
-                Err(_) => return Err(Fault::Malformed(format!("admit: region {region}").into())),
+                Err(_) => {
+                    return Err(PluginFault::Malformed(format!("admit: region {region}").into()));
+                }
             },
             admission::Verdict::Reject(retry_ms) => AdmitVerdict::Reject(retry_ms),
         };
-        Ok(Answer::Admit { verdict, reason: answer.reason })
+        Ok(HookAnswer::Admit { verdict, reason: answer.reason })
     }
 
     fn place(
@@ -111,15 +117,15 @@ impl Guest {
         scenario: &str,
         of: &Labels,
         nodes: &[Row],
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HookAnswer, PluginFault> {
         let hook = self.routing()?;
         let budget = self.engine().budgets().place;
-        let frame = Frame::of(&self.grant().node_metrics, nodes.iter());
+        let frame = GrantedTable::of(&self.grant().node_metrics, nodes.iter());
         let of = labels(of);
         let placement = self.call(budget, nodes.len(), |store| {
             hook.call_place(store, now_us, room.0, scenario, &of, frame.wire())
         })?;
-        Ok(Answer::Placed {
+        Ok(HookAnswer::Placed {
             hops: placement.hops.into_iter().map(NodeId).collect(),
             ttl_ms: placement.ttl_ms,
             reason: placement.reason,
@@ -132,9 +138,9 @@ impl Guest {
         now_us: u64,
         nodes: &[Row],
         rooms: &[&RoomRow],
-        memo: Option<&State>,
+        memo: Option<&PluginState>,
         budget: Duration,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HookAnswer, PluginFault> {
         let hook = self.routing()?;
         let component = self.component().clone();
         let manifest = component.manifest();
@@ -165,9 +171,9 @@ impl Guest {
             standing.extend(room.standing.iter().map(|node| node.0));
             standing.resize(standing.len() + width - room.standing.len(), NO_NODE);
         }
-        let node_frame = Frame::of(&self.grant().node_metrics, nodes.iter());
+        let node_frame = GrantedTable::of(&self.grant().node_metrics, nodes.iter());
         let room_frame =
-            Frame::of(&self.grant().subject_metrics, rooms.iter().map(|room| &room.row));
+            GrantedTable::of(&self.grant().subject_metrics, rooms.iter().map(|room| &room.row));
         let blobs = states.blobs();
         let answer = self.call(budget, rooms.len(), |store| {
             let (nodes, rooms) = (node_frame.wire(), room_frame.wire());
@@ -186,9 +192,9 @@ impl Guest {
         // Each room moves once. The core counts repetitions, up to a limit.
         proportionate("reroute", "moves", answer.moves.len(), 2 * rooms.len())?;
         let moves = answer.moves.into_iter().map(|routing::Move { row, hops, ttl_ms, reason }| {
-            Move { row, hops: hops.into_iter().map(NodeId).collect(), ttl_ms, reason }
+            RoutingMove { row, hops: hops.into_iter().map(NodeId).collect(), ttl_ms, reason }
         });
-        Ok(Answer::Moves {
+        Ok(HookAnswer::Moves {
             moves: moves.collect(),
             states: states.settle(&answer.keep)?,
             memo: memo.settle(answer.keep.memo, self)?,
@@ -199,9 +205,9 @@ impl Guest {
         &mut self,
         now_us: u64,
         sessions: &[&SessionRow],
-        memo: Option<&State>,
+        memo: Option<&PluginState>,
         budget: Duration,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HookAnswer, PluginFault> {
         let hook = self.degradation()?;
         let component = self.component().clone();
         let manifest = component.manifest();
@@ -227,8 +233,10 @@ impl Guest {
         }
         let memo = Memo::of(memo, self)?;
 
-        let frame =
-            Frame::of(&self.grant().subject_metrics, sessions.iter().map(|session| &session.row));
+        let frame = GrantedTable::of(
+            &self.grant().subject_metrics,
+            sessions.iter().map(|session| &session.row),
+        );
         let blobs = states.blobs();
         let answer = self.call(budget, sessions.len(), |store| {
             hook.call_tick(store, now_us, frame.wire(), blobs.wire(), memo.wire())
@@ -240,10 +248,10 @@ impl Guest {
             // Actions without a grant are dropped here. The core counts unknown actions.
             match Op::from_number(op) {
                 Some(known) if !self.grant().ops.contains(&known) => self.count_ungranted(known),
-                Some(_) | None => actions.push(Action { row, op, arg, reason }),
+                Some(_) | None => actions.push(DegradationAction { row, op, arg, reason }),
             }
         }
-        Ok(Answer::Actions {
+        Ok(HookAnswer::Actions {
             actions,
             states: states.settle(&answer.keep)?,
             memo: memo.settle(answer.keep.memo, self)?,
@@ -252,9 +260,11 @@ impl Guest {
 }
 
 /// Bounds lists that the core processes one by one, so that one answer cannot stall it.
-fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<(), Fault> {
+fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<(), PluginFault> {
     if found <= most {
         return Ok(());
     }
-    Err(Fault::Malformed(format!("{call}: {found} {what}, at most {most} for so many rows").into()))
+    Err(PluginFault::Malformed(
+        format!("{call}: {found} {what}, at most {most} for so many rows").into(),
+    ))
 }

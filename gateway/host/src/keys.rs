@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 use crate::shipped::shipped;
 use crate::signature::{BadKey, PublicKey, content_digest, hex, sha256, signer, unhex};
 
 /// Known keys and revocations. Default: empty.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Keys {
+pub struct TrustedKeys {
     known: Vec<(Arc<str>, PublicKey)>,
     revoked_keys: Vec<PublicKey>,
     revoked_digests: Vec<[u8; 32]>,
@@ -16,23 +16,23 @@ pub struct Keys {
 
 /// Digests and key of a running plugin, to check against later revocations.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seal {
+pub struct PluginSeal {
     digests: [[u8; 32]; 2],
     signer: Option<PublicKey>,
 }
 
-impl Seal {
+impl PluginSeal {
     /// The seal of a plugin file.
     ///
     /// # Errors
     /// As [`signer`].
-    pub fn of(plugin: &[u8]) -> Result<Seal, Refused> {
-        Ok(Seal { digests: digests(plugin)?, signer: signer(plugin)? })
+    pub fn of(plugin: &[u8]) -> Result<PluginSeal, PluginRefusal> {
+        Ok(PluginSeal { digests: digests(plugin)?, signer: signer(plugin)? })
     }
 }
 
 /// Digests of the whole file, and of its bytes without the signature.
-fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], Refused> {
+fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], PluginRefusal> {
     Ok([sha256(plugin), content_digest(plugin)?])
 }
 
@@ -54,7 +54,7 @@ pub enum Unsigned {
     Refuse,
 }
 
-impl Keys {
+impl TrustedKeys {
     /// Adds a key; a plugin signed with it is accepted.
     pub fn know(&mut self, name: Arc<str>, key: PublicKey) {
         self.known.push((name, key));
@@ -80,9 +80,9 @@ impl Keys {
     /// A revoked plugin is refused whatever its signature. A signature by an unknown key counts as none.
     ///
     /// # Errors
-    /// [`Refused::Revoked`]; [`Refused::Signature`] for an invalid one; [`Refused::Unsigned`] if `unsigned` requires a signature;
-    /// and [`Refused::NotWasm`].
-    pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Provenance, Refused> {
+    /// [`PluginRefusal::Revoked`]; [`PluginRefusal::Signature`] for an invalid one; [`PluginRefusal::Unsigned`] if `unsigned` requires a signature;
+    /// and [`PluginRefusal::NotWasm`].
+    pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Provenance, PluginRefusal> {
         self.spare_digests(&digests(plugin)?)?;
         if shipped().iter().any(|shipped| shipped.bytes == plugin) {
             return Ok(Provenance::Shipped);
@@ -96,35 +96,35 @@ impl Keys {
         }
         match unsigned {
             Unsigned::Allow => Ok(Provenance::Unsigned),
-            Unsigned::Refuse => Err(Refused::Unsigned { by: signer }),
+            Unsigned::Refuse => Err(PluginRefusal::Unsigned { by: signer }),
         }
     }
 
     /// Checks that a plugin accepted before is not revoked.
     ///
     /// # Errors
-    /// [`Refused::Revoked`].
-    pub fn spare(&self, seal: &Seal) -> Result<(), Refused> {
+    /// [`PluginRefusal::Revoked`].
+    pub fn spare(&self, seal: &PluginSeal) -> Result<(), PluginRefusal> {
         self.spare_digests(&seal.digests)?;
         seal.signer.map_or(Ok(()), |key| self.spare_key(key))
     }
 
-    fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), Refused> {
+    fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), PluginRefusal> {
         match digests.iter().find(|digest| self.revoked_digests.contains(*digest)) {
             Some(digest) => {
-                Err(Refused::Revoked { what: format!("sha256:{}", hex(digest)).into() })
+                Err(PluginRefusal::Revoked { what: format!("sha256:{}", hex(digest)).into() })
             }
             None => Ok(()),
         }
     }
 
-    fn spare_key(&self, key: PublicKey) -> Result<(), Refused> {
+    fn spare_key(&self, key: PublicKey) -> Result<(), PluginRefusal> {
         if !self.revoked_keys.contains(&key) {
             return Ok(());
         }
         let name = self.name_of(key);
         let what = name.map_or_else(|| key.to_string(), |name| format!("key `{name}`, {key}"));
-        Err(Refused::Revoked { what: what.into() })
+        Err(PluginRefusal::Revoked { what: what.into() })
     }
 
     fn name_of(&self, key: PublicKey) -> Option<Arc<str>> {

@@ -1,8 +1,8 @@
 //! Runs plugins. The only crate that knows Wasm; synchronous, without sockets.
 //!
 //! An [`Engine`] compiles a plugin into a [`Component`]; bound to a hook with settings it is a
-//! [`Policy`], owned and asked by one thread. A failing plugin costs a
-//! [`Fault`](evenkeel_core::Fault), never more.
+//! [`BoundPlugin`], owned and asked by one thread. A failing plugin costs a
+//! [`PluginFault`](evenkeel_core::PluginFault), never more.
 
 #[allow(warnings, reason = "generated")]
 mod bindings;
@@ -35,19 +35,19 @@ mod ticker;
 mod wrap;
 
 pub use cache::{CODE_BYTES_MAX, Cache, Cached, private_folder};
-pub use compile::{CompilerOutput, ORDER_BYTES_MAX, Order, compile_here, fulfil};
+pub use compile::{CompileOrder, CompilerOutput, ORDER_BYTES_MAX, compile_here, fulfil};
 pub use component::{Component, look};
 pub use engine::Engine;
-pub use grant::{Allowed, Grant};
-pub use keys::{Keys, Provenance, Seal, Unsigned, read_digest};
-pub use limits::{BINARY_BYTES_MAX, Budgets};
-pub use log::{Level, Line};
-pub use manifest::{CONTRACT, Cost, Manifest};
+pub use grant::{GrantLimits, PluginGrant};
+pub use keys::{PluginSeal, Provenance, TrustedKeys, Unsigned, read_digest};
+pub use limits::{BINARY_BYTES_MAX, CallBudgets};
+pub use log::{GuestLogLine, LogLevel};
+pub use manifest::{CONTRACT, CallCost, Manifest};
 pub use native::NativeCode;
 pub use outline::Form;
 pub use plugin_file::PluginFile;
-pub use policy::Policy;
-pub use refused::Refused;
+pub use policy::BoundPlugin;
+pub use refused::PluginRefusal;
 pub use schema::Schema;
 pub use shipped::{Shipped, shipped};
 pub use signature::{BadKey, PublicKey, SecretKey, sign, signer};

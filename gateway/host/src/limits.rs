@@ -88,7 +88,7 @@ pub(crate) fn answer_bytes(rows: usize) -> usize {
 /// The defaults are the contract's. In virtual time allow much more, so that a slow machine does
 /// not change decisions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Budgets {
+pub struct CallBudgets {
     /// Reading settings. Default 250 ms.
     pub init: Duration,
     /// Learning the catalog. Default 20 ms.
@@ -109,10 +109,10 @@ pub struct Budgets {
     pub tick: Duration,
 }
 
-impl Budgets {
+impl CallBudgets {
     /// The same limit for every call.
-    pub fn all(limit: Duration) -> Budgets {
-        Budgets {
+    pub fn all(limit: Duration) -> CallBudgets {
+        CallBudgets {
             init: limit,
             catalog: limit,
             migrate: limit,
@@ -126,9 +126,9 @@ impl Budgets {
     }
 }
 
-impl Default for Budgets {
+impl Default for CallBudgets {
     fn default() -> Self {
-        Budgets {
+        CallBudgets {
             init: Duration::from_millis(250),
             catalog: Duration::from_millis(20),
             migrate: Duration::from_millis(20),
@@ -144,12 +144,12 @@ impl Default for Budgets {
 
 /// Limits memory and tables of one instance.
 #[derive(Default)]
-pub(crate) struct Limiter {
+pub(crate) struct MemoryLimiter {
     /// Set if memory or a table entry was refused since this was last cleared.
     pub(crate) refused: bool,
 }
 
-impl ResourceLimiter for Limiter {
+impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(
         &mut self,
         _current: usize,

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use evenkeel_core::Note;
+use evenkeel_core::DecisionNote;
 
 use crate::limits::{
     LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Level {
+pub enum LogLevel {
     Trace,
     Debug,
     Info,
@@ -18,32 +18,32 @@ pub enum Level {
     Error,
 }
 
-impl Level {
-    fn from_number(number: u8) -> Level {
+impl LogLevel {
+    fn from_number(number: u8) -> LogLevel {
         match number {
-            0 => Level::Trace,
-            1 => Level::Debug,
-            2 => Level::Info,
-            3 => Level::Warn,
-            _ => Level::Error,
+            0 => LogLevel::Trace,
+            1 => LogLevel::Debug,
+            2 => LogLevel::Info,
+            3 => LogLevel::Warn,
+            _ => LogLevel::Error,
         }
     }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Line {
-    pub level: Level,
+pub struct GuestLogLine {
+    pub level: LogLevel,
     /// One line of at most 1 KiB, without control characters.
     pub words: Box<str>,
 }
 
 /// Lines and notes of a policy, kept across instances.
 pub(crate) struct PluginLog {
-    lines: VecDeque<Line>,
+    lines: VecDeque<GuestLogLine>,
     suppressed_lines: u64,
     credit: u64,
     credited_us: u64,
-    notes: Vec<Note>,
+    notes: Vec<DecisionNote>,
     last_words: Option<Box<str>>,
 }
 
@@ -79,9 +79,9 @@ impl PluginLog {
     }
 
     pub(crate) fn log(&mut self, level: u8, message: &str) {
-        let level = Level::from_number(level);
+        let level = LogLevel::from_number(level);
         let words = one_line(message, LINE_BYTES_MAX);
-        if level == Level::Error {
+        if level == LogLevel::Error {
             self.last_words = Some(words.clone());
         }
         if self.credit < US_PER_LINE || self.lines.len() == LINES_WAITING_MAX {
@@ -89,12 +89,12 @@ impl PluginLog {
             return;
         }
         self.credit -= US_PER_LINE;
-        self.lines.push_back(Line { level, words });
+        self.lines.push_back(GuestLogLine { level, words });
     }
 
     pub(crate) fn note(&mut self, row: u32, key: &str, value: i64) {
         if self.notes.len() < NOTES_MAX {
-            self.notes.push(Note { row, key: one_line(key, NOTE_KEY_BYTES_MAX), value });
+            self.notes.push(DecisionNote { row, key: one_line(key, NOTE_KEY_BYTES_MAX), value });
         }
     }
 
@@ -103,11 +103,11 @@ impl PluginLog {
         self.last_words.as_deref()
     }
 
-    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+    pub(crate) fn take_notes(&mut self) -> Vec<DecisionNote> {
         std::mem::take(&mut self.notes)
     }
 
-    pub(crate) fn poll_line(&mut self) -> Option<Line> {
+    pub(crate) fn poll_line(&mut self) -> Option<GuestLogLine> {
         self.lines.pop_front()
     }
 

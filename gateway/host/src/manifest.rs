@@ -11,7 +11,7 @@ use crate::limits::{
     LINE_BYTES_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, REASONS_MAX, VERSION_BYTES_MAX,
 };
 use crate::log::one_line;
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 use crate::schema::Schema;
 
 /// The version of the contract that this host implements.
@@ -42,12 +42,12 @@ pub struct Manifest {
     /// Names of reasons by number: the plugin's own and the shared ones.
     pub reasons: Reasons,
     /// Declared cost by call: `tick`. Checked by author tools, not by gateways.
-    pub cost: BTreeMap<Box<str>, Cost>,
+    pub cost: BTreeMap<Box<str>, CallCost>,
 }
 
 /// Upper bound on the cost of a call, in WebAssembly instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-pub struct Cost {
+pub struct CallCost {
     /// Cost independent of the rows.
     pub call: u64,
     /// Cost per row: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
@@ -55,7 +55,7 @@ pub struct Cost {
     pub row: u64,
 }
 
-impl Cost {
+impl CallCost {
     /// The bound for a call about this many rows.
     pub fn of(self, rows: u32) -> u64 {
         self.call.saturating_add(self.row.saturating_mul(rows.into()))
@@ -64,13 +64,13 @@ impl Cost {
 
 /// A reason of the plugin's own.
 #[derive(Deserialize)]
-struct Reason {
+struct ManifestReason {
     number: u32,
     name: String,
 }
 
 #[derive(Deserialize)]
-struct Text {
+struct ManifestText {
     name: String,
     version: Box<str>,
     contract: Box<str>,
@@ -85,21 +85,21 @@ struct Text {
     #[serde(default)]
     ops: Vec<u32>,
     #[serde(default)]
-    reasons: Vec<Reason>,
+    reasons: Vec<ManifestReason>,
     #[serde(default)]
-    cost: BTreeMap<Box<str>, Cost>,
+    cost: BTreeMap<Box<str>, CallCost>,
 }
 
 impl Manifest {
-    pub(crate) fn read(section: &[u8]) -> Result<Manifest, Refused> {
+    pub(crate) fn read(section: &[u8]) -> Result<Manifest, PluginRefusal> {
         if section.len() > MANIFEST_BYTES_MAX {
             let expected = format!("{MANIFEST_BYTES_MAX} bytes at most");
             return Err(wrong("(whole)", &expected, &format!("{} bytes", section.len())));
         }
-        let text: Text = serde_json::from_slice(section)
+        let text: ManifestText = serde_json::from_slice(section)
             .map_err(|error| wrong("(whole)", "the manifest's JSON", &error.to_string()))?;
         if !same_contract(&text.contract) {
-            return Err(Refused::Contract {
+            return Err(PluginRefusal::Contract {
                 found: one_line(&text.contract, NAME_BYTES_MAX),
                 spoken: CONTRACT,
             });
@@ -154,7 +154,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The plugin's own reasons, validated, then the shared ones.
-fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
+fn reasons(mut own: Vec<ManifestReason>) -> Result<Reasons, PluginRefusal> {
     let wrong = |expected: &str, found: &str| Err(wrong("reasons", expected, found));
     if own.len() > REASONS_MAX {
         return wrong(
@@ -163,7 +163,7 @@ fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
         );
     }
     own.sort_by_key(|reason| reason.number);
-    for Reason { number, name } in &own {
+    for ManifestReason { number, name } in &own {
         if !(1..COMMON_REASONS_FROM).contains(number) {
             let expected = "reasons of its own, with numbers from 1 to 65535";
             return wrong(expected, &format!("{number} {name:?}"));
@@ -176,7 +176,7 @@ fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
         let found = format!("{} {:?} and {:?}", twice[0].number, twice[0].name, twice[1].name);
         return wrong("reasons with a number each", &found);
     }
-    let own = own.into_iter().map(|Reason { number, name }| (number, name.into()));
+    let own = own.into_iter().map(|ManifestReason { number, name }| (number, name.into()));
     let common = CommonReason::ALL.into_iter();
     Ok(own.chain(common.map(|common| (common as u32, common.key().into()))).collect())
 }
@@ -192,10 +192,10 @@ pub(crate) fn same_contract(version: &str) -> bool {
 }
 
 /// Manifest text goes to logs and terminals: cut to a line without control characters.
-fn wrong(field: &str, expected: &str, found: &str) -> Refused {
+fn wrong(field: &str, expected: &str, found: &str) -> PluginRefusal {
     let [field, expected, found] =
         [field, expected, found].map(|text| one_line(text, LINE_BYTES_MAX));
-    Refused::Manifest { field, expected, found }
+    PluginRefusal::Manifest { field, expected, found }
 }
 
 #[cfg(test)]

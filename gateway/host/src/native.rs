@@ -2,7 +2,7 @@
 //!
 //! The only module of this crate with `unsafe`: the engine cannot tell compiled code from forged
 //! code. The bytes come from this crate only: from a compiler in this process, from the pipe of one
-//! that this process started ([`Order`](crate::Order)), or from a file with this host's MAC
+//! that this process started ([`CompileOrder`](crate::CompileOrder)), or from a file with this host's MAC
 //! ([`Cache`](crate::Cache)).
 #![expect(unsafe_code, reason = "loading native code is unsafe")]
 

@@ -4,7 +4,7 @@ use wasmparser::{Parser, Payload};
 
 use crate::limits::LINE_BYTES_MAX;
 use crate::log::one_line;
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 
 pub(crate) const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
@@ -36,10 +36,10 @@ pub enum Form {
 }
 
 impl<'a> Outline<'a> {
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<Outline<'a>, Refused> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Outline<'a>, PluginRefusal> {
         match Outline::read_partly(bytes) {
             Ok((outline, None)) => Ok(outline),
-            Ok((_, Some(said))) | Err(said) => Err(Refused::NotWasm { said }),
+            Ok((_, Some(said))) | Err(said) => Err(PluginRefusal::NotWasm { said }),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answered, Entry, Fault, Hook, Question};
+use evenkeel_core::{CatalogEntry, Hook, PluginFault, PolicyQuestion, RevisionAnswer};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
@@ -11,23 +11,23 @@ use crate::bisection::{Bisection, Portion};
 use crate::component::Component;
 use crate::determinism::DeterminismCheck;
 use crate::engine::Engine;
-use crate::grant::{Allowed, Grant};
-use crate::guest::{Guest, Recipe, Reply};
-use crate::log::{Line, PluginLog};
-use crate::quarantine::Quarantine;
-use crate::refused::Refused;
+use crate::grant::{GrantLimits, PluginGrant};
+use crate::guest::{Guest, GuestReply, Recipe};
+use crate::log::{GuestLogLine, PluginLog};
+use crate::quarantine::RowQuarantine;
+use crate::refused::PluginRefusal;
 use crate::restart::Restarts;
 
 /// A plugin bound to one hook with its settings. Owned by one thread.
 ///
 /// The plugin keeps no state between questions: states and memo travel in them. After a
 /// fault its instance is replaced before the fault is returned, and nothing is lost.
-pub struct Policy {
+pub struct BoundPlugin {
     recipe: Recipe,
     revision: Arc<str>,
     life: Life,
     restarts: Restarts,
-    pub(crate) quarantine: Quarantine,
+    pub(crate) quarantine: RowQuarantine,
     /// Set if a whole batch exceeded its memory.
     pub(crate) portion: Option<Portion>,
     /// The session or room at which the next batch starts, if the last one ran out of time.
@@ -45,7 +45,7 @@ enum Life {
     Dead(PluginLog),
 }
 
-impl Policy {
+impl BoundPlugin {
     /// Binds a plugin: validates its settings, fills in defaults, creates an instance and calls
     /// `init` and `catalog`.
     ///
@@ -55,11 +55,11 @@ impl Policy {
         component: &Component,
         hook: Hook,
         settings: Value,
-        catalog: Vec<Entry>,
+        catalog: Vec<CatalogEntry>,
         seed: u64,
-    ) -> Result<Policy, Refused> {
-        let all = Allowed::default();
-        Policy::install_within(engine, component, hook, settings, catalog, seed, &all)
+    ) -> Result<BoundPlugin, PluginRefusal> {
+        let all = GrantLimits::default();
+        BoundPlugin::install_within(engine, component, hook, settings, catalog, seed, &all)
     }
 
     /// Installs the plugin within the operator's limits.
@@ -68,33 +68,34 @@ impl Policy {
         component: &Component,
         hook: Hook,
         settings: Value,
-        catalog: Vec<Entry>,
+        catalog: Vec<CatalogEntry>,
         seed: u64,
-        allowed: &Allowed,
-    ) -> Result<Policy, Refused> {
+        allowed: &GrantLimits,
+    ) -> Result<BoundPlugin, PluginRefusal> {
         let manifest = component.manifest();
         if !manifest.hooks.contains(&hook) {
-            return Err(Refused::HookUnanswered { plugin: (*manifest.name).into(), hook });
+            return Err(PluginRefusal::HookUnanswered { plugin: (*manifest.name).into(), hook });
         }
-        let settings = manifest.settings.complete(settings).map_err(|unfit| Refused::Setting {
-            path: unfit.path.into(),
-            expected: unfit.expected.into(),
-            found: unfit.found.into(),
-        })?;
+        let settings =
+            manifest.settings.complete(settings).map_err(|unfit| PluginRefusal::Setting {
+                path: unfit.path.into(),
+                expected: unfit.expected.into(),
+                found: unfit.found.into(),
+            })?;
         let settings = settings.to_string();
-        let grant = Grant::of(manifest, allowed);
+        let grant = PluginGrant::of(manifest, allowed);
         let revision = revision(component, &settings, &grant);
         let (engine, component) = (engine.clone(), component.clone());
         let recipe = Recipe { engine, component, hook, settings, seed, catalog, grant };
         let began = Instant::now();
         let guest = Guest::start(&recipe, &mut PluginLog::default())?;
         let started_in = began.elapsed();
-        Ok(Policy {
+        Ok(BoundPlugin {
             restarts: Restarts::new(recipe.seed),
             recipe,
             revision,
             life: Life::Alive(Box::new(guest)),
-            quarantine: Quarantine::default(),
+            quarantine: RowQuarantine::default(),
             portion: None,
             first: None,
             determinism: DeterminismCheck::new(started_in),
@@ -108,8 +109,12 @@ impl Policy {
     ///
     /// Decision, states and memo come together or, with a fault, not at all. After a fault the
     /// plugin is restarted at once; if that fails, it is retried after 100 ms to 30 s, and is
-    /// [`Absent`](Fault::Absent) meanwhile.
-    pub fn ask(&mut self, question: &Question, now_us: u64) -> Result<Answered, Fault> {
+    /// [`Absent`](PluginFault::Absent) meanwhile.
+    pub fn ask(
+        &mut self,
+        question: &PolicyQuestion,
+        now_us: u64,
+    ) -> Result<RevisionAnswer, PluginFault> {
         self.now_us = self.now_us.max(now_us);
         let said =
             self.act(|guest| guest.ask(now_us, None, |guest| guest.answer(question, now_us)));
@@ -128,10 +133,10 @@ impl Policy {
     /// Each part is answered in full or not at all, with its states. The memo passes from one part to the next.
     pub fn ask_isolating(
         &mut self,
-        question: &Question,
+        question: &PolicyQuestion,
         now_us: u64,
         within: Duration,
-    ) -> Result<Answered, Fault> {
+    ) -> Result<RevisionAnswer, PluginFault> {
         let began = Instant::now();
         let mut failed = None;
         let fits = self.portion.is_none_or(|portion| question.rows() <= portion.most);
@@ -163,10 +168,10 @@ impl Policy {
     /// The plugin's fault on some row.
     pub fn ask_of_all(
         &mut self,
-        question: &Question,
+        question: &PolicyQuestion,
         now_us: u64,
         within: Duration,
-    ) -> Result<Option<Answered>, Fault> {
+    ) -> Result<Option<RevisionAnswer>, PluginFault> {
         let answered = self.ask_isolating(question, now_us, within)?;
         let Some(apart) = &answered.apart else { return Ok(Some(answered)) };
         match (&apart.poisoned[..], &apart.unasked[..], &apart.fault) {
@@ -179,7 +184,7 @@ impl Policy {
 
     /// Sends a changed catalog to the plugin, in full. It is kept for later instances, even after a
     /// fault.
-    pub fn catalog(&mut self, catalog: Vec<Entry>) -> Result<(), Fault> {
+    pub fn catalog(&mut self, catalog: Vec<CatalogEntry>) -> Result<(), PluginFault> {
         self.recipe.catalog = catalog;
         self.catalog_updates += 1;
         let told = match &mut self.life {
@@ -222,7 +227,7 @@ impl Policy {
         self.recipe.hook
     }
 
-    pub fn grant(&self) -> &Grant {
+    pub fn grant(&self) -> &PluginGrant {
         &self.recipe.grant
     }
 
@@ -237,7 +242,7 @@ impl Policy {
     }
 
     /// The catalog known to the plugin.
-    pub fn known_catalog(&self) -> &[Entry] {
+    pub fn known_catalog(&self) -> &[CatalogEntry] {
         &self.recipe.catalog
     }
 
@@ -247,7 +252,7 @@ impl Policy {
     }
 
     /// The next log line, oldest first. At most 64 lines wait, and a policy may write 10 per second.
-    pub fn poll_line(&mut self) -> Option<Line> {
+    pub fn poll_line(&mut self) -> Option<GuestLogLine> {
         self.log().poll_line()
     }
 
@@ -286,14 +291,14 @@ impl Policy {
         self.log().log(3, words);
     }
 
-    pub(crate) fn budget(&self, question: &Question) -> Duration {
+    pub(crate) fn budget(&self, question: &PolicyQuestion) -> Duration {
         let budgets = self.recipe.engine.budgets();
         match question {
-            Question::Resolve { .. } => budgets.resolve,
-            Question::Admit { .. } => budgets.admit,
-            Question::Place { .. } => budgets.place,
-            Question::Reroute { .. } => budgets.reroute,
-            Question::Tick { .. } => budgets.tick,
+            PolicyQuestion::Resolve { .. } => budgets.resolve,
+            PolicyQuestion::Admit { .. } => budgets.admit,
+            PolicyQuestion::Place { .. } => budgets.place,
+            PolicyQuestion::Reroute { .. } => budgets.reroute,
+            PolicyQuestion::Tick { .. } => budgets.tick,
         }
     }
 
@@ -301,10 +306,10 @@ impl Policy {
         &self.recipe
     }
 
-    pub(crate) fn answered(&mut self, reply: Reply) -> Answered {
+    pub(crate) fn answered(&mut self, reply: GuestReply) -> RevisionAnswer {
         self.determinism.note_answer();
-        let Reply { answer, notes, took, ungranted } = reply;
-        Answered {
+        let GuestReply { answer, notes, took, ungranted } = reply;
+        RevisionAnswer {
             answer,
             revision: Arc::clone(&self.revision),
             notes,
@@ -318,17 +323,17 @@ impl Policy {
     /// Runs `act` on the instance. The instance is restarted before if a restart is due, and after a fault.
     pub(crate) fn act<T>(
         &mut self,
-        f: impl FnOnce(&mut Guest) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        f: impl FnOnce(&mut Guest) -> Result<T, PluginFault>,
+    ) -> Result<T, PluginFault> {
         if let Life::Dead(_) = self.life {
             if !self.restarts.is_due(self.now_us) {
-                return Err(Fault::Absent);
+                return Err(PluginFault::Absent);
             }
             self.renew()?;
         }
         let outcome = match &mut self.life {
             Life::Alive(guest) => f(guest),
-            Life::Dead(_) => return Err(Fault::Absent),
+            Life::Dead(_) => return Err(PluginFault::Absent),
         };
         if outcome.is_err() {
             // The next question reports a failed restart.
@@ -341,7 +346,7 @@ impl Policy {
     ///
     /// # Errors
     /// If the instance could not be started. It is retried after a pause.
-    fn renew(&mut self) -> Result<(), Fault> {
+    fn renew(&mut self) -> Result<(), PluginFault> {
         self.ungranted = self.ungranted();
         let mut log = match std::mem::replace(&mut self.life, Life::Dead(PluginLog::default())) {
             Life::Alive(guest) => guest.end(),
@@ -355,8 +360,8 @@ impl Policy {
                 self.life = Life::Alive(Box::new(guest));
                 return Ok(());
             }
-            Err(Refused::Faulted { fault, .. }) => fault,
-            Err(refused) => Fault::Trap(refused.to_string().into()),
+            Err(PluginRefusal::Faulted { fault, .. }) => fault,
+            Err(refused) => PluginFault::Trap(refused.to_string().into()),
         };
         self.life = Life::Dead(log);
         let pause = self.restarts.note_failed(self.now_us);
@@ -365,7 +370,7 @@ impl Policy {
     }
 }
 
-fn revision(component: &Component, settings: &str, grant: &Grant) -> Arc<str> {
+fn revision(component: &Component, settings: &str, grant: &PluginGrant) -> Arc<str> {
     let mut context = Context::new(&SHA256);
     context.update(component.digest());
     context.update(settings.as_bytes());

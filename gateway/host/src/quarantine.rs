@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::Fault;
+use evenkeel_core::PluginFault;
 
 /// Maximum quarantined rows. A revision that fails on more rows is itself broken, and no longer bisected.
 pub(crate) const HELD_MAX: usize = 256;
@@ -15,11 +15,11 @@ const GONE_AFTER_US: u64 = 60_000_000;
 
 /// Rows left out of questions to one revision.
 #[derive(Default, Debug)]
-pub(crate) struct Quarantine {
-    held: BTreeMap<u64, Held>,
+pub(crate) struct RowQuarantine {
+    held: BTreeMap<u64, QuarantinedRow>,
     /// Rows of which the revision fails on at least one, which was not isolated in time.
     suspects: BTreeSet<u64>,
-    suspected_of: Option<Fault>,
+    suspected_of: Option<PluginFault>,
     /// Rows that were alone in a question when the revision failed, with `answers` at that time.
     accused: BTreeMap<u64, u64>,
     /// Questions, or parts of one, that the revision answered.
@@ -27,13 +27,13 @@ pub(crate) struct Quarantine {
 }
 
 #[derive(Debug)]
-struct Held {
-    fault: Fault,
+struct QuarantinedRow {
+    fault: PluginFault,
     /// The last time the row was in a question.
     seen_us: u64,
 }
 
-impl Quarantine {
+impl RowQuarantine {
     /// No row is quarantined or suspected, so questions need no filtering.
     pub(crate) fn is_idle(&self) -> bool {
         self.held.is_empty() && self.suspects.is_empty()
@@ -44,19 +44,19 @@ impl Quarantine {
     }
 
     /// The fault on this row, if the row is quarantined.
-    pub(crate) fn check(&mut self, id: u64, now_us: u64) -> Option<Fault> {
+    pub(crate) fn check(&mut self, id: u64, now_us: u64) -> Option<PluginFault> {
         let held = self.held.get_mut(&id)?;
         held.seen_us = held.seen_us.max(now_us);
         Some(held.fault.clone())
     }
 
     /// The fault on this row or its group, if the row is suspected.
-    pub(crate) fn suspects(&self, id: u64) -> Option<&Fault> {
+    pub(crate) fn suspects(&self, id: u64) -> Option<&PluginFault> {
         self.suspected_of.as_ref().filter(|_| self.suspects.contains(&id))
     }
 
     /// Marks rows as suspects. The next question that contains some of them continues the search.
-    pub(crate) fn suspect(&mut self, (ids, fault): (BTreeSet<u64>, Option<Fault>)) {
+    pub(crate) fn suspect(&mut self, (ids, fault): (BTreeSet<u64>, Option<PluginFault>)) {
         self.suspected_of = fault.filter(|fault| !ids.is_empty() && fault.is_of_question());
         self.suspects = if self.suspected_of.is_some() { ids } else { BTreeSet::new() };
     }
@@ -80,18 +80,18 @@ impl Quarantine {
     }
 
     /// Quarantines a row. Returns false if the quarantine is full.
-    pub(crate) fn hold(&mut self, id: u64, fault: Fault, now_us: u64) -> bool {
+    pub(crate) fn hold(&mut self, id: u64, fault: PluginFault, now_us: u64) -> bool {
         if self.is_full(now_us) {
             return false;
         }
         self.accused.remove(&id);
-        self.held.insert(id, Held { fault, seen_us: now_us });
+        self.held.insert(id, QuarantinedRow { fault, seen_us: now_us });
         true
     }
 
     pub(crate) fn is_full(&mut self, now_us: u64) -> bool {
         if self.held.len() >= HELD_MAX {
-            let gone = |held: &Held| now_us.saturating_sub(held.seen_us) > GONE_AFTER_US;
+            let gone = |held: &QuarantinedRow| now_us.saturating_sub(held.seen_us) > GONE_AFTER_US;
             self.held.retain(|_, held| !gone(held));
         }
         self.held.len() >= HELD_MAX

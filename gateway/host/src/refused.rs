@@ -1,11 +1,11 @@
-use evenkeel_core::{Fault, Hook};
+use evenkeel_core::{Hook, PluginFault};
 
 use crate::signature::PublicKey;
 
 /// The reason why a plugin or its settings are refused. As text: one sentence with the next step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum PluginRefusal {
     #[error("the plugin has {bytes} bytes; at most {max} are taken")]
     TooLarge { bytes: usize, max: usize },
     #[error("the file is not WebAssembly: {said}")]
@@ -100,33 +100,33 @@ pub enum Refused {
     Faulted {
         /// The call: `start`, `init` or `catalog`.
         call: &'static str,
-        fault: Fault,
+        fault: PluginFault,
     },
 }
 
-impl Refused {
+impl PluginRefusal {
     /// The code in metrics, events and the API: `import`. It never changes.
     pub fn code(&self) -> &'static str {
         match self {
-            Refused::TooLarge { .. } => "too-large",
-            Refused::NotWasm { .. } => "not-wasm",
-            Refused::Signature { .. } => "signature",
-            Refused::Unsigned { .. } => "unsigned",
-            Refused::Revoked { .. } => "revoked",
-            Refused::Downgrade { .. } => "downgrade",
-            Refused::CompileLimit { .. } => "compile-limit",
-            Refused::Compiler { .. } => "compiler",
-            Refused::Import { .. } => "import",
-            Refused::Contract { .. } => "contract",
-            Refused::NotAPlugin { .. } => "not-a-plugin",
-            Refused::NoManifest => "no-manifest",
-            Refused::Manifest { .. } => "manifest",
-            Refused::HookMissing { .. } => "hook-missing",
-            Refused::HookUnanswered { .. } => "hook-unanswered",
-            Refused::Engine { .. } => "engine",
-            Refused::Setting { .. } => "setting",
-            Refused::Settings { .. } => "settings",
-            Refused::Faulted { fault, .. } => fault.name(),
+            PluginRefusal::TooLarge { .. } => "too-large",
+            PluginRefusal::NotWasm { .. } => "not-wasm",
+            PluginRefusal::Signature { .. } => "signature",
+            PluginRefusal::Unsigned { .. } => "unsigned",
+            PluginRefusal::Revoked { .. } => "revoked",
+            PluginRefusal::Downgrade { .. } => "downgrade",
+            PluginRefusal::CompileLimit { .. } => "compile-limit",
+            PluginRefusal::Compiler { .. } => "compiler",
+            PluginRefusal::Import { .. } => "import",
+            PluginRefusal::Contract { .. } => "contract",
+            PluginRefusal::NotAPlugin { .. } => "not-a-plugin",
+            PluginRefusal::NoManifest => "no-manifest",
+            PluginRefusal::Manifest { .. } => "manifest",
+            PluginRefusal::HookMissing { .. } => "hook-missing",
+            PluginRefusal::HookUnanswered { .. } => "hook-unanswered",
+            PluginRefusal::Engine { .. } => "engine",
+            PluginRefusal::Setting { .. } => "setting",
+            PluginRefusal::Settings { .. } => "settings",
+            PluginRefusal::Faulted { fault, .. } => fault.name(),
         }
     }
 }
@@ -138,12 +138,12 @@ fn unsigned_words(by: Option<PublicKey>) -> String {
     }
 }
 
-fn fault_words(fault: &Fault) -> String {
+fn fault_words(fault: &PluginFault) -> String {
     match fault {
-        Fault::Deadline => "it ran past its budget and was stopped".into(),
-        Fault::Trap(said) | Fault::Malformed(said) => said.to_string(),
-        Fault::OutOfMemory => "it asked for more memory than it is allowed".into(),
-        Fault::Late | Fault::Absent => fault.name().into(),
+        PluginFault::Deadline => "it ran past its budget and was stopped".into(),
+        PluginFault::Trap(said) | PluginFault::Malformed(said) => said.to_string(),
+        PluginFault::OutOfMemory => "it asked for more memory than it is allowed".into(),
+        PluginFault::Late | PluginFault::Absent => fault.name().into(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::log::one_line;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Schema {
     json: Value,
-    root: Node,
+    root: SchemaNode,
 }
 
 /// The form of a text that holds a number with a unit.
@@ -60,14 +60,14 @@ impl Quantity {
 
 /// An invalid value, or an invalid part of the schema.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Unfit {
+pub(crate) struct InvalidValue {
     pub(crate) path: String,
     pub(crate) expected: String,
     pub(crate) found: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum ValueKind {
     Object,
     Array,
     String,
@@ -77,13 +77,13 @@ enum Kind {
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
-struct Node {
-    kind: Option<Kind>,
-    properties: BTreeMap<String, Node>,
+struct SchemaNode {
+    kind: Option<ValueKind>,
+    properties: BTreeMap<String, SchemaNode>,
     required: BTreeSet<String>,
     closed: bool,
     quantity: Option<Quantity>,
-    items: Option<Box<Node>>,
+    items: Option<Box<SchemaNode>>,
     choices: Option<Vec<Value>>,
     minimum: Option<Number>,
     maximum: Option<Number>,
@@ -91,9 +91,9 @@ struct Node {
 }
 
 impl Schema {
-    pub(crate) fn new(json: Value) -> Result<Schema, Unfit> {
-        let root = Node::read(&json, "settings", &mut Room::default())?;
-        if root.kind != Some(Kind::Object) {
+    pub(crate) fn new(json: Value) -> Result<Schema, InvalidValue> {
+        let root = SchemaNode::read(&json, "settings", &mut DefaultsBudget::default())?;
+        if root.kind != Some(ValueKind::Object) {
             return Err(unfit("settings.type", "\"object\"", json.get("type")));
         }
         Ok(Schema { json, root })
@@ -104,44 +104,48 @@ impl Schema {
     }
 
     /// Validates settings and fills in defaults. `null` means empty settings.
-    pub(crate) fn complete(&self, settings: Value) -> Result<Value, Unfit> {
+    pub(crate) fn complete(&self, settings: Value) -> Result<Value, InvalidValue> {
         let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
-        self.root.complete(settings, "$", &mut Room::default())
+        self.root.complete(settings, "$", &mut DefaultsBudget::default())
     }
 }
 
 /// JSON bytes that defaults may still add.
-struct Room(usize);
+struct DefaultsBudget(usize);
 
-impl Default for Room {
-    fn default() -> Room {
-        Room(DEFAULTS_BYTES_MAX)
+impl Default for DefaultsBudget {
+    fn default() -> DefaultsBudget {
+        DefaultsBudget(DEFAULTS_BYTES_MAX)
     }
 }
 
-impl Room {
-    fn take(&mut self, key: &str, default: &Value, path: &str) -> Result<(), Unfit> {
+impl DefaultsBudget {
+    fn take(&mut self, key: &str, default: &Value, path: &str) -> Result<(), InvalidValue> {
         let added = format!("{}:{default},", Value::from(key));
         let Some(rest) = self.0.checked_sub(added.len()) else {
             let expected =
                 format!("settings to which defaults add {DEFAULTS_BYTES_MAX} bytes at most");
-            return Err(Unfit { path: cut(path), expected, found: "more".to_owned() });
+            return Err(InvalidValue { path: cut(path), expected, found: "more".to_owned() });
         };
         self.0 = rest;
         Ok(())
     }
 }
 
-impl Node {
-    fn read(json: &Value, path: &str, room: &mut Room) -> Result<Node, Unfit> {
+impl SchemaNode {
+    fn read(
+        json: &Value,
+        path: &str,
+        room: &mut DefaultsBudget,
+    ) -> Result<SchemaNode, InvalidValue> {
         let Value::Object(keywords) = json else {
             return Err(unfit(path, "a schema", Some(json)));
         };
-        let mut node = Node::default();
+        let mut node = SchemaNode::default();
         for (keyword, value) in keywords {
             let path = format!("{path}.{keyword}");
             match keyword.as_str() {
-                "type" => node.kind = Some(Kind::read(value, &path)?),
+                "type" => node.kind = Some(ValueKind::read(value, &path)?),
                 "properties" => node.properties = properties(value, &path, room)?,
                 "required" => node.required = required(value, &path)?,
                 "additionalProperties" => {
@@ -150,7 +154,7 @@ impl Node {
                         .ok_or_else(|| unfit(&path, "true or false", Some(value)))?;
                     node.closed = !open;
                 }
-                "items" => node.items = Some(Box::new(Node::read(value, &path, room)?)),
+                "items" => node.items = Some(Box::new(SchemaNode::read(value, &path, room)?)),
                 "enum" => {
                     let choices = value.as_array().filter(|choices| !choices.is_empty());
                     let choices =
@@ -175,7 +179,12 @@ impl Node {
         Ok(node)
     }
 
-    fn complete(&self, value: Value, path: &str, room: &mut Room) -> Result<Value, Unfit> {
+    fn complete(
+        &self,
+        value: Value,
+        path: &str,
+        room: &mut DefaultsBudget,
+    ) -> Result<Value, InvalidValue> {
         if let Some(kind) = self.kind
             && !kind.fits(&value)
         {
@@ -211,8 +220,8 @@ impl Node {
         &self,
         given: Map<String, Value>,
         path: &str,
-        room: &mut Room,
-    ) -> Result<Value, Unfit> {
+        room: &mut DefaultsBudget,
+    ) -> Result<Value, InvalidValue> {
         let mut whole = Map::new();
         for (key, value) in given {
             let path = format!("{path}.{key}");
@@ -238,7 +247,7 @@ impl Node {
         match self.required.iter().find(|&key| !whole.contains_key(key)) {
             Some(key) => {
                 let kind = self.properties.get(key).and_then(|node| node.kind);
-                Err(unfit(&format!("{path}.{key}"), kind.map_or("given", Kind::words), None))
+                Err(unfit(&format!("{path}.{key}"), kind.map_or("given", ValueKind::words), None))
             }
             None => Ok(Value::Object(whole)),
         }
@@ -248,66 +257,70 @@ impl Node {
         &self,
         given: Vec<Value>,
         path: &str,
-        room: &mut Room,
-    ) -> Result<Value, Unfit> {
+        room: &mut DefaultsBudget,
+    ) -> Result<Value, InvalidValue> {
         let Some(items) = &self.items else { return Ok(Value::Array(given)) };
         let whole = given.into_iter().enumerate();
         whole.map(|(i, value)| items.complete(value, &format!("{path}[{i}]"), room)).collect()
     }
 }
 
-impl Kind {
-    fn read(value: &Value, path: &str) -> Result<Kind, Unfit> {
+impl ValueKind {
+    fn read(value: &Value, path: &str) -> Result<ValueKind, InvalidValue> {
         Ok(match value.as_str() {
-            Some("object") => Kind::Object,
-            Some("array") => Kind::Array,
-            Some("string") => Kind::String,
-            Some("boolean") => Kind::Boolean,
-            Some("integer") => Kind::Integer,
-            Some("number") => Kind::Number,
+            Some("object") => ValueKind::Object,
+            Some("array") => ValueKind::Array,
+            Some("string") => ValueKind::String,
+            Some("boolean") => ValueKind::Boolean,
+            Some("integer") => ValueKind::Integer,
+            Some("number") => ValueKind::Number,
             _ => return Err(unfit(path, "the name of one type", Some(value))),
         })
     }
 
     fn fits(self, value: &Value) -> bool {
         match self {
-            Kind::Object => value.is_object(),
-            Kind::Array => value.is_array(),
-            Kind::String => value.is_string(),
-            Kind::Boolean => value.is_boolean(),
-            Kind::Integer => value.is_i64() || value.is_u64(),
-            Kind::Number => value.is_number(),
+            ValueKind::Object => value.is_object(),
+            ValueKind::Array => value.is_array(),
+            ValueKind::String => value.is_string(),
+            ValueKind::Boolean => value.is_boolean(),
+            ValueKind::Integer => value.is_i64() || value.is_u64(),
+            ValueKind::Number => value.is_number(),
         }
     }
 
     fn words(self) -> &'static str {
         match self {
-            Kind::Object => "an object",
-            Kind::Array => "a list",
-            Kind::String => "a text",
-            Kind::Boolean => "true or false",
-            Kind::Integer => "a whole number",
-            Kind::Number => "a number",
+            ValueKind::Object => "an object",
+            ValueKind::Array => "a list",
+            ValueKind::String => "a text",
+            ValueKind::Boolean => "true or false",
+            ValueKind::Integer => "a whole number",
+            ValueKind::Number => "a number",
         }
     }
 }
 
-fn properties(value: &Value, path: &str, room: &mut Room) -> Result<BTreeMap<String, Node>, Unfit> {
+fn properties(
+    value: &Value,
+    path: &str,
+    room: &mut DefaultsBudget,
+) -> Result<BTreeMap<String, SchemaNode>, InvalidValue> {
     let of = value.as_object().ok_or_else(|| unfit(path, "an object of schemas", Some(value)))?;
     let read = |(key, json): (&String, &Value)| {
-        Ok((key.clone(), Node::read(json, &format!("{path}.{key}"), room)?))
+        Ok((key.clone(), SchemaNode::read(json, &format!("{path}.{key}"), room)?))
     };
     of.iter().map(read).collect()
 }
 
-fn required(value: &Value, path: &str) -> Result<BTreeSet<String>, Unfit> {
+fn required(value: &Value, path: &str) -> Result<BTreeSet<String>, InvalidValue> {
     let keys = value.as_array().and_then(|keys| {
         keys.iter().map(|key| key.as_str().map(str::to_owned)).collect::<Option<BTreeSet<_>>>()
     });
     keys.ok_or_else(|| unfit(path, "a list of names", Some(value)))
 }
 
-fn number(value: &Value, path: &str) -> Result<Number, Unfit> {
+fn number(value: &Value, path: &str) -> Result<Number, InvalidValue> {
     value.as_number().cloned().ok_or_else(|| unfit(path, "a number", Some(value)))
 }
 
@@ -319,11 +332,11 @@ fn less(a: &Number, b: &Number) -> bool {
     }
 }
 
-fn unfit(path: &str, expected: &str, found: Option<&Value>) -> Unfit {
+fn unfit(path: &str, expected: &str, found: Option<&Value>) -> InvalidValue {
     let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
     let end = found.floor_char_boundary(80);
     let found = if end < found.len() { format!("{}…", &found[..end]) } else { found };
-    Unfit { path: cut(path), expected: cut(expected), found: cut(&found) }
+    InvalidValue { path: cut(path), expected: cut(expected), found: cut(&found) }
 }
 
 /// Shortens a key for messages, since keys are the plugin's text and go to logs and terminals.

@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::outline::Outline;
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 
 /// Start of the section: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these exact bytes are
 /// accepted, so that a signature has one encoding.
@@ -112,7 +112,7 @@ impl SecretKey {
 ///
 /// # Errors
 /// If the bytes are not WebAssembly, or contain an invalid signature, which is not replaced.
-pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, Refused> {
+pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, PluginRefusal> {
     let plugin = match find(plugin)? {
         Some(section) => section.signed,
         None => plugin,
@@ -127,9 +127,9 @@ pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, Refused> {
 /// The signature may be by any key: check separately that the key is trusted.
 ///
 /// # Errors
-/// [`Refused::Signature`] for a signature that does not match its key and these bytes, for several, or for one that is not at
-/// the end; [`Refused::NotWasm`] if the bytes are not WebAssembly.
-pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, Refused> {
+/// [`PluginRefusal::Signature`] for a signature that does not match its key and these bytes, for several, or for one that is not at
+/// the end; [`PluginRefusal::NotWasm`] if the bytes are not WebAssembly.
+pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, PluginRefusal> {
     let Some(section) = find(plugin)? else { return Ok(None) };
     UnparsedPublicKey::new(&ED25519, section.key.0)
         .verify(&message(&section.key, section.signed), section.signature)
@@ -138,7 +138,7 @@ pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, Refused> {
 }
 
 /// SHA-256 of the signed part. It is equal with and without a signature.
-pub(crate) fn content_digest(plugin: &[u8]) -> Result<[u8; 32], Refused> {
+pub(crate) fn content_digest(plugin: &[u8]) -> Result<[u8; 32], PluginRefusal> {
     let content = find(plugin)?.map_or(plugin, |section| section.signed);
     Ok(sha256(content))
 }
@@ -149,7 +149,7 @@ struct Section<'a> {
     signature: &'a [u8],
 }
 
-fn find(plugin: &[u8]) -> Result<Option<Section<'_>>, Refused> {
+fn find(plugin: &[u8]) -> Result<Option<Section<'_>>, PluginRefusal> {
     let outline = Outline::read(plugin)?;
     match outline.signatures {
         0 => return Ok(None),
@@ -172,8 +172,8 @@ fn message(key: &PublicKey, signed: &[u8]) -> Vec<u8> {
     [CONTEXT, &key.0, &sha256(signed)].concat()
 }
 
-fn unlike(found: &'static str) -> Refused {
-    Refused::Signature { found }
+fn unlike(found: &'static str) -> PluginRefusal {
+    PluginRefusal::Signature { found }
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {

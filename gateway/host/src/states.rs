@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core::{Fault, State};
+use evenkeel_core::{PluginFault, PluginState};
 
 use crate::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Keep};
 use crate::guest::Guest;
@@ -29,7 +29,7 @@ impl<'a> States<'a> {
     pub(crate) fn of(
         plugin: &Arc<str>,
         schema: u32,
-        states: impl Iterator<Item = Option<&'a State>>,
+        states: impl Iterator<Item = Option<&'a PluginState>>,
     ) -> States<'a> {
         let mut rows = Vec::with_capacity(states.size_hint().0);
         let (mut newcomers, mut older) = (Vec::new(), BTreeMap::new());
@@ -56,7 +56,7 @@ impl<'a> States<'a> {
     }
 
     /// Sets the first states, in the order of [`newcomers`](States::newcomers).
-    pub(crate) fn open(&mut self, first: &BlobsResult) -> Result<(), Fault> {
+    pub(crate) fn open(&mut self, first: &BlobsResult) -> Result<(), PluginFault> {
         let newcomers = std::mem::take(&mut self.newcomers);
         self.fill(&newcomers, first, "open")?;
         self.newcomers = newcomers;
@@ -64,7 +64,7 @@ impl<'a> States<'a> {
     }
 
     /// Migrates states of older revisions.
-    pub(crate) fn migrate(&mut self, guest: &mut Guest) -> Result<(), Fault> {
+    pub(crate) fn migrate(&mut self, guest: &mut Guest) -> Result<(), PluginFault> {
         let older = std::mem::take(&mut self.older);
         for (&from, rows) in &older {
             let blobs = Blobs::of(rows.iter().map(|&row| &*self.rows[row as usize]));
@@ -78,7 +78,7 @@ impl<'a> States<'a> {
         Ok(())
     }
 
-    fn fill(&mut self, rows: &[u32], blobs: &BlobsResult, call: &str) -> Result<(), Fault> {
+    fn fill(&mut self, rows: &[u32], blobs: &BlobsResult, call: &str) -> Result<(), PluginFault> {
         for (&row, bytes) in rows.iter().zip(slices(blobs, rows.len(), call)?) {
             self.rows[row as usize] = Cow::Owned(bytes.to_vec());
         }
@@ -90,9 +90,9 @@ impl<'a> States<'a> {
     }
 
     /// The changed states: those replaced by the plugin, and all new ones.
-    pub(crate) fn settle(self, keep: &Keep) -> Result<Vec<(u32, State)>, Fault> {
+    pub(crate) fn settle(self, keep: &Keep) -> Result<Vec<(u32, PluginState)>, PluginFault> {
         let new = self.newcomers.iter().chain(self.older.values().flatten());
-        let state = |bytes: &[u8]| State {
+        let state = |bytes: &[u8]| PluginState {
             plugin: Arc::clone(&self.plugin),
             schema: self.schema,
             bytes: bytes.into(),
@@ -103,7 +103,7 @@ impl<'a> States<'a> {
         for (&row, bytes) in keep.rows.iter().zip(slices) {
             if row as usize >= self.rows.len() {
                 let said = format!("keep: row {row} of {} rows", self.rows.len());
-                return Err(Fault::Malformed(said.into()));
+                return Err(PluginFault::Malformed(said.into()));
             }
             changed.push((row, state(bytes)));
         }
@@ -126,7 +126,10 @@ pub(crate) struct Memo<'a> {
 
 impl<'a> Memo<'a> {
     /// The memo for this revision. It is empty if another plugin or a newer revision wrote it.
-    pub(crate) fn of(memo: Option<&'a State>, guest: &mut Guest) -> Result<Memo<'a>, Fault> {
+    pub(crate) fn of(
+        memo: Option<&'a PluginState>,
+        guest: &mut Guest,
+    ) -> Result<Memo<'a>, PluginFault> {
         let component = guest.component().clone();
         let (plugin, schema) = (&component.manifest().name, component.manifest().state_schema);
         let Some(memo) = memo.filter(|memo| readable(memo, plugin, schema)) else {
@@ -151,7 +154,7 @@ impl<'a> Memo<'a> {
         self,
         new: Option<Vec<u8>>,
         guest: &Guest,
-    ) -> Result<Option<State>, Fault> {
+    ) -> Result<Option<PluginState>, PluginFault> {
         let migrated = match self.bytes {
             Cow::Owned(bytes) => Some(bytes),
             Cow::Borrowed(_) => None,
@@ -160,7 +163,7 @@ impl<'a> Memo<'a> {
         let Some(bytes) = new.or(migrated) else { return Ok(None) };
         let manifest = guest.component().manifest();
         let plugin = Arc::clone(&manifest.name);
-        Ok(Some(State { plugin, schema: manifest.state_schema, bytes: bytes.into() }))
+        Ok(Some(PluginState { plugin, schema: manifest.state_schema, bytes: bytes.into() }))
     }
 }
 
@@ -188,35 +191,39 @@ impl Blobs {
 }
 
 /// A single state written by a plugin.
-pub(crate) fn single(guest: &Guest, bytes: Vec<u8>) -> Result<State, Fault> {
+pub(crate) fn single(guest: &Guest, bytes: Vec<u8>) -> Result<PluginState, PluginFault> {
     if bytes.len() > STATE_BYTES_MAX {
         return Err(too_large("state", 0, bytes.len()));
     }
     let manifest = guest.component().manifest();
     let plugin = Arc::clone(&manifest.name);
-    Ok(State { plugin, schema: manifest.state_schema, bytes: bytes.into() })
+    Ok(PluginState { plugin, schema: manifest.state_schema, bytes: bytes.into() })
 }
 
 /// Checks the size of a memo written by a plugin.
-fn fitting(call: &str, memo: Vec<u8>) -> Result<Vec<u8>, Fault> {
+fn fitting(call: &str, memo: Vec<u8>) -> Result<Vec<u8>, PluginFault> {
     if memo.len() > MEMO_BYTES_MAX {
         let said = format!("{call}: {} bytes, at most {MEMO_BYTES_MAX}", memo.len());
-        return Err(Fault::Malformed(said.into()));
+        return Err(PluginFault::Malformed(said.into()));
     }
     Ok(memo)
 }
 
-fn readable(state: &State, plugin: &Arc<str>, schema: u32) -> bool {
+fn readable(state: &PluginState, plugin: &Arc<str>, schema: u32) -> bool {
     state.plugin == *plugin && state.schema <= schema
 }
 
 /// Splits and checks a list of states.
-fn slices<'a>(blobs: &'a BlobsResult, rows: usize, call: &str) -> Result<Vec<&'a [u8]>, Fault> {
+fn slices<'a>(
+    blobs: &'a BlobsResult,
+    rows: usize,
+    call: &str,
+) -> Result<Vec<&'a [u8]>, PluginFault> {
     let BlobsResult { offsets, bytes } = blobs;
     if rows == 0 && offsets.is_empty() && bytes.is_empty() {
         return Ok(Vec::new());
     }
-    let malformed = |said: String| Fault::Malformed(format!("{call}: {said}").into());
+    let malformed = |said: String| PluginFault::Malformed(format!("{call}: {said}").into());
     if offsets.len() != rows + 1 {
         return Err(malformed(format!(
             "{} offsets for {rows} states, one more is right",
@@ -242,14 +249,14 @@ fn slices<'a>(blobs: &'a BlobsResult, rows: usize, call: &str) -> Result<Vec<&'a
     offsets.windows(2).enumerate().map(slice).collect()
 }
 
-fn too_large(call: &str, row: usize, bytes: usize) -> Fault {
+fn too_large(call: &str, row: usize, bytes: usize) -> PluginFault {
     let said = format!("{call}: state {row} has {bytes} bytes, at most {STATE_BYTES_MAX}");
-    Fault::Malformed(said.into())
+    PluginFault::Malformed(said.into())
 }
 
-fn migration_refused(call: &str, from: u32, said: &str) -> Fault {
+fn migration_refused(call: &str, from: u32, said: &str) -> PluginFault {
     let said = one_line(said, LINE_BYTES_MAX);
-    Fault::Malformed(format!("{call} from schema {from}: {said}").into())
+    PluginFault::Malformed(format!("{call} from schema {from}: {said}").into())
 }
 
 #[cfg(test)]

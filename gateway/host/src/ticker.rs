@@ -9,7 +9,7 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
-struct Shared {
+struct TickerState {
     calls: AtomicUsize,
     asleep: AtomicBool,
     over: AtomicBool,
@@ -17,14 +17,14 @@ struct Shared {
 
 /// The thread that advances an engine's epoch.
 pub(crate) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerState>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
     /// Starts the thread, which sleeps until the first call.
     pub(crate) fn start(engine: wasmtime::Engine) -> std::io::Result<Ticker> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TickerState::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("policy-ticker".into())
@@ -33,10 +33,10 @@ impl Ticker {
     }
 
     /// Ticks until the returned guard is dropped. Wakes the thread at most once per tick.
-    pub(crate) fn run(&self) -> Running<'_> {
+    pub(crate) fn run(&self) -> RunningCall<'_> {
         self.shared.calls.fetch_add(1, SeqCst);
         self.wake();
-        Running(&self.shared)
+        RunningCall(&self.shared)
     }
 
     fn wake(&self) {
@@ -60,9 +60,9 @@ impl Drop for Ticker {
     }
 }
 
-pub(crate) struct Running<'a>(&'a Shared);
+pub(crate) struct RunningCall<'a>(&'a TickerState);
 
-impl Drop for Running<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, SeqCst);
     }
@@ -74,7 +74,7 @@ pub(crate) fn ticks(budget: Duration) -> u64 {
     u64::try_from(whole).unwrap_or(u64::MAX >> 1).saturating_add(1).min(u64::MAX >> 1)
 }
 
-fn tick(shared: &Shared, engine: &wasmtime::Engine) {
+fn tick(shared: &TickerState, engine: &wasmtime::Engine) {
     while !shared.over.load(SeqCst) {
         if shared.calls.load(SeqCst) > 0 {
             thread::sleep(TICK);

@@ -4,23 +4,27 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use crate::manifest::{CONTRACT, Manifest};
-use crate::refused::Refused;
+use crate::refused::PluginRefusal;
 
 /// The WIT of this gateway's contract version.
 const WIT: &str = include_str!("../../../plugin-sdk/wit/policy.wit");
 
 /// Wraps a core module as a component by the types in its own section, as written by the Rust SDK. A module without
 /// such a section gets the contract's types, so that other languages only need the right names.
-pub(crate) fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Vec<u8>, Refused> {
+pub(crate) fn wrap(
+    module: &[u8],
+    typed: bool,
+    manifest: &Manifest,
+) -> Result<Vec<u8>, PluginRefusal> {
     let described = if typed { None } else { Some(describe(module, manifest)?) };
     ComponentEncoder::default()
         .module(described.as_deref().unwrap_or(module))
         .and_then(|encoder| encoder.validate(false).encode())
-        .map_err(|error| Refused::NotAPlugin { said: format!("{error:#}").into() })
+        .map_err(|error| PluginRefusal::NotAPlugin { said: format!("{error:#}").into() })
 }
 
 /// Adds a section with the types of the manifest's hooks.
-fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Refused> {
+fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal> {
     let version = &manifest.contract;
     // The newer contract leaves the exports of an older plugin unchanged, but the plugin's export names contain the
     // older version.
@@ -45,7 +49,7 @@ fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Refused> {
         .and_then(|world| {
             embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
         })
-        .map_err(|error| Refused::NotAPlugin { said: format!("{error:#}").into() })?;
+        .map_err(|error| PluginRefusal::NotAPlugin { said: format!("{error:#}").into() })?;
     Ok(described)
 }
 

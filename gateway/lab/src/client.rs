@@ -16,14 +16,14 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evenkeel_client::Opened;
+use evenkeel_client::OfferAnswer;
 use serde::Serialize;
 
 pub use ice::Credentials;
-pub use pinned::{Unfit, client_config};
+pub use pinned::{PinnedTlsError, client_config};
 pub use talker::{Talker, Transmit};
 
-use crate::ledger::{Arrival, Books, Sent};
+use crate::ledger::{Books, ReceivedPacket, SentPacket};
 
 /// The voice stream of a client: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,23 +75,23 @@ impl Persona {
     }
 }
 
-pub enum Way {
+pub enum ClientPath {
     Udp(UdpWay),
     Quic(QuicWay),
 }
 
-impl Way {
+impl ClientPath {
     /// The path from the gateway's answer: UDP if there is a socket, else QUIC.
-    pub(crate) fn of(opened: &Opened, socket: Option<UdpSocket>) -> Option<Way> {
+    pub(crate) fn of(opened: &OfferAnswer, socket: Option<UdpSocket>) -> Option<ClientPath> {
         if let Some(socket) = socket {
             let answer = opened.udp.as_ref()?;
             let ice = answer.ufrag.clone().zip(answer.password.clone());
             let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
             let gateway = *answer.addresses.first()?;
-            return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+            return Some(ClientPath::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
         }
         let answer = opened.quic.as_ref()?;
-        Some(Way::Quic(QuicWay {
+        Some(ClientPath::Quic(QuicWay {
             gateway: *answer.addresses.first()?,
             certificate_sha256: answer.certificate()?,
             flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
@@ -120,7 +120,7 @@ pub struct QuicWay {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Tally {
+pub struct ClientTally {
     pub packets_sent: u64,
     /// Received RTP packets with a test header.
     pub packets_received: u64,
@@ -148,67 +148,69 @@ pub struct Tally {
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct State {
+pub struct ClientState {
     /// Time from which the client could send, nanoseconds since the Unix epoch: at once with a declared address, after
     /// the first answered check with STUN, after the handshake with QUIC.
     pub ready_ns: Option<u64>,
-    /// The client sends media: false before it is ready, after [`Fleet::hush`], and after it has left.
+    /// The client sends media: false before it is ready, after [`ClientFleet::hush`], and after it has left.
     pub talking: bool,
     /// The reason why the client cannot send any more.
     pub failed: Option<String>,
     /// Counters, updated every second, and exact once the client has stopped sending.
-    pub tally: Tally,
+    pub tally: ClientTally,
 }
 
 /// States of all clients that have joined, by session. Clients that left stay in it.
-type Roster = Arc<Mutex<BTreeMap<u64, State>>>;
+type Roster = Arc<Mutex<BTreeMap<u64, ClientState>>>;
 
 /// Clients of this process. Dropping it ends all of them.
-pub struct Fleet {
-    udp: udp::Fleet,
-    quic: quic::Fleet,
+pub struct ClientFleet {
+    udp: udp::UdpFleet,
+    quic: quic::QuicFleet,
     roster: Roster,
 }
 
-impl Fleet {
+impl ClientFleet {
     /// Starts the two threads without clients.
     pub fn start(books: &Books) -> io::Result<Self> {
         let roster = Roster::default();
         Ok(Self {
-            udp: udp::Fleet::start(Desk::new(books, &roster))?,
-            quic: quic::Fleet::start(Desk::new(books, &roster))?,
+            udp: udp::UdpFleet::start(ClientReports::new(books, &roster))?,
+            quic: quic::QuicFleet::start(ClientReports::new(books, &roster))?,
             roster,
         })
     }
 
     /// Adds a client, which sends media as soon as it can.
-    pub fn join(&self, persona: Persona, way: Way) {
-        lock(&self.roster).insert(persona.session, State::default());
+    pub fn join(&self, persona: Persona, way: ClientPath) {
+        lock(&self.roster).insert(persona.session, ClientState::default());
         match way {
-            Way::Udp(way) => self.udp.command(udp::Command::Join(persona, Box::new(way))),
-            Way::Quic(way) => self.quic.join(persona, way),
+            ClientPath::Udp(way) => {
+                self.udp.command(udp::UdpFleetCommand::Join(persona, Box::new(way)));
+            }
+            ClientPath::Quic(way) => self.quic.join(persona, way),
         }
     }
 
     /// Stops the media of a client, which continues to receive and to send reports.
     pub fn hush(&self, session: u64) {
-        self.udp.command(udp::Command::Hush(session));
-        self.quic.command(session, quic::Command::Hush);
+        self.udp.command(udp::UdpFleetCommand::Hush(session));
+        self.quic.command(session, quic::QuicClientCommand::Hush);
     }
 
     /// Ends a client without a message to the gateway.
     pub fn leave(&self, session: u64) {
-        self.udp.command(udp::Command::Leave(session));
-        self.quic.command(session, quic::Command::Leave);
+        self.udp.command(udp::UdpFleetCommand::Leave(session));
+        self.quic.command(session, quic::QuicClientCommand::Leave);
     }
 
     /// The states of all clients, including clients that have left.
-    pub fn states(&self) -> BTreeMap<u64, State> {
+    pub fn states(&self) -> BTreeMap<u64, ClientState> {
         lock(&self.roster).clone()
     }
 
     /// Returns `None` for a client that has not joined.
-    pub fn state(&self, session: u64) -> Option<State> {
+    pub fn state(&self, session: u64) -> Option<ClientState> {
         lock(&self.roster).get(&session).cloned()
     }
 
@@ -226,14 +228,14 @@ enum Talking {
 }
 
 /// The channel on which a client thread reports.
-struct Desk {
+struct ClientReports {
     books: Books,
     roster: Roster,
-    sent: Vec<Sent>,
-    arrived: Vec<Arrival>,
+    sent: Vec<SentPacket>,
+    arrived: Vec<ReceivedPacket>,
 }
 
-impl Desk {
+impl ClientReports {
     fn new(books: &Books, roster: &Roster) -> Self {
         Self {
             books: books.clone(),
@@ -251,19 +253,19 @@ impl Desk {
         self.tell(session, |state| (state.ready_ns, state.talking) = (Some(at_ns), true));
     }
 
-    fn counted(&self, session: u64, tally: Tally, talking: Talking) {
+    fn counted(&self, session: u64, tally: ClientTally, talking: Talking) {
         self.tell(session, |state| {
             state.tally = tally;
             state.talking &= talking == Talking::AsBefore;
         });
     }
 
-    fn tell(&self, session: u64, change: impl FnOnce(&mut State)) {
+    fn tell(&self, session: u64, change: impl FnOnce(&mut ClientState)) {
         change(lock(&self.roster).entry(session).or_default());
     }
 }
 
-impl Drop for Desk {
+impl Drop for ClientReports {
     fn drop(&mut self) {
         self.enter();
     }

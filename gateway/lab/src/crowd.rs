@@ -19,17 +19,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::channel;
 
-pub use effect::{Detection, FREEZE, Fault, FaultEffect, Scope};
-use entering::{Door, Newcomer};
-pub use plan::{Plan, Proof, Speech, Transport};
-pub use window::Window;
+pub use effect::{FREEZE, FaultEffect, InjectedFault, NodeDetection, Scope};
+use entering::{Door, EnteringClient};
+pub use plan::{CrowdPlan, PlannedTransport, Proof, Speech};
+pub use window::ObservationWindow;
 
-use crate::client::{Fleet, UdpWay, Way};
+use crate::client::{ClientFleet, ClientPath, UdpWay};
 use crate::clock;
-use crate::ledger::{Books, Member};
-use crate::relay::Relay;
-use crate::watch::{Heard, Watch};
-use evenkeel_client::Client;
+use crate::ledger::{Books, RoomParticipant};
+use crate::relay::ImpairmentRelay;
+use crate::watch::{EventLog, Watch};
+use evenkeel_client::ApiClient;
 
 const CONNECTIONS: usize = 8;
 /// Time within which all clients must be able to send.
@@ -42,11 +42,11 @@ const LEFT_WITHIN: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum CrowdError {
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
     #[error("{what}: {error}")]
-    Gateway { what: &'static str, error: evenkeel_client::Error },
+    Gateway { what: &'static str, error: evenkeel_client::ClientError },
     #[error("{what} did not happen within {} s", within.as_secs())]
     InVain { what: String, within: Duration },
     #[error("interrupted")]
@@ -55,14 +55,14 @@ pub enum Failed {
 
 /// Open sessions, and the event log of the gateway.
 pub struct Crowd {
-    fleet: Fleet,
+    fleet: ClientFleet,
     /// The simulated NAT, if the plan asks for one.
-    relay: Option<Relay>,
+    relay: Option<ImpairmentRelay>,
     books: Books,
-    heard: Heard,
+    heard: EventLog,
     /// `None` without an admin API.
     watch: Option<Watch>,
-    plan: Plan,
+    plan: CrowdPlan,
     /// Session numbers by the id that the gateway assigned.
     by_id: BTreeMap<String, u64>,
     /// Start of the current window: nanoseconds since the Unix epoch.
@@ -71,22 +71,25 @@ pub struct Crowd {
 
 impl Crowd {
     /// Opens all sessions and waits until every client can send.
-    pub async fn enter(plan: &Plan, admin: impl Fn() -> Client) -> Result<Crowd, Failed> {
+    pub async fn enter(
+        plan: &CrowdPlan,
+        admin: impl Fn() -> ApiClient,
+    ) -> Result<Crowd, CrowdError> {
         Crowd::enter_unless(plan, admin, pin!(pending())).await
     }
 
     /// Like [`Crowd::enter`], but fails if `interrupted` resolves first.
     pub async fn enter_unless(
-        plan: &Plan,
-        admin: impl Fn() -> Client,
+        plan: &CrowdPlan,
+        admin: impl Fn() -> ApiClient,
         mut go: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Crowd, Failed> {
+    ) -> Result<Crowd, CrowdError> {
         let watch = Watch::begin(&admin()).await;
         let watch =
-            watch.map_err(|error| Failed::Gateway { what: "listening to events", error })?;
+            watch.map_err(|error| CrowdError::Gateway { what: "listening to events", error })?;
         let books = Books::default();
-        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
-        let relay = plan.natted.then(|| Relay::start(plan.seed)).transpose();
+        let fleet = ClientFleet::start(&books).map_err(system("starting clients"))?;
+        let relay = plan.natted.then(|| ImpairmentRelay::start(plan.seed)).transpose();
         let relay = relay.map_err(system("starting a relay"))?;
         let (plan, by_id) = (plan.clone(), BTreeMap::new());
         let (heard, watch) = (watch.heard.clone(), Some(watch));
@@ -95,7 +98,7 @@ impl Crowd {
         let entered = match crowd.open(newcomers, &admin, go.as_mut()).await {
             Ok(()) => tokio::select! {
                 ready = crowd.wait_ready() => ready,
-                () = go => Err(Failed::Interrupted),
+                () = go => Err(CrowdError::Interrupted),
             },
             failed => failed,
         };
@@ -109,38 +112,38 @@ impl Crowd {
     }
 
     /// Records the events of another gateway as well.
-    pub async fn watch_also(&mut self, admin: &Client) -> Result<(), Failed> {
+    pub async fn watch_also(&mut self, admin: &ApiClient) -> Result<(), CrowdError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
         let watched = watch.also(admin).await;
-        watched.map_err(|error| Failed::Gateway { what: "listening to events", error })
+        watched.map_err(|error| CrowdError::Gateway { what: "listening to events", error })
     }
 
     /// Starts clients that send to this address without an offer. Each one receives its own packets.
-    pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
+    pub async fn enter_at(plan: &CrowdPlan, gateway: SocketAddr) -> Result<Crowd, CrowdError> {
         let bind = |_| {
             let socket = UdpSocket::bind((plan.clients_at, 0));
             let socket = socket.map_err(system("opening a socket"))?;
             Ok(UdpWay { socket, gateway, rtcp: None, ice: None })
         };
-        let ways = (0..plan.sessions).map(bind).collect::<Result<_, Failed>>()?;
-        let plan = Plan { speech: Speech::BothWays, ..plan.clone() };
+        let ways = (0..plan.sessions).map(bind).collect::<Result<_, CrowdError>>()?;
+        let plan = CrowdPlan { speech: Speech::BothWays, ..plan.clone() };
         Crowd::enter_by(&plan, ways, |session| session).await
     }
 
     /// Starts a client for each way, without offers. Members of a room receive each other's packets.
     pub async fn enter_by(
-        plan: &Plan,
+        plan: &CrowdPlan,
         ways: Vec<UdpWay>,
         room_of: impl Fn(u64) -> u64,
-    ) -> Result<Crowd, Failed> {
+    ) -> Result<Crowd, CrowdError> {
         let books = Books::default();
-        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
+        let fleet = ClientFleet::start(&books).map_err(system("starting clients"))?;
         for (session, way) in (1..).zip(ways) {
-            fleet.join(plan.persona(session), Way::Udp(way));
+            fleet.join(plan.persona(session), ClientPath::Udp(way));
             let room = room_of(session);
-            books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+            books.open().join(RoomParticipant { session, room, from_ns: 0, until_ns: u64::MAX });
         }
-        let (heard, by_id, plan) = (Heard::default(), BTreeMap::new(), plan.clone());
+        let (heard, by_id, plan) = (EventLog::default(), BTreeMap::new(), plan.clone());
         let mut crowd =
             Crowd { fleet, relay: None, books, heard, watch: None, plan, by_id, from_ns: 0 };
         crowd.wait_ready().await?;
@@ -149,7 +152,7 @@ impl Crowd {
     }
 
     /// The planned clients, numbered from `first`, by connection.
-    fn newcomers(&self, first: u64) -> Result<Vec<Vec<Newcomer>>, Failed> {
+    fn newcomers(&self, first: u64) -> Result<Vec<Vec<EnteringClient>>, CrowdError> {
         let sessions = first..first + u64::from(self.plan.sessions);
         let of = |connection| {
             let own = sessions.clone().skip(connection).step_by(CONNECTIONS);
@@ -160,10 +163,10 @@ impl Crowd {
 
     async fn open(
         &mut self,
-        newcomers: Vec<Vec<Newcomer>>,
-        admin: impl Fn() -> Client,
+        newcomers: Vec<Vec<EnteringClient>>,
+        admin: impl Fn() -> ApiClient,
         mut go: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CrowdError> {
         let sessions = newcomers.iter().flatten().map(|newcomer| newcomer.session);
         let sessions: Vec<u64> = sessions.collect();
         let (opens, mut opened) = channel(CONNECTIONS);
@@ -178,7 +181,7 @@ impl Crowd {
         loop {
             let entered = tokio::select! {
                 entered = opened.recv() => entered,
-                () = go.as_mut(), if outcome.is_ok() => Some(Err(Failed::Interrupted)),
+                () = go.as_mut(), if outcome.is_ok() => Some(Err(CrowdError::Interrupted)),
             };
             let Some(entered) = entered else { break };
             let joined = entered.and_then(|(session, id, way)| {
@@ -195,16 +198,21 @@ impl Crowd {
         outcome?;
         for session in sessions {
             let room = self.plan.room_of(session);
-            self.books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+            self.books.open().join(RoomParticipant {
+                session,
+                room,
+                from_ns: 0,
+                until_ns: u64::MAX,
+            });
         }
         Ok(())
     }
 
-    fn through_relay(&self, session: u64, mut way: Way) -> Result<Way, Failed> {
+    fn through_relay(&self, session: u64, mut way: ClientPath) -> Result<ClientPath, CrowdError> {
         let Some(relay) = &self.relay else { return Ok(way) };
         let gateway = match &mut way {
-            Way::Udp(way) => &mut way.gateway,
-            Way::Quic(way) => &mut way.gateway,
+            ClientPath::Udp(way) => &mut way.gateway,
+            ClientPath::Quic(way) => &mut way.gateway,
         };
         let ends = relay.lane(session, *gateway).map_err(system("opening a lane"))?;
         *gateway = ends.near;
@@ -212,7 +220,7 @@ impl Crowd {
     }
 
     /// Assigns new addresses to all clients at the simulated NAT.
-    pub fn rebind(&self) -> Result<(), Failed> {
+    pub fn rebind(&self) -> Result<(), CrowdError> {
         let Some(relay) = &self.relay else { return Ok(()) };
         for &session in self.by_id.values() {
             relay.rebind(session).map_err(system("opening a lane anew"))?;
@@ -221,7 +229,7 @@ impl Crowd {
     }
 
     /// Replaces all clients at once by new sessions. The ledger forgets the old ones.
-    pub async fn reconnect(&mut self, admin: impl Fn() -> Client) -> Result<(), Failed> {
+    pub async fn reconnect(&mut self, admin: impl Fn() -> ApiClient) -> Result<(), CrowdError> {
         let first = self.by_id.values().max().map_or(1, |last| last + 1);
         // New sockets are bound before the old are closed, so that no address is used twice.
         let newcomers = self.newcomers(first)?;
@@ -238,11 +246,11 @@ impl Crowd {
         gone.iter().for_each(|&session| books.forget(session));
     }
 
-    pub fn heard(&self) -> &Heard {
+    pub fn heard(&self) -> &EventLog {
         &self.heard
     }
 
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &CrowdPlan {
         &self.plan
     }
 
@@ -259,7 +267,7 @@ impl Crowd {
     }
 
     /// Ends the window after its last packets have arrived, and begins the next window.
-    pub async fn end_window(&mut self) -> Window {
+    pub async fn end_window(&mut self) -> ObservationWindow {
         let until_ns = clock::now_ns();
         tokio::time::sleep(LAST_WORDS).await;
         let mut ledger = self.books.turn();
@@ -267,19 +275,19 @@ impl Crowd {
         let span = self.from_ns..until_ns;
         self.from_ns = clock::now_ns();
         let events = self.heard.take();
-        Window { ledger, events, by_id: self.by_id.clone(), span }
+        ObservationWindow { ledger, events, by_id: self.by_id.clone(), span }
     }
 
-    pub async fn leave(self, admin: &mut Client) -> Result<(), Failed> {
+    pub async fn leave(self, admin: &mut ApiClient) -> Result<(), CrowdError> {
         drop(self.fleet);
         let mut outcome = Ok(());
         for id in self.by_id.keys() {
             match admin.close(id).await {
-                Ok(()) | Err(evenkeel_client::Error::Refused { status: 404, .. }) => {}
+                Ok(()) | Err(evenkeel_client::ClientError::Refused { status: 404, .. }) => {}
                 Err(error) => {
                     // The other sessions are closed even if one cannot be closed.
-                    let is_gone = matches!(error, evenkeel_client::Error::Unreached(_));
-                    let failed = Failed::Gateway { what: "closing a session", error };
+                    let is_gone = matches!(error, evenkeel_client::ClientError::Unreached(_));
+                    let failed = CrowdError::Gateway { what: "closing a session", error };
                     outcome = outcome.and(Err(failed));
                     if is_gone {
                         break;
@@ -290,7 +298,7 @@ impl Crowd {
         outcome
     }
 
-    async fn wait_ready(&self) -> Result<(), Failed> {
+    async fn wait_ready(&self) -> Result<(), CrowdError> {
         let until = Instant::now() + READY_WITHIN;
         loop {
             let states = self.fleet.states();
@@ -299,7 +307,7 @@ impl Crowd {
             if Instant::now() > until || state.failed.is_some() {
                 let why = state.failed.clone().unwrap_or_default();
                 let what = format!("that session {session} can send {why}");
-                return Err(Failed::InVain { what, within: READY_WITHIN });
+                return Err(CrowdError::InVain { what, within: READY_WITHIN });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -308,8 +316,8 @@ impl Crowd {
     }
 }
 
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failed {
-    move |error| Failed::System { what, error }
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> CrowdError {
+    move |error| CrowdError::System { what, error }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct Datagram<'a> {
     pub truncated: bool,
 }
 
-struct Meta {
+struct DatagramMeta {
     length: usize,
     source: SocketAddr,
     stamp_ns: Option<u64>,
@@ -39,13 +39,13 @@ pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
 }
 
 /// Reusable buffers for one batch of datagrams.
-pub struct Inbox {
+pub struct DatagramInbox {
     bytes: Vec<u8>,
     size: usize,
-    received: Vec<Meta>,
+    received: Vec<DatagramMeta>,
 }
 
-impl Inbox {
+impl DatagramInbox {
     /// Creates buffers for `count` datagrams of at most `size` bytes each.
     pub fn new(size: usize, count: usize) -> Self {
         Self { bytes: vec![0; size * count], size, received: Vec::with_capacity(count) }
@@ -85,7 +85,7 @@ impl Inbox {
             });
             let Some(source) = message.address.as_ref().and_then(std_address) else { continue };
             let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
-            received.push(Meta { length: message.bytes, source, stamp_ns, truncated });
+            received.push(DatagramMeta { length: message.bytes, source, stamp_ns, truncated });
         }
         Ok(self.received.len())
     }
@@ -102,13 +102,13 @@ impl Inbox {
 }
 
 /// A queue of datagrams that are sent together.
-pub struct Outbox {
+pub struct DatagramOutbox {
     bytes: Vec<u8>,
     waiting: Vec<(Range<usize>, SocketAddr)>,
     headers: MultiHeaders<SockaddrStorage>,
 }
 
-impl Default for Outbox {
+impl Default for DatagramOutbox {
     fn default() -> Self {
         Self {
             bytes: Vec::new(),
@@ -118,7 +118,7 @@ impl Default for Outbox {
     }
 }
 
-impl Outbox {
+impl DatagramOutbox {
     pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);

@@ -27,7 +27,7 @@ use crate::process::ProcessError;
 /// See the gateway work: calls and streams, nodes that die, policies that change; as root, a gateway that is replaced by
 /// its standby. Takes about 50 seconds.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct DemoOptions {
     /// Print the outcome as one JSON object, the last line on standard output
     #[arg(long)]
     pub json: bool,
@@ -49,7 +49,7 @@ pub struct Options {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum DemoError {
     /// The system provided no process, socket or file.
     #[error("{what}: {error}")]
     System { what: String, error: io::Error },
@@ -58,7 +58,7 @@ pub enum Failed {
     Process(#[from] ProcessError),
     /// The gateway's API refused a request.
     #[error("{what}: {error}")]
-    Admin { what: String, error: evenkeel_client::Error },
+    Admin { what: String, error: evenkeel_client::ClientError },
     /// A condition did not hold in time.
     #[error("{what} did not happen within {seconds} s")]
     InVain {
@@ -74,26 +74,26 @@ pub enum Failed {
     Interrupted,
 }
 
-impl Failed {
-    fn system(what: &str) -> impl FnOnce(io::Error) -> Failed + use<'_> {
-        move |error| Failed::System { what: what.to_owned(), error }
+impl DemoError {
+    fn system(what: &str) -> impl FnOnce(io::Error) -> DemoError + use<'_> {
+        move |error| DemoError::System { what: what.to_owned(), error }
     }
 
-    fn admin(what: &str) -> impl FnOnce(evenkeel_client::Error) -> Failed + use<'_> {
-        move |error| Failed::Admin { what: what.to_owned(), error }
+    fn admin(what: &str) -> impl FnOnce(evenkeel_client::ClientError) -> DemoError + use<'_> {
+        move |error| DemoError::Admin { what: what.to_owned(), error }
     }
 }
 
 /// Runs all steps with this binary as gateway, nodes and receiver, and returns whether every check passed. Progress
 /// goes to standard error. With `serve`, the gateway's API is at `socket`. All processes have ended when this returns.
-pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Failed> {
+pub fn run(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Result<bool, DemoError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Failed::system("starting an event loop"))?;
+        .map_err(DemoError::system("starting an event loop"))?;
     if options.receive_telemetry {
         let received = runtime.block_on(receiver::run());
-        return received.map(|()| true).map_err(Failed::system("receiving telemetry"));
+        return received.map(|()| true).map_err(DemoError::system("receiving telemetry"));
     }
     if options.serve {
         return runtime.block_on(serve::serve(options, evenkeel, socket)).map(|()| true);
@@ -106,12 +106,13 @@ pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Fa
     })
 }
 
-async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
+async fn show(options: &DemoOptions, evenkeel: &Path) -> Result<bool, DemoError> {
     let (record, ledger) = steps::run(options, evenkeel).await?;
     let report = evaluation::evaluate(&record, &ledger);
     if let Some(folder) = &record.kept {
         let notes = evaluation::notes(&record, &ledger);
-        std::fs::write(folder.join("notes.txt"), notes).map_err(Failed::system("writing notes"))?;
+        std::fs::write(folder.join("notes.txt"), notes)
+            .map_err(DemoError::system("writing notes"))?;
     }
     let shown = table::render(&report);
     let said = if options.json {
@@ -122,11 +123,11 @@ async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
     } else {
         write!(io::stdout(), "{shown}")
     };
-    said.map_err(Failed::system("writing the report"))?;
+    said.map_err(DemoError::system("writing the report"))?;
     Ok(report.ok)
 }
 
-async fn interrupted() -> Result<bool, Failed> {
-    interruption().await.map_err(Failed::system("listening to signals"))?;
-    Err(Failed::Interrupted)
+async fn interrupted() -> Result<bool, DemoError> {
+    interruption().await.map_err(DemoError::system("listening to signals"))?;
+    Err(DemoError::Interrupted)
 }

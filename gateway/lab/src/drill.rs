@@ -15,15 +15,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use fault::Kind;
-pub use record::{Record, default_place};
-pub use report::{Milliseconds, Report, Unmended};
+pub use fault::DrillFault;
+pub use record::{DrillRecordFile, default_place};
+pub use report::{DrillReport, Milliseconds, Unmended};
 
 use crate::clock;
-use crate::crowd::{self, Crowd, Fault, Plan, Scope, Window};
+use crate::crowd::{self, Crowd, CrowdPlan, InjectedFault, ObservationWindow, Scope};
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
-use evenkeel_client::Client;
+use evenkeel_client::ApiClient;
 
 /// Length of the control run before the fault.
 const CONTROL: Duration = Duration::from_secs(2);
@@ -43,8 +43,8 @@ const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
-pub struct Drill {
-    pub kind: Kind,
+pub struct DrillPlan {
+    pub kind: DrillFault,
     /// The node to break; `None` for the node with most rooms.
     pub node: Option<String>,
     /// The region to lose; `None` for the region of the node with most rooms.
@@ -58,11 +58,11 @@ pub struct Drill {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum DrillError {
     #[error(transparent)]
-    Crowd(#[from] crowd::Failed),
+    Crowd(#[from] crowd::CrowdError),
     #[error("{what}: {error}")]
-    Gateway { what: String, error: evenkeel_client::Error },
+    Gateway { what: String, error: evenkeel_client::ClientError },
     #[error("{0}")]
     Unfit(String),
     #[error("{0}")]
@@ -74,7 +74,7 @@ pub enum Failed {
     #[error("interrupted; nodes have been repaired")]
     Mended,
     #[error("{why}\n{}", by_hand(unmended))]
-    Unmended { why: Box<Failed>, unmended: Vec<Unmended> },
+    Unmended { why: Box<DrillError>, unmended: Vec<Unmended> },
 }
 
 /// The commands that repair these nodes.
@@ -88,7 +88,7 @@ fn by_hand(unmended: &[Unmended]) -> String {
 }
 
 #[derive(Clone, Debug)]
-struct Node {
+struct DrillNode {
     name: String,
     region: String,
     rooms: u64,
@@ -98,9 +98,12 @@ struct Node {
 /// Runs a drill and prints progress on standard error.
 ///
 /// # Errors
-/// Any [`Failed`]; the nodes are repaired and the synthetic sessions closed first. A node that cannot be repaired after
+/// Any [`DrillError`]; the nodes are repaired and the synthetic sessions closed first. A node that cannot be repaired after
 /// a successful measurement is no error: the report names it.
-pub async fn run(drill: &Drill, admin: impl Fn() -> Client) -> Result<Report, Failed> {
+pub async fn run(
+    drill: &DrillPlan,
+    admin: impl Fn() -> ApiClient,
+) -> Result<DrillReport, DrillError> {
     // From here on an interruption repairs the nodes first.
     let mut interrupted = pin!(async {
         if interruption().await.is_err() {
@@ -110,7 +113,7 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Client) -> Result<Report, Fa
     });
     tokio::select! {
         biased;
-        () = interrupted.as_mut() => return Err(Failed::Interrupted),
+        () = interrupted.as_mut() => return Err(DrillError::Interrupted),
         () = std::future::ready(()) => {}
     }
     let mut own = admin();
@@ -119,15 +122,15 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Client) -> Result<Report, Fa
     let expected = victims(drill, &nodes(&mut own).await?)?;
     tokio::select! {
         closed = breaker_closed(&mut own, &expected, CLOSED_WITHIN) => closed?,
-        () = interrupted.as_mut() => return Err(Failed::Interrupted),
+        () = interrupted.as_mut() => return Err(DrillError::Interrupted),
     }
     let rooms = format!("drill-{:08x}", rng.u32(..));
     let plan = plan(drill, rooms, &expected);
     eprintln!("opening {} synthetic sessions", drill.sessions);
     let entered = Crowd::enter_unless(&plan, &admin, interrupted.as_mut()).await;
     let mut crowd = entered.map_err(|failed| match failed {
-        crowd::Failed::Interrupted => Failed::Interrupted,
-        failed => Failed::Crowd(failed),
+        crowd::CrowdError::Interrupted => DrillError::Interrupted,
+        failed => DrillError::Crowd(failed),
     })?;
     let outcome = play(drill, &mut own, &mut crowd, &mut rng, interrupted).await;
     // Sessions are closed after an error too. Closing succeeds if the gateway has ended.
@@ -137,20 +140,20 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Client) -> Result<Report, Fa
     Ok(report)
 }
 
-fn plan(drill: &Drill, rooms: String, victims: &[Node]) -> Plan {
+fn plan(drill: &DrillPlan, rooms: String, victims: &[DrillNode]) -> CrowdPlan {
     let (scenario, labels, seed) = (drill.scenario.clone(), labels(drill, victims), drill.seed);
-    Plan { scenario, rooms, labels, seed, ..Plan::new(drill.sessions) }
+    CrowdPlan { scenario, rooms, labels, seed, ..CrowdPlan::new(drill.sessions) }
 }
 
 /// Labels that place the sessions in the region that the fault hits.
-fn labels(drill: &Drill, victims: &[Node]) -> BTreeMap<String, String> {
+fn labels(drill: &DrillPlan, victims: &[DrillNode]) -> BTreeMap<String, String> {
     let region = victims.iter().map(|node| ("region".to_owned(), node.region.clone())).next();
     let drill = ("drill".to_owned(), drill.kind.name().to_owned());
     region.into_iter().chain([drill]).collect()
 }
 
 /// The state before the fault.
-struct Ready {
+struct DrillBaseline {
     victims: Vec<String>,
     /// Synthetic sessions at the victims.
     hit: BTreeSet<u64>,
@@ -158,15 +161,15 @@ struct Ready {
 }
 
 async fn play(
-    drill: &Drill,
-    admin: &mut Client,
+    drill: &DrillPlan,
+    admin: &mut ApiClient,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Report, Failed> {
-    let Ready { victims, hit, control } = tokio::select! {
+) -> Result<DrillReport, DrillError> {
+    let DrillBaseline { victims, hit, control } = tokio::select! {
         ready = prepare(drill, admin, crowd, rng) => ready?,
-        () = interrupted.as_mut() => return Err(Failed::Interrupted),
+        () = interrupted.as_mut() => return Err(DrillError::Interrupted),
     };
     eprintln!(
         "{} {}: {} synthetic sessions are there",
@@ -177,16 +180,16 @@ async fn play(
     let (at_ns, mut broken) = (clock::now_ns(), BTreeSet::new());
     let struck = tokio::select! {
         struck = strike(drill, &victims, admin, crowd, at_ns, &mut broken) => struck,
-        () = interrupted.as_mut() => Err(Failed::Mended),
+        () = interrupted.as_mut() => Err(DrillError::Mended),
     };
-    let was_interrupted = matches!(struck, Err(Failed::Mended));
+    let was_interrupted = matches!(struck, Err(DrillError::Mended));
     let window = crowd.end_window().await;
     let healed_ns = clock::now_ns();
     let unmended = mend(drill.kind, &broken, admin).await;
     if let Err(why) = struck {
         return Err(still_broken(why, unmended));
     }
-    let fault = window.effect_of(&Fault { at_ns, scope: Scope::Sessions(hit) });
+    let fault = window.effect_of(&InjectedFault { at_ns, scope: Scope::Sessions(hit) });
     let trusted = if unmended.is_empty() && !was_interrupted {
         eprintln!("repaired; waiting until the gateway trusts the node again");
         tokio::select! {
@@ -198,28 +201,29 @@ async fn play(
         false
     };
     let unfault = told(&crowd.end_window().await, healed_ns);
-    let report = Report::new(drill, victims, at_ns, &fault, &control, &unfault, trusted);
-    Ok(Report { mended: unmended.is_empty(), unmended, ..report })
+    let report = DrillReport::new(drill, victims, at_ns, &fault, &control, &unfault, trusted);
+    Ok(DrillReport { mended: unmended.is_empty(), unmended, ..report })
 }
 
 /// Adds the nodes that are still broken to an error.
-fn still_broken(why: Failed, unmended: Vec<Unmended>) -> Failed {
+fn still_broken(why: DrillError, unmended: Vec<Unmended>) -> DrillError {
     match why {
         why if unmended.is_empty() => why,
-        Failed::Mended => {
-            Failed::Unmended { why: Box::new(Failed::Unfit("interrupted".to_owned())), unmended }
-        }
-        why => Failed::Unmended { why: Box::new(why), unmended },
+        DrillError::Mended => DrillError::Unmended {
+            why: Box::new(DrillError::Unfit("interrupted".to_owned())),
+            unmended,
+        },
+        why => DrillError::Unmended { why: Box::new(why), unmended },
     }
 }
 
 /// Runs the control run and chooses the nodes to break.
 async fn prepare(
-    drill: &Drill,
-    admin: &mut Client,
+    drill: &DrillPlan,
+    admin: &mut ApiClient,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
-) -> Result<Ready, Failed> {
+) -> Result<DrillBaseline, DrillError> {
     // The synthetic sessions count towards the busiest node.
     let victims = victims(drill, &nodes(admin).await?)?;
     let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
@@ -228,23 +232,23 @@ async fn prepare(
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
     let hit = sessions_on(&victims, admin, crowd).await?;
     require_somebody(&hit, &victims)?;
-    Ok(Ready { victims, hit, control })
+    Ok(DrillBaseline { victims, hit, control })
 }
 
 /// Fails without a synthetic session at the victims, because the drill would measure nothing.
-fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), Failed> {
+fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), DrillError> {
     if !hit.is_empty() {
         return Ok(());
     }
     let victims = victims.join(", ");
-    Err(Failed::Unfit(format!(
+    Err(DrillError::Unfit(format!(
         "no synthetic session was placed on {victims}, so nothing was broken; name another with --node or --region, or raise --sessions"
     )))
 }
 
 /// The effect of the repair on all sessions.
-fn told(unfault: &Window, healed_ns: u64) -> crowd::FaultEffect {
-    unfault.effect_of(&Fault { at_ns: healed_ns, scope: Scope::Everybody })
+fn told(unfault: &ObservationWindow, healed_ns: u64) -> crowd::FaultEffect {
+    unfault.effect_of(&InjectedFault { at_ns: healed_ns, scope: Scope::Everybody })
 }
 
 /// Pauses of all sessions across moments without a fault, nanoseconds.
@@ -256,13 +260,13 @@ async fn control(crowd: &mut Crowd) -> Vec<u64> {
 
 /// Breaks the nodes. `broken` receives the names of the nodes that may be broken, even if this future is dropped.
 async fn strike(
-    drill: &Drill,
+    drill: &DrillPlan,
     victims: &[String],
-    admin: &mut Client,
+    admin: &mut ApiClient,
     crowd: &Crowd,
     at_ns: u64,
     broken: &mut BTreeSet<String>,
-) -> Result<(), Failed> {
+) -> Result<(), DrillError> {
     let Some(back) = drill.kind.every() else {
         for node in victims {
             break_node(drill.kind, node, admin, broken).await?;
@@ -289,15 +293,15 @@ async fn strike(
 
 /// Removes the node from `broken` if the agent refused. Without an answer the node may be broken.
 async fn break_node(
-    kind: Kind,
+    kind: DrillFault,
     node: &str,
-    admin: &mut Client,
+    admin: &mut ApiClient,
     broken: &mut BTreeSet<String>,
-) -> Result<(), Failed> {
+) -> Result<(), DrillError> {
     let is_first = broken.insert(node.to_owned());
     let ordered = order(admin, node, kind.fault()).await;
-    if let Err(Failed::Gateway {
-        error: evenkeel_client::Error::Refused { status: 400..500, .. },
+    if let Err(DrillError::Gateway {
+        error: evenkeel_client::ClientError::Refused { status: 400..500, .. },
         ..
     }) = &ordered
         && is_first
@@ -308,7 +312,7 @@ async fn break_node(
 }
 
 /// Repairs the nodes, and returns the nodes that are still broken.
-async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Client) -> Vec<Unmended> {
+async fn mend(kind: DrillFault, broken: &BTreeSet<String>, admin: &mut ApiClient) -> Vec<Unmended> {
     let mut unmended = Vec::new();
     for node in broken {
         let mut tries = 0;
@@ -329,29 +333,33 @@ async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Client) -> Vec<
 async fn trusted_again(marked_down: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
     for node in marked_down {
-        let is_up = |event: &evenkeel_client::Event| is_node(event, node, "up");
+        let is_up = |event: &evenkeel_client::ServerEvent| is_node(event, node, "up");
         all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
 }
 
-async fn order(admin: &mut Client, node: &str, order: fault::Order) -> Result<(), Failed> {
+async fn order(
+    admin: &mut ApiClient,
+    node: &str,
+    order: fault::FaultCommand,
+) -> Result<(), DrillError> {
     let (verb, body) = match order {
-        fault::Order::Start => ("start", Value::Null),
-        fault::Order::Break(how) => ("break", json!({"how": how})),
+        fault::FaultCommand::Start => ("start", Value::Null),
+        fault::FaultCommand::Break(how) => ("break", json!({"how": how})),
     };
     let asked = admin.post(&format!("/v1/nodes/{node}:{verb}"), &body).await;
     let what = || format!("{} {node}", order.name());
-    asked.map(drop).map_err(|error| Failed::Gateway { what: what(), error })
+    asked.map(drop).map_err(|error| DrillError::Gateway { what: what(), error })
 }
 
 /// Waits until the breaker of the region admits sessions.
 async fn breaker_closed(
-    admin: &mut Client,
-    victims: &[Node],
+    admin: &mut ApiClient,
+    victims: &[DrillNode],
     within: Duration,
-) -> Result<(), Failed> {
-    let Some(Node { region, .. }) = victims.first() else { return Ok(()) };
+) -> Result<(), DrillError> {
+    let Some(DrillNode { region, .. }) = victims.first() else { return Ok(()) };
     let until = tokio::time::Instant::now() + within;
     let mut told = false;
     loop {
@@ -365,7 +373,7 @@ async fn breaker_closed(
             let words = format!(
                 "the breaker of region {region} is {breaker} and admits too few sessions; `evenkeel region list` shows why"
             );
-            return Err(Failed::Unfit(words));
+            return Err(DrillError::Unfit(words));
         }
         if !std::mem::replace(&mut told, true) {
             eprintln!("the breaker of region {region} is {breaker}: waiting until it is closed");
@@ -375,18 +383,18 @@ async fn breaker_closed(
 }
 
 /// The rows of `/v1/KIND`.
-async fn list(admin: &mut Client, kind: &str) -> Result<Vec<Value>, Failed> {
+async fn list(admin: &mut ApiClient, kind: &str) -> Result<Vec<Value>, DrillError> {
     let listed = admin.read(&format!("/v1/{kind}")).await;
     let mut listed =
-        listed.map_err(|error| Failed::Gateway { what: format!("listing {kind}"), error })?;
+        listed.map_err(|error| DrillError::Gateway { what: format!("listing {kind}"), error })?;
     Ok(listed[kind].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
-async fn nodes(admin: &mut Client) -> Result<Vec<Node>, Failed> {
+async fn nodes(admin: &mut ApiClient) -> Result<Vec<DrillNode>, DrillError> {
     let rows = list(admin, "nodes").await?;
     Ok(rows
         .iter()
-        .map(|row| Node {
+        .map(|row| DrillNode {
             name: word(&row["node"]),
             region: word(&row["region"]),
             rooms: row["rooms"].as_u64().unwrap_or(0),
@@ -396,20 +404,20 @@ async fn nodes(admin: &mut Client) -> Result<Vec<Node>, Failed> {
 }
 
 /// The nodes to break, which are never all usable nodes.
-fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
-    let unfit = |words: String| Err(Failed::Unfit(words));
+fn victims(drill: &DrillPlan, nodes: &[DrillNode]) -> Result<Vec<DrillNode>, DrillError> {
+    let unfit = |words: String| Err(DrillError::Unfit(words));
     let busiest = nodes.iter().filter(|node| node.is_up).max_by_key(|node| node.rooms);
     let Some(busiest) = busiest else {
         return unfit("no node of this gateway is up; nothing to break".to_owned());
     };
-    let named = |what: &str, wanted: &String, known: fn(&Node) -> &String| {
+    let named = |what: &str, wanted: &String, known: fn(&DrillNode) -> &String| {
         nodes.iter().find(|node| known(node) == wanted).ok_or_else(|| {
             let names: BTreeSet<&str> = nodes.iter().map(|node| known(node).as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
-            Failed::Unknown(format!("there is no {what} {wanted:?}, only {}", names.join(", ")))
+            DrillError::Unknown(format!("there is no {what} {wanted:?}, only {}", names.join(", ")))
         })
     };
-    let hit: Vec<&Node> = if drill.kind == Kind::LoseRegion {
+    let hit: Vec<&DrillNode> = if drill.kind == DrillFault::LoseRegion {
         let region = match &drill.region {
             Some(region) => &named("region", region, |node| &node.region)?.region,
             None => &busiest.region,
@@ -423,7 +431,7 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
                 .map_or(Ok(busiest), |node| named("node", node, |node| &node.name))?,
         ]
     };
-    let is_hit = |node: &Node| hit.iter().any(|hit| hit.name == node.name);
+    let is_hit = |node: &DrillNode| hit.iter().any(|hit| hit.name == node.name);
     if !nodes.iter().any(|node| node.is_up && !is_hit(node)) {
         return unfit("no other node is up; the rooms would have nowhere to go".to_owned());
     }
@@ -436,9 +444,9 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
 /// Synthetic sessions with their lead hop at one of these nodes.
 async fn sessions_on(
     nodes: &[String],
-    admin: &mut Client,
+    admin: &mut ApiClient,
     crowd: &Crowd,
-) -> Result<BTreeSet<u64>, Failed> {
+) -> Result<BTreeSet<u64>, DrillError> {
     let rooms = list(admin, "rooms").await?;
     let there = rooms.iter().filter(|room| nodes.contains(&word(&room["hop"]["node"])));
     let ids = there.flat_map(|room| room["sessions"].as_array().into_iter().flatten());

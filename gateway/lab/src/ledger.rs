@@ -10,15 +10,15 @@ mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use account::{Account, Death, Excuses, Packet};
+pub use account::{Account, Death, DuePacket, Excuses};
 pub use books::Books;
-pub use continuity::{Break, BreakKind, Tolerance};
-pub use gap::{Gap, Spread, Switch};
+pub use continuity::{BreakKind, ContinuityBreak, Tolerance};
+pub use gap::{GapSpread, NodeSwitch, ReceiverGap};
 pub use split::Split;
 
 /// A packet that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sent {
+pub struct SentPacket {
     pub session: u64,
     pub stream: u8,
     /// The index in the stream, from 0. Packets are added in order.
@@ -33,7 +33,7 @@ pub struct Sent {
 
 /// A packet that a client received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Arrival {
+pub struct ReceivedPacket {
     pub receiver: u64,
     /// The sending session, from the test header.
     pub sender: u64,
@@ -54,7 +54,7 @@ pub struct Arrival {
 
 /// A participant of a room, with the time span in which packets of others are due to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Member {
+pub struct RoomParticipant {
     pub session: u64,
     pub room: u64,
     /// Packets sent at this time or later are due to the member.
@@ -65,7 +65,7 @@ pub struct Member {
 
 /// One sender's stream as one receiver sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Path {
+pub struct StreamPath {
     pub receiver: u64,
     pub sender: u64,
     pub stream: u8,
@@ -76,16 +76,16 @@ pub struct Path {
 /// In a room with one session, the session's packets are due to itself. In any other room each member's packets are due
 /// to all others, and the echo of a member's own packets is ignored.
 #[derive(Clone, Default, Debug)]
-pub struct Ledger {
-    sent: BTreeMap<(u64, u8), Vec<Sent>>,
-    arrivals: BTreeMap<Path, Vec<Arrival>>,
-    members: BTreeMap<u64, Member>,
+pub struct PacketLedger {
+    sent: BTreeMap<(u64, u8), Vec<SentPacket>>,
+    arrivals: BTreeMap<StreamPath, Vec<ReceivedPacket>>,
+    members: BTreeMap<u64, RoomParticipant>,
     rooms: BTreeMap<u64, BTreeSet<u64>>,
 }
 
-impl Ledger {
+impl PacketLedger {
     /// Adds a member to a room, or replaces its times.
-    pub fn join(&mut self, member: Member) {
+    pub fn join(&mut self, member: RoomParticipant) {
         self.members.insert(member.session, member);
         self.rooms.entry(member.room).or_default().insert(member.session);
     }
@@ -121,13 +121,13 @@ impl Ledger {
         Self { members, rooms, ..Self::default() }
     }
 
-    pub fn sent(&mut self, packet: Sent) {
+    pub fn sent(&mut self, packet: SentPacket) {
         self.sent.entry((packet.session, packet.stream)).or_default().push(packet);
     }
 
-    pub fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { receiver, sender, stream, .. } = arrival;
-        self.arrivals.entry(Path { receiver, sender, stream }).or_default().push(arrival);
+    pub fn arrived(&mut self, arrival: ReceivedPacket) {
+        let ReceivedPacket { receiver, sender, stream, .. } = arrival;
+        self.arrivals.entry(StreamPath { receiver, sender, stream }).or_default().push(arrival);
     }
 
     pub fn sent_count(&self) -> u64 {
@@ -158,25 +158,26 @@ impl Ledger {
         self.arrivals.values().map(|path| path.len() as u64).sum()
     }
 
-    pub fn member(&self, session: u64) -> Option<&Member> {
+    pub fn member(&self, session: u64) -> Option<&RoomParticipant> {
         self.members.get(&session)
     }
 
     /// Packets that were due and never arrived, in the order of receiver, sender, stream and number.
     ///
     /// Call this method after the last packets have arrived, or end the due spans with [`leave`](Self::leave).
-    pub fn missing(&self) -> Vec<Packet> {
+    pub fn missing(&self) -> Vec<DuePacket> {
         let mut missing = Vec::new();
         for (&(session, stream), sent) in &self.sent {
             for receiver in self.receivers_of(session) {
-                let path = Path { receiver: receiver.session, sender: session, stream };
+                let path = StreamPath { receiver: receiver.session, sender: session, stream };
                 let numbers: BTreeSet<u64> =
                     self.path(path).iter().map(|arrival| arrival.number).collect();
-                let due =
-                    |packet: &&Sent| (receiver.from_ns..receiver.until_ns).contains(&packet.at_ns);
+                let due = |packet: &&SentPacket| {
+                    (receiver.from_ns..receiver.until_ns).contains(&packet.at_ns)
+                };
                 missing.extend(
                     sent.iter().filter(due).filter(|packet| !numbers.contains(&packet.number)).map(
-                        |packet| Packet { path, number: packet.number, sent_ns: packet.at_ns },
+                        |packet| DuePacket { path, number: packet.number, sent_ns: packet.at_ns },
                     ),
                 );
             }
@@ -186,8 +187,8 @@ impl Ledger {
     }
 
     /// Packets that arrived at a session of another room, or from an unknown sender.
-    pub fn misdelivered(&self) -> Vec<Arrival> {
-        let together = |path: &Path| {
+    pub fn misdelivered(&self) -> Vec<ReceivedPacket> {
+        let together = |path: &StreamPath| {
             let room = |session| self.members.get(&session).map(|member| member.room);
             room(path.receiver).is_some() && room(path.receiver) == room(path.sender)
         };
@@ -200,8 +201,8 @@ impl Ledger {
     }
 
     /// Duplicates: each further arrival of a packet at the same receiver.
-    pub fn twice(&self) -> Vec<Arrival> {
-        let again = |all: &Vec<Arrival>| {
+    pub fn twice(&self) -> Vec<ReceivedPacket> {
+        let again = |all: &Vec<ReceivedPacket>| {
             let mut seen = BTreeSet::new();
             all.iter().filter(|arrival| !seen.insert(arrival.number)).copied().collect::<Vec<_>>()
         };
@@ -210,13 +211,13 @@ impl Ledger {
 
     /// Members to which packets were due between these times, and at which no packet arrived.
     pub fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
-        let due = |member: &Member| {
+        let due = |member: &RoomParticipant| {
             let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);
             self.senders_to(member.session).any(|sender| {
                 self.streams_of(sender).flatten().any(|packet| window.contains(&packet.at_ns))
             })
         };
-        let heard = |member: &Member| {
+        let heard = |member: &RoomParticipant| {
             self.heard_by(member.session)
                 .any(|arrival| (from_ns..until_ns).contains(&arrival.sent_ns))
         };
@@ -227,27 +228,27 @@ impl Ledger {
             .collect()
     }
 
-    fn path(&self, path: Path) -> &[Arrival] {
+    fn path(&self, path: StreamPath) -> &[ReceivedPacket] {
         self.arrivals.get(&path).map_or(&[], Vec::as_slice)
     }
 
-    fn paths_to(&self, receiver: u64) -> impl Iterator<Item = (&Path, &Vec<Arrival>)> {
-        let first = Path { receiver, sender: 0, stream: 0 };
-        let last = Path { receiver, sender: u64::MAX, stream: u8::MAX };
+    fn paths_to(&self, receiver: u64) -> impl Iterator<Item = (&StreamPath, &Vec<ReceivedPacket>)> {
+        let first = StreamPath { receiver, sender: 0, stream: 0 };
+        let last = StreamPath { receiver, sender: u64::MAX, stream: u8::MAX };
         self.arrivals.range(first..=last)
     }
 
-    fn heard_by(&self, receiver: u64) -> impl Iterator<Item = &Arrival> {
+    fn heard_by(&self, receiver: u64) -> impl Iterator<Item = &ReceivedPacket> {
         self.paths_to(receiver).flat_map(|(_, all)| all)
     }
 
-    fn heard_in_order(&self, receiver: u64) -> Vec<&Arrival> {
-        let mut heard: Vec<&Arrival> = self.heard_by(receiver).collect();
+    fn heard_in_order(&self, receiver: u64) -> Vec<&ReceivedPacket> {
+        let mut heard: Vec<&ReceivedPacket> = self.heard_by(receiver).collect();
         heard.sort_by_key(|arrival| arrival.at_ns);
         heard
     }
 
-    fn streams_of(&self, session: u64) -> impl Iterator<Item = &Vec<Sent>> {
+    fn streams_of(&self, session: u64) -> impl Iterator<Item = &Vec<SentPacket>> {
         self.sent.range((session, 0)..=(session, u8::MAX)).map(|(_, sent)| sent)
     }
 
@@ -261,7 +262,7 @@ impl Ledger {
         self.others_in_room(session)
     }
 
-    fn receivers_of(&self, session: u64) -> impl Iterator<Item = &Member> {
+    fn receivers_of(&self, session: u64) -> impl Iterator<Item = &RoomParticipant> {
         self.others_in_room(session).filter_map(|other| self.members.get(&other))
     }
 }

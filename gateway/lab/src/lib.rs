@@ -23,4 +23,4 @@ pub mod wheel;
 #[cfg(test)]
 mod tests;
 
-pub use mark::Mark;
+pub use mark::TestHeader;

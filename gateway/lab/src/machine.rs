@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::clock::nanoseconds;
-use crate::ledger::Spread;
+use crate::ledger::GapSpread;
 
 /// Length of a sleep.
 const NAP: Duration = Duration::from_millis(2);
@@ -24,27 +24,30 @@ const BOOKS: &str = "/proc/stat";
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Timeliness {
     /// Wake-up delays of threads on the idle machine, milliseconds.
-    pub woken_late_ms: Spread,
+    pub woken_late_ms: GapSpread,
     /// Steal time, per cent of the time in which all cores were used.
     pub stolen_percent: f64,
 }
 
 /// Start of the observation of a machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Watched {
-    woken_late_ms: Spread,
+pub struct MachineWatch {
+    woken_late_ms: GapSpread,
     used: Used,
 }
 
-impl Watched {
+impl MachineWatch {
     /// Measures wake-up delays for half a second on the idle machine, then begins to observe steal time.
-    pub fn begin() -> Watched {
+    pub fn begin() -> MachineWatch {
         let late = |_| {
             let before = Instant::now();
             thread::sleep(NAP);
             nanoseconds(before.elapsed().saturating_sub(NAP))
         };
-        Watched { woken_late_ms: Spread::of_ns((0..NAPS).map(late).collect()), used: Used::now() }
+        MachineWatch {
+            woken_late_ms: GapSpread::of_ns((0..NAPS).map(late).collect()),
+            used: Used::now(),
+        }
     }
 
     pub fn so_far(&self) -> Timeliness {
@@ -62,7 +65,7 @@ impl Timeliness {
 
 impl std::fmt::Display for Timeliness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Spread { p50, p99, max } = self.woken_late_ms;
+        let GapSpread { p50, p99, max } = self.woken_late_ms;
         write!(
             f,
             "at rest it wakes threads {p50:.1} ms late (p99 {p99:.1}, max {max:.1}), and its host took {:.1} % of the \

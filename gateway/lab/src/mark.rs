@@ -5,7 +5,7 @@ const MAGIC: [u8; 4] = *b"EKT1";
 
 /// The test header. On the wire, big endian: `EKT1`, session, number, sent (ns), node, stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark {
+pub struct TestHeader {
     pub session: u64,
     /// The index of the packet in the session's stream, from 0.
     pub number: u64,
@@ -16,7 +16,7 @@ pub struct Mark {
     pub stream: u8,
 }
 
-impl Mark {
+impl TestHeader {
     /// Length on the wire in bytes.
     pub const LENGTH: usize = 33;
 

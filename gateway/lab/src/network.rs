@@ -15,7 +15,7 @@ pub const PREFIX: u8 = 24;
 pub const INTERFACE: &str = "eth0";
 
 /// A bridge in a namespace of its own.
-pub struct Network {
+pub struct NamespaceNetwork {
     switch: Namespace,
 }
 
@@ -28,17 +28,17 @@ pub struct Host {
     own: Option<Namespace>,
 }
 
-impl Network {
+impl NamespaceNetwork {
     /// Creates a bridge without ports.
     ///
     /// # Errors
     /// The process is not root, or iproute2 is missing.
-    pub fn lay() -> Result<Network, String> {
+    pub fn lay() -> Result<NamespaceNetwork, String> {
         let switch = Namespace::new()?;
         switch.forward_unfiltered()?;
         switch.ip("link add bridge type bridge mcast_snooping 0")?;
         switch.ip("link set bridge up")?;
-        Ok(Network { switch })
+        Ok(NamespaceNetwork { switch })
     }
 
     /// Adds a host with a namespace of its own. The last byte of the address is its number in MAC addresses.
@@ -98,7 +98,7 @@ impl Host {
 
     /// Moves this thread into the host until the result is dropped. Sockets, processes and threads that it creates
     /// meanwhile stay there.
-    pub fn enter(&self) -> Result<Inside, String> {
+    pub fn enter(&self) -> Result<NamespaceGuard, String> {
         match &self.own {
             Some(namespace) => namespace.enter(),
             None => Namespace::current()?.enter(),
@@ -144,11 +144,11 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    fn enter(&self) -> Result<Inside, String> {
+    fn enter(&self) -> Result<NamespaceGuard, String> {
         let back = Namespace::current()?;
         let entered = setns(&self.0, CloneFlags::CLONE_NEWNET);
         entered.map_err(|errno| format!("cannot enter a network namespace: {errno}"))?;
-        Ok(Inside { back, _of_this_thread: PhantomData })
+        Ok(NamespaceGuard { back, _of_this_thread: PhantomData })
     }
 
     /// A switch does not pass frames through a firewall. By default br_netfilter does.
@@ -169,12 +169,12 @@ impl Namespace {
 
 /// This thread is in another network namespace until this is dropped.
 #[must_use]
-pub struct Inside {
+pub struct NamespaceGuard {
     back: Namespace,
     _of_this_thread: PhantomData<*const ()>,
 }
 
-impl Drop for Inside {
+impl Drop for NamespaceGuard {
     fn drop(&mut self) {
         let back = setns(&self.back.0, CloneFlags::CLONE_NEWNET);
         assert!(back.is_ok() || std::thread::panicking(), "cannot leave a namespace: {back:?}");

@@ -19,11 +19,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A running or ended child process.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     name: String,
     child: Child,
     log: PathBuf,
-    output: Arc<Output>,
+    output: Arc<ChildOutput>,
     /// Lines that `line` and `try_line` have returned.
     read: usize,
     /// Time between SIGTERM and SIGKILL when the handle is dropped.
@@ -32,13 +32,13 @@ pub struct Process {
 
 /// Standard output so far.
 #[derive(Default, Debug)]
-struct Output {
-    lines: Mutex<Lines>,
+struct ChildOutput {
+    lines: Mutex<OutputLines>,
     changed: Condvar,
 }
 
 #[derive(Default, Debug)]
-struct Lines {
+struct OutputLines {
     all: Vec<String>,
     is_closed: bool,
 }
@@ -75,8 +75,8 @@ impl From<ProcessError> for String {
     }
 }
 
-impl Output {
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+impl ChildOutput {
+    fn lines(&self) -> MutexGuard<'_, OutputLines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,14 +84,14 @@ impl Output {
     fn wait(
         &self,
         within: Duration,
-        mut done: impl FnMut(&Lines) -> bool,
-    ) -> MutexGuard<'_, Lines> {
+        mut done: impl FnMut(&OutputLines) -> bool,
+    ) -> MutexGuard<'_, OutputLines> {
         let waited = self.changed.wait_timeout_while(self.lines(), within, |lines| !done(lines));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts `command` with an empty standard input. Standard error is appended to `NAME.log` in `folder`.
     ///
     /// # Errors
@@ -100,8 +100,8 @@ impl Process {
         name: &str,
         command: &mut Command,
         folder: &Path,
-    ) -> Result<Process, ProcessError> {
-        Process::start_with_input(name, command, b"", folder)
+    ) -> Result<ChildProcess, ProcessError> {
+        ChildProcess::start_with_input(name, command, b"", folder)
     }
 
     /// Starts `command` with `input` as its standard input.
@@ -113,7 +113,7 @@ impl Process {
         command: &mut Command,
         input: &[u8],
         folder: &Path,
-    ) -> Result<Process, ProcessError> {
+    ) -> Result<ChildProcess, ProcessError> {
         let log = folder.join(format!("{name}.log"));
         let spawned = File::options().create(true).append(true).open(&log).and_then(|file| {
             command
@@ -134,7 +134,7 @@ impl Process {
             // An error is ignored: if the process ended without reading, its output shows that.
             let _unread = stdin.write_all(input);
         }
-        let output = Arc::<Output>::default();
+        let output = Arc::<ChildOutput>::default();
         let (stdout, shared) = (child.stdout.take(), Arc::clone(&output));
         // The thread ends when standard output is closed.
         std::thread::spawn(move || {
@@ -147,12 +147,12 @@ impl Process {
             shared.changed.notify_all();
         });
         let (name, grace) = (name.to_owned(), Duration::ZERO);
-        Ok(Process { name, child, log, output, read: 0, grace })
+        Ok(ChildProcess { name, child, log, output, read: 0, grace })
     }
 
     /// Sends SIGTERM when the handle is dropped, and kills only after `grace`.
     #[must_use]
-    pub fn with_grace(mut self, grace: Duration) -> Process {
+    pub fn with_grace(mut self, grace: Duration) -> ChildProcess {
         self.grace = grace;
         self
     }
@@ -195,7 +195,7 @@ impl Process {
     /// The next unread line of standard output as JSON.
     ///
     /// # Errors
-    /// The errors of [`Process::line`], or the line is no JSON.
+    /// The errors of [`ChildProcess::line`], or the line is no JSON.
     pub fn json_line(&mut self, within: Duration) -> Result<Value, ProcessError> {
         let line = self.line(within)?;
         self.json(&line)
@@ -299,7 +299,7 @@ impl Process {
         ProcessError { process: self.name.clone(), problem: problem.into(), log }
     }
 
-    fn error_after(&self, lines: &Lines, problem: &str) -> ProcessError {
+    fn error_after(&self, lines: &OutputLines, problem: &str) -> ProcessError {
         let last = &lines.all[lines.all.len().saturating_sub(SHOWN_LINES)..];
         self.error(match last {
             [] => problem.to_owned(),
@@ -308,7 +308,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if !self.grace.is_zero() && self.is_running() && self.signal(Signal::SIGTERM).is_ok() {
             let _killed_otherwise = self.wait(self.grace);

@@ -4,7 +4,7 @@
 use evenkeel_media::rtcp::ReportBlock;
 
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Reception {
+pub(crate) struct RtpReception {
     first: Option<u16>,
     /// The highest sequence number, extended by the number of wraps in the upper half.
     highest: u32,
@@ -17,7 +17,7 @@ pub(crate) struct Reception {
     last_report: Option<(u32, u64)>,
 }
 
-impl Reception {
+impl RtpReception {
     pub(crate) fn packet(&mut self, sequence: u16) {
         if self.first.is_none() {
             self.first = Some(sequence);

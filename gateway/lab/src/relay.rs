@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 
-pub use evenkeel_links::{Bursts, Cause, Conditions, Fate, Impairment};
+pub use evenkeel_links::{Bursts, Conditions, Fate, Impairment, ImpairmentCause};
 use lane::Lane;
 use pump::{Late, Pump};
 
-use crate::Mark;
-use crate::datagrams::Inbox;
+use crate::TestHeader;
+use crate::datagrams::DatagramInbox;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
@@ -40,17 +40,17 @@ pub struct Ends {
 
 /// A packet that did not cross, or crossed damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Dropped {
+pub struct RelayDrop {
     /// The session of the lane: the receiver of packets down, the sender of packets up.
     pub lane: u64,
     pub direction: Direction,
-    pub cause: Cause,
+    pub cause: ImpairmentCause,
     /// The test header of the packet; `None` for RTCP, STUN and encrypted packets.
-    pub mark: Option<Mark>,
+    pub mark: Option<TestHeader>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Tally {
+pub struct RelayTally {
     pub arrived: u64,
     /// Forwarded datagrams, without copies.
     pub forwarded: u64,
@@ -63,17 +63,17 @@ pub struct Tally {
 }
 
 /// A running relay. Dropping it ends its thread.
-pub struct Relay {
-    pump: Pump<World>,
+pub struct ImpairmentRelay {
+    pump: Pump<RelayLanes>,
     seed: u64,
 }
 
-struct World {
+struct RelayLanes {
     lanes: Vec<Lane>,
     by_session: BTreeMap<u64, usize>,
     late: Late<Delayed>,
-    dropped: Vec<Dropped>,
-    tally: Tally,
+    dropped: Vec<RelayDrop>,
+    tally: RelayTally,
 }
 
 struct Delayed {
@@ -82,16 +82,16 @@ struct Delayed {
     bytes: Vec<u8>,
 }
 
-impl Relay {
+impl ImpairmentRelay {
     /// Starts a relay without lanes. The same seed and the same packets per lane and direction give the same
     /// impairments.
     pub fn start(seed: u64) -> io::Result<Self> {
-        let world = World {
+        let world = RelayLanes {
             lanes: Vec::new(),
             by_session: BTreeMap::new(),
             late: Late::default(),
             dropped: Vec::new(),
-            tally: Tally::default(),
+            tally: RelayTally::default(),
         };
         Ok(Self { pump: Pump::start("relay", world)?, seed })
     }
@@ -144,24 +144,24 @@ impl Relay {
     }
 
     /// All packets since the start that did not cross, or crossed damaged.
-    pub fn dropped(&self) -> Vec<Dropped> {
+    pub fn dropped(&self) -> Vec<RelayDrop> {
         self.pump.world().dropped.clone()
     }
 
     /// The totals since the start.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> RelayTally {
         self.pump.world().tally
     }
 }
 
-impl pump::World for World {
+impl pump::RelayHandler for RelayLanes {
     type Kept = Delayed;
 
     fn late(&mut self) -> &mut Late<Delayed> {
         &mut self.late
     }
 
-    fn read(&mut self, place: u64, inbox: &mut Inbox, _epoll: &Epoll) {
+    fn read(&mut self, place: u64, inbox: &mut DatagramInbox, _epoll: &Epoll) {
         let (lane, direction) = place_of(place);
         self.read_lane(lane, direction, inbox);
     }
@@ -171,8 +171,8 @@ impl pump::World for World {
     }
 }
 
-impl World {
-    fn read_lane(&mut self, index: usize, direction: Direction, inbox: &mut Inbox) {
+impl RelayLanes {
+    fn read_lane(&mut self, index: usize, direction: Direction, inbox: &mut DatagramInbox) {
         let lane = &mut self.lanes[index];
         // An ICMP error for an earlier packet. That packet is lost, as on any network.
         if inbox.receive(lane.socket(direction)).is_err() {
@@ -186,7 +186,7 @@ impl World {
             let now = Instant::now();
             let fate = lane.link(direction).decide(now, datagram.bytes.len());
             let session = lane.session;
-            let report = |cause| Dropped {
+            let report = |cause| RelayDrop {
                 lane: session,
                 direction,
                 cause,
@@ -203,7 +203,7 @@ impl World {
             let mut bytes = datagram.bytes.to_vec();
             if let Some(bit) = turned {
                 self.tally.corrupted += 1;
-                self.dropped.push(report(Cause::Corrupted));
+                self.dropped.push(report(ImpairmentCause::Corrupted));
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
             for at in copy_at.into_iter().chain([at]) {

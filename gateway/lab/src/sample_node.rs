@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::demux::Kind;
-use evenkeel_media::trunk::message::{Secret, TooShort};
+use evenkeel_media::demux::DatagramKind;
+use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use nix::sys::socket::{setsockopt, sockopt};
 
-pub use counters::{Counters, Refusals};
-use reflector::{Now, Reflector};
+pub use counters::{RefusalCounters, SampleNodeCounters};
+use reflector::{BatchClock, Reflector};
 
 use crate::clock;
-use crate::datagrams::{Inbox, Outbox};
+use crate::datagrams::{DatagramInbox, DatagramOutbox};
 
 /// The maximum size of a datagram.
 const DATAGRAM: usize = 65_535;
@@ -49,7 +49,7 @@ pub enum Stamps {
 
 /// Treatment of sequence numbers, timestamps and SSRCs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Numbers {
+pub enum NumberTreatment {
     /// Each incoming stream is sent with a new SSRC and with random first sequence number and timestamp.
     #[default]
     Rewritten,
@@ -68,15 +68,15 @@ pub enum PlainRoom {
 }
 
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SampleNodeOptions {
     /// The listen address; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The name of the node in the gateway's `[[node]]`. Test headers get [`number_of`] it.
     pub name: String,
     /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses
     /// all signed messages, and so has no trunk legs.
-    pub secret: Option<Secret>,
-    pub numbers: Numbers,
+    pub secret: Option<NodeSecret>,
+    pub numbers: NumberTreatment,
     pub stamps: Stamps,
     pub plain_room: PlainRoom,
     /// Maximum sessions, port legs included. Default 10,000.
@@ -87,14 +87,14 @@ pub struct Options {
     pub encrypt: bool,
 }
 
-impl Options {
+impl SampleNodeOptions {
     /// A rewriting node without trunk legs.
     pub fn new(listen: SocketAddr, name: &str) -> Self {
         Self {
             listen,
             name: name.to_owned(),
             secret: None,
-            numbers: Numbers::default(),
+            numbers: NumberTreatment::default(),
             stamps: Stamps::default(),
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
@@ -105,7 +105,7 @@ impl Options {
 }
 
 /// Changes the behaviour of a node in tests. The default methods change nothing.
-pub trait Conduct: Send {
+pub trait NodeBehaviour: Send {
     /// Called 20 times a second.
     fn tick(&mut self) {}
 
@@ -120,15 +120,15 @@ pub trait Conduct: Send {
     }
 
     /// Returns true if a packet of this kind from this session is dropped.
-    fn drops(&mut self, _session: u64, _kind: Kind) -> bool {
+    fn drops(&mut self, _session: u64, _kind: DatagramKind) -> bool {
         false
     }
 }
 
-impl Conduct for () {}
+impl NodeBehaviour for () {}
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum SampleNodeError {
     #[error("cannot read the secret {path}: {error}")]
     Secret { path: String, error: io::Error },
     #[error("the secret {path} has {length} bytes, at least 16 are needed")]
@@ -149,12 +149,12 @@ pub fn number_of(name: &str) -> u32 {
 ///
 /// # Errors
 /// The file cannot be read, or is too short.
-pub fn read_secret(path: &Path, node: &str) -> Result<Secret, Failed> {
+pub fn read_secret(path: &Path, node: &str) -> Result<NodeSecret, SampleNodeError> {
     let shown = path.display().to_string();
     match std::fs::read(path) {
-        Ok(bytes) => Secret::new(&bytes, node)
-            .map_err(|TooShort { length }| Failed::SecretTooShort { path: shown, length }),
-        Err(error) => Err(Failed::Secret { path: shown, error }),
+        Ok(bytes) => NodeSecret::new(&bytes, node)
+            .map_err(|TooShort { length }| SampleNodeError::SecretTooShort { path: shown, length }),
+        Err(error) => Err(SampleNodeError::Secret { path: shown, error }),
     }
 }
 
@@ -168,7 +168,7 @@ pub struct SampleNode {
 
 impl SampleNode {
     /// Binds the socket.
-    pub fn bind(options: Options) -> Result<Self, Failed> {
+    pub fn bind(options: SampleNodeOptions) -> Result<Self, SampleNodeError> {
         let address = options.listen;
         let bound = || -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind(address)?;
@@ -177,7 +177,7 @@ impl SampleNode {
             let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
             Ok(socket)
         };
-        let socket = bound().map_err(|error| Failed::Listen { address, error })?;
+        let socket = bound().map_err(|error| SampleNodeError::Listen { address, error })?;
         let address = socket.local_addr()?;
         let reflector = Reflector::new(options, fastrand::Rng::new());
         let (ending, stopped) = (Arc::default(), Arc::default());
@@ -199,8 +199,9 @@ impl SampleNode {
     }
 
     /// Serves until told to end, and returns the counters.
-    pub fn run(mut self) -> Result<Counters, Failed> {
-        let (mut inbox, mut outbox) = (Inbox::new(DATAGRAM, BATCH), Outbox::default());
+    pub fn run(mut self) -> Result<SampleNodeCounters, SampleNodeError> {
+        let (mut inbox, mut outbox) =
+            (DatagramInbox::new(DATAGRAM, BATCH), DatagramOutbox::default());
         while !self.ending.load(Ordering::Relaxed) {
             if self.stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(NAP);
@@ -211,7 +212,7 @@ impl SampleNode {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 came => came?,
             };
-            let now = Now { instant: Instant::now(), unix_us: clock::now_ns() / 1_000 };
+            let now = BatchClock { instant: Instant::now(), unix_us: clock::now_ns() / 1_000 };
             for datagram in inbox.iter() {
                 self.reflector.handle_datagram(&datagram, now, &mut outbox);
             }
@@ -235,7 +236,11 @@ pub enum Words {
 }
 
 /// Runs the node as a process until SIGTERM or SIGINT, then prints its counters.
-pub fn run(options: Options, conduct: Box<dyn Conduct>, words: Words) -> Result<(), Failed> {
+pub fn run(
+    options: SampleNodeOptions,
+    conduct: Box<dyn NodeBehaviour>,
+    words: Words,
+) -> Result<(), SampleNodeError> {
     let node_name = options.name.clone();
     let mut node = SampleNode::bind(options)?;
     node.reflector.conduct = conduct;

@@ -7,18 +7,20 @@ mod quic;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::rtp;
-use evenkeel_media::stun::{self, Binding, Key, Outcome, Role, Transaction, Username};
-use evenkeel_media::trunk::message::{Question, Secret};
+use evenkeel_media::stun::{
+    self, BindingBuilder, BindingOutcome, IceRole, StunKey, Transaction, Username,
+};
+use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use fastrand::Rng;
 use serde::Serialize;
 
 pub use quic::{QuicReport, knock_quic};
 
-use crate::datagrams::Inbox;
-use crate::{Mark, clock};
+use crate::datagrams::DatagramInbox;
+use crate::{TestHeader, clock};
 
 /// The session number in a stranger's packets. No gateway assigns such a high number.
 pub const SESSION: u64 = u64::MAX;
@@ -27,7 +29,7 @@ const BUNDLE_MAX: usize = 1_472;
 
 /// The traffic of an unauthorised client and the answers to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Report {
+pub struct StrangerReport {
     /// RTP packets from an unknown address.
     pub rtp: u64,
     /// STUN checks sent with a wrong password.
@@ -43,7 +45,7 @@ pub struct Report {
     pub came: u64,
 }
 
-impl Report {
+impl StrangerReport {
     pub fn sent(&self) -> u64 {
         self.rtp + self.checks + self.bundled + self.messages
     }
@@ -59,7 +61,7 @@ pub struct Stranger {
     rng: Rng,
     sockets: Vec<UdpSocket>,
     sequence: u16,
-    report: Report,
+    report: StrangerReport,
 }
 
 impl Stranger {
@@ -68,7 +70,7 @@ impl Stranger {
             rng: Rng::with_seed(seed),
             sockets: Vec::new(),
             sequence: 0,
-            report: Report::default(),
+            report: StrangerReport::default(),
         }
     }
 
@@ -87,17 +89,17 @@ impl Stranger {
     /// Sends ICE checks for a session with a wrong password, each followed by RTP.
     pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
-        let key = Key::new("not the password of anyone");
+        let key = StunKey::new("not the password of anyone");
         for _ in 0..count {
             let mut id = [0; 12];
             self.rng.fill(&mut id);
             let mut check = Vec::new();
-            Binding {
+            BindingBuilder {
                 transaction: Transaction(id),
                 username: Some(Username { server_ufrag: ufrag, client_ufrag: "stranger" }),
                 key: Some(&key),
                 priority: Some(1),
-                role: Some(Role::Controlling(self.rng.u64(..))),
+                role: Some(IceRole::Controlling(self.rng.u64(..))),
                 use_candidate: true,
             }
             .write(&mut check);
@@ -129,11 +131,11 @@ impl Stranger {
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let secret =
-            Secret::new(b"a secret the stranger made up", "n").map_err(io::Error::other)?;
+            NodeSecret::new(b"a secret the stranger made up", "n").map_err(io::Error::other)?;
         for _ in 0..count {
             let tag = Tag(self.rng.u64(..));
             let mut message = Vec::new();
-            let open = Question::Open { room: 0, session: SESSION, tag, lease_s: 60 };
+            let open = TrunkQuestion::Open { room: 0, session: SESSION, tag, lease_s: 60 };
             open.write(&secret, self.rng.u64(..), clock::now_ns() / 1_000, &mut message);
             socket.send_to(&message, to)?;
             self.report.messages += 1;
@@ -142,8 +144,8 @@ impl Stranger {
         Ok(())
     }
 
-    pub fn report(&mut self) -> io::Result<Report> {
-        let mut inbox = Inbox::new(DATAGRAM, 16);
+    pub fn report(&mut self) -> io::Result<StrangerReport> {
+        let mut inbox = DatagramInbox::new(DATAGRAM, 16);
         for socket in &self.sockets {
             loop {
                 match inbox.receive(socket) {
@@ -178,7 +180,7 @@ impl Stranger {
 /// A voice packet with the session [`SESSION`].
 fn packet(sequence: u16) -> Vec<u8> {
     let mut payload = Vec::new();
-    let mark = Mark {
+    let mark = TestHeader {
         session: SESSION,
         number: sequence.into(),
         sent_ns: clock::now_ns(),
@@ -195,14 +197,16 @@ fn packet(sequence: u16) -> Vec<u8> {
     packet
 }
 
-fn note(datagram: &[u8], report: &mut Report) {
+fn note(datagram: &[u8], report: &mut StrangerReport) {
     let answered = match demux::classify(datagram) {
-        Kind::Stun => stun::Response::parse(datagram).ok().map(|response| response.outcome()),
+        DatagramKind::Stun => {
+            stun::Response::parse(datagram).ok().map(|response| response.outcome())
+        }
         _ => None,
     };
     match answered {
-        Some(Outcome::Refused(_)) => report.refused += 1,
-        Some(Outcome::Mapped(_)) => report.believed += 1,
+        Some(BindingOutcome::Refused(_)) => report.refused += 1,
+        Some(BindingOutcome::Mapped(_)) => report.believed += 1,
         None => report.came += 1,
     }
 }

@@ -8,29 +8,29 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use evenkeel_client::{Client, Error, Event};
+use evenkeel_client::{ApiClient, ClientError, ServerEvent};
 
 /// Interval of attempts to reach a gateway that ended.
 const AGAIN_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Default)]
-pub struct Heard(Arc<Mutex<Vec<Event>>>);
+pub struct EventLog(Arc<Mutex<Vec<ServerEvent>>>);
 
 /// Records events until it is dropped.
 pub struct Watch {
-    pub heard: Heard,
+    pub heard: EventLog,
     listening: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
-    pub async fn begin(admin: &Client) -> Result<Watch, Error> {
-        let mut watch = Watch { heard: Heard::default(), listening: Vec::new() };
+    pub async fn begin(admin: &ApiClient) -> Result<Watch, ClientError> {
+        let mut watch = Watch { heard: EventLog::default(), listening: Vec::new() };
         watch.also(admin).await?;
         Ok(watch)
     }
 
     /// Records the events of another gateway as well.
-    pub async fn also(&mut self, admin: &Client) -> Result<(), Error> {
+    pub async fn also(&mut self, admin: &ApiClient) -> Result<(), ClientError> {
         let mut events = admin.events().await?;
         let (admin, heard) = (admin.another(), self.heard.clone());
         self.listening.push(tokio::spawn(async move {
@@ -57,12 +57,12 @@ impl Drop for Watch {
     }
 }
 
-impl Heard {
-    pub fn all(&self) -> MutexGuard<'_, Vec<Event>> {
+impl EventLog {
+    pub fn all(&self) -> MutexGuard<'_, Vec<ServerEvent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn take(&self) -> Vec<Event> {
+    pub fn take(&self) -> Vec<ServerEvent> {
         std::mem::take(&mut *self.all())
     }
 
@@ -71,7 +71,7 @@ impl Heard {
         &self,
         from_ns: u64,
         within: Duration,
-        wanted: impl Fn(&Event) -> bool,
+        wanted: impl Fn(&ServerEvent) -> bool,
     ) -> bool {
         let until = Instant::now() + within;
         loop {
@@ -102,7 +102,7 @@ impl Heard {
         arg: impl Fn(u64) -> bool,
         span: (u64, u64),
     ) -> BTreeSet<String> {
-        let done = |event: &&Event| {
+        let done = |event: &&ServerEvent| {
             event.name == "degraded"
                 && event.data["op"] == op
                 && arg(event.data["arg"].as_u64().unwrap_or(0))
@@ -113,12 +113,12 @@ impl Heard {
 }
 
 /// The event's time: nanoseconds since the Unix epoch.
-pub fn at_ns(event: &Event) -> u64 {
+pub fn at_ns(event: &ServerEvent) -> u64 {
     event.data["at_us"].as_u64().unwrap_or(0) * 1_000
 }
 
 /// Returns true if the event reports this health of the node.
-pub fn is_node(event: &Event, node: &str, to: &str) -> bool {
+pub fn is_node(event: &ServerEvent, node: &str, to: &str) -> bool {
     event.name == "node" && event.data["node"] == node && event.data["to"] == to
 }
 

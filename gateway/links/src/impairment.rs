@@ -57,7 +57,7 @@ pub struct Bursts {
 
 /// The cause of a packet's loss or damage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Cause {
+pub enum ImpairmentCause {
     Blackout,
     Loss,
     Burst,
@@ -69,7 +69,7 @@ pub enum Cause {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    Drop(Cause),
+    Drop(ImpairmentCause),
     Deliver {
         at: Instant,
         /// Delivery time of the duplicate, if there is one.
@@ -109,15 +109,17 @@ impl Impairment {
         let bit_share = self.rng.u64(..);
         let conditions = self.conditions;
         if conditions.blackout {
-            return Fate::Drop(Cause::Blackout);
+            return Fate::Drop(ImpairmentCause::Blackout);
         }
         if single < conditions.loss_ppm {
-            return Fate::Drop(Cause::Loss);
+            return Fate::Drop(ImpairmentCause::Loss);
         }
         if self.lost_in_burst(conditions.bursts, burst, change) {
-            return Fate::Drop(Cause::Burst);
+            return Fate::Drop(ImpairmentCause::Burst);
         }
-        let Some(through) = self.serialised(now, bytes) else { return Fate::Drop(Cause::Rate) };
+        let Some(through) = self.serialised(now, bytes) else {
+            return Fate::Drop(ImpairmentCause::Rate);
+        };
         let mut at = through + conditions.delay + conditions.jitter.mul_f64(jitter_share);
         if reorder < conditions.reorder_ppm {
             at += REORDER_BY;

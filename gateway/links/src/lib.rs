@@ -6,4 +6,4 @@
 mod impairment;
 pub mod trace;
 
-pub use impairment::{Bursts, Cause, Conditions, Fate, Impairment};
+pub use impairment::{Bursts, Conditions, Fate, Impairment, ImpairmentCause};

@@ -14,7 +14,7 @@ pub struct Stretch {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Probe {
+pub struct TraceProbe {
     /// Sequence number, from 1.
     pub sequence: u64,
     pub sent: Instant,
@@ -24,7 +24,7 @@ pub struct Probe {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
     /// Probes in sending order.
-    pub probes: Vec<Probe>,
+    pub probes: Vec<TraceProbe>,
     /// Arrivals of media, in order.
     pub media: Vec<Instant>,
     /// Start time of each stretch, then the end of the trace.
@@ -60,7 +60,7 @@ impl Trace {
                 let back = stretch.alive.then(|| there_and_back(&mut up, &mut down, now)).flatten();
                 if probe_at <= media_at {
                     let sequence = trace.probes.len() as u64 + 1;
-                    trace.probes.push(Probe { sequence, sent: now, answered: back });
+                    trace.probes.push(TraceProbe { sequence, sent: now, answered: back });
                     probe_at += clocks.probe_every;
                 } else {
                     trace.media.extend(back);

@@ -14,12 +14,12 @@ pub(crate) fn serialize<S: Serializer, const N: usize>(
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
     deserializer: D,
 ) -> Result<[u8; N], D::Error> {
-    deserializer.deserialize_bytes(Bytes)
+    deserializer.deserialize_bytes(FixedBytes)
 }
 
-struct Bytes<const N: usize>;
+struct FixedBytes<const N: usize>;
 
-impl<const N: usize> Visitor<'_> for Bytes<N> {
+impl<const N: usize> Visitor<'_> for FixedBytes<N> {
     type Value = [u8; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,7 +19,7 @@
 //! - **RTCP** follows the same mapping in both directions ([`Continuity::rtcp_to_client`],
 //!   [`Continuity::rtcp_to_node`]).
 //!
-//! An [`Epoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
+//! An [`StreamEpoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
 use crate::{instant, rtp};
 use serde::{Deserialize, Serialize};
@@ -31,9 +31,9 @@ mod pace;
 mod recent;
 mod stream;
 
-pub use feedback::Dropped;
+pub use feedback::FeedbackDrop;
 
-use stream::Stream;
+use stream::OutgoingStream;
 
 /// Limit of streams per session: a conference's active speakers with their video. Above it, the
 /// stream that has been silent longest is forgotten.
@@ -54,7 +54,7 @@ pub const BEHIND_MAX: i16 = 100;
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Debug,
 )]
-pub struct Epoch(pub u64);
+pub struct StreamEpoch(pub u64);
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Protection {
@@ -67,7 +67,7 @@ pub enum Protection {
 
 /// Reason for a change of the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Switch {
+pub enum SwitchCause {
     /// The previous hop failed; its late packets may pass but are not waited for.
     Failover,
     /// A planned move: the previous hop still delivers packets it received.
@@ -115,9 +115,9 @@ pub struct Continuity {
     protection: Protection,
     /// State of the random generator for SSRCs.
     random: u64,
-    epoch: Epoch,
+    epoch: StreamEpoch,
     /// The previous hop, while its packets still pass.
-    previous: Option<Epoch>,
+    previous: Option<StreamEpoch>,
     lead: Duration,
     /// True if the previous hop was left as planned, and the time since which it has been silent or
     /// left.
@@ -125,7 +125,7 @@ pub struct Continuity {
     left: Option<(bool, Instant)>,
     /// Packets missed at switches by streams that were forgotten.
     missed: u32,
-    streams: Vec<Stream>,
+    streams: Vec<OutgoingStream>,
 }
 
 impl Continuity {
@@ -135,7 +135,7 @@ impl Continuity {
         Self {
             protection,
             random: seed,
-            epoch: Epoch::default(),
+            epoch: StreamEpoch::default(),
             previous: None,
             lead: Duration::ZERO,
             left: None,
@@ -148,15 +148,15 @@ impl Continuity {
     /// [`close_previous`](Self::close_previous); those of the hop before it are stale.
     ///
     /// An epoch that is not newer changes nothing. The first packet of a newer epoch implies a
-    /// [`Switch::Failover`].
-    pub fn switched(&mut self, epoch: Epoch, switch: Switch) {
+    /// [`SwitchCause::Failover`].
+    pub fn switched(&mut self, epoch: StreamEpoch, switch: SwitchCause) {
         if epoch > self.epoch {
             self.previous = Some(self.epoch);
             self.epoch = epoch;
             self.left = None;
             self.lead = match switch {
-                Switch::Failover => Duration::ZERO,
-                Switch::Planned { lead } => lead,
+                SwitchCause::Failover => Duration::ZERO,
+                SwitchCause::Planned { lead } => lead,
             };
         }
     }
@@ -180,7 +180,7 @@ impl Continuity {
     /// can have sent meanwhile.
     pub fn went_on_elsewhere(&mut self) {
         self.previous = None;
-        self.streams.iter_mut().for_each(Stream::went_on_elsewhere);
+        self.streams.iter_mut().for_each(OutgoingStream::went_on_elsewhere);
     }
 
     /// Makes packets of the previous hop stale. Called 500 ms after a planned move, or at once if a
@@ -196,12 +196,12 @@ impl Continuity {
     #[must_use]
     pub fn pass(
         &mut self,
-        epoch: Epoch,
-        header: &rtp::Header,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
         clock_rate: u32,
         now: Instant,
     ) -> Pass {
-        self.switched(epoch, Switch::Failover);
+        self.switched(epoch, SwitchCause::Failover);
         if self.is_closed(epoch) {
             return Pass::Stale;
         }
@@ -236,9 +236,12 @@ impl Continuity {
     /// Returns the packets expected from nodes since the last call, by their sequence numbers, and
     /// the number of missing ones. Withheld packets are excluded from both.
     pub fn arrivals(&mut self) -> (u32, u32) {
-        self.streams.iter_mut().map(Stream::arrivals).fold((0, 0), |(expected, lost), stream| {
-            (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
-        })
+        self.streams.iter_mut().map(OutgoingStream::arrivals).fold(
+            (0, 0),
+            |(expected, lost), stream| {
+                (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
+            },
+        )
     }
 
     /// Returns the clock rate in Hz of the stream that the client knows by this SSRC.
@@ -253,15 +256,15 @@ impl Continuity {
     /// continues.
     pub fn withhold(
         &mut self,
-        epoch: Epoch,
-        header: &rtp::Header,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
         clock_rate: u32,
         now: Instant,
     ) -> Option<Withheld> {
         if self.protection == Protection::Srtp {
             return None;
         }
-        let sends = |stream: &&mut Stream| stream.is_sent_by(epoch, header.ssrc);
+        let sends = |stream: &&mut OutgoingStream| stream.is_sent_by(epoch, header.ssrc);
         if let Some(stream) = self.streams.iter_mut().find(sends) {
             let (after, ahead) = stream.withhold(header, now)?;
             return Some(Withheld { ssrc: stream.ssrc, after, ahead });
@@ -271,16 +274,16 @@ impl Continuity {
         None
     }
 
-    fn is_closed(&self, epoch: Epoch) -> bool {
+    fn is_closed(&self, epoch: StreamEpoch) -> bool {
         epoch != self.epoch && Some(epoch) != self.previous
     }
 
-    fn stream_of(&self, epoch: Epoch, ssrc: u32) -> Option<usize> {
+    fn stream_of(&self, epoch: StreamEpoch, ssrc: u32) -> Option<usize> {
         self.streams.iter().position(|stream| stream.carries(epoch, ssrc))
     }
 
     /// Handles the first packet of a source of the present hop.
-    fn join(&mut self, header: &rtp::Header, clock_rate: u32, now: Instant) -> Pass {
+    fn join(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
         let (epoch, previous) = (self.epoch, self.previous);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
@@ -307,10 +310,10 @@ impl Continuity {
     /// the switch.
     fn went_on(
         &mut self,
-        header: &rtp::Header,
+        header: &rtp::RtpHeader,
         clock_rate: u32,
         now: Instant,
-    ) -> Option<&mut Stream> {
+    ) -> Option<&mut OutgoingStream> {
         let (epoch, protection) = (self.epoch, self.protection);
         self.streams.iter_mut().find(|stream| {
             stream.epoch() != epoch
@@ -321,7 +324,7 @@ impl Continuity {
     }
 
     /// Finds the stream of the previous sender that this source most likely continues.
-    fn orphan(&self, header: &rtp::Header, clock_rate: u32) -> Option<usize> {
+    fn orphan(&self, header: &rtp::RtpHeader, clock_rate: u32) -> Option<usize> {
         if self.protection == Protection::Srtp {
             return None;
         }
@@ -347,12 +350,12 @@ impl Continuity {
             .map(|(_, _, _, std::cmp::Reverse(index))| index)
     }
 
-    fn begin(&mut self, header: &rtp::Header, clock_rate: u32, now: Instant) -> Pass {
+    fn begin(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
         let ssrc = match self.protection {
             Protection::Clear => self.free_ssrc(header.ssrc),
             Protection::Srtp => header.ssrc,
         };
-        let stream = Stream::begin(self.epoch, header, ssrc, clock_rate, now);
+        let stream = OutgoingStream::begin(self.epoch, header, ssrc, clock_rate, now);
         let pass = stream.numbers_of(header);
         if self.streams.len() < STREAMS_MAX {
             // Reserves one element: most sessions have one or two streams for life.

@@ -1,7 +1,7 @@
 //! Demultiplexing of datagrams by their first bytes (RFC 7983 with RFC 9443, RFC 5761).
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum DatagramKind {
     /// First byte 0–3: STUN (RFC 8489).
     Stun,
     /// First byte 20–63: DTLS (RFC 6347, RFC 9147).
@@ -36,24 +36,24 @@ pub const SEALED: u8 = 0xE3;
 /// Classifies a datagram.
 ///
 /// The first bytes 0xE0–0xE3 of trunk legs are in QUIC's range. They are free on a media port,
-/// because QUIC has a separate port. An RTP first byte without a second byte is [`Kind::Unknown`].
+/// because QUIC has a separate port. An RTP first byte without a second byte is [`DatagramKind::Unknown`].
 #[must_use]
-pub fn classify(datagram: &[u8]) -> Kind {
-    let Some(&first) = datagram.first() else { return Kind::Unknown };
+pub fn classify(datagram: &[u8]) -> DatagramKind {
+    let Some(&first) = datagram.first() else { return DatagramKind::Unknown };
     match first {
-        0..=3 => Kind::Stun,
-        20..=63 => Kind::Dtls,
+        0..=3 => DatagramKind::Stun,
+        20..=63 => DatagramKind::Dtls,
         128..=191 => match datagram.get(1) {
-            Some(192..=223) => Kind::Rtcp,
-            Some(_) => Kind::Rtp,
-            None => Kind::Unknown,
+            Some(192..=223) => DatagramKind::Rtcp,
+            Some(_) => DatagramKind::Rtp,
+            None => DatagramKind::Unknown,
         },
-        BUNDLE => Kind::Bundle,
-        SIGNED => Kind::Signed,
-        ECHO => Kind::Echo,
-        SEALED => Kind::Sealed,
-        64..=127 | 192..=255 => Kind::Quic,
-        4..=19 => Kind::Unknown,
+        BUNDLE => DatagramKind::Bundle,
+        SIGNED => DatagramKind::Signed,
+        ECHO => DatagramKind::Echo,
+        SEALED => DatagramKind::Sealed,
+        64..=127 | 192..=255 => DatagramKind::Quic,
+        4..=19 => DatagramKind::Unknown,
     }
 }
 

@@ -60,11 +60,11 @@ fn instant(nanos: i64) -> Option<Instant> {
 
 /// An instant beside values that serde knows.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-struct At(#[serde(with = "self")] Instant);
+struct SerialInstant(#[serde(with = "self")] Instant);
 
 /// `Option<Instant>`.
 pub mod option {
-    use super::{At, Deserialize, Deserializer, Instant, Serialize, Serializer};
+    use super::{Deserialize, Deserializer, Instant, SerialInstant, Serialize, Serializer};
 
     /// # Errors
     /// As [`serialize`](super::serialize).
@@ -72,7 +72,7 @@ pub mod option {
         at: &Option<Instant>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        at.map(At).serialize(serializer)
+        at.map(SerialInstant).serialize(serializer)
     }
 
     /// # Errors
@@ -80,13 +80,13 @@ pub mod option {
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Instant>, D::Error> {
-        Ok(Option::<At>::deserialize(deserializer)?.map(|At(at)| at))
+        Ok(Option::<SerialInstant>::deserialize(deserializer)?.map(|SerialInstant(at)| at))
     }
 }
 
 /// `Option<(T, Instant)>`.
 pub mod paired {
-    use super::{At, Deserialize, Deserializer, Instant, Serialize, Serializer};
+    use super::{Deserialize, Deserializer, Instant, SerialInstant, Serialize, Serializer};
 
     /// # Errors
     /// As [`serialize`](super::serialize).
@@ -94,7 +94,7 @@ pub mod paired {
         pair: &Option<(T, Instant)>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        pair.as_ref().map(|(value, at)| (value, At(*at))).serialize(serializer)
+        pair.as_ref().map(|(value, at)| (value, SerialInstant(*at))).serialize(serializer)
     }
 
     /// # Errors
@@ -102,7 +102,8 @@ pub mod paired {
     pub fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
         deserializer: D,
     ) -> Result<Option<(T, Instant)>, D::Error> {
-        Ok(Option::<(T, At)>::deserialize(deserializer)?.map(|(value, At(at))| (value, at)))
+        Ok(Option::<(T, SerialInstant)>::deserialize(deserializer)?
+            .map(|(value, SerialInstant(at))| (value, at)))
     }
 }
 

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 mod pair;
 mod stream;
 
-pub use pair::{Pair, Settled};
+pub use pair::{HopPair, Settled};
 
-use stream::{Alike, Found, Stream};
+use stream::{Alike, MergeMatch, MergedStream};
 
 /// Packets remembered per stream: ten seconds of voice, half a second of video at 10 Mbit/s. A
 /// later copy is dropped.
@@ -30,17 +30,17 @@ pub const STREAMS_MAX: usize = crate::continuity::STREAMS_MAX;
 const JUDGED_BY: u32 = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum Way {
+pub enum MergePath {
     A = 0,
     B = 1,
 }
 
-impl Way {
+impl MergePath {
     #[must_use]
-    pub fn other(self) -> Way {
+    pub fn other(self) -> MergePath {
         match self {
-            Way::A => Way::B,
-            Way::B => Way::A,
+            MergePath::A => MergePath::B,
+            MergePath::B => MergePath::A,
         }
     }
 }
@@ -60,20 +60,20 @@ pub enum MergeOutcome {
 /// [`STREAMS_MAX`], and never per packet.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Merge {
-    leads: Way,
+    leads: MergePath,
     /// Number of packets so far; orders streams by their last packet.
     taken: u64,
-    streams: Vec<Stream>,
+    streams: Vec<MergedStream>,
 }
 
 impl Merge {
     #[must_use]
-    pub fn new(leads: Way) -> Merge {
+    pub fn new(leads: MergePath) -> Merge {
         Merge { leads, taken: 0, streams: Vec::new() }
     }
 
     #[must_use]
-    pub fn leads(&self) -> Way {
+    pub fn leads(&self) -> MergePath {
         self.leads
     }
 
@@ -92,7 +92,7 @@ impl Merge {
     /// Makes the other path lead after the leading one is gone. Remembers the packets that passed.
     pub fn turn(&mut self) {
         self.leads = self.leads.other();
-        self.streams.iter_mut().for_each(Stream::begin_judgement);
+        self.streams.iter_mut().for_each(MergedStream::begin_judgement);
     }
 
     /// Replaces the path that does not lead. The new path must prove itself.
@@ -102,7 +102,7 @@ impl Merge {
     }
 
     /// Handles a packet from one of the paths.
-    pub fn take(&mut self, way: Way, header: &rtp::Header, packet: &[u8]) -> MergeOutcome {
+    pub fn take(&mut self, way: MergePath, header: &rtp::RtpHeader, packet: &[u8]) -> MergeOutcome {
         let leads = way == self.leads;
         let Some(place) = self.place(header, leads) else {
             return MergeOutcome::Unproven;
@@ -116,11 +116,11 @@ impl Merge {
             self.streams[place].alike = Alike::No;
         }
         match found {
-            Some(Found::Alone { passes: true } | Found::Matches { passes: true }) => {
+            Some(MergeMatch::Alone { passes: true } | MergeMatch::Matches { passes: true }) => {
                 MergeOutcome::First
             }
             // The leading path decides.
-            Some(Found::Conflicts) if leads => MergeOutcome::First,
+            Some(MergeMatch::Conflicts) if leads => MergeOutcome::First,
             _ if may_pass => MergeOutcome::Again,
             _ => MergeOutcome::Unproven,
         }
@@ -129,7 +129,7 @@ impl Merge {
     /// Returns whether the other path seems to deliver this stream under another SSRC.
     fn goes_by_another_name(&self, place: usize) -> bool {
         let (stream, leads) = (&self.streams[place], bit(self.leads));
-        let same = |other: &Stream| {
+        let same = |other: &MergedStream| {
             other.payload_type == stream.payload_type
                 && other.ways & leads == 0
                 && other.followed >= JUDGED_BY
@@ -139,17 +139,17 @@ impl Merge {
 
     /// Returns the index of a stream and adds it if it is new. `None` for a stream of the other
     /// path beyond the limit.
-    fn place(&mut self, header: &rtp::Header, leads: bool) -> Option<usize> {
+    fn place(&mut self, header: &rtp::RtpHeader, leads: bool) -> Option<usize> {
         let known = self.streams.iter().position(|stream| stream.ssrc == header.ssrc);
         if known.is_some() {
             return known;
         }
         if self.streams.len() < STREAMS_MAX {
-            self.streams.push(Stream::new(header));
+            self.streams.push(MergedStream::new(header));
             return Some(self.streams.len() - 1);
         }
         let lead = bit(self.leads);
-        let may_go = |stream: &Stream| leads || stream.ways & lead == 0;
+        let may_go = |stream: &MergedStream| leads || stream.ways & lead == 0;
         let streams = self.streams.iter_mut().enumerate().filter(|(_, stream)| may_go(stream));
         let (place, oldest) = streams.min_by_key(|(_, stream)| stream.heard)?;
         oldest.become_another(header);
@@ -157,7 +157,7 @@ impl Merge {
     }
 }
 
-fn bit(way: Way) -> u8 {
+fn bit(way: MergePath) -> u8 {
     1 << way as u8
 }
 

@@ -11,9 +11,9 @@ pub const ALPN: &[u8] = b"roq-14";
 
 /// A flow identifier: at most 62 bits, unguessable if it serves as a capability.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Flow(u64);
+pub struct FlowId(u64);
 
-impl Flow {
+impl FlowId {
     /// Returns `None` above 2^62 - 1, which has no encoding.
     #[must_use]
     pub fn new(number: u64) -> Option<Self> {
@@ -33,7 +33,7 @@ impl Flow {
     }
 }
 
-impl fmt::Display for Flow {
+impl fmt::Display for FlowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -71,7 +71,7 @@ impl ErrorCode {
 
 /// Reason why bytes are not a RoQ datagram or stream; all map to [`ErrorCode::Packet`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum RoqError {
     /// The datagram ends within its flow identifier.
     Flow,
     /// No packet follows the flow identifier, or a packet has length 0.
@@ -82,7 +82,7 @@ pub enum Malformed {
     Unfinished,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for RoqError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flow => write!(f, "datagram ends within its flow identifier"),
@@ -95,15 +95,15 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for RoqError {}
 
-pub fn write_datagram(flow: Flow, packet: &[u8], out: &mut Vec<u8>) {
+pub fn write_datagram(flow: FlowId, packet: &[u8], out: &mut Vec<u8>) {
     write_stream_start(flow, out);
     out.extend_from_slice(packet);
 }
 
 /// Appends the start of a stream, its flow identifier, to `out`.
-pub fn write_stream_start(flow: Flow, out: &mut Vec<u8>) {
+pub fn write_stream_start(flow: FlowId, out: &mut Vec<u8>) {
     varint::write(flow.0, out).expect("flows are checked on creation");
 }
 
@@ -116,21 +116,21 @@ pub fn write_stream_packet(packet: &[u8], out: &mut Vec<u8>) {
 /// Splits a datagram into its flow and its packet.
 ///
 /// # Errors
-/// [`Malformed::Flow`] or [`Malformed::Empty`]; the packet itself is not checked.
-pub fn read_datagram(datagram: &[u8]) -> Result<(Flow, &[u8]), Malformed> {
-    let (number, size) = varint::read(datagram).ok_or(Malformed::Flow)?;
+/// [`RoqError::Flow`] or [`RoqError::Empty`]; the packet itself is not checked.
+pub fn read_datagram(datagram: &[u8]) -> Result<(FlowId, &[u8]), RoqError> {
+    let (number, size) = varint::read(datagram).ok_or(RoqError::Flow)?;
     let packet = &datagram[size..];
     if packet.is_empty() {
-        return Err(Malformed::Empty);
+        return Err(RoqError::Empty);
     }
-    Ok((Flow(number), packet))
+    Ok((FlowId(number), packet))
 }
 
 /// An item read by a [`StreamDecoder`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Item<'a> {
     /// The stream's flow; returned once, before any packet.
-    Flow(Flow),
+    Flow(FlowId),
     /// A whole RTP or RTCP packet.
     Packet(&'a [u8]),
 }
@@ -153,7 +153,7 @@ enum Awaits {
     Flow,
     Length,
     Packet(usize),
-    Nothing(Malformed),
+    Nothing(RoqError),
 }
 
 impl StreamDecoder {
@@ -173,7 +173,7 @@ impl StreamDecoder {
     pub fn next<'a, 'b: 'a>(
         &'a mut self,
         input: &mut &'b [u8],
-    ) -> Result<Option<Item<'a>>, Malformed> {
+    ) -> Result<Option<Item<'a>>, RoqError> {
         if std::mem::take(&mut self.spent) {
             self.held.clear();
         }
@@ -182,7 +182,7 @@ impl StreamDecoder {
                 Awaits::Flow => {
                     let Some(number) = self.take_varint(input) else { return Ok(None) };
                     self.awaits = Awaits::Length;
-                    return Ok(Some(Item::Flow(Flow(number))));
+                    return Ok(Some(Item::Flow(FlowId(number))));
                 }
                 Awaits::Length => {
                     let Some(length) = self.take_varint(input) else { return Ok(None) };
@@ -214,22 +214,22 @@ impl StreamDecoder {
     /// Checks that the stream may end here.
     ///
     /// # Errors
-    /// Fails with [`Malformed::Unfinished`] within a flow identifier, a length or a packet, or with
+    /// Fails with [`RoqError::Unfinished`] within a flow identifier, a length or a packet, or with
     /// the decoder's earlier error.
-    pub fn finish(&self) -> Result<(), Malformed> {
+    pub fn finish(&self) -> Result<(), RoqError> {
         match self.awaits {
             Awaits::Length if self.spent || self.held.is_empty() => Ok(()),
             Awaits::Nothing(reason) => Err(reason),
-            Awaits::Flow | Awaits::Length | Awaits::Packet(_) => Err(Malformed::Unfinished),
+            Awaits::Flow | Awaits::Length | Awaits::Packet(_) => Err(RoqError::Unfinished),
         }
     }
 
     fn checked(&self, length: u64) -> Awaits {
         let length_max = self.packet_len_max;
         match usize::try_from(length) {
-            Ok(0) => Awaits::Nothing(Malformed::Empty),
+            Ok(0) => Awaits::Nothing(RoqError::Empty),
             Ok(length) if length <= length_max => Awaits::Packet(length),
-            Ok(_) | Err(_) => Awaits::Nothing(Malformed::TooLong { length, length_max }),
+            Ok(_) | Err(_) => Awaits::Nothing(RoqError::TooLong { length, length_max }),
         }
     }
 

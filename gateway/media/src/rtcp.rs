@@ -47,7 +47,7 @@ const HEADER_LEN: usize = 4;
 
 /// Reason why bytes are not an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum RtcpError {
     /// The packet is empty, or shorter than its header.
     Short,
     Version,
@@ -59,7 +59,7 @@ pub enum Malformed {
     Body(u8),
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for RtcpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Short => write!(f, "shorter than an RTCP header"),
@@ -73,10 +73,10 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for RtcpError {}
 
 #[derive(Clone, Copy, Debug)]
-pub enum Packet<'a> {
+pub enum RtcpPacket<'a> {
     SenderReport(SenderReport<'a>),
     ReceiverReport(ReceiverReport<'a>),
     Description(Description<'a>),
@@ -95,17 +95,17 @@ pub enum Packet<'a> {
 
 /// Returns the packets of a compound packet, in order; the first malformed one is the last item.
 #[must_use]
-pub fn packets(compound: &[u8]) -> Packets<'_> {
-    Packets { rest: if compound.is_empty() { Err(Malformed::Short) } else { Ok(compound) } }
+pub fn packets(compound: &[u8]) -> RtcpPackets<'_> {
+    RtcpPackets { rest: if compound.is_empty() { Err(RtcpError::Short) } else { Ok(compound) } }
 }
 
 #[derive(Clone, Debug)]
-pub struct Packets<'a> {
-    rest: Result<&'a [u8], Malformed>,
+pub struct RtcpPackets<'a> {
+    rest: Result<&'a [u8], RtcpError>,
 }
 
-impl<'a> Iterator for Packets<'a> {
-    type Item = Result<Packet<'a>, Malformed>;
+impl<'a> Iterator for RtcpPackets<'a> {
+    type Item = Result<RtcpPacket<'a>, RtcpError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = match std::mem::replace(&mut self.rest, Ok(&[])) {
@@ -123,17 +123,17 @@ impl<'a> Iterator for Packets<'a> {
 }
 
 /// Returns the length of the first packet in `bytes`, including header and padding; at least 4.
-fn packet_len(bytes: &[u8]) -> Result<usize, Malformed> {
-    let Some(&[first, _, high, low]) = bytes.first_chunk() else { return Err(Malformed::Short) };
+fn packet_len(bytes: &[u8]) -> Result<usize, RtcpError> {
+    let Some(&[first, _, high, low]) = bytes.first_chunk() else { return Err(RtcpError::Short) };
     if first >> 6 != 2 {
-        return Err(Malformed::Version);
+        return Err(RtcpError::Version);
     }
     let length = HEADER_LEN + 4 * usize::from(u16::from_be_bytes([high, low]));
-    if length > bytes.len() { Err(Malformed::Length) } else { Ok(length) }
+    if length > bytes.len() { Err(RtcpError::Length) } else { Ok(length) }
 }
 
 /// Parses a packet of the length in its header.
-fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
+fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
     let (first, payload_type) = (packet[0], packet[1]);
     let count = first & 0x1f;
     let padding = match packet.last() {
@@ -141,23 +141,23 @@ fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
         _ => 0,
     };
     if padding > packet.len() - HEADER_LEN || (first & 0x20 != 0 && packet.last() == Some(&0)) {
-        return Err(Malformed::Padding);
+        return Err(RtcpError::Padding);
     }
     let body = &packet[HEADER_LEN..packet.len() - padding];
     let parsed = match (payload_type, count) {
-        (SENDER_REPORT, _) => SenderReport::read(count, body).map(Packet::SenderReport),
-        (RECEIVER_REPORT, _) => ReceiverReport::read(count, body).map(Packet::ReceiverReport),
-        (SOURCE_DESCRIPTION, _) => Some(Packet::Description(Description::read(count, body))),
-        (BYE, _) => Bye::read(count, body).map(Packet::Bye),
-        (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(Packet::Nack),
-        (PAYLOAD_FEEDBACK, PLI) => Pli::read(body).map(Packet::Pli),
-        (PAYLOAD_FEEDBACK, FIR) => Fir::read(body).map(Packet::Fir),
+        (SENDER_REPORT, _) => SenderReport::read(count, body).map(RtcpPacket::SenderReport),
+        (RECEIVER_REPORT, _) => ReceiverReport::read(count, body).map(RtcpPacket::ReceiverReport),
+        (SOURCE_DESCRIPTION, _) => Some(RtcpPacket::Description(Description::read(count, body))),
+        (BYE, _) => Bye::read(count, body).map(RtcpPacket::Bye),
+        (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(RtcpPacket::Nack),
+        (PAYLOAD_FEEDBACK, PLI) => Pli::read(body).map(RtcpPacket::Pli),
+        (PAYLOAD_FEEDBACK, FIR) => Fir::read(body).map(RtcpPacket::Fir),
         (PAYLOAD_FEEDBACK, APPLICATION) if feedback::is_remb(body) => {
-            Remb::read(body).map(Packet::Remb)
+            Remb::read(body).map(RtcpPacket::Remb)
         }
-        _ => Some(Packet::Other { payload_type, count }),
+        _ => Some(RtcpPacket::Other { payload_type, count }),
     };
-    parsed.ok_or(Malformed::Body(payload_type))
+    parsed.ok_or(RtcpError::Body(payload_type))
 }
 
 /// Appends the header of a packet with a body of `body_len` bytes, a multiple of four.

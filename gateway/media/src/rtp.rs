@@ -7,7 +7,7 @@ pub const HEADER_LEN: usize = 12;
 
 /// An RTP header, and the position of the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Header {
+pub struct RtpHeader {
     /// 0–127; the session description assigns it.
     pub payload_type: u8,
     /// Voice: first packet after silence. Video: last packet of a frame (RFC 3551, section 4.1).
@@ -25,7 +25,7 @@ pub struct Header {
 
 /// Reason why bytes are not an RTP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum RtpError {
     /// The packet is shorter than its fixed header and CSRCs.
     Short,
     Version,
@@ -35,7 +35,7 @@ pub enum Malformed {
     Padding,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for RtpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Short => "shorter than an RTP header",
@@ -46,40 +46,40 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for RtpError {}
 
-impl Header {
+impl RtpHeader {
     /// Parses the header of a packet.
     ///
     /// # Errors
     /// Fails if the bytes are not an RTP packet (the checks of RFC 3550, appendix A.1).
     // The packet path, in another crate, reads the fields without a copy.
     #[inline]
-    pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
-        let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(Malformed::Short) };
+    pub fn parse(packet: &[u8]) -> Result<Self, RtpError> {
+        let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(RtpError::Short) };
         let [flags, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = *fixed;
         if flags >> 6 != 2 {
-            return Err(Malformed::Version);
+            return Err(RtpError::Version);
         }
         let mut payload_offset = HEADER_LEN + 4 * usize::from(flags & 0x0f);
         if packet.len() < payload_offset {
-            return Err(Malformed::Short);
+            return Err(RtpError::Short);
         }
         if flags & 0x10 != 0 {
             let length = packet.get(payload_offset + 2..payload_offset + 4);
-            let Some(&[high, low]) = length else { return Err(Malformed::Extension) };
+            let Some(&[high, low]) = length else { return Err(RtpError::Extension) };
             payload_offset += 4 + 4 * usize::from(u16::from_be_bytes([high, low]));
             if packet.len() < payload_offset {
-                return Err(Malformed::Extension);
+                return Err(RtpError::Extension);
             }
         }
         let padding = match packet.last() {
-            Some(0) if flags & 0x20 != 0 => return Err(Malformed::Padding),
+            Some(0) if flags & 0x20 != 0 => return Err(RtpError::Padding),
             Some(&padding) if flags & 0x20 != 0 => usize::from(padding),
             _ => 0,
         };
         if packet.len() - payload_offset < padding {
-            return Err(Malformed::Padding);
+            return Err(RtpError::Padding);
         }
         Ok(Self {
             payload_type: second & 0x7f,

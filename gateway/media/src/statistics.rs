@@ -18,7 +18,7 @@ pub const GAP: Duration = Duration::from_millis(100);
 
 /// Counts of a source, since it began or since the last [`Reception::interval`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-pub struct Counts {
+pub struct ReceptionCounts {
     /// Packets received, without duplicates.
     pub packets: u64,
     /// Bytes of these packets, as passed in.
@@ -36,7 +36,7 @@ pub struct Counts {
     pub gap_max: Duration,
 }
 
-impl Counts {
+impl ReceptionCounts {
     /// Lost share of the expected packets, parts per million.
     #[must_use]
     pub fn loss_ppm(&self) -> u32 {
@@ -49,12 +49,12 @@ impl Counts {
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub struct Reception {
     clock_rate: u32,
-    total: Counts,
+    total: ReceptionCounts,
     /// Counts at the end of the last interval.
-    then: Counts,
+    then: ReceptionCounts,
     /// The longest time without a packet since the last interval.
     gap_max: Duration,
-    run: Option<Run>,
+    run: Option<SequenceRun>,
     /// Packets expected in earlier runs, before the source restarted.
     expected_before: u64,
     /// The number that would follow a jump: two consecutive numbers are accepted.
@@ -67,7 +67,7 @@ pub struct Reception {
 
 /// A run of sequence numbers without a jump.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
-struct Run {
+struct SequenceRun {
     /// Extended number of the run's first packet: cycles in the upper bits.
     first: u64,
     /// Extended number of the run's highest packet.
@@ -84,8 +84,8 @@ struct Run {
     heard: Instant,
 }
 
-impl Run {
-    fn new(header: &rtp::Header, now: Instant) -> Self {
+impl SequenceRun {
+    fn new(header: &rtp::RtpHeader, now: Instant) -> Self {
         // The run starts at one cycle, so that earlier packets have a number too.
         let first = 1 << 16 | u64::from(header.sequence);
         let timestamp = header.timestamp;
@@ -103,8 +103,8 @@ impl Reception {
     pub fn new(clock_rate: u32) -> Self {
         Self {
             clock_rate,
-            total: Counts::default(),
-            then: Counts::default(),
+            total: ReceptionCounts::default(),
+            then: ReceptionCounts::default(),
             gap_max: Duration::ZERO,
             run: None,
             expected_before: 0,
@@ -115,9 +115,9 @@ impl Reception {
     }
 
     /// Handles a packet of `bytes` bytes.
-    pub fn receive(&mut self, header: &rtp::Header, bytes: usize, now: Instant) {
+    pub fn receive(&mut self, header: &rtp::RtpHeader, bytes: usize, now: Instant) {
         let Some(run) = &mut self.run else {
-            self.run = Some(Run::new(header, now));
+            self.run = Some(SequenceRun::new(header, now));
             self.count(bytes);
             return;
         };
@@ -147,7 +147,7 @@ impl Reception {
             }
             _ if self.after_jump == Some(header.sequence) => {
                 self.expected_before += run.expected();
-                *run = Run::new(header, now);
+                *run = SequenceRun::new(header, now);
                 // The packet that caused the jump belongs to the new run.
                 run.first -= 1;
                 run.came |= 2;
@@ -159,10 +159,10 @@ impl Reception {
     }
 
     /// Returns the counts since the last call, and resets them. Late packets lower `lost`.
-    pub fn interval(&mut self) -> Counts {
+    pub fn interval(&mut self) -> ReceptionCounts {
         let total = self.totals();
         let then = std::mem::replace(&mut self.then, total);
-        Counts {
+        ReceptionCounts {
             packets: total.packets - then.packets,
             bytes: total.bytes - then.bytes,
             expected: total.expected - then.expected,
@@ -176,10 +176,10 @@ impl Reception {
 
     /// Returns the counts since the source began.
     #[must_use]
-    pub fn totals(&self) -> Counts {
+    pub fn totals(&self) -> ReceptionCounts {
         let expected = self.expected();
         let lost = expected.saturating_sub(self.total.packets);
-        Counts { expected, lost, ..self.total }
+        ReceptionCounts { expected, lost, ..self.total }
     }
 
     /// Returns the interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16

@@ -1,7 +1,7 @@
 //! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
-//! The gateway answers as an ICE-lite agent ([`Request`], [`write_success`], [`write_error`]); its
-//! probes and the lab are clients ([`Binding`], [`Response`]). Implemented here on ring's
+//! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_error`]); its
+//! probes and the lab are clients ([`BindingBuilder`], [`Response`]). Implemented here on ring's
 //! HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
 //! hashes.
 
@@ -12,8 +12,10 @@ mod attribute;
 mod request;
 mod response;
 
-pub use request::{Binding, Request, Role, UNKNOWN_MAX, Username};
-pub use response::{Code, Outcome, Response, write_error, write_success, write_unknown};
+pub use request::{BindingBuilder, BindingRequest, IceRole, UNKNOWN_MAX, Username};
+pub use response::{
+    BindingOutcome, Response, StunErrorCode, write_error, write_success, write_unknown,
+};
 
 /// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
 pub const MAGIC_COOKIE: u32 = 0x2112_a442;
@@ -28,9 +30,9 @@ pub struct Transaction(pub [u8; 12]);
 
 /// A short-term password, prepared for signing (RFC 8489, section 9.1).
 #[derive(Clone)]
-pub struct Key(hmac::Key);
+pub struct StunKey(hmac::Key);
 
-impl Key {
+impl StunKey {
     /// Creates a key. ICE passwords are plain ASCII and need no preparation.
     #[must_use]
     pub fn new(password: &str) -> Self {
@@ -38,7 +40,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for StunKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
     }
@@ -60,7 +62,7 @@ pub fn is_stun(datagram: &[u8]) -> bool {
 
 /// Reason why bytes are not the expected message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum StunError {
     /// The bytes are no STUN message ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
     NotStun,
     /// The message has another class or method: an indication, an allocation, a response instead of
@@ -72,7 +74,7 @@ pub enum Malformed {
     Fingerprint,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for StunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotStun => write!(f, "no STUN message"),
@@ -83,7 +85,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for StunError {}
 
 /// Reason why a message is not authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,10 +14,10 @@ mod bundles;
 pub mod message;
 pub mod seal;
 
-pub use ballot::{Ballot, Hold, Vote, Voted};
-pub use ballots::{Ballots, Owner};
+pub use ballot::{Hold, OwnershipBallot, Vote, Voted};
+pub use ballots::{Ballots, GroupOwner};
 pub use bundle::{
-    Bundle, ENTRY_OVERHEAD, Entries, EntriesMut, Malformed, OVERHEAD, entries, entries_mut,
+    Bundle, BundleEntries, BundleError, ENTRY_OVERHEAD, EntriesMut, OVERHEAD, entries, entries_mut,
     first_tag,
 };
 pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};

@@ -1,7 +1,7 @@
 //! Tests that the per-packet functions never allocate.
 #![expect(unsafe_code, reason = "a counting allocator")]
 
-use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection};
+use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
 use evenkeel_media::statistics::Reception;
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
@@ -57,10 +57,10 @@ fn packet_path_never_allocates() {
             let now = origin + Duration::from_millis(20) * number;
             packet.clear();
             rtp::write(&fields(ssrc, number), &[7; 100], &mut packet);
-            assert_eq!(demux::classify(&packet), demux::Kind::Rtp);
-            let header = rtp::Header::parse(&packet).unwrap();
+            assert_eq!(demux::classify(&packet), demux::DatagramKind::Rtp);
+            let header = rtp::RtpHeader::parse(&packet).unwrap();
             reception.receive(&header, packet.len(), now);
-            match continuity.pass(Epoch(epoch), &header, 48_000, now) {
+            match continuity.pass(StreamEpoch(epoch), &header, 48_000, now) {
                 Pass::Rewrite { ssrc, sequence, timestamp } => {
                     rtp::set_ssrc(&mut packet, ssrc);
                     rtp::set_sequence(&mut packet, sequence);
@@ -106,15 +106,17 @@ fn rtcp_rewriting_never_allocates() {
 
 #[test]
 fn stun_verification_never_allocates() {
-    let key = stun::Key::new("password");
-    let binding =
-        stun::Binding { key: Some(&key), ..stun::Binding::probe(stun::Transaction([1; 12])) };
+    let key = stun::StunKey::new("password");
+    let binding = stun::BindingBuilder {
+        key: Some(&key),
+        ..stun::BindingBuilder::probe(stun::Transaction([1; 12]))
+    };
     let mut request = Vec::new();
     binding.write(&mut request);
     let mut answer = Vec::with_capacity(200);
     let address = ([127, 0, 0, 1], 5_004).into();
     let count = allocations(|| {
-        let request = stun::Request::parse(&request).unwrap();
+        let request = stun::BindingRequest::parse(&request).unwrap();
         assert_eq!(request.verify(&key), Ok(()));
         stun::write_success(request.transaction(), address, Some(&key), &mut answer);
     });

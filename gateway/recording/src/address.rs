@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// The kind of text to search. It determines how strict the match is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Context {
+pub(crate) enum SearchContext {
     /// Text for people: `media1:5004` and `ip-10-0-0-1` are addresses.
     Text,
     /// Text found in binary data.
@@ -14,11 +14,11 @@ pub(crate) enum Context {
 
 /// Finds, in order: IPv4 and IPv6 addresses with or without a port, hosts with a port, hardware addresses, and four
 /// numbers joined like an IPv4 address.
-pub(crate) fn addresses(text: &str, context: Context) -> Vec<Range<usize>> {
+pub(crate) fn addresses(text: &str, context: SearchContext) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for word in words(text) {
         let here = &text[word.clone()];
-        if is_whole(here) || context == Context::Text && is_host_and_port(here) {
+        if is_whole(here) || context == SearchContext::Text && is_host_and_port(here) {
             found.push(word);
             continue;
         }
@@ -71,7 +71,7 @@ fn is_host_and_port(word: &str) -> bool {
 }
 
 /// Finds the next address inside a longer word.
-fn next_within(word: &str, from: usize, context: Context) -> Option<Range<usize>> {
+fn next_within(word: &str, from: usize, context: SearchContext) -> Option<Range<usize>> {
     let bytes = word.as_bytes();
     (from..bytes.len()).find_map(|start| {
         // An address starts neither inside a number nor inside a run of groups.
@@ -88,14 +88,14 @@ fn next_within(word: &str, from: usize, context: Context) -> Option<Range<usize>
 }
 
 /// Returns the length of four numbers up to 255 with one separator.
-fn quad(bytes: &[u8], context: Context) -> Option<usize> {
+fn quad(bytes: &[u8], context: SearchContext) -> Option<usize> {
     let (mut at, mut expected) = (0, None);
     for part in 0..4 {
         if part > 0 {
             let separator = *bytes.get(at)?;
             let is_separator = match context {
-                Context::Text => matches!(separator, b'.' | b'-' | b'_'),
-                Context::Binary => separator == b'.',
+                SearchContext::Text => matches!(separator, b'.' | b'-' | b'_'),
+                SearchContext::Binary => separator == b'.',
             };
             if !is_separator || *expected.get_or_insert(separator) != separator {
                 return None;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Action, AdmitVerdict, Answer, Answered, Fault, Move, Note, RegionId, State};
+use evenkeel_core::{
+    AdmitVerdict, DecisionNote, DegradationAction, HookAnswer, PluginFault, PluginState, RegionId,
+    RevisionAnswer, RoutingMove,
+};
 
 use crate::question::{read_hops, write_hops};
-use crate::revision::Revision;
-use crate::table::{Table, TableReader};
-use crate::wire::{Input, Malformed, malformed, put, put_signed};
+use crate::revision::RecordedRevision;
+use crate::table::{ChunkTable, TableReader};
+use crate::wire::{FrameInput, InvalidFrame, malformed, put, put_signed};
 
 const PARAMS: u8 = 0;
 const ADMIT: u8 = 1;
@@ -17,13 +20,25 @@ const ACTIONS: u8 = 4;
 /// Offset of the number of a fault.
 const FAULT: u8 = 64;
 
-pub(crate) fn write(result: &Result<Answered, Fault>, table: &mut Table, out: &mut Vec<u8>) {
+pub(crate) fn write(
+    result: &Result<RevisionAnswer, PluginFault>,
+    table: &mut ChunkTable,
+    out: &mut Vec<u8>,
+) {
     match result {
         // The plugin's manifest has the reasons. Actions that were omitted or not granted are not recorded.
-        Ok(Answered { answer, revision: _, notes, took, apart: _, reasons: _, ungranted: _ }) => {
+        Ok(RevisionAnswer {
+            answer,
+            revision: _,
+            notes,
+            took,
+            apart: _,
+            reasons: _,
+            ungranted: _,
+        }) => {
             write_answer(answer, table, out);
             put(out, notes.len() as u64);
-            for Note { row, key, value } in notes {
+            for DecisionNote { row, key, value } in notes {
                 put(out, u64::from(*row));
                 table.put(out, key.as_bytes());
                 put_signed(out, *value);
@@ -35,27 +50,27 @@ pub(crate) fn write(result: &Result<Answered, Fault>, table: &mut Table, out: &m
 }
 
 pub(crate) fn read(
-    revision: &Revision,
+    revision: &RecordedRevision,
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Result<Answered, Fault>, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<Result<RevisionAnswer, PluginFault>, InvalidFrame> {
     let kind = read.byte("answer")?;
     if let Some(fault) = kind.checked_sub(FAULT) {
         return read_fault(fault, table, read).map(Err);
     }
     let answer = read_answer(kind, table, read)?;
     let count = read.count("notes")?;
-    read.charge("notes", count * size_of::<Note>())?;
+    read.charge("notes", count * size_of::<DecisionNote>())?;
     let mut notes = Vec::with_capacity(count);
     for _ in 0..count {
-        notes.push(Note {
+        notes.push(DecisionNote {
             row: read.small("note")?,
             key: table.own_text(read, "note")?,
             value: read.signed("note")?,
         });
     }
     let took = Duration::from_nanos(read.number("took")?);
-    Ok(Ok(Answered {
+    Ok(Ok(RevisionAnswer {
         answer,
         revision: revision.revision.clone(),
         notes,
@@ -66,9 +81,9 @@ pub(crate) fn read(
     }))
 }
 
-fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
+fn write_answer(answer: &HookAnswer, table: &mut ChunkTable, out: &mut Vec<u8>) {
     match answer {
-        Answer::Params(params) => {
+        HookAnswer::Params(params) => {
             out.push(PARAMS);
             put(out, params.len() as u64);
             for (key, value) in params {
@@ -76,7 +91,7 @@ fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
                 put_signed(out, *value);
             }
         }
-        Answer::Admit { verdict, reason } => {
+        HookAnswer::Admit { verdict, reason } => {
             out.push(ADMIT);
             let (number, argument) = match *verdict {
                 AdmitVerdict::Abstain => (0, 0),
@@ -89,17 +104,17 @@ fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
             put(out, u64::from(argument));
             put(out, u64::from(*reason));
         }
-        Answer::Placed { hops, ttl_ms, reason, state } => {
+        HookAnswer::Placed { hops, ttl_ms, reason, state } => {
             out.push(PLACED);
             write_hops(hops, out);
             put(out, u64::from(*ttl_ms));
             put(out, u64::from(*reason));
             table.put_state(out, Some(state));
         }
-        Answer::Moves { moves, states, memo } => {
+        HookAnswer::Moves { moves, states, memo } => {
             out.push(MOVES);
             put(out, moves.len() as u64);
-            for Move { row, hops, ttl_ms, reason } in moves {
+            for RoutingMove { row, hops, ttl_ms, reason } in moves {
                 put(out, u64::from(*row));
                 write_hops(hops, out);
                 put(out, u64::from(*ttl_ms));
@@ -107,10 +122,10 @@ fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
             }
             write_written(states, memo.as_ref(), table, out);
         }
-        Answer::Actions { actions, states, memo } => {
+        HookAnswer::Actions { actions, states, memo } => {
             out.push(ACTIONS);
             put(out, actions.len() as u64);
-            for Action { row, op, arg, reason } in actions {
+            for DegradationAction { row, op, arg, reason } in actions {
                 put(out, u64::from(*row));
                 put(out, u64::from(*op));
                 put(out, *arg);
@@ -124,14 +139,14 @@ fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
 fn read_answer(
     kind: u8,
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Answer, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<HookAnswer, InvalidFrame> {
     match kind {
         PARAMS => {
             let count = read.count("params")?;
             let params =
                 (0..count).map(|_| Ok((table.own_text(read, "param")?, read.signed("param")?)));
-            params.collect::<Result<_, _>>().map(Answer::Params)
+            params.collect::<Result<_, _>>().map(HookAnswer::Params)
         }
         ADMIT => {
             let (verdict, argument) = (read.byte("verdict")?, read.small("verdict")?);
@@ -143,9 +158,9 @@ fn read_answer(
                 4 => AdmitVerdict::Reject(argument),
                 other => return Err(malformed("verdict", format!("kind {other}"))),
             };
-            Ok(Answer::Admit { verdict, reason: read.small("reason")? })
+            Ok(HookAnswer::Admit { verdict, reason: read.small("reason")? })
         }
-        PLACED => Ok(Answer::Placed {
+        PLACED => Ok(HookAnswer::Placed {
             hops: read_hops(read)?,
             ttl_ms: read.small("ttl")?,
             reason: read.small("reason")?,
@@ -153,10 +168,10 @@ fn read_answer(
         }),
         MOVES => {
             let count = read.count("moves")?;
-            read.charge("moves", count * size_of::<Move>())?;
+            read.charge("moves", count * size_of::<RoutingMove>())?;
             let mut moves = Vec::with_capacity(count);
             for _ in 0..count {
-                moves.push(Move {
+                moves.push(RoutingMove {
                     row: read.small("move")?,
                     hops: read_hops(read)?,
                     ttl_ms: read.small("move")?,
@@ -164,14 +179,14 @@ fn read_answer(
                 });
             }
             let (states, memo) = read_written(table, read)?;
-            Ok(Answer::Moves { moves, states, memo })
+            Ok(HookAnswer::Moves { moves, states, memo })
         }
         ACTIONS => {
             let count = read.count("actions")?;
-            read.charge("actions", count * size_of::<Action>())?;
+            read.charge("actions", count * size_of::<DegradationAction>())?;
             let mut actions = Vec::with_capacity(count);
             for _ in 0..count {
-                actions.push(Action {
+                actions.push(DegradationAction {
                     row: read.small("action")?,
                     op: read.small("action")?,
                     arg: read.number("action")?,
@@ -179,16 +194,16 @@ fn read_answer(
                 });
             }
             let (states, memo) = read_written(table, read)?;
-            Ok(Answer::Actions { actions, states, memo })
+            Ok(HookAnswer::Actions { actions, states, memo })
         }
         other => Err(malformed("answer", format!("kind {other}"))),
     }
 }
 
 fn write_written(
-    states: &[(u32, State)],
-    memo: Option<&State>,
-    table: &mut Table,
+    states: &[(u32, PluginState)],
+    memo: Option<&PluginState>,
+    table: &mut ChunkTable,
     out: &mut Vec<u8>,
 ) {
     put(out, states.len() as u64);
@@ -199,14 +214,14 @@ fn write_written(
     table.put_state(out, memo);
 }
 
-type WrittenState = (Vec<(u32, State)>, Option<State>);
+type WrittenState = (Vec<(u32, PluginState)>, Option<PluginState>);
 
 fn read_written(
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<WrittenState, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<WrittenState, InvalidFrame> {
     let count = read.count("states")?;
-    read.charge("states", count * size_of::<(u32, State)>())?;
+    read.charge("states", count * size_of::<(u32, PluginState)>())?;
     let mut states = Vec::with_capacity(count);
     for _ in 0..count {
         states.push((read.small("state")?, table.some_state(read)?));
@@ -214,14 +229,14 @@ fn read_written(
     Ok((states, table.state(read)?))
 }
 
-fn write_fault(fault: &Fault, table: &mut Table, out: &mut Vec<u8>) {
+fn write_fault(fault: &PluginFault, table: &mut ChunkTable, out: &mut Vec<u8>) {
     let (number, message) = match fault {
-        Fault::Deadline => (0, None),
-        Fault::Trap(message) => (1, Some(message)),
-        Fault::OutOfMemory => (2, None),
-        Fault::Malformed(message) => (3, Some(message)),
-        Fault::Late => (4, None),
-        Fault::Absent => (5, None),
+        PluginFault::Deadline => (0, None),
+        PluginFault::Trap(message) => (1, Some(message)),
+        PluginFault::OutOfMemory => (2, None),
+        PluginFault::Malformed(message) => (3, Some(message)),
+        PluginFault::Late => (4, None),
+        PluginFault::Absent => (5, None),
     };
     out.push(FAULT + number);
     if let Some(message) = message {
@@ -232,15 +247,15 @@ fn write_fault(fault: &Fault, table: &mut Table, out: &mut Vec<u8>) {
 fn read_fault(
     number: u8,
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Fault, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<PluginFault, InvalidFrame> {
     match number {
-        0 => Ok(Fault::Deadline),
-        1 => Ok(Fault::Trap(table.own_text(read, "trap")?)),
-        2 => Ok(Fault::OutOfMemory),
-        3 => Ok(Fault::Malformed(table.own_text(read, "fault")?)),
-        4 => Ok(Fault::Late),
-        5 => Ok(Fault::Absent),
+        0 => Ok(PluginFault::Deadline),
+        1 => Ok(PluginFault::Trap(table.own_text(read, "trap")?)),
+        2 => Ok(PluginFault::OutOfMemory),
+        3 => Ok(PluginFault::Malformed(table.own_text(read, "fault")?)),
+        4 => Ok(PluginFault::Late),
+        5 => Ok(PluginFault::Absent),
         other => Err(malformed("fault", format!("kind {other}"))),
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use evenkeel_core::AskId;
 
-use crate::frame::{self, Kind, PAYLOAD_BYTES_MAX, framed};
-use crate::record::{Call, Decided, Record};
-use crate::revision::{Catalog, Revision};
-use crate::table::{Table, TableReader};
-use crate::wire::{Input, Malformed, malformed, put};
+use crate::frame::{self, FrameKind, PAYLOAD_BYTES_MAX, framed};
+use crate::record::{RecordedCall, RecordedDecision, RecordingEntry};
+use crate::revision::{RecordedCatalog, RecordedRevision};
+use crate::table::{ChunkTable, TableReader};
+use crate::wire::{FrameInput, InvalidFrame, malformed, put};
 use crate::{answer, question};
 
 const CALL: u8 = 0;
@@ -26,14 +26,14 @@ const REDACTED: u8 = 1;
 
 /// The record does not fit into this chunk. If the chunk is empty, the record fits into none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full;
+pub struct ChunkFull;
 
 /// A chunk being filled.
 #[derive(Default)]
 pub struct Chunk {
-    table: Table,
-    revisions: Vec<Arc<Revision>>,
-    catalogs: Vec<Arc<Catalog>>,
+    table: ChunkTable,
+    revisions: Vec<Arc<RecordedRevision>>,
+    catalogs: Vec<Arc<RecordedCatalog>>,
     /// Encoded revisions and catalogs.
     known: (Vec<u8>, Vec<u8>),
     records: Vec<u8>,
@@ -44,16 +44,20 @@ impl Chunk {
     /// Appends one record.
     ///
     /// # Errors
-    /// Returns [`Full`] and leaves the chunk unchanged.
-    pub fn push(&mut self, record: &Record) -> Result<(), Full> {
+    /// Returns [`ChunkFull`] and leaves the chunk unchanged.
+    pub fn push(&mut self, record: &RecordingEntry) -> Result<(), ChunkFull> {
         match record {
-            Record::Call(call) => self.call(call),
-            Record::Decided(_) | Record::Missed(_) if self.bytes() > SMALL_UNTIL => Err(Full),
-            Record::Decided(decided) => {
+            RecordingEntry::Call(call) => self.call(call),
+            RecordingEntry::Decided(_) | RecordingEntry::Missed(_)
+                if self.bytes() > SMALL_UNTIL =>
+            {
+                Err(ChunkFull)
+            }
+            RecordingEntry::Decided(decided) => {
                 self.decided(decided);
                 Ok(())
             }
-            Record::Missed(calls) => {
+            RecordingEntry::Missed(calls) => {
                 self.count += 1;
                 self.records.push(MISSED);
                 put(&mut self.records, *calls);
@@ -62,7 +66,7 @@ impl Chunk {
         }
     }
 
-    fn call(&mut self, call: &Call) -> Result<(), Full> {
+    fn call(&mut self, call: &RecordedCall) -> Result<(), ChunkFull> {
         let (table, records) = (self.table.mark(), self.records.len());
         let known = (self.revisions.len(), self.catalogs.len());
         let written = (self.known.0.len(), self.known.1.len());
@@ -84,14 +88,14 @@ impl Chunk {
             self.catalogs.truncate(known.1);
             self.known.0.truncate(written.0);
             self.known.1.truncate(written.1);
-            return Err(Full);
+            return Err(ChunkFull);
         }
         self.count += 1;
         Ok(())
     }
 
-    fn decided(&mut self, decided: &Decided) {
-        let Decided { ask, outcome, detail, differs } = decided;
+    fn decided(&mut self, decided: &RecordedDecision) {
+        let RecordedDecision { ask, outcome, detail, differs } = decided;
         self.count += 1;
         let (table, out) = (&mut self.table, &mut self.records);
         out.push(DECIDED);
@@ -106,8 +110,8 @@ impl Chunk {
     }
 
     /// Returns the number of a revision and adds the revision if it is new.
-    fn revision(&mut self, revision: &Arc<Revision>) -> u64 {
-        let known = |one: &Arc<Revision>| Arc::ptr_eq(one, revision) || one == revision;
+    fn revision(&mut self, revision: &Arc<RecordedRevision>) -> u64 {
+        let known = |one: &Arc<RecordedRevision>| Arc::ptr_eq(one, revision) || one == revision;
         if let Some(index) = self.revisions.iter().position(known) {
             return index as u64;
         }
@@ -116,8 +120,8 @@ impl Chunk {
         self.revisions.len() as u64 - 1
     }
 
-    fn catalog(&mut self, catalog: &Arc<Catalog>) -> u64 {
-        let known = |one: &Arc<Catalog>| Arc::ptr_eq(one, catalog) || one == catalog;
+    fn catalog(&mut self, catalog: &Arc<RecordedCatalog>) -> u64 {
+        let known = |one: &Arc<RecordedCatalog>| Arc::ptr_eq(one, catalog) || one == catalog;
         if let Some(index) = self.catalogs.iter().position(known) {
             return index as u64;
         }
@@ -146,7 +150,7 @@ impl Chunk {
         payload.extend(chunk.known.1);
         put(&mut payload, chunk.count);
         payload.extend(chunk.records);
-        framed(Kind::Records, &payload)
+        framed(FrameKind::Records, &payload)
     }
 }
 
@@ -154,34 +158,36 @@ impl Chunk {
 ///
 /// # Errors
 /// Fails if the bytes are malformed.
-pub fn records(chunk: &[u8]) -> Result<Vec<Record>, Malformed> {
+pub fn records(chunk: &[u8]) -> Result<Vec<RecordingEntry>, InvalidFrame> {
     match frame::read(chunk) {
-        Ok((Kind::Records, payload, [])) => decode(&payload),
+        Ok((FrameKind::Records, payload, [])) => decode(&payload),
         Ok((kind, ..)) => Err(malformed("chunk", format!("{kind:?} or more"))),
         Err(error) => Err(malformed("chunk", format!("{error:?}"))),
     }
 }
 
-pub(crate) fn decode(payload: &[u8]) -> Result<Vec<Record>, Malformed> {
-    let mut read = Input::new(payload);
+pub(crate) fn decode(payload: &[u8]) -> Result<Vec<RecordingEntry>, InvalidFrame> {
+    let mut read = FrameInput::new(payload);
     let mut table = TableReader::read(&mut read)?;
     let count = read.count("revisions")?;
-    let revisions = (0..count).map(|_| Revision::read(&mut table, &mut read).map(Arc::new));
+    let revisions = (0..count).map(|_| RecordedRevision::read(&mut table, &mut read).map(Arc::new));
     let revisions = revisions.collect::<Result<Vec<_>, _>>()?;
     let count = read.count("catalogs")?;
-    let catalogs = (0..count).map(|_| Catalog::read(&mut table, &mut read).map(Arc::new));
+    let catalogs = (0..count).map(|_| RecordedCatalog::read(&mut table, &mut read).map(Arc::new));
     let catalogs = catalogs.collect::<Result<Vec<_>, _>>()?;
     let count = read.count("records")?;
-    read.charge("records", count * size_of::<Record>())?;
+    read.charge("records", count * size_of::<RecordingEntry>())?;
     let mut records = Vec::with_capacity(count);
     for _ in 0..count {
         records.push(match read.byte("record")? {
             CALL => {
-                read.charge("call", size_of::<Call>())?;
-                Record::Call(Box::new(read_call(&revisions, &catalogs, &mut table, &mut read)?))
+                read.charge("call", size_of::<RecordedCall>())?;
+                RecordingEntry::Call(Box::new(read_call(
+                    &revisions, &catalogs, &mut table, &mut read,
+                )?))
             }
-            DECIDED => Record::Decided(read_decided(&mut table, &mut read)?),
-            MISSED => Record::Missed(read.number("missed")?),
+            DECIDED => RecordingEntry::Decided(read_decided(&mut table, &mut read)?),
+            MISSED => RecordingEntry::Missed(read.number("missed")?),
             other => return Err(malformed("record", format!("kind {other}"))),
         });
     }
@@ -189,11 +195,11 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Vec<Record>, Malformed> {
 }
 
 fn read_call(
-    revisions: &[Arc<Revision>],
-    catalogs: &[Arc<Catalog>],
+    revisions: &[Arc<RecordedRevision>],
+    catalogs: &[Arc<RecordedCatalog>],
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Call, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<RecordedCall, InvalidFrame> {
     let revision = read.small("revision")? as usize;
     let revision = revisions
         .get(revision)
@@ -211,11 +217,22 @@ fn read_call(
     let question = question::read(&revision.grant, table, read)?;
     let result = answer::read(revision, table, read)?;
     let (revision, catalog) = (Arc::clone(revision), Arc::clone(catalog));
-    Ok(Call { revision, catalog, ask, now_us, question: Arc::new(question), result, redacted })
+    Ok(RecordedCall {
+        revision,
+        catalog,
+        ask,
+        now_us,
+        question: Arc::new(question),
+        result,
+        redacted,
+    })
 }
 
-fn read_decided(table: &mut TableReader<'_>, read: &mut Input<'_>) -> Result<Decided, Malformed> {
-    Ok(Decided {
+fn read_decided(
+    table: &mut TableReader<'_>,
+    read: &mut FrameInput<'_>,
+) -> Result<RecordedDecision, InvalidFrame> {
+    Ok(RecordedDecision {
         ask: AskId(read.number("decided")?),
         outcome: table.own_text(read, "decided")?,
         detail: table.own_text(read, "decided")?,

@@ -21,7 +21,7 @@ const LEVEL: u8 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum FrameKind {
     /// First frame, with the origin of the recording.
     Header = 1,
     Records = 2,
@@ -29,14 +29,16 @@ pub(crate) enum Kind {
     End = 3,
 }
 
-impl Kind {
-    fn of(number: u8) -> Option<Kind> {
-        [Kind::Header, Kind::Records, Kind::End].into_iter().find(|kind| *kind as u8 == number)
+impl FrameKind {
+    fn of(number: u8) -> Option<FrameKind> {
+        [FrameKind::Header, FrameKind::Records, FrameKind::End]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
     }
 }
 
 /// Encodes a frame. `payload` is at most [`PAYLOAD_BYTES_MAX`] long.
-pub(crate) fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
     let packed = compress_to_vec(payload, LEVEL);
     let mut bytes = Vec::with_capacity(HEAD_BYTES + packed.len());
     bytes.push(kind as u8);
@@ -68,7 +70,7 @@ pub(crate) enum FrameError {
 }
 
 /// Decodes the next frame. Returns its kind and payload, and the bytes after it.
-pub(crate) fn read(bytes: &[u8]) -> Result<(Kind, Vec<u8>, &[u8]), FrameError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<(FrameKind, Vec<u8>, &[u8]), FrameError> {
     let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(FrameError::CutOff)?;
     let number = |at: usize| {
         let four = head[at..at + 4].try_into().expect("four bytes of thirteen");
@@ -83,7 +85,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Kind, Vec<u8>, &[u8]), FrameError> {
     if checksum(&head[..9], packed) != number(9) {
         return Err(FrameError::Corrupted);
     }
-    let kind = Kind::of(head[0]).ok_or(FrameError::Invalid)?;
+    let kind = FrameKind::of(head[0]).ok_or(FrameError::Invalid)?;
     let payload =
         decompress_to_vec_with_limit(packed, unpacked).map_err(|_| FrameError::Invalid)?;
     if payload.len() != unpacked {

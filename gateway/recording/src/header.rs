@@ -1,11 +1,11 @@
 //! First and last frame of a recording.
 
-use crate::frame::{FORMAT, Kind, MAGIC, framed};
-use crate::wire::{Input, Malformed, malformed, put, put_bytes};
+use crate::frame::{FORMAT, FrameKind, MAGIC, framed};
+use crate::wire::{FrameInput, InvalidFrame, malformed, put, put_bytes};
 
 /// Origin of a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Header {
+pub struct RecordingHeader {
     /// Version of the gateway: `0.1.0`.
     pub gateway: Box<str>,
     /// Version of the plugin contract: `0.1.0`.
@@ -18,7 +18,7 @@ pub struct Header {
 }
 
 /// Encodes the first bytes of a recording.
-pub fn head(header: &Header) -> Vec<u8> {
+pub fn head(header: &RecordingHeader) -> Vec<u8> {
     let mut payload = Vec::new();
     put_bytes(&mut payload, header.gateway.as_bytes());
     put_bytes(&mut payload, header.contract.as_bytes());
@@ -27,19 +27,19 @@ pub fn head(header: &Header) -> Vec<u8> {
     payload.push(u8::from(header.addresses));
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bytes.extend(framed(Kind::Header, &payload));
+    bytes.extend(framed(FrameKind::Header, &payload));
     bytes
 }
 
 /// Encodes the last bytes of a complete recording.
 pub fn tail() -> Vec<u8> {
-    framed(Kind::End, &[])
+    framed(FrameKind::End, &[])
 }
 
-impl Header {
-    pub(crate) fn read(payload: &[u8]) -> Result<Header, Malformed> {
-        let mut read = Input::new(payload);
-        let header = Header {
+impl RecordingHeader {
+    pub(crate) fn read(payload: &[u8]) -> Result<RecordingHeader, InvalidFrame> {
+        let mut read = FrameInput::new(payload);
+        let header = RecordingHeader {
             gateway: read.text("header")?.into(),
             contract: read.text("header")?.into(),
             started_us: read.number("header")?,

@@ -1,13 +1,13 @@
 //! Encodes questions column by column: adjacent similar values compress well.
 
 use evenkeel_core::{
-    Labels, Measures, Metric, NodeId, Question, RegionId, RoomId, RoomRow, Row, SessionId,
-    SessionRow, State, UNMEASURED,
+    Labels, Measures, Metric, NodeId, PluginState, PolicyQuestion, RegionId, RoomId, RoomRow, Row,
+    SessionId, SessionRow, UNMEASURED,
 };
 
-use crate::revision::Grant;
-use crate::table::{Table, TableReader};
-use crate::wire::{Input, Malformed, malformed, put, put_signed};
+use crate::revision::RecordedGrant;
+use crate::table::{ChunkTable, TableReader};
+use crate::wire::{FrameInput, InvalidFrame, malformed, put, put_signed};
 
 const RESOLVE: u8 = 0;
 const ADMIT: u8 = 1;
@@ -15,15 +15,20 @@ const PLACE: u8 = 2;
 const REROUTE: u8 = 3;
 const TICK: u8 = 4;
 
-pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: &mut Vec<u8>) {
+pub(crate) fn write(
+    question: &PolicyQuestion,
+    grant: &RecordedGrant,
+    table: &mut ChunkTable,
+    out: &mut Vec<u8>,
+) {
     table.begin();
     match question {
-        Question::Resolve { scenario, labels } => {
+        PolicyQuestion::Resolve { scenario, labels } => {
             out.push(RESOLVE);
             table.put(out, scenario.as_bytes());
             table.put_labels(out, labels);
         }
-        Question::Admit { session, room, standing, scenario, labels, regions } => {
+        PolicyQuestion::Admit { session, room, standing, scenario, labels, regions } => {
             out.push(ADMIT);
             put(out, session.0);
             put(out, room.0);
@@ -33,14 +38,14 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
             table.put_labels(out, labels);
             write_frame(&grant.node_metrics, &regions.iter(), out);
         }
-        Question::Place { room, scenario, labels, nodes } => {
+        PolicyQuestion::Place { room, scenario, labels, nodes } => {
             out.push(PLACE);
             put(out, room.0);
             table.put(out, scenario.as_bytes());
             table.put_labels(out, labels);
             write_frame(&grant.node_metrics, &nodes.iter(), out);
         }
-        Question::Reroute { nodes, rooms, memo } => {
+        PolicyQuestion::Reroute { nodes, rooms, memo } => {
             out.push(REROUTE);
             write_frame(&grant.node_metrics, &nodes.iter(), out);
             write_frame(&grant.subject_metrics, &rooms.iter().map(|room| &room.row), out);
@@ -50,7 +55,7 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
             rooms.iter().for_each(|room| table.put_state(out, room.state.as_ref()));
             table.put_state(out, memo.as_ref());
         }
-        Question::Tick { sessions, memo } => {
+        PolicyQuestion::Tick { sessions, memo } => {
             out.push(TICK);
             write_frame(&grant.subject_metrics, &sessions.iter().map(|session| &session.row), out);
             sessions.iter().for_each(|session| put(out, session.room.0));
@@ -63,16 +68,16 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
 }
 
 pub(crate) fn read(
-    grant: &Grant,
+    grant: &RecordedGrant,
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Question, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<PolicyQuestion, InvalidFrame> {
     match read.byte("question")? {
-        RESOLVE => Ok(Question::Resolve {
+        RESOLVE => Ok(PolicyQuestion::Resolve {
             scenario: table.text(read, "scenario")?,
             labels: table.labels(read)?,
         }),
-        ADMIT => Ok(Question::Admit {
+        ADMIT => Ok(PolicyQuestion::Admit {
             session: SessionId(read.number("session")?),
             room: RoomId(read.number("room")?),
             standing: match read.small("region")? {
@@ -83,7 +88,7 @@ pub(crate) fn read(
             labels: table.labels(read)?,
             regions: read_frame(&grant.node_metrics, read)?,
         }),
-        PLACE => Ok(Question::Place {
+        PLACE => Ok(PolicyQuestion::Place {
             room: RoomId(read.number("room")?),
             scenario: table.text(read, "scenario")?,
             labels: table.labels(read)?,
@@ -92,11 +97,11 @@ pub(crate) fn read(
         REROUTE => {
             let nodes = read_frame(&grant.node_metrics, read)?;
             let rooms = read_rooms(grant, table, read)?;
-            Ok(Question::Reroute { nodes, rooms, memo: table.state(read)? })
+            Ok(PolicyQuestion::Reroute { nodes, rooms, memo: table.state(read)? })
         }
         TICK => {
             let sessions = read_sessions(grant, table, read)?;
-            Ok(Question::Tick { sessions, memo: table.state(read)? })
+            Ok(PolicyQuestion::Tick { sessions, memo: table.state(read)? })
         }
         other => Err(malformed("question", format!("kind {other}"))),
     }
@@ -121,7 +126,7 @@ fn write_frame<'a>(
     }
 }
 
-fn read_frame(columns: &[Metric], read: &mut Input<'_>) -> Result<Vec<Row>, Malformed> {
+fn read_frame(columns: &[Metric], read: &mut FrameInput<'_>) -> Result<Vec<Row>, InvalidFrame> {
     let count = read.count("frame")?;
     read.charge("frame", count * size_of::<Row>())?;
     let mut rows = Vec::with_capacity(count);
@@ -146,23 +151,23 @@ pub(crate) fn write_hops(hops: &[NodeId], out: &mut Vec<u8>) {
     hops.iter().for_each(|node| put(out, u64::from(node.0)));
 }
 
-pub(crate) fn read_hops(read: &mut Input<'_>) -> Result<Vec<NodeId>, Malformed> {
+pub(crate) fn read_hops(read: &mut FrameInput<'_>) -> Result<Vec<NodeId>, InvalidFrame> {
     let count = read.count("hops")?;
     read.charge("hops", count * size_of::<NodeId>())?;
     (0..count).map(|_| read.small("hops").map(NodeId)).collect()
 }
 
 fn read_rooms(
-    grant: &Grant,
+    grant: &RecordedGrant,
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Vec<RoomRow>, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<Vec<RoomRow>, InvalidFrame> {
     let rows = read_frame(&grant.subject_metrics, read)?;
     read.charge("rooms", rows.len() * size_of::<RoomRow>())?;
     let scenarios = column(&rows, || table.text(read, "scenario"))?;
     let labels: Vec<Labels> = column(&rows, || table.labels(read))?;
     let standing = column(&rows, || read_hops(read))?;
-    let states: Vec<Option<State>> = column(&rows, || table.state(read))?;
+    let states: Vec<Option<PluginState>> = column(&rows, || table.state(read))?;
     let columns = rows.into_iter().zip(scenarios).zip(labels).zip(standing).zip(states);
     let rooms = columns.map(|((((row, scenario), labels), standing), state)| RoomRow {
         row,
@@ -175,16 +180,16 @@ fn read_rooms(
 }
 
 fn read_sessions(
-    grant: &Grant,
+    grant: &RecordedGrant,
     table: &mut TableReader<'_>,
-    read: &mut Input<'_>,
-) -> Result<Vec<SessionRow>, Malformed> {
+    read: &mut FrameInput<'_>,
+) -> Result<Vec<SessionRow>, InvalidFrame> {
     let rows = read_frame(&grant.subject_metrics, read)?;
     read.charge("sessions", rows.len() * size_of::<SessionRow>())?;
     let rooms = column(&rows, || read.number("room"))?;
     let scenarios = column(&rows, || table.text(read, "scenario"))?;
     let labels: Vec<Labels> = column(&rows, || table.labels(read))?;
-    let states: Vec<Option<State>> = column(&rows, || table.state(read))?;
+    let states: Vec<Option<PluginState>> = column(&rows, || table.state(read))?;
     let columns = rows.into_iter().zip(rooms).zip(scenarios).zip(labels).zip(states);
     let sessions = columns.map(|((((row, room), scenario), labels), state)| SessionRow {
         row,
@@ -198,7 +203,7 @@ fn read_sessions(
 
 fn column<T>(
     rows: &[Row],
-    mut next: impl FnMut() -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
+    mut next: impl FnMut() -> Result<T, InvalidFrame>,
+) -> Result<Vec<T>, InvalidFrame> {
     rows.iter().map(|_| next()).collect()
 }

@@ -3,27 +3,27 @@
 use std::collections::VecDeque;
 
 use crate::chunk;
-use crate::frame::{self, FORMAT, FrameError, Kind, MAGIC};
-use crate::header::Header;
-use crate::record::Record;
-use crate::wire::Malformed;
+use crate::frame::{self, FORMAT, FrameError, FrameKind, MAGIC};
+use crate::header::RecordingHeader;
+use crate::record::RecordingEntry;
+use crate::wire::InvalidFrame;
 
 /// Iterates over the records of a recording in order. Decompresses one chunk at a time: at most 16 MiB, which may grow
 /// to 256 MiB because states shared by rows are copied.
 ///
-/// Stops at the first truncated or damaged frame; then [`Reader::lost`] describes the unread part.
-pub struct Reader<'a> {
-    header: Header,
+/// Stops at the first truncated or damaged frame; then [`RecordingReader::lost`] describes the unread part.
+pub struct RecordingReader<'a> {
+    header: RecordingHeader,
     rest: &'a [u8],
     total: usize,
     chunks: usize,
-    pending: VecDeque<Record>,
-    end: Option<Result<(), Lost>>,
+    pending: VecDeque<RecordingEntry>,
+    end: Option<Result<(), LostChunks>>,
 }
 
 /// Reason why the bytes cannot be read as a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Unreadable {
+pub enum ReadError {
     /// The first bytes do not match [`MAGIC`].
     NotARecording,
     /// A transfer as text has altered the recording.
@@ -39,31 +39,31 @@ pub enum Unreadable {
     Header(Box<str>),
 }
 
-impl std::fmt::Display for Unreadable {
+impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unreadable::NotARecording => {
+            ReadError::NotARecording => {
                 f.write_str("not a recording: expected a file written by `evenkeel policy record`")
             }
-            Unreadable::Mangled => {
+            ReadError::Mangled => {
                 f.write_str("recording damaged by a transfer as text: copy it again in binary mode")
             }
-            Unreadable::Newer { found, read } => write!(
+            ReadError::Newer { found, read } => write!(
                 f,
                 "recording has format {found}, but this version reads up to {read}: use the evenkeel that wrote it, or a newer one"
             ),
-            Unreadable::Header(error) => {
+            ReadError::Header(error) => {
                 write!(f, "recording header is damaged: {error}")
             }
         }
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for ReadError {}
 
 /// Describes the unreadable part of a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lost {
+pub struct LostChunks {
     /// Number of chunks before the unreadable part.
     pub chunks: usize,
     /// Offset of the unreadable part in the file, bytes.
@@ -73,53 +73,53 @@ pub struct Lost {
     pub why: Box<str>,
 }
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for LostChunks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Lost { chunks, at, bytes, why } = self;
+        let LostChunks { chunks, at, bytes, why } = self;
         let plural = if *chunks == 1 { "" } else { "s" };
         write!(f, "{chunks} chunk{plural} read; {bytes} bytes lost from byte {at}: {why}")
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RecordingReader<'a> {
     /// Reads the header.
     ///
     /// # Errors
     /// Fails if the bytes are not a recording, or have a newer format.
-    pub fn open(bytes: &'a [u8]) -> Result<Reader<'a>, Unreadable> {
+    pub fn open(bytes: &'a [u8]) -> Result<RecordingReader<'a>, ReadError> {
         let Some((magic, rest)) = bytes.split_at_checked(MAGIC.len()) else {
-            return Err(Unreadable::NotARecording);
+            return Err(ReadError::NotARecording);
         };
         if magic != MAGIC {
             let is_text = magic[1..].starts_with(&MAGIC[1..4]) || magic.starts_with(&MAGIC[1..4]);
-            return Err(if is_text { Unreadable::Mangled } else { Unreadable::NotARecording });
+            return Err(if is_text { ReadError::Mangled } else { ReadError::NotARecording });
         }
-        let cut_off = || Unreadable::Header("truncated".into());
+        let cut_off = || ReadError::Header("truncated".into());
         let (format, rest) = rest.split_first_chunk().ok_or_else(cut_off)?;
         let found = u16::from_le_bytes(*format);
         if found > FORMAT {
-            return Err(Unreadable::Newer { found, read: FORMAT });
+            return Err(ReadError::Newer { found, read: FORMAT });
         }
         if found == 0 {
-            return Err(Unreadable::Header("invalid format 0".into()));
+            return Err(ReadError::Header("invalid format 0".into()));
         }
         let (kind, payload, rest) =
-            frame::read(rest).map_err(|error| Unreadable::Header(describe(error).into()))?;
-        if kind != Kind::Header {
-            return Err(Unreadable::Header("first frame is not a header".into()));
+            frame::read(rest).map_err(|error| ReadError::Header(describe(error).into()))?;
+        if kind != FrameKind::Header {
+            return Err(ReadError::Header("first frame is not a header".into()));
         }
-        let unreadable = |error: Malformed| Unreadable::Header(error.to_string().into());
-        let header = Header::read(&payload).map_err(unreadable)?;
+        let unreadable = |error: InvalidFrame| ReadError::Header(error.to_string().into());
+        let header = RecordingHeader::read(&payload).map_err(unreadable)?;
         let (pending, total) = (VecDeque::new(), bytes.len());
-        Ok(Reader { header, rest, total, chunks: 0, pending, end: None })
+        Ok(RecordingReader { header, rest, total, chunks: 0, pending, end: None })
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &RecordingHeader {
         &self.header
     }
 
     /// Returns the unreadable part once the iterator has ended.
-    pub fn lost(&self) -> Option<&Lost> {
+    pub fn lost(&self) -> Option<&LostChunks> {
         self.end.as_ref()?.as_ref().err()
     }
 
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
             return;
         }
         match frame::read(self.rest) {
-            Ok((Kind::Records, payload, rest)) => match chunk::decode(&payload) {
+            Ok((FrameKind::Records, payload, rest)) => match chunk::decode(&payload) {
                 Ok(records) => {
                     self.pending = records.into();
                     self.rest = rest;
@@ -138,28 +138,28 @@ impl<'a> Reader<'a> {
                 }
                 Err(error) => self.end = Some(Err(self.lost_here(&error.to_string()))),
             },
-            Ok((Kind::End, _, [])) => self.end = Some(Ok(())),
-            Ok((Kind::End, _, rest)) => {
+            Ok((FrameKind::End, _, [])) => self.end = Some(Ok(())),
+            Ok((FrameKind::End, _, rest)) => {
                 self.rest = rest;
                 self.end = Some(Err(self.lost_here("data after the end frame")));
             }
-            Ok((Kind::Header, ..)) => {
+            Ok((FrameKind::Header, ..)) => {
                 self.end = Some(Err(self.lost_here("second header")));
             }
             Err(error) => self.end = Some(Err(self.lost_here(describe(error)))),
         }
     }
 
-    fn lost_here(&self, why: &str) -> Lost {
+    fn lost_here(&self, why: &str) -> LostChunks {
         let bytes = self.rest.len();
-        Lost { chunks: self.chunks, at: self.total - bytes, bytes, why: why.into() }
+        LostChunks { chunks: self.chunks, at: self.total - bytes, bytes, why: why.into() }
     }
 }
 
-impl Iterator for Reader<'_> {
-    type Item = Record;
+impl Iterator for RecordingReader<'_> {
+    type Item = RecordingEntry;
 
-    fn next(&mut self) -> Option<Record> {
+    fn next(&mut self) -> Option<RecordingEntry> {
         while self.pending.is_empty() && self.end.is_none() {
             self.advance();
         }

@@ -1,39 +1,39 @@
 use std::sync::Arc;
 
-use evenkeel_core::{Answered, AskId, Fault, Outcome, Question};
+use evenkeel_core::{AskId, DecisionOutcome, PluginFault, PolicyQuestion, RevisionAnswer};
 
-use crate::revision::{Catalog, Revision};
+use crate::revision::{RecordedCatalog, RecordedRevision};
 
 /// A record. Records keep the order in which they were written.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Record {
-    Call(Box<Call>),
-    Decided(Decided),
+pub enum RecordingEntry {
+    Call(Box<RecordedCall>),
+    Decided(RecordedDecision),
     /// This number of calls is missing here, because they arrived faster than they could be written.
     Missed(u64),
 }
 
 /// A question to a plugin and its answer.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Call {
-    pub revision: Arc<Revision>,
+pub struct RecordedCall {
+    pub revision: Arc<RecordedRevision>,
     /// Nodes, zones and regions known to the plugin.
-    pub catalog: Arc<Catalog>,
-    /// Identifies the call in its [`Decided`].
+    pub catalog: Arc<RecordedCatalog>,
+    /// Identifies the call in its [`RecordedDecision`].
     pub ask: AskId,
     /// Gateway time, microseconds since its start.
     pub now_us: u64,
     /// The question. Measures that were not granted are recorded as unmeasured.
-    pub question: Arc<Question>,
+    pub question: Arc<PolicyQuestion>,
     /// The answer with states, memo, notes and time, or the fault.
-    pub result: Result<Answered, Fault>,
+    pub result: Result<RevisionAnswer, PluginFault>,
     /// True if an address was removed from the call. A replay may then answer differently.
     pub redacted: bool,
 }
 
 /// The core's decision about an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decided {
+pub struct RecordedDecision {
     pub ask: AskId,
     /// Name of the outcome in metrics and records: `applied`.
     pub outcome: Box<str>,
@@ -43,14 +43,16 @@ pub struct Decided {
     pub differs: Option<bool>,
 }
 
-impl Decided {
-    pub fn of(ask: AskId, outcome: &Outcome) -> Decided {
+impl RecordedDecision {
+    pub fn of(ask: AskId, outcome: &DecisionOutcome) -> RecordedDecision {
         let (detail, differs) = match outcome {
-            Outcome::Applied { differs } => ("", Some(*differs)),
-            Outcome::Guarded(guard) => (guard.name(), None),
-            Outcome::Faulted(fault) => (fault.name(), None),
-            Outcome::Abstained | Outcome::Kept | Outcome::Stale => ("", None),
+            DecisionOutcome::Applied { differs } => ("", Some(*differs)),
+            DecisionOutcome::Guarded(guard) => (guard.name(), None),
+            DecisionOutcome::Faulted(fault) => (fault.name(), None),
+            DecisionOutcome::Abstained | DecisionOutcome::Kept | DecisionOutcome::Stale => {
+                ("", None)
+            }
         };
-        Decided { ask, outcome: outcome.name().into(), detail: detail.into(), differs }
+        RecordedDecision { ask, outcome: outcome.name().into(), detail: detail.into(), differs }
     }
 }

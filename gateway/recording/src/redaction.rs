@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_core::{Answer, Answered, Fault, Labels, Note, Question, State};
+use evenkeel_core::{
+    DecisionNote, HookAnswer, Labels, PluginFault, PluginState, PolicyQuestion, RevisionAnswer,
+};
 use serde_json::Value;
 
-use crate::address::{Context, addresses};
-use crate::record::Call;
-use crate::revision::{Catalog, Revision};
+use crate::address::{SearchContext, addresses};
+use crate::record::RecordedCall;
+use crate::revision::{RecordedCatalog, RecordedRevision};
 
 /// Limit of distinct addresses in one recording: one per session of the largest gateway, with a margin. Further
 /// addresses share one name.
@@ -25,16 +27,17 @@ const KNOWN_MAX: usize = 64;
 #[derive(Default)]
 pub struct Redactor {
     tokens: HashMap<Box<str>, usize>,
-    revisions: Vec<(Arc<Revision>, Arc<Revision>)>,
-    catalogs: Vec<(Arc<Catalog>, Arc<Catalog>)>,
+    revisions: Vec<(Arc<RecordedRevision>, Arc<RecordedRevision>)>,
+    catalogs: Vec<(Arc<RecordedCatalog>, Arc<RecordedCatalog>)>,
     /// Redacted labels of the current question, by pointer.
     labels: HashMap<usize, Option<Labels>>,
 }
 
 impl Redactor {
     /// Redacts a call. Marks a changed call, because the plugin answered the original.
-    pub fn call(&mut self, call: Call) -> Call {
-        let Call { revision, catalog, ask, now_us, question, mut result, mut redacted } = call;
+    pub fn call(&mut self, call: RecordedCall) -> RecordedCall {
+        let RecordedCall { revision, catalog, ask, now_us, question, mut result, mut redacted } =
+            call;
         let revision = self.revision(&revision);
         let catalog = self.catalog(&catalog);
         let mut question = Arc::unwrap_or_clone(question);
@@ -42,15 +45,28 @@ impl Redactor {
         redacted |= self.question(&mut question);
         redacted |= match &mut result {
             Ok(answered) => self.answered(answered),
-            Err(Fault::Trap(message) | Fault::Malformed(message)) => self.text(message),
-            Err(Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent) => false,
+            Err(PluginFault::Trap(message) | PluginFault::Malformed(message)) => self.text(message),
+            Err(
+                PluginFault::Deadline
+                | PluginFault::OutOfMemory
+                | PluginFault::Late
+                | PluginFault::Absent,
+            ) => false,
         };
-        Call { revision, catalog, ask, now_us, question: Arc::new(question), result, redacted }
+        RecordedCall {
+            revision,
+            catalog,
+            ask,
+            now_us,
+            question: Arc::new(question),
+            result,
+            redacted,
+        }
     }
 
     /// Returns the text without addresses; `None` if it contains none.
     pub fn redact(&mut self, text: &str) -> Option<Box<str>> {
-        let found = addresses(text, Context::Text);
+        let found = addresses(text, SearchContext::Text);
         if found.is_empty() {
             return None;
         }
@@ -83,11 +99,11 @@ impl Redactor {
         redacted
     }
 
-    fn revision(&mut self, revision: &Arc<Revision>) -> Arc<Revision> {
+    fn revision(&mut self, revision: &Arc<RecordedRevision>) -> Arc<RecordedRevision> {
         if let Some((_, done)) = self.revisions.iter().find(|(seen, _)| seen == revision) {
             return Arc::clone(done);
         }
-        let mut done = Revision::clone(revision);
+        let mut done = RecordedRevision::clone(revision);
         if let Ok(mut settings) = serde_json::from_str(&done.settings)
             && self.value(&mut settings)
         {
@@ -115,11 +131,11 @@ impl Redactor {
         }
     }
 
-    fn catalog(&mut self, catalog: &Arc<Catalog>) -> Arc<Catalog> {
+    fn catalog(&mut self, catalog: &Arc<RecordedCatalog>) -> Arc<RecordedCatalog> {
         if let Some((_, done)) = self.catalogs.iter().find(|(seen, _)| seen == catalog) {
             return Arc::clone(done);
         }
-        let mut done = Catalog::clone(catalog);
+        let mut done = RecordedCatalog::clone(catalog);
         for entry in &mut done.entries {
             done.redacted |= self.text(&mut entry.name);
             for (key, value) in &mut entry.labels {
@@ -129,19 +145,19 @@ impl Redactor {
         remember(&mut self.catalogs, catalog, Arc::new(done))
     }
 
-    fn question(&mut self, question: &mut Question) -> bool {
+    fn question(&mut self, question: &mut PolicyQuestion) -> bool {
         self.labels.clear();
         match question {
-            Question::Resolve { labels, .. }
-            | Question::Admit { labels, .. }
-            | Question::Place { labels, .. } => self.labels(labels),
-            Question::Reroute { nodes: _, rooms, memo } => {
+            PolicyQuestion::Resolve { labels, .. }
+            | PolicyQuestion::Admit { labels, .. }
+            | PolicyQuestion::Place { labels, .. } => self.labels(labels),
+            PolicyQuestion::Reroute { nodes: _, rooms, memo } => {
                 let redacted = rooms.iter_mut().fold(false, |redacted, room| {
                     self.labels(&mut room.labels) | redact_state(room.state.as_mut()) | redacted
                 });
                 redacted | redact_state(memo.as_mut())
             }
-            Question::Tick { sessions, memo } => {
+            PolicyQuestion::Tick { sessions, memo } => {
                 let redacted = sessions.iter_mut().fold(false, |redacted, session| {
                     let states = redact_state(session.state.as_mut());
                     self.labels(&mut session.labels) | states | redacted
@@ -171,18 +187,19 @@ impl Redactor {
         redacted
     }
 
-    fn answered(&mut self, answered: &mut Answered) -> bool {
-        let Answered { answer, notes, .. } = answered;
-        let in_notes =
-            notes.iter_mut().fold(false, |redacted, Note { key, .. }| self.text(key) | redacted);
+    fn answered(&mut self, answered: &mut RevisionAnswer) -> bool {
+        let RevisionAnswer { answer, notes, .. } = answered;
+        let in_notes = notes
+            .iter_mut()
+            .fold(false, |redacted, DecisionNote { key, .. }| self.text(key) | redacted);
         let in_answer = match answer {
-            Answer::Params(params) => {
+            HookAnswer::Params(params) => {
                 params.iter_mut().fold(false, |redacted, (key, _)| self.text(key) | redacted)
             }
-            Answer::Admit { .. } => false,
-            Answer::Placed { state, .. } => redact_state(Some(state)),
-            Answer::Moves { moves: _, states, memo }
-            | Answer::Actions { actions: _, states, memo } => {
+            HookAnswer::Admit { .. } => false,
+            HookAnswer::Placed { state, .. } => redact_state(Some(state)),
+            HookAnswer::Moves { moves: _, states, memo }
+            | HookAnswer::Actions { actions: _, states, memo } => {
                 let redacted = states
                     .iter_mut()
                     .fold(false, |redacted, (_, state)| redact_state(Some(state)) | redacted);
@@ -202,7 +219,7 @@ fn remember<T>(known: &mut Vec<(Arc<T>, Arc<T>)>, seen: &Arc<T>, done: Arc<T>) -
 }
 
 /// Overwrites text in a state that looks like an address.
-fn redact_state(state: Option<&mut State>) -> bool {
+fn redact_state(state: Option<&mut PluginState>) -> bool {
     let Some(state) = state else { return false };
     let mut redacted = false;
     let is_text = |byte: &u8| byte.is_ascii_graphic();
@@ -211,7 +228,7 @@ fn redact_state(state: Option<&mut State>) -> bool {
         let length = state.bytes[start..].iter().take_while(|byte| is_text(byte)).count();
         at = start + length;
         let text = String::from_utf8_lossy(&state.bytes[start..at]).into_owned();
-        for range in addresses(&text, Context::Binary) {
+        for range in addresses(&text, SearchContext::Binary) {
             state.bytes[start + range.start..start + range.end].fill(b'x');
             redacted = true;
         }

@@ -3,45 +3,51 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_core::{Answer, PolicyName, Question, State};
+use evenkeel_core::{HookAnswer, PluginState, PolicyName, PolicyQuestion};
 
 /// States written during a replay. A plugin reads only its own states, so once it has written a state for a session or
 /// room, that state replaces the recorded one.
 #[derive(Default, Debug)]
 pub struct ReplayState {
-    states: HashMap<(PolicyName, u64), State>,
-    memos: HashMap<PolicyName, State>,
+    states: HashMap<(PolicyName, u64), PluginState>,
+    memos: HashMap<PolicyName, PluginState>,
 }
 
 impl ReplayState {
     /// Returns the last state written for a session or room.
-    pub fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
+    pub fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&PluginState> {
         self.states.get(&(policy.clone(), id))
     }
 
     /// Returns the question with recorded states replaced by those written so far.
-    pub fn applied_to(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
+    pub fn applied_to(
+        &self,
+        policy: &PolicyName,
+        question: &Arc<PolicyQuestion>,
+    ) -> Arc<PolicyQuestion> {
         let mut question = Arc::clone(question);
-        if !matches!(*question, Question::Reroute { .. } | Question::Tick { .. }) {
+        if !matches!(*question, PolicyQuestion::Reroute { .. } | PolicyQuestion::Tick { .. }) {
             return question;
         }
-        let state = |id: u64, recorded: &mut Option<State>| {
+        let state = |id: u64, recorded: &mut Option<PluginState>| {
             if let Some(own) = self.state_of(policy, id) {
                 *recorded = Some(own.clone());
             }
         };
-        let replace_memo = |memo: &mut Option<State>| {
+        let replace_memo = |memo: &mut Option<PluginState>| {
             if let Some(own) = self.memos.get(policy) {
                 *memo = Some(own.clone());
             }
         };
         match Arc::make_mut(&mut question) {
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
-            Question::Reroute { nodes: _, rooms, memo } => {
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => {}
+            PolicyQuestion::Reroute { nodes: _, rooms, memo } => {
                 rooms.iter_mut().for_each(|room| state(room.row.id, &mut room.state));
                 replace_memo(memo);
             }
-            Question::Tick { sessions, memo } => {
+            PolicyQuestion::Tick { sessions, memo } => {
                 sessions.iter_mut().for_each(|session| state(session.row.id, &mut session.state));
                 replace_memo(memo);
             }
@@ -49,24 +55,28 @@ impl ReplayState {
         question
     }
 
-    pub fn update(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
+    pub fn update(&mut self, policy: &PolicyName, question: &PolicyQuestion, answer: &HookAnswer) {
         let (states, memo) = match answer {
-            Answer::Params(_) | Answer::Admit { .. } => return,
-            Answer::Placed { state, .. } => {
-                if let Question::Place { room, .. } = question {
+            HookAnswer::Params(_) | HookAnswer::Admit { .. } => return,
+            HookAnswer::Placed { state, .. } => {
+                if let PolicyQuestion::Place { room, .. } = question {
                     self.states.insert((policy.clone(), room.0), state.clone());
                 }
                 return;
             }
-            Answer::Moves { moves: _, states, memo }
-            | Answer::Actions { actions: _, states, memo } => (states, memo),
+            HookAnswer::Moves { moves: _, states, memo }
+            | HookAnswer::Actions { actions: _, states, memo } => (states, memo),
         };
         let id = |row: u32| match question {
-            Question::Reroute { rooms, .. } => rooms.get(row as usize).map(|room| room.row.id),
-            Question::Tick { sessions, .. } => {
+            PolicyQuestion::Reroute { rooms, .. } => {
+                rooms.get(row as usize).map(|room| room.row.id)
+            }
+            PolicyQuestion::Tick { sessions, .. } => {
                 sessions.get(row as usize).map(|session| session.row.id)
             }
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => None,
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => None,
         };
         for (row, state) in states {
             if let Some(id) = id(*row) {

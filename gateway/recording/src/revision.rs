@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Entry, EntryKind, Hook, Metric, Op, PolicyName};
+use evenkeel_core::{CatalogEntry, EntryKind, Hook, Metric, Op, PolicyName};
 
-use crate::table::{Table, TableReader, read_labels, write_labels};
-use crate::wire::{Input, Malformed, malformed, put};
+use crate::table::{ChunkTable, TableReader, read_labels, write_labels};
+use crate::wire::{FrameInput, InvalidFrame, malformed, put};
 
 /// A plugin with its settings, as a policy ran it. A recording contains the plugin's digest but not its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Revision {
+pub struct RecordedRevision {
     pub policy: PolicyName,
     /// The gateway's identifier of the revision: 12 hexadecimal digits.
     pub revision: Arc<str>,
@@ -22,14 +22,14 @@ pub struct Revision {
     pub settings: Box<str>,
     /// Seed of the plugin's random numbers.
     pub seed: u64,
-    pub grant: Grant,
+    pub grant: RecordedGrant,
     /// True if an address was removed from the settings.
     pub redacted: bool,
 }
 
 /// Grants of `init`, in the order of the plugin's columns.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Grant {
+pub struct RecordedGrant {
     /// Metrics of sessions and rooms.
     pub subject_metrics: Vec<Metric>,
     pub node_metrics: Vec<Metric>,
@@ -38,9 +38,9 @@ pub struct Grant {
 
 /// Names and labels of the entities that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Catalog {
+pub struct RecordedCatalog {
     /// Entries in the order sent to the plugin.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<CatalogEntry>,
     /// True if an address was removed from the catalog.
     pub redacted: bool,
 }
@@ -54,8 +54,8 @@ fn hook_number(hook: Hook) -> u8 {
     }
 }
 
-impl Revision {
-    pub(crate) fn write(&self, table: &mut Table, out: &mut Vec<u8>) {
+impl RecordedRevision {
+    pub(crate) fn write(&self, table: &mut ChunkTable, out: &mut Vec<u8>) {
         table.put(out, self.policy.set.as_bytes());
         out.push(hook_number(self.policy.hook));
         table.put(out, self.revision.as_bytes());
@@ -75,13 +75,13 @@ impl Revision {
 
     pub(crate) fn read(
         table: &mut TableReader<'_>,
-        read: &mut Input<'_>,
-    ) -> Result<Revision, Malformed> {
+        read: &mut FrameInput<'_>,
+    ) -> Result<RecordedRevision, InvalidFrame> {
         let set = table.text(read, "policy")?;
         let number = read.byte("hook")?;
         let hook = Hook::ALL.into_iter().find(|&hook| hook_number(hook) == number);
         let hook = hook.ok_or_else(|| malformed("hook", format!("number {number}")))?;
-        Ok(Revision {
+        Ok(RecordedRevision {
             policy: PolicyName { set, hook },
             revision: table.text(read, "revision")?,
             plugin: table.text(read, "plugin")?,
@@ -89,7 +89,7 @@ impl Revision {
             digest: read.fixed("digest")?,
             settings: table.own_text(read, "settings")?,
             seed: u64::from_le_bytes(read.fixed("seed")?),
-            grant: Grant {
+            grant: RecordedGrant {
                 subject_metrics: metrics(read)?,
                 node_metrics: metrics(read)?,
                 ops: ops(read)?,
@@ -99,7 +99,7 @@ impl Revision {
     }
 }
 
-fn metrics(read: &mut Input<'_>) -> Result<Vec<Metric>, Malformed> {
+fn metrics(read: &mut FrameInput<'_>) -> Result<Vec<Metric>, InvalidFrame> {
     let known = |number| {
         Metric::from_number(number)
             .ok_or_else(|| malformed("grant", format!("unknown metric {number}")))
@@ -108,7 +108,7 @@ fn metrics(read: &mut Input<'_>) -> Result<Vec<Metric>, Malformed> {
     (0..count).map(|_| read.small("grant").and_then(known)).collect()
 }
 
-fn ops(read: &mut Input<'_>) -> Result<Vec<Op>, Malformed> {
+fn ops(read: &mut FrameInput<'_>) -> Result<Vec<Op>, InvalidFrame> {
     let known = |number| {
         Op::from_number(number)
             .ok_or_else(|| malformed("grant", format!("unknown action {number}")))
@@ -117,7 +117,7 @@ fn ops(read: &mut Input<'_>) -> Result<Vec<Op>, Malformed> {
     (0..count).map(|_| read.small("grant").and_then(known)).collect()
 }
 
-fn flag(read: &mut Input<'_>) -> Result<bool, Malformed> {
+fn flag(read: &mut FrameInput<'_>) -> Result<bool, InvalidFrame> {
     match read.byte("flag")? {
         0 => Ok(false),
         1 => Ok(true),
@@ -125,11 +125,11 @@ fn flag(read: &mut Input<'_>) -> Result<bool, Malformed> {
     }
 }
 
-impl Catalog {
-    pub(crate) fn write(&self, table: &mut Table, out: &mut Vec<u8>) {
+impl RecordedCatalog {
+    pub(crate) fn write(&self, table: &mut ChunkTable, out: &mut Vec<u8>) {
         out.push(u8::from(self.redacted));
         put(out, self.entries.len() as u64);
-        for Entry { kind, id, parent, name, labels } in &self.entries {
+        for CatalogEntry { kind, id, parent, name, labels } in &self.entries {
             put(out, *kind as u64);
             put(out, *id);
             put(out, *parent);
@@ -140,13 +140,13 @@ impl Catalog {
 
     pub(crate) fn read(
         table: &mut TableReader<'_>,
-        read: &mut Input<'_>,
-    ) -> Result<Catalog, Malformed> {
+        read: &mut FrameInput<'_>,
+    ) -> Result<RecordedCatalog, InvalidFrame> {
         let redacted = flag(read)?;
         let count = read.count("catalog")?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
-            entries.push(Entry {
+            entries.push(CatalogEntry {
                 kind: kind(read.small("catalog")?)?,
                 id: read.number("catalog")?,
                 parent: read.number("catalog")?,
@@ -154,11 +154,11 @@ impl Catalog {
                 labels: read_labels(read)?,
             });
         }
-        Ok(Catalog { entries, redacted })
+        Ok(RecordedCatalog { entries, redacted })
     }
 }
 
-fn kind(number: u32) -> Result<EntryKind, Malformed> {
+fn kind(number: u32) -> Result<EntryKind, InvalidFrame> {
     let all = [EntryKind::Region, EntryKind::Zone, EntryKind::Node, EntryKind::Home];
     let found = all.into_iter().find(|&kind| kind as u32 == number);
     found.ok_or_else(|| malformed("catalog", format!("unknown entry kind {number}")))

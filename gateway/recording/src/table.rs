@@ -4,20 +4,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, State};
+use evenkeel_core::{Labels, PluginState};
 
-use crate::wire::{Input, Malformed, malformed, put, put_bytes};
+use crate::wire::{FrameInput, InvalidFrame, malformed, put, put_bytes};
 
 /// The table of a chunk being filled.
 #[derive(Default)]
-pub(crate) struct Table {
+pub(crate) struct ChunkTable {
     numbers: HashMap<Box<[u8]>, u64>,
     bytes: Vec<u8>,
     /// Label sets of the current question, by pointer: rows share them.
     labels: HashMap<usize, u64>,
 }
 
-impl Table {
+impl ChunkTable {
     /// Starts a question. Label pointers of the last one are now invalid.
     pub(crate) fn begin(&mut self) {
         self.labels.clear();
@@ -55,8 +55,8 @@ impl Table {
     }
 
     /// Appends a state: 0 for none; otherwise the number of the plugin's name plus 1, the schema and the bytes.
-    pub(crate) fn put_state(&mut self, out: &mut Vec<u8>, state: Option<&State>) {
-        let Some(State { plugin, schema, bytes }) = state else {
+    pub(crate) fn put_state(&mut self, out: &mut Vec<u8>, state: Option<&PluginState>) {
+        let Some(PluginState { plugin, schema, bytes }) = state else {
             put(out, 0);
             return;
         };
@@ -66,12 +66,12 @@ impl Table {
         self.put(out, bytes);
     }
 
-    /// Returns the current size, for [`Table::truncate`].
+    /// Returns the current size, for [`ChunkTable::truncate`].
     pub(crate) fn mark(&self) -> (usize, usize) {
         (self.numbers.len(), self.bytes.len())
     }
 
-    /// Removes the entries added since [`Table::mark`].
+    /// Removes the entries added since [`ChunkTable::mark`].
     pub(crate) fn truncate(&mut self, (count, bytes): (usize, usize)) {
         self.numbers.retain(|_, number| *number < count as u64);
         self.bytes.truncate(bytes);
@@ -97,9 +97,9 @@ pub(crate) fn write_labels(out: &mut Vec<u8>, labels: &[(Box<str>, Box<str>)]) {
     }
 }
 
-type Pairs = Vec<(Box<str>, Box<str>)>;
+type LabelPairs = Vec<(Box<str>, Box<str>)>;
 
-pub(crate) fn read_labels(read: &mut Input<'_>) -> Result<Pairs, Malformed> {
+pub(crate) fn read_labels(read: &mut FrameInput<'_>) -> Result<LabelPairs, InvalidFrame> {
     let count = read.count("labels")?;
     let mut labels = Vec::with_capacity(count);
     for _ in 0..count {
@@ -116,7 +116,7 @@ pub(crate) struct TableReader<'a> {
 }
 
 impl<'a> TableReader<'a> {
-    pub(crate) fn read(read: &mut Input<'a>) -> Result<TableReader<'a>, Malformed> {
+    pub(crate) fn read(read: &mut FrameInput<'a>) -> Result<TableReader<'a>, InvalidFrame> {
         let count = read.count("table")?;
         let mut all = Vec::with_capacity(count);
         for _ in 0..count {
@@ -125,7 +125,7 @@ impl<'a> TableReader<'a> {
         Ok(TableReader { all, texts: HashMap::new(), labels: HashMap::new() })
     }
 
-    fn at(&self, number: u64, part: &'static str) -> Result<&'a [u8], Malformed> {
+    fn at(&self, number: u64, part: &'static str) -> Result<&'a [u8], InvalidFrame> {
         let index = usize::try_from(number).ok();
         index.and_then(|index| self.all.get(index)).copied().ok_or_else(|| {
             malformed(part, format!("number {number} of a table of {}", self.all.len()))
@@ -134,9 +134,9 @@ impl<'a> TableReader<'a> {
 
     pub(crate) fn bytes(
         &self,
-        read: &mut Input<'_>,
+        read: &mut FrameInput<'_>,
         part: &'static str,
-    ) -> Result<Box<[u8]>, Malformed> {
+    ) -> Result<Box<[u8]>, InvalidFrame> {
         let bytes = self.at(read.number(part)?, part)?;
         read.charge(part, bytes.len())?;
         Ok(bytes.into())
@@ -145,14 +145,14 @@ impl<'a> TableReader<'a> {
     /// Returns a text that all references share.
     pub(crate) fn text(
         &mut self,
-        read: &mut Input<'_>,
+        read: &mut FrameInput<'_>,
         part: &'static str,
-    ) -> Result<Arc<str>, Malformed> {
+    ) -> Result<Arc<str>, InvalidFrame> {
         let number = read.number(part)?;
         self.text_at(number, part)
     }
 
-    fn text_at(&mut self, number: u64, part: &'static str) -> Result<Arc<str>, Malformed> {
+    fn text_at(&mut self, number: u64, part: &'static str) -> Result<Arc<str>, InvalidFrame> {
         if let Some(text) = self.texts.get(&number) {
             return Ok(Arc::clone(text));
         }
@@ -165,20 +165,20 @@ impl<'a> TableReader<'a> {
 
     pub(crate) fn own_text(
         &mut self,
-        read: &mut Input<'_>,
+        read: &mut FrameInput<'_>,
         part: &'static str,
-    ) -> Result<Box<str>, Malformed> {
+    ) -> Result<Box<str>, InvalidFrame> {
         let text = self.text(read, part)?;
         read.charge(part, text.len())?;
         Ok((*text).into())
     }
 
-    pub(crate) fn labels(&mut self, read: &mut Input<'_>) -> Result<Labels, Malformed> {
+    pub(crate) fn labels(&mut self, read: &mut FrameInput<'_>) -> Result<Labels, InvalidFrame> {
         let number = read.number("labels")?;
         if let Some(labels) = self.labels.get(&number) {
             return Ok(Arc::clone(labels));
         }
-        let mut inside = Input::new(self.at(number, "labels")?);
+        let mut inside = FrameInput::new(self.at(number, "labels")?);
         let labels: Labels = read_labels(&mut inside)?.into();
         if !inside.is_empty() {
             return Err(malformed("labels", "bytes after the labels"));
@@ -187,15 +187,21 @@ impl<'a> TableReader<'a> {
         Ok(labels)
     }
 
-    pub(crate) fn state(&mut self, read: &mut Input<'_>) -> Result<Option<State>, Malformed> {
+    pub(crate) fn state(
+        &mut self,
+        read: &mut FrameInput<'_>,
+    ) -> Result<Option<PluginState>, InvalidFrame> {
         let Some(plugin) = read.number("state")?.checked_sub(1) else { return Ok(None) };
         let plugin = self.text_at(plugin, "state")?;
         let schema = read.small("state")?;
         let bytes = self.bytes(read, "state")?;
-        Ok(Some(State { plugin, schema, bytes }))
+        Ok(Some(PluginState { plugin, schema, bytes }))
     }
 
-    pub(crate) fn some_state(&mut self, read: &mut Input<'_>) -> Result<State, Malformed> {
+    pub(crate) fn some_state(
+        &mut self,
+        read: &mut FrameInput<'_>,
+    ) -> Result<PluginState, InvalidFrame> {
         self.state(read)?.ok_or_else(|| malformed("state", "missing"))
     }
 }

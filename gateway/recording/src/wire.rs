@@ -6,22 +6,22 @@ const DECODED_BYTES_MAX: usize = 256 << 20;
 
 /// A well-formed frame with invalid content.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Malformed {
+pub struct InvalidFrame {
     /// The part being read: `question`.
     pub part: &'static str,
     pub found: Box<str>,
 }
 
-impl std::fmt::Display for Malformed {
+impl std::fmt::Display for InvalidFrame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.part, self.found)
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for InvalidFrame {}
 
-pub(crate) fn malformed(part: &'static str, found: impl Into<Box<str>>) -> Malformed {
-    Malformed { part, found: found.into() }
+pub(crate) fn malformed(part: &'static str, found: impl Into<Box<str>>) -> InvalidFrame {
+    InvalidFrame { part, found: found.into() }
 }
 
 /// Appends an unsigned number as LEB128.
@@ -44,28 +44,28 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-pub(crate) struct Input<'a> {
+pub(crate) struct FrameInput<'a> {
     rest: &'a [u8],
     decoded: usize,
 }
 
-impl<'a> Input<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Input<'a> {
-        Input { rest: bytes, decoded: 0 }
+impl<'a> FrameInput<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> FrameInput<'a> {
+        FrameInput { rest: bytes, decoded: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(crate) fn byte(&mut self, part: &'static str) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self, part: &'static str) -> Result<u8, InvalidFrame> {
         let (&byte, rest) =
             self.rest.split_first().ok_or_else(|| malformed(part, "unexpected end"))?;
         self.rest = rest;
         Ok(byte)
     }
 
-    pub(crate) fn number(&mut self, part: &'static str) -> Result<u64, Malformed> {
+    pub(crate) fn number(&mut self, part: &'static str) -> Result<u64, InvalidFrame> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte(part)?;
@@ -81,12 +81,12 @@ impl<'a> Input<'a> {
         Err(malformed(part, "number exceeds 64 bits"))
     }
 
-    pub(crate) fn small(&mut self, part: &'static str) -> Result<u32, Malformed> {
+    pub(crate) fn small(&mut self, part: &'static str) -> Result<u32, InvalidFrame> {
         let number = self.number(part)?;
         u32::try_from(number).map_err(|_| malformed(part, format!("{number} exceeds 32 bits")))
     }
 
-    pub(crate) fn signed(&mut self, part: &'static str) -> Result<i64, Malformed> {
+    pub(crate) fn signed(&mut self, part: &'static str) -> Result<i64, InvalidFrame> {
         let number = self.number(part)?;
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
@@ -94,7 +94,7 @@ impl<'a> Input<'a> {
     pub(crate) fn fixed<const N: usize>(
         &mut self,
         part: &'static str,
-    ) -> Result<[u8; N], Malformed> {
+    ) -> Result<[u8; N], InvalidFrame> {
         let (bytes, rest) =
             self.rest.split_first_chunk().ok_or_else(|| malformed(part, "unexpected end"))?;
         self.rest = rest;
@@ -102,7 +102,7 @@ impl<'a> Input<'a> {
     }
 
     /// Reads a count of items with at least one byte each.
-    pub(crate) fn count(&mut self, part: &'static str) -> Result<usize, Malformed> {
+    pub(crate) fn count(&mut self, part: &'static str) -> Result<usize, InvalidFrame> {
         let count = self.number(part)?;
         match usize::try_from(count) {
             Ok(count) if count <= self.rest.len() => Ok(count),
@@ -110,20 +110,20 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(crate) fn bytes(&mut self, part: &'static str) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn bytes(&mut self, part: &'static str) -> Result<&'a [u8], InvalidFrame> {
         let count = self.count(part)?;
         let (bytes, rest) = self.rest.split_at(count);
         self.rest = rest;
         Ok(bytes)
     }
 
-    pub(crate) fn text(&mut self, part: &'static str) -> Result<&'a str, Malformed> {
+    pub(crate) fn text(&mut self, part: &'static str) -> Result<&'a str, InvalidFrame> {
         let bytes = self.bytes(part)?;
         std::str::from_utf8(bytes).map_err(|_| malformed(part, "invalid UTF-8"))
     }
 
     /// Charges memory before its allocation: one stored state may be copied many times.
-    pub(crate) fn charge(&mut self, part: &'static str, bytes: usize) -> Result<(), Malformed> {
+    pub(crate) fn charge(&mut self, part: &'static str, bytes: usize) -> Result<(), InvalidFrame> {
         self.decoded = self.decoded.saturating_add(bytes);
         if self.decoded > DECODED_BYTES_MAX {
             let found = format!("more than {DECODED_BYTES_MAX} bytes when decoded");

@@ -5,15 +5,16 @@ mod world;
 
 use std::sync::Arc;
 
-use evenkeel_core::{Answered, Fault, Question, State};
+use evenkeel_core::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{
-    Call, Chunk, FORMAT, Full, Reader, Record, Redactor, Unreadable, head, records, tail,
+    Chunk, ChunkFull, FORMAT, ReadError, RecordedCall, RecordingEntry, RecordingReader, Redactor,
+    head, records, tail,
 };
 
 use crate::world::{call, header, tick_of, world};
 
 /// Writes a recording with this number of records per chunk.
-fn written(all: &[Record], chunk_of: usize) -> Vec<u8> {
+fn written(all: &[RecordingEntry], chunk_of: usize) -> Vec<u8> {
     let mut bytes = head(&header());
     for some in all.chunks(chunk_of) {
         let mut chunk = Chunk::default();
@@ -24,10 +25,10 @@ fn written(all: &[Record], chunk_of: usize) -> Vec<u8> {
     bytes
 }
 
-fn calls(records: &[Record]) -> impl Iterator<Item = &Call> {
+fn calls(records: &[RecordingEntry]) -> impl Iterator<Item = &RecordedCall> {
     records.iter().filter_map(|record| match record {
-        Record::Call(call) => Some(&**call),
-        Record::Decided(_) | Record::Missed(_) => None,
+        RecordingEntry::Call(call) => Some(&**call),
+        RecordingEntry::Decided(_) | RecordingEntry::Missed(_) => None,
     })
 }
 
@@ -36,9 +37,9 @@ fn questions_answers_and_faults_round_trip() {
     let all = world();
     for chunk_of in [1, 7, 1_000] {
         let bytes = written(&all, chunk_of);
-        let mut reader = Reader::open(&bytes).unwrap();
+        let mut reader = RecordingReader::open(&bytes).unwrap();
         assert_eq!(reader.header(), &header());
-        let read: Vec<Record> = reader.by_ref().collect();
+        let read: Vec<RecordingEntry> = reader.by_ref().collect();
         assert_eq!(read, all);
         assert_eq!(reader.lost(), None);
     }
@@ -47,7 +48,7 @@ fn questions_answers_and_faults_round_trip() {
 #[test]
 fn recording_of_format_1_is_readable() {
     let bytes = include_bytes!("formats/1.ekr");
-    let mut reader = Reader::open(bytes).unwrap();
+    let mut reader = RecordingReader::open(bytes).unwrap();
     assert_eq!(reader.header(), &header());
     assert_eq!(reader.by_ref().collect::<Vec<_>>(), world());
     assert_eq!(reader.lost(), None);
@@ -57,14 +58,14 @@ fn recording_of_format_1_is_readable() {
 fn newer_format_and_other_files_are_refused() {
     let mut bytes = written(&world(), 100);
     bytes[8..10].copy_from_slice(&(FORMAT + 1).to_le_bytes());
-    let refused = Reader::open(&bytes).err().unwrap();
-    assert_eq!(refused, Unreadable::Newer { found: FORMAT + 1, read: FORMAT });
+    let refused = RecordingReader::open(&bytes).err().unwrap();
+    assert_eq!(refused, ReadError::Newer { found: FORMAT + 1, read: FORMAT });
     assert!(refused.to_string().contains("format 2, but this version reads up to 1"), "{refused}");
     for none in [&b""[..], b"\x89EKR", b"\0asm\x01\0\0\0", b"{\"calls\": []}"] {
-        assert_eq!(Reader::open(none).err(), Some(Unreadable::NotARecording));
+        assert_eq!(RecordingReader::open(none).err(), Some(ReadError::NotARecording));
     }
     let as_text = b"\x89EKR\n\x1a\n\x01\x00 and so on";
-    assert_eq!(Reader::open(as_text).err(), Some(Unreadable::Mangled));
+    assert_eq!(RecordingReader::open(as_text).err(), Some(ReadError::Mangled));
 }
 
 #[test]
@@ -75,8 +76,8 @@ fn truncated_file_is_read_to_its_last_whole_chunk() {
     let begins = head(&header()).len();
     let mut most = 0;
     for length in begins..bytes.len() {
-        let mut reader = Reader::open(&bytes[..length]).unwrap();
-        let read: Vec<Record> = reader.by_ref().collect();
+        let mut reader = RecordingReader::open(&bytes[..length]).unwrap();
+        let read: Vec<RecordingEntry> = reader.by_ref().collect();
         let lost = reader.lost().unwrap();
         assert_eq!(lost.at + lost.bytes, length);
         assert_eq!(read.len(), (lost.chunks * 5).min(all.len()));
@@ -85,7 +86,7 @@ fn truncated_file_is_read_to_its_last_whole_chunk() {
     }
     assert_eq!(most, whole_chunks, "complete except for the end frame");
     for length in 0..begins {
-        assert!(Reader::open(&bytes[..length]).is_err());
+        assert!(RecordingReader::open(&bytes[..length]).is_err());
     }
 }
 
@@ -97,8 +98,8 @@ fn flipped_bit_loses_its_chunk_and_the_rest() {
     for at in begins..bytes.len() {
         let mut broken = bytes.clone();
         broken[at] ^= 1 << (at % 8);
-        let mut reader = Reader::open(&broken).unwrap();
-        let read: Vec<Record> = reader.by_ref().collect();
+        let mut reader = RecordingReader::open(&broken).unwrap();
+        let read: Vec<RecordingEntry> = reader.by_ref().collect();
         let lost = reader.lost().unwrap_or_else(|| panic!("byte {at} was changed"));
         assert!(lost.at <= at, "{lost}, but byte {at} was changed");
         assert_eq!(read.len(), (lost.chunks * 5).min(all.len()));
@@ -110,11 +111,11 @@ fn flipped_bit_loses_its_chunk_and_the_rest() {
 fn decompression_bomb_is_refused() {
     // 100,000 rows share one state of 4 KiB.
     let mut chunk = Chunk::default();
-    let state = State { plugin: "p".into(), schema: 1, bytes: vec![7; 4_096].into() };
+    let state = PluginState { plugin: "p".into(), schema: 1, bytes: vec![7; 4_096].into() };
     let mut bomb = tick_of(100_000);
-    let Question::Tick { sessions, .. } = Arc::make_mut(&mut bomb.question) else { panic!() };
+    let PolicyQuestion::Tick { sessions, .. } = Arc::make_mut(&mut bomb.question) else { panic!() };
     sessions.iter_mut().for_each(|session| session.state = Some(state.clone()));
-    let record = Record::Call(Box::new(bomb));
+    let record = RecordingEntry::Call(Box::new(bomb));
     chunk.push(&record).unwrap();
     let bytes = chunk.close();
     assert!(bytes.len() < 1 << 20);
@@ -124,20 +125,22 @@ fn decompression_bomb_is_refused() {
 
 #[test]
 fn oversized_call_leaves_the_chunk_unchanged() {
-    let small = Record::Call(Box::new(tick_of(3)));
+    let small = RecordingEntry::Call(Box::new(tick_of(3)));
     let mut large = tick_of(5_000);
-    let Question::Tick { sessions, .. } = Arc::make_mut(&mut large.question) else { panic!() };
+    let PolicyQuestion::Tick { sessions, .. } = Arc::make_mut(&mut large.question) else {
+        panic!()
+    };
     let mut rng = fastrand::Rng::with_seed(1);
     for session in sessions {
         let bytes = std::iter::repeat_with(|| rng.u8(..)).take(4_096).collect();
-        session.state = Some(State { plugin: "p".into(), schema: 1, bytes });
+        session.state = Some(PluginState { plugin: "p".into(), schema: 1, bytes });
     }
-    let large = Record::Call(Box::new(large));
+    let large = RecordingEntry::Call(Box::new(large));
     let mut chunk = Chunk::default();
-    assert_eq!(chunk.push(&large), Err(Full));
+    assert_eq!(chunk.push(&large), Err(ChunkFull));
     assert!(chunk.is_empty());
     chunk.push(&small).unwrap();
-    assert_eq!(chunk.push(&large), Err(Full));
+    assert_eq!(chunk.push(&large), Err(ChunkFull));
     chunk.push(&small).unwrap();
     assert_eq!(records(&chunk.close()).unwrap(), [small.clone(), small]);
 }
@@ -145,7 +148,7 @@ fn oversized_call_leaves_the_chunk_unchanged() {
 #[test]
 fn shared_values_are_written_once() {
     let mut chunk = Chunk::default();
-    let one = Record::Call(Box::new(tick_of(1_000)));
+    let one = RecordingEntry::Call(Box::new(tick_of(1_000)));
     chunk.push(&one).unwrap();
     let first = chunk.bytes();
     chunk.push(&one).unwrap();
@@ -166,7 +169,7 @@ fn addresses_are_removed_and_calls_marked() {
             assert_eq!(&redacted, call);
         }
         let mut chunk = Chunk::default();
-        chunk.push(&Record::Call(Box::new(redacted.clone()))).unwrap();
+        chunk.push(&RecordingEntry::Call(Box::new(redacted.clone()))).unwrap();
         bytes.extend(inflate(&chunk.close()));
         // `Debug` of a state prints its bytes as numbers.
         assert!(!format!("{redacted:?}").contains("192.0.2."), "{redacted:?}");
@@ -188,10 +191,13 @@ fn address_has_one_name_throughout() {
 
 #[test]
 fn fault_messages_are_redacted() {
-    let mut failed = call(Question::Resolve { scenario: "call".into(), labels: [].into() });
-    failed.result = Err(Fault::Trap("no node at 192.0.2.9:5004".into()));
+    let mut failed = call(PolicyQuestion::Resolve { scenario: "call".into(), labels: [].into() });
+    failed.result = Err(PluginFault::Trap("no node at 192.0.2.9:5004".into()));
     let redacted = Redactor::default().call(failed);
-    assert_eq!(redacted.result, Err::<Answered, _>(Fault::Trap("no node at address-1".into())));
+    assert_eq!(
+        redacted.result,
+        Err::<RevisionAnswer, _>(PluginFault::Trap("no node at address-1".into()))
+    );
     assert!(redacted.redacted);
 }
 

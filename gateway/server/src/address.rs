@@ -72,19 +72,21 @@ pub(crate) fn checked(address: SocketAddr) -> Result<SocketAddr, String> {
 
 /// A network such as `10.0.0.0/8`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Network {
+pub struct NetworkPrefix {
     ip: IpAddr,
     prefix: u8,
 }
 
-impl Network {
+impl NetworkPrefix {
     /// Private networks (RFC 1918, RFC 6598, RFC 4193).
-    pub(crate) fn private() -> Vec<Network> {
+    pub(crate) fn private() -> Vec<NetworkPrefix> {
         let v4 = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
         let shared = ([100, 64, 0, 0], 10);
-        let unique_local = Network { ip: [0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), prefix: 7 };
+        let unique_local = NetworkPrefix { ip: [0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), prefix: 7 };
         let v4 = v4.into_iter().chain([shared]);
-        v4.map(|(ip, prefix)| Network { ip: ip.into(), prefix }).chain([unique_local]).collect()
+        v4.map(|(ip, prefix)| NetworkPrefix { ip: ip.into(), prefix })
+            .chain([unique_local])
+            .collect()
     }
 
     /// IPv4-mapped addresses are in the networks of IPv4.
@@ -106,12 +108,12 @@ impl Network {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoNetwork;
 
-impl FromStr for Network {
+impl FromStr for NetworkPrefix {
     type Err = NoNetwork;
 
     /// Reads an address and a prefix length. Bits behind the prefix are zero, so that a typing error is noticed.
     /// IPv4-mapped networks are refused: they would contain no address.
-    fn from_str(text: &str) -> Result<Network, NoNetwork> {
+    fn from_str(text: &str) -> Result<NetworkPrefix, NoNetwork> {
         let (ip, prefix) = text.split_once('/').ok_or(NoNetwork)?;
         let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
         let prefix: u8 = prefix.parse().map_err(|_| NoNetwork)?;
@@ -122,11 +124,11 @@ impl FromStr for Network {
         if prefix > bits || !rest || ip != ip.to_canonical() {
             return Err(NoNetwork);
         }
-        Ok(Network { ip, prefix })
+        Ok(NetworkPrefix { ip, prefix })
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for NetworkPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix)
     }

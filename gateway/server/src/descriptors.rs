@@ -6,7 +6,7 @@ use std::{fmt, io};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::run;
-use crate::settings::{Driver, Ingress, Node, Settings};
+use crate::settings::{DriverSettings, GatewayConfig, ListenIngress, NodeConfig};
 
 /// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 128 for those
 /// that have, 32 for POSTs of webhooks, the others for operators, telemetry, reloads and compilers.
@@ -74,7 +74,7 @@ fn reserve(limit: u64) -> u64 {
 
 /// The number of sessions that descriptors and local ports suffice for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Capacity {
+pub(crate) struct DescriptorCapacity {
     limit: u64,
     /// Descriptors of a gateway without sessions.
     used: u64,
@@ -85,12 +85,12 @@ pub(crate) struct Capacity {
     sessions_max: u64,
 }
 
-impl Capacity {
+impl DescriptorCapacity {
     /// The capacity of a gateway with these settings and this limit of descriptors.
-    pub(crate) fn of(settings: &Settings, limit: u64) -> Capacity {
-        let has_ports = settings.nodes.iter().any(Node::has_port_legs);
+    pub(crate) fn of(settings: &GatewayConfig, limit: u64) -> DescriptorCapacity {
+        let has_ports = settings.nodes.iter().any(NodeConfig::has_port_legs);
         let own_rtcp = settings.listens.iter().any(|listen| listen.sockets().count() == 2);
-        Capacity {
+        DescriptorCapacity {
             limit,
             used: used(settings, run::workers(settings) as u64),
             local_ports: local_ports(),
@@ -112,9 +112,9 @@ impl Capacity {
     }
 }
 
-impl fmt::Display for Capacity {
+impl fmt::Display for DescriptorCapacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Capacity { limit, used, local_ports, ports_per_session, sessions_max } = self;
+        let DescriptorCapacity { limit, used, local_ports, ports_per_session, sessions_max } = self;
         if *ports_per_session == 0 {
             return write!(
                 f,
@@ -139,15 +139,15 @@ impl fmt::Display for Capacity {
 }
 
 /// At most the descriptors of a gateway without sessions.
-fn used(settings: &Settings, workers: u64) -> u64 {
+fn used(settings: &GatewayConfig, workers: u64) -> u64 {
     let listeners = settings.listens.iter().map(|listen| match listen.ingress {
         // With a duplicate of each for an upgrade.
-        Ingress::Udp { .. } => 2 * listen.sockets().count() as u64 * workers,
+        ListenIngress::Udp { .. } => 2 * listen.sockets().count() as u64 * workers,
         // Socket and duplicates, event loop and waker; a ring to and from each worker.
-        Ingress::Quic { .. } => 5 + 2 * workers,
+        ListenIngress::Quic { .. } => 5 + 2 * workers,
     });
     let nodes = settings.nodes.iter().map(|node| {
-        let is_trunk = matches!(node.driver, Driver::Agent { .. });
+        let is_trunk = matches!(node.driver, DriverSettings::Agent { .. });
         PER_NODE + if is_trunk { 2 * workers } else { 0 }
     });
     // Each worker has an event loop, a waker, and a ring from each other worker.

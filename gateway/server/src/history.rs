@@ -17,8 +17,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_core::{CloseReason, ClosedSession, SessionId};
 use evenkeel_dataplane::worker::Totals;
 
-use log_file::{LogFile, Measured, Place};
-pub use record::{Carried, SessionRecord};
+use log_file::{LogFile, LogFiles, MeasuredRecord};
+pub use record::{Carried, EndedSession};
 
 /// Maximum number of records in memory, about 10 MiB.
 const RECORDS_MAX: usize = 16_384;
@@ -38,22 +38,22 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// The newest records.
 #[derive(Default, Debug)]
-pub struct History {
-    kept: Mutex<Kept>,
+pub struct SessionHistory {
+    kept: Mutex<RecentRecords>,
     dropped: AtomicU64,
 }
 
 #[derive(Default, Debug)]
-struct Kept {
+struct RecentRecords {
     /// Oldest first, each with the length of its line.
-    records: VecDeque<(Arc<SessionRecord>, usize)>,
+    records: VecDeque<(Arc<EndedSession>, usize)>,
     bytes: usize,
     /// The number of the oldest record.
     first: u64,
 }
 
-impl Kept {
-    fn push(&mut self, record: Arc<SessionRecord>, bytes: usize) {
+impl RecentRecords {
+    fn push(&mut self, record: Arc<EndedSession>, bytes: usize) {
         self.records.push_back((record, bytes));
         self.bytes += bytes;
         while self.records.len() > RECORDS_MAX || self.bytes > BYTES_MAX {
@@ -64,14 +64,14 @@ impl Kept {
     }
 }
 
-impl History {
+impl SessionHistory {
     /// Up to `limit` records with smaller numbers than `before`, newest first. Numbers grow; a restart begins again.
     pub fn list(
         &self,
         before: u64,
         limit: usize,
-        matches: impl Fn(&SessionRecord) -> bool,
-    ) -> Vec<(u64, Arc<SessionRecord>)> {
+        matches: impl Fn(&EndedSession) -> bool,
+    ) -> Vec<(u64, Arc<EndedSession>)> {
         let kept = self.lock();
         let records = kept.records.iter().enumerate().rev();
         let numbered = records.map(|(at, (record, _))| (kept.first + at as u64, record));
@@ -85,7 +85,7 @@ impl History {
     }
 
     /// Adds the records of earlier processes. Returns those of this process.
-    fn add_earlier(&self, earlier: Vec<Measured>) -> Vec<Arc<SessionRecord>> {
+    fn add_earlier(&self, earlier: Vec<MeasuredRecord>) -> Vec<Arc<EndedSession>> {
         let mut kept = self.lock();
         let own = std::mem::take(&mut kept.records);
         kept.bytes = 0;
@@ -94,42 +94,47 @@ impl History {
         own.into_iter().map(|(record, _)| record).collect()
     }
 
-    pub(crate) fn add(&self, record: SessionRecord, bytes: usize) {
+    pub(crate) fn add(&self, record: EndedSession, bytes: usize) {
         self.lock().push(Arc::new(record), bytes);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, RecentRecords> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Control's end of the history. Dropping it waits until all records are in the file.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct HistoryWriter {
     /// The host's name.
     gateway: Box<str>,
     /// `None` once no further record will come.
-    records: Option<Sender<Box<SessionRecord>>>,
-    history: Arc<History>,
+    records: Option<Sender<Box<EndedSession>>>,
+    history: Arc<SessionHistory>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Writer {
+impl HistoryWriter {
     /// Starts the thread. Without a folder, records are kept in memory only.
-    pub(crate) fn start(folder: Option<&Path>, socket: &Path) -> io::Result<Writer> {
-        let history = Arc::<History>::default();
+    pub(crate) fn start(folder: Option<&Path>, socket: &Path) -> io::Result<HistoryWriter> {
+        let history = Arc::<SessionHistory>::default();
         let (records, told) = crossbeam_channel::bounded(WAITING_MAX);
-        let disk = folder.map_or(Disk::Off, |folder| Disk::Closed(Place::of(folder, socket)));
+        let disk = folder.map_or(Disk::Off, |folder| Disk::Closed(LogFiles::of(folder, socket)));
         let clerk =
             Clerk { history: Arc::clone(&history), disk, is_reported: false, dropped_reported: 0 };
         let thread = std::thread::Builder::new().name("session history".into());
         let thread = Some(thread.spawn(move || clerk.run(&told))?);
         // Empty on systems without this file.
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Ok(Writer { gateway: name.trim_end().into(), records: Some(records), history, thread })
+        Ok(HistoryWriter {
+            gateway: name.trim_end().into(),
+            records: Some(records),
+            history,
+            thread,
+        })
     }
 
-    pub(crate) fn history(&self) -> Arc<History> {
+    pub(crate) fn history(&self) -> Arc<SessionHistory> {
         Arc::clone(&self.history)
     }
 
@@ -142,10 +147,10 @@ impl Writer {
         closed: &ClosedSession,
         totals: &Totals,
     ) {
-        self.send(SessionRecord::of(&self.gateway, session, room, reason, closed, totals));
+        self.send(EndedSession::of(&self.gateway, session, room, reason, closed, totals));
     }
 
-    fn send(&self, record: SessionRecord) {
+    fn send(&self, record: EndedSession) {
         let Some(records) = &self.records else { return };
         if records.try_send(Box::new(record)).is_err() {
             self.history.dropped.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +158,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for HistoryWriter {
     fn drop(&mut self) {
         drop(self.records.take());
         self.thread.take().map(JoinHandle::join);
@@ -164,12 +169,12 @@ enum Disk {
     /// There is no folder, or the file in it cannot be used.
     Off,
     /// The file was not opened yet, because another process writes it.
-    Closed(Place),
+    Closed(LogFiles),
     Open(LogFile),
 }
 
 struct Clerk {
-    history: Arc<History>,
+    history: Arc<SessionHistory>,
     disk: Disk,
     /// The log has the reason for which records are not written now.
     is_reported: bool,
@@ -178,7 +183,7 @@ struct Clerk {
 
 impl Clerk {
     /// Keeps records until no further one will come.
-    fn run(mut self, records: &Receiver<Box<SessionRecord>>) {
+    fn run(mut self, records: &Receiver<Box<EndedSession>>) {
         loop {
             self.open();
             let first = match self.disk {
@@ -226,7 +231,7 @@ impl Clerk {
     }
 
     /// Writes the records before they are listed.
-    fn keep(&mut self, records: impl Iterator<Item = Box<SessionRecord>>) {
+    fn keep(&mut self, records: impl Iterator<Item = Box<EndedSession>>) {
         let mut lines = Vec::new();
         let measured = records.map(|record| {
             let line = record.line();

@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, PolicyName};
-use evenkeel_dataplane::Lease;
+use evenkeel_dataplane::SendLease;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::quic;
-use evenkeel_dataplane::worker::{self, Waker, Worker, WorkerStats};
+use evenkeel_dataplane::worker::{self, PacketWorker, Waker, WorkerStats};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, EventRecord, Fencing, Handle, Names, QuicListener, REQUESTS_MAX,
-    Request, SessionRegistry, WorkerLine, group_number,
+    self, ControlRequest, Drivers, EVENTS_MAX, EventRecord, Fencing, Handle, NodeNames,
+    QuicListener, REQUESTS_MAX, SessionRegistry, WorkerLine, group_number,
 };
-use crate::handover::{Duplicates, SocketName};
+use crate::handover::{NamedSockets, SocketName};
 use crate::history;
-use crate::policy::{Foundry, Recorder};
-use crate::settings::Settings;
+use crate::policy::{Foundry, PolicyRecorder};
+use crate::settings::GatewayConfig;
 pub(crate) use buffer::UpgradeBuffer;
 use nodes::{briefs, port_legs, posts, source_of_ports};
 pub(crate) use nodes::{equip, has_webhooks, wants_briefs};
@@ -34,7 +34,7 @@ use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{at_place, source, try_out};
 pub(crate) use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
-pub use vital::Ended;
+pub use vital::EndedThread;
 use vital::Vital;
 
 /// Interval of the check that all threads run.
@@ -50,13 +50,13 @@ const WORDS_MAX: usize = 1_024;
 const KEYS_PER_SESSION: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum RunError {
     #[error(
         "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
     )]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
-    Quic(#[from] quic::Failure),
+    Quic(#[from] quic::QuicStartError),
     #[error("node {node} at {address} cannot be reached from this machine: {error}")]
     Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
     #[error("policy {policy}: {reason}")]
@@ -66,36 +66,36 @@ pub enum Failure {
 }
 
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningGateway {
     pub handle: Handle,
     /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
     /// The time until which workers and the QUIC endpoint may send.
-    pub lease: Arc<Lease>,
+    pub lease: Arc<SendLease>,
     /// The epoch in messages to nodes.
     pub fencing: Arc<Fencing>,
     /// Newer epochs because of which nodes refuse messages of this gateway.
     pub refused_epochs: mpsc::Receiver<u64>,
     /// Duplicates of the UDP listeners' sockets, for the process that replaces this one.
-    duplicates: Duplicates,
+    duplicates: NamedSockets,
     told: broadcast::Receiver<Arc<EventRecord>>,
     control: Vital,
     workers: Vec<Vital>,
-    quic_thread: Option<quic::Thread>,
+    quic_thread: Option<quic::QuicThread>,
     coming: Coming,
     /// Compiles the gateway's policies.
     pub(crate) foundry: Foundry,
 }
 
-impl Running {
+impl RunningGateway {
     /// Returns once one of its threads has ended, on request or by failure. The caller then shuts the gateway down.
     /// Fails if a policy of the configuration failed to load.
-    pub async fn ends(&self) -> Result<(), Failure> {
+    pub async fn ends(&self) -> Result<(), RunError> {
         let is_whole = || {
             self.control.is_running()
                 && self.workers.iter().all(Vital::is_running)
-                && self.quic_thread.as_ref().is_none_or(quic::Thread::is_running)
+                && self.quic_thread.as_ref().is_none_or(quic::QuicThread::is_running)
         };
         while is_whole() {
             if let Some(failure) = self.coming.failure() {
@@ -114,8 +114,8 @@ impl Running {
     /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
     pub(crate) fn duplicates(
         &self,
-        settings: &Settings,
-    ) -> std::io::Result<(Duplicates, Option<quic::Identity>)> {
+        settings: &GatewayConfig,
+    ) -> std::io::Result<(NamedSockets, Option<quic::EndpointIdentity>)> {
         let duplicate = |(name, socket): &(SocketName, OwnedFd)| {
             Ok::<_, std::io::Error>((name.clone(), socket.try_clone()?))
         };
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// Duplicates of the sockets that packets wait in during an upgrade.
-    pub(crate) async fn packet_sockets(&self) -> std::io::Result<Duplicates> {
+    pub(crate) async fn packet_sockets(&self) -> std::io::Result<NamedSockets> {
         let mut sockets = self.handle.trunks().await?;
         for (name, socket) in &self.duplicates {
             sockets.push((name.clone(), socket.try_clone()?));
@@ -144,16 +144,16 @@ impl Running {
     }
 
     pub(crate) fn quic_resumer(&self) -> Option<quic::Resumer> {
-        self.quic_thread.as_ref().map(quic::Thread::resumer)
+        self.quic_thread.as_ref().map(quic::QuicThread::resumer)
     }
 
     /// Closes all QUIC connections, of a suspended gateway that another process continues.
     pub(crate) fn close_quic(&self) {
-        self.quic_thread.iter().for_each(quic::Thread::close_connections);
+        self.quic_thread.iter().for_each(quic::QuicThread::close_connections);
     }
 
     /// Ends a suspended gateway. Its sessions continue at another process or at none.
-    pub(crate) fn leave(mut self) -> Result<(), Ended> {
+    pub(crate) fn leave(mut self) -> Result<(), EndedThread> {
         self.close_quic();
         self.quic_thread = None;
         self.join()
@@ -162,20 +162,23 @@ impl Running {
     fn abandon(self) {
         let done = tokio::sync::oneshot::channel().0;
         // No other request was sent yet, so the channel has room.
-        let _ = self.handle.requests.try_send(Request::Shutdown { within: Duration::ZERO, done });
+        let _ = self
+            .handle
+            .requests
+            .try_send(ControlRequest::Shutdown { within: Duration::ZERO, done });
         // The result no longer matters.
         let _ = self.join();
     }
 
     /// Waits for a gateway that is shutting down, and ends its threads.
     /// The error names the first thread that had ended by itself.
-    pub fn join(self) -> Result<(), Ended> {
+    pub fn join(self) -> Result<(), EndedThread> {
         // Control makes the workers end when it ends, for any reason.
         let control = self.control.join();
         let workers = self.workers.into_iter().map(Vital::join).fold(Ok(()), Result::and);
         let endpoint = match self.quic_thread {
             Some(quic) if !quic.is_running() => {
-                Err(Ended { thread: "evenkeel-quic".into(), reason: "it panicked".into() })
+                Err(EndedThread { thread: "evenkeel-quic".into(), reason: "it panicked".into() })
             }
             Some(_) | None => Ok(()),
         };
@@ -184,7 +187,7 @@ impl Running {
 }
 
 /// Starts a gateway, and returns once its policies are active. On an error nothing is left running.
-pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
+pub fn start(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
     let running = begin(settings)?;
     match running.coming.wait() {
         Ok(()) => Ok(running),
@@ -196,21 +199,21 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 }
 
 /// Starts a gateway. It forwards as soon as this returns, while its policies are being compiled: sessions opened by a
-/// first packet are served natively, offers wait for the policies. [`Running::ends`] reports a policy that fails.
+/// first packet are served natively, offers wait for the policies. [`RunningGateway::ends`] reports a policy that fails.
 /// On an error nothing is left running.
-pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
+pub fn begin(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
     begin_with(settings, Sockets::open(settings)?, Reads::Now)
 }
 
 /// Starts a gateway, as [`begin`], with the sockets of its settings.
 pub(crate) fn begin_with(
-    settings: &Arc<Settings>,
+    settings: &Arc<GatewayConfig>,
     sockets: Sockets,
     reads: Reads,
-) -> Result<Running, Failure> {
+) -> Result<RunningGateway, RunError> {
     let (running, firsts) = assemble(settings, &settings.core(), sockets, reads)?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
-        Ok(coming) => Ok(Running { coming, ..running }),
+        Ok(coming) => Ok(RunningGateway { coming, ..running }),
         Err(error) => {
             running.abandon();
             Err(error.into())
@@ -221,20 +224,20 @@ pub(crate) fn begin_with(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reads {
     Now,
-    /// The gateway reads no packet before [`Running::resume`].
+    /// The gateway reads no packet before [`RunningGateway::resume`].
     Later,
 }
 
 /// A gateway that forwards, and the first revisions of its policies, which it waits for.
 fn assemble(
-    settings: &Arc<Settings>,
-    core: &evenkeel_core::Settings,
+    settings: &Arc<GatewayConfig>,
+    core: &evenkeel_core::CoreSettings,
     sockets: Sockets,
     reads: Reads,
-) -> Result<(Running, Firsts), Failure> {
+) -> Result<(RunningGateway, Firsts), RunError> {
     let (workers_count, suspended) = (workers(settings), reads == Reads::Later);
     let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
-    let lease = Arc::new(Lease::forever());
+    let lease = Arc::new(SendLease::forever());
     let group = settings.cluster.as_ref().map_or(0, group_number);
     let (fencing, refused_epochs) = Fencing::new(group);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
@@ -244,14 +247,14 @@ fn assemble(
     let (events, told) = broadcast::channel(EVENTS_MAX);
 
     let recorder =
-        Recorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
+        PolicyRecorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
     let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
     if !suspended {
         policies.keep_facts();
     }
-    let (names, nodes_max) = (Arc::new(Names::of(core)), core.limits.nodes_max);
+    let (names, nodes_max) = (Arc::new(NodeNames::of(core)), core.limits.nodes_max);
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
     let board = gateway.board();
@@ -266,8 +269,8 @@ fn assemble(
         let (from_quic, to_quic) =
             quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
         let (from_workers, to_workers) = rings.remove(0);
-        workers.push(Worker::new(
-            worker::Parts {
+        workers.push(PacketWorker::new(
+            worker::WorkerParts {
                 number: number as u16,
                 listeners: listeners.remove(0),
                 trunks: equipment.iter_mut().map(|node| pop_front(&mut node.trunks)).collect(),
@@ -308,9 +311,9 @@ fn assemble(
         workers_count,
     );
     let foundry = policies.foundry().clone();
-    let history = history::Writer::start(foundry.folder(), &settings.admin.socket)?;
+    let history = history::HistoryWriter::start(foundry.folder(), &settings.admin.socket)?;
     let idempotency_keys = Arc::default();
-    let parts = control::Parts {
+    let parts = control::ControlParts {
         gateway,
         workers: lines,
         registry,
@@ -322,7 +325,7 @@ fn assemble(
         policies,
         requests,
         reports,
-        words,
+        policy_reports: words,
         events: events.clone(),
         history,
         names: Arc::clone(&names),
@@ -333,7 +336,7 @@ fn assemble(
         settings: Arc::clone(settings),
     };
     let (control, workers) = launch(workers, parts)?;
-    let running = Running {
+    let running = RunningGateway {
         handle: Handle {
             requests: requests_in,
             events,
@@ -362,7 +365,10 @@ fn pop_front<T>(list: &mut Vec<T>) -> Option<T> {
 }
 
 /// Starts control and the workers. On an error those that had started have ended.
-fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital, Vec<Vital>)> {
+fn launch(
+    workers: Vec<PacketWorker>,
+    parts: control::ControlParts,
+) -> std::io::Result<(Vital, Vec<Vital>)> {
     let mut threads = Vec::new();
     let spawned = (0..)
         .zip(workers)
@@ -382,7 +388,7 @@ fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital
 }
 
 /// The number of workers. By default one core is left for control and the QUIC endpoint.
-pub(crate) fn workers(settings: &Settings) -> usize {
+pub(crate) fn workers(settings: &GatewayConfig) -> usize {
     let default = || std::thread::available_parallelism().map_or(1, |cores| cores.get().max(2) - 1);
     settings.limits.workers.map_or_else(default, usize::from)
 }

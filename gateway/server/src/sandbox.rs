@@ -138,7 +138,7 @@ const FILES: &[i64] = &[libc::SYS_openat];
 
 /// A measure that the kernel refused. The process continues without it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Missing {
+pub(crate) enum MissingMeasure {
     #[error("capabilities are kept: {0}")]
     Capabilities(#[from] CapsError),
     #[error("system calls are not filtered: {0}")]
@@ -147,7 +147,7 @@ pub(crate) enum Missing {
     Namespaces(Errno),
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// True if this thread has capabilities.
 pub(crate) fn is_privileged() -> bool {
@@ -156,22 +156,22 @@ pub(crate) fn is_privileged() -> bool {
 
 /// Drops all capabilities and filters system calls, for this thread and all that it starts, and for programs that they
 /// run. Must be called while the process has one thread: capabilities belong to threads.
-pub(crate) fn confine_gateway() -> Vec<Missing> {
+pub(crate) fn confine_gateway() -> Vec<MissingMeasure> {
     let steps = [keep_capabilities(&CapsHashSet::new()).err(), filter_gateway().err()];
     steps.into_iter().flatten().collect()
 }
 
 /// As [`confine_gateway`], for the process that adds addresses to interfaces: it keeps the capability to do that, which
 /// must be in effect.
-pub(crate) fn confine_holder() -> Vec<Missing> {
+pub(crate) fn confine_holder() -> Vec<MissingMeasure> {
     let kept = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
     let steps = [keep_capabilities(&kept).err(), filter_gateway().err()];
     steps.into_iter().flatten().collect()
 }
 
-fn filter_gateway() -> Result<(), Missing> {
+fn filter_gateway() -> Result<(), MissingMeasure> {
     // Its flags are in memory, where no filter sees them. After ENOSYS callers use clone(2).
-    let clone3 = with_x32(Rules::from([(libc::SYS_clone3, Vec::new())]));
+    let clone3 = with_x32(SyscallRules::from([(libc::SYS_clone3, Vec::new())]));
     install(clone3, SeccompAction::Allow, SeccompAction::Errno(Errno::ENOSYS as u32))?;
     let rules = with_x32(gateway_rules().map_err(seccompiler::Error::from)?);
     install(rules, SeccompAction::Allow, SeccompAction::Errno(Errno::EPERM as u32))?;
@@ -179,16 +179,16 @@ fn filter_gateway() -> Result<(), Missing> {
 }
 
 /// Gives up all but the standard streams, memory and processor time. The process must have one thread.
-pub(crate) fn confine_compiler() -> Vec<Missing> {
-    let apart = unshare(COMPILER_NAMESPACES).map_err(Missing::Namespaces);
+pub(crate) fn confine_compiler() -> Vec<MissingMeasure> {
+    let apart = unshare(COMPILER_NAMESPACES).map_err(MissingMeasure::Namespaces);
     // A new user namespace gives all capabilities in it.
     let none = CapsHashSet::new();
     let steps = [apart.err(), keep_capabilities(&none).err(), filter_compiler().err()];
     steps.into_iter().flatten().collect()
 }
 
-fn filter_compiler() -> Result<(), Missing> {
-    let files: Rules = FILES.iter().map(|&call| (call, Vec::new())).collect();
+fn filter_compiler() -> Result<(), MissingMeasure> {
+    let files: SyscallRules = FILES.iter().map(|&call| (call, Vec::new())).collect();
     let refused = SeccompAction::Errno(Errno::EPERM as u32);
     install(files, SeccompAction::Allow, refused)?;
     let rules = compiler_rules().map_err(seccompiler::Error::from)?;
@@ -197,7 +197,7 @@ fn filter_compiler() -> Result<(), Missing> {
 }
 
 /// Drops all other capabilities. Programs inherit none: the kernel clears the ambient set with the inheritable one.
-fn keep_capabilities(kept: &CapsHashSet) -> Result<(), Missing> {
+fn keep_capabilities(kept: &CapsHashSet) -> Result<(), MissingMeasure> {
     // The effective set may not exceed the permitted one at any time.
     for set in [CapSet::Effective, CapSet::Permitted] {
         caps::set(None, set, kept)?;
@@ -206,8 +206,8 @@ fn keep_capabilities(kept: &CapsHashSet) -> Result<(), Missing> {
     Ok(())
 }
 
-fn gateway_rules() -> Result<Rules, BackendError> {
-    let mut rules: Rules = REFUSED.iter().map(|&call| (call, Vec::new())).collect();
+fn gateway_rules() -> Result<SyscallRules, BackendError> {
+    let mut rules: SyscallRules = REFUSED.iter().map(|&call| (call, Vec::new())).collect();
     let compiler = COMPILER_NAMESPACES.bits() as u64;
     let (mut clone, mut unshare) = (Vec::new(), Vec::new());
     for flag in NAMESPACES.map(|flag| flag as u64) {
@@ -227,8 +227,8 @@ fn gateway_rules() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-fn compiler_rules() -> Result<Rules, BackendError> {
-    let mut rules: Rules =
+fn compiler_rules() -> Result<SyscallRules, BackendError> {
+    let mut rules: SyscallRules =
         [ALLOWED, FILES].concat().into_iter().map(|call| (call, Vec::new())).collect();
     let executable = libc::PROT_EXEC as u64;
     let is_data = || rule([(2, SeccompCmpOp::MaskedEq(executable), 0)]);
@@ -254,20 +254,20 @@ fn rule<const N: usize>(
 
 /// Adds the x32 numbers of the calls.
 #[cfg(target_arch = "x86_64")]
-fn with_x32(mut rules: Rules) -> Rules {
+fn with_x32(mut rules: SyscallRules) -> SyscallRules {
     let x32: Vec<_> = rules.iter().map(|(call, rules)| (call | X32, rules.clone())).collect();
     rules.extend(x32);
     rules
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn with_x32(rules: Rules) -> Rules {
+fn with_x32(rules: SyscallRules) -> SyscallRules {
     rules
 }
 
 /// Installs a filter in all threads; also sets `no_new_privs`, without which the kernel takes none.
 fn install(
-    rules: Rules,
+    rules: SyscallRules,
     otherwise: SeccompAction,
     matched: SeccompAction,
 ) -> Result<(), seccompiler::Error> {

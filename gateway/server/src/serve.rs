@@ -20,19 +20,20 @@ use tokio::sync::{Mutex, mpsc};
 use crate::api;
 use crate::cluster;
 use crate::control::Handle;
-use crate::descriptors::{self, Capacity};
+use crate::descriptors::{self, DescriptorCapacity};
 use crate::handover::{
-    self, HandedOver, Heir, Inherited, Program, SocketName, UpgradeRequest, Upgrader, Upgrades,
+    self, Heir, Inherited, ReplacedGateway, SocketName, SuccessorProgram, UpgradeRequest, Upgrader,
+    Upgrades,
 };
-use crate::index::{self, End as IndexEnd};
+use crate::index::{self, IndexEndCause as IndexEnd};
 use crate::policy::Foundry;
-use crate::run::{self, Reads, Running, Sockets, UpgradeBuffer};
-use crate::sandbox::{self, Missing};
-use crate::settings::{Colour, Compiler, Invalid, Settings};
+use crate::run::{self, Reads, RunningGateway, Sockets, UpgradeBuffer};
+use crate::sandbox::{self, MissingMeasure};
+use crate::settings::{Colour, Compiler, GatewayConfig, InvalidSetting};
 use crate::telemetry::{LastLines, LogLines, Telemetry};
-use follow::{Counters, Follower};
+use follow::{CounterFollower, Follower};
 use reload::Applied;
-pub(crate) use signals::Signals;
+pub(crate) use signals::PendingSignals;
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -41,23 +42,23 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LAST_ORDERS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ServeError {
     #[error("invalid configuration")]
-    Invalid(Vec<Invalid>),
+    Invalid(Vec<InvalidSetting>),
     #[error(transparent)]
-    Start(#[from] run::Failure),
+    Start(#[from] run::RunError),
     #[error(transparent)]
-    Ended(#[from] run::Ended),
+    Ended(#[from] run::EndedThread),
     #[error(transparent)]
-    Api(#[from] api::Failure),
+    Api(#[from] api::ApiStartError),
     #[error("telemetry: {0}")]
     Telemetry(String),
     #[error("upgrade: {0}")]
     Upgrade(String),
     #[error(transparent)]
-    Group(#[from] cluster::Failure),
+    Group(#[from] cluster::ClusterStartError),
     #[error("{0}")]
-    Lost(cluster::Lost),
+    Lost(cluster::MemberEnd),
     #[error("the process that served after an upgrade ended with status {0}")]
     Successor(i32),
     #[error("cannot create the event loop: {0}")]
@@ -65,7 +66,7 @@ pub enum Failure {
 }
 
 #[derive(Clone, Default, Debug)]
-pub struct Place {
+pub struct ServePaths {
     /// The configuration file; without it the gateway listens on loopback.
     pub config: Option<PathBuf>,
     /// The folder of policy sets. Default: the folder that the configuration names, and the shipped sets.
@@ -73,14 +74,14 @@ pub struct Place {
     /// Compiles pushed plugins; without it they are compiled in this process.
     pub compiler: Option<Compiler>,
     /// Started by an upgrade; without it the gateway cannot be upgraded.
-    pub program: Option<Program>,
+    pub program: Option<SuccessorProgram>,
     /// Take over from the gateway at standard input.
     pub inherit: bool,
 }
 
 /// The addresses of a running gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listening {
+pub struct ServedAddresses {
     /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
@@ -90,20 +91,20 @@ pub struct Listening {
     pub api: Option<SocketAddr>,
 }
 
-impl Place {
+impl ServePaths {
     /// Reads and checks the configuration.
-    pub fn load(&self) -> Result<Settings, Failure> {
-        let settings = Settings::load(self.config.as_deref(), self.policies.as_deref());
-        let settings = settings.map_err(Failure::Invalid)?;
-        Ok(Settings { compiler: self.compiler.clone(), ..settings })
+    pub fn load(&self) -> Result<GatewayConfig, ServeError> {
+        let settings = GatewayConfig::load(self.config.as_deref(), self.policies.as_deref());
+        let settings = settings.map_err(ServeError::Invalid)?;
+        Ok(GatewayConfig { compiler: self.compiler.clone(), ..settings })
     }
 
     /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns
     /// notes for the operator.
-    pub fn check(&self) -> Result<Vec<String>, Failure> {
+    pub fn check(&self) -> Result<Vec<String>, ServeError> {
         let settings = self.load()?;
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
-        let invalid: Vec<Invalid> = settings
+        let invalid: Vec<InvalidSetting> = settings
             .bindings()
             .filter_map(|(_, binding)| {
                 let tried = |source| {
@@ -115,10 +116,10 @@ impl Place {
             .map(|invalid| *invalid)
             .collect();
         if !invalid.is_empty() {
-            return Err(Failure::Invalid(invalid));
+            return Err(ServeError::Invalid(invalid));
         }
         let mut notes = settings.notes();
-        notes.push(Capacity::of(&settings, descriptors::hard_limit()).to_string());
+        notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
         notes.push(UpgradeBuffer::granted().to_string());
         Ok(notes)
     }
@@ -127,13 +128,13 @@ impl Place {
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed, or until
 /// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes.
 /// `started` is called once the gateway forwards.
-pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
+pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Result<(), ServeError> {
     crate::allocator::return_large_allocations();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if !place.inherit {
         return serve_as(place, &runtime, &mut None, Inherited::default(), started);
     }
-    let (heir, inherited) = runtime.block_on(Heir::of_stdin()).map_err(Failure::Upgrade)?;
+    let (heir, inherited) = runtime.block_on(Heir::of_stdin()).map_err(ServeError::Upgrade)?;
     let mut heir = Some(heir);
     let outcome = serve_as(place, &runtime, &mut heir, inherited, started);
     if let (Err(failure), Some(heir)) = (&outcome, heir) {
@@ -142,14 +143,14 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     outcome
 }
 
-impl Failure {
+impl ServeError {
     /// The failure with all errors of the configuration.
     fn explained(&self) -> String {
         match self {
-            Failure::Invalid(invalid) => {
-                format!("{self}\n{}", Invalid::render(invalid, Colour::Plain))
+            ServeError::Invalid(invalid) => {
+                format!("{self}\n{}", InvalidSetting::render(invalid, Colour::Plain))
             }
-            Failure::Upgrade(reason) => reason.clone(),
+            ServeError::Upgrade(reason) => reason.clone(),
             other => other.to_string(),
         }
     }
@@ -157,31 +158,31 @@ impl Failure {
 
 /// Runs a gateway. Takes `heir` once this process serves in place of another.
 fn serve_as(
-    place: &Place,
+    place: &ServePaths,
     runtime: &Runtime,
     heir: &mut Option<Heir>,
     mut inherited: Inherited,
-    started: impl FnOnce(&Listening),
-) -> Result<(), Failure> {
+    started: impl FnOnce(&ServedAddresses),
+) -> Result<(), ServeError> {
     let settings = Arc::new(place.load()?);
     let workers = run::workers(&settings);
     if let Some(heir) = heir {
-        heir.require_workers(workers).map_err(Failure::Upgrade)?;
+        heir.require_workers(workers).map_err(ServeError::Upgrade)?;
     }
-    let capacity = Capacity::of(&settings, descriptors::raise_limit());
+    let capacity = DescriptorCapacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
     let api = api::bind(settings.admin.clone(), &mut inherited)?;
     let ownership = heir.as_ref().map(|heir| heir.ownership(settings.cluster.is_some()));
-    let ownership = ownership.transpose().map_err(Failure::Upgrade)?.flatten();
+    let ownership = ownership.transpose().map_err(ServeError::Upgrade)?.flatten();
     let program = place.program.as_ref();
-    let mut member = cluster::Bound::new(&settings, program, &mut inherited, ownership)?;
+    let mut member = cluster::BoundMember::new(&settings, program, &mut inherited, ownership)?;
     let init = inherited.take(&SocketName::Init);
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
     let is_confined = heir.as_ref().is_some_and(Heir::is_confined);
     let sandbox = Sandbox::enter(place, &settings, is_confined)?;
     let telemetry = Telemetry::start(&settings, &instance())
-        .map_err(|error| Failure::Telemetry(error.to_string()))?;
+        .map_err(|error| ServeError::Telemetry(error.to_string()))?;
     let _last_lines = install_log(&telemetry)?;
     sandbox.log();
     log_note(&capacity, capacity.is_short());
@@ -207,18 +208,18 @@ fn serve_as(
         Some(_) => api.with_upgrades(upgrades.clone()),
         None => api,
     };
-    let group = member.as_ref().map(cluster::Bound::group);
-    let access = member.as_mut().and_then(cluster::Bound::take_access);
+    let group = member.as_ref().map(cluster::BoundMember::group);
+    let access = member.as_mut().and_then(cluster::BoundMember::take_access);
     let api = match access {
         Some(access) => api.in_group(access, telemetry.instruments()),
         None => api,
     };
-    let index = index::Bound::new(&settings);
-    let api = api.with_index(index.as_ref().map(index::Bound::reader));
+    let index = index::IndexChannels::new(&settings);
+    let api = api.with_index(index.as_ref().map(index::IndexChannels::reader));
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
-        Signals::listen()?
+        PendingSignals::listen()?
     };
     if let Some(taking) = heir.as_mut() {
         let taken = take_over(taking, &gateway, &mut follower, &mut signals);
@@ -246,11 +247,11 @@ fn serve_as(
     let instruments = telemetry.instruments();
     let member = member.map(|bound| bound.start(&mut gateway, instruments)).transpose()?;
     let (in_group, instruments) =
-        (member.as_ref().map(cluster::Running::group), telemetry.instruments());
+        (member.as_ref().map(cluster::RunningMember::group), telemetry.instruments());
     let index = index.map(|bound| bound.start(&gateway, in_group, instruments)).transpose()?;
     let replaced = heir.take().is_some();
     api.open();
-    let listening = Listening {
+    let listening = ServedAddresses {
         udp: gateway.udp.clone(),
         quic: gateway.quic,
         socket: settings.admin.socket.clone(),
@@ -276,14 +277,14 @@ fn serve_as(
         is_wide: replaced,
     });
     let within = settings.gateway.drain_timeout;
-    let end = End { signals: &mut signals, ending, turn: &turn, within };
+    let end = OrderlyEnd { signals: &mut signals, ending, turn: &turn, within };
     let leaving = async {
         tokio::select! {
             handed_over = upgrade(upgrader, &upgrades, upgrade_requests) => Ok(handed_over),
             lost = cluster::lost(member.as_ref()) => Err(lost),
         }
     };
-    let applied = applied.in_group(member.as_ref().map(cluster::Running::group));
+    let applied = applied.in_group(member.as_ref().map(cluster::RunningMember::group));
     let attended =
         runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut follower, leaving, end));
     // Two processes of one member would both send beats.
@@ -292,7 +293,7 @@ fn serve_as(
         Ok(handed_over) => (handed_over, Ok(())),
         Err(failure) => (None, Err(failure)),
     };
-    let lost = matches!(attended, Err(Failure::Lost(_)));
+    let lost = matches!(attended, Err(ServeError::Lost(_)));
     let left = handed_over.is_some() || lost;
     let index = match index {
         // The process that continues the sessions claims their entries.
@@ -320,7 +321,7 @@ fn serve_as(
     api.leave();
     match runtime.block_on(handed_over.leave(&mut signals))? {
         0 => Ok(()),
-        status => Err(Failure::Successor(status)),
+        status => Err(ServeError::Successor(status)),
     }
 }
 
@@ -328,35 +329,35 @@ fn serve_as(
 /// number.
 async fn take_over(
     heir: &mut Heir,
-    gateway: &Running,
+    gateway: &RunningGateway,
     follower: &mut Follower,
-    signals: &mut Signals,
-) -> Result<usize, Failure> {
+    signals: &mut PendingSignals,
+) -> Result<usize, ServeError> {
     let handle = &gateway.handle;
     let withdrawal = heir.withdrawal();
     let mut taking = pin!(async {
         tokio::select! {
             stand = handle.policies_stand() => {
-                stand.map_err(|_| Failure::Upgrade("control ended".to_owned()))?;
+                stand.map_err(|_| ServeError::Upgrade("control ended".to_owned()))?;
             }
             () = heir.abandoned() => {
                 let reason = "the running gateway gave the upgrade up".to_owned();
-                return Err(Failure::Upgrade(reason));
+                return Err(ServeError::Upgrade(reason));
             }
         }
-        heir.take_over(handle).await.map_err(Failure::Upgrade)
+        heir.take_over(handle).await.map_err(ServeError::Upgrade)
     });
     let mut told = None;
     let outcome = tokio::select! {
         outcome = &mut taking => Ok(outcome),
-        () = follower.follow() => Err(Failure::Upgrade("control ended".to_owned())),
+        () = follower.follow() => Err(ServeError::Upgrade("control ended".to_owned())),
         ended = gateway.ends() => match ended {
-            Ok(()) => Err(Failure::Upgrade("a thread ended".to_owned())),
+            Ok(()) => Err(ServeError::Upgrade("a thread ended".to_owned())),
             Err(failure) => Err(failure.into()),
         },
         signal = signals.recv() => {
             told = Some(signal);
-            Err(Failure::Upgrade("the new process was told to end".to_owned()))
+            Err(ServeError::Upgrade("the new process was told to end".to_owned()))
         }
     };
     match outcome {
@@ -390,14 +391,18 @@ enum Sandbox {
     Inherited {
         wanted: bool,
     },
-    Entered(Vec<Missing>),
+    Entered(Vec<MissingMeasure>),
 }
 
 impl Sandbox {
     /// Gives up the privileges. The sockets are open, and no thread has been started, which would keep its own. Fails if
     /// the configuration cannot be read without them, since a reload could not read it either. A filter that is
     /// inherited is not installed again: each call would pass one more with each upgrade.
-    fn enter(place: &Place, settings: &Settings, is_inherited: bool) -> Result<Sandbox, Failure> {
+    fn enter(
+        place: &ServePaths,
+        settings: &GatewayConfig,
+        is_inherited: bool,
+    ) -> Result<Sandbox, ServeError> {
         let wanted = settings.gateway.sandbox;
         if is_inherited {
             return Ok(Sandbox::Inherited { wanted });
@@ -442,15 +447,15 @@ impl Sandbox {
 
 /// Logs to standard error as selected by `EVENKEEL_LOG` (`info`, or `warn,evenkeel_server=debug`), and to the OTLP
 /// receiver.
-fn install_log(telemetry: &Telemetry) -> Result<LastLines, Failure> {
+fn install_log(telemetry: &Telemetry) -> Result<LastLines, ServeError> {
     let chosen = std::env::var("EVENKEEL_LOG").unwrap_or_else(|_| "info".to_owned());
     let lines = LogLines::to(std::io::stderr())?;
     let last_lines = lines.flushed_at_end();
     let subscriber = telemetry
         .subscriber(&chosen, lines)
-        .map_err(|error| Failure::Telemetry(format!("EVENKEEL_LOG is {chosen:?}: {error}")))?;
+        .map_err(|error| ServeError::Telemetry(format!("EVENKEEL_LOG is {chosen:?}: {error}")))?;
     tracing::subscriber::set_global_default(subscriber)
-        .map_err(|error| Failure::Telemetry(error.to_string()))?;
+        .map_err(|error| ServeError::Telemetry(error.to_string()))?;
     Ok(last_lines)
 }
 
@@ -472,7 +477,7 @@ async fn upgrade(
     upgrader: Option<Upgrader<'_>>,
     upgrades: &Upgrades,
     requests: mpsc::Receiver<UpgradeRequest>,
-) -> HandedOver {
+) -> ReplacedGateway {
     match upgrader {
         Some(mut upgrader) => upgrader.follow(upgrades, requests).await,
         None => std::future::pending().await,
@@ -481,16 +486,16 @@ async fn upgrade(
 
 /// Waits for a shutdown, the end of a thread, or another process that serves.
 async fn attend(
-    place: &Place,
+    place: &ServePaths,
     applied: Applied,
-    gateway: &Running,
+    gateway: &RunningGateway,
     telemetry: &Telemetry,
     follower: &mut Follower,
-    leaving: impl Future<Output = Result<HandedOver, cluster::Lost>>,
-    end: End<'_>,
-) -> Result<Option<HandedOver>, Failure> {
+    leaving: impl Future<Output = Result<ReplacedGateway, cluster::MemberEnd>>,
+    end: OrderlyEnd<'_>,
+) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;
-    let mut counters = Counters::new(handle.clone(), telemetry.instruments());
+    let mut counters = CounterFollower::new(handle.clone(), telemetry.instruments());
     counters.begin().await;
     let ending = end.ending.clone();
     let outcome = tokio::select! {
@@ -500,7 +505,7 @@ async fn attend(
                 Err(lost) => {
                     // Fails only if control has ended.
                     let _ = handle.abandon().await;
-                    return Err(Failure::Lost(lost));
+                    return Err(ServeError::Lost(lost));
                 }
             };
             // Fails only if control has ended.
@@ -512,9 +517,9 @@ async fn attend(
         }
         () = follower.follow() => Ok(()),
         () = counters.follow() => Ok(()),
-        result = reload::follow(place, applied, handle) => result.map_err(Failure::from),
+        result = reload::follow(place, applied, handle) => result.map_err(ServeError::from),
         () = end.come(handle) => Ok(()),
-        result = gateway.ends() => result.map_err(Failure::from),
+        result = gateway.ends() => result.map_err(ServeError::from),
     };
     // Closes the remaining sessions. If control has ended, all other threads have ended as well.
     let _ = tokio::time::timeout(LAST_ORDERS, handle.shut_down(Duration::ZERO)).await;
@@ -522,8 +527,8 @@ async fn attend(
 }
 
 /// The orderly end.
-struct End<'a> {
-    signals: &'a mut Signals,
+struct OrderlyEnd<'a> {
+    signals: &'a mut PendingSignals,
     /// Ends an upgrade that is under way.
     ending: cell::Sender<bool>,
     /// Held by an upgrade.
@@ -531,7 +536,7 @@ struct End<'a> {
     within: Duration,
 }
 
-impl End<'_> {
+impl OrderlyEnd<'_> {
     /// Waits for a signal, and then for the end of the drain.
     async fn come(self, handle: &Handle) {
         self.signals.recv().await;

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::settings::Secret;
+use crate::settings::SecretFile;
 pub use url::Url;
 
 /// Maximum size of an answer. An answer contains a few addresses; a longer one has another origin.
@@ -37,20 +37,20 @@ const TRY_FOR: Duration = Duration::from_millis(800);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Hook {
+pub struct WebhookTarget {
     pub url: Url,
     /// Bearer token for the `Authorization` header.
-    pub token: Option<Secret>,
+    pub token: Option<SecretFile>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) body: Bytes,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failed {
+pub(crate) enum HttpError {
     #[error("no connection: {0}")]
     Connect(#[from] std::io::Error),
     #[error("`{0}` is not a valid TLS server name")]
@@ -90,17 +90,17 @@ impl Effort {
     }
 }
 
-struct Job {
-    hook: Arc<Hook>,
+struct WebhookJob {
+    hook: Arc<WebhookTarget>,
     body: Bytes,
     by: Instant,
     effort: Effort,
-    told: oneshot::Sender<Result<Answer, Failed>>,
+    reply: oneshot::Sender<Result<HttpAnswer, HttpError>>,
 }
 
 /// POSTs on its own thread, so that name resolution and TLS handshakes delay nothing else.
 #[derive(Clone, Debug)]
-pub(crate) struct Poster(mpsc::Sender<Job>);
+pub(crate) struct Poster(mpsc::Sender<WebhookJob>);
 
 impl Poster {
     /// Starts the thread; it ends when the last clone is dropped.
@@ -116,26 +116,27 @@ impl Poster {
     /// POSTs, with retries after connection errors, until there is an answer or the time is up.
     pub(crate) async fn post(
         &self,
-        hook: Arc<Hook>,
+        hook: Arc<WebhookTarget>,
         body: Bytes,
         effort: Effort,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<HttpAnswer, HttpError> {
         let (told, answer) = oneshot::channel();
-        let job = Job { hook, body, by: Instant::now() + effort.within, effort, told };
-        self.0.try_send(job).map_err(|_| Failed::Busy)?;
-        answer.await.unwrap_or(Err(Failed::Busy))
+        let job =
+            WebhookJob { hook, body, by: Instant::now() + effort.within, effort, reply: told };
+        self.0.try_send(job).map_err(|_| HttpError::Busy)?;
+        answer.await.unwrap_or(Err(HttpError::Busy))
     }
 }
 
-async fn serve(mut jobs: mpsc::Receiver<Job>) {
-    let (turns, tls) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Tls::default()));
+async fn serve(mut jobs: mpsc::Receiver<WebhookJob>) {
+    let (turns, tls) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(RootCertificates::default()));
     while let Some(job) = jobs.recv().await {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
             return;
         };
         let tls = Arc::clone(&tls);
         tokio::spawn(async move {
-            let Job { hook, body, by, effort, mut told } = job;
+            let WebhookJob { hook, body, by, effort, reply: mut told } = job;
             let posted = post_until(&hook, &body, by, effort.each, &tls);
             let answer = tokio::select! {
                 answer = posted => Some(answer),
@@ -151,13 +152,13 @@ async fn serve(mut jobs: mpsc::Receiver<Job>) {
 }
 
 async fn post_until(
-    hook: &Hook,
+    hook: &WebhookTarget,
     body: &Bytes,
     by: Instant,
     each: Duration,
-    tls: &Tls,
-) -> Result<Answer, Failed> {
-    let (mut wait, mut last) = (AGAIN_AFTER, Failed::Late);
+    tls: &RootCertificates,
+) -> Result<HttpAnswer, HttpError> {
+    let (mut wait, mut last) = (AGAIN_AFTER, HttpError::Late);
     loop {
         let until = by.min(Instant::now() + each);
         match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
@@ -165,7 +166,7 @@ async fn post_until(
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
             Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
             Ok(Ok(_)) => {}
-            Ok(Err(failed @ (Failed::TooLong | Failed::Name(_)))) => return Err(failed),
+            Ok(Err(failed @ (HttpError::TooLong | HttpError::Name(_)))) => return Err(failed),
             Ok(Err(failed)) => last = failed,
             Err(_late) => {}
         }
@@ -177,7 +178,11 @@ async fn post_until(
     }
 }
 
-async fn post(hook: &Hook, body: Bytes, tls: &Tls) -> Result<Answer, Failed> {
+async fn post(
+    hook: &WebhookTarget,
+    body: Bytes,
+    tls: &RootCertificates,
+) -> Result<HttpAnswer, HttpError> {
     let url = &hook.url;
     let stream = TcpStream::connect((url.host(), url.port())).await?;
     stream.set_nodelay(true)?;
@@ -195,7 +200,7 @@ async fn post(hook: &Hook, body: Bytes, tls: &Tls) -> Result<Answer, Failed> {
     let request = request.body(Full::new(body))?;
     if url.is_https() {
         let name = ServerName::try_from(url.host().to_owned())
-            .map_err(|_| Failed::Name(url.host().into()))?;
+            .map_err(|_| HttpError::Name(url.host().into()))?;
         exchange(TokioIo::new(tls.connector().connect(name, stream).await?), request).await
     } else {
         exchange(TokioIo::new(stream), request).await
@@ -205,7 +210,7 @@ async fn post(hook: &Hook, body: Bytes, tls: &Tls) -> Result<Answer, Failed> {
 async fn exchange(
     io: impl Read + Write + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, Failed> {
+) -> Result<HttpAnswer, HttpError> {
     let (mut sender, connection) = http1::handshake(io).await?;
     let driving = tokio::spawn(connection);
     let asked = async {
@@ -213,11 +218,11 @@ async fn exchange(
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         match body {
-            Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
-            Err(error) if error.is::<LengthLimitError>() => Err(Failed::TooLong),
+            Ok(body) => Ok(HttpAnswer { status, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong),
             Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(error) => Err(Failed::Http(*error)),
-                Err(_other) => Err(Failed::TooLong),
+                Ok(error) => Err(HttpError::Http(*error)),
+                Err(_other) => Err(HttpError::TooLong),
             },
         }
     };
@@ -228,9 +233,9 @@ async fn exchange(
 
 /// The system's root certificates, read when the first certificate is verified.
 #[derive(Default)]
-struct Tls(std::sync::OnceLock<TlsConnector>);
+struct RootCertificates(std::sync::OnceLock<TlsConnector>);
 
-impl Tls {
+impl RootCertificates {
     fn connector(&self) -> &TlsConnector {
         self.0.get_or_init(|| {
             let mut roots = rustls::RootCertStore::empty();

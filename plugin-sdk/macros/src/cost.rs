@@ -6,14 +6,14 @@ use syn::parse::{ParseStream, Parser};
 use syn::{Error, LitInt, Result};
 
 /// A function of a hook.
-pub(crate) struct Call {
+pub(crate) struct HookFunction {
     pub(crate) name: &'static str,
     /// Name of the rows of the function; empty if it has none.
     pub(crate) rows: &'static str,
 }
 
 /// Returns the last member of the manifest, with the comma before it; empty without declared costs.
-pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String> {
+pub(crate) fn promised(calls: &[HookFunction], arguments: &TokenStream) -> Result<String> {
     let mut promises: Vec<(&str, u32, u32)> = Vec::new();
     let arguments = arguments.clone();
     meta::parser(|meta| {
@@ -56,7 +56,7 @@ fn is_empty(input: ParseStream<'_>) -> Result<bool> {
 }
 
 /// Returns the cost of a call: independent of rows, and per row.
-fn promise(call: &Call, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
+fn promise(call: &HookFunction, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
     let (mut whole, mut row) = (None, None);
     meta.parse_nested_meta(|part| {
         let place = if part.path.is_ident("call") {
@@ -91,8 +91,10 @@ fn promise(call: &Call, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
 mod tests {
     use super::*;
 
-    const CALLS: &[Call] =
-        &[Call { name: "place", rows: "nodes" }, Call { name: "resolve", rows: "" }];
+    const CALLS: &[HookFunction] = &[
+        HookFunction { name: "place", rows: "nodes" },
+        HookFunction { name: "resolve", rows: "" },
+    ];
 
     fn read(arguments: &str) -> std::result::Result<String, String> {
         promised(CALLS, &arguments.parse().unwrap()).map_err(|error| error.to_string())

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{Error, ImplItem, ItemImpl, Result, parse_quote};
 
-use crate::cost::{Call, promised};
+use crate::cost::{HookFunction, promised};
 
 /// Properties of a hook's trait.
 pub(crate) struct Shape {
@@ -13,7 +13,7 @@ pub(crate) struct Shape {
     pub(crate) reason: bool,
     pub(crate) reads: bool,
     pub(crate) ops: bool,
-    pub(crate) calls: &'static [Call],
+    pub(crate) calls: &'static [HookFunction],
 }
 
 pub(crate) fn attribute(

@@ -5,7 +5,7 @@
 use proc_macro::TokenStream;
 use syn::{DeriveInput, ItemImpl, parse_macro_input};
 
-use crate::cost::Call;
+use crate::cost::HookFunction;
 
 mod case;
 mod cost;
@@ -62,7 +62,7 @@ hooks! {
     /// `#[degradation]`. Rows are regions.
     admission, hook::Shape {
         hook: "admission", state: false, reason: true, reads: true, ops: false,
-        calls: &[Call { name: "admit", rows: "regions" }],
+        calls: &[HookFunction { name: "admit", rows: "regions" }],
     };
     /// On `impl Routing for …`: makes the crate a plugin with the routing hook.
     ///
@@ -71,7 +71,7 @@ hooks! {
     /// `reroute`.
     routing, hook::Shape {
         hook: "routing", state: true, reason: true, reads: true, ops: false,
-        calls: &[Call { name: "place", rows: "nodes" }, Call { name: "reroute", rows: "rooms" }],
+        calls: &[HookFunction { name: "place", rows: "nodes" }, HookFunction { name: "reroute", rows: "rooms" }],
     };
     /// On `impl Degradation for …`: makes the crate a plugin with the degradation hook.
     ///
@@ -81,7 +81,7 @@ hooks! {
     /// does not, as it has time limits.
     degradation, hook::Shape {
         hook: "degradation", state: true, reason: true, reads: true, ops: true,
-        calls: &[Call { name: "tick", rows: "sessions" }],
+        calls: &[HookFunction { name: "tick", rows: "sessions" }],
     };
     /// On `impl Scenario for …`: makes the crate a plugin with the scenario hook.
     ///
@@ -89,6 +89,6 @@ hooks! {
     /// `#[degradation]`.
     scenario, hook::Shape {
         hook: "scenario", state: false, reason: false, reads: false, ops: false,
-        calls: &[Call { name: "resolve", rows: "" }],
+        calls: &[HookFunction { name: "resolve", rows: "" }],
     };
 }

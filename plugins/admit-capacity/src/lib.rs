@@ -42,7 +42,7 @@ pub struct AdmitCapacity {
 
 /// Reasons of verdicts.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
-pub enum Why {
+pub enum VerdictReason {
     /// The session's region has capacity.
     HasCapacity = 1,
     /// The session's region is nearly full, or its breaker is half open.
@@ -57,7 +57,7 @@ pub enum Why {
 
 #[admission]
 impl Admission for AdmitCapacity {
-    type Reason = Why;
+    type Reason = VerdictReason;
 
     const READS: &'static [Metric] =
         &[Metric::Load, Metric::Breaker, Metric::NodesUp, Metric::Capacity];
@@ -76,17 +76,17 @@ impl Admission for AdmitCapacity {
         note(0, "load_permille", (load * 1000.0) as i64);
         let lot = Lot(newcomer.session);
         let refusal = if is_out(&region) {
-            Why::RegionUnavailable
+            VerdictReason::RegionUnavailable
         } else if self.is_full(load, standing.is_some() || self.is_awaited(newcomer), lot) {
-            Why::Full
+            VerdictReason::Full
         } else if self.is_capped(&region, load, lot) {
-            return Verdict::AcceptCapped(self.cap).because(Why::NearlyFull);
+            return Verdict::AcceptCapped(self.cap).because(VerdictReason::NearlyFull);
         } else {
-            return Verdict::Accept.because(Why::HasCapacity);
+            return Verdict::Accept.because(VerdictReason::HasCapacity);
         };
         match self.elsewhere(&region, regions, lot) {
             Some(other) if standing.is_none() => {
-                Verdict::Redirect(other).because(Why::CapacityElsewhere)
+                Verdict::Redirect(other).because(VerdictReason::CapacityElsewhere)
             }
             _ => Verdict::Reject(self.retry_after(lot)).because(refusal),
         }

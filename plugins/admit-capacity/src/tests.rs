@@ -27,7 +27,7 @@ fn up(load: u32) -> [(Metric, u32); 3] {
 
 fn is_sent_elsewhere(judgement: Judgement) -> bool {
     matches!(judgement.verdict(), Verdict::Redirect(RegionId(2 | 3)))
-        && judgement.reason() == Why::CapacityElsewhere.number()
+        && judgement.reason() == VerdictReason::CapacityElsewhere.number()
 }
 
 /// Admits the first sessions of a thousand rooms. Returns the numbers of admitted, capped, redirected and rejected
@@ -49,7 +49,7 @@ fn crowd(settings: &str, labels: &[(&str, &str)], east: &[(Metric, u32)]) -> [i3
 
 #[test]
 fn all_sessions_are_admitted_with_free_capacity() {
-    assert_eq!(admit(&up(0)), Verdict::Accept.because(Why::HasCapacity));
+    assert_eq!(admit(&up(0)), Verdict::Accept.because(VerdictReason::HasCapacity));
     assert_eq!(crowd("{}", &[], &up(799)), [1_000, 0, 0, 0]);
     assert_eq!(crowd("{}", &[], &up(800)), [1_000, 0, 0, 0], "capping starts here at 0");
 }
@@ -62,7 +62,10 @@ fn share_of_capped_sessions_grows_with_load() {
         assert_eq!((free + thin, away, out), (1_000, 0, 0), "{load}");
     }
     let mut other = trial(r#"{"cap": 64, "cap_above": 0, "ramp": 0}"#, &up(949));
-    assert_eq!(other.admit(6, &[], None), Verdict::AcceptCapped(64).because(Why::NearlyFull));
+    assert_eq!(
+        other.admit(6, &[], None),
+        Verdict::AcceptCapped(64).because(VerdictReason::NearlyFull)
+    );
 }
 
 #[test]
@@ -88,8 +91,8 @@ fn draw_of_a_session_is_stable() {
 #[test]
 fn joining_session_is_admitted_to_full_capacity() {
     let joins = |load| trial("{}", &up(load)).admit(1, &[], Some("east"));
-    assert_eq!(joins(950), Verdict::AcceptCapped(300).because(Why::NearlyFull));
-    assert_eq!(joins(999), Verdict::AcceptCapped(300).because(Why::NearlyFull));
+    assert_eq!(joins(950), Verdict::AcceptCapped(300).because(VerdictReason::NearlyFull));
+    assert_eq!(joins(999), Verdict::AcceptCapped(300).because(VerdictReason::NearlyFull));
     assert!(matches!(joins(1_000).verdict(), Verdict::Reject(_)));
 }
 
@@ -120,7 +123,7 @@ fn joining_session_is_never_redirected() {
     let mut trial = trial("{}", &up(1_000));
     let judgement = trial.admit(1, &[], Some("east"));
     assert!(matches!(judgement.verdict(), Verdict::Reject(_)), "{judgement:?}");
-    assert_eq!(judgement.reason(), Why::Full.number());
+    assert_eq!(judgement.reason(), VerdictReason::Full.number());
     let judgement = trial.admit(1, &[("region", "east")], Some("west"));
     assert_eq!(judgement.verdict(), Verdict::Accept, "the room's region counts, not the session's");
 }
@@ -132,7 +135,7 @@ fn region_that_is_out_takes_no_session() {
         assert!(is_sent_elsewhere(admit(&out)));
         let judgement = trial("{}", &out).admit(1, &[], Some("east"));
         assert!(matches!(judgement.verdict(), Verdict::Reject(_)));
-        assert_eq!(judgement.reason(), Why::RegionUnavailable.number());
+        assert_eq!(judgement.reason(), VerdictReason::RegionUnavailable.number());
     }
     assert_eq!(admit(&[(Load, 0), (Breaker, 0), (NodesUp, 1)]).verdict(), Verdict::Accept);
 }
@@ -140,7 +143,7 @@ fn region_that_is_out_takes_no_session() {
 #[test]
 fn half_open_region_caps_new_sessions() {
     let judgement = admit(&[(Load, 0), (Breaker, HALF_OPEN), (NodesUp, 2)]);
-    assert_eq!(judgement, Verdict::AcceptCapped(300).because(Why::NearlyFull));
+    assert_eq!(judgement, Verdict::AcceptCapped(300).because(VerdictReason::NearlyFull));
 }
 
 #[test]

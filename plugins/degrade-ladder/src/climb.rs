@@ -2,7 +2,7 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::Memory;
+use crate::LadderMemory;
 use crate::ladder::Rung;
 
 /// Limit of consecutive failures that double the wait: 64 times is longer than any setting allows.
@@ -14,17 +14,17 @@ const TOLD_WITHIN: Duration = Duration::from_secs(8);
 
 /// An upgrade whose success is not certain yet.
 #[derive(Pack, Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Climb {
+pub(crate) struct UpgradeAttempt {
     at: Duration,
     /// The cap before the upgrade, if it raised or lifted a cap, kbit/s; 0 if it restored video.
     pub(crate) from: u32,
 }
 
-impl Memory {
+impl LadderMemory {
     /// Records this upgrade.
     pub(crate) fn climbs(&mut self, rung: Rung, now: Duration) {
         let from = if rung == Rung::RestoreVideo { 0 } else { self.cap };
-        self.climb = Some(Climb { at: now, from });
+        self.climb = Some(UpgradeAttempt { at: now, from });
     }
 
     /// Handles a good network: an upgrade that has lasted long enough was successful. If it reaches the level that
@@ -39,7 +39,7 @@ impl Memory {
     }
 
     /// Handles a bad network when a downgrade is due. Returns the last upgrade, if that caused it.
-    pub(crate) fn relapse(&mut self, up_after: Duration, now: Duration) -> Option<Climb> {
+    pub(crate) fn relapse(&mut self, up_after: Duration, now: Duration) -> Option<UpgradeAttempt> {
         let climb = self.climb.take().filter(|climb| climb.is_fresh(up_after, now))?;
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
         self.failed_from = climb.from;
@@ -55,7 +55,7 @@ impl Memory {
     }
 }
 
-impl Climb {
+impl UpgradeAttempt {
     fn is_fresh(&self, up_after: Duration, now: Duration) -> bool {
         // A time in the future comes from another gateway that ran longer.
         self.at <= now && now - self.at < up_after.max(TOLD_WITHIN)

@@ -2,9 +2,9 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::climb::Climb;
+use crate::climb::UpgradeAttempt;
 use crate::network::Remedy;
-use crate::{DegradeLadder, Memory, Step};
+use crate::{DegradeLadder, LadderMemory, LadderStep};
 
 /// The lowest cap if the scenario sets none: less carries no voice. kbit/s.
 const FLOOR: u32 = 24;
@@ -24,7 +24,7 @@ pub(crate) enum Rung {
 
 pub(crate) struct Ladder<'a> {
     pub(crate) settings: &'a DegradeLadder,
-    pub(crate) session: &'a Session<'a, Memory>,
+    pub(crate) session: &'a Session<'a, LadderMemory>,
 }
 
 impl Ladder<'_> {
@@ -32,14 +32,16 @@ impl Ladder<'_> {
     /// operator.
     pub(crate) fn down(
         &self,
-        memory: &Memory,
+        memory: &LadderMemory,
         remedy: Remedy,
         may: impl Fn(Op) -> bool,
     ) -> Option<Rung> {
         self.settings.steps.iter().find_map(|step| match step {
-            Step::Cap if remedy.cap && may(Op::Cap) => self.lower_cap(memory),
-            Step::VoiceOnly if remedy.voice_only && may(Op::VoiceOnly) => self.drop_video(memory),
-            Step::Cap | Step::VoiceOnly => None,
+            LadderStep::Cap if remedy.cap && may(Op::Cap) => self.lower_cap(memory),
+            LadderStep::VoiceOnly if remedy.voice_only && may(Op::VoiceOnly) => {
+                self.drop_video(memory)
+            }
+            LadderStep::Cap | LadderStep::VoiceOnly => None,
         })
     }
 
@@ -47,20 +49,20 @@ impl Ladder<'_> {
     /// meanwhile.
     pub(crate) fn back(
         &self,
-        memory: &Memory,
-        climb: Climb,
+        memory: &LadderMemory,
+        climb: UpgradeAttempt,
         may: impl Fn(Op) -> bool,
     ) -> Option<Rung> {
         let steps = &self.settings.steps;
         if climb.from == 0 {
-            let may = steps.contains(&Step::VoiceOnly) && may(Op::VoiceOnly);
+            let may = steps.contains(&LadderStep::VoiceOnly) && may(Op::VoiceOnly);
             return self.drop_video(memory).filter(|_| may);
         }
         let kbps = climb.from.min(self.ceiling(memory).unwrap_or(u32::MAX));
         let is_lower = memory.cap == 0 || kbps < memory.cap;
         let uncapped = Some(memory.uncapped).filter(|&kbps| kbps > 0);
         let of = uncapped.or(self.uncapped(memory)).unwrap_or(kbps).max(kbps);
-        let may = steps.contains(&Step::Cap) && may(Op::Cap);
+        let may = steps.contains(&LadderStep::Cap) && may(Op::Cap);
         (may && is_lower).then_some(Rung::Cap { kbps, of })
     }
 
@@ -69,19 +71,21 @@ impl Ladder<'_> {
     ///
     /// Actions of an earlier policy are reverted as well. Its cap is visible in `cap`; dropped video is visible only in
     /// the current `rung`.
-    pub(crate) fn up(&self, memory: &Memory) -> Option<Rung> {
+    pub(crate) fn up(&self, memory: &LadderMemory) -> Option<Rung> {
         let steps = &self.settings.steps;
-        let gone = [Step::VoiceOnly, Step::Cap].into_iter().filter(|step| !steps.contains(step));
+        let gone = [LadderStep::VoiceOnly, LadderStep::Cap]
+            .into_iter()
+            .filter(|step| !steps.contains(step));
         gone.chain(steps.iter().rev().copied()).find_map(|step| match step {
-            Step::Cap => self.raise_cap(memory),
-            Step::VoiceOnly => {
+            LadderStep::Cap => self.raise_cap(memory),
+            LadderStep::VoiceOnly => {
                 let taken_by_another = memory.cap == 0 && self.session.rung() > Some(0);
                 (memory.voice_only || taken_by_another).then_some(Rung::RestoreVideo)
             }
         })
     }
 
-    fn lower_cap(&self, memory: &Memory) -> Option<Rung> {
+    fn lower_cap(&self, memory: &LadderMemory) -> Option<Rung> {
         let floor = self.session.floor_kbps().filter(|&kbps| kbps > 0).unwrap_or(FLOOR);
         let ceiling = self.ceiling(memory);
         let (from, of) = if memory.cap > 0 {
@@ -96,12 +100,12 @@ impl Ladder<'_> {
     }
 
     /// Returns the bit rate without a cap or, if unknown, the limit.
-    fn uncapped(&self, memory: &Memory) -> Option<u32> {
+    fn uncapped(&self, memory: &LadderMemory) -> Option<u32> {
         let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
         sends.into_iter().chain(self.ceiling(memory)).min()
     }
 
-    fn raise_cap(&self, memory: &Memory) -> Option<Rung> {
+    fn raise_cap(&self, memory: &LadderMemory) -> Option<Rung> {
         if memory.cap == 0 || memory.cap == memory.allowed {
             return None;
         }
@@ -117,12 +121,12 @@ impl Ladder<'_> {
     }
 
     /// Returns the highest allowed rate: the lower limit of scenario and admission.
-    fn ceiling(&self, memory: &Memory) -> Option<u32> {
+    fn ceiling(&self, memory: &LadderMemory) -> Option<u32> {
         let allowed = Some(memory.allowed);
         [self.session.ceiling_kbps(), allowed].into_iter().flatten().filter(|&kbps| kbps > 0).min()
     }
 
-    fn drop_video(&self, memory: &Memory) -> Option<Rung> {
+    fn drop_video(&self, memory: &LadderMemory) -> Option<Rung> {
         let there = self.session.video() == Some(true) && !memory.voice_only;
         there.then_some(Rung::VoiceOnly)
     }

@@ -17,15 +17,15 @@ mod tests;
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::ladder::{Ladder, Rung};
-pub use crate::memory::Memory;
-use crate::network::{Network, Remedy};
+pub use crate::memory::LadderMemory;
+use crate::network::{NetworkCondition, Remedy};
 
 /// Settings.
 #[derive(Settings, Debug)]
 pub struct DegradeLadder {
     /// Steps of degradation, in order.
     #[setting(default = ["cap", "voice-only"])]
-    steps: Vec<Step>,
+    steps: Vec<LadderStep>,
     /// Loss in either direction from which a session is degraded.
     #[setting(default = 0.03, min = 0.001, max = 1)]
     down_at_loss: f64,
@@ -65,7 +65,7 @@ pub struct DegradeLadder {
 
 /// A step of degradation.
 #[derive(Settings, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum LadderStep {
     /// The bit rate: the sender is asked to send less.
     Cap,
     /// Video, if there is any.
@@ -80,7 +80,7 @@ const FALLING: f64 = 0.98;
 
 /// Reasons of actions.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
-pub enum Why {
+pub enum ActionReason {
     /// Loss is too high.
     Loss = 1,
     /// Loss was low for a while.
@@ -93,8 +93,8 @@ pub enum Why {
 
 #[degradation]
 impl Degradation for DegradeLadder {
-    type State = Memory;
-    type Reason = Why;
+    type State = LadderMemory;
+    type Reason = ActionReason;
 
     const READS: &'static [Metric] = &[
         Metric::LossUp,
@@ -110,14 +110,14 @@ impl Degradation for DegradeLadder {
         Metric::Ceiling,
     ];
 
-    fn open(&self, newcomer: &NewSession<'_>) -> Memory {
+    fn open(&self, newcomer: &NewSession<'_>) -> LadderMemory {
         let role = newcomer.labels.value(label::ROLE);
         let low_priority =
             role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
-        Memory { low_priority, ..Memory::fresh() }
+        LadderMemory { low_priority, ..LadderMemory::fresh() }
     }
 
-    fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
+    fn tick(&self, session: &Session<'_, LadderMemory>, out: &mut Actions<LadderMemory>) {
         let mut memory = session.state().clone();
         // The active cap may differ from the requested one, because of the gateway's own ladder or the scenario's
         // floor.
@@ -127,14 +127,16 @@ impl Degradation for DegradeLadder {
             let new = session.age_ms().is_some_and(|ms| Duration::from_millis(ms.into()) < NEW);
             memory.allowed = if new { memory.cap } else { 0 };
         }
-        match Network::of(self, session, &mut memory) {
+        match NetworkCondition::of(self, session, &mut memory) {
             // Without a measurement nothing changes.
-            Network::Unknown => {}
-            Network::Between => {
+            NetworkCondition::Unknown => {}
+            NetworkCondition::Between => {
                 (memory.bad_since, memory.good_since, memory.loss_before) = (None, None, 0);
             }
-            Network::Bad(remedy, why) => self.suffer(session, remedy, why, &mut memory, out),
-            Network::Good => self.recover(session, &mut memory, out),
+            NetworkCondition::Bad(remedy, why) => {
+                self.suffer(session, remedy, why, &mut memory, out);
+            }
+            NetworkCondition::Good => self.recover(session, &mut memory, out),
         }
         if memory != *session.state() {
             out.keep(&memory);
@@ -146,11 +148,11 @@ impl DegradeLadder {
     /// Takes a downgrade if it is due.
     fn suffer(
         &self,
-        session: &Session<'_, Memory>,
+        session: &Session<'_, LadderMemory>,
         remedy: Remedy,
-        why: Why,
-        memory: &mut Memory,
-        out: &mut Actions<Memory>,
+        why: ActionReason,
+        memory: &mut LadderMemory,
+        out: &mut Actions<LadderMemory>,
     ) {
         let now = session.now();
         memory.good_since = None;
@@ -158,7 +160,7 @@ impl DegradeLadder {
         let loss = session.loss_up_ppm().max(session.loss_down_ppm()).unwrap_or(0);
         let before = std::mem::replace(&mut memory.loss_before, loss);
         // Falling loss since the last rung needs no further rung: loss is smoothed, and reported late.
-        let falls = why == Why::Loss && f64::from(loss) < f64::from(before) * FALLING;
+        let falls = why == ActionReason::Loss && f64::from(loss) < f64::from(before) * FALLING;
         let bears =
             self.share(memory).map_or(self.down_after, |share| self.down_after.mul_f64(share));
         if falls || lasted < bears {
@@ -168,7 +170,7 @@ impl DegradeLadder {
         let relapsed = memory.relapse(self.up_after, now);
         let back = relapsed.and_then(|held| ladder.back(memory, held, |op| out.may(op)));
         let (rung, why) = match back {
-            Some(rung) => (Some(rung), Why::Relapse),
+            Some(rung) => (Some(rung), ActionReason::Relapse),
             None => (ladder.down(memory, remedy, |op| out.may(op)), why),
         };
         if let Some(rung) = rung {
@@ -182,9 +184,9 @@ impl DegradeLadder {
     /// Takes an upgrade if it is due.
     fn recover(
         &self,
-        session: &Session<'_, Memory>,
-        memory: &mut Memory,
-        out: &mut Actions<Memory>,
+        session: &Session<'_, LadderMemory>,
+        memory: &mut LadderMemory,
+        out: &mut Actions<LadderMemory>,
     ) {
         let now = session.now();
         (memory.bad_since, memory.loss_before) = (None, 0);
@@ -196,18 +198,23 @@ impl DegradeLadder {
             && let Some(rung) = (Ladder { settings: self, session }).up(memory)
         {
             memory.climbs(rung, now);
-            rung.take(memory, out, Why::Recovered);
+            rung.take(memory, out, ActionReason::Recovered);
             memory.good_since = Some(now);
         }
     }
 
     /// Returns the factor for a low-priority role; `None` for others.
-    fn share(&self, memory: &Memory) -> Option<f64> {
+    fn share(&self, memory: &LadderMemory) -> Option<f64> {
         memory.low_priority.then_some(self.low_priority_factor)
     }
 
     /// Adds the values that led to a downgrade as notes.
-    fn explain(&self, session: &Session<'_, Memory>, memory: &Memory, out: &mut Actions<Memory>) {
+    fn explain(
+        &self,
+        session: &Session<'_, LadderMemory>,
+        memory: &LadderMemory,
+        out: &mut Actions<LadderMemory>,
+    ) {
         if let Some(loss) = session.loss_up_ppm() {
             out.note("loss_up_ppm", loss.into());
         }
@@ -227,7 +234,7 @@ fn begun(since: &mut Option<Duration>, now: Duration) -> Duration {
 }
 
 impl Rung {
-    fn take(self, memory: &mut Memory, out: &mut Actions<Memory>, why: Why) {
+    fn take(self, memory: &mut LadderMemory, out: &mut Actions<LadderMemory>, why: ActionReason) {
         match self {
             Rung::Cap { kbps, of } => {
                 (memory.cap, memory.uncapped) = (kbps, of);

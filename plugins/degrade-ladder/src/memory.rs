@@ -3,13 +3,13 @@
 use evenkeel_plugin_sdk::prelude::*;
 use evenkeel_plugin_sdk::unpack;
 
-use crate::climb::Climb;
-use crate::network::Queue;
+use crate::climb::UpgradeAttempt;
+use crate::network::QueueDelay;
 
 /// State of a session.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2, migrate = from_older)]
-pub struct Memory {
+pub struct LadderMemory {
     /// True if the session was in an earlier tick.
     pub(crate) seen: bool,
     /// The cap of the session's admission, which limits upgrades; 0 without one. kbit/s.
@@ -27,9 +27,9 @@ pub struct Memory {
     /// True if the session's role gives way to others.
     pub(crate) low_priority: bool,
     /// Recent round trips of the session.
-    pub(crate) queue: Queue,
+    pub(crate) queue: QueueDelay,
     /// The last upgrade, until its success is certain.
-    pub(crate) climb: Option<Climb>,
+    pub(crate) climb: Option<UpgradeAttempt>,
     /// Number of consecutive failed upgrades.
     pub(crate) relapses: u8,
     /// The cap before the last failed upgrade, kbit/s; 0 if it restored video.
@@ -40,7 +40,7 @@ pub struct Memory {
 
 /// The first schema.
 #[derive(Pack)]
-struct First {
+struct LadderMemoryV1 {
     seen: bool,
     allowed: u32,
     cap: u32,
@@ -50,13 +50,14 @@ struct First {
     good_since: Option<Duration>,
 }
 
-fn from_older(schema: u32, bytes: &[u8]) -> Option<Memory> {
+fn from_older(schema: u32, bytes: &[u8]) -> Option<LadderMemory> {
     if schema != 1 {
         return None;
     }
-    let First { seen, allowed, cap, uncapped, voice_only, bad_since, good_since } = unpack(bytes)?;
-    let fresh = Memory::fresh();
-    Some(Memory { seen, allowed, cap, uncapped, voice_only, bad_since, good_since, ..fresh })
+    let LadderMemoryV1 { seen, allowed, cap, uncapped, voice_only, bad_since, good_since } =
+        unpack(bytes)?;
+    let fresh = LadderMemory::fresh();
+    Some(LadderMemory { seen, allowed, cap, uncapped, voice_only, bad_since, good_since, ..fresh })
 }
 
 #[cfg(test)]
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn state_of_the_first_revision_is_migrated() {
-        let first = First {
+        let first = LadderMemoryV1 {
             seen: true,
             allowed: 300,
             cap: 150,
@@ -76,16 +77,16 @@ mod tests {
             bad_since: Some(Duration::from_secs(7)),
             good_since: None,
         };
-        let expected = Memory {
+        let expected = LadderMemory {
             seen: true,
             allowed: 300,
             cap: 150,
             uncapped: 280,
             voice_only: true,
             bad_since: Some(Duration::from_secs(7)),
-            ..Memory::fresh()
+            ..LadderMemory::fresh()
         };
-        assert_eq!(trial::migrate::<Memory>(1, &first), Some(expected));
-        assert_eq!(trial::migrate::<Memory>(9, &first), None);
+        assert_eq!(trial::migrate::<LadderMemory>(1, &first), Some(expected));
+        assert_eq!(trial::migrate::<LadderMemory>(9, &first), None);
     }
 }

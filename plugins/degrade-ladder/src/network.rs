@@ -2,7 +2,7 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::{DegradeLadder, Memory, Why};
+use crate::{ActionReason, DegradeLadder, LadderMemory};
 
 /// Rate at which the usual round trip follows a longer one. It is high enough that a new path is not mistaken for a
 /// queue for long, and low enough that the policy reacts to a queue first.
@@ -13,12 +13,12 @@ const ROOM_OF_TWO: u32 = 2;
 
 /// Condition of a session's network.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Network {
+pub(crate) enum NetworkCondition {
     Unknown,
     Good,
     /// The network is neither good nor bad: no change.
     Between,
-    Bad(Remedy, Why),
+    Bad(Remedy, ActionReason),
 }
 
 /// The steps that would help.
@@ -30,12 +30,12 @@ pub(crate) struct Remedy {
     pub(crate) voice_only: bool,
 }
 
-impl Network {
+impl NetworkCondition {
     pub(crate) fn of(
         settings: &DegradeLadder,
-        session: &Session<'_, Memory>,
-        memory: &mut Memory,
-    ) -> Network {
+        session: &Session<'_, LadderMemory>,
+        memory: &mut LadderMemory,
+    ) -> NetworkCondition {
         let share = settings.share(memory).unwrap_or(1.0);
         let ppm = |part: f64| part * share * 1e6;
         let down_at = ppm(settings.down_at_loss);
@@ -47,22 +47,27 @@ impl Network {
         if is(loss, down_at) {
             let in_pair = session.sessions().is_none_or(|sessions| sessions <= ROOM_OF_TWO);
             let cap = in_pair || is(up, down_at);
-            return Network::Bad(Remedy { cap, voice_only: is(loss, voice_only_at) }, Why::Loss);
+            return NetworkCondition::Bad(
+                Remedy { cap, voice_only: is(loss, voice_only_at) },
+                ActionReason::Loss,
+            );
         }
         match (loss, queue) {
-            (_, Level::High) => Network::Bad(Remedy { cap: true, voice_only: false }, Why::Queue),
-            (None, _) => Network::Unknown,
-            (Some(_), Level::Between) => Network::Between,
-            (Some(_), Level::Low) if is(loss, down_at * (1.0 - settings.hysteresis)) => {
-                Network::Between
+            (_, QueueLevel::High) => {
+                NetworkCondition::Bad(Remedy { cap: true, voice_only: false }, ActionReason::Queue)
             }
-            (Some(_), Level::Low) => Network::Good,
+            (None, _) => NetworkCondition::Unknown,
+            (Some(_), QueueLevel::Between) => NetworkCondition::Between,
+            (Some(_), QueueLevel::Low) if is(loss, down_at * (1.0 - settings.hysteresis)) => {
+                NetworkCondition::Between
+            }
+            (Some(_), QueueLevel::Low) => NetworkCondition::Good,
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Level {
+enum QueueLevel {
     Low,
     Between,
     High,
@@ -70,7 +75,7 @@ enum Level {
 
 /// Recent round trips of a session. The excess over the usual one is queueing delay.
 #[derive(Pack, Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Queue {
+pub(crate) struct QueueDelay {
     /// The recent minimum, microseconds; 0 before the first report.
     usual_us: u32,
     /// Time when the minimum was last updated.
@@ -81,10 +86,10 @@ pub(crate) struct Queue {
     acted: bool,
 }
 
-impl Queue {
-    fn hear(&mut self, limit: Duration, session: &Session<'_, Memory>) -> Level {
+impl QueueDelay {
+    fn hear(&mut self, limit: Duration, session: &Session<'_, LadderMemory>) -> QueueLevel {
         let Some(rtt_us) = session.rtt_client_us().filter(|_| limit > Duration::ZERO) else {
-            return Level::Low;
+            return QueueLevel::Low;
         };
         let now = session.now();
         let passed = now.saturating_sub(self.at);
@@ -100,11 +105,11 @@ impl Queue {
         }
         let longer = Duration::from_micros(self.longer_us(Some(rtt_us)).into());
         if longer >= limit {
-            if self.acted { Level::Between } else { Level::High }
+            if self.acted { QueueLevel::Between } else { QueueLevel::High }
         } else if longer >= limit / 2 {
-            Level::Between
+            QueueLevel::Between
         } else {
-            Level::Low
+            QueueLevel::Low
         }
     }
 

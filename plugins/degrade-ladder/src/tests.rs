@@ -12,12 +12,12 @@ mod climb;
 mod link;
 
 const TICK: Duration = Duration::from_millis(100);
-const LOSS: u32 = Why::Loss as u32;
-const RECOVERED: u32 = Why::Recovered as u32;
+const LOSS: u32 = ActionReason::Loss as u32;
+const RECOVERED: u32 = ActionReason::Recovered as u32;
 
 struct Call {
     trial: Trial<DegradeLadder>,
-    session: Session<Memory>,
+    session: Session<LadderMemory>,
 }
 
 impl Call {
@@ -25,7 +25,7 @@ impl Call {
         let policy = DegradeLadder::parse(settings).unwrap();
         let measured =
             vec![(BitrateUp, 1_000), (Cap, 0), (Video, 1), (Floor, 100), (Ceiling, 2_000)];
-        let session = Session { measured, state: Memory::fresh() };
+        let session = Session { measured, state: LadderMemory::fresh() };
         Call { trial: Trial::of(policy, World::around("east")), session }
     }
 
@@ -197,11 +197,11 @@ fn each_report_of_a_growing_round_trip_is_one_rung() {
         assert_eq!(call.tick(0), None);
         call.measure(RttClient, rtt);
         let done = call.tick(0);
-        assert_eq!(done, capped.then_some((Op::Cap, 500, Why::Queue as u32)), "{rtt}");
+        assert_eq!(done, capped.then_some((Op::Cap, 500, ActionReason::Queue as u32)), "{rtt}");
         assert_eq!(call.tick(0), None, "an equal report is not new");
         if capped {
             call.measure(RttClient, rtt + 1_000);
-            assert_eq!(call.tick(0), Some((Op::Cap, 250, Why::Queue as u32)));
+            assert_eq!(call.tick(0), Some((Op::Cap, 250, ActionReason::Queue as u32)));
         }
     }
     let mut call = Call::with(r#"{"down_after": "0s"}"#);
@@ -271,7 +271,7 @@ fn unmeasured_values_change_nothing() {
         assert!(call.trial.tick(std::slice::from_mut(&mut call.session)).is_empty());
         call.trial.pass(TICK);
     }
-    let Memory { bad_since, good_since, .. } = call.session.state;
+    let LadderMemory { bad_since, good_since, .. } = call.session.state;
     assert_eq!((bad_since, good_since), (None, None));
 }
 

@@ -3,7 +3,7 @@
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::RouteNearest;
-use crate::cost::Seen;
+use crate::cost::UsableNode;
 use crate::lot::lot;
 
 // Rank bits of a spare, most significant first. Lower ranks are better.
@@ -28,23 +28,23 @@ const TAKEN: u8 = u8::MAX;
 pub(crate) struct Choice<'a> {
     pub(crate) settings: &'a RouteNearest,
     pub(crate) room: RoomId,
-    pub(crate) candidates: Vec<Candidate<'a>>,
+    pub(crate) candidates: Vec<RankedNode<'a>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Candidate<'a> {
+pub(crate) struct RankedNode<'a> {
     /// Lower is better; compared before cost.
     pub(crate) rank: u8,
     pub(crate) cost: f64,
     /// The cost without its load.
     pub(crate) lasting: f64,
-    pub(crate) seen: &'a Seen<'a>,
+    pub(crate) seen: &'a UsableNode<'a>,
 }
 
 impl<'a> Choice<'a> {
     /// Returns `first` and its spares. Nodes in zones new to the route come first, beginning with the region of
     /// `first`; nodes in used zones come last. Among equal nodes those of `standing` are preferred.
-    pub(crate) fn route(mut self, first: &'a Seen<'a>, standing: &[NodeId]) -> Vec<NodeId> {
+    pub(crate) fn route(mut self, first: &'a UsableNode<'a>, standing: &[NodeId]) -> Vec<NodeId> {
         for candidate in &mut self.candidates {
             candidate.rank = candidate.seen.rank_beside(first, standing);
         }
@@ -65,7 +65,7 @@ impl<'a> Choice<'a> {
 
     /// Returns the cheapest node of the lowest rank, or an equivalent one: the room's number selects among equivalent
     /// nodes, in proportion to their free capacity.
-    pub(crate) fn best(&self) -> Option<&'a Seen<'a>> {
+    pub(crate) fn best(&self) -> Option<&'a UsableNode<'a>> {
         let (first, others) = self.candidates.split_first()?;
         let best = others.iter().fold(first, |best, other| {
             let ranks = other.rank < best.rank;
@@ -91,9 +91,9 @@ impl<'a> Choice<'a> {
     }
 }
 
-impl Seen<'_> {
+impl UsableNode<'_> {
     /// Returns the rank as a spare of `first`.
-    fn rank_beside(&self, first: &Seen<'_>, standing: &[NodeId]) -> u8 {
+    fn rank_beside(&self, first: &UsableNode<'_>, standing: &[NodeId]) -> u8 {
         let stands = standing.contains(&self.id());
         // A current spare has reserved capacity for the room, so the room keeps it even if the node is full or suspect.
         let avoid = if self.avoid && !stands { AVOID } else { 0 };
@@ -103,7 +103,7 @@ impl Seen<'_> {
     }
 
     /// Returns the rank bits that this hop of the route sets.
-    fn taken_by(&self, hop: &Seen<'_>) -> u8 {
+    fn taken_by(&self, hop: &UsableNode<'_>) -> u8 {
         match self.zone() == hop.zone() {
             _ if self.id() == hop.id() => TAKEN,
             true => ZONE_TAKEN,

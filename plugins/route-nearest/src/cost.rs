@@ -3,21 +3,21 @@
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::RouteNearest;
-use crate::choice::{Candidate, Choice};
+use crate::choice::{Choice, RankedNode};
 
 /// Assumed delay of a node without a measurement: that of another region. Milliseconds.
 const DELAY_UNMEASURED: f64 = 100.0;
 
 /// The preferred place of a room.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct PreferredLocation {
     pub(crate) region: Option<RegionId>,
     pub(crate) zone: Option<ZoneId>,
 }
 
 /// A node that may carry a room. Values that every choice needs are stored; others are looked up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct UsableNode<'a> {
     node: Node<'a>,
     /// True if the node is suspect or full. It gets new rooms only if no other node is left.
     pub(crate) avoid: bool,
@@ -32,18 +32,18 @@ pub(crate) struct Seen<'a> {
 
 /// The nodes that may carry a room: neither Down nor draining.
 #[derive(Debug)]
-pub(crate) struct Survey<'a> {
+pub(crate) struct NodeSurvey<'a> {
     pub(crate) settings: &'a RouteNearest,
-    usable: Vec<Seen<'a>>,
+    usable: Vec<UsableNode<'a>>,
     /// Draining nodes, which carry their rooms until these have moved.
     draining: Vec<NodeId>,
 }
 
-impl<'a> Survey<'a> {
-    pub(crate) fn of(settings: &'a RouteNearest, nodes: &'a Nodes<'_>) -> Survey<'a> {
+impl<'a> NodeSurvey<'a> {
+    pub(crate) fn of(settings: &'a RouteNearest, nodes: &'a Nodes<'_>) -> NodeSurvey<'a> {
         let nodes = nodes.iter();
         let usable = Vec::with_capacity(nodes.len());
-        let mut survey = Survey { settings, usable, draining: Vec::new() };
+        let mut survey = NodeSurvey { settings, usable, draining: Vec::new() };
         for node in nodes {
             let health = node.health();
             if health == Some(Health::Down) {
@@ -52,13 +52,13 @@ impl<'a> Survey<'a> {
             if node.draining() == Some(true) {
                 survey.draining.push(node.id());
             } else {
-                survey.usable.push(Seen::of(settings, node, health));
+                survey.usable.push(UsableNode::of(settings, node, health));
             }
         }
         survey
     }
 
-    pub(crate) fn usable(&self, id: NodeId) -> Option<&Seen<'a>> {
+    pub(crate) fn usable(&self, id: NodeId) -> Option<&UsableNode<'a>> {
         self.usable.iter().find(|seen| seen.id() == id)
     }
 
@@ -67,16 +67,16 @@ impl<'a> Survey<'a> {
     }
 
     /// Returns the cost of a node for a room with this wish, in milliseconds.
-    pub(crate) fn cost(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
+    pub(crate) fn cost(&self, seen: &UsableNode<'_>, wish: &PreferredLocation) -> f64 {
         self.lasting(seen, wish) + self.crowding(seen)
     }
 
-    fn crowding(&self, seen: &Seen<'_>) -> f64 {
+    fn crowding(&self, seen: &UsableNode<'_>) -> f64 {
         seen.load * seen.load * self.settings.load_weight
     }
 
     /// Returns the cost without load, which changes quickly.
-    fn lasting(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
+    fn lasting(&self, seen: &UsableNode<'_>, wish: &PreferredLocation) -> f64 {
         let far = if seen.region() != wish.region {
             self.settings.region_cost
         } else if wish.zone.is_some() && seen.zone() != wish.zone {
@@ -108,20 +108,20 @@ impl<'a> Survey<'a> {
     }
 
     /// Returns the nodes as candidates for a room with this wish.
-    pub(crate) fn choice(&self, wish: &Wish, room: RoomId) -> Choice<'_> {
+    pub(crate) fn choice(&self, wish: &PreferredLocation, room: RoomId) -> Choice<'_> {
         let option = |seen| {
             let lasting = self.lasting(seen, wish);
             let cost = lasting + self.crowding(seen);
-            Candidate { rank: u8::from(seen.avoid), cost, lasting, seen }
+            RankedNode { rank: u8::from(seen.avoid), cost, lasting, seen }
         };
         let candidates = self.usable.iter().map(option).collect();
         Choice { settings: self.settings, room, candidates }
     }
 }
 
-impl<'a> Seen<'a> {
-    fn of(settings: &RouteNearest, node: Node<'a>, health: Option<Health>) -> Seen<'a> {
-        let seen = Seen {
+impl<'a> UsableNode<'a> {
+    fn of(settings: &RouteNearest, node: Node<'a>, health: Option<Health>) -> UsableNode<'a> {
+        let seen = UsableNode {
             node,
             avoid: false,
             suspect: health == Some(Health::Suspect),
@@ -132,7 +132,7 @@ impl<'a> Seen<'a> {
         let far = seen.delay().unwrap_or(DELAY_UNMEASURED) * settings.delay_weight;
         let wary = if health == Some(Health::Wary) { settings.wary_cost } else { 0.0 };
         let lasting = far + seen.loss() * 100.0 * settings.loss_weight + wary;
-        Seen { avoid: seen.suspect || seen.load >= settings.full_at, lasting, ..seen }
+        UsableNode { avoid: seen.suspect || seen.load >= settings.full_at, lasting, ..seen }
     }
 
     pub(crate) fn id(&self) -> NodeId {

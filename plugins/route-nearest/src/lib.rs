@@ -18,8 +18,8 @@ mod tests;
 use evenkeel_plugin_sdk::prelude::*;
 use evenkeel_plugin_sdk::unpack;
 
-use crate::cost::{Survey, Wish};
-use crate::route::Route;
+use crate::cost::{NodeSurvey, PreferredLocation};
+use crate::route::RouteReview;
 
 /// Differences in cost up to this value are noise, whatever their relative size. Milliseconds.
 const NOISE: f64 = 2.0;
@@ -96,7 +96,7 @@ pub struct Stay {
 
 /// The first schema.
 #[derive(Pack)]
-struct First {
+struct RoomStateV1 {
     region: Option<u64>,
     zone: Option<u64>,
     node: Option<u32>,
@@ -107,13 +107,13 @@ fn from_older(schema: u32, bytes: &[u8]) -> Option<Stay> {
     if schema != 1 {
         return None;
     }
-    let First { region, zone, node, since } = unpack(bytes)?;
+    let RoomStateV1 { region, zone, node, since } = unpack(bytes)?;
     Some(Stay { region, zone, node, since, poor_since: None })
 }
 
 /// Reasons of placements.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
-pub enum Why {
+pub enum PlacementReason {
     /// A new room went to the cheapest node.
     Nearest = 1,
     /// The room's node stays; its spares changed.
@@ -131,7 +131,7 @@ pub enum Why {
 #[routing]
 impl Routing for RouteNearest {
     type State = Stay;
-    type Reason = Why;
+    type Reason = PlacementReason;
 
     const READS: &'static [Metric] = &[
         Metric::Age,
@@ -148,7 +148,7 @@ impl Routing for RouteNearest {
     ];
 
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Stay> {
-        let survey = Survey::of(self, nodes);
+        let survey = NodeSurvey::of(self, nodes);
         let mut stay = self.open(room);
         let choice = survey.choice(&stay.wish(), room.room);
         let Some(first) = choice.best() else {
@@ -158,7 +158,10 @@ impl Routing for RouteNearest {
         stay.node = Some(first.id().0);
         stay.since = nodes.now();
         let hops = choice.route(first, &[]);
-        Placement::on(hops).ask_again_after(self.review_interval).because(Why::Nearest).keep(stay)
+        Placement::on(hops)
+            .ask_again_after(self.review_interval)
+            .because(PlacementReason::Nearest)
+            .keep(stay)
     }
 
     fn open(&self, room: &NewRoom<'_>) -> Stay {
@@ -170,9 +173,9 @@ impl Routing for RouteNearest {
     }
 
     fn reroute(&self, rooms: &Rooms<'_, Stay>, nodes: &Nodes<'_>, out: &mut Moves<Stay>) {
-        let mut survey = Survey::of(self, nodes);
+        let mut survey = NodeSurvey::of(self, nodes);
         for room in rooms.iter() {
-            let route = Route { survey: &survey, room: &room, now: nodes.now() };
+            let route = RouteReview { survey: &survey, room: &room, now: nodes.now() };
             let (stay, hops) = route.review();
             let mut out = out.of(&room);
             if let Some((hops, why)) = hops {
@@ -189,7 +192,7 @@ impl Routing for RouteNearest {
 }
 
 impl Stay {
-    fn wish(&self) -> Wish {
-        Wish { region: self.region.map(RegionId), zone: self.zone.map(ZoneId) }
+    fn wish(&self) -> PreferredLocation {
+        PreferredLocation { region: self.region.map(RegionId), zone: self.zone.map(ZoneId) }
     }
 }

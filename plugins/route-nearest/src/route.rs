@@ -2,21 +2,21 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::cost::{Seen, Survey};
+use crate::cost::{NodeSurvey, UsableNode};
 use crate::talk::Talk;
-use crate::{NOISE, Stay, Why};
+use crate::{NOISE, PlacementReason, Stay};
 
 /// A room with its route, under review.
 #[derive(Debug)]
-pub(crate) struct Route<'a> {
-    pub(crate) survey: &'a Survey<'a>,
+pub(crate) struct RouteReview<'a> {
+    pub(crate) survey: &'a NodeSurvey<'a>,
     pub(crate) room: &'a Room<'a, Stay>,
     pub(crate) now: Duration,
 }
 
-impl Route<'_> {
+impl RouteReview<'_> {
     /// Returns the new state of the room, and its new route if it should move.
-    pub(crate) fn review(&self) -> (Stay, Option<(Vec<NodeId>, Why)>) {
+    pub(crate) fn review(&self) -> (Stay, Option<(Vec<NodeId>, PlacementReason)>) {
         let (survey, room) = (self.survey, self.room);
         let standing: Vec<NodeId> = room.standing().collect();
         let mut stay = room.state().clone();
@@ -32,13 +32,15 @@ impl Route<'_> {
         let current = carrier.and_then(|carrier| survey.usable(carrier));
         self.listen(&mut stay, current);
         let (first, why) = match (carrier, current) {
-            (None, _) => (best, Why::RouteLost),
-            (Some(_), None) => (best, Why::NodeDraining),
+            (None, _) => (best, PlacementReason::RouteLost),
+            (Some(_), None) => (best, PlacementReason::NodeDraining),
             (_, Some(current)) if self.is_worth_talking(current, best, &stay) => {
-                (best, Why::PoorQuality)
+                (best, PlacementReason::PoorQuality)
             }
-            (_, Some(current)) if self.is_worth_moving(current, best, &stay) => (best, Why::Better),
-            (_, Some(current)) => (current, Why::SpareRestored),
+            (_, Some(current)) if self.is_worth_moving(current, best, &stay) => {
+                (best, PlacementReason::Better)
+            }
+            (_, Some(current)) => (current, PlacementReason::SpareRestored),
         };
         if carrier != Some(first.id()) {
             stay.node = Some(first.id().0);
@@ -70,14 +72,19 @@ impl Route<'_> {
     }
 
     /// Updates the start of the period in which participants cannot talk well.
-    fn listen(&self, stay: &mut Stay, current: Option<&Seen<'_>>) {
+    fn listen(&self, stay: &mut Stay, current: Option<&UsableNode<'_>>) {
         let talk = Talk::of(self.room);
         let is_poor = current.is_some_and(|node| talk.is_poor(self.survey.settings, node));
         let since = stay.poor_since.unwrap_or(self.now).min(self.now);
         stay.poor_since = is_poor.then_some(since);
     }
 
-    fn is_worth_talking(&self, current: &Seen<'_>, best: &Seen<'_>, stay: &Stay) -> bool {
+    fn is_worth_talking(
+        &self,
+        current: &UsableNode<'_>,
+        best: &UsableNode<'_>,
+        stay: &Stay,
+    ) -> bool {
         let settings = self.survey.settings;
         let lasted = |since| self.now.saturating_sub(since) >= settings.poor_for;
         stay.poor_since.is_some_and(lasted)
@@ -86,7 +93,12 @@ impl Route<'_> {
             && Talk::of(self.room).is_well(settings, best)
     }
 
-    fn is_worth_moving(&self, current: &Seen<'_>, best: &Seen<'_>, stay: &Stay) -> bool {
+    fn is_worth_moving(
+        &self,
+        current: &UsableNode<'_>,
+        best: &UsableNode<'_>,
+        stay: &Stay,
+    ) -> bool {
         let settings = self.survey.settings;
         let stayed = self.now.saturating_sub(stay.since);
         if stayed < settings.min_stay || !may_move(current, best) {
@@ -100,6 +112,6 @@ impl Route<'_> {
 
 /// Returns whether a move is allowed. It waits while the current node is suspect: the detector decides soon, and a move
 /// now might be needless.
-fn may_move(current: &Seen<'_>, best: &Seen<'_>) -> bool {
+fn may_move(current: &UsableNode<'_>, best: &UsableNode<'_>) -> bool {
     best.id() != current.id() && !best.avoid && !current.suspect
 }

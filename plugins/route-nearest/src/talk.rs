@@ -2,7 +2,7 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-use crate::cost::Seen;
+use crate::cost::UsableNode;
 use crate::{RouteNearest, Stay};
 
 /// Margin to the limits that a node needs to be worth a move, because its quality with the room on it is an estimate.
@@ -38,16 +38,16 @@ impl Talk {
     }
 
     /// Returns whether the delay over this node is too long, or the R-factor too low.
-    pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
+    pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &UsableNode<'_>) -> bool {
         self.fails(settings, node, 0.0)
     }
 
     /// Returns whether delay and R-factor are good by a clear margin. False for a node with unmeasured delay.
-    pub(crate) fn is_well(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
+    pub(crate) fn is_well(&self, settings: &RouteNearest, node: &UsableNode<'_>) -> bool {
         node.delay().is_some() && !self.fails(settings, node, CLEAR_BY)
     }
 
-    fn fails(&self, settings: &RouteNearest, node: &Seen<'_>, clear_by: f64) -> bool {
+    fn fails(&self, settings: &RouteNearest, node: &UsableNode<'_>, clear_by: f64) -> bool {
         // The path leads to the node and back.
         let delay = self.delay + 2.0 * node.delay().unwrap_or(0.0);
         let loss = 1.0 - (1.0 - self.loss) * (1.0 - node.loss());

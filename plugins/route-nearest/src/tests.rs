@@ -51,7 +51,7 @@ fn reroute(trial: &mut Trial<RouteNearest>, room: &mut Room<Stay>) -> Option<u32
 fn spares_are_in_other_zones_then_regions() {
     let placed = trial("{}").place(1, &[]);
     assert_eq!(placed.hops, ["east-a1", "east-b1", "west-a1"]);
-    assert_eq!(placed.reason, Why::Nearest.number());
+    assert_eq!(placed.reason, PlacementReason::Nearest.number());
     assert_eq!(placed.ask_again_after, Duration::from_secs(10));
 }
 
@@ -191,7 +191,8 @@ fn rooms_spread_stably_over_equivalent_nodes() {
 
 #[test]
 fn state_of_the_first_revision_is_migrated() {
-    let first = First { region: Some(2), zone: None, node: Some(7), since: Duration::from_secs(9) };
+    let first =
+        RoomStateV1 { region: Some(2), zone: None, node: Some(7), since: Duration::from_secs(9) };
     let expected = Stay {
         region: Some(2),
         zone: None,
@@ -208,7 +209,7 @@ fn room_stays_after_failover_with_a_new_spare() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     trial.world.measure("east-a1", Health, DOWN);
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::SpareRestored.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::SpareRestored.number()));
     assert_eq!(room.standing, ["east-b1", "east-a2", "west-a1"]);
     assert_eq!(reroute(&mut trial, &mut room), None, "replaced once");
 }
@@ -218,7 +219,7 @@ fn lost_spare_is_replaced() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     trial.world.measure("west-a1", Health, DOWN);
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::SpareRestored.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::SpareRestored.number()));
     assert_eq!(room.standing, ["east-a1", "east-b1", "west-b1"]);
 }
 
@@ -240,7 +241,7 @@ fn room_without_hops_is_placed_like_a_new_one() {
     for node in ["east-a1", "east-b1", "west-a1"] {
         trial.world.measure(node, Health, DOWN);
     }
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::RouteLost.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::RouteLost.number()));
     assert_eq!(room.standing, ["east-a2", "west-b1", "south-a1"]);
 }
 
@@ -250,14 +251,14 @@ fn room_leaves_a_draining_node_for_the_best() {
     let mut room = placed(&mut trial);
     room.standing = vec!["east-a1".into(), "west-a1".into(), "south-a1".into()];
     trial.world.measure("east-a1", Draining, 1);
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::NodeDraining.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::NodeDraining.number()));
     assert_eq!(room.standing, ["east-b1", "east-a2", "west-a1"]);
 }
 
 #[test]
 fn move_for_quality_needs_a_clear_gain() {
     let settings = r#"{"hysteresis": 0.2, "min_stay": "30s", "load_weight": 0}"#;
-    for (delay, moves) in [(4_900, None), (5_100, Some(Why::Better.number()))] {
+    for (delay, moves) in [(4_900, None), (5_100, Some(PlacementReason::Better.number()))] {
         let mut trial = trial(settings);
         let mut room = placed(&mut trial);
         trial.pass(Duration::from_secs(30));
@@ -277,7 +278,7 @@ fn move_for_quality_needs_a_clear_gain() {
 
 #[test]
 fn move_for_quality_needs_a_stay() {
-    for (stay, moves) in [(29_999, None), (30_000, Some(Why::Better.number()))] {
+    for (stay, moves) in [(29_999, None), (30_000, Some(PlacementReason::Better.number()))] {
         let mut trial = trial(r#"{"min_stay": "30s"}"#);
         let mut room = placed(&mut trial);
         trial.world.measure("east-a1", Delay, 50_000);
@@ -292,13 +293,13 @@ fn move_restarts_the_stay() {
     let mut room = placed(&mut trial);
     trial.pass(Duration::from_secs(30));
     trial.world.measure("east-a1", Delay, 50_000);
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::Better.number()));
     trial.world.measure("east-a1", Delay, 1_000);
     trial.world.measure("east-b1", Delay, 50_000);
     trial.pass(Duration::from_millis(29_999));
     assert_eq!(reroute(&mut trial, &mut room), None);
     trial.pass(Duration::from_millis(1));
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::Better.number()));
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn failover_restarts_the_stay() {
     reroute(&mut trial, &mut room);
     assert_eq!(room.standing[0], "east-b1");
     trial.pass(Duration::from_secs(1));
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::Better.number()));
     assert_eq!(room.standing[0], "east-a1", "back on the nearest");
 }
 
@@ -338,7 +339,7 @@ fn time_in_the_future_counts_from_now() {
     trial.world.measure("east-a1", Delay, 50_000);
     reroute(&mut trial, &mut room);
     trial.pass(Duration::from_secs(30));
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::Better.number()));
 }
 
 #[test]
@@ -362,7 +363,7 @@ fn no_move_for_quality_to_a_full_node() {
     room.standing = vec!["east-a1".into(), "east-b1".into()];
     assert_eq!(reroute(&mut trial, &mut room), None);
     trial.world.measure("east-b1", Load, 100);
-    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    assert_eq!(reroute(&mut trial, &mut room), Some(PlacementReason::Better.number()));
 }
 
 #[test]

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::Event;
+use evenkeel_core::CoreEvent;
 use evenkeel_server::control::{
-    ControlError, EventRecord, GatewayEvent, Handle, SessionAnswer, SessionRequest, SessionView,
-    Status,
+    ControlError, EventRecord, GatewayEvent, Handle, OfferedSession, SessionAnswer, SessionView,
+    StatusReport,
 };
-use evenkeel_server::run::{self, Failure, Running};
-use evenkeel_server::settings::{self, Colour, Compiler, Invalid, Settings};
+use evenkeel_server::run::{self, RunError, RunningGateway};
+use evenkeel_server::settings::{self, Colour, Compiler, GatewayConfig, InvalidSetting};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 
@@ -87,7 +87,7 @@ impl World {
         self.try_start().unwrap()
     }
 
-    pub(crate) fn try_start(&self) -> Result<Gateway, Failure> {
+    pub(crate) fn try_start(&self) -> Result<Gateway, RunError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// The nodes, parsed as the gateway parses its node list.
-    pub(crate) fn listed(&self) -> Vec<settings::Node> {
+    pub(crate) fn listed(&self) -> Vec<settings::NodeConfig> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -119,10 +119,10 @@ impl World {
         nodes
     }
 
-    fn settings(&self, folder: &Path) -> Arc<Settings> {
-        match Settings::load(Some(&self.write(folder)), None) {
-            Ok(settings) => Arc::new(Settings { compiler: self.compiler.clone(), ..settings }),
-            Err(invalid) => panic!("{}", Invalid::render(&invalid, Colour::Plain)),
+    fn settings(&self, folder: &Path) -> Arc<GatewayConfig> {
+        match GatewayConfig::load(Some(&self.write(folder)), None) {
+            Ok(settings) => Arc::new(GatewayConfig { compiler: self.compiler.clone(), ..settings }),
+            Err(invalid) => panic!("{}", InvalidSetting::render(&invalid, Colour::Plain)),
         }
     }
 
@@ -162,9 +162,9 @@ type Seen = (broadcast::Receiver<Arc<EventRecord>>, Vec<Arc<EventRecord>>);
 
 pub(crate) struct Gateway {
     pub(crate) handle: Handle,
-    pub(crate) running: Option<Running>,
+    pub(crate) running: Option<RunningGateway>,
     pub(crate) runtime: Runtime,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) settings: Arc<GatewayConfig>,
     events: Mutex<Seen>,
     folder: PathBuf,
     _slot: Slot,
@@ -177,15 +177,15 @@ impl Gateway {
         self.runtime.block_on(limited).expect("control answers in time")
     }
 
-    pub(crate) fn try_open(&self, wanted: SessionRequest) -> Result<SessionAnswer, ControlError> {
+    pub(crate) fn try_open(&self, wanted: OfferedSession) -> Result<SessionAnswer, ControlError> {
         self.ask(self.handle.offer(wanted))
     }
 
-    pub(crate) fn open(&self, wanted: SessionRequest) -> SessionAnswer {
+    pub(crate) fn open(&self, wanted: OfferedSession) -> SessionAnswer {
         self.try_open(wanted).unwrap()
     }
 
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> StatusReport {
         self.ask(self.handle.status()).unwrap()
     }
 
@@ -230,7 +230,7 @@ impl Gateway {
     pub(crate) fn expect_event<T>(
         &self,
         what: &str,
-        mut see: impl FnMut(&Event) -> Option<T>,
+        mut see: impl FnMut(&CoreEvent) -> Option<T>,
     ) -> T {
         self.expect(what, |told| match &told.event {
             GatewayEvent::Core(event) => see(event),
@@ -263,7 +263,7 @@ impl Gateway {
         });
     }
 
-    pub(crate) fn running(&mut self) -> &mut Running {
+    pub(crate) fn running(&mut self) -> &mut RunningGateway {
         self.running.as_mut().unwrap()
     }
 

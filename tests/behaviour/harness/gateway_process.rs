@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{
-    Client, Endpoint, Error, Identity, Ingress, Kind, Media, Offer, PayloadType,
+    ApiClient, ApiEndpoint, ClientError, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
+    OfferRequest, OfferStreamKind,
 };
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,9 +22,9 @@ use super::{Phone, TIMEOUT, World};
 
 /// It is killed on drop, with the processes that replaced it.
 pub(crate) struct GatewayProcess {
-    pub(crate) process: Process,
+    pub(crate) process: ChildProcess,
     successor: Option<Pid>,
-    client: Client,
+    client: ApiClient,
     runtime: Runtime,
     folder: TempDir,
 }
@@ -39,7 +40,7 @@ impl GatewayProcess {
         let folder = tempdir().unwrap();
         world.write(folder.path());
         let process = begin(command, folder.path());
-        let client = Client::new(Endpoint::Unix(folder.path().join("admin.sock")));
+        let client = ApiClient::new(ApiEndpoint::Unix(folder.path().join("admin.sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut gateway = GatewayProcess { process, successor: None, client, runtime, folder };
         gateway.await_policies();
@@ -80,11 +81,11 @@ impl GatewayProcess {
     }
 
     /// A further client of the API.
-    pub(crate) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> ApiClient {
         self.client.another()
     }
 
-    pub(crate) fn ask<T>(&mut self, request: impl AsyncFnOnce(&mut Client) -> T) -> T {
+    pub(crate) fn ask<T>(&mut self, request: impl AsyncFnOnce(&mut ApiClient) -> T) -> T {
         let client = &mut self.client;
         let limited = async { tokio::time::timeout(3 * TIMEOUT, request(client)).await };
         self.runtime.block_on(limited).expect("the API answers in time")
@@ -92,11 +93,11 @@ impl GatewayProcess {
 
     /// The client of another socket, from now on.
     pub(crate) fn move_api(&mut self, socket: &str) {
-        self.client = Client::new(Endpoint::Unix(self.folder.path().join(socket)));
+        self.client = ApiClient::new(ApiEndpoint::Unix(self.folder.path().join(socket)));
     }
 
     /// Asks for an upgrade on a thread of its own.
-    pub(crate) fn upgrade(&self, request: Value) -> JoinHandle<Result<Value, Error>> {
+    pub(crate) fn upgrade(&self, request: Value) -> JoinHandle<Result<Value, ClientError>> {
         let mut client = self.client();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -132,22 +133,22 @@ impl GatewayProcess {
 
     /// Opens a session with audio for this phone, which sends to it from then on.
     pub(crate) fn open(&mut self, room: &str, phone: &mut Phone) {
-        let identity = Identity::Declared { address: phone.address(), rtcp: None };
-        let offer = GatewayProcess::offer(room, Ingress::Udp(identity));
+        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+        let offer = GatewayProcess::offer(room, OfferIngress::Udp(identity));
         let opened = self.ask(async |client| client.open(&offer).await).unwrap();
         phone.set_target(opened.udp.unwrap().addresses[0]);
     }
 
     /// An offer of audio.
-    pub(crate) fn offer(room: &str, ingress: Ingress) -> Offer {
-        let opus = PayloadType { payload_type: 111, codec: "opus".into(), clock_rate: 48_000 };
-        let audio = Media {
-            kind: Kind::Audio,
+    pub(crate) fn offer(room: &str, ingress: OfferIngress) -> OfferRequest {
+        let opus = OfferPayloadType { payload_type: 111, codec: "opus".into(), clock_rate: 48_000 };
+        let audio = OfferMedia {
+            kind: OfferStreamKind::Audio,
             payload_types: vec![opus],
             feedback: Vec::new(),
             bitrate: None,
         };
-        Offer {
+        OfferRequest {
             scenario: "call".into(),
             room: room.into(),
             labels: BTreeMap::new(),
@@ -169,10 +170,10 @@ impl Drop for GatewayProcess {
 }
 
 /// Starts a gateway with the configuration in the folder, and waits until it forwards.
-fn begin(mut command: Command, folder: &Path) -> Process {
+fn begin(mut command: Command, folder: &Path) -> ChildProcess {
     command.args(["run", "--json", "--config"]).arg(folder.join("evenkeel.toml"));
     command.env("XDG_CACHE_HOME", folder);
-    let mut process = Process::start("gateway", &mut command, folder).unwrap();
+    let mut process = ChildProcess::start("gateway", &mut command, folder).unwrap();
     process.json_line(TIMEOUT).unwrap();
     process
 }

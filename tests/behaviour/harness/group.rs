@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use evenkeel_client::{Call, Identity, Ingress};
-use evenkeel_lab::network::{Host, INTERFACE, Network, PREFIX};
+use evenkeel_client::{ApiCall, OfferIdentity, OfferIngress};
+use evenkeel_lab::network::{Host, INTERFACE, NamespaceNetwork, PREFIX};
 use hyper::Method;
 use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
@@ -21,13 +21,13 @@ pub(crate) struct Place {
     pub(crate) client: Host,
     pub(crate) edges: Vec<Host>,
     pub(crate) node: Host,
-    network: Network,
+    network: NamespaceNetwork,
 }
 
 impl Place {
     /// `None` without root.
     pub(crate) fn lay(test: &str) -> Option<Place> {
-        let network = match Network::lay() {
+        let network = match NamespaceNetwork::lay() {
             Ok(network) => network,
             Err(reason) => {
                 eprintln!("{test} skipped: {reason}");
@@ -136,10 +136,10 @@ pub(crate) fn await_armed(owner: &GatewayProcess) {
 
 /// Offers a session for this client with a key, and returns the answer's body.
 pub(crate) fn offer_with_key(gateway: &mut GatewayProcess, key: &str, phone: &Phone) -> Value {
-    let identity = Identity::Declared { address: phone.address(), rtcp: None };
-    let offer = GatewayProcess::offer("room", Ingress::Udp(identity));
+    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+    let offer = GatewayProcess::offer("room", OfferIngress::Udp(identity));
     let body = serde_json::to_vec(&offer).unwrap().into();
     let headers = [("idempotency-key", key)];
-    let call = Call { method: Method::POST, path: "/v1/sessions", headers: &headers, body };
+    let call = ApiCall { method: Method::POST, path: "/v1/sessions", headers: &headers, body };
     gateway.ask(async |client| client.ask(call).await.unwrap().accepted()).unwrap()
 }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username, is_stun};
+use evenkeel_media::stun::{
+    BindingBuilder, BindingOutcome, IceRole, Response, StunKey, Transaction, Username, is_stun,
+};
 use evenkeel_server::control::{IngressAnswer, SessionAnswer};
 
 use super::Phone;
@@ -29,12 +31,12 @@ impl Credentials {
         let mut transaction = [0; 12];
         transaction[..8].copy_from_slice(&number);
         let mut check = Vec::new();
-        Binding {
+        BindingBuilder {
             transaction: Transaction(transaction),
             username: Some(Username { server_ufrag: &self.ufrag, client_ufrag: "phone" }),
-            key: Some(&Key::new(&self.password)),
+            key: Some(&StunKey::new(&self.password)),
             priority: Some(1),
-            role: Some(Role::Controlling(phone.number)),
+            role: Some(IceRole::Controlling(phone.number)),
             use_candidate: nominate == Nominate::Yes,
         }
         .write(&mut check);
@@ -46,10 +48,10 @@ impl Credentials {
     pub(crate) fn mapped(&self, phone: &Phone) -> Option<SocketAddr> {
         let answers = phone.other.iter().filter(|bytes| is_stun(bytes));
         answers.filter_map(|bytes| Response::parse(bytes).ok()).find_map(|response| {
-            response.verify(&Key::new(&self.password)).unwrap();
+            response.verify(&StunKey::new(&self.password)).unwrap();
             match response.outcome() {
-                Outcome::Mapped(address) => Some(address),
-                Outcome::Refused(_) => None,
+                BindingOutcome::Mapped(address) => Some(address),
+                BindingOutcome::Refused(_) => None,
             }
         })
     }

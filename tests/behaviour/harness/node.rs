@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use evenkeel_lab::sample_node::{
-    Counters, Numbers, Options, PlainRoom, SampleNode, Stamps, number_of,
+    NumberTreatment, PlainRoom, SampleNode, SampleNodeCounters, SampleNodeOptions, Stamps,
+    number_of,
 };
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 
 pub(crate) const SECRET: &[u8] = b"what both ends know of each other";
 
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    options: Options,
+    options: SampleNodeOptions,
     /// Lines of the node's `[[node]]` table that select the driver.
     driver: String,
     region: String,
@@ -26,7 +27,7 @@ pub(crate) struct Node {
 struct Alive {
     ending: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
-    thread: JoinHandle<Counters>,
+    thread: JoinHandle<SampleNodeCounters>,
 }
 
 impl Node {
@@ -38,19 +39,23 @@ impl Node {
     /// A node with trunk legs that forwards packets unchanged.
     pub(crate) fn unchanged(name: &str) -> Node {
         Node::start(name, "127.0.0.1:0", "driver = \"agent\"\nsecret_file = \"secret\"", |o| {
-            o.numbers = Numbers::Untouched;
+            o.numbers = NumberTreatment::Untouched;
         })
     }
 
     /// A node that forwards packets unchanged and keeps its number out of test headers: two nodes send equal copies.
     pub(crate) fn identical(name: &str) -> Node {
         Node::with(name, "127.0.0.1:0", |options| {
-            options.numbers = Numbers::Untouched;
+            options.numbers = NumberTreatment::Untouched;
             options.stamps = Stamps::No;
         })
     }
 
-    pub(crate) fn with(name: &str, listen: &str, change: impl FnOnce(&mut Options)) -> Node {
+    pub(crate) fn with(
+        name: &str,
+        listen: &str,
+        change: impl FnOnce(&mut SampleNodeOptions),
+    ) -> Node {
         Node::start(name, listen, "driver = \"agent\"\nsecret_file = \"secret\"", change)
     }
 
@@ -80,9 +85,14 @@ impl Node {
         self
     }
 
-    fn start(name: &str, listen: &str, driver: &str, change: impl FnOnce(&mut Options)) -> Node {
-        let mut options = Options::new(listen.parse().unwrap(), name);
-        options.secret = Some(Secret::new(SECRET, name).unwrap());
+    fn start(
+        name: &str,
+        listen: &str,
+        driver: &str,
+        change: impl FnOnce(&mut SampleNodeOptions),
+    ) -> Node {
+        let mut options = SampleNodeOptions::new(listen.parse().unwrap(), name);
+        options.secret = Some(NodeSecret::new(SECRET, name).unwrap());
         change(&mut options);
         let (region, zone) = name.split_once('-').unwrap_or((name, "a"));
         let mut node = Node {
@@ -123,7 +133,7 @@ impl Node {
     }
 
     /// Ends the node without notice; its socket is closed on return.
-    pub(crate) fn kill(&mut self) -> Counters {
+    pub(crate) fn kill(&mut self) -> SampleNodeCounters {
         let alive = self.alive.take().expect("the node runs");
         alive.ending.store(true, Ordering::Relaxed);
         alive.thread.join().unwrap()

@@ -4,30 +4,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
+    ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
+    RtcpPort, Srtp, StreamKind,
 };
-use evenkeel_server::control::{IngressAnswer, SessionAnswer, SessionRequest};
+use evenkeel_server::control::{IngressAnswer, OfferedSession, SessionAnswer};
 
 use super::Phone;
 
 /// A call with audio (111), video (96) and muxed RTCP.
-pub(crate) fn offer(room: &str, ingress: Ingress) -> SessionRequest {
-    let stream = |kind, number, codec: &str, clock_rate, feedback| Stream {
+pub(crate) fn offer(room: &str, ingress: IngressProtocol) -> OfferedSession {
+    let stream = |kind, number, codec: &str, clock_rate, feedback| MediaStream {
         kind,
         payload_types: vec![PayloadType { number, codec: codec.into(), clock_rate }],
         feedback,
         bitrate_kbps: None,
     };
-    let feedback = Feedback { pli: true, fir: false, remb: true, tmmbr: false };
-    SessionRequest {
+    let feedback = FeedbackSupport { pli: true, fir: false, remb: true, tmmbr: false };
+    OfferedSession {
         scenario: "call".into(),
         room: room.into(),
         labels: Arc::new([]),
         ingress,
-        media: Arc::new(Media {
+        media: Arc::new(MediaDescription {
             streams: vec![
-                stream(Kind::Audio, 111, "opus", 48_000, Feedback::default()),
-                stream(Kind::Video, 96, "VP8", 90_000, feedback),
+                stream(StreamKind::Audio, 111, "opus", 48_000, FeedbackSupport::default()),
+                stream(StreamKind::Video, 96, "VP8", 90_000, feedback),
             ],
             rtcp: RtcpPort::Mux,
             srtp: Srtp::Plain,
@@ -37,8 +38,8 @@ pub(crate) fn offer(room: &str, ingress: Ingress) -> SessionRequest {
     }
 }
 
-pub(crate) fn declared(phone: &Phone) -> Ingress {
-    Ingress::Udp(Identity::Declared { address: phone.address(), rtcp: None })
+pub(crate) fn declared(phone: &Phone) -> IngressProtocol {
+    IngressProtocol::Udp(ClientIdentity::Declared { address: phone.address(), rtcp: None })
 }
 
 pub(crate) fn udp_of(opened: &SessionAnswer) -> SocketAddr {

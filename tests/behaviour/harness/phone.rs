@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::Mark;
+use evenkeel_lab::TestHeader;
 use evenkeel_media::{demux, rtp};
 
 use super::TIMEOUT;
@@ -27,8 +27,8 @@ pub(crate) struct Phone {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
-    pub(crate) header: rtp::Header,
-    pub(crate) mark: Mark,
+    pub(crate) header: rtp::RtpHeader,
+    pub(crate) mark: TestHeader,
     pub(crate) from: SocketAddr,
     pub(crate) length: usize,
 }
@@ -47,10 +47,11 @@ pub(crate) struct Track {
 
 impl Track {
     pub(crate) fn packet(&mut self, session: u64) -> Vec<u8> {
-        let mark = Mark { session, number: self.sent, sent_ns: 0, node: 0, stream: self.stream };
+        let mark =
+            TestHeader { session, number: self.sent, sent_ns: 0, node: 0, stream: self.stream };
         let mut payload = Vec::new();
         mark.write(&mut payload);
-        payload.resize(self.size.max(Mark::LENGTH), 0x5a);
+        payload.resize(self.size.max(TestHeader::LENGTH), 0x5a);
         let fields = rtp::Fields {
             payload_type: self.payload_type,
             marker: self.stream == 1,
@@ -126,10 +127,10 @@ impl Phone {
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
             let bytes = &buffer[..length];
             let marked = || {
-                let header = rtp::Header::parse(bytes).ok()?;
-                Some((header, Mark::read(header.payload(bytes))?))
+                let header = rtp::RtpHeader::parse(bytes).ok()?;
+                Some((header, TestHeader::read(header.payload(bytes))?))
             };
-            match marked().filter(|_| demux::classify(bytes) == demux::Kind::Rtp) {
+            match marked().filter(|_| demux::classify(bytes) == demux::DatagramKind::Rtp) {
                 Some((header, mark)) => self.heard.push(Heard { header, mark, from, length }),
                 None => self.other.push(bytes.to_vec()),
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
 use tempfile::{TempDir, tempdir};
 
@@ -12,7 +12,7 @@ use super::{EDGES, SECRET, TIMEOUT};
 
 /// An `evenkeel` process that listens.
 pub(crate) struct Server {
-    pub(crate) process: Process,
+    pub(crate) process: ChildProcess,
     pub(crate) address: SocketAddr,
 }
 
@@ -20,7 +20,7 @@ impl Server {
     fn start(arguments: &[&str], folder: &Path) -> Server {
         let mut command = Command::new(evenkeel());
         command.args(arguments).arg("--json");
-        let mut process = Process::start(arguments[0], &mut command, folder).unwrap();
+        let mut process = ChildProcess::start(arguments[0], &mut command, folder).unwrap();
         let line = process.json_line(TIMEOUT).unwrap();
         let address = line["listening"].as_str().unwrap().parse().unwrap();
         Server { process, address }

@@ -93,7 +93,7 @@ impl Seen {
     }
 
     fn takes(&mut self, packet: &[u8], from: SocketAddr) -> bool {
-        let Some(header) = rtp::Header::parse(packet).ok().filter(|_| self.source == Some(from))
+        let Some(header) = rtp::RtpHeader::parse(packet).ok().filter(|_| self.source == Some(from))
         else {
             return false;
         };

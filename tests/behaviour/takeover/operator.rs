@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use evenkeel_client::Error;
+use evenkeel_client::ClientError;
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn take_over(at: &GatewayProcess, peer: &str) -> String {
 fn refusal(at: &mut GatewayProcess, peer: &str) -> (u16, String) {
     let asked = json!({"confirm_down": peer});
     match at.ask(async |client| client.post(TAKE_OVER, &asked).await) {
-        Err(Error::Refused { status, message, .. }) => (status, message),
+        Err(ClientError::Refused { status, message, .. }) => (status, message),
         other => panic!("{other:?}"),
     }
 }

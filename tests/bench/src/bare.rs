@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use evenkeel_dataplane::mmsg::{BATCH, Family, Inbox, Outbox};
+use evenkeel_dataplane::mmsg::{BATCH, Family, ReceiveBatch, SendBatch};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtp};
 use foldhash::fast::RandomState as Fast;
@@ -50,7 +50,7 @@ pub(crate) struct Orders {
 /// A socket to nodes, and its queue.
 struct Upstream {
     socket: UdpSocket,
-    outbox: Outbox,
+    outbox: SendBatch,
     bundle: Bundle,
     waits: bool,
 }
@@ -59,7 +59,7 @@ struct Relay {
     bundles: bool,
     socket_per_session: bool,
     listener: UdpSocket,
-    to_clients: Outbox,
+    to_clients: SendBatch,
     upstreams: Vec<Upstream>,
     clients: Vec<SocketAddr>,
     by_address: HashMap<SocketAddr, u32, Fast>,
@@ -88,7 +88,7 @@ impl Relay {
             socket.connect(to)?;
             Ok(Upstream {
                 socket: prepared(socket)?,
-                outbox: Outbox::new(Family::V4),
+                outbox: SendBatch::new(Family::V4),
                 bundle: Bundle::new(BUNDLE_MAX),
                 waits: false,
             })
@@ -98,7 +98,7 @@ impl Relay {
             bundles: manner == Manner::Limit && !orders.socket_per_session,
             socket_per_session: orders.socket_per_session,
             listener: prepared(UdpSocket::bind(local)?)?,
-            to_clients: Outbox::new(Family::V4),
+            to_clients: SendBatch::new(Family::V4),
             upstreams: reached.into_iter().map(upstream).collect::<io::Result<_>>()?,
             clients: orders.clients.clone(),
             by_address: orders.clients.iter().copied().zip(0..).collect(),
@@ -120,7 +120,7 @@ impl Relay {
         println!("{}", serde_json::json!({"listening": self.listener.local_addr()?}));
         io::stdout().flush()?;
         let mut events = [EpollEvent::empty(); BATCH];
-        let mut inbox = Inbox::new();
+        let mut inbox = ReceiveBatch::new();
         let mut keep_coming = false;
         loop {
             let patience = if keep_coming { EpollTimeout::ZERO } else { EpollTimeout::NONE };
@@ -143,7 +143,7 @@ impl Relay {
         }
     }
 
-    fn read_clients(&mut self, inbox: &mut Inbox) {
+    fn read_clients(&mut self, inbox: &mut ReceiveBatch) {
         while let Ok(count) = inbox.receive(self.listener.as_fd()) {
             for place in 0..count {
                 let Some((packet, source)) = inbox.datagram(place) else { continue };
@@ -170,7 +170,7 @@ impl Relay {
         }
     }
 
-    fn read_nodes(&mut self, way: usize, inbox: &mut Inbox) {
+    fn read_nodes(&mut self, way: usize, inbox: &mut ReceiveBatch) {
         let Relay { upstreams, to_clients, clients, by_tag, by_ssrc, .. } = self;
         while let Ok(count) = inbox.receive(upstreams[way].socket.as_fd()) {
             for place in 0..count {
@@ -182,7 +182,7 @@ impl Relay {
                         let Some(&session) = by_tag.get(&tag.0) else { continue };
                         to_clients.push(Some(clients[session as usize]), 0, packet);
                     }
-                } else if let Ok(header) = rtp::Header::parse(datagram) {
+                } else if let Ok(header) = rtp::RtpHeader::parse(datagram) {
                     // The first packet of a stream names its session.
                     let session = *by_ssrc.entry(header.ssrc).or_insert_with(|| named(datagram));
                     let Some(client) = clients.get(session as usize) else { continue };
@@ -226,7 +226,7 @@ impl Upstream {
 /// The session in a packet's mark; `u32::MAX` without a mark.
 fn named(packet: &[u8]) -> u32 {
     let payload = packet.get(rtp::HEADER_LEN..).unwrap_or_default();
-    let session = evenkeel_lab::Mark::read(payload).map(|mark| mark.session);
+    let session = evenkeel_lab::TestHeader::read(payload).map(|mark| mark.session);
     session.and_then(|session| u32::try_from(session).ok()).unwrap_or(u32::MAX)
 }
 

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::PacketPath;
-use evenkeel_media::continuity::{Continuity, Epoch, Protection};
+use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::statistics::Reception;
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::{Bundle, Tag, seal};
 use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
 
@@ -104,7 +104,7 @@ fn to_client() -> Box<dyn FnMut()> {
 
 fn read_rtp() -> Box<dyn FnMut()> {
     let packet = voice_packet();
-    Box::new(move || _ = black_box(rtp::Header::parse(black_box(&packet))))
+    Box::new(move || _ = black_box(rtp::RtpHeader::parse(black_box(&packet))))
 }
 
 fn rewrite_rtp() -> Box<dyn FnMut()> {
@@ -143,42 +143,47 @@ fn read_rtcp() -> Box<dyn FnMut()> {
 fn rewrite_rtcp() -> Box<dyn FnMut()> {
     let (mut continuity, start, compound) = (one_stream(), Instant::now(), compound());
     let packet = voice_packet();
-    let header = rtp::Header::parse(&packet).expect("we wrote it");
-    let _first = continuity.pass(Epoch(1), &header, 48_000, start);
+    let header = rtp::RtpHeader::parse(&packet).expect("we wrote it");
+    let _first = continuity.pass(StreamEpoch(1), &header, 48_000, start);
     let mut copy = compound.clone();
     Box::new(move || {
         copy.clone_from(&compound);
-        _ = black_box(continuity.rtcp_to_client(Epoch(1), &mut copy));
+        _ = black_box(continuity.rtcp_to_client(StreamEpoch(1), &mut copy));
     })
 }
 
 const PASSWORD: &str = "a password of 24 letters";
 
 fn check() -> Vec<u8> {
-    let (mut check, key) = (Vec::new(), stun::Key::new(PASSWORD));
+    let (mut check, key) = (Vec::new(), stun::StunKey::new(PASSWORD));
     let username = stun::Username { server_ufrag: "evenkeel", client_ufrag: "client" };
-    let probe = stun::Binding::probe(stun::Transaction([7; 12]));
-    stun::Binding { username: Some(username), key: Some(&key), use_candidate: true, ..probe }
-        .write(&mut check);
+    let probe = stun::BindingBuilder::probe(stun::Transaction([7; 12]));
+    stun::BindingBuilder {
+        username: Some(username),
+        key: Some(&key),
+        use_candidate: true,
+        ..probe
+    }
+    .write(&mut check);
     check
 }
 
 fn read_stun() -> Box<dyn FnMut()> {
     let check = check();
-    Box::new(move || _ = black_box(stun::Request::parse(black_box(&check))))
+    Box::new(move || _ = black_box(stun::BindingRequest::parse(black_box(&check))))
 }
 
 fn verify_stun() -> Box<dyn FnMut()> {
-    let (check, key) = (check(), stun::Key::new(PASSWORD));
+    let (check, key) = (check(), stun::StunKey::new(PASSWORD));
     Box::new(move || {
-        let request = stun::Request::parse(&check).ok();
+        let request = stun::BindingRequest::parse(&check).ok();
         _ = black_box(request.map(|request| request.verify(&key)));
     })
 }
 
 fn read_roq() -> Box<dyn FnMut()> {
     let mut datagram = Vec::new();
-    roq::write_datagram(roq::Flow::from_random(u64::MAX), &voice_packet(), &mut datagram);
+    roq::write_datagram(roq::FlowId::from_random(u64::MAX), &voice_packet(), &mut datagram);
     Box::new(move || _ = black_box(roq::read_datagram(black_box(&datagram))))
 }
 
@@ -207,10 +212,10 @@ fn read_bundle() -> Box<dyn FnMut()> {
 }
 
 /// The two ends of an encrypted trunk that know each other, and a datagram with a packet of 200 bytes.
-fn sealed_trunk() -> (seal::Gateway, seal::Node, Bundle) {
-    let secret = Secret::new(b"a secret of many bytes", "n").expect("it is long enough");
+fn sealed_trunk() -> (seal::GatewaySeal, seal::NodeSeal, Bundle) {
+    let secret = NodeSecret::new(b"a secret of many bytes", "n").expect("it is long enough");
     let (mut gateway, mut node) =
-        (seal::Gateway::new(secret.clone(), 1), seal::Node::new(secret, 2));
+        (seal::GatewaySeal::new(secret.clone(), 1), seal::NodeSeal::new(secret, 2));
     let mut first = gateway.seal(b"first").to_vec();
     let (_, sender) = node.open(&mut first, SOURCE).expect("both ends have the key");
     node.learn(sender);
@@ -243,14 +248,14 @@ fn one_stream() -> Continuity {
 fn continuity() -> Box<dyn FnMut()> {
     let (mut continuity, mut voice, start) = (one_stream(), Voice::new(), Instant::now());
     let (_, packet) = voice.next(1);
-    let header = rtp::Header::parse(packet).expect("we wrote it");
-    let before = rtp::Header { ssrc: 99, sequence: 40_000, ..header };
-    let _first = continuity.pass(Epoch(1), &before, 48_000, start);
+    let header = rtp::RtpHeader::parse(packet).expect("we wrote it");
+    let before = rtp::RtpHeader { ssrc: 99, sequence: 40_000, ..header };
+    let _first = continuity.pass(StreamEpoch(1), &before, 48_000, start);
     Box::new(move || {
         let (_, packet) = voice.next(1);
-        let header = rtp::Header::parse(packet).expect("we wrote it");
+        let header = rtp::RtpHeader::parse(packet).expect("we wrote it");
         let now = start + Duration::from_millis(20) * voice.number;
-        _ = black_box(continuity.pass(Epoch(2), &header, 48_000, now));
+        _ = black_box(continuity.pass(StreamEpoch(2), &header, 48_000, now));
     })
 }
 
@@ -259,7 +264,7 @@ fn statistics() -> Box<dyn FnMut()> {
     Box::new(move || {
         let now = start + Duration::from_millis(20) * voice.number;
         let (_, packet) = voice.next(1);
-        let header = rtp::Header::parse(packet).expect("we wrote it");
+        let header = rtp::RtpHeader::parse(packet).expect("we wrote it");
         reception.receive(&header, packet.len(), now);
         _ = black_box(&reception);
     })

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Direction, Offer, Pace, Trace};
 use crate::process::Metered;
-use evenkeel_client::{Client, Endpoint};
+use evenkeel_client::{ApiClient, ApiEndpoint};
 use serde_json::Value;
 
 use crate::namespace::First;
@@ -171,7 +171,7 @@ fn lives(running: &mut Running, api: &Path) -> Result<Vec<(String, String, bool)
 
 fn read(api: &Path, path: &str) -> Result<Value, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mut admin = Client::new(Endpoint::Unix(api.to_owned()));
+    let mut admin = ApiClient::new(ApiEndpoint::Unix(api.to_owned()));
     let answer = runtime
         .map_err(|error| error.to_string())?
         .block_on(async { tokio::time::timeout(Duration::from_secs(5), admin.read(path)).await });

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use evenkeel_lab::process::{Process, ProcessError};
+use evenkeel_lab::process::{ChildProcess, ProcessError};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -31,14 +31,14 @@ pub(crate) fn start(
     words: &[String],
     input: &[u8],
     folder: &Path,
-) -> Result<Process, ProcessError> {
+) -> Result<ChildProcess, ProcessError> {
     // The log is of this run only.
     let _was_none = fs::remove_file(folder.join(format!("{name}.log")));
     let mut command = Command::new("setpriv");
     // The relay ends with the bench, even if the bench is killed.
     command.args(["--pdeathsig", "KILL", "taskset", "-c", &RELAY_CORE.to_string()]);
     command.arg(program).args(words);
-    Ok(Process::start_with_input(name, &mut command, input, folder)?.with_grace(GRACE))
+    Ok(ChildProcess::start_with_input(name, &mut command, input, folder)?.with_grace(GRACE))
 }
 
 /// Kernel counters of a process.
@@ -58,7 +58,7 @@ pub(crate) trait Metered {
     fn must_run(&mut self) -> Result<(), ProcessError>;
 }
 
-impl Metered for Process {
+impl Metered for ChildProcess {
     fn processor_ns(&self) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
         let stats = tasks

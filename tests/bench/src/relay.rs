@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::load::Rig;
 
 use crate::row::Leg;
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 /// Time limit for every session to send a packet through the relay.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
@@ -99,7 +99,7 @@ pub(crate) struct Places {
 /// A relay that forwards, and the load around it.
 pub(crate) struct Running {
     pub(crate) kind: Kind,
-    pub(crate) process: Process,
+    pub(crate) process: ChildProcess,
     pub(crate) rig: Rig,
     /// The relay's API socket, if any.
     pub(crate) api: Option<PathBuf>,
@@ -141,7 +141,7 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
 fn rig(
     stage: Stage,
     wire: crate::load::Wire,
-    secrets: Vec<evenkeel_media::trunk::message::Secret>,
+    secrets: Vec<evenkeel_media::trunk::message::NodeSecret>,
 ) -> Result<Rig, String> {
     use crate::namespace::{CLIENTS, NODES};
     let at = |ip: [u8; 4]| std::net::SocketAddrV4::new(ip.into(), 0);

@@ -7,7 +7,7 @@ mod relay;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, FaultEffect, Plan, Scope};
+use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, Scope};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String
     let phases: Vec<Duration> = (0..DEATHS).map(|_| CHECKS_EVERY.mul_f64(rng.f64())).collect();
     let mut stage = Stage::set(Layout::HOT, places, seed).await?;
     let region = [("region".to_owned(), "east".to_owned())].into();
-    let plan = Plan { labels: region, seed, ..Plan::new(SESSIONS) };
+    let plan = CrowdPlan { labels: region, seed, ..CrowdPlan::new(SESSIONS) };
     let crowd = Crowd::enter(&plan, || stage.admin()).await;
     let ours = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
     let nodes: Vec<String> = stage.nodes.iter().map(|node| node.address.to_string()).collect();
@@ -61,7 +61,7 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String
         .as_str()
         .and_then(|at| at.parse().ok());
     let at = at.ok_or_else(|| relay.error("printed no address"))?;
-    let crowd = Crowd::enter_at(&Plan { seed, ..Plan::new(SESSIONS / 2) }, at).await;
+    let crowd = Crowd::enter_at(&CrowdPlan { seed, ..CrowdPlan::new(SESSIONS / 2) }, at).await;
     let theirs = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
     let (ours_ms, theirs_ms) = (mean_outage_ms(&ours), mean_outage_ms(&theirs));
     Ok(Outage {

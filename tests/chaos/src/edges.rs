@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::Client;
+use evenkeel_client::ApiClient;
 use evenkeel_lab::network::{Host, INTERFACE, PREFIX};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -72,7 +72,7 @@ impl Edges {
     }
 
     /// Clients of the APIs of all gateways, that of the owner first.
-    pub(crate) fn admins(&self) -> Vec<Client> {
+    pub(crate) fn admins(&self) -> Vec<ApiClient> {
         let count = self.gateways.len();
         (0..count).map(|at| self.gateways[(self.owner + at) % count].admin()).collect()
     }

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
-use evenkeel_lab::relay::Tally;
+use evenkeel_lab::crowd::{Crowd, InjectedFault as Happened, PlannedTransport, Scope};
+use evenkeel_lab::relay::RelayTally;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ pub(crate) struct Struck {
     pub(crate) happened: Happened,
     pub(crate) names: Vec<String>,
     /// Counters of the links before the fault.
-    before: Tally,
+    before: RelayTally,
     turn: u32,
 }
 
@@ -294,7 +294,9 @@ impl Fault {
 
 fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
     let sessions = crowd.by_id().values().copied();
-    sessions.filter(|&session| crowd.plan().transport_of(session) == Transport::Quic).collect()
+    sessions
+        .filter(|&session| crowd.plan().transport_of(session) == PlannedTransport::Quic)
+        .collect()
 }
 
 /// Nodes of this kind leave sessions without packets.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use evenkeel_client::{Client, Endpoint};
-use evenkeel_lab::process::{Process, ProcessError};
+use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_lab::process::{ChildProcess, ProcessError};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -13,16 +13,16 @@ use serde_json::json;
 use crate::process;
 use crate::stage::Places;
 
-type Start = fn(&str, &Path, &[&str], &Path) -> Result<Process, ProcessError>;
+type Start = fn(&str, &Path, &[&str], &Path) -> Result<ChildProcess, ProcessError>;
 
 /// It is killed when this is dropped.
 pub(crate) struct Gateway {
     name: &'static str,
     /// Holds the gateway's files.
     folder: PathBuf,
-    pub(crate) process: Process,
+    pub(crate) process: ChildProcess,
     successor: Option<Successor>,
-    place: Endpoint,
+    place: ApiEndpoint,
     pub(crate) udp: SocketAddr,
 }
 
@@ -52,7 +52,7 @@ impl Gateway {
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
             return Err(process.error(format!("said {listening}")).into());
         };
-        let place = Endpoint::Unix(socket.into());
+        let place = ApiEndpoint::Unix(socket.into());
         Ok(Gateway { name, folder, process, successor: None, place, udp })
     }
 
@@ -72,8 +72,8 @@ impl Gateway {
     }
 
     /// A new client of the admin API.
-    pub(crate) fn admin(&self) -> Client {
-        Client::new(self.place.clone())
+    pub(crate) fn admin(&self) -> ApiClient {
+        ApiClient::new(self.place.clone())
     }
 
     /// Replaces the process by a new one of the same program.

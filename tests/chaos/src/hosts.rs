@@ -6,7 +6,7 @@ mod tap;
 
 use std::net::Ipv4Addr;
 
-use evenkeel_lab::network::{Host, Network};
+use evenkeel_lab::network::{Host, NamespaceNetwork};
 
 pub(crate) use addresses::Addresses;
 use meter::Meter;
@@ -35,7 +35,7 @@ pub(crate) struct Hosts {
     pub(crate) edges: Vec<Host>,
     pub(crate) nodes: Host,
     clients: Host,
-    network: Network,
+    network: NamespaceNetwork,
 }
 
 impl Hosts {
@@ -44,7 +44,7 @@ impl Hosts {
     /// # Errors
     /// A tool is missing, or the kernel refuses.
     pub(crate) fn join(edges: usize) -> Result<Hosts, String> {
-        let network = Network::lay()?;
+        let network = NamespaceNetwork::lay()?;
         let clients = network.host_here("clients", CLIENTS)?;
         let nodes = network.host("nodes", NODES)?;
         let edges = EDGES.iter().take(edges).map(|&(name, at)| network.host(name, at));

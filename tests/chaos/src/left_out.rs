@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_lab::crowd::Window;
+use evenkeel_lab::crowd::ObservationWindow;
 use evenkeel_lab::watch::word;
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ impl LeftOut {
     /// Removes these sessions from the window of a fault that killed the nodes with these numbers. No other figure
     /// includes them.
     pub(crate) fn part(
-        window: &mut Window,
+        window: &mut ObservationWindow,
         sessions: &BTreeSet<u64>,
         dead: &BTreeSet<u32>,
     ) -> LeftOut {
@@ -65,7 +65,7 @@ impl LeftOut {
     /// Also excludes these sessions from the window after the fault, in which each must receive again.
     pub(crate) fn come_back(
         &mut self,
-        window: &mut Window,
+        window: &mut ObservationWindow,
         sessions: &BTreeSet<u64>,
         healed_ns: u64,
     ) {

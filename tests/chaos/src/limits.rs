@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_lab::crowd::FaultEffect;
-use evenkeel_lab::ledger::Spread;
+use evenkeel_lab::ledger::GapSpread;
 
 use crate::looks::Seen;
 use crate::newcomers::Tide;
@@ -158,16 +158,16 @@ impl Limits {
                 misses.push(format!("{what} {found:.1}, {limit} is the limit"));
             }
         };
-        let gap = Spread::of_ns(faults.gaps_ns.clone());
+        let gap = GapSpread::of_ns(faults.gaps_ns.clone());
         above("gap p99", gap.p99, self.gap_p99);
         above("gap max", gap.max, self.gap_max);
-        let up = Spread::of_ns(played.gaps_up_ns.clone());
+        let up = GapSpread::of_ns(played.gaps_up_ns.clone());
         above("gap p99 at the nodes", up.p99, self.gap_p99);
         above("gap max at the nodes", up.max, self.gap_max);
         let worst = OverKills::of(&played.kills).map_or(0.0, |kills| kills.worst);
         above("gap p99 of the worst kill", worst, self.gap_max);
         for (way, of) in &played.ways {
-            let gap = Spread::of_ns(of.gaps_ns.clone());
+            let gap = GapSpread::of_ns(of.gaps_ns.clone());
             above(&format!("gap p99, {way}"), gap.p99, self.gap_p99);
         }
         let mut found = found_ms(faults);
@@ -175,14 +175,14 @@ impl Limits {
         let rank = (found.len() * 99).div_ceil(100).saturating_sub(1);
         above("found p99", found.get(rank).copied().unwrap_or(0.0), self.found_p99);
         let (p99, max) = self.unfault_gap();
-        let unfault_gap = Spread::of_ns(unfaults.gaps_ns.clone());
+        let unfault_gap = GapSpread::of_ns(unfaults.gaps_ns.clone());
         above("gap p99 of the un-fault", unfault_gap.p99, Some(p99));
         above("gap max of the un-fault", unfault_gap.max, Some(max));
         let whole = self.others_suffer.is_none() && !self.damaged;
         above("lost after the fault", unfaults.lost as f64, whole.then_some(0.0));
-        let left = Spread::of_ns(faults.left_ns.clone());
+        let left = GapSpread::of_ns(faults.left_ns.clone());
         above("off the node after", left.max, self.left_within);
-        let corrected = Spread::of_ns(played.index_ns.clone());
+        let corrected = GapSpread::of_ns(played.index_ns.clone());
         above("index correct after", corrected.max, self.index_within);
         above("moves", moves(faults), self.moves_max);
         let when = |is: bool, limit: f64| is.then_some(limit);
@@ -242,7 +242,7 @@ pub(crate) fn moves(faults: &FaultEffect) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_lab::crowd::Detection;
+    use evenkeel_lab::crowd::NodeDetection;
 
     use super::*;
 
@@ -347,7 +347,7 @@ mod tests {
         played.ways.insert("hushed", of(60, 1));
         assert_eq!(limits.misses(&played), ["gap p99, hushed 60.0, 50 is the limit"]);
         played.ways.clear();
-        played.kills = vec![Spread::of_ns(vec![151_000_000])];
+        played.kills = vec![GapSpread::of_ns(vec![151_000_000])];
         assert_eq!(limits.misses(&played), ["gap p99 of the worst kill 151.0, 150 is the limit"]);
     }
 
@@ -363,7 +363,8 @@ mod tests {
 
     #[test]
     fn victim_that_is_found_too_late_is_a_miss() {
-        let found = |after_ms| Detection { node: "a".to_owned(), after_ms, by_witness: [].into() };
+        let found =
+            |after_ms| NodeDetection { node: "a".to_owned(), after_ms, by_witness: [].into() };
         let misses = |after_ms| {
             let detections = vec![found(after_ms)];
             let faults = FaultEffect { hit: 1, detections, ..FaultEffect::default() };

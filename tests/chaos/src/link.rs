@@ -5,9 +5,9 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use evenkeel_lab::datagrams::Inbox;
+use evenkeel_lab::datagrams::DatagramInbox;
 use evenkeel_lab::relay::pump::{self, DATAGRAM, Late, Pump};
-use evenkeel_lab::relay::{Conditions, Direction, Fate, Impairment, Tally};
+use evenkeel_lab::relay::{Conditions, Direction, Fate, Impairment, RelayTally};
 use nix::sys::epoll::Epoll;
 
 /// A gateway has a socket for each worker, one for probes, and one for each session on port legs. Packets of further
@@ -33,7 +33,7 @@ struct World {
     /// Packets longer than this do not cross.
     mtu: usize,
     late: Late<Delayed>,
-    tally: Tally,
+    tally: RelayTally,
 }
 
 struct Sender {
@@ -66,7 +66,7 @@ impl Link {
             down: Impairment::new(seeds.u64(..)),
             mtu: DATAGRAM,
             late: Late::default(),
-            tally: Tally::default(),
+            tally: RelayTally::default(),
         };
         let link = Self { pump: Pump::start("link", world)?, near: address };
         link.listen_near()?;
@@ -114,19 +114,19 @@ impl Link {
         world.near.as_ref().map_or(Ok(()), |near| self.pump.watch(near, NEAR))
     }
 
-    pub(crate) fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> RelayTally {
         self.pump.world().tally
     }
 }
 
-impl pump::World for World {
+impl pump::RelayHandler for World {
     type Kept = Delayed;
 
     fn late(&mut self) -> &mut Late<Delayed> {
         &mut self.late
     }
 
-    fn read(&mut self, place: u64, inbox: &mut Inbox, epoll: &Epoll) {
+    fn read(&mut self, place: u64, inbox: &mut DatagramInbox, epoll: &Epoll) {
         match place {
             NEAR => self.read_near(inbox, epoll),
             sender => self.read_far(sender as usize, inbox),
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    fn read_near(&mut self, inbox: &mut Inbox, epoll: &Epoll) {
+    fn read_near(&mut self, inbox: &mut DatagramInbox, epoll: &Epoll) {
         // ICMP errors from a gateway that has gone are ignored.
         let Some(Ok(_)) = self.near.as_ref().map(|near| inbox.receive(near)) else { return };
         for datagram in inbox.iter() {
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    fn read_far(&mut self, sender: usize, inbox: &mut Inbox) {
+    fn read_far(&mut self, sender: usize, inbox: &mut DatagramInbox) {
         match self.senders.get(sender).map(|sender| inbox.receive(&sender.far)) {
             Some(Ok(_)) => {}
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_client::Client;
+use evenkeel_client::ApiClient;
 use evenkeel_lab::watch::word;
 use serde::Serialize;
 use serde_json::Value;
@@ -78,7 +78,7 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    pub(crate) fn begin(mut admin: Client) -> Looks {
+    pub(crate) fn begin(mut admin: ApiClient) -> Looks {
         let seen = Arc::new(Mutex::new((Seen::default(), Instant::now())));
         let theirs = Arc::clone(&seen);
         let looking = tokio::spawn(async move {

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use evenkeel_lab::machine::Watched;
+use evenkeel_lab::machine::MachineWatch;
 use evenkeel_testkit::namespace;
 
 use report::{Played, Report};
@@ -133,7 +133,7 @@ fn run(choice: &Choice) -> Result<(), String> {
         let row = row.scaled(choice);
         let left = ALL_WITHIN.saturating_sub(began.elapsed()).min(ROW_WITHIN);
         let mut played = Played::default();
-        let machine = Watched::begin();
+        let machine = MachineWatch::begin();
         let playing = async {
             let play = play::play(&row, &places, choice.seed, &mut played);
             tokio::time::timeout(left, play).await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_client::Event;
+use evenkeel_client::ServerEvent;
 use evenkeel_lab::watch::{at_ns, word};
 
 /// Moves of one room within a minute.
@@ -17,8 +17,8 @@ pub(crate) struct Moves(BTreeMap<String, Vec<u64>>);
 
 impl Moves {
     /// Adds the moves among these events.
-    pub(crate) fn note(&mut self, events: &[Event]) {
-        let moved = |event: &&Event| {
+    pub(crate) fn note(&mut self, events: &[ServerEvent]) {
+        let moved = |event: &&ServerEvent| {
             event.name == "moved"
                 && event.data["cause"] != "node-down"
                 && event.data["by"] != "operator"
@@ -46,10 +46,10 @@ mod tests {
 
     use super::*;
 
-    fn moved(room: &str, cause: &str, second: u64) -> Event {
+    fn moved(room: &str, cause: &str, second: u64) -> ServerEvent {
         let by = if cause == "drain" { "operator" } else { "native" };
         let data = json!({"room": room, "cause": cause, "by": by, "at_us": second * 1_000_000});
-        Event { name: "moved".to_owned(), id: None, data }
+        ServerEvent { name: "moved".to_owned(), id: None, data }
     }
 
     #[test]

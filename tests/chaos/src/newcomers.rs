@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_client::{Client, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_client::{
+    ApiClient, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
+    OfferStreamKind, ServerEvent,
+};
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
 use serde::Serialize;
@@ -50,7 +53,7 @@ pub(crate) struct Newcomers {
 
 impl Newcomers {
     /// Starts newcomers that all request this region.
-    pub(crate) fn begin(admin: Client, home: &'static str) -> Newcomers {
+    pub(crate) fn begin(admin: ApiClient, home: &'static str) -> Newcomers {
         let came = Arc::default();
         let theirs = Arc::clone(&came);
         let coming = tokio::spawn(async move {
@@ -65,7 +68,7 @@ impl Newcomers {
 
     /// Evaluates all newcomers so far with the gateway's events and the times of fault and repair, nanoseconds since
     /// the Unix epoch.
-    pub(crate) fn tell(&self, events: &[Event], fault_ns: u64, healed_ns: u64) -> Tide {
+    pub(crate) fn tell(&self, events: &[ServerEvent], fault_ns: u64, healed_ns: u64) -> Tide {
         let came = std::mem::take(&mut *self.came.lock().unwrap_or_else(PoisonError::into_inner));
         Tide::of(&came, self.home, &turns(events, self.home), fault_ns, healed_ns)
     }
@@ -78,7 +81,7 @@ impl Drop for Newcomers {
 }
 
 /// Opens a session and closes it again.
-async fn come(mut admin: Client, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
+async fn come(mut admin: ApiClient, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
     let asked_ns = clock::now_ns();
     let regions = admin.read("/v1/regions").await.unwrap_or_default();
     let is_home = |region: &&Value| region["region"] == home;
@@ -102,13 +105,13 @@ pub(crate) struct Guest {
 }
 
 /// Requests a new room in this region, or in the region to which it is redirected, and returns the answer.
-pub(crate) async fn ask(admin: &mut Client, home: &str, number: u64) -> (Answer, Option<Guest>) {
+pub(crate) async fn ask(admin: &mut ApiClient, home: &str, number: u64) -> (Answer, Option<Guest>) {
     let asked = try_ask(admin, home, number).await;
     asked.unwrap_or_else(|why| (Answer::Never(why), None))
 }
 
 async fn try_ask(
-    admin: &mut Client,
+    admin: &mut ApiClient,
     home: &str,
     number: u64,
 ) -> Result<(Answer, Option<Guest>), String> {
@@ -123,7 +126,7 @@ async fn try_ask(
     Ok((answer, id.map(|id| Guest { id, _socket: socket })))
 }
 
-async fn ask_in(admin: &mut Client, offer: &Offer) -> Result<(u16, Value), String> {
+async fn ask_in(admin: &mut ApiClient, offer: &OfferRequest) -> Result<(u16, Value), String> {
     let reply = admin.ask_to_open(offer).await.map_err(|error| error.to_string())?;
     Ok((reply.status, reply.json().map_err(|error| error.to_string())?))
 }
@@ -146,15 +149,15 @@ fn read(status: u16, said: &Value) -> (Answer, Option<String>) {
 }
 
 /// A new room with one session.
-pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> Offer {
-    let opus = PayloadType { payload_type: 111, codec: "opus".to_owned(), clock_rate: 48_000 };
-    Offer {
+pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> OfferRequest {
+    let opus = OfferPayloadType { payload_type: 111, codec: "opus".to_owned(), clock_rate: 48_000 };
+    OfferRequest {
         scenario: "call".to_owned(),
         room: format!("newcomer-{number}"),
         labels: [("region".to_owned(), home.to_owned())].into(),
-        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
-        media: vec![Media {
-            kind: Kind::Audio,
+        ingress: OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None }),
+        media: vec![OfferMedia {
+            kind: OfferStreamKind::Audio,
             payload_types: vec![opus],
             feedback: Vec::new(),
             bitrate: Some("64 kbit/s".to_owned()),
@@ -165,7 +168,7 @@ pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> Offer {
 }
 
 /// The states of a region's breaker and their times: nanoseconds since the Unix epoch.
-fn turns(events: &[Event], region: &str) -> Vec<(u64, String)> {
+fn turns(events: &[ServerEvent], region: &str) -> Vec<(u64, String)> {
     let own = events.iter().filter(|event| event.name == "breaker");
     let own = own.filter(|event| event.data["region"] == region);
     own.map(|event| (at_ns(event), word(&event.data["to"]))).collect()

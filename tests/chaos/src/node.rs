@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use evenkeel_lab::sample_node::{self, Conduct, Numbers, Options, Words};
-use evenkeel_media::demux::Kind;
+use evenkeel_lab::sample_node::{self, NodeBehaviour, NumberTreatment, SampleNodeOptions, Words};
+use evenkeel_media::demux::DatagramKind;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 
 /// The fault of the node, from SIGUSR1 to SIGUSR2.
@@ -59,11 +59,11 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn act(self) -> Result<(), String> {
-        let mut options = Options::new(self.listen, &self.name);
+        let mut options = SampleNodeOptions::new(self.listen, &self.name);
         let secret = sample_node::read_secret(&self.secret, &self.name);
         options.secret = Some(secret.map_err(|error| error.to_string())?);
         if self.untouched {
-            options.numbers = Numbers::Untouched;
+            options.numbers = NumberTreatment::Untouched;
         }
         let words = if self.json { Words::Json } else { Words::Plain };
         let faulty = Faulty::new(self.vice, Arc::default());
@@ -122,7 +122,7 @@ impl Faulty {
     }
 }
 
-impl Conduct for Faulty {
+impl NodeBehaviour for Faulty {
     fn tick(&mut self) {
         if self.is(Vice::Leaks) {
             self.leaked.push(vec![1; LEAK]);
@@ -142,11 +142,11 @@ impl Conduct for Faulty {
     }
 
     /// Flows are numbered in the order of their first packet, so that the number of flows determines the dropped ones.
-    fn drops(&mut self, session: u64, kind: Kind) -> bool {
+    fn drops(&mut self, session: u64, kind: DatagramKind) -> bool {
         if !self.is(Vice::DropsFlows) {
             return self.is(Vice::Drops);
         }
-        if kind == Kind::Rtp {
+        if kind == DatagramKind::Rtp {
             let before = self.flows.len();
             *self.flows.entry(session).or_insert(before % FLOWS == DROPPED)
         } else {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_client::Client;
+use evenkeel_client::ApiClient;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -29,11 +29,11 @@ pub(crate) struct Offers {
 
 impl Offers {
     /// Starts with the first of these gateways. A lane turns to the next gateway when one fails.
-    pub(crate) fn begin(gateways: &[Client], home: &'static str) -> Offers {
+    pub(crate) fn begin(gateways: &[ApiClient], home: &'static str) -> Offers {
         let answered = Arc::<Mutex<Vec<String>>>::default();
         let (target, mut lanes) = (Arc::<AtomicUsize>::default(), JoinSet::new());
         for _ in 0..LANES {
-            let mut clients: Vec<Client> = gateways.iter().map(Client::another).collect();
+            let mut clients: Vec<ApiClient> = gateways.iter().map(ApiClient::another).collect();
             let (answered, target) = (Arc::clone(&answered), Arc::clone(&target));
             lanes.spawn(async move {
                 let mut clock = tokio::time::interval(OFFER_EVERY);
@@ -72,7 +72,7 @@ impl Offers {
 }
 
 /// The id of a new session; `None` if the gateway refuses it or cannot be reached.
-async fn open(admin: &mut Client, home: &str) -> Option<String> {
+async fn open(admin: &mut ApiClient, home: &str) -> Option<String> {
     static NUMBER: AtomicU16 = AtomicU16::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let port = FIRST_PORT + number % (LAST_PORT - FIRST_PORT);
@@ -81,7 +81,7 @@ async fn open(admin: &mut Client, home: &str) -> Option<String> {
 }
 
 /// Closes these sessions.
-pub(crate) async fn close(admin: &Client, ids: Vec<String>) {
+pub(crate) async fn close(admin: &ApiClient, ids: Vec<String>) {
     let mut lanes = JoinSet::new();
     for own in ids.chunks(ids.len().div_ceil(LANES).max(1)) {
         let (mut admin, own) = (admin.another(), own.to_vec());

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_client::Event;
+use evenkeel_client::ServerEvent;
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, FaultEffect, Plan, Proof, Scope, Window};
-use evenkeel_lab::ledger::Spread;
+use evenkeel_lab::crowd::{
+    Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, ObservationWindow, Proof, Scope,
+};
+use evenkeel_lab::ledger::GapSpread;
 use evenkeel_testkit::namespace::First;
 
 use crate::fault::Struck;
@@ -85,7 +87,7 @@ struct Done {
     /// Sessions without a node.
     nowhere: BTreeSet<u64>,
     left_out: LeftOut,
-    events: Vec<Event>,
+    events: Vec<ServerEvent>,
 }
 
 impl Scene<'_> {
@@ -134,7 +136,7 @@ impl Scene<'_> {
         offers::close(&stage.admin(), offered).await;
         played.marked_down("during the fault", &effect.marked_down, &struck.names);
         effect.detections.retain(|found| struck.names.contains(&found.node));
-        played.kills.push(Spread::of_ns(effect.gaps_ns.clone()));
+        played.kills.push(GapSpread::of_ns(effect.gaps_ns.clone()));
         if let Some(way) = row.fault.way(turn) {
             played.ways.entry(way).or_default().add(effect.clone());
         }
@@ -187,7 +189,7 @@ async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, Str
     Ok(None)
 }
 
-fn plan(row: &Row, stage: &Stage, seed: u64) -> Plan {
+fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     // A client with a changing address cannot declare it.
     let proof = if row.natted { Proof::Stun } else { Proof::Declared };
     let region = row.layout.carrying().to_owned();
@@ -195,13 +197,13 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> Plan {
     let Row { quic, natted, speech, .. } = *row;
     let rooms = CROWD.to_owned();
     let clients_at = stage.clients_at();
-    let plan = Plan::new(row.sessions);
-    Plan { speech, quic, natted, proof, rooms, labels, clients_at, seed, ..plan }
+    let plan = CrowdPlan::new(row.sessions);
+    CrowdPlan { speech, quic, natted, proof, rooms, labels, clients_at, seed, ..plan }
 }
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,
 /// only affected ones count.
-fn unfault(row: &Row, window: &Window, healed: &Happened) -> FaultEffect {
+fn unfault(row: &Row, window: &ObservationWindow, healed: &Happened) -> FaultEffect {
     let of_the_hit = window.effect_of(healed);
     if row.limits.others_suffer.is_some() {
         return of_the_hit;

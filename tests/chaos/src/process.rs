@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use evenkeel_lab::process::{Process, ProcessError};
+use evenkeel_lab::process::{ChildProcess, ProcessError};
 use nix::unistd::gettid;
 
 /// Time limit for a process to print its listening address; the gateway compiles eight plugins before.
@@ -34,7 +34,7 @@ pub(crate) fn start(
     program: &Path,
     words: &[&str],
     folder: &Path,
-) -> Result<Process, ProcessError> {
+) -> Result<ChildProcess, ProcessError> {
     start_by(&[], name, program, words, folder)
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn start_apart(
     program: &Path,
     words: &[&str],
     folder: &Path,
-) -> Result<Process, ProcessError> {
+) -> Result<ChildProcess, ProcessError> {
     start_by(&["nice", "-n", UP], name, program, words, folder)
 }
 
@@ -54,12 +54,12 @@ pub(crate) fn start_low(
     program: &Path,
     words: &[&str],
     folder: &Path,
-) -> Result<Process, ProcessError> {
+) -> Result<ChildProcess, ProcessError> {
     start_by(&["nice", "-n", DOWN], name, program, words, folder)
 }
 
 /// Gives a gateway that started at low priority, and the processes that it started, the priority of a host of its own.
-pub(crate) fn raise(process: &Process) -> Result<(), String> {
+pub(crate) fn raise(process: &ChildProcess) -> Result<(), String> {
     renice(APART, "-g", process.id())
 }
 
@@ -100,7 +100,7 @@ fn start_by(
     program: &Path,
     words: &[&str],
     folder: &Path,
-) -> Result<Process, ProcessError> {
+) -> Result<ChildProcess, ProcessError> {
     // The log is of this row only.
     let _was_none = fs::remove_file(folder.join(format!("{name}.log")));
     let mut command = Command::new("setpriv");
@@ -110,5 +110,5 @@ fn start_by(
         command.args(["prlimit", MEMORY]);
     }
     command.args(prefix).arg(program).args(words);
-    Process::start(name, &mut command, folder)
+    ChildProcess::start(name, &mut command, folder)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use evenkeel_lab::crowd::{FaultEffect, Speech};
-use evenkeel_lab::ledger::Spread;
+use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::machine::Timeliness;
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub(crate) struct Report {
 pub(crate) struct Distribution {
     pub(crate) n: usize,
     #[serde(flatten)]
-    pub(crate) spread: Spread,
+    pub(crate) spread: GapSpread,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -56,7 +56,7 @@ pub(crate) struct RowReport {
     /// From the return of the store until the index was correct; null without a store.
     index_correct_ms: Option<Distribution>,
     /// Gaps of the sessions of each kill.
-    gap_ms_of_kills: Vec<Spread>,
+    gap_ms_of_kills: Vec<GapSpread>,
     /// Distribution over the kills of the 99th percentile of gaps.
     gap_p99_over_kills: Option<OverKills>,
     /// For faults with two variants: `stopped` (SIGSTOP) and `hushed` (SIGKILL without ICMP).
@@ -115,7 +115,7 @@ pub(crate) struct OverKills {
 
 impl OverKills {
     /// `None` without kills.
-    pub(crate) fn of(kills: &[Spread]) -> Option<OverKills> {
+    pub(crate) fn of(kills: &[GapSpread]) -> Option<OverKills> {
         let mut each: Vec<f64> = kills.iter().map(|kill| kill.p99).collect();
         each.sort_unstable_by(f64::total_cmp);
         let median = *each.get(each.len().saturating_sub(1) / 2)?;
@@ -177,7 +177,7 @@ pub(crate) struct Played {
     pub(crate) offered_missing: usize,
     /// Media packets from the host of a standby.
     pub(crate) of_standby: u64,
-    pub(crate) kills: Vec<Spread>,
+    pub(crate) kills: Vec<GapSpread>,
     /// Measurements of each variant of the fault.
     pub(crate) ways: BTreeMap<&'static str, FaultEffect>,
     /// Nodes that were marked down without a fault, and when.
@@ -395,7 +395,7 @@ pub(crate) fn found_ms(faults: &FaultEffect) -> Vec<f64> {
 
 fn of_ns(values: Vec<u64>) -> Option<Distribution> {
     let n = values.len();
-    (n > 0).then(|| Distribution { n, spread: Spread::of_ns(values) })
+    (n > 0).then(|| Distribution { n, spread: GapSpread::of_ns(values) })
 }
 
 fn of_ms(values: Vec<f64>) -> Option<Distribution> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::process;
 use crate::stage::Places;
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 /// Media ports of each daemon, outside the ephemeral range.
 const PORTS: u16 = 2_000;
@@ -24,7 +24,7 @@ pub(crate) fn start(
     places: &Places,
     name: &str,
     listen: &str,
-) -> Result<(Process, Option<SocketAddr>), String> {
+) -> Result<(ChildProcess, Option<SocketAddr>), String> {
     static STARTED: AtomicU16 = AtomicU16::new(0);
     let ng = UdpSocket::bind(listen).and_then(|socket| socket.local_addr());
     let ng = ng.map_err(|error| format!("no control port for {name} at {listen}: {error}"))?;

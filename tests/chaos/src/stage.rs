@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_client::Client;
-use evenkeel_lab::relay::{Conditions, Tally};
+use evenkeel_client::ApiClient;
+use evenkeel_lab::relay::{Conditions, RelayTally};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_testkit::namespace;
 use nix::sys::signal::Signal;
@@ -24,7 +24,7 @@ use crate::node::Vice;
 use crate::process;
 use crate::rtpengine;
 use crate::store::Store;
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 const LOOPBACK: &str = "127.0.0.1:0";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -43,10 +43,10 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) region: &'static str,
     pub(crate) address: SocketAddr,
-    pub(crate) process: Option<Process>,
+    pub(crate) process: Option<ChildProcess>,
     pub(crate) link: Option<Link>,
     /// The agent outlives the node, and ends with the stage.
-    _agent: Option<Process>,
+    _agent: Option<ChildProcess>,
 }
 
 /// All processes except clients. Dropping it ends them.
@@ -84,7 +84,7 @@ impl Stage {
     }
 
     /// A new client of the admin API.
-    pub(crate) fn admin(&self) -> Client {
+    pub(crate) fn admin(&self) -> ApiClient {
         self.gateway().admin()
     }
 
@@ -103,10 +103,10 @@ impl Stage {
     }
 
     /// The sum of the counters of these links.
-    pub(crate) fn tally(&self, names: &[String]) -> Result<Tally, String> {
-        let mut sum = Tally::default();
+    pub(crate) fn tally(&self, names: &[String]) -> Result<RelayTally, String> {
+        let mut sum = RelayTally::default();
         for name in names {
-            let tally = self.node(name)?.link.as_ref().map_or(Tally::default(), Link::tally);
+            let tally = self.node(name)?.link.as_ref().map_or(RelayTally::default(), Link::tally);
             sum.copied += tally.copied;
             sum.dropped += tally.dropped;
             sum.corrupted += tally.corrupted;
@@ -123,7 +123,7 @@ impl Stage {
     pub(crate) fn restart_the_dead(&mut self) -> Result<(), String> {
         let _inside = self.edges.hosts().map(|hosts| hosts.nodes.enter()).transpose()?;
         for node in &mut self.nodes {
-            if node.process.as_mut().is_some_and(Process::is_running) {
+            if node.process.as_mut().is_some_and(ChildProcess::is_running) {
                 continue;
             }
             // The port of the dead process is free once it was waited for.
@@ -324,7 +324,7 @@ fn start_node(
     places: &Places,
     name: &str,
     listen: &str,
-) -> Result<(Process, SocketAddr), String> {
+) -> Result<(ChildProcess, SocketAddr), String> {
     let (mut process, at) = match layout.kind {
         Kind::Rtpengine => rtpengine::start(places, name, listen)?,
         Kind::Sample => start_sample(layout, places, name, listen, None)?,
@@ -346,7 +346,7 @@ fn start_sample(
     name: &str,
     listen: &str,
     vice: Option<Vice>,
-) -> Result<(Process, Option<SocketAddr>), String> {
+) -> Result<(ChildProcess, Option<SocketAddr>), String> {
     let secret = write_secret(&places.folder, name)?;
     let (program, verb) = match vice {
         None => (&places.evenkeel, "sample-node"),
@@ -376,7 +376,11 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
 }
 
 /// An agent that watches the node of this name.
-fn start_agent(places: &Places, node: &str, listen: &str) -> Result<(Process, SocketAddr), String> {
+fn start_agent(
+    places: &Places,
+    node: &str,
+    listen: &str,
+) -> Result<(ChildProcess, SocketAddr), String> {
     let config = places.folder.join(format!("{node}-agent.toml"));
     write_secret(&places.folder, node)?;
     let text = format!(
@@ -391,7 +395,7 @@ fn start_agent(places: &Places, node: &str, listen: &str) -> Result<(Process, So
     Ok((process, address))
 }
 
-fn listening(process: &mut Process) -> Result<SocketAddr, String> {
+fn listening(process: &mut ChildProcess) -> Result<SocketAddr, String> {
     let said = process.json_line(process::FIRST_LINE_WITHIN)?;
     let address = said["listening"].as_str().and_then(|at| at.parse().ok());
     address.ok_or_else(|| process.error(format!("said {said}")).into())

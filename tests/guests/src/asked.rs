@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Hook, Labels, Measures, Metric, NodeId, Question, RoomId, RoomRow, Row, SessionId, SessionRow,
-    State,
+    Hook, Labels, Measures, Metric, NodeId, PluginState, PolicyQuestion, RoomId, RoomRow, Row,
+    SessionId, SessionRow,
 };
 
 use crate::module::{NAME, SCHEMA};
 
 const ROWS: u64 = 64;
 
-pub fn questions(hook: Hook) -> Vec<Question> {
+pub fn questions(hook: Hook) -> Vec<PolicyQuestion> {
     let scenario: Arc<str> = "call".into();
     let labels: Labels = Arc::new([("region".into(), "east".into())]);
     match hook {
-        Hook::Scenario => vec![Question::Resolve { scenario, labels }],
-        Hook::Admission => vec![Question::Admit {
+        Hook::Scenario => vec![PolicyQuestion::Resolve { scenario, labels }],
+        Hook::Admission => vec![PolicyQuestion::Admit {
             session: SessionId(1),
             room: RoomId(1),
             standing: None,
@@ -33,10 +33,10 @@ pub fn questions(hook: Hook) -> Vec<Question> {
                 state: None,
             };
             let rooms = rows(ROWS).map(room).collect();
-            let reroute = Question::Reroute { nodes: rows(8).collect(), rooms, memo: None };
+            let reroute = PolicyQuestion::Reroute { nodes: rows(8).collect(), rooms, memo: None };
             let (scenario, labels) = (Arc::clone(&scenario), Arc::clone(&labels));
             let nodes = rows(8).collect();
-            vec![Question::Place { room: RoomId(1), scenario, labels, nodes }, reroute]
+            vec![PolicyQuestion::Place { room: RoomId(1), scenario, labels, nodes }, reroute]
         }
         Hook::Degradation => {
             let session = |row: Row| SessionRow {
@@ -46,21 +46,23 @@ pub fn questions(hook: Hook) -> Vec<Question> {
                 labels: Arc::clone(&labels),
                 state: None,
             };
-            vec![Question::Tick { sessions: rows(ROWS).map(session).collect(), memo: None }]
+            vec![PolicyQuestion::Tick { sessions: rows(ROWS).map(session).collect(), memo: None }]
         }
     }
 }
 
 /// The same question with states and a memo of the older schema.
-pub(crate) fn of_older(mut question: Question) -> Question {
-    let state = || Some(State { plugin: NAME.into(), schema: SCHEMA, bytes: Box::new([1]) });
+pub(crate) fn of_older(mut question: PolicyQuestion) -> PolicyQuestion {
+    let state = || Some(PluginState { plugin: NAME.into(), schema: SCHEMA, bytes: Box::new([1]) });
     match &mut question {
-        Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
-        Question::Reroute { rooms, memo, .. } => {
+        PolicyQuestion::Resolve { .. }
+        | PolicyQuestion::Admit { .. }
+        | PolicyQuestion::Place { .. } => {}
+        PolicyQuestion::Reroute { rooms, memo, .. } => {
             rooms.iter_mut().for_each(|room| room.state = state());
             *memo = state();
         }
-        Question::Tick { sessions, memo } => {
+        PolicyQuestion::Tick { sessions, memo } => {
             sessions.iter_mut().for_each(|session| session.state = state());
             *memo = state();
         }

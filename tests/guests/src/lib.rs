@@ -13,7 +13,7 @@ pub mod module;
 pub use asked::questions;
 pub use heavy::slow_to_compile;
 
-use evenkeel_core::{Hook, Question};
+use evenkeel_core::{Hook, PolicyQuestion};
 
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -27,7 +27,7 @@ pub struct Guest {
 
 impl Guest {
     /// The questions for this guest, with the state of its predecessor.
-    pub fn questions(&self) -> Vec<Question> {
+    pub fn questions(&self) -> Vec<PolicyQuestion> {
         let questions = questions(self.hook);
         match self.before {
             Some(_) => questions.into_iter().map(asked::of_older).collect(),

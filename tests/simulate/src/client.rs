@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Kind, SessionId};
+use evenkeel_core::{SessionId, StreamKind};
 use fastrand::Rng;
 
 use crate::packet::{Numbers, Packet};
@@ -80,11 +80,11 @@ impl Client {
     }
 
     /// The packets of one clock tick, and the time until the next tick.
-    pub(crate) fn beat(&mut self, me: u32, kind: Kind) -> (Vec<Packet>, Duration) {
+    pub(crate) fn beat(&mut self, me: u32, kind: StreamKind) -> (Vec<Packet>, Duration) {
         let room = self.join.room;
         match kind {
-            Kind::Audio => (vec![self.voice.next(me, room, kind, false, 960)], VOICE_EVERY),
-            Kind::Video => {
+            StreamKind::Audio => (vec![self.voice.next(me, room, kind, false, 960)], VOICE_EVERY),
+            StreamKind::Video => {
                 let frame = (1..=FRAME_PACKETS)
                     .map(|part| {
                         let last = part == FRAME_PACKETS;
@@ -129,7 +129,7 @@ impl Heard {
 }
 
 impl Source {
-    fn next(&mut self, me: u32, room: u32, kind: Kind, marker: bool, ticks: u32) -> Packet {
+    fn next(&mut self, me: u32, room: u32, kind: StreamKind, marker: bool, ticks: u32) -> Packet {
         let packet = Packet::new(me, room, self.index, kind, marker, self.numbers);
         self.index += 1;
         self.numbers.sequence = self.numbers.sequence.wrapping_add(1);

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Hop, Mode};
-use evenkeel_media::continuity::Epoch;
-use evenkeel_media::merge::{MergeOutcome, Pair, Settled};
+use evenkeel_core::{Hop, RedundancyMode};
+use evenkeel_media::continuity::StreamEpoch;
+use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtp;
 
 use crate::packet::Packet;
@@ -16,7 +16,7 @@ impl SessionState {
         &mut self,
         from: Hop,
         other: Option<Hop>,
-        header: &rtp::Header,
+        header: &rtp::RtpHeader,
         packet: Packet,
         now: Instant,
     ) -> Option<Packet> {
@@ -30,7 +30,7 @@ impl SessionState {
         };
         match taken {
             MergeOutcome::First => {
-                self.pass(from, Epoch(u64::from(self.switches)), header, packet, now)
+                self.pass(from, StreamEpoch(u64::from(self.switches)), header, packet, now)
             }
             MergeOutcome::Again => None,
             MergeOutcome::Unproven => {
@@ -45,8 +45,8 @@ impl SessionState {
 
     /// Updates which hop leads and which is its twin.
     fn settle_twin(&mut self, from: Hop, other: Option<Hop>) {
-        let hitless = other.is_some() || self.route.load().mode == Mode::Hitless;
-        match Pair::settle(&mut self.pair, self.hearing, (from, other), hitless) {
+        let hitless = other.is_some() || self.route.load().mode == RedundancyMode::Hitless;
+        match HopPair::settle(&mut self.pair, self.hearing, (from, other), hitless) {
             Settled::Same => {}
             Settled::Turned(twin) => match self.pair.as_deref() {
                 Some(pair) if pair.differing().next().is_some() => self.switch_to(twin),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{AgentWord, Kind, Witness};
+use evenkeel_core::{AgentWord, EvidenceSource, StreamKind};
 use evenkeel_links::{Conditions, Impairment};
 
 use crate::packet::{Numbers, Packet};
@@ -54,8 +54,8 @@ pub(crate) struct Node {
     pub(crate) refused: Option<Instant>,
     /// The time since which the node cannot answer.
     pub(crate) dead_since: Option<Instant>,
-    /// The time until which each witness may accuse the node, in the order of [`Witness::ALL`].
-    pub(crate) may_accuse: [Option<Instant>; Witness::ALL.len()],
+    /// The time until which each witness may accuse the node, in the order of [`EvidenceSource::ALL`].
+    pub(crate) may_accuse: [Option<Instant>; EvidenceSource::ALL.len()],
     /// The time until which earlier latency of the node is not representative.
     pub(crate) irregular: Option<Instant>,
     /// The time until which the node, or the path to it, was impaired.
@@ -114,7 +114,7 @@ impl Node {
             meshed: HashMap::new(),
             refused: None,
             dead_since: None,
-            may_accuse: [None; Witness::ALL.len()],
+            may_accuse: [None; EvidenceSource::ALL.len()],
             irregular: None,
             impaired: None,
             dropping: None,
@@ -127,7 +127,7 @@ impl Node {
         (self.script, self.listing) = (script, Listing::Stays);
         (self.cold, self.willing) = (script.starts.is_some(), true);
         (self.refused, self.irregular, self.impaired, self.dropping) = (None, None, None, None);
-        self.may_accuse = [None; Witness::ALL.len()];
+        self.may_accuse = [None; EvidenceSource::ALL.len()];
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -177,7 +177,7 @@ impl Node {
 
     /// True if a packet from another node is newer than all before it; older ones are not played.
     pub(crate) fn is_news(&mut self, to: u32, packet: &Packet) -> bool {
-        let key = (to, packet.origin, packet.kind == Kind::Video);
+        let key = (to, packet.origin, packet.kind == StreamKind::Video);
         let newest = self.meshed.insert(key, packet.index);
         if newest.is_some_and(|newest| newest >= packet.index) {
             self.meshed.extend(newest.map(|newest| (key, newest)));
@@ -192,7 +192,7 @@ impl Node {
             return packet;
         }
         let Some(header) = packet.read() else { return packet };
-        let key = (to, packet.origin, packet.kind == Kind::Video);
+        let key = (to, packet.origin, packet.kind == StreamKind::Video);
         let fresh = (to ^ packet.origin.rotate_left(16)).wrapping_mul(0x85eb_ca6b)
             ^ self.process << 8
             ^ u32::from(key.2);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::{BreakerState, Cause, Event, Health, Hop, Output};
+use evenkeel_core::{BreakerState, CoreEvent, GatewayEffect, Health, Hop, MoveCause};
 use serde::Serialize;
 
 use crate::check::Violation;
@@ -84,42 +84,46 @@ impl Digest {
     }
 
     /// Adds an output. Events other than moves, and outputs about policy revisions only, are left out.
-    pub(crate) fn add_output(&mut self, output: &Output, at: Duration) {
+    pub(crate) fn add_output(&mut self, output: &GatewayEffect, at: Duration) {
         let hop = |hop: &Hop| u64::from(hop.node.0) << 32 | u64::from(hop.incarnation.0);
         let at = at.as_nanos() as u64;
         match output {
-            Output::Ask(ask) => self.add(&[1, at, ask.id.0]),
-            Output::Install { session, room, plan, .. } => {
+            GatewayEffect::Ask(ask) => self.add(&[1, at, ask.id.0]),
+            GatewayEffect::Install { session, room, plan, .. } => {
                 self.add(&[2, at, session.0, room.0, u64::from(plan.cap_kbps)]);
             }
-            Output::Open { session, hop: to, .. } => self.add(&[3, at, session.0, hop(to)]),
-            Output::CloseAt { session, hop: to } => self.add(&[4, at, session.0, hop(to)]),
-            Output::Reply { offer, result } => {
+            GatewayEffect::Open { session, hop: to, .. } => self.add(&[3, at, session.0, hop(to)]),
+            GatewayEffect::CloseAt { session, hop: to } => self.add(&[4, at, session.0, hop(to)]),
+            GatewayEffect::Reply { offer, result } => {
                 self.add(&[5, at, offer.0, u64::from(result.is_ok())]);
             }
-            Output::Plan { session, plan } => {
+            GatewayEffect::Plan { session, plan } => {
                 let rung = u64::from(plan.rung());
                 self.add(&[6, at, session.0, u64::from(plan.cap_kbps), rung]);
             }
-            Output::KeyFrame { sessions } => {
+            GatewayEffect::KeyFrame { sessions } => {
                 self.add(&[7, at]);
                 sessions.iter().for_each(|session| self.add(&[session.0]));
             }
-            Output::End { session, .. } => self.add(&[8, at, session.0]),
-            Output::Start { node } => self.add(&[9, at, u64::from(node.0)]),
-            Output::Probe { node, sequence } => self.add(&[10, at, u64::from(node.0), *sequence]),
-            Output::Canary { node, sequence } => self.add(&[11, at, u64::from(node.0), *sequence]),
-            Output::Forget { node } => self.add(&[12, at, u64::from(node.0)]),
-            Output::Event(Event::Moved { room, sessions, .. }) => {
+            GatewayEffect::End { session, .. } => self.add(&[8, at, session.0]),
+            GatewayEffect::Start { node } => self.add(&[9, at, u64::from(node.0)]),
+            GatewayEffect::Probe { node, sequence } => {
+                self.add(&[10, at, u64::from(node.0), *sequence]);
+            }
+            GatewayEffect::Canary { node, sequence } => {
+                self.add(&[11, at, u64::from(node.0), *sequence]);
+            }
+            GatewayEffect::Forget { node } => self.add(&[12, at, u64::from(node.0)]),
+            GatewayEffect::Event(CoreEvent::Moved { room, sessions, .. }) => {
                 self.add(&[13, at, room.0, sessions.len() as u64]);
             }
-            Output::Finished => self.add(&[14, at]),
-            Output::Restore { session, .. } => self.add(&[15, at, session.0]),
-            Output::Event(_)
-            | Output::EndStart { .. }
-            | Output::Rollout(_)
-            | Output::Unload { .. }
-            | Output::Remember { .. } => {}
+            GatewayEffect::Finished => self.add(&[14, at]),
+            GatewayEffect::Restore { session, .. } => self.add(&[15, at, session.0]),
+            GatewayEffect::Event(_)
+            | GatewayEffect::EndStart { .. }
+            | GatewayEffect::Rollout(_)
+            | GatewayEffect::Unload { .. }
+            | GatewayEffect::Remember { .. } => {}
         }
     }
 }
@@ -230,25 +234,25 @@ impl Outcome {
         self.moved.values().filter_map(of).max().unwrap_or(0)
     }
 
-    pub(crate) fn hear(&mut self, event: &Event, at: Duration) {
+    pub(crate) fn hear(&mut self, event: &CoreEvent, at: Duration) {
         match event {
-            Event::Moved { room, from, cause, sessions, .. } => {
+            CoreEvent::Moved { room, from, cause, sessions, .. } => {
                 self.flows.moved(*room, *from, at);
-                *self.moves.entry(Cause::name(*cause)).or_default() += 1;
+                *self.moves.entry(MoveCause::name(*cause)).or_default() += 1;
                 self.session_moves += sessions.len() as u64;
                 for session in sessions {
                     self.moved.entry(session.0).or_default().push(at);
                 }
             }
-            Event::Node { to: Health::Down, witnesses, .. } => {
+            CoreEvent::Node { to: Health::Down, witnesses, .. } => {
                 self.deaths += 1;
                 for (witness, _) in witnesses {
                     *self.witnesses.entry(witness.name()).or_default() += 1;
                 }
             }
-            Event::Breaker { to: BreakerState::Open, .. } => self.breakers += 1,
-            Event::HopRemoved { .. } => self.struck += 1,
-            Event::Drained { .. } => self.drained += 1,
+            CoreEvent::Breaker { to: BreakerState::Open, .. } => self.breakers += 1,
+            CoreEvent::HopRemoved { .. } => self.struck += 1,
+            CoreEvent::Drained { .. } => self.drained += 1,
             _ => {}
         }
     }

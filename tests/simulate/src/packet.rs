@@ -1,6 +1,6 @@
 //! A media packet: a real RTP header, and simulation data beside it.
 
-use evenkeel_core::Kind;
+use evenkeel_core::StreamKind;
 use evenkeel_media::rtp;
 
 pub(crate) const VOICE: u8 = 111;
@@ -19,7 +19,7 @@ pub(crate) struct Packet {
     pub(crate) room: u32,
     /// A counter per client and kind.
     pub(crate) index: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: StreamKind,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,17 +29,17 @@ pub(crate) struct Numbers {
     pub(crate) timestamp: u32,
 }
 
-pub(crate) fn payload_type(kind: Kind) -> u8 {
+pub(crate) fn payload_type(kind: StreamKind) -> u8 {
     match kind {
-        Kind::Audio => VOICE,
-        Kind::Video => VIDEO,
+        StreamKind::Audio => VOICE,
+        StreamKind::Video => VIDEO,
     }
 }
 
-pub(crate) fn clock_rate(kind: Kind) -> u32 {
+pub(crate) fn clock_rate(kind: StreamKind) -> u32 {
     match kind {
-        Kind::Audio => 48_000,
-        Kind::Video => 90_000,
+        StreamKind::Audio => 48_000,
+        StreamKind::Video => 90_000,
     }
 }
 
@@ -48,7 +48,7 @@ impl Packet {
         origin: u32,
         room: u32,
         index: u32,
-        kind: Kind,
+        kind: StreamKind,
         marker: bool,
         numbers: Numbers,
     ) -> Packet {
@@ -67,7 +67,7 @@ impl Packet {
     }
 
     /// Parses the header with the product's parser.
-    pub(crate) fn read(&self) -> Option<rtp::Header> {
-        rtp::Header::parse(&self.header).ok()
+    pub(crate) fn read(&self) -> Option<rtp::RtpHeader> {
+        rtp::RtpHeader::parse(&self.header).ok()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, Health, NodeId, Output, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, GatewayEffect, Health, NodeId, Stamp, WATCH_EVERY};
 use fastrand::Rng;
 
 use crate::script::settings;
@@ -80,7 +80,7 @@ impl ProbeRule {
     fn probe(&mut self) -> Option<u64> {
         let mut sent = None;
         while let Some(output) = self.gateway.poll_output() {
-            if let Output::Probe { sequence, .. } = output {
+            if let GatewayEffect::Probe { sequence, .. } = output {
                 sent = Some(sequence);
             }
         }
@@ -103,7 +103,7 @@ impl Rule for ProbeRule {
     }
 
     fn suspects(&mut self, now: Instant) -> bool {
-        self.gateway.handle_stamps(&[Stamp::default()], Duration::ZERO, now);
+        self.gateway.handle_watch(&[Stamp::default()], Duration::ZERO, now);
         self.probe();
         let health = self.gateway.nodes().next().map(|node| node.health);
         matches!(health, Some(Health::Suspect | Health::Down))

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Action, AdmitVerdict, Answer, Answered, Arm, Ask, Entry, EntryKind, Fault as Failure, Hook,
-    Move, NodeId, PolicyName, Question, RegionId, Revision as Known, Settings, State, Version,
+    AdmitVerdict, Arm, Ask, CatalogEntry, CoreSettings, DegradationAction, EntryKind, Hook,
+    HookAnswer, NodeId, PluginFault as Failure, PluginState, PolicyName, PolicyQuestion, RegionId,
+    Revision as Known, RevisionAnswer, RoutingMove, Version,
 };
-use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
 use fastrand::Rng;
 
 /// The shipped policy sets in use.
@@ -37,11 +38,11 @@ pub(crate) enum Behaviour {
 }
 
 pub(crate) struct Policies {
-    policies: BTreeMap<PolicyName, Policy>,
+    policies: BTreeMap<PolicyName, BoundPlugin>,
     /// Canary revisions with their percentages.
-    candidates: BTreeMap<PolicyName, (Policy, u8)>,
-    previous: BTreeMap<PolicyName, Policy>,
-    catalog: Vec<Entry>,
+    candidates: BTreeMap<PolicyName, (BoundPlugin, u8)>,
+    previous: BTreeMap<PolicyName, BoundPlugin>,
+    catalog: Vec<CatalogEntry>,
     pub(crate) behaviour: Behaviour,
     rng: Rng,
     nodes: u32,
@@ -63,7 +64,7 @@ pub(crate) enum Step {
 }
 
 /// The result and its delay; `None` if the policy does not answer.
-pub(crate) type Reply = Option<(Duration, Result<Answered, Failure>)>;
+pub(crate) type Reply = Option<(Duration, Result<RevisionAnswer, Failure>)>;
 
 impl Library {
     /// Compiles the plugins of the shipped sets.
@@ -71,7 +72,7 @@ impl Library {
     /// # Panics
     /// A shipped set or plugin is invalid.
     pub fn new() -> Library {
-        let budgets = Budgets::all(FOREVER);
+        let budgets = CallBudgets::all(FOREVER);
         let engine = Engine::with_budgets(budgets);
         let mut policies = BTreeMap::new();
         for (set, text) in SETS {
@@ -105,29 +106,35 @@ impl Library {
         let standing = self.policies.get(name);
         let (component, ours) =
             standing.ok_or_else(|| format!("no shipped set binds {name}"))?.clone();
-        let wrong = |refused: evenkeel_host::Refused| format!("{name}: {refused}");
+        let wrong = |refused: evenkeel_host::PluginRefusal| format!("{name}: {refused}");
         let other = plugin.map(|bytes| Component::vet(&self.engine, bytes)).transpose();
         let other = other.map_err(wrong)?.unwrap_or_else(|| component.clone());
         let is_it = other.manifest().name == component.manifest().name;
         let settings = settings.unwrap_or(if is_it { ours } else { serde_json::Value::Null });
         let (hook, given) = (name.hook, settings.clone());
-        Policy::install(&self.engine, &other, hook, given, Vec::new(), 0).map_err(wrong)?;
+        BoundPlugin::install(&self.engine, &other, hook, given, Vec::new(), 0).map_err(wrong)?;
         self.policies.insert(name.clone(), (other, settings));
         Ok(())
     }
 
-    fn install(&self, name: &PolicyName, catalog: Vec<Entry>, seed: u64) -> Option<Policy> {
+    fn install(
+        &self,
+        name: &PolicyName,
+        catalog: Vec<CatalogEntry>,
+        seed: u64,
+    ) -> Option<BoundPlugin> {
         let (component, settings) = self.policies.get(name)?;
-        Policy::install(&self.engine, component, name.hook, settings.clone(), catalog, seed).ok()
+        BoundPlugin::install(&self.engine, component, name.hook, settings.clone(), catalog, seed)
+            .ok()
     }
 
     /// Another revision of the same plugin, with settings that change little.
     fn install_another(
         &self,
         name: &PolicyName,
-        catalog: Vec<Entry>,
+        catalog: Vec<CatalogEntry>,
         rng: &mut Rng,
-    ) -> Option<Policy> {
+    ) -> Option<BoundPlugin> {
         let (component, settings) = self.policies.get(name)?;
         let mut settings = settings.clone();
         let changed = match name.hook {
@@ -137,7 +144,8 @@ impl Library {
             Hook::Scenario => return self.install(name, catalog, rng.u64(..)),
         };
         settings[changed.0] = changed.1.into();
-        Policy::install(&self.engine, component, name.hook, settings, catalog, rng.u64(..)).ok()
+        BoundPlugin::install(&self.engine, component, name.hook, settings, catalog, rng.u64(..))
+            .ok()
     }
 }
 
@@ -149,7 +157,7 @@ impl Default for Library {
 
 impl Policies {
     /// The plugins that the scenarios bind.
-    pub(crate) fn of(library: &Library, settings: &Settings, mut rng: Rng) -> Policies {
+    pub(crate) fn of(library: &Library, settings: &CoreSettings, mut rng: Rng) -> Policies {
         let catalog = catalog(settings);
         let mut policies = BTreeMap::new();
         for scenario in settings.scenarios.values() {
@@ -174,8 +182,8 @@ impl Policies {
     }
 
     /// Updates the catalog to the nodes that are listed.
-    pub(crate) fn set_catalog(&mut self, settings: &Settings, there: &[bool]) {
-        let is_there = |entry: &Entry| {
+    pub(crate) fn set_catalog(&mut self, settings: &CoreSettings, there: &[bool]) {
+        let is_there = |entry: &CatalogEntry| {
             entry.kind != EntryKind::Node
                 || there.get(entry.id as usize).is_some_and(|there| *there)
         };
@@ -216,7 +224,7 @@ impl Policies {
     fn try_out(
         &mut self,
         name: &PolicyName,
-        policy: Policy,
+        policy: BoundPlugin,
         percent: impl FnOnce(&mut Rng) -> u8,
     ) -> Step {
         let (revision, percent) = (core_revision(&policy), percent(&mut self.rng));
@@ -254,7 +262,7 @@ impl Policies {
                 let revision = format!("hostile{:05}", self.rng.u32(0..100_000)).into();
                 return Some((
                     soon,
-                    Ok(Answered {
+                    Ok(RevisionAnswer {
                         answer,
                         revision,
                         notes: Vec::new(),
@@ -276,20 +284,20 @@ impl Policies {
         // The measured time depends on the machine.
         let reply = policy
             .ask(&ask.question, ask.now_us)
-            .map(|answered| Answered { took: soon, ..answered });
+            .map(|answered| RevisionAnswer { took: soon, ..answered });
         Some((after, reply))
     }
 }
 
-fn core_revision(policy: &Policy) -> Known {
+fn core_revision(policy: &BoundPlugin) -> Known {
     let manifest = policy.component().manifest();
     let plugin = Arc::clone(&manifest.name);
     let version = Version::read(&manifest.version);
     Known { name: policy.revision().into(), plugin, version, schema: manifest.state_schema }
 }
 
-fn catalog(settings: &Settings) -> Vec<Entry> {
-    let entry = |kind, id: usize, parent: u32, name: &str| Entry {
+fn catalog(settings: &CoreSettings) -> Vec<CatalogEntry> {
+    let entry = |kind, id: usize, parent: u32, name: &str| CatalogEntry {
         kind,
         id: id as u64,
         parent: u64::from(parent),
@@ -326,9 +334,9 @@ fn failure(rng: &mut Rng) -> Failure {
 }
 
 /// An invalid answer of the right type. Rates are not changed, so that the checker knows the load of each session.
-fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
+fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> HookAnswer {
     let state =
-        || State { plugin: "hostile".into(), schema: 1, bytes: Box::from([7_u8].as_slice()) };
+        || PluginState { plugin: "hostile".into(), schema: 1, bytes: Box::from([7_u8].as_slice()) };
     let hops = |rng: &mut Rng| -> Vec<NodeId> {
         let mut hops: Vec<NodeId> = (0..nodes).map(NodeId).collect();
         rng.shuffle(&mut hops);
@@ -343,11 +351,13 @@ fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
     };
     let row = |rng: &mut Rng, rows: usize| rng.u32(0..rows as u32 + 1);
     match &ask.question {
-        Question::Resolve { .. } => {
+        PolicyQuestion::Resolve { .. } => {
             let keys = ["spares", "priority", "close-after", "no-such-key"];
-            Answer::Params(keys.into_iter().map(|key| (key.into(), rng.i64(-5..60_000))).collect())
+            HookAnswer::Params(
+                keys.into_iter().map(|key| (key.into(), rng.i64(-5..60_000))).collect(),
+            )
         }
-        Question::Admit { .. } => Answer::Admit {
+        PolicyQuestion::Admit { .. } => HookAnswer::Admit {
             verdict: match rng.u8(0..7) {
                 0 => AdmitVerdict::Reject(rng.u32(..)),
                 1 => AdmitVerdict::Redirect(RegionId(rng.u32(0..4))),
@@ -357,15 +367,15 @@ fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
             },
             reason: rng.u32(..),
         },
-        Question::Place { .. } => Answer::Placed {
+        PolicyQuestion::Place { .. } => HookAnswer::Placed {
             hops: hops(rng),
             ttl_ms: rng.u32(0..3) * 200,
             reason: rng.u32(..),
             state: state(),
         },
-        Question::Reroute { rooms, .. } => Answer::Moves {
+        PolicyQuestion::Reroute { rooms, .. } => HookAnswer::Moves {
             moves: (0..rng.usize(0..5))
-                .map(|_| Move {
+                .map(|_| RoutingMove {
                     row: row(rng, rooms.len()),
                     hops: hops(rng),
                     ttl_ms: rng.u32(0..3) * 200,
@@ -375,9 +385,9 @@ fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
             states: vec![(row(rng, rooms.len()), state())],
             memo: Some(state()),
         },
-        Question::Tick { sessions, .. } => Answer::Actions {
+        PolicyQuestion::Tick { sessions, .. } => HookAnswer::Actions {
             actions: (0..rng.usize(0..5))
-                .map(|_| Action {
+                .map(|_| DegradationAction {
                     row: row(rng, sessions.len()),
                     op: rng.u32(0..4),
                     arg: rng.u64(0..3),

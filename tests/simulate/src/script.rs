@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    AdmitOnFault, Affinity, Bounds, DegradeOnFault, Limits, Mode, NodeSettings, Probed, RegionId,
-    Role, Scenario, Settings, Starts, Timings, Zone, ZoneId,
+    AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits, NodeProbing,
+    NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings, Zone, ZoneId,
 };
 use evenkeel_links::Conditions;
 use fastrand::Rng;
@@ -33,7 +33,7 @@ const RESTLESS: u64 = 8;
 pub struct Script {
     /// The seed of all random numbers.
     pub seed: u64,
-    pub settings: Settings,
+    pub settings: CoreSettings,
     pub nodes: Vec<NodeScript>,
     /// Clients, ordered by time.
     pub joins: Vec<Join>,
@@ -96,8 +96,8 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
     Scenario {
         set: set.into(),
         bound,
-        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 6_000 },
-        mode: Mode::Hot,
+        bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 6_000 },
+        mode: RedundancyMode::Hot,
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares,
@@ -109,7 +109,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
 }
 
 /// Settings with the region of each zone, and the zone and capacity (kbit/s) of each node.
-pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
+pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> CoreSettings {
     let zone = |(at, region): (usize, &usize)| Zone {
         name: format!("z{at}").into(),
         region: RegionId(*region as u32),
@@ -118,14 +118,14 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
         name: format!("n{at}").into(),
         zone: ZoneId(zone as u32),
         capacity_kbps,
-        probed: Probed::Yes,
-        role: Role::Active,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
         starts: Starts::ByItself,
         canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
     let bound = [true; 4];
-    Settings {
+    CoreSettings {
         home: RegionId(0),
         regions: (0..regions).map(|region| format!("region{region}").into()).collect(),
         zones: zones.iter().enumerate().map(zone).collect(),
@@ -135,7 +135,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
             (Arc::from("live"), scenario("live", bound, 1, 10)),
         ]),
         timings: Timings { ejection_max: EJECTION_MAX, ..Timings::default() },
-        limits: Limits::default(),
+        limits: GatewayLimits::default(),
     }
 }
 

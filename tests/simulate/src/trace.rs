@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Event, Hop};
+use evenkeel_core::{CoreEvent, Hop};
 
 /// Prints events, if enabled.
 #[derive(Default)]
@@ -21,15 +21,15 @@ impl Trace {
         }
     }
 
-    pub(crate) fn event(&self, now: Instant, event: &Event) {
+    pub(crate) fn event(&self, now: Instant, event: &CoreEvent) {
         match event {
-            Event::Decided { .. } | Event::Degraded { .. } => {}
-            Event::Node { hop, from, to, witnesses, rooms, .. } => self.say(now, || {
+            CoreEvent::Decided { .. } | CoreEvent::Degraded { .. } => {}
+            CoreEvent::Node { hop, from, to, witnesses, rooms, .. } => self.say(now, || {
                 let names: Vec<&str> =
                     witnesses.iter().map(|(witness, _)| witness.name()).collect();
                 format!("{} {} -> {} by {names:?}, {rooms} rooms", at(hop), from.name(), to.name())
             }),
-            Event::Moved { room, sessions, cause, by, from, to, .. } => self.say(now, || {
+            CoreEvent::Moved { room, sessions, cause, by, from, to, .. } => self.say(now, || {
                 let to = to.as_ref().map_or("nowhere".to_owned(), at);
                 let from = at(from);
                 format!(
@@ -38,7 +38,7 @@ impl Trace {
                     cause.name()
                 )
             }),
-            Event::Opened { session, room, hop, .. } => {
+            CoreEvent::Opened { session, room, hop, .. } => {
                 self.say(now, || format!("{session} of {room} is live at {}", at(hop)));
             }
             other => self.say(now, || format!("{other:?}")),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::forward::{self, Verdict};
+use evenkeel_core::forward::{self, ForwardVerdict};
 use evenkeel_core::{
-    Board, Epoch as Standing, Flow, Hop, Kind, Measures, Plan, RoomId, RouteCell, SessionId,
+    Board, Epoch as Standing, FlowCounts, Hop, Measures, Plan, RoomId, RouteCell, SessionId,
+    StreamKind,
 };
-use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
-use evenkeel_media::merge::Pair;
+use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch, SwitchCause};
+use evenkeel_media::merge::HopPair;
 use evenkeel_media::rtp;
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
@@ -25,13 +26,13 @@ pub(crate) struct SessionState {
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
     /// The two hops that deliver to the client, in hitless mode.
-    pub(crate) pair: Option<Box<Pair<Hop>>>,
+    pub(crate) pair: Option<Box<HopPair<Hop>>>,
     /// Hops that deliver different packets, until control is informed.
     pub(crate) unalike: Option<[Hop; 2]>,
     pub(crate) hearing: Option<Hop>,
     pub(crate) switches: u32,
     continuity: Continuity,
-    flow: Flow,
+    flow: FlowCounts,
     /// Packet loss, smoothed over a second.
     pub(crate) loss_ppm: f64,
 }
@@ -79,19 +80,19 @@ impl SessionState {
             hearing: None,
             switches: 0,
             continuity: Continuity::new(id.0, Protection::Clear),
-            flow: Flow::default(),
+            flow: FlowCounts::default(),
             loss_ppm: 0.0,
         }
     }
 
     /// Forwards a packet of the client.
-    pub(crate) fn send_to_node(&mut self, kind: Kind, board: &Board, now: Instant) -> Sent {
+    pub(crate) fn send_to_node(&mut self, kind: StreamKind, board: &Board, now: Instant) -> Sent {
         self.last_heard = Some(now);
         self.flow.sent[kind as usize] += 1;
         let (hop, other) = match forward::to_node(&self.route, board) {
-            Verdict::Pass { hop, .. } => (hop, None),
-            Verdict::Both([hop, other]) => (hop, Some(other)),
-            Verdict::Drop(_) => return Sent::Nowhere,
+            ForwardVerdict::Pass { hop, .. } => (hop, None),
+            ForwardVerdict::Both([hop, other]) => (hop, Some(other)),
+            ForwardVerdict::Drop(_) => return Sent::Nowhere,
         };
         let standing = self.route.load().first_usable(board).map(|(_, standing)| standing);
         let leg = |hop| self.legs.iter().find(|leg| leg.hop == hop && leg.since.is_some());
@@ -112,11 +113,11 @@ impl SessionState {
         let rate = clock_rate(packet.kind);
         let leaving =
             match forward::to_client(from, Some(number), &self.plan, &self.route, board, now) {
-                Verdict::Pass { leaving, .. } => leaving,
-                Verdict::Both([from, other]) => {
+                ForwardVerdict::Pass { leaving, .. } => leaving,
+                ForwardVerdict::Both([from, other]) => {
                     return self.merge(from, Some(other), &header, packet, now);
                 }
-                Verdict::Drop(forward::Reason::Shed) => {
+                ForwardVerdict::Drop(forward::DropReason::Shed) => {
                     if self.hearing != Some(from) {
                         if self.pair.is_some() {
                             return None;
@@ -124,11 +125,11 @@ impl SessionState {
                         self.switch_to(from);
                     }
                     self.flow.came[packet.kind as usize] += 1;
-                    let epoch = Epoch(u64::from(self.switches));
+                    let epoch = StreamEpoch(u64::from(self.switches));
                     self.continuity.withhold(epoch, &header, rate, now);
                     return None;
                 }
-                Verdict::Drop(_) => return None,
+                ForwardVerdict::Drop(_) => return None,
             };
         let hears = self.hearing == Some(from);
         if self.pair.is_some() && !leaving {
@@ -138,30 +139,30 @@ impl SessionState {
             self.switch_to(from);
         }
         let left = leaving && !hears;
-        let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
+        let epoch = StreamEpoch(u64::from(self.switches).saturating_sub(u64::from(left)));
         self.pass(from, epoch, &header, packet, now)
     }
 
     /// The summary since the last call.
-    pub(crate) fn take_summary(&mut self) -> Flow {
+    pub(crate) fn take_summary(&mut self) -> FlowCounts {
         let (expected, lost) = self.continuity.arrivals();
         if expected > 0 {
             let ppm = f64::from(lost) * 1e6 / f64::from(expected);
             self.loss_ppm += (ppm - self.loss_ppm) * 0.1;
         }
-        Flow { hears: self.hearing, expected, lost, ..std::mem::take(&mut self.flow) }
+        FlowCounts { hears: self.hearing, expected, lost, ..std::mem::take(&mut self.flow) }
     }
 
     /// Counts a packet of the leading hop of a merged pair.
-    pub(crate) fn note_came(&mut self, kind: Kind) {
+    pub(crate) fn note_came(&mut self, kind: StreamKind) {
         self.flow.came[kind as usize] += 1;
     }
 
     pub(crate) fn pass(
         &mut self,
         from: Hop,
-        epoch: Epoch,
-        header: &rtp::Header,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
         mut packet: Packet,
         now: Instant,
     ) -> Option<Packet> {
@@ -186,11 +187,11 @@ impl SessionState {
         };
         let before = self.hearing.replace(hop);
         self.switches += 1;
-        let epoch = Epoch(u64::from(self.switches));
+        let epoch = StreamEpoch(u64::from(self.switches));
         if before.is_some() && leaving == before {
-            self.continuity.switched(epoch, Switch::Planned { lead });
+            self.continuity.switched(epoch, SwitchCause::Planned { lead });
         } else {
-            self.continuity.switched(epoch, Switch::Failover);
+            self.continuity.switched(epoch, SwitchCause::Failover);
             self.continuity.close_previous();
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use evenkeel_media::trunk::message::{Break, Outcome};
+use evenkeel_media::trunk::message::{NodeFault, OrderOutcome};
 
-use super::{Agent, Io};
+use super::{AgentMachine, Io};
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Faults {
@@ -20,27 +20,32 @@ impl Faults {
     }
 }
 
-impl Agent {
-    pub(super) fn inject_fault(&mut self, how: Break, now: Instant, io: &mut impl Io) -> Outcome {
+impl AgentMachine {
+    pub(super) fn inject_fault(
+        &mut self,
+        how: NodeFault,
+        now: Instant,
+        io: &mut impl Io,
+    ) -> OrderOutcome {
         if !self.settings.drills {
-            return Outcome::Forbidden;
+            return OrderOutcome::Forbidden;
         }
         let over = now + self.settings.drill_timeout;
         let done = match how {
-            Break::Kill | Break::Hang | Break::Wake => {
+            NodeFault::Kill | NodeFault::Hang | NodeFault::Wake => {
                 let done = io.signal(how);
                 if done {
-                    self.faults.stopped = (how == Break::Hang).then_some(over);
+                    self.faults.stopped = (how == NodeFault::Hang).then_some(over);
                 }
                 done
             }
-            Break::Cut | Break::Heal if self.settings.sessions_max == 0 => false,
-            Break::Cut | Break::Heal => {
-                self.faults.cut = (how == Break::Cut).then_some(over);
+            NodeFault::Cut | NodeFault::Heal if self.settings.sessions_max == 0 => false,
+            NodeFault::Cut | NodeFault::Heal => {
+                self.faults.cut = (how == NodeFault::Cut).then_some(over);
                 true
             }
         };
-        if done { Outcome::Done } else { Outcome::Unable }
+        if done { OrderOutcome::Done } else { OrderOutcome::Unable }
     }
 
     pub(super) fn forget_stopped(&mut self) {
@@ -54,7 +59,7 @@ impl Agent {
         }
         if self.faults.stopped.take_if(is_over).is_some() {
             io.log("drill expired: process woken");
-            io.signal(Break::Wake);
+            io.signal(NodeFault::Wake);
         }
     }
 
@@ -62,7 +67,7 @@ impl Agent {
     pub(crate) fn end_faults(&mut self, io: &mut impl Io) {
         self.faults.cut = None;
         if self.faults.stopped.take().is_some() {
-            io.signal(Break::Wake);
+            io.signal(NodeFault::Wake);
         }
     }
 }

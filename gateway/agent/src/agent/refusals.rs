@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::{Refusal, Refused};
+use evenkeel_media::trunk::message::{ClockRefusal, MessageError};
 
-use super::{Agent, Io, Now};
+use super::{AgentMachine, BatchTime, Io};
 
 /// Interval in which each reason is logged at most once.
 const LOG_EVERY: Duration = Duration::from_secs(600);
@@ -15,14 +15,19 @@ const LOG_EVERY: Duration = Duration::from_secs(600);
 const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Refusals {
+pub(super) struct RefusedMessages {
     logged: [Option<Instant>; 7],
     answered: Option<Instant>,
 }
 
-impl Agent {
+impl AgentMachine {
     /// Counts a datagram that is not encrypted with the key of this node, or should not be encrypted.
-    pub(super) fn refuse_unreadable(&mut self, source: SocketAddr, now: Now, io: &mut impl Io) {
+    pub(super) fn refuse_unreadable(
+        &mut self,
+        source: SocketAddr,
+        now: BatchTime,
+        io: &mut impl Io,
+    ) {
         self.counters.refused_unreadable += 1;
         if is_due(&mut self.refusals.logged[5], LOG_EVERY, now.instant) {
             io.log(&format!(
@@ -36,7 +41,7 @@ impl Agent {
         &mut self,
         epoch: u64,
         source: SocketAddr,
-        now: Now,
+        now: BatchTime,
         io: &mut impl Io,
     ) {
         self.counters.refused_superseded += 1;
@@ -49,28 +54,29 @@ impl Agent {
 
     pub(super) fn refuse(
         &mut self,
-        refused: Refused,
+        refused: MessageError,
         (bytes, source): (&[u8], SocketAddr),
-        now: Now,
+        now: BatchTime,
         io: &mut impl Io,
     ) {
         self.counters.refuse(refused);
         let (kind, advice) = match refused {
-            Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => {
-                (0, "")
-            }
-            Refused::Key(_) => (1, "; use one secret_file at both ends"),
-            Refused::Forged => {
+            MessageError::Length
+            | MessageError::Version(_)
+            | MessageError::Unknown
+            | MessageError::Direction => (0, ""),
+            MessageError::Key(_) => (1, "; use one secret_file at both ends"),
+            MessageError::Forged => {
                 (2, "; `name` must be that of [[node]] or [cluster.peer] at the gateway")
             }
-            Refused::Time { .. } => (3, "; synchronize the clocks"),
-            Refused::Replayed => (4, ""),
+            MessageError::Time { .. } => (3, "; synchronize the clocks"),
+            MessageError::Replayed => (4, ""),
         };
         if is_due(&mut self.refusals.logged[kind], LOG_EVERY, now.instant) {
             io.log(&format!("message refused: source={source} reason=\"{refused}\"{advice}"));
         }
         let refusal =
-            Refusal::of(bytes, refused, now.unix_us).filter(|_| !self.faults.is_link_cut());
+            ClockRefusal::of(bytes, refused, now.unix_us).filter(|_| !self.faults.is_link_cut());
         if let Some(refusal) = refusal
             && is_due(&mut self.refusals.answered, ANSWER_EVERY, now.instant)
         {

@@ -2,25 +2,25 @@
 
 use std::time::Instant;
 
-use evenkeel_media::trunk::message::{Load, State};
+use evenkeel_media::trunk::message::{NodeLoad, ServingState};
 
-use super::{Agent, Io, LEASES_EVERY, Now};
-use crate::check::Port;
-use crate::sessions::Slot;
+use super::{AgentMachine, BatchTime, Io, LEASES_EVERY};
+use crate::check::PortState;
+use crate::sessions::SessionSlot;
 
-impl Agent {
-    pub(crate) fn handle_process(&mut self, runs: bool, now: Now, io: &mut impl Io) {
+impl AgentMachine {
+    pub(crate) fn handle_process(&mut self, runs: bool, now: BatchTime, io: &mut impl Io) {
         if !runs {
             self.forget_stopped();
         }
         self.change(now, io, |agent| agent.runs = runs);
     }
 
-    pub(crate) fn handle_port(&mut self, port: Port, now: Now, io: &mut impl Io) {
+    pub(crate) fn handle_port(&mut self, port: PortState, now: BatchTime, io: &mut impl Io) {
         self.change(now, io, |agent| agent.port = port);
     }
 
-    pub(crate) fn handle_drain(&mut self, draining: bool, now: Now, io: &mut impl Io) {
+    pub(crate) fn handle_drain(&mut self, draining: bool, now: BatchTime, io: &mut impl Io) {
         self.change(now, io, |agent| agent.draining = draining);
     }
 
@@ -29,7 +29,7 @@ impl Agent {
     }
 
     /// Applies a change, and notifies gateways if the state differs afterwards.
-    fn change(&mut self, now: Now, io: &mut impl Io, change: impl FnOnce(&mut Agent)) {
+    fn change(&mut self, now: BatchTime, io: &mut impl Io, change: impl FnOnce(&mut AgentMachine)) {
         let before = self.state();
         change(self);
         let state = self.state();
@@ -42,38 +42,38 @@ impl Agent {
             let send = |to, notice: &[u8]| io.send(to, notice);
             self.counters.notices += self.notices.send(load, secret, clocks, send);
         }
-        if state == State::Gone {
+        if state == ServingState::Gone {
             // The server's sessions died with it. A gateway that renews one gets the answer that it is unknown.
-            let all: Vec<Slot> = self.sessions.all().map(|(slot, _)| slot).collect();
+            let all: Vec<SessionSlot> = self.sessions.all().map(|(slot, _)| slot).collect();
             all.into_iter().for_each(|slot| self.end(slot, io));
         }
     }
 
     /// With a watched process, a server may bind a closed port again; until then the port is
     /// [silent](Agent::is_port_silent). Without a watched process, a closed port counts as a dead server.
-    pub(super) fn state(&self) -> State {
-        if !self.runs || (self.port == Port::Closed && !self.settings.has_process) {
-            State::Gone
+    pub(super) fn state(&self) -> ServingState {
+        if !self.runs || (self.port == PortState::Closed && !self.settings.has_process) {
+            ServingState::Gone
         } else if self.draining {
-            State::Draining
+            ServingState::Draining
         } else {
-            State::Serving
+            ServingState::Serving
         }
     }
 
     /// Returns whether the port is silent while the server may still recover: probes are not answered, and no notice is
     /// sent.
     pub(super) fn is_port_silent(&self) -> bool {
-        self.port != Port::Up && self.state() != State::Gone
+        self.port != PortState::Up && self.state() != ServingState::Gone
     }
 
-    pub(super) fn load(&self) -> Load {
+    pub(super) fn load(&self) -> NodeLoad {
         let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         let full = u64::from(self.settings.sessions_max);
         let permille = (u64::from(sessions) * 1_000).checked_div(full).unwrap_or(0);
         let permille = u16::try_from(permille).unwrap_or(u16::MAX).max(self.measured);
-        let vouched = self.settings.has_check && self.port == Port::Up;
-        Load { permille, state: self.state(), sessions, vouched }
+        let vouched = self.settings.has_check && self.port == PortState::Up;
+        NodeLoad { permille, state: self.state(), sessions, vouched }
     }
 
     pub(crate) fn open_sessions(&self) -> usize {
@@ -81,7 +81,7 @@ impl Agent {
     }
 
     /// Ends expired leases and faults, and retransmits notices that were not acknowledged.
-    pub(crate) fn handle_timeout(&mut self, now: Now, io: &mut impl Io) {
+    pub(crate) fn handle_timeout(&mut self, now: BatchTime, io: &mut impl Io) {
         self.end_expired_faults(now.instant, io);
         let send = |to, notice: &[u8]| io.send(to, notice);
         self.counters.notices += self.notices.handle_timeout(now.instant, send);
@@ -90,7 +90,7 @@ impl Agent {
         }
         self.leases_checked = now.instant;
         let over = self.sessions.all().filter(|(_, session)| session.expires <= now.instant);
-        let over: Vec<Slot> = over.map(|(slot, _)| slot).collect();
+        let over: Vec<SessionSlot> = over.map(|(slot, _)| slot).collect();
         for slot in over {
             self.counters.expired += 1;
             self.end(slot, io);

@@ -2,7 +2,7 @@ mod encryption;
 mod groups;
 
 use evenkeel_fuzz::Corpus;
-use evenkeel_media::trunk::message::{Load, Refusal};
+use evenkeel_media::trunk::message::{ClockRefusal, NodeLoad};
 use evenkeel_media::trunk::{Bundle, entries};
 
 use super::*;
@@ -13,13 +13,13 @@ const START_US: u64 = 1_700_000_000_000_000;
 #[derive(Default)]
 struct Fake {
     sent: Vec<(u16, Vec<u8>)>,
-    forwarded: Vec<(Slot, Packet, Vec<u8>)>,
-    opened: Vec<(Slot, u64, u64)>,
-    closed: Vec<Slot>,
-    signals: Vec<Break>,
+    forwarded: Vec<(SessionSlot, MediaPacket, Vec<u8>)>,
+    opened: Vec<(SessionSlot, u64, u64)>,
+    closed: Vec<SessionSlot>,
+    signals: Vec<NodeFault>,
     starts: u32,
     log: Vec<String>,
-    opening: Option<Opening>,
+    opening: Option<OpeningState>,
     has_process: bool,
 }
 
@@ -28,17 +28,17 @@ impl Io for Fake {
         self.sent.push((to.port(), datagram.to_vec()));
     }
 
-    fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool {
+    fn forward(&mut self, slot: SessionSlot, kind: MediaPacket, packet: &[u8]) -> bool {
         self.forwarded.push((slot, kind, packet.to_vec()));
         true
     }
 
-    fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening {
+    fn open(&mut self, slot: SessionSlot, room: u64, session: u64) -> OpeningState {
         self.opened.push((slot, room, session));
-        self.opening.unwrap_or(Opening::Open)
+        self.opening.unwrap_or(OpeningState::Open)
     }
 
-    fn close(&mut self, slot: Slot) {
+    fn close(&mut self, slot: SessionSlot) {
         self.closed.push(slot);
     }
 
@@ -47,7 +47,7 @@ impl Io for Fake {
         self.has_process
     }
 
-    fn signal(&mut self, how: Break) -> bool {
+    fn signal(&mut self, how: NodeFault) -> bool {
         self.signals.push(how);
         self.has_process
     }
@@ -58,14 +58,14 @@ impl Io for Fake {
 }
 
 struct Scene {
-    agent: Agent,
+    agent: AgentMachine,
     io: Fake,
-    now: Now,
+    now: BatchTime,
     nonce: u64,
 }
 
-fn secret() -> Secret {
-    Secret::new(b"a secret of many bytes", "east-a1").unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(b"a secret of many bytes", "east-a1").unwrap()
 }
 
 fn gateway(port: u16) -> SocketAddr {
@@ -87,9 +87,9 @@ impl Scene {
         scene
     }
 
-    fn with(twist: impl FnOnce(&mut Settings)) -> Scene {
-        let now = Now { instant: Instant::now(), unix_us: START_US };
-        let mut settings = Settings {
+    fn with(twist: impl FnOnce(&mut AgentSettings)) -> Scene {
+        let now = BatchTime { instant: Instant::now(), unix_us: START_US };
+        let mut settings = AgentSettings {
             secret: secret(),
             salt: None,
             instance: 77,
@@ -101,7 +101,7 @@ impl Scene {
         };
         twist(&mut settings);
         let io = Fake { has_process: true, ..Fake::default() };
-        Scene { agent: Agent::new(settings, now.instant), io, now, nonce: 0 }
+        Scene { agent: AgentMachine::new(settings, now.instant), io, now, nonce: 0 }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -114,12 +114,12 @@ impl Scene {
         self.agent.handle_datagram(&mut bytes.to_vec(), gateway(from), self.now, &mut self.io);
     }
 
-    fn ask_from(&mut self, question: &Question, from: u16) -> Option<Answer> {
+    fn ask_from(&mut self, question: &TrunkQuestion, from: u16) -> Option<TrunkAnswer> {
         self.nonce += 1;
         self.ask_as(question, self.nonce, from)
     }
 
-    fn ask_as(&mut self, question: &Question, nonce: u64, from: u16) -> Option<Answer> {
+    fn ask_as(&mut self, question: &TrunkQuestion, nonce: u64, from: u16) -> Option<TrunkAnswer> {
         self.now.unix_us += 1;
         let mut bytes = Vec::new();
         question.write(&secret(), nonce, self.now.unix_us, &mut bytes);
@@ -130,46 +130,46 @@ impl Scene {
             .into_iter()
             .filter(|(to, answered, _)| (*to, *answered) == (from, nonce));
         let mut answers = own.map(|(_, _, answer)| answer);
-        answers.rfind(|answer| !matches!(answer, Answer::Notice { .. }))
+        answers.rfind(|answer| !matches!(answer, TrunkAnswer::Notice { .. }))
     }
 
-    fn ask(&mut self, question: &Question) -> Option<Answer> {
+    fn ask(&mut self, question: &TrunkQuestion) -> Option<TrunkAnswer> {
         self.ask_from(question, 1)
     }
 
     /// Takes the answers sent to gateways: port, nonce, answer.
-    fn answers(&mut self) -> Vec<(u16, u64, Answer)> {
+    fn answers(&mut self) -> Vec<(u16, u64, TrunkAnswer)> {
         let read = |(to, bytes): &(u16, Vec<u8>)| {
-            let answer = Answer::read(bytes, &secret(), self.now.unix_us).ok()?;
+            let answer = TrunkAnswer::read(bytes, &secret(), self.now.unix_us).ok()?;
             Some((*to, answer.nonce, answer.message))
         };
         self.io.sent.iter().filter_map(read).collect()
     }
 
     /// Takes the notices sent so far: port and state.
-    fn notices(&mut self) -> Vec<(u16, State)> {
+    fn notices(&mut self) -> Vec<(u16, ServingState)> {
         let notice = |(to, _, answer)| match answer {
-            Answer::Notice { load, .. } => Some((to, load.state)),
+            TrunkAnswer::Notice { load, .. } => Some((to, load.state)),
             _ => None,
         };
         self.answers().into_iter().filter_map(notice).collect()
     }
 
-    fn open(&mut self, tag: u64) -> Option<Status> {
+    fn open(&mut self, tag: u64) -> Option<OpenStatus> {
         self.open_in(1, tag)
     }
 
-    fn open_in(&mut self, room: u64, tag: u64) -> Option<Status> {
-        let open = Question::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
+    fn open_in(&mut self, room: u64, tag: u64) -> Option<OpenStatus> {
+        let open = TrunkQuestion::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
         match self.ask(&open)? {
-            Answer::Open { status, .. } => Some(status),
+            TrunkAnswer::Open { status, .. } => Some(status),
             other => panic!("{other:?}"),
         }
     }
 
-    fn probe(&mut self) -> Option<Load> {
-        match self.ask(&Question::Probe)? {
-            Answer::Probe(load) => Some(load),
+    fn probe(&mut self) -> Option<NodeLoad> {
+        match self.ask(&TrunkQuestion::Probe)? {
+            TrunkAnswer::Probe(load) => Some(load),
             other => panic!("{other:?}"),
         }
     }
@@ -184,12 +184,12 @@ impl Scene {
 #[test]
 fn rtp_and_rtcp_are_forwarded_both_ways() {
     let mut scene = Scene::new();
-    assert_eq!(scene.open(7), Some(Status::Ok));
+    assert_eq!(scene.open(7), Some(OpenStatus::Ok));
     assert_eq!(scene.io.opened, [(0, 1, 7)]);
     scene.bundle(7, &voice(1), 1);
     scene.bundle(7, &REPORT, 1);
     let handed: Vec<_> = scene.io.forwarded.iter().map(|(_, kind, bytes)| (*kind, bytes)).collect();
-    assert_eq!(handed, [(Packet::Rtp, &voice(1)), (Packet::Rtcp, &REPORT.to_vec())]);
+    assert_eq!(handed, [(MediaPacket::Rtp, &voice(1)), (MediaPacket::Rtcp, &REPORT.to_vec())]);
 
     scene.io.sent.clear();
     for packet in [&voice(2)[..], &REPORT] {
@@ -218,7 +218,7 @@ fn packets_go_to_the_last_signed_source() {
     scene.bundle(7, &voice(1), 2);
     assert_eq!(to(&mut scene), 1, "a bundle is not signed");
     assert_eq!((scene.io.forwarded.len(), scene.agent.counters.unknown_source), (0, 1));
-    scene.ask_from(&Question::Keep { lease_s: 30, tags: [Tag(7)].into() }, 3);
+    scene.ask_from(&TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() }, 3);
     assert_eq!(to(&mut scene), 3);
 }
 
@@ -236,8 +236,8 @@ fn bundle_size_is_limited_by_the_path() {
     };
     assert_eq!(sent(&mut scene), 1);
     let room = 1 + 4 * (10 + voice(2).len());
-    let path = Question::Path { bundle_max: u16::try_from(room).unwrap(), padding: 100 };
-    assert_eq!(scene.ask(&path), Some(Answer::Path { padding: 100 }));
+    let path = TrunkQuestion::Path { bundle_max: u16::try_from(room).unwrap(), padding: 100 };
+    assert_eq!(scene.ask(&path), Some(TrunkAnswer::Path { padding: 100 }));
     assert_eq!(sent(&mut scene), 2);
 }
 
@@ -265,7 +265,7 @@ fn other_packets_and_unknown_tags_are_dropped() {
 #[test]
 fn fuzz_agent() {
     let mut probe = Vec::new();
-    Question::Probe.write(&secret(), 1, START_US, &mut probe);
+    TrunkQuestion::Probe.write(&secret(), 1, START_US, &mut probe);
     let mut bundle = Bundle::new(1_472);
     assert!(bundle.push(Tag(7), &voice(1)) && bundle.push(Tag(7), &REPORT));
     let corpus = Corpus::of("agent").with(probe).with(bundle.as_bytes());
@@ -288,19 +288,19 @@ fn sessions_are_bounded_renewed_and_expire() {
     let mut scene = Scene::new();
     assert_eq!(
         [1, 2, 3, 4].map(|tag| scene.open(tag)).map(Option::unwrap),
-        [Status::Ok, Status::Ok, Status::Ok, Status::Full]
+        [OpenStatus::Ok, OpenStatus::Ok, OpenStatus::Ok, OpenStatus::Full]
     );
-    assert_eq!(scene.open(3), Some(Status::Ok), "retransmitted");
+    assert_eq!(scene.open(3), Some(OpenStatus::Ok), "retransmitted");
     assert_eq!(scene.io.opened.len(), 3);
     scene.pass(Duration::from_secs(20));
-    let keep = Question::Keep { lease_s: 30, tags: [Tag(1), Tag(9)].into() };
-    assert_eq!(scene.ask(&keep), Some(Answer::Keep { unknown: [Tag(9)].into() }));
+    let keep = TrunkQuestion::Keep { lease_s: 30, tags: [Tag(1), Tag(9)].into() };
+    assert_eq!(scene.ask(&keep), Some(TrunkAnswer::Keep { unknown: [Tag(9)].into() }));
     scene.pass(Duration::from_secs(11));
     assert_eq!((scene.io.closed.len(), scene.agent.counters.expired), (2, 2));
     assert_eq!(scene.probe().unwrap().sessions, 1);
-    let close = Question::Close { tag: Tag(1) };
-    assert_eq!(scene.ask(&close), Some(Answer::Close { tag: Tag(1), status: Status::Ok }));
-    let again = Answer::Close { tag: Tag(1), status: Status::UnknownTag };
+    let close = TrunkQuestion::Close { tag: Tag(1) };
+    assert_eq!(scene.ask(&close), Some(TrunkAnswer::Close { tag: Tag(1), status: OpenStatus::Ok }));
+    let again = TrunkAnswer::Close { tag: Tag(1), status: OpenStatus::UnknownTag };
     assert_eq!(scene.ask(&close), Some(again));
     assert_eq!(scene.io.closed.len(), 3);
 }
@@ -309,15 +309,15 @@ fn sessions_are_bounded_renewed_and_expire() {
 fn a_tag_in_another_room_is_another_session() {
     let mut scene = Scene::new();
     scene.open_in(1, 7);
-    assert_eq!(scene.open_in(2, 7), Some(Status::Ok));
+    assert_eq!(scene.open_in(2, 7), Some(OpenStatus::Ok));
     assert_eq!((scene.io.opened.len(), scene.io.closed.len()), (2, 1));
 }
 
 #[test]
 fn open_is_answered_once_the_server_accepted() {
     let mut scene = Scene::new();
-    scene.io.opening = Some(Opening::Pending);
-    let open = |tag: u64| Question::Open { room: 1, session: 1, tag: Tag(tag), lease_s: 30 };
+    scene.io.opening = Some(OpeningState::Pending);
+    let open = |tag: u64| TrunkQuestion::Open { room: 1, session: 1, tag: Tag(tag), lease_s: 30 };
     assert_eq!(scene.ask_as(&open(7), 70, 1), None);
     assert_eq!(scene.ask_as(&open(7), 71, 2), None, "retransmitted, still pending");
     assert_eq!(scene.io.opened.len(), 1);
@@ -325,7 +325,7 @@ fn open_is_answered_once_the_server_accepted() {
     assert!(scene.io.forwarded.is_empty(), "not open yet");
     scene.io.sent.clear();
     scene.agent.handle_opened(0, true, scene.now, &mut scene.io);
-    let ok = Answer::Open { tag: Tag(7), status: Status::Ok };
+    let ok = TrunkAnswer::Open { tag: Tag(7), status: OpenStatus::Ok };
     assert_eq!(scene.answers(), [(2, 71, ok)]);
     scene.bundle(7, &voice(1), 2);
     assert_eq!(scene.io.forwarded.len(), 1);
@@ -333,7 +333,7 @@ fn open_is_answered_once_the_server_accepted() {
     scene.ask_as(&open(8), 80, 1);
     scene.io.sent.clear();
     scene.agent.handle_opened(1, false, scene.now, &mut scene.io);
-    let failed = Answer::Open { tag: Tag(8), status: Status::Failed };
+    let failed = TrunkAnswer::Open { tag: Tag(8), status: OpenStatus::Failed };
     assert_eq!(scene.answers(), [(1, 80, failed)]);
     assert_eq!((scene.io.closed.clone(), scene.agent.open_sessions()), (vec![1], 1));
 }
@@ -341,21 +341,21 @@ fn open_is_answered_once_the_server_accepted() {
 #[test]
 fn process_exit_and_restart_notify_recent_probers() {
     let mut scene = Scene::new();
-    scene.ask_from(&Question::Probe, 1);
-    scene.ask_from(&Question::Probe, 2);
-    scene.ask_from(&Question::Drain, 3);
+    scene.ask_from(&TrunkQuestion::Probe, 1);
+    scene.ask_from(&TrunkQuestion::Probe, 2);
+    scene.ask_from(&TrunkQuestion::Drain, 3);
     scene.agent.handle_drain(false, scene.now, &mut scene.io);
     scene.io.sent.clear();
     scene.agent.handle_process(false, scene.now, &mut scene.io);
     assert_eq!(
         scene.notices(),
-        [(1, State::Gone), (2, State::Gone)],
+        [(1, ServingState::Gone), (2, ServingState::Gone)],
         "an order does not subscribe"
     );
-    assert_eq!(scene.probe().unwrap().state, State::Gone);
+    assert_eq!(scene.probe().unwrap().state, ServingState::Gone);
     scene.io.sent.clear();
     scene.agent.handle_process(true, scene.now, &mut scene.io);
-    assert_eq!(scene.notices(), [(1, State::Serving), (2, State::Serving)]);
+    assert_eq!(scene.notices(), [(1, ServingState::Serving), (2, ServingState::Serving)]);
 }
 
 #[test]
@@ -367,10 +367,10 @@ fn notice_is_retransmitted_until_acknowledged() {
     scene.pass(Duration::from_millis(10));
     assert_eq!(scene.notices().len(), 2);
     let number = scene.answers().into_iter().find_map(|(_, _, answer)| match answer {
-        Answer::Notice { number, .. } => Some(number),
+        TrunkAnswer::Notice { number, .. } => Some(number),
         _ => None,
     });
-    let noted = Question::Noted { number: number.unwrap() };
+    let noted = TrunkQuestion::Noted { number: number.unwrap() };
     assert_eq!(scene.ask(&noted), None, "an acknowledgement gets no answer");
     scene.pass(Duration::from_millis(10));
     assert!(scene.notices().is_empty());
@@ -383,11 +383,11 @@ fn sessions_end_with_the_process_and_can_be_reopened() {
     scene.open(7);
     scene.agent.handle_process(false, scene.now, &mut scene.io);
     assert_eq!(scene.io.closed, [0]);
-    assert_eq!(scene.open(7), Some(Status::Failed), "no process");
+    assert_eq!(scene.open(7), Some(OpenStatus::Failed), "no process");
     scene.agent.handle_process(true, scene.now, &mut scene.io);
-    let keep = Question::Keep { lease_s: 30, tags: [Tag(7)].into() };
-    assert_eq!(scene.ask(&keep), Some(Answer::Keep { unknown: [Tag(7)].into() }));
-    assert_eq!(scene.open(7), Some(Status::Ok));
+    let keep = TrunkQuestion::Keep { lease_s: 30, tags: [Tag(7)].into() };
+    assert_eq!(scene.ask(&keep), Some(TrunkAnswer::Keep { unknown: [Tag(7)].into() }));
+    assert_eq!(scene.open(7), Some(OpenStatus::Ok));
 }
 
 #[test]
@@ -399,43 +399,43 @@ fn agent_vouches_for_checked_port_silent_if_port_is() {
         Scene::with(|settings| (settings.has_check, settings.has_process) = (true, false));
     assert_eq!(scene.probe(), None, "not checked yet");
     for (port, answered) in [
-        (Port::Up, Some((State::Serving, true))),
-        (Port::Silent, None),
-        (Port::Closed, Some((State::Gone, false))),
-        (Port::Up, Some((State::Serving, true))),
+        (PortState::Up, Some((ServingState::Serving, true))),
+        (PortState::Silent, None),
+        (PortState::Closed, Some((ServingState::Gone, false))),
+        (PortState::Up, Some((ServingState::Serving, true))),
     ] {
         scene.agent.handle_port(port, scene.now, &mut scene.io);
         let load = scene.probe().map(|load| (load.state, load.vouched));
         assert_eq!(load, answered, "{port:?}");
     }
     scene.io.sent.clear();
-    scene.agent.handle_port(Port::Silent, scene.now, &mut scene.io);
+    scene.agent.handle_port(PortState::Silent, scene.now, &mut scene.io);
     assert!(scene.notices().is_empty(), "a silent port may recover");
-    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.io);
-    assert_eq!(scene.notices(), [(1, State::Gone)]);
+    scene.agent.handle_port(PortState::Closed, scene.now, &mut scene.io);
+    assert_eq!(scene.notices(), [(1, ServingState::Gone)]);
 }
 
 #[test]
 fn closed_port_counts_as_silent_while_process_runs() {
     let mut scene = Scene::with(|settings| settings.has_check = true);
     scene.agent.handle_process(true, scene.now, &mut scene.io);
-    scene.agent.handle_port(Port::Up, scene.now, &mut scene.io);
-    assert_eq!((scene.probe().unwrap().vouched, scene.open(7)), (true, Some(Status::Ok)));
+    scene.agent.handle_port(PortState::Up, scene.now, &mut scene.io);
+    assert_eq!((scene.probe().unwrap().vouched, scene.open(7)), (true, Some(OpenStatus::Ok)));
     scene.io.sent.clear();
-    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.io);
+    scene.agent.handle_port(PortState::Closed, scene.now, &mut scene.io);
     assert!(scene.notices().is_empty() && scene.io.closed.is_empty(), "it runs");
     assert_eq!(scene.probe(), None, "the port is closed");
-    scene.agent.handle_port(Port::Up, scene.now, &mut scene.io);
+    scene.agent.handle_port(PortState::Up, scene.now, &mut scene.io);
     assert_eq!(scene.probe().unwrap().sessions, 1);
-    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.io);
+    scene.agent.handle_port(PortState::Closed, scene.now, &mut scene.io);
     scene.agent.handle_process(false, scene.now, &mut scene.io);
-    assert_eq!(scene.notices().last(), Some(&(1, State::Gone)));
+    assert_eq!(scene.notices().last(), Some(&(1, ServingState::Gone)));
 }
 
 #[test]
 fn exited_process_is_reported_despite_silent_port() {
     let mut scene = Scene::with(|settings| settings.has_check = true);
-    assert_eq!(scene.probe().unwrap().state, State::Gone);
+    assert_eq!(scene.probe().unwrap().state, ServingState::Gone);
 }
 
 #[test]
@@ -445,13 +445,13 @@ fn draining_node_refuses_new_sessions() {
     scene.probe();
     scene.io.sent.clear();
     scene.agent.handle_drain(true, scene.now, &mut scene.io);
-    assert_eq!(scene.notices(), [(1, State::Draining)]);
-    assert_eq!((scene.open(2), scene.open(1)), (Some(Status::Draining), Some(Status::Ok)));
-    assert_eq!(scene.probe().unwrap().state, State::Draining);
+    assert_eq!(scene.notices(), [(1, ServingState::Draining)]);
+    assert_eq!((scene.open(2), scene.open(1)), (Some(OpenStatus::Draining), Some(OpenStatus::Ok)));
+    assert_eq!(scene.probe().unwrap().state, ServingState::Draining);
     scene.agent.handle_drain(false, scene.now, &mut scene.io);
-    assert_eq!(scene.open(2), Some(Status::Ok));
-    let Some(Answer::Drain(load)) = scene.ask(&Question::Drain) else { panic!() };
-    assert_eq!(load.state, State::Draining);
+    assert_eq!(scene.open(2), Some(OpenStatus::Ok));
+    let Some(TrunkAnswer::Drain(load)) = scene.ask(&TrunkQuestion::Drain) else { panic!() };
+    assert_eq!(load.state, ServingState::Draining);
 }
 
 #[test]
@@ -469,29 +469,32 @@ fn load_is_the_highest_figure() {
 fn agent_without_trunk_legs_cannot_open_or_cut() {
     let mut scene =
         Scene::with(|settings| (settings.sessions_max, settings.has_process) = (0, false));
-    assert_eq!(scene.open(1), Some(Status::Failed));
+    assert_eq!(scene.open(1), Some(OpenStatus::Failed));
     assert_eq!(scene.probe().unwrap().permille, 0);
-    let cut = scene.ask(&Question::Break(Break::Cut));
-    assert_eq!(cut, Some(Answer::Break(Outcome::Unable)));
+    let cut = scene.ask(&TrunkQuestion::Break(NodeFault::Cut));
+    assert_eq!(cut, Some(TrunkAnswer::Break(OrderOutcome::Unable)));
 }
 
 #[test]
 fn drills_are_forbidden_unless_configured() {
     let mut scene = Scene::with(|settings| settings.drills = false);
-    for how in Break::ALL {
-        let forbidden = Some(Answer::Break(Outcome::Forbidden));
-        assert_eq!(scene.ask(&Question::Break(how)), forbidden);
+    for how in NodeFault::ALL {
+        let forbidden = Some(TrunkAnswer::Break(OrderOutcome::Forbidden));
+        assert_eq!(scene.ask(&TrunkQuestion::Break(how)), forbidden);
     }
     assert!(scene.io.signals.is_empty());
 
     let mut scene = Scene::new();
-    for how in [Break::Kill, Break::Hang, Break::Wake] {
-        assert_eq!(scene.ask(&Question::Break(how)), Some(Answer::Break(Outcome::Done)));
+    for how in [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake] {
+        assert_eq!(
+            scene.ask(&TrunkQuestion::Break(how)),
+            Some(TrunkAnswer::Break(OrderOutcome::Done))
+        );
     }
-    assert_eq!(scene.io.signals, [Break::Kill, Break::Hang, Break::Wake]);
+    assert_eq!(scene.io.signals, [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake]);
     scene.io.has_process = false;
-    let unable = Some(Answer::Break(Outcome::Unable));
-    assert_eq!(scene.ask(&Question::Break(Break::Kill)), unable);
+    let unable = Some(TrunkAnswer::Break(OrderOutcome::Unable));
+    assert_eq!(scene.ask(&TrunkQuestion::Break(NodeFault::Kill)), unable);
 }
 
 #[test]
@@ -499,7 +502,10 @@ fn cut_link_carries_nothing_until_healed() {
     let mut scene = Scene::new();
     scene.open(7);
     scene.probe();
-    assert_eq!(scene.ask(&Question::Break(Break::Cut)), Some(Answer::Break(Outcome::Done)));
+    assert_eq!(
+        scene.ask(&TrunkQuestion::Break(NodeFault::Cut)),
+        Some(TrunkAnswer::Break(OrderOutcome::Done))
+    );
     assert_eq!(scene.probe(), None);
     assert_eq!(scene.open(8), None);
     scene.io.sent.clear();
@@ -509,31 +515,35 @@ fn cut_link_carries_nothing_until_healed() {
     scene.agent.handle_process(true, scene.now, &mut scene.io);
     scene.agent.flush(&mut scene.io);
     assert!(scene.io.sent.is_empty() && scene.io.forwarded.is_empty());
-    assert_eq!(scene.ask(&Question::Break(Break::Heal)), Some(Answer::Break(Outcome::Done)));
+    assert_eq!(
+        scene.ask(&TrunkQuestion::Break(NodeFault::Heal)),
+        Some(TrunkAnswer::Break(OrderOutcome::Done))
+    );
     assert!(scene.probe().is_some());
-    assert_eq!(scene.open(7), Some(Status::Ok));
+    assert_eq!(scene.open(7), Some(OpenStatus::Ok));
 }
 
 #[test]
 fn retransmitted_order_is_executed_once() {
     let mut scene = Scene::new();
     for _ in 0..3 {
-        let done = scene.ask_as(&Question::Break(Break::Kill), 700, 1);
-        assert_eq!(done, Some(Answer::Break(Outcome::Done)));
+        let done = scene.ask_as(&TrunkQuestion::Break(NodeFault::Kill), 700, 1);
+        assert_eq!(done, Some(TrunkAnswer::Break(OrderOutcome::Done)));
     }
     assert_eq!(scene.io.signals.len(), 1);
-    scene.ask_as(&Question::Break(Break::Kill), 701, 1);
+    scene.ask_as(&TrunkQuestion::Break(NodeFault::Kill), 701, 1);
     assert_eq!(scene.io.signals.len(), 2);
 }
 
 #[test]
 fn order_is_remembered_past_orders_of_other_gateways() {
     let mut scene = Scene::new();
-    let (kill, wake) = (Question::Break(Break::Kill), Question::Break(Break::Wake));
+    let (kill, wake) =
+        (TrunkQuestion::Break(NodeFault::Kill), TrunkQuestion::Break(NodeFault::Wake));
     scene.ask_as(&kill, 700, 1);
     scene.ask_as(&wake, 800, 2);
-    assert_eq!(scene.ask_as(&kill, 700, 1), Some(Answer::Break(Outcome::Done)));
-    assert_eq!(scene.io.signals, [Break::Kill, Break::Wake], "its answer was lost");
+    assert_eq!(scene.ask_as(&kill, 700, 1), Some(TrunkAnswer::Break(OrderOutcome::Done)));
+    assert_eq!(scene.io.signals, [NodeFault::Kill, NodeFault::Wake], "its answer was lost");
     for nonce in 801..801 + ORDERS_REMEMBERED_MAX as u64 {
         scene.ask_as(&wake, nonce, 2);
     }
@@ -547,29 +557,29 @@ fn order_is_remembered_past_orders_of_other_gateways() {
 fn cut_and_stop_expire() {
     let last = Duration::from_secs(60);
     let mut scene = Scene::new();
-    scene.ask(&Question::Break(Break::Cut));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Cut));
     scene.pass(Duration::from_secs(1));
-    scene.ask(&Question::Break(Break::Hang));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Hang));
     scene.pass(last - Duration::from_secs(1) - Duration::from_millis(1));
     assert_eq!(scene.probe(), None, "not before");
     scene.pass(Duration::from_millis(1));
     assert!(scene.probe().is_some());
-    assert_eq!(scene.io.signals, [Break::Hang], "stopped later");
+    assert_eq!(scene.io.signals, [NodeFault::Hang], "stopped later");
     scene.pass(Duration::from_secs(1));
-    assert_eq!(scene.io.signals, [Break::Hang, Break::Wake]);
+    assert_eq!(scene.io.signals, [NodeFault::Hang, NodeFault::Wake]);
     assert_eq!(scene.io.log.len(), 2);
 
     // A repeated order restarts the time limit. A fault that was ended, or a fault of a dead process, has nothing to
     // end.
-    scene.ask(&Question::Break(Break::Hang));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Hang));
     scene.pass(last / 2);
-    scene.ask(&Question::Break(Break::Hang));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Hang));
     scene.pass(last / 2);
     assert_eq!(scene.io.signals.len(), 4);
-    scene.ask(&Question::Break(Break::Wake));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Wake));
     scene.pass(last);
     assert_eq!(scene.io.signals.len(), 5);
-    scene.ask(&Question::Break(Break::Hang));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Hang));
     scene.agent.handle_process(false, scene.now, &mut scene.io);
     scene.pass(last);
     assert_eq!(scene.io.signals.len(), 6);
@@ -580,36 +590,36 @@ fn exiting_agent_wakes_a_stopped_process() {
     let mut scene = Scene::new();
     scene.agent.end_faults(&mut scene.io);
     assert!(scene.io.signals.is_empty(), "not stopped");
-    scene.ask(&Question::Break(Break::Hang));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Hang));
     scene.agent.end_faults(&mut scene.io);
-    assert_eq!(scene.io.signals, [Break::Hang, Break::Wake]);
+    assert_eq!(scene.io.signals, [NodeFault::Hang, NodeFault::Wake]);
 }
 
 #[test]
 fn start_skips_running_process_and_reports_inability() {
     let mut scene = Scene::new();
-    assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Done)));
+    assert_eq!(scene.ask(&TrunkQuestion::Start), Some(TrunkAnswer::Start(OrderOutcome::Done)));
     assert_eq!(scene.io.starts, 0);
     scene.agent.handle_process(false, scene.now, &mut scene.io);
-    assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Done)));
+    assert_eq!(scene.ask(&TrunkQuestion::Start), Some(TrunkAnswer::Start(OrderOutcome::Done)));
     assert_eq!(scene.io.starts, 1);
     scene.io.has_process = false;
-    assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Unable)));
+    assert_eq!(scene.ask(&TrunkQuestion::Start), Some(TrunkAnswer::Start(OrderOutcome::Unable)));
 }
 
 #[test]
 fn first_refusal_of_each_reason_is_logged() {
     let mut scene = Scene::new();
-    let renamed = Secret::new(b"a secret of many bytes", "east-a2").unwrap();
-    let secrets = [secret(), Secret::new(&[7; 32], "east-a1").unwrap(), renamed];
-    let ask = |scene: &mut Scene, secret: &Secret, late_us: u64| {
+    let renamed = NodeSecret::new(b"a secret of many bytes", "east-a2").unwrap();
+    let secrets = [secret(), NodeSecret::new(&[7; 32], "east-a1").unwrap(), renamed];
+    let ask = |scene: &mut Scene, secret: &NodeSecret, late_us: u64| {
         let (mut probe, now_us) = (Vec::new(), scene.now.unix_us);
-        Question::Probe.write(secret, 5, now_us - late_us, &mut probe);
+        TrunkQuestion::Probe.write(secret, 5, now_us - late_us, &mut probe);
         scene.io.sent.clear();
         scene.receive(&probe, 1);
         let sent = scene.io.sent.iter();
         assert!(sent.clone().all(|(_, said)| said.len() < probe.len()));
-        sent.filter_map(|(_, said)| Refusal::read(said)).map(|said| said.nonce).next()
+        sent.filter_map(|(_, said)| ClockRefusal::read(said)).map(|said| said.nonce).next()
     };
     assert_eq!(ask(&mut scene, &secrets[1], 0), None, "another secret gets no refusal");
     assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), Some(5));
@@ -627,7 +637,7 @@ fn first_refusal_of_each_reason_is_logged() {
     assert!(name_line.contains("another node name"), "{name_line}");
     assert!(secret_line.contains("another secret") && secret_line.contains("192.0.2.1:1"));
     assert!(clock_line.contains("6.2 s before now"), "{clock_line}");
-    scene.ask(&Question::Break(Break::Cut));
+    scene.ask(&TrunkQuestion::Break(NodeFault::Cut));
     assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), None, "the link is cut");
 }
 
@@ -635,19 +645,24 @@ fn first_refusal_of_each_reason_is_logged() {
 fn refused_message_is_counted_and_unanswered() {
     let mut scene = Scene::new();
     let mut probe = Vec::new();
-    Question::Probe.write(&secret(), 1, START_US - 6_000_000, &mut probe);
+    TrunkQuestion::Probe.write(&secret(), 1, START_US - 6_000_000, &mut probe);
     scene.receive(&probe, 1);
     probe.clear();
-    Question::Probe.write(&secret(), 1, START_US, &mut probe);
+    TrunkQuestion::Probe.write(&secret(), 1, START_US, &mut probe);
     let mut forged = probe.clone();
     forged[40] ^= 1;
     scene.receive(&forged, 2);
     scene.receive(&probe[..40], 3);
     let mut others = Vec::new();
-    Question::Probe.write(&Secret::new(&[7; 32], "east-a1").unwrap(), 1, START_US, &mut others);
+    TrunkQuestion::Probe.write(
+        &NodeSecret::new(&[7; 32], "east-a1").unwrap(),
+        1,
+        START_US,
+        &mut others,
+    );
     scene.receive(&others, 4);
     assert!(scene.answers().is_empty());
-    let refusals = scene.io.sent.drain(..).filter(|(_, said)| Refusal::read(said).is_some());
+    let refusals = scene.io.sent.drain(..).filter(|(_, said)| ClockRefusal::read(said).is_some());
     assert_eq!(refusals.map(|(to, _)| to).collect::<Vec<_>>(), [1]);
     scene.receive(&probe, 5);
     // A replay from another address gets no answer and does not subscribe.
@@ -655,8 +670,8 @@ fn refused_message_is_counted_and_unanswered() {
     assert_eq!(scene.io.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [5]);
     scene.io.sent.clear();
     scene.agent.handle_process(false, scene.now, &mut scene.io);
-    assert_eq!(scene.notices(), [(5, State::Gone)]);
-    let Counters { refused_forged, refused_time, refused_replayed, malformed, .. } =
+    assert_eq!(scene.notices(), [(5, ServingState::Gone)]);
+    let AgentCounters { refused_forged, refused_time, refused_replayed, malformed, .. } =
         scene.agent.counters;
     assert_eq!((refused_forged, refused_time, refused_replayed, malformed), (2, 1, 1, 1));
 }
@@ -666,10 +681,13 @@ fn answer_is_never_longer_than_its_question() {
     let mut scene = Scene::new();
     scene.open(1);
     let mut probe = Vec::new();
-    Question::Probe.write(&secret(), 1, START_US, &mut probe);
-    for question in
-        [Question::Probe, Question::Drain, Question::Start, Question::Break(Break::Hang)]
-    {
+    TrunkQuestion::Probe.write(&secret(), 1, START_US, &mut probe);
+    for question in [
+        TrunkQuestion::Probe,
+        TrunkQuestion::Drain,
+        TrunkQuestion::Start,
+        TrunkQuestion::Break(NodeFault::Hang),
+    ] {
         scene.ask(&question);
     }
     scene.agent.handle_process(false, scene.now, &mut scene.io);

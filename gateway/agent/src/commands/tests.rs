@@ -1,6 +1,6 @@
 use super::*;
 
-fn shell(script: &str, within: Duration) -> Outcome {
+fn shell(script: &str, within: Duration) -> CommandResult {
     let command = ["/bin/sh", "-c", script].map(String::from);
     run(&command, vec![("EVENKEEL_ROOM", "7".to_owned())], within)
 }
@@ -37,7 +37,7 @@ fn outcome_returns_its_context_and_wakes() {
     for context in 0..10 {
         let command = ["/bin/sh", "-c", "echo $N"].map(String::from).to_vec();
         let environment = vec![("N", context.to_string())];
-        assert!(commands.run(Job { command, environment, within: PATIENCE, context }));
+        assert!(commands.run(CommandJob { command, environment, within: PATIENCE, context }));
     }
     let mut done = Vec::new();
     while done.len() < 10 {
@@ -53,7 +53,7 @@ fn outcome_returns_its_context_and_wakes() {
 #[test]
 fn jobs_beyond_the_queue_are_refused() {
     let commands = Commands::new().unwrap();
-    let job = |context| Job {
+    let job = |context| CommandJob {
         command: ["/bin/sleep", "0.05"].map(String::from).to_vec(),
         environment: Vec::new(),
         within: PATIENCE,

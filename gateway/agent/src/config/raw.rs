@@ -7,15 +7,16 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CHECK_EVERY, Check, Config, DRAIN_TIMEOUT, DRILL_TIMEOUT, GATEWAY_EVERY, Gateway, Load, Media,
-    Rtcp, SESSIONS, SESSIONS_MAX, Server, WITHIN, secret,
+    CHECK_EVERY, CheckConfig, Config, DRAIN_TIMEOUT, DRILL_TIMEOUT, GATEWAY_EVERY,
+    GatewayConfigEntry, LoadConfig, MediaConfig, RtcpConfig, SESSIONS, SESSIONS_MAX, Server,
+    WITHIN, secret,
 };
 use crate::check::CheckKind;
 use crate::process::ProcessSource;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct AgentFile {
     name: String,
     listen: SocketAddr,
     secret_file: PathBuf,
@@ -23,7 +24,7 @@ pub(super) struct File {
     drills: bool,
     drill_timeout: Option<String>,
     drain_timeout: Option<String>,
-    process: Option<Process>,
+    process: Option<ProcessTable>,
     check: Option<RawCheck>,
     gateway: Option<RawGateway>,
     media: Option<RawMedia>,
@@ -33,7 +34,7 @@ pub(super) struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Process {
+struct ProcessTable {
     pid_file: Option<PathBuf>,
     exe: Option<PathBuf>,
     command: Option<Vec<String>>,
@@ -67,7 +68,7 @@ struct RawMedia {
     close: Option<Vec<String>>,
     timeout: Option<String>,
     #[serde(default)]
-    rtcp: Rtcp,
+    rtcp: RtcpConfig,
     sessions: Option<u32>,
     #[serde(default)]
     encrypt: bool,
@@ -82,7 +83,7 @@ struct RawLoad {
 
 type Wrong = Vec<String>;
 
-impl File {
+impl AgentFile {
     pub(super) fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {
         if self.name.is_empty() {
             let expected = "the name of the node, or of the gateway that it watches";
@@ -127,7 +128,7 @@ impl File {
     }
 }
 
-impl Process {
+impl ProcessTable {
     fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<ProcessSource> {
         let ours = self.command.is_some();
         if ours && self.start.is_some() {
@@ -172,15 +173,15 @@ impl Process {
 }
 
 impl RawCheck {
-    fn check(self, wrong: &mut Wrong) -> Check {
+    fn check(self, wrong: &mut Wrong) -> CheckConfig {
         let range = Duration::from_millis(1)..=Duration::from_secs(10);
         let every = duration("check.interval", self.interval.as_deref(), CHECK_EVERY, range, wrong);
-        Check { address: self.address, how: self.probe, every }
+        CheckConfig { address: self.address, how: self.probe, every }
     }
 }
 
 impl RawGateway {
-    fn check(self, wrong: &mut Wrong) -> Gateway {
+    fn check(self, wrong: &mut Wrong) -> GatewayConfigEntry {
         let RawGateway { address, peer, interval } = self;
         let range = Duration::from_millis(1)..=Duration::from_secs(1);
         let every = duration("gateway.interval", interval.as_deref(), GATEWAY_EVERY, range, wrong);
@@ -188,12 +189,12 @@ impl RawGateway {
             let expected = "expected two addresses of IPv4, or two of IPv6";
             wrong.push(format!("gateway.peer: found `{peer}` beside `{address}`, {expected}"));
         }
-        Gateway { address, peer, every }
+        GatewayConfigEntry { address, peer, every }
     }
 }
 
 impl RawMedia {
-    fn check(self, wrong: &mut Wrong) -> Option<Media> {
+    fn check(self, wrong: &mut Wrong) -> Option<MediaConfig> {
         let sessions = self.sessions.unwrap_or(SESSIONS);
         if !(1..=SESSIONS_MAX).contains(&sessions) {
             wrong.push(format!("media.sessions: found {sessions}, expected 1 to {SESSIONS_MAX}"));
@@ -213,18 +214,18 @@ impl RawMedia {
                 return None;
             }
         };
-        Some(Media { server, rtcp: self.rtcp, sessions, encrypt: self.encrypt })
+        Some(MediaConfig { server, rtcp: self.rtcp, sessions, encrypt: self.encrypt })
     }
 }
 
 impl RawLoad {
-    fn check(self, folder: &Path, wrong: &mut Wrong) -> Load {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> LoadConfig {
         if self.cpus == Some(0) {
             wrong.push("load.cpus: found 0, expected at least 1".to_owned());
         }
         let all = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let cpus = self.cpus.unwrap_or_else(all).max(1);
-        Load { cpus, file: self.file.map(|file| folder.join(file)) }
+        LoadConfig { cpus, file: self.file.map(|file| folder.join(file)) }
     }
 }
 

@@ -18,7 +18,7 @@ const GATEWAY: &str = "[gateway]\naddress = \"10.0.0.1:7100\"\npeer = \"10.0.0.2
 #[test]
 fn gateway_alone_is_watched() {
     let config = Config::parse(&format!("{HEAD}{GATEWAY}"), folder().path()).unwrap();
-    let Gateway { address, peer, every } = config.gateway.unwrap();
+    let GatewayConfigEntry { address, peer, every } = config.gateway.unwrap();
     assert_eq!([address.to_string(), peer.to_string()], ["10.0.0.1:7100", "10.0.0.2:7100"]);
     assert_eq!(every, Duration::from_millis(5));
     assert!(config.process.is_none() && config.check.is_none());
@@ -45,7 +45,7 @@ fn omitted_keys_have_defaults() {
         Some(ProcessSource::PidFile { path: folder.path().join("server.pid"), exe: None })
     );
     let media = config.media.unwrap();
-    assert_eq!((media.sessions, media.rtcp), (1_000, Rtcp::Mux));
+    assert_eq!((media.sessions, media.rtcp), (1_000, RtcpConfig::Mux));
     assert!(!config.drills && !config.cold && config.load.cpus > 0);
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.drill_timeout, Duration::from_secs(300));

@@ -16,11 +16,12 @@ impl Scene {
     fn new(address: SocketAddr) -> Scene {
         let now = Instant::now();
         let peer = SocketAddr::new(address.ip(), 9);
-        let watch = GatewayPort::new(Gateway { address, peer, every: EVERY }, now).unwrap();
+        let watch =
+            GatewayPort::new(GatewayConfigEntry { address, peer, every: EVERY }, now).unwrap();
         Scene { watch, peer, now }
     }
 
-    fn look(&mut self) -> Port {
+    fn look(&mut self) -> PortState {
         self.watch.handle_timeout(self.now);
         self.now += EVERY;
         self.watch.port()
@@ -43,15 +44,15 @@ fn end_shows_only_after_the_port_was_open() {
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let Some(address) = free(ip) else { continue };
         let mut scene = Scene::new(address);
-        assert_eq!([scene.look(), scene.look()], [Port::Silent; 2], "{address}");
+        assert_eq!([scene.look(), scene.look()], [PortState::Silent; 2], "{address}");
         let socket = UdpSocket::bind(address).unwrap();
-        assert_eq!(scene.look(), Port::Up, "not connected yet");
+        assert_eq!(scene.look(), PortState::Up, "not connected yet");
         socket.connect(scene.peer).unwrap();
-        assert_eq!(scene.look(), Port::Up);
+        assert_eq!(scene.look(), PortState::Up);
         drop(socket);
-        assert_eq!([scene.look(), scene.look()], [Port::Closed; 2]);
+        assert_eq!([scene.look(), scene.look()], [PortState::Closed; 2]);
         let _started_again = connected(address, scene.peer);
-        assert_eq!(scene.look(), Port::Up);
+        assert_eq!(scene.look(), PortState::Up);
     }
 }
 
@@ -59,19 +60,19 @@ fn end_shows_only_after_the_port_was_open() {
 fn port_stays_open_while_one_process_has_it() {
     let mut scene = Scene::new(free(Ipv4Addr::LOCALHOST.into()).unwrap());
     let former = connected(scene.watch.address(), scene.peer);
-    assert_eq!(scene.look(), Port::Up);
+    assert_eq!(scene.look(), PortState::Up);
     let next = former.try_clone().unwrap();
     drop(former);
-    assert_eq!(scene.look(), Port::Up, "an upgrade");
+    assert_eq!(scene.look(), PortState::Up, "an upgrade");
     drop(next);
-    assert_eq!(scene.look(), Port::Closed);
+    assert_eq!(scene.look(), PortState::Closed);
 }
 
 #[test]
 fn socket_towards_another_peer_is_no_gateway() {
     let mut scene = Scene::new(free(Ipv4Addr::LOCALHOST.into()).unwrap());
     let _other = connected(scene.watch.address(), (Ipv4Addr::LOCALHOST, 7).into());
-    assert_eq!(scene.look(), Port::Silent);
+    assert_eq!(scene.look(), PortState::Silent);
 }
 
 #[test]

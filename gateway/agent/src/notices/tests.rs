@@ -1,18 +1,19 @@
-use evenkeel_media::trunk::message::{Question, State};
+use evenkeel_media::trunk::message::{ServingState, TrunkQuestion};
 
 use super::*;
 
-const LOAD: Load = Load { permille: 1, state: State::Gone, sessions: 0, vouched: false };
+const LOAD: NodeLoad =
+    NodeLoad { permille: 1, state: ServingState::Gone, sessions: 0, vouched: false };
 
-fn secret() -> Secret {
-    Secret::new(b"a secret of many bytes", "n").unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(b"a secret of many bytes", "n").unwrap()
 }
 
 fn gateway(port: u16) -> SocketAddr {
     ([192, 0, 2, 1], port).into()
 }
 
-fn notified(notices: &mut Notices, now: Instant) -> Vec<u16> {
+fn notified(notices: &mut DeathNotices, now: Instant) -> Vec<u16> {
     let mut ports = Vec::new();
     notices.send(LOAD, &secret(), (now, 9_000_000), |to, _| ports.push(to.port()));
     ports
@@ -20,7 +21,7 @@ fn notified(notices: &mut Notices, now: Instant) -> Vec<u16> {
 
 #[test]
 fn only_recent_probers_are_notified() {
-    let (mut notices, now) = (Notices::default(), Instant::now());
+    let (mut notices, now) = (DeathNotices::default(), Instant::now());
     assert!(notified(&mut notices, now).is_empty(), "no gateway probed");
     notices.handle_probe(gateway(1), 7, now);
     notices.handle_probe(gateway(2), 8, now + SUBSCRIBED_FOR / 2);
@@ -30,21 +31,21 @@ fn only_recent_probers_are_notified() {
 
 #[test]
 fn notice_echoes_last_probe_and_is_no_longer() {
-    let (mut notices, now) = (Notices::default(), Instant::now());
+    let (mut notices, now) = (DeathNotices::default(), Instant::now());
     notices.handle_probe(gateway(1), 7, now);
     notices.handle_probe(gateway(1), 8, now);
     let mut probe = Vec::new();
-    Question::Probe.write(&secret(), 8, 9_000_000, &mut probe);
+    TrunkQuestion::Probe.write(&secret(), 8, 9_000_000, &mut probe);
     notices.send(LOAD, &secret(), (now, 9_000_000), |_, message| {
-        let read = Answer::read(message, &secret(), 9_000_000).unwrap();
-        assert_eq!((read.nonce, read.message), (8, Answer::Notice { number: 1, load: LOAD }));
+        let read = TrunkAnswer::read(message, &secret(), 9_000_000).unwrap();
+        assert_eq!((read.nonce, read.message), (8, TrunkAnswer::Notice { number: 1, load: LOAD }));
         assert!(message.len() <= probe.len());
     });
 }
 
 #[test]
 fn notice_is_sent_three_times_within_20_ms() {
-    let (mut notices, start) = (Notices::default(), Instant::now());
+    let (mut notices, start) = (DeathNotices::default(), Instant::now());
     notices.handle_probe(gateway(1), 7, start);
     let mut sent = Vec::new();
     notices.send(LOAD, &secret(), (start, 9_000_000), |_, message| {
@@ -62,7 +63,7 @@ fn notice_is_sent_three_times_within_20_ms() {
 
 #[test]
 fn acknowledged_notice_is_not_sent_again() {
-    let (mut notices, now) = (Notices::default(), Instant::now());
+    let (mut notices, now) = (DeathNotices::default(), Instant::now());
     notices.handle_probe(gateway(1), 7, now);
     notices.handle_probe(gateway(2), 7, now);
     notified(&mut notices, now);
@@ -76,7 +77,7 @@ fn acknowledged_notice_is_not_sent_again() {
 
 #[test]
 fn gateway_with_oldest_probe_is_dropped() {
-    let (mut notices, now) = (Notices::default(), Instant::now());
+    let (mut notices, now) = (DeathNotices::default(), Instant::now());
     for port in 0..=GATEWAYS_MAX as u16 {
         notices.handle_probe(gateway(port), 7, now + Duration::from_micros(port.into()));
     }

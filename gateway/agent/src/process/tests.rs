@@ -13,7 +13,7 @@ fn sleeper(exe: Option<&Path>) -> Child {
     }
 }
 
-fn wait_until_ended(process: &Process) {
+fn wait_until_ended(process: &WatchedProcess) {
     let mut fds = [PollFd::new(process.fd().unwrap().as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, 10_000_u16), Ok(1), "the pidfd is not readable");
 }
@@ -23,7 +23,7 @@ fn process_is_found_by_pid_file_and_its_exit_seen() {
     let (now, folder) = (Instant::now(), tempdir().unwrap());
     let path = folder.path().join("pid");
     let mut process =
-        Process::new(ProcessSource::PidFile { path: path.clone(), exe: None }, false, now);
+        WatchedProcess::new(ProcessSource::PidFile { path: path.clone(), exe: None }, false, now);
     assert!(!process.look(now).unwrap(), "there is no file");
     let mut child = sleeper(None);
     fs::write(&path, format!("{}\n", child.id())).unwrap();
@@ -49,7 +49,8 @@ fn reused_pid_of_another_program_is_rejected() {
     let mut child = sleeper(None);
     fs::write(&path, child.id().to_string()).unwrap();
     let exe = Some(PathBuf::from("/usr/bin/another-server"));
-    let mut process = Process::new(ProcessSource::PidFile { path: path.clone(), exe }, false, now);
+    let mut process =
+        WatchedProcess::new(ProcessSource::PidFile { path: path.clone(), exe }, false, now);
     assert!(!process.look(now).unwrap());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -60,13 +61,13 @@ fn process_is_found_by_exe_if_it_is_the_only_one() {
     let (now, folder) = (Instant::now(), tempdir().unwrap());
     let exe = folder.path().join("program");
     fs::copy("/bin/sleep", &exe).unwrap();
-    let mut process = Process::new(ProcessSource::Exe(exe.clone()), false, now);
+    let mut process = WatchedProcess::new(ProcessSource::Exe(exe.clone()), false, now);
     assert!(!process.look(now).unwrap());
     let mut first = sleeper(Some(&exe));
     assert!(process.look(now).unwrap());
     assert_eq!(process.pid(), Some(first.id() as i32));
     let mut second = sleeper(Some(&exe));
-    let mut other = Process::new(ProcessSource::Exe(exe.clone()), false, now);
+    let mut other = WatchedProcess::new(ProcessSource::Exe(exe.clone()), false, now);
     assert!(!other.look(now).unwrap(), "there are two");
     for child in [&mut first, &mut second] {
         child.kill().unwrap();
@@ -79,7 +80,8 @@ fn command_is_started_signalled_and_restarted() {
     let start = Instant::now();
     let command = ["/bin/sleep", "600"].map(String::from).to_vec();
     let restart_after = Some(Duration::from_secs(1));
-    let mut process = Process::new(ProcessSource::Command { command, restart_after }, false, start);
+    let mut process =
+        WatchedProcess::new(ProcessSource::Command { command, restart_after }, false, start);
     assert!(process.look(start).unwrap() && process.is_ours());
     let pid = process.pid().unwrap();
     let state = |pid: i32| {
@@ -111,7 +113,7 @@ fn cold_command_waits_for_start() {
     let now = Instant::now();
     let command = ["/bin/sleep", "600"].map(String::from).to_vec();
     let found = ProcessSource::Command { command, restart_after: None };
-    let mut process = Process::new(found, true, now);
+    let mut process = WatchedProcess::new(found, true, now);
     assert!(!process.look(now).unwrap());
     assert!(process.start(now));
     assert!(process.look(now).unwrap());
@@ -126,5 +128,5 @@ fn missing_command_is_an_error() {
     let now = Instant::now();
     let command = vec!["/nowhere/server".to_owned()];
     let found = ProcessSource::Command { command, restart_after: None };
-    assert!(Process::new(found, false, now).look(now).is_err());
+    assert!(WatchedProcess::new(found, false, now).look(now).is_err());
 }

@@ -4,32 +4,32 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::Break;
+use evenkeel_media::trunk::message::NodeFault;
 use nix::sys::epoll::Epoll;
 use nix::sys::signal::Signal;
 
 use super::{AsFdDyn, COMMANDS, LEGS, PROCESS, any, log};
-use crate::agent::{Io, Opening, Packet};
-use crate::commands::{Commands, Job, Outcome};
-use crate::config::{Config, Media, Rtcp, Server};
-use crate::process::Process;
-use crate::sessions::Slot;
+use crate::agent::{Io, MediaPacket, OpeningState};
+use crate::commands::{CommandJob, CommandResult, Commands};
+use crate::config::{Config, MediaConfig, RtcpConfig, Server};
+use crate::process::WatchedProcess;
+use crate::sessions::SessionSlot;
 
 /// Time limit of the command that starts the server.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Context {
+pub(super) enum CommandContext {
     /// `leg` distinguishes the session from earlier ones in the same slot.
     Opened {
-        slot: Slot,
+        slot: SessionSlot,
         leg: u64,
     },
     Closed,
     Started,
 }
 
-struct Leg {
+struct ServerLeg {
     rtp: UdpSocket,
     /// The RTCP socket, if RTCP has a separate port.
     rtcp: Option<UdpSocket>,
@@ -40,11 +40,11 @@ struct Leg {
 pub(super) struct SystemIo {
     pub(super) trunk: UdpSocket,
     pub(super) epoll: Epoll,
-    media: Option<Media>,
-    legs: Vec<Option<Leg>>,
+    media: Option<MediaConfig>,
+    legs: Vec<Option<ServerLeg>>,
     numbers: u64,
-    commands: Commands<Context>,
-    process: Option<Process>,
+    commands: Commands<CommandContext>,
+    process: Option<WatchedProcess>,
     start: Option<Vec<String>>,
     /// True if the loop must look for the process at once.
     look_now: bool,
@@ -60,7 +60,7 @@ impl SystemIo {
         let commands = Commands::new()?;
         commands.bell().add_to(&epoll, COMMANDS)?;
         let Config { process, cold, start, media, .. } = config;
-        let process = process.map(|found| Process::new(found, cold, now));
+        let process = process.map(|found| WatchedProcess::new(found, cold, now));
         let (legs, numbers, look_now) = (Vec::new(), 0, true);
         Ok(SystemIo { trunk, epoll, media, legs, numbers, commands, process, start, look_now })
     }
@@ -105,7 +105,7 @@ impl SystemIo {
 
     /// Returns whether sessions, or a process started by the agent, end with the agent.
     pub(super) fn is_needed(&self) -> bool {
-        self.media.is_some() || self.process.as_ref().is_some_and(Process::is_ours)
+        self.media.is_some() || self.process.as_ref().is_some_and(WatchedProcess::is_ours)
     }
 
     /// Stops a process that the agent started.
@@ -115,12 +115,17 @@ impl SystemIo {
         }
     }
 
-    pub(super) fn done(&mut self) -> Vec<(Context, Outcome)> {
+    pub(super) fn done(&mut self) -> Vec<(CommandContext, CommandResult)> {
         self.commands.done().collect()
     }
 
     /// Handles the result of `media.open`. Returns whether the session is open, or `None` if it has ended meanwhile.
-    pub(super) fn opened(&mut self, slot: Slot, leg: u64, output: Outcome) -> Option<bool> {
+    pub(super) fn opened(
+        &mut self,
+        slot: SessionSlot,
+        leg: u64,
+        output: CommandResult,
+    ) -> Option<bool> {
         let existing = self.legs.get(slot as usize)?.as_ref();
         existing.filter(|existing| existing.number == leg)?;
         let Ok(output) = output else { return Some(false) };
@@ -136,7 +141,7 @@ impl SystemIo {
         Some(connected.is_ok())
     }
 
-    fn connect(&self, slot: Slot, address: SocketAddr) -> io::Result<()> {
+    fn connect(&self, slot: SessionSlot, address: SocketAddr) -> io::Result<()> {
         let Some(leg) = self.legs.get(slot as usize).and_then(Option::as_ref) else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -152,8 +157,8 @@ impl SystemIo {
     }
 
     /// Receives the next packet of a server socket. Returns its session's slot and its length.
-    pub(super) fn receive(&self, leg: u64, buffer: &mut [u8]) -> Option<(Slot, usize)> {
-        let slot = Slot::try_from(leg / 2).ok()?;
+    pub(super) fn receive(&self, leg: u64, buffer: &mut [u8]) -> Option<(SessionSlot, usize)> {
+        let slot = SessionSlot::try_from(leg / 2).ok()?;
         let sockets = self.legs.get(slot as usize)?.as_ref()?;
         let socket = if leg.is_multiple_of(2) { &sockets.rtp } else { sockets.rtcp.as_ref()? };
         loop {
@@ -169,7 +174,13 @@ impl SystemIo {
     }
 
     /// Creates the unconnected sockets of a session.
-    fn sockets(&mut self, v4: bool, rtcp: Rtcp, room: u64, session: u64) -> io::Result<Leg> {
+    fn sockets(
+        &mut self,
+        v4: bool,
+        rtcp: RtcpConfig,
+        room: u64,
+        session: u64,
+    ) -> io::Result<ServerLeg> {
         let socket = || -> io::Result<UdpSocket> {
             // Falls back to IPv4 on a machine without IPv6.
             let socket = UdpSocket::bind(any(v4)).or_else(|_| UdpSocket::bind(any(true)))?;
@@ -177,8 +188,8 @@ impl SystemIo {
             Ok(socket)
         };
         let (rtp, rtcp) = match rtcp {
-            Rtcp::Mux => (socket()?, None),
-            Rtcp::NextPort => (socket()?, Some(socket()?)),
+            RtcpConfig::Mux => (socket()?, None),
+            RtcpConfig::NextPort => (socket()?, Some(socket()?)),
         };
         let mut environment = vec![
             ("EVENKEEL_ROOM", room.to_string()),
@@ -189,12 +200,12 @@ impl SystemIo {
             environment.push(("EVENKEEL_RTCP_PORT", rtcp.local_addr()?.port().to_string()));
         }
         self.numbers += 1;
-        Ok(Leg { rtp, rtcp, number: self.numbers, environment })
+        Ok(ServerLeg { rtp, rtcp, number: self.numbers, environment })
     }
 
-    fn try_open(&mut self, slot: Slot, room: u64, session: u64) -> io::Result<Opening> {
-        let Some(Media { server, rtcp, .. }) = self.media.clone() else {
-            return Ok(Opening::Failed);
+    fn try_open(&mut self, slot: SessionSlot, room: u64, session: u64) -> io::Result<OpeningState> {
+        let Some(MediaConfig { server, rtcp, .. }) = self.media.clone() else {
+            return Ok(OpeningState::Failed);
         };
         let v4 = match &server {
             Server::Static(address) => address.is_ipv4(),
@@ -211,12 +222,16 @@ impl SystemIo {
         match server {
             Server::Static(address) => {
                 self.connect(slot, address)?;
-                Ok(Opening::Open)
+                Ok(OpeningState::Open)
             }
             Server::Command { open, within, .. } => {
-                let context = Context::Opened { slot, leg: number };
-                let job = Job { command: open, environment, within, context };
-                Ok(if self.commands.run(job) { Opening::Pending } else { Opening::Failed })
+                let context = CommandContext::Opened { slot, leg: number };
+                let job = CommandJob { command: open, environment, within, context };
+                Ok(if self.commands.run(job) {
+                    OpeningState::Pending
+                } else {
+                    OpeningState::Failed
+                })
             }
         }
     }
@@ -238,33 +253,39 @@ impl Io for SystemIo {
         let _ = self.trunk.send_to(datagram, to);
     }
 
-    fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool {
+    fn forward(&mut self, slot: SessionSlot, kind: MediaPacket, packet: &[u8]) -> bool {
         let Some(leg) = self.legs.get(slot as usize).and_then(Option::as_ref) else {
             return false;
         };
         let socket = match kind {
-            Packet::Rtp => &leg.rtp,
-            Packet::Rtcp => leg.rtcp.as_ref().unwrap_or(&leg.rtp),
+            MediaPacket::Rtp => &leg.rtp,
+            MediaPacket::Rtcp => leg.rtcp.as_ref().unwrap_or(&leg.rtp),
         };
         // The error may belong to an earlier packet, and then this packet was not sent.
         socket.send(packet).or_else(|_| socket.send(packet)).is_ok()
     }
 
-    fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening {
+    fn open(&mut self, slot: SessionSlot, room: u64, session: u64) -> OpeningState {
         self.try_open(slot, room, session).unwrap_or_else(|error| {
             log(&format!("cannot open a session: {error}"));
-            Opening::Failed
+            OpeningState::Failed
         })
     }
 
-    fn close(&mut self, slot: Slot) {
+    fn close(&mut self, slot: SessionSlot) {
         let Some(leg) = self.legs.get_mut(slot as usize).and_then(Option::take) else { return };
-        if let Some(Media { server: Server::Command { close: Some(close), within, .. }, .. }) =
-            &self.media
+        if let Some(MediaConfig {
+            server: Server::Command { close: Some(close), within, .. },
+            ..
+        }) = &self.media
         {
             let (command, within) = (close.clone(), *within);
-            let job =
-                Job { command, environment: leg.environment, within, context: Context::Closed };
+            let job = CommandJob {
+                command,
+                environment: leg.environment,
+                within,
+                context: CommandContext::Closed,
+            };
             if !self.commands.run(job) {
                 log("too many commands wait; media.close not run for a session");
             }
@@ -277,17 +298,18 @@ impl Io for SystemIo {
             return true;
         }
         self.start.clone().is_some_and(|command| {
-            let (environment, within, context) = (Vec::new(), START_WITHIN, Context::Started);
-            self.commands.run(Job { command, environment, within, context })
+            let (environment, within, context) =
+                (Vec::new(), START_WITHIN, CommandContext::Started);
+            self.commands.run(CommandJob { command, environment, within, context })
         })
     }
 
-    fn signal(&mut self, how: Break) -> bool {
+    fn signal(&mut self, how: NodeFault) -> bool {
         let signal = match how {
-            Break::Kill => Signal::SIGKILL,
-            Break::Hang => Signal::SIGSTOP,
-            Break::Wake => Signal::SIGCONT,
-            Break::Cut | Break::Heal => return false,
+            NodeFault::Kill => Signal::SIGKILL,
+            NodeFault::Hang => Signal::SIGSTOP,
+            NodeFault::Wake => Signal::SIGCONT,
+            NodeFault::Cut | NodeFault::Heal => return false,
         };
         let done = self.process.as_ref().is_some_and(|process| process.signal(signal));
         log(&format!("drill: {}{}", how.name(), if done { "" } else { " (no process)" }));

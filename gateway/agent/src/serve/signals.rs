@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level::pipe};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Action {
+pub(super) enum SignalAction {
     /// SIGTERM, SIGINT.
     Exit,
     /// SIGUSR1.
@@ -18,21 +18,21 @@ pub(super) enum Action {
     Serve,
 }
 
-pub(super) struct Signals {
+pub(super) struct SignalReader {
     reader: UnixStream,
-    came: Vec<(Action, Arc<AtomicBool>)>,
+    came: Vec<(SignalAction, Arc<AtomicBool>)>,
 }
 
-impl Signals {
-    pub(super) fn new() -> io::Result<Signals> {
+impl SignalReader {
+    pub(super) fn new() -> io::Result<SignalReader> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         let mut came = Vec::new();
         for (signal, action) in [
-            (SIGTERM, Action::Exit),
-            (SIGINT, Action::Exit),
-            (SIGUSR1, Action::Drain),
-            (SIGUSR2, Action::Serve),
+            (SIGTERM, SignalAction::Exit),
+            (SIGINT, SignalAction::Exit),
+            (SIGUSR1, SignalAction::Drain),
+            (SIGUSR2, SignalAction::Serve),
         ] {
             let flag = Arc::new(AtomicBool::new(false));
             // The flag is registered first, so that it is set before the pipe is written.
@@ -40,7 +40,7 @@ impl Signals {
             pipe::register(signal, writer.try_clone()?)?;
             came.push((action, flag));
         }
-        Ok(Signals { reader, came })
+        Ok(SignalReader { reader, came })
     }
 
     /// A stream that is readable when a signal has arrived.
@@ -48,7 +48,7 @@ impl Signals {
         &self.reader
     }
 
-    pub(super) fn read(&mut self) -> Vec<Action> {
+    pub(super) fn read(&mut self) -> Vec<SignalAction> {
         while self.reader.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         let came = self.came.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
         came.map(|(action, _)| *action).collect()

@@ -2,8 +2,8 @@ use super::*;
 
 #[test]
 fn freed_slot_is_reused_and_its_tag_forgotten() {
-    let mut sessions = Sessions::default();
-    let session = |tag| Session {
+    let mut sessions = TrunkSessions::default();
+    let session = |tag| TrunkSession {
         tag: Tag(tag),
         room: 1,
         reply_to: ([192, 0, 2, 1], 9).into(),

@@ -8,7 +8,7 @@ fn folder_without_a_manifest_is_no_project() {
     assert_eq!(Project::at(here).unwrap().folder(), here.canonicalize().unwrap());
     for bad in [here.join("src"), here.join("nowhere")] {
         let failed = Project::at(&bad).unwrap_err();
-        assert!(matches!(&failed, Failed::NoProject(path) if *path == bad), "{failed}");
+        assert!(matches!(&failed, AuthorError::NoProject(path) if *path == bad), "{failed}");
         assert!(failed.is_of_the_question());
     }
 }

@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Number, Value, json};
 
-use crate::setting::Setting;
+use crate::setting::SettingSchema;
 
 /// A name that no setting has.
 const NO_SETTING: &str = "no_such_setting";
 
 /// A setting that the plugin treats differently than its schema says.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum SettingMismatch {
     #[error("{setting} is allowed by the schema, but refused: {said}")]
     Refused {
         /// `spares = 3`.
@@ -24,13 +24,13 @@ pub enum Unfit {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Trial {
+pub(crate) struct BoundsTrial {
     name: String,
     value: Value,
     pub(crate) fits: bool,
 }
 
-impl Trial {
+impl BoundsTrial {
     pub(crate) fn within(&self, settings: &Value) -> Value {
         let mut whole = settings.as_object().cloned().unwrap_or_else(Map::new);
         whole.insert(self.name.clone(), self.value.clone());
@@ -44,14 +44,14 @@ impl Trial {
 }
 
 /// Trials of these settings; nested ones are left to the plugin's own tests.
-pub(crate) fn trials(settings: &[Setting]) -> Vec<Trial> {
+pub(crate) fn trials(settings: &[SettingSchema]) -> Vec<BoundsTrial> {
     let plain = settings.iter().filter(|setting| !setting.name.contains(['.', '[']));
-    let mut trials: Vec<Trial> = plain.flat_map(of).collect();
-    trials.push(Trial { name: NO_SETTING.into(), value: json!(1), fits: false });
+    let mut trials: Vec<BoundsTrial> = plain.flat_map(of).collect();
+    trials.push(BoundsTrial { name: NO_SETTING.into(), value: json!(1), fits: false });
     trials
 }
 
-fn of(setting: &Setting) -> Vec<Trial> {
+fn of(setting: &SettingSchema) -> Vec<BoundsTrial> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for bound in [&setting.minimum, &setting.maximum].into_iter().flatten() {
         good.push(bound.clone());
@@ -69,7 +69,7 @@ fn of(setting: &Setting) -> Vec<Trial> {
     let trial = |fits| {
         move |value: Value| {
             let value = if is_list { json!([value]) } else { value };
-            Trial { name: setting.name.clone(), value, fits }
+            BoundsTrial { name: setting.name.clone(), value, fits }
         }
     };
     good.into_iter().map(trial(true)).chain(bad.into_iter().map(trial(false))).collect()

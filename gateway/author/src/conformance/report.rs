@@ -3,27 +3,27 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use evenkeel_core::Question;
+use evenkeel_core::PolicyQuestion;
 use serde_json::{Value, json};
 
-use super::{Unfit, Violation};
+use super::{SettingMismatch, Violation};
 use crate::inspection::thousands;
 
-/// The result of a run. As text for people; see [`json`](Report::json) for tools.
+/// The result of a run. As text for people; see [`json`](ConformanceReport::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Report {
+pub struct ConformanceReport {
     pub worlds: u32,
     pub questions: BTreeMap<&'static str, u64>,
     pub settings_tried: u32,
     pub state_bytes_max: usize,
     /// Settings that contradict their schema.
-    pub unfit: Vec<Unfit>,
+    pub unfit: Vec<SettingMismatch>,
     /// Violations by kind and question: their number, and the first of each.
-    pub violations: BTreeMap<(&'static str, &'static str), (u64, Finding, Violation)>,
+    pub violations: BTreeMap<(&'static str, &'static str), (u64, ConformanceFinding, Violation)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
+pub struct ConformanceFinding {
     /// The question: `tick`.
     pub question: &'static str,
     /// Seed of the world, to reproduce it with `--seed` and one world.
@@ -32,18 +32,22 @@ pub struct Finding {
     pub under: Option<String>,
 }
 
-impl Finding {
-    pub(crate) fn of(question: &Question, seed: u64, under: Option<&str>) -> Finding {
-        Finding { question: name(question), seed, under: under.map(str::to_owned) }
+impl ConformanceFinding {
+    pub(crate) fn of(
+        question: &PolicyQuestion,
+        seed: u64,
+        under: Option<&str>,
+    ) -> ConformanceFinding {
+        ConformanceFinding { question: name(question), seed, under: under.map(str::to_owned) }
     }
 
     /// Before the first question of a world.
-    pub(crate) fn before(seed: u64, under: Option<&str>) -> Finding {
-        Finding { question: "catalog", seed, under: under.map(str::to_owned) }
+    pub(crate) fn before(seed: u64, under: Option<&str>) -> ConformanceFinding {
+        ConformanceFinding { question: "catalog", seed, under: under.map(str::to_owned) }
     }
 }
 
-impl Report {
+impl ConformanceReport {
     /// True if there are no violations; answers that the gateway would reject as guarded do not
     /// count.
     pub fn is_passed(&self) -> bool {
@@ -51,17 +55,17 @@ impl Report {
             && self.violations.values().all(|(.., violation)| violation.is_guarded())
     }
 
-    pub(crate) fn asked(&mut self, question: &Question) {
+    pub(crate) fn asked(&mut self, question: &PolicyQuestion) {
         *self.questions.entry(name(question)).or_default() += 1;
     }
 
-    pub(crate) fn find(&mut self, finding: Finding, violation: Violation) {
+    pub(crate) fn find(&mut self, finding: ConformanceFinding, violation: Violation) {
         let key = (violation.name(), finding.question);
         self.violations.entry(key).or_insert((0, finding, violation)).0 += 1;
     }
 
     pub fn json(&self) -> Value {
-        let violation = |(count, finding, violation): &(u64, Finding, Violation)| {
+        let violation = |(count, finding, violation): &(u64, ConformanceFinding, Violation)| {
             json!({
                 "breach": violation.name(),
                 "guarded": violation.is_guarded(),
@@ -84,7 +88,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConformanceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let questions: Vec<String> = self
             .questions
@@ -102,7 +106,9 @@ impl fmt::Display for Report {
         for unfit in &self.unfit {
             write!(f, "\n  wrong    {unfit}")?;
         }
-        for (count, Finding { question, seed, under }, violation) in self.violations.values() {
+        for (count, ConformanceFinding { question, seed, under }, violation) in
+            self.violations.values()
+        {
             let word = if violation.is_guarded() { "guarded" } else { "wrong" };
             let said = violation.to_string().replace(|c: char| c.is_control(), " ");
             write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
@@ -120,12 +126,12 @@ impl fmt::Display for Report {
 }
 
 /// The function of the contract: `tick`.
-pub(crate) fn name(question: &Question) -> &'static str {
+pub(crate) fn name(question: &PolicyQuestion) -> &'static str {
     match question {
-        Question::Resolve { .. } => "resolve",
-        Question::Admit { .. } => "admit",
-        Question::Place { .. } => "place",
-        Question::Reroute { .. } => "reroute",
-        Question::Tick { .. } => "tick",
+        PolicyQuestion::Resolve { .. } => "resolve",
+        PolicyQuestion::Admit { .. } => "admit",
+        PolicyQuestion::Place { .. } => "place",
+        PolicyQuestion::Reroute { .. } => "reroute",
+        PolicyQuestion::Tick { .. } => "tick",
     }
 }

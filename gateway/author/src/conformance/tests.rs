@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn some(worlds: u32) -> Options {
-    Options { seed: 1, worlds, settings: Value::Null }
+fn some(worlds: u32) -> ConformanceOptions {
+    ConformanceOptions { seed: 1, worlds, settings: Value::Null }
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn guest(hook: &str, settings: &Value) -> Built {
 fn wrong(hook: &str, mode: &str) -> Vec<(&'static str, &'static str)> {
     let mode_alone = json!({"mode": {"type": "string"}});
     let schema = json!({"type": "object", "additionalProperties": false, "properties": mode_alone});
-    let options = Options { settings: json!({"mode": mode}), ..some(8) };
+    let options = ConformanceOptions { settings: json!({"mode": mode}), ..some(8) };
     run(&guest(hook, &schema), &options).unwrap().violations.into_keys().collect()
 }
 
@@ -99,9 +99,9 @@ fn missing_required_setting_is_reported() {
     let built = guest("scenario", &schema);
     let refused = run(&built, &some(1)).unwrap_err();
     assert_eq!(refused.to_string(), "setting `$.mode` should be a text, found nothing");
-    let options = Options { settings: json!({"mode": ""}), ..some(1) };
+    let options = ConformanceOptions { settings: json!({"mode": ""}), ..some(1) };
     let report = run(&built, &options).unwrap();
-    let taken = Unfit::Taken { setting: "no_such_setting = 1".into() };
+    let taken = SettingMismatch::Taken { setting: "no_such_setting = 1".into() };
     assert_eq!(report.unfit, [taken], "an open schema accepts misspelt settings");
     assert!(!report.is_passed());
 }

@@ -1,6 +1,6 @@
 //! Declared costs (`cost` in the manifest), in WebAssembly instructions per call.
 
-use evenkeel_core::Question;
+use evenkeel_core::PolicyQuestion;
 use evenkeel_host::Manifest;
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -34,13 +34,13 @@ impl Exceeded {
 }
 
 /// Rows of a question: regions of an admission, nodes of a placement, rooms, sessions.
-pub(crate) fn rows(question: &Question) -> u32 {
+pub(crate) fn rows(question: &PolicyQuestion) -> u32 {
     let rows = match question {
-        Question::Resolve { .. } => 0,
-        Question::Admit { regions, .. } => regions.len(),
-        Question::Place { nodes, .. } => nodes.len(),
-        Question::Reroute { rooms, .. } => rooms.len(),
-        Question::Tick { sessions, .. } => sessions.len(),
+        PolicyQuestion::Resolve { .. } => 0,
+        PolicyQuestion::Admit { regions, .. } => regions.len(),
+        PolicyQuestion::Place { nodes, .. } => nodes.len(),
+        PolicyQuestion::Reroute { rooms, .. } => rooms.len(),
+        PolicyQuestion::Tick { sessions, .. } => sessions.len(),
     };
     rows as u32
 }

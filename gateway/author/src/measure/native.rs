@@ -4,13 +4,13 @@
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use evenkeel_core::{Entry, Labels, Metric, Question, Row, State};
-use evenkeel_host::{Manifest, Policy};
+use evenkeel_core::{CatalogEntry, Labels, Metric, PluginState, PolicyQuestion, Row};
+use evenkeel_host::{BoundPlugin, Manifest};
 use serde_json::{Value, json};
 
-use super::Spread;
+use super::TimeSpread;
 use crate::cargo::Project;
-use crate::failed::Failed;
+use crate::failed::AuthorError;
 
 /// The test that the SDK adds to a policy; the variable below names the file of questions.
 const TEST: &str = "measured_natively";
@@ -33,7 +33,13 @@ impl Native {
     }
 
     /// Adds a question that the plugin was asked.
-    pub(super) fn ask(&mut self, policy: &Policy, call: &str, question: &Question, now_us: u64) {
+    pub(super) fn ask(
+        &mut self,
+        policy: &BoundPlugin,
+        call: &str,
+        question: &PolicyQuestion,
+        now_us: u64,
+    ) {
         let manifest = policy.component().manifest();
         let asked = asked(manifest, policy.known_catalog(), call, question, now_us);
         self.0 += "\n";
@@ -44,33 +50,33 @@ impl Native {
     ///
     /// # Errors
     /// If the project does not compile or has no such test: it is not a policy, or has an older SDK.
-    pub(super) fn measure(&self, project: &Project) -> Result<Vec<Spread>, Failed> {
+    pub(super) fn measure(&self, project: &Project) -> Result<Vec<TimeSpread>, AuthorError> {
         // Unique, as several measurements may run in this process.
         let (process, file) = (std::process::id(), FILES.fetch_add(1, Relaxed));
         let file = std::env::temp_dir().join(format!("evenkeel-native-{process}-{file}"));
-        fs::write(&file, &self.0).map_err(Failed::file(&file))?;
+        fs::write(&file, &self.0).map_err(AuthorError::file(&file))?;
         let said = project.run_test(TEST, (QUESTIONS, &file));
         // A leftover file is harmless.
         let _ = fs::remove_file(&file);
-        let figures: Vec<Spread> = said?.lines().filter_map(spread).collect();
+        let figures: Vec<TimeSpread> = said?.lines().filter_map(spread).collect();
         let asked = self.0.lines().count() - 1;
-        if figures.len() == asked { Ok(figures) } else { Err(Failed::NotNative) }
+        if figures.len() == asked { Ok(figures) } else { Err(AuthorError::NotNative) }
     }
 }
 
-fn spread(line: &str) -> Option<Spread> {
+fn spread(line: &str) -> Option<TimeSpread> {
     let figures: Vec<u64> =
         line.strip_prefix(MARK)?.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
     let [min, median, p99] = figures[..] else { return None };
-    Some(Spread { min, median, p99 })
+    Some(TimeSpread { min, median, p99 })
 }
 
 /// A question in the format of the SDK's tests: frames with the manifest's columns.
 fn asked(
     manifest: &Manifest,
-    catalog: &[Entry],
+    catalog: &[CatalogEntry],
     call: &str,
-    question: &Question,
+    question: &PolicyQuestion,
     now_us: u64,
 ) -> Value {
     let places = |rows: &[Row]| frame(&manifest.node_metrics, &rows.iter());
@@ -81,19 +87,19 @@ fn asked(
         "width": 0, "standing": [], "states": [], "memo": "",
     });
     match question {
-        Question::Resolve { scenario, labels: of } => {
+        PolicyQuestion::Resolve { scenario, labels: of } => {
             (asked["scenario"], asked["labels"]) = (json!(scenario), labels(of));
         }
-        Question::Admit { session, room: _, standing, scenario, labels: of, regions } => {
+        PolicyQuestion::Admit { session, room: _, standing, scenario, labels: of, regions } => {
             asked["standing_in"] = json!(standing.map(|region| region.0));
             (asked["id"], asked["places"]) = (id(session.0), places(regions));
             (asked["scenario"], asked["labels"]) = (json!(scenario), labels(of));
         }
-        Question::Place { room, scenario, labels: of, nodes } => {
+        PolicyQuestion::Place { room, scenario, labels: of, nodes } => {
             (asked["id"], asked["places"]) = (id(room.0), places(nodes));
             (asked["scenario"], asked["labels"]) = (json!(scenario), labels(of));
         }
-        Question::Reroute { nodes, rooms, memo } => {
+        PolicyQuestion::Reroute { nodes, rooms, memo } => {
             let width = rooms.iter().map(|room| room.standing.len()).max().unwrap_or(0);
             let standing = rooms.iter().flat_map(|room| {
                 let hops = room.standing.iter().map(|node| node.0);
@@ -106,7 +112,7 @@ fn asked(
             asked["states"] = rooms.iter().map(|room| state(room.state.as_ref())).collect();
             asked["memo"] = state(memo.as_ref());
         }
-        Question::Tick { sessions, memo } => {
+        PolicyQuestion::Tick { sessions, memo } => {
             let rows = sessions.iter().map(|session| &session.row);
             asked["subjects"] = frame(&manifest.subject_metrics, &rows);
             asked["states"] =
@@ -129,7 +135,7 @@ fn frame<'a>(columns: &[Metric], rows: &(impl Iterator<Item = &'a Row> + Clone))
     json!({"ids": rows.clone().map(|row| id(row.id)).collect::<Vec<_>>(), "cells": cells.collect::<Vec<_>>()})
 }
 
-fn state(state: Option<&State>) -> Value {
+fn state(state: Option<&PluginState>) -> Value {
     let bytes = state.map(|state| &*state.bytes).unwrap_or_default();
     json!(crate::built::hexadecimal(bytes))
 }
@@ -138,7 +144,7 @@ fn labels(labels: &Labels) -> Value {
     labels.iter().map(|(key, value)| json!([key, value])).collect()
 }
 
-fn entry(entry: &Entry) -> Value {
+fn entry(entry: &CatalogEntry) -> Value {
     let labels: Vec<Value> = entry.labels.iter().map(|(key, value)| json!([key, value])).collect();
     json!({"kind": entry.kind as u32, "id": id(entry.id), "parent": id(entry.parent), "name": entry.name, "labels": labels})
 }

@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Call, Exceeded, Spread};
+use super::{Exceeded, MeasuredCall, TimeSpread};
 use crate::inspection::thousands;
 
-/// Measurements of a plugin. As text for people; see [`json`](Report::json) for tools.
+/// Measurements of a plugin. As text for people; see [`json`](MeasurementReport::json) for tools.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Report {
+pub struct MeasurementReport {
     pub name: Box<str>,
     pub version: Box<str>,
     pub bytes: usize,
     pub compile: Duration,
     /// Nanoseconds to create an instance and send it settings and catalog.
-    pub start_ns: Spread,
-    pub calls: Vec<Call>,
+    pub start_ns: TimeSpread,
+    pub calls: Vec<MeasuredCall>,
     pub exceeded: Vec<Exceeded>,
     /// Reason for the lack of native measurements.
     pub not_native: Option<String>,
 }
 
-impl Report {
+impl MeasurementReport {
     pub fn json(&self) -> Value {
-        let call = |call: &Call| {
+        let call = |call: &MeasuredCall| {
             json!({
                 "call": call.name,
                 "rows": call.rows,
@@ -48,7 +48,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for MeasurementReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

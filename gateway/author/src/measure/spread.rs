@@ -3,22 +3,22 @@
 use serde_json::{Value, json};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Spread {
+pub struct TimeSpread {
     pub min: u64,
     pub median: u64,
     pub p99: u64,
 }
 
-impl Spread {
+impl TimeSpread {
     /// All fields are 0 if there are no figures.
-    pub fn of(mut figures: Vec<u64>) -> Spread {
+    pub fn of(mut figures: Vec<u64>) -> TimeSpread {
         figures.sort_unstable();
         // Selects by nearest rank.
         let at = |share: usize| {
             let rank = (figures.len() * share).div_ceil(100).max(1);
             figures.get(rank - 1).copied().unwrap_or(0)
         };
-        Spread { min: at(0), median: at(50), p99: at(99) }
+        TimeSpread { min: at(0), median: at(50), p99: at(99) }
     }
 
     pub fn json(&self) -> Value {

@@ -2,7 +2,7 @@ use evenkeel_host::shipped;
 
 use super::*;
 
-fn measured(name: &str) -> Report {
+fn measured(name: &str) -> MeasurementReport {
     let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
     let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
     measure(&built, &Value::Null, None).unwrap()

@@ -28,7 +28,7 @@ fn existing_folder_is_unchanged() {
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("mine"), "mine").unwrap();
     let failed = create(parent.path(), &name("my-route"), Hook::Routing).unwrap_err();
-    assert!(matches!(&failed, Failed::Exists(path) if *path == folder), "{failed}");
+    assert!(matches!(&failed, AuthorError::Exists(path) if *path == folder), "{failed}");
     let inside: Vec<_> =
         fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(inside, ["mine"]);

@@ -5,16 +5,16 @@ use std::fmt;
 
 use evenkeel_core::Metric;
 use evenkeel_host::Manifest;
-use evenkeel_recording::Call;
+use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
 use crate::inspection::thousands;
 use crate::measure::Exceeded;
 use crate::verdict::Violation;
 
-/// The result of a replay. As text for people; see [`json`](Report::json) for tools.
+/// The result of a replay. As text for people; see [`json`](ReplayReport::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Report {
+pub struct ReplayReport {
     pub calls: u64,
     pub policies: BTreeSet<String>,
     /// True if the manifest declares costs.
@@ -24,23 +24,23 @@ pub struct Report {
     /// Metrics that the plugin reads and the recording does not contain.
     pub unmeasured: BTreeSet<Metric>,
     /// Violations by kind and question: their number, and the first of each.
-    pub violations: BTreeMap<(&'static str, &'static str), (u64, Place, Violation)>,
+    pub violations: BTreeMap<(&'static str, &'static str), (u64, RecordingPosition, Violation)>,
     /// Exceeded costs by call: their number, and the largest excess.
-    pub exceeded: BTreeMap<&'static str, (u64, Place, Exceeded)>,
+    pub exceeded: BTreeMap<&'static str, (u64, RecordingPosition, Exceeded)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct RecordingPosition {
     pub policy: String,
     pub ask: u64,
     /// Gateway time, microseconds since its start.
     pub now_us: u64,
 }
 
-impl Place {
-    pub(super) fn of(call: &Call) -> Place {
+impl RecordingPosition {
+    pub(super) fn of(call: &RecordedCall) -> RecordingPosition {
         let policy = call.revision.policy.to_string();
-        Place { policy, ask: call.ask.0, now_us: call.now_us }
+        RecordingPosition { policy, ask: call.ask.0, now_us: call.now_us }
     }
 
     fn json(&self) -> Value {
@@ -48,21 +48,21 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordingPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { policy, ask, now_us } = self;
+        let RecordingPosition { policy, ask, now_us } = self;
         write!(f, "question {ask} of {policy}, at {now_us} µs")
     }
 }
 
-impl Report {
+impl ReplayReport {
     /// True if the plugin was asked and its answers have no violations. Answers that the gateway would
     /// reject as guarded are violations here: they count against a revision in a rollout.
     pub fn is_passed(&self) -> bool {
         self.calls > 0 && self.violations.is_empty() && self.exceeded.is_empty()
     }
 
-    pub(super) fn asked(&mut self, call: &Call, manifest: &Manifest) {
+    pub(super) fn asked(&mut self, call: &RecordedCall, manifest: &Manifest) {
         self.calls += 1;
         self.promises = !manifest.cost.is_empty();
         self.policies.insert(call.revision.policy.to_string());
@@ -74,12 +74,17 @@ impl Report {
         self.unmeasured.extend(missing(&manifest.node_metrics, &grant.node_metrics));
     }
 
-    pub(super) fn find(&mut self, question: &'static str, place: Place, violation: Violation) {
+    pub(super) fn find(
+        &mut self,
+        question: &'static str,
+        place: RecordingPosition,
+        violation: Violation,
+    ) {
         let key = (violation.name(), question);
         self.violations.entry(key).or_insert((0, place, violation)).0 += 1;
     }
 
-    pub(super) fn exceed(&mut self, place: Place, exceeded: Exceeded) {
+    pub(super) fn exceed(&mut self, place: RecordingPosition, exceeded: Exceeded) {
         let over = |of: &Exceeded| of.found - of.promised;
         let known =
             self.exceeded.entry(exceeded.call).or_insert((0, place.clone(), exceeded.clone()));
@@ -92,14 +97,14 @@ impl Report {
     pub fn json(&self) -> Value {
         let violation = |(&(name, question), (count, place, violation)): (
             &(&str, &str),
-            &(u64, Place, Violation),
+            &(u64, RecordingPosition, Violation),
         )| {
             json!({
                 "breach": name, "question": question, "count": count, "first": place.json(),
                 "said": violation.to_string(),
             })
         };
-        let exceeded = |(count, place, exceeded): &(u64, Place, Exceeded)| {
+        let exceeded = |(count, place, exceeded): &(u64, RecordingPosition, Exceeded)| {
             json!({
                 "call": exceeded.call, "count": count, "most": place.json(), "rows": exceeded.rows,
                 "found": exceeded.found, "promised": exceeded.promised,
@@ -117,7 +122,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ReplayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let policies: Vec<&str> = self.policies.iter().map(String::as_str).collect();
         write!(f, "{} calls of {}", thousands(self.calls), policies.join(", "))?;

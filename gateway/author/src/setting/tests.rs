@@ -13,7 +13,7 @@ fn setting_has_all_fields_of_its_schema() {
         "tiers": {"type": "array", "items": {"type": "object", "properties": {
             "cap": {"type": "integer", "minimum": 16}}}}
     }});
-    let all = Setting::all(&schema);
+    let all = SettingSchema::all(&schema);
     let named = |name: &str| all.iter().find(|setting| setting.name == name).unwrap();
     let jitter = named("jitter");
     assert_eq!((jitter.kind.as_str(), jitter.unit.as_deref()), ("integer", Some("ms")));
@@ -33,6 +33,6 @@ fn setting_has_all_fields_of_its_schema() {
 #[test]
 fn invalid_schema_has_no_settings() {
     for odd in [json!(null), json!([1]), json!({"properties": 3})] {
-        assert_eq!(Setting::all(&odd), []);
+        assert_eq!(SettingSchema::all(&odd), []);
     }
 }

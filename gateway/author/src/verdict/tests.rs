@@ -35,9 +35,10 @@ fn route_names_existing_nodes_once() {
 
 #[test]
 fn room_moves_once_and_to_a_node() {
-    let step = |row, numbers: &[u32]| Move { row, hops: hops(numbers), ttl_ms: 0, reason: 0 };
+    let step =
+        |row, numbers: &[u32]| RoutingMove { row, hops: hops(numbers), ttl_ms: 0, reason: 0 };
     let nodes = [row(0, &[])];
-    let judged = |moves: &[Move]| reroute(&nodes, 2, moves);
+    let judged = |moves: &[RoutingMove]| reroute(&nodes, 2, moves);
     assert_eq!(judged(&[step(0, &[0]), step(1, &[0])]), []);
     assert_eq!(judged(&[step(2, &[0])]), [Violation::UnknownRow { row: 2, rows: 2 }]);
     assert_eq!(judged(&[step(1, &[0]), step(1, &[0])]), [Violation::MovedTwice(1)]);
@@ -65,7 +66,7 @@ fn action_exists_and_cap_is_within_bounds() {
         state: None,
     };
     let sessions = [session(&bounds), session(&[])];
-    let judged = |row, op, arg| act(&sessions, &Action { row, op, arg, reason: 0 });
+    let judged = |row, op, arg| act(&sessions, &DegradationAction { row, op, arg, reason: 0 });
     for kbps in [0, 100, 200] {
         assert_eq!(judged(0, 1, kbps), None, "{kbps}");
     }
@@ -81,8 +82,9 @@ fn action_exists_and_cap_is_within_bounds() {
 
 #[test]
 fn answer_belongs_to_its_question() {
-    let question = Question::Resolve { scenario: "call".into(), labels: std::sync::Arc::new([]) };
-    assert_eq!(violations(&question, &Answer::Params(vec![])), []);
-    let other = Answer::Admit { verdict: AdmitVerdict::Accept, reason: 0 };
+    let question =
+        PolicyQuestion::Resolve { scenario: "call".into(), labels: std::sync::Arc::new([]) };
+    assert_eq!(violations(&question, &HookAnswer::Params(vec![])), []);
+    let other = HookAnswer::Admit { verdict: AdmitVerdict::Accept, reason: 0 };
     assert_eq!(violations(&question, &other), [Violation::Mismatched]);
 }

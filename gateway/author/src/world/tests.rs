@@ -1,7 +1,7 @@
 use super::*;
 
-fn history(seed: u64) -> Vec<Question> {
-    let mut world = World::drawn(seed);
+fn history(seed: u64) -> Vec<PolicyQuestion> {
+    let mut world = RandomWorld::drawn(seed);
     let mut asked = Vec::new();
     for _ in 0..3 {
         asked.extend([
@@ -27,7 +27,7 @@ fn world_depends_on_its_seed_only() {
 #[test]
 fn odd_worlds_reach_extreme_values() {
     let loads = |odd: u64| -> Vec<Option<u32>> {
-        let worlds = (0..200).map(|n| World::drawn(2 * n + odd));
+        let worlds = (0..200).map(|n| RandomWorld::drawn(2 * n + odd));
         let rows = worlds.flat_map(|world| world.nodes);
         rows.map(|row| row.measures.measured(Metric::Load)).collect()
     };
@@ -40,16 +40,16 @@ fn odd_worlds_reach_extreme_values() {
 
 #[test]
 fn answers_are_applied() {
-    let mut world = World::sized(1, Size { regions: 1, nodes: 3, rooms: 2, sessions: 2 });
-    let state = State { plugin: "p".into(), schema: 1, bytes: Box::new([7]) };
-    let step = evenkeel_core::Move { row: 1, hops: vec![NodeId(0)], ttl_ms: 0, reason: 0 };
+    let mut world = RandomWorld::sized(1, Size { regions: 1, nodes: 3, rooms: 2, sessions: 2 });
+    let state = PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([7]) };
+    let step = evenkeel_core::RoutingMove { row: 1, hops: vec![NodeId(0)], ttl_ms: 0, reason: 0 };
     let moves = vec![step];
     let states = vec![(0, state.clone())];
-    world.apply(&Answer::Moves { moves, states: states.clone(), memo: Some(state.clone()) });
-    world.apply(&Answer::Actions { actions: vec![], states, memo: None });
-    let Question::Reroute { rooms, memo, .. } = world.reroute() else { panic!() };
+    world.apply(&HookAnswer::Moves { moves, states: states.clone(), memo: Some(state.clone()) });
+    world.apply(&HookAnswer::Actions { actions: vec![], states, memo: None });
+    let PolicyQuestion::Reroute { rooms, memo, .. } = world.reroute() else { panic!() };
     assert_eq!((&rooms[0].state, &rooms[1].standing), (&Some(state.clone()), &vec![NodeId(0)]));
     assert_eq!(memo, Some(state.clone()), "an unchanged memo stays");
-    let Question::Tick { sessions, .. } = world.tick() else { panic!() };
+    let PolicyQuestion::Tick { sessions, .. } = world.tick() else { panic!() };
     assert_eq!((&sessions[0].state, &sessions[1].state), (&Some(state), &None));
 }

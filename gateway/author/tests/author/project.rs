@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use evenkeel_author::conformance;
-use evenkeel_author::measure::{Call, measure};
-use evenkeel_author::{Built, Chatter, Failed, Inspection, Project, create};
+use evenkeel_author::measure::{MeasuredCall, measure};
+use evenkeel_author::{AuthorError, Built, Chatter, Inspection, Project, create};
 use evenkeel_core::Hook;
 use serde_json::{Value, json};
 use toml::Table;
@@ -87,7 +87,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     assert_eq!(shown["revision"], json!(built.revision()));
     assert!(shown["settings"].as_array().unwrap().iter().all(|setting| setting["doc"].is_string()));
 
-    let options = conformance::Options { seed: 1, worlds: 20, settings: Value::Null };
+    let options = conformance::ConformanceOptions { seed: 1, worlds: 20, settings: Value::Null };
     let report = conformance::run(&built, &options).unwrap();
     assert!(report.is_passed() && report.violations.is_empty(), "{report}");
     let found = Project::of_plugin(&format!("my-{}", hook.name()), &path, None).unwrap().unwrap();
@@ -100,9 +100,9 @@ fn from_nothing_to_a_plugin(hook: Hook) {
         report.calls.iter().all(|call| call.native_ns.is_some_and(|ns| ns.median > 0)),
         "{report}"
     );
-    let rows = |call: &Call| u64::from(call.rows);
+    let rows = |call: &MeasuredCall| u64::from(call.rows);
     let (most, few) = (report.calls.iter().max_by_key(|call| rows(call)), report.calls.first());
-    let native = |call: Option<&Call>| call.and_then(|call| call.native_ns).unwrap().median;
+    let native = |call: Option<&MeasuredCall>| call.and_then(|call| call.native_ns).unwrap().median;
     if rows(most.unwrap()) > 1_000 {
         assert!(native(most) > native(few) * 10, "native cost grows with rows: {report}");
     }
@@ -176,8 +176,10 @@ fn project_errors_are_distinct() {
     fs::write(folder.join("Cargo.toml"), rlib).unwrap();
     fs::write(folder.join("src/lib.rs"), "//! Nothing.\n").unwrap();
     fs::remove_file(folder.join("Cargo.lock")).unwrap();
-    assert!(matches!(Built::of(&project), Err(Failed::NoModule)));
+    assert!(matches!(Built::of(&project), Err(AuthorError::NoModule)));
     fs::write(folder.join("src/lib.rs"), "this is no Rust").unwrap();
-    assert!(matches!(Built::of(&project), Err(Failed::Cargo(verb)) if verb == "build"));
-    assert!(matches!(project.test(Chatter::Error), Err(Failed::Cargo(verb)) if verb == "test"));
+    assert!(matches!(Built::of(&project), Err(AuthorError::Cargo(verb)) if verb == "build"));
+    assert!(
+        matches!(project.test(Chatter::Error), Err(AuthorError::Cargo(verb)) if verb == "test")
+    );
 }

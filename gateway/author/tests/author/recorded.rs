@@ -9,10 +9,11 @@ use std::sync::Arc;
 use evenkeel_author::Built;
 use evenkeel_author::recorded::Recorded;
 use evenkeel_core::{
-    Answer, AskId, Hook, Measures, Metric, PolicyName, Question, RoomId, Row, SessionRow, State,
+    AskId, Hook, HookAnswer, Measures, Metric, PluginState, PolicyName, PolicyQuestion, RoomId,
+    Row, SessionRow,
 };
-use evenkeel_host::{Budgets, Component, Engine, PluginFile, Policy, shipped};
-use evenkeel_recording::{Call, Catalog, Grant, Revision};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginFile, shipped};
+use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision};
 use serde_json::{Value, json};
 
 fn bytes(name: &str) -> Vec<u8> {
@@ -62,13 +63,14 @@ fn leb(mut value: usize) -> Vec<u8> {
 
 /// Questions to a shipped plugin with its answers, for 40 sessions of which every third has high
 /// loss.
-fn ticks(turns: u64) -> Vec<Call> {
-    let engine = Engine::with_budgets(Budgets::default());
+fn ticks(turns: u64) -> Vec<RecordedCall> {
+    let engine = Engine::with_budgets(CallBudgets::default());
     let component = Component::vet(&engine, &bytes("degrade-ladder")).unwrap();
     let hook = Hook::Degradation;
-    let mut policy = Policy::install(&engine, &component, hook, Value::Null, vec![], 5).unwrap();
+    let mut policy =
+        BoundPlugin::install(&engine, &component, hook, Value::Null, vec![], 5).unwrap();
     let manifest = component.manifest();
-    let revision = Arc::new(Revision {
+    let revision = Arc::new(RecordedRevision {
         policy: PolicyName { set: "call".into(), hook },
         revision: policy.revision().into(),
         plugin: manifest.name.clone(),
@@ -76,15 +78,16 @@ fn ticks(turns: u64) -> Vec<Call> {
         digest: *component.digest(),
         settings: policy.settings().into(),
         seed: 5,
-        grant: Grant {
+        grant: RecordedGrant {
             subject_metrics: manifest.subject_metrics.clone(),
             node_metrics: manifest.node_metrics.clone(),
             ops: manifest.ops.clone(),
         },
         redacted: false,
     });
-    let catalog = Arc::new(Catalog::default());
-    let (mut states, mut memo): (BTreeMap<u32, State>, Option<State>) = (BTreeMap::new(), None);
+    let catalog = Arc::new(RecordedCatalog::default());
+    let (mut states, mut memo): (BTreeMap<u32, PluginState>, Option<PluginState>) =
+        (BTreeMap::new(), None);
     let call = |turn: u64| {
         let sessions = (0..40).map(|id| {
             let mut measures = Measures::default();
@@ -102,10 +105,10 @@ fn ticks(turns: u64) -> Vec<Call> {
             let (room, scenario, labels) = (RoomId(id.into()), "call".into(), Arc::new([]));
             SessionRow { row, room, scenario, labels, state }
         });
-        let question = Question::Tick { sessions: sessions.collect(), memo: memo.clone() };
+        let question = PolicyQuestion::Tick { sessions: sessions.collect(), memo: memo.clone() };
         let now_us = 1_000_000 + turn * 200_000;
         let result = policy.ask(&question, now_us);
-        let Answer::Actions { states: new, memo: newer, .. } = &result.as_ref().unwrap().answer
+        let HookAnswer::Actions { states: new, memo: newer, .. } = &result.as_ref().unwrap().answer
         else {
             panic!("{result:?}")
         };
@@ -113,12 +116,12 @@ fn ticks(turns: u64) -> Vec<Call> {
         memo = newer.clone().or(memo.take());
         let (revision, catalog) = (Arc::clone(&revision), Arc::clone(&catalog));
         let (ask, question) = (AskId(turn), Arc::new(question));
-        Call { revision, catalog, ask, now_us, question, result, redacted: false }
+        RecordedCall { revision, catalog, ask, now_us, question, result, redacted: false }
     };
     (0..turns).map(call).collect()
 }
 
-fn asked(built: &Built, calls: &[Call]) -> Recorded {
+fn asked(built: &Built, calls: &[RecordedCall]) -> Recorded {
     let mut recorded = Recorded::new(built, None).unwrap();
     for call in calls {
         assert!(recorded.ask(call).unwrap().is_some());
@@ -184,17 +187,19 @@ fn other_hooks_are_skipped() {
 #[test]
 fn own_states_replace_recorded_ones() {
     let calls = ticks(40);
-    let actions = |answer: &Answer| match answer {
-        Answer::Actions { actions, .. } => actions.clone(),
+    let actions = |answer: &HookAnswer| match answer {
+        HookAnswer::Actions { actions, .. } => actions.clone(),
         other => panic!("{other:?}"),
     };
-    let then = |call: &Call| actions(&call.result.as_ref().unwrap().answer);
+    let then = |call: &RecordedCall| actions(&call.result.as_ref().unwrap().answer);
     let acts = (1..calls.len()).find(|&at| !then(&calls[at]).is_empty());
     let acts = acts.expect("40 ticks of loss cause an action");
     let mut recorded = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls[..acts]);
     // Without recorded states, these sessions are still known to the plugin.
     let mut next = calls[acts].clone();
-    let Question::Tick { sessions, memo } = Arc::make_mut(&mut next.question) else { panic!() };
+    let PolicyQuestion::Tick { sessions, memo } = Arc::make_mut(&mut next.question) else {
+        panic!()
+    };
     assert!(sessions.iter().all(|session| session.state.is_some()));
     sessions.iter_mut().for_each(|session| session.state = None);
     *memo = None;

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_core::{
-    AdmitVerdict, Answer, Answered, Entry, EntryKind, Fault, NodeId, Op, Question, RoomId,
-    SessionId,
+    AdmitVerdict, CatalogEntry, EntryKind, HookAnswer, NodeId, Op, PluginFault, PolicyQuestion,
+    RevisionAnswer, RoomId, SessionId,
 };
 use evenkeel_host::Component;
-use evenkeel_recording::Catalog;
+use evenkeel_recording::RecordedCatalog;
 use serde_json::{Value, json};
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Subject {
+pub(super) enum ComparedSubject {
     Session(SessionId),
     Room(RoomId),
     Scenario(Box<str>),
@@ -21,39 +21,39 @@ pub(super) enum Subject {
     Whole,
 }
 
-impl std::fmt::Display for Subject {
+impl std::fmt::Display for ComparedSubject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Subject::Session(session) => session.fmt(f),
-            Subject::Room(room) => room.fmt(f),
-            Subject::Scenario(scenario) => f.write_str(scenario),
-            Subject::Row(row) => write!(f, "row {row}"),
-            Subject::Whole => f.write_str("the whole call"),
+            ComparedSubject::Session(session) => session.fmt(f),
+            ComparedSubject::Room(room) => room.fmt(f),
+            ComparedSubject::Scenario(scenario) => f.write_str(scenario),
+            ComparedSubject::Row(row) => write!(f, "row {row}"),
+            ComparedSubject::Whole => f.write_str("the whole call"),
         }
     }
 }
 
 /// Subjects without a decision keep their state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Decision {
+pub(super) enum ComparedDecision {
     Params(Vec<(Box<str>, i64)>),
     Verdict { verdict: AdmitVerdict, reason: u32 },
     Place { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
     Move { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
     Actions(Vec<(u32, u64, u32)>),
-    Fault(Fault),
+    Fault(PluginFault),
 }
 
-impl Decision {
-    pub(super) fn without_reason(mut self) -> Decision {
+impl ComparedDecision {
+    pub(super) fn without_reason(mut self) -> ComparedDecision {
         match &mut self {
-            Decision::Verdict { reason, .. }
-            | Decision::Place { reason, .. }
-            | Decision::Move { reason, .. } => *reason = 0,
-            Decision::Actions(actions) => {
+            ComparedDecision::Verdict { reason, .. }
+            | ComparedDecision::Place { reason, .. }
+            | ComparedDecision::Move { reason, .. } => *reason = 0,
+            ComparedDecision::Actions(actions) => {
                 actions.iter_mut().for_each(|(_, _, reason)| *reason = 0);
             }
-            Decision::Params(_) | Decision::Fault(_) => {}
+            ComparedDecision::Params(_) | ComparedDecision::Fault(_) => {}
         }
         self
     }
@@ -61,56 +61,64 @@ impl Decision {
     /// The key under which differences are counted.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Decision::Params(_) => "params",
-            Decision::Verdict { .. } => "verdict",
-            Decision::Place { .. } => "place",
-            Decision::Move { .. } => "move",
-            Decision::Actions(_) => "actions",
-            Decision::Fault(_) => "fault",
+            ComparedDecision::Params(_) => "params",
+            ComparedDecision::Verdict { .. } => "verdict",
+            ComparedDecision::Place { .. } => "place",
+            ComparedDecision::Move { .. } => "move",
+            ComparedDecision::Actions(_) => "actions",
+            ComparedDecision::Fault(_) => "fault",
         }
     }
 }
 
 /// Decisions by subject, each with the row number of its notes.
-pub(super) type Decisions = BTreeMap<Subject, (u32, Decision)>;
+pub(super) type Decisions = BTreeMap<ComparedSubject, (u32, ComparedDecision)>;
 
 /// Subjects of either answer, in order.
-pub(super) fn subjects<'a>(one: &'a Decisions, other: &'a Decisions) -> BTreeSet<&'a Subject> {
+pub(super) fn subjects<'a>(
+    one: &'a Decisions,
+    other: &'a Decisions,
+) -> BTreeSet<&'a ComparedSubject> {
     one.keys().chain(other.keys()).collect()
 }
 
-pub(super) fn decisions(question: &Question, result: &Result<Answered, Fault>) -> Decisions {
+pub(super) fn decisions(
+    question: &PolicyQuestion,
+    result: &Result<RevisionAnswer, PluginFault>,
+) -> Decisions {
     let answered = match result {
         Ok(answered) => answered,
-        Err(fault) => return [(Subject::Whole, (0, Decision::Fault(fault.clone())))].into(),
+        Err(fault) => {
+            return [(ComparedSubject::Whole, (0, ComparedDecision::Fault(fault.clone())))].into();
+        }
     };
     let mut all = Decisions::new();
     match &answered.answer {
-        Answer::Params(params) => {
-            all.insert(subject(question, 0), (0, Decision::Params(params.clone())));
+        HookAnswer::Params(params) => {
+            all.insert(subject(question, 0), (0, ComparedDecision::Params(params.clone())));
         }
-        Answer::Admit { verdict, reason } => {
-            let decision = Decision::Verdict { verdict: *verdict, reason: *reason };
+        HookAnswer::Admit { verdict, reason } => {
+            let decision = ComparedDecision::Verdict { verdict: *verdict, reason: *reason };
             all.insert(subject(question, 0), (0, decision));
         }
-        Answer::Placed { hops, ttl_ms, reason, state: _ } => {
+        HookAnswer::Placed { hops, ttl_ms, reason, state: _ } => {
             let (hops, ttl_ms, reason) = (hops.clone(), *ttl_ms, *reason);
-            all.insert(subject(question, 0), (0, Decision::Place { hops, ttl_ms, reason }));
+            all.insert(subject(question, 0), (0, ComparedDecision::Place { hops, ttl_ms, reason }));
         }
-        Answer::Moves { moves, .. } => {
+        HookAnswer::Moves { moves, .. } => {
             for one in moves {
                 let (hops, ttl_ms, reason) = (one.hops.clone(), one.ttl_ms, one.reason);
-                let decision = Decision::Move { hops, ttl_ms, reason };
+                let decision = ComparedDecision::Move { hops, ttl_ms, reason };
                 // Only the first decision about a room applies.
                 all.entry(subject(question, one.row)).or_insert((one.row, decision));
             }
         }
-        Answer::Actions { actions, .. } => {
+        HookAnswer::Actions { actions, .. } => {
             for one in actions {
                 let step = (one.op, one.arg, one.reason);
-                let none = || (one.row, Decision::Actions(Vec::new()));
+                let none = || (one.row, ComparedDecision::Actions(Vec::new()));
                 let (_, decision) = all.entry(subject(question, one.row)).or_insert_with(none);
-                if let Decision::Actions(steps) = decision {
+                if let ComparedDecision::Actions(steps) = decision {
                     steps.push(step);
                 }
             }
@@ -119,25 +127,27 @@ pub(super) fn decisions(question: &Question, result: &Result<Answered, Fault>) -
     all
 }
 
-fn subject(question: &Question, row: u32) -> Subject {
+fn subject(question: &PolicyQuestion, row: u32) -> ComparedSubject {
     let at = row as usize;
     match question {
-        Question::Resolve { scenario, .. } => Subject::Scenario((**scenario).into()),
-        Question::Admit { session, .. } => Subject::Session(*session),
-        Question::Place { room, .. } => Subject::Room(*room),
-        Question::Reroute { rooms, .. } => {
-            rooms.get(at).map_or(Subject::Row(row), |room| Subject::Room(RoomId(room.row.id)))
-        }
-        Question::Tick { sessions, .. } => sessions
+        PolicyQuestion::Resolve { scenario, .. } => ComparedSubject::Scenario((**scenario).into()),
+        PolicyQuestion::Admit { session, .. } => ComparedSubject::Session(*session),
+        PolicyQuestion::Place { room, .. } => ComparedSubject::Room(*room),
+        PolicyQuestion::Reroute { rooms, .. } => rooms
             .get(at)
-            .map_or(Subject::Row(row), |session| Subject::Session(SessionId(session.row.id))),
+            .map_or(ComparedSubject::Row(row), |room| ComparedSubject::Room(RoomId(room.row.id))),
+        PolicyQuestion::Tick { sessions, .. } => {
+            sessions.get(at).map_or(ComparedSubject::Row(row), |session| {
+                ComparedSubject::Session(SessionId(session.row.id))
+            })
+        }
     }
 }
 
 /// The parts in which two results differ, compared bit for bit.
 pub(super) fn parts_that_differ(
-    one: &Result<Answered, Fault>,
-    other: &Result<Answered, Fault>,
+    one: &Result<RevisionAnswer, PluginFault>,
+    other: &Result<RevisionAnswer, PluginFault>,
 ) -> Vec<&'static str> {
     let (one, other) = match (one, other) {
         (Ok(one), Ok(other)) => (one, other),
@@ -146,16 +156,16 @@ pub(super) fn parts_that_differ(
     };
     let (decision, states, memo) = match (&one.answer, &other.answer) {
         (
-            Answer::Placed { hops, ttl_ms, reason, state },
-            Answer::Placed { hops: hops2, ttl_ms: ttl_ms2, reason: reason2, state: state2 },
+            HookAnswer::Placed { hops, ttl_ms, reason, state },
+            HookAnswer::Placed { hops: hops2, ttl_ms: ttl_ms2, reason: reason2, state: state2 },
         ) => ((hops, ttl_ms, reason) == (hops2, ttl_ms2, reason2), state == state2, true),
         (
-            Answer::Moves { moves, states, memo },
-            Answer::Moves { moves: moves2, states: states2, memo: memo2 },
+            HookAnswer::Moves { moves, states, memo },
+            HookAnswer::Moves { moves: moves2, states: states2, memo: memo2 },
         ) => (moves == moves2, states == states2, memo == memo2),
         (
-            Answer::Actions { actions, states, memo },
-            Answer::Actions { actions: actions2, states: states2, memo: memo2 },
+            HookAnswer::Actions { actions, states, memo },
+            HookAnswer::Actions { actions: actions2, states: states2, memo: memo2 },
         ) => (actions == actions2, states == states2, memo == memo2),
         (one, other) => (one == other, true, true),
     };
@@ -169,36 +179,37 @@ pub(super) fn parts_that_differ(
 }
 
 /// One side of a comparison: plugin, call and answer.
-pub(super) struct Side<'a> {
+pub(super) struct ComparisonSide<'a> {
     pub(super) component: &'a Component,
-    pub(super) catalog: &'a Catalog,
-    pub(super) result: &'a Result<Answered, Fault>,
+    pub(super) catalog: &'a RecordedCatalog,
+    pub(super) result: &'a Result<RevisionAnswer, PluginFault>,
 }
 
-impl Side<'_> {
+impl ComparisonSide<'_> {
     /// A decision as JSON, with names for numbers and the notes of its row; null for none.
-    pub(super) fn shown(&self, decision: Option<&(u32, Decision)>) -> Value {
+    pub(super) fn shown(&self, decision: Option<&(u32, ComparedDecision)>) -> Value {
         let Some((row, decision)) = decision else { return Value::Null };
         let mut shown = match decision {
-            Decision::Params(params) => {
+            ComparedDecision::Params(params) => {
                 let params = params.iter().map(|(key, value)| (key.to_string(), json!(value)));
                 json!({"params": params.collect::<serde_json::Map<_, _>>()})
             }
-            Decision::Verdict { verdict, reason } => {
+            ComparedDecision::Verdict { verdict, reason } => {
                 json!({"verdict": self.verdict(*verdict), "reason": self.reason(*reason)})
             }
-            Decision::Place { hops, ttl_ms, reason } | Decision::Move { hops, ttl_ms, reason } => {
+            ComparedDecision::Place { hops, ttl_ms, reason }
+            | ComparedDecision::Move { hops, ttl_ms, reason } => {
                 let hops: Vec<Value> = hops.iter().map(|node| self.node(*node)).collect();
                 json!({"hops": hops, "ttl_ms": ttl_ms, "reason": self.reason(*reason)})
             }
-            Decision::Actions(actions) => {
+            ComparedDecision::Actions(actions) => {
                 let actions = actions.iter().map(|(op, arg, reason)| {
                     let key = Op::from_number(*op).map_or(json!(op), |op| json!(op.key()));
                     json!({"action": key, "argument": arg, "reason": self.reason(*reason)})
                 });
                 json!({"actions": actions.collect::<Vec<_>>()})
             }
-            Decision::Fault(fault) => json!({"fault": fault.to_string()}),
+            ComparedDecision::Fault(fault) => json!({"fault": fault.to_string()}),
         };
         let notes = self.result.iter().flat_map(|answered| &answered.notes);
         let notes: Vec<Value> = notes
@@ -228,7 +239,8 @@ impl Side<'_> {
 
     /// The node's name, or its number.
     fn node(&self, node: NodeId) -> Value {
-        let is_it = |entry: &&Entry| entry.kind == EntryKind::Node && entry.id == u64::from(node.0);
+        let is_it =
+            |entry: &&CatalogEntry| entry.kind == EntryKind::Node && entry.id == u64::from(node.0);
         let named = self.catalog.entries.iter().find(is_it);
         named.map_or(json!(node.to_string()), |entry| json!(entry.name))
     }

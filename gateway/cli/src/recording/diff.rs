@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use clap::Args;
 #[cfg(test)]
-use evenkeel_core::State;
-use evenkeel_core::{Answer, Answered, Fault, Metric, PolicyName, Question};
-use evenkeel_host::{Component, Engine, Refused};
-use evenkeel_recording::{Call, Record, ReplayState};
+use evenkeel_core::PluginState;
+use evenkeel_core::{HookAnswer, Metric, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
+use evenkeel_host::{Component, Engine, PluginRefusal};
+use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
 use serde_json::{Value, json};
 
-use super::decision::{Side, decisions, parts_that_differ, subjects};
+use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use super::player::{Player, Players};
 use super::plugins::{load, patient_engine};
 use super::{lost_json, open};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// Compare the decisions of two plugins on recorded calls
 ///
@@ -81,14 +81,17 @@ impl<'a> Contender<'a> {
     }
 
     /// The given settings; else the recorded settings if the plugin has the recorded name; else the plugin's defaults.
-    fn settings_for(&self, call: &Call) -> Value {
+    fn settings_for(&self, call: &RecordedCall) -> Value {
         let is_it = self.component.manifest().name == call.revision.plugin;
         let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);
         self.settings.clone().or_else(recorded).unwrap_or_default()
     }
 
     /// Repeats a call with the states that this plugin wrote.
-    fn ask(&mut self, call: &Call) -> Result<Result<Answered, Fault>, Failure> {
+    fn ask(
+        &mut self,
+        call: &RecordedCall,
+    ) -> Result<Result<RevisionAnswer, PluginFault>, CommandError> {
         let settings = self.settings_for(call);
         let policy = &call.revision.policy;
         let question = self.carrying(policy, &call.question);
@@ -103,8 +106,8 @@ impl<'a> Contender<'a> {
             Ok(player)
         });
         let name = &self.component.manifest().name;
-        let player = started.map_err(|refused: Refused| {
-            Failure::Wrong(format!("{name} for {policy}: {refused}"))
+        let player = started.map_err(|refused: PluginRefusal| {
+            CommandError::Wrong(format!("{name} for {policy}: {refused}"))
         })?;
         let result = player.ask(call, &question);
         match &result {
@@ -116,21 +119,21 @@ impl<'a> Contender<'a> {
 
     /// The last state of a session or room that this plugin wrote.
     #[cfg(test)]
-    pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
+    pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&PluginState> {
         self.replay_state.state_of(policy, id)
     }
 
-    fn carrying(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
+    fn carrying(&self, policy: &PolicyName, question: &Arc<PolicyQuestion>) -> Arc<PolicyQuestion> {
         self.replay_state.applied_to(policy, question)
     }
 
-    fn keep(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
+    fn keep(&mut self, policy: &PolicyName, question: &PolicyQuestion, answer: &HookAnswer) {
         self.replay_state.update(policy, question, answer);
     }
 }
 
 #[derive(Default, Debug)]
-pub(super) struct Outcome {
+pub(super) struct DiffOutcome {
     pub(super) calls: u64,
     pub(super) alike: u64,
     pub(super) different: u64,
@@ -145,21 +148,21 @@ impl Diff {
     pub(crate) fn act(
         self,
         json: bool,
-        read_settings: fn(&std::path::Path) -> Result<Value, Failure>,
-    ) -> Result<(), Failure> {
+        read_settings: fn(&std::path::Path) -> Result<Value, CommandError>,
+    ) -> Result<(), CommandError> {
         let bytes = super::load(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let engine = patient_engine();
         let contender = |named: &str, settings: &Option<PathBuf>| {
             let settings = settings.as_deref().map(read_settings).transpose()?;
-            Ok::<_, Failure>(Contender::new(&engine, load(&engine, named)?, settings))
+            Ok::<_, CommandError>(Contender::new(&engine, load(&engine, named)?, settings))
         };
         let mut a = contender(&self.a, &self.settings_a)?;
         let mut b = contender(&self.b, &self.settings_b)?;
         let policy = self.policy.as_deref();
         let outcome = diff(&mut reader, &mut a, &mut b, policy, self.most)?;
         if outcome.calls == 0 {
-            return Err(Failure::Wrong(nothing_to_ask(&a.component, &b.component, policy)));
+            return Err(CommandError::Wrong(nothing_to_ask(&a.component, &b.component, policy)));
         }
         if json {
             let mut shown = outcome_json(&outcome, &a, &b);
@@ -178,21 +181,21 @@ impl Diff {
 /// # Errors
 /// A plugin refuses its settings.
 pub(super) fn diff(
-    records: impl Iterator<Item = Record>,
+    records: impl Iterator<Item = RecordingEntry>,
     a: &mut Contender<'_>,
     b: &mut Contender<'_>,
     policy: Option<&str>,
     most: usize,
-) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::default();
+) -> Result<DiffOutcome, CommandError> {
+    let mut outcome = DiffOutcome::default();
     for record in records {
         let call = match record {
-            Record::Call(call) => call,
-            Record::Missed(calls) => {
+            RecordingEntry::Call(call) => call,
+            RecordingEntry::Missed(calls) => {
                 outcome.missed += calls;
                 continue;
             }
-            Record::Decided(_) => continue,
+            RecordingEntry::Decided(_) => continue,
         };
         let hook = call.revision.policy.hook;
         let both = [&*a, &*b].iter().all(|one| one.component.manifest().hooks.contains(&hook));
@@ -203,15 +206,21 @@ pub(super) fn diff(
         let side = |one: &Contender<'_>| one.component.clone();
         let (component_a, component_b) = (side(a), side(b));
         let catalog = &call.catalog;
-        let a = Side { component: &component_a, catalog, result: &of_a };
-        let b = Side { component: &component_b, catalog, result: &of_b };
+        let a = ComparisonSide { component: &component_a, catalog, result: &of_a };
+        let b = ComparisonSide { component: &component_b, catalog, result: &of_b };
         outcome.compare(&call, &a, &b, most);
     }
     Ok(outcome)
 }
 
-impl Outcome {
-    fn compare(&mut self, call: &Call, a: &Side<'_>, b: &Side<'_>, most: usize) {
+impl DiffOutcome {
+    fn compare(
+        &mut self,
+        call: &RecordedCall,
+        a: &ComparisonSide<'_>,
+        b: &ComparisonSide<'_>,
+        most: usize,
+    ) {
         self.calls += 1;
         let parts = parts_that_differ(a.result, b.result);
         if parts.is_empty() {
@@ -260,7 +269,7 @@ fn nothing_to_ask(a: &Component, b: &Component, policy: Option<&str>) -> String 
     format!("the recording has no call{of} for a hook of both: {}; {}", hooks(a), hooks(b))
 }
 
-fn outcome_json(outcome: &Outcome, a: &Contender<'_>, b: &Contender<'_>) -> Value {
+fn outcome_json(outcome: &DiffOutcome, a: &Contender<'_>, b: &Contender<'_>) -> Value {
     let unmeasured =
         |one: &Contender<'_>| one.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>();
     json!({
@@ -277,9 +286,17 @@ fn outcome_json(outcome: &Outcome, a: &Contender<'_>, b: &Contender<'_>) -> Valu
     })
 }
 
-fn outcome_said(outcome: &Outcome, a: &str, b: &str) {
-    let Outcome { calls, alike, different, kept_otherwise, subjects, by_kind, differences, missed } =
-        outcome;
+fn outcome_said(outcome: &DiffOutcome, a: &str, b: &str) {
+    let DiffOutcome {
+        calls,
+        alike,
+        different,
+        kept_otherwise,
+        subjects,
+        by_kind,
+        differences,
+        missed,
+    } = outcome;
     say(&format!(
         "{calls} calls of both: {alike} equal, {different} with different decisions, {kept_otherwise} with different states only"
     ));

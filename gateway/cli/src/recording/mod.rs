@@ -12,30 +12,31 @@ mod tried;
 
 use std::path::Path;
 
-use evenkeel_recording::{Lost, Reader};
+use evenkeel_recording::{LostChunks, RecordingReader};
 use serde_json::{Value, json};
 
-use crate::Failure;
+use crate::CommandError;
 
 pub(crate) use diff::Diff;
-pub(crate) use record::Record;
+pub(crate) use record::RecordArgs;
 pub(crate) use replay::Replay;
 pub(crate) use tried::Tried;
 
-fn load(path: &Path) -> Result<Vec<u8>, Failure> {
+fn load(path: &Path) -> Result<Vec<u8>, CommandError> {
     std::fs::read(path)
-        .map_err(|error| Failure::Wrong(format!("cannot read {}: {error}", path.display())))
+        .map_err(|error| CommandError::Wrong(format!("cannot read {}: {error}", path.display())))
 }
 
 /// Begins to read a recording.
-fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<'a>, Failure> {
-    Reader::open(bytes).map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))
+fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'a>, CommandError> {
+    RecordingReader::open(bytes)
+        .map_err(|error| CommandError::Wrong(format!("{}: {error}", path.display())))
 }
 
 /// The truncated end of a recording as JSON; null if complete.
-fn lost_json(lost: Option<&Lost>) -> Value {
+fn lost_json(lost: Option<&LostChunks>) -> Value {
     lost.map_or(Value::Null, |lost| {
-        let Lost { chunks, at, bytes, why } = lost;
+        let LostChunks { chunks, at, bytes, why } = lost;
         json!({"after_chunks": chunks, "at_byte": at, "bytes": bytes, "why": why})
     })
 }

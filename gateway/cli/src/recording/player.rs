@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Answered, Fault, Question};
+use evenkeel_core::{PluginFault, PolicyQuestion, RevisionAnswer};
 use evenkeel_host as host;
-use evenkeel_recording::{Call, Catalog, Grant, Revision};
-use host::{Allowed, Component, Engine, Policy, Refused};
+use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision};
+use host::{BoundPlugin, Component, Engine, GrantLimits, PluginRefusal};
 use serde_json::Value;
 
 /// Maximum players, each with the memory of a plugin. The oldest is replaced.
@@ -13,8 +13,8 @@ const PLAYERS_MAX: usize = 32;
 
 /// A plugin in the state of a recorded revision.
 pub(super) struct Player {
-    policy: Policy,
-    catalog: Arc<Catalog>,
+    policy: BoundPlugin,
+    catalog: Arc<RecordedCatalog>,
 }
 
 impl Player {
@@ -24,22 +24,27 @@ impl Player {
         engine: &Engine,
         component: &Component,
         settings: Value,
-        call: &Call,
-    ) -> Result<Player, Refused> {
+        call: &RecordedCall,
+    ) -> Result<Player, PluginRefusal> {
         let (revision, catalog) = (&call.revision, Arc::clone(&call.catalog));
         let (hook, entries) = (revision.policy.hook, catalog.entries.clone());
         let allowed = match *component.digest() == revision.digest {
             true => allowed(&revision.grant),
-            false => Allowed::default(),
+            false => GrantLimits::default(),
         };
         let seed = revision.seed;
-        let policy =
-            Policy::install_within(engine, component, hook, settings, entries, seed, &allowed)?;
+        let policy = BoundPlugin::install_within(
+            engine, component, hook, settings, entries, seed, &allowed,
+        )?;
         Ok(Player { policy, catalog })
     }
 
     /// Updates the catalog if it changed, then makes the call.
-    pub(super) fn ask(&mut self, call: &Call, question: &Question) -> Result<Answered, Fault> {
+    pub(super) fn ask(
+        &mut self,
+        call: &RecordedCall,
+        question: &PolicyQuestion,
+    ) -> Result<RevisionAnswer, PluginFault> {
         if !Arc::ptr_eq(&self.catalog, &call.catalog) {
             if self.catalog != call.catalog {
                 // A plugin that faults here is restarted with the new catalog, as in the gateway.
@@ -54,24 +59,25 @@ impl Player {
         self.policy.component()
     }
 
-    pub(super) fn grant(&self) -> Grant {
-        let host::Grant { subject_metrics, node_metrics, ops } = self.policy.grant().clone();
-        Grant { subject_metrics, node_metrics, ops }
+    pub(super) fn grant(&self) -> RecordedGrant {
+        let host::PluginGrant { subject_metrics, node_metrics, ops } = self.policy.grant().clone();
+        RecordedGrant { subject_metrics, node_metrics, ops }
     }
 }
 
 #[derive(Default)]
-pub(super) struct Players(Vec<(Arc<Revision>, Player)>);
+pub(super) struct Players(Vec<(Arc<RecordedRevision>, Player)>);
 
 impl Players {
     /// Returns the player of this call's revision, started if needed.
     pub(super) fn of<E>(
         &mut self,
-        call: &Call,
+        call: &RecordedCall,
         start: impl FnOnce() -> Result<Player, E>,
     ) -> Result<&mut Player, E> {
-        let is_it =
-            |known: &Arc<Revision>| Arc::ptr_eq(known, &call.revision) || *known == call.revision;
+        let is_it = |known: &Arc<RecordedRevision>| {
+            Arc::ptr_eq(known, &call.revision) || *known == call.revision
+        };
         let place = match self.0.iter().position(|(known, _)| is_it(known)) {
             Some(place) => place,
             None => {
@@ -88,8 +94,8 @@ impl Players {
     }
 }
 
-fn allowed(grant: &Grant) -> Allowed {
-    let Grant { subject_metrics, node_metrics, ops } = grant;
+fn allowed(grant: &RecordedGrant) -> GrantLimits {
+    let RecordedGrant { subject_metrics, node_metrics, ops } = grant;
     let metrics = subject_metrics.iter().chain(node_metrics).copied().collect();
-    Allowed { ops: Some(ops.clone()), metrics: Some(metrics) }
+    GrantLimits { ops: Some(ops.clone()), metrics: Some(metrics) }
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use evenkeel_host::{Budgets, Component, Engine, shipped};
-use evenkeel_recording::Revision;
+use evenkeel_host::{CallBudgets, Component, Engine, shipped};
+use evenkeel_recording::RecordedRevision;
 
-use crate::Failure;
+use crate::CommandError;
 
 /// Time limit of a call, far above the gateway's budget, so that a slow machine does not change decisions. Endless
 /// loops still end.
@@ -13,12 +13,12 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// An engine with the time limit [`PATIENCE`].
 pub(super) fn patient_engine() -> Engine {
-    Engine::with_budgets(Budgets::all(PATIENCE))
+    Engine::with_budgets(CallBudgets::all(PATIENCE))
 }
 
 /// A plugin from a file, or a shipped one by name.
-pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
-    let wrong = |said: String| Failure::Wrong(format!("{named}: {said}"));
+pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, CommandError> {
+    let wrong = |said: String| CommandError::Wrong(format!("{named}: {said}"));
     let embedded = shipped().iter().find(|one| one.name == named);
     let bytes = match (std::fs::read(Path::new(named)), embedded) {
         (Ok(bytes), _) => bytes,
@@ -28,7 +28,7 @@ pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
     Component::vet(engine, &bytes).map_err(|refused| wrong(refused.to_string()))
 }
 
-struct Named {
+struct NamedPlugin {
     /// The plugin's name in messages.
     shown: String,
     policy: Option<String>,
@@ -37,13 +37,13 @@ struct Named {
 
 pub(super) struct Plugins {
     engine: Engine,
-    named: Vec<Named>,
+    named: Vec<NamedPlugin>,
     shipped: Vec<Component>,
 }
 
 impl Plugins {
     /// Shipped plugins and named ones: `FILE` or `SET/HOOK=FILE`.
-    pub(super) fn new(named: &[String]) -> Result<Plugins, Failure> {
+    pub(super) fn new(named: &[String]) -> Result<Plugins, CommandError> {
         let engine = patient_engine();
         let named = named.iter().map(|text| {
             let (policy, file) = match text.split_once('=') {
@@ -51,9 +51,9 @@ impl Plugins {
                 Some(_) | None => (None, text.as_str()),
             };
             let component = load(&engine, file)?;
-            Ok(Named { shown: file.to_owned(), policy, component })
+            Ok(NamedPlugin { shown: file.to_owned(), policy, component })
         });
-        let named = named.collect::<Result<_, Failure>>()?;
+        let named = named.collect::<Result<_, CommandError>>()?;
         Ok(Plugins { engine, named, shipped: Vec::new() })
     }
 
@@ -66,9 +66,9 @@ impl Plugins {
     ///
     /// # Errors
     /// No plugin fits; the error tells how to name one.
-    pub(super) fn of(&mut self, revision: &Revision) -> Result<Component, Failure> {
+    pub(super) fn of(&mut self, revision: &RecordedRevision) -> Result<Component, CommandError> {
         let policy = revision.policy.to_string();
-        let named = |fits: &dyn Fn(&Named) -> bool| {
+        let named = |fits: &dyn Fn(&NamedPlugin) -> bool| {
             self.named.iter().find(|named| fits(named)).map(|named| named.component.clone())
         };
         let by_policy = named(&|named| named.policy.as_ref() == Some(&policy));
@@ -85,19 +85,19 @@ impl Plugins {
     }
 
     /// The shipped plugin with this digest. Shipped plugins are compiled on first use.
-    fn embedded(&mut self, digest: &[u8; 32]) -> Result<Option<Component>, Failure> {
+    fn embedded(&mut self, digest: &[u8; 32]) -> Result<Option<Component>, CommandError> {
         if self.shipped.is_empty() {
             for one in shipped() {
                 let component = Component::vet(&self.engine, one.bytes);
-                let failed = |refused| Failure::Failed(format!("{}: {refused}", one.name));
+                let failed = |refused| CommandError::Failed(format!("{}: {refused}", one.name));
                 self.shipped.push(component.map_err(failed)?);
             }
         }
         Ok(self.shipped.iter().find(|one| one.digest() == digest).cloned())
     }
 
-    fn missing(&self, revision: &Revision) -> Failure {
-        let Revision { policy, plugin, version, digest, .. } = revision;
+    fn missing(&self, revision: &RecordedRevision) -> CommandError {
+        let RecordedRevision { policy, plugin, version, digest, .. } = revision;
         let digest: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         let mut words = format!(
             "{policy} ran {plugin} {version} (SHA-256 {digest}…), which this evenkeel does not ship; name its file with --plugin FILE, or another plugin to run in its place with --plugin {policy}=FILE"
@@ -106,6 +106,6 @@ impl Plugins {
             let manifest = named.component.manifest();
             words += &format!("; {} is {} {}", named.shown, manifest.name, manifest.version);
         }
-        Failure::Wrong(words)
+        CommandError::Wrong(words)
     }
 }

@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_client::Error;
-use evenkeel_recording::{Reader, Record as Written};
+use evenkeel_client::ClientError;
+use evenkeel_recording::{RecordingEntry as Written, RecordingReader};
 use serde_json::{Value, json};
 
 use super::{load, lost_json, open};
-use crate::api::{Api, segment};
-use crate::{Failure, say};
+use crate::api::{ApiArgs, segment};
+use crate::{CommandError, say};
 
 /// Record the calls of policies
 ///
 /// The gateway streams calls as they happen. An interrupted recording is readable up to its end.
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("span").required(true).args(["seconds", "last"]))]
-pub(crate) struct Record {
+pub(crate) struct RecordArgs {
     /// Record this long from now on
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
@@ -38,14 +38,14 @@ pub(crate) struct Record {
 }
 
 enum Broken {
-    Gateway(Error),
+    Gateway(ClientError),
     File(std::io::Error),
 }
 
-impl Record {
-    pub(crate) fn act(self, api: &Api, json: bool) -> Result<(), Failure> {
+impl RecordArgs {
+    pub(crate) fn act(self, api: &ApiArgs, json: bool) -> Result<(), CommandError> {
         let cannot = |error: std::io::Error| {
-            Failure::Wrong(format!("cannot write {}: {error}", self.out.display()))
+            CommandError::Wrong(format!("cannot write {}: {error}", self.out.display()))
         };
         let path = self.path();
         let api = api.waiting_longer(Duration::from_secs(self.seconds.unwrap_or(0)));
@@ -89,10 +89,10 @@ impl Record {
     }
 
     /// Reads the written file and returns its counts.
-    fn summary(&self) -> Result<Value, Failure> {
+    fn summary(&self) -> Result<Value, CommandError> {
         let path: &Path = &self.out;
         let bytes = load(path)?;
-        let mut reader: Reader<'_> = open(path, &bytes)?;
+        let mut reader: RecordingReader<'_> = open(path, &bytes)?;
         let (mut calls, mut missed) = (0_u64, 0);
         for record in reader.by_ref() {
             match record {
@@ -109,7 +109,7 @@ impl Record {
     }
 }
 
-async fn copy(admin: &evenkeel_client::Client, path: &str, out: &Path) -> Result<(), Broken> {
+async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Result<(), Broken> {
     // The request comes first, so that a refusal leaves an old file unchanged.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use evenkeel_core::Fault;
-use evenkeel_recording::{Call, Header, Lost, Record};
+use evenkeel_core::PluginFault;
+use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingHeader};
 use serde_json::{Value, json};
 
-use super::decision::{Side, decisions, parts_that_differ, subjects};
+use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use super::player::{Player, Players};
 use super::plugins::Plugins;
 use super::{load, lost_json, open};
-use crate::{Failure, say};
+use crate::{CommandError, say};
 
 /// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 10;
@@ -43,7 +43,7 @@ pub(crate) struct Replay {
 }
 
 #[derive(Default, Debug)]
-pub(super) struct Outcome {
+pub(super) struct ReplayOutcome {
     pub(super) calls: u64,
     pub(super) same: u64,
     pub(super) failed_alike: u64,
@@ -54,7 +54,7 @@ pub(super) struct Outcome {
     pub(super) missed: u64,
 }
 
-impl Outcome {
+impl ReplayOutcome {
     /// Equal failures do not count as compared decisions.
     pub(super) fn is_exact(&self) -> bool {
         self.same > 0 && self.different_total == 0
@@ -70,7 +70,7 @@ impl Outcome {
 }
 
 impl Replay {
-    pub(crate) fn act(self, json: bool) -> Result<(), Failure> {
+    pub(crate) fn act(self, json: bool) -> Result<(), CommandError> {
         let bytes = load(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let mut plugins = Plugins::new(&self.plugin)?;
@@ -80,7 +80,7 @@ impl Replay {
         } else {
             outcome_said(&self.recording, reader.header(), &outcome, reader.lost());
         }
-        if outcome.is_exact() { Ok(()) } else { Err(Failure::Failed(String::new())) }
+        if outcome.is_exact() { Ok(()) } else { Err(CommandError::Failed(String::new())) }
     }
 }
 
@@ -89,31 +89,31 @@ impl Replay {
 /// # Errors
 /// A plugin is missing or refuses the recorded settings.
 pub(super) fn replay(
-    records: impl Iterator<Item = Record>,
+    records: impl Iterator<Item = RecordingEntry>,
     plugins: &mut Plugins,
     policy: Option<&str>,
-) -> Result<Outcome, Failure> {
-    let (mut outcome, mut players) = (Outcome::default(), Players::default());
+) -> Result<ReplayOutcome, CommandError> {
+    let (mut outcome, mut players) = (ReplayOutcome::default(), Players::default());
     for record in records {
         match record {
-            Record::Call(call) => {
+            RecordingEntry::Call(call) => {
                 if policy.is_none_or(|policy| call.revision.policy.to_string() == policy) {
                     again(&call, plugins, &mut players, &mut outcome)?;
                 }
             }
-            Record::Missed(calls) => outcome.missed += calls,
-            Record::Decided(_) => {}
+            RecordingEntry::Missed(calls) => outcome.missed += calls,
+            RecordingEntry::Decided(_) => {}
         }
     }
     Ok(outcome)
 }
 
 fn again(
-    call: &Call,
+    call: &RecordedCall,
     plugins: &mut Plugins,
     players: &mut Players,
-    outcome: &mut Outcome,
-) -> Result<(), Failure> {
+    outcome: &mut ReplayOutcome,
+) -> Result<(), CommandError> {
     outcome.calls += 1;
     if call.result.as_ref().err().is_some_and(is_of_time) {
         outcome.not_comparable += 1;
@@ -123,7 +123,7 @@ fn again(
         let component = plugins.of(&call.revision)?;
         let settings = serde_json::from_str(&call.revision.settings);
         let refused = |said: String| {
-            Failure::Wrong(format!(
+            CommandError::Wrong(format!(
                 "{} does not run with the settings recorded: {said}",
                 call.revision.policy
             ))
@@ -151,21 +151,26 @@ fn again(
     }
     outcome.different_total += 1;
     if outcome.different.len() < SHOWN_MAX {
-        let side = |result| Side { component, catalog: &call.catalog, result };
+        let side = |result| ComparisonSide { component, catalog: &call.catalog, result };
         outcome.different.push(difference(call, &parts, &side(&call.result), &side(&result)));
     }
     Ok(())
 }
 
 /// Returns true if the fault depends on time and not on the plugin's answer.
-fn is_of_time(fault: &Fault) -> bool {
+fn is_of_time(fault: &PluginFault) -> bool {
     match fault {
-        Fault::Deadline | Fault::Late | Fault::Absent => true,
-        Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_) => false,
+        PluginFault::Deadline | PluginFault::Late | PluginFault::Absent => true,
+        PluginFault::Trap(_) | PluginFault::OutOfMemory | PluginFault::Malformed(_) => false,
     }
 }
 
-fn difference(call: &Call, parts: &[&str], recorded: &Side<'_>, again: &Side<'_>) -> Value {
+fn difference(
+    call: &RecordedCall,
+    parts: &[&str],
+    recorded: &ComparisonSide<'_>,
+    again: &ComparisonSide<'_>,
+) -> Value {
     let (one, other) =
         (decisions(&call.question, recorded.result), decisions(&call.question, again.result));
     let about =
@@ -190,7 +195,7 @@ fn difference(call: &Call, parts: &[&str], recorded: &Side<'_>, again: &Side<'_>
     })
 }
 
-fn outcome_json(outcome: &Outcome, lost: Option<&Lost>) -> Value {
+fn outcome_json(outcome: &ReplayOutcome, lost: Option<&LostChunks>) -> Value {
     json!({
         "calls": outcome.calls,
         "same": outcome.same,
@@ -205,8 +210,13 @@ fn outcome_json(outcome: &Outcome, lost: Option<&Lost>) -> Value {
     })
 }
 
-fn outcome_said(path: &Path, header: &Header, outcome: &Outcome, lost: Option<&Lost>) {
-    let Outcome {
+fn outcome_said(
+    path: &Path,
+    header: &RecordingHeader,
+    outcome: &ReplayOutcome,
+    lost: Option<&LostChunks>,
+) {
+    let ReplayOutcome {
         calls,
         same,
         failed_alike,

@@ -4,29 +4,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Answer, AskId, Entry, EntryKind, Fault, Hook, Labels, Measures, Metric, NodeId, PolicyName,
-    Question, RoomId, RoomRow, Row, SessionRow, State,
+    AskId, CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId,
+    PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionRow,
 };
-use evenkeel_host::{Allowed, Component, Engine, Policy};
+use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
 use evenkeel_recording::{
-    Call, Catalog, Chunk, Grant, Header, Reader, Record, Revision, head, tail,
+    Chunk, RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingEntry,
+    RecordingHeader, RecordingReader, head, tail,
 };
 use serde_json::{Value, json};
 
 use super::diff::{Contender, diff};
 use super::plugins::{Plugins, load, patient_engine};
-use super::replay::{Outcome, replay};
-use crate::Failure;
+use super::replay::{ReplayOutcome, replay};
+use crate::CommandError;
 
 /// Recorded calls of a shipped plugin in a scene drawn from a seed.
 struct Scene {
     rng: Lcg,
-    policy: Policy,
-    revision: Arc<Revision>,
-    catalog: Arc<Catalog>,
-    states: BTreeMap<u64, State>,
-    memo: Option<State>,
-    records: Vec<Record>,
+    policy: BoundPlugin,
+    revision: Arc<RecordedRevision>,
+    catalog: Arc<RecordedCatalog>,
+    states: BTreeMap<u64, PluginState>,
+    memo: Option<PluginState>,
+    records: Vec<RecordingEntry>,
 }
 
 /// A file that is removed with the test.
@@ -66,8 +67,8 @@ impl Lcg {
     }
 }
 
-fn catalog(nodes: u64) -> Arc<Catalog> {
-    let entry = |kind, id, parent, name: String| Entry {
+fn catalog(nodes: u64) -> Arc<RecordedCatalog> {
+    let entry = |kind, id, parent, name: String| CatalogEntry {
         kind,
         id,
         parent,
@@ -79,7 +80,7 @@ fn catalog(nodes: u64) -> Arc<Catalog> {
     let nodes = (0..nodes).map(|id| entry(EntryKind::Node, id, id % 4, format!("node-{id}")));
     let home = entry(EntryKind::Home, 0, 0, "region-0".into());
     let entries = regions.chain(zones).chain(nodes).chain([home]).collect();
-    Arc::new(Catalog { entries, redacted: false })
+    Arc::new(RecordedCatalog { entries, redacted: false })
 }
 
 fn shipped(engine: &Engine, plugin: &str) -> Component {
@@ -88,7 +89,7 @@ fn shipped(engine: &Engine, plugin: &str) -> Component {
 
 impl Scene {
     fn of(engine: &Engine, plugin: &str, hook: Hook, settings: Value) -> Scene {
-        Scene::within(engine, plugin, hook, settings, &Allowed::default())
+        Scene::within(engine, plugin, hook, settings, &GrantLimits::default())
     }
 
     /// Limits the grant of the plugin to these permissions.
@@ -97,16 +98,17 @@ impl Scene {
         plugin: &str,
         hook: Hook,
         settings: Value,
-        allowed: &Allowed,
+        allowed: &GrantLimits,
     ) -> Scene {
         let (component, catalog) = (shipped(engine, plugin), catalog(8));
         let entries = catalog.entries.clone();
         let policy =
-            Policy::install_within(engine, &component, hook, settings, entries, 99, allowed);
+            BoundPlugin::install_within(engine, &component, hook, settings, entries, 99, allowed);
         let policy = policy.unwrap();
         let manifest = component.manifest();
-        let evenkeel_host::Grant { subject_metrics, node_metrics, ops } = policy.grant().clone();
-        let revision = Arc::new(Revision {
+        let evenkeel_host::PluginGrant { subject_metrics, node_metrics, ops } =
+            policy.grant().clone();
+        let revision = Arc::new(RecordedRevision {
             policy: PolicyName { set: "call".into(), hook },
             revision: policy.revision().into(),
             plugin: manifest.name.clone(),
@@ -114,17 +116,17 @@ impl Scene {
             digest: *component.digest(),
             settings: policy.settings().into(),
             seed: 99,
-            grant: Grant { subject_metrics, node_metrics, ops },
+            grant: RecordedGrant { subject_metrics, node_metrics, ops },
             redacted: false,
         });
         let (rng, states) = (Lcg(11), BTreeMap::new());
         Scene { rng, policy, revision, catalog, states, memo: None, records: Vec::new() }
     }
 
-    fn ask(&mut self, now_us: u64, question: Question) -> Result<Answer, Fault> {
+    fn ask(&mut self, now_us: u64, question: PolicyQuestion) -> Result<HookAnswer, PluginFault> {
         let result = self.policy.ask(&question, now_us);
         let answer = result.clone().map(|answered| answered.answer);
-        self.records.push(Record::Call(Box::new(Call {
+        self.records.push(RecordingEntry::Call(Box::new(RecordedCall {
             revision: Arc::clone(&self.revision),
             catalog: Arc::clone(&self.catalog),
             ask: AskId(self.records.len() as u64),
@@ -162,8 +164,8 @@ impl Scene {
             });
             let sessions: Vec<SessionRow> = rows.collect();
             let memo = self.memo.clone();
-            let answer = self.ask(tick * 200_000, Question::Tick { sessions, memo }).unwrap();
-            let Answer::Actions { states, memo, .. } = answer else { panic!("{answer:?}") };
+            let answer = self.ask(tick * 200_000, PolicyQuestion::Tick { sessions, memo }).unwrap();
+            let HookAnswer::Actions { states, memo, .. } = answer else { panic!("{answer:?}") };
             self.states.extend(states.into_iter().map(|(row, state)| (u64::from(row), state)));
             self.memo = memo.or(self.memo.take());
         }
@@ -193,10 +195,14 @@ impl Scene {
                 .collect();
             let now_us = round * 1_000_000;
             let (room, scenario) = (RoomId(round), "call".into());
-            let place =
-                Question::Place { room, scenario, labels: labels(round), nodes: nodes.clone() };
+            let place = PolicyQuestion::Place {
+                room,
+                scenario,
+                labels: labels(round),
+                nodes: nodes.clone(),
+            };
             let answer = self.ask(now_us, place).unwrap();
-            let Answer::Placed { hops, state, .. } = answer else { panic!("{answer:?}") };
+            let HookAnswer::Placed { hops, state, .. } = answer else { panic!("{answer:?}") };
             standing.insert(round, hops);
             self.states.insert(round, state);
             let rooms: Vec<RoomRow> = standing
@@ -209,9 +215,9 @@ impl Scene {
                     RoomRow { row, scenario: "call".into(), labels: labels(id), standing, state }
                 })
                 .collect();
-            let reroute = Question::Reroute { nodes, rooms, memo: self.memo.clone() };
+            let reroute = PolicyQuestion::Reroute { nodes, rooms, memo: self.memo.clone() };
             let answer = self.ask(now_us + 1, reroute).unwrap();
-            let Answer::Moves { moves, states, memo } = answer else { panic!("{answer:?}") };
+            let HookAnswer::Moves { moves, states, memo } = answer else { panic!("{answer:?}") };
             for one in moves {
                 standing.insert(u64::from(one.row), one.hops);
             }
@@ -228,8 +234,8 @@ fn labels(id: u64) -> Labels {
 }
 
 /// Writes the records to a file and reads them again.
-fn through_a_file(records: &[Record]) -> Vec<Record> {
-    let header = Header {
+fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
+    let header = RecordingHeader {
         gateway: "0.1.0".into(),
         contract: "0.1.0".into(),
         started_us: 0,
@@ -243,17 +249,20 @@ fn through_a_file(records: &[Record]) -> Vec<Record> {
         bytes.extend(chunk.close());
     }
     bytes.extend(tail());
-    let mut reader = Reader::open(&bytes).unwrap();
+    let mut reader = RecordingReader::open(&bytes).unwrap();
     let read = reader.by_ref().collect();
     assert_eq!(reader.lost(), None);
     read
 }
 
-fn replayed(records: Vec<Record>, plugins: &[&str]) -> Outcome {
+fn replayed(records: Vec<RecordingEntry>, plugins: &[&str]) -> ReplayOutcome {
     try_replay(records, plugins).unwrap_or_else(|_| panic!("every plugin is there"))
 }
 
-fn try_replay(records: Vec<Record>, plugins: &[&str]) -> Result<Outcome, Failure> {
+fn try_replay(
+    records: Vec<RecordingEntry>,
+    plugins: &[&str],
+) -> Result<ReplayOutcome, CommandError> {
     let named: Vec<String> = plugins.iter().map(|&plugin| plugin.to_owned()).collect();
     replay(records.into_iter(), &mut Plugins::new(&named)?, None)
 }
@@ -263,9 +272,9 @@ fn ladder(engine: &Engine) -> Scene {
     Scene::of(engine, "degrade-ladder", Hook::Degradation, settings).ticks(300, 12)
 }
 
-fn call(records: &mut [Record], place: usize) -> &mut Call {
+fn call(records: &mut [RecordingEntry], place: usize) -> &mut RecordedCall {
     match &mut records[place] {
-        Record::Call(call) => call,
+        RecordingEntry::Call(call) => call,
         other => panic!("{other:?}"),
     }
 }
@@ -276,17 +285,17 @@ fn shipped_plugins_replay_exactly() {
     let nearest = json!({"min_stay": "2s", "review_interval": "1s"});
     let routes = Scene::of(&engine, "route-nearest", Hook::Routing, nearest).routes(60);
     let moved = routes.records.iter().any(|record| {
-        matches!(record, Record::Call(call) if matches!(&call.result,
-            Ok(answered) if matches!(&answered.answer, Answer::Moves { moves, .. } if !moves.is_empty())))
+        matches!(record, RecordingEntry::Call(call) if matches!(&call.result,
+            Ok(answered) if matches!(&answered.answer, HookAnswer::Moves { moves, .. } if !moves.is_empty())))
     });
     assert!(moved, "a scene without moves shows nothing");
     let ticks = ladder(&engine).records;
     let (routed, ticked) = (routes.records.len(), ticks.len());
     // Interleaved, as a gateway writes them.
-    let mut records: Vec<Record> = routes.records.into_iter().chain(ticks).collect();
+    let mut records: Vec<RecordingEntry> = routes.records.into_iter().chain(ticks).collect();
     records.sort_by_key(|record| match record {
-        Record::Call(call) => call.now_us,
-        Record::Decided(_) | Record::Missed(_) => 0,
+        RecordingEntry::Call(call) => call.now_us,
+        RecordingEntry::Decided(_) | RecordingEntry::Missed(_) => 0,
     });
     let outcome = replayed(through_a_file(&records), &[]);
     assert_eq!(outcome.calls, (routed + ticked) as u64);
@@ -302,8 +311,8 @@ fn replay_uses_the_recorded_grant() {
     let whole = ladder(&engine);
     let ops = &whole.revision.grant.ops;
     assert!(ops.len() > 1, "the grant can be reduced: {ops:?}");
-    let fewer = Allowed { ops: Some(vec![ops[0]]), metrics: None };
-    let blind = Allowed { ops: None, metrics: Some(vec![Metric::LossUp, Metric::Video]) };
+    let fewer = GrantLimits { ops: Some(vec![ops[0]]), metrics: None };
+    let blind = GrantLimits { ops: None, metrics: Some(vec![Metric::LossUp, Metric::Video]) };
     for allowed in [fewer, blind] {
         let hook = Hook::Degradation;
         let cut = Scene::within(&engine, "degrade-ladder", hook, settings(), &allowed);
@@ -312,7 +321,8 @@ fn replay_uses_the_recorded_grant() {
         for place in 0..records.len() {
             let call = call(&mut as_if_whole, place);
             let grant = whole.revision.grant.clone();
-            call.revision = Arc::new(Revision { grant, ..Revision::clone(&call.revision) });
+            call.revision =
+                Arc::new(RecordedRevision { grant, ..RecordedRevision::clone(&call.revision) });
         }
         let outcome = replayed(as_if_whole, &[]);
         assert!(outcome.different_total > 0, "it makes a difference: {outcome:?}");
@@ -328,8 +338,9 @@ fn replay_finds_different_settings() {
     let settings = call(&mut records, 0).revision.settings.replace("400ms", "800ms");
     for place in 0..records.len() {
         let call = call(&mut records, place);
-        let revision = Revision::clone(&call.revision);
-        call.revision = Arc::new(Revision { settings: settings.clone().into(), ..revision });
+        let revision = RecordedRevision::clone(&call.revision);
+        call.revision =
+            Arc::new(RecordedRevision { settings: settings.clone().into(), ..revision });
     }
     let outcome = replayed(through_a_file(&records), &[]);
     assert!(outcome.different_total > 10 && outcome.same > 10, "{outcome:?}");
@@ -344,12 +355,12 @@ fn replay_finds_different_settings() {
 fn changed_state_byte_is_found() {
     let mut records = ladder(&patient_engine()).records;
     let changed = records.iter().position(|record| match record {
-        Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
-            Answer::Actions { states, .. } if !states.is_empty()),
-        Record::Decided(_) | Record::Missed(_) => false,
+        RecordingEntry::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
+            HookAnswer::Actions { states, .. } if !states.is_empty()),
+        RecordingEntry::Decided(_) | RecordingEntry::Missed(_) => false,
     });
     let call = call(&mut records, changed.unwrap());
-    let Answer::Actions { states, .. } = &mut call.result.as_mut().unwrap().answer else {
+    let HookAnswer::Actions { states, .. } = &mut call.result.as_mut().unwrap().answer else {
         panic!()
     };
     states[0].1.bytes[0] ^= 1;
@@ -361,17 +372,19 @@ fn changed_state_byte_is_found() {
 #[test]
 fn timeouts_and_addresses_are_not_comparable() {
     let mut records = ladder(&patient_engine()).records;
-    for (place, fault) in [(1, Fault::Deadline), (2, Fault::Late), (3, Fault::Absent)] {
+    for (place, fault) in
+        [(1, PluginFault::Deadline), (2, PluginFault::Late), (3, PluginFault::Absent)]
+    {
         call(&mut records, place).result = Err(fault);
     }
-    call(&mut records, 4).result = Err(Fault::Trap("unreachable".into()));
+    call(&mut records, 4).result = Err(PluginFault::Trap("unreachable".into()));
     let redacted = call(&mut records, 5);
     redacted.redacted = true;
     redacted.result.as_mut().unwrap().notes.clear();
-    let Answer::Actions { actions, .. } = &mut redacted.result.as_mut().unwrap().answer else {
+    let HookAnswer::Actions { actions, .. } = &mut redacted.result.as_mut().unwrap().answer else {
         panic!()
     };
-    actions.push(evenkeel_core::Action { row: 0, op: 1, arg: 1, reason: 1 });
+    actions.push(evenkeel_core::DegradationAction { row: 0, op: 1, arg: 1, reason: 1 });
     call(&mut records, 6).redacted = true;
     let outcome = replayed(records, &[]);
     assert_eq!(outcome.not_comparable, 4, "three timeouts, and the one with another answer");
@@ -394,7 +407,7 @@ fn equal_failures_are_counted_apart() {
     let file = Written::new("replay.wasm", &trapping());
     let mut records = ladder(&engine).records;
     for place in 0..records.len() {
-        call(&mut records, place).result = Err(Fault::Trap("unreachable".into()));
+        call(&mut records, place).result = Err(PluginFault::Trap("unreachable".into()));
     }
     let named = format!("call/degradation={}", file.display());
     let outcome = replayed(records.clone(), &[&named]);
@@ -419,12 +432,12 @@ fn equal_failures_are_counted_apart() {
 fn common_reason_is_shown_by_key() {
     let mut records = ladder(&patient_engine()).records;
     let acts = records.iter().position(|record| match record {
-        Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
-            Answer::Actions { actions, .. } if !actions.is_empty()),
-        Record::Decided(_) | Record::Missed(_) => false,
+        RecordingEntry::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
+            HookAnswer::Actions { actions, .. } if !actions.is_empty()),
+        RecordingEntry::Decided(_) | RecordingEntry::Missed(_) => false,
     });
     let recorded = call(&mut records, acts.unwrap());
-    let Answer::Actions { actions, .. } = &mut recorded.result.as_mut().unwrap().answer else {
+    let HookAnswer::Actions { actions, .. } = &mut recorded.result.as_mut().unwrap().answer else {
         panic!()
     };
     actions[0].reason = evenkeel_core::CommonReason::Jitter as u32;
@@ -439,10 +452,10 @@ fn unknown_plugin_is_taken_by_name() {
     let mut records = ladder(&patient_engine()).records;
     for place in 0..records.len() {
         let call = call(&mut records, place);
-        let revision = Revision::clone(&call.revision);
-        call.revision = Arc::new(Revision { digest: [7; 32], ..revision });
+        let revision = RecordedRevision::clone(&call.revision);
+        call.revision = Arc::new(RecordedRevision { digest: [7; 32], ..revision });
     }
-    let Err(Failure::Wrong(words)) = try_replay(records.clone(), &[]) else {
+    let Err(CommandError::Wrong(words)) = try_replay(records.clone(), &[]) else {
         panic!("it is unknown")
     };
     for part in ["call/degradation ran degrade-ladder", "0707", "--plugin call/degradation=FILE"] {

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use evenkeel_author::Built;
 use evenkeel_author::recorded::Recorded;
-use evenkeel_core::{Answered, Fault};
-use evenkeel_host::Refused;
-use evenkeel_recording::{Call, Record};
+use evenkeel_core::{PluginFault, RevisionAnswer};
+use evenkeel_host::PluginRefusal;
+use evenkeel_recording::{RecordedCall, RecordingEntry};
 use serde_json::{Value, json};
 
-use super::decision::{Decision, Decisions, Side, decisions, subjects};
+use super::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
 use super::{load, lost_json, open};
-use crate::Failure;
+use crate::CommandError;
 
 /// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 5;
@@ -25,7 +25,7 @@ pub(crate) struct Tried {
 
 /// The plugin's decisions compared with the recorded ones.
 #[derive(Default)]
-struct Beside {
+struct TrialComparison {
     /// Decisions about a session, a room or a scenario, in either answer.
     decisions: u64,
     different: u64,
@@ -44,22 +44,22 @@ impl Tried {
         path: &Path,
         built: &Built,
         settings: Option<Value>,
-    ) -> Result<Tried, Failure> {
+    ) -> Result<Tried, CommandError> {
         let bytes = load(path)?;
         let mut reader = open(path, &bytes)?;
         let given = settings.is_some();
         let mut recorded = Recorded::new(built, settings)
-            .map_err(|refused| Failure::Failed(refused.to_string()))?;
-        let mut beside = Beside::default();
+            .map_err(|refused| CommandError::Failed(refused.to_string()))?;
+        let mut beside = TrialComparison::default();
         let mut others: Vec<String> = Vec::new();
         for record in reader.by_ref() {
             let call = match record {
-                Record::Call(call) => call,
-                Record::Missed(calls) => {
+                RecordingEntry::Call(call) => call,
+                RecordingEntry::Missed(calls) => {
                     beside.missed += calls;
                     continue;
                 }
-                Record::Decided(_) => continue,
+                RecordingEntry::Decided(_) => continue,
             };
             match recorded.ask(&call).map_err(|refused| not_installed(&refused, &call, given))? {
                 Some(result) => beside.compare(&recorded, &call, &result),
@@ -70,7 +70,7 @@ impl Tried {
         if report.calls == 0 {
             others.sort();
             others.dedup();
-            return Err(Failure::Wrong(nothing_for(path, built, &others)));
+            return Err(CommandError::Wrong(nothing_for(path, built, &others)));
         }
         let mut shown = report.json();
         shown["recording"] = json!(path);
@@ -100,8 +100,13 @@ impl Tried {
     }
 }
 
-impl Beside {
-    fn compare(&mut self, recorded: &Recorded, call: &Call, result: &Result<Answered, Fault>) {
+impl TrialComparison {
+    fn compare(
+        &mut self,
+        recorded: &Recorded,
+        call: &RecordedCall,
+        result: &Result<RevisionAnswer, PluginFault>,
+    ) {
         if call.redacted || call.result.is_err() || result.is_err() {
             self.not_comparable += 1;
             return;
@@ -110,8 +115,8 @@ impl Beside {
         let is_same = call.revision.plugin == recorded.component().manifest().name;
         let comparable = |all: &Decisions| -> Decisions {
             let all = all.clone().into_iter();
-            let bare = |mut decision: Decision| {
-                if let Decision::Params(params) = &mut decision {
+            let bare = |mut decision: ComparedDecision| {
+                if let ComparedDecision::Params(params) = &mut decision {
                     // The order of parameters has no meaning.
                     params.sort();
                 }
@@ -127,8 +132,11 @@ impl Beside {
         let decision = |all: &Decisions, subject| all.get(subject).map(|(_, what)| what.clone());
         about.retain(|&subject| decision(&then, subject) != decision(&as_then, subject));
         self.different += about.len() as u64;
-        let side =
-            |result| Side { component: recorded.component(), catalog: &call.catalog, result };
+        let side = |result| ComparisonSide {
+            component: recorded.component(),
+            catalog: &call.catalog,
+            result,
+        };
         let (of_then, of_now) = (side(&call.result), side(result));
         for subject in about.into_iter().take(SHOWN_MAX.saturating_sub(self.shown.len())) {
             self.shown.push(json!({
@@ -143,7 +151,7 @@ impl Beside {
     }
 
     fn said(&self) -> Vec<String> {
-        let Beside { decisions, different, shown, not_comparable, missed } = self;
+        let TrialComparison { decisions, different, shown, not_comparable, missed } = self;
         let mut lines =
             vec![format!("  {different} of {decisions} decisions differ from the recorded ones")];
         for one in shown {
@@ -170,9 +178,9 @@ impl Beside {
     }
 }
 
-fn not_installed(refused: &Refused, call: &Call, given: bool) -> Failure {
+fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> CommandError {
     let hint = if given { "" } else { "; `--settings` names others" };
-    Failure::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
+    CommandError::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
 }
 
 fn nothing_for(path: &Path, built: &Built, others: &[String]) -> String {

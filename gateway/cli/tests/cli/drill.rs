@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use serde_json::Value;
 
 /// Enough for a loaded machine.
@@ -48,7 +48,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn wait_for_file(path: &Path, demo: &mut Process) {
+fn wait_for_file(path: &Path, demo: &mut ChildProcess) {
     let by = Instant::now() + STARTS_WITHIN;
     while !path.exists() {
         assert!(Instant::now() < by, "{} is missing after {STARTS_WITHIN:?}", path.display());
@@ -73,7 +73,8 @@ fn drill_waits_for_the_demo_and_reports() {
     let home = Home::new("world");
     let mut command = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
     // The demo ends its nodes itself after SIGTERM.
-    let mut demo = Process::start("demo", &mut command, &home.0).unwrap().with_grace(STARTS_WITHIN);
+    let mut demo =
+        ChildProcess::start("demo", &mut command, &home.0).unwrap().with_grace(STARTS_WITHIN);
     // The demo writes this file before its gateway listens.
     wait_for_file(&home.path("evenkeel.sock.rising"), &mut demo);
     let output = home.evenkeel(&["drill", "kill-node", "--sessions", "40", "--json"]);

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use evenkeel_host::{CompilerOutput, Engine, Order, PublicKey, shipped, signer};
+use evenkeel_host::{CompileOrder, CompilerOutput, Engine, PublicKey, shipped, signer};
 
 /// An empty folder for a test.
 fn folder(name: &str) -> PathBuf {
@@ -123,7 +123,7 @@ struct Compiled {
 }
 
 /// Runs the compiler with these limits and this order.
-fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Compiled {
+fn compile(processor_seconds: &str, memory_mib: &str, order: &CompileOrder<'_>) -> Compiled {
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args(["compile-plugin", "--processor-seconds", processor_seconds])
         .args(["--memory-mib", memory_mib])
@@ -146,7 +146,7 @@ fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Comp
 
 #[test]
 fn compiler_works_within_its_limits() {
-    let order = Order::new(&Engine::new(), shipped()[0].bytes);
+    let order = CompileOrder::new(&Engine::new(), shipped()[0].bytes);
     let Compiled { status, output, words } = compile("30", "2048", &order);
     assert!(status.success(), "{status} {words}");
     order.accept(output).unwrap();
@@ -155,7 +155,7 @@ fn compiler_works_within_its_limits() {
 #[test]
 fn slow_compilation_ends_at_its_time_limit() {
     let bomb = evenkeel_guests::slow_to_compile();
-    let order = Order::new(&Engine::new(), &bomb.bytes);
+    let order = CompileOrder::new(&Engine::new(), &bomb.bytes);
     let Compiled { status, output, words } = compile("2", "2048", &order);
     // SIGXCPU.
     assert_eq!(status.signal(), Some(24), "{status} {words}");
@@ -165,7 +165,7 @@ fn slow_compilation_ends_at_its_time_limit() {
 #[test]
 fn compiler_reports_lack_of_memory() {
     let bomb = evenkeel_guests::slow_to_compile();
-    let order = Order::new(&Engine::new(), &bomb.bytes);
+    let order = CompileOrder::new(&Engine::new(), &bomb.bytes);
     let Compiled { status, words, .. } = compile("30", "96", &order);
     assert_eq!(status.signal(), Some(6), "{status} {words}");
     assert!(words.contains("memory allocation of"), "{words}");
@@ -173,7 +173,7 @@ fn compiler_reports_lack_of_memory() {
 
 #[test]
 fn truncated_order_compiles_nothing() {
-    let order = Order::new(&Engine::new(), shipped()[0].bytes);
+    let order = CompileOrder::new(&Engine::new(), shipped()[0].bytes);
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args(["compile-plugin", "--processor-seconds", "30", "--memory-mib", "2048"])
         .stdin(Stdio::piped())

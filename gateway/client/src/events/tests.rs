@@ -1,7 +1,7 @@
 use super::*;
 
-fn events(text: &str) -> Vec<Event> {
-    let mut lines = Lines::default();
+fn events(text: &str) -> Vec<ServerEvent> {
+    let mut lines = EventLines::default();
     let mut events = Vec::new();
     // One byte at a time: a frame may end anywhere.
     for byte in text.as_bytes() {
@@ -27,6 +27,6 @@ fn comment_and_unfinished_event_are_skipped() {
 
 #[test]
 fn data_that_is_not_json_is_an_error() {
-    let mut lines = Lines { bytes: BytesMut::from("data: {\n\n"), ..Lines::default() };
-    assert!(matches!(lines.next(), Err(Error::Json(_))));
+    let mut lines = EventLines { bytes: BytesMut::from("data: {\n\n"), ..EventLines::default() };
+    assert!(matches!(lines.next(), Err(ClientError::Json(_))));
 }

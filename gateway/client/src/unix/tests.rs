@@ -24,7 +24,7 @@ async fn path_without_process_is_described() {
         ("nothing", "No such file"),
     ] {
         let error = connect(&at(name)).await.unwrap_err();
-        assert!(matches!(error, Error::Unreached(_)), "{error:?}");
+        assert!(matches!(error, ClientError::Unreached(_)), "{error:?}");
         assert!(error.to_string().contains(expected), "{name}: {error}");
     }
     let _alive = UnixListener::bind(at("alive")).unwrap();

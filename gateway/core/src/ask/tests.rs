@@ -1,7 +1,7 @@
 use super::*;
 use crate::Measures;
 
-fn tick(ids: &[u64]) -> Question {
+fn tick(ids: &[u64]) -> PolicyQuestion {
     let row = |&id: &u64| SessionRow {
         row: Row { id, measures: Measures::default() },
         room: RoomId(id),
@@ -9,20 +9,20 @@ fn tick(ids: &[u64]) -> Question {
         labels: [].into(),
         state: None,
     };
-    Question::Tick { sessions: ids.iter().map(row).collect(), memo: None }
+    PolicyQuestion::Tick { sessions: ids.iter().map(row).collect(), memo: None }
 }
 
-fn answered(rows: &[u32], apart: Apart) -> Answered {
-    let state = State { plugin: "test".into(), schema: 1, bytes: Box::new([7]) };
-    let action = |&row: &u32| Action { row, op: 1, arg: 9, reason: 0 };
-    Answered {
-        answer: Answer::Actions {
+fn answered(rows: &[u32], apart: Apart) -> RevisionAnswer {
+    let state = PluginState { plugin: "test".into(), schema: 1, bytes: Box::new([7]) };
+    let action = |&row: &u32| DegradationAction { row, op: 1, arg: 9, reason: 0 };
+    RevisionAnswer {
+        answer: HookAnswer::Actions {
             actions: rows.iter().map(action).collect(),
             states: rows.iter().map(|row| (*row, state.clone())).collect(),
             memo: None,
         },
         revision: "5f0c".into(),
-        notes: rows.iter().map(|&row| Note { row, key: "why".into(), value: 1 }).collect(),
+        notes: rows.iter().map(|&row| DecisionNote { row, key: "why".into(), value: 1 }).collect(),
         took: std::time::Duration::ZERO,
         apart: Some(Box::new(apart)),
         reasons: [].into(),
@@ -32,15 +32,15 @@ fn answered(rows: &[u32], apart: Apart) -> Answered {
 
 #[test]
 fn rows_are_renumbered_without_left_out() {
-    let poisoned = [1, 3].map(|row| Poisoned { row, fault: Fault::OutOfMemory });
+    let poisoned = [1, 3].map(|row| Poisoned { row, fault: PluginFault::OutOfMemory });
     let known = Apart { poisoned: poisoned.into(), ..Apart::default() };
     let (question, rest) = answered(&[0, 2, 4], known.clone())
         .without_the_left_out(&tick(&[10, 11, 12, 13, 14]))
         .expect("the others were asked about together");
     assert_eq!(question, tick(&[10, 12, 14]));
     let whole = answered(&[0, 1, 2], Apart::default());
-    assert_eq!(rest, Answered { apart: None, ..whole });
-    let fault = Some(Fault::Deadline);
+    assert_eq!(rest, RevisionAnswer { apart: None, ..whole });
+    let fault = Some(PluginFault::Deadline);
     for parts in [
         Apart { in_parts: true, ..known.clone() },
         Apart { unasked: vec![4], ..known.clone() },

@@ -21,7 +21,7 @@ const RELAPSES_MAX: u32 = 16;
 
 /// Evidence about one region in a window of one second.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Evidence {
+pub(crate) struct RegionEvidence {
     /// Sessions that were measured.
     pub(crate) sessions: u32,
     pub(crate) bad: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Judged {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum RegionVerdict {
     /// Too few sessions to judge.
     Unknown,
     Sound,
@@ -49,17 +49,17 @@ pub(crate) enum Verdict {
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct Breaker {
-    state: State,
+    state: CircuitState,
     /// Consecutive bad windows; if half-open, consecutive windows that were not bad.
     row: u32,
     /// Recent openings of the breaker, which lengthen the next one.
     relapses: u32,
     #[serde(skip)]
-    pub(crate) evidence: Evidence,
+    pub(crate) evidence: RegionEvidence,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-enum State {
+enum CircuitState {
     Closed {
         #[serde(with = "evenkeel_media::instant")]
         since: Instant,
@@ -78,7 +78,7 @@ pub(crate) fn is_bad(measures: &Measures, settings: &Breakers) -> bool {
     lossy(Metric::LossDown) || poor
 }
 
-impl Evidence {
+impl RegionEvidence {
     /// Counts a session once per window. It counts as bad if any of its reports in the window was bad.
     pub(crate) fn hear(&mut self, judged: &mut Judged, window: u32, bad: bool) {
         if judged.window != window {
@@ -92,42 +92,42 @@ impl Evidence {
     }
 
     /// The evidence of openings alone, without media.
-    pub(crate) fn of_openings(&self) -> Evidence {
-        Evidence { sessions: 0, bad: 0, ..*self }
+    pub(crate) fn of_openings(&self) -> RegionEvidence {
+        RegionEvidence { sessions: 0, bad: 0, ..*self }
     }
 
     /// Judges the evidence. Few sessions prove nothing: their own access networks may be bad.
-    pub(crate) fn verdict(&self, settings: &Breakers) -> Verdict {
+    pub(crate) fn verdict(&self, settings: &Breakers) -> RegionVerdict {
         let most = |bad: u32, all: u32| bad * 100 >= all * settings.share_percent;
         let tried = self.opened + self.failed;
         let (heard, tried_enough) =
             (self.sessions >= settings.sessions_min, tried >= settings.sessions_min);
         match (heard, tried_enough) {
-            (true, _) if most(self.bad, self.sessions) => Verdict::Bad,
-            (_, true) if most(self.failed, tried) => Verdict::Bad,
-            (false, false) => Verdict::Unknown,
-            _ => Verdict::Sound,
+            (true, _) if most(self.bad, self.sessions) => RegionVerdict::Bad,
+            (_, true) if most(self.failed, tried) => RegionVerdict::Bad,
+            (false, false) => RegionVerdict::Unknown,
+            _ => RegionVerdict::Sound,
         }
     }
 }
 
 impl Breaker {
     pub(crate) fn new(now: Instant) -> Breaker {
-        let state = State::Closed { since: now };
-        Breaker { state, row: 0, relapses: 0, evidence: Evidence::default() }
+        let state = CircuitState::Closed { since: now };
+        Breaker { state, row: 0, relapses: 0, evidence: RegionEvidence::default() }
     }
 
     /// The breaker's state, with an empty window and bounded relapses.
     pub(crate) fn without_evidence(&self) -> Breaker {
         let relapses = self.relapses.min(RELAPSES_MAX);
-        Breaker { state: self.state, row: self.row, relapses, evidence: Evidence::default() }
+        Breaker { state: self.state, row: self.row, relapses, evidence: RegionEvidence::default() }
     }
 
     pub(crate) fn state(&self) -> BreakerState {
         match self.state {
-            State::Closed { .. } => BreakerState::Closed,
-            State::Open { .. } => BreakerState::Open,
-            State::HalfOpen => BreakerState::HalfOpen,
+            CircuitState::Closed { .. } => BreakerState::Closed,
+            CircuitState::Open { .. } => BreakerState::Open,
+            CircuitState::HalfOpen => BreakerState::HalfOpen,
         }
     }
 
@@ -135,9 +135,9 @@ impl Breaker {
     /// room.
     pub(crate) fn admits(&self, room: RoomId, settings: &Breakers) -> bool {
         match self.state {
-            State::Closed { .. } => true,
-            State::Open { .. } => false,
-            State::HalfOpen => {
+            CircuitState::Closed { .. } => true,
+            CircuitState::Open { .. } => false,
+            CircuitState::HalfOpen => {
                 let lot = fastrand::Rng::with_seed(room.0).u32(0..100);
                 lot < settings.half_open_percent
             }
@@ -146,41 +146,41 @@ impl Breaker {
 
     pub(crate) fn opens_until(&self) -> Option<Instant> {
         match self.state {
-            State::Open { until } => Some(until),
-            State::Closed { .. } | State::HalfOpen => None,
+            CircuitState::Open { until } => Some(until),
+            CircuitState::Closed { .. } | CircuitState::HalfOpen => None,
         }
     }
 
     /// Ends a window with the verdict on this region compared with others. Returns the change of state.
     pub(crate) fn weigh(
         &mut self,
-        verdict: Verdict,
+        verdict: RegionVerdict,
         settings: &Breakers,
         now: Instant,
     ) -> Option<(BreakerState, BreakerState)> {
         let from = self.state();
         match (self.state, verdict) {
-            (State::Closed { .. }, Verdict::Bad) => {
+            (CircuitState::Closed { .. }, RegionVerdict::Bad) => {
                 self.row += 1;
                 if self.row >= OPENS_AFTER {
                     self.open(settings, now);
                 }
             }
-            (State::Closed { since }, _) => {
+            (CircuitState::Closed { since }, _) => {
                 self.row = 0;
                 if now.saturating_duration_since(since) >= FORGIVEN_AFTER {
                     self.relapses = 0;
                 }
             }
-            (State::Open { until }, _) if until <= now => {
-                (self.state, self.row) = (State::HalfOpen, 0);
+            (CircuitState::Open { until }, _) if until <= now => {
+                (self.state, self.row) = (CircuitState::HalfOpen, 0);
             }
-            (State::Open { .. }, _) => {}
-            (State::HalfOpen, Verdict::Bad) => self.open(settings, now),
-            (State::HalfOpen, _) => {
+            (CircuitState::Open { .. }, _) => {}
+            (CircuitState::HalfOpen, RegionVerdict::Bad) => self.open(settings, now),
+            (CircuitState::HalfOpen, _) => {
                 self.row += 1;
                 if self.row >= CLOSES_AFTER {
-                    (self.state, self.row) = (State::Closed { since: now }, 0);
+                    (self.state, self.row) = (CircuitState::Closed { since: now }, 0);
                 }
             }
         }
@@ -192,7 +192,7 @@ impl Breaker {
     fn open(&mut self, settings: &Breakers, now: Instant) {
         let longer = settings.open_for.saturating_mul(1 << self.relapses);
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
-        self.state = State::Open { until: now + longer.min(settings.open_for_max) };
+        self.state = CircuitState::Open { until: now + longer.min(settings.open_for_max) };
         self.row = 0;
     }
 }

@@ -41,7 +41,7 @@ impl Holding {
 ///
 /// A node's reserve is the largest load that the death of one other node would bring, not the sum over all nodes.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct CapacityLedger {
     gauges: Vec<Gauge>,
     load: Vec<u64>,
     rooms: Vec<u32>,
@@ -51,11 +51,11 @@ pub(crate) struct Ledger {
     reserved: BTreeMap<(NodeId, NodeId), u64>,
 }
 
-impl Ledger {
-    pub(crate) fn new(capacity: Vec<u64>) -> Ledger {
+impl CapacityLedger {
+    pub(crate) fn new(capacity: Vec<u64>) -> CapacityLedger {
         let nodes = capacity.len();
         let gauges = capacity.into_iter().map(Gauge::new).collect();
-        Ledger {
+        CapacityLedger {
             gauges,
             load: vec![0; nodes],
             rooms: vec![0; nodes],

@@ -14,8 +14,8 @@ fn churn_beyond_allowance_is_refused_for_a_second() {
     assert_eq!(capacity.check_churn(50, 10, now), Ok(()), "one room may always move");
     capacity.note_churn(50, now);
     assert_eq!(capacity.check_churn(1, 51, now), Ok(()));
-    assert_eq!(capacity.check_churn(1, 50, now), Err(Guard::Churn));
-    assert_eq!(capacity.check_churn(1, 50, now + ms(999)), Err(Guard::Churn));
+    assert_eq!(capacity.check_churn(1, 50, now), Err(GuardRule::Churn));
+    assert_eq!(capacity.check_churn(1, 50, now + ms(999)), Err(GuardRule::Churn));
     assert_eq!(capacity.check_churn(1, 50, now + ms(1_000)), Ok(()));
 }
 
@@ -36,7 +36,7 @@ fn reduced_sessions_are_due_after_their_time() {
 fn failed_openings_open_the_breaker_of_their_region() {
     let mut now = Instant::now();
     let mut settings = settings();
-    let nodes = Nodes::new(&mut settings, now);
+    let nodes = NodeTable::new(&mut settings, now);
     let mut capacity = Capacity::new(&settings, now);
     let mut effects = Effects::default();
     let (home, away) = (RegionId(0), RegionId(1));

@@ -29,7 +29,7 @@ pub struct Voter {
 
 /// An agent's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Witness {
+pub struct AgentVote {
     pub id: WitnessId,
     /// The time at which the question was sent.
     pub asked: Instant,
@@ -37,7 +37,7 @@ pub struct Witness {
     pub voted: Voted,
 }
 
-impl Witness {
+impl AgentVote {
     pub(super) fn voter(&self) -> Voter {
         Voter { id: self.id, instance: self.voted.instance }
     }
@@ -50,21 +50,21 @@ pub(super) fn majority(voters: usize) -> usize {
 
 /// The agents that answer this member.
 #[derive(Default, Debug)]
-pub(super) struct Agents {
-    seen: BTreeMap<WitnessId, Seen>,
+pub(super) struct VotingAgents {
+    seen: BTreeMap<WitnessId, AgentSighting>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct AgentSighting {
     instance: u32,
     at: Instant,
     /// The latest time at which it heard the peer as the owner.
     peer_owned: Option<Instant>,
 }
 
-impl Agents {
+impl VotingAgents {
     pub(super) fn note(&mut self, voter: Voter, peer_owned: Option<Instant>, now: Instant) {
-        self.seen.insert(voter.id, Seen { instance: voter.instance, at: now, peer_owned });
+        self.seen.insert(voter.id, AgentSighting { instance: voter.instance, at: now, peer_owned });
     }
 
     /// An agent heard the peer as the owner a short time ago.
@@ -79,7 +79,8 @@ impl Agents {
 
     /// The agents that should vote: an odd number, and those that vote now before others.
     pub(super) fn choose(&self, present: &[Voter], now: Instant) -> Vec<Voter> {
-        let alive = |seen: &&Seen| now.saturating_duration_since(seen.at) < ANSWERED_WITHIN;
+        let alive =
+            |seen: &&AgentSighting| now.saturating_duration_since(seen.at) < ANSWERED_WITHIN;
         let mut voters: Vec<Voter> = (self.seen.iter())
             .filter(|(_, seen)| alive(seen))
             .map(|(id, seen)| Voter { id: *id, instance: seen.instance })

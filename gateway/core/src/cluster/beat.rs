@@ -17,7 +17,7 @@ const HEAD_LEN: usize = 4 + 7 * 8;
 const VOTER_LEN: usize = 8 + 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum BeatRole {
     Standby,
     Owner,
     /// The owner has handed its ownership to the peer.
@@ -38,7 +38,7 @@ pub struct Beat {
     pub incarnation: u64,
     /// Counts the beats of this incarnation from 1 on.
     pub sequence: u64,
-    pub standing: Standing,
+    pub standing: BeatRole,
     /// The epoch of the ownership that this member has, had, or follows; 0 if none.
     pub epoch: u64,
     /// The newest epoch of which this member has heard, claims included.
@@ -47,9 +47,9 @@ pub struct Beat {
     pub echo: Echo,
     /// This member holds all records of the owner.
     pub whole: bool,
-    /// With [`Standing::Yielded`]: the number of the last batch of records.
+    /// With [`BeatRole::Yielded`]: the number of the last batch of records.
     pub records: u64,
-    /// With [`Standing::Owner`]: the agents; with a majority of them the process that this beat echoes may take over by
+    /// With [`BeatRole::Owner`]: the agents; with a majority of them the process that this beat echoes may take over by
     /// silence. None: it may not.
     pub voters: Vec<Voter>,
 }
@@ -57,9 +57,9 @@ pub struct Beat {
 impl Beat {
     pub fn encode(&self) -> Vec<u8> {
         let standing = match self.standing {
-            Standing::Standby => 0,
-            Standing::Owner => 1,
-            Standing::Yielded => 2,
+            BeatRole::Standby => 0,
+            BeatRole::Owner => 1,
+            BeatRole::Yielded => 2,
         };
         let mut bytes = Vec::with_capacity(BEAT_LEN_MAX);
         bytes.extend([standing, u8::from(self.whole), self.voters.len() as u8, 0]);
@@ -88,9 +88,9 @@ impl Beat {
         let (first, numbers) = head.split_at(4);
         let &[standing, whole, count, 0] = first else { return None };
         let standing = match standing {
-            0 => Standing::Standby,
-            1 => Standing::Owner,
-            2 => Standing::Yielded,
+            0 => BeatRole::Standby,
+            1 => BeatRole::Owner,
+            2 => BeatRole::Yielded,
             _ => return None,
         };
         let count = usize::from(count);

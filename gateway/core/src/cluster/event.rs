@@ -10,7 +10,7 @@ use super::ownership::MaySend;
 
 /// Outputs are carried out in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Output {
+pub enum ClusterOutput {
     Send(Beat),
     /// Ask an agent, or every agent, at once. Its answer is handed to `handle_witness` with the time of asking.
     Ask {
@@ -22,7 +22,7 @@ pub enum Output {
     /// Own the addresses: restore the records, unless the workers are those that yielded, and use this epoch.
     TakeOver {
         epoch: u64,
-        evidence: Evidence,
+        evidence: TakeoverCause,
     },
     /// The peer owns: drop all sessions and what the workers had read, and follow it.
     StepDown {
@@ -32,8 +32,8 @@ pub enum Output {
     Raise {
         epoch: u64,
     },
-    /// Suspend the workers, send the last records, then call `handle_yielded`. [`Output::StepDown`] follows when the
-    /// peer owns; [`ClusterEvent::HandOverFailed`] if it does not, before an [`Output::TakeOver`].
+    /// Suspend the workers, send the last records, then call `handle_yielded`. [`ClusterOutput::StepDown`] follows when the
+    /// peer owns; [`ClusterEvent::HandOverFailed`] if it does not, before an [`ClusterOutput::TakeOver`].
     Yield,
     Event(ClusterEvent),
 }
@@ -49,7 +49,7 @@ pub enum Reporter {
 
 /// The reason of a takeover.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Evidence {
+pub enum TakeoverCause {
     /// Neither member owned.
     Start,
     /// The process of the owner ended.
@@ -103,7 +103,7 @@ pub enum Blocked {
 
 /// The reason for which an owner hands nothing over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotHandedOver {
+pub enum HandOverRefusal {
     NotOwner,
     PeerSilent,
     /// The peer does not hold all records.
@@ -112,7 +112,7 @@ pub enum NotHandedOver {
 
 /// The reason for which a member takes nothing over at an operator's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotTakenOver {
+pub enum TakeoverRefusal {
     /// This member owns, and may send.
     OwnerAlready,
     PeerOwns,

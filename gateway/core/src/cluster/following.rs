@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::Vote;
 
-use super::agents::{Voter, Witness, WitnessId, majority};
+use super::agents::{AgentVote, Voter, WitnessId, majority};
 use super::event::Blocked;
 
 /// Time for the last records of a hand-over to arrive. They were sent before the beat that announces them.
@@ -89,7 +89,7 @@ impl Candidacy {
         self.voters.iter().map(|voter| voter.id).filter(|id| !self.accepted.contains(id))
     }
 
-    pub(super) fn handle_witness(&mut self, witness: &Witness) {
+    pub(super) fn handle_witness(&mut self, witness: &AgentVote) {
         if witness.vote == self.vote() && self.voters.contains(&witness.voter()) {
             match witness.voted.promised == self.claim {
                 true => self.accepted.insert(witness.id),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::beat::{BEAT_EVERY, Beat, Echo, Standing};
+use super::beat::{BEAT_EVERY, Beat, BeatRole, Echo};
 use super::{PUNCTUAL, Reporter};
 use crate::nodes::Since;
 
@@ -17,7 +17,7 @@ const ENDED_SILENT: Duration = Duration::from_millis(10);
 const ENDED_DISCONNECTED: Duration = BEAT_EVERY.saturating_add(PUNCTUAL);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Heard {
+pub(super) enum BeatOrder {
     /// A beat that was heard before, or one of an earlier process.
     Old,
     New,
@@ -26,7 +26,7 @@ pub(super) enum Heard {
 }
 
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct PeerState {
     newest: Option<Beat>,
     /// The last beat, or the start.
     heard: Since,
@@ -44,21 +44,21 @@ struct Closed {
     by: Reporter,
 }
 
-impl Peer {
-    pub(super) fn new(now: Instant) -> Peer {
-        Peer { newest: None, heard: Since::new(now), closed: None, disconnected: false }
+impl PeerState {
+    pub(super) fn new(now: Instant) -> PeerState {
+        PeerState { newest: None, heard: Since::new(now), closed: None, disconnected: false }
     }
 
-    pub(super) fn handle_beat(&mut self, beat: Beat, now: Instant) -> Heard {
+    pub(super) fn handle_beat(&mut self, beat: Beat, now: Instant) -> BeatOrder {
         let known = self.newest.as_ref().map(|newest| (newest.incarnation, newest.sequence));
         if known.is_some_and(|known| (beat.incarnation, beat.sequence) <= known) {
-            return Heard::Old;
+            return BeatOrder::Old;
         }
         let restarted = known.is_some_and(|(incarnation, _)| beat.incarnation > incarnation);
         self.newest = Some(beat);
         self.heard = Since::new(now);
         (self.closed, self.disconnected) = (None, false);
-        if restarted { Heard::Restarted } else { Heard::New }
+        if restarted { BeatOrder::Restarted } else { BeatOrder::New }
     }
 
     pub(super) fn handle_closed(&mut self, by: Reporter, now: Instant) {
@@ -90,7 +90,7 @@ impl Peer {
     }
 
     /// The peer is heard, and its standing is this one.
-    pub(super) fn is(&self, standing: Standing, now: Instant) -> bool {
+    pub(super) fn is(&self, standing: BeatRole, now: Instant) -> bool {
         self.silence(now) < 4 * BEAT_EVERY
             && self.newest().is_some_and(|beat| beat.standing == standing)
     }

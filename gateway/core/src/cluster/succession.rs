@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::following::{Candidacy, Following};
 use super::ownership::{Arming, Ownership};
 use super::{
-    Blocked, Cluster, ClusterEvent, ECHO_LATE, Evidence, LISTENS_FOR, Output, Role, SILENCE,
-    Standing, YIELDS_WITHIN,
+    BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ECHO_LATE, LISTENS_FOR, MemberRole,
+    SILENCE, TakeoverCause, YIELDS_WITHIN,
 };
 
 /// A candidacy without success is reported after this time.
@@ -26,13 +26,13 @@ impl Cluster {
             self.event(ClusterEvent::PeerEnded { by });
         }
         match &mut self.role {
-            Role::Owner(own) => {
+            MemberRole::Owner(own) => {
                 if own.is_barred() {
                     own.arming = Arming::Off;
                     self.event(ClusterEvent::Barred);
                 }
             }
-            Role::Standby(_) => {
+            MemberRole::Standby(_) => {
                 if let Some(evidence) = self.evidence(now) {
                     self.take_over(evidence, now);
                 }
@@ -43,25 +43,25 @@ impl Cluster {
     }
 
     /// A reason to take over.
-    fn evidence(&mut self, now: Instant) -> Option<Evidence> {
+    fn evidence(&mut self, now: Instant) -> Option<TakeoverCause> {
         self.run(now);
-        let Role::Standby(following) = &self.role else { return None };
+        let MemberRole::Standby(following) = &self.role else { return None };
         let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
         let candidacy = following.candidacy.as_ref();
         if self.peer.has_ended(now) && (following.follows || listened) {
-            Some(Evidence::PeerEnded)
+            Some(TakeoverCause::PeerEnded)
         } else if following.is_handed(self.records, now) {
-            Some(Evidence::HandOver)
+            Some(TakeoverCause::HandOver)
         } else if candidacy.is_some_and(Candidacy::is_elected) {
-            Some(Evidence::Silence)
+            Some(TakeoverCause::Silence)
         } else if self.settings.preferred
             && !following.follows
             && listened
-            && self.peer.is(Standing::Standby, now)
+            && self.peer.is(BeatRole::Standby, now)
             && self.peer.hears(self.settings.incarnation)
         {
             // A standby of this member's former process would have taken over when it heard this one.
-            Some(Evidence::Start)
+            Some(TakeoverCause::Start)
         } else {
             None
         }
@@ -70,12 +70,12 @@ impl Cluster {
     /// Becomes a candidate if the owner is silent and armed this member.
     fn run(&mut self, now: Instant) {
         let claim = self.next_epoch();
-        let Role::Standby(following) = &mut self.role else { return };
+        let MemberRole::Standby(following) = &mut self.role else { return };
         if self.peer.silence(now) < SILENCE {
             return;
         }
         let armed = self.peer.newest().filter(|beat| {
-            following.follows && beat.standing == Standing::Owner && !beat.voters.is_empty()
+            following.follows && beat.standing == BeatRole::Owner && !beat.voters.is_empty()
         });
         let mut blocked = None;
         match (&following.candidacy, armed) {
@@ -107,7 +107,7 @@ impl Cluster {
 
     /// Reports the first reason of each silence.
     fn report(&mut self, blocked: Blocked) {
-        if let Role::Standby(following) = &mut self.role
+        if let MemberRole::Standby(following) = &mut self.role
             && following.blocked.replace(blocked).is_none()
         {
             self.event(ClusterEvent::TakeoverBlocked(blocked));
@@ -116,7 +116,8 @@ impl Cluster {
 
     /// The time at which a candidacy begins if no beat comes.
     fn silent_at(&self, now: Instant) -> Option<Instant> {
-        let Role::Standby(Following { follows: true, candidacy: None, .. }) = &self.role else {
+        let MemberRole::Standby(Following { follows: true, candidacy: None, .. }) = &self.role
+        else {
             return None;
         };
         let left = SILENCE.checked_sub(self.peer.silence(now)).filter(|left| !left.is_zero())?;
@@ -127,7 +128,7 @@ impl Cluster {
     pub(super) fn maintain(&mut self, now: Instant) {
         let (followed, complete) = (self.is_followed(now), self.is_copied());
         let outdated = self.highest > self.epoch;
-        let Role::Owner(own) = &mut self.role else { return };
+        let MemberRole::Owner(own) = &mut self.role else { return };
         if own.yielding.is_some_and(|since| now.saturating_duration_since(since) >= YIELDS_WITHIN) {
             return self.give_up_hand_over();
         }
@@ -160,7 +161,7 @@ impl Cluster {
 
     /// Ends a hand-over that this owner began, if there is one.
     pub(super) fn give_up_hand_over(&mut self) {
-        if let Role::Owner(own) = &mut self.role
+        if let MemberRole::Owner(own) = &mut self.role
             && own.yielding.take().is_some()
         {
             self.event(ClusterEvent::HandOverFailed);
@@ -169,9 +170,9 @@ impl Cluster {
 
     /// The peer holds all records of this owner in this epoch, and hears it.
     pub fn is_followed(&self, now: Instant) -> bool {
-        let Role::Owner(own) = &self.role else { return false };
+        let MemberRole::Owner(own) = &self.role else { return false };
         let recent = |at| now.saturating_duration_since(at) < 2 * ECHO_LATE;
-        own.echoed.is_some_and(recent) && self.peer.is(Standing::Standby, now) && self.is_copied()
+        own.echoed.is_some_and(recent) && self.peer.is(BeatRole::Standby, now) && self.is_copied()
     }
 
     /// The peer's process holds all records of this owner in this epoch.
@@ -182,10 +183,10 @@ impl Cluster {
     pub(super) fn raise(&mut self) {
         self.epoch = self.next_epoch();
         self.highest = self.epoch;
-        if let Role::Owner(own) = &mut self.role {
+        if let MemberRole::Owner(own) = &mut self.role {
             own.handle_raise();
         }
-        self.outputs.push_back(Output::Raise { epoch: self.epoch });
+        self.outputs.push_back(ClusterOutput::Raise { epoch: self.epoch });
     }
 
     /// The peer's ownership is newer than this member's. Equal epochs are a mistake of configuration.
@@ -194,12 +195,12 @@ impl Cluster {
     }
 
     pub(super) fn follow(&mut self, epoch: u64, now: Instant) {
-        let Role::Standby(following) = &mut self.role else { return };
+        let MemberRole::Standby(following) = &mut self.role else { return };
         let (yielded, known) = (following.yielded.is_some(), following.follows);
         *following = Following::new(true, now);
         let changed = std::mem::replace(&mut self.epoch, epoch) != epoch;
         if yielded {
-            self.outputs.push_back(Output::StepDown { epoch });
+            self.outputs.push_back(ClusterOutput::StepDown { epoch });
         }
         if changed || !known {
             self.event(ClusterEvent::Followed { epoch });
@@ -209,27 +210,27 @@ impl Cluster {
     }
 
     pub(super) fn step_down(&mut self, epoch: u64, now: Instant) {
-        self.role = Role::Standby(Following::new(true, now));
+        self.role = MemberRole::Standby(Following::new(true, now));
         self.epoch = epoch;
         self.permit(now);
-        self.outputs.push_back(Output::StepDown { epoch });
+        self.outputs.push_back(ClusterOutput::StepDown { epoch });
         self.event(ClusterEvent::Followed { epoch });
         self.send_beat(now);
     }
 
-    pub(super) fn take_over(&mut self, evidence: Evidence, now: Instant) {
-        let Role::Standby(following) = &self.role else { return };
-        let elected = following.candidacy.as_ref().filter(|_| evidence == Evidence::Silence);
+    pub(super) fn take_over(&mut self, evidence: TakeoverCause, now: Instant) {
+        let MemberRole::Standby(following) = &self.role else { return };
+        let elected = following.candidacy.as_ref().filter(|_| evidence == TakeoverCause::Silence);
         let yielded = following.yielded.is_some();
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
-        self.role = Role::Owner(Ownership::new());
+        self.role = MemberRole::Owner(Ownership::new());
         // The copy is restored, and grows old from now on.
         self.whole = false;
         if yielded {
             self.event(ClusterEvent::HandOverFailed);
         }
-        self.outputs.push_back(Output::TakeOver { epoch: self.epoch, evidence });
+        self.outputs.push_back(ClusterOutput::TakeOver { epoch: self.epoch, evidence });
         self.send_beat(now);
         self.survey(now);
     }

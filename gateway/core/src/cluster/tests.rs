@@ -1,5 +1,5 @@
 use super::*;
-use evenkeel_media::trunk::Ballot;
+use evenkeel_media::trunk::OwnershipBallot;
 
 mod group;
 mod handing_over;

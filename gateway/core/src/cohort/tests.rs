@@ -2,9 +2,9 @@ use fastrand::Rng;
 
 use super::*;
 
-fn votes(rooms: u32, chance: f64, rng: &mut Rng) -> Count {
+fn votes(rooms: u32, chance: f64, rng: &mut Rng) -> VoteCount {
     let bad = (0..rooms).filter(|_| rng.f64() < chance).count() as u32;
-    Count { bad, good: rooms - bad }
+    VoteCount { bad, good: rooms - bad }
 }
 
 #[test]
@@ -14,7 +14,7 @@ fn node_like_its_siblings_is_not_suspected() {
         for rooms in [1, 5, 12, 50, 1_000] {
             for _ in 0..2_000 {
                 let word = weigh(votes(rooms, chance, &mut rng), votes(rooms, chance, &mut rng));
-                assert_ne!(word, Word::WorseThanSiblings, "{rooms} {chance}");
+                assert_ne!(word, CohortVerdict::WorseThanSiblings, "{rooms} {chance}");
             }
         }
     }
@@ -22,28 +22,38 @@ fn node_like_its_siblings_is_not_suspected() {
 
 #[test]
 fn lossy_node_needs_eight_or_five_rooms() {
-    let siblings = |good| Count { bad: 0, good };
-    assert_eq!(weigh(Count { bad: 8, good: 0 }, siblings(15)), Word::WorseThanSiblings);
-    assert_eq!(weigh(Count { bad: 5, good: 0 }, siblings(60)), Word::WorseThanSiblings);
-    assert_eq!(weigh(Count { bad: 3, good: 0 }, siblings(60)), Word::Nothing);
-    assert_eq!(weigh(Count { bad: 13, good: 0 }, siblings(0)), Word::Bad);
-    assert_eq!(weigh(Count { bad: 12, good: 0 }, siblings(0)), Word::Nothing);
-    assert_eq!(weigh(Count { bad: 1, good: 20 }, siblings(60)), Word::Well);
-    let many = Count { bad: 6_000, good: 4_000 };
-    assert_eq!(weigh(Count { bad: 800, good: 200 }, many), Word::Nothing, "all are bad");
+    let siblings = |good| VoteCount { bad: 0, good };
+    assert_eq!(
+        weigh(VoteCount { bad: 8, good: 0 }, siblings(15)),
+        CohortVerdict::WorseThanSiblings
+    );
+    assert_eq!(
+        weigh(VoteCount { bad: 5, good: 0 }, siblings(60)),
+        CohortVerdict::WorseThanSiblings
+    );
+    assert_eq!(weigh(VoteCount { bad: 3, good: 0 }, siblings(60)), CohortVerdict::Nothing);
+    assert_eq!(weigh(VoteCount { bad: 13, good: 0 }, siblings(0)), CohortVerdict::Bad);
+    assert_eq!(weigh(VoteCount { bad: 12, good: 0 }, siblings(0)), CohortVerdict::Nothing);
+    assert_eq!(weigh(VoteCount { bad: 1, good: 20 }, siblings(60)), CohortVerdict::Well);
+    let many = VoteCount { bad: 6_000, good: 4_000 };
+    assert_eq!(
+        weigh(VoteCount { bad: 800, good: 200 }, many),
+        CohortVerdict::Nothing,
+        "all are bad"
+    );
 }
 
 #[test]
 fn a_room_has_one_vote_for_two_seconds() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
-    let mut ballot = Ballot::default();
+    let mut ballot = NodeBallot::default();
     ballot.vote(RoomId(1), true, at(0));
     ballot.vote(RoomId(2), true, at(100));
     ballot.vote(RoomId(1), false, at(900));
-    assert_eq!(ballot.count(at(1_000)), Count { bad: 1, good: 1 });
-    assert_eq!(ballot.count(at(2_100)), Count { bad: 0, good: 1 });
-    assert_eq!(ballot.count(at(2_900)), Count::default());
+    assert_eq!(ballot.count(at(1_000)), VoteCount { bad: 1, good: 1 });
+    assert_eq!(ballot.count(at(2_100)), VoteCount { bad: 0, good: 1 });
+    assert_eq!(ballot.count(at(2_900)), VoteCount::default());
     assert!(ballot.is_empty());
 }
 
@@ -51,14 +61,19 @@ fn a_room_has_one_vote_for_two_seconds() {
 fn client_side_loss_is_not_the_nodes() {
     let now = Instant::now();
     let hop = Hop { node: crate::NodeId(0), incarnation: crate::Incarnation(1) };
-    let mut tally = Tally::new(hop, now);
-    let seen = |lost, reported_ppm| Flow { expected: 20, lost, reported_ppm, ..Flow::default() };
+    let mut tally = RoomTally::new(hop, now);
+    let seen = |lost, reported_ppm| FlowCounts {
+        expected: 20,
+        lost,
+        reported_ppm,
+        ..FlowCounts::default()
+    };
     assert!(!tally.add(&seen(3, None), now));
     assert!(!tally.add(&seen(3, None), now), "enough packets, too soon");
     assert!(tally.add(&seen(3, None), now + VOTES_EVERY));
     assert!(tally.vote(0, 0), "15 %");
     assert!(!tally.vote(120_000, 0), "of which a client lost 12 % on its way to us");
-    let mut reported = Tally::new(hop, now);
+    let mut reported = RoomTally::new(hop, now);
     reported.add(&seen(0, Some(150_000)), now);
     reported.add(&seen(0, None), now);
     assert!(reported.vote(0, 0), "the node says so");

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::{Board, Hop, Plan, RouteCell};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum ForwardVerdict {
     /// Forward the packet. Towards a node: to this hop. Towards a client: it came from this hop.
     Pass {
         hop: Hop,
@@ -20,13 +20,13 @@ pub enum Verdict {
     /// the first hop, and the second delivers a copy.
     Both([Hop; 2]),
     /// Drop the packet and count the reason.
-    Drop(Reason),
+    Drop(DropReason),
 }
 
 /// Why a packet is dropped. Each has a counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
-pub enum Reason {
+pub enum DropReason {
     /// No hop of the room's route is usable.
     NoHop,
     /// The packet came from a hop that is not in the room's route.
@@ -73,80 +73,80 @@ pub enum Reason {
     Fenced,
 }
 
-impl Reason {
+impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Reason; 22] = [
-        Reason::NoHop,
-        Reason::StaleHop,
-        Reason::Shed,
-        Reason::UnknownSource,
-        Reason::UnknownTag,
-        Reason::UnknownFlow,
-        Reason::BadIntegrity,
-        Reason::Malformed,
-        Reason::Dtls,
-        Reason::UndeclaredPayload,
-        Reason::Oversize,
-        Reason::RingFull,
-        Reason::BufferFull,
-        Reason::NoAddress,
-        Reason::NotOpened,
-        Reason::Stale,
-        Reason::Feedback,
-        Reason::Limited,
-        Reason::SendFailed,
-        Reason::Duplicate,
-        Reason::Replayed,
-        Reason::Fenced,
+    pub const ALL: [DropReason; 22] = [
+        DropReason::NoHop,
+        DropReason::StaleHop,
+        DropReason::Shed,
+        DropReason::UnknownSource,
+        DropReason::UnknownTag,
+        DropReason::UnknownFlow,
+        DropReason::BadIntegrity,
+        DropReason::Malformed,
+        DropReason::Dtls,
+        DropReason::UndeclaredPayload,
+        DropReason::Oversize,
+        DropReason::RingFull,
+        DropReason::BufferFull,
+        DropReason::NoAddress,
+        DropReason::NotOpened,
+        DropReason::Stale,
+        DropReason::Feedback,
+        DropReason::Limited,
+        DropReason::SendFailed,
+        DropReason::Duplicate,
+        DropReason::Replayed,
+        DropReason::Fenced,
     ];
 
     /// The reason's name in metrics and records: `stale-hop`.
     pub fn name(self) -> &'static str {
         match self {
-            Reason::NoHop => "no-hop",
-            Reason::StaleHop => "stale-hop",
-            Reason::Shed => "shed",
-            Reason::UnknownSource => "unknown-source",
-            Reason::UnknownTag => "unknown-tag",
-            Reason::UnknownFlow => "unknown-flow",
-            Reason::BadIntegrity => "bad-integrity",
-            Reason::Malformed => "malformed",
-            Reason::Dtls => "dtls",
-            Reason::UndeclaredPayload => "undeclared-payload",
-            Reason::Oversize => "oversize",
-            Reason::RingFull => "ring-full",
-            Reason::BufferFull => "buffer-full",
-            Reason::NoAddress => "no-address",
-            Reason::NotOpened => "not-opened",
-            Reason::Stale => "stale",
-            Reason::Feedback => "feedback",
-            Reason::Limited => "limited",
-            Reason::SendFailed => "send-failed",
-            Reason::Duplicate => "duplicate",
-            Reason::Replayed => "replayed",
-            Reason::Fenced => "fenced",
+            DropReason::NoHop => "no-hop",
+            DropReason::StaleHop => "stale-hop",
+            DropReason::Shed => "shed",
+            DropReason::UnknownSource => "unknown-source",
+            DropReason::UnknownTag => "unknown-tag",
+            DropReason::UnknownFlow => "unknown-flow",
+            DropReason::BadIntegrity => "bad-integrity",
+            DropReason::Malformed => "malformed",
+            DropReason::Dtls => "dtls",
+            DropReason::UndeclaredPayload => "undeclared-payload",
+            DropReason::Oversize => "oversize",
+            DropReason::RingFull => "ring-full",
+            DropReason::BufferFull => "buffer-full",
+            DropReason::NoAddress => "no-address",
+            DropReason::NotOpened => "not-opened",
+            DropReason::Stale => "stale",
+            DropReason::Feedback => "feedback",
+            DropReason::Limited => "limited",
+            DropReason::SendFailed => "send-failed",
+            DropReason::Duplicate => "duplicate",
+            DropReason::Replayed => "replayed",
+            DropReason::Fenced => "fenced",
         }
     }
 }
 
 /// Sends a client's packet to the first usable hop of its room's route, and in hitless mode also to its twin.
 #[inline]
-pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
+pub fn to_node(route: &RouteCell, board: &Board) -> ForwardVerdict {
     match route.first_if_usable(board) {
-        Some(hop) => Verdict::Pass { hop, leaving: false },
+        Some(hop) => ForwardVerdict::Pass { hop, leaving: false },
         None => to_second(route, board),
     }
 }
 
 /// Handles a route with a dead first hop or with two carrying hops.
-fn to_second(route: &RouteCell, board: &Board) -> Verdict {
+fn to_second(route: &RouteCell, board: &Board) -> ForwardVerdict {
     let route = route.load();
     let Some((hop, _)) = route.first_usable(board) else {
-        return Verdict::Drop(Reason::NoHop);
+        return ForwardVerdict::Drop(DropReason::NoHop);
     };
     match route.twin_of(hop, board) {
-        Some(twin) => Verdict::Both([hop, twin]),
-        None => Verdict::Pass { hop, leaving: false },
+        Some(twin) => ForwardVerdict::Both([hop, twin]),
+        None => ForwardVerdict::Pass { hop, leaving: false },
     }
 }
 
@@ -161,34 +161,36 @@ pub fn to_client(
     route: &RouteCell,
     board: &Board,
     now: Instant,
-) -> Verdict {
+) -> ForwardVerdict {
     let verdict = if route.first_if_usable(board) == Some(from) {
-        Verdict::Pass { hop: from, leaving: false }
+        ForwardVerdict::Pass { hop: from, leaving: false }
     } else {
         from_second(from, route, board, now)
     };
     match verdict {
-        Verdict::Drop(_) => verdict,
-        _ if payload_type.is_some_and(|number| plan.sheds(number)) => Verdict::Drop(Reason::Shed),
+        ForwardVerdict::Drop(_) => verdict,
+        _ if payload_type.is_some_and(|number| plan.sheds(number)) => {
+            ForwardVerdict::Drop(DropReason::Shed)
+        }
         _ => verdict,
     }
 }
 
 /// Handles a packet of another hop than the first, or a route with a dead first hop or with two carrying hops.
-fn from_second(from: Hop, route: &RouteCell, board: &Board, now: Instant) -> Verdict {
+fn from_second(from: Hop, route: &RouteCell, board: &Board, now: Instant) -> ForwardVerdict {
     let route = route.load();
     let Some((usable, _)) = route.first_usable(board) else {
-        return Verdict::Drop(Reason::NoHop);
+        return ForwardVerdict::Drop(DropReason::NoHop);
     };
     let leaving = || route.leaving.is_some_and(|(old, until)| old == from && now < until);
     match route.twin_of(usable, board) {
-        Some(twin) if usable == from => Verdict::Both([from, twin]),
-        Some(twin) if twin == from => Verdict::Both([from, usable]),
-        _ if usable == from => Verdict::Pass { hop: from, leaving: false },
+        Some(twin) if usable == from => ForwardVerdict::Both([from, twin]),
+        Some(twin) if twin == from => ForwardVerdict::Both([from, usable]),
+        _ if usable == from => ForwardVerdict::Pass { hop: from, leaving: false },
         _ if leaving() && board.is_up(from.node, from.incarnation) => {
-            Verdict::Pass { hop: from, leaving: true }
+            ForwardVerdict::Pass { hop: from, leaving: true }
         }
-        _ => Verdict::Drop(Reason::StaleHop),
+        _ => ForwardVerdict::Drop(DropReason::StaleHop),
     }
 }
 

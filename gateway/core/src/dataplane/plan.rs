@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Kind, Media, Op};
+use crate::{MediaDescription, Op, StreamKind};
 
 /// The decision in force for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
@@ -38,7 +38,13 @@ impl Plan {
     ///
     /// A cap lies within `bounds` (kbit/s), or is 0 to lift it. Voice only is 1 or 0.
     #[must_use]
-    pub fn after(&self, op: Op, arg: u64, media: &Media, bounds: Bounds) -> Option<Plan> {
+    pub fn after(
+        &self,
+        op: Op,
+        arg: u64,
+        media: &MediaDescription,
+        bounds: CapBounds,
+    ) -> Option<Plan> {
         match op {
             Op::Cap => {
                 let cap_kbps = u32::try_from(arg).ok()?;
@@ -57,7 +63,7 @@ impl Plan {
 
 /// The limits within which a scenario lets policies cap its sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct Bounds {
+pub struct CapBounds {
     /// Lowest cap, kbit/s.
     pub floor_kbps: u32,
     /// Highest rate, kbit/s.
@@ -65,11 +71,11 @@ pub struct Bounds {
 }
 
 /// Every payload type of every video stream, as a bit set.
-fn video_payload_types(media: &Media) -> u128 {
+fn video_payload_types(media: &MediaDescription) -> u128 {
     media
         .streams
         .iter()
-        .filter(|stream| stream.kind == Kind::Video)
+        .filter(|stream| stream.kind == StreamKind::Video)
         .flat_map(|stream| &stream.payload_types)
         .fold(0, |bits, payload| bits | 1 << (payload.number & 0x7f))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Board, Incarnation, Mode, NodeId};
+use crate::{Board, Incarnation, NodeId, RedundancyMode};
 
 /// One step of a route: a node in one of its incarnations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
@@ -19,7 +19,7 @@ pub struct Hop {
 
 /// The permission of packets to take a hop without asking the core.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum Grant {
+pub enum HopGrant {
     /// The room is admitted at this hop. In hitless mode the first two hops are admitted and both carry all packets.
     Admitted,
     /// Capacity is reserved at this hop for the death of the route's first node, and packets may use it then.
@@ -36,9 +36,9 @@ pub const HOPS_MAX: usize = 4;
 pub struct Route {
     /// Version of the room's route, from 1; 0 before placement.
     pub version: u64,
-    pub mode: Mode,
+    pub mode: RedundancyMode,
     /// Hops with their grants, best first; at most [`HOPS_MAX`].
-    pub hops: Vec<(Hop, Grant)>,
+    pub hops: Vec<(Hop, HopGrant)>,
     /// Make-before-break: packets from this hop still pass until this time.
     pub leaving: Option<(Hop, Instant)>,
     /// Lead of the first hop over the hop being left: packets of the latter still arrive for this time. Zero if the
@@ -68,7 +68,7 @@ impl Default for RouteCell {
     fn default() -> Self {
         let route = Route {
             version: 0,
-            mode: Mode::default(),
+            mode: RedundancyMode::default(),
             hops: Vec::new(),
             leaving: None,
             lead: Duration::ZERO,
@@ -114,8 +114,8 @@ impl RouteCell {
 
     pub(crate) fn publish(&self, route: Route) {
         let first = match route.hops[..] {
-            [(_, Grant::Admitted), (_, Grant::Admitted), ..] => 0,
-            [(hop, Grant::Admitted), ..] => {
+            [(_, HopGrant::Admitted), (_, HopGrant::Admitted), ..] => 0,
+            [(hop, HopGrant::Admitted), ..] => {
                 u64::from(hop.incarnation.0) << 32 | u64::from(hop.node.0)
             }
             _ => 0,
@@ -137,9 +137,9 @@ impl Route {
         self.hops.iter().enumerate().find_map(|(index, &(hop, grant))| {
             let cell = board.cell(hop.node)?;
             let open = match grant {
-                Grant::Admitted => true,
-                Grant::Reserved => cell.spent_for.is_none_or(|dead| dead == first.node),
-                Grant::Gated => false,
+                HopGrant::Admitted => true,
+                HopGrant::Reserved => cell.spent_for.is_none_or(|dead| dead == first.node),
+                HopGrant::Gated => false,
             };
             let usable = open && cell.up && cell.incarnation == hop.incarnation;
             usable.then_some((hop, Epoch { version: self.version, index: index as u8 }))
@@ -149,21 +149,24 @@ impl Route {
     /// The mode that the route can keep now. A hitless room is effectively hot if its second hop only reserves
     /// capacity. If packets may not take the second hop, or none exists, the room moves only after the death, as in
     /// cold mode.
-    pub fn kept(&self) -> Mode {
+    pub fn kept(&self) -> RedundancyMode {
         let second = self.hops.get(1).map(|(_, grant)| *grant);
         match (self.mode, second) {
-            (Mode::Hitless, Some(Grant::Reserved)) => Mode::Hot,
-            (Mode::Hitless | Mode::Hot | Mode::ActiveActive, None | Some(Grant::Gated)) => {
-                Mode::Cold
-            }
+            (RedundancyMode::Hitless, Some(HopGrant::Reserved)) => RedundancyMode::Hot,
+            (
+                RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive,
+                None | Some(HopGrant::Gated),
+            ) => RedundancyMode::Cold,
             (mode, _) => mode,
         }
     }
 
     /// In hitless mode: the other hop that carries all packets besides `hop`, if it is up.
     pub fn twin_of(&self, hop: Hop, board: &Board) -> Option<Hop> {
-        let carries = |(other, grant): &(Hop, Grant)| {
-            *grant == Grant::Admitted && *other != hop && board.is_up(other.node, other.incarnation)
+        let carries = |(other, grant): &(Hop, HopGrant)| {
+            *grant == HopGrant::Admitted
+                && *other != hop
+                && board.is_up(other.node, other.incarnation)
         };
         self.hops.iter().take(2).find(|other| carries(other)).map(|(other, _)| *other)
     }

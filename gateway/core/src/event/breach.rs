@@ -44,7 +44,7 @@ impl Figure {
 
 /// Size of a cohort, and how much of it got worse.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Count {
+pub struct BreachCount {
     /// Rooms, sessions, decisions or newcomers.
     pub of: u32,
     /// The part that got worse, broke a rule, or was turned away.
@@ -56,9 +56,9 @@ pub struct Count {
 pub struct Breach {
     pub figure: Figure,
     /// The canary's count; the active revision's, if that is judged by itself.
-    pub canary: Count,
+    pub canary: BreachCount,
     /// The rest's count; empty if there is no comparison.
-    pub rest: Count,
+    pub rest: BreachCount,
 }
 
 impl fmt::Display for Breach {

@@ -1,9 +1,9 @@
 //! Outcomes of decisions, and the rules that decisions must keep.
 
-use crate::Fault;
+use crate::PluginFault;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum DecisionOutcome {
     /// The decision was applied, in whole or in part.
     Applied {
         /// True if the decision differs from the native default.
@@ -14,30 +14,30 @@ pub enum Outcome {
     /// The answer changed nothing.
     Kept,
     /// The decision broke this rule.
-    Guarded(Guard),
+    Guarded(GuardRule),
     /// The subject changed after the question, so the answer no longer applies.
     Stale,
     /// The policy faulted. The native default decided.
-    Faulted(Fault),
+    Faulted(PluginFault),
 }
 
-impl Outcome {
+impl DecisionOutcome {
     /// The word in metrics and records: `applied`.
     pub fn name(&self) -> &'static str {
         match self {
-            Outcome::Applied { .. } => "applied",
-            Outcome::Abstained => "abstained",
-            Outcome::Kept => "kept",
-            Outcome::Guarded(_) => "guarded",
-            Outcome::Stale => "stale",
-            Outcome::Faulted(_) => "faulted",
+            DecisionOutcome::Applied { .. } => "applied",
+            DecisionOutcome::Abstained => "abstained",
+            DecisionOutcome::Kept => "kept",
+            DecisionOutcome::Guarded(_) => "guarded",
+            DecisionOutcome::Stale => "stale",
+            DecisionOutcome::Faulted(_) => "faulted",
         }
     }
 }
 
 /// A native rule that a decision broke.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Guard {
+pub enum GuardRule {
     /// The decision names a node that does not exist or is down, or names a node twice.
     UnusableNode,
     /// The first node has no capacity for the room.
@@ -64,40 +64,40 @@ pub enum Guard {
     HiddenState,
 }
 
-impl Guard {
+impl GuardRule {
     /// Returns true if the decision itself broke the rule. The other rules can be broken by concurrent events.
     pub(crate) fn is_its_own(self) -> bool {
         match self {
-            Guard::UnusableNode
-            | Guard::UnusableRegion
-            | Guard::UnknownRow
-            | Guard::UnknownAction
-            | Guard::CapOutOfBounds
-            | Guard::CapUnsupported
-            | Guard::HiddenState => true,
-            Guard::NoCapacity
-            | Guard::Churn
-            | Guard::MovedTooOften
-            | Guard::BreakerOpen
-            | Guard::Outdated => false,
+            GuardRule::UnusableNode
+            | GuardRule::UnusableRegion
+            | GuardRule::UnknownRow
+            | GuardRule::UnknownAction
+            | GuardRule::CapOutOfBounds
+            | GuardRule::CapUnsupported
+            | GuardRule::HiddenState => true,
+            GuardRule::NoCapacity
+            | GuardRule::Churn
+            | GuardRule::MovedTooOften
+            | GuardRule::BreakerOpen
+            | GuardRule::Outdated => false,
         }
     }
 
     /// The word in metrics and records: `churn`.
     pub fn name(self) -> &'static str {
         match self {
-            Guard::UnusableNode => "unusable-node",
-            Guard::NoCapacity => "no-capacity",
-            Guard::UnusableRegion => "unusable-region",
-            Guard::UnknownRow => "unknown-row",
-            Guard::UnknownAction => "unknown-action",
-            Guard::Churn => "churn",
-            Guard::MovedTooOften => "moved-too-often",
-            Guard::CapOutOfBounds => "cap-out-of-bounds",
-            Guard::CapUnsupported => "cap-unsupported",
-            Guard::BreakerOpen => "breaker-open",
-            Guard::Outdated => "outdated",
-            Guard::HiddenState => "hidden-state",
+            GuardRule::UnusableNode => "unusable-node",
+            GuardRule::NoCapacity => "no-capacity",
+            GuardRule::UnusableRegion => "unusable-region",
+            GuardRule::UnknownRow => "unknown-row",
+            GuardRule::UnknownAction => "unknown-action",
+            GuardRule::Churn => "churn",
+            GuardRule::MovedTooOften => "moved-too-often",
+            GuardRule::CapOutOfBounds => "cap-out-of-bounds",
+            GuardRule::CapUnsupported => "cap-unsupported",
+            GuardRule::BreakerOpen => "breaker-open",
+            GuardRule::Outdated => "outdated",
+            GuardRule::HiddenState => "hidden-state",
         }
     }
 }

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::policy::{
-    About, Asked, Batch, Beside, Newcomer, Part, Parts, Revisions, Subject, mismatched,
-    reasons_given, unit, was_taken,
+    AdmissionSample, AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome,
+    PendingQuestion, QuestionSubject, Revisions, mismatched, reasons_given, unit, was_taken,
 };
-use crate::quality::{Look, Replans};
-use crate::rooms::{Room, Rooms};
-use crate::sessions::{Phase, Sessions};
+use crate::quality::{LadderInput, Replans};
+use crate::rooms::Room;
+use crate::sessions::SessionPhase;
 use crate::timer::Timer;
 use crate::{
-    AdmitOnFault, AdmitVerdict, Answer, Answered, Arm, AskId, Count, Decider, DegradeOnFault,
-    Event, Fault, Guard, Hook, Metric, Move, Offer, Outcome, PolicyName, Question, Refused, RoomId,
-    RoomRow, Row, SessionId, SessionRow, State,
+    AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
+    DegradeOnFault, GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState,
+    PolicyName, PolicyQuestion, RevisionAnswer, RoomId, RoomRow, RoutingMove, Row, SessionId,
+    SessionRow,
 };
 
 /// Retry time of clients that are refused because their admission policy failed.
@@ -29,7 +30,7 @@ const ROOMS_PER_ASK: usize = 256;
 const FAILING_FOR: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// A client requests a session. The reply is an [`Output::Reply`](crate::Output::Reply), at once or after policies
+    /// A client requests a session. The reply is a [`GatewayEffect::Reply`](crate::GatewayEffect::Reply), at once or after policies
     /// answered.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         // Sessions of a room share one copy of its name.
@@ -40,7 +41,7 @@ impl Gateway {
             self.route(now, |router| router.catch_up(room, now));
         }
         let begun = match self.shutting_down {
-            true => Err(Refused::Draining),
+            true => Err(OfferRefusal::Draining),
             false => self.route(now, |router| router.begin(&offer, now)),
         };
         match begun {
@@ -70,21 +71,21 @@ impl Gateway {
             .policies
             .arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
         let (scenario, labels) = (request.scenario.clone(), request.labels.clone());
-        let question = Question::Resolve { scenario, labels };
-        self.ask(&set, arm, About::Resolve(id), question, now);
+        let question = PolicyQuestion::Resolve { scenario, labels };
+        self.ask(&set, arm, QuestionSubject::Resolve(id), question, now);
     }
 
     /// Applies the parameters of the scenario plugin. They override the configuration within its bounds.
     pub(super) fn resolved(
         &mut self,
         id: SessionId,
-        answer: Result<Answer, Fault>,
+        answer: Result<HookAnswer, PluginFault>,
         now: Instant,
-    ) -> Outcome {
+    ) -> DecisionOutcome {
         let outcome = match answer {
-            Ok(Answer::Params(params)) => self.router().take_params(id, &params),
+            Ok(HookAnswer::Params(params)) => self.router().take_params(id, &params),
             Ok(_) => mismatched(),
-            Err(fault) => Outcome::Faulted(fault),
+            Err(fault) => DecisionOutcome::Faulted(fault),
         };
         self.ask_admission(id, now);
         outcome
@@ -94,7 +95,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        session.phase = Phase::Admitting;
+        session.phase = SessionPhase::Admitting;
         let (room, request) = (session.room, Arc::clone(&session.request));
         let Some(scenario) = self.settings.scenarios.get(&request.scenario).cloned() else {
             return;
@@ -103,7 +104,7 @@ impl Gateway {
             self.admit(id, None, Decider::Native, now);
             return;
         }
-        let question = Question::Admit {
+        let question = PolicyQuestion::Admit {
             session: id,
             room,
             standing: self.router().region_of_room(room),
@@ -113,61 +114,66 @@ impl Gateway {
         };
         let arm =
             self.policies.arm(&scenario.policy(Hook::Admission), unit(Hook::Admission, room, id));
-        self.ask(&scenario.set, arm, About::Admit(id), question, now);
+        self.ask(&scenario.set, arm, QuestionSubject::Admit(id), question, now);
     }
 
     pub(super) fn admission_said(
         &mut self,
         id: SessionId,
-        answer: Result<Answer, Fault>,
+        answer: Result<HookAnswer, PluginFault>,
         by: Decider,
         now: Instant,
-    ) -> Outcome {
+    ) -> DecisionOutcome {
         let Some(session) = self.sessions.get(&id) else {
-            return Outcome::Stale;
+            return DecisionOutcome::Stale;
         };
         let bounds = session.bounds;
         let verdict = match answer {
-            Ok(Answer::Admit { verdict, .. }) => verdict,
+            Ok(HookAnswer::Admit { verdict, .. }) => verdict,
             Ok(_) => return self.admission_failed(id, mismatched(), now),
-            Err(fault) => return self.admission_failed(id, Outcome::Faulted(fault), now),
+            Err(fault) => return self.admission_failed(id, DecisionOutcome::Faulted(fault), now),
         };
         match verdict {
             AdmitVerdict::Abstain => {
                 self.admit(id, None, Decider::Native, now);
-                Outcome::Abstained
+                DecisionOutcome::Abstained
             }
             AdmitVerdict::Accept => {
                 self.admit(id, None, by, now);
-                Outcome::Applied { differs: false }
+                DecisionOutcome::Applied { differs: false }
             }
             AdmitVerdict::AcceptCapped(kbps)
                 if kbps >= bounds.floor_kbps && kbps <= bounds.ceiling_kbps =>
             {
                 self.admit(id, Some(kbps), by, now);
-                Outcome::Applied { differs: true }
+                DecisionOutcome::Applied { differs: true }
             }
             AdmitVerdict::AcceptCapped(_) => {
-                self.admission_failed(id, Outcome::Guarded(Guard::CapOutOfBounds), now)
+                self.admission_failed(id, DecisionOutcome::Guarded(GuardRule::CapOutOfBounds), now)
             }
             AdmitVerdict::Redirect(region) if self.router().may_redirect(id, region) => {
-                self.give_up(id, Refused::Redirected(region), now);
-                Outcome::Applied { differs: true }
+                self.give_up(id, OfferRefusal::Redirected(region), now);
+                DecisionOutcome::Applied { differs: true }
             }
             AdmitVerdict::Redirect(_) => {
-                self.admission_failed(id, Outcome::Guarded(Guard::UnusableRegion), now)
+                self.admission_failed(id, DecisionOutcome::Guarded(GuardRule::UnusableRegion), now)
             }
             AdmitVerdict::Reject(retry_after_ms) => {
                 let wait = Duration::from_millis(u64::from(retry_after_ms));
                 let retry_after = self.sessions.jittered(wait);
-                self.give_up(id, Refused::Rejected { retry_after }, now);
-                Outcome::Applied { differs: true }
+                self.give_up(id, OfferRefusal::Rejected { retry_after }, now);
+                DecisionOutcome::Applied { differs: true }
             }
         }
     }
 
     /// The admission policy failed, or its answer broke a rule. The scenario's settings decide on the session.
-    fn admission_failed(&mut self, id: SessionId, outcome: Outcome, now: Instant) -> Outcome {
+    fn admission_failed(
+        &mut self,
+        id: SessionId,
+        outcome: DecisionOutcome,
+        now: Instant,
+    ) -> DecisionOutcome {
         let Some(session) = self.sessions.get(&id) else {
             return outcome;
         };
@@ -180,19 +186,19 @@ impl Gateway {
             }
             AdmitOnFault::Reject => {
                 let retry_after = self.sessions.jittered(RETRY_AFTER);
-                self.give_up(id, Refused::Rejected { retry_after }, now);
+                self.give_up(id, OfferRefusal::Rejected { retry_after }, now);
             }
         }
         outcome
     }
 
-    fn give_up(&mut self, id: SessionId, reason: Refused, now: Instant) {
+    fn give_up(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
         self.route(now, |router| router.give_up(id, reason, now));
     }
 
     fn admit(&mut self, id: SessionId, cap_kbps: Option<u32>, by: Decider, now: Instant) {
         if self.shutting_down {
-            return self.give_up(id, Refused::Draining, now);
+            return self.give_up(id, OfferRefusal::Draining, now);
         }
         if let Some(room) = self.route(now, |router| router.admit(id, cap_kbps, by, now)) {
             let unasked = self.sessions[&id].of_first_packet;
@@ -215,54 +221,54 @@ impl Gateway {
             room.placing = true;
             let set = settings.set.clone();
             let arm = self.policies.arm(&settings.policy(Hook::Routing), id.0);
-            let question = Question::Place {
+            let question = PolicyQuestion::Place {
                 room: id,
                 scenario,
                 labels,
                 nodes: self.capacity.node_rows(&self.nodes),
             };
-            self.ask(&set, arm, About::Place(id), question, now);
+            self.ask(&set, arm, QuestionSubject::Place(id), question, now);
         }
     }
 
     pub(super) fn placed(
         &mut self,
         id: RoomId,
-        answer: Result<Answer, Fault>,
+        answer: Result<HookAnswer, PluginFault>,
         by: Decider,
         now: Instant,
-    ) -> Outcome {
+    ) -> DecisionOutcome {
         let Some(room) = self.rooms.get_mut(&id) else {
-            return Outcome::Stale;
+            return DecisionOutcome::Stale;
         };
         room.placing = false;
         if room.is_placed() || self.router().waiting_for_placement(id).is_empty() {
-            return Outcome::Stale;
+            return DecisionOutcome::Stale;
         }
         let outcome = match answer {
-            Ok(Answer::Placed { hops, .. }) if hops.is_empty() => Outcome::Abstained,
-            Ok(Answer::Placed { hops, ttl_ms, state, .. }) => {
+            Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
+            Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
                 match self.router().check_placement(id, &hops, now) {
-                    Err(guard) => Outcome::Guarded(guard),
+                    Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
                         let differs = hops != self.router().native_hops(id, &[], now);
                         self.write_room_state(id, state);
                         self.route(now, |router| {
                             router.place_as_answered(id, &hops, ttl_ms, by, now);
                         });
-                        return Outcome::Applied { differs };
+                        return DecisionOutcome::Applied { differs };
                     }
                 }
             }
             Ok(_) => mismatched(),
-            Err(fault) => Outcome::Faulted(fault),
+            Err(fault) => DecisionOutcome::Faulted(fault),
         };
         self.route(now, |router| router.place_natively(id, now));
         outcome
     }
 
     /// Keeps the state that the routing policy wrote about the room.
-    fn write_room_state(&mut self, id: RoomId, state: State) {
+    fn write_room_state(&mut self, id: RoomId, state: PluginState) {
         if let Some(room) = self.rooms.get_mut(&id)
             && let Some(scenario) = self.settings.scenarios.get(&room.scenario)
         {
@@ -276,8 +282,8 @@ impl Gateway {
         &mut self,
         set: &Arc<str>,
         arm: Arm,
-        about: About,
-        question: Question,
+        about: QuestionSubject,
+        question: PolicyQuestion,
         now: Instant,
     ) {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
@@ -287,39 +293,29 @@ impl Gateway {
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
         let (question, effects) = ((question, revision), (now, &mut self.effects));
         if let Some(asked) = self.questions.ask(set, arm, about, question, now + budget, effects) {
-            self.conclude(asked, Err(Fault::Late), now);
-        }
-    }
-
-    fn one_subject(&self, about: &About) -> (Option<SessionId>, Option<RoomId>) {
-        match *about {
-            About::Resolve(session) | About::Admit(session) => {
-                (Some(session), self.sessions.get(&session).map(|session| session.room))
-            }
-            About::Place(room) => (None, Some(room)),
-            About::Reroute(_) | About::Tick(_) => (None, None),
+            self.conclude(asked, Err(PluginFault::Late), now);
         }
     }
 
     /// Asks the active revision the questions that a removed revision has not answered. Late answers of the removed
     /// revision are ignored: their questions may contain states of another schema.
     pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
-        let is_of =
-            |asked: &Asked| asked.policy == *policy && asked.revision.as_deref() == Some(revision);
+        let is_of = |asked: &PendingQuestion| {
+            asked.policy == *policy && asked.revision.as_deref() == Some(revision)
+        };
         let ids: Vec<AskId> =
             self.questions.in_flight().filter(|it| is_of(it)).map(|asked| asked.id).collect();
         for id in ids {
             self.effects.cancel(&Timer::AskLate(id));
-            let Some(Asked { policy, arm, about, at: asked, .. }) = self.questions.take(id) else {
-                continue;
-            };
-            let (session, room) = self.one_subject(&about);
-            self.effects.event(Event::Decided {
+            let Some(pending) = self.questions.take(id) else { continue };
+            let PendingQuestion { policy, arm, about, at: asked, .. } = pending;
+            let (session, room) = about.one(&self.sessions);
+            self.effects.event(CoreEvent::Decided {
                 ask: id,
                 policy,
                 arm,
                 revision: None,
-                outcome: Outcome::Stale,
+                outcome: DecisionOutcome::Stale,
                 reason: None,
                 session,
                 room,
@@ -329,9 +325,9 @@ impl Gateway {
                 notes: Vec::new(),
             });
             match about {
-                About::Resolve(session) => self.ask_scenario(session, now),
-                About::Admit(session) => self.ask_admission(session, now),
-                About::Place(id) => {
+                QuestionSubject::Resolve(session) => self.ask_scenario(session, now),
+                QuestionSubject::Admit(session) => self.ask_admission(session, now),
+                QuestionSubject::Place(id) => {
                     if let Some(room) = self.rooms.get_mut(&id) {
                         room.placing = false;
                         if !room.is_placed() {
@@ -339,34 +335,44 @@ impl Gateway {
                         }
                     }
                 }
-                About::Reroute(rooms) => {
+                QuestionSubject::Reroute(rooms) => {
                     rooms.into_iter().for_each(|(room, _)| self.want_reroute(room, now));
                 }
-                About::Tick(_) => {}
+                QuestionSubject::Tick(_) => {}
             }
         }
     }
 
     /// A policy answered or failed. An answer that comes too late is ignored.
-    pub fn handle_answer(&mut self, id: AskId, result: Result<Answered, Fault>, now: Instant) {
+    pub fn handle_answer(
+        &mut self,
+        id: AskId,
+        result: Result<RevisionAnswer, PluginFault>,
+        now: Instant,
+    ) {
         if let Some(asked) = self.questions.take(id) {
             self.effects.cancel(&Timer::AskLate(id));
             self.conclude(asked, result, now);
         }
     }
 
-    fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
+    fn conclude(
+        &mut self,
+        asked: PendingQuestion,
+        result: Result<RevisionAnswer, PluginFault>,
+        now: Instant,
+    ) {
         let rows = asked.about.rows();
-        let (session, room) = self.one_subject(&asked.about);
+        let (session, room) = asked.about.one(&self.sessions);
         let (revision, answer, beside) = match result {
-            Ok(Answered { answer, revision, notes, took, apart, reasons, ungranted }) => {
+            Ok(RevisionAnswer { answer, revision, notes, took, apart, reasons, ungranted }) => {
                 let reasons = Some(reasons);
-                let beside = Beside { notes, apart, reasons, ungranted, took };
+                let beside = AnswerDetails { notes, apart, reasons, ungranted, took };
                 (Some(revision), Ok(answer), beside)
             }
-            Err(fault) => (None, Err(fault), Beside::default()),
+            Err(fault) => (None, Err(fault), AnswerDetails::default()),
         };
-        let Asked { id: ask, policy, arm, about, at: asked, .. } = asked;
+        let PendingQuestion { id: ask, policy, arm, about, at: asked, .. } = asked;
         if arm == Arm::Standing {
             let fault = answer.as_ref().err();
             self.questions.note_standing(&policy, fault, now, &mut self.effects);
@@ -378,42 +384,52 @@ impl Gateway {
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
         let turns_away = matches!(
             answer,
-            Ok(Answer::Admit { verdict: AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_), .. })
+            Ok(HookAnswer::Admit {
+                verdict: AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_),
+                ..
+            })
         );
         // The event precedes its consequences.
         let place = self.effects.place();
-        let one = Batch::one;
+        let one = BatchOutcome::one;
         let whose = (&policy, arm);
-        let Batch { outcome, parts } = match &about {
-            About::Resolve(session) => one(self.resolved(*session, answer, now)),
-            About::Admit(session) => one(self.admission_said(*session, answer, by.clone(), now)),
-            About::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
-            About::Reroute(rooms) => self.rerouted(whose, rooms, answer, (&by, &beside), now),
-            About::Tick(sessions) => self.ticked(whose, sessions, answer, (&by, &beside), now),
+        let BatchOutcome { outcome, parts } = match &about {
+            QuestionSubject::Resolve(session) => one(self.resolved(*session, answer, now)),
+            QuestionSubject::Admit(session) => {
+                one(self.admission_said(*session, answer, by.clone(), now))
+            }
+            QuestionSubject::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
+            QuestionSubject::Reroute(rooms) => {
+                self.rerouted(whose, rooms, answer, (&by, &beside), now)
+            }
+            QuestionSubject::Tick(sessions) => {
+                self.ticked(whose, sessions, answer, (&by, &beside), now)
+            }
         };
         if let Some(revision) = &revision {
-            let is_there = |it| is_there(&self.sessions, &self.rooms, it);
+            let is_there = |it| FaultSubject::exists(it, &self.sessions, &self.rooms);
             let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.effects));
             self.questions.noted.note_apart(&about, &policy, revision, apart, is_there, effects);
             if about.is_of_offer() {
-                let worse =
-                    u32::from(matches!(&outcome, Outcome::Guarded(guard) if guard.is_its_own()));
-                let (decided, effects) = (Count { of: 1, worse }, &mut self.effects);
+                let worse = u32::from(
+                    matches!(&outcome, DecisionOutcome::Guarded(guard) if guard.is_its_own()),
+                );
+                let (decided, effects) = (BreachCount { of: 1, worse }, &mut self.effects);
                 self.policies.note_conduct(&policy, arm, decided, now, effects);
             }
-            if matches!(about, About::Admit(_)) && was_taken(&outcome) {
+            if matches!(about, QuestionSubject::Admit(_)) && was_taken(&outcome) {
                 // A decision that broke a rule turned no client away.
-                let turned_away = turns_away && matches!(outcome, Outcome::Applied { .. });
-                let (newcomer, effects) = (Newcomer { arm, turned_away }, &mut self.effects);
+                let turned_away = turns_away && matches!(outcome, DecisionOutcome::Applied { .. });
+                let (newcomer, effects) = (AdmissionSample { arm, turned_away }, &mut self.effects);
                 self.policies.weigh_newcomer(&policy, newcomer, now, effects);
             }
         }
         let said = (&by, &outcome, &parts);
-        let is_there = |it| is_there(&self.sessions, &self.rooms, it);
+        let is_there = |it| FaultSubject::exists(it, &self.sessions, &self.rooms);
         let noted = &mut self.questions.noted;
         let reason = noted.note_said(&about, said, &given, &beside, is_there, now);
-        let Beside { notes, took, .. } = beside;
-        let decided = Event::Decided {
+        let AnswerDetails { notes, took, .. } = beside;
+        let decided = CoreEvent::Decided {
             ask,
             policy,
             arm,
@@ -437,12 +453,12 @@ impl Gateway {
         policy: &PolicyName,
         revision: &Arc<str>,
         differs: Box<str>,
-        answers: Count,
+        answers: BreachCount,
     ) {
-        let guard = Guard::HiddenState;
-        self.effects.event(Event::Guarded { policy: policy.clone(), guard, times: 1 });
+        let guard = GuardRule::HiddenState;
+        self.effects.event(CoreEvent::Guarded { policy: policy.clone(), guard, times: 1 });
         let (name, found) = (policy.clone(), revision.clone());
-        self.effects.event(Event::HiddenState { policy: name, revision: found, differs });
+        self.effects.event(CoreEvent::HiddenState { policy: name, revision: found, differs });
         self.policies.weigh_hidden_state(policy, revision, answers, &mut self.effects);
     }
 
@@ -490,7 +506,8 @@ impl Gateway {
     }
 
     pub(super) fn ask_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
-        if self.questions.is_asking(policy, arm, |about| matches!(about, About::Reroute(_))) {
+        let is_reroute = |about: &_| matches!(about, QuestionSubject::Reroute(_));
+        if self.questions.is_asking(policy, arm, is_reroute) {
             return;
         }
         let batch = self.waiting_for_reroute(policy, arm, now);
@@ -513,8 +530,8 @@ impl Gateway {
         let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
         let memo = self.policies.memo(policy, arm);
         let question =
-            Question::Reroute { nodes: self.capacity.node_rows(&self.nodes), rooms, memo };
-        self.ask(&policy.set, arm, About::Reroute(versions), question, now);
+            PolicyQuestion::Reroute { nodes: self.capacity.node_rows(&self.nodes), rooms, memo };
+        self.ask(&policy.set, arm, QuestionSubject::Reroute(versions), question, now);
     }
 
     /// The next rooms that wait for this arm. Rooms that now belong to the other arm are queued there.
@@ -544,23 +561,23 @@ impl Gateway {
         &mut self,
         (policy, arm): (&PolicyName, Arm),
         rooms: &[(RoomId, u64)],
-        answer: Result<Answer, Fault>,
-        (by, beside): (&Decider, &Beside),
+        answer: Result<HookAnswer, PluginFault>,
+        (by, beside): (&Decider, &AnswerDetails),
         now: Instant,
-    ) -> Batch {
+    ) -> BatchOutcome {
         self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
         rooms.iter().for_each(|(id, _)| self.rooms.changes.note(*id));
         self.route(now, |router| rooms.iter().for_each(|&(id, _)| router.catch_up(id, now)));
-        let mut parts = Parts::default();
+        let mut parts = PartCounts::default();
         let outcome = match answer {
-            Ok(Answer::Moves { moves, states, memo }) => {
+            Ok(HookAnswer::Moves { moves, states, memo }) => {
                 let router = self.router();
                 let fresh: Vec<Option<RoomId>> =
                     rooms.iter().map(|row| router.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
                     self.take_moves(&mut parts, &fresh, moves, by, now);
-                    self.tell_broken(policy, &parts);
+                    parts.report_broken(policy, &mut self.effects);
                     let (decided, effects) = (parts.count(), &mut self.effects);
                     self.policies.note_conduct(policy, arm, decided, now, effects);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
@@ -570,42 +587,36 @@ impl Gateway {
                     }
                     parts.outcome()
                 } else {
-                    Outcome::Stale
+                    DecisionOutcome::Stale
                 }
             }
             Ok(_) => mismatched(),
-            Err(fault) => Outcome::Faulted(fault),
+            Err(fault) => DecisionOutcome::Faulted(fault),
         };
-        let failed = matches!(outcome, Outcome::Faulted(_));
+        let failed = matches!(outcome, DecisionOutcome::Faulted(_));
         let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
             let apart = failed || left_out(row);
             self.route(now, |router| router.answered(id, apart, now));
         }
-        Batch { outcome, parts }
-    }
-
-    fn tell_broken(&mut self, policy: &PolicyName, parts: &Parts) {
-        for (guard, times) in parts.broken() {
-            self.effects.event(Event::Guarded { policy: policy.clone(), guard, times });
-        }
+        BatchOutcome { outcome, parts }
     }
 
     fn take_moves(
         &mut self,
-        parts: &mut Parts,
+        parts: &mut PartCounts,
         rooms: &[Option<RoomId>],
-        moves: Vec<Move>,
+        moves: Vec<RoutingMove>,
         by: &Decider,
         now: Instant,
     ) {
         let mut seen = BTreeSet::new();
         for step in moves {
             let part = match rooms.get(step.row as usize) {
-                Some(_) if !seen.insert(step.row) => Err(Guard::UnknownRow),
+                Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
                 Some(Some(id)) => self.route(now, |router| router.take_move(*id, &step, by, now)),
-                Some(None) => Err(Guard::Outdated),
-                None => Err(Guard::UnknownRow),
+                Some(None) => Err(GuardRule::Outdated),
+                None => Err(GuardRule::UnknownRow),
             };
             parts.note(step.row, part);
         }
@@ -622,7 +633,8 @@ impl Gateway {
     }
 
     fn ask_tick_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
-        if self.questions.is_asking(policy, arm, |about| matches!(about, About::Tick(_))) {
+        if self.questions.is_asking(policy, arm, |about| matches!(about, QuestionSubject::Tick(_)))
+        {
             return;
         }
         let Some(ours) = self.sessions.ticked(policy).filter(|ours| !ours.is_empty()) else {
@@ -639,7 +651,7 @@ impl Gateway {
                 room: session.room,
                 scenario: session.request.scenario.clone(),
                 labels: session.request.labels.clone(),
-                state: session.memory.read(reads.as_ref()).map(|state| State::clone(state)),
+                state: session.memory.read(reads.as_ref()).map(|state| PluginState::clone(state)),
             })
             .collect();
         if sessions.is_empty() {
@@ -649,7 +661,13 @@ impl Gateway {
         let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
         let ids = ids.collect();
         let memo = self.policies.memo(policy, arm);
-        self.ask(&policy.set, arm, About::Tick(ids), Question::Tick { sessions, memo }, now);
+        self.ask(
+            &policy.set,
+            arm,
+            QuestionSubject::Tick(ids),
+            PolicyQuestion::Tick { sessions, memo },
+            now,
+        );
     }
 
     /// Applies the actions of a policy. Sessions without a decision, because the policy failed or was not asked about
@@ -659,16 +677,16 @@ impl Gateway {
         &mut self,
         (policy, arm): (&PolicyName, Arm),
         sessions: &[(SessionId, u32)],
-        answer: Result<Answer, Fault>,
-        (by, beside): (&Decider, &Beside),
+        answer: Result<HookAnswer, PluginFault>,
+        (by, beside): (&Decider, &AnswerDetails),
         now: Instant,
-    ) -> Batch {
+    ) -> BatchOutcome {
         let (actions, states, memo) = match answer {
-            Ok(Answer::Actions { actions, states, memo }) => (actions, states, memo),
-            Ok(_) => return Batch::one(mismatched()),
+            Ok(HookAnswer::Actions { actions, states, memo }) => (actions, states, memo),
+            Ok(_) => return BatchOutcome::one(mismatched()),
             Err(fault) => {
                 self.climb_natively(policy, sessions, now);
-                return Batch::one(Outcome::Faulted(fault));
+                return BatchOutcome::one(DecisionOutcome::Faulted(fault));
             }
         };
         let fresh = sessions.iter().map(|(id, plans)| {
@@ -676,22 +694,22 @@ impl Gateway {
         });
         let fresh: Vec<Option<SessionId>> = fresh.collect();
         if !fresh.iter().any(Option::is_some) {
-            return Batch::one(Outcome::Stale);
+            return BatchOutcome::one(DecisionOutcome::Stale);
         }
         memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
-        let (mut parts, mut replans) = (Parts::default(), Replans::default());
+        let (mut parts, mut replans) = (PartCounts::default(), Replans::default());
         for action in actions {
             let part = match fresh.get(action.row as usize) {
                 Some(Some(id)) => self.replan(*id, (action.op, action.arg), &mut replans),
-                Some(None) => Err(Guard::Outdated),
-                None => Err(Guard::UnknownRow),
+                Some(None) => Err(GuardRule::Outdated),
+                None => Err(GuardRule::UnknownRow),
             };
             parts.note(action.row, part);
         }
         replans.put_in_force(&mut self.router(), by);
         self.take_notices(now);
         parts.note_ungranted(beside.ungranted);
-        self.tell_broken(policy, &parts);
+        parts.report_broken(policy, &mut self.effects);
         // A session keeps its old state if all its actions were rejected.
         let revisions = self.policies.revisions(policy);
         for (row, state) in states {
@@ -703,7 +721,7 @@ impl Gateway {
         }
         self.policies.note_conduct(policy, arm, parts.count(), now, &mut self.effects);
         self.climb_left_out(sessions, beside, now);
-        Batch { outcome: parts.outcome(), parts }
+        BatchOutcome { outcome: parts.outcome(), parts }
     }
 
     /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
@@ -725,7 +743,7 @@ impl Gateway {
     pub(super) fn climb_left_out(
         &mut self,
         sessions: &[(SessionId, u32)],
-        beside: &Beside,
+        beside: &AnswerDetails,
         now: Instant,
     ) {
         if beside.apart.is_none() && !self.quality.climbs_any() {
@@ -736,7 +754,7 @@ impl Gateway {
                 self.quality.leave_ladder(*session);
                 continue;
             }
-            let subject = Subject::Session(*session);
+            let subject = FaultSubject::Session(*session);
             let since = self.questions.noted.held_since(subject, Hook::Degradation);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
                 self.climb_one(*session, now);
@@ -747,22 +765,13 @@ impl Gateway {
     fn climb_one(&mut self, id: SessionId, now: Instant) {
         let router = self.router();
         let caps = router.sessions.get(&id).is_some_and(|session| router.obeys_caps(session));
-        let Some(session) = self.sessions.get(&id).filter(|session| session.phase == Phase::Live)
-        else {
-            return;
-        };
+        let session = self.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
+        let Some(session) = session else { return };
         let scenario = self.settings.scenarios.get(&session.request.scenario);
         if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
             return;
         }
-        let loss_ppm = session.measured(Metric::LossDown).max(session.measured(Metric::LossUp));
-        let look = Look {
-            plan: session.plan,
-            loss_ppm,
-            bounds: session.bounds,
-            caps,
-            video: session.request.media.has_video(),
-        };
+        let look = LadderInput::of(session, caps);
         if let Some((op, arg)) = self.quality.climb(id, look, now) {
             let mut replans = Replans::default();
             // The ladder respects the bounds and the node's support for caps. An action that breaks a rule changes
@@ -780,19 +789,12 @@ impl Gateway {
         id: SessionId,
         (op, arg): (u32, u64),
         replans: &mut Replans,
-    ) -> Result<Part, Guard> {
+    ) -> Result<PartOutcome, GuardRule> {
         let Some((op, plan)) = Replans::after(&self.router(), id, op, arg)? else {
-            return Ok(Part::Kept);
+            return Ok(PartOutcome::Kept);
         };
         self.enrol(id);
         replans.replan(&mut self.router(), id, (op, arg), plan);
-        Ok(Part::Applied { differs: true })
-    }
-}
-
-fn is_there(sessions: &Sessions, rooms: &Rooms, subject: Subject) -> bool {
-    match subject {
-        Subject::Session(session) => sessions.contains_key(&session),
-        Subject::Room(room) => rooms.contains_key(&room),
+        Ok(PartOutcome::Applied { differs: true })
     }
 }

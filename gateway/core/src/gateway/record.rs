@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Gateway;
-use crate::sessions::{Leg, Phase, Session};
+use crate::sessions::{LegState, Session, SessionPhase};
 use crate::timer::Timer;
 use crate::{
-    ChangedRecords, GatewayRecord, HopMap, LegRecord, Media, MemoRecord, NodeId, NodeRecord,
-    NotRestored, Output, RegionRecord, RoomId, RoomRecord, SessionId, SessionRecord,
+    ChangedRecords, GatewayEffect, GatewayRecord, HopMap, LegRecord, MediaDescription, MemoRecord,
+    NodeId, NodeRecord, RegionRecord, RestoreError, RoomId, RoomRecord, SessionId, SessionRecord,
 };
 
 /// The records of a gateway as they change.
@@ -65,12 +65,12 @@ impl Records<'_> {
 }
 
 /// Continues the next session of a record: it is new in the caches of the processor when its output is executed.
-pub(super) fn restore_next(gateway: &mut Gateway) -> Option<Output> {
+pub(super) fn restore_next(gateway: &mut Gateway) -> Option<GatewayEffect> {
     gateway.router().restore_session().then(|| gateway.effects.pop()).flatten()
 }
 
 pub(super) fn record(gateway: &Gateway, now: Instant) -> GatewayRecord {
-    let live = || gateway.sessions.values().filter(|session| session.phase == Phase::Live);
+    let live = || gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
     let rooms: BTreeSet<RoomId> = live().map(|session| session.room).collect();
     let waiting = gateway.questions.waiting();
     let rooms = rooms.iter().filter_map(|id| room_record(gateway, *id, &waiting, now)).collect();
@@ -113,7 +113,7 @@ fn changed_records(
     let (mut live, mut ended) = (Vec::new(), Vec::new());
     for id in sessions {
         match gateway.sessions.get(&id) {
-            Some(session) if session.phase == Phase::Live => live.push(id),
+            Some(session) if session.phase == SessionPhase::Live => live.push(id),
             // It has never been live.
             Some(_) => {}
             None => ended.push(id),
@@ -123,7 +123,7 @@ fn changed_records(
     let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
     for id in changed {
         let is_live = |session: &SessionId| {
-            gateway.sessions.get(session).is_some_and(|it| it.phase == Phase::Live)
+            gateway.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
         };
         let stands = gateway.rooms.get(&id).is_some_and(|room| room.sessions.iter().any(is_live));
         match stands.then(|| room_record(gateway, id, &waiting, now)).flatten() {
@@ -141,8 +141,8 @@ fn changed_records(
 fn session_records<'a>(
     gateway: &Gateway,
     sessions: impl Iterator<Item = &'a Session>,
-) -> (Vec<SessionRecord>, Vec<Arc<Media>>) {
-    let mut places: BTreeMap<&Arc<Media>, u32> = BTreeMap::new();
+) -> (Vec<SessionRecord>, Vec<Arc<MediaDescription>>) {
+    let mut places: BTreeMap<&Arc<MediaDescription>, u32> = BTreeMap::new();
     let mut media = Vec::new();
     let records = sessions.map(|session| {
         let place = *places.entry(&session.request.media).or_insert_with(|| {
@@ -193,9 +193,9 @@ fn room_record(
 
 fn session_record(gateway: &Gateway, session: &Session, media: u32) -> SessionRecord {
     let legs = session.legs.iter().filter_map(|(hop, leg)| match leg {
-        Leg::Waiting => None,
-        Leg::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
-        Leg::Open => Some(LegRecord { hop: *hop, open: true }),
+        LegState::Waiting => None,
+        LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
+        LegState::Open => Some(LegRecord { hop: *hop, open: true }),
     });
     SessionRecord {
         id: session.id,
@@ -222,9 +222,9 @@ pub(super) fn restore(
     record: GatewayRecord,
     node: impl Fn(&str) -> Option<NodeId>,
     now: Instant,
-) -> Result<HopMap, NotRestored> {
+) -> Result<HopMap, RestoreError> {
     if !gateway.sessions.is_empty() {
-        return Err(NotRestored::HasSessions);
+        return Err(RestoreError::HasSessions);
     }
     record.check()?;
     let GatewayRecord { nodes, regions, rooms, sessions, media, memos, .. } = record;

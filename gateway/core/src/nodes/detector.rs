@@ -14,12 +14,12 @@ mod silence;
 
 use std::time::{Duration, Instant};
 
-use crate::{Timings, Witness};
-use agent::Agent;
-use canary::Canary;
+use crate::{EvidenceSource, Timings};
+use agent::AgentReport;
+use canary::CanaryPacket;
 use lateness::Lateness;
 use loss::Loss;
-use silence::{Limits, Silence, Word};
+use silence::{SilenceDetector, SilenceLimits, SilenceVerdict};
 
 /// Number of probes in flight that are remembered. Older ones no longer matter.
 const PROBES_MAX: usize = 64;
@@ -54,7 +54,7 @@ pub struct Stamp {
 const DELIVERED_TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Finding {
+pub(crate) enum DetectorFinding {
     Well,
     Accused,
     Dead,
@@ -64,18 +64,18 @@ pub(crate) enum Finding {
 pub(crate) struct Detector {
     timings: Timings,
     distance: Distance,
-    /// The start of each witness's accusation, in the order of [`Witness::ALL`].
-    accused: [Option<Since>; Witness::ALL.len()],
+    /// The start of each witness's accusation, in the order of [`EvidenceSource::ALL`].
+    accused: [Option<Since>; EvidenceSource::ALL.len()],
     /// Length of the silence when the node last answered a probe sent during it.
     alive_in_silence: Option<Duration>,
-    probes: Vec<Probe>,
+    probes: Vec<ProbeRecord>,
     missed_in_a_row: u32,
     round_trip: Option<RoundTrip>,
     lately: Lateness,
     loss: Loss,
-    silence: Silence,
-    agent: Agent,
-    canary: Canary,
+    silence: SilenceDetector,
+    agent: AgentReport,
+    canary: CanaryPacket,
     /// The time at which the node last delivered media to a session, by the workers' reports.
     delivered: Option<Instant>,
     answered: Option<Instant>,
@@ -86,7 +86,7 @@ pub(crate) struct Detector {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Probe {
+struct ProbeRecord {
     sequence: u64,
     sent: Since,
     within: Duration,
@@ -135,16 +135,16 @@ impl Detector {
         Detector {
             timings,
             distance,
-            accused: [None; Witness::ALL.len()],
+            accused: [None; EvidenceSource::ALL.len()],
             alive_in_silence: None,
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
             round_trip: None,
             lately: Lateness::default(),
             loss: Loss::default(),
-            silence: Silence::default(),
-            agent: Agent::default(),
-            canary: Canary::default(),
+            silence: SilenceDetector::default(),
+            agent: AgentReport::default(),
+            canary: CanaryPacket::default(),
             delivered: None,
             answered: None,
             answered_of: None,
@@ -164,10 +164,10 @@ impl Detector {
             self.probes.remove(0);
         }
         let (within, turn) = (self.answer_within(), self.probe_every());
-        let since = |last: &Probe| now.saturating_duration_since(last.sent.at);
+        let since = |last: &ProbeRecord| now.saturating_duration_since(last.sent.at);
         let stands_for = self.probes.last().map_or(turn, since).min(turn);
         let sent = Since::new(now);
-        self.probes.push(Probe { sequence, sent, within, stands_for, missed: false });
+        self.probes.push(ProbeRecord { sequence, sent, within, stands_for, missed: false });
     }
 
     /// The next probe should be sent before its turn: the node begins to be silent, and no probe sent since then was
@@ -178,13 +178,13 @@ impl Detector {
             now.saturating_duration_since(last.sent.at) >= self.probe_every() / HASTE
         });
         let answered = self.answered_of.is_some_and(|sent| sent >= since);
-        idle && !answered && self.accused[Witness::Probe as usize].is_none()
+        idle && !answered && self.accused[EvidenceSource::Probe as usize].is_none()
     }
 
     /// An answer withdraws the accusations by probes and by kernel errors, because a process listens. An answer of the
     /// media port also outlives silence.
     pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
-        let silent = self.accused[Witness::Silence as usize];
+        let silent = self.accused[EvidenceSource::Silence as usize];
         let answered = self.answered(sequence, now);
         self.heard |= answered.is_some();
         if let Some(probe) = answered
@@ -199,7 +199,7 @@ impl Detector {
         let _ = self.answered(sequence, now);
     }
 
-    fn answered(&mut self, sequence: u64, now: Instant) -> Option<Probe> {
+    fn answered(&mut self, sequence: u64, now: Instant) -> Option<ProbeRecord> {
         let at = self.probes.iter().position(|probe| probe.sequence == sequence)?;
         let probe = self.probes.remove(at);
         let sample = now.saturating_duration_since(probe.sent.at);
@@ -222,13 +222,13 @@ impl Detector {
         self.missed_in_a_row = 0;
         self.answered = Some(now);
         self.answered_of = self.answered_of.max(Some(probe.sent.at));
-        self.withdraw(Witness::Probe);
-        self.withdraw(Witness::KernelError);
+        self.withdraw(EvidenceSource::Probe);
+        self.withdraw(EvidenceSource::KernelError);
         Some(probe)
     }
 
     pub(crate) fn handle_kernel_error(&mut self, now: Instant) {
-        self.accuse(Witness::KernelError, now);
+        self.accuse(EvidenceSource::KernelError, now);
     }
 
     /// Takes a kernel error that quotes this probe. If the probe was answered, the error is forged or out of date.
@@ -242,10 +242,10 @@ impl Detector {
     pub(crate) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
             self.heard = true;
-            self.withdraw(Witness::Silence);
-            let refused = self.accused[Witness::KernelError as usize].map(|since| since.at);
+            self.withdraw(EvidenceSource::Silence);
+            let refused = self.accused[EvidenceSource::KernelError as usize].map(|since| since.at);
             if stamp.last_received > refused {
-                self.withdraw(Witness::KernelError);
+                self.withdraw(EvidenceSource::KernelError);
             }
         }
     }
@@ -258,16 +258,16 @@ impl Detector {
     /// error, because a process listens.
     pub(crate) fn handle_canary_passed(&mut self, sequence: u64) {
         let sent = self.canary.pass(sequence);
-        self.withdraw(Witness::Canary);
-        let refused = self.accused[Witness::KernelError as usize].map(|since| since.at);
+        self.withdraw(EvidenceSource::Canary);
+        let refused = self.accused[EvidenceSource::KernelError as usize].map(|since| since.at);
         if refused.is_some_and(|refused| sent > Some(refused)) {
-            self.withdraw(Witness::KernelError);
+            self.withdraw(EvidenceSource::KernelError);
         }
     }
 
     /// Drops the canaries' evidence, because there are no canaries any more.
     pub(crate) fn forget_canaries(&mut self) {
-        self.canary = Canary::default();
+        self.canary = CanaryPacket::default();
     }
 
     /// The node reports that both canary sessions are open.
@@ -282,8 +282,8 @@ impl Detector {
 
     /// Sets or clears the accusation that rooms lose more there than elsewhere. It makes the node Suspect and never
     /// marks it down.
-    pub(crate) fn handle_worse(&mut self, witness: Option<Witness>, now: Instant) {
-        for worse in [Witness::Cohort, Witness::Feedback] {
+    pub(crate) fn handle_worse(&mut self, witness: Option<EvidenceSource>, now: Instant) {
+        for worse in [EvidenceSource::Cohort, EvidenceSource::Feedback] {
             match witness == Some(worse) {
                 true => self.accuse(worse, now),
                 false => self.withdraw(worse),
@@ -296,8 +296,8 @@ impl Detector {
     pub(crate) fn excuse(&mut self, control: Duration, workers: Duration) {
         let late = control.max(workers);
         self.probes.iter_mut().for_each(|probe| probe.sent.excuse(control));
-        for witness in Witness::ALL {
-            let by_control = matches!(witness, Witness::Probe | Witness::Canary);
+        for witness in EvidenceSource::ALL {
+            let by_control = matches!(witness, EvidenceSource::Probe | EvidenceSource::Canary);
             let late = if by_control { control } else { late };
             if let Some(since) = &mut self.accused[witness as usize] {
                 since.excuse(late);
@@ -307,18 +307,19 @@ impl Detector {
         self.canary.excuse(control);
     }
 
-    pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
+    pub(crate) fn weigh(&mut self, now: Instant) -> DetectorFinding {
         self.weigh_probes(now);
         self.weigh_silence(now);
         self.weigh_agent(now);
         let contradicted = self.weigh_canary(now);
-        let accused = |witness: Witness| self.accused[witness as usize];
-        let canary = accused(Witness::Canary).filter(|_| !contradicted);
-        let silence = accused(Witness::Silence);
+        let accused = |witness: EvidenceSource| self.accused[witness as usize];
+        let canary = accused(EvidenceSource::Canary).filter(|_| !contradicted);
+        let silence = accused(EvidenceSource::Silence);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
         // Silence that answers outlive is that of a node that forwards nothing, if canaries say so.
         let silent = silence.filter(|_| !outlived || canary.is_some());
-        let hard = || [Witness::KernelError, Witness::Probe].into_iter().filter_map(accused);
+        let hard =
+            || [EvidenceSource::KernelError, EvidenceSource::Probe].into_iter().filter_map(accused);
         let together = hard().chain(canary).chain(silent).count();
         let mute = silence.filter(|_| self.alive_in_silence.is_none());
         let mut alone = hard().chain(canary).chain(mute);
@@ -326,11 +327,11 @@ impl Detector {
             || together >= 2
             || alone.any(|since| since.lasted(now) >= self.down_after())
         {
-            Finding::Dead
+            DetectorFinding::Dead
         } else if self.accused.iter().any(Option::is_some) {
-            Finding::Accused
+            DetectorFinding::Accused
         } else {
-            Finding::Well
+            DetectorFinding::Well
         }
     }
 
@@ -338,16 +339,17 @@ impl Detector {
     fn weigh_canary(&mut self, now: Instant) -> bool {
         let round_trip = self.round_trip.map_or(Duration::ZERO, |trip| trip.smoothed);
         let Some(missing_since) = self.canary.weigh(round_trip, now) else {
-            self.withdraw(Witness::Canary);
+            self.withdraw(EvidenceSource::Canary);
             return false;
         };
-        self.accuse(Witness::Canary, now);
+        self.accuse(EvidenceSource::Canary, now);
         self.delivered.is_some_and(|at| at > missing_since + DELIVERED_TOLD_WITHIN)
     }
 
     fn weigh_probes(&mut self, now: Instant) {
         let mut missed = 0;
-        let due = |probe: &&mut Probe| !probe.missed && probe.sent.lasted(now) >= probe.within;
+        let due =
+            |probe: &&mut ProbeRecord| !probe.missed && probe.sent.lasted(now) >= probe.within;
         for probe in self.probes.iter_mut().filter(due) {
             probe.missed = true;
             missed += 1;
@@ -359,20 +361,20 @@ impl Detector {
             Distance::Far => 1,
         };
         if self.missed_in_a_row >= enough {
-            self.accuse(Witness::Probe, now);
+            self.accuse(EvidenceSource::Probe, now);
         }
     }
 
     fn weigh_silence(&mut self, now: Instant) {
         match self.silence.weigh(self.limits(), now) {
-            Word::Accuses => self.accuse(Witness::Silence, now),
-            Word::Withdraws => self.withdraw(Witness::Silence),
-            Word::Nothing => {}
+            SilenceVerdict::Accuses => self.accuse(EvidenceSource::Silence, now),
+            SilenceVerdict::Withdraws => self.withdraw(EvidenceSource::Silence),
+            SilenceVerdict::Nothing => {}
         }
     }
 
-    fn limits(&self) -> Limits {
-        Limits {
+    fn limits(&self) -> SilenceLimits {
+        SilenceLimits {
             min: self.timings.silence_min,
             arrivals: self.timings.silence_arrivals,
             max: self.down_after(),
@@ -401,20 +403,20 @@ impl Detector {
         }
     }
 
-    fn accuse(&mut self, witness: Witness, now: Instant) {
+    fn accuse(&mut self, witness: EvidenceSource, now: Instant) {
         self.accused[witness as usize].get_or_insert(Since::new(now));
     }
 
-    fn withdraw(&mut self, witness: Witness) {
+    fn withdraw(&mut self, witness: EvidenceSource) {
         self.accused[witness as usize] = None;
-        if witness == Witness::Silence {
+        if witness == EvidenceSource::Silence {
             self.alive_in_silence = None;
         }
     }
 
     /// Drops the evidence about the previous incarnation; measurements of the path stay.
     pub(crate) fn absolve(&mut self) {
-        self.accused = [None; Witness::ALL.len()];
+        self.accused = [None; EvidenceSource::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();
@@ -430,30 +432,30 @@ impl Detector {
 
     /// The death was reported, not inferred from silence, so the uplink is not to blame.
     pub(crate) fn is_told_of(&self) -> bool {
-        Witness::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
+        EvidenceSource::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
     }
 
     /// The node is near and left two probes in a row unanswered.
     pub(crate) fn misses_two(&self) -> bool {
-        self.distance == Distance::Near && self.accused[Witness::Probe as usize].is_some()
+        self.distance == Distance::Near && self.accused[EvidenceSource::Probe as usize].is_some()
     }
 
     /// The time at which the node fell silent: it was last heard then or, if media still arrives, first accused.
     pub(crate) fn fell_silent(&self) -> Option<Instant> {
-        let silences = Witness::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());
+        let silences = EvidenceSource::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());
         let accused = silences.filter_map(|&w| self.accused[w as usize]).map(|s| s.at).min()?;
         Some(self.last_heard().map_or(accused, |heard| heard.min(accused)))
     }
 
-    pub(crate) fn witnesses(&self) -> Vec<(Witness, Instant)> {
-        Witness::ALL
+    pub(crate) fn witnesses(&self) -> Vec<(EvidenceSource, Instant)> {
+        EvidenceSource::ALL
             .into_iter()
             .filter_map(|witness| Some((witness, self.accused[witness as usize]?.at)))
             .collect()
     }
 
-    /// The current accusers, in the order of [`Witness::ALL`].
-    pub(crate) fn suspected_by(&self) -> [bool; Witness::ALL.len()] {
+    /// The current accusers, in the order of [`EvidenceSource::ALL`].
+    pub(crate) fn suspected_by(&self) -> [bool; EvidenceSource::ALL.len()] {
         self.accused.map(|since| since.is_some())
     }
 

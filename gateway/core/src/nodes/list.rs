@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use super::{Node, Nodes, Pace};
+use super::{Node, NodeTable, OpeningWindow};
 use crate::effects::Effects;
 use crate::timer::Timer;
 use crate::{
-    Hop, Impossible, NodeId, NodeSettings, NotStarted, Output, Probed, RegionId, Zone, ZoneId,
+    GatewayEffect, Hop, Impossible, NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, Zone,
+    ZoneId,
 };
 
-impl Nodes {
+impl NodeTable {
     /// The zone with this name in the region. A new zone takes the number of a zone without nodes, or the next number.
     /// The caller must add a node to it at once.
     pub(crate) fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
@@ -54,12 +55,12 @@ impl Nodes {
         let id = self.next_slot(now).ok_or(Impossible::NoRoomForNodes)?;
         let incarnation = self.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
         self.mark_down(Hop { node: id, incarnation }, now);
-        let pace = Pace::new(self.limits.openings_at_once);
+        let pace = OpeningWindow::new(self.limits.openings_at_once);
         match self.paces.get_mut(id.0 as usize) {
             Some(left) => *left = pace,
             None => self.paces.push(pace),
         }
-        if settings.probed == Probed::Yes {
+        if settings.probed == NodeProbing::Yes {
             effects.set(Timer::Probe(id), now);
         }
         if settings.canary {
@@ -115,6 +116,6 @@ impl Nodes {
         if self.slots.get_mut(id.0 as usize).and_then(Option::take).is_some() {
             self.free.push_back((id, now));
         }
-        effects.push(Output::Forget { node: id });
+        effects.push(GatewayEffect::Forget { node: id });
     }
 }

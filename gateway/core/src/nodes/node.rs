@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::detector::{Detector, Distance, Finding};
+use super::detector::{Detector, DetectorFinding, Distance};
 use crate::{
-    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Starts,
-    Timings, Witness,
+    EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeProbing, NodeSettings,
+    RoomId, Starts, Timings,
 };
 use start::Starting;
-pub(crate) use trust::Trust;
+pub(crate) use trust::NodeTrust;
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -59,10 +59,10 @@ pub(crate) struct Node {
     unwilling: Option<Instant>,
     /// The node's own load measurement in thousandths, with its time.
     measured: Option<(u16, Instant)>,
-    standing: Standing,
+    standing: HealthState,
     relapses: u32,
     /// Set while the node loses more than others.
-    worse: Option<Worse>,
+    worse: Option<ImpairedPeriod>,
     /// Most rooms on the node lose much, whether or not other nodes are better. Region-wide loss shows at one node
     /// first.
     pub(crate) fares_badly: bool,
@@ -72,7 +72,7 @@ pub(crate) struct Node {
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-enum Standing {
+enum HealthState {
     Up {
         #[serde(with = "evenkeel_media::instant")]
         since: Instant,
@@ -98,7 +98,7 @@ enum Standing {
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-struct Worse {
+struct ImpairedPeriod {
     #[serde(with = "evenkeel_media::instant")]
     since: Instant,
     /// The node stays Suspect until this time, even without rooms that could measure its loss.
@@ -107,7 +107,7 @@ struct Worse {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Change {
+pub(crate) enum NodeTransition {
     Health {
         from: Health,
         to: Health,
@@ -133,8 +133,8 @@ impl Node {
         now: Instant,
     ) -> Node {
         let standing = match settings.starts {
-            Starts::ByItself => Standing::Up { since: now },
-            Starts::ByHook { .. } => Standing::Cold { since: now },
+            Starts::ByItself => HealthState::Up { since: now },
+            Starts::ByHook { .. } => HealthState::Cold { since: now },
         };
         Node {
             id,
@@ -169,7 +169,7 @@ impl Node {
     ) -> Node {
         let mut node = Node::new(id, settings, distance, timings, now);
         if let Starts::ByItself = node.settings.starts {
-            node.standing = Standing::Down { since: now, answering_since: None };
+            node.standing = HealthState::Down { since: now, answering_since: None };
         }
         (node.incarnation, node.excused) = (incarnation, true);
         node
@@ -181,11 +181,11 @@ impl Node {
 
     pub(crate) fn health(&self) -> Health {
         match self.standing {
-            Standing::Up { .. } => Health::Up,
-            Standing::Suspect { .. } => Health::Suspect,
-            Standing::Down { .. } => Health::Down,
-            Standing::Wary { .. } => Health::Wary,
-            Standing::Cold { .. } => Health::Cold,
+            HealthState::Up { .. } => Health::Up,
+            HealthState::Suspect { .. } => Health::Suspect,
+            HealthState::Down { .. } => Health::Down,
+            HealthState::Wary { .. } => Health::Wary,
+            HealthState::Cold { .. } => Health::Cold,
         }
     }
 
@@ -234,7 +234,7 @@ impl Node {
     }
 
     /// The agent reports that the process is gone, which marks the node down at once.
-    pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<Change> {
+    pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<NodeTransition> {
         self.detector.handle_agent(false, now);
         self.runs().then(|| self.die(now))
     }
@@ -252,7 +252,7 @@ impl Node {
     }
 
     /// An operator marks the node Down. Returns the change if it was not Down.
-    pub(crate) fn eject(&mut self, now: Instant) -> Option<Change> {
+    pub(crate) fn eject(&mut self, now: Instant) -> Option<NodeTransition> {
         self.ejected = true;
         (self.health() != Health::Down).then(|| self.die(now))
     }
@@ -263,7 +263,7 @@ impl Node {
     }
 
     /// Rooms lose more here than elsewhere.
-    pub(crate) fn found_worse(&mut self, witness: Witness, now: Instant) {
+    pub(crate) fn found_worse(&mut self, witness: EvidenceSource, now: Instant) {
         if !self.runs() {
             return;
         }
@@ -271,14 +271,15 @@ impl Node {
             self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
         }
         let until = now + self.ejection().max(WORSE_FOR);
-        self.worse = Some(Worse { since: self.worse.map_or(now, |worse| worse.since), until });
+        self.worse =
+            Some(ImpairedPeriod { since: self.worse.map_or(now, |worse| worse.since), until });
         self.detector.handle_worse(Some(witness), now);
     }
 
     /// Rooms on the node have little loss (`well`), or there is no room; then the accusation ends when its time is
     /// over, unless probes still show much loss.
     pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
-        let over = |worse: Worse| now >= worse.until && !self.loses();
+        let over = |worse: ImpairedPeriod| now >= worse.until && !self.loses();
         if self.worse.is_some_and(|worse| well || over(worse)) {
             self.worse = None;
             self.detector.handle_worse(None, now);
@@ -291,67 +292,73 @@ impl Node {
     }
 
     /// Weighs the evidence; always well for a node that does not run.
-    pub(crate) fn look(&mut self, now: Instant) -> Finding {
+    pub(crate) fn look(&mut self, now: Instant) -> DetectorFinding {
         match self.standing {
-            Standing::Down { .. } | Standing::Cold { .. } => Finding::Well,
-            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
+            HealthState::Down { .. } | HealthState::Cold { .. } => DetectorFinding::Well,
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
                 self.detector.weigh(now)
             }
         }
     }
 
-    pub(crate) fn conclude(&mut self, found: Finding, now: Instant) -> Option<Change> {
+    pub(crate) fn conclude(
+        &mut self,
+        found: DetectorFinding,
+        now: Instant,
+    ) -> Option<NodeTransition> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
-        if let Standing::Down { since, answering_since } = self.standing {
+        if let HealthState::Down { since, answering_since } = self.standing {
             return self.weigh_return(since, answering_since, now);
         }
-        if let Standing::Cold { since } = self.standing {
+        if let HealthState::Cold { since } = self.standing {
             return self.weigh_start(since, now);
         }
         match (found, self.standing) {
-            (Finding::Dead, _) => Some(self.die(now)),
-            (Finding::Accused, Standing::Suspect { .. }) => None,
-            (Finding::Accused, standing) => {
-                let was_wary = matches!(standing, Standing::Wary { .. });
-                self.change_to(Standing::Suspect { was_wary })
+            (DetectorFinding::Dead, _) => Some(self.die(now)),
+            (DetectorFinding::Accused, HealthState::Suspect { .. }) => None,
+            (DetectorFinding::Accused, standing) => {
+                let was_wary = matches!(standing, HealthState::Wary { .. });
+                self.change_to(HealthState::Suspect { was_wary })
             }
-            (Finding::Well, Standing::Suspect { was_wary: false }) => {
-                self.change_to(Standing::Up { since: now })
+            (DetectorFinding::Well, HealthState::Suspect { was_wary: false }) => {
+                self.change_to(HealthState::Up { since: now })
             }
             // Trust starts over: an accusation must not shorten the Wary time.
-            (Finding::Well, Standing::Suspect { was_wary: true }) => {
-                self.change_to(Standing::Wary { since: now })
+            (DetectorFinding::Well, HealthState::Suspect { was_wary: true }) => {
+                self.change_to(HealthState::Wary { since: now })
             }
-            (Finding::Well, Standing::Wary { since }) if now - since >= self.timings.wary_for => {
-                self.change_to(Standing::Up { since: now })
+            (DetectorFinding::Well, HealthState::Wary { since })
+                if now - since >= self.timings.wary_for =>
+            {
+                self.change_to(HealthState::Up { since: now })
             }
-            (Finding::Well, Standing::Up { since }) if now - since >= FORGIVEN_AFTER => {
+            (DetectorFinding::Well, HealthState::Up { since }) if now - since >= FORGIVEN_AFTER => {
                 self.relapses = self.relapses.saturating_sub(1);
-                self.standing = Standing::Up { since: now };
+                self.standing = HealthState::Up { since: now };
                 None
             }
             (
-                Finding::Well,
-                Standing::Up { .. }
-                | Standing::Wary { .. }
-                | Standing::Down { .. }
-                | Standing::Cold { .. },
+                DetectorFinding::Well,
+                HealthState::Up { .. }
+                | HealthState::Wary { .. }
+                | HealthState::Down { .. }
+                | HealthState::Cold { .. },
             ) => None,
         }
     }
 
-    fn die(&mut self, now: Instant) -> Change {
+    fn die(&mut self, now: Instant) -> NodeTransition {
         let from = self.health();
-        self.unknown = self.settings.probed == Probed::Yes && !self.detector.was_heard();
+        self.unknown = self.settings.probed == NodeProbing::Yes && !self.detector.was_heard();
         self.excused = self.unknown;
         if !self.unknown {
             self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
         }
         (self.worse, self.fares_badly) = (None, false);
-        self.standing = Standing::Down { since: now, answering_since: None };
-        Change::Died { from }
+        self.standing = HealthState::Down { since: now, answering_since: None };
+        NodeTransition::Died { from }
     }
 
     /// A dead node returns once it has answered every probe for its ejection time. A node that was never heard before
@@ -362,12 +369,12 @@ impl Node {
         since: Instant,
         before: Option<Instant>,
         now: Instant,
-    ) -> Option<Change> {
+    ) -> Option<NodeTransition> {
         self.detector.weigh(now);
         let answering_since = match self.settings.probed {
-            Probed::No if self.detector.is_gone() => None,
-            Probed::No => Some(before.unwrap_or(now)),
-            Probed::Yes => {
+            NodeProbing::No if self.detector.is_gone() => None,
+            NodeProbing::No => Some(before.unwrap_or(now)),
+            NodeProbing::Yes => {
                 let answer = self.detector.last_answer().filter(|&answer| answer > since);
                 let unbroken = self.detector.witnesses().is_empty();
                 answer.filter(|_| unbroken).map(|answer| before.unwrap_or(answer))
@@ -376,13 +383,13 @@ impl Node {
         if before.is_none() && answering_since.is_some() {
             self.detector.forget_loss();
         }
-        self.standing = Standing::Down { since, answering_since };
+        self.standing = HealthState::Down { since, answering_since };
         let waits = if self.excused { Duration::ZERO } else { self.ejection() };
         let waited = now.saturating_duration_since(since) >= waits;
         let by_hook = self.settings.starts != Starts::ByItself && !self.ejected;
         if by_hook && answering_since.is_none() && waited {
             self.excused = false;
-            return self.change_to(Standing::Cold { since: now });
+            return self.change_to(HealthState::Cold { since: now });
         }
         if self.ejected
             || answering_since.is_none_or(|start| now.saturating_duration_since(start) < waits)
@@ -392,10 +399,10 @@ impl Node {
         self.excused = false;
         self.detector.absolve();
         self.standing = match std::mem::take(&mut self.unknown) {
-            true => Standing::Up { since: now },
-            false => Standing::Wary { since: now },
+            true => HealthState::Up { since: now },
+            false => HealthState::Wary { since: now },
         };
-        Some(Change::Returned)
+        Some(NodeTransition::Returned)
     }
 
     /// The ejection time, which doubles with each relapse.
@@ -404,10 +411,10 @@ impl Node {
         self.timings.ejection.saturating_mul(1 << doublings).min(self.timings.ejection_max)
     }
 
-    fn change_to(&mut self, standing: Standing) -> Option<Change> {
+    fn change_to(&mut self, standing: HealthState) -> Option<NodeTransition> {
         let from = self.health();
         self.standing = standing;
-        Some(Change::Health { from, to: self.health() })
+        Some(NodeTransition::Health { from, to: self.health() })
     }
 
     /// Adds the metrics of the node's path and health, for policies.

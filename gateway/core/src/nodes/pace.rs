@@ -20,7 +20,7 @@ const SLOWER_EVERY: Duration = Duration::from_millis(100);
 
 /// Order of openings when not all fit in the window.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Class {
+pub(crate) enum OpeningClass {
     /// The session's room is stranded.
     Stranded,
     /// The session's room moves to this node.
@@ -32,12 +32,12 @@ pub(crate) enum Class {
 }
 
 /// A position in the queue: by class, priority (calls before streams) and arrival.
-pub(crate) type Turn = (Class, Reverse<i64>, u64);
+pub(crate) type QueuePosition = (OpeningClass, Reverse<i64>, u64);
 
 /// A node's window, as in congestion control (RFC 5681, 3.1). It grows with openings answered in time: by one for each
 /// until the first late one, then by one per window. It halves on late or refused openings.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct OpeningWindow {
     window: u32,
     start: u32,
     /// Answers in time since the window last grew.
@@ -46,13 +46,13 @@ pub(crate) struct Pace {
     under_way: u32,
     /// The number of the next arrival in the queue.
     drawn: u64,
-    waiting: BTreeMap<Turn, (SessionId, Hop)>,
-    turns: BTreeMap<(SessionId, Hop), Turn>,
+    waiting: BTreeMap<QueuePosition, (SessionId, Hop)>,
+    turns: BTreeMap<(SessionId, Hop), QueuePosition>,
 }
 
-impl Pace {
-    pub(crate) fn new(start: u32) -> Pace {
-        Pace {
+impl OpeningWindow {
+    pub(crate) fn new(start: u32) -> OpeningWindow {
+        OpeningWindow {
             window: start.min(WINDOW_MAX),
             start,
             credit: 0,
@@ -69,7 +69,7 @@ impl Pace {
     }
 
     /// Returns true if this opening may start now and none waits before it; otherwise it is queued.
-    pub(crate) fn begin(&mut self, turn: Turn, session: SessionId, hop: Hop) -> bool {
+    pub(crate) fn begin(&mut self, turn: QueuePosition, session: SessionId, hop: Hop) -> bool {
         self.drawn += 1;
         if self.waiting.is_empty() && self.under_way < self.window {
             self.under_way += 1;

@@ -1,12 +1,12 @@
 use super::*;
 use crate::effects::Effects;
 use crate::gateway::tests::{A, listed, ms, settings};
-use crate::{Health, Witness};
+use crate::{EvidenceSource, Health};
 
 #[test]
 fn added_node_is_down_and_a_left_slot_rests() {
     let now = Instant::now();
-    let (mut nodes, mut effects) = (Nodes::new(&mut settings(), now), Effects::default());
+    let (mut nodes, mut effects) = (NodeTable::new(&mut settings(), now), Effects::default());
     let slots = nodes.slots();
     let (new, drains) = nodes.add(listed(0), now, &mut effects).unwrap();
     assert!(!drains && !nodes.is_up(nodes[new].hop()));
@@ -22,7 +22,7 @@ fn added_node_is_down_and_a_left_slot_rests() {
 #[test]
 fn node_added_to_a_drained_region_drains() {
     let now = Instant::now();
-    let (mut nodes, mut effects) = (Nodes::new(&mut settings(), now), Effects::default());
+    let (mut nodes, mut effects) = (NodeTable::new(&mut settings(), now), Effects::default());
     nodes.set_drained(RegionId(0), true);
     assert!(nodes.add(listed(0), now, &mut effects).unwrap().1);
     nodes.set_drained(RegionId(0), false);
@@ -32,11 +32,11 @@ fn node_added_to_a_drained_region_drains() {
 #[test]
 fn ejected_node_is_down_and_takes_reserves() {
     let now = Instant::now();
-    let mut nodes = Nodes::new(&mut settings(), now);
+    let mut nodes = NodeTable::new(&mut settings(), now);
     let (hop, standby) = (nodes[A].hop(), NodeId(1));
     let change = nodes.eject(A, now).unwrap();
-    assert!(matches!(change.change, Change::Died { from: Health::Up }));
-    assert_eq!(change.witnesses, [(Witness::Operator, now)]);
+    assert!(matches!(change.change, NodeTransition::Died { from: Health::Up }));
+    assert_eq!(change.witnesses, [(EvidenceSource::Operator, now)]);
     assert!(nodes.is_up(hop), "rooms go on first");
     nodes.mark_down(hop, change.since);
     assert!(!nodes.is_up(hop));
@@ -55,7 +55,7 @@ fn start_goes_to_the_nearest_node_and_one_at_a_time() {
     for node in &mut settings.nodes {
         node.starts = crate::Starts::ByHook { within: ms(1_000) };
     }
-    let (mut nodes, mut effects) = (Nodes::new(&mut settings, now), Effects::default());
+    let (mut nodes, mut effects) = (NodeTable::new(&mut settings, now), Effects::default());
     for node in nodes.iter_mut() {
         node.detector.handle_agent(false, now);
     }

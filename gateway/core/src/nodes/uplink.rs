@@ -11,9 +11,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Finding, Node, Nodes};
+use super::{DetectorFinding, Node, NodeTable};
 use crate::effects::Effects;
-use crate::{Event, NodeId, Probed};
+use crate::{CoreEvent, NodeId, NodeProbing};
 
 /// A node heard this much later than another fell silent outlived it: the last packets before a common loss arrive
 /// within this time.
@@ -24,7 +24,7 @@ const HEARD_WITHIN_PROBES: u32 = 3;
 
 /// Nodes that fell silent together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Silence {
+struct CommonSilence {
     silent: u32,
     /// Number of nodes that were heard until then.
     of: u32,
@@ -32,7 +32,7 @@ struct Silence {
     total: bool,
 }
 
-impl Nodes {
+impl NodeTable {
     pub(crate) fn doubts_uplink(&self) -> bool {
         self.uplink_suspect
     }
@@ -40,14 +40,15 @@ impl Nodes {
     /// Weakens findings of death by silence to accusations while the uplink is suspected.
     pub(super) fn doubt_uplink(
         &mut self,
-        found: &mut [Finding],
+        found: &mut [DetectorFinding],
         now: Instant,
         effects: &mut Effects,
     ) {
-        let mut doubted: Option<Silence> = None;
+        let mut doubted: Option<CommonSilence> = None;
         let holds: Vec<bool> = (self.iter().zip(&*found))
             .map(|(node, found)| {
-                let silence = (*found == Finding::Dead).then(|| self.doubt(node, now)).flatten();
+                let silence =
+                    (*found == DetectorFinding::Dead).then(|| self.doubt(node, now)).flatten();
                 doubted = silence.or(doubted);
                 silence.is_some()
             })
@@ -59,12 +60,12 @@ impl Nodes {
             self.probe(id, now, effects);
         }
         for (found, _) in found.iter_mut().zip(holds).filter(|(_, holds)| *holds) {
-            *found = Finding::Accused;
+            *found = DetectorFinding::Accused;
         }
         let before = std::mem::replace(&mut self.uplink_suspect, doubted.is_some());
         if before != doubted.is_some() {
             let (silent, of) = doubted.map_or((0, 0), |silence| (silence.silent, silence.of));
-            effects.event(Event::Uplink { doubted: doubted.is_some(), silent, of });
+            effects.event(CoreEvent::Uplink { doubted: doubted.is_some(), silent, of });
         }
     }
 
@@ -82,7 +83,7 @@ impl Nodes {
         };
         let unasked = |node: &&Node| {
             let probed = node.detector.last_probed();
-            node.settings.probed == Probed::Yes
+            node.settings.probed == NodeProbing::Yes
                 && node.runs()
                 && was_heard(node, newest)
                 && probed.is_none_or(|at| at <= by)
@@ -91,7 +92,7 @@ impl Nodes {
     }
 
     /// The nodes that fell silent together with this one, if they make the uplink suspect.
-    fn doubt(&self, node: &Node, now: Instant) -> Option<Silence> {
+    fn doubt(&self, node: &Node, now: Instant) -> Option<CommonSilence> {
         if node.detector.is_told_of() {
             return None;
         }
@@ -118,7 +119,7 @@ impl Nodes {
         };
         let accused = |other: &&Node| other.detector.fell_silent().is_some();
         let total = alive == 0 && heard.iter().all(accused);
-        holds.then_some(Silence { silent, of, total })
+        holds.then_some(CommonSilence { silent, of, total })
     }
 }
 
@@ -131,8 +132,8 @@ fn was_heard(node: &Node, then: Instant) -> bool {
 /// answers. A reported death also counts.
 fn is_alive(node: &Node, then: Instant) -> bool {
     let proof = match node.settings.probed {
-        Probed::Yes => node.detector.last_answer(),
-        Probed::No => node.detector.last_received(),
+        NodeProbing::Yes => node.detector.last_answer(),
+        NodeProbing::No => node.detector.last_received(),
     };
     node.detector.is_told_of() || proof.is_some_and(|at| at > then + TOGETHER)
 }

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::detector::{Distance, Finding, Stamp};
-use super::{Change, Node, Nodes, Trust};
+use super::detector::{DetectorFinding, Distance, Stamp};
+use super::{Node, NodeTable, NodeTransition, NodeTrust};
 use crate::effects::Effects;
 use crate::timer::Timer;
-use crate::{Event, Hop, NodeId, NotStarted, Output, Probed, RegionId, Start, Witness, ZoneId};
+use crate::{
+    CoreEvent, EvidenceSource, GatewayEffect, Hop, NodeId, NodeProbing, NotStarted, RegionId,
+    StartPhase, ZoneId,
+};
 
 /// Interval at which the workers' stamps are read.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
@@ -39,20 +42,20 @@ pub enum AgentWord {
 #[derive(Debug)]
 pub(crate) struct NodeChange {
     pub(crate) node: NodeId,
-    pub(crate) change: Change,
-    pub(crate) witnesses: Vec<(Witness, Instant)>,
+    pub(crate) change: NodeTransition,
+    pub(crate) witnesses: Vec<(EvidenceSource, Instant)>,
     /// The time of the death, by the evidence.
     pub(crate) since: Instant,
 }
 
-impl Nodes {
+impl NodeTable {
     pub(super) fn distance(&self, zone: ZoneId) -> Distance {
         let region = self.zones[zone.0 as usize].region;
         if region == self.home { Distance::Near } else { Distance::Far }
     }
 
     pub(crate) fn start_timers(&self, now: Instant, effects: &mut Effects) {
-        for node in self.iter().filter(|node| node.settings.probed == Probed::Yes) {
+        for node in self.iter().filter(|node| node.settings.probed == NodeProbing::Yes) {
             effects.set(Timer::Probe(node.id), now);
         }
         for node in self.iter().filter(|node| node.settings.canary) {
@@ -71,7 +74,7 @@ impl Nodes {
         if let Some(node) = self.get_mut(id) {
             node.detector.handle_probe_sent(sequence, now);
             effects.set(Timer::Probe(id), now + node.probe_every());
-            effects.push(Output::Probe { node: id, sequence });
+            effects.push(GatewayEffect::Probe { node: id, sequence });
         }
     }
 
@@ -80,7 +83,7 @@ impl Nodes {
         if let Some(node) = self.get_mut(id) {
             node.detector.handle_canary_sent(sequence, now);
             effects.set(Timer::Canary(id), now + CANARY_EVERY);
-            effects.push(Output::Canary { node: id, sequence });
+            effects.push(GatewayEffect::Canary { node: id, sequence });
         }
     }
 
@@ -109,10 +112,10 @@ impl Nodes {
             }
         }
         if let Some(late) = late {
-            effects.event(Event::OwnStall { late });
+            effects.event(CoreEvent::OwnStall { late });
         }
         let is_due =
-            |node: &&Node| node.settings.probed == Probed::Yes && node.detector.hastens(now);
+            |node: &&Node| node.settings.probed == NodeProbing::Yes && node.detector.hastens(now);
         let due: Vec<NodeId> = self.iter().filter(is_due).map(|node| node.id).collect();
         for id in due {
             self.probe(id, now, effects);
@@ -121,7 +124,7 @@ impl Nodes {
             return (late, Vec::new());
         }
         let before: Vec<_> = self.iter().map(|node| (node.id, node.detector.witnesses())).collect();
-        let mut found: Vec<Finding> = self.iter_mut().map(|node| node.look(now)).collect();
+        let mut found: Vec<DetectorFinding> = self.iter_mut().map(|node| node.look(now)).collect();
         self.doubt_uplink(&mut found, now, effects);
         self.fall_together(&mut found, now);
         let mut changed = Vec::new();
@@ -129,7 +132,8 @@ impl Nodes {
             if let Some(change) = self[id].conclude(found, now) {
                 let mut witnesses = self[id].detector.witnesses();
                 let since = witnesses.iter().map(|(_, since)| *since).min();
-                let known = |(old, _): &(Witness, Instant)| witnesses.iter().all(|(w, _)| w != old);
+                let known =
+                    |(old, _): &(EvidenceSource, Instant)| witnesses.iter().all(|(w, _)| w != old);
                 let before: Vec<_> = before.into_iter().filter(known).collect();
                 witnesses.extend(before);
                 let since = since.unwrap_or(now).min(now);
@@ -142,9 +146,9 @@ impl Nodes {
     /// Detects a whole region going down: nodes accused only by their probes, such as standbys, are dead if they fell
     /// with a dead node. Reported deaths count separately. One lost probe of a far node is not enough. No node is
     /// judged this way while the uplink is suspected.
-    fn fall_together(&mut self, found: &mut [Finding], now: Instant) {
+    fn fall_together(&mut self, found: &mut [DetectorFinding], now: Instant) {
         let fell: Vec<RegionId> = (self.iter().zip(&*found))
-            .filter(|(node, found)| **found == Finding::Dead && !node.detector.is_told_of())
+            .filter(|(node, found)| **found == DetectorFinding::Dead && !node.detector.is_told_of())
             .map(|(node, _)| self.region_of(node.id))
             .collect();
         self.fell.extend(fell.into_iter().map(|region| (region, now)));
@@ -158,8 +162,12 @@ impl Nodes {
                 let heard = node.detector.last_heard();
                 heard.is_none_or(|at| now.saturating_duration_since(at) >= UNHEARD_FOR)
             };
-            if *found == Finding::Accused && node.detector.misses_two() && unheard() && falls() {
-                *found = Finding::Dead;
+            if *found == DetectorFinding::Accused
+                && node.detector.misses_two()
+                && unheard()
+                && falls()
+            {
+                *found = DetectorFinding::Dead;
             }
         }
     }
@@ -180,8 +188,8 @@ impl Nodes {
         let node = self.get_mut(id)?;
         let change = node.eject(now)?;
         let mut witnesses = node.detector.witnesses();
-        if witnesses.iter().all(|(witness, _)| *witness != Witness::Operator) {
-            witnesses.push((Witness::Operator, now));
+        if witnesses.iter().all(|(witness, _)| *witness != EvidenceSource::Operator) {
+            witnesses.push((EvidenceSource::Operator, now));
         }
         Some(NodeChange { node: id, change, witnesses, since: now })
     }
@@ -219,7 +227,7 @@ impl Nodes {
 
     /// Continues the trust of another process in a node. A node that runs there and was not heard here yet gets a new
     /// incarnation.
-    pub(crate) fn resume(&mut self, id: NodeId, before: &Trust) {
+    pub(crate) fn resume(&mut self, id: NodeId, before: &NodeTrust) {
         let node = &mut self[id];
         let (ran, hop) = (node.runs(), node.hop());
         node.resume(before);
@@ -241,8 +249,8 @@ impl Nodes {
             return;
         };
         let (attempt, within) = self[nearest].start(now);
-        effects.event(Event::Start { node: nearest, step: Start::Begun { attempt } });
-        effects.push(Output::Start { node: nearest });
+        effects.event(CoreEvent::Start { node: nearest, step: StartPhase::Begun { attempt } });
+        effects.push(GatewayEffect::Start { node: nearest });
         effects.set(Timer::Probe(nearest), now);
         effects.set(Timer::StartLate(nearest), now + within);
     }
@@ -262,8 +270,8 @@ impl Nodes {
         let failed = self.get_mut(id).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
             effects.cancel(&Timer::StartLate(id));
-            effects.push(Output::EndStart { node: id, why });
-            effects.event(Event::Start { node: id, step: Start::Failed { why, again } });
+            effects.push(GatewayEffect::EndStart { node: id, why });
+            effects.event(CoreEvent::Start { node: id, step: StartPhase::Failed { why, again } });
         }
     }
 }

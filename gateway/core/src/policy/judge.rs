@@ -21,8 +21,8 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::{Arm, Breach, Count, Figure};
-use refusals::Refusals;
+use crate::{Arm, Breach, BreachCount, Figure};
+use refusals::RefusalEvidence;
 
 /// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
 const ERROR: f64 = 0.005;
@@ -106,13 +106,13 @@ pub(crate) struct Judge {
     units: BTreeMap<u64, Unit>,
     /// Rooms or sessions known in this round, by arm.
     known: [u32; 2],
-    tests: [Test; MEDIA.len()],
-    refusals: Refusals,
+    tests: [LogrankTest; MEDIA.len()],
+    refusals: RefusalEvidence,
 }
 
 /// The decision of an admission policy on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Newcomer {
+pub(crate) struct AdmissionSample {
     pub(crate) arm: Arm,
     pub(crate) turned_away: bool,
 }
@@ -127,14 +127,15 @@ struct Unit {
 
 /// The safe logrank test of one figure.
 #[derive(Clone, Copy, Debug)]
-struct Test {
+struct LogrankTest {
     at_risk: [u32; 2],
     fallen: [u32; 2],
     evidence: [f64; THETAS.len()],
 }
 
-impl Test {
-    const NEW: Test = Test { at_risk: [0; 2], fallen: [0; 2], evidence: [1.0; THETAS.len()] };
+impl LogrankTest {
+    const NEW: LogrankTest =
+        LogrankTest { at_risk: [0; 2], fallen: [0; 2], evidence: [1.0; THETAS.len()] };
 
     fn fall(&mut self, arm: Arm) {
         let [rest, canary] = self.at_risk.map(f64::from);
@@ -149,16 +150,16 @@ impl Test {
         self.fallen[arm as usize] += 1;
     }
 
-    fn count(&self, arm: Arm) -> Count {
+    fn count(&self, arm: Arm) -> BreachCount {
         let worse = self.fallen[arm as usize];
-        Count { of: self.at_risk[arm as usize] + worse, worse }
+        BreachCount { of: self.at_risk[arm as usize] + worse, worse }
     }
 }
 
 impl Judge {
     pub(crate) fn new(judging: Judging, now: Instant) -> Judge {
-        let tests = [Test::NEW; MEDIA.len()];
-        let (units, refusals) = (BTreeMap::new(), Refusals::new(now));
+        let tests = [LogrankTest::NEW; MEDIA.len()];
+        let (units, refusals) = (BTreeMap::new(), RefusalEvidence::new(now));
         Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
     }
 
@@ -176,7 +177,7 @@ impl Judge {
         self.round += 1;
         self.began = now;
         self.known = [0; 2];
-        self.tests = [Test::NEW; MEDIA.len()];
+        self.tests = [LogrankTest::NEW; MEDIA.len()];
     }
 
     /// Begins the next round if this one is over.
@@ -236,7 +237,7 @@ impl Judge {
     /// Notes the decision on a newcomer; `percent` is the canary's share. Returns a breach if the evidence suffices.
     pub(crate) fn note_newcomer(
         &mut self,
-        newcomer: Newcomer,
+        newcomer: AdmissionSample,
         percent: u8,
         now: Instant,
     ) -> Option<Breach> {
@@ -259,8 +260,8 @@ impl Judge {
     }
 
     /// Counts of each figure in this round, of the canary and of the rest; refusals only if there were newcomers.
-    pub(crate) fn figures(&self) -> impl Iterator<Item = (Figure, Count, Count)> {
-        let counts = |test: &Test| (test.count(Arm::Canary), test.count(Arm::Standing));
+    pub(crate) fn figures(&self) -> impl Iterator<Item = (Figure, BreachCount, BreachCount)> {
+        let counts = |test: &LogrankTest| (test.count(Arm::Canary), test.count(Arm::Standing));
         let media = MEDIA.into_iter().zip(&self.tests).map(move |(figure, test)| {
             let (canary, rest) = counts(test);
             (figure, canary, rest)
@@ -280,35 +281,35 @@ fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
 ///
 /// No statistical test: a revision that mostly decides the impossible is wrong for any cohort.
 #[derive(Debug)]
-pub(crate) struct Conduct {
+pub(crate) struct RuleBreaches {
     began: Instant,
-    counts: [Count; 2],
+    counts: [BreachCount; 2],
 }
 
-impl Conduct {
-    pub(crate) fn new(now: Instant) -> Conduct {
-        Conduct { began: now, counts: [Count::default(); 2] }
+impl RuleBreaches {
+    pub(crate) fn new(now: Instant) -> RuleBreaches {
+        RuleBreaches { began: now, counts: [BreachCount::default(); 2] }
     }
 
     /// Notes decisions of an arm. Returns a breach if too many of them broke a rule.
     pub(crate) fn note(
         &mut self,
         arm: Arm,
-        decided: Count,
+        decided: BreachCount,
         judging: &Judging,
         now: Instant,
     ) -> Option<Breach> {
         if now.saturating_duration_since(self.began) >= ROUND {
-            *self = Conduct::new(now);
+            *self = RuleBreaches::new(now);
         }
         let count = &mut self.counts[arm as usize];
         count.of = count.of.saturating_add(decided.of);
         count.worse = count.worse.saturating_add(decided.worse);
         let count = *count;
-        let share = |count: Count| u64::from(count.worse) * 100 / u64::from(count.of.max(1));
+        let share = |count: BreachCount| u64::from(count.worse) * 100 / u64::from(count.of.max(1));
         let rest = match arm {
             Arm::Canary => self.counts[Arm::Standing as usize],
-            Arm::Standing => Count::default(),
+            Arm::Standing => BreachCount::default(),
         };
         let too_many = share(count) >= u64::from(judging.guarded_percent)
             && share(count) > share(rest) * 2

@@ -19,15 +19,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::FaultWindow;
-use super::progress::Step;
-use super::quarantine::{Quarantine, VersionFloor};
+use super::progress::RolloutStep;
+use super::quarantine::{RevisionQuarantine, VersionFloor};
 use super::report::{CandidateCalls, CandidateStatus, PolicyStatus};
-use super::revision::{Candidate, Previous};
+use super::revision::{CandidateRevision, Previous};
 use super::{
-    Actor, CohortSize, Judging, LastRollout, Progress, Quarantined, Refusal, Remembered, Revision,
-    Revisions, Revoked, Rollout, RolloutOutcome, Staged, Strategy,
+    Actor, CohortSize, Judging, LastRollout, QuarantinedRevision, Remembered, Revision,
+    RevisionRefusal, Revisions, RevokedRevision, RolloutOutcome, RolloutProgress, RolloutReport,
+    Staged, Strategy,
 };
-use crate::{Fault, PolicyName};
+use crate::{PluginFault, PolicyName};
 
 const NO_ROLLOUT: &str = "no rollout is running";
 const NO_PREVIOUS: &str = "there is no revision before this one";
@@ -63,7 +64,7 @@ pub struct RolloutRequest {
 
 /// An operator's action on a rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verb {
+pub enum RolloutAction {
     /// Give the candidate its next share.
     Promote,
     /// Activate the candidate.
@@ -76,9 +77,9 @@ pub enum Verb {
 
 /// The outcome of a call that a revision answered or failed.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Call {
+pub struct PolicyCallResult {
     pub answered: bool,
-    pub fault: Option<Fault>,
+    pub fault: Option<PluginFault>,
     /// The plugin could not be started again.
     pub beyond_repair: bool,
 }
@@ -88,7 +89,7 @@ pub struct Call {
 pub enum Compared {
     Same,
     Different,
-    Faulted(Fault),
+    Faulted(PluginFault),
     /// There was not enough time to ask the candidate.
     Skipped,
 }
@@ -108,7 +109,7 @@ impl WallClock {
 
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Effect {
-    Report(Rollout),
+    Report(RolloutReport),
     /// Quarantine or version floor changed.
     Remember(Remembered),
     /// The revision gets no more questions. Questions in flight go to the active revision.
@@ -140,17 +141,17 @@ pub struct Lifecycle {
     candidate_faults: FaultWindow,
     candidate_calls: CandidateCalls,
     stuck: Option<Stuck>,
-    quarantine: Quarantine,
+    quarantine: RevisionQuarantine,
     floor: VersionFloor,
     /// Loaded revisions that are revoked, with the reasons.
     revoked: BTreeMap<Arc<str>, Box<str>>,
     /// Active and previous revisions that were reported as revoked.
-    reported: Vec<Revoked>,
+    reported: Vec<RevokedRevision>,
     last: Option<LastRollout>,
     calls: u64,
     fault_count: u64,
-    failing: Option<Fault>,
-    last_fault: Option<Fault>,
+    failing: Option<PluginFault>,
+    last_fault: Option<PluginFault>,
     effects: Vec<Effect>,
 }
 
@@ -172,7 +173,7 @@ impl Lifecycle {
             candidate_faults: FaultWindow::new(clock.instant),
             candidate_calls: CandidateCalls::default(),
             stuck: None,
-            quarantine: Quarantine::of(remembered.quarantined),
+            quarantine: RevisionQuarantine::of(remembered.quarantined),
             floor: VersionFloor::of(remembered.accepted),
             revoked: BTreeMap::new(),
             reported: Vec::new(),
@@ -224,7 +225,7 @@ impl Lifecycle {
         request: &RolloutRequest,
         new: &Revision,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RevisionRefusal> {
         self.check_last(request)?;
         let Some(active) = &self.revisions.active else { return Ok(()) };
         // Changed settings of the active version are accepted, even if a newer version was pushed before a restart.
@@ -247,11 +248,11 @@ impl Lifecycle {
         new: Revision,
         revoked: Option<Box<str>>,
         (ready, now): (Instant, Instant),
-    ) -> Result<Rollout, Refusal> {
+    ) -> Result<RolloutReport, RevisionRefusal> {
         self.check_last(request)?;
         let is_first = self.revisions.active.is_none();
         match revoked {
-            Some(reason) if !is_first => return Err(Refusal::Revoked(reason)),
+            Some(reason) if !is_first => return Err(RevisionRefusal::Revoked(reason)),
             Some(reason) => _ = self.revoked.insert(Arc::clone(&new.name), reason),
             None => _ = self.revoked.remove(&new.name),
         }
@@ -270,17 +271,18 @@ impl Lifecycle {
         let strategy = request.strategy.clone().filter(|_| !(returns || is_first || is_active));
         let rollout = match strategy {
             Some(strategy) => {
-                let progress = Progress::begin(strategy, now);
+                let progress = RolloutProgress::begin(strategy, now);
                 self.candidate_faults = FaultWindow::new(now);
                 self.candidate_calls = CandidateCalls::default();
-                self.revisions.candidate = Some(Candidate { revision: new, progress, arrived });
+                self.revisions.candidate =
+                    Some(CandidateRevision { revision: new, progress, arrived });
                 let begun = self.of_candidate(RolloutOutcome::Started, by, now);
-                self.report(Rollout { arrived, activate, ..begun }, now)
+                self.report(RolloutReport { arrived, activate, ..begun }, now)
             }
             None if is_active => {
                 let previous = self.revisions.active_name();
                 let unchanged = self.of_active(RolloutOutcome::Unchanged, by, now);
-                let rollout = Rollout { previous, arrived, activate, ..unchanged };
+                let rollout = RolloutReport { previous, arrived, activate, ..unchanged };
                 self.effects.push(Effect::Report(rollout.clone()));
                 rollout
             }
@@ -295,23 +297,23 @@ impl Lifecycle {
         Ok(rollout)
     }
 
-    fn check_last(&self, request: &RolloutRequest) -> Result<(), Refusal> {
-        if request.push == self.pushes { Ok(()) } else { Err(Refusal::Superseded) }
+    fn check_last(&self, request: &RolloutRequest) -> Result<(), RevisionRefusal> {
+        if request.push == self.pushes { Ok(()) } else { Err(RevisionRefusal::Superseded) }
     }
 
-    fn check_quarantine(&self, revision: &str, now: Instant) -> Result<(), Refusal> {
+    fn check_quarantine(&self, revision: &str, now: Instant) -> Result<(), RevisionRefusal> {
         match self.quarantine.get(revision) {
             Some(quarantined) => {
                 let quarantined = quarantined.clone();
                 let age = self.age(&quarantined, now);
-                Err(Refusal::Quarantined { quarantined, age })
+                Err(RevisionRefusal::Quarantined { quarantined, age })
             }
             None => Ok(()),
         }
     }
 
     /// Time in quarantine. Zero if the wall clock was set back since.
-    fn age(&self, quarantined: &Quarantined, now: Instant) -> Duration {
+    fn age(&self, quarantined: &QuarantinedRevision, now: Instant) -> Duration {
         self.clock.at(now).duration_since(quarantined.since).unwrap_or_default()
     }
 
@@ -325,7 +327,7 @@ impl Lifecycle {
         by: Actor,
         (arrived, activate): (Instant, Duration),
         now: Instant,
-    ) -> Rollout {
+    ) -> RolloutReport {
         let name = Arc::clone(&new.name);
         let before = self.revisions.active_name();
         // A revision that did harm before a restart sets no version floor.
@@ -354,7 +356,7 @@ impl Lifecycle {
             format!("quarantined for {age} s: {reason}; active because no other revision is loaded")
         });
         let activated = self.of_active(RolloutOutcome::Activated, by, now);
-        let activated = Rollout {
+        let activated = RolloutReport {
             previous: before,
             code: harm.map(|_| "quarantined"),
             reason: reason.map(Into::into),
@@ -369,7 +371,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// The reason why nothing changes. Pushes under way continue then.
-    pub fn handle_rollback(&mut self, now: Instant) -> Result<Rollout, &'static str> {
+    pub fn handle_rollback(&mut self, now: Instant) -> Result<RolloutReport, &'static str> {
         let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
             Some(rollout) => rollout,
             None if self.revisions.previous.is_some() && !self.may_go_back() => {
@@ -384,24 +386,28 @@ impl Lifecycle {
 
     /// # Errors
     /// If there is no candidate.
-    pub fn handle_verb(&mut self, verb: Verb, now: Instant) -> Result<Rollout, &'static str> {
+    pub fn handle_action(
+        &mut self,
+        verb: RolloutAction,
+        now: Instant,
+    ) -> Result<RolloutReport, &'static str> {
         let by = Actor::Operator;
         let candidate = self.revisions.candidate.as_mut().ok_or(NO_ROLLOUT)?;
         let rollout = match verb {
-            Verb::Promote => {
+            RolloutAction::Promote => {
                 let step = candidate.progress.advance(now);
                 self.take_step(step, by, now).ok_or(NO_ROLLOUT)?
             }
-            Verb::PromoteAll => self.promote(by, now).ok_or(NO_ROLLOUT)?,
-            Verb::Pause => {
+            RolloutAction::PromoteAll => self.promote(by, now).ok_or(NO_ROLLOUT)?,
+            RolloutAction::Pause => {
                 candidate.progress.pause(now);
                 self.report_candidate(RolloutOutcome::Paused, by, now)
             }
-            Verb::Resume => {
+            RolloutAction::Resume => {
                 candidate.progress.resume(now);
                 self.report_candidate(RolloutOutcome::Resumed, by, now)
             }
-            Verb::Abort => {
+            RolloutAction::Abort => {
                 self.next_push();
                 self.drop_candidate("asked for", by, now).ok_or(NO_ROLLOUT)?
             }
@@ -422,19 +428,21 @@ impl Lifecycle {
         }
     }
 
-    fn take_step(&mut self, step: Step, by: Actor, now: Instant) -> Option<Rollout> {
+    fn take_step(&mut self, step: RolloutStep, by: Actor, now: Instant) -> Option<RolloutReport> {
         match step {
-            Step::Expose(_) => Some(self.report_candidate(RolloutOutcome::Advanced, by, now)),
-            Step::Activate => self.promote(by, now),
+            RolloutStep::Expose(_) => {
+                Some(self.report_candidate(RolloutOutcome::Advanced, by, now))
+            }
+            RolloutStep::Activate => self.promote(by, now),
         }
     }
 
-    fn promote(&mut self, by: Actor, now: Instant) -> Option<Rollout> {
-        let Candidate { revision, arrived, .. } = self.revisions.candidate.take()?;
+    fn promote(&mut self, by: Actor, now: Instant) -> Option<RolloutReport> {
+        let CandidateRevision { revision, arrived, .. } = self.revisions.candidate.take()?;
         Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
     }
 
-    pub fn handle_call(&mut self, revision: &str, call: &Call, now: Instant) {
+    pub fn handle_call(&mut self, revision: &str, call: &PolicyCallResult, now: Instant) {
         if let Some(reason) = self.note_call(revision, call, now) {
             self.remove_harmful(revision, &reason, now);
         }
@@ -453,7 +461,12 @@ impl Lifecycle {
     }
 
     /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
-    fn note_call(&mut self, revision: &str, call: &Call, now: Instant) -> Option<Box<str>> {
+    fn note_call(
+        &mut self,
+        revision: &str,
+        call: &PolicyCallResult,
+        now: Instant,
+    ) -> Option<Box<str>> {
         self.calls += 1;
         let (fault, faulted) = (&call.fault, call.fault.is_some());
         let too_many = if self.revisions.is_candidate(revision) {
@@ -543,13 +556,16 @@ impl Lifecycle {
             self.quarantine(&harmful, reason, now);
             self.withdraw(&harmful);
             let stays = format!("{reason}; it stays active: {PREVIOUS_REVOKED}").into();
-            self.report_revoked(Revoked { revision: Arc::clone(&harmful), reason: stays }, now);
+            self.report_revoked(
+                RevokedRevision { revision: Arc::clone(&harmful), reason: stays },
+                now,
+            );
             self.stuck = Some(Stuck { revision: harmful, reason: reason.into() });
         }
     }
 
     /// Returns `None` if there is no previous revision, or if it is revoked.
-    fn restore_previous(&mut self, reason: &str, by: Actor, now: Instant) -> Option<Rollout> {
+    fn restore_previous(&mut self, reason: &str, by: Actor, now: Instant) -> Option<RolloutReport> {
         if !self.may_go_back() {
             return None;
         }
@@ -564,7 +580,7 @@ impl Lifecycle {
         Some(self.report_rollback(previous, reason, by, now))
     }
 
-    fn drop_candidate(&mut self, reason: &str, by: Actor, now: Instant) -> Option<Rollout> {
+    fn drop_candidate(&mut self, reason: &str, by: Actor, now: Instant) -> Option<RolloutReport> {
         let candidate = self.revisions.candidate.take()?;
         Some(self.report_rollback(Some(candidate.revision.name), reason, by, now))
     }
@@ -585,11 +601,11 @@ impl Lifecycle {
         let revoked = |revision: &Revision, place: &str| {
             let reason = self.revoked.get(&revision.name)?;
             let reason = format!("{reason}; it is {place}").into();
-            Some(Revoked { revision: Arc::clone(&revision.name), reason })
+            Some(RevokedRevision { revision: Arc::clone(&revision.name), reason })
         };
         let candidate = self.revisions.candidate.as_ref().map(|it| &it.revision);
         let candidate = candidate.and_then(|it| revoked(it, "dropped: push another revision"));
-        if let Some(Revoked { reason, .. }) = candidate {
+        if let Some(RevokedRevision { reason, .. }) = candidate {
             self.drop_candidate(&reason, Actor::Gateway, now);
             return self.review(now);
         }
@@ -605,9 +621,10 @@ impl Lifecycle {
             self.revisions.previous.as_ref().and_then(|it| {
                 revoked(&it.revision, "not a rollback target: push another revision")
             });
-        let revoked: Vec<Revoked> = active.into_iter().chain(previous).collect();
+        let revoked: Vec<RevokedRevision> = active.into_iter().chain(previous).collect();
         let known = std::mem::replace(&mut self.reported, revoked.clone());
-        let is_known = |one: &Revoked| known.iter().any(|known| known.revision == one.revision);
+        let is_known =
+            |one: &RevokedRevision| known.iter().any(|known| known.revision == one.revision);
         for one in revoked.into_iter().filter(|one| !is_known(one)) {
             self.report_revoked(one, now);
         }
@@ -625,7 +642,7 @@ impl Lifecycle {
 
     fn quarantine(&mut self, revision: &str, reason: &str, now: Instant) {
         let (revision, reason, since) = (revision.into(), reason.into(), self.clock.at(now));
-        self.quarantine.add(Quarantined { revision, since, reason });
+        self.quarantine.add(QuarantinedRevision { revision, since, reason });
         self.remember();
     }
 
@@ -645,8 +662,8 @@ impl Lifecycle {
         self.revisions.candidate.as_ref().map(|candidate| Staged::of(&candidate.progress, now))
     }
 
-    fn of_active(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> Rollout {
-        Rollout {
+    fn of_active(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
+        RolloutReport {
             policy: self.policy.clone(),
             outcome,
             stage: self.staged(now),
@@ -660,20 +677,25 @@ impl Lifecycle {
         }
     }
 
-    fn of_candidate(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> Rollout {
+    fn of_candidate(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
         let revision = self.revisions.candidate.as_ref().map(|it| Arc::clone(&it.revision.name));
         let previous = self.revisions.active_name();
-        Rollout { revision, previous, ..self.of_active(outcome, by, now) }
+        RolloutReport { revision, previous, ..self.of_active(outcome, by, now) }
     }
 
-    fn report(&mut self, rollout: Rollout, now: Instant) -> Rollout {
+    fn report(&mut self, rollout: RolloutReport, now: Instant) -> RolloutReport {
         let at = self.clock.at(now);
         self.last = Some(LastRollout { at, rollout: rollout.clone() });
         self.effects.push(Effect::Report(rollout.clone()));
         rollout
     }
 
-    fn report_candidate(&mut self, outcome: RolloutOutcome, by: Actor, now: Instant) -> Rollout {
+    fn report_candidate(
+        &mut self,
+        outcome: RolloutOutcome,
+        by: Actor,
+        now: Instant,
+    ) -> RolloutReport {
         self.report(self.of_candidate(outcome, by, now), now)
     }
 
@@ -683,16 +705,16 @@ impl Lifecycle {
         reason: &str,
         by: Actor,
         now: Instant,
-    ) -> Rollout {
+    ) -> RolloutReport {
         let reason = Some(reason.into());
         let back = self.of_active(RolloutOutcome::RolledBack, by, now);
-        self.report(Rollout { previous, reason, ..back }, now)
+        self.report(RolloutReport { previous, reason, ..back }, now)
     }
 
-    fn report_revoked(&mut self, revoked: Revoked, now: Instant) {
-        let Revoked { revision, reason } = revoked;
+    fn report_revoked(&mut self, revoked: RevokedRevision, now: Instant) {
+        let RevokedRevision { revision, reason } = revoked;
         let told = self.of_active(RolloutOutcome::Revoked, Actor::Gateway, now);
-        self.effects.push(Effect::Report(Rollout {
+        self.effects.push(Effect::Report(RolloutReport {
             stage: None,
             revision: Some(revision),
             code: Some("revoked"),
@@ -706,13 +728,15 @@ impl Lifecycle {
         let previous = self.revisions.previous.as_ref();
         PolicyStatus {
             active: self.revisions.active_name(),
-            candidate: candidate.map(|Candidate { revision, progress, .. }| CandidateStatus {
-                revision: Arc::clone(&revision.name),
-                staged: Staged::of(progress, now),
-                lasted: progress.lasted(now),
-                steps: progress.strategy().steps.clone(),
-                each: progress.strategy().each,
-                calls: self.candidate_calls.clone(),
+            candidate: candidate.map(|CandidateRevision { revision, progress, .. }| {
+                CandidateStatus {
+                    revision: Arc::clone(&revision.name),
+                    staged: Staged::of(progress, now),
+                    lasted: progress.lasted(now),
+                    steps: progress.strategy().steps.clone(),
+                    each: progress.strategy().each,
+                    calls: self.candidate_calls.clone(),
+                }
             }),
             previous: previous.map(|previous| Arc::clone(&previous.revision.name)),
             previous_for: previous.map(|it| it.until.saturating_duration_since(now)),
@@ -727,8 +751,8 @@ impl Lifecycle {
     }
 }
 
-fn too_many_faults(place: &str, last: Option<&Fault>) -> Box<str> {
-    let last = last.map_or("", Fault::name);
+fn too_many_faults(place: &str, last: Option<&PluginFault>) -> Box<str> {
+    let last = last.map_or("", PluginFault::name);
     format!("too many faults{place}; the last: {last}").into()
 }
 

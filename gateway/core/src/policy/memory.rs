@@ -5,19 +5,19 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Revision, Revisions};
-use crate::{Arm, State};
+use crate::{Arm, PluginState};
 
 /// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this
 /// revision can read. No third state is kept.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
-pub(crate) struct Memory {
-    newest: Option<Arc<State>>,
-    other: Option<Arc<State>>,
+pub(crate) struct StateVersions {
+    newest: Option<Arc<PluginState>>,
+    other: Option<Arc<PluginState>>,
 }
 
-impl Memory {
+impl StateVersions {
     /// The state for this revision; the newest if the revision is unknown. The host checks its schema.
-    pub(crate) fn read(&self, by: Option<&Revision>) -> Option<&Arc<State>> {
+    pub(crate) fn read(&self, by: Option<&Revision>) -> Option<&Arc<PluginState>> {
         let Some(revision) = by else {
             return self.newest.as_ref();
         };
@@ -25,8 +25,8 @@ impl Memory {
     }
 
     /// Keeps the new state, and an old one that only another kept revision can read.
-    pub(crate) fn write(&mut self, state: Arc<State>, revisions: Option<&Revisions>) {
-        let needed = |old: &Arc<State>| {
+    pub(crate) fn write(&mut self, state: Arc<PluginState>, revisions: Option<&Revisions>) {
+        let needed = |old: &Arc<PluginState>| {
             let readers = || revisions.into_iter().flat_map(Revisions::readers);
             readers().any(|reader| reader.reads(old) && !reader.reads(&state))
         };
@@ -53,20 +53,20 @@ impl Memory {
 /// Memos of plugins, one for each revision, since active revision and candidate are asked at the same time.
 #[derive(Default, Debug)]
 pub(crate) struct Memos {
-    active: Option<State>,
-    canary: Option<State>,
-    previous: Option<State>,
+    active: Option<PluginState>,
+    canary: Option<PluginState>,
+    previous: Option<PluginState>,
 }
 
 impl Memos {
-    pub(crate) fn read(&self, arm: Arm) -> Option<&State> {
+    pub(crate) fn read(&self, arm: Arm) -> Option<&PluginState> {
         match arm {
             Arm::Standing => self.active.as_ref(),
             Arm::Canary => self.canary.as_ref().or(self.active.as_ref()),
         }
     }
 
-    pub(crate) fn write(&mut self, arm: Arm, memo: State) {
+    pub(crate) fn write(&mut self, arm: Arm, memo: PluginState) {
         match arm {
             Arm::Standing => self.active = Some(memo),
             Arm::Canary => self.canary = Some(memo),

@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::parts::Parts;
-use super::questions::{About, Beside};
+use super::parts::PartCounts;
+use super::questions::{AnswerDetails, QuestionSubject};
 use crate::effects::Effects;
 use crate::interner::Interner;
-use crate::{Apart, Decider, Event, Fault, Hook, Note, Outcome, PolicyName, RoomId, SessionId};
+use crate::rooms::RoomTable;
+use crate::sessions::SessionTable;
+use crate::{
+    Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, PluginFault, PolicyName,
+    RoomId, SessionId,
+};
 
 /// Subjects with a kept decision, about 2 MB: queries come soon after a decision. The oldest is dropped first.
 const SAID_MAX: usize = 8_192;
@@ -17,9 +22,18 @@ const SAID_MAX: usize = 8_192;
 const NOTES_MAX: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Subject {
+pub(crate) enum FaultSubject {
     Session(SessionId),
     Room(RoomId),
+}
+
+impl FaultSubject {
+    pub(crate) fn exists(self, sessions: &SessionTable, rooms: &RoomTable) -> bool {
+        match self {
+            FaultSubject::Session(session) => sessions.contains_key(&session),
+            FaultSubject::Room(room) => rooms.contains_key(&room),
+        }
+    }
 }
 
 /// The last decision of a policy on a session, or on its room.
@@ -29,7 +43,7 @@ pub struct Said {
     pub by: Decider,
     /// The plugin's name for its reason, or the number if it has no name; `None` without a reason.
     pub reason: Option<Arc<str>>,
-    pub outcome: Outcome,
+    pub outcome: DecisionOutcome,
     pub since: Duration,
     /// The plugin's first notes on the subject.
     pub notes: Box<[(Box<str>, i64)]>,
@@ -37,10 +51,10 @@ pub struct Said {
 
 /// A session, or its room, that a revision is not asked about.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Quarantine {
+pub struct SubjectQuarantine {
     pub policy: PolicyName,
     pub revision: Arc<str>,
-    pub fault: Fault,
+    pub fault: PluginFault,
     pub since: Duration,
 }
 
@@ -48,30 +62,30 @@ pub struct Quarantine {
 struct Saying {
     by: Arc<Decider>,
     reason: Option<Arc<str>>,
-    outcome: Outcome,
+    outcome: DecisionOutcome,
     at: Instant,
     notes: Box<[(Box<str>, i64)]>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct SubjectFault {
     policy: PolicyName,
     revision: Arc<str>,
-    fault: Fault,
+    fault: PluginFault,
     since: Instant,
 }
 
 #[derive(Default, Debug)]
 pub(crate) struct Noted {
-    said: BTreeMap<(Subject, Hook), Saying>,
+    said: BTreeMap<(FaultSubject, Hook), Saying>,
     /// Keys by first decision, the oldest first; some may have been removed.
-    order: VecDeque<(Subject, Hook)>,
-    held: BTreeMap<(Subject, Hook), Held>,
+    order: VecDeque<(FaultSubject, Hook)>,
+    held: BTreeMap<(FaultSubject, Hook), SubjectFault>,
     deciders: Interner<Decider>,
 }
 
 impl Noted {
-    fn say(&mut self, key: (Subject, Hook), saying: Saying) {
+    fn say(&mut self, key: (FaultSubject, Hook), saying: Saying) {
         if self.said.insert(key, saying).is_some() {
             return;
         }
@@ -84,18 +98,18 @@ impl Noted {
     }
 
     /// The start of the quarantine.
-    pub(crate) fn held_since(&self, subject: Subject, hook: Hook) -> Option<Instant> {
+    pub(crate) fn held_since(&self, subject: FaultSubject, hook: Hook) -> Option<Instant> {
         self.held.get(&(subject, hook)).map(|held| held.since)
     }
 
-    pub(crate) fn forget(&mut self, subject: Subject) {
+    pub(crate) fn forget(&mut self, subject: FaultSubject) {
         for hook in Hook::ALL {
             self.said.remove(&(subject, hook));
             self.held.remove(&(subject, hook));
         }
     }
 
-    pub(crate) fn said(&self, of: &[Subject], now: Instant) -> Vec<Said> {
+    pub(crate) fn said(&self, of: &[FaultSubject], now: Instant) -> Vec<Said> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         let said = keys.filter_map(|key| Some((key.1, self.said.get(&key)?)));
         said.map(|(hook, saying)| Said {
@@ -109,10 +123,10 @@ impl Noted {
         .collect()
     }
 
-    pub(crate) fn held(&self, of: &[Subject], now: Instant) -> Vec<Quarantine> {
+    pub(crate) fn held(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectQuarantine> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         keys.filter_map(|key| self.held.get(&key))
-            .map(|held| Quarantine {
+            .map(|held| SubjectQuarantine {
                 policy: held.policy.clone(),
                 revision: held.revision.clone(),
                 fault: held.fault.clone(),
@@ -126,11 +140,11 @@ impl Noted {
     /// Quarantines the subjects on which the revision faults, and releases those that it answered.
     pub(crate) fn note_apart(
         &mut self,
-        about: &About,
+        about: &QuestionSubject,
         policy: &PolicyName,
         revision: &Arc<str>,
         apart: Option<&Apart>,
-        is_there: impl Fn(Subject) -> bool,
+        is_there: impl Fn(FaultSubject) -> bool,
         (now, effects): (Instant, &mut Effects),
     ) {
         if apart.is_none() && self.held.is_empty() {
@@ -148,7 +162,7 @@ impl Noted {
                 continue;
             }
             let (policy, revision) = (policy.clone(), revision.clone());
-            let held = Held {
+            let held = SubjectFault {
                 policy: policy.clone(),
                 revision: revision.clone(),
                 fault: fault.clone(),
@@ -156,10 +170,10 @@ impl Noted {
             };
             self.held.insert(key, held);
             let (session, room) = match subject {
-                Subject::Session(session) => (Some(session), None),
-                Subject::Room(room) => (None, Some(room)),
+                FaultSubject::Session(session) => (Some(session), None),
+                FaultSubject::Room(room) => (None, Some(room)),
             };
-            effects.event(Event::Quarantined { policy, revision, session, room, fault });
+            effects.event(CoreEvent::Quarantined { policy, revision, session, room, fault });
         }
     }
 
@@ -167,23 +181,23 @@ impl Noted {
     /// subject.
     pub(crate) fn note_said(
         &mut self,
-        about: &About,
-        (by, outcome, parts): (&Decider, &Outcome, &Parts),
+        about: &QuestionSubject,
+        (by, outcome, parts): (&Decider, &DecisionOutcome, &PartCounts),
         given: &[(u32, u32)],
-        beside: &Beside,
-        is_there: impl Fn(Subject) -> bool,
+        beside: &AnswerDetails,
+        is_there: impl Fn(FaultSubject) -> bool,
         now: Instant,
     ) -> Option<Arc<str>> {
-        let batch = matches!(about, About::Reroute(_) | About::Tick(_));
+        let batch = matches!(about, QuestionSubject::Reroute(_) | QuestionSubject::Tick(_));
         let of_row = |row| if batch { parts.outcome_of(row) } else { outcome.clone() };
-        let mut notes: BTreeMap<u32, Vec<&Note>> = BTreeMap::new();
+        let mut notes: BTreeMap<u32, Vec<&DecisionNote>> = BTreeMap::new();
         for note in &beside.notes {
             notes.entry(note.row).or_default().push(note);
         }
         let mut reasons: BTreeMap<u32, u32> = BTreeMap::new();
         for (row, reason) in given {
             // A row without a change needs no reason. Most rows of a tick are unchanged.
-            let worth_it = || notes.contains_key(row) || of_row(*row) != Outcome::Kept;
+            let worth_it = || notes.contains_key(row) || of_row(*row) != DecisionOutcome::Kept;
             if *reason != 0 && worth_it() {
                 reasons.insert(*row, *reason);
             }

@@ -5,15 +5,20 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::judge::{Bad, Conduct, Judge, Newcomer};
+use super::judge::{AdmissionSample, Bad, Judge, RuleBreaches};
 use super::lifecycle::{Effect, WallClock};
-use super::revision::{Candidate, is_by_room, unit};
-use super::{Cohort, Judging, Lifecycle, Memos, Revision, Revisions, Subject, Subjects, Tally};
+use super::revision::{CandidateRevision, is_by_room, unit};
+use super::{
+    ArmStatistics, ArmTally, FaultSubject, Judging, Lifecycle, Memos, Revision, Revisions, Subjects,
+};
 use crate::effects::Effects;
-use crate::rooms::{Room, Rooms};
-use crate::sessions::{Session, Sessions};
+use crate::rooms::{Room, RoomTable};
+use crate::sessions::{Session, SessionTable};
 use crate::timer::Timer;
-use crate::{Arm, Breach, Count, Event, Figure, Hook, PolicyName, SessionId, Settings, State};
+use crate::{
+    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, Hook, PluginState, PolicyName,
+    SessionId,
+};
 
 /// Interval at which judges check for the end of their round.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
@@ -31,7 +36,7 @@ const HIDDEN_MAX: u32 = 2;
 pub(crate) struct Policies {
     all: BTreeMap<PolicyName, Policy>,
     memos: BTreeMap<PolicyName, Memos>,
-    harmful: Vec<Harmful>,
+    harmful: Vec<HarmfulRevision>,
     /// Sessions and rooms may keep states of revisions that are no longer loaded.
     keeps_older: bool,
 }
@@ -42,14 +47,14 @@ struct Policy {
     /// During a canary.
     judge: Option<Judge>,
     /// During a canary, and while a rollback to the previous revision is possible.
-    conduct: Option<Conduct>,
+    conduct: Option<RuleBreaches>,
     /// By arm: true after a reported breach.
     reported: [bool; 2],
 }
 
 /// A harmful revision that is still to be removed.
 #[derive(Debug)]
-pub(crate) struct Harmful {
+pub(crate) struct HarmfulRevision {
     pub(crate) policy: PolicyName,
     pub(crate) revision: Arc<str>,
     pub(crate) reason: Box<str>,
@@ -83,27 +88,27 @@ impl Policies {
         self.revisions(policy)?.of(arm)
     }
 
-    pub(crate) fn canary(&self, policy: &PolicyName) -> Option<&Candidate> {
+    pub(crate) fn canary(&self, policy: &PolicyName) -> Option<&CandidateRevision> {
         self.revisions(policy)?.canary()
     }
 
-    pub(crate) fn memo(&self, policy: &PolicyName, arm: Arm) -> Option<State> {
+    pub(crate) fn memo(&self, policy: &PolicyName, arm: Arm) -> Option<PluginState> {
         self.memos.get(policy)?.read(arm).cloned()
     }
 
-    pub(crate) fn keep_memo(&mut self, policy: &PolicyName, arm: Arm, memo: State) {
+    pub(crate) fn keep_memo(&mut self, policy: &PolicyName, arm: Arm, memo: PluginState) {
         // A canary may become active before it answers a question.
         let arm = if self.canary(policy).is_some() { arm } else { Arm::Standing };
         self.memos.entry(policy.clone()).or_default().write(arm, memo);
     }
 
     /// The memos of the active revisions.
-    pub(crate) fn memos(&self) -> impl Iterator<Item = (&PolicyName, &State)> {
+    pub(crate) fn memos(&self) -> impl Iterator<Item = (&PolicyName, &PluginState)> {
         self.memos.iter().filter_map(|(policy, memos)| Some((policy, memos.read(Arm::Standing)?)))
     }
 
     /// Continues a memo of another process.
-    pub(crate) fn restore_memo(&mut self, policy: PolicyName, memo: State) {
+    pub(crate) fn restore_memo(&mut self, policy: PolicyName, memo: PluginState) {
         let active = self.revision(&policy, Arm::Standing);
         if active.is_none_or(|active| active.reads(&memo)) {
             self.memos.entry(policy).or_default().write(Arm::Standing, memo);
@@ -135,7 +140,7 @@ impl Policies {
         Some((result, self.follow(policy, before, now, effects)))
     }
 
-    pub(crate) fn take_harmful(&mut self) -> Vec<Harmful> {
+    pub(crate) fn take_harmful(&mut self) -> Vec<HarmfulRevision> {
         std::mem::take(&mut self.harmful)
     }
 
@@ -196,7 +201,7 @@ impl Policies {
             }
         }
         let is_watched = has.is_some() || now.previous.is_some();
-        *conduct = is_watched.then(|| conduct.take().unwrap_or_else(|| Conduct::new(at)));
+        *conduct = is_watched.then(|| conduct.take().unwrap_or_else(|| RuleBreaches::new(at)));
         if now.are_changing() {
             effects.set_if_idle(Timer::Rollouts, at + ROLLOUTS_EVERY);
         }
@@ -218,9 +223,9 @@ impl Policies {
     pub(crate) fn forget_older_states(
         &self,
         until: Option<SessionId>,
-        settings: &Settings,
-        sessions: &mut Sessions,
-        rooms: &mut Rooms,
+        settings: &CoreSettings,
+        sessions: &mut SessionTable,
+        rooms: &mut RoomTable,
     ) {
         let from = SessionId(sessions.swept_last.0.saturating_add(1));
         let until = until.unwrap_or(SessionId(u64::MAX));
@@ -331,7 +336,7 @@ impl Policies {
     pub(crate) fn weigh_moves(
         &mut self,
         room: &mut Room,
-        settings: &Settings,
+        settings: &CoreSettings,
         now: Instant,
         effects: &mut Effects,
     ) {
@@ -356,7 +361,7 @@ impl Policies {
         &mut self,
         policy: &PolicyName,
         arm: Arm,
-        decided: Count,
+        decided: BreachCount,
         now: Instant,
         effects: &mut Effects,
     ) {
@@ -376,7 +381,7 @@ impl Policies {
     pub(crate) fn weigh_newcomer(
         &mut self,
         policy: &PolicyName,
-        newcomer: Newcomer,
+        newcomer: AdmissionSample,
         now: Instant,
         effects: &mut Effects,
     ) {
@@ -394,18 +399,18 @@ impl Policies {
         &mut self,
         policy: &PolicyName,
         revision: &str,
-        answers: Count,
+        answers: BreachCount,
         effects: &mut Effects,
     ) {
         let Some(revisions) = self.revisions(policy).filter(|_| answers.worse >= HIDDEN_MAX) else {
             return;
         };
         let breach =
-            Breach { figure: Figure::HiddenState, canary: answers, rest: Count::default() };
+            Breach { figure: Figure::HiddenState, canary: answers, rest: BreachCount::default() };
         if revisions.canary().is_some_and(|canary| *canary.revision.name == *revision) {
             self.breached(policy, Arm::Canary, breach, effects);
         } else if revisions.is_candidate(revision) {
-            let Count { of, worse } = answers;
+            let BreachCount { of, worse } = answers;
             let reason = format!("hidden state, seen in shadow: {worse} of {of} answers");
             self.remove_harmful_soon(policy, revision.into(), reason.into(), effects);
         } else if revisions.is_active(revision) && revisions.previous.is_some() {
@@ -423,7 +428,11 @@ impl Policies {
             return;
         };
         let reason = breach.to_string().into();
-        effects.event(Event::Breached { policy: name.clone(), revision: revision.clone(), breach });
+        effects.event(CoreEvent::Breached {
+            policy: name.clone(),
+            revision: revision.clone(),
+            breach,
+        });
         self.remove_harmful_soon(name, revision, reason, effects);
     }
 
@@ -435,7 +444,7 @@ impl Policies {
         reason: Box<str>,
         effects: &mut Effects,
     ) {
-        self.harmful.push(Harmful { policy: policy.clone(), revision, reason });
+        self.harmful.push(HarmfulRevision { policy: policy.clone(), revision, reason });
         if let Some(life) = self.get(policy) {
             effects.set(Timer::Rollouts, life.began());
         }
@@ -449,11 +458,11 @@ impl Policies {
     }
 
     /// The session or room ended.
-    pub(crate) fn leave(&mut self, subject: Subject, scenario: &str, settings: &Settings) {
+    pub(crate) fn leave(&mut self, subject: FaultSubject, scenario: &str, settings: &CoreSettings) {
         let Some(scenario) = settings.scenarios.get(scenario) else { return };
         let (is_room, unit) = match subject {
-            Subject::Session(session) => (false, session.0),
-            Subject::Room(room) => (true, room.0),
+            FaultSubject::Session(session) => (false, session.0),
+            FaultSubject::Room(room) => (true, room.0),
         };
         for (policy, _, judge) in self.judges(&scenario.set) {
             if is_by_room(policy.hook) == is_room {
@@ -466,7 +475,7 @@ impl Policies {
     /// last of them if more may follow.
     pub(crate) fn tally(
         &self,
-        tallies: &mut BTreeMap<PolicyName, Tally>,
+        tallies: &mut BTreeMap<PolicyName, ArmTally>,
         after: SessionId,
         subjects: Subjects,
     ) -> Option<SessionId> {
@@ -485,7 +494,11 @@ impl Policies {
     }
 
     /// Statistics of both cohorts during a canary, from a complete tally.
-    pub(crate) fn cohorts(&self, policy: &PolicyName, tally: &Tally) -> Option<[Cohort; 2]> {
+    pub(crate) fn cohorts(
+        &self,
+        policy: &PolicyName,
+        tally: &ArmTally,
+    ) -> Option<[ArmStatistics; 2]> {
         let judge = self.all.get(policy)?.judge.as_ref()?;
         Some(Arm::ALL.map(|arm| tally.cohort(arm, judge)))
     }

@@ -30,32 +30,32 @@ impl Strategy {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub enum RolloutStage {
     /// The candidate is asked the questions that the active revision answered. Its answers are only compared.
     Shadow,
     /// The candidate decides for this share, per cent.
     Canary(u8),
 }
 
-impl Stage {
+impl RolloutStage {
     /// As in the API and in records: `canary`.
     pub fn name(self) -> &'static str {
         match self {
-            Stage::Shadow => "shadow",
-            Stage::Canary(_) => "canary",
+            RolloutStage::Shadow => "shadow",
+            RolloutStage::Canary(_) => "canary",
         }
     }
 
     pub fn percent(self) -> u8 {
         match self {
-            Stage::Shadow => 0,
-            Stage::Canary(percent) => percent,
+            RolloutStage::Shadow => 0,
+            RolloutStage::Canary(percent) => percent,
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(super) enum RolloutStep {
     /// Set the candidate's share, per cent.
     Expose(u8),
     Activate,
@@ -73,9 +73,9 @@ pub(crate) struct CohortSize {
 
 /// The progress of a candidate through its stages.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Progress {
+pub struct RolloutProgress {
     strategy: Strategy,
-    stage: Stage,
+    stage: RolloutStage,
     next: usize,
     stage_began: Instant,
     /// Time at this stage before the pause; `None` if not paused.
@@ -84,14 +84,14 @@ pub struct Progress {
     by_operator: bool,
 }
 
-impl Progress {
+impl RolloutProgress {
     /// Begins with the shadow stage, or with the first share.
-    pub(super) fn begin(strategy: Strategy, now: Instant) -> Progress {
+    pub(super) fn begin(strategy: Strategy, now: Instant) -> RolloutProgress {
         let shadowed = !strategy.shadow.is_zero() || strategy.stays_in_shadow;
         let paused = strategy.held.then_some(Duration::ZERO);
-        let (stage, stage_began) = (Stage::Shadow, now);
+        let (stage, stage_began) = (RolloutStage::Shadow, now);
         let mut progress =
-            Progress { strategy, stage, next: 0, stage_began, paused, by_operator: false };
+            RolloutProgress { strategy, stage, next: 0, stage_began, paused, by_operator: false };
         if !shadowed {
             progress.advance(now);
         }
@@ -122,7 +122,7 @@ impl Progress {
         (was_paused != self.is_paused()).then_some(self.is_paused())
     }
 
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> RolloutStage {
         self.stage
     }
 
@@ -147,9 +147,9 @@ impl Progress {
     /// Minimum time until the next step; `None` while the candidate waits for an operator.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         let lasts = match self.stage {
-            Stage::Shadow if self.strategy.stays_in_shadow => return None,
-            Stage::Shadow => self.strategy.shadow,
-            Stage::Canary(_) => self.strategy.each,
+            RolloutStage::Shadow if self.strategy.stays_in_shadow => return None,
+            RolloutStage::Shadow => self.strategy.shadow,
+            RolloutStage::Canary(_) => self.strategy.each,
         };
         (!self.is_paused()).then(|| lasts.saturating_sub(self.lasted(now)))
     }
@@ -158,15 +158,17 @@ impl Progress {
         &mut self,
         cohort: impl FnOnce() -> CohortSize,
         now: Instant,
-    ) -> Option<Step> {
+    ) -> Option<RolloutStep> {
         if self.is_paused() {
             return None;
         }
         let lasted = self.lasted(now);
         let is_due = match self.stage {
-            Stage::Shadow => !self.strategy.stays_in_shadow && lasted >= self.strategy.shadow,
-            Stage::Canary(_) if lasted < self.strategy.each => false,
-            Stage::Canary(_) => {
+            RolloutStage::Shadow => {
+                !self.strategy.stays_in_shadow && lasted >= self.strategy.shadow
+            }
+            RolloutStage::Canary(_) if lasted < self.strategy.each => false,
+            RolloutStage::Canary(_) => {
                 let CohortSize { present, measured, required } = cohort();
                 present == 0 || measured >= required || lasted >= self.strategy.each * PROLONGED_MAX
             }
@@ -175,15 +177,15 @@ impl Progress {
     }
 
     /// Takes the next step, whether it is due or not.
-    pub(super) fn advance(&mut self, now: Instant) -> Step {
+    pub(super) fn advance(&mut self, now: Instant) -> RolloutStep {
         let share = self.next_share();
         (self.stage_began, self.paused) = (now, self.paused.map(|_| Duration::ZERO));
         if share == 100 {
-            return Step::Activate;
+            return RolloutStep::Activate;
         }
         self.next += 1;
-        self.stage = Stage::Canary(share);
-        Step::Expose(share)
+        self.stage = RolloutStage::Canary(share);
+        RolloutStep::Expose(share)
     }
 
     /// Pauses the rollout until an operator resumes it.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Refusal, Revision, Version};
+use super::{Revision, RevisionRefusal, Version};
 
 /// Maximum quarantined revisions of a policy; the oldest is dropped first.
 const QUARANTINED_MAX: usize = 16;
@@ -14,7 +14,7 @@ const ACCEPTED_MAX: usize = 64;
 
 /// A revision that did harm. It is refused unless the push forces it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Quarantined {
+pub struct QuarantinedRevision {
     pub revision: Arc<str>,
     pub since: SystemTime,
     pub reason: Box<str>,
@@ -32,27 +32,27 @@ pub struct AcceptedRevision {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Remembered {
     pub accepted: Vec<AcceptedRevision>,
-    pub quarantined: Vec<Quarantined>,
+    pub quarantined: Vec<QuarantinedRevision>,
 }
 
 #[derive(Default, Debug)]
-pub(super) struct Quarantine(VecDeque<Quarantined>);
+pub(super) struct RevisionQuarantine(VecDeque<QuarantinedRevision>);
 
-impl Quarantine {
-    pub(super) fn of(mut list: Vec<Quarantined>) -> Quarantine {
+impl RevisionQuarantine {
+    pub(super) fn of(mut list: Vec<QuarantinedRevision>) -> RevisionQuarantine {
         let beyond = list.len().saturating_sub(QUARANTINED_MAX);
-        Quarantine(list.drain(beyond..).collect())
+        RevisionQuarantine(list.drain(beyond..).collect())
     }
 
-    pub(super) fn list(&self) -> Vec<Quarantined> {
+    pub(super) fn list(&self) -> Vec<QuarantinedRevision> {
         self.0.iter().cloned().collect()
     }
 
-    pub(super) fn get(&self, revision: &str) -> Option<&Quarantined> {
+    pub(super) fn get(&self, revision: &str) -> Option<&QuarantinedRevision> {
         self.0.iter().find(|it| *it.revision == *revision)
     }
 
-    pub(super) fn add(&mut self, quarantined: Quarantined) {
+    pub(super) fn add(&mut self, quarantined: QuarantinedRevision) {
         self.remove(&quarantined.revision);
         if self.0.len() == QUARANTINED_MAX {
             self.0.pop_front();
@@ -80,11 +80,11 @@ impl VersionFloor {
     }
 
     /// # Errors
-    /// [`Refusal::Downgrade`] below the floor.
-    pub(super) fn check(&self, new: &Revision) -> Result<(), Refusal> {
+    /// [`RevisionRefusal::Downgrade`] below the floor.
+    pub(super) fn check(&self, new: &Revision) -> Result<(), RevisionRefusal> {
         let newer = |it: &&AcceptedRevision| it.plugin == new.plugin && new.version < it.version;
         match self.0.iter().find(newer) {
-            Some(newer) => Err(Refusal::Downgrade {
+            Some(newer) => Err(RevisionRefusal::Downgrade {
                 plugin: Arc::clone(&new.plugin),
                 found: Box::new(new.version.clone()),
                 ran: Box::new(newer.version.clone()),

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::notes::{Noted, Subject};
+use super::notes::{FaultSubject, Noted};
 use crate::effects::Effects;
 use crate::interner::Interner;
+use crate::sessions::SessionTable;
 use crate::timer::Timer;
 use crate::{
-    Answer, Apart, Arm, Ask, AskId, Event, Fault, Hook, Note, Outcome, Output, PolicyName,
-    Question, Reasons, RoomId, SessionId, State,
+    Apart, Arm, Ask, AskId, CoreEvent, DecisionNote, DecisionOutcome, GatewayEffect, Hook,
+    HookAnswer, PluginFault, PluginState, PolicyName, PolicyQuestion, Reasons, RoomId, SessionId,
 };
 
 /// Maximum questions in flight: enough for every hook of a few sets and a burst of offers. Beyond it the native default
@@ -18,18 +19,18 @@ use crate::{
 const ASKS_IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingQuestion {
     pub(crate) id: AskId,
     pub(crate) policy: PolicyName,
     pub(crate) arm: Arm,
     pub(crate) revision: Option<Arc<str>>,
-    pub(crate) about: About,
+    pub(crate) about: QuestionSubject,
     pub(crate) at: Instant,
 }
 
 /// The subject of a question, with its version at that time.
 #[derive(Debug)]
-pub(crate) enum About {
+pub(crate) enum QuestionSubject {
     Resolve(SessionId),
     Admit(SessionId),
     Place(RoomId),
@@ -40,48 +41,66 @@ pub(crate) enum About {
 }
 
 #[derive(Default, Debug)]
-pub(crate) struct Beside {
-    pub(crate) notes: Vec<Note>,
+pub(crate) struct AnswerDetails {
+    pub(crate) notes: Vec<DecisionNote>,
     pub(crate) apart: Option<Box<Apart>>,
     pub(crate) reasons: Option<Reasons>,
     pub(crate) ungranted: u32,
     pub(crate) took: Duration,
 }
 
-impl About {
+impl QuestionSubject {
     pub(crate) fn rows(&self) -> u32 {
         match self {
-            About::Resolve(_) | About::Admit(_) | About::Place(_) => 1,
-            About::Reroute(rooms) => rooms.len() as u32,
-            About::Tick(sessions) => sessions.len() as u32,
+            QuestionSubject::Resolve(_) | QuestionSubject::Admit(_) | QuestionSubject::Place(_) => {
+                1
+            }
+            QuestionSubject::Reroute(rooms) => rooms.len() as u32,
+            QuestionSubject::Tick(sessions) => sessions.len() as u32,
+        }
+    }
+
+    /// The session and the room of a question about one of them.
+    pub(crate) fn one(&self, sessions: &SessionTable) -> (Option<SessionId>, Option<RoomId>) {
+        match *self {
+            QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
+                (Some(session), sessions.get(&session).map(|session| session.room))
+            }
+            QuestionSubject::Place(room) => (None, Some(room)),
+            QuestionSubject::Reroute(_) | QuestionSubject::Tick(_) => (None, None),
         }
     }
 
     /// True if a client waits for the answer.
     pub(crate) fn is_of_offer(&self) -> bool {
-        matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
+        matches!(
+            self,
+            QuestionSubject::Resolve(_) | QuestionSubject::Admit(_) | QuestionSubject::Place(_)
+        )
     }
 
-    pub(crate) fn subject(&self, row: u32) -> Option<Subject> {
+    pub(crate) fn subject(&self, row: u32) -> Option<FaultSubject> {
         match self {
-            About::Resolve(session) | About::Admit(session) => {
-                (row == 0).then_some(Subject::Session(*session))
+            QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
+                (row == 0).then_some(FaultSubject::Session(*session))
             }
-            About::Place(room) => (row == 0).then_some(Subject::Room(*room)),
-            About::Reroute(rooms) => rooms.get(row as usize).map(|(room, _)| Subject::Room(*room)),
-            About::Tick(sessions) => {
-                sessions.get(row as usize).map(|(session, _)| Subject::Session(*session))
+            QuestionSubject::Place(room) => (row == 0).then_some(FaultSubject::Room(*room)),
+            QuestionSubject::Reroute(rooms) => {
+                rooms.get(row as usize).map(|(room, _)| FaultSubject::Room(*room))
+            }
+            QuestionSubject::Tick(sessions) => {
+                sessions.get(row as usize).map(|(session, _)| FaultSubject::Session(*session))
             }
         }
     }
 
     /// The row of a batch that is about this subject.
-    pub(crate) fn row_of(&self, subject: Subject) -> Option<u32> {
+    pub(crate) fn row_of(&self, subject: FaultSubject) -> Option<u32> {
         let row = match (self, subject) {
-            (About::Reroute(rooms), Subject::Room(room)) => {
+            (QuestionSubject::Reroute(rooms), FaultSubject::Room(room)) => {
                 rooms.binary_search_by_key(&room, |(room, _)| *room)
             }
-            (About::Tick(sessions), Subject::Session(session)) => {
+            (QuestionSubject::Tick(sessions), FaultSubject::Session(session)) => {
                 sessions.binary_search_by_key(&session, |(session, _)| *session)
             }
             _ => return None,
@@ -91,18 +110,18 @@ impl About {
 
     pub(crate) fn hook(&self) -> Hook {
         match self {
-            About::Resolve(_) => Hook::Scenario,
-            About::Admit(_) => Hook::Admission,
-            About::Place(_) | About::Reroute(_) => Hook::Routing,
-            About::Tick(_) => Hook::Degradation,
+            QuestionSubject::Resolve(_) => Hook::Scenario,
+            QuestionSubject::Admit(_) => Hook::Admission,
+            QuestionSubject::Place(_) | QuestionSubject::Reroute(_) => Hook::Routing,
+            QuestionSubject::Tick(_) => Hook::Degradation,
         }
     }
 }
 
 /// Questions in flight, and the states and notes from answers.
 #[derive(Debug)]
-pub(crate) struct Questions {
-    asks: BTreeMap<AskId, Asked>,
+pub(crate) struct QuestionsInFlight {
+    asks: BTreeMap<AskId, PendingQuestion>,
     next: u64,
     started: Instant,
     /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
@@ -110,12 +129,12 @@ pub(crate) struct Questions {
     /// Policies that fail, with the start of the failure.
     failing: BTreeMap<PolicyName, Instant>,
     pub(crate) noted: Noted,
-    states: Interner<State>,
+    states: Interner<PluginState>,
 }
 
-impl Questions {
-    pub(crate) fn new(now: Instant) -> Questions {
-        Questions {
+impl QuestionsInFlight {
+    pub(crate) fn new(now: Instant) -> QuestionsInFlight {
+        QuestionsInFlight {
             asks: BTreeMap::new(),
             next: 1,
             started: now,
@@ -131,23 +150,37 @@ impl Questions {
         &mut self,
         set: &Arc<str>,
         arm: Arm,
-        about: About,
-        (question, revision): (Question, Option<Arc<str>>),
+        about: QuestionSubject,
+        (question, revision): (PolicyQuestion, Option<Arc<str>>),
         deadline: Instant,
         (now, effects): (Instant, &mut Effects),
-    ) -> Option<Asked> {
+    ) -> Option<PendingQuestion> {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
         let id = AskId(self.next);
         self.next += 1;
-        let asked =
-            Asked { id, policy: policy.clone(), arm, revision: revision.clone(), about, at: now };
+        let asked = PendingQuestion {
+            id,
+            policy: policy.clone(),
+            arm,
+            revision: revision.clone(),
+            about,
+            at: now,
+        };
         if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
             return Some(asked);
         }
         effects.set(Timer::AskLate(id), deadline);
         self.asks.insert(id, asked);
         let now_us = now.saturating_duration_since(self.started).as_micros() as u64;
-        effects.push(Output::Ask(Ask { id, policy, arm, revision, now_us, deadline, question }));
+        effects.push(GatewayEffect::Ask(Ask {
+            id,
+            policy,
+            arm,
+            revision,
+            now_us,
+            deadline,
+            question,
+        }));
         None
     }
 
@@ -155,17 +188,17 @@ impl Questions {
         &self,
         policy: &PolicyName,
         arm: Arm,
-        like: fn(&About) -> bool,
+        like: fn(&QuestionSubject) -> bool,
     ) -> bool {
-        let asks = |asked: &Asked| asked.policy == *policy && asked.arm == arm;
+        let asks = |asked: &PendingQuestion| asked.policy == *policy && asked.arm == arm;
         self.asks.values().any(|asked| asks(asked) && like(&asked.about))
     }
 
-    pub(crate) fn take(&mut self, id: AskId) -> Option<Asked> {
+    pub(crate) fn take(&mut self, id: AskId) -> Option<PendingQuestion> {
         self.asks.remove(&id)
     }
 
-    pub(crate) fn in_flight(&self) -> impl ExactSizeIterator<Item = &Asked> {
+    pub(crate) fn in_flight(&self) -> impl ExactSizeIterator<Item = &PendingQuestion> {
         self.asks.values()
     }
 
@@ -173,7 +206,7 @@ impl Questions {
     pub(crate) fn note_standing(
         &mut self,
         policy: &PolicyName,
-        fault: Option<&Fault>,
+        fault: Option<&PluginFault>,
         now: Instant,
         effects: &mut Effects,
     ) {
@@ -185,7 +218,7 @@ impl Questions {
         }
         if failing != fault.is_some() {
             let (hook, policy) = (policy.hook, policy.clone());
-            effects.event(Event::Standing { hook, policy, fault: fault.cloned() });
+            effects.event(CoreEvent::Standing { hook, policy, fault: fault.cloned() });
         }
     }
 
@@ -193,7 +226,7 @@ impl Questions {
         self.failing.get(policy).copied()
     }
 
-    pub(crate) fn state(&mut self, state: State) -> Arc<State> {
+    pub(crate) fn state(&mut self, state: PluginState) -> Arc<PluginState> {
         self.states.intern(state)
     }
 
@@ -207,7 +240,7 @@ impl Questions {
     }
 
     pub(crate) fn forget_room(&mut self, id: RoomId) {
-        self.noted.forget(Subject::Room(id));
+        self.noted.forget(FaultSubject::Room(id));
         for waiting in self.reroutes.values_mut() {
             waiting.remove(&id);
         }
@@ -216,8 +249,11 @@ impl Questions {
     /// Rooms that wait for a question, or for its answer.
     pub(crate) fn waiting(&self) -> BTreeSet<RoomId> {
         let asked = self.asks.values().flat_map(|asked| match &asked.about {
-            About::Reroute(rooms) => &rooms[..],
-            About::Resolve(_) | About::Admit(_) | About::Place(_) | About::Tick(_) => &[],
+            QuestionSubject::Reroute(rooms) => &rooms[..],
+            QuestionSubject::Resolve(_)
+            | QuestionSubject::Admit(_)
+            | QuestionSubject::Place(_)
+            | QuestionSubject::Tick(_) => &[],
         });
         self.reroutes.values().flatten().copied().chain(asked.map(|(room, _)| *room)).collect()
     }
@@ -239,22 +275,24 @@ impl Questions {
 }
 
 /// The outcome of an answer of the wrong kind, which the host rules out.
-pub(crate) fn mismatched() -> Outcome {
-    Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
+pub(crate) fn mismatched() -> DecisionOutcome {
+    DecisionOutcome::Faulted(PluginFault::Malformed("an answer to another question".into()))
 }
 
 /// True for an answer that came while its subject was still present.
-pub(crate) fn was_taken(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Stale | Outcome::Faulted(_))
+pub(crate) fn was_taken(outcome: &DecisionOutcome) -> bool {
+    !matches!(outcome, DecisionOutcome::Stale | DecisionOutcome::Faulted(_))
 }
 
 /// The reasons of an answer, by row; a reason of 0 means none.
-pub(crate) fn reasons_given(answer: &Answer) -> Vec<(u32, u32)> {
+pub(crate) fn reasons_given(answer: &HookAnswer) -> Vec<(u32, u32)> {
     match answer {
-        Answer::Params(_) => Vec::new(),
-        Answer::Admit { reason, .. } | Answer::Placed { reason, .. } => vec![(0, *reason)],
-        Answer::Moves { moves, .. } => moves.iter().map(|step| (step.row, step.reason)).collect(),
-        Answer::Actions { actions, .. } => {
+        HookAnswer::Params(_) => Vec::new(),
+        HookAnswer::Admit { reason, .. } | HookAnswer::Placed { reason, .. } => vec![(0, *reason)],
+        HookAnswer::Moves { moves, .. } => {
+            moves.iter().map(|step| (step.row, step.reason)).collect()
+        }
+        HookAnswer::Actions { actions, .. } => {
             actions.iter().map(|action| (action.row, action.reason)).collect()
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Progress, Quarantined, Stage, Version};
-use crate::{Fault, PolicyName};
+use super::{QuarantinedRevision, RolloutProgress, RolloutStage, Version};
+use crate::{PluginFault, PolicyName};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
@@ -31,7 +31,7 @@ impl Actor {
 /// The stage of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Staged {
-    pub stage: Stage,
+    pub stage: RolloutStage,
     /// The candidate stays at its stage until it is resumed.
     pub paused: bool,
     /// The next share, per cent; at 100 the candidate becomes active.
@@ -41,7 +41,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    pub fn of(progress: &Progress, now: Instant) -> Staged {
+    pub fn of(progress: &RolloutProgress, now: Instant) -> Staged {
         let (stage, paused) = (progress.stage(), progress.is_paused());
         Staged { stage, paused, next: progress.next_share(), next_in: progress.left(now) }
     }
@@ -49,7 +49,7 @@ impl Staged {
 
 /// One step in the life of a revision.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Rollout {
+pub struct RolloutReport {
     pub policy: PolicyName,
     pub outcome: RolloutOutcome,
     /// The stage of the candidate, if there is one.
@@ -108,12 +108,12 @@ impl RolloutOutcome {
 #[derive(Clone, PartialEq, Debug)]
 pub struct LastRollout {
     pub at: SystemTime,
-    pub rollout: Rollout,
+    pub rollout: RolloutReport,
 }
 
 /// A revision that was revoked after it was loaded.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Revoked {
+pub struct RevokedRevision {
     pub revision: Arc<str>,
     /// The revoked key or digest, and the remedy.
     pub reason: Box<str>,
@@ -121,25 +121,25 @@ pub struct Revoked {
 
 /// The reason why a revision does not become active or a candidate.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Refusal {
+pub enum RevisionRefusal {
     /// A later push, rollback or reload of the policy came before the revision was ready.
     Superseded,
     /// A newer version of the plugin, `ran`, was active before.
     Downgrade { plugin: Arc<str>, found: Box<Version>, ran: Box<Version> },
     /// The revision did harm before; `age` is its time in quarantine.
-    Quarantined { quarantined: Quarantined, age: Duration },
+    Quarantined { quarantined: QuarantinedRevision, age: Duration },
     /// The revision's key or digest was revoked while it was prepared.
     Revoked(Box<str>),
 }
 
-impl Refusal {
+impl RevisionRefusal {
     /// The stable code in metrics, events and the API: `superseded`.
     pub fn code(&self) -> &'static str {
         match self {
-            Refusal::Superseded => "superseded",
-            Refusal::Downgrade { .. } => "downgrade",
-            Refusal::Quarantined { .. } => "quarantined",
-            Refusal::Revoked(_) => "revoked",
+            RevisionRefusal::Superseded => "superseded",
+            RevisionRefusal::Downgrade { .. } => "downgrade",
+            RevisionRefusal::Quarantined { .. } => "quarantined",
+            RevisionRefusal::Revoked(_) => "revoked",
         }
     }
 }
@@ -155,7 +155,7 @@ pub struct CandidateCalls {
     /// Faults in the shadow stage.
     pub faulted: u64,
     /// Includes faults in the shadow stage.
-    pub last_fault: Option<Fault>,
+    pub last_fault: Option<PluginFault>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -179,14 +179,14 @@ pub struct PolicyStatus {
     pub previous_for: Option<Duration>,
     pub last: Option<LastRollout>,
     /// The oldest first.
-    pub quarantined: Vec<Quarantined>,
+    pub quarantined: Vec<QuarantinedRevision>,
     /// Active and previous revisions that were revoked after they were loaded.
-    pub revoked: Vec<Revoked>,
+    pub revoked: Vec<RevokedRevision>,
     /// Calls of all revisions so far.
     pub calls: u64,
     /// Faults of active revisions so far.
     pub faults: u64,
     /// The fault of the last call; `None` if it was answered.
-    pub failing: Option<Fault>,
-    pub last_fault: Option<Fault>,
+    pub failing: Option<PluginFault>,
+    pub last_fault: Option<PluginFault>,
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Progress, Stage, Version};
-use crate::{Arm, Hook, RoomId, SessionId, State};
+use super::{RolloutProgress, RolloutStage, Version};
+use crate::{Arm, Hook, PluginState, RoomId, SessionId};
 
 /// A plugin with its settings. It reads the states that the plugin wrote under the same schema or an older one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,25 +23,25 @@ pub struct Revision {
 }
 
 impl Revision {
-    pub fn reads(&self, state: &State) -> bool {
+    pub fn reads(&self, state: &PluginState) -> bool {
         state.plugin == self.plugin && state.schema <= self.schema
     }
 }
 
 /// A revision in a rollout.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct CandidateRevision {
     pub(crate) revision: Revision,
-    pub(crate) progress: Progress,
+    pub(crate) progress: RolloutProgress,
     pub(crate) arrived: Instant,
 }
 
-impl Candidate {
+impl CandidateRevision {
     /// Per cent of rooms or sessions that the candidate decides for; `None` in the shadow stage.
     pub(crate) fn share(&self) -> Option<u8> {
         match self.progress.stage() {
-            Stage::Shadow => None,
-            Stage::Canary(percent) => Some(percent),
+            RolloutStage::Shadow => None,
+            RolloutStage::Canary(percent) => Some(percent),
         }
     }
 
@@ -82,13 +82,13 @@ pub(crate) struct Previous {
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct Revisions {
     pub(crate) active: Option<Revision>,
-    pub(crate) candidate: Option<Candidate>,
+    pub(crate) candidate: Option<CandidateRevision>,
     pub(crate) previous: Option<Previous>,
 }
 
 impl Revisions {
     /// The candidate, if it decides for a share.
-    pub(crate) fn canary(&self) -> Option<&Candidate> {
+    pub(crate) fn canary(&self) -> Option<&CandidateRevision> {
         self.candidate.as_ref().filter(|candidate| candidate.share().is_some())
     }
 

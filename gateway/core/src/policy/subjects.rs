@@ -5,20 +5,20 @@ use std::sync::Arc;
 use super::judge::{Bad, Judge};
 use super::revision::{is_by_room, unit};
 use super::{CohortSize, Judging, Revisions};
-use crate::rooms::{Room, Rooms};
-use crate::sessions::{Session, Sessions};
-use crate::{Arm, Count, Figure, Hook, Metric, PolicyName, RoomId, SessionId, Settings};
+use crate::rooms::{Room, RoomTable};
+use crate::sessions::{Session, SessionTable};
+use crate::{Arm, BreachCount, CoreSettings, Figure, Hook, Metric, PolicyName, RoomId, SessionId};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Subjects<'a> {
-    pub(crate) settings: &'a Settings,
-    pub(crate) sessions: &'a Sessions,
-    pub(crate) rooms: &'a Rooms,
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a SessionTable,
+    pub(crate) rooms: &'a RoomTable,
 }
 
 /// Statistics of the sessions and rooms of one arm of a policy.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Cohort {
+pub struct ArmStatistics {
     pub arm: Arm,
     pub sessions: u32,
     pub rooms: u32,
@@ -29,7 +29,7 @@ pub struct Cohort {
     /// Mean rung times 100.
     pub rung_centi: u32,
     /// Per figure, the count of rooms, sessions, decisions or newcomers that got worse in this round.
-    pub worse: Vec<(Figure, Count)>,
+    pub worse: Vec<(Figure, BreachCount)>,
 }
 
 impl<'a> Subjects<'a> {
@@ -103,7 +103,7 @@ impl<'a> Subjects<'a> {
         policy: &PolicyName,
         revisions: &Revisions,
         session: &Session,
-        tally: &mut Tally,
+        tally: &mut ArmTally,
     ) {
         if self.set(&session.request.scenario) != Some(&policy.set) {
             return;
@@ -123,7 +123,7 @@ impl<'a> Subjects<'a> {
 
 /// Sums over the sessions of a policy, by arm.
 #[derive(Clone, Default, Debug)]
-pub struct Tally([Sums; 2]);
+pub struct ArmTally([Sums; 2]);
 
 #[derive(Clone, Default, Debug)]
 struct Sums {
@@ -151,14 +151,14 @@ impl Mean {
     }
 }
 
-impl Tally {
-    pub(super) fn cohort(&self, arm: Arm, judge: &Judge) -> Cohort {
+impl ArmTally {
+    pub(super) fn cohort(&self, arm: Arm, judge: &Judge) -> ArmStatistics {
         let sums = &self.0[arm as usize];
         let worse = judge.figures().map(|(figure, canary, rest)| match arm {
             Arm::Canary => (figure, canary),
             Arm::Standing => (figure, rest),
         });
-        Cohort {
+        ArmStatistics {
             arm,
             sessions: sums.sessions,
             rooms: sums.rooms,

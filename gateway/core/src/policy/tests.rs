@@ -23,8 +23,8 @@ pub(crate) fn active(active: &Revision) -> Revisions {
 
 pub(crate) fn with_canary(active: &Revision, canary: &Revision, percent: u8) -> Revisions {
     let (revision, arrived) = (canary.clone(), Instant::now());
-    let progress = Progress::begin(strategy(percent), arrived);
-    let candidate = Some(Candidate { revision, progress, arrived });
+    let progress = RolloutProgress::begin(strategy(percent), arrived);
+    let candidate = Some(CandidateRevision { revision, progress, arrived });
     Revisions { candidate, ..self::active(active) }
 }
 

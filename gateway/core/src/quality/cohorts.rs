@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Quality;
-use crate::cohort::{Count, Tally, Word, weigh};
-use crate::nodes::Nodes;
+use crate::cohort::{CohortVerdict, RoomTally, VoteCount, weigh};
+use crate::nodes::NodeTable;
 use crate::rooms::Router;
 use crate::timer::Timer;
-use crate::{Flow, Hop, Metric, NodeId, RegionId, RoomId, Witness};
+use crate::{EvidenceSource, FlowCounts, Hop, Metric, NodeId, RegionId, RoomId};
 
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
 
@@ -28,7 +28,7 @@ impl Quality {
         &mut self,
         id: RoomId,
         hop: Hop,
-        flow: &Flow,
+        flow: &FlowCounts,
         router: &mut Router,
         now: Instant,
     ) {
@@ -38,7 +38,7 @@ impl Quality {
         let Some(room) = router.rooms.unrecorded_mut(&id) else {
             return;
         };
-        let tally = room.tally.get_or_insert_with(|| Box::new(Tally::new(hop, now)));
+        let tally = room.tally.get_or_insert_with(|| Box::new(RoomTally::new(hop, now)));
         tally.stands_at(hop, now);
         if !tally.add(flow, now) {
             return;
@@ -59,9 +59,11 @@ impl Quality {
         for node in router.nodes.iter_mut() {
             node.fares_badly = at.get(&node.id).is_some_and(|count| count.is_bad());
             match words.get(&node.id) {
-                Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
-                Some(Word::Bad) => node.found_worse(Witness::Feedback, now),
-                word => node.found_no_worse(word == Some(&Word::Well), now),
+                Some(CohortVerdict::WorseThanSiblings) => {
+                    node.found_worse(EvidenceSource::Cohort, now);
+                }
+                Some(CohortVerdict::Bad) => node.found_worse(EvidenceSource::Feedback, now),
+                word => node.found_no_worse(word == Some(&CohortVerdict::Well), now),
             }
             if node.worse_for(now).is_some_and(|lasted| lasted >= LEAVE_AFTER) {
                 left.push(node.id);
@@ -79,19 +81,19 @@ impl Quality {
     /// The verdict on each node, and the votes about the node by rooms of all scenarios.
     fn words(
         &mut self,
-        nodes: &Nodes,
+        nodes: &NodeTable,
         now: Instant,
-    ) -> (BTreeMap<NodeId, Word>, BTreeMap<NodeId, Count>) {
-        let mut counts: BTreeMap<(NodeId, Arc<str>), Count> = BTreeMap::new();
+    ) -> (BTreeMap<NodeId, CohortVerdict>, BTreeMap<NodeId, VoteCount>) {
+        let mut counts: BTreeMap<(NodeId, Arc<str>), VoteCount> = BTreeMap::new();
         self.ballots.retain(|place, ballot| {
             counts.insert(place.clone(), ballot.count(now));
             !ballot.is_empty()
         });
-        let mut cohorts: BTreeMap<(RegionId, Arc<str>), Count> = BTreeMap::new();
+        let mut cohorts: BTreeMap<(RegionId, Arc<str>), VoteCount> = BTreeMap::new();
         for ((node, kind), count) in &counts {
             cohorts.entry((nodes.region_of(*node), kind.clone())).or_default().add(*count);
         }
-        let (mut words, mut at) = (BTreeMap::new(), BTreeMap::<_, Count>::new());
+        let (mut words, mut at) = (BTreeMap::new(), BTreeMap::<_, VoteCount>::new());
         for ((node, kind), own) in counts {
             at.entry(node).or_default().add(own);
             let word = weigh(own, cohorts[&(nodes.region_of(node), kind)].less(own));

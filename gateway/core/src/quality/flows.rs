@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Quality;
-use crate::flow::{Sending, Track};
-use crate::nodes::Nodes;
+use crate::flow::{FlowTracker, SendingState};
+use crate::nodes::NodeTable;
 use crate::rooms::Router;
-use crate::sessions::{Phase, Sessions};
+use crate::sessions::{SessionPhase, SessionTable};
 use crate::timer::Timer;
-use crate::{Flow, Hop, RoomId, SessionId, Strike};
+use crate::{FlowCounts, Hop, RoomId, SessionId, Strike};
 
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 
@@ -20,7 +20,7 @@ const TOLD_WITHIN: Duration = Duration::from_millis(200);
 const NODE_HEARD_WITHIN: Duration = Duration::from_millis(200);
 
 /// The verdict on a session that receives nothing any more.
-enum Verdict {
+enum FlowVerdict {
     /// This hop fails to deliver what other sessions send.
     Lost(Hop),
     /// No hop is to blame, or it cannot be determined.
@@ -34,12 +34,13 @@ impl Quality {
     pub(crate) fn handle_flow(
         &mut self,
         id: SessionId,
-        flow: &Flow,
+        flow: &FlowCounts,
         router: &mut Router,
         now: Instant,
     ) -> bool {
         let slack = slack(router);
-        let Some(session) = router.sessions.unrecorded_mut(&id).filter(|s| s.phase == Phase::Live)
+        let Some(session) =
+            router.sessions.unrecorded_mut(&id).filter(|s| s.phase == SessionPhase::Live)
         else {
             return false;
         };
@@ -51,7 +52,7 @@ impl Quality {
         };
         // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
-        let track = session.track.get_or_insert_with(|| Box::new(Track::new(hop, now)));
+        let track = session.track.get_or_insert_with(|| Box::new(FlowTracker::new(hop, now)));
         if track.hop() != hop {
             track.goes_to(hop, now);
         }
@@ -68,7 +69,7 @@ impl Quality {
         let is_its_own = is_here && other.is_none();
         let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
         let came = if is_here { flow.came } else { [0; 2] };
-        let falls_silent = track.note(&Flow { came, expected, lost, ..*flow }, slack, now);
+        let falls_silent = track.note(&FlowCounts { came, expected, lost, ..*flow }, slack, now);
         if is_its_own {
             self.tally(room, hop, flow, router, now);
         }
@@ -84,10 +85,10 @@ impl Quality {
         for (room, session) in std::mem::take(&mut self.silent) {
             router.catch_up(room, now);
             match judge_flow(room, session, router, now) {
-                Verdict::Wait => _ = self.silent.insert((room, session)),
-                Verdict::Innocent => with_track(router.sessions, session, Track::forget),
-                Verdict::Lost(hop) => {
-                    with_track(router.sessions, session, Track::moved);
+                FlowVerdict::Wait => _ = self.silent.insert((room, session)),
+                FlowVerdict::Innocent => with_track(router.sessions, session, FlowTracker::forget),
+                FlowVerdict::Lost(hop) => {
+                    with_track(router.sessions, session, FlowTracker::moved);
                     router.drop_hop(room, hop, (Strike::FlowLost, Some(session)), now);
                 }
             }
@@ -98,7 +99,7 @@ impl Quality {
     }
 
     /// The control thread was late: packets of sessions that seem silent may not have been read.
-    pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut Sessions) {
+    pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut SessionTable) {
         for (_, session) in &self.silent {
             let session = sessions.unrecorded_mut(session);
             if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
@@ -112,46 +113,50 @@ fn slack(router: &Router) -> Duration {
     router.sessions.told_within.saturating_sub(TOLD_WITHIN)
 }
 
-fn with_track(sessions: &mut Sessions, session: SessionId, change: impl FnOnce(&mut Track)) {
+fn with_track(
+    sessions: &mut SessionTable,
+    session: SessionId,
+    change: impl FnOnce(&mut FlowTracker),
+) {
     if let Some(track) = sessions.unrecorded_mut(&session).and_then(|s| s.track.as_deref_mut()) {
         change(track);
     }
 }
 
-fn judge_flow(id: RoomId, session: SessionId, router: &Router, now: Instant) -> Verdict {
+fn judge_flow(id: RoomId, session: SessionId, router: &Router, now: Instant) -> FlowVerdict {
     let slack = slack(router);
     let track = router.sessions.get(&session).and_then(|session| session.track.as_deref());
     let (Some(track), Some(room)) = (track, router.rooms.get(&id)) else {
-        return Verdict::Innocent;
+        return FlowVerdict::Innocent;
     };
     let carries =
         |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
     if !track.is_silent() || !room.cell.carriers(router.nodes.board()).is_some_and(carries) {
-        return Verdict::Innocent;
+        return FlowVerdict::Innocent;
     }
     let Some(silent) = track.lost_since(slack, now) else {
-        return Verdict::Wait;
+        return FlowVerdict::Wait;
     };
     if !is_heard(router.nodes, track.hop(), now) {
-        return Verdict::Innocent;
+        return FlowVerdict::Innocent;
     }
     let kinds = track.heard();
     let mut fed = false;
     for other in room.sessions.iter() {
         let track = router.sessions.get(other).and_then(|session| session.track.as_deref());
-        match track.map_or(Sending::Not, |track| track.sending(kinds, silent, slack, now)) {
+        match track.map_or(SendingState::Not, |track| track.sending(kinds, silent, slack, now)) {
             // The silent session may have been hearing this sender.
-            Sending::Stopped => return Verdict::Innocent,
+            SendingState::Stopped => return FlowVerdict::Innocent,
             // A session alone in its room may hear itself.
-            Sending::On => fed |= *other != session || room.sessions.len() == 1,
-            Sending::Not => {}
+            SendingState::On => fed |= *other != session || room.sessions.len() == 1,
+            SendingState::Not => {}
         }
     }
-    if fed { Verdict::Lost(track.hop()) } else { Verdict::Innocent }
+    if fed { FlowVerdict::Lost(track.hop()) } else { FlowVerdict::Innocent }
 }
 
 /// The node sends to some session.
-fn is_heard(nodes: &Nodes, hop: Hop, now: Instant) -> bool {
+fn is_heard(nodes: &NodeTable, hop: Hop, now: Instant) -> bool {
     let received = nodes.get(hop.node).and_then(|node| node.detector.last_received());
     received.is_some_and(|at| now.saturating_duration_since(at) < NODE_HEARD_WITHIN)
 }

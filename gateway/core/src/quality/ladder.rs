@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
-use crate::{Bounds, Op, Plan};
+use crate::sessions::Session;
+use crate::{CapBounds, Metric, Op, Plan};
 
 /// Loss in ppm from which the native ladder steps down: 5 %, where speech begins to suffer.
 const DOWN_AT_PPM: u32 = 50_000;
@@ -16,32 +17,44 @@ const DOWN_EVERY: Duration = Duration::from_secs(1);
 const UP_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct LadderInput {
     pub(crate) plan: Plan,
     /// The higher loss of both directions; `None` without a measurement.
     pub(crate) loss_ppm: Option<u32>,
-    pub(crate) bounds: Bounds,
+    pub(crate) bounds: CapBounds,
     /// A cap has an effect.
     pub(crate) caps: bool,
     pub(crate) video: bool,
 }
 
+impl LadderInput {
+    pub(crate) fn of(session: &Session, caps: bool) -> LadderInput {
+        LadderInput {
+            plan: session.plan,
+            loss_ppm: session.measured(Metric::LossDown).max(session.measured(Metric::LossUp)),
+            bounds: session.bounds,
+            caps,
+            video: session.request.media.has_video(),
+        }
+    }
+}
+
 /// A session on the native ladder. Each step down halves its rate to the floor; the last one removes its video. Steps
 /// up reverse this slowly.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Climb {
+pub(crate) struct NativeLadder {
     /// The earliest time of the next step down.
     down_from: Instant,
     /// The time since which loss is low and the rung unchanged.
     calm_since: Option<Instant>,
 }
 
-impl Climb {
-    pub(crate) fn begin(now: Instant) -> Climb {
-        Climb { down_from: now, calm_since: None }
+impl NativeLadder {
+    pub(crate) fn begin(now: Instant) -> NativeLadder {
+        NativeLadder { down_from: now, calm_since: None }
     }
 
-    pub(crate) fn step(&mut self, look: Look, now: Instant) -> Option<(Op, u64)> {
+    pub(crate) fn step(&mut self, look: LadderInput, now: Instant) -> Option<(Op, u64)> {
         let loss_ppm = look.loss_ppm?;
         if loss_ppm > UP_BELOW_PPM {
             self.calm_since = None;
@@ -60,9 +73,9 @@ impl Climb {
     }
 }
 
-impl Look {
+impl LadderInput {
     fn down(self) -> Option<(Op, u64)> {
-        let Bounds { floor_kbps, ceiling_kbps } = self.bounds;
+        let CapBounds { floor_kbps, ceiling_kbps } = self.bounds;
         let from = if self.plan.cap_kbps == 0 { ceiling_kbps } else { self.plan.cap_kbps };
         let to = (from / 2).max(floor_kbps);
         if self.caps && to < from {

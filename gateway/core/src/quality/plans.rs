@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rooms::Router;
-use crate::{Decider, Event, Guard, Op, Output, Plan, SessionId};
+use crate::{CoreEvent, Decider, GatewayEffect, GuardRule, Op, Plan, SessionId};
 
 #[derive(Default)]
 pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
@@ -21,20 +21,20 @@ impl Replans {
         id: SessionId,
         op: u32,
         arg: u64,
-    ) -> Result<Option<(Op, Plan)>, Guard> {
-        let op = Op::from_number(op).ok_or(Guard::UnknownAction)?;
+    ) -> Result<Option<(Op, Plan)>, GuardRule> {
+        let op = Op::from_number(op).ok_or(GuardRule::UnknownAction)?;
         let Some(session) = router.sessions.get(&id) else {
             return Ok(None);
         };
         let plan = session
             .plan
             .after(op, arg, &session.request.media, session.bounds)
-            .ok_or(Guard::CapOutOfBounds)?;
+            .ok_or(GuardRule::CapOutOfBounds)?;
         if plan == session.plan {
             return Ok(None);
         }
         if op == Op::Cap && plan.cap_kbps > 0 && !router.obeys_caps(session) {
-            return Err(Guard::CapUnsupported);
+            return Err(GuardRule::CapUnsupported);
         }
         Ok(Some((op, plan)))
     }
@@ -66,7 +66,7 @@ impl Replans {
             };
             session.plans = session.plans.wrapping_add(1);
             let (room, kept, plan) = (session.room, session.plan, session.plan_now());
-            router.effects.push(Output::Plan { session: id, plan });
+            router.effects.push(GatewayEffect::Plan { session: id, plan });
             let room_name = router.rooms.name_of(room);
             for (op, arg) in last {
                 let differs = match op {
@@ -75,7 +75,8 @@ impl Replans {
                 };
                 if differs {
                     let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
-                    let degraded = Event::Degraded { session: id, room_name, op, arg, rung, by };
+                    let degraded =
+                        CoreEvent::Degraded { session: id, room_name, op, arg, rung, by };
                     router.effects.event(degraded);
                 }
             }
@@ -94,7 +95,7 @@ impl Replans {
             // No session receives its own media.
             senders.retain(|sender| *receivers != [*sender]);
             if !senders.is_empty() {
-                router.effects.push(Output::KeyFrame { sessions: senders });
+                router.effects.push(GatewayEffect::KeyFrame { sessions: senders });
             }
         }
     }

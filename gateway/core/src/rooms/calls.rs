@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Room, Rooms};
-use crate::{Affinity, Offer, Refused, RegionId, RoomId, Scenario, SessionId};
+use super::{Room, RoomTable};
+use crate::{Affinity, Offer, OfferRefusal, RegionId, RoomId, Scenario, SessionId};
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
 /// queries.
 pub(super) const APART: char = '~';
 
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct CallRooms {
     /// The room's number at nodes.
     pub(super) number: RoomId,
     /// Rooms of different scenarios are different rooms, even with the same name.
@@ -39,7 +39,7 @@ pub fn requested_room_name(room: &str) -> &str {
     own.map_or(room, |(call, _)| call)
 }
 
-impl Rooms {
+impl RoomTable {
     /// The room that the session joins, created if it does not exist. With session affinity, a room of the session's
     /// own.
     pub(crate) fn enter(
@@ -48,7 +48,7 @@ impl Rooms {
         offer: &Offer,
         scenario: &Scenario,
         region: RegionId,
-    ) -> Result<RoomId, Refused> {
+    ) -> Result<RoomId, OfferRefusal> {
         let name = match scenario.affinity {
             Affinity::Room => offer.room.clone(),
             Affinity::Session => session_room_name(&offer.room, session),
@@ -56,7 +56,7 @@ impl Rooms {
         if let Some(&room) = self.by_name.get(&name) {
             let room = self.all.get_mut(&room).expect("names are of rooms that are there");
             if room.scenario != offer.scenario {
-                return Err(Refused::ScenarioOfRoom(room.scenario.clone()));
+                return Err(OfferRefusal::ScenarioOfRoom(room.scenario.clone()));
             }
             room.sessions.insert(session);
             self.changes.note(room.id);
@@ -100,16 +100,16 @@ impl Rooms {
         scenario: &Arc<str>,
         id: RoomId,
         affinity: Affinity,
-    ) -> Result<RoomId, Refused> {
+    ) -> Result<RoomId, OfferRefusal> {
         let call = self.calls.get(name).map(|call| (call.number, &call.scenario));
         let room = self.by_name.get(name).and_then(|room| self.all.get(room));
         let known = call.or(room.map(|room| (room.call, &room.scenario)));
         if let Some((_, of)) = known.filter(|(_, of)| *of != scenario) {
-            return Err(Refused::ScenarioOfRoom(of.clone()));
+            return Err(OfferRefusal::ScenarioOfRoom(of.clone()));
         }
         let number = known.map_or(id, |(number, _)| number);
         if affinity == Affinity::Session {
-            let new = || Call { number, scenario: scenario.clone(), rooms: 0 };
+            let new = || CallRooms { number, scenario: scenario.clone(), rooms: 0 };
             self.calls.entry(name.clone()).or_insert_with(new).rooms += 1;
         }
         Ok(number)

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::Router;
 use crate::nodes::Node;
 use crate::timer::Timer;
-use crate::{AgentWord, Cause, Decider, Event, Impossible, NodeId, NodeSettings, RegionId, RoomId};
+use crate::{
+    AgentWord, CoreEvent, Decider, Impossible, MoveCause, NodeId, NodeSettings, RegionId, RoomId,
+};
 
 /// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;
@@ -27,7 +29,7 @@ const GONE_AFTER: Duration = Duration::from_millis(100);
 const LEAVE_AT_ONCE: usize = 128;
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-pub(crate) struct Drain {
+pub(crate) struct NodeDrain {
     #[serde(with = "evenkeel_media::instant")]
     started: Instant,
     /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
@@ -72,10 +74,10 @@ impl Router<'_> {
         within: Option<Duration>,
         now: Instant,
     ) {
-        self.effects.event(Event::Draining { node, draining });
+        self.effects.event(CoreEvent::Draining { node, draining });
         if draining {
             let deadline = within.map(|within| now + within);
-            let drain = Drain { started: now, deadline, last: RoomId(0), empty: false };
+            let drain = NodeDrain { started: now, deadline, last: RoomId(0), empty: false };
             self.rooms.drains.insert(node, drain);
             self.drain(node, now);
         } else {
@@ -144,7 +146,7 @@ impl Router<'_> {
         if left == 0 && !drain.empty || is_late {
             let (left, started) = (left as u32, drain.started);
             (drain.empty, drain.deadline) = (left == 0, None);
-            self.effects.event(Event::Drained { node, left, started });
+            self.effects.event(CoreEvent::Drained { node, left, started });
         }
         let next = now + DRAIN_EVERY;
         if left == 0 {
@@ -190,10 +192,10 @@ impl Router<'_> {
         if nodes.is_empty() {
             self.want_start(id, now);
         }
-        self.head_for(id, &nodes, Cause::Drain, by, now);
+        self.head_for(id, &nodes, MoveCause::Drain, by, now);
     }
 
-    /// Adds a node; see [`Nodes::add`](crate::nodes::Nodes::add).
+    /// Adds a node; see [`NodeTable::add`](crate::nodes::Nodes::add).
     pub(crate) fn handle_node_added(
         &mut self,
         settings: NodeSettings,
@@ -376,14 +378,14 @@ impl Router<'_> {
             let nodes = self.native_hops(id, &[], now);
             let sound = |node: &NodeId| self.nodes.get(*node).is_some_and(Node::is_sound);
             if nodes.first().is_some_and(|first| *first != node && sound(first)) {
-                self.head_for(id, &nodes, Cause::Link, Decider::Native, now);
+                self.head_for(id, &nodes, MoveCause::Link, Decider::Native, now);
             }
         }
     }
 }
 
 /// The number of rooms, out of `left`, that leave in this batch: with a deadline as few as suffice, else the maximum.
-fn at_once(left: usize, drain: &Drain, now: Instant) -> usize {
+fn at_once(left: usize, drain: &NodeDrain, now: Instant) -> usize {
     let Some(deadline) = drain.deadline else {
         return DRAINS_AT_ONCE;
     };

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Room, Router};
-use crate::nodes::{Node, Nodes};
+use crate::nodes::{Node, NodeTable};
 use crate::timer::Timer;
-use crate::{Cause, Decider, Health, Impossible, NodeId, RegionId, Role, RoomId};
+use crate::{Decider, Health, Impossible, MoveCause, NodeId, RegionId, RegionRole, RoomId};
 
 /// Maximum rooms checked for one that can return, which bounds the call's duration.
 const LOOKED_AT: usize = 64;
@@ -44,14 +44,14 @@ impl Failback {
 
 impl Room {
     /// The node is not the room's native place: it is in another region, or is a standby.
-    pub(crate) fn is_away(&self, on: NodeId, nodes: &Nodes) -> bool {
+    pub(crate) fn is_away(&self, on: NodeId, nodes: &NodeTable) -> bool {
         let stands_by = nodes.get(on).is_some_and(|node| self.leaves_to_others(node));
         nodes.region_of(on) != self.region || stands_by
     }
 
     /// The node is a standby to be avoided while other nodes can take the room.
     pub(crate) fn leaves_to_others(&self, node: &Node) -> bool {
-        self.mode.leaves_standbys() && node.settings.role == Role::Standby
+        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
     }
 }
 
@@ -140,7 +140,7 @@ impl Router<'_> {
             return false;
         };
         let nodes = self.native_hops(id, &[home], now);
-        self.head_for(id, &nodes, Cause::Failback, by, now);
+        self.head_for(id, &nodes, MoveCause::Failback, by, now);
         true
     }
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use super::moves::Step;
+use super::moves::MoveStep;
 use super::placement::Takes;
 use super::{Room, Router};
-use crate::nodes::{Change, Node, NodeChange};
+use crate::nodes::{Node, NodeChange, NodeTransition};
 use crate::timer::Timer;
 use crate::{
-    Cause, Decider, Event, Health, Hop, Mode, MoveOutcome, NodeId, NotStarted, RoomId, SessionId,
-    Start, Strike,
+    CoreEvent, Decider, Health, Hop, MoveCause, MoveOutcome, NodeId, NotStarted, RedundancyMode,
+    RoomId, SessionId, StartPhase, Strike,
 };
 
 /// The time for which a room avoids a hop that did not take it.
@@ -23,7 +23,7 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 
 /// Rooms that have not yet failed over from a dead node.
 #[derive(Debug)]
-pub(crate) struct Failover {
+pub(crate) struct PendingFailover {
     pub(crate) dead: Hop,
     died: Instant,
     /// Nodes whose reserves only these rooms may use meanwhile.
@@ -31,7 +31,7 @@ pub(crate) struct Failover {
     pub(crate) rooms: BTreeSet<RoomId>,
 }
 
-impl Failover {
+impl PendingFailover {
     /// The node is the dead one, or its reserve is assigned to this failover.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
         self.dead.node == node || self.standbys.contains(&node)
@@ -51,7 +51,7 @@ impl Router<'_> {
     /// that died in the same watch is no target.
     pub(crate) fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
         for NodeChange { node, change, since, .. } in &changes {
-            if let Change::Died { .. } = change {
+            if let NodeTransition::Died { .. } = change {
                 // Reserves kept for this death are assigned to it, unless another death uses them already.
                 for standby in self.capacity.ledger().standbys_of(*node) {
                     self.nodes.spend_if_free(standby, *node);
@@ -69,32 +69,32 @@ impl Router<'_> {
         let node = &mut self.nodes[id];
         let last_heard = node.detector.last_heard();
         let (from, to) = match change {
-            Change::Health { from, to } => (from, to),
-            Change::Died { from } => (from, Health::Down),
-            Change::Returned => (Health::Down, node.health()),
-            Change::Started { to, .. } => (Health::Cold, to),
+            NodeTransition::Health { from, to } => (from, to),
+            NodeTransition::Died { from } => (from, Health::Down),
+            NodeTransition::Returned => (Health::Down, node.health()),
+            NodeTransition::Started { to, .. } => (Health::Cold, to),
         };
         match change {
-            Change::Health { .. } => {}
-            Change::Died { .. } => {
+            NodeTransition::Health { .. } => {}
+            NodeTransition::Died { .. } => {
                 let hop = node.hop();
                 node.detector.absolve();
                 // A node that dies before it ran was ejected.
                 self.nodes.start_failed(id, NotStarted::Ejected, now, self.effects);
                 let place = self.effects.place();
                 let rooms = self.fail_over(hop, now);
-                let event = Event::Node { hop, from, to, witnesses, last_heard, rooms };
+                let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
                 self.effects.insert(place, event);
                 return;
             }
-            Change::Returned | Change::Started { .. } => self.nodes.reincarnate(id),
+            NodeTransition::Returned | NodeTransition::Started { .. } => self.nodes.reincarnate(id),
         }
         let hop = self.nodes[id].hop();
-        self.effects.event(Event::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
-        if let Change::Started { after, .. } = change {
+        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+        if let NodeTransition::Started { after, .. } = change {
             self.started(id, after, now);
         }
-        if matches!(change, Change::Returned | Change::Started { .. }) {
+        if matches!(change, NodeTransition::Returned | NodeTransition::Started { .. }) {
             // The node's request to drain was made by its previous incarnation.
             self.decide_drain(id, |node| node.leaving = false, now);
         }
@@ -117,7 +117,7 @@ impl Router<'_> {
         }
         let standbys = self.nodes.spent_for(dead.node);
         let rooms = self.rooms.at[dead.node.0 as usize].clone();
-        self.rooms.failover = Some(Failover { dead, died: now, standbys, rooms });
+        self.rooms.failover = Some(PendingFailover { dead, died: now, standbys, rooms });
         self.fail_over_some(now);
         stood_there
     }
@@ -140,7 +140,7 @@ impl Router<'_> {
 
     /// Frees the standbys after all rooms of the dead node failed over.
     fn free_standbys(&mut self) {
-        let Some(Failover { standbys, .. }) = self.rooms.failover.take() else {
+        let Some(PendingFailover { standbys, .. }) = self.rooms.failover.take() else {
             return;
         };
         self.effects.cancel(&Timer::Failover);
@@ -182,8 +182,8 @@ impl Router<'_> {
                 None => self.strand(id, (dead, died), &hops, now),
             }
             self.want_start(id, now);
-            let cause = Cause::NodeDown;
-            let step = Step { cause, by: Decider::Native, from: dead, to: next, started: died };
+            let cause = MoveCause::NodeDown;
+            let step = MoveStep { cause, by: Decider::Native, from: dead, to: next, started: died };
             self.moved(id, step, now);
         } else {
             self.drop_spare(id, dead);
@@ -270,7 +270,7 @@ impl Router<'_> {
         self.end_pending(id, cut, MoveOutcome::NotOpened, now);
         if news {
             let room_name = self.rooms.name_of(id);
-            self.effects.event(Event::HopRemoved { room: id, room_name, hop, why, session });
+            self.effects.event(CoreEvent::HopRemoved { room: id, room_name, hop, why, session });
             self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
             self.want_reroute(id);
         }
@@ -291,14 +291,14 @@ impl Router<'_> {
         if self.is_damped(id, now) {
             return;
         }
-        let (cause, by) = (Cause::Link, Decider::Native);
+        let (cause, by) = (MoveCause::Link, Decider::Native);
         let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
         if let Some(nodes) = self.own_next(id, Some(hop.node), now).filter(|_| ahead) {
             let hops = self.nodes.hops(&nodes);
             let until = now + self.settings.limits.leave_within;
             self.admit_at(id, &hops, (why == Strike::FlowLost).then_some((hop, until)));
             let to = hops.first().copied();
-            self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
+            self.moved(id, MoveStep { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {
             let nodes = self.native_hops(id, &[], now);
             if nodes.is_empty() {
@@ -408,8 +408,8 @@ impl Router<'_> {
         let hops = self.nodes.hops(&nodes);
         self.admit_at(id, &hops, None);
         let (from, to) = (lost.lost, hops.first().copied());
-        let (cause, by) = (Cause::NodeDown, Decider::Native);
-        self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
+        let (cause, by) = (MoveCause::NodeDown, Decider::Native);
+        self.moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
         self.close_left_hops(id, now);
         self.want_reroute(id);
         true
@@ -435,7 +435,7 @@ impl Router<'_> {
         if nodes.is_empty() {
             self.want_start(id, now);
         }
-        self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+        self.head_for(id, &nodes, MoveCause::NodeDown, Decider::Native, now);
         if let Some(taken) = nodes.first() {
             self.gate_unfit_reserves(*taken);
         }
@@ -453,7 +453,8 @@ impl Router<'_> {
     /// The room lost its node, must leave it, or found none. In cold mode this starts the node nearest to its region,
     /// if some session in the room is not silent.
     pub(crate) fn want_start(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold)
+        else {
             return;
         };
         if !self.all_silent(room, now) {
@@ -471,7 +472,7 @@ impl Router<'_> {
         self.effects.cancel(&Timer::StartLate(id));
         self.effects.set(Timer::Probe(id), now);
         if let Some(took) = after {
-            self.effects.event(Event::Start { node: id, step: Start::Done { took } });
+            self.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
         }
         if !self.rooms.stranded.is_empty() {
             self.effects.set(Timer::Rescue, now);
@@ -480,7 +481,7 @@ impl Router<'_> {
 
     /// Restarts the silence timeout of the room's sessions, since the room has a node again.
     pub(crate) fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
-        let sessions = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
+        let sessions = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
         for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.last_heard = session.last_heard.max(now);
@@ -490,7 +491,7 @@ impl Router<'_> {
 
     /// The room waits for a node to start, so its silent sessions are kept for a while.
     pub(crate) fn is_held(&self, id: RoomId, now: Instant) -> bool {
-        let room = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
+        let room = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
         room.and_then(|room| room.stranded)
             .is_some_and(|stranded| now.saturating_duration_since(stranded.since) < HELD_FOR)
     }

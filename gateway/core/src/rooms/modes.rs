@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Rooms, Router};
-use crate::sessions::Phase;
+use super::{RoomTable, Router};
+use crate::sessions::SessionPhase;
 use crate::timer::Timer;
-use crate::{Decider, Event, Hop, Mode, ModeChange, RoomId, SessionId};
+use crate::{CoreEvent, Decider, Hop, ModeChange, RedundancyMode, RoomId, SessionId};
 
 /// Maximum rooms per batch that take changed scenario settings, so that one wake-up stays short.
 const CHANGED_AT_ONCE: usize = 256;
@@ -63,7 +63,9 @@ impl Router<'_> {
         if room.mode.opens_ahead() && !before.mode.opens_ahead() {
             hops.truncate(1);
         }
-        let stops = |twin| room.mode_over(&hops) != Mode::Hitless && room.holding.on != Some(twin);
+        let stops = |twin| {
+            room.mode_over(&hops) != RedundancyMode::Hitless && room.holding.on != Some(twin)
+        };
         let twin = room.holding.twin.filter(|twin| stops(*twin));
         let twin = hops.iter().find(|hop| Some(hop.node) == twin).copied();
         let until = now + self.settings.limits.leave_within;
@@ -74,8 +76,8 @@ impl Router<'_> {
         let (from, to) = (before.mode, room.route().mode);
         if from != to {
             let room_name = room.name.clone();
-            self.effects.event(Event::Mode { room: id, room_name, from, to, why });
-            self.report_kept(id, Mode::Hitless);
+            self.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });
+            self.report_kept(id, RedundancyMode::Hitless);
         }
     }
 
@@ -85,7 +87,7 @@ impl Router<'_> {
             return;
         };
         let hops = room.hops_to_open();
-        for session in self.sessions_from(id, Phase::Opening) {
+        for session in self.sessions_from(id, SessionPhase::Opening) {
             for &hop in &hops {
                 self.open_at(session, hop, now);
             }
@@ -106,14 +108,16 @@ impl Router<'_> {
             let nodes = [room.holding.on, room.holding.twin];
             room.route().holds(*hop) && nodes.contains(&Some(hop.node))
         };
-        if room.route().mode == Mode::Hitless && hops.iter().all(carries) && room.note_unalike(hops)
+        if room.route().mode == RedundancyMode::Hitless
+            && hops.iter().all(carries)
+            && room.note_unalike(hops)
         {
             self.renew(id, ModeChange::CopiesDiffer { hops }, now);
         }
     }
 }
 
-impl Rooms {
+impl RoomTable {
     /// Schedules the scenario's rooms to take its changed settings, in batches.
     pub(crate) fn scenario_changed(&mut self, name: &str, spares: Option<u8>) {
         for room in self.all.values_mut().filter(|room| *room.scenario == *name) {

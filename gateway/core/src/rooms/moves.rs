@@ -6,17 +6,18 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pending, Router};
-use crate::effects::Notice;
-use crate::sessions::{Leg, Phase};
+use super::{PendingRoute, Router};
+use crate::effects::RoomNotice;
+use crate::sessions::{LegState, SessionPhase};
 use crate::{
-    Cause, Decider, Event, Guard, Hop, Impossible, MoveOutcome, NodeId, Output, RoomId, SessionId,
+    CoreEvent, Decider, GatewayEffect, GuardRule, Hop, Impossible, MoveCause, MoveOutcome, NodeId,
+    RoomId, SessionId,
 };
 
 /// One entry in a room's record of moves.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct MoveRecord {
-    pub cause: Cause,
+    pub cause: MoveCause,
     pub by: Arc<Decider>,
     pub from: Hop,
     /// `None`: no hop was left for the room.
@@ -31,7 +32,7 @@ pub struct MoveRecord {
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveUnderWay {
     pub room: RoomId,
-    pub cause: Cause,
+    pub cause: MoveCause,
     pub by: Decider,
     /// The hop that carries the room, or carried it before it died.
     pub from: Hop,
@@ -39,8 +40,8 @@ pub struct MoveUnderWay {
     pub started: Instant,
 }
 
-pub(crate) struct Step {
-    pub(crate) cause: Cause,
+pub(crate) struct MoveStep {
+    pub(crate) cause: MoveCause,
     pub(crate) by: Decider,
     pub(crate) from: Hop,
     pub(crate) to: Option<Hop>,
@@ -55,7 +56,7 @@ impl Router<'_> {
         &mut self,
         id: RoomId,
         nodes: &[NodeId],
-        cause: Cause,
+        cause: MoveCause,
         by: Decider,
         now: Instant,
     ) {
@@ -78,7 +79,7 @@ impl Router<'_> {
         };
         let waiting = BTreeSet::new();
         let (to, of) = (hops[..opened].to_vec(), awaited.clone());
-        let pending = Pending { hops, awaited, waiting, cause, by, started };
+        let pending = PendingRoute { hops, awaited, waiting, cause, by, started };
         room.pending = Some(Box::new(pending));
         let waiting = self.open_all_at(id, &to, &of, now);
         if let Some(pending) = self.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
@@ -99,9 +100,10 @@ impl Router<'_> {
         now: Instant,
     ) -> BTreeSet<(SessionId, Hop)> {
         let mut waiting = BTreeSet::new();
-        for session in self.sessions_from(id, Phase::Opening) {
+        for session in self.sessions_from(id, SessionPhase::Opening) {
             for &hop in hops {
-                if self.open_at(session, hop, now) != Some(Leg::Open) && awaited.contains(&hop) {
+                if self.open_at(session, hop, now) != Some(LegState::Open) && awaited.contains(&hop)
+                {
                     waiting.insert((session, hop));
                 }
             }
@@ -124,7 +126,7 @@ impl Router<'_> {
 
     /// Make-before-break: publishes the pending route once all sessions are open. Packets from the old hop still pass.
     pub(crate) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
-        let ready = |pending: &Pending| pending.waiting.is_empty();
+        let ready = |pending: &PendingRoute| pending.waiting.is_empty();
         if !self.rooms.get(&id).is_some_and(|room| room.pending.as_deref().is_some_and(ready)) {
             return;
         }
@@ -140,9 +142,9 @@ impl Router<'_> {
         let route = room.route();
         let target = pending.hops[0];
         if from == Some(target) {
-            let Pending { hops, by, .. } = *pending;
+            let PendingRoute { hops, by, .. } = *pending;
             self.admit_at(id, &hops, route.leaving);
-            self.effects.event(Event::Rerouted { room: id, hops, by });
+            self.effects.event(CoreEvent::Rerouted { room: id, hops, by });
             self.close_left_hops(id, now);
             self.activate_open(id, now);
             return;
@@ -150,9 +152,9 @@ impl Router<'_> {
         if lost.is_none() && pending.by != Decider::Operator && damped {
             if let Decider::Policy { policy, .. } = &pending.by {
                 let policy = policy.clone();
-                self.effects.event(Event::Guarded {
+                self.effects.event(CoreEvent::Guarded {
                     policy,
-                    guard: Guard::MovedTooOften,
+                    guard: GuardRule::MovedTooOften,
                     times: 1,
                 });
             }
@@ -165,43 +167,44 @@ impl Router<'_> {
         let Some(left) = from.or(lost) else {
             return;
         };
-        let Pending { hops, cause, by, started, .. } = *pending;
+        let PendingRoute { hops, cause, by, started, .. } = *pending;
         let started = since.unwrap_or(started);
         self.rooms.set_placed_by(id, by.clone());
         let until = now + self.settings.limits.leave_within;
         self.admit_at(id, &hops, from.map(|from| (from, until)));
-        let cause = if lost.is_some() { Cause::NodeDown } else { cause };
-        self.moved(id, Step { cause, by, from: left, to: Some(target), started }, now);
+        let cause = if lost.is_some() { MoveCause::NodeDown } else { cause };
+        self.moved(id, MoveStep { cause, by, from: left, to: Some(target), started }, now);
         self.close_left_hops(id, now);
     }
 
     /// Completes a move: asks the room's senders for key frames, and sets sessions live that waited for this hop.
-    pub(crate) fn moved(&mut self, id: RoomId, step: Step, now: Instant) {
-        let Step { cause, by, from, to, started } = step;
+    pub(crate) fn moved(&mut self, id: RoomId, step: MoveStep, now: Instant) {
+        let MoveStep { cause, by, from, to, started } = step;
         let sessions = self.live_sessions(id);
-        if to.is_some() && cause == Cause::NodeDown {
+        if to.is_some() && cause == MoveCause::NodeDown {
             self.renew_last_heard(id, now);
         }
         if to.is_some() && !sessions.is_empty() {
-            self.effects.push(Output::KeyFrame { sessions: sessions.clone() });
+            self.effects.push(GatewayEffect::KeyFrame { sessions: sessions.clone() });
         }
         let room_name = self.rooms.name_of(id);
         let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
-        self.record(id, Step { cause, by: by.clone(), from, to, started }, outcome, now);
+        self.record(id, MoveStep { cause, by: by.clone(), from, to, started }, outcome, now);
         // A move by a policy or an operator is deliberate.
-        let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
+        let unchosen = matches!(cause, MoveCause::NodeDown | MoveCause::Link | MoveCause::Drain);
         self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
         if let Some(session) = sessions.first() {
-            self.effects.notice(Notice::Enrol(*session));
+            self.effects.notice(RoomNotice::Enrol(*session));
         }
-        let moved = Event::Moved { room: id, room_name, sessions, cause, by, from, to, started };
+        let moved =
+            CoreEvent::Moved { room: id, room_name, sessions, cause, by, from, to, started };
         self.effects.event(moved);
         let counted_max = self.settings.limits.moves_per_minute;
         if let Some(room) = self.rooms.get_mut(&id)
-            && cause != Cause::NodeDown
+            && cause != MoveCause::NodeDown
         {
             room.note_move(now, counted_max);
-            self.effects.notice(Notice::MoveCounted(id));
+            self.effects.notice(RoomNotice::MoveCounted(id));
         }
         self.activate_open(id, now);
     }
@@ -231,7 +234,7 @@ impl Router<'_> {
             return Err(Impossible::NodeUnfit);
         }
         let nodes = self.native_hops(id, &[to], now);
-        self.head_for(id, &nodes, Cause::Manual, Decider::Operator, now);
+        self.head_for(id, &nodes, MoveCause::Manual, Decider::Operator, now);
         Ok(())
     }
 
@@ -239,11 +242,12 @@ impl Router<'_> {
     pub(crate) fn end_pending(
         &mut self,
         id: RoomId,
-        pending: Option<Box<Pending>>,
+        pending: Option<Box<PendingRoute>>,
         outcome: MoveOutcome,
         now: Instant,
     ) {
-        let Some(Pending { hops, cause, by, started, .. }) = pending.map(|pending| *pending) else {
+        let Some(PendingRoute { hops, cause, by, started, .. }) = pending.map(|pending| *pending)
+        else {
             return;
         };
         let Some(room) = self.rooms.get(&id) else {
@@ -254,9 +258,9 @@ impl Router<'_> {
         };
         let to = hops[0];
         let room_name = self.rooms.name_of(id);
-        let step = Step { cause, by: by.clone(), from, to: Some(to), started };
+        let step = MoveStep { cause, by: by.clone(), from, to: Some(to), started };
         self.record(id, step, outcome, now);
-        self.effects.event(Event::MoveEnded {
+        self.effects.event(CoreEvent::MoveEnded {
             room: id,
             room_name,
             cause,
@@ -269,8 +273,14 @@ impl Router<'_> {
     }
 
     /// Adds the move to the room's record.
-    pub(crate) fn record(&mut self, id: RoomId, step: Step, outcome: MoveOutcome, now: Instant) {
-        let Step { cause, by, from, to, started } = step;
+    pub(crate) fn record(
+        &mut self,
+        id: RoomId,
+        step: MoveStep,
+        outcome: MoveOutcome,
+        now: Instant,
+    ) {
+        let MoveStep { cause, by, from, to, started } = step;
         let by = self.rooms.deciders.intern(by);
         self.rooms.changes.note(id);
         if let Some(room) = self.rooms.all.get_mut(&id) {
@@ -279,11 +289,11 @@ impl Router<'_> {
     }
 }
 
-impl super::Rooms {
-    /// All moves in progress, by room. Each ends with an [`Event::Moved`] to its target or an [`Event::MoveEnded`].
+impl super::RoomTable {
+    /// All moves in progress, by room. Each ends with a [`CoreEvent::Moved`] to its target or an [`CoreEvent::MoveEnded`].
     pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
         self.values().filter_map(|room| {
-            let Pending { hops, cause, by, started, .. } = room.pending.as_deref()?;
+            let PendingRoute { hops, cause, by, started, .. } = room.pending.as_deref()?;
             let (to, from) = (hops[0], room.stood().filter(|from| *from != hops[0])?);
             let (cause, by, started) = (*cause, by.clone(), *started);
             Some(MoveUnderWay { room: room.id, cause, by, from, to, started })

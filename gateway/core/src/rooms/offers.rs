@@ -5,22 +5,26 @@ use std::time::{Duration, Instant};
 
 use super::{Room, Router};
 use crate::capacity::Judged;
-use crate::policy::Memory;
-use crate::sessions::{Opening, Phase, Session, SessionRequest, WHOLE};
+use crate::policy::StateVersions;
+use crate::sessions::{Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
 use crate::small::SmallMap;
 use crate::{
-    Bounds, Decider, Identity, Ingress, Offer, Outcome, Param, Plan, Refused, RegionId, RoomId,
-    SessionId,
+    CapBounds, ClientIdentity, Decider, DecisionOutcome, IngressProtocol, Offer, OfferRefusal,
+    Param, Plan, RegionId, RoomId, SessionId,
 };
 
 impl Router<'_> {
     /// Begins the session. Fails if there are too many sessions, or the scenario or room does not match.
-    pub(crate) fn begin(&mut self, offer: &Arc<Offer>, now: Instant) -> Result<SessionId, Refused> {
+    pub(crate) fn begin(
+        &mut self,
+        offer: &Arc<Offer>,
+        now: Instant,
+    ) -> Result<SessionId, OfferRefusal> {
         if self.sessions.len() >= self.settings.limits.sessions_max {
-            return Err(Refused::Full { retry_after: self.retry_after(now) });
+            return Err(OfferRefusal::Full { retry_after: self.retry_after(now) });
         }
         let Some(scenario) = self.settings.scenarios.get(&offer.scenario) else {
-            return Err(Refused::UnknownScenario(offer.scenario.clone()));
+            return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
         let id = self.sessions.next_id();
         let mut session = Session {
@@ -33,10 +37,13 @@ impl Router<'_> {
                 media: offer.media.clone(),
             }),
             transport: offer.ingress.transport(),
-            of_first_packet: matches!(offer.ingress, Ingress::Udp(Identity::Open { .. })),
-            opening: Some(Box::new(Opening { offer: Arc::clone(offer), by: None })),
+            of_first_packet: matches!(
+                offer.ingress,
+                IngressProtocol::Udp(ClientIdentity::Open { .. })
+            ),
+            opening: Some(Box::new(SessionOpening { offer: Arc::clone(offer), by: None })),
             offered: now,
-            phase: Phase::Resolving,
+            phase: SessionPhase::Resolving,
             bounds: scenario.bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
@@ -48,7 +55,7 @@ impl Router<'_> {
             measures: None,
             last_heard: now,
             track: None,
-            memory: Memory::default(),
+            memory: StateVersions::default(),
         };
         let region = session.region(&self.settings.regions).unwrap_or(self.nodes.home());
         session.room = self.rooms.enter(id, offer, scenario, region)?;
@@ -58,9 +65,13 @@ impl Router<'_> {
     }
 
     /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
-    pub(crate) fn take_params(&mut self, id: SessionId, params: &[(Box<str>, i64)]) -> Outcome {
+    pub(crate) fn take_params(
+        &mut self,
+        id: SessionId,
+        params: &[(Box<str>, i64)],
+    ) -> DecisionOutcome {
         let Some(session) = self.sessions.get_mut(&id) else {
-            return Outcome::Stale;
+            return DecisionOutcome::Stale;
         };
         let text = session.bounds;
         let within = |value: i64| {
@@ -96,11 +107,11 @@ impl Router<'_> {
             }
             known_one = true;
         }
-        let Bounds { floor_kbps, ceiling_kbps } = session.bounds;
+        let CapBounds { floor_kbps, ceiling_kbps } = session.bounds;
         session.bounds.ceiling_kbps = ceiling_kbps.max(floor_kbps);
         let differs = (before, close_after) != (session.bounds, session.close_after)
             || of_room != room.map(|room| (room.spares, room.priority));
-        if known_one { Outcome::Applied { differs } } else { Outcome::Abstained }
+        if known_one { DecisionOutcome::Applied { differs } } else { DecisionOutcome::Abstained }
     }
 
     /// A new session may be redirected to the region: its room is not placed, and the region is another one of this
@@ -128,7 +139,7 @@ impl Router<'_> {
         let session = self.sessions.get_mut(&id)?;
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
-        session.phase = Phase::Placing;
+        session.phase = SessionPhase::Placing;
         if self.rooms.get(&room).is_some_and(Room::is_placed) {
             if self.make_room_for(id, now) {
                 self.open(id, now);

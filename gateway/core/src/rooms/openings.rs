@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Room, Router};
-use crate::effects::Notice;
-use crate::nodes::{Class, Turn};
-use crate::sessions::{Leg, Legs, Opening, Phase, Session};
+use crate::effects::RoomNotice;
+use crate::nodes::{OpeningClass, QueuePosition};
+use crate::sessions::{LegState, Legs, Session, SessionOpening, SessionPhase};
 use crate::timer::Timer;
 use crate::{
-    Accepted, CloseReason, ClosedSession, Event, Hook, Hop, MoveOutcome, NodeId, Offer, Output,
-    PolicyName, Refused, RoomId, SessionId, Strike,
+    AcceptedOffer, CloseReason, ClosedSession, CoreEvent, GatewayEffect, Hook, Hop, MoveOutcome,
+    NodeId, Offer, OfferRefusal, PolicyName, RoomId, SessionId, Strike,
 };
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
@@ -39,10 +39,10 @@ impl Router<'_> {
         let Some(opening) = session.opening.as_deref_mut() else {
             return;
         };
-        session.phase = Phase::Opening;
+        session.phase = SessionPhase::Opening;
         opening.by = Some(open_by);
         self.effects.set_if_idle(Timer::OpenLate(id), open_by);
-        self.effects.push(Output::Install {
+        self.effects.push(GatewayEffect::Install {
             session: id,
             room: room.id,
             offer: Arc::clone(&opening.offer),
@@ -70,14 +70,14 @@ impl Router<'_> {
             return;
         };
         // An answer for a waiting leg belongs to an earlier opening.
-        let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != Leg::Waiting) else {
+        let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != LegState::Waiting) else {
             return;
         };
         let room = session.room;
         // Recorded before the room continues, so that a leg that the driver refused is not closed as well.
         match result {
             Ok(()) => {
-                let before = std::mem::replace(leg, Leg::Open);
+                let before = std::mem::replace(leg, LegState::Open);
                 self.legs().opened(before, hop, now);
                 self.catch_up(room, now);
                 self.live_if_open(id, now);
@@ -103,10 +103,10 @@ impl Router<'_> {
             return;
         };
         let (room, phase) = (session.room, session.phase);
-        let carries = phase == Phase::Opening && self.stands_at(room) == Some(hop);
+        let carries = phase == SessionPhase::Opening && self.stands_at(room) == Some(hop);
         if carries && !self.live_sessions(room).is_empty() {
             let retry_after = self.retry_after(now);
-            self.give_up(id, Refused::NotOpened { node: hop.node, retry_after }, now);
+            self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
         } else {
             self.drop_hop(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
@@ -123,26 +123,27 @@ impl Router<'_> {
             return;
         };
         let lost = |id: &SessionId| {
-            let opening = self.sessions.get(id).filter(|s| s.phase == Phase::Opening);
+            let opening = self.sessions.get(id).filter(|s| s.phase == SessionPhase::Opening);
             opening.is_some_and(|session| !session.legs.contains_key(&on))
         };
         let sessions: Vec<SessionId> = room.sessions.iter().copied().filter(lost).collect();
         for session in sessions {
             let retry_after = self.retry_after(now);
-            self.give_up(session, Refused::NotOpened { node: refused.node, retry_after }, now);
+            self.give_up(session, OfferRefusal::NotOpened { node: refused.node, retry_after }, now);
         }
     }
 
     /// Sets the session live if it is open at the hop that carries its room.
     pub(crate) fn live_if_open(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == Phase::Opening) else {
+        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == SessionPhase::Opening)
+        else {
             return;
         };
         let Some(hop) = self.stands_at(session.room).filter(|hop| session.is_open_at(*hop)) else {
             return;
         };
         let room = &self.rooms[&session.room];
-        let accepted = Accepted {
+        let accepted = AcceptedOffer {
             session: id,
             room: room.id,
             route: room.cell.clone(),
@@ -150,7 +151,7 @@ impl Router<'_> {
             admitted_by: (*session.admitted_by).clone(),
             routed_by: (*room.placed_by).clone(),
         };
-        let opened = Event::Opened {
+        let opened = CoreEvent::Opened {
             session: id,
             room: room.id,
             room_name: room.name.clone(),
@@ -162,9 +163,9 @@ impl Router<'_> {
         };
         self.effects.event(opened);
         if let Some(session) = self.sessions.get_mut(&id) {
-            if let Some(Opening { offer, .. }) = session.opening.take().as_deref() {
+            if let Some(SessionOpening { offer, .. }) = session.opening.take().as_deref() {
                 let (offer, result) = (offer.id, Ok(accepted));
-                self.effects.push(Output::Reply { offer, result });
+                self.effects.push(GatewayEffect::Reply { offer, result });
             }
             session.last_heard = now;
             let room = session.room;
@@ -173,7 +174,7 @@ impl Router<'_> {
             // A room is recorded from its first live session on.
             self.rooms.changes.note(room);
             self.settle_peer_caps(room);
-            self.effects.notice(Notice::Enrol(id));
+            self.effects.notice(RoomNotice::Enrol(id));
         }
     }
 
@@ -190,7 +191,7 @@ impl Router<'_> {
                 return;
             };
             if let Some(leg) = session.legs.remove(&hop) {
-                self.effects.push(Output::CloseAt { session: id, hop });
+                self.effects.push(GatewayEffect::CloseAt { session: id, hop });
                 self.legs().failed(leg, hop, now);
                 self.not_opened(id, hop, now);
                 self.open_next(hop.node, now);
@@ -202,8 +203,8 @@ impl Router<'_> {
         let by = session.opening.as_ref().and_then(|opening| opening.by);
         if by.is_some_and(|by| by <= now) {
             let retry_after = self.retry_after(now);
-            let refused = late_at.map_or(Refused::NoNode { retry_after }, |node| {
-                Refused::NotOpened { node, retry_after }
+            let refused = late_at.map_or(OfferRefusal::NoNode { retry_after }, |node| {
+                OfferRefusal::NotOpened { node, retry_after }
             });
             self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
@@ -211,12 +212,12 @@ impl Router<'_> {
         }
     }
 
-    pub(crate) fn give_up(&mut self, id: SessionId, reason: Refused, now: Instant) {
+    pub(crate) fn give_up(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
         self.reply_refused(id, reason);
         self.remove(id, CloseReason::NotOpened, now);
     }
 
-    fn reply_refused(&mut self, id: SessionId, reason: Refused) {
+    fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal) {
         if let Some(session) = self.sessions.get(&id)
             && let Some(opening) = &session.opening
         {
@@ -229,35 +230,35 @@ impl Router<'_> {
         &mut self,
         offer: &Offer,
         session: Option<(SessionId, RoomId)>,
-        reason: Refused,
+        reason: OfferRefusal,
     ) {
         let scenario = offer.scenario.clone();
-        self.effects.event(Event::Refused {
+        self.effects.event(CoreEvent::Refused {
             offer: offer.id,
             session,
             scenario,
             reason: reason.clone(),
         });
-        self.effects.push(Output::Reply { offer: offer.id, result: Err(reason) });
+        self.effects.push(GatewayEffect::Reply { offer: offer.id, result: Err(reason) });
     }
 
     pub(crate) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let room = self.rooms.get(&session.room).filter(|_| session.phase == Phase::Live);
+        let room = self.rooms.get(&session.room).filter(|_| session.phase == SessionPhase::Live);
         if let Some(room) = room {
             let closed = Box::new(closed(session, room, now));
             let (room, room_name) = (room.id, self.rooms.name_of(room.id));
-            self.effects.event(Event::Closed { session: id, room, room_name, reason, closed });
+            self.effects.event(CoreEvent::Closed { session: id, room, room_name, reason, closed });
             self.remove(id, reason, now);
         } else {
             let refused = match reason {
-                CloseReason::Shutdown => Refused::Draining,
+                CloseReason::Shutdown => OfferRefusal::Draining,
                 CloseReason::Requested
                 | CloseReason::MediaTimeout
                 | CloseReason::NotOpened
-                | CloseReason::Panicked => Refused::Closed,
+                | CloseReason::Panicked => OfferRefusal::Closed,
             };
             self.reply_refused(id, refused);
             self.remove(id, reason, now);
@@ -281,8 +282,8 @@ impl Router<'_> {
         for (hop, leg) in session.legs.iter() {
             self.leave_leg(id, *hop, *leg);
         }
-        if session.phase >= Phase::Opening {
-            self.effects.push(Output::End { session: id, reason });
+        if session.phase >= SessionPhase::Opening {
+            self.effects.push(GatewayEffect::End { session: id, reason });
         }
         self.leave_room(room, id, now);
         session.legs.iter().for_each(|(hop, _)| self.open_next(hop.node, now));
@@ -290,7 +291,7 @@ impl Router<'_> {
             self.forget_heard(room);
         }
         let scenario = Arc::clone(&session.request.scenario);
-        self.effects.notice(Notice::Ended { session: id, room, scenario });
+        self.effects.notice(RoomNotice::Ended { session: id, room, scenario });
     }
 
     /// A sender left, so sessions that heard it may rightly become silent.
@@ -328,7 +329,7 @@ impl Router<'_> {
             self.capacity.ledger_mut().release(room.holding);
             self.effects.cancel(&Timer::RoomDue(id));
             self.effects.cancel(&Timer::LeavingEnds(id));
-            self.effects.notice(Notice::Dissolved { room: id, scenario: room.scenario });
+            self.effects.notice(RoomNotice::Dissolved { room: id, scenario: room.scenario });
         }
     }
 
@@ -342,31 +343,31 @@ impl Router<'_> {
         }
     }
 
-    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
+    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let turn = self.turn(self.sessions.get(&id)?, hop);
         self.legs().open(id, hop, turn, now)
     }
 
-    pub(crate) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: Leg) {
+    pub(crate) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: LegState) {
         self.legs().leave(id, hop, leg);
     }
 
     /// Order of openings: sessions of stranded rooms before those of live ones, then new sessions, then spares; calls
     /// before streams.
-    fn turn(&self, session: &Session, hop: Hop) -> Turn {
+    fn turn(&self, session: &Session, hop: Hop) -> QueuePosition {
         let order = self.nodes.pace(hop.node).drawn();
         let Some(room) = self.rooms.get(&session.room) else {
-            return (Class::Spare, Reverse(0), order);
+            return (OpeningClass::Spare, Reverse(0), order);
         };
         let carries = match &room.pending {
             Some(pending) => pending.hops[0] == hop || room.route().is_first(hop),
             None => room.route().is_first(hop),
         };
         let class = match (carries, room.stranded, session.phase) {
-            (false, ..) => Class::Spare,
-            (true, Some(_), _) => Class::Stranded,
-            (true, None, Phase::Live) => Class::Moving,
-            (true, None, _) => Class::Newcomer,
+            (false, ..) => OpeningClass::Spare,
+            (true, Some(_), _) => OpeningClass::Stranded,
+            (true, None, SessionPhase::Live) => OpeningClass::Moving,
+            (true, None, _) => OpeningClass::Newcomer,
         };
         (class, Reverse(room.priority), order)
     }
@@ -383,7 +384,7 @@ impl Router<'_> {
     /// Refuses a new session because there is no capacity now.
     pub(crate) fn turn_away(&mut self, id: SessionId, now: Instant) {
         let retry_after = self.retry_after(now);
-        self.give_up(id, Refused::NoNode { retry_after }, now);
+        self.give_up(id, OfferRefusal::NoNode { retry_after }, now);
     }
 
     /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
@@ -418,7 +419,7 @@ impl Router<'_> {
             if session.plan.peer_cap_kbps != peer_cap_kbps {
                 session.plan.peer_cap_kbps = peer_cap_kbps;
                 let plan = session.plan_now();
-                self.effects.push(Output::Plan { session: id, plan });
+                self.effects.push(GatewayEffect::Plan { session: id, plan });
             }
         }
     }

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Room, Router};
-use crate::capacity::Ledger;
-use crate::nodes::{Node, Nodes};
-use crate::sessions::Phase;
+use crate::capacity::CapacityLedger;
+use crate::nodes::{Node, NodeTable};
+use crate::sessions::SessionPhase;
 use crate::timer::Timer;
-use crate::{Decider, Guard, HOPS_MAX, Hop, Mode, NodeId, RegionId, Role, RoomId, SessionId, Zone};
+use crate::{
+    Decider, GuardRule, HOPS_MAX, Hop, NodeId, RedundancyMode, RegionId, RegionRole, RoomId,
+    SessionId, Zone,
+};
 
 /// Minimum interval of questions about one room, whatever its policy requests.
 const TTL_MIN: Duration = Duration::from_millis(100);
@@ -25,9 +28,9 @@ pub(crate) enum Takes {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Wish<'a> {
+struct PlacementRequest<'a> {
     pub(crate) region: RegionId,
-    pub(crate) mode: Mode,
+    pub(crate) mode: RedundancyMode,
     /// In regional mode: the regions that the room tries next, in order.
     pub(crate) regions: &'a [RegionId],
     pub(crate) kbps: u64,
@@ -45,28 +48,35 @@ struct Wish<'a> {
 ///
 /// Sorted by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's region, then the
 /// least load.
-fn native(wish: Wish, nodes: &Nodes, zones: &[Zone], ledger: &Ledger) -> Vec<NodeId> {
-    let survey = Survey { wish, nodes, zones, ledger };
+fn native(
+    wish: PlacementRequest,
+    nodes: &NodeTable,
+    zones: &[Zone],
+    ledger: &CapacityLedger,
+) -> Vec<NodeId> {
+    let survey = PlacementSurvey { wish, nodes, zones, ledger };
     let Some(first) = wish.standing.first().copied().or_else(|| survey.first()) else {
         return Vec::new();
     };
     let spares = match wish.mode {
-        Mode::Hitless | Mode::Hot | Mode::ActiveActive => survey.spares(&nodes[first]),
-        Mode::Regional => survey.next_regions(&nodes[first]),
-        Mode::Cold => Vec::new(),
+        RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
+            survey.spares(&nodes[first])
+        }
+        RedundancyMode::Regional => survey.next_regions(&nodes[first]),
+        RedundancyMode::Cold => Vec::new(),
     };
     let spares = spares.into_iter().take(usize::from(wish.spares).min(HOPS_MAX - 1));
     std::iter::once(first).chain(spares).collect()
 }
 
-struct Survey<'a> {
-    wish: Wish<'a>,
-    nodes: &'a Nodes,
+struct PlacementSurvey<'a> {
+    wish: PlacementRequest<'a>,
+    nodes: &'a NodeTable,
     zones: &'a [Zone],
-    ledger: &'a Ledger,
+    ledger: &'a CapacityLedger,
 }
 
-impl Survey<'_> {
+impl PlacementSurvey<'_> {
     fn region(&self, node: &Node) -> RegionId {
         self.zones[node.settings.zone.0 as usize].region
     }
@@ -80,17 +90,18 @@ impl Survey<'_> {
     /// In active-active mode, reserves at a node do not keep rooms from it.
     fn load(&self, node: &Node) -> (u64, NodeId) {
         let load = match self.wish.mode {
-            Mode::ActiveActive => self.ledger.carried_permille(node.id),
-            Mode::Hitless | Mode::Hot | Mode::Cold | Mode::Regional => {
-                self.ledger.permille(node.id)
-            }
+            RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
+            RedundancyMode::Hitless
+            | RedundancyMode::Hot
+            | RedundancyMode::Cold
+            | RedundancyMode::Regional => self.ledger.permille(node.id),
         };
         (load, node.id)
     }
 
     /// The node is a standby to be avoided while other nodes can take the room.
     fn stands_by(&self, node: &Node) -> bool {
-        self.wish.mode.leaves_standbys() && node.settings.role == Role::Standby
+        self.wish.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
     }
 
     /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
@@ -100,12 +111,18 @@ impl Survey<'_> {
         let place = |region| order.iter().position(|listed| *listed == region);
         match (self.wish.mode, place(region)) {
             _ if region == from => 0,
-            (Mode::Regional, None) => order.len() + 1,
-            (Mode::Regional, Some(at)) => {
+            (RedundancyMode::Regional, None) => order.len() + 1,
+            (RedundancyMode::Regional, Some(at)) => {
                 let start = place(from).map_or(0, |from| from + 1);
                 1 + (at + order.len() - start) % order.len()
             }
-            (Mode::Hitless | Mode::Hot | Mode::ActiveActive | Mode::Cold, _) => 1,
+            (
+                RedundancyMode::Hitless
+                | RedundancyMode::Hot
+                | RedundancyMode::ActiveActive
+                | RedundancyMode::Cold,
+                _,
+            ) => 1,
         }
     }
 
@@ -129,7 +146,7 @@ impl Survey<'_> {
     /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
     /// existing spares. Other zones come before the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
-        let Wish { kbps, standing, mode, region, .. } = self.wish;
+        let PlacementRequest { kbps, standing, mode, region, .. } = self.wish;
         let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
@@ -137,10 +154,10 @@ impl Survey<'_> {
         };
         // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
         // are.
-        let home = if mode == Mode::ActiveActive { self.region(first) } else { region };
+        let home = if mode == RedundancyMode::ActiveActive { self.region(first) } else { region };
         let cost = |node: &&Node| {
             let provides = match mode {
-                Mode::Hitless => self.ledger.fits(node.id, kbps),
+                RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
                 _ => reserves(node),
             };
             let kept = standing.iter().position(|standing| *standing == node.id);
@@ -178,7 +195,7 @@ impl Survey<'_> {
 
 impl Room {
     /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
-    pub(crate) fn shunned_nodes(&self, nodes: &Nodes, now: Instant) -> Vec<NodeId> {
+    pub(crate) fn shunned_nodes(&self, nodes: &NodeTable, now: Instant) -> Vec<NodeId> {
         let is_there = |hop: &Hop| nodes.get(hop.node).is_some_and(|node| node.hop() == *hop);
         self.shunned(now).filter(is_there).map(|hop| hop.node).collect()
     }
@@ -201,7 +218,7 @@ impl Router<'_> {
 
     pub(crate) fn waiting_for_placement(&self, id: RoomId) -> Vec<SessionId> {
         let placing = |session: &SessionId| {
-            self.sessions.get(session).is_some_and(|session| session.phase == Phase::Placing)
+            self.sessions.get(session).is_some_and(|session| session.phase == SessionPhase::Placing)
         };
         let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         sessions.copied().filter(placing).collect()
@@ -315,7 +332,8 @@ impl Router<'_> {
         let mut shunned = self.shunned(id, now);
         shunned.extend(but);
         let (regions, shunned) = (&regions[..], &shunned[..]);
-        let wish = Wish { region, mode, regions, kbps, takes, spares, standing, shunned };
+        let wish =
+            PlacementRequest { region, mode, regions, kbps, takes, spares, standing, shunned };
         self.without_holding(id, |router| {
             native(wish, router.nodes, router.nodes.zones(), router.capacity.ledger())
         })
@@ -342,7 +360,7 @@ impl Router<'_> {
         id: RoomId,
         nodes: &[NodeId],
         now: Instant,
-    ) -> Result<(), Guard> {
+    ) -> Result<(), GuardRule> {
         let shunned = self.shunned(id, now);
         let route = self.rooms.get(&id).map(Room::route);
         let takes = |node: &Node| {
@@ -357,9 +375,11 @@ impl Router<'_> {
         let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
         let shut = |node: &NodeId| !self.capacity.may_enter(id, self.nodes.region_of(*node));
         match fine {
-            true if nodes.iter().filter(|node| !kept(node)).any(shut) => Err(Guard::BreakerOpen),
+            true if nodes.iter().filter(|node| !kept(node)).any(shut) => {
+                Err(GuardRule::BreakerOpen)
+            }
             true => Ok(()),
-            false => Err(Guard::UnusableNode),
+            false => Err(GuardRule::UnusableNode),
         }
     }
 
@@ -368,11 +388,11 @@ impl Router<'_> {
         id: RoomId,
         nodes: &[NodeId],
         now: Instant,
-    ) -> Result<(), Guard> {
+    ) -> Result<(), GuardRule> {
         self.check_hops(id, nodes, now)?;
         let is_new = self.rooms.get(&id).is_some_and(|room| !room.is_placed());
         let is_left = |place: NodeId| !self.nodes.pace(place).is_busy();
         let may = !is_new || !self.rooms.stranded_go_first() || is_left(nodes[0]);
-        if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
+        if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(GuardRule::NoCapacity) }
     }
 }

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use super::Router;
-use crate::policy::Part;
-use crate::sessions::{Phase, Session};
+use crate::policy::PartOutcome;
+use crate::sessions::{Session, SessionPhase};
 use crate::{
-    Cause, Decider, Guard, Measures, Metric, Move, NodeId, Revision, RoomId, RoomRow, Row, State,
+    Decider, GuardRule, Measures, Metric, MoveCause, NodeId, PluginState, Revision, RoomId,
+    RoomRow, RoutingMove, Row,
 };
 
 impl Router<'_> {
@@ -36,7 +37,7 @@ impl Router<'_> {
             scenario: room.scenario.clone(),
             labels: room.labels.clone(),
             standing: room.standing(),
-            state: room.memory.read(reads).map(|state| State::clone(state)),
+            state: room.memory.read(reads).map(|state| PluginState::clone(state)),
         }
     }
 
@@ -60,7 +61,7 @@ impl Router<'_> {
         let in_room =
             self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
         let live = in_room.filter_map(|id| self.sessions.get(id));
-        let live = live.filter(|other| other.phase == Phase::Live).take(3);
+        let live = live.filter(|other| other.phase == SessionPhase::Live).take(3);
         let (count, taking) = live.fold((0, false), |(count, taking), other| {
             (count + 1, taking || other.request.media.takes_remb())
         });
@@ -72,7 +73,7 @@ impl Router<'_> {
         let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
         let taken = room.pending.as_ref().is_some_and(|pending| {
             matches!(pending.by, Decider::Operator | Decider::Node)
-                || matches!(pending.cause, Cause::NodeDown | Cause::Link)
+                || matches!(pending.cause, MoveCause::NodeDown | MoveCause::Link)
         });
         (!taken).then_some(id)
     }
@@ -81,10 +82,10 @@ impl Router<'_> {
     pub(crate) fn take_move(
         &mut self,
         id: RoomId,
-        step: &Move,
+        step: &RoutingMove,
         by: &Decider,
         now: Instant,
-    ) -> Result<Part, Guard> {
+    ) -> Result<PartOutcome, GuardRule> {
         self.check_hops(id, &step.hops, now)?;
         let room = &self.rooms[&id];
         let (stranded, heads) = (room.stranded.is_some(), room.pending.as_ref());
@@ -95,7 +96,7 @@ impl Router<'_> {
             self.check_placement(id, &step.hops, now)?;
             if !stranded {
                 if self.is_damped(id, now) {
-                    return Err(Guard::MovedTooOften);
+                    return Err(GuardRule::MovedTooOften);
                 }
                 let sessions = self.rooms[&id].sessions.len();
                 let percent = self.settings.limits.churn_percent as usize;
@@ -105,19 +106,19 @@ impl Router<'_> {
             }
         }
         let Some(room) = self.rooms.get_mut(&id) else {
-            return Ok(Part::Kept);
+            return Ok(PartOutcome::Kept);
         };
         room.ttl_ms = step.ttl_ms;
         let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
         let same = heading
             .map_or_else(|| room.standing() == step.hops, |to| to.eq(step.hops.iter().copied()));
         if same {
-            return Ok(Part::Kept);
+            return Ok(PartOutcome::Kept);
         }
         let differs = step.hops != self.native_route(id, now);
-        let cause = if stranded { Cause::NodeDown } else { Cause::Quality };
+        let cause = if stranded { MoveCause::NodeDown } else { MoveCause::Quality };
         self.head_for(id, &step.hops, cause, by.clone(), now);
-        Ok(Part::Applied { differs })
+        Ok(PartOutcome::Applied { differs })
     }
 
     /// The room has no spare at all. A missing policy answer must not leave it so.
@@ -145,7 +146,7 @@ impl Router<'_> {
         }
         let nodes = self.native_route(id, now);
         if self.rooms[&id].standing() != nodes {
-            self.head_for(id, &nodes, Cause::Quality, Decider::Native, now);
+            self.head_for(id, &nodes, MoveCause::Quality, Decider::Native, now);
         }
     }
 

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::vec;
 
-use super::calls::Call;
-use super::moves::Step;
-use super::{Room, Rooms, Router, is_session_room_name};
+use super::calls::CallRooms;
+use super::moves::MoveStep;
+use super::{Room, RoomTable, Router, is_session_room_name};
 use crate::capacity::Judged;
-use crate::effects::Notice;
+use crate::effects::RoomNotice;
 use crate::nodes::Node;
-use crate::sessions::{Leg, Phase, Session, SessionRequest};
+use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
 use crate::small::SmallMap;
 use crate::timer::Timer;
 use crate::{
-    Cause, Decider, Event, Hop, HopMap, Media, NodeId, NodeRecord, Output, RegionId, RegionRecord,
-    RoomId, RoomRecord, SessionRecord,
+    CoreEvent, Decider, GatewayEffect, Hop, HopMap, MediaDescription, MoveCause, NodeId,
+    NodeRecord, RegionId, RegionRecord, RoomId, RoomRecord, SessionRecord,
 };
 
 /// A record of another process, before its rooms are settled.
@@ -25,14 +25,14 @@ use crate::{
 pub(crate) struct Unsettled {
     /// Sessions that do not continue yet.
     sessions: vec::IntoIter<SessionRecord>,
-    media: Vec<Arc<Media>>,
+    media: Vec<Arc<MediaDescription>>,
     hops: HopMap,
     /// Rooms on nodes that are not listed here.
     lost: Vec<RoomId>,
     now: Instant,
 }
 
-impl Rooms {
+impl RoomTable {
     pub(crate) fn next_number(&self) -> u64 {
         self.next
     }
@@ -42,7 +42,7 @@ impl Rooms {
         self.next = self.next.max(next);
     }
 
-    pub(crate) fn drain_of(&self, node: NodeId) -> Option<super::Drain> {
+    pub(crate) fn drain_of(&self, node: NodeId) -> Option<super::NodeDrain> {
         self.drains.get(&node).copied()
     }
 
@@ -58,7 +58,8 @@ impl Rooms {
         if let Some((call, _)) = room.name.rsplit_once(super::calls::APART)
             && is_session_room_name(&room.name)
         {
-            let new = || Call { number: room.call, scenario: Arc::clone(&room.scenario), rooms: 0 };
+            let new =
+                || CallRooms { number: room.call, scenario: Arc::clone(&room.scenario), rooms: 0 };
             self.calls.entry(call.into()).or_insert_with(new).rooms += 1;
         }
         if let Some(stranded) = room.stranded {
@@ -113,10 +114,17 @@ impl Router<'_> {
             let (to, last_heard) = (node.health(), node.detector.last_heard());
             if from != to {
                 let (hop, witnesses) = (node.hop(), Vec::new());
-                self.effects.event(Event::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+                self.effects.event(CoreEvent::Node {
+                    hop,
+                    from,
+                    to,
+                    witnesses,
+                    last_heard,
+                    rooms: 0,
+                });
             }
             if node.drains() && !drained {
-                self.effects.event(Event::Draining { node: id, draining: true });
+                self.effects.event(CoreEvent::Draining { node: id, draining: true });
             }
             if let Some(drain) = drain.filter(|_| node.drains()) {
                 self.rooms.drains.insert(id, drain);
@@ -146,7 +154,7 @@ impl Router<'_> {
         &mut self,
         rooms: Vec<RoomRecord>,
         sessions: Vec<SessionRecord>,
-        media: Vec<Arc<Media>>,
+        media: Vec<Arc<MediaDescription>>,
         hops: &HopMap,
         regions: &[RegionId],
         now: Instant,
@@ -249,7 +257,7 @@ impl Router<'_> {
             let Some(hop) = hops.map(leg.hop) else { continue };
             // An opening under way is repeated, or closed where the room does not go any more.
             if leg.open || !room.hops_in_use(*now).contains(&hop) {
-                legs.insert(hop, Leg::Open);
+                legs.insert(hop, LegState::Open);
             }
         }
         let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
@@ -263,7 +271,7 @@ impl Router<'_> {
             of_first_packet: record.of_first_packet,
             opening: None,
             offered: record.offered,
-            phase: Phase::Opening,
+            phase: SessionPhase::Opening,
             bounds: record.bounds,
             close_after: record.close_after,
             plan: record.plan,
@@ -277,7 +285,7 @@ impl Router<'_> {
             track: None,
             memory: record.memory,
         };
-        self.effects.push(Output::Restore {
+        self.effects.push(GatewayEffect::Restore {
             session: id,
             room: room.id,
             route: Arc::clone(&room.cell),
@@ -290,7 +298,7 @@ impl Router<'_> {
         self.sessions.restore(session);
         let ticks = self.ticks(id);
         self.sessions.set_live(id, ticks);
-        self.effects.notice(Notice::Enrol(id));
+        self.effects.notice(RoomNotice::Enrol(id));
     }
 
     /// The room's node is not listed here: reports that the room is stranded.
@@ -299,8 +307,8 @@ impl Router<'_> {
             return;
         };
         self.want_start(id, now);
-        let (cause, by) = (Cause::NodeDown, Decider::Native);
-        let step = Step { cause, by, from: stranded.lost, to: None, started: stranded.since };
+        let (cause, by) = (MoveCause::NodeDown, Decider::Native);
+        let step = MoveStep { cause, by, from: stranded.lost, to: None, started: stranded.since };
         self.moved(id, step, now);
     }
 

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Holding;
-use crate::cohort::Tally;
-use crate::policy::Memory;
+use crate::cohort::RoomTally;
+use crate::policy::StateVersions;
 use crate::small::SmallSet;
 use crate::{
-    Board, Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, Offer, RegionId,
-    RoomId, Route, RouteCell, Scenario, SessionId,
+    Board, Decider, HOPS_MAX, Hop, Labels, MoveCause, MoveRecord, NodeId, Offer, RedundancyMode,
+    RegionId, RoomId, Route, RouteCell, Scenario, SessionId,
 };
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
@@ -33,7 +33,7 @@ pub(crate) struct Room {
     /// The region of the room's first session, else the gateway's.
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
-    pub(crate) mode: Mode,
+    pub(crate) mode: RedundancyMode,
     /// The room's number at nodes. All sessions of a call share one, even if each has its own room here.
     pub(crate) call: RoomId,
     /// Order of rescues; higher goes first.
@@ -46,23 +46,23 @@ pub(crate) struct Room {
     /// Set while no hop is left that the room's packets may take.
     pub(crate) stranded: Option<Stranded>,
     /// A route whose hops are being opened.
-    pub(crate) pending: Option<Box<Pending>>,
+    pub(crate) pending: Option<Box<PendingRoute>>,
     /// A question to the routing policy about its placement is open.
     pub(crate) placing: bool,
     /// State of the routing policy for this room.
-    pub(crate) memory: Memory,
+    pub(crate) memory: StateVersions,
     /// Milliseconds until the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
     /// Packets at the current hop since the room last voted.
-    pub(crate) tally: Option<Box<Tally>>,
-    /// The nodes under which `Rooms` lists the room.
+    pub(crate) tally: Option<Box<RoomTally>>,
+    /// The nodes under which `RoomTable` lists the room.
     pub(crate) listed: SmallSet<NodeId>,
     /// Rarely used fields.
-    history: Option<Box<History>>,
+    history: Option<Box<RoomHistory>>,
 }
 
 #[derive(PartialEq, Default, Debug)]
-struct History {
+struct RoomHistory {
     /// Hops that did not take the room, with the time until which it avoids them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
@@ -83,13 +83,13 @@ pub(crate) struct Stranded {
 
 /// A pending route, published once the awaited sessions are open.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingRoute {
     /// Best first; never empty.
     pub(crate) hops: Vec<Hop>,
     /// Hops where all sessions must be open first: the target of a move, else the new spares.
     pub(crate) awaited: BTreeSet<Hop>,
     pub(crate) waiting: BTreeSet<(SessionId, Hop)>,
-    pub(crate) cause: Cause,
+    pub(crate) cause: MoveCause,
     pub(crate) by: Decider,
     pub(crate) started: Instant,
 }
@@ -120,7 +120,7 @@ impl Room {
             stranded: None,
             pending: None,
             placing: false,
-            memory: Memory::default(),
+            memory: StateVersions::default(),
             ttl_ms: 0,
             tally: None,
             listed: SmallSet::default(),
@@ -166,7 +166,7 @@ impl Room {
 
     /// Changes the room's survival mode. Pending spares that the old mode did not open are dropped if the new mode
     /// opens spares.
-    pub(crate) fn take_mode(&mut self, mode: Mode) {
+    pub(crate) fn take_mode(&mut self, mode: RedundancyMode) {
         if let Some(pending) = self.pending.as_mut()
             && mode.opens_ahead()
             && !self.mode.opens_ahead()
@@ -202,11 +202,13 @@ impl Room {
     }
 
     /// The room's mode over these hops: hitless only while no worker reported that their packets are no copies.
-    pub(crate) fn mode_over(&self, hops: &[Hop]) -> Mode {
+    pub(crate) fn mode_over(&self, hops: &[Hop]) -> RedundancyMode {
         let unalike = self.history.as_ref().and_then(|history| history.unalike);
         let stands = |pair: [Hop; 2]| hops.iter().take(2).all(|hop| pair.contains(hop));
         match self.mode {
-            Mode::Hitless if hops.len() > 1 && unalike.is_some_and(stands) => Mode::Hot,
+            RedundancyMode::Hitless if hops.len() > 1 && unalike.is_some_and(stands) => {
+                RedundancyMode::Hot
+            }
             mode => mode,
         }
     }
@@ -218,7 +220,7 @@ impl Room {
     }
 
     /// Removes a hop from the pending route. Returns the pending route, cancelled, if that was its first hop.
-    pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<Pending>> {
+    pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<PendingRoute>> {
         if self.pending.as_ref()?.hops[0] == gone {
             return self.pending.take();
         }

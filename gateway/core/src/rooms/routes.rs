@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Router;
 use crate::capacity::Holding;
 use crate::timer::Timer;
-use crate::{Event, Grant, Hook, Hop, Mode, ModeChange, NodeId, RoomId, Route};
+use crate::{CoreEvent, Hook, Hop, HopGrant, ModeChange, NodeId, RedundancyMode, RoomId, Route};
 
 /// Interval at which rooms without a reserve are weighed again.
 pub(crate) const WEIGH_EVERY: Duration = Duration::from_millis(500);
@@ -72,21 +72,21 @@ impl Router<'_> {
     /// Reports the start and end of a time in which one hop alone carries a hitless room.
     fn report_kept_since(&mut self, id: RoomId, before: &Route) {
         match (before.version, before.mode) {
-            (0, _) => self.report_kept(id, Mode::Hitless),
-            (_, Mode::Hitless) => self.report_kept(id, before.kept()),
+            (0, _) => self.report_kept(id, RedundancyMode::Hitless),
+            (_, RedundancyMode::Hitless) => self.report_kept(id, before.kept()),
             // The change to hitless emits its own event first.
             _ => {}
         }
     }
 
-    pub(crate) fn report_kept(&mut self, id: RoomId, from: Mode) {
+    pub(crate) fn report_kept(&mut self, id: RoomId, from: RedundancyMode) {
         let Some((room, route)) = self.rooms.get(&id).map(|room| (room, room.route())) else {
             return;
         };
         let to = route.kept();
-        if route.mode == Mode::Hitless && from != to {
+        if route.mode == RedundancyMode::Hitless && from != to {
             let (room_name, why) = (room.name.clone(), ModeChange::Capacity);
-            self.effects.event(Event::Mode { room: id, room_name, from, to, why });
+            self.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });
         }
     }
 
@@ -106,7 +106,7 @@ impl Router<'_> {
     /// Updates the room's holding and returns the grant of each hop. The first is admitted; the second is reserved if
     /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
     /// opened ahead are gated.
-    fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<Grant> {
+    fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<HopGrant> {
         let kbps = self.room_kbps(id);
         // A stranded room may use capacity reserved for future deaths.
         let keeps_new = !self.rooms.stranded_go_first();
@@ -119,11 +119,12 @@ impl Router<'_> {
         let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
         let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
         let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
-        let twin = second.filter(|_| mode == Mode::Hitless && on.is_some()).filter(|second| {
-            let had = before.twin == Some(*second);
-            let fits = (had || keeps_new) && self.capacity.ledger().fits(*second, kbps);
-            heading == Some(*second) || fits
-        });
+        let twin =
+            second.filter(|_| mode == RedundancyMode::Hitless && on.is_some()).filter(|second| {
+                let had = before.twin == Some(*second);
+                let fits = (had || keeps_new) && self.capacity.ledger().fits(*second, kbps);
+                heading == Some(*second) || fits
+            });
         let reserve = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
             let had = before.reserve == Some(second) && before.on == Some(on);
             let fits = (had || keeps_new) && self.capacity.ledger().fits_reserve(second, on, kbps);
@@ -131,17 +132,17 @@ impl Router<'_> {
         });
         room.holding = Holding { on, reserve, heading, twin, kbps };
         self.capacity.ledger_mut().hold(room.holding);
-        let provided = if mode == Mode::Hitless { twin } else { reserve };
+        let provided = if mode == RedundancyMode::Hitless { twin } else { reserve };
         if on.is_some() && mode.opens_ahead() && provided.is_none() {
             self.rooms.unreserved.insert(id);
         } else {
             self.rooms.unreserved.remove(&id);
         }
         let grant = |place| match place {
-            0 if on.is_some() => Grant::Admitted,
-            1 if twin.is_some() => Grant::Admitted,
-            1 if reserve.is_some() => Grant::Reserved,
-            _ => Grant::Gated,
+            0 if on.is_some() => HopGrant::Admitted,
+            1 if twin.is_some() => HopGrant::Admitted,
+            1 if reserve.is_some() => HopGrant::Reserved,
+            _ => HopGrant::Gated,
         };
         (0..hops.len()).map(grant).collect()
     }

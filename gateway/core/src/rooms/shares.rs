@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::Router;
-use crate::sessions::{Phase, WHOLE};
-use crate::{Decider, Event, NodeId, Op, Output, RoomId, SessionId};
+use crate::sessions::{SessionPhase, WHOLE};
+use crate::{CoreEvent, Decider, GatewayEffect, NodeId, Op, RoomId, SessionId};
 
 /// Steps of reduction: shares of a session's need above its scenario's floor, in thousandths.
 const STEPS: [u16; 2] = [500, 0];
@@ -67,7 +67,7 @@ impl Router<'_> {
         let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         sessions
             .filter_map(|id| self.sessions.get(id))
-            .filter(|session| session.phase >= Phase::Placing)
+            .filter(|session| session.phase >= SessionPhase::Placing)
             .map(|session| (session.id, session.share))
             .collect()
     }
@@ -110,12 +110,12 @@ impl Router<'_> {
         let (room, plan) = (session.room, session.plan_now());
         let reduced = session.share < WHOLE;
         self.capacity.set_reduced(id, reduced.then_some(now));
-        if session.phase >= Phase::Opening {
-            self.effects.push(Output::Plan { session: id, plan });
+        if session.phase >= SessionPhase::Opening {
+            self.effects.push(GatewayEffect::Plan { session: id, plan });
         }
         let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
         let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
-        self.effects.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
+        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
         self.settle_peer_caps(room);
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Rooms;
-use super::failover::Failover;
+use super::RoomTable;
+use super::failover::PendingFailover;
 use crate::{NodeId, RoomId};
 
-impl Rooms {
-    pub(crate) fn failover(&self) -> Option<&Failover> {
+impl RoomTable {
+    pub(crate) fn failover(&self) -> Option<&PendingFailover> {
         self.failover.as_ref()
     }
 

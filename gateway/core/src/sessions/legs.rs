@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Leg, Session, Sessions};
+use super::{LegState, Session, SessionTable};
 use crate::capacity::Capacity;
-use crate::effects::{Effects, Output};
-use crate::nodes::{ANSWERED_IN_TIME, Nodes, Turn};
+use crate::effects::{Effects, GatewayEffect};
+use crate::nodes::{ANSWERED_IN_TIME, NodeTable, QueuePosition};
 use crate::timer::Timer;
 use crate::{Hop, NodeId, SessionId};
 
 pub(crate) struct Legs<'a> {
-    pub(crate) sessions: &'a mut Sessions,
-    pub(crate) nodes: &'a mut Nodes,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) nodes: &'a mut NodeTable,
     pub(crate) capacity: &'a mut Capacity,
     pub(crate) effects: &'a mut Effects,
     pub(crate) open_within: Duration,
@@ -24,31 +24,31 @@ impl Legs<'_> {
         &mut self,
         id: SessionId,
         hop: Hop,
-        turn: Turn,
+        turn: QueuePosition,
         now: Instant,
-    ) -> Option<Leg> {
+    ) -> Option<LegState> {
         let session = self.sessions.get_mut(&id)?;
         if let Some(leg) = session.legs.get(&hop) {
             return Some(*leg);
         }
-        session.legs.insert(hop, Leg::Waiting);
+        session.legs.insert(hop, LegState::Waiting);
         let goes = self.nodes.pace_mut(hop.node).begin(turn, id, hop);
-        if goes { self.open_now(id, hop, now) } else { Some(Leg::Waiting) }
+        if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
     }
 
-    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
+    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let until = now + self.open_within;
         let session = self.sessions.get_mut(&id)?;
-        session.legs.insert(hop, Leg::Opening(until));
-        self.effects.push(Output::Open { session: id, room: session.call, hop });
+        session.legs.insert(hop, LegState::Opening(until));
+        self.effects.push(GatewayEffect::Open { session: id, room: session.call, hop });
         self.effects.set_if_idle(Timer::OpenLate(id), until);
-        Some(Leg::Opening(until))
+        Some(LegState::Opening(until))
     }
 
     /// An opening at the node ended: starts the next ones. Returns true if no session waits there any more.
     pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) -> bool {
         while let Some((id, hop)) = self.nodes.pace_mut(node).next() {
-            let waits = |session: &Session| session.legs.get(&hop) == Some(&Leg::Waiting);
+            let waits = |session: &Session| session.legs.get(&hop) == Some(&LegState::Waiting);
             if self.sessions.get(&id).is_some_and(waits) {
                 self.open_now(id, hop, now);
             } else {
@@ -58,8 +58,8 @@ impl Legs<'_> {
         !self.nodes.pace(node).is_busy()
     }
 
-    pub(crate) fn opened(&mut self, before: Leg, hop: Hop, now: Instant) {
-        let Leg::Opening(until) = before else {
+    pub(crate) fn opened(&mut self, before: LegState, hop: Hop, now: Instant) {
+        let LegState::Opening(until) = before else {
             return;
         };
         let in_time = until - self.open_within + ANSWERED_IN_TIME;
@@ -74,8 +74,8 @@ impl Legs<'_> {
     }
 
     /// The driver failed to open the leg, or was too late.
-    pub(crate) fn failed(&mut self, leg: Leg, hop: Hop, now: Instant) {
-        if let Leg::Opening(_) = leg {
+    pub(crate) fn failed(&mut self, leg: LegState, hop: Hop, now: Instant) {
+        if let LegState::Opening(_) = leg {
             let pace = self.nodes.pace_mut(hop.node);
             pace.end();
             pace.slower(now);
@@ -84,13 +84,13 @@ impl Legs<'_> {
     }
 
     /// Ends a leg that is no longer needed; the driver closes it if it was asked to open it.
-    pub(crate) fn leave(&mut self, id: SessionId, hop: Hop, leg: Leg) {
+    pub(crate) fn leave(&mut self, id: SessionId, hop: Hop, leg: LegState) {
         let pace = self.nodes.pace_mut(hop.node);
         match leg {
-            Leg::Waiting => return pace.forget(id, hop),
-            Leg::Opening(_) => pace.end(),
-            Leg::Open => {}
+            LegState::Waiting => return pace.forget(id, hop),
+            LegState::Opening(_) => pace.end(),
+            LegState::Open => {}
         }
-        self.effects.push(Output::CloseAt { session: id, hop });
+        self.effects.push(GatewayEffect::CloseAt { session: id, hop });
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::capacity::Judged;
-use crate::flow::Track;
-use crate::policy::Memory;
+use crate::flow::FlowTracker;
+use crate::policy::StateVersions;
 use crate::small::SmallMap;
 use crate::{
-    Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,
-    SessionId, Transport,
+    CapBounds, ClientTransport, Decider, Hop, Labels, Measures, MediaDescription, Metric, Offer,
+    Plan, RegionId, RoomId, SessionId, StreamKind,
 };
 
 /// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
@@ -25,14 +25,14 @@ pub(crate) struct Session {
     /// The number of the session's room at nodes.
     pub(crate) call: RoomId,
     pub(crate) request: Arc<SessionRequest>,
-    pub(crate) transport: Transport,
+    pub(crate) transport: ClientTransport,
     /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
     pub(crate) of_first_packet: bool,
     /// Present until the session is live.
-    pub(crate) opening: Option<Box<Opening>>,
+    pub(crate) opening: Option<Box<SessionOpening>>,
     pub(crate) offered: Instant,
-    pub(crate) phase: Phase,
-    pub(crate) bounds: Bounds,
+    pub(crate) phase: SessionPhase,
+    pub(crate) bounds: CapBounds,
     pub(crate) close_after: Duration,
     /// The plan by policies, before the share applies.
     pub(crate) plan: Plan,
@@ -43,12 +43,12 @@ pub(crate) struct Session {
     pub(crate) judged: Judged,
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was asked to open the session and not yet to close it.
-    pub(crate) legs: SmallMap<Hop, Leg>,
+    pub(crate) legs: SmallMap<Hop, LegState>,
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
-    pub(crate) track: Option<Box<Track>>,
+    pub(crate) track: Option<Box<FlowTracker>>,
     /// State of the degradation policy for this session.
-    pub(crate) memory: Memory,
+    pub(crate) memory: StateVersions,
 }
 
 /// The request of a session; many sessions share an equal one.
@@ -56,19 +56,19 @@ pub(crate) struct Session {
 pub(crate) struct SessionRequest {
     pub(crate) scenario: Arc<str>,
     pub(crate) labels: Labels,
-    pub(crate) media: Arc<Media>,
+    pub(crate) media: Arc<MediaDescription>,
 }
 
 /// Data of a session that is not live yet.
 #[derive(Debug)]
-pub(crate) struct Opening {
+pub(crate) struct SessionOpening {
     pub(crate) offer: Arc<Offer>,
     /// The session is refused if it is not live by then; `None` before its room has a route.
     pub(crate) by: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Leg {
+pub(crate) enum LegState {
     /// Waiting for the node's window; the driver has not been asked yet.
     Waiting,
     /// The driver is opening it; after this time it counts as failed.
@@ -78,7 +78,7 @@ pub(crate) enum Leg {
 
 /// The phase of a session's life. A closed session is removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Phase {
+pub(crate) enum SessionPhase {
     /// The scenario policy is asked for parameters.
     Resolving,
     /// The admission policy is asked.
@@ -91,12 +91,12 @@ pub(crate) enum Phase {
 
 impl Session {
     pub(crate) fn is_open_at(&self, hop: Hop) -> bool {
-        self.legs.get(&hop) == Some(&Leg::Open)
+        self.legs.get(&hop) == Some(&LegState::Open)
     }
 
     /// Hops that the driver has not opened in time.
     pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
-        let late = |leg: &Leg| matches!(leg, Leg::Opening(until) if *until <= now);
+        let late = |leg: &LegState| matches!(leg, LegState::Opening(until) if *until <= now);
         self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
     }
 
@@ -104,8 +104,8 @@ impl Session {
     pub(crate) fn next_late(&self) -> Option<Instant> {
         let opening = self.opening.as_ref().and_then(|opening| opening.by);
         let legs = self.legs.values().filter_map(|leg| match leg {
-            Leg::Opening(until) => Some(*until),
-            Leg::Open | Leg::Waiting => None,
+            LegState::Opening(until) => Some(*until),
+            LegState::Open | LegState::Waiting => None,
         });
         legs.chain(opening).min()
     }
@@ -134,10 +134,10 @@ impl Session {
 
     /// The need of the session's streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
-        let need = |stream: &crate::Stream| {
+        let need = |stream: &crate::MediaStream| {
             stream.bitrate_kbps.unwrap_or(match stream.kind {
-                Kind::Audio => VOICE_KBPS,
-                Kind::Video => self.bounds.ceiling_kbps,
+                StreamKind::Audio => VOICE_KBPS,
+                StreamKind::Video => self.bounds.ceiling_kbps,
             })
         };
         let sum: u32 = self.request.media.streams.iter().map(need).fold(0, u32::saturating_add);
@@ -146,7 +146,7 @@ impl Session {
 
     /// The session was silent for its scenario's limit, and a packet would have been reported by now.
     pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
-        self.phase == Phase::Live
+        self.phase == SessionPhase::Live
             && now.saturating_duration_since(self.last_heard) >= self.close_after + told_within
     }
 

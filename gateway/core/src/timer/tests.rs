@@ -6,7 +6,7 @@ use super::*;
 fn reset_timer_fires_once() {
     let now = Instant::now();
     let later = now + Duration::from_millis(5);
-    let mut timers = Timers::default();
+    let mut timers = TimerQueue::default();
     timers.set(Timer::Sweep, now);
     timers.set(Timer::Sweep, later);
     assert_eq!(timers.pop(now), None);
@@ -17,7 +17,7 @@ fn reset_timer_fires_once() {
 #[test]
 fn timers_fire_in_the_order_of_their_times() {
     let now = Instant::now();
-    let mut timers = Timers::default();
+    let mut timers = TimerQueue::default();
     timers.set(Timer::Sweep, now + Duration::from_millis(2));
     timers.set(Timer::Rescue, now + Duration::from_millis(1));
     assert_eq!(timers.next(), Some(now + Duration::from_millis(1)));

@@ -7,13 +7,13 @@ const NEXT: Home = Home { worker: 1, slot: 7, generation: 2 };
 fn lookup_finds_inserted_keys_only() {
     let flows = Flows::new(10);
     let address: SocketAddr = "192.0.2.1:4000".parse().unwrap();
-    flows.insert(Key::Udp { listener: 0, address }, Entry::of(FIRST)).unwrap();
-    assert_eq!(flows.home(&Key::Udp { listener: 0, address }), Some(FIRST));
+    flows.insert(FlowKey::Udp { listener: 0, address }, FlowEntry::of(FIRST)).unwrap();
+    assert_eq!(flows.home(&FlowKey::Udp { listener: 0, address }), Some(FIRST));
     let strangers = [
-        Key::Udp { listener: 1, address },
-        Key::Udp { listener: 0, address: "192.0.2.1:4001".parse().unwrap() },
-        Key::DeclaredIp { listener: 0, ip: address.ip() },
-        Key::Roq(0),
+        FlowKey::Udp { listener: 1, address },
+        FlowKey::Udp { listener: 0, address: "192.0.2.1:4001".parse().unwrap() },
+        FlowKey::DeclaredIp { listener: 0, ip: address.ip() },
+        FlowKey::Roq(0),
     ];
     for stranger in strangers {
         assert_eq!(flows.home(&stranger), None, "{stranger:?}");
@@ -22,9 +22,10 @@ fn lookup_finds_inserted_keys_only() {
 
 #[test]
 fn keys_differ_by_every_part() {
-    let udp = |listener, address: &str| Key::Udp { listener, address: address.parse().unwrap() };
-    let ip = |listener, ip: &str| Key::DeclaredIp { listener, ip: ip.parse().unwrap() };
-    let ufrag = |text: &[u8]| Key::Ufrag(Ufrag::new(text).unwrap());
+    let udp =
+        |listener, address: &str| FlowKey::Udp { listener, address: address.parse().unwrap() };
+    let ip = |listener, ip: &str| FlowKey::DeclaredIp { listener, ip: ip.parse().unwrap() };
+    let ufrag = |text: &[u8]| FlowKey::Ufrag(Ufrag::new(text).unwrap());
     let keys = [
         udp(0, "192.0.2.1:4000"),
         udp(1, "192.0.2.1:4000"),
@@ -37,8 +38,8 @@ fn keys_differ_by_every_part() {
         ip(0, "192.0.2.1"),
         ip(1, "192.0.2.1"),
         ip(0, "::ffff:192.0.2.1"),
-        Key::Roq(1),
-        Key::Roq(u64::MAX),
+        FlowKey::Roq(1),
+        FlowKey::Roq(u64::MAX),
         ufrag(b""),
         ufrag(b"\0"),
         ufrag(b"EsAw"),
@@ -46,7 +47,7 @@ fn keys_differ_by_every_part() {
     let flows = Flows::new(keys.len());
     let home = |slot: usize| Home { slot: slot as u32, ..FIRST };
     for (slot, key) in keys.iter().enumerate() {
-        assert_eq!(flows.insert(*key, Entry::of(home(slot))), Ok(()), "{key:?}");
+        assert_eq!(flows.insert(*key, FlowEntry::of(home(slot))), Ok(()), "{key:?}");
     }
     for (slot, key) in keys.iter().enumerate() {
         assert_eq!(flows.home(key), Some(home(slot)), "{key:?}");
@@ -56,10 +57,10 @@ fn keys_differ_by_every_part() {
 #[test]
 fn old_generation_cannot_remove_a_newer_key() {
     let flows = Flows::new(10);
-    let key = Key::Roq(77);
-    flows.insert(key, Entry::of(FIRST)).unwrap();
+    let key = FlowKey::Roq(77);
+    flows.insert(key, FlowEntry::of(FIRST)).unwrap();
     assert!(flows.remove(&key, FIRST));
-    flows.insert(key, Entry::of(NEXT)).unwrap();
+    flows.insert(key, FlowEntry::of(NEXT)).unwrap();
     assert!(!flows.remove(&key, FIRST));
     assert_eq!(flows.home(&key), Some(NEXT));
 }
@@ -67,33 +68,37 @@ fn old_generation_cannot_remove_a_newer_key() {
 #[test]
 fn key_belongs_to_one_session_at_a_time() {
     let flows = Flows::new(10);
-    let key = Key::DeclaredIp { listener: 0, ip: "192.0.2.1".parse().unwrap() };
-    flows.insert(key, Entry::of(FIRST)).unwrap();
-    assert_eq!(flows.insert(key, Entry::of(NEXT)), Err(Refused::Taken(FIRST)));
-    assert_eq!(flows.insert(key, Entry::of(FIRST)), Ok(()));
-    assert_eq!(flows.counts(), Counts { declared_ip: 1, ..Counts::default() });
+    let key = FlowKey::DeclaredIp { listener: 0, ip: "192.0.2.1".parse().unwrap() };
+    flows.insert(key, FlowEntry::of(FIRST)).unwrap();
+    assert_eq!(flows.insert(key, FlowEntry::of(NEXT)), Err(InsertRefusal::Taken(FIRST)));
+    assert_eq!(flows.insert(key, FlowEntry::of(FIRST)), Ok(()));
+    assert_eq!(flows.counts(), FlowKeyCounts { declared_ip: 1, ..FlowKeyCounts::default() });
 }
 
 #[test]
 fn table_is_bounded_and_removal_frees_room() {
     let flows = Flows::new(2);
-    flows.insert(Key::Roq(1), Entry::of(FIRST)).unwrap();
-    flows.insert(Key::Roq(2), Entry::of(FIRST)).unwrap();
-    assert_eq!(flows.insert(Key::Roq(3), Entry::of(FIRST)), Err(Refused::Full(2)));
-    assert_eq!(flows.home(&Key::Roq(3)), None);
-    assert_eq!(flows.insert(Key::Roq(2), Entry::of(FIRST)), Ok(()), "renewing needs no room");
-    flows.remove(&Key::Roq(1), FIRST);
-    assert_eq!(flows.insert(Key::Roq(3), Entry::of(FIRST)), Ok(()));
+    flows.insert(FlowKey::Roq(1), FlowEntry::of(FIRST)).unwrap();
+    flows.insert(FlowKey::Roq(2), FlowEntry::of(FIRST)).unwrap();
+    assert_eq!(flows.insert(FlowKey::Roq(3), FlowEntry::of(FIRST)), Err(InsertRefusal::Full(2)));
+    assert_eq!(flows.home(&FlowKey::Roq(3)), None);
+    assert_eq!(
+        flows.insert(FlowKey::Roq(2), FlowEntry::of(FIRST)),
+        Ok(()),
+        "renewing needs no room"
+    );
+    flows.remove(&FlowKey::Roq(1), FIRST);
+    assert_eq!(flows.insert(FlowKey::Roq(3), FlowEntry::of(FIRST)), Ok(()));
 }
 
 #[test]
 fn ufrag_finds_its_password_and_is_bounded() {
     let flows = Flows::new(2);
-    let key = Key::Ufrag(Ufrag::new(b"EsAw").unwrap());
-    let entry = Entry { password: Some(Arc::from(&b"secret"[..])), ..Entry::of(FIRST) };
+    let key = FlowKey::Ufrag(Ufrag::new(b"EsAw").unwrap());
+    let entry = FlowEntry { password: Some(Arc::from(&b"secret"[..])), ..FlowEntry::of(FIRST) };
     flows.insert(key, entry.clone()).unwrap();
     assert_eq!(flows.entry(&key), Some(entry.clone()));
-    assert_eq!(flows.entry(&Key::Ufrag(Ufrag::new(b"EsAw\0").unwrap())), None);
+    assert_eq!(flows.entry(&FlowKey::Ufrag(Ufrag::new(b"EsAw\0").unwrap())), None);
     assert!(Ufrag::new(&[b'a'; 16]).is_some());
     assert!(Ufrag::new(&[b'a'; 17]).is_none());
     assert!(!format!("{entry:?}").contains("secret"));
@@ -104,29 +109,29 @@ fn check_takes_silent_addresses_but_not_declared() {
     let (flows, now) = (Flows::new(10), Instant::now());
     let key = |port| {
         let address = SocketAddr::from(([192, 0, 2, 1], port));
-        Key::Udp { listener: 0, address }
+        FlowKey::Udp { listener: 0, address }
     };
     let after = |ms| now + Duration::from_millis(ms);
     assert_eq!(flows.check(key(1), FIRST, now), Ok(None));
     assert_eq!(flows.check(key(1), FIRST, after(5_000)), Ok(None), "it goes on checking");
-    assert_eq!(flows.check(key(1), NEXT, after(10_999)), Err(Refused::Taken(FIRST)));
+    assert_eq!(flows.check(key(1), NEXT, after(10_999)), Err(InsertRefusal::Taken(FIRST)));
     assert_eq!(flows.check(key(1), NEXT, after(11_000)), Ok(Some(FIRST)));
     assert_eq!(flows.home(&key(1)), Some(NEXT));
     assert!(!flows.remove(&key(1), FIRST), "it is no longer its own");
-    flows.insert(key(2), Entry::of(FIRST)).unwrap();
-    assert_eq!(flows.check(key(2), NEXT, after(60_000)), Err(Refused::Taken(FIRST)));
+    flows.insert(key(2), FlowEntry::of(FIRST)).unwrap();
+    assert_eq!(flows.check(key(2), NEXT, after(60_000)), Err(InsertRefusal::Taken(FIRST)));
     assert_eq!(flows.counts().udp, 2);
 }
 
 #[test]
 fn counts_follow_inserts_and_removals() {
     let flows = Flows::new(10);
-    let udp = Key::Udp { listener: 0, address: "[2001:db8::1]:9".parse().unwrap() };
-    flows.insert(udp, Entry::of(FIRST)).unwrap();
-    flows.insert(Key::Roq(5), Entry::of(FIRST)).unwrap();
-    flows.insert(Key::Ufrag(Ufrag::new(b"u").unwrap()), Entry::of(FIRST)).unwrap();
-    assert_eq!(flows.counts(), Counts { udp: 1, roq: 1, declared_ip: 0, ufrag: 1 });
+    let udp = FlowKey::Udp { listener: 0, address: "[2001:db8::1]:9".parse().unwrap() };
+    flows.insert(udp, FlowEntry::of(FIRST)).unwrap();
+    flows.insert(FlowKey::Roq(5), FlowEntry::of(FIRST)).unwrap();
+    flows.insert(FlowKey::Ufrag(Ufrag::new(b"u").unwrap()), FlowEntry::of(FIRST)).unwrap();
+    assert_eq!(flows.counts(), FlowKeyCounts { udp: 1, roq: 1, declared_ip: 0, ufrag: 1 });
     flows.remove(&udp, FIRST);
     flows.remove(&udp, FIRST);
-    assert_eq!(flows.counts(), Counts { udp: 0, roq: 1, declared_ip: 0, ufrag: 1 });
+    assert_eq!(flows.counts(), FlowKeyCounts { udp: 0, roq: 1, declared_ip: 0, ufrag: 1 });
 }

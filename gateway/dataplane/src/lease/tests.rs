@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn lease_lasts_until_its_end() {
-    let lease = Lease::forever();
+    let lease = SendLease::forever();
     let now = Instant::now();
     assert!(lease.is_held(now + Duration::from_secs(1 << 40)) && lease.is_held_now());
     let until = now + Duration::from_secs(3_600);
@@ -20,7 +20,7 @@ fn lease_lasts_until_its_end() {
 
 #[test]
 fn permit_notes_held_packets_until_the_next_pass() {
-    let lease = Arc::new(Lease::forever());
+    let lease = Arc::new(SendLease::forever());
     let permit = Permit::new(Arc::clone(&lease));
     assert!(permit.may_send() && !permit.has_held_back());
     lease.end();

@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// The traffic class (IP_TOS) set on the socket, as DSCP (RFC 2474). It applies to IPv4 datagrams without a control
 /// message.
 #[derive(Default)]
-pub(super) struct Class(u8);
+pub(super) struct TrafficClass(u8);
 
-impl Class {
+impl TrafficClass {
     /// Returns whether a datagram to this destination has this DSCP without a control message. A connected socket
     /// (`None`) never sends control messages, so the result is true.
     pub(super) fn is(&self, to: Option<SocketAddr>, dscp: u8) -> bool {

@@ -7,12 +7,12 @@ use super::class::goes_by_v4;
 /// Aligned memory for two control messages with an `int` each, and the number of bytes used.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control {
+pub(super) struct ControlBuffer {
     pub(super) bytes: [u8; 64],
     pub(super) used: usize,
 }
 
-impl Control {
+impl ControlBuffer {
     /// Appends the traffic class (DSCP in its upper six bits, RFC 2474).
     pub(super) fn push_dscp(&mut self, to: SocketAddr, dscp: u8) {
         let (level, kind) = if goes_by_v4(to) {

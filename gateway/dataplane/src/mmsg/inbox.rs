@@ -11,7 +11,7 @@ use super::address::address;
 use super::{BATCH, DATAGRAM_MAX};
 
 /// Reused buffers for received datagrams.
-pub struct Inbox {
+pub struct ReceiveBatch {
     bytes: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
     slices: Vec<libc::iovec>,
@@ -22,25 +22,25 @@ pub struct Inbox {
 }
 
 // SAFETY: the pointers in headers and slices are not followed between two calls.
-unsafe impl Send for Inbox {}
+unsafe impl Send for ReceiveBatch {}
 
-impl Default for Inbox {
-    fn default() -> Inbox {
-        Inbox::new()
+impl Default for ReceiveBatch {
+    fn default() -> ReceiveBatch {
+        ReceiveBatch::new()
     }
 }
 
-impl fmt::Debug for Inbox {
+impl fmt::Debug for ReceiveBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbox").finish_non_exhaustive()
     }
 }
 
-impl Inbox {
-    pub fn new() -> Inbox {
+impl ReceiveBatch {
+    pub fn new() -> ReceiveBatch {
         // SAFETY: all zeroes is valid for each of these plain C structures: no address, no buffers.
         let (name, slice, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
-        Inbox {
+        ReceiveBatch {
             bytes: vec![0; BATCH * DATAGRAM_MAX],
             names: vec![name; BATCH],
             slices: vec![slice; BATCH],
@@ -57,11 +57,11 @@ impl Inbox {
         self.receive_at_most(BATCH, socket)
     }
 
-    /// Like [`receive`](Inbox::receive), but keeps each datagram until it is marked [`done`](Inbox::done). Receives
+    /// Like [`receive`](ReceiveBatch::receive), but keeps each datagram until it is marked [`done`](ReceiveBatch::done). Receives
     /// nothing while datagrams remain. Returns the number that remains.
     ///
     /// # Errors
-    /// Same as [`receive`](Inbox::receive).
+    /// Same as [`receive`](ReceiveBatch::receive).
     pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         if self.left.is_empty() {
             self.left = 0..self.receive(socket)?;
@@ -79,11 +79,11 @@ impl Inbox {
         self.left.start += 1;
     }
 
-    /// Like [`receive`](Inbox::receive), but receives at most `most` datagrams. A small `most` saves the preparation of
+    /// Like [`receive`](ReceiveBatch::receive), but receives at most `most` datagrams. A small `most` saves the preparation of
     /// headers where one or two datagrams are expected.
     ///
     /// # Errors
-    /// Same as [`receive`](Inbox::receive).
+    /// Same as [`receive`](ReceiveBatch::receive).
     pub fn receive_at_most(&mut self, most: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let headers = &mut self.headers[..most.min(BATCH)];
         let rows = self.bytes.chunks_exact_mut(DATAGRAM_MAX).zip(&mut self.names);

@@ -18,10 +18,10 @@ mod outbox;
 mod tests;
 
 pub use address::Family;
-use control::Control;
+use control::ControlBuffer;
 pub use errors::{drain_errors, keep_errors};
-pub use inbox::Inbox;
-pub use outbox::{Outbox, Sent};
+pub use inbox::ReceiveBatch;
+pub use outbox::{SendBatch, SendResult};
 
 /// Datagrams per system call. More datagrams make a call hardly cheaper per datagram.
 pub const BATCH: usize = 64;

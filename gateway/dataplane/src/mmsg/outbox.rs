@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::address::{Family, mapped, write_address};
-use super::class::Class;
-use super::{BATCH, Control};
+use super::class::TrafficClass;
+use super::{BATCH, ControlBuffer};
 
 /// Limit of segments in older kernels (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
@@ -24,17 +24,17 @@ const REPEATS_MAX: u32 = 3;
 ///
 /// The network stack handles consecutive datagrams of one size to one destination as one packet and segments it last
 /// (udp(7), UDP_SEGMENT). This saves most of the cost of a datagram.
-pub struct Outbox {
+pub struct SendBatch {
     bytes: Vec<u8>,
-    queue: Vec<Queued>,
+    queue: Vec<QueuedDatagrams>,
     datagrams: usize,
     family: Family,
     /// True if segmentation is used.
     segmented: bool,
-    class: Class,
+    class: TrafficClass,
 }
 
-impl fmt::Debug for Outbox {
+impl fmt::Debug for SendBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox").field("waiting", &self.datagrams).finish_non_exhaustive()
     }
@@ -42,7 +42,7 @@ impl fmt::Debug for Outbox {
 
 /// Consecutive datagrams to one destination.
 #[derive(Clone)]
-struct Queued {
+struct QueuedDatagrams {
     bytes: Range<usize>,
     /// Length of each datagram; the last may be shorter.
     each: usize,
@@ -51,7 +51,7 @@ struct Queued {
     dscp: u8,
 }
 
-impl Queued {
+impl QueuedDatagrams {
     fn datagrams(&self) -> usize {
         self.bytes.len().div_ceil(self.each.max(1)).max(1)
     }
@@ -68,26 +68,26 @@ impl Queued {
 struct Envelope {
     slice: libc::iovec,
     name: libc::sockaddr_storage,
-    control: Control,
+    control: ControlBuffer,
 }
 
 #[derive(Debug, Default)]
-pub struct Sent {
+pub struct SendResult {
     /// Datagrams that the kernel took.
     pub sent: usize,
     /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
     pub failed: Vec<io::Error>,
 }
 
-impl Outbox {
-    pub fn new(family: Family) -> Outbox {
-        Outbox {
+impl SendBatch {
+    pub fn new(family: Family) -> SendBatch {
+        SendBatch {
             bytes: Vec::new(),
             queue: Vec::new(),
             datagrams: 0,
             family,
             segmented: true,
-            class: Class::default(),
+            class: TrafficClass::default(),
         }
     }
 
@@ -121,7 +121,7 @@ impl Outbox {
             }
             _ => {
                 let bytes = start..self.bytes.len();
-                self.queue.push(Queued { bytes, each: datagram.len(), to, dscp });
+                self.queue.push(QueuedDatagrams { bytes, each: datagram.len(), to, dscp });
             }
         }
         &mut self.bytes[start..]
@@ -129,8 +129,8 @@ impl Outbox {
 
     /// Sends each queued datagram once. The kernel may return an error of an earlier datagram instead of sending, and
     /// another one before the next attempt; up to three attempts follow.
-    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
-        let mut outcome = Sent::default();
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> SendResult {
+        let mut outcome = SendResult::default();
         let mut next = 0;
         let mut repeats = 0;
         while next < self.queue.len() {
@@ -138,7 +138,7 @@ impl Outbox {
                 Ok(sent) => {
                     let sent = &self.queue[next..next + sent];
                     next += sent.len();
-                    outcome.sent += sent.iter().map(Queued::datagrams).sum::<usize>();
+                    outcome.sent += sent.iter().map(QueuedDatagrams::datagrams).sum::<usize>();
                     repeats = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -167,17 +167,17 @@ impl Outbox {
     /// Splits a group after its segmentation failed; some devices never support it.
     fn part(&mut self, place: usize, error: &io::Error) {
         self.segmented &= error.raw_os_error() != Some(libc::EIO);
-        let Queued { bytes, each, to, dscp } = self.queue[place].clone();
+        let QueuedDatagrams { bytes, each, to, dscp } = self.queue[place].clone();
         let alone = bytes.clone().step_by(each).map(|start| {
             let bytes = start..bytes.end.min(start + each);
-            Queued { each: bytes.len(), bytes, to, dscp }
+            QueuedDatagrams { each: bytes.len(), bytes, to, dscp }
         });
         self.queue.splice(place..=place, alone);
     }
 
     /// Sends the queue from this position on and returns the number of groups sent.
     fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
-        let Queued { to, dscp, .. } = self.queue[from];
+        let QueuedDatagrams { to, dscp, .. } = self.queue[from];
         let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
         if is_alone && self.class.becomes(socket, to, dscp) {
             return self.send_alone(socket, from);
@@ -188,7 +188,7 @@ impl Outbox {
     /// Sends one datagram with `sendto`. With one socket per session most batches hold one datagram, and preparing
     /// batch headers costs more.
     fn send_alone(&self, socket: BorrowedFd<'_>, place: usize) -> io::Result<usize> {
-        let Queued { bytes, to, .. } = &self.queue[place];
+        let QueuedDatagrams { bytes, to, .. } = &self.queue[place];
         let bytes = &self.bytes[bytes.clone()];
         // SAFETY: all zeroes is valid for this plain C structure.
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };

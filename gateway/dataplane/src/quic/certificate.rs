@@ -11,19 +11,19 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 
-use super::{Certificate, Failure};
+use super::{CertificateSource, QuicStartError};
 
 /// The properties by which clients know an endpoint. A process with the identity of another one continues its
 /// certificate, and its stateless resets (RFC 9000, 10.3) end the connections of the other. Contains private keys.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Identity {
+pub struct EndpointIdentity {
     /// From it follow the keys of connection IDs, stateless resets and Retry tokens.
     secret: [u8; 32],
     self_made: Option<SelfMade>,
 }
 
 /// Omits the keys, to keep them out of logs.
-impl fmt::Debug for Identity {
+impl fmt::Debug for EndpointIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").finish_non_exhaustive()
     }
@@ -39,38 +39,41 @@ struct SelfMade {
 }
 
 /// TLS configuration, and the SHA-256 of its certificate.
-pub(super) struct Tls {
+pub(super) struct EndpointTls {
     pub(super) config: quinn_proto::crypto::rustls::QuicServerConfig,
     pub(super) sha256: [u8; 32],
 }
 
-impl Identity {
-    pub(super) fn new() -> Result<Identity, Failure> {
+impl EndpointIdentity {
+    pub(super) fn new() -> Result<EndpointIdentity, QuicStartError> {
         let mut secret = [0; 32];
-        SystemRandom::new().fill(&mut secret).map_err(|_| Failure::Random)?;
-        Ok(Identity { secret, self_made: None })
+        SystemRandom::new().fill(&mut secret).map_err(|_| QuicStartError::Random)?;
+        Ok(EndpointIdentity { secret, self_made: None })
     }
 
     /// Gateways with one secret have one identity, unless they make their certificates themselves.
-    pub fn of_secret(secret: &[u8]) -> Identity {
+    pub fn of_secret(secret: &[u8]) -> EndpointIdentity {
         let digest = ring::digest::digest(&ring::digest::SHA256, secret);
         let mut secret = [0; 32];
         secret.copy_from_slice(digest.as_ref());
-        Identity { secret, self_made: None }
+        EndpointIdentity { secret, self_made: None }
     }
 
     /// Returns the TLS configuration of this certificate. A self-made one is made once for its names.
-    pub(super) fn tls(&mut self, certificate: &Certificate) -> Result<Tls, Failure> {
+    pub(super) fn tls(
+        &mut self,
+        certificate: &CertificateSource,
+    ) -> Result<EndpointTls, QuicStartError> {
         let (chain, key) = match certificate {
-            Certificate::SelfMade { names } => {
+            CertificateSource::SelfMade { names } => {
                 let kept = self.self_made.take().filter(|made| made.names == *names);
                 let made = kept.map_or_else(|| SelfMade::new(names.clone()), Ok);
-                self.self_made.insert(made.map_err(Failure::Make)?).chain()
+                self.self_made.insert(made.map_err(QuicStartError::Make)?).chain()
             }
-            Certificate::Files { chain, key } => {
+            CertificateSource::Files { chain, key } => {
                 let unreadable = |path: &std::path::Path| {
                     let path = path.to_owned();
-                    move |error| Failure::File { path, error }
+                    move |error| QuicStartError::File { path, error }
                 };
                 let certificates = CertificateDer::pem_file_iter(chain)
                     .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -78,8 +81,9 @@ impl Identity {
                 (certificates, PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?)
             }
         };
-        let leaf =
-            chain.first().ok_or(Failure::Certificate(rustls::Error::NoCertificatesPresented))?;
+        let leaf = chain
+            .first()
+            .ok_or(QuicStartError::Certificate(rustls::Error::NoCertificatesPresented))?;
         let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest.as_ref());
@@ -87,14 +91,14 @@ impl Identity {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(Failure::Certificate)?
+            .map_err(QuicStartError::Certificate)?
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .map_err(Failure::Certificate)?;
+            .map_err(QuicStartError::Certificate)?;
         tls.alpn_protocols = vec![roq::ALPN.to_vec()];
         let config =
             tls.try_into().expect("the ring provider has the suite of QUIC's first packets");
-        Ok(Tls { config, sha256 })
+        Ok(EndpointTls { config, sha256 })
     }
 
     /// Returns the key of Retry tokens.

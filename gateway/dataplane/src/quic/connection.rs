@@ -12,12 +12,12 @@ use quinn_proto::{
 
 use super::code;
 use super::counters::{Counters, count};
-use super::hub::{Hub, Path, Rejected};
+use super::hub::{Hub, PathStatistics, Rejected};
 use super::incoming_stream::IncomingStream;
 use super::outgoing_streams::OutgoingStreams;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum ConnectionStage {
     Handshake {
         until: Instant,
     },
@@ -29,7 +29,7 @@ enum Stage {
 pub(super) struct ClientConnection {
     pub(super) handle: ConnectionHandle,
     pub(super) connection: Connection,
-    stage: Stage,
+    stage: ConnectionStage,
     incoming: HashMap<StreamId, IncomingStream>,
     outgoing: OutgoingStreams,
     read: u64,
@@ -47,7 +47,7 @@ impl ClientConnection {
         ClientConnection {
             handle,
             connection,
-            stage: Stage::Handshake { until },
+            stage: ConnectionStage::Handshake { until },
             incoming: HashMap::new(),
             outgoing: OutgoingStreams::default(),
             read: 0,
@@ -57,14 +57,14 @@ impl ClientConnection {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage == ConnectionStage::Open
     }
 
     pub(super) fn due(&mut self) -> Option<Instant> {
         let own = match self.stage {
-            Stage::Handshake { until } => Some(until),
-            Stage::Open => self.outgoing.due(),
-            Stage::Ended => None,
+            ConnectionStage::Handshake { until } => Some(until),
+            ConnectionStage::Open => self.outgoing.due(),
+            ConnectionStage::Ended => None,
         };
         [self.connection.poll_timeout(), own].into_iter().flatten().min()
     }
@@ -74,11 +74,11 @@ impl ClientConnection {
             self.connection.handle_timeout(now);
         }
         match self.stage {
-            Stage::Handshake { until } if until <= now => {
+            ConnectionStage::Handshake { until } if until <= now => {
                 self.close(roq::ErrorCode::NoError, b"", now, hub);
             }
-            Stage::Open => self.outgoing.expire(&mut self.connection, now, &hub.counters),
-            Stage::Handshake { .. } | Stage::Ended => {}
+            ConnectionStage::Open => self.outgoing.expire(&mut self.connection, now, &hub.counters),
+            ConnectionStage::Handshake { .. } | ConnectionStage::Ended => {}
         }
     }
 
@@ -86,12 +86,12 @@ impl ClientConnection {
     pub(super) fn handle_events(&mut self, now: Instant, hub: &mut Hub) -> bool {
         let mut opened = false;
         while let Some(event) = self.connection.poll() {
-            if self.stage == Stage::Ended {
+            if self.stage == ConnectionStage::Ended {
                 continue;
             }
             match event {
                 Event::Connected => {
-                    self.stage = Stage::Open;
+                    self.stage = ConnectionStage::Open;
                     opened = true;
                     hub.join(self.handle, now);
                 }
@@ -125,7 +125,7 @@ impl ClientConnection {
     }
 
     pub(super) fn read_datagrams(&mut self, now: Instant, hub: &mut Hub) {
-        while self.stage == Stage::Open
+        while self.stage == ConnectionStage::Open
             && let Some(datagram) = self.connection.datagrams().recv()
         {
             self.read += 1;
@@ -182,20 +182,26 @@ impl ClientConnection {
         }
     }
 
-    pub(super) fn send_stream(&mut self, bytes: Bytes, now: Instant, hub: &Hub, limits: &Limits) {
+    pub(super) fn send_stream(
+        &mut self,
+        bytes: Bytes,
+        now: Instant,
+        hub: &Hub,
+        limits: &StreamLimits,
+    ) {
         let until = now + limits.stream_lifetime;
         let ClientConnection { outgoing, connection, .. } = self;
         outgoing.send(bytes, until, limits.streams_out_max, connection, &hub.counters);
     }
 
-    pub(super) fn path(&self) -> Path {
+    pub(super) fn path(&self) -> PathStatistics {
         let path = self.connection.stats().path;
-        Path { rtt: path.rtt, lost: path.lost_packets, sent: path.sent_packets }
+        PathStatistics { rtt: path.rtt, lost: path.lost_packets, sent: path.sent_packets }
     }
 
     /// Closes the connection and sends the client the reason.
     pub(super) fn close(&mut self, error: roq::ErrorCode, why: &[u8], now: Instant, hub: &mut Hub) {
-        if self.stage != Stage::Ended {
+        if self.stage != ConnectionStage::Ended {
             self.connection.close(now, code(error), Bytes::copy_from_slice(why));
             self.end(hub);
         }
@@ -203,7 +209,7 @@ impl ClientConnection {
 
     /// Handles that quinn has forgotten the connection.
     pub(super) fn forgotten(&mut self, hub: &mut Hub) {
-        if self.stage != Stage::Ended {
+        if self.stage != ConnectionStage::Ended {
             self.end(hub);
         }
     }
@@ -211,8 +217,8 @@ impl ClientConnection {
     fn end(&mut self, hub: &mut Hub) {
         let counters = &hub.counters;
         counters.connections.fetch_sub(1, Ordering::Relaxed);
-        match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Open => {
+        match std::mem::replace(&mut self.stage, ConnectionStage::Ended) {
+            ConnectionStage::Open => {
                 let received = self.connection.stats().frame_rx.datagram;
                 let unread = received.saturating_sub(self.read);
                 counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
@@ -222,8 +228,8 @@ impl ClientConnection {
                 self.outgoing.end(counters);
                 hub.part(self.handle);
             }
-            Stage::Handshake { .. } => count(&counters.handshakes_failed),
-            Stage::Ended => {}
+            ConnectionStage::Handshake { .. } => count(&counters.handshakes_failed),
+            ConnectionStage::Ended => {}
         }
         self.incoming.clear();
     }
@@ -231,7 +237,7 @@ impl ClientConnection {
 
 /// Stream limits that the endpoint sets for a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct StreamLimits {
     pub(super) streams_out_max: usize,
     pub(super) stream_lifetime: std::time::Duration,
 }

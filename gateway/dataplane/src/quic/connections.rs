@@ -6,26 +6,26 @@ use std::time::Instant;
 use quinn_proto::ConnectionHandle;
 
 use super::connection::ClientConnection;
-use super::sources::{Held, Source, Sources};
-use super::timers::Timers;
+use super::sources::{ClientNetwork, SourceConnections, Sources};
+use super::timers::ConnectionTimers;
 
 #[derive(Default)]
 pub(super) struct Connections {
-    places: Vec<Option<Place>>,
+    places: Vec<Option<ConnectionSlot>>,
     count: usize,
     sources: Sources,
     /// First in, first out, so that every connection is driven even if the socket is often full.
     touched: VecDeque<ConnectionHandle>,
     /// A time per connection that is no later than its next timer.
-    timers: Timers,
+    timers: ConnectionTimers,
     /// The connection that was accessed last.
     accessed: Option<ConnectionHandle>,
 }
 
-struct Place {
+struct ConnectionSlot {
     client: ClientConnection,
     /// The client's first address; it may migrate.
-    source: Source,
+    source: ClientNetwork,
     was_open: bool,
     touched: bool,
 }
@@ -39,7 +39,7 @@ impl Connections {
         self.count
     }
 
-    pub(super) fn held(&self, source: Source) -> Held {
+    pub(super) fn held(&self, source: ClientNetwork) -> SourceConnections {
         self.sources.held(source)
     }
 
@@ -48,15 +48,16 @@ impl Connections {
         if self.places.len() <= handle.0 {
             self.places.resize_with(handle.0 + 1, || None);
         }
-        let source = Source::of(client.connection.remote_address());
-        self.places[handle.0] = Some(Place { client, source, was_open: false, touched: false });
+        let source = ClientNetwork::of(client.connection.remote_address());
+        self.places[handle.0] =
+            Some(ConnectionSlot { client, source, was_open: false, touched: false });
         self.count += 1;
         self.sources.begin(source);
         self.touch(handle);
     }
 
     pub(super) fn remove(&mut self, handle: ConnectionHandle) {
-        if let Some(Place { source, was_open, .. }) = self.places[handle.0].take() {
+        if let Some(ConnectionSlot { source, was_open, .. }) = self.places[handle.0].take() {
             self.count -= 1;
             if !was_open {
                 self.sources.end_handshake(source);

@@ -16,22 +16,22 @@ use bytes::BytesMut;
 use evenkeel_media::roq;
 use quinn_proto::{ConnectionHandle, EndpointConfig, Transmit};
 
-use super::Settings;
+use super::QuicSettings;
 use super::connections::Connections;
 use super::counters::count;
 use super::hub::Hub;
 use super::round::Round;
-use super::socket::{From, Sent, Socket};
-use crate::lease::Lease;
+use super::socket::{From, QuicSocket, SocketSend};
+use crate::lease::SendLease;
 use crate::ring;
 
-pub(super) struct Endpoint {
+pub(super) struct QuicEndpoint {
     quinn: quinn_proto::Endpoint,
-    socket: Socket,
+    socket: QuicSocket,
     connections: Connections,
     hub: Hub,
     rings: Vec<ring::Receiver>,
-    settings: Settings,
+    settings: QuicSettings,
     round: Round,
     /// Datagrams read but not handled yet.
     received: VecDeque<(From, BytesMut)>,
@@ -40,31 +40,31 @@ pub(super) struct Endpoint {
     /// The packet that the full socket refused, or that waits for the lease. It is sent before any other.
     blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
-    lease: Arc<Lease>,
+    lease: Arc<SendLease>,
 }
 
 /// The result of one turn of the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Look {
+pub(super) struct TurnResult {
     /// Datagrams from clients and packets from workers.
     pub(super) packets: usize,
     /// True if more input may be waiting.
     pub(super) more: bool,
 }
 
-impl Endpoint {
+impl QuicEndpoint {
     pub(super) fn new(
         (own, config): (EndpointConfig, quinn_proto::ServerConfig),
-        socket: Socket,
-        settings: Settings,
+        socket: QuicSocket,
+        settings: QuicSettings,
         hub: Hub,
         rings: Vec<ring::Receiver>,
-        lease: Arc<Lease>,
-    ) -> Endpoint {
+        lease: Arc<SendLease>,
+    ) -> QuicEndpoint {
         let own = Arc::new(own);
         // MTU discovery needs unfragmented probes: a fragmented probe always arrives.
         let discovers_mtu = !socket.may_fragment();
-        Endpoint {
+        QuicEndpoint {
             quinn: quinn_proto::Endpoint::new(own, Some(Arc::new(config)), discovers_mtu, None),
             socket,
             connections: Connections::default(),
@@ -80,7 +80,7 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn socket(&self) -> &Socket {
+    pub(super) fn socket(&self) -> &QuicSocket {
         &self.socket
     }
 
@@ -107,7 +107,7 @@ impl Endpoint {
     }
 
     /// Reads, runs timers and sends.
-    pub(super) fn turn(&mut self, now: Instant) -> Look {
+    pub(super) fn turn(&mut self, now: Instant) -> TurnResult {
         let from_clients = self.read_socket(now);
         let from_workers = self.read_rings(now);
         while let Some(handle) = self.connections.take_due(now) {
@@ -118,7 +118,7 @@ impl Endpoint {
         }
         self.drive(now);
         self.hub.wake_workers();
-        Look {
+        TurnResult {
             packets: from_clients.packets + from_workers.packets,
             more: from_clients.more || from_workers.more,
         }
@@ -130,7 +130,7 @@ impl Endpoint {
         if now < self.round.due() {
             return;
         }
-        let Endpoint { hub, connections, settings, round, .. } = self;
+        let QuicEndpoint { hub, connections, settings, round, .. } = self;
         if round.is_over() {
             round.begin(hub.homes(), now);
             for handle in hub.flowless(settings.flowless_after, now) {
@@ -163,7 +163,7 @@ impl Endpoint {
     /// Drives all touched connections until the socket's buffer is full.
     pub(super) fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
-            && send(&self.socket, &self.lease, &transmit, &bytes) == Sent::Blocked
+            && send(&self.socket, &self.lease, &transmit, &bytes) == SocketSend::Blocked
         {
             self.blocked = Some((transmit, bytes));
             return;
@@ -215,7 +215,7 @@ impl Endpoint {
                 return true;
             };
             client.count_sent(&self.hub.counters);
-            if send(&self.socket, &self.lease, &transmit, &self.packet) == Sent::Blocked {
+            if send(&self.socket, &self.lease, &transmit, &self.packet) == SocketSend::Blocked {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;
             }
@@ -224,6 +224,6 @@ impl Endpoint {
 }
 
 /// Sends a packet unless the lease has ended, which blocks like a full buffer.
-fn send(socket: &Socket, lease: &Lease, transmit: &Transmit, bytes: &[u8]) -> Sent {
-    if lease.is_held_now() { socket.send(transmit, bytes) } else { Sent::Blocked }
+fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> SocketSend {
+    if lease.is_held_now() { socket.send(transmit, bytes) } else { SocketSend::Blocked }
 }

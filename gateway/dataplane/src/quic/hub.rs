@@ -9,8 +9,8 @@ use evenkeel_media::{demux, roq, rtp};
 use quinn_proto::ConnectionHandle;
 
 use super::counters::{Counters, count};
-use crate::flows::{Flows, Home, Key};
-use crate::ring::{self, Kind, Meta, PathReport};
+use crate::flows::{FlowKey, Flows, Home};
+use crate::ring::{self, PathReport, RingItem, RingMeta};
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ struct Presence {
     /// Time when its last session left or, if none has joined, when it opened.
     useful: Instant,
     /// The last report of its path.
-    told: Path,
+    told: PathStatistics,
 }
 
 /// A session's connection to its client.
@@ -34,7 +34,7 @@ struct Attachment {
     /// The flow of the session's last packet. [`Flows`] drops the flow when the session ends.
     flow: u64,
     /// The last report to this session. A new session starts with the connection's last report.
-    told: Path,
+    told: PathStatistics,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +46,7 @@ pub(super) enum Rejected {
 
 /// State of a connection's path; counts are since the connection opened.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Path {
+pub(super) struct PathStatistics {
     pub(super) rtt: Duration,
     pub(super) lost: u64,
     pub(super) sent: u64,
@@ -55,14 +55,14 @@ pub(super) struct Path {
 pub(super) struct Hub {
     pub(super) counters: Arc<Counters>,
     flows: Arc<Flows>,
-    workers: Vec<Worker>,
+    workers: Vec<WorkerRing>,
     /// Open connections.
     connections: HashMap<ConnectionHandle, Presence>,
     sessions: HashMap<Home, Attachment>,
 }
 
-struct Worker {
-    ring: ring::Sender,
+struct WorkerRing {
+    ring: ring::RingSender,
     /// True if packets were pushed since the last wake-up.
     loaded: bool,
 }
@@ -71,15 +71,17 @@ impl Hub {
     pub(super) fn new(
         flows: Arc<Flows>,
         counters: Arc<Counters>,
-        to_workers: Vec<ring::Sender>,
+        to_workers: Vec<ring::RingSender>,
     ) -> Hub {
-        let workers = to_workers.into_iter().map(|ring| Worker { ring, loaded: false }).collect();
+        let workers =
+            to_workers.into_iter().map(|ring| WorkerRing { ring, loaded: false }).collect();
         Hub { counters, flows, workers, connections: HashMap::new(), sessions: HashMap::new() }
     }
 
     /// Adds a connection whose handshake is complete.
     pub(super) fn join(&mut self, client: ConnectionHandle, now: Instant) {
-        let presence = Presence { homes: HashSet::new(), useful: now, told: Path::default() };
+        let presence =
+            Presence { homes: HashSet::new(), useful: now, told: PathStatistics::default() };
         self.connections.insert(client, presence);
     }
 
@@ -88,13 +90,13 @@ impl Hub {
         let Some(presence) = self.connections.remove(&client) else { return };
         for home in presence.homes {
             let flow = self.sessions.remove(&home).map_or(0, |attachment| attachment.flow);
-            self.tell(Meta { home, kind: Kind::Detached, flow }, &[]);
+            self.tell(RingMeta { home, kind: RingItem::Detached, flow }, &[]);
         }
         self.count_attached();
     }
 
-    pub(super) fn home(&self, flow: roq::Flow) -> Option<Home> {
-        self.flows.home(&Key::Roq(flow.number()))
+    pub(super) fn home(&self, flow: roq::FlowId) -> Option<Home> {
+        self.flows.home(&FlowKey::Roq(flow.number()))
     }
 
     /// Passes a packet of a known flow to its session's worker and counts it as received. Later packets to the
@@ -102,7 +104,7 @@ impl Hub {
     pub(super) fn deliver(
         &mut self,
         client: ConnectionHandle,
-        flow: roq::Flow,
+        flow: roq::FlowId,
         packet: &[u8],
         now: Instant,
         received: impl Fn(&Counters) -> &AtomicU64,
@@ -113,7 +115,7 @@ impl Hub {
         let kind = media_kind(packet).ok_or(Rejected::NotRtp)?;
         count(received(&self.counters));
         self.attach(client, home, flow.number(), now);
-        self.tell(Meta { home, kind, flow: flow.number() }, packet);
+        self.tell(RingMeta { home, kind, flow: flow.number() }, packet);
         Ok(())
     }
 
@@ -145,20 +147,20 @@ impl Hub {
         &mut self,
         home: Home,
         now: Instant,
-        path: impl FnOnce(ConnectionHandle) -> Option<Path>,
+        path: impl FnOnce(ConnectionHandle) -> Option<PathStatistics>,
     ) {
         let Some(attachment) = self.sessions.get_mut(&home) else { return };
-        if self.flows.home(&Key::Roq(attachment.flow)) != Some(home) {
+        if self.flows.home(&FlowKey::Roq(attachment.flow)) != Some(home) {
             return self.forget(home, now);
         }
         let Some(path) = path(attachment.client) else { return };
         let Some(worker) = self.workers.get_mut(usize::from(home.worker)) else { return };
-        let kind = Kind::Path(PathReport {
+        let kind = RingItem::Path(PathReport {
             rtt_us: path.rtt.as_micros().try_into().unwrap_or(u32::MAX),
             lost: since(attachment.told.lost, path.lost),
             sent: since(attachment.told.sent, path.sent),
         });
-        if worker.ring.push(Meta { home, kind, flow: attachment.flow }, &[]).is_ok() {
+        if worker.ring.push(RingMeta { home, kind, flow: attachment.flow }, &[]).is_ok() {
             worker.loaded = true;
             attachment.told = path;
             if let Some(presence) = self.connections.get_mut(&attachment.client) {
@@ -188,7 +190,7 @@ impl Hub {
         let attachment = Attachment { client, flow, told: presence.told };
         self.sessions.insert(home, attachment);
         self.count_attached();
-        self.tell(Meta { home, kind: Kind::Attached, flow }, &[]);
+        self.tell(RingMeta { home, kind: RingItem::Attached, flow }, &[]);
     }
 
     fn detach(&mut self, home: Home, now: Instant) {
@@ -199,7 +201,7 @@ impl Hub {
         }
     }
 
-    fn tell(&mut self, meta: Meta, bytes: &[u8]) {
+    fn tell(&mut self, meta: RingMeta, bytes: &[u8]) {
         let Some(worker) = self.workers.get_mut(usize::from(meta.home.worker)) else { return };
         if bytes.len() > ring::PACKET_MAX {
             count(&self.counters.oversize);
@@ -219,18 +221,18 @@ fn since(told: u64, now: u64) -> u32 {
 }
 
 /// Returns `None` if the packet is neither RTP nor RTCP.
-fn media_kind(packet: &[u8]) -> Option<Kind> {
+fn media_kind(packet: &[u8]) -> Option<RingItem> {
     match demux::classify(packet) {
-        demux::Kind::Rtp => rtp::Header::parse(packet).is_ok().then_some(Kind::Rtp),
+        demux::DatagramKind::Rtp => rtp::RtpHeader::parse(packet).is_ok().then_some(RingItem::Rtp),
         // The fixed part of every RTCP packet (RFC 3550, 6.1).
-        demux::Kind::Rtcp => (packet.len() >= 4).then_some(Kind::Rtcp),
-        demux::Kind::Stun
-        | demux::Kind::Dtls
-        | demux::Kind::Quic
-        | demux::Kind::Bundle
-        | demux::Kind::Signed
-        | demux::Kind::Echo
-        | demux::Kind::Sealed
-        | demux::Kind::Unknown => None,
+        demux::DatagramKind::Rtcp => (packet.len() >= 4).then_some(RingItem::Rtcp),
+        demux::DatagramKind::Stun
+        | demux::DatagramKind::Dtls
+        | demux::DatagramKind::Quic
+        | demux::DatagramKind::Bundle
+        | demux::DatagramKind::Signed
+        | demux::DatagramKind::Echo
+        | demux::DatagramKind::Sealed
+        | demux::DatagramKind::Unknown => None,
     }
 }

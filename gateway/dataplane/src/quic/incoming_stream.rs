@@ -12,10 +12,10 @@ use crate::ring;
 
 pub(super) struct IncomingStream {
     decoder: roq::StreamDecoder,
-    flow: Option<roq::Flow>,
+    flow: Option<roq::FlowId>,
 }
 
-enum Read {
+enum StreamRead {
     /// More data may arrive.
     Blocked,
     /// The stream is finished, or the client has reset it and dropped an incomplete packet.
@@ -40,16 +40,16 @@ impl IncomingStream {
         connection: &mut Connection,
         now: Instant,
         hub: &mut Hub,
-    ) -> Result<bool, roq::Malformed> {
+    ) -> Result<bool, roq::RoqError> {
         let mut stream = connection.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else { return Ok(false) };
         let read = self.take(&mut chunks, client, now, hub);
         // Flow-control updates go out with the next packets.
         let _ = chunks.finalize();
         match read? {
-            Read::Blocked => Ok(true),
-            Read::Over => Ok(false),
-            Read::Stop(error) => {
+            StreamRead::Blocked => Ok(true),
+            StreamRead::Over => Ok(false),
+            StreamRead::Stop(error) => {
                 // Fails if the client has reset the stream, which then needs no stop.
                 let _ = connection.recv_stream(id).stop(code(error));
                 Ok(false)
@@ -63,24 +63,24 @@ impl IncomingStream {
         client: ConnectionHandle,
         now: Instant,
         hub: &mut Hub,
-    ) -> Result<Read, roq::Malformed> {
+    ) -> Result<StreamRead, roq::RoqError> {
         loop {
             let chunk = match chunks.next(ring::PACKET_MAX) {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => {
                     return match self.decoder.finish() {
-                        Ok(()) => Ok(Read::Over),
+                        Ok(()) => Ok(StreamRead::Over),
                         Err(unfinished) => {
                             count(&hub.counters.malformed);
                             Err(unfinished)
                         }
                     };
                 }
-                Err(ReadError::Blocked) => return Ok(Read::Blocked),
-                Err(ReadError::Reset(_)) => return Ok(Read::Over),
+                Err(ReadError::Blocked) => return Ok(StreamRead::Blocked),
+                Err(ReadError::Reset(_)) => return Ok(StreamRead::Over),
             };
             if let Some(error) = self.decode(&chunk.bytes, client, now, hub) {
-                return Ok(Read::Stop(error));
+                return Ok(StreamRead::Stop(error));
             }
         }
     }
@@ -106,10 +106,10 @@ impl IncomingStream {
                 }
                 Err(malformed) => {
                     count(match malformed {
-                        roq::Malformed::TooLong { .. } => &hub.counters.oversize,
-                        roq::Malformed::Flow
-                        | roq::Malformed::Empty
-                        | roq::Malformed::Unfinished => &hub.counters.malformed,
+                        roq::RoqError::TooLong { .. } => &hub.counters.oversize,
+                        roq::RoqError::Flow | roq::RoqError::Empty | roq::RoqError::Unfinished => {
+                            &hub.counters.malformed
+                        }
                     });
                     return Some(roq::ErrorCode::Packet);
                 }

@@ -33,10 +33,12 @@ mod tests;
 mod thread;
 mod timers;
 
-pub use certificate::Identity;
+pub use certificate::EndpointIdentity;
 pub use counters::Counters;
-pub use settings::{Certificate, Failure, Settings};
-pub use thread::{Listener, Resumer, Thread, listen, listen_as, listen_on, start, start_suspended};
+pub use settings::{CertificateSource, QuicSettings, QuicStartError};
+pub use thread::{
+    BoundQuicSocket, QuicThread, Resumer, listen, listen_as, listen_on, start, start_suspended,
+};
 
 use evenkeel_media::roq;
 

@@ -11,7 +11,7 @@ use quinn_proto::{Connection, Dir, StreamEvent, StreamId, WriteError};
 use super::code;
 use super::counters::{Counters, count};
 
-struct Sending {
+struct UnsentStream {
     /// Bytes not written yet.
     rest: Bytes,
     /// Time after which the packet is too old to be retransmitted.
@@ -21,8 +21,8 @@ struct Sending {
 #[derive(Default)]
 pub(super) struct OutgoingStreams {
     /// Packets beyond the client's stream limit, oldest first.
-    waiting: VecDeque<Sending>,
-    open: HashMap<StreamId, Sending>,
+    waiting: VecDeque<UnsentStream>,
+    open: HashMap<StreamId, UnsentStream>,
     /// Time when the first packet may expire.
     due: Option<Instant>,
 }
@@ -41,7 +41,7 @@ impl OutgoingStreams {
             return count(&counters.streams_full);
         }
         self.due = Some(self.due.map_or(until, |due| due.min(until)));
-        self.waiting.push_back(Sending { rest, until });
+        self.waiting.push_back(UnsentStream { rest, until });
         self.open_waiting(connection, counters);
     }
 

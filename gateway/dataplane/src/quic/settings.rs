@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
+pub struct QuicSettings {
     /// An unspecified IPv6 address accepts IPv4 too.
     pub listen: SocketAddr,
     /// The address may be another host's, until it moves to this one. Default false.
     pub moves: bool,
-    pub certificate: Certificate,
+    pub certificate: CertificateSource,
     /// Limit of connections, including handshakes and those that are closed but not forgotten (RFC 9000, 10.2). Default
     /// 8,192. Above half of it a new client must validate its address (RFC 9000, 8.1.2).
     pub connections_max: usize,
@@ -45,13 +45,13 @@ pub struct Settings {
     pub stream_lifetime: Duration,
 }
 
-impl Settings {
+impl QuicSettings {
     /// Returns the defaults with this address.
-    pub fn at(listen: SocketAddr) -> Settings {
-        Settings {
+    pub fn at(listen: SocketAddr) -> QuicSettings {
+        QuicSettings {
             listen,
             moves: false,
-            certificate: Certificate::SelfMade { names: vec!["localhost".into()] },
+            certificate: CertificateSource::SelfMade { names: vec!["localhost".into()] },
             connections_max: 8_192,
             connections_per_source: 2_048,
             handshakes_per_source: 512,
@@ -70,7 +70,7 @@ impl Settings {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Certificate {
+pub enum CertificateSource {
     /// Generated at start. Clients know it by its SHA-256.
     SelfMade {
         /// Host names and addresses of the certificate.
@@ -86,7 +86,7 @@ pub enum Certificate {
 
 /// Reason why the endpoint did not start.
 #[derive(Debug)]
-pub enum Failure {
+pub enum QuicStartError {
     Listen {
         address: SocketAddr,
         error: std::io::Error,
@@ -106,33 +106,33 @@ pub enum Failure {
     Thread(std::io::Error),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for QuicStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Listen { address, error } => {
+            QuicStartError::Listen { address, error } => {
                 write!(f, "cannot listen for QUIC on {address}: {error}")
             }
-            Failure::File { path, error } => {
+            QuicStartError::File { path, error } => {
                 write!(f, "cannot read {} as PEM: {error}", path.display())
             }
-            Failure::Make(error) => write!(f, "cannot generate a certificate: {error}"),
-            Failure::Certificate(error) => {
+            QuicStartError::Make(error) => write!(f, "cannot generate a certificate: {error}"),
+            QuicStartError::Certificate(error) => {
                 write!(f, "cannot use the certificate and its key: {error}")
             }
-            Failure::Random => f.write_str("the system gives no random bytes"),
-            Failure::Thread(error) => write!(f, "cannot start the QUIC thread: {error}"),
+            QuicStartError::Random => f.write_str("the system gives no random bytes"),
+            QuicStartError::Thread(error) => write!(f, "cannot start the QUIC thread: {error}"),
         }
     }
 }
 
-impl std::error::Error for Failure {
+impl std::error::Error for QuicStartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Failure::Listen { error, .. } | Failure::Thread(error) => Some(error),
-            Failure::File { error, .. } => Some(error),
-            Failure::Make(error) => Some(error),
-            Failure::Certificate(error) => Some(error),
-            Failure::Random => None,
+            QuicStartError::Listen { error, .. } | QuicStartError::Thread(error) => Some(error),
+            QuicStartError::File { error, .. } => Some(error),
+            QuicStartError::Make(error) => Some(error),
+            QuicStartError::Certificate(error) => Some(error),
+            QuicStartError::Random => None,
         }
     }
 }

@@ -28,22 +28,22 @@ pub(super) struct From {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sent {
+pub(super) enum SocketSend {
     Yes,
     /// The socket's buffer is full.
     Blocked,
 }
 
-pub(super) struct Socket {
+pub(super) struct QuicSocket {
     socket: UdpSocket,
     state: UdpSocketState,
     bytes: Box<[u8]>,
 }
 
-impl Socket {
+impl QuicSocket {
     /// # Errors
     /// Returns the system's error.
-    pub(super) fn listen(address: SocketAddr, moves: bool) -> io::Result<Socket> {
+    pub(super) fn listen(address: SocketAddr, moves: bool) -> io::Result<QuicSocket> {
         let domain = socket2::Domain::for_address(address);
         let socket =
             socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
@@ -55,18 +55,18 @@ impl Socket {
         }
         buffers::set_sizes(&socket, BUFFER);
         socket.bind(&address.into())?;
-        Socket::on(socket.into())
+        QuicSocket::on(socket.into())
     }
 
     /// Uses a bound socket.
     ///
     /// # Errors
     /// Returns the system's error.
-    pub(super) fn on(socket: UdpSocket) -> io::Result<Socket> {
+    pub(super) fn on(socket: UdpSocket) -> io::Result<QuicSocket> {
         // This makes the socket non-blocking, enables ECN and local addresses, and sets the don't-fragment bit.
         let state = UdpSocketState::new((&socket).into())?;
         let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
-        Ok(Socket { socket, state, bytes })
+        Ok(QuicSocket { socket, state, bytes })
     }
 
     /// # Errors
@@ -115,7 +115,7 @@ impl Socket {
 
     /// Sends a packet. An error other than a full buffer counts as loss: quinn retransmits, and learns the path's MTU
     /// from it.
-    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> Sent {
+    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> SocketSend {
         let transmit = Transmit {
             destination: transmit.destination,
             ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
@@ -124,13 +124,13 @@ impl Socket {
             src_ip: transmit.src_ip,
         };
         match self.state.send((&self.socket).into(), &transmit) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Blocked,
-            Ok(()) | Err(_) => Sent::Yes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => SocketSend::Blocked,
+            Ok(()) | Err(_) => SocketSend::Yes,
         }
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for QuicSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, VarInt};
 use rustix::event::{Timespec, epoll};
 
-use super::certificate::{Identity, Tls};
-use super::endpoint::Endpoint;
+use super::certificate::{EndpointIdentity, EndpointTls};
+use super::endpoint::QuicEndpoint;
 use super::hub::Hub;
-use super::socket::Socket;
-use super::{Counters, Failure, Settings};
+use super::socket::QuicSocket;
+use super::{Counters, QuicSettings, QuicStartError};
 use crate::flows::Flows;
-use crate::lease::{self, Lease};
+use crate::lease::{self, SendLease};
 use crate::worker::{Before, Gather, Waker};
 use crate::{panics, ring};
 
@@ -39,12 +39,12 @@ const WAITS: u8 = 3;
 
 /// The running endpoint; dropping it stops it.
 #[derive(Debug)]
-pub struct Thread {
+pub struct QuicThread {
     pub address: SocketAddr,
     /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
     pub counters: Arc<Counters>,
-    pub identity: Identity,
+    pub identity: EndpointIdentity,
     /// A duplicate of the endpoint's socket.
     socket: UdpSocket,
     stage: Arc<AtomicU8>,
@@ -68,11 +68,11 @@ impl Resumer {
 }
 
 /// A bound socket, with the settings and the certificate of the endpoint that [`start`] runs on it.
-pub struct Listener {
-    settings: Settings,
-    identity: Identity,
-    tls: Tls,
-    socket: Socket,
+pub struct BoundQuicSocket {
+    settings: QuicSettings,
+    identity: EndpointIdentity,
+    tls: EndpointTls,
+    socket: QuicSocket,
     address: SocketAddr,
 }
 
@@ -81,8 +81,8 @@ pub struct Listener {
 /// # Errors
 ///
 /// If this fails, nothing is bound.
-pub fn listen(settings: Settings) -> Result<Listener, Failure> {
-    listen_as(settings, Identity::new()?)
+pub fn listen(settings: QuicSettings) -> Result<BoundQuicSocket, QuicStartError> {
+    listen_as(settings, EndpointIdentity::new()?)
 }
 
 /// As [`listen`], with the identity of a group of gateways.
@@ -90,8 +90,11 @@ pub fn listen(settings: Settings) -> Result<Listener, Failure> {
 /// # Errors
 ///
 /// If this fails, nothing is bound.
-pub fn listen_as(settings: Settings, identity: Identity) -> Result<Listener, Failure> {
-    listener(settings, identity, |settings| Socket::listen(settings.listen, settings.moves))
+pub fn listen_as(
+    settings: QuicSettings,
+    identity: EndpointIdentity,
+) -> Result<BoundQuicSocket, QuicStartError> {
+    listener(settings, identity, |settings| QuicSocket::listen(settings.listen, settings.moves))
 }
 
 /// As [`listen`], on the socket and with the identity of another process.
@@ -100,23 +103,23 @@ pub fn listen_as(settings: Settings, identity: Identity) -> Result<Listener, Fai
 ///
 /// The certificate or the socket cannot be used.
 pub fn listen_on(
-    settings: Settings,
+    settings: QuicSettings,
     socket: UdpSocket,
-    identity: Identity,
-) -> Result<Listener, Failure> {
-    listener(settings, identity, |_| Socket::on(socket))
+    identity: EndpointIdentity,
+) -> Result<BoundQuicSocket, QuicStartError> {
+    listener(settings, identity, |_| QuicSocket::on(socket))
 }
 
 fn listener(
-    settings: Settings,
-    mut identity: Identity,
-    bind: impl FnOnce(&Settings) -> io::Result<Socket>,
-) -> Result<Listener, Failure> {
+    settings: QuicSettings,
+    mut identity: EndpointIdentity,
+    bind: impl FnOnce(&QuicSettings) -> io::Result<QuicSocket>,
+) -> Result<BoundQuicSocket, QuicStartError> {
     let tls = identity.tls(&settings.certificate)?;
-    let unheard = |error| Failure::Listen { address: settings.listen, error };
+    let unheard = |error| QuicStartError::Listen { address: settings.listen, error };
     let socket = bind(&settings).map_err(unheard)?;
     let address = socket.address().map_err(unheard)?;
-    Ok(Listener { settings, identity, tls, socket, address })
+    Ok(BoundQuicSocket { settings, identity, tls, socket, address })
 }
 
 /// Starts the endpoint's thread.
@@ -128,12 +131,12 @@ fn listener(
 ///
 /// If this fails, nothing was started.
 pub fn start(
-    listener: Listener,
+    listener: BoundQuicSocket,
     flows: Arc<Flows>,
-    to_workers: Vec<ring::Sender>,
+    to_workers: Vec<ring::RingSender>,
     from_workers: Vec<ring::Receiver>,
-    lease: Arc<Lease>,
-) -> Result<Thread, Failure> {
+    lease: Arc<SendLease>,
+) -> Result<QuicThread, QuicStartError> {
     start_in(RUNS, listener, flows, to_workers, from_workers, lease)
 }
 
@@ -143,33 +146,33 @@ pub fn start(
 ///
 /// If this fails, nothing was started.
 pub fn start_suspended(
-    listener: Listener,
+    listener: BoundQuicSocket,
     flows: Arc<Flows>,
-    to_workers: Vec<ring::Sender>,
+    to_workers: Vec<ring::RingSender>,
     from_workers: Vec<ring::Receiver>,
-    lease: Arc<Lease>,
-) -> Result<Thread, Failure> {
+    lease: Arc<SendLease>,
+) -> Result<QuicThread, QuicStartError> {
     start_in(WAITS, listener, flows, to_workers, from_workers, lease)
 }
 
 fn start_in(
     stage: u8,
-    listener: Listener,
+    listener: BoundQuicSocket,
     flows: Arc<Flows>,
-    to_workers: Vec<ring::Sender>,
+    to_workers: Vec<ring::RingSender>,
     from_workers: Vec<ring::Receiver>,
-    lease: Arc<Lease>,
-) -> Result<Thread, Failure> {
-    let Listener { settings, identity, tls, socket, address } = listener;
+    lease: Arc<SendLease>,
+) -> Result<QuicThread, QuicStartError> {
+    let BoundQuicSocket { settings, identity, tls, socket, address } = listener;
     let (certificate_sha256, gather) = (tls.sha256, settings.gather);
     let configs = configs(&settings, &identity, tls);
-    let duplicate = socket.try_clone().map_err(Failure::Thread)?;
+    let duplicate = socket.try_clone().map_err(QuicStartError::Thread)?;
 
     let counters = Arc::<Counters>::default();
-    let waker = Arc::new(Waker::new().map_err(Failure::Thread)?);
+    let waker = Arc::new(Waker::new().map_err(QuicStartError::Thread)?);
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
-    let endpoint = Endpoint::new(configs, socket, settings, hub, from_workers, lease);
-    let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(Failure::Thread)?;
+    let endpoint = QuicEndpoint::new(configs, socket, settings, hub, from_workers, lease);
+    let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(QuicStartError::Thread)?;
     let stage = Arc::new(AtomicU8::new(stage));
     let staged = Arc::clone(&stage);
     let thread = std::thread::Builder::new()
@@ -177,11 +180,11 @@ fn start_in(
         .spawn(move || {
             Gather::keep_time();
             panics::capture_here();
-            // Only epoll can fail here. `Thread::is_running` then returns false.
+            // Only epoll can fail here. `QuicThread::is_running` then returns false.
             let _ = run(endpoint, gather, sleep, &staged);
         })
-        .map_err(Failure::Thread)?;
-    Ok(Thread {
+        .map_err(QuicStartError::Thread)?;
+    Ok(QuicThread {
         address,
         certificate_sha256,
         counters,
@@ -193,7 +196,7 @@ fn start_in(
     })
 }
 
-impl Thread {
+impl QuicThread {
     /// Starts to read, after [`start_suspended`].
     pub fn resumer(&self) -> Resumer {
         let thread = self.thread.as_ref().map(|thread| thread.thread().clone());
@@ -243,16 +246,16 @@ impl Thread {
     }
 }
 
-impl Drop for Thread {
+impl Drop for QuicThread {
     fn drop(&mut self) {
         self.end(STOPS);
     }
 }
 
 pub(super) fn configs(
-    settings: &Settings,
-    identity: &Identity,
-    tls: Tls,
+    settings: &QuicSettings,
+    identity: &EndpointIdentity,
+    tls: EndpointTls,
 ) -> (EndpointConfig, ServerConfig) {
     let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(settings.idle_after.as_millis()).unwrap_or(u32::MAX);
@@ -281,7 +284,7 @@ struct Sleep {
 }
 
 impl Sleep {
-    fn new(endpoint: &Endpoint, waker: Arc<Waker>) -> io::Result<Sleep> {
+    fn new(endpoint: &QuicEndpoint, waker: Arc<Waker>) -> io::Result<Sleep> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let any = epoll::EventData::new_u64(0);
         epoll::add(&epoll, endpoint.socket(), any, epoll::EventFlags::IN)?;
@@ -293,7 +296,7 @@ impl Sleep {
     }
 
     /// Waits for an event, at most until `due`.
-    fn until(&mut self, endpoint: &Endpoint, due: Instant) -> io::Result<()> {
+    fn until(&mut self, endpoint: &QuicEndpoint, due: Instant) -> io::Result<()> {
         if self.sending != endpoint.is_blocked() {
             self.sending = endpoint.is_blocked();
             let mut flags = epoll::EventFlags::IN;
@@ -316,7 +319,7 @@ impl Sleep {
 
 /// Runs until stopped, then until clients have received the close or [`FAREWELL`] has passed.
 fn run(
-    mut endpoint: Endpoint,
+    mut endpoint: QuicEndpoint,
     gather: Duration,
     mut sleep: Sleep,
     stage: &AtomicU8,
@@ -329,7 +332,7 @@ fn run(
             let due = endpoint.next_due();
             sleep.until(&endpoint, farewell.map_or(due, |until| due.min(until)))?;
         }
-        rest(&endpoint, stage);
+        wait_suspended(&endpoint, stage);
         let now = Instant::now();
         let before = match gathered {
             true => Before::Gathered,
@@ -364,7 +367,7 @@ fn run(
 }
 
 /// Waits while the endpoint may not read or send.
-fn rest(endpoint: &Endpoint, stage: &AtomicU8) {
+fn wait_suspended(endpoint: &QuicEndpoint, stage: &AtomicU8) {
     loop {
         match stage.load(Ordering::Acquire) {
             WAITS => std::thread::park(),
@@ -375,7 +378,7 @@ fn rest(endpoint: &Endpoint, stage: &AtomicU8) {
 }
 
 /// Closes all connections and reads nothing.
-fn leave(endpoint: &mut Endpoint, now: Instant) {
+fn leave(endpoint: &mut QuicEndpoint, now: Instant) {
     endpoint.close(b"the gateway is replaced; connect again", now);
     while endpoint.is_blocked() && now.elapsed() < SENT_WITHIN {
         std::thread::sleep(Duration::from_millis(1));

@@ -8,7 +8,7 @@ use std::time::Instant;
 const ENTRIES: usize = 4;
 
 #[derive(Default)]
-pub(super) struct Timers {
+pub(super) struct ConnectionTimers {
     /// The earliest set time by number.
     due: Vec<Option<Instant>>,
     count: usize,
@@ -16,7 +16,7 @@ pub(super) struct Timers {
     entries: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
-impl Timers {
+impl ConnectionTimers {
     /// Sets a timer, unless an earlier time is set. A timer that each packet postpones therefore costs nothing until
     /// its first time has passed.
     pub(super) fn note(&mut self, number: usize, due: Instant) {

@@ -38,7 +38,7 @@ fn ring_full_of_packets_rejects_more() {
     for number in 0..5 {
         assert_eq!(sender.push(media(number), b"voice"), Ok(()));
     }
-    assert_eq!(sender.push(media(5), b"voice"), Err(Full));
+    assert_eq!(sender.push(media(5), b"voice"), Err(RingFull));
     assert_eq!(flows(&mut receiver, 9), [0, 1, 2, 3, 4]);
     assert_eq!(sender.push(media(6), b"voice"), Ok(()));
     assert_eq!(flows(&mut receiver, 9), [6]);
@@ -49,7 +49,7 @@ fn ring_full_of_bytes_rejects_more() {
     let (mut sender, mut receiver) = channel(5).unwrap();
     let room = 5 * BYTES_PER_SLOT;
     assert_eq!(sender.push(media(0), &[7; 2_000]), Ok(()));
-    assert_eq!(sender.push(media(1), &vec![8; room - 1_999]), Err(Full));
+    assert_eq!(sender.push(media(1), &vec![8; room - 1_999]), Err(RingFull));
     assert_eq!(sender.push(media(2), &vec![9; room - 2_000]), Ok(()));
     let mut got = Vec::new();
     receiver.pop_batch(9, |_, bytes| got.push((bytes.len(), bytes[0])));
@@ -59,7 +59,7 @@ fn ring_full_of_bytes_rejects_more() {
 #[test]
 fn entry_longer_than_the_limit_is_rejected() {
     let (mut sender, _receiver) = channel(64).unwrap();
-    assert_eq!(sender.push(media(0), &[0; ENTRY_MAX + 1]), Err(Full));
+    assert_eq!(sender.push(media(0), &[0; ENTRY_MAX + 1]), Err(RingFull));
     assert_eq!(sender.push(media(0), &[0; ENTRY_MAX]), Ok(()));
 }
 
@@ -134,8 +134,8 @@ fn each_end_sees_the_other_dropped() {
     assert!(receiver.is_abandoned());
 }
 
-fn media(flow: u64) -> Meta {
-    Meta { home: Home { worker: 0, slot: 3, generation: 1 }, kind: Kind::Rtp, flow }
+fn media(flow: u64) -> RingMeta {
+    RingMeta { home: Home { worker: 0, slot: 3, generation: 1 }, kind: RingItem::Rtp, flow }
 }
 
 fn flows(receiver: &mut Receiver, max: usize) -> Vec<u64> {

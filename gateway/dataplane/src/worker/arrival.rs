@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::address;
-use crate::flows::Key;
+use crate::flows::FlowKey;
 
 /// The source of a client's datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
@@ -17,19 +17,19 @@ pub(crate) struct SourceKey {
 
 impl SourceKey {
     /// Returns the source's key in the flow table.
-    pub(crate) fn key(self) -> Key {
-        Key::Udp { listener: self.listener, address: self.address }
+    pub(crate) fn key(self) -> FlowKey {
+        FlowKey::Udp { listener: self.listener, address: self.address }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct ClientArrival {
     pub(crate) source: SourceKey,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ArrivalKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum ArrivalKind {
     Rtp,
     Rtcp,
     /// A connectivity check with verified integrity.
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
 /// Bytes in front of the datagram: kind, listener, address family, address, port.
 const HEADER: usize = 1 + 1 + 1 + 16 + 2;
 
-impl Arrival {
+impl ClientArrival {
     /// Writes header and datagram for a ring between workers.
     pub(crate) fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
         let (family, ip) = match self.source.address.ip() {
@@ -51,11 +51,11 @@ impl Arrival {
             IpAddr::V6(v6) => (6, v6),
         };
         let kind = match self.kind {
-            Kind::Rtp => 0,
-            Kind::Rtcp => 1,
-            Kind::Check => 2,
-            Kind::Nomination => 3,
-            Kind::AddressTaken => 4,
+            ArrivalKind::Rtp => 0,
+            ArrivalKind::Rtcp => 1,
+            ArrivalKind::Check => 2,
+            ArrivalKind::Nomination => 3,
+            ArrivalKind::AddressTaken => 4,
         };
         out.clear();
         out.extend_from_slice(&[kind, self.source.listener, family]);
@@ -65,14 +65,14 @@ impl Arrival {
     }
 
     /// Splits header and datagram. Returns `None` for bytes that [`write`](Arrival::write) cannot have written.
-    pub(crate) fn read(bytes: &[u8]) -> Option<(Arrival, &[u8])> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<(ClientArrival, &[u8])> {
         let (header, datagram) = bytes.split_at_checked(HEADER)?;
         let kind = match header[0] {
-            0 => Kind::Rtp,
-            1 => Kind::Rtcp,
-            2 => Kind::Check,
-            3 => Kind::Nomination,
-            4 => Kind::AddressTaken,
+            0 => ArrivalKind::Rtp,
+            1 => ArrivalKind::Rtcp,
+            2 => ArrivalKind::Check,
+            3 => ArrivalKind::Nomination,
+            4 => ArrivalKind::AddressTaken,
             _ => return None,
         };
         let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&header[3..19]).ok()?);
@@ -82,7 +82,7 @@ impl Arrival {
         };
         let port = u16::from_be_bytes([header[19], header[20]]);
         let source = SourceKey { listener: header[1], address: SocketAddr::new(ip, port) };
-        Some((Arrival { source, kind }, datagram))
+        Some((ClientArrival { source, kind }, datagram))
     }
 }
 

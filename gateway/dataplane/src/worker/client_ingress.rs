@@ -10,18 +10,18 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::Reason;
+use evenkeel_core::forward::DropReason;
 use evenkeel_media::{demux, rtp, stun};
 
-use super::Worker;
-use super::arrival::{Arrival, Kind, SourceKey};
-use super::command::Report;
-use super::egress::{Egress, Side};
-use super::limiter::{Limiter, Origin};
-use super::session::{PacketContext, Seen, Session};
-use super::sessions::Sessions;
-use super::source::Source;
-use crate::flows::{Entry, Flows, Home, Key, Ufrag};
+use super::PacketWorker;
+use super::arrival::{ArrivalKind, ClientArrival, SourceKey};
+use super::command::WorkerReport;
+use super::egress::{Egress, RtpSide};
+use super::limiter::{FailureLimiter, FailureOrigin};
+use super::session::{CheckReceipt, PacketContext, WorkerSession};
+use super::sessions::SessionSlots;
+use super::source::PacketSource;
+use crate::flows::{FlowEntry, FlowKey, Flows, Home, Ufrag};
 use crate::mmsg::BATCH;
 use crate::ring;
 
@@ -34,13 +34,13 @@ const CACHE_MAX: usize = 65_536;
 /// Lifetime of a cached lookup, because the flow table may have changed since.
 const CACHED_FOR: Duration = Duration::from_secs(1);
 
-impl Worker {
-    pub(super) fn read_listener(&mut self, listener: u8, side: Side, now: Instant) {
+impl PacketWorker {
+    pub(super) fn read_listener(&mut self, listener: u8, side: RtpSide, now: Instant) {
         for _ in 0..BATCHES_PER_TURN {
             let (rtp, rtcp) = &self.egress.listeners[usize::from(listener)];
             let port = match side {
-                Side::Rtp => rtp,
-                Side::Rtcp => rtcp.as_ref().unwrap_or(rtp),
+                RtpSide::Rtp => rtp,
+                RtpSide::Rtcp => rtcp.as_ref().unwrap_or(rtp),
             };
             let Ok(count) = self.inbox.fill(port.socket.as_fd()) else {
                 return;
@@ -57,16 +57,16 @@ impl Worker {
         self.more_ready = true;
     }
 
-    fn take_client_datagram(&mut self, listener: u8, side: Side, place: usize, now: Instant) {
+    fn take_client_datagram(&mut self, listener: u8, side: RtpSide, place: usize, now: Instant) {
         let Some((datagram, address)) = self.inbox.datagram(place) else {
-            return self.egress.count_drop(Reason::Oversize);
+            return self.egress.count_drop(DropReason::Oversize);
         };
         let source = SourceKey { listener, address };
         let found = self.ingress.identify(source, side, datagram, &self.egress, now);
         let Some((home, kind)) = found else {
             return;
         };
-        let arrival = Arrival { source, kind };
+        let arrival = ClientArrival { source, kind };
         if home.worker != self.number {
             return self.egress.relay(home, arrival, datagram);
         }
@@ -74,7 +74,7 @@ impl Worker {
             // The client may use the session before this worker has read the command that installs it.
             self.take_commands(now);
         }
-        let Worker { inbox, sessions, egress, board, ingress, .. } = self;
+        let PacketWorker { inbox, sessions, egress, board, ingress, .. } = self;
         if let Some((datagram, _)) = inbox.datagram(place) {
             let cx = &mut PacketContext { egress, board, now };
             ingress.deliver(sessions, home, arrival, datagram, cx);
@@ -85,51 +85,51 @@ impl Worker {
     pub(super) fn read_worker(&mut self, number: u16, now: Instant) {
         // The datagram may precede the command that installs its session.
         self.take_commands(now);
-        let Worker { from_workers, sessions, egress, board, ingress, .. } = self;
+        let PacketWorker { from_workers, sessions, egress, board, ingress, .. } = self;
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
             return;
         };
         let more = drain(ring, |meta, bytes| {
-            if let Some((arrival, datagram)) = Arrival::read(bytes) {
+            if let Some((arrival, datagram)) = ClientArrival::read(bytes) {
                 let cx = &mut PacketContext { egress, board, now };
                 ingress.deliver(sessions, meta.home, arrival, datagram, cx);
             }
         });
         if more {
-            self.mark_unread(Source::Worker(number));
+            self.mark_unread(PacketSource::Worker(number));
         }
     }
 
     pub(super) fn read_quic(&mut self, now: Instant) {
         self.take_commands(now);
-        let Worker { from_quic, sessions, egress, board, .. } = self;
+        let PacketWorker { from_quic, sessions, egress, board, .. } = self;
         let Some(ring) = from_quic else {
             return;
         };
         let more = drain(ring, |meta, packet| {
             let cx = &mut PacketContext { egress, board, now };
             let known = sessions.with(meta.home, |session| match meta.kind {
-                ring::Kind::Rtp => session.handle_client_rtp(packet, cx),
-                ring::Kind::Rtcp => session.handle_client_rtcp(packet, cx),
-                ring::Kind::Path(path) => session.handle_quic_path(path, cx),
-                ring::Kind::Attached => session.heard(cx),
+                ring::RingItem::Rtp => session.handle_client_rtp(packet, cx),
+                ring::RingItem::Rtcp => session.handle_client_rtcp(packet, cx),
+                ring::RingItem::Path(path) => session.handle_quic_path(path, cx),
+                ring::RingItem::Attached => session.heard(cx),
                 // The client may reconnect. If it does not, silence ends the session.
-                ring::Kind::Detached => {}
+                ring::RingItem::Detached => {}
                 // Only workers send this kind.
-                ring::Kind::Relayed => {}
+                ring::RingItem::Relayed => {}
             });
             if known.is_none() {
-                egress.count_drop(Reason::UnknownFlow);
+                egress.count_drop(DropReason::UnknownFlow);
             }
         });
         if more {
-            self.mark_unread(Source::Quic);
+            self.mark_unread(PacketSource::Quic);
         }
     }
 }
 
 /// Reads one turn's batches from a ring and returns whether more may remain: only an empty ring wakes its reader again.
-fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) -> bool {
+fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::RingMeta, &[u8])) -> bool {
     (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
 }
 
@@ -144,9 +144,9 @@ pub(crate) struct ClientIngress {
     period: u32,
     period_ends: Instant,
     /// Limit of failed lookups, per prefix of the source.
-    misses: Limiter,
+    misses: FailureLimiter,
     /// Limit of connectivity checks that fail for a session, per address of the source.
-    failed_checks: Limiter,
+    failed_checks: FailureLimiter,
     keys: RandomState,
     answer: Vec<u8>,
 }
@@ -169,8 +169,8 @@ impl ClientIngress {
             cache: HashMap::default(),
             period: 0,
             period_ends: now + CACHED_FOR,
-            misses: Limiter::new(misses, keys.clone(), now),
-            failed_checks: Limiter::new(misses, keys.clone(), now),
+            misses: FailureLimiter::new(misses, keys.clone(), now),
+            failed_checks: FailureLimiter::new(misses, keys.clone(), now),
             keys,
             answer: Vec::new(),
         }
@@ -180,35 +180,37 @@ impl ClientIngress {
     pub(crate) fn identify(
         &mut self,
         source: SourceKey,
-        side: Side,
+        side: RtpSide,
         datagram: &[u8],
         egress: &Egress,
         now: Instant,
-    ) -> Option<(Home, Kind)> {
+    ) -> Option<(Home, ArrivalKind)> {
         match demux::classify(datagram) {
-            demux::Kind::Rtp => {
-                self.find(source, Kind::Rtp, datagram, egress, now).map(|home| (home, Kind::Rtp))
-            }
-            demux::Kind::Rtcp => {
-                self.find(source, Kind::Rtcp, datagram, egress, now).map(|home| (home, Kind::Rtcp))
-            }
+            demux::DatagramKind::Rtp => self
+                .find(source, ArrivalKind::Rtp, datagram, egress, now)
+                .map(|home| (home, ArrivalKind::Rtp)),
+            demux::DatagramKind::Rtcp => self
+                .find(source, ArrivalKind::Rtcp, datagram, egress, now)
+                .map(|home| (home, ArrivalKind::Rtcp)),
             // ICE clients multiplex RTCP with RTP (RFC 8445, 5.1.1 with RFC 5761).
-            demux::Kind::Stun if side == Side::Rtcp => refuse(egress, Reason::UnknownSource),
-            demux::Kind::Stun => self.verify_check(source, datagram, egress, now),
-            demux::Kind::Dtls => refuse(egress, Reason::Dtls),
-            demux::Kind::Quic
-            | demux::Kind::Bundle
-            | demux::Kind::Signed
-            | demux::Kind::Echo
-            | demux::Kind::Sealed
-            | demux::Kind::Unknown => refuse(egress, Reason::Malformed),
+            demux::DatagramKind::Stun if side == RtpSide::Rtcp => {
+                refuse(egress, DropReason::UnknownSource)
+            }
+            demux::DatagramKind::Stun => self.verify_check(source, datagram, egress, now),
+            demux::DatagramKind::Dtls => refuse(egress, DropReason::Dtls),
+            demux::DatagramKind::Quic
+            | demux::DatagramKind::Bundle
+            | demux::DatagramKind::Signed
+            | demux::DatagramKind::Echo
+            | demux::DatagramKind::Sealed
+            | demux::DatagramKind::Unknown => refuse(egress, DropReason::Malformed),
         }
     }
 
     fn find(
         &mut self,
         source: SourceKey,
-        kind: Kind,
+        kind: ArrivalKind,
         datagram: &[u8],
         egress: &Egress,
         now: Instant,
@@ -232,29 +234,33 @@ impl ClientIngress {
         }
         // Without clients that are declared by IP, an unknown source costs one lookup.
         if self.flows.counts().declared_ip > 0
-            && let Some(home) = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() })
+            && let Some(home) = self.flows.home(&FlowKey::DeclaredIp { listener, ip: address.ip() })
         {
             return Some(home);
         }
         if !self.charge_miss(address, now) {
-            return refuse(egress, Reason::Limited);
+            return refuse(egress, DropReason::Limited);
         }
         if self.open.get(usize::from(listener)) == Some(&true) {
             // RTCP carries no payload type, so it cannot open a session.
-            if kind == Kind::Rtp
-                && let Ok(header) = rtp::Header::parse(datagram)
+            if kind == ArrivalKind::Rtp
+                && let Ok(header) = rtp::RtpHeader::parse(datagram)
             {
                 let payload_type = header.payload_type;
-                egress.report(Report::FirstPacket { listener, source: address, payload_type });
+                egress.report(WorkerReport::FirstPacket {
+                    listener,
+                    source: address,
+                    payload_type,
+                });
             }
-            return refuse(egress, Reason::NotOpened);
+            return refuse(egress, DropReason::NotOpened);
         }
-        refuse(egress, Reason::UnknownSource)
+        refuse(egress, DropReason::UnknownSource)
     }
 
     /// Charges the prefix of a source that no session has. Returns `false` if the prefix is over its limit.
     fn charge_miss(&mut self, address: SocketAddr, now: Instant) -> bool {
-        let prefix = Origin::prefix(address);
+        let prefix = FailureOrigin::prefix(address);
         let allowed = self.misses.allows(prefix, now);
         if allowed {
             self.misses.charge(prefix);
@@ -276,67 +282,72 @@ impl ClientIngress {
         datagram: &[u8],
         egress: &Egress,
         now: Instant,
-    ) -> Option<(Home, Kind)> {
+    ) -> Option<(Home, ArrivalKind)> {
         let username = stun::Username::read(datagram);
         let entry = username.ok().flatten().and_then(|username| entry(&self.flows, username));
         let Some(entry) = entry else {
             let reason = match username {
-                _ if !self.charge_miss(source.address, now) => Reason::Limited,
-                Ok(_) => Reason::BadIntegrity,
-                Err(_) => Reason::Malformed,
+                _ if !self.charge_miss(source.address, now) => DropReason::Limited,
+                Ok(_) => DropReason::BadIntegrity,
+                Err(_) => DropReason::Malformed,
             };
             return refuse(egress, reason);
         };
-        let (home, origin) = (entry.home, Origin::address(source.address));
+        let (home, origin) = (entry.home, FailureOrigin::address(source.address));
         let is_learned = || self.flows.home(&source.key()) == Some(home);
         if !self.failed_checks.allows(origin, now) && !is_learned() {
-            return refuse(egress, Reason::Limited);
+            return refuse(egress, DropReason::Limited);
         }
-        let Ok(request) = stun::Request::parse(datagram) else {
+        let Ok(request) = stun::BindingRequest::parse(datagram) else {
             self.failed_checks.charge(origin);
-            return refuse(egress, Reason::Malformed);
+            return refuse(egress, DropReason::Malformed);
         };
         if key(&entry).is_none_or(|key| request.verify(&key).is_err()) {
             self.failed_checks.charge(origin);
-            return refuse(egress, Reason::BadIntegrity);
+            return refuse(egress, DropReason::BadIntegrity);
         }
         if self.cache.get(&source).is_some_and(|(before, _)| *before != home) {
             self.cache.remove(&source);
         }
-        Some((home, if request.use_candidate() { Kind::Nomination } else { Kind::Check }))
+        Some((
+            home,
+            if request.use_candidate() { ArrivalKind::Nomination } else { ArrivalKind::Check },
+        ))
     }
 
     /// Delivers a datagram to a session of this worker.
     pub(crate) fn deliver(
         &mut self,
-        sessions: &mut Sessions,
+        sessions: &mut SessionSlots,
         home: Home,
-        arrival: Arrival,
+        arrival: ClientArrival,
         datagram: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        let Arrival { source, kind } = arrival;
+        let ClientArrival { source, kind } = arrival;
         let delivered = sessions.with(home, |session| match kind {
-            Kind::Rtp | Kind::Rtcp if session.learns() => {
+            ArrivalKind::Rtp | ArrivalKind::Rtcp if session.learns() => {
                 self.learn(session, arrival, datagram, cx);
                 None
             }
-            Kind::Rtp | Kind::Rtcp if !session.takes_from(source) => {
+            ArrivalKind::Rtp | ArrivalKind::Rtcp if !session.takes_from(source) => {
                 self.cache.remove(&source);
-                refuse(cx.egress, Reason::UnknownSource)
+                refuse(cx.egress, DropReason::UnknownSource)
             }
-            Kind::Rtp => {
+            ArrivalKind::Rtp => {
                 session.heard_from(source);
                 session.handle_client_rtp(datagram, cx);
                 None
             }
-            Kind::Rtcp => {
+            ArrivalKind::Rtcp => {
                 session.heard_from(source);
                 session.handle_client_rtcp(datagram, cx);
                 None
             }
-            Kind::Check | Kind::Nomination => self.answer_check(session, arrival, datagram, cx),
-            Kind::AddressTaken => {
+            ArrivalKind::Check | ArrivalKind::Nomination => {
+                self.answer_check(session, arrival, datagram, cx)
+            }
+            ArrivalKind::AddressTaken => {
                 session.lose_address(source);
                 None
             }
@@ -347,11 +358,15 @@ impl ClientIngress {
                 sessions.with(previous, |session| session.lose_address(source));
             }
             Some(Some(previous)) => {
-                cx.egress.relay(previous, Arrival { source, kind: Kind::AddressTaken }, &[]);
+                cx.egress.relay(
+                    previous,
+                    ClientArrival { source, kind: ArrivalKind::AddressTaken },
+                    &[],
+                );
             }
             None => {
                 self.cache.remove(&source);
-                cx.egress.count_drop(Reason::UnknownSource);
+                cx.egress.count_drop(DropReason::UnknownSource);
             }
         }
     }
@@ -361,61 +376,61 @@ impl ClientIngress {
     /// attribute is refused (RFC 8489, 6.3.1). Returns the session that lost the address, if any.
     fn answer_check(
         &mut self,
-        session: &mut Session,
-        arrival: Arrival,
+        session: &mut WorkerSession,
+        arrival: ClientArrival,
         datagram: &[u8],
         cx: &mut PacketContext<'_>,
     ) -> Option<Home> {
         let source = arrival.source;
-        let request = stun::Request::parse(datagram).ok()?;
+        let request = stun::BindingRequest::parse(datagram).ok()?;
         let key = key(&entry(&self.flows, request.username()?)?)?;
         self.answer.clear();
         if request.unknown().next().is_some() {
             let (transaction, unknown) = (request.transaction(), request.unknown());
             stun::write_unknown(transaction, unknown, Some(&key), &mut self.answer);
-            cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
+            cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
             return None;
         }
         let is_done = match session.remember_check(request.transaction(), source, &self.keys) {
-            Seen::Never => false,
+            CheckReceipt::Never => false,
             // The address may have belonged to another session at the first time.
-            Seen::Here => session.takes_from(source),
-            Seen::Elsewhere => return refuse(cx.egress, Reason::Replayed),
+            CheckReceipt::Here => session.takes_from(source),
+            CheckReceipt::Elsewhere => return refuse(cx.egress, DropReason::Replayed),
         };
         let mut previous = None;
         if !is_done {
             let Ok(loser) = self.flows.check(source.key(), session.home, cx.now) else {
-                return refuse(cx.egress, Reason::UnknownSource);
+                return refuse(cx.egress, DropReason::UnknownSource);
             };
             previous = loser;
-            let nominated = arrival.kind == Kind::Nomination;
+            let nominated = arrival.kind == ArrivalKind::Nomination;
             if let Some(oldest) = session.checked(source, nominated, cx) {
                 self.cache.remove(&oldest);
                 self.flows.remove(&oldest.key(), session.home);
             }
         }
         stun::write_success(request.transaction(), source.address, Some(&key), &mut self.answer);
-        cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
+        cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
         previous
     }
 
     /// Sets the client's port from the first valid packet if its address was declared without a port.
     fn learn(
         &mut self,
-        session: &mut Session,
-        arrival: Arrival,
+        session: &mut WorkerSession,
+        arrival: ClientArrival,
         datagram: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
         let SourceKey { listener, address } = arrival.source;
-        if arrival.kind != Kind::Rtp || !session.learn(arrival.source, datagram) {
-            return cx.egress.count_drop(Reason::UnknownSource);
+        if arrival.kind != ArrivalKind::Rtp || !session.learn(arrival.source, datagram) {
+            return cx.egress.count_drop(DropReason::UnknownSource);
         }
         cx.egress.note_changed(session.home);
-        self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
+        self.flows.remove(&FlowKey::DeclaredIp { listener, ip: address.ip() }, session.home);
         for source in session.learned() {
             // An address that another session declared remains with that session.
-            let _ = self.flows.insert(source.key(), Entry::of(session.home));
+            let _ = self.flows.insert(source.key(), FlowEntry::of(session.home));
         }
         session.handle_client_rtp(datagram, cx);
     }
@@ -432,16 +447,16 @@ impl ClientIngress {
 }
 
 /// Returns the session that a check names, with its password.
-fn entry(flows: &Flows, username: stun::Username<'_>) -> Option<Entry> {
-    flows.entry(&Key::Ufrag(Ufrag::new(username.server_ufrag.as_bytes())?))
+fn entry(flows: &Flows, username: stun::Username<'_>) -> Option<FlowEntry> {
+    flows.entry(&FlowKey::Ufrag(Ufrag::new(username.server_ufrag.as_bytes())?))
 }
 
 /// Returns the key that verifies the checks of a session.
-fn key(entry: &Entry) -> Option<stun::Key> {
-    Some(stun::Key::new(std::str::from_utf8(entry.password.as_deref()?).ok()?))
+fn key(entry: &FlowEntry) -> Option<stun::StunKey> {
+    Some(stun::StunKey::new(std::str::from_utf8(entry.password.as_deref()?).ok()?))
 }
 
-fn refuse<T>(egress: &Egress, reason: Reason) -> Option<T> {
+fn refuse<T>(egress: &Egress, reason: DropReason) -> Option<T> {
     egress.count_drop(reason);
     None
 }

@@ -6,18 +6,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::forward::Reason;
-use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_core::forward::DropReason;
+use evenkeel_core::{
+    FlowCounts, Hop, Measures, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, SessionId,
+};
 use evenkeel_media::trunk::{Tag, seal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::egress::{Side, Trunk};
-use super::ports::Ports;
-use super::session::{PacketContext, Session, SessionState};
-use super::source::{Source, watch};
-use super::suspension::{Copies, Duplicates, HandedOut, TrunkState};
-use super::{COMMANDS_MAX, Worker};
+use super::egress::{RtpSide, Trunk};
+use super::ports::SessionPorts;
+use super::session::{PacketContext, SessionState, WorkerSession};
+use super::source::{PacketSource, watch};
+use super::suspension::{Copies, HandedOut, SocketDuplicates, TrunkState};
+use super::{COMMANDS_MAX, PacketWorker};
 use crate::address;
 use crate::flows::Home;
 
@@ -25,14 +27,14 @@ use crate::flows::Home;
 const PER_TURN: usize = 1_024;
 
 #[derive(Debug)]
-pub enum Command {
+pub enum WorkerCommand {
     /// Adds a session.
     Install(Box<Install>),
     /// Adds the leg that the node of this hop opened for the session.
     Attach {
         home: Home,
         hop: Hop,
-        leg: Leg,
+        leg: NodeLeg,
     },
     /// Removes the session's leg at this hop.
     Detach {
@@ -80,10 +82,10 @@ pub enum Command {
         slots: Range<u32>,
         /// Includes sessions without sockets.
         all: bool,
-        done: crossbeam_channel::Sender<io::Result<Duplicates>>,
+        done: crossbeam_channel::Sender<io::Result<SocketDuplicates>>,
     },
     /// Finishes the packets that were read, sends them, and hands out the sessions that have changed since their last
-    /// copy, and the trunks. Then reads nothing and runs only commands until [`Command::Resume`]. Sent to all workers
+    /// copy, and the trunks. Then reads nothing and runs only commands until [`WorkerCommand::Resume`]. Sent to all workers
     /// together: each waits for the packets that others pass to it.
     Suspend {
         /// Has room for all [parts](HandedOut::parts).
@@ -118,32 +120,32 @@ pub enum Command {
 pub struct TrunkSocket {
     pub socket: UdpSocket,
     /// Set if the trunk is encrypted.
-    pub seal: Option<Box<seal::Gateway>>,
+    pub seal: Option<Box<seal::GatewaySeal>>,
 }
 
 #[derive(Debug)]
 pub struct Install {
     pub home: Home,
     pub session: SessionId,
-    pub media: Arc<Media>,
-    pub client: Client,
+    pub media: Arc<MediaDescription>,
+    pub client: ClientAddressing,
     pub route: Arc<RouteCell>,
     pub plan: Plan,
-    pub dscp: Dscp,
+    pub dscp: DscpMarks,
     /// The session's own sockets towards nodes; set for port legs.
-    pub ports: Option<Box<Ports>>,
+    pub ports: Option<Box<SessionPorts>>,
     /// Nothing is sent to declared addresses before a packet came from one of them.
     pub await_first_packet: bool,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
     /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
-    /// any worker reads, [`Command::Confirm`] tells that they are all there.
+    /// any worker reads, [`WorkerCommand::Confirm`] tells that they are all there.
     pub state: Option<Box<SessionState>>,
 }
 
 /// DSCP of packets by kind (RFC 2474).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Dscp {
+pub struct DscpMarks {
     /// Voice and its RTCP; 46 is EF.
     pub voice: u8,
     /// 34 is AF41.
@@ -152,7 +154,7 @@ pub struct Dscp {
 
 /// Identification and addresses of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Client {
+pub enum ClientAddressing {
     /// The client uses these addresses only.
     Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
     /// The client uses the first port of the declared IP address that sends valid RTP.
@@ -165,7 +167,7 @@ pub enum Client {
 
 /// A session's path to a node and back.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum Leg {
+pub enum NodeLeg {
     /// The worker's trunk to the node, with this tag.
     Trunk(Tag),
     /// The session's own socket. Boxed, because most legs are trunk legs.
@@ -189,7 +191,7 @@ impl NodePort {
 }
 
 #[derive(Debug)]
-pub enum Report {
+pub enum WorkerReport {
     /// ICMP reports no listener at the node's trunk port.
     Refused {
         node: NodeId,
@@ -227,7 +229,7 @@ pub enum Report {
     },
     Removed {
         session: SessionId,
-        mode: Mode,
+        mode: RedundancyMode,
         totals: Totals,
     },
     /// The session was removed because one of its packets caused a panic.
@@ -254,7 +256,7 @@ pub struct Summary {
     pub session: SessionId,
     pub measures: Measures,
     pub last_heard: Option<Instant>,
-    pub flow: Flow,
+    pub flow: FlowCounts,
     pub totals: Totals,
 }
 
@@ -279,12 +281,12 @@ pub struct Totals {
     pub bytes_copied: u64,
 }
 
-impl Worker {
+impl PacketWorker {
     /// Runs commands after control has woken the worker.
     pub(super) fn handle_wake(&mut self, now: Instant) {
         self.waker.clear();
         if self.run_commands(PER_TURN, now) {
-            self.mark_unread(Source::Commands);
+            self.mark_unread(PacketSource::Commands);
         }
     }
 
@@ -306,49 +308,53 @@ impl Worker {
         may_have_more
     }
 
-    fn run_command(&mut self, command: Command, now: Instant) {
+    fn run_command(&mut self, command: WorkerCommand, now: Instant) {
         match command {
-            Command::Install(install) => self.install(*install),
-            Command::Attach { home, hop, leg } => {
+            WorkerCommand::Install(install) => self.install(*install),
+            WorkerCommand::Attach { home, hop, leg } => {
                 self.sessions.with(home, |session| session.attach(hop, leg));
                 self.egress.note_changed(home);
             }
-            Command::Detach { home, hop } => {
+            WorkerCommand::Detach { home, hop } => {
                 self.sessions.with(home, |session| session.detach(hop));
                 self.egress.note_changed(home);
             }
-            Command::Plan { home, plan } => {
+            WorkerCommand::Plan { home, plan } => {
                 self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
             }
-            Command::KeyFrame { home } => {
-                self.with_session(home, now, Session::request_client_key_frame);
+            WorkerCommand::KeyFrame { home } => {
+                self.with_session(home, now, WorkerSession::request_client_key_frame);
             }
             #[cfg(any(test, feature = "fault-injection"))]
-            Command::Panic { home } => {
+            WorkerCommand::Panic { home } => {
                 self.sessions.with(home, |session| session.panics = true);
             }
-            Command::Remove { home } => self.remove(home, now),
-            Command::SendSigned { node, message, sealed } => {
+            WorkerCommand::Remove { home } => self.remove(home, now),
+            WorkerCommand::SendSigned { node, message, sealed } => {
                 self.egress.send_signed(node, &message, sealed);
             }
-            Command::LimitBundles { node, size_max } => self.egress.limit_bundles(node, size_max),
-            Command::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
-            Command::RemoveNode { node } => self.egress.remove_node(node),
+            WorkerCommand::LimitBundles { node, size_max } => {
+                self.egress.limit_bundles(node, size_max);
+            }
+            WorkerCommand::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
+            WorkerCommand::RemoveNode { node } => self.egress.remove_node(node),
             // Fails only if control waits no longer.
-            Command::Duplicate { slots, all, done } => drop(done.send(self.duplicate(slots, all))),
-            Command::Suspend { to } => self.suspending = Some(to),
-            Command::Continue { home, state } => self.continue_session(home, *state),
+            WorkerCommand::Duplicate { slots, all, done } => {
+                drop(done.send(self.duplicate(slots, all)));
+            }
+            WorkerCommand::Suspend { to } => self.suspending = Some(to),
+            WorkerCommand::Continue { home, state } => self.continue_session(home, *state),
             // Fails only if control waits no longer.
-            Command::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
-            Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
-            Command::Confirm { done } => drop(done.send(())),
-            Command::Resume => self.resume(),
-            Command::Stop => self.stopped = true,
+            WorkerCommand::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
+            WorkerCommand::ContinueTrunk(state) => self.egress.continue_trunk(*state),
+            WorkerCommand::Confirm { done } => drop(done.send(())),
+            WorkerCommand::Resume => self.resume(),
+            WorkerCommand::Stop => self.stopped = true,
         }
     }
 
     fn add_trunk(&mut self, node: NodeId, trunk: TrunkSocket) {
-        let watched = watch(&self.epoll, &trunk.socket, Source::Trunk(node));
+        let watched = watch(&self.epoll, &trunk.socket, PacketSource::Trunk(node));
         match watched.and_then(|()| Trunk::new(trunk)) {
             Ok(trunk) => self.egress.add_trunk(node, trunk),
             // Probes use another socket and still succeed, so only this line explains the silence.
@@ -362,7 +368,7 @@ impl Worker {
         &mut self,
         home: Home,
         now: Instant,
-        act: impl FnOnce(&mut Session, &mut PacketContext<'_>),
+        act: impl FnOnce(&mut WorkerSession, &mut PacketContext<'_>),
     ) {
         let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
         self.sessions.with(home, |session| act(session, cx));
@@ -371,15 +377,15 @@ impl Worker {
     fn install(&mut self, mut install: Install) {
         let learned = install.state.as_deref_mut().map(SessionState::take_learned);
         let slot = install.home.slot;
-        for side in [Side::Rtp, Side::Rtcp] {
+        for side in [RtpSide::Rtp, RtpSide::Rtcp] {
             let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
             if let Some(fd) = fd
-                && let Err(error) = watch(&self.epoll, fd, Source::Port(slot, side))
+                && let Err(error) = watch(&self.epoll, fd, PacketSource::Port(slot, side))
             {
                 tracing::warn!(session = %install.session, %error, "port not watched; node packets are not read");
             }
         }
-        let mut session = Session::new(install);
+        let mut session = WorkerSession::new(install);
         learned.into_iter().flatten().for_each(|learned| session.relearn(learned, &self.flows));
         if session.is_active() {
             self.egress.active.add(session.home);
@@ -411,11 +417,11 @@ impl Worker {
                 if egress.permit.may_send() {
                     ports.flush(&egress.stats, now);
                 }
-                (0..ports.clear()).for_each(|_| egress.count_drop(Reason::Fenced));
+                (0..ports.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
             }
             session.report_shed(egress);
             let (mode, totals) = (session.mode(), session.final_totals(now));
-            egress.report(Report::Removed { session: session.id, mode, totals });
+            egress.report(WorkerReport::Removed { session: session.id, mode, totals });
         });
         self.sessions.remove(home);
     }

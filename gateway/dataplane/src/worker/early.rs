@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, Kind, NodeId};
+use evenkeel_core::{Hop, NodeId, StreamKind};
 use evenkeel_media::trunk::Tag;
 
-use super::egress::Side;
+use super::egress::RtpSide;
 use crate::flows::Home;
 
 /// Limit of early packets over all sessions of a worker.
@@ -25,8 +25,8 @@ pub struct EarlyLimits {
 pub(crate) struct Outbound {
     pub(crate) home: Home,
     pub(crate) hop: Hop,
-    pub(crate) side: Side,
-    pub(crate) kind: Kind,
+    pub(crate) side: RtpSide,
+    pub(crate) kind: StreamKind,
     pub(crate) packet: Box<[u8]>,
     since: Instant,
 }
@@ -66,7 +66,7 @@ impl Early {
     pub(crate) fn keep_outbound(
         &mut self,
         (home, hop): (Home, Hop),
-        (side, kind): (Side, Kind),
+        (side, kind): (RtpSide, StreamKind),
         packet: &[u8],
         now: Instant,
     ) -> bool {

@@ -8,20 +8,20 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel_core::{NodeId, forward::Reason};
-use evenkeel_media::trunk::seal::{self, Unreadable};
+use evenkeel_core::{NodeId, forward::DropReason};
+use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use tokio::sync::mpsc;
 
-use super::arrival::{Arrival, SourceKey};
-use super::command::{Report, TrunkSocket};
+use super::arrival::{ClientArrival, SourceKey};
+use super::command::{TrunkSocket, WorkerReport};
 use super::early::{Early, EarlyLimits};
 use super::stats::WorkerStats;
 use super::summaries::ActiveSessions;
 use super::suspension::TrunkState;
 use crate::flows::Home;
-use crate::lease::{Lease, Permit};
-use crate::mmsg::{self, DATAGRAM_MAX, Family, Outbox};
+use crate::lease::{Permit, SendLease};
+use crate::mmsg::{self, DATAGRAM_MAX, Family, SendBatch};
 use crate::ring;
 
 /// Size limits of shared trunk datagrams. 1,200 bytes fit any path, 1,252 bytes of IPv4 fit IPv6's minimum MTU of 1,280
@@ -36,19 +36,19 @@ const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
 const CHANGED_MAX: usize = 4_096;
 
 /// A listener's socket and its queue.
-pub(crate) struct Port {
+pub(crate) struct ListenerPort {
     pub(crate) socket: UdpSocket,
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: SendBatch,
 }
 
 /// A connected socket to a node and its queue.
 pub(crate) struct Trunk {
     pub(crate) socket: UdpSocket,
-    seal: Option<Box<seal::Gateway>>,
+    seal: Option<Box<seal::GatewaySeal>>,
     bundle: Bundle,
     /// The bundle for a packet that is too large to share a datagram.
     alone: Bundle,
-    outbox: Outbox,
+    outbox: SendBatch,
     /// True if session packets are queued, and not only signed messages.
     media: bool,
     /// True if a queued datagram is longer than the size that fits any path.
@@ -59,13 +59,13 @@ pub(crate) struct Trunk {
 
 pub(crate) struct Egress {
     /// Sockets by listener: RTP, and RTCP if it has a separate port.
-    pub(crate) listeners: Vec<(Port, Option<Port>)>,
+    pub(crate) listeners: Vec<(ListenerPort, Option<ListenerPort>)>,
     /// Trunks by node.
     pub(crate) trunks: Vec<Option<Trunk>>,
-    pub(crate) to_quic: Option<ring::Sender>,
+    pub(crate) to_quic: Option<ring::RingSender>,
     /// Rings by worker; `None` for this worker.
-    pub(crate) to_workers: Vec<Option<ring::Sender>>,
-    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) to_workers: Vec<Option<ring::RingSender>>,
+    pub(crate) reports: mpsc::Sender<WorkerReport>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) permit: Permit,
     pub(crate) early: Early,
@@ -79,15 +79,15 @@ pub(crate) struct Egress {
 
 /// The socket of a listener or port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Side {
+pub(crate) enum RtpSide {
     Rtp,
     Rtcp,
 }
 
-impl Port {
-    pub(crate) fn new(socket: UdpSocket) -> io::Result<Port> {
-        let outbox = Outbox::new(Family::of(socket.local_addr()?));
-        Ok(Port { socket, outbox })
+impl ListenerPort {
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<ListenerPort> {
+        let outbox = SendBatch::new(Family::of(socket.local_addr()?));
+        Ok(ListenerPort { socket, outbox })
     }
 }
 
@@ -102,7 +102,7 @@ impl Trunk {
             bundle: Bundle::new(SHARED_MAX - overhead),
             alone: Bundle::new(TRUNK_ALONE_MAX - overhead),
             // The socket is connected, so no address is written.
-            outbox: Outbox::new(Family::V4),
+            outbox: SendBatch::new(Family::V4),
             media: false,
             long: false,
             unreadable: false,
@@ -125,8 +125,8 @@ impl Trunk {
 
 /// Queues a datagram to a node, encrypted if the trunk is. Returns the queued bytes.
 fn queue<'a>(
-    outbox: &'a mut Outbox,
-    seal: Option<&mut seal::Gateway>,
+    outbox: &'a mut SendBatch,
+    seal: Option<&mut seal::GatewaySeal>,
     datagram: &[u8],
 ) -> &'a [u8] {
     match seal {
@@ -137,7 +137,7 @@ fn queue<'a>(
 
 impl Egress {
     pub(crate) fn new(
-        reports: mpsc::Sender<Report>,
+        reports: mpsc::Sender<WorkerReport>,
         stats: Arc<WorkerStats>,
         early_limits: EarlyLimits,
     ) -> Egress {
@@ -148,7 +148,7 @@ impl Egress {
             to_workers: Vec::new(),
             reports,
             stats,
-            permit: Permit::new(Arc::new(Lease::forever())),
+            permit: Permit::new(Arc::new(SendLease::forever())),
             early: Early::new(early_limits),
             ports: Vec::new(),
             active: ActiveSessions::default(),
@@ -169,7 +169,7 @@ impl Egress {
         self.changed.take()
     }
 
-    pub(crate) fn count_drop(&self, reason: Reason) {
+    pub(crate) fn count_drop(&self, reason: DropReason) {
         self.stats.dropped(reason);
     }
 
@@ -177,14 +177,14 @@ impl Egress {
     pub(crate) fn queue_to_client(
         &mut self,
         to: SourceKey,
-        side: Side,
+        side: RtpSide,
         dscp: u8,
         datagram: &[u8],
     ) -> Option<&mut [u8]> {
         let (rtp, rtcp) = self.listeners.get_mut(usize::from(to.listener))?;
         let port = match side {
-            Side::Rtp => rtp,
-            Side::Rtcp => rtcp.as_mut().unwrap_or(rtp),
+            RtpSide::Rtp => rtp,
+            RtpSide::Rtcp => rtcp.as_mut().unwrap_or(rtp),
         };
         if port.outbox.is_full() {
             flush_port(port, &self.stats, &self.permit);
@@ -194,7 +194,7 @@ impl Egress {
 
     pub(crate) fn queue_on_trunk(&mut self, node: NodeId, tag: Tag, packet: &[u8]) {
         let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) else {
-            self.stats.dropped(Reason::NoHop);
+            self.stats.dropped(DropReason::NoHop);
             return;
         };
         trunk.media = true;
@@ -209,7 +209,7 @@ impl Egress {
             queue(&mut trunk.outbox, trunk.seal.as_deref_mut(), trunk.alone.as_bytes());
             trunk.alone.clear();
         } else {
-            self.stats.dropped(Reason::Oversize);
+            self.stats.dropped(DropReason::Oversize);
         }
     }
 
@@ -217,7 +217,7 @@ impl Egress {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
             // Control repeats it.
             if trunk.outbox.is_full() && !self.permit.may_send() {
-                return self.stats.dropped(Reason::Fenced);
+                return self.stats.dropped(DropReason::Fenced);
             }
             queue(&mut trunk.outbox, trunk.seal.as_deref_mut().filter(|_| sealed), message);
         }
@@ -237,17 +237,17 @@ impl Egress {
         let trunk = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut)?;
         let opened = match &mut trunk.seal {
             Some(seal) => seal.open(datagram, unix_us),
-            None => Err(Unreadable::Forged),
+            None => Err(SealError::Forged),
         };
         match opened {
             Ok(content) => Some(content),
-            Err(Unreadable::Forged) => {
+            Err(SealError::Forged) => {
                 trunk.unreadable = true;
-                self.stats.dropped(Reason::BadIntegrity);
+                self.stats.dropped(DropReason::BadIntegrity);
                 None
             }
-            Err(Unreadable::Replayed) => {
-                self.stats.dropped(Reason::Stale);
+            Err(SealError::Replayed) => {
+                self.stats.dropped(DropReason::Stale);
                 None
             }
         }
@@ -299,35 +299,35 @@ impl Egress {
         self.stats.forget(node);
     }
 
-    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, side: Side, packet: &[u8]) {
+    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, side: RtpSide, packet: &[u8]) {
         let kind = match side {
-            Side::Rtp => ring::Kind::Rtp,
-            Side::Rtcp => ring::Kind::Rtcp,
+            RtpSide::Rtp => ring::RingItem::Rtp,
+            RtpSide::Rtcp => ring::RingItem::Rtcp,
         };
-        let meta = ring::Meta { home, kind, flow };
+        let meta = ring::RingMeta { home, kind, flow };
         let pushed = self.to_quic.as_mut().map(|ring| ring.push(meta, packet));
         if pushed != Some(Ok(())) {
-            self.stats.dropped(Reason::RingFull);
+            self.stats.dropped(DropReason::RingFull);
         }
     }
 
     /// Passes a client's datagram to its session's home worker.
-    pub(crate) fn relay(&mut self, home: Home, arrival: Arrival, datagram: &[u8]) {
+    pub(crate) fn relay(&mut self, home: Home, arrival: ClientArrival, datagram: &[u8]) {
         arrival.write(datagram, &mut self.relayed);
-        let meta = ring::Meta { home, kind: ring::Kind::Relayed, flow: 0 };
+        let meta = ring::RingMeta { home, kind: ring::RingItem::Relayed, flow: 0 };
         let ring = self.to_workers.get_mut(usize::from(home.worker)).and_then(Option::as_mut);
         if ring.map(|ring| ring.push(meta, &self.relayed)) != Some(Ok(())) {
-            self.stats.dropped(Reason::RingFull);
+            self.stats.dropped(DropReason::RingFull);
         }
     }
 
     /// Sends a report to control. A full channel drops the report; most reports are repeated.
-    pub(crate) fn report(&self, report: Report) {
+    pub(crate) fn report(&self, report: WorkerReport) {
         let _ = self.try_report(report);
     }
 
     /// Sends a report to control. Returns whether the channel took it.
-    pub(crate) fn try_report(&self, report: Report) -> bool {
+    pub(crate) fn try_report(&self, report: WorkerReport) -> bool {
         self.reports.try_send(report).is_ok()
     }
 
@@ -343,7 +343,7 @@ impl Egress {
             self.flush_trunk(NodeId(number as u32), now);
         }
         let rings = self.to_workers.iter().flatten().chain(&self.to_quic);
-        rings.for_each(ring::Sender::wake);
+        rings.for_each(ring::RingSender::wake);
     }
 
     /// Drops everything in the queues and returns the number of datagrams.
@@ -376,12 +376,12 @@ impl Egress {
             }
         }
         if std::mem::take(&mut trunk.unreadable) {
-            self.report(Report::Unreadable { node });
+            self.report(WorkerReport::Unreadable { node });
         }
     }
 }
 
-fn flush_port(port: &mut Port, stats: &WorkerStats, permit: &Permit) {
+fn flush_port(port: &mut ListenerPort, stats: &WorkerStats, permit: &Permit) {
     if !port.outbox.is_empty() && permit.may_send() {
         for error in port.outbox.flush(port.socket.as_fd()).failed {
             stats.dropped(reason(&error));
@@ -399,12 +399,12 @@ pub(super) fn is_long(bundle: &[u8]) -> bool {
     bundle.len() > usize::from(BUNDLE_SIZES[0])
 }
 
-pub(crate) fn reason(error: &io::Error) -> Reason {
+pub(crate) fn reason(error: &io::Error) -> DropReason {
     match error.kind() {
-        io::ErrorKind::WouldBlock => Reason::BufferFull,
+        io::ErrorKind::WouldBlock => DropReason::BufferFull,
         // `io::ErrorKind` has no kind for EMSGSIZE.
-        _ if error.raw_os_error() == Some(libc::EMSGSIZE) => Reason::Oversize,
-        _ => Reason::SendFailed,
+        _ if error.raw_os_error() == Some(libc::EMSGSIZE) => DropReason::Oversize,
+        _ => DropReason::SendFailed,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Kind, Media, Srtp};
+use evenkeel_core::{MediaDescription, Srtp, StreamKind};
 use evenkeel_media::instant;
 use evenkeel_media::rtcp::{self, rewrite};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ const SOURCES_MAX: usize = 8;
 const UNCAPPED_BPS: u64 = 1_000_000_000;
 
 #[derive(Clone, Serialize, Deserialize, Debug)]
-pub(crate) struct Feedback {
+pub(crate) struct SenderFeedback {
     /// The sender SSRC of the generated RTCP.
     ssrc: u32,
     /// The CNAME: random, per session (RFC 7022, 4.2).
@@ -52,16 +52,16 @@ pub(crate) struct Feedback {
     lifted: Option<Instant>,
 }
 
-impl Feedback {
+impl SenderFeedback {
     /// `seed` determines SSRC and CNAME.
-    pub(crate) fn new(seed: u64, media: &Media) -> Feedback {
-        let takes = |wanted: fn(&evenkeel_core::Feedback) -> bool| {
+    pub(crate) fn new(seed: u64, media: &MediaDescription) -> SenderFeedback {
+        let takes = |wanted: fn(&evenkeel_core::FeedbackSupport) -> bool| {
             media
                 .streams
                 .iter()
-                .any(|stream| stream.kind == Kind::Video && wanted(&stream.feedback))
+                .any(|stream| stream.kind == StreamKind::Video && wanted(&stream.feedback))
         };
-        Feedback {
+        SenderFeedback {
             ssrc: seed as u32,
             name: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             takes_pli: takes(|feedback| feedback.pli),
@@ -80,9 +80,9 @@ impl Feedback {
         }
     }
 
-    pub(crate) fn heard(&mut self, ssrc: u32, kind: Kind) {
+    pub(crate) fn heard(&mut self, ssrc: u32, kind: StreamKind) {
         remember(&mut self.sources, ssrc);
-        if kind == Kind::Video {
+        if kind == StreamKind::Video {
             remember(&mut self.video, ssrc);
         }
     }

@@ -9,11 +9,11 @@ use std::panic::resume_unwind;
 
 use rustix::event::epoll;
 
-use super::Worker;
-use super::source::Source;
+use super::PacketWorker;
+use super::source::PacketSource;
 use crate::panics;
 
-impl Worker {
+impl PacketWorker {
     /// Removes the session that the panic occurred in and continues the pass for the other sessions. Each panic removes
     /// a session, so their number needs no limit. If no session was accessed, the panic is resumed, which ends the
     /// process: the same input would cause it again.
@@ -36,6 +36,6 @@ impl Worker {
         self.unread.retain(|source| *source != self.reading);
         self.unread.insert(0, self.reading);
         self.mark_ready_unread(events);
-        self.mark_unread(Source::Commands);
+        self.mark_unread(PacketSource::Commands);
     }
 }

@@ -33,7 +33,7 @@ const DOWN_KEPT: Duration = Duration::from_secs(15);
 const REPORT_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Serialize, Deserialize, Debug)]
-pub(crate) struct Measurements {
+pub(crate) struct VoiceMeasurements {
     voice: Option<quality::Codec>,
     sources: Vec<(u32, Reception)>,
     #[serde(with = "instant::option")]
@@ -84,10 +84,10 @@ impl Smoothed {
     }
 }
 
-impl Measurements {
+impl VoiceMeasurements {
     /// `voice` is the codec of the client's audio stream, if any.
-    pub(crate) fn new(voice: Option<quality::Codec>) -> Measurements {
-        Measurements {
+    pub(crate) fn new(voice: Option<quality::Codec>) -> VoiceMeasurements {
+        VoiceMeasurements {
             voice,
             sources: Vec::new(),
             last_heard: None,
@@ -130,7 +130,7 @@ impl Measurements {
 
     pub(crate) fn received(
         &mut self,
-        header: &rtp::Header,
+        header: &rtp::RtpHeader,
         length: usize,
         clock_rate: u32,
         now: Instant,
@@ -170,12 +170,12 @@ impl Measurements {
     ) {
         for packet in rtcp::packets(compound) {
             match packet {
-                Ok(rtcp::Packet::SenderReport(report)) => {
+                Ok(rtcp::RtcpPacket::SenderReport(report)) => {
                     report
                         .blocks()
                         .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
                 }
-                Ok(rtcp::Packet::ReceiverReport(report)) => {
+                Ok(rtcp::RtcpPacket::ReceiverReport(report)) => {
                     report
                         .blocks()
                         .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
@@ -220,7 +220,7 @@ impl Measurements {
             self.reported = None;
         }
         for packet in rtcp::packets(compound).map_while(Result::ok) {
-            if let rtcp::Packet::SenderReport(report) = packet {
+            if let rtcp::RtcpPacket::SenderReport(report) = packet {
                 self.reported = Some(((report.info.ntp >> 16) as u32, now));
             }
         }

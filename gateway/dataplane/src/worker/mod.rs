@@ -32,33 +32,35 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::Reason;
+use evenkeel_core::forward::DropReason;
 use evenkeel_core::{Board, NodeId, SessionId};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
-pub use command::{Client, Command, Install, Leg, NodePort, Report, Summary};
-pub use command::{Dscp, ShedRun, Totals, TrunkSocket};
+pub use command::{
+    ClientAddressing, Install, NodeLeg, NodePort, Summary, WorkerCommand, WorkerReport,
+};
+pub use command::{DscpMarks, ShedRun, Totals, TrunkSocket};
 pub use early::EarlyLimits;
 pub use egress::BUNDLE_SIZES;
-use egress::{Egress, Port, Side, Trunk};
+use egress::{Egress, ListenerPort, RtpSide, Trunk};
 pub(crate) use gather::{Before, Gather};
 pub use packet_path::PacketPath;
-pub use ports::Ports;
+pub use ports::SessionPorts;
 pub use recoveries::Distribution;
 use session::PacketContext;
 pub use session::SessionState;
-use sessions::Sessions;
+use sessions::SessionSlots;
 pub use sessions::tag;
 pub use source::Waker;
-use source::{Source, watch};
-pub use stats::{Way, WorkerStats};
+use source::{PacketSource, watch};
+pub use stats::{MediaDirection, WorkerStats};
 use summaries::Sweep;
-pub use suspension::{Copies, Duplicate, Duplicates, HandedOut, TrunkState};
+pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates, TrunkState};
 
 use crate::flows::Flows;
-use crate::lease::{Lease, Permit};
-use crate::mmsg::Inbox;
+use crate::lease::{Permit, SendLease};
+use crate::mmsg::ReceiveBatch;
 use crate::{panics, ring};
 
 /// Limit of queued commands: several for every session that a worker can hold. Control waits when the queue is full.
@@ -67,18 +69,18 @@ pub const COMMANDS_MAX: usize = 65_536;
 /// Events per `epoll_wait`. Epoll reports sessions' ports one by one.
 const EVENTS_MAX: usize = 256;
 
-pub struct Parts {
+pub struct WorkerParts {
     pub number: u16,
     pub listeners: Vec<ListenerParts>,
     /// One connected socket per node with trunk legs.
     pub trunks: Vec<Option<TrunkSocket>>,
     pub from_quic: Option<ring::Receiver>,
-    pub to_quic: Option<ring::Sender>,
+    pub to_quic: Option<ring::RingSender>,
     pub from_workers: Vec<ring::Receiver>,
-    pub to_workers: Vec<Option<ring::Sender>>,
-    pub commands: crossbeam_channel::Receiver<Command>,
+    pub to_workers: Vec<Option<ring::RingSender>>,
+    pub commands: crossbeam_channel::Receiver<WorkerCommand>,
     pub waker: Arc<Waker>,
-    pub reports: mpsc::Sender<Report>,
+    pub reports: mpsc::Sender<WorkerReport>,
     pub stats: Arc<WorkerStats>,
     pub flows: Arc<Flows>,
     pub board: Arc<Board>,
@@ -90,8 +92,8 @@ pub struct Parts {
     /// Time for which packets gather while they keep arriving.
     pub gather: Duration,
     /// The time until which the worker may send.
-    pub lease: Arc<Lease>,
-    /// Reads nothing before [`Command::Resume`].
+    pub lease: Arc<SendLease>,
+    /// Reads nothing before [`WorkerCommand::Resume`].
     pub suspended: bool,
 }
 
@@ -103,23 +105,23 @@ pub struct ListenerParts {
     pub open: bool,
 }
 
-pub struct Worker {
+pub struct PacketWorker {
     number: u16,
     epoll: std::os::fd::OwnedFd,
-    inbox: Inbox,
+    inbox: ReceiveBatch,
     egress: Egress,
     ingress: client_ingress::ClientIngress,
-    sessions: Sessions,
+    sessions: SessionSlots,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
-    commands: crossbeam_channel::Receiver<Command>,
+    commands: crossbeam_channel::Receiver<WorkerCommand>,
     waker: Arc<Waker>,
     flows: Arc<Flows>,
     board: Arc<Board>,
     /// Sources that were not read until empty and that epoll does not report again.
-    unread: Vec<Source>,
+    unread: Vec<PacketSource>,
     /// The source that is being read or was read last.
-    reading: Source,
+    reading: PacketSource,
     /// Packets of the current bundle that were handled already.
     bundle_done: usize,
     /// True if the current datagram was decrypted in place.
@@ -134,49 +136,49 @@ pub struct Worker {
     summaries: Vec<Summary>,
     /// Sessions removed after a panic and not yet reported to control.
     unreported: Vec<SessionId>,
-    /// Set from [`Command::Suspend`] to the end of its pass.
+    /// Set from [`WorkerCommand::Suspend`] to the end of its pass.
     suspending: Option<mpsc::Sender<HandedOut>>,
     suspended: bool,
     stopped: bool,
 }
 
-impl Worker {
+impl PacketWorker {
     /// Registers the sockets.
     ///
     /// # Errors
     /// Returns the error of epoll or of a socket.
-    pub fn new(parts: Parts, now: Instant) -> io::Result<Worker> {
+    pub fn new(parts: WorkerParts, now: Instant) -> io::Result<PacketWorker> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut egress = Egress::new(parts.reports, parts.stats, parts.early_limits);
         let open = parts.listeners.iter().map(|listener| listener.open).collect();
         for (number, listener) in (0..).zip(parts.listeners) {
-            watch(&epoll, &listener.rtp, Source::Listener(number, Side::Rtp))?;
+            watch(&epoll, &listener.rtp, PacketSource::Listener(number, RtpSide::Rtp))?;
             if let Some(rtcp) = &listener.rtcp {
-                watch(&epoll, rtcp, Source::Listener(number, Side::Rtcp))?;
+                watch(&epoll, rtcp, PacketSource::Listener(number, RtpSide::Rtcp))?;
             }
-            let rtcp = listener.rtcp.map(Port::new).transpose()?;
-            egress.listeners.push((Port::new(listener.rtp)?, rtcp));
+            let rtcp = listener.rtcp.map(ListenerPort::new).transpose()?;
+            egress.listeners.push((ListenerPort::new(listener.rtp)?, rtcp));
         }
         for (number, trunk) in (0..).zip(parts.trunks) {
             if let Some(trunk) = &trunk {
-                watch(&epoll, &trunk.socket, Source::Trunk(NodeId(number)))?;
+                watch(&epoll, &trunk.socket, PacketSource::Trunk(NodeId(number)))?;
             }
             egress.trunks.push(trunk.map(Trunk::new).transpose()?);
         }
         for (number, ring) in (0..).zip(&parts.from_workers) {
-            watch(&epoll, ring, Source::Worker(number))?;
+            watch(&epoll, ring, PacketSource::Worker(number))?;
         }
         if let Some(ring) = &parts.from_quic {
-            watch(&epoll, ring, Source::Quic)?;
+            watch(&epoll, ring, PacketSource::Quic)?;
         }
-        watch(&epoll, &parts.waker, Source::Commands)?;
+        watch(&epoll, &parts.waker, PacketSource::Commands)?;
         egress.to_quic = parts.to_quic;
         egress.to_workers = parts.to_workers;
         egress.permit = Permit::new(parts.lease);
-        Ok(Worker {
+        Ok(PacketWorker {
             number: parts.number,
             epoll,
-            inbox: Inbox::new(),
+            inbox: ReceiveBatch::new(),
             egress,
             ingress: client_ingress::ClientIngress::new(
                 parts.number,
@@ -186,7 +188,7 @@ impl Worker {
                 parts.hash_keys,
                 now,
             ),
-            sessions: Sessions::default(),
+            sessions: SessionSlots::default(),
             from_quic: parts.from_quic,
             from_workers: parts.from_workers,
             commands: parts.commands,
@@ -194,7 +196,7 @@ impl Worker {
             flows: parts.flows,
             board: parts.board,
             unread: Vec::new(),
-            reading: Source::Commands,
+            reading: PacketSource::Commands,
             bundle_done: 0,
             is_opened: false,
             gather: Gather::new(parts.gather),
@@ -209,7 +211,7 @@ impl Worker {
         })
     }
 
-    /// Runs until [`Command::Stop`].
+    /// Runs until [`WorkerCommand::Stop`].
     ///
     /// # Errors
     /// Returns the error of epoll.
@@ -217,7 +219,7 @@ impl Worker {
         Gather::keep_time();
         panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        self.rest()?;
+        self.run_suspended()?;
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
             let at_once = gathered || !self.unread.is_empty() || self.egress.permit.has_held_back();
@@ -230,7 +232,7 @@ impl Worker {
             let began = Instant::now();
             if !self.egress.permit.is_held(began) {
                 self.mark_ready_unread(&events);
-                self.rest()?;
+                self.run_suspended()?;
                 ended = Instant::now();
                 self.egress.stats.pass_begins(began);
                 self.egress.stats.pass_ends(ended);
@@ -242,7 +244,7 @@ impl Worker {
             };
             self.guarded_pass(&events, began);
             if self.suspending.is_some() {
-                self.rest()?;
+                self.run_suspended()?;
                 // Packets waited for all that time.
                 self.egress.stats.pass_begins(began);
             }
@@ -255,7 +257,7 @@ impl Worker {
             }
         }
         for _ in 0..self.egress.early.clear() {
-            self.egress.count_drop(Reason::NotOpened);
+            self.egress.count_drop(DropReason::NotOpened);
         }
         Ok(())
     }
@@ -286,7 +288,7 @@ impl Worker {
         self.egress.permit.begin_pass();
         self.read_unread(now);
         for event in events {
-            self.ready(Source::from_token(event.data.u64()), event.flags, now);
+            self.ready(PacketSource::from_token(event.data.u64()), event.flags, now);
         }
         if !self.suspended && self.egress.permit.is_held(now) {
             self.summarise(now);
@@ -303,7 +305,7 @@ impl Worker {
     #[cold]
     fn report_panics(&mut self) {
         let egress = &self.egress;
-        self.unreported.retain(|&session| !egress.try_report(Report::Panicked { session }));
+        self.unreported.retain(|&session| !egress.try_report(WorkerReport::Panicked { session }));
     }
 
     /// Returns whether the last pass left input unread.
@@ -311,20 +313,20 @@ impl Worker {
         self.more_ready || !self.unread.is_empty()
     }
 
-    fn ready(&mut self, source: Source, flags: epoll::EventFlags, now: Instant) {
+    fn ready(&mut self, source: PacketSource, flags: epoll::EventFlags, now: Instant) {
         self.reading = source;
         match source {
-            Source::Commands => self.handle_wake(now),
-            Source::Listener(listener, side) => self.read_listener(listener, side, now),
-            Source::Trunk(node) => self.read_trunk(node, flags, now),
-            Source::Port(slot, side) => self.read_port(slot, side, flags, now),
-            Source::Worker(number) => self.read_worker(number, now),
-            Source::Quic => self.read_quic(now),
+            PacketSource::Commands => self.handle_wake(now),
+            PacketSource::Listener(listener, side) => self.read_listener(listener, side, now),
+            PacketSource::Trunk(node) => self.read_trunk(node, flags, now),
+            PacketSource::Port(slot, side) => self.read_port(slot, side, flags, now),
+            PacketSource::Worker(number) => self.read_worker(number, now),
+            PacketSource::Quic => self.read_quic(now),
         }
     }
 
     /// Makes the next pass read this source without an event.
-    fn mark_unread(&mut self, source: Source) {
+    fn mark_unread(&mut self, source: PacketSource) {
         if !self.unread.contains(&source) {
             self.unread.push(source);
         }
@@ -333,7 +335,7 @@ impl Worker {
     /// Makes the next passes read the sources that epoll has reported. It reports ports only once.
     fn mark_ready_unread(&mut self, events: &[epoll::Event]) {
         for event in events {
-            self.mark_unread(Source::from_token(event.data.u64()));
+            self.mark_unread(PacketSource::from_token(event.data.u64()));
         }
     }
 
@@ -358,7 +360,7 @@ impl Worker {
 
     /// Summarises the next share of active sessions.
     fn summarise(&mut self, now: Instant) {
-        let Worker { sessions, sweep, summaries, egress, board, ingress, .. } = self;
+        let PacketWorker { sessions, sweep, summaries, egress, board, ingress, .. } = self;
         ingress.expire_cache(now);
         let share = sweep.take(egress.active.len(), now);
         if share.as_ref().is_some_and(|share| share.start == 0) {
@@ -377,7 +379,7 @@ impl Worker {
             }
         }
         if !summaries.is_empty() {
-            egress.report(Report::Summaries(std::mem::take(summaries)));
+            egress.report(WorkerReport::Summaries(std::mem::take(summaries)));
         }
     }
 }

@@ -5,24 +5,24 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use evenkeel_core::NodeId;
-use evenkeel_core::forward::Reason;
+use evenkeel_core::forward::DropReason;
 use evenkeel_media::trunk::{Tag, seal};
 use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
 
 use super::client_ingress::BATCHES_PER_TURN;
-use super::command::Report;
-use super::egress::Side;
-use super::session::{PacketContext, Session};
-use super::sessions::Sessions;
-use super::source::Source;
-use super::{Worker, egress};
-use crate::mmsg::{BATCH, Inbox, drain_errors};
+use super::command::WorkerReport;
+use super::egress::RtpSide;
+use super::session::{PacketContext, WorkerSession};
+use super::sessions::SessionSlots;
+use super::source::PacketSource;
+use super::{PacketWorker, egress};
+use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
 
 /// Datagrams per read from a session's port: a video frame.
 const PER_PORT: usize = 16;
 
-impl Worker {
+impl PacketWorker {
     pub(super) fn read_trunk(&mut self, node: NodeId, flags: epoll::EventFlags, now: Instant) {
         if flags.contains(epoll::EventFlags::ERR) {
             self.read_trunk_errors(node);
@@ -55,7 +55,7 @@ impl Worker {
     /// was sent. Any other `ConnectionRefused` may be forged.
     #[cold]
     fn read_trunk_errors(&mut self, node: NodeId) {
-        let Worker { sessions, egress, .. } = self;
+        let PacketWorker { sessions, egress, .. } = self;
         let Some(Some(trunk)) = egress.trunks.get(node.0 as usize) else {
             return;
         };
@@ -69,20 +69,22 @@ impl Worker {
             refused |= trunk.has_sealed(quoted) || tag.is_some_and(is_open);
         });
         if refused {
-            egress.report(Report::Refused { node });
+            egress.report(WorkerReport::Refused { node });
         }
     }
 
     /// Handles a trunk datagram. Returns its number of packets.
     fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
-        let Worker { inbox, sessions, egress, board, bundle_done, is_opened, .. } = self;
+        let PacketWorker { inbox, sessions, egress, board, bundle_done, is_opened, .. } = self;
         let Some((mut datagram, _)) = inbox.datagram(place) else {
-            egress.count_drop(Reason::Oversize);
+            egress.count_drop(DropReason::Oversize);
             return 0;
         };
         let (mut kind, long) = (demux::classify(datagram), egress::is_long(datagram));
         // Media that is not encrypted is refused on an encrypted trunk; signed messages prove themselves.
-        if kind == demux::Kind::Sealed || (kind == demux::Kind::Bundle && egress.is_sealed(node)) {
+        if kind == demux::DatagramKind::Sealed
+            || (kind == demux::DatagramKind::Bundle && egress.is_sealed(node))
+        {
             datagram = if std::mem::take(is_opened) {
                 seal::content(datagram)
             } else {
@@ -90,16 +92,16 @@ impl Worker {
                 content
             };
             kind = demux::classify(datagram);
-            *is_opened = kind == demux::Kind::Bundle;
+            *is_opened = kind == demux::DatagramKind::Bundle;
         }
         match kind {
-            demux::Kind::Bundle => {}
-            demux::Kind::Signed => {
-                egress.report(Report::Signed { node, message: Box::from(&*datagram) });
+            demux::DatagramKind::Bundle => {}
+            demux::DatagramKind::Signed => {
+                egress.report(WorkerReport::Signed { node, message: Box::from(&*datagram) });
                 return 0;
             }
             _ => {
-                egress.count_drop(Reason::Malformed);
+                egress.count_drop(DropReason::Malformed);
                 return 0;
             }
         }
@@ -110,7 +112,7 @@ impl Worker {
         entries.by_ref().take(*bundle_done).for_each(drop);
         for entry in entries {
             let Ok((tag, packet)) = entry else {
-                egress.count_drop(Reason::Malformed);
+                egress.count_drop(DropReason::Malformed);
                 break;
             };
             take_trunk_packet(
@@ -130,11 +132,11 @@ impl Worker {
     pub(super) fn read_port(
         &mut self,
         slot: u32,
-        side: Side,
+        side: RtpSide,
         flags: epoll::EventFlags,
         now: Instant,
     ) {
-        let Worker { inbox, sessions, egress, board, .. } = self;
+        let PacketWorker { inbox, sessions, egress, board, .. } = self;
         let cx = &mut PacketContext { egress, board, now };
         let turn = sessions.with_slot(slot, |session| {
             let fd = session.ports.as_ref().and_then(|ports| ports.fd(side))?;
@@ -160,14 +162,14 @@ impl Worker {
         };
         self.read += count;
         if may_have_more {
-            self.mark_unread(Source::Port(slot, side));
+            self.mark_unread(PacketSource::Port(slot, side));
         }
     }
 
     /// Retries packets that arrived before the command that adds their tag.
     pub(super) fn retry_early(&mut self, now: Instant) {
         self.take_commands(now);
-        let Worker { sessions, egress, board, .. } = self;
+        let PacketWorker { sessions, egress, board, .. } = self;
         for _ in 0..egress.early.inbound() {
             if let Some(early) = egress.early.take_inbound() {
                 let cx = &mut PacketContext { egress, board, now };
@@ -176,17 +178,17 @@ impl Worker {
         }
         // Packets whose tag is still unknown were queued again. They are dropped without a third attempt.
         while egress.early.take_inbound().is_some() {
-            egress.count_drop(Reason::UnknownTag);
+            egress.count_drop(DropReason::UnknownTag);
         }
     }
 
     /// Sends clients' packets whose leg was added meanwhile.
     pub(super) fn send_early(&mut self, now: Instant) {
-        let Worker { sessions, egress, board, .. } = self;
+        let PacketWorker { sessions, egress, board, .. } = self;
         let has_leg =
             |home, hop| sessions.with(home, |session| session.has_leg(hop)).unwrap_or(false);
         for _ in 0..egress.early.sort_out(now, has_leg) {
-            egress.count_drop(Reason::NotOpened);
+            egress.count_drop(DropReason::NotOpened);
         }
         while let Some(early) = egress.early.take_ready() {
             let cx = &mut PacketContext { egress, board, now };
@@ -196,32 +198,32 @@ impl Worker {
 }
 
 fn take_port_datagram(
-    session: &mut Session,
-    inbox: &mut Inbox,
+    session: &mut WorkerSession,
+    inbox: &mut ReceiveBatch,
     place: usize,
     cx: &mut PacketContext<'_>,
 ) {
     let Some((datagram, source)) = inbox.datagram(place) else {
-        return cx.egress.count_drop(Reason::Oversize);
+        return cx.egress.count_drop(DropReason::Oversize);
     };
     let Some(hop) = session.hop_at(source, cx) else {
-        return cx.egress.count_drop(Reason::UnknownSource);
+        return cx.egress.count_drop(DropReason::UnknownSource);
     };
     cx.egress.stats.received(hop.node, 1, cx.now);
     session.handle_node_packet(hop, datagram, cx);
 }
 
 fn take_trunk_packet(
-    sessions: &mut Sessions,
+    sessions: &mut SessionSlots,
     node: NodeId,
     tag: Tag,
     packet: &[u8],
     cx: &mut PacketContext<'_>,
 ) {
-    let take = |session: &mut Session, hop| session.handle_node_packet(hop, packet, cx);
+    let take = |session: &mut WorkerSession, hop| session.handle_node_packet(hop, packet, cx);
     match sessions.with_tag(node, tag, take) {
         Some(()) => {}
         None if cx.egress.early.keep_inbound(node, tag, packet) => {}
-        None => cx.egress.count_drop(Reason::UnknownTag),
+        None => cx.egress.count_drop(DropReason::UnknownTag),
     }
 }

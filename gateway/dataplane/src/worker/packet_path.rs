@@ -7,28 +7,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Board, Grant, Hop, Incarnation, Kind, Media, NodeId, PayloadType, Plan, Route, RouteCell,
-    RtcpPort, SessionId, Srtp, Stream,
+    Board, Hop, HopGrant, Incarnation, MediaDescription, MediaStream, NodeId, PayloadType, Plan,
+    Route, RouteCell, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_media::trunk::Tag;
 use tokio::sync::mpsc;
 
-use super::arrival::{Arrival, SourceKey};
+use super::arrival::{ClientArrival, SourceKey};
 use super::client_ingress::ClientIngress;
-use super::command::{Client, Dscp, Install, Leg, TrunkSocket};
+use super::command::{ClientAddressing, DscpMarks, Install, NodeLeg, TrunkSocket};
 use super::early::EarlyLimits;
-use super::egress::{Egress, Port, Side, Trunk};
-use super::session::{PacketContext, Session};
-use super::sessions::Sessions;
-use super::stats::{Way, WorkerStats};
-use crate::flows::{Entry, Flows, Home, Key};
+use super::egress::{Egress, ListenerPort, RtpSide, Trunk};
+use super::session::{PacketContext, WorkerSession};
+use super::sessions::SessionSlots;
+use super::stats::{MediaDirection, WorkerStats};
+use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::mmsg::BATCH;
 
 /// Voice sessions of declared clients with trunk legs to one node. Packets are queued as in a worker and then
 /// discarded.
 pub struct PacketPath {
     ingress: ClientIngress,
-    sessions: Sessions,
+    sessions: SessionSlots,
     count: u32,
     egress: Egress,
     board: Board,
@@ -51,25 +51,26 @@ impl PacketPath {
         let (reports, _) = mpsc::channel(1);
         let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
         let mut egress = Egress::new(reports, Arc::new(WorkerStats::new(start, 1)), early_limits);
-        egress.listeners.push((Port::new(socket()?)?, None));
+        egress.listeners.push((ListenerPort::new(socket()?)?, None));
         let trunk = TrunkSocket { socket: socket()?, seal: None };
         egress.trunks.push(Some(Trunk::new(trunk)?));
         let flows = Arc::new(Flows::new(sessions as usize));
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
-        let voice = Stream {
-            kind: Kind::Audio,
+        let voice = MediaStream {
+            kind: StreamKind::Audio,
             payload_types: vec![opus],
-            feedback: evenkeel_core::Feedback::default(),
+            feedback: evenkeel_core::FeedbackSupport::default(),
             bitrate_kbps: None,
         };
-        let media = Media { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
-        let (count, mut sessions) = (sessions, Sessions::default());
+        let media =
+            MediaDescription { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let (count, mut sessions) = (sessions, SessionSlots::default());
         for slot in 0..count {
             let home = Home { worker: 0, slot, generation: 1 };
-            let key = Key::Udp { listener: 0, address: client(slot) };
-            flows.insert(key, Entry::of(home)).map_err(io::Error::other)?;
-            let mut session = Session::new(install(home, &media));
-            session.attach(HOP, Leg::Trunk(Tag(u64::from(slot) + 1)));
+            let key = FlowKey::Udp { listener: 0, address: client(slot) };
+            flows.insert(key, FlowEntry::of(home)).map_err(io::Error::other)?;
+            let mut session = WorkerSession::new(install(home, &media));
+            session.attach(HOP, NodeLeg::Trunk(Tag(u64::from(slot) + 1)));
             sessions.put(session);
         }
         let keys = RandomState::new();
@@ -81,12 +82,12 @@ impl PacketPath {
     pub fn from_client(&mut self, session: u32, packet: &[u8]) {
         let now = self.next();
         let source = SourceKey { listener: 0, address: client(session) };
-        let found = self.ingress.identify(source, Side::Rtp, packet, &self.egress, now);
+        let found = self.ingress.identify(source, RtpSide::Rtp, packet, &self.egress, now);
         let Some((home, kind)) = found else {
             return;
         };
         let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
-        self.ingress.deliver(&mut self.sessions, home, Arrival { source, kind }, packet, cx);
+        self.ingress.deliver(&mut self.sessions, home, ClientArrival { source, kind }, packet, cx);
     }
 
     /// Handles a packet for that session from its node: continues its numbers and queues it to the client.
@@ -98,7 +99,8 @@ impl PacketPath {
 
     /// Packets forwarded so far, in both directions.
     pub fn passed(&self) -> u64 {
-        self.egress.stats.packets(Way::ToNode) + self.egress.stats.packets(Way::ToClient)
+        self.egress.stats.packets(MediaDirection::ToNode)
+            + self.egress.stats.packets(MediaDirection::ToClient)
     }
 
     /// Returns the time of the next packet. Discards the queues at the end of a batch.
@@ -121,11 +123,11 @@ fn client(session: u32) -> SocketAddr {
     (Ipv4Addr::from_bits(0x0a00_0000 + session), 5_004).into()
 }
 
-fn install(home: Home, media: &Media) -> Install {
+fn install(home: Home, media: &MediaDescription) -> Install {
     let route = Route {
-        mode: evenkeel_core::Mode::Hot,
+        mode: evenkeel_core::RedundancyMode::Hot,
         version: 1,
-        hops: vec![(HOP, Grant::Admitted)],
+        hops: vec![(HOP, HopGrant::Admitted)],
         leaving: None,
         lead: Duration::ZERO,
     };
@@ -135,10 +137,10 @@ fn install(home: Home, media: &Media) -> Install {
         session: SessionId(home.slot.into()),
         // One allocation per session, as in production.
         media: Arc::new(media.clone()),
-        client: Client::Declared { listener: 0, address, rtcp: address },
+        client: ClientAddressing::Declared { listener: 0, address, rtcp: address },
         route: Arc::new(RouteCell::holding(route)),
         plan: Plan::default(),
-        dscp: Dscp { voice: 46, video: 34 },
+        dscp: DscpMarks { voice: 46, video: 34 },
         ports: None,
         await_first_packet: false,
         seed: home.slot.into(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use evenkeel_core::NodeId;
 
-use super::egress::{self, Egress, Port, Side};
+use super::egress::{self, Egress, ListenerPort, RtpSide};
 use super::stats::WorkerStats;
 use crate::mmsg::{self, Family};
 
@@ -16,28 +16,28 @@ const QUEUED_MAX: usize = 8;
 
 /// A session's RTP socket, and an RTCP socket if RTCP has a separate port. Packets are queued during a pass and sent at
 /// its end.
-pub struct Ports {
-    rtp: Port,
-    rtcp: Option<Port>,
+pub struct SessionPorts {
+    rtp: ListenerPort,
+    rtcp: Option<ListenerPort>,
     numbers: (u16, Option<u16>),
     /// The destination of the queued packets.
     node: Option<NodeId>,
 }
 
-impl Ports {
+impl SessionPorts {
     /// Enables the error queue of both sockets.
     ///
     /// # Errors
     /// Returns the error of a socket.
-    pub fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
+    pub fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<SessionPorts> {
         let number = |socket: &UdpSocket| socket.local_addr().map(|address| address.port());
         let numbers = (number(&rtp)?, rtcp.as_ref().map(number).transpose()?);
         let port = |socket: UdpSocket| {
             socket.set_nonblocking(true)?;
             mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
-            Port::new(socket)
+            ListenerPort::new(socket)
         };
-        Ok(Ports { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, numbers, node: None })
+        Ok(SessionPorts { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, numbers, node: None })
     }
 
     /// Local ports of RTP, and of RTCP if it has a separate socket.
@@ -50,10 +50,10 @@ impl Ports {
         1 + u8::from(self.rtcp.is_some())
     }
 
-    pub(crate) fn fd(&self, side: Side) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self, side: RtpSide) -> Option<BorrowedFd<'_>> {
         match side {
-            Side::Rtp => Some(self.rtp.socket.as_fd()),
-            Side::Rtcp => self.rtcp.as_ref().map(|port| port.socket.as_fd()),
+            RtpSide::Rtp => Some(self.rtp.socket.as_fd()),
+            RtpSide::Rtcp => self.rtcp.as_ref().map(|port| port.socket.as_fd()),
         }
     }
 
@@ -67,7 +67,7 @@ impl Ports {
     /// first queued packet, so that a [`flush`](Self::flush) is required.
     pub(super) fn queue(
         &mut self,
-        side: Side,
+        side: RtpSide,
         (node, to): (NodeId, SocketAddr),
         dscp: u8,
         packet: &[u8],
@@ -85,10 +85,10 @@ impl Ports {
         is_first
     }
 
-    fn port(&mut self, side: Side) -> &mut Port {
+    fn port(&mut self, side: RtpSide) -> &mut ListenerPort {
         match side {
-            Side::Rtp => &mut self.rtp,
-            Side::Rtcp => self.rtcp.as_mut().unwrap_or(&mut self.rtp),
+            RtpSide::Rtp => &mut self.rtp,
+            RtpSide::Rtcp => self.rtcp.as_mut().unwrap_or(&mut self.rtp),
         }
     }
 
@@ -117,7 +117,7 @@ impl Ports {
     }
 }
 
-impl std::fmt::Debug for Ports {
+impl std::fmt::Debug for SessionPorts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ports").field("rtp", &self.rtp.socket).finish_non_exhaustive()
     }

@@ -13,43 +13,48 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::{self, Verdict};
-use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, SessionId, Srtp};
-use evenkeel_media::continuity::{Continuity, Epoch, FILLED_WITHIN, Protection};
-use evenkeel_media::merge::Pair;
+use evenkeel_core::forward::{self, ForwardVerdict};
+use evenkeel_core::{
+    Board, FlowCounts, Hop, MediaDescription, Plan, RedundancyMode, RouteCell, SessionId, Srtp,
+    StreamKind,
+};
+use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch};
+use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp};
 use serde::{Deserialize, Serialize};
 
-use address::Address;
-pub(crate) use address::Seen;
+pub(crate) use address::CheckReceipt;
+use address::ClientAddress;
 pub use state::SessionState;
 
 use super::arrival::SourceKey;
-use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
-use super::egress::{self, Egress, Side};
-use super::feedback::Feedback;
-use super::measurements::Measurements;
-use super::ports::Ports;
-use super::stats::Way;
+use super::command::{
+    ClientAddressing, DscpMarks, Install, NodeLeg, ShedRun, Summary, Totals, WorkerReport,
+};
+use super::egress::{self, Egress, RtpSide};
+use super::feedback::SenderFeedback;
+use super::measurements::VoiceMeasurements;
+use super::ports::SessionPorts;
+use super::stats::MediaDirection;
 use crate::flows::Home;
 use crate::ring::PathReport;
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
 
-pub(crate) struct Session {
+pub(crate) struct WorkerSession {
     pub(crate) home: Home,
     pub(crate) id: SessionId,
-    media: Arc<Media>,
-    known: Known,
+    media: Arc<MediaDescription>,
+    known: ClientKnowledge,
     route: Arc<RouteCell>,
     plan: Plan,
-    dscp: Dscp,
-    pub(crate) ports: Option<Box<Ports>>,
-    legs: Vec<(Hop, Leg)>,
-    address: Address,
+    dscp: DscpMarks,
+    pub(crate) ports: Option<Box<SessionPorts>>,
+    legs: Vec<(Hop, NodeLeg)>,
+    address: ClientAddress,
     /// Allocated with the first packet, because most sessions are silent.
     state: Option<Box<MediaState>>,
     /// Seeds SSRC, sequence numbers and CNAME.
@@ -66,7 +71,7 @@ pub(crate) struct Session {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Known {
+enum ClientKnowledge {
     Declared,
     /// Declared, before the first packet from its addresses.
     Awaited,
@@ -81,16 +86,16 @@ enum Known {
 #[derive(Clone, Serialize, Deserialize, Debug)]
 struct MediaState {
     continuity: Continuity,
-    measurements: Measurements,
-    feedback: Feedback,
+    measurements: VoiceMeasurements,
+    feedback: SenderFeedback,
     current_hop: Option<Hop>,
     /// Number of hops so far.
     switches: u32,
     /// The two hops that the client hears in hitless mode.
-    pair: Option<Box<Pair<Hop>>>,
+    pair: Option<Box<HopPair<Hop>>>,
     totals: Totals,
     /// Packets between client and node since the last summary.
-    flow: Flow,
+    flow: FlowCounts,
     /// Packets missing at switches that earlier summaries included.
     missed_told: u32,
     /// Shed packets not reported yet, and the time of the first.
@@ -99,28 +104,28 @@ struct MediaState {
 }
 
 /// The preferred codec of the session's first audio stream.
-fn voice(media: &Media) -> Option<Codec> {
-    let voice = media.streams.iter().find(|stream| stream.kind == Kind::Audio)?;
+fn voice(media: &MediaDescription) -> Option<Codec> {
+    let voice = media.streams.iter().find(|stream| stream.kind == StreamKind::Audio)?;
     voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
 }
 
 impl MediaState {
     /// Runs once per session; `#[cold]` keeps it out of the packet path.
     #[cold]
-    fn new(seed: u64, media: &Media) -> Box<MediaState> {
+    fn new(seed: u64, media: &MediaDescription) -> Box<MediaState> {
         let protection = match media.srtp {
             Srtp::Plain => Protection::Clear,
             Srtp::Opaque => Protection::Srtp,
         };
         Box::new(MediaState {
             continuity: Continuity::new(seed, protection),
-            measurements: Measurements::new(voice(media)),
-            feedback: Feedback::new(seed, media),
+            measurements: VoiceMeasurements::new(voice(media)),
+            feedback: SenderFeedback::new(seed, media),
             current_hop: None,
             switches: 0,
             pair: None,
             totals: Totals::default(),
-            flow: Flow::default(),
+            flow: FlowCounts::default(),
             missed_told: 0,
             shed: None,
         })
@@ -129,8 +134,8 @@ impl MediaState {
 
 impl MediaState {
     /// The continuity epoch of the hop that the client hears.
-    fn epoch(&self) -> Epoch {
-        Epoch(u64::from(self.switches))
+    fn epoch(&self) -> StreamEpoch {
+        StreamEpoch(u64::from(self.switches))
     }
 
     fn totals(&self, now: Instant) -> Totals {
@@ -143,7 +148,7 @@ impl MediaState {
 
     /// Sets the hop and resets its counts. Returns the previous hop.
     fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
-        self.flow = Flow { sent: self.flow.sent, ..Flow::default() };
+        self.flow = FlowCounts { sent: self.flow.sent, ..FlowCounts::default() };
         self.current_hop.replace(hop)
     }
 }
@@ -155,8 +160,8 @@ pub(crate) struct PacketContext<'a> {
     pub(crate) now: Instant,
 }
 
-impl Session {
-    pub(crate) fn new(install: Install) -> Session {
+impl WorkerSession {
+    pub(crate) fn new(install: Install) -> WorkerSession {
         let Install {
             home,
             session,
@@ -171,22 +176,29 @@ impl Session {
             state,
         } = install;
         let address = match client {
-            Client::Declared { listener, address, rtcp } => {
+            ClientAddressing::Declared { listener, address, rtcp } => {
                 let [rtp, rtcp] = [address, rtcp].map(|address| SourceKey { listener, address });
-                let declared =
-                    if await_first_packet { Address::awaited } else { Address::declared };
+                let declared = if await_first_packet {
+                    ClientAddress::awaited
+                } else {
+                    ClientAddress::declared
+                };
                 declared(rtp, rtcp)
             }
-            Client::DeclaredIp { .. } | Client::Stun | Client::Quic { .. } => Address::default(),
+            ClientAddressing::DeclaredIp { .. }
+            | ClientAddressing::Stun
+            | ClientAddressing::Quic { .. } => ClientAddress::default(),
         };
         let known = match client {
-            Client::Declared { .. } if await_first_packet => Known::Awaited,
-            Client::Declared { .. } => Known::Declared,
-            Client::DeclaredIp { .. } => Known::DeclaredIp,
-            Client::Stun => Known::Stun,
-            Client::Quic { flow_from_gateway } => Known::Quic { flow_from_gateway },
+            ClientAddressing::Declared { .. } if await_first_packet => ClientKnowledge::Awaited,
+            ClientAddressing::Declared { .. } => ClientKnowledge::Declared,
+            ClientAddressing::DeclaredIp { .. } => ClientKnowledge::DeclaredIp,
+            ClientAddressing::Stun => ClientKnowledge::Stun,
+            ClientAddressing::Quic { flow_from_gateway } => {
+                ClientKnowledge::Quic { flow_from_gateway }
+            }
         };
-        let mut session = Session {
+        let mut session = WorkerSession {
             home,
             id: session,
             known,
@@ -265,7 +277,7 @@ impl Session {
         self.state().measurements.quic_path(path, cx.now);
     }
 
-    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
+    pub(crate) fn attach(&mut self, hop: Hop, leg: NodeLeg) {
         self.detach(hop);
         // Reserves one element: sessions are many and each has few legs.
         self.legs.reserve_exact(1);
@@ -283,14 +295,14 @@ impl Session {
     }
 
     pub(crate) fn hop_of(&self, tag: Tag) -> Option<Hop> {
-        let is_it = |leg: &Leg| matches!(leg, Leg::Trunk(own) if *own == tag);
+        let is_it = |leg: &NodeLeg| matches!(leg, NodeLeg::Trunk(own) if *own == tag);
         self.legs.iter().find(|(_, leg)| is_it(leg)).map(|(hop, _)| *hop)
     }
 
     pub(crate) fn hop_at(&self, source: SocketAddr, cx: &PacketContext<'_>) -> Option<Hop> {
-        let is_there = |leg: &Leg| match leg {
-            Leg::Port(port) => port.is_at(source),
-            Leg::Trunk(_) => false,
+        let is_there = |leg: &NodeLeg| match leg {
+            NodeLeg::Port(port) => port.is_at(source),
+            NodeLeg::Trunk(_) => false,
         };
         let there = self.legs.iter().filter(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop);
         there.reduce(|one, other| self.likelier_sender(one, other, cx))
@@ -304,9 +316,9 @@ impl Session {
         let rank = |hop: Hop| {
             let (plan, route) = (&self.plan, &self.route);
             let carries = match forward::to_client(hop, None, plan, route, cx.board, cx.now) {
-                Verdict::Pass { leaving: false, .. } | Verdict::Both(_) => 2,
-                Verdict::Pass { leaving: true, .. } => 1,
-                Verdict::Drop(_) => 0,
+                ForwardVerdict::Pass { leaving: false, .. } | ForwardVerdict::Both(_) => 2,
+                ForwardVerdict::Pass { leaving: true, .. } => 1,
+                ForwardVerdict::Drop(_) => 0,
             };
             (carries, hop.incarnation)
         };
@@ -327,10 +339,10 @@ impl Session {
         }
     }
 
-    fn dscp_of(&self, kind: Kind) -> u8 {
+    fn dscp_of(&self, kind: StreamKind) -> u8 {
         match kind {
-            Kind::Audio => self.dscp.voice,
-            Kind::Video => self.dscp.video,
+            StreamKind::Audio => self.dscp.voice,
+            StreamKind::Video => self.dscp.video,
         }
     }
 
@@ -339,8 +351,8 @@ impl Session {
         if let Some(state) = &mut self.state
             && let Some(request) = state.feedback.key_frame_of_client(cx.now)
         {
-            cx.egress.stats.asked_key_frame(Way::ToClient);
-            self.send_to_client(Side::Rtcp, Kind::Video, &request, cx, |_| {});
+            cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &request, cx, |_| {});
         }
     }
 
@@ -348,7 +360,7 @@ impl Session {
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.plan.send_cap_kbps();
         if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
-            self.send_to_client(Side::Rtcp, Kind::Video, &cap, cx, |_| {});
+            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});
         }
     }
 
@@ -374,12 +386,13 @@ impl Session {
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);
         let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
-        let flow = Flow { hears: *current_hop, expected, lost, missed, ..std::mem::take(flow) };
+        let flow =
+            FlowCounts { hears: *current_hop, expected, lost, missed, ..std::mem::take(flow) };
         let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }
 
-    pub(crate) fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> RedundancyMode {
         self.route.load().mode
     }
 
@@ -407,7 +420,7 @@ impl Session {
         if self.has_forwarded(quoted)
             && let Some(hop) = self.hop_at(address, cx)
         {
-            cx.egress.report(Report::PortClosed { session: self.id, hop });
+            cx.egress.report(WorkerReport::PortClosed { session: self.id, hop });
         }
     }
 

@@ -5,7 +5,7 @@
 use evenkeel_core::{Hop, NodeId};
 use evenkeel_media::trunk::Tag;
 
-use super::session::Session;
+use super::session::WorkerSession;
 use crate::flows::Home;
 
 /// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
@@ -17,22 +17,26 @@ pub fn tag(slot: u32, random: u64) -> Tag {
 }
 
 #[derive(Default)]
-pub(super) struct Sessions {
-    slots: Vec<Option<Box<Session>>>,
+pub(super) struct SessionSlots {
+    slots: Vec<Option<Box<WorkerSession>>>,
     /// The slot that is being accessed. Outside of [`with`](Self::with) it is set only after a panic.
     current: Option<u32>,
 }
 
-impl Sessions {
+impl SessionSlots {
     /// Accesses the session in this slot if it is of the same generation.
-    pub(super) fn with<T>(&mut self, home: Home, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+    pub(super) fn with<T>(
+        &mut self,
+        home: Home,
+        act: impl FnOnce(&mut WorkerSession) -> T,
+    ) -> Option<T> {
         self.with_if(home.slot, |session| session.home == home, act)
     }
 
     pub(super) fn with_slot<T>(
         &mut self,
         slot: u32,
-        act: impl FnOnce(&mut Session) -> T,
+        act: impl FnOnce(&mut WorkerSession) -> T,
     ) -> Option<T> {
         self.with_if(slot, |_| true, act)
     }
@@ -43,7 +47,7 @@ impl Sessions {
         &mut self,
         node: NodeId,
         tag: Tag,
-        act: impl FnOnce(&mut Session, Hop) -> T,
+        act: impl FnOnce(&mut WorkerSession, Hop) -> T,
     ) -> Option<T> {
         let done = self.with_slot((tag.0 >> RANDOM_BITS) as u32, |session| {
             let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
@@ -55,8 +59,8 @@ impl Sessions {
     fn with_if<T>(
         &mut self,
         slot: u32,
-        is_it: impl FnOnce(&Session) -> bool,
-        act: impl FnOnce(&mut Session) -> T,
+        is_it: impl FnOnce(&WorkerSession) -> bool,
+        act: impl FnOnce(&mut WorkerSession) -> T,
     ) -> Option<T> {
         let session = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
         if !is_it(session) {
@@ -73,7 +77,7 @@ impl Sessions {
         session.is_some_and(|session| session.home == home)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WorkerSession> {
         self.slots.iter().filter_map(Option::as_deref)
     }
 
@@ -81,7 +85,7 @@ impl Sessions {
         self.slots.len() as u32
     }
 
-    pub(super) fn put(&mut self, session: Session) {
+    pub(super) fn put(&mut self, session: WorkerSession) {
         let place = session.home.slot as usize;
         if self.slots.len() <= place {
             self.slots.resize_with(place + 1, || None);
@@ -89,12 +93,12 @@ impl Sessions {
         self.slots[place] = Some(Box::new(session));
     }
 
-    pub(super) fn remove(&mut self, home: Home) -> Option<Box<Session>> {
+    pub(super) fn remove(&mut self, home: Home) -> Option<Box<WorkerSession>> {
         if self.has(home) { self.slots[home.slot as usize].take() } else { None }
     }
 
     /// Removes, after a panic, the session that was being accessed.
-    pub(super) fn remove_current(&mut self) -> Option<Box<Session>> {
+    pub(super) fn remove_current(&mut self) -> Option<Box<WorkerSession>> {
         self.slots[self.current.take()? as usize].take()
     }
 }

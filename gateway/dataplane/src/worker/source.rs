@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use evenkeel_core::NodeId;
 use rustix::event::epoll;
 
-use super::egress::Side;
+use super::egress::RtpSide;
 
 /// Wakes a thread that waits in epoll.
 #[derive(Debug)]
@@ -29,41 +29,41 @@ impl Waker {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Source {
-    Listener(u8, Side),
+pub(super) enum PacketSource {
+    Listener(u8, RtpSide),
     Trunk(NodeId),
-    Port(u32, Side),
+    Port(u32, RtpSide),
     Worker(u16),
     Quic,
     Commands,
 }
 
-impl Source {
+impl PacketSource {
     pub(super) fn token(self) -> u64 {
         let (kind, number) = match self {
-            Source::Listener(number, Side::Rtp) => (0, u32::from(number)),
-            Source::Listener(number, Side::Rtcp) => (1, u32::from(number)),
-            Source::Trunk(node) => (2, node.0),
-            Source::Port(slot, Side::Rtp) => (3, slot),
-            Source::Port(slot, Side::Rtcp) => (4, slot),
-            Source::Worker(number) => (5, u32::from(number)),
-            Source::Quic => (6, 0),
-            Source::Commands => (7, 0),
+            PacketSource::Listener(number, RtpSide::Rtp) => (0, u32::from(number)),
+            PacketSource::Listener(number, RtpSide::Rtcp) => (1, u32::from(number)),
+            PacketSource::Trunk(node) => (2, node.0),
+            PacketSource::Port(slot, RtpSide::Rtp) => (3, slot),
+            PacketSource::Port(slot, RtpSide::Rtcp) => (4, slot),
+            PacketSource::Worker(number) => (5, u32::from(number)),
+            PacketSource::Quic => (6, 0),
+            PacketSource::Commands => (7, 0),
         };
         kind << 32 | u64::from(number)
     }
 
-    pub(super) fn from_token(token: u64) -> Source {
+    pub(super) fn from_token(token: u64) -> PacketSource {
         let number = token as u32;
         match token >> 32 {
-            0 => Source::Listener(number as u8, Side::Rtp),
-            1 => Source::Listener(number as u8, Side::Rtcp),
-            2 => Source::Trunk(NodeId(number)),
-            3 => Source::Port(number, Side::Rtp),
-            4 => Source::Port(number, Side::Rtcp),
-            5 => Source::Worker(number as u16),
-            6 => Source::Quic,
-            _ => Source::Commands,
+            0 => PacketSource::Listener(number as u8, RtpSide::Rtp),
+            1 => PacketSource::Listener(number as u8, RtpSide::Rtcp),
+            2 => PacketSource::Trunk(NodeId(number)),
+            3 => PacketSource::Port(number, RtpSide::Rtp),
+            4 => PacketSource::Port(number, RtpSide::Rtcp),
+            5 => PacketSource::Worker(number as u16),
+            6 => PacketSource::Quic,
+            _ => PacketSource::Commands,
         }
     }
 }
@@ -76,15 +76,15 @@ impl AsFd for Waker {
 
 /// Registers a descriptor. Ports of sessions are edge-triggered: a worker may have thousands, and `epoll_wait` would
 /// report each unread one again.
-pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {
+pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: PacketSource) -> io::Result<()> {
     let data = epoll::EventData::new_u64(source.token());
     let flags = match source {
-        Source::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
-        Source::Listener(..)
-        | Source::Trunk(_)
-        | Source::Worker(_)
-        | Source::Quic
-        | Source::Commands => epoll::EventFlags::IN,
+        PacketSource::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
+        PacketSource::Listener(..)
+        | PacketSource::Trunk(_)
+        | PacketSource::Worker(_)
+        | PacketSource::Quic
+        | PacketSource::Commands => epoll::EventFlags::IN,
     };
     Ok(epoll::add(epoll, fd, data, flags)?)
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Mode, NodeId, Stamp, forward::Reason};
+use evenkeel_core::{NodeId, RedundancyMode, Stamp, forward::DropReason};
 
 use super::recoveries::Recoveries;
 
@@ -12,13 +12,13 @@ use super::recoveries::Recoveries;
 pub struct WorkerStats {
     base: Instant,
     nodes: Box<[NodeStats]>,
-    drops: [AtomicU64; Reason::ALL.len()],
+    drops: [AtomicU64; DropReason::ALL.len()],
     /// Forwarded packets, by way.
     passed: [AtomicU64; 2],
     /// Bytes of the forwarded packets, by way.
     bytes: [AtomicU64; 2],
     key_frames: [AtomicU64; 2],
-    recoveries: [Recoveries; Mode::ALL.len()],
+    recoveries: [Recoveries; RedundancyMode::ALL.len()],
     /// Nanoseconds from the base to the start of the current pass; 0 while the worker waits.
     pass_began: AtomicU64,
     /// Nanoseconds of the longest pass since the last read.
@@ -38,7 +38,7 @@ struct NodeStats {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum MediaDirection {
     ToNode = 0,
     ToClient = 1,
 }
@@ -101,25 +101,25 @@ impl WorkerStats {
         }
     }
 
-    pub fn dropped(&self, reason: Reason) {
+    pub fn dropped(&self, reason: DropReason) {
         add(&self.drops[reason as usize], 1);
     }
 
-    pub fn passed(&self, way: Way, bytes: usize) {
+    pub fn passed(&self, way: MediaDirection, bytes: usize) {
         add(&self.passed[way as usize], 1);
         add(&self.bytes[way as usize], bytes as u64);
     }
 
-    pub fn asked_key_frame(&self, way: Way) {
+    pub fn asked_key_frame(&self, way: MediaDirection) {
         add(&self.key_frames[way as usize], 1);
     }
 
     /// Records how long a client in this mode received nothing after its node died.
-    pub fn recovered(&self, mode: Mode, after: Duration) {
+    pub fn recovered(&self, mode: RedundancyMode, after: Duration) {
         self.recoveries[mode as usize].add(after);
     }
 
-    pub fn recoveries(&self, mode: Mode) -> &Recoveries {
+    pub fn recoveries(&self, mode: RedundancyMode) -> &Recoveries {
         &self.recoveries[mode as usize]
     }
 
@@ -167,19 +167,19 @@ impl WorkerStats {
         Duration::from_micros(self.sums_up_within.load(Relaxed))
     }
 
-    pub fn drops(&self, reason: Reason) -> u64 {
+    pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Relaxed)
     }
 
-    pub fn packets(&self, way: Way) -> u64 {
+    pub fn packets(&self, way: MediaDirection) -> u64 {
         self.passed[way as usize].load(Relaxed)
     }
 
-    pub fn bytes(&self, way: Way) -> u64 {
+    pub fn bytes(&self, way: MediaDirection) -> u64 {
         self.bytes[way as usize].load(Relaxed)
     }
 
-    pub fn key_frames(&self, way: Way) -> u64 {
+    pub fn key_frames(&self, way: MediaDirection) -> u64 {
         self.key_frames[way as usize].load(Relaxed)
     }
 

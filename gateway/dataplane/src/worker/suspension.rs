@@ -10,15 +10,15 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::NodeId;
-use evenkeel_core::forward::Reason;
+use evenkeel_core::forward::DropReason;
 use evenkeel_media::trunk::seal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::Worker;
+use super::PacketWorker;
 use super::session::SessionState;
-use super::source::Source;
+use super::source::PacketSource;
 use crate::lease::CHECKED_EVERY;
 use crate::ring;
 
@@ -41,7 +41,7 @@ pub struct Duplicate {
 }
 
 #[derive(Debug)]
-pub struct Duplicates {
+pub struct SocketDuplicates {
     pub sessions: Vec<Duplicate>,
     /// The number of the worker's slots.
     pub slots: u32,
@@ -86,7 +86,7 @@ pub struct TrunkState {
     pub(super) seal: Option<seal::Position>,
 }
 
-impl Worker {
+impl PacketWorker {
     /// Begins the suspension, and hands out sessions and trunks.
     #[cold]
     pub(super) fn hand_out(&mut self, to: &mpsc::Sender<HandedOut>) {
@@ -110,7 +110,11 @@ impl Worker {
     }
 
     #[cold]
-    pub(super) fn duplicate(&mut self, slots: Range<u32>, all: bool) -> io::Result<Duplicates> {
+    pub(super) fn duplicate(
+        &mut self,
+        slots: Range<u32>,
+        all: bool,
+    ) -> io::Result<SocketDuplicates> {
         let mut sessions = Vec::new();
         for slot in slots {
             let flows = &self.flows;
@@ -121,7 +125,7 @@ impl Worker {
             });
             sessions.extend(duplicate.transpose()?.flatten());
         }
-        Ok(Duplicates { sessions, slots: self.sessions.slots() })
+        Ok(SocketDuplicates { sessions, slots: self.sessions.slots() })
     }
 
     #[cold]
@@ -150,10 +154,10 @@ impl Worker {
         self.suspended = false;
     }
 
-    /// Runs commands while the worker is suspended, which [`Command::Resume`](super::Command::Resume) ends, and while its
+    /// Runs commands while the worker is suspended, which [`WorkerCommand::Resume`](super::Command::Resume) ends, and while its
     /// lease has ended.
     #[cold]
-    pub(super) fn rest(&mut self) -> io::Result<()> {
+    pub(super) fn run_suspended(&mut self) -> io::Result<()> {
         let began = Instant::now();
         // Epoll does not report these again.
         let mut unread = Vec::new();
@@ -168,14 +172,14 @@ impl Worker {
             if self.suspended && !is_held {
                 self.drop_output();
             }
-            unread.extend(self.unread.extract_if(.., |source| *source != Source::Commands));
+            unread.extend(self.unread.extract_if(.., |source| *source != PacketSource::Commands));
             if self.unread.is_empty() {
                 let wait = if self.suspended { None } else { Some(&LOOKS_FOR_LEASE_EVERY) };
                 match poll(&mut [PollFd::new(&self.waker, PollFlags::IN)], wait) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
                 }
-                self.mark_unread(Source::Commands);
+                self.mark_unread(PacketSource::Commands);
             }
             self.guarded_pass(&[], Instant::now());
             if self.suspended {
@@ -198,7 +202,7 @@ impl Worker {
                 .with(home, |session| session.ports.as_mut().map(|ports| ports.clear()));
             dropped += of_session.flatten().unwrap_or_default();
         }
-        (0..dropped).for_each(|_| self.egress.count_drop(Reason::Fenced));
+        (0..dropped).for_each(|_| self.egress.count_drop(DropReason::Fenced));
     }
 
     /// Reads what other threads have passed on. Other workers have paused, or do so soon.
@@ -209,8 +213,8 @@ impl Worker {
             // A ring that is paused here holds all that its sender pushed.
             let paused = self.from_workers.iter().all(ring::Receiver::is_paused);
             (0..self.from_workers.len() as u16)
-                .for_each(|number| self.mark_unread(Source::Worker(number)));
-            self.mark_unread(Source::Quic);
+                .for_each(|number| self.mark_unread(PacketSource::Worker(number)));
+            self.mark_unread(PacketSource::Quic);
             while !self.unread.is_empty() && Instant::now() < until {
                 self.guarded_pass(&[], Instant::now());
             }

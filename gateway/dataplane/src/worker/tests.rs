@@ -2,15 +2,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use evenkeel_core::forward::Reason;
-use evenkeel_core::{Grant, Hop, Incarnation, Mode, Route, RouteCell, SessionId, Srtp, Stamp};
+use evenkeel_core::forward::DropReason;
+use evenkeel_core::{
+    Hop, HopGrant, Incarnation, RedundancyMode, Route, RouteCell, SessionId, Srtp, Stamp,
+};
 use evenkeel_media::rtp;
-use evenkeel_media::trunk::message::{Answer, Secret, Status};
+use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer};
 use evenkeel_media::trunk::{self, Bundle, Tag, seal};
 
 use super::session::tests::install;
 use super::*;
-use crate::flows::{Entry, Home, Key};
+use crate::flows::{FlowEntry, FlowKey, Home};
 
 mod suspended;
 
@@ -24,26 +26,29 @@ fn socket() -> UdpSocket {
 /// The peers of a worker with one node and open listeners, which report each packet.
 struct World {
     listeners: Vec<SocketAddr>,
-    commands: crossbeam_channel::Sender<Command>,
+    commands: crossbeam_channel::Sender<WorkerCommand>,
     waker: Arc<Waker>,
     flows: Arc<Flows>,
     stats: Arc<WorkerStats>,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<WorkerReport>,
 }
 
 impl World {
-    fn new(listeners: usize) -> (World, Worker) {
+    fn new(listeners: usize) -> (World, PacketWorker) {
         World::with(listeners, None)
     }
 
-    fn with(listeners: usize, trunk: Option<TrunkSocket>) -> (World, Worker) {
+    fn with(listeners: usize, trunk: Option<TrunkSocket>) -> (World, PacketWorker) {
         let sockets = (0..listeners).map(|_| (socket(), socket())).collect();
         let (world, parts) = World::parts(sockets, trunk);
-        (world, Worker::new(parts, Instant::now()).unwrap())
+        (world, PacketWorker::new(parts, Instant::now()).unwrap())
     }
 
     /// `sockets` are those of the listeners for RTP and RTCP.
-    fn parts(sockets: Vec<(UdpSocket, UdpSocket)>, trunk: Option<TrunkSocket>) -> (World, Parts) {
+    fn parts(
+        sockets: Vec<(UdpSocket, UdpSocket)>,
+        trunk: Option<TrunkSocket>,
+    ) -> (World, WorkerParts) {
         let now = Instant::now();
         let (rtp, rtcp): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
         let addresses = rtp.iter().chain(&rtcp).map(|socket| socket.local_addr().unwrap());
@@ -54,7 +59,7 @@ impl World {
         let waker = Arc::new(Waker::new().unwrap());
         let stats = Arc::new(WorkerStats::new(now, 1));
         let flows = Arc::new(Flows::new(64));
-        let parts = Parts {
+        let parts = WorkerParts {
             number: 0,
             listeners: rtp.into_iter().zip(rtcp).map(listener).collect(),
             trunks: vec![trunk],
@@ -72,7 +77,7 @@ impl World {
             misses_per_prefix: u32::MAX,
             hash_keys: RandomState::new(),
             gather: LONG,
-            lease: Arc::new(Lease::forever()),
+            lease: Arc::new(SendLease::forever()),
             suspended: false,
         };
         let commands = told;
@@ -80,11 +85,11 @@ impl World {
     }
 
     /// Creates a worker with a node at the other end of the trunk.
-    fn with_node() -> (World, Worker, UdpSocket) {
+    fn with_node() -> (World, PacketWorker, UdpSocket) {
         World::with_trunk(None)
     }
 
-    fn with_trunk(seal: Option<Box<seal::Gateway>>) -> (World, Worker, UdpSocket) {
+    fn with_trunk(seal: Option<Box<seal::GatewaySeal>>) -> (World, PacketWorker, UdpSocket) {
         let (trunk, node) = (socket(), socket());
         trunk.connect(node.local_addr().unwrap()).unwrap();
         node.connect(trunk.local_addr().unwrap()).unwrap();
@@ -106,11 +111,11 @@ impl World {
         socket.connect(self.listeners[0]).unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
-        let client = Client::Declared { listener: 0, address, rtcp: address };
+        let client = ClientAddressing::Declared { listener: 0, address, rtcp: address };
         let route = Route {
-            mode: Mode::Hot,
+            mode: RedundancyMode::Hot,
             version: 1,
-            hops: vec![(NODE, Grant::Admitted)],
+            hops: vec![(NODE, HopGrant::Admitted)],
             leaving: None,
             lead: Duration::ZERO,
         };
@@ -125,9 +130,13 @@ impl World {
     /// Adds the client, with a leg to the node.
     fn admit(&self, phone: Phone, install: Install) -> Phone {
         let (home, key) = (phone.home, phone.key());
-        self.flows.insert(key, Entry::of(home)).unwrap();
-        self.tell(Command::Install(Box::new(install)));
-        self.tell(Command::Attach { home, hop: NODE, leg: Leg::Trunk(tag(home.slot, 7)) });
+        self.flows.insert(key, FlowEntry::of(home)).unwrap();
+        self.tell(WorkerCommand::Install(Box::new(install)));
+        self.tell(WorkerCommand::Attach {
+            home,
+            hop: NODE,
+            leg: NodeLeg::Trunk(tag(home.slot, 7)),
+        });
         phone
     }
 
@@ -135,7 +144,7 @@ impl World {
     fn panicked(&mut self) -> Vec<u64> {
         let reports = std::iter::from_fn(|| self.reports.try_recv().ok());
         let panicked = |report| match report {
-            Report::Panicked { session } => Some(session.0),
+            WorkerReport::Panicked { session } => Some(session.0),
             _ => None,
         };
         reports.filter_map(panicked).collect()
@@ -147,7 +156,7 @@ impl World {
         let until = Instant::now() + SOON;
         while Instant::now() < until {
             match self.reports.try_recv() {
-                Ok(Report::FirstPacket { .. }) => return,
+                Ok(WorkerReport::FirstPacket { .. }) => return,
                 Ok(other) => panic!("{other:?}"),
                 Err(_) => std::thread::yield_now(),
             }
@@ -155,7 +164,7 @@ impl World {
         panic!("no report came");
     }
 
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: WorkerCommand) {
         self.commands.send(command).unwrap();
         self.waker.wake();
     }
@@ -178,8 +187,8 @@ struct Phone {
 }
 
 impl Phone {
-    fn key(&self) -> Key {
-        Key::Udp { listener: 0, address: self.socket.local_addr().unwrap() }
+    fn key(&self) -> FlowKey {
+        FlowKey::Udp { listener: 0, address: self.socket.local_addr().unwrap() }
     }
 
     fn speak(&self, sequence: u16) {
@@ -191,7 +200,7 @@ impl Phone {
         let mut bytes = [0; 64];
         let came = std::iter::from_fn(|| {
             let length = self.socket.recv(&mut bytes).ok()?;
-            Some(rtp::Header::parse(&bytes[..length]).unwrap().sequence)
+            Some(rtp::RtpHeader::parse(&bytes[..length]).unwrap().sequence)
         });
         came.collect()
     }
@@ -213,13 +222,13 @@ fn came(node: &UdpSocket) -> Vec<(Tag, u16)> {
     while let Ok(length) = node.recv(&mut bytes) {
         packets.extend(trunk::entries(&bytes[..length]).map(|entry| {
             let (tag, packet) = entry.unwrap();
-            (tag, rtp::Header::parse(packet).unwrap().sequence)
+            (tag, rtp::RtpHeader::parse(packet).unwrap().sequence)
         }));
     }
     packets
 }
 
-impl Worker {
+impl PacketWorker {
     /// Runs one pass. Returns its number of events.
     fn turn(&mut self) -> usize {
         let mut events = Vec::with_capacity(EVENTS_MAX);
@@ -247,7 +256,7 @@ fn continuous_packets_gather() {
         began.elapsed() >= LONG / 2
     });
     assert!(gathered, "each was served at once");
-    world.tell(Command::Stop);
+    world.tell(WorkerCommand::Stop);
     thread.join().unwrap().unwrap();
 }
 
@@ -269,12 +278,12 @@ fn edge_triggered_port_is_read_to_its_end() {
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
-    let install = Install { ports, ..install(Client::Stun, Srtp::Plain, 0) };
+    let ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    let install = Install { ports, ..install(ClientAddressing::Stun, Srtp::Plain, 0) };
     let home = install.home;
-    world.tell(Command::Install(Box::new(install)));
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
-    world.tell(Command::Attach { home, hop, leg });
+    world.tell(WorkerCommand::Install(Box::new(install)));
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    world.tell(WorkerCommand::Attach { home, hop, leg });
     worker.turn();
     for _ in 0..40 {
         node.send_to(&PACKET, to).unwrap();
@@ -290,7 +299,11 @@ fn edge_triggered_port_is_read_to_its_end() {
 fn packets_are_read_between_many_commands() {
     let (world, mut worker) = World::new(1);
     for _ in 0..3_000 {
-        world.tell(Command::SendSigned { node: NodeId(0), message: Box::default(), sealed: true });
+        world.tell(WorkerCommand::SendSigned {
+            node: NodeId(0),
+            message: Box::default(),
+            sealed: true,
+        });
     }
     let mut turns = 0;
     loop {
@@ -307,7 +320,7 @@ fn packets_are_read_between_many_commands() {
 fn client_packet_panic_costs_no_other_packet() {
     let (mut world, mut worker, node) = World::with_node();
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
-    world.tell(Command::Panic { home: phones[1].home });
+    world.tell(WorkerCommand::Panic { home: phones[1].home });
     worker.turns();
     assert_eq!(world.panicked(), [0; 0], "not before a packet comes");
     for sequence in 10..20 {
@@ -317,7 +330,7 @@ fn client_packet_panic_costs_no_other_packet() {
     assert_eq!(world.panicked(), [1]);
     let expected = (10..20).flat_map(|number| [(tag(0, 7), number), (tag(2, 7), number)]);
     assert_eq!(came(&node), expected.collect::<Vec<_>>(), "each once, and in order");
-    assert_eq!(world.stats.drops(Reason::UnknownSource), 10, "packets of the removed session");
+    assert_eq!(world.stats.drops(DropReason::UnknownSource), 10, "packets of the removed session");
 }
 
 #[test]
@@ -328,14 +341,14 @@ fn node_packet_panic_spares_rest_of_the_bundle() {
 #[test]
 fn node_packet_panic_spares_encrypted_bundle() {
     let (secret, at) =
-        (Secret::new(b"a secret of many bytes", "n").unwrap(), ([127, 0, 0, 1], 1).into());
-    let mut gateway = seal::Gateway::new(secret.clone(), 1);
-    let mut node = seal::Node::new(secret.clone(), 2);
+        (NodeSecret::new(b"a secret of many bytes", "n").unwrap(), ([127, 0, 0, 1], 1).into());
+    let mut gateway = seal::GatewaySeal::new(secret.clone(), 1);
+    let mut node = seal::NodeSeal::new(secret.clone(), 2);
     let mut first = gateway.seal(b"first").to_vec();
     let (_, sender) = node.open(&mut first, at).unwrap();
     node.learn(sender);
     let mut answer = Vec::new();
-    Answer::Close { tag: Tag(1), status: Status::Ok }.write(&secret, 1, 0, &mut answer);
+    TrunkAnswer::Close { tag: Tag(1), status: OpenStatus::Ok }.write(&secret, 1, 0, &mut answer);
     let mut answer = node.seal(at, &answer).unwrap().to_vec();
     assert!(gateway.open(&mut answer, || 0).is_ok());
     let sealed = |bundle: &[u8]| node.seal(at, bundle).unwrap().to_vec();
@@ -343,12 +356,12 @@ fn node_packet_panic_spares_encrypted_bundle() {
 }
 
 fn assert_panic_spares_bundle(
-    seal: Option<Box<seal::Gateway>>,
+    seal: Option<Box<seal::GatewaySeal>>,
     mut sealed: impl FnMut(&[u8]) -> Vec<u8>,
 ) {
     let (mut world, mut worker, node) = World::with_trunk(seal);
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
-    world.tell(Command::Panic { home: phones[1].home });
+    world.tell(WorkerCommand::Panic { home: phones[1].home });
     worker.turns();
     for first in [10, 12] {
         let mut bundle = Bundle::new(1_200);
@@ -361,22 +374,22 @@ fn assert_panic_spares_bundle(
     assert_eq!(world.panicked(), [1]);
     let heard = phones.map(|phone| phone.heard());
     assert_eq!(heard, [vec![10, 11, 12, 13], vec![], vec![10, 11, 12, 13]]);
-    assert_eq!(world.stats.drops(Reason::UnknownTag), 4);
+    assert_eq!(world.stats.drops(DropReason::UnknownTag), 4);
 }
 
 #[test]
 fn port_is_read_after_a_panic_before_it() {
     let (mut world, mut worker, _node) = World::with_node();
     let doomed = world.enter(0);
-    world.tell(Command::Panic { home: doomed.home });
+    world.tell(WorkerCommand::Panic { home: doomed.home });
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
-    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
-    let install = Install { ports, ..install(Client::Stun, Srtp::Plain, 1) };
+    let ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    let install = Install { ports, ..install(ClientAddressing::Stun, Srtp::Plain, 1) };
     let home = install.home;
-    world.tell(Command::Install(Box::new(install)));
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
-    world.tell(Command::Attach { home, hop: NODE, leg });
+    world.tell(WorkerCommand::Install(Box::new(install)));
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    world.tell(WorkerCommand::Attach { home, hop: NODE, leg });
     worker.turns();
     // Epoll reports the sources in this order.
     doomed.speak(10);
@@ -393,13 +406,15 @@ fn active_session_is_summarised_after_a_panic() {
     worker.turns();
     phones[0].speak(10);
     worker.turns();
-    world.tell(Command::Panic { home: phones[1].home });
+    world.tell(WorkerCommand::Panic { home: phones[1].home });
     phones[1].speak(10);
     worker.turns();
     let summed_up = std::iter::from_fn(|| {
         worker.turn();
         match world.reports.try_recv() {
-            Ok(Report::Summaries(all)) => Some(all.iter().any(|of| of.session == SessionId(0))),
+            Ok(WorkerReport::Summaries(all)) => {
+                Some(all.iter().any(|of| of.session == SessionId(0)))
+            }
             Ok(_) | Err(_) => Some(false),
         }
     });
@@ -413,15 +428,18 @@ fn learned_address_is_free_after_a_panic() {
     let phone = socket();
     phone.connect(world.listeners[0]).unwrap();
     let address = phone.local_addr().unwrap();
-    let install = install(Client::DeclaredIp { listener: 0 }, Srtp::Plain, 0);
+    let install = install(ClientAddressing::DeclaredIp { listener: 0 }, Srtp::Plain, 0);
     let home = install.home;
-    world.flows.insert(Key::DeclaredIp { listener: 0, ip: address.ip() }, Entry::of(home)).unwrap();
-    world.tell(Command::Install(Box::new(install)));
+    world
+        .flows
+        .insert(FlowKey::DeclaredIp { listener: 0, ip: address.ip() }, FlowEntry::of(home))
+        .unwrap();
+    world.tell(WorkerCommand::Install(Box::new(install)));
     phone.send(&video(10)).unwrap();
     worker.turns();
-    let learned = Key::Udp { listener: 0, address };
+    let learned = FlowKey::Udp { listener: 0, address };
     assert_eq!(world.flows.home(&learned), Some(home));
-    world.tell(Command::Panic { home });
+    world.tell(WorkerCommand::Panic { home });
     worker.turns();
     phone.send(&video(11)).unwrap();
     worker.turns();
@@ -431,7 +449,7 @@ fn learned_address_is_free_after_a_panic() {
 #[test]
 fn panic_outside_of_a_session_is_resumed() {
     let (_world, mut worker) = World::new(1);
-    worker.mark_unread(Source::Listener(9, Side::Rtp));
+    worker.mark_unread(PacketSource::Listener(9, RtpSide::Rtp));
     let panic = catch_unwind(AssertUnwindSafe(|| worker.turn()));
     assert!(panic.is_err(), "there is no such listener");
 }
@@ -440,7 +458,7 @@ fn panic_outside_of_a_session_is_resumed() {
 fn any_number_of_panics_ends_only_their_sessions() {
     let (mut world, mut worker, node) = World::with_node();
     let phones: Vec<Phone> = (0..40).map(|slot| world.enter(slot)).collect();
-    phones[1..].iter().for_each(|phone| world.tell(Command::Panic { home: phone.home }));
+    phones[1..].iter().for_each(|phone| world.tell(WorkerCommand::Panic { home: phone.home }));
     worker.turns();
     phones.iter().for_each(|phone| phone.speak(10));
     worker.turns();
@@ -462,7 +480,7 @@ fn trunk_is_reported_closed(tag: Tag) -> bool {
     assert!(bundle.push(tag, &video(1)));
     sender.send(bundle.as_bytes()).unwrap();
     worker.turns();
-    matches!(world.reports.try_recv(), Ok(Report::Refused { node: NodeId(0) }))
+    matches!(world.reports.try_recv(), Ok(WorkerReport::Refused { node: NodeId(0) }))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::*;
 use crate::cache::{Cache, Cached};
 use crate::component::Component;
-use crate::policy::Policy;
+use crate::policy::BoundPlugin;
 use crate::shipped;
 
 /// An engine of a process that cannot reserve more address space.
@@ -12,14 +12,14 @@ fn narrow() -> Engine {
     Engine::of(
         |reach| match reach {
             // More than any processor can address.
-            Reach::Wide => {
+            MemoryReach::Wide => {
                 let mut config = config(reach);
                 config.memory_reservation(1 << 46);
                 config
             }
-            Reach::Narrow => config(reach),
+            MemoryReach::Narrow => config(reach),
         },
-        Budgets::default(),
+        CallBudgets::default(),
     )
 }
 
@@ -29,7 +29,8 @@ fn policies_run_with_little_address_space() {
     assert!(engine.checks_accesses());
     let plugin = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap();
     let component = Component::vet(&engine, plugin.bytes).unwrap();
-    let policy = Policy::install(&engine, &component, Hook::Scenario, Value::Null, Vec::new(), 1);
+    let policy =
+        BoundPlugin::install(&engine, &component, Hook::Scenario, Value::Null, Vec::new(), 1);
     assert!(policy.is_ok());
     assert!(!Engine::new().checks_accesses(), "enough address space here");
 }
@@ -38,7 +39,7 @@ fn policies_run_with_little_address_space() {
 fn code_is_compiled_for_the_engines_reach() {
     let plugin = shipped()[0].bytes;
     for engine in [Engine::new(), narrow()] {
-        let order = crate::Order::new(&engine, plugin);
+        let order = crate::CompileOrder::new(&engine, plugin);
         let output = crate::CompilerOutput(crate::fulfil(&order.words().concat()));
         let code = order.accept(output).unwrap();
         assert!(Component::vet_native(&engine, plugin, &code).is_ok());

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::grant::Allowed;
+use crate::grant::GrantLimits;
 use crate::shipped;
 
 const BUDGET: Duration = Duration::from_millis(250);
@@ -9,7 +9,7 @@ const BUDGET: Duration = Duration::from_millis(250);
 fn guest(engine: &Engine) -> Guest {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
     let component = Component::vet(engine, plugin.bytes).unwrap();
-    let grant = Grant::of(component.manifest(), &Allowed::default());
+    let grant = PluginGrant::of(component.manifest(), &GrantLimits::default());
     let (hook, settings, catalog) = (Hook::Routing, "{}".to_owned(), Vec::new());
     let recipe =
         Recipe { engine: engine.clone(), component, hook, settings, seed: 7, catalog, grant };
@@ -34,7 +34,7 @@ fn instance_is_prepared_without_a_processor() {
 }
 
 /// Calls the plugin after `elapsed` on the wall clock, which take no processor time.
-fn call_after(elapsed: Duration, budget: Budget) -> Result<(), Fault> {
+fn call_after(elapsed: Duration, budget: CallBudget) -> Result<(), PluginFault> {
     let engine = Engine::new();
     let mut guest = guest(&engine);
     let base = guest.base();
@@ -46,16 +46,16 @@ fn call_after(elapsed: Duration, budget: Budget) -> Result<(), Fault> {
 
 #[test]
 fn preparing_call_may_wait_for_a_processor() {
-    assert_eq!(call_after(10 * BUDGET, Budget::Processor(BUDGET)), Ok(()));
+    assert_eq!(call_after(10 * BUDGET, CallBudget::Processor(BUDGET)), Ok(()));
 }
 
 #[test]
 fn question_is_stopped_on_the_wall_clock() {
-    assert_eq!(call_after(10 * BUDGET, Budget::Elapsed(BUDGET)), Err(Fault::Deadline));
+    assert_eq!(call_after(10 * BUDGET, CallBudget::Elapsed(BUDGET)), Err(PluginFault::Deadline));
 }
 
 #[test]
 fn preparing_call_is_stopped_after_its_processor_time() {
-    let spun = Budget::Processor(Duration::ZERO);
-    assert_eq!(call_after(BUDGET, spun), Err(Fault::Deadline));
+    let spun = CallBudget::Processor(Duration::ZERO);
+    assert_eq!(call_after(BUDGET, spun), Err(PluginFault::Deadline));
 }

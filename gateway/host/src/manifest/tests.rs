@@ -14,7 +14,7 @@ fn manifest() -> Value {
     })
 }
 
-fn read(manifest: &Value) -> Result<Manifest, Refused> {
+fn read(manifest: &Value) -> Result<Manifest, PluginRefusal> {
     Manifest::read(manifest.to_string().as_bytes())
 }
 
@@ -33,7 +33,9 @@ fn unknown_hook_is_ignored_if_one_remains() {
     value["hooks"] = json!(["recording", "routing"]);
     assert_eq!(read(&value).unwrap().hooks, [Hook::Routing]);
     value["hooks"] = json!(["recording"]);
-    assert!(matches!(read(&value), Err(Refused::Manifest { field, .. }) if &*field == "hooks"));
+    assert!(
+        matches!(read(&value), Err(PluginRefusal::Manifest { field, .. }) if &*field == "hooks")
+    );
 }
 
 #[test]
@@ -43,7 +45,10 @@ fn other_contract_is_refused_with_both_versions() {
     assert!(read(&value).is_ok());
     for other in ["0.2.0", "1.1.0", "0", "", "0.1.", "0.1.x", "0.1.65536"] {
         value["contract"] = json!(other);
-        assert_eq!(read(&value), Err(Refused::Contract { found: other.into(), spoken: "0.1.0" }));
+        assert_eq!(
+            read(&value),
+            Err(PluginRefusal::Contract { found: other.into(), spoken: "0.1.0" })
+        );
     }
 }
 
@@ -63,7 +68,7 @@ fn reason_is_own_or_shared() {
 /// The error: field, expected, found.
 fn refused(value: &Value) -> [Box<str>; 3] {
     match read(value) {
-        Err(Refused::Manifest { field, expected, found }) => [field, expected, found],
+        Err(PluginRefusal::Manifest { field, expected, found }) => [field, expected, found],
         other => panic!("{other:?}"),
     }
 }
@@ -154,10 +159,10 @@ fn manifest_error_is_one_bounded_line() {
     assert_eq!(&*refused(&value)[0], "settings. [31m");
     value = manifest();
     value["contract"] = json!(format!("\n{}", "9".repeat(100_000)));
-    let Err(Refused::Contract { found, .. }) = read(&value) else { panic!("it is another") };
+    let Err(PluginRefusal::Contract { found, .. }) = read(&value) else { panic!("it is another") };
     assert_eq!((found.len(), &found[..2]), (64, " 9"));
     value["contract"] = json!(format!("0.1.{}", "0".repeat(100_000)));
-    assert!(matches!(read(&value), Err(Refused::Contract { .. })));
+    assert!(matches!(read(&value), Err(PluginRefusal::Contract { .. })));
 }
 
 #[test]

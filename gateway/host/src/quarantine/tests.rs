@@ -2,20 +2,20 @@ use super::*;
 
 #[test]
 fn quarantine_is_bounded_and_frees_departed_rows() {
-    let mut quarantine = Quarantine::default();
+    let mut quarantine = RowQuarantine::default();
     for id in 0..HELD_MAX as u64 {
-        assert!(quarantine.hold(id, Fault::Deadline, 0));
+        assert!(quarantine.hold(id, PluginFault::Deadline, 0));
     }
-    assert!(!quarantine.hold(999, Fault::Deadline, GONE_AFTER_US));
-    assert_eq!(quarantine.check(3, GONE_AFTER_US), Some(Fault::Deadline));
-    assert!(quarantine.hold(999, Fault::OutOfMemory, GONE_AFTER_US + 1));
+    assert!(!quarantine.hold(999, PluginFault::Deadline, GONE_AFTER_US));
+    assert_eq!(quarantine.check(3, GONE_AFTER_US), Some(PluginFault::Deadline));
+    assert!(quarantine.hold(999, PluginFault::OutOfMemory, GONE_AFTER_US + 1));
     assert_eq!(quarantine.len(), 2, "the one still in questions, and the new one");
     assert_eq!(quarantine.check(4, 0), None);
 }
 
 #[test]
 fn lone_failure_counts_after_answers_in_between() {
-    let mut quarantine = Quarantine::default();
+    let mut quarantine = RowQuarantine::default();
     assert!(!quarantine.accuse(1));
     assert!(!quarantine.accuse(1), "a plugin without answers is broken itself");
     quarantine.note_answer();

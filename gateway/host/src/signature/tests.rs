@@ -5,7 +5,7 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 fn found(plugin: &[u8]) -> &'static str {
     match signer(plugin) {
-        Err(Refused::Signature { found }) => found,
+        Err(PluginRefusal::Signature { found }) => found,
         other => panic!("{other:?}"),
     }
 }
@@ -67,7 +67,7 @@ fn second_signature_or_trailing_bytes_are_refused() {
     assert!(found(&[&signed, section].concat()).contains("more than one"));
     let after = [&signed[..], b"\0\x02\x01x"].concat();
     assert!(found(&after).contains("not at the end"));
-    assert!(matches!(signer(&[&signed[..], b"\0"].concat()), Err(Refused::NotWasm { .. })));
+    assert!(matches!(signer(&[&signed[..], b"\0"].concat()), Err(PluginRefusal::NotWasm { .. })));
 }
 
 #[test]

@@ -4,8 +4,8 @@ fn blobs(offsets: &[u32], bytes: usize) -> BlobsResult {
     BlobsResult { offsets: offsets.to_vec(), bytes: vec![7; bytes] }
 }
 
-fn state(plugin: &str, schema: u32) -> State {
-    State { plugin: plugin.into(), schema, bytes: Box::new([1]) }
+fn state(plugin: &str, schema: u32) -> PluginState {
+    PluginState { plugin: plugin.into(), schema, bytes: Box::new([1]) }
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn states_with_wrong_offsets_are_malformed() {
         (&[], 1, 0),
     ] {
         let fault = slices(&blobs(offsets, bytes), rows, "keep").unwrap_err();
-        assert!(matches!(fault, Fault::Malformed(_)), "{offsets:?} of {bytes}");
+        assert!(matches!(fault, PluginFault::Malformed(_)), "{offsets:?} of {bytes}");
     }
 }
 

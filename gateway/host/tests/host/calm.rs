@@ -2,17 +2,21 @@
 //! of high jitter, and removes the cap after calm ones.
 
 use evenkeel_core::{
-    Action, Answer, Hook, Measures, Metric, Note, Question, RoomId, Row, SessionRow,
+    DecisionNote, DegradationAction, Hook, HookAnswer, Measures, Metric, PolicyQuestion, RoomId,
+    Row, SessionRow,
 };
-use evenkeel_host::{Component, Policy};
+use evenkeel_host::{BoundPlugin, Component};
 use serde_json::{Value, json};
 
 use crate::plugin::roomy;
 
-fn tick(policy: &mut Policy, rows: &mut [SessionRow]) -> (Vec<Action>, Vec<Note>) {
-    let question = Question::Tick { sessions: rows.to_vec(), memo: None };
+fn tick(
+    policy: &mut BoundPlugin,
+    rows: &mut [SessionRow],
+) -> (Vec<DegradationAction>, Vec<DecisionNote>) {
+    let question = PolicyQuestion::Tick { sessions: rows.to_vec(), memo: None };
     let answered = policy.ask(&question, 0).unwrap();
-    let Answer::Actions { actions, states, memo } = answered.answer else { panic!() };
+    let HookAnswer::Actions { actions, states, memo } = answered.answer else { panic!() };
     assert_eq!(memo, None);
     for (row, state) in states {
         rows[row as usize].state = Some(state);
@@ -30,8 +34,8 @@ pub(crate) fn session(id: u64, jitter_us: Option<u64>, cap_kbps: u64) -> Session
     SessionRow { row: Row { id, measures }, room, scenario: "call".into(), labels, state: None }
 }
 
-fn install(component: &Component, settings: Value) -> Result<Policy, String> {
-    let policy = Policy::install(roomy(), component, Hook::Degradation, settings, vec![], 1);
+fn install(component: &Component, settings: Value) -> Result<BoundPlugin, String> {
+    let policy = BoundPlugin::install(roomy(), component, Hook::Degradation, settings, vec![], 1);
     policy.map_err(|refused| refused.to_string())
 }
 
@@ -47,13 +51,13 @@ pub(crate) fn decides(component: &Component) {
         session(3, None, 0),
         session(4, Some(1), 300),
     ];
-    let calm = Action { row: 3, op: 1, arg: 0, reason: 2 };
+    let calm = DegradationAction { row: 3, op: 1, arg: 0, reason: 2 };
     assert_eq!(tick(&mut policy, &mut rows).0, [calm]);
     rows[3] = session(4, Some(1), 0);
     assert_eq!(tick(&mut policy, &mut rows).0, []);
     let (actions, notes) = tick(&mut policy, &mut rows);
-    assert_eq!(actions, [Action { row: 0, op: 1, arg: 300, reason: 1 }]);
-    assert_eq!(notes, [Note { row: 0, key: "jitter_us".into(), value: 25_000 }]);
+    assert_eq!(actions, [DegradationAction { row: 0, op: 1, arg: 300, reason: 1 }]);
+    assert_eq!(notes, [DecisionNote { row: 0, key: "jitter_us".into(), value: 25_000 }]);
     let state = rows[0].state.as_ref().unwrap();
     assert_eq!(&*state.bytes, [3], "counts to three ticks");
 }

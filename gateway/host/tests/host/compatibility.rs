@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::contract::registry::Entry;
+use crate::contract::registry::RegistryEntry;
 use crate::contract::{Interface, Named, Wit, read, releases, tables};
 
 /// Changes of the WIT that would break plugins of the release, each as a sentence.
@@ -71,13 +71,13 @@ fn registry_breaks(released: &str, now: &str) -> Vec<String> {
         Err(wrong) => return vec![wrong],
     };
     let pairs = old.iter().map(|(&table, before)| (table, before, &new[table]));
-    let each = |(table, before, after): (&str, &Vec<Entry>, &Vec<Entry>)| {
+    let each = |(table, before, after): (&str, &Vec<RegistryEntry>, &Vec<RegistryEntry>)| {
         before.iter().flat_map(|entry| entry_breaks(table, entry, after)).collect::<Vec<_>>()
     };
     pairs.flat_map(each).collect()
 }
 
-fn entry_breaks(table: &str, old: &Entry, new: &[Entry]) -> Vec<String> {
+fn entry_breaks(table: &str, old: &RegistryEntry, new: &[RegistryEntry]) -> Vec<String> {
     let of = format!("[[{table}]] {} {}", old.number, old.name);
     let Some(after) = new.iter().find(|entry| entry.number == old.number) else {
         return vec![format!("{of}: it is gone, or has another number")];

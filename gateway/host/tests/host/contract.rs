@@ -10,7 +10,7 @@ use wit_parser::{Docs, Function, InterfaceId, Resolve, Type, TypeDefKind, TypeId
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "build scripts read it too")]
 pub(crate) mod registry;
 
-use registry::Entry;
+use registry::RegistryEntry;
 
 pub(crate) fn sdk() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugin-sdk")
@@ -35,7 +35,7 @@ pub(crate) fn releases() -> Vec<String> {
 }
 
 /// All tables of a registry, by key.
-pub(crate) fn tables(text: &str) -> Result<BTreeMap<&'static str, Vec<Entry>>, String> {
+pub(crate) fn tables(text: &str) -> Result<BTreeMap<&'static str, Vec<RegistryEntry>>, String> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     if let Some(key) =
         table.keys().find(|key| !registry::TABLES.iter().any(|(known, _)| known == key))

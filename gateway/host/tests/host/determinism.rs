@@ -1,12 +1,12 @@
 //! A plugin with hidden state is detected by a fresh instance.
 
 use evenkeel_core::Hook;
-use evenkeel_host::Policy;
+use evenkeel_host::BoundPlugin;
 
 use crate::plugin::{policy, tick};
 
 /// Asks the policy `times` times, and a fresh instance when one is due. Returns the reported differences.
-fn asked(policy: &mut Policy, times: usize) -> Vec<Box<str>> {
+fn asked(policy: &mut BoundPlugin, times: usize) -> Vec<Box<str>> {
     let question = tick(&[1, 2]);
     let mut differed = Vec::new();
     for _ in 0..times {

@@ -1,14 +1,14 @@
 //! However a plugin fails, the question costs one fault and the next one is answered.
 
-use evenkeel_core::{Answer, Entry, EntryKind, Fault, Hook, Question};
-use evenkeel_host::{Component, Engine, Level, Policy};
+use evenkeel_core::{CatalogEntry, EntryKind, Hook, HookAnswer, PluginFault, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, Component, Engine, LogLevel};
 use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, tick};
 
 /// The test guest's hidden state: calls of the current instance.
-fn calls(policy: &mut Policy) -> u32 {
-    let Answer::Actions { actions, .. } = policy.ask(&tick(&[1]), 0).unwrap().answer else {
+fn calls(policy: &mut BoundPlugin) -> u32 {
+    let HookAnswer::Actions { actions, .. } = policy.ask(&tick(&[1]), 0).unwrap().answer else {
         panic!()
     };
     actions[0].reason
@@ -17,7 +17,7 @@ fn calls(policy: &mut Policy) -> u32 {
 fn malformed(mode: &str, part: &str) {
     let mut policy = policy(Hook::Degradation, mode);
     match policy.ask(&tick(&[1, 2]), 0) {
-        Err(Fault::Malformed(said)) => assert!(said.contains(part), "{mode}: {said}"),
+        Err(PluginFault::Malformed(said)) => assert!(said.contains(part), "{mode}: {said}"),
         other => panic!("{mode}: {other:?}"),
     }
 }
@@ -26,11 +26,11 @@ fn malformed(mode: &str, part: &str) {
 fn trap_carries_the_panic_message() {
     let mut policy = policy(Hook::Degradation, "count");
     let fault = policy.ask(&tick(&[1, 666]), 0).unwrap_err();
-    let Fault::Trap(said) = fault else { panic!("{fault:?}") };
+    let PluginFault::Trap(said) = fault else { panic!("{fault:?}") };
     assert!(said.contains("unreachable"), "{said}");
     assert!(said.contains("no plan for 666"), "{said}");
     let line = policy.poll_line().unwrap();
-    assert_eq!((line.level, &*line.words), (Level::Error, "no plan for 666"));
+    assert_eq!((line.level, &*line.words), (LogLevel::Error, "no plan for 666"));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn plugin_restarts_after_a_trap() {
 
 #[test]
 fn restarted_plugin_gets_settings_seed_and_catalog() {
-    let entry = |name: &str| Entry {
+    let entry = |name: &str| CatalogEntry {
         kind: EntryKind::Node,
         id: 1,
         parent: 1,
@@ -52,12 +52,16 @@ fn restarted_plugin_gets_settings_seed_and_catalog() {
         labels: Vec::new(),
     };
     let mut policy = policy(Hook::Scenario, "");
-    let question = Question::Resolve { scenario: "call".into(), labels: labels() };
+    let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels() };
     policy.catalog(vec![entry("a"), entry("b"), entry("c")]).unwrap();
     let before = policy.ask(&question, 0).unwrap().answer;
 
-    assert!(matches!(policy.catalog(vec![entry("trap")]), Err(Fault::Trap(_))));
-    assert_eq!(policy.ask(&question, 0), Err(Fault::Absent), "no instance accepts that catalog");
+    assert!(matches!(policy.catalog(vec![entry("trap")]), Err(PluginFault::Trap(_))));
+    assert_eq!(
+        policy.ask(&question, 0),
+        Err(PluginFault::Absent),
+        "no instance accepts that catalog"
+    );
     policy.catalog(vec![entry("a"), entry("b"), entry("c")]).unwrap();
     assert_eq!(policy.ask(&question, 0).unwrap().answer, before);
 }
@@ -68,28 +72,28 @@ fn endless_tick_is_stopped() {
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let settings = json!({"mode": "loop-in-tick"});
     let mut policy =
-        Policy::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap();
-    assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::Deadline));
-    assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::Deadline), "restarted and asked");
+        BoundPlugin::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap();
+    assert_eq!(policy.ask(&tick(&[1]), 0), Err(PluginFault::Deadline));
+    assert_eq!(policy.ask(&tick(&[1]), 0), Err(PluginFault::Deadline), "restarted and asked");
 }
 
 #[test]
 fn memory_exhaustion_is_contained() {
     let mut policy = policy(Hook::Degradation, "memory-bomb");
-    assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::OutOfMemory));
+    assert_eq!(policy.ask(&tick(&[1]), 0), Err(PluginFault::OutOfMemory));
 }
 
 #[test]
 fn endless_recursion_is_a_trap() {
     let mut policy = policy(Hook::Degradation, "deep");
-    assert!(matches!(policy.ask(&tick(&[1]), 0), Err(Fault::Trap(_))));
+    assert!(matches!(policy.ask(&tick(&[1]), 0), Err(PluginFault::Trap(_))));
 }
 
 #[test]
 fn excessive_logging_is_stopped_and_mostly_dropped() {
     let mut policy = policy(Hook::Degradation, "talk");
     let fault = policy.ask(&tick(&[1]), 0).unwrap_err();
-    assert!(matches!(&fault, Fault::Trap(said) if said.contains("diag")), "{fault:?}");
+    assert!(matches!(&fault, PluginFault::Trap(said) if said.contains("diag")), "{fault:?}");
     assert_eq!(std::iter::from_fn(|| policy.poll_line()).count(), 20);
     assert!(policy.suppressed_lines() > 9_000);
 }
@@ -106,13 +110,13 @@ fn oversized_state_or_memo_is_malformed() {
     malformed("large-state", "4097 bytes, at most 4096");
     malformed("large-memo", "65537 bytes, at most 65536");
     let mut policy = policy(Hook::Routing, "large-state");
-    let place = Question::Place {
+    let place = PolicyQuestion::Place {
         room: evenkeel_core::RoomId(1),
         scenario: "call".into(),
         labels: labels(),
         nodes: vec![],
     };
-    assert!(matches!(policy.ask(&place, 0), Err(Fault::Malformed(_))));
+    assert!(matches!(policy.ask(&place, 0), Err(PluginFault::Malformed(_))));
 }
 
 #[test]
@@ -123,7 +127,7 @@ fn disproportionate_answer_is_malformed() {
 #[test]
 fn actions_per_row_are_bounded() {
     let mut policy = policy(Hook::Degradation, "most");
-    let Answer::Actions { actions, .. } = policy.ask(&tick(&[1, 2]), 0).unwrap().answer else {
+    let HookAnswer::Actions { actions, .. } = policy.ask(&tick(&[1, 2]), 0).unwrap().answer else {
         panic!()
     };
     assert_eq!(actions.len(), 32);
@@ -131,12 +135,17 @@ fn actions_per_row_are_bounded() {
 }
 
 /// A policy that cannot start with any catalog.
-fn unstartable() -> (Policy, Question) {
-    let trap =
-        Entry { kind: EntryKind::Node, id: 1, parent: 1, name: "trap".into(), labels: Vec::new() };
+fn unstartable() -> (BoundPlugin, PolicyQuestion) {
+    let trap = CatalogEntry {
+        kind: EntryKind::Node,
+        id: 1,
+        parent: 1,
+        name: "trap".into(),
+        labels: Vec::new(),
+    };
     let mut policy = policy(Hook::Scenario, "");
     policy.catalog(vec![trap]).unwrap_err();
-    (policy, Question::Resolve { scenario: "call".into(), labels: labels() })
+    (policy, PolicyQuestion::Resolve { scenario: "call".into(), labels: labels() })
 }
 
 #[test]
@@ -145,8 +154,8 @@ fn failed_restarts_back_off() {
     let mut tries = Vec::new();
     for now_ms in 0..525 {
         match policy.ask(&question, now_ms * 1_000) {
-            Err(Fault::Absent) => {}
-            Err(Fault::Trap(_)) => tries.push(now_ms),
+            Err(PluginFault::Absent) => {}
+            Err(PluginFault::Trap(_)) => tries.push(now_ms),
             other => panic!("{other:?}"),
         }
     }

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Answer, Entry, EntryKind, Hook, Labels, Measures, Metric, NodeId, Question, RegionId, RoomId,
-    RoomRow, Row, SessionId, SessionRow, State,
+    CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId, PluginState,
+    PolicyQuestion, RegionId, RoomId, RoomRow, Row, SessionId, SessionRow,
 };
-use evenkeel_host::{Component, Level, Policy, Refused};
+use evenkeel_host::{BoundPlugin, Component, LogLevel, PluginRefusal};
 use serde_json::{Value, json};
 
 use crate::contract::{Wit, read, releases, sdk};
@@ -96,11 +96,11 @@ fn answers(bytes: &[u8]) -> String {
     let (good, bad) = settings(&manifest.name);
     for hook in manifest.hooks {
         let install = |settings: &Value| {
-            Policy::install(roomy(), &component, hook, settings.clone(), catalog(), 42)
+            BoundPlugin::install(roomy(), &component, hook, settings.clone(), catalog(), 42)
         };
         // The gateway's own messages may change.
         let refused = match install(&bad).err() {
-            Some(Refused::Settings { said }) => format!("for {said}"),
+            Some(PluginRefusal::Settings { said }) => format!("for {said}"),
             Some(_) => "by its schema".into(),
             None => "nothing".into(),
         };
@@ -117,10 +117,10 @@ fn answers(bytes: &[u8]) -> String {
     out
 }
 
-fn catalog() -> Vec<Entry> {
+fn catalog() -> Vec<CatalogEntry> {
     let entry = |kind, id, parent, name: &str| {
         let labels = vec![("power".into(), name.into())];
-        Entry { kind, id, parent, name: name.into(), labels }
+        CatalogEntry { kind, id, parent, name: name.into(), labels }
     };
     vec![
         entry(EntryKind::Region, 1, 0, "east"),
@@ -146,7 +146,7 @@ fn row(id: u64, measured: &[(Metric, u64)]) -> Row {
     Row { id, measures }
 }
 
-fn admit(policy: &mut Policy, out: &mut String) {
+fn admit(policy: &mut BoundPlugin, out: &mut String) {
     let regions = |loads: [Option<u64>; 2]| {
         let load = |load: Option<u64>| load.map(|load| (Metric::Load, load));
         let rows = (1..).zip(loads);
@@ -162,7 +162,7 @@ fn admit(policy: &mut Policy, out: &mut String) {
         ("", None, &[], [Some(900), Some(900)]),
     ];
     for (at, (scenario, standing, of, loads)) in asked.into_iter().enumerate() {
-        let question = Question::Admit {
+        let question = PolicyQuestion::Admit {
             session: SessionId(7 + at as u64),
             room: RoomId(3),
             standing: standing.map(RegionId),
@@ -174,14 +174,14 @@ fn admit(policy: &mut Policy, out: &mut String) {
     }
 }
 
-fn resolve(policy: &mut Policy, out: &mut String) {
+fn resolve(policy: &mut BoundPlugin, out: &mut String) {
     let asked = [
         ("call", &[][..]),
         ("live", &[("device", "phone")]),
         ("live", &[("device", "desktop"), ("max-height", "720"), ("größe", "é😀")]),
     ];
     for (scenario, of) in asked {
-        let question = Question::Resolve { scenario: scenario.into(), labels: labels(of) };
+        let question = PolicyQuestion::Resolve { scenario: scenario.into(), labels: labels(of) };
         ask(policy, &question, 0, out);
     }
 }
@@ -202,14 +202,14 @@ fn nodes(loads: [u64; 3]) -> Vec<Row> {
     (0..).zip(loads).map(node).collect()
 }
 
-fn route(policy: &mut Policy, out: &mut String) {
+fn route(policy: &mut BoundPlugin, out: &mut String) {
     for (room, of, loads) in [
         (5, &[("region", "west"), ("tenant", "acme")][..], [100, 200, 300]),
         (6, &[], [799, 800, 0]),
         (7, &[("region", "atlantis")], [900, 900, 900]),
     ] {
         let scenario = "call".into();
-        let question = Question::Place {
+        let question = PolicyQuestion::Place {
             room: RoomId(room),
             scenario,
             labels: labels(of),
@@ -217,7 +217,7 @@ fn route(policy: &mut Policy, out: &mut String) {
         };
         ask(policy, &question, 2_000, out);
     }
-    let room = |id, standing: &[u32], loss, state: Option<State>| RoomRow {
+    let room = |id, standing: &[u32], loss, state: Option<PluginState>| RoomRow {
         row: row(id, &[(Metric::LossUp, loss), (Metric::RFactor, 8_000)]),
         scenario: "call".into(),
         labels: labels(&[("region", "west"), ("tenant", "acme")]),
@@ -225,7 +225,7 @@ fn route(policy: &mut Policy, out: &mut String) {
         state,
     };
     let mut memo = None;
-    let mut states: Vec<Option<State>> = vec![None; 4];
+    let mut states: Vec<Option<PluginState>> = vec![None; 4];
     for now_us in [3_000, 4_000] {
         let mut states_now = states.iter().cloned();
         let mut next = || states_now.next().flatten();
@@ -236,18 +236,18 @@ fn route(policy: &mut Policy, out: &mut String) {
             room(8, &[1, 0], 60_000, next()),
         ];
         let question =
-            Question::Reroute { nodes: nodes([100, 200, 300]), rooms, memo: memo.clone() };
+            PolicyQuestion::Reroute { nodes: nodes([100, 200, 300]), rooms, memo: memo.clone() };
         keep(ask(policy, &question, now_us, out), &mut states, &mut memo);
     }
 }
 
-fn tick(policy: &mut Policy, out: &mut String) {
+fn tick(policy: &mut BoundPlugin, out: &mut String) {
     let name: Arc<str> = Arc::clone(&policy.component().manifest().name);
     let older = |schema, bytes: &[u8]| {
-        Some(State { plugin: Arc::clone(&name), schema, bytes: bytes.into() })
+        Some(PluginState { plugin: Arc::clone(&name), schema, bytes: bytes.into() })
     };
     // The second state is of an older revision, the third of another plugin.
-    let other = Some(State { plugin: "somebody".into(), schema: 1, bytes: [1].into() });
+    let other = Some(PluginState { plugin: "somebody".into(), schema: 1, bytes: [1].into() });
     let mut states = vec![None, older(1, &[1]), other, None, None];
     let mut memo = older(1, &[1, 2, 3]);
     let measured: [&[&[(Metric, u64)]]; 4] = [
@@ -281,19 +281,20 @@ fn tick(policy: &mut Policy, out: &mut String) {
         ],
     ];
     for (at, rows) in measured.into_iter().enumerate() {
-        let session = |(id, (measured, state)): (u64, (&Cells<'_>, &Option<State>))| SessionRow {
-            row: row(id, measured),
-            room: RoomId(1),
-            scenario: "call".into(),
-            labels: labels(match id {
-                11 => &[("region", "west")],
-                13 => &[("device", "phone")],
-                _ => &[],
-            }),
-            state: state.clone(),
-        };
+        let session =
+            |(id, (measured, state)): (u64, (&Cells<'_>, &Option<PluginState>))| SessionRow {
+                row: row(id, measured),
+                room: RoomId(1),
+                scenario: "call".into(),
+                labels: labels(match id {
+                    11 => &[("region", "west")],
+                    13 => &[("device", "phone")],
+                    _ => &[],
+                }),
+                state: state.clone(),
+            };
         let sessions = (10..).zip(rows.iter().zip(&states)).map(session).collect();
-        let question = Question::Tick { sessions, memo: memo.clone() };
+        let question = PolicyQuestion::Tick { sessions, memo: memo.clone() };
         let now_us = 1_000_000 * at as u64;
         keep(ask(policy, &question, now_us, out), &mut states, &mut memo);
     }
@@ -307,15 +308,20 @@ fn tick(policy: &mut Policy, out: &mut String) {
         labels: labels(&[]),
         state: states[0].clone(),
     }];
-    ask(policy, &Question::Tick { sessions, memo }, 5_000_000, out);
+    ask(policy, &PolicyQuestion::Tick { sessions, memo }, 5_000_000, out);
 }
 
-fn keep(answer: Option<Answer>, states: &mut [Option<State>], memo: &mut Option<State>) {
+fn keep(
+    answer: Option<HookAnswer>,
+    states: &mut [Option<PluginState>],
+    memo: &mut Option<PluginState>,
+) {
     let (new, new_memo) = match answer {
-        Some(Answer::Moves { states, memo, .. } | Answer::Actions { states, memo, .. }) => {
+        Some(HookAnswer::Moves { states, memo, .. } | HookAnswer::Actions { states, memo, .. }) => {
             (states, memo)
         }
-        Some(Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. }) | None => return,
+        Some(HookAnswer::Params(_) | HookAnswer::Admit { .. } | HookAnswer::Placed { .. })
+        | None => return,
     };
     for (row, state) in new {
         states[row as usize] = Some(state);
@@ -324,13 +330,22 @@ fn keep(answer: Option<Answer>, states: &mut [Option<State>], memo: &mut Option<
 }
 
 /// Asks, and appends the answer to `out`.
-fn ask(policy: &mut Policy, question: &Question, now_us: u64, out: &mut String) -> Option<Answer> {
+fn ask(
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    now_us: u64,
+    out: &mut String,
+) -> Option<HookAnswer> {
     let (word, rows) = match question {
-        Question::Resolve { scenario, labels } => (format!("resolve {scenario}"), labels.len()),
-        Question::Admit { session, regions, .. } => (format!("admit {}", session.0), regions.len()),
-        Question::Place { room, nodes, .. } => (format!("place {}", room.0), nodes.len()),
-        Question::Reroute { rooms, .. } => ("reroute".into(), rooms.len()),
-        Question::Tick { sessions, .. } => ("tick".into(), sessions.len()),
+        PolicyQuestion::Resolve { scenario, labels } => {
+            (format!("resolve {scenario}"), labels.len())
+        }
+        PolicyQuestion::Admit { session, regions, .. } => {
+            (format!("admit {}", session.0), regions.len())
+        }
+        PolicyQuestion::Place { room, nodes, .. } => (format!("place {}", room.0), nodes.len()),
+        PolicyQuestion::Reroute { rooms, .. } => ("reroute".into(), rooms.len()),
+        PolicyQuestion::Tick { sessions, .. } => ("tick".into(), sessions.len()),
     };
     let _ = writeln!(out, "  {word} at {now_us} us, {rows} rows");
     let outcome = policy.ask(question, now_us);
@@ -356,29 +371,29 @@ fn ask(policy: &mut Policy, question: &Question, now_us: u64, out: &mut String) 
     answered
 }
 
-fn level(level: Level) -> &'static str {
+fn level(level: LogLevel) -> &'static str {
     match level {
-        Level::Trace => "trace",
-        Level::Debug => "debug",
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Error => "error",
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
     }
 }
 
-fn write_answer(answer: &Answer, line: &mut dyn FnMut(&dyn Display)) {
+fn write_answer(answer: &HookAnswer, line: &mut dyn FnMut(&dyn Display)) {
     match answer {
-        Answer::Params(params) => {
+        HookAnswer::Params(params) => {
             for (key, value) in params {
                 line(&format!("{key} = {value}"));
             }
         }
-        Answer::Admit { verdict, reason } => line(&format!("{verdict:?} for {reason}")),
-        Answer::Placed { hops, ttl_ms, reason, state } => {
+        HookAnswer::Admit { verdict, reason } => line(&format!("{verdict:?} for {reason}")),
+        HookAnswer::Placed { hops, ttl_ms, reason, state } => {
             let hops = numbers(hops);
             line(&format!("{hops} again after {ttl_ms} ms for {reason}, state {}", hex(state)));
         }
-        Answer::Moves { moves, states, memo } => {
+        HookAnswer::Moves { moves, states, memo } => {
             for of in moves {
                 let hops = numbers(&of.hops);
                 line(&format!(
@@ -388,7 +403,7 @@ fn write_answer(answer: &Answer, line: &mut dyn FnMut(&dyn Display)) {
             }
             kept(states, memo.as_ref(), line);
         }
-        Answer::Actions { actions, states, memo } => {
+        HookAnswer::Actions { actions, states, memo } => {
             for of in actions {
                 line(&format!("row {} op {} {} for {}", of.row, of.op, of.arg, of.reason));
             }
@@ -397,7 +412,11 @@ fn write_answer(answer: &Answer, line: &mut dyn FnMut(&dyn Display)) {
     }
 }
 
-fn kept(states: &[(u32, State)], memo: Option<&State>, line: &mut dyn FnMut(&dyn Display)) {
+fn kept(
+    states: &[(u32, PluginState)],
+    memo: Option<&PluginState>,
+    line: &mut dyn FnMut(&dyn Display),
+) {
     for (row, state) in states {
         line(&format!("row {row} keeps {}", hex(state)));
     }
@@ -411,7 +430,7 @@ fn numbers(hops: &[NodeId]) -> String {
 }
 
 /// Schema and bytes of a state.
-fn hex(state: &State) -> String {
+fn hex(state: &PluginState) -> String {
     let bytes: String = state.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}:{bytes}", state.schema)
 }

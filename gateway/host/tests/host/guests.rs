@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Answer, Hook, Question};
+use evenkeel_core::{Hook, HookAnswer, PolicyQuestion};
 use evenkeel_guests::{Expected, Guest, hostile, questions};
-use evenkeel_host::{Budgets, Component, Engine, Policy, Refused, shipped};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal, shipped};
 use serde_json::Value;
 
 /// An engine with budgets for a busy machine.
 fn patient() -> Engine {
     let long = Duration::from_millis(400);
-    Engine::with_budgets(Budgets::all(long))
+    Engine::with_budgets(CallBudgets::all(long))
 }
 
-fn install(engine: &Engine, guest: &Guest) -> Result<Policy, Refused> {
+fn install(engine: &Engine, guest: &Guest) -> Result<BoundPlugin, PluginRefusal> {
     let component = Component::vet(engine, &guest.bytes)?;
-    Policy::install(engine, &component, guest.hook, Value::Null, Vec::new(), 0)
+    BoundPlugin::install(engine, &component, guest.hook, Value::Null, Vec::new(), 0)
 }
 
 /// The outcome of each question to this guest.
-fn outcomes(policy: &mut Policy, guest: &Guest) -> Vec<Result<Answer, String>> {
+fn outcomes(policy: &mut BoundPlugin, guest: &Guest) -> Vec<Result<HookAnswer, String>> {
     let asked = guest.questions();
-    let ask = |question: &Question| match policy.ask(question, 0) {
+    let ask = |question: &PolicyQuestion| match policy.ask(question, 0) {
         Ok(answered) => Ok(answered.answer),
         Err(fault) => Err(fault.name().to_owned()),
     };
@@ -57,7 +57,8 @@ fn hostile_guests_meet_their_expected_outcome() {
     let neighbour = shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
     let neighbour = Component::vet(&engine, neighbour.bytes).unwrap();
     let mut neighbour =
-        Policy::install(&engine, &neighbour, Hook::Routing, Value::Null, Vec::new(), 7).unwrap();
+        BoundPlugin::install(&engine, &neighbour, Hook::Routing, Value::Null, Vec::new(), 7)
+            .unwrap();
     let place = &questions(Hook::Routing)[0];
     let before = neighbour.ask(place, 0).unwrap().answer;
     let mut unmet = Vec::new();
@@ -83,12 +84,12 @@ fn guests_get_state_and_memo_of_the_question_before() {
     for guest in after {
         let before = Guest { bytes: guest.before.clone().unwrap(), before: None, ..guest.clone() };
         let mut policy = install(&engine, &before).unwrap();
-        let Ok(Answer::Actions { states, memo: Some(memo), .. }) =
+        let Ok(HookAnswer::Actions { states, memo: Some(memo), .. }) =
             outcomes(&mut policy, &before).remove(0)
         else {
             panic!("{}: it leaves no memo", guest.name)
         };
-        let [Question::Tick { sessions, memo: Some(asked) }] = &guest.questions()[..] else {
+        let [PolicyQuestion::Tick { sessions, memo: Some(asked) }] = &guest.questions()[..] else {
             panic!("{}: it is asked about no memo", guest.name)
         };
         assert_eq!(states.len(), sessions.len());
@@ -110,19 +111,19 @@ fn extreme_numbers_pass_unchanged() {
         outcomes(&mut install(&engine, guest).unwrap(), guest).remove(0).unwrap()
     };
     match answer("a cap of 2^64 - 1") {
-        Answer::Actions { actions, .. } => {
+        HookAnswer::Actions { actions, .. } => {
             assert_eq!((actions[0].arg, actions[0].reason), (u64::MAX, u32::MAX));
         }
         other => panic!("{other:?}"),
     }
     match answer("a placement of maximum numbers") {
-        Answer::Placed { hops, ttl_ms, reason, .. } => {
+        HookAnswer::Placed { hops, ttl_ms, reason, .. } => {
             assert_eq!((hops[0].0, ttl_ms, reason), (u32::MAX - 1, u32::MAX, u32::MAX));
         }
         other => panic!("{other:?}"),
     }
     match answer("an action without permission") {
-        Answer::Actions { actions, .. } => assert!(actions.is_empty(), "{actions:?}"),
+        HookAnswer::Actions { actions, .. } => assert!(actions.is_empty(), "{actions:?}"),
         other => panic!("{other:?}"),
     }
 }

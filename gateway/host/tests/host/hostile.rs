@@ -1,7 +1,7 @@
 //! Hand-written modules that violate the rules beneath the contract's types.
 
-use evenkeel_core::{Fault, Hook, Question};
-use evenkeel_host::{Component, Policy, Refused};
+use evenkeel_core::{Hook, PluginFault, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, Component, PluginRefusal};
 use serde_json::{Value, json};
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
@@ -38,16 +38,16 @@ fn scenario(pages: u32, init: &str, resolve: &str) -> Vec<u8> {
     with_section(&module, "evenkeel:manifest", manifest.to_string().as_bytes())
 }
 
-fn install(module: &[u8]) -> Result<Policy, Refused> {
+fn install(module: &[u8]) -> Result<BoundPlugin, PluginRefusal> {
     let component = Component::vet(roomy(), module)?;
-    Policy::install(roomy(), &component, Hook::Scenario, Value::Null, Vec::new(), 0)
+    BoundPlugin::install(roomy(), &component, Hook::Scenario, Value::Null, Vec::new(), 0)
 }
 
-fn resolve(body: &str) -> Result<usize, Fault> {
+fn resolve(body: &str) -> Result<usize, PluginFault> {
     let mut policy = install(&scenario(1, "", body)).unwrap();
-    let question = Question::Resolve { scenario: "call".into(), labels: labels() };
+    let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels() };
     policy.ask(&question, 0).map(|answered| match answered.answer {
-        evenkeel_core::Answer::Params(params) => params.len(),
+        evenkeel_core::HookAnswer::Params(params) => params.len(),
         other => panic!("{other:?}"),
     })
 }
@@ -69,9 +69,9 @@ fn valid_handwritten_module_is_answered() {
 #[test]
 fn list_outside_memory_is_malformed() {
     for body in [list(60_000, 1_000), list(0, u32::MAX), list(u32::MAX - 7, 1), list(4_097, 1)] {
-        assert!(matches!(resolve(&body), Err(Fault::Malformed(_))), "{body}");
+        assert!(matches!(resolve(&body), Err(PluginFault::Malformed(_))), "{body}");
     }
-    assert!(matches!(resolve("i32.const -4"), Err(Fault::Malformed(_))));
+    assert!(matches!(resolve("i32.const -4"), Err(PluginFault::Malformed(_))));
 }
 
 #[test]
@@ -80,27 +80,27 @@ fn invalid_utf8_is_malformed() {
         "(i32.store (i32.const 4096) (i32.const 3000)) (i32.store (i32.const 4100) (i32.const 1))
                 (i32.store8 (i32.const 3000) (i32.const 255))";
     let fault = resolve(&format!("{text} {}", list(4096, 1)));
-    assert!(matches!(fault, Err(Fault::Malformed(_))), "{fault:?}");
+    assert!(matches!(fault, Err(PluginFault::Malformed(_))), "{fault:?}");
 }
 
 #[test]
 fn access_outside_memory_is_a_trap() {
     let fault = resolve("(i32.load (i32.const -4))").unwrap_err();
-    assert_eq!(fault, Fault::Trap("wasm trap: out of bounds memory access".into()));
+    assert_eq!(fault, PluginFault::Trap("wasm trap: out of bounds memory access".into()));
 }
 
 #[test]
 fn initial_memory_is_limited_to_16_mib() {
     assert!(install(&scenario(256, "", &list(4096, 0))).is_ok());
     let refused = install(&scenario(257, "", &list(4096, 0))).err();
-    assert!(matches!(refused, Some(Refused::Engine { .. })), "{refused:?}");
+    assert!(matches!(refused, Some(PluginRefusal::Engine { .. })), "{refused:?}");
 }
 
 #[test]
 fn disabled_feature_is_refused() {
     let tail_call = "local.get 0 local.get 1 local.get 2 local.get 3 return_call $resolve";
     match install(&scenario(1, "", tail_call)).err() {
-        Some(Refused::Engine { said }) => assert!(said.contains("tail calls"), "{said}"),
+        Some(PluginRefusal::Engine { said }) => assert!(said.contains("tail calls"), "{said}"),
         other => panic!("{other:?}"),
     }
 }
@@ -132,7 +132,7 @@ fn nan_bits_are_canonical() {
 fn later_trap_after_refused_memory_is_a_trap() {
     let once = "(if (i32.ne (memory.grow (i32.const 256)) (i32.const -1)) (then unreachable))";
     let module = scenario(1, once, "unreachable");
-    let question = Question::Resolve { scenario: "call".into(), labels: labels() };
+    let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels() };
     let fault = install(&module).unwrap().ask(&question, 0).unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)), "the refusal was in another call: {fault:?}");
+    assert!(matches!(fault, PluginFault::Trap(_)), "the refusal was in another call: {fault:?}");
 }

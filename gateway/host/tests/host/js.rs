@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evenkeel_core::{Answer, Hook, Question};
-use evenkeel_host::{Component, Policy};
+use evenkeel_core::{Hook, HookAnswer, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, Component};
 use serde_json::json;
 
 use crate::calm::{decides, session};
@@ -59,13 +59,13 @@ fn javascript_policy_decides_as_documented() {
 /// Asks about thousands of sessions. The batch is reduced if the plugin's memory is too small.
 fn answers_about_thousands(component: &Component) {
     let settings = json!({"jitter": 25});
-    let policy = Policy::install(roomy(), component, Hook::Degradation, settings, vec![], 1);
+    let policy = BoundPlugin::install(roomy(), component, Hook::Degradation, settings, vec![], 1);
     let mut policy = policy.unwrap();
     let mut sessions: Vec<_> = (0..4_096).map(|id| session(id, Some(25_000), 0)).collect();
     for capped in [0, 0, 4_096] {
-        let question = Question::Tick { sessions: sessions.clone(), memo: None };
+        let question = PolicyQuestion::Tick { sessions: sessions.clone(), memo: None };
         let answered = policy.ask_of_all(&question, 0, Duration::MAX).unwrap().unwrap();
-        let Answer::Actions { actions, states, .. } = answered.answer else { panic!() };
+        let HookAnswer::Actions { actions, states, .. } = answered.answer else { panic!() };
         assert_eq!((actions.len(), states.len()), (capped, 4_096));
         for (row, state) in states {
             sessions[row as usize].state = Some(state);

@@ -5,15 +5,17 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use evenkeel_core::{Hook, Labels, Measures, Metric, Question, RoomId, Row, SessionRow, State};
-use evenkeel_host::{Budgets, Component, Engine, Policy};
+use evenkeel_core::{
+    Hook, Labels, Measures, Metric, PluginState, PolicyQuestion, RoomId, Row, SessionRow,
+};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
 use serde_json::{Value, json};
 
 /// An engine with budgets that no slow machine exceeds.
 pub(crate) fn roomy() -> &'static Engine {
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         let long = Duration::from_secs(600);
-        Engine::with_budgets(Budgets::all(long))
+        Engine::with_budgets(CallBudgets::all(long))
     });
     &ENGINE
 }
@@ -97,8 +99,8 @@ pub(crate) fn guest() -> &'static Component {
 }
 
 /// The guest with a behaviour chosen by settings.
-pub(crate) fn policy(hook: Hook, mode: &str) -> Policy {
-    Policy::install(roomy(), guest(), hook, json!({"mode": mode}), Vec::new(), 77).unwrap()
+pub(crate) fn policy(hook: Hook, mode: &str) -> BoundPlugin {
+    BoundPlugin::install(roomy(), guest(), hook, json!({"mode": mode}), Vec::new(), 77).unwrap()
 }
 
 /// A row with the manifest's first subject metric, and one that was not requested.
@@ -112,19 +114,19 @@ pub(crate) fn labels() -> Labels {
     Arc::new([("region".into(), "east".into()), ("device".into(), "phone".into())])
 }
 
-pub(crate) fn session(id: u64, loss_up: u64, state: Option<State>) -> SessionRow {
+pub(crate) fn session(id: u64, loss_up: u64, state: Option<PluginState>) -> SessionRow {
     let (room, scenario) = (RoomId(id + 100), "call".into());
     SessionRow { row: row(id, loss_up), room, scenario, labels: labels(), state }
 }
 
 /// A state that the guest wrote.
-pub(crate) fn state(schema: u32, bytes: &[u8]) -> State {
-    State { plugin: "guest".into(), schema, bytes: bytes.into() }
+pub(crate) fn state(schema: u32, bytes: &[u8]) -> PluginState {
+    PluginState { plugin: "guest".into(), schema, bytes: bytes.into() }
 }
 
 /// A tick of sessions with the state 5.
-pub(crate) fn tick(losses: &[u64]) -> Question {
+pub(crate) fn tick(losses: &[u64]) -> PolicyQuestion {
     let sessions =
         losses.iter().zip(1..).map(|(&loss, id)| session(id, loss, Some(state(2, &[5]))));
-    Question::Tick { sessions: sessions.collect(), memo: None }
+    PolicyQuestion::Tick { sessions: sessions.collect(), memo: None }
 }

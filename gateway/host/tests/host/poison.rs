@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use evenkeel_core::{
-    Answer, Answered, Apart, Fault, Hook, Measures, Metric, NodeId, Poisoned, Question, RoomId,
-    RoomRow, Row,
+    Apart, Hook, HookAnswer, Measures, Metric, NodeId, PluginFault, Poisoned, PolicyQuestion,
+    RevisionAnswer, RoomId, RoomRow, Row,
 };
-use evenkeel_host::{Budgets, Component, Engine, Policy};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
 use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, row, session, state, tick};
@@ -14,23 +14,23 @@ use crate::plugin::{dressed, labels, manifest, policy, row, session, state, tick
 const PATIENT: Duration = Duration::MAX;
 
 /// Sessions with these losses, numbered from `first`, with the state 5 and the memo 30.
-fn ticked(first: u64, losses: &[u64]) -> Question {
+fn ticked(first: u64, losses: &[u64]) -> PolicyQuestion {
     let sessions =
         losses.iter().zip(first..).map(|(&loss, id)| session(id, loss, Some(state(2, &[5]))));
-    Question::Tick { sessions: sessions.collect(), memo: Some(state(2, &[30])) }
+    PolicyQuestion::Tick { sessions: sessions.collect(), memo: Some(state(2, &[30])) }
 }
 
-fn apart(answered: &Answered) -> Apart {
+fn apart(answered: &RevisionAnswer) -> Apart {
     answered.apart.as_deref().cloned().unwrap_or_default()
 }
 
-fn poisoned(answered: &Answered) -> Vec<u32> {
+fn poisoned(answered: &RevisionAnswer) -> Vec<u32> {
     apart(answered).poisoned.iter().map(|poisoned| poisoned.row).collect()
 }
 
 /// The decided rows, in order. Checks that each was capped at its loss and has a new state.
-fn decided(answered: &Answered, losses: &[u64]) -> Vec<u32> {
-    let Answer::Actions { actions, states, .. } = &answered.answer else { panic!() };
+fn decided(answered: &RevisionAnswer, losses: &[u64]) -> Vec<u32> {
+    let HookAnswer::Actions { actions, states, .. } = &answered.answer else { panic!() };
     let mut rows: Vec<u32> = actions.iter().map(|action| action.row).collect();
     rows.sort_unstable();
     assert!(actions.iter().all(|action| action.arg == losses[action.row as usize]));
@@ -41,12 +41,12 @@ fn decided(answered: &Answered, losses: &[u64]) -> Vec<u32> {
     rows
 }
 
-fn memo(answered: &Answered) -> u8 {
-    let Answer::Actions { memo, .. } = &answered.answer else { panic!() };
+fn memo(answered: &RevisionAnswer) -> u8 {
+    let HookAnswer::Actions { memo, .. } = &answered.answer else { panic!() };
     memo.as_ref().unwrap().bytes[0]
 }
 
-fn counting() -> Policy {
+fn counting() -> BoundPlugin {
     policy(Hook::Degradation, "count")
 }
 
@@ -57,8 +57,8 @@ fn one_failing_row_among_thousands_is_isolated() {
     let mut policy = counting();
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     let Apart { fault, poisoned, unasked, .. } = apart(&answered);
-    assert!(matches!(fault, Some(Fault::Trap(_))));
-    assert!(matches!(&poisoned[..], [Poisoned { row: 1_234, fault: Fault::Trap(said) }]
+    assert!(matches!(fault, Some(PluginFault::Trap(_))));
+    assert!(matches!(&poisoned[..], [Poisoned { row: 1_234, fault: PluginFault::Trap(said) }]
         if said.contains("no plan for 666")));
     assert!(unasked.is_empty());
     let others: Vec<u32> = (0..4_096).filter(|row| *row != 1_234).collect();
@@ -115,7 +115,7 @@ fn plugin_that_answers_no_row_quarantines_none() {
     let all = vec![666; 4_096];
     for _ in 0..2 {
         let fault = policy.ask_isolating(&ticked(1, &all), 0, PATIENT).unwrap_err();
-        assert!(matches!(fault, Fault::Trap(_)));
+        assert!(matches!(fault, PluginFault::Trap(_)));
         assert_eq!(policy.quarantined(), 0);
     }
     let said = std::iter::from_fn(|| policy.poll_line()).count() as u64 + policy.suppressed_lines();
@@ -138,12 +138,12 @@ fn calls_per_question_are_bounded() {
 }
 
 /// An engine that stops longer ticks.
-fn ending_after(tick_ms: u64) -> Policy {
+fn ending_after(tick_ms: u64) -> BoundPlugin {
     let tick = Duration::from_millis(tick_ms);
-    let engine = Engine::with_budgets(Budgets { tick, ..Budgets::default() });
+    let engine = Engine::with_budgets(CallBudgets { tick, ..CallBudgets::default() });
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let settings = json!({"mode": "count"});
-    Policy::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap()
+    BoundPlugin::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap()
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn row_that_causes_a_deadline_is_isolated() {
     // A generous time, for slow machines.
     let mut policy = ending_after(400);
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: Fault::Deadline }]);
+    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: PluginFault::Deadline }]);
     assert_eq!(decided(&answered, &losses), [0, 1, 2]);
 }
 
@@ -172,7 +172,7 @@ fn short_questions_isolate_over_several() {
     }
     assert!(questions > 1, "the first call used most of the time");
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, within).unwrap();
-    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 9, fault: Fault::Deadline }]);
+    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 9, fault: PluginFault::Deadline }]);
     assert_eq!(decided(&answered, &losses).len(), 15);
 }
 
@@ -180,7 +180,7 @@ fn short_questions_isolate_over_several() {
 fn row_that_exhausts_memory_is_isolated() {
     let losses = [1, 778, 3];
     let answered = counting().ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 1, fault: Fault::OutOfMemory }]);
+    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 1, fault: PluginFault::OutOfMemory }]);
     assert_eq!(decided(&answered, &losses), [0, 2]);
 }
 
@@ -189,7 +189,7 @@ fn search_without_time_continues_with_next_question() {
     let losses = [1, 666, 3, 4];
     let mut policy = counting();
     let fault = policy.ask_isolating(&ticked(1, &losses), 0, Duration::ZERO).unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)));
+    assert!(matches!(fault, PluginFault::Trap(_)));
     assert_eq!(policy.quarantined(), 0);
 
     // Unsuspected rows are asked first.
@@ -209,12 +209,12 @@ fn lone_row_is_quarantined_on_its_second_failure() {
     let mut policy = counting();
     let alone = ticked(9, &[666]);
     for _ in 0..3 {
-        assert!(matches!(policy.ask_isolating(&alone, 0, PATIENT), Err(Fault::Trap(_))));
+        assert!(matches!(policy.ask_isolating(&alone, 0, PATIENT), Err(PluginFault::Trap(_))));
     }
     assert_eq!(policy.quarantined(), 0, "a plugin without answers is broken itself");
     policy.ask_isolating(&tick(&[1]), 0, PATIENT).unwrap();
     let answered = policy.ask_isolating(&alone, 0, PATIENT).unwrap();
-    assert!(matches!(apart(&answered).fault, Some(Fault::Trap(_))));
+    assert!(matches!(apart(&answered).fault, Some(PluginFault::Trap(_))));
     assert_eq!((poisoned(&answered), decided(&answered, &[666])), (vec![0], vec![]));
     let answered = policy.ask_isolating(&alone, 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![0]));
@@ -229,7 +229,7 @@ fn full_quarantine_fails_the_whole_batch() {
     assert_eq!(policy.quarantined(), 256);
     std::iter::from_fn(|| policy.poll_line()).count();
     let fault = policy.ask_isolating(&ticked(1_000, &[1, 666]), 60_000_000, PATIENT).unwrap_err();
-    assert!(matches!(fault, Fault::Trap(_)));
+    assert!(matches!(fault, PluginFault::Trap(_)));
     let mut told = std::iter::from_fn(|| policy.poll_line());
     assert!(told.any(|line| line.words.contains("quarantine full: held=256")));
     // Rows in no question for a minute have left.
@@ -250,9 +250,9 @@ fn failing_room_stays_and_others_move() {
     load.set(Metric::Load, 30);
     let nodes = vec![Row { id: 4, measures: load }];
     let rooms = vec![room(1, 0), room(2, 779), room(3, 0)];
-    let question = Question::Reroute { nodes, rooms, memo: None };
+    let question = PolicyQuestion::Reroute { nodes, rooms, memo: None };
     let answered = policy(Hook::Routing, "").ask_isolating(&question, 0, PATIENT).unwrap();
-    let Answer::Moves { moves, .. } = &answered.answer else { panic!() };
+    let HookAnswer::Moves { moves, .. } = &answered.answer else { panic!() };
     let rows: Vec<u32> = moves.iter().map(|step| step.row).collect();
     assert_eq!((rows, poisoned(&answered)), (vec![0, 2], vec![1]));
 }
@@ -260,7 +260,7 @@ fn failing_room_stays_and_others_move() {
 #[test]
 fn single_row_question_fails_as_a_whole() {
     let mut policy = policy(Hook::Routing, "large-state");
-    let place = Question::Place {
+    let place = PolicyQuestion::Place {
         room: RoomId(1),
         scenario: "call".into(),
         labels: labels(),
@@ -268,7 +268,7 @@ fn single_row_question_fails_as_a_whole() {
     };
     for _ in 0..3 {
         let fault = policy.ask_isolating(&place, 0, PATIENT);
-        assert!(matches!(fault, Err(Fault::Malformed(_))));
+        assert!(matches!(fault, Err(PluginFault::Malformed(_))));
     }
     assert_eq!(policy.quarantined(), 0);
 }
@@ -288,7 +288,7 @@ fn out_of_memory_reduces_the_batch_size() {
     let all: Vec<u32> = (0..4_096).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!(apart(&answered).fault, Some(Fault::OutOfMemory));
+    assert_eq!(apart(&answered).fault, Some(PluginFault::OutOfMemory));
     assert_eq!(decided(&answered, &losses), all);
     for (rows, parts) in [(4_096, 8), (1_025, 3), (512, 1), (1, 1)] {
         let answered = policy.ask_isolating(&ticked(1, &losses[..rows]), 0, PATIENT).unwrap();
@@ -319,7 +319,7 @@ fn batch_size_halves_even_without_time() {
     for faults in 1..=3 {
         // One call at a time: the first call is made even if it is late.
         let asked = policy.ask_isolating(&ticked(1, &losses), 0, Duration::ZERO);
-        assert_eq!(asked.unwrap_err(), Fault::OutOfMemory, "{faults}");
+        assert_eq!(asked.unwrap_err(), PluginFault::OutOfMemory, "{faults}");
     }
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8));
@@ -349,7 +349,7 @@ fn ask_of_all_answers_all_rows_or_fails() {
     let mut counting = counting();
     for _ in 0..2 {
         let fault = counting.ask_of_all(&ticked(1, &losses), 0, PATIENT).unwrap_err();
-        assert!(matches!(fault, Fault::Trap(_)), "{fault}");
+        assert!(matches!(fault, PluginFault::Trap(_)), "{fault}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use evenkeel_host::Budgets;
+use evenkeel_host::CallBudgets;
 use evenkeel_host::limits::{
     BINARY_BYTES_MAX, DEFAULTS_BYTES_MAX, DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST,
     LINES_PER_SECOND, MANIFEST_BYTES_MAX, MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX,
@@ -12,7 +12,7 @@ use evenkeel_host::limits::{
 use serde_json::{Value, json};
 use wit_parser::abi::{AbiVariant, WasmType};
 
-use crate::contract::registry::{Entry, UNITS};
+use crate::contract::registry::{RegistryEntry, UNITS};
 use crate::contract::{Interface, Wit, read, releases, sdk, tables};
 use crate::plugin::{bare, with_section};
 
@@ -210,8 +210,8 @@ fn interface(out: &mut String, name: &str, of: &Interface) {
 }
 
 fn limits(out: &mut String) {
-    let Budgets { init, catalog, migrate, open, admit, place, resolve, reroute, tick } =
-        Budgets::default();
+    let CallBudgets { init, catalog, migrate, open, admit, place, resolve, reroute, tick } =
+        CallBudgets::default();
     *out += "## Time\n\nA call that takes longer is stopped, and the native default applies. `init` and `catalog` are \
              limited in processor time, the others in time on the wall clock.\n\n| call | at most |\n|---|---|\n";
     let calls: [(&str, Duration); 9] = [
@@ -272,8 +272,9 @@ fn numbers(out: &mut String) {
             (release, tables)
         })
         .collect();
-    let since = |table: &str, entry: &Entry| {
-        let there = |entries: &[Entry]| entries.iter().any(|other| other.number == entry.number);
+    let since = |table: &str, entry: &RegistryEntry| {
+        let there =
+            |entries: &[RegistryEntry]| entries.iter().any(|other| other.number == entry.number);
         let first = released.iter().find(|(_, tables)| there(&tables[table]));
         first.map_or("next", |(release, _)| release.as_str()).to_owned()
     };

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel_core::{Answer, Hook, Question};
-use evenkeel_host::{Component, Policy, shipped};
+use evenkeel_core::{Hook, HookAnswer, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, Component, shipped};
 
 use crate::plugin::roomy;
 
@@ -25,14 +25,14 @@ fn sets() -> Vec<(String, toml::Table)> {
 }
 
 /// A policy of a set, as installed by the gateway.
-fn install(set: &toml::Table, hook: Hook) -> Policy {
+fn install(set: &toml::Table, hook: Hook) -> BoundPlugin {
     let section = if hook == Hook::Scenario { "resolve" } else { hook.name() };
     let binding = &set[section];
     let name = binding["plugin"].as_str().unwrap();
     let bytes = shipped().iter().find(|plugin| plugin.name == name).unwrap().bytes;
     let component = Component::vet(roomy(), bytes).unwrap();
     let settings = serde_json::to_value(&binding["settings"]).unwrap();
-    Policy::install(roomy(), &component, hook, settings, Vec::new(), 7)
+    BoundPlugin::install(roomy(), &component, hook, settings, Vec::new(), 7)
         .unwrap_or_else(|refused| panic!("{name}: {refused}"))
 }
 
@@ -57,8 +57,10 @@ fn admission_caps_stay_below_scenario_ceilings() {
         let mut policy = install(&set, Hook::Scenario);
         for labels in everyone {
             let labels = labels.iter().map(|&(key, value)| (key.into(), value.into())).collect();
-            let question = Question::Resolve { scenario: name.as_str().into(), labels };
-            let Answer::Params(params) = policy.ask(&question, 1).unwrap().answer else { panic!() };
+            let question = PolicyQuestion::Resolve { scenario: name.as_str().into(), labels };
+            let HookAnswer::Params(params) = policy.ask(&question, 1).unwrap().answer else {
+                panic!()
+            };
             let ceiling = params.iter().find(|(key, _)| &**key == "bitrate-ceiling").unwrap().1;
             assert!(cap <= ceiling, "{name}: cap {cap} above ceiling {ceiling}");
         }
@@ -88,7 +90,7 @@ fn examples_build_and_are_valid() {
         let component = Component::vet(roomy(), &bytes).unwrap();
         assert_eq!(*component.manifest().name, name);
         let settings = serde_json::json!({});
-        let installed = Policy::install(roomy(), &component, hook, settings, Vec::new(), 7);
+        let installed = BoundPlugin::install(roomy(), &component, hook, settings, Vec::new(), 7);
         assert!(installed.is_ok(), "{name}: {:?}", installed.err());
     }
 }

@@ -1,15 +1,19 @@
 //! States in questions and answers are created, migrated, kept through a fault, and never applied in part.
 
-use evenkeel_core::{Answer, Fault, Hook, Question, SessionRow, State};
-use evenkeel_host::Policy;
+use evenkeel_core::{Hook, HookAnswer, PluginFault, PluginState, PolicyQuestion, SessionRow};
+use evenkeel_host::BoundPlugin;
 
 use crate::plugin::{policy, session, state, tick};
 
-type Kept = (Vec<(u32, State)>, Option<State>);
+type Kept = (Vec<(u32, PluginState)>, Option<PluginState>);
 
-fn ask(policy: &mut Policy, sessions: Vec<SessionRow>, memo: Option<State>) -> Result<Kept, Fault> {
-    match policy.ask(&Question::Tick { sessions, memo }, 0)?.answer {
-        Answer::Actions { states, memo, .. } => Ok((states, memo)),
+fn ask(
+    policy: &mut BoundPlugin,
+    sessions: Vec<SessionRow>,
+    memo: Option<PluginState>,
+) -> Result<Kept, PluginFault> {
+    match policy.ask(&PolicyQuestion::Tick { sessions, memo }, 0)?.answer {
+        HookAnswer::Actions { states, memo, .. } => Ok((states, memo)),
         other => panic!("{other:?}"),
     }
 }
@@ -40,7 +44,7 @@ fn new_rows_are_opened_and_their_states_returned() {
 #[test]
 fn foreign_or_newer_states_are_hidden() {
     let mut policy = policy(Hook::Degradation, "count");
-    let theirs = || State { plugin: "other".into(), schema: 2, bytes: Box::new([70]) };
+    let theirs = || PluginState { plugin: "other".into(), schema: 2, bytes: Box::new([70]) };
     let sessions = vec![session(1, 0, Some(theirs())), session(2, 0, Some(state(3, &[70])))];
     let (states, memo) = ask(&mut policy, sessions, Some(theirs())).unwrap();
     assert_eq!(states, [(0, state(2, &[3])), (1, state(2, &[3]))]);
@@ -76,7 +80,7 @@ fn tick_gets_migrated_states() {
 fn failed_migration_loses_no_state() {
     let mut policy = policy(Hook::Degradation, "unwilling");
     let fault = ask(&mut policy, vec![session(1, 0, Some(state(1, &[50])))], None).unwrap_err();
-    assert_eq!(fault, Fault::Malformed("migrate from schema 1: cannot read that".into()));
+    assert_eq!(fault, PluginFault::Malformed("migrate from schema 1: cannot read that".into()));
 }
 
 #[test]
@@ -86,7 +90,7 @@ fn state_survives_a_trap() {
     let carried = states[0].1.clone();
 
     let poisoned = vec![session(1, 666, Some(carried.clone())), session(2, 0, None)];
-    assert!(matches!(ask(&mut policy, poisoned, memo.clone()), Err(Fault::Trap(_))));
+    assert!(matches!(ask(&mut policy, poisoned, memo.clone()), Err(PluginFault::Trap(_))));
 
     let (states, memo) = ask(&mut policy, vec![session(1, 0, Some(carried))], memo).unwrap();
     assert_eq!(states, [(0, state(2, &[4]))], "opened with 2, then two ticks besides the trap");

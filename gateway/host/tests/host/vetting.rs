@@ -2,24 +2,28 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Entry, EntryKind, Fault, Hook, Metric, Op, Question};
-use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
+use evenkeel_core::{CatalogEntry, EntryKind, Hook, Metric, Op, PluginFault, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use serde_json::{Value, json};
 
 use crate::plugin::{bare, dressed, guest, labels, manifest, roomy, tick, with_section};
 
-fn refusal(bytes: &[u8]) -> Refused {
+fn refusal(bytes: &[u8]) -> PluginRefusal {
     match Component::vet(roomy(), bytes) {
         Ok(_) => panic!("taken"),
         Err(refused) => refused,
     }
 }
 
-fn install(component: &Component, hook: Hook, settings: Value) -> Result<Policy, Refused> {
-    Policy::install(roomy(), component, hook, settings, Vec::new(), 0)
+fn install(
+    component: &Component,
+    hook: Hook,
+    settings: Value,
+) -> Result<BoundPlugin, PluginRefusal> {
+    BoundPlugin::install(roomy(), component, hook, settings, Vec::new(), 0)
 }
 
-fn why_not(settings: Value) -> Refused {
+fn why_not(settings: Value) -> PluginRefusal {
     match install(guest(), Hook::Degradation, settings) {
         Ok(_) => panic!("taken"),
         Err(refused) => refused,
@@ -50,8 +54,12 @@ fn component_is_accepted_with_its_manifest() {
     }
     let mut policy = install(&component, Hook::Degradation, Value::Null).unwrap();
     assert!(policy.ask(&tick(&[1, 2]), 0).is_ok());
-    let resolve = Question::Resolve { scenario: "call".into(), labels: labels() };
-    assert_eq!(policy.ask(&resolve, 0).err(), Some(Fault::Absent), "it is bound to one of them");
+    let resolve = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels() };
+    assert_eq!(
+        policy.ask(&resolve, 0).err(),
+        Some(PluginFault::Absent),
+        "it is bound to one of them"
+    );
     assert!(install(&component, Hook::Scenario, Value::Null).unwrap().ask(&resolve, 0).is_ok());
 }
 
@@ -72,13 +80,13 @@ fn wasi_import_is_refused_with_build_advice() {
              (func (param i32 i64 i32) (result i32))))"#,
     );
     let refused = refusal(&module.unwrap());
-    assert!(matches!(&refused, Refused::Import { found, .. }
+    assert!(matches!(&refused, PluginRefusal::Import { found, .. }
         if &**found == "wasi_snapshot_preview1::clock_time_get"));
     assert!(refused.to_string().contains("cargo build --release --target wasm32-unknown-unknown"));
 
     let component =
         wat::parse_str(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#);
-    assert!(matches!(refusal(&component.unwrap()), Refused::Import { found, .. }
+    assert!(matches!(refusal(&component.unwrap()), PluginRefusal::Import { found, .. }
         if &*found == "wasi:cli/environment@0.2.0"));
 }
 
@@ -86,42 +94,42 @@ fn wasi_import_is_refused_with_build_advice() {
 fn other_contract_version_is_refused_with_both() {
     let module = wat::parse_str(r#"(module (import "evenkeel:policy/diag@0.2.0" "log" (func)))"#);
     let refused = refusal(&module.unwrap());
-    assert_eq!(refused, Refused::Contract { found: "0.2.0".into(), spoken: "0.1.0" });
+    assert_eq!(refused, PluginRefusal::Contract { found: "0.2.0".into(), spoken: "0.1.0" });
 }
 
 #[test]
 fn missing_manifest_is_refused() {
-    assert_eq!(refusal(bare()), Refused::NoManifest);
+    assert_eq!(refusal(bare()), PluginRefusal::NoManifest);
 }
 
 #[test]
 fn invalid_manifest_is_refused_with_the_field() {
     let mut bad = manifest();
     bad["settings"]["properties"]["mode"]["pattern"] = json!("x");
-    assert!(matches!(refusal(&dressed(&bad)), Refused::Manifest { field, .. }
+    assert!(matches!(refusal(&dressed(&bad)), PluginRefusal::Manifest { field, .. }
         if &*field == "settings.properties.mode.pattern"));
     let cut = with_section(bare(), "evenkeel:manifest", b"{\"name\":");
-    assert!(matches!(refusal(&cut), Refused::Manifest { .. }));
+    assert!(matches!(refusal(&cut), PluginRefusal::Manifest { .. }));
 }
 
 #[test]
 fn non_plugin_bytes_are_refused() {
-    assert!(matches!(refusal(b"#!/bin/sh"), Refused::NotWasm { .. }));
-    assert!(matches!(refusal(b""), Refused::NotWasm { .. }));
+    assert!(matches!(refusal(b"#!/bin/sh"), PluginRefusal::NotWasm { .. }));
+    assert!(matches!(refusal(b""), PluginRefusal::NotWasm { .. }));
     let whole = dressed(&manifest());
-    assert!(matches!(refusal(&whole[..whole.len() / 2]), Refused::NotWasm { .. }));
+    assert!(matches!(refusal(&whole[..whole.len() / 2]), PluginRefusal::NotWasm { .. }));
     let empty = wat::parse_str("(module)").unwrap();
     let empty = with_section(&empty, "evenkeel:manifest", manifest().to_string().as_bytes());
-    assert!(matches!(refusal(&empty), Refused::NotAPlugin { .. }));
+    assert!(matches!(refusal(&empty), PluginRefusal::NotAPlugin { .. }));
 }
 
 #[test]
 fn plugin_above_16_mib_is_refused_unread() {
     let max = 16 << 20;
     assert!(
-        matches!(refusal(&vec![0; max + 1]), Refused::TooLarge { bytes, .. } if bytes == max + 1)
+        matches!(refusal(&vec![0; max + 1]), PluginRefusal::TooLarge { bytes, .. } if bytes == max + 1)
     );
-    assert!(matches!(refusal(&vec![0; max]), Refused::NotWasm { .. }));
+    assert!(matches!(refusal(&vec![0; max]), PluginRefusal::NotWasm { .. }));
 }
 
 #[test]
@@ -132,7 +140,7 @@ fn plugin_binds_only_to_its_hooks() {
     assert!(install(&component, Hook::Routing, Value::Null).is_ok());
     let refused = install(&component, Hook::Scenario, Value::Null).err();
     let hook = Hook::Scenario;
-    assert_eq!(refused, Some(Refused::HookUnanswered { plugin: "guest".into(), hook }));
+    assert_eq!(refused, Some(PluginRefusal::HookUnanswered { plugin: "guest".into(), hook }));
 }
 
 #[test]
@@ -140,7 +148,7 @@ fn invalid_settings_name_path_and_expected() {
     let refused = why_not(json!({"mode": 3}));
     assert_eq!(refused.to_string(), "setting `$.mode` should be a text, found 3");
     assert!(
-        matches!(why_not(json!({"mood": "x"})), Refused::Setting { path, .. } if &*path == "$.mood")
+        matches!(why_not(json!({"mood": "x"})), PluginRefusal::Setting { path, .. } if &*path == "$.mood")
     );
 }
 
@@ -148,7 +156,7 @@ fn invalid_settings_name_path_and_expected() {
 fn plugin_may_refuse_its_settings() {
     assert_eq!(
         why_not(json!({"mode": "refuse"})),
-        Refused::Settings { said: "no such tier".into() }
+        PluginRefusal::Settings { said: "no such tier".into() }
     );
 }
 
@@ -156,9 +164,9 @@ fn plugin_may_refuse_its_settings() {
 fn plugin_that_fails_at_start_is_refused() {
     assert!(matches!(
         why_not(json!({"mode": "trap-in-init"})),
-        Refused::Faulted { call: "init", fault: Fault::Trap(_) }
+        PluginRefusal::Faulted { call: "init", fault: PluginFault::Trap(_) }
     ));
-    let trap = Entry {
+    let trap = CatalogEntry {
         kind: EntryKind::Node,
         id: 1,
         parent: 0,
@@ -166,19 +174,22 @@ fn plugin_that_fails_at_start_is_refused() {
         labels: vec![("rack".into(), "7".into())],
     };
     let installed =
-        Policy::install(roomy(), guest(), Hook::Routing, Value::Null, vec![trap], 0).err();
-    assert!(matches!(installed, Some(Refused::Faulted { call: "catalog", fault: Fault::Trap(_) })));
+        BoundPlugin::install(roomy(), guest(), Hook::Routing, Value::Null, vec![trap], 0).err();
+    assert!(matches!(
+        installed,
+        Some(PluginRefusal::Faulted { call: "catalog", fault: PluginFault::Trap(_) })
+    ));
 }
 
 /// 16 sets of four hooks, each policy with an active revision, a candidate and the last good one.
 #[test]
 fn three_revisions_of_64_policies_fit() {
     let long = Duration::from_secs(600);
-    let budgets = Budgets { init: long, catalog: long, ..Budgets::default() };
+    let budgets = CallBudgets { init: long, catalog: long, ..CallBudgets::default() };
     let engine = Engine::with_budgets(budgets);
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let install =
-        |seed| Policy::install(&engine, &component, Hook::Routing, Value::Null, vec![], seed);
+        |seed| BoundPlugin::install(&engine, &component, Hook::Routing, Value::Null, vec![], seed);
     let all: Result<Vec<_>, _> = (0..3 * 64).map(install).collect();
     assert_eq!(all.err(), None);
 }
@@ -188,8 +199,12 @@ fn endless_init_is_stopped() {
     let engine = Engine::new();
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let settings = json!({"mode": "loop-in-init"});
-    let installed = Policy::install(&engine, &component, Hook::Routing, settings, vec![], 0).err();
-    assert_eq!(installed, Some(Refused::Faulted { call: "init", fault: Fault::Deadline }));
+    let installed =
+        BoundPlugin::install(&engine, &component, Hook::Routing, settings, vec![], 0).err();
+    assert_eq!(
+        installed,
+        Some(PluginRefusal::Faulted { call: "init", fault: PluginFault::Deadline })
+    );
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username};
+use evenkeel_media::stun::{
+    BindingBuilder, BindingOutcome, IceRole, Response, StunKey, Transaction, Username,
+};
 use fastrand::Rng;
 
 /// Retry interval of the first check.
@@ -22,7 +24,7 @@ pub struct Credentials {
 pub(super) struct Ice {
     server_ufrag: String,
     client_ufrag: String,
-    key: Key,
+    key: StunKey,
     rng: Rng,
     tie_breaker: u64,
     asked: Option<Transaction>,
@@ -38,7 +40,7 @@ impl Ice {
         Self {
             server_ufrag: credentials.ufrag.clone(),
             client_ufrag: (0..8).map(|_| rng.alphanumeric()).collect(),
-            key: Key::new(&credentials.password),
+            key: StunKey::new(&credentials.password),
             tie_breaker: rng.u64(..),
             rng,
             asked: None,
@@ -62,7 +64,7 @@ impl Ice {
         let mut id = [0; 12];
         self.rng.fill(&mut id);
         self.asked = Some(Transaction(id));
-        Binding {
+        BindingBuilder {
             transaction: Transaction(id),
             username: Some(Username {
                 server_ufrag: &self.server_ufrag,
@@ -70,7 +72,7 @@ impl Ice {
             }),
             key: Some(&self.key),
             priority: Some(PRIORITY),
-            role: Some(Role::Controlling(self.tie_breaker)),
+            role: Some(IceRole::Controlling(self.tie_breaker)),
             use_candidate: true,
         }
         .write(out);
@@ -84,12 +86,12 @@ impl Ice {
             return;
         }
         match response.outcome() {
-            Outcome::Mapped(address) if response.verify(&self.key).is_ok() => {
+            BindingOutcome::Mapped(address) if response.verify(&self.key).is_ok() => {
                 self.mapped = Some(address);
                 self.asked = None;
             }
-            Outcome::Mapped(_) => {}
-            Outcome::Refused(_) => self.refusals += 1,
+            BindingOutcome::Mapped(_) => {}
+            BindingOutcome::Refused(_) => self.refusals += 1,
         }
     }
 }

@@ -5,8 +5,8 @@ use evenkeel_media::rtp;
 use fastrand::Rng;
 
 use super::{Video, Voice};
-use crate::Mark;
-use crate::ledger::Sent;
+use crate::TestHeader;
+use crate::ledger::SentPacket;
 use crate::reception::ntp_of;
 
 const VOICE_EVERY_NS: u64 = 20_000_000;
@@ -23,7 +23,7 @@ const KEY_FRAME_TIMES: u64 = 3;
 /// Minimum video bitrate. A lower cap does not reduce video further.
 const VIDEO_FLOOR_BPS: u64 = 30_000;
 /// The smallest payload: the test header and one byte for the kind of content.
-const PAYLOAD_MIN: usize = Mark::LENGTH + 1;
+const PAYLOAD_MIN: usize = TestHeader::LENGTH + 1;
 
 /// The byte after the test header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,12 +45,12 @@ impl Content {
     pub(super) fn of(payload: &[u8]) -> Option<Self> {
         [Self::Voice, Self::Key, Self::Delta]
             .into_iter()
-            .find(|content| payload.get(Mark::LENGTH) == Some(&content.byte()))
+            .find(|content| payload.get(TestHeader::LENGTH) == Some(&content.byte()))
     }
 }
 
 /// The state that a voice and a video stream have in common.
-struct Track {
+struct OutgoingTrack {
     session: u64,
     stream: u8,
     payload_type: u8,
@@ -63,7 +63,7 @@ struct Track {
     octets: u32,
 }
 
-impl Track {
+impl OutgoingTrack {
     fn timestamp_at(&self, at_ns: u64) -> u32 {
         let since = u128::from(at_ns.saturating_sub(self.started_ns));
         let units = since * u128::from(self.clock_rate) / 1_000_000_000;
@@ -78,8 +78,8 @@ impl Track {
         size: usize,
         now_ns: u64,
         out: &mut Vec<u8>,
-    ) -> Sent {
-        let mark = Mark {
+    ) -> SentPacket {
+        let mark = TestHeader {
             session: self.session,
             number: self.number,
             sent_ns: now_ns,
@@ -95,8 +95,8 @@ impl Track {
         self.sequence = sequence.wrapping_add(1);
         self.number += 1;
         self.octets = self.octets.wrapping_add(payload.len() as u32);
-        let Mark { session, stream, number, sent_ns: at_ns, .. } = mark;
-        Sent { session, stream, number, at_ns, timestamp, clock_rate: self.clock_rate }
+        let TestHeader { session, stream, number, sent_ns: at_ns, .. } = mark;
+        SentPacket { session, stream, number, at_ns, timestamp, clock_rate: self.clock_rate }
     }
 
     fn sender_info(&self, now_ns: u64) -> SenderInfo {
@@ -116,8 +116,8 @@ fn track(
     (payload_type, clock_rate): (u8, u32),
     started_ns: u64,
     rng: &mut Rng,
-) -> Track {
-    Track {
+) -> OutgoingTrack {
+    OutgoingTrack {
         session,
         stream,
         payload_type,
@@ -132,7 +132,7 @@ fn track(
 }
 
 pub(super) struct VoiceStream {
-    track: Track,
+    track: OutgoingTrack,
     next_ns: u64,
 }
 
@@ -155,7 +155,7 @@ impl VoiceStream {
         self.track.sender_info(now_ns)
     }
 
-    pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> Sent {
+    pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {
         let timestamp = self.track.timestamp_at(self.next_ns);
         let first = self.track.number == 0;
         self.next_ns += VOICE_EVERY_NS;
@@ -164,7 +164,7 @@ impl VoiceStream {
 }
 
 pub(super) struct VideoStream {
-    track: Track,
+    track: OutgoingTrack,
     settings: Video,
     next_ns: u64,
     /// The current frame: timestamp, content and remaining bytes.
@@ -227,7 +227,7 @@ impl VideoStream {
         self.settings.bitrate_bps.min(allowed)
     }
 
-    pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> Sent {
+    pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {
         let (timestamp, content, left) = match self.frame.take() {
             Some(frame) => frame,
             None => self.next_frame(rng),

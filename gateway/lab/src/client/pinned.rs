@@ -20,7 +20,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The provider has no TLS 1.3, or lacks the initial cipher suite of QUIC.
-pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit> {
+pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, PinnedTlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pinned = Arc::new(Pinned { certificate_sha256, provider: Arc::clone(&provider) });
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -38,7 +38,7 @@ pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum PinnedTlsError {
     /// No TLS 1.3.
     #[error(transparent)]
     Tls(#[from] Error),

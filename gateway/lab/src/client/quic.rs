@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use evenkeel_media::roq::{self, Flow, Item, StreamDecoder};
+use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
 use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendDatagramError};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::pinned::client_config;
-use super::{Desk, Persona, QuicWay, Talker, Talking, Tally, Transmit};
+use super::{ClientReports, ClientTally, Persona, QuicWay, Talker, Talking, Transmit};
 use crate::clock;
 
 /// Interval at which recorded packets are moved to the ledger.
@@ -26,25 +26,25 @@ const PACKET_MAX: usize = 65_535;
 /// The size of one stream read.
 const PIECE: usize = 16 * 1_024;
 
-pub(super) enum Command {
+pub(super) enum QuicClientCommand {
     Hush,
     Leave,
 }
 
-enum Order {
+enum QuicFleetCommand {
     Join(Persona, QuicWay),
-    Tell(u64, Command),
+    Tell(u64, QuicClientCommand),
 }
 
-type SharedDesk = Rc<RefCell<Desk>>;
+type SharedDesk = Rc<RefCell<ClientReports>>;
 
-pub(super) struct Fleet {
-    orders: Option<UnboundedSender<Order>>,
+pub(super) struct QuicFleet {
+    orders: Option<UnboundedSender<QuicFleetCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Fleet {
-    pub(super) fn start(desk: Desk) -> io::Result<Self> {
+impl QuicFleet {
+    pub(super) fn start(desk: ClientReports) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, heard) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new().name("clients-quic".into()).spawn(move || {
@@ -54,14 +54,14 @@ impl Fleet {
     }
 
     pub(super) fn join(&self, persona: Persona, way: QuicWay) {
-        self.order(Order::Join(persona, way));
+        self.order(QuicFleetCommand::Join(persona, way));
     }
 
-    pub(super) fn command(&self, session: u64, command: Command) {
-        self.order(Order::Tell(session, command));
+    pub(super) fn command(&self, session: u64, command: QuicClientCommand) {
+        self.order(QuicFleetCommand::Tell(session, command));
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: QuicFleetCommand) {
         if let Some(orders) = &self.orders {
             // The thread ends only with this handle.
             let _heard = orders.send(order);
@@ -69,7 +69,7 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+impl Drop for QuicFleet {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
@@ -78,7 +78,7 @@ impl Drop for Fleet {
     }
 }
 
-async fn run(mut orders: UnboundedReceiver<Order>, desk: SharedDesk) {
+async fn run(mut orders: UnboundedReceiver<QuicFleetCommand>, desk: SharedDesk) {
     let mut clients = BTreeMap::new();
     let mut tasks = tokio::task::JoinSet::new();
     let mut entering = tokio::time::interval(ENTER_EVERY);
@@ -86,14 +86,14 @@ async fn run(mut orders: UnboundedReceiver<Order>, desk: SharedDesk) {
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some(Order::Join(persona, way)) => {
+                Some(QuicFleetCommand::Join(persona, way)) => {
                     let (commands, heard) = mpsc::unbounded_channel();
                     clients.insert(persona.session, commands);
                     tasks.spawn_local(live(persona, way, heard, Rc::clone(&desk)));
                 }
-                Some(Order::Tell(session, command)) => {
+                Some(QuicFleetCommand::Tell(session, command)) => {
                     if let Some(commands) = clients.get(&session) {
-                        let _still_there: Result<(), mpsc::error::SendError<Command>> = commands.send(command);
+                        let _still_there: Result<(), mpsc::error::SendError<QuicClientCommand>> = commands.send(command);
                     }
                 }
                 None => break,
@@ -109,7 +109,7 @@ async fn run(mut orders: UnboundedReceiver<Order>, desk: SharedDesk) {
 async fn live(
     persona: Persona,
     way: QuicWay,
-    orders: UnboundedReceiver<Command>,
+    orders: UnboundedReceiver<QuicClientCommand>,
     desk: SharedDesk,
 ) {
     if let Err(reason) = talk(persona, way, orders, &desk).await {
@@ -117,11 +117,11 @@ async fn live(
     }
 }
 
-struct Call {
+struct QuicCall {
     session: u64,
     connection: Connection,
-    to_gateway: Flow,
-    from_gateway: Flow,
+    to_gateway: FlowId,
+    from_gateway: FlowId,
     talker: Talker,
     foreign: u64,
     desk: SharedDesk,
@@ -130,10 +130,10 @@ struct Call {
 async fn talk(
     persona: Persona,
     way: QuicWay,
-    mut orders: UnboundedReceiver<Command>,
+    mut orders: UnboundedReceiver<QuicClientCommand>,
     desk: &SharedDesk,
 ) -> Result<(), String> {
-    let flow = |number| Flow::new(number).ok_or("a flow identifier is more than 62 bits long");
+    let flow = |number| FlowId::new(number).ok_or("a flow identifier is more than 62 bits long");
     let (to_gateway, from_gateway) = (flow(way.flow_to_gateway)?, flow(way.flow_from_gateway)?);
     let here: IpAddr = match way.gateway {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -141,18 +141,18 @@ async fn talk(
     };
     let endpoint = Endpoint::client((here, 0).into()).map_err(|error| error.to_string())?;
     let config = client_config(way.certificate_sha256).map_err(|error| error.to_string())?;
-    let mut before: Option<Call> = None;
+    let mut before: Option<QuicCall> = None;
     let ended = loop {
         let connecting = endpoint
             .connect_with(config.clone(), way.gateway, "evenkeel")
             .map_err(|error| error.to_string())?;
         let connection = connecting.await.map_err(|error| error.to_string())?;
         let mut call = match before {
-            Some(call) => Call { connection, ..call },
+            Some(call) => QuicCall { connection, ..call },
             None => {
                 let now_ns = clock::now_ns();
                 desk.borrow().ready(persona.session, now_ns);
-                Call {
+                QuicCall {
                     session: persona.session,
                     connection,
                     to_gateway,
@@ -177,10 +177,10 @@ async fn talk(
     ended.map_err(|error| error.to_string())
 }
 
-impl Call {
+impl QuicCall {
     async fn run(
         &mut self,
-        orders: &mut UnboundedReceiver<Command>,
+        orders: &mut UnboundedReceiver<QuicClientCommand>,
     ) -> Result<(), ConnectionError> {
         let connection = self.connection.clone();
         let (pieces, mut from_streams) = mpsc::unbounded_channel();
@@ -198,11 +198,11 @@ impl Call {
                     FromStream::Foreign => self.foreign += 1,
                 },
                 order = orders.recv() => match order {
-                    Some(Command::Hush) => {
+                    Some(QuicClientCommand::Hush) => {
                         self.talker.hush();
                         self.tell(Talking::No);
                     }
-                    Some(Command::Leave) | None => return Ok(()),
+                    Some(QuicClientCommand::Leave) | None => return Ok(()),
                 },
                 () = tokio::time::sleep_until(due) => self.send_due()?,
             }
@@ -261,7 +261,7 @@ impl Call {
     }
 
     fn tell(&self, talking: Talking) {
-        let tally = Tally { foreign: self.foreign, ..self.talker.tally() };
+        let tally = ClientTally { foreign: self.foreign, ..self.talker.tally() };
         self.desk.borrow().counted(self.session, tally, talking);
     }
 }
@@ -271,7 +271,11 @@ enum FromStream {
     Foreign,
 }
 
-async fn read_stream(mut stream: RecvStream, expected: Flow, pieces: UnboundedSender<FromStream>) {
+async fn read_stream(
+    mut stream: RecvStream,
+    expected: FlowId,
+    pieces: UnboundedSender<FromStream>,
+) {
     let mut decoder = StreamDecoder::new(PACKET_MAX);
     // A stream that is reset or lost still delivers the bytes that arrived before.
     while let Ok::<_, ReadError>(Some(piece)) = stream.read_chunk(PIECE, true).await {

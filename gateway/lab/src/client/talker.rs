@@ -1,15 +1,15 @@
 //! A client without its socket: its timers, streams and reactions.
 
-use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::rtcp::{self, Packet};
+use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp;
 use fastrand::Rng;
 
 use super::outgoing::{Content, VideoStream, VoiceStream};
-use super::{Persona, Tally};
-use crate::Mark;
-use crate::ledger::{Arrival, Sent};
-use crate::reception::Reception;
+use super::{ClientTally, Persona};
+use crate::TestHeader;
+use crate::ledger::{ReceivedPacket, SentPacket};
+use crate::reception::RtpReception;
 
 /// Interval of RTCP reports: one second.
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
@@ -19,7 +19,7 @@ const HEARD_MAX: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transmit {
     /// An RTP packet, to be recorded in the ledger.
-    Rtp(Sent),
+    Rtp(SentPacket),
     /// A compound RTCP packet.
     Rtcp,
 }
@@ -31,15 +31,15 @@ pub struct Talker {
     own_ssrc: u32,
     voice: Option<VoiceStream>,
     video: Option<VideoStream>,
-    heard: Vec<Heard>,
+    heard: Vec<ReceivedStream>,
     report_ns: u64,
-    tally: Tally,
+    tally: ClientTally,
 }
 
-struct Heard {
+struct ReceivedStream {
     ssrc: u32,
     last_ns: u64,
-    reception: Reception,
+    reception: RtpReception,
 }
 
 impl Talker {
@@ -63,7 +63,7 @@ impl Talker {
             video,
             heard: Vec::new(),
             report_ns: now_ns,
-            tally: Tally::default(),
+            tally: ClientTally::default(),
         }
     }
 
@@ -74,11 +74,11 @@ impl Talker {
         (self.voice, self.video) = (None, None);
     }
 
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> ClientTally {
         let video_bps = self.video.as_ref().map_or(0, VideoStream::bitrate_bps);
         let key_frames_sent =
             self.video.as_ref().map_or(self.tally.key_frames_sent, |video| video.key_frames);
-        Tally { video_bps, key_frames_sent, ..self.tally }
+        ClientTally { video_bps, key_frames_sent, ..self.tally }
     }
 
     /// Time of the next call of [`poll_transmit`](Self::poll_transmit): nanoseconds since the Unix epoch.
@@ -107,10 +107,10 @@ impl Talker {
     }
 
     /// Handles a received packet. Returns the entry for the ledger, if any.
-    pub fn handle_packet(&mut self, packet: &[u8], at_ns: u64) -> Option<Arrival> {
+    pub fn handle_packet(&mut self, packet: &[u8], at_ns: u64) -> Option<ReceivedPacket> {
         match demux::classify(packet) {
-            Kind::Rtp => self.handle_rtp(packet, at_ns),
-            Kind::Rtcp => {
+            DatagramKind::Rtp => self.handle_rtp(packet, at_ns),
+            DatagramKind::Rtcp => {
                 self.handle_rtcp(packet, at_ns);
                 None
             }
@@ -121,7 +121,7 @@ impl Talker {
         }
     }
 
-    fn handle_rtp(&mut self, packet: &[u8], at_ns: u64) -> Option<Arrival> {
+    fn handle_rtp(&mut self, packet: &[u8], at_ns: u64) -> Option<ReceivedPacket> {
         let Some((header, mark)) = marked(packet) else {
             self.tally.unreadable += 1;
             return None;
@@ -137,7 +137,7 @@ impl Talker {
         if let Some(clock_rate) = clock_rate {
             heard.reception.timing(header.timestamp, clock_rate, at_ns);
         }
-        Some(Arrival {
+        Some(ReceivedPacket {
             receiver: self.persona.session,
             sender: mark.session,
             stream: mark.stream,
@@ -154,29 +154,29 @@ impl Talker {
     fn handle_rtcp(&mut self, compound: &[u8], at_ns: u64) {
         for packet in rtcp::packets(compound) {
             match packet {
-                Ok(Packet::Pli(pli)) => self.asked_for_key(pli.media),
-                Ok(Packet::Fir(fir)) => {
+                Ok(RtcpPacket::Pli(pli)) => self.asked_for_key(pli.media),
+                Ok(RtcpPacket::Fir(fir)) => {
                     fir.entries().for_each(|entry| self.asked_for_key(entry.media));
                 }
-                Ok(Packet::Remb(remb)) => {
+                Ok(RtcpPacket::Remb(remb)) => {
                     self.tally.caps += 1;
                     self.tally.cap_bps = Some(remb.bitrate_bps);
                     if let Some(video) = &mut self.video {
                         video.cap(remb.bitrate_bps);
                     }
                 }
-                Ok(Packet::SenderReport(report)) => {
+                Ok(RtcpPacket::SenderReport(report)) => {
                     self.tally.reports_received += 1;
                     self.heard(report.info.ssrc, at_ns)
                         .reception
                         .sender_report(report.info.ntp, at_ns);
                 }
-                Ok(Packet::ReceiverReport(_)) => self.tally.reports_received += 1,
+                Ok(RtcpPacket::ReceiverReport(_)) => self.tally.reports_received += 1,
                 Ok(
-                    Packet::Nack(_)
-                    | Packet::Description(_)
-                    | Packet::Bye(_)
-                    | Packet::Other { .. },
+                    RtcpPacket::Nack(_)
+                    | RtcpPacket::Description(_)
+                    | RtcpPacket::Bye(_)
+                    | RtcpPacket::Other { .. },
                 ) => {}
                 Err(_) => self.tally.unreadable += 1,
             }
@@ -194,7 +194,7 @@ impl Talker {
         }
     }
 
-    fn heard(&mut self, ssrc: u32, at_ns: u64) -> &mut Heard {
+    fn heard(&mut self, ssrc: u32, at_ns: u64) -> &mut ReceivedStream {
         let index = match self.heard.iter().position(|heard| heard.ssrc == ssrc) {
             Some(index) => index,
             None => {
@@ -203,7 +203,11 @@ impl Talker {
                 {
                     self.heard.swap_remove(silent);
                 }
-                self.heard.push(Heard { ssrc, last_ns: at_ns, reception: Reception::default() });
+                self.heard.push(ReceivedStream {
+                    ssrc,
+                    last_ns: at_ns,
+                    reception: RtpReception::default(),
+                });
                 self.heard.len() - 1
             }
         };
@@ -233,9 +237,9 @@ impl Talker {
     }
 }
 
-fn marked(packet: &[u8]) -> Option<(rtp::Header, Mark)> {
-    let header = rtp::Header::parse(packet).ok()?;
-    let mark = Mark::read(header.payload(packet))?;
+fn marked(packet: &[u8]) -> Option<(rtp::RtpHeader, TestHeader)> {
+    let header = rtp::RtpHeader::parse(packet).ok()?;
+    let mark = TestHeader::read(header.payload(packet))?;
     Some((header, mark))
 }
 

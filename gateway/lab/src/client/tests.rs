@@ -2,12 +2,12 @@ use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::roq::{self, Flow};
+use evenkeel_media::roq::{self, FlowId};
 use evenkeel_media::stun;
 
 use super::*;
-use crate::ledger::{Books, Member, Tolerance};
-use crate::sample_node::{Numbers, Options, PlainRoom, SampleNode, number_of};
+use crate::ledger::{Books, RoomParticipant, Tolerance};
+use crate::sample_node::{NumberTreatment, PlainRoom, SampleNode, SampleNodeOptions, number_of};
 use crate::tests::quic_server::{self, QuicServer};
 
 /// Enough packets for statistics.
@@ -15,18 +15,18 @@ const ENOUGH: u64 = 40;
 
 struct Rig {
     ledger: Books,
-    fleet: Fleet,
+    fleet: ClientFleet,
 }
 
 impl Rig {
     fn new() -> Self {
         let ledger = Books::default();
-        let fleet = Fleet::start(&ledger).unwrap();
+        let fleet = ClientFleet::start(&ledger).unwrap();
         Self { ledger, fleet }
     }
 
     fn member(&self, session: u64, room: u64) {
-        self.ledger.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+        self.ledger.open().join(RoomParticipant { session, room, from_ns: 0, until_ns: u64::MAX });
     }
 
     fn wait(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
@@ -53,7 +53,7 @@ impl Rig {
         self.wait("all arrive", |rig| rig.ledger.open().missing().is_empty());
     }
 
-    fn state(&self, session: u64) -> State {
+    fn state(&self, session: u64) -> ClientState {
         self.fleet.state(session).unwrap()
     }
 }
@@ -67,8 +67,10 @@ fn udp(gateway: SocketAddr) -> UdpWay {
 }
 
 /// A sample node on port legs, all in one room.
-fn node(numbers: Numbers) -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
-    let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "n1");
+fn node(
+    numbers: NumberTreatment,
+) -> (SocketAddr, impl FnOnce() -> crate::sample_node::SampleNodeCounters) {
+    let mut options = SampleNodeOptions::new("127.0.0.1:0".parse().unwrap(), "n1");
     (options.numbers, options.plain_room) = (numbers, PlainRoom::Shared);
     let node = SampleNode::bind(options).unwrap();
     let (address, ending) = (node.address(), node.ending());
@@ -81,12 +83,12 @@ fn node(numbers: Numbers) -> (SocketAddr, impl FnOnce() -> crate::sample_node::C
 
 #[test]
 fn two_clients_hear_each_other() {
-    for numbers in [Numbers::Rewritten, Numbers::Untouched] {
+    for numbers in [NumberTreatment::Rewritten, NumberTreatment::Untouched] {
         let (node, end) = node(numbers);
         let rig = Rig::new();
         // The node learns both sources from their first reports, so that both receive from the start.
         for session in [1, 2] {
-            rig.fleet.join(persona(session, Some(Video::default())), Way::Udp(udp(node)));
+            rig.fleet.join(persona(session, Some(Video::default())), ClientPath::Udp(udp(node)));
         }
         rig.wait("both hear", |rig| {
             [1, 2].iter().all(|&s| rig.state(s).tally.first_heard_ns.is_some())
@@ -97,7 +99,7 @@ fn two_clients_hear_each_other() {
                 .tally
                 .first_heard_ns
                 .max(rig.state(session).tally.first_heard_ns);
-            rig.ledger.open().join(Member {
+            rig.ledger.open().join(RoomParticipant {
                 session,
                 room: 1,
                 from_ns: from_ns.unwrap(),
@@ -125,9 +127,9 @@ fn two_clients_hear_each_other() {
 
 #[test]
 fn kernel_stamp_lies_between_send_and_read() {
-    let (node, _end) = node(Numbers::Rewritten);
+    let (node, _end) = node(NumberTreatment::Rewritten);
     let rig = Rig::new();
-    rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
+    rig.fleet.join(persona(1, None), ClientPath::Udp(udp(node)));
     rig.wait_arrived(3);
     let now_ns = crate::clock::now_ns();
     let ledger = rig.ledger.open();
@@ -140,20 +142,20 @@ fn kernel_stamp_lies_between_send_and_read() {
 
 #[test]
 fn packet_from_elsewhere_is_foreign() {
-    let (node, _end) = node(Numbers::Rewritten);
+    let (node, _end) = node(NumberTreatment::Rewritten);
     let rig = Rig::new();
     let way = udp(node);
     let client = way.socket.local_addr().unwrap();
-    rig.fleet.join(persona(1, None), Way::Udp(way));
+    rig.fleet.join(persona(1, None), ClientPath::Udp(way));
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0x80, 111], client).unwrap();
     rig.wait("it is counted", |rig| rig.state(1).tally.foreign == 1);
 }
 
 #[test]
 fn client_that_left_is_remembered() {
-    let (node, end) = node(Numbers::Rewritten);
+    let (node, end) = node(NumberTreatment::Rewritten);
     let rig = Rig::new();
-    rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
+    rig.fleet.join(persona(1, None), ClientPath::Udp(udp(node)));
     rig.wait_arrived(3);
     rig.fleet.leave(1);
     rig.wait("it has gone", |rig| rig.state(1).tally.packets_sent > 0);
@@ -168,20 +170,20 @@ fn ice_client_sends_no_media_before_an_answer() {
     let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
     gateway.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let rig = Rig::new();
-    let key = stun::Key::new("the password of the session");
+    let key = stun::StunKey::new("the password of the session");
     let ice = Credentials { ufrag: "gate".into(), password: "the password of the session".into() };
     let way = UdpWay { ice: Some(ice), ..udp(gateway.local_addr().unwrap()) };
-    rig.fleet.join(persona(1, None), Way::Udp(way));
+    rig.fleet.join(persona(1, None), ClientPath::Udp(way));
     let mut buffer = [0; 2_048];
     for round in 0..3 {
         let (length, source) = gateway.recv_from(&mut buffer).unwrap();
-        let request = stun::Request::parse(&buffer[..length]).unwrap();
+        let request = stun::BindingRequest::parse(&buffer[..length]).unwrap();
         assert_eq!(request.username().unwrap().server_ufrag, "gate");
         assert!(request.use_candidate() && request.verify(&key).is_ok());
         let mut answer = Vec::new();
         // The server drops the first check, signs the second answer with another password, and answers the third
         // correctly.
-        let other = stun::Key::new("another password altogether");
+        let other = stun::StunKey::new("another password altogether");
         match round {
             0 => continue,
             1 => stun::write_success(request.transaction(), source, Some(&other), &mut answer),
@@ -205,12 +207,12 @@ fn refused_check_shows() {
     let rig = Rig::new();
     let ice = Credentials { ufrag: "gate".into(), password: "wrong".into() };
     let way = UdpWay { ice: Some(ice), ..udp(gateway.local_addr().unwrap()) };
-    rig.fleet.join(persona(1, None), Way::Udp(way));
+    rig.fleet.join(persona(1, None), ClientPath::Udp(way));
     let mut buffer = [0; 2_048];
     let (length, source) = gateway.recv_from(&mut buffer).unwrap();
     let mut answer = Vec::new();
-    let transaction = stun::Request::parse(&buffer[..length]).unwrap().transaction();
-    stun::write_error(transaction, stun::Code::Unauthenticated, &mut answer);
+    let transaction = stun::BindingRequest::parse(&buffer[..length]).unwrap().transaction();
+    stun::write_error(transaction, stun::StunErrorCode::Unauthenticated, &mut answer);
     gateway.send_to(&answer, source).unwrap();
     rig.wait("it shows", |rig| rig.state(1).failed.is_some());
     assert_eq!(rig.state(1).ready_ns, None);
@@ -225,7 +227,10 @@ fn unmuxed_reports_use_their_own_port() {
     let own = bind();
     let own_address = own.local_addr().unwrap();
     let rtcp = Some((own, reports.local_addr().unwrap()));
-    rig.fleet.join(persona(1, None), Way::Udp(UdpWay { rtcp, ..udp(media.local_addr().unwrap()) }));
+    rig.fleet.join(
+        persona(1, None),
+        ClientPath::Udp(UdpWay { rtcp, ..udp(media.local_addr().unwrap()) }),
+    );
     let mut buffer = [0; 2_048];
     let (length, source) = reports.recv_from(&mut buffer).unwrap();
     assert_eq!(source, own_address);
@@ -236,7 +241,7 @@ fn unmuxed_reports_use_their_own_port() {
 
 /// A gateway for one client: returns the packets of one flow on another, in datagrams, and larger ones in streams.
 fn mirror(stream_above: usize) -> (QuicWay, QuicServer) {
-    let (to, from) = (Flow::new(41).unwrap(), Flow::new(42).unwrap());
+    let (to, from) = (FlowId::new(41).unwrap(), FlowId::new(42).unwrap());
     let server =
         quic_server::start(move |connection| reflect(connection, (to, from), stream_above));
     let way = QuicWay {
@@ -248,7 +253,7 @@ fn mirror(stream_above: usize) -> (QuicWay, QuicServer) {
     (way, server)
 }
 
-async fn reflect(connection: quinn::Connection, (to, from): (Flow, Flow), stream_above: usize) {
+async fn reflect(connection: quinn::Connection, (to, from): (FlowId, FlowId), stream_above: usize) {
     loop {
         let packet = tokio::select! {
             datagram = connection.read_datagram() => {
@@ -286,7 +291,7 @@ fn quic_client_hears_datagrams_and_streams() {
     let (way, _server) = mirror(600);
     let rig = Rig::new();
     rig.member(1, 1);
-    rig.fleet.join(persona(1, Some(Video::default())), Way::Quic(way));
+    rig.fleet.join(persona(1, Some(Video::default())), ClientPath::Quic(way));
     rig.wait_arrived(2 * ENOUGH);
     rig.settle(&[1]);
     let state = rig.state(1);
@@ -304,7 +309,7 @@ fn packet_of_a_foreign_flow_is_not_taken() {
     let (way, _server) = mirror(usize::MAX);
     let rig = Rig::new();
     let way = QuicWay { flow_from_gateway: 43, ..way };
-    rig.fleet.join(persona(1, None), Way::Quic(way));
+    rig.fleet.join(persona(1, None), ClientPath::Quic(way));
     rig.wait("it is counted", |rig| rig.state(1).tally.foreign > 0);
     assert_eq!(rig.ledger.open().arrived_count(), 0);
 }
@@ -314,17 +319,17 @@ fn other_certificate_is_refused() {
     let (way, _server) = mirror(usize::MAX);
     let rig = Rig::new();
     let way = QuicWay { certificate_sha256: [0; 32], ..way };
-    rig.fleet.join(persona(1, None), Way::Quic(way));
+    rig.fleet.join(persona(1, None), ClientPath::Quic(way));
     rig.wait("it fails", |rig| rig.state(1).failed.is_some());
     assert_eq!(rig.state(1).ready_ns, None);
 }
 
 #[test]
 fn reader_of_the_ledger_holds_nobody_up() {
-    let (node, _end) = node(Numbers::Rewritten);
+    let (node, _end) = node(NumberTreatment::Rewritten);
     let rig = Rig::new();
     let reading = rig.ledger.open();
-    rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
+    rig.fleet.join(persona(1, None), ClientPath::Udp(udp(node)));
     rig.wait("it talks and hears all the same", |rig| rig.state(1).tally.packets_received > ENOUGH);
     assert_eq!(reading.arrived_count(), 0);
     drop(reading);

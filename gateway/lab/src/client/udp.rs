@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::demux::{self, DatagramKind};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::ice::Ice;
-use super::{Desk, Persona, Talker, Talking, Tally, Transmit, UdpWay};
+use super::{ClientReports, ClientTally, Persona, Talker, Talking, Transmit, UdpWay};
 use crate::clock;
-use crate::datagrams::{self, Inbox};
+use crate::datagrams::{self, DatagramInbox};
 use crate::wheel::Wheel;
 
 /// Maximum sleep of the thread, and so the maximum delay of a command.
@@ -25,19 +25,19 @@ const DATAGRAM: usize = 9_216;
 /// Datagrams per read of a socket. A client rarely has more than one, and `recvmmsg` would look for another each time.
 const BATCH: usize = 1;
 
-pub(super) enum Command {
+pub(super) enum UdpFleetCommand {
     Join(Persona, Box<UdpWay>),
     Hush(u64),
     Leave(u64),
 }
 
-pub(super) struct Fleet {
-    commands: Option<Sender<Command>>,
+pub(super) struct UdpFleet {
+    commands: Option<Sender<UdpFleetCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Fleet {
-    pub(super) fn start(desk: Desk) -> io::Result<Self> {
+impl UdpFleet {
+    pub(super) fn start(desk: ClientReports) -> io::Result<Self> {
         let (commands, orders) = channel();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let crew = Crew {
@@ -53,7 +53,7 @@ impl Fleet {
         Ok(Self { commands: Some(commands), thread: Some(thread) })
     }
 
-    pub(super) fn command(&self, command: Command) {
+    pub(super) fn command(&self, command: UdpFleetCommand) {
         if let Some(commands) = &self.commands {
             // The thread ends only with this handle.
             let _heard = commands.send(command);
@@ -61,7 +61,7 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+impl Drop for UdpFleet {
     fn drop(&mut self) {
         self.commands = None;
         if let Some(thread) = self.thread.take() {
@@ -73,13 +73,13 @@ impl Drop for Fleet {
 struct Crew {
     epoll: Epoll,
     /// Clients by slot. Slots are not reused.
-    clients: Vec<Option<Client>>,
+    clients: Vec<Option<UdpClient>>,
     by_session: BTreeMap<u64, usize>,
     wheel: Wheel,
-    desk: Desk,
+    desk: ClientReports,
 }
 
-struct Client {
+struct UdpClient {
     session: u64,
     way: UdpWay,
     ice: Option<Ice>,
@@ -90,9 +90,9 @@ struct Client {
 }
 
 impl Crew {
-    fn run(mut self, orders: &Receiver<Command>) {
+    fn run(mut self, orders: &Receiver<UdpFleetCommand>) {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
         let mut due = Vec::new();
         loop {
             loop {
@@ -125,15 +125,15 @@ impl Crew {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: UdpFleetCommand) {
         match command {
-            Command::Join(persona, way) => {
+            UdpFleetCommand::Join(persona, way) => {
                 let session = persona.session;
                 if let Err(error) = self.join(persona, *way) {
                     self.desk.tell(session, |state| state.failed = Some(error.to_string()));
                 }
             }
-            Command::Hush(session) => {
+            UdpFleetCommand::Hush(session) => {
                 let slot = self.by_session.get(&session).copied();
                 if let Some(client) = slot.and_then(|slot| self.clients[slot].as_mut()) {
                     // The client may not have started to send yet.
@@ -144,7 +144,7 @@ impl Crew {
                     client.tell(&self.desk, Talking::No);
                 }
             }
-            Command::Leave(session) => {
+            UdpFleetCommand::Leave(session) => {
                 let gone =
                     self.by_session.remove(&session).and_then(|slot| self.clients[slot].take());
                 if let Some(client) = gone {
@@ -169,13 +169,13 @@ impl Crew {
             self.desk.ready(persona.session, now_ns);
         }
         let session = persona.session;
-        self.clients.push(Some(Client { session, way, ice, persona, talker, foreign: 0 }));
+        self.clients.push(Some(UdpClient { session, way, ice, persona, talker, foreign: 0 }));
         self.by_session.insert(session, slot);
         self.wheel.arm(slot, now_ns);
         Ok(())
     }
 
-    fn read(&mut self, slot: usize, rtcp: bool, inbox: &mut Inbox) {
+    fn read(&mut self, slot: usize, rtcp: bool, inbox: &mut DatagramInbox) {
         let Some(Some(client)) = self.clients.get_mut(slot) else { return };
         let (socket, gateway) = client.end(rtcp);
         // An ICMP error for an earlier packet: the gateway has ended, and the ledger shows the loss.
@@ -186,7 +186,7 @@ impl Crew {
             let at_ns = datagram.stamp_ns.unwrap_or_else(clock::now_ns);
             if datagram.source != gateway {
                 client.foreign += 1;
-            } else if demux::classify(datagram.bytes) == Kind::Stun {
+            } else if demux::classify(datagram.bytes) == DatagramKind::Stun {
                 client.handle_stun(datagram.bytes, &self.desk);
             } else if let Some(talker) = &mut client.talker {
                 self.desk.arrived.extend(talker.handle_packet(datagram.bytes, at_ns));
@@ -225,7 +225,7 @@ impl Crew {
     }
 }
 
-impl Client {
+impl UdpClient {
     fn end(&self, rtcp: bool) -> (&UdpSocket, SocketAddr) {
         match &self.way.rtcp {
             Some((socket, gateway)) if rtcp => (socket, *gateway),
@@ -238,7 +238,7 @@ impl Client {
         self.ice.as_ref().map_or(u64::MAX, Ice::poll_timeout).min(talker)
     }
 
-    fn handle_stun(&mut self, datagram: &[u8], desk: &Desk) {
+    fn handle_stun(&mut self, datagram: &[u8], desk: &ClientReports) {
         let Some(ice) = &mut self.ice else { return };
         ice.handle(datagram);
         if ice.mapped.is_some() && self.talker.is_none() {
@@ -253,9 +253,13 @@ impl Client {
         }
     }
 
-    fn tell(&self, desk: &Desk, talking: Talking) {
+    fn tell(&self, desk: &ClientReports, talking: Talking) {
         let Some(talker) = &self.talker else { return };
-        desk.counted(self.session, Tally { foreign: self.foreign, ..talker.tally() }, talking);
+        desk.counted(
+            self.session,
+            ClientTally { foreign: self.foreign, ..talker.tally() },
+            talking,
+        );
     }
 }
 

@@ -38,7 +38,7 @@ impl Scope {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
+pub struct InjectedFault {
     /// Time of the fault: nanoseconds since the Unix epoch.
     pub at_ns: u64,
     pub scope: Scope,
@@ -46,7 +46,7 @@ pub struct Fault {
 
 /// A node that the gateway marked down.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Detection {
+pub struct NodeDetection {
     pub node: String,
     /// Time from the fault until the node was marked down, in milliseconds.
     pub after_ms: f64,
@@ -89,13 +89,19 @@ pub struct FaultEffect {
     pub other_rooms_moved: u64,
     pub causes: BTreeMap<String, u64>,
     /// Nodes that were marked down after the fault.
-    pub detections: Vec<Detection>,
+    pub detections: Vec<NodeDetection>,
     pub marked_down: Vec<String>,
 }
 
 impl FaultEffect {
     /// Adds one receiver's packets: arrival and node, in order.
-    pub(super) fn listen(&mut self, heard: &[(u64, u32)], fault: &Fault, hit: bool, end_ns: u64) {
+    pub(super) fn listen(
+        &mut self,
+        heard: &[(u64, u32)],
+        fault: &InjectedFault,
+        hit: bool,
+        end_ns: u64,
+    ) {
         let freeze_ns = nanoseconds(FREEZE);
         let nodes = fault.scope.nodes();
         self.of_the_hit += heard.iter().filter(|(_, node)| nodes.contains(node)).count() as u64;

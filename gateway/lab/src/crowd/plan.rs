@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::client::{Persona, Voice};
-use evenkeel_client::{Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind};
 
 /// The senders of a room. All sessions receive.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -15,7 +15,7 @@ pub enum Speech {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transport {
+pub enum PlannedTransport {
     Udp,
     Quic,
 }
@@ -30,7 +30,7 @@ pub enum Proof {
 
 /// A plan of voice sessions, two per room.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct CrowdPlan {
     pub sessions: u32,
     pub speech: Speech,
     /// The scenario of the offers. Default `call`.
@@ -47,10 +47,10 @@ pub struct Plan {
     pub seed: u64,
 }
 
-impl Plan {
+impl CrowdPlan {
     /// Plans sessions on loopback by UDP, with one sender per room.
-    pub fn new(sessions: u32) -> Plan {
-        Plan {
+    pub fn new(sessions: u32) -> CrowdPlan {
+        CrowdPlan {
             sessions,
             speech: Speech::default(),
             scenario: "call".to_owned(),
@@ -70,9 +70,9 @@ impl Plan {
     }
 
     /// The transport of a session, which is the same for both sessions of a room.
-    pub fn transport_of(&self, session: u64) -> Transport {
+    pub fn transport_of(&self, session: u64) -> PlannedTransport {
         let by_quic = self.quic && self.room_of(session).is_multiple_of(2);
-        if by_quic { Transport::Quic } else { Transport::Udp }
+        if by_quic { PlannedTransport::Quic } else { PlannedTransport::Udp }
     }
 
     /// The session with the odd number of a room always sends.
@@ -89,16 +89,16 @@ impl Plan {
         }
     }
 
-    pub(super) fn offer(&self, session: u64, ingress: Ingress) -> Offer {
+    pub(super) fn offer(&self, session: u64, ingress: OfferIngress) -> OfferRequest {
         let payload_type = Voice::default().payload_type;
-        let opus = PayloadType { payload_type, codec: "opus".to_owned(), clock_rate: 48_000 };
-        Offer {
+        let opus = OfferPayloadType { payload_type, codec: "opus".to_owned(), clock_rate: 48_000 };
+        OfferRequest {
             scenario: self.scenario.clone(),
             room: format!("{}-{}", self.rooms, self.room_of(session)),
             labels: self.labels.clone(),
             ingress,
-            media: vec![Media {
-                kind: Kind::Audio,
+            media: vec![OfferMedia {
+                kind: OfferStreamKind::Audio,
                 payload_types: vec![opus],
                 feedback: Vec::new(),
                 bitrate: Some("64 kbit/s".to_owned()),

@@ -4,29 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::effect::pauses_after;
-use super::{Detection, FREEZE, Fault, FaultEffect, Scope};
+use super::{FREEZE, FaultEffect, InjectedFault, NodeDetection, Scope};
 use crate::clock::nanoseconds;
-use crate::ledger::Ledger;
+use crate::ledger::PacketLedger;
 use crate::watch::{at_ns, word};
-use evenkeel_client::Event;
+use evenkeel_client::ServerEvent;
 
 /// Length of the span before a fault in which the nodes of a session are looked up.
 const JUST_BEFORE_NS: u64 = 500_000_000;
 
-pub struct Window {
-    pub(super) ledger: Ledger,
-    pub(super) events: Vec<Event>,
+pub struct ObservationWindow {
+    pub(super) ledger: PacketLedger,
+    pub(super) events: Vec<ServerEvent>,
     pub(super) by_id: BTreeMap<String, u64>,
     /// The span of the window: nanoseconds since the Unix epoch.
     pub(super) span: Range<u64>,
 }
 
-impl Window {
-    pub fn ledger(&self) -> &Ledger {
+impl ObservationWindow {
+    pub fn ledger(&self) -> &PacketLedger {
         &self.ledger
     }
 
-    pub fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[ServerEvent] {
         &self.events
     }
 
@@ -50,7 +50,7 @@ impl Window {
         sessions.iter().for_each(|&session| self.ledger.forget(session));
     }
 
-    pub fn effect_of(&self, fault: &Fault) -> FaultEffect {
+    pub fn effect_of(&self, fault: &InjectedFault) -> FaultEffect {
         let hit = self.hit(fault);
         let mut effect = FaultEffect { hit: hit.len(), ..FaultEffect::default() };
         for receiver in self.ledger.receivers() {
@@ -71,7 +71,7 @@ impl Window {
         gaps.map(|gap| gap.gap_ns).collect()
     }
 
-    fn hit(&self, fault: &Fault) -> BTreeSet<u64> {
+    fn hit(&self, fault: &InjectedFault) -> BTreeSet<u64> {
         let hears = |heard: &[(u64, u32)], nodes: &BTreeSet<u32>| {
             let recent = fault.at_ns.saturating_sub(JUST_BEFORE_NS)..=fault.at_ns;
             let last = heard.iter().rfind(|(at_ns, _)| recent.contains(at_ns));
@@ -93,7 +93,7 @@ impl Window {
         self.ledger.receivers().filter(is_hit).collect()
     }
 
-    fn count_packets(&self, effect: &mut FaultEffect, hit: &BTreeSet<u64>, fault: &Fault) {
+    fn count_packets(&self, effect: &mut FaultEffect, hit: &BTreeSet<u64>, fault: &InjectedFault) {
         for packet in self.ledger.missing() {
             if hit.contains(&packet.path.receiver) {
                 effect.lost += 1;
@@ -135,7 +135,7 @@ impl Window {
         effect.rooms_hit = hit.len() as u64;
     }
 
-    fn detections(&self, fault: &Fault) -> Vec<Detection> {
+    fn detections(&self, fault: &InjectedFault) -> Vec<NodeDetection> {
         let down = self.events.iter().filter(|event| {
             event.name == "node" && event.data["to"] == "down" && at_ns(event) >= fault.at_ns
         });
@@ -150,7 +150,7 @@ impl Window {
                     let for_us = accusation["for_us"].as_u64().unwrap_or(0);
                     ms_since(at_ns(event).saturating_sub(for_us * 1_000))
                 };
-                Detection {
+                NodeDetection {
                     node: word(&event.data["node"]),
                     after_ms: ms_since(at_ns(event)),
                     by_witness: witnesses.map(|w| (word(&w["witness"]), since(w))).collect(),

@@ -13,7 +13,7 @@ fn pair() -> (UdpSocket, UdpSocket) {
 fn batch_keeps_order_source_and_stamp() {
     let (a, b) = pair();
     stamp_arrivals(&b).unwrap();
-    let (mut outbox, mut inbox) = (Outbox::default(), Inbox::new(2_048, 64));
+    let (mut outbox, mut inbox) = (DatagramOutbox::default(), DatagramInbox::new(2_048, 64));
     for round in 0..3u8 {
         let before = clock::now_ns();
         for i in 0..100u8 {
@@ -35,7 +35,7 @@ fn batch_keeps_order_source_and_stamp() {
 
 #[test]
 fn inbox_serves_both_address_families() {
-    let mut inbox = Inbox::new(64, 4);
+    let mut inbox = DatagramInbox::new(64, 4);
     for place in ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"] {
         let (a, b) = (UdpSocket::bind(place).unwrap(), UdpSocket::bind(place).unwrap());
         b.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -48,7 +48,7 @@ fn inbox_serves_both_address_families() {
 #[test]
 fn truncated_datagram_is_marked() {
     let (a, b) = pair();
-    let mut inbox = Inbox::new(8, 2);
+    let mut inbox = DatagramInbox::new(8, 2);
     a.send_to(&[1; 9], b.local_addr().unwrap()).unwrap();
     a.send_to(&[2; 8], b.local_addr().unwrap()).unwrap();
     let mut seen = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Check, Failover, Report, Takeover};
+use super::report::{DemoReport, FailoverFigures, PromiseCheck, Takeover};
 
 /// The longest gap at a receiver when a node is killed, p99.
 const GAP_KILLED_MS: f64 = 50.0;
@@ -31,14 +31,15 @@ const POLICIES: [&str; 7] = [
 const SPANS: [&str; 5] =
     ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
 
-pub(super) fn check(report: &Report) -> Vec<Check> {
+pub(super) fn check(report: &DemoReport) -> Vec<PromiseCheck> {
     let deaths = report.failovers.iter().filter(|failover| failover.cause == "node-down");
-    let mut checks: Vec<Check> = deaths.map(|death| gap(death, report.machine.is_late())).collect();
+    let mut checks: Vec<PromiseCheck> =
+        deaths.map(|death| gap(death, report.machine.is_late())).collect();
     checks.extend(report.takeover.iter().flat_map(|it| taken_over(it, report.machine.is_late())));
     let mut check = |promise: &str, kept: bool, found: String| {
-        checks.push(Check { promise: promise.to_owned(), kept: Some(kept), found });
+        checks.push(PromiseCheck { promise: promise.to_owned(), kept: Some(kept), found });
     };
-    let Report { sessions, rooms, packets, degradation, strangers, .. } = report;
+    let DemoReport { sessions, rooms, packets, degradation, strangers, .. } = report;
     check("no session is lost", sessions.lost == 0, format!("{} lost", sessions.lost));
     check("no call is split between nodes", rooms.split == 0, format!("{} split", rooms.split));
     check(
@@ -105,7 +106,7 @@ pub(super) fn check(report: &Report) -> Vec<Check> {
 }
 
 /// Compares the gap after a death with its budget.
-fn gap(failover: &Failover, machine_is_late: bool) -> Check {
+fn gap(failover: &FailoverFigures, machine_is_late: bool) -> PromiseCheck {
     let (budget, how) = match (failover.silent, failover.unattended) {
         (true, _) => (GAP_SILENT_MS, "stopped"),
         (false, false) => (GAP_KILLED_MS, "killed"),
@@ -115,11 +116,11 @@ fn gap(failover: &Failover, machine_is_late: bool) -> Check {
     within(budget, promise, failover.sessions, failover.gap_ms.spread.p99, machine_is_late)
 }
 
-fn taken_over(takeover: &Takeover, machine_is_late: bool) -> [Check; 2] {
+fn taken_over(takeover: &Takeover, machine_is_late: bool) -> [PromiseCheck; 2] {
     let Takeover { sessions, unheard, gap_ms, twice, misdelivered, .. } = *takeover;
     let promise = format!("gateway killed: gap over udp at most {GAP_TAKEN_OVER_MS} ms (p99)");
     let gap = within(GAP_TAKEN_OVER_MS, promise, sessions, gap_ms.spread.p99, machine_is_late);
-    let sessions = Check {
+    let sessions = PromiseCheck {
         promise: "gateway killed: its standby continues every session".to_owned(),
         kept: Some(unheard == 0 && twice == 0 && misdelivered == 0),
         found: format!(
@@ -130,10 +131,16 @@ fn taken_over(takeover: &Takeover, machine_is_late: bool) -> [Check; 2] {
     [gap, sessions]
 }
 
-fn within(budget: f64, promise: String, sessions: usize, p99: f64, machine_is_late: bool) -> Check {
+fn within(
+    budget: f64,
+    promise: String,
+    sessions: usize,
+    p99: f64,
+    machine_is_late: bool,
+) -> PromiseCheck {
     let kept = sessions > 0 && p99 <= budget;
     let by_the_machine = machine_is_late && sessions > 0 && p99 <= GAP_LATE_MS;
-    Check {
+    PromiseCheck {
         promise,
         kept: (kept || !by_the_machine).then_some(kept),
         found: format!("{p99:.1} ms, {sessions} sessions"),

@@ -5,36 +5,38 @@ use std::time::Duration;
 
 use super::checks;
 use super::processes::number;
-use super::record::{Fault, Push, Record, Span};
+use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan};
 use super::report::{
-    Control, Degradation, Detection, Failover, Gap, Packets, PolicyCalls, Reload, Report, Rooms,
-    Sessions, Strangers,
+    ControlFigures, DegradationFigures, DemoReport, DetectionFigures, FailoverFigures, GapFigures,
+    PacketFigures, PolicyCalls, ReloadFigures, RoomFigures, SessionFigures, StrangerFigures,
 };
-use super::sessions::{Scenario, Transport};
-use super::takeover::Act;
+use super::sessions::{DemoScenario, DemoTransport};
+use super::takeover::TakeoverResult;
 
 use crate::clock::nanoseconds;
-use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
+use crate::ledger::{
+    Account, Death, DuePacket, Excuses, GapSpread, NodeSwitch, PacketLedger, StreamPath, Tolerance,
+};
 use crate::stranger;
 use crate::watch::{at_ns, is_node, word};
-use evenkeel_client::Event;
+use evenkeel_client::ServerEvent;
 
 /// Maximum time in which the two ends of a call may receive from different nodes during a make-before-break move.
 const SPLIT_MAX: Duration = Duration::from_millis(500);
 /// Every receiver must have got a packet within this time before the end.
 const LAST_HEARD: Duration = Duration::from_millis(1_500);
-pub(super) fn evaluate(record: &Record, ledger: &Ledger) -> Report {
+pub(super) fn evaluate(record: &DemoRecord, ledger: &PacketLedger) -> DemoReport {
     Evaluation::new(record, ledger).report()
 }
 
 /// Details for debugging: unexplained losses, discontinuities, splits and events. Times are milliseconds since the
 /// measurement began.
-pub(super) fn notes(record: &Record, ledger: &Ledger) -> String {
+pub(super) fn notes(record: &DemoRecord, ledger: &PacketLedger) -> String {
     let evaluation = Evaluation::new(record, ledger);
     let ms = |at_ns: u64| (at_ns as f64 - record.span.from_ns as f64) / 1e6;
     let mut lines: Vec<String> = Vec::new();
-    for Packet { path, number, sent_ns } in &evaluation.account.lost {
-        let Path { receiver, sender, stream } = path;
+    for DuePacket { path, number, sent_ns } in &evaluation.account.lost {
+        let StreamPath { receiver, sender, stream } = path;
         lines.push(format!(
             "{:9.1} lost: {sender}/{stream} to {receiver}, number {number}",
             ms(*sent_ns)
@@ -52,17 +54,17 @@ pub(super) fn notes(record: &Record, ledger: &Ledger) -> String {
 }
 
 struct Evaluation<'a> {
-    record: &'a Record,
-    ledger: &'a Ledger,
+    record: &'a DemoRecord,
+    ledger: &'a PacketLedger,
     account: Account,
-    switches: Vec<Switch>,
+    switches: Vec<NodeSwitch>,
     udp: BTreeSet<u64>,
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(record: &'a Record, ledger: &'a Ledger) -> Evaluation<'a> {
+    fn new(record: &'a DemoRecord, ledger: &'a PacketLedger) -> Evaluation<'a> {
         let switches = ledger.switches();
-        let udp = record.plan.sessions_by(Transport::Udp);
+        let udp = record.plan.sessions_by(DemoTransport::Udp);
         let mut evaluation =
             Evaluation { record, ledger, account: Account::default(), switches, udp };
         evaluation.account = ledger.account(&evaluation.excuses());
@@ -70,7 +72,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn excuses(&self) -> Excuses {
-        let death = |fault: &Fault| Death {
+        let death = |fault: &DemoFault| Death {
             node: number(&fault.node),
             died_ns: fault.span.from_ns,
             flipped_ns: self.flipped_ns(fault),
@@ -83,7 +85,7 @@ impl<'a> Evaluation<'a> {
 
     /// The time at which the gateway marked the node down. Without an event it is the time of the first packet over
     /// another node. Without either, no loss is excused.
-    fn flipped_ns(&self, fault: &Fault) -> u64 {
+    fn flipped_ns(&self, fault: &DemoFault) -> u64 {
         if let Some(event) = self.marked_down(fault) {
             return at_ns(event);
         }
@@ -92,13 +94,13 @@ impl<'a> Evaluation<'a> {
         seen.min().unwrap_or(fault.span.from_ns)
     }
 
-    fn marked_down(&self, fault: &Fault) -> Option<&Event> {
+    fn marked_down(&self, fault: &DemoFault) -> Option<&ServerEvent> {
         let mut events = self.record.events.iter().filter(|_| !fault.unattended);
         events.find(|event| fault.span.holds(at_ns(event)) && is_node(event, &fault.node, "down"))
     }
 
     /// Switches of receivers that were on the dead node.
-    fn switches_of<'b>(&'b self, fault: &'b Fault) -> impl Iterator<Item = &'b Switch> {
+    fn switches_of<'b>(&'b self, fault: &'b DemoFault) -> impl Iterator<Item = &'b NodeSwitch> {
         let node = number(&fault.node);
         self.switches
             .iter()
@@ -106,7 +108,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Packets that a rung dropped, as reported by the gateway, by the packet numbers of the senders.
-    fn shed(&self) -> BTreeSet<(Path, u64)> {
+    fn shed(&self) -> BTreeSet<(StreamPath, u64)> {
         let mut shed = BTreeSet::new();
         for event in self.record.events.iter().filter(|event| event.name == "shed") {
             let receiver = self.record.by_id.get(&word(&event.data["session"]));
@@ -128,15 +130,16 @@ impl<'a> Evaluation<'a> {
         shed
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> DemoReport {
         let record = self.record;
         let failovers = self.failovers();
-        let reloads: Vec<Reload> = record.pushes.iter().map(|push| self.reload(push)).collect();
+        let reloads: Vec<ReloadFigures> =
+            record.pushes.iter().map(|push| self.reload(push)).collect();
         let (takeover, skipped) = match &record.takeover {
-            Act::Played(takeover) => (Some(*takeover), Vec::new()),
-            Act::Skipped(reason) => (None, vec![format!("gateway killed: {reason}")]),
+            TakeoverResult::Played(takeover) => (Some(*takeover), Vec::new()),
+            TakeoverResult::Skipped(reason) => (None, vec![format!("gateway killed: {reason}")]),
         };
-        let mut report = Report {
+        let mut report = DemoReport {
             sessions: self.sessions(),
             rooms: self.rooms(),
             packets: self.packets(),
@@ -165,7 +168,7 @@ impl<'a> Evaluation<'a> {
         report
     }
 
-    fn sessions(&self) -> Sessions {
+    fn sessions(&self) -> SessionFigures {
         let record = self.record;
         let closed = record
             .events
@@ -177,20 +180,24 @@ impl<'a> Evaluation<'a> {
         let lost: BTreeSet<u64> =
             closed.copied().chain(silent).chain(record.failed.iter().copied()).collect();
         let count = |transport| record.plan.count(transport);
-        Sessions { udp: count(Transport::Udp), quic: count(Transport::Quic), lost: lost.len() }
+        SessionFigures {
+            udp: count(DemoTransport::Udp),
+            quic: count(DemoTransport::Quic),
+            lost: lost.len(),
+        }
     }
 
-    fn rooms(&self) -> Rooms {
+    fn rooms(&self) -> RoomFigures {
         let rooms = &self.record.plan.rooms;
-        let calls = rooms.iter().filter(|room| room.scenario == Scenario::Call).count();
+        let calls = rooms.iter().filter(|room| room.scenario == DemoScenario::Call).count();
         let split: BTreeSet<u64> =
             self.ledger.splits(SPLIT_MAX).into_iter().map(|split| split.room).collect();
-        Rooms { calls, streams: rooms.len() - calls, split: split.len() }
+        RoomFigures { calls, streams: rooms.len() - calls, split: split.len() }
     }
 
-    fn packets(&self) -> Packets {
+    fn packets(&self) -> PacketFigures {
         let misdelivered = self.ledger.misdelivered();
-        Packets {
+        PacketFigures {
             sent: self.ledger.sent_count(),
             received: self.ledger.arrived_count(),
             lost: self.account.lost.len(),
@@ -201,7 +208,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn control(&self) -> Control {
+    fn control(&self) -> ControlFigures {
         let (mut udp, mut quic) = (Vec::new(), Vec::new());
         for &at_ns in &self.record.control_ns {
             for gap in self.ledger.gaps_at(at_ns) {
@@ -209,13 +216,16 @@ impl<'a> Evaluation<'a> {
                     .push(gap.gap_ns);
             }
         }
-        Control { gap_ms: gap(Transport::Udp, udp), gap_ms_quic: gap(Transport::Quic, quic) }
+        ControlFigures {
+            gap_ms: gap(DemoTransport::Udp, udp),
+            gap_ms_quic: gap(DemoTransport::Quic, quic),
+        }
     }
 
     /// The failovers of each fault by transport, and the moves of the policy swap.
-    fn failovers(&self) -> Vec<Failover> {
+    fn failovers(&self) -> Vec<FailoverFigures> {
         let mut failovers = Vec::new();
-        for transport in [Transport::Udp, Transport::Quic] {
+        for transport in [DemoTransport::Udp, DemoTransport::Quic] {
             for fault in &self.record.faults {
                 failovers.push(self.failover(fault, transport));
             }
@@ -225,24 +235,24 @@ impl<'a> Evaluation<'a> {
         failovers
     }
 
-    fn failover(&self, fault: &Fault, transport: Transport) -> Failover {
+    fn failover(&self, fault: &DemoFault, transport: DemoTransport) -> FailoverFigures {
         let marked_down = self.marked_down(fault);
         let detected = marked_down
-            .map(|event| Spread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
-        let switches: Vec<&Switch> = self
+            .map(|event| GapSpread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
+        let switches: Vec<&NodeSwitch> = self
             .switches_of(fault)
             .filter(|switch| self.is_by(switch.receiver, transport))
             .collect();
         let witnesses = marked_down.and_then(|event| event.data["witnesses"].as_array());
         let witnesses = witnesses.into_iter().flatten().map(|witness| word(&witness["witness"]));
-        Failover {
+        FailoverFigures {
             cause: "node-down",
             silent: fault.silent,
             unattended: fault.unattended,
             ingress: ingress(transport),
             node: fault.node.clone(),
             sessions: switches.len(),
-            detect_ms: detected.map(Detection::from).unwrap_or_default(),
+            detect_ms: detected.map(DetectionFigures::from).unwrap_or_default(),
             gap_ms: gap(transport, switches.iter().map(|switch| switch.gap_ns()).collect()),
             packets_lost: self.lost_within(&self.account.lost_to_faults, fault.span, transport),
             by_witness: witnesses.map(|witness| (witness, switches.len())).collect(),
@@ -250,32 +260,37 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The moves by a policy, make-before-break.
-    fn planned(&self, push: &Push, transport: Transport) -> Failover {
+    fn planned(&self, push: &DemoPush, transport: DemoTransport) -> FailoverFigures {
         let switches = self.switches.iter().filter(|switch| {
             push.span.holds(switch.first_ns) && self.is_by(switch.receiver, transport)
         });
-        let gaps: Vec<u64> = switches.map(Switch::gap_ns).collect();
-        Failover {
+        let gaps: Vec<u64> = switches.map(NodeSwitch::gap_ns).collect();
+        FailoverFigures {
             cause: "quality",
             silent: false,
             unattended: false,
             ingress: ingress(transport),
             node: String::new(),
             sessions: gaps.len(),
-            detect_ms: Detection::default(),
+            detect_ms: DetectionFigures::default(),
             gap_ms: gap(transport, gaps),
             packets_lost: self.lost_within(&self.account.lost, push.span, transport),
             by_witness: BTreeMap::new(),
         }
     }
 
-    fn is_by(&self, session: u64, transport: Transport) -> bool {
-        self.udp.contains(&session) == (transport == Transport::Udp)
+    fn is_by(&self, session: u64, transport: DemoTransport) -> bool {
+        self.udp.contains(&session) == (transport == DemoTransport::Udp)
     }
 
-    fn lost_within(&self, packets: &[Packet], span: Span, transport: Transport) -> usize {
+    fn lost_within(
+        &self,
+        packets: &[DuePacket],
+        span: TimeSpan,
+        transport: DemoTransport,
+    ) -> usize {
         let early = nanoseconds(Duration::from_millis(100));
-        let span = Span { from_ns: span.from_ns - early, ..span };
+        let span = TimeSpan { from_ns: span.from_ns - early, ..span };
         packets
             .iter()
             .filter(|packet| {
@@ -284,7 +299,7 @@ impl<'a> Evaluation<'a> {
             .count()
     }
 
-    fn degradation(&self) -> Degradation {
+    fn degradation(&self) -> DegradationFigures {
         let record = self.record;
         let mut done: BTreeMap<(u64, String), Vec<u64>> = BTreeMap::new();
         for event in record.events.iter().filter(|event| event.name == "degraded") {
@@ -305,7 +320,7 @@ impl<'a> Evaluation<'a> {
             let mut of_session = done.iter().filter(|((other, _), _)| other == *session);
             of_session.all(|(_, args)| args.last() == Some(&0))
         };
-        Degradation {
+        DegradationFigures {
             behind_bad_network: record.lossy.len(),
             degraded: all.len(),
             capped: capped.len(),
@@ -314,25 +329,25 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn reload(&self, push: &Push) -> Reload {
+    fn reload(&self, push: &DemoPush) -> ReloadFigures {
         let within = |transport| self.lost_within(&self.account.lost, push.span, transport);
-        Reload {
+        ReloadFigures {
             policy: push.policy,
             plugin: push.vice.map_or("good", |vice| vice.name()),
             outcome: word(&push.answer["outcome"]),
             reason: push.answer["reason"].as_str().map(str::to_owned),
             activate_us: push.answer["activate_us"].as_u64().unwrap_or(0),
-            packets_lost: within(Transport::Udp) + within(Transport::Quic),
+            packets_lost: within(DemoTransport::Udp) + within(DemoTransport::Quic),
             rooms_moved: push.rooms_moved,
         }
     }
 
-    fn strangers(&self) -> Strangers {
+    fn strangers(&self) -> StrangerFigures {
         let unauthorised = &self.record.unauthorised;
         let misdelivered = self.ledger.misdelivered();
         let forwarded =
             misdelivered.iter().filter(|arrival| arrival.sender == stranger::SESSION).count();
-        Strangers {
+        StrangerFigures {
             sent: unauthorised.sent,
             forwarded: forwarded as u64,
             learned: unauthorised.learned,
@@ -347,17 +362,17 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-fn ingress(transport: Transport) -> &'static str {
+fn ingress(transport: DemoTransport) -> &'static str {
     match transport {
-        Transport::Udp => "udp",
-        Transport::Quic => "quic",
+        DemoTransport::Udp => "udp",
+        DemoTransport::Quic => "quic",
     }
 }
 
-fn gap(transport: Transport, gaps: Vec<u64>) -> Gap {
+fn gap(transport: DemoTransport, gaps: Vec<u64>) -> GapFigures {
     let clock = match transport {
-        Transport::Udp => "kernel",
-        Transport::Quic => "reader",
+        DemoTransport::Udp => "kernel",
+        DemoTransport::Quic => "reader",
     };
-    Gap { spread: Spread::of_ns(gaps), clock }
+    GapFigures { spread: GapSpread::of_ns(gaps), clock }
 }

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Failed, Options};
-use crate::process::{Process, ProcessError};
+use super::{DemoError, DemoOptions};
+use crate::process::{ChildProcess, ProcessError};
 use crate::sample_node::number_of;
-use evenkeel_client::{Client, Endpoint};
+use evenkeel_client::{ApiClient, ApiEndpoint};
 
 /// The regions; the gateway is in the first.
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
@@ -47,29 +47,32 @@ impl Drop for Folder {
     }
 }
 
-struct Node {
+struct DemoNode {
     name: String,
     address: SocketAddr,
     /// The agent that started the node, if any.
     agent: Option<SocketAddr>,
     /// The process of the node, or of its agent.
-    process: Option<Process>,
+    process: Option<ChildProcess>,
 }
 
 /// All processes of the demo. Dropping it ends them.
 pub(super) struct Processes {
     evenkeel: PathBuf,
-    gateway: Process,
-    receiver: Option<Process>,
-    nodes: Vec<Node>,
+    gateway: ChildProcess,
+    receiver: Option<ChildProcess>,
+    nodes: Vec<DemoNode>,
     /// The last field, so that all processes have ended when the folder is removed.
     folder: Folder,
     pub(super) udp: SocketAddr,
-    pub(super) place: Endpoint,
+    pub(super) place: ApiEndpoint,
 }
 
 impl Processes {
-    pub(super) async fn start(options: &Options, evenkeel: &Path) -> Result<Processes, Failed> {
+    pub(super) async fn start(
+        options: &DemoOptions,
+        evenkeel: &Path,
+    ) -> Result<Processes, DemoError> {
         let folder = folder(options)?;
         let mut receiver =
             start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
@@ -82,7 +85,7 @@ impl Processes {
                 node_with_agent(evenkeel, folder, &name).await?
             } else {
                 let (process, address) = node(evenkeel, folder, &name, "127.0.0.1:0").await?;
-                Node { name, address, agent: None, process: Some(process) }
+                DemoNode { name, address, agent: None, process: Some(process) }
             });
         }
         let config = folder.path.join("evenkeel.toml");
@@ -94,7 +97,7 @@ impl Processes {
         let Ok(udp) = udp.parse() else {
             return Err(gateway.error(format!("listens at {udp:?}")).into());
         };
-        let place = Endpoint::Unix(text(&listening["socket"]).into());
+        let place = ApiEndpoint::Unix(text(&listening["socket"]).into());
         let receiver = Some(receiver);
         Ok(Processes {
             evenkeel: evenkeel.to_owned(),
@@ -107,14 +110,14 @@ impl Processes {
         })
     }
 
-    pub(super) fn admin(&self) -> Client {
-        Client::new(self.place.clone())
+    pub(super) fn admin(&self) -> ApiClient {
+        ApiClient::new(self.place.clone())
     }
 
     pub(super) fn api(&self) -> String {
         match &self.place {
-            Endpoint::Unix(path) => path.display().to_string(),
-            Endpoint::Tcp(address) => address.to_string(),
+            ApiEndpoint::Unix(path) => path.display().to_string(),
+            ApiEndpoint::Tcp(address) => address.to_string(),
         }
     }
 
@@ -126,14 +129,14 @@ impl Processes {
         self.nodes.iter().find(|node| node.name == name).map(|node| node.address)
     }
 
-    pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), Failed> {
+    pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), DemoError> {
         let node = self.nodes.iter().find(|node| node.name == name);
         let process = node.and_then(|node| node.process.as_ref());
         Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
     /// Restarts a killed node at its old address.
-    pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), Failed> {
+    pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), DemoError> {
         if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
             // Reaps the dead process, which frees its port.
             node.process = None;
@@ -144,14 +147,14 @@ impl Processes {
     }
 
     /// Ends the receiver of telemetry and returns its report.
-    pub(super) async fn end_receiver(&mut self) -> Result<Value, Failed> {
+    pub(super) async fn end_receiver(&mut self) -> Result<Value, DemoError> {
         let Some(receiver) = self.receiver.take() else { return Ok(Value::Null) };
         let report = end(receiver).await?;
         Ok(report.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or(Value::Null))
     }
 
     /// Fails if the gateway has ended.
-    pub(super) fn require_gateway(&mut self) -> Result<(), Failed> {
+    pub(super) fn require_gateway(&mut self) -> Result<(), DemoError> {
         if self.gateway.is_running() {
             return Ok(());
         }
@@ -169,7 +172,7 @@ impl Processes {
     }
 
     /// Ends all processes, and returns the counters of nodes that were still alive, by name.
-    pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, Failed> {
+    pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, DemoError> {
         let Processes { gateway, receiver, nodes, folder, .. } = self;
         end(gateway).await?;
         let mut counted = BTreeMap::new();
@@ -195,12 +198,12 @@ pub(super) fn start(
     words: &[&str],
     name: &str,
     folder: &Path,
-) -> Result<Process, ProcessError> {
-    Process::start(name, Command::new(evenkeel).args(words), folder)
+) -> Result<ChildProcess, ProcessError> {
+    ChildProcess::start(name, Command::new(evenkeel).args(words), folder)
 }
 
 /// Waits for the first line on standard output and reads it as JSON. Clients run on meanwhile.
-pub(super) async fn first_line(process: &mut Process) -> Result<Value, Failed> {
+pub(super) async fn first_line(process: &mut ChildProcess) -> Result<Value, DemoError> {
     let until = Instant::now() + FIRST_LINE_WITHIN;
     loop {
         if let Some(line) = process.try_line()? {
@@ -214,7 +217,7 @@ pub(super) async fn first_line(process: &mut Process) -> Result<Value, Failed> {
 }
 
 /// Ends a process with SIGTERM, or kills it after [`END_WITHIN`], and returns its last line on standard output.
-async fn end(mut process: Process) -> Result<Option<String>, Failed> {
+async fn end(mut process: ChildProcess) -> Result<Option<String>, DemoError> {
     process.signal(Signal::SIGTERM)?;
     let until = Instant::now() + END_WITHIN;
     while process.is_running() && Instant::now() < until {
@@ -229,14 +232,14 @@ pub(super) fn number(name: &str) -> u32 {
     number_of(name)
 }
 
-fn folder(options: &Options) -> Result<Folder, Failed> {
+fn folder(options: &DemoOptions) -> Result<Folder, DemoError> {
     let path = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
     let what = format!("making {}", path.display());
     // Only the owner may read the folder, because it contains secrets.
-    fs::DirBuilder::new().mode(0o700).create(&path).map_err(Failed::system(&what))?;
+    fs::DirBuilder::new().mode(0o700).create(&path).map_err(DemoError::system(&what))?;
     let folder = Folder { path, keep: options.keep };
     let policies = folder.path.join("policies");
-    fs::create_dir(&policies).map_err(Failed::system(&what))?;
+    fs::create_dir(&policies).map_err(DemoError::system(&what))?;
     write(&policies.join("call.toml"), CALL)?;
     write(&policies.join("live.toml"), LIVE)?;
     Ok(folder)
@@ -244,7 +247,7 @@ fn folder(options: &Options) -> Result<Folder, Failed> {
 
 /// Creates the node's secret, unless the node is restarted, and returns the file's name. Each node has its own, as
 /// drills require.
-fn secret(folder: &Path, name: &str) -> Result<String, Failed> {
+fn secret(folder: &Path, name: &str) -> Result<String, DemoError> {
     let file = format!("{name}.secret");
     let path = folder.join(&file);
     if !path.exists() {
@@ -260,7 +263,7 @@ pub(super) fn start_node(
     folder: &Path,
     name: &str,
     listen: &str,
-) -> Result<Process, Failed> {
+) -> Result<ChildProcess, DemoError> {
     let secret = folder.join(secret(folder, name)?).display().to_string();
     let mut words =
         vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
@@ -275,7 +278,7 @@ async fn node(
     folder: &Path,
     name: &str,
     listen: &str,
-) -> Result<(Process, SocketAddr), Failed> {
+) -> Result<(ChildProcess, SocketAddr), DemoError> {
     let mut process = start_node(evenkeel, folder, name, listen)?;
     let listening = text(&first_line(&mut process).await?["listening"]);
     match listening.parse() {
@@ -285,7 +288,11 @@ async fn node(
 }
 
 /// Starts an agent that starts the node, for drills.
-async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<Node, Failed> {
+async fn node_with_agent(
+    evenkeel: &Path,
+    folder: &Path,
+    name: &str,
+) -> Result<DemoNode, DemoError> {
     let address = free_address()?;
     let listen = address.to_string();
     let secret_file = secret(folder, name)?;
@@ -309,19 +316,19 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     match listening.parse() {
         Ok(agent) => {
             let name = name.to_owned();
-            Ok(Node { name, address, agent: Some(agent), process: Some(process) })
+            Ok(DemoNode { name, address, agent: Some(agent), process: Some(process) })
         }
         Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
     }
 }
 
 /// Finds a free address for a node that is started later.
-fn free_address() -> Result<SocketAddr, Failed> {
+fn free_address() -> Result<SocketAddr, DemoError> {
     let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
-    free().map_err(Failed::system("looking for a free port"))
+    free().map_err(DemoError::system("looking for a free port"))
 }
 
-fn configuration(options: &Options, endpoint: &str, nodes: &[Node]) -> String {
+fn configuration(options: &DemoOptions, endpoint: &str, nodes: &[DemoNode]) -> String {
     // With `--serve` the gateway uses the default socket, so that commands find it.
     let socket = if options.serve { "" } else { "socket = \"admin.sock\"\n" };
     let mut text = format!(
@@ -347,7 +354,7 @@ metrics_interval = "1s"
 "#,
         REGIONS[0]
     );
-    for Node { name, address, agent, .. } in nodes {
+    for DemoNode { name, address, agent, .. } in nodes {
         let agent = agent.map_or(String::new(), |agent| format!("agent = \"{agent}\"\n"));
         let (region, zone) = name.trim_end_matches('1').split_once('-').unwrap_or((name, ""));
         let written = write!(
@@ -368,9 +375,9 @@ capacity = "{CAPACITY}"
     text
 }
 
-pub(super) fn write(path: &Path, text: &str) -> Result<(), Failed> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), DemoError> {
     let what = format!("writing {}", path.display());
-    fs::write(path, text).map_err(Failed::system(&what))
+    fs::write(path, text).map_err(DemoError::system(&what))
 }
 
 fn text(value: &Value) -> String {

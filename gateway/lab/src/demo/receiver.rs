@@ -22,7 +22,7 @@ use crate::interruption::interruption;
 /// The largest accepted request, as in the OpenTelemetry Collector.
 const BODY_MAX: usize = 20 * 1_024 * 1_024;
 
-type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
+type SpanCounts = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Prints the endpoint as a line of JSON, receives until interrupted, and prints the counts.
 pub(super) async fn run() -> io::Result<()> {
@@ -30,7 +30,7 @@ pub(super) async fn run() -> io::Result<()> {
     let mut out = io::stdout();
     writeln!(out, "{}", json!({"http": format!("http://{}", listener.local_addr()?)}))?;
     out.flush()?;
-    let counts = Counts::default();
+    let counts = SpanCounts::default();
     tokio::select! {
         () = serve(listener, &counts) => {}
         interrupted = interruption() => interrupted?,
@@ -39,7 +39,7 @@ pub(super) async fn run() -> io::Result<()> {
     writeln!(out, "{}", json!({"spans_received": *counts}))
 }
 
-async fn serve(listener: TcpListener, counts: &Counts) {
+async fn serve(listener: TcpListener, counts: &SpanCounts) {
     loop {
         // The process may be out of descriptors for a moment; the next connection is accepted.
         let Ok((stream, _)) = listener.accept().await else {
@@ -58,7 +58,7 @@ async fn serve(listener: TcpListener, counts: &Counts) {
 /// Accepts metrics and logs without reading them. The empty answer is an empty protobuf message, which reports success.
 async fn receive(
     request: Request<Incoming>,
-    counts: Counts,
+    counts: SpanCounts,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_trace = request.uri().path() == "/v1/traces";
     let body = Limited::new(request.into_body(), BODY_MAX).collect().await;

@@ -4,47 +4,47 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ledger::Spread;
+use crate::ledger::GapSpread;
 use crate::machine::Timeliness;
 
 #[derive(Serialize, Debug)]
-pub(super) struct Report {
-    pub(super) sessions: Sessions,
-    pub(super) rooms: Rooms,
-    pub(super) packets: Packets,
-    pub(super) failovers: Vec<Failover>,
-    pub(super) control: Control,
+pub(super) struct DemoReport {
+    pub(super) sessions: SessionFigures,
+    pub(super) rooms: RoomFigures,
+    pub(super) packets: PacketFigures,
+    pub(super) failovers: Vec<FailoverFigures>,
+    pub(super) control: ControlFigures,
     /// Null if it was skipped.
     pub(super) takeover: Option<Takeover>,
     /// Acts that this machine does not permit, with the reason.
     pub(super) skipped: Vec<String>,
     pub(super) continuity_breaks: usize,
-    pub(super) degradation: Degradation,
-    pub(super) reloads: Vec<Reload>,
+    pub(super) degradation: DegradationFigures,
+    pub(super) reloads: Vec<ReloadFigures>,
     pub(super) policy_calls: PolicyCalls,
-    pub(super) strangers: Strangers,
+    pub(super) strangers: StrangerFigures,
     pub(super) spans_received: BTreeMap<String, u64>,
     pub(super) machine: Timeliness,
-    pub(super) checks: Vec<Check>,
+    pub(super) checks: Vec<PromiseCheck>,
     pub(super) ok: bool,
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Sessions {
+pub(super) struct SessionFigures {
     pub(super) udp: usize,
     pub(super) quic: usize,
     pub(super) lost: usize,
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Rooms {
+pub(super) struct RoomFigures {
     pub(super) calls: usize,
     pub(super) streams: usize,
     pub(super) split: usize,
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Packets {
+pub(super) struct PacketFigures {
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) lost: usize,
@@ -56,15 +56,15 @@ pub(super) struct Packets {
 
 /// One failover or move, for receivers of one transport.
 #[derive(Serialize, Debug)]
-pub(super) struct Failover {
+pub(super) struct FailoverFigures {
     pub(super) cause: &'static str,
     pub(super) silent: bool,
     pub(super) unattended: bool,
     pub(super) ingress: &'static str,
     pub(super) node: String,
     pub(super) sessions: usize,
-    pub(super) detect_ms: Detection,
-    pub(super) gap_ms: Gap,
+    pub(super) detect_ms: DetectionFigures,
+    pub(super) gap_ms: GapFigures,
     pub(super) packets_lost: usize,
     /// Sessions by the witness that accused the node when it was marked down.
     pub(super) by_witness: BTreeMap<String, usize>,
@@ -72,30 +72,30 @@ pub(super) struct Failover {
 
 /// Time from the death until the node was marked down. Null without a death or without an event.
 #[derive(Serialize, Clone, Copy, Default, Debug)]
-pub(super) struct Detection {
+pub(super) struct DetectionFigures {
     pub(super) p50: Option<f64>,
     pub(super) p99: Option<f64>,
     pub(super) max: Option<f64>,
 }
 
-impl From<Spread> for Detection {
-    fn from(Spread { p50, p99, max }: Spread) -> Detection {
-        Detection { p50: Some(p50), p99: Some(p99), max: Some(max) }
+impl From<GapSpread> for DetectionFigures {
+    fn from(GapSpread { p50, p99, max }: GapSpread) -> DetectionFigures {
+        DetectionFigures { p50: Some(p50), p99: Some(p99), max: Some(max) }
     }
 }
 
 #[derive(Serialize, Clone, Copy, Debug)]
-pub(super) struct Gap {
+pub(super) struct GapFigures {
     #[serde(flatten)]
-    pub(super) spread: Spread,
+    pub(super) spread: GapSpread,
     /// `kernel` for UDP, `reader` for QUIC.
     pub(super) clock: &'static str,
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Control {
-    pub(super) gap_ms: Gap,
-    pub(super) gap_ms_quic: Gap,
+pub(super) struct ControlFigures {
+    pub(super) gap_ms: GapFigures,
+    pub(super) gap_ms_quic: GapFigures,
 }
 
 /// The takeover of a gateway that was killed.
@@ -104,14 +104,14 @@ pub(super) struct Takeover {
     pub(super) sessions: usize,
     /// Sessions without a packet at the end.
     pub(super) unheard: usize,
-    pub(super) gap_ms: Gap,
+    pub(super) gap_ms: GapFigures,
     pub(super) packets_lost: u64,
     pub(super) twice: u64,
     pub(super) misdelivered: u64,
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Degradation {
+pub(super) struct DegradationFigures {
     pub(super) behind_bad_network: usize,
     /// Sessions with any degradation, and their peers.
     pub(super) degraded: usize,
@@ -122,7 +122,7 @@ pub(super) struct Degradation {
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Reload {
+pub(super) struct ReloadFigures {
     pub(super) policy: &'static str,
     /// `good`, or the defect of the plugin.
     pub(super) plugin: &'static str,
@@ -143,7 +143,7 @@ pub(super) struct PolicyCalls {
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Strangers {
+pub(super) struct StrangerFigures {
     pub(super) sent: u64,
     pub(super) forwarded: u64,
     pub(super) learned: u64,
@@ -151,7 +151,7 @@ pub(super) struct Strangers {
 }
 
 #[derive(Serialize, Debug)]
-pub(super) struct Check {
+pub(super) struct PromiseCheck {
     pub(super) promise: String,
     /// Null if undecided: the machine is late, and the gap exceeds the limit by less than a late machine may add.
     pub(super) kept: Option<bool>,

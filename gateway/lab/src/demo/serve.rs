@@ -10,20 +10,24 @@ use serde_json::json;
 
 use super::processes::Processes;
 use super::sessions::{OpenSessions, SessionPlan};
-use super::{Failed, Options};
+use super::{DemoError, DemoOptions};
 use crate::interruption::interruption;
 
 /// Interval at which the ledger is emptied, because it is not evaluated here.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
+pub(super) async fn serve(
+    options: &DemoOptions,
+    evenkeel: &Path,
+    socket: &Path,
+) -> Result<(), DemoError> {
     tokio::select! {
         up = keep_up(options, evenkeel, socket) => up,
-        ended = interruption() => ended.map_err(Failed::system("listening to signals")),
+        ended = interruption() => ended.map_err(DemoError::system("listening to signals")),
     }
 }
 
-async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
+async fn keep_up(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Result<(), DemoError> {
     // An error is ignored: without the lock file, commands only do not wait for the demo.
     let rising = Rising::begin(socket).ok();
     let mut processes = Processes::start(options, evenkeel).await?;
@@ -31,7 +35,7 @@ async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<()
         OpenSessions::enter(SessionPlan::of(options.sessions), &mut processes, options.seed)
             .await?;
     drop(rising);
-    say(options, &processes).map_err(Failed::system("writing where it is"))?;
+    say(options, &processes).map_err(DemoError::system("writing where it is"))?;
     loop {
         tokio::time::sleep(FORGET_EVERY).await;
         drop(sessions.books.turn());
@@ -39,7 +43,7 @@ async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<()
     }
 }
 
-fn say(options: &Options, processes: &Processes) -> io::Result<()> {
+fn say(options: &DemoOptions, processes: &Processes) -> io::Result<()> {
     let (api, nodes, sessions) = (processes.api(), processes.names(), options.sessions);
     let mut out = io::stdout();
     if options.json {

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::Failed;
+use super::DemoError;
 use super::processes::{Processes, REGIONS, ZONES};
-use crate::client::{Fleet, Persona, Video, Voice, Way};
+use crate::client::{ClientFleet, ClientPath, Persona, Video, Voice};
 use crate::clock;
-use crate::ledger::{Books, Member};
-use crate::relay::Relay;
+use crate::ledger::{Books, RoomParticipant};
+use crate::relay::ImpairmentRelay;
 use evenkeel_client::{
-    Client, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer,
+    ApiClient, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
+    OfferRequest, OfferStreamKind, QuicOffer,
 };
 
 /// The region of the UDP clients behind a lossy network.
@@ -28,22 +29,22 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Scenario {
+pub(super) enum DemoScenario {
     Call,
     Live,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Transport {
+pub(super) enum DemoTransport {
     Udp,
     Quic,
 }
 
 /// A room, its region, and the zone in its label.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Room {
+pub(super) struct DemoRoom {
     pub(super) number: u64,
-    pub(super) scenario: Scenario,
+    pub(super) scenario: DemoScenario,
     pub(super) region: &'static str,
     zone: &'static str,
 }
@@ -52,22 +53,22 @@ pub(super) struct Room {
 pub(super) struct PlannedSession {
     pub(super) session: u64,
     pub(super) room: u64,
-    pub(super) transport: Transport,
+    pub(super) transport: DemoTransport,
     pub(super) video: bool,
     /// The client only listens: a viewer of a stream.
     listens_only: bool,
 }
 
 pub(super) struct SessionPlan {
-    pub(super) rooms: Vec<Room>,
+    pub(super) rooms: Vec<DemoRoom>,
     pub(super) sessions: Vec<PlannedSession>,
 }
 
 pub(super) struct OpenSessions {
     pub(super) plan: SessionPlan,
-    pub(super) fleet: Fleet,
+    pub(super) fleet: ClientFleet,
     pub(super) books: Books,
-    pub(super) relay: Relay,
+    pub(super) relay: ImpairmentRelay,
     /// Session numbers by the id that the gateway assigned.
     pub(super) by_id: BTreeMap<String, u64>,
     /// The ICE user fragment, for unauthorised checks.
@@ -88,11 +89,11 @@ impl SessionPlan {
             // The periods of the patterns differ, so that every region has calls of every kind.
             let (region, turn) = (REGIONS[[0, 0, 1, 2][call / 4 % 4]], call / 16);
             let zone = ZONES[(call ^ call >> 2 ^ call >> 4) % 2];
-            let room = plan.room(Scenario::Call, region, zone);
+            let room = plan.room(DemoScenario::Call, region, zone);
             let transports = match call % 4 {
-                0 => [Transport::Udp, Transport::Udp],
-                1 => [Transport::Quic, Transport::Quic],
-                _ => [Transport::Udp, Transport::Quic],
+                0 => [DemoTransport::Udp, DemoTransport::Udp],
+                1 => [DemoTransport::Quic, DemoTransport::Quic],
+                _ => [DemoTransport::Udp, DemoTransport::Quic],
             };
             let video = (call + call / 4 + turn).is_multiple_of(VIDEO_SHARE);
             transports
@@ -101,35 +102,41 @@ impl SessionPlan {
         }
         for stream in 0..(live / AUDIENCE) as usize {
             let region = REGIONS[stream % REGIONS.len()];
-            let room = plan.room(Scenario::Live, region, ZONES[stream % 2]);
+            let room = plan.room(DemoScenario::Live, region, ZONES[stream % 2]);
             for seat in 0..AUDIENCE as usize {
-                let transport = [Transport::Udp, Transport::Quic][(seat + stream) % 2];
+                let transport = [DemoTransport::Udp, DemoTransport::Quic][(seat + stream) % 2];
                 plan.add_session(room, transport, true, seat > 0);
             }
         }
         plan
     }
 
-    fn room(&mut self, scenario: Scenario, region: &'static str, zone: &'static str) -> u64 {
+    fn room(&mut self, scenario: DemoScenario, region: &'static str, zone: &'static str) -> u64 {
         let number = self.rooms.len() as u64 + 1;
-        self.rooms.push(Room { number, scenario, region, zone });
+        self.rooms.push(DemoRoom { number, scenario, region, zone });
         number
     }
 
-    fn add_session(&mut self, room: u64, transport: Transport, video: bool, listens_only: bool) {
+    fn add_session(
+        &mut self,
+        room: u64,
+        transport: DemoTransport,
+        video: bool,
+        listens_only: bool,
+    ) {
         let session = self.sessions.len() as u64 + 1;
         self.sessions.push(PlannedSession { session, room, transport, video, listens_only });
     }
 
-    pub(super) fn room_of(&self, planned: &PlannedSession) -> &Room {
+    pub(super) fn room_of(&self, planned: &PlannedSession) -> &DemoRoom {
         &self.rooms[planned.room as usize - 1]
     }
 
-    pub(super) fn count(&self, transport: Transport) -> usize {
+    pub(super) fn count(&self, transport: DemoTransport) -> usize {
         self.sessions.iter().filter(|planned| planned.transport == transport).count()
     }
 
-    pub(super) fn sessions_by(&self, transport: Transport) -> BTreeSet<u64> {
+    pub(super) fn sessions_by(&self, transport: DemoTransport) -> BTreeSet<u64> {
         let by = self.sessions.iter().filter(|planned| planned.transport == transport);
         by.map(|planned| planned.session).collect()
     }
@@ -146,18 +153,18 @@ impl PlannedSession {
         }
     }
 
-    fn media(&self) -> Vec<Media> {
-        let stream = |kind, payload_type, codec: &str, clock_rate, bitrate: &str| Media {
+    fn media(&self) -> Vec<OfferMedia> {
+        let stream = |kind, payload_type, codec: &str, clock_rate, bitrate: &str| OfferMedia {
             kind,
-            payload_types: vec![PayloadType { payload_type, codec: codec.into(), clock_rate }],
+            payload_types: vec![OfferPayloadType { payload_type, codec: codec.into(), clock_rate }],
             feedback: vec!["pli".into(), "remb".into()],
             bitrate: Some(bitrate.into()),
         };
         let voice = Voice::default().payload_type;
         let video = Video::default().payload_type;
-        let mut media = vec![stream(Kind::Audio, voice, "opus", 48_000, "64 kbit/s")];
+        let mut media = vec![stream(OfferStreamKind::Audio, voice, "opus", 48_000, "64 kbit/s")];
         if self.video {
-            media.push(stream(Kind::Video, video, "vp8", 90_000, "400 kbit/s"));
+            media.push(stream(OfferStreamKind::Video, video, "vp8", 90_000, "400 kbit/s"));
         }
         media
     }
@@ -174,10 +181,11 @@ impl OpenSessions {
         plan: SessionPlan,
         processes: &mut Processes,
         seed: u64,
-    ) -> Result<OpenSessions, Failed> {
+    ) -> Result<OpenSessions, DemoError> {
         let books = Books::default();
-        let fleet = Fleet::start(&books).map_err(Failed::system("starting clients"))?;
-        let relay = Relay::start(seed).map_err(Failed::system("starting the relay"))?;
+        let fleet = ClientFleet::start(&books).map_err(DemoError::system("starting clients"))?;
+        let relay =
+            ImpairmentRelay::start(seed).map_err(DemoError::system("starting the relay"))?;
         let mut sessions = OpenSessions {
             plan,
             fleet,
@@ -197,7 +205,7 @@ impl OpenSessions {
         for planned in &sessions.plan.sessions {
             let (from_ns, until_ns) = (sessions.from_ns, u64::MAX);
             let PlannedSession { session, room, .. } = *planned;
-            sessions.books.open().join(Member { session, room, from_ns, until_ns });
+            sessions.books.open().join(RoomParticipant { session, room, from_ns, until_ns });
         }
         tokio::time::sleep(SETTLE).await;
         Ok(sessions)
@@ -206,37 +214,37 @@ impl OpenSessions {
     async fn open(
         &mut self,
         planned: &PlannedSession,
-        admin: &mut Client,
+        admin: &mut ApiClient,
         gateway: SocketAddr,
         seed: u64,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), DemoError> {
         let what = format!("opening session {}", planned.session);
         let room = self.plan.room_of(planned).clone();
         let mut socket = None;
         let ingress = match planned.transport {
-            Transport::Quic => Ingress::Quic(QuicOffer {}),
-            Transport::Udp => {
+            DemoTransport::Quic => OfferIngress::Quic(QuicOffer {}),
+            DemoTransport::Udp => {
                 let bound =
-                    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failed::system(&what))?;
-                let own = bound.local_addr().map_err(Failed::system(&what))?;
+                    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(DemoError::system(&what))?;
+                let own = bound.local_addr().map_err(DemoError::system(&what))?;
                 let ends =
                     (room.region == LOSSY).then(|| self.relay.lane(planned.session, gateway));
-                let ends = ends.transpose().map_err(Failed::system(&what))?;
+                let ends = ends.transpose().map_err(DemoError::system(&what))?;
                 let seen = ends.map_or(own, |ends| ends.far);
                 socket = Some((bound, ends.map(|ends| ends.near)));
-                Ingress::Udp(if planned.proves_itself() {
-                    Identity::Stun
+                OfferIngress::Udp(if planned.proves_itself() {
+                    OfferIdentity::Stun
                 } else {
-                    Identity::Declared { address: seen, rtcp: None }
+                    OfferIdentity::Declared { address: seen, rtcp: None }
                 })
             }
         };
         let scenario = match room.scenario {
-            Scenario::Call => "call",
-            Scenario::Live => "live",
+            DemoScenario::Call => "call",
+            DemoScenario::Live => "live",
         };
         let labels = [("region", room.region), ("zone", room.zone)];
-        let offer = Offer {
+        let offer = OfferRequest {
             scenario: scenario.into(),
             room: format!("{scenario}-{}", room.number),
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
@@ -245,9 +253,9 @@ impl OpenSessions {
             rtcp: None,
             nodes: BTreeMap::new(),
         };
-        let opened = admin.open(&offer).await.map_err(Failed::admin(&what))?;
+        let opened = admin.open(&offer).await.map_err(DemoError::admin(&what))?;
         let Some(way) = self.way(&opened, socket) else {
-            return Err(Failed::InVain {
+            return Err(DemoError::InVain {
                 what: format!("an address in the answer for {what}"),
                 seconds: 0,
             });
@@ -259,23 +267,23 @@ impl OpenSessions {
 
     fn way(
         &mut self,
-        opened: &Opened,
+        opened: &OfferAnswer,
         socket: Option<(UdpSocket, Option<SocketAddr>)>,
-    ) -> Option<Way> {
+    ) -> Option<ClientPath> {
         let (socket, near) = socket.unzip();
-        let mut way = Way::of(opened, socket)?;
+        let mut way = ClientPath::of(opened, socket)?;
         match &mut way {
-            Way::Udp(way) => {
+            ClientPath::Udp(way) => {
                 way.gateway = near.flatten().unwrap_or(way.gateway);
                 let ufrag = || way.ice.as_ref().map(|ice| ice.ufrag.clone());
                 self.ufrag = self.ufrag.take().or_else(ufrag);
             }
-            Way::Quic(way) => self.quic = Some((way.gateway, way.certificate_sha256)),
+            ClientPath::Quic(way) => self.quic = Some((way.gateway, way.certificate_sha256)),
         }
         Some(way)
     }
 
-    async fn wait_ready(&self, processes: &mut Processes) -> Result<(), Failed> {
+    async fn wait_ready(&self, processes: &mut Processes) -> Result<(), DemoError> {
         let until = Instant::now() + READY_WITHIN;
         loop {
             processes.require_gateway()?;
@@ -293,7 +301,7 @@ impl OpenSessions {
             }
             if Instant::now() > until {
                 let what = format!("readiness of sessions {}", waiting.join(", "));
-                return Err(Failed::InVain { what, seconds: READY_WITHIN.as_secs() });
+                return Err(DemoError::InVain { what, seconds: READY_WITHIN.as_secs() });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -302,7 +310,7 @@ impl OpenSessions {
     /// Sessions behind the relay.
     pub(super) fn lossy(&self) -> BTreeSet<u64> {
         let lossy = self.plan.sessions.iter().filter(|planned| {
-            planned.transport == Transport::Udp && self.plan.room_of(planned).region == LOSSY
+            planned.transport == DemoTransport::Udp && self.plan.room_of(planned).region == LOSSY
         });
         lossy.map(|planned| planned.session).collect()
     }

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 
 use super::hostile::{self, Vice};
 use super::processes::Processes;
-use super::record::{Fault, Push, Record, Span, Unauthorised};
-use super::sessions::{OpenSessions, Scenario, SessionPlan, Transport};
-use super::{Failed, Options, takeover, telemetry};
+use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan, Unauthorised};
+use super::sessions::{DemoScenario, DemoTransport, OpenSessions, SessionPlan};
+use super::{DemoError, DemoOptions, takeover, telemetry};
 use crate::clock;
-use crate::ledger::Ledger;
-use crate::machine::Watched;
+use crate::ledger::PacketLedger;
+use crate::machine::MachineWatch;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
-use evenkeel_client::{Call, Client, Event};
+use evenkeel_client::{ApiCall, ApiClient, ServerEvent};
 
 const STEADY: Duration = Duration::from_secs(4);
 /// Observation time after a death.
@@ -52,11 +52,11 @@ const PROBED_NODE: &str = "west-a1";
 const POLICY: &str = "call/routing";
 const PLUGIN: &str = "route-nearest";
 
-struct Progress {
+struct DemoProgress {
     since: Instant,
 }
 
-impl Progress {
+impl DemoProgress {
     fn say(&self, words: &str) {
         let at = self.since.elapsed().as_secs_f64();
         if std::io::stderr().is_terminal() {
@@ -67,48 +67,51 @@ impl Progress {
     }
 }
 
-struct Run {
+struct DemoRun {
     evenkeel: PathBuf,
     processes: Processes,
     sessions: OpenSessions,
-    admin: Client,
+    admin: ApiClient,
     watch: Watch,
-    progress: Progress,
-    machine: Watched,
+    progress: DemoProgress,
+    machine: MachineWatch,
     seed: u64,
-    faults: Vec<Fault>,
-    pushes: Vec<Push>,
+    faults: Vec<DemoFault>,
+    pushes: Vec<DemoPush>,
 }
 
 /// Runs all steps and returns the records for evaluation.
-pub(super) async fn run(options: &Options, evenkeel: &Path) -> Result<(Record, Ledger), Failed> {
-    let progress = Progress { since: Instant::now() };
+pub(super) async fn run(
+    options: &DemoOptions,
+    evenkeel: &Path,
+) -> Result<(DemoRecord, PacketLedger), DemoError> {
+    let progress = DemoProgress { since: Instant::now() };
     progress.say("measuring the scheduling latency of this machine");
-    let machine = Watched::begin();
+    let machine = MachineWatch::begin();
     progress.say("starting six nodes in three regions, a telemetry receiver, and the gateway");
     let mut processes = Processes::start(options, evenkeel).await?;
     let watch = Watch::begin(&processes.admin()).await;
-    let watch = watch.map_err(Failed::admin("listening to events"))?;
+    let watch = watch.map_err(DemoError::admin("listening to events"))?;
     let plan = SessionPlan::of(options.sessions);
     progress.say(&format!(
         "opening {} sessions in {} rooms: {} over UDP, {} over QUIC",
         plan.sessions.len(),
         plan.rooms.len(),
-        plan.count(Transport::Udp),
-        plan.count(Transport::Quic)
+        plan.count(DemoTransport::Udp),
+        plan.count(DemoTransport::Quic)
     ));
     let sessions = OpenSessions::enter(plan, &mut processes, options.seed).await?;
     let admin = processes.admin();
     let seed = options.seed;
     let (faults, pushes) = (Vec::new(), Vec::new());
     let evenkeel = evenkeel.to_owned();
-    Run { evenkeel, processes, sessions, admin, watch, progress, machine, seed, faults, pushes }
+    DemoRun { evenkeel, processes, sessions, admin, watch, progress, machine, seed, faults, pushes }
         .play()
         .await
 }
 
-impl Run {
-    async fn play(mut self) -> Result<(Record, Ledger), Failed> {
+impl DemoRun {
+    async fn play(mut self) -> Result<(DemoRecord, PacketLedger), DemoError> {
         let control_ns = self.steady().await;
         // On a stalled machine all rooms may have left one of the nodes; then the other node has all rooms.
         let all_left = self.rooms_on(VICTIMS[0]).await? == 0;
@@ -128,7 +131,7 @@ impl Run {
         self.processes.require_gateway()?;
         self.progress.say("collecting the last packets");
 
-        let Run {
+        let DemoRun {
             evenkeel,
             processes,
             sessions,
@@ -140,7 +143,7 @@ impl Run {
             pushes,
             ..
         } = self;
-        let span = Span { from_ns: sessions.from_ns, until_ns: clock::now_ns() };
+        let span = TimeSpan { from_ns: sessions.from_ns, until_ns: clock::now_ns() };
         for planned in &sessions.plan.sessions {
             sessions.books.open().leave(planned.session, span.until_ns);
         }
@@ -161,7 +164,7 @@ impl Run {
         unauthorised.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
         let events = watch.heard.all().clone();
         let ledger = books.open().clone();
-        let record = Record {
+        let record = DemoRecord {
             plan,
             by_id,
             span,
@@ -188,23 +191,24 @@ impl Run {
         clock::control_moments(STEADY).await
     }
 
-    async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), Failed> {
+    async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), DemoError> {
         let silent = signal == Signal::SIGSTOP;
         let how = if silent { "is stopped (SIGSTOP)" } else { "is killed (SIGKILL)" };
         let rooms = self.rooms_on(node).await?;
         self.progress.say(&format!("{node} {how} under {rooms} rooms"));
         let from_ns = clock::now_ns();
         self.processes.signal_node(node, signal)?;
-        let is_down = |event: &Event| watch::is_node(event, node, "down");
+        let is_down = |event: &ServerEvent| watch::is_node(event, node, "down");
         self.watch.heard.wait(from_ns, AFTER_DEATH, is_down).await;
         tokio::time::sleep(AFTER_DEATH).await;
-        let span = Span { from_ns, until_ns: clock::now_ns() };
-        self.faults.push(Fault { node: node.to_owned(), silent, unattended: false, span });
+        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
+        self.faults.push(DemoFault { node: node.to_owned(), silent, unattended: false, span });
         self.processes.require_gateway()
     }
 
-    async fn rooms_on(&mut self, node: &str) -> Result<u64, Failed> {
-        let nodes = self.admin.read("/v1/nodes").await.map_err(Failed::admin("listing nodes"))?;
+    async fn rooms_on(&mut self, node: &str) -> Result<u64, DemoError> {
+        let nodes =
+            self.admin.read("/v1/nodes").await.map_err(DemoError::admin("listing nodes"))?;
         let rows = nodes["nodes"].as_array().map_or(&[][..], Vec::as_slice);
         Ok(rows
             .iter()
@@ -214,7 +218,7 @@ impl Run {
     }
 
     /// Restarts the node and waits until it is trusted and is the second hop of its rooms again.
-    async fn heal(&mut self, node: &str) -> Result<(), Failed> {
+    async fn heal(&mut self, node: &str) -> Result<(), DemoError> {
         self.progress.say(&format!("{node} is back"));
         let from_ns = clock::now_ns();
         if self.faults.last().is_some_and(|fault| fault.silent) {
@@ -222,10 +226,10 @@ impl Run {
         } else {
             self.processes.restart_node(node).await?;
         }
-        let is_up = |event: &Event| watch::is_node(event, node, "up");
+        let is_up = |event: &ServerEvent| watch::is_node(event, node, "up");
         if !self.watch.heard.wait(from_ns, TRUSTED_WITHIN, is_up).await {
             let what = format!("{node} trusted again");
-            return Err(Failed::InVain { what, seconds: TRUSTED_WITHIN.as_secs() });
+            return Err(DemoError::InVain { what, seconds: TRUSTED_WITHIN.as_secs() });
         }
         let until = Instant::now() + SPARES_WITHIN;
         while Instant::now() < until && !self.all_have_spares().await? {
@@ -235,7 +239,7 @@ impl Run {
     }
 
     /// Returns true if every room has its second hop in the region of its first.
-    async fn all_have_spares(&mut self) -> Result<bool, Failed> {
+    async fn all_have_spares(&mut self) -> Result<bool, DemoError> {
         let routes = self.routes().await?;
         Ok(routes.values().all(|route| {
             let region = |node: &String| node.split_once('-').map(|(region, _)| region.to_owned());
@@ -244,8 +248,8 @@ impl Run {
     }
 
     /// The nodes of each room's route.
-    async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, Failed> {
-        let rooms = self.admin.list("rooms").await.map_err(Failed::admin("listing rooms"))?;
+    async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, DemoError> {
+        let rooms = self.admin.list("rooms").await.map_err(DemoError::admin("listing rooms"))?;
         let nodes = |room: &Value| {
             let route = room["route"].as_array().map_or(&[][..], Vec::as_slice);
             route.iter().map(|hop| watch::word(&hop["node"])).collect()
@@ -282,13 +286,13 @@ impl Run {
         let seen = plan.sessions.iter().filter(|planned| {
             sessions.contains(&planned.session)
                 && planned.video
-                && plan.room_of(planned).scenario == Scenario::Call
+                && plan.room_of(planned).scenario == DemoScenario::Call
         });
         seen.count()
     }
 
     /// Replaces the routing policy by one that decides differently.
-    async fn swap(&mut self) -> Result<(), Failed> {
+    async fn swap(&mut self) -> Result<(), DemoError> {
         self.progress.say("pushing another revision of call/routing: rooms stay in their zone");
         let before = self.routes().await?;
         let settings = json!({
@@ -302,14 +306,14 @@ impl Run {
         let rooms_moved =
             after.iter().filter(|(room, route)| before.get(*room) != Some(*route)).count();
         self.progress.say(&format!("{rooms_moved} of {} rooms were rerouted", after.len()));
-        let span = Span { from_ns, until_ns: clock::now_ns() };
-        self.pushes.push(Push { policy: POLICY, vice: None, answer, span, rooms_moved });
+        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
+        self.pushes.push(DemoPush { policy: POLICY, vice: None, answer, span, rooms_moved });
         self.processes.require_gateway()
     }
 
-    async fn push_hostile(&mut self, vice: Vice) -> Result<(), Failed> {
+    async fn push_hostile(&mut self, vice: Vice) -> Result<(), DemoError> {
         let bytes = hostile::plugin(vice, shipped(), self.seed);
-        let bytes = bytes.map_err(|error| Failed::InVain {
+        let bytes = bytes.map_err(|error| DemoError::InVain {
             what: format!("a {} plugin: {error}", vice.name()),
             seconds: 0,
         })?;
@@ -322,12 +326,18 @@ impl Run {
             vice.name(),
             watch::word(&answer["outcome"])
         ));
-        let span = Span { from_ns, until_ns: clock::now_ns() };
-        self.pushes.push(Push { policy: POLICY, vice: Some(vice), answer, span, rooms_moved: 0 });
+        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
+        self.pushes.push(DemoPush {
+            policy: POLICY,
+            vice: Some(vice),
+            answer,
+            span,
+            rooms_moved: 0,
+        });
         self.processes.require_gateway()
     }
 
-    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, Failed> {
+    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, DemoError> {
         let mut path = format!("/v1/policies/{POLICY}");
         if let Some(settings) = settings {
             path += "?settings=";
@@ -337,17 +347,17 @@ impl Run {
         }
         let headers = [("content-type", "application/wasm")];
         let body = Bytes::copy_from_slice(wasm);
-        let call = Call { method: Method::PUT, path: &path, headers: &headers, body };
-        let reply = self.admin.ask(call).await.map_err(Failed::admin("pushing a policy"))?;
-        reply.json().map_err(Failed::admin("pushing a policy"))
+        let call = ApiCall { method: Method::PUT, path: &path, headers: &headers, body };
+        let reply = self.admin.ask(call).await.map_err(DemoError::admin("pushing a policy"))?;
+        reply.json().map_err(DemoError::admin("pushing a policy"))
     }
 
     /// Sends unauthorised traffic to all listeners.
-    async fn send_unauthorised(&mut self) -> Result<Unauthorised, Failed> {
+    async fn send_unauthorised(&mut self) -> Result<Unauthorised, DemoError> {
         self.progress
             .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
         let before = self.counts().await?;
-        let failed = Failed::system("sending unauthorised traffic");
+        let failed = DemoError::system("sending unauthorised traffic");
         let mut stranger = Stranger::new(self.seed);
         let gateway = self.processes.udp;
         let ufrag = self.sessions.ufrag.clone().unwrap_or_default();
@@ -365,7 +375,7 @@ impl Run {
         let mut unauthorised = Unauthorised::default();
         if let Some((address, certificate)) = self.sessions.quic {
             let quic = knock_quic(address, certificate, UNAUTHORISED_PACKETS, self.seed).await;
-            let quic = quic.map_err(|reason| Failed::InVain {
+            let quic = quic.map_err(|reason| DemoError::InVain {
                 what: format!("the unauthorised QUIC connection: {reason}"),
                 seconds: 0,
             })?;
@@ -374,7 +384,7 @@ impl Run {
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
         let report =
-            stranger.report().map_err(Failed::system("listening for answers to strangers"))?;
+            stranger.report().map_err(DemoError::system("listening for answers to strangers"))?;
         unauthorised.sent += report.sent();
         unauthorised.learned += report.learned();
         let after = self.counts().await?;
@@ -387,9 +397,9 @@ impl Run {
     }
 
     /// The gateway's drop counters by reason.
-    async fn counts(&mut self) -> Result<BTreeMap<String, u64>, Failed> {
+    async fn counts(&mut self) -> Result<BTreeMap<String, u64>, DemoError> {
         let status =
-            self.admin.read("/v1/status").await.map_err(Failed::admin("reading the status"))?;
+            self.admin.read("/v1/status").await.map_err(DemoError::admin("reading the status"))?;
         let tables =
             ["drops", "quic_counts"].into_iter().filter_map(|table| status[table].as_object());
         let counts =
@@ -398,30 +408,33 @@ impl Run {
     }
 
     /// Ends all plugins, the receiver of telemetry and the admin API.
-    async fn leave_alone(&mut self) -> Result<(super::record::Calls, Value), Failed> {
+    async fn leave_alone(&mut self) -> Result<(super::record::Calls, Value), DemoError> {
         self.progress.say("stopping all plugins, the telemetry receiver and the admin API");
         let metrics =
-            Call { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
-        let metrics = self.admin.ask(metrics).await.map_err(Failed::admin("reading metrics"))?;
+            ApiCall { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
+        let metrics = self.admin.ask(metrics).await.map_err(DemoError::admin("reading metrics"))?;
         let calls = telemetry::calls(&String::from_utf8_lossy(&metrics.body));
         let policies =
-            self.admin.read("/v1/policies").await.map_err(Failed::admin("listing policies"))?;
+            self.admin.read("/v1/policies").await.map_err(DemoError::admin("listing policies"))?;
         for policy in policies["policies"].as_array().map_or(&[][..], Vec::as_slice) {
             let path = format!("/v1/policies/{}:stop", watch::word(&policy["policy"]));
             self.admin
                 .post(&path, &Value::Null)
                 .await
-                .map_err(Failed::admin("stopping a policy"))?;
+                .map_err(DemoError::admin("stopping a policy"))?;
         }
         let report = self.processes.end_receiver().await?;
         self.admin
             .post("/v1/drill:close-api", &Value::Null)
             .await
-            .map_err(Failed::admin("closing the API"))?;
+            .map_err(DemoError::admin("closing the API"))?;
         let until = Instant::now() + Duration::from_secs(2);
         while self.processes.admin().read("/v1/status").await.is_ok() {
             if Instant::now() > until {
-                return Err(Failed::InVain { what: "the end of the API".to_owned(), seconds: 2 });
+                return Err(DemoError::InVain {
+                    what: "the end of the API".to_owned(),
+                    seconds: 2,
+                });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -429,13 +442,18 @@ impl Run {
         Ok((calls, report))
     }
 
-    async fn kill_unattended(&mut self, node: &str) -> Result<(), Failed> {
+    async fn kill_unattended(&mut self, node: &str) -> Result<(), DemoError> {
         self.progress.say(&format!("{node} is killed without plugins, receiver or API"));
         let from_ns = clock::now_ns();
         self.processes.signal_node(node, Signal::SIGKILL)?;
         tokio::time::sleep(AFTER_DEATH).await;
-        let span = Span { from_ns, until_ns: clock::now_ns() };
-        self.faults.push(Fault { node: node.to_owned(), silent: false, unattended: true, span });
+        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
+        self.faults.push(DemoFault {
+            node: node.to_owned(),
+            silent: false,
+            unattended: true,
+            span,
+        });
         Ok(())
     }
 }

@@ -2,20 +2,21 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Failover, Report};
+use super::report::{DemoReport, FailoverFigures};
 
 /// Maximum characters of a reason in the table.
 const REASON_MAX: usize = 110;
 
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(report: &DemoReport) -> String {
     let mut out = String::new();
     write(report, &mut out).expect("a string takes everything");
     out
 }
 
-fn write(report: &Report, out: &mut String) -> std::fmt::Result {
-    let Report { sessions, rooms, packets, control, degradation, strangers, policy_calls, .. } =
-        report;
+fn write(report: &DemoReport, out: &mut String) -> std::fmt::Result {
+    let DemoReport {
+        sessions, rooms, packets, control, degradation, strangers, policy_calls, ..
+    } = report;
     writeln!(out)?;
     writeln!(
         out,
@@ -129,7 +130,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn name(failover: &Failover) -> String {
+fn name(failover: &FailoverFigures) -> String {
     let what = match (failover.cause, failover.silent, failover.unattended) {
         ("node-down", false, false) => "killed",
         ("node-down", true, _) => "stopped",

@@ -10,15 +10,15 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::Failed;
+use super::DemoError;
 use super::processes::{CALL, first_line, start, start_node, write};
-use super::report::{Gap, Takeover};
+use super::report::{GapFigures, Takeover};
 use crate::clock;
-use crate::crowd::{Crowd, Fault, Plan, Scope, Speech};
-use crate::ledger::Spread;
-use crate::network::{Host, INTERFACE, Inside, Network, PREFIX};
-use crate::process::Process;
-use evenkeel_client::{Client, Endpoint};
+use crate::crowd::{Crowd, CrowdPlan, InjectedFault, Scope, Speech};
+use crate::ledger::GapSpread;
+use crate::network::{Host, INTERFACE, NamespaceGuard, NamespaceNetwork, PREFIX};
+use crate::process::ChildProcess;
+use evenkeel_client::{ApiClient, ApiEndpoint};
 
 const SESSIONS: u32 = 40;
 /// The address that belongs to one of the gateways.
@@ -37,66 +37,70 @@ const AFTER_DEATH: Duration = Duration::from_secs(2);
 
 /// The outcome of the act.
 #[derive(Debug)]
-pub(super) enum Act {
+pub(super) enum TakeoverResult {
     Played(Takeover),
     /// The reason why this machine does not permit it.
     Skipped(String),
 }
 
 /// Plays the act with files in `folder`. Everything has ended when this returns, and soon after it is dropped.
-pub(super) async fn play(evenkeel: &Path, folder: PathBuf, seed: u64) -> Result<Act, Failed> {
+pub(super) async fn play(
+    evenkeel: &Path,
+    folder: PathBuf,
+    seed: u64,
+) -> Result<TakeoverResult, DemoError> {
     let (_goes_on, dropped) = oneshot::channel::<()>();
     let evenkeel = evenkeel.to_owned();
     // A network namespace belongs to a thread.
     let act = tokio::task::spawn_blocking(move || {
-        let network = match Network::lay() {
+        let network = match NamespaceNetwork::lay() {
             Ok(network) => network,
-            Err(reason) => return Ok(Act::Skipped(reason)),
+            Err(reason) => return Ok(TakeoverResult::Skipped(reason)),
         };
-        let stage = Stage::build(network, evenkeel, folder, seed)?;
+        let stage = TakeoverHosts::build(network, evenkeel, folder, seed)?;
         let _inside = enter(&stage.clients)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(Failed::system("starting an event loop"))?;
+        let runtime = runtime.map_err(DemoError::system("starting an event loop"))?;
         runtime.block_on(async {
             tokio::select! {
-                takeover = stage.take_over() => takeover.map(Act::Played),
-                _ = dropped => Err(Failed::Interrupted),
+                takeover = stage.take_over() => takeover.map(TakeoverResult::Played),
+                _ = dropped => Err(DemoError::Interrupted),
             }
         })
     });
-    act.await.unwrap_or_else(|panicked| Err(Failed::Takeover(panicked.to_string())))
+    act.await.unwrap_or_else(|panicked| Err(DemoError::Takeover(panicked.to_string())))
 }
 
 /// The hosts. Dropping them removes the network.
-struct Stage {
+struct TakeoverHosts {
     clients: Host,
     node: Host,
     edges: Vec<Host>,
-    _network: Network,
+    _network: NamespaceNetwork,
     evenkeel: PathBuf,
     folder: PathBuf,
     seed: u64,
 }
 
-impl Stage {
+impl TakeoverHosts {
     fn build(
-        network: Network,
+        network: NamespaceNetwork,
         evenkeel: PathBuf,
         folder: PathBuf,
         seed: u64,
-    ) -> Result<Stage, Failed> {
-        let host = |name, at| network.host(name, at).map_err(Failed::Takeover);
+    ) -> Result<TakeoverHosts, DemoError> {
+        let host = |name, at| network.host(name, at).map_err(DemoError::Takeover);
         let edges = EDGES.into_iter().map(|(name, at)| host(name, at));
-        let edges = edges.collect::<Result<Vec<Host>, Failed>>()?;
+        let edges = edges.collect::<Result<Vec<Host>, DemoError>>()?;
         let (clients, node) = (host("clients", CLIENTS)?, host("node", NODE)?);
         let policies = folder.join("policies");
-        fs::create_dir_all(&policies).map_err(Failed::system("making the folder of a group"))?;
+        fs::create_dir_all(&policies).map_err(DemoError::system("making the folder of a group"))?;
         write(&policies.join("call.toml"), CALL)?;
         write(&folder.join("cluster.secret"), "a secret of two gateways and of no others")?;
-        Ok(Stage { clients, node, edges, _network: network, evenkeel, folder, seed })
+        Ok(TakeoverHosts { clients, node, edges, _network: network, evenkeel, folder, seed })
     }
 
-    async fn take_over(&self) -> Result<Takeover, Failed> {
+    async fn take_over(&self) -> Result<Takeover, DemoError> {
         let mut node = {
             let _inside = enter(&self.node)?;
             start_node(&self.evenkeel, &self.folder, NODE_NAME, &format!("{NODE}:7000"))?
@@ -107,16 +111,16 @@ impl Stage {
             first_line(gateway).await?;
         }
         self.await_standby().await?;
-        let plan = Plan {
+        let plan = CrowdPlan {
             speech: Speech::BothWays,
             clients_at: CLIENTS.into(),
             seed: self.seed,
-            ..Plan::new(SESSIONS)
+            ..CrowdPlan::new(SESSIONS)
         };
         let entered = Crowd::enter(&plan, || self.admin(0)).await;
-        let mut crowd = entered.map_err(|error| Failed::Takeover(error.to_string()))?;
+        let mut crowd = entered.map_err(|error| DemoError::Takeover(error.to_string()))?;
         tokio::time::sleep(STEADY).await;
-        let fault = Fault { at_ns: clock::now_ns(), scope: Scope::Everybody };
+        let fault = InjectedFault { at_ns: clock::now_ns(), scope: Scope::Everybody };
         let [owner, standby] = &mut gateways;
         owner.signal(Signal::SIGKILL)?;
         tokio::time::sleep(AFTER_DEATH).await;
@@ -127,14 +131,14 @@ impl Stage {
         Ok(Takeover {
             sessions: effect.hit,
             unheard: effect.unheard,
-            gap_ms: Gap { spread: Spread::of_ns(effect.gaps_ns), clock: "kernel" },
+            gap_ms: GapFigures { spread: GapSpread::of_ns(effect.gaps_ns), clock: "kernel" },
             packets_lost: effect.lost,
             twice: effect.twice,
             misdelivered: effect.misdelivered,
         })
     }
 
-    fn start_gateway(&self, number: usize) -> Result<Process, Failed> {
+    fn start_gateway(&self, number: usize) -> Result<ChildProcess, DemoError> {
         let [own, peer] = [number, 1 - number].map(|at| &self.edges[at]);
         let name = own.name();
         let file = self.folder.join(format!("{name}.toml"));
@@ -186,18 +190,18 @@ interface = "{INTERFACE}"
         Ok(start(&self.evenkeel, &words, name, &self.folder)?)
     }
 
-    fn admin(&self, number: usize) -> Client {
+    fn admin(&self, number: usize) -> ApiClient {
         let socket = self.folder.join(format!("{}.sock", self.edges[number].name()));
-        Client::new(Endpoint::Unix(socket))
+        ApiClient::new(ApiEndpoint::Unix(socket))
     }
 
     /// Waits until the first gateway is the owner, and the second its standby with all records.
-    async fn await_standby(&self) -> Result<(), Failed> {
+    async fn await_standby(&self) -> Result<(), DemoError> {
         let until = Instant::now() + JOINED_WITHIN;
         let mut owner = self.admin(0);
         loop {
             let listed =
-                owner.read("/v1/gateways").await.map_err(Failed::admin("listing gateways"))?;
+                owner.read("/v1/gateways").await.map_err(DemoError::admin("listing gateways"))?;
             let gateways = listed["gateways"].as_array().map_or(&[][..], Vec::as_slice);
             let is_owner = |gateway: &Value| gateway["here"] == true && gateway["role"] == "owner";
             let is_standby =
@@ -207,13 +211,13 @@ interface = "{INTERFACE}"
             }
             if Instant::now() > until {
                 let what = format!("a group in sync, instead of {listed},");
-                return Err(Failed::InVain { what, seconds: JOINED_WITHIN.as_secs() });
+                return Err(DemoError::InVain { what, seconds: JOINED_WITHIN.as_secs() });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-fn enter(host: &Host) -> Result<Inside, Failed> {
-    host.enter().map_err(Failed::Takeover)
+fn enter(host: &Host) -> Result<NamespaceGuard, DemoError> {
+    host.enter().map_err(DemoError::Takeover)
 }

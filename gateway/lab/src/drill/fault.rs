@@ -8,7 +8,7 @@ use super::Unmended;
 const FLAPS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum DrillFault {
     /// A node's process is killed.
     KillNode,
     /// The process is stopped (SIGSTOP).
@@ -23,77 +23,84 @@ pub enum Kind {
 
 /// A command for the node's agent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Order {
+pub(super) enum FaultCommand {
     Start,
     Break(&'static str),
 }
 
-impl Order {
+impl FaultCommand {
     /// The verb in messages: `wake`.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Order::Start => "start",
-            Order::Break(how) => how,
+            FaultCommand::Start => "start",
+            FaultCommand::Break(how) => how,
         }
     }
 }
 
-impl Kind {
-    pub const ALL: [Kind; 5] =
-        [Kind::KillNode, Kind::HangNode, Kind::CutLink, Kind::LoseRegion, Kind::Flap];
+impl DrillFault {
+    pub const ALL: [DrillFault; 5] = [
+        DrillFault::KillNode,
+        DrillFault::HangNode,
+        DrillFault::CutLink,
+        DrillFault::LoseRegion,
+        DrillFault::Flap,
+    ];
 
     /// The name on the command line: `kill-node`.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::KillNode => "kill-node",
-            Kind::HangNode => "hang-node",
-            Kind::CutLink => "cut-link",
-            Kind::LoseRegion => "lose-region",
-            Kind::Flap => "flap",
+            DrillFault::KillNode => "kill-node",
+            DrillFault::HangNode => "hang-node",
+            DrillFault::CutLink => "cut-link",
+            DrillFault::LoseRegion => "lose-region",
+            DrillFault::Flap => "flap",
         }
     }
 
     /// The participle in progress messages, before the nodes' names.
     pub(super) fn done_to(self) -> &'static str {
         match self {
-            Kind::KillNode | Kind::LoseRegion => "killing",
-            Kind::HangNode => "stopping",
-            Kind::CutLink => "cutting off",
-            Kind::Flap => "stopping, again and again,",
+            DrillFault::KillNode | DrillFault::LoseRegion => "killing",
+            DrillFault::HangNode => "stopping",
+            DrillFault::CutLink => "cutting off",
+            DrillFault::Flap => "stopping, again and again,",
         }
     }
 
-    pub(super) fn fault(self) -> Order {
-        Order::Break(match self {
-            Kind::KillNode | Kind::LoseRegion => "kill",
-            Kind::HangNode | Kind::Flap => "hang",
-            Kind::CutLink => "cut",
+    pub(super) fn fault(self) -> FaultCommand {
+        FaultCommand::Break(match self {
+            DrillFault::KillNode | DrillFault::LoseRegion => "kill",
+            DrillFault::HangNode | DrillFault::Flap => "hang",
+            DrillFault::CutLink => "cut",
         })
     }
 
-    pub(super) fn cure(self) -> Order {
+    pub(super) fn cure(self) -> FaultCommand {
         match self {
-            Kind::KillNode | Kind::LoseRegion => Order::Start,
-            Kind::HangNode | Kind::Flap => Order::Break("wake"),
-            Kind::CutLink => Order::Break("heal"),
+            DrillFault::KillNode | DrillFault::LoseRegion => FaultCommand::Start,
+            DrillFault::HangNode | DrillFault::Flap => FaultCommand::Break("wake"),
+            DrillFault::CutLink => FaultCommand::Break("heal"),
         }
     }
 
     pub(super) fn unmended(self, node: &str, why: String) -> Unmended {
         let is = match self {
-            Kind::KillNode | Kind::LoseRegion => "dead",
-            Kind::HangNode | Kind::Flap => "stopped",
-            Kind::CutLink => "cut off",
+            DrillFault::KillNode | DrillFault::LoseRegion => "dead",
+            DrillFault::HangNode | DrillFault::Flap => "stopped",
+            DrillFault::CutLink => "cut off",
         };
         let by_hand = match self.cure() {
-            Order::Start => format!("POST /v1/nodes/{node}:start"),
-            Order::Break(how) => format!("POST /v1/nodes/{node}:break {{\"how\": \"{how}\"}}"),
+            FaultCommand::Start => format!("POST /v1/nodes/{node}:start"),
+            FaultCommand::Break(how) => {
+                format!("POST /v1/nodes/{node}:break {{\"how\": \"{how}\"}}")
+            }
         };
         Unmended { node: node.to_owned(), is, by_hand, why }
     }
 
     /// The period, if the fault repeats.
     pub(super) fn every(self) -> Option<Duration> {
-        (self == Kind::Flap).then_some(FLAPS_EVERY)
+        (self == DrillFault::Flap).then_some(FLAPS_EVERY)
     }
 }

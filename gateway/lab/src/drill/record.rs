@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Failed, Report};
+use super::{DrillError, DrillReport};
 
 /// `$XDG_STATE_HOME/evenkeel/drills.jsonl`, else `~/.local/state/evenkeel/drills.jsonl` (XDG base directories).
 pub fn default_place() -> PathBuf {
@@ -16,18 +16,18 @@ pub fn default_place() -> PathBuf {
 }
 
 #[derive(Clone, Debug)]
-pub struct Record(PathBuf);
+pub struct DrillRecordFile(PathBuf);
 
-impl Record {
-    pub fn at(place: PathBuf) -> Record {
-        Record(place)
+impl DrillRecordFile {
+    pub fn at(place: PathBuf) -> DrillRecordFile {
+        DrillRecordFile(place)
     }
 
     pub fn place(&self) -> &Path {
         &self.0
     }
 
-    pub fn add(&self, report: &Report) -> Result<(), Failed> {
+    pub fn add(&self, report: &DrillReport) -> Result<(), DrillError> {
         let add = || -> io::Result<()> {
             if let Some(folder) = self.0.parent() {
                 fs::create_dir_all(folder)?;
@@ -36,17 +36,17 @@ impl Record {
             line.push(b'\n');
             OpenOptions::new().create(true).append(true).open(&self.0)?.write_all(&line)
         };
-        add().map_err(|error| Failed::Record { path: self.0.clone(), error })
+        add().map_err(|error| DrillError::Record { path: self.0.clone(), error })
     }
 
     /// All reports, newest last. The list is empty if the file is missing. A truncated line is skipped.
-    pub fn all(&self) -> Result<Vec<Value>, Failed> {
+    pub fn all(&self) -> Result<Vec<Value>, DrillError> {
         match fs::read_to_string(&self.0) {
             Ok(text) => {
                 Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Failed::Record { path: self.0.clone(), error }),
+            Err(error) => Err(DrillError::Record { path: self.0.clone(), error }),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Drill, Kind};
+use super::{DrillFault, DrillPlan};
 use crate::crowd::FaultEffect;
 
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
@@ -46,7 +46,7 @@ pub struct Unmended {
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Report {
+pub struct DrillReport {
     /// The name of the drill: `kill-node`.
     pub drill: &'static str,
     pub nodes: Vec<String>,
@@ -82,23 +82,23 @@ pub struct Report {
     pub trusted_again: bool,
 }
 
-impl Report {
+impl DrillReport {
     pub(super) fn new(
-        drill: &Drill,
+        drill: &DrillPlan,
         nodes: Vec<String>,
         at_ns: u64,
         fault: &FaultEffect,
         control_ns: &[u64],
         unfault: &FaultEffect,
         trusted_again: bool,
-    ) -> Report {
+    ) -> DrillReport {
         let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (witness, ms) in fault.detections.iter().flat_map(|found| &found.by_witness) {
             by_witness.entry(witness.clone()).or_default().push(*ms);
         }
         let found = fault.detections.iter().map(|found| found.after_ms).collect();
         let is_lost = |node: &&String| !fault.detections.iter().any(|found| found.node == **node);
-        Report {
+        DrillReport {
             not_found: nodes.iter().filter(is_lost).cloned().collect(),
             drill: drill.kind.name(),
             nodes,
@@ -127,7 +127,7 @@ impl Report {
         if !self.unmended.is_empty() {
             amiss.push(super::by_hand(&self.unmended));
         }
-        if !self.not_found.is_empty() && self.drill != Kind::Flap.name() {
+        if !self.not_found.is_empty() && self.drill != DrillFault::Flap.name() {
             amiss.push(format!("{} was never marked down", self.not_found.join(", ")));
         }
         if self.unheard > 0 {

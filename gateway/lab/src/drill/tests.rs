@@ -3,17 +3,17 @@ use tempfile::tempdir;
 use super::*;
 use crate::tests::small_gateway::{SmallGateway, State};
 
-fn drill(kind: Kind) -> Drill {
+fn drill(kind: DrillFault) -> DrillPlan {
     let (node, region) = (None, None);
     let (scenario, flaps_for) = ("call".to_owned(), Duration::from_secs(10));
-    Drill { kind, node, region, sessions: 20, scenario, flaps_for, seed: 1 }
+    DrillPlan { kind, node, region, sessions: 20, scenario, flaps_for, seed: 1 }
 }
 
-fn node(name: &str, region: &str, rooms: u64, is_up: bool) -> Node {
-    Node { name: name.to_owned(), region: region.to_owned(), rooms, is_up }
+fn node(name: &str, region: &str, rooms: u64, is_up: bool) -> DrillNode {
+    DrillNode { name: name.to_owned(), region: region.to_owned(), rooms, is_up }
 }
 
-fn world() -> Vec<Node> {
+fn world() -> Vec<DrillNode> {
     vec![
         node("east-a1", "east", 3, true),
         node("east-b1", "east", 9, true),
@@ -22,64 +22,64 @@ fn world() -> Vec<Node> {
     ]
 }
 
-fn hit(drill: &Drill) -> Vec<String> {
+fn hit(drill: &DrillPlan) -> Vec<String> {
     victims(drill, &world()).unwrap().into_iter().map(|node| node.name).collect()
 }
 
-fn refused(drill: &Drill, nodes: &[Node]) -> String {
+fn refused(drill: &DrillPlan, nodes: &[DrillNode]) -> String {
     victims(drill, nodes).unwrap_err().to_string()
 }
 
 #[test]
 fn busiest_or_named_node_is_hit() {
-    let by_itself = drill(Kind::KillNode);
+    let by_itself = drill(DrillFault::KillNode);
     assert_eq!(hit(&by_itself), ["east-b1"]);
-    let named = Drill { node: Some("west-a1".to_owned()), ..by_itself };
+    let named = DrillPlan { node: Some("west-a1".to_owned()), ..by_itself };
     assert_eq!(hit(&named), ["west-a1"]);
 }
 
 #[test]
 fn lost_region_includes_all_nodes_that_are_up() {
-    let by_itself = drill(Kind::LoseRegion);
+    let by_itself = drill(DrillFault::LoseRegion);
     assert_eq!(hit(&by_itself), ["east-a1", "east-b1"]);
-    let named = Drill { region: Some("west".to_owned()), ..by_itself };
+    let named = DrillPlan { region: Some("west".to_owned()), ..by_itself };
     assert_eq!(hit(&named), ["west-a1"]);
 }
 
 #[test]
 fn impossible_drill_names_the_alternatives() {
-    let no_node = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
-    let no_region = Drill { region: Some("north".to_owned()), ..drill(Kind::LoseRegion) };
+    let no_node = DrillPlan { node: Some("north".to_owned()), ..drill(DrillFault::CutLink) };
+    let no_region = DrillPlan { region: Some("north".to_owned()), ..drill(DrillFault::LoseRegion) };
     for (unknown, there_is) in [(no_node, "east-a1"), (no_region, "east, west")] {
         let failed = victims(&unknown, &world()).unwrap_err();
-        assert!(matches!(failed, Failed::Unknown(_)), "{failed:?}");
+        assert!(matches!(failed, DrillError::Unknown(_)), "{failed:?}");
         let words = failed.to_string();
         assert!(words.contains("\"north\"") && words.contains(there_is), "{words}");
     }
-    let down = Drill { node: Some("west-b1".to_owned()), ..drill(Kind::CutLink) };
+    let down = DrillPlan { node: Some("west-b1".to_owned()), ..drill(DrillFault::CutLink) };
     assert!(refused(&down, &world()).contains("not up"));
     let alone = [node("a", "east", 1, true), node("b", "east", 0, false)];
-    assert!(refused(&drill(Kind::KillNode), &alone).contains("no other node"));
-    assert!(refused(&drill(Kind::KillNode), &[]).contains("no node"));
+    assert!(refused(&drill(DrillFault::KillNode), &alone).contains("no other node"));
+    assert!(refused(&drill(DrillFault::KillNode), &[]).contains("no node"));
     let one_region = [node("a", "east", 1, true), node("b", "east", 0, true)];
-    assert!(refused(&drill(Kind::LoseRegion), &one_region).contains("no other node"));
+    assert!(refused(&drill(DrillFault::LoseRegion), &one_region).contains("no other node"));
 }
 
 #[test]
 fn sessions_belong_to_the_affected_region() {
-    let of = |drill: &Drill| {
+    let of = |drill: &DrillPlan| {
         let victims = victims(drill, &world()).unwrap();
         plan(drill, "drill".to_owned(), &victims).labels
     };
-    let named = Drill { node: Some("west-a1".to_owned()), ..drill(Kind::HangNode) };
+    let named = DrillPlan { node: Some("west-a1".to_owned()), ..drill(DrillFault::HangNode) };
     assert_eq!(of(&named)["region"], "west");
-    assert_eq!(of(&drill(Kind::LoseRegion))["region"], "east");
+    assert_eq!(of(&drill(DrillFault::LoseRegion))["region"], "east");
     assert_eq!(of(&named)["drill"], "hang-node");
 }
 
 #[test]
 fn sessions_use_the_named_scenario() {
-    let live = Drill { scenario: "live".to_owned(), ..drill(Kind::Flap) };
+    let live = DrillPlan { scenario: "live".to_owned(), ..drill(DrillFault::Flap) };
     let plan = plan(&live, "drill-1".to_owned(), &[]);
     assert_eq!((&*plan.scenario, &*plan.rooms, plan.sessions), ("live", "drill-1", 20));
 }
@@ -108,28 +108,31 @@ fn missed_fault_and_silent_receiver_are_reported() {
     let nodes = || vec!["a".to_owned(), "b".to_owned()];
     let amiss = |kind, fault: &crowd::FaultEffect| {
         let unfault = crowd::FaultEffect::default();
-        Report::new(&drill(kind), nodes(), 1, fault, &[], &unfault, true).amiss()
+        DrillReport::new(&drill(kind), nodes(), 1, fault, &[], &unfault, true).amiss()
     };
     let detections = |nodes: Vec<String>| -> Vec<_> {
-        let found = |node| crowd::Detection { node, after_ms: 9.0, by_witness: [].into() };
+        let found = |node| crowd::NodeDetection { node, after_ms: 9.0, by_witness: [].into() };
         nodes.into_iter().map(found).collect()
     };
     let found = detections(nodes());
     let found = crowd::FaultEffect { hit: 7, detections: found, ..Default::default() };
-    assert_eq!(amiss(Kind::KillNode, &found), None);
+    assert_eq!(amiss(DrillFault::KillNode, &found), None);
     let silent = crowd::FaultEffect { unheard: 2, ..found.clone() };
-    assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 receivers got no packets at the end");
+    assert_eq!(
+        amiss(DrillFault::Flap, &silent).unwrap(),
+        "2 of 7 receivers got no packets at the end"
+    );
     // `a` was down before the fault.
     let (marked_down, detections) = (nodes(), detections(vec!["b".to_owned()]));
     let unseen = crowd::FaultEffect { marked_down, detections, ..found };
-    assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never marked down");
-    assert_eq!(amiss(Kind::Flap, &unseen), None);
+    assert_eq!(amiss(DrillFault::KillNode, &unseen).unwrap(), "a was never marked down");
+    assert_eq!(amiss(DrillFault::Flap, &unseen), None);
 }
 
 #[test]
 fn each_fault_has_its_repair() {
-    use fault::Order::{Break, Start};
-    let orders = Kind::ALL.map(|kind| (kind.name(), kind.fault(), kind.cure()));
+    use fault::FaultCommand::{Break, Start};
+    let orders = DrillFault::ALL.map(|kind| (kind.name(), kind.fault(), kind.cure()));
     assert_eq!(
         orders,
         [
@@ -154,12 +157,12 @@ fn distribution_has_its_ranks() {
 #[test]
 fn record_skips_a_truncated_line() {
     let folder = tempdir().unwrap();
-    let record = Record::at(folder.path().join("state/drills.jsonl"));
+    let record = DrillRecordFile::at(folder.path().join("state/drills.jsonl"));
     assert_eq!(record.all().unwrap(), [Value::Null; 0]);
     let report = |nodes: &str| {
         let (fault, unfault) = (crowd::FaultEffect::default(), crowd::FaultEffect::default());
-        let kind = drill(Kind::KillNode);
-        Report::new(&kind, vec![nodes.to_owned()], 7_000, &fault, &[], &unfault, true)
+        let kind = drill(DrillFault::KillNode);
+        DrillReport::new(&kind, vec![nodes.to_owned()], 7_000, &fault, &[], &unfault, true)
     };
     record.add(&report("east-a1")).unwrap();
     std::fs::OpenOptions::new()
@@ -179,13 +182,13 @@ fn record_skips_a_truncated_line() {
 
 /// A drill at the test gateway, interrupted once `until` holds.
 async fn played(
-    kind: Kind,
+    kind: DrillFault,
     unable: &[(&'static str, u16)],
     ends: impl Fn(&State) -> bool,
-) -> (Result<Report, Failed>, Vec<String>) {
+) -> (Result<DrillReport, DrillError>, Vec<String>) {
     let gateway = SmallGateway::start(usize::MAX).await;
     gateway.state().unable = unable.to_vec();
-    let drill = Drill { flaps_for: Duration::from_millis(1), ..drill(kind) };
+    let drill = DrillPlan { flaps_for: Duration::from_millis(1), ..drill(kind) };
     let plan = plan(&drill, "drill-1".to_owned(), &[]);
     let mut crowd = Crowd::enter(&plan, || gateway.admin()).await.unwrap();
     let (mut own, mut rng) = (gateway.admin(), fastrand::Rng::with_seed(1));
@@ -197,7 +200,7 @@ async fn played(
 
 #[tokio::test]
 async fn failed_repair_keeps_the_figures() {
-    let (outcome, orders) = played(Kind::HangNode, &[("wake", 503)], |_| false).await;
+    let (outcome, orders) = played(DrillFault::HangNode, &[("wake", 503)], |_| false).await;
     let report = outcome.unwrap();
     assert_eq!(orders, ["hang east-a1", "wake east-a1", "wake east-a1", "wake east-a1"]);
     assert!(!report.mended && !report.trusted_again);
@@ -212,7 +215,7 @@ async fn failed_repair_keeps_the_figures() {
 
 #[tokio::test]
 async fn failed_drill_names_broken_nodes() {
-    let (outcome, _) = played(Kind::Flap, &[("wake", 503)], |_| false).await;
+    let (outcome, _) = played(DrillFault::Flap, &[("wake", 503)], |_| false).await;
     let words = outcome.unwrap_err().to_string();
     assert!(words.contains("east-a1 is still stopped") && !words.contains("(break east-a1)"));
     assert!(words.contains("(wake east-a1:"), "{words}");
@@ -220,20 +223,22 @@ async fn failed_drill_names_broken_nodes() {
 
 #[tokio::test]
 async fn what_was_never_broken_is_not_mended() {
-    let (outcome, orders) = played(Kind::CutLink, &[("cut", 409), ("heal", 409)], |_| false).await;
-    assert!(matches!(outcome, Err(Failed::Gateway { what, .. }) if what == "cut east-a1"));
+    let (outcome, orders) =
+        played(DrillFault::CutLink, &[("cut", 409), ("heal", 409)], |_| false).await;
+    assert!(matches!(outcome, Err(DrillError::Gateway { what, .. }) if what == "cut east-a1"));
     assert_eq!(orders, ["cut east-a1"]);
 }
 
 #[tokio::test]
 async fn interrupted_drill_repairs_its_nodes() {
-    let (outcome, orders) = played(Kind::HangNode, &[], |_| true).await;
-    assert!(matches!(outcome, Err(Failed::Interrupted)) && orders.is_empty());
-    let (outcome, orders) = played(Kind::HangNode, &[], |state| !state.orders.is_empty()).await;
-    assert!(matches!(outcome, Err(Failed::Mended)), "{outcome:?}");
+    let (outcome, orders) = played(DrillFault::HangNode, &[], |_| true).await;
+    assert!(matches!(outcome, Err(DrillError::Interrupted)) && orders.is_empty());
+    let (outcome, orders) =
+        played(DrillFault::HangNode, &[], |state| !state.orders.is_empty()).await;
+    assert!(matches!(outcome, Err(DrillError::Mended)), "{outcome:?}");
     assert_eq!(orders, ["hang east-a1", "wake east-a1"]);
     let still = [("wake", 503)];
-    let (outcome, _) = played(Kind::HangNode, &still, |state| !state.orders.is_empty()).await;
+    let (outcome, _) = played(DrillFault::HangNode, &still, |state| !state.orders.is_empty()).await;
     let words = outcome.unwrap_err().to_string();
     assert!(words.contains("interrupted") && !words.contains("have been repaired"), "{words}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Arrival, Ledger, Path};
+use super::{PacketLedger, ReceivedPacket, StreamPath};
 
 /// Packets sent this long before a node's death may be lost with it, if the node had received but not forwarded them.
 const BEFORE_DEATH_NS: u64 = 40_000_000;
@@ -12,8 +12,8 @@ const LOST_IN_A_ROW: u16 = 500;
 
 /// One packet that was due on one path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Packet {
-    pub path: Path,
+pub struct DuePacket {
+    pub path: StreamPath,
     pub number: u64,
     /// Send time: nanoseconds since the Unix epoch.
     pub sent_ns: u64,
@@ -37,23 +37,23 @@ pub struct Excuses {
     /// Packets that the relay dropped towards the gateway, for all receivers: sender, stream, number.
     pub dropped_up: BTreeSet<(u64, u8, u64)>,
     /// Packets that the relay dropped towards one receiver.
-    pub dropped_down: BTreeSet<(Path, u64)>,
+    pub dropped_down: BTreeSet<(StreamPath, u64)>,
     /// Packets that a degradation dropped for one receiver, as reported by the gateway.
-    pub shed: BTreeSet<(Path, u64)>,
+    pub shed: BTreeSet<(StreamPath, u64)>,
 }
 
 /// The missing packets, each in exactly one list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Account {
     /// Packets lost with a node before the failover, or dropped by the relay.
-    pub lost_to_faults: Vec<Packet>,
+    pub lost_to_faults: Vec<DuePacket>,
     /// Packets that a rung dropped.
-    pub shed: Vec<Packet>,
-    pub lost: Vec<Packet>,
+    pub shed: Vec<DuePacket>,
+    pub lost: Vec<DuePacket>,
 }
 
 impl Excuses {
-    pub fn add_relay(&mut self, dropped: &[crate::relay::Dropped]) {
+    pub fn add_relay(&mut self, dropped: &[crate::relay::RelayDrop]) {
         for drop in dropped {
             let Some(mark) = drop.mark else { continue };
             match drop.direction {
@@ -61,8 +61,11 @@ impl Excuses {
                     self.dropped_up.insert((mark.session, mark.stream, mark.number));
                 }
                 crate::relay::Direction::Down => {
-                    let path =
-                        Path { receiver: drop.lane, sender: mark.session, stream: mark.stream };
+                    let path = StreamPath {
+                        receiver: drop.lane,
+                        sender: mark.session,
+                        stream: mark.stream,
+                    };
                     self.dropped_down.insert((path, mark.number));
                 }
             }
@@ -70,7 +73,7 @@ impl Excuses {
     }
 }
 
-impl Ledger {
+impl PacketLedger {
     /// Attributes each missing packet.
     ///
     /// A death excuses packets of rooms on that node (by the stamp of the room's last packet before it) that were sent
@@ -83,7 +86,7 @@ impl Ledger {
             .collect();
         let mut account = Account::default();
         for packet in self.missing() {
-            let Packet { path, number, sent_ns } = packet;
+            let DuePacket { path, number, sent_ns } = packet;
             let room = self.member(path.sender).map(|member| member.room);
             let died_with_its_node = hit.iter().any(|(death, rooms)| {
                 let window = death.died_ns.saturating_sub(BEFORE_DEATH_NS)..death.flipped_ns;
@@ -110,9 +113,9 @@ impl Ledger {
         ssrc: u32,
         sequence: u16,
         before_ns: u64,
-    ) -> Option<(Path, u64)> {
-        let behind = |arrival: &Arrival| sequence.wrapping_sub(arrival.sequence);
-        let close = |arrival: &&Arrival| {
+    ) -> Option<(StreamPath, u64)> {
+        let behind = |arrival: &ReceivedPacket| sequence.wrapping_sub(arrival.sequence);
+        let close = |arrival: &&ReceivedPacket| {
             arrival.ssrc == ssrc && arrival.at_ns <= before_ns && behind(arrival) < LOST_IN_A_ROW
         };
         let paths = self.paths_to(receiver);

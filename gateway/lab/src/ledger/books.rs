@@ -2,25 +2,25 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Arrival, Ledger, Sent};
+use super::{PacketLedger, ReceivedPacket, SentPacket};
 
 /// A ledger behind a buffer. Writers wait only for the buffer, never for a reader of the ledger, because waiting would
 /// delay packets.
 #[derive(Clone, Default)]
 pub struct Books {
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<Mutex<PacketLedger>>,
     tray: Arc<Mutex<Tray>>,
 }
 
 #[derive(Default)]
 struct Tray {
-    sent: Vec<Sent>,
-    arrived: Vec<Arrival>,
+    sent: Vec<SentPacket>,
+    arrived: Vec<ReceivedPacket>,
 }
 
 impl Books {
     /// Moves these records into the buffer, and leaves both lists empty.
-    pub fn note(&self, sent: &mut Vec<Sent>, arrived: &mut Vec<Arrival>) {
+    pub fn note(&self, sent: &mut Vec<SentPacket>, arrived: &mut Vec<ReceivedPacket>) {
         if sent.is_empty() && arrived.is_empty() {
             return;
         }
@@ -30,7 +30,7 @@ impl Books {
     }
 
     /// The ledger with everything recorded so far.
-    pub fn open(&self) -> MutexGuard<'_, Ledger> {
+    pub fn open(&self) -> MutexGuard<'_, PacketLedger> {
         let mut ledger = lock(&self.ledger);
         let Tray { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
         sent.into_iter().for_each(|packet| ledger.sent(packet));
@@ -39,7 +39,7 @@ impl Books {
     }
 
     /// Returns everything recorded so far, and continues with the same members and no packets.
-    pub fn turn(&self) -> Ledger {
+    pub fn turn(&self) -> PacketLedger {
         let mut ledger = self.open();
         let next = ledger.next_page();
         std::mem::replace(&mut *ledger, next)

@@ -1,6 +1,6 @@
 //! Finds discontinuities that a receiver sees when the node changes: in SSRC, sequence numbers and timestamps.
 
-use super::{Arrival, Ledger, Path, Sent};
+use super::{PacketLedger, ReceivedPacket, SentPacket, StreamPath};
 
 /// Tolerances at a change of node. On one node the numbers must be exact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +22,8 @@ impl Default for Tolerance {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Break {
-    pub path: Path,
+pub struct ContinuityBreak {
+    pub path: StreamPath,
     /// The number of the packet before.
     pub after: u64,
     /// The number of the first packet after the discontinuity.
@@ -54,21 +54,21 @@ pub enum BreakKind {
     },
 }
 
-impl Ledger {
+impl PacketLedger {
     /// Every discontinuity of every stream.
     ///
     /// On one node the offset between sent and received numbers must not change, except that sequence numbers may close
     /// over missing packets. The tolerance applies at a change of node. Sequence numbers must always increase.
-    pub fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<Break> {
+    pub fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<ContinuityBreak> {
         let mut breaks = Vec::new();
         for (&path, arrivals) in &self.arrivals {
             let sent = self.sent.get(&(path.sender, path.stream)).map_or(&[][..], Vec::as_slice);
-            let mut in_order: Vec<&Arrival> = arrivals.iter().collect();
+            let mut in_order: Vec<&ReceivedPacket> = arrivals.iter().collect();
             in_order.sort_by_key(|arrival| arrival.number);
             in_order.dedup_by_key(|arrival| arrival.number);
             for pair in in_order.windows(2) {
                 let [before, after] = [pair[0], pair[1]];
-                let place = |kind| Break {
+                let place = |kind| ContinuityBreak {
                     path,
                     after: before.number,
                     number: after.number,
@@ -83,9 +83,9 @@ impl Ledger {
 }
 
 fn breaks_between(
-    before: &Arrival,
-    after: &Arrival,
-    sent: &[Sent],
+    before: &ReceivedPacket,
+    after: &ReceivedPacket,
+    sent: &[SentPacket],
     tolerance: Tolerance,
 ) -> impl Iterator<Item = BreakKind> {
     let moved = before.node != after.node;
@@ -97,7 +97,11 @@ fn breaks_between(
     [ssrc, sequence, timestamp].into_iter().flatten()
 }
 
-fn sequence_break(before: &Arrival, after: &Arrival, tolerance: u16) -> Option<BreakKind> {
+fn sequence_break(
+    before: &ReceivedPacket,
+    after: &ReceivedPacket,
+    tolerance: u16,
+) -> Option<BreakKind> {
     let sent = after.number - before.number;
     let received = after.sequence.wrapping_sub(before.sequence).cast_signed();
     let most = i64::try_from(sent).unwrap_or(i64::MAX).saturating_add(i64::from(tolerance));
@@ -110,9 +114,9 @@ fn sequence_break(before: &Arrival, after: &Arrival, tolerance: u16) -> Option<B
 }
 
 fn timestamp_break(
-    before: &Arrival,
-    after: &Arrival,
-    sent: &[Sent],
+    before: &ReceivedPacket,
+    after: &ReceivedPacket,
+    sent: &[SentPacket],
     tolerance_ms: u32,
 ) -> Option<BreakKind> {
     let find =

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Ledger;
+use super::PacketLedger;
 
 /// Packets of the old node within this time after the first packet of the new one are stragglers; a later packet is a
 /// change back. The time is twice the length of a make-before-break.
@@ -10,7 +10,7 @@ const STRAGGLING_NS: u64 = 1_000_000_000;
 
 /// A receiver's change from one node to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Switch {
+pub struct NodeSwitch {
     pub receiver: u64,
     pub from: u32,
     pub to: u32,
@@ -24,7 +24,7 @@ pub struct Switch {
     pub straggled_ns: Option<u64>,
 }
 
-impl Switch {
+impl NodeSwitch {
     /// Time from the last packet of the old node to the first packet of the new one.
     pub fn gap_ns(&self) -> u64 {
         self.first_ns.saturating_sub(self.last_ns)
@@ -33,20 +33,20 @@ impl Switch {
 
 /// A pause between two packets of a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gap {
+pub struct ReceiverGap {
     pub receiver: u64,
     pub gap_ns: u64,
 }
 
 /// A distribution in milliseconds: median, 99th percentile (nearest rank), maximum. All 0 without samples.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
-pub struct Spread {
+pub struct GapSpread {
     pub p50: f64,
     pub p99: f64,
     pub max: f64,
 }
 
-impl Spread {
+impl GapSpread {
     pub fn of_ns(mut values: Vec<u64>) -> Self {
         values.sort_unstable();
         let rank = |percent: usize| {
@@ -57,14 +57,14 @@ impl Spread {
     }
 }
 
-impl Ledger {
+impl PacketLedger {
     /// Every change of node of every receiver, in the order of receiver and time.
-    pub fn switches(&self) -> Vec<Switch> {
+    pub fn switches(&self) -> Vec<NodeSwitch> {
         self.members.keys().flat_map(|&receiver| self.switches_of(receiver)).collect()
     }
 
-    pub(super) fn switches_of(&self, receiver: u64) -> Vec<Switch> {
-        let mut switches: Vec<Switch> = Vec::new();
+    pub(super) fn switches_of(&self, receiver: u64) -> Vec<NodeSwitch> {
+        let mut switches: Vec<NodeSwitch> = Vec::new();
         let mut present: Option<(u32, u64)> = None;
         for arrival in self.heard_in_order(receiver) {
             let Some((node, last_ns)) = present else {
@@ -84,7 +84,7 @@ impl Ledger {
                 continue;
             }
             let first_ns = arrival.at_ns;
-            switches.push(Switch {
+            switches.push(NodeSwitch {
                 receiver,
                 from: node,
                 to: arrival.node,
@@ -101,7 +101,7 @@ impl Ledger {
     /// The pause of each receiver across this moment, for comparison with a change of node.
     ///
     /// A receiver without packets before or after the moment is omitted.
-    pub fn gaps_at(&self, at_ns: u64) -> Vec<Gap> {
+    pub fn gaps_at(&self, at_ns: u64) -> Vec<ReceiverGap> {
         let gap_of = |&receiver: &u64| {
             let before = self
                 .heard_by(receiver)
@@ -113,7 +113,7 @@ impl Ledger {
                 .map(|arrival| arrival.at_ns)
                 .filter(|&ns| ns > at_ns)
                 .min()?;
-            Some(Gap { receiver, gap_ns: after - before })
+            Some(ReceiverGap { receiver, gap_ns: after - before })
         };
         self.members.keys().filter_map(gap_of).collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Ledger;
+use super::PacketLedger;
 use crate::clock;
 
 /// Two receivers of one room that received from different nodes at the same time.
@@ -25,7 +25,7 @@ struct Stint {
     until_ns: u64,
 }
 
-impl Ledger {
+impl PacketLedger {
     /// Periods in which two receivers of a room received from different nodes for longer than a switch takes.
     ///
     /// `switch_max` allows for packets in flight at a failover or a make-before-break.

@@ -7,7 +7,7 @@ const NOBODY: [u64; 0] = [];
 
 /// A call of sessions 1 and 2 in room 10, and session 3 alone in room 11; voice every 20 ms from time 0.
 struct Call {
-    ledger: Ledger,
+    ledger: PacketLedger,
 }
 
 /// A deviation from perfect delivery.
@@ -23,9 +23,9 @@ const STRAIGHT: Twist = Twist { node: 100, ssrc: 77, sequence: 0, timestamp: 0 }
 
 impl Call {
     fn new() -> Self {
-        let mut ledger = Ledger::default();
+        let mut ledger = PacketLedger::default();
         for (session, room) in [(1, 10), (2, 10), (3, 11)] {
-            ledger.join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+            ledger.join(RoomParticipant { session, room, from_ns: 0, until_ns: u64::MAX });
         }
         Self { ledger }
     }
@@ -34,7 +34,7 @@ impl Call {
         for number in numbers {
             let timestamp = u32::try_from(number).unwrap() * 960;
             let at_ns = number * 20 * MS;
-            self.ledger.sent(Sent {
+            self.ledger.sent(SentPacket {
                 session,
                 stream: 0,
                 number,
@@ -53,7 +53,7 @@ impl Call {
         twist: Twist,
     ) {
         for number in numbers {
-            self.ledger.arrived(Arrival {
+            self.ledger.arrived(ReceivedPacket {
                 receiver,
                 sender,
                 stream: 0,
@@ -69,7 +69,7 @@ impl Call {
     }
 
     /// Session 1 receives 100 packets of session 2, with a deviation from this number on.
-    fn twisted(from: u64, twist: Twist) -> Ledger {
+    fn twisted(from: u64, twist: Twist) -> PacketLedger {
         let mut call = Self::new();
         call.sends(2, 0..100);
         call.hears(1, 2, 0..from.min(50), STRAIGHT);
@@ -78,7 +78,7 @@ impl Call {
     }
 }
 
-fn breaks(ledger: &Ledger) -> Vec<BreakKind> {
+fn breaks(ledger: &PacketLedger) -> Vec<BreakKind> {
     ledger.continuity_breaks(Tolerance::default()).into_iter().map(|found| found.kind).collect()
 }
 
@@ -88,8 +88,8 @@ fn only_undelivered_packets_are_missing() {
     call.sends(1, 0..10);
     call.hears(2, 1, (0..10).filter(|&number| number != 4), STRAIGHT);
     let missing = call.ledger.missing();
-    let path = Path { receiver: 2, sender: 1, stream: 0 };
-    assert_eq!(missing, [Packet { path, number: 4, sent_ns: 80 * MS }]);
+    let path = StreamPath { receiver: 2, sender: 1, stream: 0 };
+    assert_eq!(missing, [DuePacket { path, number: 4, sent_ns: 80 * MS }]);
 }
 
 #[test]
@@ -103,7 +103,12 @@ fn last_packets_are_missed_too() {
 #[test]
 fn packets_are_due_to_present_members() {
     let mut call = Call::new();
-    call.ledger.join(Member { session: 2, room: 10, from_ns: 40 * MS, until_ns: u64::MAX });
+    call.ledger.join(RoomParticipant {
+        session: 2,
+        room: 10,
+        from_ns: 40 * MS,
+        until_ns: u64::MAX,
+    });
     call.ledger.leave(2, 100 * MS);
     call.sends(1, 0..10);
     let numbers: Vec<u64> = call.ledger.missing().iter().map(|packet| packet.number).collect();
@@ -291,16 +296,16 @@ fn death_excuses_its_rooms_until_failover() {
 fn relay_and_degradation_excuse_exact_numbers() {
     let mut call = Call::new();
     call.sends(1, 0..4);
-    let path = Path { receiver: 2, sender: 1, stream: 0 };
+    let path = StreamPath { receiver: 2, sender: 1, stream: 0 };
     let excuses = Excuses {
         dropped_up: BTreeSet::from([(1, 0, 0)]),
-        dropped_down: BTreeSet::from([(path, 1), (Path { receiver: 9, ..path }, 3)]),
-        shed: BTreeSet::from([(path, 2), (Path { stream: 1, ..path }, 3)]),
+        dropped_down: BTreeSet::from([(path, 1), (StreamPath { receiver: 9, ..path }, 3)]),
+        shed: BTreeSet::from([(path, 2), (StreamPath { stream: 1, ..path }, 3)]),
         ..Excuses::default()
     };
     let account = call.ledger.account(&excuses);
     let numbers =
-        |packets: &[Packet]| packets.iter().map(|packet| packet.number).collect::<Vec<_>>();
+        |packets: &[DuePacket]| packets.iter().map(|packet| packet.number).collect::<Vec<_>>();
     assert_eq!(numbers(&account.lost_to_faults), [0, 1]);
     assert_eq!(numbers(&account.shed), [2]);
     assert_eq!(numbers(&account.lost), [3]);
@@ -308,17 +313,18 @@ fn relay_and_degradation_excuse_exact_numbers() {
 
 #[test]
 fn spread_takes_the_nearest_rank() {
-    let spread = Spread::of_ns((1..=200).map(|ms| ms * MS).collect());
-    assert_eq!(spread, Spread { p50: 100.0, p99: 198.0, max: 200.0 });
-    assert_eq!(Spread::of_ns(vec![]), Spread::default());
+    let spread = GapSpread::of_ns((1..=200).map(|ms| ms * MS).collect());
+    assert_eq!(spread, GapSpread { p50: 100.0, p99: 198.0, max: 200.0 });
+    assert_eq!(GapSpread::of_ns(vec![]), GapSpread::default());
 }
 
 #[test]
 fn relay_drops_excuse_by_direction() {
-    use crate::Mark;
-    use crate::relay::{Cause, Direction, Dropped};
-    let mark = |number| Some(Mark { session: 1, number, sent_ns: 0, node: 0, stream: 2 });
-    let dropped = |lane, direction, mark| Dropped { lane, direction, cause: Cause::Loss, mark };
+    use crate::TestHeader;
+    use crate::relay::{Direction, ImpairmentCause, RelayDrop};
+    let mark = |number| Some(TestHeader { session: 1, number, sent_ns: 0, node: 0, stream: 2 });
+    let dropped =
+        |lane, direction, mark| RelayDrop { lane, direction, cause: ImpairmentCause::Loss, mark };
     let mut excuses = Excuses::default();
     excuses.add_relay(&[
         dropped(1, Direction::Up, mark(5)),
@@ -328,7 +334,7 @@ fn relay_drops_excuse_by_direction() {
     assert_eq!(excuses.dropped_up, BTreeSet::from([(1, 2, 5)]));
     assert_eq!(
         excuses.dropped_down,
-        BTreeSet::from([(Path { receiver: 2, sender: 1, stream: 2 }, 6)])
+        BTreeSet::from([(StreamPath { receiver: 2, sender: 1, stream: 2 }, 6)])
     );
 }
 
@@ -337,7 +343,7 @@ fn lost_number_is_extrapolated() {
     let mut call = Call::new();
     call.sends(1, 0..20);
     call.hears(2, 1, (0..10).filter(|&number| number != 8), STRAIGHT);
-    let path = Path { receiver: 2, sender: 1, stream: 0 };
+    let path = StreamPath { receiver: 2, sender: 1, stream: 0 };
     let at = |ssrc, sequence| call.ledger.number_at(2, ssrc, sequence, 500 * MS);
     assert_eq!(at(STRAIGHT.ssrc, 9), Some((path, 9)));
     assert_eq!(at(STRAIGHT.ssrc, 8), Some((path, 8)));
@@ -352,7 +358,7 @@ fn next_window_keeps_members_only() {
     let books = Books::default();
     *books.open() = Call::new().ledger;
     let sent =
-        Sent { session: 1, stream: 0, number: 0, at_ns: 0, timestamp: 0, clock_rate: 48_000 };
+        SentPacket { session: 1, stream: 0, number: 0, at_ns: 0, timestamp: 0, clock_rate: 48_000 };
     books.note(&mut vec![sent], &mut Vec::new());
     assert_eq!(books.turn().sent_count(), 1, "the buffer belongs to the earlier window");
     let next = books.open();

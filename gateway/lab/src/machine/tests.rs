@@ -25,7 +25,7 @@ fn own_kernel_keeps_these_books() {
 #[test]
 fn machine_is_late_by_either() {
     let of = |p99, stolen_percent| Timeliness {
-        woken_late_ms: Spread { p50: 0.1, p99, max: p99 },
+        woken_late_ms: GapSpread { p50: 0.1, p99, max: p99 },
         stolen_percent,
     };
     assert!(!of(2.0, 2.0).is_late());

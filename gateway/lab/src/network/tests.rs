@@ -6,8 +6,8 @@ use super::*;
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-fn network(test: &str) -> Option<Network> {
-    let network = Network::lay();
+fn network(test: &str) -> Option<NamespaceNetwork> {
+    let network = NamespaceNetwork::lay();
     if let Err(reason) = &network {
         eprintln!("{test} skipped: {reason}");
     }

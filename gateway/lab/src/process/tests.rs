@@ -5,10 +5,10 @@ use super::*;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Returns the process and the folder of its log.
-fn shell(script: &str, input: &str) -> (Process, TempDir) {
+fn shell(script: &str, input: &str) -> (ChildProcess, TempDir) {
     let (mut command, folder) = (Command::new("/bin/sh"), tempdir().unwrap());
     let command = command.args(["-c", script]);
-    let process = Process::start_with_input("shell", command, input.as_bytes(), folder.path());
+    let process = ChildProcess::start_with_input("shell", command, input.as_bytes(), folder.path());
     (process.unwrap(), folder)
 }
 

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn loss_is_reported_per_interval_and_in_total() {
-    let mut reception = Reception::default();
+    let mut reception = RtpReception::default();
     (65_530..=65_535u16).chain(0..4).filter(|n| n % 2 == 0).for_each(|n| reception.packet(n));
     // 65,530 to 2 across the wrap: nine due, five received.
     let first = reception.report(7, 0);
@@ -14,7 +14,7 @@ fn loss_is_reported_per_interval_and_in_total() {
 
 #[test]
 fn late_and_duplicate_packets_are_no_loss() {
-    let mut reception = Reception::default();
+    let mut reception = RtpReception::default();
     [10, 12, 11, 11].into_iter().for_each(|n| reception.packet(n));
     let block = reception.report(7, 0);
     assert_eq!((block.fraction_lost, block.lost), (0, -1));
@@ -22,7 +22,7 @@ fn late_and_duplicate_packets_are_no_loss() {
 
 #[test]
 fn jitter_grows_by_a_sixteenth_of_a_step() {
-    let mut reception = Reception::default();
+    let mut reception = RtpReception::default();
     for n in 0..10u32 {
         reception.timing(
             n.wrapping_mul(960).wrapping_sub(2_000),
@@ -37,7 +37,7 @@ fn jitter_grows_by_a_sixteenth_of_a_step() {
 
 #[test]
 fn last_sender_report_and_delay_are_returned() {
-    let mut reception = Reception::default();
+    let mut reception = RtpReception::default();
     assert_eq!(
         (reception.report(7, 5).last_sr, reception.report(7, 5).delay_since_last_sr),
         (0, 0)

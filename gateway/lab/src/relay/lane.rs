@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use evenkeel_media::rtp;
 
 use super::{Direction, Impairment};
-use crate::Mark;
+use crate::TestHeader;
 
 pub(super) struct Lane {
     pub(super) session: u64,
@@ -86,7 +86,7 @@ fn far(gateway: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// The test header of a plain RTP packet.
-pub(super) fn mark_of(datagram: &[u8]) -> Option<Mark> {
-    let header = rtp::Header::parse(datagram).ok()?;
-    Mark::read(&datagram[header.payload_offset..header.payload_end])
+pub(super) fn mark_of(datagram: &[u8]) -> Option<TestHeader> {
+    let header = rtp::RtpHeader::parse(datagram).ok()?;
+    TestHeader::read(&datagram[header.payload_offset..header.payload_end])
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::datagrams::Inbox;
+use crate::datagrams::DatagramInbox;
 
 /// Maximum sleep of the thread, and so the maximum delay of its end.
 const NAP_MS: u64 = 20;
@@ -23,13 +23,13 @@ pub const DATAGRAM: usize = 65_535;
 const BATCH: usize = 64;
 
 /// The sockets of a relay and the handling of their packets.
-pub trait World: Send + 'static {
+pub trait RelayHandler: Send + 'static {
     type Kept: Send;
 
     fn late(&mut self) -> &mut Late<Self::Kept>;
 
     /// The socket registered under this number is readable.
-    fn read(&mut self, place: u64, inbox: &mut Inbox, epoll: &Epoll);
+    fn read(&mut self, place: u64, inbox: &mut DatagramInbox, epoll: &Epoll);
 
     fn send(&mut self, kept: Self::Kept);
 }
@@ -41,12 +41,12 @@ pub struct Late<T> {
 }
 
 /// A running thread. Dropping it ends it.
-pub struct Pump<W: World> {
-    shared: Arc<Shared<W>>,
+pub struct Pump<W: RelayHandler> {
+    shared: Arc<PumpShared<W>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared<W> {
+struct PumpShared<W> {
     world: Mutex<W>,
     epoll: Epoll,
     ending: AtomicBool,
@@ -83,10 +83,10 @@ impl<T> Late<T> {
     }
 }
 
-impl<W: World> Pump<W> {
+impl<W: RelayHandler> Pump<W> {
     pub fn start(name: &str, world: W) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
+        let shared = PumpShared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
         let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || theirs.run())?;
@@ -112,7 +112,7 @@ pub fn watch(epoll: &Epoll, socket: impl AsFd, place: u64) -> io::Result<()> {
     Ok(epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, place))?)
 }
 
-impl<W: World> Drop for Pump<W> {
+impl<W: RelayHandler> Drop for Pump<W> {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -121,13 +121,13 @@ impl<W: World> Drop for Pump<W> {
     }
 }
 
-impl<W: World> Shared<W> {
+impl<W: RelayHandler> PumpShared<W> {
     fn world(&self) -> MutexGuard<'_, W> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
-        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
         let mut events = [EpollEvent::empty(); EVENTS];
         while !self.ending.load(Ordering::Relaxed) {
             let nap = self.world().late().nap(Instant::now());

@@ -9,7 +9,7 @@ fn packet(session: u64, number: u64) -> Vec<u8> {
     let mut packet = vec![0x80, 111];
     packet.extend_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
     packet.extend_from_slice(&[0; 8]);
-    Mark { session, number, sent_ns: 1, node: 0, stream: 0 }.write(&mut packet);
+    TestHeader { session, number, sent_ns: 1, node: 0, stream: 0 }.write(&mut packet);
     packet
 }
 
@@ -20,7 +20,12 @@ fn patient() -> UdpSocket {
 }
 
 /// Sends `count` packets up, and one behind them that must cross; returns the numbers that crossed.
-fn cross(relay: &Relay, session: u64, conditions: Conditions, count: u64) -> BTreeSet<u64> {
+fn cross(
+    relay: &ImpairmentRelay,
+    session: u64,
+    conditions: Conditions,
+    count: u64,
+) -> BTreeSet<u64> {
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(session, gateway.local_addr().unwrap()).unwrap();
     assert!(relay.set(session, Direction::Up, conditions));
@@ -41,18 +46,18 @@ fn cross(relay: &Relay, session: u64, conditions: Conditions, count: u64) -> BTr
         if &buffer[..length] == b"end" {
             return crossed;
         }
-        crossed.insert(Mark::read(&buffer[12..length]).unwrap().number);
+        crossed.insert(TestHeader::read(&buffer[12..length]).unwrap().number);
     }
 }
 
 #[test]
 fn reported_losses_match_missing_packets() {
-    let relay = Relay::start(11).unwrap();
+    let relay = ImpairmentRelay::start(11).unwrap();
     let crossed = cross(&relay, 3, Conditions::loss_percent(25), 200);
     let dropped = relay.dropped();
     assert!(dropped.iter().all(|drop| drop.lane == 3
         && drop.direction == Direction::Up
-        && drop.cause == Cause::Loss));
+        && drop.cause == ImpairmentCause::Loss));
     let reported: BTreeSet<u64> = dropped.iter().map(|drop| drop.mark.unwrap().number).collect();
     let missing: BTreeSet<u64> = (0..200).filter(|number| !crossed.contains(number)).collect();
     assert_eq!(reported, missing);
@@ -64,13 +69,13 @@ fn reported_losses_match_missing_packets() {
 
 #[test]
 fn same_seed_loses_the_same_packets() {
-    let run = || cross(&Relay::start(7).unwrap(), 5, Conditions::loss_percent(30), 200);
+    let run = || cross(&ImpairmentRelay::start(7).unwrap(), 5, Conditions::loss_percent(30), 200);
     assert_eq!(run(), run());
 }
 
 #[test]
 fn answers_reach_the_client() {
-    let relay = Relay::start(1).unwrap();
+    let relay = ImpairmentRelay::start(1).unwrap();
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(1, gateway.local_addr().unwrap()).unwrap();
     client.send_to(b"question", ends.near).unwrap();
@@ -84,7 +89,7 @@ fn answers_reach_the_client() {
 
 #[test]
 fn duplicates_arrive_twice_and_damage_is_reported() {
-    let relay = Relay::start(1).unwrap();
+    let relay = ImpairmentRelay::start(1).unwrap();
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(9, gateway.local_addr().unwrap()).unwrap();
     let conditions =
@@ -101,15 +106,15 @@ fn duplicates_arrive_twice_and_damage_is_reported() {
     }
     assert_eq!(
         relay.tally(),
-        Tally { arrived: 1, forwarded: 1, copied: 1, dropped: 0, corrupted: 1 }
+        RelayTally { arrived: 1, forwarded: 1, copied: 1, dropped: 0, corrupted: 1 }
     );
     let [report] = relay.dropped()[..] else { panic!() };
-    assert_eq!((report.cause, report.mark.unwrap().number), (Cause::Corrupted, 4));
+    assert_eq!((report.cause, report.mark.unwrap().number), (ImpairmentCause::Corrupted, 4));
 }
 
 #[test]
 fn one_session_has_one_lane() {
-    let relay = Relay::start(1).unwrap();
+    let relay = ImpairmentRelay::start(1).unwrap();
     let gateway = "127.0.0.1:9".parse().unwrap();
     relay.lane(1, gateway).unwrap();
     assert_eq!(relay.lane(1, gateway).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
@@ -118,7 +123,7 @@ fn one_session_has_one_lane() {
 
 #[test]
 fn rebound_lane_uses_another_port() {
-    let relay = Relay::start(11).unwrap();
+    let relay = ImpairmentRelay::start(11).unwrap();
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(1, gateway.local_addr().unwrap()).unwrap();
     assert!(relay.rebind(1).unwrap());

@@ -1,10 +1,10 @@
 //! The counters of a sample node.
 
-use evenkeel_media::trunk::message::Refused;
+use evenkeel_media::trunk::message::MessageError;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Counters {
+pub struct SampleNodeCounters {
     pub sessions: u32,
     pub opened: u64,
     pub kept: u64,
@@ -36,12 +36,12 @@ pub struct Counters {
     pub fir: u64,
     pub sender_reports: u64,
     pub receiver_reports: u64,
-    pub refused: Refusals,
+    pub refused: RefusalCounters,
 }
 
 /// Refused signed messages by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Refusals {
+pub struct RefusalCounters {
     /// Wrong version, kind, direction or length.
     pub malformed: u64,
     /// Signed with another secret, or no secret is configured.
@@ -56,16 +56,19 @@ pub struct Refusals {
     pub unreadable: u64,
 }
 
-impl Refusals {
-    pub(super) fn count(&mut self, reason: Refused) {
+impl RefusalCounters {
+    pub(super) fn count(&mut self, reason: MessageError) {
         match reason {
-            Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => {
+            MessageError::Length
+            | MessageError::Version(_)
+            | MessageError::Unknown
+            | MessageError::Direction => {
                 self.malformed += 1;
             }
-            Refused::Key(_) => self.key += 1,
-            Refused::Forged => self.forged += 1,
-            Refused::Time { .. } => self.time += 1,
-            Refused::Replayed => self.replayed += 1,
+            MessageError::Key(_) => self.key += 1,
+            MessageError::Forged => self.forged += 1,
+            MessageError::Time { .. } => self.time += 1,
+            MessageError::Replayed => self.replayed += 1,
         }
     }
 }

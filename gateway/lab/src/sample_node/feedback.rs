@@ -1,36 +1,36 @@
 //! RTCP at a sample node. A rewriting node answers reports itself and forwards requests with the sender's SSRC; an
 //! untouched node reflects RTCP unchanged.
 
-use evenkeel_media::rtcp::{self, FirEntry, Packet, Pli, SenderInfo};
+use evenkeel_media::rtcp::{self, FirEntry, Pli, RtcpPacket, SenderInfo};
 
-use super::Numbers;
-use super::reflector::{Index, Now, Reflector};
-use crate::datagrams::Outbox;
+use super::NumberTreatment;
+use super::reflector::{BatchClock, Reflector, SessionIndex};
+use crate::datagrams::DatagramOutbox;
 
 impl Reflector {
     pub(super) fn handle_rtcp(
         &mut self,
-        index: Index,
+        index: SessionIndex,
         compound: &[u8],
-        now: Now,
-        outbox: &mut Outbox,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
         let mut reported = false;
         for packet in rtcp::packets(compound) {
             match packet {
-                Ok(Packet::SenderReport(report)) => {
+                Ok(RtcpPacket::SenderReport(report)) => {
                     self.counters.sender_reports += 1;
                     reported = true;
                     self.handle_sender_report(index, report.info, now, outbox);
                 }
-                Ok(Packet::ReceiverReport(_)) => self.counters.receiver_reports += 1,
-                Ok(Packet::Pli(pli)) => {
+                Ok(RtcpPacket::ReceiverReport(_)) => self.counters.receiver_reports += 1,
+                Ok(RtcpPacket::Pli(pli)) => {
                     self.counters.pli += 1;
                     self.ask_sender(pli.media, outbox, |own, media, out| {
                         rtcp::write_pli(Pli { sender: own, media }, out);
                     });
                 }
-                Ok(Packet::Fir(fir)) => {
+                Ok(RtcpPacket::Fir(fir)) => {
                     self.counters.fir += 1;
                     for entry in fir.entries() {
                         self.ask_sender(entry.media, outbox, |own, media, out| {
@@ -40,11 +40,11 @@ impl Reflector {
                 }
                 // Ignored: the node has no cache to answer a NACK, and only the gateway sets caps.
                 Ok(
-                    Packet::Nack(_)
-                    | Packet::Remb(_)
-                    | Packet::Description(_)
-                    | Packet::Bye(_)
-                    | Packet::Other { .. },
+                    RtcpPacket::Nack(_)
+                    | RtcpPacket::Remb(_)
+                    | RtcpPacket::Description(_)
+                    | RtcpPacket::Bye(_)
+                    | RtcpPacket::Other { .. },
                 ) => {}
                 Err(_) => {
                     self.counters.malformed += 1;
@@ -53,9 +53,9 @@ impl Reflector {
             }
         }
         match self.numbers() {
-            Numbers::Untouched => self.reflect(index, compound, outbox),
-            Numbers::Rewritten if reported => self.answer_report(index, now, outbox),
-            Numbers::Rewritten => {}
+            NumberTreatment::Untouched => self.reflect(index, compound, outbox),
+            NumberTreatment::Rewritten if reported => self.answer_report(index, now, outbox),
+            NumberTreatment::Rewritten => {}
         }
     }
 
@@ -63,10 +63,10 @@ impl Reflector {
     /// stream.
     fn handle_sender_report(
         &mut self,
-        index: Index,
+        index: SessionIndex,
         info: SenderInfo,
-        now: Now,
-        outbox: &mut Outbox,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
         let numbers = self.numbers();
         let Some(session) = self.sessions.get_mut(&index) else { return };
@@ -75,7 +75,7 @@ impl Reflector {
             return;
         };
         stream.reception.sender_report(info.ntp, now.unix_us * 1_000);
-        if numbers == Numbers::Untouched {
+        if numbers == NumberTreatment::Untouched {
             return;
         }
         let timestamp = info.timestamp.wrapping_add(stream.timestamp_offset);
@@ -90,7 +90,7 @@ impl Reflector {
         self.reflect(index, &report, outbox);
     }
 
-    fn answer_report(&mut self, index: Index, now: Now, outbox: &mut Outbox) {
+    fn answer_report(&mut self, index: SessionIndex, now: BatchClock, outbox: &mut DatagramOutbox) {
         let own = self.own_ssrc();
         let Some(session) = self.sessions.get_mut(&index) else { return };
         let blocks: Vec<_> = session
@@ -110,10 +110,10 @@ impl Reflector {
     fn ask_sender(
         &mut self,
         out_ssrc: u32,
-        outbox: &mut Outbox,
+        outbox: &mut DatagramOutbox,
         write: impl Fn(u32, u32, &mut Vec<u8>),
     ) {
-        if self.numbers() == Numbers::Untouched {
+        if self.numbers() == NumberTreatment::Untouched {
             return;
         }
         let Some(&(index, ssrc)) = self.out_ssrcs.get(&out_ssrc) else { return };

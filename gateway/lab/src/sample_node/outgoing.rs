@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_media::trunk::seal::{self, Sender, Unreadable};
+use evenkeel_media::trunk::seal::{self, SealError, SealSender};
 use evenkeel_media::trunk::{Bundles, Tag};
 
-use crate::datagrams::Outbox;
+use crate::datagrams::DatagramOutbox;
 
 /// The destination of a session's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Leg {
+pub(super) enum SessionLeg {
     Trunk { tag: Tag, reply_to: SocketAddr },
     Port { source: SocketAddr },
 }
@@ -18,11 +18,11 @@ pub(super) enum Leg {
 pub(super) struct Outgoing {
     bundles: Bundles,
     /// Set if trunk legs are encrypted.
-    seal: Option<seal::Node>,
+    seal: Option<seal::NodeSeal>,
 }
 
 impl Outgoing {
-    pub(super) fn sealed(seal: seal::Node) -> Self {
+    pub(super) fn sealed(seal: seal::NodeSeal) -> Self {
         Self { bundles: Bundles::sealed(), seal: Some(seal) }
     }
 
@@ -35,12 +35,12 @@ impl Outgoing {
         &mut self,
         datagram: &'a mut [u8],
         source: SocketAddr,
-    ) -> Result<(&'a mut [u8], Sender), Unreadable> {
-        self.seal.as_mut().ok_or(Unreadable::Forged)?.open(datagram, source)
+    ) -> Result<(&'a mut [u8], SealSender), SealError> {
+        self.seal.as_mut().ok_or(SealError::Forged)?.open(datagram, source)
     }
 
     /// Learns the sender of an encrypted message that was accepted.
-    pub(super) fn learn(&mut self, sender: Sender) {
+    pub(super) fn learn(&mut self, sender: SealSender) {
         if let Some(seal) = &mut self.seal {
             seal.learn(sender);
         }
@@ -52,13 +52,13 @@ impl Outgoing {
         to: SocketAddr,
         answer: &[u8],
         sealed: bool,
-        outbox: &mut Outbox,
+        outbox: &mut DatagramOutbox,
     ) {
         send(self.seal.as_mut().filter(|_| sealed), to, answer, outbox);
     }
 
     /// Learns the largest datagram for this destination from a received one.
-    pub(super) fn came(&mut self, from: SocketAddr, size: usize, outbox: &mut Outbox) {
+    pub(super) fn came(&mut self, from: SocketAddr, size: usize, outbox: &mut DatagramOutbox) {
         let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
         self.bundles.came(from, size, send);
     }
@@ -69,20 +69,25 @@ impl Outgoing {
     }
 
     /// Adds a packet. Returns false if it is too large for the leg.
-    pub(super) fn push(&mut self, leg: Leg, packet: &[u8], outbox: &mut Outbox) -> bool {
+    pub(super) fn push(
+        &mut self,
+        leg: SessionLeg,
+        packet: &[u8],
+        outbox: &mut DatagramOutbox,
+    ) -> bool {
         match leg {
-            Leg::Port { source } => {
+            SessionLeg::Port { source } => {
                 outbox.push(source, packet);
                 true
             }
-            Leg::Trunk { tag, reply_to } => {
+            SessionLeg::Trunk { tag, reply_to } => {
                 let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
                 self.bundles.push(reply_to, tag, packet, send)
             }
         }
     }
 
-    pub(super) fn flush(&mut self, outbox: &mut Outbox) {
+    pub(super) fn flush(&mut self, outbox: &mut DatagramOutbox) {
         self.bundles.flush(&mut |to, bundle| send(self.seal.as_mut(), to, bundle, outbox));
     }
 
@@ -101,7 +106,12 @@ impl Outgoing {
 }
 
 /// Sends a datagram, encrypted if there is a key. A socket without sessions may be unknown; it gets nothing.
-fn send(seal: Option<&mut seal::Node>, to: SocketAddr, datagram: &[u8], outbox: &mut Outbox) {
+fn send(
+    seal: Option<&mut seal::NodeSeal>,
+    to: SocketAddr,
+    datagram: &[u8],
+    outbox: &mut DatagramOutbox,
+) {
     match seal.map(|seal| seal.seal(to, datagram)) {
         None => outbox.push(to, datagram),
         Some(Some(sealed)) => outbox.push(to, sealed),

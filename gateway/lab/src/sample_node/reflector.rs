@@ -4,20 +4,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Load, Outcome, Question, Refusal, Refused, Replays, Secret, State, Status,
+    ClockRefusal, MessageError, NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, Replays,
+    ServingState, TrunkAnswer, TrunkQuestion,
 };
-use evenkeel_media::trunk::seal::{self, Sender, Unreadable};
+use evenkeel_media::trunk::seal::{self, SealError, SealSender};
 use evenkeel_media::trunk::{self, Ballots, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
-use super::outgoing::{Leg, Outgoing};
-use super::session::{Room, Session};
-use super::{Conduct, Counters, Numbers, Options, PlainRoom, Stamps, number_of};
-use crate::Mark;
-use crate::datagrams::{Datagram, Outbox};
+use super::outgoing::{Outgoing, SessionLeg};
+use super::session::{ReflectedRoom, ReflectedSession};
+use super::{
+    NodeBehaviour, NumberTreatment, PlainRoom, SampleNodeCounters, SampleNodeOptions, Stamps,
+    number_of,
+};
+use crate::TestHeader;
+use crate::datagrams::{Datagram, DatagramOutbox};
 
 /// Silence after which a port leg expires, as in rtpengine.
 const PLAIN_LEASE: Duration = Duration::from_secs(60);
@@ -30,17 +34,17 @@ const LEASES_EVERY: Duration = Duration::from_millis(50);
 
 /// Monotonic and wall clock, read once per batch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
+pub(super) struct BatchClock {
     pub(super) instant: Instant,
     /// Microseconds since the Unix epoch.
     pub(super) unix_us: u64,
 }
 
 /// The node's number of a session.
-pub(super) type Index = u64;
+pub(super) type SessionIndex = u64;
 
 pub(super) struct Reflector {
-    options: Options,
+    options: SampleNodeOptions,
     number: u32,
     rng: Rng,
     draining: bool,
@@ -50,25 +54,25 @@ pub(super) struct Reflector {
     refused: Option<Instant>,
     replays: Replays,
     ballots: Ballots,
-    pub(super) sessions: BTreeMap<Index, Session>,
-    sessions_ever: Index,
-    by_tag: HashMap<Tag, Index>,
-    by_source: HashMap<SocketAddr, Index>,
-    rooms: HashMap<Room, Vec<Index>>,
+    pub(super) sessions: BTreeMap<SessionIndex, ReflectedSession>,
+    sessions_ever: SessionIndex,
+    by_tag: HashMap<Tag, SessionIndex>,
+    by_source: HashMap<SocketAddr, SessionIndex>,
+    rooms: HashMap<ReflectedRoom, Vec<SessionIndex>>,
     /// The session and incoming SSRC of each outgoing SSRC.
-    pub(super) out_ssrcs: HashMap<u32, (Index, u32)>,
+    pub(super) out_ssrcs: HashMap<u32, (SessionIndex, u32)>,
     outgoing: Outgoing,
     leases_seen: Option<Instant>,
-    pub(super) counters: Counters,
+    pub(super) counters: SampleNodeCounters,
     pub(super) scratch: Vec<u8>,
-    receivers: Vec<Leg>,
-    pub(super) conduct: Box<dyn Conduct>,
+    receivers: Vec<SessionLeg>,
+    pub(super) conduct: Box<dyn NodeBehaviour>,
 }
 
 impl Reflector {
-    pub(super) fn new(options: Options, mut rng: Rng) -> Self {
+    pub(super) fn new(options: SampleNodeOptions, mut rng: Rng) -> Self {
         let seal = options.secret.clone().filter(|_| options.encrypt);
-        let seal = seal.map(|secret| seal::Node::new(secret, rng.u64(..)));
+        let seal = seal.map(|secret| seal::NodeSeal::new(secret, rng.u64(..)));
         let ballots = Ballots::new(rng.u32(..));
         Self {
             number: number_of(&options.name),
@@ -87,15 +91,15 @@ impl Reflector {
             out_ssrcs: HashMap::new(),
             outgoing: seal.map(Outgoing::sealed).unwrap_or_default(),
             leases_seen: None,
-            counters: Counters::default(),
+            counters: SampleNodeCounters::default(),
             scratch: Vec::new(),
             receivers: Vec::new(),
             conduct: Box::new(()),
         }
     }
 
-    pub(super) fn counters(&self) -> Counters {
-        Counters { sessions: self.load().sessions, ..self.counters }
+    pub(super) fn counters(&self) -> SampleNodeCounters {
+        SampleNodeCounters { sessions: self.load().sessions, ..self.counters }
     }
 
     /// The SSRC of the node's own reports: the number of the node in test headers.
@@ -103,33 +107,37 @@ impl Reflector {
         self.number
     }
 
-    pub(super) fn numbers(&self) -> Numbers {
+    pub(super) fn numbers(&self) -> NumberTreatment {
         self.options.numbers
     }
 
     pub(super) fn handle_datagram(
         &mut self,
         datagram: &Datagram<'_>,
-        now: Now,
-        outbox: &mut Outbox,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
         let (bytes, source) = (datagram.bytes, datagram.source);
         match demux::classify(bytes) {
-            Kind::Signed => self.handle_signed(bytes, source, None, now, outbox),
+            DatagramKind::Signed => self.handle_signed(bytes, source, None, now, outbox),
             _ if self.cut.is_some() => {}
-            Kind::Bundle if self.outgoing.is_sealed() => self.counters.refused.unreadable += 1,
-            Kind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), now, outbox),
-            Kind::Sealed => self.handle_sealed(bytes, source, now, outbox),
-            Kind::Rtp | Kind::Rtcp => {
+            DatagramKind::Bundle if self.outgoing.is_sealed() => {
+                self.counters.refused.unreadable += 1;
+            }
+            DatagramKind::Bundle => {
+                self.handle_bundle(bytes, bytes.len(), Some(source), now, outbox);
+            }
+            DatagramKind::Sealed => self.handle_sealed(bytes, source, now, outbox),
+            DatagramKind::Rtp | DatagramKind::Rtcp => {
                 if let Some(index) = self.plain_session(source, now) {
                     self.handle_packet(index, bytes, now, outbox);
                 }
             }
-            Kind::Echo => {
+            DatagramKind::Echo => {
                 self.counters.echoes += 1;
                 outbox.push(source, bytes);
             }
-            Kind::Stun => match stun::Request::parse(bytes) {
+            DatagramKind::Stun => match stun::BindingRequest::parse(bytes) {
                 Ok(request) => {
                     self.counters.stun += 1;
                     self.scratch.clear();
@@ -138,12 +146,14 @@ impl Reflector {
                 }
                 Err(_) => self.counters.malformed += 1,
             },
-            Kind::Dtls | Kind::Quic | Kind::Unknown => self.counters.malformed += 1,
+            DatagramKind::Dtls | DatagramKind::Quic | DatagramKind::Unknown => {
+                self.counters.malformed += 1;
+            }
         }
     }
 
     /// Ends expired sessions.
-    pub(super) fn handle_timeout(&mut self, now: Now) {
+    pub(super) fn handle_timeout(&mut self, now: BatchClock) {
         let due =
             self.leases_seen.is_none_or(|seen| now.instant.duration_since(seen) >= LEASES_EVERY);
         if !due {
@@ -153,7 +163,7 @@ impl Reflector {
         let _mended = self.cut.take_if(|until| *until <= now.instant);
         self.conduct.tick();
         let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
-        let over: Vec<Index> = over.map(|(&index, _)| index).collect();
+        let over: Vec<SessionIndex> = over.map(|(&index, _)| index).collect();
         for index in over {
             self.counters.expired += 1;
             self.end(index);
@@ -164,21 +174,29 @@ impl Reflector {
     }
 
     /// Sends the bundles that have gathered.
-    pub(super) fn flush(&mut self, outbox: &mut Outbox) {
+    pub(super) fn flush(&mut self, outbox: &mut DatagramOutbox) {
         self.outgoing.flush(outbox);
     }
 
-    fn handle_sealed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+    fn handle_sealed(
+        &mut self,
+        bytes: &[u8],
+        source: SocketAddr,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
+    ) {
         let (mut datagram, length) = (bytes.to_vec(), bytes.len());
         match self.outgoing.open(&mut datagram, source) {
             Ok((content, sender)) => match demux::classify(content) {
-                Kind::Signed => self.handle_signed(content, source, Some(sender), now, outbox),
-                Kind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
-                Kind::Bundle => self.handle_bundle(content, length, None, now, outbox),
+                DatagramKind::Signed => {
+                    self.handle_signed(content, source, Some(sender), now, outbox);
+                }
+                DatagramKind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
+                DatagramKind::Bundle => self.handle_bundle(content, length, None, now, outbox),
                 _ => self.counters.malformed += 1,
             },
-            Err(Unreadable::Forged) => self.counters.refused.unreadable += 1,
-            Err(Unreadable::Replayed) => self.counters.refused.replayed += 1,
+            Err(SealError::Forged) => self.counters.refused.unreadable += 1,
+            Err(SealError::Replayed) => self.counters.refused.replayed += 1,
         }
     }
 
@@ -188,8 +206,8 @@ impl Reflector {
         bytes: &[u8],
         length: usize,
         source: Option<SocketAddr>,
-        now: Now,
-        outbox: &mut Outbox,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
         self.counters.bundles_in += 1;
         for entry in trunk::entries(bytes) {
@@ -218,16 +236,16 @@ impl Reflector {
         &mut self,
         bytes: &[u8],
         source: SocketAddr,
-        sender: Option<Sender>,
-        now: Now,
-        outbox: &mut Outbox,
+        sender: Option<SealSender>,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
-        let now = Now { unix_us: self.conduct.unix_us(now.unix_us), ..now };
+        let now = BatchClock { unix_us: self.conduct.unix_us(now.unix_us), ..now };
         let Some(secret) = self.options.secret.clone() else {
             self.counters.refused.key += 1;
             return;
         };
-        let asked = match Question::read_once(bytes, &secret, now.unix_us, &mut self.replays) {
+        let asked = match TrunkQuestion::read_once(bytes, &secret, now.unix_us, &mut self.replays) {
             Ok(asked) => asked,
             Err(refused) => return self.refuse(refused, (bytes, source), now, outbox),
         };
@@ -235,51 +253,52 @@ impl Reflector {
         sender.into_iter().for_each(|sender| self.outgoing.learn(sender));
         let newer = asked.owner.map(|owner| self.ballots.handle_owner(owner, now.instant));
         if let (Some(Err(epoch)), None) = (newer, self.cut) {
-            let answer = Answer::Superseded { epoch };
+            let answer = TrunkAnswer::Superseded { epoch };
             return self.answer(&answer, &secret, (source, asked.nonce, sealed), now, outbox);
         }
         let answer = match asked.message {
-            Question::Break(how) => Answer::Break(self.break_link(how, now.instant)),
+            TrunkQuestion::Break(how) => TrunkAnswer::Break(self.break_link(how, now.instant)),
             _ if self.cut.is_some() => return,
-            Question::Probe => {
+            TrunkQuestion::Probe => {
                 self.counters.probes += 1;
                 let load = self.load();
-                Answer::Probe(Load {
+                TrunkAnswer::Probe(NodeLoad {
                     permille: self.conduct.load(load.permille, now.instant),
                     ..load
                 })
             }
-            Question::Open { tag, .. } if self.outgoing.is_sealed() && !sealed => {
-                Answer::Open { tag, status: Status::Unencrypted }
+            TrunkQuestion::Open { tag, .. } if self.outgoing.is_sealed() && !sealed => {
+                TrunkAnswer::Open { tag, status: OpenStatus::Unencrypted }
             }
-            Question::Open { room, tag, lease_s, .. } => {
+            TrunkQuestion::Open { room, tag, lease_s, .. } => {
                 let expires = now.instant + Duration::from_secs(lease_s.into());
-                let leg = Leg::Trunk { tag, reply_to: source };
-                Answer::Open {
+                let leg = SessionLeg::Trunk { tag, reply_to: source };
+                TrunkAnswer::Open {
                     tag,
-                    status: self.open(tag, Session::new(leg, Room::Named(room), expires)),
+                    status: self
+                        .open(tag, ReflectedSession::new(leg, ReflectedRoom::Named(room), expires)),
                 }
             }
-            Question::Close { tag } => Answer::Close { tag, status: self.close(tag) },
-            Question::Keep { lease_s, tags } => {
+            TrunkQuestion::Close { tag } => TrunkAnswer::Close { tag, status: self.close(tag) },
+            TrunkQuestion::Keep { lease_s, tags } => {
                 let expires = now.instant + Duration::from_secs(lease_s.into());
                 let unknown = tags.iter().filter(|&&tag| !self.keep(tag, source, expires));
-                Answer::Keep { unknown: unknown.copied().collect() }
+                TrunkAnswer::Keep { unknown: unknown.copied().collect() }
             }
-            Question::Drain => {
+            TrunkQuestion::Drain => {
                 self.draining = true;
-                Answer::Drain(self.load())
+                TrunkAnswer::Drain(self.load())
             }
             // A sample node sends no notices.
-            Question::Noted { .. } => return,
-            Question::Start => Answer::Start(Outcome::Done),
-            Question::Path { bundle_max, padding } => {
+            TrunkQuestion::Noted { .. } => return,
+            TrunkQuestion::Start => TrunkAnswer::Start(OrderOutcome::Done),
+            TrunkQuestion::Path { bundle_max, padding } => {
                 self.outgoing.limit(source, bundle_max);
-                Answer::Path { padding }
+                TrunkAnswer::Path { padding }
             }
-            Question::Vote { group, vote } => {
+            TrunkQuestion::Vote { group, vote } => {
                 match self.ballots.handle_vote(group, vote, now.instant) {
-                    Some(voted) => Answer::Vote(voted),
+                    Some(voted) => TrunkAnswer::Vote(voted),
                     None => return,
                 }
             }
@@ -289,11 +308,11 @@ impl Reflector {
 
     fn answer(
         &mut self,
-        answer: &Answer,
-        secret: &Secret,
+        answer: &TrunkAnswer,
+        secret: &NodeSecret,
         (to, nonce, sealed): (SocketAddr, u64, bool),
-        now: Now,
-        outbox: &mut Outbox,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
         self.scratch.clear();
         answer.write(secret, nonce, now.unix_us, &mut self.scratch);
@@ -304,17 +323,17 @@ impl Reflector {
     /// senders are not authenticated.
     fn refuse(
         &mut self,
-        refused: Refused,
+        refused: MessageError,
         (bytes, source): (&[u8], SocketAddr),
-        now: Now,
-        outbox: &mut Outbox,
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
     ) {
         self.counters.refused.count(refused);
         let lately = |at: Instant| now.instant.duration_since(at) < REFUSED_EVERY;
         if self.cut.is_some() || self.refused.is_some_and(lately) {
             return;
         }
-        if let Some(refusal) = Refusal::of(bytes, refused, now.unix_us) {
+        if let Some(refusal) = ClockRefusal::of(bytes, refused, now.unix_us) {
             self.refused = Some(now.instant);
             self.scratch.clear();
             refusal.write(&mut self.scratch);
@@ -323,25 +342,25 @@ impl Reflector {
     }
 
     /// Cuts or restores the link. Breaking the process itself takes an agent beside the node.
-    fn break_link(&mut self, how: Break, now: Instant) -> Outcome {
+    fn break_link(&mut self, how: NodeFault, now: Instant) -> OrderOutcome {
         match how {
-            Break::Cut | Break::Heal if !self.options.drills => Outcome::Forbidden,
-            Break::Cut | Break::Heal => {
-                self.cut = (how == Break::Cut).then_some(now + CUT_FOR);
-                Outcome::Done
+            NodeFault::Cut | NodeFault::Heal if !self.options.drills => OrderOutcome::Forbidden,
+            NodeFault::Cut | NodeFault::Heal => {
+                self.cut = (how == NodeFault::Cut).then_some(now + CUT_FOR);
+                OrderOutcome::Done
             }
-            Break::Kill | Break::Hang | Break::Wake => Outcome::Unable,
+            NodeFault::Kill | NodeFault::Hang | NodeFault::Wake => OrderOutcome::Unable,
         }
     }
 
-    fn open(&mut self, tag: Tag, session: Session) -> Status {
+    fn open(&mut self, tag: Tag, session: ReflectedSession) -> OpenStatus {
         if let Some(&index) = self.by_tag.get(&tag)
             && let Some(standing) = self.sessions.get_mut(&index)
             && standing.room == session.room
         {
             standing.expires = session.expires;
             standing.leg = session.leg;
-            return Status::Ok;
+            return OpenStatus::Ok;
         }
         if let Some(status) = self.turns_away() {
             return status;
@@ -352,7 +371,7 @@ impl Reflector {
         }
         let index = self.begin(session);
         self.by_tag.insert(tag, index);
-        Status::Ok
+        OpenStatus::Ok
     }
 
     /// Renews a lease. Returns true if the session exists.
@@ -362,19 +381,19 @@ impl Reflector {
             return false;
         };
         session.expires = expires;
-        session.leg = Leg::Trunk { tag, reply_to: source };
+        session.leg = SessionLeg::Trunk { tag, reply_to: source };
         self.counters.kept += 1;
         true
     }
 
-    fn close(&mut self, tag: Tag) -> Status {
-        let Some(&index) = self.by_tag.get(&tag) else { return Status::UnknownTag };
+    fn close(&mut self, tag: Tag) -> OpenStatus {
+        let Some(&index) = self.by_tag.get(&tag) else { return OpenStatus::UnknownTag };
         self.counters.closed += 1;
         self.end(index);
-        Status::Ok
+        OpenStatus::Ok
     }
 
-    fn plain_session(&mut self, source: SocketAddr, now: Now) -> Option<Index> {
+    fn plain_session(&mut self, source: SocketAddr, now: BatchClock) -> Option<SessionIndex> {
         let expires = now.instant + PLAIN_LEASE;
         if let Some(&index) = self.by_source.get(&source) {
             self.sessions.get_mut(&index)?.expires = expires;
@@ -384,19 +403,19 @@ impl Reflector {
             return None;
         }
         let room = match self.options.plain_room {
-            PlainRoom::Alone => Room::Alone(source),
-            PlainRoom::Shared => Room::Plain,
+            PlainRoom::Alone => ReflectedRoom::Alone(source),
+            PlainRoom::Shared => ReflectedRoom::Plain,
         };
-        let index = self.begin(Session::new(Leg::Port { source }, room, expires));
+        let index = self.begin(ReflectedSession::new(SessionLeg::Port { source }, room, expires));
         self.by_source.insert(source, index);
         Some(index)
     }
 
-    fn turns_away(&mut self) -> Option<Status> {
+    fn turns_away(&mut self) -> Option<OpenStatus> {
         let status = if self.draining {
-            Status::Draining
+            OpenStatus::Draining
         } else if self.sessions.len() >= self.options.sessions_max as usize {
-            Status::Full
+            OpenStatus::Full
         } else {
             return None;
         };
@@ -404,7 +423,7 @@ impl Reflector {
         Some(status)
     }
 
-    fn begin(&mut self, session: Session) -> Index {
+    fn begin(&mut self, session: ReflectedSession) -> SessionIndex {
         self.counters.opened += 1;
         self.sessions_ever += 1;
         self.rooms.entry(session.room).or_default().push(self.sessions_ever);
@@ -412,11 +431,11 @@ impl Reflector {
         self.sessions_ever
     }
 
-    fn end(&mut self, index: Index) {
+    fn end(&mut self, index: SessionIndex) {
         let Some(session) = self.sessions.remove(&index) else { return };
         match session.leg {
-            Leg::Trunk { tag, .. } => self.by_tag.remove(&tag),
-            Leg::Port { source } => self.by_source.remove(&source),
+            SessionLeg::Trunk { tag, .. } => self.by_tag.remove(&tag),
+            SessionLeg::Port { source } => self.by_source.remove(&source),
         };
         for stream in &session.streams {
             self.out_ssrcs.remove(&stream.out_ssrc);
@@ -429,11 +448,11 @@ impl Reflector {
         }
     }
 
-    fn load(&self) -> Load {
+    fn load(&self) -> NodeLoad {
         let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         let permille = u64::from(sessions) * 1_000 / u64::from(self.options.sessions_max.max(1));
-        let state = if self.draining { State::Draining } else { State::Serving };
-        Load {
+        let state = if self.draining { ServingState::Draining } else { ServingState::Serving };
+        NodeLoad {
             permille: u16::try_from(permille).unwrap_or(u16::MAX),
             state,
             sessions,
@@ -441,22 +460,34 @@ impl Reflector {
         }
     }
 
-    fn handle_packet(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
+    fn handle_packet(
+        &mut self,
+        index: SessionIndex,
+        packet: &[u8],
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
+    ) {
         self.counters.packets_in += 1;
         let kind = demux::classify(packet);
         if self.conduct.drops(index, kind) {
             return;
         }
         match kind {
-            Kind::Rtp => self.handle_rtp(index, packet, now, outbox),
-            Kind::Rtcp => self.handle_rtcp(index, packet, now, outbox),
+            DatagramKind::Rtp => self.handle_rtp(index, packet, now, outbox),
+            DatagramKind::Rtcp => self.handle_rtcp(index, packet, now, outbox),
             _ => self.counters.malformed += 1,
         }
     }
 
-    fn handle_rtp(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
+    fn handle_rtp(
+        &mut self,
+        index: SessionIndex,
+        packet: &[u8],
+        now: BatchClock,
+        outbox: &mut DatagramOutbox,
+    ) {
         let (Ok(header), Some(session)) =
-            (rtp::Header::parse(packet), self.sessions.get_mut(&index))
+            (rtp::RtpHeader::parse(packet), self.sessions.get_mut(&index))
         else {
             self.counters.malformed += 1;
             return;
@@ -465,12 +496,15 @@ impl Reflector {
         reflected.clear();
         reflected.extend_from_slice(packet);
         if self.options.stamps == Stamps::Yes {
-            Mark::stamp(&mut reflected[header.payload_offset..header.payload_end], self.number);
+            TestHeader::stamp(
+                &mut reflected[header.payload_offset..header.payload_end],
+                self.number,
+            );
         }
         let (stream, forgotten) = session.stream(header.ssrc, now.instant, &mut self.rng);
         stream.heard = now.instant;
         stream.reception.packet(header.sequence);
-        if self.options.numbers == Numbers::Rewritten {
+        if self.options.numbers == NumberTreatment::Rewritten {
             stream.rewrite(&header, &mut reflected);
             self.out_ssrcs.insert(stream.out_ssrc, (index, header.ssrc));
         }
@@ -482,11 +516,16 @@ impl Reflector {
     }
 
     /// Sends a packet to all other sessions of the room. A session that is alone gets its own packets back.
-    pub(super) fn reflect(&mut self, index: Index, packet: &[u8], outbox: &mut Outbox) {
+    pub(super) fn reflect(
+        &mut self,
+        index: SessionIndex,
+        packet: &[u8],
+        outbox: &mut DatagramOutbox,
+    ) {
         let Some(session) = self.sessions.get(&index) else { return };
         let Some(room) = self.rooms.get(&session.room) else { return };
         self.receivers.clear();
-        let hears = |&&other: &&Index| other != index || room.len() == 1;
+        let hears = |&&other: &&SessionIndex| other != index || room.len() == 1;
         let legs = room.iter().filter(hears).filter_map(|other| self.sessions.get(other));
         self.receivers.extend(legs.map(|session| session.leg));
         for at in 0..self.receivers.len() {
@@ -494,7 +533,7 @@ impl Reflector {
         }
     }
 
-    pub(super) fn send(&mut self, leg: Leg, packet: &[u8], outbox: &mut Outbox) {
+    pub(super) fn send(&mut self, leg: SessionLeg, packet: &[u8], outbox: &mut DatagramOutbox) {
         if self.outgoing.push(leg, packet, outbox) {
             self.counters.packets_out += 1;
         } else {
@@ -503,9 +542,9 @@ impl Reflector {
     }
 }
 
-fn trunk_of(leg: Leg) -> Option<SocketAddr> {
+fn trunk_of(leg: SessionLeg) -> Option<SocketAddr> {
     match leg {
-        Leg::Trunk { reply_to, .. } => Some(reply_to),
-        Leg::Port { .. } => None,
+        SessionLeg::Trunk { reply_to, .. } => Some(reply_to),
+        SessionLeg::Port { .. } => None,
     }
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use evenkeel_media::rtp;
 use fastrand::Rng;
 
-use super::outgoing::Leg;
-use crate::reception::Reception;
+use super::outgoing::SessionLeg;
+use crate::reception::RtpReception;
 
 /// Maximum streams of one session: voice, video, retransmissions, and a few restarts. Above this the stream that has
 /// been silent longest is forgotten.
@@ -15,32 +15,32 @@ const STREAMS_MAX: usize = 16;
 
 /// The sessions that exchange packets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) enum Room {
+pub(super) enum ReflectedRoom {
     /// A room of trunk legs, numbered by the gateway.
     Named(u64),
     Plain,
     Alone(SocketAddr),
 }
 
-pub(super) struct Session {
-    pub(super) leg: Leg,
-    pub(super) room: Room,
+pub(super) struct ReflectedSession {
+    pub(super) leg: SessionLeg,
+    pub(super) room: ReflectedRoom,
     pub(super) expires: Instant,
-    pub(super) streams: Vec<Stream>,
+    pub(super) streams: Vec<ReflectedStream>,
 }
 
 /// An incoming stream and its outgoing counterpart.
-pub(super) struct Stream {
+pub(super) struct ReflectedStream {
     pub(super) ssrc: u32,
     pub(super) out_ssrc: u32,
     sequence_offset: u16,
     pub(super) timestamp_offset: u32,
     pub(super) heard: Instant,
-    pub(super) reception: Reception,
+    pub(super) reception: RtpReception,
 }
 
-impl Session {
-    pub(super) fn new(leg: Leg, room: Room, expires: Instant) -> Self {
+impl ReflectedSession {
+    pub(super) fn new(leg: SessionLeg, room: ReflectedRoom, expires: Instant) -> Self {
         Self { leg, room, expires, streams: Vec::new() }
     }
 
@@ -50,7 +50,7 @@ impl Session {
         ssrc: u32,
         now: Instant,
         rng: &mut Rng,
-    ) -> (&mut Stream, Option<u32>) {
+    ) -> (&mut ReflectedStream, Option<u32>) {
         let mut forgotten = None;
         let index = match self.streams.iter().position(|stream| stream.ssrc == ssrc) {
             Some(index) => index,
@@ -60,7 +60,7 @@ impl Session {
                 {
                     forgotten = Some(self.streams.swap_remove(silent).out_ssrc);
                 }
-                self.streams.push(Stream::new(ssrc, now, rng));
+                self.streams.push(ReflectedStream::new(ssrc, now, rng));
                 self.streams.len() - 1
             }
         };
@@ -68,7 +68,7 @@ impl Session {
     }
 }
 
-impl Stream {
+impl ReflectedStream {
     fn new(ssrc: u32, now: Instant, rng: &mut Rng) -> Self {
         Self {
             ssrc,
@@ -76,12 +76,12 @@ impl Stream {
             sequence_offset: rng.u16(..),
             timestamp_offset: rng.u32(..),
             heard: now,
-            reception: Reception::default(),
+            reception: RtpReception::default(),
         }
     }
 
     /// Rewrites a packet of the incoming stream for the outgoing stream.
-    pub(super) fn rewrite(&self, header: &rtp::Header, packet: &mut [u8]) {
+    pub(super) fn rewrite(&self, header: &rtp::RtpHeader, packet: &mut [u8]) {
         rtp::set_ssrc(packet, self.out_ssrc);
         rtp::set_sequence(packet, header.sequence.wrapping_add(self.sequence_offset));
         rtp::set_timestamp(packet, header.timestamp.wrapping_add(self.timestamp_offset));

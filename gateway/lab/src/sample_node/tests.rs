@@ -2,15 +2,16 @@ mod drills;
 
 use std::thread::JoinHandle;
 
-use evenkeel_media::rtcp::{self, Packet, Pli, SenderInfo};
+use evenkeel_media::rtcp::{self, Pli, RtcpPacket, SenderInfo};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Load, Outcome, Question, Refusal, State, Status,
+    ClockRefusal, NodeFault, NodeLoad, OpenStatus, OrderOutcome, ServingState, TrunkAnswer,
+    TrunkQuestion,
 };
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{rtp, stun};
 
 use super::*;
-use crate::Mark;
+use crate::TestHeader;
 
 const SECRET: &[u8] = b"a secret of both ends of the leg";
 
@@ -18,9 +19,9 @@ const SECRET: &[u8] = b"a secret of both ends of the leg";
 struct Rig {
     node: SocketAddr,
     ending: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Counters>>,
+    thread: Option<JoinHandle<SampleNodeCounters>>,
     gateway: Peer,
-    secret: Secret,
+    secret: NodeSecret,
 }
 
 /// A socket with a read timeout.
@@ -61,7 +62,7 @@ impl Peer {
     }
 
     /// The next RTP packet out of a bundle, read.
-    fn rtp(&mut self) -> (Tag, rtp::Header, Mark) {
+    fn rtp(&mut self) -> (Tag, rtp::RtpHeader, TestHeader) {
         let (tag, packet) = self.packet();
         let (header, mark) = read(&packet);
         (tag, header, mark)
@@ -69,9 +70,9 @@ impl Peer {
 }
 
 impl Rig {
-    fn new(twist: impl FnOnce(&mut Options)) -> Self {
-        let secret = Secret::new(SECRET, "east-a1").unwrap();
-        let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "east-a1");
+    fn new(twist: impl FnOnce(&mut SampleNodeOptions)) -> Self {
+        let secret = NodeSecret::new(SECRET, "east-a1").unwrap();
+        let mut options = SampleNodeOptions::new("127.0.0.1:0".parse().unwrap(), "east-a1");
         options.secret = Some(secret.clone());
         twist(&mut options);
         let node = SampleNode::bind(options).unwrap();
@@ -80,38 +81,38 @@ impl Rig {
         Self { node: address, ending, thread, gateway: Peer::new(address), secret }
     }
 
-    fn ask_as(&self, secret: &Secret, question: &Question, now_us: u64) {
+    fn ask_as(&self, secret: &NodeSecret, question: &TrunkQuestion, now_us: u64) {
         let mut bytes = Vec::new();
         question.write(secret, 77, now_us, &mut bytes);
         self.gateway.send(&bytes);
     }
 
-    fn ask(&self, question: &Question) -> Answer {
+    fn ask(&self, question: &TrunkQuestion) -> TrunkAnswer {
         let now_us = clock::now_ns() / 1_000;
         self.ask_as(&self.secret, question, now_us);
         let bytes = self.gateway.receive();
-        let answered = Answer::read(&bytes, &self.secret, clock::now_ns() / 1_000).unwrap();
+        let answered = TrunkAnswer::read(&bytes, &self.secret, clock::now_ns() / 1_000).unwrap();
         assert_eq!(answered.nonce, 77);
         answered.message
     }
 
-    fn open(&self, room: u64, tag: u64) -> Status {
-        let question = Question::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
-        let Answer::Open { status, .. } = self.ask(&question) else { panic!() };
+    fn open(&self, room: u64, tag: u64) -> OpenStatus {
+        let question = TrunkQuestion::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
+        let TrunkAnswer::Open { status, .. } = self.ask(&question) else { panic!() };
         status
     }
 
     /// Renews these leases for `lease_s` seconds. Returns unknown tags.
     fn keep(&self, lease_s: u16, tags: &[u64]) -> Vec<Tag> {
         let tags = tags.iter().copied().map(Tag).collect();
-        let Answer::Keep { unknown } = self.ask(&Question::Keep { lease_s, tags }) else {
+        let TrunkAnswer::Keep { unknown } = self.ask(&TrunkQuestion::Keep { lease_s, tags }) else {
             panic!()
         };
         unknown.to_vec()
     }
 
     fn open_all(&self, room: u64, tags: &[u64]) {
-        assert!(tags.iter().all(|&tag| self.open(room, tag) == Status::Ok));
+        assert!(tags.iter().all(|&tag| self.open(room, tag) == OpenStatus::Ok));
     }
 
     fn send(&self, tag: u64, packet: &[u8]) {
@@ -120,12 +121,12 @@ impl Rig {
         self.gateway.send(bundle.as_bytes());
     }
 
-    fn probe(&self) -> Load {
-        let Answer::Probe(load) = self.ask(&Question::Probe) else { panic!() };
+    fn probe(&self) -> NodeLoad {
+        let TrunkAnswer::Probe(load) = self.ask(&TrunkQuestion::Probe) else { panic!() };
         load
     }
 
-    fn end(mut self) -> Counters {
+    fn end(mut self) -> SampleNodeCounters {
         self.ending.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
     }
@@ -139,7 +140,8 @@ impl Drop for Rig {
 
 fn voice(ssrc: u32, sequence: u16, session: u64) -> Vec<u8> {
     let mut payload = Vec::new();
-    Mark { session, number: sequence.into(), sent_ns: 5, node: 0, stream: 1 }.write(&mut payload);
+    TestHeader { session, number: sequence.into(), sent_ns: 5, node: 0, stream: 1 }
+        .write(&mut payload);
     payload.extend_from_slice(b"voice");
     let mut packet = Vec::new();
     let timestamp = u32::from(sequence) * 960;
@@ -148,16 +150,16 @@ fn voice(ssrc: u32, sequence: u16, session: u64) -> Vec<u8> {
     packet
 }
 
-fn read(packet: &[u8]) -> (rtp::Header, Mark) {
-    let header = rtp::Header::parse(packet).unwrap();
-    (header, Mark::read(header.payload(packet)).unwrap())
+fn read(packet: &[u8]) -> (rtp::RtpHeader, TestHeader) {
+    let header = rtp::RtpHeader::parse(packet).unwrap();
+    (header, TestHeader::read(header.payload(packet)).unwrap())
 }
 
 #[test]
 fn packet_goes_to_the_others_of_its_room() {
     let mut rig = Rig::new(|_| {});
     for (room, tag) in [(1, 10), (1, 11), (1, 12), (2, 20)] {
-        assert_eq!(rig.open(room, tag), Status::Ok);
+        assert_eq!(rig.open(room, tag), OpenStatus::Ok);
     }
     rig.send(10, &voice(5, 1, 10));
     rig.send(20, &voice(6, 2, 20));
@@ -205,14 +207,14 @@ fn two_streams_stay_two_streams() {
 
 #[test]
 fn untouched_node_changes_only_the_stamp() {
-    let mut rig = Rig::new(|options| options.numbers = Numbers::Untouched);
+    let mut rig = Rig::new(|options| options.numbers = NumberTreatment::Untouched);
     rig.open(1, 10);
     let sent = voice(5, 7, 10);
     rig.send(10, &sent);
     let (tag, mut came) = rig.gateway.packet();
     assert_eq!(tag, Tag(10));
     assert_eq!(read(&came).1.node, number_of("east-a1"));
-    Mark::stamp(&mut came[rtp::HEADER_LEN..], 0);
+    TestHeader::stamp(&mut came[rtp::HEADER_LEN..], 0);
     assert_eq!(came, sent);
 }
 
@@ -258,8 +260,8 @@ fn path_probe_is_answered_in_its_own_length() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     let room = 1 + 2 * (10 + voice(5, 1, 10).len());
-    let path = Question::Path { bundle_max: u16::try_from(room).unwrap(), padding: 900 };
-    assert_eq!(rig.ask(&path), Answer::Path { padding: 900 });
+    let path = TrunkQuestion::Path { bundle_max: u16::try_from(room).unwrap(), padding: 900 };
+    assert_eq!(rig.ask(&path), TrunkAnswer::Path { padding: 900 });
     let mut bundle = Bundle::new(DATAGRAM);
     (1..=4).for_each(|number| assert!(bundle.push(Tag(10), &voice(5, number, 10))));
     rig.gateway.send(bundle.as_bytes());
@@ -271,34 +273,35 @@ fn path_probe_is_answered_in_its_own_length() {
 fn badly_signed_message_is_refused() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;
-    let open = Question::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
+    let open = TrunkQuestion::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
     let mut forged = Vec::new();
     open.write(&rig.secret, 1, now_us, &mut forged);
     *forged.last_mut().unwrap() ^= 1;
     rig.gateway.send(&forged);
     rig.gateway.send(&forged[..40]);
     let mut probe = Vec::new();
-    Question::Probe.write(&rig.secret, 2, now_us, &mut probe);
+    TrunkQuestion::Probe.write(&rig.secret, 2, now_us, &mut probe);
     rig.gateway.send(&probe);
     rig.gateway.receive();
     rig.gateway.send(&probe);
     assert_eq!(rig.probe().sessions, 0);
-    rig.ask_as(&Secret::new(b"another secret altogether", "east-a1").unwrap(), &open, now_us);
+    rig.ask_as(&NodeSecret::new(b"another secret altogether", "east-a1").unwrap(), &open, now_us);
     rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
-    let refusal = Refusal::read(&rig.gateway.receive()).unwrap();
+    let refusal = ClockRefusal::read(&rig.gateway.receive()).unwrap();
     assert_eq!(refusal.nonce, 77, "the other secret's is not answered");
     rig.gateway.send(&[0xE2, 1]);
     // The rate limit makes the number of refusals vary.
     while rig.gateway.receive() != [0xE2, 1] {}
     let counters = rig.end();
-    let refused = Refusals { malformed: 1, key: 1, forged: 1, time: 1, replayed: 1, unreadable: 0 };
+    let refused =
+        RefusalCounters { malformed: 1, key: 1, forged: 1, time: 1, replayed: 1, unreadable: 0 };
     assert_eq!((counters.refused, counters.opened, counters.probes), (refused, 0, 2));
 }
 
 #[test]
 fn node_without_a_secret_believes_nobody() {
     let rig = Rig::new(|options| options.secret = None);
-    rig.ask_as(&rig.secret, &Question::Probe, clock::now_ns() / 1_000);
+    rig.ask_as(&rig.secret, &TrunkQuestion::Probe, clock::now_ns() / 1_000);
     rig.gateway.send(&[0xE2, 1]);
     assert_eq!(rig.gateway.receive(), [0xE2, 1]);
     assert_eq!(rig.end().refused.key, 1);
@@ -308,13 +311,13 @@ fn node_without_a_secret_believes_nobody() {
 fn lease_ends_unless_renewed() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[11, 12]);
-    rig.ask(&Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
+    rig.ask(&TrunkQuestion::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
     assert_eq!(rig.keep(0, &[12]), []);
     let deadline = Instant::now() + Duration::from_secs(20);
     while rig.probe().sessions != 1 {
         assert!(Instant::now() < deadline);
     }
-    assert_eq!(rig.open(1, 11), Status::Ok);
+    assert_eq!(rig.open(1, 11), OpenStatus::Ok);
     let counters = rig.end();
     assert_eq!((counters.opened, counters.expired, counters.sessions), (3, 2, 1));
 }
@@ -322,36 +325,39 @@ fn lease_ends_unless_renewed() {
 #[test]
 fn keep_renews_open_and_names_unknown_tags() {
     let start = Instant::now();
-    let mut options = Options::new("127.0.0.1:1".parse().unwrap(), "n");
-    options.secret = Some(Secret::new(SECRET, "n").unwrap());
+    let mut options = SampleNodeOptions::new("127.0.0.1:1".parse().unwrap(), "n");
+    options.secret = Some(NodeSecret::new(SECRET, "n").unwrap());
     let mut reflector = Reflector::new(options, fastrand::Rng::with_seed(1));
-    let mut ask = |question: Question, after: u64| {
-        let now = Now { instant: start + Duration::from_secs(after), unix_us: after * 1_000_000 };
+    let mut ask = |question: TrunkQuestion, after: u64| {
+        let now =
+            BatchClock { instant: start + Duration::from_secs(after), unix_us: after * 1_000_000 };
         let mut bytes = Vec::new();
-        question.write(&Secret::new(SECRET, "n").unwrap(), 1, now.unix_us, &mut bytes);
+        question.write(&NodeSecret::new(SECRET, "n").unwrap(), 1, now.unix_us, &mut bytes);
         let source = "127.0.0.1:9".parse().unwrap();
         let datagram =
             crate::datagrams::Datagram { bytes: &bytes, source, stamp_ns: None, truncated: false };
         reflector.handle_timeout(now);
-        reflector.handle_datagram(&datagram, now, &mut Outbox::default());
+        reflector.handle_datagram(&datagram, now, &mut DatagramOutbox::default());
         let answer = &reflector.scratch;
-        let answer = Answer::read(answer, &Secret::new(SECRET, "n").unwrap(), now.unix_us).unwrap();
+        let answer =
+            TrunkAnswer::read(answer, &NodeSecret::new(SECRET, "n").unwrap(), now.unix_us).unwrap();
         (answer.message, reflector.counters())
     };
     for tag in [10, 11] {
-        ask(Question::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 10 }, 0);
+        ask(TrunkQuestion::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 10 }, 0);
     }
     let keep = |tags: &[u64]| {
         let tags = tags.iter().copied().map(Tag).collect();
-        Question::Keep { lease_s: 10, tags }
+        TrunkQuestion::Keep { lease_s: 10, tags }
     };
-    let unknown = |tags: &[u64]| Answer::Keep { unknown: tags.iter().copied().map(Tag).collect() };
+    let unknown =
+        |tags: &[u64]| TrunkAnswer::Keep { unknown: tags.iter().copied().map(Tag).collect() };
     assert_eq!(ask(keep(&[9, 10, 12]), 6).0, unknown(&[9, 12]));
     let (answer, counters) = ask(keep(&[10, 11]), 12);
     assert_eq!(answer, unknown(&[11]), "the lease expired");
     assert_eq!((counters.sessions, counters.opened, counters.kept), (1, 2, 2));
-    assert_eq!(ask(Question::Probe, 21).1.sessions, 1);
-    assert_eq!(ask(Question::Probe, 22).1.sessions, 0);
+    assert_eq!(ask(TrunkQuestion::Probe, 21).1.sessions, 1);
+    assert_eq!(ask(TrunkQuestion::Probe, 22).1.sessions, 0);
 }
 
 #[test]
@@ -369,7 +375,7 @@ fn packets_go_to_the_last_keep_source() {
 #[test]
 fn lease_runs_from_its_last_renewal() {
     let mut reflector = Reflector::new(
-        Options::new("127.0.0.1:1".parse().unwrap(), "n"),
+        SampleNodeOptions::new("127.0.0.1:1".parse().unwrap(), "n"),
         fastrand::Rng::with_seed(1),
     );
     reflector.handle_datagram(
@@ -379,13 +385,14 @@ fn lease_runs_from_its_last_renewal() {
             stamp_ns: None,
             truncated: false,
         },
-        Now { instant: Instant::now(), unix_us: 0 },
-        &mut Outbox::default(),
+        BatchClock { instant: Instant::now(), unix_us: 0 },
+        &mut DatagramOutbox::default(),
     );
     let expires = reflector.sessions.values().next().unwrap().expires;
-    reflector.handle_timeout(Now { instant: expires - Duration::from_millis(60), unix_us: 0 });
+    reflector
+        .handle_timeout(BatchClock { instant: expires - Duration::from_millis(60), unix_us: 0 });
     assert_eq!(reflector.counters().sessions, 1);
-    reflector.handle_timeout(Now { instant: expires, unix_us: 0 });
+    reflector.handle_timeout(BatchClock { instant: expires, unix_us: 0 });
     assert_eq!((reflector.counters().sessions, reflector.counters().expired), (0, 1));
 }
 
@@ -394,12 +401,13 @@ fn second_close_reports_unknown() {
     let rig = Rig::new(|_| {});
     rig.open(1, 10);
     let close = || {
-        let Answer::Close { status, .. } = rig.ask(&Question::Close { tag: Tag(10) }) else {
+        let TrunkAnswer::Close { status, .. } = rig.ask(&TrunkQuestion::Close { tag: Tag(10) })
+        else {
             panic!()
         };
         status
     };
-    assert_eq!((close(), close()), (Status::Ok, Status::UnknownTag));
+    assert_eq!((close(), close()), (OpenStatus::Ok, OpenStatus::UnknownTag));
     assert_eq!(rig.end().closed, 1);
 }
 
@@ -407,11 +415,11 @@ fn second_close_reports_unknown() {
 fn draining_node_keeps_its_sessions() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
-    assert_eq!(rig.probe().state, State::Serving);
-    let Answer::Drain(load) = rig.ask(&Question::Drain) else { panic!() };
-    assert_eq!((load.state, load.sessions), (State::Draining, 1));
-    assert_eq!(rig.probe().state, State::Draining);
-    assert_eq!((rig.open(1, 11), rig.open(1, 10)), (Status::Draining, Status::Ok));
+    assert_eq!(rig.probe().state, ServingState::Serving);
+    let TrunkAnswer::Drain(load) = rig.ask(&TrunkQuestion::Drain) else { panic!() };
+    assert_eq!((load.state, load.sessions), (ServingState::Draining, 1));
+    assert_eq!(rig.probe().state, ServingState::Draining);
+    assert_eq!((rig.open(1, 11), rig.open(1, 10)), (OpenStatus::Draining, OpenStatus::Ok));
     rig.send(10, &voice(5, 1, 10));
     assert_eq!(rig.gateway.rtp().0, Tag(10));
     assert_eq!(rig.end().turned_away, 1);
@@ -420,12 +428,12 @@ fn draining_node_keeps_its_sessions() {
 #[test]
 fn full_node_refuses_and_reports_its_load() {
     let rig = Rig::new(|options| options.sessions_max = 2);
-    assert_eq!((rig.open(1, 10), rig.probe().permille), (Status::Ok, 500));
-    assert_eq!((rig.open(1, 11), rig.open(1, 12)), (Status::Ok, Status::Full));
-    assert_eq!(rig.open(1, 11), Status::Ok);
+    assert_eq!((rig.open(1, 10), rig.probe().permille), (OpenStatus::Ok, 500));
+    assert_eq!((rig.open(1, 11), rig.open(1, 12)), (OpenStatus::Ok, OpenStatus::Full));
+    assert_eq!(rig.open(1, 11), OpenStatus::Ok);
     assert_eq!(
         rig.probe(),
-        Load { permille: 1_000, state: State::Serving, sessions: 2, vouched: true }
+        NodeLoad { permille: 1_000, state: ServingState::Serving, sessions: 2, vouched: true }
     );
 }
 
@@ -455,12 +463,15 @@ fn echo_returns_and_stun_maps_the_address() {
     assert_eq!(rig.gateway.receive(), [0xE2, 1, 2, 3]);
     let transaction = stun::Transaction([7; 12]);
     let mut request = Vec::new();
-    stun::Binding::probe(transaction).write(&mut request);
+    stun::BindingBuilder::probe(transaction).write(&mut request);
     rig.gateway.send(&request);
     let answer = rig.gateway.receive();
     let response = stun::Response::parse(&answer).unwrap();
     assert_eq!(response.transaction(), transaction);
-    assert_eq!(response.outcome(), stun::Outcome::Mapped(rig.gateway.socket.local_addr().unwrap()));
+    assert_eq!(
+        response.outcome(),
+        stun::BindingOutcome::Mapped(rig.gateway.socket.local_addr().unwrap())
+    );
     let counters = rig.end();
     assert_eq!((counters.echoes, counters.stun), (1, 1));
 }
@@ -479,7 +490,7 @@ fn picture_loss_reaches_the_sender() {
     let (tag, compound) = rig.gateway.packet();
     let asked: Vec<u32> = rtcp::packets(&compound)
         .filter_map(|packet| match packet.unwrap() {
-            Packet::Pli(pli) => Some(pli.media),
+            RtcpPacket::Pli(pli) => Some(pli.media),
             _ => None,
         })
         .collect();
@@ -511,8 +522,8 @@ fn sender_report_is_answered_and_forwarded() {
         let (tag, compound) = rig.gateway.packet();
         for packet in rtcp::packets(&compound) {
             match packet.unwrap() {
-                Packet::SenderReport(report) => mapped = Some((tag, report.info)),
-                Packet::ReceiverReport(report) => {
+                RtcpPacket::SenderReport(report) => mapped = Some((tag, report.info)),
+                RtcpPacket::ReceiverReport(report) => {
                     answered = report.blocks().next().map(|block| (tag, block));
                 }
                 _ => {}
@@ -528,7 +539,7 @@ fn sender_report_is_answered_and_forwarded() {
 
 #[test]
 fn untouched_node_reflects_feedback() {
-    let mut rig = Rig::new(|options| options.numbers = Numbers::Untouched);
+    let mut rig = Rig::new(|options| options.numbers = NumberTreatment::Untouched);
     rig.open_all(1, &[10, 11]);
     let mut request = Vec::new();
     rtcp::write_pli(Pli { sender: 9, media: 5 }, &mut request);
@@ -580,10 +591,10 @@ fn excess_stream_replaces_the_longest_silent() {
 #[test]
 fn unused_destination_is_forgotten() {
     let mut outgoing = outgoing::Outgoing::default();
-    let mut outbox = Outbox::default();
+    let mut outbox = DatagramOutbox::default();
     let (gone, here) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
     for reply_to in [gone, here] {
-        let leg = outgoing::Leg::Trunk { tag: Tag(1), reply_to };
+        let leg = outgoing::SessionLeg::Trunk { tag: Tag(1), reply_to };
         assert!(outgoing.push(leg, b"packet", &mut outbox));
     }
     outgoing.keep(|address| address == here);
@@ -596,9 +607,9 @@ fn unused_destination_is_forgotten() {
 #[test]
 fn too_large_packet_is_counted_and_dropped() {
     let mut outgoing = outgoing::Outgoing::default();
-    let leg = outgoing::Leg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
-    assert!(outgoing.push(leg, &[0; 1_461], &mut Outbox::default()));
-    assert!(!outgoing.push(leg, &[0; 1_462], &mut Outbox::default()));
+    let leg = outgoing::SessionLeg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
+    assert!(outgoing.push(leg, &[0; 1_461], &mut DatagramOutbox::default()));
+    assert!(!outgoing.push(leg, &[0; 1_462], &mut DatagramOutbox::default()));
 }
 
 #[test]

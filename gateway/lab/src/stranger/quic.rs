@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use evenkeel_media::roq::{self, ErrorCode, Flow};
+use evenkeel_media::roq::{self, ErrorCode, FlowId};
 use fastrand::Rng;
 use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
 use serde::Serialize;
@@ -63,13 +63,17 @@ pub async fn knock_quic(
     let mut rng = Rng::with_seed(seed);
     for number in 0..count {
         let mut datagram = Vec::new();
-        roq::write_datagram(Flow::from_random(rng.u64(..)), &packet(number as u16), &mut datagram);
+        roq::write_datagram(
+            FlowId::from_random(rng.u64(..)),
+            &packet(number as u16),
+            &mut datagram,
+        );
         connection.send_datagram(datagram.into()).map_err(|error| error.to_string())?;
         report.datagrams += 1;
     }
     for number in 0..count {
         let stopped =
-            open_stream(&connection, Flow::from_random(rng.u64(..)), &packet(number as u16))
+            open_stream(&connection, FlowId::from_random(rng.u64(..)), &packet(number as u16))
                 .await?;
         report.streams += 1;
         report.streams_stopped += u64::from(stopped == Some(ErrorCode::UnknownFlow.code()));
@@ -84,7 +88,7 @@ pub async fn knock_quic(
 /// Opens a stream and returns the code with which it was stopped, if in time.
 async fn open_stream(
     connection: &Connection,
-    flow: Flow,
+    flow: FlowId,
     packet: &[u8],
 ) -> Result<Option<u64>, String> {
     let mut stream = connection.open_uni().await.map_err(|error| error.to_string())?;

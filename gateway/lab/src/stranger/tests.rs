@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 use evenkeel_media::roq;
 
 use super::*;
-use crate::sample_node::{Options, SampleNode};
+use crate::sample_node::{SampleNode, SampleNodeOptions};
 use crate::tests::quic_server;
 
 /// Starts a sample node with a secret. Returns its address, and a function that ends it.
-fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
-    let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "n1");
-    options.secret = Some(Secret::new(b"the secret of the gateway", "n1").unwrap());
+fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::SampleNodeCounters) {
+    let mut options = SampleNodeOptions::new("127.0.0.1:0".parse().unwrap(), "n1");
+    options.secret = Some(NodeSecret::new(b"the secret of the gateway", "n1").unwrap());
     let node = SampleNode::bind(options).unwrap();
     let (address, ending) = (node.address(), node.ending());
     let thread = std::thread::spawn(move || node.run().unwrap());
@@ -20,7 +20,7 @@ fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
     })
 }
 
-fn wait(stranger: &mut Stranger, done: impl Fn(&Report) -> bool) -> Report {
+fn wait(stranger: &mut Stranger, done: impl Fn(&StrangerReport) -> bool) -> StrangerReport {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let report = stranger.report().unwrap();
@@ -70,16 +70,16 @@ fn refused_check_is_not_taken_for_belief() {
     stranger.send_checks(gateway.local_addr().unwrap(), "somebody", 1).unwrap();
     let mut buffer = [0; 2_048];
     let (length, source) = gateway.recv_from(&mut buffer).unwrap();
-    let request = stun::Request::parse(&buffer[..length]).unwrap();
-    assert!(request.verify(&Key::new("the real password of it")).is_err());
+    let request = stun::BindingRequest::parse(&buffer[..length]).unwrap();
+    assert!(request.verify(&StunKey::new("the real password of it")).is_err());
     let mut refusal = Vec::new();
-    stun::write_error(request.transaction(), stun::Code::Unauthenticated, &mut refusal);
+    stun::write_error(request.transaction(), stun::StunErrorCode::Unauthenticated, &mut refusal);
     gateway.send_to(&refusal, source).unwrap();
     let report = wait(&mut stranger, |report| report.refused == 1);
     assert_eq!(report.learned(), 0);
     let (length, _) = gateway.recv_from(&mut buffer).unwrap();
-    let header = rtp::Header::parse(&buffer[..length]).unwrap();
-    assert_eq!(Mark::read(header.payload(&buffer[..length])).unwrap().session, SESSION);
+    let header = rtp::RtpHeader::parse(&buffer[..length]).unwrap();
+    assert_eq!(TestHeader::read(header.payload(&buffer[..length])).unwrap().session, SESSION);
 }
 
 #[derive(Clone, Copy)]

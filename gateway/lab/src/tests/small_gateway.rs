@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use evenkeel_client::{Client, Endpoint};
+use evenkeel_client::{ApiClient, ApiEndpoint};
 
 #[derive(Clone)]
 pub(crate) struct SmallGateway {
@@ -73,8 +73,8 @@ impl SmallGateway {
         gateway
     }
 
-    pub(crate) fn admin(&self) -> Client {
-        Client::new(Endpoint::Tcp(self.listener))
+    pub(crate) fn admin(&self) -> ApiClient {
+        ApiClient::new(ApiEndpoint::Tcp(self.listener))
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

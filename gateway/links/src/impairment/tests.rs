@@ -115,7 +115,7 @@ fn slow_link_queues_to_its_bound_then_drops() {
         let Fate::Deliver { at, .. } = link.decide(now, 200) else { panic!("{i}") };
         assert_eq!(at, now + Duration::from_millis(10 * i));
     }
-    assert_eq!(link.decide(now, 200), Fate::Drop(Cause::Rate));
+    assert_eq!(link.decide(now, 200), Fate::Drop(ImpairmentCause::Rate));
     let later = now + Duration::from_millis(10);
     assert!(matches!(link.decide(later, 200), Fate::Deliver { .. }));
 }

@@ -14,7 +14,7 @@ fn dead_node_answers_nothing_and_trace_repeats() {
     let trace = Trace::record(3, clocks, &stretches, start);
     assert_eq!(trace, Trace::record(3, clocks, &stretches, start));
     assert_eq!(trace.probes.len(), 150);
-    let answered = |probe: &&Probe| probe.answered.is_some();
+    let answered = |probe: &&TraceProbe| probe.answered.is_some();
     assert_eq!(trace.probes.iter().filter(answered).count(), 100);
     assert!(trace.media.len() > 400 && trace.media.is_sorted());
     let last = trace.media.last().copied().into_iter().max();

@@ -1,28 +1,28 @@
 //! Rewrites RTCP by the mapping, in both directions.
 
-use super::stream::Stream;
-use super::{Continuity, Epoch, Protection};
+use super::stream::OutgoingStream;
+use super::{Continuity, Protection, StreamEpoch};
 use crate::rtcp::rewrite::{
     count, payload_type, rename_media, retain_blocks, retain_described, retain_leaving,
     retain_missing, rewrite, sender_info, set_sender_info, set_ssrc, ssrc,
 };
 use crate::rtcp::{
-    BYE, Malformed, NACK, RECEIVER_REPORT, ReportBlock, SENDER_REPORT, SOURCE_DESCRIPTION,
+    BYE, NACK, RECEIVER_REPORT, ReportBlock, RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION,
     TRANSPORT_FEEDBACK,
 };
 use std::fmt;
 
 /// Reason why a compound packet is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dropped {
-    Malformed(Malformed),
+pub enum FeedbackDrop {
+    Malformed(RtcpError),
     /// The hop of the packet is closed.
     Stale,
     /// All reports and feedback in it refer to another sender's numbers.
     Empty,
 }
 
-impl fmt::Display for Dropped {
+impl fmt::Display for FeedbackDrop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(reason) => reason.fmt(f),
@@ -32,7 +32,7 @@ impl fmt::Display for Dropped {
     }
 }
 
-impl std::error::Error for Dropped {}
+impl std::error::Error for FeedbackDrop {}
 
 impl Continuity {
     /// Rewrites RTCP of the hop of `epoch` for the client. Returns the length of the result.
@@ -45,9 +45,13 @@ impl Continuity {
     ///
     /// # Errors
     /// Fails if nothing remains.
-    pub fn rtcp_to_client(&mut self, epoch: Epoch, compound: &mut [u8]) -> Result<usize, Dropped> {
+    pub fn rtcp_to_client(
+        &mut self,
+        epoch: StreamEpoch,
+        compound: &mut [u8],
+    ) -> Result<usize, FeedbackDrop> {
         if epoch < self.epoch && Some(epoch) != self.previous {
-            return Err(Dropped::Stale);
+            return Err(FeedbackDrop::Stale);
         }
         if self.protection == Protection::Srtp {
             return Ok(compound.len());
@@ -93,7 +97,7 @@ impl Continuity {
     ///
     /// # Errors
     /// Fails if nothing remains.
-    pub fn rtcp_to_node(&mut self, compound: &mut [u8]) -> Result<usize, Dropped> {
+    pub fn rtcp_to_node(&mut self, compound: &mut [u8]) -> Result<usize, FeedbackDrop> {
         if self.protection == Protection::Srtp {
             return Ok(compound.len());
         }
@@ -130,24 +134,28 @@ impl Continuity {
 }
 
 /// Fails for a compound packet with only a source description, which carries no information.
-fn finish(length: Result<usize, Malformed>, has_content: bool) -> Result<usize, Dropped> {
+fn finish(length: Result<usize, RtcpError>, has_content: bool) -> Result<usize, FeedbackDrop> {
     match length {
         Ok(length) if has_content => Ok(length),
-        Ok(_) => Err(Dropped::Empty),
-        Err(reason) => Err(Dropped::Malformed(reason)),
+        Ok(_) => Err(FeedbackDrop::Empty),
+        Err(reason) => Err(FeedbackDrop::Malformed(reason)),
     }
 }
 
-fn sent_by(streams: &[Stream], epoch: Epoch, node_ssrc: u32) -> Option<&Stream> {
+fn sent_by(
+    streams: &[OutgoingStream],
+    epoch: StreamEpoch,
+    node_ssrc: u32,
+) -> Option<&OutgoingStream> {
     streams.iter().find(|stream| stream.is_sent_by(epoch, node_ssrc))
 }
 
-fn known_as(streams: &mut [Stream], ssrc: u32) -> Option<&mut Stream> {
+fn known_as(streams: &mut [OutgoingStream], ssrc: u32) -> Option<&mut OutgoingStream> {
     streams.iter_mut().find(|stream| stream.ssrc == ssrc)
 }
 
 /// Rewrites a sender report for the client; returns 0 to remove it.
-fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usize {
+fn sender_report(streams: &mut [OutgoingStream], epoch: StreamEpoch, packet: &mut [u8]) -> usize {
     let Some(mut info) = sender_info(packet) else { return 0 };
     let sender = streams.iter_mut().find(|stream| stream.is_sent_by(epoch, info.ssrc));
     let Some(stream) = sender else { return 0 };
@@ -169,7 +177,7 @@ fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usi
 }
 
 /// Rewrites a report block about `stream` for the node; returns false to remove it.
-fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> bool {
+fn report_block(stream: &mut OutgoingStream, epoch: StreamEpoch, block: &mut ReportBlock) -> bool {
     stream.reports.lost = block.lost;
     if stream.is_untouched() {
         return true;
@@ -189,7 +197,7 @@ fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> b
 }
 
 /// Rewrites a NACK about `stream` for the node; returns 0 if it lists no packet that the node sent.
-fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
+fn missing(stream: &OutgoingStream, epoch: StreamEpoch, packet: &mut [u8]) -> usize {
     if stream.is_untouched() {
         return packet.len();
     }

@@ -1,7 +1,7 @@
 //! Packets that a stream missed when another hop took over.
 
 use super::FILLED_WITHIN;
-use super::stream::Stream;
+use super::stream::OutgoingStream;
 use crate::{instant, rtp};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ const FEW: u32 = 4;
 const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
-pub(super) struct Missing {
+pub(super) struct MissingNumbers {
     /// Missing packets at switches before the last one.
     settled: u32,
-    last: Option<Gap>,
+    last: Option<SwitchGap>,
 }
 
 /// Numbers skipped at a switch.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
-struct Gap {
+struct SwitchGap {
     #[serde(with = "instant")]
     since: Instant,
     first: u32,
@@ -30,10 +30,11 @@ struct Gap {
     missing: u16,
 }
 
-impl Missing {
+impl MissingNumbers {
     fn open(&mut self, first: u32, length: u16, now: Instant) {
         self.settled = self.all(None);
-        self.last = (length > 0).then_some(Gap { since: now, first, length, missing: length });
+        self.last =
+            (length > 0).then_some(SwitchGap { since: now, first, length, missing: length });
     }
 
     pub(super) fn fill(&mut self, number: u32, now: Instant) {
@@ -47,7 +48,7 @@ impl Missing {
 
     /// Number of missing packets; with `by`, only if no more can arrive.
     fn all(&self, by: Option<Instant>) -> u32 {
-        let is_over = |gap: &&Gap| {
+        let is_over = |gap: &&SwitchGap| {
             by.is_none_or(|now| now.saturating_duration_since(gap.since) >= FILLED_WITHIN)
         };
         let last = self.last.as_ref().filter(is_over);
@@ -55,7 +56,7 @@ impl Missing {
     }
 }
 
-impl Stream {
+impl OutgoingStream {
     /// Number of packets missed at switches, as known at `now`.
     pub(super) fn missed(&self, now: Instant) -> u32 {
         self.missing.all(Some(now))
@@ -68,7 +69,7 @@ impl Stream {
     }
 
     /// Notes that another hop continues the stream with its own numbers from this packet.
-    pub(super) fn note_missing_before(&mut self, header: &rtp::Header, now: Instant) {
+    pub(super) fn note_missing_before(&mut self, header: &rtp::RtpHeader, now: Instant) {
         self.on_copies = false;
         if self.elsewhere {
             return self.begin_above(header);

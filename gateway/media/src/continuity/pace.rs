@@ -31,7 +31,7 @@ pub(super) struct Leap {
 
 /// Duration of a silence, in timestamp units.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Silence {
+pub(super) struct SilenceSpan {
     /// Time since the start of the last frame, which the last timestamp refers to.
     pub(super) since_frame: u64,
     pub(super) since_packet: u64,
@@ -42,7 +42,7 @@ pub(super) struct Silence {
 /// The pace learned from consecutive packets. A frame is all packets of one timestamp: a video
 /// picture, or one packet of voice.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
-pub(super) struct Pace {
+pub(super) struct TimestampPace {
     /// Smoothed ticks from frame to frame; 0 if unknown.
     smoothed: u32,
     /// The last two frame intervals.
@@ -59,7 +59,7 @@ pub(super) struct Pace {
     marks: bool,
 }
 
-impl Pace {
+impl TimestampPace {
     /// Handles a packet that is `numbers` (at least 1) ahead in sequence and `ticks` in timestamp.
     pub(super) fn advance(&mut self, numbers: u16, ticks: i32, marker: bool) {
         if ticks == 0 {
@@ -121,7 +121,7 @@ impl Pace {
     }
 
     /// Returns the position of a new sender's first packet after this silence.
-    pub(super) fn leap(&self, silence: Silence, clock_rate: u32) -> Leap {
+    pub(super) fn leap(&self, silence: SilenceSpan, clock_rate: u32) -> Leap {
         if clock_rate == VIDEO_CLOCK_HZ {
             self.leap_of_video(silence)
         } else {
@@ -129,7 +129,7 @@ impl Pace {
         }
     }
 
-    fn leap_of_voice(&self, silence: Silence) -> Leap {
+    fn leap_of_voice(&self, silence: SilenceSpan) -> Leap {
         let ticks = silence.since_frame + silence.lead;
         let Some(interval) = self.interval() else {
             return Leap { lost: 0, ticks: ticks.max(1) as u32 };
@@ -139,7 +139,7 @@ impl Pace {
         Leap { lost: self.packets_of(frames - 1), ticks: (grains * u64::from(self.grain)) as u32 }
     }
 
-    fn leap_of_video(&self, silence: Silence) -> Leap {
+    fn leap_of_video(&self, silence: SilenceSpan) -> Leap {
         let ticks = silence.since_frame + silence.lead;
         let Some(interval) = self.interval() else {
             return Leap { lost: 0, ticks: ticks.max(1) as u32 };

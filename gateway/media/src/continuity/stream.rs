@@ -1,9 +1,9 @@
 //! A stream towards the client, with the mapping from the node's numbers.
 
-use super::missing::Missing;
-use super::pace::{Pace, Silence};
+use super::missing::MissingNumbers;
+use super::pace::{SilenceSpan, TimestampPace};
 use super::recent::{Recent, Use};
-use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
+use super::{AHEAD_MAX, BEHIND_MAX, Pass, StreamEpoch};
 use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
 ///
 /// Outgoing sequence numbers have 32 bits and are compared across the wrap.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
-pub(super) struct Stream {
+pub(super) struct OutgoingStream {
     /// The SSRC known to the client.
     pub(super) ssrc: u32,
     pub(super) payload_type: u8,
@@ -41,9 +41,9 @@ pub(super) struct Stream {
     /// The highest number withheld since the last packet that passed, and its distance from that
     /// packet.
     withheld: Option<(u16, u32)>,
-    pub(super) pace: Pace,
+    pub(super) pace: TimestampPace,
     recent: Recent,
-    pub(super) missing: Missing,
+    pub(super) missing: MissingNumbers,
     /// True if another hop continues the stream in place of the present one.
     pub(super) on_copies: bool,
     /// True if numbers above the highest may have been used in another process.
@@ -57,9 +57,9 @@ pub(super) struct Stream {
 /// Translates a sender's numbers to the client's.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub(super) struct Mapping {
-    epoch: Epoch,
+    epoch: StreamEpoch,
     /// The previous hop, if it sent the same stream with the same numbers.
-    earlier: Option<Epoch>,
+    earlier: Option<StreamEpoch>,
     /// The SSRC that the node sends.
     pub(super) node_ssrc: u32,
     /// Offset of the client's sequence numbers from the node's, which are extended to 32 bits from
@@ -93,11 +93,11 @@ pub(super) struct Reports {
 }
 
 impl Mapping {
-    fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
+    fn carries(&self, epoch: StreamEpoch, node_ssrc: u32) -> bool {
         self.node_ssrc == node_ssrc && (self.epoch == epoch || self.earlier == Some(epoch))
     }
 
-    fn numbers(&self, header: &rtp::Header) -> (u16, u32) {
+    fn numbers(&self, header: &rtp::RtpHeader) -> (u16, u32) {
         let sequence = header.sequence.wrapping_add(self.sequence as u16);
         (sequence, header.timestamp.wrapping_add(self.timestamp))
     }
@@ -113,17 +113,17 @@ impl Mapping {
     }
 }
 
-impl Stream {
+impl OutgoingStream {
     /// Creates a stream that keeps the node's numbers, under `ssrc`.
     pub(super) fn begin(
-        epoch: Epoch,
-        header: &rtp::Header,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
         ssrc: u32,
         clock_rate: u32,
         now: Instant,
     ) -> Self {
         let highest = u32::from(header.sequence);
-        let mut pace = Pace::default();
+        let mut pace = TimestampPace::default();
         pace.resume(header.marker);
         Self {
             ssrc,
@@ -153,7 +153,7 @@ impl Stream {
             withheld: None,
             pace,
             recent: Recent::new(highest, header.timestamp),
-            missing: Missing::default(),
+            missing: MissingNumbers::default(),
             on_copies: false,
             elsewhere: false,
             counted: (highest.wrapping_sub(1), 0),
@@ -177,18 +177,18 @@ impl Stream {
     }
 
     /// Returns the hop that delivers the stream, or delivered it last.
-    pub(super) fn epoch(&self) -> Epoch {
+    pub(super) fn epoch(&self) -> StreamEpoch {
         self.present.epoch
     }
 
     /// Returns whether the hop of `epoch` delivers, or delivered, the stream under this SSRC.
-    pub(super) fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
+    pub(super) fn carries(&self, epoch: StreamEpoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
             || self.previous.is_some_and(|mapping| mapping.carries(epoch, node_ssrc))
     }
 
     /// Returns whether the present sender uses this SSRC in the hop of `epoch`.
-    pub(super) fn is_sent_by(&self, epoch: Epoch, node_ssrc: u32) -> bool {
+    pub(super) fn is_sent_by(&self, epoch: StreamEpoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
     }
 
@@ -204,7 +204,7 @@ impl Stream {
     }
 
     /// Returns whether a packet with the last sender's SSRC follows that sender's packets.
-    pub(super) fn is_followed_by(&self, header: &rtp::Header, now: Instant) -> bool {
+    pub(super) fn is_followed_by(&self, header: &rtp::RtpHeader, now: Instant) -> bool {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         let expected = self.latest.wrapping_add(self.ticks_since(self.latest_at, now) as u32);
@@ -216,14 +216,14 @@ impl Stream {
 
     /// Returns the number of packets missing between the last one and this one, by the sender's
     /// numbers.
-    pub(super) fn missing_before(&self, header: &rtp::Header) -> u32 {
+    pub(super) fn missing_before(&self, header: &rtp::RtpHeader) -> u32 {
         let ahead = sequence_ahead(self.present.numbers(header).0, self.highest as u16);
         u32::try_from(i32::from(ahead) - 1).unwrap_or(0)
     }
 
     /// Continues the stream at the present hop with the same mapping. Packets of the previous hop
     /// still use it too.
-    pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
+    pub(super) fn go_on(&mut self, epoch: StreamEpoch, previous: Option<StreamEpoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
         self.present.epoch = epoch;
     }
@@ -237,7 +237,7 @@ impl Stream {
     }
 
     /// Begins above all numbers that another process may have used before this packet.
-    pub(super) fn begin_above(&mut self, header: &rtp::Header) {
+    pub(super) fn begin_above(&mut self, header: &rtp::RtpHeader) {
         let (sequence, _) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         self.elsewhere = ahead <= 0;
@@ -255,12 +255,12 @@ impl Stream {
     /// Continues the stream with another sender, after the lost packets.
     pub(super) fn take_over(
         &mut self,
-        epoch: Epoch,
-        header: &rtp::Header,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
         lead: Duration,
         now: Instant,
     ) -> Pass {
-        let silence = Silence {
+        let silence = SilenceSpan {
             since_frame: self.ticks_since(self.latest_at, now),
             since_packet: self.ticks_since(self.heard, now),
             lead: ticks(lead, self.clock_rate),
@@ -301,7 +301,12 @@ impl Stream {
     }
 
     /// Handles a packet of the present or the previous sender.
-    pub(super) fn pass(&mut self, epoch: Epoch, header: &rtp::Header, now: Instant) -> Pass {
+    pub(super) fn pass(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        now: Instant,
+    ) -> Pass {
         if self.present.carries(epoch, header.ssrc) {
             self.pass_present(header, now)
         } else {
@@ -310,7 +315,7 @@ impl Stream {
     }
 
     /// Returns the outgoing numbers of a packet of the present sender.
-    pub(super) fn numbers_of(&self, header: &rtp::Header) -> Pass {
+    pub(super) fn numbers_of(&self, header: &rtp::RtpHeader) -> Pass {
         if self.is_untouched() {
             return Pass::Untouched;
         }
@@ -320,7 +325,7 @@ impl Stream {
 
     /// Withholds a packet. Returns the last number that passed, and the distance from it; `None` if
     /// the packet is late.
-    pub(super) fn withhold(&mut self, header: &rtp::Header, now: Instant) -> Option<(u16, u32)> {
+    pub(super) fn withhold(&mut self, header: &rtp::RtpHeader, now: Instant) -> Option<(u16, u32)> {
         let (sequence, _) = self.present.numbers(header);
         let (last, place) = self.withheld.unwrap_or((self.highest as u16, 0));
         let ahead = sequence_ahead(sequence, last);
@@ -333,7 +338,7 @@ impl Stream {
     }
 
     /// Closes the gap that withheld packets left before this one.
-    fn close_up(&mut self, header: &rtp::Header) {
+    fn close_up(&mut self, header: &rtp::RtpHeader) {
         let (sequence, _) = self.present.numbers(header);
         let Some((last, place)) = self.withheld else { return };
         if sequence_ahead(sequence, last) <= 0 {
@@ -344,7 +349,7 @@ impl Stream {
         self.use_only_above(self.highest);
     }
 
-    fn pass_present(&mut self, header: &rtp::Header, now: Instant) -> Pass {
+    fn pass_present(&mut self, header: &rtp::RtpHeader, now: Instant) -> Pass {
         self.close_up(header);
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -373,7 +378,7 @@ impl Stream {
         self.numbers_of(header)
     }
 
-    fn advance(&mut self, header: &rtp::Header, timestamp: u32, ahead: u16, now: Instant) {
+    fn advance(&mut self, header: &rtp::RtpHeader, timestamp: u32, ahead: u16, now: Instant) {
         let ticks = timestamp_ahead(timestamp, self.latest);
         self.pace.advance(ahead, ticks, header.marker);
         self.highest = self.highest.wrapping_add(ahead.into());
@@ -405,7 +410,7 @@ impl Stream {
 
     /// Handles a number far from the last one: the packet passes, and the jump is accepted once the
     /// next number follows (RFC 3550, appendix A.1).
-    fn jump(&mut self, header: &rtp::Header, timestamp: u32, sequence: u16, now: Instant) {
+    fn jump(&mut self, header: &rtp::RtpHeader, timestamp: u32, sequence: u16, now: Instant) {
         if self.after_jump != Some(sequence) {
             self.after_jump = Some(sequence.wrapping_add(1));
             return;
@@ -423,7 +428,7 @@ impl Stream {
 
     /// Handles a packet of the previous sender after a takeover: only reserved numbers are
     /// available.
-    fn pass_previous(&mut self, header: &rtp::Header, now: Instant) -> Pass {
+    fn pass_previous(&mut self, header: &rtp::RtpHeader, now: Instant) -> Pass {
         let Some(mapping) = self.previous else { return Pass::Stale };
         let (sequence, timestamp) = mapping.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -442,7 +447,7 @@ impl Stream {
         Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
     }
 
-    fn count(&mut self, header: &rtp::Header, now: Instant) {
+    fn count(&mut self, header: &rtp::RtpHeader, now: Instant) {
         self.heard = now;
         self.reports.packets = self.reports.packets.wrapping_add(1);
         self.reports.octets = self.reports.octets.wrapping_add(header.payload_len() as u32);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::instant::tests::handed_over;
-use crate::rtp::Header;
+use crate::rtp::RtpHeader;
 
 mod conference;
 mod control;
@@ -41,7 +41,7 @@ fn voice(number: u64) -> Sent {
 /// Describes how a node numbers a stream.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    epoch: Epoch,
+    epoch: StreamEpoch,
     ssrc: u32,
     sequence: u16,
     timestamp: u32,
@@ -50,13 +50,13 @@ struct Node {
 }
 
 fn node(epoch: u64, ssrc: u32, sequence: u16, timestamp: u32) -> Node {
-    let epoch = Epoch(epoch);
+    let epoch = StreamEpoch(epoch);
     Node { epoch, ssrc, sequence, timestamp, payload_type: OPUS, clock_rate: VOICE_HZ }
 }
 
 impl Node {
-    fn header(&self, sent: Sent) -> Header {
-        Header {
+    fn header(&self, sent: Sent) -> RtpHeader {
+        RtpHeader {
             payload_type: self.payload_type,
             marker: sent.marker,
             sequence: self.sequence.wrapping_add(sent.number as u16),
@@ -69,7 +69,7 @@ impl Node {
 
     /// Returns the same node after a new switch.
     fn again(self, epoch: u64) -> Self {
-        Self { epoch: Epoch(epoch), ..self }
+        Self { epoch: StreamEpoch(epoch), ..self }
     }
 }
 
@@ -78,7 +78,7 @@ type Got = (u32, u16, u32);
 
 impl Continuity {
     /// The streams received from the present hop.
-    fn sources(&self) -> impl Iterator<Item = &Stream> {
+    fn sources(&self) -> impl Iterator<Item = &OutgoingStream> {
         self.streams.iter().filter(|stream| stream.epoch() == self.epoch)
     }
 }
@@ -190,6 +190,6 @@ impl Random {
 
 #[test]
 fn session_of_one_stream_stays_small() {
-    let bytes = size_of::<Continuity>() + size_of::<Stream>();
+    let bytes = size_of::<Continuity>() + size_of::<OutgoingStream>();
     assert!(bytes <= 512, "{bytes} bytes: an idle session has 1.5 KiB in all");
 }

@@ -3,17 +3,17 @@ use super::*;
 #[test]
 fn first_byte_ranges_hold_at_both_edges() {
     let ranges = [
-        (0, 3, Kind::Stun),
-        (4, 19, Kind::Unknown),
-        (20, 63, Kind::Dtls),
-        (64, 127, Kind::Quic),
-        (128, 191, Kind::Rtp),
-        (192, 223, Kind::Quic),
-        (224, 224, Kind::Bundle),
-        (225, 225, Kind::Signed),
-        (226, 226, Kind::Echo),
-        (227, 227, Kind::Sealed),
-        (228, 255, Kind::Quic),
+        (0, 3, DatagramKind::Stun),
+        (4, 19, DatagramKind::Unknown),
+        (20, 63, DatagramKind::Dtls),
+        (64, 127, DatagramKind::Quic),
+        (128, 191, DatagramKind::Rtp),
+        (192, 223, DatagramKind::Quic),
+        (224, 224, DatagramKind::Bundle),
+        (225, 225, DatagramKind::Signed),
+        (226, 226, DatagramKind::Echo),
+        (227, 227, DatagramKind::Sealed),
+        (228, 255, DatagramKind::Quic),
     ];
     for (low, high, kind) in ranges {
         for first in low..=high {
@@ -25,13 +25,13 @@ fn first_byte_ranges_hold_at_both_edges() {
 #[test]
 fn rtcp_and_rtp_differ_by_payload_type() {
     for (second, kind) in [
-        (0, Kind::Rtp),
-        (191, Kind::Rtp),
-        (192, Kind::Rtcp),
-        (200, Kind::Rtcp),
-        (223, Kind::Rtcp),
-        (224, Kind::Rtp),
-        (255, Kind::Rtp),
+        (0, DatagramKind::Rtp),
+        (191, DatagramKind::Rtp),
+        (192, DatagramKind::Rtcp),
+        (200, DatagramKind::Rtcp),
+        (223, DatagramKind::Rtcp),
+        (224, DatagramKind::Rtp),
+        (255, DatagramKind::Rtp),
     ] {
         assert_eq!(classify(&[0x80, second]), kind, "second byte {second}");
     }
@@ -39,6 +39,6 @@ fn rtcp_and_rtp_differ_by_payload_type() {
 
 #[test]
 fn too_short_datagram_is_unknown() {
-    assert_eq!(classify(&[]), Kind::Unknown);
-    assert_eq!(classify(&[0x80]), Kind::Unknown);
+    assert_eq!(classify(&[]), DatagramKind::Unknown);
+    assert_eq!(classify(&[0x80]), DatagramKind::Unknown);
 }

@@ -1,6 +1,6 @@
 //! Two hops that deliver copies: the leading hop and its twin.
 
-use super::{Merge, MergeOutcome, Way};
+use super::{Merge, MergeOutcome, MergePath};
 use crate::{instant, rtp};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The leading hop, its twin, and the merge of their packets.
 #[derive(Clone, Serialize, Deserialize, Debug)]
-pub struct Pair<H> {
+pub struct HopPair<H> {
     /// The two hops, by path.
     hops: [H; 2],
     merge: Merge,
@@ -29,9 +29,9 @@ pub enum Settled<H> {
     Begins,
 }
 
-impl<H: Copy + Eq> Pair<H> {
-    pub fn new(leads: H, twin: H) -> Pair<H> {
-        Pair { hops: [leads, twin], merge: Merge::new(Way::A), told: None }
+impl<H: Copy + Eq> HopPair<H> {
+    pub fn new(leads: H, twin: H) -> HopPair<H> {
+        HopPair { hops: [leads, twin], merge: Merge::new(MergePath::A), told: None }
     }
 
     /// Returns the leading hop, which the client hears.
@@ -49,14 +49,15 @@ impl<H: Copy + Eq> Pair<H> {
     }
 
     /// Returns the same pair with the hops' names at another process; `None` if one has none.
-    pub fn map<T>(self, mut name: impl FnMut(H) -> Option<T>) -> Option<Pair<T>> {
-        let Pair { hops: [a, b], merge, told } = self;
-        Some(Pair { hops: [name(a)?, name(b)?], merge, told })
+    pub fn map<T>(self, mut name: impl FnMut(H) -> Option<T>) -> Option<HopPair<T>> {
+        let HopPair { hops: [a, b], merge, told } = self;
+        Some(HopPair { hops: [name(a)?, name(b)?], merge, told })
     }
 
     /// Handles a packet of one of the hops.
-    pub fn take(&mut self, from: H, header: &rtp::Header, packet: &[u8]) -> MergeOutcome {
-        let way = if self.hops[Way::A as usize] == from { Way::A } else { Way::B };
+    pub fn take(&mut self, from: H, header: &rtp::RtpHeader, packet: &[u8]) -> MergeOutcome {
+        let way =
+            if self.hops[MergePath::A as usize] == from { MergePath::A } else { MergePath::B };
         self.merge.take(way, header, packet)
     }
 
@@ -88,7 +89,7 @@ impl<H: Copy + Eq> Pair<H> {
     /// that carries the session, if any. `heard` is the hop that the client hears. There is a pair
     /// only while two hops carry the session (`hitless`).
     pub fn settle(
-        pair: &mut Option<Box<Pair<H>>>,
+        pair: &mut Option<Box<HopPair<H>>>,
         heard: Option<H>,
         (from, other): (H, Option<H>),
         hitless: bool,
@@ -109,7 +110,7 @@ impl<H: Copy + Eq> Pair<H> {
             (Some(pair), twin) if pair.leads() == leads => {
                 twin.into_iter().for_each(|twin| pair.set_twin(twin));
             }
-            (_, twin) => *pair = twin.map(|twin| Box::new(Pair::new(leads, twin))),
+            (_, twin) => *pair = twin.map(|twin| Box::new(HopPair::new(leads, twin))),
         }
         settled
     }

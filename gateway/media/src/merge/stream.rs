@@ -20,7 +20,7 @@ pub(super) enum Alike {
 }
 
 #[derive(Clone, Serialize, Deserialize, Debug)]
-pub(super) struct Stream {
+pub(super) struct MergedStream {
     pub(super) ssrc: u32,
     /// Payload type of the stream's first packet.
     pub(super) payload_type: u8,
@@ -38,12 +38,12 @@ pub(super) struct Stream {
     conflicts: u32,
     highest: u16,
     #[serde(serialize_with = "write_slots", deserialize_with = "read_slots")]
-    slots: Box<[Slot; WINDOW as usize]>,
+    slots: Box<[MergeSlot; WINDOW as usize]>,
 }
 
 /// A sequence number of a stream, and the packets with it.
 #[derive(Clone, Copy, Default, Debug)]
-struct Slot {
+struct MergeSlot {
     sequence: u16,
     /// Paths that delivered the number, one bit each.
     ways: u8,
@@ -54,7 +54,7 @@ struct Slot {
 
 /// Result of comparing a packet with the other path's packet of the same number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Found {
+pub(super) enum MergeMatch {
     /// The other path has not delivered the number.
     Alone { passes: bool },
     /// The packets are equal.
@@ -63,9 +63,9 @@ pub(super) enum Found {
     Conflicts,
 }
 
-impl Stream {
-    pub(super) fn new(header: &rtp::Header) -> Stream {
-        Stream {
+impl MergedStream {
+    pub(super) fn new(header: &rtp::RtpHeader) -> MergedStream {
+        MergedStream {
             ssrc: header.ssrc,
             payload_type: header.payload_type,
             heard: 0,
@@ -76,13 +76,13 @@ impl Stream {
             matched: 0,
             conflicts: 0,
             highest: header.sequence,
-            slots: Box::new([Slot::default(); WINDOW as usize]),
+            slots: Box::new([MergeSlot::default(); WINDOW as usize]),
         }
     }
 
     /// Reuses the memory for another stream.
-    pub(super) fn become_another(&mut self, header: &rtp::Header) {
-        self.slots.fill(Slot::default());
+    pub(super) fn become_another(&mut self, header: &rtp::RtpHeader) {
+        self.slots.fill(MergeSlot::default());
         (self.ssrc, self.payload_type) = (header.ssrc, header.payload_type);
         (self.ways, self.alike, self.highest) = (0, Alike::Unknown, header.sequence);
         self.begin_judgement();
@@ -105,9 +105,9 @@ impl Stream {
         &mut self,
         way: u8,
         leads: bool,
-        header: &rtp::Header,
+        header: &rtp::RtpHeader,
         packet: &[u8],
-    ) -> Option<Found> {
+    ) -> Option<MergeMatch> {
         if self.alike == Alike::No && !leads {
             return None;
         }
@@ -119,9 +119,9 @@ impl Stream {
             .slot(header.sequence, leads)
             .map(|slot| slot.take(way, leads, may_pass, fingerprint(header, packet)));
         match found {
-            Some(Found::Matches { .. }) => self.matched += 1,
-            Some(Found::Conflicts) => self.conflicts += 1,
-            Some(Found::Alone { .. }) | None => {}
+            Some(MergeMatch::Matches { .. }) => self.matched += 1,
+            Some(MergeMatch::Conflicts) => self.conflicts += 1,
+            Some(MergeMatch::Alone { .. }) | None => {}
         }
         self.judge();
         found
@@ -146,13 +146,13 @@ impl Stream {
 
     /// Returns the slot of a number. `None` outside the window, except for the leading path, whose
     /// source has then restarted.
-    fn slot(&mut self, sequence: u16, leads: bool) -> Option<&mut Slot> {
+    fn slot(&mut self, sequence: u16, leads: bool) -> Option<&mut MergeSlot> {
         let ahead = sequence_ahead(sequence, self.highest);
         if ahead.unsigned_abs() >= WINDOW {
             if !leads {
                 return None;
             }
-            self.slots.fill(Slot::default());
+            self.slots.fill(MergeSlot::default());
             self.highest = sequence;
         }
         if ahead > 0 {
@@ -160,7 +160,7 @@ impl Stream {
         }
         let slot = &mut self.slots[usize::from(sequence % WINDOW)];
         if slot.sequence != sequence {
-            *slot = Slot { sequence, ..Slot::default() };
+            *slot = MergeSlot { sequence, ..MergeSlot::default() };
         }
         Some(slot)
     }
@@ -170,7 +170,7 @@ impl Stream {
 const SLOT_BYTES: usize = 8;
 
 fn write_slots<S: Serializer>(
-    slots: &[Slot; WINDOW as usize],
+    slots: &[MergeSlot; WINDOW as usize],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let mut bytes = [0; WINDOW as usize * SLOT_BYTES];
@@ -184,12 +184,12 @@ fn write_slots<S: Serializer>(
 
 fn read_slots<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Box<[Slot; WINDOW as usize]>, D::Error> {
+) -> Result<Box<[MergeSlot; WINDOW as usize]>, D::Error> {
     let bytes: [u8; WINDOW as usize * SLOT_BYTES] = bytes::deserialize(deserializer)?;
-    let mut slots = Box::new([Slot::default(); WINDOW as usize]);
+    let mut slots = Box::new([MergeSlot::default(); WINDOW as usize]);
     let read = bytes.as_chunks::<SLOT_BYTES>().0;
     for (slot, &[f0, f1, f2, f3, s0, s1, ways, passed]) in slots.iter_mut().zip(read) {
-        *slot = Slot {
+        *slot = MergeSlot {
             sequence: u16::from_be_bytes([s0, s1]),
             ways,
             passed: passed == 1,
@@ -199,30 +199,30 @@ fn read_slots<'de, D: Deserializer<'de>>(
     Ok(slots)
 }
 
-impl Slot {
-    fn take(&mut self, way: u8, leads: bool, may_pass: bool, fingerprint: u32) -> Found {
+impl MergeSlot {
+    fn take(&mut self, way: u8, leads: bool, may_pass: bool, fingerprint: u32) -> MergeMatch {
         if self.ways & way != 0 && self.fingerprint != fingerprint {
             // The source restarted under a used number.
-            *self = Slot { sequence: self.sequence, ..Slot::default() };
+            *self = MergeSlot { sequence: self.sequence, ..MergeSlot::default() };
         }
         let others = self.ways & !way != 0;
         if others && self.fingerprint != fingerprint {
             if leads {
-                *self = Slot { sequence: self.sequence, ways: way, passed: true, fingerprint };
+                *self = MergeSlot { sequence: self.sequence, ways: way, passed: true, fingerprint };
             }
-            return Found::Conflicts;
+            return MergeMatch::Conflicts;
         }
         let matches = others && self.ways & way == 0;
         let passes = may_pass && !self.passed;
         self.ways |= way;
         self.fingerprint = fingerprint;
         self.passed |= passes;
-        if matches { Found::Matches { passes } } else { Found::Alone { passes } }
+        if matches { MergeMatch::Matches { passes } } else { MergeMatch::Alone { passes } }
     }
 }
 
 /// A 32-bit fingerprint; not cryptographic, as nodes do not try to collide.
-fn fingerprint(header: &rtp::Header, packet: &[u8]) -> u32 {
+fn fingerprint(header: &rtp::RtpHeader, packet: &[u8]) -> u32 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let payload = header.payload(packet);
     let begin = u64::from(header.timestamp) << 8 | u64::from(header.payload_type);

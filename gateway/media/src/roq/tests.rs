@@ -1,8 +1,8 @@
 use super::*;
 use evenkeel_fuzz::Corpus;
 
-fn flow(number: u64) -> Flow {
-    Flow::new(number).unwrap()
+fn flow(number: u64) -> FlowId {
+    FlowId::new(number).unwrap()
 }
 
 fn stream(packets: &[&[u8]]) -> Vec<u8> {
@@ -15,7 +15,7 @@ fn stream(packets: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Decodes a stream that arrives in pieces of `piece` bytes.
-fn decoded(bytes: &[u8], piece: usize) -> (Option<Flow>, Vec<Vec<u8>>, Result<(), Malformed>) {
+fn decoded(bytes: &[u8], piece: usize) -> (Option<FlowId>, Vec<Vec<u8>>, Result<(), RoqError>) {
     let mut decoder = StreamDecoder::new(1_500);
     let (mut flow, mut packets) = (None, Vec::new());
     for mut input in bytes.chunks(piece) {
@@ -43,16 +43,16 @@ fn datagram_is_read_back() {
 
 #[test]
 fn datagram_without_flow_or_packet_is_refused() {
-    assert_eq!(read_datagram(&[]), Err(Malformed::Flow));
-    assert_eq!(read_datagram(&[0xc0, 1, 2]), Err(Malformed::Flow));
-    assert_eq!(read_datagram(&[0x40, 1]), Err(Malformed::Empty));
+    assert_eq!(read_datagram(&[]), Err(RoqError::Flow));
+    assert_eq!(read_datagram(&[0xc0, 1, 2]), Err(RoqError::Flow));
+    assert_eq!(read_datagram(&[0x40, 1]), Err(RoqError::Empty));
 }
 
 #[test]
 fn flow_has_62_bits() {
-    assert_eq!(Flow::new(varint::MAX).map(Flow::number), Some(varint::MAX));
-    assert_eq!(Flow::new(varint::MAX + 1), None);
-    assert_eq!(Flow::from_random(u64::MAX).number(), varint::MAX);
+    assert_eq!(FlowId::new(varint::MAX).map(FlowId::number), Some(varint::MAX));
+    assert_eq!(FlowId::new(varint::MAX + 1), None);
+    assert_eq!(FlowId::from_random(u64::MAX).number(), varint::MAX);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn packet_above_the_limit_stops_the_stream() {
     let bytes = stream(&[b"one", &[0; 1_501], b"three"]);
     let (_, packets, end) = decoded(&bytes, 10_000);
     assert_eq!(packets, [b"one"]);
-    assert_eq!(end, Err(Malformed::TooLong { length: 1_501, length_max: 1_500 }));
+    assert_eq!(end, Err(RoqError::TooLong { length: 1_501, length_max: 1_500 }));
 
     let mut decoder = StreamDecoder::new(10);
     let mut input = &[5, 11][..];
@@ -86,7 +86,7 @@ fn packet_above_the_limit_stops_the_stream() {
 
 #[test]
 fn packet_of_length_zero_is_refused() {
-    assert_eq!(decoded(&stream(&[b""]), 100).2, Err(Malformed::Empty));
+    assert_eq!(decoded(&stream(&[b""]), 100).2, Err(RoqError::Empty));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn stream_may_end_between_packets_only() {
     for length in 0..=bytes.len() {
         let (_, _, end) = decoded(&bytes[..length], 5);
         let expected = between.contains(&length);
-        assert_eq!(end, if expected { Ok(()) } else { Err(Malformed::Unfinished) }, "{length}");
+        assert_eq!(end, if expected { Ok(()) } else { Err(RoqError::Unfinished) }, "{length}");
     }
 }
 

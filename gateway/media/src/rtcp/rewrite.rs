@@ -6,8 +6,8 @@
 use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, SENDER_INFO_LEN, chunks};
 use super::{
-    APPLICATION, BYE, FIR, HEADER_LEN, Malformed, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT,
-    ReportBlock, SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
+    APPLICATION, BYE, FIR, HEADER_LEN, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock,
+    RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
     packet_len, read, read_u32,
 };
 
@@ -22,7 +22,7 @@ const PADDING: u8 = 0x20;
 pub fn rewrite(
     compound: &mut [u8],
     mut each: impl FnMut(&mut [u8]) -> usize,
-) -> Result<usize, Malformed> {
+) -> Result<usize, RtcpError> {
     for packet in super::packets(compound) {
         packet?;
     }
@@ -62,7 +62,7 @@ pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
 #[must_use]
 pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
     match read(packet) {
-        Ok(super::Packet::SenderReport(report)) => Some(report.info),
+        Ok(super::RtcpPacket::SenderReport(report)) => Some(report.info),
         Ok(_) | Err(_) => None,
     }
 }

@@ -28,7 +28,7 @@ fn bytes(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-fn only(compound: &[u8]) -> Packet<'_> {
+fn only(compound: &[u8]) -> RtcpPacket<'_> {
     let mut packets = packets(compound);
     let packet = packets.next().unwrap().unwrap();
     assert!(packets.next().is_none());
@@ -38,7 +38,7 @@ fn only(compound: &[u8]) -> Packet<'_> {
 #[test]
 fn sender_report_is_read_back() {
     let report = bytes(|out| write_sender_report(&INFO, &[block(1), block(2)], out));
-    let Packet::SenderReport(report) = only(&report) else { panic!("no sender report") };
+    let RtcpPacket::SenderReport(report) = only(&report) else { panic!("no sender report") };
     assert_eq!(report.info, INFO);
     assert_eq!(report.blocks().collect::<Vec<_>>(), [block(1), block(2)]);
 }
@@ -46,7 +46,7 @@ fn sender_report_is_read_back() {
 #[test]
 fn receiver_report_is_read_back() {
     let report = bytes(|out| write_receiver_report(9, &[block(1)], out));
-    let Packet::ReceiverReport(report) = only(&report) else { panic!("no receiver report") };
+    let RtcpPacket::ReceiverReport(report) = only(&report) else { panic!("no receiver report") };
     assert_eq!(report.ssrc, 9);
     assert_eq!(report.blocks().collect::<Vec<_>>(), [block(1)]);
 }
@@ -58,8 +58,8 @@ fn blocks_beyond_one_packet_follow_in_others() {
     let mut read = Vec::new();
     for packet in packets(&compound) {
         match packet.unwrap() {
-            Packet::SenderReport(report) => read.extend(report.blocks()),
-            Packet::ReceiverReport(report) => read.extend(report.blocks()),
+            RtcpPacket::SenderReport(report) => read.extend(report.blocks()),
+            RtcpPacket::ReceiverReport(report) => read.extend(report.blocks()),
             other => panic!("{other:?}"),
         }
     }
@@ -84,16 +84,16 @@ fn canonical_names_of_any_length_are_read_back() {
         assert_eq!(compound.len() % 4, 0);
         write_bye(&[5], &mut compound);
         let mut packets = packets(&compound);
-        let Some(Ok(Packet::Description(description))) = packets.next() else { panic!() };
+        let Some(Ok(RtcpPacket::Description(description))) = packets.next() else { panic!() };
         assert_eq!(description.cnames().collect::<Vec<_>>(), [(5, &name[..])]);
-        assert!(matches!(packets.next(), Some(Ok(Packet::Bye(_)))), "name of {length}");
+        assert!(matches!(packets.next(), Some(Ok(RtcpPacket::Bye(_)))), "name of {length}");
     }
 }
 
 #[test]
 fn bye_names_its_sources() {
     let compound = bytes(|out| write_bye(&[1, 2, 3], out));
-    let Packet::Bye(bye) = only(&compound) else { panic!("no goodbye") };
+    let RtcpPacket::Bye(bye) = only(&compound) else { panic!("no goodbye") };
     assert_eq!(bye.sources().collect::<Vec<_>>(), [1, 2, 3]);
 }
 
@@ -102,7 +102,7 @@ fn nack_round_trips_across_the_wrap() {
     let missing = [0xfff0, 0xfff1, 0xffff, 0, 1, 40];
     let compound = bytes(|out| write_nack(1, 2, &missing, out));
     assert_eq!(compound.len(), 12 + 3 * 4, "0xfff0 + 16 is 0; 1 and 40 need entries of their own");
-    let Packet::Nack(nack) = only(&compound) else { panic!("no NACK") };
+    let RtcpPacket::Nack(nack) = only(&compound) else { panic!("no NACK") };
     assert_eq!((nack.sender, nack.media), (1, 2));
     assert_eq!(nack.missing().collect::<Vec<_>>(), missing);
 }
@@ -111,11 +111,11 @@ fn nack_round_trips_across_the_wrap() {
 fn key_frame_requests_are_read_back() {
     let pli = Pli { sender: 1, media: 2 };
     let compound = bytes(|out| write_pli(pli, out));
-    assert!(matches!(only(&compound), Packet::Pli(read) if read == pli));
+    assert!(matches!(only(&compound), RtcpPacket::Pli(read) if read == pli));
 
     let entries = [FirEntry { media: 2, number: 255 }, FirEntry { media: 3, number: 0 }];
     let compound = bytes(|out| write_fir(1, &entries, out));
-    let Packet::Fir(fir) = only(&compound) else { panic!("no FIR") };
+    let RtcpPacket::Fir(fir) = only(&compound) else { panic!("no FIR") };
     assert_eq!(fir.sender, 1);
     assert_eq!(fir.entries().collect::<Vec<_>>(), entries);
 }
@@ -124,13 +124,13 @@ fn key_frame_requests_are_read_back() {
 fn bitrates_keep_18_bits_of_mantissa() {
     for bitrate in [0, 1, 0x3_ffff, 0x4_0000, 64_000, 400_001, 10_000_000_000, u64::MAX] {
         let compound = bytes(|out| write_remb(1, bitrate, &[7, 8], out));
-        let Packet::Remb(remb) = only(&compound) else { panic!("no REMB") };
+        let RtcpPacket::Remb(remb) = only(&compound) else { panic!("no REMB") };
         assert!(remb.bitrate_bps <= bitrate, "never rounded up");
         assert!(bitrate - remb.bitrate_bps <= bitrate >> 17, "{bitrate}: {}", remb.bitrate_bps);
         assert_eq!(remb.sources().collect::<Vec<_>>(), [7, 8]);
     }
     let exact = bytes(|out| write_remb(1, 0x3_ffff, &[], out));
-    let Packet::Remb(remb) = only(&exact) else { panic!("no REMB") };
+    let RtcpPacket::Remb(remb) = only(&exact) else { panic!("no REMB") };
     assert_eq!(remb.bitrate_bps, 0x3_ffff);
 }
 
@@ -139,7 +139,7 @@ fn absurd_exponent_saturates() {
     let mut compound = bytes(|out| write_remb(1, 0x3_ffff, &[], out));
     let word = compound.len() - 4;
     compound[word + 1] = 0xff;
-    let Packet::Remb(remb) = only(&compound) else { panic!("no REMB") };
+    let RtcpPacket::Remb(remb) = only(&compound) else { panic!("no REMB") };
     assert_eq!(remb.bitrate_bps, u64::MAX);
 }
 
@@ -158,60 +158,62 @@ fn everything() -> Vec<u8> {
 }
 
 /// Writes a packet and reads it back.
-fn assert_reads_back(packet: Packet<'_>) {
+fn assert_reads_back(packet: RtcpPacket<'_>) {
     match packet {
-        Packet::SenderReport(report) => {
+        RtcpPacket::SenderReport(report) => {
             let blocks: Vec<_> = report.blocks().collect();
             let again = bytes(|out| write_sender_report(&report.info, &blocks, out));
-            let Packet::SenderReport(again) = only(&again) else { panic!("no sender report") };
+            let RtcpPacket::SenderReport(again) = only(&again) else { panic!("no sender report") };
             assert_eq!((again.info, again.blocks().collect::<Vec<_>>()), (report.info, blocks));
         }
-        Packet::ReceiverReport(report) => {
+        RtcpPacket::ReceiverReport(report) => {
             let blocks: Vec<_> = report.blocks().collect();
             let again = bytes(|out| write_receiver_report(report.ssrc, &blocks, out));
-            let Packet::ReceiverReport(again) = only(&again) else { panic!("no receiver report") };
+            let RtcpPacket::ReceiverReport(again) = only(&again) else {
+                panic!("no receiver report")
+            };
             assert_eq!((again.ssrc, again.blocks().collect::<Vec<_>>()), (report.ssrc, blocks));
         }
-        Packet::Description(description) => {
+        RtcpPacket::Description(description) => {
             for (ssrc, name) in description.cnames() {
                 let again = bytes(|out| write_cname(ssrc, name, out));
-                let Packet::Description(again) = only(&again) else { panic!("no description") };
+                let RtcpPacket::Description(again) = only(&again) else { panic!("no description") };
                 assert_eq!(again.cnames().collect::<Vec<_>>(), [(ssrc, name)]);
             }
         }
-        Packet::Bye(bye) if bye.sources().count() > 0 => {
+        RtcpPacket::Bye(bye) if bye.sources().count() > 0 => {
             let sources: Vec<_> = bye.sources().collect();
             let again = bytes(|out| write_bye(&sources, out));
-            let Packet::Bye(again) = only(&again) else { panic!("no goodbye") };
+            let RtcpPacket::Bye(again) = only(&again) else { panic!("no goodbye") };
             assert_eq!(again.sources().collect::<Vec<_>>(), sources);
         }
-        Packet::Nack(nack) => {
+        RtcpPacket::Nack(nack) => {
             let missing: Vec<_> = nack.missing().collect();
             let again = bytes(|out| write_nack(nack.sender, nack.media, &missing, out));
-            let Packet::Nack(again) = only(&again) else { panic!("no NACK") };
+            let RtcpPacket::Nack(again) = only(&again) else { panic!("no NACK") };
             assert_eq!((again.sender, again.media), (nack.sender, nack.media));
             // Others may list numbers in any order.
             let again: BTreeSet<_> = again.missing().collect();
             assert_eq!(again, missing.into_iter().collect());
         }
-        Packet::Pli(pli) => {
+        RtcpPacket::Pli(pli) => {
             let again = bytes(|out| write_pli(pli, out));
-            assert!(matches!(only(&again), Packet::Pli(again) if again == pli));
+            assert!(matches!(only(&again), RtcpPacket::Pli(again) if again == pli));
         }
-        Packet::Fir(fir) => {
+        RtcpPacket::Fir(fir) => {
             let entries: Vec<_> = fir.entries().collect();
             let again = bytes(|out| write_fir(fir.sender, &entries, out));
-            let Packet::Fir(again) = only(&again) else { panic!("no FIR") };
+            let RtcpPacket::Fir(again) = only(&again) else { panic!("no FIR") };
             assert_eq!((again.sender, again.entries().collect::<Vec<_>>()), (fir.sender, entries));
         }
-        Packet::Remb(remb) => {
+        RtcpPacket::Remb(remb) => {
             let sources: Vec<_> = remb.sources().collect();
             let again = bytes(|out| write_remb(remb.sender, remb.bitrate_bps, &sources, out));
-            let Packet::Remb(again) = only(&again) else { panic!("no REMB") };
+            let RtcpPacket::Remb(again) = only(&again) else { panic!("no REMB") };
             assert!(again.bitrate_bps == remb.bitrate_bps || remb.bitrate_bps == u64::MAX);
             assert_eq!((again.sender, again.sources().collect::<Vec<_>>()), (remb.sender, sources));
         }
-        Packet::Bye(_) | Packet::Other { .. } => {}
+        RtcpPacket::Bye(_) | RtcpPacket::Other { .. } => {}
     }
 }
 
@@ -245,7 +247,7 @@ fn fuzz_rtcp() {
         rewrite::limit_rates(&mut limited, 300_000);
         assert_eq!(packets(&limited).filter(Result::is_ok).count(), read.len());
         assert!(packets(&limited).all(|packet| match packet {
-            Ok(Packet::Remb(remb)) => remb.bitrate_bps <= 300_000,
+            Ok(RtcpPacket::Remb(remb)) => remb.bitrate_bps <= 300_000,
             _ => true,
         }));
     });
@@ -269,20 +271,20 @@ fn padded() -> Vec<u8> {
 #[test]
 fn malformed_packet_names_its_reason() {
     let reason = |bytes: &[u8]| packets(bytes).find_map(Result::err).unwrap();
-    assert_eq!(reason(&[]), Malformed::Short);
-    assert_eq!(reason(&[0x80, 201, 0]), Malformed::Short);
-    assert_eq!(reason(&[0x40, 201, 0, 0]), Malformed::Version);
-    assert_eq!(reason(&[0x80, 201, 0, 1]), Malformed::Length);
-    assert_eq!(reason(&[0x80, 201, 0, 0]), Malformed::Body(201));
-    assert_eq!(reason(&[0x81, 201, 0, 1, 0, 0, 0, 1]), Malformed::Body(201));
-    assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 0]), Malformed::Padding);
-    assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 5]), Malformed::Padding);
+    assert_eq!(reason(&[]), RtcpError::Short);
+    assert_eq!(reason(&[0x80, 201, 0]), RtcpError::Short);
+    assert_eq!(reason(&[0x40, 201, 0, 0]), RtcpError::Version);
+    assert_eq!(reason(&[0x80, 201, 0, 1]), RtcpError::Length);
+    assert_eq!(reason(&[0x80, 201, 0, 0]), RtcpError::Body(201));
+    assert_eq!(reason(&[0x81, 201, 0, 1, 0, 0, 0, 1]), RtcpError::Body(201));
+    assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 0]), RtcpError::Padding);
+    assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 5]), RtcpError::Padding);
 }
 
 #[test]
 fn padding_is_not_part_of_the_body() {
     let compound = pad(bytes(|out| write_nack(1, 2, &[5], out)));
-    let Packet::Nack(nack) = only(&compound) else { panic!("no NACK") };
+    let RtcpPacket::Nack(nack) = only(&compound) else { panic!("no NACK") };
     assert_eq!(nack.missing().collect::<Vec<_>>(), [5]);
 }
 
@@ -291,8 +293,10 @@ fn unknown_packets_are_skipped() {
     let mut compound = vec![0x85, 207, 0, 1, 1, 2, 3, 4];
     write_bye(&[1], &mut compound);
     let mut packets = packets(&compound);
-    let Some(Ok(Packet::Other { payload_type: 207, count: 5 })) = packets.next() else { panic!() };
-    assert!(matches!(packets.next(), Some(Ok(Packet::Bye(_)))));
+    let Some(Ok(RtcpPacket::Other { payload_type: 207, count: 5 })) = packets.next() else {
+        panic!()
+    };
+    assert!(matches!(packets.next(), Some(Ok(RtcpPacket::Bye(_)))));
 }
 
 #[test]
@@ -316,7 +320,7 @@ fn malformed_compound_is_unchanged() {
     let mut compound = everything();
     compound.push(0x80);
     let before = compound.clone();
-    assert_eq!(rewrite::rewrite(&mut compound, |_| 0), Err(Malformed::Short));
+    assert_eq!(rewrite::rewrite(&mut compound, |_| 0), Err(RtcpError::Short));
     assert_eq!(compound, before);
 }
 

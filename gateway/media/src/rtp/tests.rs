@@ -1,5 +1,5 @@
 use super::*;
-use crate::demux::{Kind, classify};
+use crate::demux::{DatagramKind, classify};
 use evenkeel_fuzz::Corpus;
 
 const FIELDS: Fields = Fields {
@@ -19,7 +19,7 @@ fn packet() -> Vec<u8> {
 #[test]
 fn written_packet_is_read_back() {
     let packet = packet();
-    let header = Header::parse(&packet).unwrap();
+    let header = RtpHeader::parse(&packet).unwrap();
     assert_eq!(header.payload_type, 111);
     assert!(header.marker);
     assert_eq!(header.sequence, 0xfffe);
@@ -58,7 +58,7 @@ fn payload_excludes_csrcs_extension_and_padding() {
     packet.extend_from_slice(&[0xbe, 0xde, 0, 1, 9, 9, 9, 9]);
     packet.extend_from_slice(&tail);
     packet.extend_from_slice(&[0, 0, 3]);
-    let header = Header::parse(&packet).unwrap();
+    let header = RtpHeader::parse(&packet).unwrap();
     assert_eq!(header.payload_offset, HEADER_LEN + 8 + 8);
     assert_eq!(header.payload(&packet), b"voice");
 }
@@ -69,11 +69,11 @@ fn truncated_header_is_refused() {
     packet[0] = 0x80 | 0x10 | 1;
     packet.truncate(HEADER_LEN);
     packet.extend_from_slice(&[0, 0, 0, 1, 0xbe, 0xde, 0, 1, 1, 2, 3, 4]);
-    assert!(Header::parse(&packet).is_ok());
+    assert!(RtpHeader::parse(&packet).is_ok());
     for length in 0..packet.len() {
-        let reason = Header::parse(&packet[..length]).unwrap_err();
+        let reason = RtpHeader::parse(&packet[..length]).unwrap_err();
         let short = length < HEADER_LEN + 4;
-        assert_eq!(reason, if short { Malformed::Short } else { Malformed::Extension });
+        assert_eq!(reason, if short { RtpError::Short } else { RtpError::Extension });
     }
 }
 
@@ -82,7 +82,7 @@ fn other_versions_are_refused() {
     for version in [0, 1, 3] {
         let mut packet = packet();
         packet[0] = version << 6;
-        assert_eq!(Header::parse(&packet), Err(Malformed::Version));
+        assert_eq!(RtpHeader::parse(&packet), Err(RtpError::Version));
     }
 }
 
@@ -92,10 +92,10 @@ fn padding_may_fill_the_payload_only() {
     packet[0] |= 0x20;
     for (padding, fits) in [(0, false), (1, true), (5, true), (6, false), (255, false)] {
         *packet.last_mut().unwrap() = padding;
-        let parsed = Header::parse(&packet);
+        let parsed = RtpHeader::parse(&packet);
         assert_eq!(parsed.is_ok(), fits, "padding {padding}");
         if !fits {
-            assert_eq!(parsed, Err(Malformed::Padding));
+            assert_eq!(parsed, Err(RtpError::Padding));
         }
     }
 }
@@ -111,14 +111,14 @@ fn distances_cross_the_wrap() {
 #[test]
 fn payload_of_a_shorter_packet_is_empty() {
     let packet = packet();
-    let header = Header::parse(&packet).unwrap();
+    let header = RtpHeader::parse(&packet).unwrap();
     assert_eq!(header.payload(&packet[..HEADER_LEN]), b"");
 }
 
 #[test]
 fn ssrc_and_sequence_need_the_fixed_header_only() {
     let mut packet = packet();
-    let header = Header::parse(&packet).unwrap();
+    let header = RtpHeader::parse(&packet).unwrap();
     let numbers = Some((header.ssrc, header.sequence));
     assert_eq!(ssrc_and_sequence(&packet), numbers);
     // A cut packet has no valid padding.
@@ -133,27 +133,31 @@ fn ssrc_and_sequence_need_the_fixed_header_only() {
 fn fuzz_rtp() {
     Corpus::of("rtp").with(packet()).check(|packet| {
         let (kind, numbers) = (classify(packet), ssrc_and_sequence(packet));
-        let Ok(header) = Header::parse(packet) else { return };
+        let Ok(header) = RtpHeader::parse(packet) else { return };
         assert_eq!(numbers, Some((header.ssrc, header.sequence)));
-        assert!(matches!(kind, Kind::Rtp | Kind::Rtcp));
+        assert!(matches!(kind, DatagramKind::Rtp | DatagramKind::Rtcp));
         assert!(HEADER_LEN <= header.payload_offset);
         assert!(header.payload_offset <= header.payload_end && header.payload_end <= packet.len());
         let payload = header.payload(packet);
         assert_eq!(payload.len(), header.payload_len());
 
-        let Header { payload_type, marker, sequence, timestamp, ssrc, .. } = header;
+        let RtpHeader { payload_type, marker, sequence, timestamp, ssrc, .. } = header;
         let mut changed = packet.to_vec();
         set_sequence(&mut changed, !sequence);
         set_timestamp(&mut changed, !timestamp);
         set_ssrc(&mut changed, !ssrc);
         assert_eq!(changed.len(), packet.len());
-        let expected = Header { sequence: !sequence, timestamp: !timestamp, ssrc: !ssrc, ..header };
-        assert_eq!(Header::parse(&changed), Ok(expected));
+        let expected =
+            RtpHeader { sequence: !sequence, timestamp: !timestamp, ssrc: !ssrc, ..header };
+        assert_eq!(RtpHeader::parse(&changed), Ok(expected));
 
         let mut written = Vec::new();
         write(&Fields { payload_type, marker, sequence, timestamp, ssrc }, payload, &mut written);
         let (payload_offset, payload_end) = (HEADER_LEN, written.len());
-        assert_eq!(Header::parse(&written), Ok(Header { payload_offset, payload_end, ..header }));
+        assert_eq!(
+            RtpHeader::parse(&written),
+            Ok(RtpHeader { payload_offset, payload_end, ..header })
+        );
         assert_eq!(&written[HEADER_LEN..], payload);
     });
 }

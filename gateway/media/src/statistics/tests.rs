@@ -10,8 +10,8 @@ fn at(ms: u64) -> Instant {
     *ORIGIN + Duration::from_millis(ms)
 }
 
-fn header(sequence: u16, timestamp: u32) -> rtp::Header {
-    rtp::Header {
+fn header(sequence: u16, timestamp: u32) -> rtp::RtpHeader {
+    rtp::RtpHeader {
         payload_type: 111,
         marker: false,
         sequence,
@@ -43,12 +43,12 @@ fn receive(reception: &mut Reception, base: u16, numbers: &[u64]) {
 fn counts_cross_the_wrap() {
     let numbers: Vec<_> = (0..200_000).collect();
     let totals = received(65_000, &numbers).totals();
-    let expected = Counts {
+    let expected = ReceptionCounts {
         packets: 200_000,
         bytes: 200_000 * 112,
         expected: 200_000,
         gap_max: Duration::from_millis(20),
-        ..Counts::default()
+        ..ReceptionCounts::default()
     };
     assert_eq!(totals, expected);
 }
@@ -77,7 +77,7 @@ fn intervals_count_since_the_last() {
     let second = reception.interval();
     assert_eq!((second.packets, second.expected, second.lost), (2, 3, 1));
     assert_eq!(second.duplicates, 1);
-    assert_eq!(reception.interval(), Counts::default());
+    assert_eq!(reception.interval(), ReceptionCounts::default());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Attributes of a STUN message: parsed, checked, appended (RFC 8489, section 14).
 
-use super::{HEADER_LEN, Key, MAGIC_COOKIE, MESSAGE_LEN_MAX, Malformed, Transaction, Unverified};
+use super::{
+    HEADER_LEN, MAGIC_COOKIE, MESSAGE_LEN_MAX, StunError, StunKey, Transaction, Unverified,
+};
 use ring::hmac;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -23,7 +25,7 @@ const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
 /// A message with a valid header and attributes within its length.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
+pub(super) struct StunMessage<'a> {
     bytes: &'a [u8],
     /// Offset of MESSAGE-INTEGRITY. Later attributes except FINGERPRINT are ignored (section 14.5).
     integrity_at: Option<usize>,
@@ -33,14 +35,14 @@ pub(super) struct Message<'a> {
     end: usize,
 }
 
-impl<'a> Message<'a> {
+impl<'a> StunMessage<'a> {
     /// Parses a message and checks its fingerprint.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, StunError> {
         let message = Self::scan(bytes)?;
         if message.has_fingerprint {
             let at = bytes.len() - ATTRIBUTE_HEADER_LEN - FINGERPRINT_LEN;
             if bytes[at + ATTRIBUTE_HEADER_LEN..] != fingerprint(&bytes[..at]).to_be_bytes() {
-                return Err(Malformed::Fingerprint);
+                return Err(StunError::Fingerprint);
             }
         }
         Ok(message)
@@ -48,9 +50,9 @@ impl<'a> Message<'a> {
 
     /// Parses a message, except for the value of its fingerprint.
     #[inline]
-    pub(super) fn scan(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    pub(super) fn scan(bytes: &'a [u8]) -> Result<Self, StunError> {
         if !super::is_stun(bytes) || bytes.len() > MESSAGE_LEN_MAX {
-            return Err(Malformed::NotStun);
+            return Err(StunError::NotStun);
         }
         let mut message =
             Self { bytes, integrity_at: None, has_fingerprint: false, end: bytes.len() };
@@ -65,7 +67,7 @@ impl<'a> Message<'a> {
                 (MESSAGE_INTEGRITY_SHA256, _) => message.end = message.end.min(at),
                 (FINGERPRINT, FINGERPRINT_LEN) => {
                     if at + ATTRIBUTE_HEADER_LEN + FINGERPRINT_LEN != bytes.len() {
-                        return Err(Malformed::Fingerprint);
+                        return Err(StunError::Fingerprint);
                     }
                     message.has_fingerprint = true;
                     message.end = message.end.min(at);
@@ -73,7 +75,7 @@ impl<'a> Message<'a> {
                 (MESSAGE_INTEGRITY | FINGERPRINT, length)
                     if length != INTEGRITY_LEN || kind == FINGERPRINT =>
                 {
-                    return Err(Malformed::Attribute(kind));
+                    return Err(StunError::Attribute(kind));
                 }
                 _ => {}
             }
@@ -114,7 +116,7 @@ impl<'a> Message<'a> {
 
     /// Checks MESSAGE-INTEGRITY: HMAC-SHA1 of the message before it, with the header length
     /// adjusted to end after this attribute (section 14.5).
-    pub(super) fn verify(&self, key: &Key) -> Result<(), Unverified> {
+    pub(super) fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
         let at = self.integrity_at.ok_or(Unverified::Missing)?;
         let value = at + ATTRIBUTE_HEADER_LEN;
         let mut signed = [0; MESSAGE_LEN_MAX];
@@ -126,15 +128,15 @@ impl<'a> Message<'a> {
     }
 }
 
-fn attribute_at(bytes: &[u8], at: usize) -> Result<(u16, &[u8]), Malformed> {
+fn attribute_at(bytes: &[u8], at: usize) -> Result<(u16, &[u8]), StunError> {
     let rest = &bytes[at..];
     let Some((&[k0, k1, l0, l1], rest)) = rest.split_first_chunk::<ATTRIBUTE_HEADER_LEN>() else {
-        return Err(Malformed::Attribute(0));
+        return Err(StunError::Attribute(0));
     };
     let kind = u16::from_be_bytes([k0, k1]);
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     if length.next_multiple_of(4) > rest.len() {
-        return Err(Malformed::Attribute(kind));
+        return Err(StunError::Attribute(kind));
     }
     Ok((kind, &rest[..length]))
 }
@@ -158,7 +160,7 @@ pub(super) fn append(kind: u16, value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Ends the message that began at `start`: MESSAGE-INTEGRITY if there is a key, then FINGERPRINT.
-pub(super) fn end(start: usize, key: Option<&Key>, out: &mut Vec<u8>) {
+pub(super) fn end(start: usize, key: Option<&StunKey>, out: &mut Vec<u8>) {
     if let Some(key) = key {
         let length = out.len() - start + ATTRIBUTE_HEADER_LEN + INTEGRITY_LEN;
         set_length(&mut out[start..], length);

@@ -1,10 +1,10 @@
 //! Binding requests: the gateway parses them; probes and the lab write them.
 
 use super::attribute::{
-    ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, Message,
-    PRIORITY, USE_CANDIDATE, USERNAME, append, begin, end,
+    ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, PRIORITY,
+    StunMessage, USE_CANDIDATE, USERNAME, append, begin, end,
 };
-use super::{Key, Malformed, Transaction, Unverified};
+use super::{StunError, StunKey, Transaction, Unverified};
 
 const BINDING_REQUEST: u16 = 0x0001;
 
@@ -15,8 +15,8 @@ pub const UNKNOWN_MAX: usize = 4;
 ///
 /// Do not act on its content before [`verify`](Self::verify) succeeds.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    message: Message<'a>,
+pub struct BindingRequest<'a> {
+    message: StunMessage<'a>,
 }
 
 /// The two parts of a USERNAME (RFC 8445, section 7.2.2).
@@ -34,11 +34,11 @@ impl<'a> Username<'a> {
     ///
     /// # Errors
     /// Fails if the message is not STUN, or an attribute exceeds it.
-    pub fn read(datagram: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        Message::scan(datagram).map(|message| Self::of(&message))
+    pub fn read(datagram: &'a [u8]) -> Result<Option<Self>, StunError> {
+        StunMessage::scan(datagram).map(|message| Self::of(&message))
     }
 
-    fn of(message: &Message<'a>) -> Option<Self> {
+    fn of(message: &StunMessage<'a>) -> Option<Self> {
         let value = std::str::from_utf8(message.attribute(USERNAME)?).ok()?;
         let (server_ufrag, client_ufrag) = value.split_once(':')?;
         Some(Self { server_ufrag, client_ufrag })
@@ -47,22 +47,22 @@ impl<'a> Username<'a> {
 
 /// The sender's ICE role, with its tie-breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
+pub enum IceRole {
     /// The sender selects the path; always the case towards an ICE-lite agent (RFC 8445, section
     /// 6.1.1).
     Controlling(u64),
     Controlled(u64),
 }
 
-impl<'a> Request<'a> {
+impl<'a> BindingRequest<'a> {
     /// Parses a binding request.
     ///
     /// # Errors
     /// Fails if the request is invalid; then send no response.
-    pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
-        let message = Message::parse(datagram)?;
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunError> {
+        let message = StunMessage::parse(datagram)?;
         if message.kind() != BINDING_REQUEST {
-            return Err(Malformed::NotBinding);
+            return Err(StunError::NotBinding);
         }
         for (kind, value) in message.attributes() {
             let length_fits = match kind {
@@ -73,7 +73,7 @@ impl<'a> Request<'a> {
                 _ => true,
             };
             if !length_fits {
-                return Err(Malformed::Attribute(kind));
+                return Err(StunError::Attribute(kind));
             }
         }
         Ok(Self { message })
@@ -104,14 +104,14 @@ impl<'a> Request<'a> {
     }
 
     #[must_use]
-    pub fn role(&self) -> Option<Role> {
+    pub fn role(&self) -> Option<IceRole> {
         let number = |kind| {
             let value = self.message.attribute(kind)?;
             value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
         };
         number(ICE_CONTROLLING)
-            .map(Role::Controlling)
-            .or_else(|| number(ICE_CONTROLLED).map(Role::Controlled))
+            .map(IceRole::Controlling)
+            .or_else(|| number(ICE_CONTROLLED).map(IceRole::Controlled))
     }
 
     /// Returns the unknown comprehension-required attributes (RFC 8489, section 6.3.1), at most
@@ -131,7 +131,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// Fails if the integrity is missing (respond with error 400) or wrong (401; RFC 8489, section
     /// 9.1.3).
-    pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
+    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
         self.message.verify(key)
     }
 
@@ -144,21 +144,21 @@ impl<'a> Request<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Binding<'a> {
+pub struct BindingBuilder<'a> {
     /// A random transaction identifier.
     pub transaction: Transaction,
     /// `None` for a plain probe.
     pub username: Option<Username<'a>>,
     /// Key of the receiver's password.
-    pub key: Option<&'a Key>,
+    pub key: Option<&'a StunKey>,
     /// The priority of a candidate discovered by this check.
     pub priority: Option<u32>,
-    pub role: Option<Role>,
+    pub role: Option<IceRole>,
     /// True if the request selects this path.
     pub use_candidate: bool,
 }
 
-impl Binding<'_> {
+impl BindingBuilder<'_> {
     /// Creates a plain request with only a transaction.
     #[must_use]
     pub fn probe(transaction: Transaction) -> Self {
@@ -185,8 +185,10 @@ impl Binding<'_> {
             append(PRIORITY, &priority.to_be_bytes(), out);
         }
         match self.role {
-            Some(Role::Controlling(number)) => append(ICE_CONTROLLING, &number.to_be_bytes(), out),
-            Some(Role::Controlled(number)) => append(ICE_CONTROLLED, &number.to_be_bytes(), out),
+            Some(IceRole::Controlling(number)) => {
+                append(ICE_CONTROLLING, &number.to_be_bytes(), out);
+            }
+            Some(IceRole::Controlled(number)) => append(ICE_CONTROLLED, &number.to_be_bytes(), out),
             None => {}
         }
         if self.use_candidate {

@@ -1,10 +1,10 @@
 //! Responses to binding requests: the gateway writes them; probes and the lab parse them.
 
 use super::attribute::{
-    ERROR_CODE, Message, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, append, append_address, begin,
+    ERROR_CODE, StunMessage, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, append, append_address, begin,
     end, read_address,
 };
-use super::{Key, Malformed, Transaction, UNKNOWN_MAX, Unverified};
+use super::{StunError, StunKey, Transaction, UNKNOWN_MAX, Unverified};
 use std::net::SocketAddr;
 
 const BINDING_SUCCESS: u16 = 0x0101;
@@ -12,7 +12,7 @@ const BINDING_ERROR: u16 = 0x0111;
 
 /// Error codes (RFC 8489, section 14.8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Code {
+pub enum StunErrorCode {
     /// 400: USERNAME or MESSAGE-INTEGRITY is missing or malformed.
     BadRequest,
     /// 401: unknown username or wrong password.
@@ -24,7 +24,7 @@ pub enum Code {
 pub fn write_success(
     transaction: Transaction,
     mapped: SocketAddr,
-    key: Option<&Key>,
+    key: Option<&StunKey>,
     out: &mut Vec<u8>,
 ) {
     let start = begin(BINDING_SUCCESS, transaction, out);
@@ -33,11 +33,11 @@ pub fn write_success(
 }
 
 /// Appends an error response to `out`, unsigned because there is no shared password.
-pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
+pub fn write_error(transaction: Transaction, code: StunErrorCode, out: &mut Vec<u8>) {
     let start = begin(BINDING_ERROR, transaction, out);
     let value: &[u8] = match code {
-        Code::BadRequest => b"\0\0\x04\x00Bad Request",
-        Code::Unauthenticated => b"\0\0\x04\x01Unauthenticated",
+        StunErrorCode::BadRequest => b"\0\0\x04\x00Bad Request",
+        StunErrorCode::Unauthenticated => b"\0\0\x04\x01Unauthenticated",
     };
     append(ERROR_CODE, value, out);
     end(start, None, out);
@@ -48,7 +48,7 @@ pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
 pub fn write_unknown(
     transaction: Transaction,
     attributes: impl Iterator<Item = u16>,
-    key: Option<&Key>,
+    key: Option<&StunKey>,
     out: &mut Vec<u8>,
 ) {
     let start = begin(BINDING_ERROR, transaction, out);
@@ -66,12 +66,12 @@ pub fn write_unknown(
 /// A response to a binding request, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    message: Message<'a>,
-    outcome: Outcome,
+    message: StunMessage<'a>,
+    outcome: BindingOutcome,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum BindingOutcome {
     /// The source address of the request, as seen by the server.
     Mapped(SocketAddr),
     /// The error code, 300–699.
@@ -83,20 +83,20 @@ impl<'a> Response<'a> {
     ///
     /// # Errors
     /// Fails if the response is invalid.
-    pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
-        let message = Message::parse(datagram)?;
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunError> {
+        let message = StunMessage::parse(datagram)?;
         let outcome = match message.kind() {
             BINDING_SUCCESS => message
                 .attribute(XOR_MAPPED_ADDRESS)
                 .and_then(|value| read_address(value, message.transaction()))
-                .map(Outcome::Mapped)
-                .ok_or(Malformed::Attribute(XOR_MAPPED_ADDRESS))?,
+                .map(BindingOutcome::Mapped)
+                .ok_or(StunError::Attribute(XOR_MAPPED_ADDRESS))?,
             BINDING_ERROR => message
                 .attribute(ERROR_CODE)
                 .and_then(error_code)
-                .map(Outcome::Refused)
-                .ok_or(Malformed::Attribute(ERROR_CODE))?,
-            _ => return Err(Malformed::NotBinding),
+                .map(BindingOutcome::Refused)
+                .ok_or(StunError::Attribute(ERROR_CODE))?,
+            _ => return Err(StunError::NotBinding),
         };
         Ok(Self { message, outcome })
     }
@@ -107,7 +107,7 @@ impl<'a> Response<'a> {
     }
 
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> BindingOutcome {
         self.outcome
     }
 
@@ -115,7 +115,7 @@ impl<'a> Response<'a> {
     ///
     /// # Errors
     /// Fails if the integrity is missing or wrong; a client then drops the response.
-    pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
+    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
         self.message.verify(key)
     }
 }

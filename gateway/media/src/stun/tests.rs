@@ -25,22 +25,22 @@ const SAMPLE_RESPONSE: [u8; 80] = [
 const SAMPLE_PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
 const TRANSACTION: Transaction = Transaction([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 
-fn key() -> Key {
-    Key::new("a password of the session")
+fn key() -> StunKey {
+    StunKey::new("a password of the session")
 }
 
-fn binding(key: &Key) -> Binding<'_> {
-    Binding {
+fn binding(key: &StunKey) -> BindingBuilder<'_> {
+    BindingBuilder {
         transaction: TRANSACTION,
         username: Some(Username { server_ufrag: "here", client_ufrag: "there" }),
         key: Some(key),
         priority: Some(0x6e00_01ff),
-        role: Some(Role::Controlling(7)),
+        role: Some(IceRole::Controlling(7)),
         use_candidate: true,
     }
 }
 
-fn written(binding: &Binding<'_>) -> Vec<u8> {
+fn written(binding: &BindingBuilder<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     binding.write(&mut bytes);
     bytes
@@ -48,36 +48,36 @@ fn written(binding: &Binding<'_>) -> Vec<u8> {
 
 #[test]
 fn rfc_sample_request_is_verified() {
-    let request = Request::parse(&SAMPLE_REQUEST).unwrap();
+    let request = BindingRequest::parse(&SAMPLE_REQUEST).unwrap();
     let username = Username { server_ufrag: "evtj", client_ufrag: "h6vY" };
     assert_eq!(request.username(), Some(username));
     assert_eq!(request.priority(), Some(0x6e00_01ff));
-    assert_eq!(request.role(), Some(Role::Controlled(0x932f_f9b1_5126_3b36)));
+    assert_eq!(request.role(), Some(IceRole::Controlled(0x932f_f9b1_5126_3b36)));
     assert!(!request.use_candidate());
     assert!(request.has_fingerprint());
     assert_eq!(request.unknown().count(), 0);
-    assert_eq!(request.verify(&Key::new(SAMPLE_PASSWORD)), Ok(()));
-    assert_eq!(request.verify(&Key::new("wrong")), Err(Unverified::Wrong));
+    assert_eq!(request.verify(&StunKey::new(SAMPLE_PASSWORD)), Ok(()));
+    assert_eq!(request.verify(&StunKey::new("wrong")), Err(Unverified::Wrong));
 }
 
 #[test]
 fn rfc_sample_response_is_verified() {
     let response = Response::parse(&SAMPLE_RESPONSE).unwrap();
     let mapped = "192.0.2.1:32853".parse().unwrap();
-    assert_eq!(response.outcome(), Outcome::Mapped(mapped));
-    assert_eq!(response.verify(&Key::new(SAMPLE_PASSWORD)), Ok(()));
+    assert_eq!(response.outcome(), BindingOutcome::Mapped(mapped));
+    assert_eq!(response.verify(&StunKey::new(SAMPLE_PASSWORD)), Ok(()));
 }
 
 #[test]
 fn written_request_is_read_back() {
     let bytes = written(&binding(&key()));
     assert!(is_stun(&bytes));
-    let request = Request::parse(&bytes).unwrap();
+    let request = BindingRequest::parse(&bytes).unwrap();
     assert_eq!(request.transaction(), TRANSACTION);
     let username = Username { server_ufrag: "here", client_ufrag: "there" };
     assert_eq!(request.username(), Some(username));
     assert_eq!(request.priority(), Some(0x6e00_01ff));
-    assert_eq!(request.role(), Some(Role::Controlling(7)));
+    assert_eq!(request.role(), Some(IceRole::Controlling(7)));
     assert!(request.use_candidate());
     assert!(request.has_fingerprint());
     assert_eq!(request.verify(&key()), Ok(()));
@@ -85,8 +85,8 @@ fn written_request_is_read_back() {
 
 #[test]
 fn plain_probe_has_only_a_transaction() {
-    let bytes = written(&Binding::probe(TRANSACTION));
-    let request = Request::parse(&bytes).unwrap();
+    let bytes = written(&BindingBuilder::probe(TRANSACTION));
+    let request = BindingRequest::parse(&bytes).unwrap();
     assert_eq!(request.username(), None);
     assert_eq!(request.role(), None);
     assert!(!request.use_candidate());
@@ -100,7 +100,7 @@ fn addresses_of_both_families_are_returned() {
         let mut bytes = Vec::new();
         write_success(TRANSACTION, mapped, Some(&key()), &mut bytes);
         let response = Response::parse(&bytes).unwrap();
-        assert_eq!(response.outcome(), Outcome::Mapped(mapped));
+        assert_eq!(response.outcome(), BindingOutcome::Mapped(mapped));
         assert_eq!(response.transaction(), TRANSACTION);
         assert_eq!(response.verify(&key()), Ok(()));
         let octets = match mapped.ip() {
@@ -114,11 +114,12 @@ fn addresses_of_both_families_are_returned() {
 
 #[test]
 fn errors_carry_their_code() {
-    for (code, number) in [(Code::BadRequest, 400), (Code::Unauthenticated, 401)] {
+    for (code, number) in [(StunErrorCode::BadRequest, 400), (StunErrorCode::Unauthenticated, 401)]
+    {
         let mut bytes = Vec::new();
         write_error(TRANSACTION, code, &mut bytes);
         let response = Response::parse(&bytes).unwrap();
-        assert_eq!(response.outcome(), Outcome::Refused(number));
+        assert_eq!(response.outcome(), BindingOutcome::Refused(number));
         assert_eq!(response.verify(&key()), Err(Unverified::Missing));
     }
 }
@@ -131,14 +132,14 @@ fn unknown_required_attributes_are_named() {
         attribute::append(kind, &[1, 2, 3], &mut bytes);
     }
     attribute::end(start, None, &mut bytes);
-    let request = Request::parse(&bytes).unwrap();
+    let request = BindingRequest::parse(&bytes).unwrap();
     let unknown: Vec<_> = request.unknown().collect();
     assert_eq!(unknown, [0x7fff, 1, 2, 3], "without optional ones and those beyond the bound");
 
     let mut answer = Vec::new();
     write_unknown(TRANSACTION, request.unknown(), Some(&key()), &mut answer);
     let response = Response::parse(&answer).unwrap();
-    assert_eq!(response.outcome(), Outcome::Refused(420));
+    assert_eq!(response.outcome(), BindingOutcome::Refused(420));
     let named = [0x00, 0x0a, 0x00, 0x08, 0x7f, 0xff, 0, 1, 0, 2, 0, 3];
     assert!(answer.windows(named.len()).any(|window| window == named));
 }
@@ -149,7 +150,8 @@ fn any_changed_bit_is_detected() {
     for bit in 0..bytes.len() * 8 {
         let mut changed = bytes.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        let noticed = Request::parse(&changed).map_or(true, |request| !request.has_fingerprint());
+        let noticed =
+            BindingRequest::parse(&changed).map_or(true, |request| !request.has_fingerprint());
         assert!(noticed, "bit {bit}");
     }
 }
@@ -158,11 +160,11 @@ fn any_changed_bit_is_detected() {
 fn username_is_read_without_the_fingerprint() {
     let mut bytes = written(&binding(&key()));
     *bytes.last_mut().unwrap() ^= 1;
-    assert_eq!(Request::parse(&bytes).unwrap_err(), Malformed::Fingerprint);
+    assert_eq!(BindingRequest::parse(&bytes).unwrap_err(), StunError::Fingerprint);
     let username = Username { server_ufrag: "here", client_ufrag: "there" };
     assert_eq!(Username::read(&bytes), Ok(Some(username)));
-    assert_eq!(Username::read(&written(&Binding::probe(TRANSACTION))), Ok(None));
-    assert_eq!(Username::read(&bytes[1..]), Err(Malformed::NotStun));
+    assert_eq!(Username::read(&written(&BindingBuilder::probe(TRANSACTION))), Ok(None));
+    assert_eq!(Username::read(&bytes[1..]), Err(StunError::NotStun));
 }
 
 #[test]
@@ -173,18 +175,18 @@ fn valid_fingerprint_does_not_replace_integrity() {
     let end = bytes.len() - 8;
     let mut forged = bytes[..end].to_vec();
     attribute::end(0, None, &mut forged);
-    let request = Request::parse(&forged).unwrap();
+    let request = BindingRequest::parse(&forged).unwrap();
     assert_eq!(request.verify(&key()), Err(Unverified::Wrong));
 }
 
 #[test]
 fn attributes_after_integrity_are_ignored() {
     let key = key();
-    let mut bytes = written(&Binding { use_candidate: false, ..binding(&key) });
+    let mut bytes = written(&BindingBuilder { use_candidate: false, ..binding(&key) });
     bytes.truncate(bytes.len() - 8);
     attribute::append(0x0025, &[], &mut bytes);
     attribute::end(0, None, &mut bytes);
-    let request = Request::parse(&bytes).unwrap();
+    let request = BindingRequest::parse(&bytes).unwrap();
     assert_eq!(request.verify(&key), Ok(()));
     assert!(!request.use_candidate());
 }
@@ -194,7 +196,7 @@ fn truncated_or_extended_message_is_not_stun() {
     let mut bytes = written(&binding(&key()));
     for length in 0..bytes.len() {
         assert!(!is_stun(&bytes[..length]));
-        assert_eq!(Request::parse(&bytes[..length]).unwrap_err(), Malformed::NotStun);
+        assert_eq!(BindingRequest::parse(&bytes[..length]).unwrap_err(), StunError::NotStun);
     }
     bytes.extend_from_slice(&[0; 4]);
     assert!(!is_stun(&bytes));
@@ -206,9 +208,9 @@ fn attribute_beyond_the_message_is_refused() {
     attribute::begin(1, TRANSACTION, &mut bytes);
     bytes[3] = 8;
     bytes.extend_from_slice(&[0, 6, 0, 5, 1, 2, 3, 4]);
-    assert_eq!(Request::parse(&bytes).unwrap_err(), Malformed::Attribute(6));
+    assert_eq!(BindingRequest::parse(&bytes).unwrap_err(), StunError::Attribute(6));
     bytes[23] = 4;
-    assert!(Request::parse(&bytes).is_ok());
+    assert!(BindingRequest::parse(&bytes).is_ok());
 }
 
 #[test]
@@ -218,7 +220,11 @@ fn attributes_of_a_wrong_length_are_refused() {
         let start = attribute::begin(1, TRANSACTION, &mut bytes);
         attribute::append(kind, &vec![0; length], &mut bytes);
         attribute::end(start, None, &mut bytes);
-        assert_eq!(Request::parse(&bytes).unwrap_err(), Malformed::Attribute(kind), "{kind:#x}");
+        assert_eq!(
+            BindingRequest::parse(&bytes).unwrap_err(),
+            StunError::Attribute(kind),
+            "{kind:#x}"
+        );
     }
 }
 
@@ -229,17 +235,17 @@ fn message_above_the_limit_is_refused() {
         let start = attribute::begin(1, TRANSACTION, &mut bytes);
         attribute::append(0x8022, &vec![0; length], &mut bytes);
         attribute::end(start, None, &mut bytes);
-        assert_eq!(Request::parse(&bytes).is_ok(), fits, "{}", bytes.len());
+        assert_eq!(BindingRequest::parse(&bytes).is_ok(), fits, "{}", bytes.len());
     }
 }
 
 #[test]
 fn requests_and_responses_are_distinct() {
     let request = written(&binding(&key()));
-    assert_eq!(Response::parse(&request).unwrap_err(), Malformed::NotBinding);
+    assert_eq!(Response::parse(&request).unwrap_err(), StunError::NotBinding);
     let mut response = Vec::new();
-    write_error(TRANSACTION, Code::BadRequest, &mut response);
-    assert_eq!(Request::parse(&response).unwrap_err(), Malformed::NotBinding);
+    write_error(TRANSACTION, StunErrorCode::BadRequest, &mut response);
+    assert_eq!(BindingRequest::parse(&response).unwrap_err(), StunError::NotBinding);
 }
 
 #[test]
@@ -248,19 +254,19 @@ fn username_without_a_colon_is_none() {
     let start = attribute::begin(1, TRANSACTION, &mut bytes);
     attribute::append(0x0006, b"nobody", &mut bytes);
     attribute::end(start, None, &mut bytes);
-    assert_eq!(Request::parse(&bytes).unwrap().username(), None);
+    assert_eq!(BindingRequest::parse(&bytes).unwrap().username(), None);
 }
 
 #[test]
 fn keys_are_hidden_in_debug_output() {
-    assert_eq!(format!("{:?}", Key::new("secret")), "Key(…)");
+    assert_eq!(format!("{:?}", StunKey::new("secret")), "Key(…)");
 }
 
 /// Reads a request and writes it, and every response to it.
-fn assert_answerable(request: &Request<'_>) {
+fn assert_answerable(request: &BindingRequest<'_>) {
     assert!(request.unknown().count() <= UNKNOWN_MAX);
     let transaction = request.transaction();
-    let binding = Binding {
+    let binding = BindingBuilder {
         transaction,
         username: request.username(),
         key: Some(&key()),
@@ -269,7 +275,7 @@ fn assert_answerable(request: &Request<'_>) {
         use_candidate: request.use_candidate(),
     };
     let again = written(&binding);
-    let again = Request::parse(&again).unwrap();
+    let again = BindingRequest::parse(&again).unwrap();
     assert_eq!(again.verify(&key()), Ok(()));
     assert_eq!(again.transaction(), transaction);
     assert_eq!(again.username(), request.username());
@@ -285,11 +291,11 @@ fn assert_answerable(request: &Request<'_>) {
         response.outcome()
     };
     let success = response(&|out| write_success(transaction, mapped, Some(&key()), out));
-    assert_eq!(success, Outcome::Mapped(mapped));
-    let refused = response(&|out| write_error(transaction, Code::Unauthenticated, out));
-    assert_eq!(refused, Outcome::Refused(401));
+    assert_eq!(success, BindingOutcome::Mapped(mapped));
+    let refused = response(&|out| write_error(transaction, StunErrorCode::Unauthenticated, out));
+    assert_eq!(refused, BindingOutcome::Refused(401));
     let unknown = response(&|out| write_unknown(transaction, request.unknown(), None, out));
-    assert_eq!(unknown, Outcome::Refused(420));
+    assert_eq!(unknown, BindingOutcome::Refused(420));
 }
 
 /// Returns a message with valid length, integrity and fingerprint, and the attributes of `bytes`
@@ -313,12 +319,12 @@ fn fuzz_stun() {
     let corpus = Corpus::of("stun").with(SAMPLE_REQUEST).with(SAMPLE_RESPONSE).with(response);
     corpus.with(written(&binding(&key()))).check(|bytes| {
         for message in [bytes, &sealed(bytes)] {
-            if let Ok(request) = Request::parse(message) {
+            if let Ok(request) = BindingRequest::parse(message) {
                 assert!(is_stun(message) && message.len() <= MESSAGE_LEN_MAX);
                 assert_answerable(&request);
             }
             if let Ok(response) = Response::parse(message)
-                && let Outcome::Mapped(mapped) = response.outcome()
+                && let BindingOutcome::Mapped(mapped) = response.outcome()
             {
                 let mut again = Vec::new();
                 write_success(response.transaction(), mapped, None, &mut again);

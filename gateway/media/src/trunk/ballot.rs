@@ -43,24 +43,30 @@ pub struct Voted {
 
 /// An agent's memory of one group.
 #[derive(Debug)]
-pub struct Ballot {
+pub struct OwnershipBallot {
     instance: u32,
     epoch: u64,
     promised: u64,
-    held: Held,
+    held: BallotLease,
     heard: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Held {
+enum BallotLease {
     Until(Instant),
     Epoch,
 }
 
-impl Ballot {
+impl OwnershipBallot {
     /// `instance` differs from that of every earlier process of this agent.
-    pub fn new(instance: u32, now: Instant) -> Ballot {
-        Ballot { instance, epoch: 0, promised: 0, held: Held::Until(now), heard: None }
+    pub fn new(instance: u32, now: Instant) -> OwnershipBallot {
+        OwnershipBallot {
+            instance,
+            epoch: 0,
+            promised: 0,
+            held: BallotLease::Until(now),
+            heard: None,
+        }
     }
 
     /// Takes any message of an owner. The error is the newer epoch because of which the message must be refused.
@@ -72,7 +78,7 @@ impl Ballot {
         }
         if epoch > self.epoch {
             self.epoch = epoch;
-            self.held = Held::Until(now);
+            self.held = BallotLease::Until(now);
         }
         self.heard = Some(now);
         Ok(())
@@ -83,15 +89,15 @@ impl Ballot {
             Vote::Owner { epoch, hold } => {
                 if self.handle_owner(epoch, now).is_ok() && self.promised <= epoch {
                     let held = match hold {
-                        Hold::For(time) => Held::Until(now + time),
-                        Hold::Epoch => Held::Epoch,
+                        Hold::For(time) => BallotLease::Until(now + time),
+                        Hold::Epoch => BallotLease::Epoch,
                     };
                     self.held = self.held.max(held);
                 }
             }
             Vote::Standby => {}
             Vote::Claim { base, claim } => {
-                let ended = matches!(self.held, Held::Until(end) if end <= now);
+                let ended = matches!(self.held, BallotLease::Until(end) if end <= now);
                 let free = self.epoch < base || self.epoch == base && ended;
                 if free && claim > base {
                     self.promised = self.promised.max(claim);

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Ballot, Vote, Voted};
+use super::{OwnershipBallot, Vote, Voted};
 
 /// Limit of groups at a node. A message of a group beyond it is served without an epoch.
 const GROUPS_MAX: usize = 64;
 
 /// The ownership in whose name a gateway of a group asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Owner {
+pub struct GroupOwner {
     pub group: u32,
     /// At least 1.
     pub epoch: u64,
@@ -20,7 +20,7 @@ pub struct Owner {
 #[derive(Debug)]
 pub struct Ballots {
     instance: u32,
-    groups: BTreeMap<u32, Ballot>,
+    groups: BTreeMap<u32, OwnershipBallot>,
 }
 
 impl Ballots {
@@ -34,7 +34,7 @@ impl Ballots {
     ///
     /// # Errors
     /// Another gateway of the group has become its owner.
-    pub fn handle_owner(&mut self, owner: Owner, now: Instant) -> Result<(), u64> {
+    pub fn handle_owner(&mut self, owner: GroupOwner, now: Instant) -> Result<(), u64> {
         let ballot = self.of(owner.group, now);
         ballot.map_or(Ok(()), |ballot| ballot.handle_owner(owner.epoch, now))
     }
@@ -44,11 +44,11 @@ impl Ballots {
         self.of(group, now).map(|ballot| ballot.handle_vote(vote, now))
     }
 
-    fn of(&mut self, group: u32, now: Instant) -> Option<&mut Ballot> {
+    fn of(&mut self, group: u32, now: Instant) -> Option<&mut OwnershipBallot> {
         if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
             return None;
         }
-        Some(self.groups.entry(group).or_insert_with(|| Ballot::new(self.instance, now)))
+        Some(self.groups.entry(group).or_insert_with(|| OwnershipBallot::new(self.instance, now)))
     }
 }
 

@@ -73,7 +73,7 @@ impl Bundle {
 
 /// Reason why a datagram, or the rest of it, is not a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Malformed {
+pub enum BundleError {
     /// The first byte is not 0xE0, or no entry follows it.
     Mark,
     /// An entry ends within its tag or length.
@@ -84,7 +84,7 @@ pub enum Malformed {
     Empty,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for BundleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Mark => "no bundle",
@@ -95,14 +95,14 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for BundleError {}
 
 /// Returns the packets in a datagram, in order; the first malformed entry is the last item.
 #[must_use]
-pub fn entries(datagram: &[u8]) -> Entries<'_> {
+pub fn entries(datagram: &[u8]) -> BundleEntries<'_> {
     match datagram.split_first() {
-        Some((&demux::BUNDLE, rest)) if !rest.is_empty() => Entries { rest: Ok(rest) },
-        _ => Entries { rest: Err(Malformed::Mark) },
+        Some((&demux::BUNDLE, rest)) if !rest.is_empty() => BundleEntries { rest: Ok(rest) },
+        _ => BundleEntries { rest: Err(BundleError::Mark) },
     }
 }
 
@@ -111,7 +111,7 @@ pub fn entries(datagram: &[u8]) -> Entries<'_> {
 pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
     match datagram.split_first_mut() {
         Some((&mut demux::BUNDLE, rest)) if !rest.is_empty() => EntriesMut { rest: Ok(rest) },
-        _ => EntriesMut { rest: Err(Malformed::Mark) },
+        _ => EntriesMut { rest: Err(BundleError::Mark) },
     }
 }
 
@@ -123,12 +123,12 @@ pub fn first_tag(start: &[u8]) -> Option<Tag> {
 }
 
 #[derive(Clone, Debug)]
-pub struct Entries<'a> {
-    rest: Result<&'a [u8], Malformed>,
+pub struct BundleEntries<'a> {
+    rest: Result<&'a [u8], BundleError>,
 }
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = Result<(Tag, &'a [u8]), Malformed>;
+impl<'a> Iterator for BundleEntries<'a> {
+    type Item = Result<(Tag, &'a [u8]), BundleError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = match std::mem::replace(&mut self.rest, Ok(&[])) {
@@ -146,11 +146,11 @@ impl<'a> Iterator for Entries<'a> {
 
 #[derive(Debug)]
 pub struct EntriesMut<'a> {
-    rest: Result<&'a mut [u8], Malformed>,
+    rest: Result<&'a mut [u8], BundleError>,
 }
 
 impl<'a> Iterator for EntriesMut<'a> {
-    type Item = Result<(Tag, &'a mut [u8]), Malformed>;
+    type Item = Result<(Tag, &'a mut [u8]), BundleError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = match std::mem::replace(&mut self.rest, Ok(&mut [])) {
@@ -167,15 +167,15 @@ impl<'a> Iterator for EntriesMut<'a> {
 }
 
 /// Reads tag and length of the first entry, which must lie whole in `rest`.
-fn head(rest: &[u8]) -> Result<(Tag, usize), Malformed> {
+fn head(rest: &[u8]) -> Result<(Tag, usize), BundleError> {
     let Some((head, packet)) = rest.split_first_chunk::<ENTRY_OVERHEAD>() else {
-        return Err(Malformed::Entry);
+        return Err(BundleError::Entry);
     };
     let [t0, t1, t2, t3, t4, t5, t6, t7, high, low] = *head;
     let length = usize::from(u16::from_be_bytes([high, low]));
     match length {
-        0 => Err(Malformed::Empty),
-        _ if length > packet.len() => Err(Malformed::Packet),
+        0 => Err(BundleError::Empty),
+        _ if length > packet.len() => Err(BundleError::Packet),
         _ => Ok((Tag(u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7])), length)),
     }
 }

@@ -15,13 +15,13 @@ pub const SHARED_MAX: usize = 1_400;
 /// Bundles by destination; few, as a gateway has one socket per worker and node.
 #[derive(Clone, Default, Debug)]
 pub struct Bundles {
-    ways: Vec<Way>,
+    ways: Vec<BundleQueue>,
     /// Bytes that encryption adds to each datagram.
     overhead: usize,
 }
 
 #[derive(Clone, Debug)]
-struct Way {
+struct BundleQueue {
     to: SocketAddr,
     bundle: Bundle,
     /// Limit of a datagram with a single packet.
@@ -90,18 +90,18 @@ impl Bundles {
         self.ways.len()
     }
 
-    fn way(&mut self, to: SocketAddr) -> &mut Way {
+    fn way(&mut self, to: SocketAddr) -> &mut BundleQueue {
         let place = self.ways.iter().position(|way| way.to == to).unwrap_or_else(|| {
             let (alone_max, shared_max) = (BUNDLE_MAX, SHARED_MAX - self.overhead);
             let bundle = Bundle::new(alone_max - self.overhead);
-            self.ways.push(Way { to, bundle, alone_max, shared_max });
+            self.ways.push(BundleQueue { to, bundle, alone_max, shared_max });
             self.ways.len() - 1
         });
         &mut self.ways[place]
     }
 }
 
-impl Way {
+impl BundleQueue {
     /// Returns whether a packet fits the current bundle.
     fn has_room(&self, packet: &[u8]) -> bool {
         self.bundle.as_bytes().len() + ENTRY_OVERHEAD + packet.len() <= self.shared_max

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In a question of version 3 `epoch u64 | group u32 | 4 zero bytes` precede the body: the gateway
-//! asks as the owner of a group ([`Owner`]). A node refuses an older epoch than the
+//! asks as the owner of a group ([`GroupOwner`]). A node refuses an older epoch than the
 //! newest that it served, by a *superseded*. Gateways without a group send version 2, as do all
 //! answers, so that either end may be updated first; a node of an earlier program refuses all
 //! questions of a group.
@@ -15,7 +15,7 @@
 //! longer than its question, so that a node cannot be used for amplification. It echoes the
 //! question's key id and nonce.
 //!
-//! The key of the HMAC is derived from the secret and the node's name ([`Secret`]), which is not
+//! The key of the HMAC is derived from the secret and the node's name ([`NodeSecret`]), which is not
 //! sent: a node refuses messages for a node of another name as forged. The key id depends only on
 //! the secret. Version 1 used the secret itself as the key.
 //!
@@ -51,11 +51,11 @@
 //! message once ([`Replays`]).
 //!
 //! A node may answer a question signed with its secret but outside the time window with an unsigned
-//! [`Refusal`] of reason 1, which is logged and counted but never trusted.
+//! [`ClockRefusal`] of reason 1, which is logged and counted but never trusted.
 
 use std::fmt;
 
-use super::Owner;
+use super::GroupOwner;
 
 mod answer;
 mod load;
@@ -66,12 +66,12 @@ mod secret;
 mod signature;
 mod vote;
 
-pub use answer::Answer;
-pub use load::{Break, Load, Outcome, State, Status};
-pub use question::Question;
-pub use refusal::Refusal;
+pub use answer::TrunkAnswer;
+pub use load::{NodeFault, NodeLoad, OpenStatus, OrderOutcome, ServingState};
+pub use question::TrunkQuestion;
+pub use refusal::ClockRefusal;
 pub use replays::{REPLAYS_MAX, Replays};
-pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
+pub use secret::{KeyId, NodeSecret, SECRET_LEN_MIN, TooShort};
 
 pub const VERSION: u8 = 2;
 /// Version of a question in the name of a group's owner.
@@ -92,7 +92,7 @@ const PATH: u8 = 9;
 const REFUSAL: u8 = 10;
 const VOTE: u8 = 11;
 const SUPERSEDED: u8 = 12;
-/// Limit of tags in one [`Question::Keep`]: its 1,200 bytes fit any path (IPv6's minimum MTU is
+/// Limit of tags in one [`TrunkQuestion::Keep`]: its 1,200 bytes fit any path (IPv6's minimum MTU is
 /// 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;
 
@@ -106,13 +106,13 @@ pub struct Verified<T> {
     /// The sender of a question chooses it; the answer echoes it.
     pub nonce: u64,
     /// Set in a question of a group's owner.
-    pub owner: Option<Owner>,
+    pub owner: Option<GroupOwner>,
     /// Signing time by the sender's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum MessageError {
     /// The first byte is not 0xE1, or the length does not match the kind.
     Length,
     Version(u8),
@@ -133,7 +133,7 @@ pub enum Refused {
     Replayed,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for MessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Length => write!(f, "invalid length"),
@@ -152,7 +152,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for MessageError {}
 
 #[cfg(test)]
 mod tests;

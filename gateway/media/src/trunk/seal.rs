@@ -5,7 +5,7 @@
 //! ```
 //!
 //! AES-128-GCM (RFC 5116) encrypts a whole datagram and authenticates its header. The nonce is the
-//! counter. Keys are derived by HKDF-SHA256 from the node's keys ([`Secret`]), the direction, the
+//! counter. Keys are derived by HKDF-SHA256 from the node's keys ([`NodeSecret`]), the direction, the
 //! sender's salt and the upper bits of the counter; those of a node's datagrams also from the salt of
 //! the gateway's socket. Each gateway socket, and each node, draws its salt when it starts, and a
 //! node takes the next salt for each socket that it learns, so no pair of key and nonce is used
@@ -17,7 +17,7 @@
 //! the sender's earlier datagrams. After a restart of the receiver, datagrams older than the
 //! accepted age of a message (5 s) cannot be replayed.
 
-use super::message::{Answer, Secret};
+use super::message::{NodeSecret, TrunkAnswer};
 use crate::demux;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce};
 use ring::hkdf::Prk;
@@ -47,14 +47,14 @@ const GATEWAYS_MAX: usize = 1_024;
 
 /// Reason why a datagram was not decrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unreadable {
+pub enum SealError {
     /// It is not encrypted, with another key, or changed; or its sender is not known yet.
     Forged,
     /// It was accepted before, or is too old to tell.
     Replayed,
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for SealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Forged => "not encrypted with the node's key",
@@ -63,30 +63,30 @@ impl fmt::Display for Unreadable {
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for SealError {}
 
 /// The gateway's end of an encrypted trunk: one per socket.
 #[derive(Debug)]
-pub struct Gateway {
-    secret: Secret,
+pub struct GatewaySeal {
+    secret: NodeSecret,
     sealer: Sealer,
     nodes: Vec<Opener>,
 }
 
-impl Gateway {
+impl GatewaySeal {
     /// The salt is random.
     #[must_use]
-    pub fn new(secret: Secret, salt: u64) -> Self {
-        let sealer = Sealer::new(Origin::gateway(&secret, salt));
+    pub fn new(secret: NodeSecret, salt: u64) -> Self {
+        let sealer = Sealer::new(KeyOrigin::gateway(&secret, salt));
         Self { secret, sealer, nodes: Vec::new() }
     }
 
     /// Returns the position from which another process continues on the same socket. This end goes on
     /// with its next key, so that no pair of key and nonce is used twice, whichever process sends.
     pub fn hand_out(&mut self) -> Position {
-        let Gateway { sealer, nodes, .. } = self;
+        let GatewaySeal { sealer, nodes, .. } = self;
         let heard = |node: &Opener| {
-            node.window.clone().map(|window| Heard { salt: node.origin.salt, window })
+            node.window.clone().map(|window| NodeReplay { salt: node.origin.salt, window })
         };
         let nodes = nodes.iter().filter_map(heard).collect();
         let position = Position { salt: sealer.origin.salt, next: sealer.next, nodes };
@@ -97,10 +97,10 @@ impl Gateway {
     /// Continues from the position of another process, which had the same secret.
     pub fn go_on(&mut self, position: Position) {
         let Position { salt, next, nodes } = position;
-        let origin = Origin::gateway(&self.secret, salt);
+        let origin = KeyOrigin::gateway(&self.secret, salt);
         self.sealer = Sealer { key: origin.key(next), origin, next, sealed: Vec::new() };
-        let opener = |Heard { salt: node, window }| {
-            let origin = Origin::node(&self.secret, node, salt);
+        let opener = |NodeReplay { salt: node, window }| {
+            let origin = KeyOrigin::node(&self.secret, node, salt);
             Opener { key: Some(origin.key(window.highest)), origin, window: Some(window) }
         };
         self.nodes = nodes.into_iter().take(NODES_MAX).map(opener).collect();
@@ -129,15 +129,15 @@ impl Gateway {
         &mut self,
         datagram: &'a mut [u8],
         now_us: impl FnOnce() -> u64,
-    ) -> Result<&'a mut [u8], Unreadable> {
-        let salt = salt(datagram).ok_or(Unreadable::Forged)?;
+    ) -> Result<&'a mut [u8], SealError> {
+        let salt = salt(datagram).ok_or(SealError::Forged)?;
         if let Some(node) = self.nodes.iter_mut().find(|node| node.origin.salt == salt) {
             return node.open(datagram);
         }
-        let mut node = Opener::new(Origin::node(&self.secret, salt, self.sealer.origin.salt));
+        let mut node = Opener::new(KeyOrigin::node(&self.secret, salt, self.sealer.origin.salt));
         let content = node.open(datagram)?;
-        if Answer::read(content, &self.secret, now_us()).is_err() {
-            return Err(Unreadable::Forged);
+        if TrunkAnswer::read(content, &self.secret, now_us()).is_err() {
+            return Err(SealError::Forged);
         }
         self.nodes.insert(0, node);
         self.nodes.truncate(NODES_MAX);
@@ -150,45 +150,45 @@ impl Gateway {
 pub struct Position {
     salt: u64,
     next: u64,
-    nodes: Vec<Heard>,
+    nodes: Vec<NodeReplay>,
 }
 
 /// The datagrams accepted from a node.
 #[derive(Clone, Serialize, Deserialize, Debug)]
-struct Heard {
+struct NodeReplay {
     salt: u64,
-    window: Window,
+    window: ReplayWindow,
 }
 
 /// A node's end of its encrypted trunks.
 #[derive(Debug)]
-pub struct Node {
-    secret: Secret,
+pub struct NodeSeal {
+    secret: NodeSecret,
     /// The salt for the last socket. A socket that is forgotten and learned again gets another one,
     /// since its counter starts anew.
     salt: u64,
     /// In the order in which they were learned.
-    gateways: Vec<Peer>,
+    gateways: Vec<SealPeer>,
 }
 
 /// A gateway's socket.
 #[derive(Debug)]
-struct Peer {
+struct SealPeer {
     address: SocketAddr,
     opener: Opener,
     sealer: Sealer,
 }
 
-/// The sender of a decrypted datagram. Pass it to [`Node::learn`] if the datagram is a signed
+/// The sender of a decrypted datagram. Pass it to [`NodeSeal::learn`] if the datagram is a signed
 /// message that was accepted.
 #[derive(Debug)]
-pub struct Sender {
+pub struct SealSender {
     salt: u64,
     address: SocketAddr,
-    newcomer: Option<Box<Peer>>,
+    newcomer: Option<Box<SealPeer>>,
 }
 
-impl Sender {
+impl SealSender {
     /// Returns true unless the sender was learned: only a signed message may be accepted from it.
     #[must_use]
     pub fn is_new(&self) -> bool {
@@ -196,10 +196,10 @@ impl Sender {
     }
 }
 
-impl Node {
+impl NodeSeal {
     /// The salt is random.
     #[must_use]
-    pub fn new(secret: Secret, salt: u64) -> Self {
+    pub fn new(secret: NodeSecret, salt: u64) -> Self {
         Self { secret, salt, gateways: Vec::new() }
     }
 
@@ -211,23 +211,23 @@ impl Node {
         &mut self,
         datagram: &'a mut [u8],
         source: SocketAddr,
-    ) -> Result<(&'a mut [u8], Sender), Unreadable> {
-        let salt = salt(datagram).ok_or(Unreadable::Forged)?;
+    ) -> Result<(&'a mut [u8], SealSender), SealError> {
+        let salt = salt(datagram).ok_or(SealError::Forged)?;
         if let Some(known) = self.gateways.iter_mut().find(|peer| peer.opener.origin.salt == salt) {
             let content = known.opener.open(datagram)?;
-            return Ok((content, Sender { salt, address: source, newcomer: None }));
+            return Ok((content, SealSender { salt, address: source, newcomer: None }));
         }
-        let mut opener = Opener::new(Origin::gateway(&self.secret, salt));
+        let mut opener = Opener::new(KeyOrigin::gateway(&self.secret, salt));
         let content = opener.open(datagram)?;
         self.salt = self.salt.wrapping_add(1);
-        let sealer = Sealer::new(Origin::node(&self.secret, self.salt, salt));
-        let newcomer = Some(Box::new(Peer { address: source, opener, sealer }));
-        Ok((content, Sender { salt, address: source, newcomer }))
+        let sealer = Sealer::new(KeyOrigin::node(&self.secret, self.salt, salt));
+        let newcomer = Some(Box::new(SealPeer { address: source, opener, sealer }));
+        Ok((content, SealSender { salt, address: source, newcomer }))
     }
 
     /// Adds a gateway's socket, or changes the address of a known one.
-    pub fn learn(&mut self, sender: Sender) {
-        let Sender { salt, address, newcomer } = sender;
+    pub fn learn(&mut self, sender: SealSender) {
+        let SealSender { salt, address, newcomer } = sender;
         // A socket that was closed may have left its port to this one.
         self.gateways.retain(|peer| peer.address != address || peer.opener.origin.salt == salt);
         match newcomer {
@@ -278,19 +278,19 @@ fn salt(datagram: &[u8]) -> Option<u64> {
 
 /// The values from which one sender's keys are derived.
 #[derive(Clone, Debug)]
-struct Origin {
+struct KeyOrigin {
     keys: Arc<Prk>,
     salt: u64,
     /// The salt of the gateway's socket to which a node sends.
     gateway: Option<u64>,
 }
 
-impl Origin {
-    fn gateway(secret: &Secret, salt: u64) -> Self {
+impl KeyOrigin {
+    fn gateway(secret: &NodeSecret, salt: u64) -> Self {
         Self { keys: secret.keys(), salt, gateway: None }
     }
 
-    fn node(secret: &Secret, salt: u64, gateway: u64) -> Self {
+    fn node(secret: &NodeSecret, salt: u64, gateway: u64) -> Self {
         Self { keys: secret.keys(), salt, gateway: Some(gateway) }
     }
 
@@ -307,14 +307,14 @@ impl Origin {
 
 #[derive(Debug)]
 struct Sealer {
-    origin: Origin,
+    origin: KeyOrigin,
     key: LessSafeKey,
     next: u64,
     sealed: Vec<u8>,
 }
 
 impl Sealer {
-    fn new(origin: Origin) -> Self {
+    fn new(origin: KeyOrigin) -> Self {
         Self { key: origin.key(0), origin, next: 0, sealed: Vec::new() }
     }
 
@@ -340,38 +340,38 @@ impl Sealer {
 /// Decrypts the datagrams of one sender.
 #[derive(Debug)]
 struct Opener {
-    origin: Origin,
+    origin: KeyOrigin,
     /// The key of the highest counter.
     key: Option<LessSafeKey>,
-    window: Option<Window>,
+    window: Option<ReplayWindow>,
 }
 
 impl Opener {
-    fn new(origin: Origin) -> Self {
+    fn new(origin: KeyOrigin) -> Self {
         Self { origin, key: None, window: None }
     }
 
-    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a mut [u8], Unreadable> {
+    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a mut [u8], SealError> {
         let Some((header, content)) = datagram.split_first_chunk_mut::<HEADER_LEN>() else {
-            return Err(Unreadable::Forged);
+            return Err(SealError::Forged);
         };
         let counter = header.last_chunk().map_or(0, |last| u64::from_be_bytes(*last));
         if self.window.as_ref().is_some_and(|window| !window.is_new(counter)) {
-            return Err(Unreadable::Replayed);
+            return Err(SealError::Replayed);
         }
         let highest = self.window.as_ref().map(|window| window.highest);
         let is_current = highest.is_some_and(|at| at >> KEY_BITS == counter >> KEY_BITS);
         let derived = (!is_current).then(|| self.origin.key(counter));
         let Some(key) = derived.as_ref().or(self.key.as_ref()) else {
-            return Err(Unreadable::Forged);
+            return Err(SealError::Forged);
         };
         let content = key
             .open_in_place(nonce(counter), Aad::from(&*header), content)
-            .map_err(|_| Unreadable::Forged)?;
+            .map_err(|_| SealError::Forged)?;
         if highest.is_none_or(|highest| highest < counter) {
             self.key = derived.or(self.key.take());
         }
-        self.window.get_or_insert_with(|| Window::from(counter)).note(counter);
+        self.window.get_or_insert_with(|| ReplayWindow::from(counter)).note(counter);
         Ok(content)
     }
 }
@@ -387,12 +387,12 @@ const WORDS: usize = WINDOW as usize / 64 + 1;
 
 /// The accepted counters (RFC 6479).
 #[derive(Clone, Serialize, Deserialize, Debug)]
-struct Window {
+struct ReplayWindow {
     highest: u64,
     seen: [u64; WORDS],
 }
 
-impl Window {
+impl ReplayWindow {
     /// Counts all counters below `first` as seen.
     fn from(first: u64) -> Self {
         let mut window = Self { highest: first, seen: [u64::MAX; WORDS] };

@@ -1,7 +1,7 @@
 use super::*;
 
 fn found(text: &str) -> Vec<&str> {
-    addresses(text, Context::Text).into_iter().map(|range| &text[range]).collect()
+    addresses(text, SearchContext::Text).into_iter().map(|range| &text[range]).collect()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn other_text_has_no_address() {
 
 #[test]
 fn binary_data_is_matched_strictly() {
-    let found = |text| addresses(text, Context::Binary).len();
+    let found = |text| addresses(text, SearchContext::Binary).len();
     assert_eq!(found("\u{1}10.0.0.1\u{0}"), 1);
     assert_eq!((found("a:1"), found("10-0-0-1")), (0, 0));
 }

@@ -18,7 +18,7 @@ fn payloads() -> Vec<Vec<u8>> {
 
 /// Reads a recording to its end.
 fn read(bytes: &[u8]) {
-    let Ok(mut reader) = Reader::open(bytes) else { return };
+    let Ok(mut reader) = RecordingReader::open(bytes) else { return };
     let _ = reader.by_ref().count();
     if let Some(lost) = reader.lost() {
         assert_eq!(lost.at + lost.bytes, bytes.len(), "{lost}");
@@ -35,8 +35,8 @@ fn fuzz_recording() {
 fn fuzz_recording_chunk() {
     let corpus = payloads().into_iter().fold(Corpus::of("recording_chunk"), Corpus::with);
     corpus.check(|payload| {
-        read(&[&RECORDING[..MAGIC.len() + 2], &framed(Kind::Header, payload)].concat());
-        let Ok(first) = records(&framed(Kind::Records, payload)) else { return };
+        read(&[&RECORDING[..MAGIC.len() + 2], &framed(FrameKind::Header, payload)].concat());
+        let Ok(first) = records(&framed(FrameKind::Records, payload)) else { return };
         let mut chunk = Chunk::default();
         first.iter().for_each(|record| chunk.push(record).expect("states are copied, not larger"));
         assert_eq!(records(&chunk.close()).as_ref(), Ok(&first));

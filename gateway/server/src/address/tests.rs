@@ -60,7 +60,7 @@ fn network_contains_its_addresses_only() {
         ("::/0", "2001:db8::1", "192.0.2.1"),
         ("2001:db8::1/128", "2001:db8::1", "2001:db8::2"),
     ] {
-        let parsed: Network = network.parse().unwrap();
+        let parsed: NetworkPrefix = network.parse().unwrap();
         assert_eq!(parsed.to_string(), network);
         assert!(parsed.contains(inside.parse().unwrap()), "{inside} in {network}");
         assert!(!parsed.contains(outside.parse().unwrap()), "{outside} in {network}");
@@ -73,7 +73,7 @@ fn invalid_network_is_refused() {
     for text in
         ["10.0.0.0", "10.0.0.0/33", "::/129", "10.0.0.1/8", mapped, "a/8", "10.0.0.0/", "/8", ""]
     {
-        assert_eq!(text.parse::<Network>(), Err(NoNetwork), "{text}");
+        assert_eq!(text.parse::<NetworkPrefix>(), Err(NoNetwork), "{text}");
     }
 }
 
@@ -81,7 +81,7 @@ fn invalid_network_is_refused() {
 fn public_and_loopback_addresses_are_not_private() {
     let private = |ip: &str| {
         let ip = ip.parse().unwrap();
-        Network::private().iter().any(|network| network.contains(ip))
+        NetworkPrefix::private().iter().any(|network| network.contains(ip))
     };
     for ip in ["10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd00::1"] {
         assert!(private(ip), "{ip}");

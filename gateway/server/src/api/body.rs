@@ -9,27 +9,27 @@ use axum::body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 
 /// Retry time of a body for which there was no memory.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Bytes of bodies that are held at the same time. A body counts from its first byte until its request is answered.
 /// If the budget is exhausted, the oldest body that is still arriving is refused.
-pub(super) struct Budget {
+pub(super) struct BodyBudget {
     bytes_max: usize,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BudgetState {
     bytes: usize,
     /// By age.
-    shares: BTreeMap<u64, Entry>,
+    shares: BTreeMap<u64, ArrivingBody>,
     ever: u64,
 }
 
-struct Entry {
+struct ArrivingBody {
     bytes: usize,
     /// Notified when the body gives way; `None` once it is complete.
     arriving: Option<Arc<Notify>>,
@@ -37,30 +37,31 @@ struct Entry {
 
 /// A body's part of the budget, returned when dropped.
 pub(super) struct Share {
-    budget: Arc<Budget>,
+    budget: Arc<BodyBudget>,
     number: u64,
     displaced: Arc<Notify>,
 }
 
 /// A complete body.
-pub(super) struct Held {
+pub(super) struct BufferedBody {
     bytes: Vec<u8>,
     share: Share,
 }
 
-impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Arc<Budget> {
-        Arc::new(Budget { bytes_max, state: Mutex::default() })
+impl BodyBudget {
+    pub(super) fn new(bytes_max: usize) -> Arc<BodyBudget> {
+        Arc::new(BodyBudget { bytes_max, state: Mutex::default() })
     }
 
     /// Reads a body of at most `most` bytes.
     pub(super) async fn read(
-        self: &Arc<Budget>,
+        self: &Arc<BodyBudget>,
         mut body: Body,
         most: usize,
-    ) -> Result<Held, Error> {
-        let too_large =
-            || Error::new(Code::TooLarge, format!("the body is larger than {most} bytes"));
+    ) -> Result<BufferedBody, ApiError> {
+        let too_large = || {
+            ApiError::new(ApiErrorCode::TooLarge, format!("the body is larger than {most} bytes"))
+        };
         let (share, mut bytes) = (self.share(), Vec::<u8>::new());
         loop {
             let frame = tokio::select! {
@@ -68,8 +69,9 @@ impl Budget {
                 () = share.displaced.notified() => return Err(self.exhausted()),
             };
             let Some(frame) = frame else { break };
-            let broken =
-                |error| Error::new(Code::BadRequest, format!("cannot read the body: {error}"));
+            let broken = |error| {
+                ApiError::new(ApiErrorCode::BadRequest, format!("cannot read the body: {error}"))
+            };
             // Trailers are ignored.
             let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
             let length = bytes.len() + data.len();
@@ -85,33 +87,33 @@ impl Budget {
             bytes.extend_from_slice(&data);
         }
         share.complete()?;
-        Ok(Held { bytes, share })
+        Ok(BufferedBody { bytes, share })
     }
 
-    fn share(self: &Arc<Budget>) -> Share {
+    fn share(self: &Arc<BodyBudget>) -> Share {
         let displaced = Arc::new(Notify::new());
         let mut state = self.lock();
         state.ever += 1;
         let number = state.ever;
-        let entry = Entry { bytes: 0, arriving: Some(Arc::clone(&displaced)) };
+        let entry = ArrivingBody { bytes: 0, arriving: Some(Arc::clone(&displaced)) };
         state.shares.insert(number, entry);
         Share { budget: Arc::clone(self), number, displaced }
     }
 
-    fn exhausted(&self) -> Error {
+    fn exhausted(&self) -> ApiError {
         let mib = self.bytes_max >> 20;
         let message = format!("request bodies have reached their limit of {mib} MiB in all; retry");
-        Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER)
+        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         // A poisoned lock is usable: no update leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn end(&mut self, number: u64) -> Option<Entry> {
+impl BudgetState {
+    fn end(&mut self, number: u64) -> Option<ArrivingBody> {
         let entry = self.shares.remove(&number)?;
         self.bytes -= entry.bytes;
         Some(entry)
@@ -120,7 +122,7 @@ impl State {
 
 impl Share {
     /// Adds bytes to the share. Fails if this body gave way, or is the oldest that can.
-    fn grow(&self, bytes: usize) -> Result<(), Error> {
+    fn grow(&self, bytes: usize) -> Result<(), ApiError> {
         let mut state = self.budget.lock();
         if !state.shares.contains_key(&self.number) {
             return Err(self.budget.exhausted());
@@ -143,7 +145,7 @@ impl Share {
     }
 
     /// Keeps the share until it is dropped. Fails if this body gave way before.
-    fn complete(&self) -> Result<(), Error> {
+    fn complete(&self) -> Result<(), ApiError> {
         match self.budget.lock().shares.get_mut(&self.number) {
             Some(entry) => {
                 entry.arriving = None;
@@ -160,13 +162,13 @@ impl Drop for Share {
     }
 }
 
-impl Held {
+impl BufferedBody {
     pub(super) fn into_parts(self) -> (Vec<u8>, Share) {
         (self.bytes, self.share)
     }
 }
 
-impl Deref for Held {
+impl Deref for BufferedBody {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

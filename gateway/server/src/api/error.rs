@@ -11,8 +11,8 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Error {
-    pub(super) code: Code,
+pub(super) struct ApiError {
+    pub(super) code: ApiErrorCode,
     /// The invalid value, and what is expected.
     pub(super) message: String,
     /// The part of the request: `media[0].payload_types`.
@@ -21,7 +21,7 @@ pub(super) struct Error {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Code {
+pub(super) enum ApiErrorCode {
     /// 400: the request is malformed, or contains a name that cannot exist.
     BadRequest,
     /// 403: denied by a policy or rule; 429 with a retry time.
@@ -45,73 +45,75 @@ pub(super) enum Code {
     MethodNotAllowed,
 }
 
-impl Code {
+impl ApiErrorCode {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Code::BadRequest => "bad-request",
-            Code::Refused => "refused",
-            Code::Full => "full",
-            Code::Draining => "draining",
-            Code::Starting => "starting",
-            Code::Standby => "standby",
-            Code::NotFound => "not-found",
-            Code::Conflict => "conflict",
-            Code::Unavailable => "unavailable",
-            Code::Unauthorized => "unauthorized",
-            Code::TooLarge => "too-large",
-            Code::MethodNotAllowed => "method-not-allowed",
+            ApiErrorCode::BadRequest => "bad-request",
+            ApiErrorCode::Refused => "refused",
+            ApiErrorCode::Full => "full",
+            ApiErrorCode::Draining => "draining",
+            ApiErrorCode::Starting => "starting",
+            ApiErrorCode::Standby => "standby",
+            ApiErrorCode::NotFound => "not-found",
+            ApiErrorCode::Conflict => "conflict",
+            ApiErrorCode::Unavailable => "unavailable",
+            ApiErrorCode::Unauthorized => "unauthorized",
+            ApiErrorCode::TooLarge => "too-large",
+            ApiErrorCode::MethodNotAllowed => "method-not-allowed",
         }
     }
 }
 
-impl Error {
-    pub(super) fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), field: None, retry_after: None }
+impl ApiError {
+    pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError { code, message: message.into(), field: None, retry_after: None }
     }
 
-    pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> Error {
-        Error { field: Some(field.into()), ..Error::new(Code::BadRequest, message) }
+    pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> ApiError {
+        ApiError { field: Some(field.into()), ..ApiError::new(ApiErrorCode::BadRequest, message) }
     }
 
-    pub(super) fn retry_after(self, wait: Duration) -> Error {
-        Error { retry_after: Some(wait), ..self }
+    pub(super) fn retry_after(self, wait: Duration) -> ApiError {
+        ApiError { retry_after: Some(wait), ..self }
     }
 
     /// `{"error": {"code", "message", "field", "retry_after_ms"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
-        let error = Inner {
+        let error = ErrorDetails {
             code: self.code.name(),
             message: &self.message,
             field: self.field.as_deref(),
             retry_after_ms: self.retry_after.map(|wait| wait.as_millis() as u64),
         };
-        serde_json::to_vec(&Body { error }).expect("a reason is words and numbers")
+        serde_json::to_vec(&ErrorBody { error }).expect("a reason is words and numbers")
     }
 
     pub(super) fn status(&self) -> StatusCode {
         match self.code {
-            Code::BadRequest => StatusCode::BAD_REQUEST,
-            Code::Refused if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
-            Code::Refused => StatusCode::FORBIDDEN,
-            Code::NotFound => StatusCode::NOT_FOUND,
-            Code::Conflict => StatusCode::CONFLICT,
-            Code::Full | Code::Draining | Code::Starting | Code::Standby | Code::Unavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Code::Unauthorized => StatusCode::UNAUTHORIZED,
-            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ApiErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+            ApiErrorCode::Refused if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
+            ApiErrorCode::Refused => StatusCode::FORBIDDEN,
+            ApiErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ApiErrorCode::Conflict => StatusCode::CONFLICT,
+            ApiErrorCode::Full
+            | ApiErrorCode::Draining
+            | ApiErrorCode::Starting
+            | ApiErrorCode::Standby
+            | ApiErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ApiErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
-    error: Inner<'a>,
+struct ErrorBody<'a> {
+    error: ErrorDetails<'a>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct ErrorDetails<'a> {
     code: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +122,7 @@ struct Inner<'a> {
     retry_after_ms: Option<u64>,
 }
 
-impl IntoResponse for Error {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = HeaderValue::from_static("application/json");
         let headers = [(header::CONTENT_TYPE, json)];
@@ -128,7 +130,7 @@ impl IntoResponse for Error {
         if let Some(wait) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
         }
-        if self.code == Code::Unauthorized {
+        if self.code == ApiErrorCode::Unauthorized {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
@@ -143,17 +145,17 @@ pub(super) fn seconds(wait: Duration) -> HeaderValue {
 
 /// Parses a JSON object; an error names the field, what was found and what is expected. A list of field values is
 /// refused, although serde would accept it.
-pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed: Object<T> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
         let message = error.inner().to_string();
         match field.as_str() {
-            "." | "?" => Error::new(Code::BadRequest, message),
-            _ => Error::field(field, message),
+            "." | "?" => ApiError::new(ApiErrorCode::BadRequest, message),
+            _ => ApiError::field(field, message),
         }
     })?;
-    reader.end().map_err(|error| Error::new(Code::BadRequest, error.to_string()))?;
+    reader.end().map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.to_string()))?;
     Ok(parsed.0)
 }
 

@@ -11,8 +11,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
-use super::error::{Code, Error};
-use super::notice::{Notice, Notices};
+use super::error::{ApiError, ApiErrorCode};
+use super::notice::{EventNotice, NoticeWriter};
 use crate::control::EventRecord;
 
 const LISTENERS_MAX: usize = 64;
@@ -21,20 +21,20 @@ const NOTICES_MAX: usize = 16_384;
 /// Interval of comments, because proxies close silent connections.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
-pub(super) struct Feed {
-    notices: broadcast::Sender<Arc<Notice>>,
+pub(super) struct EventFeed {
+    notices: broadcast::Sender<Arc<EventNotice>>,
     places: Arc<Semaphore>,
 }
 
-impl Default for Feed {
+impl Default for EventFeed {
     fn default() -> Self {
         let (notices, _) = broadcast::channel(NOTICES_MAX);
-        Feed { notices, places: Arc::new(Semaphore::new(LISTENERS_MAX)) }
+        EventFeed { notices, places: Arc::new(Semaphore::new(LISTENERS_MAX)) }
     }
 }
 
-impl Feed {
-    pub(super) fn publish(&self, notice: Notice) {
+impl EventFeed {
+    pub(super) fn publish(&self, notice: EventNotice) {
         // Fails only without listeners.
         let _ = self.notices.send(Arc::new(notice));
     }
@@ -43,7 +43,7 @@ impl Feed {
     pub(super) async fn follow(
         &self,
         mut events: broadcast::Receiver<Arc<EventRecord>>,
-        mut notices: Notices,
+        mut notices: NoticeWriter,
     ) {
         loop {
             match events.recv().await {
@@ -62,11 +62,11 @@ impl Feed {
     /// continues.
     pub(super) fn listen(
         &self,
-    ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, Error>
+    ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, ApiError>
     {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let message = format!("{LISTENERS_MAX} listeners are connected, which is the limit");
-            Error::new(Code::Unavailable, message).retry_after(COMMENT_EVERY)
+            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(COMMENT_EVERY)
         })?;
         let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
             // The permit is released when the stream is dropped.
@@ -80,6 +80,6 @@ impl Feed {
     }
 }
 
-fn missing(notices: u64) -> Notice {
-    Notice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
+fn missing(notices: u64) -> EventNotice {
+    EventNotice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
 }

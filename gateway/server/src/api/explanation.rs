@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Candidate, Explanation, Grant, Heading, MoveRecord, NodeStanding, Outcome, Quarantine, Said,
+    DecisionOutcome, Explanation, Heading, HopGrant, MoveRecord, NodeCandidate, NodeStanding, Said,
+    SubjectQuarantine,
 };
 use serde::Serialize;
 
 use super::view;
-use crate::control::Names;
+use crate::control::NodeNames;
 
 /// A session with its hop, the decisions and their reasons, other candidates, moves, policy answers and witnesses.
 #[derive(Serialize)]
@@ -24,14 +25,14 @@ pub(super) struct Explained {
     /// Rooms with a higher priority are placed earlier.
     priority: i64,
     /// The hop that carries the session's packets; null without one.
-    hop: Option<view::Hop>,
+    hop: Option<view::HopView>,
     health: Option<&'static str>,
     /// Evidence against the node of that hop.
-    witnesses: Vec<Witness>,
+    witnesses: Vec<EvidenceView>,
     /// The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
     decided_by: BTreeMap<&'static str, String>,
     /// Best first.
-    route: Vec<Hop>,
+    route: Vec<ExplainedHop>,
     /// The room's move in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pending_move: Option<PendingMove>,
@@ -42,11 +43,11 @@ pub(super) struct Explained {
     /// All other nodes, each with the reason why the room is not there.
     candidates: Vec<OtherNode>,
     /// The latest first.
-    moves: Vec<Move>,
+    moves: Vec<MoveView>,
     /// The last policy answers about the session and its room, in the order of the hooks.
     policy_answers: Vec<PolicyAnswer>,
     /// Revisions that fault on the session or its room; the gateway does not ask them about it.
-    quarantined: Vec<Quarantined>,
+    quarantined: Vec<QuarantineView>,
 }
 
 #[derive(Serialize)]
@@ -59,17 +60,17 @@ struct PolicyAnswer {
     outcome: &'static str,
     guard: Option<&'static str>,
     ago_ms: u64,
-    notes: Vec<Note>,
+    notes: Vec<NoteView>,
 }
 
 #[derive(Serialize)]
-struct Note {
+struct NoteView {
     key: Box<str>,
     value: i64,
 }
 
 #[derive(Serialize)]
-struct Quarantined {
+struct QuarantineView {
     /// `call/degradation@5f0c5f0c5f0c`
     by: String,
     /// `trap: …`
@@ -78,15 +79,15 @@ struct Quarantined {
 }
 
 #[derive(Serialize)]
-struct Witness {
+struct EvidenceView {
     witness: &'static str,
     for_ms: u64,
 }
 
 #[derive(Serialize)]
-struct Hop {
+struct ExplainedHop {
     #[serde(flatten)]
-    hop: view::Hop,
+    hop: view::HopView,
     /// `admitted`: the hop carries the room; `reserved`: the hop has capacity for the room; `gated`: the hop lacks
     /// capacity.
     grant: &'static str,
@@ -111,7 +112,7 @@ struct OtherNode {
 }
 
 #[derive(Serialize)]
-struct Move {
+struct MoveView {
     cause: &'static str,
     by: String,
     from: Arc<str>,
@@ -126,7 +127,7 @@ impl Explained {
     pub(super) fn of(
         explanation: &Explanation,
         nodes: &[NodeStanding],
-        names: &Names,
+        names: &NodeNames,
     ) -> Explained {
         let standing = &explanation.standing;
         let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
@@ -137,12 +138,15 @@ impl Explained {
             mode: standing.mode.name(),
             effective_mode: standing.kept.name(),
             priority: explanation.priority,
-            hop: standing.hop.map(|hop| view::Hop::of(hop, names)),
+            hop: standing.hop.map(|hop| view::HopView::of(hop, names)),
             health: on.map(|node| node.health.name()),
             witnesses: explanation
                 .witnesses
                 .iter()
-                .map(|(witness, since)| Witness { witness: witness.name(), for_ms: ms(*since) })
+                .map(|(witness, since)| EvidenceView {
+                    witness: witness.name(),
+                    for_ms: ms(*since),
+                })
                 .collect(),
             decided_by: BTreeMap::from([
                 ("admission", explanation.admitted_by.to_string()),
@@ -151,7 +155,10 @@ impl Explained {
             route: explanation
                 .route
                 .iter()
-                .map(|(hop, grant)| Hop { hop: view::Hop::of(*hop, names), grant: granted(*grant) })
+                .map(|(hop, grant)| ExplainedHop {
+                    hop: view::HopView::of(*hop, names),
+                    grant: granted(*grant),
+                })
                 .collect(),
             pending_move: explanation
                 .heading
@@ -165,28 +172,28 @@ impl Explained {
                 .iter()
                 .map(|other| OtherNode::of(other, names))
                 .collect(),
-            moves: explanation.moves.iter().rev().map(|step| Move::of(step, names)).collect(),
+            moves: explanation.moves.iter().rev().map(|step| MoveView::of(step, names)).collect(),
             policy_answers: explanation.said.iter().map(PolicyAnswer::of).collect(),
-            quarantined: explanation.quarantines.iter().map(Quarantined::of).collect(),
+            quarantined: explanation.quarantines.iter().map(QuarantineView::of).collect(),
         }
     }
 }
 
 impl PolicyAnswer {
     fn of(said: &Said) -> PolicyAnswer {
-        let note = |(key, value): &(Box<str>, i64)| Note { key: key.clone(), value: *value };
+        let note = |(key, value): &(Box<str>, i64)| NoteView { key: key.clone(), value: *value };
         PolicyAnswer {
             hook: said.hook.name(),
             by: said.by.to_string(),
             reason: said.reason.clone(),
             outcome: said.outcome.name(),
             guard: match &said.outcome {
-                Outcome::Guarded(guard) => Some(guard.name()),
-                Outcome::Applied { .. }
-                | Outcome::Abstained
-                | Outcome::Kept
-                | Outcome::Stale
-                | Outcome::Faulted(_) => None,
+                DecisionOutcome::Guarded(guard) => Some(guard.name()),
+                DecisionOutcome::Applied { .. }
+                | DecisionOutcome::Abstained
+                | DecisionOutcome::Kept
+                | DecisionOutcome::Stale
+                | DecisionOutcome::Faulted(_) => None,
             },
             ago_ms: ms(said.since),
             notes: said.notes.iter().map(note).collect(),
@@ -194,9 +201,9 @@ impl PolicyAnswer {
     }
 }
 
-impl Quarantined {
-    fn of(quarantine: &Quarantine) -> Quarantined {
-        Quarantined {
+impl QuarantineView {
+    fn of(quarantine: &SubjectQuarantine) -> QuarantineView {
+        QuarantineView {
             by: format!("{}@{}", quarantine.policy, quarantine.revision),
             fault: quarantine.fault.to_string(),
             for_ms: ms(quarantine.since),
@@ -205,7 +212,7 @@ impl Quarantined {
 }
 
 impl PendingMove {
-    fn of(heading: &Heading, names: &Names) -> PendingMove {
+    fn of(heading: &Heading, names: &NodeNames) -> PendingMove {
         PendingMove {
             to: names.of_hop(heading.to).node,
             cause: heading.cause.name(),
@@ -217,8 +224,8 @@ impl PendingMove {
 }
 
 impl OtherNode {
-    fn of(other: &Candidate, names: &Names) -> OtherNode {
-        let view::Hop { node, region, zone, .. } = view::Hop::of(other.hop, names);
+    fn of(other: &NodeCandidate, names: &NodeNames) -> OtherNode {
+        let view::HopView { node, region, zone, .. } = view::HopView::of(other.hop, names);
         OtherNode {
             node,
             region,
@@ -229,9 +236,9 @@ impl OtherNode {
     }
 }
 
-impl Move {
-    fn of(step: &MoveRecord, names: &Names) -> Move {
-        Move {
+impl MoveView {
+    fn of(step: &MoveRecord, names: &NodeNames) -> MoveView {
+        MoveView {
             cause: step.cause.name(),
             by: step.by.to_string(),
             from: names.of_hop(step.from).node,
@@ -243,11 +250,11 @@ impl Move {
     }
 }
 
-fn granted(grant: Grant) -> &'static str {
+fn granted(grant: HopGrant) -> &'static str {
     match grant {
-        Grant::Admitted => "admitted",
-        Grant::Reserved => "reserved",
-        Grant::Gated => "gated",
+        HopGrant::Admitted => "admitted",
+        HopGrant::Reserved => "reserved",
+        HopGrant::Gated => "gated",
     }
 }
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use tokio::sync::watch;
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Gate {
@@ -84,8 +84,8 @@ pub(super) async fn pass(
         Ok(Gate::Open) => next.run(request).await,
         Ok(Gate::Paused | Gate::Left) | Err(_) => {
             let message = "another process serves since an upgrade; connect and ask again";
-            let refused =
-                Error::new(Code::Unavailable, message).retry_after(std::time::Duration::ZERO);
+            let refused = ApiError::new(ApiErrorCode::Unavailable, message)
+                .retry_after(std::time::Duration::ZERO);
             ([(header::CONNECTION, "close")], refused).into_response()
         }
     }

@@ -8,16 +8,16 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 use super::page::{self, Page};
-use super::routes::Api;
-use crate::history::SessionRecord;
+use super::routes::ApiState;
+use crate::history::EndedSession;
 use crate::settings::read_duration;
 use crate::unix_us;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct HistoryQuery {
     after: Option<String>,
     limit: Option<usize>,
     room: Option<String>,
@@ -26,9 +26,9 @@ pub(super) struct Asked {
 }
 
 #[derive(Serialize)]
-pub(super) struct Ended {
+pub(super) struct EndedSessionsView {
     /// Newest first.
-    sessions: Vec<Arc<SessionRecord>>,
+    sessions: Vec<Arc<EndedSession>>,
     /// The value of `after` for the next page; omitted at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -36,14 +36,14 @@ pub(super) struct Ended {
 }
 
 pub(super) async fn list(
-    State(shared): Api,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<Ended>, Error> {
-    let Query(Asked { after, limit, room, since }) =
-        asked.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
-    let page = Page::read(Ok(Query(page::Asked { after, limit })), u64::MAX, number)?;
+    State(shared): ApiState,
+    asked: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<EndedSessionsView>, ApiError> {
+    let Query(HistoryQuery { after, limit, room, since }) =
+        asked.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+    let page = Page::read(Ok(Query(page::PageQuery { after, limit })), u64::MAX, number)?;
     let since = since.as_deref().map(read_duration).transpose();
-    let since = since.map_err(|right| Error::field("since", right))?;
+    let since = since.map_err(|right| ApiError::field("since", right))?;
     let since_us = since
         .map_or(0, |since| unix_us(SystemTime::now()).saturating_sub(since.as_micros() as u64));
     let history = shared.ask("", shared.handle.history()).await?;
@@ -52,10 +52,11 @@ pub(super) async fn list(
     });
     let next = page.cut(&mut all, |(number, _)| number.to_string());
     let sessions = all.into_iter().map(|(_, record)| record).collect();
-    Ok(Json(Ended { sessions, next, dropped: history.dropped() }))
+    Ok(Json(EndedSessionsView { sessions, next, dropped: history.dropped() }))
 }
 
-fn number(text: &str) -> Result<u64, Error> {
-    let wrong = |_| Error::field("after", format!("found `{text}`, expected a `next` of before"));
+fn number(text: &str) -> Result<u64, ApiError> {
+    let wrong =
+        |_| ApiError::field("after", format!("found `{text}`, expected a `next` of before"));
     text.parse().map_err(wrong)
 }

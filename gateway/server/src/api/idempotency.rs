@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 use crate::sha256;
 
 /// Maximum remembered keys: one minute of some hundreds of offers per second. The oldest is forgotten first.
@@ -19,27 +19,27 @@ pub(crate) const KEYS_MAX: usize = 16_384;
 const KEY_MAX: usize = 128;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Answer {
+pub(super) struct StoredAnswer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
     pub(super) retry_after: Option<Duration>,
 }
 
-pub(super) struct Turn {
+pub(super) struct RequestTurn {
     /// The caller must execute the first request and then call [`Table::finish`]. Repetitions wait for the answer.
     pub(super) is_first: bool,
-    pub(super) answer: watch::Receiver<Option<Answer>>,
+    pub(super) answer: watch::Receiver<Option<StoredAnswer>>,
 }
 
 /// Shared by the API's tasks, never locked across an await.
-pub(crate) struct Table {
-    entries: Mutex<Entries>,
+pub(crate) struct KeyTable {
+    entries: Mutex<KeyEntries>,
     keys_max: usize,
 }
 
 #[derive(Default)]
-struct Entries {
-    by_key: HashMap<Box<str>, Entry>,
+struct KeyEntries {
+    by_key: HashMap<Box<str>, KeyEntry>,
     /// Keys with the numbers of their entries, because a key may be dropped and used again.
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
@@ -47,10 +47,10 @@ struct Entries {
     changed: Option<VecDeque<Box<str>>>,
 }
 
-struct Entry {
+struct KeyEntry {
     number: u64,
     body_sha256: [u8; 32],
-    answer: watch::Sender<Option<Answer>>,
+    answer: watch::Sender<Option<StoredAnswer>>,
 }
 
 /// An answered key, as another process continues it. Remembered answers carry no retry time.
@@ -63,7 +63,7 @@ pub(crate) struct KeyRecord {
 }
 
 /// Omits the answers, which hold credentials.
-impl fmt::Debug for Table {
+impl fmt::Debug for KeyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").finish_non_exhaustive()
     }
@@ -76,18 +76,18 @@ impl fmt::Debug for KeyRecord {
     }
 }
 
-impl Default for Table {
+impl Default for KeyTable {
     fn default() -> Self {
-        Table { entries: Mutex::default(), keys_max: KEYS_MAX }
+        KeyTable { entries: Mutex::default(), keys_max: KEYS_MAX }
     }
 }
 
-impl Table {
-    pub(super) fn begin(&self, key: &str, body: &[u8]) -> Result<Turn, Error> {
+impl KeyTable {
+    pub(super) fn begin(&self, key: &str, body: &[u8]) -> Result<RequestTurn, ApiError> {
         if key.is_empty() || key.len() > KEY_MAX {
             let found = key.len();
             let message = format!("{found} bytes, 1 to {KEY_MAX} are allowed");
-            return Err(Error::field("idempotency-key", message));
+            return Err(ApiError::field("idempotency-key", message));
         }
         let body_sha256 = sha256(body);
         let mut entries = self.lock();
@@ -95,17 +95,17 @@ impl Table {
             if entry.body_sha256 != body_sha256 {
                 let message = format!("`{key}` was used with another body, expected a new key");
                 let field = Some("idempotency-key".to_owned());
-                return Err(Error { field, ..Error::new(Code::Conflict, message) });
+                return Err(ApiError { field, ..ApiError::new(ApiErrorCode::Conflict, message) });
             }
-            return Ok(Turn { is_first: false, answer: entry.answer.subscribe() });
+            return Ok(RequestTurn { is_first: false, answer: entry.answer.subscribe() });
         }
         let (answer, waiting) = watch::channel(None);
         entries.add(key.into(), body_sha256, answer, self.keys_max);
-        Ok(Turn { is_first: true, answer: waiting })
+        Ok(RequestTurn { is_first: true, answer: waiting })
     }
 
     /// Answers the requests with this key. An answer that a retry may change is not remembered.
-    pub(super) fn finish(&self, key: &str, answer: Answer) {
+    pub(super) fn finish(&self, key: &str, answer: StoredAnswer) {
         let mut entries = self.lock();
         let passing =
             answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
@@ -121,8 +121,8 @@ impl Table {
 
     /// Returns once the requests that are being executed are answered.
     pub(crate) async fn answered(&self) {
-        let unanswered = |entry: &&Entry| entry.answer.borrow().is_none();
-        let answers = |entry: &Entry| entry.answer.subscribe();
+        let unanswered = |entry: &&KeyEntry| entry.answer.borrow().is_none();
+        let answers = |entry: &KeyEntry| entry.answer.subscribe();
         let waiting: Vec<_> = self.lock().by_key.values().filter(unanswered).map(answers).collect();
         for mut answer in waiting {
             // Fails only for a key that was forgotten.
@@ -133,7 +133,7 @@ impl Table {
     /// Hands out all answered keys, oldest first, and then those that are answered, by [`Table::take_changed`].
     pub(crate) fn follow(&self) {
         let mut entries = self.lock();
-        let Entries { by_key, by_age, changed, .. } = &mut *entries;
+        let KeyEntries { by_key, by_age, changed, .. } = &mut *entries;
         let stands = |(key, number): &&(Box<str>, u64)| {
             by_key.get(key).is_some_and(|entry| entry.number == *number)
         };
@@ -151,7 +151,7 @@ impl Table {
     /// Up to this many answered keys that the follower does not have.
     pub(crate) fn take_changed(&self, at_most: usize) -> Vec<KeyRecord> {
         let mut entries = self.lock();
-        let Entries { by_key, changed: Some(changed), .. } = &mut *entries else {
+        let KeyEntries { by_key, changed: Some(changed), .. } = &mut *entries else {
             return Vec::new();
         };
         let taken = changed.drain(..at_most.min(changed.len()));
@@ -164,39 +164,39 @@ impl Table {
         for KeyRecord { key, body_sha256, status, answer } in records {
             let Ok(status) = StatusCode::from_u16(status) else { continue };
             let body = String::from(answer).into();
-            let answer = Some(Answer { status, body, retry_after: None });
+            let answer = Some(StoredAnswer { status, body, retry_after: None });
             entries.add(key.clone(), body_sha256, watch::Sender::new(answer), self.keys_max);
             entries.note_changed(&key, self.keys_max);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    fn lock(&self) -> MutexGuard<'_, KeyEntries> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl KeyEntry {
     /// `None` without an answer.
     fn record(&self, key: Box<str>) -> Option<KeyRecord> {
         let answer = self.answer.borrow();
-        let Answer { status, body, .. } = answer.as_ref()?;
+        let StoredAnswer { status, body, .. } = answer.as_ref()?;
         let (status, body_sha256) = (status.as_u16(), self.body_sha256);
         Some(KeyRecord { key, body_sha256, status, answer: str::from_utf8(body).ok()?.into() })
     }
 }
 
-impl Entries {
+impl KeyEntries {
     fn add(
         &mut self,
         key: Box<str>,
         body_sha256: [u8; 32],
-        answer: watch::Sender<Option<Answer>>,
+        answer: watch::Sender<Option<StoredAnswer>>,
         keys_max: usize,
     ) {
         self.ever += 1;
         let number = self.ever;
-        self.by_key.insert(key.clone(), Entry { number, body_sha256, answer });
+        self.by_key.insert(key.clone(), KeyEntry { number, body_sha256, answer });
         self.by_age.push_back((key, number));
         while self.by_age.len() > keys_max {
             self.forget_oldest();

@@ -6,42 +6,48 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 
-use super::error::{Code, Error};
-use super::routes::{Api, Shared, session_id};
-use crate::index::{Found, Listed, Reader};
+use super::error::{ApiError, ApiErrorCode};
+use super::routes::{ApiContext, ApiState, session_id};
+use crate::index::{FoundSession, IndexReader, ListedGateway};
 
 #[derive(Serialize)]
-pub(super) struct Sessions {
-    sessions: Vec<Found>,
+pub(super) struct IndexedSessionsView {
+    sessions: Vec<FoundSession>,
 }
 
 #[derive(Serialize)]
 pub(super) struct Gateways {
-    gateways: Vec<Listed>,
+    gateways: Vec<ListedGateway>,
 }
 
-fn index(shared: &Arc<Shared>) -> Result<&Reader, Error> {
+fn index(shared: &Arc<ApiContext>) -> Result<&IndexReader, ApiError> {
     let none = "this gateway has no index; [index] in its configuration names its store";
-    shared.index.as_ref().ok_or_else(|| Error::new(Code::NotFound, none))
+    shared.index.as_ref().ok_or_else(|| ApiError::new(ApiErrorCode::NotFound, none))
 }
 
-fn unreachable(reason: &str) -> Error {
-    Error::new(Code::Unavailable, format!("the store of the index is not reachable: {reason}"))
+fn unreachable(reason: &str) -> ApiError {
+    ApiError::new(
+        ApiErrorCode::Unavailable,
+        format!("the store of the index is not reachable: {reason}"),
+    )
 }
 
 pub(super) async fn session(
-    State(shared): Api,
+    State(shared): ApiState,
     Path(id): Path<String>,
-) -> Result<Json<Sessions>, Error> {
+) -> Result<Json<IndexedSessionsView>, ApiError> {
     let session = session_id(&id)?;
     let sessions = index(&shared)?.find(session).await.map_err(|reason| unreachable(&reason))?;
     if sessions.is_empty() {
-        return Err(Error::new(Code::NotFound, format!("the index lists no session `{id}`")));
+        return Err(ApiError::new(
+            ApiErrorCode::NotFound,
+            format!("the index lists no session `{id}`"),
+        ));
     }
-    Ok(Json(Sessions { sessions }))
+    Ok(Json(IndexedSessionsView { sessions }))
 }
 
-pub(super) async fn gateways(State(shared): Api) -> Result<Json<Gateways>, Error> {
+pub(super) async fn gateways(State(shared): ApiState) -> Result<Json<Gateways>, ApiError> {
     let gateways = index(&shared)?.members().await.map_err(|reason| unreachable(&reason))?;
     Ok(Json(Gateways { gateways }))
 }

@@ -16,31 +16,31 @@ use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-use crate::settings::Admin;
+use crate::settings::AdminSettings;
 
 /// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
 /// longer than the interval of comments to event listeners.
 const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 
-pub(super) struct Socket {
+pub(super) struct ApiSocket {
     pub(super) listener: UnixListener,
-    pub(super) file: File,
+    pub(super) file: SocketFile,
 }
 
 /// Removes the file when dropped.
-pub(super) struct File(pub(super) PathBuf);
+pub(super) struct SocketFile(pub(super) PathBuf);
 
-impl Drop for File {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // The file may have been removed already.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-impl Socket {
+impl ApiSocket {
     /// Listens at this path; only the owner may connect. The socket of a process that ended is replaced.
-    pub(super) fn bind(path: &Path) -> io::Result<Socket> {
-        Admin::prepare_folder(path)?;
+    pub(super) fn bind(path: &Path) -> io::Result<ApiSocket> {
+        AdminSettings::prepare_folder(path)?;
         require_free(path)?;
         // The file gets its name once its permissions are set.
         let mut unnamed = path.as_os_str().to_owned();
@@ -48,11 +48,11 @@ impl Socket {
         let unnamed = PathBuf::from(unnamed);
         let _ = std::fs::remove_file(&unnamed);
         let listener = UnixListener::bind(&unnamed)?;
-        let file = File(unnamed.clone());
+        let file = SocketFile(unnamed.clone());
         std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&unnamed, path)?;
         std::mem::forget(file);
-        Ok(Socket { listener, file: File(path.to_owned()) })
+        Ok(ApiSocket { listener, file: SocketFile(path.to_owned()) })
     }
 }
 
@@ -105,13 +105,13 @@ impl<L> Bounded<L> {
 }
 
 impl<L: Listener> Listener for Bounded<L> {
-    type Io = Placed<L::Io>;
+    type Io = CountedConnection<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let (io, address) = self.listener.accept().await;
-        (Placed::new(io, place.expect("the semaphore is never closed")), address)
+        (CountedConnection::new(io, place.expect("the semaphore is never closed")), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -120,15 +120,19 @@ impl<L: Listener> Listener for Bounded<L> {
 }
 
 /// A connection with its place, closed after [`UNANSWERED_MAX`] without an answer.
-pub(super) struct Placed<Io, Place = OwnedSemaphorePermit> {
+pub(super) struct CountedConnection<Io, Place = OwnedSemaphorePermit> {
     io: Io,
     unanswered: Pin<Box<Sleep>>,
     _place: Place,
 }
 
-impl<Io, Place> Placed<Io, Place> {
-    pub(super) fn new(io: Io, place: Place) -> Placed<Io, Place> {
-        Placed { io, unanswered: Box::pin(tokio::time::sleep(UNANSWERED_MAX)), _place: place }
+impl<Io, Place> CountedConnection<Io, Place> {
+    pub(super) fn new(io: Io, place: Place) -> CountedConnection<Io, Place> {
+        CountedConnection {
+            io,
+            unanswered: Box::pin(tokio::time::sleep(UNANSWERED_MAX)),
+            _place: place,
+        }
     }
 
     fn answered(&mut self, written: &Poll<io::Result<usize>>) {
@@ -138,7 +142,7 @@ impl<Io, Place> Placed<Io, Place> {
     }
 }
 
-impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for Placed<Io, Place> {
+impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for CountedConnection<Io, Place> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -152,7 +156,7 @@ impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for Placed<Io, Place> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin, Place: Unpin> AsyncWrite for Placed<Io, Place> {
+impl<Io: AsyncWrite + Unpin, Place: Unpin> AsyncWrite for CountedConnection<Io, Place> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -28,6 +28,6 @@ mod thread;
 mod upgrade;
 mod view;
 
-pub(crate) use idempotency::{KEYS_MAX, KeyRecord, Table as IdempotencyKeys};
+pub(crate) use idempotency::{KEYS_MAX, KeyRecord, KeyTable as IdempotencyKeys};
 pub(crate) use thread::bind;
-pub use thread::{Bound, Failure, Thread, start};
+pub use thread::{ApiStartError, ApiThread, BoundApi, start};

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    Cause, Decider, Event, Health, Hop, Incarnation, ModeChange, NodeId, Start, Witness,
+    CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
+    StartPhase,
 };
 use evenkeel_dataplane::worker::ShedRun;
 use serde::Serialize;
 
-use super::view::{Hop as Step, Rollout};
-use crate::control::{EventRecord, GatewayEvent, ListChange, Names};
+use super::view::{HopView as Step, RolloutView};
+use crate::control::{EventRecord, GatewayEvent, ListChange, NodeNames};
 use crate::history::Carried;
 use crate::unix_us;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Notice {
+pub(super) struct EventNotice {
     pub(super) name: &'static str,
     pub(super) data: String,
 }
@@ -24,7 +25,7 @@ pub(super) struct Notice {
 /// `at_us` is Unix time in microseconds.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Body<'a> {
+enum NoticeBody<'a> {
     Opened {
         at_us: u64,
         session: String,
@@ -124,7 +125,7 @@ enum Body<'a> {
     Rollout {
         at_us: u64,
         #[serde(flatten)]
-        rollout: Rollout,
+        rollout: RolloutView,
     },
     Standing {
         at_us: u64,
@@ -204,25 +205,25 @@ struct Accusation {
 }
 
 /// Turns events into notices. It remembers why nodes went down for the moves that follow.
-pub(super) struct Notices {
-    names: Arc<Names>,
+pub(super) struct NoticeWriter {
+    names: Arc<NodeNames>,
     /// The last failure of each node.
     deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
 }
 
-impl Notices {
-    pub(super) fn new(names: Arc<Names>) -> Notices {
-        Notices { names, deaths: HashMap::new() }
+impl NoticeWriter {
+    pub(super) fn new(names: Arc<NodeNames>) -> NoticeWriter {
+        NoticeWriter { names, deaths: HashMap::new() }
     }
 
-    pub(super) fn notice(&mut self, record: &EventRecord) -> Option<Notice> {
+    pub(super) fn notice(&mut self, record: &EventRecord) -> Option<EventNotice> {
         let at_us = unix_us(record.at);
         let since = |then: Instant| since(then, record.at);
         let event = match &record.event {
             GatewayEvent::Core(event) => event,
             GatewayEvent::Rollout(rollout) => {
-                let rollout = Rollout::from(rollout.clone());
-                return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
+                let rollout = RolloutView::from(rollout.clone());
+                return Some(EventNotice::of("policy", &NoticeBody::Rollout { at_us, rollout }));
             }
             GatewayEvent::TurnedAway { .. } => return None,
             GatewayEvent::NodeList(update) => {
@@ -230,50 +231,62 @@ impl Notices {
                 let ListChange { added, removed, changed } = list;
                 let reason = update.outcome.as_ref().err().map(ToString::to_string);
                 let (by, forced) = (update.by.name(), update.forced);
-                return Some(Notice::of(
+                return Some(EventNotice::of(
                     "node-list",
-                    &Body::NodeList { at_us, by, forced, added, removed, changed, reason },
+                    &NoticeBody::NodeList { at_us, by, forced, added, removed, changed, reason },
                 ));
             }
             GatewayEvent::NodeRemoved { node, name } => {
                 self.deaths.remove(node);
                 let node = Arc::clone(name);
-                return Some(Notice::of("node-removed", &Body::NodeRemoved { at_us, node }));
+                return Some(EventNotice::of(
+                    "node-removed",
+                    &NoticeBody::NodeRemoved { at_us, node },
+                ));
             }
             GatewayEvent::NotOpened { session, node, reason } => {
                 let (session, node) = (session.to_string(), self.names.of_node(*node).node);
-                return Some(Notice::of(
+                return Some(EventNotice::of(
                     "not-opened",
-                    &Body::NotOpened { at_us, session, node, reason },
+                    &NoticeBody::NotOpened { at_us, session, node, reason },
                 ));
             }
             GatewayEvent::Shed { session, run } => {
                 let ShedRun { ssrc, after, first, packets } = *run;
                 let session = session.to_string();
-                return Some(Notice::of(
+                return Some(EventNotice::of(
                     "shed",
-                    &Body::Shed { at_us, session, ssrc, after, first, packets },
+                    &NoticeBody::Shed { at_us, session, ssrc, after, first, packets },
                 ));
             }
         };
         let (name, body) = match event {
-            Event::Opened { session, room_name, scenario, hop, admitted_by, routed_by, .. } => {
+            CoreEvent::Opened {
+                session, room_name, scenario, hop, admitted_by, routed_by, ..
+            } => {
                 let decided_by = decided_by(admitted_by, routed_by);
                 let (session, hop) = (session.to_string(), Step::of(*hop, &self.names));
                 (
                     "opened",
-                    Body::Opened { at_us, session, room: room_name, scenario, hop, decided_by },
+                    NoticeBody::Opened {
+                        at_us,
+                        session,
+                        room: room_name,
+                        scenario,
+                        hop,
+                        decided_by,
+                    },
                 )
             }
-            Event::Closed { session, room_name, reason, .. } => {
+            CoreEvent::Closed { session, room_name, reason, .. } => {
                 let (room, reason) = (&**room_name, reason.name());
                 let totals = record.totals.as_ref().map(Carried::from);
                 let session = session.to_string();
-                ("closed", Body::Closed { at_us, session, room, reason, totals })
+                ("closed", NoticeBody::Closed { at_us, session, room, reason, totals })
             }
-            Event::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
+            CoreEvent::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
                 let (witnesses, detect_us) = self.death(*cause, *from);
-                let body = Body::Moved {
+                let body = NoticeBody::Moved {
                     at_us,
                     room: room_name,
                     sessions: sessions.iter().map(ToString::to_string).collect(),
@@ -287,8 +300,8 @@ impl Notices {
                 };
                 ("moved", body)
             }
-            Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
-                let accuse = |&(witness, then): &(Witness, Instant)| Accusation {
+            CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
+                let accuse = |&(witness, then): &(EvidenceSource, Instant)| Accusation {
                     witness: witness.name(),
                     for_us: since(then),
                 };
@@ -298,7 +311,7 @@ impl Notices {
                     let death = (hop.incarnation, witnesses.clone(), detect_us);
                     self.deaths.insert(hop.node, death);
                 }
-                let body = Body::Node {
+                let body = NoticeBody::Node {
                     at_us,
                     node: self.names.of_hop(*hop).node,
                     incarnation: hop.incarnation.0,
@@ -310,8 +323,8 @@ impl Notices {
                 };
                 ("node", body)
             }
-            Event::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
-                let body = Body::MoveEnded {
+            CoreEvent::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
+                let body = NoticeBody::MoveEnded {
                     at_us,
                     room: room_name,
                     cause: cause.name(),
@@ -323,12 +336,12 @@ impl Notices {
                 };
                 ("move-ended", body)
             }
-            Event::Drained { node, left, started } => {
+            CoreEvent::Drained { node, left, started } => {
                 let (node, took_us) = (self.names.of_node(*node).node, since(*started));
-                ("drained", Body::Drained { at_us, node, rooms_left: *left, took_us })
+                ("drained", NoticeBody::Drained { at_us, node, rooms_left: *left, took_us })
             }
-            Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
-                let body = Body::Breaker {
+            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                let body = NoticeBody::Breaker {
                     at_us,
                     region: self.names.of_region(*region),
                     from: from.name(),
@@ -340,17 +353,20 @@ impl Notices {
                 };
                 ("breaker", body)
             }
-            Event::HopRemoved { room_name, hop, why, session, .. } => {
+            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => {
                 let session = session.map(|session| session.to_string());
                 let (node, reason) = (self.names.of_hop(*hop).node, why.name());
-                ("hop-removed", Body::HopRemoved { at_us, room: room_name, node, reason, session })
+                (
+                    "hop-removed",
+                    NoticeBody::HopRemoved { at_us, room: room_name, node, reason, session },
+                )
             }
-            Event::Uplink { doubted, silent, of } => {
+            CoreEvent::Uplink { doubted, silent, of } => {
                 let (suspect, silent, of) = (*doubted, *silent, *of);
-                ("uplink", Body::Uplink { at_us, suspect, silent, of })
+                ("uplink", NoticeBody::Uplink { at_us, suspect, silent, of })
             }
-            Event::Degraded { session, room_name, op, arg, rung, by } => {
-                let body = Body::Degraded {
+            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => {
+                let body = NoticeBody::Degraded {
                     at_us,
                     session: session.to_string(),
                     room: room_name,
@@ -361,63 +377,76 @@ impl Notices {
                 };
                 ("degraded", body)
             }
-            Event::Standing { policy, fault, .. } => {
-                let reason = fault.as_ref().map(evenkeel_core::Fault::name);
+            CoreEvent::Standing { policy, fault, .. } => {
+                let reason = fault.as_ref().map(evenkeel_core::PluginFault::name);
                 let outcome = if fault.is_some() { "failing" } else { "recovered" };
-                ("policy", Body::Standing { at_us, policy: policy.to_string(), outcome, reason })
+                (
+                    "policy",
+                    NoticeBody::Standing { at_us, policy: policy.to_string(), outcome, reason },
+                )
             }
-            Event::Draining { node, draining } => {
+            CoreEvent::Draining { node, draining } => {
                 let node = Some(self.names.of_node(*node).node);
-                ("draining", Body::Draining { at_us, node, draining: *draining })
+                ("draining", NoticeBody::Draining { at_us, node, draining: *draining })
             }
-            Event::Start { node, step } => {
+            CoreEvent::Start { node, step } => {
                 let us = |time: Duration| time.as_micros() as u64;
                 let (attempt, failed, took_us) = match step {
-                    Start::Begun { attempt } => (Some(*attempt), None, None),
-                    Start::Failed { why, again } => (None, Some((why.name(), us(*again))), None),
-                    Start::Done { took } => (None, None, Some(us(*took))),
+                    StartPhase::Begun { attempt } => (Some(*attempt), None, None),
+                    StartPhase::Failed { why, again } => {
+                        (None, Some((why.name(), us(*again))), None)
+                    }
+                    StartPhase::Done { took } => (None, None, Some(us(*took))),
                 };
                 let (reason, retry_after_us) = failed.unzip();
                 let (node, step) = (self.names.of_node(*node).node, step.name());
                 (
                     "start",
-                    Body::Start { at_us, node, step, attempt, reason, retry_after_us, took_us },
+                    NoticeBody::Start {
+                        at_us,
+                        node,
+                        step,
+                        attempt,
+                        reason,
+                        retry_after_us,
+                        took_us,
+                    },
                 )
             }
-            Event::Mode { room_name, from, to, why, .. } => {
+            CoreEvent::Mode { room_name, from, to, why, .. } => {
                 let hops = match why {
                     ModeChange::Scenario | ModeChange::Capacity => &[][..],
                     ModeChange::CopiesDiffer { hops } => &hops[..],
                 };
                 let nodes = hops.iter().map(|hop| self.names.of_hop(*hop).node).collect();
                 let (from, to, reason) = (from.name(), to.name(), why.name());
-                ("mode", Body::Mode { at_us, room: room_name, from, to, reason, nodes })
+                ("mode", NoticeBody::Mode { at_us, room: room_name, from, to, reason, nodes })
             }
-            Event::ShuttingDown => {
-                ("draining", Body::Draining { at_us, node: None, draining: true })
+            CoreEvent::ShuttingDown => {
+                ("draining", NoticeBody::Draining { at_us, node: None, draining: true })
             }
-            Event::Decided { .. }
-            | Event::Breached { .. }
-            | Event::Guarded { .. }
-            | Event::Quarantined { .. }
-            | Event::HiddenState { .. }
-            | Event::Refused { .. }
-            | Event::Rerouted { .. }
-            | Event::OwnStall { .. } => return None,
+            CoreEvent::Decided { .. }
+            | CoreEvent::Breached { .. }
+            | CoreEvent::Guarded { .. }
+            | CoreEvent::Quarantined { .. }
+            | CoreEvent::HiddenState { .. }
+            | CoreEvent::Refused { .. }
+            | CoreEvent::Rerouted { .. }
+            | CoreEvent::OwnStall { .. } => return None,
         };
-        Some(Notice::of(name, &body))
+        Some(EventNotice::of(name, &body))
     }
 
-    fn death(&self, cause: Cause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
-        let known = self.deaths.get(&from.node).filter(|_| cause == Cause::NodeDown);
+    fn death(&self, cause: MoveCause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
+        let known = self.deaths.get(&from.node).filter(|_| cause == MoveCause::NodeDown);
         let known = known.filter(|(incarnation, ..)| *incarnation == from.incarnation);
         known.map_or_else(Default::default, |(_, witnesses, took)| (witnesses.clone(), *took))
     }
 }
 
-impl Notice {
-    fn of(name: &'static str, body: &Body<'_>) -> Notice {
-        Notice { name, data: serde_json::to_string(body).expect("words and numbers") }
+impl EventNotice {
+    fn of(name: &'static str, body: &NoticeBody<'_>) -> EventNotice {
+        EventNotice { name, data: serde_json::to_string(body).expect("words and numbers") }
     }
 }
 

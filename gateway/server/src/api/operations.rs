@@ -7,35 +7,35 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use evenkeel_core::{Failback, Impossible};
-use evenkeel_media::trunk::message::Break;
+use evenkeel_media::trunk::message::NodeFault;
 use serde::{Deserialize, Serialize};
 
-use super::body::Held;
-use super::error::{Error, strict};
-use super::routes::{Api, BODY_MAX, Shared, require_drills, unknown_verb, verb};
+use super::body::BufferedBody;
+use super::error::{ApiError, strict};
+use super::routes::{ApiContext, ApiState, BODY_MAX, require_drills, unknown_verb, verb};
 use super::{refusal, view};
-use crate::control::{ControlError, Operation, Order, Place, Reloaded};
+use crate::control::{ControlError, NodeOrder, Operation, OperationTarget, Reloaded};
 use crate::settings::read_duration;
 
-pub(super) async fn read(shared: &Shared, body: Body) -> Result<Held, Error> {
+pub(super) async fn read(shared: &ApiContext, body: Body) -> Result<BufferedBody, ApiError> {
     shared.bodies.read(body, BODY_MAX).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Move {
+struct MoveBody {
     node: Box<str>,
 }
 
 pub(super) async fn room_verb(
-    State(shared): Api,
+    State(shared): ApiState,
     Path(target): Path<String>,
     body: Body,
-) -> Result<StatusCode, Error> {
+) -> Result<StatusCode, ApiError> {
     let (room, verb) = verb(&target)?;
     match verb {
         "move" => {
-            let Move { node } = strict(&read(&shared, body).await?)?;
+            let MoveBody { node } = strict(&read(&shared, body).await?)?;
             let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
             moved.map_err(|failed| {
                 let said = concerned(&failed, room, &node);
@@ -57,26 +57,26 @@ fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
 }
 
 #[derive(Serialize)]
-pub(super) struct Nodes {
-    nodes: Vec<view::Node>,
+pub(super) struct NodesView {
+    nodes: Vec<view::NodeView>,
 }
 
-pub(super) async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
+pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<NodesView>, ApiError> {
     let all = shared.ask("", shared.handle.nodes()).await?;
-    let nodes = all.iter().map(|node| view::Node::of(node, &shared.names)).collect();
-    Ok(Json(Nodes { nodes }))
+    let nodes = all.iter().map(|node| view::NodeView::of(node, &shared.names)).collect();
+    Ok(Json(NodesView { nodes }))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BreakNode {
-    #[serde(with = "How")]
-    how: Break,
+    #[serde(with = "FaultBody")]
+    how: NodeFault,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", remote = "Break")]
-enum How {
+#[serde(rename_all = "kebab-case", remote = "NodeFault")]
+enum FaultBody {
     Kill,
     Hang,
     Wake,
@@ -85,27 +85,30 @@ enum How {
 }
 
 pub(super) async fn node_verb(
-    State(shared): Api,
+    State(shared): ApiState,
     Path(target): Path<String>,
     body: Body,
-) -> Result<StatusCode, Error> {
+) -> Result<StatusCode, ApiError> {
     let (name, verb) = verb(&target)?;
     let handle = &shared.handle;
     match verb {
         "drain" => {
             let within = deadline(&shared, body).await?;
-            let operation =
-                Operation::Drain { place: Place::Node(name.into()), draining: true, within };
+            let operation = Operation::Drain {
+                place: OperationTarget::Node(name.into()),
+                draining: true,
+                within,
+            };
             shared.ask(name, handle.operate(operation)).await?;
         }
         "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
         "eject" => shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?,
         "uneject" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
-        "start" => shared.ask(name, handle.order(name.into(), Order::Start)).await?,
+        "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
         "break" => {
             require_drills(&shared)?;
             let BreakNode { how } = strict(&read(&shared, body).await?)?;
-            shared.ask(name, handle.order(name.into(), Order::Break(how))).await?;
+            shared.ask(name, handle.order(name.into(), NodeOrder::Break(how))).await?;
         }
         other => {
             let right = "`drain`, `undrain`, `eject`, `uneject`, `start` or `break`";
@@ -116,23 +119,23 @@ pub(super) async fn node_verb(
 }
 
 #[derive(Serialize)]
-pub(super) struct Regions {
-    regions: Vec<view::Region>,
+pub(super) struct RegionsView {
+    regions: Vec<view::RegionView>,
 }
 
-pub(super) async fn regions(State(shared): Api) -> Result<Json<Regions>, Error> {
+pub(super) async fn regions(State(shared): ApiState) -> Result<Json<RegionsView>, ApiError> {
     let all = shared.ask("", shared.handle.regions()).await?;
-    let regions = all.iter().map(|region| view::Region::of(region, &shared.names)).collect();
-    Ok(Json(Regions { regions }))
+    let regions = all.iter().map(|region| view::RegionView::of(region, &shared.names)).collect();
+    Ok(Json(RegionsView { regions }))
 }
 
 pub(super) async fn region_verb(
-    State(shared): Api,
+    State(shared): ApiState,
     Path(target): Path<String>,
     body: Body,
-) -> Result<StatusCode, Error> {
+) -> Result<StatusCode, ApiError> {
     let (name, verb) = verb(&target)?;
-    let place = Place::Region(name.into());
+    let place = OperationTarget::Region(name.into());
     let operation = match verb {
         "drain" => {
             Operation::Drain { place, draining: true, within: deadline(&shared, body).await? }
@@ -146,9 +149,9 @@ pub(super) async fn region_verb(
 }
 
 pub(super) async fn failback_everywhere(
-    State(shared): Api,
+    State(shared): ApiState,
     body: Body,
-) -> Result<StatusCode, Error> {
+) -> Result<StatusCode, ApiError> {
     let operation = Operation::Failback(None, failback(&shared, body).await?);
     shared.ask("", shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -156,37 +159,40 @@ pub(super) async fn failback_everywhere(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Drain {
+struct DrainBody {
     deadline: Option<String>,
 }
 
 /// The optional deadline of a drain.
-async fn deadline(shared: &Shared, body: Body) -> Result<Option<Duration>, Error> {
+async fn deadline(shared: &ApiContext, body: Body) -> Result<Option<Duration>, ApiError> {
     let body = read(shared, body).await?;
     if body.is_empty() {
         return Ok(None);
     }
-    let Drain { deadline } = strict(&body)?;
+    let DrainBody { deadline } = strict(&body)?;
     deadline.as_deref().map(read_deadline).transpose()
 }
 
-pub(super) fn read_deadline(text: &str) -> Result<Duration, Error> {
+pub(super) fn read_deadline(text: &str) -> Result<Duration, ApiError> {
     read_duration(text)
-        .map_err(|right| Error::field("deadline", format!("found `{text}`, {right}")))
+        .map_err(|right| ApiError::field("deadline", format!("found `{text}`, {right}")))
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Reload {
+struct ReloadBody {
     force: bool,
     deadline: Option<String>,
 }
 
 /// Reloads the configuration; takes as long as compiling its plugins.
-pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reloaded>, Error> {
+pub(super) async fn reload(
+    State(shared): ApiState,
+    body: Body,
+) -> Result<Json<Reloaded>, ApiError> {
     let body = read(&shared, body).await?;
-    let Reload { force, deadline } =
-        if body.is_empty() { Reload::default() } else { strict(&body)? };
+    let ReloadBody { force, deadline } =
+        if body.is_empty() { ReloadBody::default() } else { strict(&body)? };
     let within = deadline.as_deref().map(read_deadline).transpose()?;
     let reloaded = shared.handle.reload(force, within).await;
     reloaded.map(Json).map_err(|failed| refusal::word(failed, "", &shared.names))
@@ -194,14 +200,14 @@ pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reload
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Mode {
+struct ModeBody {
     mode: String,
 }
 
-async fn failback(shared: &Shared, body: Body) -> Result<Failback, Error> {
-    let Mode { mode } = strict(&read(shared, body).await?)?;
+async fn failback(shared: &ApiContext, body: Body) -> Result<Failback, ApiError> {
+    let ModeBody { mode } = strict(&read(shared, body).await?)?;
     let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
     found.ok_or_else(|| {
-        Error::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
+        ApiError::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
     })
 }

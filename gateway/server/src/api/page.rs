@@ -4,14 +4,14 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use serde::Deserialize;
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 
 /// Default and maximum page size.
 const PAGE_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct PageQuery {
     pub(super) after: Option<String>,
     pub(super) limit: Option<usize>,
 }
@@ -24,16 +24,16 @@ pub(super) struct Page<Id> {
 
 impl<Id> Page<Id> {
     pub(super) fn read(
-        asked: Result<Query<Asked>, QueryRejection>,
+        asked: Result<Query<PageQuery>, QueryRejection>,
         first: Id,
-        id: impl FnOnce(&str) -> Result<Id, Error>,
-    ) -> Result<Page<Id>, Error> {
-        let Query(Asked { after, limit }) =
-            asked.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+        id: impl FnOnce(&str) -> Result<Id, ApiError>,
+    ) -> Result<Page<Id>, ApiError> {
+        let Query(PageQuery { after, limit }) =
+            asked.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
         let limit = limit.unwrap_or(PAGE_MAX);
         if limit == 0 || limit > PAGE_MAX {
             let message = format!("found {limit}, expected 1 to {PAGE_MAX}");
-            return Err(Error::field("limit", message));
+            return Err(ApiError::field("limit", message));
         }
         Ok(Page { after: after.as_deref().map(id).transpose()?.unwrap_or(first), limit })
     }

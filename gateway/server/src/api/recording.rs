@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::error::{Code, Error};
-use super::routes::{Api, policy_name};
-use crate::policy::{Export, Recorder, Wish};
+use super::error::{ApiError, ApiErrorCode};
+use super::routes::{ApiState, policy_name};
+use crate::policy::{Export, ExportOptions, PolicyRecorder};
 
 /// Maximum concurrent recordings. Each one decompresses and compresses on separate threads.
 const RECORDINGS_MAX: usize = 4;
@@ -33,7 +33,7 @@ static PLACES: LazyLock<Arc<Semaphore>> =
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct RecordingQuery {
     /// Records this long from now on.
     seconds: Option<u64>,
     /// Returns the calls that the recorder has kept.
@@ -44,59 +44,60 @@ pub(super) struct Asked {
     policy: Option<String>,
 }
 
-enum Span {
+enum RecordingSpan {
     Past,
     Next(Duration),
 }
 
-impl Asked {
-    fn read(self) -> Result<(Span, Wish), Error> {
+impl RecordingQuery {
+    fn read(self) -> Result<(RecordingSpan, ExportOptions), ApiError> {
         let span = match (self.seconds, self.last) {
-            (None, true) => Span::Past,
+            (None, true) => RecordingSpan::Past,
             (Some(seconds), false) if (1..=SECONDS_MAX).contains(&seconds) => {
-                Span::Next(Duration::from_secs(seconds))
+                RecordingSpan::Next(Duration::from_secs(seconds))
             }
             (Some(seconds), false) => {
                 let message = format!("found {seconds}, expected 1 to {SECONDS_MAX}");
-                return Err(Error::field("seconds", message));
+                return Err(ApiError::field("seconds", message));
             }
             (None, false) | (Some(_), true) => {
                 let message = "expected either `seconds` (from now on) or `last=true` (the past)";
-                return Err(Error::field("seconds", message));
+                return Err(ApiError::field("seconds", message));
             }
         };
         let policy = self.policy.map(|name| match name.split_once('/') {
             Some((set, hook)) => policy_name(set, hook),
             None => {
                 let message = format!("found `{name}`, expected a policy such as `call/routing`");
-                Err(Error::field("policy", message))
+                Err(ApiError::field("policy", message))
             }
         });
-        Ok((span, Wish { addresses: self.addresses, policy: policy.transpose()? }))
+        Ok((span, ExportOptions { addresses: self.addresses, policy: policy.transpose()? }))
     }
 }
 
 pub(super) async fn record(
-    State(shared): Api,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Result<Response, Error> {
-    let Query(asked) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+    State(shared): ApiState,
+    query: Result<Query<RecordingQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(asked) =
+        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
     let (span, wish) = asked.read()?;
     let place = Arc::clone(&PLACES).try_acquire_owned().map_err(|_| {
         let message = format!("{RECORDINGS_MAX} recordings are running, which is the limit");
-        Error::new(Code::Unavailable, message).retry_after(Duration::from_secs(10))
+        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::from_secs(10))
     })?;
     let recorder = shared.ask("", shared.handle.recorder()).await?;
-    let gone = || Error::new(Code::Unavailable, "this gateway records no policy calls");
+    let gone = || ApiError::new(ApiErrorCode::Unavailable, "this gateway records no policy calls");
     let recorder = recorder.ok_or_else(gone)?;
     let export = Export::new(recorder.header(wish.addresses), wish);
     let (pieces, body) = mpsc::channel(PIECES_MAX);
     match span {
-        Span::Past => {
+        RecordingSpan::Past => {
             let past = recorder.past().await.ok_or_else(gone)?;
             tokio::spawn(send_past(past, export, pieces, place));
         }
-        Span::Next(within) => {
+        RecordingSpan::Next(within) => {
             tokio::spawn(send_next(recorder, within, export, pieces, place));
         }
     }
@@ -154,7 +155,7 @@ async fn send_past(
 }
 
 async fn send_next(
-    recorder: Recorder,
+    recorder: PolicyRecorder,
     within: Duration,
     export: Export,
     out: mpsc::Sender<Bytes>,

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Impossible, NodeId, Refused};
-use evenkeel_media::trunk::message::Break;
+use evenkeel_core::{Impossible, NodeId, OfferRefusal};
+use evenkeel_media::trunk::message::NodeFault;
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 use super::routes::no_policy;
-use crate::control::{AgentError, ControlError, Names, NotReloaded, Order};
+use crate::control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(2);
 const NAMED_MAX: usize = 8;
 
 /// `said`: the name in the request.
-pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
+pub(super) fn word(failed: ControlError, said: &str, names: &NodeNames) -> ApiError {
     match failed {
         ControlError::Refused(refused) => refusal(refused, names),
         ControlError::NotOpened { node, reason } => {
@@ -39,98 +39,104 @@ pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
             error
         }
         ControlError::NoListener => {
-            Error::field("ingress", "no listener accepts this ingress; see [[listen]]")
+            ApiError::field("ingress", "no listener accepts this ingress; see [[listen]]")
         }
         ControlError::SessionDataFull => {
             let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";
-            Error::new(Code::Full, message).retry_after(jitter(SOON))
+            ApiError::new(ApiErrorCode::Full, message).retry_after(jitter(SOON))
         }
         ControlError::AddressTaken(address) => {
             let message = format!("{address} belongs to another session");
             conflict("ingress.udp.address", message)
         }
         ControlError::UnknownNode(node) => {
-            Error::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
+            ApiError::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
         }
         ControlError::OutsideNetworks { node, address } => {
             let message = format!(
                 "found `{address}`, expected the IP address of the node, or one in `node_networks` of [gateway]"
             );
-            Error::field(format!("nodes.{node}"), message)
+            ApiError::field(format!("nodes.{node}"), message)
         }
         ControlError::SharedNodeAddress { nodes: [one, other], address } => {
             let message = format!(
                 "`{one}` and `{other}` share {address}; RTCP without mux uses the next port"
             );
-            Error::field("nodes", message)
+            ApiError::field("nodes", message)
         }
         ControlError::Full => {
             let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
-            Error::new(Code::Full, message).retry_after(jitter(SOON))
+            ApiError::new(ApiErrorCode::Full, message).retry_after(jitter(SOON))
         }
         ControlError::Agent { node, why } => agent(&node, why),
         ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
-        ControlError::Policy(reason) => Error::new(Code::Conflict, reason),
+        ControlError::Policy(reason) => ApiError::new(ApiErrorCode::Conflict, reason),
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
         ControlError::Starting => starting(),
         ControlError::Unavailable => {
-            Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))
+            ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer")
+                .retry_after(jitter(SOON))
         }
     }
 }
 
-fn not_reloaded(reason: &NotReloaded) -> Error {
+fn not_reloaded(reason: &NotReloaded) -> ApiError {
     let code = match reason {
-        NotReloaded::Invalid(_) => Code::BadRequest,
-        NotReloaded::Untried(_) => Code::Unavailable,
-        NotReloaded::NodeList(_) => Code::Conflict,
-        NotReloaded::NoReloader => Code::NotFound,
+        NotReloaded::Invalid(_) => ApiErrorCode::BadRequest,
+        NotReloaded::Untried(_) => ApiErrorCode::Unavailable,
+        NotReloaded::NodeList(_) => ApiErrorCode::Conflict,
+        NotReloaded::NoReloader => ApiErrorCode::NotFound,
     };
-    Error::new(code, reason.to_string())
+    ApiError::new(code, reason.to_string())
 }
 
-pub(super) fn starting() -> Error {
+pub(super) fn starting() -> ApiError {
     let message = "the first policies are still being compiled";
-    Error::new(Code::Starting, message).retry_after(jitter(SOON))
+    ApiError::new(ApiErrorCode::Starting, message).retry_after(jitter(SOON))
 }
 
-pub(super) fn draining() -> Error {
-    Error::new(Code::Draining, "the gateway is shutting down")
+pub(super) fn draining() -> ApiError {
+    ApiError::new(ApiErrorCode::Draining, "the gateway is shutting down")
 }
 
-fn refusal(refused: Refused, names: &Names) -> Error {
+fn refusal(refused: OfferRefusal, names: &NodeNames) -> ApiError {
     match refused {
-        Refused::UnknownScenario(name) => {
-            Error::field("scenario", format!("no policy set defines the scenario `{name}`"))
+        OfferRefusal::UnknownScenario(name) => {
+            ApiError::field("scenario", format!("no policy set defines the scenario `{name}`"))
         }
-        Refused::ScenarioOfRoom(other) => {
+        OfferRefusal::ScenarioOfRoom(other) => {
             conflict("room", format!("the room exists with the scenario `{other}`"))
         }
-        Refused::Full { retry_after } => {
+        OfferRefusal::Full { retry_after } => {
             let message = "the gateway has reached its session limit";
-            Error::new(Code::Full, message).retry_after(retry_after)
+            ApiError::new(ApiErrorCode::Full, message).retry_after(retry_after)
         }
-        Refused::Draining => draining(),
-        Refused::Rejected { retry_after } => {
-            Error::new(Code::Refused, "rejected by admission").retry_after(retry_after)
+        OfferRefusal::Draining => draining(),
+        OfferRefusal::Rejected { retry_after } => {
+            ApiError::new(ApiErrorCode::Refused, "rejected by admission").retry_after(retry_after)
         }
-        Refused::Redirected(region) => {
+        OfferRefusal::Redirected(region) => {
             let region = names.of_region(region);
-            Error::new(Code::Refused, format!("redirected by admission: try the region `{region}`"))
+            ApiError::new(
+                ApiErrorCode::Refused,
+                format!("redirected by admission: try the region `{region}`"),
+            )
         }
-        Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
-        Refused::NoNode { retry_after } => {
+        OfferRefusal::Closed => {
+            ApiError::new(ApiErrorCode::Conflict, "the session was closed before it was open")
+        }
+        OfferRefusal::NoNode { retry_after } => {
             let message = "no node is available for the room";
-            Error::new(Code::Unavailable, message).retry_after(retry_after)
+            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
         }
-        Refused::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
+        OfferRefusal::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
     }
 }
 
-fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> Error {
+fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &NodeNames) -> ApiError {
     let node = names.of_node(node).node;
     let message = format!("the node `{node}` did not open the session{why}");
-    Error::new(Code::Unavailable, message).retry_after(retry_after)
+    ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
 }
 
 /// The known names, up to [`NAMED_MAX`].
@@ -146,33 +152,33 @@ fn there_are(known: &[Box<str>]) -> String {
     format!("; there are {}{others}", named.join(", "))
 }
 
-fn impossible(reason: Impossible, said: &str) -> Error {
+fn impossible(reason: Impossible, said: &str) -> ApiError {
     let (code, message) = match reason {
-        Impossible::NoSuchSession => (Code::NotFound, "there is no such session"),
-        Impossible::NoSuchRoom => (Code::NotFound, "there is no such room"),
-        Impossible::NoSuchNode => (Code::NotFound, "there is no such node"),
-        Impossible::AlreadyThere => (Code::Conflict, "the room is already at this node"),
-        Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
-        Impossible::NoSuchRegion => (Code::NotFound, "there is no such region"),
-        Impossible::AlreadyEjected => (Code::Conflict, "the node is ejected already"),
+        Impossible::NoSuchSession => (ApiErrorCode::NotFound, "there is no such session"),
+        Impossible::NoSuchRoom => (ApiErrorCode::NotFound, "there is no such room"),
+        Impossible::NoSuchNode => (ApiErrorCode::NotFound, "there is no such node"),
+        Impossible::AlreadyThere => (ApiErrorCode::Conflict, "the room is already at this node"),
+        Impossible::NodeUnfit => (ApiErrorCode::Conflict, "the node is down, draining or full"),
+        Impossible::NoSuchRegion => (ApiErrorCode::NotFound, "there is no such region"),
+        Impossible::AlreadyEjected => (ApiErrorCode::Conflict, "the node is ejected already"),
         Impossible::NodeLeaves => {
-            (Code::Conflict, "the node was removed from the configuration; add it again")
+            (ApiErrorCode::Conflict, "the node was removed from the configuration; add it again")
         }
         Impossible::NodeDrains => (
-            Code::Conflict,
+            ApiErrorCode::Conflict,
             "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
         ),
-        Impossible::NoRoomForNodes => (Code::Conflict, "the limit of nodes is reached"),
-        Impossible::NotDown => (Code::Conflict, "the node is not down"),
+        Impossible::NoRoomForNodes => (ApiErrorCode::Conflict, "the limit of nodes is reached"),
+        Impossible::NotDown => (ApiErrorCode::Conflict, "the node is not down"),
     };
-    Error::new(code, format!("{message}: {said}"))
+    ApiError::new(code, format!("{message}: {said}"))
 }
 
-fn agent(node: &str, why: AgentError) -> Error {
+fn agent(node: &str, why: AgentError) -> ApiError {
     let message = match why {
         AgentError::Silent => {
             let message = format!("the agent beside `{node}` did not answer");
-            return Error::new(Code::Unavailable, message);
+            return ApiError::new(ApiErrorCode::Unavailable, message);
         }
         AgentError::NoAgent => format!(
             "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
@@ -180,25 +186,27 @@ fn agent(node: &str, why: AgentError) -> Error {
         AgentError::Forbidden => format!(
             "`{node}` allows no drills: set `drills = true` in its agent's configuration, or start a sample node with --drills"
         ),
-        AgentError::Unable(Order::Start) => {
+        AgentError::Unable(NodeOrder::Start) => {
             format!(
                 "nothing can be started at `{node}`: its agent's configuration names no command"
             )
         }
-        AgentError::Unable(Order::Break(how @ (Break::Cut | Break::Heal))) => {
+        AgentError::Unable(NodeOrder::Break(how @ (NodeFault::Cut | NodeFault::Heal))) => {
             let how = how.name();
             format!("`{how}` cannot be done at `{node}`: its packets do not go through an agent")
         }
-        AgentError::Unable(Order::Break(how @ (Break::Kill | Break::Hang | Break::Wake))) => {
+        AgentError::Unable(NodeOrder::Break(
+            how @ (NodeFault::Kill | NodeFault::Hang | NodeFault::Wake),
+        )) => {
             let how = how.name();
             format!("`{how}` cannot be done at `{node}`: no agent watches a running process there")
         }
     };
-    Error::new(Code::Conflict, message)
+    ApiError::new(ApiErrorCode::Conflict, message)
 }
 
-fn conflict(field: &str, message: String) -> Error {
-    Error { field: Some(field.to_owned()), ..Error::new(Code::Conflict, message) }
+fn conflict(field: &str, message: String) -> ApiError {
+    ApiError { field: Some(field.to_owned()), ..ApiError::new(ApiErrorCode::Conflict, message) }
 }
 
 /// Adds up to half of the time, so that refused clients do not retry at once.

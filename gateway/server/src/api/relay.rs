@@ -25,9 +25,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::error::{Code, Error};
-use super::routes::{ANSWER_WITHIN, BODY_MAX, Shared};
-use crate::cluster::{Group, Owner, PeerApi, PeerStream};
+use super::error::{ApiError, ApiErrorCode};
+use super::routes::{ANSWER_WITHIN, ApiContext, BODY_MAX};
+use crate::cluster::{Group, GroupOwnership, PeerApi, PeerStream};
 use crate::telemetry::Instruments;
 use crate::telemetry::registry::{Attribute, Count};
 
@@ -63,15 +63,15 @@ const PING_WITHIN: Duration = Duration::from_secs(2);
 const RELAYED_HEADERS: [&str; 2] = ["idempotency-key", "traceparent"];
 
 /// The group, and the connection to the peer's API.
-pub(super) struct Relay {
+pub(super) struct PeerRelay {
     pub(super) group: Group,
     peer: PeerApi,
     instruments: Arc<Instruments>,
-    connection: Mutex<Connection>,
+    connection: Mutex<PeerConnection>,
 }
 
 #[derive(Default)]
-struct Connection {
+struct PeerConnection {
     /// `None` before the first request, and after a failure.
     open: Option<SendRequest<Full<Bytes>>>,
     /// The time of the last attempt, if it failed.
@@ -82,45 +82,45 @@ struct Connection {
 #[derive(Clone)]
 pub(super) struct Relayed;
 
-enum Failed {
+enum RelayError {
     /// The owner did not execute the request.
-    NotExecuted(Error),
-    Unanswered(Error),
+    NotExecuted(ApiError),
+    Unanswered(ApiError),
 }
 
 /// Executes a request here if this gateway owns the group's addresses, and otherwise at the owner.
 pub(super) async fn pass(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiContext>>,
     request: Request,
     next: Next,
 ) -> Response {
     let Some(relay) = &shared.relay else { return next.run(request).await };
     let is_relayed = request.extensions().get::<Relayed>().is_some();
     match relay.group.owner() {
-        Owner::Here => next.run(request).await,
+        GroupOwnership::Here => next.run(request).await,
         _ if is_relayed => no_owner().into_response(),
-        Owner::Doubting if request.method().is_safe() => next.run(request).await,
+        GroupOwnership::Doubting if request.method().is_safe() => next.run(request).await,
         _ => relay.relay(&shared, request, next).await.unwrap_or_else(IntoResponse::into_response),
     }
 }
 
-pub(super) fn no_owner() -> Error {
+pub(super) fn no_owner() -> ApiError {
     let message = "no gateway of the group owns its addresses at present";
-    Error::new(Code::Standby, message).retry_after(RETRY_AFTER)
+    ApiError::new(ApiErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
-impl Relay {
-    pub(super) fn new(group: Group, peer: PeerApi, instruments: Arc<Instruments>) -> Relay {
-        Relay { group, peer, instruments, connection: Mutex::default() }
+impl PeerRelay {
+    pub(super) fn new(group: Group, peer: PeerApi, instruments: Arc<Instruments>) -> PeerRelay {
+        PeerRelay { group, peer, instruments, connection: Mutex::default() }
     }
 
     /// During a takeover a request that may be repeated waits for the new owner, which may be this gateway.
     async fn relay(
         &self,
-        shared: &Shared,
+        shared: &ApiContext,
         request: Request,
         next: Next,
-    ) -> Result<Response, Error> {
+    ) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let (body, _share) = shared.bodies.read(body, BODY_MAX).await?.into_parts();
         let body = Bytes::from(body);
@@ -128,26 +128,28 @@ impl Relay {
         loop {
             let owner = self.group.owner();
             let failed = match &owner {
-                Owner::Here => {
+                GroupOwnership::Here => {
                     let request = Request::from_parts(parts, Body::from(body));
                     return Ok(next.run(request).await);
                 }
-                Owner::Peer(name) => match self.ask(name, &parts, &body).await {
+                GroupOwnership::Peer(name) => match self.ask(name, &parts, &body).await {
                     Ok(answer) => return Ok(answer),
-                    Err(Failed::Unanswered(error)) if !is_repeatable(&parts) => return Err(error),
-                    Err(Failed::Unanswered(error) | Failed::NotExecuted(error)) => error,
+                    Err(RelayError::Unanswered(error)) if !is_repeatable(&parts) => {
+                        return Err(error);
+                    }
+                    Err(RelayError::Unanswered(error) | RelayError::NotExecuted(error)) => error,
                 },
-                Owner::Doubting | Owner::Unknown => no_owner(),
+                GroupOwnership::Doubting | GroupOwnership::Unknown => no_owner(),
             };
             // A takeover may end while the old owner is asked.
-            if Instant::now() >= until && self.group.owner() != Owner::Here {
+            if Instant::now() >= until && self.group.owner() != GroupOwnership::Here {
                 return Err(failed);
             }
             self.group.owner_changed(&owner, REPEAT_EVERY).await;
         }
     }
 
-    async fn ask(&self, owner: &str, parts: &Parts, body: &Bytes) -> Result<Response, Failed> {
+    async fn ask(&self, owner: &str, parts: &Parts, body: &Bytes) -> Result<Response, RelayError> {
         let answer = tokio::select! {
             answer = tokio::time::timeout(RELAYED_WITHIN, self.send(owner, parts, body)) => {
                 answer.unwrap_or_else(|late| Err(unanswered(owner, &late)))
@@ -165,7 +167,7 @@ impl Relay {
         answer
     }
 
-    async fn send(&self, owner: &str, parts: &Parts, body: &Bytes) -> Result<Response, Failed> {
+    async fn send(&self, owner: &str, parts: &Parts, body: &Bytes) -> Result<Response, RelayError> {
         let connection = self.connection().await;
         let mut connection = connection.map_err(|error| not_executed(owner, &error))?;
         let sent = connection.try_send_request(relayed(parts, body)).await;
@@ -236,26 +238,30 @@ fn relayed(parts: &Parts, body: &Bytes) -> hyper::Request<Full<Bytes>> {
 }
 
 /// Fails if the gateway is not the owner any more, or if another process has replaced it.
-fn require_executed(owner: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), Failed> {
+fn require_executed(owner: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), RelayError> {
     if headers.get(header::RETRY_AFTER).is_some_and(|after| after == "0") {
         return Err(not_executed(owner, &"another process replaces it"));
     }
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    match answer["error"]["code"] == Code::Standby.name() {
-        true => Err(Failed::NotExecuted(no_owner())),
+    match answer["error"]["code"] == ApiErrorCode::Standby.name() {
+        true => Err(RelayError::NotExecuted(no_owner())),
         false => Ok(()),
     }
 }
 
-fn not_executed(owner: &str, reason: &dyn Display) -> Failed {
+fn not_executed(owner: &str, reason: &dyn Display) -> RelayError {
     let message = format!("{owner}, the owner, cannot be reached: {reason}; nothing was executed");
-    Failed::NotExecuted(Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER))
+    RelayError::NotExecuted(
+        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER),
+    )
 }
 
-fn unanswered(owner: &str, reason: &dyn Display) -> Failed {
+fn unanswered(owner: &str, reason: &dyn Display) -> RelayError {
     let message =
         format!("{owner}, the owner, did not answer: {reason}; the request may have been executed");
-    Failed::Unanswered(Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER))
+    RelayError::Unanswered(
+        ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER),
+    )
 }
 
 /// Answers the requests that the peer relays, until the runtime ends.

@@ -16,22 +16,22 @@ use evenkeel_host::BINARY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::body::{Budget, Held};
-use super::error::{Code, Error, seconds, strict};
-use super::events::Feed;
-use super::idempotency::{Answer, Table, Turn};
-use super::page::{Asked, Page};
-use super::relay::{self, Relay, Relayed};
+use super::body::{BodyBudget, BufferedBody};
+use super::error::{ApiError, ApiErrorCode, seconds, strict};
+use super::events::EventFeed;
+use super::idempotency::{KeyTable, RequestTurn, StoredAnswer};
+use super::page::{Page, PageQuery};
+use super::relay::{self, PeerRelay, Relayed};
 use super::{
     explanation, gateways, history, index, offer, operations, recording, refusal, upgrade, view,
 };
 use crate::cluster::Group;
 use crate::control::{
-    Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
-    Verb, Wish,
+    AdmissionState, ControlError, Handle, ModeView, NodeNames, PushRequest, RefusalRecord,
+    RolloutAction, RolloutOutcome, RolloutReport, StatusReport,
 };
 use crate::handover::Upgrades;
-use crate::index::{IndexStatus, Reader};
+use crate::index::{IndexReader, IndexStatus};
 use crate::settings::read_duration;
 
 /// Maximum JSON body in bytes, twice the largest valid offer.
@@ -48,43 +48,43 @@ const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
 
-pub(super) struct Shared {
+pub(super) struct ApiContext {
     pub(super) handle: Handle,
-    pub(super) names: Arc<Names>,
+    pub(super) names: Arc<NodeNames>,
     /// Renders `/metrics` for Prometheus.
     pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
-    pub(super) seen: Arc<Table>,
-    pub(super) feed: Feed,
-    pub(super) bodies: Arc<Budget>,
-    pub(super) uploads: Arc<Budget>,
+    pub(super) seen: Arc<KeyTable>,
+    pub(super) feed: EventFeed,
+    pub(super) bodies: Arc<BodyBudget>,
+    pub(super) uploads: Arc<BodyBudget>,
     pub(super) drills: bool,
     /// `None`: the gateway runs within another program.
     pub(super) upgrades: Option<Upgrades>,
     /// `None`: the gateway belongs to no group.
-    pub(super) relay: Option<Relay>,
+    pub(super) relay: Option<PeerRelay>,
     /// `None`: no index is configured.
-    pub(super) index: Option<Reader>,
+    pub(super) index: Option<IndexReader>,
     /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
 
-impl Shared {
+impl ApiContext {
     pub(super) fn new(
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
         drills: bool,
         upgrades: Option<Upgrades>,
-        relay: Option<Relay>,
-        index: Option<Reader>,
-    ) -> Shared {
-        Shared {
+        relay: Option<PeerRelay>,
+        index: Option<IndexReader>,
+    ) -> ApiContext {
+        ApiContext {
             names: handle.names(),
             seen: Arc::clone(&handle.idempotency_keys),
             handle,
             metrics,
-            feed: Feed::default(),
-            bodies: Budget::new(BODIES_MAX),
-            uploads: Budget::new(UPLOADS_MAX),
+            feed: EventFeed::default(),
+            bodies: BodyBudget::new(BODIES_MAX),
+            uploads: BodyBudget::new(UPLOADS_MAX),
             drills,
             upgrades,
             relay,
@@ -103,11 +103,11 @@ impl Shared {
         &self,
         said: &str,
         asking: impl Future<Output = Result<T, ControlError>>,
-    ) -> Result<T, Error> {
+    ) -> Result<T, ApiError> {
         self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
     }
 
-    /// Like [`Shared::ask`], but returns control's error unchanged.
+    /// Like [`ApiContext::ask`], but returns control's error unchanged.
     pub(super) async fn answer<T>(
         &self,
         asking: impl Future<Output = Result<T, ControlError>>,
@@ -117,17 +117,20 @@ impl Shared {
     }
 }
 
-pub(super) fn require_drills(shared: &Shared) -> Result<(), Error> {
+pub(super) fn require_drills(shared: &ApiContext) -> Result<(), ApiError> {
     if shared.drills {
         return Ok(());
     }
-    Err(Error::new(Code::Refused, "drills are not allowed here: set `drills = true` in [admin]"))
+    Err(ApiError::new(
+        ApiErrorCode::Refused,
+        "drills are not allowed here: set `drills = true` in [admin]",
+    ))
 }
 
-pub(super) type Api = State<Arc<Shared>>;
+pub(super) type ApiState = State<Arc<ApiContext>>;
 
 /// The requests that the owner of a group answers, also those to its standby.
-fn of_calls(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+fn of_calls(shared: &Arc<ApiContext>) -> Router<Arc<ApiContext>> {
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
         .route("/v1/sessions/{id}", get(session).delete(close))
@@ -142,14 +145,14 @@ fn of_calls(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
 }
 
 /// The part of the API for the group's other gateway.
-pub(super) fn router_of_peer(shared: Arc<Shared>) -> Router {
+pub(super) fn router_of_peer(shared: Arc<ApiContext>) -> Router {
     of_calls(&shared)
-        .fallback(async || Error::new(Code::NotFound, "unknown path"))
+        .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
         .layer(Extension(Relayed))
         .with_state(shared)
 }
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<ApiContext>) -> Router {
     of_calls(&shared)
         .route("/v1/sessions/history", get(history::list))
         .route("/v1/modes", get(modes))
@@ -171,20 +174,25 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/events", get(follow))
         .route("/livez", get(async || "alive\n"))
         .route("/metrics", get(metrics))
-        .fallback(async || Error::new(Code::NotFound, "unknown path"))
+        .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
         .method_not_allowed_fallback(async || {
-            Error::new(Code::MethodNotAllowed, "method not allowed at this path")
+            ApiError::new(ApiErrorCode::MethodNotAllowed, "method not allowed at this path")
         })
         .with_state(shared)
 }
 
-async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+async fn open(
+    State(shared): ApiState,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     let body = shared.bodies.read(body, BODY_MAX).await?;
     let answer = match headers.get("idempotency-key") {
         None => answered(offer(&shared, &headers, &body).await),
         Some(key) => {
             let wrong = "found characters outside visible ASCII";
-            let key = key.to_str().map_err(|_| Error::field("idempotency-key", wrong))?.to_owned();
+            let key =
+                key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
             offer_once(&shared, key, headers, body).await?
         }
     };
@@ -196,12 +204,12 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
 
 /// The answer to the first offer with this key.
 async fn offer_once(
-    shared: &Arc<Shared>,
+    shared: &Arc<ApiContext>,
     key: String,
     headers: HeaderMap,
-    body: Held,
-) -> Result<Answer, Error> {
-    let Turn { is_first, mut answer } = shared.seen.begin(&key, &body)?;
+    body: BufferedBody,
+) -> Result<StoredAnswer, ApiError> {
+    let RequestTurn { is_first, mut answer } = shared.seen.begin(&key, &body)?;
     if is_first {
         let working = Arc::clone(shared);
         // A separate task completes the answer even if the client disconnects.
@@ -217,14 +225,18 @@ async fn offer_once(
     }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
     answer.ok_or_else(|| {
-        Error::new(Code::Unavailable, "the first request with this key got no answer")
+        ApiError::new(ApiErrorCode::Unavailable, "the first request with this key got no answer")
     })
 }
 
-async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view::Opened, Error> {
+async fn offer(
+    shared: &ApiContext,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<view::OpenedView, ApiError> {
     let wanted = offer::parse(body, traceparent(headers))?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
-    Ok(view::Opened::of(opened, &wanted, &shared.names))
+    Ok(view::OpenedView::of(opened, &wanted, &shared.names))
 }
 
 /// Ignores `traceparent` if the header occurs more than once.
@@ -234,14 +246,14 @@ fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     (all.next().is_none() && one.len() <= TRACEPARENT_MAX).then(|| one.into())
 }
 
-fn answered(result: Result<view::Opened, Error>) -> Answer {
+fn answered(result: Result<view::OpenedView, ApiError>) -> StoredAnswer {
     match result {
-        Ok(opened) => Answer {
+        Ok(opened) => StoredAnswer {
             status: StatusCode::CREATED,
             body: serde_json::to_vec(&opened).expect("an answer is words and numbers").into(),
             retry_after: None,
         },
-        Err(error) => Answer {
+        Err(error) => StoredAnswer {
             status: error.status(),
             retry_after: error.retry_after,
             body: error.body().into(),
@@ -249,7 +261,7 @@ fn answered(result: Result<view::Opened, Error>) -> Answer {
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for StoredAnswer {
     fn into_response(self) -> Response {
         let json = HeaderValue::from_static("application/json");
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], self.body).into_response();
@@ -261,37 +273,41 @@ impl IntoResponse for Answer {
 }
 
 #[derive(Serialize)]
-struct Sessions {
-    sessions: Vec<view::Session>,
+struct SessionsView {
+    sessions: Vec<view::LiveSessionView>,
     /// The value of `after` for the next page; omitted at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
 async fn sessions(
-    State(shared): Api,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<Sessions>, Error> {
+    State(shared): ApiState,
+    asked: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<SessionsView>, ApiError> {
     let page = Page::read(asked, SessionId(0), session_id)?;
     let listing = shared.handle.sessions_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
     let next = page.cut(&mut all, |session| session.standing.session.to_string());
-    let sessions = all.iter().map(|session| view::Session::of(session, &shared.names)).collect();
-    Ok(Json(Sessions { sessions, next }))
+    let sessions =
+        all.iter().map(|session| view::LiveSessionView::of(session, &shared.names)).collect();
+    Ok(Json(SessionsView { sessions, next }))
 }
 
-async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view::Session>, Error> {
+async fn session(
+    State(shared): ApiState,
+    Path(id): Path<String>,
+) -> Result<Json<view::LiveSessionView>, ApiError> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.session(session)).await?;
     let none = ControlError::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
-    Ok(Json(view::Session::of(&found, &shared.names)))
+    Ok(Json(view::LiveSessionView::of(&found, &shared.names)))
 }
 
 async fn explain(
-    State(shared): Api,
+    State(shared): ApiState,
     Path(id): Path<String>,
-) -> Result<Json<explanation::Explained>, Error> {
+) -> Result<Json<explanation::Explained>, ApiError> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.explain(session)).await?;
     let none = ControlError::Impossible(Impossible::NoSuchSession);
@@ -300,106 +316,106 @@ async fn explain(
     Ok(Json(explanation::Explained::of(&found, &nodes, &shared.names)))
 }
 
-async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {
+async fn close(State(shared): ApiState, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
     gateways::confirm(&shared).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Serialize)]
-struct Rooms {
-    rooms: Vec<view::Room>,
+struct RoomsView {
+    rooms: Vec<view::RoomView>,
     /// The value of `after` for the next page; omitted at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
 async fn rooms(
-    State(shared): Api,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<Rooms>, Error> {
+    State(shared): ApiState,
+    asked: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<RoomsView>, ApiError> {
     let page = Page::read(asked, RoomId(0), room_id)?;
     let listing = shared.handle.rooms_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
     let next = page.cut(&mut all, |room| room.room.to_string());
-    let rooms = all.iter().map(|room| view::Room::of(room, &shared.names)).collect();
-    Ok(Json(Rooms { rooms, next }))
+    let rooms = all.iter().map(|room| view::RoomView::of(room, &shared.names)).collect();
+    Ok(Json(RoomsView { rooms, next }))
 }
 
-fn room_id(text: &str) -> Result<RoomId, Error> {
+fn room_id(text: &str) -> Result<RoomId, ApiError> {
     let number = text.strip_prefix('r').and_then(|number| number.parse().ok());
     number.map(RoomId).ok_or_else(|| {
-        Error::field("after", format!("found `{text}`, expected a room id such as `r4`"))
+        ApiError::field("after", format!("found `{text}`, expected a room id such as `r4`"))
     })
 }
 
-pub(super) fn session_id(text: &str) -> Result<SessionId, Error> {
+pub(super) fn session_id(text: &str) -> Result<SessionId, ApiError> {
     let number = text.strip_prefix('s').and_then(|number| number.parse().ok());
     number.map(SessionId).ok_or_else(|| {
         let message = format!("there is no session `{text}`; an id looks like `s17`");
-        Error::new(Code::NotFound, message)
+        ApiError::new(ApiErrorCode::NotFound, message)
     })
 }
 
 #[derive(Serialize)]
-struct Modes {
+struct ModesView {
     modes: Vec<ModeView>,
 }
 
-async fn modes(State(shared): Api) -> Result<Json<Modes>, Error> {
-    Ok(Json(Modes { modes: shared.ask("", shared.handle.modes()).await? }))
+async fn modes(State(shared): ApiState) -> Result<Json<ModesView>, ApiError> {
+    Ok(Json(ModesView { modes: shared.ask("", shared.handle.modes()).await? }))
 }
 
 #[derive(Serialize)]
 struct GatewayStatus {
     #[serde(flatten)]
-    status: Status,
+    status: StatusReport,
     /// The shared index, if one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<IndexStatus>,
 }
 
-async fn status(State(shared): Api) -> Result<Json<GatewayStatus>, Error> {
+async fn status(State(shared): ApiState) -> Result<Json<GatewayStatus>, ApiError> {
     let status = shared.ask("", shared.handle.status()).await?;
-    Ok(Json(GatewayStatus { status, index: shared.index.as_ref().map(Reader::status) }))
+    Ok(Json(GatewayStatus { status, index: shared.index.as_ref().map(IndexReader::status) }))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.
-async fn ready(State(shared): Api) -> Result<&'static str, Error> {
+async fn ready(State(shared): ApiState) -> Result<&'static str, ApiError> {
     gateways::require_owner(&shared)?;
     match shared.ask("", shared.handle.status()).await?.state {
-        Admission::Starting => Err(refusal::starting()),
-        Admission::Serving => Ok("ready\n"),
-        Admission::Draining => Err(refusal::draining()),
+        AdmissionState::Starting => Err(refusal::starting()),
+        AdmissionState::Serving => Ok("ready\n"),
+        AdmissionState::Draining => Err(refusal::draining()),
     }
 }
 
-async fn metrics(State(shared): Api) -> ([(header::HeaderName, &'static str); 1], String) {
+async fn metrics(State(shared): ApiState) -> ([(header::HeaderName, &'static str); 1], String) {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (shared.metrics)())
 }
 
 #[derive(Serialize)]
-struct Policies {
-    policies: Vec<view::Policy>,
+struct PoliciesView {
+    policies: Vec<view::PolicyStatusView>,
 }
 
-async fn policies(State(shared): Api) -> Result<Json<Policies>, Error> {
+async fn policies(State(shared): ApiState) -> Result<Json<PoliciesView>, ApiError> {
     let all = shared.ask("", shared.handle.policies()).await?;
-    Ok(Json(Policies { policies: all.into_iter().map(view::Policy::from).collect() }))
+    Ok(Json(PoliciesView { policies: all.into_iter().map(view::PolicyStatusView::from).collect() }))
 }
 
 #[derive(Serialize)]
-struct Refusals {
-    refusals: Vec<Refusal>,
+struct RefusalsView {
+    refusals: Vec<RefusalRecord>,
 }
 
-async fn refusals(State(shared): Api) -> Result<Json<Refusals>, Error> {
-    Ok(Json(Refusals { refusals: shared.ask("", shared.handle.refusals()).await? }))
+async fn refusals(State(shared): ApiState) -> Result<Json<RefusalsView>, ApiError> {
+    Ok(Json(RefusalsView { refusals: shared.ask("", shared.handle.refusals()).await? }))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Push {
+struct PushQuery {
     settings: Option<String>,
     /// Shares of the canary: `1,5,25`.
     canary: Option<String>,
@@ -413,25 +429,25 @@ struct Push {
     force: bool,
 }
 
-impl Push {
-    fn wish(&self) -> Result<Wish, Error> {
+impl PushQuery {
+    fn wish(&self) -> Result<PushRequest, ApiError> {
         let canary = self.canary.as_deref().map(shares).transpose()?;
         let pace = self.pace.as_deref().map(read_duration).transpose();
-        let pace = pace.map_err(|right| Error::field("pace", right))?;
+        let pace = pace.map_err(|right| ApiError::field("pace", right))?;
         if self.now && (canary.is_some() || pace.is_some() || self.shadow) {
             let message = "found `now` with `canary`, `pace` or `shadow`, expected either";
-            return Err(Error::field("now", message));
+            return Err(ApiError::field("now", message));
         }
-        Ok(Wish { canary, pace, shadow: self.shadow, now: self.now, force: self.force })
+        Ok(PushRequest { canary, pace, shadow: self.shadow, now: self.now, force: self.force })
     }
 }
 
 /// Increasing shares in per cent.
-fn shares(text: &str) -> Result<Vec<u8>, Error> {
+fn shares(text: &str) -> Result<Vec<u8>, ApiError> {
     let wrong = || {
         let message =
             format!("found `{text}`, expected growing shares in per cent such as `1,5,25`");
-        Error::field("canary", message)
+        ApiError::field("canary", message)
     };
     let shares: Option<Vec<u8>> = text.split(',').map(|share| share.trim().parse().ok()).collect();
     let shares = shares.ok_or_else(wrong)?;
@@ -441,22 +457,26 @@ fn shares(text: &str) -> Result<Vec<u8>, Error> {
 }
 
 async fn push_policy(
-    State(shared): Api,
+    State(shared): ApiState,
     Path((set, hook)): Path<(String, String)>,
-    query: Result<Query<Push>, QueryRejection>,
+    query: Result<Query<PushQuery>, QueryRejection>,
     body: Body,
-) -> Result<Response, Error> {
+) -> Result<Response, ApiError> {
     let policy = policy_name(&set, &hook)?;
-    let Query(query) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+    let Query(query) =
+        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
     let wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
-    let settings = settings.map_err(|error| Error::field("settings", error.message))?;
+    let settings = settings.map_err(|error| ApiError::field("settings", error.message))?;
     let body = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
     };
     if body.is_empty() {
-        return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
+        return Err(ApiError::new(
+            ApiErrorCode::BadRequest,
+            "found no body, expected a plugin's bytes",
+        ));
     }
     let said = policy.to_string();
     let pushing = Arc::clone(&shared);
@@ -472,14 +492,14 @@ async fn push_policy(
 }
 
 /// Records a plugin that was too large to read among the refusals of its policy.
-async fn not_a_plugin(shared: &Shared, policy: PolicyName, error: Error) -> Error {
-    if error.code != Code::TooLarge {
+async fn not_a_plugin(shared: &ApiContext, policy: PolicyName, error: ApiError) -> ApiError {
+    if error.code != ApiErrorCode::TooLarge {
         return error;
     }
     match shared.ask("", shared.handle.policies()).await {
         Ok(known) if known.iter().any(|known| known.policy == policy) => {
             let (code, reason) = (error.code.name(), error.message.clone().into());
-            let refusal = Refusal::now(policy, "pushed".into(), code, reason);
+            let refusal = RefusalRecord::now(policy, "pushed".into(), code, reason);
             shared.handle.note_refusal(refusal).await;
             error
         }
@@ -489,9 +509,9 @@ async fn not_a_plugin(shared: &Shared, policy: PolicyName, error: Error) -> Erro
 }
 
 async fn policy_verb(
-    State(shared): Api,
+    State(shared): ApiState,
     Path((set, target)): Path<(String, String)>,
-) -> Result<Response, Error> {
+) -> Result<Response, ApiError> {
     let (hook, verb) = verb(&target)?;
     let policy = policy_name(&set, hook)?;
     let said = policy.to_string();
@@ -499,11 +519,11 @@ async fn policy_verb(
         "rollback" => {
             Ok(rolled_out(shared.ask(&said, shared.handle.rollback_policy(policy)).await?))
         }
-        "promote" => walk(&shared, policy, Verb::Promote).await,
-        "promote-all" => walk(&shared, policy, Verb::PromoteAll).await,
-        "pause" => walk(&shared, policy, Verb::Pause).await,
-        "resume" => walk(&shared, policy, Verb::Resume).await,
-        "abort" => walk(&shared, policy, Verb::Abort).await,
+        "promote" => walk(&shared, policy, RolloutAction::Promote).await,
+        "promote-all" => walk(&shared, policy, RolloutAction::PromoteAll).await,
+        "pause" => walk(&shared, policy, RolloutAction::Pause).await,
+        "resume" => walk(&shared, policy, RolloutAction::Resume).await,
+        "abort" => walk(&shared, policy, RolloutAction::Abort).await,
         "stop" => {
             require_drills(&shared)?;
             shared.ask(&said, shared.handle.stop_policy(policy)).await?;
@@ -517,13 +537,17 @@ async fn policy_verb(
     }
 }
 
-async fn walk(shared: &Shared, policy: PolicyName, verb: Verb) -> Result<Response, Error> {
+async fn walk(
+    shared: &ApiContext,
+    policy: PolicyName,
+    verb: RolloutAction,
+) -> Result<Response, ApiError> {
     let said = policy.to_string();
-    Ok(rolled_out(shared.ask(&said, shared.handle.walk_policy(policy, verb)).await?))
+    Ok(rolled_out(shared.ask(&said, shared.handle.act_on_rollout(policy, verb)).await?))
 }
 
 /// Ends the API once this answer is sent.
-async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
+async fn close_api(State(shared): ApiState) -> Result<StatusCode, ApiError> {
     require_drills(&shared)?;
     tokio::spawn(async move {
         tokio::time::sleep(LAST_ANSWER).await;
@@ -532,7 +556,7 @@ async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
     Ok(StatusCode::ACCEPTED)
 }
 
-fn rolled_out(rollout: Rollout) -> Response {
+fn rolled_out(rollout: RolloutReport) -> Response {
     let status = match rollout.outcome {
         RolloutOutcome::Activated
         | RolloutOutcome::Unchanged
@@ -544,35 +568,35 @@ fn rolled_out(rollout: Rollout) -> Response {
         | RolloutOutcome::Revoked => StatusCode::OK,
         RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
     };
-    (status, Json(view::Rollout::from(rollout))).into_response()
+    (status, Json(view::RolloutView::from(rollout))).into_response()
 }
 
-pub(super) fn policy_name(set: &str, hook: &str) -> Result<PolicyName, Error> {
+pub(super) fn policy_name(set: &str, hook: &str) -> Result<PolicyName, ApiError> {
     let found = Hook::ALL.into_iter().find(|known| known.name() == hook);
     let hook = found.ok_or_else(|| no_policy(&format!("{set}/{hook}")))?;
     Ok(PolicyName { set: set.into(), hook })
 }
 
-pub(super) fn no_policy(name: &str) -> Error {
-    Error::new(
-        Code::NotFound,
+pub(super) fn no_policy(name: &str) -> ApiError {
+    ApiError::new(
+        ApiErrorCode::NotFound,
         format!("there is no policy `{name}`; one looks like `call/routing`"),
     )
 }
 
-async fn follow(State(shared): Api) -> Result<impl IntoResponse, Error> {
+async fn follow(State(shared): ApiState) -> Result<impl IntoResponse, ApiError> {
     shared.feed.listen()
 }
 
 /// Splits `east-a1:drain`; names may contain colons.
-pub(super) fn verb(target: &str) -> Result<(&str, &str), Error> {
+pub(super) fn verb(target: &str) -> Result<(&str, &str), ApiError> {
     target.rsplit_once(':').ok_or_else(|| {
         let message =
             format!("found `{target}`, expected a name and a verb such as `{target}:drain`");
-        Error::new(Code::NotFound, message)
+        ApiError::new(ApiErrorCode::NotFound, message)
     })
 }
 
-pub(super) fn unknown_verb(found: &str, right: &str) -> Error {
-    Error::new(Code::NotFound, format!("found the verb `{found}`, expected {right}"))
+pub(super) fn unknown_verb(found: &str, right: &str) -> ApiError {
+    ApiError::new(ApiErrorCode::NotFound, format!("found the verb `{found}`, expected {right}"))
 }

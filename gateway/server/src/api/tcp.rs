@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::error::{Code, Error};
-use super::listener::Placed;
+use super::error::{ApiError, ApiErrorCode};
+use super::listener::CountedConnection;
 
 /// Deadline of a request's header, from the accept or the answer before.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ const RETRY_AFTER: Duration = HEADER_WITHIN;
 /// Read buffer of a connection, which is also the longest header.
 const BUFFER_MAX: usize = 64 * 1_024;
 
-/// Serves until the runtime ends. Requests carry their [`Connection`] as an extension.
+/// Serves until the runtime ends. Requests carry their [`TcpPlace`] as an extension.
 pub(super) async fn serve(
     mut listener: impl Listener<Io = TcpStream, Addr = SocketAddr>,
     router: Router,
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     let (strangers, trusted) = (Arc::default(), Arc::new(Semaphore::new(TRUSTED_MAX)));
     for number in 0.. {
         let (stream, address) = listener.accept().await;
-        let connection = Arc::new(Connection {
+        let connection = Arc::new(TcpPlace {
             number,
             strangers: Arc::clone(&strangers),
             trusted: Arc::clone(&trusted),
@@ -63,7 +63,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, connection: Arc<Connection>) {
+async fn converse(stream: TcpStream, router: Router, connection: Arc<TcpPlace>) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
@@ -73,7 +73,7 @@ async fn converse(stream: TcpStream, router: Router, connection: Arc<Connection>
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(BUFFER_MAX)
-        .serve_connection(TokioIo::new(Placed::new(stream, ())), service);
+        .serve_connection(TokioIo::new(CountedConnection::new(stream, ())), service);
     // A connection that breaks off, or misses its deadline, is closed without an answer.
     let _ = serving.await;
 }
@@ -87,22 +87,22 @@ fn source(address: IpAddr) -> IpAddr {
 }
 
 /// A TCP connection. It is a stranger until a request carries the token.
-pub(super) struct Connection {
+pub(super) struct TcpPlace {
     number: u64,
-    strangers: Arc<Mutex<Strangers<AbortHandle>>>,
+    strangers: Arc<Mutex<UntrustedConnections<AbortHandle>>>,
     trusted: Arc<Semaphore>,
     place: OnceLock<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl TcpPlace {
     /// A request carried the token.
-    pub(super) fn trust(&self) -> Result<(), Error> {
+    pub(super) fn trust(&self) -> Result<(), ApiError> {
         if self.place.get().is_some() {
             return Ok(());
         }
         let place = Arc::clone(&self.trusted).try_acquire_owned().map_err(|_| {
             let message = format!("{TRUSTED_MAX} connections are open, which is the limit");
-            Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER)
+            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
         })?;
         // Requests of one connection come one after the other, so the cell is empty.
         let _ = self.place.set(place);
@@ -111,22 +111,22 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for TcpPlace {
     fn drop(&mut self) {
         lock(&self.strangers).remove(self.number);
     }
 }
 
 /// Connections that have carried no token, by age, each with its source.
-struct Strangers<T>(BTreeMap<u64, (IpAddr, T)>);
+struct UntrustedConnections<T>(BTreeMap<u64, (IpAddr, T)>);
 
-impl<T> Default for Strangers<T> {
+impl<T> Default for UntrustedConnections<T> {
     fn default() -> Self {
-        Strangers(BTreeMap::new())
+        UntrustedConnections(BTreeMap::new())
     }
 }
 
-impl<T> Strangers<T> {
+impl<T> UntrustedConnections<T> {
     /// Adds a connection. Returns the one that gives way to it.
     fn admit(&mut self, number: u64, source: IpAddr, connection: T) -> Option<T> {
         let mut counts = BTreeMap::<IpAddr, usize>::new();
@@ -157,7 +157,7 @@ impl<T> Strangers<T> {
 }
 
 /// A poisoned lock is usable: no update leaves the table inconsistent.
-fn lock<T>(strangers: &Mutex<Strangers<T>>) -> MutexGuard<'_, Strangers<T>> {
+fn lock<T>(strangers: &Mutex<UntrustedConnections<T>>) -> MutexGuard<'_, UntrustedConnections<T>> {
     strangers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

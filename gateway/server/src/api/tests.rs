@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use evenkeel_core::{
-    Decider, Event, Hook, Hop, Incarnation, NodeId, NodeSettings, PolicyName, Probed, RegionId,
-    RoomId, SessionId, Settings, Zone, ZoneId,
+    CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
+    PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
 use evenkeel_dataplane::worker::Totals;
 use serde_json::{Value, json};
@@ -24,16 +24,16 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::*;
 use crate::control::{
-    Admission, ControlError, EventRecord, GatewayEvent, Handle, IngressAnswer, Names, Request,
-    Rollout, RolloutOutcome, SessionAnswer, Status,
+    AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle, IngressAnswer,
+    NodeNames, RolloutOutcome, RolloutReport, SessionAnswer, StatusReport,
 };
-use crate::settings::{Admin, AdminTcp, Secret, Traceparent};
+use crate::settings::{AdminSettings, AdminTcp, SecretFile, Traceparent};
 
 struct World {
-    thread: Thread,
+    thread: ApiThread,
     handle: Handle,
     socket: PathBuf,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<ControlRequest>,
     events: broadcast::Sender<Arc<EventRecord>>,
 }
 
@@ -54,14 +54,14 @@ impl World {
         let (handle, requests, events) = handle(events_max);
         let socket = socket_path();
         let address = (Ipv4Addr::LOCALHOST, 0).into();
-        let tcp = Some(AdminTcp { address, token: Secret::new(b"secret".to_vec()) });
+        let tcp = Some(AdminTcp { address, token: SecretFile::new(b"secret".to_vec()) });
         let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
-        let settings = Admin { drills, ..admin(socket.clone(), tcp) };
+        let settings = AdminSettings { drills, ..admin(socket.clone(), tcp) };
         let thread = start(settings, handle.clone(), metrics).unwrap();
         World { thread, handle, socket, requests, events }
     }
 
-    fn tell(&self, event: Event, totals: Option<Totals>) {
+    fn tell(&self, event: CoreEvent, totals: Option<Totals>) {
         self.happen(GatewayEvent::Core(event), totals);
     }
 
@@ -75,7 +75,7 @@ impl World {
         Asking::at(UnixStream::connect(&self.socket).unwrap(), head, body)
     }
 
-    fn request(&mut self) -> Request {
+    fn request(&mut self) -> ControlRequest {
         self.requests.blocking_recv().unwrap()
     }
 }
@@ -156,7 +156,7 @@ const OFFER: &str = r#"{"scenario": "call", "room": "room-1", "ingress": {"quic"
 
 fn handle(
     events_max: usize,
-) -> (Handle, mpsc::Receiver<Request>, broadcast::Sender<Arc<EventRecord>>) {
+) -> (Handle, mpsc::Receiver<ControlRequest>, broadcast::Sender<Arc<EventRecord>>) {
     let (requests_in, requests) = mpsc::channel(64);
     let (events, _) = broadcast::channel(events_max);
     let handle = Handle {
@@ -169,22 +169,22 @@ fn handle(
     (handle, requests, events)
 }
 
-fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> Admin {
-    Admin { socket, tcp, traceparent: Traceparent::Link, drills: true }
+fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> AdminSettings {
+    AdminSettings { socket, tcp, traceparent: Traceparent::Link, drills: true }
 }
 
-fn names() -> Names {
+fn names() -> NodeNames {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
     let node = |name: &str, zone| NodeSettings {
         name: name.into(),
         zone: ZoneId(zone),
         capacity_kbps: 1_000,
-        probed: Probed::Yes,
-        role: evenkeel_core::Role::Active,
+        probed: NodeProbing::Yes,
+        role: evenkeel_core::RegionRole::Active,
         starts: evenkeel_core::Starts::ByItself,
         canary: false,
     };
-    Names::of(&Settings {
+    NodeNames::of(&CoreSettings {
         home: RegionId(0),
         regions: vec!["east".into(), "west".into()],
         zones: vec![zone("a", 0), zone("b", 1)],
@@ -219,12 +219,12 @@ fn opened(number: u64) -> SessionAnswer {
     }
 }
 
-fn status(state: &str) -> Status {
-    Status {
+fn status(state: &str) -> StatusReport {
+    StatusReport {
         state: match state {
-            "starting" => Admission::Starting,
-            "serving" => Admission::Serving,
-            _ => Admission::Draining,
+            "starting" => AdmissionState::Starting,
+            "serving" => AdmissionState::Serving,
+            _ => AdmissionState::Draining,
         },
         version: "1.2.3",
         region: "east".into(),
@@ -247,8 +247,8 @@ fn status(state: &str) -> Status {
     }
 }
 
-fn rollout(outcome: RolloutOutcome) -> Rollout {
-    Rollout {
+fn rollout(outcome: RolloutOutcome) -> RolloutReport {
+    RolloutReport {
         policy: routing(),
         outcome,
         stage: None,

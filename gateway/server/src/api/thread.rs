@@ -17,18 +17,18 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::error::{Code, Error};
+use super::error::{ApiError, ApiErrorCode};
 use super::gate::{self, Entrance, Gate, Gated};
-use super::listener::{Bounded, File, Socket};
-use super::notice::Notices;
-use super::relay::{self, Relay};
-use super::routes::{Shared, router, router_of_peer};
-use super::tcp::{self, Connection};
+use super::listener::{ApiSocket, Bounded, SocketFile};
+use super::notice::NoticeWriter;
+use super::relay::{self, PeerRelay};
+use super::routes::{ApiContext, router, router_of_peer};
+use super::tcp::{self, TcpPlace};
 use crate::cluster::{Access, PeerStream};
 use crate::control::{Handle, TokensRefused};
-use crate::handover::{Duplicates, Inherited, SocketName, Upgrades};
-use crate::index::Reader;
-use crate::settings::Admin;
+use crate::handover::{Inherited, NamedSockets, SocketName, Upgrades};
+use crate::index::IndexReader;
+use crate::settings::AdminSettings;
 use crate::sha256;
 use crate::telemetry::Instruments;
 
@@ -42,7 +42,7 @@ const LAST_REQUESTS: Duration = Duration::from_millis(100);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ApiStartError {
     #[error(
         "another gateway, or another process, listens at {}; end it, or name another path by `socket` in [admin]",
         .path.display()
@@ -59,7 +59,7 @@ pub enum Failure {
 
 /// The running API; it ends when dropped.
 #[derive(Debug)]
-pub struct Thread {
+pub struct ApiThread {
     /// The TCP address, if TCP is configured.
     pub address: Option<SocketAddr>,
     gate: watch::Sender<Gate>,
@@ -68,54 +68,57 @@ pub struct Thread {
 }
 
 /// The API's sockets, and the event loop that will serve them.
-pub struct Bound {
-    settings: Admin,
-    listening: Listening,
+pub struct BoundApi {
+    settings: AdminSettings,
+    listening: ApiListeners,
     runtime: Runtime,
     upgrades: Option<Upgrades>,
-    relay: Option<Relay>,
-    index: Option<Reader>,
+    relay: Option<PeerRelay>,
+    index: Option<IndexReader>,
 }
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
 /// they are served.
-pub(crate) fn bind(settings: Admin, inherited: &mut Inherited) -> Result<Bound, Failure> {
+pub(crate) fn bind(
+    settings: AdminSettings,
+    inherited: &mut Inherited,
+) -> Result<BoundApi, ApiStartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(Failure::Thread)?;
+    let runtime = runtime.map_err(ApiStartError::Thread)?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
-    Ok(Bound { settings, listening, runtime, upgrades: None, relay: None, index: None })
+    Ok(BoundApi { settings, listening, runtime, upgrades: None, relay: None, index: None })
 }
 
 /// Starts the API on its own thread.
 pub fn start(
-    settings: Admin,
+    settings: AdminSettings,
     handle: Handle,
     metrics: Box<dyn Fn() -> String + Send + Sync>,
-) -> Result<Thread, Failure> {
+) -> Result<ApiThread, ApiStartError> {
     let api = bind(settings, &mut Inherited::default())?.serve(handle, metrics)?;
     api.open();
     Ok(api)
 }
 
-impl Bound {
+impl BoundApi {
     /// Lets clients replace the process.
-    pub(crate) fn with_upgrades(self, upgrades: Upgrades) -> Bound {
-        Bound { upgrades: Some(upgrades), ..self }
+    pub(crate) fn with_upgrades(self, upgrades: Upgrades) -> BoundApi {
+        BoundApi { upgrades: Some(upgrades), ..self }
     }
 
     /// Answers requests about the group, and those that its other gateway relays.
-    pub(crate) fn in_group(mut self, access: Access, instruments: Arc<Instruments>) -> Bound {
+    pub(crate) fn in_group(mut self, access: Access, instruments: Arc<Instruments>) -> BoundApi {
         let Access { group, peer, streams } = access;
         self.listening.peer = Some(streams);
-        Bound { relay: Some(Relay::new(group, peer, instruments)), ..self }
+        BoundApi { relay: Some(PeerRelay::new(group, peer, instruments)), ..self }
     }
 
     /// Answers requests about sessions of all gateways.
-    pub(crate) fn with_index(self, index: Option<Reader>) -> Bound {
-        Bound { index, ..self }
+    pub(crate) fn with_index(self, index: Option<IndexReader>) -> BoundApi {
+        BoundApi { index, ..self }
     }
 
-    pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
+    pub(crate) fn duplicates(&self) -> io::Result<NamedSockets> {
         let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
         let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
         let mut duplicates = vec![(SocketName::ApiUnix { path }, unix)];
@@ -126,20 +129,20 @@ impl Bound {
         Ok(duplicates)
     }
 
-    /// Starts the API's thread, which serves once [`Thread::open`] is called. `metrics` renders `/metrics`. The API must
+    /// Starts the API's thread, which serves once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
     /// start before the first session, because notices take room names from earlier events.
     pub(crate) fn serve(
         self,
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
-    ) -> Result<Thread, Failure> {
-        let Bound { settings, listening, runtime, upgrades, relay, index } = self;
+    ) -> Result<ApiThread, ApiStartError> {
+        let BoundApi { settings, listening, runtime, upgrades, relay, index } = self;
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.address;
-        let (events, notices) = (handle.events(), Notices::new(handle.names()));
-        let shared = Shared::new(handle, metrics, settings.drills, upgrades, relay, index);
+        let (events, notices) = (handle.events(), NoticeWriter::new(handle.names()));
+        let shared = ApiContext::new(handle, metrics, settings.drills, upgrades, relay, index);
         let shared = Arc::new(shared);
         let served = async move {
             let publishing = Arc::clone(&shared);
@@ -147,18 +150,19 @@ impl Bound {
             serve(listening, settings, &shared, entrance, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
-        let thread = thread.spawn(move || runtime.block_on(served)).map_err(Failure::Thread)?;
-        Ok(Thread { address, gate, stop: Some(stop), thread: Some(thread) })
+        let thread =
+            thread.spawn(move || runtime.block_on(served)).map_err(ApiStartError::Thread)?;
+        Ok(ApiThread { address, gate, stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Thread {
+impl ApiThread {
     /// Serves requests.
     pub(crate) fn open(&self) {
         self.gate.send_replace(Gate::Open);
     }
 
-    /// Accepts no connection and begins no request until [`Thread::open`].
+    /// Accepts no connection and begins no request until [`ApiThread::open`].
     pub(crate) fn pause(&self) {
         self.gate.send_replace(Gate::Paused);
     }
@@ -187,16 +191,16 @@ impl Thread {
     }
 }
 
-impl Drop for Thread {
+impl Drop for ApiThread {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-struct Listening {
+struct ApiListeners {
     unix: UnixListener,
     /// `None` for an inherited socket.
-    file: Option<File>,
+    file: Option<SocketFile>,
     /// Sockets of the replaced process that this one does not use, removed once this one serves.
     obsolete: Vec<PathBuf>,
     tcp: Option<TcpListener>,
@@ -205,26 +209,29 @@ struct Listening {
     peer: Option<mpsc::Receiver<PeerStream>>,
 }
 
-async fn listen(settings: &Admin, inherited: &mut Inherited) -> Result<Listening, Failure> {
+async fn listen(
+    settings: &AdminSettings,
+    inherited: &mut Inherited,
+) -> Result<ApiListeners, ApiStartError> {
     let path = &settings.socket;
     let name = SocketName::ApiUnix { path: path.clone() };
     let unix = match inherited.take(&name).map(StdUnixListener::from) {
         Some(listener) => UnixListener::from_std(listener).map(|listener| (listener, None)),
-        None => Socket::bind(path).map(|Socket { listener, file }| (listener, Some(file))),
+        None => ApiSocket::bind(path).map(|ApiSocket { listener, file }| (listener, Some(file))),
     };
     let (unix, file) = unix.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => Failure::Occupied { path: path.clone() },
-        _ => Failure::Socket { path: path.clone(), error },
+        io::ErrorKind::AddrInUse => ApiStartError::Occupied { path: path.clone() },
+        _ => ApiStartError::Socket { path: path.clone(), error },
     })?;
-    let obsolete = inherited.rest().filter_map(|name| match name {
+    let obsolete = inherited.remaining().filter_map(|name| match name {
         SocketName::ApiUnix { path } => Some(path.clone()),
         _ => None,
     });
     let obsolete = obsolete.collect();
     let Some(tcp) = &settings.tcp else {
-        return Ok(Listening { unix, file, obsolete, tcp: None, address: None, peer: None });
+        return Ok(ApiListeners { unix, file, obsolete, tcp: None, address: None, peer: None });
     };
-    let failed = |error| Failure::Tcp { address: tcp.address, error };
+    let failed = |error| ApiStartError::Tcp { address: tcp.address, error };
     let inherited = inherited.take(&SocketName::ApiTcp { address: tcp.address });
     let listener = match inherited.map(StdTcpListener::from) {
         Some(listener) => TcpListener::from_std(listener),
@@ -233,17 +240,17 @@ async fn listen(settings: &Admin, inherited: &mut Inherited) -> Result<Listening
     let listener = listener.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (tcp, address) = (Some(listener), Some(address));
-    Ok(Listening { unix, file, obsolete, tcp, address, peer: None })
+    Ok(ApiListeners { unix, file, obsolete, tcp, address, peer: None })
 }
 
 async fn serve(
-    listening: Listening,
-    settings: Admin,
-    shared: &Arc<Shared>,
+    listening: ApiListeners,
+    settings: AdminSettings,
+    shared: &Arc<ApiContext>,
     entrance: Entrance,
     stopped: oneshot::Receiver<()>,
 ) {
-    let Listening { unix, file, obsolete, tcp, peer, .. } = listening;
+    let ApiListeners { unix, file, obsolete, tcp, peer, .. } = listening;
     let path = settings.socket;
     let enter = || middleware::from_fn_with_state(entrance.clone(), gate::pass);
     let gated = Gated::new(unix, entrance.clone());
@@ -253,7 +260,7 @@ async fn serve(
     let local = tokio::spawn(local.into_future());
     if let (Some(listener), Some(tcp)) = (tcp, settings.tcp) {
         let refused = Arc::clone(&shared.handle.tokens_refused);
-        let guard = Arc::new(Guard { token_sha256: sha256(tcp.token.bytes()), refused });
+        let guard = Arc::new(TokenGuard { token_sha256: sha256(tcp.token.bytes()), refused });
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
@@ -266,7 +273,7 @@ async fn serve(
     let mut opened = entrance.clone();
     tokio::spawn(async move {
         opened.opened().await;
-        obsolete.into_iter().map(File).for_each(drop);
+        obsolete.into_iter().map(SocketFile).for_each(drop);
     });
     tokio::select! {
         _ = stopped => {}
@@ -274,7 +281,7 @@ async fn serve(
         _ = local => {}
     }
     match entrance.gate() {
-        Gate::Open => drop(file.unwrap_or(File(path))),
+        Gate::Open => drop(file.unwrap_or(SocketFile(path))),
         // An inherited socket belongs to the process that serves.
         Gate::Paused => drop(file),
         Gate::Left => {
@@ -286,14 +293,14 @@ async fn serve(
     }
 }
 
-struct Guard {
+struct TokenGuard {
     token_sha256: [u8; 32],
     refused: Arc<TokensRefused>,
 }
 
 async fn require_token(
-    State(guard): State<Arc<Guard>>,
-    Extension(connection): Extension<Arc<Connection>>,
+    State(guard): State<Arc<TokenGuard>>,
+    Extension(connection): Extension<Arc<TcpPlace>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -304,7 +311,7 @@ async fn require_token(
         connection.trust()
     } else {
         guard.refused.count(token.is_none());
-        Err(Error::new(Code::Unauthorized, message))
+        Err(ApiError::new(ApiErrorCode::Unauthorized, message))
     };
     match known {
         Ok(()) => next.run(request).await,

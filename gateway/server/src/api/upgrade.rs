@@ -8,44 +8,44 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
 
-use super::error::{Code, Error, strict};
+use super::error::{ApiError, ApiErrorCode, strict};
 use super::operations::{read, read_deadline};
-use super::routes::Api;
-use super::tcp::Connection;
-use crate::handover::{NotUpgraded, READY_WITHIN, Upgraded};
+use super::routes::ApiState;
+use super::tcp::TcpPlace;
+use crate::handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Upgrade {
+struct UpgradeBody {
     binary: Option<PathBuf>,
     deadline: Option<String>,
 }
 
 /// Replaces the process; takes as long as the new one needs to compile its plugins.
 pub(super) async fn upgrade(
-    State(shared): Api,
-    tcp: Option<Extension<Arc<Connection>>>,
+    State(shared): ApiState,
+    tcp: Option<Extension<Arc<TcpPlace>>>,
     body: Body,
-) -> Result<Json<Upgraded>, Error> {
+) -> Result<Json<UpgradeResult>, ApiError> {
     let body = read(&shared, body).await?;
-    let Upgrade { binary, deadline } =
-        if body.is_empty() { Upgrade::default() } else { strict(&body)? };
+    let UpgradeBody { binary, deadline } =
+        if body.is_empty() { UpgradeBody::default() } else { strict(&body)? };
     let within = deadline.as_deref().map(read_deadline).transpose()?;
     if within.is_some_and(|within| within > READY_WITHIN) {
         let message = format!("found a longer time, expected at most {READY_WITHIN:?}");
-        return Err(Error::field("deadline", message));
+        return Err(ApiError::field("deadline", message));
     }
     if let Some(binary) = &binary {
         if tcp.is_some() {
             let message = "programs are named on the Unix socket only; without `binary` the gateway's own is started again";
-            return Err(Error {
+            return Err(ApiError {
                 field: Some("binary".into()),
-                ..Error::new(Code::Refused, message)
+                ..ApiError::new(ApiErrorCode::Refused, message)
             });
         }
         if !binary.is_absolute() {
             let found = format!("found `{}`, expected an absolute path", binary.display());
-            return Err(Error::field("binary", found));
+            return Err(ApiError::field("binary", found));
         }
     }
     let upgraded = match &shared.upgrades {
@@ -53,10 +53,10 @@ pub(super) async fn upgrade(
         None => Err(NotUpgraded::Embedded),
     };
     upgraded.map(Json).map_err(|failed| match failed {
-        NotUpgraded::UnderWay => Error::new(Code::Conflict, failed.to_string()),
-        NotUpgraded::Embedded => Error::new(Code::NotFound, failed.to_string()),
-        NotUpgraded::Failed(reason) => Error::new(
-            Code::Conflict,
+        NotUpgraded::UnderWay => ApiError::new(ApiErrorCode::Conflict, failed.to_string()),
+        NotUpgraded::Embedded => ApiError::new(ApiErrorCode::NotFound, failed.to_string()),
+        NotUpgraded::Failed(reason) => ApiError::new(
+            ApiErrorCode::Conflict,
             format!("upgrade failed, the running process continues: {reason}"),
         ),
     })

@@ -6,33 +6,35 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use evenkeel_core::{Measures, Metric, NodeStanding, Witness};
+use evenkeel_core::{EvidenceSource, Measures, Metric, NodeStanding};
 use evenkeel_media::roq;
 use serde::Serialize;
 
-use crate::control::{IngressAnswer, Named, Names, SessionAnswer, SessionRequest, SessionView};
+use crate::control::{
+    IngressAnswer, NodeName, NodeNames, OfferedSession, SessionAnswer, SessionView,
+};
 use crate::history::Carried;
-pub(super) use policies::{Policy, Rollout};
+pub(super) use policies::{PolicyStatusView, RolloutView};
 
 /// The answer to an offer.
 #[derive(Serialize)]
-pub(super) struct Opened {
+pub(super) struct OpenedView {
     /// `s17`.
     id: String,
     room: Arc<str>,
     scenario: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    udp: Option<Udp>,
+    udp: Option<UdpView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    quic: Option<Quic>,
+    quic: Option<QuicView>,
     /// Best first.
-    route: Vec<Hop>,
+    route: Vec<HopView>,
     /// The decider by hook.
     decided_by: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
-struct Udp {
+struct UdpView {
     addresses: [SocketAddr; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
     rtcp: Option<[SocketAddr; 1]>,
@@ -43,7 +45,7 @@ struct Udp {
 }
 
 #[derive(Serialize)]
-struct Quic {
+struct QuicView {
     addresses: [SocketAddr; 1],
     alpn: &'static str,
     certificate_sha256: String,
@@ -52,17 +54,21 @@ struct Quic {
     flow_from_gateway: String,
 }
 
-impl Opened {
+impl OpenedView {
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    pub(super) fn of(opened: SessionAnswer, wanted: &SessionRequest, names: &Names) -> Opened {
+    pub(super) fn of(
+        opened: SessionAnswer,
+        wanted: &OfferedSession,
+        names: &NodeNames,
+    ) -> OpenedView {
         let (udp, quic) = match opened.ingress {
             IngressAnswer::Udp { address, rtcp, credentials } => {
                 let (ufrag, password) = credentials.unzip();
                 let rtcp = rtcp.map(|rtcp| [rtcp]);
-                (Some(Udp { addresses: [address], rtcp, ufrag, password }), None)
+                (Some(UdpView { addresses: [address], rtcp, ufrag, password }), None)
             }
             IngressAnswer::Quic {
                 address,
@@ -70,7 +76,7 @@ impl Opened {
                 flow_to_gateway,
                 flow_from_gateway,
             } => {
-                let quic = Quic {
+                let quic = QuicView {
                     addresses: [address],
                     alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
                     certificate_sha256: hexadecimal(&certificate_sha256),
@@ -80,13 +86,13 @@ impl Opened {
                 (None, Some(quic))
             }
         };
-        Opened {
+        OpenedView {
             id: opened.session.to_string(),
             room: Arc::clone(&wanted.room),
             scenario: Arc::clone(&wanted.scenario),
             udp,
             quic,
-            route: Hop::route(&opened.route, names),
+            route: HopView::route(&opened.route, names),
             decided_by: BTreeMap::from([
                 ("admission", opened.admitted_by.to_string()),
                 ("routing", opened.routed_by.to_string()),
@@ -100,21 +106,21 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Hop {
+pub(super) struct HopView {
     pub(super) node: Arc<str>,
     pub(super) region: Arc<str>,
     pub(super) zone: Arc<str>,
     pub(super) incarnation: u32,
 }
 
-impl Hop {
-    pub(super) fn of(hop: evenkeel_core::Hop, names: &Names) -> Hop {
-        let Named { node, region, zone } = names.of_hop(hop);
-        Hop { node, region, zone, incarnation: hop.incarnation.0 }
+impl HopView {
+    pub(super) fn of(hop: evenkeel_core::Hop, names: &NodeNames) -> HopView {
+        let NodeName { node, region, zone } = names.of_hop(hop);
+        HopView { node, region, zone, incarnation: hop.incarnation.0 }
     }
 
-    fn route(hops: &[evenkeel_core::Hop], names: &Names) -> Vec<Hop> {
-        hops.iter().map(|&hop| Hop::of(hop, names)).collect()
+    fn route(hops: &[evenkeel_core::Hop], names: &NodeNames) -> Vec<HopView> {
+        hops.iter().map(|&hop| HopView::of(hop, names)).collect()
     }
 }
 
@@ -125,14 +131,14 @@ fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Session {
+pub(super) struct LiveSessionView {
     id: String,
     room: Arc<str>,
     scenario: Arc<str>,
     mode: &'static str,
     ingress: &'static str,
     /// The hop that carries the session's packets; null without one.
-    hop: Option<Hop>,
+    hop: Option<HopView>,
     rung: u8,
     cap_kbps: Option<u32>,
     measures: BTreeMap<&'static str, u32>,
@@ -140,16 +146,16 @@ pub(super) struct Session {
     age_ms: u64,
 }
 
-impl Session {
-    pub(super) fn of(view: &SessionView, names: &Names) -> Session {
+impl LiveSessionView {
+    pub(super) fn of(view: &SessionView, names: &NodeNames) -> LiveSessionView {
         let session = &view.standing;
-        Session {
+        LiveSessionView {
             id: session.session.to_string(),
             room: Arc::clone(&session.room),
             scenario: Arc::clone(&session.scenario),
             mode: session.mode.name(),
             ingress: session.transport.name(),
-            hop: session.hop.map(|hop| Hop::of(hop, names)),
+            hop: session.hop.map(|hop| HopView::of(hop, names)),
             rung: session.plan.rung(),
             cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
             measures: measured(&session.measures),
@@ -160,7 +166,7 @@ impl Session {
 }
 
 #[derive(Serialize)]
-pub(super) struct Room {
+pub(super) struct RoomView {
     room: Arc<str>,
     id: String,
     scenario: Arc<str>,
@@ -169,32 +175,32 @@ pub(super) struct Room {
     effective_mode: &'static str,
     sessions: Vec<String>,
     /// Best first.
-    route: Vec<Hop>,
+    route: Vec<HopView>,
     /// The hop that carries the session's packets; null without one.
-    hop: Option<Hop>,
+    hop: Option<HopView>,
     placed_by: String,
 }
 
-impl Room {
-    pub(super) fn of(room: &evenkeel_core::RoomStanding, names: &Names) -> Room {
-        Room {
+impl RoomView {
+    pub(super) fn of(room: &evenkeel_core::RoomStanding, names: &NodeNames) -> RoomView {
+        RoomView {
             room: Arc::clone(&room.name),
             id: room.room.to_string(),
             scenario: Arc::clone(&room.scenario),
             mode: room.mode.name(),
             effective_mode: room.kept.name(),
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
-            route: Hop::route(&room.route, names),
-            hop: room.hop.map(|hop| Hop::of(hop, names)),
+            route: HopView::route(&room.route, names),
+            hop: room.hop.map(|hop| HopView::of(hop, names)),
             placed_by: room.placed_by.to_string(),
         }
     }
 }
 
 #[derive(Serialize)]
-pub(super) struct Node {
+pub(super) struct NodeView {
     #[serde(flatten)]
-    hop: Hop,
+    hop: HopView,
     health: &'static str,
     /// `probe`, `cohort`…
     suspected_by: Vec<&'static str>,
@@ -214,11 +220,11 @@ pub(super) struct Node {
     round_trip_us: Option<u64>,
 }
 
-impl Node {
-    pub(super) fn of(node: &NodeStanding, names: &Names) -> Node {
-        let witnesses = Witness::ALL.into_iter().zip(node.suspected_by);
-        Node {
-            hop: Hop::of(node.hop, names),
+impl NodeView {
+    pub(super) fn of(node: &NodeStanding, names: &NodeNames) -> NodeView {
+        let witnesses = EvidenceSource::ALL.into_iter().zip(node.suspected_by);
+        NodeView {
+            hop: HopView::of(node.hop, names),
             health: node.health.name(),
             suspected_by: witnesses
                 .filter_map(|(witness, accuses)| accuses.then_some(witness.name()))
@@ -238,7 +244,7 @@ impl Node {
 }
 
 #[derive(Serialize)]
-pub(super) struct Region {
+pub(super) struct RegionView {
     region: Arc<str>,
     /// `closed`, `open` or `half-open`.
     breaker: &'static str,
@@ -255,9 +261,9 @@ pub(super) struct Region {
     rooms_displaced: u32,
 }
 
-impl Region {
-    pub(super) fn of(region: &evenkeel_core::RegionStanding, names: &Names) -> Region {
-        Region {
+impl RegionView {
+    pub(super) fn of(region: &evenkeel_core::RegionStanding, names: &NodeNames) -> RegionView {
+        RegionView {
             region: names.of_region(region.region),
             breaker: region.breaker.name(),
             half_open_in_ms: region.opens_for.map(|time| time.as_millis() as u64),

@@ -31,9 +31,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::handover::{Inherited, SocketName};
-use crate::settings::{ClusterAddress, Place};
+use crate::settings::{AddressPlace, MovingAddress};
 pub use holder::hold_addresses;
-use hook::Hook;
+use hook::AddressHook;
 
 /// The subcommand that calls [`hold_addresses`].
 const VERB: &str = "hold-addresses";
@@ -51,7 +51,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 const MESSAGE_MAX: usize = 4 << 10;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum AddressError {
     #[error("group addresses: {0}")]
     Refused(String),
     #[error("group address {0}")]
@@ -99,28 +99,29 @@ impl FromStr for LocalAddress {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Order {
+enum AddressOrder {
     Hold,
     Renew,
     DropWaiting,
     Release,
 }
 
-impl Order {
-    const ALL: [Order; 4] = [Order::Hold, Order::Renew, Order::DropWaiting, Order::Release];
+impl AddressOrder {
+    const ALL: [AddressOrder; 4] =
+        [AddressOrder::Hold, AddressOrder::Renew, AddressOrder::DropWaiting, AddressOrder::Release];
 
     fn word(self) -> &'static str {
         match self {
-            Order::Hold => "hold",
-            Order::Renew => "renew",
-            Order::DropWaiting => "drop-waiting",
-            Order::Release => "release",
+            AddressOrder::Hold => "hold",
+            AddressOrder::Renew => "renew",
+            AddressOrder::DropWaiting => "drop-waiting",
+            AddressOrder::Release => "release",
         }
     }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Answer {
+enum AddressAnswer {
     Done,
     Lapsed,
     Failed(String),
@@ -140,25 +141,25 @@ fn read_message(message: &[u8]) -> Option<(u64, String)> {
     Some((number.parse().ok()?, words.to_owned()))
 }
 
-impl Answer {
+impl AddressAnswer {
     fn words(&self) -> String {
         match self {
-            Answer::Done => "done".to_owned(),
-            Answer::Lapsed => "lapsed".to_owned(),
-            Answer::Failed(reason) => format!("failed: {reason}"),
-            Answer::Conflict(found) => format!("conflict: {found}"),
+            AddressAnswer::Done => "done".to_owned(),
+            AddressAnswer::Lapsed => "lapsed".to_owned(),
+            AddressAnswer::Failed(reason) => format!("failed: {reason}"),
+            AddressAnswer::Conflict(found) => format!("conflict: {found}"),
         }
     }
 
-    fn of(words: &str) -> Result<(), Failure> {
+    fn of(words: &str) -> Result<(), AddressError> {
         match words {
             "done" => Ok(()),
-            "lapsed" => Err(Failure::Lapsed),
+            "lapsed" => Err(AddressError::Lapsed),
             other => Err(match other.strip_prefix("conflict: ") {
-                Some(found) => Failure::Conflict(found.to_owned()),
+                Some(found) => AddressError::Conflict(found.to_owned()),
                 None => {
                     let reason = other.strip_prefix("failed: ").unwrap_or(other);
-                    Failure::Refused(reason.to_owned())
+                    AddressError::Refused(reason.to_owned())
                 }
             }),
         }
@@ -170,34 +171,34 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Addresses {
     holder: Option<HolderProcess>,
-    hooks: Vec<Hook>,
+    hooks: Vec<AddressHook>,
 }
 
 impl Addresses {
     /// Starts the holder, with the capabilities of this process. Adds no address. Waits for the holder.
     pub(crate) fn start(
-        addresses: &[ClusterAddress],
+        addresses: &[MovingAddress],
         program: Option<&Path>,
-    ) -> Result<Addresses, Failure> {
+    ) -> Result<Addresses, AddressError> {
         let local = local(addresses);
         let holder = if local.is_empty() {
             None
         } else {
-            Some(HolderProcess::start(&local, program.ok_or(Failure::NoProgram)?)?)
+            Some(HolderProcess::start(&local, program.ok_or(AddressError::NoProgram)?)?)
         };
         Ok(Addresses { holder, hooks: hooks(addresses) })
     }
 
     /// Takes the addresses of the process that this one replaces.
     pub(crate) fn inherit(
-        addresses: &[ClusterAddress],
+        addresses: &[MovingAddress],
         inherited: &mut Inherited,
-    ) -> Result<Addresses, Failure> {
+    ) -> Result<Addresses, AddressError> {
         let local = local(addresses);
         let holder = if local.is_empty() {
             None
         } else {
-            let stream = inherited.take(&name(&local)).ok_or(Failure::Changed)?;
+            let stream = inherited.take(&name(&local)).ok_or(AddressError::Changed)?;
             Some(HolderProcess::over(&local, stream.into()))
         };
         Ok(Addresses { holder, hooks: hooks(addresses) })
@@ -213,28 +214,28 @@ impl Addresses {
     /// [renewed](Addresses::renew) from then on. Hooks are called, until they succeed, but not waited for.
     ///
     /// Returns the failures of all addresses; the others are held.
-    pub(crate) async fn hold(&mut self) -> Result<(), Failure> {
-        self.hooks.iter_mut().for_each(Hook::acquire);
-        self.order(Order::Hold).await
+    pub(crate) async fn hold(&mut self) -> Result<(), AddressError> {
+        self.hooks.iter_mut().for_each(AddressHook::acquire);
+        self.order(AddressOrder::Hold).await
     }
 
     /// Keeps the addresses for another [`VALID_FOR`]; to be called twice a second while the lease is held. Adds none that
     /// is [gone](Failure::Lapsed): until a lease is held again, another member may have it. A
     /// [conflict](Failure::Conflict) is found twice a minute; the addresses are renewed nevertheless.
-    pub(crate) async fn renew(&mut self) -> Result<(), Failure> {
-        self.order(Order::Renew).await
+    pub(crate) async fn renew(&mut self) -> Result<(), AddressError> {
+        self.order(AddressOrder::Renew).await
     }
 
     /// Drops packets that the kernel has not sent yet because no neighbour answers: another member may have taken over.
-    pub(crate) async fn drop_waiting(&mut self) -> Result<(), Failure> {
-        self.order(Order::DropWaiting).await
+    pub(crate) async fn drop_waiting(&mut self) -> Result<(), AddressError> {
+        self.order(AddressOrder::DropWaiting).await
     }
 
     /// Removes the addresses, and drops packets as [`Addresses::drop_waiting`]. Hooks are called and waited for, unless
     /// they fail.
-    pub(crate) async fn release(&mut self) -> Result<(), Failure> {
-        let released: Vec<_> = self.hooks.iter_mut().map(Hook::release).collect();
-        let outcome = self.order(Order::Release).await;
+    pub(crate) async fn release(&mut self) -> Result<(), AddressError> {
+        let released: Vec<_> = self.hooks.iter_mut().map(AddressHook::release).collect();
+        let outcome = self.order(AddressOrder::Release).await;
         for hook in released {
             // Fails if the hook failed, which is logged.
             let _ = hook.await;
@@ -242,32 +243,32 @@ impl Addresses {
         outcome
     }
 
-    async fn order(&mut self, order: Order) -> Result<(), Failure> {
+    async fn order(&mut self, order: AddressOrder) -> Result<(), AddressError> {
         match &mut self.holder {
             Some(holder) => tokio::time::timeout(ANSWERED_WITHIN, holder.order(order))
                 .await
-                .unwrap_or(Err(Failure::Late)),
+                .unwrap_or(Err(AddressError::Late)),
             None => Ok(()),
         }
     }
 }
 
-fn local(addresses: &[ClusterAddress]) -> Vec<LocalAddress> {
+fn local(addresses: &[MovingAddress]) -> Vec<LocalAddress> {
     let local = addresses.iter().filter_map(|address| match &address.place {
-        Place::Interface(interface) => Some(LocalAddress {
+        AddressPlace::Interface(interface) => Some(LocalAddress {
             address: address.address,
             prefix: address.prefix,
             interface: interface.clone(),
         }),
-        Place::Hook(_) => None,
+        AddressPlace::Hook(_) => None,
     });
     local.collect()
 }
 
-fn hooks(addresses: &[ClusterAddress]) -> Vec<Hook> {
+fn hooks(addresses: &[MovingAddress]) -> Vec<AddressHook> {
     let hooks = addresses.iter().filter_map(|address| match &address.place {
-        Place::Hook(words) => Some(Hook::new(words.clone(), address.address)),
-        Place::Interface(_) => None,
+        AddressPlace::Hook(words) => Some(AddressHook::new(words.clone(), address.address)),
+        AddressPlace::Interface(_) => None,
     });
     hooks.collect()
 }
@@ -288,8 +289,8 @@ struct HolderProcess {
 }
 
 impl HolderProcess {
-    fn start(addresses: &[LocalAddress], program: &Path) -> Result<HolderProcess, Failure> {
-        let failed = |error| Failure::Start { program: program.display().to_string(), error };
+    fn start(addresses: &[LocalAddress], program: &Path) -> Result<HolderProcess, AddressError> {
+        let failed = |error| AddressError::Start { program: program.display().to_string(), error };
         let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).map_err(failed)?;
         let mut command = Command::new(program);
         command.arg(VERB).args(addresses.iter().map(ToString::to_string));
@@ -302,8 +303,8 @@ impl HolderProcess {
         let mut stream = net::UnixStream::from(OwnedFd::from(ours));
         let mut answer = [0; MESSAGE_MAX];
         let length = stream.read(&mut answer).map_err(failed)?;
-        let (_, words) = read_message(&answer[..length]).ok_or(Failure::Ended)?;
-        Answer::of(&words)?;
+        let (_, words) = read_message(&answer[..length]).ok_or(AddressError::Ended)?;
+        AddressAnswer::of(&words)?;
         Ok(HolderProcess::over(addresses, stream))
     }
 
@@ -316,20 +317,20 @@ impl HolderProcess {
         }
     }
 
-    async fn order(&mut self, order: Order) -> Result<(), Failure> {
+    async fn order(&mut self, order: AddressOrder) -> Result<(), AddressError> {
         self.number += 1;
         let number = self.number;
-        let stream = self.registered().map_err(|_| Failure::Ended)?;
+        let stream = self.registered().map_err(|_| AddressError::Ended)?;
         let order = message(number, &order.word());
-        stream.write_all(&order).await.map_err(|_| Failure::Ended)?;
+        stream.write_all(&order).await.map_err(|_| AddressError::Ended)?;
         loop {
             let mut answer = [0; MESSAGE_MAX];
-            let length = stream.read(&mut answer).await.map_err(|_| Failure::Ended)?;
+            let length = stream.read(&mut answer).await.map_err(|_| AddressError::Ended)?;
             if length == 0 {
-                return Err(Failure::Ended);
+                return Err(AddressError::Ended);
             }
             match read_message(&answer[..length]) {
-                Some((answered, words)) if answered == number => return Answer::of(&words),
+                Some((answered, words)) if answered == number => return AddressAnswer::of(&words),
                 // To an order whose answer was late.
                 Some(_) | None => {}
             }

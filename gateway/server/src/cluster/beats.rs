@@ -19,10 +19,10 @@ use ring::hmac;
 use socket2::SockRef;
 
 use super::datagrams::now_us;
-use super::keys::{KeyId, Keys};
-use super::refusals::Refusals;
+use super::keys::{BeatKeyId, GroupKeys};
+use super::refusals::RefusalLog;
 use crate::control::probe_socket::{self, Received};
-use crate::settings::Cluster;
+use crate::settings::GroupSettings;
 
 const MARK: u8 = 0xE4;
 const VERSION: u8 = 1;
@@ -43,7 +43,7 @@ const READ_PER_TURN: usize = 32;
 const QUOTABLE_MAX: usize = 256;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Heard {
+pub(crate) enum BeatInput {
     /// The payload of a beat.
     Beat(Vec<u8>),
     /// The host of the peer says that no process has its port. Each beat is quoted at most once.
@@ -51,7 +51,7 @@ pub(crate) enum Heard {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum BeatRefusal {
     #[error("a datagram that is no beat")]
     Malformed,
     #[error("version {0} of beats, this gateway has version {here}", here = VERSION)]
@@ -66,15 +66,15 @@ pub(crate) enum Refused {
     Replayed,
 }
 
-impl Refused {
+impl BeatRefusal {
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Refused::Malformed => "malformed",
-            Refused::Version(_) => "version",
-            Refused::Secret => "secret",
-            Refused::Forged => "forged",
-            Refused::Clock { .. } => "clock",
-            Refused::Replayed => "replayed",
+            BeatRefusal::Malformed => "malformed",
+            BeatRefusal::Version(_) => "version",
+            BeatRefusal::Secret => "secret",
+            BeatRefusal::Forged => "forged",
+            BeatRefusal::Clock { .. } => "clock",
+            BeatRefusal::Replayed => "replayed",
         }
     }
 }
@@ -83,15 +83,15 @@ pub(crate) struct Beats {
     socket: tokio::net::UdpSocket,
     /// The address of the peer until the socket is connected: there may be no route yet.
     unconnected: Option<SocketAddr>,
-    signed: Signed,
-    refusals: Refusals,
+    signed: BeatSigner,
+    refusals: RefusalLog,
     /// Datagrams read in this turn.
     read: usize,
 }
 
 impl Beats {
     /// Opens the socket. Needs no event loop.
-    pub(crate) fn bind(settings: &Cluster) -> io::Result<UdpSocket> {
+    pub(crate) fn bind(settings: &GroupSettings) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind(settings.listen)?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         mmsg::keep_errors(socket.as_fd(), mmsg::Family::of(settings.listen))?;
@@ -102,13 +102,13 @@ impl Beats {
     /// Must be called in an event loop.
     pub(crate) fn start(
         socket: UdpSocket,
-        settings: &Cluster,
-        refusals: Refusals,
+        settings: &GroupSettings,
+        refusals: RefusalLog,
     ) -> io::Result<Beats> {
         Ok(Beats {
             socket: tokio::net::UdpSocket::from_std(socket)?,
             unconnected: Some(settings.peer.address),
-            signed: Signed::new(settings),
+            signed: BeatSigner::new(settings),
             refusals,
             read: 0,
         })
@@ -131,7 +131,7 @@ impl Beats {
     }
 
     /// May be cancelled without a loss.
-    pub(crate) async fn recv(&mut self) -> Heard {
+    pub(crate) async fn recv(&mut self) -> BeatInput {
         let mut buffer = [0; HEAD_LEN + MAC_LEN + PAYLOAD_MAX + 1];
         loop {
             if self.read == READ_PER_TURN {
@@ -143,13 +143,13 @@ impl Beats {
             match received {
                 Ok(Received::Datagram(length, _)) => {
                     match self.signed.read(&buffer[..length], now_us()) {
-                        Ok(payload) => return Heard::Beat(payload.to_vec()),
+                        Ok(payload) => return BeatInput::Beat(payload.to_vec()),
                         Err(refused) => self.refusals.note_beat(refused),
                     }
                 }
                 Ok(Received::Refused(quotes)) => {
                     if quotes.iter().filter(|quoted| self.signed.was_sent(quoted)).count() > 0 {
-                        return Heard::Closed;
+                        return BeatInput::Closed;
                     }
                 }
                 // Another error of the network; beats that are not heard say more.
@@ -159,11 +159,11 @@ impl Beats {
     }
 }
 
-struct Signed {
+struct BeatSigner {
     /// Signs with the first secret.
-    out: (KeyId, hmac::Key),
+    out: (BeatKeyId, hmac::Key),
     /// Of each secret.
-    accepted: Vec<(KeyId, hmac::Key)>,
+    accepted: Vec<(BeatKeyId, hmac::Key)>,
     /// Time of the last beat sent.
     last_us: u64,
     /// Time of the newest beat read.
@@ -173,12 +173,12 @@ struct Signed {
     datagram: Vec<u8>,
 }
 
-impl Signed {
-    fn new(settings: &Cluster) -> Signed {
+impl BeatSigner {
+    fn new(settings: &GroupSettings) -> BeatSigner {
         let (own, peer) = (&settings.name, &settings.peer.name);
-        let keys: Vec<Keys> = settings.secrets.iter().map(Keys::of).collect();
+        let keys: Vec<GroupKeys> = settings.secrets.iter().map(GroupKeys::of).collect();
         let first = keys.first().expect("a group has a secret");
-        Signed {
+        BeatSigner {
             out: (first.id(), first.beats(own, peer)),
             accepted: keys.iter().map(|keys| (keys.id(), keys.beats(peer, own))).collect(),
             last_us: 0,
@@ -209,29 +209,32 @@ impl Signed {
         &self.datagram
     }
 
-    fn read<'a>(&mut self, datagram: &'a [u8], now_us: u64) -> Result<&'a [u8], Refused> {
-        let (head, rest) = datagram.split_first_chunk::<HEAD_LEN>().ok_or(Refused::Malformed)?;
-        let (found, payload) = rest.split_first_chunk::<MAC_LEN>().ok_or(Refused::Malformed)?;
+    fn read<'a>(&mut self, datagram: &'a [u8], now_us: u64) -> Result<&'a [u8], BeatRefusal> {
+        let (head, rest) =
+            datagram.split_first_chunk::<HEAD_LEN>().ok_or(BeatRefusal::Malformed)?;
+        let (found, payload) = rest.split_first_chunk::<MAC_LEN>().ok_or(BeatRefusal::Malformed)?;
         let [MARK, version, 0, 0, a, b, c, d, time @ ..] = *head else {
-            return Err(Refused::Malformed);
+            return Err(BeatRefusal::Malformed);
         };
         if version != VERSION {
-            return Err(Refused::Version(version));
+            return Err(BeatRefusal::Version(version));
         }
         if payload.len() > PAYLOAD_MAX {
-            return Err(Refused::Malformed);
+            return Err(BeatRefusal::Malformed);
         }
-        let id = KeyId([a, b, c, d]);
+        let id = BeatKeyId([a, b, c, d]);
         let key = self.accepted.iter().find(|(known, _)| *known == id);
-        let (_, key) = key.ok_or(Refused::Secret)?;
+        let (_, key) = key.ok_or(BeatRefusal::Secret)?;
         let signed = [&head[..], payload].concat();
-        hmac::verify(key, &signed, found).map_err(|_| Refused::Forged)?;
+        hmac::verify(key, &signed, found).map_err(|_| BeatRefusal::Forged)?;
         let sent_us = u64::from_be_bytes(time);
         if sent_us.abs_diff(now_us) > SKEW_MAX_US {
-            return Err(Refused::Clock { ahead_us: sent_us.wrapping_sub(now_us).cast_signed() });
+            return Err(BeatRefusal::Clock {
+                ahead_us: sent_us.wrapping_sub(now_us).cast_signed(),
+            });
         }
         if sent_us <= self.newest_us {
-            return Err(Refused::Replayed);
+            return Err(BeatRefusal::Replayed);
         }
         self.newest_us = sent_us;
         Ok(payload)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::settings::Settings;
+use crate::settings::GatewayConfig;
 
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
@@ -21,13 +21,13 @@ const RESTS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The group's members, this one first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub(crate) struct Standing {
+pub(crate) struct GroupStatus {
     pub(crate) gateways: Vec<GatewayStanding>,
 }
 
 /// The gateway that serves the group's sessions, as far as this one knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Owner {
+pub(crate) enum GroupOwnership {
     Here,
     /// This gateway, which sends nothing until it knows that no other member does.
     Doubting,
@@ -35,15 +35,15 @@ pub(crate) enum Owner {
     Unknown,
 }
 
-impl Standing {
-    fn owner(&self) -> Owner {
+impl GroupStatus {
+    fn owner(&self) -> GroupOwnership {
         let owner = |gateway: &GatewayStanding| match (gateway.role, gateway.here) {
-            (Role::Owner, true) => Some(Owner::Here),
-            (Role::Doubting, true) => Some(Owner::Doubting),
-            (Role::Owner, false) => Some(Owner::Peer(Arc::clone(&gateway.gateway))),
+            (GroupRole::Owner, true) => Some(GroupOwnership::Here),
+            (GroupRole::Doubting, true) => Some(GroupOwnership::Doubting),
+            (GroupRole::Owner, false) => Some(GroupOwnership::Peer(Arc::clone(&gateway.gateway))),
             _ => None,
         };
-        self.gateways.iter().find_map(owner).unwrap_or(Owner::Unknown)
+        self.gateways.iter().find_map(owner).unwrap_or(GroupOwnership::Unknown)
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct GatewayStanding {
     pub(crate) gateway: Arc<str>,
     /// This is the gateway that answers.
     pub(crate) here: bool,
-    pub(crate) role: Role,
+    pub(crate) role: GroupRole,
     pub(crate) epoch: u64,
     /// Sessions that it serves, or holds copies of.
     pub(crate) sessions: usize,
@@ -71,7 +71,7 @@ pub(crate) struct GatewayStanding {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Role {
+pub(crate) enum GroupRole {
     /// Listens for its peer before it takes a role.
     Joining,
     Standby,
@@ -86,7 +86,7 @@ pub(crate) enum Role {
 
 /// The owner from now on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct HandedOver {
+pub(crate) struct HandOverResult {
     pub(crate) gateway: Arc<str>,
     pub(crate) epoch: u64,
 }
@@ -95,13 +95,13 @@ pub(crate) struct HandedOver {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct TakenOver {
     #[serde(flatten)]
-    pub(crate) owner: HandedOver,
+    pub(crate) owner: HandOverResult,
     /// Sessions that continue.
     pub(crate) sessions: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum NotHandedOver {
+pub(crate) enum HandOverError {
     #[error("the group has no gateway `{found}`; its gateways are {members}")]
     Unknown { found: String, members: String },
     #[error("`{0}` owns the addresses already")]
@@ -118,7 +118,7 @@ pub(crate) enum NotHandedOver {
 
 /// The reason for which an operator does not make this gateway the owner.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum NotTakenOver {
+pub(crate) enum TakeOverError {
     #[error("found `{found}`, expected `{peer}`, the other gateway of the group")]
     NotPeer { found: String, peer: Arc<str> },
     #[error("this gateway owns the addresses already")]
@@ -142,26 +142,26 @@ pub(crate) enum NotTakenOver {
 }
 
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum GroupRequest {
     HandOver {
         to: String,
-        reply: oneshot::Sender<Result<HandedOver, NotHandedOver>>,
+        reply: oneshot::Sender<Result<HandOverResult, HandOverError>>,
     },
     TakeOver {
         /// The peer, as the operator named it.
         down: String,
-        reply: oneshot::Sender<Result<TakenOver, NotTakenOver>>,
+        reply: oneshot::Sender<Result<TakenOver, TakeOverError>>,
     },
     /// The standby is not to take over by silence; the reply has what another process continues.
-    Rest(oneshot::Sender<Ownership>),
+    Rest(oneshot::Sender<OwnershipState>),
     EndRest,
     /// The node list was reloaded.
-    Reload(Arc<Settings>),
+    Reload(Arc<GatewayConfig>),
 }
 
 /// What another process of the same member continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Ownership {
+pub(crate) struct OwnershipState {
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
     pub(super) epoch: u64,
@@ -171,45 +171,45 @@ pub(crate) struct Ownership {
 /// The API's access to the group.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
-    standing: watch::Receiver<Standing>,
-    requests: mpsc::Sender<Request>,
+    standing: watch::Receiver<GroupStatus>,
+    requests: mpsc::Sender<GroupRequest>,
     confirmed: watch::Receiver<u64>,
 }
 
 /// The member's ends of a [`Group`].
-pub(super) struct Inbox {
-    pub(super) requests: mpsc::Receiver<Request>,
-    pub(super) standing: watch::Sender<Standing>,
+pub(super) struct GroupInbox {
+    pub(super) requests: mpsc::Receiver<GroupRequest>,
+    pub(super) standing: watch::Sender<GroupStatus>,
     /// The number of the last batch that the standby has.
     pub(super) acknowledged: watch::Sender<u64>,
 }
 
 impl Group {
-    pub(super) fn new() -> (Group, Inbox) {
+    pub(super) fn new() -> (Group, GroupInbox) {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
-        let (standing, shown) = watch::channel(Standing::default());
+        let (standing, shown) = watch::channel(GroupStatus::default());
         let (acknowledged, confirmed) = watch::channel(0);
         let group = Group { standing: shown, requests: requests_in, confirmed };
-        (group, Inbox { requests, standing, acknowledged })
+        (group, GroupInbox { requests, standing, acknowledged })
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> GroupStatus {
         self.standing.borrow().clone()
     }
 
     /// The role of this gateway and its epoch.
-    pub(crate) fn role(&self) -> (Role, u64) {
+    pub(crate) fn role(&self) -> (GroupRole, u64) {
         let standing = self.standing.borrow();
         let here = standing.gateways.iter().find(|gateway| gateway.here);
-        here.map_or((Role::Joining, 0), |here| (here.role, here.epoch))
+        here.map_or((GroupRole::Joining, 0), |here| (here.role, here.epoch))
     }
 
-    pub(crate) fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self) -> GroupOwnership {
         self.standing.borrow().owner()
     }
 
     /// Returns once the owner is another one, or after this time.
-    pub(crate) async fn owner_changed(&self, from: &Owner, within: Duration) {
+    pub(crate) async fn owner_changed(&self, from: &GroupOwnership, within: Duration) {
         let mut standing = self.standing.clone();
         let changed = standing.wait_for(|standing| standing.owner() != *from);
         // The gateway may end.
@@ -219,7 +219,7 @@ impl Group {
     /// Returns once this gateway owns the addresses and its sessions continue.
     pub(crate) async fn owned_here(&self) {
         let mut standing = self.standing.clone();
-        if standing.wait_for(|standing| standing.owner() == Owner::Here).await.is_err() {
+        if standing.wait_for(|standing| standing.owner() == GroupOwnership::Here).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -236,10 +236,10 @@ impl Group {
     ///
     /// # Errors
     /// This gateway is not the owner, or its standby does not confirm.
-    pub(crate) async fn rest(&self) -> Result<Ownership, String> {
+    pub(crate) async fn suspend(&self) -> Result<OwnershipState, String> {
         let (reply, answer) = oneshot::channel();
         // Fails only if the member has ended, as does the wait.
-        let _ = self.requests.send(Request::Rest(reply)).await;
+        let _ = self.requests.send(GroupRequest::Rest(reply)).await;
         match tokio::time::timeout(RESTS_WITHIN, answer).await {
             Ok(Ok(ownership)) => Ok(ownership),
             Ok(Err(_)) => Err("this gateway is a standby: restart it instead".to_owned()),
@@ -249,29 +249,29 @@ impl Group {
 
     pub(crate) async fn end_rest(&self) {
         // Fails only if the member has ended.
-        let _ = self.requests.send(Request::EndRest).await;
+        let _ = self.requests.send(GroupRequest::EndRest).await;
     }
 
     /// Tells the peer, and the agents that vote, of a changed node list.
-    pub(crate) async fn reload(&self, settings: &Arc<Settings>) {
+    pub(crate) async fn reload(&self, settings: &Arc<GatewayConfig>) {
         // Fails only if the member has ended.
-        let _ = self.requests.send(Request::Reload(Arc::clone(settings))).await;
+        let _ = self.requests.send(GroupRequest::Reload(Arc::clone(settings))).await;
     }
 
-    pub(crate) async fn hand_over(&self, to: String) -> Result<HandedOver, NotHandedOver> {
+    pub(crate) async fn hand_over(&self, to: String) -> Result<HandOverResult, HandOverError> {
         let (reply, answer) = oneshot::channel();
-        let ended = || NotHandedOver::Failed("the gateway ends".to_owned());
-        let request = Request::HandOver { to, reply };
+        let ended = || HandOverError::Failed("the gateway ends".to_owned());
+        let request = GroupRequest::HandOver { to, reply };
         self.requests.send(request).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 
     /// Makes this gateway the owner. `down`: the peer, which an operator confirms to be down. Returns once the sessions
     /// continue here.
-    pub(crate) async fn take_over(&self, down: String) -> Result<TakenOver, NotTakenOver> {
+    pub(crate) async fn take_over(&self, down: String) -> Result<TakenOver, TakeOverError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::TakeOver { down, reply };
-        self.requests.send(request).await.map_err(|_| NotTakenOver::Ends)?;
-        answer.await.map_err(|_| NotTakenOver::Ends)?
+        let request = GroupRequest::TakeOver { down, reply };
+        self.requests.send(request).await.map_err(|_| TakeOverError::Ends)?;
+        answer.await.map_err(|_| TakeOverError::Ends)?
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_dataplane::Lease;
+use evenkeel_dataplane::SendLease;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::address::{Addresses, Failure};
+use super::address::{AddressError, Addresses};
 
 /// Interval of renewals; an address that is not renewed disappears after 2 s.
 const RENEWED_EVERY: Duration = Duration::from_millis(500);
@@ -17,16 +17,16 @@ const RENEWED_EVERY: Duration = Duration::from_millis(500);
 const RETRIED_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct AddressKeeper {
     owns: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-impl Keeper {
+impl AddressKeeper {
     /// Starts in the event loop of the caller.
-    pub(super) fn start(addresses: Addresses, lease: Arc<Lease>) -> Keeper {
+    pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
         let (owns, orders) = watch::channel(false);
-        Keeper { owns, task: tokio::spawn(keep(addresses, lease, orders)) }
+        AddressKeeper { owns, task: tokio::spawn(keep(addresses, lease, orders)) }
     }
 
     pub(super) fn hold(&self) {
@@ -46,7 +46,7 @@ impl Keeper {
     }
 }
 
-async fn keep(mut addresses: Addresses, lease: Arc<Lease>, mut orders: watch::Receiver<bool>) {
+async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch::Receiver<bool>) {
     if orders.wait_for(|owns| *owns).await.is_ok() {
         let mut held = note(&addresses.hold().await);
         loop {
@@ -77,9 +77,9 @@ async fn keep(mut addresses: Addresses, lease: Arc<Lease>, mut orders: watch::Re
 }
 
 /// Logs a failure, and returns whether the addresses are held.
-fn note(outcome: &Result<(), Failure>) -> bool {
+fn note(outcome: &Result<(), AddressError>) -> bool {
     if let Err(failure) = outcome {
         tracing::error!("{failure}");
     }
-    matches!(outcome, Ok(()) | Err(Failure::Conflict(_)))
+    matches!(outcome, Ok(()) | Err(AddressError::Conflict(_)))
 }

@@ -2,26 +2,26 @@
 
 use ring::{hkdf, hmac};
 
-use crate::settings::Secret;
+use crate::settings::SecretFile;
 
 /// Separates the keys of this protocol from other uses of the secret.
 const PROTOCOL: &[u8] = b"evenkeel cluster 1";
 
 /// Identifies a secret in a beat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct KeyId(pub(super) [u8; 4]);
+pub(super) struct BeatKeyId(pub(super) [u8; 4]);
 
 /// The keys that follow from a secret by HKDF-SHA256 (RFC 5869).
-pub(super) struct Keys(hkdf::Prk);
+pub(super) struct GroupKeys(hkdf::Prk);
 
-impl Keys {
-    pub(super) fn of(secret: &Secret) -> Keys {
-        Keys(hkdf::Salt::new(hkdf::HKDF_SHA256, PROTOCOL).extract(secret.bytes()))
+impl GroupKeys {
+    pub(super) fn of(secret: &SecretFile) -> GroupKeys {
+        GroupKeys(hkdf::Salt::new(hkdf::HKDF_SHA256, PROTOCOL).extract(secret.bytes()))
     }
 
-    pub(super) fn id(&self) -> KeyId {
+    pub(super) fn id(&self) -> BeatKeyId {
         let [a, b, c, d, ..] = self.bytes(&[b"id"]);
-        KeyId([a, b, c, d])
+        BeatKeyId([a, b, c, d])
     }
 
     /// The key of beats in one direction. Names contain no space.

@@ -21,12 +21,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
-use self::connection::{Accepted, Connection, Failed, Outbox};
-pub(crate) use self::frame::Frame;
+use self::connection::{AcceptedConnection, ConnectError, FrameQueue, LinkConnection};
+pub(crate) use self::frame::LinkFrame;
 use self::hello::Hello;
-use self::tls::Tls;
-use super::refusals::Refusals;
-use crate::settings::{Cluster, Settings};
+use self::tls::LinkTls;
+use super::refusals::RefusalLog;
+use crate::settings::{GatewayConfig, GroupSettings};
 
 /// Handshakes of others at a time: each takes processor time before its sender is known.
 const HANDSHAKES_MAX: usize = 8;
@@ -47,15 +47,15 @@ pub(crate) enum LinkEvent {
     Connected,
     Disconnected,
     /// The members are not connected for this reason.
-    Refused(Refused),
+    Refused(LinkRefusal),
     /// How the node lists differ; `None` once they do not any more. The connection stays.
     NodesDiffer(Option<String>),
-    Frame(Frame),
+    Frame(LinkFrame),
 }
 
 /// The reason why two members do not connect. Both ends find it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum LinkRefusal {
     #[error("the two ends have different secrets: both members need the same `secret_file`")]
     Secret,
     #[error("`{peer}` has version {there} of the connection, this gateway has version {here}")]
@@ -70,14 +70,14 @@ pub(crate) enum Refused {
     Differs { peer: String, part: &'static str, difference: String },
 }
 
-impl Refused {
+impl LinkRefusal {
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Refused::Secret => "secret",
-            Refused::Protocol { .. } => "version",
-            Refused::SameName { .. } => "same-name",
-            Refused::UnknownPeer { .. } | Refused::UnknownHere { .. } => "unknown-peer",
-            Refused::Differs { .. } => "configuration",
+            LinkRefusal::Secret => "secret",
+            LinkRefusal::Protocol { .. } => "version",
+            LinkRefusal::SameName { .. } => "same-name",
+            LinkRefusal::UnknownPeer { .. } | LinkRefusal::UnknownHere { .. } => "unknown-peer",
+            LinkRefusal::Differs { .. } => "configuration",
         }
     }
 }
@@ -85,7 +85,7 @@ impl Refused {
 /// An event on its way from the link's thread.
 #[derive(Debug)]
 enum Told {
-    Connected(Outbox),
+    Connected(FrameQueue),
     Event(LinkEvent),
 }
 
@@ -94,13 +94,13 @@ pub(crate) type PeerStream = TlsStream<TcpStream>;
 
 /// Connects to the peer's API.
 pub(crate) struct PeerApi {
-    cluster: Cluster,
+    cluster: GroupSettings,
     tls: Arc<ClientConfig>,
 }
 
 impl PeerApi {
-    pub(crate) fn new(cluster: &Cluster) -> io::Result<PeerApi> {
-        let Tls { api: tls, .. } = Tls::of(&cluster.secrets).map_err(io::Error::other)?;
+    pub(crate) fn new(cluster: &GroupSettings) -> io::Result<PeerApi> {
+        let LinkTls { api: tls, .. } = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
         Ok(PeerApi { cluster: cluster.clone(), tls })
     }
 
@@ -115,14 +115,14 @@ impl PeerApi {
 pub(crate) struct Link {
     events: mpsc::Receiver<Told>,
     /// The connection ends when its outbox is dropped.
-    outbox: Option<Outbox>,
+    outbox: Option<FrameQueue>,
     hello: watch::Sender<Hello>,
-    cluster: Cluster,
+    cluster: GroupSettings,
 }
 
 impl Link {
     /// Opens the listening socket. Needs no event loop.
-    pub(crate) fn bind(cluster: &Cluster) -> io::Result<StdListener> {
+    pub(crate) fn bind(cluster: &GroupSettings) -> io::Result<StdListener> {
         let listener = StdListener::bind(cluster.listen)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -130,12 +130,12 @@ impl Link {
 
     pub(crate) fn start(
         listener: StdListener,
-        settings: &Settings,
-        cluster: &Cluster,
-        refusals: Refusals,
+        settings: &GatewayConfig,
+        cluster: &GroupSettings,
+        refusals: RefusalLog,
         streams: mpsc::Sender<PeerStream>,
     ) -> io::Result<Link> {
-        let tls = Tls::of(&cluster.secrets).map_err(io::Error::other)?;
+        let tls = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
         let mut instance = [0; 8];
         SystemRandom::new().fill(&mut instance).map_err(|_| io::Error::other("no random bytes"))?;
         let hello = Hello::of(settings, cluster, u64::from_ne_bytes(instance));
@@ -150,14 +150,14 @@ impl Link {
     }
 
     /// Changed nodes are told to the peer.
-    pub(crate) fn apply(&self, settings: &Settings) {
+    pub(crate) fn apply(&self, settings: &GatewayConfig) {
         self.hello.send_modify(|hello| {
             *hello = Hello::of(settings, &self.cluster, hello.instance);
         });
     }
 
     /// False if there is no connection, or if the peer did not read and the connection ends.
-    pub(crate) fn send(&mut self, frame: &Frame) -> bool {
+    pub(crate) fn send(&mut self, frame: &LinkFrame) -> bool {
         let sent = self.outbox.as_ref().is_some_and(|outbox| outbox.send(frame));
         if !sent {
             self.restart();
@@ -167,7 +167,7 @@ impl Link {
 
     /// True if there is a connection with room for the longest frame.
     pub(crate) fn has_room(&self) -> bool {
-        self.outbox.as_ref().is_some_and(Outbox::has_room)
+        self.outbox.as_ref().is_some_and(FrameQueue::has_room)
     }
 
     /// Ends the connection; the next one follows.
@@ -197,12 +197,12 @@ impl Link {
 /// A member, as its connections know it.
 #[derive(Clone)]
 struct Local {
-    cluster: Cluster,
-    tls: Tls,
+    cluster: GroupSettings,
+    tls: LinkTls,
     hello: watch::Receiver<Hello>,
     told: mpsc::Sender<Told>,
     streams: mpsc::Sender<PeerStream>,
-    refusals: Refusals,
+    refusals: RefusalLog,
 }
 
 impl Local {
@@ -215,22 +215,24 @@ impl Local {
         self.cluster.name > self.cluster.peer.name
     }
 
-    async fn note(&self, failed: Failed, other: SocketAddr) {
+    async fn note(&self, failed: ConnectError, other: SocketAddr) {
         match failed {
-            Failed::Refused(refused) => {
+            ConnectError::Refused(refused) => {
                 self.refusals.note_link(other, &refused);
                 // Other hosts may try.
                 if other.ip() == self.cluster.peer.address.ip() {
                     self.tell(LinkEvent::Refused(refused)).await;
                 }
             }
-            Failed::Broken(error) => tracing::debug!(%other, %error, "no connection to the peer"),
+            ConnectError::Broken(error) => {
+                tracing::debug!(%other, %error, "no connection to the peer");
+            }
         }
     }
 }
 
 /// The connection that is kept.
-struct Kept {
+struct KeptConnection {
     instance: u64,
     dialed: bool,
     task: JoinHandle<io::Error>,
@@ -254,10 +256,10 @@ async fn serve(listener: StdListener, local: Local) {
 
 async fn keep(
     local: &Local,
-    opened: &mut mpsc::Receiver<Connection>,
+    opened: &mut mpsc::Receiver<LinkConnection>,
     connected: &watch::Sender<bool>,
 ) {
-    let mut kept: Option<Kept> = None;
+    let mut kept: Option<KeptConnection> = None;
     loop {
         let ended = async {
             match &mut kept {
@@ -291,14 +293,14 @@ async fn keep(
                 let (instance, dialed) = (fresh.instance(), fresh.dialed);
                 connected.send_replace(true);
                 let task = tokio::spawn(fresh.run(local.clone()));
-                kept = Some(Kept { instance, dialed, task });
+                kept = Some(KeptConnection { instance, dialed, task });
             }
         }
     }
 }
 
 /// Both ends keep the same of two connections.
-fn replaces(local: &Local, fresh: &Connection, kept: &Kept) -> bool {
+fn replaces(local: &Local, fresh: &LinkConnection, kept: &KeptConnection) -> bool {
     // The peer was restarted, or has given up its earlier connection.
     if fresh.instance() != kept.instance || fresh.dialed == kept.dialed {
         return true;
@@ -307,7 +309,7 @@ fn replaces(local: &Local, fresh: &Connection, kept: &Kept) -> bool {
     fresh.dialed == local.is_greater()
 }
 
-async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<Connection>) {
+async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<LinkConnection>) {
     // Strangers must not use up the handshakes of the peer's host: no connection of this member replaces that of its API.
     let [of_peer, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(HANDSHAKES_MAX)));
     let peer = local.cluster.peer.address.ip().to_canonical();
@@ -329,9 +331,9 @@ async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<Connec
             let _turn = turn;
             match in_time(connection::accept(stream, &local)).await {
                 // Fails if the link was dropped.
-                Ok(Accepted::Link(connection)) => _ = opened.send(connection).await,
+                Ok(AcceptedConnection::Link(connection)) => _ = opened.send(connection).await,
                 // Fails if the API has ended; the peer connects again.
-                Ok(Accepted::Api(stream)) => _ = local.streams.try_send(stream),
+                Ok(AcceptedConnection::Api(stream)) => _ = local.streams.try_send(stream),
                 Err(failed) => local.note(failed, other).await,
             }
         });
@@ -340,7 +342,7 @@ async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<Connec
 
 async fn dial(
     local: Local,
-    opened: mpsc::Sender<Connection>,
+    opened: mpsc::Sender<LinkConnection>,
     mut connected: watch::Receiver<bool>,
 ) {
     let peer = local.cluster.peer.address;
@@ -373,8 +375,10 @@ async fn dial(
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    let late = || Failed::Broken(io::ErrorKind::TimedOut.into());
+async fn in_time<T>(
+    work: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    let late = || ConnectError::Broken(io::ErrorKind::TimedOut.into());
     tokio::time::timeout(HANDSHAKE_WITHIN, work).await.unwrap_or_else(|_| Err(late()))
 }
 

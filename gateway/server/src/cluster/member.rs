@@ -6,25 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::cluster::{
-    self, Beat, Blocked, Cluster, ClusterEvent, ClusterSettings, Continued, Evidence, MaySend,
-    Output, Reporter, Standing as PeerStanding,
+    self, Beat, BeatRole as PeerStanding, Blocked, Cluster, ClusterEvent, ClusterOutput,
+    ClusterSettings, ContinuedOwnership, MaySend, Reporter, TakeoverCause,
 };
-use evenkeel_dataplane::{Lease, quic};
+use evenkeel_dataplane::{SendLease, quic};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::Lost;
-use super::beats::{Beats, Heard};
+use super::MemberEnd;
+use super::beats::{BeatInput, Beats};
 use super::group::{
-    GatewayStanding, HandedOver, Inbox, NotHandedOver, NotTakenOver, Ownership, Request, Role,
-    Standing, TakenOver,
+    GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
+    HandOverResult, OwnershipState, TakeOverError, TakenOver,
 };
-use super::keeper::Keeper;
-use super::link::{Frame, Link, LinkEvent};
+use super::keeper::AddressKeeper;
+use super::link::{Link, LinkEvent, LinkFrame};
 use super::peer_agent::PeerAgent;
 use super::votes::Votes;
-use crate::control::{Batch, Fencing, Handle, Replica, Suspended, SuspensionGuard};
-use crate::settings::{self, Settings};
+use crate::control::{Fencing, Handle, RecordBatch, Replica, Suspended, SuspensionGuard};
+use crate::settings::{self, GatewayConfig};
 
 /// Interval at which the API's view is renewed.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
@@ -38,44 +38,44 @@ const MISSED_AFTER: Duration = Duration::from_millis(7);
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
-pub(super) struct Parts {
-    pub(super) settings: settings::Cluster,
+pub(super) struct MemberParts {
+    pub(super) settings: settings::GroupSettings,
     /// Of the process that this one replaces.
-    pub(super) ownership: Option<Ownership>,
+    pub(super) ownership: Option<OwnershipState>,
     pub(super) handle: Handle,
-    pub(super) lease: Arc<Lease>,
+    pub(super) lease: Arc<SendLease>,
     pub(super) fencing: Arc<Fencing>,
     pub(super) quic: Option<quic::Resumer>,
     pub(super) link: Link,
     /// Newer epochs that agents named when they refused a message.
     pub(super) refused: mpsc::Receiver<u64>,
-    pub(super) inbox: Inbox,
+    pub(super) inbox: GroupInbox,
 }
 
-type Reply<T, E> = oneshot::Sender<Result<T, E>>;
+type GroupReply<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// A change of control that other inputs do not wait for.
-type Change<T> = Option<JoinHandle<Result<T, String>>>;
+type PendingChange<T> = Option<JoinHandle<Result<T, String>>>;
 
-pub(super) struct Member {
-    settings: settings::Cluster,
+pub(super) struct GroupMember {
+    settings: settings::GroupSettings,
     core: Cluster,
     incarnation: u64,
     handle: Handle,
-    lease: Arc<Lease>,
+    lease: Arc<SendLease>,
     fencing: Arc<Fencing>,
     quic: Option<quic::Resumer>,
-    keeper: Keeper,
+    keeper: AddressKeeper,
     beats: Beats,
     link: Link,
     votes: Votes,
     peer_agent: Option<PeerAgent>,
     refused: mpsc::Receiver<u64>,
-    inbox: Inbox,
+    inbox: GroupInbox,
     replica: Replica,
     /// Batches for the peer, while this member owns and is connected.
-    batches: Option<mpsc::Receiver<Batch>>,
-    following: Change<mpsc::Receiver<Batch>>,
+    batches: Option<mpsc::Receiver<RecordBatch>>,
+    following: PendingChange<mpsc::Receiver<RecordBatch>>,
     sent: u64,
     connected: bool,
     disconnected_at: Option<Instant>,
@@ -83,33 +83,33 @@ pub(super) struct Member {
     /// The node lists differ.
     difference: Option<String>,
     heard: Option<Instant>,
-    taking: Change<usize>,
+    taking: PendingChange<usize>,
     /// Sessions that the last takeover continued.
     continued: usize,
-    yielding: Change<Suspended>,
+    yielding: PendingChange<Suspended>,
     /// Kept while control is suspended for a hand-over.
     guard: Option<SuspensionGuard>,
-    asked: Option<Reply<HandedOver, NotHandedOver>>,
+    asked: Option<GroupReply<HandOverResult, HandOverError>>,
     /// An operator who made this member the owner.
-    confirmed: Option<Reply<TakenOver, NotTakenOver>>,
+    confirmed: Option<GroupReply<TakenOver, TakeOverError>>,
     /// Another process is to continue this member.
     rests: bool,
-    resting: Option<oneshot::Sender<Ownership>>,
-    lost: Option<Lost>,
+    resting: Option<oneshot::Sender<OwnershipState>>,
+    lost: Option<MemberEnd>,
 }
 
-impl Member {
+impl GroupMember {
     pub(super) fn new(
-        parts: Parts,
-        keeper: Keeper,
+        parts: MemberParts,
+        keeper: AddressKeeper,
         beats: Beats,
         votes: Votes,
         peer_agent: Option<PeerAgent>,
-    ) -> Member {
+    ) -> GroupMember {
         let now = Instant::now();
         let started = crate::unix_us(SystemTime::now());
         let incarnation = parts.ownership.map_or(started, |before| before.incarnation);
-        let continued = parts.ownership.map(|before| Continued {
+        let continued = parts.ownership.map(|before| ContinuedOwnership {
             sequence: before.sequence + BEATS_MEANWHILE,
             epoch: before.epoch,
             highest: before.highest,
@@ -119,7 +119,7 @@ impl Member {
             parts.fencing.set_epoch(before.epoch);
             keeper.hold();
         }
-        Member {
+        GroupMember {
             core: Cluster::new(ClusterSettings { preferred, incarnation, continued }, now),
             incarnation,
             keeper,
@@ -156,7 +156,7 @@ impl Member {
     }
 
     /// Returns once this member has lost its ownership.
-    pub(super) async fn run(mut self) -> Lost {
+    pub(super) async fn run(mut self) -> MemberEnd {
         let mut shown = tokio::time::interval(SHOWN_EVERY);
         loop {
             while let Some(output) = self.core.poll_output() {
@@ -199,11 +199,11 @@ impl Member {
                 taken = done(&mut self.taking) => self.handle_taken(taken),
                 yielded = done(&mut self.yielding) => self.handle_yielded(yielded),
                 Some(request) = self.inbox.requests.recv() => match request {
-                    Request::HandOver { to, reply } => self.begin_hand_over(to, reply),
-                    Request::TakeOver { down, reply } => self.begin_take_over(down, reply),
-                    Request::Reload(settings) => self.reload(&settings),
-                    Request::Rest(reply) => self.rest(Some(reply)),
-                    Request::EndRest => self.rest(None),
+                    GroupRequest::HandOver { to, reply } => self.begin_hand_over(to, reply),
+                    GroupRequest::TakeOver { down, reply } => self.begin_take_over(down, reply),
+                    GroupRequest::Reload(settings) => self.reload(&settings),
+                    GroupRequest::Rest(reply) => self.handle_suspend(Some(reply)),
+                    GroupRequest::EndRest => self.handle_suspend(None),
                 },
                 _ = shown.tick() => {
                     self.look_after_copy();
@@ -216,16 +216,16 @@ impl Member {
         }
     }
 
-    fn handle_heard(&mut self, heard: Heard) {
+    fn handle_heard(&mut self, heard: BeatInput) {
         let now = Instant::now();
         match heard {
-            Heard::Beat(payload) => {
+            BeatInput::Beat(payload) => {
                 // Of another version of the program.
                 let Some(beat) = Beat::decode(&payload) else { return };
                 self.heard = Some(now);
                 self.core.handle_beat(beat, now);
             }
-            Heard::Closed => self.core.handle_peer_closed(Reporter::Kernel, now),
+            BeatInput::Closed => self.core.handle_peer_closed(Reporter::Kernel, now),
         }
     }
 
@@ -246,8 +246,8 @@ impl Member {
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::NodesDiffer(difference) => self.difference = difference,
-            LinkEvent::Frame(Frame::Batch(bytes)) => self.handle_batch(&bytes),
-            LinkEvent::Frame(Frame::Acknowledged(number)) => {
+            LinkEvent::Frame(LinkFrame::Batch(bytes)) => self.handle_batch(&bytes),
+            LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
                 self.inbox.acknowledged.send_replace(number);
             }
         }
@@ -258,14 +258,15 @@ impl Member {
         if self.core.is_owner() {
             return;
         }
-        let batch = Batch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let batch =
+            RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
         let applied =
             batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
         match applied {
             Ok(()) => {
                 let number = self.replica.number();
                 self.core.handle_replica(self.replica.is_whole(), number, Instant::now());
-                self.link.send(&Frame::Acknowledged(number));
+                self.link.send(&LinkFrame::Acknowledged(number));
             }
             Err(reason) => {
                 tracing::error!(%reason, "records of the owner refused");
@@ -294,9 +295,9 @@ impl Member {
         }
     }
 
-    fn send_batch(&mut self, batch: &Batch) {
+    fn send_batch(&mut self, batch: &RecordBatch) {
         self.sent = batch.number();
-        if !self.link.send(&Frame::Batch(batch.encode())) {
+        if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
             self.batches = None;
         }
@@ -322,28 +323,28 @@ impl Member {
         }
     }
 
-    fn execute(&mut self, output: Output) {
+    fn execute(&mut self, output: ClusterOutput) {
         match output {
-            Output::Send(beat) => {
+            ClusterOutput::Send(beat) => {
                 self.beats.send(&beat.encode());
                 let missed = self.heard.is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
                 if let Some(agent) = self.peer_agent.as_mut().filter(|_| missed) {
                     agent.ask();
                 }
             }
-            Output::Ask { to, vote } => self.votes.ask(to, vote),
-            Output::MaySend(MaySend::Never) => self.lease.end(),
-            Output::MaySend(MaySend::Until(until)) => self.lease.renew(until),
-            Output::MaySend(MaySend::Always) => self.lease.renew_forever(),
-            Output::Raise { epoch } => self.fencing.set_epoch(epoch),
-            Output::TakeOver { epoch, evidence } => self.take_over(epoch, evidence),
-            Output::StepDown { epoch } => self.step_down(epoch),
-            Output::Yield => self.begin_to_yield(),
-            Output::Event(event) => self.report(event),
+            ClusterOutput::Ask { to, vote } => self.votes.ask(to, vote),
+            ClusterOutput::MaySend(MaySend::Never) => self.lease.end(),
+            ClusterOutput::MaySend(MaySend::Until(until)) => self.lease.renew(until),
+            ClusterOutput::MaySend(MaySend::Always) => self.lease.renew_forever(),
+            ClusterOutput::Raise { epoch } => self.fencing.set_epoch(epoch),
+            ClusterOutput::TakeOver { epoch, evidence } => self.take_over(epoch, evidence),
+            ClusterOutput::StepDown { epoch } => self.step_down(epoch),
+            ClusterOutput::Yield => self.begin_to_yield(),
+            ClusterOutput::Event(event) => self.report(event),
         }
     }
 
-    fn take_over(&mut self, epoch: u64, evidence: Evidence) {
+    fn take_over(&mut self, epoch: u64, evidence: TakeoverCause) {
         let (since, sessions) = (Instant::now(), self.replica.sessions());
         tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
         self.fencing.set_epoch(epoch);
@@ -375,7 +376,7 @@ impl Member {
                 self.continued = sessions;
                 self.follow_records();
             }
-            Err(reason) => self.lost = Some(Lost::NotRestored(reason)),
+            Err(reason) => self.lost = Some(MemberEnd::NotRestored(reason)),
         }
     }
 
@@ -386,52 +387,53 @@ impl Member {
         }
         if let Some(reply) = self.asked.take() {
             // The client may have disconnected.
-            let _ = reply.send(Ok(HandedOver { gateway: Arc::clone(&owner), epoch }));
+            let _ = reply.send(Ok(HandOverResult { gateway: Arc::clone(&owner), epoch }));
         }
-        self.lost = Some(Lost::Replaced { owner, epoch });
+        self.lost = Some(MemberEnd::Replaced { owner, epoch });
     }
 
     /// Keeps the standby disarmed, or ends that. Without ownership the reply is dropped.
-    fn rest(&mut self, reply: Option<oneshot::Sender<Ownership>>) {
+    fn handle_suspend(&mut self, reply: Option<oneshot::Sender<OwnershipState>>) {
         self.rests = reply.is_some();
-        self.core.rest(self.rests, Instant::now());
+        self.core.set_resting(self.rests, Instant::now());
         self.resting = reply.filter(|_| self.core.is_owner());
     }
 
     fn answer_rest(&mut self) {
-        if let Some(Continued { sequence, epoch, highest }) = self.core.continued()
+        if let Some(ContinuedOwnership { sequence, epoch, highest }) = self.core.continued()
             && let Some(reply) = self.resting.take()
         {
             let incarnation = self.incarnation;
             // The upgrade may have been given up.
-            let _ = reply.send(Ownership { incarnation, sequence, epoch, highest });
+            let _ = reply.send(OwnershipState { incarnation, sequence, epoch, highest });
         }
     }
 
-    fn reload(&mut self, settings: &Settings) {
+    fn reload(&mut self, settings: &GatewayConfig) {
         self.link.apply(settings);
         for gone in self.votes.set_voters(super::voters(settings)) {
             self.core.handle_no_witness(gone);
         }
     }
 
-    fn begin_hand_over(&mut self, to: String, reply: Reply<HandedOver, NotHandedOver>) {
+    fn begin_hand_over(&mut self, to: String, reply: GroupReply<HandOverResult, HandOverError>) {
         let peer = &self.settings.peer.name;
         let refused = if *to == *self.settings.name {
             match self.core.is_owner() {
-                true => Err(NotHandedOver::OwnerAlready(to)),
-                false => Err(NotHandedOver::NotOwner(Arc::clone(peer))),
+                true => Err(HandOverError::OwnerAlready(to)),
+                false => Err(HandOverError::NotOwner(Arc::clone(peer))),
             }
         } else if *to != **peer {
             let members = format!("{}, {peer}", self.settings.name);
-            Err(NotHandedOver::Unknown { found: to, members })
+            Err(HandOverError::Unknown { found: to, members })
         } else if self.asked.is_some() || self.taking.is_some() {
-            Err(NotHandedOver::UnderWay)
+            Err(HandOverError::UnderWay)
         } else {
             self.core.handle_hand_over(Instant::now()).map_err(|failed| match failed {
-                cluster::NotHandedOver::NotOwner => NotHandedOver::NotOwner(Arc::clone(peer)),
-                cluster::NotHandedOver::PeerSilent | cluster::NotHandedOver::RecordsIncomplete => {
-                    NotHandedOver::NotInSync(Arc::clone(peer))
+                cluster::HandOverRefusal::NotOwner => HandOverError::NotOwner(Arc::clone(peer)),
+                cluster::HandOverRefusal::PeerSilent
+                | cluster::HandOverRefusal::RecordsIncomplete => {
+                    HandOverError::NotInSync(Arc::clone(peer))
                 }
             })
         };
@@ -442,11 +444,11 @@ impl Member {
         }
     }
 
-    fn begin_take_over(&mut self, down: String, reply: Reply<TakenOver, NotTakenOver>) {
+    fn begin_take_over(&mut self, down: String, reply: GroupReply<TakenOver, TakeOverError>) {
         let peer = Arc::clone(&self.settings.peer.name);
         let owned = self.core.is_owner();
         let refused = if *down != *peer {
-            NotTakenOver::NotPeer { found: down, peer }
+            TakeOverError::NotPeer { found: down, peer }
         } else {
             match self.core.handle_take_over(Instant::now()) {
                 Ok(()) => {
@@ -457,13 +459,15 @@ impl Member {
                     }
                     return;
                 }
-                Err(cluster::NotTakenOver::OwnerAlready) => NotTakenOver::OwnerAlready,
-                Err(cluster::NotTakenOver::PeerOwns) => {
-                    NotTakenOver::PeerOwns { peer, here: Arc::clone(&self.settings.name) }
+                Err(cluster::TakeoverRefusal::OwnerAlready) => TakeOverError::OwnerAlready,
+                Err(cluster::TakeoverRefusal::PeerOwns) => {
+                    TakeOverError::PeerOwns { peer, here: Arc::clone(&self.settings.name) }
                 }
-                Err(cluster::NotTakenOver::PeerHeard) => NotTakenOver::PeerHeard(peer),
-                Err(cluster::NotTakenOver::Joining) => NotTakenOver::Joining(peer),
-                Err(cluster::NotTakenOver::AgentsHearPeer) => NotTakenOver::AgentsHearPeer(peer),
+                Err(cluster::TakeoverRefusal::PeerHeard) => TakeOverError::PeerHeard(peer),
+                Err(cluster::TakeoverRefusal::Joining) => TakeOverError::Joining(peer),
+                Err(cluster::TakeoverRefusal::AgentsHearPeer) => {
+                    TakeOverError::AgentsHearPeer(peer)
+                }
             }
         };
         // The client may have disconnected.
@@ -486,7 +490,7 @@ impl Member {
             && let Some(reply) = self.confirmed.take()
         {
             let (gateway, epoch) = (Arc::clone(&self.settings.name), self.core.epoch());
-            let owner = HandedOver { gateway, epoch };
+            let owner = HandOverResult { gateway, epoch };
             // The client may have disconnected.
             let _ = reply.send(Ok(TakenOver { owner, sessions: self.continued }));
         }
@@ -525,7 +529,7 @@ impl Member {
             let peer = &self.settings.peer.name;
             tracing::error!(%peer, %reason, "hand-over failed; this gateway continues");
             // The client may have disconnected.
-            let _ = reply.send(Err(NotHandedOver::Failed(reason)));
+            let _ = reply.send(Err(HandOverError::Failed(reason)));
         }
     }
 
@@ -590,11 +594,11 @@ impl Member {
             gateway: Arc::clone(&self.settings.name),
             here: true,
             role: match () {
-                () if is_doubting => Role::Doubting,
-                () if is_owner && self.taking.is_some() => Role::Restoring,
-                () if is_owner => Role::Owner,
-                () if epoch == 0 => Role::Joining,
-                () => Role::Standby,
+                () if is_doubting => GroupRole::Doubting,
+                () if is_owner && self.taking.is_some() => GroupRole::Restoring,
+                () if is_owner => GroupRole::Owner,
+                () if epoch == 0 => GroupRole::Joining,
+                () => GroupRole::Standby,
             },
             epoch,
             sessions: copies,
@@ -609,9 +613,9 @@ impl Member {
             gateway: Arc::clone(&self.settings.peer.name),
             here: false,
             role: match peer {
-                None => Role::Silent,
-                Some(_) if peer_owns => Role::Owner,
-                Some(_) => Role::Standby,
+                None => GroupRole::Silent,
+                Some(_) if peer_owns => GroupRole::Owner,
+                Some(_) => GroupRole::Standby,
             },
             epoch: peer.map_or(0, |beat| beat.epoch),
             sessions: if peer_owns { copies } else { 0 },
@@ -621,7 +625,7 @@ impl Member {
             refused: self.refusal.clone().or_else(|| self.difference.clone()),
             blocked: None,
         };
-        let standing = Standing { gateways: vec![here, there] };
+        let standing = GroupStatus { gateways: vec![here, there] };
         self.inbox.standing.send_if_modified(|shown| {
             let changed = *shown != standing;
             if changed {
@@ -656,7 +660,7 @@ async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     }
 }
 
-async fn done<T>(change: &mut Change<T>) -> Result<T, String> {
+async fn done<T>(change: &mut PendingChange<T>) -> Result<T, String> {
     let Some(task) = change else { return pending().await };
     let outcome = task.await.unwrap_or_else(|_| Err("a task panicked".to_owned()));
     *change = None;

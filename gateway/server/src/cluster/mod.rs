@@ -25,37 +25,37 @@ use std::thread::JoinHandle;
 use std::{fmt, io};
 
 use evenkeel_core::cluster::WitnessId;
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::group_number;
-use crate::handover::{Duplicates, Inherited, Program, SocketName};
-use crate::settings::{self, Node, Settings};
+use crate::handover::{Inherited, NamedSockets, SocketName, SuccessorProgram};
+use crate::settings::{self, GatewayConfig, NodeConfig};
 use crate::telemetry::Instruments;
 use crate::{descriptors, run};
 use address::Addresses;
 pub use address::hold_addresses;
 use beats::Beats;
-use group::Inbox;
+use group::GroupInbox;
 pub(crate) use group::{
-    GatewayStanding, Group, HandedOver, NotHandedOver, NotTakenOver, Owner, Ownership, Role,
-    Standing, TakenOver,
+    GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
+    OwnershipState, TakeOverError, TakenOver,
 };
-use keeper::Keeper;
+use keeper::AddressKeeper;
 use link::Link;
 pub(crate) use link::{PeerApi, PeerStream};
-use member::{Member, Parts};
+use member::{GroupMember, MemberParts};
 use peer_agent::PeerAgent;
-use refusals::Refusals;
-use votes::{Voter, Votes};
+use refusals::RefusalLog;
+use votes::{Votes, VotingAgent};
 
 /// Connections of the peer that wait for the API, which takes each at once.
 const STREAMS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ClusterStartError {
     #[error(transparent)]
-    Addresses(#[from] address::Failure),
+    Addresses(#[from] address::AddressError),
     #[error("cannot listen on {0} for the group's other gateway: {1}")]
     Listen(std::net::SocketAddr, io::Error),
     #[error("cannot create the thread of the group: {0}")]
@@ -64,36 +64,38 @@ pub enum Failure {
 
 /// The reason for which a member ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Lost {
+pub enum MemberEnd {
     Replaced { owner: Arc<str>, epoch: u64 },
     NotRestored(String),
     ThreadEnded,
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for MemberEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Lost::Replaced { owner, epoch } => write!(
+            MemberEnd::Replaced { owner, epoch } => write!(
                 f,
                 "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
             ),
-            Lost::ThreadEnded => f.write_str("the thread of the group ended"),
-            Lost::NotRestored(reason) => write!(f, "sessions of the group not continued: {reason}"),
+            MemberEnd::ThreadEnded => f.write_str("the thread of the group ended"),
+            MemberEnd::NotRestored(reason) => {
+                write!(f, "sessions of the group not continued: {reason}")
+            }
         }
     }
 }
 
 /// A member with open sockets, before the process gives up its privileges.
-pub(crate) struct Bound {
-    settings: Arc<Settings>,
-    cluster: settings::Cluster,
+pub(crate) struct BoundMember {
+    settings: Arc<GatewayConfig>,
+    cluster: settings::GroupSettings,
     addresses: Addresses,
     beats: UdpSocket,
     link: TcpListener,
     /// Of the process that this one replaces.
-    ownership: Option<Ownership>,
+    ownership: Option<OwnershipState>,
     group: Group,
-    inbox: Inbox,
+    inbox: GroupInbox,
     /// Streams of the peer to [`Access::streams`].
     streams: mpsc::Sender<PeerStream>,
     access: Option<Access>,
@@ -108,23 +110,23 @@ pub(crate) struct Access {
 }
 
 /// The thread of a member.
-pub(crate) struct Running {
+pub(crate) struct RunningMember {
     group: Group,
-    lost: watch::Receiver<Option<Lost>>,
+    lost: watch::Receiver<Option<MemberEnd>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Bound {
+impl BoundMember {
     /// `None`: the gateway belongs to no group.
     pub(crate) fn new(
-        settings: &Arc<Settings>,
-        program: Option<&Program>,
+        settings: &Arc<GatewayConfig>,
+        program: Option<&SuccessorProgram>,
         inherited: &mut Inherited,
-        ownership: Option<Ownership>,
-    ) -> Result<Option<Bound>, Failure> {
+        ownership: Option<OwnershipState>,
+    ) -> Result<Option<BoundMember>, ClusterStartError> {
         let Some(cluster) = &settings.cluster else { return Ok(None) };
-        let unheard = |error| Failure::Listen(cluster.listen, error);
+        let unheard = |error| ClusterStartError::Listen(cluster.listen, error);
         let program = program.map(|program| program.path.as_path());
         let address = cluster.listen;
         let addresses = match ownership {
@@ -135,9 +137,9 @@ impl Bound {
         let link = inherited.take(&SocketName::Link { address });
         let (group, inbox) = Group::new();
         let (streams_in, streams) = mpsc::channel(STREAMS_MAX);
-        let peer = PeerApi::new(cluster).map_err(Failure::Thread)?;
+        let peer = PeerApi::new(cluster).map_err(ClusterStartError::Thread)?;
         let access = Some(Access { group: group.clone(), peer, streams });
-        Ok(Some(Bound {
+        Ok(Some(BoundMember {
             addresses: addresses?,
             beats: beats
                 .map_or_else(|| Beats::bind(cluster).map(OwnedFd::from), Ok)
@@ -165,7 +167,7 @@ impl Bound {
     }
 
     /// Duplicates of the sockets, for the process that replaces this one.
-    pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
+    pub(crate) fn duplicates(&self) -> io::Result<NamedSockets> {
         let address = self.cluster.listen;
         let beats = (SocketName::Beats { address }, descriptors::closed_early(&self.beats)?);
         let link = (SocketName::Link { address }, self.link.as_fd().try_clone_to_owned()?);
@@ -175,24 +177,26 @@ impl Bound {
     /// Starts the thread. `gateway` reads nothing until it owns the addresses.
     pub(crate) fn start(
         self,
-        gateway: &mut run::Running,
+        gateway: &mut run::RunningGateway,
         instruments: Arc<Instruments>,
-    ) -> Result<Running, Failure> {
-        let Bound { settings, cluster, addresses, beats, link, ownership, group, inbox, .. } = self;
+    ) -> Result<RunningMember, ClusterStartError> {
+        let BoundMember {
+            settings, cluster, addresses, beats, link, ownership, group, inbox, ..
+        } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(Failure::Thread)?;
-        let refusals = Refusals::new(instruments);
+        let runtime = runtime.map_err(ClusterStartError::Thread)?;
+        let refusals = RefusalLog::new(instruments);
         let link = Link::start(link, &settings, &cluster, refusals.clone(), self.streams);
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
         let (number, voters) = (group_number(&cluster), voters(&settings));
-        let parts = Parts {
+        let parts = MemberParts {
             ownership,
             handle: gateway.handle.clone(),
             lease: Arc::clone(&gateway.lease),
             fencing: Arc::clone(&gateway.fencing),
             quic: gateway.quic_resumer(),
-            link: link.map_err(Failure::Thread)?,
+            link: link.map_err(ClusterStartError::Thread)?,
             refused: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),
             inbox,
             settings: cluster.clone(),
@@ -201,8 +205,8 @@ impl Bound {
             let agent = PeerAgent::start(&cluster.peer, refusals.clone())?;
             let beats = Beats::start(beats, &cluster, refusals)?;
             let votes = Votes::new(number, voters)?;
-            let keeper = Keeper::start(addresses, Arc::clone(&parts.lease));
-            let member = Member::new(parts, keeper, beats, votes, agent);
+            let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.lease));
+            let member = GroupMember::new(parts, keeper, beats, votes, agent);
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
                 _ = stopped => {}
@@ -215,18 +219,18 @@ impl Bound {
                 tracing::error!(%error, "the group's thread ended");
             }
         });
-        let thread = Some(thread.map_err(Failure::Thread)?);
-        Ok(Running { group, lost, stop: Some(stop), thread })
+        let thread = Some(thread.map_err(ClusterStartError::Thread)?);
+        Ok(RunningMember { group, lost, stop: Some(stop), thread })
     }
 }
 
-impl Running {
+impl RunningMember {
     pub(crate) fn group(&self) -> Group {
         self.group.clone()
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningMember {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -237,23 +241,23 @@ impl Drop for Running {
 }
 
 /// Returns once the member has lost its ownership, or its thread has ended.
-pub(crate) async fn lost(member: Option<&Running>) -> Lost {
+pub(crate) async fn lost(member: Option<&RunningMember>) -> MemberEnd {
     let Some(member) = member else { return std::future::pending().await };
     let mut lost = member.lost.clone();
     match lost.wait_for(Option::is_some).await {
         Ok(lost) => lost.clone().expect("it is there"),
-        Err(_) => Lost::ThreadEnded,
+        Err(_) => MemberEnd::ThreadEnded,
     }
 }
 
 /// The agents of the nodes, or beside them.
-fn voters(settings: &Settings) -> Vec<Voter> {
+fn voters(settings: &GatewayConfig) -> Vec<VotingAgent> {
     settings.nodes.iter().filter_map(voter).collect()
 }
 
-fn voter(node: &Node) -> Option<Voter> {
+fn voter(node: &NodeConfig) -> Option<VotingAgent> {
     let (address, secret) = node.voter()?;
     let digest = crate::sha256(format!("{} {address}", node.name).as_bytes());
     let id = WitnessId(u64::from_be_bytes(*digest.first_chunk()?));
-    Some(Voter { id, address, secret: Secret::new(secret.bytes(), &node.name).ok()? })
+    Some(VotingAgent { id, address, secret: NodeSecret::new(secret.bytes(), &node.name).ok()? })
 }

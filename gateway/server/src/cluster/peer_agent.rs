@@ -9,16 +9,18 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use evenkeel_media::trunk::message::{Answer, Question, Refusal, Refused, Secret, State};
+use evenkeel_media::trunk::message::{
+    ClockRefusal, MessageError, NodeSecret, ServingState, TrunkAnswer, TrunkQuestion,
+};
 use ring::rand::SystemRandom;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use super::datagrams::{self, now_us};
-use super::refusals::Refusals;
+use super::refusals::RefusalLog;
 use crate::control::draw;
-use crate::settings::Peer;
+use crate::settings::PeerSettings;
 
 /// An answer that took longer says too little about the present.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(250);
@@ -31,20 +33,20 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct PeerAgent {
     address: SocketAddr,
-    secret: Secret,
+    secret: NodeSecret,
     socket: UdpSocket,
     next_nonce: u64,
     /// Questions without an answer.
-    asked: VecDeque<Asked>,
+    asked: VecDeque<OutstandingQuery>,
     /// The last answer that was believed, or the start.
     answered: Instant,
     /// The first answer of a closed port since the last other state.
     gone: Option<Instant>,
     mute: bool,
-    refusals: Refusals,
+    refusals: RefusalLog,
 }
 
-struct Asked {
+struct OutstandingQuery {
     nonce: u64,
     at: Instant,
 }
@@ -54,13 +56,16 @@ impl PeerAgent {
     ///
     /// # Errors
     /// Returns the error of the socket.
-    pub(super) fn start(peer: &Peer, refusals: Refusals) -> io::Result<Option<PeerAgent>> {
+    pub(super) fn start(
+        peer: &PeerSettings,
+        refusals: RefusalLog,
+    ) -> io::Result<Option<PeerAgent>> {
         let Some(agent) = &peer.agent else { return Ok(None) };
         let any = match agent.address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let secret = Secret::new(agent.secret.bytes(), &peer.name);
+        let secret = NodeSecret::new(agent.secret.bytes(), &peer.name);
         Ok(Some(PeerAgent {
             address: agent.address,
             secret: secret.expect("the settings refuse a short secret"),
@@ -79,11 +84,11 @@ impl PeerAgent {
         let nonce = self.next_nonce;
         self.next_nonce = nonce.wrapping_add(1);
         let mut question = Vec::with_capacity(128);
-        Question::Probe.write(&self.secret, nonce, now_us(), &mut question);
+        TrunkQuestion::Probe.write(&self.secret, nonce, now_us(), &mut question);
         if self.asked.len() == ASKED_MAX {
             self.asked.pop_front();
         }
-        self.asked.push_back(Asked { nonce, at: Instant::now() });
+        self.asked.push_back(OutstandingQuery { nonce, at: Instant::now() });
         let _lost_at_worst = SockRef::from(&self.socket).send_to(&question, &self.address.into());
     }
 
@@ -109,23 +114,31 @@ impl PeerAgent {
     }
 
     /// The question and the state, if this is the answer to a question.
-    fn read(&mut self, answer: &[u8]) -> Result<Option<(Asked, State)>, Refused> {
-        if let Some(refusal) = Refusal::read(answer) {
+    fn read(
+        &mut self,
+        answer: &[u8],
+    ) -> Result<Option<(OutstandingQuery, ServingState)>, MessageError> {
+        if let Some(refusal) = ClockRefusal::read(answer) {
             let ahead_us = refusal.sent_us.wrapping_sub(now_us()).cast_signed();
-            return Err(Refused::Time { ahead_us });
+            return Err(MessageError::Time { ahead_us });
         }
-        let answered = Answer::read(answer, &self.secret, now_us())?;
-        let Answer::Probe(load) = answered.message else { return Ok(None) };
+        let answered = TrunkAnswer::read(answer, &self.secret, now_us())?;
+        let TrunkAnswer::Probe(load) = answered.message else { return Ok(None) };
         let place = self.asked.iter().position(|asked| asked.nonce == answered.nonce);
         let asked = place.and_then(|place| self.asked.remove(place));
         let in_time = asked.filter(|asked| asked.at.elapsed() < ANSWERED_WITHIN);
-        Ok(Some((in_time.ok_or(Refused::Replayed)?, load.state)))
+        Ok(Some((in_time.ok_or(MessageError::Replayed)?, load.state)))
     }
 
     /// An end is believed if the question came after the last beat, and no beat came since the agent first told the end.
-    fn shows_end(&mut self, asked: &Asked, state: State, heard: Option<Instant>) -> bool {
+    fn shows_end(
+        &mut self,
+        asked: &OutstandingQuery,
+        state: ServingState,
+        heard: Option<Instant>,
+    ) -> bool {
         let now = Instant::now();
-        self.gone = (state == State::Gone).then(|| self.gone.unwrap_or(now));
+        self.gone = (state == ServingState::Gone).then(|| self.gone.unwrap_or(now));
         if self.gone.is_some_and(|gone| heard.is_some_and(|heard| heard >= gone.min(asked.at))) {
             return false;
         }

@@ -16,40 +16,40 @@ const LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 /// Shared by the parts of a member.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusals {
+pub(crate) struct RefusalLog {
     instruments: Arc<Instruments>,
     /// When a reason was logged.
     logged: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
 }
 
-impl Refusals {
-    pub(crate) fn new(instruments: Arc<Instruments>) -> Refusals {
-        Refusals { instruments, logged: Arc::default() }
+impl RefusalLog {
+    pub(crate) fn new(instruments: Arc<Instruments>) -> RefusalLog {
+        RefusalLog { instruments, logged: Arc::default() }
     }
 
-    pub(super) fn note_beat(&self, refused: beats::Refused) {
+    pub(super) fn note_beat(&self, refused: beats::BeatRefusal) {
         if self.count(refused.reason()) {
             tracing::warn!("refused from the group's other gateway: {refused}");
         }
     }
 
-    pub(super) fn note_agent(&self, refused: message::Refused) {
+    pub(super) fn note_agent(&self, refused: message::MessageError) {
         let reason = match refused {
-            message::Refused::Version(_) => "version",
-            message::Refused::Key(_) => "secret",
-            message::Refused::Forged => "forged",
-            message::Refused::Time { .. } => "clock",
-            message::Refused::Replayed => "replayed",
-            message::Refused::Length | message::Refused::Unknown | message::Refused::Direction => {
-                "malformed"
-            }
+            message::MessageError::Version(_) => "version",
+            message::MessageError::Key(_) => "secret",
+            message::MessageError::Forged => "forged",
+            message::MessageError::Time { .. } => "clock",
+            message::MessageError::Replayed => "replayed",
+            message::MessageError::Length
+            | message::MessageError::Unknown
+            | message::MessageError::Direction => "malformed",
         };
         if self.count(reason) {
             tracing::warn!("refused from the agent beside the group's other gateway: {refused}");
         }
     }
 
-    pub(super) fn note_link(&self, other: SocketAddr, refused: &link::Refused) {
+    pub(super) fn note_link(&self, other: SocketAddr, refused: &link::LinkRefusal) {
         if self.count(refused.reason()) {
             tracing::error!(%other, "connection of a group's gateway refused: {refused}");
         }

@@ -7,9 +7,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use evenkeel_core::cluster::{Witness, WitnessId};
+use evenkeel_core::cluster::{AgentVote, WitnessId};
 use evenkeel_media::trunk::Vote;
-use evenkeel_media::trunk::message::{Answer, Question, Secret};
+use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use ring::rand::SystemRandom;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
@@ -22,23 +22,23 @@ const ASKED_MAX: usize = 1_024;
 
 /// An agent that votes.
 #[derive(Clone, Debug)]
-pub(crate) struct Voter {
+pub(crate) struct VotingAgent {
     pub(crate) id: WitnessId,
     pub(crate) address: SocketAddr,
-    pub(crate) secret: Secret,
+    pub(crate) secret: NodeSecret,
 }
 
 pub(crate) struct Votes {
     group: u32,
-    voters: Vec<Voter>,
+    voters: Vec<VotingAgent>,
     v4: UdpSocket,
     /// `None` on a host without IPv6.
     v6: Option<UdpSocket>,
     next_nonce: u64,
-    asked: VecDeque<Asked>,
+    asked: VecDeque<VoteRequest>,
 }
 
-struct Asked {
+struct VoteRequest {
     nonce: u64,
     id: WitnessId,
     at: Instant,
@@ -50,7 +50,7 @@ impl Votes {
     ///
     /// # Errors
     /// Returns the error of the socket.
-    pub(crate) fn new(group: u32, voters: Vec<Voter>) -> io::Result<Votes> {
+    pub(crate) fn new(group: u32, voters: Vec<VotingAgent>) -> io::Result<Votes> {
         Ok(Votes {
             group,
             voters,
@@ -62,7 +62,7 @@ impl Votes {
     }
 
     /// Replaces the voters. Returns those that are none any more.
-    pub(crate) fn set_voters(&mut self, voters: Vec<Voter>) -> Vec<WitnessId> {
+    pub(crate) fn set_voters(&mut self, voters: Vec<VotingAgent>) -> Vec<WitnessId> {
         let before = std::mem::replace(&mut self.voters, voters);
         let stays = |id| self.voters.iter().any(|voter| voter.id == id);
         before.into_iter().map(|voter| voter.id).filter(|&id| !stays(id)).collect()
@@ -77,20 +77,20 @@ impl Votes {
             // Before the message is signed: a lease counts from here.
             let at = Instant::now();
             question.clear();
-            let message = Question::Vote { group: self.group, vote };
+            let message = TrunkQuestion::Vote { group: self.group, vote };
             message.write(&voter.secret, nonce, now_us(), &mut question);
             let socket = if voter.address.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
             let Some(socket) = socket else { continue };
             if self.asked.len() == ASKED_MAX {
                 self.asked.pop_front();
             }
-            self.asked.push_back(Asked { nonce, id: voter.id, at, vote });
+            self.asked.push_back(VoteRequest { nonce, id: voter.id, at, vote });
             let _lost_at_worst = SockRef::from(socket).send_to(&question, &voter.address.into());
         }
     }
 
     /// Returns the next answer. May be cancelled without a loss.
-    pub(crate) async fn recv(&mut self) -> Witness {
+    pub(crate) async fn recv(&mut self) -> AgentVote {
         loop {
             let (answer, source) = tokio::select! {
                 received = receive(Some(&self.v4)) => received,
@@ -102,17 +102,17 @@ impl Votes {
         }
     }
 
-    fn read(&mut self, answer: &[u8], source: SocketAddr) -> Option<Witness> {
+    fn read(&mut self, answer: &[u8], source: SocketAddr) -> Option<AgentVote> {
         let mut at_source = self.voters.iter().filter(|voter| voter.address == source);
         let (id, answered) = at_source.find_map(|voter| {
-            let answered = Answer::read(answer, &voter.secret, now_us());
+            let answered = TrunkAnswer::read(answer, &voter.secret, now_us());
             Some((voter.id, answered.ok()?))
         })?;
-        let Answer::Vote(voted) = answered.message else { return None };
-        let is_it = |asked: &Asked| asked.nonce == answered.nonce && asked.id == id;
+        let TrunkAnswer::Vote(voted) = answered.message else { return None };
+        let is_it = |asked: &VoteRequest| asked.nonce == answered.nonce && asked.id == id;
         let place = self.asked.iter().position(is_it)?;
-        let Asked { at: asked, vote, .. } = self.asked.remove(place)?;
-        Some(Witness { id, asked, vote, voted })
+        let VoteRequest { at: asked, vote, .. } = self.asked.remove(place)?;
+        Some(AgentVote { id, asked, vote, voted })
     }
 }
 

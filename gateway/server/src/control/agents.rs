@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{AgentWord, NodeId};
-use evenkeel_media::trunk::message::{Load, State};
+use evenkeel_media::trunk::message::{NodeLoad, ServingState};
 
 use super::driver::Clock;
 use super::prober::{Mismatch, Prober};
@@ -70,7 +70,7 @@ impl Control {
         &mut self,
         node: NodeId,
         beside: bool,
-        load: Load,
+        load: NodeLoad,
         at: Instant,
     ) {
         let place = node.0 as usize;
@@ -80,15 +80,15 @@ impl Control {
         let scope = ReportScope::of(beside, has_agent, speaks);
         if scope.process {
             let word = match load.state {
-                State::Serving => AgentWord::Serving,
-                State::Draining => AgentWord::Draining,
-                State::Gone => AgentWord::Gone,
+                ServingState::Serving => AgentWord::Serving,
+                ServingState::Draining => AgentWord::Draining,
+                ServingState::Gone => AgentWord::Gone,
             };
             self.gateway.handle_agent_word(node, word, at);
             self.gateway.handle_load(node, load.permille, at);
         }
         if scope.sessions {
-            let willing = load.state == State::Serving && load.permille < 1_000;
+            let willing = load.state == ServingState::Serving && load.permille < 1_000;
             self.gateway.handle_willing(node, willing, at);
         }
     }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use evenkeel_core::NodeId;
-use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
 use evenkeel_media::trunk::{self, Bundle, Tag, seal};
 use evenkeel_media::{demux, rtp};
 use tokio::net::UdpSocket;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::driver::Clock;
 use super::prober::socket::{self, Received};
-use super::prober::{ProbeEvent, ProbeSender, Probed, Subscription, Task};
+use super::prober::{ProbeEvent, ProbeResult, ProbeSender, Subscription, Task};
 
 /// Packets per opening.
 const OPENED_EVERY: u64 = 5;
@@ -32,7 +32,7 @@ const BUNDLE_MAX: usize = 128;
 
 /// Identifies the sessions and their packets. Random, because other gateways may use the node too.
 #[derive(Clone, Copy, Debug)]
-struct Names {
+struct CanaryIds {
     room: u64,
     /// Tags of the sending and the receiving session.
     tags: [Tag; 2],
@@ -63,37 +63,37 @@ impl Openings {
 /// A node that takes canary sessions.
 pub(crate) struct CanaryNode {
     pub(crate) address: SocketAddr,
-    pub(crate) secret: Secret,
+    pub(crate) secret: NodeSecret,
     /// Set if the trunk is encrypted.
-    pub(crate) seal: Option<seal::Gateway>,
+    pub(crate) seal: Option<seal::GatewaySeal>,
 }
 
-type Seal = Rc<Option<RefCell<seal::Gateway>>>;
+type CanarySeal = Rc<Option<RefCell<seal::GatewaySeal>>>;
 
-pub(crate) struct Canary {
+pub(crate) struct CanaryProbe {
     _reading: Task,
     _listens: Subscription,
-    secret: Secret,
-    names: Names,
+    secret: NodeSecret,
+    names: CanaryIds,
     openings: Rc<Openings>,
     socket: Rc<OnceCell<UdpSocket>>,
-    seal: Seal,
+    seal: CanarySeal,
     sent: Cell<u64>,
 }
 
-impl Canary {
+impl CanaryProbe {
     /// Starts reading on control's runtime, once a route to the node exists.
     pub(crate) fn start(
         node: NodeId,
         CanaryNode { address, secret, seal }: CanaryNode,
         told: mpsc::Sender<ProbeEvent>,
         draw: &mut dyn FnMut() -> u64,
-    ) -> Canary {
+    ) -> CanaryProbe {
         let tags = [Tag(draw()), Tag(draw())];
-        let names = Names { room: draw(), tags, mark: draw().to_be_bytes() };
+        let names = CanaryIds { room: draw(), tags, mark: draw().to_be_bytes() };
         let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
         let seal = Rc::new(seal.map(RefCell::new));
-        let reader = Reader {
+        let reader = CanaryReader {
             node,
             secret: secret.clone(),
             names,
@@ -111,7 +111,16 @@ impl Canary {
         });
         let sent = Cell::new(0);
         let _reading = task;
-        Canary { _reading, _listens: subscription, secret, names, openings, socket, seal, sent }
+        CanaryProbe {
+            _reading,
+            _listens: subscription,
+            secret,
+            names,
+            openings,
+            socket,
+            seal,
+            sent,
+        }
     }
 
     /// Sends a packet from one session to the other. A packet that cannot be sent counts as lost; the probes find the
@@ -124,7 +133,7 @@ impl Canary {
             self.openings.ask(nonces);
             for (tag, nonce) in self.names.tags.into_iter().zip(nonces) {
                 let (room, session) = (self.names.room, tag.0);
-                let question = Question::Open { room, session, tag, lease_s: LEASE_S };
+                let question = TrunkQuestion::Open { room, session, tag, lease_s: LEASE_S };
                 let mut message = Vec::new();
                 question.write(&self.secret, nonce, clock.unix_us, &mut message);
                 self.send_datagram(socket, &message);
@@ -141,7 +150,7 @@ impl Canary {
     }
 
     fn packet(&self, sequence: u64, sent: u64) -> Bundle {
-        let Names { tags: [tag, _], mark, .. } = self.names;
+        let CanaryIds { tags: [tag, _], mark, .. } = self.names;
         let fields = rtp::Fields {
             payload_type: 0,
             marker: false,
@@ -159,15 +168,15 @@ impl Canary {
 }
 
 /// Reads packets from the node.
-struct Reader {
+struct CanaryReader {
     node: NodeId,
-    secret: Secret,
-    names: Names,
+    secret: NodeSecret,
+    names: CanaryIds,
     openings: Rc<Openings>,
-    seal: Seal,
+    seal: CanarySeal,
 }
 
-impl Reader {
+impl CanaryReader {
     async fn listen(&self, socket: &UdpSocket, told: &ProbeSender) {
         let mut buffer = [0; 2_048];
         loop {
@@ -186,26 +195,26 @@ impl Reader {
     /// Decrypts a datagram. Signed messages may be unencrypted: a node that expects another encryption says so.
     fn open<'a>(&self, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
         match (&*self.seal, demux::classify(datagram)) {
-            (Some(seal), demux::Kind::Sealed) => {
+            (Some(seal), demux::DatagramKind::Sealed) => {
                 seal.borrow_mut().open(datagram, || Clock::read().unix_us).ok().map(|open| &*open)
             }
-            (Some(_), demux::Kind::Bundle) => None,
+            (Some(_), demux::DatagramKind::Bundle) => None,
             _ => Some(datagram),
         }
     }
 
-    fn read(&self, datagram: &[u8]) -> Vec<Probed> {
+    fn read(&self, datagram: &[u8]) -> Vec<ProbeResult> {
         let node = self.node;
         match demux::classify(datagram) {
-            demux::Kind::Bundle => trunk::entries(datagram)
+            demux::DatagramKind::Bundle => trunk::entries(datagram)
                 .map_while(Result::ok)
                 .filter_map(|(tag, packet)| self.came_out(tag, packet))
-                .map(|sequence| Probed::CanaryPassed { node, sequence })
+                .map(|sequence| ProbeResult::CanaryPassed { node, sequence })
                 .collect(),
-            demux::Kind::Signed => {
+            demux::DatagramKind::Signed => {
                 let opened = self.says_open(datagram);
                 opened
-                    .then_some(Probed::CanaryOpen { node, at: Instant::now() })
+                    .then_some(ProbeResult::CanaryOpen { node, at: Instant::now() })
                     .into_iter()
                     .collect()
             }
@@ -215,7 +224,7 @@ impl Reader {
 
     /// The sequence of a canary packet that came out of the other session.
     fn came_out(&self, tag: Tag, packet: &[u8]) -> Option<u64> {
-        let header = rtp::Header::parse(packet).ok().filter(|_| tag == self.names.tags[1])?;
+        let header = rtp::RtpHeader::parse(packet).ok().filter(|_| tag == self.names.tags[1])?;
         let payload = packet.get(header.payload_offset..header.payload_end)?;
         let (mark, rest) = payload.split_first_chunk()?;
         let sequence = rest.first_chunk().filter(|_| *mark == self.names.mark)?;
@@ -223,9 +232,9 @@ impl Reader {
     }
 
     fn says_open(&self, datagram: &[u8]) -> bool {
-        let verified = Answer::read(datagram, &self.secret, Clock::read().unix_us);
+        let verified = TrunkAnswer::read(datagram, &self.secret, Clock::read().unix_us);
         verified.is_ok_and(|verified| {
-            let open = matches!(verified.message, Answer::Open { status: Status::Ok, .. });
+            let open = matches!(verified.message, TrunkAnswer::Open { status: OpenStatus::Ok, .. });
             open && self.openings.answered(verified.nonce)
         })
     }

@@ -17,19 +17,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId, SessionRecord};
+use evenkeel_core::{Hop, Labels, MediaDescription, NodeId, RoomId, SessionId, SessionRecord};
 use evenkeel_dataplane::flows::Home;
-use evenkeel_dataplane::worker::Leg;
-use evenkeel_media::trunk::message::{Question, Secret};
+use evenkeel_dataplane::worker::NodeLeg;
+use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use serde::{Deserialize, Serialize};
 
 use super::equipment::set;
 use super::fencing::Fencing;
-use crate::webhook::Hook;
-use agent::{Agents, AgentsRecord, Asking};
+use crate::webhook::WebhookTarget;
+use agent::{AgentDriver, AgentsRecord, Asking};
 pub(crate) use replica::DriversReplica;
 use rtpengine::{CallRecord, Rtpengine};
-pub(crate) use rtpengine::{Line, Ng};
+pub(crate) use rtpengine::{Ng, NgSocket};
 pub(crate) use webhook::Posted;
 use webhook::{Webhook, WebhookLeaseRecord};
 
@@ -41,19 +41,19 @@ fn plain_reason(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
 }
 
-pub(crate) enum Driver {
+pub(crate) enum DriverConfig {
     /// No signalling: RTP goes to this address, or to one that the offer names.
     Plain(SocketAddr),
     /// Signed messages on the trunk.
-    Agent(Secret),
+    Agent(NodeSecret),
     /// The NG protocol at this address.
     Rtpengine(SocketAddr),
     /// POST requests about the node with this name and address.
-    Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<Hook> },
+    Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<WebhookTarget> },
 }
 
 #[derive(Debug)]
-pub(crate) enum Act {
+pub(crate) enum DriverAction {
     /// Sends a signed message on the node's trunk. With `of_sessions` the message is about sessions and leaves from
     /// their home worker, because the node sends their packets to the source of the message. Otherwise the message is
     /// about the path.
@@ -63,11 +63,11 @@ pub(crate) enum Act {
     /// Sends an NG message.
     Ng { node: NodeId, datagram: Arc<[u8]> },
     /// Sends a POST request; `number` identifies its response.
-    Post { node: NodeId, number: u64, hook: Arc<Hook>, body: Bytes, within: Duration },
+    Post { node: NodeId, number: u64, hook: Arc<WebhookTarget>, body: Bytes, within: Duration },
     /// The session is open at the hop.
-    Opened { session: SessionId, hop: Hop, leg: Leg },
+    Opened { session: SessionId, hop: Hop, leg: NodeLeg },
     /// The session stays open at the hop with another leg.
-    Changed { session: SessionId, hop: Hop, leg: Leg },
+    Changed { session: SessionId, hop: Hop, leg: NodeLeg },
     /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
     Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
     /// The node refused a message because its group has this newer epoch.
@@ -76,26 +76,26 @@ pub(crate) enum Act {
 
 pub(crate) struct Drivers {
     /// Indexed by node.
-    nodes: Vec<Option<Standing>>,
-    agents: Agents,
-    source: Source,
+    nodes: Vec<Option<NodeDriver>>,
+    agents: AgentDriver,
+    source: LocalSource,
     fencing: Arc<Fencing>,
 }
 
 /// The source address of packets from sessions' own ports.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Source {
+pub(crate) enum LocalSource {
     /// The ports are bound to it.
     Bound(IpAddr),
     /// The ports are bound to all addresses, and the route to a destination decides.
     Routed(fn(SocketAddr) -> Option<IpAddr>),
 }
 
-impl Source {
+impl LocalSource {
     fn towards(self, other: SocketAddr) -> Option<IpAddr> {
         match self {
-            Source::Bound(address) => Some(address),
-            Source::Routed(towards) => towards(other),
+            LocalSource::Bound(address) => Some(address),
+            LocalSource::Routed(towards) => towards(other),
         }
     }
 }
@@ -118,35 +118,35 @@ impl DriversRecord {
 }
 
 /// Facts of the process that continues sessions of another one.
-pub(crate) struct Continued<'a> {
+pub(crate) struct ContinuedSession<'a> {
     /// The hop that a recorded one is now, for a session that continues.
     pub(crate) hop: &'a dyn Fn(SessionId, Hop) -> Option<Hop>,
     pub(crate) brief: &'a dyn Fn(SessionId) -> Option<&'a Brief>,
 }
 
-enum Standing {
+enum NodeDriver {
     Plain(SocketAddr),
-    Agent(Secret),
+    Agent(NodeSecret),
     Rtpengine(Box<Rtpengine>),
     Webhook(Box<Webhook>),
 }
 
 impl Drivers {
-    pub(crate) fn new(source: Source, fencing: Arc<Fencing>) -> Drivers {
-        Drivers { nodes: Vec::new(), agents: Agents::new(), source, fencing }
+    pub(crate) fn new(source: LocalSource, fencing: Arc<Fencing>) -> Drivers {
+        Drivers { nodes: Vec::new(), agents: AgentDriver::new(), source, fencing }
     }
 
     /// Sets or removes a node's driver; removal drops its sessions.
-    pub(crate) fn put(&mut self, node: NodeId, driver: Option<Driver>) {
+    pub(crate) fn put(&mut self, node: NodeId, driver: Option<DriverConfig>) {
         let standing = driver.map(|driver| match driver {
-            Driver::Plain(address) => Standing::Plain(address),
-            Driver::Agent(secret) => Standing::Agent(secret),
-            Driver::Rtpengine(ng) => {
-                Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, self.source)))
+            DriverConfig::Plain(address) => NodeDriver::Plain(address),
+            DriverConfig::Agent(secret) => NodeDriver::Agent(secret),
+            DriverConfig::Rtpengine(ng) => {
+                NodeDriver::Rtpengine(Box::new(Rtpengine::new(node, ng, self.source)))
             }
-            Driver::Webhook { name, address, hook } => {
+            DriverConfig::Webhook { name, address, hook } => {
                 let webhook = Webhook::new((node, name), address, hook, self.source);
-                Standing::Webhook(Box::new(webhook))
+                NodeDriver::Webhook(Box::new(webhook))
             }
         });
         self.agents.forget(node);
@@ -158,9 +158,9 @@ impl Drivers {
         let (mut calls, mut webhooks) = (Vec::new(), Vec::new());
         for standing in self.nodes.iter().flatten() {
             match standing {
-                Standing::Plain(_) | Standing::Agent(_) => {}
-                Standing::Rtpengine(engine) => calls.extend(engine.record()),
-                Standing::Webhook(webhook) => webhooks.extend(webhook.record()),
+                NodeDriver::Plain(_) | NodeDriver::Agent(_) => {}
+                NodeDriver::Rtpengine(engine) => calls.extend(engine.record()),
+                NodeDriver::Webhook(webhook) => webhooks.extend(webhook.record()),
             }
         }
         DriversRecord { agents: self.agents.record(), calls, webhooks }
@@ -172,12 +172,12 @@ impl Drivers {
         for (session, legs) in sessions.iter().map(|session| (session.id, &session.legs)) {
             for hop in legs.iter().map(|leg| leg.hop) {
                 match self.nodes.get(hop.node.0 as usize).and_then(Option::as_ref) {
-                    None | Some(Standing::Plain(_) | Standing::Agent(_)) => {}
-                    Some(Standing::Rtpengine(engine)) => {
+                    None | Some(NodeDriver::Plain(_) | NodeDriver::Agent(_)) => {}
+                    Some(NodeDriver::Rtpengine(engine)) => {
                         let call = engine.record_of(session, hop);
                         calls.extend(call.map(|call| ((hop.node, call.number), call)));
                     }
-                    Some(Standing::Webhook(webhook)) => {
+                    Some(NodeDriver::Webhook(webhook)) => {
                         webhooks.extend(webhook.record_of(session, hop));
                     }
                 }
@@ -191,7 +191,7 @@ impl Drivers {
     pub(crate) fn restore(
         &mut self,
         record: DriversRecord,
-        known: &Continued<'_>,
+        known: &ContinuedSession<'_>,
         draw: &mut dyn FnMut() -> u64,
         now: Instant,
     ) {
@@ -201,21 +201,21 @@ impl Drivers {
         calls.sort_unstable_by_key(|call| call.refresh);
         for call in calls {
             let node = call.hops().find_map(|(session, hop)| (known.hop)(session, hop));
-            if let Some(Standing::Rtpengine(engine)) = node.and_then(|hop| self.get(hop.node)) {
+            if let Some(NodeDriver::Rtpengine(engine)) = node.and_then(|hop| self.get(hop.node)) {
                 engine.restore(call, known, draw, now);
             }
         }
         for lease in webhooks {
             if let Some(hop) = (known.hop)(lease.session, lease.hop)
                 && let Some(brief) = (known.brief)(lease.session)
-                && let Some(Standing::Webhook(webhook)) = self.get(hop.node)
+                && let Some(NodeDriver::Webhook(webhook)) = self.get(hop.node)
             {
                 webhook.restore(lease, hop, brief, now);
             }
         }
     }
 
-    fn get(&mut self, node: NodeId) -> Option<&mut Standing> {
+    fn get(&mut self, node: NodeId) -> Option<&mut NodeDriver> {
         self.nodes.get_mut(node.0 as usize)?.as_mut()
     }
 
@@ -230,30 +230,30 @@ impl Drivers {
     ) -> Option<(NodeId, NodeId, SocketAddr)> {
         let nodes = (0..).map(NodeId).zip(&self.nodes).filter(|(node, _)| !leaves(*node));
         let plain = nodes.filter_map(|(node, standing)| match standing.as_ref()? {
-            Standing::Plain(address) => {
+            NodeDriver::Plain(address) => {
                 let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
                 Some((node, own.unwrap_or(*address)))
             }
-            Standing::Agent(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
+            NodeDriver::Agent(_) | NodeDriver::Rtpengine(_) | NodeDriver::Webhook(_) => None,
         });
         plain::shared(plain, rtcp_apart)
     }
 
-    /// Opens a session at a hop. The result is returned at once or comes later as an `Act`.
+    /// Opens a session at a hop. The result is returned at once or comes later as a `DriverAction`.
     pub(crate) fn open(
         &mut self,
-        wish: &Wish<'_>,
+        wish: &OpenRequest<'_>,
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
-    ) -> Option<Act> {
+    ) -> Option<DriverAction> {
         match self.nodes.get_mut(wish.hop.node.0 as usize)?.as_mut()? {
-            Standing::Plain(standing) => Some(plain::open(*standing, wish)),
-            Standing::Agent(_) => {
+            NodeDriver::Plain(standing) => Some(plain::open(*standing, wish)),
+            NodeDriver::Agent(_) => {
                 let asking = self.agents.open(wish, draw, clock.now);
                 self.sign(&asking, clock)
             }
-            Standing::Rtpengine(engine) => engine.open(wish, draw, clock.now),
-            Standing::Webhook(webhook) => webhook.open(wish, draw, clock.now),
+            NodeDriver::Rtpengine(engine) => engine.open(wish, draw, clock.now),
+            NodeDriver::Webhook(webhook) => webhook.open(wish, draw, clock.now),
         }
     }
 
@@ -272,31 +272,36 @@ impl Drivers {
         self.agents.look_at_paths(now);
     }
 
-    fn sign(&self, asking: &Asking, clock: Clock) -> Option<Act> {
+    fn sign(&self, asking: &Asking, clock: Clock) -> Option<DriverAction> {
         let &Asking { node, worker, ref question, nonce } = asking;
-        let Standing::Agent(secret) = self.nodes.get(node.0 as usize)?.as_ref()? else {
+        let NodeDriver::Agent(secret) = self.nodes.get(node.0 as usize)?.as_ref()? else {
             return None;
         };
         let mut message = Vec::new();
         let owner = self.fencing.owner();
         question.write_for(owner, secret, nonce, clock.unix_us, &mut message);
-        let of_sessions = !matches!(question, Question::Path { .. });
-        Some(Act::Sign { worker, node, message: message.into(), of_sessions })
+        let of_sessions = !matches!(question, TrunkQuestion::Path { .. });
+        Some(DriverAction::Sign { worker, node, message: message.into(), of_sessions })
     }
 
     /// If the message is lost, the lease expires.
-    pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
+    pub(crate) fn close(
+        &mut self,
+        session: SessionId,
+        hop: Hop,
+        clock: Clock,
+    ) -> Option<DriverAction> {
         match self.nodes.get_mut(hop.node.0 as usize)?.as_mut()? {
-            Standing::Plain(_) => None,
-            Standing::Agent(_) => {
+            NodeDriver::Plain(_) => None,
+            NodeDriver::Agent(_) => {
                 let asking = self.agents.close(session, hop)?;
                 self.sign(&asking, clock)
             }
-            Standing::Rtpengine(engine) => {
+            NodeDriver::Rtpengine(engine) => {
                 engine.close(session, hop);
                 None
             }
-            Standing::Webhook(webhook) => webhook.close(session, hop),
+            NodeDriver::Webhook(webhook) => webhook.close(session, hop),
         }
     }
 
@@ -305,27 +310,27 @@ impl Drivers {
         node: NodeId,
         message: &[u8],
         clock: Clock,
-    ) -> Option<Act> {
+    ) -> Option<DriverAction> {
         match self.nodes.get(node.0 as usize)?.as_ref()? {
-            Standing::Agent(secret) => self.agents.handle_signed(node, secret, message, clock),
-            Standing::Plain(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
+            NodeDriver::Agent(secret) => self.agents.handle_signed(node, secret, message, clock),
+            NodeDriver::Plain(_) | NodeDriver::Rtpengine(_) | NodeDriver::Webhook(_) => None,
         }
     }
 
     pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
-        if let Some(Standing::Rtpengine(engine)) = self.get(node) {
+        if let Some(NodeDriver::Rtpengine(engine)) = self.get(node) {
             engine.handle_ng(told, clock.now);
         }
     }
 
     pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
-        if let Some(Standing::Webhook(webhook)) = self.get(node) {
+        if let Some(NodeDriver::Webhook(webhook)) = self.get(node) {
             webhook.handle_posted(number, posted);
         }
     }
 
     /// Returns the next message to an agent that is due. Called until it returns `None`.
-    pub(crate) fn handle_agents_timeout(&mut self, clock: Clock) -> Option<Act> {
+    pub(crate) fn handle_agents_timeout(&mut self, clock: Clock) -> Option<DriverAction> {
         loop {
             let asking = self.agents.handle_timeout(clock.now)?;
             // The node may have left meanwhile.
@@ -336,14 +341,14 @@ impl Drivers {
     }
 
     /// Returns the next queued message, retry or refresh that is due. Called until it returns `None`.
-    pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
+    pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<DriverAction> {
         if let Some(act) = self.handle_agents_timeout(clock) {
             return Some(act);
         }
         self.nodes.iter_mut().flatten().find_map(|standing| match standing {
-            Standing::Plain(_) | Standing::Agent(_) => None,
-            Standing::Rtpengine(engine) => engine.handle_timeout(clock.now),
-            Standing::Webhook(webhook) => webhook.handle_timeout(clock.now),
+            NodeDriver::Plain(_) | NodeDriver::Agent(_) => None,
+            NodeDriver::Rtpengine(engine) => engine.handle_timeout(clock.now),
+            NodeDriver::Webhook(webhook) => webhook.handle_timeout(clock.now),
         })
     }
 }
@@ -357,7 +362,7 @@ fn mixed(drawn: u64, number: u64) -> u64 {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Wish<'a> {
+pub(crate) struct OpenRequest<'a> {
     pub(crate) session: SessionId,
     pub(crate) home: Home,
     pub(crate) room: RoomId,
@@ -373,7 +378,7 @@ pub(crate) struct Wish<'a> {
 pub(crate) struct Brief {
     pub(crate) room: Arc<str>,
     pub(crate) labels: Labels,
-    pub(crate) media: Arc<Media>,
+    pub(crate) media: Arc<MediaDescription>,
     /// Local ports of the session's sockets for RTP and, if it has its own port, RTCP.
     pub(crate) ports: (u16, Option<u16>),
 }

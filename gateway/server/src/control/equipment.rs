@@ -6,22 +6,22 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use evenkeel_core::NodeId;
-use evenkeel_dataplane::worker::{Command, TrunkSocket};
+use evenkeel_dataplane::worker::{TrunkSocket, WorkerCommand};
 
-use super::canary::{Canary, CanaryNode};
-use super::driver::{Driver, Line};
+use super::canary::{CanaryNode, CanaryProbe};
+use super::driver::{DriverConfig, NgSocket};
 use super::prober::socket::connected;
-use super::prober::{Prober, Way};
+use super::prober::{ProbeMethod, Prober};
 use super::thread::{Control, draw};
-use crate::handover::{Duplicates, SocketName};
+use crate::handover::{NamedSockets, SocketName};
 use crate::settings;
 
 pub(crate) struct Equipment {
-    pub(crate) driver: Driver,
-    pub(crate) probe: Option<(SocketAddr, Way)>,
+    pub(crate) driver: DriverConfig,
+    pub(crate) probe: Option<(SocketAddr, ProbeMethod)>,
     /// Address of the NG protocol, for rtpengine.
     pub(crate) line: Option<SocketAddr>,
-    pub(crate) agent: Option<(SocketAddr, Way)>,
+    pub(crate) agent: Option<(SocketAddr, ProbeMethod)>,
     /// Set if the node has canary sessions.
     pub(crate) canary: Option<CanaryNode>,
     /// For trunk legs: a connected socket for each worker that has no socket to the node yet.
@@ -31,75 +31,84 @@ pub(crate) struct Equipment {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Listed {
-    pub(crate) node: Arc<settings::Node>,
+pub(crate) struct ListedNode {
+    pub(crate) node: Arc<settings::NodeConfig>,
     pub(crate) leaves: bool,
 }
 
 impl Control {
-    pub(super) fn equip(&mut self, id: NodeId, node: Arc<settings::Node>, equipment: Equipment) {
+    pub(super) fn equip(
+        &mut self,
+        id: NodeId,
+        node: Arc<settings::NodeConfig>,
+        equipment: Equipment,
+    ) {
         let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
-        set(&mut self.listed, id, Some(Listed { node, leaves: false }));
+        set(&mut self.listed_nodes, id, Some(ListedNode { node, leaves: false }));
         self.drivers.put(id, Some(driver));
         let prober = self.prober(id, probe);
         set(&mut self.probers, id, prober);
-        let line = line.map(|ng| Line::start(id, self.said.clone(), move || connected(ng)));
-        set(&mut self.lines, id, line);
+        let line =
+            line.map(|ng| NgSocket::start(id, self.ng_replies.clone(), move || connected(ng)));
+        set(&mut self.ng_sockets, id, line);
         self.equip_agent(id, agent);
         self.equip_canary(id, canary);
         set(&mut self.trunks, id, duplicates);
         for (worker, trunk) in (0..).zip(trunks) {
-            self.command(worker, Command::AddTrunk { node: id, trunk });
+            self.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
         }
     }
 
     /// Replaces the agent beside a node that stays in the list.
-    pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, Way)>) {
+    pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
         let agent = self.prober(id, agent);
         set(&mut self.agents, id, agent);
     }
 
     /// Starts or stops canary sessions at a node that stays in the list.
     pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
-        let (told, random) = (self.told.clone(), &self.random);
-        let canary = canary.map(|node| Canary::start(id, node, told, &mut || draw(random)));
+        let (told, random) = (self.probe_events.clone(), &self.random);
+        let canary = canary.map(|node| CanaryProbe::start(id, node, told, &mut || draw(random)));
         set(&mut self.canaries, id, canary);
     }
 
-    fn prober(&self, id: NodeId, probe: Option<(SocketAddr, Way)>) -> Option<Prober> {
+    fn prober(&self, id: NodeId, probe: Option<(SocketAddr, ProbeMethod)>) -> Option<Prober> {
         let (address, way) = probe?;
         let first = draw(&self.random);
         let way = (way, Arc::clone(&self.fencing));
-        Some(Prober::start(id, way, first, self.told.clone(), move || connected(address)))
+        Some(Prober::start(id, way, first, self.probe_events.clone(), move || connected(address)))
     }
 
-    pub(super) fn unequip(&mut self, id: NodeId) -> Option<Listed> {
+    pub(super) fn unequip(&mut self, id: NodeId) -> Option<ListedNode> {
         self.drivers.put(id, None);
         self.start_hooks.release(id);
         set(&mut self.probers, id, None);
-        set(&mut self.lines, id, None);
+        set(&mut self.ng_sockets, id, None);
         set(&mut self.agents, id, None);
         set(&mut self.canaries, id, None);
         set(&mut self.trunks, id, Vec::new());
         for worker in 0..self.workers.len() as u16 {
-            self.command(worker, Command::RemoveNode { node: id });
+            self.command(worker, WorkerCommand::RemoveNode { node: id });
         }
-        self.listed.get_mut(id.0 as usize).and_then(Option::take)
+        self.listed_nodes.get_mut(id.0 as usize).and_then(Option::take)
     }
 
-    pub(super) fn listed(&self, id: NodeId) -> Option<&Arc<settings::Node>> {
-        self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
+    pub(super) fn listed(&self, id: NodeId) -> Option<&Arc<settings::NodeConfig>> {
+        self.listed_nodes.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
     pub(super) fn leaves(&self, id: NodeId) -> bool {
-        self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
+        self.listed_nodes
+            .get(id.0 as usize)
+            .and_then(Option::as_ref)
+            .is_some_and(|listed| listed.leaves)
     }
 
     /// Duplicates of the sockets of all trunks.
-    pub(super) fn duplicate_trunks(&self) -> io::Result<Duplicates> {
-        let mut duplicates = Duplicates::new();
-        for (listed, trunks) in self.listed.iter().zip(&self.trunks) {
-            let Some(Listed { node, leaves: false }) = listed else { continue };
+    pub(super) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
+        let mut duplicates = NamedSockets::new();
+        for (listed, trunks) in self.listed_nodes.iter().zip(&self.trunks) {
+            let Some(ListedNode { node, leaves: false }) = listed else { continue };
             for (worker, trunk) in trunks.iter().enumerate() {
                 let (node, address) = (Arc::clone(&node.name), node.address);
                 let name = SocketName::Trunk { node, address, worker };
@@ -111,12 +120,12 @@ impl Control {
 
     /// The node's name; its number, if the node is gone.
     pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
-        name(&self.listed, id)
+        name(&self.listed_nodes, id)
     }
 
     /// The node with this name. A node that is being removed is returned only if no other node has the name.
     pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.listed);
+        let nodes = (0..).map(NodeId).zip(&self.listed_nodes);
         let named = nodes.filter_map(|(id, listed)| {
             let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
             Some((listed.leaves, id))
@@ -126,7 +135,7 @@ impl Control {
 }
 
 /// The node's name; its number, if the node is gone.
-pub(super) fn name(listed: &[Option<Listed>], id: NodeId) -> Box<str> {
+pub(super) fn name(listed: &[Option<ListedNode>], id: NodeId) -> Box<str> {
     let listed = listed.get(id.0 as usize).and_then(Option::as_ref);
     listed.map_or_else(|| id.to_string().into(), |listed| (*listed.node.name).into())
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CloseReason, Event, NodeId, SessionId};
+use evenkeel_core::{CloseReason, CoreEvent, NodeId, SessionId};
 use evenkeel_dataplane::worker::Totals;
 
-use super::messages::{Caller, EventRecord, GatewayEvent, SessionRequest};
+use super::messages::{EventRecord, GatewayEvent, OfferedSession, TraceCaller};
 use super::thread::Control;
 
 /// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
@@ -18,25 +18,25 @@ const TOTALS_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Closings(BTreeMap<SessionId, Closing>);
 
 struct Closing {
-    event: Event,
+    event: CoreEvent,
     /// Totals of the last summary.
     totals: Totals,
     since: Instant,
 }
 
 impl Closings {
-    fn hold(&mut self, session: SessionId, event: Event, totals: Totals, since: Instant) {
+    fn hold(&mut self, session: SessionId, event: CoreEvent, totals: Totals, since: Instant) {
         self.0.insert(session, Closing { event, totals, since });
     }
 
     /// Takes a session whose worker has reported the final totals.
-    pub(super) fn take(&mut self, session: SessionId) -> Option<(Event, Totals)> {
+    pub(super) fn take(&mut self, session: SessionId) -> Option<(CoreEvent, Totals)> {
         self.0.remove(&session).map(|closing| (closing.event, closing.totals))
     }
 
     /// Takes sessions whose final report did not come within [`TOTALS_WITHIN`], with the totals of the last summary.
     /// Reports may be lost when many sessions end at once.
-    fn late(&mut self, now: Instant) -> Vec<(Event, Totals)> {
+    fn late(&mut self, now: Instant) -> Vec<(CoreEvent, Totals)> {
         let late = |_: &SessionId, closing: &mut Closing| {
             now.saturating_duration_since(closing.since) >= TOTALS_WITHIN
         };
@@ -51,9 +51,9 @@ impl Closings {
 
 impl Control {
     /// Sends an event. The event of a session's end waits for its final totals.
-    pub(super) fn send_or_hold(&mut self, event: Event) {
+    pub(super) fn send_or_hold(&mut self, event: CoreEvent) {
         match event {
-            Event::Closed { session, reason, .. } => match self.registry.get(session) {
+            CoreEvent::Closed { session, reason, .. } => match self.registry.get(session) {
                 // The worker has removed the session and reports no totals.
                 Some(entry) if reason == CloseReason::Panicked => {
                     self.send_core_event(event, Some(entry.totals()));
@@ -80,17 +80,17 @@ impl Control {
         }
     }
 
-    pub(super) fn send_core_event(&self, event: Event, totals: Option<Totals>) {
-        if let Event::Closed { session, room_name, reason, closed, .. } = &event {
+    pub(super) fn send_core_event(&self, event: CoreEvent, totals: Option<Totals>) {
+        if let CoreEvent::Closed { session, room_name, reason, closed, .. } = &event {
             self.history.write(*session, room_name, *reason, closed, &totals.unwrap_or_default());
         }
         let (event, pending) = match event {
-            Event::Opened { session, .. } => {
+            CoreEvent::Opened { session, .. } => {
                 let offer = self.registry.get(session).map(|entry| entry.offer);
                 let pending = offer.and_then(|offer| self.offers.get(&offer));
                 (GatewayEvent::Core(event), pending)
             }
-            Event::Refused { offer, session, ref scenario, .. } => {
+            CoreEvent::Refused { offer, session, ref scenario, .. } => {
                 let pending = self.offers.get(&offer);
                 let turned_away = pending.and_then(|pending| pending.admit_error).map(|error| {
                     let (scenario, reason) = (scenario.clone(), error.name());
@@ -100,20 +100,20 @@ impl Control {
             }
             event => (GatewayEvent::Core(event), None),
         };
-        let caller = pending.map(|pending| Caller::of(&pending.wanted, pending.arrived));
+        let caller = pending.map(|pending| TraceCaller::of(&pending.request, pending.arrived));
         self.send(EventRecord { totals, caller, ..EventRecord::now(event) });
     }
 
     /// Sends the event of an offer that control refused before the core received it.
     pub(super) fn send_turned_away(
         &self,
-        wanted: &SessionRequest,
+        wanted: &OfferedSession,
         reason: &'static str,
         arrived: Instant,
     ) {
         let scenario = wanted.scenario.clone();
         let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
-        let caller = Some(Caller::of(wanted, arrived));
+        let caller = Some(TraceCaller::of(wanted, arrived));
         self.send(EventRecord { caller, ..EventRecord::now(event) });
     }
 

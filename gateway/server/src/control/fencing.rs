@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_core::NodeId;
-use evenkeel_media::trunk::Owner;
+use evenkeel_media::trunk::GroupOwner;
 use tokio::sync::mpsc;
 
 use crate::settings;
@@ -34,9 +34,9 @@ impl Fencing {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    pub(crate) fn owner(&self) -> Option<Owner> {
+    pub(crate) fn owner(&self) -> Option<GroupOwner> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        (epoch > 0).then_some(Owner { group: self.group, epoch })
+        (epoch > 0).then_some(GroupOwner { group: self.group, epoch })
     }
 
     /// Handles that a node refused a message because it knows this epoch. Messages that were under way while this
@@ -53,7 +53,7 @@ impl Fencing {
 }
 
 /// The number of a group in messages to nodes; equal at both members.
-pub fn group_number(cluster: &settings::Cluster) -> u32 {
+pub fn group_number(cluster: &settings::GroupSettings) -> u32 {
     let mut names = [&*cluster.name, &*cluster.peer.name];
     names.sort_unstable();
     let digest = crate::sha256(names.join(" ").as_bytes());

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
+    ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
+    RtcpPort, Srtp, StreamKind,
 };
 
-use super::messages::SessionRequest;
+use super::messages::OfferedSession;
 
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -56,25 +57,29 @@ pub(super) fn wanted(
     listener: u8,
     source: SocketAddr,
     payload_type: u8,
-) -> SessionRequest {
+) -> OfferedSession {
     let (kind, clock_rate) = match payload_type {
-        26 | 28 | 31..=34 => (Kind::Video, 90_000),
-        0..=23 => (Kind::Audio, 8_000),
-        _ => (Kind::Audio, 48_000),
+        26 | 28 | 31..=34 => (StreamKind::Video, 90_000),
+        0..=23 => (StreamKind::Audio, 8_000),
+        _ => (StreamKind::Audio, 48_000),
     };
     let payload = |number| PayloadType { number, codec: "unknown".into(), clock_rate };
-    let stream = Stream {
+    let stream = MediaStream {
         kind,
         payload_types: vec![payload(payload_type)],
-        feedback: Feedback::default(),
+        feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    SessionRequest {
+    OfferedSession {
         scenario,
         room: format!("open-{listener}-{source}").into(),
         labels: Arc::default(),
-        ingress: Ingress::Udp(Identity::Open { address: source, listener }),
-        media: Arc::new(Media { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+        ingress: IngressProtocol::Udp(ClientIdentity::Open { address: source, listener }),
+        media: Arc::new(MediaDescription {
+            streams: vec![stream],
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
         nodes: Vec::new(),
         traceparent: None,
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::settings::{Driver, Node};
+use crate::settings::{DriverSettings, NodeConfig};
 
 /// Limit of nodes removed within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const TOGETHER: Duration = Duration::from_secs(1);
 
 #[derive(Default, Debug)]
-pub(super) struct Guard {
+pub(super) struct DownstreamGuard {
     lately: VecDeque<Stood>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Guard {
 #[derive(Debug)]
 struct Stood {
     until: Instant,
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<NodeConfig>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -43,20 +43,21 @@ pub struct Shrinks {
     pub of: usize,
 }
 
-impl Guard {
+impl DownstreamGuard {
     /// Checks whether a list may replace the current one. Of the list a minute ago, and of the largest list since, at
     /// most [`LIMIT_PERCENT`] of the nodes may be missing. A node is missing if its address is gone or has another
     /// driver or secret, because the gateway does not know yet whether the node answers in the new way. A node with a
     /// new name or region is not missing.
     pub(super) fn check(
         &mut self,
-        list: &[Node],
-        stands: &[Arc<Node>],
+        list: &[NodeConfig],
+        stands: &[Arc<NodeConfig>],
         now: Instant,
     ) -> Result<(), Shrinks> {
         let lately = |stood: &Stood| now.saturating_duration_since(stood.until) < WITHIN;
         self.lately.retain(lately);
-        let (listed, standing) = (Known::of(list), Known::of(stands.iter().map(|node| &**node)));
+        let (listed, standing) =
+            (KnownDrivers::of(list), KnownDrivers::of(stands.iter().map(|node| &**node)));
         let stood = || self.lately.iter().map(|stood| &stood.nodes[..]).chain([stands]);
         let most = stood().rev().max_by_key(|nodes| nodes.len());
         for nodes in stood().take(1).chain(most) {
@@ -71,7 +72,7 @@ impl Guard {
     }
 
     /// Records that a list replaces the current one.
-    pub(super) fn note(&mut self, stands: Vec<Arc<Node>>, now: Instant) {
+    pub(super) fn note(&mut self, stands: Vec<Arc<NodeConfig>>, now: Instant) {
         let is_second = self.lately.len() < 2;
         match self.lately.back_mut() {
             // The first entry was current a minute ago, and stays.
@@ -91,18 +92,18 @@ impl Guard {
 }
 
 /// Drivers by address.
-struct Known<'a>(BTreeMap<SocketAddr, Vec<&'a Driver>>);
+struct KnownDrivers<'a>(BTreeMap<SocketAddr, Vec<&'a DriverSettings>>);
 
-impl<'a> Known<'a> {
-    fn of(nodes: impl IntoIterator<Item = &'a Node>) -> Known<'a> {
-        let mut known = Known(BTreeMap::new());
+impl<'a> KnownDrivers<'a> {
+    fn of(nodes: impl IntoIterator<Item = &'a NodeConfig>) -> KnownDrivers<'a> {
+        let mut known = KnownDrivers(BTreeMap::new());
         for node in nodes {
             known.0.entry(node.address).or_default().push(&node.driver);
         }
         known
     }
 
-    fn has(&self, node: &Node) -> bool {
+    fn has(&self, node: &NodeConfig) -> bool {
         self.0.get(&node.address).is_some_and(|drivers| drivers.contains(&&node.driver))
     }
 }

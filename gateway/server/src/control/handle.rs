@@ -9,29 +9,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_core::{
-    Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomId, RoomStanding, Scenario,
-    SessionId, Verb,
+    Explanation, NodeStanding, PolicyName, RegionStanding, RolloutAction, RolloutReport, RoomId,
+    RoomStanding, Scenario, SessionId,
 };
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::messages::{
-    ControlError, EventRecord, PolicyView, SessionAnswer, SessionRequest, SessionView, Status,
+    ControlError, EventRecord, OfferedSession, PolicyView, SessionAnswer, SessionView, StatusReport,
 };
 use super::modes::ModeView;
-use super::names::Names;
+use super::names::NodeNames;
 use super::node_list::{ListChange, NodeList, NotListed};
-use super::operations::{Operation, Place};
-use super::orders::Order;
-use super::records::Batch;
-use super::rollout::Wish;
+use super::operations::{Operation, OperationTarget};
+use super::orders::NodeOrder;
+use super::records::RecordBatch;
+use super::rollout::PushRequest;
 use super::slice::Slice;
-use super::snapshot::{MediaStates, NotRestored, NotSuspended, Restored, Snapshot};
+use super::snapshot::{MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
 use super::suspension::{LastStates, OFFERS_WITHIN};
 use crate::api::IdempotencyKeys;
-use crate::handover::Duplicates;
-use crate::history::History;
-use crate::policy::{Recorder, Refusal, Rules, Source};
+use crate::handover::NamedSockets;
+use crate::history::SessionHistory;
+use crate::policy::{PluginSource, PolicyRecorder, RefusalRecord, TrustRules};
 
 /// Length of the request queue. When the queue is full the caller gets an error.
 pub(crate) const REQUESTS_MAX: usize = 4_096;
@@ -39,13 +39,13 @@ pub(crate) const REQUESTS_MAX: usize = 4_096;
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 pub(crate) const EVENTS_MAX: usize = 8_192;
 
-type Reply<T> = oneshot::Sender<T>;
+type ControlReply<T> = oneshot::Sender<T>;
 
 /// A suspended gateway.
 #[derive(Debug)]
 pub(crate) struct Suspended {
     /// The records of all sessions, or the last batch of a follower.
-    pub(crate) batch: Batch,
+    pub(crate) batch: RecordBatch,
     /// Duplicates of sessions' own ports, to which the batch refers.
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) guard: SuspensionGuard,
@@ -68,124 +68,124 @@ impl SuspensionGuard {
 }
 
 #[derive(Debug)]
-pub(crate) enum Request {
-    Offer(Box<SessionRequest>, Reply<Result<SessionAnswer, ControlError>>),
-    Close(SessionId, Reply<Result<(), ControlError>>),
+pub(crate) enum ControlRequest {
+    Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
+    Close(SessionId, ControlReply<Result<(), ControlError>>),
     #[cfg(feature = "fault-injection")]
-    Panic(SessionId, Reply<Result<(), ControlError>>),
+    Panic(SessionId, ControlReply<Result<(), ControlError>>),
     Move {
         room: Arc<str>,
         node: Box<str>,
-        reply: Reply<Result<(), ControlError>>,
+        reply: ControlReply<Result<(), ControlError>>,
     },
-    Operate(Operation, Reply<Result<(), ControlError>>),
-    Explain(SessionId, Reply<Option<Explanation>>),
-    Regions(Reply<Vec<RegionStanding>>),
+    Operate(Operation, ControlReply<Result<(), ControlError>>),
+    Explain(SessionId, ControlReply<Option<Explanation>>),
+    Regions(ControlReply<Vec<RegionStanding>>),
     Order {
         node: Box<str>,
-        order: Order,
-        reply: Reply<Result<(), ControlError>>,
+        order: NodeOrder,
+        reply: ControlReply<Result<(), ControlError>>,
     },
     Sessions {
         after: SessionId,
-        reply: Reply<Slice<SessionId, SessionView>>,
+        reply: ControlReply<Slice<SessionId, SessionView>>,
     },
-    Session(SessionId, Reply<Option<SessionView>>),
+    Session(SessionId, ControlReply<Option<SessionView>>),
     Rooms {
         after: RoomId,
-        reply: Reply<Slice<RoomId, RoomStanding>>,
+        reply: ControlReply<Slice<RoomId, RoomStanding>>,
     },
-    Nodes(Reply<Vec<NodeStanding>>),
-    Policies(Reply<Vec<PolicyView>>),
-    Recorder(Reply<Option<Recorder>>),
-    History(Reply<Arc<History>>),
-    Govern(Box<Rules>, Reply<()>),
+    Nodes(ControlReply<Vec<NodeStanding>>),
+    Policies(ControlReply<Vec<PolicyView>>),
+    Recorder(ControlReply<Option<PolicyRecorder>>),
+    History(ControlReply<Arc<SessionHistory>>),
+    Govern(Box<TrustRules>, ControlReply<()>),
     /// Notes a configuration file that was refused before its rollout.
-    NoteRefusal(Refusal),
-    Refusals(Reply<Vec<Refusal>>),
-    Status(Reply<Status>),
-    Modes(Reply<Vec<ModeView>>),
+    NoteRefusal(RefusalRecord),
+    Refusals(ControlReply<Vec<RefusalRecord>>),
+    Status(ControlReply<StatusReport>),
+    Modes(ControlReply<Vec<ModeView>>),
     /// Replaces scenarios; the reply comes when the change is active or in progress.
-    Scenarios(BTreeMap<Arc<str>, Scenario>, Reply<()>),
-    List(Box<NodeList>, Reply<Result<ListChange, NotListed>>),
-    Reload(Reload),
-    FollowReloads(mpsc::Sender<Reload>),
+    Scenarios(BTreeMap<Arc<str>, Scenario>, ControlReply<()>),
+    List(Box<NodeList>, ControlReply<Result<ListChange, NotListed>>),
+    Reload(ReloadRequest),
+    FollowReloads(mpsc::Sender<ReloadRequest>),
     Push {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-        wish: Wish,
-        reply: Reply<Result<Rollout, ControlError>>,
+        wish: PushRequest,
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
     RollOut {
         policy: PolicyName,
-        source: Box<Source>,
-        reply: Reply<Result<Rollout, ControlError>>,
+        source: Box<PluginSource>,
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
     Rollback {
         policy: PolicyName,
-        reply: Reply<Result<Rollout, ControlError>>,
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
     Walk {
         policy: PolicyName,
-        verb: Verb,
-        reply: Reply<Result<Rollout, ControlError>>,
+        verb: RolloutAction,
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
-    Paces(BTreeMap<Arc<str>, crate::settings::Rollout>),
+    Paces(BTreeMap<Arc<str>, crate::settings::RolloutSettings>),
     Stop {
         policy: PolicyName,
-        reply: Reply<Result<(), ControlError>>,
+        reply: ControlReply<Result<(), ControlError>>,
     },
     /// The first revisions of all policies are active.
     PoliciesStand,
     /// Replies once the first revisions of all policies are active.
-    AwaitPolicies(Reply<()>),
+    AwaitPolicies(ControlReply<()>),
     Shutdown {
         within: Duration,
-        done: Reply<()>,
+        done: ControlReply<()>,
     },
     /// Duplicates of the trunks' sockets.
-    Trunks(Reply<io::Result<Duplicates>>),
+    Trunks(ControlReply<io::Result<NamedSockets>>),
     /// Sends all records, and then those that change.
     FollowRecords {
         /// Until the gateway is suspended, whose last batch belongs to this follower.
         hands_over: bool,
-        reply: Reply<mpsc::Receiver<Batch>>,
+        reply: ControlReply<mpsc::Receiver<RecordBatch>>,
     },
     /// The number of the last batch, if the records have a follower.
-    RecordsSent(Reply<Option<u64>>),
+    RecordsSent(ControlReply<Option<u64>>),
     /// Stops control, and hands out the records.
-    Suspend(Reply<Result<Suspended, NotSuspended>>),
+    Suspend(ControlReply<Result<Suspended, NotSuspended>>),
     /// Stops the workers of a suspended gateway.
-    SuspendPackets(Reply<Result<LastStates, NotSuspended>>),
+    SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
     /// Takes over newer states of restored sessions.
     ContinueMedia {
         states: Box<MediaStates>,
         /// With the last part, and the result of all parts.
-        last: Option<Reply<Result<(), NotRestored>>>,
+        last: Option<ControlReply<Result<(), SnapshotError>>>,
     },
     /// Ends a suspension: control and the workers continue.
-    Resume(Reply<()>),
+    Resume(ControlReply<()>),
     /// Takes over the state of another process.
     Restore {
         snapshot: Box<Snapshot>,
         descriptors: Vec<OwnedFd>,
-        reply: Reply<Result<Restored, NotRestored>>,
+        reply: ControlReply<Result<Restored, SnapshotError>>,
     },
-    /// As [`Request::Restore`], and ends the suspension.
+    /// As [`ControlRequest::Restore`], and ends the suspension.
     TakeOver {
         snapshot: Box<Snapshot>,
         descriptors: Vec<OwnedFd>,
-        reply: Reply<Result<Restored, NotRestored>>,
+        reply: ControlReply<Result<Restored, SnapshotError>>,
     },
     /// Ends control and the workers; the sessions belong to another process.
-    Release(Reply<()>),
-    /// As [`Request::Release`], of a gateway that was not suspended.
-    Abandon(Reply<()>),
+    Release(ControlReply<()>),
+    /// As [`ControlRequest::Release`], of a gateway that was not suspended.
+    Abandon(ControlReply<()>),
 }
 
 #[derive(Debug)]
-pub struct Reload {
+pub struct ReloadRequest {
     /// Allows more removed nodes than the guard does.
     pub force: bool,
     /// Deadline for draining removed nodes; without one their rooms move as others can take them.
@@ -228,9 +228,9 @@ pub enum NotReloaded {
 
 #[derive(Clone, Debug)]
 pub struct Handle {
-    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) requests: mpsc::Sender<ControlRequest>,
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
-    pub(crate) names: Arc<Names>,
+    pub(crate) names: Arc<NodeNames>,
     pub(crate) tokens_refused: Arc<TokensRefused>,
     pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
 }
@@ -255,53 +255,56 @@ impl TokensRefused {
 }
 
 impl Handle {
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(ControlReply<T>) -> ControlRequest,
+    ) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| ControlError::Unavailable)?;
         answer.await.map_err(|_| ControlError::Unavailable)
     }
 
-    pub async fn offer(&self, wanted: SessionRequest) -> Result<SessionAnswer, ControlError> {
-        self.ask(|reply| Request::Offer(Box::new(wanted), reply)).await?
+    pub async fn offer(&self, wanted: OfferedSession) -> Result<SessionAnswer, ControlError> {
+        self.ask(|reply| ControlRequest::Offer(Box::new(wanted), reply)).await?
     }
 
     pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Close(session, reply)).await?
+        self.ask(|reply| ControlRequest::Close(session, reply)).await?
     }
 
     /// Makes the worker panic over the session's next packet.
     #[cfg(feature = "fault-injection")]
     pub async fn panic_session(&self, session: SessionId) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Panic(session, reply)).await?
+        self.ask(|reply| ControlRequest::Panic(session, reply)).await?
     }
 
     /// Moves a room to a node, make-before-break. Returns once the move is in progress.
     pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Move { room, node, reply }).await?
+        self.ask(|reply| ControlRequest::Move { room, node, reply }).await?
     }
 
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
-        let place = Place::Node(node);
+        let place = OperationTarget::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
     }
 
     /// Starts an operation and returns once it is in progress.
     pub async fn operate(&self, operation: Operation) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Operate(operation, reply)).await?
+        self.ask(|reply| ControlRequest::Operate(operation, reply)).await?
     }
 
     /// Explains why a session is on its hop. Returns `None` if the session does not exist.
     pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, ControlError> {
-        self.ask(|reply| Request::Explain(session, reply)).await
+        self.ask(|reply| ControlRequest::Explain(session, reply)).await
     }
 
     pub async fn regions(&self) -> Result<Vec<RegionStanding>, ControlError> {
-        self.ask(Request::Regions).await
+        self.ask(ControlRequest::Regions).await
     }
 
     /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
-    pub async fn order(&self, node: Box<str>, order: Order) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Order { node, order, reply }).await?
+    pub async fn order(&self, node: Box<str>, order: NodeOrder) -> Result<(), ControlError> {
+        self.ask(|reply| ControlRequest::Order { node, order, reply }).await?
     }
 
     /// Asks for one slice after the other: control serves other inputs between two.
@@ -309,7 +312,7 @@ impl Handle {
         &self,
         mut after: Id,
         limit: usize,
-        request: impl Fn(Id, Reply<Slice<Id, T>>) -> Request,
+        request: impl Fn(Id, ControlReply<Slice<Id, T>>) -> ControlRequest,
     ) -> Result<Vec<T>, ControlError> {
         let mut all = Vec::new();
         loop {
@@ -334,11 +337,11 @@ impl Handle {
         after: SessionId,
         limit: usize,
     ) -> Result<Vec<SessionView>, ControlError> {
-        self.list(after, limit, |after, reply| Request::Sessions { after, reply }).await
+        self.list(after, limit, |after, reply| ControlRequest::Sessions { after, reply }).await
     }
 
     pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
-        self.ask(|reply| Request::Session(session, reply)).await
+        self.ask(|reply| ControlRequest::Session(session, reply)).await
     }
 
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
@@ -351,34 +354,34 @@ impl Handle {
         after: RoomId,
         limit: usize,
     ) -> Result<Vec<RoomStanding>, ControlError> {
-        self.list(after, limit, |after, reply| Request::Rooms { after, reply }).await
+        self.list(after, limit, |after, reply| ControlRequest::Rooms { after, reply }).await
     }
 
     pub async fn nodes(&self) -> Result<Vec<NodeStanding>, ControlError> {
-        self.ask(Request::Nodes).await
+        self.ask(ControlRequest::Nodes).await
     }
 
     pub async fn policies(&self) -> Result<Vec<PolicyView>, ControlError> {
-        self.ask(Request::Policies).await
+        self.ask(ControlRequest::Policies).await
     }
 
     /// The recorder of policy questions, if recording is on.
-    pub(crate) async fn recorder(&self) -> Result<Option<Recorder>, ControlError> {
-        self.ask(Request::Recorder).await
+    pub(crate) async fn recorder(&self) -> Result<Option<PolicyRecorder>, ControlError> {
+        self.ask(ControlRequest::Recorder).await
     }
 
     /// The records of ended sessions.
-    pub async fn history(&self) -> Result<Arc<History>, ControlError> {
-        self.ask(Request::History).await
+    pub async fn history(&self) -> Result<Arc<SessionHistory>, ControlError> {
+        self.ask(ControlRequest::History).await
     }
 
-    pub async fn status(&self) -> Result<Status, ControlError> {
-        self.ask(Request::Status).await
+    pub async fn status(&self) -> Result<StatusReport, ControlError> {
+        self.ask(ControlRequest::Status).await
     }
 
     /// Measured cost and benefit of each mode.
     pub async fn modes(&self) -> Result<Vec<ModeView>, ControlError> {
-        self.ask(Request::Modes).await
+        self.ask(ControlRequest::Modes).await
     }
 
     /// Replaces scenarios; open rooms change mode too.
@@ -386,7 +389,7 @@ impl Handle {
         &self,
         scenarios: BTreeMap<Arc<str>, Scenario>,
     ) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Scenarios(scenarios, reply)).await
+        self.ask(|reply| ControlRequest::Scenarios(scenarios, reply)).await
     }
 
     /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
@@ -395,7 +398,7 @@ impl Handle {
         &self,
         list: NodeList,
     ) -> Result<Result<ListChange, NotListed>, ControlError> {
-        self.ask(|reply| Request::List(Box::new(list), reply)).await
+        self.ask(|reply| ControlRequest::List(Box::new(list), reply)).await
     }
 
     /// Reloads the configuration, as far as it can change at run time.
@@ -404,16 +407,16 @@ impl Handle {
         force: bool,
         within: Option<Duration>,
     ) -> Result<Reloaded, ControlError> {
-        let asked = |reply| Request::Reload(Reload { force, within, reply });
+        let asked = |reply| ControlRequest::Reload(ReloadRequest { force, within, reply });
         self.ask(asked).await?.map_err(ControlError::NotReloaded)
     }
 
     /// Registers the task that reloads the configuration.
     pub(crate) async fn follow_reloads(
         &self,
-        asked: mpsc::Sender<Reload>,
+        asked: mpsc::Sender<ReloadRequest>,
     ) -> Result<(), ControlError> {
-        let request = Request::FollowReloads(asked);
+        let request = ControlRequest::FollowReloads(asked);
         self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
     }
 
@@ -423,8 +426,8 @@ impl Handle {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-    ) -> Result<Rollout, ControlError> {
-        self.push_policy_as(policy, bytes, settings, Wish::default()).await
+    ) -> Result<RolloutReport, ControlError> {
+        self.push_policy_as(policy, bytes, settings, PushRequest::default()).await
     }
 
     /// Like [`Handle::push_policy`], with rollout options of the caller.
@@ -433,76 +436,76 @@ impl Handle {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-        wish: Wish,
-    ) -> Result<Rollout, ControlError> {
-        self.ask(|reply| Request::Push { policy, bytes, settings, wish, reply }).await?
+        wish: PushRequest,
+    ) -> Result<RolloutReport, ControlError> {
+        self.ask(|reply| ControlRequest::Push { policy, bytes, settings, wish, reply }).await?
     }
 
-    pub async fn walk_policy(
+    pub async fn act_on_rollout(
         &self,
         policy: PolicyName,
-        verb: Verb,
-    ) -> Result<Rollout, ControlError> {
-        self.ask(|reply| Request::Walk { policy, verb, reply }).await?
+        verb: RolloutAction,
+    ) -> Result<RolloutReport, ControlError> {
+        self.ask(|reply| ControlRequest::Walk { policy, verb, reply }).await?
     }
 
-    pub async fn change_paces(
+    pub async fn change_rollout_settings(
         &self,
-        paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
+        paces: BTreeMap<Arc<str>, crate::settings::RolloutSettings>,
     ) -> Result<(), ControlError> {
-        let request = Request::Paces(paces);
+        let request = ControlRequest::Paces(paces);
         self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
     }
 
     /// The last refused plugins, oldest first.
-    pub async fn refusals(&self) -> Result<Vec<Refusal>, ControlError> {
-        self.ask(Request::Refusals).await
+    pub async fn refusals(&self) -> Result<Vec<RefusalRecord>, ControlError> {
+        self.ask(ControlRequest::Refusals).await
     }
 
     /// Sets the trust rules for rollouts from now on.
-    pub(crate) async fn govern(&self, rules: Rules) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Govern(Box::new(rules), reply)).await
+    pub(crate) async fn govern(&self, rules: TrustRules) -> Result<(), ControlError> {
+        self.ask(|reply| ControlRequest::Govern(Box::new(rules), reply)).await
     }
 
     /// Notes a refusal that belongs to no rollout.
-    pub(crate) async fn note_refusal(&self, refusal: Refusal) {
+    pub(crate) async fn note_refusal(&self, refusal: RefusalRecord) {
         // Fails only if control has ended.
-        let _ = self.requests.send(Request::NoteRefusal(refusal)).await;
+        let _ = self.requests.send(ControlRequest::NoteRefusal(refusal)).await;
     }
 
     /// Returns once the first revisions of all policies are active.
     pub(crate) async fn policies_stand(&self) -> Result<(), ControlError> {
-        self.ask(Request::AwaitPolicies).await
+        self.ask(ControlRequest::AwaitPolicies).await
     }
 
     pub(crate) async fn roll_out(
         &self,
         policy: PolicyName,
-        source: Source,
-    ) -> Result<Rollout, ControlError> {
+        source: PluginSource,
+    ) -> Result<RolloutReport, ControlError> {
         let source = Box::new(source);
-        self.ask(|reply| Request::RollOut { policy, source, reply }).await?
+        self.ask(|reply| ControlRequest::RollOut { policy, source, reply }).await?
     }
 
     /// Aborts the rollout in progress or, without one, restores the previous revision.
-    pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, ControlError> {
-        self.ask(|reply| Request::Rollback { policy, reply }).await?
+    pub async fn rollback_policy(&self, policy: PolicyName) -> Result<RolloutReport, ControlError> {
+        self.ask(|reply| ControlRequest::Rollback { policy, reply }).await?
     }
 
     /// Ends a policy's thread for a drill: its hook falls back to the native default.
     pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), ControlError> {
-        self.ask(|reply| Request::Stop { policy, reply }).await?
+        self.ask(|reply| ControlRequest::Stop { policy, reply }).await?
     }
 
     /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
     pub async fn shut_down(&self, within: Duration) -> Result<(), ControlError> {
-        self.ask(|done| Request::Shutdown { within, done }).await
+        self.ask(|done| ControlRequest::Shutdown { within, done }).await
     }
 
     /// Duplicates of the sockets of all trunks, for the process that replaces this one.
-    pub(crate) async fn trunks(&self) -> io::Result<Duplicates> {
+    pub(crate) async fn trunks(&self) -> io::Result<NamedSockets> {
         let ended = |_| io::Error::other("control ended");
-        self.ask(Request::Trunks).await.map_err(ended)?
+        self.ask(ControlRequest::Trunks).await.map_err(ended)?
     }
 
     /// Stops control and hands out the records of all live sessions, or the last batch of a
@@ -512,7 +515,8 @@ impl Handle {
         // The API stores an answer after control gave it: a client may repeat the offer to the next process. Control
         // judges offers that take longer.
         let _ = tokio::time::timeout(OFFERS_WITHIN, self.idempotency_keys.answered()).await;
-        let suspended = self.ask(Request::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
+        let suspended =
+            self.ask(ControlRequest::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
         let mut suspended = suspended?;
         suspended.batch.add_keys(self.idempotency_keys.take_changed(usize::MAX));
         Ok(suspended)
@@ -526,19 +530,19 @@ impl Handle {
     pub(crate) async fn follow_records(
         &self,
         hands_over: bool,
-    ) -> Result<mpsc::Receiver<Batch>, ControlError> {
-        self.ask(|reply| Request::FollowRecords { hands_over, reply }).await
+    ) -> Result<mpsc::Receiver<RecordBatch>, ControlError> {
+        self.ask(|reply| ControlRequest::FollowRecords { hands_over, reply }).await
     }
 
     /// The number of a batch with all changes that were answered before the call; `None` without a follower.
     pub(crate) async fn records_sent(&self) -> Option<u64> {
-        self.ask(Request::RecordsSent).await.ok().flatten()
+        self.ask(ControlRequest::RecordsSent).await.ok().flatten()
     }
 
     /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
     /// read or sent after the last part.
     pub(crate) async fn suspend_packets(&self) -> Result<LastStates, NotSuspended> {
-        self.ask(Request::SuspendPackets).await.map_err(|_| NotSuspended::Unavailable)?
+        self.ask(ControlRequest::SuspendPackets).await.map_err(|_| NotSuspended::Unavailable)?
     }
 
     /// Continues restored sessions in these newer states. Only the last part is waited for: its result is that of all
@@ -547,19 +551,20 @@ impl Handle {
         &self,
         states: MediaStates,
         is_last: bool,
-    ) -> Result<(), NotRestored> {
+    ) -> Result<(), SnapshotError> {
         let states = Box::new(states);
         if is_last {
-            let asked = self.ask(|reply| Request::ContinueMedia { states, last: Some(reply) });
-            return asked.await.map_err(|_| NotRestored::Unavailable)?;
+            let asked =
+                self.ask(|reply| ControlRequest::ContinueMedia { states, last: Some(reply) });
+            return asked.await.map_err(|_| SnapshotError::Unavailable)?;
         }
-        let sent = self.requests.send(Request::ContinueMedia { states, last: None }).await;
-        sent.map_err(|_| NotRestored::Unavailable)
+        let sent = self.requests.send(ControlRequest::ContinueMedia { states, last: None }).await;
+        sent.map_err(|_| SnapshotError::Unavailable)
     }
 
     /// Continues a suspended gateway, or one that began suspended.
     pub(crate) async fn resume(&self) -> Result<(), ControlError> {
-        self.ask(Request::Resume).await
+        self.ask(ControlRequest::Resume).await
     }
 
     /// Continues the sessions of another process. Nothing is read, sent or decided until [`Handle::resume`].
@@ -567,10 +572,10 @@ impl Handle {
         &self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Restored, NotRestored> {
+    ) -> Result<Restored, SnapshotError> {
         let snapshot = self.restore_keys(snapshot);
-        let restored = self.ask(|reply| Request::Restore { snapshot, descriptors, reply });
-        restored.await.map_err(|_| NotRestored::Unavailable)?
+        let restored = self.ask(|reply| ControlRequest::Restore { snapshot, descriptors, reply });
+        restored.await.map_err(|_| SnapshotError::Unavailable)?
     }
 
     /// Continues the sessions of another gateway. Returns once their packets are served.
@@ -578,10 +583,10 @@ impl Handle {
         &self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Restored, NotRestored> {
+    ) -> Result<Restored, SnapshotError> {
         let snapshot = self.restore_keys(snapshot);
-        let restored = self.ask(|reply| Request::TakeOver { snapshot, descriptors, reply });
-        restored.await.map_err(|_| NotRestored::Unavailable)?
+        let restored = self.ask(|reply| ControlRequest::TakeOver { snapshot, descriptors, reply });
+        restored.await.map_err(|_| SnapshotError::Unavailable)?
     }
 
     /// Restores the API's part of a snapshot.
@@ -592,16 +597,16 @@ impl Handle {
 
     /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
     pub(crate) async fn release(&self) -> Result<(), ControlError> {
-        self.ask(Request::Release).await
+        self.ask(ControlRequest::Release).await
     }
 
     /// Ends a gateway whose sessions another gateway has taken over: they are closed nowhere.
     pub(crate) async fn abandon(&self) -> Result<(), ControlError> {
-        self.ask(Request::Abandon).await
+        self.ask(ControlRequest::Abandon).await
     }
 
     /// Names of nodes and regions, including those that recent events mention.
-    pub fn names(&self) -> Arc<Names> {
+    pub fn names(&self) -> Arc<NodeNames> {
         Arc::clone(&self.names)
     }
 

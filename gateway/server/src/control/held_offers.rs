@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::handle::REQUESTS_MAX;
-use super::messages::{ControlError, SessionAnswer, SessionRequest};
+use super::messages::{ControlError, OfferedSession, SessionAnswer};
 use super::thread::Control;
 
 /// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
@@ -17,17 +17,17 @@ const ASKED_AT_ONCE: usize = 8;
 /// Maximum offers released per turn of control, so that the turn stays short.
 const LET_GO_AT_ONCE: usize = 32;
 
-pub(super) struct Held {
-    wanted: Box<SessionRequest>,
+pub(super) struct DelayedOffer {
+    request: Box<OfferedSession>,
     reply: oneshot::Sender<Result<SessionAnswer, ControlError>>,
 }
 
 /// Waiting offers in order, bounded like control's own queue.
 #[derive(Default)]
 pub(super) struct Waiting {
-    held: VecDeque<Held>,
+    offers: VecDeque<DelayedOffer>,
     /// Callers that wait for the policies without an offer: at most one reload.
-    told: Vec<oneshot::Sender<()>>,
+    policy_waiters: Vec<oneshot::Sender<()>>,
     /// The policies are active. Offers that come before the queue is empty still go to its end.
     policies_stand: bool,
 }
@@ -41,23 +41,23 @@ impl Waiting {
     /// Adds an offer. If too many wait the caller gets an error.
     pub(super) fn hold(
         &mut self,
-        wanted: Box<SessionRequest>,
+        wanted: Box<OfferedSession>,
         reply: oneshot::Sender<Result<SessionAnswer, ControlError>>,
     ) {
-        if self.held.len() == REQUESTS_MAX {
+        if self.offers.len() == REQUESTS_MAX {
             // Offers of callers that have gone free their place.
-            self.held.retain(|held| !held.reply.is_closed());
+            self.offers.retain(|held| !held.reply.is_closed());
         }
-        if self.held.len() < REQUESTS_MAX {
-            self.held.push_back(Held { wanted, reply });
+        if self.offers.len() < REQUESTS_MAX {
+            self.offers.push_back(DelayedOffer { request: wanted, reply });
         } else {
             let _ = reply.send(Err(ControlError::Unavailable));
         }
     }
 
     /// The next offer whose caller still waits. A session without a caller would block the client's address.
-    fn next(&mut self) -> Option<Held> {
-        while let Some(held) = self.held.pop_front() {
+    fn next(&mut self) -> Option<DelayedOffer> {
+        while let Some(held) = self.offers.pop_front() {
             if !held.reply.is_closed() {
                 return Some(held);
             }
@@ -76,13 +76,13 @@ impl Control {
         if let Some(waiting) = &mut self.waiting {
             waiting.policies_stand = true;
             // Fails only for a caller that has gone.
-            waiting.told.drain(..).for_each(|told| _ = told.send(()));
+            waiting.policy_waiters.drain(..).for_each(|told| _ = told.send(()));
         }
     }
 
     pub(super) fn await_policies(&mut self, told: oneshot::Sender<()>) {
         match self.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
-            Some(waiting) => waiting.told.push(told),
+            Some(waiting) => waiting.policy_waiters.push(told),
             None => _ = told.send(()),
         }
     }
@@ -101,7 +101,7 @@ impl Control {
             if self.gateway.offers_asked() >= ASKED_AT_ONCE {
                 return;
             }
-            let Some(Held { wanted, reply }) = waiting.next() else {
+            let Some(DelayedOffer { request: wanted, reply }) = waiting.next() else {
                 self.waiting = None;
                 return;
             };

@@ -3,24 +3,24 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, Media};
+use evenkeel_core::{Labels, MediaDescription};
 
-use super::messages::SessionRequest;
+use super::messages::OfferedSession;
 
 /// Maximum entries; the oldest is replaced. This is enough for a few kinds of clients in a few regions.
 const KINDS_MAX: usize = 32;
 
 #[derive(Default, Debug)]
-pub(super) struct Interner {
+pub(super) struct RequestInterner {
     scenarios: Kinds<Arc<str>>,
     labels: Kinds<Labels>,
-    media: Kinds<Arc<Media>>,
+    media: Kinds<Arc<MediaDescription>>,
 }
 
-impl Interner {
+impl RequestInterner {
     /// Replaces parts of the request by equal shared values.
-    pub(super) fn share(&mut self, wanted: SessionRequest) -> SessionRequest {
-        SessionRequest {
+    pub(super) fn share(&mut self, wanted: OfferedSession) -> OfferedSession {
+        OfferedSession {
             scenario: self.scenarios.share(wanted.scenario),
             labels: self.labels.share(wanted.labels),
             media: self.media.share(wanted.media),
@@ -32,7 +32,7 @@ impl Interner {
         self.labels.share(labels)
     }
 
-    pub(super) fn share_media(&mut self, media: Arc<Media>) -> Arc<Media> {
+    pub(super) fn share_media(&mut self, media: Arc<MediaDescription>) -> Arc<MediaDescription> {
         self.media.share(media)
     }
 }

@@ -6,40 +6,41 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_core::{
-    Cohort, Decider, Event, Health, Hop, Impossible, Ingress, Labels, Media, NodeId, PayloadType,
-    PolicyName, PolicyStatus, Refused, Rollout, RoomId, SessionId, SessionStanding, Stream,
+    ArmStatistics, CoreEvent, Decider, Health, Hop, Impossible, IngressProtocol, Labels,
+    MediaDescription, MediaStream, NodeId, OfferRefusal, PayloadType, PolicyName, PolicyStatus,
+    RolloutReport, RoomId, SessionId, SessionStanding,
 };
 use evenkeel_dataplane::worker::{ShedRun, Totals};
 use serde::Serialize;
 
 use super::handle::NotReloaded;
 use super::node_list::NodeListUpdate;
-use super::orders::Order;
+use super::orders::NodeOrder;
 
 /// A session request, as the API read it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct SessionRequest {
+pub struct OfferedSession {
     pub scenario: Arc<str>,
     pub room: Arc<str>,
     /// Facts that policies may read.
     pub labels: Labels,
-    pub ingress: Ingress,
-    pub media: Arc<Media>,
+    pub ingress: IngressProtocol,
+    pub media: Arc<MediaDescription>,
     /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
     /// W3C trace context of the caller, unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
-impl SessionRequest {
+impl OfferedSession {
     /// Memory of what the request brings, as if no other session had the same.
     pub(crate) fn data_bytes(&self) -> usize {
         let label = |(key, value): &(Box<str>, Box<str>)| {
             size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()
         };
         let payload_type = |it: &PayloadType| size_of::<PayloadType>() + it.codec.len();
-        let stream = |it: &Stream| {
-            size_of::<Stream>() + it.payload_types.iter().map(payload_type).sum::<usize>()
+        let stream = |it: &MediaStream| {
+            size_of::<MediaStream>() + it.payload_types.iter().map(payload_type).sum::<usize>()
         };
         self.room.len()
             + self.labels.iter().map(label).sum::<usize>()
@@ -84,7 +85,7 @@ pub enum IngressAnswer {
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum ControlError {
-    Refused(Refused),
+    Refused(OfferRefusal),
     NotOpened {
         node: NodeId,
         reason: Box<str>,
@@ -143,7 +144,7 @@ pub enum AgentError {
     /// The agent's configuration does not allow drills.
     Forbidden,
     /// The agent controls no process or trunk that the order applies to.
-    Unable(Order),
+    Unable(NodeOrder),
     /// The agent did not answer.
     Silent,
 }
@@ -152,10 +153,10 @@ pub enum AgentError {
 pub struct EventRecord {
     pub at: SystemTime,
     pub event: GatewayEvent,
-    /// With [`Event::Closed`]: the session's final totals.
+    /// With [`CoreEvent::Closed`]: the session's final totals.
     pub totals: Option<Totals>,
-    /// The caller, with [`Event::Opened`], [`Event::Refused`] and [`GatewayEvent::TurnedAway`].
-    pub caller: Option<Caller>,
+    /// The caller, with [`CoreEvent::Opened`], [`CoreEvent::Refused`] and [`GatewayEvent::TurnedAway`].
+    pub caller: Option<TraceCaller>,
 }
 
 impl EventRecord {
@@ -165,21 +166,21 @@ impl EventRecord {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Caller {
+pub struct TraceCaller {
     pub arrived: Instant,
     /// W3C trace context of the caller, unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
-impl Caller {
-    pub(crate) fn of(wanted: &SessionRequest, arrived: Instant) -> Caller {
-        Caller { arrived, traceparent: wanted.traceparent.clone() }
+impl TraceCaller {
+    pub(crate) fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
+        TraceCaller { arrived, traceparent: wanted.traceparent.clone() }
     }
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum GatewayEvent {
-    Core(Event),
+    Core(CoreEvent),
     /// An offer was refused because no listener accepts it, or because of a node that it names.
     TurnedAway {
         scenario: Arc<str>,
@@ -188,7 +189,7 @@ pub enum GatewayEvent {
         session: Option<(SessionId, RoomId)>,
     },
     /// A revision advanced, was refused or was rolled back.
-    Rollout(Rollout),
+    Rollout(RolloutReport),
     NotOpened {
         session: SessionId,
         node: NodeId,
@@ -224,7 +225,7 @@ pub struct PolicyView {
     /// The plugin of the candidate; empty without a candidate.
     pub candidate: PluginView,
     /// Measurements of both cohorts, the active revision's first. Empty outside the canary stage.
-    pub cohorts: Vec<Cohort>,
+    pub cohorts: Vec<ArmStatistics>,
     /// Sessions and rooms on which the active revision faults; the gateway does not ask it about them.
     pub quarantined: u64,
     /// Answers that differed from those of a fresh instance, and compared answers.
@@ -239,8 +240,8 @@ pub struct PluginView {
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Status {
-    pub state: Admission,
+pub struct StatusReport {
+    pub state: AdmissionState,
     pub version: &'static str,
     pub region: Arc<str>,
     pub uptime_ms: u64,
@@ -269,7 +270,7 @@ pub struct Status {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Admission {
+pub enum AdmissionState {
     /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
     Starting,
     Serving,

@@ -30,38 +30,39 @@ mod start_hooks;
 mod suspension;
 mod thread;
 
-pub use crate::policy::Refusal;
+pub use crate::policy::RefusalRecord;
 pub(crate) use canary::CanaryNode;
-pub(crate) use driver::{Driver, Drivers, Source};
+pub(crate) use driver::{DriverConfig, Drivers, LocalSource};
 pub(crate) use equipment::Equipment;
 pub use evenkeel_core::{
-    Actor, LastRollout, Quarantined, Revoked, Rollout, RolloutOutcome, Staged, Verb,
+    Actor, LastRollout, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome,
+    RolloutReport, Staged,
 };
 pub use fencing::{Fencing, group_number};
 pub use guard::Shrinks;
 pub(crate) use handle::{
-    EVENTS_MAX, REQUESTS_MAX, Request, Suspended, SuspensionGuard, TokensRefused,
+    ControlRequest, EVENTS_MAX, REQUESTS_MAX, Suspended, SuspensionGuard, TokensRefused,
 };
-pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
+pub use handle::{Handle, NotReloaded, PolicyRefused, ReloadRequest, Reloaded};
 pub use messages::{
-    Admission, AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer,
-    PluginView, PolicyView, SessionAnswer, SessionRequest, SessionView, Status,
+    AdmissionState, AgentError, ControlError, EventRecord, GatewayEvent, IngressAnswer,
+    OfferedSession, PluginView, PolicyView, SessionAnswer, SessionView, StatusReport, TraceCaller,
 };
 pub use modes::{ModeView, Recovery};
-pub use names::{Named, Names};
+pub use names::{NodeName, NodeNames};
 pub use node_list::{ListChange, NodeList, NodeListUpdate, NotListed};
-pub use operations::{Operation, Place};
-pub use orders::Order;
-pub(crate) use prober::Way as ProbeWay;
+pub use operations::{Operation, OperationTarget};
+pub use orders::NodeOrder;
+pub(crate) use prober::ProbeMethod as ProbeWay;
 pub(crate) use prober::socket as probe_socket;
 pub(crate) use prober::socket::connected;
-pub(crate) use records::{Batch, Replica};
+pub(crate) use records::{RecordBatch, Replica};
 pub(crate) use registry::{QuicListener, SessionRegistry, UdpListener};
-pub use rollout::Wish;
+pub use rollout::PushRequest;
 #[cfg(test)]
 pub(crate) use slice::Slice;
 pub(crate) use snapshot::{MediaStates, STATES};
 #[cfg(test)]
-pub(crate) use snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
+pub(crate) use snapshot::{NotSuspended, Restored, Snapshot, SnapshotError};
 pub(crate) use suspension::LastStatesPart;
-pub(crate) use thread::{Parts, WorkerLine, draw, run};
+pub(crate) use thread::{ControlParts, WorkerLine, draw, run};

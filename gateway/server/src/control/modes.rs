@@ -3,24 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Mode, SessionId};
+use evenkeel_core::{RedundancyMode, SessionId};
 use evenkeel_dataplane::worker::{Distribution, Totals};
 use serde::Serialize;
 
-use super::driver::Act;
+use super::driver::DriverAction;
 use super::thread::Control;
 
 #[derive(Default)]
 pub(super) struct Costs {
     /// Bytes of signalling to nodes: signed messages, NG messages and webhook bodies.
-    told: u64,
+    signalling_bytes: u64,
     /// The number of legs, first hops included, added up over all summaries.
     legs: u64,
-    modes: [Cost; Mode::ALL.len()],
+    modes: [ModeCost; RedundancyMode::ALL.len()],
 }
 
 #[derive(Clone, Copy, Default)]
-struct Cost {
+struct ModeCost {
     /// Media bytes to and from first hops.
     bytes: u64,
     bytes_copied: u64,
@@ -54,22 +54,28 @@ pub struct Recovery {
 
 impl Costs {
     /// Counts the bytes of signalling to a node or to its webhook.
-    pub(super) fn told(&mut self, act: &Act) {
-        self.told += match act {
-            Act::Sign { message, of_sessions: true, .. } => message.len() as u64,
-            Act::Ng { datagram, .. } => datagram.len() as u64,
-            Act::Post { body, .. } => body.len() as u64,
-            Act::Sign { of_sessions: false, .. }
-            | Act::LimitBundles { .. }
-            | Act::Opened { .. }
-            | Act::Changed { .. }
-            | Act::Refused { .. }
-            | Act::Fenced { .. } => 0,
+    pub(super) fn told(&mut self, act: &DriverAction) {
+        self.signalling_bytes += match act {
+            DriverAction::Sign { message, of_sessions: true, .. } => message.len() as u64,
+            DriverAction::Ng { datagram, .. } => datagram.len() as u64,
+            DriverAction::Post { body, .. } => body.len() as u64,
+            DriverAction::Sign { of_sessions: false, .. }
+            | DriverAction::LimitBundles { .. }
+            | DriverAction::Opened { .. }
+            | DriverAction::Changed { .. }
+            | DriverAction::Refused { .. }
+            | DriverAction::Fenced { .. } => 0,
         };
     }
 
     /// Counts a session's traffic since its last summary.
-    pub(super) fn carried(&mut self, mode: Mode, legs: usize, before: &Totals, now: &Totals) {
+    pub(super) fn carried(
+        &mut self,
+        mode: RedundancyMode,
+        legs: usize,
+        before: &Totals,
+        now: &Totals,
+    ) {
         let cost = &mut self.modes[mode as usize];
         cost.bytes += now.bytes_up.saturating_sub(before.bytes_up);
         cost.bytes += now.bytes_down.saturating_sub(before.bytes_down);
@@ -81,15 +87,15 @@ impl Costs {
     }
 
     /// Returns `None` without switches. Recoveries are reported before switches, so that they count as switches here.
-    fn lost(&self, mode: Mode, recoveries: u64) -> Option<u64> {
-        let Cost { switches, lost, .. } = self.modes[mode as usize];
+    fn lost(&self, mode: RedundancyMode, recoveries: u64) -> Option<u64> {
+        let ModeCost { switches, lost, .. } = self.modes[mode as usize];
         (switches > 0 || recoveries > 0).then_some(lost)
     }
 
     /// Attributes signalling evenly to all legs, first hops and standbys.
-    fn bandwidth(&self, mode: Mode) -> Option<f64> {
+    fn bandwidth(&self, mode: RedundancyMode) -> Option<f64> {
         let cost = &self.modes[mode as usize];
-        let each = self.told as f64 / self.legs.max(1) as f64;
+        let each = self.signalling_bytes as f64 / self.legs.max(1) as f64;
         let kept = each * cost.standbys as f64;
         (cost.bytes > 0).then(|| (cost.bytes_copied as f64 + kept) / cost.bytes as f64)
     }
@@ -108,12 +114,12 @@ impl Control {
     }
 
     /// `before`: the totals of the session's last summary.
-    pub(super) fn note_ended(&mut self, mode: Mode, before: &Totals, totals: &Totals) {
+    pub(super) fn note_ended(&mut self, mode: RedundancyMode, before: &Totals, totals: &Totals) {
         // The session has no legs any more.
         self.costs.carried(mode, 0, before, totals);
     }
 
-    pub(super) fn mode_view(&self, mode: Mode) -> ModeView {
+    pub(super) fn mode_view(&self, mode: RedundancyMode) -> ModeView {
         let scenarios = self.gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
         let workers = self.workers.iter().map(|worker| worker.stats.recoveries(mode));
         let recoveries = Distribution::of(workers);

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Actor, Hop, NodeId};
 use serde::Serialize;
 
-use super::equipment::{Equipment, Listed};
+use super::equipment::{Equipment, ListedNode};
 use super::guard::Shrinks;
-use super::handle::{NotReloaded, Reload};
+use super::handle::{NotReloaded, ReloadRequest};
 use super::messages::GatewayEvent;
 use super::thread::Control;
 use crate::handover::Inherited;
 use crate::policy;
 use crate::run;
-use crate::settings::Node;
+use crate::settings::NodeConfig;
 use crate::webhook::Poster;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeList {
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeConfig>,
     /// Allows more removed nodes than the guard does.
     pub force: bool,
     /// Deadline for draining removed nodes; without one their rooms move as others can take them.
@@ -75,11 +75,11 @@ pub enum NotListed {
 }
 
 #[derive(Default)]
-struct Steps {
-    comes: Vec<Arc<Node>>,
-    stays_after_all: Vec<(NodeId, Arc<Node>)>,
+struct NodeListChange {
+    comes: Vec<Arc<NodeConfig>>,
+    stays_after_all: Vec<(NodeId, Arc<NodeConfig>)>,
     goes: Vec<NodeId>,
-    changes: Vec<(NodeId, Arc<Node>)>,
+    changes: Vec<(NodeId, Arc<NodeConfig>)>,
 }
 
 /// Resources of added and changed nodes, in the same order.
@@ -103,7 +103,7 @@ impl Control {
 
     /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
     fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let stands = self.listed.iter().flatten().filter(|listed| !listed.leaves);
+        let stands = self.listed_nodes.iter().flatten().filter(|listed| !listed.leaves);
         let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
         let held = self.guard.check(&list.nodes, &stands, now).err();
         if let Some(shrinks) = held.filter(|_| !list.force) {
@@ -122,14 +122,16 @@ impl Control {
         Ok(self.take_steps(steps, equipments, list.within, now))
     }
 
-    fn steps(&self, list: &NodeList) -> Steps {
-        let mut steps = Steps::default();
-        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<Node>)> = BTreeMap::new();
-        let mut leaving: Vec<(NodeId, &Arc<Node>)> = Vec::new();
-        for (id, listed) in (0..).map(NodeId).zip(&self.listed) {
+    fn steps(&self, list: &NodeList) -> NodeListChange {
+        let mut steps = NodeListChange::default();
+        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
+        let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
+        for (id, listed) in (0..).map(NodeId).zip(&self.listed_nodes) {
             match listed {
-                Some(Listed { node, leaves: false }) => _ = standing.insert(&node.name, (id, node)),
-                Some(Listed { node, leaves: true }) => leaving.push((id, node)),
+                Some(ListedNode { node, leaves: false }) => {
+                    _ = standing.insert(&node.name, (id, node));
+                }
+                Some(ListedNode { node, leaves: true }) => leaving.push((id, node)),
                 None => {}
             }
         }
@@ -159,12 +161,12 @@ impl Control {
     }
 
     /// The resources of the steps, if the existing sockets can reach all nodes.
-    fn equipments(&self, steps: &Steps) -> Result<Equipments, NotListed> {
+    fn equipments(&self, steps: &NodeListChange) -> Result<Equipments, NotListed> {
         let changes = || steps.changes.iter().map(|(_, node)| &**node);
         let comes = || steps.comes.iter().map(|node| &**node);
         changes().try_for_each(|node| self.fits(node, false))?;
         comes().try_for_each(|node| self.fits(node, true))?;
-        let equip = |node: &Node, workers| {
+        let equip = |node: &NodeConfig, workers| {
             let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
             let equipped = run::equip(&self.settings, node, workers, &mut Inherited::default());
             equipped.map_err(|failure| unfit(failure.to_string()))
@@ -176,7 +178,7 @@ impl Control {
     }
 
     /// Checks that the existing sockets can reach the node.
-    fn fits(&self, node: &Node, is_new: bool) -> Result<(), NotListed> {
+    fn fits(&self, node: &NodeConfig, is_new: bool) -> Result<(), NotListed> {
         let name = || Arc::clone(&node.name);
         if !self.settings.regions.contains(&node.region) {
             return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
@@ -197,7 +199,7 @@ impl Control {
 
     fn take_steps(
         &mut self,
-        steps: Steps,
+        steps: NodeListChange,
         equipments: Equipments,
         within: Option<Duration>,
         now: Instant,
@@ -211,7 +213,11 @@ impl Control {
             // Cannot fail: the node exists and is being removed.
             let _ = self.gateway.handle_node_kept(id, now);
             change.added.push(Arc::clone(&node.name));
-            super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
+            super::equipment::set(
+                &mut self.listed_nodes,
+                id,
+                Some(ListedNode { node, leaves: false }),
+            );
         }
         for ((id, node), equipment) in steps.changes.into_iter().zip(equipments.changes) {
             if let Some(core) = self.core(&node) {
@@ -229,7 +235,11 @@ impl Control {
             change.changed.push(Arc::clone(&node.name));
             self.names.change(id, &node);
             is_known_anew = true;
-            super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
+            super::equipment::set(
+                &mut self.listed_nodes,
+                id,
+                Some(ListedNode { node, leaves: false }),
+            );
         }
         // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
         for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
@@ -251,7 +261,7 @@ impl Control {
             is_known_anew = true;
             self.equip(id, node, equipment);
         }
-        for (id, listed) in (0..).map(NodeId).zip(&mut self.listed) {
+        for (id, listed) in (0..).map(NodeId).zip(&mut self.listed_nodes) {
             let Some(listed) = listed else { continue };
             let goes = steps.goes.contains(&id);
             listed.leaves |= goes;
@@ -273,13 +283,13 @@ impl Control {
 
     /// Nodes at this address, including nodes that are being removed.
     fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
-        let is_it = |listed: &Listed| canonical(listed.node.address) == canonical(address);
-        let listed = (0..).map(NodeId).zip(&self.listed);
+        let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
+        let listed = (0..).map(NodeId).zip(&self.listed_nodes);
         let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
         there.map(|(id, _)| id).collect()
     }
 
-    fn core(&mut self, node: &Node) -> Option<evenkeel_core::NodeSettings> {
+    fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_core::NodeSettings> {
         let region = self.region_named(&node.region).ok()?;
         let zone = self.gateway.zone(&node.zone, region).ok()?;
         Some(node.core(zone))
@@ -311,7 +321,7 @@ impl Control {
         let regions = self.settings.regions.iter().map(|name| &**name);
         let zones = self.gateway.zones().iter().map(|zone| (zone.region, &*zone.name));
         let nodes = self.gateway.zones_of_nodes().filter_map(|(id, zone)| {
-            let node = self.listed.get(id.0 as usize)?.as_ref()?;
+            let node = self.listed_nodes.get(id.0 as usize)?.as_ref()?;
             Some((id, zone, &*node.node.name))
         });
         let catalog = policy::catalog(self.gateway.home(), regions, zones, nodes);
@@ -319,7 +329,7 @@ impl Control {
     }
 
     /// Passes a reload to the task that reads the configuration.
-    pub(super) fn pass_on(&mut self, reload: Reload) {
+    pub(super) fn pass_on(&mut self, reload: ReloadRequest) {
         let Some(reloader) = &self.reloader else {
             let _ = reload.reply.send(Err(NotReloaded::NoReloader));
             return;
@@ -336,9 +346,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Returns true if address, driver, region and secret are the same, so that the node keeps running with the new
 /// settings.
-fn stays(before: &Node, now: &Node) -> bool {
+fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
     // All fields are listed, so that a new setting causes a compiler error here.
-    let Node {
+    let NodeConfig {
         name,
         address,
         region,

@@ -4,19 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused, RtcpPort};
+use evenkeel_core::{
+    AcceptedOffer, ClientIdentity, IngressProtocol, NodeId, Offer, OfferId, OfferRefusal, RtcpPort,
+};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::messages::{ControlError, IngressAnswer, SessionAnswer, SessionRequest};
+use super::messages::{ControlError, IngressAnswer, OfferedSession, SessionAnswer};
 use super::registry::AdmitError;
 use super::thread::Control;
 
-pub(super) struct Pending {
-    pub(super) wanted: SessionRequest,
+pub(super) struct OfferInProgress {
+    pub(super) request: OfferedSession,
     /// The request's part of the limit `session_data_mib`; moves to the session.
     pub(super) data: Option<OwnedSemaphorePermit>,
     pub(super) arrived: Instant,
-    pub(super) reached: Option<IngressAnswer>,
+    pub(super) ingress: Option<IngressAnswer>,
     pub(super) admit_error: Option<AdmitError>,
     /// The last node that did not open the session, with the reason.
     pub(super) not_opened: Option<(NodeId, Box<str>)>,
@@ -48,7 +50,7 @@ impl Control {
 
     pub(super) fn offer(
         &mut self,
-        mut wanted: SessionRequest,
+        mut wanted: OfferedSession,
         reply: Option<oneshot::Sender<Result<SessionAnswer, ControlError>>>,
         now: Instant,
     ) {
@@ -105,11 +107,11 @@ impl Control {
             ingress: wanted.ingress.clone(),
             media: wanted.media.clone(),
         };
-        let pending = Pending {
-            wanted,
+        let pending = OfferInProgress {
+            request: wanted,
             data: Some(data),
             arrived: now,
-            reached: None,
+            ingress: None,
             admit_error: None,
             not_opened: None,
             reply,
@@ -118,12 +120,19 @@ impl Control {
         self.gateway.handle_offer(offer, now);
     }
 
-    pub(super) fn reply(&mut self, offer: OfferId, result: Result<Accepted, Refused>) {
+    pub(super) fn reply(&mut self, offer: OfferId, result: Result<AcceptedOffer, OfferRefusal>) {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, data: _, arrived: _, reached, admit_error, not_opened, reply } =
-            pending;
+        let OfferInProgress {
+            request: wanted,
+            data: _,
+            arrived: _,
+            ingress: reached,
+            admit_error,
+            not_opened,
+            reply,
+        } = pending;
         let answer = match result {
             Ok(accepted) => match reached {
                 Some(ingress) => Ok(SessionAnswer {
@@ -138,7 +147,7 @@ impl Control {
             },
             Err(refused) => Err(match (admit_error, not_opened, &refused) {
                 (Some(admit_error), ..) => failed(admit_error),
-                (None, Some((node, reason)), Refused::NotOpened { node: by, .. })
+                (None, Some((node, reason)), OfferRefusal::NotOpened { node: by, .. })
                     if node == *by =>
                 {
                     ControlError::NotOpened { node, reason }
@@ -157,7 +166,9 @@ impl Control {
                 }
             }
             None => {
-                if let Ingress::Udp(Identity::Open { address, listener }) = wanted.ingress {
+                if let IngressProtocol::Udp(ClientIdentity::Open { address, listener }) =
+                    wanted.ingress
+                {
                     self.first_packets.finished(listener, address, answer.is_ok(), Instant::now());
                 }
             }

@@ -9,7 +9,7 @@ use super::thread::Control;
 pub enum Operation {
     /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
     Drain {
-        place: Place,
+        place: OperationTarget,
         draining: bool,
         /// Deadline of a drain. Without a deadline rooms move once other nodes have capacity.
         within: Option<Duration>,
@@ -22,7 +22,7 @@ pub enum Operation {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum OperationTarget {
     Node(Box<str>),
     Region(Box<str>),
 }
@@ -31,11 +31,11 @@ impl Control {
     pub(super) fn operate(&mut self, operation: Operation, now: Instant) -> Result<(), Impossible> {
         let node = |name: &str| self.node_named(name).ok_or(Impossible::NoSuchNode);
         match operation {
-            Operation::Drain { place: Place::Node(name), draining, within } => {
+            Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
                 let node = node(&name)?;
                 self.gateway.handle_drain(node, draining, within, now)
             }
-            Operation::Drain { place: Place::Region(name), draining, within } => {
+            Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
                 let region = self.region_named(&name)?;
                 self.gateway.handle_drain_region(region, draining, within, now)
             }
@@ -57,7 +57,7 @@ impl Control {
     pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
         match reason {
             Impossible::NoSuchNode => {
-                let nodes = self.listed.iter().flatten();
+                let nodes = self.listed_nodes.iter().flatten();
                 let known = nodes.map(|listed| (*listed.node.name).into()).collect();
                 ControlError::Unfound { reason, known }
             }

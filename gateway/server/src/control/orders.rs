@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_core::NodeId;
-use evenkeel_media::trunk::message::{Break, Outcome, Question};
+use evenkeel_media::trunk::message::{NodeFault, OrderOutcome, TrunkQuestion};
 use tokio::sync::oneshot;
 
 use super::driver::Clock;
@@ -21,26 +21,26 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const ORDERS_MAX: usize = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Order {
+pub enum NodeOrder {
     Start,
-    Break(Break),
+    Break(NodeFault),
 }
 
-impl Order {
-    fn question(self) -> Question {
+impl NodeOrder {
+    fn question(self) -> TrunkQuestion {
         match self {
-            Order::Start => Question::Start,
-            Order::Break(how) => Question::Break(how),
+            NodeOrder::Start => TrunkQuestion::Start,
+            NodeOrder::Break(how) => TrunkQuestion::Break(how),
         }
     }
 }
 
 #[derive(Default)]
-pub(super) struct Orders(Vec<Pending>);
+pub(super) struct Orders(Vec<PendingOrder>);
 
-struct Pending {
+struct PendingOrder {
     node: NodeId,
-    order: Order,
+    order: NodeOrder,
     nonce: u64,
     again: Instant,
     until: Instant,
@@ -52,7 +52,7 @@ impl Control {
     pub(super) fn order(
         &mut self,
         name: &str,
-        order: Order,
+        order: NodeOrder,
         reply: oneshot::Sender<Result<(), ControlError>>,
         now: Instant,
     ) {
@@ -65,7 +65,7 @@ impl Control {
             Some(_) if self.orders.0.len() == ORDERS_MAX => Some(ControlError::Unavailable),
             Some(node) => {
                 let (nonce, until) = (draw(&self.random), now + ANSWER_WITHIN);
-                self.orders.0.push(Pending { node, order, nonce, again: now, until, reply });
+                self.orders.0.push(PendingOrder { node, order, nonce, again: now, until, reply });
                 return self.repeat_orders();
             }
         };
@@ -75,13 +75,16 @@ impl Control {
 
     /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk
     /// controls its packets.
-    fn agent_for(&self, node: NodeId, order: Order) -> Option<&Prober> {
+    fn agent_for(&self, node: NodeId, order: NodeOrder) -> Option<&Prober> {
         let place = node.0 as usize;
         let beside = self.agents.get(place)?.as_ref();
         let own = self.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
         match order {
-            Order::Break(Break::Cut | Break::Heal) => own.or(beside),
-            Order::Start | Order::Break(Break::Kill | Break::Hang | Break::Wake) => beside.or(own),
+            NodeOrder::Break(NodeFault::Cut | NodeFault::Heal) => own.or(beside),
+            NodeOrder::Start
+            | NodeOrder::Break(NodeFault::Kill | NodeFault::Hang | NodeFault::Wake) => {
+                beside.or(own)
+            }
         }
     }
 
@@ -89,7 +92,7 @@ impl Control {
     pub(super) fn repeat_orders(&mut self) {
         let clock = Clock::read();
         for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
-            let node = name(&self.listed, late.node);
+            let node = name(&self.listed_nodes, late.node);
             let _ = late.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
         }
         let mut due = Vec::new();
@@ -104,16 +107,16 @@ impl Control {
         }
     }
 
-    pub(super) fn handle_order_answer(&mut self, node: NodeId, nonce: u64, outcome: Outcome) {
-        let own = |pending: &mut Pending| pending.nonce == nonce && pending.node == node;
+    pub(super) fn handle_order_answer(&mut self, node: NodeId, nonce: u64, outcome: OrderOutcome) {
+        let own = |pending: &mut PendingOrder| pending.nonce == nonce && pending.node == node;
         for answered in self.orders.0.extract_if(.., own) {
-            let name = || name(&self.listed, node);
+            let name = || name(&self.listed_nodes, node);
             let _ = answered.reply.send(match outcome {
-                Outcome::Done => Ok(()),
-                Outcome::Forbidden => {
+                OrderOutcome::Done => Ok(()),
+                OrderOutcome::Forbidden => {
                     Err(ControlError::Agent { node: name(), why: AgentError::Forbidden })
                 }
-                Outcome::Unable => Err(ControlError::Agent {
+                OrderOutcome::Unable => Err(ControlError::Agent {
                     node: name(),
                     why: AgentError::Unable(answered.order),
                 }),

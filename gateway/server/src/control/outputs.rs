@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    CloseReason, Hop, Identity, Ingress, NodeId, NotOpened, NotStarted, Offer, Output, Plan,
-    RoomId, RouteCell, RtcpPort, SessionId,
+    ClientIdentity, CloseReason, GatewayEffect, Hop, IngressProtocol, NodeId, NotOpened,
+    NotStarted, Offer, Plan, RoomId, RouteCell, RtcpPort, SessionId,
 };
 use evenkeel_dataplane::flows::Home;
-use evenkeel_dataplane::worker::{Command, Dscp, Install};
+use evenkeel_dataplane::worker::{DscpMarks, Install, WorkerCommand};
 
-use super::driver::{Act, Clock, Wish};
-use super::equipment::Listed;
+use super::driver::{Clock, DriverAction, OpenRequest};
+use super::equipment::ListedNode;
 use super::messages::GatewayEvent;
 use super::registry::{Registered, SessionRegistry};
 use super::thread::{Control, draw, fill};
-use crate::settings::Start;
+use crate::settings::StartHook;
 use crate::webhook;
 
 impl Control {
@@ -37,25 +37,25 @@ impl Control {
     }
 
     pub(super) fn wake_workers(&mut self) -> bool {
-        let rung = std::mem::take(&mut self.rung);
+        let rung = std::mem::take(&mut self.workers_to_wake);
         rung.iter().for_each(|worker| self.workers[usize::from(*worker)].waker.wake());
         !rung.is_empty()
     }
 
-    pub(super) fn execute(&mut self, output: Output, clock: Clock) {
+    pub(super) fn execute(&mut self, output: GatewayEffect, clock: Clock) {
         match output {
-            Output::Ask(ask) => {
+            GatewayEffect::Ask(ask) => {
                 if let Err((id, fault)) = self.policies.ask(ask) {
                     self.gateway.handle_answer(id, Err(fault), clock.now);
                 }
             }
-            Output::Install { session, room: _, offer, route, plan } => {
+            GatewayEffect::Install { session, room: _, offer, route, plan } => {
                 self.install(session, &offer, route, plan, clock.now);
             }
             // Handled by the restore.
-            Output::Restore { .. } => {}
-            Output::Open { session, room, hop } => {
-                match wish((&self.registry, &self.listed), session, room, hop) {
+            GatewayEffect::Restore { .. } => {}
+            GatewayEffect::Open { session, room, hop } => {
+                match wish((&self.registry, &self.listed_nodes), session, room, hop) {
                     Some(wish) => {
                         let random = &self.random;
                         let act = self.drivers.open(&wish, &mut || draw(random), clock);
@@ -64,30 +64,30 @@ impl Control {
                     None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
                 }
             }
-            Output::CloseAt { session, hop } => {
+            GatewayEffect::CloseAt { session, hop } => {
                 let act = self.drivers.close(session, hop, clock);
                 self.act(act);
                 if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
-                    self.command(home.worker, Command::Detach { home, hop });
+                    self.command(home.worker, WorkerCommand::Detach { home, hop });
                 }
             }
-            Output::Reply { offer, result } => self.reply(offer, result),
-            Output::Plan { session, plan } => {
-                self.with_home(session, |home| Command::Plan { home, plan });
+            GatewayEffect::Reply { offer, result } => self.reply(offer, result),
+            GatewayEffect::Plan { session, plan } => {
+                self.with_home(session, |home| WorkerCommand::Plan { home, plan });
             }
-            Output::KeyFrame { sessions } => {
+            GatewayEffect::KeyFrame { sessions } => {
                 for session in sessions {
-                    self.with_home(session, |home| Command::KeyFrame { home });
+                    self.with_home(session, |home| WorkerCommand::KeyFrame { home });
                 }
             }
-            Output::End { session, reason } => self.end(session, reason),
-            Output::Probe { node, sequence } => self.probe(node, sequence, clock),
-            Output::Canary { node, sequence } => {
+            GatewayEffect::End { session, reason } => self.end(session, reason),
+            GatewayEffect::Probe { node, sequence } => self.probe(node, sequence, clock),
+            GatewayEffect::Canary { node, sequence } => {
                 if let Some(Some(canary)) = self.canaries.get(node.0 as usize) {
                     canary.send(sequence, &mut || draw(&self.random), clock);
                 }
             }
-            Output::Start { node } => {
+            GatewayEffect::Start { node } => {
                 if let Some(configured) = self.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
@@ -95,13 +95,15 @@ impl Control {
                     self.start_hooks.start(node, &configured.name, start, attempt);
                 }
             }
-            Output::EndStart { node, why } => self.end_start(node, why),
-            Output::Forget { node } => self.forget_node(node),
-            Output::Rollout(rollout) => self.send_event(GatewayEvent::Rollout(rollout)),
-            Output::Unload { policy, revision } => self.policies.unload(&policy, revision),
-            Output::Remember { policy, remembered } => self.policies.remember(&policy, remembered),
-            Output::Event(event) => self.send_or_hold(event),
-            Output::Finished => {
+            GatewayEffect::EndStart { node, why } => self.end_start(node, why),
+            GatewayEffect::Forget { node } => self.forget_node(node),
+            GatewayEffect::Rollout(rollout) => self.send_event(GatewayEvent::Rollout(rollout)),
+            GatewayEffect::Unload { policy, revision } => self.policies.unload(&policy, revision),
+            GatewayEffect::Remember { policy, remembered } => {
+                self.policies.remember(&policy, remembered);
+            }
+            GatewayEffect::Event(event) => self.send_or_hold(event),
+            GatewayEffect::Finished => {
                 self.core_finished = true;
             }
         }
@@ -110,7 +112,7 @@ impl Control {
     fn end_start(&mut self, node: NodeId, why: NotStarted) {
         self.start_hooks.give_up(node);
         if let Some(listed) = self.listed(node)
-            && let Some(Start { within, .. }) = &listed.start
+            && let Some(StartHook { within, .. }) = &listed.start
             && why == NotStarted::Late
         {
             tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
@@ -128,7 +130,7 @@ impl Control {
         let random = &self.random;
         let pending = self.offers.get_mut(&offer.id);
         let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
-            (std::mem::take(&mut pending.wanted.nodes), pending.data.take())
+            (std::mem::take(&mut pending.request.nodes), pending.data.take())
         });
         let registered =
             self.registry.register(session, offer, nodes, &mut |bytes| fill(random, bytes));
@@ -138,7 +140,7 @@ impl Control {
         match registered {
             Ok(Registered { home, client, ports, reached }) => {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
-                    pending.reached = Some(reached);
+                    pending.ingress = Some(reached);
                 }
                 let install = Install {
                     home,
@@ -151,12 +153,12 @@ impl Control {
                     ports,
                     await_first_packet: self.awaits_first_packet(
                         &offer.scenario,
-                        matches!(offer.ingress, Ingress::Udp(Identity::Open { .. })),
+                        matches!(offer.ingress, IngressProtocol::Udp(ClientIdentity::Open { .. })),
                     ),
                     seed: draw(&self.random),
                     state: None,
                 };
-                self.command(home.worker, Command::Install(Box::new(install)));
+                self.command(home.worker, WorkerCommand::Install(Box::new(install)));
             }
             Err(admit_error) => {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
@@ -174,21 +176,21 @@ impl Control {
         !of_first_packet && scenario.is_some_and(|(_, scenario)| scenario.await_first_packet)
     }
 
-    pub(super) fn dscp(&self, scenario: &str) -> Dscp {
-        self.settings.scenario(scenario).map_or(Dscp::default(), |(_, scenario)| Dscp {
+    pub(super) fn dscp(&self, scenario: &str) -> DscpMarks {
+        self.settings.scenario(scenario).map_or(DscpMarks::default(), |(_, scenario)| DscpMarks {
             voice: scenario.dscp.voice,
             video: scenario.dscp.video,
         })
     }
 
-    pub(super) fn act(&mut self, act: Option<Act>) {
+    pub(super) fn act(&mut self, act: Option<DriverAction>) {
         act.iter().for_each(|act| self.costs.told(act));
         match act {
             None => {}
-            Some(Act::Sign { worker, node, message, of_sessions: sealed }) => {
-                self.command(worker, Command::SendSigned { node, message, sealed });
+            Some(DriverAction::Sign { worker, node, message, of_sessions: sealed }) => {
+                self.command(worker, WorkerCommand::SendSigned { node, message, sealed });
             }
-            Some(Act::LimitBundles { worker, node, size_max }) => {
+            Some(DriverAction::LimitBundles { worker, node, size_max }) => {
                 let name = self.node_name(node);
                 tracing::info!(
                     node = %name,
@@ -196,36 +198,36 @@ impl Control {
                     bytes = size_max,
                     "bundle size limit changed"
                 );
-                self.command(worker, Command::LimitBundles { node, size_max });
+                self.command(worker, WorkerCommand::LimitBundles { node, size_max });
             }
-            Some(Act::Ng { node, datagram }) => {
-                if let Some(Some(line)) = self.lines.get(node.0 as usize) {
+            Some(DriverAction::Ng { node, datagram }) => {
+                if let Some(Some(line)) = self.ng_sockets.get(node.0 as usize) {
                     line.send(&datagram);
                 }
             }
-            Some(Act::Post { node, number, hook, body, within }) => {
-                let (poster, posted) = (self.poster.clone(), self.posted.clone());
+            Some(DriverAction::Post { node, number, hook, body, within }) => {
+                let (poster, posted) = (self.poster.clone(), self.webhook_replies.clone());
                 tokio::task::spawn_local(async move {
                     let answer = match poster {
                         Some(poster) => {
                             poster.post(hook, body, webhook::Effort::of_session(within)).await
                         }
-                        None => Err(webhook::Failed::Busy),
+                        None => Err(webhook::HttpError::Busy),
                     };
                     let answer = answer.map_err(|failed| failed.to_string());
                     // Fails only if control has ended.
                     let _ = posted.send((node, number, answer)).await;
                 });
             }
-            Some(Act::Opened { session, hop, leg }) => {
-                self.with_home(session, |home| Command::Attach { home, hop, leg });
+            Some(DriverAction::Opened { session, hop, leg }) => {
+                self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
                 self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
             }
-            Some(Act::Changed { session, hop, leg }) => {
-                self.with_home(session, |home| Command::Attach { home, hop, leg });
+            Some(DriverAction::Changed { session, hop, leg }) => {
+                self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
             }
-            Some(Act::Fenced { node, epoch }) => self.fencing.handle_refused(node, epoch),
-            Some(Act::Refused { session, hop, unwilling, reason }) => {
+            Some(DriverAction::Fenced { node, epoch }) => self.fencing.handle_refused(node, epoch),
+            Some(DriverAction::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
                 self.send_not_opened(session, hop.node, reason.into());
                 if unwilling {
@@ -247,39 +249,39 @@ impl Control {
     fn end(&mut self, session: SessionId, reason: CloseReason) {
         if let Some(entry) = self.registry.remove(session) {
             let home = entry.home;
-            self.command(home.worker, Command::Remove { home });
+            self.command(home.worker, WorkerCommand::Remove { home });
         }
         if reason == CloseReason::NotOpened {
             self.closing.take(session);
         }
     }
 
-    fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> Command) {
+    fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> WorkerCommand) {
         if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
             self.command(home.worker, command(home));
         }
     }
 
-    pub(super) fn command(&mut self, worker: u16, command: Command) {
+    pub(super) fn command(&mut self, worker: u16, command: WorkerCommand) {
         // Fails only for a worker that has ended, while the process is ending.
         let _ = self.workers[usize::from(worker)].commands.send(command);
-        self.rung.insert(worker);
+        self.workers_to_wake.insert(worker);
     }
 }
 
 fn wish<'a>(
-    (registry, listed): (&'a SessionRegistry, &[Option<Listed>]),
+    (registry, listed): (&'a SessionRegistry, &[Option<ListedNode>]),
     session: SessionId,
     room: RoomId,
     hop: Hop,
-) -> Option<Wish<'a>> {
+) -> Option<OpenRequest<'a>> {
     let entry = registry.get(session)?;
     let listed = listed.get(hop.node.0 as usize).and_then(Option::as_ref);
     let address = listed.and_then(|listed| entry.address_at(&listed.node.name));
     let rtcp_apart = entry.rtcp == RtcpPort::Own;
     let home = entry.home;
     let brief = entry.brief.as_deref();
-    Some(Wish { session, home, room, hop, address, rtcp_apart, brief })
+    Some(OpenRequest { session, home, room, hop, address, rtcp_apart, brief })
 }
 
 #[cfg(test)]

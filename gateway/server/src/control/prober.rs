@@ -14,26 +14,26 @@ use std::time::Instant;
 use evenkeel_core::NodeId;
 use evenkeel_media::demux;
 use evenkeel_media::stun;
-use evenkeel_media::trunk::message::{Load, Outcome, Question, Secret};
+use evenkeel_media::trunk::message::{NodeLoad, NodeSecret, OrderOutcome, TrunkQuestion};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
 use super::fencing::Fencing;
-use pending::{Asked, Token};
+use pending::{ProbeTokens, Token};
 pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
 pub(crate) use signed::Mismatch;
-use signed::{Answers, Heard, Signed, Who};
+use signed::{Answers, SignedProbe, SignedReply, Who};
 use socket::Received;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Probed {
+pub(crate) enum ProbeResult {
     /// The node answered this probe.
     Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
     /// The node, or the agent beside it, reported its state.
-    Said { node: NodeId, beside: bool, load: Load, at: Instant },
+    Said { node: NodeId, beside: bool, load: NodeLoad, at: Instant },
     /// The answer to the order with this nonce.
-    Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
+    Obeyed { node: NodeId, nonce: u64, outcome: OrderOutcome },
     /// Either end refused a signed message.
     Mismatch { node: NodeId, mismatch: Mismatch },
     /// ICMP reports no listener, and quotes this probe.
@@ -46,10 +46,10 @@ pub(crate) enum Probed {
     CanaryOpen { node: NodeId, at: Instant },
 }
 
-pub(crate) enum Way {
-    Signed(Secret),
+pub(crate) enum ProbeMethod {
+    Signed(NodeSecret),
     /// A signed question to the agent beside the node. Its answer is no evidence that the node is up.
-    Beside(Secret),
+    Beside(NodeSecret),
     /// A STUN binding request (RFC 8489).
     Stun,
     /// A datagram that the node returns unchanged.
@@ -76,16 +76,16 @@ impl Drop for Task {
 pub(crate) struct Prober {
     _reading: Task,
     _listens: Subscription,
-    questions: Rc<Questions>,
+    questions: Rc<ProbesInFlight>,
     /// Set once a route to the node exists.
     socket: Rc<OnceCell<UdpSocket>>,
 }
 
-enum Questions {
-    Signed(Box<Signed>),
-    Stun(Asked),
-    Echo(Asked),
-    Ping(Asked),
+enum ProbesInFlight {
+    Signed(Box<SignedProbe>),
+    Stun(ProbeTokens),
+    Echo(ProbeTokens),
+    Ping(ProbeTokens),
 }
 
 impl Prober {
@@ -93,7 +93,7 @@ impl Prober {
     /// runtime. `connect` returns a socket like [`socket::connected`]; `first` is random.
     pub(crate) fn start(
         node: NodeId,
-        (way, fencing): (Way, Arc<Fencing>),
+        (way, fencing): (ProbeMethod, Arc<Fencing>),
         first: u64,
         told: mpsc::Sender<ProbeEvent>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
@@ -115,17 +115,17 @@ impl Prober {
     pub(crate) fn probe(&self, sequence: u64, token: Token, clock: Clock) {
         let mut datagram = Vec::new();
         match &*self.questions {
-            Questions::Signed(signed) => datagram = signed.probe(sequence, clock),
-            Questions::Stun(asked) => {
+            ProbesInFlight::Signed(signed) => datagram = signed.probe(sequence, clock),
+            ProbesInFlight::Stun(asked) => {
                 asked.ask(token, sequence);
-                stun::Binding::probe(stun::Transaction(token)).write(&mut datagram);
+                stun::BindingBuilder::probe(stun::Transaction(token)).write(&mut datagram);
             }
-            Questions::Echo(asked) => {
+            ProbesInFlight::Echo(asked) => {
                 asked.ask(token, sequence);
                 datagram.push(demux::ECHO);
                 datagram.extend_from_slice(&token);
             }
-            Questions::Ping(asked) => {
+            ProbesInFlight::Ping(asked) => {
                 let cookie = cookie(token);
                 asked.ask(cookie, sequence);
                 datagram.extend_from_slice(&cookie);
@@ -137,12 +137,12 @@ impl Prober {
 
     /// Returns true if the node speaks signed messages and so takes orders.
     pub(crate) fn takes_orders(&self) -> bool {
-        matches!(*self.questions, Questions::Signed(_))
+        matches!(*self.questions, ProbesInFlight::Signed(_))
     }
 
     /// Sends a signed order. If it is lost no answer comes, and the caller repeats it.
-    pub(crate) fn order(&self, order: &Question, nonce: u64, clock: Clock) {
-        if let Questions::Signed(signed) = &*self.questions {
+    pub(crate) fn order(&self, order: &TrunkQuestion, nonce: u64, clock: Clock) {
+        if let ProbesInFlight::Signed(signed) = &*self.questions {
             self.send(&signed.write(order, nonce, clock));
         }
     }
@@ -155,10 +155,10 @@ impl Prober {
 }
 
 /// Sends answers to control until control has ended.
-async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &ProbeSender) {
+async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, told: &ProbeSender) {
     let mut buffer = [0; 512];
     loop {
-        let words: Vec<Probed> = match socket::receive(socket, &mut buffer).await {
+        let words: Vec<ProbeResult> = match socket::receive(socket, &mut buffer).await {
             Ok(Received::Datagram(length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {
@@ -169,7 +169,7 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
             }
             Ok(Received::Refused(quotes)) => {
                 let sequences = quotes.iter().filter_map(|quoted| questions.refused(quoted));
-                sequences.map(|sequence| Probed::Refused { node, sequence }).collect()
+                sequences.map(|sequence| ProbeResult::Refused { node, sequence }).collect()
             }
             Err(_) => continue,
         };
@@ -182,55 +182,61 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
 }
 
 /// The events of a message. The node's state comes first, because it may report the death of the node.
-fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 5] {
+fn words(heard: &SignedReply, node: NodeId, beside: bool, at: Instant) -> [Option<ProbeResult>; 5] {
     [
-        heard.load.map(|load| Probed::Said { node, beside, load, at }),
-        heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {
+        heard.load.map(|load| ProbeResult::Said { node, beside, load, at }),
+        heard.answers.map(|Answers { sequence, vouched }| ProbeResult::Answered {
             node,
             sequence,
             vouched,
             at,
         }),
-        heard.obeyed.map(|(nonce, outcome)| Probed::Obeyed { node, nonce, outcome }),
-        heard.mismatch.map(|mismatch| Probed::Mismatch { node, mismatch }),
-        heard.fenced.map(|epoch| Probed::Fenced { node, epoch }),
+        heard.obeyed.map(|(nonce, outcome)| ProbeResult::Obeyed { node, nonce, outcome }),
+        heard.mismatch.map(|mismatch| ProbeResult::Mismatch { node, mismatch }),
+        heard.fenced.map(|epoch| ProbeResult::Fenced { node, epoch }),
     ]
 }
 
-impl Way {
-    fn questions(self, fencing: Arc<Fencing>, first: u64) -> Questions {
+impl ProbeMethod {
+    fn questions(self, fencing: Arc<Fencing>, first: u64) -> ProbesInFlight {
         match self {
-            Way::Signed(secret) => {
-                Questions::Signed(Box::new(Signed::new(secret, Who::Node, fencing, first)))
-            }
-            Way::Beside(secret) => {
-                Questions::Signed(Box::new(Signed::new(secret, Who::Beside, fencing, first)))
-            }
-            Way::Stun => Questions::Stun(Asked::default()),
-            Way::Echo => Questions::Echo(Asked::default()),
-            Way::Ping => Questions::Ping(Asked::default()),
+            ProbeMethod::Signed(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
+                secret,
+                Who::Node,
+                fencing,
+                first,
+            ))),
+            ProbeMethod::Beside(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
+                secret,
+                Who::Beside,
+                fencing,
+                first,
+            ))),
+            ProbeMethod::Stun => ProbesInFlight::Stun(ProbeTokens::default()),
+            ProbeMethod::Echo => ProbesInFlight::Echo(ProbeTokens::default()),
+            ProbeMethod::Ping => ProbesInFlight::Ping(ProbeTokens::default()),
         }
     }
 }
 
-impl Questions {
+impl ProbesInFlight {
     fn beside(&self) -> bool {
-        matches!(self, Questions::Signed(signed) if signed.who() == Who::Beside)
+        matches!(self, ProbesInFlight::Signed(signed) if signed.who() == Who::Beside)
     }
 
     /// The sequence of the probe that this datagram begins with. A closed port of the agent is no evidence about the
     /// node.
     fn refused(&self, quoted: &[u8]) -> Option<u64> {
         match self {
-            Questions::Signed(signed) => signed.refused(quoted, Clock::read()),
-            Questions::Stun(asked) => {
-                asked.sequence(&stun::Request::parse(quoted).ok()?.transaction().0)
+            ProbesInFlight::Signed(signed) => signed.refused(quoted, Clock::read()),
+            ProbesInFlight::Stun(asked) => {
+                asked.sequence(&stun::BindingRequest::parse(quoted).ok()?.transaction().0)
             }
-            Questions::Echo(asked) => match quoted.split_first()? {
+            ProbesInFlight::Echo(asked) => match quoted.split_first()? {
                 (&demux::ECHO, token) => asked.sequence(token),
                 _ => None,
             },
-            Questions::Ping(asked) => match quoted.split_at_checked(size_of::<Token>())? {
+            ProbesInFlight::Ping(asked) => match quoted.split_at_checked(size_of::<Token>())? {
                 (cookie, PING) => asked.sequence(cookie),
                 _ => None,
             },
@@ -238,24 +244,24 @@ impl Questions {
     }
 
     /// The content of a datagram, if it answers a probe.
-    fn read(&self, datagram: &[u8]) -> Option<Heard> {
+    fn read(&self, datagram: &[u8]) -> Option<SignedReply> {
         let sequence = match self {
-            Questions::Signed(signed) => return signed.read(datagram, Clock::read()),
-            Questions::Stun(asked) => {
+            ProbesInFlight::Signed(signed) => return signed.read(datagram, Clock::read()),
+            ProbesInFlight::Stun(asked) => {
                 let response = stun::Response::parse(datagram).ok()?;
                 asked.answered(&response.transaction().0)?
             }
-            Questions::Echo(asked) => match datagram.split_first()? {
+            ProbesInFlight::Echo(asked) => match datagram.split_first()? {
                 (&demux::ECHO, token) => asked.answered(token)?,
                 _ => return None,
             },
-            Questions::Ping(asked) => match datagram.split_at_checked(size_of::<Token>())? {
+            ProbesInFlight::Ping(asked) => match datagram.split_at_checked(size_of::<Token>())? {
                 (cookie, b" d6:result4:ponge") => asked.answered(cookie)?,
                 _ => return None,
             },
         };
         let answers = Some(Answers { sequence, vouched: true });
-        Some(Heard { answers, ..Heard::default() })
+        Some(SignedReply { answers, ..SignedReply::default() })
     }
 }
 

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
 use evenkeel_core::{ChangedRecords, GatewayRecord, RoomId, SessionId};
-use evenkeel_dataplane::worker::{Command, Copies};
+use evenkeel_dataplane::worker::{Copies, WorkerCommand};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::snapshot::{self, MediaRecord, NotRestored, Snapshot};
+use super::snapshot::{self, MediaRecord, Snapshot, SnapshotError};
 use super::suspension::identity;
 use super::thread::Control;
 use crate::api::KeyRecord;
@@ -52,7 +52,7 @@ const NODES_EVERY: Duration = Duration::from_millis(100);
 
 /// Records that changed since the last batch.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Batch {
+pub(crate) struct RecordBatch {
     /// 1 for the first batch of a follower.
     number: u64,
     /// The batches up to this one contain all records.
@@ -66,14 +66,14 @@ pub(crate) struct Batch {
 }
 
 /// All records.
-impl From<Snapshot> for Batch {
-    fn from(snapshot: Snapshot) -> Batch {
+impl From<Snapshot> for RecordBatch {
+    fn from(snapshot: Snapshot) -> RecordBatch {
         let (ended, dissolved) = (Vec::new(), Vec::new());
-        Batch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
+        RecordBatch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
     }
 }
 
-impl Batch {
+impl RecordBatch {
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -96,14 +96,17 @@ impl Batch {
     }
 
     /// Reads a batch. Times in a batch of another machine count from its arrival.
-    pub(crate) fn decode(encoded: &[u8], arrived: Option<Instant>) -> Result<Batch, NotRestored> {
+    pub(crate) fn decode(
+        encoded: &[u8],
+        arrived: Option<Instant>,
+    ) -> Result<RecordBatch, SnapshotError> {
         snapshot::decode(encoded, arrived)
     }
 }
 
 /// A follower of the records.
-pub(super) struct Following {
-    to: mpsc::Sender<Batch>,
+pub(super) struct RecordFollower {
+    to: mpsc::Sender<RecordBatch>,
     /// The next process of this machine follows, until the gateway is suspended.
     hands_over: bool,
     /// The number of the last batch.
@@ -129,9 +132,14 @@ struct Copying {
     answer: Option<crossbeam_channel::Receiver<Copies>>,
 }
 
-impl Following {
-    fn new(to: mpsc::Sender<Batch>, hands_over: bool, workers: usize, now: Instant) -> Following {
-        Following {
+impl RecordFollower {
+    fn new(
+        to: mpsc::Sender<RecordBatch>,
+        hands_over: bool,
+        workers: usize,
+        now: Instant,
+    ) -> RecordFollower {
+        RecordFollower {
             to,
             hands_over,
             number: 0,
@@ -216,14 +224,14 @@ impl Control {
         &mut self,
         hands_over: bool,
         now: Instant,
-    ) -> mpsc::Receiver<Batch> {
+    ) -> mpsc::Receiver<RecordBatch> {
         let (to, batches) = mpsc::channel(BATCHES_MAX);
-        let is_kept = |it: &Following| it.hands_over && !hands_over && !it.to.is_closed();
+        let is_kept = |it: &RecordFollower| it.hands_over && !hands_over && !it.to.is_closed();
         if !self.following.as_ref().is_some_and(is_kept) {
             self.gateway.records().follow();
             self.idempotency_keys.follow();
             let workers = self.workers.len();
-            self.following = Some(Following::new(to, hands_over, workers, now));
+            self.following = Some(RecordFollower::new(to, hands_over, workers, now));
         }
         batches
     }
@@ -291,7 +299,7 @@ impl Control {
             let slots = self.following.as_mut().and_then(|it| it.next_slots(worker, used, part));
             if let Some((slots, all)) = slots {
                 let (done, answer) = crossbeam_channel::bounded(1);
-                self.command(worker as u16, Command::Copy { slots, all, done });
+                self.command(worker as u16, WorkerCommand::Copy { slots, all, done });
                 if let Some(following) = &mut self.following {
                     following.copying[worker].answer = Some(answer);
                 }
@@ -301,7 +309,7 @@ impl Control {
     }
 
     /// The records of up to this many sessions and rooms that changed, or of all.
-    fn next_batch(&mut self, at_most: Option<usize>, nodes: bool, now: Instant) -> Batch {
+    fn next_batch(&mut self, at_most: Option<usize>, nodes: bool, now: Instant) -> RecordBatch {
         let mut records = self.gateway.records();
         let ChangedRecords { mut core, ended, dissolved, whole } = match at_most {
             Some(at_most) => records.take_changed(at_most, now),
@@ -315,7 +323,7 @@ impl Control {
         let sessions: Vec<_> = core.sessions.iter().collect();
         let registry = self.registry.record_of(sessions.iter().map(|session| session.id));
         let drivers = self.drivers.record_of(&sessions);
-        let mut batch = Batch {
+        let mut batch = RecordBatch {
             number: 0,
             whole: false,
             last: false,
@@ -350,13 +358,13 @@ impl Control {
 
     /// The last batch, with these copies of sessions; without a follower, all records. Keys that are answered yet are
     /// added to it.
-    pub(super) fn last_batch(&mut self, media: Vec<MediaRecord>, now: Instant) -> Batch {
-        if !self.following.as_ref().is_some_and(Following::needs_changes_only) {
+    pub(super) fn last_batch(&mut self, media: Vec<MediaRecord>, now: Instant) -> RecordBatch {
+        if !self.following.as_ref().is_some_and(RecordFollower::needs_changes_only) {
             self.unfollow_records();
             self.idempotency_keys.follow();
             let mut core = self.gateway.record(now);
             self.name_nodes(&mut core);
-            return Batch::from(Snapshot {
+            return RecordBatch::from(Snapshot {
                 core,
                 registry: self.registry.record(),
                 drivers: self.drivers.record(),
@@ -366,7 +374,7 @@ impl Control {
                 idempotency_keys: Vec::new(),
             });
         }
-        self.following.iter_mut().for_each(Following::take_copies);
+        self.following.iter_mut().for_each(RecordFollower::take_copies);
         let mut batch = self.next_batch(None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);

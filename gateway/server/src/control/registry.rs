@@ -7,16 +7,18 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use evenkeel_core::{Identity, Ingress, Media, Offer, OfferId, RtcpPort, SessionId};
-use evenkeel_dataplane::flows::{self, Entry, Flows, Home, Key, Ufrag};
-use evenkeel_dataplane::worker::{Client, Ports, Totals};
-use evenkeel_media::roq::Flow;
+use evenkeel_core::{
+    ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
+};
+use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
+use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
+use evenkeel_media::roq::FlowId;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::driver::Brief;
 use super::messages::IngressAnswer;
 pub(super) use ports::ReservedPorts;
-pub(crate) use record::{Beside, EntryRecord, RegistryRecord, Restoring};
+pub(crate) use record::{EntryRecord, RegistryRecord, RestoredParts, RestoringSessions};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -79,8 +81,8 @@ impl AdmitError {
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) home: Home,
-    pub(crate) client: Client,
-    pub(crate) ports: Option<Box<Ports>>,
+    pub(crate) client: ClientAddressing,
+    pub(crate) ports: Option<Box<SessionPorts>>,
     pub(crate) reached: IngressAnswer,
 }
 
@@ -100,9 +102,9 @@ pub(crate) struct SessionEntry {
     pub(crate) data: Option<OwnedSemaphorePermit>,
     /// The RoQ flow towards a QUIC client; 0 for others.
     flow_from_gateway: u64,
-    /// Local ports towards nodes, as in [`Ports::numbers`].
+    /// Local ports towards nodes, as in [`SessionPorts::numbers`].
     ports: Option<(u16, Option<u16>)>,
-    keys: (Key, Option<Box<Key>>),
+    keys: (FlowKey, Option<Box<FlowKey>>),
 }
 
 impl SessionEntry {
@@ -124,7 +126,7 @@ impl SessionEntry {
 }
 
 /// Identification of a client, the answer to it, and its flow-table keys.
-type ClientSetup = (Client, IngressAnswer, (Key, Entry), Option<Key>);
+type ClientSetup = (ClientAddressing, IngressAnswer, (FlowKey, FlowEntry), Option<FlowKey>);
 
 pub(crate) struct SessionRegistry {
     pub(crate) udp: Vec<UdpListener>,
@@ -186,36 +188,40 @@ impl SessionRegistry {
     }
 
     /// Checks that a listener accepts clients of this kind.
-    pub(crate) fn admits(&self, ingress: &Ingress) -> Result<(), AdmitError> {
+    pub(crate) fn admits(&self, ingress: &IngressProtocol) -> Result<(), AdmitError> {
         match ingress {
-            Ingress::Quic => self.quic.map(|_| ()).ok_or(AdmitError::NoListener),
-            Ingress::Udp(identity) => {
+            IngressProtocol::Quic => self.quic.map(|_| ()).ok_or(AdmitError::NoListener),
+            IngressProtocol::Udp(identity) => {
                 let (listener, _) = self.listener(identity).ok_or(AdmitError::NoListener)?;
                 match identity {
-                    Identity::Declared { address, .. } => self.free(listener, *address),
-                    Identity::DeclaredIp(_) | Identity::Stun | Identity::Open { .. } => Ok(()),
+                    ClientIdentity::Declared { address, .. } => self.free(listener, *address),
+                    ClientIdentity::DeclaredIp(_)
+                    | ClientIdentity::Stun
+                    | ClientIdentity::Open { .. } => Ok(()),
                 }
             }
         }
     }
 
     fn free(&self, listener: u8, address: SocketAddr) -> Result<(), AdmitError> {
-        match self.flows.home(&Key::Udp { listener, address }) {
+        match self.flows.home(&FlowKey::Udp { listener, address }) {
             Some(_) => Err(AdmitError::AddressTaken(address)),
             None => Ok(()),
         }
     }
 
     /// The first listener that accepts clients of this kind.
-    fn listener(&self, identity: &Identity) -> Option<(u8, &UdpListener)> {
-        if let Identity::Open { listener, .. } = identity {
+    fn listener(&self, identity: &ClientIdentity) -> Option<(u8, &UdpListener)> {
+        if let ClientIdentity::Open { listener, .. } = identity {
             return Some((*listener, self.udp.get(usize::from(*listener))?));
         }
         let takes = |listener: &UdpListener| match identity {
-            Identity::Declared { address, .. } => listener.declared && listener.hears(address.ip()),
-            Identity::DeclaredIp(ip) => listener.declared_ip && listener.hears(*ip),
-            Identity::Stun => listener.stun,
-            Identity::Open { .. } => listener.open.is_some(),
+            ClientIdentity::Declared { address, .. } => {
+                listener.declared && listener.hears(address.ip())
+            }
+            ClientIdentity::DeclaredIp(ip) => listener.declared_ip && listener.hears(*ip),
+            ClientIdentity::Stun => listener.stun,
+            ClientIdentity::Open { .. } => listener.open.is_some(),
         };
         (0..).zip(&self.udp).find(|(_, listener)| takes(listener))
     }
@@ -257,23 +263,27 @@ impl SessionRegistry {
             }),
             data: None,
             flow_from_gateway: match client {
-                Client::Quic { flow_from_gateway } => flow_from_gateway,
-                Client::Declared { .. } | Client::DeclaredIp { .. } | Client::Stun => 0,
+                ClientAddressing::Quic { flow_from_gateway } => flow_from_gateway,
+                ClientAddressing::Declared { .. }
+                | ClientAddressing::DeclaredIp { .. }
+                | ClientAddressing::Stun => 0,
             },
             ports: ports.as_ref().map(|ports| ports.numbers()),
             keys: (first.0, second.map(Box::new)),
         };
         self.entries.insert(session, Box::new(entry));
-        let second = second.map(|key| (key, Entry::of(home)));
+        let second = second.map(|key| (key, FlowEntry::of(home)));
         for (key, entry) in [Some(first), second].into_iter().flatten() {
-            if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
+            if let Err(refused) = self.flows.insert(key, FlowEntry { home, ..entry }) {
                 // Removes only the keys that belong to this session.
                 self.remove(session);
                 return Err(match (refused, key) {
-                    (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
+                    (flows::InsertRefusal::Taken(_), FlowKey::Udp { address, .. }) => {
                         AdmitError::AddressTaken(address)
                     }
-                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => AdmitError::Full,
+                    (flows::InsertRefusal::Taken(_) | flows::InsertRefusal::Full(_), _) => {
+                        AdmitError::Full
+                    }
                 });
             }
         }
@@ -283,12 +293,12 @@ impl SessionRegistry {
     /// How the client is identified, its answer, and its flow-table keys.
     fn welcome(
         &self,
-        ingress: &Ingress,
-        media: &Media,
+        ingress: &IngressProtocol,
+        media: &MediaDescription,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Option<ClientSetup> {
         let nobody = Home { worker: 0, slot: 0, generation: 0 };
-        let Ingress::Udp(identity) = ingress else {
+        let IngressProtocol::Udp(identity) = ingress else {
             let QuicListener { address, certificate_sha256 } = self.quic?;
             let (to, from) = (flow(random), flow(random));
             let reached = IngressAnswer::Quic {
@@ -297,36 +307,43 @@ impl SessionRegistry {
                 flow_to_gateway: to,
                 flow_from_gateway: from,
             };
-            let key = (Key::Roq(to), Entry::of(nobody));
-            return Some((Client::Quic { flow_from_gateway: from }, reached, key, None));
+            let key = (FlowKey::Roq(to), FlowEntry::of(nobody));
+            return Some((ClientAddressing::Quic { flow_from_gateway: from }, reached, key, None));
         };
         let (number, listener) = self.listener(identity)?;
         let own_rtcp = media.rtcp == RtcpPort::Own;
         let mut credentials = None;
         let (client, first, second) = match identity {
-            Identity::Declared { address, .. } | Identity::Open { address, .. } => {
+            ClientIdentity::Declared { address, .. } | ClientIdentity::Open { address, .. } => {
                 let rtcp = match (identity, own_rtcp) {
-                    (Identity::Declared { rtcp: Some(rtcp), .. }, _) => **rtcp,
+                    (ClientIdentity::Declared { rtcp: Some(rtcp), .. }, _) => **rtcp,
                     (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
                     (_, false) => *address,
                 };
-                let key = |address| Key::Udp { listener: number, address };
-                let client = Client::Declared { listener: number, address: *address, rtcp };
+                let key = |address| FlowKey::Udp { listener: number, address };
+                let client =
+                    ClientAddressing::Declared { listener: number, address: *address, rtcp };
                 let second = (rtcp != *address).then(|| key(rtcp));
-                (client, (key(*address), Entry::of(nobody)), second)
+                (client, (key(*address), FlowEntry::of(nobody)), second)
             }
-            Identity::DeclaredIp(ip) => {
-                let key = Key::DeclaredIp { listener: number, ip: *ip };
-                (Client::DeclaredIp { listener: number }, (key, Entry::of(nobody)), None)
+            ClientIdentity::DeclaredIp(ip) => {
+                let key = FlowKey::DeclaredIp { listener: number, ip: *ip };
+                (
+                    ClientAddressing::DeclaredIp { listener: number },
+                    (key, FlowEntry::of(nobody)),
+                    None,
+                )
             }
-            Identity::Stun => {
+            ClientIdentity::Stun => {
                 let (ufrag, password) =
                     (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
-                let key = Key::Ufrag(Ufrag::new(ufrag.as_bytes())?);
-                let entry =
-                    Entry { password: Some(password.as_bytes().into()), ..Entry::of(nobody) };
+                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
+                let entry = FlowEntry {
+                    password: Some(password.as_bytes().into()),
+                    ..FlowEntry::of(nobody)
+                };
                 credentials = Some((ufrag, password));
-                (Client::Stun, (key, entry), None)
+                (ClientAddressing::Stun, (key, entry), None)
             }
         };
         let rtcp = listener.rtcp.filter(|_| own_rtcp);
@@ -335,7 +352,7 @@ impl SessionRegistry {
     }
 
     /// The session's own sockets towards nodes with port legs.
-    fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, AdmitError> {
+    fn ports(&self, media: &MediaDescription) -> Result<Option<Box<SessionPorts>>, AdmitError> {
         let Some(at) = self.port_legs else {
             return Ok(None);
         };
@@ -344,7 +361,7 @@ impl SessionRegistry {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
-        let ports = Ports::new(bind()?, rtcp).map_err(|_| AdmitError::Full)?;
+        let ports = SessionPorts::new(bind()?, rtcp).map_err(|_| AdmitError::Full)?;
         Ok(Some(Box::new(ports)))
     }
 
@@ -367,7 +384,7 @@ impl SessionRegistry {
 fn flow(random: &mut dyn FnMut(&mut [u8])) -> u64 {
     let mut bytes = [0; 8];
     random(&mut bytes);
-    Flow::from_random(u64::from_be_bytes(bytes)).number()
+    FlowId::from_random(u64::from_be_bytes(bytes)).number()
 }
 
 fn ice_text(length: usize, random: &mut dyn FnMut(&mut [u8])) -> Box<str> {

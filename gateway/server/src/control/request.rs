@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    Impossible, Mode, PolicyName, RoomStanding, SessionId, SessionStanding, Tally,
+    ArmTally, Impossible, PolicyName, RedundancyMode, RoomStanding, SessionId, SessionStanding,
 };
-use evenkeel_dataplane::worker::Way;
+use evenkeel_dataplane::worker::MediaDirection;
 use tokio::sync::oneshot;
 
-use super::handle::Request;
-use super::messages::{Admission, ControlError, PolicyView, SessionView, Status};
+use super::handle::ControlRequest;
+use super::messages::{AdmissionState, ControlError, PolicyView, SessionView, StatusReport};
 use super::registry::SessionEntry;
 use super::slice::Slice;
 use super::snapshot::NotSuspended;
@@ -23,7 +23,7 @@ const SESSIONS_PER_COST: usize = 100;
 /// Readers that wait until the sessions of policies' cohorts are counted, some per turn of control.
 pub(super) struct Counting {
     replies: Vec<oneshot::Sender<Vec<PolicyView>>>,
-    tallies: BTreeMap<PolicyName, Tally>,
+    tallies: BTreeMap<PolicyName, ArmTally>,
     after: SessionId,
 }
 
@@ -34,34 +34,37 @@ impl Default for Counting {
 }
 
 impl Control {
-    pub(super) fn handle_request(&mut self, request: Request) {
+    pub(super) fn handle_request(&mut self, request: ControlRequest) {
         let now = Instant::now();
         // Replies fail only for a caller that has gone.
         match request {
-            Request::Offer(wanted, reply) => {
+            ControlRequest::Offer(wanted, reply) => {
                 if self.waiting.is_some() || self.suspension.is_some() {
                     self.hold(wanted, reply);
                 } else {
                     self.offer(*wanted, Some(reply), now);
                 }
             }
-            Request::PoliciesStand => self.policies_stand(),
-            Request::AwaitPolicies(reply) => self.await_policies(reply),
-            Request::Close(session, reply) => {
+            ControlRequest::PoliciesStand => self.policies_stand(),
+            ControlRequest::AwaitPolicies(reply) => self.await_policies(reply),
+            ControlRequest::Close(session, reply) => {
                 let _ = reply.send(
                     self.gateway.handle_close(session, now).map_err(ControlError::Impossible),
                 );
             }
             #[cfg(feature = "fault-injection")]
-            Request::Panic(session, reply) => {
+            ControlRequest::Panic(session, reply) => {
                 let home = self.registry.get(session).map(|entry| entry.home);
                 let told = home.map(|home| {
-                    self.command(home.worker, evenkeel_dataplane::worker::Command::Panic { home });
+                    self.command(
+                        home.worker,
+                        evenkeel_dataplane::worker::WorkerCommand::Panic { home },
+                    );
                 });
                 let none = ControlError::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(told.ok_or(none));
             }
-            Request::Move { room, node, reply } => {
+            ControlRequest::Move { room, node, reply } => {
                 let to = self.node_named(&node);
                 let moved = match to {
                     Some(to) => self.gateway.handle_move(&room, to, now),
@@ -69,117 +72,120 @@ impl Control {
                 };
                 let _ = reply.send(moved.map_err(|reason| self.why_impossible(reason, to)));
             }
-            Request::Operate(operation, reply) => {
+            ControlRequest::Operate(operation, reply) => {
                 let done = self.operate(operation, now);
                 let _ = reply.send(done.map_err(|reason| self.why_impossible(reason, None)));
             }
-            Request::Order { node, order, reply } => self.order(&node, order, reply, now),
-            Request::Explain(session, reply) => {
+            ControlRequest::Order { node, order, reply } => self.order(&node, order, reply, now),
+            ControlRequest::Explain(session, reply) => {
                 let _ = reply.send(self.gateway.explain(session, now));
             }
-            Request::Regions(reply) => {
+            ControlRequest::Regions(reply) => {
                 let _ = reply.send(self.gateway.regions(now).collect());
             }
-            Request::Sessions { after, reply } => {
+            ControlRequest::Sessions { after, reply } => {
                 let view = |standing| self.session_view(standing);
                 let rest = self.gateway.sessions_after(after, now);
                 let rest = rest.map(|(id, standing)| (id, standing.map(view)));
                 let _ = reply.send(Slice::of(rest, |_| 1));
             }
-            Request::Session(session, reply) => {
+            ControlRequest::Session(session, reply) => {
                 let standing = self.gateway.session(session, now);
                 let _ = reply.send(standing.map(|standing| self.session_view(standing)));
             }
-            Request::Rooms { after, reply } => {
+            ControlRequest::Rooms { after, reply } => {
                 let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
                 let _ = reply.send(Slice::of(self.gateway.rooms_after(after), cost));
             }
-            Request::Nodes(reply) => {
+            ControlRequest::Nodes(reply) => {
                 let _ = reply.send(self.gateway.nodes().collect());
             }
-            Request::Govern(rules, reply) => {
+            ControlRequest::Govern(rules, reply) => {
                 self.policies.govern(*rules, &mut self.gateway, now);
                 let _ = reply.send(());
             }
-            Request::NoteRefusal(refusal) => self.policies.ledger().refuse(refusal),
-            Request::Refusals(reply) => {
+            ControlRequest::NoteRefusal(refusal) => self.policies.ledger().refuse(refusal),
+            ControlRequest::Refusals(reply) => {
                 let _ = reply.send(self.policies.ledger().refusals());
             }
-            Request::Policies(reply) => {
+            ControlRequest::Policies(reply) => {
                 self.counting.get_or_insert_default().replies.push(reply);
             }
-            Request::Recorder(reply) => {
+            ControlRequest::Recorder(reply) => {
                 let _ = reply.send(self.policies.recorder());
             }
-            Request::History(reply) => {
+            ControlRequest::History(reply) => {
                 let _ = reply.send(self.history.history());
             }
-            Request::Status(reply) => {
+            ControlRequest::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
-            Request::Modes(reply) => {
-                let _ =
-                    reply.send(Mode::ALL.into_iter().map(|mode| self.mode_view(mode)).collect());
+            ControlRequest::Modes(reply) => {
+                let _ = reply.send(
+                    RedundancyMode::ALL.into_iter().map(|mode| self.mode_view(mode)).collect(),
+                );
             }
-            Request::Scenarios(scenarios, reply) => {
+            ControlRequest::Scenarios(scenarios, reply) => {
                 self.gateway.handle_scenarios(&scenarios, now);
                 let _ = reply.send(());
             }
-            Request::List(list, reply) => {
+            ControlRequest::List(list, reply) => {
                 let _ = reply.send(self.list(&list, now));
             }
-            Request::Reload(reload) => self.pass_on(reload),
-            Request::FollowReloads(reloader) => self.reloader = Some(reloader),
-            Request::Push { policy, bytes, settings, wish, reply } => {
+            ControlRequest::Reload(reload) => self.pass_on(reload),
+            ControlRequest::FollowReloads(reloader) => self.reloader = Some(reloader),
+            ControlRequest::Push { policy, bytes, settings, wish, reply } => {
                 self.push((policy, bytes, settings), &wish, reply, now);
             }
-            Request::Walk { policy, verb, reply } => {
-                self.change_rollout(&policy, verb, reply, now);
+            ControlRequest::Walk { policy, verb, reply } => {
+                self.act_on_rollout(&policy, verb, reply, now);
             }
-            Request::Paces(paces) => self.take_paces(paces, now),
-            Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),
-            Request::Rollback { policy, reply } => self.roll_back(&policy, reply, now),
-            Request::Stop { policy, reply } => {
+            ControlRequest::Paces(paces) => self.take_rollout_settings(paces, now),
+            ControlRequest::RollOut { policy, source, reply } => {
+                self.roll_out(&policy, *source, reply);
+            }
+            ControlRequest::Rollback { policy, reply } => self.roll_back(&policy, reply, now),
+            ControlRequest::Stop { policy, reply } => {
                 let _ = reply.send(self.policies.stop(&policy));
             }
-            Request::Shutdown { within, done } => {
+            ControlRequest::Shutdown { within, done } => {
                 self.shutting_down.push(done);
                 self.gateway.handle_shutdown(within, now);
             }
-            Request::Trunks(reply) => {
+            ControlRequest::Trunks(reply) => {
                 let _ = reply.send(self.duplicate_trunks());
             }
-            Request::RecordsSent(reply) => {
+            ControlRequest::RecordsSent(reply) => {
                 let _ = reply.send(self.records_sent());
             }
-            Request::FollowRecords { hands_over, reply } => {
+            ControlRequest::FollowRecords { hands_over, reply } => {
                 let _ = reply.send(self.follow_records(hands_over, now));
             }
-            Request::Suspend(reply) => self.begin_suspension(reply, now),
+            ControlRequest::Suspend(reply) => self.begin_suspension(reply, now),
             // Packets of a gateway that is not suspended go on.
-            Request::SuspendPackets(reply) => {
+            ControlRequest::SuspendPackets(reply) => {
                 let is_suspended = self.is_suspended();
                 let states = is_suspended.then(|| self.suspend_packets());
                 let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
             }
-            Request::ContinueMedia { states, last } => self.continue_media(*states, last),
-            Request::Resume(done) => self.resume(|| _ = done.send(())),
-            Request::Restore { snapshot, descriptors, reply } => {
+            ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
+            ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
+            ControlRequest::Restore { snapshot, descriptors, reply } => {
                 let _ = reply.send(self.restore(*snapshot, descriptors));
             }
-            Request::TakeOver { snapshot, descriptors, reply } => {
+            ControlRequest::TakeOver { snapshot, descriptors, reply } => {
                 match self.restore(*snapshot, descriptors) {
                     Ok(restored) => self.resume(|| _ = reply.send(Ok(restored))),
                     Err(refused) => _ = reply.send(Err(refused)),
                 }
             }
             // The sessions of a gateway that is not suspended belong to no other process.
-            Request::Release(done) if self.is_suspended() => {
+            ControlRequest::Release(done) if self.is_suspended() => {
                 self.release();
                 let _ = done.send(());
             }
-            Request::Release(_) => {}
-            Request::Abandon(done) => {
+            ControlRequest::Release(_) => {}
+            ControlRequest::Abandon(done) => {
                 self.release();
                 let _ = done.send(());
             }
@@ -205,20 +211,23 @@ impl Control {
         SessionView { totals: entry.map(SessionEntry::totals).unwrap_or_default(), standing }
     }
 
-    fn status(&self, now: Instant) -> Status {
-        let packets = |way: Way| self.workers.iter().map(|worker| worker.stats.packets(way)).sum();
-        let bytes = |way: Way| self.workers.iter().map(|worker| worker.stats.bytes(way)).sum();
-        let key_frames =
-            |way: Way| self.workers.iter().map(|worker| worker.stats.key_frames(way)).sum();
-        let drops = evenkeel_core::forward::Reason::ALL.into_iter().filter_map(|reason| {
+    fn status(&self, now: Instant) -> StatusReport {
+        let packets =
+            |way: MediaDirection| self.workers.iter().map(|worker| worker.stats.packets(way)).sum();
+        let bytes =
+            |way: MediaDirection| self.workers.iter().map(|worker| worker.stats.bytes(way)).sum();
+        let key_frames = |way: MediaDirection| {
+            self.workers.iter().map(|worker| worker.stats.key_frames(way)).sum()
+        };
+        let drops = evenkeel_core::forward::DropReason::ALL.into_iter().filter_map(|reason| {
             let sum: u64 = self.workers.iter().map(|worker| worker.stats.drops(reason)).sum();
             (sum > 0).then_some((reason.name(), sum))
         });
-        Status {
+        StatusReport {
             state: match (self.gateway.is_admitting(), self.awaits_policies()) {
-                (true, true) => Admission::Starting,
-                (true, false) => Admission::Serving,
-                (false, _) => Admission::Draining,
+                (true, true) => AdmissionState::Starting,
+                (true, false) => AdmissionState::Serving,
+                (false, _) => AdmissionState::Draining,
             },
             version: env!("CARGO_PKG_VERSION"),
             region: Arc::clone(&self.settings.gateway.region),
@@ -227,12 +236,12 @@ impl Control {
             rooms: self.gateway.standing_rooms(),
             uplink_suspect: self.gateway.doubts_uplink(),
             policies_failing: self.policies_failing(now),
-            packets_to_node: packets(Way::ToNode),
-            packets_to_client: packets(Way::ToClient),
-            bytes_to_node: bytes(Way::ToNode),
-            bytes_to_client: bytes(Way::ToClient),
-            key_frames_to_node: key_frames(Way::ToNode),
-            key_frames_to_client: key_frames(Way::ToClient),
+            packets_to_node: packets(MediaDirection::ToNode),
+            packets_to_client: packets(MediaDirection::ToClient),
+            bytes_to_node: bytes(MediaDirection::ToNode),
+            bytes_to_client: bytes(MediaDirection::ToClient),
+            key_frames_to_node: key_frames(MediaDirection::ToNode),
+            key_frames_to_client: key_frames(MediaDirection::ToClient),
             drops: drops.collect(),
             messages_refused: self.messages_refused(),
             udp: self.registry.udp.iter().map(|listener| listener.address).collect(),

@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_core::{Actor, Lifecycle, PolicyName, Rollout, RolloutOutcome, Strategy, Verb};
+use evenkeel_core::{
+    Actor, Lifecycle, PolicyName, RolloutAction, RolloutOutcome, RolloutReport, Strategy,
+};
 use tokio::sync::{broadcast, oneshot};
 
 use super::messages::{ControlError, EventRecord, GatewayEvent};
 use super::thread::Control;
-use crate::policy::{self, How, Preparation, Source};
+use crate::policy::{self, ActivationOptions, PluginSource, Preparation};
 use crate::settings;
 
 /// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
 const ROLLOUTS_MAX: usize = 8;
 
-pub(super) type Reply = oneshot::Sender<Result<Rollout, ControlError>>;
+pub(super) type RolloutReply = oneshot::Sender<Result<RolloutReport, ControlError>>;
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Wish {
+pub struct PushRequest {
     /// Shares of the canary, per cent.
     pub canary: Option<Vec<u8>>,
     pub pace: Option<Duration>,
@@ -32,12 +34,12 @@ pub struct Wish {
     pub force: bool,
 }
 
-impl Wish {
+impl PushRequest {
     /// `None` activates the revision at once.
-    pub(super) fn strategy(&self, set: Option<&settings::Rollout>) -> Option<Strategy> {
+    pub(super) fn strategy(&self, set: Option<&settings::RolloutSettings>) -> Option<Strategy> {
         let asked = self.canary.is_some() || self.pace.is_some() || self.shadow;
         let set = set.cloned().unwrap_or_default();
-        if self.now || !asked && !set.said {
+        if self.now || !asked && !set.is_stated {
             return None;
         }
         let strategy = set.strategy();
@@ -57,8 +59,8 @@ impl Wish {
 /// A revision that waits to be prepared.
 pub(super) struct Rolling {
     preparation: Preparation,
-    source: Source,
-    reply: Reply,
+    source: PluginSource,
+    reply: RolloutReply,
 }
 
 /// Starts the thread that prepares revisions; it ends with control.
@@ -86,19 +88,28 @@ impl Control {
     pub(super) fn push(
         &mut self,
         (policy, bytes, settings): (PolicyName, Vec<u8>, Option<serde_json::Value>),
-        wish: &Wish,
-        reply: Reply,
+        wish: &PushRequest,
+        reply: RolloutReply,
         now: Instant,
     ) {
-        let strategy = wish.strategy(self.paces.get(&policy.set));
-        let how = How { force: wish.force, strategy, ..How::at_once(Actor::Operator) };
+        let strategy = wish.strategy(self.rollout_settings.get(&policy.set));
+        let how = ActivationOptions {
+            force: wish.force,
+            strategy,
+            ..ActivationOptions::at_once(Actor::Operator)
+        };
         let (origin, seed) = ("pushed".into(), self.seed());
-        let source = Source { bytes, settings, origin, seed, arrived: now, how };
+        let source = PluginSource { bytes, settings, origin, seed, arrived: now, how };
         self.roll_out(&policy, source, reply);
     }
 
     /// Queues a revision to be prepared. The reply is sent after the core's decision.
-    pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
+    pub(super) fn roll_out(
+        &mut self,
+        policy: &PolicyName,
+        source: PluginSource,
+        reply: RolloutReply,
+    ) {
         // This revision would supersede the policy's first revision, and then the gateway might refuse it.
         if self.awaits_policies() {
             let _ = reply.send(Err(ControlError::Starting));
@@ -118,7 +129,7 @@ impl Control {
         let _ = self.rollouts.try_send(Rolling { preparation, source, reply });
     }
 
-    pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply, now: Instant) {
+    pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: RolloutReply, now: Instant) {
         let rollout = match self.known_policy(policy) {
             Ok(()) if self.awaits_policies() => Err(ControlError::Starting),
             known => known.and_then(|()| {
@@ -130,15 +141,15 @@ impl Control {
     }
 
     /// Promotes, pauses, resumes or aborts a rollout for an operator.
-    pub(super) fn change_rollout(
+    pub(super) fn act_on_rollout(
         &mut self,
         policy: &PolicyName,
-        verb: Verb,
-        reply: Reply,
+        verb: RolloutAction,
+        reply: RolloutReply,
         now: Instant,
     ) {
         let rollout = self.known_policy(policy);
-        let act = |life: &mut Lifecycle| life.handle_verb(verb, now);
+        let act = |life: &mut Lifecycle| life.handle_action(verb, now);
         let rollout =
             rollout.and_then(|()| answer(policy, self.gateway.change_policy(policy, now, act)));
         let _ = reply.send(rollout);
@@ -160,14 +171,14 @@ impl Control {
     }
 
     /// Applies a changed `[rollout]` of policy sets.
-    pub(super) fn take_paces(
+    pub(super) fn take_rollout_settings(
         &mut self,
-        paces: BTreeMap<Arc<str>, settings::Rollout>,
+        paces: BTreeMap<Arc<str>, settings::RolloutSettings>,
         now: Instant,
     ) {
-        self.paces = paces;
+        self.rollout_settings = paces;
         for policy in self.policies.names() {
-            let rules = self.paces.get(&policy.set).cloned().unwrap_or_default().rules();
+            let rules = self.rollout_settings.get(&policy.set).cloned().unwrap_or_default().rules();
             self.gateway.change_policy(policy, now, |life| life.set_rules(rules, now));
         }
     }
@@ -175,8 +186,8 @@ impl Control {
 
 fn answer(
     policy: &PolicyName,
-    rollout: Option<Result<Rollout, &'static str>>,
-) -> Result<Rollout, ControlError> {
+    rollout: Option<Result<RolloutReport, &'static str>>,
+) -> Result<RolloutReport, ControlError> {
     let rollout = rollout.ok_or_else(|| policy::unknown(policy))?;
     rollout.map_err(|reason| ControlError::Policy(reason.into()))
 }

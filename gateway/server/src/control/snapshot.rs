@@ -87,19 +87,20 @@ impl MediaStates {
             .expect("a vector takes all bytes, and all times are within years")
     }
 
-    pub(crate) fn decode(encoded: &[u8]) -> Result<MediaStates, NotRestored> {
+    pub(crate) fn decode(encoded: &[u8]) -> Result<MediaStates, SnapshotError> {
         if !encoded.starts_with(STATES_MAGIC) {
             return decode(encoded, None);
         }
-        let Head { format, reference, rest } = Head::read(encoded, STATES_MAGIC, STATES, None)?;
+        let SnapshotHead { format, reference, rest } =
+            SnapshotHead::read(encoded, STATES_MAGIC, STATES, None)?;
         if format != STATES {
-            return Err(NotRestored::malformed("its layout is an older one"));
+            return Err(SnapshotError::malformed("its layout is an older one"));
         }
         let read = instant::relative_to(reference, || postcard::take_from_bytes(rest));
         let ((states, trunks), rest): ((Vec<Box<SessionState>>, _), _) =
-            read.map_err(|error| NotRestored::malformed(error.to_string()))?;
+            read.map_err(|error| SnapshotError::malformed(error.to_string()))?;
         if !rest.is_empty() {
-            return Err(NotRestored::malformed("bytes follow its end"));
+            return Err(SnapshotError::malformed("bytes follow its end"));
         }
         let record = |state| MediaRecord { state, sockets: 0 };
         Ok(MediaStates { media: states.into_iter().map(record).collect(), trunks })
@@ -147,7 +148,7 @@ impl NotSuspended {
 }
 
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub(crate) enum NotRestored {
+pub(crate) enum SnapshotError {
     #[error("the state has format {found}, this version reads formats up to {known}")]
     Newer { found: u32, known: u32 },
     #[error("the state cannot be read: {0}")]
@@ -161,20 +162,20 @@ pub(crate) enum NotRestored {
     #[error("no descriptor or local port is left for {session}")]
     NoPorts { session: SessionId },
     #[error(transparent)]
-    Core(#[from] evenkeel_core::NotRestored),
+    Core(#[from] evenkeel_core::RestoreError),
     #[error("packet worker {number} did not take its sessions within {within:?}")]
     Worker { number: usize, within: Duration },
     #[error("the gateway did not answer")]
     Unavailable,
 }
 
-impl NotRestored {
-    pub(super) fn by_worker(number: usize) -> NotRestored {
-        NotRestored::Worker { number, within: WORKERS_WITHIN }
+impl SnapshotError {
+    pub(super) fn by_worker(number: usize) -> SnapshotError {
+        SnapshotError::Worker { number, within: WORKERS_WITHIN }
     }
 
-    pub(super) fn malformed(reason: impl Into<String>) -> NotRestored {
-        NotRestored::Malformed(reason.into())
+    pub(super) fn malformed(reason: impl Into<String>) -> SnapshotError {
+        SnapshotError::Malformed(reason.into())
     }
 }
 
@@ -224,37 +225,38 @@ pub(super) fn encode(state: &impl Serialize) -> Vec<u8> {
 
 /// The head of an encoding, and the instant from which the times in the rest count.
 fn begin(magic: &[u8; 8], format: u32) -> (Vec<u8>, Instant) {
-    let reference = Shared::read();
+    let reference = SharedInstant::read();
     let mut encoded = magic.to_vec();
     encoded.extend(format.to_be_bytes());
     encoded.extend(reference.nanos.to_be_bytes());
     (encoded, reference.instant)
 }
 
-struct Head<'a> {
+struct SnapshotHead<'a> {
     format: u32,
     reference: Instant,
     rest: &'a [u8],
 }
 
-impl Head<'_> {
+impl SnapshotHead<'_> {
     fn read<'a>(
         encoded: &'a [u8],
         magic: &[u8; 8],
         known: u32,
         arrived: Option<Instant>,
-    ) -> Result<Head<'a>, NotRestored> {
-        let no_head = || NotRestored::malformed("it does not begin as a state of a gateway");
+    ) -> Result<SnapshotHead<'a>, SnapshotError> {
+        let no_head = || SnapshotError::malformed("it does not begin as a state of a gateway");
         let rest = encoded.strip_prefix(magic).ok_or_else(no_head)?;
         let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
         let format = u32::from_be_bytes(*format);
         if format > known {
-            return Err(NotRestored::Newer { found: format, known });
+            return Err(SnapshotError::Newer { found: format, known });
         }
         let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-        let reference = arrived.or_else(|| Shared::read().instant_at(u64::from_be_bytes(*nanos)));
-        let reference = reference.ok_or_else(|| NotRestored::malformed("its time is no time"))?;
-        Ok(Head { format, reference, rest })
+        let reference =
+            arrived.or_else(|| SharedInstant::read().instant_at(u64::from_be_bytes(*nanos)));
+        let reference = reference.ok_or_else(|| SnapshotError::malformed("its time is no time"))?;
+        Ok(SnapshotHead { format, reference, rest })
     }
 }
 
@@ -262,14 +264,16 @@ impl Head<'_> {
 pub(super) fn decode<T: DeserializeOwned + From<Snapshot>>(
     encoded: &[u8],
     arrived: Option<Instant>,
-) -> Result<T, NotRestored> {
-    let Head { format, reference, rest } = Head::read(encoded, MAGIC, FORMAT, arrived)?;
+) -> Result<T, SnapshotError> {
+    let SnapshotHead { format, reference, rest } =
+        SnapshotHead::read(encoded, MAGIC, FORMAT, arrived)?;
     let read = || match format {
         // The first format had snapshots only.
         ..=1 => rmp_serde::from_slice::<Snapshot>(rest).map(T::from),
         _ => rmp_serde::from_slice(rest),
     };
-    instant::relative_to(reference, read).map_err(|error| NotRestored::Malformed(error.to_string()))
+    instant::relative_to(reference, read)
+        .map_err(|error| SnapshotError::Malformed(error.to_string()))
 }
 
 /// Each packet changes the state of its session, so it is encoded often: without names of fields.
@@ -292,12 +296,12 @@ mod compact {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Box<SessionState>, D::Error> {
-        deserializer.deserialize_any(State)
+        deserializer.deserialize_any(SnapshotState)
     }
 
-    struct State;
+    struct SnapshotState;
 
-    impl<'de> Visitor<'de> for State {
+    impl<'de> Visitor<'de> for SnapshotState {
         type Value = Box<SessionState>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -317,23 +321,23 @@ mod compact {
 
 /// One moment on the clock that all processes of the machine share.
 #[derive(Clone, Copy)]
-struct Shared {
+struct SharedInstant {
     instant: Instant,
     /// Nanoseconds of CLOCK_MONOTONIC.
     nanos: u64,
 }
 
-impl Shared {
+impl SharedInstant {
     /// Reads the clock twice, since an [`Instant`] does not tell its value. Of several attempts the one without an
     /// interruption counts.
-    fn read() -> Shared {
+    fn read() -> SharedInstant {
         let attempt = || {
             let before = Instant::now();
             let time =
                 clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every system has this clock");
             let took = before.elapsed();
             let nanos = Duration::from(time).as_nanos() as u64;
-            (took, Shared { instant: before + took / 2, nanos })
+            (took, SharedInstant { instant: before + took / 2, nanos })
         };
         let best = (0..5).map(|_| attempt()).min_by_key(|(took, _)| *took);
         best.map(|(_, shared)| shared).expect("there were attempts")

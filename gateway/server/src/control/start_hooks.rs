@@ -13,9 +13,9 @@ use serde_json::json;
 use tokio::sync::mpsc::Sender;
 use tokio::task::AbortHandle;
 
-use crate::settings::{Start, StartBy};
-use crate::webhook::{Effort, Failed, Hook, Poster};
-use program::Program;
+use crate::settings::{StartBy, StartHook};
+use crate::webhook::{Effort, HttpError, Poster, WebhookTarget};
+use program::StartProgram;
 
 /// Wait at shutdown for programs that end with the gateway.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(super) struct StartHooks {
     failed: Sender<HookFailed>,
     /// Present once webhooks are configured.
     poster: Option<Poster>,
-    running: BTreeMap<NodeId, Call>,
+    running: BTreeMap<NodeId, StartAttempt>,
     /// Programs of removed nodes that still run.
     released: Vec<Released>,
     /// Threads of programs that were told to end. The thread of the node's next call joins them.
@@ -40,20 +40,20 @@ pub(super) struct StartHooks {
 
 struct Released {
     name: Arc<str>,
-    program: Program,
+    program: StartProgram,
     /// The program ends with the gateway.
     stops: bool,
 }
 
-struct Call {
+struct StartAttempt {
     attempt: u64,
     name: Arc<str>,
-    running: Running,
+    running: RunningStart,
 }
 
-enum Running {
+enum RunningStart {
     Program {
-        program: Program,
+        program: StartProgram,
         /// The program ends with the gateway.
         stops: bool,
     },
@@ -78,7 +78,7 @@ impl StartHooks {
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not
     /// bring the node up. So is a [released](Starter::release) program of the same node name: it may hold resources
     /// that this one needs.
-    pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start, attempt: u64) {
+    pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &StartHook, attempt: u64) {
         self.give_up(node);
         let left = self.released.extract_if(.., |released| released.name == *name);
         let left: Vec<_> = left.map(|released| released.program.end()).collect();
@@ -94,7 +94,7 @@ impl StartHooks {
             }
         };
         if let Some(running) = running {
-            self.running.insert(node, Call { attempt, name: Arc::clone(name), running });
+            self.running.insert(node, StartAttempt { attempt, name: Arc::clone(name), running });
         }
     }
 
@@ -108,15 +108,15 @@ impl StartHooks {
         name: &Arc<str>,
         words: &[Arc<str>],
         stops: bool,
-    ) -> Option<Running> {
+    ) -> Option<RunningStart> {
         let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
         let tell = move || {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        match Program::start(name, words, before, tell) {
-            Ok(program) => Some(Running::Program { program, stops }),
+        match StartProgram::start(name, words, before, tell) {
+            Ok(program) => Some(RunningStart::Program { program, stops }),
             Err(error) => {
                 // The core calls the hook again when the node's start times out.
                 tracing::warn!(node = %name, %error, "no thread for the start hook");
@@ -131,9 +131,9 @@ impl StartHooks {
         &self,
         word: HookFailed,
         name: &Arc<str>,
-        hook: &Arc<Hook>,
+        hook: &Arc<WebhookTarget>,
         within: Duration,
-    ) -> Running {
+    ) -> RunningStart {
         let (hook, name, poster) = (Arc::clone(hook), Arc::clone(name), self.poster.clone());
         let failed = self.failed.clone();
         let task = tokio::spawn(async move {
@@ -143,7 +143,7 @@ impl StartHooks {
                 Some(poster) => {
                     poster.post(hook, body.to_string().into(), Effort::of_start(within)).await
                 }
-                None => Err(Failed::Busy),
+                None => Err(HttpError::Busy),
             };
             let why = match answer {
                 Ok(answer) if (200..300).contains(&answer.status) => return,
@@ -154,16 +154,16 @@ impl StartHooks {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         });
-        Running::Post(task.abort_handle())
+        RunningStart::Post(task.abort_handle())
     }
 
     /// The start timed out: ends the program without waiting for it.
     pub(super) fn give_up(&mut self, node: NodeId) {
         match self.running.remove(&node).map(|call| call.running) {
-            Some(Running::Program { program, .. }) => {
+            Some(RunningStart::Program { program, .. }) => {
                 self.ending.entry(node).or_default().push(program.end());
             }
-            Some(Running::Post(task)) => task.abort(),
+            Some(RunningStart::Post(task)) => task.abort(),
             None => {}
         }
     }
@@ -171,8 +171,9 @@ impl StartHooks {
     /// The node was removed. Its program runs on, as the node may, until a node with this name is started.
     pub(super) fn release(&mut self, node: NodeId) {
         self.released.retain(|released| !released.program.is_over());
-        if let Some(Call { name, running: Running::Program { program, stops }, .. }) =
-            self.running.remove(&node)
+        if let Some(StartAttempt {
+            name, running: RunningStart::Program { program, stops }, ..
+        }) = self.running.remove(&node)
         {
             self.released.push(Released { name, program, stops });
         }
@@ -183,8 +184,8 @@ impl StartHooks {
         self.released.clear();
         for call in std::mem::take(&mut self.running).into_values() {
             match call.running {
-                Running::Program { .. } => {}
-                Running::Post(task) => task.abort(),
+                RunningStart::Program { .. } => {}
+                RunningStart::Post(task) => task.abort(),
             }
         }
     }
@@ -197,13 +198,13 @@ impl Drop for StartHooks {
         let mut stopped: Vec<_> = released.map(|released| released.program).collect();
         for call in std::mem::take(&mut self.running).into_values() {
             match call.running {
-                Running::Program { program, stops: true } => stopped.push(program),
-                Running::Program { stops: false, .. } => {}
-                Running::Post(task) => task.abort(),
+                RunningStart::Program { program, stops: true } => stopped.push(program),
+                RunningStart::Program { stops: false, .. } => {}
+                RunningStart::Post(task) => task.abort(),
             }
         }
         let ending = std::mem::take(&mut self.ending).into_values().flatten();
-        let ending: Vec<_> = ending.chain(stopped.into_iter().map(Program::end)).collect();
+        let ending: Vec<_> = ending.chain(stopped.into_iter().map(StartProgram::end)).collect();
         let by = Instant::now() + GONE_WITHIN;
         while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {
             std::thread::sleep(Duration::from_millis(5));

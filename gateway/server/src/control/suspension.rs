@@ -8,23 +8,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    HopMap, Labels, Media, NodeId, Output, Plan, RouteCell, SessionId, requested_room_name,
+    GatewayEffect, HopMap, Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId,
+    requested_room_name,
 };
 use evenkeel_dataplane::worker::{
-    self, Command, Duplicate, Duplicates, HandedOut, Install, Ports, SessionState, TrunkState,
+    self, Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
+    WorkerCommand,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{Clock, Continued, DriversRecord};
-use super::equipment::Listed;
-use super::handle::{REQUESTS_MAX, Request, Suspended, SuspensionGuard};
+use super::driver::{Clock, ContinuedSession, DriversRecord};
+use super::equipment::ListedNode;
+use super::handle::{ControlRequest, REQUESTS_MAX, Suspended, SuspensionGuard};
 use super::held_offers::Waiting;
-use super::messages::{ControlError, SessionAnswer, SessionRequest};
-use super::records::{Batch, Following, SLOTS};
-use super::registry::{self, Beside, EntryRecord};
-use super::snapshot::{MediaRecord, MediaStates, NotRestored, NotSuspended, Restored, Snapshot};
+use super::messages::{ControlError, OfferedSession, SessionAnswer};
+use super::records::{RecordBatch, RecordFollower, SLOTS};
+use super::registry::{self, EntryRecord, RestoredParts};
+use super::snapshot::{MediaRecord, MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
 use super::thread::{Control, draw};
-use crate::settings::{Driver, Node};
+use crate::settings::{DriverSettings, NodeConfig};
 use crate::sha256;
 
 /// Time for offers to be answered. The core gives a driver 2 s.
@@ -42,18 +44,18 @@ const WOKEN_EVERY: usize = 1_024;
 /// Sessions between two wakes of the workers that install them: these work while control restores the next.
 const INSTALLED_TOGETHER: usize = 64;
 
-type Reply<T> = oneshot::Sender<T>;
+type SuspensionReply<T> = oneshot::Sender<T>;
 
 pub(super) enum Suspension {
     /// Offers are being answered; new ones wait.
-    Begins { reply: Reply<Result<Suspended, NotSuspended>>, by: Instant },
+    Begins { reply: SuspensionReply<Result<Suspended, NotSuspended>>, by: Instant },
     /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
     /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
     /// error, once a part of their states was refused.
     Stands {
-        outputs: Vec<Output>,
+        outputs: Vec<GatewayEffect>,
         guard: Option<oneshot::Receiver<Infallible>>,
-        restored: Option<Result<Translation, NotRestored>>,
+        restored: Option<Result<Translation, SnapshotError>>,
     },
 }
 
@@ -127,7 +129,7 @@ struct Continuing {
 
 struct AtWorker {
     state: Box<SessionState>,
-    ports: Option<Box<Ports>>,
+    ports: Option<Box<SessionPorts>>,
 }
 
 impl AtWorker {
@@ -136,12 +138,12 @@ impl AtWorker {
     }
 }
 
-/// The session of an [`Output::Restore`].
-struct Restoring {
+/// The session of a [`GatewayEffect::Restore`].
+struct RestoredSession {
     session: SessionId,
     route: Arc<RouteCell>,
     plan: Plan,
-    media: Arc<Media>,
+    media: Arc<MediaDescription>,
     scenario: Arc<str>,
     of_first_packet: bool,
 }
@@ -154,7 +156,7 @@ impl Control {
     /// Has the gateway suspended as soon as no offer is in flight.
     pub(super) fn begin_suspension(
         &mut self,
-        reply: Reply<Result<Suspended, NotSuspended>>,
+        reply: SuspensionReply<Result<Suspended, NotSuspended>>,
         now: Instant,
     ) {
         let refused = match self.suspension {
@@ -170,7 +172,7 @@ impl Control {
         }
     }
 
-    pub(super) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<worker::Report>) {
+    pub(super) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<worker::WorkerReport>) {
         let idle = self.offers.is_empty();
         let due = |by: Instant| idle || by <= Instant::now();
         if !matches!(self.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
@@ -196,8 +198,8 @@ impl Control {
     /// Returns the records of all sessions; with a follower, its last batch. Nothing is decided from then on.
     fn hand_out(
         &mut self,
-        reports: &mut mpsc::Receiver<worker::Report>,
-    ) -> Result<(Batch, Vec<OwnedFd>), NotSuspended> {
+        reports: &mut mpsc::Receiver<worker::WorkerReport>,
+    ) -> Result<(RecordBatch, Vec<OwnedFd>), NotSuspended> {
         for _ in 0..ROUNDS_MAX {
             while let Ok(report) = reports.try_recv() {
                 self.handle_report(report);
@@ -206,7 +208,7 @@ impl Control {
                 break;
             }
         }
-        let all = !self.following.as_ref().is_some_and(Following::needs_changes_only);
+        let all = !self.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
         let (mut media, mut descriptors) = (Vec::new(), Vec::new());
         let (mut slot, mut slots) = (0, 1);
         // The workers serve their sessions meanwhile, so each copies a few at a time.
@@ -214,10 +216,10 @@ impl Control {
             let part = slot..slot + SLOTS;
             let duplicates = self.ask_workers(|done| {
                 let slots = part.clone();
-                Command::Duplicate { slots, all, done }
+                WorkerCommand::Duplicate { slots, all, done }
             });
             for duplicates in duplicates.map_err(NotSuspended::by_worker)? {
-                let Duplicates { sessions, slots: used } =
+                let SocketDuplicates { sessions, slots: used } =
                     duplicates.map_err(|error| NotSuspended::by_port(&error))?;
                 slots = slots.max(used);
                 for Duplicate { state, ports } in sessions {
@@ -240,7 +242,7 @@ impl Control {
         let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
         let (to, parts) = mpsc::channel(room.sum());
         for worker in 0..workers as u16 {
-            self.command(worker, Command::Suspend { to: to.clone() });
+            self.command(worker, WorkerCommand::Suspend { to: to.clone() });
         }
         self.wake_workers();
         let trunks = (0..workers).map(|_| None).collect();
@@ -250,7 +252,7 @@ impl Control {
     /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
     fn ask_workers<T>(
         &mut self,
-        command: impl Fn(crossbeam_channel::Sender<T>) -> Command,
+        command: impl Fn(crossbeam_channel::Sender<T>) -> WorkerCommand,
     ) -> Result<Vec<T>, usize> {
         let mut waiting = Vec::new();
         for worker in 0..self.workers.len() as u16 {
@@ -265,7 +267,7 @@ impl Control {
     }
 
     /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
-    pub(super) async fn rest(&mut self, requests: &mut mpsc::Receiver<Request>) {
+    pub(super) async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
         let mut held = Vec::new();
         while !self.finished
             && let Some(Suspension::Stands { guard, .. }) = &mut self.suspension
@@ -280,19 +282,19 @@ impl Control {
                 }
             };
             match request {
-                Some(Request::Offer(wanted, reply)) => self.hold(wanted, reply),
+                Some(ControlRequest::Offer(wanted, reply)) => self.hold(wanted, reply),
                 Some(
-                    request @ (Request::Suspend(_)
-                    | Request::SuspendPackets(_)
-                    | Request::ContinueMedia { .. }
-                    | Request::Resume(_)
-                    | Request::Restore { .. }
-                    | Request::TakeOver { .. }
-                    | Request::Release(_)
-                    | Request::Abandon(_)),
+                    request @ (ControlRequest::Suspend(_)
+                    | ControlRequest::SuspendPackets(_)
+                    | ControlRequest::ContinueMedia { .. }
+                    | ControlRequest::Resume(_)
+                    | ControlRequest::Restore { .. }
+                    | ControlRequest::TakeOver { .. }
+                    | ControlRequest::Release(_)
+                    | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),
                 // An upgrade that was under way is given up: the sessions are closed here.
-                Some(request @ Request::Shutdown { .. }) => {
+                Some(request @ ControlRequest::Shutdown { .. }) => {
                     self.resume(|| {});
                     self.handle_request(request);
                 }
@@ -326,7 +328,7 @@ impl Control {
             self.wake_workers();
         }
         for worker in 0..self.workers.len() as u16 {
-            self.command(worker, Command::Resume);
+            self.command(worker, WorkerCommand::Resume);
         }
         self.wake_workers();
     }
@@ -355,7 +357,7 @@ impl Control {
         &mut self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Restored, NotRestored> {
+    ) -> Result<Restored, SnapshotError> {
         let restored = self.restore_all(snapshot, descriptors);
         if restored.is_err() {
             // A part of the sessions may be here, and must neither be served nor closed.
@@ -369,9 +371,9 @@ impl Control {
         &mut self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Restored, NotRestored> {
+    ) -> Result<Restored, SnapshotError> {
         if self.gateway.live() > 0 || !self.offers.is_empty() {
-            return Err(evenkeel_core::NotRestored::HasSessions.into());
+            return Err(evenkeel_core::RestoreError::HasSessions.into());
         }
         let now = Instant::now();
         let mut snapshot = snapshot;
@@ -381,9 +383,10 @@ impl Control {
         snapshot.lose_ports();
         let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
         let at_workers = at_workers(media, descriptors)?;
-        let registry::Restoring { entries, listeners } = self.registry.begin_restore(registry)?;
+        let registry::RestoringSessions { entries, listeners } =
+            self.registry.begin_restore(registry)?;
         let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };
-        let here = by_identity(&self.listed);
+        let here = by_identity(&self.listed_nodes);
         let node = |identity: &str| here.get(identity).copied();
         let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
         let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
@@ -394,8 +397,15 @@ impl Control {
         let mut at_workers = at_workers.into_iter().peekable();
         let (mut outputs, mut sessions) = (Vec::new(), 0);
         while let Some(output) = self.gateway.poll_output() {
-            let Output::Restore { session, route, plan, media, scenario, of_first_packet, .. } =
-                output
+            let GatewayEffect::Restore {
+                session,
+                route,
+                plan,
+                media,
+                scenario,
+                of_first_packet,
+                ..
+            } = output
             else {
                 outputs.push(output);
                 continue;
@@ -405,7 +415,8 @@ impl Control {
             let mut at_worker = at_workers.next_if(|it| it.session() == session);
             at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
             let rest = Continuing { at_worker, brief: briefs.remove(&session), entry };
-            let restoring = Restoring { session, route, plan, media, scenario, of_first_packet };
+            let restoring =
+                RestoredSession { session, route, plan, media, scenario, of_first_packet };
             self.continue_session(restoring, rest)?;
             sessions += 1;
             if sessions % INSTALLED_TOGETHER == 0 {
@@ -422,7 +433,8 @@ impl Control {
         let restored = Some(Ok(translation));
         self.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
-        self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
+        self.ask_workers(|done| WorkerCommand::Confirm { done })
+            .map_err(SnapshotError::by_worker)?;
         Ok(Restored { sessions })
     }
 
@@ -430,12 +442,12 @@ impl Control {
     pub(super) fn continue_media(
         &mut self,
         states: MediaStates,
-        last: Option<Reply<Result<(), NotRestored>>>,
+        last: Option<SuspensionReply<Result<(), SnapshotError>>>,
     ) {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
-            let confirmed = self.ask_workers(|done| Command::Confirm { done });
-            continued = confirmed.map(drop).map_err(NotRestored::by_worker);
+            let confirmed = self.ask_workers(|done| WorkerCommand::Confirm { done });
+            continued = confirmed.map(drop).map_err(SnapshotError::by_worker);
         }
         match (last, continued) {
             // Fails only for a caller that has gone.
@@ -450,18 +462,18 @@ impl Control {
         }
     }
 
-    fn continue_with(&mut self, states: MediaStates) -> Result<(), NotRestored> {
+    fn continue_with(&mut self, states: MediaStates) -> Result<(), SnapshotError> {
         let Some(Suspension::Stands { restored: Some(restored), .. }) = &self.suspension else {
-            return Err(NotRestored::malformed("no sessions came before their states"));
+            return Err(SnapshotError::malformed("no sessions came before their states"));
         };
-        let translation = restored.as_ref().map_err(NotRestored::clone)?;
+        let translation = restored.as_ref().map_err(SnapshotError::clone)?;
         let MediaStates { media, trunks } = states;
         let mut commands = Vec::new();
         for MediaRecord { mut state, .. } in media {
             let entry = self.registry.get(state.session);
             let home = entry.ok_or_else(|| contradiction(state.session))?.home;
             translation.apply(&mut state);
-            commands.push((home.worker, Command::Continue { home, state }));
+            commands.push((home.worker, WorkerCommand::Continue { home, state }));
         }
         let nodes = translation.nodes.clone();
         for (number, (worker, command)) in (1..).zip(commands) {
@@ -477,14 +489,14 @@ impl Control {
 
     fn continue_session(
         &mut self,
-        restoring: Restoring,
+        restoring: RestoredSession,
         rest: Continuing,
-    ) -> Result<(), NotRestored> {
-        let Restoring { session, route, plan, media, scenario, of_first_packet } = restoring;
+    ) -> Result<(), SnapshotError> {
+        let RestoredSession { session, route, plan, media, scenario, of_first_packet } = restoring;
         let Continuing { at_worker, brief, entry } = rest;
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
         let data = Arc::clone(&self.session_data).try_acquire_many_owned(entry.data).ok();
-        let beside = Beside {
+        let beside = RestoredParts {
             media: Arc::clone(&media),
             ports: ports.flatten(),
             brief,
@@ -506,13 +518,13 @@ impl Control {
             seed: if state.is_some() { 0 } else { draw(&self.random) },
             state,
         };
-        self.command(home.worker, Command::Install(Box::new(install)));
+        self.command(home.worker, WorkerCommand::Install(Box::new(install)));
         Ok(())
     }
 
     fn continue_drivers(&mut self, drivers: DriversRecord, hops: &HopMap, now: Instant) {
         let (registry, random) = (&self.registry, &self.random);
-        let known = Continued {
+        let known = ContinuedSession {
             hop: &|session, hop| hops.map(hop).filter(|_| registry.get(session).is_some()),
             brief: &|session| registry.get(session)?.brief.as_deref(),
         };
@@ -524,7 +536,7 @@ impl Control {
             for mut trunk in trunks {
                 if let Some(&node) = nodes.get(&trunk.node) {
                     trunk.node = node;
-                    self.command(worker, Command::ContinueTrunk(Box::new(trunk)));
+                    self.command(worker, WorkerCommand::ContinueTrunk(Box::new(trunk)));
                 }
             }
         }
@@ -533,8 +545,8 @@ impl Control {
     /// Keeps an offer until the suspension ends.
     pub(super) fn hold(
         &mut self,
-        wanted: Box<SessionRequest>,
-        reply: Reply<Result<SessionAnswer, ControlError>>,
+        wanted: Box<OfferedSession>,
+        reply: SuspensionReply<Result<SessionAnswer, ControlError>>,
     ) {
         self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
     }
@@ -548,29 +560,29 @@ async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
     }
 }
 
-fn contradiction(session: SessionId) -> NotRestored {
-    NotRestored::malformed(format!("{session} is in one part and not in another"))
+fn contradiction(session: SessionId) -> SnapshotError {
+    SnapshotError::malformed(format!("{session} is in one part and not in another"))
 }
 
 /// The states of sessions at workers, with their sockets, in the order of the sessions.
 fn at_workers(
     records: Vec<MediaRecord>,
     descriptors: Vec<OwnedFd>,
-) -> Result<Vec<AtWorker>, NotRestored> {
+) -> Result<Vec<AtWorker>, SnapshotError> {
     let named: usize = records.iter().map(|record| usize::from(record.sockets)).sum();
     let came = descriptors.len();
     if named != came {
         let reason = format!("it names {named} sockets, and {came} came with it");
-        return Err(NotRestored::malformed(reason));
+        return Err(SnapshotError::malformed(reason));
     }
     let mut descriptors = descriptors.into_iter().map(UdpSocket::from);
     let mut at_workers = Vec::with_capacity(records.len());
     for MediaRecord { state, sockets } in records {
         let rtp = (sockets > 0).then(|| descriptors.next()).flatten();
         let rtcp = (sockets > 1).then(|| descriptors.next()).flatten();
-        let ports = rtp.map(|rtp| Ports::new(rtp, rtcp).map(Box::new)).transpose();
+        let ports = rtp.map(|rtp| SessionPorts::new(rtp, rtcp).map(Box::new)).transpose();
         let ports = ports.map_err(|error| {
-            NotRestored::malformed(format!("a socket of {}: {error}", state.session))
+            SnapshotError::malformed(format!("a socket of {}: {error}", state.session))
         })?;
         at_workers.push(AtWorker { state, ports });
     }
@@ -591,20 +603,20 @@ fn briefs(core: &evenkeel_core::GatewayRecord) -> BTreeMap<SessionId, (Arc<str>,
 
 /// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
 /// the sessions of this one.
-pub(super) fn identity(node: &Node) -> String {
+pub(super) fn identity(node: &NodeConfig) -> String {
     let (driver, facts) = match &node.driver {
-        Driver::Plain { .. } => ("plain", Vec::new()),
-        Driver::Agent { secret, encrypt } => {
+        DriverSettings::Plain { .. } => ("plain", Vec::new()),
+        DriverSettings::Agent { secret, encrypt } => {
             ("agent", [secret.bytes(), &[u8::from(*encrypt)]].concat())
         }
-        Driver::Rtpengine => ("rtpengine", Vec::new()),
-        Driver::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
+        DriverSettings::Rtpengine => ("rtpengine", Vec::new()),
+        DriverSettings::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
     };
     let facts: String = sha256(&facts)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{} {} {driver} {facts}", node.name, node.address)
 }
 
-fn by_identity(listed: &[Option<Listed>]) -> BTreeMap<String, NodeId> {
+fn by_identity(listed: &[Option<ListedNode>]) -> BTreeMap<String, NodeId> {
     let nodes = (0..).map(NodeId).zip(listed);
     let stays = nodes.filter_map(|(id, listed)| Some((id, listed.as_ref()?)));
     let stays = stays.filter(|(_, listed)| !listed.leaves);

@@ -6,29 +6,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY, WallClock};
-use evenkeel_dataplane::Lease;
-use evenkeel_dataplane::worker::{Command, Report, Waker, WorkerStats};
+use evenkeel_dataplane::SendLease;
+use evenkeel_dataplane::worker::{Waker, WorkerCommand, WorkerReport, WorkerStats};
 use ring::rand::SecureRandom;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::canary::Canary;
-use super::driver::{Clock, Drivers, Line, Ng, Posted};
-use super::equipment::{Equipment, Listed};
+use super::canary::CanaryProbe;
+use super::driver::{Clock, Drivers, Ng, NgSocket, Posted};
+use super::equipment::{Equipment, ListedNode};
 use super::events::Closings;
 use super::fencing::Fencing;
 use super::first_packets::FirstPackets;
-use super::guard::Guard;
-use super::handle::{Reload, Request};
+use super::guard::DownstreamGuard;
+use super::handle::{ControlRequest, ReloadRequest};
 use super::held_offers::Waiting;
-use super::interner::Interner;
+use super::interner::RequestInterner;
 use super::messages::EventRecord;
 use super::modes::Costs;
-use super::names::Names;
-use super::offers::Pending;
+use super::names::NodeNames;
+use super::offers::OfferInProgress;
 use super::orders::Orders;
-use super::prober::{Mismatch, ProbeEvent, Probed, Prober};
-use super::records::Following;
+use super::prober::{Mismatch, ProbeEvent, ProbeResult, Prober};
+use super::records::RecordFollower;
 use super::registry::SessionRegistry;
 use super::request::Counting;
 use super::rollout::Rolling;
@@ -36,13 +36,13 @@ use super::start_hooks::StartHooks;
 use super::suspension::Suspension;
 use crate::api::IdempotencyKeys;
 use crate::history;
-use crate::policy::{Policies, Word};
-use crate::settings::{self, Settings};
+use crate::policy::{PolicyReport, PolicyThreads};
+use crate::settings::{self, GatewayConfig};
 use crate::webhook::Poster;
 
 /// Control's handle of a worker. The worker stops when the handle is dropped.
 pub(crate) struct WorkerLine {
-    pub(crate) commands: crossbeam_channel::Sender<Command>,
+    pub(crate) commands: crossbeam_channel::Sender<WorkerCommand>,
     pub(crate) waker: Arc<Waker>,
     pub(crate) stats: Arc<WorkerStats>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct WorkerLine {
 impl Drop for WorkerLine {
     fn drop(&mut self) {
         // Fails only for a worker that has ended.
-        let _ = self.commands.send(Command::Stop);
+        let _ = self.commands.send(WorkerCommand::Stop);
         self.waker.wake();
     }
 }
@@ -61,24 +61,24 @@ const PATHS_EVERY: u64 = 15;
 /// Readings of the wall clock are this many watches apart: a second.
 const WALL_CLOCK_EVERY: u64 = 500;
 
-pub(crate) struct Parts {
-    pub(crate) settings: Arc<Settings>,
+pub(crate) struct ControlParts {
+    pub(crate) settings: Arc<GatewayConfig>,
     pub(crate) gateway: Gateway,
     pub(crate) workers: Vec<WorkerLine>,
     pub(crate) registry: SessionRegistry,
     pub(crate) drivers: Drivers,
     pub(crate) fencing: Arc<Fencing>,
-    pub(crate) lease: Arc<Lease>,
+    pub(crate) lease: Arc<SendLease>,
     /// The configured nodes; their trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
     pub(crate) posts: bool,
-    pub(crate) policies: Policies,
-    pub(crate) requests: mpsc::Receiver<Request>,
-    pub(crate) reports: mpsc::Receiver<Report>,
-    pub(crate) words: mpsc::Receiver<Word>,
+    pub(crate) policies: PolicyThreads,
+    pub(crate) requests: mpsc::Receiver<ControlRequest>,
+    pub(crate) reports: mpsc::Receiver<WorkerReport>,
+    pub(crate) policy_reports: mpsc::Receiver<PolicyReport>,
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
-    pub(crate) history: history::Writer,
-    pub(crate) names: Arc<Names>,
+    pub(crate) history: history::HistoryWriter,
+    pub(crate) names: Arc<NodeNames>,
     pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
     pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     /// First revisions are being compiled.
@@ -87,49 +87,49 @@ pub(crate) struct Parts {
 }
 
 pub(super) struct Control {
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<GatewayConfig>,
     pub(super) gateway: Gateway,
     pub(super) workers: Vec<WorkerLine>,
     pub(super) registry: SessionRegistry,
     pub(super) drivers: Drivers,
     pub(super) fencing: Arc<Fencing>,
-    pub(super) lease: Arc<Lease>,
-    pub(super) listed: Vec<Option<Listed>>,
-    pub(super) guard: Guard,
-    pub(super) reloader: Option<mpsc::Sender<Reload>>,
+    pub(super) lease: Arc<SendLease>,
+    pub(super) listed_nodes: Vec<Option<ListedNode>>,
+    pub(super) guard: DownstreamGuard,
+    pub(super) reloader: Option<mpsc::Sender<ReloadRequest>>,
     pub(super) probers: Vec<Option<Prober>>,
-    pub(super) told: mpsc::Sender<ProbeEvent>,
-    pub(super) lines: Vec<Option<Line>>,
-    pub(super) said: mpsc::Sender<(NodeId, Ng)>,
+    pub(super) probe_events: mpsc::Sender<ProbeEvent>,
+    pub(super) ng_sockets: Vec<Option<NgSocket>>,
+    pub(super) ng_replies: mpsc::Sender<(NodeId, Ng)>,
     /// The webhook client, with the channel of its responses.
     pub(super) poster: Option<Poster>,
-    pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
+    pub(super) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
     /// Datagrams refused by either end, and when that was last logged.
     pub(super) mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
     pub(super) orders: Orders,
-    pub(super) canaries: Vec<Option<Canary>>,
+    pub(super) canaries: Vec<Option<CanaryProbe>>,
     /// Duplicates of the trunks' sockets, by node and worker.
     pub(super) trunks: Vec<Vec<OwnedFd>>,
-    pub(super) policies: Policies,
+    pub(super) policies: PolicyThreads,
     pub(super) counting: Option<Counting>,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     /// Rollout settings by policy set.
-    pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
+    pub(super) rollout_settings: BTreeMap<Arc<str>, settings::RolloutSettings>,
     pub(super) events: broadcast::Sender<Arc<EventRecord>>,
-    pub(super) history: history::Writer,
-    pub(super) names: Arc<Names>,
+    pub(super) history: history::HistoryWriter,
+    pub(super) names: Arc<NodeNames>,
     pub(super) idempotency_keys: Arc<IdempotencyKeys>,
     pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     pub(super) started: Instant,
     pub(super) random: ring::rand::SystemRandom,
-    pub(super) offers: BTreeMap<OfferId, Pending>,
+    pub(super) offers: BTreeMap<OfferId, OfferInProgress>,
     /// The bytes that are left for sessions' own data.
     pub(super) session_data: Arc<Semaphore>,
     pub(super) next_offer: u64,
-    pub(super) interner: Interner,
+    pub(super) interner: RequestInterner,
     /// `None` after the last waiting offer was released.
     pub(super) waiting: Option<Waiting>,
     pub(super) closing: Closings,
@@ -138,21 +138,21 @@ pub(super) struct Control {
     pub(super) costs: Costs,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
-    pub(super) rung: BTreeSet<u16>,
+    pub(super) workers_to_wake: BTreeSet<u16>,
     /// Set from the request for a suspension to its end.
     pub(super) suspension: Option<Suspension>,
-    pub(super) following: Option<Following>,
+    pub(super) following: Option<RecordFollower>,
     pub(super) finished: bool,
 }
 
 /// Runs control on the calling thread until shutdown.
-pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
+pub(crate) fn run(parts: ControlParts) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve(parts))
 }
 
-async fn serve(parts: Parts) -> std::io::Result<()> {
-    let Parts { mut requests, mut reports, .. } = parts;
+async fn serve(parts: ControlParts) -> std::io::Result<()> {
+    let ControlParts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
     // The capacity suffices: there is at most one failure per call, and one call per node.
     let (failed, mut not_started) = mpsc::channel(settings::NODES_MAX);
@@ -171,15 +171,15 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         drivers: parts.drivers,
         fencing: parts.fencing,
         lease: parts.lease,
-        listed: Vec::new(),
-        guard: Guard::default(),
+        listed_nodes: Vec::new(),
+        guard: DownstreamGuard::default(),
         reloader: None,
         probers: Vec::new(),
-        told,
-        lines: Vec::new(),
-        said,
+        probe_events: told,
+        ng_sockets: Vec::new(),
+        ng_replies: said,
         poster,
-        posted: posted_in,
+        webhook_replies: posted_in,
         agents: Vec::new(),
         mismatches: BTreeMap::new(),
         watches: 0,
@@ -189,7 +189,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         policies: parts.policies,
         counting: None,
         rollouts: super::rollout::start(parts.events.clone())?,
-        paces,
+        rollout_settings: paces,
         events: parts.events,
         history: parts.history,
         names: parts.names,
@@ -200,7 +200,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         offers: BTreeMap::new(),
         session_data: Arc::new(Semaphore::new(session_data)),
         next_offer: 1,
-        interner: Interner::default(),
+        interner: RequestInterner::default(),
         waiting: parts.awaits_policies.then(Waiting::default),
         closing: Closings::default(),
         first_packets: FirstPackets::default(),
@@ -208,7 +208,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         costs: Costs::default(),
         shutting_down: Vec::new(),
         core_finished: false,
-        rung: BTreeSet::new(),
+        workers_to_wake: BTreeSet::new(),
         suspension: None,
         following: None,
         finished: false,
@@ -219,7 +219,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     }
     // The receiver is dropped before control, so that no policy thread blocks on this channel while control joins these
     // threads.
-    let mut words = parts.words;
+    let mut words = parts.policy_reports;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !control.finished {
@@ -262,7 +262,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             control.suspend_when_idle(&mut reports);
         }
         if control.is_suspended() {
-            control.rest(&mut requests).await;
+            control.serve_suspended(&mut requests).await;
             // Answers that came meanwhile are not late.
             while let Ok(word) = words.try_recv() {
                 control.policies.handle_word(word, &mut control.gateway, Instant::now());
@@ -286,27 +286,27 @@ impl Control {
     fn handle_probed(&mut self, word: ProbeEvent) {
         let Some(probed) = word.if_current() else { return };
         match probed {
-            Probed::Answered { node, sequence, vouched: true, at } => {
+            ProbeResult::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
             }
-            Probed::Answered { node, sequence, vouched: false, at } => {
+            ProbeResult::Answered { node, sequence, vouched: false, at } => {
                 self.gateway.handle_agent_answered(node, sequence, at);
             }
-            Probed::Said { node, beside, load, at } => {
+            ProbeResult::Said { node, beside, load, at } => {
                 self.handle_state_report(node, beside, load, at);
             }
-            Probed::Obeyed { node, nonce, outcome } => {
+            ProbeResult::Obeyed { node, nonce, outcome } => {
                 self.handle_order_answer(node, nonce, outcome);
             }
-            Probed::CanaryPassed { node, sequence } => {
+            ProbeResult::CanaryPassed { node, sequence } => {
                 self.gateway.handle_canary_passed(node, sequence);
             }
-            Probed::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
-            Probed::Mismatch { node, mismatch } => {
+            ProbeResult::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
+            ProbeResult::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
             }
-            Probed::Fenced { node, epoch } => self.fencing.handle_refused(node, epoch),
-            Probed::Refused { node, sequence } => {
+            ProbeResult::Fenced { node, epoch } => self.fencing.handle_refused(node, epoch),
+            ProbeResult::Refused { node, sequence } => {
                 self.gateway.handle_probe_refused(node, sequence, Instant::now());
             }
         }
@@ -314,7 +314,7 @@ impl Control {
 
     /// Every 2 ms: workers' statistics and timers.
     fn watch(&mut self) {
-        let mut stamps = vec![Stamp::default(); self.listed.len()];
+        let mut stamps = vec![Stamp::default(); self.listed_nodes.len()];
         let mut late = Duration::ZERO;
         for worker in &self.workers {
             worker.stats.merge_into(&mut stamps);
@@ -323,7 +323,7 @@ impl Control {
         let now = Instant::now();
         let within = self.workers.iter().map(|worker| worker.stats.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
-        self.gateway.handle_stamps(&stamps, late, now);
+        self.gateway.handle_watch(&stamps, late, now);
         self.look_at_paths(now);
         if self.watches.is_multiple_of(WALL_CLOCK_EVERY) {
             self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
@@ -348,25 +348,27 @@ impl Control {
         self.drivers.look_at_paths(now);
     }
 
-    pub(super) fn handle_report(&mut self, report: Report) {
+    pub(super) fn handle_report(&mut self, report: WorkerReport) {
         let now = Instant::now();
         match report {
-            Report::Refused { node } => self.gateway.handle_kernel_error(node, now),
-            Report::Unreadable { node } => self.note_mismatch(node, Mismatch::Encryption, now),
-            Report::PortClosed { session, hop } => {
+            WorkerReport::Refused { node } => self.gateway.handle_kernel_error(node, now),
+            WorkerReport::Unreadable { node } => {
+                self.note_mismatch(node, Mismatch::Encryption, now);
+            }
+            WorkerReport::PortClosed { session, hop } => {
                 self.gateway.handle_port_closed(session, hop, now);
             }
-            Report::CopiesDiffer { session, hops } => {
+            WorkerReport::CopiesDiffer { session, hops } => {
                 self.gateway.handle_unalike(session, hops, now);
             }
-            Report::Signed { node, message } => {
+            WorkerReport::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
-            Report::FirstPacket { listener, source, payload_type } => {
+            WorkerReport::FirstPacket { listener, source, payload_type } => {
                 self.offer_first_packet(listener, source, payload_type, now);
             }
-            Report::Summaries(summaries) => {
+            WorkerReport::Summaries(summaries) => {
                 for summary in summaries {
                     self.gateway.handle_summary(
                         summary.session,
@@ -377,11 +379,11 @@ impl Control {
                     self.note_carried(summary.session, summary.totals);
                 }
             }
-            Report::Shed { session, run } => {
+            WorkerReport::Shed { session, run } => {
                 self.send_event(super::GatewayEvent::Shed { session, run });
             }
-            Report::Panicked { session } => self.gateway.handle_panicked(session, now),
-            Report::Removed { session, mode, totals } => {
+            WorkerReport::Panicked { session } => self.gateway.handle_panicked(session, now),
+            WorkerReport::Removed { session, mode, totals } => {
                 if let Some((closed, before)) = self.closing.take(session) {
                     self.note_ended(mode, &before, &totals);
                     self.send_core_event(closed, Some(totals));

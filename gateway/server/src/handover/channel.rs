@@ -27,22 +27,23 @@ const DESCRIPTORS_PER_MESSAGE: usize = 253;
 
 /// Limits of a received frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Limits {
+pub(super) struct ReceiveLimits {
     message: u32,
     attachment: u64,
     descriptors: u32,
 }
 
-impl Limits {
+impl ReceiveLimits {
     /// From the new process: its messages are short texts. It may be any program.
-    pub(super) const FROM_NEW: Limits = Limits { message: 1 << 20, attachment: 0, descriptors: 0 };
+    pub(super) const FROM_NEW: ReceiveLimits =
+        ReceiveLimits { message: 1 << 20, attachment: 0, descriptors: 0 };
     /// From the old process: a KiB and two ports for each of a million sessions.
-    pub(super) const FROM_OLD: Limits =
-        Limits { message: 64 << 20, attachment: 4 << 30, descriptors: 2 << 20 };
+    pub(super) const FROM_OLD: ReceiveLimits =
+        ReceiveLimits { message: 64 << 20, attachment: 4 << 30, descriptors: 2 << 20 };
 }
 
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(super) struct ChannelFrame {
     pub(super) message: Vec<u8>,
     pub(super) attachment: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
@@ -109,7 +110,10 @@ impl Channel {
     }
 
     /// Receives a frame; `None` at the end of the stream.
-    pub(super) async fn receive(&mut self, limits: Limits) -> io::Result<Option<Frame>> {
+    pub(super) async fn receive(
+        &mut self,
+        limits: ReceiveLimits,
+    ) -> io::Result<Option<ChannelFrame>> {
         let mut header = [0; HEADER_LENGTH];
         match self.0.read(&mut header).await? {
             0 => return Ok(None),
@@ -119,7 +123,7 @@ impl Channel {
         let message = self.read(message.into()).await?;
         let attachment = self.read(attachment).await?;
         let descriptors = self.receive_descriptors(descriptors as usize).await?;
-        Ok(Some(Frame { message, attachment, descriptors }))
+        Ok(Some(ChannelFrame { message, attachment, descriptors }))
     }
 
     /// Returns once there is something to read: a frame, or the end of the stream.
@@ -177,7 +181,7 @@ impl Channel {
 }
 
 /// The announced lengths.
-fn read_header(header: &[u8; HEADER_LENGTH], limits: Limits) -> io::Result<(u32, u64, u32)> {
+fn read_header(header: &[u8; HEADER_LENGTH], limits: ReceiveLimits) -> io::Result<(u32, u64, u32)> {
     let bad = |found: String| Err(io::Error::new(io::ErrorKind::InvalidData, found));
     let [m0, m1, m2, m3, l0, l1, l2, l3, a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3] = *header;
     if [m0, m1, m2, m3] != MAGIC {

@@ -16,16 +16,16 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The program that an upgrade starts, with `--inherit` after its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Program {
+pub struct SuccessorProgram {
     pub path: PathBuf,
     pub arguments: Vec<OsString>,
 }
 
-impl Program {
+impl SuccessorProgram {
     /// The path and the arguments of this process. The path is that of its start: the file there may be replaced.
-    pub fn this() -> io::Result<Program> {
+    pub fn this() -> io::Result<SuccessorProgram> {
         let arguments = std::env::args_os().skip(1).filter(|argument| argument != super::INHERIT);
-        Ok(Program { path: std::env::current_exe()?, arguments: arguments.collect() })
+        Ok(SuccessorProgram { path: std::env::current_exe()?, arguments: arguments.collect() })
     }
 }
 

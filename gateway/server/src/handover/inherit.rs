@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inherited;
-use super::channel::{Channel, Frame, Limits};
-use super::message::{Message, Offer, Version};
-use super::successor::{Action, Input, Successor};
-use crate::cluster::Ownership;
-use crate::control::{Batch, Handle, MediaStates, Replica};
+use super::channel::{Channel, ChannelFrame, ReceiveLimits};
+use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
+use super::successor::{Successor, SuccessorAction, SuccessorInput};
+use crate::cluster::OwnershipState;
+use crate::control::{Handle, MediaStates, RecordBatch, Replica};
 
 /// The old process greets at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(crate) struct Heir {
     channel: Channel,
     withdrawal: Arc<Withdrawal>,
     steps: Successor,
-    offer: Offer,
+    offer: UpgradeOffer,
 }
 
 /// Withdraws the new process from an upgrade.
@@ -59,17 +59,17 @@ impl Heir {
     }
 
     async fn greeted(mut channel: Channel) -> Result<(Heir, Inherited), String> {
-        let mut steps = Successor::new(Version::own());
+        let mut steps = Successor::new(ProtocolVersion::own());
         let withdrawal = channel.duplicate().map_err(|error| unheard(&error))?;
         let withdrawal = Arc::new(Withdrawal(withdrawal));
         let (input, frame) = hear(&mut channel, &withdrawal, HELLO_WITHIN).await;
         let action = steps.handle(input);
         let started = match action {
-            Action::Start { offer } => {
-                let read = serde_json::from_value::<Offer>(offer);
+            SuccessorAction::Start { offer } => {
+                let read = serde_json::from_value::<UpgradeOffer>(offer);
                 read.map_err(|error| format!("the offered sockets are not understood: {error}"))
             }
-            Action::Fail(reason) => Err(reason),
+            SuccessorAction::Fail(reason) => Err(reason),
             other => Err(format!("unexpected step: {other:?}")),
         };
         let sockets = started.and_then(|offer| {
@@ -114,7 +114,7 @@ impl Heir {
     ///
     /// # Errors
     /// The gateway joins a group, or leaves one.
-    pub(crate) fn ownership(&self, is_member: bool) -> Result<Option<Ownership>, String> {
+    pub(crate) fn ownership(&self, is_member: bool) -> Result<Option<OwnershipState>, String> {
         match self.offer.ownership {
             Some(ownership) if is_member => Ok(Some(ownership)),
             None if !is_member => Ok(None),
@@ -126,7 +126,7 @@ impl Heir {
 
     /// Tells the old process why this one ends.
     pub(crate) async fn fail(mut self, reason: String) {
-        if let Action::Fail(reason) = self.steps.handle(Input::Failed(reason)) {
+        if let SuccessorAction::Fail(reason) = self.steps.handle(SuccessorInput::Failed(reason)) {
             tell(&mut self.channel, &reason).await;
         }
     }
@@ -149,47 +149,49 @@ impl Heir {
 
     /// Restores the sessions, and returns their number once this process is to serve.
     pub(crate) async fn take_over(&mut self, handle: &Handle) -> Result<usize, String> {
-        let mut input = Input::Started;
+        let mut input = SuccessorInput::Started;
         let (mut frame, mut sessions) = (None, 0);
         let mut records = Replica::new();
         loop {
             input = match self.steps.handle(input) {
-                Action::Send(message) => {
+                SuccessorAction::Send(message) => {
                     let sent = self.channel.send(&message.encode(), &[], &[]).await;
                     match sent {
                         Ok(()) => self.hear_next(&mut frame).await,
-                        Err(error) => Input::Failed(unheard(&error)),
+                        Err(error) => SuccessorInput::Failed(unheard(&error)),
                     }
                 }
-                Action::Keep => match keep(&mut records, frame.take()) {
+                SuccessorAction::Keep => match keep(&mut records, frame.take()) {
                     Ok(_) => self.hear_next(&mut frame).await,
-                    Err(reason) => Input::Failed(reason),
+                    Err(reason) => SuccessorInput::Failed(reason),
                 },
-                Action::Restore => {
+                SuccessorAction::Restore => {
                     match restore(handle, std::mem::take(&mut records), frame.take()).await {
                         Ok(restored) => {
                             sessions = restored;
-                            Input::Restored { sessions }
+                            SuccessorInput::Restored { sessions }
                         }
-                        Err(reason) => Input::Failed(reason),
+                        Err(reason) => SuccessorInput::Failed(reason),
                     }
                 }
-                Action::Continue { is_last } => {
+                SuccessorAction::Continue { is_last } => {
                     match continue_media(handle, frame.take(), is_last).await {
-                        Ok(()) if is_last => Input::Continued,
+                        Ok(()) if is_last => SuccessorInput::Continued,
                         Ok(()) => self.hear_next(&mut frame).await,
-                        Err(reason) => Input::Failed(reason),
+                        Err(reason) => SuccessorInput::Failed(reason),
                     }
                 }
-                Action::Serve => return Ok(sessions),
-                Action::Fail(reason) => return Err(reason),
+                SuccessorAction::Serve => return Ok(sessions),
+                SuccessorAction::Fail(reason) => return Err(reason),
                 // Its offer contains the keys of QUIC and is not printed.
-                Action::Start { .. } => Input::Failed("found a second `hello`".to_owned()),
+                SuccessorAction::Start { .. } => {
+                    SuccessorInput::Failed("found a second `hello`".to_owned())
+                }
             };
         }
     }
 
-    async fn hear_next(&mut self, frame: &mut Option<Frame>) -> Input {
+    async fn hear_next(&mut self, frame: &mut Option<ChannelFrame>) -> SuccessorInput {
         let Heir { channel, withdrawal, .. } = self;
         let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
         *frame = received;
@@ -198,9 +200,9 @@ impl Heir {
 }
 
 /// Takes a batch of records, and returns the descriptors that came with it.
-fn keep(records: &mut Replica, frame: Option<Frame>) -> Result<Vec<OwnedFd>, String> {
-    let Frame { attachment, descriptors, .. } = frame.ok_or("no records were sent")?;
-    let batch = Batch::decode(&attachment, None).map_err(|error| error.to_string())?;
+fn keep(records: &mut Replica, frame: Option<ChannelFrame>) -> Result<Vec<OwnedFd>, String> {
+    let ChannelFrame { attachment, descriptors, .. } = frame.ok_or("no records were sent")?;
+    let batch = RecordBatch::decode(&attachment, None).map_err(|error| error.to_string())?;
     records.apply(batch).map_err(|error| error.to_string())?;
     let (number, sessions, whole) = (records.number(), records.sessions(), records.is_whole());
     tracing::debug!(number, sessions, whole, "records arrived");
@@ -210,7 +212,7 @@ fn keep(records: &mut Replica, frame: Option<Frame>) -> Result<Vec<OwnedFd>, Str
 async fn restore(
     handle: &Handle,
     mut records: Replica,
-    frame: Option<Frame>,
+    frame: Option<ChannelFrame>,
 ) -> Result<usize, String> {
     let descriptors = keep(&mut records, frame)?;
     let snapshot = records.snapshot().ok_or("no records were sent")?;
@@ -220,10 +222,10 @@ async fn restore(
 
 async fn continue_media(
     handle: &Handle,
-    frame: Option<Frame>,
+    frame: Option<ChannelFrame>,
     is_last: bool,
 ) -> Result<(), String> {
-    let Frame { attachment, .. } = frame.ok_or("no states were sent")?;
+    let ChannelFrame { attachment, .. } = frame.ok_or("no states were sent")?;
     let states = MediaStates::decode(&attachment).map_err(|error| error.to_string())?;
     handle.continue_media(states, is_last).await.map_err(|error| error.to_string())
 }
@@ -243,8 +245,8 @@ async fn hear(
     channel: &mut Channel,
     withdrawal: &Withdrawal,
     within: Duration,
-) -> (Input, Option<Frame>) {
-    let mut receiving = pin!(channel.receive(Limits::FROM_OLD));
+) -> (SuccessorInput, Option<ChannelFrame>) {
+    let mut receiving = pin!(channel.receive(ReceiveLimits::FROM_OLD));
     let received = match tokio::time::timeout(within, &mut receiving).await {
         Ok(Ok(None)) => Err("the running gateway gave the upgrade up".to_owned()),
         Ok(Ok(Some(frame))) => Ok(frame),
@@ -256,10 +258,10 @@ async fn hear(
             late.ok_or_else(|| format!("the running gateway sent nothing for {within:?}"))
         }
     };
-    let heard = received.and_then(|frame| Ok((Message::decode(&frame.message)?, frame)));
+    let heard = received.and_then(|frame| Ok((HandoverMessage::decode(&frame.message)?, frame)));
     match heard {
-        Ok((message, frame)) => (Input::Message(message), Some(frame)),
-        Err(reason) => (Input::Failed(reason), None),
+        Ok((message, frame)) => (SuccessorInput::Message(message), Some(frame)),
+        Err(reason) => (SuccessorInput::Failed(reason), None),
     }
 }
 
@@ -268,7 +270,7 @@ fn unheard(error: &io::Error) -> String {
 }
 
 async fn tell(channel: &mut Channel, reason: &str) {
-    let failed = Message::Failed { reason: reason.to_owned() }.encode();
+    let failed = HandoverMessage::Failed { reason: reason.to_owned() }.encode();
     // A process that is gone needs no reason.
     let _ = tokio::time::timeout(TOLD_WITHIN, channel.send(&failed, &[], &[])).await;
 }

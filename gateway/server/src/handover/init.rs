@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{self, SignalKind, signal};
 
-use crate::serve::Signals;
+use crate::serve::PendingSignals;
 
 const INIT: u32 = 1;
 
@@ -41,10 +41,14 @@ impl Init {
     }
 
     /// Waits for the last process that serves, and returns its exit status.
-    pub(super) async fn attend(self, serving: u32, signals: &mut Signals) -> io::Result<i32> {
+    pub(super) async fn attend(
+        self,
+        serving: u32,
+        signals: &mut PendingSignals,
+    ) -> io::Result<i32> {
         let Init { next, announcing, mut hangup } = self;
         drop(announcing);
-        let mut line = Line { serving: Pid::from_raw(serving.cast_signed()), next };
+        let mut line = ProcessLine { serving: Pid::from_raw(serving.cast_signed()), next };
         let mut children = signal(SignalKind::child())?;
         loop {
             if let Some(status) = line.reap() {
@@ -67,12 +71,12 @@ pub(super) fn announce(init: OwnedFd, process: u32) -> io::Result<()> {
 }
 
 /// The process that serves, and its next ones.
-struct Line {
+struct ProcessLine {
     serving: Pid,
     next: PipeReader,
 }
 
-impl Line {
+impl ProcessLine {
     /// Returns the exit status of the process that served last, if it has ended. Reaps all children that have ended.
     fn reap(&mut self) -> Option<i32> {
         loop {

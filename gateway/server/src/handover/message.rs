@@ -9,9 +9,9 @@ use evenkeel_dataplane::quic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cluster::Ownership;
+use crate::cluster::OwnershipState;
 
-/// The version of the messages and of [`Offer`]. The state has a version of its own.
+/// The version of the messages and of [`UpgradeOffer`]. The state has a version of its own.
 const PROTOCOL: u32 = 1;
 
 /// Maximum length of a reason in bytes, enough for the errors of a configuration. The rest is cut off: it goes into the
@@ -20,19 +20,19 @@ const REASON_MAX: usize = 8 << 10;
 
 /// Both ends state theirs before anything else.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Version {
+pub(super) struct ProtocolVersion {
     pub(super) protocol: u32,
     /// The version of the program.
     pub(super) program: String,
 }
 
-impl Version {
-    pub(super) fn own() -> Version {
-        Version { protocol: PROTOCOL, program: env!("CARGO_PKG_VERSION").to_owned() }
+impl ProtocolVersion {
+    pub(super) fn own() -> ProtocolVersion {
+        ProtocolVersion { protocol: PROTOCOL, program: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
     /// Refuses another version of the protocol. `self` is the running gateway's, `new` that of the new process.
-    pub(super) fn require_same(&self, new: &Version) -> Result<(), String> {
+    pub(super) fn require_same(&self, new: &ProtocolVersion) -> Result<(), String> {
         if self.protocol == new.protocol {
             return Ok(());
         }
@@ -42,21 +42,21 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for ProtocolVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Version { protocol, program } = self;
+        let ProtocolVersion { protocol, program } = self;
         write!(f, "evenkeel {program} with hand-over version {protocol}")
     }
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
-pub(super) enum Message {
-    /// Old → new, with duplicates of the sockets. The offer is an [`Offer`] once the versions are known to be equal.
-    Hello { version: Version, offer: Value },
+pub(super) enum HandoverMessage {
+    /// Old → new, with duplicates of the sockets. The offer is an [`UpgradeOffer`] once the versions are known to be equal.
+    Hello { version: ProtocolVersion, offer: Value },
     /// New → old: everything is there but packets and API requests.
     Ready {
-        version: Version,
+        version: ProtocolVersion,
         /// The layout of last states that the new process reads besides MessagePack.
         #[serde(default)]
         states: Option<u32>,
@@ -79,19 +79,19 @@ pub(super) enum Message {
     Failed { reason: String },
 }
 
-impl Message {
+impl HandoverMessage {
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Message::Hello { .. } => "hello",
-            Message::Ready { .. } => "ready",
-            Message::Records => "records",
-            Message::State => "state",
-            Message::Restored { .. } => "restored",
-            Message::MediaPart => "media-part",
-            Message::Media => "media",
-            Message::Continued => "continued",
-            Message::Go => "go",
-            Message::Failed { .. } => "failed",
+            HandoverMessage::Hello { .. } => "hello",
+            HandoverMessage::Ready { .. } => "ready",
+            HandoverMessage::Records => "records",
+            HandoverMessage::State => "state",
+            HandoverMessage::Restored { .. } => "restored",
+            HandoverMessage::MediaPart => "media-part",
+            HandoverMessage::Media => "media",
+            HandoverMessage::Continued => "continued",
+            HandoverMessage::Go => "go",
+            HandoverMessage::Failed { .. } => "failed",
         }
     }
 
@@ -99,10 +99,10 @@ impl Message {
         serde_json::to_vec(self).expect("a message is words and numbers")
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Message, String> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<HandoverMessage, String> {
         let mut message = serde_json::from_slice(bytes)
             .map_err(|error| format!("a message is not understood: {error}"))?;
-        if let Message::Failed { reason } = &mut message {
+        if let HandoverMessage::Failed { reason } = &mut message {
             reason.truncate(reason.floor_char_boundary(REASON_MAX));
         }
         Ok(message)
@@ -111,17 +111,17 @@ impl Message {
 
 /// The part of `hello` that a process of another version need not understand.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Offer {
+pub(super) struct UpgradeOffer {
     /// The process is confined already; the new one inherits that.
     pub(super) confined: bool,
     pub(super) workers: usize,
     /// The sockets, in the order of the descriptors.
     pub(super) sockets: Vec<SocketName>,
     #[serde(default)]
-    pub(super) quic: Option<quic::Identity>,
+    pub(super) quic: Option<quic::EndpointIdentity>,
     /// Set if the gateway owns the addresses of a group.
     #[serde(default)]
-    pub(super) ownership: Option<Ownership>,
+    pub(super) ownership: Option<OwnershipState>,
 }
 
 /// The use of an inherited descriptor. Addresses are those of the configuration, where the port may be 0.

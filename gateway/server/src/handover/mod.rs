@@ -37,31 +37,32 @@ use std::os::fd::OwnedFd;
 
 use evenkeel_dataplane::quic;
 
-pub use child::Program;
+pub use child::SuccessorProgram;
 pub(crate) use inherit::Heir;
 pub(crate) use message::SocketName;
 pub(crate) use notify::ready;
 pub(crate) use upgrade::{
-    HandedOver, NotUpgraded, READY_WITHIN, Request as UpgradeRequest, Upgraded, Upgrader, Upgrades,
+    NotUpgraded, READY_WITHIN, ReplacedGateway, UpgradeCommand as UpgradeRequest, UpgradeResult,
+    Upgrader, Upgrades,
 };
 
 /// The argument of a process that takes over from the process at its standard input.
 pub const INHERIT: &str = "--inherit";
 
 /// Duplicates of a gateway's sockets, for the process that replaces it.
-pub(crate) type Duplicates = Vec<(SocketName, OwnedFd)>;
+pub(crate) type NamedSockets = Vec<(SocketName, OwnedFd)>;
 
 /// Descriptors from the process that this one replaces; none for a process that replaces no other.
 #[derive(Default, Debug)]
 pub(crate) struct Inherited {
     sockets: BTreeMap<SocketName, VecDeque<OwnedFd>>,
-    quic: Option<quic::Identity>,
+    quic: Option<quic::EndpointIdentity>,
 }
 
 impl Inherited {
     pub(crate) fn of(
         sockets: impl IntoIterator<Item = (SocketName, OwnedFd)>,
-        quic: Option<quic::Identity>,
+        quic: Option<quic::EndpointIdentity>,
     ) -> Inherited {
         let mut inherited = Inherited { sockets: BTreeMap::new(), quic };
         for (name, socket) in sockets {
@@ -71,7 +72,7 @@ impl Inherited {
     }
 
     /// The certificate and the keys of the QUIC endpoint.
-    pub(crate) fn take_quic_identity(&mut self) -> Option<quic::Identity> {
+    pub(crate) fn take_quic_identity(&mut self) -> Option<quic::EndpointIdentity> {
         self.quic.take()
     }
 
@@ -81,7 +82,7 @@ impl Inherited {
     }
 
     /// The descriptors that were not taken.
-    pub(crate) fn rest(&self) -> impl Iterator<Item = &SocketName> {
+    pub(crate) fn remaining(&self) -> impl Iterator<Item = &SocketName> {
         self.sockets.iter().filter(|(_, sockets)| !sockets.is_empty()).map(|(name, _)| name)
     }
 }

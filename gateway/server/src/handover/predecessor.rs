@@ -1,9 +1,9 @@
 //! The old process's steps, without I/O.
 
-use super::message::{Message, Version};
+use super::message::{HandoverMessage, ProtocolVersion};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum PredecessorState {
     /// The new process starts.
     Starts,
     /// Decisions are being stopped.
@@ -20,15 +20,15 @@ enum State {
 }
 
 pub(super) struct Predecessor {
-    state: State,
-    version: Version,
+    state: PredecessorState,
+    version: ProtocolVersion,
     /// The layout of last states that the new process reads.
     states: Option<u32>,
 }
 
 #[derive(PartialEq, Debug)]
-pub(super) enum Input {
-    Message(Message),
+pub(super) enum PredecessorInput {
+    Message(HandoverMessage),
     /// Nothing is decided any more.
     Suspended,
     /// The new process ended, was too slow, or something failed here.
@@ -36,7 +36,7 @@ pub(super) enum Input {
 }
 
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Action {
+pub(super) enum PredecessorAction {
     Suspend,
     SendState,
     /// Stop packets, and send the last states in this layout, if any.
@@ -54,44 +54,57 @@ pub(super) enum Action {
 }
 
 impl Predecessor {
-    pub(super) fn new(version: Version) -> Predecessor {
-        Predecessor { state: State::Starts, version, states: None }
+    pub(super) fn new(version: ProtocolVersion) -> Predecessor {
+        Predecessor { state: PredecessorState::Starts, version, states: None }
     }
 
-    pub(super) fn handle(&mut self, input: Input) -> Action {
+    pub(super) fn handle(&mut self, input: PredecessorInput) -> PredecessorAction {
         match (self.state, input) {
-            (State::Starts, Input::Message(Message::Ready { version, states })) => {
+            (
+                PredecessorState::Starts,
+                PredecessorInput::Message(HandoverMessage::Ready { version, states }),
+            ) => {
                 if let Err(reason) = self.version.require_same(&version) {
                     return self.abandon(reason);
                 }
-                (self.state, self.states) = (State::Suspends, states);
-                Action::Suspend
+                (self.state, self.states) = (PredecessorState::Suspends, states);
+                PredecessorAction::Suspend
             }
-            (State::Suspends, Input::Suspended) => {
-                self.state = State::Restores;
-                Action::SendState
+            (PredecessorState::Suspends, PredecessorInput::Suspended) => {
+                self.state = PredecessorState::Restores;
+                PredecessorAction::SendState
             }
-            (State::Restores, Input::Message(Message::Restored { sessions })) => {
-                self.state = State::Continues { sessions };
-                Action::SendMedia { layout: self.states }
+            (
+                PredecessorState::Restores,
+                PredecessorInput::Message(HandoverMessage::Restored { sessions }),
+            ) => {
+                self.state = PredecessorState::Continues { sessions };
+                PredecessorAction::SendMedia { layout: self.states }
             }
-            (State::Continues { sessions }, Input::Message(Message::Continued)) => {
-                self.state = State::Gone;
-                Action::SendGo { sessions }
+            (
+                PredecessorState::Continues { sessions },
+                PredecessorInput::Message(HandoverMessage::Continued),
+            ) => {
+                self.state = PredecessorState::Gone;
+                PredecessorAction::SendGo { sessions }
             }
-            (_, Input::Message(Message::Failed { reason }) | Input::Failed(reason)) => {
-                self.abandon(reason)
-            }
-            (_, Input::Message(other)) => {
+            (
+                _,
+                PredecessorInput::Message(HandoverMessage::Failed { reason })
+                | PredecessorInput::Failed(reason),
+            ) => self.abandon(reason),
+            (_, PredecessorInput::Message(other)) => {
                 self.abandon(format!("the new process sent an unexpected `{}`", other.name()))
             }
-            (_, Input::Suspended) => self.abandon("decisions stopped unexpectedly".to_owned()),
+            (_, PredecessorInput::Suspended) => {
+                self.abandon("decisions stopped unexpectedly".to_owned())
+            }
         }
     }
 
-    fn abandon(&mut self, reason: String) -> Action {
-        let before = std::mem::replace(&mut self.state, State::Failed);
-        Action::Abandon { reason, resume: before != State::Starts }
+    fn abandon(&mut self, reason: String) -> PredecessorAction {
+        let before = std::mem::replace(&mut self.state, PredecessorState::Failed);
+        PredecessorAction::Abandon { reason, resume: before != PredecessorState::Starts }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::message::{Message, Version};
+use super::message::{HandoverMessage, ProtocolVersion};
 use crate::control::STATES;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum SuccessorState {
     /// Nothing was received.
     New,
     Starts,
@@ -23,13 +23,13 @@ enum State {
 }
 
 pub(super) struct Successor {
-    state: State,
-    version: Version,
+    state: SuccessorState,
+    version: ProtocolVersion,
 }
 
 #[derive(PartialEq, Debug)]
-pub(super) enum Input {
-    Message(Message),
+pub(super) enum SuccessorInput {
+    Message(HandoverMessage),
     /// Everything is there but packets and sessions.
     Started,
     Restored {
@@ -41,7 +41,7 @@ pub(super) enum Input {
 }
 
 #[derive(PartialEq, Debug)]
-pub(super) enum Action {
+pub(super) enum SuccessorAction {
     Start {
         offer: Value,
     },
@@ -52,62 +52,74 @@ pub(super) enum Action {
     Continue {
         is_last: bool,
     },
-    Send(Message),
+    Send(HandoverMessage),
     Serve,
     /// Tell the old process the reason, and end.
     Fail(String),
 }
 
 impl Successor {
-    pub(super) fn new(version: Version) -> Successor {
-        Successor { state: State::New, version }
+    pub(super) fn new(version: ProtocolVersion) -> Successor {
+        Successor { state: SuccessorState::New, version }
     }
 
-    pub(super) fn handle(&mut self, input: Input) -> Action {
+    pub(super) fn handle(&mut self, input: SuccessorInput) -> SuccessorAction {
         match (self.state, input) {
-            (State::New, Input::Message(Message::Hello { version, offer })) => {
-                match version.require_same(&self.version) {
-                    Ok(()) => self.go_on(State::Starts, Action::Start { offer }),
-                    Err(reason) => self.go_on(State::Over, Action::Fail(reason)),
-                }
-            }
-            (State::Starts, Input::Started) => {
+            (
+                SuccessorState::New,
+                SuccessorInput::Message(HandoverMessage::Hello { version, offer }),
+            ) => match version.require_same(&self.version) {
+                Ok(()) => self.go_on(SuccessorState::Starts, SuccessorAction::Start { offer }),
+                Err(reason) => self.go_on(SuccessorState::Over, SuccessorAction::Fail(reason)),
+            },
+            (SuccessorState::Starts, SuccessorInput::Started) => {
                 let version = self.version.clone();
-                let ready = Message::Ready { version, states: Some(STATES) };
-                self.go_on(State::Ready, Action::Send(ready))
+                let ready = HandoverMessage::Ready { version, states: Some(STATES) };
+                self.go_on(SuccessorState::Ready, SuccessorAction::Send(ready))
             }
-            (State::Ready, Input::Message(Message::Records)) => Action::Keep,
-            (State::Ready, Input::Message(Message::State)) => {
-                self.go_on(State::Restores, Action::Restore)
+            (SuccessorState::Ready, SuccessorInput::Message(HandoverMessage::Records)) => {
+                SuccessorAction::Keep
             }
-            (State::Restores, Input::Restored { sessions }) => {
-                self.go_on(State::Restored, Action::Send(Message::Restored { sessions }))
+            (SuccessorState::Ready, SuccessorInput::Message(HandoverMessage::State)) => {
+                self.go_on(SuccessorState::Restores, SuccessorAction::Restore)
             }
-            (State::Restored, Input::Message(Message::MediaPart)) => {
-                Action::Continue { is_last: false }
+            (SuccessorState::Restores, SuccessorInput::Restored { sessions }) => self.go_on(
+                SuccessorState::Restored,
+                SuccessorAction::Send(HandoverMessage::Restored { sessions }),
+            ),
+            (SuccessorState::Restored, SuccessorInput::Message(HandoverMessage::MediaPart)) => {
+                SuccessorAction::Continue { is_last: false }
             }
-            (State::Restored, Input::Message(Message::Media)) => {
-                self.go_on(State::Continues, Action::Continue { is_last: true })
+            (SuccessorState::Restored, SuccessorInput::Message(HandoverMessage::Media)) => {
+                self.go_on(SuccessorState::Continues, SuccessorAction::Continue { is_last: true })
             }
-            (State::Continues, Input::Continued) => {
-                self.go_on(State::Continued, Action::Send(Message::Continued))
+            (SuccessorState::Continues, SuccessorInput::Continued) => self.go_on(
+                SuccessorState::Continued,
+                SuccessorAction::Send(HandoverMessage::Continued),
+            ),
+            (SuccessorState::Continued, SuccessorInput::Message(HandoverMessage::Go)) => {
+                self.go_on(SuccessorState::Over, SuccessorAction::Serve)
             }
-            (State::Continued, Input::Message(Message::Go)) => {
-                self.go_on(State::Over, Action::Serve)
+            (_, SuccessorInput::Failed(reason)) => {
+                self.go_on(SuccessorState::Over, SuccessorAction::Fail(reason))
             }
-            (_, Input::Failed(reason)) => self.go_on(State::Over, Action::Fail(reason)),
-            (_, Input::Message(other)) => {
+            (_, SuccessorInput::Message(other)) => {
                 let reason = format!("the running gateway sent an unexpected `{}`", other.name());
-                self.go_on(State::Over, Action::Fail(reason))
+                self.go_on(SuccessorState::Over, SuccessorAction::Fail(reason))
             }
-            (_, Input::Started | Input::Restored { .. } | Input::Continued) => {
+            (
+                _,
+                SuccessorInput::Started
+                | SuccessorInput::Restored { .. }
+                | SuccessorInput::Continued,
+            ) => {
                 let reason = "the new process lost its place in the hand-over".to_owned();
-                self.go_on(State::Over, Action::Fail(reason))
+                self.go_on(SuccessorState::Over, SuccessorAction::Fail(reason))
             }
         }
     }
 
-    fn go_on(&mut self, state: State, action: Action) -> Action {
+    fn go_on(&mut self, state: SuccessorState, action: SuccessorAction) -> SuccessorAction {
         self.state = state;
         action
     }

@@ -12,17 +12,17 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::channel::{Channel, Frame, Limits};
-use super::child::{Child, Program};
+use super::channel::{Channel, ChannelFrame, ReceiveLimits};
+use super::child::{Child, SuccessorProgram};
 use super::init::{self, Init};
-use super::message::{Message, Offer, Version};
-use super::predecessor::{Action, Input, Predecessor};
-use super::{Duplicates, SocketName, notify};
+use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
+use super::predecessor::{Predecessor, PredecessorAction, PredecessorInput};
+use super::{NamedSockets, SocketName, notify};
 use crate::api;
-use crate::cluster::{Group, Ownership};
-use crate::control::{Batch, LastStatesPart, Suspended, SuspensionGuard};
-use crate::run::{Running, UpgradeBuffer};
-use crate::serve::Signals;
+use crate::cluster::{Group, OwnershipState};
+use crate::control::{LastStatesPart, RecordBatch, Suspended, SuspensionGuard};
+use crate::run::{RunningGateway, UpgradeBuffer};
+use crate::serve::PendingSignals;
 
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
 /// after 60 s without an answer.
@@ -43,7 +43,7 @@ const EXIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The answer to an upgrade.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct Upgraded {
+pub(crate) struct UpgradeResult {
     /// The process that serves now.
     pub(crate) pid: u32,
     pub(crate) sessions: usize,
@@ -62,21 +62,21 @@ pub(crate) enum NotUpgraded {
 }
 
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct UpgradeCommand {
     binary: Option<PathBuf>,
     within: Option<Duration>,
-    reply: oneshot::Sender<Result<Upgraded, NotUpgraded>>,
+    reply: oneshot::Sender<Result<UpgradeResult, NotUpgraded>>,
 }
 
 /// Requests upgrades. Clones share the one that is under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrades {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<UpgradeCommand>,
     is_under_way: Arc<AtomicBool>,
 }
 
 impl Upgrades {
-    pub(crate) fn new() -> (Upgrades, mpsc::Receiver<Request>) {
+    pub(crate) fn new() -> (Upgrades, mpsc::Receiver<UpgradeCommand>) {
         let (requests, received) = mpsc::channel(1);
         (Upgrades { requests, is_under_way: Arc::default() }, received)
     }
@@ -86,14 +86,14 @@ impl Upgrades {
         &self,
         binary: Option<PathBuf>,
         within: Option<Duration>,
-    ) -> Result<Upgraded, NotUpgraded> {
+    ) -> Result<UpgradeResult, NotUpgraded> {
         if self.is_under_way.swap(true, Ordering::AcqRel) {
             return Err(NotUpgraded::UnderWay);
         }
         let (reply, answer) = oneshot::channel();
         let ended = || Err(NotUpgraded::Failed("the gateway ends".to_owned()));
         // The only request that is under way finds room. Waiting for it could be cancelled, and no upgrade would follow.
-        if self.requests.try_send(Request { binary, within, reply }).is_err() {
+        if self.requests.try_send(UpgradeCommand { binary, within, reply }).is_err() {
             self.is_under_way.store(false, Ordering::Release);
             return ended();
         }
@@ -102,7 +102,7 @@ impl Upgrades {
 }
 
 /// A gateway that another process serves.
-pub(crate) struct HandedOver {
+pub(crate) struct ReplacedGateway {
     successor: u32,
     /// To process 1 of the container, if that is another one.
     init: Option<OwnedFd>,
@@ -110,10 +110,10 @@ pub(crate) struct HandedOver {
     stays: Option<Init>,
 }
 
-impl HandedOver {
+impl ReplacedGateway {
     /// The last act of this process. Process 1 returns only after its successors, with their exit status. `signals` are
     /// those that came since the hand-over, and later ones.
-    pub(crate) async fn leave(mut self, signals: &mut Signals) -> std::io::Result<i32> {
+    pub(crate) async fn leave(mut self, signals: &mut PendingSignals) -> std::io::Result<i32> {
         notify::replaced_by(self.successor);
         if let Some(init) = self.init.take() {
             init::announce(init, self.successor)?;
@@ -136,12 +136,12 @@ impl HandedOver {
 
 /// Upgrades the gateway on request.
 pub(crate) struct Upgrader<'a> {
-    pub(crate) program: &'a Program,
-    pub(crate) gateway: &'a Running,
-    pub(crate) api: &'a api::Thread,
+    pub(crate) program: &'a SuccessorProgram,
+    pub(crate) gateway: &'a RunningGateway,
+    pub(crate) api: &'a api::ApiThread,
     /// All sockets but those of nodes and sessions.
-    pub(crate) sockets: &'a Duplicates,
-    pub(crate) quic: Option<quic::Identity>,
+    pub(crate) sockets: &'a NamedSockets,
+    pub(crate) quic: Option<quic::EndpointIdentity>,
     pub(crate) group: Option<Group>,
     pub(crate) workers: usize,
     /// This process is confined.
@@ -164,12 +164,12 @@ struct Attempt {
 
 impl Attempt {
     /// The reason why a message did not pass, with the end of the process, if it has ended.
-    async fn unheard(&mut self, reason: String) -> Input {
+    async fn unheard(&mut self, reason: String) -> PredecessorInput {
         let status = match self.guard {
             Some(_) => self.child.end().await,
             None => self.child.ended(EXIT_WITHIN).await,
         };
-        Input::Failed(match status {
+        PredecessorInput::Failed(match status {
             Some(status) => format!("{reason}; it ended ({status}), see the log"),
             None => reason,
         })
@@ -187,8 +187,8 @@ impl Upgrader<'_> {
     pub(crate) async fn follow(
         &mut self,
         upgrades: &Upgrades,
-        mut requests: mpsc::Receiver<Request>,
-    ) -> HandedOver {
+        mut requests: mpsc::Receiver<UpgradeCommand>,
+    ) -> ReplacedGateway {
         loop {
             // The sender lives as long as the gateway.
             let request = tokio::select! {
@@ -223,7 +223,10 @@ impl Upgrader<'_> {
         }
     }
 
-    async fn upgrade(&mut self, request: &Request) -> Result<(Upgraded, HandedOver), String> {
+    async fn upgrade(
+        &mut self,
+        request: &UpgradeCommand,
+    ) -> Result<(UpgradeResult, ReplacedGateway), String> {
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         tracing::info!(program = %binary.display(), "upgrade begins");
         notify::reloading();
@@ -232,7 +235,7 @@ impl Upgrader<'_> {
             Err(reason) => Err(reason),
         };
         match &outcome {
-            Ok((Upgraded { pid, sessions, paused_us }, _)) => {
+            Ok((UpgradeResult { pid, sessions, paused_us }, _)) => {
                 tracing::info!(pid, sessions, paused_us, "upgraded; the new process serves");
             }
             Err(reason) => {
@@ -247,18 +250,18 @@ impl Upgrader<'_> {
     }
 
     /// Keeps the standby of the group from a takeover while no process may answer it.
-    async fn rest_group(&self) -> Result<Option<Ownership>, String> {
+    async fn rest_group(&self) -> Result<Option<OwnershipState>, String> {
         match &self.group {
-            Some(group) => group.rest().await.map(Some),
+            Some(group) => group.suspend().await.map(Some),
             None => Ok(None),
         }
     }
 
     async fn try_upgrade(
         &mut self,
-        request: &Request,
-        ownership: Option<Ownership>,
-    ) -> Result<(Upgraded, HandedOver), String> {
+        request: &UpgradeCommand,
+        ownership: Option<OwnershipState>,
+    ) -> Result<(UpgradeResult, ReplacedGateway), String> {
         let no_channel = |error| format!("cannot create a channel to a new process: {error}");
         let (channel, theirs) = Channel::pair().map_err(no_channel)?;
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
@@ -286,7 +289,7 @@ impl Upgrader<'_> {
                     tracing::error!(%error, "process 1 does not learn the new process");
                     None
                 });
-                Ok((upgraded, HandedOver { successor: upgraded.pid, init, stays }))
+                Ok((upgraded, ReplacedGateway { successor: upgraded.pid, init, stays }))
             }
             Err(Abandoned { reason, resume }) => {
                 attempt.child.end().await;
@@ -304,10 +307,10 @@ impl Upgrader<'_> {
         &mut self,
         attempt: &mut Attempt,
         init: Option<BorrowedFd<'_>>,
-        ownership: Option<Ownership>,
+        ownership: Option<OwnershipState>,
         ready_within: Duration,
-    ) -> Result<Upgraded, Abandoned> {
-        let mut steps = Predecessor::new(Version::own());
+    ) -> Result<UpgradeResult, Abandoned> {
+        let mut steps = Predecessor::new(ProtocolVersion::own());
         let mut input = match self.say_hello(&mut attempt.channel, init, ownership).await {
             Ok(()) => self.hear(attempt, ready_within).await,
             Err(reason) => attempt.unheard(reason).await,
@@ -315,37 +318,39 @@ impl Upgrader<'_> {
         let (mut suspended, mut paused) = (None, None);
         loop {
             input = match steps.handle(input) {
-                Action::Suspend => match self.suspend(&mut attempt.channel).await {
+                PredecessorAction::Suspend => match self.suspend(&mut attempt.channel).await {
                     Ok(Suspended { batch, descriptors, guard }) => {
                         suspended = Some((batch, descriptors));
                         attempt.guard = Some(guard);
-                        Input::Suspended
+                        PredecessorInput::Suspended
                     }
-                    Err(reason) => Input::Failed(reason),
+                    Err(reason) => PredecessorInput::Failed(reason),
                 },
-                Action::SendState => {
+                PredecessorAction::SendState => {
                     let (state, ports) = suspended.take().expect("the state was just taken");
                     match self.send_state(&mut attempt.channel, &state, ports).await {
                         Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
                         Err(reason) => attempt.unheard(reason).await,
                     }
                 }
-                Action::SendMedia { layout } => {
+                PredecessorAction::SendMedia { layout } => {
                     paused = Some(Instant::now());
                     match self.send_media(&mut attempt.channel, layout).await {
                         Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
                         Err(reason) => attempt.unheard(reason).await,
                     }
                 }
-                Action::SendGo { sessions } => {
+                PredecessorAction::SendGo { sessions } => {
                     if self.send_go(&mut attempt.channel).await {
                         let paused = paused.as_ref().map_or(Duration::ZERO, Instant::elapsed);
                         let paused_us = paused.as_micros() as u64;
-                        return Ok(Upgraded { pid: attempt.child.id(), sessions, paused_us });
+                        return Ok(UpgradeResult { pid: attempt.child.id(), sessions, paused_us });
                     }
                     self.hear(attempt, RESTORED_WITHIN).await
                 }
-                Action::Abandon { reason, resume } => return Err(Abandoned { reason, resume }),
+                PredecessorAction::Abandon { reason, resume } => {
+                    return Err(Abandoned { reason, resume });
+                }
             };
         }
     }
@@ -369,12 +374,12 @@ impl Upgrader<'_> {
         &mut self,
         channel: &mut Channel,
         init: Option<BorrowedFd<'_>>,
-        ownership: Option<Ownership>,
+        ownership: Option<OwnershipState>,
     ) -> Result<(), String> {
         let trunks = self.gateway.handle.trunks().await;
         let trunks = trunks.map_err(|error| format!("sockets of nodes not duplicated: {error}"))?;
         let (mut names, mut sockets) = (Vec::new(), Vec::new());
-        let own: &Duplicates = self.sockets;
+        let own: &NamedSockets = self.sockets;
         for (name, socket) in own.iter().chain(&trunks) {
             names.push(name.clone());
             sockets.push(socket.as_fd());
@@ -383,7 +388,7 @@ impl Upgrader<'_> {
             names.push(SocketName::Init);
             sockets.push(init);
         }
-        let offer = Offer {
+        let offer = UpgradeOffer {
             confined: self.confined,
             workers: self.workers,
             sockets: names,
@@ -391,7 +396,7 @@ impl Upgrader<'_> {
             ownership,
         };
         let offer = serde_json::to_value(offer).expect("an offer is words and numbers");
-        let hello = Message::Hello { version: Version::own(), offer };
+        let hello = HandoverMessage::Hello { version: ProtocolVersion::own(), offer };
         let sending = async {
             let sent = channel.send(&hello.encode(), &[], &sockets).await;
             sent.map_err(|error| format!("sockets not sent to the new process: {error}"))
@@ -414,7 +419,7 @@ impl Upgrader<'_> {
     async fn send_records(
         &mut self,
         channel: &mut Channel,
-    ) -> Result<mpsc::Receiver<Batch>, String> {
+    ) -> Result<mpsc::Receiver<RecordBatch>, String> {
         let batches = self.gateway.handle.follow_records(true).await;
         let mut batches = batches.map_err(|_| "the gateway did not answer".to_owned())?;
         let until = Instant::now() + RECORDS_WITHIN;
@@ -430,10 +435,14 @@ impl Upgrader<'_> {
         Ok(batches)
     }
 
-    async fn send_batch(&mut self, channel: &mut Channel, batch: &Batch) -> Result<(), String> {
+    async fn send_batch(
+        &mut self,
+        channel: &mut Channel,
+        batch: &RecordBatch,
+    ) -> Result<(), String> {
         tracing::debug!(number = batch.number(), "records are sent");
         let sending = async {
-            let sent = channel.send(&Message::Records.encode(), &batch.encode(), &[]).await;
+            let sent = channel.send(&HandoverMessage::Records.encode(), &batch.encode(), &[]).await;
             sent.map_err(|error| format!("records not sent to the new process: {error}"))
         };
         self.within(RESTORED_WITHIN, sending).await?
@@ -442,13 +451,13 @@ impl Upgrader<'_> {
     async fn send_state(
         &mut self,
         channel: &mut Channel,
-        state: &Batch,
+        state: &RecordBatch,
         ports: Vec<OwnedFd>,
     ) -> Result<(), String> {
         let sending = async {
             let state = state.encode();
             let ports: Vec<_> = ports.iter().map(AsFd::as_fd).collect();
-            let sent = channel.send(&Message::State.encode(), &state, &ports).await;
+            let sent = channel.send(&HandoverMessage::State.encode(), &state, &ports).await;
             sent.map_err(|error| format!("sessions not sent to the new process: {error}"))
         };
         self.within(RESTORED_WITHIN, sending).await?
@@ -467,7 +476,8 @@ impl Upgrader<'_> {
             loop {
                 let part = states.next().await;
                 let LastStatesPart { states, is_last } = part.map_err(|error| error.to_string())?;
-                let message = if is_last { Message::Media } else { Message::MediaPart };
+                let message =
+                    if is_last { HandoverMessage::Media } else { HandoverMessage::MediaPart };
                 let sent = channel.send(&message.encode(), &states.encode(layout), &[]).await;
                 sent.map_err(|error| format!("states not sent to the new process: {error}"))?;
                 if is_last {
@@ -484,16 +494,16 @@ impl Upgrader<'_> {
         if channel.has_arrived() {
             return false;
         }
-        let go = Message::Go.encode();
+        let go = HandoverMessage::Go.encode();
         let sent = self.within(RESTORED_WITHIN, channel.send(&go, &[], &[])).await;
         matches!(sent, Ok(Ok(())))
     }
 
     /// The next message of the new process.
-    async fn hear(&mut self, attempt: &mut Attempt, within: Duration) -> Input {
-        let received = self.within(within, attempt.channel.receive(Limits::FROM_NEW)).await;
+    async fn hear(&mut self, attempt: &mut Attempt, within: Duration) -> PredecessorInput {
+        let received = self.within(within, attempt.channel.receive(ReceiveLimits::FROM_NEW)).await;
         let heard = match received {
-            Ok(Ok(Some(Frame { message, .. }))) => Message::decode(&message),
+            Ok(Ok(Some(ChannelFrame { message, .. }))) => HandoverMessage::decode(&message),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Err(format!("the new process cannot be understood: {error}"))
             }
@@ -506,7 +516,7 @@ impl Upgrader<'_> {
             }
             Err(reason) => Err(reason),
         };
-        heard.map_or_else(Input::Failed, Input::Message)
+        heard.map_or_else(PredecessorInput::Failed, PredecessorInput::Message)
     }
 
     /// Awaits a step of the new process, unless the gateway shuts down.

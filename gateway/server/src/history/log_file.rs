@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::record::SessionRecord;
+use super::record::EndedSession;
 use crate::file;
 
 /// Maximum size of a file, bytes: 10,000 records.
@@ -15,26 +15,26 @@ pub(super) const BYTES_MAX: u64 = 4 << 20;
 const FILES_MAX: usize = 64;
 
 /// A record with the length of its line.
-pub(super) type Measured = (SessionRecord, usize);
+pub(super) type MeasuredRecord = (EndedSession, usize);
 
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct LogFiles {
     folder: PathBuf,
     pub(super) current: PathBuf,
     /// The file before the current one.
     pub(super) previous: PathBuf,
 }
 
-impl Place {
-    pub(super) fn of(folder: &Path, socket: &Path) -> Place {
+impl LogFiles {
+    pub(super) fn of(folder: &Path, socket: &Path) -> LogFiles {
         let (folder, name) = (folder.join("history"), file::name_of(socket));
         let at = |ending: &str| folder.join(format!("{name}.{ending}"));
-        Place { current: at("jsonl"), previous: at("1.jsonl"), folder }
+        LogFiles { current: at("jsonl"), previous: at("1.jsonl"), folder }
     }
 
     /// Opens the file and reads its records and those of the previous file, oldest first. `None`: another process
     /// writes the file.
-    pub(super) fn open(&self) -> io::Result<Option<(LogFile, Vec<Measured>)>> {
+    pub(super) fn open(&self) -> io::Result<Option<(LogFile, Vec<MeasuredRecord>)>> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let Some(file) = open_locked(&self.current)? else {
             return Ok(None);
@@ -53,7 +53,7 @@ impl Place {
 /// The open file. No other process writes it meanwhile.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    place: Place,
+    place: LogFiles,
     file: File,
     length: u64,
 }
@@ -95,7 +95,7 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Adds the records of a file, if it exists. Returns the length of its whole lines.
-fn read(path: &Path, records: &mut Vec<Measured>) -> io::Result<u64> {
+fn read(path: &Path, records: &mut Vec<MeasuredRecord>) -> io::Result<u64> {
     let bytes = match file::read(path, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         read => read?,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::unix_us;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SessionRecord {
+pub struct EndedSession {
     /// `s17`.
     pub id: Box<str>,
     /// Host name of the gateway that served the session.
@@ -62,7 +62,7 @@ impl From<&Totals> for Carried {
     }
 }
 
-impl SessionRecord {
+impl EndedSession {
     pub(super) fn of(
         gateway: &str,
         session: SessionId,
@@ -70,7 +70,7 @@ impl SessionRecord {
         reason: CloseReason,
         closed: &ClosedSession,
         totals: &Totals,
-    ) -> SessionRecord {
+    ) -> EndedSession {
         let ago = Instant::now().saturating_duration_since(closed.ended);
         let duration = closed.ended.saturating_duration_since(closed.offered);
         let ended_us = unix_us(SystemTime::now()).saturating_sub(ago.as_micros() as u64);
@@ -78,7 +78,7 @@ impl SessionRecord {
         for cause in &closed.moves {
             *moves.entry(cause.name().into()).or_default() += 1;
         }
-        SessionRecord {
+        EndedSession {
             id: session.to_string().into(),
             gateway: gateway.into(),
             room: room.into(),

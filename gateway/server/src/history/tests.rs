@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::time::Instant;
 
-use evenkeel_core::{Cause, Decider, Mode, Transport};
+use evenkeel_core::{ClientTransport, Decider, MoveCause, RedundancyMode};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -17,8 +17,8 @@ const WITHIN: Duration = Duration::from_secs(20);
 pub(crate) fn closed_session(now: Instant) -> ClosedSession {
     ClosedSession {
         scenario: "call".into(),
-        mode: Mode::Hot,
-        transport: Transport::Udp,
+        mode: RedundancyMode::Hot,
+        transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),
         offered: now,
         ended: now,
@@ -26,10 +26,10 @@ pub(crate) fn closed_session(now: Instant) -> ClosedSession {
     }
 }
 
-pub(crate) fn record(number: u64, room: &str) -> SessionRecord {
+pub(crate) fn record(number: u64, room: &str) -> EndedSession {
     let (session, reason) = (SessionId(number), CloseReason::Requested);
     let closed = closed_session(Instant::now());
-    SessionRecord::of("host", session, room, reason, &closed, &Totals::default())
+    EndedSession::of("host", session, room, reason, &closed, &Totals::default())
 }
 
 /// A folder for the files of one gateway.
@@ -40,26 +40,26 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
-    fn place(&self) -> Place {
-        Place::of(self.0.path(), Path::new("/admin.sock"))
+    fn place(&self) -> LogFiles {
+        LogFiles::of(self.0.path(), Path::new("/admin.sock"))
     }
 
-    fn start(&self) -> Writer {
-        Writer::start(Some(self.0.path()), Path::new("/admin.sock")).unwrap()
+    fn start(&self) -> HistoryWriter {
+        HistoryWriter::start(Some(self.0.path()), Path::new("/admin.sock")).unwrap()
     }
 }
 
-fn send(writer: &Writer, numbers: impl IntoIterator<Item = u64>) {
+fn send(writer: &HistoryWriter, numbers: impl IntoIterator<Item = u64>) {
     numbers.into_iter().for_each(|number| writer.send(record(number, "room")));
 }
 
 /// Ids of the listed sessions, newest first.
-fn ids(history: &History) -> Vec<String> {
+fn ids(history: &SessionHistory) -> Vec<String> {
     let all = history.list(u64::MAX, usize::MAX, |_| true);
     all.iter().map(|(_, record)| record.id.to_string()).collect()
 }
 
-fn expect_ids(writer: &Writer, ids: &[&str]) {
+fn expect_ids(writer: &HistoryWriter, ids: &[&str]) {
     let deadline = Instant::now() + WITHIN;
     while self::ids(&writer.history) != ids {
         assert!(Instant::now() < deadline, "{:?}", self::ids(&writer.history));
@@ -72,7 +72,7 @@ fn record_has_documented_fields() {
     let now = Instant::now();
     let closed = ClosedSession {
         offered: now - Duration::from_millis(61_250),
-        moves: vec![Cause::Drain, Cause::Link, Cause::Drain],
+        moves: vec![MoveCause::Drain, MoveCause::Link, MoveCause::Drain],
         ..closed_session(now)
     };
     let totals = Totals {
@@ -87,7 +87,7 @@ fn record_has_documented_fields() {
         bytes_copied: 9,
     };
     let (session, reason) = (SessionId(17), CloseReason::MediaTimeout);
-    let record = SessionRecord::of("host", session, "room-1", reason, &closed, &totals);
+    let record = EndedSession::of("host", session, "room-1", reason, &closed, &totals);
     let ago = unix_us(std::time::SystemTime::now()) - record.ended_us;
     assert!(ago < WITHIN.as_micros() as u64, "{ago}");
     assert_eq!(record.ended_us - record.offered_us, 61_250_000);
@@ -115,14 +115,14 @@ fn lines_of_other_versions_are_read() {
         "offered_us":5,"ended_us":9,"duration_ms":0,"admitted_by":"native",
         "totals":{"packets_up":1,"bytes_up":2,"packets_down":3,"bytes_down":4,"shed":5,"lost_up":6,
         "switches":7,"lost_at_switches":8,"gaps":2},"moves":{"drain":2},"reason":"requested","later":1}"#;
-    let record: SessionRecord = serde_json::from_str(line).unwrap();
+    let record: EndedSession = serde_json::from_str(line).unwrap();
     assert_eq!((&*record.id, record.ended_us, record.totals.lost_at_switches), ("s17", 9, 8));
     assert_eq!(record.moves, BTreeMap::from([("drain".into(), 2)]));
 }
 
 #[test]
 fn records_are_listed_newest_first() {
-    let history = History::default();
+    let history = SessionHistory::default();
     for (number, room) in [(1, "a"), (2, "b"), (3, "a"), (4, "a")] {
         history.add(record(number, room), 1);
     }
@@ -136,7 +136,7 @@ fn records_are_listed_newest_first() {
 
 #[test]
 fn records_in_memory_are_bounded() {
-    let history = History::default();
+    let history = SessionHistory::default();
     (0..RECORDS_MAX as u64 + 3).for_each(|number| history.add(record(number, "room"), 1));
     let all = history.list(u64::MAX, usize::MAX, |_| true);
     let numbers = [all[0].0, all[all.len() - 1].0];
@@ -173,7 +173,7 @@ fn cut_and_damaged_lines_are_skipped() {
 #[test]
 fn full_file_replaces_the_previous_one() {
     let (folder, room) = (Folder::new(), "r".repeat(1_024));
-    let Place { current, previous, .. } = folder.place();
+    let LogFiles { current, previous, .. } = folder.place();
     let writer = folder.start();
     (0..10_000).for_each(|number| writer.send(record(number, &room)));
     drop(writer);
@@ -209,7 +209,7 @@ fn file_is_taken_over_from_its_writer() {
 #[test]
 fn unusable_folder_keeps_records_in_memory() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let writer = Writer::start(Some(file.path()), Path::new("/admin.sock")).unwrap();
+    let writer = HistoryWriter::start(Some(file.path()), Path::new("/admin.sock")).unwrap();
     send(&writer, 1..3);
     expect_ids(&writer, &["s2", "s1"]);
 }
@@ -218,7 +218,8 @@ fn unusable_folder_keeps_records_in_memory() {
 fn records_beyond_the_queue_are_counted() {
     let (records, told) = crossbeam_channel::bounded(1);
     let history = Arc::default();
-    let writer = Writer { gateway: "host".into(), records: Some(records), history, thread: None };
+    let writer =
+        HistoryWriter { gateway: "host".into(), records: Some(records), history, thread: None };
     send(&writer, 1..4);
     assert_eq!((told.len(), writer.history.dropped()), (1, 2));
 }

@@ -18,17 +18,17 @@ const EARLY_KEYS_MAX: usize = 256;
 
 /// Shared by the feed and the writer; never locked across an await.
 #[derive(Clone, Default)]
-pub(super) struct Desired(Arc<Inner>);
+pub(super) struct Desired(Arc<DesiredState>);
 
 #[derive(Default)]
-struct Inner {
-    table: Mutex<Table>,
+struct DesiredState {
+    table: Mutex<DesiredTable>,
     changed: Notify,
 }
 
 /// Bounded by the limit of sessions.
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct DesiredTable {
     pub(super) sessions: BTreeMap<SessionId, IndexedSession>,
     /// Since they were taken.
     pub(super) changed: BTreeSet<SessionId>,
@@ -38,7 +38,7 @@ pub(super) struct Table {
 }
 
 impl Desired {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, DesiredTable> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,7 +89,7 @@ impl Desired {
     }
 }
 
-impl Table {
+impl DesiredTable {
     fn open(&mut self, id: SessionId, mut session: IndexedSession) {
         if let Some(early) = self.early_keys.iter().position(|(early, _)| *early == id) {
             session.idempotency_key = self.early_keys.remove(early).map(|(_, key)| key);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evenkeel_core::SessionId;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Role;
+use crate::cluster::GroupRole;
 
 /// The version of the values.
 pub(super) const VERSION: u32 = 1;
@@ -38,7 +38,7 @@ pub(crate) struct OwnerEntry {
 pub(crate) struct MemberEntry {
     pub(super) v: u32,
     pub(crate) gateway: Arc<str>,
-    pub(crate) role: Role,
+    pub(crate) role: GroupRole,
     pub(crate) epoch: u64,
     /// Unix time in microseconds.
     pub(crate) started_us: u64,
@@ -63,13 +63,13 @@ pub(super) fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
 
 /// The keys of one group.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
+pub(super) struct IndexKeys {
     group: String,
 }
 
-impl Keys {
-    pub(super) fn new(group: &str) -> Keys {
-        Keys { group: escape(group) }
+impl IndexKeys {
+    pub(super) fn new(group: &str) -> IndexKeys {
+        IndexKeys { group: escape(group) }
     }
 
     pub(super) fn owner(&self) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use evenkeel_core::{Event, SessionId};
+use evenkeel_core::{CoreEvent, SessionId};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
@@ -25,14 +25,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The key of the offer that opened a session.
 pub(super) type OfferKey = (SessionId, Arc<str>);
 
-pub(super) struct Feed {
+pub(super) struct IndexFeed {
     pub(super) handle: Handle,
     pub(super) events: Receiver<Arc<EventRecord>>,
     pub(super) keys: mpsc::Receiver<OfferKey>,
     pub(super) desired: Desired,
 }
 
-impl Feed {
+impl IndexFeed {
     /// Follows the sessions until control ends.
     pub(super) async fn follow(&mut self, part: impl Fn() -> GroupPart) {
         let mut list_at = Some(Instant::now());
@@ -76,12 +76,15 @@ impl Feed {
 
     fn handle(&self, event: &GatewayEvent) {
         match event {
-            GatewayEvent::Core(Event::Opened { session, room_name, scenario, offered, .. }) => {
+            GatewayEvent::Core(CoreEvent::Opened {
+                session, room_name, scenario, offered, ..
+            }) => {
                 let (room, scenario) = (Arc::clone(room_name), Arc::clone(scenario));
                 self.desired.open(*session, entry(room, scenario, offered.elapsed()));
             }
             GatewayEvent::Core(
-                Event::Closed { session, .. } | Event::Refused { session: Some((session, _)), .. },
+                CoreEvent::Closed { session, .. }
+                | CoreEvent::Refused { session: Some((session, _)), .. },
             )
             | GatewayEvent::TurnedAway { session: Some((session, _)), .. } => {
                 self.desired.close(*session);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::store::{Change, Entry, Mark, Store, StoreError};
+use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
 
 #[derive(Clone, Default, Debug)]
-pub(super) struct Memory(Arc<Mutex<Contents>>);
+pub(super) struct MemoryStore(Arc<Mutex<Contents>>);
 
 #[derive(Clone, Default, Debug)]
 pub(super) struct Contents {
@@ -45,7 +45,7 @@ impl Contents {
     }
 }
 
-impl Memory {
+impl MemoryStore {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Contents) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
@@ -78,30 +78,30 @@ fn matches(pattern: &str, key: &str) -> bool {
     pattern.len() == key.len() && pattern.iter().zip(key).all(|(p, k)| *p == "*" || *p == k)
 }
 
-impl Store for Memory {
-    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+impl Store for MemoryStore {
+    async fn get(&self, key: &str) -> Result<Option<StoreEntry>, StoreError> {
         self.answer(|contents| {
             let (revision, value) = contents.entries.get(key)?;
             let value = value.clone().unwrap_or_default();
-            Some(Entry { key: key.to_owned(), value, revision: *revision })
+            Some(StoreEntry { key: key.to_owned(), value, revision: *revision })
         })
     }
 
-    async fn list(&self, pattern: &str) -> Result<Vec<Entry>, StoreError> {
+    async fn list(&self, pattern: &str) -> Result<Vec<StoreEntry>, StoreError> {
         self.answer(|contents| {
             contents.lists += 1;
             let found = contents.entries.iter().filter(|(key, _)| matches(pattern, key));
             let found = found.filter_map(|(key, (revision, value))| {
                 let (key, value) = (key.clone(), value.clone()?);
-                Some(Entry { key, value, revision: *revision })
+                Some(StoreEntry { key, value, revision: *revision })
             });
             found.collect()
         })
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<u64, StoreError> {
+    async fn write(&self, changes: &[StoreChange]) -> Result<u64, StoreError> {
         self.answer(|contents| {
-            let put = |change: &Change| contents.put(&change.key, change.value.clone());
+            let put = |change: &StoreChange| contents.put(&change.key, change.value.clone());
             changes.iter().map(put).last().unwrap_or(0)
         })
     }
@@ -118,11 +118,11 @@ impl Store for Memory {
         })
     }
 
-    async fn mark(&self, pattern: &str) -> Result<Mark, StoreError> {
+    async fn mark(&self, pattern: &str) -> Result<StoreMark, StoreError> {
         self.answer(|contents| {
             let found = contents.entries.iter().filter(|(key, _)| matches(pattern, key));
             let newest = found.map(|(_, (revision, _))| *revision).max().unwrap_or(0);
-            Mark { life: contents.life.to_string(), newest }
+            StoreMark { life: contents.life.to_string(), newest }
         })
     }
 }

@@ -22,20 +22,20 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::{Group, Role};
+use crate::cluster::{Group, GroupRole};
 use crate::run;
-use crate::settings::{self, Settings};
+use crate::settings::{self, GatewayConfig};
 use crate::telemetry::Instruments;
 use crate::telemetry::registry::{Count, Level};
 use crate::unix_us;
 use desired::Desired;
-use entry::{Keys, MemberEntry, VERSION};
-use feed::{Feed, OfferKey};
+use entry::{IndexKeys, MemberEntry, VERSION};
+use feed::{IndexFeed, OfferKey};
 use nats::Nats;
-use reader::Request;
-pub(crate) use reader::{Found, Listed, Reader};
+use reader::IndexRequest;
+pub(crate) use reader::{FoundSession, IndexReader, ListedGateway};
 use store::{Store, StoreError};
-use writer::{GroupPart, Writer, Written};
+use writer::{GroupPart, IndexWriter, Written};
 
 /// Interval at which the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ pub(crate) enum IndexState {
 
 /// The reason for which the index ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum End {
+pub(crate) enum IndexEndCause {
     /// The gateway has closed its sessions.
     Closed,
     /// Another process serves its sessions.
@@ -88,33 +88,34 @@ pub(crate) enum End {
 }
 
 /// The channels of the index, before its thread starts.
-pub(crate) struct Bound {
-    settings: settings::Index,
+pub(crate) struct IndexChannels {
+    settings: settings::IndexSettings,
     member: MemberEntry,
-    reader: Reader,
-    requests: mpsc::Receiver<Request>,
+    reader: IndexReader,
+    requests: mpsc::Receiver<IndexRequest>,
     keys: mpsc::Receiver<OfferKey>,
     status: watch::Sender<IndexStatus>,
 }
 
 /// The thread of the index.
-pub(crate) struct Running {
-    stop: Option<oneshot::Sender<End>>,
+pub(crate) struct IndexThread {
+    stop: Option<oneshot::Sender<IndexEndCause>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Bound {
+impl IndexChannels {
     /// `None`: no index is configured.
-    pub(crate) fn new(settings: &Settings) -> Option<Bound> {
+    pub(crate) fn new(settings: &GatewayConfig) -> Option<IndexChannels> {
         let index = settings.index.clone()?;
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let (keys_in, keys) = mpsc::channel(KEYS_MAX);
         let status = watch::Sender::new(IndexStatus { state: IndexState::Starting, reason: None });
-        let reader = Reader { requests: requests_in, keys: keys_in, status: status.subscribe() };
+        let reader =
+            IndexReader { requests: requests_in, keys: keys_in, status: status.subscribe() };
         let member = MemberEntry {
             v: VERSION,
             gateway: Arc::clone(&index.gateway),
-            role: Role::Joining,
+            role: GroupRole::Joining,
             epoch: 0,
             started_us: unix_us(SystemTime::now()),
             api: settings
@@ -124,24 +125,24 @@ impl Bound {
                 .map(|tcp| tcp.address)
                 .filter(|address| !address.ip().is_unspecified()),
         };
-        Some(Bound { settings: index, member, reader, requests, keys, status })
+        Some(IndexChannels { settings: index, member, reader, requests, keys, status })
     }
 
-    pub(crate) fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> IndexReader {
         self.reader.clone()
     }
 
     pub(crate) fn start(
         self,
-        gateway: &run::Running,
+        gateway: &run::RunningGateway,
         group: Option<Group>,
         instruments: Arc<Instruments>,
-    ) -> io::Result<Running> {
-        let Bound { settings, member, reader: _, requests, keys, status } = self;
+    ) -> io::Result<IndexThread> {
+        let IndexChannels { settings, member, reader: _, requests, keys, status } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let desired = Desired::default();
-        let feed = Feed {
+        let feed = IndexFeed {
             handle: gateway.handle.clone(),
             events: gateway.handle.events(),
             keys,
@@ -157,10 +158,10 @@ impl Bound {
                     return;
                 }
             };
-            let keys = Keys::new(&settings.group);
-            let writer = Writer::new(store.clone(), keys, member, desired);
+            let keys = IndexKeys::new(&settings.group);
+            let writer = IndexWriter::new(store.clone(), keys, member, desired);
             let started = Instant::now();
-            let report = Report { status, instruments, started, repaired: 0 };
+            let report = IndexReport { status, instruments, started, repaired: 0 };
             let answering = reader::answer(store, requests);
             let work = keep(writer, feed, group, report, stopped);
             let answering = async {
@@ -179,12 +180,12 @@ impl Bound {
             // Does not wait until the name of a server is resolved.
             runtime.shutdown_background();
         })?;
-        Ok(Running { stop: Some(stop), thread: Some(thread) })
+        Ok(IndexThread { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Running {
-    pub(crate) fn end(mut self, end: End) {
+impl IndexThread {
+    pub(crate) fn end(mut self, end: IndexEndCause) {
         if let Some(stop) = self.stop.take() {
             // The thread may have ended.
             let _ = stop.send(end);
@@ -208,11 +209,11 @@ fn part(group: Option<&Group>) -> GroupPart {
 
 /// Keeps the store equal to the gateway's sessions until `stopped`.
 async fn keep<S: Store>(
-    mut writer: Writer<S>,
-    mut feed: Feed,
+    mut writer: IndexWriter<S>,
+    mut feed: IndexFeed,
     group: Option<Group>,
-    mut report: Report,
-    stopped: oneshot::Receiver<End>,
+    mut report: IndexReport,
+    stopped: oneshot::Receiver<IndexEndCause>,
 ) {
     let part = || part(group.as_ref());
     let desired = feed.desired.clone();
@@ -235,11 +236,11 @@ async fn keep<S: Store>(
         }
     };
     let end = tokio::select! {
-        end = stopped => end.unwrap_or(End::Left),
-        () = following => End::Left,
-        () = writing => End::Left,
+        end = stopped => end.unwrap_or(IndexEndCause::Left),
+        () = following => IndexEndCause::Left,
+        () = writing => IndexEndCause::Left,
     };
-    if end == End::Closed {
+    if end == IndexEndCause::Closed {
         feed.finish();
         let leaving = async {
             writer.write(part()).await?;
@@ -254,14 +255,14 @@ async fn keep<S: Store>(
 }
 
 /// Tells operators of the state of the index.
-struct Report {
+struct IndexReport {
     status: watch::Sender<IndexStatus>,
     instruments: Arc<Instruments>,
     started: Instant,
     repaired: u64,
 }
 
-impl Report {
+impl IndexReport {
     fn failed(&self) -> IndexState {
         let is_starting = self.status.borrow().state == IndexState::Starting;
         let is_early = is_starting && self.started.elapsed() < CONNECTED_WITHIN;

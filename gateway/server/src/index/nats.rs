@@ -14,8 +14,8 @@ use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue};
 use bytes::Bytes;
 use tokio_stream::StreamExt;
 
-use super::store::{Change, Entry, Mark, Store, StoreError};
-use crate::settings::{Index, Login};
+use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
+use crate::settings::{IndexSettings, Login};
 
 /// Deadline of one answer; of several it holds from one to the next.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(super) struct Nats {
 
 impl Nats {
     /// Connects in the background, again and again. Fails if the settings cannot be used.
-    pub(super) async fn connect(settings: &Index) -> Result<Nats, StoreError> {
+    pub(super) async fn connect(settings: &IndexSettings) -> Result<Nats, StoreError> {
         let failed = Arc::new(Mutex::new("no connection yet".to_owned()));
         let shared = Arc::clone(&failed);
         let mut options = ConnectOptions::new()
@@ -129,9 +129,9 @@ impl Nats {
         Ok(())
     }
 
-    async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<Entry>, StoreError> {
+    async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<StoreEntry>, StoreError> {
         match answer(stream.get_last_raw_message_by_subject(subject)).await? {
-            Ok(message) => Ok(Some(Entry {
+            Ok(message) => Ok(Some(StoreEntry {
                 key: self.key(&message.subject),
                 value: message.payload.into(),
                 revision: message.sequence,
@@ -145,9 +145,9 @@ impl Nats {
         subject.strip_prefix(&self.subject("")).unwrap_or_default().to_owned()
     }
 
-    async fn try_write(&self, changes: &[Change]) -> Result<u64, StoreError> {
+    async fn try_write(&self, changes: &[StoreChange]) -> Result<u64, StoreError> {
         let mut acknowledgements = Vec::new();
-        for Change { key, value, expires } in changes {
+        for StoreChange { key, value, expires } in changes {
             let mut headers = HeaderMap::new();
             if value.is_none() {
                 headers.insert(OPERATION, "PURGE");
@@ -169,11 +169,11 @@ impl Nats {
 }
 
 impl Store for Nats {
-    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &str) -> Result<Option<StoreEntry>, StoreError> {
         self.last(&self.stream().await?, &self.subject(key)).await
     }
 
-    async fn list(&self, pattern: &str) -> Result<Vec<Entry>, StoreError> {
+    async fn list(&self, pattern: &str) -> Result<Vec<StoreEntry>, StoreError> {
         let stream = self.stream().await?;
         let consumer = stream.create_consumer(push::OrderedConfig {
             deliver_subject: self.client.new_inbox(),
@@ -195,7 +195,7 @@ impl Store for Nats {
             let (revision, pending) = (info.stream_sequence, info.pending);
             if !message.payload.is_empty() {
                 let value = Bytes::clone(&message.payload).into();
-                entries.push(Entry { key: self.key(&message.subject), value, revision });
+                entries.push(StoreEntry { key: self.key(&message.subject), value, revision });
             }
             if pending == 0 {
                 return Ok(entries);
@@ -203,7 +203,7 @@ impl Store for Nats {
         }
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<u64, StoreError> {
+    async fn write(&self, changes: &[StoreChange]) -> Result<u64, StoreError> {
         let written = tokio::time::timeout(WRITTEN_WITHIN, self.try_write(changes));
         written.await.map_err(|_| late(WRITTEN_WITHIN))?
     }
@@ -225,7 +225,7 @@ impl Store for Nats {
         }
     }
 
-    async fn mark(&self, pattern: &str) -> Result<Mark, StoreError> {
+    async fn mark(&self, pattern: &str) -> Result<StoreMark, StoreError> {
         let stream = self.stream().await?;
         let info = stream.cached_info();
         let leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref());
@@ -233,7 +233,7 @@ impl Store for Nats {
         let server = self.client.server_info().server_id;
         let life = format!("{} {} {server}", info.created, leader.unwrap_or_default());
         let newest = self.last(&stream, &self.subject(pattern)).await?;
-        Ok(Mark { life, newest: newest.map_or(0, |entry| entry.revision) })
+        Ok(StoreMark { life, newest: newest.map_or(0, |entry| entry.revision) })
     }
 }
 

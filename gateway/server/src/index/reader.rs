@@ -8,7 +8,7 @@ use evenkeel_core::SessionId;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::entry::{IndexedSession, Keys, MemberEntry, OwnerEntry, decode, split};
+use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
 use super::feed::OfferKey;
 use super::store::{Store, StoreError};
 use super::{IndexState, IndexStatus};
@@ -16,11 +16,11 @@ use super::{IndexState, IndexStatus};
 /// Deadline of an answer, since a client waits for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-type Reply<T> = oneshot::Sender<Result<Vec<T>, String>>;
+type IndexReply<T> = oneshot::Sender<Result<Vec<T>, String>>;
 
 /// A session of some gateway. Sessions of different groups may have the same number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct Found {
+pub(crate) struct FoundSession {
     pub(crate) group: String,
     /// The gateway that serves it; without one, none does.
     pub(crate) gateway: Option<Arc<str>>,
@@ -33,36 +33,36 @@ pub(crate) struct Found {
 
 /// A gateway that wrote its entry within the last seconds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct Listed {
+pub(crate) struct ListedGateway {
     pub(crate) group: String,
     #[serde(flatten)]
     pub(crate) member: MemberEntry,
 }
 
 #[derive(Debug)]
-pub(crate) enum Request {
-    Find(SessionId, Reply<Found>),
-    Members(Reply<Listed>),
+pub(crate) enum IndexRequest {
+    Find(SessionId, IndexReply<FoundSession>),
+    Members(IndexReply<ListedGateway>),
 }
 
-impl Request {
+impl IndexRequest {
     fn is_abandoned(&self) -> bool {
         match self {
-            Request::Find(_, reply) => reply.is_closed(),
-            Request::Members(reply) => reply.is_closed(),
+            IndexRequest::Find(_, reply) => reply.is_closed(),
+            IndexRequest::Members(reply) => reply.is_closed(),
         }
     }
 }
 
 /// The API's access to the index.
 #[derive(Clone, Debug)]
-pub(crate) struct Reader {
-    pub(super) requests: mpsc::Sender<Request>,
+pub(crate) struct IndexReader {
+    pub(super) requests: mpsc::Sender<IndexRequest>,
     pub(super) keys: mpsc::Sender<OfferKey>,
     pub(super) status: watch::Receiver<IndexStatus>,
 }
 
-impl Reader {
+impl IndexReader {
     pub(crate) fn status(&self) -> IndexStatus {
         let status = self.status.borrow().clone();
         // The thread of the index ends before the API only after a panic, or with a reason.
@@ -81,15 +81,18 @@ impl Reader {
         let _ = self.keys.try_send((session, key.into()));
     }
 
-    pub(crate) async fn find(&self, session: SessionId) -> Result<Vec<Found>, String> {
-        self.ask(|reply| Request::Find(session, reply)).await
+    pub(crate) async fn find(&self, session: SessionId) -> Result<Vec<FoundSession>, String> {
+        self.ask(|reply| IndexRequest::Find(session, reply)).await
     }
 
-    pub(crate) async fn members(&self) -> Result<Vec<Listed>, String> {
-        self.ask(Request::Members).await
+    pub(crate) async fn members(&self) -> Result<Vec<ListedGateway>, String> {
+        self.ask(IndexRequest::Members).await
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<Vec<T>, String> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(IndexReply<T>) -> IndexRequest,
+    ) -> Result<Vec<T>, String> {
         let (reply, answer) = oneshot::channel();
         let asking = async {
             let ended = |_| "the index is not written".to_owned();
@@ -102,18 +105,18 @@ impl Reader {
 }
 
 /// Answers one request after the other.
-pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<Request>) {
+pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<IndexRequest>) {
     while let Some(request) = requests.recv().await {
         if request.is_abandoned() {
             continue;
         }
         // Replies fail only for a caller that has gone.
         match request {
-            Request::Find(session, reply) => {
+            IndexRequest::Find(session, reply) => {
                 let found = find(&store, session).await;
                 let _ = reply.send(found.map_err(|error| error.to_string()));
             }
-            Request::Members(reply) => {
+            IndexRequest::Members(reply) => {
                 let members = members(&store).await;
                 let _ = reply.send(members.map_err(|error| error.to_string()));
             }
@@ -121,7 +124,7 @@ pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<Requ
     }
 }
 
-async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<Found>, StoreError> {
+async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<FoundSession>, StoreError> {
     let listed = store.list(&format!("*.session.{session}")).await?;
     let mut found = Vec::new();
     if listed.is_empty() {
@@ -135,11 +138,11 @@ async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<Found>, Sto
     for entry in listed {
         let Some((group, id)) = split(&entry.key) else { continue };
         let Some(session) = decode::<IndexedSession>(&entry.value) else { continue };
-        let owner = store.get(&Keys::new(&group).owner()).await?;
+        let owner = store.get(&IndexKeys::new(&group).owner()).await?;
         let owner: Option<OwnerEntry> = owner.and_then(|owner| decode(&owner.value));
         let owner = owner.map(|owner| (group.clone(), owner.gateway));
         let member = owner.and_then(|owner| members.get_key_value(&owner));
-        found.push(Found {
+        found.push(FoundSession {
             gateway: member.map(|((_, gateway), _)| Arc::clone(gateway)),
             api: member.and_then(|(_, api)| *api),
             group,
@@ -150,11 +153,11 @@ async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<Found>, Sto
     Ok(found)
 }
 
-async fn members<S: Store>(store: &S) -> Result<Vec<Listed>, StoreError> {
+async fn members<S: Store>(store: &S) -> Result<Vec<ListedGateway>, StoreError> {
     let entries = store.list("*.member.*").await?;
     let listed = entries.iter().filter_map(|entry| {
         let (group, _) = split(&entry.key)?;
-        Some(Listed { group, member: decode(&entry.value)? })
+        Some(ListedGateway { group, member: decode(&entry.value)? })
     });
     let mut listed: Vec<_> = listed.collect();
     listed.sort_by(|a, b| (&a.group, &a.member.gateway).cmp(&(&b.group, &b.member.gateway)));

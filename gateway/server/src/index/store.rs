@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(super) struct StoreError(pub(super) String);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
+pub(super) struct StoreEntry {
     pub(super) key: String,
     /// Empty for a deleted key.
     pub(super) value: Vec<u8>,
@@ -16,7 +16,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Change {
+pub(super) struct StoreChange {
     pub(super) key: String,
     /// `None` deletes the key.
     pub(super) value: Option<Vec<u8>>,
@@ -26,7 +26,7 @@ pub(super) struct Change {
 
 /// Equal marks: nothing changed under the pattern meanwhile, unless the store forgot a change between others.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Mark {
+pub(super) struct StoreMark {
     /// Changes when the store is created anew, and when another of its servers leads it.
     pub(super) life: String,
     /// Revision of the newest entry under the pattern, deleted ones included; 0 without one.
@@ -34,13 +34,20 @@ pub(super) struct Mark {
 }
 
 pub(super) trait Store: Clone + Send + Sync + 'static {
-    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+    fn get(&self, key: &str)
+    -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send;
 
     /// The entries that are not deleted.
-    fn list(&self, pattern: &str) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
+    fn list(
+        &self,
+        pattern: &str,
+    ) -> impl Future<Output = Result<Vec<StoreEntry>, StoreError>> + Send;
 
     /// Writes in this order, and returns the last revision. After an error any of them may have been written.
-    fn write(&self, changes: &[Change]) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn write(
+        &self,
+        changes: &[StoreChange],
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Writes if the key has this revision, 0 if there is none. `None`: it has another.
     fn replace(
@@ -50,5 +57,5 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
         revision: u64,
     ) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
 
-    fn mark(&self, pattern: &str) -> impl Future<Output = Result<Mark, StoreError>> + Send;
+    fn mark(&self, pattern: &str) -> impl Future<Output = Result<StoreMark, StoreError>> + Send;
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use evenkeel_core::SessionId;
 use tokio::time::Instant;
 
-use super::desired::{Desired, Table, is_same};
+use super::desired::{Desired, DesiredTable, is_same};
 use super::entry::{
-    IndexedSession, Keys, MemberEntry, OwnerEntry, VERSION, decode, encode, session_id, split,
+    IndexKeys, IndexedSession, MemberEntry, OwnerEntry, VERSION, decode, encode, session_id, split,
 };
-use super::store::{Change, Mark, Store, StoreError};
-use crate::cluster::Role;
+use super::store::{Store, StoreChange, StoreError, StoreMark};
+use crate::cluster::GroupRole;
 
 /// Changes that are written before the first of them is acknowledged.
 const WRITES_MAX: usize = 128;
@@ -38,7 +38,7 @@ pub(super) enum GroupPart {
     /// It belongs to no group.
     Alone,
     Member {
-        role: Role,
+        role: GroupRole,
         epoch: u64,
     },
 }
@@ -56,23 +56,23 @@ pub(super) enum Written {
     Fenced { owner: Arc<str>, epoch: u64 },
 }
 
-pub(super) struct Writer<S> {
+pub(super) struct IndexWriter<S> {
     store: S,
-    keys: Keys,
+    keys: IndexKeys,
     member: MemberEntry,
     desired: Desired,
     member_due: Option<Instant>,
-    claim: Option<Claim>,
+    claim: Option<OwnerClaim>,
     /// Sessions that the store has, as far as it acknowledged.
     stored: BTreeSet<SessionId>,
     /// The store's mark after the last write; `None` if all entries are to be compared.
-    mark: Option<Mark>,
+    mark: Option<StoreMark>,
     compare_at: Instant,
     repaired: u64,
 }
 
 /// The owner's entry as this gateway wrote it.
-struct Claim {
+struct OwnerClaim {
     epoch: u64,
     revision: u64,
 }
@@ -83,9 +83,14 @@ enum Claimed {
     Fenced { owner: Arc<str>, epoch: u64 },
 }
 
-impl<S: Store> Writer<S> {
-    pub(super) fn new(store: S, keys: Keys, member: MemberEntry, desired: Desired) -> Writer<S> {
-        Writer {
+impl<S: Store> IndexWriter<S> {
+    pub(super) fn new(
+        store: S,
+        keys: IndexKeys,
+        member: MemberEntry,
+        desired: Desired,
+    ) -> IndexWriter<S> {
+        IndexWriter {
             store,
             keys,
             member,
@@ -117,14 +122,14 @@ impl<S: Store> Writer<S> {
     async fn try_write(
         &mut self,
         part: GroupPart,
-        known: Option<Mark>,
+        known: Option<StoreMark>,
     ) -> Result<Written, StoreError> {
         // Creates a bucket that is gone, before anything is written.
         let mark = self.store.mark(&self.keys.sessions()).await?;
         self.write_member(part).await?;
         let epoch = match part {
             GroupPart::Alone => None,
-            GroupPart::Member { role: Role::Owner, epoch } => Some(epoch),
+            GroupPart::Member { role: GroupRole::Owner, epoch } => Some(epoch),
             GroupPart::Member { .. } => {
                 self.claim = None;
                 return Ok(Written::Standby);
@@ -151,7 +156,9 @@ impl<S: Store> Writer<S> {
 
     async fn write_member(&mut self, part: GroupPart) -> Result<(), StoreError> {
         let (role, epoch) = match part {
-            GroupPart::Alone => (Role::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch)),
+            GroupPart::Alone => {
+                (GroupRole::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch))
+            }
             GroupPart::Member { role, epoch } => (role, epoch),
         };
         let now = Instant::now();
@@ -160,7 +167,7 @@ impl<S: Store> Writer<S> {
             return Ok(());
         }
         (self.member.role, self.member.epoch) = (role, epoch);
-        let change = Change {
+        let change = StoreChange {
             key: self.keys.member(&self.member.gateway),
             value: Some(encode(&self.member)),
             expires: Some(MEMBER_EXPIRES),
@@ -194,12 +201,12 @@ impl<S: Store> Writer<S> {
         let value = encode(&OwnerEntry { v: VERSION, gateway, epoch });
         let replaced = self.store.replace(&key, value, revision).await?;
         let raced = || StoreError("another gateway wrote the owner's entry".to_owned());
-        self.claim = Some(Claim { epoch, revision: replaced.ok_or_else(raced)? });
+        self.claim = Some(OwnerClaim { epoch, revision: replaced.ok_or_else(raced)? });
         Ok(Claimed::Now)
     }
 
     /// Lists what the store has, and writes the differences.
-    async fn compare(&mut self, mark: Mark) -> Result<(), StoreError> {
+    async fn compare(&mut self, mark: StoreMark) -> Result<(), StoreError> {
         self.compare_at = Instant::now() + COMPARED_EVERY;
         let listed = self.store.list(&self.keys.sessions()).await?;
         let listed = listed.iter().filter_map(|entry| {
@@ -224,11 +231,12 @@ impl<S: Store> Writer<S> {
     /// Writes, and keeps the mark that the writes leave.
     async fn store_changes(
         &mut self,
-        changes: Vec<(SessionId, Change)>,
-        mut mark: Mark,
+        changes: Vec<(SessionId, StoreChange)>,
+        mut mark: StoreMark,
     ) -> Result<(), StoreError> {
         for changes in changes.chunks(WRITES_MAX) {
-            let writes: Vec<Change> = changes.iter().map(|(_, change)| change.clone()).collect();
+            let writes: Vec<StoreChange> =
+                changes.iter().map(|(_, change)| change.clone()).collect();
             mark.newest = self.store.write(&writes).await?;
             for (id, change) in changes {
                 if change.value.is_some() {
@@ -245,12 +253,12 @@ impl<S: Store> Writer<S> {
     /// Removes this gateway from the index, at its end.
     pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
         let key = self.keys.member(&self.member.gateway);
-        self.store.write(&[Change { key, value: None, expires: None }]).await?;
+        self.store.write(&[StoreChange { key, value: None, expires: None }]).await?;
         Ok(())
     }
 }
 
-impl Table {
+impl DesiredTable {
     /// Notes each session that differs from the listed one, and no other. Returns how many of them had not changed here.
     fn compare(&mut self, listed: &BTreeMap<SessionId, Option<IndexedSession>>) -> usize {
         let pending = std::mem::take(&mut self.changed);
@@ -276,14 +284,14 @@ impl Table {
     fn take_changes(
         &mut self,
         stored: &BTreeSet<SessionId>,
-        keys: &Keys,
-    ) -> Vec<(SessionId, Change)> {
+        keys: &IndexKeys,
+    ) -> Vec<(SessionId, StoreChange)> {
         let changed = std::mem::take(&mut self.changed).into_iter();
         let change = |id: SessionId| {
             let value = self.sessions.get(&id).map(encode);
             // A session that came and went between two writes.
             let is_needed = value.is_some() || stored.contains(&id);
-            let change = Change { key: keys.session(id), value, expires: None };
+            let change = StoreChange { key: keys.session(id), value, expires: None };
             is_needed.then_some((id, change))
         };
         changed.filter_map(change).collect()

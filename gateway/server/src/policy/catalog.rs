@@ -1,6 +1,6 @@
 //! The catalog maps the numbers in a policy's questions to names.
 
-use evenkeel_core::{Entry, EntryKind, NodeId, RegionId, ZoneId};
+use evenkeel_core::{CatalogEntry, EntryKind, NodeId, RegionId, ZoneId};
 
 /// Lists regions and zones in the order of their numbers; the parent of a zone is its region, that of a node its zone.
 pub(crate) fn catalog<'a>(
@@ -8,8 +8,8 @@ pub(crate) fn catalog<'a>(
     regions: impl Iterator<Item = &'a str> + Clone,
     zones: impl Iterator<Item = (RegionId, &'a str)>,
     nodes: impl Iterator<Item = (NodeId, ZoneId, &'a str)>,
-) -> Vec<Entry> {
-    let entry = |kind, id: u32, parent: u32, name: &str| Entry {
+) -> Vec<CatalogEntry> {
+    let entry = |kind, id: u32, parent: u32, name: &str| CatalogEntry {
         kind,
         id: u64::from(id),
         parent: u64::from(parent),

@@ -1,31 +1,35 @@
 //! Compares the answers of two revisions.
 
-use evenkeel_core::{Action, Answer, Move};
+use evenkeel_core::{DegradationAction, HookAnswer, RoutingMove};
 
 /// Compares decisions only; states and reasons may differ.
-pub(super) fn is_same(one: &Answer, other: &Answer) -> bool {
+pub(super) fn is_same(one: &HookAnswer, other: &HookAnswer) -> bool {
     match (one, other) {
-        (Answer::Params(one), Answer::Params(other)) => one == other,
-        (Answer::Admit { verdict: one, .. }, Answer::Admit { verdict: other, .. }) => one == other,
-        (Answer::Placed { hops: one, .. }, Answer::Placed { hops: other, .. }) => one == other,
-        (Answer::Moves { moves: one, .. }, Answer::Moves { moves: other, .. }) => {
-            let steps = |moves: &[Move]| -> Vec<_> {
+        (HookAnswer::Params(one), HookAnswer::Params(other)) => one == other,
+        (HookAnswer::Admit { verdict: one, .. }, HookAnswer::Admit { verdict: other, .. }) => {
+            one == other
+        }
+        (HookAnswer::Placed { hops: one, .. }, HookAnswer::Placed { hops: other, .. }) => {
+            one == other
+        }
+        (HookAnswer::Moves { moves: one, .. }, HookAnswer::Moves { moves: other, .. }) => {
+            let steps = |moves: &[RoutingMove]| -> Vec<_> {
                 moves.iter().map(|step| (step.row, step.hops.clone())).collect()
             };
             steps(one) == steps(other)
         }
-        (Answer::Actions { actions: one, .. }, Answer::Actions { actions: other, .. }) => {
-            let done = |actions: &[Action]| -> Vec<_> {
+        (HookAnswer::Actions { actions: one, .. }, HookAnswer::Actions { actions: other, .. }) => {
+            let done = |actions: &[DegradationAction]| -> Vec<_> {
                 actions.iter().map(|action| (action.row, action.op, action.arg)).collect()
             };
             done(one) == done(other)
         }
         (
-            Answer::Params(_)
-            | Answer::Admit { .. }
-            | Answer::Placed { .. }
-            | Answer::Moves { .. }
-            | Answer::Actions { .. },
+            HookAnswer::Params(_)
+            | HookAnswer::Admit { .. }
+            | HookAnswer::Placed { .. }
+            | HookAnswer::Moves { .. }
+            | HookAnswer::Actions { .. },
             _,
         ) => false,
     }

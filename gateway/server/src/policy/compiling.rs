@@ -12,10 +12,10 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use evenkeel_host as host;
-use host::{Cached, CompilerOutput, Component, NativeCode, Order, Refused};
+use host::{Cached, CompileOrder, CompilerOutput, Component, NativeCode, PluginRefusal};
 use nix::sys::signal::Signal;
 
-use crate::settings::Settings;
+use crate::settings::GatewayConfig;
 
 pub use child::compile_plugin;
 
@@ -81,7 +81,7 @@ impl Foundry {
         Foundry { engine, compiler: None, cache: None }
     }
 
-    pub(crate) fn of(engine: host::Engine, settings: &Settings) -> Foundry {
+    pub(crate) fn of(engine: host::Engine, settings: &GatewayConfig) -> Foundry {
         let compiler = settings.compiler.clone();
         // A program that embeds the gateway gets a cache only if its configuration names one.
         let usual = settings.gateway.cache == crate::settings::CacheFolder::Usual;
@@ -113,7 +113,7 @@ impl Foundry {
     }
 
     /// Takes a plugin from the cache, or checks and compiles it.
-    pub(crate) fn vet(&self, plugin: &[u8]) -> Result<Component, Refused> {
+    pub(crate) fn vet(&self, plugin: &[u8]) -> Result<Component, PluginRefusal> {
         if let Some(known) = Component::known(&self.engine, plugin) {
             return Ok(known);
         }
@@ -162,11 +162,11 @@ impl Foundry {
 
 impl Compiler {
     /// Compiles a plugin in another process and waits for it.
-    fn compile(&self, engine: &host::Engine, plugin: &[u8]) -> Result<NativeCode, Refused> {
-        let order = Order::new(engine, plugin);
+    fn compile(&self, engine: &host::Engine, plugin: &[u8]) -> Result<NativeCode, PluginRefusal> {
+        let order = CompileOrder::new(engine, plugin);
         let failed = |error: std::io::Error| {
             let said = format!("cannot start {}: {error}", self.program.display());
-            Refused::Compiler { said: said.into() }
+            PluginRefusal::Compiler { said: said.into() }
         };
         let mut child = self.start().map_err(failed)?;
         let Spoken { output, words, late } = converse(&mut child, &order, self.within);
@@ -218,7 +218,7 @@ impl Compiler {
     }
 
     /// The reason for an exit without an answer.
-    fn ended(&self, status: ExitStatus, words: &str) -> Refused {
+    fn ended(&self, status: ExitStatus, words: &str) -> PluginRefusal {
         let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
         match signal {
             Some(Signal::SIGXCPU | Signal::SIGKILL) => {
@@ -230,18 +230,20 @@ impl Compiler {
             }
             Some(Signal::SIGSYS) => {
                 let said = "the compiler made a system call that it may not make, and was killed";
-                Refused::Compiler { said: said.into() }
+                PluginRefusal::Compiler { said: said.into() }
             }
             Some(_) | None => {
                 let last = words.lines().last().unwrap_or("it said nothing");
-                Refused::Compiler { said: format!("the compiler ended ({status}): {last}").into() }
+                PluginRefusal::Compiler {
+                    said: format!("the compiler ended ({status}): {last}").into(),
+                }
             }
         }
     }
 }
 
-fn limit(limit: String) -> Refused {
-    Refused::CompileLimit { limit: limit.into() }
+fn limit(limit: String) -> PluginRefusal {
+    PluginRefusal::CompileLimit { limit: limit.into() }
 }
 
 /// Waits for the exit of a compiler that closed its output, and kills it after a second.
@@ -264,7 +266,7 @@ struct Spoken {
 }
 
 /// Sends the order to a compiler and reads its answer, for at most `within`.
-fn converse(child: &mut Child, order: &Order<'_>, within: Duration) -> Spoken {
+fn converse(child: &mut Child, order: &CompileOrder<'_>, within: Duration) -> Spoken {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let (done, heard) = crossbeam_channel::bounded::<()>(1);

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use evenkeel_core::{AskId, PolicyName};
-use evenkeel_recording::{Chunk, Full, Header, Record, Redactor, head, records, tail};
+use evenkeel_recording::{
+    Chunk, ChunkFull, RecordingEntry, RecordingHeader, Redactor, head, records, tail,
+};
 
 /// Questions of the exported policy that have no outcome yet. A policy is asked a few thousand times a second at most,
 /// and outcomes follow within milliseconds.
@@ -11,7 +13,7 @@ const ASKED_MAX: usize = 65_536;
 
 /// Options of an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct ExportOptions {
     pub(crate) addresses: bool,
     /// Export only this policy.
     pub(crate) policy: Option<PolicyName>,
@@ -19,7 +21,7 @@ pub(crate) struct Wish {
 
 /// Turns the recorder's chunks into the chunks of one recording.
 pub(crate) struct Export {
-    header: Header,
+    header: RecordingHeader,
     redactor: Option<Redactor>,
     policy: Option<PolicyName>,
     /// Questions of the exported policy without an outcome yet.
@@ -27,12 +29,12 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    pub(crate) fn new(header: Header, wish: Wish) -> Export {
-        let Wish { addresses, policy } = wish;
+    pub(crate) fn new(header: RecordingHeader, wish: ExportOptions) -> Export {
+        let ExportOptions { addresses, policy } = wish;
         let mut redactor = (!addresses).then(Redactor::default);
         let region = redactor.as_mut().and_then(|redactor| redactor.redact(&header.region));
         let region = region.unwrap_or_else(|| header.region.clone());
-        let header = Header { region, addresses, ..header };
+        let header = RecordingHeader { region, addresses, ..header };
         Export { header, redactor, policy, asked: BTreeSet::new() }
     }
 
@@ -49,15 +51,15 @@ impl Export {
     pub(crate) fn pass(&mut self, missed: u64, chunk: &[u8]) -> Vec<u8> {
         // The chunk was written by this process.
         let all = records(chunk).expect("a chunk that was just written is one");
-        let missed = (missed > 0).then_some(Record::Missed(missed));
+        let missed = (missed > 0).then_some(RecordingEntry::Missed(missed));
         let (mut out, mut bytes) = (Chunk::default(), Vec::new());
         for record in missed.into_iter().chain(all) {
             let Some(record) = self.wanted(record) else { continue };
-            if let Err(Full) = out.push(&record) {
+            if let Err(ChunkFull) = out.push(&record) {
                 bytes.extend(out.close());
                 // Tokens are slightly longer than some addresses, so a record that filled its chunk may not fit now.
-                if let Err(Full) = out.push(&record) {
-                    let _ = out.push(&Record::Missed(1));
+                if let Err(ChunkFull) = out.push(&record) {
+                    let _ = out.push(&RecordingEntry::Missed(1));
                 }
             }
         }
@@ -67,9 +69,9 @@ impl Export {
         bytes
     }
 
-    fn wanted(&mut self, record: Record) -> Option<Record> {
+    fn wanted(&mut self, record: RecordingEntry) -> Option<RecordingEntry> {
         match record {
-            Record::Call(call) => {
+            RecordingEntry::Call(call) => {
                 if let Some(policy) = &self.policy {
                     if call.revision.policy != *policy {
                         return None;
@@ -83,13 +85,13 @@ impl Export {
                     Some(redactor) => Box::new(redactor.call(*call)),
                     None => call,
                 };
-                Some(Record::Call(call))
+                Some(RecordingEntry::Call(call))
             }
-            Record::Decided(decided) => {
+            RecordingEntry::Decided(decided) => {
                 let is_wanted = self.policy.is_none() || self.asked.remove(&decided.ask);
-                is_wanted.then_some(Record::Decided(decided))
+                is_wanted.then_some(RecordingEntry::Decided(decided))
             }
-            Record::Missed(calls) => Some(Record::Missed(calls)),
+            RecordingEntry::Missed(calls) => Some(RecordingEntry::Missed(calls)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::{Arc, Mutex};
 
-use evenkeel_core::Question;
+use evenkeel_core::PolicyQuestion;
 
 use super::lock;
 
@@ -17,15 +17,15 @@ const ROWS_OF_EACH: usize = 512;
 
 /// Recorded questions with the time at which each was asked.
 #[derive(Default, Debug)]
-pub(super) struct Questions(Mutex<VecDeque<(Arc<Question>, u64)>>);
+pub(super) struct RecentQuestions(Mutex<VecDeque<(Arc<PolicyQuestion>, u64)>>);
 
-impl Questions {
+impl RecentQuestions {
     /// Keeps an answered question and drops the oldest one of its kind.
-    pub(super) fn keep(&self, question: impl Into<Arc<Question>>, now_us: u64) {
+    pub(super) fn keep(&self, question: impl Into<Arc<PolicyQuestion>>, now_us: u64) {
         let question = some_of(question.into());
         let mut kept = lock(&self.0);
         let kind = discriminant(&*question);
-        let alike = |(kept, _): &(Arc<Question>, u64)| discriminant(&**kept) == kind;
+        let alike = |(kept, _): &(Arc<PolicyQuestion>, u64)| discriminant(&**kept) == kind;
         if kept.iter().filter(|kept| alike(kept)).count() == KEPT_OF_EACH {
             let oldest = kept.iter().position(alike);
             oldest.and_then(|oldest| kept.remove(oldest));
@@ -34,27 +34,27 @@ impl Questions {
     }
 
     /// The oldest question is first.
-    pub(super) fn list(&self) -> Vec<(Arc<Question>, u64)> {
+    pub(super) fn list(&self) -> Vec<(Arc<PolicyQuestion>, u64)> {
         lock(&self.0).iter().cloned().collect()
     }
 }
 
 /// The question with at most [`ROWS_OF_EACH`] of its rows.
-fn some_of(question: Arc<Question>) -> Arc<Question> {
+fn some_of(question: Arc<PolicyQuestion>) -> Arc<PolicyQuestion> {
     match &*question {
-        Question::Reroute { nodes, rooms, memo } if rooms.len() > ROWS_OF_EACH => {
+        PolicyQuestion::Reroute { nodes, rooms, memo } if rooms.len() > ROWS_OF_EACH => {
             let (nodes, memo) = (nodes.clone(), memo.clone());
-            Arc::new(Question::Reroute { nodes, rooms: rooms[..ROWS_OF_EACH].to_vec(), memo })
+            Arc::new(PolicyQuestion::Reroute { nodes, rooms: rooms[..ROWS_OF_EACH].to_vec(), memo })
         }
-        Question::Tick { sessions, memo } if sessions.len() > ROWS_OF_EACH => {
+        PolicyQuestion::Tick { sessions, memo } if sessions.len() > ROWS_OF_EACH => {
             let (sessions, memo) = (sessions[..ROWS_OF_EACH].to_vec(), memo.clone());
-            Arc::new(Question::Tick { sessions, memo })
+            Arc::new(PolicyQuestion::Tick { sessions, memo })
         }
-        Question::Resolve { .. }
-        | Question::Admit { .. }
-        | Question::Place { .. }
-        | Question::Reroute { .. }
-        | Question::Tick { .. } => question,
+        PolicyQuestion::Resolve { .. }
+        | PolicyQuestion::Admit { .. }
+        | PolicyQuestion::Place { .. }
+        | PolicyQuestion::Reroute { .. }
+        | PolicyQuestion::Tick { .. } => question,
     }
 }
 

@@ -12,7 +12,7 @@ const REFUSALS_MAX: usize = 128;
 
 /// A refused revision or plugin.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Refusal {
+pub struct RefusalRecord {
     pub at_us: u64,
     #[serde(serialize_with = "crate::as_text")]
     pub policy: PolicyName,
@@ -23,29 +23,29 @@ pub struct Refusal {
     pub reason: Box<str>,
 }
 
-impl Refusal {
+impl RefusalRecord {
     pub(crate) fn now(
         policy: PolicyName,
         origin: Box<str>,
         code: &'static str,
         reason: Box<str>,
-    ) -> Refusal {
-        Refusal { at_us: crate::unix_us(SystemTime::now()), policy, origin, code, reason }
+    ) -> RefusalRecord {
+        RefusalRecord { at_us: crate::unix_us(SystemTime::now()), policy, origin, code, reason }
     }
 }
 
 /// Rollouts append to it; the API reads it.
 #[derive(Default, Debug)]
-pub(crate) struct Ledger(Mutex<VecDeque<Refusal>>);
+pub(crate) struct RefusalLedger(Mutex<VecDeque<RefusalRecord>>);
 
-impl Ledger {
+impl RefusalLedger {
     /// The list of refusals. No thread panics while it holds the lock.
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Refusal>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<RefusalRecord>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a refusal and drops the oldest one if the list is full.
-    pub(crate) fn refuse(&self, refusal: Refusal) {
+    pub(crate) fn refuse(&self, refusal: RefusalRecord) {
         let mut kept = self.kept();
         if kept.len() == REFUSALS_MAX {
             kept.pop_front();
@@ -54,7 +54,7 @@ impl Ledger {
     }
 
     /// The oldest refusal is first.
-    pub(crate) fn refusals(&self) -> Vec<Refusal> {
+    pub(crate) fn refusals(&self) -> Vec<RefusalRecord> {
         self.kept().iter().cloned().collect()
     }
 }

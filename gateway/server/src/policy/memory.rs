@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evenkeel_core::{AcceptedRevision, PolicyName, Quarantined, Remembered, Version};
+use evenkeel_core::{AcceptedRevision, PolicyName, QuarantinedRevision, Remembered, Version};
 use serde::{Deserialize, Serialize};
 
 use super::lock;
@@ -34,9 +34,9 @@ const FILES_MAX: usize = 256;
 
 /// The facts about one policy as the file has them, the oldest first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-struct Entry {
+struct PolicyFacts {
     accepted: Vec<Good>,
-    quarantined: Vec<Harmful>,
+    quarantined: Vec<HarmfulFact>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,40 +47,40 @@ struct Good {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Harmful {
+struct HarmfulFact {
     revision: Arc<str>,
     /// Microseconds of Unix time.
     since_us: u64,
     reason: Box<str>,
 }
 
-impl From<Remembered> for Entry {
-    fn from(remembered: Remembered) -> Entry {
+impl From<Remembered> for PolicyFacts {
+    fn from(remembered: Remembered) -> PolicyFacts {
         let good = |AcceptedRevision { revision, plugin, version }| {
             let version = version.to_string().into();
             Good { revision, plugin, version }
         };
-        let harmful = |Quarantined { revision, since, reason }| Harmful {
+        let harmful = |QuarantinedRevision { revision, since, reason }| HarmfulFact {
             revision,
             since_us: crate::unix_us(since),
             reason,
         };
-        Entry {
+        PolicyFacts {
             accepted: remembered.accepted.into_iter().map(good).collect(),
             quarantined: remembered.quarantined.into_iter().map(harmful).collect(),
         }
     }
 }
 
-impl From<Entry> for Remembered {
-    fn from(entry: Entry) -> Remembered {
+impl From<PolicyFacts> for Remembered {
+    fn from(entry: PolicyFacts) -> Remembered {
         let accepted = |Good { revision, plugin, version }| {
             let version = Version::read(&version);
             AcceptedRevision { revision, plugin, version }
         };
-        let quarantined = |Harmful { revision, since_us, reason }| {
+        let quarantined = |HarmfulFact { revision, since_us, reason }| {
             let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since_us);
-            Quarantined { revision, since, reason }
+            QuarantinedRevision { revision, since, reason }
         };
         Remembered {
             accepted: entry.accepted.into_iter().map(accepted).collect(),
@@ -90,7 +90,7 @@ impl From<Entry> for Remembered {
 }
 
 /// Keyed by policy name.
-type Notes = BTreeMap<String, Entry>;
+type Notes = BTreeMap<String, PolicyFacts>;
 
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
@@ -103,28 +103,28 @@ struct Book {
 
 /// The file of facts. Dropping it waits until all facts are on the disk.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct FactFile {
     /// Facts about policies that have not started yet. Those of a policy that never starts are not written again.
     read: Notes,
     notes: Arc<Mutex<Notes>>,
     /// A keeper has noted facts. Policies that were only begun are not written.
     noted: Arc<AtomicBool>,
-    turns: Sender<Turn>,
+    turns: Sender<WriterMessage>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Stores the facts about one policy.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct PolicyKeeper {
     policy: String,
     notes: Arc<Mutex<Notes>>,
     noted: Arc<AtomicBool>,
-    turns: Sender<Turn>,
+    turns: Sender<WriterMessage>,
 }
 
 /// A message to the writing thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
+enum WriterMessage {
     /// No other process writes the file from here on.
     Begin,
     /// The notes have changed.
@@ -133,13 +133,13 @@ enum Turn {
     End,
 }
 
-impl Memory {
+impl FactFile {
     /// Reads this gateway's file in the folder, which only its owner may enter. An unreadable file is moved aside, and
     /// the gateway starts without facts.
-    pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<Memory> {
+    pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<FactFile> {
         let folder = folder.join("policies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let file = Place::of(folder, socket);
+        let file = FactPath::of(folder, socket);
         let read = file.read().unwrap_or_else(|found| {
             file.set_aside(&found);
             Notes::new()
@@ -148,58 +148,59 @@ impl Memory {
         // One pending message is enough: the thread writes the newest facts.
         let (turns, told) = bounded(1);
         let written = read.clone();
-        let writer = Writer { file, notes: Arc::clone(&notes), noted: Arc::clone(&noted), written };
+        let writer =
+            FactWriter { file, notes: Arc::clone(&notes), noted: Arc::clone(&noted), written };
         let thread = std::thread::Builder::new().name("policy memory".into());
         let thread = Some(thread.spawn(move || writer.run(&told))?);
-        Ok(Memory { read, notes, noted, turns, thread })
+        Ok(FactFile { read, notes, noted, turns, thread })
     }
 
     /// Starts to keep a policy; returns the facts of earlier runs, and a keeper for new ones.
-    pub(super) fn begin(&mut self, policy: &PolicyName) -> (Remembered, Keeper) {
+    pub(super) fn begin(&mut self, policy: &PolicyName) -> (Remembered, PolicyKeeper) {
         let policy = policy.to_string();
         let remembered = self.read.remove(&policy).unwrap_or_default();
         lock(&self.notes).insert(policy.clone(), remembered.clone());
         let (notes, noted) = (Arc::clone(&self.notes), Arc::clone(&self.noted));
-        (remembered.into(), Keeper { policy, notes, noted, turns: self.turns.clone() })
+        (remembered.into(), PolicyKeeper { policy, notes, noted, turns: self.turns.clone() })
     }
 
     /// Lets the facts be written. Until then, the process that this one replaces writes the file.
     pub(super) fn begin_writing(&self) {
         // Fails only if the thread has ended.
-        let _ = self.turns.send(Turn::Begin);
+        let _ = self.turns.send(WriterMessage::Begin);
     }
 }
 
-impl Drop for Memory {
+impl Drop for FactFile {
     fn drop(&mut self) {
         // The thread reads messages until this one.
-        let _ = self.turns.send(Turn::End);
+        let _ = self.turns.send(WriterMessage::End);
         self.thread.take().map(JoinHandle::join);
     }
 }
 
-impl Keeper {
+impl PolicyKeeper {
     pub(super) fn note(&self, remembered: Remembered) {
         lock(&self.notes).insert(self.policy.clone(), remembered.into());
         self.noted.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
-        let _ = self.turns.try_send(Turn::Write);
+        let _ = self.turns.try_send(WriterMessage::Write);
     }
 }
 
-struct Writer {
-    file: Place,
+struct FactWriter {
+    file: FactPath,
     notes: Arc<Mutex<Notes>>,
     noted: Arc<AtomicBool>,
     written: Notes,
 }
 
-impl Writer {
-    fn run(mut self, told: &Receiver<Turn>) {
+impl FactWriter {
+    fn run(mut self, told: &Receiver<WriterMessage>) {
         // Unchanged facts are not written, since after a failed start some policies are missing.
         let (mut begun, mut failed) = (false, false);
-        for turn in told.iter().take_while(|turn| *turn != Turn::End) {
-            begun |= turn == Turn::Begin;
+        for turn in told.iter().take_while(|turn| *turn != WriterMessage::End) {
+            begun |= turn == WriterMessage::Begin;
             if begun && self.noted.load(Ordering::Acquire) {
                 failed = self.write().is_err();
             }
@@ -227,17 +228,17 @@ impl Writer {
     }
 }
 
-struct Place {
+struct FactPath {
     folder: PathBuf,
     path: PathBuf,
     gateway: String,
 }
 
-impl Place {
-    fn of(folder: PathBuf, socket: &Path) -> Place {
+impl FactPath {
+    fn of(folder: PathBuf, socket: &Path) -> FactPath {
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
         let path = folder.join(format!("{}.json", file::name_of(&socket)));
-        Place { folder, path, gateway: socket.display().to_string() }
+        FactPath { folder, path, gateway: socket.display().to_string() }
     }
 
     /// Returns no notes if the file does not exist.

@@ -19,9 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    self as core, Answered, Ask, AskId, Call, Cohort, Compared, Count, Entry, Fault, Gateway,
-    Lifecycle, Limits, PolicyName, PolicyStatus, Remembered, Revision, Rollout, RolloutOutcome,
-    RolloutRequest, RolloutRules, Tally, WallClock,
+    self as core, ArmStatistics, ArmTally, Ask, AskId, BreachCount, CatalogEntry, Compared,
+    Gateway, GatewayLimits, Lifecycle, PluginFault, PolicyCallResult, PolicyName, PolicyStatus,
+    Remembered, Revision, RevisionAnswer, RolloutOutcome, RolloutReport, RolloutRequest,
+    RolloutRules, WallClock,
 };
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
@@ -29,18 +30,18 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use catalog::catalog;
 pub(crate) use compiling::Foundry;
 pub use compiling::{Compiler, compile_plugin};
-pub(crate) use export::{Export, Wish};
-pub(crate) use ledger::Ledger;
-pub use ledger::Refusal;
-pub(crate) use prepare::{How, Preparation, Source, begin, prepare};
-pub(crate) use recorder::Recorder;
-pub(crate) use rules::Rules;
+pub(crate) use export::{Export, ExportOptions};
+pub(crate) use ledger::RefusalLedger;
+pub use ledger::RefusalRecord;
+pub(crate) use prepare::{ActivationOptions, PluginSource, Preparation, begin, prepare};
+pub(crate) use recorder::PolicyRecorder;
+pub(crate) use rules::TrustRules;
 
 use crate::control::{ControlError, PluginView, PolicyView};
-use crate::settings::Settings;
-use kept::Questions;
-use memory::{Keeper, Memory};
-use thread::{Figures, Loaded, PolicyThread};
+use crate::settings::GatewayConfig;
+use kept::RecentQuestions;
+use memory::{FactFile, PolicyKeeper};
+use thread::{Figures, LoadedPlugin, PolicyThread};
 
 /// Questions that may wait for one policy; the native default answers further ones. With a plugin that needs its whole
 /// budget of 10 ms, the last of them waits 640 ms.
@@ -48,13 +49,13 @@ const QUESTIONS_MAX: usize = 64;
 
 /// Messages from the threads of policies to control.
 #[derive(Debug)]
-pub(crate) enum Word {
+pub(crate) enum PolicyReport {
     Answered {
         ask: AskId,
         policy: PolicyName,
-        result: Result<Answered, Fault>,
+        result: Result<RevisionAnswer, PluginFault>,
         /// The called revision and the result of the call, if one was called.
-        call: Option<(Arc<str>, Call)>,
+        call: Option<(Arc<str>, PolicyCallResult)>,
     },
     /// A candidate was asked in the shadow stage.
     Compared {
@@ -71,44 +72,44 @@ pub(crate) enum Word {
         /// The difference.
         differs: Box<str>,
         /// Different answers so far, and compared ones.
-        answers: Count,
+        answers: BreachCount,
     },
     /// A revision is compiled; recorded questions are replayed unless the core refuses it.
     Compiled {
         policy: PolicyName,
         request: Box<RolloutRequest>,
         revision: Revision,
-        reply: oneshot::Sender<Result<(), core::Refusal>>,
+        reply: oneshot::Sender<Result<(), core::RevisionRefusal>>,
     },
     /// A revision passed the replay of recorded questions.
-    Ready(Box<Ready>),
+    Ready(Box<ReadyRevision>),
 }
 
 /// A revision that passed the replay and may be used.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct ReadyRevision {
     policy: PolicyName,
     request: RolloutRequest,
     revision: Revision,
-    loaded: Loaded,
+    loaded: LoadedPlugin,
     since: Instant,
-    reply: oneshot::Sender<Decided>,
+    reply: oneshot::Sender<LoadDecision>,
 }
 
 /// The core's decision about a ready revision.
 #[derive(Debug)]
-struct Decided {
-    result: Result<Rollout, core::Refusal>,
+struct LoadDecision {
+    result: Result<RolloutReport, core::RevisionRefusal>,
     /// The refused plugin, returned because dropping it takes time.
-    unwanted: Option<Loaded>,
+    unwanted: Option<LoadedPlugin>,
 }
 
 /// An order to the thread of a policy, handled before waiting questions.
-enum Order {
+enum PolicyOrder {
     /// Questions may name the revision from now on. With `compare`, the thread also asks it in the shadow stage.
     Load {
         revision: Arc<str>,
-        loaded: Box<Loaded>,
+        loaded: Box<LoadedPlugin>,
         compare: bool,
     },
     Unload(Arc<str>),
@@ -117,28 +118,28 @@ enum Order {
 
 /// State shared by control and the thread of a policy.
 #[derive(Default, Debug)]
-struct Shared {
-    orders: Mutex<VecDeque<Order>>,
+struct ThreadQueue {
+    orders: Mutex<VecDeque<PolicyOrder>>,
     /// Questions to replay on the next revision.
-    questions: Questions,
-    catalog: Mutex<Catalog>,
+    questions: RecentQuestions,
+    catalog: Mutex<CatalogSnapshot>,
 }
 
-impl std::fmt::Debug for Order {
+impl std::fmt::Debug for PolicyOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Order::Load { .. } => "Load",
-            Order::Unload(_) => "Unload",
-            Order::Stop => "Stop",
+            PolicyOrder::Load { .. } => "Load",
+            PolicyOrder::Unload(_) => "Unload",
+            PolicyOrder::Stop => "Stop",
         })
     }
 }
 
 /// Names of nodes, zones and regions, and the number of their changes.
 #[derive(Clone, Default, Debug)]
-struct Catalog {
+struct CatalogSnapshot {
     version: u64,
-    entries: Arc<[Entry]>,
+    entries: Arc<[CatalogEntry]>,
 }
 
 /// No thread panics while it holds one of these locks.
@@ -148,68 +149,73 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Maximum time of a plugin for a question, as the core measures it.
 #[derive(Clone, Copy, Debug)]
-struct Budgets {
+struct QuestionBudgets {
     /// The budget of questions that a client waits for.
     offer: Duration,
     advice: Duration,
 }
 
-pub(crate) struct Policies {
+pub(crate) struct PolicyThreads {
     foundry: Foundry,
-    rules: Arc<Rules>,
-    ledger: Arc<Ledger>,
-    catalog: Catalog,
-    budgets: Budgets,
-    running: BTreeMap<PolicyName, Running>,
-    words: mpsc::Sender<Word>,
-    recorder: Option<Recorder>,
+    rules: Arc<TrustRules>,
+    ledger: Arc<RefusalLedger>,
+    catalog: CatalogSnapshot,
+    budgets: QuestionBudgets,
+    running: BTreeMap<PolicyName, RunningPolicy>,
+    words: mpsc::Sender<PolicyReport>,
+    recorder: Option<PolicyRecorder>,
     /// Stores facts across restarts, if there is a folder for them. It is dropped after the keepers.
-    memory: Option<Memory>,
+    memory: Option<FactFile>,
 }
 
-struct Running {
+struct RunningPolicy {
     questions: crossbeam_channel::Sender<Ask>,
     /// Wakes the thread for an order.
     bell: crossbeam_channel::Sender<()>,
-    shared: Arc<Shared>,
-    plugins: BTreeMap<Arc<str>, Plugin>,
-    keeper: Option<Keeper>,
+    shared: Arc<ThreadQueue>,
+    plugins: BTreeMap<Arc<str>, PluginFacts>,
+    keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// The facts about a loaded plugin that control needs.
 #[derive(Debug)]
-struct Plugin {
+struct PluginFacts {
     name: Arc<str>,
     /// The name and version.
     title: Box<str>,
     origin: Box<str>,
     settings: serde_json::Value,
-    seal: host::Seal,
+    seal: host::PluginSeal,
     figures: Arc<Figures>,
 }
 
-impl Running {
-    fn order(&self, order: Order) {
+impl RunningPolicy {
+    fn order(&self, order: PolicyOrder) {
         lock(&self.shared.orders).push_back(order);
         // One pending signal is enough. A thread that has ended needs no order.
         let _ = self.bell.try_send(());
     }
 
-    fn revoked(&self, rules: &Rules) -> BTreeMap<Arc<str>, Box<str>> {
-        let revoked = |(revision, plugin): (&Arc<str>, &Plugin)| {
+    fn revoked(&self, rules: &TrustRules) -> BTreeMap<Arc<str>, Box<str>> {
+        let revoked = |(revision, plugin): (&Arc<str>, &PluginFacts)| {
             Some((Arc::clone(revision), rules.revoked(&plugin.seal)?.to_string().into()))
         };
         self.plugins.iter().filter_map(revoked).collect()
     }
 }
 
-impl Running {
-    fn view(&self, policy: &PolicyName, status: PolicyStatus, cohorts: Vec<Cohort>) -> PolicyView {
+impl RunningPolicy {
+    fn view(
+        &self,
+        policy: &PolicyName,
+        status: PolicyStatus,
+        cohorts: Vec<ArmStatistics>,
+    ) -> PolicyView {
         let plugin = |revision: &Arc<str>| self.plugins.get(revision);
         let active = status.active.as_ref().and_then(plugin);
         let candidate = status.candidate.as_ref().and_then(|it| plugin(&it.revision));
-        let view = |plugin: &Plugin| PluginView {
+        let view = |plugin: &PluginFacts| PluginView {
             title: plugin.title.clone(),
             origin: plugin.origin.clone(),
         };
@@ -227,14 +233,18 @@ impl Running {
     }
 }
 
-impl Policies {
-    pub(crate) fn new(catalog: Vec<Entry>, limits: &Limits, words: mpsc::Sender<Word>) -> Policies {
-        let budgets = Budgets { offer: limits.offer_budget, advice: limits.advice_budget };
-        Policies {
+impl PolicyThreads {
+    pub(crate) fn new(
+        catalog: Vec<CatalogEntry>,
+        limits: &GatewayLimits,
+        words: mpsc::Sender<PolicyReport>,
+    ) -> PolicyThreads {
+        let budgets = QuestionBudgets { offer: limits.offer_budget, advice: limits.advice_budget };
+        PolicyThreads {
             foundry: Foundry::bare(host::Engine::new()),
             rules: Arc::default(),
             ledger: Arc::default(),
-            catalog: Catalog { version: 0, entries: catalog.into() },
+            catalog: CatalogSnapshot { version: 0, entries: catalog.into() },
             budgets,
             running: BTreeMap::new(),
             words,
@@ -244,25 +254,25 @@ impl Policies {
     }
 
     /// Records the policies that are started from now on.
-    pub(crate) fn recorded_by(mut self, recorder: Recorder) -> Policies {
+    pub(crate) fn recorded_by(mut self, recorder: PolicyRecorder) -> PolicyThreads {
         self.recorder = Some(recorder);
         self
     }
 
-    pub(crate) fn recorder(&self) -> Option<Recorder> {
+    pub(crate) fn recorder(&self) -> Option<PolicyRecorder> {
         self.recorder.clone()
     }
 
     /// Applies the configured cache, trust rules and memory. Without a cache folder, no facts are kept across restarts.
-    pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
+    pub(crate) fn configured(mut self, settings: &GatewayConfig) -> PolicyThreads {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
                 "policies take longer: the process may not reserve 774 GiB of address space (`ulimit -v`), none of which would be used"
             );
         }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
-        self.rules = Arc::new(Rules::of(settings));
-        let open = |folder: &Path| match Memory::open(folder, &settings.admin.socket) {
+        self.rules = Arc::new(TrustRules::of(settings));
+        let open = |folder: &Path| match FactFile::open(folder, &settings.admin.socket) {
             Ok(memory) => Some(memory),
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "quarantined and accepted revisions are not kept beyond a restart");
@@ -275,19 +285,19 @@ impl Policies {
 
     /// Lets facts be kept across restarts: no other process does so for this gateway.
     pub(crate) fn keep_facts(&self) {
-        self.memory.iter().for_each(Memory::begin_writing);
+        self.memory.iter().for_each(FactFile::begin_writing);
     }
 
     pub(crate) fn foundry(&self) -> &Foundry {
         &self.foundry
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger {
+    pub(crate) fn ledger(&self) -> &RefusalLedger {
         &self.ledger
     }
 
     /// Sets the rules for new revisions. Loaded revisions are only checked against the revocations.
-    pub(crate) fn govern(&mut self, rules: Rules, gateway: &mut Gateway, now: Instant) {
+    pub(crate) fn govern(&mut self, rules: TrustRules, gateway: &mut Gateway, now: Instant) {
         self.rules = Arc::new(rules);
         for (policy, running) in &self.running {
             let revoked = running.revoked(&self.rules);
@@ -327,7 +337,7 @@ impl Policies {
     ) -> std::io::Result<()> {
         let (questions, asked) = crossbeam_channel::bounded(QUESTIONS_MAX);
         let (bell, rung) = crossbeam_channel::bounded(1);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ThreadQueue::default());
         *lock(&shared.catalog) = self.catalog.clone();
         let (remembered, keeper) = match &mut self.memory {
             Some(memory) => {
@@ -341,21 +351,21 @@ impl Policies {
             Arc::clone(&shared),
             self.budgets,
             self.words.clone(),
-            self.recorder.as_ref().map(Recorder::scribe),
+            self.recorder.as_ref().map(PolicyRecorder::scribe),
         );
         let thread = Some(thread.spawn(rung, asked)?);
         let clock = WallClock { instant: Instant::now(), time: SystemTime::now() };
         gateway.handle_policy(policy, rules, remembered, clock);
         let plugins = BTreeMap::new();
-        let running = Running { questions, bell, shared, plugins, keeper, thread };
+        let running = RunningPolicy { questions, bell, shared, plugins, keeper, thread };
         self.running.insert(policy.clone(), running);
         Ok(())
     }
 
     /// Passes a changed list of nodes and zones to each policy, before its next question.
-    pub(crate) fn teach(&mut self, catalog: Vec<Entry>) {
+    pub(crate) fn teach(&mut self, catalog: Vec<CatalogEntry>) {
         let version = self.catalog.version + 1;
-        self.catalog = Catalog { version, entries: catalog.into() };
+        self.catalog = CatalogSnapshot { version, entries: catalog.into() };
         for running in self.running.values() {
             *lock(&running.shared.catalog) = self.catalog.clone();
             let _ = running.bell.try_send(());
@@ -363,18 +373,18 @@ impl Policies {
     }
 
     /// Queues a question; returns the fault at once if the queue is full.
-    pub(crate) fn ask(&self, ask: Ask) -> Result<(), (AskId, Fault)> {
+    pub(crate) fn ask(&self, ask: Ask) -> Result<(), (AskId, PluginFault)> {
         let id = ask.id;
         let Some(running) = self.running.get(&ask.policy) else {
-            return Err((id, Fault::Absent));
+            return Err((id, PluginFault::Absent));
         };
-        running.questions.try_send(ask).map_err(|_| (id, Fault::Late))
+        running.questions.try_send(ask).map_err(|_| (id, PluginFault::Late))
     }
 
     /// Handles a message of a policy's thread.
-    pub(crate) fn handle_word(&mut self, word: Word, gateway: &mut Gateway, now: Instant) {
+    pub(crate) fn handle_word(&mut self, word: PolicyReport, gateway: &mut Gateway, now: Instant) {
         match word {
-            Word::Answered { ask, policy, result, call } => {
+            PolicyReport::Answered { ask, policy, result, call } => {
                 gateway.handle_answer(ask, result, now);
                 if let Some((revision, call)) = call {
                     gateway.change_policy(&policy, now, |life| {
@@ -382,26 +392,26 @@ impl Policies {
                     });
                 }
             }
-            Word::Compared { policy, revision, compared, beyond_repair } => {
+            PolicyReport::Compared { policy, revision, compared, beyond_repair } => {
                 gateway.change_policy(&policy, now, |life| {
                     life.handle_compared(&revision, &compared, beyond_repair, now);
                 });
             }
-            Word::HiddenState { policy, revision, differs, answers } => {
+            PolicyReport::HiddenState { policy, revision, differs, answers } => {
                 gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
-            Word::Compiled { policy, request, revision, reply } => {
-                let life = gateway.policy(&policy).ok_or(core::Refusal::Superseded);
+            PolicyReport::Compiled { policy, request, revision, reply } => {
+                let life = gateway.policy(&policy).ok_or(core::RevisionRefusal::Superseded);
                 let checked = life.and_then(|it| it.handle_compiled(&request, &revision, now));
                 let _ = reply.send(checked);
             }
-            Word::Ready(ready) => self.handle_ready(*ready, gateway, now),
+            PolicyReport::Ready(ready) => self.handle_ready(*ready, gateway, now),
         }
     }
 
     /// Loads the revision if the core accepts it, before any question names it.
-    fn handle_ready(&mut self, ready: Ready, gateway: &mut Gateway, now: Instant) {
-        let Ready { policy, request, revision, loaded, since, reply } = ready;
+    fn handle_ready(&mut self, ready: ReadyRevision, gateway: &mut Gateway, now: Instant) {
+        let ReadyRevision { policy, request, revision, loaded, since, reply } = ready;
         let Some(running) = self.running.get_mut(&policy) else {
             // The policy was stopped; dropping `reply` reports that.
             return;
@@ -411,25 +421,25 @@ impl Policies {
         let result = gateway.change_policy(&policy, now, |life| {
             life.handle_ready(&request, revision, revoked, (since, now))
         });
-        let result = result.unwrap_or(Err(core::Refusal::Superseded));
+        let result = result.unwrap_or(Err(core::RevisionRefusal::Superseded));
         let compare = match result.as_ref().map(|rollout| rollout.outcome) {
             Ok(RolloutOutcome::Started) => true,
             Ok(RolloutOutcome::Unchanged) | Err(_) => {
-                let _ = reply.send(Decided { result, unwanted: Some(loaded) });
+                let _ = reply.send(LoadDecision { result, unwanted: Some(loaded) });
                 return;
             }
             Ok(_) => false,
         };
         running.plugins.insert(Arc::clone(&name), plugin);
-        running.order(Order::Load { revision: name, loaded: Box::new(loaded), compare });
-        let _ = reply.send(Decided { result, unwanted: None });
+        running.order(PolicyOrder::Load { revision: name, loaded: Box::new(loaded), compare });
+        let _ = reply.send(LoadDecision { result, unwanted: None });
     }
 
     /// Unloads a revision that no question names any more.
     pub(crate) fn unload(&mut self, policy: &PolicyName, revision: Arc<str>) {
         if let Some(running) = self.running.get_mut(policy) {
             running.plugins.remove(&revision);
-            running.order(Order::Unload(revision));
+            running.order(PolicyOrder::Unload(revision));
         }
     }
 
@@ -448,10 +458,10 @@ impl Policies {
     pub(crate) fn views(
         &self,
         gateway: &Gateway,
-        tallies: &BTreeMap<PolicyName, Tally>,
+        tallies: &BTreeMap<PolicyName, ArmTally>,
         now: Instant,
     ) -> Vec<PolicyView> {
-        let view = |(policy, running): (&PolicyName, &Running)| {
+        let view = |(policy, running): (&PolicyName, &RunningPolicy)| {
             let status = gateway.policy(policy)?.status(now);
             let cohorts = tallies.get(policy).and_then(|tally| gateway.cohorts(policy, tally));
             Some(running.view(policy, status, cohorts.into_iter().flatten().collect()))
@@ -463,7 +473,7 @@ impl Policies {
     /// wait for the current question.
     pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), ControlError> {
         let running = self.running.remove(policy).ok_or_else(|| unknown(policy))?;
-        running.order(Order::Stop);
+        running.order(PolicyOrder::Stop);
         Ok(())
     }
 }
@@ -472,10 +482,10 @@ pub(crate) fn unknown(policy: &PolicyName) -> ControlError {
     ControlError::NoPolicy(policy.clone())
 }
 
-impl Drop for Policies {
+impl Drop for PolicyThreads {
     fn drop(&mut self) {
         for (_, mut running) in std::mem::take(&mut self.running) {
-            running.order(Order::Stop);
+            running.order(PolicyOrder::Stop);
             running.thread.take().map(std::thread::JoinHandle::join);
         }
     }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    self as core, Actor, Fault, PolicyName, Revision, Rollout, RolloutOutcome, RolloutRequest,
-    Strategy,
+    self as core, Actor, PluginFault, PolicyName, Revision, RolloutOutcome, RolloutReport,
+    RolloutRequest, Strategy,
 };
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
-use super::thread::Loaded;
-use super::{Catalog, Decided, Foundry, Ledger, Ready, Refusal, Rules, Shared, Word};
+use super::thread::LoadedPlugin;
+use super::{
+    CatalogSnapshot, Foundry, LoadDecision, PolicyReport, ReadyRevision, RefusalLedger,
+    RefusalRecord, ThreadQueue, TrustRules,
+};
 
 /// A plugin's bytes, settings and origin.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct PluginSource {
     pub(crate) bytes: Vec<u8>,
     /// `None` inherits the settings of the active revision, or takes the defaults if that has another plugin.
     pub(crate) settings: Option<serde_json::Value>,
@@ -25,21 +28,21 @@ pub(crate) struct Source {
     pub(crate) seed: u64,
     /// The time of the request.
     pub(crate) arrived: Instant,
-    pub(crate) how: How,
+    pub(crate) how: ActivationOptions,
 }
 
 /// Options of the activation of a revision; see [`RolloutRequest`].
 #[derive(Clone, Debug)]
-pub(crate) struct How {
+pub(crate) struct ActivationOptions {
     pub(crate) by: Actor,
     pub(crate) force: bool,
     pub(crate) strategy: Option<Strategy>,
     pub(crate) returns: bool,
 }
 
-impl How {
-    pub(crate) fn at_once(by: Actor) -> How {
-        How { by, force: false, strategy: None, returns: false }
+impl ActivationOptions {
+    pub(crate) fn at_once(by: Actor) -> ActivationOptions {
+        ActivationOptions { by, force: false, strategy: None, returns: false }
     }
 }
 
@@ -49,79 +52,81 @@ pub(crate) struct Preparation {
     /// The push's number in the core; a later push supersedes it.
     pub(super) push: u64,
     pub(super) foundry: Foundry,
-    pub(super) rules: Arc<Rules>,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) catalog: Catalog,
-    pub(super) shared: Arc<Shared>,
+    pub(super) rules: Arc<TrustRules>,
+    pub(super) ledger: Arc<RefusalLedger>,
+    pub(super) catalog: CatalogSnapshot,
+    pub(super) shared: Arc<ThreadQueue>,
     /// The plugin of the active revision, and its settings.
     pub(super) settings: Option<(Arc<str>, serde_json::Value)>,
     pub(super) active: Option<Arc<str>>,
-    pub(super) words: mpsc::Sender<Word>,
+    pub(super) words: mpsc::Sender<PolicyReport>,
 }
 
 /// The reason why a revision was refused.
 #[derive(Debug)]
-enum Unfit {
-    Refused(host::Refused),
+enum PrepareError {
+    Refused(host::PluginRefusal),
     /// The revision failed on a question that the policy had answered before.
     Disproved {
         questions: usize,
-        fault: Fault,
+        fault: PluginFault,
     },
     /// The core refused the revision.
-    Unwanted(core::Refusal),
+    Unwanted(core::RevisionRefusal),
     /// The policy was stopped, or control ended.
     Gone,
 }
 
-impl Unfit {
+impl PrepareError {
     /// The stable code in metrics, events and the API.
     fn code(&self) -> &'static str {
         match self {
-            Unfit::Refused(refused) => refused.code(),
-            Unfit::Disproved { .. } => "proof-failed",
-            Unfit::Unwanted(refusal) => refusal.code(),
-            Unfit::Gone => "unavailable",
+            PrepareError::Refused(refused) => refused.code(),
+            PrepareError::Disproved { .. } => "proof-failed",
+            PrepareError::Unwanted(refusal) => refusal.code(),
+            PrepareError::Gone => "unavailable",
         }
     }
 }
 
-impl std::fmt::Display for Unfit {
+impl std::fmt::Display for PrepareError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unfit::Refused(refused) => refused.fmt(f),
-            Unfit::Disproved { questions, fault } => {
+            PrepareError::Refused(refused) => refused.fmt(f),
+            PrepareError::Disproved { questions, fault } => {
                 write!(f, "replaying {questions} recorded questions failed ({fault})")
             }
-            Unfit::Unwanted(core::Refusal::Superseded) => {
+            PrepareError::Unwanted(core::RevisionRefusal::Superseded) => {
                 f.write_str("superseded by a later push or rollback of this policy")
             }
-            Unfit::Unwanted(core::Refusal::Downgrade { plugin, found, ran }) => {
+            PrepareError::Unwanted(core::RevisionRefusal::Downgrade { plugin, found, ran }) => {
                 let (found, ran) = (found.to_string().into(), ran.to_string().into());
-                host::Refused::Downgrade { plugin: (**plugin).into(), found, ran }.fmt(f)
+                host::PluginRefusal::Downgrade { plugin: (**plugin).into(), found, ran }.fmt(f)
             }
-            Unfit::Unwanted(core::Refusal::Quarantined { quarantined, age }) => write!(
-                f,
-                "revision {} is quarantined for {} s: {}; `--force` accepts it",
-                quarantined.revision,
-                age.as_secs(),
-                quarantined.reason
-            ),
-            Unfit::Unwanted(core::Refusal::Revoked(reason)) => f.write_str(reason),
-            Unfit::Gone => f.write_str("the policy is not running"),
+            PrepareError::Unwanted(core::RevisionRefusal::Quarantined { quarantined, age }) => {
+                write!(
+                    f,
+                    "revision {} is quarantined for {} s: {}; `--force` accepts it",
+                    quarantined.revision,
+                    age.as_secs(),
+                    quarantined.reason
+                )
+            }
+            PrepareError::Unwanted(core::RevisionRefusal::Revoked(reason)) => f.write_str(reason),
+            PrepareError::Gone => f.write_str("the policy is not running"),
         }
     }
 }
 
 /// Prepares a revision and returns the outcome. Blocks while the plugin is compiled.
-pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
+pub(crate) fn prepare(preparation: &Preparation, source: PluginSource) -> RolloutReport {
     let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
     let mut revision = None;
     take_in(preparation, source, &mut revision).unwrap_or_else(|unfit| {
         let (policy, code) = (preparation.policy.clone(), unfit.code());
         let reason = Box::<str>::from(unfit.to_string());
-        preparation.ledger.refuse(Refusal::now(policy.clone(), origin, code, reason.clone()));
-        Rollout {
+        preparation.ledger.refuse(RefusalRecord::now(policy.clone(), origin, code, reason.clone()));
+        RolloutReport {
             policy,
             outcome: RolloutOutcome::Refused,
             stage: None,
@@ -137,9 +142,12 @@ pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
 }
 
 /// Prepares the first revision of a policy. A policy that is stopped meanwhile counts as success.
-pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box<str>> {
+pub(crate) fn begin(preparation: &Preparation, source: PluginSource) -> Result<(), Box<str>> {
     match take_in(preparation, source, &mut None) {
-        Ok(_) | Err(Unfit::Unwanted(core::Refusal::Superseded) | Unfit::Gone) => Ok(()),
+        Ok(_)
+        | Err(PrepareError::Unwanted(core::RevisionRefusal::Superseded) | PrepareError::Gone) => {
+            Ok(())
+        }
         Err(unfit) => Err(unfit.to_string().into()),
     }
 }
@@ -147,13 +155,13 @@ pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box
 /// Prepares and loads the revision. Sets `name` as soon as the revision has one.
 fn take_in(
     preparation: &Preparation,
-    source: Source,
+    source: PluginSource,
     name: &mut Option<Arc<str>>,
-) -> Result<Rollout, Unfit> {
+) -> Result<RolloutReport, PrepareError> {
     let Preparation { foundry, rules, policy, .. } = preparation;
-    let vouched = rules.judge(policy, &source.bytes).map_err(Unfit::Refused)?;
-    let seal = host::Seal::of(&source.bytes).map_err(Unfit::Refused)?;
-    let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
+    let vouched = rules.judge(policy, &source.bytes).map_err(PrepareError::Refused)?;
+    let seal = host::PluginSeal::of(&source.bytes).map_err(PrepareError::Refused)?;
+    let component = foundry.vet(&source.bytes).map_err(PrepareError::Refused)?;
     let manifest = component.manifest();
     let inherited = || {
         let same = preparation.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
@@ -164,8 +172,8 @@ fn take_in(
     let (catalog, seed) = (preparation.catalog.entries.to_vec(), source.seed);
     let allowed = rules.grant(policy);
     let made =
-        host::Policy::install_within(engine, &component, hook, given, catalog, seed, &allowed);
-    let mut made = made.map_err(Unfit::Refused)?;
+        host::BoundPlugin::install_within(engine, &component, hook, given, catalog, seed, &allowed);
+    let mut made = made.map_err(PrepareError::Refused)?;
     let revision = Revision {
         name: made.revision().into(),
         plugin: Arc::clone(&manifest.name),
@@ -173,10 +181,10 @@ fn take_in(
         schema: manifest.state_schema,
     };
     *name = Some(Arc::clone(&revision.name));
-    let How { by, force, strategy, returns } = source.how;
+    let ActivationOptions { by, force, strategy, returns } = source.how;
     let (push, arrived) = (preparation.push, source.arrived);
     let request = RolloutRequest { push, by, arrived, force, strategy, returns };
-    preparation.ask_core(|reply| Word::Compiled {
+    preparation.ask_core(|reply| PolicyReport::Compiled {
         policy: policy.clone(),
         request: Box::new(request.clone()),
         revision: revision.clone(),
@@ -185,19 +193,26 @@ fn take_in(
     preparation.prove(&mut made)?;
     let figures = Arc::default();
     let (origin, catalog) = (source.origin, preparation.catalog.version);
-    let loaded = Loaded { policy: made, seal, origin, settings, catalog, figures };
+    let loaded = LoadedPlugin { policy: made, seal, origin, settings, catalog, figures };
     let (policy, since) = (policy.clone(), Instant::now());
-    let Decided { result, unwanted } = preparation.ask_core(|reply| {
-        Word::Ready(Box::new(Ready { policy, request, revision, loaded, since, reply }))
+    let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
+        PolicyReport::Ready(Box::new(ReadyRevision {
+            policy,
+            request,
+            revision,
+            loaded,
+            since,
+            reply,
+        }))
     })?;
     drop(unwanted);
     tracing::debug!(policy = %preparation.policy, signer = ?vouched, "plugin prepared");
     Ok(result?)
 }
 
-impl From<core::Refusal> for Unfit {
-    fn from(refusal: core::Refusal) -> Unfit {
-        Unfit::Unwanted(refusal)
+impl From<core::RevisionRefusal> for PrepareError {
+    fn from(refusal: core::RevisionRefusal) -> PrepareError {
+        PrepareError::Unwanted(refusal)
     }
 }
 
@@ -206,17 +221,20 @@ impl Preparation {
         &self.policy
     }
 
-    fn ask_core<T>(&self, word: impl FnOnce(oneshot::Sender<T>) -> Word) -> Result<T, Unfit> {
+    fn ask_core<T>(
+        &self,
+        word: impl FnOnce(oneshot::Sender<T>) -> PolicyReport,
+    ) -> Result<T, PrepareError> {
         let (reply, answer) = oneshot::channel();
-        self.words.blocking_send(word(reply)).map_err(|_| Unfit::Gone)?;
-        answer.blocking_recv().map_err(|_| Unfit::Gone)
+        self.words.blocking_send(word(reply)).map_err(|_| PrepareError::Gone)?;
+        answer.blocking_recv().map_err(|_| PrepareError::Gone)
     }
 
     /// Replays the recorded questions.
-    fn prove(&self, revision: &mut host::Policy) -> Result<(), Unfit> {
+    fn prove(&self, revision: &mut host::BoundPlugin) -> Result<(), PrepareError> {
         let questions = self.shared.questions.list();
         for (question, now_us) in &questions {
-            let disproved = |fault| Unfit::Disproved { questions: questions.len(), fault };
+            let disproved = |fault| PrepareError::Disproved { questions: questions.len(), fault };
             revision.ask_of_all(question, *now_us, Duration::MAX).map_err(disproved)?;
         }
         Ok(())

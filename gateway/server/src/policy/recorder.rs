@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_core::{Answered, AskId, Fault, PolicyName, Question};
+use evenkeel_core::{AskId, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_host as host;
-use evenkeel_recording::{Call, Catalog, Grant, Header, Revision};
+use evenkeel_recording::{
+    RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingHeader,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::control::EventRecord;
-use desk::Desk;
+use desk::RecorderDesk;
 
 /// Calls that may wait for the recorder: a second of offers on a busy gateway. Further calls are counted as missed.
 const CALLS_WAITING_MAX: usize = 4_096;
@@ -29,25 +31,25 @@ const CHUNKS_BEHIND_MAX: usize = 64;
 const REVISIONS_MAX: usize = 4;
 
 /// The result for the whole batch. If single rows were asked separately, the batch counts as failed in the recording.
-fn of_whole(result: &Result<Answered, Fault>) -> Result<Answered, Fault> {
+fn of_whole(result: &Result<RevisionAnswer, PluginFault>) -> Result<RevisionAnswer, PluginFault> {
     let Some(apart) = result.as_ref().ok().and_then(|answered| answered.apart.as_deref()) else {
         return result.clone();
     };
     let poisoned = apart.poisoned.first().map(|row| row.fault.clone());
     // The rows without an answer only lacked time.
-    Err(apart.fault.clone().or(poisoned).unwrap_or(Fault::Deadline))
+    Err(apart.fault.clone().or(poisoned).unwrap_or(PluginFault::Deadline))
 }
 
 /// Estimated size of a session, room or node in a question, bytes: a row has 200, and states are usually small.
 const ROW_BYTES: usize = 256;
 
 /// A message to the recorder's thread.
-enum Word {
-    Call { call: Box<Call>, bytes: usize },
-    Order(Order),
+enum RecorderMessage {
+    Call { call: Box<RecordedCall>, bytes: usize },
+    Order(RecorderOrder),
 }
 
-enum Order {
+enum RecorderOrder {
     /// Returns all kept chunks.
     Past(oneshot::Sender<Vec<Arc<[u8]>>>),
     /// Sends the chunks of later calls, until [`Order::Leave`].
@@ -67,37 +69,37 @@ struct Ear {
 
 /// A handle of the recorder's thread, which ends with its last handle. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorder {
-    words: Sender<Word>,
-    shared: Arc<Shared>,
+pub(crate) struct PolicyRecorder {
+    words: Sender<RecorderMessage>,
+    shared: Arc<RecorderState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RecorderState {
     /// The header of recordings; each export sets whether it contains addresses.
-    header: Header,
+    header: RecordingHeader,
     missed: AtomicU64,
     waiting_bytes: AtomicUsize,
 }
 
-impl Recorder {
+impl PolicyRecorder {
     /// Starts the recorder's thread. `events` bring the outcomes of questions; gateway time 0 is `started`.
     pub(crate) fn start(
         region: &str,
         started: SystemTime,
         events: broadcast::Receiver<Arc<EventRecord>>,
-    ) -> std::io::Result<Recorder> {
-        let (recorder, words) = Recorder::idle(region, started);
+    ) -> std::io::Result<PolicyRecorder> {
+        let (recorder, words) = PolicyRecorder::idle(region, started);
         let shared = Arc::clone(&recorder.shared);
         let thread = std::thread::Builder::new().name("policy recorder".into());
-        thread.spawn(move || Desk::new(shared, events).run(&words))?;
+        thread.spawn(move || RecorderDesk::new(shared, events).run(&words))?;
         Ok(recorder)
     }
 
     /// Creates a recorder without a thread: messages stay in the channel.
-    fn idle(region: &str, started: SystemTime) -> (Recorder, Receiver<Word>) {
+    fn idle(region: &str, started: SystemTime) -> (PolicyRecorder, Receiver<RecorderMessage>) {
         let (words, told) = crossbeam_channel::bounded(CALLS_WAITING_MAX);
-        let header = Header {
+        let header = RecordingHeader {
             gateway: env!("CARGO_PKG_VERSION").into(),
             contract: host::CONTRACT.into(),
             started_us: crate::unix_us(started),
@@ -105,12 +107,18 @@ impl Recorder {
             addresses: false,
         };
         let (missed, waiting_bytes) = (AtomicU64::new(0), AtomicUsize::new(0));
-        (Recorder { words, shared: Arc::new(Shared { header, missed, waiting_bytes }) }, told)
+        (
+            PolicyRecorder {
+                words,
+                shared: Arc::new(RecorderState { header, missed, waiting_bytes }),
+            },
+            told,
+        )
     }
 
     /// The header of a recording that starts now.
-    pub(crate) fn header(&self, addresses: bool) -> Header {
-        Header { addresses, ..self.shared.header.clone() }
+    pub(crate) fn header(&self, addresses: bool) -> RecordingHeader {
+        RecordingHeader { addresses, ..self.shared.header.clone() }
     }
 
     /// Returns a scribe for the thread of one policy.
@@ -121,24 +129,24 @@ impl Recorder {
     /// The kept chunks, oldest first; `None` if the recorder has ended.
     pub(crate) async fn past(&self) -> Option<Vec<Arc<[u8]>>> {
         let (reply, past) = oneshot::channel();
-        self.tell(Order::Past(reply)).await?;
+        self.tell(RecorderOrder::Past(reply)).await?;
         past.await.ok()
     }
 
     /// Subscribes to the chunks of later calls; `None` if the recorder has ended.
-    pub(crate) async fn listen(&self) -> Option<Listener> {
+    pub(crate) async fn listen(&self) -> Option<ChunkListener> {
         let (chunks, heard) = mpsc::channel(CHUNKS_BEHIND_MAX);
         let (reply, number) = oneshot::channel();
         let missed = Arc::new(AtomicU64::new(0));
         let ear = Ear { chunks, missed: Arc::clone(&missed) };
-        self.tell(Order::Listen { ear, number: reply }).await?;
+        self.tell(RecorderOrder::Listen { ear, number: reply }).await?;
         let number = number.await.ok()?;
-        Some(Listener { heard, missed, recorder: self.clone(), number })
+        Some(ChunkListener { heard, missed, recorder: self.clone(), number })
     }
 
     /// Sends an order. Waits while the channel is full; orders are rare.
-    async fn tell(&self, order: Order) -> Option<()> {
-        let mut word = Word::Order(order);
+    async fn tell(&self, order: RecorderOrder) -> Option<()> {
+        let mut word = RecorderMessage::Order(order);
         loop {
             match self.words.try_send(word) {
                 Ok(()) => return Some(()),
@@ -151,14 +159,14 @@ impl Recorder {
 }
 
 /// Receives the chunks of one subscription.
-pub(crate) struct Listener {
+pub(crate) struct ChunkListener {
     heard: mpsc::Receiver<Arc<[u8]>>,
     missed: Arc<AtomicU64>,
-    recorder: Recorder,
+    recorder: PolicyRecorder,
     number: u64,
 }
 
-impl Listener {
+impl ChunkListener {
     /// The next chunk; `None` after the last chunk before the listener left.
     pub(crate) async fn next(&mut self) -> Option<Arc<[u8]>> {
         self.heard.recv().await
@@ -171,28 +179,28 @@ impl Listener {
 
     /// Ends the subscription.
     pub(crate) async fn leave(&self) {
-        let _gone = self.recorder.tell(Order::Leave(self.number)).await;
+        let _gone = self.recorder.tell(RecorderOrder::Leave(self.number)).await;
     }
 }
 
 /// Sends the calls of one policy to the recorder.
 pub(super) struct Scribe {
-    recorder: Recorder,
+    recorder: PolicyRecorder,
     /// Each revision with the number of catalogs that it was given, and the last one.
-    known: VecDeque<(Arc<Revision>, u64, Arc<Catalog>)>,
+    known: VecDeque<(Arc<RecordedRevision>, u64, Arc<RecordedCatalog>)>,
 }
 
 impl Scribe {
     /// Records a call. If the recorder is behind, the call is only counted as missed.
     pub(super) fn write(
         &mut self,
-        policy: &host::Policy,
+        policy: &host::BoundPlugin,
         name: &PolicyName,
         ask: (AskId, u64),
-        question: &Arc<Question>,
-        result: &Result<Answered, Fault>,
+        question: &Arc<PolicyQuestion>,
+        result: &Result<RevisionAnswer, PluginFault>,
     ) {
-        if let Err(Fault::Late | Fault::Absent) = result {
+        if let Err(PluginFault::Late | PluginFault::Absent) = result {
             // The plugin was not called.
             return;
         }
@@ -208,9 +216,10 @@ impl Scribe {
         let (revision, catalog) = self.known(policy, name);
         let (ask, now_us) = ask;
         let (question, result) = (Arc::clone(question), of_whole(result));
-        let call = Call { revision, catalog, ask, now_us, question, result, redacted: false };
+        let call =
+            RecordedCall { revision, catalog, ask, now_us, question, result, redacted: false };
         let call = Box::new(call);
-        if self.recorder.words.try_send(Word::Call { call, bytes }).is_err() {
+        if self.recorder.words.try_send(RecorderMessage::Call { call, bytes }).is_err() {
             let shared = &self.recorder.shared;
             shared.waiting_bytes.fetch_sub(bytes, Relaxed);
             shared.missed.fetch_add(1, Relaxed);
@@ -218,12 +227,18 @@ impl Scribe {
     }
 
     /// The revision and its catalog, built once and then shared.
-    fn known(&mut self, policy: &host::Policy, name: &PolicyName) -> (Arc<Revision>, Arc<Catalog>) {
+    fn known(
+        &mut self,
+        policy: &host::BoundPlugin,
+        name: &PolicyName,
+    ) -> (Arc<RecordedRevision>, Arc<RecordedCatalog>) {
         let (seed, lessons) = (policy.seed(), policy.catalog_updates());
-        let is_it =
-            |revision: &Revision| *revision.revision == *policy.revision() && revision.seed == seed;
-        let catalog =
-            || Arc::new(Catalog { entries: policy.known_catalog().to_vec(), redacted: false });
+        let is_it = |revision: &RecordedRevision| {
+            *revision.revision == *policy.revision() && revision.seed == seed
+        };
+        let catalog = || {
+            Arc::new(RecordedCatalog { entries: policy.known_catalog().to_vec(), redacted: false })
+        };
         if let Some(place) = self.known.iter().position(|(revision, ..)| is_it(revision)) {
             let (revision, told, last) = &mut self.known[place];
             if *told != lessons {
@@ -240,11 +255,11 @@ impl Scribe {
     }
 }
 
-fn revision(policy: &host::Policy, name: &PolicyName) -> Revision {
+fn revision(policy: &host::BoundPlugin, name: &PolicyName) -> RecordedRevision {
     let component = policy.component();
     let manifest = component.manifest();
-    let host::Grant { subject_metrics, node_metrics, ops } = policy.grant().clone();
-    Revision {
+    let host::PluginGrant { subject_metrics, node_metrics, ops } = policy.grant().clone();
+    RecordedRevision {
         policy: name.clone(),
         revision: policy.revision().into(),
         plugin: Arc::clone(&manifest.name),
@@ -252,19 +267,19 @@ fn revision(policy: &host::Policy, name: &PolicyName) -> Revision {
         digest: *component.digest(),
         settings: policy.settings().into(),
         seed: policy.seed(),
-        grant: Grant { subject_metrics, node_metrics, ops },
+        grant: RecordedGrant { subject_metrics, node_metrics, ops },
         redacted: false,
     }
 }
 
 /// The approximate size of a question, bytes.
-fn weight(question: &Question) -> usize {
+fn weight(question: &PolicyQuestion) -> usize {
     let rows = match question {
-        Question::Resolve { .. } => 0,
-        Question::Admit { regions, .. } => regions.len(),
-        Question::Place { nodes, .. } => nodes.len(),
-        Question::Reroute { nodes, rooms, .. } => nodes.len() + rooms.len(),
-        Question::Tick { sessions, .. } => sessions.len(),
+        PolicyQuestion::Resolve { .. } => 0,
+        PolicyQuestion::Admit { regions, .. } => regions.len(),
+        PolicyQuestion::Place { nodes, .. } => nodes.len(),
+        PolicyQuestion::Reroute { nodes, rooms, .. } => nodes.len() + rooms.len(),
+        PolicyQuestion::Tick { sessions, .. } => sessions.len(),
     };
     (rows + 1) * ROW_BYTES
 }

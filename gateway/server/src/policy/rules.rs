@@ -3,36 +3,40 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::PolicyName;
-use evenkeel_host::{Provenance, Refused, Seal};
+use evenkeel_host::{PluginRefusal, PluginSeal, Provenance};
 
-use crate::settings::{Allowed, Settings, Trust};
+use crate::settings::{GatewayConfig, PluginLimits, TrustSettings};
 
 /// Each rollout reads the rules at its start.
 #[derive(Clone, Default, PartialEq, Debug)]
-pub(crate) struct Rules {
-    trust: Trust,
-    allowed: BTreeMap<PolicyName, Allowed>,
+pub(crate) struct TrustRules {
+    trust: TrustSettings,
+    allowed: BTreeMap<PolicyName, PluginLimits>,
 }
 
-impl Rules {
-    pub(crate) fn of(settings: &Settings) -> Rules {
+impl TrustRules {
+    pub(crate) fn of(settings: &GatewayConfig) -> TrustRules {
         let allowed =
             settings.bindings().map(|(policy, binding)| (policy, binding.allowed.clone()));
-        Rules { trust: settings.trust.clone(), allowed: allowed.collect() }
+        TrustRules { trust: settings.trust.clone(), allowed: allowed.collect() }
     }
 
     /// Checks the plugin's signature against the rules of this policy.
-    pub(crate) fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Provenance, Refused> {
+    pub(crate) fn judge(
+        &self,
+        policy: &PolicyName,
+        plugin: &[u8],
+    ) -> Result<Provenance, PluginRefusal> {
         let allowed = self.allowed.get(policy).cloned().unwrap_or_default();
         self.trust.keys.judge(plugin, self.trust.unsigned(&allowed))
     }
 
     /// The refusal of an accepted plugin that has been revoked since.
-    pub(super) fn revoked(&self, seal: &Seal) -> Option<Refused> {
+    pub(super) fn revoked(&self, seal: &PluginSeal) -> Option<PluginRefusal> {
         self.trust.keys.spare(seal).err()
     }
 
-    pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::Allowed {
+    pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::GrantLimits {
         self.allowed.get(policy).map(|allowed| allowed.grant.clone()).unwrap_or_default()
     }
 }

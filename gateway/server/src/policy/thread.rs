@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use evenkeel_core::{
-    Answer, Answered, Arm, Ask, Call, Compared, Count, Fault, PolicyName, Question,
+    Arm, Ask, BreachCount, Compared, HookAnswer, PluginFault, PolicyCallResult, PolicyName,
+    PolicyQuestion, RevisionAnswer,
 };
-use evenkeel_host::{self as host, Level};
+use evenkeel_host::{self as host, LogLevel};
 use tokio::sync::mpsc;
 
 use super::compare::is_same;
 use super::recorder::Scribe;
-use super::{Budgets, Order, Plugin, Shared, Word, lock};
+use super::{PluginFacts, PolicyOrder, PolicyReport, QuestionBudgets, ThreadQueue, lock};
 
 /// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
 /// guest.
@@ -26,10 +27,10 @@ const FAULT_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct PolicyThread {
     policy: PolicyName,
-    shared: Arc<Shared>,
-    budgets: Budgets,
-    words: mpsc::Sender<Word>,
-    loaded: BTreeMap<Arc<str>, Loaded>,
+    shared: Arc<ThreadQueue>,
+    budgets: QuestionBudgets,
+    words: mpsc::Sender<PolicyReport>,
+    loaded: BTreeMap<Arc<str>, LoadedPlugin>,
     /// The candidate of the shadow stage, until its first question as a canary.
     compared: Option<Arc<str>>,
     /// The last answer, to compare the candidate with.
@@ -41,9 +42,9 @@ pub(super) struct PolicyThread {
 }
 
 /// A loaded plugin that answers as one revision.
-pub(super) struct Loaded {
-    pub(super) policy: host::Policy,
-    pub(super) seal: host::Seal,
+pub(super) struct LoadedPlugin {
+    pub(super) policy: host::BoundPlugin,
+    pub(super) seal: host::PluginSeal,
     /// `embedded`, the path of a file, or `pushed`.
     pub(super) origin: Box<str>,
     /// The settings as given, without defaults.
@@ -53,15 +54,15 @@ pub(super) struct Loaded {
     pub(super) figures: Arc<Figures>,
 }
 
-impl std::fmt::Debug for Loaded {
+impl std::fmt::Debug for LoadedPlugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.policy.revision())
     }
 }
 
-impl Loaded {
-    pub(super) fn plugin(&self, revision: &evenkeel_core::Revision) -> Plugin {
-        Plugin {
+impl LoadedPlugin {
+    pub(super) fn plugin(&self, revision: &evenkeel_core::Revision) -> PluginFacts {
+        PluginFacts {
             name: Arc::clone(&revision.plugin),
             title: format!("{} {}", revision.plugin, revision.version).into(),
             origin: self.origin.clone(),
@@ -98,23 +99,23 @@ impl Figures {
 
 /// An answer of the active revision.
 struct Shadowed {
-    question: Arc<Question>,
+    question: Arc<PolicyQuestion>,
     now_us: u64,
-    answer: Answer,
+    answer: HookAnswer,
 }
 
 struct Twice {
-    question: Arc<Question>,
+    question: Arc<PolicyQuestion>,
     now_us: u64,
-    first: Answered,
+    first: RevisionAnswer,
 }
 
 impl PolicyThread {
     pub(super) fn new(
         policy: PolicyName,
-        shared: Arc<Shared>,
-        budgets: Budgets,
-        words: mpsc::Sender<Word>,
+        shared: Arc<ThreadQueue>,
+        budgets: QuestionBudgets,
+        words: mpsc::Sender<PolicyReport>,
         scribe: Option<Scribe>,
     ) -> PolicyThread {
         PolicyThread {
@@ -142,7 +143,7 @@ impl PolicyThread {
         thread.spawn(move || self.run(&bell, &questions))
     }
 
-    /// Handles orders before questions, since a rollback comes when many questions wait. Ends on [`Order::Stop`], or
+    /// Handles orders before questions, since a rollback comes when many questions wait. Ends on [`PolicyOrder::Stop`], or
     /// when both senders are gone.
     fn run(mut self, bell: &Receiver<()>, questions: &Receiver<Ask>) {
         loop {
@@ -174,17 +175,17 @@ impl PolicyThread {
         let orders = std::mem::take(&mut *lock(&self.shared.orders));
         for order in orders {
             match order {
-                Order::Load { revision, loaded, compare } => {
+                PolicyOrder::Load { revision, loaded, compare } => {
                     if compare {
                         self.compared = Some(Arc::clone(&revision));
                     }
                     self.loaded.insert(revision, *loaded);
                 }
-                Order::Unload(revision) => {
+                PolicyOrder::Unload(revision) => {
                     self.compared.take_if(|compared| *compared == revision);
                     self.loaded.remove(&revision);
                 }
-                Order::Stop => return true,
+                PolicyOrder::Stop => return true,
             }
         }
         self.learn();
@@ -212,14 +213,14 @@ impl PolicyThread {
             Some((revision, loaded))
         });
         let Some((revision, loaded)) = named else {
-            return self.send_answered(id, Err(Fault::Absent), None);
+            return self.send_answered(id, Err(PluginFault::Absent), None);
         };
         // A revision that answers is not in shadow any more.
         self.compared.take_if(|compared| *compared == revision);
         let now = Instant::now();
         if now >= deadline {
             // The core has used the native default by now.
-            return self.send_answered(id, Err(Fault::Late), None);
+            return self.send_answered(id, Err(PluginFault::Late), None);
         }
         let answered = loaded.policy.ask_isolating(&question, now_us, deadline - now);
         let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
@@ -227,7 +228,7 @@ impl PolicyThread {
         let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
         let fault = match &result {
             Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
-            Err(fault) => Some(fault.clone()).filter(Fault::is_of_question),
+            Err(fault) => Some(fault.clone()).filter(PluginFault::is_of_question),
         };
         // The candidate and the recording get the question without the rows that were left out.
         let rest = result.as_ref().ok();
@@ -260,7 +261,7 @@ impl PolicyThread {
         }
         let (answered, is_whole) = (result.is_ok(), whole.is_some());
         let beyond_repair = loaded.policy.is_beyond_repair();
-        let call = Call { answered, fault, beyond_repair };
+        let call = PolicyCallResult { answered, fault, beyond_repair };
         self.send_answered(id, result, Some((revision, call)));
         if answered && arm == Arm::Standing {
             let mut question = question;
@@ -274,10 +275,10 @@ impl PolicyThread {
     fn send_answered(
         &self,
         ask: evenkeel_core::AskId,
-        result: Result<Answered, Fault>,
-        call: Option<(Arc<str>, Call)>,
+        result: Result<RevisionAnswer, PluginFault>,
+        call: Option<(Arc<str>, PolicyCallResult)>,
     ) {
-        self.tell(Word::Answered { ask, policy: self.policy.clone(), result, call });
+        self.tell(PolicyReport::Answered { ask, policy: self.policy.clone(), result, call });
     }
 
     /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
@@ -297,8 +298,13 @@ impl PolicyThread {
             loaded.show_figures();
         }
         let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
-        let answers = Count { of: count(seen.1), worse: count(seen.0) };
-        self.tell(Word::HiddenState { policy: self.policy.clone(), revision, differs, answers });
+        let answers = BreachCount { of: count(seen.1), worse: count(seen.0) };
+        self.tell(PolicyReport::HiddenState {
+            policy: self.policy.clone(),
+            revision,
+            differs,
+            answers,
+        });
     }
 
     /// Asks the candidate a question that the active revision answered. The answer has no effect, and its states are
@@ -324,7 +330,7 @@ impl PolicyThread {
         let (seen, beyond_repair) =
             (loaded.policy.hidden_state(), loaded.policy.is_beyond_repair());
         let (policy, name) = (self.policy.clone(), Arc::clone(&revision));
-        self.tell(Word::Compared { policy, revision: name, compared, beyond_repair });
+        self.tell(PolicyReport::Compared { policy, revision: name, compared, beyond_repair });
         if let Some(differs) = hides {
             self.send_hidden_state(revision, differs, seen);
         }
@@ -338,32 +344,36 @@ impl PolicyThread {
         for line in lines {
             let (policy, words) = (&self.policy, &line.words);
             match line.level {
-                Level::Trace => tracing::trace!(%policy, "{words}"),
-                Level::Debug => tracing::debug!(%policy, "{words}"),
-                Level::Info => tracing::info!(%policy, "{words}"),
-                Level::Warn => tracing::warn!(%policy, "{words}"),
-                Level::Error => tracing::error!(%policy, "{words}"),
+                LogLevel::Trace => tracing::trace!(%policy, "{words}"),
+                LogLevel::Debug => tracing::debug!(%policy, "{words}"),
+                LogLevel::Info => tracing::info!(%policy, "{words}"),
+                LogLevel::Warn => tracing::warn!(%policy, "{words}"),
+                LogLevel::Error => tracing::error!(%policy, "{words}"),
             }
         }
     }
 
-    fn tell(&self, word: Word) {
+    fn tell(&self, word: PolicyReport) {
         // Control receives until it ends, and then needs no message.
         let _ = self.words.blocking_send(word);
     }
 }
 
-impl Budgets {
+impl QuestionBudgets {
     /// Enforces the budget. The host stops a call slightly after its budget, and earlier calls such as `open` have
     /// budgets of their own, so an answer within all limits may still be late.
-    fn hold(&self, question: &Question, answered: Answered) -> Result<Answered, Fault> {
+    fn hold(
+        &self,
+        question: &PolicyQuestion,
+        answered: RevisionAnswer,
+    ) -> Result<RevisionAnswer, PluginFault> {
         let budget = match question {
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {
-                self.offer
-            }
-            Question::Reroute { .. } | Question::Tick { .. } => self.advice,
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => self.offer,
+            PolicyQuestion::Reroute { .. } | PolicyQuestion::Tick { .. } => self.advice,
         };
-        if answered.took > budget { Err(Fault::Deadline) } else { Ok(answered) }
+        if answered.took > budget { Err(PluginFault::Deadline) } else { Ok(answered) }
     }
 }
 
@@ -376,7 +386,7 @@ struct FaultLog {
 
 impl FaultLog {
     /// Counts a fault; returns the number of faults since the last line if a line is due.
-    fn count(&mut self, fault: &Option<Fault>, now: Instant) -> Option<u64> {
+    fn count(&mut self, fault: &Option<PluginFault>, now: Instant) -> Option<u64> {
         self.unlogged += u64::from(fault.is_some());
         let is_early = |last| now.saturating_duration_since(last) < FAULT_LOGGED_EVERY;
         if fault.is_none() || self.last.is_some_and(is_early) {

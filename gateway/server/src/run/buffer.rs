@@ -8,7 +8,7 @@ use evenkeel_dataplane::buffers;
 use socket2::{Domain, Socket, Type};
 
 use super::sockets::SOCKET_BUFFER;
-use crate::handover::{Duplicates, SocketName};
+use crate::handover::{NamedSockets, SocketName};
 
 /// Receive buffer of a socket in bytes: 200 ms at 50,000 packets a second. Only for an upgrade, because packets of an
 /// overloaded port would wait that long.
@@ -49,7 +49,7 @@ impl UpgradeBuffer {
     }
 
     /// Lets packets wait in these sockets.
-    pub(crate) fn widen(&self, sockets: &Duplicates) {
+    pub(crate) fn widen(&self, sockets: &NamedSockets) {
         // The kernel may have granted more to a privileged process before.
         if self.bytes > SOCKET_BUFFER {
             of_packets(sockets).for_each(|socket| buffers::set_receive_size(socket, self.bytes));
@@ -57,7 +57,7 @@ impl UpgradeBuffer {
     }
 
     /// Ends [`UpgradeBuffer::widen`], at each socket once the packets that waited have been read.
-    pub(crate) async fn narrow(&self, sockets: &Duplicates) {
+    pub(crate) async fn narrow(&self, sockets: &NamedSockets) {
         let mut wide: Vec<_> = of_packets(sockets).filter(|_| self.bytes > SOCKET_BUFFER).collect();
         tokio::time::sleep(WIDE_FOR).await;
         for look in 1..=LOOKS_MAX {
@@ -91,7 +91,7 @@ impl fmt::Display for UpgradeBuffer {
 }
 
 /// Sessions' own ports carry few packets each.
-fn of_packets(sockets: &Duplicates) -> impl Iterator<Item = &OwnedFd> {
+fn of_packets(sockets: &NamedSockets) -> impl Iterator<Item = &OwnedFd> {
     let named = |name: &SocketName| {
         matches!(name, SocketName::Rtp { .. } | SocketName::Rtcp { .. } | SocketName::Trunk { .. })
     };

@@ -6,24 +6,24 @@ use std::sync::Arc;
 
 use evenkeel_dataplane::buffers;
 use evenkeel_dataplane::worker::TrunkSocket;
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::seal;
 use ring::rand::SystemRandom;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Failure;
+use super::RunError;
 use super::sockets::SOCKET_BUFFER;
-use crate::control::{self, CanaryNode, Driver, Equipment, ProbeWay, Source};
+use crate::control::{self, CanaryNode, DriverConfig, Equipment, LocalSource, ProbeWay};
 use crate::handover::{Inherited, SocketName};
-use crate::settings::{self, Cluster, Settings, StartBy};
+use crate::settings::{self, GatewayConfig, GroupSettings, StartBy};
 
 /// Builds the connection to a node, with a trunk per worker. Uses inherited sockets to this address.
 pub(crate) fn equip(
-    settings: &Settings,
-    node: &settings::Node,
+    settings: &GatewayConfig,
+    node: &settings::NodeConfig,
     workers: usize,
     inherited: &mut Inherited,
-) -> Result<Equipment, Failure> {
+) -> Result<Equipment, RunError> {
     require_reachable(node)?;
     let trunks = (0..workers).map(|worker| {
         let name =
@@ -38,7 +38,7 @@ pub(crate) fn equip(
     Ok(Equipment {
         driver: driver(node),
         probe: probe(node),
-        line: (node.driver == settings::Driver::Rtpengine).then_some(node.address),
+        line: (node.driver == settings::DriverSettings::Rtpengine).then_some(node.address),
         agent: agent.map(|agent| (agent.address, ProbeWay::Beside(secret(node, &agent.secret)))),
         canary: canary(node),
         trunks,
@@ -48,10 +48,10 @@ pub(crate) fn equip(
 
 /// Refuses an address that can never be reached: an unsupported address family, a broadcast address, or a link-local
 /// address without scope. A network that is down may come up later.
-fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
+fn require_reachable(node: &settings::NodeConfig) -> Result<(), RunError> {
     match control::connected(node.address) {
         Err(error) if !may_pass(&error) => {
-            Err(Failure::Node { node: (*node.name).into(), address: node.address, error })
+            Err(RunError::Node { node: (*node.name).into(), address: node.address, error })
         }
         Ok(_) | Err(_) => Ok(()),
     }
@@ -64,18 +64,18 @@ fn may_pass(error: &std::io::Error) -> bool {
 }
 
 /// The code point of trunks. A bundle mixes packets, so it gets the most urgent class.
-fn dscp(settings: &Settings) -> u8 {
+fn dscp(settings: &GatewayConfig) -> u8 {
     let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
     scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0)
 }
 
 /// A connected socket to a node with trunk legs.
 fn trunk(
-    node: &settings::Node,
+    node: &settings::NodeConfig,
     dscp: u8,
     inherited: Option<OwnedFd>,
-) -> Result<Option<TrunkSocket>, Failure> {
-    if !matches!(node.driver, settings::Driver::Agent { .. }) {
+) -> Result<Option<TrunkSocket>, RunError> {
+    if !matches!(node.driver, settings::DriverSettings::Agent { .. }) {
         return Ok(None);
     }
     let connect = || -> std::io::Result<TrunkSocket> {
@@ -101,12 +101,12 @@ fn trunk(
         Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })
     };
     let unreachable =
-        |error| Failure::Node { node: (*node.name).into(), address: node.address, error };
+        |error| RunError::Node { node: (*node.name).into(), address: node.address, error };
     connect().map(Some).map_err(unreachable)
 }
 
 /// The address of sessions' own ports. `None` if no node needs any.
-pub(super) fn port_legs(settings: &Settings) -> Option<IpAddr> {
+pub(super) fn port_legs(settings: &GatewayConfig) -> Option<IpAddr> {
     let nodes = settings.nodes.iter().filter(|node| node.has_port_legs());
     let any = nodes.map(|node| match node.address {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -114,47 +114,49 @@ pub(super) fn port_legs(settings: &Settings) -> Option<IpAddr> {
     });
     // Sockets of IPv6 reach IPv4 addresses as mapped ones.
     let any = any.reduce(|one, other| if one.is_ipv6() { one } else { other })?;
-    Some(settings.cluster.as_ref().and_then(Cluster::port_legs).unwrap_or(any))
+    Some(settings.cluster.as_ref().and_then(GroupSettings::port_legs).unwrap_or(any))
 }
 
 /// The source of packets from sessions' own ports.
-pub(super) fn source_of_ports(settings: &Settings) -> Source {
-    let bound = settings.cluster.as_ref().and_then(Cluster::port_legs);
-    bound.map_or(Source::Routed(towards), Source::Bound)
+pub(super) fn source_of_ports(settings: &GatewayConfig) -> LocalSource {
+    let bound = settings.cluster.as_ref().and_then(GroupSettings::port_legs);
+    bound.map_or(LocalSource::Routed(towards), LocalSource::Bound)
 }
 
-fn secret(node: &settings::Node, secret: &settings::Secret) -> Secret {
-    Secret::new(secret.bytes(), &node.name).expect("the settings refuse a shorter secret")
+fn secret(node: &settings::NodeConfig, secret: &settings::SecretFile) -> NodeSecret {
+    NodeSecret::new(secret.bytes(), &node.name).expect("the settings refuse a shorter secret")
 }
 
-fn driver(node: &settings::Node) -> Driver {
+fn driver(node: &settings::NodeConfig) -> DriverConfig {
     match &node.driver {
-        settings::Driver::Plain { .. } => Driver::Plain(node.address),
-        settings::Driver::Agent { secret: shared, .. } => Driver::Agent(secret(node, shared)),
-        settings::Driver::Rtpengine => Driver::Rtpengine(node.address),
-        settings::Driver::Webhook { hook, .. } => {
+        settings::DriverSettings::Plain { .. } => DriverConfig::Plain(node.address),
+        settings::DriverSettings::Agent { secret: shared, .. } => {
+            DriverConfig::Agent(secret(node, shared))
+        }
+        settings::DriverSettings::Rtpengine => DriverConfig::Rtpengine(node.address),
+        settings::DriverSettings::Webhook { hook, .. } => {
             let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
-            Driver::Webhook { name, address: node.address, hook }
+            DriverConfig::Webhook { name, address: node.address, hook }
         }
     }
 }
 
-pub(super) fn briefs(settings: &Settings) -> bool {
+pub(super) fn briefs(settings: &GatewayConfig) -> bool {
     settings.nodes.iter().any(wants_briefs)
 }
 
-pub(crate) fn wants_briefs(node: &settings::Node) -> bool {
-    use settings::Driver::{Rtpengine, Webhook};
+pub(crate) fn wants_briefs(node: &settings::NodeConfig) -> bool {
+    use settings::DriverSettings::{Rtpengine, Webhook};
     matches!(node.driver, Rtpengine | Webhook { .. })
 }
 
-pub(super) fn posts(settings: &Settings) -> bool {
+pub(super) fn posts(settings: &GatewayConfig) -> bool {
     settings.nodes.iter().any(has_webhooks)
 }
 
-pub(crate) fn has_webhooks(node: &settings::Node) -> bool {
+pub(crate) fn has_webhooks(node: &settings::NodeConfig) -> bool {
     let starts = node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)));
-    starts || matches!(node.driver, settings::Driver::Webhook { .. })
+    starts || matches!(node.driver, settings::DriverSettings::Webhook { .. })
 }
 
 /// The local address from which packets to `other` leave.
@@ -163,24 +165,25 @@ fn towards(other: SocketAddr) -> Option<IpAddr> {
     own.ok().map(|own| own.ip())
 }
 
-fn probe(node: &settings::Node) -> Option<(SocketAddr, ProbeWay)> {
+fn probe(node: &settings::NodeConfig) -> Option<(SocketAddr, ProbeWay)> {
     let way = match &node.driver {
-        settings::Driver::Plain { probe } | settings::Driver::Webhook { probe, .. } => {
-            match probe {
-                settings::Probe::None => return None,
-                settings::Probe::Stun => ProbeWay::Stun,
-                settings::Probe::Echo => ProbeWay::Echo,
-            }
+        settings::DriverSettings::Plain { probe }
+        | settings::DriverSettings::Webhook { probe, .. } => match probe {
+            settings::ProbeKind::None => return None,
+            settings::ProbeKind::Stun => ProbeWay::Stun,
+            settings::ProbeKind::Echo => ProbeWay::Echo,
+        },
+        settings::DriverSettings::Agent { secret: shared, .. } => {
+            ProbeWay::Signed(secret(node, shared))
         }
-        settings::Driver::Agent { secret: shared, .. } => ProbeWay::Signed(secret(node, shared)),
-        settings::Driver::Rtpengine => ProbeWay::Ping,
+        settings::DriverSettings::Rtpengine => ProbeWay::Ping,
     };
     Some((node.address, way))
 }
 
-fn canary(node: &settings::Node) -> Option<CanaryNode> {
+fn canary(node: &settings::NodeConfig) -> Option<CanaryNode> {
     match &node.driver {
-        settings::Driver::Agent { secret: shared, .. } if node.canary => {
+        settings::DriverSettings::Agent { secret: shared, .. } if node.canary => {
             let secret = secret(node, shared);
             Some(CanaryNode { address: node.address, secret, seal: seal(node) })
         }
@@ -189,11 +192,11 @@ fn canary(node: &settings::Node) -> Option<CanaryNode> {
 }
 
 /// The gateway's end of an encrypted trunk. Each socket needs its own.
-fn seal(node: &settings::Node) -> Option<seal::Gateway> {
+fn seal(node: &settings::NodeConfig) -> Option<seal::GatewaySeal> {
     match &node.driver {
-        settings::Driver::Agent { secret: shared, encrypt: true } => {
+        settings::DriverSettings::Agent { secret: shared, encrypt: true } => {
             let salt = control::draw(&SystemRandom::new());
-            Some(seal::Gateway::new(secret(node, shared), salt))
+            Some(seal::GatewaySeal::new(secret(node, shared), salt))
         }
         _ => None,
     }

@@ -5,30 +5,30 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evenkeel_core::{Entry, Gateway, Hook, NodeId, PolicyName};
-use evenkeel_host::{BINARY_BYTES_MAX, Component, Refused};
+use evenkeel_core::{CatalogEntry, Gateway, Hook, NodeId, PolicyName};
+use evenkeel_host::{BINARY_BYTES_MAX, Component, PluginRefusal};
 use tokio::sync::mpsc;
 
-use super::Failure;
-use crate::control::{Actor, Request};
+use super::RunError;
+use crate::control::{Actor, ControlRequest};
 use crate::file;
-use crate::policy::{self, Foundry, How, Policies, Preparation, Source};
-use crate::settings::{self, Plugin, Settings};
+use crate::policy::{self, ActivationOptions, Foundry, PluginSource, PolicyThreads, Preparation};
+use crate::settings::{self, GatewayConfig, PluginLocation};
 
 /// First revisions grouped by plugin, so that a plugin of several policies is compiled once.
-pub(super) type Firsts = VecDeque<Vec<(Preparation, Source)>>;
+pub(super) type Firsts = VecDeque<Vec<(Preparation, PluginSource)>>;
 
 /// Starts all policies, still without a revision.
 pub(super) fn policies(
-    settings: &Settings,
-    core: &evenkeel_core::Settings,
+    settings: &GatewayConfig,
+    core: &evenkeel_core::CoreSettings,
     gateway: &mut Gateway,
-    words: mpsc::Sender<policy::Word>,
-    recorder: policy::Recorder,
-) -> Result<(Policies, Firsts), Failure> {
-    let policies = Policies::new(catalog(core), &core.limits, words);
+    words: mpsc::Sender<policy::PolicyReport>,
+    recorder: policy::PolicyRecorder,
+) -> Result<(PolicyThreads, Firsts), RunError> {
+    let policies = PolicyThreads::new(catalog(core), &core.limits, words);
     let mut policies = policies.configured(settings).recorded_by(recorder);
-    let mut firsts: Vec<(&Plugin, Vec<(Preparation, Source)>)> = Vec::new();
+    let mut firsts: Vec<(&PluginLocation, Vec<(Preparation, PluginSource)>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {
             let Some(binding) = set.binding(hook) else {
@@ -36,7 +36,7 @@ pub(super) fn policies(
             };
             let policy = PolicyName { set: set.name.clone(), hook };
             let failed =
-                |reason: String| Failure::Policy { policy: policy.clone(), reason: reason.into() };
+                |reason: String| RunError::Policy { policy: policy.clone(), reason: reason.into() };
             let source = source(binding).map_err(|invalid| failed(invalid.found))?;
             policies.start(&policy, set.rollout.rules(), gateway)?;
             let preparation = policies
@@ -53,7 +53,7 @@ pub(super) fn policies(
 
 /// The first revisions, which are compiled while packets are already forwarded.
 #[derive(Debug)]
-pub(super) struct Coming(Receiver<Failure>);
+pub(super) struct Coming(Receiver<RunError>);
 
 impl Default for Coming {
     fn default() -> Self {
@@ -65,7 +65,7 @@ impl Coming {
     /// Loads the first revisions in parallel, one per core, and tells control when all are active.
     pub(super) fn begin(
         firsts: Firsts,
-        requests: mpsc::Sender<Request>,
+        requests: mpsc::Sender<ControlRequest>,
     ) -> std::io::Result<Coming> {
         let (failed, failures) = bounded(1);
         if !firsts.is_empty() {
@@ -73,7 +73,7 @@ impl Coming {
             bringing.spawn(move || {
                 if bring_in(firsts, &failed) {
                     // Control may have ended, and then needs no message.
-                    let _ = requests.blocking_send(Request::PoliciesStand);
+                    let _ = requests.blocking_send(ControlRequest::PoliciesStand);
                 }
             })?;
         }
@@ -81,18 +81,18 @@ impl Coming {
     }
 
     /// Waits until all first revisions are active.
-    pub(super) fn wait(&self) -> Result<(), Failure> {
+    pub(super) fn wait(&self) -> Result<(), RunError> {
         self.0.recv().map_or(Ok(()), Err)
     }
 
-    pub(super) fn failure(&self) -> Option<Failure> {
+    pub(super) fn failure(&self) -> Option<RunError> {
         self.0.try_recv().ok()
     }
 }
 
 /// Loads the first revisions; returns true if all are active. The first failure is reported at once and ends the
 /// gateway, so the remaining ones are skipped.
-fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
+fn bring_in(firsts: Firsts, failed: &Sender<RunError>) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
     let firsts = Mutex::new(firsts);
     // No thread panics while it holds the lock.
@@ -109,7 +109,7 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
             for (preparation, source) in same {
                 let policy = preparation.policy().clone();
                 if let Err(reason) = policy::begin(&preparation, source) {
-                    return fail(Failure::Policy { policy, reason });
+                    return fail(RunError::Policy { policy, reason });
                 }
             }
         }
@@ -131,25 +131,30 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
 /// Compiles a binding's plugin and applies its settings and trust rules.
 pub(crate) fn try_out(
     foundry: &Foundry,
-    settings: &Settings,
-    binding: &settings::Binding,
-    source: &Source,
-) -> Result<Component, Refused> {
-    let settings::Allowed { ref grant, .. } = binding.allowed;
+    settings: &GatewayConfig,
+    binding: &settings::PolicyBinding,
+    source: &PluginSource,
+) -> Result<Component, PluginRefusal> {
+    let settings::PluginLimits { ref grant, .. } = binding.allowed;
     let unsigned = settings.trust.unsigned(&binding.allowed);
     settings.trust.keys.judge(&source.bytes, unsigned)?;
     let component = foundry.vet(&source.bytes)?;
     let (engine, catalog) = (foundry.engine(), catalog(&settings.core()));
     let (hook, given) = (binding.hook, source.settings.clone().unwrap_or_default());
     let seed = source.seed;
-    evenkeel_host::Policy::install_within(engine, &component, hook, given, catalog, seed, grant)?;
+    evenkeel_host::BoundPlugin::install_within(
+        engine, &component, hook, given, catalog, seed, grant,
+    )?;
     Ok(component)
 }
 
 /// Turns a refusal into an error at the plugin's place in the file.
-pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<settings::Invalid> {
+pub(crate) fn at_place(
+    binding: &settings::PolicyBinding,
+    refused: &PluginRefusal,
+) -> Box<settings::InvalidSetting> {
     match refused {
-        Refused::Setting { path, expected, found } => {
+        PluginRefusal::Setting { path, expected, found } => {
             Box::new(binding.invalid(path.trim_start_matches("$."), &**found, &**expected))
         }
         refused => Box::new(binding.plugin_invalid(refused.to_string(), "a plugin that runs")),
@@ -157,29 +162,31 @@ pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<se
 }
 
 /// Reads a plugin from the binary or a file; an error shows the plugin's place in the policy set.
-pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings::Invalid>> {
+pub(crate) fn source(
+    binding: &settings::PolicyBinding,
+) -> Result<PluginSource, Box<settings::InvalidSetting>> {
     let missing =
         |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
     let (bytes, origin) = match &binding.plugin {
-        Plugin::Shipped(name) => {
+        PluginLocation::Shipped(name) => {
             let shipped = evenkeel_host::shipped().iter().find(|shipped| shipped.name == *name);
             let shipped =
                 shipped.ok_or_else(|| missing(format!("no plugin {name} is in this binary")))?;
             (shipped.bytes.to_vec(), "embedded".to_owned())
         }
-        Plugin::File(path) => {
+        PluginLocation::File(path) => {
             let bytes = file::read(path, BINARY_BYTES_MAX as u64)
                 .map_err(|error| missing(format!("`{}`: {error}", path.display())))?;
             (bytes, path.display().to_string())
         }
     };
     let (settings, seed) = (Some(binding.settings.clone()), fastrand::u64(..));
-    let how = How::at_once(Actor::File);
-    Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now(), how })
+    let how = ActivationOptions::at_once(Actor::File);
+    Ok(PluginSource { bytes, settings, origin: origin.into(), seed, arrived: Instant::now(), how })
 }
 
 /// The catalog of regions, zones and nodes at the start.
-fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
+fn catalog(core: &evenkeel_core::CoreSettings) -> Vec<CatalogEntry> {
     let regions = core.regions.iter().map(|name| &**name);
     let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
     let nodes = (0..).map(NodeId).zip(&core.nodes);

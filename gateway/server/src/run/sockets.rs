@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use evenkeel_dataplane::Lease;
+use evenkeel_dataplane::SendLease;
 use evenkeel_dataplane::buffers;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::ListenerParts;
@@ -12,10 +12,10 @@ use evenkeel_dataplane::{freebind, quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::nodes::equip;
-use super::{Failure, workers};
+use super::{RunError, workers};
 use crate::control::{Equipment, UdpListener};
-use crate::handover::{Duplicates, Inherited, SocketName};
-use crate::settings::{self, Ingress, Settings};
+use crate::handover::{Inherited, NamedSockets, SocketName};
+use crate::settings::{self, GatewayConfig, ListenIngress};
 
 /// Packets in a ring: 20 ms at 100,000 packets a second.
 const RING_SLOTS: usize = 2_048;
@@ -32,26 +32,26 @@ pub(crate) struct Sockets {
     pub(super) udp: Vec<UdpListener>,
     /// Each worker's sockets for the UDP listeners.
     pub(super) listeners: Vec<Vec<ListenerParts>>,
-    pub(super) quic: Option<quic::Listener>,
+    pub(super) quic: Option<quic::BoundQuicSocket>,
     /// Duplicates of the listeners' sockets.
-    pub(super) duplicates: Duplicates,
+    pub(super) duplicates: NamedSockets,
 }
 
 impl Sockets {
-    pub(crate) fn open(settings: &Settings) -> Result<Sockets, Failure> {
+    pub(crate) fn open(settings: &GatewayConfig) -> Result<Sockets, RunError> {
         Sockets::inherit(settings, &mut Inherited::default())
     }
 
     /// Takes the sockets of the process that this one replaces, and opens others.
     pub(crate) fn inherit(
-        settings: &Settings,
+        settings: &GatewayConfig,
         inherited: &mut Inherited,
-    ) -> Result<Sockets, Failure> {
+    ) -> Result<Sockets, RunError> {
         let count = workers(settings);
         // Configuration errors show before a socket exists.
         let equipment = settings.nodes.iter().map(|node| equip(settings, node, count, inherited));
         let equipment = equipment.collect::<Result<_, _>>()?;
-        let mut duplicates = Duplicates::new();
+        let mut duplicates = NamedSockets::new();
         let (udp, listeners) = listeners(settings, count, inherited, &mut duplicates)?;
         let quic = quic_listener(settings, inherited)?;
         Ok(Sockets { equipment, udp, listeners, quic, duplicates })
@@ -60,36 +60,37 @@ impl Sockets {
 
 /// The addresses of the UDP listeners, and each worker's sockets for them.
 fn listeners(
-    settings: &Settings,
+    settings: &GatewayConfig,
     workers: usize,
     inherited: &mut Inherited,
-    duplicates: &mut Duplicates,
-) -> Result<(Vec<UdpListener>, Vec<Vec<ListenerParts>>), Failure> {
-    let mut open = |name: SocketName, bound: &mut SocketAddr, turn| -> Result<UdpSocket, Failure> {
-        let socket = match inherited.take(&name).map(UdpSocket::from) {
-            Some(socket) => {
-                *bound = socket.local_addr()?;
-                socket
-            }
-            None => shared_socket(bound, turn, is_group_address(settings, bound.ip()))?,
+    duplicates: &mut NamedSockets,
+) -> Result<(Vec<UdpListener>, Vec<Vec<ListenerParts>>), RunError> {
+    let mut open =
+        |name: SocketName, bound: &mut SocketAddr, turn| -> Result<UdpSocket, RunError> {
+            let socket = match inherited.take(&name).map(UdpSocket::from) {
+                Some(socket) => {
+                    *bound = socket.local_addr()?;
+                    socket
+                }
+                None => shared_socket(bound, turn, is_group_address(settings, bound.ip()))?,
+            };
+            duplicates.push((name, socket.as_fd().try_clone_to_owned()?));
+            Ok(socket)
         };
-        duplicates.push((name, socket.as_fd().try_clone_to_owned()?));
-        Ok(socket)
-    };
     let mut reached = Vec::new();
     let mut parts: Vec<Vec<ListenerParts>> = (0..workers).map(|_| Vec::new()).collect();
     for listen in &settings.listens {
-        let Ingress::Udp { identities, open: scenario, rtcp } = &listen.ingress else {
+        let ListenIngress::Udp { identities, open: scenario, rtcp } = &listen.ingress else {
             continue;
         };
         let mut bound = listen.address;
         let rtcp = match rtcp {
-            settings::Rtcp::Mux => None,
-            settings::Rtcp::Own(port) => Some(SocketAddr::new(listen.address.ip(), *port)),
+            settings::ListenRtcp::Mux => None,
+            settings::ListenRtcp::Own(port) => Some(SocketAddr::new(listen.address.ip(), *port)),
         };
         let mut bound_rtcp = rtcp;
         for (number, parts) in parts.iter_mut().enumerate() {
-            let turn = if number == 0 { Turn::First } else { Turn::Later };
+            let turn = if number == 0 { BindPass::First } else { BindPass::Later };
             let name = SocketName::Rtp { address: listen.address, worker: number };
             let rtp_socket = open(name, &mut bound, turn)?;
             let rtcp_socket = rtcp.zip(bound_rtcp.as_mut()).map(|(address, bound)| {
@@ -106,9 +107,9 @@ fn listeners(
                 advertised(listen.advertise.map(|at| (at.ip(), rtcp.port()).into()), rtcp)
             }),
             bound,
-            declared: takes(settings::Identity::Declared),
-            declared_ip: takes(settings::Identity::DeclaredIp),
-            stun: takes(settings::Identity::Stun),
+            declared: takes(settings::ListenIdentity::Declared),
+            declared_ip: takes(settings::ListenIdentity::DeclaredIp),
+            stun: takes(settings::ListenIdentity::Stun),
             open: scenario.clone(),
         });
     }
@@ -124,20 +125,20 @@ fn advertised(named: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     }
 }
 
-pub(super) fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketAddr {
+pub(super) fn advertised_quic(settings: &GatewayConfig, bound: SocketAddr) -> SocketAddr {
     let named =
-        settings.listens.iter().find(|listen| matches!(listen.ingress, Ingress::Quic { .. }));
+        settings.listens.iter().find(|listen| matches!(listen.ingress, ListenIngress::Quic { .. }));
     advertised(named.and_then(|listen| listen.advertise), bound)
 }
 
 /// True if the address is of the group: its owner may be the other member.
-fn is_group_address(settings: &Settings, address: IpAddr) -> bool {
+fn is_group_address(settings: &GatewayConfig, address: IpAddr) -> bool {
     let mut group = settings.cluster.iter().flat_map(|cluster| &cluster.addresses);
     group.any(|of_group| of_group.address == address)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
+enum BindPass {
     /// The worker that binds first and chooses a port left open.
     First,
     /// A worker that shares the port.
@@ -151,8 +152,12 @@ enum Turn {
 /// proves the port free, and allows sharing afterwards.
 ///
 /// `moves`: the address may be another host's.
-fn shared_socket(address: &mut SocketAddr, turn: Turn, moves: bool) -> Result<UdpSocket, Failure> {
-    let listen = |error| Failure::Listen { address: *address, error };
+fn shared_socket(
+    address: &mut SocketAddr,
+    turn: BindPass,
+    moves: bool,
+) -> Result<UdpSocket, RunError> {
+    let listen = |error| RunError::Listen { address: *address, error };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(listen)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
@@ -161,7 +166,7 @@ fn shared_socket(address: &mut SocketAddr, turn: Turn, moves: bool) -> Result<Ud
     if moves {
         freebind::allow(&socket, *address).map_err(listen)?;
     }
-    socket.set_reuse_port(turn == Turn::Later).map_err(listen)?;
+    socket.set_reuse_port(turn == BindPass::Later).map_err(listen)?;
     socket.set_nonblocking(true).map_err(listen)?;
     buffers::set_sizes(&socket, SOCKET_BUFFER);
     socket.bind(&(*address).into()).map_err(listen)?;
@@ -171,41 +176,43 @@ fn shared_socket(address: &mut SocketAddr, turn: Turn, moves: bool) -> Result<Ud
     Ok(socket)
 }
 
-pub(super) type QuicRings = Vec<(ring::Receiver, ring::Sender)>;
+pub(super) type QuicRings = Vec<(ring::Receiver, ring::RingSender)>;
 
-fn quic_listen(settings: &Settings) -> Option<(SocketAddr, &Option<settings::Certificate>)> {
+fn quic_listen(
+    settings: &GatewayConfig,
+) -> Option<(SocketAddr, &Option<settings::CertificateFiles>)> {
     settings.listens.iter().find_map(|listen| match &listen.ingress {
-        Ingress::Quic { certificate } => Some((listen.address, certificate)),
-        Ingress::Udp { .. } => None,
+        ListenIngress::Quic { certificate } => Some((listen.address, certificate)),
+        ListenIngress::Udp { .. } => None,
     })
 }
 
 /// The configured address of the QUIC listener.
-pub(super) fn quic_address(settings: &Settings) -> Option<SocketAddr> {
+pub(super) fn quic_address(settings: &GatewayConfig) -> Option<SocketAddr> {
     quic_listen(settings).map(|(address, _)| address)
 }
 
 fn quic_listener(
-    settings: &Settings,
+    settings: &GatewayConfig,
     inherited: &mut Inherited,
-) -> Result<Option<quic::Listener>, quic::Failure> {
+) -> Result<Option<quic::BoundQuicSocket>, quic::QuicStartError> {
     let Some((address, certificate)) = quic_listen(settings) else {
         return Ok(None);
     };
-    let mut quic_settings = quic::Settings::at(address);
+    let mut quic_settings = quic::QuicSettings::at(address);
     quic_settings.moves = is_group_address(settings, address.ip());
     quic_settings.gather = settings.limits.batch_delay;
     quic_settings.connections_max = settings.limits.connections_max as usize;
     quic_settings.connections_per_source = settings.limits.connections_per_source as usize;
     if let Some(files) = certificate {
         quic_settings.certificate =
-            quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };
+            quic::CertificateSource::Files { chain: files.chain.clone(), key: files.key.clone() };
     }
     let name = SocketName::Quic { address };
     match (inherited.take(&name).zip(inherited.take_quic_identity()), &settings.cluster) {
         (Some((socket, identity)), _) => quic::listen_on(quic_settings, socket.into(), identity),
         (None, Some(cluster)) => {
-            let identity = quic::Identity::of_secret(cluster.secrets[0].bytes());
+            let identity = quic::EndpointIdentity::of_secret(cluster.secrets[0].bytes());
             quic::listen_as(quic_settings, identity)
         }
         (None, None) => quic::listen(quic_settings),
@@ -215,12 +222,12 @@ fn quic_listener(
 
 /// The QUIC endpoint, if it has a socket, and each worker's rings to and from it. A suspended endpoint reads nothing.
 pub(super) fn quic(
-    listener: Option<quic::Listener>,
+    listener: Option<quic::BoundQuicSocket>,
     flows: &Arc<Flows>,
     workers: usize,
     suspended: bool,
-    lease: &Arc<Lease>,
-) -> Result<(Option<quic::Thread>, QuicRings), Failure> {
+    lease: &Arc<SendLease>,
+) -> Result<(Option<quic::QuicThread>, QuicRings), RunError> {
     let Some(listener) = listener else {
         return Ok((None, Vec::new()));
     };
@@ -239,10 +246,10 @@ pub(super) fn quic(
     Ok((Some(thread), ends))
 }
 
-pub(super) type WorkerRings = Vec<(Vec<ring::Receiver>, Vec<Option<ring::Sender>>)>;
+pub(super) type WorkerRings = Vec<(Vec<ring::Receiver>, Vec<Option<ring::RingSender>>)>;
 
 /// For each worker: rings from all others, and rings to the others by their number.
-pub(super) fn rings_between(workers: usize) -> Result<WorkerRings, Failure> {
+pub(super) fn rings_between(workers: usize) -> Result<WorkerRings, RunError> {
     let mut ends: WorkerRings =
         (0..workers).map(|_| (Vec::new(), (0..workers).map(|_| None).collect())).collect();
     for from in 0..workers {

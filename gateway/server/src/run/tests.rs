@@ -4,7 +4,7 @@ mod suspension;
 use super::*;
 
 /// A gateway of two threads; its worker runs until control has ended.
-fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Running {
+fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> RunningGateway {
     let (held, gone) = crossbeam_channel::bounded::<()>(0);
     let control = move || {
         let _held = held;
@@ -15,7 +15,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         Ok(())
     };
     let (events, told) = broadcast::channel(1);
-    Running {
+    RunningGateway {
         handle: Handle {
             requests: mpsc::channel(1).0,
             events,
@@ -27,7 +27,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         told,
         udp: Vec::new(),
         quic: None,
-        lease: Arc::new(Lease::forever()),
+        lease: Arc::new(SendLease::forever()),
         fencing: Arc::default(),
         refused_epochs: mpsc::channel(1).1,
         control: Vital::spawn("control", control).unwrap(),

@@ -9,7 +9,7 @@ use evenkeel_dataplane::panics;
 /// A thread that ended without a request.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the thread {thread} ended: {reason}")]
-pub struct Ended {
+pub struct EndedThread {
     pub thread: Box<str>,
     pub reason: Box<str>,
 }
@@ -33,13 +33,13 @@ impl Vital {
     }
 
     /// Waits for the end of the thread.
-    pub(super) fn join(self) -> Result<(), Ended> {
+    pub(super) fn join(self) -> Result<(), EndedThread> {
         let reason = match self.thread.join() {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string().into(),
             Err(panic) => format!("it panicked: {}", panics::message(&*panic)).into(),
         };
-        Err(Ended { thread: self.name, reason })
+        Err(EndedThread { thread: self.name, reason })
     }
 }
 

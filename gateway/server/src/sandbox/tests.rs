@@ -41,14 +41,15 @@ fn outcome<T>(result: Result<T, impl Into<std::io::Error>>) -> i32 {
 #[test]
 fn attempt_is_made_when_asked() {
     let Ok(name) = std::env::var(ATTEMPT) else { return };
-    let order = host::Order::new(&host::Engine::new(), host::shipped()[0].bytes).words().concat();
+    let order =
+        host::CompileOrder::new(&host::Engine::new(), host::shipped()[0].bytes).words().concat();
     let (confined, what) = name.split_once('/').unwrap();
     match confined {
         "gateway" => assert!(confine_gateway().is_empty()),
         // The process has two threads, which may not make a user namespace.
         "compiler" => {
             let missing = confine_compiler();
-            assert!(missing.iter().all(|missing| matches!(missing, Missing::Namespaces(_))));
+            assert!(missing.iter().all(|missing| matches!(missing, MissingMeasure::Namespaces(_))));
         }
         _ => assert_eq!(confined, "unconfined"),
     }

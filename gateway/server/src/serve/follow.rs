@@ -8,10 +8,10 @@ use evenkeel_core::NodeStanding;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::control::{ControlError, EventRecord, GatewayEvent, Handle, Names, Status};
+use crate::control::{ControlError, EventRecord, GatewayEvent, Handle, NodeNames, StatusReport};
 use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
-use crate::telemetry::{Caller, Instruments, Moment, NodeLevel, Recorder, Telemetry};
+use crate::telemetry::{CallerTrace, EventRecorder, Instruments, Moment, NodeLevel, Telemetry};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 /// Records all events.
 pub(super) struct Follower {
     events: Receiver<Arc<EventRecord>>,
-    recorder: Recorder,
+    recorder: EventRecorder,
     instruments: Arc<Instruments>,
     trust: Traceparent,
 }
@@ -27,7 +27,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(
         events: Receiver<Arc<EventRecord>>,
-        names: Arc<Names>,
+        names: Arc<NodeNames>,
         telemetry: &Telemetry,
         trust: Traceparent,
     ) -> Follower {
@@ -67,7 +67,7 @@ impl Follower {
     fn record(&mut self, told: &EventRecord) {
         let at = Moment::now();
         let caller = told.caller.as_ref().map(|caller| {
-            Caller::new(caller.arrived, caller.traceparent.as_deref(), None, self.trust)
+            CallerTrace::new(caller.arrived, caller.traceparent.as_deref(), None, self.trust)
         });
         match &told.event {
             GatewayEvent::Core(event) => self.recorder.handle_event(event, caller.as_ref(), at),
@@ -88,15 +88,15 @@ impl Follower {
 }
 
 /// Turns counters and states into metrics.
-pub(super) struct Counters {
+pub(super) struct CounterFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
     before: BTreeMap<(Count, &'static str), u64>,
 }
 
-impl Counters {
-    pub(super) fn new(handle: Handle, instruments: Arc<Instruments>) -> Counters {
-        Counters { handle, instruments, before: BTreeMap::new() }
+impl CounterFollower {
+    pub(super) fn new(handle: Handle, instruments: Arc<Instruments>) -> CounterFollower {
+        CounterFollower { handle, instruments, before: BTreeMap::new() }
     }
 
     /// Runs until control ends.
@@ -136,7 +136,7 @@ impl Counters {
         Ok(())
     }
 
-    fn count(&mut self, status: &Status) {
+    fn count(&mut self, status: &StatusReport) {
         for (count, up, down) in [
             (Count::Packets, status.packets_to_node, status.packets_to_client),
             (Count::Bytes, status.bytes_to_node, status.bytes_to_client),

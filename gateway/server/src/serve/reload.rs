@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
+use evenkeel_core::{Affinity, PolicyName, RedundancyMode, RegionId, Scenario};
 use evenkeel_host::Component;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::watch::{self, Underway, Watched};
-use super::{Failure, Place, restart};
+use super::watch::{self, Underway, WatchedFolders};
+use super::{ServeError, ServePaths, restart};
 use crate::cluster::Group;
 use crate::control::{
-    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload,
-    Reloaded, Rollout, RolloutOutcome,
+    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
+    Reloaded, RolloutOutcome, RolloutReport,
 };
-use crate::policy::{Foundry, How, Refusal, Rules, Source};
+use crate::policy::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
 use crate::run;
-use crate::settings::{self, Binding, Colour, Invalid, Plugin, Settings};
+use crate::settings::{self, Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding};
 use crate::sha256;
 
 /// Maximum reload requests that wait.
@@ -29,20 +29,20 @@ const ASKED_MAX: usize = 8;
 type Digest = [u8; 32];
 
 pub(super) struct Applied {
-    started: Arc<Settings>,
+    started: Arc<GatewayConfig>,
     /// Applied bindings, each with the digest of the plugin that was last rolled out.
-    bindings: BTreeMap<PolicyName, (Binding, Digest)>,
-    rules: Rules,
+    bindings: BTreeMap<PolicyName, (PolicyBinding, Digest)>,
+    rules: TrustRules,
     /// The gateway's foundry; `None`: candidates are compiled in a separate one.
     foundry: Option<Foundry>,
     survival: Survival,
     group: Option<Group>,
     /// `[rollout]` settings by set.
-    paces: BTreeMap<Arc<str>, settings::Rollout>,
+    paces: BTreeMap<Arc<str>, settings::RolloutSettings>,
 }
 
 /// The keys of each scenario that a reload applies: how its sessions survive a node.
-type Survival = BTreeMap<Arc<str>, (Mode, Affinity, Vec<RegionId>, u8)>;
+type Survival = BTreeMap<Arc<str>, (RedundancyMode, Affinity, Vec<RegionId>, u8)>;
 
 fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
     let of = |scenario: &Scenario| {
@@ -53,10 +53,10 @@ fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
 }
 
 /// A binding that differs from the applied one.
-struct Candidate {
+struct ChangedBinding {
     policy: PolicyName,
-    binding: Binding,
-    source: Source,
+    binding: PolicyBinding,
+    source: PluginSource,
     digest: Digest,
     /// Set once the plugin is compiled.
     component: Option<Component>,
@@ -65,7 +65,7 @@ struct Candidate {
 /// Reloads on SIGHUP, on a changed file, and on an operator's request. Changes made while the first policies are
 /// compiled are read once these policies are active.
 pub(super) async fn follow(
-    place: &Place,
+    place: &ServePaths,
     mut applied: Applied,
     handle: &Handle,
 ) -> std::io::Result<()> {
@@ -85,7 +85,7 @@ pub(super) async fn follow(
     // Files may have changed after they were read and before their folders were watched.
     let _ = word.try_send(());
     loop {
-        let mut wish = Wish { force: false, within: None, by: Actor::Signal };
+        let mut wish = ReloadOptions { force: false, within: None, by: Actor::Signal };
         let mut reply = None;
         tokio::select! {
             _ = hangup.recv() => {}
@@ -94,8 +94,8 @@ pub(super) async fn follow(
                 watch::settle(&mut changed, &underway).await;
             }
             Some(reload) = asked.recv() => {
-                let Reload { force, within, reply: asker } = reload;
-                wish = Wish { force, within, by: Actor::Operator };
+                let ReloadRequest { force, within, reply: asker } = reload;
+                wish = ReloadOptions { force, within, by: Actor::Operator };
                 reply = Some(asker);
             }
         }
@@ -115,7 +115,7 @@ pub(super) async fn follow(
                 }
                 outcome
             }
-            Err(Failure::Invalid(invalid)) => Err(refuse(&invalid)),
+            Err(ServeError::Invalid(invalid)) => Err(refuse(&invalid)),
             Err(error) => {
                 tracing::error!(%error, "reload failed; nothing changed");
                 Err(NotReloaded::Invalid(error.to_string()))
@@ -129,13 +129,13 @@ pub(super) async fn follow(
 }
 
 /// The folders of policy sets and plugins, and the file that lists nodes.
-fn watched(place: &Place, settings: &Settings) -> Watched {
+fn watched(place: &ServePaths, settings: &GatewayConfig) -> WatchedFolders {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
     let plugins: Vec<&Path> = settings
         .bindings()
         .filter_map(|(_, binding)| match &binding.plugin {
-            Plugin::File(path) => Some(path.as_path()),
-            Plugin::Shipped(_) => None,
+            PluginLocation::File(path) => Some(path.as_path()),
+            PluginLocation::Shipped(_) => None,
         })
         .collect();
     let beside = plugins.iter().filter_map(|plugin| plugin.parent());
@@ -145,14 +145,14 @@ fn watched(place: &Place, settings: &Settings) -> Watched {
         true => std::env::current_dir(),
         false => std::path::absolute(folder),
     };
-    Watched {
+    WatchedFolders {
         folders: folders.filter_map(|folder| here(folder).ok()).collect(),
         plugins: plugins.iter().filter_map(|plugin| here(plugin).ok()).collect(),
     }
 }
 
 /// Options of a reload.
-struct Wish {
+struct ReloadOptions {
     /// Remove more nodes than the guard allows.
     force: bool,
     /// Deadline for removed nodes.
@@ -160,14 +160,14 @@ struct Wish {
     by: Actor,
 }
 
-fn refuse(invalid: &[Invalid]) -> NotReloaded {
-    let found = Invalid::render(invalid, Colour::Plain);
+fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
+    let found = InvalidSetting::render(invalid, Colour::Plain);
     tracing::warn!("saved configuration is invalid; nothing changed:\n{found}");
     NotReloaded::Invalid(found)
 }
 
 impl Applied {
-    pub(super) fn of(settings: &Arc<Settings>) -> Applied {
+    pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
         let applied = settings.bindings().filter_map(|(policy, binding)| {
             let digest = sha256(&run::source(binding).ok()?.bytes);
             Some((policy, (binding.clone(), digest)))
@@ -175,7 +175,7 @@ impl Applied {
         Applied {
             started: Arc::clone(settings),
             bindings: applied.collect(),
-            rules: Rules::of(settings),
+            rules: TrustRules::of(settings),
             foundry: None,
             group: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
@@ -197,8 +197,8 @@ impl Applied {
     /// is refused. A binding that is refused later is reported, and tried again at the next reload.
     async fn take(
         &mut self,
-        settings: &Arc<Settings>,
-        wish: &Wish,
+        settings: &Arc<GatewayConfig>,
+        wish: &ReloadOptions,
         handle: &Handle,
     ) -> Result<Reloaded, NotReloaded> {
         let waiting = restart::needed(&self.started, settings);
@@ -226,11 +226,11 @@ impl Applied {
 
     async fn list_nodes(
         &self,
-        settings: &Settings,
-        wish: &Wish,
+        settings: &GatewayConfig,
+        wish: &ReloadOptions,
         handle: &Handle,
     ) -> Result<ListChange, NotReloaded> {
-        let &Wish { force, within, by } = wish;
+        let &ReloadOptions { force, within, by } = wish;
         let list = NodeList { nodes: settings.nodes.clone(), force, within, by };
         match handle.list_nodes(list).await {
             Ok(listed) => Ok(listed?),
@@ -239,7 +239,7 @@ impl Applied {
         }
     }
 
-    async fn change_modes(&mut self, settings: &Settings, handle: &Handle) {
+    async fn change_modes(&mut self, settings: &GatewayConfig, handle: &Handle) {
         let scenarios = self.started.scenarios_of(&settings.sets);
         if survival(&scenarios) != self.survival {
             let survival = survival(&scenarios);
@@ -255,11 +255,11 @@ impl Applied {
     /// replacement may exist yet. Policies report revoked plugins that were pushed.
     async fn govern(
         &mut self,
-        settings: &Settings,
-        candidates: &[Candidate],
+        settings: &GatewayConfig,
+        candidates: &[ChangedBinding],
         handle: &Handle,
     ) -> Vec<PolicyRefused> {
-        let rules = Rules::of(settings);
+        let rules = TrustRules::of(settings);
         if rules == self.rules || handle.govern(rules.clone()).await.is_err() {
             return Vec::new();
         }
@@ -276,17 +276,20 @@ impl Applied {
         mistrusted.collect()
     }
 
-    async fn change_paces(&mut self, settings: &Settings, handle: &Handle) {
+    async fn change_paces(&mut self, settings: &GatewayConfig, handle: &Handle) {
         let paces = settings::paces(&settings.sets);
         // An error means that control ended, and the gateway with it.
-        if paces != self.paces && handle.change_paces(paces.clone()).await.is_ok() {
+        if paces != self.paces && handle.change_rollout_settings(paces.clone()).await.is_ok() {
             self.paces = paces;
             tracing::info!("[rollout] of policy sets reloaded");
         }
     }
 
     /// The bindings with another plugin, other settings, other bytes or another grant.
-    fn candidates(&self, settings: &Settings) -> Result<Vec<Candidate>, Vec<Invalid>> {
+    fn candidates(
+        &self,
+        settings: &GatewayConfig,
+    ) -> Result<Vec<ChangedBinding>, Vec<InvalidSetting>> {
         let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
         for (policy, binding) in settings.bindings() {
             let Some((applied, bytes)) = self.bindings.get(&policy) else {
@@ -295,7 +298,7 @@ impl Applied {
             let bound_alike = applied.plugin == binding.plugin
                 && applied.settings == binding.settings
                 && applied.allowed.grant == binding.allowed.grant;
-            if bound_alike && matches!(binding.plugin, Plugin::Shipped(_)) {
+            if bound_alike && matches!(binding.plugin, PluginLocation::Shipped(_)) {
                 continue;
             }
             match run::source(binding) {
@@ -303,7 +306,8 @@ impl Applied {
                     let digest = sha256(&source.bytes);
                     if !bound_alike || *bytes != digest {
                         let (binding, component) = (binding.clone(), None);
-                        let candidate = Candidate { policy, binding, source, digest, component };
+                        let candidate =
+                            ChangedBinding { policy, binding, source, digest, component };
                         candidates.push(candidate);
                     }
                 }
@@ -315,21 +319,21 @@ impl Applied {
 
     async fn roll_out(
         &mut self,
-        candidate: Candidate,
+        candidate: ChangedBinding,
         by: Actor,
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
-        let Candidate { policy, binding, mut source, digest, component } = candidate;
-        let strategy = self.paces.get(&policy.set).map(settings::Rollout::strategy);
+        let ChangedBinding { policy, binding, mut source, digest, component } = candidate;
+        let strategy = self.paces.get(&policy.set).map(settings::RolloutSettings::strategy);
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
-        source.how = How { by, force: false, strategy, returns: true };
+        source.how = ActivationOptions { by, force: false, strategy, returns: true };
         let began = Instant::now();
         let rolled_out = handle.roll_out(policy.clone(), source).await;
         // Dropped only here, so that the rollout found the plugin compiled.
         drop(component);
         match rolled_out {
-            Ok(Rollout {
+            Ok(RolloutReport {
                 outcome:
                     RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Started,
                 ..
@@ -341,7 +345,7 @@ impl Applied {
             Ok(rollout) => {
                 let reason = rollout.reason.as_deref().unwrap_or("it was refused");
                 let invalid = binding.plugin_invalid(reason, "a plugin that may answer");
-                let found = Invalid::render(&[invalid], Colour::Plain);
+                let found = InvalidSetting::render(&[invalid], Colour::Plain);
                 tracing::warn!(%policy, "plugin refused; the active revision stays:\n{found}");
                 Err(PolicyRefused { policy, reason: reason.to_owned() })
             }
@@ -362,13 +366,13 @@ impl Applied {
 /// Compiles each candidate and installs it with its settings. Fails if any of them fails.
 async fn try_out(
     foundry: Foundry,
-    settings: Arc<Settings>,
-    mut candidates: Vec<Candidate>,
+    settings: Arc<GatewayConfig>,
+    mut candidates: Vec<ChangedBinding>,
     handle: &Handle,
-) -> Result<Vec<Candidate>, NotReloaded> {
+) -> Result<Vec<ChangedBinding>, NotReloaded> {
     let tried = beside(move || {
         let unfit = candidates.iter_mut().filter_map(|candidate| {
-            let Candidate { policy, binding, source, component, .. } = candidate;
+            let ChangedBinding { policy, binding, source, component, .. } = candidate;
             let refused = match run::try_out(&foundry, &settings, binding, source) {
                 Ok(vetted) => {
                     *component = Some(vetted);
@@ -377,10 +381,10 @@ async fn try_out(
                 Err(refused) => refused,
             };
             let (origin, reason) = (source.origin.clone(), refused.to_string().into());
-            let refusal = Refusal::now(policy.clone(), origin, refused.code(), reason);
+            let refusal = RefusalRecord::now(policy.clone(), origin, refused.code(), reason);
             Some((*run::at_place(binding, &refused), refusal))
         });
-        let unfit: Vec<(Invalid, Refusal)> = unfit.collect();
+        let unfit: Vec<(InvalidSetting, RefusalRecord)> = unfit.collect();
         if unfit.is_empty() { Ok(candidates) } else { Err(unfit) }
     });
     match tried.await? {

@@ -2,11 +2,11 @@
 
 use evenkeel_core::Hook;
 
-use crate::settings::{PolicySet, Scenario, Settings};
+use crate::settings::{GatewayConfig, PolicySet, ScenarioSettings};
 
 /// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
 /// settings, and how sessions survive the failure of a node.
-pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
+pub(super) fn needed(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     let tables = [
         (old.gateway != new.gateway, "[gateway]"),
         (old.listens != new.listens, "[[listen]]"),
@@ -48,10 +48,18 @@ fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
     scenarios.chain(hooks).map(|key| format!("{}.toml {key}", old.name)).collect()
 }
 
-fn of_scenario(old: &Scenario, new: &Scenario) -> Vec<String> {
+fn of_scenario(old: &ScenarioSettings, new: &ScenarioSettings) -> Vec<String> {
     // Mode, affinity, regions and spares need no restart.
-    let Scenario { name, floor, ceiling, close_after, await_first_packet, dscp, priority, .. } =
-        old;
+    let ScenarioSettings {
+        name,
+        floor,
+        ceiling,
+        close_after,
+        await_first_packet,
+        dscp,
+        priority,
+        ..
+    } = old;
     let keys = [
         ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
         (*close_after != new.close_after, "close_after"),

@@ -4,18 +4,22 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
 
 /// Signals that come between two calls are kept.
-pub(crate) struct Signals {
+pub(crate) struct PendingSignals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     repeated: Option<Signal>,
 }
 
-impl Signals {
-    pub(super) fn listen() -> std::io::Result<Signals> {
+impl PendingSignals {
+    pub(super) fn listen() -> std::io::Result<PendingSignals> {
         // A SIGHUP that comes before reloads are followed must not end the process. The handler stays.
         drop(signal(SignalKind::hangup())?);
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-        Ok(Signals { terminate: signal(terminate)?, interrupt: signal(interrupt)?, repeated: None })
+        Ok(PendingSignals {
+            terminate: signal(terminate)?,
+            interrupt: signal(interrupt)?,
+            repeated: None,
+        })
     }
 
     /// Returns the next signal.

@@ -20,14 +20,14 @@ const QUIET: Duration = Duration::from_millis(50);
 const SETTLED_AT_LATEST: Duration = Duration::from_secs(1);
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedFolders {
     /// Folders with policy sets and plugins, and single files.
     pub(super) folders: BTreeSet<PathBuf>,
     /// Plugins that sets are bound to.
     pub(super) plugins: BTreeSet<PathBuf>,
 }
 
-impl Watched {
+impl WatchedFolders {
     /// Returns true for a watched folder and for the files in it.
     fn touches(&self, path: &Path) -> bool {
         self.folders.contains(path)
@@ -45,10 +45,10 @@ impl Watched {
 
 /// Unfinished changes. Clones share the state.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Underway(Arc<Mutex<Steps>>);
+pub(super) struct Underway(Arc<Mutex<FileSteps>>);
 
 #[derive(Default, Debug)]
-struct Steps {
+struct FileSteps {
     /// Files that are open and were written to.
     written: BTreeSet<PathBuf>,
     /// Files that were removed, or created and still empty; more steps will follow.
@@ -69,12 +69,12 @@ enum Until {
 
 impl Underway {
     /// No thread panics while it holds the lock.
-    fn steps(&self) -> MutexGuard<'_, Steps> {
+    fn steps(&self) -> MutexGuard<'_, FileSteps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes an event; returns true if it may need a reload.
-    fn note(&self, event: &Event, watched: &Watched) -> bool {
+    fn note(&self, event: &Event, watched: &WatchedFolders) -> bool {
         let mut steps = self.steps();
         if event.paths.is_empty() {
             // The kernel's queue overflowed, so events were lost.
@@ -99,7 +99,7 @@ impl Underway {
     }
 }
 
-impl Steps {
+impl FileSteps {
     /// Notes an event of one path; returns true if it may need a reload.
     fn note(&mut self, kind: EventKind, path: &Path, is_read: bool) -> bool {
         match kind {
@@ -143,7 +143,7 @@ impl Steps {
 /// Watches files in the folders, and the creation, removal or replacement of the folders, until the watcher is dropped.
 /// Logs folders that cannot be watched.
 pub(super) fn watch(
-    watched: &Watched,
+    watched: &WatchedFolders,
     changed: &mpsc::Sender<()>,
     underway: &Underway,
 ) -> Option<RecommendedWatcher> {
@@ -193,7 +193,7 @@ pub(super) async fn settle(changed: &mut mpsc::Receiver<()>, underway: &Underway
         }
     };
     let _ = tokio::time::timeout(SETTLED_AT_LATEST, settled).await;
-    *underway.steps() = Steps::default();
+    *underway.steps() = FileSteps::default();
 }
 
 #[cfg(test)]

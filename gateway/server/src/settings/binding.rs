@@ -7,30 +7,30 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::embedded;
-use super::invalid::{Invalid, Source, nearest};
+use super::invalid::{ConfigSource, InvalidSetting, nearest};
 use super::raw;
-use super::set::{OnFault, Origin};
-use super::trust::Allowed;
+use super::set::{OnFault, SetOrigin};
+use super::trust::PluginLimits;
 
 /// `[admission]`, `[routing]`, `[degradation]` or `[resolve]` of a policy set.
 #[derive(Clone, Debug)]
-pub struct Binding {
+pub struct PolicyBinding {
     pub hook: Hook,
-    pub plugin: Plugin,
+    pub plugin: PluginLocation,
     /// A JSON object, not yet checked against the plugin's schema.
     pub settings: Value,
     pub on_fault: OnFault,
     /// Limits of the plugin, however it is pushed.
-    pub allowed: Allowed,
-    source: Arc<Source>,
+    pub allowed: PluginLimits,
+    source: Arc<ConfigSource>,
     /// Span of the plugin's name in the file.
     named: Range<usize>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Plugin {
+pub enum PluginLocation {
     Shipped(&'static str),
     File(PathBuf),
 }
@@ -43,17 +43,17 @@ fn key(hook: Hook) -> &'static str {
     }
 }
 
-impl Binding {
+impl PolicyBinding {
     pub(crate) fn key(&self) -> &'static str {
         key(self.hook)
     }
 
     pub(super) fn check(
         hook: Hook,
-        raw: &raw::Binding,
-        origin: &Origin,
-        check: &mut Check,
-    ) -> Option<Binding> {
+        raw: &raw::BindingTable,
+        origin: &SetOrigin,
+        check: &mut ConfigCheck,
+    ) -> Option<PolicyBinding> {
         let plugin = plugin(&raw.plugin, origin, check);
         let settings = raw.settings.as_ref().map_or_else(
             || Value::Object(serde_json::Map::new()),
@@ -70,10 +70,10 @@ impl Binding {
                 check.refuse(written.span(), found, words.join(" or "));
             }
         }
-        let allowed = Allowed::check(hook, raw, check);
+        let allowed = PluginLimits::check(hook, raw, check);
         let source = Arc::clone(&check.source);
         let named = raw.plugin.span();
-        Some(Binding { hook, plugin: plugin?, settings, on_fault, allowed, source, named })
+        Some(PolicyBinding { hook, plugin: plugin?, settings, on_fault, allowed, source, named })
     }
 
     /// An invalid setting, found once the plugin's schema is known.
@@ -85,27 +85,35 @@ impl Binding {
         path: &str,
         found: impl Into<String>,
         expected: impl Into<String>,
-    ) -> Invalid {
+    ) -> InvalidSetting {
         let span = place(&self.source.text, key(self.hook), path).unwrap_or(0..0);
-        Invalid::at(&self.source, span, found, expected)
+        InvalidSetting::at(&self.source, span, found, expected)
     }
 
     /// An invalid plugin, shown at its name.
-    pub fn plugin_invalid(&self, found: impl Into<String>, expected: impl Into<String>) -> Invalid {
-        Invalid::at(&self.source, self.named.clone(), found, expected)
+    pub fn plugin_invalid(
+        &self,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> InvalidSetting {
+        InvalidSetting::at(&self.source, self.named.clone(), found, expected)
     }
 }
 
-fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<Plugin> {
+fn plugin(
+    raw: &Spanned<String>,
+    origin: &SetOrigin,
+    check: &mut ConfigCheck,
+) -> Option<PluginLocation> {
     let name = raw.get_ref();
     if let Some(shipped) = embedded::plugins().find(|shipped| shipped == name) {
-        return Some(Plugin::Shipped(shipped));
+        return Some(PluginLocation::Shipped(shipped));
     }
     let is_file = name.ends_with(".wasm") || name.contains('/');
-    if is_file && matches!(origin, Origin::File(_)) {
+    if is_file && matches!(origin, SetOrigin::File(_)) {
         let path = check.path(name);
         return match std::fs::metadata(&path) {
-            Ok(facts) if facts.is_file() => Some(Plugin::File(path)),
+            Ok(facts) if facts.is_file() => Some(PluginLocation::File(path)),
             Ok(_) => {
                 check.refuse(raw.span(), format!("`{name}`, which is not a file"), "a Wasm file");
                 None
@@ -124,12 +132,12 @@ fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<P
     None
 }
 
-fn table_to_json(table: &toml::Table, span: &Range<usize>, check: &mut Check) -> Value {
+fn table_to_json(table: &toml::Table, span: &Range<usize>, check: &mut ConfigCheck) -> Value {
     let pairs = table.iter().map(|(key, value)| (key.clone(), to_json(value, span, check)));
     Value::Object(pairs.collect())
 }
 
-fn to_json(value: &toml::Value, span: &Range<usize>, check: &mut Check) -> Value {
+fn to_json(value: &toml::Value, span: &Range<usize>, check: &mut ConfigCheck) -> Value {
     match value {
         toml::Value::String(text) => Value::String(text.clone()),
         toml::Value::Integer(number) => Value::from(*number),

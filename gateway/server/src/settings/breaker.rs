@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use evenkeel_core::Breakers;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::raw;
 
 /// Checks `[breaker]`; missing keys keep the core's defaults.
-pub(super) fn check(raw: &raw::Breaker, check: &mut Check) -> Breakers {
+pub(super) fn check(raw: &raw::BreakerTable, check: &mut ConfigCheck) -> Breakers {
     let default = Breakers::default();
     let day = Duration::from_secs(1)..=Duration::from_secs(86_400);
     let open_for = check.duration(&raw.open_for, default.open_for, day.clone());

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::invalid::{Invalid, Source};
-use super::secret::Secret;
-use super::unit::{self, BitRate};
+use super::invalid::{ConfigSource, InvalidSetting};
+use super::secret::SecretFile;
+use super::unit::{self, ConfigBitRate};
 use crate::file;
 
 /// A secret is one line; a larger file was named by mistake.
@@ -20,19 +20,19 @@ const SECRET_MAX: u64 = 4_096;
 /// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;
 
-pub(super) struct Check {
-    pub(super) source: Arc<Source>,
+pub(super) struct ConfigCheck {
+    pub(super) source: Arc<ConfigSource>,
     /// Base of the relative paths in the file.
     pub(super) folder: PathBuf,
-    pub(super) invalid: Vec<Invalid>,
+    pub(super) invalid: Vec<InvalidSetting>,
     /// Weaknesses that are no errors.
-    pub(super) warnings: Vec<Invalid>,
+    pub(super) warnings: Vec<InvalidSetting>,
 }
 
-impl Check {
-    pub(super) fn new(source: Arc<Source>, folder: &Path) -> Check {
+impl ConfigCheck {
+    pub(super) fn new(source: Arc<ConfigSource>, folder: &Path) -> ConfigCheck {
         let (invalid, warnings) = (Vec::new(), Vec::new());
-        Check { source, folder: folder.to_owned(), invalid, warnings }
+        ConfigCheck { source, folder: folder.to_owned(), invalid, warnings }
     }
 
     /// Adds an error; the caller may add `help`.
@@ -41,8 +41,8 @@ impl Check {
         span: Range<usize>,
         found: impl Into<String>,
         expected: impl Into<String>,
-    ) -> &mut Invalid {
-        self.invalid.push(Invalid::at(&self.source, span, found, expected));
+    ) -> &mut InvalidSetting {
+        self.invalid.push(InvalidSetting::at(&self.source, span, found, expected));
         let last = self.invalid.len() - 1;
         &mut self.invalid[last]
     }
@@ -53,7 +53,7 @@ impl Check {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) {
-        self.warnings.push(Invalid::at(&self.source, span, found, expected));
+        self.warnings.push(InvalidSetting::at(&self.source, span, found, expected));
     }
 
     /// Warns if users that are neither the owner nor in the group of a secret file can read or replace it.
@@ -69,7 +69,7 @@ impl Check {
 
     /// `file:line` of a span, for use in another message.
     pub(super) fn place(&self, span: &Range<usize>) -> String {
-        Invalid::at(&self.source, span.clone(), "", "").place()
+        InvalidSetting::at(&self.source, span.clone(), "", "").place()
     }
 
     pub(super) fn duration(
@@ -95,7 +95,7 @@ impl Check {
         }
     }
 
-    pub(super) fn bit_rate(&mut self, raw: &Spanned<String>) -> Option<BitRate> {
+    pub(super) fn bit_rate(&mut self, raw: &Spanned<String>) -> Option<ConfigBitRate> {
         match unit::bit_rate(raw.get_ref()) {
             Ok(rate) if rate.0 > 0 => Some(rate),
             Ok(_) => {
@@ -189,7 +189,7 @@ impl Check {
     }
 
     /// The content of a secret file, without the line end.
-    pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<Secret> {
+    pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<SecretFile> {
         let mut bytes = self.secret_file(raw, SECRET_MIN)?;
         while matches!(bytes.last(), Some(b'\n' | b'\r')) {
             bytes.pop();
@@ -200,6 +200,6 @@ impl Check {
             return None;
         }
         self.warn_of_readers(raw);
-        Some(Secret::new(bytes))
+        Some(SecretFile::new(bytes))
     }
 }

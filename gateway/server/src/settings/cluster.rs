@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::check::Check;
-use super::listen::{Ingress, Listen};
-use super::node::{Agent, Node, reachable};
+use super::check::ConfigCheck;
+use super::listen::{ListenIngress, ListenSettings};
+use super::node::{NodeConfig, WatchingAgent, reachable};
 use super::raw;
-use super::secret::Secret;
+use super::secret::SecretFile;
 use crate::address;
 
 /// As many as listeners.
@@ -25,41 +25,41 @@ const ADDRESS: &str = "an address and its prefix length such as `192.0.2.10/24`"
 
 /// Two gateways, of which one owns the addresses.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Cluster {
+pub struct GroupSettings {
     /// The name of this member.
     pub name: Arc<str>,
     /// One secret, or two while it is rotated. The first signs; both are accepted.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<SecretFile>,
     /// UDP: beats. TCP: records. Never an address of the group.
     pub listen: SocketAddr,
     /// Owns the addresses if neither member does. Default false.
     pub preferred: bool,
-    pub peer: Peer,
+    pub peer: PeerSettings,
     /// At least one.
-    pub addresses: Vec<ClusterAddress>,
+    pub addresses: Vec<MovingAddress>,
 }
 
 /// The other member.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Peer {
+pub struct PeerSettings {
     pub name: Arc<str>,
     /// The `listen` of the peer.
     pub address: SocketAddr,
     /// The agent beside the peer, which reports the end of its process.
-    pub agent: Option<Agent>,
+    pub agent: Option<WatchingAgent>,
 }
 
 /// An address that moves between the members.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClusterAddress {
+pub struct MovingAddress {
     pub address: IpAddr,
     pub prefix: u8,
-    pub place: Place,
+    pub place: AddressPlace,
     /// Sessions' own ports are bound here, so that they stay at a takeover. Default false.
     pub port_legs: bool,
 }
 
-impl Cluster {
+impl GroupSettings {
     /// The address of sessions' own ports; `None` if they have all addresses of the host.
     pub(crate) fn port_legs(&self) -> Option<IpAddr> {
         self.addresses.iter().find(|moved| moved.port_legs).map(|moved| moved.address)
@@ -67,7 +67,7 @@ impl Cluster {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum AddressPlace {
     /// The name of an interface, to which the owner adds the address.
     Interface(String),
     /// A program and its arguments, which moves the address.
@@ -75,11 +75,11 @@ pub enum Place {
 }
 
 pub(super) fn check(
-    raw: &Spanned<raw::Cluster>,
-    nodes: &[Node],
-    listens: &[Listen],
-    check: &mut Check,
-) -> Option<Cluster> {
+    raw: &Spanned<raw::ClusterTable>,
+    nodes: &[NodeConfig],
+    listens: &[ListenSettings],
+    check: &mut ConfigCheck,
+) -> Option<GroupSettings> {
     let (span, raw) = (raw.span(), raw.get_ref());
     let name = check.name(&raw.name);
     let secrets = secrets(&raw.secret_file, nodes, check);
@@ -90,14 +90,14 @@ pub(super) fn check(
     }
     super::bounded(&raw.address, ADDRESSES_MAX, "addresses", check);
     let addresses = addresses(&raw.address, nodes, listens, check);
-    let has_port_legs = nodes.iter().any(Node::has_port_legs);
+    let has_port_legs = nodes.iter().any(NodeConfig::has_port_legs);
     if has_port_legs && !addresses.iter().any(|moved| moved.port_legs) {
         let found = "nodes with port legs, and no address of the group with `port_legs`";
         let expected = "`port_legs = true` at one that reaches them: a takeover opens their sessions again otherwise";
         check.warn(span.clone(), found, expected);
     }
-    let alone = |listen: &Listen| {
-        matches!(listen.ingress, Ingress::Quic { certificate: None })
+    let alone = |listen: &ListenSettings| {
+        matches!(listen.ingress, ListenIngress::Quic { certificate: None })
             && addresses.iter().any(|moved| moved.address == listen.address.ip())
     };
     if listens.iter().any(alone) {
@@ -116,11 +116,22 @@ pub(super) fn check(
         }
     }
     let preferred = raw.preferred.unwrap_or_default();
-    Some(Cluster { name, secrets: secrets?, listen: listen?, preferred, peer: peer?, addresses })
+    Some(GroupSettings {
+        name,
+        secrets: secrets?,
+        listen: listen?,
+        preferred,
+        peer: peer?,
+        addresses,
+    })
 }
 
 /// The secrets of the file, one per line.
-fn secrets(raw: &Spanned<String>, nodes: &[Node], check: &mut Check) -> Option<Vec<Secret>> {
+fn secrets(
+    raw: &Spanned<String>,
+    nodes: &[NodeConfig],
+    check: &mut ConfigCheck,
+) -> Option<Vec<SecretFile>> {
     let bytes = check.secret_file(raw, SECRET_MIN)?;
     let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
@@ -139,7 +150,8 @@ fn secrets(raw: &Spanned<String>, nodes: &[Node], check: &mut Check) -> Option<V
             let found = format!("`{file}` with the same secret twice");
             check.refuse(raw.span(), found, "a new secret and the previous one");
         }
-        let knows = |node: &&Node| node.secret().is_some_and(|secret| secret.bytes() == *line);
+        let knows =
+            |node: &&NodeConfig| node.secret().is_some_and(|secret| secret.bytes() == *line);
         if let Some(node) = nodes.iter().find(knows) {
             let found = format!("`{file}` with the secret of node `{}`", node.name);
             let expected = "a secret of its own: its holder can read and take over every call";
@@ -148,16 +160,16 @@ fn secrets(raw: &Spanned<String>, nodes: &[Node], check: &mut Check) -> Option<V
     }
     check.warn_of_readers(raw);
     let sound = check.invalid.len() == before;
-    sound.then(|| lines.into_iter().map(|line| Secret::new(line.to_vec())).collect())
+    sound.then(|| lines.into_iter().map(|line| SecretFile::new(line.to_vec())).collect())
 }
 
 fn peer(
-    raw: &raw::Cluster,
+    raw: &raw::ClusterTable,
     listen: Option<SocketAddr>,
-    secrets: &[Secret],
-    check: &mut Check,
-) -> Option<Peer> {
-    let raw::Peer { name, address, .. } = &raw.peer;
+    secrets: &[SecretFile],
+    check: &mut ConfigCheck,
+) -> Option<PeerSettings> {
+    let raw::PeerTable { name, address, .. } = &raw.peer;
     if name.get_ref() == raw.name.get_ref() {
         let found = format!("`{}`, the name of this member", name.get_ref());
         check.refuse(name.span(), found, "the name of the other member");
@@ -174,10 +186,14 @@ fn peer(
             check.refuse(address.span(), found, "two addresses of IPv4, or two of IPv6");
         }
     }
-    Some(Peer { name, address: at, agent: agent(&raw.peer, secrets, check) })
+    Some(PeerSettings { name, address: at, agent: agent(&raw.peer, secrets, check) })
 }
 
-fn agent(raw: &raw::Peer, secrets: &[Secret], check: &mut Check) -> Option<Agent> {
+fn agent(
+    raw: &raw::PeerTable,
+    secrets: &[SecretFile],
+    check: &mut ConfigCheck,
+) -> Option<WatchingAgent> {
     let (agent, secret) = match (&raw.agent, &raw.secret_file) {
         (Some(agent), Some(secret)) => (agent, secret),
         (None, None) => return None,
@@ -199,16 +215,16 @@ fn agent(raw: &raw::Peer, secrets: &[Secret], check: &mut Check) -> Option<Agent
         let expected = "a secret of its own: the agent needs no key of the group";
         check.refuse(file.span(), found, expected);
     }
-    Some(Agent { address: address?, secret })
+    Some(WatchingAgent { address: address?, secret })
 }
 
 fn addresses(
-    raw: &[Spanned<raw::ClusterAddress>],
-    nodes: &[Node],
-    listens: &[Listen],
-    check: &mut Check,
-) -> Vec<ClusterAddress> {
-    let mut addresses: Vec<ClusterAddress> = Vec::new();
+    raw: &[Spanned<raw::ClusterAddressTable>],
+    nodes: &[NodeConfig],
+    listens: &[ListenSettings],
+    check: &mut ConfigCheck,
+) -> Vec<MovingAddress> {
+    let mut addresses: Vec<MovingAddress> = Vec::new();
     for entry in raw {
         let written = &entry.get_ref().address;
         let place = place(entry, check);
@@ -216,16 +232,16 @@ fn addresses(
         if addresses.iter().any(|earlier| earlier.address == address) {
             check.refuse(written.span(), format!("`{address}` a second time"), "each address once");
         }
-        let takes = |listen: &Listen| {
+        let takes = |listen: &ListenSettings| {
             let bound = listen.address.ip();
             let any = bound.is_unspecified() && (bound.is_ipv6() || address.is_ipv4());
             any || bound.to_canonical() == address
         };
         let port_legs = entry.get_ref().port_legs.as_ref().filter(|it| *it.get_ref());
         if let Some(port_legs) = port_legs {
-            let reaches = |node: &Node| node.address.is_ipv4() == address.is_ipv4();
+            let reaches = |node: &NodeConfig| node.address.is_ipv4() == address.is_ipv4();
             let unreached = nodes.iter().find(|node| node.has_port_legs() && !reaches(node));
-            if let Some(Node { name, address: node, .. }) = unreached {
+            if let Some(NodeConfig { name, address: node, .. }) = unreached {
                 let found = format!("`port_legs` at `{address}`, and node `{name}` at `{node}`");
                 check.refuse(port_legs.span(), found, "two addresses of IPv4, or two of IPv6");
             }
@@ -239,12 +255,12 @@ fn addresses(
             let found = format!("`{address}`, on which nothing listens");
             check.warn(written.span(), found, "the address of a `[[listen]]`");
         }
-        addresses.extend(place.map(|place| ClusterAddress { address, prefix, place, port_legs }));
+        addresses.extend(place.map(|place| MovingAddress { address, prefix, place, port_legs }));
     }
     addresses
 }
 
-fn with_prefix(raw: &Spanned<String>, check: &mut Check) -> Option<(IpAddr, u8)> {
+fn with_prefix(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<(IpAddr, u8)> {
     let parse = |text: &str| -> Option<(IpAddr, u8)> {
         let (address, prefix) = text.split_once('/')?;
         let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
@@ -263,7 +279,7 @@ fn with_prefix(raw: &Spanned<String>, check: &mut Check) -> Option<(IpAddr, u8)>
     Some((address, prefix))
 }
 
-fn place(raw: &Spanned<raw::ClusterAddress>, check: &mut Check) -> Option<Place> {
+fn place(raw: &Spanned<raw::ClusterAddressTable>, check: &mut ConfigCheck) -> Option<AddressPlace> {
     let (span, raw) = (raw.span(), raw.get_ref());
     match (&raw.interface, &raw.hook) {
         (Some(interface), None) => {
@@ -274,7 +290,7 @@ fn place(raw: &Spanned<raw::ClusterAddress>, check: &mut Check) -> Option<Place>
                 let expected = "the name of an interface such as `eth0`, of at most 15 bytes";
                 check.refuse(interface.span(), format!("`{name}`"), expected);
             }
-            Some(Place::Interface(name.clone()))
+            Some(AddressPlace::Interface(name.clone()))
         }
         (None, Some(hook)) => {
             let words: Vec<String> =
@@ -283,7 +299,7 @@ fn place(raw: &Spanned<raw::ClusterAddress>, check: &mut Check) -> Option<Place>
                 let expected = "a program and its arguments: `[\"/usr/local/bin/move-address\"]`";
                 check.refuse(hook.span(), "a command without a program", expected);
             }
-            Some(Place::Hook(words))
+            Some(AddressPlace::Hook(words))
         }
         (interface, _) => {
             let found = match interface {

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    self as core, AdmitOnFault, Bounds, DegradeOnFault, Hook, NodeSettings, Probed, RegionId, Role,
-    Starts, Zone, ZoneId,
+    self as core, AdmitOnFault, CapBounds, DegradeOnFault, Hook, NodeProbing, NodeSettings,
+    RegionId, RegionRole, Starts, Zone, ZoneId,
 };
 
-use super::{Binding, Driver, Node, OnFault, PolicySet, Probe, Scenario, Settings};
+use super::{
+    DriverSettings, GatewayConfig, NodeConfig, OnFault, PolicyBinding, PolicySet, ProbeKind,
+    ScenarioSettings,
+};
 
-impl Settings {
-    /// The core's settings; a node's id is its index in [`Settings::nodes`].
-    pub fn core(&self) -> core::Settings {
+impl GatewayConfig {
+    /// The core's settings; a node's id is its index in [`GatewayConfig::nodes`].
+    pub fn core(&self) -> core::CoreSettings {
         let mut zones: Vec<Zone> = Vec::new();
         let nodes = self.nodes.iter().map(|node| {
             let zone = Zone { name: (*node.zone).into(), region: self.region(&node.region) };
@@ -24,20 +27,20 @@ impl Settings {
             node.core(ZoneId(place as u32))
         });
         let nodes = nodes.collect();
-        core::Settings {
+        core::CoreSettings {
             home: self.region(&self.gateway.region),
             regions: self.regions.iter().map(|name| (**name).into()).collect(),
             zones,
             nodes,
             scenarios: self.scenarios_of(&self.sets),
             timings: self.detector,
-            limits: core::Limits {
+            limits: core::GatewayLimits {
                 sessions_max: self.limits.sessions as usize,
                 churn_percent: self.limits.churn_percent,
                 moves_per_minute: usize::from(self.limits.moves_per_minute),
                 failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
-                ..core::Limits::default()
+                ..core::GatewayLimits::default()
             },
         }
     }
@@ -45,7 +48,7 @@ impl Settings {
     /// The scenarios of these sets, with region ids. A new region waits for a restart and is left out.
     pub(crate) fn scenarios_of(&self, sets: &[PolicySet]) -> BTreeMap<Arc<str>, core::Scenario> {
         let place = |name: &Arc<str>| self.regions.iter().position(|known| known == name);
-        let regions = |scenario: &Scenario| {
+        let regions = |scenario: &ScenarioSettings| {
             let places = scenario.regions.iter().filter_map(place);
             places.map(|place| RegionId(place as u32)).collect()
         };
@@ -63,45 +66,47 @@ impl Settings {
     }
 }
 
-impl Node {
+impl NodeConfig {
     pub(crate) fn core(&self, zone: ZoneId) -> NodeSettings {
-        let by_hook = |start: &super::Start| Starts::ByHook { within: start.within };
+        let by_hook = |start: &super::StartHook| Starts::ByHook { within: start.within };
         NodeSettings {
             name: (*self.name).into(),
             zone,
             capacity_kbps: self.capacity.kbps(),
             probed: self.probed(),
-            role: if self.standby { Role::Standby } else { Role::Active },
+            role: if self.standby { RegionRole::Standby } else { RegionRole::Active },
             starts: self.start.as_ref().map_or(Starts::ByItself, by_hook),
             canary: self.canary,
         }
     }
 
-    pub(super) fn probed(&self) -> Probed {
+    pub(super) fn probed(&self) -> NodeProbing {
         match self.driver {
-            Driver::Plain { probe: Probe::None } | Driver::Webhook { probe: Probe::None, .. } => {
-                Probed::No
-            }
-            Driver::Plain { probe: Probe::Stun | Probe::Echo }
-            | Driver::Webhook { probe: Probe::Stun | Probe::Echo, .. }
-            | Driver::Agent { .. }
-            | Driver::Rtpengine => Probed::Yes,
+            DriverSettings::Plain { probe: ProbeKind::None }
+            | DriverSettings::Webhook { probe: ProbeKind::None, .. } => NodeProbing::No,
+            DriverSettings::Plain { probe: ProbeKind::Stun | ProbeKind::Echo }
+            | DriverSettings::Webhook { probe: ProbeKind::Stun | ProbeKind::Echo, .. }
+            | DriverSettings::Agent { .. }
+            | DriverSettings::Rtpengine => NodeProbing::Yes,
         }
     }
 }
 
 impl PolicySet {
-    pub fn binding(&self, hook: Hook) -> Option<&Binding> {
+    pub fn binding(&self, hook: Hook) -> Option<&PolicyBinding> {
         self.bindings.iter().find(|binding| binding.hook == hook)
     }
 }
 
-fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
+fn scenario(set: &PolicySet, scenario: &ScenarioSettings) -> core::Scenario {
     let on_fault = |hook| set.binding(hook).map(|binding| binding.on_fault);
     core::Scenario {
         set: set.name.clone(),
         bound: Hook::ALL.map(|hook| set.binding(hook).is_some()),
-        bounds: Bounds { floor_kbps: kbps(scenario.floor), ceiling_kbps: kbps(scenario.ceiling) },
+        bounds: CapBounds {
+            floor_kbps: kbps(scenario.floor),
+            ceiling_kbps: kbps(scenario.ceiling),
+        },
         mode: scenario.mode,
         affinity: scenario.affinity,
         regions: Vec::new(),
@@ -136,6 +141,6 @@ fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
 }
 
 /// A rate above `u32::MAX` kbit/s is no limit.
-fn kbps(rate: super::BitRate) -> u32 {
+fn kbps(rate: super::ConfigBitRate) -> u32 {
     u32::try_from(rate.kbps()).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use evenkeel_core::Timings;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::raw;
 use super::unit;
 
@@ -10,7 +10,7 @@ const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Checks `[detector]`; missing keys keep the core's defaults.
-pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
+pub(super) fn check(raw: &raw::DetectorTable, check: &mut ConfigCheck) -> Timings {
     let default = Timings::default();
     let (near, far) = (&raw.in_region, &raw.cross_region);
     let every = 2 * MS..=10_000 * MS;

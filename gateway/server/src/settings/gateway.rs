@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::raw;
-use super::secret::Secret;
-use crate::address::Network;
+use super::secret::SecretFile;
+use crate::address::NetworkPrefix;
 
 /// `[gateway]`.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Gateway {
+pub struct GatewaySettings {
     /// Default: the only configured region, or `local` without nodes.
     pub region: Arc<str>,
     /// The folder of policy sets. Default: the shipped sets only.
@@ -24,7 +24,7 @@ pub struct Gateway {
     pub cache: CacheFolder,
     /// Networks in which offers may name addresses of `plain` nodes, beside a node's own IP address. Default: the
     /// private networks.
-    pub node_networks: Vec<Network>,
+    pub node_networks: Vec<NetworkPrefix>,
     /// The process gives up capabilities and system calls at its start. Default true.
     pub sandbox: bool,
 }
@@ -59,11 +59,11 @@ impl CacheFolder {
     }
 }
 
-impl Gateway {
-    pub(super) fn check(raw: &raw::Gateway, check: &mut Check) -> Gateway {
+impl GatewaySettings {
+    pub(super) fn check(raw: &raw::GatewayTable, check: &mut ConfigCheck) -> GatewaySettings {
         let hour = Duration::from_secs(3_600);
         let day = Duration::ZERO..=24 * hour;
-        Gateway {
+        GatewaySettings {
             region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
             policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
             drain_timeout: check.duration(&raw.drain_timeout, hour / 12, day),
@@ -72,18 +72,21 @@ impl Gateway {
                 Some("none") => CacheFolder::None,
                 Some(folder) => CacheFolder::Folder(check.path(folder)),
             },
-            node_networks: raw.node_networks.as_ref().map_or_else(Network::private, |networks| {
-                let expected = "a network such as `10.0.0.0/8` or `fd00::/8`";
-                networks.iter().filter_map(|network| check.parse(network, expected)).collect()
-            }),
+            node_networks: raw.node_networks.as_ref().map_or_else(
+                NetworkPrefix::private,
+                |networks| {
+                    let expected = "a network such as `10.0.0.0/8` or `fd00::/8`";
+                    networks.iter().filter_map(|network| check.parse(network, expected)).collect()
+                },
+            ),
             sandbox: raw.sandbox.unwrap_or(true),
         }
     }
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Admin {
-    /// Default [`Admin::default_socket`].
+pub struct AdminSettings {
+    /// Default [`AdminSettings::default_socket`].
     pub socket: PathBuf,
     /// Default: none.
     pub tcp: Option<AdminTcp>,
@@ -98,7 +101,7 @@ pub struct Admin {
 pub struct AdminTcp {
     pub address: SocketAddr,
     /// Grants full access.
-    pub token: Secret,
+    pub token: SecretFile,
 }
 
 /// Treatment of a caller's `traceparent` (W3C Trace Context).
@@ -112,12 +115,12 @@ pub enum Traceparent {
     Parent,
 }
 
-impl Admin {
+impl AdminSettings {
     /// `evenkeel.sock` in `$XDG_RUNTIME_DIR`, else in `/run/evenkeel` (root) or `/tmp/evenkeel-UID`. Commands use the same
     /// default.
     pub fn default_socket() -> PathBuf {
         let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-        folder.map_or_else(Admin::private_folder, PathBuf::from).join("evenkeel.sock")
+        folder.map_or_else(AdminSettings::private_folder, PathBuf::from).join("evenkeel.sock")
     }
 
     fn private_folder() -> PathBuf {
@@ -127,7 +130,7 @@ impl Admin {
 
     /// Creates the private folder if the socket belongs there, and requires that only this user may enter it.
     pub fn prepare_folder(socket: &Path) -> std::io::Result<()> {
-        let folder = Admin::private_folder();
+        let folder = AdminSettings::private_folder();
         if socket.parent() != Some(&*folder) {
             return Ok(());
         }
@@ -137,17 +140,17 @@ impl Admin {
         })
     }
 
-    pub(super) fn check(raw: &raw::Admin, check: &mut Check) -> Admin {
+    pub(super) fn check(raw: &raw::AdminTable, check: &mut ConfigCheck) -> AdminSettings {
         let socket = raw.socket.as_ref().map(|path| check.path(path.get_ref()));
-        Admin {
-            socket: socket.unwrap_or_else(Admin::default_socket),
-            tcp: Admin::tcp(raw, check),
+        AdminSettings {
+            socket: socket.unwrap_or_else(AdminSettings::default_socket),
+            tcp: AdminSettings::tcp(raw, check),
             traceparent: raw.traceparent.unwrap_or_default(),
             drills: raw.drills,
         }
     }
 
-    fn tcp(raw: &raw::Admin, check: &mut Check) -> Option<AdminTcp> {
+    fn tcp(raw: &raw::AdminTable, check: &mut ConfigCheck) -> Option<AdminTcp> {
         let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
         let Some(tcp) = &raw.tcp else {
             if let Some(path) = &raw.token_file {
@@ -178,7 +181,7 @@ impl Admin {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Telemetry {
+pub struct TelemetrySettings {
     /// Destination of spans, metrics and logs. Default: none; `/metrics` and standard error are always available.
     pub otlp: Option<Otlp>,
     /// Sampling ratio of the spans of sessions and decisions, 0 to 1. Default 1. Failovers, rollouts and refused
@@ -205,18 +208,18 @@ pub enum Protocol {
     Http,
 }
 
-impl Telemetry {
-    pub(super) fn check(raw: &raw::Telemetry, check: &mut Check) -> Telemetry {
+impl TelemetrySettings {
+    pub(super) fn check(raw: &raw::TelemetryTable, check: &mut ConfigCheck) -> TelemetrySettings {
         let default = Duration::from_secs(10);
         let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
-        Telemetry {
-            otlp: Telemetry::otlp(raw, check),
+        TelemetrySettings {
+            otlp: TelemetrySettings::otlp(raw, check),
             sample_ratio: check.share(&raw.sample_ratio, 1.0),
             metrics_interval: check.duration(&raw.metrics_interval, default, allowed),
         }
     }
 
-    fn otlp(raw: &raw::Telemetry, check: &mut Check) -> Option<Otlp> {
+    fn otlp(raw: &raw::TelemetryTable, check: &mut ConfigCheck) -> Option<Otlp> {
         let endpoint = raw.otlp.as_ref()?;
         let authority = endpoint.get_ref().strip_prefix("http://").map(|a| a.trim_end_matches('/'));
         let host = authority.filter(|a| !a.is_empty() && !a.contains(['/', ' ', '@', '?', '#']));
@@ -239,7 +242,7 @@ impl Telemetry {
 const US: Duration = Duration::from_micros(1);
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Limits {
+pub struct LimitSettings {
     /// Default 100,000.
     pub sessions: u32,
     /// MiB of the sessions' own data: names, labels, media and addresses. Default 2.5 KiB per session.
@@ -270,8 +273,8 @@ pub struct Limits {
     pub failbacks_per_second: u16,
 }
 
-impl Limits {
-    pub(super) fn check(raw: &raw::Limits, check: &mut Check) -> Limits {
+impl LimitSettings {
+    pub(super) fn check(raw: &raw::LimitsTable, check: &mut ConfigCheck) -> LimitSettings {
         let early = Duration::ZERO..=Duration::from_secs(5);
         let sessions = check.number(&raw.sessions, 100_000, 1..=10_000_000);
         let workers = check.number(&raw.workers, 0, 1..=256);
@@ -284,7 +287,7 @@ impl Limits {
             let expected = format!("at most {connections_max}, the `connections_max`");
             check.refuse(written.span(), of_source.to_string(), expected);
         }
-        Limits {
+        LimitSettings {
             sessions,
             session_data_mib: check.number(
                 &raw.session_data_mib,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use async_nats::{ConnectOptions, ServerAddr};
 use toml::Spanned;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::raw;
-use super::secret::Secret;
+use super::secret::SecretFile;
 
 /// As many as a large NATS cluster has. Others are discovered.
 const SERVERS_MAX: usize = 16;
@@ -22,7 +22,7 @@ const SERVER: &str =
 
 /// The shared index of sessions, in a key-value bucket of NATS JetStream.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Index {
+pub struct IndexSettings {
     /// The first part of this gateway's keys: its name, or those of its group's members.
     pub group: Arc<str>,
     pub gateway: Arc<str>,
@@ -42,16 +42,16 @@ pub struct Index {
 pub enum Login {
     None,
     /// A token of a user and its seed, as `nsc` writes them.
-    Credentials(Secret),
+    Credentials(SecretFile),
     /// The seed of a user's key.
-    Nkey(Secret),
+    Nkey(SecretFile),
 }
 
 pub(super) fn check(
-    raw: &Spanned<raw::Index>,
-    cluster: Option<&raw::Cluster>,
-    check: &mut Check,
-) -> Option<Index> {
+    raw: &Spanned<raw::IndexTable>,
+    cluster: Option<&raw::ClusterTable>,
+    check: &mut ConfigCheck,
+) -> Option<IndexSettings> {
     let (span, raw) = (raw.span(), raw.get_ref());
     let names = names(raw, span, cluster, check);
     if raw.servers.get_ref().is_empty() {
@@ -80,7 +80,7 @@ pub(super) fn check(
     }
     let replicas = check.number(&raw.replicas, 1, 1..=5);
     let (group, gateway) = names?;
-    Some(Index {
+    Some(IndexSettings {
         group,
         gateway,
         servers,
@@ -93,10 +93,10 @@ pub(super) fn check(
 
 /// The names of the group and of this gateway.
 fn names(
-    raw: &raw::Index,
+    raw: &raw::IndexTable,
     span: Range<usize>,
-    cluster: Option<&raw::Cluster>,
-    check: &mut Check,
+    cluster: Option<&raw::ClusterTable>,
+    check: &mut ConfigCheck,
 ) -> Option<(Arc<str>, Arc<str>)> {
     match (cluster, &raw.name) {
         (None, Some(name)) => {
@@ -120,7 +120,7 @@ fn names(
     }
 }
 
-fn server(raw: &Spanned<String>, encrypted: bool, check: &mut Check) -> Option<String> {
+fn server(raw: &Spanned<String>, encrypted: bool, check: &mut ConfigCheck) -> Option<String> {
     let written = raw.get_ref();
     let parsed = written.parse::<ServerAddr>().ok();
     let parsed =
@@ -145,7 +145,7 @@ fn server(raw: &Spanned<String>, encrypted: bool, check: &mut Check) -> Option<S
     Some(written.clone())
 }
 
-fn login(raw: &raw::Index, check: &mut Check) -> Option<Login> {
+fn login(raw: &raw::IndexTable, check: &mut ConfigCheck) -> Option<Login> {
     let (file, is_nkey) = match (&raw.credentials_file, &raw.nkey_file) {
         (None, None) => return Some(Login::None),
         (Some(file), None) => (file, false),
@@ -172,7 +172,7 @@ fn login(raw: &raw::Index, check: &mut Check) -> Option<Login> {
             check.refuse(file.span(), found, expected);
             return None;
         }
-        return Some(Login::Nkey(Secret::new(seed.into())));
+        return Some(Login::Nkey(SecretFile::new(seed.into())));
     }
     if ConnectOptions::new().credentials(&text).is_err() {
         let found = format!("`{}` without a token and seed", file.get_ref());
@@ -180,7 +180,7 @@ fn login(raw: &raw::Index, check: &mut Check) -> Option<Login> {
         check.refuse(file.span(), found, expected);
         return None;
     }
-    Some(Login::Credentials(Secret::new(text.into())))
+    Some(Login::Credentials(SecretFile::new(text.into())))
 }
 
 #[cfg(test)]

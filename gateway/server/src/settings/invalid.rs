@@ -10,21 +10,21 @@ use serde::Serialize;
 
 use crate::terminal::{escape, escape_lines};
 
-pub(super) struct Source {
+pub(super) struct ConfigSource {
     pub(super) file: String,
     pub(super) text: String,
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)
     }
 }
 
-impl Source {
-    pub(super) fn new(file: &Path, text: &str) -> Arc<Source> {
+impl ConfigSource {
+    pub(super) fn new(file: &Path, text: &str) -> Arc<ConfigSource> {
         let file = escape(&file.display().to_string()).into_owned();
-        Arc::new(Source { file, text: text.to_owned() })
+        Arc::new(ConfigSource { file, text: text.to_owned() })
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
@@ -37,7 +37,7 @@ impl Source {
 
 /// A configuration error: its place, what was found, and what is expected.
 #[derive(Clone, Debug, Serialize)]
-pub struct Invalid {
+pub struct InvalidSetting {
     /// The file as named on the command line; `policies/call.toml (shipped)` for an embedded one.
     pub file: String,
     /// Line number from 1; also 1 if the error is about the whole file.
@@ -49,21 +49,21 @@ pub struct Invalid {
     /// The next step, if it is not obvious.
     pub help: Option<String>,
     #[serde(skip)]
-    source: Arc<Source>,
+    source: Arc<ConfigSource>,
     #[serde(skip)]
     span: Range<usize>,
 }
 
-impl Invalid {
+impl InvalidSetting {
     pub(super) fn at(
-        source: &Arc<Source>,
+        source: &Arc<ConfigSource>,
         span: Range<usize>,
         found: impl Into<String>,
         expected: impl Into<String>,
-    ) -> Invalid {
+    ) -> InvalidSetting {
         let (line, column) = source.place(span.start);
         let (found, expected): (String, String) = (found.into(), expected.into());
-        Invalid {
+        InvalidSetting {
             file: source.file.clone(),
             line,
             column,
@@ -80,8 +80,8 @@ impl Invalid {
         file: &Path,
         found: impl Into<String>,
         expected: impl Into<String>,
-    ) -> Invalid {
-        Invalid::at(&Source::new(file, ""), 0..0, found, expected)
+    ) -> InvalidSetting {
+        InvalidSetting::at(&ConfigSource::new(file, ""), 0..0, found, expected)
     }
 
     /// `file:line:column`.
@@ -90,7 +90,7 @@ impl Invalid {
     }
 
     /// Errors for a terminal: each with its lines of the file and a mark below the place.
-    pub fn render(invalid: &[Invalid], colour: Colour) -> String {
+    pub fn render(invalid: &[InvalidSetting], colour: Colour) -> String {
         let theme = match colour {
             Colour::Plain => GraphicalTheme::unicode_nocolor(),
             Colour::Ansi => GraphicalTheme::unicode(),
@@ -118,15 +118,15 @@ pub enum Colour {
     Ansi,
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "found {}, expected {}", self.found, self.expected)
     }
 }
 
-impl std::error::Error for Invalid {}
+impl std::error::Error for InvalidSetting {}
 
-impl Diagnostic for Invalid {
+impl Diagnostic for InvalidSetting {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         let help = self.help.as_deref().map(escape_lines)?;
         Some(Box::new(help))
@@ -142,7 +142,7 @@ impl Diagnostic for Invalid {
     }
 }
 
-impl SourceCode for Invalid {
+impl SourceCode for InvalidSetting {
     fn read_span<'a>(
         &'a self,
         span: &miette::SourceSpan,
@@ -164,12 +164,12 @@ impl SourceCode for Invalid {
 /// Rewords a parser error.
 ///
 /// The parser only offers sentences such as `unknown field `x`, expected `a` or `b``.
-pub(super) fn from_parser(source: &Arc<Source>, error: &toml::de::Error) -> Invalid {
+pub(super) fn from_parser(source: &Arc<ConfigSource>, error: &toml::de::Error) -> InvalidSetting {
     let span = error.span().unwrap_or(0..0);
     let message = error.message();
     let (left, right) = message.split_once(", expected ").unwrap_or((message, ""));
     let invalid =
-        |found: String, expected: String| Invalid::at(source, span.clone(), found, expected);
+        |found: String, expected: String| InvalidSetting::at(source, span.clone(), found, expected);
 
     if let Some(key) = quoted_after(left, "unknown field ") {
         let mut invalid = invalid(format!("unknown key `{key}`"), right.to_owned());

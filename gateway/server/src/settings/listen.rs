@@ -6,41 +6,41 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::raw;
 
 /// Maximum listeners, since a session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Listen {
+pub struct ListenSettings {
     /// Port 0: chosen by the system.
     pub address: SocketAddr,
-    pub ingress: Ingress,
+    pub ingress: ListenIngress,
     /// The address that clients are told, behind NAT or for a wildcard `address`; port 0: the port listened on.
     /// Default: `address`.
     pub advertise: Option<SocketAddr>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub enum Ingress {
+pub enum ListenIngress {
     Udp {
         /// Accepted identities; at least one.
-        identities: Vec<Identity>,
+        identities: Vec<ListenIdentity>,
         /// The scenario of sessions opened by a first packet; set if and only if `identities` contains `Open`.
         open: Option<Arc<str>>,
-        rtcp: Rtcp,
+        rtcp: ListenRtcp,
     },
     Quic {
         /// Default: a self-signed certificate.
-        certificate: Option<Certificate>,
+        certificate: Option<CertificateFiles>,
     },
 }
 
 /// A client's proof to a UDP listener that it may send.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Identity {
+pub enum ListenIdentity {
     /// The address and port of the offer.
     Declared,
     /// The address of the offer; the port is learned once, from the first packet. A sender that can forge this address
@@ -53,7 +53,7 @@ pub enum Identity {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rtcp {
+pub enum ListenRtcp {
     /// RTCP uses the RTP port only (RFC 5761).
     Mux,
     /// Also on this port, for sessions that ask for it; 0: chosen by the system.
@@ -61,7 +61,7 @@ pub enum Rtcp {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Certificate {
+pub struct CertificateFiles {
     /// PEM, leaf first.
     pub chain: PathBuf,
     /// PEM.
@@ -69,13 +69,16 @@ pub struct Certificate {
 }
 
 /// A listener with the spans needed to check it against other files.
-pub(super) struct Checked {
-    pub(super) listen: Listen,
+pub(super) struct CheckedListener {
+    pub(super) listen: ListenSettings,
     pub(super) span: Range<usize>,
     pub(super) scenario: Option<Spanned<String>>,
 }
 
-pub(super) fn check(raw: &Spanned<raw::Listen>, check: &mut Check) -> Option<Checked> {
+pub(super) fn check(
+    raw: &Spanned<raw::ListenTable>,
+    check: &mut ConfigCheck,
+) -> Option<CheckedListener> {
     let (span, raw) = (raw.span(), raw.get_ref());
     let expected = "an address and port such as `0.0.0.0:5004` or `[::]:5004`";
     let (written, address, ingress) = match (&raw.udp, &raw.quic) {
@@ -97,15 +100,15 @@ pub(super) fn check(raw: &Spanned<raw::Listen>, check: &mut Check) -> Option<Che
         }
     };
     let advertise = raw.advertise.as_ref().and_then(|raw| advertise(raw, check));
-    let listen = Listen { address, ingress, advertise };
+    let listen = ListenSettings { address, ingress, advertise };
     if raw.advertise.is_none() && listen.address.ip().is_unspecified() && listen.is_told() {
         let found = format!("`{address}` without `advertise`");
         check.refuse(written.clone(), found, "`advertise`, the address that clients send to");
     }
-    Some(Checked { listen, span: written, scenario: raw.scenario.clone() })
+    Some(CheckedListener { listen, span: written, scenario: raw.scenario.clone() })
 }
 
-fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
+fn udp(raw: &raw::ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenIngress {
     for key in [&raw.certificate, &raw.key].into_iter().flatten() {
         check.refuse(
             key.span(),
@@ -113,7 +116,7 @@ fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
             "`certificate` and `key` with `quic` only",
         );
     }
-    let mut identities = vec![Identity::Declared, Identity::Stun];
+    let mut identities = vec![ListenIdentity::Declared, ListenIdentity::Stun];
     if let Some(written) = &raw.identity {
         identities = written.get_ref().iter().map(|word| *word.get_ref()).collect();
         identities.sort();
@@ -123,7 +126,7 @@ fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
             check.refuse(written.span(), "no identity", expected);
         }
     }
-    let open = identities.contains(&Identity::Open);
+    let open = identities.contains(&ListenIdentity::Open);
     match (&raw.scenario, &raw.identity) {
         (None, Some(written)) if open => {
             let expected = "`scenario`, in which a first packet opens a session";
@@ -137,31 +140,35 @@ fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
         _ => {}
     }
     let scenario = raw.scenario.as_ref().map(|name| check.name(name));
-    Ingress::Udp { identities, open: scenario.filter(|_| open), rtcp: rtcp(raw, address, check) }
+    ListenIngress::Udp {
+        identities,
+        open: scenario.filter(|_| open),
+        rtcp: rtcp(raw, address, check),
+    }
 }
 
-fn rtcp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Rtcp {
+fn rtcp(raw: &raw::ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenRtcp {
     let Some(written) = &raw.rtcp else {
         // RTCP uses the next higher port (RFC 3550, section 11).
         return match address.port() {
-            0 => Rtcp::Own(0),
-            port => port.checked_add(1).map_or(Rtcp::Mux, Rtcp::Own),
+            0 => ListenRtcp::Own(0),
+            port => port.checked_add(1).map_or(ListenRtcp::Mux, ListenRtcp::Own),
         };
     };
     match written.get_ref() {
-        toml::Value::String(word) if word == "mux" => return Rtcp::Mux,
+        toml::Value::String(word) if word == "mux" => return ListenRtcp::Mux,
         toml::Value::Integer(port) => {
             if let Ok(port) = u16::try_from(*port) {
-                return Rtcp::Own(port);
+                return ListenRtcp::Own(port);
             }
         }
         _ => {}
     }
     check.refuse(written.span(), written.get_ref().to_string(), "a port from 0 to 65535, or `mux`");
-    Rtcp::Mux
+    ListenRtcp::Mux
 }
 
-fn quic(raw: &raw::Listen, check: &mut Check) -> Ingress {
+fn quic(raw: &raw::ListenTable, check: &mut ConfigCheck) -> ListenIngress {
     let unfit = [
         ("identity", raw.identity.as_ref().map(Spanned::span)),
         ("scenario", raw.scenario.as_ref().map(Spanned::span)),
@@ -187,7 +194,7 @@ fn quic(raw: &raw::Listen, check: &mut Check) -> Ingress {
             }
             check.warn_of_readers(key);
             let (chain, key) = (check.path(chain.get_ref()), check.path(key.get_ref()));
-            Some(Certificate { chain, key })
+            Some(CertificateFiles { chain, key })
         }
         (Some(alone), None) => {
             check.refuse(alone.span(), "`certificate` without `key`", "both, or neither");
@@ -198,40 +205,41 @@ fn quic(raw: &raw::Listen, check: &mut Check) -> Ingress {
             None
         }
     };
-    Ingress::Quic { certificate }
+    ListenIngress::Quic { certificate }
 }
 
-fn advertise(raw: &Spanned<String>, check: &mut Check) -> Option<SocketAddr> {
+fn advertise(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<SocketAddr> {
     if let Ok(ip) = raw.get_ref().parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
     }
     check.parse(raw, "an address such as `203.0.113.7`, with a port if it differs")
 }
 
-impl Listen {
+impl ListenSettings {
     /// Clients are told the address. A client that opens a session by its first packet knows it already.
     fn is_told(&self) -> bool {
         match &self.ingress {
-            Ingress::Udp { identities, .. } => identities[..] != [Identity::Open],
-            Ingress::Quic { .. } => true,
+            ListenIngress::Udp { identities, .. } => identities[..] != [ListenIdentity::Open],
+            ListenIngress::Quic { .. } => true,
         }
     }
 
     /// The addresses to bind: RTP, and RTCP on its own port.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
         let rtcp = match self.ingress {
-            Ingress::Udp { rtcp: Rtcp::Own(port), .. } => {
+            ListenIngress::Udp { rtcp: ListenRtcp::Own(port), .. } => {
                 Some(SocketAddr::new(self.address.ip(), port))
             }
-            Ingress::Udp { rtcp: Rtcp::Mux, .. } | Ingress::Quic { .. } => None,
+            ListenIngress::Udp { rtcp: ListenRtcp::Mux, .. } | ListenIngress::Quic { .. } => None,
         };
         std::iter::once(self.address).chain(rtcp)
     }
 }
 
 /// Refuses a second QUIC listener: one endpoint serves all QUIC clients.
-pub(super) fn quic_once(checked: &[Checked], check: &mut Check) {
-    let is_quic = |checked: &&Checked| matches!(checked.listen.ingress, Ingress::Quic { .. });
+pub(super) fn quic_once(checked: &[CheckedListener], check: &mut ConfigCheck) {
+    let is_quic =
+        |checked: &&CheckedListener| matches!(checked.listen.ingress, ListenIngress::Quic { .. });
     let mut endpoints = checked.iter().filter(is_quic);
     let Some(first) = endpoints.next() else { return };
     for later in endpoints {
@@ -243,7 +251,7 @@ pub(super) fn quic_once(checked: &[Checked], check: &mut Check) {
 }
 
 /// Refuses two listeners on the same address and port.
-pub(super) fn overlaps(checked: &[Checked], check: &mut Check) {
+pub(super) fn overlaps(checked: &[CheckedListener], check: &mut ConfigCheck) {
     for (index, later) in checked.iter().enumerate() {
         let rival = checked[..index].iter().find_map(|earlier| {
             let taken: Vec<_> = earlier.listen.sockets().collect();

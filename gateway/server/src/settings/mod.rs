@@ -26,84 +26,89 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use binding::{Binding, Plugin};
-pub use cluster::{Cluster, ClusterAddress, Peer, Place};
+pub use binding::{PluginLocation, PolicyBinding};
+pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings};
 pub use gateway::{
-    Admin, AdminTcp, CacheFolder, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent,
+    AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Otlp, Protocol,
+    TelemetrySettings, Traceparent,
 };
-pub use index::{Index, Login};
-pub use invalid::{Colour, Invalid};
-pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
+pub use index::{IndexSettings, Login};
+pub use invalid::{Colour, InvalidSetting};
+pub use listen::{CertificateFiles, ListenIdentity, ListenIngress, ListenRtcp, ListenSettings};
 pub(crate) use node::NODES_MAX;
-pub use node::{Agent, Driver, Node, Probe, Start, StartBy};
-pub use rollout::Rollout;
+pub use node::{DriverSettings, NodeConfig, ProbeKind, StartBy, StartHook, WatchingAgent};
+pub use rollout::RolloutSettings;
 pub(crate) use rollout::paces;
-pub use secret::Secret;
-pub use set::{Dscp, OnFault, Origin, PolicySet, Scenario};
-pub use trust::{Allowed, Trust};
-pub use unit::BitRate;
+pub use secret::SecretFile;
+pub use set::{DscpSettings, OnFault, PolicySet, ScenarioSettings, SetOrigin};
+pub use trust::{PluginLimits, TrustSettings};
+pub use unit::ConfigBitRate;
 pub(crate) use unit::read_duration;
 
 use evenkeel_core::{PolicyName, Timings};
 
-pub use crate::address::Network;
+pub use crate::address::NetworkPrefix;
 pub use crate::policy::Compiler;
 
 use crate::file;
-use check::Check;
-use invalid::Source;
+use check::ConfigCheck;
+use invalid::ConfigSource;
 
 /// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.
 const FILE_MAX: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
-pub struct Settings {
-    pub gateway: Gateway,
+pub struct GatewayConfig {
+    pub gateway: GatewaySettings,
     /// At least one listener.
-    pub listens: Vec<Listen>,
+    pub listens: Vec<ListenSettings>,
     /// Region names in the order of the file.
     pub regions: Vec<Arc<str>>,
-    pub nodes: Vec<Node>,
-    pub admin: Admin,
-    pub telemetry: Telemetry,
-    pub limits: Limits,
+    pub nodes: Vec<NodeConfig>,
+    pub admin: AdminSettings,
+    pub telemetry: TelemetrySettings,
+    pub limits: LimitSettings,
     pub breaker: evenkeel_core::Breakers,
     pub detector: Timings,
-    pub trust: Trust,
+    pub trust: TrustSettings,
     /// The group of this gateway. Default: none.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<GroupSettings>,
     /// The index that lists the sessions of all gateways. Default: none.
-    pub index: Option<Index>,
+    pub index: Option<IndexSettings>,
     /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
     /// process.
     pub compiler: Option<Compiler>,
     /// Policy sets by name; at most one set defines a scenario.
     pub sets: Vec<PolicySet>,
     /// Weaknesses of a valid configuration.
-    pub warnings: Vec<Invalid>,
+    pub warnings: Vec<InvalidSetting>,
 }
 
-impl Settings {
+impl GatewayConfig {
     /// Reads and checks `evenkeel.toml` and the folder of policy sets.
     ///
     /// Without a file: UDP and QUIC on loopback, no nodes. Files in `policies`, or else in the folder that the file
     /// names, replace the shipped policy sets of the same name.
     /// Returns all errors with their places; only the first if a file cannot be parsed.
-    pub fn load(config: Option<&Path>, policies: Option<&Path>) -> Result<Settings, Vec<Invalid>> {
+    pub fn load(
+        config: Option<&Path>,
+        policies: Option<&Path>,
+    ) -> Result<GatewayConfig, Vec<InvalidSetting>> {
         let mut invalid = Vec::new();
         let (raw, mut check) = match config.map(read).transpose() {
             Ok(source) => {
                 let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
-                let source = source.unwrap_or_else(|| Source::new(Path::new("evenkeel.toml"), ""));
-                (parse::<raw::File>(&source, &mut invalid), Check::new(source, folder))
+                let source =
+                    source.unwrap_or_else(|| ConfigSource::new(Path::new("evenkeel.toml"), ""));
+                (parse::<raw::ConfigFile>(&source, &mut invalid), ConfigCheck::new(source, folder))
             }
             Err(unreadable) => {
                 invalid.push(*unreadable);
-                let source = Source::new(Path::new("evenkeel.toml"), "");
-                (raw::File::default(), Check::new(source, Path::new("")))
+                let source = ConfigSource::new(Path::new("evenkeel.toml"), "");
+                (raw::ConfigFile::default(), ConfigCheck::new(source, Path::new("")))
             }
         };
-        let gateway = Gateway::check(&raw.gateway, &mut check);
+        let gateway = GatewaySettings::check(&raw.gateway, &mut check);
         let folder = policies.map(Path::to_owned).or_else(|| gateway.policies.clone());
         let files = folder.map_or_else(|| Ok(Vec::new()), |folder| set_files(&folder));
         let files = files.unwrap_or_else(|(folder, error)| {
@@ -111,7 +116,7 @@ impl Settings {
             let found = format!("`{}`: {error}", folder.display());
             match (&raw.gateway.policies, policies) {
                 (Some(written), None) => _ = check.refuse(written.span(), found, expected),
-                _ => invalid.push(Invalid::whole(&folder, error.to_string(), expected)),
+                _ => invalid.push(InvalidSetting::whole(&folder, error.to_string(), expected)),
             }
             Vec::new()
         });
@@ -120,7 +125,7 @@ impl Settings {
             .into_iter()
             .map(|(checked, source)| (checked.set, (source, checked.places)))
             .unzip();
-        let settings = Settings::check(&raw, gateway, sets, &mut check);
+        let settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
         invalid.extend(survival::check(&settings, &places));
         check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
         invalid.append(&mut check.invalid);
@@ -128,11 +133,11 @@ impl Settings {
     }
 
     fn check(
-        raw: &raw::File,
-        mut gateway: Gateway,
+        raw: &raw::ConfigFile,
+        mut gateway: GatewaySettings,
         sets: Vec<PolicySet>,
-        check: &mut Check,
-    ) -> Settings {
+        check: &mut ConfigCheck,
+    ) -> GatewayConfig {
         let mut regions = node::regions(raw, check);
         match &raw.gateway.region {
             Some(name) => node::known(name, &regions, check),
@@ -157,14 +162,14 @@ impl Settings {
         let cluster = member.and_then(|raw| cluster::check(raw, &nodes, &listens, check));
         let member = member.map(toml::Spanned::get_ref);
         let index = raw.index.as_ref().and_then(|raw| index::check(raw, member, check));
-        Settings {
+        GatewayConfig {
             gateway,
             listens,
             regions,
             nodes,
-            admin: Admin::check(&raw.admin, check),
-            telemetry: Telemetry::check(&raw.telemetry, check),
-            limits: Limits::check(&raw.limits, check),
+            admin: AdminSettings::check(&raw.admin, check),
+            telemetry: TelemetrySettings::check(&raw.telemetry, check),
+            limits: LimitSettings::check(&raw.limits, check),
             breaker: breaker::check(&raw.breaker, check),
             detector: detector::check(&raw.detector, check),
             trust: trust::check(&raw.trust, check),
@@ -185,7 +190,7 @@ impl Settings {
     }
 
     /// All bindings with the policies that they configure.
-    pub(crate) fn bindings(&self) -> impl Iterator<Item = (PolicyName, &Binding)> {
+    pub(crate) fn bindings(&self) -> impl Iterator<Item = (PolicyName, &PolicyBinding)> {
         self.sets.iter().flat_map(|set| {
             let policy = |hook| PolicyName { set: Arc::clone(&set.name), hook };
             set.bindings.iter().map(move |binding| (policy(binding.hook), binding))
@@ -193,13 +198,17 @@ impl Settings {
     }
 
     /// A scenario by name, with its set.
-    pub fn scenario(&self, name: &str) -> Option<(&PolicySet, &Scenario)> {
+    pub fn scenario(&self, name: &str) -> Option<(&PolicySet, &ScenarioSettings)> {
         let all = self.sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
         all.into_iter().find(|(_, scenario)| *scenario.name == *name)
     }
 }
 
-fn listens(raw: &raw::File, sets: &[PolicySet], check: &mut Check) -> Vec<Listen> {
+fn listens(
+    raw: &raw::ConfigFile,
+    sets: &[PolicySet],
+    check: &mut ConfigCheck,
+) -> Vec<ListenSettings> {
     if raw.listen.is_empty() {
         return loopback().into();
     }
@@ -222,27 +231,27 @@ fn listens(raw: &raw::File, sets: &[PolicySet], check: &mut Check) -> Vec<Listen
 }
 
 /// The listeners of a gateway without a configuration file.
-fn loopback() -> [Listen; 2] {
+fn loopback() -> [ListenSettings; 2] {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let identities = vec![Identity::Declared, Identity::Stun];
-    let udp = Ingress::Udp { identities, open: None, rtcp: Rtcp::Own(5005) };
-    let quic = Ingress::Quic { certificate: None };
-    [(at(5004), udp), (at(4433), quic)].map(|(address, ingress)| Listen {
+    let identities = vec![ListenIdentity::Declared, ListenIdentity::Stun];
+    let udp = ListenIngress::Udp { identities, open: None, rtcp: ListenRtcp::Own(5005) };
+    let quic = ListenIngress::Quic { certificate: None };
+    [(at(5004), udp), (at(4433), quic)].map(|(address, ingress)| ListenSettings {
         address,
         ingress,
         advertise: None,
     })
 }
 
-fn bounded<T>(list: &[toml::Spanned<T>], most: usize, what: &str, check: &mut Check) {
+fn bounded<T>(list: &[toml::Spanned<T>], most: usize, what: &str, check: &mut ConfigCheck) {
     if let Some(first) = list.get(most) {
         let found = format!("{} {what}", list.len());
         check.refuse(first.span(), found, format!("at most {most} {what}"));
     }
 }
 
-fn read(path: &Path) -> Result<Arc<Source>, Box<Invalid>> {
-    let refuse = |found: String| Box::new(Invalid::whole(path, found, "a file of TOML"));
+fn read(path: &Path) -> Result<Arc<ConfigSource>, Box<InvalidSetting>> {
+    let refuse = |found: String| Box::new(InvalidSetting::whole(path, found, "a file of TOML"));
     let bytes = file::read(path, FILE_MAX).map_err(|error| refuse(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
     // Errors show lines of the file on a terminal.
@@ -252,12 +261,12 @@ fn read(path: &Path) -> Result<Arc<Source>, Box<Invalid>> {
         let found = text[at..].chars().next().map_or(0, u32::from);
         return Err(refuse(format!("the control character U+{found:04X} in line {line}")));
     }
-    Ok(Source::new(path, &text))
+    Ok(ConfigSource::new(path, &text))
 }
 
 fn parse<T: Default + serde::de::DeserializeOwned>(
-    source: &Arc<Source>,
-    invalid: &mut Vec<Invalid>,
+    source: &Arc<ConfigSource>,
+    invalid: &mut Vec<InvalidSetting>,
 ) -> T {
     toml::from_str(&source.text).unwrap_or_else(|error| {
         invalid.push(invalid::from_parser(source, &error));
@@ -266,18 +275,21 @@ fn parse<T: Default + serde::de::DeserializeOwned>(
 }
 
 /// The shipped policy sets, replaced by these files, by name.
-fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<(set::Checked, Arc<Source>)> {
-    let mut texts: BTreeMap<String, (PathBuf, Origin, Arc<Source>)> = BTreeMap::new();
+fn sets(
+    files: Vec<PathBuf>,
+    invalid: &mut Vec<InvalidSetting>,
+) -> Vec<(set::CheckedSet, Arc<ConfigSource>)> {
+    let mut texts: BTreeMap<String, (PathBuf, SetOrigin, Arc<ConfigSource>)> = BTreeMap::new();
     for (name, text) in embedded::SETS {
         let shown = PathBuf::from(format!("policies/{name} (shipped)"));
-        let source = Source::new(&shown, text);
-        texts.insert(name.to_owned(), (PathBuf::from(name), Origin::Shipped, source));
+        let source = ConfigSource::new(&shown, text);
+        texts.insert(name.to_owned(), (PathBuf::from(name), SetOrigin::Shipped, source));
     }
     for path in files {
         match read(&path) {
             Ok(source) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                texts.insert(name, (path.clone(), Origin::File(path), source));
+                texts.insert(name, (path.clone(), SetOrigin::File(path), source));
             }
             Err(unreadable) => invalid.push(*unreadable),
         }
@@ -290,7 +302,8 @@ fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<(set::Checked, A
         if invalid.len() > before {
             continue;
         }
-        let mut check = Check::new(Arc::clone(&source), path.parent().unwrap_or(Path::new("")));
+        let mut check =
+            ConfigCheck::new(Arc::clone(&source), path.parent().unwrap_or(Path::new("")));
         let checked = set::check(&raw, &path, origin, &mut check);
         for (scenario, place) in checked.set.scenarios.iter().zip(&checked.places) {
             answer_once(&mut answered, &scenario.name, place, &mut check);
@@ -319,7 +332,7 @@ fn answer_once(
     answered: &mut BTreeMap<Arc<str>, String>,
     scenario: &Arc<str>,
     place: &Range<usize>,
-    check: &mut Check,
+    check: &mut ConfigCheck,
 ) {
     let here = check.place(place);
     if let Some(first) = answered.get(scenario) {

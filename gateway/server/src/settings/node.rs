@@ -8,19 +8,19 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::invalid::nearest;
 use super::raw;
-use super::secret::Secret;
-use super::unit::BitRate;
+use super::secret::SecretFile;
+use super::unit::ConfigBitRate;
 use crate::address::{self, ADDRESS_AND_PORT, NotOneHost};
-use crate::webhook::{Hook, Url};
+use crate::webhook::{Url, WebhookTarget};
 
 /// The board is an array with one cell per node.
 pub(crate) const NODES_MAX: usize = 1_024;
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Node {
+pub struct NodeConfig {
     /// Unique among nodes.
     pub name: Arc<str>,
     /// The media port, the agent that ends its trunk legs, or rtpengine's NG port.
@@ -28,46 +28,49 @@ pub struct Node {
     pub region: Arc<str>,
     /// A failure domain of the region; zones with the same name in two regions are different.
     pub zone: Arc<str>,
-    pub driver: Driver,
+    pub driver: DriverSettings,
     /// Capacity of both directions together.
-    pub capacity: BitRate,
+    pub capacity: ConfigBitRate,
     /// Canary sessions check that the node forwards. Default: true with driver `agent`.
     pub canary: bool,
     /// The node takes no first hop of hot and hitless scenarios while other nodes can. Default false.
     pub standby: bool,
     /// Starts the node when rooms of cold scenarios need it.
-    pub start: Option<Start>,
+    pub start: Option<StartHook>,
     /// The agent beside the node, unless the node is reached through that agent.
-    pub agent: Option<Agent>,
+    pub agent: Option<WatchingAgent>,
 }
 
-impl Node {
+impl NodeConfig {
     /// The address and the secret of the node's agent, or of the agent beside it.
-    pub(crate) fn voter(&self) -> Option<(SocketAddr, &Secret)> {
+    pub(crate) fn voter(&self) -> Option<(SocketAddr, &SecretFile)> {
         let beside = self.agent.as_ref().map(|agent| agent.address);
-        let address =
-            if matches!(self.driver, Driver::Agent { .. }) { self.address } else { beside? };
+        let address = if matches!(self.driver, DriverSettings::Agent { .. }) {
+            self.address
+        } else {
+            beside?
+        };
         Some((address, self.secret()?))
     }
 
     /// Returns true if each session has ports of its own towards the node.
     pub(crate) fn has_port_legs(&self) -> bool {
-        !matches!(self.driver, Driver::Agent { .. })
+        !matches!(self.driver, DriverSettings::Agent { .. })
     }
 
     /// The secret shared with the node, or with the agent beside it.
-    pub(super) fn secret(&self) -> Option<&Secret> {
+    pub(super) fn secret(&self) -> Option<&SecretFile> {
         match &self.driver {
-            Driver::Agent { secret, .. } => Some(secret),
-            Driver::Plain { .. } | Driver::Rtpengine | Driver::Webhook { .. } => {
-                self.agent.as_ref().map(|agent| &agent.secret)
-            }
+            DriverSettings::Agent { secret, .. } => Some(secret),
+            DriverSettings::Plain { .. }
+            | DriverSettings::Rtpengine
+            | DriverSettings::Webhook { .. } => self.agent.as_ref().map(|agent| &agent.secret),
         }
     }
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct Start {
+pub struct StartHook {
     pub by: StartBy,
     /// Time limit for the node to answer. Default 30 s.
     pub within: Duration,
@@ -84,28 +87,28 @@ pub enum StartBy {
         stop_with_gateway: bool,
     },
     /// A POST of JSON.
-    Webhook(Arc<Hook>),
+    Webhook(Arc<WebhookTarget>),
 }
 
 /// An `evenkeel agent` that only watches: a gateway, or a node that ends its trunk itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Agent {
+pub struct WatchingAgent {
     pub address: SocketAddr,
     /// Shared with the agent.
-    pub secret: Secret,
+    pub secret: SecretFile,
 }
 
 #[derive(Clone, PartialEq, Debug)]
-pub enum Driver {
+pub enum DriverSettings {
     /// No signalling: any media server; sessions are separated by address.
     Plain {
         /// Default `stun`.
-        probe: Probe,
+        probe: ProbeKind,
     },
     /// Authenticated datagrams, to `evenkeel agent` or `evenkeel sample-node`.
     Agent {
         /// Shared with the node.
-        secret: Secret,
+        secret: SecretFile,
         /// The trunk is encrypted. Default false.
         encrypt: bool,
     },
@@ -113,9 +116,9 @@ pub enum Driver {
     Rtpengine,
     /// POSTs of JSON: the media server answers with the address of a session.
     Webhook {
-        hook: Arc<Hook>,
+        hook: Arc<WebhookTarget>,
         /// Default `stun`.
-        probe: Probe,
+        probe: ProbeKind,
     },
 }
 
@@ -142,7 +145,7 @@ impl DriverKind {
 /// The probe of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Probe {
+pub enum ProbeKind {
     /// A STUN binding request (RFC 8489).
     Stun,
     /// A datagram that is returned unchanged.
@@ -151,7 +154,7 @@ pub enum Probe {
     None,
 }
 
-pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node> {
+pub(super) fn check(raw: &Spanned<raw::NodeEntry>, check: &mut ConfigCheck) -> Option<NodeConfig> {
     let raw = raw.get_ref();
     let name = check.name(&raw.name);
     let region = check.name(&raw.region);
@@ -162,7 +165,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let agent = agent(raw, driver.as_ref(), check);
     let canary = canary(raw, check);
     let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
-    Some(Node {
+    Some(NodeConfig {
         name,
         address: address?,
         region,
@@ -177,7 +180,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
 }
 
 /// The address of the node; each driver has its own key for it.
-fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
+fn address(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<SocketAddr> {
     let kind = *raw.driver.get_ref();
     let (key, given, example) = match kind {
         DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook => {
@@ -198,7 +201,7 @@ fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
 pub(super) fn reachable(
     raw: &Spanned<String>,
     example: &str,
-    check: &mut Check,
+    check: &mut ConfigCheck,
 ) -> Option<SocketAddr> {
     let expected = format!("an address and port such as `{example}`");
     let address: SocketAddr = check.parse(raw, &expected)?;
@@ -213,7 +216,11 @@ pub(super) fn reachable(
 }
 
 /// The agent beside the node, if one is configured.
-fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<Agent> {
+fn agent(
+    raw: &raw::NodeEntry,
+    driver: Option<&DriverSettings>,
+    check: &mut ConfigCheck,
+) -> Option<WatchingAgent> {
     let at = raw.agent.as_ref()?;
     if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
         let found = format!("`{}`, the address of the node", at.get_ref());
@@ -224,7 +231,7 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
     }
     let address = reachable(at, "10.0.1.11:4001", check);
     let secret = match (driver, &raw.secret_file) {
-        (Some(Driver::Agent { secret, .. }), _) => Some(secret.clone()),
+        (Some(DriverSettings::Agent { secret, .. }), _) => Some(secret.clone()),
         // The missing secret was reported already.
         (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
         (_, Some(path)) => check.secret(path),
@@ -238,11 +245,11 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
             None
         }
     };
-    Some(Agent { address: address?, secret: secret? })
+    Some(WatchingAgent { address: address?, secret: secret? })
 }
 
 /// Canary sessions need a driver that can open them.
-fn canary(raw: &raw::Node, check: &mut Check) -> bool {
+fn canary(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> bool {
     let opens = *raw.driver.get_ref() == DriverKind::Agent;
     if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
         let expected = "`canary` with driver `agent` only, which can open sessions";
@@ -251,12 +258,12 @@ fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
+fn driver(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<DriverSettings> {
     let kind = *raw.driver.get_ref();
     misplaced(raw, kind, check);
-    let probe = raw.probe.as_ref().map_or(Probe::Stun, |probe| *probe.get_ref());
+    let probe = raw.probe.as_ref().map_or(ProbeKind::Stun, |probe| *probe.get_ref());
     match kind {
-        DriverKind::Plain => Some(Driver::Plain { probe }),
+        DriverKind::Plain => Some(DriverSettings::Plain { probe }),
         DriverKind::Agent => {
             let Some(path) = &raw.secret_file else {
                 let found = "driver `agent` without `secret_file`";
@@ -265,15 +272,17 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
                 return None;
             };
             let encrypt = raw.encrypt.as_ref().is_some_and(|encrypt| *encrypt.get_ref());
-            Some(Driver::Agent { secret: check.secret(path)?, encrypt })
+            Some(DriverSettings::Agent { secret: check.secret(path)?, encrypt })
         }
-        DriverKind::Rtpengine => Some(Driver::Rtpengine),
-        DriverKind::Webhook => Some(Driver::Webhook { hook: Arc::new(hook(raw, check)?), probe }),
+        DriverKind::Rtpengine => Some(DriverSettings::Rtpengine),
+        DriverKind::Webhook => {
+            Some(DriverSettings::Webhook { hook: Arc::new(hook(raw, check)?), probe })
+        }
     }
 }
 
 /// The webhook that opens sessions.
-fn hook(raw: &raw::Node, check: &mut Check) -> Option<Hook> {
+fn hook(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<WebhookTarget> {
     let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
     let Some(url) = &raw.webhook else {
         check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
@@ -286,8 +295,8 @@ fn hook_at(
     url: &Spanned<String>,
     token_file: Option<&Spanned<String>>,
     expected: &str,
-    check: &mut Check,
-) -> Option<Hook> {
+    check: &mut ConfigCheck,
+) -> Option<WebhookTarget> {
     let token = token_file.map(|path| check.secret(path));
     let (span, url): (_, Url) = (url.span(), check.parse(url, expected)?);
     if token.is_some() && url.crosses_in_clear_text() {
@@ -296,12 +305,12 @@ fn hook_at(
     }
     match token {
         Some(None) => None,
-        token => Some(Hook { url, token: token.flatten() }),
+        token => Some(WebhookTarget { url, token: token.flatten() }),
     }
 }
 
 /// Refuses keys of other drivers.
-fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
+fn misplaced(raw: &raw::NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
     use DriverKind::{Agent, Plain, Rtpengine, Webhook};
     let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
     let probe = raw.probe.as_ref().map(Spanned::span);
@@ -339,18 +348,22 @@ fn probed(kind: DriverKind) -> &'static str {
     }
 }
 
-fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Option<Start> {
-    if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == Probe::None) {
+fn start(
+    raw: &Spanned<raw::StartTable>,
+    node: &raw::NodeEntry,
+    check: &mut ConfigCheck,
+) -> Option<StartHook> {
+    if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == ProbeKind::None) {
         let found = "`start` with `probe = \"none\"`";
         let expected = "another `probe`: its answer shows that the node runs";
         check.refuse(raw.span(), found, expected);
     }
     let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
     let within = check.duration(&raw.get_ref().timeout, Duration::from_secs(30), bounds);
-    Some(Start { by: start_by(raw, check)?, within })
+    Some(StartHook { by: start_by(raw, check)?, within })
 }
 
-fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
+fn start_by(raw: &Spanned<raw::StartTable>, check: &mut ConfigCheck) -> Option<StartBy> {
     let start = raw.get_ref();
     match (&start.command, &start.webhook) {
         (Some(command), None) => {
@@ -393,7 +406,7 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
 }
 
 /// Refuses names and addresses that two nodes share.
-pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
+pub(super) fn duplicates(raw: &[Spanned<raw::NodeEntry>], check: &mut ConfigCheck) {
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in raw {
         let node = node.get_ref();
@@ -413,10 +426,10 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
 
 /// Refuses secrets that nodes share if the gateway may break nodes: the holder of one node's secret could break all.
 pub(super) fn shared_secrets(
-    raw: &[Spanned<raw::Node>],
-    nodes: &[Node],
+    raw: &[Spanned<raw::NodeEntry>],
+    nodes: &[NodeConfig],
     drills: bool,
-    check: &mut Check,
+    check: &mut ConfigCheck,
 ) {
     for (first, node) in sharing(nodes).filter(|_| drills) {
         let named = raw.iter().map(Spanned::get_ref).find(|raw| *raw.name.get_ref() == *node.name);
@@ -429,8 +442,8 @@ pub(super) fn shared_secrets(
 }
 
 /// A warning if nodes share a secret.
-pub(super) fn note(nodes: &[Node]) -> Option<String> {
-    let names = |(first, node): (&str, &Node)| format!("{first} and {}", node.name);
+pub(super) fn note(nodes: &[NodeConfig]) -> Option<String> {
+    let names = |(first, node): (&str, &NodeConfig)| format!("{first} and {}", node.name);
     let shared: Vec<String> = sharing(nodes).map(names).collect();
     (!shared.is_empty()).then(|| {
         format!(
@@ -442,7 +455,7 @@ pub(super) fn note(nodes: &[Node]) -> Option<String> {
 }
 
 /// Nodes with the secret of an earlier node, and the name of that one.
-fn sharing(nodes: &[Node]) -> impl Iterator<Item = (&str, &Node)> {
+fn sharing(nodes: &[NodeConfig]) -> impl Iterator<Item = (&str, &NodeConfig)> {
     nodes.iter().enumerate().filter_map(|(place, node)| {
         let secret = node.secret()?;
         let first = nodes[..place].iter().find(|first| first.secret() == Some(secret))?;
@@ -460,7 +473,7 @@ fn canonical(address: &str) -> String {
 }
 
 /// The regions in the order of the file: those of `[[region]]` or, without any, those of the nodes.
-pub(super) fn regions(raw: &raw::File, check: &mut Check) -> Vec<Arc<str>> {
+pub(super) fn regions(raw: &raw::ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
     let mut regions: Vec<Arc<str>> = Vec::new();
     for region in &raw.region {
         let name = check.name(&region.name);
@@ -484,7 +497,7 @@ pub(super) fn regions(raw: &raw::File, check: &mut Check) -> Vec<Arc<str>> {
 }
 
 /// Refuses an unknown region.
-pub(super) fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut Check) {
+pub(super) fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut ConfigCheck) {
     if regions.is_empty() || regions.iter().any(|known| **known == **name.get_ref()) {
         return;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_core::{Judging, RolloutRules, Strategy};
 use toml::Spanned;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::raw;
 use super::set::PolicySet;
 
@@ -13,9 +13,9 @@ use super::set::PolicySet;
 const STEPS_MAX: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rollout {
+pub struct RolloutSettings {
     /// The set has `[rollout]`. Without it a changed file is rolled out by the defaults, and a push is active at once.
-    pub said: bool,
+    pub is_stated: bool,
     /// Shares of the canary in per cent, ascending. After the last one the revision becomes active. Default 1, 5, 25,
     /// 50, 100; empty: active at once.
     pub canary: Vec<u8>,
@@ -30,10 +30,10 @@ pub struct Rollout {
     pub judging: Judging,
 }
 
-impl Default for Rollout {
+impl Default for RolloutSettings {
     fn default() -> Self {
-        Rollout {
-            said: false,
+        RolloutSettings {
+            is_stated: false,
             canary: vec![1, 5, 25, 50, 100],
             pace: Duration::from_secs(10),
             hold: false,
@@ -44,7 +44,7 @@ impl Default for Rollout {
     }
 }
 
-impl Rollout {
+impl RolloutSettings {
     pub(crate) fn strategy(&self) -> Strategy {
         let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
         Strategy { steps, each, shadow, stays_in_shadow: false, held: self.hold }
@@ -58,16 +58,19 @@ impl Rollout {
         }
     }
 
-    pub(super) fn check(raw: Option<&raw::Rollout>, check: &mut Check) -> Rollout {
-        let default = Rollout::default();
+    pub(super) fn check(
+        raw: Option<&raw::RolloutTable>,
+        check: &mut ConfigCheck,
+    ) -> RolloutSettings {
+        let default = RolloutSettings::default();
         let Some(raw) = raw else { return default };
         let second = Duration::from_secs(1);
         let canary = raw.canary.as_ref().map(|list| steps(list, check));
         let at_once = canary.as_ref().is_some_and(Vec::is_empty);
         let shadow = if at_once { Duration::ZERO } else { default.shadow };
         let none = Duration::ZERO;
-        Rollout {
-            said: true,
+        RolloutSettings {
+            is_stated: true,
             canary: canary.unwrap_or(default.canary),
             pace: check.duration(&raw.pace, default.pace, second / 10..=86_400 * second),
             hold: raw.hold.unwrap_or(default.hold),
@@ -82,7 +85,7 @@ impl Rollout {
     }
 }
 
-fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut Check) -> Vec<u8> {
+fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut ConfigCheck) -> Vec<u8> {
     if list.get_ref().len() > STEPS_MAX {
         let found = format!("{} steps", list.get_ref().len());
         check.refuse(list.span(), found, format!("at most {STEPS_MAX}"));
@@ -106,7 +109,7 @@ fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut Check) -> Vec<u8> {
 }
 
 /// `[rollout.judge]`; missing keys keep the core's defaults.
-fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
+fn judging(raw: &raw::RolloutJudge, check: &mut ConfigCheck) -> Judging {
     let default = Judging::default();
     let gap = Duration::from_millis(50)..=Duration::from_secs(60);
     Judging {
@@ -122,7 +125,7 @@ fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
 }
 
 /// `[rollout]` by policy set.
-pub(crate) fn paces(sets: &[PolicySet]) -> BTreeMap<Arc<str>, Rollout> {
+pub(crate) fn paces(sets: &[PolicySet]) -> BTreeMap<Arc<str>, RolloutSettings> {
     sets.iter().map(|set| (Arc::clone(&set.name), set.rollout.clone())).collect()
 }
 

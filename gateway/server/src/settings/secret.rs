@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 /// The content of a secret file without the line end: 16 to 4,096 bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<[u8]>);
+pub struct SecretFile(Arc<[u8]>);
 
-impl Secret {
-    pub(crate) fn new(bytes: Vec<u8>) -> Secret {
-        Secret(bytes.into())
+impl SecretFile {
+    pub(crate) fn new(bytes: Vec<u8>) -> SecretFile {
+        SecretFile(bytes.into())
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -17,7 +17,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }

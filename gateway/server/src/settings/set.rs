@@ -5,40 +5,40 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Affinity, Hook, Mode};
+use evenkeel_core::{Affinity, Hook, RedundancyMode};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::binding::Binding;
-use super::check::Check;
+use super::binding::PolicyBinding;
+use super::check::ConfigCheck;
 use super::raw;
-use super::rollout::Rollout;
-use super::unit::BitRate;
+use super::rollout::RolloutSettings;
+use super::unit::ConfigBitRate;
 
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     /// The file name without `.toml`; the first part of the names of its policies.
     pub name: Arc<str>,
-    pub origin: Origin,
+    pub origin: SetOrigin,
     /// At least one scenario, sorted by name.
-    pub scenarios: Vec<Scenario>,
+    pub scenarios: Vec<ScenarioSettings>,
     /// At most one binding per hook, in the order of [`Hook::ALL`]. The native default answers other hooks.
-    pub bindings: Vec<Binding>,
-    pub rollout: Rollout,
+    pub bindings: Vec<PolicyBinding>,
+    pub rollout: RolloutSettings,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum SetOrigin {
     Shipped,
     File(PathBuf),
 }
 
 /// `[scenario.<name>]`.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Scenario {
+pub struct ScenarioSettings {
     pub name: Arc<str>,
     /// Default hot.
-    pub mode: Mode,
+    pub mode: RedundancyMode,
     /// Default room.
     pub affinity: Affinity,
     /// With mode `regional`: the regions that rooms fail over to, in this order; at least two.
@@ -46,14 +46,14 @@ pub struct Scenario {
     /// 1 to 3. Default 2.
     pub spares: u8,
     /// The lowest cap. Default 24 kbit/s.
-    pub floor: BitRate,
+    pub floor: ConfigBitRate,
     /// The highest rate. Default 4 Mbit/s.
-    pub ceiling: BitRate,
+    pub ceiling: ConfigBitRate,
     /// Silence after which a session is closed. Default 30 s.
     pub close_after: Duration,
     /// Nothing is sent to a declared address before a packet came from it. Default true.
     pub await_first_packet: bool,
-    pub dscp: Dscp,
+    pub dscp: DscpSettings,
     /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
     pub priority: u8,
 }
@@ -68,14 +68,14 @@ pub(super) enum ModeWord {
     Regional,
 }
 
-impl From<ModeWord> for Mode {
-    fn from(word: ModeWord) -> Mode {
+impl From<ModeWord> for RedundancyMode {
+    fn from(word: ModeWord) -> RedundancyMode {
         match word {
-            ModeWord::Hitless => Mode::Hitless,
-            ModeWord::Hot => Mode::Hot,
-            ModeWord::ActiveActive => Mode::ActiveActive,
-            ModeWord::Cold => Mode::Cold,
-            ModeWord::Regional => Mode::Regional,
+            ModeWord::Hitless => RedundancyMode::Hitless,
+            ModeWord::Hot => RedundancyMode::Hot,
+            ModeWord::ActiveActive => RedundancyMode::ActiveActive,
+            ModeWord::Cold => RedundancyMode::Cold,
+            ModeWord::Regional => RedundancyMode::Regional,
         }
     }
 }
@@ -98,7 +98,7 @@ impl From<AffinityWord> for Affinity {
 
 /// Differentiated services code points, 0 to 63 (RFC 2474).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Dscp {
+pub struct DscpSettings {
     /// Default EF (46, RFC 3246).
     pub voice: u8,
     /// Default AF41 (34, RFC 2597).
@@ -150,12 +150,17 @@ impl OnFault {
 }
 
 /// A set, with the spans of its scenarios in the file.
-pub(super) struct Checked {
+pub(super) struct CheckedSet {
     pub(super) set: PolicySet,
     pub(super) places: Vec<Range<usize>>,
 }
 
-pub(super) fn check(raw: &raw::Set, path: &Path, origin: Origin, check: &mut Check) -> Checked {
+pub(super) fn check(
+    raw: &raw::Set,
+    path: &Path,
+    origin: SetOrigin,
+    check: &mut ConfigCheck,
+) -> CheckedSet {
     let name: Arc<str> = path.file_stem().unwrap_or_default().to_string_lossy().into();
     if raw.scenario.is_empty() {
         let expected = "at least one `[scenario.<name>]`";
@@ -169,24 +174,29 @@ pub(super) fn check(raw: &raw::Set, path: &Path, origin: Origin, check: &mut Che
     ];
     let bound = hooks.into_iter().filter_map(|(hook, raw)| Some((hook, raw.as_ref()?)));
     let bindings =
-        bound.filter_map(|(hook, raw)| Binding::check(hook, raw, &origin, check)).collect();
+        bound.filter_map(|(hook, raw)| PolicyBinding::check(hook, raw, &origin, check)).collect();
     let scenarios = raw.scenario.iter().map(|(name, raw)| scenario(name, raw, check)).collect();
     let places = raw.scenario.keys().map(Spanned::span).collect();
-    let rollout = Rollout::check(raw.rollout.as_ref(), check);
-    Checked { set: PolicySet { name, origin, scenarios, bindings, rollout }, places }
+    let rollout = RolloutSettings::check(raw.rollout.as_ref(), check);
+    CheckedSet { set: PolicySet { name, origin, scenarios, bindings, rollout }, places }
 }
 
-fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> Scenario {
+fn scenario(
+    name: &Spanned<String>,
+    raw: &raw::ScenarioTable,
+    check: &mut ConfigCheck,
+) -> ScenarioSettings {
     let hour = Duration::from_secs(3_600);
     let (floor, ceiling) = bitrate(raw.bitrate.as_ref(), check);
-    let mode: Mode = raw.mode.as_ref().map_or_else(Mode::default, |mode| (*mode.get_ref()).into());
-    if mode == Mode::Cold
+    let mode: RedundancyMode =
+        raw.mode.as_ref().map_or_else(RedundancyMode::default, |mode| (*mode.get_ref()).into());
+    if mode == RedundancyMode::Cold
         && let Some(spares) = &raw.spares
     {
         let expected = "no `spares`: mode `cold` opens none";
         check.refuse(spares.span(), "`spares` with mode `cold`", expected);
     }
-    Scenario {
+    ScenarioSettings {
         name: check.name(name),
         mode,
         affinity: raw.affinity.map_or_else(Affinity::default, Into::into),
@@ -200,7 +210,7 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
             Duration::from_secs(1)..=24 * hour,
         ),
         await_first_packet: raw.await_first_packet.unwrap_or(true),
-        dscp: Dscp {
+        dscp: DscpSettings {
             voice: dscp(&raw.dscp.voice, 46, check),
             video: dscp(&raw.dscp.video, 34, check),
         },
@@ -209,15 +219,19 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
 }
 
 /// `regions` of a regional scenario; refused with other modes.
-fn regions(mode: Mode, raw: &raw::Scenario, check: &mut Check) -> Vec<Arc<str>> {
+fn regions(
+    mode: RedundancyMode,
+    raw: &raw::ScenarioTable,
+    check: &mut ConfigCheck,
+) -> Vec<Arc<str>> {
     let Some(list) = &raw.regions else {
-        if let (Mode::Regional, Some(word)) = (mode, &raw.mode) {
+        if let (RedundancyMode::Regional, Some(word)) = (mode, &raw.mode) {
             let expected = "`regions`, in the order of failover";
             check.refuse(word.span(), "mode `regional` without `regions`", expected);
         }
         return Vec::new();
     };
-    if mode != Mode::Regional {
+    if mode != RedundancyMode::Regional {
         let found = format!("`regions` with mode `{}`", mode.name());
         check.refuse(list.span(), found, "`regions` with mode `regional` only");
     } else if list.get_ref().len() < 2 {
@@ -240,8 +254,11 @@ fn regions(mode: Mode, raw: &raw::Scenario, check: &mut Check) -> Vec<Arc<str>> 
     regions
 }
 
-fn bitrate(raw: Option<&Spanned<raw::Bitrate>>, check: &mut Check) -> (BitRate, BitRate) {
-    let default = (BitRate(24_000), BitRate(4_000_000));
+fn bitrate(
+    raw: Option<&Spanned<raw::Bitrate>>,
+    check: &mut ConfigCheck,
+) -> (ConfigBitRate, ConfigBitRate) {
+    let default = (ConfigBitRate(24_000), ConfigBitRate(4_000_000));
     let Some(raw) = raw.map(Spanned::get_ref) else { return default };
     let (floor, ceiling) = (check.bit_rate(&raw.floor), check.bit_rate(&raw.ceiling));
     let (Some(floor), Some(ceiling)) = (floor, ceiling) else { return default };
@@ -253,7 +270,7 @@ fn bitrate(raw: Option<&Spanned<raw::Bitrate>>, check: &mut Check) -> (BitRate, 
 }
 
 /// A number, or a name of RFC 2474, RFC 2597 or RFC 3246.
-fn dscp(raw: &Option<Spanned<String>>, default: u8, check: &mut Check) -> u8 {
+fn dscp(raw: &Option<Spanned<String>>, default: u8, check: &mut ConfigCheck) -> u8 {
     let Some(raw) = raw else { return default };
     let word = raw.get_ref().to_ascii_uppercase();
     let class = |prefix: &str| word.strip_prefix(prefix)?.parse::<u8>().ok();

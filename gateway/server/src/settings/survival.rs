@@ -3,21 +3,21 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use evenkeel_core::{Affinity, Mode, Probed};
+use evenkeel_core::{Affinity, NodeProbing, RedundancyMode};
 
-use super::check::Check;
-use super::invalid::{Invalid, Source};
-use super::{Driver, Node, PolicySet, Settings};
+use super::check::ConfigCheck;
+use super::invalid::{ConfigSource, InvalidSetting};
+use super::{DriverSettings, GatewayConfig, NodeConfig, PolicySet};
 
 /// The file of a set, and the spans of its scenarios.
-type Places = (Arc<Source>, Vec<Range<usize>>);
+type Places = (Arc<ConfigSource>, Vec<Range<usize>>);
 
 /// Refuses modes and affinities that the nodes cannot provide. A gateway without nodes is for trying out and is not
 /// checked.
-pub(super) fn check(settings: &Settings, places: &[Places]) -> Vec<Invalid> {
+pub(super) fn check(settings: &GatewayConfig, places: &[Places]) -> Vec<InvalidSetting> {
     let sets = settings.sets.iter().zip(places);
     sets.flat_map(|(set, (source, places))| {
-        let mut check = Check::new(Arc::clone(source), std::path::Path::new(""));
+        let mut check = ConfigCheck::new(Arc::clone(source), std::path::Path::new(""));
         of_set(settings, set, places, &mut check);
         check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
         check.invalid
@@ -25,17 +25,22 @@ pub(super) fn check(settings: &Settings, places: &[Places]) -> Vec<Invalid> {
     .collect()
 }
 
-fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: &mut Check) {
+fn of_set(
+    settings: &GatewayConfig,
+    set: &PolicySet,
+    places: &[Range<usize>],
+    check: &mut ConfigCheck,
+) {
     for (scenario, place) in set.scenarios.iter().zip(places) {
         let name = &scenario.name;
         let nodes = settings.nodes.len();
         match scenario.mode {
-            Mode::Hitless if nodes == 1 => {
+            RedundancyMode::Hitless if nodes == 1 => {
                 let found = format!("mode `hitless` of scenario `{name}` with one node");
                 let expected = "at least two nodes: both carry all packets";
                 check.refuse(place.clone(), found, expected);
             }
-            Mode::Regional => {
+            RedundancyMode::Regional => {
                 for region in &scenario.regions {
                     if !settings.regions.contains(region) {
                         let known = settings.regions.iter().map(|name| format!("`{name}`"));
@@ -46,13 +51,18 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
                     }
                 }
             }
-            Mode::Cold if nodes > 0 && settings.nodes.iter().all(|node| node.start.is_none()) => {
+            RedundancyMode::Cold
+                if nodes > 0 && settings.nodes.iter().all(|node| node.start.is_none()) =>
+            {
                 let found = format!("mode `cold` of scenario `{name}` without a node with `start`");
                 let expected =
                     "a node that can be started: `start = { command = [\"…\"] }` in `[[node]]`";
                 check.refuse(place.clone(), found, expected);
             }
-            Mode::Hitless | Mode::Hot | Mode::ActiveActive | Mode::Cold => {}
+            RedundancyMode::Hitless
+            | RedundancyMode::Hot
+            | RedundancyMode::ActiveActive
+            | RedundancyMode::Cold => {}
         }
         if scenario.affinity == Affinity::Session {
             of_sessions_apart(settings, name, place, check);
@@ -62,18 +72,23 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
 
 /// With affinity `session` a call spans several nodes. These must be meshed, and must answer probes: a node with a
 /// single, listening session sends nothing.
-fn of_sessions_apart(settings: &Settings, name: &str, place: &Range<usize>, check: &mut Check) {
-    let mut refuse = |node: &Node, is: &str, expected| {
+fn of_sessions_apart(
+    settings: &GatewayConfig,
+    name: &str,
+    place: &Range<usize>,
+    check: &mut ConfigCheck,
+) {
+    let mut refuse = |node: &NodeConfig, is: &str, expected| {
         let found =
             format!("affinity `session` of scenario `{name}` with node `{}`{is}", node.name);
         check.refuse(place.clone(), found, expected);
     };
     let mut nodes = settings.nodes.iter();
-    if let Some(node) = nodes.clone().find(|node| node.driver == Driver::Rtpengine) {
+    if let Some(node) = nodes.clone().find(|node| node.driver == DriverSettings::Rtpengine) {
         let expected = "affinity `room`: rtpengines do not forward to each other";
         refuse(node, ", which has driver `rtpengine`", expected);
     }
-    if let Some(node) = nodes.find(|node| node.probed() == Probed::No) {
+    if let Some(node) = nodes.find(|node| node.probed() == NodeProbing::No) {
         let expected = "affinity `room`, or a probe: a node with a single session sends no media";
         refuse(node, ", which has no probe", expected);
     }

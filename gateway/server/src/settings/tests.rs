@@ -7,7 +7,7 @@ use evenkeel_fuzz::Corpus;
 use super::*;
 
 /// An error about the file is within it and can be shown.
-fn assert_is_shown(loaded: Result<Settings, Vec<Invalid>>, file: &Path, text: &[u8]) {
+fn assert_is_shown(loaded: Result<GatewayConfig, Vec<InvalidSetting>>, file: &Path, text: &[u8]) {
     let Err(invalid) = loaded else { return };
     let lines = text.split(|byte| *byte == b'\n').count();
     for invalid in &invalid {
@@ -15,7 +15,7 @@ fn assert_is_shown(loaded: Result<Settings, Vec<Invalid>>, file: &Path, text: &[
         assert!(is_within || Path::new(&invalid.file) != file, "{}: {invalid}", invalid.place());
         assert!(!invalid.found.is_empty() && !invalid.expected.is_empty(), "{invalid:?}");
     }
-    assert!(!Invalid::render(&invalid, Colour::Plain).is_empty());
+    assert!(!InvalidSetting::render(&invalid, Colour::Plain).is_empty());
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn fuzz_configuration() {
     let broken = broken.map(|path| fs::read(path).unwrap());
     broken.fold(Corpus::of("configuration"), Corpus::with).check(|text| {
         fs::write(&file, text).unwrap();
-        assert_is_shown(Settings::load(Some(&file), None), &file, text);
+        assert_is_shown(GatewayConfig::load(Some(&file), None), &file, text);
     });
 }
 
@@ -40,6 +40,6 @@ fn fuzz_policy_set() {
     let sets = embedded::SETS.iter().map(|(_, text)| text.as_bytes());
     sets.fold(Corpus::of("policy_set"), Corpus::with).check(|text| {
         fs::write(&file, text).unwrap();
-        assert_is_shown(Settings::load(None, Some(folder.path())), &file, text);
+        assert_is_shown(GatewayConfig::load(None, Some(folder.path())), &file, text);
     });
 }

@@ -1,11 +1,11 @@
 //! Rules for accepted plugins and their grants.
 
 use evenkeel_core::{Hook, Metric, Op};
-use evenkeel_host::{Keys, PublicKey, Unsigned, read_digest};
+use evenkeel_host::{PublicKey, TrustedKeys, Unsigned, read_digest};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::Check;
+use super::check::ConfigCheck;
 use super::invalid::nearest;
 use super::raw;
 
@@ -16,8 +16,8 @@ const KEYS_MAX: usize = 64;
 const REVOKED_MAX: usize = 1_024;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Trust {
-    pub keys: Keys,
+pub struct TrustSettings {
+    pub keys: TrustedKeys,
     /// Treatment of unsigned plugins if their policy does not set it. Default: allowed while no key is configured, else
     /// refused.
     pub unsigned: Unsigned,
@@ -25,11 +25,11 @@ pub struct Trust {
 
 /// Limits of a policy's plugin, however it is pushed.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Allowed {
-    /// Unsigned plugins are accepted. Default: [`Trust::unsigned`].
+pub struct PluginLimits {
+    /// Unsigned plugins are accepted. Default: [`TrustSettings::unsigned`].
     pub unsigned: Option<bool>,
     /// Limits the grants that the plugin's manifest requests. Default: no limit.
-    pub grant: evenkeel_host::Allowed,
+    pub grant: evenkeel_host::GrantLimits,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -39,13 +39,13 @@ pub(super) enum UnsignedWord {
     Refuse,
 }
 
-impl Default for Trust {
+impl Default for TrustSettings {
     fn default() -> Self {
-        Trust { keys: Keys::default(), unsigned: Unsigned::Allow }
+        TrustSettings { keys: TrustedKeys::default(), unsigned: Unsigned::Allow }
     }
 }
 
-impl Trust {
+impl TrustSettings {
     /// A warning if no key is configured.
     pub fn note(&self) -> Option<&'static str> {
         let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
@@ -55,7 +55,7 @@ impl Trust {
         )
     }
 
-    pub fn unsigned(&self, allowed: &Allowed) -> Unsigned {
+    pub fn unsigned(&self, allowed: &PluginLimits) -> Unsigned {
         match allowed.unsigned {
             Some(true) => Unsigned::Allow,
             Some(false) => Unsigned::Refuse,
@@ -64,8 +64,12 @@ impl Trust {
     }
 }
 
-impl Allowed {
-    pub(super) fn check(hook: Hook, raw: &raw::Binding, check: &mut Check) -> Allowed {
+impl PluginLimits {
+    pub(super) fn check(
+        hook: Hook,
+        raw: &raw::BindingTable,
+        check: &mut ConfigCheck,
+    ) -> PluginLimits {
         let ops: Vec<_> = Op::ALL.into_iter().map(|op| (op.key(), op)).collect();
         let metrics: Vec<_> = Metric::ALL.iter().map(|&metric| (metric.key(), metric)).collect();
         if let Some(first) = raw.actions.as_ref().and_then(|list| list.first())
@@ -74,11 +78,11 @@ impl Allowed {
             let found = format!("`actions` of hook `{}`", hook.name());
             check.refuse(first.span(), found, "`actions` in [degradation] only");
         }
-        let grant = evenkeel_host::Allowed {
+        let grant = evenkeel_host::GrantLimits {
             ops: raw.actions.as_ref().map(|list| named(list, &ops, "action", check)),
             metrics: raw.metrics.as_ref().map(|list| named(list, &metrics, "metric", check)),
         };
-        Allowed { unsigned: raw.unsigned, grant }
+        PluginLimits { unsigned: raw.unsigned, grant }
     }
 }
 
@@ -87,7 +91,7 @@ fn named<T: Copy>(
     list: &[Spanned<String>],
     known: &[(&'static str, T)],
     what: &str,
-    check: &mut Check,
+    check: &mut ConfigCheck,
 ) -> Vec<T> {
     let find = |word: &Spanned<String>| {
         let found = known.iter().find(|(key, _)| key == word.get_ref()).map(|(_, thing)| *thing);
@@ -103,12 +107,12 @@ fn named<T: Copy>(
     list.iter().filter_map(find).collect()
 }
 
-pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
+pub(super) fn check(raw: &raw::TrustTable, check: &mut ConfigCheck) -> TrustSettings {
     super::bounded(&raw.keys, KEYS_MAX, "keys", check);
     super::bounded(&raw.revoked, REVOKED_MAX, "revocations", check);
-    let mut keys = Keys::default();
+    let mut keys = TrustedKeys::default();
     for key in &raw.keys {
-        let raw::Key { name, public } = key.get_ref();
+        let raw::TrustKeyTable { name, public } = key.get_ref();
         let name_checked = check.name(name);
         let Ok(public_key) = public.get_ref().parse::<PublicKey>() else {
             // A secret key is not repeated in the error.
@@ -140,11 +144,11 @@ pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
         None if raw.keys.is_empty() => Unsigned::Allow,
         None => Unsigned::Refuse,
     };
-    Trust { keys, unsigned }
+    TrustSettings { keys, unsigned }
 }
 
 /// Revokes a key by name or value, or a plugin by digest.
-fn revoke(revoked: &Spanned<String>, keys: &mut Keys, check: &mut Check) {
+fn revoke(revoked: &Spanned<String>, keys: &mut TrustedKeys, check: &mut ConfigCheck) {
     let word = revoked.get_ref();
     if let Ok(key) = word.parse() {
         return keys.revoke_key(key);

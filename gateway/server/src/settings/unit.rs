@@ -4,16 +4,16 @@ use std::fmt;
 use std::time::Duration;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct BitRate(pub u64);
+pub struct ConfigBitRate(pub u64);
 
-impl BitRate {
+impl ConfigBitRate {
     /// The rate in kbit/s, rounded down.
     pub fn kbps(self) -> u64 {
         self.0 / 1_000
     }
 }
 
-impl fmt::Display for BitRate {
+impl fmt::Display for ConfigBitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scale, unit) =
             RATES.iter().rev().find(|(scale, _)| self.0 >= *scale).unwrap_or(&RATES[0]);
@@ -35,9 +35,9 @@ const SPANS: [(u64, &str); 5] =
     [(1, "us"), (1_000, "ms"), (1_000_000, "s"), (60_000_000, "m"), (3_600_000_000, "h")];
 
 /// Reads a bit rate; the error is a hint, if there is one.
-pub(super) fn bit_rate(text: &str) -> Result<BitRate, Option<String>> {
+pub(super) fn bit_rate(text: &str) -> Result<ConfigBitRate, Option<String>> {
     let unit = split(text).1;
-    quantity(text, &RATES).map(BitRate).ok_or_else(|| {
+    quantity(text, &RATES).map(ConfigBitRate).ok_or_else(|| {
         let meant = match unit {
             "bps" | "b/s" => "bit/s",
             "kbps" | "kb/s" | "Kbit/s" | "kbit" | "k" => "kbit/s",

@@ -10,7 +10,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use crate::settings::Traceparent;
 
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct CallerTrace {
     pub arrived: Instant,
     trace: Option<SpanContext>,
     trust: Traceparent,
@@ -35,21 +35,21 @@ impl Extractor for Headers<'_> {
     }
 }
 
-impl Caller {
+impl CallerTrace {
     /// Reads the headers of W3C Trace Context; malformed ones are ignored.
     pub fn new(
         arrived: Instant,
         traceparent: Option<&str>,
         tracestate: Option<&str>,
         trust: Traceparent,
-    ) -> Caller {
+    ) -> CallerTrace {
         let trace = traceparent.and_then(|traceparent| {
             let headers = Headers { traceparent, tracestate };
             let context =
                 TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
             Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
         });
-        Caller { arrived, trace, trust }
+        CallerTrace { arrived, trace, trust }
     }
 
     /// The parent of the span: the caller's context if it is trusted.

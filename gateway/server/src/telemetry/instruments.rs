@@ -32,7 +32,7 @@ impl fmt::Debug for Instruments {
     }
 }
 
-pub type Labels<'a> = &'a [(Attribute, &'a str)];
+pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
 
 impl Instruments {
     pub(super) fn new(meter: &Meter) -> Instruments {
@@ -57,11 +57,11 @@ impl Instruments {
         Instruments { counts, levels, nodes, times }
     }
 
-    pub fn count(&self, metric: Count, n: u64, labels: Labels<'_>) {
+    pub fn count(&self, metric: Count, n: u64, labels: MetricLabels<'_>) {
         self.counts[metric as usize].add(n, &points(metric.described(), labels));
     }
 
-    pub fn level(&self, metric: Level, value: i64, labels: Labels<'_>) {
+    pub fn level(&self, metric: Level, value: i64, labels: MetricLabels<'_>) {
         let Some(gauge) = &self.levels[metric as usize] else {
             return debug_assert!(
                 false,
@@ -76,12 +76,12 @@ impl Instruments {
         &self.nodes
     }
 
-    pub fn time(&self, metric: Time, took: Duration, labels: Labels<'_>) {
+    pub fn time(&self, metric: Time, took: Duration, labels: MetricLabels<'_>) {
         self.times[metric as usize].record(took.as_secs_f64(), &points(metric.described(), labels));
     }
 }
 
-fn points(metric: Described, labels: Labels<'_>) -> Vec<KeyValue> {
+fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
     debug_assert!(
         labels.iter().all(|(attribute, _)| metric.attributes.contains(attribute)),
         "{labels:?} are not all registered for {}",
@@ -109,16 +109,16 @@ impl Prometheus {
     }
 }
 
-/// The meter provider, read by Prometheus and by the [`Reader`].
+/// The meter provider, read by Prometheus and by the [`MetricCollector`].
 pub(super) fn meters(
     resource: Resource,
-) -> Result<(SdkMeterProvider, Arc<Instruments>, Prometheus, Reader), OTelSdkError> {
+) -> Result<(SdkMeterProvider, Arc<Instruments>, Prometheus, MetricCollector), OTelSdkError> {
     let registry = prometheus::Registry::new();
     let text = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .scope_info_enabled(false)
         .build()?;
-    let reader = Reader(Arc::new(ManualReader::builder().build()));
+    let reader = MetricCollector(Arc::new(ManualReader::builder().build()));
     let provider = SdkMeterProvider::builder()
         .with_resource(resource)
         .with_reader(text)
@@ -129,9 +129,9 @@ pub(super) fn meters(
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Reader(Arc<ManualReader>);
+pub(super) struct MetricCollector(Arc<ManualReader>);
 
-impl MetricReader for Reader {
+impl MetricReader for MetricCollector {
     fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
         self.0.register_pipeline(pipeline);
     }

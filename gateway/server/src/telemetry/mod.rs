@@ -29,21 +29,21 @@ use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
-pub use caller::Caller;
-pub use instruments::{Instruments, Labels, Prometheus};
+pub use caller::CallerTrace;
+pub use instruments::{Instruments, MetricLabels, Prometheus};
 pub use nodes::{NodeLevel, NodeLevels};
-pub use recorder::Recorder;
+pub use recorder::EventRecorder;
 pub use spans::Moment;
 pub use stderr::{LastLines, LogLines};
 
-use crate::control::Names;
-use crate::settings::Settings;
+use crate::control::NodeNames;
+use crate::settings::GatewayConfig;
 use queue::Flush;
 use registry::Attribute;
 use sampler::Sampler;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum TelemetryError {
     #[error("cannot start the telemetry thread: {0}")]
     Thread(io::Error),
     #[error("cannot create the OTLP exporter: {0}")]
@@ -69,7 +69,7 @@ impl Telemetry {
     /// Sets telemetry up; with a receiver configured, starts the thread that exports to it.
     ///
     /// `instance` is the `service.instance.id`. An unreachable receiver is no error.
-    pub fn start(settings: &Settings, instance: &str) -> Result<Telemetry, Error> {
+    pub fn start(settings: &GatewayConfig, instance: &str) -> Result<Telemetry, TelemetryError> {
         let resource = Resource::builder_empty()
             .with_service_name("evenkeel")
             .with_attributes([
@@ -79,7 +79,7 @@ impl Telemetry {
             ])
             .build();
         let (meters, instruments, prometheus, reader) =
-            instruments::meters(resource.clone()).map_err(Error::Meters)?;
+            instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
         let mut telemetry = Telemetry {
             tracers: None,
             loggers: None,
@@ -105,10 +105,10 @@ impl Telemetry {
     }
 
     /// Records the core's events with these names of nodes and regions.
-    pub fn recorder(&self, names: Arc<Names>) -> Recorder {
+    pub fn recorder(&self, names: Arc<NodeNames>) -> EventRecorder {
         let tracer = self.tracers.as_ref().map(|tracers| tracers.tracer("evenkeel"));
         let scenarios = self.scenarios.clone();
-        Recorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
+        EventRecorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
     }
 
     /// Instruments for facts that the core does not see: packets, bytes, drops.

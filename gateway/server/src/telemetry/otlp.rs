@@ -21,39 +21,40 @@ use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor}
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{sleep, timeout};
 
-use super::Error;
-use super::instruments::{Instruments, Reader};
+use super::TelemetryError;
+use super::instruments::{Instruments, MetricCollector};
 use super::queue::{
-    Backoff, Flush, NotTaken, Queue, SEND_WITHIN, Sending, Ship, Signal, Tally, queue,
+    Backoff, ExportQueue, ExportSender, ExportTally, Flush, NotTaken, SEND_WITHIN, Ship, Signal,
+    queue,
 };
 use crate::settings::{Otlp, Protocol};
 
 pub(super) type LogLine = (SdkLogRecord, InstrumentationScope);
 
 pub(super) struct Pipeline {
-    pub(super) spans: Spans,
+    pub(super) spans: QueuedSpans,
     pub(super) logs: Logs,
     pub(super) flushes: [Flush; 3],
 }
 
 #[derive(Debug)]
-pub(super) struct Spans(Queue<SpanData>);
+pub(super) struct QueuedSpans(ExportQueue<SpanData>);
 
 #[derive(Debug)]
-pub(super) struct Logs(Queue<LogLine>);
+pub(super) struct Logs(ExportQueue<LogLine>);
 
 /// Starts the export thread; it ends when both ends of the pipeline are dropped.
 pub(super) fn start(
     to: &Otlp,
     metrics_interval: Duration,
     resource: &Resource,
-    reader: Reader,
+    reader: MetricCollector,
     instruments: &Arc<Instruments>,
-) -> Result<Pipeline, Error> {
-    let (spans, flush_spans, sending_spans) = queue(&Tally::new(Signal::Spans, instruments));
-    let (logs, flush_logs, sending_logs) = queue(&Tally::new(Signal::Logs, instruments));
+) -> Result<Pipeline, TelemetryError> {
+    let (spans, flush_spans, sending_spans) = queue(&ExportTally::new(Signal::Spans, instruments));
+    let (logs, flush_logs, sending_logs) = queue(&ExportTally::new(Signal::Logs, instruments));
     let (flush_metrics, flushes) = Flush::channel();
-    let tally = Tally::new(Signal::Metrics, instruments);
+    let tally = ExportTally::new(Signal::Metrics, instruments);
     let metrics = SendingMetrics { reader, every: metrics_interval, flushes, tally };
     let (to, resource) = (to.clone(), resource.clone());
     let (built, building) = sync_channel(1);
@@ -62,7 +63,7 @@ pub(super) fn start(
         .spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
-                Err(error) => return drop(built.send(Err(Error::Thread(error)))),
+                Err(error) => return drop(built.send(Err(TelemetryError::Thread(error)))),
             };
             runtime.block_on(async {
                 match exporters(&to, &resource) {
@@ -78,21 +79,22 @@ pub(super) fn start(
                         )
                         .await;
                     }
-                    Err(error) => drop(built.send(Err(Error::Exporter(error)))),
+                    Err(error) => drop(built.send(Err(TelemetryError::Exporter(error)))),
                 }
             });
         })
-        .map_err(Error::Thread)?;
-    let gone = || Error::Thread(io::Error::other("the telemetry thread ended while it started"));
+        .map_err(TelemetryError::Thread)?;
+    let gone =
+        || TelemetryError::Thread(io::Error::other("the telemetry thread ended while it started"));
     building.recv().map_err(|_| gone())??;
     let flushes = [flush_spans, flush_logs, flush_metrics];
-    Ok(Pipeline { spans: Spans(spans), logs: Logs(logs), flushes })
+    Ok(Pipeline { spans: QueuedSpans(spans), logs: Logs(logs), flushes })
 }
 
 async fn send(
-    spans: Sending<SpanData>,
+    spans: ExportSender<SpanData>,
     span_exporter: SpanExporter,
-    logs: Sending<LogLine>,
+    logs: ExportSender<LogLine>,
     log_exporter: LogExporter,
     metrics: SendingMetrics,
     metric_exporter: MetricExporter,
@@ -149,7 +151,7 @@ impl Ship<LogLine> for LogExporter {
     }
 }
 
-impl SpanProcessor for Spans {
+impl SpanProcessor for QueuedSpans {
     fn on_start(&self, _: &mut Span, _: &opentelemetry::Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -183,10 +185,10 @@ impl LogProcessor for Logs {
 
 /// Collects and exports metrics. They are cumulative, so the next export makes up for a failed one.
 struct SendingMetrics {
-    reader: Reader,
+    reader: MetricCollector,
     every: Duration,
     flushes: Receiver<SyncSender<()>>,
-    tally: Tally,
+    tally: ExportTally,
 }
 
 impl SendingMetrics {

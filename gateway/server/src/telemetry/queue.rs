@@ -53,14 +53,14 @@ pub(super) trait Ship<T> {
 
 /// The counters of one signal.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(super) struct ExportTally {
     signal: Signal,
     instruments: Arc<Instruments>,
 }
 
-impl Tally {
-    pub(super) fn new(signal: Signal, instruments: &Arc<Instruments>) -> Tally {
-        Tally { signal, instruments: Arc::clone(instruments) }
+impl ExportTally {
+    pub(super) fn new(signal: Signal, instruments: &Arc<Instruments>) -> ExportTally {
+        ExportTally { signal, instruments: Arc::clone(instruments) }
     }
 
     pub(super) fn sent(&self, n: usize) {
@@ -88,12 +88,12 @@ impl Tally {
 
 /// The input of a queue; never waits.
 #[derive(Debug)]
-pub(super) struct Queue<T> {
+pub(super) struct ExportQueue<T> {
     items: Sender<T>,
-    tally: Tally,
+    tally: ExportTally,
 }
 
-impl<T> Queue<T> {
+impl<T> ExportQueue<T> {
     /// Queues an item, or counts it as dropped.
     pub(super) fn push(&self, item: T) {
         if self.items.try_send(item).is_err() {
@@ -120,10 +120,10 @@ impl Flush {
 }
 
 /// The output of a queue.
-pub(super) struct Sending<T> {
+pub(super) struct ExportSender<T> {
     items: Receiver<T>,
     flushes: Receiver<SyncSender<()>>,
-    tally: Tally,
+    tally: ExportTally,
     batch: Vec<T>,
     /// Failed attempts of this batch.
     tries: u32,
@@ -132,10 +132,10 @@ pub(super) struct Sending<T> {
 }
 
 /// A queue with its input, flush handle and output.
-pub(super) fn queue<T>(tally: &Tally) -> (Queue<T>, Flush, Sending<T>) {
+pub(super) fn queue<T>(tally: &ExportTally) -> (ExportQueue<T>, Flush, ExportSender<T>) {
     let (items, taken) = mpsc::channel(WAITING_MAX);
     let (flush, flushes) = Flush::channel();
-    let sending = Sending {
+    let sending = ExportSender {
         items: taken,
         flushes,
         tally: tally.clone(),
@@ -144,10 +144,10 @@ pub(super) fn queue<T>(tally: &Tally) -> (Queue<T>, Flush, Sending<T>) {
         backoff: Backoff::default(),
         asked: Vec::new(),
     };
-    (Queue { items, tally: tally.clone() }, flush, sending)
+    (ExportQueue { items, tally: tally.clone() }, flush, sending)
 }
 
-impl<T> Sending<T> {
+impl<T> ExportSender<T> {
     /// Sends until all inputs and flush handles are dropped.
     pub(super) async fn run(mut self, to: impl Ship<T>) {
         while self.wait().await {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, ModeChange, NodeId,
-    Outcome, PolicyName, RoomId, SessionId, Stage, Start, Witness,
+    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, EvidenceSource, Health, Hop,
+    ModeChange, MoveCause, NodeId, PluginFault, PolicyName, RolloutStage, RoomId, SessionId,
+    StartPhase,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
 
-use super::caller::Caller;
+use super::caller::CallerTrace;
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level, Time};
 
@@ -21,31 +22,33 @@ const LATE_TOLD: Duration = Duration::from_millis(100);
 /// Log interval of sessions that a node did not open.
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
-use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
-use crate::control::{ListChange, Names, NodeListUpdate, Rollout, RolloutOutcome};
+use super::spans::{
+    DecisionSpan, DecisionSubject, Moment, OpenedSession, SpanWriter, Turned, refusal,
+};
+use crate::control::{ListChange, NodeListUpdate, NodeNames, RolloutOutcome, RolloutReport};
 
 /// Records the events of one gateway. Owned by the thread that reads the core's events.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct EventRecorder {
     instruments: Arc<Instruments>,
-    names: Arc<Names>,
+    names: Arc<NodeNames>,
     /// `None` without a receiver of spans.
-    spans: Option<Spans>,
+    spans: Option<SpanWriter>,
     /// Only configured scenarios become metric labels: clients choose the name in an offer.
     scenarios: BTreeSet<Arc<str>>,
     /// The time at which a failed opening at a node was last logged.
     not_opened: BTreeMap<NodeId, Instant>,
 }
 
-impl Recorder {
+impl EventRecorder {
     pub(super) fn new(
         instruments: Arc<Instruments>,
-        names: Arc<Names>,
+        names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
         tracer: Option<SdkTracer>,
-    ) -> Recorder {
-        let spans = tracer.map(|tracer| Spans::new(tracer, Arc::clone(&names)));
-        Recorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
+    ) -> EventRecorder {
+        let spans = tracer.map(|tracer| SpanWriter::new(tracer, Arc::clone(&names)));
+        EventRecorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
     pub fn handle_node_list(&mut self, told: &NodeListUpdate) {
@@ -65,9 +68,9 @@ impl Recorder {
     }
 
     /// `caller` is the request of an `Opened` or `Refused`.
-    pub fn handle_event(&mut self, event: &Event, caller: Option<&Caller>, at: Moment) {
+    pub fn handle_event(&mut self, event: &CoreEvent, caller: Option<&CallerTrace>, at: Moment) {
         match event {
-            Event::Decided {
+            CoreEvent::Decided {
                 ask,
                 policy,
                 arm,
@@ -82,7 +85,7 @@ impl Recorder {
                 notes,
             } => {
                 debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
-                let decision = Decision {
+                let decision = DecisionSpan {
                     policy: policy.clone(),
                     revision: revision.clone(),
                     outcome: outcome.clone(),
@@ -93,19 +96,20 @@ impl Recorder {
                     took: *took,
                     notes: notes.clone(),
                 };
-                let about = session.map(Subject::Session).or(room.map(Subject::Room));
+                let about =
+                    session.map(DecisionSubject::Session).or(room.map(DecisionSubject::Room));
                 self.decided(&decision, about);
                 if let Some(spans) = &mut self.spans {
                     spans.decided(about, decision, at);
                 }
             }
-            Event::Guarded { policy, guard, times } => {
+            CoreEvent::Guarded { policy, guard, times } => {
                 debug!(%policy, guard = guard.name(), times, "parts of a decision rejected by a guard");
                 let policy = policy.to_string();
                 let labels = [(Attribute::Policy, &*policy), (Attribute::Guard, guard.name())];
                 self.instruments.count(Count::PolicyGuarded, u64::from(*times), &labels);
             }
-            Event::Quarantined { policy, revision, session, room, fault } => {
+            CoreEvent::Quarantined { policy, revision, session, room, fault } => {
                 let about = session.map(|session| session.to_string());
                 let about = about.or(room.map(|room| room.to_string())).unwrap_or_default();
                 warn!(%policy, %revision, about, %fault, "subject quarantined: this revision faults on it");
@@ -113,10 +117,10 @@ impl Recorder {
                 let labels = [(Attribute::Policy, &*policy), (Attribute::Fault, fault.name())];
                 self.instruments.count(Count::PolicyQuarantined, 1, &labels);
             }
-            Event::HiddenState { policy, revision, differs } => {
+            CoreEvent::HiddenState { policy, revision, differs } => {
                 warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
             }
-            Event::Opened {
+            CoreEvent::Opened {
                 session,
                 room,
                 room_name,
@@ -126,7 +130,7 @@ impl Recorder {
                 admitted_by,
                 routed_by,
             } => {
-                let opened = Opened {
+                let opened = OpenedSession {
                     session: *session,
                     room: *room,
                     room_name,
@@ -138,15 +142,15 @@ impl Recorder {
                 };
                 self.opened(&opened, caller, at);
             }
-            Event::Refused { offer: _, session, scenario, reason } => {
+            CoreEvent::Refused { offer: _, session, scenario, reason } => {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            Event::Closed { session, room, room_name: _, reason, closed: _ } => {
+            CoreEvent::Closed { session, room, room_name: _, reason, closed: _ } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
                 self.closed(*session, *reason);
             }
-            Event::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
+            CoreEvent::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
                 let node = self.names.of_hop(*from).node;
                 let to_node = to.map(|to| self.names.of_hop(to).node);
                 let took = at.now.saturating_duration_since(*started);
@@ -154,24 +158,24 @@ impl Recorder {
                 debug!(%room, cause = cause.name(), by, from = %node, to = to_node.as_deref(), ?took, "room moved");
                 self.moved(sessions, *cause, &by, *from, *to, at);
             }
-            Event::Rerouted { room, hops, by } => {
+            CoreEvent::Rerouted { room, hops, by } => {
                 debug!(%room, hops = hops.len(), %by, "spares changed");
                 let labels = [(Attribute::By, &*who(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
-            Event::HopRemoved { room, room_name: _, hop, why, session: _ } => {
+            CoreEvent::HopRemoved { room, room_name: _, hop, why, session: _ } => {
                 let (node, why) = (self.names.of_hop(*hop).node, why.name());
                 debug!(%room, %node, why, "hop removed from a route");
                 let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
                 self.instruments.count(Count::HopsRemoved, 1, &labels);
             }
-            Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
+            CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
                 let started = last_heard.or(earliest).unwrap_or(at.now).min(at.now);
                 self.node(*hop, *from, *to, witnesses, started, *rooms, at);
             }
-            Event::Start { node, step } => self.start(*node, *step),
-            Event::Mode { room, room_name: _, from, to, why } => {
+            CoreEvent::Start { node, step } => self.start(*node, *step),
+            CoreEvent::Mode { room, room_name: _, from, to, why } => {
                 let (from, to, reason) = (from.name(), to.name(), why.name());
                 match why {
                     ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
@@ -186,12 +190,12 @@ impl Recorder {
                 let labels = [(Attribute::Mode, to), (Attribute::Reason, reason)];
                 self.instruments.count(Count::RoomModes, 1, &labels);
             }
-            Event::Draining { node, draining } => {
+            CoreEvent::Draining { node, draining } => {
                 let name = self.names.of_node(*node).node;
                 info!(node = %name, "{}", if *draining { "drain started" } else { "drain ended" });
                 self.instruments.nodes().draining(*node, name, *draining);
             }
-            Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
+            CoreEvent::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
                 let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
                 let (cause, outcome) = (cause.name(), outcome.name());
                 let took = at.now.saturating_duration_since(*started);
@@ -199,7 +203,7 @@ impl Recorder {
                 let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
                 self.instruments.count(Count::MovesAborted, 1, &labels);
             }
-            Event::Drained { node, left, started } => {
+            CoreEvent::Drained { node, left, started } => {
                 let name = self.names.of_node(*node).node;
                 let took = at.now.saturating_duration_since(*started);
                 match left {
@@ -209,7 +213,7 @@ impl Recorder {
                     }
                 }
             }
-            Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
+            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
                 let name = self.names.of_region(*region);
                 let (was, is) = (from.name(), to.name());
                 match to {
@@ -223,12 +227,12 @@ impl Recorder {
                 let labels = [(Attribute::Region, &*name)];
                 self.instruments.level(Level::RegionBreaker, i64::from(*to as u32), &labels);
             }
-            Event::Degraded { session, room_name: _, op, arg, rung, by } => {
+            CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
                 self.instruments.count(Count::Degradations, 1, &labels);
             }
-            Event::OwnStall { late } => {
+            CoreEvent::OwnStall { late } => {
                 // Shorter stalls are counted only; a busy machine has many a second.
                 if *late >= LATE_TOLD {
                     warn!(?late, "event loop stalled; failure detection skipped");
@@ -238,7 +242,7 @@ impl Recorder {
                 self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Time::OwnStall, *late, &[]);
             }
-            Event::Uplink { doubted, silent, of } => {
+            CoreEvent::Uplink { doubted, silent, of } => {
                 if *doubted {
                     warn!(
                         silent,
@@ -251,10 +255,10 @@ impl Recorder {
                 }
                 self.instruments.level(Level::UplinkSuspect, i64::from(*doubted), &[]);
             }
-            Event::Standing { hook: _, policy, fault } => {
+            CoreEvent::Standing { hook: _, policy, fault } => {
                 match fault {
                     // A single late answer is no alarm; `policy.failing` shows a policy that stays late.
-                    Some(Fault::Late) => info!(%policy, "policy answers too late"),
+                    Some(PluginFault::Late) => info!(%policy, "policy answers too late"),
                     Some(fault) => warn!(%policy, fault = fault.name(), "policy failing"),
                     None => info!(%policy, "policy recovered"),
                 }
@@ -263,15 +267,16 @@ impl Recorder {
                 self.instruments.level(Level::PolicyFailing, failing, &labels);
             }
             // The consequence is recorded as a rollout.
-            Event::Breached { policy, revision, breach } => {
+            CoreEvent::Breached { policy, revision, breach } => {
                 warn!(%policy, %revision, %breach, "revision breached a rollback threshold");
             }
-            Event::ShuttingDown => info!("new sessions are refused: shutting down"),
+            CoreEvent::ShuttingDown => info!("new sessions are refused: shutting down"),
         }
     }
 
-    pub fn handle_rollout(&mut self, rollout: &Rollout, at: Moment) {
-        let Rollout { policy, revision, outcome, code, reason, activate, by, stage, .. } = rollout;
+    pub fn handle_rollout(&mut self, rollout: &RolloutReport, at: Moment) {
+        let RolloutReport { policy, revision, outcome, code, reason, activate, by, stage, .. } =
+            rollout;
         let (revision, by) = (revision.as_deref(), by.name());
         let (name, percent) = match stage.map(|staged| staged.stage) {
             Some(stage) => (stage.name(), stage.percent()),
@@ -322,8 +327,8 @@ impl Recorder {
         if is_step {
             let at = match stage.map(|staged| staged.stage) {
                 None => 0,
-                Some(Stage::Shadow) => 1,
-                Some(Stage::Canary(_)) => 2,
+                Some(RolloutStage::Shadow) => 1,
+                Some(RolloutStage::Canary(_)) => 2,
             };
             self.instruments.level(Level::PolicyStage, at, &labels[..1]);
             self.instruments.level(Level::PolicyCanary, i64::from(percent), &labels[..1]);
@@ -333,35 +338,35 @@ impl Recorder {
         }
     }
 
-    fn decided(&self, decision: &Decision, about: Option<Subject>) {
+    fn decided(&self, decision: &DecisionSpan, about: Option<DecisionSubject>) {
         let name = decision.policy.to_string();
         let policy = (Attribute::Policy, &*name);
         let outcome = (Attribute::Outcome, decision.outcome.name());
         self.instruments.count(Count::PolicyCalls, 1, &[policy, outcome]);
         match &decision.outcome {
-            Outcome::Faulted(fault) => {
+            DecisionOutcome::Faulted(fault) => {
                 let labels = [policy, (Attribute::Fault, fault.name())];
                 return self.instruments.count(Count::PolicyFaults, 1, &labels);
             }
             // For a decision about many rows, each rejected row has an event of its own.
-            Outcome::Guarded(guard) if about.is_some() => {
+            DecisionOutcome::Guarded(guard) if about.is_some() => {
                 let labels = [policy, (Attribute::Guard, guard.name())];
                 self.instruments.count(Count::PolicyGuarded, 1, &labels);
             }
-            Outcome::Applied { differs: true } => {
+            DecisionOutcome::Applied { differs: true } => {
                 self.instruments.count(Count::PolicyDiffers, 1, &[policy]);
             }
-            Outcome::Applied { differs: false }
-            | Outcome::Abstained
-            | Outcome::Kept
-            | Outcome::Guarded(_)
-            | Outcome::Stale => {}
+            DecisionOutcome::Applied { differs: false }
+            | DecisionOutcome::Abstained
+            | DecisionOutcome::Kept
+            | DecisionOutcome::Guarded(_)
+            | DecisionOutcome::Stale => {}
         }
         self.instruments.time(Time::PolicyCall, decision.took, &[policy]);
     }
 
-    fn opened(&mut self, opened: &Opened<'_>, caller: Option<&Caller>, at: Moment) {
-        let Opened { session, room, scenario, hop, .. } = opened;
+    fn opened(&mut self, opened: &OpenedSession<'_>, caller: Option<&CallerTrace>, at: Moment) {
+        let OpenedSession { session, room, scenario, hop, .. } = opened;
         let node = self.names.of_hop(*hop).node;
         debug!(%session, %room, scenario, %node, "session opened");
         let labels = [(Attribute::Scenario, *scenario)];
@@ -379,7 +384,7 @@ impl Recorder {
         scenario: &str,
         word: &'static str,
         session: Option<(SessionId, RoomId)>,
-        caller: Option<&Caller>,
+        caller: Option<&CallerTrace>,
         at: Moment,
     ) {
         self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
@@ -403,7 +408,7 @@ impl Recorder {
         }
     }
 
-    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&Caller>, at: Moment) {
+    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&CallerTrace>, at: Moment) {
         let Turned { scenario, word, .. } = *turned;
         debug!(scenario, reason = word, "offer refused");
         let known = if self.scenarios.contains(scenario) { scenario } else { "" };
@@ -414,14 +419,14 @@ impl Recorder {
         }
     }
 
-    fn start(&self, node: NodeId, step: Start) {
+    fn start(&self, node: NodeId, step: StartPhase) {
         let name = self.names.of_node(node).node;
         match step {
-            Start::Begun { attempt } => info!(node = %name, attempt, "starting node"),
-            Start::Failed { why, again } => {
+            StartPhase::Begun { attempt } => info!(node = %name, attempt, "starting node"),
+            StartPhase::Failed { why, again } => {
                 warn!(node = %name, why = why.name(), ?again, "start of node failed");
             }
-            Start::Done { took } => {
+            StartPhase::Done { took } => {
                 info!(node = %name, ?took, "node started");
                 self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);
             }
@@ -441,7 +446,7 @@ impl Recorder {
     fn moved(
         &mut self,
         sessions: &[SessionId],
-        cause: Cause,
+        cause: MoveCause,
         by: &str,
         from: Hop,
         to: Option<Hop>,
@@ -457,7 +462,7 @@ impl Recorder {
             None => self.instruments.count(Count::RoomsStranded, 1, &[why]),
         }
         if let Some(spans) = &mut self.spans
-            && cause == Cause::NodeDown
+            && cause == MoveCause::NodeDown
         {
             spans.moved(from, sessions, at);
         }
@@ -469,7 +474,7 @@ impl Recorder {
         hop: Hop,
         from: Health,
         to: Health,
-        witnesses: &[(Witness, Instant)],
+        witnesses: &[(EvidenceSource, Instant)],
         started: Instant,
         rooms: u32,
         at: Moment,

@@ -14,10 +14,10 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::registry::{Attribute, Span};
-use crate::control::{Named, Names, Rollout, RolloutOutcome};
-pub(super) use decision::{Decision, Subject};
-use failover::Failover;
-pub(super) use session::{Opened, Turned, refusal};
+use crate::control::{NodeName, NodeNames, RolloutOutcome, RolloutReport};
+pub(super) use decision::{DecisionSpan, DecisionSubject};
+use failover::FailoverSpan;
+pub(super) use session::{OpenedSession, Turned, refusal};
 
 /// Time after which a decision about an opening session is no longer claimed, because the session was refused.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 const STEPS_MAX: usize = 64;
 
 /// The start and steps of a rollout.
-type Way = (SystemTime, Vec<(SystemTime, String)>);
+type RolloutTrack = (SystemTime, Vec<(SystemTime, String)>);
 
 /// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -50,15 +50,15 @@ impl Moment {
 }
 
 #[derive(Debug)]
-pub(super) struct Spans {
+pub(super) struct SpanWriter {
     tracer: SdkTracer,
-    names: Arc<Names>,
+    names: Arc<NodeNames>,
     /// Decisions about sessions that are being opened.
-    waiting: BTreeMap<Subject, Vec<Decision>>,
+    waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
     linkable: BTreeMap<SessionId, SpanContext>,
-    failovers: Vec<Failover>,
+    failovers: Vec<FailoverSpan>,
     /// Rollouts in progress.
-    ways: BTreeMap<PolicyName, Way>,
+    ways: BTreeMap<PolicyName, RolloutTrack>,
     swept: Option<Instant>,
 }
 
@@ -88,15 +88,15 @@ fn builder(
     builder.with_start_time(start).with_attributes(attributes)
 }
 
-impl Spans {
-    pub(super) fn new(tracer: SdkTracer, names: Arc<Names>) -> Spans {
+impl SpanWriter {
+    pub(super) fn new(tracer: SdkTracer, names: Arc<NodeNames>) -> SpanWriter {
         let (waiting, linkable) = (BTreeMap::new(), BTreeMap::new());
         let (failovers, ways) = (Vec::new(), BTreeMap::new());
-        Spans { tracer, names, waiting, linkable, failovers, ways, swept: None }
+        SpanWriter { tracer, names, waiting, linkable, failovers, ways, swept: None }
     }
 
     /// Records a step of a rollout. The span is created when the rollout ends.
-    pub(super) fn rollout(&mut self, rollout: &Rollout, at: Moment) {
+    pub(super) fn rollout(&mut self, rollout: &RolloutReport, at: Moment) {
         let policy = &rollout.policy;
         let way = match rollout.outcome {
             // The rollout continues.
@@ -147,7 +147,7 @@ impl Spans {
     }
 
     fn place(&self, hop: Hop, attributes: &mut Vec<KeyValue>) {
-        let Named { node, region, zone } = self.names.of_hop(hop);
+        let NodeName { node, region, zone } = self.names.of_hop(hop);
         attributes.push(is(Attribute::Node, node));
         attributes.push(is(Attribute::Region, region));
         attributes.push(is(Attribute::Zone, zone));

@@ -15,7 +15,7 @@ const LINES_MAX: usize = 8_192;
 /// Time for the last lines.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
-enum Entry {
+enum LogEntry {
     Line(Box<[u8]>),
     /// Dropped once the lines before it are written.
     Flush(SyncSender<()>),
@@ -24,7 +24,7 @@ enum Entry {
 /// Takes lines of the log without waiting. Clones share the thread.
 #[derive(Clone, Debug)]
 pub struct LogLines {
-    entries: SyncSender<Entry>,
+    entries: SyncSender<LogEntry>,
     lost: Arc<AtomicU64>,
 }
 
@@ -47,7 +47,7 @@ impl LogLines {
     fn flush(&self, within: Duration) {
         let (done, written) = sync_channel(1);
         // With a full queue nothing is written in time.
-        if self.entries.try_send(Entry::Flush(done)).is_ok() {
+        if self.entries.try_send(LogEntry::Flush(done)).is_ok() {
             let _ = written.recv_timeout(within);
         }
     }
@@ -66,7 +66,7 @@ impl Drop for LastLines {
 
 impl Write for &LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.entries.try_send(Entry::Line(line.into())) {
+        match self.entries.try_send(LogEntry::Line(line.into())) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => _ = self.lost.fetch_add(1, Ordering::Relaxed),
             // The thread has panicked.
@@ -89,11 +89,11 @@ impl<'a> MakeWriter<'a> for LogLines {
 }
 
 /// Errors are ignored: there is no other place to report them.
-fn write_lines(entries: &Receiver<Entry>, lost: &AtomicU64, mut out: impl Write) {
+fn write_lines(entries: &Receiver<LogEntry>, lost: &AtomicU64, mut out: impl Write) {
     for entry in entries {
         match entry {
-            Entry::Line(line) => _ = out.write_all(&line),
-            Entry::Flush(done) => {
+            LogEntry::Line(line) => _ = out.write_all(&line),
+            LogEntry::Flush(done) => {
                 let _ = out.flush();
                 drop(done);
             }

@@ -44,12 +44,12 @@ pub(crate) fn says(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-async fn posted(url: Url, token: Option<&str>, within: Duration) -> Result<Answer, Failed> {
-    let token = token.map(|token| Secret::new(token.into()));
+async fn posted(url: Url, token: Option<&str>, within: Duration) -> Result<HttpAnswer, HttpError> {
+    let token = token.map(|token| SecretFile::new(token.into()));
     let poster = Poster::start().unwrap();
     poster
         .post(
-            Arc::new(Hook { url, token }),
+            Arc::new(WebhookTarget { url, token }),
             Bytes::from_static(b"{\"verb\":\"open\"}"),
             Effort::of_session(within),
         )
@@ -95,7 +95,7 @@ async fn endless_answer_is_cut_off() {
     let long = says("200 OK", &"x".repeat(ANSWER_MAX + 1));
     let (url, _asked) = server(vec![long]);
     let failed = posted(url, None, SOON).await.unwrap_err();
-    assert!(matches!(failed, Failed::TooLong), "{failed}");
+    assert!(matches!(failed, HttpError::TooLong), "{failed}");
 }
 
 #[tokio::test]
@@ -103,10 +103,10 @@ async fn silent_server_does_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let failed = posted(url, None, Duration::from_millis(300)).await.unwrap_err();
-    assert!(matches!(failed, Failed::Late), "{failed}");
+    assert!(matches!(failed, HttpError::Late), "{failed}");
     let at = listener.local_addr().unwrap();
     drop(listener);
     let nobody = format!("http://{at}").parse().unwrap();
     let failed = posted(nobody, None, Duration::from_millis(200)).await.unwrap_err();
-    assert!(matches!(failed, Failed::Connect(_)), "{failed}");
+    assert!(matches!(failed, HttpError::Connect(_)), "{failed}");
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_core::{
-    AdmitOnFault, DegradeOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId,
+    AdmitOnFault, DegradeOnFault, Hook, Metric, NodeProbing, RegionId, Timings, ZoneId,
 };
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_server::settings::{
-    Colour, Driver, Identity, Ingress, Invalid, Origin, Place, Plugin, Probe, Protocol, Rtcp,
-    Secret, Settings, Traceparent,
+    AddressPlace, Colour, DriverSettings, GatewayConfig, InvalidSetting, ListenIdentity,
+    ListenIngress, ListenRtcp, PluginLocation, ProbeKind, Protocol, SecretFile, SetOrigin,
+    Traceparent,
 };
 
 fn broken() -> PathBuf {
@@ -26,7 +27,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// `file:line:column: found …, expected …`, relative to the folder of broken examples.
-fn told(invalid: &Invalid) -> String {
+fn told(invalid: &InvalidSetting) -> String {
     let place = invalid.place();
     let prefix = format!("{}/", broken().display());
     format!("{}: {invalid}", place.strip_prefix(&prefix).unwrap_or(&place)).replace(&prefix, "")
@@ -41,11 +42,12 @@ fn broken_examples_have_expected_errors() {
     assert!(files.len() >= 15, "{files:?}");
     let mut seen = String::new();
     for file in files {
-        let invalid = Settings::load(Some(&file), None).expect_err(&file.display().to_string());
+        let invalid =
+            GatewayConfig::load(Some(&file), None).expect_err(&file.display().to_string());
         seen += &format!("# {}\n", file.file_name().unwrap().display());
         for invalid in invalid {
             seen += &format!("{}\n", told(&invalid));
-            let drawn = Invalid::render(std::slice::from_ref(&invalid), Colour::Plain);
+            let drawn = InvalidSetting::render(std::slice::from_ref(&invalid), Colour::Plain);
             assert!(drawn.contains(&invalid.file), "no {} in\n{drawn}", invalid.file);
         }
     }
@@ -81,18 +83,18 @@ fn drivers_load_their_keys() {
     "#;
     let file = folder.join("evenkeel.toml");
     fs::write(&file, text).unwrap();
-    let settings = Settings::load(Some(&file), None).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None).unwrap();
     let [rtpengine, webhook] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
-    assert_eq!(rtpengine.driver, Driver::Rtpengine);
+    assert_eq!(rtpengine.driver, DriverSettings::Rtpengine);
     assert_eq!(rtpengine.address.to_string(), "10.0.1.11:2223");
-    let Driver::Webhook { hook, probe: Probe::None } = &webhook.driver else {
+    let DriverSettings::Webhook { hook, probe: ProbeKind::None } = &webhook.driver else {
         panic!("{webhook:?}")
     };
     assert_eq!(hook.url.to_string(), "https://media.example/sessions");
     assert_eq!(hook.token.as_ref().unwrap().bytes(), b"a token of many letters");
     let core = settings.core();
-    let probed: Vec<Probed> = core.nodes.iter().map(|node| node.probed).collect();
-    assert_eq!(probed, [Probed::Yes, Probed::No]);
+    let probed: Vec<NodeProbing> = core.nodes.iter().map(|node| node.probed).collect();
+    assert_eq!(probed, [NodeProbing::Yes, NodeProbing::No]);
 }
 
 const CLUSTER: &str = r#"
@@ -126,17 +128,17 @@ fn cluster_loads_both_secrets() {
     let (new, previous) = ("n".repeat(32), "p".repeat(32));
     fs::write(&secret, format!("{new}\r\n{previous}\n\n")).unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
-    let settings = Settings::load(Some(&file), None).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None).unwrap();
     let Some(cluster) = &settings.cluster else { panic!("{settings:?}") };
-    let secrets: Vec<_> = cluster.secrets.iter().map(Secret::bytes).collect();
+    let secrets: Vec<_> = cluster.secrets.iter().map(SecretFile::bytes).collect();
     assert_eq!(secrets, [new.as_bytes(), previous.as_bytes()]);
     assert!(!cluster.preferred);
     assert_eq!((&*cluster.name, &*cluster.peer.name), ("edge-1", "edge-2"));
     let [first, second] = &cluster.addresses[..] else { panic!("{cluster:?}") };
     assert_eq!((first.address.to_string(), first.prefix), ("192.0.2.10".to_owned(), 24));
-    assert_eq!(first.place, Place::Interface("eth0".to_owned()));
+    assert_eq!(first.place, AddressPlace::Interface("eth0".to_owned()));
     let words = ["/usr/local/bin/move-address", "web"].map(str::to_owned);
-    assert_eq!(second.place, Place::Hook(words.to_vec()));
+    assert_eq!(second.place, AddressPlace::Hook(words.to_vec()));
     let notes = settings.notes();
     let noted = |words: &str| notes.iter().filter(|note| note.contains(words)).count();
     assert_eq!(noted("mode 0644"), 1, "{notes:#?}");
@@ -158,7 +160,7 @@ fn unfit_cluster_secrets_are_refused() {
         (format!("{a}\n{b}\n{c}"), "with 3 secrets"),
     ] {
         fs::write(folder.join("cluster.secret"), &secrets).unwrap();
-        let invalid = Settings::load(Some(&file), None).unwrap_err();
+        let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
         assert!(invalid.iter().all(|invalid| invalid.found.contains(found)), "{invalid:?}");
     }
 }
@@ -172,7 +174,7 @@ fn agent_beside_the_peer_has_its_own_secret() {
     let load = |keys: &str| {
         let peer = "address = \"10.0.0.2:7100\"\n";
         fs::write(&file, CLUSTER.replace(peer, &format!("{peer}{keys}"))).unwrap();
-        Settings::load(Some(&file), None)
+        GatewayConfig::load(Some(&file), None)
     };
     let agent = "agent = \"10.0.0.2:7200\"\n";
     let secret = "secret_file = \"agent.secret\"\n";
@@ -230,7 +232,7 @@ fn weaknesses_are_noted() {
             fs::write(&path, "a token of many letters\n").unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
-        Settings::load(Some(&file), None).unwrap().notes()
+        GatewayConfig::load(Some(&file), None).unwrap().notes()
     };
     let weak = notes(text, 0o644);
     for (count, words) in
@@ -259,7 +261,7 @@ fn configured_key_refuses_unsigned_plugins() {
     let load = |trust: &str| {
         let file = folder.join("evenkeel.toml");
         fs::write(&file, text(trust)).unwrap();
-        Settings::load(Some(&file), None).unwrap()
+        GatewayConfig::load(Some(&file), None).unwrap()
     };
     let known = format!("keys = [{{ name = \"ops\", public = \"{}\" }}]", key.public());
     for (trust, unsigned, noted) in [
@@ -292,8 +294,8 @@ fn configured_key_refuses_unsigned_plugins() {
 #[test]
 fn error_renders_as_text_and_json() {
     let file = broken().join("unknown-key.toml");
-    let invalid = Settings::load(Some(&file), None).unwrap_err();
-    let drawn = Invalid::render(&invalid, Colour::Plain);
+    let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
+    let drawn = InvalidSetting::render(&invalid, Colour::Plain);
     for part in ["unknown-key.toml:9:1", "capcity = \"400 Mbit/s\"", "did you mean `capacity`?"] {
         assert!(drawn.contains(part), "{part} is not in\n{drawn}");
     }
@@ -310,8 +312,8 @@ fn error_renders_as_text_and_json() {
 fn unreadable_file_is_named() {
     let folder = folder("unreadable");
     let drawn = |config: Option<&Path>, policies: Option<&Path>| {
-        let invalid = Settings::load(config, policies).unwrap_err();
-        Invalid::render(&invalid, Colour::Plain)
+        let invalid = GatewayConfig::load(config, policies).unwrap_err();
+        InvalidSetting::render(&invalid, Colour::Plain)
     };
     let missing = drawn(Some(&folder.join("nosuch.toml")), None);
     assert!(missing.contains("nosuch.toml: found No such file"), "{missing}");
@@ -332,22 +334,22 @@ fn editor_files_are_no_policy_sets() {
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\n").unwrap();
     fs::write(folder.join(".webinar.toml"), "[scenario.webi").unwrap();
     std::os::unix::fs::symlink("nobody@nowhere.1", folder.join(".#webinar.toml")).unwrap();
-    let settings = Settings::load(None, Some(&folder)).unwrap();
+    let settings = GatewayConfig::load(None, Some(&folder)).unwrap();
     assert!(settings.scenario("webinar").is_some());
 }
 
 #[test]
 fn missing_file_means_loopback_and_shipped_sets() {
-    let settings = Settings::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None).unwrap();
     assert!(settings.listens.iter().all(|listen| listen.address.ip().is_loopback()));
-    assert!(settings.listens.iter().any(|l| matches!(l.ingress, Ingress::Udp { .. })));
-    assert!(settings.listens.iter().any(|l| matches!(l.ingress, Ingress::Quic { .. })));
+    assert!(settings.listens.iter().any(|l| matches!(l.ingress, ListenIngress::Udp { .. })));
+    assert!(settings.listens.iter().any(|l| matches!(l.ingress, ListenIngress::Quic { .. })));
     assert!(settings.nodes.is_empty() && settings.admin.tcp.is_none());
     assert_eq!(settings.telemetry.otlp, None);
     for name in ["call", "conference", "live"] {
         let (set, scenario) = settings.scenario(name).unwrap();
         assert_eq!((&*set.name, &*scenario.name), (name, name));
-        assert_eq!(set.origin, Origin::Shipped);
+        assert_eq!(set.origin, SetOrigin::Shipped);
         let hooks: Vec<_> = set.bindings.iter().map(|binding| binding.hook).collect();
         assert_eq!(hooks, Hook::ALL);
     }
@@ -355,7 +357,7 @@ fn missing_file_means_loopback_and_shipped_sets() {
 
 #[test]
 fn detector_defaults_fit_the_failover_budget() {
-    let timings = Settings::load(None, None).unwrap().core().timings;
+    let timings = GatewayConfig::load(None, None).unwrap().core().timings;
     assert_eq!(timings, Timings::default());
     let ms = Duration::from_millis;
     assert_eq!((timings.probe_every_near, timings.probe_every_far), (ms(10), ms(50)));
@@ -436,18 +438,19 @@ fn every_key_is_loaded() {
         "#,
     )
     .unwrap();
-    let settings = Settings::load(Some(&file), None).unwrap();
+    let settings = GatewayConfig::load(Some(&file), None).unwrap();
     assert_eq!(&*settings.gateway.region, "west");
     assert_eq!(settings.gateway.drain_timeout, Duration::from_secs(90));
     let [open, chosen, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
-    let Ingress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
-    assert_eq!(identities[..], [Identity::Declared, Identity::Open]);
-    assert_eq!((scenario.as_deref(), *rtcp), (Some("call"), Rtcp::Mux));
+    let ListenIngress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
+    assert_eq!(identities[..], [ListenIdentity::Declared, ListenIdentity::Open]);
+    assert_eq!((scenario.as_deref(), *rtcp), (Some("call"), ListenRtcp::Mux));
     assert_eq!(open.advertise.unwrap().to_string(), "203.0.113.7:0");
-    let Ingress::Udp { identities, open: None, rtcp: Rtcp::Own(0) } = &chosen.ingress else {
+    let ListenIngress::Udp { identities, open: None, rtcp: ListenRtcp::Own(0) } = &chosen.ingress
+    else {
         panic!("{chosen:?}")
     };
-    assert_eq!(identities[..], [Identity::Declared, Identity::Stun]);
+    assert_eq!(identities[..], [ListenIdentity::Declared, ListenIdentity::Stun]);
     assert_eq!(quic.advertise.unwrap().to_string(), "203.0.113.7:0");
     assert_eq!(settings.regions.iter().map(|r| &**r).collect::<Vec<_>>(), ["east", "west"]);
     let [agent, plain] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
@@ -457,13 +460,15 @@ fn every_key_is_loaded() {
     });
     let secret = &b"0123456789abcdef"[..];
     assert_eq!(beside, [("10.0.1.11:4001".into(), secret), ("[::1]:4001".into(), secret)]);
-    let Driver::Agent { secret, encrypt: true } = &agent.driver else { panic!("{agent:?}") };
+    let DriverSettings::Agent { secret, encrypt: true } = &agent.driver else {
+        panic!("{agent:?}")
+    };
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
     assert!(
         settings.notes().iter().any(|note| note.contains("share a secret: east-a1 and west-b1"))
     );
-    assert!(matches!(plain.driver, Driver::Plain { probe: Probe::Echo }));
+    assert!(matches!(plain.driver, DriverSettings::Plain { probe: ProbeKind::Echo }));
     assert_eq!((agent.canary, plain.canary), (true, false));
     assert_eq!(settings.detector.panic_percent, 70);
     assert_eq!(settings.detector.panic_for, Duration::from_secs(2));
@@ -490,19 +495,19 @@ fn folder_replaces_and_adds_policy_sets() {
     fs::write(folder.join("call.toml"), call).unwrap();
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\npriority = 3\n").unwrap();
     fs::write(folder.join("notes.txt"), "not a policy set").unwrap();
-    let settings = Settings::load(None, Some(&folder)).unwrap();
+    let settings = GatewayConfig::load(None, Some(&folder)).unwrap();
     let names: Vec<_> = settings.sets.iter().map(|set| &*set.name).collect();
     assert_eq!(names, ["call", "conference", "live", "webinar"]);
     let (set, scenario) = settings.scenario("call").unwrap();
-    assert_eq!(set.origin, Origin::File(folder.join("call.toml")));
+    assert_eq!(set.origin, SetOrigin::File(folder.join("call.toml")));
     assert_eq!(scenario.spares, 3);
     let [routing] = &set.bindings[..] else { panic!("{:?}", set.bindings) };
-    assert_eq!(routing.plugin, Plugin::File(folder.join("mine.wasm")));
+    assert_eq!(routing.plugin, PluginLocation::File(folder.join("mine.wasm")));
     let expected = serde_json::json!({"stay": 0.5, "steps": ["cap"], "deep": {"on": true, "n": 7}});
     assert_eq!(routing.settings, expected);
     let invalid = routing.invalid("/deep/n", "7", "0 to 5");
     assert_eq!((invalid.line, invalid.column), (6, 67));
-    assert_eq!(settings.scenario("live").unwrap().0.origin, Origin::Shipped);
+    assert_eq!(settings.scenario("live").unwrap().0.origin, SetOrigin::Shipped);
 }
 
 #[test]
@@ -526,7 +531,7 @@ fn core_settings_use_ids() {
     let sets = folder.join("policies");
     fs::create_dir(&sets).unwrap();
     fs::write(sets.join("call.toml"), call).unwrap();
-    let settings = Settings::load(Some(&folder.join("evenkeel.toml")), Some(&sets)).unwrap();
+    let settings = GatewayConfig::load(Some(&folder.join("evenkeel.toml")), Some(&sets)).unwrap();
     let core = settings.core();
     assert_eq!(core.regions, ["east".into(), "west".into()]);
     assert_eq!(core.home, RegionId(1));
@@ -536,7 +541,7 @@ fn core_settings_use_ids() {
     let expected = [("n1", ZoneId(0)), ("n2", ZoneId(1)), ("n3", ZoneId(2)), ("n4", ZoneId(0))];
     assert_eq!(placed, expected);
     let probed: Vec<_> = core.nodes.iter().map(|node| node.probed).collect();
-    assert_eq!(probed, [Probed::Yes, Probed::No, Probed::Yes, Probed::Yes]);
+    assert_eq!(probed, [NodeProbing::Yes, NodeProbing::No, NodeProbing::Yes, NodeProbing::Yes]);
     assert_eq!(core.nodes[0].capacity_kbps, 4_000);
     let call = &core.scenarios["call"];
     assert!(call.binds(Hook::Admission) && !call.binds(Hook::Routing));

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use crate::receiver::Receiver;
 use evenkeel_core::{
-    Arm, AskId, Cause, CloseReason, ClosedSession, Decider, Event, Fault, Guard, Health, Hook, Hop,
-    Incarnation, Mode, NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId,
-    Stage, Strike, Transport, Witness,
+    Arm, AskId, ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote,
+    DecisionOutcome, EvidenceSource, GuardRule, Health, Hook, Hop, Incarnation, MoveCause, NodeId,
+    OfferId, OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RolloutStage, RoomId,
+    SessionId, Strike,
 };
-use evenkeel_server::control::{Actor, Names, Rollout, RolloutOutcome, Staged};
-use evenkeel_server::settings::{Settings, Traceparent};
+use evenkeel_server::control::{Actor, NodeNames, RolloutOutcome, RolloutReport, Staged};
+use evenkeel_server::settings::{GatewayConfig, Traceparent};
 use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
-use evenkeel_server::telemetry::{Caller, LogLines, Moment, Recorder, Telemetry};
+use evenkeel_server::telemetry::{CallerTrace, EventRecorder, LogLines, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 
@@ -26,7 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> Settings {
+fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> GatewayConfig {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("telemetry");
     fs::create_dir_all(&folder).expect("the target folder can be written");
     let file = folder.join(format!("{name}.toml"));
@@ -44,13 +45,18 @@ fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> Set
         .expect("writing into a string cannot fail");
     }
     fs::write(&file, text).expect("the target folder can be written");
-    Settings::load(Some(&file), None).expect("these settings are right")
+    GatewayConfig::load(Some(&file), None).expect("these settings are right")
 }
 
-fn start(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> (Telemetry, Recorder) {
+fn start(
+    name: &str,
+    receiver: SocketAddr,
+    protocol: &str,
+    share: f64,
+) -> (Telemetry, EventRecorder) {
     let settings = settings(name, receiver, protocol, share);
     let telemetry = Telemetry::start(&settings, "test").expect("telemetry starts");
-    let recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
+    let recorder = telemetry.recorder(Arc::new(NodeNames::of(&settings.core())));
     (telemetry, recorder)
 }
 
@@ -62,9 +68,14 @@ fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
-fn decided(hook: Hook, session: Option<u64>, room: Option<u64>, outcome: Outcome) -> Event {
-    let faulted = matches!(outcome, Outcome::Faulted(_));
-    Event::Decided {
+fn decided(
+    hook: Hook,
+    session: Option<u64>,
+    room: Option<u64>,
+    outcome: DecisionOutcome,
+) -> CoreEvent {
+    let faulted = matches!(outcome, DecisionOutcome::Faulted(_));
+    CoreEvent::Decided {
         ask: AskId(1),
         policy: policy(hook),
         arm: Arm::Standing,
@@ -77,14 +88,14 @@ fn decided(hook: Hook, session: Option<u64>, room: Option<u64>, outcome: Outcome
         asked: Instant::now(),
         took: Duration::from_micros(80),
         notes: [(0, "delay", 7), (0, "loss", 3), (1, "loss", 4)]
-            .map(|(row, key, value)| Note { row, key: key.into(), value })
+            .map(|(row, key, value)| DecisionNote { row, key: key.into(), value })
             .into(),
     }
 }
 
-fn opened(session: u64, room: u64) -> Event {
+fn opened(session: u64, room: u64) -> CoreEvent {
     let revision = Arc::from("0123456789ab");
-    Event::Opened {
+    CoreEvent::Opened {
         session: SessionId(session),
         room: RoomId(room),
         room_name: Arc::from("standup"),
@@ -96,13 +107,13 @@ fn opened(session: u64, room: u64) -> Event {
     }
 }
 
-fn refused(scenario: &str, reason: Refused, session: Option<(u64, u64)>) -> Event {
+fn refused(scenario: &str, reason: OfferRefusal, session: Option<(u64, u64)>) -> CoreEvent {
     let session = session.map(|(session, room)| (SessionId(session), RoomId(room)));
-    Event::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
+    CoreEvent::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
 }
 
-fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
-    Event::Moved {
+fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
+    CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
@@ -114,33 +125,33 @@ fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
     }
 }
 
-fn closed(session: u64, room: u64, reason: CloseReason) -> Event {
+fn closed(session: u64, room: u64, reason: CloseReason) -> CoreEvent {
     let (session, room, room_name) = (SessionId(session), RoomId(room), "room".into());
     let closed = Box::new(ClosedSession {
         scenario: "call".into(),
-        mode: Mode::Hot,
-        transport: Transport::Udp,
+        mode: RedundancyMode::Hot,
+        transport: ClientTransport::Udp,
         admitted_by: Arc::new(Decider::Native),
         offered: Instant::now(),
         ended: Instant::now(),
         moves: Vec::new(),
     });
-    Event::Closed { session, room, room_name, reason, closed }
+    CoreEvent::Closed { session, room, room_name, reason, closed }
 }
 
-fn down(rooms: u32) -> Event {
+fn down(rooms: u32) -> CoreEvent {
     let now = Instant::now();
-    Event::Node {
+    CoreEvent::Node {
         hop: hop(0),
         from: Health::Suspect,
         to: Health::Down,
-        witnesses: vec![(Witness::Silence, now), (Witness::Probe, now)],
+        witnesses: vec![(EvidenceSource::Silence, now), (EvidenceSource::Probe, now)],
         last_heard: Some(now),
         rooms,
     }
 }
 
-fn hear(recorder: &mut Recorder, events: &[Event]) {
+fn hear(recorder: &mut EventRecorder, events: &[CoreEvent]) {
     for event in events {
         recorder.handle_event(event, None, Moment::now());
     }
@@ -196,13 +207,13 @@ fn counted(telemetry: &Telemetry, name: &str, label: &str) -> u64 {
 fn session_span_holds_its_decisions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("session", receiver.address, "grpc", 1.0);
-    let applied = || Outcome::Applied { differs: true };
+    let applied = || DecisionOutcome::Applied { differs: true };
     hear(
         &mut recorder,
         &[
-            decided(Hook::Scenario, Some(7), None, Outcome::Abstained),
+            decided(Hook::Scenario, Some(7), None, DecisionOutcome::Abstained),
             decided(Hook::Admission, Some(7), Some(3), applied()),
-            decided(Hook::Routing, None, Some(3), Outcome::Faulted(Fault::Deadline)),
+            decided(Hook::Routing, None, Some(3), DecisionOutcome::Faulted(PluginFault::Deadline)),
             decided(Hook::Routing, None, Some(4), applied()),
             opened(7, 3),
         ],
@@ -265,8 +276,8 @@ fn refused_offer_span_holds_its_decisions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("refused", receiver.address, "grpc", 1.0);
     let arrived = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
-    let caller = Caller::new(arrived, Some(TRACEPARENT), None, Traceparent::Link);
-    let applied = || Outcome::Applied { differs: true };
+    let caller = CallerTrace::new(arrived, Some(TRACEPARENT), None, Traceparent::Link);
+    let applied = || DecisionOutcome::Applied { differs: true };
     hear(
         &mut recorder,
         &[
@@ -276,10 +287,10 @@ fn refused_offer_span_holds_its_decisions() {
             decided(Hook::Routing, None, Some(5), applied()),
         ],
     );
-    let rejected = Refused::Rejected { retry_after: Duration::from_secs(1) };
+    let rejected = OfferRefusal::Rejected { retry_after: Duration::from_secs(1) };
     let offers = [
         refused("call", rejected, Some((7, 3))),
-        refused("call", Refused::NoNode { retry_after: SOON }, Some((8, 4))),
+        refused("call", OfferRefusal::NoNode { retry_after: SOON }, Some((8, 4))),
     ];
     for offer in &offers {
         recorder.handle_event(offer, Some(&caller), Moment::now());
@@ -316,10 +327,10 @@ fn failover_span_links_moved_sessions() {
     let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
     let gone = closed(3, 2, CloseReason::Requested);
-    hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], Cause::NodeDown)]);
+    hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], MoveCause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room has not moved yet");
-    hear(&mut recorder, &[moved(3, &[4], Cause::Quality), moved(2, &[3], Cause::NodeDown)]);
+    hear(&mut recorder, &[moved(3, &[4], MoveCause::Quality), moved(2, &[3], MoveCause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
@@ -345,7 +356,7 @@ fn failover_links_are_bounded() {
     for &session in &sessions {
         hear(&mut recorder, &[opened(session, 1)]);
     }
-    hear(&mut recorder, &[down(1), moved(1, &sessions, Cause::NodeDown)]);
+    hear(&mut recorder, &[down(1), moved(1, &sessions, MoveCause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     let failover = only(&spans, "node.failover");
@@ -357,12 +368,12 @@ fn failover_links_are_bounded() {
 fn caller_trace_is_parent_only_if_trusted() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("caller", receiver.address, "grpc", 0.0);
-    let caller = |trust| Caller::new(Instant::now(), Some(TRACEPARENT), None, trust);
+    let caller = |trust| CallerTrace::new(Instant::now(), Some(TRACEPARENT), None, trust);
     let trusted = caller(Traceparent::Parent);
     recorder.handle_event(&opened(1, 1), Some(&trusted), Moment::now());
     let stranger = caller(Traceparent::Link);
     recorder.handle_event(&opened(2, 2), Some(&stranger), Moment::now());
-    let refused = refused("call", Refused::Full { retry_after: SOON }, None);
+    let refused = refused("call", OfferRefusal::Full { retry_after: SOON }, None);
     recorder.handle_event(&refused, Some(&stranger), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -391,11 +402,11 @@ fn hex(digits: &str) -> u8 {
 fn zero_share_keeps_failures_and_rare_spans() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("share", receiver.address, "grpc", 0.0);
-    hear(&mut recorder, &[opened(1, 1), down(1), moved(1, &[1], Cause::NodeDown)]);
-    let kept = decided(Hook::Degradation, None, None, Outcome::Kept);
-    let trapped = Outcome::Faulted(Fault::Trap("unreachable".into()));
+    hear(&mut recorder, &[opened(1, 1), down(1), moved(1, &[1], MoveCause::NodeDown)]);
+    let kept = decided(Hook::Degradation, None, None, DecisionOutcome::Kept);
+    let trapped = DecisionOutcome::Faulted(PluginFault::Trap("unreachable".into()));
     hear(&mut recorder, &[kept, decided(Hook::Degradation, None, None, trapped)]);
-    let rollout = Rollout {
+    let rollout = RolloutReport {
         policy: policy(Hook::Routing),
         revision: Some(Arc::from("0123456789ab")),
         previous: Some(Arc::from("ba9876543210")),
@@ -425,7 +436,7 @@ fn zero_share_keeps_failures_and_rare_spans() {
 fn rollout_is_one_span_with_steps() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("way", receiver.address, "grpc", 0.0);
-    let step = |outcome, stage: Option<Stage>| Rollout {
+    let step = |outcome, stage: Option<RolloutStage>| RolloutReport {
         policy: policy(Hook::Routing),
         revision: Some(Arc::from("0123456789ab")),
         previous: None,
@@ -438,8 +449,8 @@ fn rollout_is_one_span_with_steps() {
         activate: Duration::from_micros(40),
     };
     for rollout in [
-        step(RolloutOutcome::Started, Some(Stage::Shadow)),
-        step(RolloutOutcome::Advanced, Some(Stage::Canary(5))),
+        step(RolloutOutcome::Started, Some(RolloutStage::Shadow)),
+        step(RolloutOutcome::Advanced, Some(RolloutStage::Canary(5))),
         step(RolloutOutcome::Activated, None),
         step(RolloutOutcome::RolledBack, None),
     ] {
@@ -462,7 +473,7 @@ fn rollout_is_one_span_with_steps() {
 fn revoked_revision_is_no_refusal_and_no_step() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("revoked", receiver.address, "grpc", 0.0);
-    let told = |outcome, stage: Option<Stage>, code| Rollout {
+    let told = |outcome, stage: Option<RolloutStage>, code| RolloutReport {
         policy: policy(Hook::Routing),
         revision: Some(Arc::from("0123456789ab")),
         previous: None,
@@ -477,7 +488,8 @@ fn revoked_revision_is_no_refusal_and_no_step() {
     let at = Moment::now();
     let begun = told(RolloutOutcome::Activated, None, Some("quarantined"));
     recorder.handle_rollout(&begun, at);
-    recorder.handle_rollout(&told(RolloutOutcome::Started, Some(Stage::Canary(5)), None), at);
+    recorder
+        .handle_rollout(&told(RolloutOutcome::Started, Some(RolloutStage::Canary(5)), None), at);
     recorder.handle_rollout(&told(RolloutOutcome::Revoked, None, Some("revoked")), at);
     let counts = [
         ("policy_rollouts_total", "revoked", 1),
@@ -499,7 +511,7 @@ fn metrics_arrive_as_registered() {
     let (telemetry, mut recorder) = start("metrics", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), down(1)]);
     let closed = closed(1, 1, CloseReason::MediaTimeout);
-    hear(&mut recorder, &[closed, moved(1, &[2], Cause::NodeDown)]);
+    hear(&mut recorder, &[closed, moved(1, &[2], MoveCause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     let counts = Count::ALL.iter().map(|metric| metric.described());
     let levels = Level::ALL.iter().map(|metric| metric.described());
@@ -597,48 +609,48 @@ fn silent_receiver_blocks_nothing() {
 
 #[test]
 fn every_event_changes_a_metric() {
-    let settings = Settings::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
-    let mut recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
+    let mut recorder = telemetry.recorder(Arc::new(NodeNames::of(&settings.core())));
     let (room, native) = (RoomId(1), Decider::Native);
-    let guarded = Outcome::Guarded(Guard::Churn);
+    let guarded = DecisionOutcome::Guarded(GuardRule::Churn);
     let hook = Hook::Routing;
-    let stands = |fault| Event::Standing { hook, policy: policy(hook), fault };
-    let stranger = Refused::UnknownScenario(Arc::from("x"));
+    let stands = |fault| CoreEvent::Standing { hook, policy: policy(hook), fault };
+    let stranger = OfferRefusal::UnknownScenario(Arc::from("x"));
     hear(
         &mut recorder,
         &[
-            decided(hook, None, Some(1), Outcome::Applied { differs: true }),
-            decided(hook, None, Some(1), Outcome::Applied { differs: false }),
-            decided(hook, None, Some(1), Outcome::Faulted(Fault::Deadline)),
+            decided(hook, None, Some(1), DecisionOutcome::Applied { differs: true }),
+            decided(hook, None, Some(1), DecisionOutcome::Applied { differs: false }),
+            decided(hook, None, Some(1), DecisionOutcome::Faulted(PluginFault::Deadline)),
             decided(hook, None, Some(1), guarded.clone()),
             decided(hook, None, None, guarded),
-            Event::Guarded { policy: policy(hook), guard: Guard::Churn, times: 1 },
-            Event::Guarded { policy: policy(hook), guard: Guard::UnknownRow, times: 900 },
-            Event::Quarantined {
+            CoreEvent::Guarded { policy: policy(hook), guard: GuardRule::Churn, times: 1 },
+            CoreEvent::Guarded { policy: policy(hook), guard: GuardRule::UnknownRow, times: 900 },
+            CoreEvent::Quarantined {
                 policy: policy(hook),
                 revision: "0123456789ab".into(),
                 session: None,
                 room: Some(room),
-                fault: Fault::OutOfMemory,
+                fault: PluginFault::OutOfMemory,
             },
-            Event::HiddenState {
+            CoreEvent::HiddenState {
                 policy: policy(hook),
                 revision: "0123456789ab".into(),
                 differs: "its memo".into(),
             },
-            refused("call", Refused::Full { retry_after: SOON }, None),
+            refused("call", OfferRefusal::Full { retry_after: SOON }, None),
             refused("x", stranger, None),
-            Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
-            Event::HopRemoved {
+            CoreEvent::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
+            CoreEvent::HopRemoved {
                 room,
                 room_name: "room".into(),
                 hop: hop(0),
                 why: Strike::FlowLost,
                 session: None,
             },
-            Event::Draining { node: NodeId(0), draining: true },
-            Event::Degraded {
+            CoreEvent::Draining { node: NodeId(0), draining: true },
+            CoreEvent::Degraded {
                 session: SessionId(1),
                 room_name: "room".into(),
                 op: Op::Cap,
@@ -646,10 +658,10 @@ fn every_event_changes_a_metric() {
                 rung: 1,
                 by: native,
             },
-            Event::OwnStall { late: Duration::from_millis(9) },
-            Event::Uplink { doubted: true, silent: 3, of: 4 },
-            stands(Some(Fault::Absent)),
-            Event::ShuttingDown,
+            CoreEvent::OwnStall { late: Duration::from_millis(9) },
+            CoreEvent::Uplink { doubted: true, silent: 3, of: 4 },
+            stands(Some(PluginFault::Absent)),
+            CoreEvent::ShuttingDown,
         ],
     );
     let marks = [
@@ -686,11 +698,11 @@ fn every_event_changes_a_metric() {
 fn unclaimed_decision_is_a_root_span() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("unclaimed", receiver.address, "grpc", 1.0);
-    let admitted = Outcome::Applied { differs: false };
+    let admitted = DecisionOutcome::Applied { differs: false };
     hear(&mut recorder, &[decided(Hook::Admission, Some(1), None, admitted)]);
     assert!(telemetry.flush(SOON));
     assert!(receiver.spans().is_empty(), "its session may still open");
-    let kept = decided(Hook::Degradation, None, None, Outcome::Kept);
+    let kept = decided(Hook::Degradation, None, None, DecisionOutcome::Kept);
     let later = Moment { now: Instant::now() + Duration::from_secs(6), ..Moment::now() };
     recorder.handle_event(&kept, None, later);
     assert!(telemetry.flush(SOON));
@@ -700,9 +712,9 @@ fn unclaimed_decision_is_a_root_span() {
 
 #[test]
 fn missing_receiver_still_counts() {
-    let settings = Settings::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
-    let mut recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
+    let mut recorder = telemetry.recorder(Arc::new(NodeNames::of(&settings.core())));
     hear(&mut recorder, &[opened(1, 1)]);
     assert_eq!(counted(&telemetry, "evenkeel_sessions_opened_total", "call"), 1);
     assert!(telemetry.flush(Duration::ZERO), "nothing waits");

@@ -17,7 +17,7 @@ const TALK: &str =
 
 #[test]
 fn excessive_delay_moves_before_the_stay_ends() {
-    for (delay, why) in [(60_000, None), (60_001, Some(Why::PoorQuality.number()))] {
+    for (delay, why) in [(60_000, None), (60_001, Some(PlacementReason::PoorQuality.number()))] {
         // The total is 30 ms from one participant to the gateway and on to the other, and twice the delay of the node.
         let (mut trial, mut room) = talks(TALK, delay, 30_000, 0);
         assert_eq!(reroute(&mut trial, &mut room), None, "{delay}");

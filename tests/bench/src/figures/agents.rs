@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evenkeel_media::demux;
 use evenkeel_media::trunk::entries;
-use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+use evenkeel_media::trunk::message::{
+    NodeLoad, NodeSecret, OpenStatus, ServingState, TrunkAnswer, TrunkQuestion,
+};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::NODES;
@@ -48,7 +50,7 @@ impl Agents {
             // A smaller buffer loses packets, which shows.
             let _less = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
             agents.addresses.push(socket.local_addr().map_err(system)?);
-            let secret = Secret::new(SECRET.as_bytes(), &node_name(number));
+            let secret = NodeSecret::new(SECRET.as_bytes(), &node_name(number));
             let secret = secret.map_err(|error| error.to_string())?;
             let (packets, ending) = (Arc::clone(&agents.packets), Arc::clone(&agents.ending));
             agents.threads.push(std::thread::spawn(move || {
@@ -72,20 +74,20 @@ impl Drop for Agents {
     }
 }
 
-fn serve(socket: &UdpSocket, secret: &Secret, packets: &AtomicU64, ending: &AtomicBool) {
+fn serve(socket: &UdpSocket, secret: &NodeSecret, packets: &AtomicU64, ending: &AtomicBool) {
     let (mut datagram, mut answer) = (vec![0; 65_536], Vec::new());
     while !ending.load(Relaxed) {
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
         let datagram = &datagram[..length];
-        if demux::classify(datagram) == demux::Kind::Bundle {
+        if demux::classify(datagram) == demux::DatagramKind::Bundle {
             packets.fetch_add(entries(datagram).filter(Result::is_ok).count() as u64, Relaxed);
             continue;
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = since.as_micros() as u64;
-        let Ok(asked) = Question::read(datagram, secret, now_us) else {
+        let Ok(asked) = TrunkQuestion::read(datagram, secret, now_us) else {
             continue;
         };
         let Some(said) = reply(&asked.message) else {
@@ -98,15 +100,20 @@ fn serve(socket: &UdpSocket, secret: &Secret, packets: &AtomicU64, ending: &Atom
     }
 }
 
-fn reply(question: &Question) -> Option<Answer> {
+fn reply(question: &TrunkQuestion) -> Option<TrunkAnswer> {
     match *question {
-        Question::Probe => {
-            let load = Load { permille: 100, state: State::Serving, sessions: 0, vouched: true };
-            Some(Answer::Probe(load))
+        TrunkQuestion::Probe => {
+            let load = NodeLoad {
+                permille: 100,
+                state: ServingState::Serving,
+                sessions: 0,
+                vouched: true,
+            };
+            Some(TrunkAnswer::Probe(load))
         }
-        Question::Open { tag, .. } => Some(Answer::Open { tag, status: Status::Ok }),
-        Question::Close { tag } => Some(Answer::Close { tag, status: Status::Ok }),
-        Question::Keep { .. } => Some(Answer::Keep { unknown: [].into() }),
+        TrunkQuestion::Open { tag, .. } => Some(TrunkAnswer::Open { tag, status: OpenStatus::Ok }),
+        TrunkQuestion::Close { tag } => Some(TrunkAnswer::Close { tag, status: OpenStatus::Ok }),
+        TrunkQuestion::Keep { .. } => Some(TrunkAnswer::Keep { unknown: [].into() }),
         _ => None,
     }
 }

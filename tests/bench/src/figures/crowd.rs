@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::agents::{Agents, SECRET, node_name, zone};
 use crate::process;
 use crate::relay::Places;
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 /// Nodes of the home region.
 const NODES: usize = 6;
@@ -29,7 +29,7 @@ const CALL: &str = include_str!("../../../../policies/call.toml");
 
 /// A running gateway and its nodes.
 pub(super) struct Crowd {
-    pub(super) process: Process,
+    pub(super) process: ChildProcess,
     pub(super) agents: Agents,
     /// The address of the gateway's listener.
     pub(super) udp: SocketAddr,

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::{self, Verdict};
+use evenkeel_core::forward::{self, ForwardVerdict};
 
 use super::median;
 use super::world::World;
@@ -49,9 +49,9 @@ fn once(rooms: usize) -> Result<f64, String> {
     let board = world.gateway.board();
     let route = world.routes.first().ok_or("no room has a route")?.clone();
     let hop = |verdict| match verdict {
-        Verdict::Pass { hop, .. } => Some(hop),
+        ForwardVerdict::Pass { hop, .. } => Some(hop),
         // No room here is hitless.
-        Verdict::Both(_) | Verdict::Drop(_) => None,
+        ForwardVerdict::Both(_) | ForwardVerdict::Drop(_) => None,
     };
     let first = hop(forward::to_node(&route, &board)).ok_or("no packet passes")?;
     let flow = Barrier::new(2);

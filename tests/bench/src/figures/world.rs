@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    AdmitOnFault, Bounds, DegradeOnFault, Feedback, Gateway, Identity, Ingress, Kind, Limits,
-    Media, NodeSettings, Offer, OfferId, Output, PayloadType, Probed, RegionId, RouteCell,
-    RtcpPort, Scenario, SessionId, Settings, Srtp, Stamp, Stream, Timings, Zone, ZoneId,
+    AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FeedbackSupport,
+    Gateway, GatewayEffect, GatewayLimits, IngressProtocol, MediaDescription, MediaStream,
+    NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort,
+    Scenario, SessionId, Srtp, Stamp, StreamKind, Timings, Zone, ZoneId,
 };
 
 /// A gateway's core, alone.
@@ -23,7 +24,7 @@ pub(crate) struct World {
     nodes: usize,
     /// Nodes that neither answer nor send.
     dead: Vec<bool>,
-    media: Arc<Media>,
+    media: Arc<MediaDescription>,
 }
 
 impl World {
@@ -31,13 +32,14 @@ impl World {
     pub(crate) fn new(nodes: usize, sessions: usize) -> World {
         let now = Instant::now();
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
-        let voice = Stream {
-            kind: Kind::Audio,
+        let voice = MediaStream {
+            kind: StreamKind::Audio,
             payload_types: vec![opus],
-            feedback: Feedback::default(),
+            feedback: FeedbackSupport::default(),
             bitrate_kbps: None,
         };
-        let media = Media { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let media =
+            MediaDescription { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
         World {
             gateway: Gateway::new(settings(nodes, sessions), now),
             now,
@@ -59,7 +61,7 @@ impl World {
             scenario: "call".into(),
             room: format!("room-{number}").into(),
             labels: [].into(),
-            ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+            ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
             media: Arc::clone(&self.media),
         };
         self.gateway.handle_offer(offer, self.now);
@@ -71,7 +73,7 @@ impl World {
         self.now += after;
         let heard: Vec<Stamp> = (0..self.nodes).map(|_| Stamp::default()).collect();
         self.time(|gateway, now| {
-            gateway.handle_stamps(&heard, Duration::ZERO, now);
+            gateway.handle_watch(&heard, Duration::ZERO, now);
             gateway.handle_timeout(now);
         });
     }
@@ -92,14 +94,14 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {
-                Output::Install { route, .. } => self.routes.push(route),
-                Output::Open { session, hop, .. } => {
+                GatewayEffect::Install { route, .. } => self.routes.push(route),
+                GatewayEffect::Open { session, hop, .. } => {
                     self.gateway.handle_opened(session, hop, Ok(()), self.now);
                 }
-                Output::Probe { node, sequence } if !self.dead[node.0 as usize] => {
+                GatewayEffect::Probe { node, sequence } if !self.dead[node.0 as usize] => {
                     self.gateway.handle_probe_answered(node, sequence, self.now);
                 }
-                Output::Reply { result, .. } => {
+                GatewayEffect::Reply { result, .. } => {
                     self.accepted.extend(result.ok().map(|accepted| accepted.session));
                 }
                 _ => {}
@@ -108,12 +110,12 @@ impl World {
     }
 }
 
-fn settings(nodes: usize, sessions: usize) -> Settings {
+fn settings(nodes: usize, sessions: usize) -> CoreSettings {
     let scenario = Scenario {
         set: "call".into(),
         bound: [false; 4],
-        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
-        mode: evenkeel_core::Mode::Hot,
+        bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: evenkeel_core::RedundancyMode::Hot,
         affinity: evenkeel_core::Affinity::Room,
         regions: Vec::new(),
         spares: 2,
@@ -126,19 +128,19 @@ fn settings(nodes: usize, sessions: usize) -> Settings {
         name: format!("n{at}").into(),
         zone: ZoneId(at as u32 % 3),
         capacity_kbps: 1_000_000_000,
-        probed: Probed::Yes,
-        role: evenkeel_core::Role::Active,
+        probed: NodeProbing::Yes,
+        role: evenkeel_core::RegionRole::Active,
         starts: evenkeel_core::Starts::ByItself,
         canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
-    Settings {
+    CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into()],
         zones: vec![zone("a"), zone("b"), zone("c")],
         nodes: (0..nodes).map(node).collect(),
         scenarios: BTreeMap::from([("call".into(), scenario)]),
         timings: Timings::default(),
-        limits: Limits { sessions_max: sessions, ..Limits::default() },
+        limits: GatewayLimits { sessions_max: sessions, ..GatewayLimits::default() },
     }
 }

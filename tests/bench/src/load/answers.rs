@@ -3,53 +3,55 @@
 use std::collections::HashMap;
 
 use evenkeel_media::trunk::Tag;
-use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+use evenkeel_media::trunk::message::{
+    NodeLoad, NodeSecret, OpenStatus, ServingState, TrunkAnswer, TrunkQuestion,
+};
 
 /// The gateway's sessions at a node by tag. They never expire during a load.
 pub(super) struct Answers {
     /// Keys by node.
-    secrets: Vec<Secret>,
+    secrets: Vec<NodeSecret>,
     pub(super) opened: HashMap<Tag, u64>,
     answer: Vec<u8>,
 }
 
 impl Answers {
-    pub(super) fn new(secrets: Vec<Secret>) -> Answers {
+    pub(super) fn new(secrets: Vec<NodeSecret>) -> Answers {
         Answers { secrets, opened: HashMap::new(), answer: Vec::new() }
     }
 
     /// The node's answer to a signed message; none if the signature is invalid.
     pub(super) fn answer(&mut self, node: usize, question: &[u8], now_us: u64) -> Option<&[u8]> {
-        let asked = Question::read(question, &self.secrets[node], now_us).ok()?;
+        let asked = TrunkQuestion::read(question, &self.secrets[node], now_us).ok()?;
         let answer = match asked.message {
-            Question::Probe => Answer::Probe(self.load()),
-            Question::Open { session, tag, .. } => {
+            TrunkQuestion::Probe => TrunkAnswer::Probe(self.load()),
+            TrunkQuestion::Open { session, tag, .. } => {
                 self.opened.insert(tag, session);
-                Answer::Open { tag, status: Status::Ok }
+                TrunkAnswer::Open { tag, status: OpenStatus::Ok }
             }
-            Question::Close { tag } => {
+            TrunkQuestion::Close { tag } => {
                 let known = self.opened.remove(&tag).is_some();
-                let status = if known { Status::Ok } else { Status::UnknownTag };
-                Answer::Close { tag, status }
+                let status = if known { OpenStatus::Ok } else { OpenStatus::UnknownTag };
+                TrunkAnswer::Close { tag, status }
             }
-            Question::Drain => Answer::Drain(self.load()),
-            Question::Keep { tags, .. } => {
+            TrunkQuestion::Drain => TrunkAnswer::Drain(self.load()),
+            TrunkQuestion::Keep { tags, .. } => {
                 let unknown = tags.iter().filter(|&tag| !self.opened.contains_key(tag));
-                Answer::Keep { unknown: unknown.copied().collect() }
+                TrunkAnswer::Keep { unknown: unknown.copied().collect() }
             }
-            Question::Noted { .. }
-            | Question::Start
-            | Question::Break(_)
-            | Question::Path { .. }
-            | Question::Vote { .. } => return None,
+            TrunkQuestion::Noted { .. }
+            | TrunkQuestion::Start
+            | TrunkQuestion::Break(_)
+            | TrunkQuestion::Path { .. }
+            | TrunkQuestion::Vote { .. } => return None,
         };
         self.answer.clear();
         answer.write(&self.secrets[node], asked.nonce, now_us, &mut self.answer);
         Some(&self.answer)
     }
 
-    fn load(&self) -> Load {
+    fn load(&self) -> NodeLoad {
         let sessions = u32::try_from(self.opened.len()).unwrap_or(u32::MAX);
-        Load { permille: 100, state: State::Serving, sessions, vouched: true }
+        NodeLoad { permille: 100, state: ServingState::Serving, sessions, vouched: true }
     }
 }

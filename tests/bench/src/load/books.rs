@@ -1,7 +1,7 @@
 //! Counters of an open window.
 
 use super::stream::Way;
-use evenkeel_lab::Mark;
+use evenkeel_lab::TestHeader;
 
 /// Buckets per doubling of a delay, so that percentiles are exact to 1 %.
 const STEPS: u64 = 128;
@@ -107,7 +107,7 @@ impl Heard {
 
 impl Tally {
     /// Adds a packet that arrived at the right session.
-    pub(super) fn came(&mut self, way: Way, mark: &Mark, came_ns: u64) {
+    pub(super) fn came(&mut self, way: Way, mark: &TestHeader, came_ns: u64) {
         let heard = &mut self.heard[usize::from(way == Way::ToClient)];
         let session = mark.session as usize;
         if heard.len() <= session {
@@ -167,8 +167,8 @@ mod tests {
         }
     }
 
-    fn mark(session: u64, number: u64) -> Mark {
-        Mark { session, number, sent_ns: 0, node: 0, stream: 0 }
+    fn mark(session: u64, number: u64) -> TestHeader {
+        TestHeader { session, number, sent_ns: 0, node: 0, stream: 0 }
     }
 
     #[test]

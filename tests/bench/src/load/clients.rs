@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::demux::{self, DatagramKind};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::arrivals::{Arrivals, socket};
@@ -78,7 +78,7 @@ impl Clients {
     ) -> io::Result<u64> {
         let mut packets = 0;
         self.arrivals.receive(&self.sockets[session as usize], |arrival| {
-            if demux::classify(arrival.bytes) != Kind::Rtp {
+            if demux::classify(arrival.bytes) != DatagramKind::Rtp {
                 tally.foreign += 1;
                 return;
             }

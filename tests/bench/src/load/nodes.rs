@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::Instant;
 
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::{self, Bundle};
 
 use super::arrivals::{Arrivals, socket};
@@ -43,7 +43,7 @@ impl Nodes {
         at: &[SocketAddrV4],
         sessions: usize,
         wire: Wire,
-        secrets: Vec<Secret>,
+        secrets: Vec<NodeSecret>,
     ) -> io::Result<Nodes> {
         Ok(Nodes {
             sockets: at.iter().map(|&at| socket(at)).collect::<io::Result<_>>()?,

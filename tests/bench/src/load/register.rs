@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::{SocketAddrV4, UdpSocket};
 
-use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::{self, Tag};
 
 use super::answers::Answers;
@@ -55,7 +55,12 @@ pub(super) struct Register {
 }
 
 impl Register {
-    pub(super) fn new(wire: Wire, nodes: usize, sessions: usize, secrets: Vec<Secret>) -> Register {
+    pub(super) fn new(
+        wire: Wire,
+        nodes: usize,
+        sessions: usize,
+        secrets: Vec<NodeSecret>,
+    ) -> Register {
         Register {
             wire,
             answers: (!secrets.is_empty()).then(|| Answers::new(secrets)),
@@ -94,7 +99,7 @@ impl Register {
         tally: &mut Tally,
     ) -> u64 {
         match demux::classify(arrival.bytes) {
-            Kind::Rtp if self.wire != Wire::Bundled => {
+            DatagramKind::Rtp if self.wire != Wire::Bundled => {
                 self.upstream[node] = Some(arrival.source);
                 let peer = match self.wire {
                     Wire::Port => Peer::Address(arrival.source),
@@ -102,7 +107,7 @@ impl Register {
                 };
                 self.count(Met { node, peer }, arrival.bytes, arrival.stamp_ns, window, tally)
             }
-            Kind::Bundle if self.wire == Wire::Bundled => {
+            DatagramKind::Bundle if self.wire == Wire::Bundled => {
                 self.upstream[node] = Some(arrival.source);
                 let mut packets = 0;
                 for entry in trunk::entries(arrival.bytes) {
@@ -115,7 +120,7 @@ impl Register {
                 }
                 packets
             }
-            Kind::Signed => {
+            DatagramKind::Signed => {
                 let answers = self.answers.as_mut();
                 let now_us = clock::now_ns() / 1_000;
                 if let Some(answer) = answers.and_then(|a| a.answer(node, arrival.bytes, now_us)) {
@@ -124,7 +129,7 @@ impl Register {
                 }
                 0
             }
-            Kind::Echo => {
+            DatagramKind::Echo => {
                 let _unheard = socket.send_to(arrival.bytes, arrival.source);
                 0
             }
@@ -189,7 +194,7 @@ impl Register {
 #[cfg(test)]
 mod tests {
     use evenkeel_media::trunk::Bundle;
-    use evenkeel_media::trunk::message::Question;
+    use evenkeel_media::trunk::message::TrunkQuestion;
 
     use super::super::stream::Stream;
     use super::*;
@@ -203,7 +208,7 @@ mod tests {
     }
 
     impl Node {
-        fn new(wire: Wire, secret: Option<Secret>) -> Node {
+        fn new(wire: Wire, secret: Option<NodeSecret>) -> Node {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let secrets = secret.into_iter().flat_map(|secret| [secret.clone(), secret]).collect();
             Node { register: Register::new(wire, 2, 4, secrets), tally: Tally::default(), socket }
@@ -271,11 +276,11 @@ mod tests {
 
     #[test]
     fn tag_belongs_to_its_session_only() {
-        let secret = Secret::new(b"a shared secret of both", "n").unwrap();
+        let secret = NodeSecret::new(b"a shared secret of both", "n").unwrap();
         let mut node = Node::new(Wire::Bundled, Some(secret.clone()));
         for (tag, session) in [(500, 17), (501, 18)] {
             let mut question = Vec::new();
-            let open = Question::Open { room: 1, session, tag: Tag(tag), lease_s: 30 };
+            let open = TrunkQuestion::Open { room: 1, session, tag: Tag(tag), lease_s: 30 };
             open.write(&secret, 1, clock::now_ns() / 1_000, &mut question);
             assert_eq!(node.take(0, 40, &question), (0, 0, 0));
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::books::Tally;
@@ -33,7 +33,7 @@ pub(crate) struct Plan {
     pub(crate) nodes_at: Vec<SocketAddrV4>,
     pub(crate) wire: Wire,
     /// The keys of each node; empty if no gateway asks the nodes.
-    pub(crate) secrets: Vec<Secret>,
+    pub(crate) secrets: Vec<NodeSecret>,
 }
 
 /// Clients and nodes around one relay.

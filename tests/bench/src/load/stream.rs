@@ -2,7 +2,7 @@
 
 use evenkeel_media::rtp;
 
-use evenkeel_lab::Mark;
+use evenkeel_lab::TestHeader;
 
 /// The payload type of all sessions.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
@@ -49,7 +49,7 @@ impl Stream {
         rtp::set_sequence(packet, self.sent as u16);
         rtp::set_timestamp(packet, timestamp as u32);
         rtp::set_ssrc(packet, self.ssrc);
-        let mark = Mark {
+        let mark = TestHeader {
             session: self.session.into(),
             number: self.sent,
             sent_ns: now_ns,
@@ -62,9 +62,9 @@ impl Stream {
 }
 
 /// The mark of an RTP packet in this direction, if it is of a load and the SSRC is its session's.
-pub(super) fn read(packet: &[u8], way: Way) -> Option<Mark> {
-    let header = rtp::Header::parse(packet).ok()?;
-    let mark = Mark::read(header.payload(packet))?;
+pub(super) fn read(packet: &[u8], way: Way) -> Option<TestHeader> {
+    let header = rtp::RtpHeader::parse(packet).ok()?;
+    let mark = TestHeader::read(header.payload(packet))?;
     (u64::from(header.ssrc) == u64::from(ssrc(0, way)) + mark.session).then_some(mark)
 }
 
@@ -78,10 +78,10 @@ mod tests {
         for number in 0..3 {
             let mut packet = vec![0x55; 60];
             stream.next(&mut packet, 9, 1_000_000_000);
-            let header = rtp::Header::parse(&packet).unwrap();
+            let header = rtp::RtpHeader::parse(&packet).unwrap();
             assert_eq!((header.ssrc, header.sequence), (ssrc(7, Way::ToClient), number));
             assert_eq!((header.timestamp, header.payload_type), (48_000, PAYLOAD_TYPE));
-            let expected = Mark {
+            let expected = TestHeader {
                 session: 7,
                 number: number.into(),
                 sent_ns: 1_000_000_000,

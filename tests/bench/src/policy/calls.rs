@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answer, Fault, Hook, Question, State};
-use evenkeel_host::{Budgets, Component, Engine, Policy, Refused, shipped};
+use evenkeel_core::{Hook, HookAnswer, PluginFault, PluginState, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal, shipped};
 
 use super::Effort;
 use super::native;
@@ -17,7 +17,7 @@ const MADE: usize = 100;
 const FAILED: usize = 10;
 
 /// A native function that measures this many ticks of sessions with these states.
-type Natively = fn(usize, &[Option<State>]) -> Result<Duration, String>;
+type Natively = fn(usize, &[Option<PluginState>]) -> Result<Duration, String>;
 
 /// The bench's own plugins.
 pub(crate) struct Guests {
@@ -30,9 +30,9 @@ pub(crate) struct Guests {
 #[derive(Debug)]
 pub(crate) enum Failed {
     /// A policy failed unexpectedly.
-    Fault(Fault),
+    Fault(PluginFault),
     /// A plugin was refused unexpectedly.
-    Refused(Refused),
+    Refused(PluginRefusal),
     /// The native functions failed.
     Native(String),
     Missing(&'static str),
@@ -54,14 +54,14 @@ impl std::fmt::Display for Failed {
     }
 }
 
-impl From<Fault> for Failed {
-    fn from(fault: Fault) -> Failed {
+impl From<PluginFault> for Failed {
+    fn from(fault: PluginFault) -> Failed {
         Failed::Fault(fault)
     }
 }
 
-impl From<Refused> for Failed {
-    fn from(refused: Refused) -> Failed {
+impl From<PluginRefusal> for Failed {
+    fn from(refused: PluginRefusal) -> Failed {
         Failed::Refused(refused)
     }
 }
@@ -134,9 +134,13 @@ pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> R
     fail(&mut make(&empty, Hook::Scenario)?, effort, report)
 }
 
-fn install(engine: &Engine, component: &Component, hook: Hook) -> Result<Policy, Refused> {
+fn install(
+    engine: &Engine,
+    component: &Component,
+    hook: Hook,
+) -> Result<BoundPlugin, PluginRefusal> {
     let settings = serde_json::Value::Null;
-    Policy::install(engine, component, hook, settings, questions::catalog(), 7)
+    BoundPlugin::install(engine, component, hook, settings, questions::catalog(), 7)
 }
 
 /// Medians over rounds in which Wasm and native take turns.
@@ -167,12 +171,12 @@ fn tails(
     Ok(Distribution::of(&ours, &theirs))
 }
 
-fn empty(label: Option<&str>) -> Question {
+fn empty(label: Option<&str>) -> PolicyQuestion {
     let labels = label.map(|key| (key.into(), "".into())).into_iter().collect();
-    Question::Resolve { scenario: "call".into(), labels }
+    PolicyQuestion::Resolve { scenario: "call".into(), labels }
 }
 
-fn resolves(policy: &mut Policy, calls: usize) -> Result<f64, Failed> {
+fn resolves(policy: &mut BoundPlugin, calls: usize) -> Result<f64, Failed> {
     let question = empty(None);
     let began = Instant::now();
     for _ in 0..calls {
@@ -181,11 +185,11 @@ fn resolves(policy: &mut Policy, calls: usize) -> Result<f64, Failed> {
     Ok(nanos(began.elapsed()) / calls as f64)
 }
 
-fn places(policy: &mut Policy, calls: usize) -> Result<Vec<Duration>, Failed> {
+fn places(policy: &mut BoundPlugin, calls: usize) -> Result<Vec<Duration>, Failed> {
     let mut question = questions::place(0);
     let mut took = Vec::with_capacity(calls);
     for number in 0..calls as u64 {
-        if let Question::Place { room, .. } = &mut question {
+        if let PolicyQuestion::Place { room, .. } = &mut question {
             room.0 = number;
         }
         let began = Instant::now();
@@ -196,10 +200,10 @@ fn places(policy: &mut Policy, calls: usize) -> Result<Vec<Duration>, Failed> {
 }
 
 /// States as the policy writes them: those of new sessions, one tick later.
-fn first_states(policy: &mut Policy) -> Result<Vec<Option<State>>, Failed> {
+fn first_states(policy: &mut BoundPlugin) -> Result<Vec<Option<PluginState>>, Failed> {
     let mut states = vec![None; SESSIONS];
     let answered = policy.ask(&questions::tick(&states), NOW_US)?;
-    let Answer::Actions { states: kept, .. } = answered.answer else {
+    let HookAnswer::Actions { states: kept, .. } = answered.answer else {
         let found = "an answer without actions".to_owned();
         return Err(Failed::Otherwise("a tick", found));
     };
@@ -212,7 +216,11 @@ fn first_states(policy: &mut Policy) -> Result<Vec<Option<State>>, Failed> {
     }
 }
 
-fn ticks(policy: &mut Policy, states: &[Option<State>], calls: usize) -> Result<f64, Failed> {
+fn ticks(
+    policy: &mut BoundPlugin,
+    states: &[Option<PluginState>],
+    calls: usize,
+) -> Result<f64, Failed> {
     let question = questions::tick(states);
     let began = Instant::now();
     for _ in 0..calls {
@@ -222,22 +230,22 @@ fn ticks(policy: &mut Policy, states: &[Option<State>], calls: usize) -> Result<
 }
 
 /// Measures the time from a call that traps to the next answer, and the time of a runaway call beyond its budget.
-fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), Failed> {
+fn fail(policy: &mut BoundPlugin, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let (trap, runaway, sound) = (empty(Some("trap")), empty(Some("runaway")), empty(None));
-    let budget = Budgets::default().resolve;
+    let budget = CallBudgets::default().resolve;
     let (mut traps, mut cuts) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds * FAILED {
         let began = Instant::now();
         let failed = policy.ask(&trap, NOW_US);
         policy.ask(&sound, NOW_US)?;
         traps.push(began.elapsed().as_secs_f64() * 1e3);
-        if !matches!(failed, Err(Fault::Trap(_))) {
+        if !matches!(failed, Err(PluginFault::Trap(_))) {
             return Err(Failed::Otherwise("a call that should trap", format!("{failed:?}")));
         }
         let began = Instant::now();
         let cut = policy.ask(&runaway, NOW_US);
         cuts.push((began.elapsed().saturating_sub(budget)).as_secs_f64() * 1e3);
-        if !matches!(cut, Err(Fault::Deadline)) {
+        if !matches!(cut, Err(PluginFault::Deadline)) {
             return Err(Failed::Otherwise("a call that should time out", format!("{cut:?}")));
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Edge, Offer, Pace, Trace};
 use crate::process::Metered;
-use evenkeel_client::{Call, Client, Endpoint, Identity, Ingress, Reply};
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ApiResponse, OfferIdentity, OfferIngress};
 use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -14,7 +14,7 @@ use crate::namespace::CLIENTS;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::rounds;
 use crate::row::{Direction, Leg, Sizes};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 /// The swapped policy: each swap reviews all rooms.
 pub(crate) const POLICY: &str = "call/routing";
@@ -44,7 +44,7 @@ pub(crate) struct Gateway {
 /// A client of the gateway's API, for one thread.
 pub(crate) struct Api {
     runtime: Runtime,
-    admin: Client,
+    admin: ApiClient,
 }
 
 /// Packet counts of a load.
@@ -72,7 +72,7 @@ impl Gateway {
     pub(crate) fn api(&self) -> Result<Api, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        Ok(Api { runtime, admin: Client::new(Endpoint::Unix(self.socket()?.to_owned())) })
+        Ok(Api { runtime, admin: ApiClient::new(ApiEndpoint::Unix(self.socket()?.to_owned())) })
     }
 
     /// The socket of its API.
@@ -83,7 +83,7 @@ impl Gateway {
         self.running.api.as_deref().ok_or_else(|| "the gateway has no API".to_owned())
     }
 
-    pub(crate) fn process(&mut self) -> &mut Process {
+    pub(crate) fn process(&mut self) -> &mut ChildProcess {
         &mut self.running.process
     }
 
@@ -151,7 +151,7 @@ impl Api {
         let path = format!("/v1/policies/{policy}{query}");
         let headers = [("content-type", "application/wasm")];
         let body = bytes.to_vec().into();
-        let put = Call { method: Method::PUT, path: &path, headers: &headers, body };
+        let put = ApiCall { method: Method::PUT, path: &path, headers: &headers, body };
         let reply =
             self.runtime.block_on(self.admin.ask(put)).map_err(|error| error.to_string())?;
         reply.json().map_err(|error| error.to_string())
@@ -217,7 +217,7 @@ impl Api {
     /// The gateway does not answer.
     pub(crate) fn try_session(&mut self, number: u32) -> Result<(), String> {
         let address = (CLIENTS, NOBODYS_PORT).into();
-        let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
+        let ingress = OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None });
         let offer = relay::offer(number, ingress);
         let asked = self.runtime.block_on(self.admin.ask_to_open(&offer));
         let opened = asked.and_then(|reply| reply.json()).map_err(|error| error.to_string())?;
@@ -234,7 +234,7 @@ impl Api {
     /// # Errors
     /// The gateway does not answer.
     pub(crate) fn guarded(&mut self, policy: &str) -> Result<Vec<(String, u64)>, String> {
-        let Reply { body, .. } = self.get("/metrics")?;
+        let ApiResponse { body, .. } = self.get("/metrics")?;
         Ok(guarded(&String::from_utf8_lossy(&body), policy))
     }
 
@@ -247,8 +247,8 @@ impl Api {
         self.get(&path).map(|reply| reply.body.to_vec())
     }
 
-    fn get(&mut self, path: &str) -> Result<Reply, String> {
-        let call = Call { method: Method::GET, path, headers: &[], body: Vec::new().into() };
+    fn get(&mut self, path: &str) -> Result<ApiResponse, String> {
+        let call = ApiCall { method: Method::GET, path, headers: &[], body: Vec::new().into() };
         let reply = self.runtime.block_on(self.admin.ask(call)).map_err(|e| e.to_string())?;
         match reply.status {
             200 => Ok(reply),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bench_empty::Empty;
 use bench_smooth::Smooth;
 use degrade_ladder::DegradeLadder;
-use evenkeel_core::State;
+use evenkeel_core::PluginState;
 use evenkeel_plugin_sdk::wit::degradation::exports::evenkeel::policy::degradation::Guest as Degrades;
 use evenkeel_plugin_sdk::wit::guest_interface::{Grant, Guest};
 use evenkeel_plugin_sdk::wit::routing::exports::evenkeel::policy::routing::Guest as Routes;
@@ -48,16 +48,16 @@ pub(crate) fn place(calls: usize) -> Result<Vec<Duration>, String> {
 }
 
 /// Time of a session in a tick of the bench's own policy.
-pub(crate) fn smooth(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
+pub(crate) fn smooth(calls: usize, states: &[Option<PluginState>]) -> Result<Duration, String> {
     tick::<Smooth>(calls, states)
 }
 
 /// Time of a session in a tick of the shipped ladder.
-pub(crate) fn ladder(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
+pub(crate) fn ladder(calls: usize, states: &[Option<PluginState>]) -> Result<Duration, String> {
     tick::<DegradeLadder>(calls, states)
 }
 
-fn tick<P: Policy>(calls: usize, states: &[Option<State>]) -> Result<Duration, String>
+fn tick<P: Policy>(calls: usize, states: &[Option<PluginState>]) -> Result<Duration, String>
 where
     Plugin<P>: Guest + Degrades,
 {

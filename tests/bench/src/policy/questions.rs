@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Entry, EntryKind, Measures, Metric, Question, RoomId, Row, SessionRow, State};
+use evenkeel_core::{
+    CatalogEntry, EntryKind, Measures, Metric, PluginState, PolicyQuestion, RoomId, Row, SessionRow,
+};
 use evenkeel_plugin_sdk::wit::types;
 
 /// Nodes to choose from.
@@ -35,8 +37,8 @@ pub(crate) fn nodes() -> Vec<Row> {
     (0..NODES as u64).map(row).collect()
 }
 
-pub(crate) fn catalog() -> Vec<Entry> {
-    let entry = |kind, id, parent, name: String| Entry {
+pub(crate) fn catalog() -> Vec<CatalogEntry> {
+    let entry = |kind, id, parent, name: String| CatalogEntry {
         kind,
         id,
         parent,
@@ -63,8 +65,8 @@ pub(crate) fn entries() -> Vec<types::Entry> {
     entries.collect()
 }
 
-pub(crate) fn place(room: u64) -> Question {
-    Question::Place {
+pub(crate) fn place(room: u64) -> PolicyQuestion {
+    PolicyQuestion::Place {
         room: RoomId(room),
         scenario: "call".into(),
         labels: Arc::new([]),
@@ -97,7 +99,7 @@ pub(crate) fn sessions() -> Vec<Row> {
 }
 
 /// A tick of all sessions with these states.
-pub(crate) fn tick(states: &[Option<State>]) -> Question {
+pub(crate) fn tick(states: &[Option<PluginState>]) -> PolicyQuestion {
     let rows = sessions().into_iter().zip(states);
     let rows = rows.map(|(row, state)| SessionRow {
         room: RoomId(row.id / 2),
@@ -106,7 +108,7 @@ pub(crate) fn tick(states: &[Option<State>]) -> Question {
         labels: Arc::new([]),
         state: state.clone(),
     });
-    Question::Tick { sessions: rows.collect(), memo: None }
+    PolicyQuestion::Tick { sessions: rows.collect(), memo: None }
 }
 
 /// Rows as columns of these metrics, as the host writes them.
@@ -117,7 +119,7 @@ pub(crate) fn frame(rows: &[Row], metrics: &[u32]) -> types::Frame {
 }
 
 /// States as a plugin receives them.
-pub(crate) fn blobs(states: &[Option<State>]) -> types::Blobs {
+pub(crate) fn blobs(states: &[Option<PluginState>]) -> types::Blobs {
     let mut blobs = types::Blobs { offsets: vec![0], bytes: Vec::new() };
     for state in states {
         blobs.bytes.extend(state.iter().flat_map(|state| state.bytes.iter()));
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_state_that_is_not_there_is_no_bytes() {
         let state =
-            |bytes: &[u8]| Some(State { plugin: "x".into(), schema: 1, bytes: bytes.into() });
+            |bytes: &[u8]| Some(PluginState { plugin: "x".into(), schema: 1, bytes: bytes.into() });
         let blobs = blobs(&[state(&[1, 2]), None, state(&[3])]);
         assert_eq!((blobs.offsets, blobs.bytes), (vec![0, 2, 2, 3], vec![1, 2, 3]));
     }

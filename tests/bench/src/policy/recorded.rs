@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Answer, AskId};
-use evenkeel_recording::{Call, Reader, Record};
+use evenkeel_core::{AskId, HookAnswer};
+use evenkeel_recording::{RecordedCall, RecordingEntry, RecordingReader};
 use serde_json::Value;
 
 use super::Effort;
@@ -45,12 +45,13 @@ impl Deciders {
     /// # Errors
     /// The recording is invalid or truncated.
     pub(crate) fn read(&mut self, recording: &[u8]) -> Result<(), String> {
-        let mut reader = Reader::open(recording).map_err(|unreadable| unreadable.to_string())?;
+        let mut reader =
+            RecordingReader::open(recording).map_err(|unreadable| unreadable.to_string())?;
         for record in reader.by_ref() {
             match record {
-                Record::Call(call) => self.note(&call),
-                Record::Missed(calls) => self.missed += calls,
-                Record::Decided(_) => {}
+                RecordingEntry::Call(call) => self.note(&call),
+                RecordingEntry::Missed(calls) => self.missed += calls,
+                RecordingEntry::Decided(_) => {}
             }
         }
         reader.lost().map_or(Ok(()), |lost| Err(lost.to_string()))
@@ -64,7 +65,7 @@ impl Deciders {
         self.two.len()
     }
 
-    fn note(&mut self, call: &Call) {
+    fn note(&mut self, call: &RecordedCall) {
         let by = &call.revision.revision;
         match self.by_ask.insert(call.ask, Arc::clone(by)) {
             // An earlier recording has the same decision.
@@ -75,11 +76,11 @@ impl Deciders {
         self.switches += usize::from(self.last.as_ref().is_some_and(|last| last != by));
         self.last = Some(Arc::clone(by));
         let placed = call.result.as_ref().ok().and_then(|answered| match answered.answer {
-            Answer::Placed { ttl_ms, .. } => Some(ttl_ms),
-            Answer::Params(_)
-            | Answer::Admit { .. }
-            | Answer::Moves { .. }
-            | Answer::Actions { .. } => None,
+            HookAnswer::Placed { ttl_ms, .. } => Some(ttl_ms),
+            HookAnswer::Params(_)
+            | HookAnswer::Admit { .. }
+            | HookAnswer::Moves { .. }
+            | HookAnswer::Actions { .. } => None,
         });
         if let (Some(found), Some(mark)) = (placed, self.marks.get(&**by)) {
             self.marked += 1;
@@ -156,13 +157,13 @@ fn said(ended: std::io::Result<std::process::Output>) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_core::{Answered, Hook, NodeId, PolicyName, Question, RoomId};
-    use evenkeel_recording::{Catalog, Grant, Revision};
+    use evenkeel_core::{Hook, NodeId, PolicyName, PolicyQuestion, RevisionAnswer, RoomId};
+    use evenkeel_recording::{RecordedCatalog, RecordedGrant, RecordedRevision};
 
     use super::*;
 
-    fn placed(ask: u64, by: &str, ttl_ms: u32) -> Call {
-        let revision = Revision {
+    fn placed(ask: u64, by: &str, ttl_ms: u32) -> RecordedCall {
+        let revision = RecordedRevision {
             policy: PolicyName { set: "call".into(), hook: Hook::Routing },
             revision: by.into(),
             plugin: "p".into(),
@@ -170,19 +171,20 @@ mod tests {
             digest: [0; 32],
             settings: "{}".into(),
             seed: 0,
-            grant: Grant::default(),
+            grant: RecordedGrant::default(),
             redacted: false,
         };
-        let question = Question::Place {
+        let question = PolicyQuestion::Place {
             room: RoomId(1),
             scenario: "call".into(),
             labels: Arc::new([]),
             nodes: Vec::new(),
         };
         let hops = vec![NodeId(0)];
-        let state = evenkeel_core::State { plugin: "p".into(), schema: 1, bytes: Box::new([]) };
-        let answered = Answered {
-            answer: Answer::Placed { hops, ttl_ms, reason: 0, state },
+        let state =
+            evenkeel_core::PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([]) };
+        let answered = RevisionAnswer {
+            answer: HookAnswer::Placed { hops, ttl_ms, reason: 0, state },
             revision: by.into(),
             notes: Vec::new(),
             took: Duration::ZERO,
@@ -190,9 +192,9 @@ mod tests {
             reasons: Arc::new([]),
             ungranted: 0,
         };
-        Call {
+        RecordedCall {
             revision: Arc::new(revision),
-            catalog: Arc::new(Catalog::default()),
+            catalog: Arc::new(RecordedCatalog::default()),
             ask: AskId(ask),
             now_us: 0,
             question: Arc::new(question),

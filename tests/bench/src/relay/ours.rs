@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Rig, Wire};
 use evenkeel_client::{
-    Client, Endpoint, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType,
+    ApiClient, ApiEndpoint, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
+    OfferRequest, OfferStreamKind as MediaKind,
 };
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::process;
@@ -79,7 +80,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         Leg::Port => (Wire::Port, 0),
         Leg::Trunk => (Wire::Bundled, stage.destinations),
     };
-    let secrets = (0..nodes).map(|number| Secret::new(SECRET.as_bytes(), &node_name(number)));
+    let secrets = (0..nodes).map(|number| NodeSecret::new(SECRET.as_bytes(), &node_name(number)));
     let secrets = secrets.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     let mut rig = rig(stage, wire, secrets)?;
     let policies = places.folder.join("policies");
@@ -150,13 +151,13 @@ fn open(
     clients: &[SocketAddr],
     api: &std::path::Path,
     stage: Stage,
-) -> Result<Vec<(u32, Opened)>, String> {
+) -> Result<Vec<(u32, OfferAnswer)>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(system)?.block_on(async {
         ready(api).await?;
         let mut tasks = tokio::task::JoinSet::new();
         for first in 0..CONNECTIONS.min(clients.len()) {
-            let mut admin = Client::new(Endpoint::Unix(api.to_owned()));
+            let mut admin = ApiClient::new(ApiEndpoint::Unix(api.to_owned()));
             let own = clients.iter().copied().zip(0_u32..).skip(first).step_by(CONNECTIONS);
             let own: Vec<(SocketAddr, u32)> = own.collect();
             tasks.spawn(async move {
@@ -181,7 +182,7 @@ fn open(
 
 /// Waits until the gateway takes sessions: its policies may still be compiled.
 async fn ready(api: &std::path::Path) -> Result<(), String> {
-    let (mut admin, began) = (Client::new(Endpoint::Unix(api.to_owned())), Instant::now());
+    let (mut admin, began) = (ApiClient::new(ApiEndpoint::Unix(api.to_owned())), Instant::now());
     while !admin.is_ready().await.map_err(|error| error.to_string())? {
         if began.elapsed() > READY_WITHIN {
             return Err(format!("takes no sessions after {READY_WITHIN:?}"));
@@ -191,20 +192,23 @@ async fn ready(api: &std::path::Path) -> Result<(), String> {
     Ok(())
 }
 
-fn declared(address: SocketAddr) -> Ingress {
-    Ingress::Udp(Identity::Declared { address, rtcp: None })
+fn declared(address: SocketAddr) -> OfferIngress {
+    OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None })
 }
 
 /// An offer of voice, in a room of its own.
-pub(crate) fn offer(session: u32, ingress: Ingress) -> Offer {
-    let opus =
-        PayloadType { payload_type: PAYLOAD_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
-    Offer {
+pub(crate) fn offer(session: u32, ingress: OfferIngress) -> OfferRequest {
+    let opus = OfferPayloadType {
+        payload_type: PAYLOAD_TYPE,
+        codec: "opus".to_owned(),
+        clock_rate: 48_000,
+    };
+    OfferRequest {
         scenario: "call".to_owned(),
         room: format!("room-{session}"),
         labels: BTreeMap::new(),
         ingress,
-        media: vec![Media {
+        media: vec![OfferMedia {
             kind: MediaKind::Audio,
             payload_types: vec![opus],
             feedback: Vec::new(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use evenkeel_dataplane::mmsg::{BATCH, Inbox};
+use evenkeel_dataplane::mmsg::{BATCH, ReceiveBatch};
 use evenkeel_media::roq;
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
 
@@ -23,8 +23,8 @@ pub(super) struct Way {
     pub(super) relay: SocketAddr,
     /// SHA-256 of the relay's certificate.
     pub(super) certificate_sha256: [u8; 32],
-    pub(super) flow_out: roq::Flow,
-    pub(super) flow_in: roq::Flow,
+    pub(super) flow_out: roq::FlowId,
+    pub(super) flow_in: roq::FlowId,
 }
 
 struct Client {
@@ -46,7 +46,7 @@ pub(super) struct Clients {
     by_handle: Vec<usize>,
     dirty: Vec<usize>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
-    inbox: Inbox,
+    inbox: ReceiveBatch,
     outbox: Singly,
     buffer: Vec<u8>,
     voice: Voice,
@@ -71,7 +71,7 @@ impl Clients {
             by_handle: Vec::new(),
             dirty: Vec::new(),
             timers: BinaryHeap::new(),
-            inbox: Inbox::new(),
+            inbox: ReceiveBatch::new(),
             outbox: Singly::default(),
             buffer: Vec::new(),
             voice: Voice::new()?,

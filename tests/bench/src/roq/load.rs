@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::NodeSecret;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::clients::{Clients, Way};
@@ -47,7 +47,11 @@ impl Load {
     }
 
     /// Adds a node for this many sessions, and returns its address.
-    pub(super) fn with_node(&mut self, secret: Secret, sessions: usize) -> io::Result<SocketAddr> {
+    pub(super) fn with_node(
+        &mut self,
+        secret: NodeSecret,
+        sessions: usize,
+    ) -> io::Result<SocketAddr> {
         let socket = socket(NODES)?;
         let address = socket.local_addr()?;
         self.node = Some(Node::new(socket, secret, sessions)?);

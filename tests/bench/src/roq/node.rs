@@ -5,9 +5,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel_dataplane::mmsg::{BATCH, Inbox};
-use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+use evenkeel_dataplane::mmsg::{BATCH, ReceiveBatch};
+use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::trunk::message::{
+    NodeLoad, NodeSecret, OpenStatus, ServingState, TrunkAnswer, TrunkQuestion,
+};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 
 use super::singly::Singly;
@@ -23,9 +25,9 @@ enum Leg {
 /// A node on one socket.
 pub(super) struct Node {
     socket: UdpSocket,
-    secret: Secret,
+    secret: NodeSecret,
     voice: Voice,
-    inbox: Inbox,
+    inbox: ReceiveBatch,
     outbox: Singly,
     /// Legs by session number.
     legs: Vec<Option<Leg>>,
@@ -45,12 +47,12 @@ impl Node {
     ///
     /// # Errors
     /// The recording of packet lengths is incomplete.
-    pub(super) fn new(socket: UdpSocket, secret: Secret, sessions: usize) -> io::Result<Node> {
+    pub(super) fn new(socket: UdpSocket, secret: NodeSecret, sessions: usize) -> io::Result<Node> {
         Ok(Node {
             socket,
             secret,
             voice: Voice::new()?,
-            inbox: Inbox::new(),
+            inbox: ReceiveBatch::new(),
             outbox: Singly::default(),
             legs: vec![None; sessions],
             sent: vec![0; sessions],
@@ -85,7 +87,7 @@ impl Node {
         let Node { inbox, outbox, secret, echoes, legs, seen, scratch, .. } = self;
         let Some((bytes, source)) = inbox.datagram(place) else { return };
         match demux::classify(bytes) {
-            Kind::Bundle => {
+            DatagramKind::Bundle => {
                 for (tag, packet) in trunk::entries(bytes).flatten() {
                     note(legs, seen, packet, Leg::Trunk(tag, source), now_ns);
                 }
@@ -93,31 +95,40 @@ impl Node {
                     outbox.push(source, bytes);
                 }
             }
-            Kind::Rtp => {
+            DatagramKind::Rtp => {
                 note(legs, seen, bytes, Leg::Port(source), now_ns);
                 if *echoes {
                     outbox.push(source, bytes);
                 }
             }
-            Kind::Echo => {
+            DatagramKind::Echo => {
                 outbox.push(source, bytes);
             }
-            Kind::Signed => {
+            DatagramKind::Signed => {
                 let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let unix_us = unix.as_micros() as u64;
-                let Ok(asked) = Question::read(bytes, secret, unix_us) else { return };
-                let load = Load { permille: 0, state: State::Serving, sessions: 0, vouched: true };
+                let Ok(asked) = TrunkQuestion::read(bytes, secret, unix_us) else { return };
+                let load = NodeLoad {
+                    permille: 0,
+                    state: ServingState::Serving,
+                    sessions: 0,
+                    vouched: true,
+                };
                 let answer = match asked.message {
-                    Question::Probe => Answer::Probe(load),
-                    Question::Open { tag, .. } => Answer::Open { tag, status: Status::Ok },
-                    Question::Close { tag } => Answer::Close { tag, status: Status::Ok },
-                    Question::Drain => Answer::Drain(load),
-                    Question::Keep { .. } => Answer::Keep { unknown: [].into() },
-                    Question::Noted { .. }
-                    | Question::Start
-                    | Question::Break(_)
-                    | Question::Path { .. }
-                    | Question::Vote { .. } => return,
+                    TrunkQuestion::Probe => TrunkAnswer::Probe(load),
+                    TrunkQuestion::Open { tag, .. } => {
+                        TrunkAnswer::Open { tag, status: OpenStatus::Ok }
+                    }
+                    TrunkQuestion::Close { tag } => {
+                        TrunkAnswer::Close { tag, status: OpenStatus::Ok }
+                    }
+                    TrunkQuestion::Drain => TrunkAnswer::Drain(load),
+                    TrunkQuestion::Keep { .. } => TrunkAnswer::Keep { unknown: [].into() },
+                    TrunkQuestion::Noted { .. }
+                    | TrunkQuestion::Start
+                    | TrunkQuestion::Break(_)
+                    | TrunkQuestion::Path { .. }
+                    | TrunkQuestion::Vote { .. } => return,
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

@@ -3,23 +3,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_client::{Client, Endpoint, Ingress, Opened, QuicOffer};
-use evenkeel_media::roq::Flow;
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_client::{ApiClient, ApiEndpoint, OfferAnswer, OfferIngress, QuicOffer};
+use evenkeel_media::roq::FlowId;
+use evenkeel_media::trunk::message::NodeSecret;
 
 use super::clients::Way;
 use super::load::Load;
 use crate::process;
 use crate::relay::{Places, offer};
 use crate::row::Leg;
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 const SECRET: &str = "secret of bench nodes and gateway";
 const NODE: &str = "east-a0";
 
 /// A relay that forwards, and the load around it.
 pub(super) struct Running {
-    pub(super) process: Process,
+    pub(super) process: ChildProcess,
     pub(super) load: Load,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn echo(sessions: usize, places: &Places) -> Result<Running, String> 
     };
     let mut load = Load::new().map_err(|error| error.to_string())?;
     let ways: Vec<Way> = (0..sessions as u64)
-        .filter_map(Flow::new)
+        .filter_map(FlowId::new)
         .map(|flow| Way { relay, certificate_sha256, flow_out: flow, flow_in: flow })
         .collect();
     load.connect(&ways).map_err(|why| process.error(why))?;
@@ -45,7 +45,7 @@ pub(super) fn echo(sessions: usize, places: &Places) -> Result<Running, String> 
 /// The gateway, its sessions opened through its HTTP API, all at one node.
 pub(super) fn ours(leg: Leg, sessions: usize, places: &Places) -> Result<Running, String> {
     let mut load = Load::new().map_err(|error| error.to_string())?;
-    let secret = Secret::new(SECRET.as_bytes(), NODE).map_err(|error| error.to_string())?;
+    let secret = NodeSecret::new(SECRET.as_bytes(), NODE).map_err(|error| error.to_string())?;
     let node = load.with_node(secret, sessions).map_err(|error| error.to_string())?;
     let folder = places.folder.join("roq");
     let write = |name: &str, text: &str| {
@@ -90,11 +90,11 @@ fn configuration(leg: Leg, node: SocketAddr) -> String {
 fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(async {
-        let mut admin = Client::new(Endpoint::Unix(api));
+        let mut admin = ApiClient::new(ApiEndpoint::Unix(api));
         let mut ways = Vec::with_capacity(sessions);
         for session in 0..sessions as u32 {
             let opened = admin
-                .open(&offer(session, Ingress::Quic(QuicOffer {})))
+                .open(&offer(session, OfferIngress::Quic(QuicOffer {})))
                 .await
                 .map_err(|error| error.to_string())?;
             ways.push(way(&opened).ok_or_else(|| format!("no QUIC address: {opened:?}"))?);
@@ -103,9 +103,9 @@ fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
     })
 }
 
-fn way(opened: &Opened) -> Option<Way> {
+fn way(opened: &OfferAnswer) -> Option<Way> {
     let quic = opened.quic.as_ref()?;
-    let flow = |text: &str| text.parse().ok().and_then(Flow::new);
+    let flow = |text: &str| text.parse().ok().and_then(FlowId::new);
     Some(Way {
         relay: *quic.addresses.first()?,
         certificate_sha256: quic.certificate()?,

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_lab::client::UdpWay;
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, FaultEffect, Plan, Scope, Speech};
-use evenkeel_lab::ledger::Spread;
+use evenkeel_lab::crowd::{
+    Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, Scope, Speech,
+};
+use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::network::{INTERFACE, PREFIX};
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 use serde::Serialize;
 
 use crate::hosts::{CLIENTS, Hosts, SHARED};
@@ -40,7 +42,7 @@ pub(crate) struct OwnerDeaths {
     /// Sessions without a packet at the end.
     pub(crate) unheard: usize,
     #[serde(flatten)]
-    pub(crate) gap_ms: Spread,
+    pub(crate) gap_ms: GapSpread,
 }
 
 /// Kills the owner in turns, for each interval of adverts.
@@ -55,7 +57,7 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Vec<OwnerDeath
             advert_ms: advert.as_millis() as u64,
             sessions: effect.hit,
             unheard: effect.unheard,
-            gap_ms: Spread::of_ns(effect.gaps_ns),
+            gap_ms: GapSpread::of_ns(effect.gaps_ns),
         });
     }
     Ok(measured)
@@ -64,8 +66,12 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Vec<OwnerDeath
 async fn deaths(advert: Duration, places: &Places, seed: u64) -> Result<FaultEffect, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut pair = Pair::start(advert, places).await?;
-    let plan =
-        Plan { speech: Speech::BothWays, clients_at: CLIENTS.into(), seed, ..Plan::new(SESSIONS) };
+    let plan = CrowdPlan {
+        speech: Speech::BothWays,
+        clients_at: CLIENTS.into(),
+        seed,
+        ..CrowdPlan::new(SESSIONS)
+    };
     let ways = pair.open_calls()?;
     let crowd = Crowd::enter_by(&plan, ways, |session| plan.room_of(session)).await;
     let mut crowd = crowd.map_err(|error| error.to_string())?;
@@ -84,9 +90,9 @@ async fn deaths(advert: Duration, places: &Places, seed: u64) -> Result<FaultEff
 
 struct Pair {
     /// rtpengine and keepalived at each host. Ended before the hosts.
-    members: Vec<[Process; 2]>,
+    members: Vec<[ChildProcess; 2]>,
     owner: usize,
-    _redis: Process,
+    _redis: ChildProcess,
     hosts: Hosts,
     advert: Duration,
     places: Places,
@@ -114,7 +120,7 @@ impl Pair {
         Ok(pair)
     }
 
-    fn start_member(&self, edge: usize) -> Result<[Process; 2], String> {
+    fn start_member(&self, edge: usize) -> Result<[ChildProcess; 2], String> {
         let host = &self.hosts.edges[edge];
         let (folder, name) = (&self.places.folder, host.name());
         let _inside = host.enter()?;
@@ -204,7 +210,7 @@ impl Pair {
     }
 
     fn kill_owner(&mut self) {
-        self.members[self.owner].iter_mut().for_each(Process::kill);
+        self.members[self.owner].iter_mut().for_each(ChildProcess::kill);
     }
 
     /// Starts the member that was killed again. The other is the owner from then on.

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_lab::datagrams::Inbox;
+use evenkeel_lab::datagrams::DatagramInbox;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 /// Period of health checks.
@@ -77,7 +77,7 @@ impl Relay {
 
 impl World {
     fn serve(&mut self) -> io::Result<()> {
-        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut check_at = Instant::now() + CHECKS_EVERY;
         let mut judge_at = None;
@@ -116,7 +116,7 @@ impl World {
         self.by_client.retain(|_, flow| self.flows.contains_key(flow));
     }
 
-    fn read_near(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+    fn read_near(&mut self, inbox: &mut DatagramInbox) -> io::Result<()> {
         if inbox.receive(&self.near).is_err() {
             return Ok(());
         }
@@ -128,7 +128,7 @@ impl World {
         Ok(())
     }
 
-    fn read_far(&mut self, flow: u64, inbox: &mut Inbox) {
+    fn read_far(&mut self, flow: u64, inbox: &mut DatagramInbox) {
         let Some(flow) = self.flows.get(&flow) else { return };
         if inbox.receive(&flow.far).is_ok() {
             for datagram in inbox.iter() {

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::stage::Stage;
-use evenkeel_lab::process::Process;
+use evenkeel_lab::process::ChildProcess;
 
 /// A starved node gets the processor for `SHARE` of each `SLICE`.
 const SLICE: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ pub(super) fn signal_all(stage: &Stage, names: &[String], signal: Signal) -> Res
 
 /// Stops one thread of a process for this long.
 pub(super) async fn stop_thread(
-    process: &Process,
+    process: &ChildProcess,
     name: &str,
     long: Duration,
 ) -> Result<(), String> {

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{FaultEffect, Window};
-use evenkeel_lab::ledger::Spread;
+use evenkeel_lab::crowd::{FaultEffect, ObservationWindow};
+use evenkeel_lab::ledger::GapSpread;
 use serde_json::Value;
 
 use super::{Fault, Loss, Outage, Struck};
@@ -28,7 +28,7 @@ impl Fault {
         self,
         stage: &Stage,
         struck: &Struck,
-        window: &Window,
+        window: &ObservationWindow,
         effect: &FaultEffect,
     ) -> Result<Vec<String>, String> {
         let proof = match self {
@@ -95,7 +95,7 @@ fn spoiled(
     weather: Weather,
     stage: &Stage,
     struck: &Struck,
-    window: &Window,
+    window: &ObservationWindow,
     effect: &FaultEffect,
 ) -> Result<Result<(), String>, String> {
     let now = stage.tally(&struck.names)?;
@@ -149,13 +149,17 @@ async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, Str
 
 /// Half of all receivers had a pause as long as the stop.
 fn stood(long: Duration, effect: &FaultEffect) -> Result<(), String> {
-    let median = Spread::of_ns(effect.gaps_ns.clone()).p50;
+    let median = GapSpread::of_ns(effect.gaps_ns.clone()).p50;
     let is_proven = median >= long.as_secs_f64() * 1e3;
     proven(is_proven, format!("half of all paused for {median:.1} ms at most"))
 }
 
 /// Each of these nodes was reported empty, and is empty.
-async fn drained(stage: &Stage, names: &[String], window: &Window) -> Result<Vec<String>, String> {
+async fn drained(
+    stage: &Stage,
+    names: &[String],
+    window: &ObservationWindow,
+) -> Result<Vec<String>, String> {
     let is_said = |name: &&String| {
         window.events().iter().any(|event| {
             event.name == "drained"
@@ -174,7 +178,7 @@ async fn drained(stage: &Stage, names: &[String], window: &Window) -> Result<Vec
 }
 
 /// The operator moved this many rooms, and no move was abandoned.
-fn moved(rooms: usize, window: &Window, effect: &FaultEffect) -> Result<(), String> {
+fn moved(rooms: usize, window: &ObservationWindow, effect: &FaultEffect) -> Result<(), String> {
     let moved = effect.causes.get("manual").copied().unwrap_or(0);
     let given_up = window.events().iter().filter(|event| event.name == "move-ended").count();
     proven(
@@ -185,8 +189,8 @@ fn moved(rooms: usize, window: &Window, effect: &FaultEffect) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_lab::crowd::{Fault as Happened, Scope};
-    use evenkeel_lab::relay::Tally;
+    use evenkeel_lab::crowd::{InjectedFault as Happened, Scope};
+    use evenkeel_lab::relay::RelayTally;
 
     use super::*;
 
@@ -205,7 +209,8 @@ mod tests {
     fn death_is_proven_by_marking_down() {
         let happened = Happened { at_ns: 0, scope: Scope::Everybody };
         let names = vec!["a".to_owned(), "b".to_owned()];
-        let struck = Struck { happened, names: names.clone(), before: Tally::default(), turn: 0 };
+        let struck =
+            Struck { happened, names: names.clone(), before: RelayTally::default(), turn: 0 };
         let one = FaultEffect { marked_down: names[..1].to_vec(), ..FaultEffect::default() };
         let both = FaultEffect { marked_down: names, ..FaultEffect::default() };
         assert!(marked_down(&struck, &one).is_err());

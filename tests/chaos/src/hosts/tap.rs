@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evenkeel_lab::Mark;
+use evenkeel_lab::TestHeader;
 use evenkeel_lab::network::Host;
-use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::{rtp, trunk};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType,
@@ -135,15 +135,17 @@ fn datagram(frame: &[u8]) -> Option<&[u8]> {
 /// The sessions of the media packets in a datagram.
 fn senders(datagram: &[u8], mut found: impl FnMut(u64)) {
     let mut of_packet = |packet: &[u8]| {
-        let header = rtp::Header::parse(packet).ok();
-        let mark = header.and_then(|header| Mark::read(header.payload(packet)));
+        let header = rtp::RtpHeader::parse(packet).ok();
+        let mark = header.and_then(|header| TestHeader::read(header.payload(packet)));
         mark.into_iter().for_each(|mark| found(mark.session));
     };
     match demux::classify(datagram) {
-        Kind::Rtp => of_packet(datagram),
-        Kind::Bundle => {
+        DatagramKind::Rtp => of_packet(datagram),
+        DatagramKind::Bundle => {
             let packets = trunk::entries(datagram).map_while(Result::ok).map(|(_, packet)| packet);
-            packets.filter(|packet| demux::classify(packet) == Kind::Rtp).for_each(of_packet);
+            packets
+                .filter(|packet| demux::classify(packet) == DatagramKind::Rtp)
+                .for_each(of_packet);
         }
         _ => {}
     }
@@ -183,7 +185,7 @@ mod tests {
     fn senders_are_read_from_bundles_and_packets() {
         let packet = |session| {
             let mut payload = Vec::new();
-            Mark { session, number: 0, sent_ns: 0, node: 0, stream: 0 }.write(&mut payload);
+            TestHeader { session, number: 0, sent_ns: 0, node: 0, stream: 0 }.write(&mut payload);
             let fields = rtp::Fields {
                 payload_type: 111,
                 marker: false,

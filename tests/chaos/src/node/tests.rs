@@ -19,10 +19,10 @@ fn one_flow_in_64_is_dropped() {
     let mut dropped = |sessions: u64, kind| {
         (0..sessions).filter(|session| conduct.drops(session * 7, kind)).collect::<Vec<_>>()
     };
-    assert_eq!(dropped(160, Kind::Rtp), [0_u64; 0]);
+    assert_eq!(dropped(160, DatagramKind::Rtp), [0_u64; 0]);
     active.store(true, Ordering::Relaxed);
-    assert_eq!(dropped(160, Kind::Rtcp), [0_u64; 0], "a receiver is no flow");
-    assert_eq!(dropped(159, Kind::Rtp), [31, 95]);
-    assert_eq!(dropped(160, Kind::Rtp), [31, 95, 159]);
-    assert_eq!(dropped(160, Kind::Rtcp), [31, 95, 159], "all of a flow is dropped");
+    assert_eq!(dropped(160, DatagramKind::Rtcp), [0_u64; 0], "a receiver is no flow");
+    assert_eq!(dropped(159, DatagramKind::Rtp), [31, 95]);
+    assert_eq!(dropped(160, DatagramKind::Rtp), [31, 95, 159]);
+    assert_eq!(dropped(160, DatagramKind::Rtcp), [31, 95, 159], "all of a flow is dropped");
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Answer, Answered, Ask, Cause, Decider, Event, Failback, Gateway, Hop, Mode, MoveUnderWay,
-    NodeId, Question, RegionId, Role, RoomId, Settings, Witness,
+    Ask, CoreEvent, CoreSettings, Decider, EvidenceSource, Failback, Gateway, HookAnswer, Hop,
+    MoveCause, MoveUnderWay, NodeId, PolicyQuestion, RedundancyMode, RegionId, RegionRole,
+    RevisionAnswer, RoomId,
 };
 
 use super::Scene;
@@ -45,7 +46,7 @@ pub(crate) enum Why {
 struct Step<'a> {
     room: RoomId,
     name: &'a str,
-    cause: Cause,
+    cause: MoveCause,
     by: &'a Decider,
     from: Hop,
     to: Hop,
@@ -53,7 +54,7 @@ struct Step<'a> {
 }
 
 impl Causes {
-    pub(super) fn new(settings: &Settings) -> Causes {
+    pub(super) fn new(settings: &CoreSettings) -> Causes {
         Causes {
             home: settings.home,
             drained: BTreeSet::new(),
@@ -100,8 +101,8 @@ impl Causes {
         self.failbacks.push((now, failback));
     }
 
-    pub(crate) fn answered(&mut self, ask: &Ask, answered: &Answered) {
-        let (Question::Reroute { rooms, .. }, Answer::Moves { moves, .. }) =
+    pub(crate) fn answered(&mut self, ask: &Ask, answered: &RevisionAnswer) {
+        let (PolicyQuestion::Reroute { rooms, .. }, HookAnswer::Moves { moves, .. }) =
             (&ask.question, &answered.answer)
         else {
             return;
@@ -112,8 +113,8 @@ impl Causes {
         }
     }
 
-    pub(super) fn hear(&mut self, event: &Event) {
-        if let Event::HopRemoved { room, hop, .. } = event {
+    pub(super) fn hear(&mut self, event: &CoreEvent) {
+        if let CoreEvent::HopRemoved { room, hop, .. } = event {
             self.struck.insert((*room, *hop));
         }
     }
@@ -145,10 +146,12 @@ impl Causes {
     }
 
     /// I4: the cause of a move that ended before it was seen to begin.
-    pub(super) fn check_ended(&self, event: &Event, scene: &Scene, now: Instant) -> Found {
+    pub(super) fn check_ended(&self, event: &CoreEvent, scene: &Scene, now: Instant) -> Found {
         let step = match event {
-            Event::Moved { room, room_name, cause, by, from, to: Some(to), started, .. }
-            | Event::MoveEnded { room, room_name, cause, by, from, to, started, .. } => {
+            CoreEvent::Moved {
+                room, room_name, cause, by, from, to: Some(to), started, ..
+            }
+            | CoreEvent::MoveEnded { room, room_name, cause, by, from, to, started, .. } => {
                 let (room, cause, from, to, started) = (*room, *cause, *from, *to, *started);
                 Step { room, name: room_name, cause, by, from, to, started }
             }
@@ -163,16 +166,16 @@ impl Causes {
     fn is_false(&self, step: &Step, scene: &Scene, now: Instant) -> Found {
         let Step { room, name, cause, by, from, to, .. } = step;
         let is_true = match cause {
-            Cause::NodeDown => !scene.board.is_up(from.node, from.incarnation),
-            Cause::Link => self.struck.contains(&(*room, *from)) || self.loses(*from, scene),
-            Cause::Quality => {
+            MoveCause::NodeDown => !scene.board.is_up(from.node, from.incarnation),
+            MoveCause::Link => self.struck.contains(&(*room, *from)) || self.loses(*from, scene),
+            MoveCause::Quality => {
                 matches!(by, Decider::Policy { .. }) && self.wished.contains(&(*room, to.node))
             }
-            Cause::Manual => {
+            MoveCause::Manual => {
                 **by == Decider::Operator && self.asked.contains(&(Arc::from(*name), to.node))
             }
-            Cause::Drain => self.is_drained(from.node, by, now),
-            Cause::Failback => self.goes_home(step, scene),
+            MoveCause::Drain => self.is_drained(from.node, by, now),
+            MoveCause::Failback => self.goes_home(step, scene),
         };
         let cause = cause.name();
         let text = || format!("room {room} ({name}) moves {from:?} -> {to:?} for {cause}, by {by}");
@@ -182,7 +185,9 @@ impl Causes {
     /// True if the node is suspected of loss that other nodes do not have.
     fn loses(&self, from: Hop, scene: &Scene) -> bool {
         let node = &scene.nodes[from.node.0 as usize];
-        [Witness::Cohort, Witness::Feedback].iter().any(|of| node.suspected_by[*of as usize])
+        [EvidenceSource::Cohort, EvidenceSource::Feedback]
+            .iter()
+            .any(|of| node.suspected_by[*of as usize])
     }
 
     fn is_drained(&self, node: NodeId, by: &Decider, now: Instant) -> bool {
@@ -201,10 +206,11 @@ impl Causes {
     /// True for a move from a hop that is not the room's native place to one that is, if the failback setting allows it.
     fn goes_home(&self, step: &Step, scene: &Scene) -> bool {
         let Some(room) = scene.rooms.get(&step.room) else { return true };
-        let leaves_standbys = matches!(room.route.load().mode, Mode::Hitless | Mode::Hot);
+        let leaves_standbys =
+            matches!(room.route.load().mode, RedundancyMode::Hitless | RedundancyMode::Hot);
         let is_home = |hop: Hop| {
             let node = &scene.nodes[hop.node.0 as usize];
-            node.region == self.home && !(leaves_standbys && node.role == Role::Standby)
+            node.region == self.home && !(leaves_standbys && node.role == RegionRole::Standby)
         };
         let before = self.failbacks.iter().rev().find(|(since, _)| *since <= step.started);
         let allowed = match before.map_or(Failback::Auto, |(_, failback)| *failback) {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Event, Health, NodeId, NodeSettings, Settings, Timings, WATCH_EVERY, Witness};
+use evenkeel_core::{
+    CoreEvent, CoreSettings, EvidenceSource, Health, NodeId, NodeSettings, Timings, WATCH_EVERY,
+};
 
 use super::Scene;
 
@@ -104,7 +106,7 @@ pub(crate) struct Deaths {
 }
 
 impl Deaths {
-    pub(super) fn new(settings: &Settings) -> Deaths {
+    pub(super) fn new(settings: &CoreSettings) -> Deaths {
         Deaths {
             nodes: settings.nodes.iter().map(|node| Watched::new(node, settings)).collect(),
             timings: settings.timings,
@@ -115,7 +117,7 @@ impl Deaths {
     }
 
     /// A node is listed, possibly with a reused number.
-    pub(super) fn listed(&mut self, id: NodeId, settings: &Settings) {
+    pub(super) fn listed(&mut self, id: NodeId, settings: &CoreSettings) {
         let place = id.0 as usize;
         let watched = Watched::new(&settings.nodes[place], settings);
         match self.nodes.get_mut(place) {
@@ -128,11 +130,11 @@ impl Deaths {
     /// agent. Witnesses of loss and quality never count. `right` holds the time until which each witness may accuse.
     pub(crate) fn check_down(
         &mut self,
-        event: &Event,
-        right: &[Option<Instant>; Witness::ALL.len()],
+        event: &CoreEvent,
+        right: &[Option<Instant>; EvidenceSource::ALL.len()],
         now: Instant,
     ) -> Found {
-        let Event::Node { hop, to: Health::Down, witnesses, .. } = event else { return None };
+        let CoreEvent::Node { hop, to: Health::Down, witnesses, .. } = event else { return None };
         let at = hop.node.0 as usize;
         let region = self.nodes[at].region;
         let rightly: Vec<_> = (witnesses.iter())
@@ -142,9 +144,9 @@ impl Deaths {
         let alone = self.down_after(at);
         let lasted = |since: Instant| now.saturating_duration_since(since);
         let enough = rightly.len() >= 2
-            || rightly
-                .iter()
-                .any(|(witness, since)| *witness == Witness::Agent || lasted(*since) >= alone);
+            || rightly.iter().any(|(witness, since)| {
+                *witness == EvidenceSource::Agent || lasted(*since) >= alone
+            });
         if enough {
             if !witnesses.iter().any(|(witness, _)| witness.speaks()) {
                 self.silent.insert(region, now);
@@ -157,7 +159,9 @@ impl Deaths {
         let names: Vec<_> = rightly.iter().map(|(witness, _)| witness.name()).collect();
         let text =
             format!("{hop:?} was marked down by {words:?}, of which only {names:?} may accuse it");
-        if self.nodes[at].near && rightly.iter().any(|(witness, _)| *witness == Witness::Probe) {
+        if self.nodes[at].near
+            && rightly.iter().any(|(witness, _)| *witness == EvidenceSource::Probe)
+        {
             let fell = self.silent.get(&region).is_some_and(|at| lasted(*at) <= FALLS_WITHIN);
             self.alleged.extend((!fell).then_some((region, text)));
             return None;
@@ -257,7 +261,7 @@ impl Deaths {
 const AGENT_REPEATS: Duration = Duration::from_millis(100);
 
 impl Watched {
-    fn new(node: &NodeSettings, settings: &Settings) -> Watched {
+    fn new(node: &NodeSettings, settings: &CoreSettings) -> Watched {
         let region = settings.zones[node.zone.0 as usize].region;
         Watched {
             region: region.0,

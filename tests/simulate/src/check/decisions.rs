@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Arm, Ask, AskId, Decider, Event, PolicyName, Question, is_in_cohort};
+use evenkeel_core::{
+    Arm, Ask, AskId, CoreEvent, Decider, PolicyName, PolicyQuestion, is_in_cohort,
+};
 
 use crate::policies::Revision;
 
@@ -32,11 +34,13 @@ impl Decisions {
     /// I8: all rooms or sessions of a question belong to the arm that is asked.
     pub(crate) fn check_arm(&self, ask: &Ask) -> Found {
         let units: Vec<u64> = match &ask.question {
-            Question::Resolve { .. } => Vec::new(),
-            Question::Admit { session, .. } => vec![session.0],
-            Question::Place { room, .. } => vec![room.0],
-            Question::Reroute { rooms, .. } => rooms.iter().map(|room| room.row.id).collect(),
-            Question::Tick { sessions, .. } => sessions.iter().map(|row| row.row.id).collect(),
+            PolicyQuestion::Resolve { .. } => Vec::new(),
+            PolicyQuestion::Admit { session, .. } => vec![session.0],
+            PolicyQuestion::Place { room, .. } => vec![room.0],
+            PolicyQuestion::Reroute { rooms, .. } => rooms.iter().map(|room| room.row.id).collect(),
+            PolicyQuestion::Tick { sessions, .. } => {
+                sessions.iter().map(|row| row.row.id).collect()
+            }
         };
         let canary = self.canaries.get(&ask.policy);
         let arm = |unit| match canary {
@@ -52,8 +56,8 @@ impl Decisions {
     }
 
     /// I8: a decision names the revision that answered, once.
-    pub(super) fn check_revision(&mut self, event: &Event) -> Found {
-        let Event::Decided { ask, revision: Some(revision), policy, .. } = event else {
+    pub(super) fn check_revision(&mut self, event: &CoreEvent) -> Found {
+        let CoreEvent::Decided { ask, revision: Some(revision), policy, .. } = event else {
             return None;
         };
         match self.answers.remove(ask) {
@@ -69,8 +73,8 @@ impl Decisions {
     }
 
     /// I8: the revision that decided a move answered a question before.
-    pub(super) fn check_decider(&self, event: &Event) -> Found {
-        let Event::Moved { by: Decider::Policy { policy, revision }, room, .. } = event else {
+    pub(super) fn check_decider(&self, event: &CoreEvent) -> Found {
+        let CoreEvent::Moved { by: Decider::Policy { policy, revision }, room, .. } = event else {
             return None;
         };
         let known = self.revisions.contains(&(policy.clone(), revision.clone()));

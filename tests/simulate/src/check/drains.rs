@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Event, NodeId};
+use evenkeel_core::{CoreEvent, NodeId};
 
 /// Tolerated delay of the report, since control may stall.
 const SLACK: Duration = Duration::from_millis(500);
@@ -25,8 +25,8 @@ impl Drains {
         self.due.remove(&node);
     }
 
-    pub(super) fn hear(&mut self, event: &Event) {
-        if let Event::Drained { node, .. } = event {
+    pub(super) fn hear(&mut self, event: &CoreEvent) {
+        if let CoreEvent::Drained { node, .. } = event {
             self.due.remove(node);
         }
     }

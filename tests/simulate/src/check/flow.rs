@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Event, Health, Hop, Mode, RoomId};
+use evenkeel_core::{CoreEvent, Health, Hop, RedundancyMode, RoomId};
 
 use super::Scene;
 use super::scene::SeenRoom;
@@ -53,8 +53,8 @@ impl Flow {
         self.hindered
     }
 
-    pub(super) fn hear(&mut self, event: &Event, now: Instant) {
-        if let Event::HopRemoved { room, hop, .. } = event {
+    pub(super) fn hear(&mut self, event: &CoreEvent, now: Instant) {
+        if let CoreEvent::HopRemoved { room, hop, .. } = event {
             self.struck.insert((*room, *hop), now);
         }
     }
@@ -98,7 +98,8 @@ impl Flow {
                     found.get_or_insert(("I9", text));
                 }
             }
-            let cold = room.route.load().mode == Mode::Cold && waits(since) > RESCUED_WITHIN;
+            let cold =
+                room.route.load().mode == RedundancyMode::Cold && waits(since) > RESCUED_WITHIN;
             let cold = cold && self.started.is_none_or(|at| now - at > STARTING_FOR);
             let startable =
                 scene.nodes.iter().position(|node| node.health == Health::Cold && !node.draining);

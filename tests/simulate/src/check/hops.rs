@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Epoch, Grant, Hop, Mode, RoomId, SessionId};
+use evenkeel_core::{Board, Epoch, Hop, HopGrant, RedundancyMode, RoomId, SessionId};
 
 use super::Scene;
 
@@ -98,7 +98,7 @@ impl Hops {
         self.rooms.retain(|id, _| scene.rooms.contains_key(id));
         self.carriers.retain(|id, _| scene.rooms.contains_key(id));
         for (id, room) in &scene.rooms {
-            if room.route.load().mode != Mode::Hitless {
+            if room.route.load().mode != RedundancyMode::Hitless {
                 self.carriers.remove(id);
                 continue;
             }
@@ -114,11 +114,11 @@ impl Hops {
     pub(super) fn check_copies(sent: &Passed, scene: &Scene) -> Found {
         let copy = sent.copy?;
         let route = scene.rooms.get(&sent.room)?.route.load_full();
-        let admitted = |(hop, grant): &(Hop, Grant)| {
-            *grant == Grant::Admitted && (*hop == sent.hop || *hop == copy)
+        let admitted = |(hop, grant): &(Hop, HopGrant)| {
+            *grant == HopGrant::Admitted && (*hop == sent.hop || *hop == copy)
         };
         let both = route.hops.iter().take(2).filter(|hop| admitted(hop)).count() == 2;
-        (route.mode != Mode::Hitless || !both || copy == sent.hop).then(|| {
+        (route.mode != RedundancyMode::Hitless || !both || copy == sent.hop).then(|| {
             let text =
                 format!("{} is sent to {:?} and {copy:?} by {route:?}", sent.session, sent.hop);
             ("I1", text)
@@ -181,7 +181,7 @@ impl Hops {
         now: Instant,
     ) -> Found {
         let room = scene.rooms.get(&got.room)?;
-        if room.route.load().mode != Mode::Hitless {
+        if room.route.load().mode != RedundancyMode::Hitless {
             return None;
         }
         let changed = self.carriers.get(&got.room).map(|(_, since)| *since);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, Hook, Kept, Settings};
+use evenkeel_core::{CoreSettings, Gateway, Hook, TableSizes};
 
 use super::outputs::LEGS_MAX;
 
@@ -44,7 +44,7 @@ struct Limits {
 }
 
 impl Memory {
-    pub(super) fn new(settings: &Settings) -> Memory {
+    pub(super) fn new(settings: &CoreSettings) -> Memory {
         let limits = Limits {
             sessions: settings.limits.sessions_max,
             slots: settings.limits.nodes_max.max(settings.nodes.len()),
@@ -68,7 +68,7 @@ impl Memory {
 
 impl Limits {
     /// The name, size and limit of each collection.
-    fn of(&self, kept: &Kept) -> [(&'static str, usize, usize); 15] {
+    fn of(&self, kept: &TableSizes) -> [(&'static str, usize, usize); 15] {
         let policies = self.scenarios * Hook::ALL.len();
         let timers = kept.slots * TIMERS_OF_A_NODE
             + kept.rooms * TIMERS_OF_A_ROOM
@@ -98,8 +98,8 @@ impl Limits {
 
 /// I10: after the end only node numbers and their timers are left.
 pub(super) fn nothing_left(gateway: &Gateway) -> Found {
-    let Kept { slots, timers, drains, ballots, .. } = gateway.kept();
-    let empty = Kept { slots, timers, drains, ballots, ..Kept::default() };
+    let TableSizes { slots, timers, drains, ballots, .. } = gateway.kept();
+    let empty = TableSizes { slots, timers, drains, ballots, ..TableSizes::default() };
     let kept = gateway.kept();
     (kept != empty).then(|| ("I10", format!("left without sessions: {kept:?}")))
 }

@@ -34,7 +34,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Board, Event, Gateway, Hop, NodeId, NodeSettings, Output, SessionId, Settings,
+    Board, CoreEvent, CoreSettings, Gateway, GatewayEffect, Hop, NodeId, NodeSettings, SessionId,
 };
 
 pub(crate) use hops::Delivered;
@@ -90,7 +90,7 @@ const CHECKED_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
 const VIOLATIONS_MAX: usize = 5;
 
 impl Checker {
-    pub(crate) fn new(scene: Scene, settings: &Settings, began: Instant) -> Checker {
+    pub(crate) fn new(scene: Scene, settings: &CoreSettings, began: Instant) -> Checker {
         let deaths = deaths::Deaths::new(settings);
         let gray_nodes = gray_nodes::GrayNodes::new(scene.nodes.len());
         Checker {
@@ -124,10 +124,10 @@ impl Checker {
     }
 
     /// An output of the core, in order, before it is executed.
-    pub(crate) fn output(&mut self, output: &Output, now: Instant) {
+    pub(crate) fn output(&mut self, output: &GatewayEffect, now: Instant) {
         let found = self.outputs.check(output);
         self.note(found, now);
-        if let Output::Event(event) = output {
+        if let GatewayEffect::Event(event) = output {
             self.drains.hear(event);
             self.stale.hear(event, now);
             self.flow.hear(event, now);
@@ -142,19 +142,19 @@ impl Checker {
             ] {
                 self.note(found, now);
             }
-            if let Event::Node { to: evenkeel_core::Health::Down, .. } = event {
+            if let CoreEvent::Node { to: evenkeel_core::Health::Down, .. } = event {
                 self.load.death(now);
             }
         }
-        if let Output::Forget { node } = output {
+        if let GatewayEffect::Forget { node } = output {
             let found = self.node_list.forgotten(*node, &self.scene, self.outputs.open(), now);
             self.note(found, now);
         }
-        if let Output::Start { .. } = output {
+        if let GatewayEffect::Start { .. } = output {
             self.flow.started(now);
         }
         self.scene.learn(output);
-        if let Output::End { session, .. } = output {
+        if let GatewayEffect::End { session, .. } = output {
             self.hops.forget(*session);
         }
     }
@@ -214,7 +214,7 @@ impl Checker {
     }
 
     /// A node is listed, possibly with a reused number.
-    pub(crate) fn listed(&mut self, id: NodeId, settings: &Settings) {
+    pub(crate) fn listed(&mut self, id: NodeId, settings: &CoreSettings) {
         self.scene.list(id, settings);
         self.causes.begin(id);
         self.gray_nodes.begin(id.0 as usize);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Cause, Event, Hop, MoveUnderWay, RoomId};
+use evenkeel_core::{CoreEvent, Hop, MoveCause, MoveUnderWay, RoomId};
 
 /// The longest move without obstacles: up to 2 s per opening, in turns.
 const ENDS_WITHIN: Duration = Duration::from_secs(6);
@@ -20,15 +20,15 @@ pub(super) struct MoveEnds {
 impl MoveEnds {
     /// I4: a reported end belongs to a move under way. A node's death moves rooms without one, possibly to the target of
     /// one.
-    pub(super) fn check_event(&mut self, event: &Event) -> Found {
+    pub(super) fn check_event(&mut self, event: &CoreEvent) -> Found {
         let (room, to, started, died) = match event {
-            Event::Moved { room, to: Some(to), started, cause, .. } => {
-                (*room, *to, *started, *cause == Cause::NodeDown)
+            CoreEvent::Moved { room, to: Some(to), started, cause, .. } => {
+                (*room, *to, *started, *cause == MoveCause::NodeDown)
             }
-            Event::MoveEnded { room, to, started, .. } => (*room, *to, *started, false),
+            CoreEvent::MoveEnded { room, to, started, .. } => (*room, *to, *started, false),
             _ => return None,
         };
-        let arrives = matches!(event, Event::Moved { .. });
+        let arrives = matches!(event, CoreEvent::Moved { .. });
         let ends = |way: &MoveUnderWay| way.to == to && (arrives || way.started == started);
         let known = self.under_way.get(&room).is_some_and(ends);
         if known {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Cause, Decider, Event, Health, Hop, RoomId};
+use evenkeel_core::{CoreEvent, Decider, Health, Hop, MoveCause, RoomId};
 
 use super::Scene;
 
@@ -29,11 +29,11 @@ pub(super) struct Moves {
 
 impl Moves {
     /// I4: a move begins at the reported hop, has a true cause, and does not begin after its end.
-    pub(super) fn check_report(&mut self, event: &Event, scene: &Scene, now: Instant) -> Found {
-        if let Event::Node { hop, to: Health::Down, .. } = event {
+    pub(super) fn check_report(&mut self, event: &CoreEvent, scene: &Scene, now: Instant) -> Found {
+        if let CoreEvent::Node { hop, to: Health::Down, .. } = event {
             self.dead.insert(*hop);
         }
-        let Event::Moved { room, from, to, cause, started, .. } = event else { return None };
+        let CoreEvent::Moved { room, from, to, cause, started, .. } = event else { return None };
         let reported = self.reported.insert(*room, *to);
         if let Some(Some(stood)) = reported
             && stood != *from
@@ -50,7 +50,7 @@ impl Moves {
             return Some(("I4", format!("the move of room {room} ended before it began")));
         }
         let lives = scene.board.is_up(from.node, from.incarnation);
-        if *cause == Cause::NodeDown && lives {
+        if *cause == MoveCause::NodeDown && lives {
             return Some((
                 "I4",
                 format!("room {room} left {from:?} because of its death, but it is up"),
@@ -61,9 +61,9 @@ impl Moves {
     }
 
     /// I5: at most three moves a minute, except off down nodes and by operators.
-    pub(super) fn check_rate(&mut self, event: &Event, now: Instant) -> Found {
-        let Event::Moved { room, cause, by, .. } = event else { return None };
-        if *cause == Cause::NodeDown || *by == Decider::Operator {
+    pub(super) fn check_rate(&mut self, event: &CoreEvent, now: Instant) -> Found {
+        let CoreEvent::Moved { room, cause, by, .. } = event else { return None };
+        if *cause == MoveCause::NodeDown || *by == Decider::Operator {
             return None;
         }
         let recent = self.recent.entry(*room).or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Gateway, HOPS_MAX, Hop, OfferId, Output, SessionId};
+use evenkeel_core::{Gateway, GatewayEffect, HOPS_MAX, Hop, OfferId, SessionId};
 
 /// A session is open at the hops of its room's route, of the route being prepared, and of one being left.
 pub(super) const LEGS_MAX: usize = HOPS_MAX * 2 + 1;
@@ -20,48 +20,48 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// I10: an output fits the ones before it.
-    pub(super) fn check(&mut self, output: &Output) -> Found {
+    pub(super) fn check(&mut self, output: &GatewayEffect) -> Found {
         let odd = match output {
-            Output::Install { session, .. } => {
+            GatewayEffect::Install { session, .. } => {
                 !self.installed.insert(*session) || self.ended.contains(session)
             }
-            Output::Open { session, hop, .. } => {
+            GatewayEffect::Open { session, hop, .. } => {
                 let legs = self.legs.entry(*session).or_default();
                 legs.insert(*hop);
                 !self.installed.contains(session) || legs.len() > LEGS_MAX
             }
-            Output::CloseAt { session, hop } => {
+            GatewayEffect::CloseAt { session, hop } => {
                 !self.legs.get_mut(session).is_some_and(|legs| legs.remove(hop))
             }
-            Output::End { session, .. } => {
+            GatewayEffect::End { session, .. } => {
                 let left = self.legs.remove(session).is_some_and(|legs| !legs.is_empty());
                 self.ended.insert(*session);
                 !self.installed.remove(session) || left
             }
-            Output::Plan { session, .. } => !self.installed.contains(session),
-            Output::KeyFrame { sessions } => {
+            GatewayEffect::Plan { session, .. } => !self.installed.contains(session),
+            GatewayEffect::KeyFrame { sessions } => {
                 sessions.iter().any(|session| !self.installed.contains(session))
             }
-            Output::Reply { offer, result } => {
+            GatewayEffect::Reply { offer, result } => {
                 let installed =
                     result.as_ref().map_or(true, |ok| self.installed.contains(&ok.session));
                 !self.replied.insert(*offer) || !installed
             }
-            Output::Finished => {
+            GatewayEffect::Finished => {
                 self.finished += 1;
                 self.finished > 1
             }
-            Output::Ask(_)
-            | Output::Restore { .. }
-            | Output::Probe { .. }
-            | Output::Canary { .. }
-            | Output::Start { .. }
-            | Output::EndStart { .. }
-            | Output::Forget { .. }
-            | Output::Rollout(_)
-            | Output::Unload { .. }
-            | Output::Remember { .. }
-            | Output::Event(_) => false,
+            GatewayEffect::Ask(_)
+            | GatewayEffect::Restore { .. }
+            | GatewayEffect::Probe { .. }
+            | GatewayEffect::Canary { .. }
+            | GatewayEffect::Start { .. }
+            | GatewayEffect::EndStart { .. }
+            | GatewayEffect::Forget { .. }
+            | GatewayEffect::Rollout(_)
+            | GatewayEffect::Unload { .. }
+            | GatewayEffect::Remember { .. }
+            | GatewayEffect::Event(_) => false,
         };
         odd.then(|| ("I10", format!("output does not fit earlier ones: {output:?}")))
     }

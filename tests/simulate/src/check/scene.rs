@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Board, Gateway, Health, Hop, Incarnation, Kind, NodeId, NodeSettings, NodeStanding, Offer,
-    Output, Plan, Probed, RegionId, Role, RoomId, RouteCell, SessionId, Settings, Starts, Witness,
+    Board, CoreSettings, EvidenceSource, Gateway, GatewayEffect, Health, Hop, Incarnation, NodeId,
+    NodeProbing, NodeSettings, NodeStanding, Offer, Plan, RegionId, RegionRole, RoomId, RouteCell,
+    SessionId, Starts, StreamKind,
 };
 
 /// The load of a stream without a declared bitrate.
@@ -35,8 +36,8 @@ pub(crate) struct SeenNode {
     pub(crate) probed: bool,
     pub(crate) health: Health,
     pub(crate) draining: bool,
-    pub(crate) suspected_by: [bool; Witness::ALL.len()],
-    pub(crate) role: Role,
+    pub(crate) suspected_by: [bool; EvidenceSource::ALL.len()],
+    pub(crate) role: RegionRole,
     pub(crate) region: RegionId,
 }
 
@@ -64,7 +65,7 @@ impl SeenNode {
             limit: settings.capacity_kbps,
             shrinks_until: None,
             measured: settings.capacity_kbps,
-            probed: settings.probed == Probed::Yes,
+            probed: settings.probed == NodeProbing::Yes,
             health: match settings.starts {
                 Starts::ByItself => Health::Up,
                 Starts::ByHook { .. } => Health::Cold,
@@ -88,16 +89,16 @@ impl SeenRoom {
 }
 
 impl Scene {
-    pub(crate) fn new(settings: &Settings, board: Arc<Board>) -> Scene {
+    pub(crate) fn new(settings: &CoreSettings, board: Arc<Board>) -> Scene {
         let region = |node: &NodeSettings| settings.zones[node.zone.0 as usize].region;
         let nodes = (0..).zip(&settings.nodes);
         let nodes = nodes.map(|(at, node)| SeenNode::new(NodeId(at), node, region(node))).collect();
         Scene { board, nodes, rooms: BTreeMap::new(), sessions: BTreeMap::new() }
     }
 
-    pub(super) fn learn(&mut self, output: &Output) {
+    pub(super) fn learn(&mut self, output: &GatewayEffect) {
         match output {
-            Output::Install { session, room, offer, route, plan } => {
+            GatewayEffect::Install { session, room, offer, route, plan } => {
                 let need = kbps(offer);
                 let kbps = within(need, plan);
                 self.sessions.insert(*session, SeenSession { room: *room, need, kbps });
@@ -112,7 +113,7 @@ impl Scene {
                 seen.need += need;
             }
             // A session capped for lack of capacity counts with its cap.
-            Output::Plan { session, plan } => {
+            GatewayEffect::Plan { session, plan } => {
                 let Some(seen) = self.sessions.get_mut(session) else { return };
                 let kbps = within(seen.need, plan);
                 if let Some(room) = self.rooms.get_mut(&seen.room) {
@@ -120,7 +121,7 @@ impl Scene {
                 }
                 seen.kbps = kbps;
             }
-            Output::End { session, .. } => {
+            GatewayEffect::End { session, .. } => {
                 let seen = self.sessions.remove(session);
                 let Some(SeenSession { room, need, kbps }) = seen else { return };
                 if let Some(seen) = self.rooms.get_mut(&room) {
@@ -137,7 +138,7 @@ impl Scene {
     }
 
     /// A node is listed, possibly with a reused number.
-    pub(super) fn list(&mut self, id: NodeId, settings: &Settings) {
+    pub(super) fn list(&mut self, id: NodeId, settings: &CoreSettings) {
         let place = id.0 as usize;
         let node = &settings.nodes[place];
         let node = SeenNode::new(id, node, settings.zones[node.zone.0 as usize].region);
@@ -203,7 +204,7 @@ impl Scene {
             if let Some(twin) = route.twin_of(hop, &self.board) {
                 loads[twin.node.0 as usize] += count(room);
             }
-            if let [(first, _), (second, evenkeel_core::Grant::Reserved), ..] = route.hops[..]
+            if let [(first, _), (second, evenkeel_core::HopGrant::Reserved), ..] = route.hops[..]
                 && first == hop
             {
                 *reserved.entry((second.node.0 as usize, first.node.0 as usize)).or_insert(0) +=
@@ -219,9 +220,9 @@ fn within(need: u64, plan: &Plan) -> u64 {
 }
 
 fn kbps(offer: &Offer) -> u64 {
-    let need = |stream: &evenkeel_core::Stream| match (stream.bitrate_kbps, stream.kind) {
+    let need = |stream: &evenkeel_core::MediaStream| match (stream.bitrate_kbps, stream.kind) {
         (Some(kbps), _) => u64::from(kbps),
-        (None, Kind::Audio | Kind::Video) => VOICE_KBPS,
+        (None, StreamKind::Audio | StreamKind::Video) => VOICE_KBPS,
     };
     offer.media.streams.iter().map(need).sum()
 }

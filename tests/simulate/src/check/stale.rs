@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_core::{Board, Cause, Event, Hop, Mode, ModeChange, RoomId};
+use evenkeel_core::{Board, CoreEvent, Hop, ModeChange, MoveCause, RedundancyMode, RoomId};
 
 use super::Scene;
 use super::hops::{BREAK_WITHIN, Delivered};
@@ -23,12 +23,14 @@ pub(super) struct Stale {
 
 impl Stale {
     /// Records moves, and the end of hitless mode.
-    pub(super) fn hear(&mut self, event: &Event, now: Instant) {
+    pub(super) fn hear(&mut self, event: &CoreEvent, now: Instant) {
         let until = now + BREAK_WITHIN;
         match event {
-            Event::Moved { room, cause: Cause::NodeDown, .. } => _ = self.left.remove(room),
-            Event::Moved { room, from, .. } => _ = self.left.insert(*room, (*from, until)),
-            Event::Mode { room, from: Mode::Hitless, why, .. } if *why != ModeChange::Capacity => {
+            CoreEvent::Moved { room, cause: MoveCause::NodeDown, .. } => _ = self.left.remove(room),
+            CoreEvent::Moved { room, from, .. } => _ = self.left.insert(*room, (*from, until)),
+            CoreEvent::Mode { room, from: RedundancyMode::Hitless, why, .. }
+                if *why != ModeChange::Capacity =>
+            {
                 let leaves = self.left.get(room).is_some_and(|(_, until)| now < *until);
                 if let Some(second) = self.second.get(room).filter(|_| !leaves) {
                     self.left.insert(*room, (*second, until));

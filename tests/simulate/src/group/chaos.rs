@@ -83,7 +83,7 @@ fn strike(world: &mut World) {
 }
 
 fn upgrade(world: &mut World, member: usize) {
-    world.tell(member, |cluster, now| cluster.rest(true, now));
+    world.tell(member, |cluster, now| cluster.set_resting(true, now));
     let waits = world.rng.u64(1..50);
     world.pass(ms(waits));
     match world.tell(member, |cluster, _| cluster.continued()).flatten() {
@@ -95,7 +95,7 @@ fn upgrade(world: &mut World, member: usize) {
             world.upgrade(member, continued);
         }
         None => {
-            world.tell(member, |cluster, now| cluster.rest(false, now));
+            world.tell(member, |cluster, now| cluster.set_resting(false, now));
         }
     }
 }
@@ -112,7 +112,7 @@ fn repair(world: &mut World) {
         match world.members[member].process {
             Some(_) => {
                 world.stop(member, false);
-                world.tell(member, |cluster, now| cluster.rest(false, now));
+                world.tell(member, |cluster, now| cluster.set_resting(false, now));
             }
             None => world.start(member),
         }

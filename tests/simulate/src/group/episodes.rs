@@ -160,7 +160,7 @@ fn strike(world: &mut World, fault: Fault) {
             taken(world, standby, HANDED_WITHIN);
         }
         Fault::Upgrade => {
-            world.tell(owner, |cluster, now| cluster.rest(true, now));
+            world.tell(owner, |cluster, now| cluster.set_resting(true, now));
             world.pass(ms(20));
             match world.tell(owner, |cluster, _| cluster.continued()).flatten() {
                 Some(continued) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::cluster::{Beat, Cluster, MaySend, Reporter, Witness};
+use evenkeel_core::cluster::{AgentVote, Beat, Cluster, MaySend, Reporter};
 
 use super::clock::Clock;
 
@@ -12,7 +12,7 @@ pub(super) enum Input {
     Beat(Beat),
     Closed,
     Disconnected,
-    Witness(Witness),
+    Witness(AgentVote),
 }
 
 #[derive(Default, Debug)]

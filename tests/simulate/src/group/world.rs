@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::cluster::{
-    Beat, Cluster, ClusterEvent, ClusterSettings, Continued, Evidence, Output, Witness, WitnessId,
+    AgentVote, Beat, Cluster, ClusterEvent, ClusterOutput, ClusterSettings, ContinuedOwnership,
+    TakeoverCause, WitnessId,
 };
-use evenkeel_media::trunk::{Ballot, Vote};
+use evenkeel_media::trunk::{OwnershipBallot, Vote};
 use fastrand::Rng;
 
 use super::clock::Clock;
@@ -30,13 +31,13 @@ enum Event {
     Closed { to: usize, incarnation: u64 },
     Disconnected { at: usize, incarnation: u64 },
     Vote { from: usize, agent: usize, vote: Vote, asked: Instant, incarnation: u64 },
-    Voted { to: usize, witness: Witness, incarnation: u64 },
+    Voted { to: usize, witness: AgentVote, incarnation: u64 },
     LastRecords { from: usize, incarnation: u64 },
     Sync,
 }
 
 struct Agent {
-    ballot: Ballot,
+    ballot: OwnershipBallot,
     clock: Clock,
     stopped: bool,
     waiting: Vec<Event>,
@@ -178,14 +179,14 @@ impl World {
     }
 
     /// The process is replaced by one that continues it.
-    pub(super) fn upgrade(&mut self, member: usize, continued: Continued) {
+    pub(super) fn upgrade(&mut self, member: usize, continued: ContinuedOwnership) {
         let before = self.members[member].process.take();
         let incarnation = before.expect("it runs").incarnation;
         self.begin(member, incarnation, Some(continued));
         self.disconnect(1 - member);
     }
 
-    fn begin(&mut self, member: usize, incarnation: u64, continued: Option<Continued>) {
+    fn begin(&mut self, member: usize, incarnation: u64, continued: Option<ContinuedOwnership>) {
         let clock = Clock::draw(self.origin, &mut self.rng);
         let settings = ClusterSettings { preferred: member == 0, incarnation, continued };
         let cluster = Cluster::new(settings, clock.at(self.now));
@@ -229,9 +230,9 @@ impl World {
         self.say(|| format!("agent {agent} restarts"));
     }
 
-    fn ballot(&mut self, clock: &Clock) -> Ballot {
+    fn ballot(&mut self, clock: &Clock) -> OwnershipBallot {
         self.instances += 1;
-        Ballot::new(self.instances, clock.at(self.now))
+        OwnershipBallot::new(self.instances, clock.at(self.now))
     }
 
     /// Calls the member's core as an operator or the server does.
@@ -310,7 +311,7 @@ impl World {
             Event::Vote { from, agent: at, vote, asked, incarnation } => {
                 let agent = &mut self.agents[at];
                 let voted = agent.ballot.handle_vote(vote, agent.clock.at(self.now));
-                let witness = Witness { id: WitnessId(at as u64), asked, vote, voted };
+                let witness = AgentVote { id: WitnessId(at as u64), asked, vote, voted };
                 self.send(Way::Down(from, at), Event::Voted { to: from, witness, incarnation });
             }
             Event::Voted { to, witness, incarnation } => {
@@ -384,8 +385,10 @@ impl World {
         {
             let (now, incarnation) = (process.clock.at(self.now), process.incarnation);
             match output {
-                Output::Send(beat) => self.send(Way::Beats(at), Event::Beat { from: at, beat }),
-                Output::Ask { to, vote } => {
+                ClusterOutput::Send(beat) => {
+                    self.send(Way::Beats(at), Event::Beat { from: at, beat });
+                }
+                ClusterOutput::Ask { to, vote } => {
                     for agent in 0..self.agents.len() {
                         if to.is_none_or(|to| to.0 == agent as u64) {
                             let (from, asked) = (at, now);
@@ -394,11 +397,11 @@ impl World {
                         }
                     }
                 }
-                Output::MaySend(may_send) => {
+                ClusterOutput::MaySend(may_send) => {
                     process.permit(may_send);
                     self.check_owners(at);
                 }
-                Output::Yield => {
+                ClusterOutput::Yield => {
                     let takes = Duration::from_micros(self.rng.u64(500..30_000));
                     self.put(self.now + takes, Event::LastRecords { from: at, incarnation });
                 }
@@ -423,10 +426,10 @@ impl World {
         }
     }
 
-    fn note(&mut self, at: usize, output: &Output) {
+    fn note(&mut self, at: usize, output: &ClusterOutput) {
         self.say(|| format!("{at} {output:?}"));
         let owned = match output {
-            Output::TakeOver { epoch, evidence } => {
+            ClusterOutput::TakeOver { epoch, evidence } => {
                 *self.takeovers.entry(name(*evidence)).or_default() += 1;
                 // A member may not know the epochs of processes that ended, if no agent told it. Agents that do know
                 // refuse it, and it raises its epoch.
@@ -437,8 +440,8 @@ impl World {
                 }
                 Some(*epoch)
             }
-            Output::Raise { epoch } => Some(*epoch),
-            Output::Event(ClusterEvent::LeaseLapsed) => {
+            ClusterOutput::Raise { epoch } => Some(*epoch),
+            ClusterOutput::Event(ClusterEvent::LeaseLapsed) => {
                 self.lapses += 1;
                 None
             }
@@ -455,13 +458,13 @@ impl World {
     }
 }
 
-fn name(evidence: Evidence) -> &'static str {
+fn name(evidence: TakeoverCause) -> &'static str {
     match evidence {
-        Evidence::Start => "start",
-        Evidence::PeerEnded => "ended",
-        Evidence::PeerRestarted => "restarted",
-        Evidence::Silence => "silence",
-        Evidence::HandOver => "hand-over",
-        Evidence::Operator => "operator",
+        TakeoverCause::Start => "start",
+        TakeoverCause::PeerEnded => "ended",
+        TakeoverCause::PeerRestarted => "restarted",
+        TakeoverCause::Silence => "silence",
+        TakeoverCause::HandOver => "hand-over",
+        TakeoverCause::Operator => "operator",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Hook, Mode};
+use evenkeel_core::{Hook, RedundancyMode};
 
 use super::setup::{Place, calls, ms, with};
 use super::{Row, Scale, play, row};
@@ -134,7 +134,11 @@ fn twice(
 ) -> Row {
     let mut scripts = worlds(scale, &[0, 0], &home(), ms(3_000), fault);
     for script in &mut scripts {
-        script.settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Hitless);
+        script
+            .settings
+            .scenarios
+            .values_mut()
+            .for_each(|scenario| scenario.mode = RedundancyMode::Hitless);
         // Streams of mixers are not copies of each other.
         script.nodes.iter_mut().for_each(|node| node.mixes = false);
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_core::{
-    Affinity, Mode, NodeSettings, Probed, RegionId, Role, Scenario, Settings, Starts,
+    Affinity, CoreSettings, NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole,
+    Scenario, Starts,
 };
 use evenkeel_links::{Bursts, Conditions};
 use fastrand::Rng;
@@ -11,7 +12,7 @@ use fastrand::Rng;
 use super::{EJECTION_MAX, Join, NodeScript, Starting, ms, settings};
 use crate::fault::{Episode, Fault};
 
-pub(super) fn draw_settings(rng: &mut Rng) -> Settings {
+pub(super) fn draw_settings(rng: &mut Rng) -> CoreSettings {
     let regions = rng.usize(1..4);
     let zones: Vec<usize> = (0..regions).flat_map(|region| vec![region; rng.usize(1..3)]).collect();
     let count = rng.usize(2..7).max(zones.len());
@@ -29,40 +30,40 @@ pub(super) fn draw_settings(rng: &mut Rng) -> Settings {
     // With few rooms, only a small limit makes recovery take several turns.
     limits.lost_at_once = if rng.bool() { 256 } else { rng.usize(1..4) };
     for node in &mut settings.nodes {
-        node.probed = if rng.u8(0..8) == 0 { Probed::No } else { Probed::Yes };
+        node.probed = if rng.u8(0..8) == 0 { NodeProbing::No } else { NodeProbing::Yes };
     }
     settings
 }
 
 /// Draws modes and standbys. The generator is separate, so that hot and other seeds have the same faults.
-pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
+pub(super) fn draw_modes(rng: &mut Rng, settings: &mut CoreSettings) {
     let regions = settings.regions.len() as u32;
     for scenario in settings.scenarios.values_mut() {
         any_mode(rng, regions, scenario);
     }
     for node in &mut settings.nodes {
-        node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
+        node.role = if rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active };
     }
     for scenario in settings.scenarios.values_mut() {
         scenario.affinity = if rng.u8(0..3) == 0 { Affinity::Session } else { Affinity::Room };
     }
     if settings.scenarios.values().any(|scenario| scenario.affinity == Affinity::Session) {
         // A node is silent if all its sessions are heard at other nodes; then only probes show that it is up.
-        settings.nodes.iter_mut().for_each(|node| node.probed = Probed::Yes);
+        settings.nodes.iter_mut().for_each(|node| node.probed = NodeProbing::Yes);
     }
-    if settings.scenarios.values().any(|scenario| scenario.mode == Mode::Cold) {
+    if settings.scenarios.values().any(|scenario| scenario.mode == RedundancyMode::Cold) {
         for node in settings.nodes.iter_mut().skip(1) {
             if rng.u8(0..3) > 0 {
                 continue;
             }
             node.starts = Starts::ByHook { within: ms(rng.u64(500..3_000)) };
-            node.probed = Probed::Yes;
+            node.probed = NodeProbing::Yes;
         }
     }
 }
 
 /// Draws canaries, and breakers that few sessions can open.
-pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut Settings) {
+pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut CoreSettings) {
     for node in &mut settings.nodes {
         node.canary = rng.bool();
     }
@@ -74,13 +75,18 @@ pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut Settings) {
 
 /// Draws a mode other than hot; regional mode has all regions in random order.
 pub(crate) fn any_mode(rng: &mut Rng, regions: u32, scenario: &mut Scenario) {
-    let modes = [Mode::Hitless, Mode::ActiveActive, Mode::Cold, Mode::Regional];
+    let modes = [
+        RedundancyMode::Hitless,
+        RedundancyMode::ActiveActive,
+        RedundancyMode::Cold,
+        RedundancyMode::Regional,
+    ];
     scenario.mode = modes[rng.usize(0..modes.len())];
     scenario.regions = (0..regions).map(RegionId).collect();
     rng.shuffle(&mut scenario.regions);
 }
 
-pub(crate) fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {
+pub(crate) fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &CoreSettings) -> NodeScript {
     let home = settings.zones[node.zone.0 as usize].region == settings.home;
     let micros = if home { rng.u64(100..2_000) } else { rng.u64(8_000..60_000) };
     let bursts =
@@ -134,7 +140,11 @@ pub(super) fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
     joins
 }
 
-pub(super) fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<Episode> {
+pub(super) fn draw_faults(
+    rng: &mut Rng,
+    settings: &CoreSettings,
+    disturbed: Duration,
+) -> Vec<Episode> {
     let end = disturbed.as_millis() as u64;
     let regions = settings.regions.len();
     let mut faults: Vec<Episode> = (0..rng.usize(1..7))
@@ -164,7 +174,7 @@ pub(super) fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duratio
 /// generator.
 pub(super) fn draw_sleepers(
     rng: &mut Rng,
-    settings: &Settings,
+    settings: &CoreSettings,
     disturbed: Duration,
 ) -> Vec<Episode> {
     if rng.u8(0..4) > 0 {
@@ -182,7 +192,7 @@ pub(super) fn draw_sleepers(
 /// In one of six worlds, only media ports answer, and a node dies meanwhile. Has its own random generator.
 pub(super) fn draw_backends(
     rng: &mut Rng,
-    settings: &Settings,
+    settings: &CoreSettings,
     disturbed: Duration,
 ) -> Vec<Episode> {
     if rng.u8(0..6) > 0 {
@@ -201,7 +211,7 @@ pub(super) fn draw_backends(
 }
 
 /// In one of six worlds, the node list changes for long enough to reuse numbers. Has its own random generator.
-pub(super) fn draw_lists(rng: &mut Rng, settings: &mut Settings) -> Option<Episode> {
+pub(super) fn draw_lists(rng: &mut Rng, settings: &mut CoreSettings) -> Option<Episode> {
     if rng.u8(0..6) > 0 {
         return None;
     }
@@ -210,7 +220,7 @@ pub(super) fn draw_lists(rng: &mut Rng, settings: &mut Settings) -> Option<Episo
     Some(Episode { at: ms(2_000), lasts: ms(rng.u64(4_000..20_000)), fault })
 }
 
-fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
+fn draw_fault(rng: &mut Rng, settings: &CoreSettings) -> Fault {
     let node = rng.usize(0..settings.nodes.len());
     let region = rng.usize(0..settings.regions.len());
     match rng.u8(0..60) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Grant, Hop, Incarnation, Mode, NodeId, Plan, RoomId, Route, RouteCell, SessionId,
+    Hop, HopGrant, Incarnation, NodeId, Plan, RedundancyMode, RoomId, Route, RouteCell, SessionId,
 };
 
 use super::{Event, World};
@@ -96,8 +96,8 @@ impl World<'_> {
         let version = state.route.load().version + 1;
         let route = Route {
             version,
-            mode: Mode::Hot,
-            hops: vec![(tag.hop, Grant::Admitted)],
+            mode: RedundancyMode::Hot,
+            hops: vec![(tag.hop, HopGrant::Admitted)],
             leaving: None,
             lead: Duration::ZERO,
         };

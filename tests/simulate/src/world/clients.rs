@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, RtcpPort, SessionId, Srtp, Stream,
+    ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, Offer,
+    PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };
 
 use super::{Event, TRIES_AGAIN_AFTER, World};
@@ -32,15 +33,15 @@ impl World<'_> {
     fn offer(&mut self, client: u32) -> Offer {
         let id = self.offer_id(client);
         let join = self.clients[client as usize].join;
-        let stream = |kind, number, clock_rate, kbps| Stream {
+        let stream = |kind, number, clock_rate, kbps| MediaStream {
             kind,
             payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate }],
-            feedback: Feedback { remb: true, ..Feedback::default() },
+            feedback: FeedbackSupport { remb: true, ..FeedbackSupport::default() },
             bitrate_kbps: Some(kbps),
         };
-        let mut streams = vec![stream(Kind::Audio, VOICE, 48_000, 64)];
+        let mut streams = vec![stream(StreamKind::Audio, VOICE, 48_000, 64)];
         if join.video {
-            streams.push(stream(Kind::Video, VIDEO, 90_000, 150));
+            streams.push(stream(StreamKind::Video, VIDEO, 90_000, 150));
         }
         let address = ([10, (client >> 16) as u8, (client >> 8) as u8, client as u8], 4_000).into();
         Offer {
@@ -48,8 +49,8 @@ impl World<'_> {
             scenario: if join.call { "call".into() } else { "live".into() },
             room: format!("room{}", join.room).into(),
             labels: Vec::new().into(),
-            ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
-            media: Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+            ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
+            media: Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
         }
     }
 
@@ -71,10 +72,16 @@ impl World<'_> {
         // Client clocks have random phases.
         let phase = VOICE_EVERY.mul_f64(self.rng.f64());
         if sends {
-            self.put_in(delay * 2 + phase, Event::Beat { client, kind: Kind::Audio, session });
+            self.put_in(
+                delay * 2 + phase,
+                Event::Beat { client, kind: StreamKind::Audio, session },
+            );
         }
         if video {
-            self.put_in(delay * 2 + phase * 2, Event::Beat { client, kind: Kind::Video, session });
+            self.put_in(
+                delay * 2 + phase * 2,
+                Event::Beat { client, kind: StreamKind::Video, session },
+            );
         }
     }
 

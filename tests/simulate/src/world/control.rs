@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Health, Measures, Metric, Output, SessionId, WATCH_EVERY};
+use evenkeel_core::{GatewayEffect, Health, Measures, Metric, SessionId, WATCH_EVERY};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
 use crate::check::Checker;
@@ -18,7 +18,7 @@ impl World<'_> {
         }
         let mut has_output = false;
         while let Some(output) = self.gateway.poll_output() {
-            has_output |= !matches!(output, Output::Probe { .. });
+            has_output |= !matches!(output, GatewayEffect::Probe { .. });
             self.checker.output(&output, self.now);
             self.outcome.digest.add_output(&output, self.now - self.began);
             self.execute(output);
@@ -28,10 +28,10 @@ impl World<'_> {
         }
     }
 
-    fn execute(&mut self, output: Output) {
+    fn execute(&mut self, output: GatewayEffect) {
         match output {
-            Output::Ask(ask) => self.ask(&ask),
-            Output::Install { session, room, offer, route, plan } => {
+            GatewayEffect::Ask(ask) => self.ask(&ask),
+            GatewayEffect::Install { session, room, offer, route, plan } => {
                 let client = self.by_offer[offer.id.0 as usize];
                 let place = session.0 as usize;
                 if self.sessions.len() <= place {
@@ -40,58 +40,58 @@ impl World<'_> {
                 self.sessions[place] =
                     Some(Box::new(SessionState::new(session, room, client, route, plan)));
             }
-            Output::Open { session, room, hop } => self.open(session, room, hop),
-            Output::CloseAt { session, hop } => self.close_at(session, hop),
-            Output::Reply { offer, result } => {
+            GatewayEffect::Open { session, room, hop } => self.open(session, room, hop),
+            GatewayEffect::CloseAt { session, hop } => self.close_at(session, hop),
+            GatewayEffect::Reply { offer, result } => {
                 let client = self.by_offer[offer.0 as usize];
                 match result {
                     Ok(accepted) => self.accepted(client, accepted.session),
                     Err(_) => self.refused(client),
                 }
             }
-            Output::Plan { session, plan } => {
+            GatewayEffect::Plan { session, plan } => {
                 if let Some(state) = self.session(session) {
                     state.plan = plan;
                 }
             }
-            Output::KeyFrame { .. }
-            | Output::Restore { .. }
-            | Output::EndStart { .. }
-            | Output::Rollout(_)
-            | Output::Remember { .. } => {}
-            Output::Unload { policy, revision } => {
+            GatewayEffect::KeyFrame { .. }
+            | GatewayEffect::Restore { .. }
+            | GatewayEffect::EndStart { .. }
+            | GatewayEffect::Rollout(_)
+            | GatewayEffect::Remember { .. } => {}
+            GatewayEffect::Unload { policy, revision } => {
                 self.policies.unload(&policy, &revision);
                 self.checker.decisions.set_canary(&policy, self.policies.canary(&policy));
             }
-            Output::Canary { node, sequence } => {
+            GatewayEffect::Canary { node, sequence } => {
                 self.send(node.0 as usize, Arrival::Canary { sequence });
             }
-            Output::End { session, .. } => self.end(session),
-            Output::Probe { node, sequence } => {
+            GatewayEffect::End { session, .. } => self.end(session),
+            GatewayEffect::Probe { node, sequence } => {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
-            Output::Start { node } => self.start(node),
-            Output::Forget { node } => self.forget(node),
-            Output::Event(event) => {
+            GatewayEffect::Start { node } => self.start(node),
+            GatewayEffect::Forget { node } => self.forget(node),
+            GatewayEffect::Event(event) => {
                 self.judge_death(&event);
                 self.outcome.hear(&event, self.now - self.began);
                 self.note_death(&event);
                 self.trace.event(self.now, &event);
             }
-            Output::Finished => {}
+            GatewayEffect::Finished => {}
         }
     }
 
-    fn judge_death(&mut self, event: &evenkeel_core::Event) {
-        if let evenkeel_core::Event::Node { hop, .. } = event {
+    fn judge_death(&mut self, event: &evenkeel_core::CoreEvent) {
+        if let evenkeel_core::CoreEvent::Node { hop, .. } = event {
             let right = &self.nodes[hop.node.0 as usize].may_accuse;
             let found = self.checker.deaths.check_down(event, right, self.now);
             self.checker.note(found, self.now);
         }
     }
 
-    fn note_death(&mut self, event: &evenkeel_core::Event) {
-        if let evenkeel_core::Event::Node { hop, to: Health::Down, .. } = event {
+    fn note_death(&mut self, event: &evenkeel_core::CoreEvent) {
+        if let evenkeel_core::CoreEvent::Node { hop, to: Health::Down, .. } = event {
             let node = hop.node.0 as usize;
             let after = self.nodes[node].dead_since.map(|since| self.now - since);
             let episode = (0..self.ended.len()).rev().find(|number| self.is_at(*number, node));
@@ -147,7 +147,7 @@ impl World<'_> {
         }
         self.workers_late = Duration::ZERO;
         let stamps = std::mem::take(&mut self.stamps);
-        self.gateway.handle_stamps(&stamps, late, self.now);
+        self.gateway.handle_watch(&stamps, late, self.now);
         self.stamps = stamps;
         self.settle();
         self.look_for_late_deaths();

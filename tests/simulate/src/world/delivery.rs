@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, Mode, RoomId};
+use evenkeel_core::{Hop, RedundancyMode, RoomId};
 
 use super::World;
 use crate::client::Phase;
@@ -51,7 +51,7 @@ impl World<'_> {
     /// Records a packet of a hitless room.
     pub(super) fn note_sent(&mut self, packet: &Packet, room: RoomId) {
         let seen = self.checker.scene.rooms.get(&room);
-        if seen.is_some_and(|room| room.route.load().mode == Mode::Hitless) {
+        if seen.is_some_and(|room| room.route.load().mode == RedundancyMode::Hitless) {
             let (client, index) = (packet.origin, packet.index);
             let carriers = self.checker.carriers.of(room);
             let mut carriers = carriers.map(|(hop, _)| hop);

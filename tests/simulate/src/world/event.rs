@@ -1,6 +1,8 @@
 //! Events of a world, and messages to control.
 
-use evenkeel_core::{AgentWord, Answered, AskId, Fault as Failure, Hop, Kind, NodeId, SessionId};
+use evenkeel_core::{
+    AgentWord, AskId, Hop, NodeId, PluginFault as Failure, RevisionAnswer, SessionId, StreamKind,
+};
 
 use crate::node::Arrival;
 use crate::packet::Packet;
@@ -13,7 +15,7 @@ pub(crate) enum Event {
     /// Packets of a client arrive at the gateway; schedules the next ones.
     Beat {
         client: u32,
-        kind: Kind,
+        kind: StreamKind,
         session: SessionId,
     },
     AtNode {
@@ -70,6 +72,6 @@ pub(crate) enum Message {
     PortClosed { session: SessionId, hop: Hop },
     Opened { tag: u32, taken: bool, full: bool },
     Unalike { session: SessionId, hops: [Hop; 2] },
-    Answered(AskId, Result<Answered, Failure>),
+    Answered(AskId, Result<RevisionAnswer, Failure>),
     Agent(NodeId, AgentWord),
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel_core::{
     Actor, Failback, Judging, Lifecycle, NodeId, PolicyName, RegionId, Remembered, Revision,
-    RolloutRequest, RolloutRules, Strategy, Verb, WallClock,
+    RolloutAction, RolloutRequest, RolloutRules, Strategy, WallClock,
 };
 
 use super::{Event, World};
@@ -205,16 +205,16 @@ impl World<'_> {
         match step {
             Step::Try(revision, percent) => self.ready(&name, revision, Some(strategy(percent))),
             // The call fails if the candidate was rolled back before.
-            Step::Abort => self.act(&name, Verb::Abort),
-            Step::Promote => self.act(&name, Verb::PromoteAll),
+            Step::Abort => self.act(&name, RolloutAction::Abort),
+            Step::Promote => self.act(&name, RolloutAction::PromoteAll),
         }
         self.checker.decisions.set_canary(&name, self.policies.canary(&name));
         self.settle();
     }
 
-    fn act(&mut self, name: &PolicyName, verb: Verb) {
+    fn act(&mut self, name: &PolicyName, verb: RolloutAction) {
         let now = self.now;
-        self.gateway.change_policy(name, now, |life| _ = life.handle_verb(verb, now));
+        self.gateway.change_policy(name, now, |life| _ = life.handle_action(verb, now));
     }
 
     /// Informs the core that the revision is compiled and checked. A larger share does not make it another candidate.

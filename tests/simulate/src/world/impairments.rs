@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Probed, Witness};
+use evenkeel_core::{EvidenceSource, NodeProbing};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::World;
@@ -34,7 +34,7 @@ impl World<'_> {
                 }
             }
             let now = self.now;
-            let probed = self.script.settings.nodes[node].probed == Probed::Yes;
+            let probed = self.script.settings.nodes[node].probed == NodeProbing::Yes;
             let here = &mut self.nodes[node];
             here.set_link(up, down);
             let dead = !here.runs() || up.blackout || down.blackout;
@@ -44,9 +44,9 @@ impl World<'_> {
                 true => Some(now + FOR_EVER),
                 false => before.map(|until| until.min(now + RIGHT_FOR)),
             };
-            for witness in Witness::ALL {
+            for witness in EvidenceSource::ALL {
                 // If media is a node's only sign of life, a node that drops all of it counts as dead.
-                let mute = here.gray_flows > 0 && !probed && witness == Witness::Silence;
+                let mute = here.gray_flows > 0 && !probed && witness == EvidenceSource::Silence;
                 let holds = mute || may_accuse(witness, here, dead, impaired);
                 here.may_accuse[witness as usize] = until(holds, here.may_accuse[witness as usize]);
             }
@@ -103,14 +103,14 @@ impl World<'_> {
 /// True if the witness may accuse the node. All witnesses may accuse a dead one; the kernel and the agent only a process
 /// that ended. On an impaired path only probes and media may take it for dead. Loss at canaries and other rooms is not
 /// a death.
-fn may_accuse(witness: Witness, node: &Node, dead: bool, impaired: bool) -> bool {
+fn may_accuse(witness: EvidenceSource, node: &Node, dead: bool, impaired: bool) -> bool {
     let mute = node.gray > 0 || node.drops(CANARY);
     match witness {
-        Witness::Agent | Witness::KernelError => node.killed > 0,
-        Witness::Probe => dead || impaired,
-        Witness::Silence => dead || impaired || mute,
-        Witness::Canary => dead || mute,
-        Witness::Cohort | Witness::Feedback | Witness::Operator => false,
+        EvidenceSource::Agent | EvidenceSource::KernelError => node.killed > 0,
+        EvidenceSource::Probe => dead || impaired,
+        EvidenceSource::Silence => dead || impaired || mute,
+        EvidenceSource::Canary => dead || mute,
+        EvidenceSource::Cohort | EvidenceSource::Feedback | EvidenceSource::Operator => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Affinity, Kind, NodeId, SessionId};
+use evenkeel_core::{Affinity, NodeId, SessionId, StreamKind};
 use evenkeel_links::Fate;
 
 use super::{Event, Message, World};
@@ -17,7 +17,7 @@ use crate::worker::Sent;
 const REFUSES_EVERY: Duration = Duration::from_millis(1);
 
 impl World<'_> {
-    pub(super) fn beat(&mut self, client: u32, kind: Kind, session: SessionId) {
+    pub(super) fn beat(&mut self, client: u32, kind: StreamKind, session: SessionId) {
         let one = &mut self.clients[client as usize];
         if one.session != Some(session) || one.phase != Phase::Live || one.mute {
             return;
@@ -47,7 +47,7 @@ impl World<'_> {
         if self.script.thorough && self.script.baseline.is_none() {
             let copy = copy.map(|(hop, _)| hop);
             self.checker.sent(&Passed { session, room, hop, copy, epoch: standing }, now);
-            if packet.kind == Kind::Audio {
+            if packet.kind == StreamKind::Audio {
                 self.note_sent(&packet, room);
             }
         }
@@ -269,13 +269,13 @@ impl World<'_> {
                 said_in: packet.room,
                 origin: packet.origin,
                 index: packet.index,
-                video: packet.kind == Kind::Video,
+                video: packet.kind == StreamKind::Video,
                 ssrc: header.ssrc,
                 sequence: header.sequence,
             };
             self.checker.delivered(&delivered, &board, now);
         }
-        if packet.kind == Kind::Audio {
+        if packet.kind == StreamKind::Audio {
             let gap = self.clients[tag.client as usize].receive(&packet, now);
             self.note_gap(tag.client, packet.origin, gap);
         }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_core::{
-    Affinity, Mode, NodeId, NodeSettings, Probed, RegionId, Role, Scenario, Stamp, Starts, ZoneId,
+    Affinity, NodeId, NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario,
+    Stamp, Starts, ZoneId,
 };
 
 use super::{Event, World};
@@ -80,7 +81,8 @@ impl World<'_> {
         let zone = self.gateway.zone(&name, region).expect("the region is there");
         self.script.settings.zones = self.gateway.zones().to_vec();
         let settings = &self.script.settings;
-        let cold = settings.scenarios.values().any(|scenario| scenario.mode == Mode::Cold);
+        let cold =
+            settings.scenarios.values().any(|scenario| scenario.mode == RedundancyMode::Cold);
         let starts = match cold && self.rng.u8(0..3) == 0 {
             true => Starts::ByHook { within: Duration::from_millis(self.rng.u64(500..3_000)) },
             false => Starts::ByItself,
@@ -92,8 +94,8 @@ impl World<'_> {
             name: format!("listed{}", self.outcome.listed.added).into(),
             zone,
             capacity_kbps: self.rng.u64(300..10_000),
-            probed: if probed { Probed::Yes } else { Probed::No },
-            role: if self.rng.u8(0..4) == 0 { Role::Standby } else { Role::Active },
+            probed: if probed { NodeProbing::Yes } else { NodeProbing::No },
+            role: if self.rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active },
             starts,
             canary: self.rng.bool(),
         }
@@ -135,7 +137,9 @@ impl World<'_> {
         match self.rng.u8(0..6) {
             0 => after.canary = !after.canary,
             1 => after.zone = ZoneId(near[self.rng.usize(0..near.len())] as u32),
-            2 => after.role = if self.rng.bool() { Role::Standby } else { Role::Active },
+            2 => {
+                after.role = if self.rng.bool() { RegionRole::Standby } else { RegionRole::Active }
+            }
             _ => after.capacity_kbps = self.rng.u64(300..10_000),
         }
         self.trace.say(self.now, || format!("-- {id} becomes {after:?}"));

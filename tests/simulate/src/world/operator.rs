@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Failback, Hook, Mode, NodeId, PolicyName, Scenario};
+use evenkeel_core::{Failback, Hook, NodeId, PolicyName, RedundancyMode, Scenario};
 
 use super::World;
 use crate::check::Why;
@@ -58,7 +58,7 @@ impl World<'_> {
         for scenario in scenarios.values_mut() {
             any_mode(&mut self.rng, regions, scenario);
             if self.rng.u8(0..3) == 0 {
-                scenario.mode = Mode::Hot;
+                scenario.mode = RedundancyMode::Hot;
             }
             scenario.spares = self.rng.u8(1..4);
         }
@@ -68,7 +68,7 @@ impl World<'_> {
 
     /// Performs a random action.
     pub(super) fn operate(&mut self) {
-        let hot = |scenario: &Scenario| scenario.mode == Mode::Hot;
+        let hot = |scenario: &Scenario| scenario.mode == RedundancyMode::Hot;
         if !self.script.settings.scenarios.values().all(hot) && self.rng.u8(0..4) == 0 {
             self.change_modes();
         }

@@ -3,14 +3,18 @@
 use super::*;
 
 /// An agent with encrypted trunk legs, and a gateway's socket.
-fn encrypted() -> (Scene, seal::Gateway) {
+fn encrypted() -> (Scene, seal::GatewaySeal) {
     let mut scene = Scene::with(|settings| settings.salt = Some(22));
     scene.agent.handle_process(true, scene.now, &mut scene.io);
-    (scene, seal::Gateway::new(secret(), 11))
+    (scene, seal::GatewaySeal::new(secret(), 11))
 }
 
 /// Asks an encrypted question, and returns the encrypted answer.
-fn ask(scene: &mut Scene, gateway: &mut seal::Gateway, question: &Question) -> Option<Answer> {
+fn ask(
+    scene: &mut Scene,
+    gateway: &mut seal::GatewaySeal,
+    question: &TrunkQuestion,
+) -> Option<TrunkAnswer> {
     scene.nonce += 1;
     scene.now.unix_us += 1;
     let (mut message, now_us) = (Vec::new(), scene.now.unix_us);
@@ -19,11 +23,11 @@ fn ask(scene: &mut Scene, gateway: &mut seal::Gateway, question: &Question) -> O
     scene.receive(gateway.seal(&message), 1);
     let (_, mut answer) = scene.io.sent.pop()?;
     let content = gateway.open(&mut answer, || now_us).ok()?;
-    Some(Answer::read(content, &secret(), now_us).unwrap().message)
+    Some(TrunkAnswer::read(content, &secret(), now_us).unwrap().message)
 }
 
-fn open(tag: u64) -> Question {
-    Question::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 30 }
+fn open(tag: u64) -> TrunkQuestion {
+    TrunkQuestion::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 30 }
 }
 
 fn bundle(packet: &[u8]) -> Bundle {
@@ -35,10 +39,10 @@ fn bundle(packet: &[u8]) -> Bundle {
 #[test]
 fn encrypted_leg_carries_packets_both_ways() {
     let (mut scene, mut gateway) = encrypted();
-    let opened = Answer::Open { tag: Tag(7), status: Status::Ok };
+    let opened = TrunkAnswer::Open { tag: Tag(7), status: OpenStatus::Ok };
     assert_eq!(ask(&mut scene, &mut gateway, &open(7)), Some(opened));
     scene.receive(gateway.seal(bundle(&voice(1)).as_bytes()), 1);
-    assert_eq!(scene.io.forwarded, [(0, Packet::Rtp, voice(1))]);
+    assert_eq!(scene.io.forwarded, [(0, MediaPacket::Rtp, voice(1))]);
     scene.io.sent.clear();
     scene.agent.handle_from_server(0, &voice(2), &mut scene.io);
     scene.agent.flush(&mut scene.io);
@@ -46,7 +50,7 @@ fn encrypted_leg_carries_packets_both_ways() {
     let content = gateway.open(sealed, || START_US).unwrap();
     assert_eq!(content, bundle(&voice(2)).as_bytes());
     // The result of a command that opens the session comes later.
-    scene.io.opening = Some(Opening::Pending);
+    scene.io.opening = Some(OpeningState::Pending);
     assert_eq!(ask(&mut scene, &mut gateway, &open(8)), None);
     scene.agent.handle_opened(1, true, scene.now, &mut scene.io);
     let (_, mut answer) = scene.io.sent.pop().unwrap();
@@ -61,7 +65,7 @@ fn unencrypted_media_is_refused() {
     let mut changed = gateway.seal(bundle(&voice(1)).as_bytes()).to_vec();
     changed[40] ^= 1;
     scene.receive(&changed, 1);
-    assert_eq!(scene.open(8), Some(Status::Unencrypted), "the gateway is told");
+    assert_eq!(scene.open(8), Some(OpenStatus::Unencrypted), "the gateway is told");
     assert!(scene.io.forwarded.is_empty());
     assert_eq!(scene.agent.counters.refused_unreadable, 3);
     let [line] = &scene.io.log[..] else { panic!("{:?}", scene.io.log) };
@@ -73,7 +77,7 @@ fn unencrypted_media_is_refused() {
 fn encrypted_media_needs_the_key() {
     let mut scene = Scene::new();
     scene.open(7);
-    let mut gateway = seal::Gateway::new(secret(), 11);
+    let mut gateway = seal::GatewaySeal::new(secret(), 11);
     scene.receive(gateway.seal(bundle(&voice(1)).as_bytes()), 1);
     assert!(scene.io.forwarded.is_empty());
     assert_eq!((scene.agent.counters.refused_unreadable, scene.io.log.len()), (1, 1));
@@ -99,13 +103,13 @@ fn replayed_media_is_refused() {
 fn gateway_without_sessions_is_forgotten() {
     let (mut scene, mut gateway) = encrypted();
     ask(&mut scene, &mut gateway, &open(7));
-    ask(&mut scene, &mut gateway, &Question::Close { tag: Tag(7) });
+    ask(&mut scene, &mut gateway, &TrunkQuestion::Close { tag: Tag(7) });
     scene.pass(LEASES_EVERY);
     scene.receive(gateway.seal(bundle(&voice(1)).as_bytes()), 1);
     assert_eq!(
         scene.agent.counters.unknown_source, 1,
         "only a signed message introduces a gateway"
     );
-    let opened = Answer::Open { tag: Tag(7), status: Status::Ok };
+    let opened = TrunkAnswer::Open { tag: Tag(7), status: OpenStatus::Ok };
     assert_eq!(ask(&mut scene, &mut gateway, &open(7)), Some(opened));
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn tried(schema: &Value) -> Vec<(Value, bool)> {
-    let all = Setting::all(&json!({"properties": {"x": schema}}));
+    let all = SettingSchema::all(&json!({"properties": {"x": schema}}));
     let trials = trials(&all).into_iter().filter(|trial| trial.name == "x");
     trials.map(|trial| (trial.value, trial.fits)).collect()
 }
@@ -33,7 +33,7 @@ fn other_types_are_tried_as_far_as_declared() {
 
 #[test]
 fn trial_keeps_other_settings() {
-    let trial = Trial { name: "x".into(), value: json!(1), fits: true };
+    let trial = BoundsTrial { name: "x".into(), value: json!(1), fits: true };
     assert_eq!(trial.within(&json!({"x": 3, "y": 2})), json!({"x": 1, "y": 2}));
     assert_eq!((trial.within(&Value::Null), trial.words()), (json!({"x": 1}), "x = 1".into()));
 }

@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
-use evenkeel_core::{AskId, Hook, PolicyName, Question};
-use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
-use evenkeel_recording::{Catalog, Chunk, Grant, Header, Revision, head, tail};
+use evenkeel_core::{AskId, Hook, PolicyName, PolicyQuestion};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
+use evenkeel_recording::{
+    Chunk, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingHeader, head, tail,
+};
 
 use super::*;
 use crate::recording::tests::Written;
@@ -14,14 +16,14 @@ fn plugin(name: &str) -> Built {
 
 /// Writes a recording of `scenario-call` answers for a phone and a desktop, with these settings.
 fn recording(test: &str, settings: &Value) -> Written {
-    let engine = Engine::with_budgets(Budgets::default());
+    let engine = Engine::with_budgets(CallBudgets::default());
     let bytes = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap().bytes;
     let component = Component::vet(&engine, bytes).unwrap();
     let hook = Hook::Scenario;
     let mut policy =
-        Policy::install(&engine, &component, hook, settings.clone(), vec![], 3).unwrap();
+        BoundPlugin::install(&engine, &component, hook, settings.clone(), vec![], 3).unwrap();
     let manifest = component.manifest();
-    let revision = Arc::new(Revision {
+    let revision = Arc::new(RecordedRevision {
         policy: PolicyName { set: "call".into(), hook },
         revision: policy.revision().into(),
         plugin: manifest.name.clone(),
@@ -29,22 +31,24 @@ fn recording(test: &str, settings: &Value) -> Written {
         digest: *component.digest(),
         settings: policy.settings().into(),
         seed: 3,
-        grant: Grant::default(),
+        grant: RecordedGrant::default(),
         redacted: false,
     });
-    let catalog = Arc::new(Catalog::default());
+    let catalog = Arc::new(RecordedCatalog::default());
     let mut chunk = Chunk::default();
     for (ask, device) in [(1, "phone"), (2, "desktop")] {
         let labels = [("device".into(), device.into())];
-        let question = Question::Resolve { scenario: "call".into(), labels: Arc::new(labels) };
+        let question =
+            PolicyQuestion::Resolve { scenario: "call".into(), labels: Arc::new(labels) };
         let result = policy.ask(&question, ask * 1_000);
         let (revision, catalog) = (Arc::clone(&revision), Arc::clone(&catalog));
         let (ask, now_us, question) = (AskId(ask), ask * 1_000, Arc::new(question));
-        let call = Call { revision, catalog, ask, now_us, question, result, redacted: false };
-        chunk.push(&Record::Call(Box::new(call))).unwrap();
+        let call =
+            RecordedCall { revision, catalog, ask, now_us, question, result, redacted: false };
+        chunk.push(&RecordingEntry::Call(Box::new(call))).unwrap();
     }
-    chunk.push(&Record::Missed(4)).unwrap();
-    let header = Header {
+    chunk.push(&RecordingEntry::Missed(4)).unwrap();
+    let header = RecordingHeader {
         gateway: "0.1.0".into(),
         contract: "0.1.0".into(),
         started_us: 0,
@@ -59,9 +63,11 @@ fn tried(path: &Path, name: &str) -> Tried {
     Tried::on(path, &plugin(name), None).unwrap_or_else(|failure| panic!("{}", said(failure)))
 }
 
-fn said(failure: Failure) -> String {
+fn said(failure: CommandError) -> String {
     match failure {
-        Failure::Failed(said) | Failure::Wrong(said) | Failure::NoGateway(said) => said,
+        CommandError::Failed(said) | CommandError::Wrong(said) | CommandError::NoGateway(said) => {
+            said
+        }
     }
 }
 
@@ -92,7 +98,7 @@ fn different_decisions_are_counted_and_shown() {
 #[test]
 fn recording_without_calls_is_refused() {
     let path = recording("nothing", &json!({}));
-    let Err(Failure::Wrong(said)) = Tried::on(&path, &plugin("admit-capacity"), None) else {
+    let Err(CommandError::Wrong(said)) = Tried::on(&path, &plugin("admit-capacity"), None) else {
         panic!("it has nothing to be asked")
     };
     assert!(said.contains("(admission)") && said.contains("call/scenario"), "{said}");
@@ -102,7 +108,8 @@ fn recording_without_calls_is_refused() {
 fn refused_settings_name_the_policy() {
     let path = recording("settings", &json!({}));
     let settings = Some(json!({"no_such": 1}));
-    let Err(Failure::Wrong(said)) = Tried::on(&path, &plugin("scenario-call"), settings) else {
+    let Err(CommandError::Wrong(said)) = Tried::on(&path, &plugin("scenario-call"), settings)
+    else {
         panic!("there is no such setting")
     };
     assert!(said.contains("call/scenario") && said.contains("no_such"), "{said}");

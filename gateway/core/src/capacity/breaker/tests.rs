@@ -2,23 +2,23 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn evidence(sessions: u32, bad: u32, opened: u32, failed: u32) -> Verdict {
-    Evidence { sessions, bad, opened, failed }.verdict(&Breakers::default())
+fn evidence(sessions: u32, bad: u32, opened: u32, failed: u32) -> RegionVerdict {
+    RegionEvidence { sessions, bad, opened, failed }.verdict(&Breakers::default())
 }
 
 #[test]
 fn a_few_say_nothing_and_half_of_many_do() {
-    assert_eq!(evidence(19, 19, 0, 0), Verdict::Unknown);
-    assert_eq!(evidence(20, 9, 0, 0), Verdict::Sound);
-    assert_eq!(evidence(20, 10, 0, 0), Verdict::Bad);
-    assert_eq!(evidence(0, 0, 9, 10), Verdict::Unknown);
-    assert_eq!(evidence(0, 0, 9, 11), Verdict::Bad);
-    assert_eq!(evidence(500, 3, 11, 9), Verdict::Sound);
+    assert_eq!(evidence(19, 19, 0, 0), RegionVerdict::Unknown);
+    assert_eq!(evidence(20, 9, 0, 0), RegionVerdict::Sound);
+    assert_eq!(evidence(20, 10, 0, 0), RegionVerdict::Bad);
+    assert_eq!(evidence(0, 0, 9, 10), RegionVerdict::Unknown);
+    assert_eq!(evidence(0, 0, 9, 11), RegionVerdict::Bad);
+    assert_eq!(evidence(500, 3, 11, 9), RegionVerdict::Sound);
 }
 
 #[test]
 fn session_counts_once_per_window_as_worst() {
-    let (mut evidence, mut judged) = (Evidence::default(), Judged::default());
+    let (mut evidence, mut judged) = (RegionEvidence::default(), Judged::default());
     for bad in [false, true, true, false] {
         evidence.hear(&mut judged, 7, bad);
     }
@@ -35,12 +35,12 @@ fn breaker_opens_longer_and_closes_when_sound() {
     let mut times = Vec::new();
     for _ in 0..7 {
         while breaker.state() != BreakerState::Open {
-            breaker.weigh(Verdict::Bad, &settings, now);
+            breaker.weigh(RegionVerdict::Bad, &settings, now);
             now += SECOND;
         }
         let opened = now;
         while breaker.state() == BreakerState::Open {
-            breaker.weigh(Verdict::Unknown, &settings, now);
+            breaker.weigh(RegionVerdict::Unknown, &settings, now);
             now += SECOND;
         }
         times.push((now - opened).as_secs());
@@ -48,17 +48,17 @@ fn breaker_opens_longer_and_closes_when_sound() {
     assert_eq!(times, [10, 20, 40, 80, 160, 300, 300]);
     for window in 0..5 {
         assert_eq!(breaker.state(), BreakerState::HalfOpen, "{window}");
-        breaker.weigh(Verdict::Unknown, &settings, now);
+        breaker.weigh(RegionVerdict::Unknown, &settings, now);
     }
     assert_eq!(breaker.state(), BreakerState::Closed);
     now += FORGIVEN_AFTER;
-    breaker.weigh(Verdict::Sound, &settings, now);
-    breaker.weigh(Verdict::Bad, &settings, now);
+    breaker.weigh(RegionVerdict::Sound, &settings, now);
+    breaker.weigh(RegionVerdict::Bad, &settings, now);
     assert_eq!(breaker.state(), BreakerState::Closed, "once is not twice");
-    breaker.weigh(Verdict::Sound, &settings, now);
-    breaker.weigh(Verdict::Bad, &settings, now);
+    breaker.weigh(RegionVerdict::Sound, &settings, now);
+    breaker.weigh(RegionVerdict::Bad, &settings, now);
     assert_eq!(breaker.state(), BreakerState::Closed, "not in a row");
-    breaker.weigh(Verdict::Bad, &settings, now);
+    breaker.weigh(RegionVerdict::Bad, &settings, now);
     assert_eq!(breaker.opens_until(), Some(now + settings.open_for));
 }
 
@@ -66,12 +66,12 @@ fn breaker_opens_longer_and_closes_when_sound() {
 fn half_open_lets_a_share_in() {
     let settings = Breakers::default();
     let now = Instant::now();
-    let mut breaker = Breaker { state: State::Open { until: now }, ..Breaker::new(now) };
+    let mut breaker = Breaker { state: CircuitState::Open { until: now }, ..Breaker::new(now) };
     let admitted =
         |breaker: &Breaker| (0..1_000).filter(|id| breaker.admits(RoomId(*id), &settings)).count();
     assert_eq!(admitted(&breaker), 0);
-    breaker.weigh(Verdict::Unknown, &settings, now);
+    breaker.weigh(RegionVerdict::Unknown, &settings, now);
     assert!((70..130).contains(&admitted(&breaker)), "{}", admitted(&breaker));
-    breaker.state = State::Closed { since: now };
+    breaker.state = CircuitState::Closed { since: now };
     assert_eq!(admitted(&breaker), 1_000);
 }

@@ -1,9 +1,9 @@
 use super::*;
 
-impl Ledger {
+impl CapacityLedger {
     /// Checks that the ledger equals the sum of these holdings and stays within every node's capacity.
     pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
-        let mut sum = Ledger::new(self.gauges.iter().map(Gauge::claimed).collect());
+        let mut sum = CapacityLedger::new(self.gauges.iter().map(Gauge::claimed).collect());
         holdings.for_each(|holding| sum.hold(holding));
         if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
             return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
@@ -24,7 +24,7 @@ fn holding(on: NodeId, reserve: NodeId, kbps: u64) -> Holding {
 
 #[test]
 fn reservation_is_largest_death_load() {
-    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.hold(holding(A, C, 40));
     ledger.hold(holding(B, C, 60));
     assert!(ledger.fits(C, 40), "one death brings 60 at most");
@@ -35,11 +35,12 @@ fn reservation_is_largest_death_load() {
 
 #[test]
 fn nodes_on_one_machine_share_capacity() {
-    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.is_one_machine([A, B]);
     let on = |node, kbps| Holding { on: Some(node), kbps, ..Holding::default() };
     ledger.hold(on(A, 60));
-    let fit = |ledger: &Ledger| (ledger.fits(B, 40), ledger.fits(B, 41), ledger.fits(C, 100));
+    let fit =
+        |ledger: &CapacityLedger| (ledger.fits(B, 40), ledger.fits(B, 41), ledger.fits(C, 100));
     assert_eq!(fit(&ledger), (true, false, true));
     assert_eq!((ledger.carries(B, 41), ledger.fits_reserve(B, C, 41)), (false, false));
     assert_eq!([A, B, C].map(|node| ledger.permille(node)), [600, 600, 0]);
@@ -54,7 +55,7 @@ fn nodes_on_one_machine_share_capacity() {
 
 #[test]
 fn released_load_was_held() {
-    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.hold(holding(A, C, 40));
     assert_eq!(ledger.standbys_of(A), [C]);
     assert_eq!((ledger.permille(A), ledger.permille(C), ledger.rooms(A)), (400, 400, 1));
@@ -65,7 +66,7 @@ fn released_load_was_held() {
 
 #[test]
 fn load_above_reservation_breaks_it() {
-    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.hold(holding(A, C, 60));
     ledger.hold(Holding { on: Some(C), kbps: 40, ..Holding::default() });
     assert!(ledger.fits(C, 0));
@@ -75,7 +76,7 @@ fn load_above_reservation_breaks_it() {
 
 #[test]
 fn hitless_room_counts_at_both_nodes() {
-    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     let both = Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, reserve: None };
     ledger.hold(both);
     assert_eq!([A, B, C].map(|node| ledger.permille(node)), [400, 400, 0]);
@@ -86,7 +87,7 @@ fn hitless_room_counts_at_both_nodes() {
 
 #[test]
 fn moving_room_counts_at_both_ends() {
-    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     let going = Holding { heading: Some(C), ..holding(A, C, 40) };
     ledger.hold(going);
     assert_eq!((ledger.permille(A), ledger.permille(C)), (400, 400));

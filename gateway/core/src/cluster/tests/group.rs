@@ -23,17 +23,17 @@ enum Message {
     Beat(usize, Beat),
     Closed(usize, u64),
     Vote { from: usize, agent: usize, vote: Vote, asked: Instant },
-    Voted { to: usize, witness: Witness },
+    Voted { to: usize, witness: AgentVote },
 }
 
 pub(super) struct Group {
     pub(super) now: Instant,
     members: [Option<Member>; 2],
-    agents: Vec<Ballot>,
+    agents: Vec<OwnershipBallot>,
     cut: Vec<Link>,
     flying: VecDeque<(Instant, Message)>,
     /// All outputs except messages, with the member and the time.
-    pub(super) outputs: Vec<(usize, Instant, Output)>,
+    pub(super) outputs: Vec<(usize, Instant, ClusterOutput)>,
     incarnation: u64,
 }
 
@@ -44,7 +44,7 @@ impl Group {
         let mut group = Group {
             now,
             members: [None, None],
-            agents: (0..agents).map(|at| Ballot::new(at as u32, now)).collect(),
+            agents: (0..agents).map(|at| OwnershipBallot::new(at as u32, now)).collect(),
             cut: Vec::new(),
             flying: VecDeque::new(),
             outputs: Vec::new(),
@@ -105,7 +105,7 @@ impl Group {
     }
 
     /// An operator confirms at this member that its peer is down.
-    pub(super) fn take_over(&mut self, member: usize) -> Result<(), NotTakenOver> {
+    pub(super) fn take_over(&mut self, member: usize) -> Result<(), TakeoverRefusal> {
         let now = self.now;
         self.member(member).handle_take_over(now)
     }
@@ -123,7 +123,7 @@ impl Group {
     }
 
     pub(super) fn restart_agent(&mut self, agent: usize) {
-        self.agents[agent] = Ballot::new(100 + agent as u32, self.now);
+        self.agents[agent] = OwnershipBallot::new(100 + agent as u32, self.now);
     }
 
     pub(super) fn cut(&mut self, links: &[Link]) {
@@ -171,13 +171,13 @@ impl Group {
         messages.chain(timeouts).min()
     }
 
-    pub(super) fn happened(&self, member: usize, output: &Output) -> bool {
+    pub(super) fn happened(&self, member: usize, output: &ClusterOutput) -> bool {
         self.outputs.iter().any(|(at, _, known)| *at == member && known == output)
     }
 
-    pub(super) fn took_over(&self, member: usize) -> Option<Evidence> {
+    pub(super) fn took_over(&self, member: usize) -> Option<TakeoverCause> {
         self.outputs.iter().rev().find_map(|(at, _, output)| match output {
-            Output::TakeOver { evidence, .. } if *at == member => Some(*evidence),
+            ClusterOutput::TakeOver { evidence, .. } if *at == member => Some(*evidence),
             _ => None,
         })
     }
@@ -222,7 +222,10 @@ impl Group {
             Message::Vote { from, agent, vote, asked } => {
                 let voted = self.agents[agent].handle_vote(vote, now);
                 let id = WitnessId(agent as u64);
-                self.fly(Message::Voted { to: from, witness: Witness { id, asked, vote, voted } });
+                self.fly(Message::Voted {
+                    to: from,
+                    witness: AgentVote { id, asked, vote, voted },
+                });
             }
             Message::Voted { to, witness } => {
                 if let Some(member) = &mut self.members[to] {
@@ -261,18 +264,18 @@ impl Group {
             && let Some(output) = member.cluster.poll_output()
         {
             match output {
-                Output::Send(beat) => {
+                ClusterOutput::Send(beat) => {
                     let beat = Beat::decode(&beat.encode()).unwrap();
                     self.fly(Message::Beat(at, beat));
                 }
-                Output::Ask { to, vote } => {
+                ClusterOutput::Ask { to, vote } => {
                     for agent in 0..self.agents.len() {
                         if to.is_none_or(|to| to.0 == agent as u64) {
                             self.fly(Message::Vote { from: at, agent, vote, asked: now });
                         }
                     }
                 }
-                Output::MaySend(may_send) => member.may_send = may_send,
+                ClusterOutput::MaySend(may_send) => member.may_send = may_send,
                 output => self.outputs.push((at, now, output)),
             }
         }

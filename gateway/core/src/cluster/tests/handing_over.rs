@@ -4,7 +4,7 @@ fn begin(group: &mut Group) {
     let now = group.now;
     group.member(0).handle_hand_over(now).unwrap();
     group.pass(3);
-    assert!(group.happened(0, &Output::Yield));
+    assert!(group.happened(0, &ClusterOutput::Yield));
     assert_eq!(group.owner(), None, "the owner sends no more");
 }
 
@@ -23,11 +23,11 @@ fn hand_over_waits_for_the_last_records() {
     let now = group.now;
     group.member(1).handle_replica(true, 9, now);
     group.pass(1);
-    assert_eq!(group.took_over(1), Some(Evidence::HandOver));
-    assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::HandOver));
+    assert!(group.happened(0, &ClusterOutput::StepDown { epoch: 2 }));
     group.pass(5_000);
     assert_eq!(group.owner(), Some(1));
-    let failed = Output::Event(ClusterEvent::HandOverFailed);
+    let failed = ClusterOutput::Event(ClusterEvent::HandOverFailed);
     assert!([0, 1].iter().all(|&at| !group.happened(at, &failed)));
 }
 
@@ -45,7 +45,7 @@ fn hand_over_without_last_records_is_given_up() {
     begin(&mut group);
     let time = group.until(2_000, |group| group.owner() == Some(0));
     assert!(time <= Duration::from_millis(510), "{time:?}");
-    assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
+    assert!(group.happened(0, &ClusterOutput::Event(ClusterEvent::HandOverFailed)));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn owner_that_cannot_yield_sends_again_at_once() {
     group.member(0).handle_not_yielded(now);
     group.pass(1);
     assert_eq!(group.owner(), Some(0));
-    assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
+    assert!(group.happened(0, &ClusterOutput::Event(ClusterEvent::HandOverFailed)));
     hand_over(&mut group, 9);
 }
 
@@ -66,9 +66,9 @@ fn hand_over_to_a_peer_that_ends_returns() {
     hand_over(&mut group, 9);
     group.kill(1);
     group.pass(20);
-    assert_eq!(group.took_over(0), Some(Evidence::PeerEnded));
+    assert_eq!(group.took_over(0), Some(TakeoverCause::PeerEnded));
     assert_eq!(group.owner(), Some(0));
-    let failed = Output::Event(ClusterEvent::HandOverFailed);
+    let failed = ClusterOutput::Event(ClusterEvent::HandOverFailed);
     assert!(group.happened(0, &failed), "the operator is answered");
 }
 
@@ -76,16 +76,16 @@ fn hand_over_to_a_peer_that_ends_returns() {
 fn hand_over_needs_a_ready_peer() {
     let mut group = Group::standing(1);
     let now = group.now;
-    assert_eq!(group.member(1).handle_hand_over(now), Err(NotHandedOver::NotOwner));
+    assert_eq!(group.member(1).handle_hand_over(now), Err(HandOverRefusal::NotOwner));
     group.member(1).handle_replica(false, 0, now);
     group.pass(10);
     let now = group.now;
-    let incomplete = Err(NotHandedOver::RecordsIncomplete);
+    let incomplete = Err(HandOverRefusal::RecordsIncomplete);
     assert_eq!(group.member(0).handle_hand_over(now), incomplete);
     group.cut(&[Link::Beats(1)]);
     group.pass(50);
     let now = group.now;
-    assert_eq!(group.member(0).handle_hand_over(now), Err(NotHandedOver::PeerSilent));
+    assert_eq!(group.member(0).handle_hand_over(now), Err(HandOverRefusal::PeerSilent));
     assert_eq!(group.owner(), Some(0));
 }
 
@@ -101,7 +101,7 @@ fn hand_over_to_a_restarted_peer_is_given_up() {
     let now = group.now;
     group.member(0).handle_yielded(9, now);
     group.pass(3);
-    assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
+    assert!(group.happened(0, &ClusterOutput::Event(ClusterEvent::HandOverFailed)));
     assert_eq!(group.owner(), Some(0));
     group.pass(1_000);
     assert_eq!(group.took_over(1), None, "it holds no records");

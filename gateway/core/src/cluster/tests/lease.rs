@@ -19,7 +19,7 @@ fn partition_between_members_leaves_no_gap() {
         assert!(group.member(0).is_standby_armed(), "{agents} agents");
         group.stop(0);
         group.pass(100);
-        assert_eq!(group.took_over(1), Some(Evidence::Silence), "{agents} agents");
+        assert_eq!(group.took_over(1), Some(TakeoverCause::Silence), "{agents} agents");
     }
 }
 
@@ -39,7 +39,7 @@ fn owner_without_peer_needs_no_agent_later() {
     let mut group = Group::standing(1);
     group.cut(&[Link::Beats(0), Link::Beats(1)]);
     group.pass(1_500);
-    assert!(group.happened(0, &Output::Event(ClusterEvent::Barred)));
+    assert!(group.happened(0, &ClusterOutput::Event(ClusterEvent::Barred)));
     group.cut(&[Link::Agent(0, 0)]);
     no_gap(&mut group, 10_000);
     assert_eq!(group.took_over(1), None, "the agent bars the standby");
@@ -61,7 +61,7 @@ fn isolated_owner_stops_before_the_takeover() {
     let stops = group.until(100, |group| group.owner().is_none());
     let taken = group.until(100, |group| group.owner() == Some(1));
     assert!(stops + taken <= Duration::from_millis(40), "{stops:?} + {taken:?}");
-    assert!(group.happened(0, &Output::Event(ClusterEvent::LeaseLapsed)));
+    assert!(group.happened(0, &ClusterOutput::Event(ClusterEvent::LeaseLapsed)));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn agent_that_restarted_votes_anew() {
     assert!(group.member(0).is_standby_armed());
     group.stop(0);
     group.pass(100);
-    assert_eq!(group.took_over(1), Some(Evidence::Silence));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::Silence));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn resting_owner_may_pause() {
     let mut group = Group::standing(1);
     let now = group.now;
     assert_eq!(group.member(0).continued(), None);
-    group.member(0).rest(true, now);
+    group.member(0).set_resting(true, now);
     group.pass(5);
     let continued = group.member(0).continued().unwrap();
     group.stop(0);
@@ -109,7 +109,7 @@ fn resting_owner_may_pause() {
     assert_eq!(group.member(0).epoch(), 3);
     group.stop(0);
     group.pass(100);
-    assert_eq!(group.took_over(1), Some(Evidence::Silence));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::Silence));
 }
 
 #[test]

@@ -5,7 +5,7 @@ fn beat() -> Beat {
     Beat {
         incarnation: 7,
         sequence: 8,
-        standing: Standing::Owner,
+        standing: BeatRole::Owner,
         epoch: 3,
         highest: 4,
         echo: Echo { incarnation: 5, sequence: 6 },
@@ -17,7 +17,7 @@ fn beat() -> Beat {
 
 #[test]
 fn beats_survive_encoding() {
-    for standing in [Standing::Standby, Standing::Owner, Standing::Yielded] {
+    for standing in [BeatRole::Standby, BeatRole::Owner, BeatRole::Yielded] {
         let beat = Beat { standing, ..beat() };
         assert_eq!(Beat::decode(&beat.encode()), Some(beat));
     }
@@ -62,21 +62,21 @@ fn replayed_beats_change_nothing() {
 #[test]
 fn owner_of_the_older_epoch_steps_down() {
     let now = Instant::now();
-    let continued = Some(Continued { sequence: 1_000, epoch: 1, highest: 1 });
+    let continued = Some(ContinuedOwnership { sequence: 1_000, epoch: 1, highest: 1 });
     let settings = ClusterSettings { preferred: true, incarnation: 5, continued };
     let mut old = Cluster::new(settings, now);
     old.handle_beat(Beat { epoch: 2, ..beat() }, now);
     assert!(!old.is_owner());
-    let outputs: Vec<Output> = std::iter::from_fn(|| old.poll_output()).collect();
-    let stops = outputs.iter().position(|output| *output == Output::MaySend(MaySend::Never));
-    let steps = outputs.iter().position(|output| *output == Output::StepDown { epoch: 2 });
+    let outputs: Vec<ClusterOutput> = std::iter::from_fn(|| old.poll_output()).collect();
+    let stops = outputs.iter().position(|output| *output == ClusterOutput::MaySend(MaySend::Never));
+    let steps = outputs.iter().position(|output| *output == ClusterOutput::StepDown { epoch: 2 });
     assert!(stops.is_some() && stops < steps);
 }
 
 #[test]
 fn owner_of_the_newer_epoch_stays() {
     let now = Instant::now();
-    let continued = Some(Continued { sequence: 1_000, epoch: 5, highest: 5 });
+    let continued = Some(ContinuedOwnership { sequence: 1_000, epoch: 5, highest: 5 });
     let settings = ClusterSettings { preferred: true, incarnation: 5, continued };
     let mut new = Cluster::new(settings, now);
     new.handle_beat(Beat { epoch: 2, ..beat() }, now);

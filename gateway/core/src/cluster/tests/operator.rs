@@ -13,8 +13,8 @@ fn abandoned() -> Group {
 #[test]
 fn heard_owner_is_not_replaced() {
     let mut group = Group::standing(1);
-    assert_eq!(group.take_over(1), Err(NotTakenOver::PeerOwns));
-    assert_eq!(group.take_over(0), Err(NotTakenOver::OwnerAlready));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns));
+    assert_eq!(group.take_over(0), Err(TakeoverRefusal::OwnerAlready));
     assert_eq!(group.owner(), Some(0));
 }
 
@@ -22,13 +22,13 @@ fn heard_owner_is_not_replaced() {
 fn vanished_owner_is_replaced_after_a_second() {
     let mut group = abandoned();
     group.pass(980);
-    assert_eq!(group.take_over(1), Err(NotTakenOver::PeerOwns));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns));
     group.pass(30);
     assert_eq!(group.member(1).blocked(), Some(Blocked::NotArmed));
     assert_eq!(group.take_over(1), Ok(()));
     group.pass(10);
     assert_eq!(group.owner(), Some(1));
-    assert_eq!((group.took_over(1), group.member(1).epoch()), (Some(Evidence::Operator), 2));
+    assert_eq!((group.took_over(1), group.member(1).epoch()), (Some(TakeoverCause::Operator), 2));
     // The former owner returns as the standby.
     group.start(0);
     group.heal();
@@ -47,11 +47,11 @@ fn heard_standby_is_not_declared_down() {
     group.cut(&[Link::Beats(1)]);
     group.pass(3_000);
     assert_eq!((group.owner(), group.member(1).blocked()), (None, None));
-    assert_eq!(group.take_over(1), Err(NotTakenOver::PeerHeard));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerHeard));
     assert_eq!(group.take_over(0), Ok(()));
     group.pass(1_000);
     assert_eq!(group.owner(), Some(0));
-    assert_eq!(group.take_over(1), Err(NotTakenOver::PeerOwns));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns));
 }
 
 #[test]
@@ -60,11 +60,11 @@ fn owner_that_agents_hear_is_not_replaced() {
     group.cut(&[Link::Beats(0), Link::Beats(1)]);
     group.pass(5_000);
     assert_eq!(group.member(1).blocked(), Some(Blocked::OwnerHeard));
-    assert_eq!(group.take_over(1), Err(NotTakenOver::AgentsHearPeer));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::AgentsHearPeer));
     assert_eq!(group.owner(), Some(0));
     group.kill(0);
     group.pass(1_500);
-    assert_eq!(group.take_over(1), Err(NotTakenOver::AgentsHearPeer));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::AgentsHearPeer));
     group.pass(1_000);
     assert_eq!(group.take_over(1), Ok(()), "the agent bars a takeover by silence");
     group.pass(10);
@@ -92,13 +92,13 @@ fn owner_whose_lease_lapsed_sends_again() {
     group.cut(&[Link::Beats(0), Link::Beats(1), Link::Agent(0, 0), Link::Agent(1, 0)]);
     group.kill(1);
     group.pass(500);
-    assert_eq!(group.take_over(0), Err(NotTakenOver::PeerHeard), "half a second ago");
+    assert_eq!(group.take_over(0), Err(TakeoverRefusal::PeerHeard), "half a second ago");
     group.pass(5_000);
     assert_eq!(group.owner(), None, "its standby may have taken over");
     assert_eq!(group.take_over(0), Ok(()));
     group.pass(1_000);
     assert_eq!((group.owner(), group.member(0).epoch()), (Some(0), 3));
-    assert_eq!(group.take_over(0), Err(NotTakenOver::OwnerAlready));
+    assert_eq!(group.take_over(0), Err(TakeoverRefusal::OwnerAlready));
     group.heal();
     group.start(1);
     group.pass(500);

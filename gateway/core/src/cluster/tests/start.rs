@@ -7,7 +7,7 @@ fn preferred_member_owns_at_the_start() {
     assert_eq!(group.owner(), None);
     group.pass(200);
     assert_eq!(group.owner(), Some(0));
-    assert_eq!(group.took_over(0), Some(Evidence::Start));
+    assert_eq!(group.took_over(0), Some(TakeoverCause::Start));
     assert_eq!(group.took_over(1), None);
     assert_eq!(group.member(1).epoch(), 1);
 }
@@ -29,8 +29,8 @@ fn lone_member_owns_if_its_peer_does_not_run() {
     group.pass(900);
     assert_eq!(group.owner(), None);
     group.pass(200);
-    assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
-    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::Unknown));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::PeerEnded));
+    let blocked = ClusterOutput::Event(ClusterEvent::TakeoverBlocked(Blocked::Unknown));
     assert!(!group.happened(1, &blocked));
 }
 
@@ -40,12 +40,12 @@ fn lone_member_waits_for_a_silent_peer() {
     group.cut(&[Link::Beats(0), Link::Beats(1)]);
     group.pass(5_000);
     assert_eq!(group.owner(), None);
-    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::Unknown));
+    let blocked = ClusterOutput::Event(ClusterEvent::TakeoverBlocked(Blocked::Unknown));
     assert!(group.happened(0, &blocked));
     assert_eq!(group.member(0).blocked(), Some(Blocked::Unknown));
     assert_eq!(group.take_over(0), Ok(()));
     group.pass(10);
-    assert_eq!(group.took_over(0), Some(Evidence::Operator));
+    assert_eq!(group.took_over(0), Some(TakeoverCause::Operator));
     assert_eq!(group.member(0).blocked(), None);
     group.heal();
     group.pass(2_000);
@@ -58,11 +58,11 @@ fn member_that_listens_is_not_made_the_owner() {
     let mut group = Group::starting(0);
     group.cut(&[Link::Beats(0), Link::Beats(1)]);
     group.pass(990);
-    assert_eq!(group.take_over(1), Err(NotTakenOver::Joining));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::Joining));
     group.pass(10);
     assert_eq!(group.take_over(1), Ok(()));
     group.pass(10);
-    assert_eq!(group.took_over(1), Some(Evidence::Operator));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::Operator));
 }
 
 #[test]
@@ -91,5 +91,5 @@ fn epoch_exceeds_one_learned_later() {
     group.pass(100);
     assert_eq!(group.owner(), Some(0));
     assert_eq!(group.member(0).epoch(), 81);
-    assert!(group.happened(0, &Output::Raise { epoch: 81 }));
+    assert!(group.happened(0, &ClusterOutput::Raise { epoch: 81 }));
 }

@@ -7,7 +7,7 @@ fn end_of_the_process_is_enough_alone() {
         group.kill(0);
         let time = group.until(1_000, |group| group.owner() == Some(1));
         assert!(time <= Duration::from_millis(11), "{time:?}");
-        assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
+        assert_eq!(group.took_over(1), Some(TakeoverCause::PeerEnded));
         assert_eq!(group.member(1).epoch(), 2);
     }
 }
@@ -25,7 +25,7 @@ fn ended_connection_shows_the_end_earlier() {
         group.disconnect(1);
         let time = group.until(1_000, |group| group.owner() == Some(1));
         assert!(time <= Duration::from_millis(2), "{time:?}");
-        assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
+        assert_eq!(group.took_over(1), Some(TakeoverCause::PeerEnded));
     }
 }
 
@@ -79,10 +79,10 @@ fn end_that_silence_confirms_is_reported_once() {
     group.member(1).handle_peer_closed(Reporter::Agent, now);
     group.pass(10);
     let seen = group.outputs.iter().filter_map(|(_, _, output)| match output {
-        Output::Event(ClusterEvent::PeerEnded { by: Reporter::Agent }) => {
+        ClusterOutput::Event(ClusterEvent::PeerEnded { by: Reporter::Agent }) => {
             Some("ended by its agent")
         }
-        Output::TakeOver { .. } => Some("taken over"),
+        ClusterOutput::TakeOver { .. } => Some("taken over"),
         _ => None,
     });
     assert_eq!(seen.collect::<Vec<_>>(), ["ended by its agent", "taken over"]);
@@ -95,7 +95,7 @@ fn restarted_owner_is_followed_at_once() {
     group.start(0);
     let time = group.until(1_000, |group| group.owner() == Some(1));
     assert!(time <= Duration::from_millis(2), "{time:?}");
-    assert_eq!(group.took_over(1), Some(Evidence::PeerRestarted));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::PeerRestarted));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn silent_owner_is_replaced_with_a_witness() {
         group.stop(0);
         let time = group.until(1_000, |group| group.owner() == Some(1));
         assert!(time <= Duration::from_millis(35), "{time:?} with {agents} agents");
-        assert_eq!(group.took_over(1), Some(Evidence::Silence));
+        assert_eq!(group.took_over(1), Some(TakeoverCause::Silence));
     }
 }
 
@@ -115,7 +115,7 @@ fn silence_without_agents_is_reported() {
     group.stop(0);
     group.pass(10_000);
     assert_eq!(group.took_over(1), None);
-    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::NotArmed));
+    let blocked = ClusterOutput::Event(ClusterEvent::TakeoverBlocked(Blocked::NotArmed));
     assert!(group.happened(1, &blocked));
     group.resume(0);
     group.pass(10);
@@ -128,7 +128,7 @@ fn isolated_standby_takes_nothing_over() {
     group.cut(&[Link::Beats(0), Link::Beats(1), Link::Agent(1, 0)]);
     group.pass(10_000);
     assert_eq!(group.owner(), Some(0));
-    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::NoAgent));
+    let blocked = ClusterOutput::Event(ClusterEvent::TakeoverBlocked(Blocked::NoAgent));
     assert!(group.happened(1, &blocked));
 }
 
@@ -162,7 +162,7 @@ fn owner_that_resumes_sends_nothing() {
     group.resume(0);
     group.pass(1_000);
     assert_eq!(group.owner(), Some(1));
-    assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
+    assert!(group.happened(0, &ClusterOutput::StepDown { epoch: 2 }));
     assert!(!group.member(0).is_owner());
 }
 
@@ -175,7 +175,7 @@ fn owner_that_resumes_alone_asks_agents() {
     group.resume(0);
     group.pass(1_000);
     assert_eq!(group.owner(), Some(1));
-    assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
+    assert!(group.happened(0, &ClusterOutput::StepDown { epoch: 2 }));
 }
 
 #[test]

@@ -1,39 +1,48 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{Grant, Incarnation, Mode, NodeId, Route};
+use crate::{HopGrant, Incarnation, NodeId, RedundancyMode, Route};
 
 const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
 
 fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> RouteCell {
-    let (cell, hops) = (RouteCell::default(), vec![(hop, Grant::Admitted)]);
-    cell.publish(Route { version: 1, mode: Mode::Hot, hops, leaving, lead: Duration::ZERO });
+    let (cell, hops) = (RouteCell::default(), vec![(hop, HopGrant::Admitted)]);
+    cell.publish(Route {
+        version: 1,
+        mode: RedundancyMode::Hot,
+        hops,
+        leaving,
+        lead: Duration::ZERO,
+    });
     cell
 }
 
 #[test]
 fn hitless_hops_carry_until_one_dies() {
     let (now, plan, board) = (Instant::now(), Plan::default(), Board::new(3));
-    let hops = vec![(OLD, Grant::Admitted), (NEW, Grant::Admitted)];
+    let hops = vec![(OLD, HopGrant::Admitted), (NEW, HopGrant::Admitted)];
     let (cell, lead) = (RouteCell::default(), Duration::ZERO);
-    cell.publish(Route { version: 1, mode: Mode::Hitless, hops, leaving: None, lead });
+    cell.publish(Route { version: 1, mode: RedundancyMode::Hitless, hops, leaving: None, lead });
     let back = |from| to_client(from, Some(111), &plan, &cell, &board, now);
-    assert_eq!(to_node(&cell, &board), Verdict::Both([OLD, NEW]));
-    assert_eq!([back(OLD), back(NEW)], [Verdict::Both([OLD, NEW]), Verdict::Both([NEW, OLD])]);
+    assert_eq!(to_node(&cell, &board), ForwardVerdict::Both([OLD, NEW]));
+    assert_eq!(
+        [back(OLD), back(NEW)],
+        [ForwardVerdict::Both([OLD, NEW]), ForwardVerdict::Both([NEW, OLD])]
+    );
     let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
-    assert_eq!(back(stranger), Verdict::Drop(Reason::StaleHop));
+    assert_eq!(back(stranger), ForwardVerdict::Drop(DropReason::StaleHop));
     board.mark_down(OLD.node, Instant::now());
-    assert_eq!(to_node(&cell, &board), Verdict::Pass { hop: NEW, leaving: false });
-    assert_eq!(back(NEW), Verdict::Pass { hop: NEW, leaving: false });
-    assert_eq!(back(OLD), Verdict::Drop(Reason::StaleHop));
+    assert_eq!(to_node(&cell, &board), ForwardVerdict::Pass { hop: NEW, leaving: false });
+    assert_eq!(back(NEW), ForwardVerdict::Pass { hop: NEW, leaving: false });
+    assert_eq!(back(OLD), ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
 #[test]
 fn packet_of_left_hop_never_reaches_client() {
     let verdict =
         to_client(OLD, Some(111), &Plan::default(), &on(NEW, None), &Board::new(2), Instant::now());
-    assert_eq!(verdict, Verdict::Drop(Reason::StaleHop));
+    assert_eq!(verdict, ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
 #[test]
@@ -44,10 +53,10 @@ fn planned_move_lets_old_hop_finish() {
     let at = |ms| {
         to_client(OLD, Some(111), &Plan::default(), &route, &board, now + Duration::from_millis(ms))
     };
-    assert!(matches!(at(499), Verdict::Pass { leaving: true, .. }));
-    assert_eq!(at(500), Verdict::Drop(Reason::StaleHop));
+    assert!(matches!(at(499), ForwardVerdict::Pass { leaving: true, .. }));
+    assert_eq!(at(500), ForwardVerdict::Drop(DropReason::StaleHop));
     board.mark_down(OLD.node, Instant::now());
-    assert_eq!(at(1), Verdict::Drop(Reason::StaleHop));
+    assert_eq!(at(1), ForwardVerdict::Drop(DropReason::StaleHop));
 }
 
 #[test]
@@ -55,14 +64,14 @@ fn shed_packets_are_dropped_others_pass() {
     let plan = Plan { shed: 1 << 96, ..Plan::default() };
     let (route, board) = (on(NEW, None), Board::new(2));
     let with = |payload| to_client(NEW, payload, &plan, &route, &board, Instant::now());
-    assert_eq!(with(Some(96)), Verdict::Drop(Reason::Shed));
-    assert!(matches!(with(Some(111)), Verdict::Pass { .. }));
-    assert!(matches!(with(None), Verdict::Pass { .. }));
+    assert_eq!(with(Some(96)), ForwardVerdict::Drop(DropReason::Shed));
+    assert!(matches!(with(Some(111)), ForwardVerdict::Pass { .. }));
+    assert!(matches!(with(None), ForwardVerdict::Pass { .. }));
 }
 
 #[test]
 fn every_reason_counts_in_its_own_place() {
-    for (place, reason) in Reason::ALL.into_iter().enumerate() {
+    for (place, reason) in DropReason::ALL.into_iter().enumerate() {
         assert_eq!(reason as usize, place);
     }
 }

@@ -5,8 +5,9 @@ fn hop(node: u32) -> Hop {
 }
 
 fn route() -> Route {
-    let hops = vec![(hop(0), Grant::Admitted), (hop(1), Grant::Reserved), (hop(2), Grant::Gated)];
-    Route { version: 7, mode: Mode::Hot, hops, leaving: None, lead: Duration::ZERO }
+    let hops =
+        vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Reserved), (hop(2), HopGrant::Gated)];
+    Route { version: 7, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO }
 }
 
 fn usable(route: &Route, board: &Board) -> Option<u32> {
@@ -43,7 +44,7 @@ fn first_usable_hop_carries() {
     assert_eq!(first(), None);
     board.reincarnate(NodeId(0));
     assert_eq!(first(), None, "another incarnation");
-    let gated = vec![(hop(1), Grant::Gated), (hop(2), Grant::Admitted)];
+    let gated = vec![(hop(1), HopGrant::Gated), (hop(2), HopGrant::Admitted)];
     cell.publish(Route { hops: gated, ..route() });
     assert_eq!(first(), None);
 }
@@ -51,8 +52,9 @@ fn first_usable_hop_carries() {
 #[test]
 fn two_admitted_hops_carry_until_death() {
     let (board, cell) = (Board::new(3), RouteCell::default());
-    let hops = vec![(hop(0), Grant::Admitted), (hop(1), Grant::Admitted), (hop(2), Grant::Gated)];
-    let both = Route { mode: Mode::Hitless, hops, ..route() };
+    let hops =
+        vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Admitted), (hop(2), HopGrant::Gated)];
+    let both = Route { mode: RedundancyMode::Hitless, hops, ..route() };
     cell.publish(both.clone());
     assert_eq!(cell.first_if_usable(&board), None, "there are two");
     assert_eq!(both.twin_of(hop(0), &board), Some(hop(1)));
@@ -65,18 +67,18 @@ fn two_admitted_hops_carry_until_death() {
 
 #[test]
 fn second_hop_role_follows_mode() {
-    use Grant::{Admitted, Gated, Reserved};
-    let kept = |mode, second: Option<Grant>| {
+    use HopGrant::{Admitted, Gated, Reserved};
+    let kept = |mode, second: Option<HopGrant>| {
         let grants = [Admitted].into_iter().chain(second);
         let hops = (0..).map(hop).zip(grants).collect();
         Route { mode, hops, ..route() }.kept()
     };
     let of = |mode| [Some(Admitted), Some(Reserved), Some(Gated), None].map(|to| kept(mode, to));
-    let [hitless, hot, cold] = [Mode::Hitless, Mode::Hot, Mode::Cold];
+    let [hitless, hot, cold] = [RedundancyMode::Hitless, RedundancyMode::Hot, RedundancyMode::Cold];
     assert_eq!(of(hitless), [hitless, hot, cold, cold]);
     assert_eq!(of(hot)[1..], [hot, cold, cold]);
-    assert_eq!(of(Mode::ActiveActive)[1..], [Mode::ActiveActive, cold, cold]);
-    assert_eq!(of(Mode::Regional)[2..], [Mode::Regional; 2]);
+    assert_eq!(of(RedundancyMode::ActiveActive)[1..], [RedundancyMode::ActiveActive, cold, cold]);
+    assert_eq!(of(RedundancyMode::Regional)[2..], [RedundancyMode::Regional; 2]);
 }
 
 #[test]

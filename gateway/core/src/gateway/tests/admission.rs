@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::super::NotOpened;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::sessions::Leg;
-use crate::{Decider, Event, Grant, Hook, Hop, NodeId, Op, Refused, SessionId};
+use crate::sessions::LegState;
+use crate::{CoreEvent, Decider, Hook, Hop, HopGrant, NodeId, OfferRefusal, Op, SessionId};
 
 /// A driver that answers after a delay, with the time of each unanswered opening.
 struct Slow {
@@ -48,7 +48,9 @@ impl Slow {
 
 fn retry(world: &World, offer: crate::OfferId) -> Duration {
     match denied(world.replies.get(&offer)) {
-        Some(Refused::NoNode { retry_after } | Refused::Full { retry_after }) => retry_after,
+        Some(OfferRefusal::NoNode { retry_after } | OfferRefusal::Full { retry_after }) => {
+            retry_after
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -108,7 +110,7 @@ fn new_sessions_wait_behind_stranded_ones() {
         *world.gateway.rooms[&world.room(name)].sessions.iter().next().unwrap()
     };
     let z = of(&world, "z");
-    assert_eq!(world.gateway.sessions[&z].legs.get(&hop), Some(&Leg::Waiting));
+    assert_eq!(world.gateway.sessions[&z].legs.get(&hop), Some(&LegState::Waiting));
     let mut order = Vec::new();
     while let Some((session, hop)) = world.opening.pop_first() {
         world.gateway.handle_opened(session, hop, Ok(()), world.now);
@@ -194,8 +196,9 @@ fn oversized_room_steps_down_before_stranding() {
     world.audit();
     let capped: Vec<SessionId> = sessions.iter().copied().filter(|id| world.cap(*id) > 0).collect();
     assert_eq!(capped.len(), 1);
-    let native =
-        |e: &&Event| matches!(e, Event::Degraded { op: Op::Cap, by: Decider::Native, rung: 1, .. });
+    let native = |e: &&CoreEvent| {
+        matches!(e, CoreEvent::Degraded { op: Op::Cap, by: Decider::Native, rung: 1, .. })
+    };
     assert_eq!(world.events().filter(native).count(), capped.len());
     let spared = sessions.iter().copied().filter(|id| !capped.contains(id));
     for session in spared.collect::<Vec<_>>() {
@@ -276,7 +279,8 @@ fn full_node_keeps_no_reservation_above_load() {
         world.open(&number.to_string());
     }
     let reserved = |world: &World| {
-        let on_b = |number: &i32| world.route(&number.to_string()).contains(&(B, Grant::Reserved));
+        let on_b =
+            |number: &i32| world.route(&number.to_string()).contains(&(B, HopGrant::Reserved));
         (0..4).filter(on_b).count()
     };
     assert!(reserved(&world) > 0);

@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::gateway::Impossible;
-use crate::{AgentWord, Cause, Decider, Event, Health, Probed, RegionId, Witness};
+use crate::{
+    AgentWord, CoreEvent, Decider, EvidenceSource, Health, MoveCause, NodeProbing, RegionId,
+};
 
 /// Nodes marked down so far, with the witnesses.
-fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<Witness>)> {
-    let death = |event: &Event| match event {
-        Event::Node { hop, to: Health::Down, witnesses, .. } => {
+fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<EvidenceSource>)> {
+    let death = |event: &CoreEvent| match event {
+        CoreEvent::Node { hop, to: Health::Down, witnesses, .. } => {
             Some((hop.node, witnesses.iter().map(|(witness, _)| *witness).collect()))
         }
         _ => None,
@@ -32,7 +34,7 @@ fn agent_report_downs_node_at_once() {
     say(&mut world, on, AgentWord::Gone);
     assert!(!is_up(&world, on));
     assert_eq!(world.stands("r"), Some(spare));
-    assert_eq!(deaths(&world), [(on, vec![Witness::Agent])]);
+    assert_eq!(deaths(&world), [(on, vec![EvidenceSource::Agent])]);
     say(&mut world, on, AgentWord::Gone);
     assert_eq!(deaths(&world).len(), 1, "said again, it is no other death");
 }
@@ -43,12 +45,12 @@ fn agent_report_counts_despite_own_stall() {
     world.now += ms(50);
     world.stamp(ms(0));
     say(&mut world, A, AgentWord::Gone);
-    assert_eq!(deaths(&world), [(A, vec![Witness::Agent])]);
+    assert_eq!(deaths(&world), [(A, vec![EvidenceSource::Agent])]);
 }
 
 #[test]
 fn node_stays_down_while_agent_says_gone() {
-    for probed in [Probed::Yes, Probed::No] {
+    for probed in [NodeProbing::Yes, NodeProbing::No] {
         let mut settings = settings();
         settings.nodes[A.0 as usize].probed = probed;
         let mut world = World::new(settings);
@@ -87,7 +89,7 @@ fn good_agent_report_is_no_sign_of_life() {
         world.pass(ms(10));
         say(&mut world, A, AgentWord::Serving);
     }
-    assert_eq!(deaths(&world), [(A, vec![Witness::Probe, Witness::Silence])]);
+    assert_eq!(deaths(&world), [(A, vec![EvidenceSource::Probe, EvidenceSource::Silence])]);
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn agent_without_check_yields_to_silence() {
     world.answer_probes_for(A);
     world.mute(A);
     world.pass(ms(300));
-    assert_eq!(deaths(&world), [(A, vec![Witness::Silence])]);
+    assert_eq!(deaths(&world), [(A, vec![EvidenceSource::Silence])]);
     world.pass(ms(2_000));
     assert!(is_up(&world, A), "its answers let it in again");
 }
@@ -111,10 +113,10 @@ fn self_drained_node_loses_rooms() {
     }
     assert_eq!(world.stands("r"), Some(spare));
     let moved = world.events().find_map(|event| match event {
-        Event::Moved { cause, by, .. } => Some((*cause, by.clone())),
+        CoreEvent::Moved { cause, by, .. } => Some((*cause, by.clone())),
         _ => None,
     });
-    assert_eq!(moved, Some((Cause::Drain, Decider::Node)));
+    assert_eq!(moved, Some((MoveCause::Drain, Decider::Node)));
     world.open("new");
     assert_ne!(world.stands("new"), Some(on));
     for _ in 0..3 {
@@ -123,7 +125,7 @@ fn self_drained_node_loses_rooms() {
     let told: Vec<bool> = world
         .events()
         .filter_map(|event| match event {
-            Event::Draining { draining, .. } => Some(*draining),
+            CoreEvent::Draining { draining, .. } => Some(*draining),
             _ => None,
         })
         .collect();
@@ -236,8 +238,8 @@ fn self_drained_node_returns_and_takes_rooms() {
     world.unmute(A);
     world.pass(ms(5_000));
     assert!(is_up(&world, A) && world.gateway.nodes.get(A).unwrap().takes_rooms());
-    let told = |event: &Event| match event {
-        Event::Draining { node: A, draining } => Some(*draining),
+    let told = |event: &CoreEvent| match event {
+        CoreEvent::Draining { node: A, draining } => Some(*draining),
         _ => None,
     };
     assert_eq!(world.events().filter_map(told).collect::<Vec<_>>(), [true, false]);

@@ -3,7 +3,8 @@
 use super::world::Driver;
 use super::*;
 use crate::{
-    Answer, BreakerState, Event, Guard, Hook, Measures, Metric, Mode, RegionId, SessionId, Zone,
+    BreakerState, CoreEvent, GuardRule, Hook, HookAnswer, Measures, Metric, RedundancyMode,
+    RegionId, SessionId, Zone,
 };
 
 /// Sixty rooms at home, and sixty in another region.
@@ -36,8 +37,8 @@ fn breaker(world: &World, region: u32) -> BreakerState {
 }
 
 fn told(world: &World) -> Vec<(u32, BreakerState)> {
-    let told = |e: &Event| match e {
-        Event::Breaker { region, to, .. } => Some((region.0, *to)),
+    let told = |e: &CoreEvent| match e {
+        CoreEvent::Breaker { region, to, .. } => Some((region.0, *to)),
         _ => None,
     };
     world.events().filter_map(told).collect()
@@ -96,11 +97,11 @@ fn a_policy_cannot_override_an_open_breaker() {
     world.answer_with(place(&[A]));
     world.open("new");
     assert_eq!(world.stands("new"), Some(B));
-    let guarded = |e: &Event| match e {
-        Event::Decided { outcome: crate::Outcome::Guarded(guard), .. } => Some(*guard),
+    let guarded = |e: &CoreEvent| match e {
+        CoreEvent::Decided { outcome: crate::DecisionOutcome::Guarded(guard), .. } => Some(*guard),
         _ => None,
     };
-    assert_eq!(world.events().find_map(guarded), Some(Guard::BreakerOpen));
+    assert_eq!(world.events().find_map(guarded), Some(GuardRule::BreakerOpen));
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn all_regions_open_gives_retry_after() {
     assert_eq!([0, 1].map(|region| breaker(&world, region)), [BreakerState::Open; 2]);
     let offer = world.offer("new");
     let refused = denied(world.replies.get(&offer));
-    let Some(crate::Refused::NoNode { retry_after }) = refused else { panic!("{refused:?}") };
+    let Some(crate::OfferRefusal::NoNode { retry_after }) = refused else { panic!("{refused:?}") };
     assert!((ms(4_000)..ms(15_000)).contains(&retry_after), "{retry_after:?}");
 }
 
@@ -151,7 +152,8 @@ fn stranded_rooms_pass_open_breaker() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 0), (&away, 15)], 3_500);
     assert_eq!(breaker(&world, 1), BreakerState::Open);
-    world.answer_with(|_| Some(Ok(Answer::Moves { moves: vec![], states: vec![], memo: None })));
+    world
+        .answer_with(|_| Some(Ok(HookAnswer::Moves { moves: vec![], states: vec![], memo: None })));
     world.kill(A);
     world.pass(ms(1_000));
     assert_eq!(world.stands("h0"), Some(B));
@@ -159,8 +161,10 @@ fn stranded_rooms_pass_open_breaker() {
 
 #[test]
 fn regional_room_skips_open_breaker() {
-    let mut settings =
-        modes::in_mode(Mode::Regional, settings_of(&[(0, 100_000), (2, 100_000), (3, 100_000)]));
+    let mut settings = modes::in_mode(
+        RedundancyMode::Regional,
+        settings_of(&[(0, 100_000), (2, 100_000), (3, 100_000)]),
+    );
     settings.regions.push("far".into());
     settings.zones.push(Zone { name: "d".into(), region: RegionId(2) });
     for scenario in settings.scenarios.values_mut() {

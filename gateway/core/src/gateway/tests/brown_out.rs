@@ -1,9 +1,10 @@
 //! Lossy links: probes detect them after all sessions have left.
 
 use super::*;
-use crate::capacity::Verdict;
+use crate::capacity::RegionVerdict;
 use crate::{
-    BreakerState, Breakers, Cause, Event, Failback, Health, Measures, Metric, NodeId, Why,
+    BreakerState, Breakers, CandidateReason, CoreEvent, Failback, Health, Measures, Metric,
+    MoveCause, NodeId,
 };
 
 /// Rooms at the only home node, and a node of the same capacity in another region.
@@ -24,7 +25,7 @@ fn at(world: &World, node: NodeId) -> usize {
 }
 
 fn went_back(world: &World) -> usize {
-    let back = |e: &&Event| matches!(e, Event::Moved { cause: Cause::Failback, .. });
+    let back = |e: &&CoreEvent| matches!(e, CoreEvent::Moved { cause: MoveCause::Failback, .. });
     world.events().filter(back).count()
 }
 
@@ -65,7 +66,7 @@ fn far_node_beats_lossy_spare() {
     let session = world.open("r");
     assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B, C]);
     let explained = world.gateway.explain(session, world.now).unwrap();
-    assert_eq!(explained.candidates[0].why, Why::Unhealthy);
+    assert_eq!(explained.candidates[0].why, CandidateReason::Unhealthy);
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn failback_skips_lossy_node_unless_forced() {
 fn bad(world: &mut World, region: usize) {
     let (now, settings) = (world.now, Breakers::default());
     for _ in 0..2 {
-        world.gateway.capacity.breaker_mut(region).weigh(Verdict::Bad, &settings, now);
+        world.gateway.capacity.breaker_mut(region).weigh(RegionVerdict::Bad, &settings, now);
     }
 }
 

@@ -1,17 +1,17 @@
 //! Nodes that open every session and forward nothing.
 
 use super::*;
-use crate::{Event, Flow, Health, Settings, Witness};
+use crate::{CoreEvent, CoreSettings, EvidenceSource, FlowCounts, Health};
 
-fn with_canaries() -> Settings {
+fn with_canaries() -> CoreSettings {
     let mut settings = settings();
     settings.nodes.iter_mut().for_each(|node| node.canary = true);
     settings
 }
 
-fn witnesses(world: &World, to: Health) -> Option<Vec<Witness>> {
+fn witnesses(world: &World, to: Health) -> Option<Vec<EvidenceSource>> {
     world.events().find_map(|event| match event {
-        Event::Node { to: is, witnesses, .. } if *is == to => {
+        CoreEvent::Node { to: is, witnesses, .. } if *is == to => {
             Some(witnesses.iter().map(|(witness, _)| *witness).collect())
         }
         _ => None,
@@ -39,7 +39,7 @@ fn gray_node_is_down_within_two_seconds() {
         world.turn_gray(A, true);
         let after = down_after(&mut world).unwrap();
         assert!((1_200..=2_000).contains(&after), "{after}");
-        assert!(witnesses(&world, Health::Down).unwrap().contains(&Witness::Canary));
+        assert!(witnesses(&world, Health::Down).unwrap().contains(&EvidenceSource::Canary));
         assert_eq!(world.moves().len(), stood);
     }
 }
@@ -53,7 +53,7 @@ fn idle_gray_node_is_down_by_canaries() {
     world.turn_gray(A, true);
     let after = down_after(&mut world).unwrap();
     assert!((1_400..=2_000).contains(&after), "{after}");
-    assert_eq!(witnesses(&world, Health::Down).unwrap(), [Witness::Canary]);
+    assert_eq!(witnesses(&world, Health::Down).unwrap(), [EvidenceSource::Canary]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn forwarding_node_survives_lost_canaries() {
     let hears = Some(world.hop(A));
     world.turn_gray(A, true);
     for _ in 0..50 {
-        let flow = Flow { sent: [5, 0], came: [5, 0], hears, ..Flow::default() };
+        let flow = FlowCounts { sent: [5, 0], came: [5, 0], hears, ..FlowCounts::default() };
         world.gateway.handle_flow(session, &flow, world.now);
         world.pass(ms(100));
     }

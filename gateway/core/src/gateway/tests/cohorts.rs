@@ -6,8 +6,8 @@ use fastrand::Rng;
 
 use super::*;
 use crate::{
-    Cause, Event, Flow, Health, Measures, Metric, Mode, NodeId, RoomId, SessionId, Settings,
-    Witness,
+    CoreEvent, CoreSettings, EvidenceSource, FlowCounts, Health, Measures, Metric, MoveCause,
+    NodeId, RedundancyMode, RoomId, SessionId,
 };
 
 /// Rooms of one session each, reported every 100 ms: 50 packets/s, of which the node's path loses some.
@@ -24,7 +24,7 @@ struct Lossy {
 }
 
 impl Lossy {
-    fn of(settings: Settings, rooms: usize) -> Lossy {
+    fn of(settings: CoreSettings, rooms: usize) -> Lossy {
         let mut world = World::new(settings);
         let sessions = (0..rooms).map(|room| (room.to_string(), world.open(&room.to_string())));
         let sessions = sessions.collect();
@@ -50,8 +50,15 @@ impl Lossy {
                 let came = [5 - lost, 0];
                 let (expected, lost) = (5 + gap, lost + gap);
                 let sent = [5, 0];
-                let flow =
-                    Flow { sent, came, hears, expected, lost, reported_ppm, ..Flow::default() };
+                let flow = FlowCounts {
+                    sent,
+                    came,
+                    hears,
+                    expected,
+                    lost,
+                    reported_ppm,
+                    ..FlowCounts::default()
+                };
                 let mut measures = Measures::default();
                 measures.set(Metric::LossUp, u64::from(uplink) * 10_000);
                 let now = self.world.now;
@@ -62,7 +69,7 @@ impl Lossy {
         }
     }
 
-    fn accused(&self, node: NodeId) -> Vec<Witness> {
+    fn accused(&self, node: NodeId) -> Vec<EvidenceSource> {
         let detector = &self.world.gateway.nodes.get(node).unwrap().detector;
         detector.witnesses().into_iter().map(|(witness, _)| witness).collect()
     }
@@ -81,7 +88,7 @@ impl Lossy {
 }
 
 /// Three near nodes of the same capacity.
-fn siblings() -> Settings {
+fn siblings() -> CoreSettings {
     settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000)])
 }
 
@@ -93,14 +100,14 @@ fn worse_node_is_suspected_and_left_within_2_s() {
     lossy.loss.insert(A, 15);
     let after = lossy.accused_after(A).unwrap();
     assert!(after <= 2_000, "{after}");
-    assert_eq!(lossy.accused(A), [Witness::Cohort]);
+    assert_eq!(lossy.accused(A), [EvidenceSource::Cohort]);
     assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Suspect);
     assert_eq!(lossy.rooms_at(A), before, "loss that passes by itself moves nobody");
     lossy.goes_on(1_500);
     assert_eq!(lossy.rooms_at(A), 0);
     assert!(lossy.world.gateway.board().cell(A).unwrap().up, "loss is not death");
     assert_eq!(lossy.world.moves().len(), before, "each went once, to a sound one");
-    let planned = |e: &&Event| matches!(e, Event::Moved { cause: Cause::Link, .. });
+    let planned = |e: &&CoreEvent| matches!(e, CoreEvent::Moved { cause: MoveCause::Link, .. });
     assert_eq!(lossy.world.events().filter(planned).count(), before);
     assert!(lossy.accused(B).is_empty() && lossy.accused(C).is_empty());
 }
@@ -130,7 +137,7 @@ fn ordinary_loss_accuses_no_node_for_an_hour() {
     let mut lossy = Lossy::of(siblings(), 60);
     [A, B, C].into_iter().for_each(|node| _ = lossy.loss.insert(node, 3));
     lossy.goes_on(600_000);
-    let suspected = |e: &Event| matches!(e, Event::Node { to: Health::Suspect, .. });
+    let suspected = |e: &CoreEvent| matches!(e, CoreEvent::Node { to: Health::Suspect, .. });
     assert!(!lossy.world.events().any(suspected));
 }
 
@@ -152,7 +159,7 @@ fn bad_node_without_siblings_is_left_for_far() {
     lossy.loss.insert(A, 15);
     let after = lossy.accused_after(A).unwrap();
     assert!(after <= 2_000, "{after}");
-    assert_eq!(lossy.accused(A), [Witness::Feedback]);
+    assert_eq!(lossy.accused(A), [EvidenceSource::Feedback]);
     lossy.goes_on(1_500);
     assert_eq!(lossy.rooms_at(D.min(B)), 30);
 }
@@ -194,7 +201,7 @@ fn probe_and_media_loss_are_one_witness() {
     let detector = &mut lossy.world.gateway.nodes[A].detector;
     (0..2).for_each(|sequence| detector.handle_probe_sent(sequence, now - ms(40)));
     lossy.world.stamp(ms(0));
-    assert_eq!(lossy.accused(A), [Witness::Probe, Witness::Cohort]);
+    assert_eq!(lossy.accused(A), [EvidenceSource::Probe, EvidenceSource::Cohort]);
     assert!(lossy.world.gateway.board().cell(A).unwrap().up);
 }
 
@@ -205,7 +212,7 @@ fn lossy_node_is_left_once_without_flapping() {
     lossy.world.lose_probes(A, 15);
     lossy.goes_on(60_000);
     assert_eq!((lossy.rooms_at(B), lossy.world.moves().len()), (30, 30), "nobody comes to try");
-    assert!(lossy.accused(A).contains(&Witness::Feedback), "nothing changed since");
+    assert!(lossy.accused(A).contains(&EvidenceSource::Feedback), "nothing changed since");
     lossy.loss.clear();
     lossy.world.lose_probes(A, 0);
     lossy.goes_on(20_000);
@@ -216,7 +223,7 @@ fn lossy_node_is_left_once_without_flapping() {
 fn equally_lossy_target_is_refused() {
     for (percent, leaves) in [(0, true), (15, false)] {
         let settings = settings_of(&[(0, 100_000), (1, 100_000)]);
-        let mut lossy = Lossy::of(modes::in_mode(Mode::ActiveActive, settings), 60);
+        let mut lossy = Lossy::of(modes::in_mode(RedundancyMode::ActiveActive, settings), 60);
         lossy.world.lose_probes(B, percent);
         lossy.goes_on(15_000);
         let before = lossy.rooms_at(A);
@@ -235,7 +242,7 @@ fn equally_lossy_target_is_refused() {
 #[test]
 fn bad_region_is_left_as_a_whole() {
     let settings = settings_of(&[(0, 100_000), (1, 100_000), (2, 100_000)]);
-    let mut lossy = Lossy::of(modes::in_mode(Mode::ActiveActive, settings), 60);
+    let mut lossy = Lossy::of(modes::in_mode(RedundancyMode::ActiveActive, settings), 60);
     let before = lossy.rooms_at(B);
     assert!(before >= 15, "{before}");
     lossy.loss.insert(A, 15);

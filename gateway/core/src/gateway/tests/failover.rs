@@ -1,9 +1,9 @@
-use super::super::Output;
+use super::super::GatewayEffect;
 use super::world::{Driver, VOICE};
 use super::*;
 use crate::{
-    Answer, Cause, Event, Grant, Health, Hook, Identity, Incarnation, Ingress, Kind, Move, NodeId,
-    Question, Refused,
+    ClientIdentity, CoreEvent, Health, Hook, HookAnswer, HopGrant, Incarnation, IngressProtocol,
+    MoveCause, NodeId, OfferRefusal, PolicyQuestion, RoutingMove, StreamKind,
 };
 
 /// Rooms `1`, `2`… placed on these nodes by a policy that never moves them.
@@ -22,22 +22,23 @@ fn packets_fail_over_at_flip_then_event() {
     let session = world.open("r");
     let listener = world.open("r");
     let route = world.gateway.rooms[&world.room("r")].route();
-    assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
+    assert_eq!(world.route("r"), [(A, HopGrant::Admitted), (B, HopGrant::Reserved)]);
     world.outputs.clear();
     world.kill(A);
     let board = world.gateway.board();
     let (hop, _) = route.first_usable(&board).expect("the old route leads on by itself");
     assert_eq!(hop.node, B);
-    let place = |what: fn(&Output) -> bool| world.outputs.iter().position(what).unwrap();
-    let down =
-        place(|o| matches!(o, Output::Event(Event::Node { to: Health::Down, rooms: 1, .. })));
-    let keys = place(|o| matches!(o, Output::KeyFrame { .. }));
-    let moved = place(|o| matches!(o, Output::Event(Event::Moved { .. })));
+    let place = |what: fn(&GatewayEffect) -> bool| world.outputs.iter().position(what).unwrap();
+    let down = place(|o| {
+        matches!(o, GatewayEffect::Event(CoreEvent::Node { to: Health::Down, rooms: 1, .. }))
+    });
+    let keys = place(|o| matches!(o, GatewayEffect::KeyFrame { .. }));
+    let moved = place(|o| matches!(o, GatewayEffect::Event(CoreEvent::Moved { .. })));
     assert!(down < keys && keys < moved);
-    let Output::KeyFrame { sessions } = &world.outputs[keys] else { unreachable!() };
+    let GatewayEffect::KeyFrame { sessions } = &world.outputs[keys] else { unreachable!() };
     assert_eq!(sessions, &[session, listener]);
     assert_eq!(world.moves(), [(A, Some(B))]);
-    let cause = |e: &Event| matches!(e, Event::Moved { cause: Cause::NodeDown, .. });
+    let cause = |e: &CoreEvent| matches!(e, CoreEvent::Moved { cause: MoveCause::NodeDown, .. });
     assert!(world.events().any(cause));
 }
 
@@ -47,21 +48,21 @@ fn the_native_default_restores_the_spare() {
     world.open("r");
     world.kill(A);
     world.pass(ms(1));
-    assert_eq!(world.route("r"), [(B, Grant::Admitted), (C, Grant::Reserved)]);
+    assert_eq!(world.route("r"), [(B, HopGrant::Admitted), (C, HopGrant::Reserved)]);
 }
 
 #[test]
 fn policy_restores_spare_at_its_choice() {
     let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000)], &[&[A, B]]);
     world.answer_with(|ask| {
-        let Question::Reroute { rooms, .. } = &ask.question else { return None };
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
         assert_eq!(rooms[0].standing, [B]);
-        let spare = Move { row: 0, hops: vec![B, D], ttl_ms: 0, reason: 1 };
-        Some(Ok(Answer::Moves { moves: vec![spare], states: Vec::new(), memo: None }))
+        let spare = RoutingMove { row: 0, hops: vec![B, D], ttl_ms: 0, reason: 1 };
+        Some(Ok(HookAnswer::Moves { moves: vec![spare], states: Vec::new(), memo: None }))
     });
     world.kill(A);
     world.pass(ms(1));
-    assert_eq!(world.route("1"), [(B, Grant::Admitted), (D, Grant::Reserved)]);
+    assert_eq!(world.route("1"), [(B, HopGrant::Admitted), (D, HopGrant::Reserved)]);
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn failing_policy_keeps_a_spare() {
     world.kill(A);
     assert_eq!(world.route("1").len(), 1);
     world.pass(ms(10));
-    assert_eq!(world.route("1"), [(B, Grant::Admitted), (C, Grant::Reserved)]);
+    assert_eq!(world.route("1"), [(B, HopGrant::Admitted), (C, HopGrant::Reserved)]);
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn returned_node_is_on_no_old_route() {
     world.open("r");
     let old = world.gateway.rooms[&world.room("r")].route();
     world.kill(A);
-    assert_eq!(world.route("r"), [(B, Grant::Admitted)]);
+    assert_eq!(world.route("r"), [(B, HopGrant::Admitted)]);
     world.revive(A);
     assert_eq!(world.hop(A).incarnation, Incarnation(2));
     let board = world.gateway.board();
@@ -89,7 +90,8 @@ fn returned_node_is_on_no_old_route() {
     world.pass(ms(1));
     let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(route.hops[1].0, world.hop(A));
-    let opened = |o: &&Output| matches!(o, Output::Open { hop, .. } if *hop == world.hop(A));
+    let opened =
+        |o: &&GatewayEffect| matches!(o, GatewayEffect::Open { hop, .. } if *hop == world.hop(A));
     assert_eq!(world.outputs.iter().filter(opened).count(), 1);
 }
 
@@ -105,11 +107,11 @@ fn session_is_closed_at_dead_hop() {
 fn shared_reservation_is_spent_once() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
-    assert_eq!(world.route("1")[1], (C, Grant::Reserved));
-    assert_eq!(world.route("2")[1], (C, Grant::Reserved));
+    assert_eq!(world.route("1")[1], (C, HopGrant::Reserved));
+    assert_eq!(world.route("2")[1], (C, HopGrant::Reserved));
     world.kill(A);
-    assert_eq!(world.route("1")[0], (C, Grant::Admitted));
-    assert_eq!(world.route("2"), [(B, Grant::Admitted), (C, Grant::Gated)]);
+    assert_eq!(world.route("1")[0], (C, HopGrant::Admitted));
+    assert_eq!(world.route("2"), [(B, HopGrant::Admitted), (C, HopGrant::Gated)]);
     world.kill(B);
     assert_eq!(world.stands("2"), None);
     assert_eq!(world.moves(), [(A, Some(C)), (B, None)]);
@@ -146,12 +148,12 @@ fn node_down_in_same_watch_is_no_target() {
 fn stranded_room_uses_reserved_capacity() {
     let nodes = [(0, 2 * VOICE), (1, VOICE), (0, 2 * VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[A, C], &[B]]);
-    assert_eq!(world.route("1")[1], (C, Grant::Reserved));
-    assert_eq!(world.route("2")[1], (C, Grant::Reserved));
+    assert_eq!(world.route("1")[1], (C, HopGrant::Reserved));
+    assert_eq!(world.route("2")[1], (C, HopGrant::Reserved));
     world.kill(B);
     world.pass(ms(10));
-    assert_eq!(world.route("3")[0], (C, Grant::Admitted));
-    let kept = |room: &&str| world.route(room).contains(&(C, Grant::Reserved));
+    assert_eq!(world.route("3")[0], (C, HopGrant::Admitted));
+    let kept = |room: &&str| world.route(room).contains(&(C, HopGrant::Reserved));
     assert_eq!(["1", "2"].iter().filter(|room| kept(room)).count(), 1, "for as many as it can");
     world.audit();
     world.kill(A);
@@ -170,7 +172,7 @@ fn stranded_room_recovers_with_capacity() {
     assert_eq!(world.stands("2"), None);
     world.answer_with(place(&[C]));
     let newcomer = world.offer("2");
-    assert!(matches!(denied(world.replies.get(&newcomer)), Some(Refused::NoNode { .. })));
+    assert!(matches!(denied(world.replies.get(&newcomer)), Some(OfferRefusal::NoNode { .. })));
     world.close(first);
     world.pass(ms(50));
     assert_eq!(world.stands("2"), Some(C));
@@ -273,8 +275,8 @@ fn unplaceable_rooms_block_no_others() {
         world.open(&room.to_string());
     }
     let address = ([127, 0, 0, 1], 9).into();
-    let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
-    world.offer_with("small", "call", &[(Kind::Audio, 111, Some(1))], ingress);
+    let ingress = IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None });
+    world.offer_with("small", "call", &[(StreamKind::Audio, 111, Some(1))], ingress);
     world.kill(A);
     world.pass(ms(100));
     assert_eq!(world.stands("0"), None);
@@ -291,7 +293,7 @@ fn session_of_stranded_room_times_out() {
     world.pass(ms(1_900));
     assert!(!world.replies.contains_key(&offer));
     world.pass(ms(100));
-    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NoNode { .. })));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NoNode { .. })));
 }
 
 #[test]
@@ -338,11 +340,11 @@ fn a_move_goes_on_when_only_its_spare_dies() {
 fn freed_capacity_reserves_gated_spare() {
     let nodes = [(0, 1_000), (1, VOICE)];
     let mut world = placed(&nodes, &[&[A, B], &[A, B]]);
-    assert_eq!(world.route("2")[1], (B, Grant::Gated));
+    assert_eq!(world.route("2")[1], (B, HopGrant::Gated));
     let first = *world.gateway.sessions.keys().next().unwrap();
     world.close(first);
     world.pass(ms(500));
-    assert_eq!(world.route("2")[1], (B, Grant::Reserved));
+    assert_eq!(world.route("2")[1], (B, HopGrant::Reserved));
 }
 
 #[test]
@@ -355,7 +357,7 @@ fn own_stall_delays_detection_by_its_length() {
         world.now += ms(2);
         world.stamp(ms(late));
     }
-    assert!(world.events().any(|e| matches!(e, Event::OwnStall { .. })));
+    assert!(world.events().any(|e| matches!(e, CoreEvent::OwnStall { .. })));
     assert_eq!(world.stands("r"), Some(A));
     while world.stands("r") == Some(A) {
         world.pass(ms(2));
@@ -429,7 +431,7 @@ fn suspended_time_is_no_evidence() {
         world.now += slept;
         world.stamp(ms(0));
     }
-    assert!(world.events().any(|e| matches!(e, Event::OwnStall { .. })));
+    assert!(world.events().any(|e| matches!(e, CoreEvent::OwnStall { .. })));
     assert_eq!(world.gateway.nodes.get(A).unwrap().detector.witnesses(), []);
 }
 
@@ -458,7 +460,7 @@ fn flip_cost_is_independent_of_other_nodes() {
     world.open("lonely");
     world.kill(B);
     assert_eq!(world.gateway.rooms.at()[1].len(), 0);
-    let touched = |e: &Event| matches!(e, Event::Node { to: Health::Down, rooms: 1, .. });
+    let touched = |e: &CoreEvent| matches!(e, CoreEvent::Node { to: Health::Down, rooms: 1, .. });
     assert!(world.events().any(touched));
 }
 

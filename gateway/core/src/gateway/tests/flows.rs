@@ -1,7 +1,9 @@
 //! A node that drops the flows of some sessions, and innocent causes that look the same.
 
 use super::*;
-use crate::{Cause, Event, Flow, Measures, Mode, NodeId, SessionId, Strike};
+use crate::{
+    CoreEvent, FlowCounts, Measures, MoveCause, NodeId, RedundancyMode, SessionId, Strike,
+};
 
 const VOICE: [u32; 2] = [5, 0];
 const VIDEO: [u32; 2] = [0, 30];
@@ -38,7 +40,12 @@ impl Talk {
     fn tell(&mut self) {
         let hears = self.hears.or(self.world.stands("r")).map(|node| self.world.hop(node));
         for (at, &session) in self.sessions.iter().enumerate() {
-            let flow = Flow { sent: self.sent[at], came: self.came[at], hears, ..Flow::default() };
+            let flow = FlowCounts {
+                sent: self.sent[at],
+                came: self.came[at],
+                hears,
+                ..FlowCounts::default()
+            };
             let now = self.world.now;
             self.world.gateway.handle_summary(session, Measures::default(), Some(now));
             self.world.gateway.handle_flow(session, &flow, now);
@@ -77,10 +84,10 @@ fn lost_flow_moves_room_within_two_seconds() {
         let after = talk.moves_after().expect("the room moves");
         assert!((700..=1_500).contains(&after), "{after}");
         assert_eq!(talk.world.moves(), [A_TO_B], "and no other room does");
-        let cause = |e: &Event| matches!(e, Event::Moved { cause: Cause::Link, .. });
+        let cause = |e: &CoreEvent| matches!(e, CoreEvent::Moved { cause: MoveCause::Link, .. });
         assert!(talk.world.events().any(cause));
-        let known_by = |e: &Event| match e {
-            Event::HopRemoved { why: Strike::FlowLost, session, .. } => *session,
+        let known_by = |e: &CoreEvent| match e {
+            CoreEvent::HopRemoved { why: Strike::FlowLost, session, .. } => *session,
             _ => None,
         };
         assert_eq!(talk.world.events().find_map(known_by), Some(talk.sessions[1]));
@@ -202,7 +209,7 @@ fn mute_node_has_its_own_witnesses() {
     talk.world.hush(A);
     talk.came = vec![NOTHING; 2];
     talk.moves_after();
-    assert!(!talk.world.events().any(|e| matches!(e, Event::HopRemoved { .. })));
+    assert!(!talk.world.events().any(|e| matches!(e, CoreEvent::HopRemoved { .. })));
 }
 
 #[test]
@@ -248,7 +255,7 @@ fn general_flow_loss_moves_3_times_a_minute() {
 
 /// A room that A and B both carry, with clients that receive from B because it delivered first.
 fn heard_by_the_second() -> Talk {
-    let settings = modes::in_mode(Mode::Hitless, settings());
+    let settings = modes::in_mode(RedundancyMode::Hitless, settings());
     let mut talk = Talk::in_world(World::new(settings), 2);
     talk.hears = Some(B);
     talk.goes_on(5_000);
@@ -258,7 +265,7 @@ fn heard_by_the_second() -> Talk {
 #[test]
 fn hitless_clients_may_hear_either_hop() {
     let talk = heard_by_the_second();
-    let struck = |e: &Event| matches!(e, Event::HopRemoved { .. });
+    let struck = |e: &CoreEvent| matches!(e, CoreEvent::HopRemoved { .. });
     assert!(!talk.world.events().any(struck), "what comes from the first is of no use to them");
     assert_eq!(talk.world.moves(), []);
 }
@@ -268,8 +275,8 @@ fn flow_lost_at_second_hop_removes_it() {
     let mut talk = heard_by_the_second();
     talk.came[1] = NOTHING;
     talk.goes_on(1_500);
-    let struck = |e: &Event| match e {
-        Event::HopRemoved { hop, why: Strike::FlowLost, .. } => Some(hop.node),
+    let struck = |e: &CoreEvent| match e {
+        CoreEvent::HopRemoved { hop, why: Strike::FlowLost, .. } => Some(hop.node),
         _ => None,
     };
     assert_eq!(talk.world.events().find_map(struck), Some(B));
@@ -279,14 +286,20 @@ fn flow_lost_at_second_hop_removes_it() {
 
 #[test]
 fn flow_lost_at_both_hops_accuses_neither() {
-    let settings = modes::in_mode(Mode::Hitless, settings());
+    let settings = modes::in_mode(RedundancyMode::Hitless, settings());
     let mut talk = Talk::in_world(World::new(settings), 2);
     let hears = Some(talk.world.hop(A));
     for _ in 0..50 {
         talk.world.pass(ms(100));
         for &session in &talk.sessions {
-            let flow =
-                Flow { came: VOICE, sent: VOICE, hears, expected: 5, lost: 2, ..Flow::default() };
+            let flow = FlowCounts {
+                came: VOICE,
+                sent: VOICE,
+                hears,
+                expected: 5,
+                lost: 2,
+                ..FlowCounts::default()
+            };
             talk.world.gateway.handle_flow(session, &flow, talk.world.now);
         }
     }

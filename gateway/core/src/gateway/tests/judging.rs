@@ -3,8 +3,9 @@
 use super::revising::{alone, breaches, policy, rules, tried, turn, turned};
 use super::*;
 use crate::{
-    Action, AdmitOnFault, AdmitVerdict, Answer, Arm, Ask, Count, Fault, Figure, Flow, Hook,
-    Ingress, Judging, Kind, Measures, Metric, Op, Question, RegionId, SessionId,
+    AdmitOnFault, AdmitVerdict, Arm, Ask, BreachCount, DegradationAction, Figure, FlowCounts, Hook,
+    HookAnswer, IngressProtocol, Judging, Measures, Metric, Op, PluginFault, PolicyQuestion,
+    RegionId, SessionId, StreamKind,
 };
 
 /// Sessions with voice at 50 packets a second and some video, reported every 100 ms; a tenth is in the canary.
@@ -14,10 +15,10 @@ struct Cohorts {
 }
 
 /// The report on a healthy session.
-fn well() -> (Measures, Flow) {
+fn well() -> (Measures, FlowCounts) {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000).set(Metric::LossDown, 2_000).set(Metric::RFactor, 8_500);
-    let flow = Flow { sent: [5, 0], came: [5, 0], expected: 5, ..Flow::default() };
+    let flow = FlowCounts { sent: [5, 0], came: [5, 0], expected: 5, ..FlowCounts::default() };
     (measures, flow)
 }
 
@@ -27,9 +28,9 @@ impl Cohorts {
         let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
         turn(&mut world, Hook::Degradation, alone());
         let sessions = (0..150).map(|room: u32| {
-            let streams = [(Kind::Audio, 111, None), (Kind::Video, 96, None)];
+            let streams = [(StreamKind::Audio, 111, None), (StreamKind::Video, 96, None)];
             let room = room.to_string();
-            let offer = world.offer_with(&room, "call", &streams, Ingress::Quic);
+            let offer = world.offer_with(&room, "call", &streams, IngressProtocol::Quic);
             let session = world.accepted(offer).session;
             (room, session)
         });
@@ -43,7 +44,7 @@ impl Cohorts {
     }
 
     /// Reports all sessions `times` times: those of the canary as `told(true)`, the others as `told(false)`.
-    fn looks(&mut self, times: usize, told: impl Fn(bool) -> (Measures, Flow)) {
+    fn looks(&mut self, times: usize, told: impl Fn(bool) -> (Measures, FlowCounts)) {
         for _ in 0..times {
             self.world.pass(ms(100));
             let now = self.world.now;
@@ -51,7 +52,7 @@ impl Cohorts {
                 let (measures, flow) = told(tried(10).arm(session.0) == Arm::Canary);
                 let hears = self.world.stands(room).map(|node| self.world.hop(node));
                 self.world.gateway.handle_summary(*session, measures, Some(now));
-                self.world.gateway.handle_flow(*session, &Flow { hears, ..flow }, now);
+                self.world.gateway.handle_flow(*session, &FlowCounts { hears, ..flow }, now);
             }
             self.world.settle();
         }
@@ -66,14 +67,14 @@ impl Cohorts {
     }
 
     /// Figures that breached within 2 s.
-    fn judged(mut self, told: impl Fn(bool) -> (Measures, Flow)) -> Vec<Figure> {
+    fn judged(mut self, told: impl Fn(bool) -> (Measures, FlowCounts)) -> Vec<Figure> {
         self.looks(20, told);
         self.found()
     }
 }
 
 /// Reports of healthy sessions, changed by `harm` in the canary.
-fn but(harm: impl Fn(&mut Measures, &mut Flow)) -> impl Fn(bool) -> (Measures, Flow) {
+fn but(harm: impl Fn(&mut Measures, &mut FlowCounts)) -> impl Fn(bool) -> (Measures, FlowCounts) {
     move |is_canary| {
         let (mut measures, mut flow) = well();
         if is_canary {
@@ -145,10 +146,10 @@ fn low_rungs_of_the_canary_are_found() {
     ] {
         let mut cohorts = Cohorts::start();
         cohorts.world.answer_with(move |ask: &Ask| {
-            let Question::Tick { sessions, .. } = &ask.question else { return None };
+            let PolicyQuestion::Tick { sessions, .. } = &ask.question else { return None };
             let rows = 0..sessions.len() as u32;
             let all = rows.flat_map(|row| {
-                ops.iter().map(move |(op, arg)| Action {
+                ops.iter().map(move |(op, arg)| DegradationAction {
                     row,
                     op: *op as u32,
                     arg: *arg,
@@ -156,7 +157,7 @@ fn low_rungs_of_the_canary_are_found() {
                 })
             });
             let actions = if ask.arm == Arm::Canary { all.collect() } else { Vec::new() };
-            Some(Ok(Answer::Actions { actions, states: Vec::new(), memo: None }))
+            Some(Ok(HookAnswer::Actions { actions, states: Vec::new(), memo: None }))
         });
         assert_eq!(cohorts.judged(|_| well()), found);
     }
@@ -164,8 +165,8 @@ fn low_rungs_of_the_canary_are_found() {
 
 #[test]
 fn hidden_state_is_a_breach_if_replaceable() {
-    let once = Count { of: 3, worse: 1 };
-    let twice = Count { of: 4, worse: 2 };
+    let once = BreachCount { of: 3, worse: 1 };
+    let twice = BreachCount { of: 4, worse: 2 };
     for (revisions, answers, found) in [
         (tried(10), once, vec![]),
         (tried(10), twice, vec!["new"]),
@@ -203,7 +204,10 @@ fn changed_threshold_applies_at_once() {
 }
 
 /// Newcomers, a quarter of them in the canary. The candidate answers `says`; the active revision accepts all.
-fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static, judging: Judging) -> World {
+fn newcomers(
+    says: impl Fn() -> Result<AdmitVerdict, PluginFault> + 'static,
+    judging: Judging,
+) -> World {
     let mut settings = settings();
     // A rejection after a fault is not the candidate's decision.
     for scenario in settings.scenarios.values_mut() {
@@ -214,7 +218,7 @@ fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static, judging: 
             Arm::Canary => says(),
             Arm::Standing => Ok(AdmitVerdict::Accept),
         };
-        Some(verdict.map(|verdict| Answer::Admit { verdict, reason: 0 }))
+        Some(verdict.map(|verdict| HookAnswer::Admit { verdict, reason: 0 }))
     });
     turn(&mut world, Hook::Admission, alone());
     turn(&mut world, Hook::Admission, tried(25));
@@ -236,7 +240,7 @@ fn refusals_by_the_candidate_are_found() {
         (Ok(AdmitVerdict::Redirect(RegionId(9))), vec![Figure::Guarded]),
         (Ok(AdmitVerdict::AcceptCapped(100)), vec![]),
         (Ok(AdmitVerdict::Abstain), vec![]),
-        (Err(Fault::OutOfMemory), vec![]),
+        (Err(PluginFault::OutOfMemory), vec![]),
     ] {
         let said = says.clone();
         let world = newcomers(move || said.clone(), Judging::default());

@@ -1,9 +1,9 @@
 //! Rooms of a dead node that go on in turns, and what happens meanwhile.
 
-use super::super::{NotOpened, Output};
+use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
 use super::*;
-use crate::{Answer, Event, Health, Hook, Move, PolicyName, Question, RoomId};
+use crate::{CoreEvent, Health, Hook, HookAnswer, PolicyName, PolicyQuestion, RoomId, RoutingMove};
 
 /// Enough that they do not go on without their node in one call.
 const MANY: usize = 2_000;
@@ -69,13 +69,15 @@ fn second_death_flips_during_failover() {
         world.kill(first);
         world.outputs.clear();
         world.kill(second);
-        let down = |o: &Output| match o {
-            Output::Event(Event::Node { hop, to: Health::Down, .. }) => hop.node == second,
+        let down = |o: &GatewayEffect| match o {
+            GatewayEffect::Event(CoreEvent::Node { hop, to: Health::Down, .. }) => {
+                hop.node == second
+            }
             _ => false,
         };
         let flip = world.outputs.iter().position(down).unwrap();
-        let to = |o: &Output| match o {
-            Output::Event(Event::Moved { to, .. }) => to.map(|to| to.node),
+        let to = |o: &GatewayEffect| match o {
+            GatewayEffect::Event(CoreEvent::Moved { to, .. }) => to.map(|to| to.node),
             _ => None,
         };
         let before = world.outputs[..flip].iter().filter(|o| to(o) == Some(second)).count();
@@ -107,10 +109,10 @@ fn room_avoids_node_that_died_second() {
     // Its next spare is being opened where it is about to die.
     world.drive_with(|_, _| Driver::Waits);
     world.answer_with(|ask| {
-        let Question::Reroute { rooms, .. } = &ask.question else { return None };
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
         let row = rooms.iter().position(|room| room.standing == [B, C])? as u32;
-        let spare = Move { row, hops: vec![B, C, A], ttl_ms: 0, reason: 1 };
-        Some(Ok(Answer::Moves { moves: vec![spare], states: Vec::new(), memo: None }))
+        let spare = RoutingMove { row, hops: vec![B, C, A], ttl_ms: 0, reason: 1 };
+        Some(Ok(HookAnswer::Moves { moves: vec![spare], states: Vec::new(), memo: None }))
     });
     let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
     world.gateway.handle_policy_changed(&policy, world.now);
@@ -153,7 +155,7 @@ const DURING_FAILOVER: [(&str, Step, Step); 11] = [
     ("a drain", |_| {}, |world| world.gateway.handle_drain(B, true, None, world.now).unwrap()),
     ("its time to be looked at", |_| {}, |world| world.pass(ms(110))),
     ("an answer", asked_again, |world| {
-        world.answer_held(Ok(Answer::Moves { moves: vec![], states: vec![], memo: None }));
+        world.answer_held(Ok(HookAnswer::Moves { moves: vec![], states: vec![], memo: None }));
     }),
     (
         "a session that ends",
@@ -203,7 +205,7 @@ fn room_recovers_before_other_changes() {
         }
         let due = if what == "its time to be looked at" { 100 } else { 0 };
         world.answer_with(move |ask| match &ask.question {
-            Question::Place { .. } => Some(Ok(placement(&[A, B, C], due))),
+            PolicyQuestion::Place { .. } => Some(Ok(placement(&[A, B, C], due))),
             _ => place(&[A, B, C])(ask),
         });
         world.open("last");
@@ -220,7 +222,7 @@ fn room_recovers_before_other_changes() {
         after(&mut world);
         assert!(!waits(&world), "{what}");
         assert!(world.gateway.rooms.failover().is_some(), "{what}");
-        let told = |e: &Event| matches!(e, Event::Moved { room, from, .. } if *room == last && from.node == A);
+        let told = |e: &CoreEvent| matches!(e, CoreEvent::Moved { room, from, .. } if *room == last && from.node == A);
         world.settle();
         assert!(world.events().any(told), "{what}");
     }

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::gateway::{Impossible, Output};
+use crate::gateway::{GatewayEffect, Impossible};
 use crate::timer::Timer;
-use crate::{Event, Health, Incarnation, Limits, Mode, NodeId, NodeSettings, Probed, RegionId};
+use crate::{
+    CoreEvent, GatewayLimits, Health, Incarnation, NodeId, NodeProbing, NodeSettings,
+    RedundancyMode, RegionId,
+};
 
 fn forgotten(world: &World) -> Vec<NodeId> {
-    let forgotten = |output: &Output| match output {
-        Output::Forget { node } => Some(*node),
+    let forgotten = |output: &GatewayEffect| match output {
+        GatewayEffect::Forget { node } => Some(*node),
         _ => None,
     };
     world.outputs.iter().filter_map(forgotten).collect()
@@ -36,7 +39,7 @@ fn added_node_takes_rooms_after_answer() {
     assert_eq!(world.stands("3"), Some(new));
     world.pass(ms(2_100));
     assert_eq!(health(&world, new), Some(Health::Up));
-    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::Phase::Live);
+    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::SessionPhase::Live);
     world.audit();
 }
 
@@ -44,7 +47,7 @@ fn added_node_takes_rooms_after_answer() {
 fn renamed_node_takes_over_after_old_one() {
     let mut settings = settings_of(&[(0, 100)]);
     // No capacity is reserved there for the old node's death.
-    settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
+    settings.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
     let mut world = World::new(settings);
     world.open("1");
     world.offer("2");
@@ -80,7 +83,7 @@ fn added_node_without_answer_takes_nothing() {
 #[test]
 fn unprobed_added_node_is_trusted() {
     let mut world = World::new(settings_of(&[(0, 100)]));
-    let new = world.add(NodeSettings { probed: Probed::No, ..listed(0) }).unwrap();
+    let new = world.add(NodeSettings { probed: NodeProbing::No, ..listed(0) }).unwrap();
     world.pass(ms(10));
     assert_eq!(health(&world, new), Some(Health::Wary));
 }
@@ -113,7 +116,7 @@ fn removed_node_is_left_make_before_break() {
     assert_eq!(health(&world, node), None);
     let closed: BTreeSet<NodeId> = world.closed_at().into_iter().map(|(_, node)| node).collect();
     assert_eq!(closed, BTreeSet::from([node]), "its sessions there were closed before");
-    let lost = |event: &&Event| matches!(event, Event::Moved { to: None, .. });
+    let lost = |event: &&CoreEvent| matches!(event, CoreEvent::Moved { to: None, .. });
     assert_eq!(world.events().filter(lost).count(), 0);
     assert_eq!(world.moves().len(), stood.len());
     world.outputs.clear();
@@ -133,14 +136,14 @@ fn removed_node_with_unplaceable_rooms_stays() {
     let new = world.add(listed(0)).unwrap();
     world.pass(ms(2_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
-    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::Phase::Live);
+    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::SessionPhase::Live);
     world.audit();
 }
 
 /// Numbers of remaining rooms in the events of drained nodes.
 fn drained(world: &World) -> Vec<u32> {
-    let left = |event: &Event| match event {
-        Event::Drained { left, .. } => Some(*left),
+    let left = |event: &CoreEvent| match event {
+        CoreEvent::Drained { left, .. } => Some(*left),
         _ => None,
     };
     world.events().filter_map(left).collect()
@@ -166,7 +169,7 @@ fn deadline_applies_to_leaving_node() {
     world.gateway.handle_node_removed(A, None, world.now).unwrap();
     world.pass(ms(502));
     assert_eq!(drained(&world), [1]);
-    let told = world.events().filter(|event| matches!(event, Event::Draining { .. })).count();
+    let told = world.events().filter(|event| matches!(event, CoreEvent::Draining { .. })).count();
     assert_eq!(told, 1, "it drains since then");
     let new = world.add(listed(0)).unwrap();
     world.pass(ms(2_000));
@@ -346,8 +349,8 @@ fn many_changes_leak_no_slots() {
 
 #[test]
 fn node_limit_is_enforced() {
-    let limits = Limits { nodes_max: 2, ..Limits::default() };
-    let mut world = World::new(crate::Settings { limits, ..settings_of(&[(0, 100)]) });
+    let limits = GatewayLimits { nodes_max: 2, ..GatewayLimits::default() };
+    let mut world = World::new(crate::CoreSettings { limits, ..settings_of(&[(0, 100)]) });
     assert_eq!(world.gateway.vacancies(world.now), 1);
     let new = world.add(listed(0)).unwrap();
     assert_eq!(world.add(listed(0)), Err(Impossible::NoRoomForNodes));

@@ -1,14 +1,15 @@
 //! Guarantees of each mode when a node dies, and changes of a scenario's mode.
 
-use super::super::Output;
+use super::super::GatewayEffect;
 use super::world::VOICE;
 use super::*;
 use crate::{
-    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, NotStarted, Refused,
-    RegionId, Role, RoomId, Scenario, SessionId, Settings, Start, Starts,
+    Affinity, CoreEvent, CoreSettings, Health, Hop, HopGrant, ModeChange, MoveCause, NodeId,
+    NotStarted, OfferRefusal, RedundancyMode, RegionId, RegionRole, RoomId, Scenario, SessionId,
+    StartPhase, Starts,
 };
 
-pub(super) fn in_mode(mode: Mode, mut settings: Settings) -> Settings {
+pub(super) fn in_mode(mode: RedundancyMode, mut settings: CoreSettings) -> CoreSettings {
     for scenario in settings.scenarios.values_mut() {
         scenario.mode = mode;
     }
@@ -26,8 +27,8 @@ pub(super) fn change(world: &mut World, to: impl Fn(&mut Scenario)) {
 }
 
 pub(super) fn opened_at(world: &World) -> Vec<NodeId> {
-    let opened = |output: &Output| match output {
-        Output::Open { hop, .. } => Some(hop.node),
+    let opened = |output: &GatewayEffect| match output {
+        GatewayEffect::Open { hop, .. } => Some(hop.node),
         _ => None,
     };
     world.outputs.iter().filter_map(opened).collect()
@@ -41,9 +42,9 @@ fn both(world: &World, nodes: [NodeId; 2]) -> [Hop; 2] {
     nodes.map(|node| world.hop(node))
 }
 
-pub(super) fn starts(world: &World) -> Vec<Start> {
-    let step = |event: &Event| match event {
-        Event::Start { step, .. } => Some(*step),
+pub(super) fn starts(world: &World) -> Vec<StartPhase> {
+    let step = |event: &CoreEvent| match event {
+        CoreEvent::Start { step, .. } => Some(*step),
         _ => None,
     };
     world.events().filter_map(step).collect()
@@ -55,16 +56,17 @@ pub(super) fn health(world: &World, node: NodeId) -> Health {
 
 /// A running node at home, and one that a hook starts.
 pub(super) fn cold() -> World {
-    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (1, 1_000)]));
+    let mut settings = in_mode(RedundancyMode::Cold, settings_of(&[(0, 1_000), (1, 1_000)]));
     settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
     World::new(settings)
 }
 
-const BOTH: [Grant; 2] = [Grant::Admitted, Grant::Admitted];
+const BOTH: [HopGrant; 2] = [HopGrant::Admitted, HopGrant::Admitted];
 
 #[test]
 fn hitless_room_counts_at_both_nodes() {
-    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 640)])));
+    let mut world =
+        World::new(in_mode(RedundancyMode::Hitless, settings_of(&[(0, 640), (1, 640)])));
     world.open("r");
     assert_eq!(world.route("r"), [(A, BOTH[0]), (B, BOTH[1])]);
     assert_eq!([load(&world, A), load(&world, B)], [100, 100]);
@@ -73,18 +75,18 @@ fn hitless_room_counts_at_both_nodes() {
 #[test]
 fn hitless_session_needs_both_nodes() {
     let nodes = [(0, 10 * VOICE), (1, VOICE), (2, VOICE)];
-    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&nodes)));
+    let mut world = World::new(in_mode(RedundancyMode::Hitless, settings_of(&nodes)));
     world.open("r");
     let newcomer = world.offer("r");
     let refused = world.replies[&newcomer].as_ref().unwrap_err();
-    assert!(matches!(refused, Refused::NoNode { .. }));
-    assert_eq!(world.route("r")[1], (B, Grant::Admitted));
+    assert!(matches!(refused, OfferRefusal::NoNode { .. }));
+    assert_eq!(world.route("r")[1], (B, HopGrant::Admitted));
 }
 
 #[test]
 fn hitless_pair_is_restored_after_death() {
     for dead in [A, B] {
-        let mut settings = in_mode(Mode::Hitless, settings());
+        let mut settings = in_mode(RedundancyMode::Hitless, settings());
         settings.scenarios.values_mut().for_each(|scenario| scenario.spares = 2);
         let mut world = World::new(settings);
         world.open("r");
@@ -94,8 +96,8 @@ fn hitless_pair_is_restored_after_death() {
         let (hop, _) = route.first_usable(&world.gateway.board()).unwrap();
         assert_eq!(hop.node, other, "its packets go on without a word of the core's");
         world.pass(ms(5));
-        let grants: Vec<Grant> = world.route("r").iter().map(|(_, grant)| *grant).collect();
-        assert_eq!(world.route("r")[0], (other, Grant::Admitted));
+        let grants: Vec<HopGrant> = world.route("r").iter().map(|(_, grant)| *grant).collect();
+        assert_eq!(world.route("r")[0], (other, HopGrant::Admitted));
         assert_eq!(grants[..2], BOTH, "a new one joined: {:?}", world.route("r"));
     }
 }
@@ -103,7 +105,7 @@ fn hitless_pair_is_restored_after_death() {
 #[test]
 fn second_node_joins_after_all_sessions_open() {
     let mut world =
-        World::new(in_mode(Mode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
+        World::new(in_mode(RedundancyMode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
     world.open("r");
     world.drive_with(|_, hop| match hop.node {
         C => world::Driver::Waits,
@@ -111,15 +113,15 @@ fn second_node_joins_after_all_sessions_open() {
     });
     world.kill(B);
     world.pass(ms(5));
-    assert_eq!(world.route("r"), [(A, Grant::Admitted)]);
+    assert_eq!(world.route("r"), [(A, HopGrant::Admitted)]);
     world.finish_opening(C, Ok(()));
     assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])]);
 }
 
 /// The effective modes of hitless rooms, in events and in views.
-fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
-    let told = |event: &Event| match event {
-        Event::Mode { room_name, from, to, why: ModeChange::Capacity, .. } => {
+fn kept(world: &World, room: &str) -> (Vec<(RedundancyMode, RedundancyMode)>, RedundancyMode) {
+    let told = |event: &CoreEvent| match event {
+        CoreEvent::Mode { room_name, from, to, why: ModeChange::Capacity, .. } => {
             (&**room_name == room).then_some((*from, *to))
         }
         _ => None,
@@ -128,7 +130,7 @@ fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
     let shown = rooms.find(|standing| &*standing.name == room).unwrap();
     let session = world.gateway.session(shown.sessions[0], world.now).unwrap();
     assert_eq!((session.mode, session.kept), (shown.mode, shown.kept));
-    assert_eq!(shown.mode, Mode::Hitless);
+    assert_eq!(shown.mode, RedundancyMode::Hitless);
     (world.events().filter_map(told).collect(), shown.kept)
 }
 
@@ -137,16 +139,19 @@ fn hitless_without_second_node_is_hot() {
     // Each room fits its own node. The third node can carry one more room, and reserves capacity for the death of
     // either.
     let nodes = [(0, VOICE), (1, VOICE), (2, VOICE)];
-    let mut world = World::new(in_mode(Mode::Hot, settings_of(&nodes)));
+    let mut world = World::new(in_mode(RedundancyMode::Hot, settings_of(&nodes)));
     let rooms = ["r", "s"];
     for room in rooms {
         world.open(room);
     }
-    change(&mut world, |scenario| scenario.mode = Mode::Hitless);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::Hitless);
     let [shared, also] = rooms.map(|room| world.route(room)[1]);
-    assert_eq!((shared.1, also), (Grant::Reserved, shared));
+    assert_eq!((shared.1, also), (HopGrant::Reserved, shared));
     for room in rooms {
-        assert_eq!(kept(&world, room), (vec![(Mode::Hitless, Mode::Hot)], Mode::Hot));
+        assert_eq!(
+            kept(&world, room),
+            (vec![(RedundancyMode::Hitless, RedundancyMode::Hot)], RedundancyMode::Hot)
+        );
     }
     let first = world.stands("r").unwrap();
     world.kill(first);
@@ -155,24 +160,25 @@ fn hitless_without_second_node_is_hot() {
 
 #[test]
 fn hitless_without_second_hop_is_reported() {
-    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 100)])));
+    let mut world =
+        World::new(in_mode(RedundancyMode::Hitless, settings_of(&[(0, 640), (1, 100)])));
     let first = world.open("r");
     world.open("s");
-    assert_eq!(world.route("r")[1], (B, Grant::Admitted));
-    assert_eq!(world.route("s"), [(A, Grant::Admitted)], "nothing is left for it at the other");
-    let less = (Mode::Hitless, Mode::Cold);
-    assert_eq!(kept(&world, "s"), (vec![less], Mode::Cold));
-    assert_eq!(kept(&world, "r"), (vec![], Mode::Hitless));
+    assert_eq!(world.route("r")[1], (B, HopGrant::Admitted));
+    assert_eq!(world.route("s"), [(A, HopGrant::Admitted)], "nothing is left for it at the other");
+    let less = (RedundancyMode::Hitless, RedundancyMode::Cold);
+    assert_eq!(kept(&world, "s"), (vec![less], RedundancyMode::Cold));
+    assert_eq!(kept(&world, "r"), (vec![], RedundancyMode::Hitless));
     world.close(first);
     world.pass(ms(5_000));
-    assert_eq!(world.route("s")[1..], [(B, Grant::Admitted)], "it has joined");
-    assert_eq!(kept(&world, "s"), (vec![less, (less.1, less.0)], Mode::Hitless));
+    assert_eq!(world.route("s")[1..], [(B, HopGrant::Admitted)], "it has joined");
+    assert_eq!(kept(&world, "s"), (vec![less, (less.1, less.0)], RedundancyMode::Hitless));
 }
 
 #[test]
 fn unequal_copies_turn_hitless_to_hot() {
     let mut world =
-        World::new(in_mode(Mode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
+        World::new(in_mode(RedundancyMode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
     let session = world.open("r");
     world.outputs.clear();
     let hops = both(&world, [A, B]);
@@ -180,10 +186,10 @@ fn unequal_copies_turn_hitless_to_hot() {
         world.gateway.handle_unalike(session, hops, world.now);
         world.settle();
     }
-    assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
-    let told = |event: &&Event| {
+    assert_eq!(world.route("r"), [(A, HopGrant::Admitted), (B, HopGrant::Reserved)]);
+    let told = |event: &&CoreEvent| {
         let why = ModeChange::CopiesDiffer { hops };
-        matches!(event, Event::Mode { from: Mode::Hitless, to: Mode::Hot, why: w, .. } if *w == why)
+        matches!(event, CoreEvent::Mode { from: RedundancyMode::Hitless, to: RedundancyMode::Hot, why: w, .. } if *w == why)
     };
     assert_eq!(world.events().filter(told).count(), 1, "told once");
     // Packets from the second hop pass for a moment.
@@ -196,19 +202,21 @@ fn unequal_copies_turn_hitless_to_hot() {
 
 #[test]
 fn report_of_foreign_hops_changes_nothing() {
-    let mut world = World::new(in_mode(Mode::Hitless, settings()));
+    let mut world = World::new(in_mode(RedundancyMode::Hitless, settings()));
     let session = world.open("r");
     let hops = both(&world, [A, C]);
     world.gateway.handle_unalike(session, hops, world.now);
-    assert_eq!(world.route("r")[1].1, Grant::Admitted);
+    assert_eq!(world.route("r")[1].1, HopGrant::Admitted);
 }
 
 #[test]
 fn standby_takes_no_first_hop_if_avoidable() {
-    for (mode, first) in [(Mode::Hot, C), (Mode::Hitless, C), (Mode::ActiveActive, A)] {
+    for (mode, first) in
+        [(RedundancyMode::Hot, C), (RedundancyMode::Hitless, C), (RedundancyMode::ActiveActive, A)]
+    {
         let mut settings = in_mode(mode, settings_of(&[(0, 640), (1, 640), (1, VOICE)]));
-        settings.nodes[0].role = Role::Standby;
-        settings.nodes[1].role = Role::Standby;
+        settings.nodes[0].role = RegionRole::Standby;
+        settings.nodes[1].role = RegionRole::Standby;
         let mut world = World::new(settings);
         world.open("r");
         assert_eq!(world.stands("r"), Some(first), "{mode:?}");
@@ -222,17 +230,17 @@ fn standby_takes_no_first_hop_if_avoidable() {
 #[test]
 fn standby_is_preferred_as_spare() {
     let mut settings = settings_of(&[(0, 640), (1, 640), (1, 640)]);
-    settings.nodes[2].role = Role::Standby;
+    settings.nodes[2].role = RegionRole::Standby;
     let mut world = World::new(settings);
     world.open("r");
-    assert_eq!(world.route("r"), [(A, Grant::Admitted), (C, Grant::Reserved)]);
+    assert_eq!(world.route("r"), [(A, HopGrant::Admitted), (C, HopGrant::Reserved)]);
 }
 
 #[test]
 fn active_active_spare_is_in_another_zone() {
     // Zones a and b are at home, zone c in another region.
     let nodes = [(0, 640), (0, 640), (1, 640), (2, 6_400)];
-    let mut world = World::new(in_mode(Mode::ActiveActive, settings_of(&nodes)));
+    let mut world = World::new(in_mode(RedundancyMode::ActiveActive, settings_of(&nodes)));
     for room in ["1", "2", "3"] {
         world.open(room);
     }
@@ -241,7 +249,7 @@ fn active_active_spare_is_in_another_zone() {
     assert_eq!(first, [A, B, C], "load spreads over the zones of the region");
     for room in ["1", "2", "3"] {
         let route = world.route(room);
-        assert_eq!(route[1].1, Grant::Reserved);
+        assert_eq!(route[1].1, HopGrant::Reserved);
         assert_ne!(route[0].0 == C, route[1].0 == C, "{route:?} is in two zones");
         assert_ne!(route[1].0, D, "and in the same region");
     }
@@ -254,7 +262,7 @@ pub(super) fn regional(order: &[u32]) -> World {
     settings.regions.push("far".into());
     settings.zones.push(crate::Zone { name: "d".into(), region: RegionId(2) });
     for scenario in settings.scenarios.values_mut() {
-        scenario.mode = Mode::Regional;
+        scenario.mode = RedundancyMode::Regional;
         scenario.spares = 3;
         scenario.regions = order.iter().copied().map(RegionId).collect();
     }
@@ -265,10 +273,10 @@ pub(super) fn regional(order: &[u32]) -> World {
 fn regional_spares_follow_region_order() {
     let mut world = regional(&[2, 0, 1]);
     world.open("r");
-    let gated = Grant::Gated;
+    let gated = HopGrant::Gated;
     assert_eq!(
         world.route("r"),
-        [(A, Grant::Admitted), (B, gated), (C, gated)],
+        [(A, HopGrant::Admitted), (B, gated), (C, gated)],
         "around to the start"
     );
     assert_eq!(opened_at(&world), [A]);
@@ -292,7 +300,7 @@ fn regional_spares_follow_region_order() {
 fn cold_node_starts_when_room_loses_node() {
     let mut world = cold();
     world.open("r");
-    assert_eq!(world.route("r"), [(A, Grant::Admitted)], "no spare");
+    assert_eq!(world.route("r"), [(A, HopGrant::Admitted)], "no spare");
     assert_eq!((health(&world, B), &world.starts[..]), (Health::Cold, &[][..]));
     world.kill(A);
     let died = world.now;
@@ -303,10 +311,10 @@ fn cold_node_starts_when_room_loses_node() {
     world.pass(ms(100));
     assert_eq!(world.stands("r"), Some(B));
     assert!(
-        matches!(starts(&world)[..], [Start::Begun { attempt: 1 }, Start::Done { took }] if took >= ms(2_000))
+        matches!(starts(&world)[..], [StartPhase::Begun { attempt: 1 }, StartPhase::Done { took }] if took >= ms(2_000))
     );
-    let recovered = |event: &Event| match event {
-        Event::Moved { to: Some(_), cause: Cause::NodeDown, started, .. } => Some(*started),
+    let recovered = |event: &CoreEvent| match event {
+        CoreEvent::Moved { to: Some(_), cause: MoveCause::NodeDown, started, .. } => Some(*started),
         _ => None,
     };
     let started = world.events().find_map(recovered).unwrap();
@@ -315,7 +323,7 @@ fn cold_node_starts_when_room_loses_node() {
 
 #[test]
 fn cold_room_moves_and_cold_node_starts() {
-    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 640), (1, 640), (1, 640)]));
+    let mut settings = in_mode(RedundancyMode::Cold, settings_of(&[(0, 640), (1, 640), (1, 640)]));
     settings.nodes[2].starts = Starts::ByHook { within: ms(30_000) };
     let mut world = World::new(settings);
     world.open("r");
@@ -334,7 +342,7 @@ fn failed_start_is_retried_with_backoff() {
     for attempt in 1..=4 {
         assert_eq!(world.starts.len(), attempt);
         world.gateway.handle_start_failed(B, world.now);
-        let Some(Start::Failed { why: NotStarted::Hook, again: after }) = ({
+        let Some(StartPhase::Failed { why: NotStarted::Hook, again: after }) = ({
             world.settle();
             starts(&world).last().copied()
         }) else {
@@ -351,7 +359,7 @@ fn failed_start_is_retried_with_backoff() {
     assert_eq!(starts(&world).len(), 9);
     world.pass(ms(1_500));
     assert_eq!(starts(&world).len(), 10);
-    let late = Start::Failed { why: NotStarted::Late, again: ms(16_000) };
+    let late = StartPhase::Failed { why: NotStarted::Late, again: ms(16_000) };
     assert_eq!(starts(&world)[9], late);
 }
 
@@ -387,11 +395,11 @@ fn running_cold_node_is_found_dead_is_cold() {
 
 #[test]
 fn session_without_node_triggers_start() {
-    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 640)]));
+    let mut settings = in_mode(RedundancyMode::Cold, settings_of(&[(0, 640)]));
     settings.nodes[0].starts = Starts::ByHook { within: ms(30_000) };
     let mut world = World::new(settings);
     let offer = world.offer("r");
-    assert!(matches!(world.replies[&offer], Err(Refused::NoNode { .. })));
+    assert!(matches!(world.replies[&offer], Err(OfferRefusal::NoNode { .. })));
     assert_eq!(world.starts, [A]);
     world.unmute(A);
     world.pass(ms(50));
@@ -411,7 +419,7 @@ fn meshed_sessions_are_rooms_with_one_id() {
         .outputs
         .iter()
         .filter_map(|output| match output {
-            Output::Open { room, .. } => Some(*room),
+            GatewayEffect::Open { room, .. } => Some(*room),
             _ => None,
         })
         .collect();
@@ -428,8 +436,8 @@ fn meshed_sessions_are_rooms_with_one_id() {
 
 #[test]
 fn mode_change_keeps_carrying_hop() {
-    for from in Mode::ALL {
-        for to in Mode::ALL.into_iter().filter(|to| *to != from) {
+    for from in RedundancyMode::ALL {
+        for to in RedundancyMode::ALL.into_iter().filter(|to| *to != from) {
             let mut world = World::new(in_mode(from, settings()));
             let session = world.open("r");
             change(&mut world, |scenario| scenario.mode = to);
@@ -439,22 +447,22 @@ fn mode_change_keeps_carrying_hop() {
                 world.moves().is_empty() && !world.closed_at().contains(&(session, A)),
                 "{why}"
             );
-            let told = |e: &&Event| matches!(e, Event::Mode { from: f, to: t, why: ModeChange::Scenario, .. } if (*f, *t) == (from, to));
+            let told = |e: &&CoreEvent| matches!(e, CoreEvent::Mode { from: f, to: t, why: ModeChange::Scenario, .. } if (*f, *t) == (from, to));
             assert_eq!(world.events().filter(told).count(), 1, "{why}");
             world.pass(ms(600));
             let second = world.route("r").get(1).map(|(_, grant)| *grant);
             let open: Vec<NodeId> =
                 world.gateway.sessions[&session].legs.iter().map(|(hop, _)| hop.node).collect();
             match to {
-                Mode::Hitless => {
-                    assert_eq!((second, open.len()), (Some(Grant::Admitted), 2), "{why}");
+                RedundancyMode::Hitless => {
+                    assert_eq!((second, open.len()), (Some(HopGrant::Admitted), 2), "{why}");
                 }
-                Mode::Hot | Mode::ActiveActive => {
-                    assert_eq!((second, open.len()), (Some(Grant::Reserved), 2), "{why}");
+                RedundancyMode::Hot | RedundancyMode::ActiveActive => {
+                    assert_eq!((second, open.len()), (Some(HopGrant::Reserved), 2), "{why}");
                 }
-                Mode::Cold => assert_eq!((second, &open[..]), (None, &[A][..]), "{why}"),
-                Mode::Regional => {
-                    assert_eq!((second, &open[..]), (Some(Grant::Gated), &[A][..]), "{why}");
+                RedundancyMode::Cold => assert_eq!((second, &open[..]), (None, &[A][..]), "{why}"),
+                RedundancyMode::Regional => {
+                    assert_eq!((second, &open[..]), (Some(HopGrant::Gated), &[A][..]), "{why}");
                 }
             }
         }
@@ -463,9 +471,11 @@ fn mode_change_keeps_carrying_hop() {
 
 #[test]
 fn unopened_spare_carries_no_packets() {
-    for (from, to) in [Mode::Cold, Mode::Regional]
-        .into_iter()
-        .flat_map(|from| [Mode::Hot, Mode::ActiveActive, Mode::Hitless].map(|to| (from, to)))
+    for (from, to) in
+        [RedundancyMode::Cold, RedundancyMode::Regional].into_iter().flat_map(|from| {
+            [RedundancyMode::Hot, RedundancyMode::ActiveActive, RedundancyMode::Hitless]
+                .map(|to| (from, to))
+        })
     {
         let mut world = World::new(in_mode(from, settings()));
         world.open("r");
@@ -474,7 +484,7 @@ fn unopened_spare_carries_no_packets() {
         world.gateway.handle_scenarios(&scenarios, world.now);
         let usable = |world: &World| {
             let hops = world.route("r").into_iter();
-            hops.filter(|(_, grant)| *grant != Grant::Gated).count()
+            hops.filter(|(_, grant)| *grant != HopGrant::Gated).count()
         };
         assert_eq!(usable(&world), 1, "{from:?} to {to:?}: nobody has answered yet");
         world.settle();
@@ -493,7 +503,7 @@ fn scenario_separates_rooms_of_one_name() {
     }
     let mut world = World::new(settings);
     let told = |world: &World, offer| match world.replies.get(&offer) {
-        Some(Err(Refused::ScenarioOfRoom(scenario))) => Some(scenario.to_string()),
+        Some(Err(OfferRefusal::ScenarioOfRoom(scenario))) => Some(scenario.to_string()),
         _ => None,
     };
     let room = world.open("r");
@@ -517,16 +527,16 @@ fn cold_waiting_time_survives_mode_change() {
     world.kill(A);
     world.pass(ms(40_000));
     assert!(world.gateway.sessions.contains_key(&session), "it is held");
-    change(&mut world, |scenario| scenario.mode = Mode::Hot);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::Hot);
     world.pass(ms(20_000));
     assert!(world.gateway.sessions.contains_key(&session), "it had 20 s of 30");
 }
 
 #[test]
 fn ended_second_hop_delivers_briefly() {
-    let mut world = World::new(in_mode(Mode::Hitless, settings()));
+    let mut world = World::new(in_mode(RedundancyMode::Hitless, settings()));
     world.open("r");
-    change(&mut world, |scenario| scenario.mode = Mode::Cold);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::Cold);
     let route = world.gateway.rooms[&world.room("r")].route();
     let (leaving, until) = route.leaving.expect("a make-before-break");
     assert_eq!(leaving, world.hop(B));
@@ -553,7 +563,7 @@ fn a_change_of_many_rooms_is_done_in_turns() {
         world.open(&room.to_string());
     }
     let mut scenarios = world.gateway.settings.scenarios.clone();
-    scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
+    scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
     world.gateway.handle_scenarios(&scenarios, world.now);
     assert_eq!(world.gateway.rooms.changing().len(), 600 - 256);
     world.pass(ms(2));

@@ -1,21 +1,21 @@
-use super::super::Output;
+use super::super::GatewayEffect;
 use super::world::{Driver, VOICE};
 use super::*;
 use crate::{
-    Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome, Question,
-    Transport,
+    ClientTransport, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer, HopGrant,
+    Impossible, MoveCause, NodeId, PolicyQuestion, RoutingMove,
 };
 
-fn step(row: u32, hops: &[NodeId]) -> Move {
-    Move { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }
+fn step(row: u32, hops: &[NodeId]) -> RoutingMove {
+    RoutingMove { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }
 }
 
-fn moves(moves: Vec<Move>) -> Answer {
-    Answer::Moves { moves, states: Vec::new(), memo: None }
+fn moves(moves: Vec<RoutingMove>) -> HookAnswer {
+    HookAnswer::Moves { moves, states: Vec::new(), memo: None }
 }
 
 /// Asks the routing policy about every room, and gives this answer.
-fn advise(world: &mut World, answer: Answer) {
+fn advise(world: &mut World, answer: HookAnswer) {
     world.answer_with(|_| None);
     world.held.clear();
     let policy = crate::PolicyName { set: "call".into(), hook: Hook::Routing };
@@ -24,9 +24,9 @@ fn advise(world: &mut World, answer: Answer) {
     world.answer_held(Ok(answer));
 }
 
-fn outcome(world: &World) -> Outcome {
-    let decided = |e: &Event| match e {
-        Event::Decided { outcome, .. } => Some(outcome.clone()),
+fn outcome(world: &World) -> DecisionOutcome {
+    let decided = |e: &CoreEvent| match e {
+        CoreEvent::Decided { outcome, .. } => Some(outcome.clone()),
         _ => None,
     };
     world.events().filter_map(decided).last().unwrap()
@@ -46,8 +46,9 @@ fn room_moves_once_all_sessions_open() {
     assert_eq!(world.stands("r"), Some(A));
     world.finish_opening(D, Ok(()));
     assert_eq!(world.stands("r"), Some(D));
-    let by_hand =
-        |e: &Event| matches!(e, Event::Moved { cause: Cause::Manual, by: Decider::Operator, .. });
+    let by_hand = |e: &CoreEvent| {
+        matches!(e, CoreEvent::Moved { cause: MoveCause::Manual, by: Decider::Operator, .. })
+    };
     assert!(world.events().any(by_hand));
 }
 
@@ -114,26 +115,26 @@ fn closed_session_counts_its_own_moves() {
     world.pass(ms(1_000));
     world.close(first);
     world.close(second);
-    let closed = |e: &Event| match e {
-        Event::Closed { session, closed, .. } => Some((*session, closed.clone())),
+    let closed = |e: &CoreEvent| match e {
+        CoreEvent::Closed { session, closed, .. } => Some((*session, closed.clone())),
         _ => None,
     };
     let closed: Vec<_> = world.events().filter_map(closed).collect();
     let [(one, moved), (two, late)] = &*closed else { panic!("{closed:?}") };
-    assert_eq!((*one, &*moved.moves), (first, &[Cause::Manual, Cause::NodeDown][..]));
-    assert_eq!((*two, &*late.moves), (second, &[Cause::NodeDown][..]));
+    assert_eq!((*one, &*moved.moves), (first, &[MoveCause::Manual, MoveCause::NodeDown][..]));
+    assert_eq!((*two, &*late.moves), (second, &[MoveCause::NodeDown][..]));
     assert_eq!((late.offered, late.ended), (offered, world.now));
-    assert_eq!((&*late.scenario, late.transport), ("call", Transport::Udp));
+    assert_eq!((&*late.scenario, late.transport), ("call", ClientTransport::Udp));
 }
 
 #[test]
 fn a_room_does_not_stand_in_its_own_way() {
     let mut world = World::new(settings_of(&[(0, VOICE), (1, VOICE)]));
     world.open("r");
-    assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
+    assert_eq!(world.route("r"), [(A, HopGrant::Admitted), (B, HopGrant::Reserved)]);
     world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
     world.settle();
-    assert_eq!(world.route("r"), [(B, Grant::Admitted), (A, Grant::Reserved)]);
+    assert_eq!(world.route("r"), [(B, HopGrant::Admitted), (A, HopGrant::Reserved)]);
 }
 
 #[test]
@@ -183,8 +184,8 @@ fn policy_moves_room_3_times_a_minute() {
     let last = world.now - ms(2_000);
     let first = last - ms(4_000);
     advise(&mut world, moves(vec![step(0, &[A])]));
-    assert_eq!((world.stands("r"), world.guards()), (Some(B), vec![Guard::MovedTooOften]));
-    assert_eq!(outcome(&world), Outcome::Guarded(Guard::MovedTooOften));
+    assert_eq!((world.stands("r"), world.guards()), (Some(B), vec![GuardRule::MovedTooOften]));
+    assert_eq!(outcome(&world), DecisionOutcome::Guarded(GuardRule::MovedTooOften));
     // Moves off a dead node bypass damping.
     world.kill(B);
     world.pass(ms(10));
@@ -220,7 +221,7 @@ fn policy_moves_per_second_are_limited() {
     let all = || moves((0..8).map(|row| step(row, &[B, A])).collect());
     advise(&mut world, all());
     assert_eq!(world.moves().len(), 2, "a quarter of eight");
-    assert_eq!(world.guards(), [Guard::Churn; 6]);
+    assert_eq!(world.guards(), [GuardRule::Churn; 6]);
     world.pass(ms(999));
     advise(&mut world, moves((2..8).map(|row| step(row, &[B, A])).collect()));
     assert_eq!(world.moves().len(), 2);
@@ -242,7 +243,7 @@ fn a_room_on_its_way_counts_as_one_move() {
         assert_eq!(world.guards(), [], "a quarter of eight are two");
     }
     advise(&mut world, moves(vec![step(2, &[D, A])]));
-    assert_eq!(world.guards(), [Guard::Churn]);
+    assert_eq!(world.guards(), [GuardRule::Churn]);
 }
 
 #[test]
@@ -271,14 +272,14 @@ fn invalid_moves_are_dropped_rest_applied() {
     advise(&mut world, moves(hostile));
     assert_eq!(["0", "1", "2"].map(|room| world.stands(room)), [Some(A), Some(A), Some(B)]);
     let broken = [
-        Guard::UnusableNode,
-        Guard::UnusableNode,
-        Guard::UnknownRow,
-        Guard::UnknownRow,
-        Guard::UnknownRow,
+        GuardRule::UnusableNode,
+        GuardRule::UnusableNode,
+        GuardRule::UnknownRow,
+        GuardRule::UnknownRow,
+        GuardRule::UnknownRow,
     ];
     assert_eq!(world.guards(), broken);
-    assert_eq!(outcome(&world), Outcome::Applied { differs: true });
+    assert_eq!(outcome(&world), DecisionOutcome::Applied { differs: true });
 }
 
 #[test]
@@ -286,13 +287,13 @@ fn move_to_full_node_is_refused_with_state() {
     let nodes = [(0, 1_000), (1, VOICE - 1)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
     world.open("r");
-    let answer = |hops: &[NodeId], bytes| Answer::Moves {
+    let answer = |hops: &[NodeId], bytes| HookAnswer::Moves {
         moves: vec![step(0, hops)],
         states: vec![(0, state(bytes)), (9, state(b"x"))],
         memo: None,
     };
     advise(&mut world, answer(&[B], b"refused"));
-    assert_eq!(world.guards(), [Guard::NoCapacity]);
+    assert_eq!(world.guards(), [GuardRule::NoCapacity]);
     let memory = |world: &World| world.gateway.rooms[&world.room("r")].memory.read(None).cloned();
     assert_eq!(memory(&world), Some(state(b"placed").into()));
     advise(&mut world, answer(&[A], b"kept"));
@@ -309,12 +310,12 @@ fn answer_for_moved_room_is_stale() {
     world.pass(ms(0));
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
-    world.answer_held(Ok(Answer::Moves {
+    world.answer_held(Ok(HookAnswer::Moves {
         moves: vec![step(0, &[C])],
         states: vec![(0, state(b"stale"))],
         memo: Some(state(b"stale")),
     }));
-    assert_eq!(outcome(&world), Outcome::Stale);
+    assert_eq!(outcome(&world), DecisionOutcome::Stale);
     assert_eq!(world.stands("r"), Some(D));
     assert_eq!(
         world.gateway.rooms[&world.room("r")].memory.read(None).cloned(),
@@ -331,7 +332,7 @@ fn policy_does_not_undo_operator_move() {
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
     advise(&mut world, moves(vec![step(0, &[C, B])]));
-    assert_eq!(outcome(&world), Outcome::Stale);
+    assert_eq!(outcome(&world), DecisionOutcome::Stale);
     for node in [D, A, B, C] {
         world.finish_opening(node, Ok(()));
     }
@@ -346,7 +347,7 @@ fn closed_port_moves_room_once() {
     world.gateway.handle_port_closed(session, from, world.now);
     world.settle();
     assert_eq!(world.moves(), [(A, Some(to))]);
-    assert!(world.events().any(|e| matches!(e, Event::Moved { cause: Cause::Link, .. })));
+    assert!(world.events().any(|e| matches!(e, CoreEvent::Moved { cause: MoveCause::Link, .. })));
     world.gateway.handle_port_closed(session, from, world.now);
     world.settle();
     assert_eq!(world.moves().len(), 1, "an echo of a hop that was left");
@@ -381,7 +382,7 @@ fn closed_port_without_target_is_reported_once() {
         world.pass(ms(20));
     }
     assert_eq!(world.stands("r"), Some(A));
-    let struck = world.events().filter(|e| matches!(e, Event::HopRemoved { .. })).count();
+    let struck = world.events().filter(|e| matches!(e, CoreEvent::HopRemoved { .. })).count();
     assert_eq!(struck, 1);
 }
 
@@ -406,7 +407,7 @@ fn session_opens_at_a_hop_once() {
     world.gateway.handle_move(&"r".into(), C, world.now).unwrap();
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
-    let opens = world.outputs.iter().filter(|o| matches!(o, Output::Open { .. })).count();
+    let opens = world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Open { .. })).count();
     let closes = world.closed_at().len();
     let open = world.gateway.sessions.values().next().unwrap().legs.iter().count();
     assert_eq!(opens - closes, open, "opened once for each time it was closed");
@@ -427,7 +428,7 @@ fn move_is_cancelled_above_rate() {
     }
     assert_eq!((world.stands("r"), world.moves().len()), (Some(E), 3));
     world.finish_opening(D, Ok(()));
-    assert_eq!((world.stands("r"), world.guards()), (Some(E), vec![Guard::MovedTooOften]));
+    assert_eq!((world.stands("r"), world.guards()), (Some(E), vec![GuardRule::MovedTooOften]));
     assert!(world.closed_at().contains(&(session, D)));
 }
 
@@ -475,13 +476,13 @@ fn spare_difference_from_native_is_counted() {
         let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
         world.open("r");
         world.answer_with(move |ask| {
-            let Question::Reroute { .. } = ask.question else { return None };
+            let PolicyQuestion::Reroute { .. } = ask.question else { return None };
             Some(Ok(moves(vec![step(0, &[B, spare])])))
         });
         world.kill(A);
         world.pass(ms(1));
         assert_eq!(world.route("r")[1].0, spare);
-        assert_eq!(outcome(&world), Outcome::Applied { differs });
+        assert_eq!(outcome(&world), DecisionOutcome::Applied { differs });
     }
 }
 
@@ -509,7 +510,7 @@ fn move_is_under_way_until_its_end() {
     let begun: Vec<_> = world.gateway.moves_under_way().collect();
     assert_eq!(begun.len(), 1);
     let (from, to) = (world.hop(A), world.hop(D));
-    assert_eq!((begun[0].from, begun[0].to, begun[0].cause), (from, to, Cause::Manual));
+    assert_eq!((begun[0].from, begun[0].to, begun[0].cause), (from, to, MoveCause::Manual));
     world.gateway.handle_opened(session, to, Ok(()), world.now);
     world.settle();
     assert_eq!(world.gateway.moves_under_way().count(), 0);

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use super::super::{NotOpened, Output};
+use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
 use super::*;
 use crate::{
-    AdmitOnFault, AdmitVerdict, Answer, CloseReason, Decider, Event, Fault, Hook, Identity,
-    Impossible, Ingress, Kind, Outcome, Question, Refused, RegionId,
+    AdmitOnFault, AdmitVerdict, ClientIdentity, CloseReason, CoreEvent, Decider, DecisionOutcome,
+    Hook, HookAnswer, Impossible, IngressProtocol, OfferRefusal, PluginFault, PolicyQuestion,
+    RegionId, StreamKind,
 };
 
 const US: Duration = Duration::from_micros(1);
@@ -39,8 +40,11 @@ fn offer_steps_time_out_to_native() {
     }
     let accepted = world.accepted(offer);
     assert_eq!((&accepted.admitted_by, &accepted.routed_by), (&Decider::Native, &Decider::Native));
-    let late = |event: &&Event| {
-        matches!(event, Event::Decided { outcome: Outcome::Faulted(Fault::Late), .. })
+    let late = |event: &&CoreEvent| {
+        matches!(
+            event,
+            CoreEvent::Decided { outcome: DecisionOutcome::Faulted(PluginFault::Late), .. }
+        )
     };
     assert_eq!(world.events().filter(late).count(), 3);
 }
@@ -72,7 +76,7 @@ fn invalid_placement_is_dropped_with_state() {
     for hops in [&[NodeIds::NONE][..], &[A, A], &[A, B, C, D, A], &[A, B, NodeIds::NONE]] {
         let hops = hops.to_vec();
         let mut world = World::with_policy(settings(), &[Hook::Routing], move |ask| {
-            let Question::Place { .. } = ask.question else { return None };
+            let PolicyQuestion::Place { .. } = ask.question else { return None };
             Some(Ok(placement(&hops, 0)))
         });
         let offer = world.offer("r");
@@ -123,8 +127,8 @@ fn first_packet_asks_no_policy() {
     let mut world = World::with_policy(settings(), &hooks, |_| None);
     let first = |world: &mut World| {
         let address = ([127, 0, 0, 1], 9).into();
-        let ingress = Ingress::Udp(Identity::Open { address, listener: 0 });
-        world.offer_with("r", "call", &[(Kind::Audio, 111, None)], ingress)
+        let ingress = IngressProtocol::Udp(ClientIdentity::Open { address, listener: 0 });
+        world.offer_with("r", "call", &[(StreamKind::Audio, 111, None)], ingress)
     };
     let offer = first(&mut world);
     assert_eq!(world.accepted(offer).routed_by, Decider::Native);
@@ -152,7 +156,7 @@ fn idle_room_moves_to_next_hop() {
     world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
     let offer = world.offer("r");
     assert!(
-        matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { node, .. }) if node == B)
+        matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NotOpened { node, .. }) if node == B)
     );
     assert_eq!(world.stands("r"), Some(B));
 
@@ -160,7 +164,7 @@ fn idle_room_moves_to_next_hop() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Refuses);
     let offer = world.offer("r");
-    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { .. })));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NotOpened { .. })));
     assert!(world.gateway.rooms.len() == 0);
 }
 
@@ -194,7 +198,7 @@ fn failing_admission_uses_scenario_default() {
     }
     let mut world = failing_admission(AdmitOnFault::Reject);
     let offer = world.offer("r");
-    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::Rejected { .. })));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::Rejected { .. })));
     assert!(world.gateway.rooms.len() == 0);
 }
 
@@ -203,12 +207,12 @@ fn failing_admission(on_fault: AdmitOnFault) -> World {
     for scenario in settings.scenarios.values_mut() {
         scenario.on_admission_fault = on_fault;
     }
-    World::with_policy(settings, &[Hook::Admission], |_| Some(Err(Fault::Trap("x".into()))))
+    World::with_policy(settings, &[Hook::Admission], |_| Some(Err(PluginFault::Trap("x".into()))))
 }
 
 fn with_verdict(verdict: AdmitVerdict) -> World {
     World::with_policy(settings(), &[Hook::Admission], move |_| {
-        Some(Ok(Answer::Admit { verdict, reason: 0 }))
+        Some(Ok(HookAnswer::Admit { verdict, reason: 0 }))
     })
 }
 
@@ -225,7 +229,7 @@ fn admission_cap_stays_in_bounds() {
 fn admission_redirect_spares_existing_rooms() {
     let mut world = with_verdict(AdmitVerdict::Redirect(RegionId(1)));
     let offer = world.offer("r");
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Redirected(RegionId(1))));
+    assert_eq!(denied(world.replies.get(&offer)), Some(OfferRefusal::Redirected(RegionId(1))));
     for nowhere in [RegionId(0), RegionId(2)] {
         let mut world = with_verdict(AdmitVerdict::Redirect(nowhere));
         let offer = world.offer("r");
@@ -235,13 +239,13 @@ fn admission_redirect_spares_existing_rooms() {
     world.open("r");
     world.answer_with(|_| {
         let verdict = AdmitVerdict::Redirect(RegionId(1));
-        Some(Ok(Answer::Admit { verdict, reason: 0 }))
+        Some(Ok(HookAnswer::Admit { verdict, reason: 0 }))
     });
     world.open("r");
 
     let mut world = with_verdict(AdmitVerdict::Reject(700));
     let offer = world.offer("r");
-    let Some(Refused::Rejected { retry_after }) = denied(world.replies.get(&offer)) else {
+    let Some(OfferRefusal::Rejected { retry_after }) = denied(world.replies.get(&offer)) else {
         panic!()
     };
     assert!((ms(700)..ms(1_400)).contains(&retry_after), "{retry_after:?}");
@@ -252,7 +256,7 @@ fn scenario_plugin_stays_in_bounds() {
     let params = |params: &'static [(&str, i64)]| {
         World::with_policy(settings(), &[Hook::Scenario], move |_| {
             let params = params.iter().map(|(key, value)| ((*key).into(), *value)).collect();
-            Some(Ok(Answer::Params(params)))
+            Some(Ok(HookAnswer::Params(params)))
         })
     };
     let mut world = params(&[("bitrate-floor", 1), ("bitrate-ceiling", 9_000), ("spares", 9)]);
@@ -270,22 +274,22 @@ fn scenario_plugin_stays_in_bounds() {
 fn scenario_difference_is_counted_exactly() {
     // The configured values: 24 to 2,000 kbit/s, 30 s, one spare, priority 0.
     for (key, value, outcome) in [
-        ("bitrate-floor", 24, Outcome::Applied { differs: false }),
-        ("bitrate-ceiling", 9_000, Outcome::Applied { differs: false }),
-        ("bitrate-ceiling", 1_000, Outcome::Applied { differs: true }),
-        ("close-after", 30_000, Outcome::Applied { differs: false }),
-        ("spares", 1, Outcome::Applied { differs: false }),
-        ("spares", 2, Outcome::Applied { differs: true }),
-        ("priority", -7, Outcome::Applied { differs: false }),
-        ("priority", i64::MAX, Outcome::Applied { differs: true }),
-        ("unheard-of", 1, Outcome::Abstained),
+        ("bitrate-floor", 24, DecisionOutcome::Applied { differs: false }),
+        ("bitrate-ceiling", 9_000, DecisionOutcome::Applied { differs: false }),
+        ("bitrate-ceiling", 1_000, DecisionOutcome::Applied { differs: true }),
+        ("close-after", 30_000, DecisionOutcome::Applied { differs: false }),
+        ("spares", 1, DecisionOutcome::Applied { differs: false }),
+        ("spares", 2, DecisionOutcome::Applied { differs: true }),
+        ("priority", -7, DecisionOutcome::Applied { differs: false }),
+        ("priority", i64::MAX, DecisionOutcome::Applied { differs: true }),
+        ("unheard-of", 1, DecisionOutcome::Abstained),
     ] {
         let mut world = World::with_policy(settings(), &[Hook::Scenario], move |_| {
-            Some(Ok(Answer::Params(vec![(key.into(), value)])))
+            Some(Ok(HookAnswer::Params(vec![(key.into(), value)])))
         });
         world.open("r");
         let decided = world.events().find_map(|event| match event {
-            Event::Decided { outcome, .. } => Some(outcome.clone()),
+            CoreEvent::Decided { outcome, .. } => Some(outcome.clone()),
             _ => None,
         });
         assert_eq!(decided, Some(outcome), "{key} {value}");
@@ -307,7 +311,7 @@ fn invalid_admission_counts_as_fault() {
                 scenario.on_admission_fault = on_fault;
             }
             let mut world = World::with_policy(settings, &[Hook::Admission], move |_| {
-                Some(Ok(Answer::Admit { verdict, reason: 0 }))
+                Some(Ok(HookAnswer::Admit { verdict, reason: 0 }))
             });
             let offer = world.offer("r");
             let reply = world.replies[&offer].as_ref().ok();
@@ -329,7 +333,7 @@ fn refusal_of_carrying_hop_refuses_session() {
     );
     let offer = world.offer("r");
     assert!(
-        matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { node, .. }) if node == stands)
+        matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NotOpened { node, .. }) if node == stands)
     );
     assert_eq!(world.route("r"), route);
 }
@@ -344,7 +348,8 @@ fn refusing_standby_is_replaced() {
     assert_eq!(world.route("r").len(), 2);
     assert!(world.route("r").iter().all(|(node, _)| *node != B));
     let opens = |world: &World| {
-        let at_b = |o: &&Output| matches!(o, Output::Open { hop, .. } if hop.node == B);
+        let at_b =
+            |o: &&GatewayEffect| matches!(o, GatewayEffect::Open { hop, .. } if hop.node == B);
         world.outputs.iter().filter(at_b).count()
     };
     assert_eq!(opens(&world), 1);
@@ -366,9 +371,9 @@ fn silent_driver_times_out() {
     assert!(world.replies.is_empty());
     world.pass(ms(1));
     assert!(
-        matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { node, .. }) if node == A)
+        matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NotOpened { node, .. }) if node == A)
     );
-    let opens = world.outputs.iter().filter(|o| matches!(o, Output::Open { .. })).count();
+    let opens = world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Open { .. })).count();
     assert_eq!(world.closed_at().len(), opens, "it was told to leave it everywhere");
 }
 
@@ -379,7 +384,7 @@ fn close_while_opening_closes_all_hops() {
     let offer = world.offer("r");
     let session = *world.gateway.sessions.keys().next().unwrap();
     world.close(session);
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Closed));
+    assert_eq!(denied(world.replies.get(&offer)), Some(OfferRefusal::Closed));
     let hops: Vec<_> = world.opening.iter().map(|(session, hop)| (*session, hop.node)).collect();
     assert_eq!(world.closed_at(), hops);
     let before = world.outputs.len();
@@ -409,13 +414,13 @@ fn impossible_offer_is_refused_with_reason() {
     settings.limits.sessions_max = 1;
     let mut world = World::new(settings);
     let unknown = world.offer_as("r", "opera");
-    assert!(matches!(denied(world.replies.get(&unknown)), Some(Refused::UnknownScenario(_))));
+    assert!(matches!(denied(world.replies.get(&unknown)), Some(OfferRefusal::UnknownScenario(_))));
     world.open("r");
     let full = world.offer("r");
-    assert!(matches!(denied(world.replies.get(&full)), Some(Refused::Full { .. })));
+    assert!(matches!(denied(world.replies.get(&full)), Some(OfferRefusal::Full { .. })));
     world.gateway.settings.limits.sessions_max = 2;
     let other = world.offer_as("r", "stream");
-    let named = Refused::ScenarioOfRoom("call".into());
+    let named = OfferRefusal::ScenarioOfRoom("call".into());
     assert_eq!(denied(world.replies.get(&other)), Some(named));
 }
 
@@ -423,11 +428,11 @@ fn impossible_offer_is_refused_with_reason() {
 fn unplaceable_room_is_refused() {
     let mut world = World::new(settings_of(&[(0, 23), (1, 23)]));
     let offer = world.offer("r");
-    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NoNode { .. })));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NoNode { .. })));
     let mut world = World::new(settings_of(&[(0, 87)]));
     world.open("r");
     let second = world.offer("r");
-    assert!(matches!(denied(world.replies.get(&second)), Some(Refused::NoNode { .. })));
+    assert!(matches!(denied(world.replies.get(&second)), Some(OfferRefusal::NoNode { .. })));
     let mut world = World::new(settings_of(&[(0, 128)]));
     world.open("r");
     world.open("r");
@@ -445,7 +450,8 @@ fn session_closes_after_scenario_inactivity() {
     world.pass(ms(1_000));
     assert!(!world.gateway.sessions.contains_key(&quiet));
     assert!(world.gateway.sessions.contains_key(&chatty));
-    let silent = |e: &Event| matches!(e, Event::Closed { reason: CloseReason::MediaTimeout, .. });
+    let silent =
+        |e: &CoreEvent| matches!(e, CoreEvent::Closed { reason: CloseReason::MediaTimeout, .. });
     assert!(world.events().any(silent));
 }
 
@@ -471,11 +477,12 @@ fn shutdown_waits_for_sessions_and_reports_once() {
     world.gateway.handle_shutdown(ms(5_000), world.now);
     world.settle();
     let offer = world.offer("r");
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Draining));
+    assert_eq!(denied(world.replies.get(&offer)), Some(OfferRefusal::Draining));
     world.answer_held(Ok(accept()));
-    assert_eq!(denied(world.replies.get(&asked)), Some(Refused::Draining), "though admitted");
-    let finished =
-        |world: &World| world.outputs.iter().filter(|o| matches!(o, Output::Finished)).count();
+    assert_eq!(denied(world.replies.get(&asked)), Some(OfferRefusal::Draining), "though admitted");
+    let finished = |world: &World| {
+        world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Finished)).count()
+    };
     assert_eq!(finished(&world), 0);
     world.close(session);
     assert_eq!(finished(&world), 1);
@@ -493,8 +500,8 @@ fn shutdown_ends_sessions_at_deadline() {
     world.pass(ms(999));
     assert_eq!(world.gateway.sessions.len(), 2);
     world.pass(ms(1));
-    assert_eq!(denied(world.replies.get(&opening)), Some(Refused::Draining));
-    let ended = |o: &Output| matches!(o, Output::End { session, reason: CloseReason::Shutdown } if *session == live);
+    assert_eq!(denied(world.replies.get(&opening)), Some(OfferRefusal::Draining));
+    let ended = |o: &GatewayEffect| matches!(o, GatewayEffect::End { session, reason: CloseReason::Shutdown } if *session == live);
     assert!(world.outputs.iter().any(ended));
-    assert!(matches!(world.outputs.last(), Some(Output::Finished)));
+    assert!(matches!(world.outputs.last(), Some(GatewayEffect::Finished)));
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::Said;
 use crate::{
-    Action, Answer, Answered, Apart, Decider, DegradeOnFault, Event, Fault, Guard, Hook, Measures,
-    Metric, Move, NodeId, Note, Op, Outcome, Poisoned, PolicyName, Question, SessionId,
+    Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, DegradationAction, DegradeOnFault,
+    GuardRule, Hook, HookAnswer, Measures, Metric, NodeId, Op, PluginFault, Poisoned, PolicyName,
+    PolicyQuestion, RevisionAnswer, RoutingMove, SessionId,
 };
 
 const REVISION: &str = "0123456789ab";
@@ -16,8 +17,8 @@ fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: "call".into(), hook }
 }
 
-fn trap() -> Fault {
-    Fault::Trap("unreachable".into())
+fn trap() -> PluginFault {
+    PluginFault::Trap("unreachable".into())
 }
 
 /// Sessions with one room each. Their degradation policy leaves questions unanswered.
@@ -27,21 +28,21 @@ fn ticking(sessions: u64) -> (World, Vec<SessionId>) {
     (world, ids)
 }
 
-fn cap(row: u32, kbps: u64) -> Action {
-    Action { row, op: Op::Cap as u32, arg: kbps, reason: 3 }
+fn cap(row: u32, kbps: u64) -> DegradationAction {
+    DegradationAction { row, op: Op::Cap as u32, arg: kbps, reason: 3 }
 }
 
-fn actions(actions: Vec<Action>) -> Answer {
+fn actions(actions: Vec<DegradationAction>) -> HookAnswer {
     let states = (0..9).map(|row| (row, state(b"new"))).collect();
-    Answer::Actions { actions, states, memo: Some(state(b"memo")) }
+    HookAnswer::Actions { actions, states, memo: Some(state(b"memo")) }
 }
 
-fn moves(moves: Vec<Move>) -> Answer {
-    Answer::Moves { moves, states: Vec::new(), memo: None }
+fn moves(moves: Vec<RoutingMove>) -> HookAnswer {
+    HookAnswer::Moves { moves, states: Vec::new(), memo: None }
 }
 
-fn answered(answer: Answer) -> Answered {
-    Answered {
+fn answered(answer: HookAnswer) -> RevisionAnswer {
+    RevisionAnswer {
         answer,
         revision: REVISION.into(),
         notes: Vec::new(),
@@ -58,21 +59,21 @@ fn left_out(rows: &[u32]) -> Option<Box<Apart>> {
 }
 
 /// Lets the next tick be asked, and gives this answer.
-fn tick(world: &mut World, answered: Answered) {
+fn tick(world: &mut World, answered: RevisionAnswer) {
     world.held.clear();
     world.pass(ms(200));
     reply(world, answered);
 }
 
-fn reply(world: &mut World, answered: Answered) {
+fn reply(world: &mut World, answered: RevisionAnswer) {
     let ask = world.held.remove(0);
     world.gateway.handle_answer(ask.id, Ok(answered), world.now);
     world.settle();
 }
 
-fn told(world: &World) -> Vec<(Option<SessionId>, Fault)> {
-    let quarantined = |event: &Event| match event {
-        Event::Quarantined { session, fault, .. } => Some((*session, fault.clone())),
+fn told(world: &World) -> Vec<(Option<SessionId>, PluginFault)> {
+    let quarantined = |event: &CoreEvent| match event {
+        CoreEvent::Quarantined { session, fault, .. } => Some((*session, fault.clone())),
         _ => None,
     };
     world.events().filter_map(quarantined).collect()
@@ -87,7 +88,7 @@ fn quarantined_session_is_explained_once() {
     let (mut world, ids) = ticking(3);
     for _ in 0..3 {
         let answer = actions(vec![cap(0, 100), cap(2, 100)]);
-        tick(&mut world, Answered { apart: left_out(&[1]), ..answered(answer) });
+        tick(&mut world, RevisionAnswer { apart: left_out(&[1]), ..answered(answer) });
     }
     assert_eq!([ids[0], ids[1], ids[2]].map(|id| world.cap(id)), [100, 0, 100]);
     assert_eq!(told(&world), [(Some(ids[1]), trap())]);
@@ -97,17 +98,18 @@ fn quarantined_session_is_explained_once() {
     assert_eq!(quarantines[0].policy, policy(Hook::Degradation));
     assert_eq!(quarantines[0].since, ms(400));
     assert!(explained(&world, ids[0]).quarantines.is_empty());
-    assert!(!world.events().any(|event| matches!(event, Event::Standing { .. })), "it answers");
+    assert!(!world.events().any(|event| matches!(event, CoreEvent::Standing { .. })), "it answers");
 }
 
 #[test]
 fn answered_session_leaves_quarantine() {
     let (mut world, ids) = ticking(2);
     let nothing = || answered(actions(Vec::new()));
-    tick(&mut world, Answered { apart: left_out(&[0, 1]), ..nothing() });
+    tick(&mut world, RevisionAnswer { apart: left_out(&[0, 1]), ..nothing() });
     // Another revision fails on one of the rows, and has no time for the other.
     let apart = Apart { unasked: vec![1], ..*left_out(&[0]).unwrap() };
-    let other = Answered { revision: "another".into(), apart: Some(Box::new(apart)), ..nothing() };
+    let other =
+        RevisionAnswer { revision: "another".into(), apart: Some(Box::new(apart)), ..nothing() };
     tick(&mut world, other);
     let revisions = |world: &World, id| {
         let quarantines = explained(world, id).quarantines;
@@ -118,7 +120,7 @@ fn answered_session_leaves_quarantine() {
     assert_eq!(told(&world).len(), 3, "each revision that does not answer is told of");
     tick(&mut world, nothing());
     assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
-    tick(&mut world, Answered { apart: left_out(&[0]), ..nothing() });
+    tick(&mut world, RevisionAnswer { apart: left_out(&[0]), ..nothing() });
     world.close(ids[0]);
     assert!(world.gateway.questions.noted.holds_none(), "it ends with its session");
 }
@@ -131,8 +133,8 @@ fn quarantined_room_gets_native_default() {
     world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
     world.pass(ms(0));
     // A route without a spare is completed natively only if no policy decided it.
-    let step = Move { row: 0, hops: vec![A, C], ttl_ms: 0, reason: 0 };
-    reply(&mut world, Answered { apart: left_out(&[1]), ..answered(moves(vec![step])) });
+    let step = RoutingMove { row: 0, hops: vec![A, C], ttl_ms: 0, reason: 0 };
+    reply(&mut world, RevisionAnswer { apart: left_out(&[1]), ..answered(moves(vec![step])) });
     let hops = |world: &World, room| {
         world.route(room).into_iter().map(|(node, _)| node).collect::<Vec<NodeId>>()
     };
@@ -147,7 +149,7 @@ fn changed_subject_is_not_decided() {
     world.gateway.act(ids[0], Op::Cap, 500);
     reply(&mut world, answered(actions(vec![cap(0, 100), cap(1, 100)])));
     assert_eq!([ids[0], ids[1]].map(|id| world.cap(id)), [500, 100]);
-    assert_eq!(world.guards(), [Guard::Outdated]);
+    assert_eq!(world.guards(), [GuardRule::Outdated]);
     let memory = |world: &World, id| world.gateway.sessions[&id].memory.read(None).cloned();
     assert_eq!(memory(&world, ids[0]), None, "nor is its state kept");
     assert_eq!(memory(&world, ids[1]), Some(Arc::new(state(b"new"))));
@@ -162,7 +164,9 @@ fn answer_for_changed_subjects_is_stale() {
     world.pass(ms(200));
     world.gateway.act(ids[0], Op::Cap, 500);
     reply(&mut world, answered(actions(vec![cap(0, 100)])));
-    let stale = |event: &Event| matches!(event, Event::Decided { outcome: Outcome::Stale, .. });
+    let stale = |event: &CoreEvent| {
+        matches!(event, CoreEvent::Decided { outcome: DecisionOutcome::Stale, .. })
+    };
     assert!(world.events().any(stale));
     assert!(world.gateway.policies.keeps_no_memo());
 }
@@ -178,29 +182,29 @@ fn moves_of_moved_rooms_are_counted() {
     world.pass(ms(0));
     world.gateway.handle_move(&"1".into(), D, world.now).unwrap();
     world.settle();
-    let step = |row| Move { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
+    let step = |row| RoutingMove { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
     reply(&mut world, answered(moves(vec![step(0), step(1)])));
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(D), Some(B)]);
-    assert_eq!(world.guards(), [Guard::Outdated]);
+    assert_eq!(world.guards(), [GuardRule::Outdated]);
 }
 
 #[test]
 fn repeated_violation_is_reported_with_count() {
     let (mut world, _) = ticking(1);
     tick(&mut world, answered(actions(vec![cap(0, 1); 1_000])));
-    let guarded = |event: &Event| match event {
-        Event::Guarded { guard, times, .. } => Some((*guard, *times)),
+    let guarded = |event: &CoreEvent| match event {
+        CoreEvent::Guarded { guard, times, .. } => Some((*guard, *times)),
         _ => None,
     };
     let all: Vec<_> = world.events().filter_map(guarded).collect();
-    assert_eq!(all, [(Guard::CapOutOfBounds, 1_000)]);
+    assert_eq!(all, [(GuardRule::CapOutOfBounds, 1_000)]);
 }
 
 #[test]
 fn ungranted_actions_are_counted() {
     let (mut world, _) = ticking(1);
-    tick(&mut world, Answered { ungranted: 3, ..answered(actions(Vec::new())) });
-    assert_eq!(world.guards(), [Guard::UnknownAction; 3]);
+    tick(&mut world, RevisionAnswer { ungranted: 3, ..answered(actions(Vec::new())) });
+    assert_eq!(world.guards(), [GuardRule::UnknownAction; 3]);
 }
 
 #[test]
@@ -211,7 +215,7 @@ fn dead_node_is_no_hop() {
         world.answer_with(|_| None);
         world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
         world.pass(ms(0));
-        let step = Move { row: 0, hops: hops.to_vec(), ttl_ms: 0, reason: 0 };
+        let step = RoutingMove { row: 0, hops: hops.to_vec(), ttl_ms: 0, reason: 0 };
         reply(world, answered(moves(vec![step])));
     };
     advise(&mut world, &[C, A]);
@@ -219,7 +223,7 @@ fn dead_node_is_no_hop() {
     world.kill(D);
     world.held.clear();
     advise(&mut world, &[D, A]);
-    assert_eq!((world.stands("r"), world.guards()), (Some(C), vec![Guard::UnusableNode]));
+    assert_eq!((world.stands("r"), world.guards()), (Some(C), vec![GuardRule::UnusableNode]));
     world.answer_with(place(&[D]));
     world.open("new");
     assert_ne!(world.stands("new"), Some(D));
@@ -233,7 +237,7 @@ fn moved_sessions_per_second_are_limited() {
     }
     // A quarter of eight is two: the first room may always move, and no further one.
     let all = |rows: std::ops::Range<u32>| {
-        let step = |row| Move { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
+        let step = |row| RoutingMove { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
         answered(moves(rows.map(step).collect()))
     };
     world.answer_with(|_| None);
@@ -246,7 +250,7 @@ fn moved_sessions_per_second_are_limited() {
     let stands =
         |world: &World| ["1", "2", "3", "4", "5"].map(|room| world.stands(room) == Some(B));
     assert_eq!(stands(&world), [true, false, false, false, false]);
-    assert_eq!(world.guards(), [Guard::Churn]);
+    assert_eq!(world.guards(), [GuardRule::Churn]);
     world.pass(ms(1_000));
     // One room of one fails, then one of two, which exceeds the limit, then one.
     advise(&mut world, 1..4);
@@ -280,12 +284,13 @@ fn failing_policy_yields_to_native_ladder() {
     assert_eq!(world.cap(session), 1_000);
     world.pass(ms(1_000));
     assert_eq!(world.cap(session), 500);
-    let native = |event: &Event| matches!(event, Event::Degraded { by: Decider::Native, .. });
+    let native =
+        |event: &CoreEvent| matches!(event, CoreEvent::Degraded { by: Decider::Native, .. });
     assert_eq!(world.events().filter(|event| native(event)).count(), 2);
 
     // The policy answers for the session again.
     world.answer_with(|ask| match &ask.question {
-        Question::Tick { .. } => Some(Ok(actions(vec![cap(0, 300)]))),
+        PolicyQuestion::Tick { .. } => Some(Ok(actions(vec![cap(0, 300)]))),
         _ => None,
     });
     world.pass(ms(5_000));
@@ -308,7 +313,7 @@ fn quarantined_session_uses_native_ladder() {
     world.answer_with(|_| None);
     for _ in 0..20 {
         let nothing = answered(actions(Vec::new()));
-        tick(&mut world, Answered { apart: left_out(&[0]), ..nothing });
+        tick(&mut world, RevisionAnswer { apart: left_out(&[0]), ..nothing });
     }
     assert!(world.cap(session) > 0);
     assert_eq!(world.cap(other), 0);
@@ -318,33 +323,36 @@ fn said(world: &World, session: SessionId) -> Vec<Said> {
     explained(world, session).said
 }
 
-fn note(row: u32, key: &str, value: i64) -> Note {
-    Note { row, key: key.into(), value }
+fn note(row: u32, key: &str, value: i64) -> DecisionNote {
+    DecisionNote { row, key: key.into(), value }
 }
 
 #[test]
 fn session_note_is_explained_in_words() {
     let (mut world, ids) = ticking(3);
-    let mut notes: Vec<Note> = (0..9).map(|value| note(0, "loss", value)).collect();
+    let mut notes: Vec<DecisionNote> = (0..9).map(|value| note(0, "loss", value)).collect();
     notes.push(note(2, "quiet", 1));
     notes.push(note(77, "nobody", 1));
     let answer = actions(vec![cap(0, 100), cap(1, 1)]);
-    tick(&mut world, Answered { notes, ..answered(answer) });
+    tick(&mut world, RevisionAnswer { notes, ..answered(answer) });
     world.pass(ms(100));
 
     let [first] = &said(&world, ids[0])[..] else { panic!() };
     assert_eq!((first.hook, first.reason.as_deref()), (Hook::Degradation, Some("lossy")));
     assert_eq!(first.by.to_string(), format!("call/degradation@{REVISION}"));
-    assert_eq!((&first.outcome, first.since), (&Outcome::Applied { differs: true }, ms(100)));
+    assert_eq!(
+        (&first.outcome, first.since),
+        (&DecisionOutcome::Applied { differs: true }, ms(100))
+    );
     assert_eq!(first.notes.len(), 8, "so many fit on a screen");
     assert_eq!(first.notes[7], ("loss".into(), 7));
 
     let [second] = &said(&world, ids[1])[..] else { panic!() };
-    assert_eq!(second.outcome, Outcome::Guarded(Guard::CapOutOfBounds));
+    assert_eq!(second.outcome, DecisionOutcome::Guarded(GuardRule::CapOutOfBounds));
     assert_eq!((second.reason.as_deref(), second.notes.len()), (Some("lossy"), 0));
 
     let [third] = &said(&world, ids[2])[..] else { panic!() };
-    assert_eq!((&third.outcome, third.reason.as_deref()), (&Outcome::Kept, None));
+    assert_eq!((&third.outcome, third.reason.as_deref()), (&DecisionOutcome::Kept, None));
     assert_eq!(&*third.notes, [("quiet".into(), 1)]);
 }
 
@@ -370,10 +378,10 @@ fn notes_end_with_their_subject() {
 fn room_note_explains_its_sessions() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
     world.offer("r");
-    let Answer::Placed { hops, ttl_ms, state, .. } = placement(&[B, A], 0) else { panic!() };
-    let answer = Answer::Placed { hops, ttl_ms, state, reason: 3 };
+    let HookAnswer::Placed { hops, ttl_ms, state, .. } = placement(&[B, A], 0) else { panic!() };
+    let answer = HookAnswer::Placed { hops, ttl_ms, state, reason: 3 };
     let notes = vec![note(0, "cost_us", 7)];
-    reply(&mut world, Answered { notes, ..answered(answer) });
+    reply(&mut world, RevisionAnswer { notes, ..answered(answer) });
     let session = *world.gateway.sessions.keys().next().unwrap();
     let [said] = &said(&world, session)[..] else { panic!() };
     assert_eq!((said.hook, said.reason.as_deref()), (Hook::Routing, Some("lossy")));
@@ -381,7 +389,7 @@ fn room_note_explains_its_sessions() {
     let reasons: Vec<_> = world
         .events()
         .filter_map(|event| match event {
-            Event::Decided { reason, .. } => Some(reason.clone()),
+            CoreEvent::Decided { reason, .. } => Some(reason.clone()),
             _ => None,
         })
         .collect();
@@ -391,7 +399,7 @@ fn room_note_explains_its_sessions() {
 #[test]
 fn unnamed_reason_is_a_number() {
     let (mut world, ids) = ticking(1);
-    let unnamed = Action { reason: 44, ..cap(0, 100) };
+    let unnamed = DegradationAction { reason: 44, ..cap(0, 100) };
     tick(&mut world, answered(actions(vec![unnamed])));
     assert_eq!(said(&world, ids[0])[0].reason.as_deref(), Some("44"));
 }
@@ -403,11 +411,11 @@ fn hidden_state_is_reported_as_violation() {
         &policy(Hook::Degradation),
         &REVISION.into(),
         "its memo".into(),
-        crate::Count { of: 4, worse: 1 },
+        crate::BreachCount { of: 4, worse: 1 },
     );
     world.settle();
-    assert_eq!(world.guards(), [Guard::HiddenState]);
-    let told = |event: &&Event| matches!(event, Event::HiddenState { differs, .. } if &**differs == "its memo");
+    assert_eq!(world.guards(), [GuardRule::HiddenState]);
+    let told = |event: &&CoreEvent| matches!(event, CoreEvent::HiddenState { differs, .. } if &**differs == "its memo");
     assert_eq!(world.events().filter(told).count(), 1);
 }
 

@@ -1,12 +1,12 @@
 use super::*;
-use crate::{Answer, Event, Fault, Hook, Move, PolicyName, Question};
+use crate::{CoreEvent, Hook, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RoutingMove};
 
 fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
 }
 
-fn kept() -> Answer {
-    Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
+fn kept() -> HookAnswer {
+    HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn replaced_policy_is_asked_in_batches() {
     world.gateway.handle_policy_changed(&routing(), world.now);
     world.pass(ms(0));
     let rows = |world: &World| match &world.held[0].question {
-        Question::Reroute { rooms, .. } => rooms.len(),
+        PolicyQuestion::Reroute { rooms, .. } => rooms.len(),
         _ => 0,
     };
     assert_eq!((world.held.len(), rows(&world)), (1, 256));
@@ -36,14 +36,17 @@ fn state_and_memo_return_with_next_question() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     world.open("r");
     world.answer_with(|_| None);
-    let answer =
-        Answer::Moves { moves: vec![], states: vec![(0, state(b"s"))], memo: Some(state(b"m")) };
+    let answer = HookAnswer::Moves {
+        moves: vec![],
+        states: vec![(0, state(b"s"))],
+        memo: Some(state(b"m")),
+    };
     world.gateway.handle_policy_changed(&routing(), world.now);
     world.pass(ms(0));
     world.answer_held(Ok(answer));
     world.gateway.handle_policy_changed(&routing(), world.now);
     world.pass(ms(0));
-    let Question::Reroute { rooms, memo, .. } = &world.held[0].question else { panic!() };
+    let PolicyQuestion::Reroute { rooms, memo, .. } = &world.held[0].question else { panic!() };
     assert_eq!((&rooms[0].state, memo), (&Some(state(b"s")), &Some(state(b"m"))));
 }
 
@@ -51,7 +54,7 @@ fn state_and_memo_return_with_next_question() {
 fn policy_fault_and_recovery_are_reported_once() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
     world.open("1");
-    world.answer_with(|_| Some(Err(Fault::OutOfMemory)));
+    world.answer_with(|_| Some(Err(PluginFault::OutOfMemory)));
     world.open("2");
     world.open("3");
     world.answer_with(|_| Some(Ok(accept())));
@@ -60,22 +63,28 @@ fn policy_fault_and_recovery_are_reported_once() {
     let faults: Vec<_> = world
         .events()
         .filter_map(|e| match e {
-            Event::Standing { fault, .. } => Some(fault.clone()),
+            CoreEvent::Standing { fault, .. } => Some(fault.clone()),
             _ => None,
         })
         .collect();
-    assert_eq!(faults, [Some(Fault::OutOfMemory), None]);
+    assert_eq!(faults, [Some(PluginFault::OutOfMemory), None]);
 }
 
 #[test]
 fn answer_of_wrong_kind_is_a_fault() {
     let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| {
-        Some(Ok(Answer::Params(Vec::new())))
+        Some(Ok(HookAnswer::Params(Vec::new())))
     });
     let offer = world.offer("r");
     world.accepted(offer);
-    let malformed = |e: &&Event| {
-        matches!(e, Event::Decided { outcome: crate::Outcome::Faulted(Fault::Malformed(_)), .. })
+    let malformed = |e: &&CoreEvent| {
+        matches!(
+            e,
+            CoreEvent::Decided {
+                outcome: crate::DecisionOutcome::Faulted(PluginFault::Malformed(_)),
+                ..
+            }
+        )
     };
     assert_eq!(world.events().filter(malformed).count(), 2);
 }
@@ -94,14 +103,14 @@ fn excess_questions_use_native_default() {
 #[test]
 fn room_is_reviewed_at_its_ttl() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
-        matches!(ask.question, Question::Place { .. }).then(|| Ok(placement(&[A, B], 400)))
+        matches!(ask.question, PolicyQuestion::Place { .. }).then(|| Ok(placement(&[A, B], 400)))
     });
     world.open("r");
     world.pass(ms(399));
     assert!(world.held.is_empty());
     world.pass(ms(51));
     assert_eq!(world.held.len(), 1);
-    world.answer_held(Err(Fault::Trap("x".into())));
+    world.answer_held(Err(PluginFault::Trap("x".into())));
     world.pass(ms(450));
     assert_eq!(world.held.len(), 1, "a fault does not end the reviews");
 }
@@ -109,7 +118,7 @@ fn room_is_reviewed_at_its_ttl() {
 #[test]
 fn reviews_close_in_time_are_batched() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
-        matches!(ask.question, Question::Place { .. }).then(|| Ok(placement(&[A, B], 8_000)))
+        matches!(ask.question, PolicyQuestion::Place { .. }).then(|| Ok(placement(&[A, B], 8_000)))
     });
     for room in 0..30 {
         world.open(&room.to_string());
@@ -117,7 +126,7 @@ fn reviews_close_in_time_are_batched() {
     }
     world.pass(ms(8_200));
     let rooms = |ask: &crate::Ask| match &ask.question {
-        Question::Reroute { rooms, .. } => rooms.len(),
+        PolicyQuestion::Reroute { rooms, .. } => rooms.len(),
         question => panic!("{question:?}"),
     };
     assert!(world.held.len() <= 2, "{}", world.held.len());
@@ -128,11 +137,11 @@ fn reviews_close_in_time_are_batched() {
 fn policy_cannot_be_asked_constantly() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
         Some(Ok(match ask.question {
-            Question::Place { .. } => placement(&[A, B], 1),
+            PolicyQuestion::Place { .. } => placement(&[A, B], 1),
             _ => {
                 let hops = vec![A, B];
-                let moves = vec![Move { row: 0, hops, ttl_ms: 1, reason: 0 }];
-                Answer::Moves { moves, states: Vec::new(), memo: None }
+                let moves = vec![RoutingMove { row: 0, hops, ttl_ms: 1, reason: 0 }];
+                HookAnswer::Moves { moves, states: Vec::new(), memo: None }
             }
         }))
     });

@@ -1,27 +1,31 @@
 use std::sync::Arc;
 
-use super::super::Output;
+use super::super::GatewayEffect;
 use super::*;
 use crate::{
-    Action, Answer, Event, Fault, Guard, Hook, Identity, Ingress, Kind, Metric, Op, Plan, Question,
-    SessionId, Srtp,
+    ClientIdentity, CoreEvent, DegradationAction, GuardRule, Hook, HookAnswer, IngressProtocol,
+    Metric, Op, Plan, PluginFault, PolicyQuestion, SessionId, Srtp, StreamKind,
 };
 
 fn video(world: &mut World, port: u16) -> SessionId {
     let address = ([127, 0, 0, 1], port).into();
-    let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
-    let streams = [(Kind::Audio, 111, None), (Kind::Video, 96, None)];
+    let ingress = IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None });
+    let streams = [(StreamKind::Audio, 111, None), (StreamKind::Video, 96, None)];
     let offer = world.offer_with("r", "call", &streams, ingress);
     world.accepted(offer).session
 }
 
-fn act(row: u32, op: u32, arg: u64) -> Action {
-    Action { row, op, arg, reason: 0 }
+fn act(row: u32, op: u32, arg: u64) -> DegradationAction {
+    DegradationAction { row, op, arg, reason: 0 }
 }
 
 /// The policy gives this answer at the next tick, and none after it.
-fn tick(world: &mut World, actions: Vec<Action>, states: Vec<(u32, crate::State)>) {
-    let mut answer = Some(Answer::Actions { actions, states, memo: Some(state(b"memo")) });
+fn tick(
+    world: &mut World,
+    actions: Vec<DegradationAction>,
+    states: Vec<(u32, crate::PluginState)>,
+) {
+    let mut answer = Some(HookAnswer::Actions { actions, states, memo: Some(state(b"memo")) });
     world.answer_with(move |_| answer.take().map(Ok));
     world.pass(ms(200));
 }
@@ -39,7 +43,7 @@ fn all_sessions_are_asked_each_tick() {
     let mut world = world();
     let sessions = [video(&mut world, 1), video(&mut world, 2)];
     world.pass(ms(200));
-    let Question::Tick { sessions: rows, memo } = &world.held[0].question else { panic!() };
+    let PolicyQuestion::Tick { sessions: rows, memo } = &world.held[0].question else { panic!() };
     assert_eq!(rows.iter().map(|row| SessionId(row.row.id)).collect::<Vec<_>>(), sessions);
     assert_eq!(*memo, None);
     world.pass(ms(200));
@@ -53,14 +57,14 @@ fn policy_is_asked_about_its_live_sessions() {
     let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
     let ours = [video(&mut world, 1), video(&mut world, 2)];
     let address = ([127, 0, 0, 1], 3).into();
-    let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
-    let offer = world.offer_with("s", "stream", &[(Kind::Audio, 111, None)], ingress);
+    let ingress = IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None });
+    let offer = world.offer_with("s", "stream", &[(StreamKind::Audio, 111, None)], ingress);
     let other = world.accepted(offer).session;
     let asked = |world: &mut World| {
         world.held.clear();
         world.pass(ms(200));
         let rows = |ask: &crate::Ask| match &ask.question {
-            Question::Tick { sessions, .. } => {
+            PolicyQuestion::Tick { sessions, .. } => {
                 (ask.policy.set.to_string(), sessions.iter().map(|row| row.row.id).collect())
             }
             question => panic!("{question:?}"),
@@ -84,7 +88,7 @@ fn failing_policy_changes_no_quality() {
     tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
     let before = plan(&world, session);
     assert_eq!(before.cap_kbps, 100);
-    for fault in [Fault::Deadline, Fault::Trap("x".into()), Fault::OutOfMemory] {
+    for fault in [PluginFault::Deadline, PluginFault::Trap("x".into()), PluginFault::OutOfMemory] {
         world.answer_with(move |_| Some(Err(fault.clone())));
         world.pass(ms(200));
         assert_eq!(plan(&world, session), before);
@@ -102,8 +106,8 @@ fn video_resume_requests_key_frames() {
     assert!(plan(&world, session).sheds(96) && !plan(&world, session).sheds(111));
     assert!(!plan(&world, other).sheds(96));
     let keys = |world: &World| {
-        let keys = |o: &Output| match o {
-            Output::KeyFrame { sessions } => Some(sessions.clone()),
+        let keys = |o: &GatewayEffect| match o {
+            GatewayEffect::KeyFrame { sessions } => Some(sessions.clone()),
             _ => None,
         };
         world.outputs.iter().filter_map(keys).collect::<Vec<_>>()
@@ -138,8 +142,8 @@ fn change_is_sent_once() {
     for _ in 0..3 {
         tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
     }
-    let plans = world.outputs.iter().filter(|o| matches!(o, Output::Plan { .. })).count();
-    let told = world.events().filter(|e| matches!(e, Event::Degraded { rung: 1, .. })).count();
+    let plans = world.outputs.iter().filter(|o| matches!(o, GatewayEffect::Plan { .. })).count();
+    let told = world.events().filter(|e| matches!(e, CoreEvent::Degraded { rung: 1, .. })).count();
     assert_eq!((plans, told), (1, 1));
 }
 
@@ -160,16 +164,20 @@ fn repeated_changes_are_sent_once() {
         act_on_all(&[&back_and_forth[..], &[(Op::VoiceOnly, 0)]].concat()),
         Vec::new(),
     );
-    let count = |what: fn(&Output) -> bool| world.outputs.iter().filter(|o| what(o)).count();
-    assert_eq!(count(|o| matches!(o, Output::Plan { .. })), viewers.len());
-    assert_eq!(count(|o| matches!(o, Output::KeyFrame { .. })), 1);
-    assert_eq!(count(|o| matches!(o, Output::Event(Event::Degraded { arg: 0 | 90, .. }))), 40);
-    assert_eq!(count(|o| matches!(o, Output::Event(Event::Degraded { .. }))), 40);
+    let count = |what: fn(&GatewayEffect) -> bool| world.outputs.iter().filter(|o| what(o)).count();
+    assert_eq!(count(|o| matches!(o, GatewayEffect::Plan { .. })), viewers.len());
+    assert_eq!(count(|o| matches!(o, GatewayEffect::KeyFrame { .. })), 1);
+    assert_eq!(
+        count(|o| matches!(o, GatewayEffect::Event(CoreEvent::Degraded { arg: 0 | 90, .. }))),
+        40
+    );
+    assert_eq!(count(|o| matches!(o, GatewayEffect::Event(CoreEvent::Degraded { .. }))), 40);
     world.outputs.clear();
     let around = [(Op::VoiceOnly, 1), (Op::Cap, 100), (Op::VoiceOnly, 0), (Op::Cap, 90)];
     tick(&mut world, act_on_all(&around), Vec::new());
-    let told =
-        |o: &&Output| matches!(o, Output::Plan { .. } | Output::Event(Event::Degraded { .. }));
+    let told = |o: &&GatewayEffect| {
+        matches!(o, GatewayEffect::Plan { .. } | GatewayEffect::Event(CoreEvent::Degraded { .. }))
+    };
     assert_eq!(world.outputs.iter().filter(told).count(), 0, "nothing is other than before");
 }
 
@@ -187,8 +195,8 @@ fn invalid_actions_are_dropped_rest_applied() {
     ];
     tick(&mut world, actions, Vec::new());
     assert_eq!(plan(&world, session).cap_kbps, 24);
-    let bounds = Guard::CapOutOfBounds;
-    let broken = [Guard::UnknownRow, Guard::UnknownAction, bounds, bounds, bounds];
+    let bounds = GuardRule::CapOutOfBounds;
+    let broken = [GuardRule::UnknownRow, GuardRule::UnknownAction, bounds, bounds, bounds];
     assert_eq!(world.guards(), broken);
 }
 
@@ -203,7 +211,9 @@ fn state_and_decision_apply_together() {
     assert_eq!((memory(refused), memory(taken)), (None, Some(Arc::new(state(b"1")))));
     world.answer_with(|_| None);
     world.pass(ms(200));
-    let Question::Tick { sessions, memo } = &world.held.last().unwrap().question else { panic!() };
+    let PolicyQuestion::Tick { sessions, memo } = &world.held.last().unwrap().question else {
+        panic!()
+    };
     assert_eq!((&sessions[0].state, &sessions[1].state), (&None, &Some(state(b"1"))));
     assert_eq!(*memo, Some(state(b"memo")));
 }
@@ -228,9 +238,9 @@ fn unsupported_cap_is_refused_and_visible() {
         tick(&mut world, actions, Vec::new());
         let refused = usize::from(capped == [0, 0]) * 2;
         assert_eq!(sessions.map(|id| plan(&world, id).cap_kbps), capped);
-        assert_eq!(world.guards(), vec![Guard::CapUnsupported; refused]);
+        assert_eq!(world.guards(), vec![GuardRule::CapUnsupported; refused]);
         world.pass(ms(200));
-        let Question::Tick { sessions: rows, .. } = &world.held[0].question else { panic!() };
+        let PolicyQuestion::Tick { sessions: rows, .. } = &world.held[0].question else { panic!() };
         let floor = if refused > 0 { 2_000 } else { 24 };
         assert!(rows.iter().all(|row| row.row.measures.measured(Metric::Floor) == Some(floor)));
     }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use evenkeel_media::instant;
 
-use super::super::Output;
+use super::super::GatewayEffect;
 use super::world::Driver;
 use super::*;
 use crate::{
-    Affinity, Answer, Event, Failback, GatewayRecord, Health, Hook, Hop, HopMap, Mode, Move,
-    NodeId, NotRestored, Plan, Question, RegionId, RoomId, SessionId, Settings,
+    Affinity, CoreEvent, CoreSettings, Failback, GatewayRecord, Health, Hook, HookAnswer, Hop,
+    HopMap, NodeId, Plan, PolicyQuestion, RedundancyMode, RegionId, RestoreError, RoomId,
+    RoutingMove, SessionId,
 };
 
 /// Asserts that the second record continues the first. Legs that were not open, and routes that capacity limited, may
@@ -29,7 +30,7 @@ pub(super) fn assert_continued(before: &GatewayRecord, after: &GatewayRecord, ho
     for (was, is) in expected.rooms.iter().zip(&after.rooms) {
         assert!(is.version > was.version);
         assert!(is.waits || !was.waits);
-        let order = |hops: &[(Hop, crate::Grant)]| hops.iter().map(|(hop, _)| *hop).collect();
+        let order = |hops: &[(Hop, crate::HopGrant)]| hops.iter().map(|(hop, _)| *hop).collect();
         let (was_order, is_order): (Vec<Hop>, Vec<Hop>) = (order(&was.hops), order(&is.hops));
         assert_eq!(was_order, is_order);
         let same = crate::RoomRecord {
@@ -80,16 +81,16 @@ fn moved(record: &GatewayRecord, hops: &HopMap) -> GatewayRecord {
 }
 
 fn restored(world: &World) -> Vec<(SessionId, RoomId, Plan)> {
-    let of = |output: &Output| match output {
-        Output::Restore { session, room, plan, .. } => Some((*session, *room, *plan)),
+    let of = |output: &GatewayEffect| match output {
+        GatewayEffect::Restore { session, room, plan, .. } => Some((*session, *room, *plan)),
         _ => None,
     };
     world.outputs.iter().filter_map(of).collect()
 }
 
-fn hitless() -> Settings {
+fn hitless() -> CoreSettings {
     let mut settings = settings();
-    settings.scenarios.get_mut("call").unwrap().mode = Mode::Hitless;
+    settings.scenarios.get_mut("call").unwrap().mode = RedundancyMode::Hitless;
     settings
 }
 
@@ -139,7 +140,7 @@ fn packets_follow_the_record_until_rooms_settle() {
     let named = |name: &str| (0..).map(NodeId).zip(&names).find(|(_, it)| ***it == *name);
     let node = |name: &str| named(name).map(|(id, _)| id);
     world.gateway.handle_record(record, node, world.now).unwrap();
-    let Some(Output::Restore { route, .. }) = world.gateway.poll_output() else {
+    let Some(GatewayEffect::Restore { route, .. }) = world.gateway.poll_output() else {
         panic!("the session continues first")
     };
     let carrier = || route.carriers(world.gateway.nodes.board()).map(|(hop, _)| hop.node);
@@ -162,7 +163,9 @@ fn sessions_stay_where_they_are() {
     assert_eq!(world.room("r"), room);
     assert_eq!([world.route("r"), world.route("s")], routes);
     world.pass(ms(2_000));
-    let touched = |output: &Output| matches!(output, Output::Open { .. } | Output::CloseAt { .. });
+    let touched = |output: &GatewayEffect| {
+        matches!(output, GatewayEffect::Open { .. } | GatewayEffect::CloseAt { .. })
+    };
     assert!(!world.outputs.iter().any(touched), "{:?}", world.outputs);
     assert_eq!(world.moves(), []);
     assert_eq!(world.gateway.live(), 3);
@@ -192,7 +195,7 @@ fn down_node_stays_down_until_it_answers() {
     world.restore(&record);
     let health = |world: &World| world.gateway.nodes.get(on).unwrap().health();
     assert_eq!(health(&world), Health::Down);
-    let told = |event: &Event| matches!(event, Event::Node { to: Health::Down, hop, .. } if hop.node == on);
+    let told = |event: &CoreEvent| matches!(event, CoreEvent::Node { to: Health::Down, hop, .. } if hop.node == on);
     assert!(world.events().any(told));
     world.pass(ms(5_000));
     assert_eq!(health(&world), Health::Down);
@@ -278,17 +281,17 @@ fn stranded_room_is_rescued() {
 fn policy_states_are_read_again() {
     let says = |ask: &crate::Ask| {
         Some(Ok(match &ask.question {
-            Question::Reroute { rooms, .. } => Answer::Moves {
+            PolicyQuestion::Reroute { rooms, .. } => HookAnswer::Moves {
                 moves: Vec::new(),
                 states: (0..rooms.len() as u32).map(|row| (row, state(b"room"))).collect(),
                 memo: Some(state(b"memo")),
             },
-            Question::Tick { sessions, .. } => Answer::Actions {
+            PolicyQuestion::Tick { sessions, .. } => HookAnswer::Actions {
                 actions: Vec::new(),
                 states: (0..sessions.len() as u32).map(|row| (row, state(b"session"))).collect(),
                 memo: None,
             },
-            Question::Place { .. } => placement(&[A, B], 200),
+            PolicyQuestion::Place { .. } => placement(&[A, B], 200),
             _ => accept(),
         }))
     };
@@ -301,17 +304,17 @@ fn policy_states_are_read_again() {
     world.pass(ms(500));
     let asks = || {
         world.outputs.iter().filter_map(|output| match output {
-            Output::Ask(ask) => Some(ask),
+            GatewayEffect::Ask(ask) => Some(ask),
             _ => None,
         })
     };
     let room = asks().find_map(|ask| match &ask.question {
-        Question::Reroute { rooms, memo, .. } => Some((rooms[0].state.clone(), memo.clone())),
+        PolicyQuestion::Reroute { rooms, memo, .. } => Some((rooms[0].state.clone(), memo.clone())),
         _ => None,
     });
     assert_eq!(room, Some((Some(state(b"room")), Some(state(b"memo")))));
     let session = asks().find_map(|ask| match &ask.question {
-        Question::Tick { sessions, .. } => Some(sessions[0].state.clone()),
+        PolicyQuestion::Tick { sessions, .. } => Some(sessions[0].state.clone()),
         _ => None,
     });
     assert_eq!(session, Some(Some(state(b"session"))));
@@ -323,8 +326,8 @@ fn policy_states_are_read_again() {
 fn room_is_reviewed_when_due() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
         Some(Ok(match &ask.question {
-            Question::Reroute { .. } => Answer::Moves {
-                moves: vec![Move { row: 0, hops: vec![A, B], ttl_ms: 10_000, reason: 0 }],
+            PolicyQuestion::Reroute { .. } => HookAnswer::Moves {
+                moves: vec![RoutingMove { row: 0, hops: vec![A, B], ttl_ms: 10_000, reason: 0 }],
                 states: Vec::new(),
                 memo: None,
             },
@@ -362,7 +365,7 @@ fn drain_goes_on() {
     world.settle();
     world.hand_over(Duration::ZERO);
     world.pass(ms(5_500));
-    let drained = |event: &Event| matches!(event, Event::Drained { left: 0, .. });
+    let drained = |event: &CoreEvent| matches!(event, CoreEvent::Drained { left: 0, .. });
     assert!(world.events().any(drained));
     let on_it = (0..20).filter(|room| world.stands(&format!("r{room}")) == Some(on));
     assert_eq!(on_it.count(), 0);
@@ -398,7 +401,8 @@ fn opening_under_way_is_repeated() {
     world.outputs.clear();
     world.drive_with(|_, _| Driver::Opens);
     world.hand_over(Duration::ZERO);
-    let opened = |output: &Output| matches!(output, Output::Open { hop, .. } if hop.node == B);
+    let opened =
+        |output: &GatewayEffect| matches!(output, GatewayEffect::Open { hop, .. } if hop.node == B);
     assert_eq!(world.outputs.iter().filter(|output| opened(output)).count(), 1);
     world.kill(A);
     assert_eq!(world.stands("r"), Some(B));
@@ -414,7 +418,7 @@ fn sessions_of_high_priority_are_opened_first() {
     world.outputs.clear();
     world.hand_over(Duration::ZERO);
     let opened = world.outputs.iter().filter_map(|output| match output {
-        Output::Open { session, hop, .. } if hop.node == B => Some(*session),
+        GatewayEffect::Open { session, hop, .. } if hop.node == B => Some(*session),
         _ => None,
     });
     let opened: Vec<SessionId> = opened.collect();
@@ -462,7 +466,7 @@ fn changed_mode_of_the_scenario_applies() {
     fresh.restore(&record);
     fresh.pass(ms(200));
     let room = fresh.room("r");
-    assert_eq!(fresh.gateway.rooms[&room].route().mode, Mode::Hitless);
+    assert_eq!(fresh.gateway.rooms[&room].route().mode, RedundancyMode::Hitless);
 }
 
 #[test]
@@ -481,7 +485,7 @@ fn gateway_with_sessions_takes_no_record() {
     world.open("r");
     let record = world.gateway.record(world.now);
     let refused = world.gateway.handle_record(record, |_| None::<NodeId>, world.now);
-    assert_eq!(refused, Err(NotRestored::HasSessions));
+    assert_eq!(refused, Err(RestoreError::HasSessions));
 }
 
 #[test]
@@ -503,7 +507,7 @@ fn contradictory_record_changes_nothing() {
         let mut broken = record.clone();
         break_it(&mut broken);
         let refused = world.gateway.handle_record(broken, |_| Some(A), world.now);
-        assert!(matches!(refused, Err(NotRestored::Contradiction(_))), "{refused:?}");
+        assert!(matches!(refused, Err(RestoreError::Contradiction(_))), "{refused:?}");
         assert_eq!(world.gateway.record(world.now).sessions, []);
     }
 }

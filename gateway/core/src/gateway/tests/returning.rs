@@ -4,7 +4,8 @@ use super::super::Impossible;
 use super::world::Driver;
 use super::*;
 use crate::{
-    Cause, Decider, Event, Failback, Health, Hook, MoveOutcome, NodeId, RegionId, Witness,
+    CoreEvent, Decider, EvidenceSource, Failback, Health, Hook, MoveCause, MoveOutcome, NodeId,
+    RegionId,
 };
 
 /// Rooms of the home region on its only node, and a node of the same capacity in another region.
@@ -25,8 +26,8 @@ fn at(world: &World, node: NodeId) -> usize {
 }
 
 fn back(world: &World) -> Vec<Decider> {
-    let back = |e: &Event| match e {
-        Event::Moved { cause: Cause::Failback, by, to: Some(to), .. } if to.node == A => {
+    let back = |e: &CoreEvent| match e {
+        CoreEvent::Moved { cause: MoveCause::Failback, by, to: Some(to), .. } if to.node == A => {
             Some(by.clone())
         }
         _ => None,
@@ -103,8 +104,8 @@ fn going_back_is_make_before_break() {
 }
 
 fn drained(world: &World) -> Vec<(NodeId, u32)> {
-    let drained = |e: &Event| match e {
-        Event::Drained { node, left, .. } => Some((*node, *left)),
+    let drained = |e: &CoreEvent| match e {
+        CoreEvent::Drained { node, left, .. } => Some((*node, *left)),
         _ => None,
     };
     world.events().filter_map(drained).collect()
@@ -122,7 +123,8 @@ fn drain_meets_deadline_with_pacing() {
     world.pass(ms(6_000));
     assert_eq!(at(&world, A), 0);
     assert_eq!(drained(&world), [(A, 0)]);
-    let lost = |e: &&Event| matches!(e, Event::Moved { to: None, .. } | Event::Closed { .. });
+    let lost =
+        |e: &&CoreEvent| matches!(e, CoreEvent::Moved { to: None, .. } | CoreEvent::Closed { .. });
     assert_eq!(world.events().filter(lost).count(), 0);
 }
 
@@ -170,13 +172,13 @@ fn ejected_node_stays_down_until_allowed() {
     world.gateway.handle_eject(A, world.now).unwrap();
     world.settle();
     assert_ne!(world.stands("r"), Some(A));
-    let by = |e: &Event| match e {
-        Event::Node { hop, to: Health::Down, witnesses, .. } if hop.node == A => {
+    let by = |e: &CoreEvent| match e {
+        CoreEvent::Node { hop, to: Health::Down, witnesses, .. } if hop.node == A => {
             Some(witnesses.iter().map(|(witness, _)| *witness).collect::<Vec<_>>())
         }
         _ => None,
     };
-    assert_eq!(world.events().find_map(by), Some(vec![Witness::Operator]));
+    assert_eq!(world.events().find_map(by), Some(vec![EvidenceSource::Operator]));
     assert_eq!(world.gateway.handle_eject(A, world.now), Err(Impossible::AlreadyEjected));
     world.pass(ms(100_000));
     assert!(!world.gateway.board().cell(A).unwrap().up, "though it answers");
@@ -201,8 +203,8 @@ fn operator_shortens_ejection() {
 #[test]
 fn cancelled_move_reports_outcome() {
     let ended = |world: &World| {
-        let ended = |e: &Event| match e {
-            Event::MoveEnded { from, to, cause, outcome, .. } => {
+        let ended = |e: &CoreEvent| match e {
+            CoreEvent::MoveEnded { from, to, cause, outcome, .. } => {
                 Some((from.node, to.node, *cause, *outcome))
             }
             _ => None,
@@ -219,17 +221,17 @@ fn cancelled_move_reports_outcome() {
     };
     let (mut world, _) = going();
     world.kill(D);
-    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::TargetLost)]);
+    assert_eq!(ended(&world), [(A, D, MoveCause::Manual, MoveOutcome::TargetLost)]);
     let (mut world, _) = going();
     world.finish_opening(D, Err(super::super::NotOpened));
-    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::NotOpened)]);
+    assert_eq!(ended(&world), [(A, D, MoveCause::Manual, MoveOutcome::NotOpened)]);
     let (mut world, _) = going();
     world.gateway.handle_move(&"r".into(), C, world.now).unwrap();
     world.settle();
-    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::Superseded)]);
+    assert_eq!(ended(&world), [(A, D, MoveCause::Manual, MoveOutcome::Superseded)]);
     let (mut world, session) = going();
     world.close(session);
-    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::Closed)]);
+    assert_eq!(ended(&world), [(A, D, MoveCause::Manual, MoveOutcome::Closed)]);
     let (mut world, session) = going();
     world.finish_opening(D, Ok(()));
     assert_eq!(ended(&world), []);

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::policy::{Lifecycle, Revisions, tests as revisions};
 use crate::{
-    Answer, Arm, Ask, Breach, Count, Event, Fault, Figure, Hook, Judging, Measures, Metric, Move,
-    Outcome, PolicyName, Question, Remembered, Revision, RolloutRules, SessionId, State, WallClock,
+    Arm, Ask, Breach, BreachCount, CoreEvent, DecisionOutcome, Figure, Hook, HookAnswer, Judging,
+    Measures, Metric, PluginFault, PluginState, PolicyName, PolicyQuestion, Remembered, Revision,
+    RolloutRules, RoutingMove, SessionId, WallClock,
 };
 
 pub(super) fn policy(hook: Hook) -> PolicyName {
@@ -58,17 +59,17 @@ pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
     world.pass(ms(0));
 }
 
-fn written(arm: Arm, byte: u8) -> State {
+fn written(arm: Arm, byte: u8) -> PluginState {
     let schema = if arm == Arm::Canary { 2 } else { 1 };
-    State { plugin: "test".into(), schema, bytes: Box::new([byte]) }
+    PluginState { plugin: "test".into(), schema, bytes: Box::new([byte]) }
 }
 
-fn rows(ask: &Ask) -> Vec<(u64, Option<State>)> {
+fn rows(ask: &Ask) -> Vec<(u64, Option<PluginState>)> {
     match &ask.question {
-        Question::Tick { sessions, .. } => {
+        PolicyQuestion::Tick { sessions, .. } => {
             sessions.iter().map(|row| (row.row.id, row.state.clone())).collect()
         }
-        Question::Reroute { rooms, .. } => {
+        PolicyQuestion::Reroute { rooms, .. } => {
             rooms.iter().map(|row| (row.row.id, row.state.clone())).collect()
         }
         question => panic!("{question:?}"),
@@ -76,11 +77,11 @@ fn rows(ask: &Ask) -> Vec<(u64, Option<State>)> {
 }
 
 /// Writes a state of the asked arm to every row.
-fn writes(byte: u8) -> impl FnMut(&Ask) -> Option<Result<Answer, Fault>> {
+fn writes(byte: u8) -> impl FnMut(&Ask) -> Option<Result<HookAnswer, PluginFault>> {
     move |ask| {
         let states = rows(ask).into_iter().zip(0..).map(|(_, row)| (row, written(ask.arm, byte)));
         let memo = Some(written(ask.arm, byte));
-        Some(Ok(Answer::Actions { actions: Vec::new(), states: states.collect(), memo }))
+        Some(Ok(HookAnswer::Actions { actions: Vec::new(), states: states.collect(), memo }))
     }
 }
 
@@ -127,7 +128,7 @@ fn arms_keep_separate_states_over_rollback() {
     world.pass(ms(200));
     for ask in asked(&mut world) {
         let memo = match &ask.question {
-            Question::Tick { memo, .. } => memo.clone(),
+            PolicyQuestion::Tick { memo, .. } => memo.clone(),
             question => panic!("{question:?}"),
         };
         assert_eq!(memo, Some(written(ask.arm, 2)));
@@ -137,7 +138,7 @@ fn arms_keep_separate_states_over_rollback() {
     turn(&mut world, Hook::Degradation, alone());
     let [ask] = &asked(&mut world)[..] else { panic!("one arm is left") };
     assert_eq!(rows(ask).len(), sessions.len());
-    let old = |(_, state): &(u64, Option<State>)| {
+    let old = |(_, state): &(u64, Option<PluginState>)| {
         [Some(written(Arm::Standing, 1)), Some(written(Arm::Standing, 2))].contains(state)
     };
     assert!(rows(ask).iter().all(old), "{ask:?}");
@@ -154,7 +155,7 @@ fn rollback_during_tick_restores_old_states() {
     world.answer_with(|ask| {
         let states = rows(ask).into_iter().zip(0..).map(|(_, row)| (row, written(Arm::Canary, 2)));
         let (states, memo) = (states.collect(), Some(written(Arm::Canary, 2)));
-        Some(Ok(Answer::Actions { actions: Vec::new(), states, memo }))
+        Some(Ok(HookAnswer::Actions { actions: Vec::new(), states, memo }))
     });
     world.pass(ms(200));
     let under_way = asked(&mut world);
@@ -172,7 +173,7 @@ fn rollback_during_tick_restores_old_states() {
     let found = rows(&then[0]);
     assert_eq!(found.len(), 5);
     assert!(found.iter().all(|(_, state)| *state == Some(written(Arm::Standing, 1))), "{found:?}");
-    let Question::Tick { memo, .. } = &then[0].question else { panic!("{then:?}") };
+    let PolicyQuestion::Tick { memo, .. } = &then[0].question else { panic!("{then:?}") };
     assert_eq!(*memo, Some(written(Arm::Standing, 1)));
 }
 
@@ -189,7 +190,7 @@ fn old_states_are_dropped_after_the_window() {
     // As in the host, the new revision writes under its own schema.
     world.answer_with(|ask| {
         let states = (0..rows(ask).len() as u32).map(|row| (row, written(Arm::Canary, 2)));
-        Some(Ok(Answer::Actions { actions: Vec::new(), states: states.collect(), memo: None }))
+        Some(Ok(HookAnswer::Actions { actions: Vec::new(), states: states.collect(), memo: None }))
     });
     world.pass(ms(200));
     assert_eq!(keeps(&world), sessions.len());
@@ -216,7 +217,7 @@ fn canary_routes_only_its_own_rooms() {
     let canary: Vec<u64> = rows(ask).iter().map(|(id, _)| *id).collect();
     assert!((4..18).contains(&canary.len()), "{}", canary.len());
     assert!(canary.iter().all(|id| tried(25).arm(*id) == Arm::Canary));
-    world.answer(ask, Ok(Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }));
+    world.answer(ask, Ok(HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }));
     world.settle();
 
     world.answer_with(place(&[A, B]));
@@ -228,8 +229,8 @@ fn canary_routes_only_its_own_rooms() {
         .outputs
         .iter()
         .filter_map(|output| match output {
-            super::super::Output::Ask(ask) => match ask.question {
-                Question::Place { room, .. } => Some((room.0, ask.arm)),
+            super::super::GatewayEffect::Ask(ask) => match ask.question {
+                PolicyQuestion::Place { room, .. } => Some((room.0, ask.arm)),
                 _ => None,
             },
             _ => None,
@@ -259,7 +260,10 @@ fn removed_candidate_question_is_asked_again() {
     turn(&mut world, Hook::Admission, alone());
     let again = world.held.remove(0);
     assert_eq!((again.arm, &again.question), (Arm::Standing, &asked.question));
-    world.answer(&asked, Ok(Answer::Admit { verdict: crate::AdmitVerdict::Reject(1), reason: 0 }));
+    world.answer(
+        &asked,
+        Ok(HookAnswer::Admit { verdict: crate::AdmitVerdict::Reject(1), reason: 0 }),
+    );
     world.settle();
     assert!(!world.replies.contains_key(&offer), "a late answer is ignored");
     world.answer(&again, Ok(accept()));
@@ -267,7 +271,9 @@ fn removed_candidate_question_is_asked_again() {
     world.held.clear();
     world.pass(ms(10));
     world.accepted(offer);
-    let stale = |event: &&Event| matches!(event, Event::Decided { outcome: Outcome::Stale, .. });
+    let stale = |event: &&CoreEvent| {
+        matches!(event, CoreEvent::Decided { outcome: DecisionOutcome::Stale, .. })
+    };
     assert_eq!(world.events().filter(stale).count(), 1);
 }
 
@@ -300,8 +306,8 @@ fn tell(world: &mut World, sessions: &[SessionId], loses: impl Fn(SessionId) -> 
 }
 
 pub(super) fn breaches(world: &World) -> Vec<(String, Breach)> {
-    let breach = |event: &Event| match event {
-        Event::Breached { revision, breach, .. } => Some((revision.to_string(), *breach)),
+    let breach = |event: &CoreEvent| match event {
+        CoreEvent::Breached { revision, breach, .. } => Some((revision.to_string(), *breach)),
         _ => None,
     };
     world.events().filter_map(breach).collect()
@@ -358,7 +364,7 @@ fn active_breach_does_not_hide_the_canarys() {
         revisions::with_previous(&revision("old", 1), &revision("older", 1));
     turn(&mut world, Hook::Degradation, Revisions { previous, ..tried(5) });
     let policy = policy(Hook::Degradation);
-    let answers = Count { of: 4, worse: 2 };
+    let answers = BreachCount { of: 4, worse: 2 };
     for _ in 0..2 {
         world.gateway.handle_hidden_state(&policy, &"old".into(), "its memo".into(), answers);
     }
@@ -390,12 +396,12 @@ fn too_many_moves_by_candidate_are_a_breach() {
     // The candidate moves all its rooms from one node to the other and back.
     let mut there = false;
     world.answer_with(move |ask| {
-        let Question::Reroute { rooms, .. } = &ask.question else { return None };
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
         let hops = if there { vec![A, B] } else { vec![B, A] };
         there = !there;
-        let step = |(_, row)| Move { row, hops: hops.clone(), ttl_ms: 400, reason: 0 };
+        let step = |(_, row)| RoutingMove { row, hops: hops.clone(), ttl_ms: 400, reason: 0 };
         let moves = rooms.iter().zip(0..).map(step).collect();
-        Some(Ok(Answer::Moves { moves, states: Vec::new(), memo: None }))
+        Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
     });
     turn(&mut world, Hook::Routing, tried(10));
     for _ in 0..40 {
@@ -434,12 +440,12 @@ fn broken_rules_are_a_breach_if_replaceable() {
 #[test]
 fn canary_faults_do_not_mark_policy_failing() {
     let mut world =
-        World::with_policy(settings(), &[Hook::Admission], |_| Some(Err(Fault::OutOfMemory)));
+        World::with_policy(settings(), &[Hook::Admission], |_| Some(Err(PluginFault::OutOfMemory)));
     turn(&mut world, Hook::Admission, alone());
     turn(&mut world, Hook::Admission, tried(99));
     world.open("r");
-    assert!(!world.events().any(|event| matches!(event, Event::Standing { .. })));
+    assert!(!world.events().any(|event| matches!(event, CoreEvent::Standing { .. })));
     turn(&mut world, Hook::Admission, alone());
     world.open("s");
-    assert!(world.events().any(|event| matches!(event, Event::Standing { .. })));
+    assert!(world.events().any(|event| matches!(event, CoreEvent::Standing { .. })));
 }

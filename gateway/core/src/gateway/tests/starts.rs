@@ -2,20 +2,24 @@
 
 use super::modes::{cold, health, in_mode, starts};
 use super::*;
-use crate::{Event, Health, Measures, Mode, NodeId, NotStarted, Output, Start, Starts};
+use crate::{
+    CoreEvent, GatewayEffect, Health, Measures, NodeId, NotStarted, RedundancyMode, StartPhase,
+    Starts,
+};
 
 /// A running node at home, and two that hooks start: B in another region, and C at home.
 fn two_cold() -> World {
-    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (2, 1_000), (1, 1_000)]));
+    let mut settings =
+        in_mode(RedundancyMode::Cold, settings_of(&[(0, 1_000), (2, 1_000), (1, 1_000)]));
     for node in &mut settings.nodes[1..] {
         node.starts = Starts::ByHook { within: ms(30_000) };
     }
     World::new(settings)
 }
 
-fn starts_of(world: &World, node: NodeId) -> Vec<Start> {
-    let step = |event: &Event| match event {
-        Event::Start { node: of, step } if *of == node => Some(*step),
+fn starts_of(world: &World, node: NodeId) -> Vec<StartPhase> {
+    let step = |event: &CoreEvent| match event {
+        CoreEvent::Start { node: of, step } if *of == node => Some(*step),
         _ => None,
     };
     world.events().filter_map(step).collect()
@@ -34,10 +38,11 @@ fn start_of_ejected_node_ends() {
     assert_eq!(world.starts, [C]);
     world.gateway.handle_eject(C, world.now).unwrap();
     world.pass(ms(1_000));
-    let failed = Start::Failed { why: NotStarted::Ejected, again: ms(1_000) };
-    assert_eq!(starts_of(&world, C), [Start::Begun { attempt: 1 }, failed]);
-    let is_end =
-        |output: &Output| matches!(output, Output::EndStart { node: C, why: NotStarted::Ejected });
+    let failed = StartPhase::Failed { why: NotStarted::Ejected, again: ms(1_000) };
+    assert_eq!(starts_of(&world, C), [StartPhase::Begun { attempt: 1 }, failed]);
+    let is_end = |output: &GatewayEffect| {
+        matches!(output, GatewayEffect::EndStart { node: C, why: NotStarted::Ejected })
+    };
     assert!(world.outputs.iter().any(is_end), "its hook is ended");
     assert_eq!(world.starts, [C, B], "who is ejected keeps nobody waiting");
     // The node boots nevertheless, and answers when it is readmitted.
@@ -57,8 +62,8 @@ fn start_of_removed_node_ends() {
     world.pass(ms(10));
     world.gateway.handle_node_removed(C, None, world.now).unwrap();
     world.pass(ms(1_000));
-    let failed = Start::Failed { why: NotStarted::Removed, again: ms(1_000) };
-    assert_eq!(starts_of(&world, C), [Start::Begun { attempt: 1 }, failed]);
+    let failed = StartPhase::Failed { why: NotStarted::Removed, again: ms(1_000) };
+    assert_eq!(starts_of(&world, C), [StartPhase::Begun { attempt: 1 }, failed]);
     assert_eq!(world.starts, [C, B], "another has its turn");
     world.unmute(B);
     world.unmute(A);
@@ -98,7 +103,7 @@ fn draining_node_triggers_start() {
     world.unmute(B);
     world.pass(ms(1_000));
     assert_eq!(world.stands("r"), Some(B));
-    assert!(world.events().any(|event| matches!(event, Event::Drained { left: 0, .. })));
+    assert!(world.events().any(|event| matches!(event, CoreEvent::Drained { left: 0, .. })));
 }
 
 #[test]

@@ -3,18 +3,23 @@
 use super::modes::{change, cold, health, in_mode, opened_at, regional};
 use super::world::Driver;
 use super::*;
-use crate::{Cause, Event, Failback, Grant, Health, Mode, NodeId, Role, SessionId, Starts, Why};
+use crate::{
+    CandidateReason, CoreEvent, Failback, Health, HopGrant, MoveCause, NodeId, RedundancyMode,
+    RegionRole, SessionId, Starts,
+};
 
 /// Two nodes at home, the second of which is a standby.
-fn with_a_standby(mode: Mode) -> World {
+fn with_a_standby(mode: RedundancyMode) -> World {
     let mut settings = in_mode(mode, settings_of(&[(0, 6_400), (1, 6_400)]));
-    settings.nodes[1].role = Role::Standby;
+    settings.nodes[1].role = RegionRole::Standby;
     World::new(settings)
 }
 
 #[test]
 fn rooms_leave_standby_when_active_returns() {
-    for (mode, back) in [(Mode::Hot, A), (Mode::Hitless, A), (Mode::ActiveActive, B)] {
+    for (mode, back) in
+        [(RedundancyMode::Hot, A), (RedundancyMode::Hitless, A), (RedundancyMode::ActiveActive, B)]
+    {
         let mut world = with_a_standby(mode);
         world.open("r");
         world.kill(A);
@@ -31,28 +36,28 @@ fn rooms_leave_standby_when_active_returns() {
 
 #[test]
 fn mode_change_may_cancel_failback() {
-    let mut world = with_a_standby(Mode::Hot);
+    let mut world = with_a_standby(RedundancyMode::Hot);
     world.open("r");
     world.kill(A);
     world.pass(ms(100));
     world.gateway.handle_failback(None, Failback::Forbid, world.now).unwrap();
-    change(&mut world, |scenario| scenario.mode = Mode::ActiveActive);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::ActiveActive);
     world.revive(A);
     world.gateway.handle_failback(None, Failback::Auto, world.now).unwrap();
     world.pass(ms(5_000));
     assert_eq!(world.stands("r"), Some(B));
-    change(&mut world, |scenario| scenario.mode = Mode::Hot);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::Hot);
     world.pass(ms(1_000));
     assert_eq!(world.stands("r"), Some(A));
 }
 
 #[test]
 fn operator_placement_on_standby_stays() {
-    let mut world = with_a_standby(Mode::ActiveActive);
+    let mut world = with_a_standby(RedundancyMode::ActiveActive);
     world.open("r");
     world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
     world.settle();
-    change(&mut world, |scenario| scenario.mode = Mode::Hot);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::Hot);
     world.pass(ms(5_000));
     assert_eq!(world.stands("r"), Some(B));
 }
@@ -65,17 +70,17 @@ fn drain_keeps_region_or_swaps_hitless_hops() {
     world.pass(ms(100));
     assert_eq!(world.stands("r"), Some(D), "the other zone at home");
     let nodes = [(0, 6_400), (1, 6_400), (1, 6_400)];
-    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&nodes)));
+    let mut world = World::new(in_mode(RedundancyMode::Hitless, settings_of(&nodes)));
     world.open("r");
     world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.pass(ms(100));
-    assert_eq!(world.route("r"), [(B, Grant::Admitted), (C, Grant::Admitted)]);
+    assert_eq!(world.route("r"), [(B, HopGrant::Admitted), (C, HopGrant::Admitted)]);
     assert_eq!(world.moves(), [(A, Some(B))], "where it was carried already");
 }
 
 #[test]
 fn rooms_enter_cold_node_at_its_pace() {
-    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 6_400), (1, 6_400)]));
+    let mut settings = in_mode(RedundancyMode::Cold, settings_of(&[(0, 6_400), (1, 6_400)]));
     settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
     settings.limits.openings_at_once = 2;
     let mut world = World::new(settings);
@@ -94,8 +99,8 @@ fn rooms_enter_cold_node_at_its_pace() {
         world.pass(ms(5));
     }
     assert!((0..12).all(|room| world.stands(&room.to_string()) == Some(B)));
-    let recovered = |e: &Event| match e {
-        Event::Moved { to: Some(_), cause: Cause::NodeDown, started, .. } => Some(*started),
+    let recovered = |e: &CoreEvent| match e {
+        CoreEvent::Moved { to: Some(_), cause: MoveCause::NodeDown, started, .. } => Some(*started),
         _ => None,
     };
     let started: Vec<_> = world.events().filter_map(recovered).collect();
@@ -116,8 +121,8 @@ fn failover_moves_start_at_the_death() {
     assert!(rooms > 1);
     world.kill(A);
     world.pass(ms(100));
-    let started = |e: &Event| match e {
-        Event::Moved { cause: Cause::NodeDown, started, .. } => Some(*started),
+    let started = |e: &CoreEvent| match e {
+        CoreEvent::Moved { cause: MoveCause::NodeDown, started, .. } => Some(*started),
         _ => None,
     };
     let started: Vec<_> = world.events().filter_map(started).collect();
@@ -133,7 +138,7 @@ fn mode_change_drops_unopened_spares() {
     world.kill(B);
     world.pass(ms(10));
     assert!(world.gateway.rooms[&world.room("r")].pending.is_some());
-    change(&mut world, |scenario| scenario.mode = Mode::Cold);
+    change(&mut world, |scenario| scenario.mode = RedundancyMode::Cold);
     assert!(world.gateway.rooms[&world.room("r")].pending.is_none());
     assert_eq!(opened_at(&world), []);
 }
@@ -153,19 +158,22 @@ fn ejected_cold_node_is_not_started() {
 
 #[test]
 fn explain_shows_mode_and_standbys() {
-    let why = |world: &World, session: SessionId| -> Vec<(NodeId, Why)> {
+    let why = |world: &World, session: SessionId| -> Vec<(NodeId, CandidateReason)> {
         let explained = world.gateway.explain(session, world.now).unwrap();
         explained.candidates.iter().map(|other| (other.hop.node, other.why)).collect()
     };
     let nodes = [(0, 6_400), (1, 6_400), (1, 6_400)];
-    let mut settings = in_mode(Mode::Hot, settings_of(&nodes));
-    settings.nodes[1].role = Role::Standby;
-    settings.nodes[2].role = Role::Standby;
+    let mut settings = in_mode(RedundancyMode::Hot, settings_of(&nodes));
+    settings.nodes[1].role = RegionRole::Standby;
+    settings.nodes[2].role = RegionRole::Standby;
     let mut world = World::new(settings);
     let session = world.open("r");
-    assert_eq!(why(&world, session), [(B, Why::Spare), (C, Why::Standby)]);
+    assert_eq!(why(&world, session), [(B, CandidateReason::Spare), (C, CandidateReason::Standby)]);
     let mut world = cold();
     let session = world.open("r");
-    assert_eq!(why(&world, session), [(B, Why::Cold)]);
-    assert_eq!(world.gateway.explain(session, world.now).unwrap().standing.mode, Mode::Cold);
+    assert_eq!(why(&world, session), [(B, CandidateReason::Cold)]);
+    assert_eq!(
+        world.gateway.explain(session, world.now).unwrap().standing.mode,
+        RedundancyMode::Cold
+    );
 }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::super::{NotOpened, Output};
+use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
-use crate::sessions::{Leg, Phase};
+use crate::sessions::{LegState, SessionPhase};
 use crate::timer::Timer;
 use crate::{
-    Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, Failback, Fault, Grant,
-    HOPS_MAX, Hook, Hop, Identity, Ingress, Kind, Measures, Mode, ModeChange, Move, NodeId,
-    NodeSettings, OfferId, PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId,
-    Start, Starts,
+    AdmitVerdict, Affinity, Ask, ClientIdentity, CoreEvent, Decider, DegradationAction, Failback,
+    HOPS_MAX, Hook, HookAnswer, Hop, HopGrant, IngressProtocol, Measures, ModeChange, MoveCause,
+    NodeId, NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion, RedundancyMode,
+    RegionId, RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase, Starts, StreamKind,
 };
 
 const SEEDS: u64 = 200;
@@ -64,7 +64,7 @@ struct Swarm {
     offers: BTreeSet<OfferId>,
     muted: BTreeSet<NodeId>,
     seen: Seen,
-    history: Vec<Output>,
+    history: Vec<GatewayEffect>,
     /// Nodes added so far.
     added: u32,
     /// Draws when another process takes over; a separate generator keeps the other steps of a seed.
@@ -94,7 +94,7 @@ impl Swarm {
         let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|_| rng.bool()).collect();
         let mut settings = bound(settings_of(&nodes), &hooks);
         for node in &mut settings.nodes {
-            node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
+            node.role = if rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active };
             node.starts = if rng.u8(0..5) == 0 {
                 Starts::ByHook { within: ms(30_000) }
             } else {
@@ -131,18 +131,22 @@ impl Swarm {
             self.step();
         }
         let words = self.history.iter().filter_map(|output| match output {
-            Output::Event(Event::Moved { to: None, .. }) => Some("stranded"),
-            Output::Event(Event::Moved { cause, .. }) => Some(cause.name()),
-            Output::Event(Event::Guarded { guard, .. }) => Some(guard.name()),
-            Output::Event(Event::HopRemoved { .. }) => Some("hop-removed"),
-            Output::Event(Event::Rerouted { .. }) => Some("rerouted"),
-            Output::Event(Event::Mode { to: Mode::Hitless, .. }) => Some("hitless"),
-            Output::Event(Event::Mode { why: ModeChange::CopiesDiffer { .. }, .. }) => {
-                Some("copies-differ")
+            GatewayEffect::Event(CoreEvent::Moved { to: None, .. }) => Some("stranded"),
+            GatewayEffect::Event(CoreEvent::Moved { cause, .. }) => Some(cause.name()),
+            GatewayEffect::Event(CoreEvent::Guarded { guard, .. }) => Some(guard.name()),
+            GatewayEffect::Event(CoreEvent::HopRemoved { .. }) => Some("hop-removed"),
+            GatewayEffect::Event(CoreEvent::Rerouted { .. }) => Some("rerouted"),
+            GatewayEffect::Event(CoreEvent::Mode { to: RedundancyMode::Hitless, .. }) => {
+                Some("hitless")
             }
-            Output::Event(Event::Start { step: Start::Done { .. }, .. }) => Some("started"),
-            Output::Event(Event::MoveEnded { outcome, .. }) => Some(outcome.name()),
-            Output::Event(Event::Drained { .. }) => Some("drained"),
+            GatewayEffect::Event(CoreEvent::Mode {
+                why: ModeChange::CopiesDiffer { .. }, ..
+            }) => Some("copies-differ"),
+            GatewayEffect::Event(CoreEvent::Start { step: StartPhase::Done { .. }, .. }) => {
+                Some("started")
+            }
+            GatewayEffect::Event(CoreEvent::MoveEnded { outcome, .. }) => Some(outcome.name()),
+            GatewayEffect::Event(CoreEvent::Drained { .. }) => Some("drained"),
             _ => None,
         });
         let mut words: BTreeSet<&'static str> = words.collect();
@@ -178,11 +182,12 @@ impl Swarm {
                 let bitrate = rng.bool().then(|| rng.u32(1..300));
                 let address = ([127, 0, 0, 1], rng.u16(..)).into();
                 let identity = match rng.u8(0..5) {
-                    0 => Identity::Open { address, listener: 0 },
-                    _ => Identity::Declared { address, rtcp: None },
+                    0 => ClientIdentity::Open { address, listener: 0 },
+                    _ => ClientIdentity::Declared { address, rtcp: None },
                 };
-                let streams = [(Kind::Audio, 111, bitrate), (Kind::Video, 96, Some(0))];
-                let offer = world.offer_with(&room, scenario, &streams, Ingress::Udp(identity));
+                let streams = [(StreamKind::Audio, 111, bitrate), (StreamKind::Video, 96, Some(0))];
+                let offer =
+                    world.offer_with(&room, scenario, &streams, IngressProtocol::Udp(identity));
                 self.offers.insert(offer);
             }
             5..7 => {
@@ -338,7 +343,7 @@ impl Swarm {
         }
         let nodes: BTreeMap<NodeId, Hop> =
             gateway.nodes.iter().map(|node| (node.id, node.hop())).collect();
-        let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
+        let live = gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
         let live: BTreeSet<SessionId> = live.map(|session| session.id).collect();
         let alone = if self.upgrades.bool() { 0 } else { self.upgrades.u64(1..300) };
         let hops = self.world.hand_over(ms(alone));
@@ -368,42 +373,42 @@ impl Swarm {
         let seen = &mut self.seen;
         for output in &outputs {
             match output {
-                Output::Install { session, .. } => assert!(seen.installed.insert(*session)),
-                Output::Open { session, hop, .. } => {
+                GatewayEffect::Install { session, .. } => assert!(seen.installed.insert(*session)),
+                GatewayEffect::Open { session, hop, .. } => {
                     assert!(seen.installed.contains(session), "{output:?}");
                     // The driver may have refused the opening at once.
                     seen.legs.insert((*session, *hop));
                 }
-                Output::CloseAt { session, hop } => {
+                GatewayEffect::CloseAt { session, hop } => {
                     assert!(seen.installed.contains(session), "{output:?}");
                     assert!(seen.legs.remove(&(*session, *hop)), "{output:?}");
                 }
-                Output::Plan { session, .. } => assert!(seen.installed.contains(session)),
-                Output::KeyFrame { sessions } => {
+                GatewayEffect::Plan { session, .. } => assert!(seen.installed.contains(session)),
+                GatewayEffect::KeyFrame { sessions } => {
                     assert!(!sessions.is_empty());
                     assert!(sessions.iter().all(|session| seen.installed.contains(session)));
                 }
-                Output::End { session, .. } => {
+                GatewayEffect::End { session, .. } => {
                     assert!(seen.installed.remove(session), "{output:?}");
                     // The driver had refused the remaining legs.
                     seen.legs.retain(|(other, _)| other != session);
                 }
-                Output::Reply { result: Ok(accepted), .. } => {
+                GatewayEffect::Reply { result: Ok(accepted), .. } => {
                     assert!(seen.installed.contains(&accepted.session));
                 }
-                Output::Event(event) => seen.hear(event, self.world.now),
-                Output::Finished => seen.finished += 1,
-                Output::Restore { session, .. } => assert!(seen.installed.contains(session)),
-                Output::Ask(_)
-                | Output::Reply { .. }
-                | Output::Probe { .. }
-                | Output::Canary { .. }
-                | Output::Start { .. }
-                | Output::EndStart { .. }
-                | Output::Rollout(_)
-                | Output::Unload { .. }
-                | Output::Remember { .. } => {}
-                Output::Forget { .. } => seen.forgot = true,
+                GatewayEffect::Event(event) => seen.hear(event, self.world.now),
+                GatewayEffect::Finished => seen.finished += 1,
+                GatewayEffect::Restore { session, .. } => assert!(seen.installed.contains(session)),
+                GatewayEffect::Ask(_)
+                | GatewayEffect::Reply { .. }
+                | GatewayEffect::Probe { .. }
+                | GatewayEffect::Canary { .. }
+                | GatewayEffect::Start { .. }
+                | GatewayEffect::EndStart { .. }
+                | GatewayEffect::Rollout(_)
+                | GatewayEffect::Unload { .. }
+                | GatewayEffect::Remember { .. } => {}
+                GatewayEffect::Forget { .. } => seen.forgot = true,
             }
         }
         self.history.extend(outputs);
@@ -421,7 +426,7 @@ impl Swarm {
         }
         seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
         seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
-        let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
+        let live = gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
         assert_eq!(gateway.live(), live.count());
         for region in gateway.nodes.regions() {
             let away = gateway.rooms.away().iter().filter(|id| gateway.rooms[*id].region == region);
@@ -445,15 +450,20 @@ impl Swarm {
             }
             for (place, (_, grant)) in route.hops.iter().enumerate() {
                 match (place, grant) {
-                    (0, Grant::Admitted) | (_, Grant::Gated) => {}
-                    (1, Grant::Reserved) => assert!(room.mode.opens_ahead(), "{route:?}"),
-                    (1, Grant::Admitted) => assert_eq!(route.mode, Mode::Hitless, "{route:?}"),
+                    (0, HopGrant::Admitted) | (_, HopGrant::Gated) => {}
+                    (1, HopGrant::Reserved) => assert!(room.mode.opens_ahead(), "{route:?}"),
+                    (1, HopGrant::Admitted) => {
+                        assert_eq!(route.mode, RedundancyMode::Hitless, "{route:?}");
+                    }
                     wrong => panic!("{wrong:?} on {route:?}"),
                 }
             }
             if room.is_placed() && !gateway.rooms.changing().contains(&room.id) {
                 assert_eq!(room.mode, gateway.settings.scenarios[&room.scenario].mode);
-                assert!(route.mode == room.mode || room.mode == Mode::Hitless, "{route:?}");
+                assert!(
+                    route.mode == room.mode || room.mode == RedundancyMode::Hitless,
+                    "{route:?}"
+                );
             }
             let now = route.first_usable(gateway.nodes.board());
             let lost = now.is_none() && room.is_placed();
@@ -479,7 +489,7 @@ impl Swarm {
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
         for session in gateway.sessions.values() {
-            let told = session.legs.iter().filter(|(_, leg)| **leg != Leg::Waiting);
+            let told = session.legs.iter().filter(|(_, leg)| **leg != LegState::Waiting);
             assert!(told.map(|(hop, _)| hop).all(|hop| seen.legs.contains(&(session.id, *hop))));
             let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
             assert!(
@@ -502,8 +512,8 @@ impl Swarm {
             let legs = gateway.sessions.values().flat_map(|session| session.legs.iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
-                .filter(|(_, leg)| **leg != Leg::Open)
-                .partition(|(_, leg)| **leg == Leg::Waiting);
+                .filter(|(_, leg)| **leg != LegState::Open)
+                .partition(|(_, leg)| **leg == LegState::Waiting);
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
         let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
@@ -548,8 +558,8 @@ impl Swarm {
 }
 
 impl Seen {
-    fn hear(&mut self, event: &Event, now: Instant) {
-        let Event::Moved { room, cause, by, from, to, .. } = event else { return };
+    fn hear(&mut self, event: &CoreEvent, now: Instant) {
+        let CoreEvent::Moved { room, cause, by, from, to, .. } = event else { return };
         match self.stands.get(room) {
             Some(Some(stood)) => assert_eq!(stood, from, "{event:?}"),
             Some(None) => self.rescued = true,
@@ -557,7 +567,7 @@ impl Seen {
         }
         assert_ne!(Some(*from), *to);
         self.stands.insert(*room, *to);
-        if *cause == Cause::NodeDown || *by == Decider::Operator {
+        if *cause == MoveCause::NodeDown || *by == Decider::Operator {
             return;
         }
         let moves = self.moves.entry(*room).or_default();
@@ -569,7 +579,7 @@ impl Seen {
 
 /// A random mode, order of regions and affinity.
 fn any_mode(rng: &mut Rng, scenario: &mut Scenario) {
-    scenario.mode = Mode::ALL[rng.usize(0..Mode::ALL.len())];
+    scenario.mode = RedundancyMode::ALL[rng.usize(0..RedundancyMode::ALL.len())];
     scenario.affinity = if rng.u8(0..4) == 0 { Affinity::Session } else { Affinity::Room };
     scenario.regions = (0..rng.u32(0..3)).map(RegionId).collect();
     rng.shuffle(&mut scenario.regions);
@@ -579,8 +589,8 @@ fn any_mode(rng: &mut Rng, scenario: &mut Scenario) {
 fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
     match rng.u8(0..10) {
         0 => return None,
-        1 => return Some(Err(Fault::Deadline)),
-        2 => return Some(Ok(Answer::Params(vec![("spares".into(), rng.i64(..))]))),
+        1 => return Some(Err(PluginFault::Deadline)),
+        2 => return Some(Ok(HookAnswer::Params(vec![("spares".into(), rng.i64(..))]))),
         _ => {}
     }
     let hops = |rng: &mut Rng| -> Vec<NodeId> {
@@ -594,12 +604,12 @@ fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
     };
     let row = |rng: &mut Rng, rows: usize| rng.u32(0..rows as u32 + 1);
     Some(Ok(match &ask.question {
-        Question::Resolve { .. } => {
+        PolicyQuestion::Resolve { .. } => {
             let keys = ["bitrate-ceiling", "bitrate-floor", "spares", "priority", "close-after"];
             let params = keys.map(|key| (key.into(), rng.i64(-5..3_000)));
-            Answer::Params(params.into_iter().collect())
+            HookAnswer::Params(params.into_iter().collect())
         }
-        Question::Admit { .. } => Answer::Admit {
+        PolicyQuestion::Admit { .. } => HookAnswer::Admit {
             verdict: match rng.u8(0..9) {
                 0 => AdmitVerdict::Reject(rng.u32(..)),
                 1 => AdmitVerdict::Redirect(RegionId(rng.u32(0..4))),
@@ -609,10 +619,10 @@ fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
             },
             reason: 0,
         },
-        Question::Place { .. } => placement(&hops(rng), rng.u32(0..3) * 200),
-        Question::Reroute { rooms, .. } => Answer::Moves {
+        PolicyQuestion::Place { .. } => placement(&hops(rng), rng.u32(0..3) * 200),
+        PolicyQuestion::Reroute { rooms, .. } => HookAnswer::Moves {
             moves: (0..rng.usize(0..4))
-                .map(|_| Move {
+                .map(|_| RoutingMove {
                     row: row(rng, rooms.len()),
                     hops: hops(rng),
                     ttl_ms: rng.u32(0..3) * 200,
@@ -622,9 +632,9 @@ fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
             states: vec![(row(rng, rooms.len()), state(b"s"))],
             memo: Some(state(b"m")),
         },
-        Question::Tick { sessions, .. } => Answer::Actions {
+        PolicyQuestion::Tick { sessions, .. } => HookAnswer::Actions {
             actions: (0..rng.usize(0..4))
-                .map(|_| Action {
+                .map(|_| DegradationAction {
                     row: row(rng, sessions.len()),
                     op: rng.u32(0..4),
                     arg: rng.u64(0..3),

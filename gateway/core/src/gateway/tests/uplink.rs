@@ -1,7 +1,7 @@
 //! The panic threshold: a failed uplink is not the nodes' death, and a death is not postponed forever.
 
 use super::*;
-use crate::{Event, NodeId, Settings};
+use crate::{CoreEvent, CoreSettings, NodeId};
 
 impl World {
     fn up(&self, node: NodeId) -> bool {
@@ -28,15 +28,15 @@ impl World {
 
     /// The events of the suspicion of the uplink.
     fn doubts(&self) -> Vec<(bool, u32, u32)> {
-        let doubt = |event: &Event| match event {
-            Event::Uplink { doubted, silent, of } => Some((*doubted, *silent, *of)),
+        let doubt = |event: &CoreEvent| match event {
+            CoreEvent::Uplink { doubted, silent, of } => Some((*doubted, *silent, *of)),
             _ => None,
         };
         self.events().filter_map(doubt).collect()
     }
 }
 
-fn near(nodes: usize) -> Settings {
+fn near(nodes: usize) -> CoreSettings {
     settings_of(&vec![(0, 100_000); nodes])
 }
 
@@ -225,7 +225,7 @@ fn the_threshold_may_be_turned_off() {
 #[test]
 fn unheard_node_is_a_target() {
     let mut settings = near(2);
-    settings.nodes[1].probed = crate::Probed::No;
+    settings.nodes[1].probed = crate::NodeProbing::No;
     let mut world = World::new(settings);
     world.hush(B);
     world.pass(ms(10_000));

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::instant;
 
-use super::super::{Gateway, Impossible, NotOpened, Output};
+use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
 use crate::WATCH_EVERY;
 use crate::{
-    Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, ChangedRecords,
-    Cohort, Event, Fault, Feedback, GatewayRecord, Grant, Hook, Hop, HopMap, Identity, Incarnation,
-    Ingress, Kind, Limits, Media, Mode, NodeId, NodeSettings, Offer, OfferId, PayloadType,
-    PolicyName, Probed, Refused, RegionId, Role, RoomId, RoomRecord, RtcpPort, Scenario, SessionId,
-    SessionRecord, Settings, Srtp, Stamp, Starts, State, Stream, Timings, Zone, ZoneId,
+    AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, ArmStatistics, Ask, CapBounds,
+    ChangedRecords, ClientIdentity, CoreEvent, CoreSettings, FeedbackSupport, GatewayLimits,
+    GatewayRecord, Hook, HookAnswer, Hop, HopGrant, HopMap, Incarnation, IngressProtocol,
+    MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, OfferRefusal,
+    PayloadType, PluginFault, PluginState, PolicyName, RedundancyMode, RegionId, RegionRole,
+    RevisionAnswer, RoomId, RoomRecord, RtcpPort, Scenario, SessionId, SessionRecord, Srtp, Stamp,
+    Starts, StreamKind, Timings, Zone, ZoneId,
 };
 
 pub(crate) const A: NodeId = NodeId(0);
@@ -31,18 +33,18 @@ pub(crate) fn ms(ms: u64) -> Duration {
 
 /// Two zones at home and one in another region. One node each, and a second in the first zone. All have enough
 /// capacity.
-pub(crate) fn settings() -> Settings {
+pub(crate) fn settings() -> CoreSettings {
     settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)])
 }
 
 /// Nodes by zone and capacity in kbit/s. No policies are bound; every scenario is named `call` or `late`.
-pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
+pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
     let scenario = Scenario {
         set: "call".into(),
         bound: [false; 4],
-        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
-        mode: Mode::Hot,
+        bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: RedundancyMode::Hot,
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares: 1,
@@ -55,12 +57,12 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         name: format!("n{at}").into(),
         zone: ZoneId(zone),
         capacity_kbps,
-        probed: Probed::Yes,
-        role: Role::Active,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
         starts: Starts::ByItself,
         canary: false,
     };
-    Settings {
+    CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into(), "away".into()],
         zones: vec![zone("a", 0), zone("b", 0), zone("c", 1)],
@@ -70,7 +72,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
             ("stream".into(), Scenario { priority: -1, ..scenario }),
         ]),
         timings: Timings::default(),
-        limits: Limits::default(),
+        limits: GatewayLimits::default(),
     }
 }
 
@@ -88,7 +90,7 @@ pub(super) enum Driver {
 }
 
 /// The answer of a policy.
-pub(super) type Says = Option<Result<Answer, Fault>>;
+pub(super) type Says = Option<Result<HookAnswer, PluginFault>>;
 type Policy = Box<dyn FnMut(&Ask) -> Says>;
 
 /// The true state of a simulated node.
@@ -116,14 +118,14 @@ pub(super) struct World {
     /// Probes to each node.
     pub(super) probes: BTreeMap<NodeId, u32>,
     /// All outputs except probes and canaries.
-    pub(super) outputs: Vec<Output>,
-    pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
+    pub(super) outputs: Vec<GatewayEffect>,
+    pub(super) replies: BTreeMap<OfferId, Result<AcceptedOffer, OfferRefusal>>,
     /// Unanswered questions.
     pub(super) held: Vec<Ask>,
     /// Nodes with a start hook that was called.
     pub(super) starts: Vec<NodeId>,
     /// The records, as a follower has them.
-    followed: BTreeMap<SessionId, (SessionRecord, Arc<Media>)>,
+    followed: BTreeMap<SessionId, (SessionRecord, Arc<MediaDescription>)>,
     followed_rooms: BTreeMap<RoomId, RoomRecord>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
@@ -136,11 +138,11 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(settings: Settings) -> World {
+    pub(super) fn new(settings: CoreSettings) -> World {
         World::begin(settings, Instant::now())
     }
 
-    pub(super) fn begin(settings: Settings, now: Instant) -> World {
+    pub(super) fn begin(settings: CoreSettings, now: Instant) -> World {
         let fake =
             |node: &NodeSettings| Fake { dead: node.starts != Starts::ByItself, ..Fake::default() };
         let fakes = settings.nodes.iter().map(fake).collect();
@@ -173,7 +175,7 @@ impl World {
 
     /// A world with these hooks bound to one closure; `None` leaves a question unanswered.
     pub(super) fn with_policy(
-        settings: Settings,
+        settings: CoreSettings,
         hooks: &[Hook],
         policy: impl FnMut(&Ask) -> Says + 'static,
     ) -> World {
@@ -195,7 +197,7 @@ impl World {
         self.follow();
         while let Some(output) = self.gateway.poll_output() {
             match &output {
-                Output::Probe { node, sequence } => {
+                GatewayEffect::Probe { node, sequence } => {
                     *self.probes.entry(*node).or_default() += 1;
                     let fake = self.fakes[node.0 as usize];
                     if self.rng.u32(0..100) < fake.lost_percent {
@@ -208,7 +210,7 @@ impl World {
                     }
                     continue;
                 }
-                Output::Canary { node, sequence } => {
+                GatewayEffect::Canary { node, sequence } => {
                     let fake = self.fakes[node.0 as usize];
                     if !fake.dead {
                         self.gateway.handle_canary_open(*node, self.now);
@@ -218,11 +220,11 @@ impl World {
                     }
                     continue;
                 }
-                Output::Ask(ask) => match (self.policy)(ask) {
+                GatewayEffect::Ask(ask) => match (self.policy)(ask) {
                     Some(result) => self.answer(ask, result),
                     None => self.held.push(ask.clone()),
                 },
-                Output::Open { session, hop, .. } => match (self.driver)(*session, *hop) {
+                GatewayEffect::Open { session, hop, .. } => match (self.driver)(*session, *hop) {
                     Driver::Opens => self.gateway.handle_opened(*session, *hop, Ok(()), self.now),
                     Driver::Refuses => {
                         self.gateway.handle_opened(*session, *hop, Err(NotOpened), self.now);
@@ -231,24 +233,24 @@ impl World {
                         self.opening.insert((*session, *hop));
                     }
                 },
-                Output::Reply { offer, result } => {
+                GatewayEffect::Reply { offer, result } => {
                     let before = self.replies.insert(*offer, result.clone());
                     assert!(before.is_none(), "{offer} was answered twice");
                 }
-                Output::Install { .. }
-                | Output::Restore { .. }
-                | Output::CloseAt { .. }
-                | Output::Plan { .. }
-                | Output::EndStart { .. }
-                | Output::KeyFrame { .. }
-                | Output::End { .. }
-                | Output::Rollout(_)
-                | Output::Unload { .. }
-                | Output::Remember { .. }
-                | Output::Event(_)
-                | Output::Finished => {}
-                Output::Start { node } => self.starts.push(*node),
-                Output::Forget { node } => {
+                GatewayEffect::Install { .. }
+                | GatewayEffect::Restore { .. }
+                | GatewayEffect::CloseAt { .. }
+                | GatewayEffect::Plan { .. }
+                | GatewayEffect::EndStart { .. }
+                | GatewayEffect::KeyFrame { .. }
+                | GatewayEffect::End { .. }
+                | GatewayEffect::Rollout(_)
+                | GatewayEffect::Unload { .. }
+                | GatewayEffect::Remember { .. }
+                | GatewayEffect::Event(_)
+                | GatewayEffect::Finished => {}
+                GatewayEffect::Start { node } => self.starts.push(*node),
+                GatewayEffect::Forget { node } => {
                     self.fakes[node.0 as usize] = Fake { dead: true, ..Fake::default() };
                 }
             }
@@ -256,8 +258,8 @@ impl World {
         }
     }
 
-    pub(super) fn answer(&mut self, ask: &Ask, result: Result<Answer, Fault>) {
-        let answered = result.map(|answer| Answered {
+    pub(super) fn answer(&mut self, ask: &Ask, result: Result<HookAnswer, PluginFault>) {
+        let answered = result.map(|answer| RevisionAnswer {
             answer,
             revision: "0123456789ab".into(),
             notes: Vec::new(),
@@ -270,7 +272,7 @@ impl World {
     }
 
     /// Answers the oldest unanswered question.
-    pub(super) fn answer_held(&mut self, result: Result<Answer, Fault>) {
+    pub(super) fn answer_held(&mut self, result: Result<HookAnswer, PluginFault>) {
         let ask = self.held.remove(0);
         self.answer(&ask, result);
         self.settle();
@@ -329,7 +331,7 @@ impl World {
                 }
             })
             .collect();
-        self.gateway.handle_stamps(&stamps, workers_late, now);
+        self.gateway.handle_watch(&stamps, workers_late, now);
         self.settle();
     }
 
@@ -399,7 +401,7 @@ impl World {
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let zones = self.gateway.zones().to_vec();
-        let settings = Settings { nodes, zones, ..self.gateway.settings.clone() };
+        let settings = CoreSettings { nodes, zones, ..self.gateway.settings.clone() };
         self.gateway = Gateway::new(settings, self.now);
         self.followed.clear();
         self.followed_rooms.clear();
@@ -499,29 +501,34 @@ impl World {
     pub(super) fn offer_as(&mut self, room: &str, scenario: &str) -> OfferId {
         self.next_port = self.next_port.wrapping_add(1);
         let address = ([127, 0, 0, 1], self.next_port).into();
-        let identity = Identity::Declared { address, rtcp: None };
-        self.offer_with(room, scenario, &[(Kind::Audio, 111, None)], Ingress::Udp(identity))
+        let identity = ClientIdentity::Declared { address, rtcp: None };
+        self.offer_with(
+            room,
+            scenario,
+            &[(StreamKind::Audio, 111, None)],
+            IngressProtocol::Udp(identity),
+        )
     }
 
     pub(super) fn offer_with(
         &mut self,
         room: &str,
         scenario: &str,
-        streams: &[(Kind, u8, Option<u32>)],
-        ingress: Ingress,
+        streams: &[(StreamKind, u8, Option<u32>)],
+        ingress: IngressProtocol,
     ) -> OfferId {
         self.offers += 1;
         let id = OfferId(self.offers);
         let streams = streams
             .iter()
-            .map(|&(kind, number, bitrate_kbps)| Stream {
+            .map(|&(kind, number, bitrate_kbps)| MediaStream {
                 kind,
                 payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
-                feedback: Feedback { remb: self.takes_remb, ..Feedback::default() },
+                feedback: FeedbackSupport { remb: self.takes_remb, ..FeedbackSupport::default() },
                 bitrate_kbps,
             })
             .collect();
-        let media = Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
         let offer = Offer {
             id,
             scenario: scenario.into(),
@@ -541,7 +548,7 @@ impl World {
         self.accepted(offer).session
     }
 
-    pub(super) fn accepted(&self, offer: OfferId) -> &Accepted {
+    pub(super) fn accepted(&self, offer: OfferId) -> &AcceptedOffer {
         self.replies.get(&offer).expect("no reply yet").as_ref().expect("refused")
     }
 
@@ -555,7 +562,7 @@ impl World {
     }
 
     /// Nodes of the room's route with their grants.
-    pub(super) fn route(&self, room: &str) -> Vec<(NodeId, Grant)> {
+    pub(super) fn route(&self, room: &str) -> Vec<(NodeId, HopGrant)> {
         let route = self.gateway.rooms[&self.room(room)].route();
         route.hops.iter().map(|(hop, grant)| (hop.node, *grant)).collect()
     }
@@ -585,45 +592,45 @@ impl World {
             .unwrap();
     }
 
-    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+    pub(super) fn events(&self) -> impl Iterator<Item = &CoreEvent> {
         self.outputs.iter().filter_map(|output| match output {
-            Output::Event(event) => Some(event),
+            GatewayEffect::Event(event) => Some(event),
             _ => None,
         })
     }
 
     /// All moves so far: from, to.
     pub(super) fn moves(&self) -> Vec<(NodeId, Option<NodeId>)> {
-        let step = |event: &Event| match event {
-            Event::Moved { from, to, .. } => Some((from.node, to.map(|to| to.node))),
+        let step = |event: &CoreEvent| match event {
+            CoreEvent::Moved { from, to, .. } => Some((from.node, to.map(|to| to.node))),
             _ => None,
         };
         self.events().filter_map(step).collect()
     }
 
-    pub(super) fn guards(&self) -> Vec<crate::Guard> {
-        let guard = |event: &Event| match event {
-            Event::Guarded { guard, times, .. } => vec![*guard; *times as usize],
+    pub(super) fn guards(&self) -> Vec<crate::GuardRule> {
+        let guard = |event: &CoreEvent| match event {
+            CoreEvent::Guarded { guard, times, .. } => vec![*guard; *times as usize],
             _ => Vec::new(),
         };
         self.events().flat_map(guard).collect()
     }
 
     pub(super) fn closed_at(&self) -> Vec<(SessionId, NodeId)> {
-        let step = |output: &Output| match output {
-            Output::CloseAt { session, hop } => Some((*session, hop.node)),
+        let step = |output: &GatewayEffect| match output {
+            GatewayEffect::CloseAt { session, hop } => Some((*session, hop.node)),
             _ => None,
         };
         self.outputs.iter().filter_map(step).collect()
     }
 
     pub(super) fn asked(&self, hook: Hook) -> usize {
-        let of = |output: &&Output| matches!(output, Output::Ask(ask) if ask.policy.hook == hook);
+        let of = |output: &&GatewayEffect| matches!(output, GatewayEffect::Ask(ask) if ask.policy.hook == hook);
         self.outputs.iter().filter(of).count()
     }
 }
 
-pub(super) fn bound(mut settings: Settings, hooks: &[Hook]) -> Settings {
+pub(super) fn bound(mut settings: CoreSettings, hooks: &[Hook]) -> CoreSettings {
     for scenario in settings.scenarios.values_mut() {
         for hook in hooks {
             scenario.bound[*hook as usize] = true;
@@ -632,36 +639,36 @@ pub(super) fn bound(mut settings: Settings, hooks: &[Hook]) -> Settings {
     settings
 }
 
-pub(super) fn state(bytes: &[u8]) -> State {
-    State { plugin: "test".into(), schema: 1, bytes: bytes.into() }
+pub(super) fn state(bytes: &[u8]) -> PluginState {
+    PluginState { plugin: "test".into(), schema: 1, bytes: bytes.into() }
 }
 
-pub(super) fn accept() -> Answer {
-    Answer::Admit { verdict: AdmitVerdict::Accept, reason: 0 }
+pub(super) fn accept() -> HookAnswer {
+    HookAnswer::Admit { verdict: AdmitVerdict::Accept, reason: 0 }
 }
 
-pub(super) fn placement(hops: &[NodeId], ttl_ms: u32) -> Answer {
-    Answer::Placed { hops: hops.to_vec(), ttl_ms, reason: 0, state: state(b"placed") }
+pub(super) fn placement(hops: &[NodeId], ttl_ms: u32) -> HookAnswer {
+    HookAnswer::Placed { hops: hops.to_vec(), ttl_ms, reason: 0, state: state(b"placed") }
 }
 
 /// A policy that places every room on these nodes and never moves it.
 pub(super) fn place(hops: &'static [NodeId]) -> impl FnMut(&Ask) -> Says {
     move |ask| {
         Some(Ok(match &ask.question {
-            crate::Question::Place { .. } => placement(hops, 0),
-            crate::Question::Admit { .. } => accept(),
-            crate::Question::Reroute { .. } => {
-                Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
+            crate::PolicyQuestion::Place { .. } => placement(hops, 0),
+            crate::PolicyQuestion::Admit { .. } => accept(),
+            crate::PolicyQuestion::Reroute { .. } => {
+                HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
             }
-            crate::Question::Tick { .. } => {
-                Answer::Actions { actions: Vec::new(), states: Vec::new(), memo: None }
+            crate::PolicyQuestion::Tick { .. } => {
+                HookAnswer::Actions { actions: Vec::new(), states: Vec::new(), memo: None }
             }
-            crate::Question::Resolve { .. } => Answer::Params(Vec::new()),
+            crate::PolicyQuestion::Resolve { .. } => HookAnswer::Params(Vec::new()),
         }))
     }
 }
 
-pub(super) fn denied(reply: Option<&Result<Accepted, Refused>>) -> Option<Refused> {
+pub(super) fn denied(reply: Option<&Result<AcceptedOffer, OfferRefusal>>) -> Option<OfferRefusal> {
     reply.and_then(|reply| reply.as_ref().err().cloned())
 }
 
@@ -679,7 +686,7 @@ impl Gateway {
 }
 
 impl World {
-    pub(super) fn cohorts(&self, policy: &PolicyName) -> Option<[Cohort; 2]> {
+    pub(super) fn cohorts(&self, policy: &PolicyName) -> Option<[ArmStatistics; 2]> {
         let (mut tallies, mut after) = (BTreeMap::new(), Some(SessionId(0)));
         while let Some(last) = after {
             after = self.gateway.tally(&mut tallies, last);
@@ -687,7 +694,11 @@ impl World {
         self.gateway.cohorts(policy, &tallies.remove(policy).unwrap_or_default())
     }
 
-    pub(super) fn check_hops(&mut self, room: &str, nodes: &[NodeId]) -> Result<(), crate::Guard> {
+    pub(super) fn check_hops(
+        &mut self,
+        room: &str,
+        nodes: &[NodeId],
+    ) -> Result<(), crate::GuardRule> {
         let room = self.room(room);
         self.gateway.router().check_hops(room, nodes, self.now)
     }

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Detector;
-use crate::Witness;
+use crate::EvidenceSource;
 
 /// Validity of a report that the process is gone. The agent repeats it with each answer.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
 
 /// The agent's last report.
 #[derive(Default, Debug)]
-pub(super) struct Agent {
+pub(super) struct AgentReport {
     gone: Option<Instant>,
 }
 
@@ -19,22 +19,22 @@ impl Detector {
     pub(crate) fn handle_agent(&mut self, runs: bool, now: Instant) {
         if runs {
             self.agent.gone = None;
-            self.withdraw(Witness::Agent);
+            self.withdraw(EvidenceSource::Agent);
         } else {
             self.agent.gone = Some(now);
-            self.accuse(Witness::Agent, now);
+            self.accuse(EvidenceSource::Agent, now);
         }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        self.accused[Witness::Agent as usize].is_some()
+        self.accused[EvidenceSource::Agent as usize].is_some()
     }
 
     /// Drops a report that expired because the agent fell silent.
     pub(super) fn weigh_agent(&mut self, now: Instant) {
         let told = |at: Instant| now.saturating_duration_since(at) < BELIEVED_FOR;
         if !self.agent.gone.is_some_and(told) {
-            self.withdraw(Witness::Agent);
+            self.withdraw(EvidenceSource::Agent);
         }
     }
 }

@@ -24,7 +24,7 @@ const CONFIRMED_WITHIN: Duration = Duration::from_millis(1_200);
 const SENT_MAX: usize = 32;
 
 #[derive(Default, Debug)]
-pub(super) struct Canary {
+pub(super) struct CanaryPacket {
     sent: VecDeque<(u64, Since)>,
     missing: u32,
     /// The time at which the first of the missing canaries was sent.
@@ -35,7 +35,7 @@ pub(super) struct Canary {
     forwards: bool,
 }
 
-impl Canary {
+impl CanaryPacket {
     /// The node confirms that both sessions are open. Packets lost without a valid confirmation are not counted.
     pub(super) fn confirm(&mut self, now: Instant) {
         if !self.is_open(now) {

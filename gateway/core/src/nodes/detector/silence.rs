@@ -15,7 +15,7 @@ const ARRIVALS_MIN: u32 = 3;
 const USUALLY: u32 = 2;
 
 #[derive(Default, Debug)]
-pub(super) struct Silence {
+pub(super) struct SilenceDetector {
     stamp: Stamp,
     /// Packets per second from the whole node, smoothed over a second. During silence it keeps its previous value.
     rate: f64,
@@ -27,7 +27,7 @@ pub(super) struct Silence {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct SilenceLimits {
     /// The shortest silence that accuses.
     pub(super) min: Duration,
     /// Number of arrivals that must be missing.
@@ -39,7 +39,7 @@ pub(super) struct Limits {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Word {
+pub(super) enum SilenceVerdict {
     /// Media is overdue.
     Accuses,
     /// No media is expected: nothing is sent, or the last arrival is long ago.
@@ -47,7 +47,7 @@ pub(super) enum Word {
     Nothing,
 }
 
-impl Silence {
+impl SilenceDetector {
     /// Takes the workers' stamp. Returns true if something arrived.
     pub(super) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) -> bool {
         let arrived = stamp.received.saturating_sub(self.stamp.received);
@@ -78,33 +78,33 @@ impl Silence {
         }
     }
 
-    pub(super) fn weigh(&mut self, limits: Limits, now: Instant) -> Word {
+    pub(super) fn weigh(&mut self, limits: SilenceLimits, now: Instant) -> SilenceVerdict {
         let Some(since) = self.since else {
-            return Word::Nothing;
+            return SilenceVerdict::Nothing;
         };
         if since.lasted(now) >= FORGOTTEN_AFTER.max(limits.max * 3) {
             self.rate = 0.0;
         }
         let Some(limit) = self.limit(limits) else {
-            return Word::Withdraws;
+            return SilenceVerdict::Withdraws;
         };
         let sent = |within| {
             self.stamp.last_sent.is_some_and(|sent| now.saturating_duration_since(sent) < within)
         };
         if sent(limit) && since.lasted(now) >= limit {
-            Word::Accuses
+            SilenceVerdict::Accuses
         } else if sent(limit.max(limits.max)) {
-            Word::Nothing
+            SilenceVerdict::Nothing
         } else {
             // A node that sends again later starts a new measurement.
             self.forget();
-            Word::Withdraws
+            SilenceVerdict::Withdraws
         }
     }
 
     /// Since when the node is silent, if the silence reached half of the accusing minimum and a few arrivals are
     /// missing. It is too early to accuse, and time to probe.
-    pub(super) fn begins(&self, limits: Limits, now: Instant) -> Option<Instant> {
+    pub(super) fn begins(&self, limits: SilenceLimits, now: Instant) -> Option<Instant> {
         let since = self.since?;
         let begun = (limits.min / 2).max(self.interval()? * ARRIVALS_MIN.min(limits.arrivals));
         (since.lasted(now) >= begun).then_some(since.at)
@@ -117,7 +117,7 @@ impl Silence {
 
     /// The longest normal silence of the whole node; `None` if nothing is expected. If pauses exceeded half of that in
     /// more than one of the last ten seconds, twice the usual pause, unless the death was reported.
-    fn limit(&self, limits: Limits) -> Option<Duration> {
+    fn limit(&self, limits: SilenceLimits) -> Option<Duration> {
         let interval = self.interval()?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
         let usual = if limits.told { Duration::ZERO } else { self.lately.usual() * USUALLY };

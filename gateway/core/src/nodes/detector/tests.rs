@@ -42,7 +42,7 @@ impl Scene {
             scene.hear(rate * 2);
             scene.step(true);
         }
-        assert_eq!(scene.detector.weigh(scene.now), Finding::Well);
+        assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Well);
         scene
     }
 
@@ -52,11 +52,11 @@ impl Scene {
     }
 
     /// Lets 2 ms pass. Probes are sent at their interval, and answered if `answers`.
-    fn step(&mut self, answers: bool) -> Finding {
+    fn step(&mut self, answers: bool) -> DetectorFinding {
         self.step_late(answers, 2 * MS)
     }
 
-    fn step_late(&mut self, answers: bool, by: Duration) -> Finding {
+    fn step_late(&mut self, answers: bool, by: Duration) -> DetectorFinding {
         self.now += by;
         self.sequence += 1;
         if self.probed && (self.sequence.is_multiple_of(5) || self.detector.hastens(self.now)) {
@@ -80,7 +80,7 @@ impl Scene {
     fn down_after(&mut self, answers: bool, limit: Duration) -> Option<Duration> {
         let start = self.now;
         while self.now - start < limit {
-            if self.step(answers) == Finding::Dead {
+            if self.step(answers) == DetectorFinding::Dead {
                 return Some(self.now - start);
             }
         }
@@ -144,7 +144,7 @@ fn refusal_of_an_answered_probe_is_ignored() {
     }
     assert_eq!(detector.witnesses(), []);
     detector.handle_probe_refused(2, start + 12 * MS);
-    assert_eq!(detector.witnesses(), [(Witness::KernelError, start + 12 * MS)]);
+    assert_eq!(detector.witnesses(), [(EvidenceSource::KernelError, start + 12 * MS)]);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn kernel_errors_never_down_a_node_that_is_heard() {
         for _ in 0..2_000 {
             scene.detector.handle_kernel_error(scene.now);
             scene.hear(if media { 2_000 } else { 0 });
-            assert_ne!(scene.step(true), Finding::Dead, "media: {media}");
+            assert_ne!(scene.step(true), DetectorFinding::Dead, "media: {media}");
         }
     }
 }
@@ -171,14 +171,18 @@ fn later_canary_withdraws_kernel_error() {
     detector.handle_kernel_error(start + MS);
     detector.handle_canary_sent(2, start + 2 * MS);
     detector.handle_canary_passed(1);
-    assert_eq!(detector.weigh(start + 3 * MS), Finding::Accused, "it was on its way before");
+    assert_eq!(
+        detector.weigh(start + 3 * MS),
+        DetectorFinding::Accused,
+        "it was on its way before"
+    );
     detector.handle_canary_passed(2);
-    assert_eq!(detector.weigh(start + 300 * MS), Finding::Well);
+    assert_eq!(detector.weigh(start + 300 * MS), DetectorFinding::Well);
 }
 
 #[test]
 fn two_refused_probes_close_port_one_suspects() {
-    for (refuses, expected) in [(1, Finding::Accused), (2, Finding::Dead)] {
+    for (refuses, expected) in [(1, DetectorFinding::Accused), (2, DetectorFinding::Dead)] {
         let mut scene = Scene::busy();
         // No packet goes there, so none is expected, and probes are the only evidence.
         scene.hung_up = Some(scene.now);
@@ -195,7 +199,10 @@ fn two_refused_probes_close_port_one_suspects() {
             found.push(scene.step(answers));
         }
         assert!(found.contains(&expected), "{refuses}: {found:?}");
-        assert!(expected == Finding::Dead || !found.contains(&Finding::Dead), "{refuses}");
+        assert!(
+            expected == DetectorFinding::Dead || !found.contains(&DetectorFinding::Dead),
+            "{refuses}"
+        );
     }
 }
 
@@ -203,7 +210,7 @@ fn two_refused_probes_close_port_one_suspects() {
 fn silence_alone_downs_unprobed_node() {
     let mut scene = Scene::busy();
     scene.probed = false;
-    assert_eq!(scene.step(true), Finding::Well);
+    assert_eq!(scene.step(true), DetectorFinding::Well);
     let after = scene.down_after(true, 400 * MS).unwrap();
     assert!((200 * MS..=216 * MS).contains(&after), "{after:?}");
 }
@@ -213,11 +220,11 @@ fn answering_node_is_suspect_while_silent() {
     let mut scene = Scene::busy();
     let start = scene.now;
     assert_eq!(scene.down_after(true, 4_000 * MS), None, "its last listener may have left");
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Accused);
     // Silence that was outlived is no second witness: one lost probe or one closed port does not mark the node down.
     scene.detector.handle_kernel_error(scene.now);
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
-    while scene.step(true) != Finding::Well {
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Accused);
+    while scene.step(true) != DetectorFinding::Well {
         assert!(scene.now - start < 6_000 * MS);
     }
     assert_eq!(scene.down_after(true, 2_000 * MS), None);
@@ -231,7 +238,11 @@ fn lull_between_frames_keeps_silence_valid() {
     for _ in 0..15 {
         scene.step(true);
     }
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused, "it answered all the while");
+    assert_eq!(
+        scene.detector.weigh(scene.now),
+        DetectorFinding::Accused,
+        "it answered all the while"
+    );
     let after = scene.down_after(false, 100 * MS).unwrap();
     assert!(after <= 40 * MS, "{after:?}");
 }
@@ -242,12 +253,12 @@ fn hang_up_ends_expected_packets() {
     scene.probed = false;
     scene.hung_up = Some(scene.now);
     for _ in 0..500 {
-        assert_eq!(scene.step(true), Finding::Well);
+        assert_eq!(scene.step(true), DetectorFinding::Well);
     }
     // A call that begins there does not expect media yet either.
     scene.hung_up = None;
     for _ in 0..500 {
-        assert_eq!(scene.step(true), Finding::Well);
+        assert_eq!(scene.step(true), DetectorFinding::Well);
     }
 }
 
@@ -263,7 +274,7 @@ fn late_worker_does_not_excuse_probe_loss() {
     let mut scene = Scene::busy();
     let start = scene.now;
     scene.hung_up = Some(start);
-    while scene.step(false) != Finding::Dead {
+    while scene.step(false) != DetectorFinding::Dead {
         scene.detector.excuse(Duration::ZERO, 1_000 * MS);
         assert!(scene.now - start <= 260 * MS);
     }
@@ -275,12 +286,12 @@ fn silence_with_senders_suspects_briefly() {
     for _ in 0..10 {
         scene.step(true);
     }
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Accused);
     scene.hung_up = Some(scene.now);
     for _ in 0..110 {
         scene.step(true);
     }
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Well);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Well);
 }
 
 #[test]
@@ -291,7 +302,7 @@ fn one_lost_packet_is_no_death() {
     for (pause, packets) in [(50, 40), (200, 20), (400, 1), (200, 5)] {
         for _ in 0..packets {
             for _ in 0..pause {
-                assert_ne!(scene.step(true), Finding::Dead);
+                assert_ne!(scene.step(true), DetectorFinding::Dead);
             }
             scene.hear(1_000);
         }
@@ -304,21 +315,21 @@ fn a_packet_withdraws_silence() {
     for _ in 0..10 {
         scene.step(true);
     }
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Accused);
     scene.hear(1_000);
-    assert_eq!(scene.step(true), Finding::Well);
+    assert_eq!(scene.step(true), DetectorFinding::Well);
 }
 
 #[test]
 fn answer_withdraws_kernel_error() {
     let mut scene = Scene::busy();
     scene.detector.handle_kernel_error(scene.now);
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Accused);
     for _ in 0..5 {
         scene.hear(2_000);
         scene.step(true);
     }
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Well);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Well);
 }
 
 #[test]
@@ -326,10 +337,10 @@ fn two_missed_probes_suspect_one_does_not() {
     let mut detector = Detector::new(Timings::default(), Distance::Near);
     let now = Instant::now();
     detector.handle_probe_sent(1, now);
-    assert_eq!(detector.weigh(now + 100 * MS), Finding::Well);
+    assert_eq!(detector.weigh(now + 100 * MS), DetectorFinding::Well);
     detector.handle_probe_sent(2, now + 10 * MS);
-    assert_eq!(detector.weigh(now + 101 * MS), Finding::Accused);
-    assert_eq!(detector.witnesses(), [(Witness::Probe, now + 101 * MS)]);
+    assert_eq!(detector.weigh(now + 101 * MS), DetectorFinding::Accused);
+    assert_eq!(detector.witnesses(), [(EvidenceSource::Probe, now + 101 * MS)]);
 }
 
 #[test]
@@ -337,8 +348,8 @@ fn one_missed_probe_across_regions_accuses() {
     let mut detector = Detector::new(Timings::default(), Distance::Far);
     let now = Instant::now();
     detector.handle_probe_sent(1, now);
-    assert_eq!(detector.weigh(now + 54 * MS), Finding::Well);
-    assert_eq!(detector.weigh(now + 55 * MS), Finding::Accused);
+    assert_eq!(detector.weigh(now + 54 * MS), DetectorFinding::Well);
+    assert_eq!(detector.weigh(now + 55 * MS), DetectorFinding::Accused);
 }
 
 #[test]
@@ -348,7 +359,7 @@ fn silence_needs_earlier_packets() {
     for ms in 0..300 {
         let at = now + MS * ms;
         mute.handle_stamp(Stamp { last_sent: Some(at), ..Stamp::default() }, at);
-        assert_eq!(mute.weigh(at), Finding::Well);
+        assert_eq!(mute.weigh(at), DetectorFinding::Well);
     }
 }
 
@@ -365,7 +376,7 @@ fn no_timings_are_too_odd_to_weigh() {
 fn constant_lateness_delays_by_one_stall() {
     let mut scene = Scene::busy();
     let start = scene.now;
-    while scene.step(false) != Finding::Dead {
+    while scene.step(false) != DetectorFinding::Dead {
         scene.detector.excuse(6 * MS, 6 * MS);
         assert!(scene.now - start <= 46 * MS);
     }
@@ -375,12 +386,12 @@ fn constant_lateness_delays_by_one_stall() {
 fn a_slow_node_is_given_ten_arrivals() {
     let mut scene = Scene::with(Distance::Near, 100);
     for _ in 0..40 {
-        assert_eq!(scene.step(true), Finding::Well);
+        assert_eq!(scene.step(true), DetectorFinding::Well);
     }
     for _ in 0..20 {
         scene.step(true);
     }
-    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    assert_eq!(scene.detector.weigh(scene.now), DetectorFinding::Accused);
 }
 
 #[test]
@@ -391,14 +402,14 @@ fn own_stall_marks_no_node_down() {
     let stall = 60 * MS;
     scene.detector.excuse(stall, Duration::ZERO);
     scene.hear(1_000);
-    assert_eq!(scene.step_late(true, stall), Finding::Well);
+    assert_eq!(scene.step_late(true, stall), DetectorFinding::Well);
 
     let mut blamed = Scene::busy();
     blamed.detector.handle_probe_sent(77, blamed.now);
     blamed.detector.handle_probe_sent(78, blamed.now);
     assert_eq!(
         blamed.step_late(true, stall),
-        Finding::Dead,
+        DetectorFinding::Dead,
         "without the excuse it is marked down"
     );
 }

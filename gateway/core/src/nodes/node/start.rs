@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Node, RELAPSES_MAX, Standing};
+use super::{HealthState, Node, NodeTransition, RELAPSES_MAX};
 use crate::{Health, Starts};
 
 /// Probe interval of a cold node that is not being started: it may run nevertheless.
@@ -38,7 +38,7 @@ impl Starting {
 impl Node {
     /// A cold node that answers is running. It is trusted if the hook started it and it never died before; otherwise it
     /// is Wary like any returned node, because it may be unstable.
-    pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
+    pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<NodeTransition> {
         self.detector.weigh(now);
         // An agent may answer although the process does not run, and reports that.
         let answer = self.detector.last_answer().filter(|&answer| answer > since);
@@ -48,9 +48,9 @@ impl Node {
         let Starting { called, .. } = std::mem::take(&mut self.starting);
         let trusted = called.is_some() && self.relapses == 0;
         self.standing =
-            if trusted { Standing::Up { since: now } } else { Standing::Wary { since: now } };
+            if trusted { HealthState::Up { since: now } } else { HealthState::Wary { since: now } };
         let after = called.map(|at| now.saturating_duration_since(at));
-        Some(Change::Started { to: self.health(), after })
+        Some(NodeTransition::Started { to: self.health(), after })
     }
 
     /// Tells if the hook may be called. Right after the gateway's start it may not, because the node may be running
@@ -89,12 +89,12 @@ impl Node {
 
     pub(crate) fn probe_every(&self) -> Duration {
         match self.standing {
-            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
-            Standing::Up { .. }
-            | Standing::Suspect { .. }
-            | Standing::Down { .. }
-            | Standing::Wary { .. }
-            | Standing::Cold { .. } => self.detector.probe_every(),
+            HealthState::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
+            HealthState::Up { .. }
+            | HealthState::Suspect { .. }
+            | HealthState::Down { .. }
+            | HealthState::Wary { .. }
+            | HealthState::Cold { .. } => self.detector.probe_every(),
         }
     }
 }

@@ -1,8 +1,8 @@
 use super::*;
-use crate::{Role, Stamp, ZoneId};
+use crate::{RegionRole, Stamp, ZoneId};
 
 impl Node {
-    fn weigh(&mut self, now: Instant) -> Option<Change> {
+    fn weigh(&mut self, now: Instant) -> Option<NodeTransition> {
         let found = self.look(now);
         self.conclude(found, now)
     }
@@ -16,8 +16,8 @@ fn unknown(now: Instant) -> Node {
         name: "a".into(),
         zone: ZoneId(0),
         capacity_kbps: 1_000,
-        probed: Probed::Yes,
-        role: Role::Active,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
         starts: Starts::ByItself,
         canary: false,
     };
@@ -36,7 +36,7 @@ fn kill(node: &mut Node, now: Instant) {
     node.detector.handle_kernel_error(now);
     node.detector.handle_probe_sent(1, now);
     node.detector.handle_probe_sent(2, now);
-    assert!(matches!(node.weigh(now + 50 * MS), Some(Change::Died { .. })));
+    assert!(matches!(node.weigh(now + 50 * MS), Some(NodeTransition::Died { .. })));
     assert_eq!(node.health(), Health::Down);
 }
 
@@ -46,7 +46,7 @@ fn returns_after(node: &mut Node, start: Instant) -> u32 {
         let now = start + MS * ms;
         node.detector.handle_probe_sent(u64::from(ms), now - MS);
         node.detector.handle_probe_answered(u64::from(ms), now);
-        if node.weigh(now) == Some(Change::Returned) {
+        if node.weigh(now) == Some(NodeTransition::Returned) {
             return ms;
         }
     }
@@ -61,7 +61,7 @@ fn dead_node_returns_wary_then_up() {
     let back = start + MS * returns_after(&mut node, start + 100 * MS) + 100 * MS;
     assert_eq!(node.health(), Health::Wary);
     assert_eq!(node.weigh(back + 1_990 * MS), None);
-    let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
+    let trusted = Some(NodeTransition::Health { from: Health::Wary, to: Health::Up });
     assert_eq!(node.weigh(back + 2_010 * MS), trusted);
 }
 
@@ -116,14 +116,14 @@ fn suspected_wary_node_waits_as_long() {
     kill(&mut node, start);
     let back = start + MS * returns_after(&mut node, start + 100 * MS) + 100 * MS;
     node.detector.handle_kernel_error(back + 100 * MS);
-    let accused = Some(Change::Health { from: Health::Wary, to: Health::Suspect });
+    let accused = Some(NodeTransition::Health { from: Health::Wary, to: Health::Suspect });
     assert_eq!(node.weigh(back + 100 * MS), accused);
     node.detector.handle_probe_sent(99_999, back + 110 * MS);
     node.detector.handle_probe_answered(99_999, back + 111 * MS);
-    let heard = Some(Change::Health { from: Health::Suspect, to: Health::Wary });
+    let heard = Some(NodeTransition::Health { from: Health::Suspect, to: Health::Wary });
     assert_eq!(node.weigh(back + 111 * MS), heard);
     assert_eq!(node.weigh(back + 2_110 * MS), None);
-    let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
+    let trusted = Some(NodeTransition::Health { from: Health::Wary, to: Health::Up });
     assert_eq!(node.weigh(back + 2_111 * MS), trusted);
 }
 
@@ -136,5 +136,5 @@ fn three_closed_ports_suspect_node() {
     }
     assert_eq!(node.weigh(now + 22 * MS), None, "room 1's was 20 ms ago");
     node.handle_port_closed(RoomId(4), now + 22 * MS);
-    assert!(matches!(node.weigh(now + 22 * MS), Some(Change::Health { .. })));
+    assert!(matches!(node.weigh(now + 22 * MS), Some(NodeTransition::Health { .. })));
 }

@@ -4,17 +4,17 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Node, RELAPSES_MAX, Standing, Starting, Worse};
-use crate::Witness;
+use super::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
+use crate::EvidenceSource;
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub(crate) struct Trust {
-    standing: Standing,
+pub(crate) struct NodeTrust {
+    standing: HealthState,
     excused: bool,
     unknown: bool,
     relapses: u32,
-    worse: Option<Worse>,
+    worse: Option<ImpairedPeriod>,
     starting: Starting,
     ejected: bool,
     draining: bool,
@@ -22,21 +22,21 @@ pub(crate) struct Trust {
     pub(crate) removed: bool,
 }
 
-impl Trust {
+impl NodeTrust {
     pub(crate) fn runs(&self) -> bool {
         match self.standing {
-            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => true,
-            Standing::Down { .. } | Standing::Cold { .. } => false,
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => true,
+            HealthState::Down { .. } | HealthState::Cold { .. } => false,
         }
     }
 }
 
 impl Node {
-    pub(crate) fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> NodeTrust {
         let &Node { standing, excused, unknown, relapses, worse, ejected, .. } = self;
         let &Node { draining, leaving, removed, .. } = self;
         let starting = self.starting.not_called();
-        Trust {
+        NodeTrust {
             standing,
             excused,
             unknown,
@@ -52,17 +52,19 @@ impl Node {
 
     /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
     /// that process is unknown here.
-    pub(crate) fn resume(&mut self, before: &Trust) {
+    pub(crate) fn resume(&mut self, before: &NodeTrust) {
         // A node that was just added, or that a hook starts, is Down or Cold without any evidence.
         let without_evidence = match self.standing {
-            Standing::Down { .. } => self.excused && !self.unknown,
-            Standing::Cold { .. } => true,
-            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => false,
+            HealthState::Down { .. } => self.excused && !self.unknown,
+            HealthState::Cold { .. } => true,
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
+                false
+            }
         };
         let holds = match before.standing {
-            Standing::Down { .. } => true,
-            Standing::Cold { .. } => !self.runs() || !self.detector.was_heard(),
-            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
+            HealthState::Down { .. } => true,
+            HealthState::Cold { .. } => !self.runs() || !self.detector.was_heard(),
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
                 self.runs() || without_evidence
             }
         };
@@ -72,7 +74,7 @@ impl Node {
         }
         if let Some(worse) = before.worse.filter(|_| self.runs()) {
             self.worse = Some(worse);
-            self.detector.handle_worse(Some(Witness::Cohort), worse.since);
+            self.detector.handle_worse(Some(EvidenceSource::Cohort), worse.since);
         }
         self.relapses = self.relapses.max(before.relapses).min(RELAPSES_MAX);
         self.starting = before.starting;
@@ -88,8 +90,8 @@ impl Node {
     /// The time since which the node does not run.
     pub(crate) fn absent_since(&self) -> Option<Instant> {
         match self.standing {
-            Standing::Down { since, .. } | Standing::Cold { since } => Some(since),
-            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => None,
+            HealthState::Down { since, .. } | HealthState::Cold { since } => Some(since),
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{Incarnation, NodeId};
 
-impl Pace {
+impl OpeningWindow {
     pub(crate) fn window(&self) -> u32 {
         self.window
     }
@@ -10,21 +10,21 @@ impl Pace {
 const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 const MS: Duration = Duration::from_millis(1);
 
-fn turn(class: Class, priority: i64, order: u64) -> Turn {
+fn turn(class: OpeningClass, priority: i64, order: u64) -> QueuePosition {
     (class, Reverse(priority), order)
 }
 
 #[test]
 fn queue_order_is_stranded_existing_new() {
-    let mut pace = Pace::new(1);
-    assert!(pace.begin(turn(Class::Spare, 0, 0), SessionId(0), HOP));
+    let mut pace = OpeningWindow::new(1);
+    assert!(pace.begin(turn(OpeningClass::Spare, 0, 0), SessionId(0), HOP));
     let waiting = [
-        (Class::Spare, 9),
-        (Class::Newcomer, 0),
-        (Class::Newcomer, 5),
-        (Class::Moving, 0),
-        (Class::Stranded, -1),
-        (Class::Stranded, 3),
+        (OpeningClass::Spare, 9),
+        (OpeningClass::Newcomer, 0),
+        (OpeningClass::Newcomer, 5),
+        (OpeningClass::Moving, 0),
+        (OpeningClass::Stranded, -1),
+        (OpeningClass::Stranded, 3),
     ];
     for (order, (class, priority)) in (1..).zip(waiting) {
         assert!(!pace.begin(turn(class, priority, order), SessionId(order), HOP));
@@ -43,11 +43,11 @@ fn queue_order_is_stranded_existing_new() {
 #[test]
 fn window_grows_on_time_and_halves_late() {
     let now = Instant::now();
-    let mut pace = Pace::new(8);
+    let mut pace = OpeningWindow::new(8);
     pace.faster();
     assert_eq!(pace.window(), 8, "nobody waits");
     for order in 0..20 {
-        pace.begin(turn(Class::Spare, 0, order), SessionId(order), HOP);
+        pace.begin(turn(OpeningClass::Spare, 0, order), SessionId(order), HOP);
     }
     (0..8).for_each(|_| pace.faster());
     assert_eq!(pace.window(), 16);
@@ -65,7 +65,7 @@ fn window_grows_on_time_and_halves_late() {
     pace.renew();
     assert_eq!(pace.window(), 8);
     for order in 20..5_000 {
-        pace.begin(turn(Class::Spare, 0, order), SessionId(order), HOP);
+        pace.begin(turn(OpeningClass::Spare, 0, order), SessionId(order), HOP);
         pace.faster();
     }
     assert_eq!(pace.window(), WINDOW_MAX);

@@ -10,35 +10,35 @@
 
 use std::time::Instant;
 
-use super::{Judging, Newcomer, ROUND, THETAS, is_proven};
-use crate::{Arm, Breach, Count, Figure};
+use super::{AdmissionSample, Judging, ROUND, THETAS, is_proven};
+use crate::{Arm, Breach, BreachCount, Figure};
 
 /// Minimum newcomers of the canary in a round.
 const NEWCOMERS_MIN: u32 = 50;
 
 /// Newcomers of a round, and the evidence from those that were turned away.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(super) struct RefusalEvidence {
     /// From 1.
     round: u32,
     began: Instant,
     /// By arm.
-    counts: [Count; 2],
+    counts: [BreachCount; 2],
     evidence: [f64; THETAS.len()],
     /// One bit for each of the last eight answered newcomers; set for the canary.
     recent: u8,
 }
 
-impl Refusals {
-    pub(super) fn new(now: Instant) -> Refusals {
-        let (counts, evidence) = ([Count::default(); 2], [1.0; THETAS.len()]);
-        Refusals { round: 1, began: now, counts, evidence, recent: 0 }
+impl RefusalEvidence {
+    pub(super) fn new(now: Instant) -> RefusalEvidence {
+        let (counts, evidence) = ([BreachCount::default(); 2], [1.0; THETAS.len()]);
+        RefusalEvidence { round: 1, began: now, counts, evidence, recent: 0 }
     }
 
     /// Notes the answer to a newcomer. Returns a breach if that is proof.
     pub(super) fn note(
         &mut self,
-        newcomer: Newcomer,
+        newcomer: AdmissionSample,
         percent: u8,
         judging: &Judging,
         now: Instant,
@@ -46,9 +46,9 @@ impl Refusals {
         let had = self.counts[Arm::Canary as usize].of;
         if now.saturating_duration_since(self.began) >= ROUND && had >= NEWCOMERS_MIN {
             let (round, recent) = (self.round + 1, self.recent);
-            *self = Refusals { round, recent, ..Refusals::new(now) };
+            *self = RefusalEvidence { round, recent, ..RefusalEvidence::new(now) };
         }
-        let Newcomer { arm, turned_away } = newcomer;
+        let AdmissionSample { arm, turned_away } = newcomer;
         let count = &mut self.counts[arm as usize];
         count.of = count.of.saturating_add(1);
         self.recent = self.recent << 1 | u8::from(arm == Arm::Canary);
@@ -84,7 +84,7 @@ impl Refusals {
     }
 
     /// Counts of this round, of the canary and of the rest; none if there were no newcomers.
-    pub(super) fn figure(&self) -> Option<(Figure, Count, Count)> {
+    pub(super) fn figure(&self) -> Option<(Figure, BreachCount, BreachCount)> {
         let [rest, canary] = self.counts;
         (rest.of > 0 || canary.of > 0).then_some((Figure::Refusals, canary, rest))
     }

@@ -57,7 +57,7 @@ fn loss_of_a_small_cohort_is_found_at_once() {
     let breach = World::of(10, 200).tell(harmed).unwrap();
     assert_eq!(breach.figure, Figure::Loss);
     assert!(breach.canary.worse >= 3 && breach.canary.of == 10, "{breach:?}");
-    assert_eq!(breach.rest, Count { of: 190, worse: 0 });
+    assert_eq!(breach.rest, BreachCount { of: 190, worse: 0 });
     assert!(breach.to_string().starts_with("loss: "), "{breach}");
 }
 
@@ -111,7 +111,7 @@ fn departed_sessions_are_not_counted() {
     }
     assert_eq!(world.judge.cohort(), 0);
     let lossy = world.judge.figures().find(|(figure, ..)| *figure == Figure::Loss).unwrap();
-    assert_eq!((lossy.1, lossy.2.of), (Count::default(), 190));
+    assert_eq!((lossy.1, lossy.2.of), (BreachCount::default(), 190));
 }
 
 /// Bursts that hit a share of all units at once, and some long bad periods, both independent of the cohort.
@@ -139,15 +139,15 @@ fn noise_is_rarely_a_breach() {
 #[test]
 fn half_of_decisions_guarded_is_a_breach() {
     let (now, judging) = (Instant::now(), Judging::default());
-    let decided = |of, worse| Count { of, worse };
-    let mut conduct = Conduct::new(now);
+    let decided = |of, worse| BreachCount { of, worse };
+    let mut conduct = RuleBreaches::new(now);
     assert_eq!(
         conduct.note(Arm::Canary, decided(19, 19), &judging, now),
         None,
         "too few decisions"
     );
     assert!(conduct.note(Arm::Canary, decided(1, 0), &judging, now).is_some());
-    let mut conduct = Conduct::new(now);
+    let mut conduct = RuleBreaches::new(now);
     assert_eq!(conduct.note(Arm::Canary, decided(100, 49), &judging, now), None);
     assert_eq!(conduct.note(Arm::Standing, decided(100, 40), &judging, now), None);
     assert_eq!(
@@ -157,7 +157,7 @@ fn half_of_decisions_guarded_is_a_breach() {
     );
     let later = now + ROUND;
     assert!(conduct.note(Arm::Canary, decided(20, 10), &judging, later).is_some());
-    let mut conduct = Conduct::new(now);
+    let mut conduct = RuleBreaches::new(now);
     assert!(
         conduct.note(Arm::Standing, decided(20, 10), &judging, now).is_some(),
         "active revision"

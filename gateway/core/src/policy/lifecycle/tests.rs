@@ -24,15 +24,15 @@ fn versioned(name: &str, version: &str) -> Revision {
     Revision { version: super::super::Version::read(version), ..revision(name, "near", 1) }
 }
 
-fn fault() -> Call {
-    Call { answered: false, fault: Some(Fault::Deadline), beyond_repair: false }
+fn fault() -> PolicyCallResult {
+    PolicyCallResult { answered: false, fault: Some(PluginFault::Deadline), beyond_repair: false }
 }
 
-fn name(rollout: &Rollout) -> Option<&str> {
+fn name(rollout: &RolloutReport) -> Option<&str> {
     rollout.revision.as_deref()
 }
 
-fn previous(rollout: &Rollout) -> Option<&str> {
+fn previous(rollout: &RolloutReport) -> Option<&str> {
     rollout.previous.as_deref()
 }
 
@@ -55,28 +55,32 @@ impl World {
     }
 
     /// The request is compiled, proved and loaded.
-    fn prepare(&mut self, request: &RolloutRequest, new: Revision) -> Result<Rollout, Refusal> {
+    fn prepare(
+        &mut self,
+        request: &RolloutRequest,
+        new: Revision,
+    ) -> Result<RolloutReport, RevisionRefusal> {
         self.life.handle_compiled(request, &new, self.now)?;
         self.life.handle_ready(request, new, None, (self.now, self.now))
     }
 
-    fn push(&mut self, new: Revision) -> Result<Rollout, Refusal> {
+    fn push(&mut self, new: Revision) -> Result<RolloutReport, RevisionRefusal> {
         let request = self.request();
         self.prepare(&request, new)
     }
 
-    fn force(&mut self, new: Revision) -> Result<Rollout, Refusal> {
+    fn force(&mut self, new: Revision) -> Result<RolloutReport, RevisionRefusal> {
         let request = RolloutRequest { force: true, ..self.request() };
         self.prepare(&request, new)
     }
 
     /// It becomes a candidate with this share.
-    fn try_out(&mut self, new: &str) -> Result<Rollout, Refusal> {
+    fn try_out(&mut self, new: &str) -> Result<RolloutReport, RevisionRefusal> {
         let request = RolloutRequest { strategy: Some(strategy(5)), ..self.request() };
         self.prepare(&request, revision(new, "p", 1))
     }
 
-    fn activate(&mut self, new: &str) -> Rollout {
+    fn activate(&mut self, new: &str) -> RolloutReport {
         self.push(revision(new, "p", 1)).unwrap()
     }
 
@@ -96,7 +100,7 @@ impl World {
         self.life.handle_revoked(revoked.collect(), self.now);
     }
 
-    fn roll_back(&mut self) -> Result<Rollout, &'static str> {
+    fn roll_back(&mut self) -> Result<RolloutReport, &'static str> {
         self.life.handle_rollback(self.now)
     }
 
@@ -114,7 +118,7 @@ impl World {
         self.status().quarantined.into_iter().map(|it| it.revision).collect()
     }
 
-    fn reports(&mut self) -> Vec<Rollout> {
+    fn reports(&mut self) -> Vec<RolloutReport> {
         let reports = self.life.take_effects().into_iter().filter_map(|effect| match effect {
             Effect::Report(rollout) => Some(rollout),
             _ => None,
@@ -127,7 +131,7 @@ fn some<const N: usize>(names: [&str; N]) -> [Option<Arc<str>>; N] {
     names.map(|name| Some(name).filter(|name| !name.is_empty()).map(Into::into))
 }
 
-fn code(result: Result<Rollout, Refusal>) -> Option<&'static str> {
+fn code(result: Result<RolloutReport, RevisionRefusal>) -> Option<&'static str> {
     result.err().map(|refusal| refusal.code())
 }
 
@@ -153,12 +157,12 @@ fn later_push_or_rollback_supersedes() {
     world.activate("b");
     let slow = world.request();
     world.activate("c");
-    assert_eq!(world.prepare(&slow, revision("b", "p", 1)), Err(Refusal::Superseded));
+    assert_eq!(world.prepare(&slow, revision("b", "p", 1)), Err(RevisionRefusal::Superseded));
     assert_eq!(world.names(), some(["c", "", "b"]));
 
     let slow = world.request();
     assert_eq!(name(&world.roll_back().unwrap()), Some("b"));
-    assert_eq!(world.prepare(&slow, revision("a", "p", 1)), Err(Refusal::Superseded));
+    assert_eq!(world.prepare(&slow, revision("a", "p", 1)), Err(RevisionRefusal::Superseded));
     assert_eq!(world.names(), some(["b", "", ""]));
 }
 
@@ -223,7 +227,7 @@ fn revision_beyond_repair_is_rolled_back() {
     let mut world = World::new();
     world.activate("good");
     world.activate("bad");
-    let call = Call { beyond_repair: true, ..fault() };
+    let call = PolicyCallResult { beyond_repair: true, ..fault() };
     assert_eq!(world.life.note_call("bad", &call, world.now).as_deref(), Some(BEYOND_REPAIR));
 }
 
@@ -232,11 +236,11 @@ fn policy_is_failing_until_it_answers_again() {
     let mut world = World::new();
     world.activate("a");
     world.fault("a");
-    assert_eq!(world.status().failing, Some(Fault::Deadline));
-    let answered = Call { answered: true, fault: None, beyond_repair: false };
+    assert_eq!(world.status().failing, Some(PluginFault::Deadline));
+    let answered = PolicyCallResult { answered: true, fault: None, beyond_repair: false };
     world.life.note_call("a", &answered, world.now);
     let status = world.status();
-    assert_eq!((status.failing, status.last_fault), (None, Some(Fault::Deadline)));
+    assert_eq!((status.failing, status.last_fault), (None, Some(PluginFault::Deadline)));
 }
 
 #[test]
@@ -250,11 +254,11 @@ fn promoted_candidate_is_active() {
     );
     assert_eq!(begun.stage.map(|staged| staged.stage.percent()), Some(5));
     assert_eq!(world.names(), some(["a", "b", ""]));
-    let promoted = world.life.handle_verb(Verb::PromoteAll, world.now).unwrap();
+    let promoted = world.life.handle_action(RolloutAction::PromoteAll, world.now).unwrap();
     assert_eq!((promoted.outcome, promoted.by), (RolloutOutcome::Activated, Actor::Operator));
     assert_eq!((name(&promoted), previous(&promoted)), (Some("b"), Some("a")));
     assert_eq!(world.names(), some(["b", "", "a"]));
-    assert!(world.life.handle_verb(Verb::PromoteAll, world.now).is_err());
+    assert!(world.life.handle_action(RolloutAction::PromoteAll, world.now).is_err());
 }
 
 #[test]
@@ -279,18 +283,21 @@ fn candidate_steps_and_becomes_active_in_time() {
 #[test]
 fn operator_pauses_resumes_and_aborts() {
     let mut world = World::new();
-    assert!(world.life.handle_verb(Verb::Pause, world.now).is_err());
+    assert!(world.life.handle_action(RolloutAction::Pause, world.now).is_err());
     world.activate("a");
     world.try_out("b").unwrap();
     let verb = |world: &mut World, verb| {
-        let rollout = world.life.handle_verb(verb, world.now).unwrap();
+        let rollout = world.life.handle_action(verb, world.now).unwrap();
         (rollout.outcome, rollout.stage.map(|staged| staged.paused))
     };
-    assert_eq!(verb(&mut world, Verb::Pause), (RolloutOutcome::Paused, Some(true)));
-    assert_eq!(verb(&mut world, Verb::Resume), (RolloutOutcome::Resumed, Some(false)));
-    assert_eq!(verb(&mut world, Verb::Abort), (RolloutOutcome::RolledBack, None));
+    assert_eq!(verb(&mut world, RolloutAction::Pause), (RolloutOutcome::Paused, Some(true)));
+    assert_eq!(verb(&mut world, RolloutAction::Resume), (RolloutOutcome::Resumed, Some(false)));
+    assert_eq!(verb(&mut world, RolloutAction::Abort), (RolloutOutcome::RolledBack, None));
     assert_eq!(world.names(), some(["a", "", ""]));
-    assert!(world.life.handle_verb(Verb::Abort, world.now).is_err(), "there is none any more");
+    assert!(
+        world.life.handle_action(RolloutAction::Abort, world.now).is_err(),
+        "there is none any more"
+    );
 }
 
 #[test]
@@ -315,7 +322,7 @@ fn force_lifts_quarantine_when_loaded() {
     world.harms("bad");
     let late = RolloutRequest { force: true, ..world.request() };
     world.life.next_push();
-    assert_eq!(world.prepare(&late, revision("bad", "p", 1)), Err(Refusal::Superseded));
+    assert_eq!(world.prepare(&late, revision("bad", "p", 1)), Err(RevisionRefusal::Superseded));
     assert_eq!(world.quarantined(), ["bad".into()]);
     let strategy = Some(strategy(5));
     let in_time = RolloutRequest { force: true, strategy, ..world.request() };
@@ -353,7 +360,7 @@ fn candidate_is_compared_in_shadow() {
         assert_eq!(world.life.note_compared("b", (&compared, false), world.now), None);
     }
     world.life.note_compared("gone", (&Compared::Same, false), world.now);
-    let faulted = (&Compared::Faulted(Fault::OutOfMemory), false);
+    let faulted = (&Compared::Faulted(PluginFault::OutOfMemory), false);
     for _ in 0..5 {
         assert_eq!(world.life.note_compared("b", faulted, world.now), None);
     }
@@ -370,7 +377,8 @@ fn quarantined_revision_is_refused_without_force() {
     world.activate("b");
     world.harms("b");
     world.now += Duration::from_secs(7);
-    let Err(Refusal::Quarantined { quarantined, age }) = world.push(revision("b", "p", 1)) else {
+    let Err(RevisionRefusal::Quarantined { quarantined, age }) = world.push(revision("b", "p", 1))
+    else {
         panic!("it is quarantined")
     };
     assert!(quarantined.reason.contains("loss"), "{quarantined:?}");
@@ -582,7 +590,7 @@ fn revoked_candidate_is_dropped() {
     assert_eq!((name(told), previous(told)), (Some("a"), Some("b")));
     let reason = told.reason.as_ref().unwrap();
     assert!(reason.contains("revoked") && reason.contains("dropped"), "{reason}");
-    assert_eq!(world.life.handle_verb(Verb::PromoteAll, world.now), Err(NO_ROLLOUT));
+    assert_eq!(world.life.handle_action(RolloutAction::PromoteAll, world.now), Err(NO_ROLLOUT));
     assert_eq!((world.names(), world.status().revoked), (some(["a", "", ""]), Vec::new()));
 }
 

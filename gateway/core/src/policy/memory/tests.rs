@@ -1,15 +1,15 @@
 use super::super::tests::{active, revision, with_canary, with_previous};
 use super::*;
 
-fn state(plugin: &str, schema: u32, byte: u8) -> Arc<State> {
-    Arc::new(State { plugin: plugin.into(), schema, bytes: Box::new([byte]) })
+fn state(plugin: &str, schema: u32, byte: u8) -> Arc<PluginState> {
+    Arc::new(PluginState { plugin: plugin.into(), schema, bytes: Box::new([byte]) })
 }
 
 #[test]
 fn each_revision_reads_its_state_after_rollback() {
     let (old, new) = (revision("a", "p", 1), revision("b", "p", 2));
     let both = with_canary(&old, &new, 50);
-    let mut memory = Memory::default();
+    let mut memory = StateVersions::default();
     memory.write(state("p", 1, 1), Some(&both));
     assert_eq!(memory.read(Some(&new)), Some(&state("p", 1, 1)), "it migrates the older state");
     memory.write(state("p", 2, 2), Some(&both));
@@ -31,7 +31,7 @@ fn each_revision_reads_its_state_after_rollback() {
 fn states_of_another_plugin_are_kept_for_it() {
     let (old, new) = (revision("a", "p", 1), revision("b", "q", 1));
     let both = with_canary(&old, &new, 50);
-    let mut memory = Memory::default();
+    let mut memory = StateVersions::default();
     memory.write(state("p", 1, 1), Some(&both));
     assert_eq!(memory.read(Some(&new)), None, "no state of this plugin yet");
     memory.write(state("q", 1, 2), Some(&both));
@@ -43,7 +43,7 @@ fn states_of_another_plugin_are_kept_for_it() {
 #[test]
 fn revisions_of_one_schema_share_a_state() {
     let both = with_canary(&revision("a", "p", 1), &revision("b", "p", 1), 50);
-    let mut memory = Memory::default();
+    let mut memory = StateVersions::default();
     memory.write(state("p", 1, 1), Some(&both));
     memory.write(state("p", 1, 2), Some(&both));
     assert!(!memory.keeps_other());
@@ -53,7 +53,7 @@ fn revisions_of_one_schema_share_a_state() {
 fn settling_keeps_the_active_revisions_state() {
     let (old, new) = (revision("a", "p", 1), revision("b", "p", 2));
     let open = with_previous(&new, &old);
-    let mut memory = Memory::default();
+    let mut memory = StateVersions::default();
     memory.write(state("p", 1, 1), Some(&open));
     memory.write(state("p", 2, 2), Some(&open));
     let mut back = memory.clone();
@@ -67,7 +67,7 @@ fn settling_keeps_the_active_revisions_state() {
 #[test]
 fn each_revision_has_its_memo_after_rollback() {
     let memo =
-        |byte| State { plugin: "p".into(), schema: u32::from(byte), bytes: Box::new([byte]) };
+        |byte| PluginState { plugin: "p".into(), schema: u32::from(byte), bytes: Box::new([byte]) };
     let (old, new) = (revision("a", "p", 1), revision("b", "p", 2));
     let alone = active(&old);
     let both = with_canary(&old, &new, 50);

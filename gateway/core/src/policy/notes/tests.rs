@@ -22,9 +22,9 @@ fn reason_is_named_by_its_number() {
 fn oldest_decision_is_dropped_at_the_limit() {
     let now = Instant::now();
     let by = Arc::new(Decider::Native);
-    let of = |session| Subject::Session(SessionId(session));
+    let of = |session| FaultSubject::Session(SessionId(session));
     let say = |noted: &mut Noted, session| {
-        let (by, outcome, notes) = (Arc::clone(&by), Outcome::Kept, Box::default());
+        let (by, outcome, notes) = (Arc::clone(&by), DecisionOutcome::Kept, Box::default());
         let saying = Saying { by, reason: None, outcome, at: now, notes };
         noted.say((of(session), Hook::Degradation), saying);
     };

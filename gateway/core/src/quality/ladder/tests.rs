@@ -1,17 +1,19 @@
 use super::*;
-use crate::{Feedback, Kind, Media, PayloadType, RtcpPort, Srtp, Stream};
+use crate::{
+    FeedbackSupport, MediaDescription, MediaStream, PayloadType, RtcpPort, Srtp, StreamKind,
+};
 
-const BOUNDS: Bounds = Bounds { floor_kbps: 24, ceiling_kbps: 2_000 };
+const BOUNDS: CapBounds = CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 };
 
-fn media() -> Media {
-    let stream = |kind, number| Stream {
+fn media() -> MediaDescription {
+    let stream = |kind, number| MediaStream {
         kind,
         payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 90_000 }],
-        feedback: Feedback::default(),
+        feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
-    Media {
-        streams: vec![stream(Kind::Audio, 111), stream(Kind::Video, 96)],
+    MediaDescription {
+        streams: vec![stream(StreamKind::Audio, 111), stream(StreamKind::Video, 96)],
         rtcp: RtcpPort::Mux,
         srtp: Srtp::Plain,
     }
@@ -28,12 +30,18 @@ fn voice_only_sheds_video_and_never_voice() {
     assert_eq!(plan.after(Op::VoiceOnly, 2, &media(), BOUNDS), None);
 }
 
-fn look(plan: Plan, loss_ppm: u32) -> Look {
-    Look { plan, loss_ppm: Some(loss_ppm), bounds: BOUNDS, caps: true, video: true }
+fn look(plan: Plan, loss_ppm: u32) -> LadderInput {
+    LadderInput { plan, loss_ppm: Some(loss_ppm), bounds: BOUNDS, caps: true, video: true }
 }
 
 /// Runs the ladder for a session with this loss for `looks` evaluations, 200 ms apart.
-fn climbed(plan: &mut Plan, climb: &mut Climb, loss_ppm: u32, from: &mut Instant, looks: u32) {
+fn climbed(
+    plan: &mut Plan,
+    climb: &mut NativeLadder,
+    loss_ppm: u32,
+    from: &mut Instant,
+    looks: u32,
+) {
     for _ in 0..looks {
         if let Some((op, arg)) = climb.step(look(*plan, loss_ppm), *from) {
             *plan = plan.after(op, arg, &media(), BOUNDS).unwrap();
@@ -45,7 +53,7 @@ fn climbed(plan: &mut Plan, climb: &mut Climb, loss_ppm: u32, from: &mut Instant
 #[test]
 fn lossy_session_steps_down_and_recovers() {
     let (mut plan, mut now) = (Plan::default(), Instant::now());
-    let mut climb = Climb::begin(now);
+    let mut climb = NativeLadder::begin(now);
     climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 1);
     assert_eq!(plan.cap_kbps, 1_000);
     climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 4);
@@ -68,7 +76,7 @@ fn lossy_session_steps_down_and_recovers() {
 #[test]
 fn between_thresholds_nothing_changes() {
     let (mut plan, mut now) = (Plan { cap_kbps: 500, ..Plan::default() }, Instant::now());
-    let mut climb = Climb::begin(now);
+    let mut climb = NativeLadder::begin(now);
     for loss_ppm in [DOWN_AT_PPM - 1, UP_BELOW_PPM + 1] {
         climbed(&mut plan, &mut climb, loss_ppm, &mut now, 200);
         assert_eq!(plan.cap_kbps, 500);
@@ -86,7 +94,8 @@ fn unsupported_cap_is_no_rung() {
     let now = Instant::now();
     let of = |caps, video, loss_ppm| {
         let plan = Plan::default();
-        Climb::begin(now).step(Look { plan, loss_ppm, bounds: BOUNDS, caps, video }, now)
+        NativeLadder::begin(now)
+            .step(LadderInput { plan, loss_ppm, bounds: BOUNDS, caps, video }, now)
     };
     assert_eq!(of(false, true, Some(1_000_000)), Some((Op::VoiceOnly, 1)));
     assert_eq!(of(false, false, Some(1_000_000)), None);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{History, Room, Stranded};
+use super::{Room, RoomHistory, Stranded};
 use crate::capacity::Holding;
-use crate::record::{At, Struck};
+use crate::record::{RecordedInstant, Struck};
 use crate::small::SmallSet;
-use crate::{Grant, Hop, HopMap, MoveRecord, RegionId, RoomRecord, Route};
+use crate::{Hop, HopGrant, HopMap, MoveRecord, RegionId, RoomRecord, Route};
 
 impl Room {
-    /// The room's record, without the facts that `Rooms` and the timers hold.
+    /// The room's record, without the facts that `RoomTable` and the timers hold.
     pub(crate) fn to_record(&self, now: Instant) -> RoomRecord {
         let route = self.route();
         let history = self.history.as_deref();
@@ -37,7 +37,11 @@ impl Room {
             waits: self.pending.is_some(),
             struck: struck.map(|(hop, until)| Struck { hop: *hop, until: *until }).collect(),
             unalike: history.and_then(|history| history.unalike),
-            counted: history.into_iter().flat_map(|it| &it.moves).map(|at| At(*at)).collect(),
+            counted: history
+                .into_iter()
+                .flat_map(|it| &it.moves)
+                .map(|at| RecordedInstant(*at))
+                .collect(),
             moves: self.records().cloned().collect(),
         }
     }
@@ -56,11 +60,11 @@ impl Room {
             }
             (None, _) => None,
         };
-        let history = History {
+        let history = RoomHistory {
             struck: (record.struck.iter())
                 .filter_map(|struck| Some((hops.map(struck.hop)?, struck.until)))
                 .collect(),
-            moves: record.counted.iter().map(|At(at)| *at).collect(),
+            moves: record.counted.iter().map(|RecordedInstant(at)| *at).collect(),
             unalike: record
                 .unalike
                 .and_then(|[one, other]| Some([hops.map(one)?, hops.map(other)?])),
@@ -93,10 +97,10 @@ impl Room {
             ttl_ms: record.ttl_ms,
             tally: None,
             listed: SmallSet::default(),
-            history: (history != History::default()).then(|| Box::new(history)),
+            history: (history != RoomHistory::default()).then(|| Box::new(history)),
         };
-        let stay = |(hop, grant): &(Hop, Grant)| Some((hops.map(*hop)?, *grant));
-        let route: Vec<(Hop, Grant)> = record.hops.iter().filter_map(stay).collect();
+        let stay = |(hop, grant): &(Hop, HopGrant)| Some((hops.map(*hop)?, *grant));
+        let route: Vec<(Hop, HopGrant)> = record.hops.iter().filter_map(stay).collect();
         let order: Vec<Hop> = route.iter().map(|(hop, _)| *hop).collect();
         room.cell.publish(Route {
             version: record.version,
@@ -118,9 +122,9 @@ impl Room {
         let second_if = |wanted| second.filter(|(_, grant)| *grant == wanted);
         Holding {
             on: on.map(|(hop, _)| hop.node),
-            reserve: second_if(Grant::Reserved).map(|(hop, _)| hop.node),
+            reserve: second_if(HopGrant::Reserved).map(|(hop, _)| hop.node),
             heading: None,
-            twin: second_if(Grant::Admitted).map(|(hop, _)| hop.node),
+            twin: second_if(HopGrant::Admitted).map(|(hop, _)| hop.node),
             kbps,
         }
     }

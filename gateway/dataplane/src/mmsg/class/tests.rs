@@ -1,7 +1,7 @@
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
-use super::super::{Family, Outbox};
+use super::super::{Family, SendBatch};
 use super::*;
 
 /// Returns the TOS byte of the next datagram (ip(7), IP_RECVTOS).
@@ -40,7 +40,7 @@ fn receiver() -> UdpSocket {
 fn each_datagram_has_its_own_class() {
     for (host, family) in [("127.0.0.1:0", Family::V4), ("[::]:0", Family::V6)] {
         let (here, there) = (UdpSocket::bind(host).unwrap(), receiver());
-        let mut outbox = Outbox::new(family);
+        let mut outbox = SendBatch::new(family);
         for batch in [&[46][..], &[46], &[34], &[0, 34, 46], &[34, 34, 0], &[0]] {
             for (&dscp, length) in batch.iter().zip([9, 9, 8]) {
                 outbox.push(there.local_addr().ok(), dscp, &vec![7; length]);

@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 use super::*;
 
 /// Sends datagrams of these sizes and returns the sizes received.
-fn travelled(here: &UdpSocket, sizes: &[usize]) -> (Outbox, Vec<usize>) {
+fn travelled(here: &UdpSocket, sizes: &[usize]) -> (SendBatch, Vec<usize>) {
     let there = UdpSocket::bind("127.0.0.1:0").unwrap();
     there.set_nonblocking(true).unwrap();
-    let mut outbox = Outbox::new(Family::V4);
+    let mut outbox = SendBatch::new(Family::V4);
     for (number, &size) in sizes.iter().enumerate() {
         outbox.push(there.local_addr().ok(), 46, &vec![number as u8; size]);
     }
@@ -33,7 +33,7 @@ fn segmented_datagrams_arrive_unchanged() {
 
 #[test]
 fn datagrams_of_one_size_and_destination_are_grouped() {
-    let mut outbox = Outbox::new(Family::V4);
+    let mut outbox = SendBatch::new(Family::V4);
     let [one, other] = ["10.0.0.1:1", "10.0.0.1:2"].map(|address| address.parse().ok());
     for (to, size, places) in
         [(one, 200, 1), (one, 200, 1), (one, 100, 1), (one, 100, 2), (other, 100, 3)]
@@ -48,9 +48,9 @@ fn datagrams_of_one_size_and_destination_are_grouped() {
 #[test]
 fn group_keeps_to_the_kernels_limits() {
     let places = |size, datagrams| {
-        let mut outbox = Outbox::new(Family::V4);
+        let mut outbox = SendBatch::new(Family::V4);
         (0..datagrams).for_each(|_| _ = outbox.push(None, 0, &vec![0; size]));
-        outbox.queue.iter().map(Queued::datagrams).collect::<Vec<_>>()
+        outbox.queue.iter().map(QueuedDatagrams::datagrams).collect::<Vec<_>>()
     };
     assert_eq!(places(1_400, 50), [46, 4], "64 KiB");
     assert_eq!(places(100, 70), [64, 6], "segments");
@@ -58,7 +58,7 @@ fn group_keeps_to_the_kernels_limits() {
 
 #[test]
 fn failed_segmentation_is_not_tried_again() {
-    let mut outbox = Outbox::new(Family::V4);
+    let mut outbox = SendBatch::new(Family::V4);
     (0..3).for_each(|_| _ = outbox.push(None, 0, &[0; 100]));
     outbox.part(0, &io::Error::from_raw_os_error(libc::EIO));
     assert_eq!(outbox.queue.len(), 3);

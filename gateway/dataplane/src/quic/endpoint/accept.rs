@@ -4,22 +4,22 @@ use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming, Transmit};
 
-use super::{Endpoint, send};
+use super::{QuicEndpoint, send};
 use crate::quic::connection::ClientConnection;
 use crate::quic::counters::count;
-use crate::quic::sources::Source;
+use crate::quic::sources::ClientNetwork;
 
 /// With this many handshakes of a source in progress, further clients of the source must validate their address: a
 /// sender of forged sources holds no more connections in the name of another host.
 const UNVALIDATED_MAX: usize = 16;
 
-impl Endpoint {
+impl QuicEndpoint {
     /// Accepts, retries, ignores or refuses a connection. The limits include connections that are closed but not
     /// forgotten, because they still use memory.
     pub(super) fn accept(&mut self, incoming: Incoming, now: Instant) {
         let counters = &self.hub.counters;
         let (held, most) = (self.connections.count(), self.settings.connections_max);
-        let of_source = self.connections.held(Source::of(incoming.remote_address()));
+        let of_source = self.connections.held(ClientNetwork::of(incoming.remote_address()));
         let most_of_source = self.settings.connections_per_source;
         self.packet.clear();
         let refused = if held >= most {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use quinn_proto::DatagramEvent;
 
-use super::{Endpoint, Look};
+use super::{QuicEndpoint, TurnResult};
 use crate::quic::counters::count;
 use crate::quic::socket::From;
 
@@ -16,9 +16,9 @@ const DATAGRAMS_PER_TURN: usize = 256;
 /// again, and each of these for the last one.
 const DATAGRAMS_PER_HANDSHAKE: usize = 32;
 
-impl Endpoint {
-    pub(super) fn read_socket(&mut self, now: Instant) -> Look {
-        let mut look = Look { packets: 0, more: true };
+impl QuicEndpoint {
+    pub(super) fn read_socket(&mut self, now: Instant) -> TurnResult {
+        let mut look = TurnResult { packets: 0, more: true };
         let mut spent = 0;
         while spent < DATAGRAMS_PER_TURN {
             if let Some((from, datagram)) = self.received.pop_front() {
@@ -39,7 +39,7 @@ impl Endpoint {
                     count(&self.hub.counters.reads);
                     look.more = more;
                 }
-                None => return Look { more: false, ..look },
+                None => return TurnResult { more: false, ..look },
             }
         }
         look.more |= !self.received.is_empty();

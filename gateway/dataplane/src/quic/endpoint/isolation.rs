@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use quinn_proto::EndpointEvent;
 
-use super::{Endpoint, Look};
+use super::{QuicEndpoint, TurnResult};
 use crate::panics;
 
-impl Endpoint {
+impl QuicEndpoint {
     /// Runs the round when due, and a turn.
-    pub(in crate::quic) fn guarded_turn(&mut self, now: Instant) -> Look {
+    pub(in crate::quic) fn guarded_turn(&mut self, now: Instant) -> TurnResult {
         self.connections.take_accessed();
         let turn = AssertUnwindSafe(|| {
             self.look_round(now);
@@ -19,7 +19,7 @@ impl Endpoint {
         });
         catch_unwind(turn).unwrap_or_else(|panic| {
             self.isolate_panic(panic);
-            Look { packets: 0, more: true }
+            TurnResult { packets: 0, more: true }
         })
     }
 

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use evenkeel_media::roq;
 use quinn_proto::SendDatagramError;
 
-use super::{Endpoint, Look};
+use super::{QuicEndpoint, TurnResult};
 use crate::flows::Home;
-use crate::quic::connection::Limits;
+use crate::quic::connection::StreamLimits;
 use crate::quic::counters::count;
-use crate::ring::{Kind, Meta};
+use crate::ring::{RingItem, RingMeta};
 
 /// Packets taken from one ring per turn.
 const RING_BATCH: usize = 256;
 
-impl Endpoint {
-    pub(super) fn read_rings(&mut self, now: Instant) -> Look {
-        let mut look = Look::default();
+impl QuicEndpoint {
+    pub(super) fn read_rings(&mut self, now: Instant) -> TurnResult {
+        let mut look = TurnResult::default();
         let mut rings = std::mem::take(&mut self.rings);
         let read = catch_unwind(AssertUnwindSafe(|| {
             for ring in &mut rings {
@@ -33,19 +33,19 @@ impl Endpoint {
         look
     }
 
-    fn take_packet(&mut self, meta: &Meta, packet: &[u8], now: Instant) {
+    fn take_packet(&mut self, meta: &RingMeta, packet: &[u8], now: Instant) {
         match meta.kind {
-            Kind::Rtp | Kind::Rtcp => self.send(meta.home, meta.flow, packet, now),
-            Kind::Detached => self.hub.forget(meta.home, now),
+            RingItem::Rtp | RingItem::Rtcp => self.send(meta.home, meta.flow, packet, now),
+            RingItem::Detached => self.hub.forget(meta.home, now),
             // Workers never send these kinds to the endpoint.
-            Kind::Attached | Kind::Path(_) | Kind::Relayed => {}
+            RingItem::Attached | RingItem::Path(_) | RingItem::Relayed => {}
         }
     }
 
     /// Queues a packet for the session's client: in a DATAGRAM if it fits, otherwise in a separate stream.
     fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
         let counters = &self.hub.counters;
-        let flow = roq::Flow::new(flow);
+        let flow = roq::FlowId::new(flow);
         let handle = self.hub.client(home);
         let client = handle.and_then(|handle| self.connections.get_mut(handle));
         let (Some(flow), Some(client)) = (flow, client.filter(|client| client.is_open())) else {
@@ -63,7 +63,7 @@ impl Endpoint {
                 let mut bytes = Vec::with_capacity(packet.len() + 16);
                 roq::write_stream_start(flow, &mut bytes);
                 roq::write_stream_packet(packet, &mut bytes);
-                let limits = Limits {
+                let limits = StreamLimits {
                     streams_out_max: self.settings.streams_out_max,
                     stream_lifetime: self.settings.stream_lifetime,
                 };
@@ -77,7 +77,7 @@ impl Endpoint {
 
 /// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds
 /// only if they share no memory.
-fn datagram(flow: roq::Flow, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
+fn datagram(flow: roq::FlowId, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
     framed.clear();
     roq::write_datagram(flow, packet, framed);
     Bytes::copy_from_slice(framed)

@@ -1,7 +1,7 @@
 //! Path reports to workers, and connections without sessions.
 
 use super::*;
-use crate::flows::Entry;
+use crate::flows::FlowEntry;
 
 const CONNECTION: ConnectionHandle = ConnectionHandle(3);
 
@@ -9,8 +9,8 @@ fn home(slot: u32) -> Home {
     Home { worker: 0, slot, generation: 1 }
 }
 
-fn path(lost: u64, sent: u64) -> Path {
-    Path { rtt: Duration::from_millis(5), lost, sent }
+fn path(lost: u64, sent: u64) -> PathStatistics {
+    PathStatistics { rtt: Duration::from_millis(5), lost, sent }
 }
 
 /// Creates a hub with these sessions on one connection, and the ring to their worker.
@@ -20,7 +20,7 @@ fn hub(sessions: u32, now: Instant) -> (Hub, ring::Receiver) {
     let mut hub = Hub::new(Arc::clone(&flows), Arc::default(), vec![to_worker]);
     hub.join(CONNECTION, now);
     for slot in 0..sessions {
-        flows.insert(Key::Roq(slot.into()), Entry::of(home(slot))).unwrap();
+        flows.insert(FlowKey::Roq(slot.into()), FlowEntry::of(home(slot))).unwrap();
         hub.attach(CONNECTION, home(slot), slot.into(), now);
     }
     (hub, ring)
@@ -30,7 +30,7 @@ fn hub(sessions: u32, now: Instant) -> (Hub, ring::Receiver) {
 fn told(ring: &mut ring::Receiver) -> Vec<(u32, u32, u32)> {
     let mut told = Vec::new();
     ring.pop_batch(10, |meta, _| {
-        if let Kind::Path(PathReport { rtt_us, lost, sent }) = meta.kind {
+        if let RingItem::Path(PathReport { rtt_us, lost, sent }) = meta.kind {
             assert_eq!((rtt_us, meta.flow), (5_000, meta.home.slot.into()));
             told.push((meta.home.slot, lost, sent));
         }
@@ -59,7 +59,7 @@ fn new_session_gets_no_earlier_path_counts() {
     let now = Instant::now();
     let (mut hub, mut ring) = hub(1, now);
     hub.look_after(home(0), now, |_| Some(path(100, 1_000)));
-    hub.flows.insert(Key::Roq(7), Entry::of(home(7))).unwrap();
+    hub.flows.insert(FlowKey::Roq(7), FlowEntry::of(home(7))).unwrap();
     hub.attach(CONNECTION, home(7), 7, now);
     hub.look_after(home(7), now, |_| Some(path(101, 1_003)));
     assert_eq!(told(&mut ring), [(0, 100, 1_000), (7, 1, 3)]);
@@ -71,7 +71,7 @@ fn connection_is_flowless_after_its_last_session() {
     let (mut hub, _ring) = hub(1, start);
     let ended = start + after * 10;
     assert_eq!(hub.flowless(after, ended), []);
-    hub.flows.remove(&Key::Roq(0), home(0));
+    hub.flows.remove(&FlowKey::Roq(0), home(0));
     hub.look_after(home(0), ended, |_| None);
     assert_eq!(hub.client(home(0)), None);
     assert_eq!(hub.flowless(after, ended + after - Duration::from_nanos(1)), []);

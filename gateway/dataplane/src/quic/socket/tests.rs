@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn kept_datagram_shares_no_memory() {
-    let mut socket = Socket::listen((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
+    let mut socket = QuicSocket::listen((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     for number in 0..3 {
         client.send_to(&[number; 40], socket.address().unwrap()).unwrap();

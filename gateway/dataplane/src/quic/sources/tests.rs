@@ -1,7 +1,7 @@
 use super::*;
 
-fn source(address: &str) -> Source {
-    Source::of(SocketAddr::new(address.parse().unwrap(), 1))
+fn source(address: &str) -> ClientNetwork {
+    ClientNetwork::of(SocketAddr::new(address.parse().unwrap(), 1))
 }
 
 #[test]
@@ -19,10 +19,10 @@ fn source_without_connections_is_forgotten() {
     sources.begin(one);
     sources.begin(one);
     sources.end_handshake(one);
-    assert_eq!(sources.held(one), Held { connections: 2, handshakes: 1 });
-    assert_eq!(sources.held(source("192.0.2.2")), Held::default());
+    assert_eq!(sources.held(one), SourceConnections { connections: 2, handshakes: 1 });
+    assert_eq!(sources.held(source("192.0.2.2")), SourceConnections::default());
     sources.end(one);
     sources.end_handshake(one);
     sources.end(one);
-    assert_eq!((sources.held(one), sources.0.len()), (Held::default(), 0));
+    assert_eq!((sources.held(one), sources.0.len()), (SourceConnections::default(), 0));
 }

@@ -8,7 +8,7 @@ pub(super) const PING: &[u8] = &[1];
 const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn raw(connections_max: usize) -> Raw {
-    Raw::start(Settings { connections_max, ..quiet() })
+    Raw::start(QuicSettings { connections_max, ..quiet() })
 }
 
 /// Connects with a validated address.
@@ -54,7 +54,7 @@ fn closed_connection_counts_until_forgotten() {
 
 #[test]
 fn handshake_timeout_frees_the_connection() {
-    let mut raw = Raw::start(Settings { handshake_within: Duration::from_secs(3), ..quiet() });
+    let mut raw = Raw::start(QuicSettings { handshake_within: Duration::from_secs(3), ..quiet() });
     raw.knock(&[1; 8], &[], PING);
     raw.later(Duration::from_millis(2_999));
     assert_eq!(raw.count(|counters| &counters.handshakes_failed), 0);
@@ -87,7 +87,7 @@ fn address_validation_starts_at_half_of_the_limit() {
 
 #[test]
 fn source_limit_leaves_room_for_another_host() {
-    let mut raw = Raw::start(Settings { connections_per_source: 2, ..quiet() });
+    let mut raw = Raw::start(QuicSettings { connections_per_source: 2, ..quiet() });
     raw.knock(&[1; 8], &[], PING);
     assert_eq!(raw.answer(), Answer::Initial);
     knock_validated(&mut raw, 2);
@@ -129,7 +129,7 @@ fn forged_handshakes_leave_room_for_their_source() {
 
 #[test]
 fn handshakes_beyond_the_source_limit_wait() {
-    let mut raw = Raw::start(Settings { handshakes_per_source: 16, ..quiet() });
+    let mut raw = Raw::start(QuicSettings { handshakes_per_source: 16, ..quiet() });
     for number in 0..16 {
         raw.knock(&[number; 8], &[], PING);
         assert_eq!(raw.answer(), Answer::Initial);

@@ -7,14 +7,14 @@ use quinn::VarInt;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::super::Thread;
+use super::super::QuicThread;
 
-pub(super) fn client_config(thread: &Thread, datagrams: bool) -> quinn::ClientConfig {
+pub(super) fn client_config(thread: &QuicThread, datagrams: bool) -> quinn::ClientConfig {
     client_speaking(thread, datagrams, vec![roq::ALPN.to_vec()])
 }
 
 pub(super) fn client_speaking(
-    thread: &Thread,
+    thread: &QuicThread,
     datagrams: bool,
     alpn: Vec<Vec<u8>>,
 ) -> quinn::ClientConfig {
@@ -31,7 +31,7 @@ pub(super) fn client_of(certificate_sha256: [u8; 32]) -> quinn::ClientConfig {
     client_with_transport(certificate_sha256, transport, vec![roq::ALPN.to_vec()])
 }
 
-pub(super) fn client_without_credit(thread: &Thread) -> quinn::ClientConfig {
+pub(super) fn client_without_credit(thread: &QuicThread) -> quinn::ClientConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.datagram_receive_buffer_size(None).max_concurrent_uni_streams(VarInt::from_u32(0));
     client_with_transport(thread.certificate_sha256, transport, vec![roq::ALPN.to_vec()])

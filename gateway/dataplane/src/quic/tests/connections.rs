@@ -5,7 +5,7 @@ use super::*;
 
 #[tokio::test]
 async fn connection_without_a_flow_is_closed() {
-    let settings = Settings {
+    let settings = QuicSettings {
         flowless_after: Duration::from_millis(300),
         feedback_every: Duration::from_millis(5),
         ..quiet()
@@ -23,7 +23,7 @@ async fn connection_without_a_flow_is_closed() {
 
 #[tokio::test]
 async fn connection_is_closed_after_its_last_session() {
-    let settings = Settings {
+    let settings = QuicSettings {
         flowless_after: Duration::from_millis(300),
         feedback_every: Duration::from_millis(5),
         ..quiet()
@@ -32,13 +32,13 @@ async fn connection_is_closed_after_its_last_session() {
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));
-    world.flows.remove(&Key::Roq(FLOW), HOME);
+    world.flows.remove(&FlowKey::Roq(FLOW), HOME);
     assert_eq!(client.close_code().await, roq::ErrorCode::General.code());
 }
 
 #[tokio::test]
 async fn connection_limit_holds_and_frees() {
-    let world = World::start(Settings { connections_max: 1, ..quiet() });
+    let world = World::start(QuicSettings { connections_max: 1, ..quiet() });
     let first = world.client().await;
     let refused = world.connect(client_config(&world.thread, true)).await.unwrap_err();
     assert!(matches!(refused, ConnectionError::ConnectionClosed(_)), "{refused}");
@@ -63,20 +63,21 @@ async fn worker_learns_that_its_client_disconnected() {
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));
     client.connection.close(VarInt::from_u32(0), b"");
-    assert_eq!(world.next_but_path().await, (meta(Kind::Detached), vec![]));
+    assert_eq!(world.next_but_path().await, (meta(RingItem::Detached), vec![]));
     assert_eq!(world.count(|counters| &counters.attached), 0);
 }
 
 #[tokio::test]
 async fn worker_gets_path_reports() {
-    let mut world = World::start(Settings { feedback_every: Duration::from_millis(5), ..quiet() });
+    let mut world =
+        World::start(QuicSettings { feedback_every: Duration::from_millis(5), ..quiet() });
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     let mut sent_in_all = 0;
     let mut reports = 0;
     while sent_in_all == 0 || reports < 3 {
         let (meta, bytes) = world.next().await;
-        if let Kind::Path(PathReport { rtt_us, lost, sent }) = meta.kind {
+        if let RingItem::Path(PathReport { rtt_us, lost, sent }) = meta.kind {
             assert_eq!((meta.home, meta.flow, bytes.len()), (HOME, FLOW, 0));
             assert!(rtt_us > 0);
             assert_eq!(lost, 0);
@@ -95,8 +96,8 @@ async fn certificate_files_are_used() {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let missing = folder.path().join("missing.pem");
     let files = |chain: &std::path::Path, key: &std::path::Path| {
-        let certificate = Certificate::Files { chain: chain.to_owned(), key: key.to_owned() };
-        Settings { certificate, ..quiet() }
+        let certificate = CertificateSource::Files { chain: chain.to_owned(), key: key.to_owned() };
+        QuicSettings { certificate, ..quiet() }
     };
 
     let world = World::start(files(&chain, &key));
@@ -111,7 +112,7 @@ async fn certificate_files_are_used() {
 #[tokio::test]
 async fn address_in_use_is_named() {
     let world = World::start(quiet());
-    let settings = Settings { listen: world.thread.address, ..quiet() };
+    let settings = QuicSettings { listen: world.thread.address, ..quiet() };
     let failure = listen(settings).err().unwrap();
     assert!(failure.to_string().contains(&world.thread.address.to_string()), "{failure}");
 }
@@ -138,7 +139,7 @@ async fn panics_end_only_their_connections() {
         broken.send(FLOW, &rtp(2));
         assert_eq!(world.next_media().await, rtp(2));
         broken.send(FLOW, FATAL);
-        while world.next().await.0.kind != Kind::Detached {}
+        while world.next().await.0.kind != RingItem::Detached {}
     }
     whole.send(OTHER_FLOW, &rtp(3));
     assert_eq!(world.next_media().await, rtp(3));

@@ -8,9 +8,9 @@ async fn packet_of_a_known_flow_reaches_its_worker() {
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     client.send(FLOW, RTCP);
-    assert_eq!(world.next_but_path().await, (meta(Kind::Attached), vec![]));
-    assert_eq!(world.next_but_path().await, (meta(Kind::Rtp), rtp(1)));
-    assert_eq!(world.next_but_path().await, (meta(Kind::Rtcp), RTCP.to_vec()));
+    assert_eq!(world.next_but_path().await, (meta(RingItem::Attached), vec![]));
+    assert_eq!(world.next_but_path().await, (meta(RingItem::Rtp), rtp(1)));
+    assert_eq!(world.next_but_path().await, (meta(RingItem::Rtcp), RTCP.to_vec()));
     assert_eq!(world.count(|counters| &counters.received_datagrams), 2);
     assert_eq!(world.count(|counters| &counters.attached), 1);
 }
@@ -47,7 +47,7 @@ async fn datagram_without_rtp_closes_the_connection() {
 
 #[tokio::test]
 async fn unread_datagrams_are_counted() {
-    let mut world = World::start(Settings { datagram_queue_bytes: 600, ..quiet() });
+    let mut world = World::start(QuicSettings { datagram_queue_bytes: 600, ..quiet() });
     let client = world.client().await;
     let packet = [&rtp(1)[..], &[7; 400]].concat();
     for _ in 0..20 {
@@ -57,7 +57,7 @@ async fn unread_datagrams_are_counted() {
         tokio::task::yield_now().await;
     }
     client.connection.close(VarInt::from_u32(0), b"");
-    while world.next().await.0.kind != Kind::Detached {}
+    while world.next().await.0.kind != RingItem::Detached {}
     let received = world.count(|counters| &counters.received_datagrams);
     let overflow = world.count(|counters| &counters.receive_overflow);
     assert_eq!(received + overflow, 20);
@@ -73,7 +73,7 @@ async fn full_ring_is_counted() {
     }
     client.send(FLOW, b"the end");
     client.close_code().await;
-    assert_eq!(world.next_but_path().await.0, meta(Kind::Attached));
+    assert_eq!(world.next_but_path().await.0, meta(RingItem::Attached));
     for number in 0..3 {
         assert_eq!(world.next_media().await, rtp(number));
     }

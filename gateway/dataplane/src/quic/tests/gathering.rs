@@ -4,7 +4,7 @@ use super::*;
 
 /// Attaches a client to its session, at an endpoint with this gather time.
 async fn attached(gather: Duration) -> (World, Client) {
-    let mut world = World::start(Settings { gather, ..quiet() });
+    let mut world = World::start(QuicSettings { gather, ..quiet() });
     let client = world.client().await;
     client.send(FLOW, &rtp(0));
     assert_eq!(world.next_media().await, rtp(0));

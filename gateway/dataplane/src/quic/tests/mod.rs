@@ -12,9 +12,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::*;
-use crate::flows::{Entry, Flows, Home, Key};
-use crate::lease::Lease;
-use crate::ring::{self, Kind, Meta, PathReport};
+use crate::flows::{FlowEntry, FlowKey, Flows, Home};
+use crate::lease::SendLease;
+use crate::ring::{self, PathReport, RingItem, RingMeta};
 use client::{client_config, client_speaking, client_without_credit, sha256};
 
 mod accept;
@@ -39,32 +39,32 @@ const BACK: u64 = 0x2222_3333_4444_5555;
 const NEVER: Duration = Duration::from_secs(3_600);
 
 struct World {
-    thread: Thread,
+    thread: QuicThread,
     flows: Arc<Flows>,
-    to_client: ring::Sender,
+    to_client: ring::RingSender,
     from_client: ring::Receiver,
     /// Readable when the ring has entries.
     waker: AsyncFd<OwnedFd>,
-    came: std::collections::VecDeque<(Meta, Vec<u8>)>,
-    lease: Arc<Lease>,
+    came: std::collections::VecDeque<(RingMeta, Vec<u8>)>,
+    lease: Arc<SendLease>,
 }
 
 impl World {
-    fn start(settings: Settings) -> World {
+    fn start(settings: QuicSettings) -> World {
         World::start_with(settings, 1_024)
     }
 
-    fn start_with(settings: Settings, slots: usize) -> World {
+    fn start_with(settings: QuicSettings, slots: usize) -> World {
         World::on(listen(settings).unwrap(), slots)
     }
 
-    fn on(listener: Listener, slots: usize) -> World {
+    fn on(listener: BoundQuicSocket, slots: usize) -> World {
         let flows = Arc::new(Flows::new(10));
-        flows.insert(Key::Roq(FLOW), Entry::of(HOME)).unwrap();
-        flows.insert(Key::Roq(OTHER_FLOW), Entry::of(OTHER_HOME)).unwrap();
+        flows.insert(FlowKey::Roq(FLOW), FlowEntry::of(HOME)).unwrap();
+        flows.insert(FlowKey::Roq(OTHER_FLOW), FlowEntry::of(OTHER_HOME)).unwrap();
         let (to_worker, from_client) = ring::channel(slots).unwrap();
         let (to_client, from_worker) = ring::channel(1_024).unwrap();
-        let lease = Arc::new(Lease::forever());
+        let lease = Arc::new(SendLease::forever());
         let rings = (vec![to_worker], vec![from_worker]);
         let thread =
             start(listener, Arc::clone(&flows), rings.0, rings.1, Arc::clone(&lease)).unwrap();
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// Waits for the next entry of the ring.
-    async fn next(&mut self) -> (Meta, Vec<u8>) {
+    async fn next(&mut self) -> (RingMeta, Vec<u8>) {
         loop {
             if let Some(came) = self.came.pop_front() {
                 return came;
@@ -100,10 +100,10 @@ impl World {
     }
 
     /// Waits for the next entry that is not a path report; these may arrive at any time.
-    async fn next_but_path(&mut self) -> (Meta, Vec<u8>) {
+    async fn next_but_path(&mut self) -> (RingMeta, Vec<u8>) {
         loop {
             let came = self.next().await;
-            if !matches!(came.0.kind, Kind::Path(_)) {
+            if !matches!(came.0.kind, RingItem::Path(_)) {
                 return came;
             }
         }
@@ -112,7 +112,7 @@ impl World {
     async fn next_media(&mut self) -> Vec<u8> {
         loop {
             let (meta, bytes) = self.next().await;
-            if matches!(meta.kind, Kind::Rtp | Kind::Rtcp) {
+            if matches!(meta.kind, RingItem::Rtp | RingItem::Rtcp) {
                 return bytes;
             }
         }
@@ -123,7 +123,7 @@ impl World {
         self.to_client.wake();
     }
 
-    fn push(&mut self, meta: Meta, packet: &[u8]) {
+    fn push(&mut self, meta: RingMeta, packet: &[u8]) {
         self.to_client.push(meta, packet).unwrap();
     }
 
@@ -139,7 +139,7 @@ struct Client {
 impl Client {
     fn send(&self, flow: u64, packet: &[u8]) {
         let mut datagram = Vec::new();
-        roq::write_datagram(roq::Flow::new(flow).unwrap(), packet, &mut datagram);
+        roq::write_datagram(roq::FlowId::new(flow).unwrap(), packet, &mut datagram);
         self.connection.send_datagram(datagram.into()).unwrap();
     }
 
@@ -168,22 +168,22 @@ fn readable(descriptor: OwnedFd) -> AsyncFd<OwnedFd> {
 }
 
 /// Settings with timers that never fire during a test.
-fn quiet() -> Settings {
-    Settings {
+fn quiet() -> QuicSettings {
+    QuicSettings {
         flowless_after: NEVER,
         feedback_every: NEVER,
         idle_after: NEVER,
         keep_alive_every: NEVER,
-        ..Settings::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        ..QuicSettings::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 }
 
-fn meta(kind: Kind) -> Meta {
-    Meta { home: HOME, kind, flow: FLOW }
+fn meta(kind: RingItem) -> RingMeta {
+    RingMeta { home: HOME, kind, flow: FLOW }
 }
 
-fn meta_back(home: Home) -> Meta {
-    Meta { home, kind: Kind::Rtp, flow: BACK }
+fn meta_back(home: Home) -> RingMeta {
+    RingMeta { home, kind: RingItem::Rtp, flow: BACK }
 }
 
 const RTCP: &[u8] = &[0x80, 201, 0, 1, 0, 0, 0, 1];
@@ -194,7 +194,7 @@ fn rtp(number: u8) -> Vec<u8> {
 
 fn framed(flow: u64, packets: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    roq::write_stream_start(roq::Flow::new(flow).unwrap(), &mut bytes);
+    roq::write_stream_start(roq::FlowId::new(flow).unwrap(), &mut bytes);
     for packet in packets {
         roq::write_stream_packet(packet, &mut bytes);
     }

@@ -7,10 +7,10 @@ use nix::sys::socket::{SetSockOpt, sockopt};
 use rustls::Side;
 use rustls::quic::Version;
 
-use super::super::certificate::Identity;
-use super::super::endpoint::Endpoint;
+use super::super::certificate::EndpointIdentity;
+use super::super::endpoint::QuicEndpoint;
 use super::super::hub::Hub;
-use super::super::socket::Socket;
+use super::super::socket::QuicSocket;
 use super::super::thread::configs;
 use super::*;
 
@@ -27,7 +27,7 @@ const DATAGRAM: usize = 1_200;
 pub(super) const CLOSE: &[u8] = &[0x1c, 0, 0, 0];
 
 pub(super) struct Raw {
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: QuicEndpoint,
     pub(super) counters: Arc<Counters>,
     pub(super) now: Instant,
     socket: UdpSocket,
@@ -43,16 +43,22 @@ pub(super) enum Answer {
 }
 
 impl Raw {
-    pub(super) fn start(settings: Settings) -> Raw {
-        let mut identity = Identity::new().unwrap();
+    pub(super) fn start(settings: QuicSettings) -> Raw {
+        let mut identity = EndpointIdentity::new().unwrap();
         let tls = identity.tls(&settings.certificate).unwrap();
         let configs = configs(&settings, &identity, tls);
-        let listening = Socket::listen(settings.listen, settings.moves).unwrap();
+        let listening = QuicSocket::listen(settings.listen, settings.moves).unwrap();
         let socket = connected(Ipv4Addr::LOCALHOST, &listening);
         let counters = Arc::<Counters>::default();
         let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);
-        let endpoint =
-            Endpoint::new(configs, listening, settings, hub, vec![], Arc::new(Lease::forever()));
+        let endpoint = QuicEndpoint::new(
+            configs,
+            listening,
+            settings,
+            hub,
+            vec![],
+            Arc::new(SendLease::forever()),
+        );
         Raw { endpoint, counters, now: Instant::now(), socket }
     }
 
@@ -107,7 +113,7 @@ impl Raw {
     }
 }
 
-fn connected(from: Ipv4Addr, to: &Socket) -> UdpSocket {
+fn connected(from: Ipv4Addr, to: &QuicSocket) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).unwrap();
     socket.connect(to.address().unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

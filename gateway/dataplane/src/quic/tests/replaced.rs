@@ -4,14 +4,14 @@ use std::net::UdpSocket;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::super::endpoint::Endpoint;
+use super::super::endpoint::QuicEndpoint;
 use super::super::hub::Hub;
-use super::super::socket::Socket;
+use super::super::socket::QuicSocket;
 use super::super::thread::configs;
 use super::*;
 
 /// Returns the identity as another process reads it.
-fn handed_over(identity: &Identity) -> Identity {
+fn handed_over(identity: &EndpointIdentity) -> EndpointIdentity {
     rmp_serde::from_slice(&rmp_serde::to_vec_named(identity).unwrap()).unwrap()
 }
 
@@ -32,7 +32,7 @@ async fn clients_connect_again_to_the_new_process() {
         }
         other => panic!("closed by {other}"),
     }
-    assert_eq!(flows.home(&Key::Roq(FLOW)), Some(HOME), "the session lives");
+    assert_eq!(flows.home(&FlowKey::Roq(FLOW)), Some(HOME), "the session lives");
 
     let mut new = World::on(listen_on(quiet(), socket, identity).unwrap(), 1_024);
     assert_eq!((new.thread.address, new.thread.certificate_sha256), (address, certificate));
@@ -42,13 +42,13 @@ async fn clients_connect_again_to_the_new_process() {
 }
 
 /// Creates an endpoint without a thread.
-fn endpoint(socket: UdpSocket, identity: &Identity) -> Endpoint {
+fn endpoint(socket: UdpSocket, identity: &EndpointIdentity) -> QuicEndpoint {
     let (settings, mut identity) = (quiet(), identity.clone());
     let tls = identity.tls(&settings.certificate).unwrap();
     let configs = configs(&settings, &identity, tls);
-    let lease = Arc::new(Lease::forever());
+    let lease = Arc::new(SendLease::forever());
     let hub = Hub::new(Arc::new(Flows::new(1)), Arc::default(), vec![]);
-    Endpoint::new(configs, Socket::on(socket).unwrap(), settings, hub, vec![], lease)
+    QuicEndpoint::new(configs, QuicSocket::on(socket).unwrap(), settings, hub, vec![], lease)
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn all_clients_of_a_dead_process_are_reset_at_once() {
     const CLIENTS: usize = 5;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (address, duplicate) = (socket.local_addr().unwrap(), socket.try_clone().unwrap());
-    let mut identity = Identity::new().unwrap();
+    let mut identity = EndpointIdentity::new().unwrap();
     let certificate = identity.tls(&quiet().certificate).unwrap().sha256;
     let mut old = endpoint(socket, &identity);
     let died = Arc::<AtomicBool>::default();
@@ -96,8 +96,8 @@ async fn all_clients_of_a_dead_process_are_reset_at_once() {
 
 #[test]
 fn self_made_certificate_lasts_while_its_names_do() {
-    let mut identity = Identity::new().unwrap();
-    let made = |names: &[&str]| Certificate::SelfMade {
+    let mut identity = EndpointIdentity::new().unwrap();
+    let made = |names: &[&str]| CertificateSource::SelfMade {
         names: names.iter().copied().map(String::from).collect(),
     };
     let first = identity.tls(&made(&["a"])).unwrap().sha256;

@@ -11,7 +11,7 @@ async fn packets_use_the_last_delivering_connection() {
     world.send(HOME, &rtp(10));
     assert_eq!(first.receive().await, (BACK, rtp(10)));
     second.send(FLOW, &rtp(2));
-    assert_eq!(world.next_but_path().await, (meta(Kind::Attached), vec![]));
+    assert_eq!(world.next_but_path().await, (meta(RingItem::Attached), vec![]));
     assert_eq!(world.next_media().await, rtp(2));
     world.send(HOME, &rtp(11));
     assert_eq!(second.receive().await, (BACK, rtp(11)));
@@ -36,7 +36,7 @@ async fn end_of_a_former_connection_does_not_detach() {
     first.send(OTHER_FLOW, &rtp(3));
     assert_eq!(world.next_media().await, rtp(3));
     first.connection.close(VarInt::from_u32(0), b"");
-    let gone = Meta { home: OTHER_HOME, kind: Kind::Detached, flow: OTHER_FLOW };
+    let gone = RingMeta { home: OTHER_HOME, kind: RingItem::Detached, flow: OTHER_FLOW };
     assert_eq!(world.next_but_path().await, (gone, vec![]));
     world.send(HOME, &rtp(10));
     assert_eq!(second.receive().await, (BACK, rtp(10)));
@@ -63,7 +63,7 @@ async fn ended_session_is_sent_nothing() {
     client.send(FLOW, &rtp(1));
     client.send(OTHER_FLOW, &rtp(2));
     while world.next().await.1 != rtp(2) {}
-    world.push(Meta { home: HOME, kind: Kind::Detached, flow: 0 }, &[]);
+    world.push(RingMeta { home: HOME, kind: RingItem::Detached, flow: 0 }, &[]);
     world.send(HOME, &rtp(10));
     world.send(OTHER_HOME, &rtp(11));
     assert_eq!(client.receive().await, (BACK, rtp(11)));
@@ -103,7 +103,7 @@ async fn client_without_datagrams_gets_streams() {
 
 #[tokio::test]
 async fn streams_are_bounded_in_number_and_time() {
-    let settings = Settings {
+    let settings = QuicSettings {
         streams_out_max: 2,
         stream_lifetime: Duration::from_millis(20),
         feedback_every: Duration::from_millis(5),
@@ -134,7 +134,7 @@ async fn streams_are_bounded_in_number_and_time() {
 
 #[tokio::test]
 async fn full_datagram_queue_is_counted_per_packet() {
-    let mut world = World::start(Settings { datagram_queue_bytes: 2_000, ..quiet() });
+    let mut world = World::start(QuicSettings { datagram_queue_bytes: 2_000, ..quiet() });
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));

@@ -38,7 +38,7 @@ async fn stream_is_stopped_when_its_session_ends() {
     let mut stream = client.connection.open_uni().await.unwrap();
     stream.write_all(&framed(FLOW, &[&rtp(1)])).await.unwrap();
     assert_eq!(world.next_media().await, rtp(1));
-    world.flows.remove(&Key::Roq(FLOW), HOME);
+    world.flows.remove(&FlowKey::Roq(FLOW), HOME);
     stream.write_all(&framed(FLOW, &[&rtp(2)])[8..]).await.unwrap();
     assert_eq!(stream.stopped().await.unwrap(), Some(code(roq::ErrorCode::UnknownFlow)));
 }

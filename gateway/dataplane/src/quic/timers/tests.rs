@@ -8,7 +8,7 @@ fn ms(number: u32) -> Duration {
 
 #[test]
 fn timers_are_taken_once_in_order() {
-    let (mut table, start) = (Timers::default(), Instant::now());
+    let (mut table, start) = (ConnectionTimers::default(), Instant::now());
     for (number, due) in [(3, 30), (0, 10), (7, 20)] {
         table.note(number, start + ms(due));
     }
@@ -21,7 +21,7 @@ fn timers_are_taken_once_in_order() {
 
 #[test]
 fn earlier_time_replaces_later_one() {
-    let (mut table, start) = (Timers::default(), Instant::now());
+    let (mut table, start) = (ConnectionTimers::default(), Instant::now());
     table.note(1, start + ms(50));
     table.note(1, start + ms(10));
     table.note(1, start + ms(80));
@@ -32,7 +32,7 @@ fn earlier_time_replaces_later_one() {
 
 #[test]
 fn reused_number_has_no_old_timer() {
-    let (mut table, start) = (Timers::default(), Instant::now());
+    let (mut table, start) = (ConnectionTimers::default(), Instant::now());
     table.note(1, start + ms(10));
     table.forget(1);
     assert_eq!(table.next_due(), None);
@@ -44,7 +44,7 @@ fn reused_number_has_no_old_timer() {
 
 #[test]
 fn earlier_and_earlier_times_use_bounded_memory() {
-    let (mut table, start) = (Timers::default(), Instant::now());
+    let (mut table, start) = (ConnectionTimers::default(), Instant::now());
     for round in 0..1_000 {
         for number in 0..10 {
             table.note(number, start + ms(10_000 - round));

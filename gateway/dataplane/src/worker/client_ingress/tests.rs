@@ -5,7 +5,7 @@ use evenkeel_core::{Board, Srtp};
 
 use super::super::session::tests::{egress, install};
 use super::*;
-use crate::worker::command::Client;
+use crate::worker::command::ClientAddressing;
 
 /// Two STUN sessions at one home worker, and a client's socket.
 struct Bench {
@@ -13,7 +13,7 @@ struct Bench {
     ingress: ClientIngress,
     egress: Egress,
     board: Board,
-    sessions: Sessions,
+    sessions: SessionSlots,
     client: UdpSocket,
     start: Instant,
 }
@@ -26,16 +26,16 @@ impl Bench {
     fn new() -> Bench {
         let start = Instant::now();
         let flows = Arc::new(Flows::new(100));
-        let mut sessions = Sessions::default();
+        let mut sessions = SessionSlots::default();
         for home in [FIRST, SECOND] {
-            let install = install(Client::Stun, Srtp::Plain, home.slot);
+            let install = install(ClientAddressing::Stun, Srtp::Plain, home.slot);
             assert_eq!(install.home, home);
-            let entry = Entry {
+            let entry = FlowEntry {
                 password: Some(password(home.slot).as_bytes().into()),
-                ..Entry::of(install.home)
+                ..FlowEntry::of(install.home)
             };
-            flows.insert(Key::Ufrag(ufrag(home.slot)), entry).unwrap();
-            sessions.put(Session::new(install));
+            flows.insert(FlowKey::Ufrag(ufrag(home.slot)), entry).unwrap();
+            sessions.put(WorkerSession::new(install));
         }
         let client = client();
         let keys = RandomState::new();
@@ -48,7 +48,7 @@ impl Bench {
         SourceKey { listener: 0, address: self.client.local_addr().unwrap() }
     }
 
-    fn identify(&mut self, ms: u64, side: Side, datagram: &[u8]) -> Option<(Home, Kind)> {
+    fn identify(&mut self, ms: u64, side: RtpSide, datagram: &[u8]) -> Option<(Home, ArrivalKind)> {
         self.identify_from(self.source(), ms, side, datagram)
     }
 
@@ -56,9 +56,9 @@ impl Bench {
         &mut self,
         source: SourceKey,
         ms: u64,
-        side: Side,
+        side: RtpSide,
         datagram: &[u8],
-    ) -> Option<(Home, Kind)> {
+    ) -> Option<(Home, ArrivalKind)> {
         let now = self.start + Duration::from_millis(ms);
         self.ingress.identify(source, side, datagram, &self.egress, now)
     }
@@ -76,12 +76,18 @@ impl Bench {
     }
 
     fn send_from(&mut self, source: SourceKey, ms: u64, datagram: &[u8]) {
-        let Some((home, kind)) = self.identify_from(source, ms, Side::Rtp, datagram) else {
+        let Some((home, kind)) = self.identify_from(source, ms, RtpSide::Rtp, datagram) else {
             return;
         };
         let now = self.start + Duration::from_millis(ms);
         let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
-        self.ingress.deliver(&mut self.sessions, home, Arrival { source, kind }, datagram, cx);
+        self.ingress.deliver(
+            &mut self.sessions,
+            home,
+            ClientArrival { source, kind },
+            datagram,
+            cx,
+        );
         self.egress.flush(now);
     }
 
@@ -99,7 +105,7 @@ impl Bench {
         totals.unwrap().packets_up
     }
 
-    fn drops(&self, reason: Reason) -> u64 {
+    fn drops(&self, reason: DropReason) -> u64 {
         self.egress.stats.drops(reason)
     }
 }
@@ -125,10 +131,11 @@ fn check_with(slot: u32, password: &str) -> Vec<u8> {
 fn check_of(transaction: u8, slot: u32, password: &str) -> Vec<u8> {
     let server_ufrag = format!("ufrag{slot}");
     let username = stun::Username { server_ufrag: &server_ufrag, client_ufrag: "c" };
-    let key = stun::Key::new(password);
+    let key = stun::StunKey::new(password);
     let mut datagram = Vec::new();
-    let probe = stun::Binding::probe(stun::Transaction([transaction; 12]));
-    stun::Binding { username: Some(username), key: Some(&key), ..probe }.write(&mut datagram);
+    let probe = stun::BindingBuilder::probe(stun::Transaction([transaction; 12]));
+    stun::BindingBuilder { username: Some(username), key: Some(&key), ..probe }
+        .write(&mut datagram);
     datagram
 }
 
@@ -190,7 +197,7 @@ fn address_moves_to_new_session_when_old_is_silent() {
 fn declared_address_is_neither_taken_nor_answered() {
     let mut bench = Bench::new();
     let declared = Home { worker: 0, slot: 9, generation: 1 };
-    bench.flows.insert(bench.source().key(), Entry::of(declared)).unwrap();
+    bench.flows.insert(bench.source().key(), FlowEntry::of(declared)).unwrap();
     bench.send(60_000, &check(1));
     assert!(!bench.answered());
     assert_eq!(bench.holder(), Some(declared));
@@ -199,7 +206,7 @@ fn declared_address_is_neither_taken_nor_answered() {
 #[test]
 fn address_is_learned_at_the_home_worker_only() {
     let mut bench = Bench::new();
-    assert_eq!(bench.identify(0, Side::Rtp, &check(1)), Some((FIRST, Kind::Check)));
+    assert_eq!(bench.identify(0, RtpSide::Rtp, &check(1)), Some((FIRST, ArrivalKind::Check)));
     assert_eq!(bench.holder(), None, "the worker that read it need not be the home worker");
 }
 
@@ -208,11 +215,11 @@ fn failed_checks_of_an_address_are_limited() {
     let mut bench = Bench::new();
     let stranger = SourceKey { listener: 0, address: "127.0.0.1:9".parse().unwrap() };
     for _ in 0..1_000 {
-        let failed = bench.identify_from(stranger, 1, Side::Rtp, &check_with(1, "guess"));
+        let failed = bench.identify_from(stranger, 1, RtpSide::Rtp, &check_with(1, "guess"));
         assert_eq!(failed, None);
     }
-    assert_eq!(bench.drops(Reason::BadIntegrity), 2 * u64::from(MISSES));
-    let passed = |bench: &mut Bench, ms| bench.identify_from(stranger, ms, Side::Rtp, &check(1));
+    assert_eq!(bench.drops(DropReason::BadIntegrity), 2 * u64::from(MISSES));
+    let passed = |bench: &mut Bench, ms| bench.identify_from(stranger, ms, RtpSide::Rtp, &check(1));
     assert_eq!(passed(&mut bench, 2), None);
     assert!(passed(&mut bench, 20).is_some(), "checks are limited briefly");
 }
@@ -223,10 +230,10 @@ fn failed_checks_do_not_limit_a_learned_address() {
     bench.send(0, &check(1));
     for _ in 0..1_000 {
         // A forger of the client's address knows the session's ufrag.
-        assert_eq!(bench.identify(1, Side::Rtp, &check_with(1, "guess")), None);
+        assert_eq!(bench.identify(1, RtpSide::Rtp, &check_with(1, "guess")), None);
     }
-    assert!(bench.identify(1, Side::Rtp, &check(1)).is_some());
-    let other = bench.identify(1, Side::Rtp, &check(2));
+    assert!(bench.identify(1, RtpSide::Rtp, &check(1)).is_some());
+    let other = bench.identify(1, RtpSide::Rtp, &check(2));
     assert_eq!(other, None, "the address is limited for another session");
 }
 
@@ -236,22 +243,22 @@ fn flood_of_unknown_packets_spares_sessions() {
     let stranger = SourceKey { listener: 0, address: "127.0.0.66:9".parse().unwrap() };
     for datagram in [media(), check_with(3, "guess"), vec![0, 1, 2]] {
         for _ in 0..1_000 {
-            assert_eq!(bench.identify_from(stranger, 1, Side::Rtp, &datagram), None);
+            assert_eq!(bench.identify_from(stranger, 1, RtpSide::Rtp, &datagram), None);
         }
     }
-    assert!(bench.drops(Reason::Limited) > 2_000);
-    assert_eq!(bench.identify(1, Side::Rtp, &check(1)), Some((FIRST, Kind::Check)));
-    bench.flows.insert(bench.source().key(), Entry::of(SECOND)).unwrap();
-    assert_eq!(bench.identify(1, Side::Rtp, &media()), Some((SECOND, Kind::Rtp)));
+    assert!(bench.drops(DropReason::Limited) > 2_000);
+    assert_eq!(bench.identify(1, RtpSide::Rtp, &check(1)), Some((FIRST, ArrivalKind::Check)));
+    bench.flows.insert(bench.source().key(), FlowEntry::of(SECOND)).unwrap();
+    assert_eq!(bench.identify(1, RtpSide::Rtp, &media()), Some((SECOND, ArrivalKind::Rtp)));
 }
 
 #[test]
 fn declared_ip_is_found_during_a_flood() {
     let mut bench = Bench::new();
-    (0..1_000).for_each(|_| _ = bench.identify(1, Side::Rtp, &media()));
+    (0..1_000).for_each(|_| _ = bench.identify(1, RtpSide::Rtp, &media()));
     let ip = bench.source().address.ip();
-    bench.flows.insert(Key::DeclaredIp { listener: 0, ip }, Entry::of(FIRST)).unwrap();
-    assert_eq!(bench.identify(1, Side::Rtp, &media()), Some((FIRST, Kind::Rtp)));
+    bench.flows.insert(FlowKey::DeclaredIp { listener: 0, ip }, FlowEntry::of(FIRST)).unwrap();
+    assert_eq!(bench.identify(1, RtpSide::Rtp, &media()), Some((FIRST, ArrivalKind::Rtp)));
 }
 
 #[test]
@@ -262,7 +269,7 @@ fn replayed_check_is_dropped_from_another_address() {
     bench.move_client();
     bench.send(1, &check(1));
     assert!(!bench.answered());
-    assert_eq!((bench.holder(), bench.drops(Reason::Replayed)), (None, 1));
+    assert_eq!((bench.holder(), bench.drops(DropReason::Replayed)), (None, 1));
     bench.send(2, &check_of(8, 1, &password(1)));
     assert!(bench.answered(), "a new check moves the client");
     assert_eq!(bench.holder(), Some(FIRST));
@@ -272,11 +279,11 @@ fn replayed_check_is_dropped_from_another_address() {
 fn refused_check_cannot_be_replayed() {
     let mut bench = Bench::new();
     let declared = SourceKey { listener: 0, address: "127.0.0.66:9".parse().unwrap() };
-    bench.flows.insert(declared.key(), Entry::of(SECOND)).unwrap();
+    bench.flows.insert(declared.key(), FlowEntry::of(SECOND)).unwrap();
     bench.send_from(declared, 0, &check(1));
-    assert_eq!(bench.drops(Reason::UnknownSource), 1, "another session declared the address");
+    assert_eq!(bench.drops(DropReason::UnknownSource), 1, "another session declared the address");
     bench.send(1, &check(1));
-    assert_eq!((bench.holder(), bench.drops(Reason::Replayed)), (None, 1));
+    assert_eq!((bench.holder(), bench.drops(DropReason::Replayed)), (None, 1));
 }
 
 #[test]
@@ -295,8 +302,8 @@ fn retransmitted_check_is_answered_without_effect() {
 #[test]
 fn check_on_the_rtcp_port_is_dropped() {
     let mut bench = Bench::new();
-    assert_eq!(bench.identify(0, Side::Rtcp, &check(1)), None);
-    assert_eq!(bench.drops(Reason::UnknownSource), 1);
+    assert_eq!(bench.identify(0, RtpSide::Rtcp, &check(1)), None);
+    assert_eq!(bench.drops(DropReason::UnknownSource), 1);
 }
 
 #[test]
@@ -307,7 +314,7 @@ fn unknown_attribute_is_refused_and_teaches_nothing() {
     let mut answer = [0; 256];
     let length = bench.client.recv(&mut answer).unwrap();
     let response = stun::Response::parse(&answer[..length]).unwrap();
-    assert_eq!(response.outcome(), stun::Outcome::Refused(420));
+    assert_eq!(response.outcome(), stun::BindingOutcome::Refused(420));
     assert_eq!(bench.holder(), None);
     *datagram.last_mut().unwrap() ^= 1;
     bench.send(1, &datagram);
@@ -318,14 +325,14 @@ fn unknown_attribute_is_refused_and_teaches_nothing() {
 fn cached_lookup_expires_after_a_second() {
     let mut bench = Bench::new();
     let key = bench.source().key();
-    bench.flows.insert(key, Entry::of(FIRST)).unwrap();
+    bench.flows.insert(key, FlowEntry::of(FIRST)).unwrap();
     let voice = [0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     let mut heard = |ms, removed: bool| {
         if removed {
             bench.flows.remove(&key, FIRST);
         }
         bench.ingress.expire_cache(bench.start + Duration::from_millis(ms));
-        bench.identify(ms, Side::Rtp, &voice).map(|(home, _)| home)
+        bench.identify(ms, RtpSide::Rtp, &voice).map(|(home, _)| home)
     };
     assert_eq!(heard(0, false), Some(FIRST));
     assert_eq!(heard(999, true), Some(FIRST), "cached");

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use evenkeel_media::trunk;
-use evenkeel_media::trunk::message::{Question, Secret};
+use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u
         let length = there.recv(&mut datagram).ok()?;
         Some(trunk::entries(&datagram[..length]).map(|entry| entry.unwrap().1.len()).collect())
     });
-    (came.collect(), stats.drops(Reason::Oversize))
+    (came.collect(), stats.drops(DropReason::Oversize))
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn signed_message_does_not_count_as_sent_media() {
 fn emsgsize_is_counted_as_oversize() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let mut outbox = Outbox::new(Family::V4);
+    let mut outbox = SendBatch::new(Family::V4);
     outbox.push(Some(address), 0, &vec![0; 65_536]);
     let outcome = outbox.flush(socket.as_fd());
-    assert_eq!(outcome.failed.iter().map(reason).collect::<Vec<_>>(), [Reason::Oversize]);
+    assert_eq!(outcome.failed.iter().map(reason).collect::<Vec<_>>(), [DropReason::Oversize]);
 }
 
 #[test]
@@ -101,15 +101,15 @@ fn frame_sized_packet_has_its_own_datagram() {
 #[test]
 fn encrypted_datagrams_keep_to_the_path_limit() {
     let (socket, there) = pair();
-    let secret = Secret::new(b"a secret of many bytes", "n").unwrap();
+    let secret = NodeSecret::new(b"a secret of many bytes", "n").unwrap();
     let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    let seal = Some(Box::new(seal::Gateway::new(secret.clone(), 1)));
+    let seal = Some(Box::new(seal::GatewaySeal::new(secret.clone(), 1)));
     egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal }).unwrap()));
     let largest = DATAGRAM_MAX - seal::OVERHEAD - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;
     let mut message = Vec::new();
-    Question::Probe.write(&secret, 1, unix_us(), &mut message);
+    TrunkQuestion::Probe.write(&secret, 1, unix_us(), &mut message);
     egress.send_signed(NodeId(0), &message, true);
     egress.send_signed(NodeId(0), &message, false);
     (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
@@ -118,9 +118,9 @@ fn encrypted_datagrams_keep_to_the_path_limit() {
     egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest]);
     egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest + 1]);
     egress.flush(Instant::now());
-    assert_eq!(stats.drops(Reason::Oversize), 1);
+    assert_eq!(stats.drops(DropReason::Oversize), 1);
 
-    let mut node = seal::Node::new(secret, 2);
+    let mut node = seal::NodeSeal::new(secret, 2);
     let mut datagram = [0; 2 * DATAGRAM_MAX];
     let (mut lengths, mut packets) = (Vec::new(), 0);
     while let Ok(length) = there.recv(&mut datagram) {
@@ -142,18 +142,18 @@ fn encrypted_datagrams_keep_to_the_path_limit() {
 #[test]
 fn unreadable_datagram_is_counted_and_reported() {
     let (socket, _there) = pair();
-    let secret = Secret::new(b"a secret of many bytes", "n").unwrap();
+    let secret = NodeSecret::new(b"a secret of many bytes", "n").unwrap();
     let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let (reports, mut reported) = mpsc::channel(4);
     let mut egress = Egress::new(reports, Arc::clone(&stats), early_limits);
-    let seal = Some(Box::new(seal::Gateway::new(secret, 1)));
+    let seal = Some(Box::new(seal::GatewaySeal::new(secret, 1)));
     egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal }).unwrap()));
     for length in [0, 1, 17, 33, 200] {
         assert!(egress.open(NodeId(0), &mut vec![0xE3; length]).is_none());
     }
     egress.flush(Instant::now());
-    assert_eq!(stats.drops(Reason::BadIntegrity), 5);
-    assert!(matches!(reported.try_recv(), Ok(Report::Unreadable { node: NodeId(0) })));
+    assert_eq!(stats.drops(DropReason::BadIntegrity), 5);
+    assert!(matches!(reported.try_recv(), Ok(WorkerReport::Unreadable { node: NodeId(0) })));
     assert!(reported.try_recv().is_err(), "once per pass");
 }

@@ -1,5 +1,5 @@
-use evenkeel_core::{Feedback as Takes, PayloadType, RtcpPort, Stream};
-use evenkeel_media::rtcp::Packet;
+use evenkeel_core::{FeedbackSupport as Takes, MediaStream, PayloadType, RtcpPort};
+use evenkeel_media::rtcp::RtcpPacket;
 
 use super::*;
 
@@ -7,32 +7,35 @@ const VOICE: u32 = 10;
 const VIDEO: u32 = 20;
 const REMB: Takes = Takes { pli: true, fir: true, remb: true, tmmbr: true };
 
-fn feedback(takes: Takes, srtp: Srtp) -> Feedback {
-    let stream = |kind, number| Stream {
+fn feedback(takes: Takes, srtp: Srtp) -> SenderFeedback {
+    let stream = |kind, number| MediaStream {
         kind,
         payload_types: vec![PayloadType { number, codec: "any".into(), clock_rate: 90_000 }],
         feedback: takes,
         bitrate_kbps: None,
     };
-    let streams = vec![stream(Kind::Audio, 111), stream(Kind::Video, 96)];
-    let mut feedback = Feedback::new(7, &Media { streams, rtcp: RtcpPort::Mux, srtp });
-    feedback.heard(VOICE, Kind::Audio);
-    feedback.heard(VIDEO, Kind::Video);
+    let streams = vec![stream(StreamKind::Audio, 111), stream(StreamKind::Video, 96)];
+    let mut feedback =
+        SenderFeedback::new(7, &MediaDescription { streams, rtcp: RtcpPort::Mux, srtp });
+    feedback.heard(VOICE, StreamKind::Audio);
+    feedback.heard(VIDEO, StreamKind::Video);
     feedback
 }
 
 /// Returns the packets behind receiver report and CNAME.
-fn said(compound: &[u8]) -> Vec<Packet<'_>> {
+fn said(compound: &[u8]) -> Vec<RtcpPacket<'_>> {
     let mut packets = rtcp::packets(compound).map(Result::unwrap);
-    assert!(matches!(packets.next(), Some(Packet::ReceiverReport(report)) if report.ssrc == 7));
-    let Some(Packet::Description(description)) = packets.next() else { panic!("no description") };
+    assert!(matches!(packets.next(), Some(RtcpPacket::ReceiverReport(report)) if report.ssrc == 7));
+    let Some(RtcpPacket::Description(description)) = packets.next() else {
+        panic!("no description")
+    };
     assert!(description.cnames().all(|(ssrc, name)| ssrc == 7 && name.len() == 16));
     packets.collect()
 }
 
 fn remb_of(compound: &[u8]) -> u64 {
     match said(compound)[..] {
-        [Packet::Remb(remb)] => remb.bitrate_bps,
+        [RtcpPacket::Remb(remb)] => remb.bitrate_bps,
         ref other => panic!("{other:?}"),
     }
 }
@@ -47,9 +50,9 @@ fn compound_begins_with_report_and_cname() {
     let mut feedback = feedback(REMB, Srtp::Plain);
     feedback.want_key_frame();
     let request = feedback.key_frame_request(99).unwrap();
-    assert!(matches!(said(&request)[..], [Packet::Pli(pli)] if pli.media == 99));
+    assert!(matches!(said(&request)[..], [RtcpPacket::Pli(pli)] if pli.media == 99));
     let request = feedback.key_frame_of_client(after(0)).unwrap();
-    assert!(matches!(said(&request)[..], [Packet::Pli(pli)] if pli.media == VIDEO));
+    assert!(matches!(said(&request)[..], [RtcpPacket::Pli(pli)] if pli.media == VIDEO));
     assert_eq!(feedback.key_frame_of_client(after(299)), None, "one is on its way");
     assert!(feedback.key_frame_of_client(after(300)).is_some());
 }
@@ -59,7 +62,7 @@ fn each_fir_has_a_new_number() {
     let mut feedback = feedback(Takes { pli: false, ..REMB }, Srtp::Plain);
     for number in [1, 2] {
         let request = feedback.key_frame_of_client(after(1_000 * u64::from(number))).unwrap();
-        let [Packet::Fir(fir)] = said(&request)[..] else { panic!("no FIR") };
+        let [RtcpPacket::Fir(fir)] = said(&request)[..] else { panic!("no FIR") };
         let entries: Vec<_> = fir.entries().collect();
         assert_eq!(entries, [rtcp::FirEntry { media: VIDEO, number }]);
     }
@@ -87,9 +90,9 @@ fn cap_and_its_end_are_repeated() {
 #[test]
 fn tmmbr_caps_each_video_stream() {
     let mut feedback = feedback(Takes { remb: false, ..REMB }, Srtp::Plain);
-    feedback.heard(21, Kind::Video);
+    feedback.heard(21, StreamKind::Video);
     let cap = feedback.cap(300, after(0)).unwrap();
-    let [Packet::Other { payload_type, count }] = said(&cap)[..] else { panic!("no TMMBR") };
+    let [RtcpPacket::Other { payload_type, count }] = said(&cap)[..] else { panic!("no TMMBR") };
     assert_eq!((payload_type, count), (rtcp::TRANSPORT_FEEDBACK, rtcp::TMMBR));
     let mut expected = Vec::new();
     rtcp::write_tmmbr(7, 150_000, &[VIDEO, 21], &mut expected);

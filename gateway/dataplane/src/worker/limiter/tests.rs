@@ -2,17 +2,17 @@ use std::time::Duration;
 
 use super::*;
 
-fn limiter(now: Instant) -> Limiter {
-    Limiter::new(200, RandomState::new(), now)
+fn limiter(now: Instant) -> FailureLimiter {
+    FailureLimiter::new(200, RandomState::new(), now)
 }
 
 #[test]
 fn flood_from_one_prefix_spares_others() {
     let now = Instant::now();
     let mut limiter = limiter(now);
-    let flood = |limiter: &mut Limiter, at| {
+    let flood = |limiter: &mut FailureLimiter, at| {
         let stranger = |port: &u16| {
-            let source = Origin::prefix(([10, 0, 0, 1], *port).into());
+            let source = FailureOrigin::prefix(([10, 0, 0, 1], *port).into());
             limiter.allows(source, at) && {
                 limiter.charge(source);
                 true
@@ -21,9 +21,12 @@ fn flood_from_one_prefix_spares_others() {
         (0..2_000_u16).filter(stranger).count()
     };
     assert_eq!(flood(&mut limiter, now), 400);
-    assert!(!limiter.allows(Origin::prefix(([10, 0, 0, 77], 1).into()), now), "the same prefix");
+    assert!(
+        !limiter.allows(FailureOrigin::prefix(([10, 0, 0, 77], 1).into()), now),
+        "the same prefix"
+    );
     // Another prefix may share the bucket, so all of them are asked.
-    let others = (1..=255).map(|third| Origin::prefix(([10, 0, third, 1], 1).into()));
+    let others = (1..=255).map(|third| FailureOrigin::prefix(([10, 0, third, 1], 1).into()));
     assert!(others.filter(|other| limiter.allows(*other, now)).count() > 240);
     assert_eq!(flood(&mut limiter, now + Duration::from_secs(1)), 200);
 }
@@ -32,7 +35,7 @@ fn flood_from_one_prefix_spares_others() {
 fn successful_lookups_cost_nothing() {
     let now = Instant::now();
     let mut limiter = limiter(now);
-    let origin = Origin::prefix(([10, 0, 0, 1], 7).into());
+    let origin = FailureOrigin::prefix(([10, 0, 0, 1], 7).into());
     assert!((0..2_000).all(|_| limiter.allows(origin, now)));
 }
 
@@ -40,7 +43,7 @@ fn successful_lookups_cost_nothing() {
 fn no_debt_is_left_after_a_flood() {
     let now = Instant::now();
     let mut limiter = limiter(now);
-    let origin = Origin::prefix(([10, 0, 0, 1], 7).into());
+    let origin = FailureOrigin::prefix(([10, 0, 0, 1], 7).into());
     (0..100_000).for_each(|_| limiter.charge(origin));
     assert!(!limiter.allows(origin, now));
     assert!(limiter.allows(origin, now + Duration::from_millis(6)));
@@ -49,7 +52,8 @@ fn no_debt_is_left_after_a_flood() {
 #[test]
 fn prefixes_are_24_and_56_bits() {
     let same = |one: &str, other: &str| {
-        let prefix = |source: &str| Origin::prefix(SocketAddr::new(source.parse().unwrap(), 1));
+        let prefix =
+            |source: &str| FailureOrigin::prefix(SocketAddr::new(source.parse().unwrap(), 1));
         prefix(one) == prefix(other)
     };
     assert!(same("10.1.2.3", "10.1.2.200") && !same("10.1.2.3", "10.1.3.3"));
@@ -61,7 +65,7 @@ fn prefixes_are_24_and_56_bits() {
 fn buckets_differ_between_two_keys() {
     let now = Instant::now();
     let (one, other) = (limiter(now), limiter(now));
-    let sources = (0..=255).map(|third| Origin::prefix(([10, 0, third, 1], 1).into()));
+    let sources = (0..=255).map(|third| FailureOrigin::prefix(([10, 0, third, 1], 1).into()));
     let same = sources.filter(|source| one.place(*source) == other.place(*source)).count();
     assert!(same < 16, "{same} of 256 prefixes have the bucket that another process computes");
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::worker::session::tests::handed_over;
 
 struct Bench {
-    measure: Measurements,
+    measure: VoiceMeasurements,
     start: Instant,
     sequence: u16,
 }
@@ -13,7 +13,7 @@ const VIDEO: u32 = 20;
 impl Bench {
     fn new() -> Bench {
         let start = Instant::now();
-        let mut measure = Measurements::new(Some(quality::Codec::Opus));
+        let mut measure = VoiceMeasurements::new(Some(quality::Codec::Opus));
         measure.begin_interval(start);
         Bench { measure, start, sequence: 0 }
     }
@@ -32,7 +32,7 @@ impl Bench {
                 self.measure = handed_over(&self.measure);
             }
             if !lossy || !self.sequence.is_multiple_of(10) {
-                let header = rtp::Header {
+                let header = rtp::RtpHeader {
                     payload_type: 111,
                     marker: false,
                     sequence: self.sequence,

@@ -18,10 +18,10 @@ fn packets_leave_in_order_at_the_end_of_a_pass() {
     let stats = Arc::new(WorkerStats::new(now, 2));
     let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
     let egress = Egress::new(mpsc::channel(1).0, stats, early_limits);
-    let mut ports = Ports::new(bind(), None).unwrap();
-    let queue = |ports: &mut Ports, node: u32, byte| {
+    let mut ports = SessionPorts::new(bind(), None).unwrap();
+    let queue = |ports: &mut SessionPorts, node: u32, byte| {
         let to = (NodeId(node), addresses[node as usize]);
-        ports.queue(Side::Rtp, to, 0, &[byte], &egress, now)
+        ports.queue(RtpSide::Rtp, to, 0, &[byte], &egress, now)
     };
     let came = |socket: &UdpSocket| {
         let mut bytes = [0; 8];

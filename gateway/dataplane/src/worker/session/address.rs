@@ -11,7 +11,7 @@ use evenkeel_media::{instant, rtp, stun};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::{Known, PacketContext, Session};
+use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::address;
 use crate::flows::Home;
 use crate::worker::arrival::SourceKey;
@@ -79,7 +79,7 @@ impl Checks {
         transaction: stun::Transaction,
         source: SourceKey,
         (keys, home): (&RandomState, Home),
-    ) -> Seen {
+    ) -> CheckReceipt {
         if self.last.is_empty() {
             let halves = [0_u8, 1].map(|half| keys.hash_one((home, half)).to_be_bytes());
             self.key.copy_from_slice(halves.as_flattened());
@@ -88,16 +88,16 @@ impl Checks {
         self.note(CheckHash::new(&key, transaction, source))
     }
 
-    fn note(&mut self, check: CheckHash) -> Seen {
+    fn note(&mut self, check: CheckHash) -> CheckReceipt {
         match self.last.iter().find(|earlier| earlier.has_transaction_of(check)) {
-            Some(&earlier) if earlier == check => Seen::Here,
-            Some(_) => Seen::Elsewhere,
+            Some(&earlier) if earlier == check => CheckReceipt::Here,
+            Some(_) => CheckReceipt::Elsewhere,
             None => {
                 if self.last.len() == CHECKS_MAX {
                     self.last.pop_front();
                 }
                 self.last.push_back(check);
-                Seen::Never
+                CheckReceipt::Never
             }
         }
     }
@@ -112,7 +112,7 @@ impl fmt::Debug for Checks {
 
 /// Earlier receptions of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Seen {
+pub(crate) enum CheckReceipt {
     Never,
     /// From the same address: a retransmission.
     Here,
@@ -121,14 +121,14 @@ pub(crate) enum Seen {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
-pub(super) struct Address {
+pub(super) struct ClientAddress {
     pub(super) rtp: Option<SourceKey>,
     /// Boxed, because many sessions need none of these fields.
-    more: Option<Box<More>>,
+    more: Option<Box<CheckedAddresses>>,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
-struct More {
+struct CheckedAddresses {
     /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
     /// Declared addresses for RTP and RTCP before the first packet from one of them.
@@ -143,17 +143,18 @@ struct More {
     checks: Checks,
 }
 
-impl Address {
-    pub(super) fn declared(rtp: SourceKey, rtcp: SourceKey) -> Address {
-        let separate =
-            (rtcp != rtp).then(|| Box::new(More { rtcp: Some(rtcp), ..More::default() }));
-        Address { rtp: Some(rtp), more: separate }
+impl ClientAddress {
+    pub(super) fn declared(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
+        let separate = (rtcp != rtp).then(|| {
+            Box::new(CheckedAddresses { rtcp: Some(rtcp), ..CheckedAddresses::default() })
+        });
+        ClientAddress { rtp: Some(rtp), more: separate }
     }
 
     /// Declared addresses to which nothing is sent before a packet came from one of them.
-    pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> Address {
-        let more = More { awaited: Some((rtp, rtcp)), ..More::default() };
-        Address { rtp: None, more: Some(Box::new(more)) }
+    pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
+        let more = CheckedAddresses { awaited: Some((rtp, rtcp)), ..CheckedAddresses::default() };
+        ClientAddress { rtp: None, more: Some(Box::new(more)) }
     }
 
     pub(super) fn rtcp(&self) -> Option<SourceKey> {
@@ -193,14 +194,14 @@ impl Address {
     }
 }
 
-impl Session {
+impl WorkerSession {
     /// Remembers a verified check and returns whether it was received before.
     pub(crate) fn remember_check(
         &mut self,
         transaction: stun::Transaction,
         source: SourceKey,
         keys: &RandomState,
-    ) -> Seen {
+    ) -> CheckReceipt {
         let checks = &mut self.address.more.get_or_insert_default().checks;
         checks.remember(transaction, source, (keys, self.home))
     }
@@ -238,9 +239,9 @@ impl Session {
     /// Handles media from this address, which is an accepted source.
     pub(crate) fn heard_from(&mut self, from: SourceKey) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
-        if self.known == Known::Awaited {
+        if self.known == ClientKnowledge::Awaited {
             self.send_to_declared();
-        } else if self.known == Known::Stun && !nominated() {
+        } else if self.known == ClientKnowledge::Stun && !nominated() {
             self.address.rtp = Some(from);
         }
     }
@@ -249,14 +250,14 @@ impl Session {
     #[cold]
     fn send_to_declared(&mut self) {
         if let Some((rtp, rtcp)) = self.address.more.take().and_then(|more| more.awaited) {
-            self.address = Address::declared(rtp, rtcp);
+            self.address = ClientAddress::declared(rtp, rtcp);
         }
-        self.known = Known::Declared;
+        self.known = ClientKnowledge::Declared;
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
     pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
-        let declared = rtp::Header::parse(packet)
+        let declared = rtp::RtpHeader::parse(packet)
             .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
         if declared {
             self.address.rtp = Some(from);
@@ -276,7 +277,7 @@ impl Session {
 
     /// Returns whether packets from a cached source are still accepted: the client may have moved since the lookup.
     pub(crate) fn takes_from(&self, from: SourceKey) -> bool {
-        let learned = matches!(self.known, Known::DeclaredIp | Known::Stun);
+        let learned = matches!(self.known, ClientKnowledge::DeclaredIp | ClientKnowledge::Stun);
         !learned || self.address.checked().contains(&from)
     }
 
@@ -288,7 +289,7 @@ impl Session {
 
     /// Returns whether the client's port is still unknown.
     pub(crate) fn learns(&self) -> bool {
-        self.known == Known::DeclaredIp && self.address.rtp.is_none()
+        self.known == ClientKnowledge::DeclaredIp && self.address.rtp.is_none()
     }
 
     /// Addresses that this session added to the flow table.

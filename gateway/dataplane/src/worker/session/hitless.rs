@@ -1,22 +1,22 @@
 //! Hitless mode: two hops carry a session in both directions, and the first copy of a packet is sent to the client. One
 //! hop leads, the other is its twin.
 
-use evenkeel_core::{Hop, Kind, Mode, forward::Reason};
-use evenkeel_media::merge::{MergeOutcome, Pair, Settled};
+use evenkeel_core::{Hop, RedundancyMode, StreamKind, forward::DropReason};
+use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtp;
 
-use super::{PacketContext, Session};
-use crate::worker::command::Report;
-use crate::worker::egress::Side;
+use super::{PacketContext, WorkerSession};
+use crate::worker::command::WorkerReport;
+use crate::worker::egress::RtpSide;
 
-impl Session {
+impl WorkerSession {
     /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the
     /// packet.
     pub(super) fn send_copy(
         &mut self,
         twin: Hop,
-        side: Side,
-        kind: Kind,
+        side: RtpSide,
+        kind: StreamKind,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
@@ -32,7 +32,7 @@ impl Session {
         &mut self,
         from: Hop,
         other: Option<Hop>,
-        header: Option<&rtp::Header>,
+        header: Option<&rtp::RtpHeader>,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
@@ -45,7 +45,7 @@ impl Session {
         let Some(header) = header else {
             return match leads {
                 true => self.rtcp_to_client(epoch, packet, cx),
-                false => cx.egress.count_drop(Reason::Duplicate),
+                false => cx.egress.count_drop(DropReason::Duplicate),
             };
         };
         let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
@@ -64,7 +64,7 @@ impl Session {
             MergeOutcome::Again => {}
             MergeOutcome::Unproven => self.report_differing_copies(cx),
         }
-        cx.egress.count_drop(Reason::Duplicate);
+        cx.egress.count_drop(DropReason::Duplicate);
     }
 
     /// Reports two hops that deliver different packets for one stream, and repeats the report while they differ. Repair
@@ -77,15 +77,15 @@ impl Session {
         };
         let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
         if pair.differing().any(matters) && pair.tells(cx.now) {
-            cx.egress.report(Report::CopiesDiffer { session: id, hops: pair.hops() });
+            cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
         }
     }
 
     /// Updates the leading hop and its twin after a packet from `from`.
     fn settle_twin(&mut self, from: Hop, other: Option<Hop>, cx: &PacketContext<'_>) {
-        let hitless = other.is_some() || self.mode() == Mode::Hitless;
+        let hitless = other.is_some() || self.mode() == RedundancyMode::Hitless;
         let state = self.state();
-        match Pair::settle(&mut state.pair, state.current_hop, (from, other), hitless) {
+        match HopPair::settle(&mut state.pair, state.current_hop, (from, other), hitless) {
             Settled::Same => {}
             Settled::Turned(twin) => self.take_lead(twin, cx),
             Settled::Begins => self.switch_to(from, cx),
@@ -95,7 +95,7 @@ impl Session {
     /// Makes the twin the leading hop after the leading hop is gone. Its packets are copies, so the client sees no
     /// change. A twin with a stream that is not a copy counts as a new hop.
     fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
-        let differs = |pair: &Pair<Hop>| pair.differing().next().is_some();
+        let differs = |pair: &HopPair<Hop>| pair.differing().next().is_some();
         if self.state().pair.as_deref().is_some_and(differs) {
             return self.switch_to(twin, cx);
         }

@@ -6,18 +6,18 @@ use evenkeel_core::{Hop, SessionId};
 use evenkeel_media::instant;
 use serde::{Deserialize, Serialize};
 
-use super::address::Address;
-use super::{Known, MediaState, Session};
-use crate::flows::{Entry, Flows, Key};
+use super::address::ClientAddress;
+use super::{ClientKnowledge, MediaState, WorkerSession};
+use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::arrival::SourceKey;
-use crate::worker::command::{Leg, Totals};
+use crate::worker::command::{NodeLeg, Totals};
 
 /// All that a worker keeps of a session besides the contents of its [`Install`](crate::worker::Install).
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct SessionState {
     pub session: SessionId,
-    pub(super) legs: Vec<(Hop, Leg)>,
-    pub(super) address: Address,
+    pub(super) legs: Vec<(Hop, NodeLeg)>,
+    pub(super) address: ClientAddress,
     pub(super) learned: Vec<Learned>,
     pub(super) media: Option<Box<MediaState>>,
     seed: u64,
@@ -71,12 +71,12 @@ impl SessionState {
 
     /// Returns whether the session has a leg on its own sockets at this hop.
     pub fn has_port_leg(&self, hop: Hop) -> bool {
-        self.legs.iter().any(|(at, leg)| *at == hop && matches!(leg, Leg::Port(_)))
+        self.legs.iter().any(|(at, leg)| *at == hop && matches!(leg, NodeLeg::Port(_)))
     }
 
     /// Returns whether the session has a leg on its own sockets.
     pub fn has_port_legs(&self) -> bool {
-        self.legs.iter().any(|(_, leg)| matches!(leg, Leg::Port(_)))
+        self.legs.iter().any(|(_, leg)| matches!(leg, NodeLeg::Port(_)))
     }
 
     /// Drops the other legs.
@@ -85,7 +85,7 @@ impl SessionState {
     }
 
     pub fn drop_port_legs(&mut self) {
-        self.legs.retain(|(_, leg)| !matches!(leg, Leg::Port(_)));
+        self.legs.retain(|(_, leg)| !matches!(leg, NodeLeg::Port(_)));
     }
 
     /// Notes that the session has not changed since it was copied.
@@ -108,14 +108,14 @@ impl SessionState {
     }
 }
 
-impl Session {
+impl WorkerSession {
     /// Returns a copy of the state. An address that another session has taken over since is not included.
     pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
         let mut address = self.address.clone();
         let mut learned = Vec::new();
         for &source in self.learned() {
             match flows.entry(&source.key()).filter(|entry| entry.home == self.home) {
-                Some(Entry { checked, .. }) => learned.push(Learned { source, checked }),
+                Some(FlowEntry { checked, .. }) => learned.push(Learned { source, checked }),
                 None => address.lose(source),
             }
         }
@@ -146,8 +146,8 @@ impl Session {
     pub(crate) fn go_on(&mut self, state: SessionState) {
         let SessionState { session: _, legs, address, learned: _, media, .. } = state;
         let SessionState { seed, active, touched, copied, .. } = state;
-        if self.known == Known::Awaited && !address.is_awaited() {
-            self.known = Known::Declared;
+        if self.known == ClientKnowledge::Awaited && !address.is_awaited() {
+            self.known = ClientKnowledge::Declared;
         }
         (self.legs, self.address, self.state) = (legs, address, media);
         if let Some(media) = self.state.as_deref_mut().filter(|_| copied) {
@@ -161,8 +161,8 @@ impl Session {
     pub(crate) fn relearn(&mut self, learned: Learned, flows: &Flows) {
         let Learned { source, checked } = learned;
         let SourceKey { listener, address } = source;
-        flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, self.home);
-        let entry = Entry { checked, ..Entry::of(self.home) };
+        flows.remove(&FlowKey::DeclaredIp { listener, ip: address.ip() }, self.home);
+        let entry = FlowEntry { checked, ..FlowEntry::of(self.home) };
         if flows.insert(source.key(), entry).is_err() {
             self.lose_address(source);
         }

@@ -1,11 +1,12 @@
 use std::fmt::Debug;
 use std::net::UdpSocket;
 
-use evenkeel_core::forward::Reason;
+use evenkeel_core::forward::DropReason;
 use evenkeel_core::{
-    Accepted, AdmitOnFault, Bounds, Feedback as Takes, Gateway, Grant, Identity, Incarnation,
-    Ingress, Limits, Mode, NodeId, NodeSettings, Offer, OfferId, Output, PayloadType, Probed,
-    RegionId, Route, RtcpPort, Scenario, Settings, Stream, Timings, Zone, ZoneId,
+    AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FeedbackSupport as Takes,
+    Gateway, GatewayEffect, GatewayLimits, HopGrant, Incarnation, IngressProtocol, MediaStream,
+    NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId,
+    Route, RtcpPort, Scenario, Timings, Zone, ZoneId,
 };
 use evenkeel_media::{rtcp, rtp};
 use serde::de::DeserializeOwned;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::super::command::NodePort;
 use super::super::early::EarlyLimits;
-use super::super::egress::Port;
+use super::super::egress::ListenerPort;
 use super::super::stats::WorkerStats;
 use super::*;
 
@@ -31,30 +32,30 @@ pub(in crate::worker) fn handed_over<T: Serialize + DeserializeOwned + Debug>(st
 
 /// A session whose client is a socket of the test.
 struct Bench {
-    session: Session,
+    session: WorkerSession,
     egress: Egress,
     board: Arc<Board>,
     start: Instant,
     client: UdpSocket,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<WorkerReport>,
 }
 
 /// Egress with a listener and no node.
-pub(in crate::worker) fn egress(start: Instant) -> (Egress, mpsc::Receiver<Report>) {
+pub(in crate::worker) fn egress(start: Instant) -> (Egress, mpsc::Receiver<WorkerReport>) {
     let (reports, received) = mpsc::channel(16);
     let stats = Arc::new(WorkerStats::new(start, 1));
     let early_limits = EarlyLimits { packets: 16, wait: Duration::from_millis(200) };
     let mut egress = Egress::new(reports, stats, early_limits);
     let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-    egress.listeners.push((Port::new(listener).unwrap(), None));
+    egress.listeners.push((ListenerPort::new(listener).unwrap(), None));
     (egress, received)
 }
 
 /// A session with video in this slot.
-pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Install {
+pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32) -> Install {
     let vp8 = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
-    let video = Stream {
-        kind: Kind::Video,
+    let video = MediaStream {
+        kind: StreamKind::Video,
         payload_types: vec![vp8],
         feedback: Takes { pli: true, remb: true, ..Takes::default() },
         bitrate_kbps: None,
@@ -62,11 +63,11 @@ pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Insta
     Install {
         home: Home { worker: 0, slot, generation: 1 },
         session: SessionId(1),
-        media: Arc::new(Media { streams: vec![video], rtcp: RtcpPort::Mux, srtp }),
+        media: Arc::new(MediaDescription { streams: vec![video], rtcp: RtcpPort::Mux, srtp }),
         client,
         route: Arc::new(RouteCell::default()),
         plan: Plan::default(),
-        dscp: Dscp::default(),
+        dscp: DscpMarks::default(),
         ports: None,
         await_first_packet: false,
         seed: 7,
@@ -75,22 +76,26 @@ pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Insta
 }
 
 impl Bench {
-    fn new(client: fn(SocketAddr) -> Client, srtp: Srtp) -> Bench {
+    fn new(client: fn(SocketAddr) -> ClientAddressing, srtp: Srtp) -> Bench {
         let start = Instant::now();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let (egress, received) = egress(start);
         let install = install(client(socket.local_addr().unwrap()), srtp, 0);
-        let session = Session::new(install);
+        let session = WorkerSession::new(install);
         let board = Arc::new(Board::new(1));
         Bench { session, egress, board, start, client: socket, reports: received }
     }
 
     fn stun(srtp: Srtp) -> Bench {
-        Bench::new(|_| Client::Stun, srtp)
+        Bench::new(|_| ClientAddressing::Stun, srtp)
     }
 
-    fn at<T>(&mut self, ms: u64, act: impl FnOnce(&mut Session, &mut PacketContext<'_>) -> T) -> T {
+    fn at<T>(
+        &mut self,
+        ms: u64,
+        act: impl FnOnce(&mut WorkerSession, &mut PacketContext<'_>) -> T,
+    ) -> T {
         let now = self.start + Duration::from_millis(ms);
         let done = act(
             &mut self.session,
@@ -109,7 +114,7 @@ impl Bench {
     /// Returns whether a packet sent at this time reaches the client.
     fn reaches(&mut self, ms: u64) -> bool {
         self.at(ms, |session, cx| {
-            session.send_to_client(Side::Rtcp, Kind::Audio, b"anything", cx, |_| {});
+            session.send_to_client(RtpSide::Rtcp, StreamKind::Audio, b"anything", cx, |_| {});
         });
         self.client.recv(&mut [0; 64]).is_ok()
     }
@@ -118,7 +123,7 @@ impl Bench {
         self.at(0, |session, cx| session.hop_at(address, cx))
     }
 
-    fn drops(&self, reason: Reason) -> u64 {
+    fn drops(&self, reason: DropReason) -> u64 {
         self.egress.stats.drops(reason)
     }
 }
@@ -130,7 +135,7 @@ fn consent_expires_after_thirty_seconds() {
     bench.check(1_000);
     assert!(bench.reaches(30_999));
     assert!(!bench.reaches(31_000));
-    assert_eq!(bench.drops(Reason::NoAddress), 2);
+    assert_eq!(bench.drops(DropReason::NoAddress), 2);
     bench.check(40_000);
     assert!(bench.reaches(40_000), "until the next check");
 }
@@ -149,7 +154,7 @@ fn media_follows_checks_after_lost_consent() {
     assert!(!bench.reaches(30_000), "nor prolong consent");
     check(&mut bench, other, 30_000);
     assert!(!bench.reaches(30_001));
-    assert_eq!(bench.drops(Reason::NoAddress), 1, "media goes to the other address");
+    assert_eq!(bench.drops(DropReason::NoAddress), 1, "media goes to the other address");
     let own = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
     check(&mut bench, own, 60_000);
     assert!(bench.reaches(60_001));
@@ -157,19 +162,19 @@ fn media_follows_checks_after_lost_consent() {
 
 #[test]
 fn declared_address_needs_no_consent() {
-    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));
 }
 
 #[test]
 fn declared_address_awaits_the_first_packet() {
-    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let address = bench.client.local_addr().unwrap();
     let install = install(declared(address), Srtp::Plain, 0);
-    bench.session = Session::new(Install { await_first_packet: true, ..install });
+    bench.session = WorkerSession::new(Install { await_first_packet: true, ..install });
     assert!(!bench.reaches(0));
-    assert_eq!(bench.drops(Reason::NoAddress), 1);
+    assert_eq!(bench.drops(DropReason::NoAddress), 1);
     bench.session.heard_from(SourceKey { listener: 0, address });
     assert!(bench.reaches(1));
     assert_eq!(bench.session.address.rtcp(), Some(SourceKey { listener: 0, address }));
@@ -206,11 +211,12 @@ fn half_lost() -> Vec<u8> {
 
 #[test]
 fn summary_counts_packets_between_client_and_node() {
-    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
-    let hops = vec![(hop(1), Grant::Admitted)];
-    let route = Route { version: 1, mode: Mode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    let hops = vec![(hop(1), HopGrant::Admitted)];
+    let route =
+        Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
     bench.session.route = Arc::new(RouteCell::holding(route));
     let packet = |sequence| {
         let fields =
@@ -229,7 +235,7 @@ fn summary_counts_packets_between_client_and_node() {
     // Packets of other hops are not counted.
     bench.at(20, |session, cx| session.handle_node_packet(hop(2), &packet(6), cx));
     let told = |bench: &mut Bench| bench.session.summary(bench.start).unwrap().flow;
-    let flow = Flow {
+    let flow = FlowCounts {
         sent: [0, 4],
         came: [0, 3],
         hears: Some(hop(1)),
@@ -239,18 +245,23 @@ fn summary_counts_packets_between_client_and_node() {
         reported_ppm: Some(500_000),
     };
     assert_eq!(told(&mut bench), flow);
-    assert_eq!(told(&mut bench), Flow { hears: Some(hop(1)), ..Flow::default() }, "reported once");
+    assert_eq!(
+        told(&mut bench),
+        FlowCounts { hears: Some(hop(1)), ..FlowCounts::default() },
+        "reported once"
+    );
 }
 
 #[test]
 fn flow_counts_start_anew_with_each_hop() {
-    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     bench.board = Arc::new(Board::new(2));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let route = |at: u32, leaving| {
-        let (version, hops) = (u64::from(at) + 1, vec![(hop(at), Grant::Admitted)]);
-        let route = Route { version, mode: Mode::Hot, hops, leaving, lead: Duration::ZERO };
+        let (version, hops) = (u64::from(at) + 1, vec![(hop(at), HopGrant::Admitted)]);
+        let route =
+            Route { version, mode: RedundancyMode::Hot, hops, leaving, lead: Duration::ZERO };
         Arc::new(RouteCell::holding(route))
     };
     let packet = |sequence| {
@@ -269,7 +280,7 @@ fn flow_counts_start_anew_with_each_hop() {
     // The hop continues its numbering: packets sent while no session received are not lost.
     bench.at(40, |session, cx| session.handle_node_packet(hop(1), &packet(9), cx));
     bench.at(40, |session, cx| session.handle_node_packet(hop(0), &half_lost(), cx));
-    let flow = Flow { came: [0, 1], hears: Some(hop(1)), ..Flow::default() };
+    let flow = FlowCounts { came: [0, 1], hears: Some(hop(1)), ..FlowCounts::default() };
     assert_eq!(bench.session.summary(bench.start).unwrap().flow, flow);
     bench.at(60, |session, cx| session.handle_node_packet(hop(1), &half_lost(), cx));
     let flow = bench.session.summary(bench.start).unwrap().flow;
@@ -287,8 +298,8 @@ fn encrypted_reports_are_not_read() {
     }
 }
 
-fn port_leg(address: SocketAddr) -> Leg {
-    Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }))
+fn port_leg(address: SocketAddr) -> NodeLeg {
+    NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }))
 }
 
 #[test]
@@ -313,9 +324,9 @@ fn shared_address_is_the_node_of_the_room() {
     let (old, new, dead) = (hop(0, 1), hop(1, 1), hop(2, 7));
     let until = bench.start + Duration::from_secs(1);
     let mut comes_by = |on, leaving: Option<Hop>| {
-        let (hops, lead) = (vec![(on, Grant::Admitted)], Duration::ZERO);
+        let (hops, lead) = (vec![(on, HopGrant::Admitted)], Duration::ZERO);
         let leaving = leaving.map(|hop| (hop, until));
-        let route = Route { version: 1, mode: Mode::Hot, hops, leaving, lead };
+        let route = Route { version: 1, mode: RedundancyMode::Hot, hops, leaving, lead };
         bench.session.route = Arc::new(RouteCell::holding(route));
         for order in [[old, new, dead], [dead, new, old]] {
             for hop in order {
@@ -346,7 +357,10 @@ fn only_connection_refused_is_reported() {
     assert!(!accused(libc::EMSGSIZE), "the path is narrower than what was sent");
     assert!(!accused(libc::EHOSTUNREACH), "a way there is missing, at this moment");
     assert!(accused(libc::ECONNREFUSED));
-    assert_eq!([Reason::Oversize, Reason::SendFailed].map(|reason| bench.drops(reason)), [1, 1]);
+    assert_eq!(
+        [DropReason::Oversize, DropReason::SendFailed].map(|reason| bench.drops(reason)),
+        [1, 1]
+    );
 }
 
 /// RTP with the payload type of the session.
@@ -379,7 +393,7 @@ fn refusal_must_quote_forwarded_rtp() {
 
 #[test]
 fn learned_port_takes_rtcp_from_the_next_port() {
-    let mut bench = Bench::new(|_| Client::DeclaredIp { listener: 0 }, Srtp::Plain);
+    let mut bench = Bench::new(|_| ClientAddressing::DeclaredIp { listener: 0 }, Srtp::Plain);
     let mut media = (*bench.session.media).clone();
     media.rtcp = RtcpPort::Own;
     bench.session.media = Arc::new(media);
@@ -405,8 +419,8 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let scenario = Scenario {
         set: "call".into(),
         bound: [false; 4],
-        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
-        mode: Mode::Hot,
+        bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: RedundancyMode::Hot,
         affinity: evenkeel_core::Affinity::Room,
         regions: Vec::new(),
         spares: 1,
@@ -419,24 +433,24 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         name: "n".into(),
         zone: ZoneId(0),
         capacity_kbps: 1_000,
-        probed: Probed::Yes,
-        role: evenkeel_core::Role::Active,
+        probed: NodeProbing::Yes,
+        role: evenkeel_core::RegionRole::Active,
         starts: evenkeel_core::Starts::ByItself,
         canary: false,
     };
-    let settings = Settings {
+    let settings = CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into()],
         zones: vec![Zone { name: "a".into(), region: RegionId(0) }],
         nodes: round_trips_ms.iter().map(node).collect(),
         scenarios: [("call".into(), scenario)].into(),
         timings: Timings::default(),
-        limits: Limits::default(),
+        limits: GatewayLimits::default(),
     };
     let mut gateway = Gateway::new(settings, now);
     gateway.handle_timeout(now);
     while let Some(output) = gateway.poll_output() {
-        let Output::Probe { node, sequence } = output else { continue };
+        let GatewayEffect::Probe { node, sequence } = output else { continue };
         let after = Duration::from_millis(round_trips_ms[node.0 as usize]);
         gateway.handle_probe_answered(node, sequence, now + after);
     }
@@ -444,12 +458,14 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
 }
 
 /// Opens every requested session and returns the reply to the offer, if any.
-fn settle(gateway: &mut Gateway, now: Instant) -> Option<Accepted> {
+fn settle(gateway: &mut Gateway, now: Instant) -> Option<AcceptedOffer> {
     let mut accepted = None;
     while let Some(output) = gateway.poll_output() {
         match output {
-            Output::Open { session, hop, .. } => gateway.handle_opened(session, hop, Ok(()), now),
-            Output::Reply { result, .. } => accepted = result.ok(),
+            GatewayEffect::Open { session, hop, .. } => {
+                gateway.handle_opened(session, hop, Ok(()), now);
+            }
+            GatewayEffect::Reply { result, .. } => accepted = result.ok(),
             _ => {}
         }
     }
@@ -459,16 +475,20 @@ fn settle(gateway: &mut Gateway, now: Instant) -> Option<Accepted> {
 #[test]
 fn planned_move_keeps_numbers_for_packets_in_flight() {
     const TURN_MS: u64 = 40;
-    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let voice = PayloadType { number: 0, codec: "PCMU".into(), clock_rate: 8_000 };
-    let stream = Stream {
-        kind: Kind::Audio,
+    let stream = MediaStream {
+        kind: StreamKind::Audio,
         payload_types: vec![voice],
         feedback: Takes::default(),
         bitrate_kbps: None,
     };
-    let media = Arc::new(Media { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain });
+    let media = Arc::new(MediaDescription {
+        streams: vec![stream],
+        rtcp: RtcpPort::Mux,
+        srtp: Srtp::Plain,
+    });
     let mut gateway = gateway(&[TURN_MS, 2], bench.start);
     let address = bench.client.local_addr().unwrap();
     let offer = Offer {
@@ -476,7 +496,7 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
         scenario: "call".into(),
         room: "r".into(),
         labels: Vec::new().into(),
-        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
         media: media.clone(),
     };
     gateway.handle_offer(offer, bench.start);
@@ -516,7 +536,7 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
         bench.at(at, |session, cx| session.handle_node_packet(hop, &packet, cx));
         let mut got = [0; 64];
         let length = bench.client.recv(&mut got).expect("every packet passes");
-        let header = rtp::Header::parse(&got[..length]).unwrap();
+        let header = rtp::RtpHeader::parse(&got[..length]).unwrap();
         numbers.push((header.ssrc, header.sequence));
     }
     numbers.sort_unstable();
@@ -526,8 +546,10 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
 
 #[test]
 fn idle_session_leaves_the_active_sessions() {
-    let mut bench =
-        Bench::new(|address| Client::Declared { listener: 0, address, rtcp: address }, Srtp::Plain);
+    let mut bench = Bench::new(
+        |address| ClientAddressing::Declared { listener: 0, address, rtcp: address },
+        Srtp::Plain,
+    );
     assert!(!bench.session.is_active() && bench.session.summary(bench.start).is_none());
     let packet = |sequence| {
         let fields =
@@ -558,14 +580,16 @@ fn idle_session_leaves_the_active_sessions() {
 
 #[test]
 fn session_with_a_cap_stays_active() {
-    let mut bench =
-        Bench::new(|address| Client::Declared { listener: 0, address, rtcp: address }, Srtp::Plain);
+    let mut bench = Bench::new(
+        |address| ClientAddressing::Declared { listener: 0, address, rtcp: address },
+        Srtp::Plain,
+    );
     let capped = Plan { cap_kbps: 300, ..Plan::default() };
     bench.at(0, |session, cx| session.set_plan(capped, cx));
     assert_eq!(bench.egress.active.len(), 1);
     for second in 1..10 {
         assert!(!bench.session.went_idle(bench.start + Duration::from_secs(second)));
-        bench.at(second * 1_000, Session::tick);
+        bench.at(second * 1_000, WorkerSession::tick);
         assert!(bench.client.recv(&mut [0; 64]).is_ok(), "repeated");
     }
     bench.at(10_000, |session, cx| session.set_plan(Plan::default(), cx));

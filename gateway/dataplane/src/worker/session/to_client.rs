@@ -1,14 +1,14 @@
 //! Packets from a node to the client: only the room's hop passes, with numbers and timestamps continued across hops.
 
-use evenkeel_core::forward::{self, Reason, Verdict};
-use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
-use evenkeel_media::continuity::{Epoch, FILLED_WITHIN, Pass, Switch, Withheld};
+use evenkeel_core::forward::{self, DropReason, ForwardVerdict};
+use evenkeel_core::{Hop, RtcpPort, Srtp, StreamKind};
+use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::{demux, rtcp, rtp};
 
-use super::{Known, PacketContext, Session};
-use crate::worker::command::{Report, ShedRun};
-use crate::worker::egress::{Egress, Side};
-use crate::worker::stats::Way;
+use super::{ClientKnowledge, PacketContext, WorkerSession};
+use crate::worker::command::{ShedRun, WorkerReport};
+use crate::worker::egress::{Egress, RtpSide};
+use crate::worker::stats::MediaDirection;
 
 /// Returns the highest fraction lost that a node reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
@@ -18,14 +18,14 @@ fn reported_loss(compound: &[u8]) -> Option<u32> {
     rtcp::packets(compound)
         .map_while(Result::ok)
         .filter_map(|packet| match packet {
-            rtcp::Packet::SenderReport(report) => worst(&mut report.blocks()),
-            rtcp::Packet::ReceiverReport(report) => worst(&mut report.blocks()),
+            rtcp::RtcpPacket::SenderReport(report) => worst(&mut report.blocks()),
+            rtcp::RtcpPacket::ReceiverReport(report) => worst(&mut report.blocks()),
             _ => None,
         })
         .max()
 }
 
-impl Session {
+impl WorkerSession {
     /// Handles a packet that a hop sent for the client.
     pub(crate) fn handle_node_packet(
         &mut self,
@@ -36,23 +36,23 @@ impl Session {
         self.mark_active(cx);
         let kind = demux::classify(packet);
         let header = match kind {
-            demux::Kind::Rtp => match rtp::Header::parse(packet) {
+            demux::DatagramKind::Rtp => match rtp::RtpHeader::parse(packet) {
                 Ok(header) => Some(header),
-                Err(_) => return cx.egress.count_drop(Reason::Malformed),
+                Err(_) => return cx.egress.count_drop(DropReason::Malformed),
             },
-            demux::Kind::Rtcp => None,
-            _ => return cx.egress.count_drop(Reason::Malformed),
+            demux::DatagramKind::Rtcp => None,
+            _ => return cx.egress.count_drop(DropReason::Malformed),
         };
         let payload_type = header.as_ref().map(|header| header.payload_type);
         let verdict =
             forward::to_client(from, payload_type, &self.plan, &self.route, cx.board, cx.now);
         let leaving = match verdict {
-            Verdict::Pass { leaving, .. } => leaving,
-            Verdict::Both([from, other]) => {
+            ForwardVerdict::Pass { leaving, .. } => leaving,
+            ForwardVerdict::Both([from, other]) => {
                 return self.merge_to_client(from, Some(other), header.as_ref(), packet, cx);
             }
-            Verdict::Drop(reason) => {
-                if let (Reason::Shed, Some(header)) = (reason, &header) {
+            ForwardVerdict::Drop(reason) => {
+                if let (DropReason::Shed, Some(header)) = (reason, &header) {
                     self.state().totals.shed += 1;
                     self.record_shed(from, header, cx);
                 }
@@ -69,7 +69,7 @@ impl Session {
         }
         // Packets of the previous hop belong to the previous epoch.
         let left = leaving && !hears;
-        let epoch = Epoch(self.state().epoch().0.saturating_sub(u64::from(left)));
+        let epoch = StreamEpoch(self.state().epoch().0.saturating_sub(u64::from(left)));
         match header {
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, cx),
             None => self.rtcp_to_client(epoch, packet, cx),
@@ -78,7 +78,7 @@ impl Session {
 
     /// Records a shed packet by number, so that it does not count as lost and leaves no gap in the client's sequence
     /// numbers.
-    fn record_shed(&mut self, from: Hop, header: &rtp::Header, cx: &mut PacketContext<'_>) {
+    fn record_shed(&mut self, from: Hop, header: &rtp::RtpHeader, cx: &mut PacketContext<'_>) {
         let state = self.state();
         if state.current_hop != Some(from) {
             if state.pair.is_some() {
@@ -112,7 +112,7 @@ impl Session {
 
     pub(crate) fn report_shed(&mut self, egress: &Egress) {
         if let Some((run, _)) = self.state.as_deref_mut().and_then(|state| state.shed.take()) {
-            egress.report(Report::Shed { session: self.id, run });
+            egress.report(WorkerReport::Shed { session: self.id, run });
         }
     }
 
@@ -134,12 +134,12 @@ impl Session {
         let epoch = state.epoch();
         match leaving.filter(|(left, _)| before == Some(*left)) {
             Some((_, until)) => {
-                state.continuity.switched(epoch, Switch::Planned { lead });
+                state.continuity.switched(epoch, SwitchCause::Planned { lead });
                 let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
                 state.continuity.left(since.min(cx.now), true);
             }
             None => {
-                state.continuity.switched(epoch, Switch::Failover);
+                state.continuity.switched(epoch, SwitchCause::Failover);
                 state.continuity.close_previous();
                 // A previous hop that is still up was left by the move before the last.
                 let died = before.and_then(|before| cx.board.died(before));
@@ -164,13 +164,13 @@ impl Session {
     pub(super) fn rtp_to_client(
         &mut self,
         from: Hop,
-        epoch: Epoch,
-        header: &rtp::Header,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
         let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
-            return cx.egress.count_drop(Reason::UndeclaredPayload);
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
         let state = self.state();
@@ -181,18 +181,18 @@ impl Session {
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
-            Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(Reason::Stale),
+            Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(DropReason::Stale),
         };
         state.totals.packets_down += 1;
         state.totals.bytes_down += packet.len() as u64;
         state.measurements.sent(packet.len());
-        if kind == Kind::Video
+        if kind == StreamKind::Video
             && let Some(request) = state.feedback.key_frame_request(header.ssrc)
         {
-            cx.egress.stats.asked_key_frame(Way::ToNode);
-            self.send_to_node(from, Side::Rtcp, Kind::Video, &request, cx);
+            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+            self.send_to_node(from, RtpSide::Rtcp, StreamKind::Video, &request, cx);
         }
-        self.send_to_client(Side::Rtp, kind, packet, cx, |bytes| {
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
                 rtp::set_sequence(bytes, sequence);
@@ -203,7 +203,7 @@ impl Session {
 
     pub(super) fn rtcp_to_client(
         &mut self,
-        epoch: Epoch,
+        epoch: StreamEpoch,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
@@ -215,7 +215,7 @@ impl Session {
         }
         let mut packet = packet.to_vec();
         let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
-            return cx.egress.count_drop(Reason::Feedback);
+            return cx.egress.count_drop(DropReason::Feedback);
         };
         packet.truncate(length);
         let cap = self.plan.send_cap_kbps();
@@ -224,50 +224,50 @@ impl Session {
         if plain {
             state.measurements.note_sender_report(&packet, cx.now);
         }
-        self.send_to_client(Side::Rtcp, Kind::Audio, &packet, cx, |_| {});
+        self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
     }
 
     pub(super) fn send_to_client(
         &mut self,
-        side: Side,
-        kind: Kind,
+        side: RtpSide,
+        kind: StreamKind,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
-        if let Known::Quic { flow_from_gateway } = self.known {
+        if let ClientKnowledge::Quic { flow_from_gateway } = self.known {
             // The ring copies the bytes, so the header is rewritten first.
             let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
             let Some(bytes) = bytes.get_mut(..packet.len()) else {
-                return cx.egress.count_drop(Reason::Oversize);
+                return cx.egress.count_drop(DropReason::Oversize);
             };
             bytes.copy_from_slice(packet);
             rewrite(bytes);
             cx.egress.queue_to_quic(self.home, flow_from_gateway, side, bytes);
-            cx.egress.stats.passed(Way::ToClient, packet.len());
+            cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             return;
         }
         let address = match side {
-            Side::Rtp => self.address.rtp,
-            Side::Rtcp => self.address.rtcp(),
+            RtpSide::Rtp => self.address.rtp,
+            RtpSide::Rtcp => self.address.rtcp(),
         };
-        let consent = self.known != Known::Stun || self.address.has_consent(cx.now);
+        let consent = self.known != ClientKnowledge::Stun || self.address.has_consent(cx.now);
         let Some(address) = address.filter(|_| consent) else {
-            return cx.egress.count_drop(Reason::NoAddress);
+            return cx.egress.count_drop(DropReason::NoAddress);
         };
         match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
             Some(bytes) => {
                 rewrite(bytes);
-                cx.egress.stats.passed(Way::ToClient, packet.len());
+                cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             }
-            None => cx.egress.count_drop(Reason::NoAddress),
+            None => cx.egress.count_drop(DropReason::NoAddress),
         }
     }
 
     /// The listener's RTCP port is used only for clients that do not multiplex RTCP.
-    fn side(&self, side: Side) -> Side {
+    fn side(&self, side: RtpSide) -> RtpSide {
         match self.media.rtcp {
-            RtcpPort::Mux => Side::Rtp,
+            RtcpPort::Mux => RtpSide::Rtp,
             RtcpPort::Own => side,
         }
     }

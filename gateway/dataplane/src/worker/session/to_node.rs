@@ -2,25 +2,25 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_core::forward::{self, Reason, Verdict};
-use evenkeel_core::{Hop, Kind, Srtp};
+use evenkeel_core::forward::{self, DropReason, ForwardVerdict};
+use evenkeel_core::{Hop, Srtp, StreamKind};
 use evenkeel_media::rtp;
 
-use super::{MediaState, PacketContext, Session};
-use crate::worker::command::Leg;
+use super::{MediaState, PacketContext, WorkerSession};
+use crate::worker::command::NodeLeg;
 use crate::worker::early::Outbound;
-use crate::worker::egress::Side;
-use crate::worker::stats::Way;
+use crate::worker::egress::RtpSide;
+use crate::worker::stats::MediaDirection;
 
-impl Session {
+impl WorkerSession {
     /// Handles RTP from an accepted source of the client.
     pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
-        let Ok(header) = rtp::Header::parse(packet) else {
-            return cx.egress.count_drop(Reason::Malformed);
+        let Ok(header) = rtp::RtpHeader::parse(packet) else {
+            return cx.egress.count_drop(DropReason::Malformed);
         };
         let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
-            return cx.egress.count_drop(Reason::UndeclaredPayload);
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
         let state = self.state();
@@ -29,15 +29,15 @@ impl Session {
         state.measurements.received(&header, packet.len(), clock_rate, cx.now);
         state.feedback.heard(header.ssrc, kind);
         let hop = match forward::to_node(&self.route, cx.board) {
-            Verdict::Pass { hop, .. } => hop,
-            Verdict::Both([hop, twin]) => {
-                self.send_copy(twin, Side::Rtp, kind, packet, cx);
+            ForwardVerdict::Pass { hop, .. } => hop,
+            ForwardVerdict::Both([hop, twin]) => {
+                self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
                 hop
             }
-            Verdict::Drop(reason) => return cx.egress.count_drop(reason),
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
         self.state().flow.sent[kind as usize] += 1;
-        self.send_to_node(hop, Side::Rtp, kind, packet, cx);
+        self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
     /// Handles RTCP from an accepted source of the client.
@@ -50,9 +50,9 @@ impl Session {
             measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
         }
         let (hop, twin) = match forward::to_node(&self.route, cx.board) {
-            Verdict::Pass { hop, .. } => (hop, None),
-            Verdict::Both([hop, twin]) => (hop, Some(twin)),
-            Verdict::Drop(reason) => return cx.egress.count_drop(reason),
+            ForwardVerdict::Pass { hop, .. } => (hop, None),
+            ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
         // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
@@ -60,36 +60,36 @@ impl Session {
             Ok(length) => {
                 let packet = &packet[..length];
                 if let Some(twin) = twin {
-                    self.send_copy(twin, Side::Rtcp, Kind::Audio, packet, cx);
+                    self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
                 }
-                self.send_to_node(hop, Side::Rtcp, Kind::Audio, packet, cx);
+                self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
             }
-            Err(_) => cx.egress.count_drop(Reason::Feedback),
+            Err(_) => cx.egress.count_drop(DropReason::Feedback),
         }
     }
 
     pub(super) fn send_to_node(
         &mut self,
         hop: Hop,
-        side: Side,
-        kind: Kind,
+        side: RtpSide,
+        kind: StreamKind,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
         let Some((_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
             let early = &mut cx.egress.early;
             if !early.keep_outbound((self.home, hop), (side, kind), packet, cx.now) {
-                cx.egress.count_drop(Reason::NotOpened);
+                cx.egress.count_drop(DropReason::NotOpened);
             }
             return;
         };
-        cx.egress.stats.passed(Way::ToNode, packet.len());
+        cx.egress.stats.passed(MediaDirection::ToNode, packet.len());
         match leg {
-            Leg::Trunk(tag) => cx.egress.queue_on_trunk(hop.node, *tag, packet),
-            Leg::Port(port) => {
+            NodeLeg::Trunk(tag) => cx.egress.queue_on_trunk(hop.node, *tag, packet),
+            NodeLeg::Port(port) => {
                 let to = match side {
-                    Side::Rtp => port.address,
-                    Side::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
+                    RtpSide::Rtp => port.address,
+                    RtpSide::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
                 };
                 self.send_from_port(hop, side, kind, to, packet, cx);
             }
@@ -99,15 +99,15 @@ impl Session {
     fn send_from_port(
         &mut self,
         hop: Hop,
-        side: Side,
-        kind: Kind,
+        side: RtpSide,
+        kind: StreamKind,
         to: SocketAddr,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
         let dscp = self.dscp_of(kind);
         let Some(ports) = &mut self.ports else {
-            return cx.egress.count_drop(Reason::NoHop);
+            return cx.egress.count_drop(DropReason::NoHop);
         };
         if ports.queue(side, (hop.node, to), dscp, packet, cx.egress, cx.now) {
             cx.egress.ports.push(self.home);

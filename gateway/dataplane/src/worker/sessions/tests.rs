@@ -4,25 +4,25 @@ use evenkeel_core::{Incarnation, Srtp};
 
 use super::*;
 use crate::worker::session::tests::install;
-use crate::worker::{Client, Leg};
+use crate::worker::{ClientAddressing, NodeLeg};
 
-fn three() -> Sessions {
-    let mut sessions = Sessions::default();
+fn three() -> SessionSlots {
+    let mut sessions = SessionSlots::default();
     (0..3).for_each(|slot| sessions.put(session(slot, &[])));
     sessions
 }
 
 fn home(slot: u32) -> Home {
-    install(Client::Stun, Srtp::Plain, slot).home
+    install(ClientAddressing::Stun, Srtp::Plain, slot).home
 }
 
 fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
-fn session(slot: u32, tags: &[(u32, Tag)]) -> Session {
-    let mut session = Session::new(install(Client::Stun, Srtp::Plain, slot));
-    tags.iter().for_each(|&(node, tag)| session.attach(hop(node), Leg::Trunk(tag)));
+fn session(slot: u32, tags: &[(u32, Tag)]) -> WorkerSession {
+    let mut session = WorkerSession::new(install(ClientAddressing::Stun, Srtp::Plain, slot));
+    tags.iter().for_each(|&(node, tag)| session.attach(hop(node), NodeLeg::Trunk(tag)));
     session
 }
 
@@ -52,7 +52,7 @@ fn panic_removes_the_accessed_session_only() {
 #[test]
 fn tag_finds_session_and_hop_of_its_node_only() {
     let tags = [tag(1, 77), tag(1, 78)];
-    let mut sessions = Sessions::default();
+    let mut sessions = SessionSlots::default();
     sessions.put(session(1, &[(0, tags[0]), (1, tags[1])]));
     let mut at = |node, tag| sessions.with_tag(NodeId(node), tag, |s, hop| (s.home.slot, hop));
     assert_eq!([at(0, tags[0]), at(1, tags[1])], [Some((1, hop(0))), Some((1, hop(1)))]);
@@ -64,11 +64,11 @@ fn tag_finds_session_and_hop_of_its_node_only() {
 #[test]
 fn tag_ends_with_its_leg_and_its_session() {
     let (old, new) = (tag(0, 1 << 40 | 1), tag(0, 2));
-    let mut sessions = Sessions::default();
+    let mut sessions = SessionSlots::default();
     sessions.put(session(0, &[(0, old)]));
-    let there = |sessions: &mut Sessions, tag| sessions.with_tag(NodeId(0), tag, |_, hop| hop);
+    let there = |sessions: &mut SessionSlots, tag| sessions.with_tag(NodeId(0), tag, |_, hop| hop);
     assert_eq!(there(&mut sessions, old), Some(hop(0)));
-    sessions.with_slot(0, |session| session.attach(hop(0), Leg::Trunk(new)));
+    sessions.with_slot(0, |session| session.attach(hop(0), NodeLeg::Trunk(new)));
     assert_eq!([old, new].map(|tag| there(&mut sessions, tag)), [None, Some(hop(0))]);
     sessions.put(session(0, &[]));
     assert_eq!(there(&mut sessions, new), None, "reused slot");

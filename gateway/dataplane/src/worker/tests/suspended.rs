@@ -29,7 +29,7 @@ impl Shared {
         Shared { listener: (socket(), socket()), trunk, node }
     }
 
-    fn parts(&self, seal: Option<Box<seal::Gateway>>) -> (World, Parts) {
+    fn parts(&self, seal: Option<Box<seal::GatewaySeal>>) -> (World, WorkerParts) {
         let copy = |socket: &UdpSocket| socket.try_clone().unwrap();
         let listener = (copy(&self.listener.0), copy(&self.listener.1));
         let trunk = TrunkSocket { socket: copy(&self.trunk), seal };
@@ -40,15 +40,15 @@ impl Shared {
         self.start_with(None, suspended)
     }
 
-    fn start_with(&self, seal: Option<Box<seal::Gateway>>, suspended: bool) -> Running {
+    fn start_with(&self, seal: Option<Box<seal::GatewaySeal>>, suspended: bool) -> Running {
         let (world, parts) = self.parts(seal);
-        Running::start(world, Parts { suspended, gather: Duration::ZERO, ..parts })
+        Running::start(world, WorkerParts { suspended, gather: Duration::ZERO, ..parts })
     }
 }
 
 impl Running {
-    fn start(world: World, parts: Parts) -> Running {
-        let worker = Worker::new(parts, Instant::now()).unwrap();
+    fn start(world: World, parts: WorkerParts) -> Running {
+        let worker = PacketWorker::new(parts, Instant::now()).unwrap();
         Running { world, thread: std::thread::spawn(move || worker.run()) }
     }
 
@@ -58,25 +58,25 @@ impl Running {
 
     fn hand_out(&self) -> (Vec<SessionState>, Vec<TrunkState>) {
         let (to, mut parts) = room();
-        self.world.tell(Command::Suspend { to });
+        self.world.tell(WorkerCommand::Suspend { to });
         all_parts(&mut parts)
     }
 
     fn duplicate(&self) -> Duplicate {
         let (done, duplicates) = crossbeam_channel::bounded(1);
-        self.world.tell(Command::Duplicate { slots: 0..8, all: false, done });
+        self.world.tell(WorkerCommand::Duplicate { slots: 0..8, all: false, done });
         duplicates.recv_timeout(SOON).unwrap().unwrap().sessions.remove(0)
     }
 
     /// Waits until all commands have run.
     fn confirm(&self) {
         let (done, confirmed) = crossbeam_channel::bounded(1);
-        self.world.tell(Command::Confirm { done });
+        self.world.tell(WorkerCommand::Confirm { done });
         confirmed.recv_timeout(SOON).unwrap();
     }
 
     fn stop(self) -> World {
-        self.world.tell(Command::Stop);
+        self.world.tell(WorkerCommand::Stop);
         self.thread.join().unwrap().unwrap();
         self.world
     }
@@ -86,8 +86,8 @@ impl Running {
         let (_, install) = self.world.phone(phone.home.slot);
         let state = Some(Box::new(handed_over(state)));
         let install = Install { home: phone.home, state, ..install };
-        self.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
-        self.world.tell(Command::Install(Box::new(install)));
+        self.world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
+        self.world.tell(WorkerCommand::Install(Box::new(install)));
         self.confirm();
     }
 }
@@ -166,14 +166,14 @@ fn packets_wait_for_a_suspended_worker() {
     running.confirm();
     assert!(came(&shared.node).is_empty() && phone.heard().is_empty());
     // Commands run as always.
-    running.world.tell(Command::KeyFrame { home: phone.home });
+    running.world.tell(WorkerCommand::KeyFrame { home: phone.home });
     running.confirm();
     let mut request = [0; 64];
     until(|| phone.socket.recv(&mut request).ok());
 
     running.world.stats.take_lateness(Instant::now());
     let lasted = suspended.elapsed();
-    running.world.tell(Command::Resume);
+    running.world.tell(WorkerCommand::Resume);
     reach_node(&shared.node, &phone, 20..30);
     reach_phone(&phone, 20..30);
     assert!(running.world.stats.take_lateness(Instant::now()) >= lasted, "so long packets waited");
@@ -186,11 +186,11 @@ fn many_sessions_are_handed_out_in_parts() {
     let running = shared.start(false);
     let count = HandedOut::PART as u32 + 1;
     for slot in 0..count {
-        running.world.tell(Command::Install(Box::new(running.world.phone(slot).1)));
+        running.world.tell(WorkerCommand::Install(Box::new(running.world.phone(slot).1)));
     }
     running.confirm();
     let (to, mut parts) = room();
-    running.world.tell(Command::Suspend { to });
+    running.world.tell(WorkerCommand::Suspend { to });
     let mut next = || until(|| parts.try_recv().ok());
     let sizes = [next(), next(), next()].map(|part| match part {
         HandedOut::Sessions(sessions) => sessions.len(),
@@ -207,15 +207,15 @@ fn many_commands_run_during_a_suspension() {
     let (to, mut suspended) = room();
     let (confirms, confirmed) = crossbeam_channel::bounded(1);
     // More than a turn's, and no other wakes the worker.
-    world.commands.send(Command::Suspend { to }).unwrap();
+    world.commands.send(WorkerCommand::Suspend { to }).unwrap();
     for _ in 0..3_000 {
         let message = Box::default();
         world
             .commands
-            .send(Command::SendSigned { node: NodeId(0), message, sealed: true })
+            .send(WorkerCommand::SendSigned { node: NodeId(0), message, sealed: true })
             .unwrap();
     }
-    world.tell(Command::Confirm { done: confirms });
+    world.tell(WorkerCommand::Confirm { done: confirms });
     let running = Running::start(world, parts);
     all_parts(&mut suspended);
     confirmed.recv_timeout(SOON).unwrap();
@@ -257,17 +257,17 @@ fn second_worker_continues_without_loss() {
     collect(200);
     // The first attempt fails: the old worker resumes, and the new one has read nothing.
     drop(old.suspend());
-    old.world.tell(Command::Resume);
+    old.world.tell(WorkerCommand::Resume);
     collect(600);
     let state = old.suspend().remove(0);
     new.continue_with(&phone, &state);
-    new.world.tell(Command::Resume);
+    new.world.tell(WorkerCommand::Resume);
     let old = old.stop();
     let (up, down) = collect(3_000);
     sender.join().unwrap();
     let expected: Vec<u16> = (0..3_000).collect();
     assert!(up == expected && down == expected, "each once, and in order");
-    let passed = |world: &World| world.stats.packets(Way::ToNode);
+    let passed = |world: &World| world.stats.packets(MediaDirection::ToNode);
     let new = new.stop();
     assert_eq!(passed(&old) + passed(&new), 3_000);
     assert!(passed(&old) >= 600 && passed(&new) > 0);
@@ -275,21 +275,22 @@ fn second_worker_continues_without_loss() {
 
 #[test]
 fn encrypted_trunk_continues_unnoticed() {
-    let secret = Secret::new(b"a secret of many bytes", "n").unwrap();
+    let secret = NodeSecret::new(b"a secret of many bytes", "n").unwrap();
     let shared = Shared::new();
-    let gateway = |salt| Some(Box::new(seal::Gateway::new(secret.clone(), salt)));
+    let gateway = |salt| Some(Box::new(seal::GatewaySeal::new(secret.clone(), salt)));
     let (old, new) = (shared.start_with(gateway(1), false), shared.start_with(gateway(2), true));
     let phone = old.world.enter(0);
     old.confirm();
-    let (mut node, at) = (seal::Node::new(secret.clone(), 2), shared.trunk.local_addr().unwrap());
-    let receive = |node: &mut seal::Node| {
+    let (mut node, at) =
+        (seal::NodeSeal::new(secret.clone(), 2), shared.trunk.local_addr().unwrap());
+    let receive = |node: &mut seal::NodeSeal| {
         let mut bytes = [0; 2_048];
         let length = until(|| shared.node.recv(&mut bytes).ok());
         let (content, sender) = node.open(&mut bytes[..length], at).unwrap();
         (content.to_vec(), sender)
     };
     // The node learns the socket from a message, and the socket the node from its answer.
-    old.world.tell(Command::SendSigned {
+    old.world.tell(WorkerCommand::SendSigned {
         node: NodeId(0),
         message: Box::from(&b"m"[..]),
         sealed: true,
@@ -297,8 +298,13 @@ fn encrypted_trunk_continues_unnoticed() {
     let (_, sender) = receive(&mut node);
     node.learn(sender);
     let mut message = Vec::new();
-    Answer::Close { tag: Tag(1), status: Status::Ok }.write(&secret, 1, unix_us(), &mut message);
-    let answer = |node: &mut seal::Node, content: &[u8]| {
+    TrunkAnswer::Close { tag: Tag(1), status: OpenStatus::Ok }.write(
+        &secret,
+        1,
+        unix_us(),
+        &mut message,
+    );
+    let answer = |node: &mut seal::NodeSeal, content: &[u8]| {
         shared.node.send(node.seal(at, content).unwrap()).unwrap();
     };
     answer(&mut node, &message);
@@ -315,16 +321,16 @@ fn encrypted_trunk_continues_unnoticed() {
         reach_phone(&phone, number..=number);
     };
     exchange(10);
-    old.world.tell(Command::LimitBundles { node: NodeId(0), size_max: 1_200 });
+    old.world.tell(WorkerCommand::LimitBundles { node: NodeId(0), size_max: 1_200 });
     let (mut states, trunks) = old.hand_out();
     let state = states.remove(0);
     for trunk in trunks {
         assert_eq!((trunk.node, trunk.size_max), (NodeId(0), 1_200));
-        new.world.tell(Command::ContinueTrunk(Box::new(handed_over(&trunk))));
+        new.world.tell(WorkerCommand::ContinueTrunk(Box::new(handed_over(&trunk))));
     }
     new.continue_with(&phone, &state);
     old.stop();
-    new.world.tell(Command::Resume);
+    new.world.tell(WorkerCommand::Resume);
     exchange(11);
     assert_eq!(new.hand_out().1[0].size_max, 1_200);
     new.stop();
@@ -342,18 +348,18 @@ fn port_leg_continues_with_duplicates() {
     let (port, rtcp, node) = (socket(), socket(), socket());
     node.set_nonblocking(true).unwrap();
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
-    let ports = Some(Box::new(Ports::new(port, Some(rtcp)).unwrap()));
-    old.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
-    old.world.tell(Command::Install(Box::new(Install { ports, ..session })));
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
-    old.world.tell(Command::Attach { home: phone.home, hop: NODE, leg });
+    let ports = Some(Box::new(SessionPorts::new(port, Some(rtcp)).unwrap()));
+    old.world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
+    old.world.tell(WorkerCommand::Install(Box::new(Install { ports, ..session })));
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    old.world.tell(WorkerCommand::Attach { home: phone.home, hop: NODE, leg });
     old.confirm();
     let from_node = |number| _ = node.send_to(&video(number), to).unwrap();
     let numbers = || {
         let mut bytes = [0; 64];
         let (length, from) = until(|| node.recv_from(&mut bytes).ok());
         assert_eq!(from, to);
-        rtp::Header::parse(&bytes[..length]).unwrap().sequence
+        rtp::RtpHeader::parse(&bytes[..length]).unwrap().sequence
     };
     (1..=40).for_each(from_node);
     phone.speak(1);
@@ -369,16 +375,16 @@ fn port_leg_continues_with_duplicates() {
     (42..=80).for_each(from_node);
     phone.speak(2);
     let (rtp, rtcp) = ports.unwrap();
-    let ports = Ports::new(rtp.into(), rtcp.map(UdpSocket::from)).unwrap();
+    let ports = SessionPorts::new(rtp.into(), rtcp.map(UdpSocket::from)).unwrap();
     assert_eq!(ports.numbers().0, to.port());
     let (_, session) = new.world.phone(0);
-    new.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
+    new.world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
     let (home, state) = (phone.home, Some(Box::new(handed_over(&state))));
     let install = Install { home, ports: Some(Box::new(ports)), state, ..session };
-    new.world.tell(Command::Install(Box::new(install)));
+    new.world.tell(WorkerCommand::Install(Box::new(install)));
     new.confirm();
     old.stop();
-    new.world.tell(Command::Resume);
+    new.world.tell(WorkerCommand::Resume);
     reach_phone(&phone, 42..=80);
     assert_eq!(numbers(), 2);
     (81..=120).for_each(from_node);
@@ -393,16 +399,16 @@ fn suspended_worker_reads_its_ports_after_resume() {
     let (phone, session) = running.world.phone(0);
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
-    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
-    running.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
-    running.world.tell(Command::Install(Box::new(Install { ports, ..session })));
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
-    running.world.tell(Command::Attach { home: phone.home, hop: NODE, leg });
+    let ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    running.world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
+    running.world.tell(WorkerCommand::Install(Box::new(Install { ports, ..session })));
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    running.world.tell(WorkerCommand::Attach { home: phone.home, hop: NODE, leg });
     drop(running.suspend());
     (1..=40).for_each(|number| _ = node.send_to(&video(number), to).unwrap());
     running.confirm();
     assert!(phone.heard().is_empty());
-    running.world.tell(Command::Resume);
+    running.world.tell(WorkerCommand::Resume);
     reach_phone(&phone, 1..=40);
     running.stop();
 }
@@ -412,27 +418,27 @@ fn port_read_in_part_is_read_on_after_resume() {
     let (world, mut worker) = World::new(0);
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
-    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
-    let install = Install { ports, ..install(Client::Stun, Srtp::Plain, 0) };
+    let ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    let install = Install { ports, ..install(ClientAddressing::Stun, Srtp::Plain, 0) };
     let home = install.home;
-    world.tell(Command::Install(Box::new(install)));
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
-    world.tell(Command::Attach { home, hop: NODE, leg });
+    world.tell(WorkerCommand::Install(Box::new(install)));
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    world.tell(WorkerCommand::Attach { home, hop: NODE, leg });
     worker.turn();
     (0..100).for_each(|number| _ = node.send_to(&video(number), to).unwrap());
     let (to, mut suspended) = room();
-    world.tell(Command::Suspend { to });
+    world.tell(WorkerCommand::Suspend { to });
     let running = Running { world, thread: std::thread::spawn(move || worker.run()) };
     all_parts(&mut suspended);
     assert!((1..100).contains(&running.world.received()));
-    running.world.tell(Command::Resume);
+    running.world.tell(WorkerCommand::Resume);
     until(|| (running.world.received() == 100).then_some(()));
     running.stop();
 }
 
 fn packets_up(state: SessionState) -> u64 {
-    let install = install(Client::Stun, Srtp::Plain, 0);
-    let session = session::Session::new(Install { state: Some(Box::new(state)), ..install });
+    let install = install(ClientAddressing::Stun, Srtp::Plain, 0);
+    let session = session::WorkerSession::new(Install { state: Some(Box::new(state)), ..install });
     session.final_totals(Instant::now()).packets_up
 }
 
@@ -442,13 +448,13 @@ fn pair() -> (Running, Running, Phone, UdpSocket) {
     let ((world, parts), (home, home_parts)) = (one.parts(None), other.parts(None));
     let (to_home, from_first) = ring::channel(1_024).unwrap();
     let (to_first, from_home) = ring::channel(1_024).unwrap();
-    let first = Parts {
+    let first = WorkerParts {
         from_workers: vec![from_home],
         to_workers: vec![None, Some(to_home)],
         gather: Duration::ZERO,
         ..parts
     };
-    let second = Parts {
+    let second = WorkerParts {
         number: 1,
         from_workers: vec![from_first],
         to_workers: vec![Some(to_first), None],
@@ -458,8 +464,8 @@ fn pair() -> (Running, Running, Phone, UdpSocket) {
     };
     let (mut phone, install) = world.phone(0);
     phone.home = Home { worker: 1, ..phone.home };
-    world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
-    home.tell(Command::Install(Box::new(Install { home: phone.home, ..install })));
+    world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
+    home.tell(WorkerCommand::Install(Box::new(Install { home: phone.home, ..install })));
     let listener = one.listener.0;
     listener.set_nonblocking(true).unwrap();
     (Running::start(world, first), Running::start(home, second), phone, listener)
@@ -470,7 +476,7 @@ fn packets_between_workers_are_handled_first() {
     let (first, second, phone, listener) = pair();
     second.confirm();
     // The session has no leg.
-    let handled = || second.world.stats.drops(Reason::NotOpened);
+    let handled = || second.world.stats.drops(DropReason::NotOpened);
     let (mut sent, mut left) = (0, 0);
     while sent < 2_000 {
         let before = handled();
@@ -478,8 +484,8 @@ fn packets_between_workers_are_handled_first() {
         sent += 40;
         until(|| (handled() > before).then_some(()));
         let (to, mut states) = room();
-        second.world.tell(Command::Suspend { to: to.clone() });
-        first.world.tell(Command::Suspend { to });
+        second.world.tell(WorkerCommand::Suspend { to: to.clone() });
+        first.world.tell(WorkerCommand::Suspend { to });
         let states = [(); 2].map(|()| all_parts(&mut states).0);
         let state = states.into_iter().flatten().next().unwrap();
         while listener.recv(&mut [0; 64]).is_ok() {
@@ -487,7 +493,7 @@ fn packets_between_workers_are_handled_first() {
         }
         assert_eq!(packets_up(state) + left, u64::from(sent), "handled, or not read");
         for worker in [&first, &second] {
-            worker.world.tell(Command::Resume);
+            worker.world.tell(WorkerCommand::Resume);
         }
     }
     first.stop();
@@ -498,7 +504,7 @@ fn packets_between_workers_are_handled_first() {
 fn suspension_does_not_wait_for_a_dead_worker() {
     let (first, second, phone, _listener) = pair();
     phone.speak(1);
-    until(|| (second.world.stats.drops(Reason::NotOpened) > 0).then_some(()));
+    until(|| (second.world.stats.drops(DropReason::NotOpened) > 0).then_some(()));
     first.stop();
     assert_eq!(second.suspend().len(), 1);
     second.stop();
@@ -509,17 +515,17 @@ fn early_packets_are_counted_at_the_end() {
     let shared = Shared::new();
     let (world, parts) = shared.parts(None);
     let early_limits = EarlyLimits { packets: 4, wait: SOON };
-    let running = Running::start(world, Parts { early_limits, ..parts });
+    let running = Running::start(world, WorkerParts { early_limits, ..parts });
     let (phone, install) = running.world.phone(0);
-    running.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
-    running.world.tell(Command::Install(Box::new(install)));
+    running.world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
+    running.world.tell(WorkerCommand::Install(Box::new(install)));
     (1..=3).for_each(|number| phone.speak(number));
     until(|| {
         let up = packets_up(running.suspend().remove(0));
-        running.world.tell(Command::Resume);
+        running.world.tell(WorkerCommand::Resume);
         (up == 3).then_some(())
     });
-    assert_eq!(running.world.stats.drops(Reason::NotOpened), 0, "they wait for the leg");
+    assert_eq!(running.world.stats.drops(DropReason::NotOpened), 0, "they wait for the leg");
     let world = running.stop();
-    assert_eq!(world.stats.drops(Reason::NotOpened), 3);
+    assert_eq!(world.stats.drops(DropReason::NotOpened), 3);
 }

@@ -18,12 +18,12 @@ fn talker(voice: bool, video: bool) -> Talker {
 
 #[derive(Default)]
 struct Said {
-    rtp: Vec<(Sent, rtp::Header, Vec<u8>)>,
+    rtp: Vec<(SentPacket, rtp::RtpHeader, Vec<u8>)>,
     rtcp: Vec<Vec<u8>>,
 }
 
 impl Said {
-    fn stream(&self, stream: u8) -> impl Iterator<Item = &(Sent, rtp::Header, Vec<u8>)> {
+    fn stream(&self, stream: u8) -> impl Iterator<Item = &(SentPacket, rtp::RtpHeader, Vec<u8>)> {
         self.rtp.iter().filter(move |(sent, ..)| sent.stream == stream)
     }
 
@@ -32,7 +32,7 @@ impl Said {
     }
 
     fn keys(&self) -> usize {
-        let key = |header: &rtp::Header, packet: &[u8]| {
+        let key = |header: &rtp::RtpHeader, packet: &[u8]| {
             Content::of(header.payload(packet)) == Some(Content::Key)
         };
         self.stream(1).filter(|(_, header, packet)| header.marker && key(header, packet)).count()
@@ -47,7 +47,7 @@ fn listen(talker: &mut Talker, from_ns: u64, until_ns: u64) -> Said {
             let packet = std::mem::take(&mut packet);
             match transmit {
                 Transmit::Rtp(sent) => {
-                    said.rtp.push((sent, rtp::Header::parse(&packet).unwrap(), packet));
+                    said.rtp.push((sent, rtp::RtpHeader::parse(&packet).unwrap(), packet));
                 }
                 Transmit::Rtcp => said.rtcp.push(packet),
             }
@@ -65,7 +65,7 @@ fn hear(talker: &mut Talker, write: impl FnOnce(&mut Vec<u8>)) {
 
 fn heard_packet(sequence: u16, timestamp: u32) -> Vec<u8> {
     let mut payload = Vec::new();
-    let mark = Mark { session: 9, number: sequence.into(), sent_ns: 5, node: 6, stream: 0 };
+    let mark = TestHeader { session: 9, number: sequence.into(), sent_ns: 5, node: 6, stream: 0 };
     mark.write(&mut payload);
     let mut packet = Vec::new();
     let fields = rtp::Fields { payload_type: 111, marker: false, sequence, timestamp, ssrc: 44 };
@@ -78,7 +78,7 @@ fn voice_is_fifty_numbered_packets_a_second() {
     let said = listen(&mut talker(true, false), START, START + 2 * S);
     assert!((99..=100).contains(&said.rtp.len()), "it begins somewhere in the first 20 ms");
     for (place, (sent, header, packet)) in said.rtp.iter().enumerate() {
-        let mark = Mark::read(header.payload(packet)).unwrap();
+        let mark = TestHeader::read(header.payload(packet)).unwrap();
         assert_eq!((mark.session, mark.stream, mark.number, mark.node), (7, 0, place as u64, 0));
         assert_eq!(
             (sent.number, sent.timestamp, sent.at_ns),
@@ -162,13 +162,14 @@ fn reports_are_sent_at_once_and_each_second() {
     let said = listen(&mut talker, START, START + 2 * S + 1);
     assert_eq!(said.rtcp.len(), 3);
     let first: Vec<_> = rtcp::packets(&said.rtcp[0]).map(Result::unwrap).collect();
-    let Packet::ReceiverReport(report) = first[0] else {
+    let RtcpPacket::ReceiverReport(report) = first[0] else {
         panic!("nothing was sent yet: {first:?}")
     };
     let block = report.blocks().next().unwrap();
     assert_eq!((block.ssrc, block.fraction_lost, block.lost, block.last_sr), (44, 64, 1, 0x5_0000));
     let second: Vec<_> = rtcp::packets(&said.rtcp[1]).map(Result::unwrap).collect();
-    let [Packet::SenderReport(voice), Packet::SenderReport(_), Packet::Description(_)] = second[..]
+    let [RtcpPacket::SenderReport(voice), RtcpPacket::SenderReport(_), RtcpPacket::Description(_)] =
+        second[..]
     else {
         panic!("{second:?}")
     };
@@ -182,7 +183,7 @@ fn reports_are_sent_at_once_and_each_second() {
 fn arrival_says_who_sent_it_and_in_what_numbers() {
     let mut talker = talker(false, false);
     let arrival = talker.handle_packet(&heard_packet(8, 99), 1_234).unwrap();
-    let expected = Arrival {
+    let expected = ReceivedPacket {
         receiver: 7,
         sender: 9,
         stream: 0,

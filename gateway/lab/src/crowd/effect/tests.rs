@@ -2,8 +2,8 @@ use super::*;
 
 const MS: u64 = 1_000_000;
 
-fn fault() -> Fault {
-    Fault { at_ns: 100 * MS, scope: Scope::Nodes([1].into()) }
+fn fault() -> InjectedFault {
+    InjectedFault { at_ns: 100 * MS, scope: Scope::Nodes([1].into()) }
 }
 
 /// Arrivals in ms, each from a node.

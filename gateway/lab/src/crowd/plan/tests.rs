@@ -2,17 +2,25 @@ use super::*;
 
 #[test]
 fn each_room_has_one_sender_and_one_receiver() {
-    let plan = Plan::new(10);
+    let plan = CrowdPlan::new(10);
     let talks: Vec<u64> = (1..=10).filter(|&session| plan.talks(session)).collect();
     assert_eq!(talks, [1, 3, 5, 7, 9]);
     assert_eq!((plan.room_of(1), plan.room_of(2), plan.room_of(3)), (1, 1, 2));
-    let both = Plan { speech: Speech::BothWays, ..plan };
+    let both = CrowdPlan { speech: Speech::BothWays, ..plan };
     assert!((1..=10).all(|session| both.talks(session)));
 }
 
 #[test]
 fn quic_option_applies_to_every_other_room() {
-    let plan = Plan { quic: true, ..Plan::new(4) };
+    let plan = CrowdPlan { quic: true, ..CrowdPlan::new(4) };
     let ways = [1, 2, 3, 4].map(|session| plan.transport_of(session));
-    assert_eq!(ways, [Transport::Udp, Transport::Udp, Transport::Quic, Transport::Quic]);
+    assert_eq!(
+        ways,
+        [
+            PlannedTransport::Udp,
+            PlannedTransport::Udp,
+            PlannedTransport::Quic,
+            PlannedTransport::Quic
+        ]
+    );
 }

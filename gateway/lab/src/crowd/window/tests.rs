@@ -1,25 +1,25 @@
 use super::*;
-use crate::ledger::{Arrival, Member, Sent};
+use crate::ledger::{ReceivedPacket, RoomParticipant, SentPacket};
 
 const MS: u64 = 1_000_000;
 
 /// Two rooms with a sender that sends every 20 ms; the receiver of the second room gets nothing after 100 ms.
-fn window() -> Window {
-    let mut ledger = Ledger::default();
+fn window() -> ObservationWindow {
+    let mut ledger = PacketLedger::default();
     for session in 1..=4_u64 {
         let room = session.div_ceil(2);
-        ledger.join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+        ledger.join(RoomParticipant { session, room, from_ns: 0, until_ns: u64::MAX });
     }
     for number in 0..20 {
         let at_ns = number * 20 * MS;
         for sender in [1, 3] {
             let (stream, timestamp, clock_rate) = (0, 0, 48_000);
             let session = sender;
-            ledger.sent(Sent { session, stream, number, at_ns, timestamp, clock_rate });
+            ledger.sent(SentPacket { session, stream, number, at_ns, timestamp, clock_rate });
             if sender == 1 || at_ns < 100 * MS {
                 let (receiver, sent_ns, sequence) = (sender + 1, at_ns, number as u16);
                 let (node, ssrc) = (7, 9);
-                ledger.arrived(Arrival {
+                ledger.arrived(ReceivedPacket {
                     receiver,
                     sender,
                     stream,
@@ -35,12 +35,12 @@ fn window() -> Window {
         }
     }
     let by_id = [("s31".to_owned(), 3), ("s41".to_owned(), 4)].into();
-    Window { ledger, events: Vec::new(), by_id, span: 0..400 * MS }
+    ObservationWindow { ledger, events: Vec::new(), by_id, span: 0..400 * MS }
 }
 
 #[test]
 fn who_is_forgotten_is_in_no_figure() {
-    let fault = Fault { at_ns: 100 * MS, scope: Scope::Nodes([7].into()) };
+    let fault = InjectedFault { at_ns: 100 * MS, scope: Scope::Nodes([7].into()) };
     let mut window = window();
     let before = window.effect_of(&fault);
     assert_eq!((before.hit, before.unheard, before.lost), (2, 1, 15));

@@ -1,17 +1,17 @@
 use super::*;
-use crate::demo::report::{Detection, Gap};
-use crate::ledger::Spread;
+use crate::demo::report::{DetectionFigures, GapFigures};
+use crate::ledger::GapSpread;
 
-fn heard(p99: f64, sessions: usize) -> Failover {
-    Failover {
+fn heard(p99: f64, sessions: usize) -> FailoverFigures {
+    FailoverFigures {
         cause: "node-down",
         silent: false,
         unattended: false,
         ingress: "udp",
         node: "east-a1".to_owned(),
         sessions,
-        detect_ms: Detection::default(),
-        gap_ms: Gap { spread: Spread { p50: p99, p99, max: p99 }, clock: "kernel" },
+        detect_ms: DetectionFigures::default(),
+        gap_ms: GapFigures { spread: GapSpread { p50: p99, p99, max: p99 }, clock: "kernel" },
         packets_lost: 0,
         by_witness: BTreeMap::new(),
     }
@@ -34,7 +34,7 @@ fn takeover_must_keep_each_session() {
     let takeover = |p99, unheard| Takeover {
         sessions: 40,
         unheard,
-        gap_ms: Gap { spread: Spread { p50: p99, p99, max: p99 }, clock: "kernel" },
+        gap_ms: GapFigures { spread: GapSpread { p50: p99, p99, max: p99 }, clock: "kernel" },
         packets_lost: 80,
         twice: 0,
         misdelivered: 0,

@@ -4,12 +4,12 @@ use super::*;
 fn sessions_are_split_by_transport_and_media() {
     let plan = SessionPlan::of(200);
     assert_eq!(plan.sessions.len(), 200);
-    assert_eq!((plan.count(Transport::Udp), plan.count(Transport::Quic)), (100, 100));
-    let calls = plan.rooms.iter().filter(|room| room.scenario == Scenario::Call).count();
+    assert_eq!((plan.count(DemoTransport::Udp), plan.count(DemoTransport::Quic)), (100, 100));
+    let calls = plan.rooms.iter().filter(|room| room.scenario == DemoScenario::Call).count();
     let pictures = plan
         .sessions
         .iter()
-        .filter(|planned| planned.video && plan.room_of(planned).scenario == Scenario::Call);
+        .filter(|planned| planned.video && plan.room_of(planned).scenario == DemoScenario::Call);
     assert_eq!((calls, plan.rooms.len(), pictures.count()), (80, 84, 2 * calls / VIDEO_SHARE));
 }
 
@@ -20,7 +20,7 @@ fn every_zone_has_calls_over_both_transports() {
         for zone in ZONES {
             let mut ways = plan.sessions.iter().filter(|planned| {
                 let room = plan.room_of(planned);
-                room.scenario == Scenario::Call && (room.region, room.zone) == (region, zone)
+                room.scenario == DemoScenario::Call && (room.region, room.zone) == (region, zone)
             });
             let first = ways.next().unwrap().transport;
             assert!(ways.any(|planned| planned.transport != first), "{region}-{zone}");
@@ -34,10 +34,11 @@ fn lossy_network_has_a_video_session() {
         let plan = SessionPlan::of(sessions);
         let meets = |planned: &&PlannedSession| {
             planned.video
-                && planned.transport == Transport::Udp
+                && planned.transport == DemoTransport::Udp
                 && plan.room_of(planned).region == LOSSY
         };
-        let in_call = |planned: &&PlannedSession| plan.room_of(planned).scenario == Scenario::Call;
+        let in_call =
+            |planned: &&PlannedSession| plan.room_of(planned).scenario == DemoScenario::Call;
         let hit = plan.sessions.iter().filter(meets).filter(in_call).count();
         assert!(hit > 0 || sessions < 100, "{sessions}");
     }

@@ -2,8 +2,8 @@ use super::*;
 
 const VOICE_HZ: u32 = 48_000;
 
-fn voice(distances: &[i32]) -> Pace {
-    let mut pace = Pace::default();
+fn voice(distances: &[i32]) -> TimestampPace {
+    let mut pace = TimestampPace::default();
     pace.resume(false);
     for ticks in distances {
         pace.advance(1, *ticks, false);
@@ -12,8 +12,8 @@ fn voice(distances: &[i32]) -> Pace {
 }
 
 /// Learns from frames of `packets` packets, 3,000 ticks apart; the last frame is complete.
-fn video(frames: usize, packets: usize) -> Pace {
-    let mut pace = Pace::default();
+fn video(frames: usize, packets: usize) -> TimestampPace {
+    let mut pace = TimestampPace::default();
     for _ in 0..frames {
         for packet in 0..packets {
             let ticks = if packet == 0 { 3_000 } else { 0 };
@@ -23,8 +23,8 @@ fn video(frames: usize, packets: usize) -> Pace {
     pace
 }
 
-fn silence(ticks: u64) -> Silence {
-    Silence { since_frame: ticks, since_packet: ticks, lead: 0 }
+fn silence(ticks: u64) -> SilenceSpan {
+    SilenceSpan { since_frame: ticks, since_packet: ticks, lead: 0 }
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn paced_frame_continues_until_the_next_is_due() {
     let mut pace = video(10, 6);
     pace.advance(1, 3_000, false);
     for (since_frame, goes_on) in [(2_999, true), (3_000, false)] {
-        let silence = Silence { since_frame, since_packet: 500, lead: 0 };
+        let silence = SilenceSpan { since_frame, since_packet: 500, lead: 0 };
         assert_eq!(pace.leap(silence, VIDEO_CLOCK_HZ).ticks == 0, goes_on);
     }
 }
@@ -120,21 +120,21 @@ fn streams_without_markers_have_no_unfinished_frames() {
 
 #[test]
 fn numbers_are_kept_free_for_packets_in_flight() {
-    let lead = |lead| Silence { lead, ..silence(960) };
+    let lead = |lead| SilenceSpan { lead, ..silence(960) };
     let pace = voice(&[960; 10]);
     assert_eq!(pace.leap(lead(960), VOICE_HZ), Leap { lost: 1, ticks: 1_920 });
     assert_eq!(pace.leap(lead(0), VOICE_HZ), Leap { lost: 0, ticks: 960 });
     let pace = video(10, 6);
-    let lead = Silence { lead: 90, ..silence(10) };
+    let lead = SilenceSpan { lead: 90, ..silence(10) };
     assert_eq!(pace.leap(lead, VIDEO_CLOCK_HZ).lost, 1);
 }
 
 #[test]
 fn unknown_pace_counts_no_loss() {
     for clock_rate in [VOICE_HZ, VIDEO_CLOCK_HZ, 0] {
-        let leap = Pace::default().leap(silence(96_000), clock_rate);
+        let leap = TimestampPace::default().leap(silence(96_000), clock_rate);
         assert_eq!(leap, Leap { lost: 0, ticks: 96_000 });
-        assert_eq!(Pace::default().leap(silence(0), clock_rate).ticks, 1);
+        assert_eq!(TimestampPace::default().leap(silence(0), clock_rate).ticks, 1);
     }
 }
 

@@ -160,7 +160,7 @@ fn client_stream_has_a_clock_across_senders() {
     let mut session = Session::new();
     heard_as(&mut session, audio(1, 1), 0);
     heard_as(&mut session, video(1, 2), 0);
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     assert_eq!(session.0.sources().count(), 0, "no packet of the new hop yet");
     heard_as(&mut session, video(2, 20), 10);
     let rates = [1, 2, 20].map(|ssrc| session.0.clock_rate(ssrc));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::rtcp::{
-    FirEntry, Malformed, Packet, Pli, ReportBlock, SenderInfo, packets, write_bye, write_cname,
+    FirEntry, Pli, ReportBlock, RtcpError, RtcpPacket, SenderInfo, packets, write_bye, write_cname,
     write_fir, write_nack, write_pli, write_receiver_report, write_remb, write_sender_report,
 };
 use evenkeel_fuzz::Corpus;
@@ -42,13 +42,17 @@ fn compound(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-fn to_client(session: &mut Session, epoch: u64, mut bytes: Vec<u8>) -> Result<Vec<u8>, Dropped> {
-    let length = session.0.rtcp_to_client(Epoch(epoch), &mut bytes)?;
+fn to_client(
+    session: &mut Session,
+    epoch: u64,
+    mut bytes: Vec<u8>,
+) -> Result<Vec<u8>, FeedbackDrop> {
+    let length = session.0.rtcp_to_client(StreamEpoch(epoch), &mut bytes)?;
     bytes.truncate(length);
     Ok(bytes)
 }
 
-fn to_node(session: &mut Session, mut bytes: Vec<u8>) -> Result<Vec<u8>, Dropped> {
+fn to_node(session: &mut Session, mut bytes: Vec<u8>) -> Result<Vec<u8>, FeedbackDrop> {
     let length = session.0.rtcp_to_node(&mut bytes)?;
     bytes.truncate(length);
     Ok(bytes)
@@ -56,7 +60,7 @@ fn to_node(session: &mut Session, mut bytes: Vec<u8>) -> Result<Vec<u8>, Dropped
 
 fn sender_info_in(bytes: &[u8]) -> SenderInfo {
     match packets(bytes).next() {
-        Some(Ok(Packet::SenderReport(report))) => report.info,
+        Some(Ok(RtcpPacket::SenderReport(report))) => report.info,
         other => panic!("{other:?}"),
     }
 }
@@ -119,10 +123,10 @@ fn reported_packet_counts_never_decrease() {
 fn report_of_another_mapping_is_dropped() {
     let mut session = Session::new();
     let early = compound(|out| write_sender_report(&report_of(old(), 0), &[], out));
-    assert_eq!(to_client(&mut session, 1, early), Err(Dropped::Empty), "no packet yet");
+    assert_eq!(to_client(&mut session, 1, early), Err(FeedbackDrop::Empty), "no packet yet");
 
     session.voice_as(old(), old(), 0, 10);
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     let report = |node| {
         compound(|out| {
             write_sender_report(&report_of(node, 9), &[], out);
@@ -130,12 +134,16 @@ fn report_of_another_mapping_is_dropped() {
         })
     };
     assert!(to_client(&mut session, 1, report(old())).is_ok(), "still the sender");
-    assert_eq!(to_client(&mut session, 2, report(new())), Err(Dropped::Empty), "no packet yet");
+    assert_eq!(
+        to_client(&mut session, 2, report(new())),
+        Err(FeedbackDrop::Empty),
+        "no packet yet"
+    );
     session.voice_as(new(), old(), 13, 23);
-    assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Empty), "replaced");
+    assert_eq!(to_client(&mut session, 1, report(old())), Err(FeedbackDrop::Empty), "replaced");
     assert!(to_client(&mut session, 2, report(new())).is_ok());
     session.0.close_previous();
-    assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Stale));
+    assert_eq!(to_client(&mut session, 1, report(old())), Err(FeedbackDrop::Stale));
 }
 
 #[test]
@@ -155,8 +163,8 @@ fn removed_packets_leave_the_rest() {
 fn bye_of_the_present_sender_only_passes() {
     let mut session = switched();
     let bye = |ssrc| compound(|out| write_bye(&[ssrc], out));
-    assert_eq!(to_client(&mut session, 1, bye(old().ssrc)), Err(Dropped::Empty));
-    assert_eq!(to_client(&mut session, 2, bye(0x77)), Err(Dropped::Empty), "unknown source");
+    assert_eq!(to_client(&mut session, 1, bye(old().ssrc)), Err(FeedbackDrop::Empty));
+    assert_eq!(to_client(&mut session, 2, bye(0x77)), Err(FeedbackDrop::Empty), "unknown source");
     assert_eq!(to_client(&mut session, 2, bye(new().ssrc)), Ok(bye(old().ssrc)));
 }
 
@@ -164,7 +172,7 @@ fn bye_of_the_present_sender_only_passes() {
 fn left_hop_reports_no_more_about_the_client() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     let block = ReportBlock { ssrc: CLIENT, fraction_lost: 255, ..<_>::default() };
     let report = compound(|out| {
         write_sender_report(&report_of(old(), 9), &[block], out);
@@ -173,7 +181,7 @@ fn left_hop_reports_no_more_about_the_client() {
     let expected = compound(|out| write_sender_report(&report_of(old(), 9), &[], out));
     assert_eq!(to_client(&mut session, 1, report), Ok(expected));
     let report = compound(|out| write_receiver_report(OTHER, &[block], out));
-    assert_eq!(to_client(&mut session, 1, report.clone()), Err(Dropped::Empty));
+    assert_eq!(to_client(&mut session, 1, report.clone()), Err(FeedbackDrop::Empty));
     assert_eq!(to_client(&mut session, 2, report.clone()), Ok(report), "the new hop does");
 }
 
@@ -194,7 +202,7 @@ fn blocks_for_node(session: &mut Session, block: ReportBlock) -> Vec<ReportBlock
     let report = compound(|out| write_receiver_report(CLIENT, &[block], out));
     let passed = to_node(session, report).unwrap();
     match packets(&passed).next() {
-        Some(Ok(Packet::ReceiverReport(report))) => report.blocks().collect(),
+        Some(Ok(RtcpPacket::ReceiverReport(report))) => report.blocks().collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -225,7 +233,7 @@ fn reports_on_old_packets_are_not_sent_to_new_node() {
     assert_eq!(blocks_for_node(&mut session, block_at(9)), []);
     assert_eq!(blocks_for_node(&mut session, block_at(12)), []);
     assert_eq!(blocks_for_node(&mut session, block_at(13)).len(), 1);
-    session.0.switched(Epoch(3), Switch::Failover);
+    session.0.switched(StreamEpoch(3), SwitchCause::Failover);
     assert_eq!(blocks_for_node(&mut session, block_at(20)), [], "not sent by the new hop");
     let other = ReportBlock { ssrc: OTHER, ..block_at(9) };
     assert_eq!(blocks_for_node(&mut session, other), [other], "not ours: left alone");
@@ -270,9 +278,9 @@ fn nack_uses_the_senders_numbers() {
     };
     let passed = to_node(&mut session, of(old(), &[8, 9, 11, 13, 15, 20]));
     assert_eq!(passed, Ok(of(new(), &[13, 15, 20])));
-    assert_eq!(to_node(&mut session, of(old(), &[8, 12])), Err(Dropped::Empty));
-    session.0.switched(Epoch(3), Switch::Failover);
-    assert_eq!(to_node(&mut session, of(old(), &[20])), Err(Dropped::Empty));
+    assert_eq!(to_node(&mut session, of(old(), &[8, 12])), Err(FeedbackDrop::Empty));
+    session.0.switched(StreamEpoch(3), SwitchCause::Failover);
+    assert_eq!(to_node(&mut session, of(old(), &[20])), Err(FeedbackDrop::Empty));
 }
 
 #[test]
@@ -282,7 +290,7 @@ fn nack_after_withholding_uses_the_nodes_numbers() {
         session.voice_as(old(), old(), 0, 10);
         for number in 10..10 + kept_back {
             let header = old().header(voice(number));
-            let _ = session.0.withhold(Epoch(1), &header, VOICE_HZ, at(20.0 * number as f64));
+            let _ = session.0.withhold(StreamEpoch(1), &header, VOICE_HZ, at(20.0 * number as f64));
         }
         // The client sees consecutive numbers even after withheld packets.
         for number in 10..20 {
@@ -296,7 +304,11 @@ fn nack_after_withholding_uses_the_nodes_numbers() {
         };
         let asked = to_node(&mut session, missing(15));
         assert_eq!(asked, Ok(missing(15 + kept_back)));
-        assert_eq!(to_node(&mut session, missing(9)), Err(Dropped::Empty), "numbered otherwise");
+        assert_eq!(
+            to_node(&mut session, missing(9)),
+            Err(FeedbackDrop::Empty),
+            "numbered otherwise"
+        );
         let block = blocks_for_node(&mut session, block_at(15))[0];
         assert_eq!(u64::from(block.sequence_max), 1_000 + 15 + kept_back);
     }
@@ -339,14 +351,14 @@ fn srtcp_is_unchanged() {
     assert_eq!(to_client(&mut session, 2, encrypted.clone()), Ok(encrypted.clone()));
     assert_eq!(to_node(&mut session, encrypted.clone()), Ok(encrypted.clone()));
     session.0.close_previous();
-    assert_eq!(to_client(&mut session, 1, encrypted), Err(Dropped::Stale));
+    assert_eq!(to_client(&mut session, 1, encrypted), Err(FeedbackDrop::Stale));
 }
 
 #[test]
 fn malformed_rtcp_is_dropped_with_its_reason() {
     let mut session = switched();
     let nonsense = vec![0x80, 200, 0, 9];
-    let expected = Err(Dropped::Malformed(Malformed::Length));
+    let expected = Err(FeedbackDrop::Malformed(RtcpError::Length));
     assert_eq!(to_client(&mut session, 2, nonsense.clone()), expected);
     assert_eq!(to_node(&mut session, nonsense), expected);
 }

@@ -41,9 +41,9 @@ fn play(bytes: &[u8], protection: Protection) {
         now_ms += f64::from(pause);
         newest += u64::from(act >> 7);
         let now = at(now_ms);
-        let epoch = Epoch(newest - u64::from(act >> 6 & 1));
+        let epoch = StreamEpoch(newest - u64::from(act >> 6 & 1));
         let clock_rate = [VOICE_HZ, VIDEO_HZ, 0, 1_000_000][usize::from(act >> 4 & 3)];
-        let header = Header {
+        let header = RtpHeader {
             payload_type: kind & 0x7f,
             marker: kind & 0x80 != 0,
             sequence: u16::from_be_bytes([s0, s1]),
@@ -63,7 +63,7 @@ fn play(bytes: &[u8], protection: Protection) {
                     WITHHELD => withheld = continuity.withhold(epoch, &header, clock_rate, now),
                     PLANNED => {
                         let lead = Duration::from_millis(pause.into());
-                        continuity.switched(epoch, Switch::Planned { lead });
+                        continuity.switched(epoch, SwitchCause::Planned { lead });
                     }
                     _ => {}
                 }

@@ -24,7 +24,7 @@ fn talked() -> Session {
 #[test]
 fn losses_at_a_death_count_unless_they_arrive_late() {
     let mut session = talked();
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     session.0.left(at(590.0), false);
     session.voice_as(new(), old(), 35, 60);
     assert_eq!(missed(&session, 1_199.0), 0, "some may still arrive");
@@ -41,7 +41,7 @@ fn losses_at_a_death_count_unless_they_arrive_late() {
 #[test]
 fn numbers_kept_free_are_not_lost_once_filled() {
     let mut session = talked();
-    session.0.switched(Epoch(2), Switch::Planned { lead: Duration::from_millis(60) });
+    session.0.switched(StreamEpoch(2), SwitchCause::Planned { lead: Duration::from_millis(60) });
     session.0.left(at(600.0), true);
     // The new path is 60 ms faster: three packets are still in flight on the old one.
     let first = session.got(new(), voice(33), 601.0);
@@ -59,7 +59,7 @@ fn source_that_paused_before_lost_nothing() {
     // between.
     for planned in [false, true] {
         let mut session = talked();
-        session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
+        session.0.switched(StreamEpoch(2), SwitchCause::Planned { lead: Duration::ZERO });
         session.0.left(at(9_000.0), planned);
         session.got(new(), voice(530), 10_600.0);
         assert_eq!(missed(&session, 20_000.0), 0, "planned: {planned}");
@@ -69,13 +69,13 @@ fn source_that_paused_before_lost_nothing() {
 #[test]
 fn source_silent_during_a_planned_move_lost_nothing() {
     let mut session = talked();
-    session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
+    session.0.switched(StreamEpoch(2), SwitchCause::Planned { lead: Duration::ZERO });
     session.0.left(at(580.0), true);
     session.got(new(), voice(530), 10_600.0);
     assert_eq!(missed(&session, 20_000.0), 0);
     // If the hop died, the whole silence counts.
     let mut session = talked();
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     session.0.left(at(580.0), false);
     session.got(new(), voice(530), 10_600.0);
     assert_eq!(missed(&session, 20_000.0), 500);

@@ -35,7 +35,7 @@ fn planned_move_neither_loses_nor_duplicates() {
         let (early, late): (Arrivals, Arrivals) = of_old.partition(|arrival| arrival.0 < 800.0);
         play(&mut session, early);
         let lead = Duration::from_secs_f64((old_ms - new_ms) / 1_000.0);
-        session.0.switched(Epoch(2), Switch::Planned { lead });
+        session.0.switched(StreamEpoch(2), SwitchCause::Planned { lead });
         play(&mut session, late.into_iter().chain(of_new).collect());
     }
 }
@@ -88,9 +88,9 @@ fn closed_hop_delivers_nothing() {
 fn hop_before_the_previous_one_is_closed() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     assert_eq!(session.got(old(), voice(30), 600.0), numbers(old(), voice(30)));
-    session.0.switched(Epoch(3), Switch::Failover);
+    session.0.switched(StreamEpoch(3), SwitchCause::Failover);
     assert_eq!(session.pass(old(), voice(31), 620.0), Pass::Stale);
 }
 
@@ -98,7 +98,7 @@ fn hop_before_the_previous_one_is_closed() {
 fn left_hop_may_finish_streams_but_not_begin() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
-    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
     let other = Node { ssrc: 0xdd, ..old() };
     assert_eq!(session.pass(other, voice(30), 600.0), Pass::Stale);
 }
@@ -224,7 +224,7 @@ fn frame_left_by_a_jump_is_over() {
 fn frame_may_arrive_over_both_hops() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..122);
-    session.0.switched(Epoch(2), Switch::Planned { lead: Duration::from_millis(1) });
+    session.0.switched(StreamEpoch(2), SwitchCause::Planned { lead: Duration::from_millis(1) });
     let order = [(123, new()), (122, old()), (124, new()), (125, new())];
     for (number, sender) in order {
         let (now_ms, sent) = picture(number);

@@ -72,7 +72,10 @@ fn live(seed: u64) {
         epoch += 1;
         number += random.below(8);
         if random.below(2) == 0 {
-            session.0.switched(Epoch(epoch), Switch::Planned { lead: Duration::from_millis(20) });
+            session.0.switched(
+                StreamEpoch(epoch),
+                SwitchCause::Planned { lead: Duration::from_millis(20) },
+            );
         }
         let ssrc = if random.below(3) == 0 { 1 } else { random.next() as u32 };
         sender = node(epoch, ssrc, random.next() as u16, random.next() as u32);
@@ -131,11 +134,11 @@ fn live_unsteadily(seed: u64) {
         if sender > heard {
             heard = sender;
             let switch = match random.below(2) {
-                0 => Switch::Failover,
-                _ => Switch::Planned { lead: Duration::from_millis(random.below(40)) },
+                0 => SwitchCause::Failover,
+                _ => SwitchCause::Planned { lead: Duration::from_millis(random.below(40)) },
             };
             session.0.switched(senders[sender].epoch, switch);
-            if switch == Switch::Failover {
+            if switch == SwitchCause::Failover {
                 session.0.close_previous();
             }
         }

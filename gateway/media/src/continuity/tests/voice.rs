@@ -114,8 +114,8 @@ fn return_to_the_first_node_is_continuous() {
 fn return_before_any_packet_keeps_the_numbers() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
-    session.0.switched(Epoch(2), Switch::Failover);
-    session.0.switched(Epoch(3), Switch::Failover);
+    session.0.switched(StreamEpoch(2), SwitchCause::Failover);
+    session.0.switched(StreamEpoch(3), SwitchCause::Failover);
     session.voice_as(first().again(3), first(), 32, 60);
 }
 

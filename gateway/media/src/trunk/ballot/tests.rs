@@ -3,7 +3,7 @@ use super::*;
 const HOLD: Hold = Hold::For(Duration::from_millis(25));
 
 struct World {
-    ballot: Ballot,
+    ballot: OwnershipBallot,
     now: Instant,
 }
 
@@ -11,7 +11,7 @@ impl World {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     fn new() -> World {
         let now = Instant::now();
-        World { ballot: Ballot::new(7, now), now }
+        World { ballot: OwnershipBallot::new(7, now), now }
     }
 
     fn pass(&mut self, ms: u64) {

@@ -68,12 +68,12 @@ fn truncated_bundle_yields_whole_entries_then_error() {
     let mut whole = bundle(&[(1, b"aaa"), (2, b"bbb")]).as_bytes().to_vec();
     for length in 0..whole.len() {
         let expected = match length {
-            0..2 => (0, Some(Malformed::Mark)),
-            2..11 => (0, Some(Malformed::Entry)),
-            11..14 => (0, Some(Malformed::Packet)),
+            0..2 => (0, Some(BundleError::Mark)),
+            2..11 => (0, Some(BundleError::Entry)),
+            11..14 => (0, Some(BundleError::Packet)),
             14 => (1, None),
-            15..24 => (1, Some(Malformed::Entry)),
-            _ => (1, Some(Malformed::Packet)),
+            15..24 => (1, Some(BundleError::Entry)),
+            _ => (1, Some(BundleError::Packet)),
         };
         let items: Vec<_> = entries(&whole[..length]).collect();
         assert_eq!(items.iter().filter(|item| item.is_ok()).count(), expected.0, "{length}");
@@ -87,9 +87,9 @@ fn truncated_bundle_yields_whole_entries_then_error() {
 fn empty_packet_and_wrong_mark_are_refused() {
     let mut bytes = vec![demux::BUNDLE];
     bytes.extend_from_slice(&[0; ENTRY_OVERHEAD]);
-    assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(Malformed::Empty)]);
+    assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(BundleError::Empty)]);
     bytes[0] = demux::SIGNED;
-    assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(Malformed::Mark)]);
+    assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(BundleError::Mark)]);
 }
 
 #[test]

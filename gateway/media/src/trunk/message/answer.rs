@@ -1,49 +1,51 @@
 //! Messages from a node.
 
-use super::signature::{ANSWER, Body, Signed, sign, verify, write_head, write_padding, write_tags};
+use super::signature::{
+    ANSWER, MessageBody, SignedMessage, sign, verify, write_head, write_padding, write_tags,
+};
 use super::{
-    BREAK, CLOSE, DRAIN, KEEP, Load, NOTICE, OPEN, Outcome, PATH, PROBE, Refused, START,
-    SUPERSEDED, Secret, Status, VOTE, Verified, vote,
+    BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeLoad, NodeSecret, OPEN, OpenStatus,
+    OrderOutcome, PATH, PROBE, START, SUPERSEDED, VOTE, Verified, vote,
 };
 use crate::trunk::{Tag, Voted};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
-    /// Answers [`Question::Probe`](super::Question::Probe).
-    Probe(Load),
-    /// Answers [`Question::Open`](super::Question::Open).
-    Open { tag: Tag, status: Status },
-    /// Answers [`Question::Close`](super::Question::Close).
+pub enum TrunkAnswer {
+    /// Answers [`TrunkQuestion::Probe`](super::TrunkQuestion::Probe).
+    Probe(NodeLoad),
+    /// Answers [`TrunkQuestion::Open`](super::TrunkQuestion::Open).
+    Open { tag: Tag, status: OpenStatus },
+    /// Answers [`TrunkQuestion::Close`](super::TrunkQuestion::Close).
     Close {
         tag: Tag,
-        /// [`Status::Ok`] or [`Status::UnknownTag`].
-        status: Status,
+        /// [`OpenStatus::Ok`] or [`OpenStatus::UnknownTag`].
+        status: OpenStatus,
     },
-    /// Answers [`Question::Drain`](super::Question::Drain).
-    Drain(Load),
-    /// Answers [`Question::Keep`](super::Question::Keep).
+    /// Answers [`TrunkQuestion::Drain`](super::TrunkQuestion::Drain).
+    Drain(NodeLoad),
+    /// Answers [`TrunkQuestion::Keep`](super::TrunkQuestion::Keep).
     Keep {
         /// Tags of the question that are not open at the node.
         unknown: Box<[Tag]>,
     },
     /// Reports without a question that the node's state changed. Sent to recent probers with the
     /// nonce of their last probe, and retransmitted until
-    /// [`Question::Noted`](super::Question::Noted) acknowledges it.
+    /// [`TrunkQuestion::Noted`](super::TrunkQuestion::Noted) acknowledges it.
     Notice {
         /// Number of the notice at this node.
         number: u64,
-        load: Load,
+        load: NodeLoad,
     },
-    /// Answers [`Question::Start`](super::Question::Start).
-    Start(Outcome),
-    /// Answers [`Question::Break`](super::Question::Break).
-    Break(Outcome),
-    /// Answers [`Question::Path`](super::Question::Path).
+    /// Answers [`TrunkQuestion::Start`](super::TrunkQuestion::Start).
+    Start(OrderOutcome),
+    /// Answers [`TrunkQuestion::Break`](super::TrunkQuestion::Break).
+    Break(OrderOutcome),
+    /// Answers [`TrunkQuestion::Path`](super::TrunkQuestion::Path).
     Path {
         /// Equal to the question's padding, so that both have the same length.
         padding: u16,
     },
-    /// Answers [`Question::Vote`](super::Question::Vote).
+    /// Answers [`TrunkQuestion::Vote`](super::TrunkQuestion::Vote).
     Vote(Voted),
     /// Refuses a question of an owner: its group has a newer one.
     Superseded {
@@ -52,9 +54,9 @@ pub enum Answer {
     },
 }
 
-impl Answer {
+impl TrunkAnswer {
     /// Appends the signed answer to the question with this nonce to `out`.
-    pub fn write(&self, secret: &Secret, nonce: u64, now_us: u64, out: &mut Vec<u8>) {
+    pub fn write(&self, secret: &NodeSecret, nonce: u64, now_us: u64, out: &mut Vec<u8>) {
         let start = out.len();
         match *self {
             Self::Probe(load) => {
@@ -113,23 +115,27 @@ impl Answer {
     ///
     /// # Errors
     /// Returns the reason of the refusal.
-    pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
-        let Signed { kind, owner, body, nonce, sent_us } =
+    pub fn read(
+        datagram: &[u8],
+        secret: &NodeSecret,
+        now_us: u64,
+    ) -> Result<Verified<Self>, MessageError> {
+        let SignedMessage { kind, owner, body, nonce, sent_us } =
             verify(datagram, ANSWER, secret, now_us)?;
-        let mut body = Body(body);
+        let mut body = MessageBody(body);
         let message = match kind {
-            PROBE => Self::Probe(Load::read(&mut body)?),
-            OPEN => Self::Open { tag: Tag(body.u64()?), status: Status::read(&mut body)? },
-            CLOSE => Self::Close { tag: Tag(body.u64()?), status: Status::read(&mut body)? },
-            DRAIN => Self::Drain(Load::read(&mut body)?),
+            PROBE => Self::Probe(NodeLoad::read(&mut body)?),
+            OPEN => Self::Open { tag: Tag(body.u64()?), status: OpenStatus::read(&mut body)? },
+            CLOSE => Self::Close { tag: Tag(body.u64()?), status: OpenStatus::read(&mut body)? },
+            DRAIN => Self::Drain(NodeLoad::read(&mut body)?),
             KEEP => Self::Keep { unknown: body.tags()? },
-            NOTICE => Self::Notice { number: body.u64()?, load: Load::read(&mut body)? },
-            START => Self::Start(body.one_of(&Outcome::ALL)?),
-            BREAK => Self::Break(body.one_of(&Outcome::ALL)?),
+            NOTICE => Self::Notice { number: body.u64()?, load: NodeLoad::read(&mut body)? },
+            START => Self::Start(body.one_of(&OrderOutcome::ALL)?),
+            BREAK => Self::Break(body.one_of(&OrderOutcome::ALL)?),
             PATH => Self::Path { padding: body.padding(16)? },
             VOTE => Self::Vote(vote::read_voted(&mut body)?),
             SUPERSEDED => Self::Superseded { epoch: body.u64()? },
-            _ => return Err(Refused::Unknown),
+            _ => return Err(MessageError::Unknown),
         };
         body.finish()?;
         Ok(Verified { message, nonce, owner, sent_us })

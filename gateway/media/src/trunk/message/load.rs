@@ -1,26 +1,26 @@
 //! Values in messages: loads, states and results.
 
-use super::Refused;
-use super::signature::Body;
+use super::MessageError;
+use super::signature::MessageBody;
 
 /// Added to the encoded state if `vouched` is false.
 const UNVOUCHED: u8 = 0x80;
 
 /// Load and state of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Load {
+pub struct NodeLoad {
     /// Use of the node's capacity in thousandths; full at 1,000.
     pub permille: u16,
-    pub state: State,
+    pub state: ServingState,
     pub sessions: u32,
     /// True if the media port itself answered, or was checked just before. False for an agent
     /// without a port check.
     pub vouched: bool,
 }
 
-/// State of a node. Encoded as its index in [`State::ALL`].
+/// State of a node. Encoded as its index in [`ServingState::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum ServingState {
     /// The node accepts new sessions.
     Serving,
     /// The node accepts no new sessions; open ones remain until they are moved.
@@ -29,9 +29,9 @@ pub enum State {
     Gone,
 }
 
-/// Result of opening or closing a session. Encoded as its index in [`Status::ALL`].
+/// Result of opening or closing a session. Encoded as its index in [`OpenStatus::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Status {
+pub enum OpenStatus {
     Ok,
     /// Refused: the node is at capacity.
     Full,
@@ -45,9 +45,9 @@ pub enum Status {
     Unencrypted,
 }
 
-/// A fault that a drill injects or ends. Encoded as its index in [`Break::ALL`].
+/// A fault that a drill injects or ends. Encoded as its index in [`NodeFault::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Break {
+pub enum NodeFault {
     /// SIGKILL.
     Kill,
     /// SIGSTOP.
@@ -60,9 +60,9 @@ pub enum Break {
     Heal,
 }
 
-/// Result of an order to start or break a node. Encoded as its index in [`Outcome::ALL`].
+/// Result of an order to start or break a node. Encoded as its index in [`OrderOutcome::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum OrderOutcome {
     /// The order was executed, or is being executed.
     Done,
     /// The agent's configuration does not allow drills.
@@ -71,57 +71,60 @@ pub enum Outcome {
     Unable,
 }
 
-impl State {
-    pub const ALL: [State; 3] = [State::Serving, State::Draining, State::Gone];
+impl ServingState {
+    pub const ALL: [ServingState; 3] =
+        [ServingState::Serving, ServingState::Draining, ServingState::Gone];
 }
 
-impl Status {
-    pub const ALL: [Status; 6] = [
-        Status::Ok,
-        Status::Full,
-        Status::Draining,
-        Status::UnknownTag,
-        Status::Failed,
-        Status::Unencrypted,
+impl OpenStatus {
+    pub const ALL: [OpenStatus; 6] = [
+        OpenStatus::Ok,
+        OpenStatus::Full,
+        OpenStatus::Draining,
+        OpenStatus::UnknownTag,
+        OpenStatus::Failed,
+        OpenStatus::Unencrypted,
     ];
 
-    pub(super) fn read(body: &mut Body<'_>) -> Result<Self, Refused> {
+    pub(super) fn read(body: &mut MessageBody<'_>) -> Result<Self, MessageError> {
         body.one_of(&Self::ALL)
     }
 }
 
-impl Break {
-    pub const ALL: [Break; 5] = [Break::Kill, Break::Hang, Break::Wake, Break::Cut, Break::Heal];
+impl NodeFault {
+    pub const ALL: [NodeFault; 5] =
+        [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake, NodeFault::Cut, NodeFault::Heal];
 
     /// The fault's name in the API: `kill`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Break::Kill => "kill",
-            Break::Hang => "hang",
-            Break::Wake => "wake",
-            Break::Cut => "cut",
-            Break::Heal => "heal",
+            NodeFault::Kill => "kill",
+            NodeFault::Hang => "hang",
+            NodeFault::Wake => "wake",
+            NodeFault::Cut => "cut",
+            NodeFault::Heal => "heal",
         }
     }
 }
 
-impl Outcome {
-    pub const ALL: [Outcome; 3] = [Outcome::Done, Outcome::Forbidden, Outcome::Unable];
+impl OrderOutcome {
+    pub const ALL: [OrderOutcome; 3] =
+        [OrderOutcome::Done, OrderOutcome::Forbidden, OrderOutcome::Unable];
 }
 
-impl Load {
+impl NodeLoad {
     pub(super) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.permille.to_be_bytes());
         out.push(self.state as u8 | if self.vouched { 0 } else { UNVOUCHED });
         out.extend_from_slice(&self.sessions.to_be_bytes());
     }
 
-    pub(super) fn read(body: &mut Body<'_>) -> Result<Self, Refused> {
+    pub(super) fn read(body: &mut MessageBody<'_>) -> Result<Self, MessageError> {
         let (permille, state) = (body.u16()?, body.u8()?);
         let vouched = state & UNVOUCHED == 0;
-        let state = State::ALL.get(usize::from(state & !UNVOUCHED));
-        let state = *state.ok_or(Refused::Unknown)?;
+        let state = ServingState::ALL.get(usize::from(state & !UNVOUCHED));
+        let state = *state.ok_or(MessageError::Unknown)?;
         Ok(Self { permille, state, sessions: body.u32()?, vouched })
     }
 }

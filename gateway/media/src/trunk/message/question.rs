@@ -1,16 +1,17 @@
 //! Messages to a node.
 
 use super::signature::{
-    Body, QUESTION, Signed, sign, verify, write_head, write_owner, write_padding, write_tags,
+    MessageBody, QUESTION, SignedMessage, sign, verify, write_head, write_owner, write_padding,
+    write_tags,
 };
 use super::{
-    BREAK, Break, CLOSE, DRAIN, KEEP, NOTICE, OPEN, PATH, PROBE, Refused, Replays, START, Secret,
-    VOTE, Verified, vote,
+    BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeFault, NodeSecret, OPEN, PATH, PROBE,
+    Replays, START, VOTE, Verified, vote,
 };
-use crate::trunk::{Owner, Tag, Vote};
+use crate::trunk::{GroupOwner, Tag, Vote};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Question {
+pub enum TrunkQuestion {
     /// Requests the load.
     Probe,
     /// Opens a session. Idempotent except that the lease restarts.
@@ -43,7 +44,7 @@ pub enum Question {
     /// Starts the process unless it is running.
     Start,
     /// Injects or ends a fault of a drill.
-    Break(Break),
+    Break(NodeFault),
     /// Probes the path for datagrams of this length in both directions.
     Path {
         /// Limit in bytes of shared bundles towards the sender.
@@ -58,17 +59,17 @@ pub enum Question {
     },
 }
 
-impl Question {
+impl TrunkQuestion {
     /// Appends the signed question to `out`.
-    pub fn write(&self, secret: &Secret, nonce: u64, now_us: u64, out: &mut Vec<u8>) {
+    pub fn write(&self, secret: &NodeSecret, nonce: u64, now_us: u64, out: &mut Vec<u8>) {
         self.write_for(None, secret, nonce, now_us, out);
     }
 
     /// Like [`write`](Self::write), in the name of a group's owner.
     pub fn write_for(
         &self,
-        owner: Option<Owner>,
-        secret: &Secret,
+        owner: Option<GroupOwner>,
+        secret: &NodeSecret,
         nonce: u64,
         now_us: u64,
         out: &mut Vec<u8>,
@@ -133,10 +134,14 @@ impl Question {
     ///
     /// # Errors
     /// Returns the reason of the refusal.
-    pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
-        let Signed { kind, owner, body, nonce, sent_us } =
+    pub fn read(
+        datagram: &[u8],
+        secret: &NodeSecret,
+        now_us: u64,
+    ) -> Result<Verified<Self>, MessageError> {
+        let SignedMessage { kind, owner, body, nonce, sent_us } =
             verify(datagram, QUESTION, secret, now_us)?;
-        let mut body = Body(body);
+        let mut body = MessageBody(body);
         let message = match kind {
             PROBE => {
                 body.skip::<16>()?;
@@ -162,7 +167,7 @@ impl Question {
                 body.skip::<6>()?;
                 let tags = body.tags()?;
                 if tags.is_empty() {
-                    return Err(Refused::Length);
+                    return Err(MessageError::Length);
                 }
                 Self::Keep { lease_s, tags }
             }
@@ -176,7 +181,7 @@ impl Question {
                 Self::Start
             }
             BREAK => {
-                let how = body.one_of(&Break::ALL)?;
+                let how = body.one_of(&NodeFault::ALL)?;
                 body.skip::<15>()?;
                 Self::Break(how)
             }
@@ -185,7 +190,7 @@ impl Question {
                 let (group, vote) = vote::read(&mut body)?;
                 Self::Vote { group, vote }
             }
-            _ => return Err(Refused::Unknown),
+            _ => return Err(MessageError::Unknown),
         };
         body.finish()?;
         Ok(Verified { message, nonce, owner, sent_us })
@@ -194,13 +199,13 @@ impl Question {
     /// Like [`read`](Self::read), for a node, which accepts each message once.
     ///
     /// # Errors
-    /// Returns the reason of the refusal, including [`Refused::Replayed`].
+    /// Returns the reason of the refusal, including [`MessageError::Replayed`].
     pub fn read_once(
         datagram: &[u8],
-        secret: &Secret,
+        secret: &NodeSecret,
         now_us: u64,
         replays: &mut Replays,
-    ) -> Result<Verified<Self>, Refused> {
+    ) -> Result<Verified<Self>, MessageError> {
         let verified = Self::read(datagram, secret, now_us)?;
         replays.note(datagram, verified.sent_us, now_us)?;
         Ok(verified)

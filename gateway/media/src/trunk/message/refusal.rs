@@ -1,8 +1,8 @@
 //! Refusal of a question outside the time window, so that an operator can distinguish clock skew
 //! from a dead node.
 
-use super::signature::{ANSWER, Body, HEAD_LEN, QUESTION};
-use super::{OWNED, PATH_LEN_MIN, REFUSAL, Refused, VERSION};
+use super::signature::{ANSWER, HEAD_LEN, MessageBody, QUESTION};
+use super::{MessageError, OWNED, PATH_LEN_MIN, REFUSAL, VERSION};
 use crate::demux;
 
 /// Reason code: the question's time differs by more than [`SKEW_MAX_US`](super::SKEW_MAX_US).
@@ -13,27 +13,27 @@ const CLOCK: u8 = 1;
 ///
 /// Use it only as a hint for logs and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refusal {
+pub struct ClockRefusal {
     pub nonce: u64,
     /// The node's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
 }
 
-impl Refusal {
+impl ClockRefusal {
     /// Returns the refusal of this datagram; `None` unless it is a complete question outside the
     /// time window. A refusal is shorter than any question. Send it at a bounded rate: the source
     /// may be spoofed.
     #[must_use]
-    pub fn of(datagram: &[u8], refused: Refused, now_us: u64) -> Option<Self> {
+    pub fn of(datagram: &[u8], refused: MessageError, now_us: u64) -> Option<Self> {
         match refused {
-            Refused::Time { .. } => {}
-            Refused::Key(_)
-            | Refused::Length
-            | Refused::Version(_)
-            | Refused::Unknown
-            | Refused::Direction
-            | Refused::Forged
-            | Refused::Replayed => return None,
+            MessageError::Time { .. } => {}
+            MessageError::Key(_)
+            | MessageError::Length
+            | MessageError::Version(_)
+            | MessageError::Unknown
+            | MessageError::Direction
+            | MessageError::Forged
+            | MessageError::Replayed => return None,
         }
         if datagram.len() < PATH_LEN_MIN {
             return None;
@@ -42,7 +42,7 @@ impl Refusal {
         let [demux::SIGNED, VERSION | OWNED, _, QUESTION, _, _, _, _, nonce @ ..] = head else {
             return None;
         };
-        Some(Self { nonce: Body(nonce).u64().ok()?, sent_us: now_us })
+        Some(Self { nonce: MessageBody(nonce).u64().ok()?, sent_us: now_us })
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -58,7 +58,7 @@ impl Refusal {
     pub fn read(datagram: &[u8]) -> Option<Self> {
         let (head, body) = datagram.split_first_chunk::<HEAD_LEN>()?;
         let [demux::SIGNED, VERSION, REFUSAL, ANSWER, numbers @ ..] = head else { return None };
-        let mut numbers = Body(numbers);
+        let mut numbers = MessageBody(numbers);
         let (_, nonce, sent_us) = (numbers.u32().ok()?, numbers.u64().ok()?, numbers.u64().ok()?);
         (body == [CLOCK]).then_some(Self { nonce, sent_us })
     }

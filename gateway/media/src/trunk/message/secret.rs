@@ -17,7 +17,7 @@ const PROTOCOL: &[u8] = b"evenkeel trunk 2 ";
 /// The keys of one node, derived from the secret and the node's name by HKDF-SHA256 (RFC 5869). A
 /// message for another node therefore has a wrong signature, even if both nodes share the secret.
 #[derive(Clone)]
-pub struct Secret {
+pub struct NodeSecret {
     pub(super) key: hmac::Key,
     pub(super) id: KeyId,
     /// Source of the keys of encrypted datagrams.
@@ -38,7 +38,7 @@ impl fmt::Display for TooShort {
 
 impl std::error::Error for TooShort {}
 
-impl Secret {
+impl NodeSecret {
     /// Derives the keys of the node with this name from the bytes of the secret's file; a trailing
     /// line end is ignored.
     ///
@@ -72,7 +72,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for NodeSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({:?})", self.id)
     }

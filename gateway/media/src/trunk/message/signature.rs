@@ -1,6 +1,6 @@
 //! Head and signature of all messages.
 
-use super::{KEEP_MAX, KeyId, OWNED, Owner, Refused, SKEW_MAX_US, Secret, VERSION};
+use super::{GroupOwner, KEEP_MAX, KeyId, MessageError, NodeSecret, OWNED, SKEW_MAX_US, VERSION};
 use crate::demux;
 use crate::trunk::Tag;
 use ring::hmac;
@@ -16,7 +16,7 @@ pub(super) const ANSWER: u8 = 1;
 pub(super) fn write_head(
     kind: u8,
     direction: u8,
-    secret: &Secret,
+    secret: &NodeSecret,
     nonce: u64,
     now_us: u64,
     out: &mut Vec<u8>,
@@ -28,14 +28,14 @@ pub(super) fn write_head(
 }
 
 /// Makes the head that was just written that of a question in the name of an owner.
-pub(super) fn write_owner(owner: Owner, start: usize, out: &mut Vec<u8>) {
+pub(super) fn write_owner(owner: GroupOwner, start: usize, out: &mut Vec<u8>) {
     out[start + 1] = OWNED;
     out.extend_from_slice(&owner.epoch.to_be_bytes());
     out.extend_from_slice(&owner.group.to_be_bytes());
     out.extend_from_slice(&[0; 4]);
 }
 
-pub(super) fn sign(secret: &Secret, start: usize, out: &mut Vec<u8>) {
+pub(super) fn sign(secret: &NodeSecret, start: usize, out: &mut Vec<u8>) {
     let mac = hmac::sign(&secret.key, &out[start..]);
     out.extend_from_slice(mac.as_ref());
 }
@@ -49,9 +49,9 @@ pub(super) fn write_padding(bytes: u16, out: &mut Vec<u8>) {
 }
 
 /// A message with a valid signature and time.
-pub(super) struct Signed<'a> {
+pub(super) struct SignedMessage<'a> {
     pub(super) kind: u8,
-    pub(super) owner: Option<Owner>,
+    pub(super) owner: Option<GroupOwner>,
     pub(super) body: &'a [u8],
     pub(super) nonce: u64,
     pub(super) sent_us: u64,
@@ -60,44 +60,44 @@ pub(super) struct Signed<'a> {
 pub(super) fn verify<'a>(
     datagram: &'a [u8],
     direction: u8,
-    secret: &Secret,
+    secret: &NodeSecret,
     now_us: u64,
-) -> Result<Signed<'a>, Refused> {
+) -> Result<SignedMessage<'a>, MessageError> {
     let Some((signed, mac)) = datagram.split_last_chunk::<MAC_LEN>() else {
-        return Err(Refused::Length);
+        return Err(MessageError::Length);
     };
     let Some((&head, body)) = signed.split_first_chunk::<HEAD_LEN>() else {
-        return Err(Refused::Length);
+        return Err(MessageError::Length);
     };
     let [mark, version, kind, found_direction, numbers @ ..] = head;
-    let mut numbers = Body(&numbers);
+    let mut numbers = MessageBody(&numbers);
     let (id, nonce, sent_us) = (KeyId(numbers.u32()?), numbers.u64()?, numbers.u64()?);
     if mark != demux::SIGNED {
-        return Err(Refused::Length);
+        return Err(MessageError::Length);
     }
     let is_owned = version == OWNED && found_direction == QUESTION;
     if version != VERSION && !is_owned {
-        return Err(Refused::Version(version));
+        return Err(MessageError::Version(version));
     }
     if id != secret.id {
-        return Err(Refused::Key(id));
+        return Err(MessageError::Key(id));
     }
-    hmac::verify(&secret.key, signed, mac).map_err(|_| Refused::Forged)?;
+    hmac::verify(&secret.key, signed, mac).map_err(|_| MessageError::Forged)?;
     if found_direction != direction {
-        return Err(Refused::Direction);
+        return Err(MessageError::Direction);
     }
     if sent_us.abs_diff(now_us) > SKEW_MAX_US {
-        return Err(Refused::Time { ahead_us: ahead_us(sent_us, now_us) });
+        return Err(MessageError::Time { ahead_us: ahead_us(sent_us, now_us) });
     }
-    let mut body = Body(body);
+    let mut body = MessageBody(body);
     let owner = is_owned.then(|| read_owner(&mut body)).transpose()?;
-    Ok(Signed { kind, owner, body: body.0, nonce, sent_us })
+    Ok(SignedMessage { kind, owner, body: body.0, nonce, sent_us })
 }
 
-fn read_owner(body: &mut Body<'_>) -> Result<Owner, Refused> {
-    let owner = Owner { epoch: body.u64()?, group: body.u32()? };
+fn read_owner(body: &mut MessageBody<'_>) -> Result<GroupOwner, MessageError> {
+    let owner = GroupOwner { epoch: body.u64()?, group: body.u32()? };
     body.skip::<4>()?;
-    if owner.epoch == 0 { Err(Refused::Unknown) } else { Ok(owner) }
+    if owner.epoch == 0 { Err(MessageError::Unknown) } else { Ok(owner) }
 }
 
 /// Returns the sender's clock less the local clock.
@@ -107,62 +107,62 @@ pub(super) fn ahead_us(sent_us: u64, now_us: u64) -> i64 {
 }
 
 /// The unread part of a body.
-pub(super) struct Body<'a>(pub(super) &'a [u8]);
+pub(super) struct MessageBody<'a>(pub(super) &'a [u8]);
 
-impl Body<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
-        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(Refused::Length)?;
+impl MessageBody<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(MessageError::Length)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    pub(super) fn skip<const N: usize>(&mut self) -> Result<(), Refused> {
+    pub(super) fn skip<const N: usize>(&mut self) -> Result<(), MessageError> {
         self.take::<N>().map(|_| ())
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Refused> {
+    pub(super) fn u8(&mut self) -> Result<u8, MessageError> {
         self.take().map(u8::from_be_bytes)
     }
 
     /// Reads a byte that is an index into this list.
-    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Refused> {
-        all.get(usize::from(self.u8()?)).copied().ok_or(Refused::Unknown)
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, MessageError> {
+        all.get(usize::from(self.u8()?)).copied().ok_or(MessageError::Unknown)
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Refused> {
+    pub(super) fn u16(&mut self) -> Result<u16, MessageError> {
         self.take().map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Refused> {
+    pub(super) fn u32(&mut self) -> Result<u32, MessageError> {
         self.take().map(u32::from_be_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Refused> {
+    pub(super) fn u64(&mut self) -> Result<u64, MessageError> {
         self.take().map(u64::from_be_bytes)
     }
 
     /// Reads the rest as tags, at most [`KEEP_MAX`].
-    pub(super) fn tags(&mut self) -> Result<Box<[Tag]>, Refused> {
+    pub(super) fn tags(&mut self) -> Result<Box<[Tag]>, MessageError> {
         let (tags, rest) = self.0.as_chunks();
         if tags.len() > KEEP_MAX {
-            return Err(Refused::Length);
+            return Err(MessageError::Length);
         }
         self.0 = rest;
         Ok(tags.iter().map(|&tag| Tag(u64::from_be_bytes(tag))).collect())
     }
 
     /// Reads the rest and returns its length beyond `beside` bytes; all must be zero.
-    pub(super) fn padding(&mut self, beside: usize) -> Result<u16, Refused> {
+    pub(super) fn padding(&mut self, beside: usize) -> Result<u16, MessageError> {
         let bytes = self.0.len().checked_sub(beside).and_then(|bytes| u16::try_from(bytes).ok());
-        let bytes = bytes.ok_or(Refused::Length)?;
+        let bytes = bytes.ok_or(MessageError::Length)?;
         if self.0.iter().any(|&byte| byte != 0) {
-            return Err(Refused::Unknown);
+            return Err(MessageError::Unknown);
         }
         self.0 = &[];
         Ok(bytes)
     }
 
-    pub(super) fn finish(self) -> Result<(), Refused> {
-        if self.0.is_empty() { Ok(()) } else { Err(Refused::Length) }
+    pub(super) fn finish(self) -> Result<(), MessageError> {
+        if self.0.is_empty() { Ok(()) } else { Err(MessageError::Length) }
     }
 }

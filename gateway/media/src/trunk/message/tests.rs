@@ -6,30 +6,30 @@ use std::time::Duration;
 
 const NOW_US: u64 = 1_700_000_000_000_000;
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
-const OWNER: Owner = Owner { group: 0x1234_5678, epoch: 3 };
+const OWNER: GroupOwner = GroupOwner { group: 0x1234_5678, epoch: 3 };
 
-fn secret() -> Secret {
-    Secret::new(b"a secret of many bytes", "east-a1").unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(b"a secret of many bytes", "east-a1").unwrap()
 }
 
 fn tags(count: usize) -> Box<[Tag]> {
     (1..).map(Tag).take(count).collect()
 }
 
-fn questions() -> Vec<Question> {
+fn questions() -> Vec<TrunkQuestion> {
     let mut questions = vec![
-        Question::Probe,
-        Question::Open { room: 1, session: 2, tag: Tag(u64::MAX), lease_s: 30 },
-        Question::Close { tag: Tag(7) },
-        Question::Drain,
-        Question::Keep { lease_s: 30, tags: tags(1) },
-        Question::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
-        Question::Noted { number: 3 },
-        Question::Start,
-        Question::Path { bundle_max: 1_400, padding: 0 },
-        Question::Path { bundle_max: 1_200, padding: 1_328 },
+        TrunkQuestion::Probe,
+        TrunkQuestion::Open { room: 1, session: 2, tag: Tag(u64::MAX), lease_s: 30 },
+        TrunkQuestion::Close { tag: Tag(7) },
+        TrunkQuestion::Drain,
+        TrunkQuestion::Keep { lease_s: 30, tags: tags(1) },
+        TrunkQuestion::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
+        TrunkQuestion::Noted { number: 3 },
+        TrunkQuestion::Start,
+        TrunkQuestion::Path { bundle_max: 1_400, padding: 0 },
+        TrunkQuestion::Path { bundle_max: 1_200, padding: 1_328 },
     ];
-    questions.extend(Break::ALL.map(Question::Break));
+    questions.extend(NodeFault::ALL.map(TrunkQuestion::Break));
     let hold = Hold::For(Duration::from_millis(25));
     let votes = [
         Vote::Owner { epoch: 3, hold },
@@ -37,51 +37,52 @@ fn questions() -> Vec<Question> {
         Vote::Standby,
         Vote::Claim { base: 3, claim: 4 },
     ];
-    questions.extend(votes.map(|vote| Question::Vote { group: 9, vote }));
+    questions.extend(votes.map(|vote| TrunkQuestion::Vote { group: 9, vote }));
     questions
 }
 
-fn answers() -> Vec<Answer> {
-    let load = Load { permille: 420, state: State::Draining, sessions: 100_000, vouched: true };
+fn answers() -> Vec<TrunkAnswer> {
+    let load =
+        NodeLoad { permille: 420, state: ServingState::Draining, sessions: 100_000, vouched: true };
     let mut answers = vec![
-        Answer::Probe(load),
-        Answer::Probe(Load { state: State::Serving, vouched: false, ..load }),
-        Answer::Drain(load),
-        Answer::Keep { unknown: tags(0) },
-        Answer::Keep { unknown: tags(1) },
+        TrunkAnswer::Probe(load),
+        TrunkAnswer::Probe(NodeLoad { state: ServingState::Serving, vouched: false, ..load }),
+        TrunkAnswer::Drain(load),
+        TrunkAnswer::Keep { unknown: tags(0) },
+        TrunkAnswer::Keep { unknown: tags(1) },
     ];
-    answers.push(Answer::Path { padding: 0 });
-    answers.push(Answer::Superseded { epoch: u64::MAX });
+    answers.push(TrunkAnswer::Path { padding: 0 });
+    answers.push(TrunkAnswer::Superseded { epoch: u64::MAX });
     for heard in [None, Some(Duration::ZERO), Some(Duration::from_micros(12_345))] {
-        answers.push(Answer::Vote(Voted { epoch: 3, promised: 4, heard, instance: 5 }));
+        answers.push(TrunkAnswer::Vote(Voted { epoch: 3, promised: 4, heard, instance: 5 }));
     }
-    for state in State::ALL {
-        answers.push(Answer::Notice { number: u64::MAX, load: Load { state, ..load } });
+    for state in ServingState::ALL {
+        answers.push(TrunkAnswer::Notice { number: u64::MAX, load: NodeLoad { state, ..load } });
     }
-    for outcome in Outcome::ALL {
-        answers.push(Answer::Start(outcome));
-        answers.push(Answer::Break(outcome));
+    for outcome in OrderOutcome::ALL {
+        answers.push(TrunkAnswer::Start(outcome));
+        answers.push(TrunkAnswer::Break(outcome));
     }
-    for status in Status::ALL {
-        answers.push(Answer::Open { tag: Tag(7), status });
-        answers.push(Answer::Close { tag: Tag(7), status });
+    for status in OpenStatus::ALL {
+        answers.push(TrunkAnswer::Open { tag: Tag(7), status });
+        answers.push(TrunkAnswer::Close { tag: Tag(7), status });
     }
     answers
 }
 
-fn asked(question: &Question) -> Vec<u8> {
+fn asked(question: &TrunkQuestion) -> Vec<u8> {
     let mut bytes = Vec::new();
     question.write(&secret(), NONCE, NOW_US, &mut bytes);
     bytes
 }
 
-fn asked_by_owner(question: &Question) -> Vec<u8> {
+fn asked_by_owner(question: &TrunkQuestion) -> Vec<u8> {
     let mut bytes = Vec::new();
     question.write_for(Some(OWNER), &secret(), NONCE, NOW_US, &mut bytes);
     bytes
 }
 
-fn answered(answer: &Answer) -> Vec<u8> {
+fn answered(answer: &TrunkAnswer) -> Vec<u8> {
     let mut bytes = Vec::new();
     answer.write(&secret(), NONCE, NOW_US, &mut bytes);
     bytes
@@ -90,14 +91,14 @@ fn answered(answer: &Answer) -> Vec<u8> {
 #[test]
 fn messages_round_trip_with_nonce_and_time() {
     for message in questions() {
-        let read = Question::read(&asked(&message), &secret(), NOW_US + 9);
+        let read = TrunkQuestion::read(&asked(&message), &secret(), NOW_US + 9);
         let verified = Verified { message, nonce: NONCE, owner: None, sent_us: NOW_US };
         assert_eq!(read.as_ref(), Ok(&verified));
-        let read = Question::read(&asked_by_owner(&verified.message), &secret(), NOW_US);
+        let read = TrunkQuestion::read(&asked_by_owner(&verified.message), &secret(), NOW_US);
         assert_eq!(read, Ok(Verified { owner: Some(OWNER), ..verified }));
     }
     for message in answers() {
-        let read = Answer::read(&answered(&message), &secret(), NOW_US + 9);
+        let read = TrunkAnswer::read(&answered(&message), &secret(), NOW_US + 9);
         assert_eq!(read, Ok(Verified { message, nonce: NONCE, owner: None, sent_us: NOW_US }));
     }
 }
@@ -115,31 +116,31 @@ fn wire_format_is_stable() {
     assert_eq!(bytes[40..48], [0xff; 8]);
     assert_eq!(bytes[48..56], [0, 30, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes.len(), 24 + 32 + 32);
-    let probe = asked(&Question::Probe);
+    let probe = asked(&TrunkQuestion::Probe);
     assert_eq!(probe.len(), 24 + 16 + 32);
 }
 
 #[test]
 fn wire_format_of_an_owner_is_stable() {
-    let bytes = asked_by_owner(&Question::Close { tag: Tag(7) });
+    let bytes = asked_by_owner(&TrunkQuestion::Close { tag: Tag(7) });
     assert_eq!(bytes[..4], [0xE1, 3, 3, 0]);
     assert_eq!(bytes[24..32], 3u64.to_be_bytes());
     assert_eq!(bytes[32..40], [0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0]);
     assert_eq!(bytes[40..48], 7u64.to_be_bytes());
-    assert_eq!(bytes.len(), asked(&Question::Close { tag: Tag(7) }).len() + 16);
+    assert_eq!(bytes.len(), asked(&TrunkQuestion::Close { tag: Tag(7) }).len() + 16);
 }
 
 #[test]
 fn wire_format_of_votes_is_stable() {
     let vote = Vote::Owner { epoch: 3, hold: Hold::For(Duration::from_micros(25_000)) };
-    let bytes = asked(&Question::Vote { group: 9, vote });
+    let bytes = asked(&TrunkQuestion::Vote { group: 9, vote });
     assert_eq!(bytes[..4], [0xE1, 2, 11, 0]);
     assert_eq!(bytes[24..32], [1, 0, 0, 0, 0, 0, 0x61, 0xa8]);
     assert_eq!(bytes[32..40], 3u64.to_be_bytes());
     assert_eq!(bytes[40..48], [0; 8]);
     assert_eq!(bytes[48..56], [0, 0, 0, 9, 0, 0, 0, 0]);
     let voted = Voted { epoch: 3, promised: 4, heard: None, instance: 5 };
-    let answer = answered(&Answer::Vote(voted));
+    let answer = answered(&TrunkAnswer::Vote(voted));
     assert_eq!(answer[24..32], 3u64.to_be_bytes());
     assert_eq!(answer[32..40], 4u64.to_be_bytes());
     assert_eq!(answer[40..48], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 5]);
@@ -148,7 +149,7 @@ fn wire_format_of_votes_is_stable() {
 
 #[test]
 fn only_questions_have_an_owner() {
-    let forged = |owner: Owner, direction| {
+    let forged = |owner: GroupOwner, direction| {
         let mut bytes = Vec::new();
         write_head(PROBE, direction, &secret(), NONCE, NOW_US, &mut bytes);
         write_owner(owner, 0, &mut bytes);
@@ -156,24 +157,24 @@ fn only_questions_have_an_owner() {
         sign(&secret(), 0, &mut bytes);
         bytes
     };
-    let read = Question::read(&forged(OWNER, QUESTION), &secret(), NOW_US);
+    let read = TrunkQuestion::read(&forged(OWNER, QUESTION), &secret(), NOW_US);
     assert_eq!(read.unwrap().owner, Some(OWNER));
-    let nameless = forged(Owner { epoch: 0, ..OWNER }, QUESTION);
-    assert_eq!(Question::read(&nameless, &secret(), NOW_US), Err(Refused::Unknown));
-    let answer = Answer::read(&forged(OWNER, ANSWER), &secret(), NOW_US);
-    assert_eq!(answer, Err(Refused::Version(3)));
+    let nameless = forged(GroupOwner { epoch: 0, ..OWNER }, QUESTION);
+    assert_eq!(TrunkQuestion::read(&nameless, &secret(), NOW_US), Err(MessageError::Unknown));
+    let answer = TrunkAnswer::read(&forged(OWNER, ANSWER), &secret(), NOW_US);
+    assert_eq!(answer, Err(MessageError::Version(3)));
 }
 
 #[test]
 fn wire_format_of_keep_is_stable() {
-    let bytes = asked(&Question::Keep { lease_s: 30, tags: tags(3) });
+    let bytes = asked(&TrunkQuestion::Keep { lease_s: 30, tags: tags(3) });
     assert_eq!(bytes[..4], [0xE1, 2, 5, 0]);
     assert_eq!(bytes[24..32], [0, 30, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[32..40], 1u64.to_be_bytes());
     assert_eq!(bytes[48..56], 3u64.to_be_bytes());
     assert_eq!(bytes.len(), 24 + 8 + 3 * 8 + 32);
-    assert_eq!(asked(&Question::Keep { lease_s: 30, tags: tags(KEEP_MAX) }).len(), 1_200);
-    let answer = answered(&Answer::Keep { unknown: tags(2) });
+    assert_eq!(asked(&TrunkQuestion::Keep { lease_s: 30, tags: tags(KEEP_MAX) }).len(), 1_200);
+    let answer = answered(&TrunkAnswer::Keep { unknown: tags(2) });
     assert_eq!(answer[..4], [0xE1, 2, 5, 1]);
     assert_eq!(answer[24..32], 1u64.to_be_bytes());
     assert_eq!(answer.len(), 24 + 2 * 8 + 32);
@@ -182,69 +183,75 @@ fn wire_format_of_keep_is_stable() {
 #[test]
 fn no_answer_is_longer_than_its_question() {
     let shortest = questions().iter().map(|question| asked(question).len()).min().unwrap();
-    for answer in answers().iter().filter(|answer| !matches!(answer, Answer::Vote(_))) {
+    for answer in answers().iter().filter(|answer| !matches!(answer, TrunkAnswer::Vote(_))) {
         assert!(answered(answer).len() <= shortest, "{answer:?}");
     }
     for padding in [0, 1, 1_328] {
-        let question = asked(&Question::Path { bundle_max: 1_400, padding }).len();
+        let question = asked(&TrunkQuestion::Path { bundle_max: 1_400, padding }).len();
         assert_eq!(question, PATH_LEN_MIN + usize::from(padding));
         assert_eq!(
-            answered(&Answer::Path { padding }).len(),
+            answered(&TrunkAnswer::Path { padding }).len(),
             question,
             "both directions are probed"
         );
     }
     // The answer may list all tags of the question.
     for count in 1..=KEEP_MAX {
-        let question = asked(&Question::Keep { lease_s: 30, tags: tags(count) });
-        assert!(answered(&Answer::Keep { unknown: tags(count) }).len() <= question.len());
+        let question = asked(&TrunkQuestion::Keep { lease_s: 30, tags: tags(count) });
+        assert!(answered(&TrunkAnswer::Keep { unknown: tags(count) }).len() <= question.len());
     }
 }
 
 #[test]
 fn any_changed_bit_is_refused() {
-    let owned = asked_by_owner(&Question::Drain);
+    let owned = asked_by_owner(&TrunkQuestion::Drain);
     for bytes in questions().iter().map(asked).chain([owned]) {
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(Question::read(&changed, &secret(), NOW_US).is_err(), "bit {bit}");
+            assert!(TrunkQuestion::read(&changed, &secret(), NOW_US).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(Question::read(&bytes[..length], &secret(), NOW_US).is_err());
+            assert!(TrunkQuestion::read(&bytes[..length], &secret(), NOW_US).is_err());
         }
     }
 }
 
 #[test]
 fn refusals_name_their_reason() {
-    let bytes = asked(&Question::Probe);
+    let bytes = asked(&TrunkQuestion::Probe);
     let with = |index: usize, value: u8| {
         let mut changed = bytes.clone();
         changed[index] = value;
-        Question::read(&changed, &secret(), NOW_US)
+        TrunkQuestion::read(&changed, &secret(), NOW_US)
     };
-    assert_eq!(with(0, 0xE0), Err(Refused::Length));
-    assert_eq!(with(1, 1), Err(Refused::Version(1)));
-    assert_eq!(with(24, 1), Err(Refused::Forged));
-    let other = Secret::new(b"another secret, as long", "east-a1").unwrap();
-    assert_eq!(Question::read(&bytes, &other, NOW_US), Err(Refused::Key(secret().id())));
-    assert_eq!(Answer::read(&bytes, &secret(), NOW_US), Err(Refused::Direction));
+    assert_eq!(with(0, 0xE0), Err(MessageError::Length));
+    assert_eq!(with(1, 1), Err(MessageError::Version(1)));
+    assert_eq!(with(24, 1), Err(MessageError::Forged));
+    let other = NodeSecret::new(b"another secret, as long", "east-a1").unwrap();
+    assert_eq!(TrunkQuestion::read(&bytes, &other, NOW_US), Err(MessageError::Key(secret().id())));
+    assert_eq!(TrunkAnswer::read(&bytes, &secret(), NOW_US), Err(MessageError::Direction));
     let answer = answered(&answers()[0]);
-    assert_eq!(Question::read(&answer, &secret(), NOW_US), Err(Refused::Direction));
+    assert_eq!(TrunkQuestion::read(&answer, &secret(), NOW_US), Err(MessageError::Direction));
 }
 
 #[test]
 fn message_for_another_node_is_refused() {
     let bytes = b"a secret of many bytes";
     for name in ["east-a2", "east-a", "east-a11", ""] {
-        let other = Secret::new(bytes, name).unwrap();
+        let other = NodeSecret::new(bytes, name).unwrap();
         assert_eq!(other.id(), secret().id(), "the secret is the same");
         for question in questions() {
-            assert_eq!(Question::read(&asked(&question), &other, NOW_US), Err(Refused::Forged));
+            assert_eq!(
+                TrunkQuestion::read(&asked(&question), &other, NOW_US),
+                Err(MessageError::Forged)
+            );
         }
         for answer in answers() {
-            assert_eq!(Answer::read(&answered(&answer), &other, NOW_US), Err(Refused::Forged));
+            assert_eq!(
+                TrunkAnswer::read(&answered(&answer), &other, NOW_US),
+                Err(MessageError::Forged)
+            );
         }
     }
 }
@@ -254,33 +261,33 @@ fn reflected_message_is_refused() {
     let probe = forge(PROBE, QUESTION, &[0; 16]);
     let mut turned = probe.clone();
     turned[3] = ANSWER;
-    assert_eq!(Answer::read(&probe, &secret(), NOW_US), Err(Refused::Direction));
-    assert_eq!(Answer::read(&turned, &secret(), NOW_US), Err(Refused::Forged));
+    assert_eq!(TrunkAnswer::read(&probe, &secret(), NOW_US), Err(MessageError::Direction));
+    assert_eq!(TrunkAnswer::read(&turned, &secret(), NOW_US), Err(MessageError::Forged));
     let drained = answered(&answers()[2]);
-    assert_eq!(Question::read(&drained, &secret(), NOW_US), Err(Refused::Direction));
+    assert_eq!(TrunkQuestion::read(&drained, &secret(), NOW_US), Err(MessageError::Direction));
 }
 
 #[test]
 fn signature_is_stable() {
-    let bytes = asked(&Question::Probe);
+    let bytes = asked(&TrunkQuestion::Probe);
     let mac: String = bytes[40..].iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(mac, "59c63f3de083fd8dbc0a15ac302ac3e7d0abbd1da035791770ce72bc302ebeef");
 }
 
 #[test]
 fn messages_are_accepted_within_five_seconds() {
-    let bytes = asked(&Question::Probe);
+    let bytes = asked(&TrunkQuestion::Probe);
     for (now_us, believed) in [
         (NOW_US - SKEW_MAX_US, true),
         (NOW_US + SKEW_MAX_US, true),
         (NOW_US - SKEW_MAX_US - 1, false),
         (NOW_US + SKEW_MAX_US + 1, false),
     ] {
-        let read = Question::read(&bytes, &secret(), now_us);
+        let read = TrunkQuestion::read(&bytes, &secret(), now_us);
         assert_eq!(read.is_ok(), believed);
         if !believed {
             let ahead_us = if now_us < NOW_US { 5_000_001 } else { -5_000_001 };
-            assert_eq!(read, Err(Refused::Time { ahead_us }));
+            assert_eq!(read, Err(MessageError::Time { ahead_us }));
         }
     }
 }
@@ -288,12 +295,12 @@ fn messages_are_accepted_within_five_seconds() {
 #[test]
 fn node_accepts_each_message_once() {
     let mut replays = Replays::default();
-    let mut read = |bytes: &[u8]| Question::read_once(bytes, &secret(), NOW_US, &mut replays);
-    let kill = asked(&Question::Break(Break::Kill));
-    assert_eq!(read(&kill).unwrap().message, Question::Break(Break::Kill));
-    assert_eq!(read(&kill), Err(Refused::Replayed));
+    let mut read = |bytes: &[u8]| TrunkQuestion::read_once(bytes, &secret(), NOW_US, &mut replays);
+    let kill = asked(&TrunkQuestion::Break(NodeFault::Kill));
+    assert_eq!(read(&kill).unwrap().message, TrunkQuestion::Break(NodeFault::Kill));
+    assert_eq!(read(&kill), Err(MessageError::Replayed));
     assert!(
-        read(&asked(&Question::Break(Break::Wake))).is_ok(),
+        read(&asked(&TrunkQuestion::Break(NodeFault::Wake))).is_ok(),
         "another message of the same time"
     );
 }
@@ -301,11 +308,11 @@ fn node_accepts_each_message_once() {
 #[test]
 fn refused_messages_are_not_remembered() {
     let mut replays = Replays::default();
-    let bytes = asked(&Question::Start);
+    let bytes = asked(&TrunkQuestion::Start);
     let mut forged = bytes.clone();
     forged[30] ^= 1;
-    let mut read = |bytes: &[u8]| Question::read_once(bytes, &secret(), NOW_US, &mut replays);
-    assert_eq!(read(&forged), Err(Refused::Forged));
+    let mut read = |bytes: &[u8]| TrunkQuestion::read_once(bytes, &secret(), NOW_US, &mut replays);
+    assert_eq!(read(&forged), Err(MessageError::Forged));
     assert!(read(&bytes).is_ok());
 }
 
@@ -320,29 +327,33 @@ fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn signed_nonsense_is_refused() {
-    let read = |bytes: &[u8]| Question::read(bytes, &secret(), NOW_US).unwrap_err();
-    assert_eq!(read(&forge(0, QUESTION, &[0; 16])), Refused::Unknown);
-    assert_eq!(read(&forge(10, QUESTION, &[0; 16])), Refused::Unknown);
-    assert_eq!(read(&forge(VOTE, QUESTION, &[0; 32])), Refused::Unknown);
-    assert_eq!(read(&forge(VOTE, QUESTION, &[1; 31])), Refused::Length);
-    assert_eq!(read(&forge(BREAK, QUESTION, &[5; 16])), Refused::Unknown);
-    assert_eq!(read(&forge(PROBE, QUESTION, &[0; 15])), Refused::Length);
-    assert_eq!(read(&forge(PROBE, QUESTION, &[0; 17])), Refused::Length);
+    let read = |bytes: &[u8]| TrunkQuestion::read(bytes, &secret(), NOW_US).unwrap_err();
+    assert_eq!(read(&forge(0, QUESTION, &[0; 16])), MessageError::Unknown);
+    assert_eq!(read(&forge(10, QUESTION, &[0; 16])), MessageError::Unknown);
+    assert_eq!(read(&forge(VOTE, QUESTION, &[0; 32])), MessageError::Unknown);
+    assert_eq!(read(&forge(VOTE, QUESTION, &[1; 31])), MessageError::Length);
+    assert_eq!(read(&forge(BREAK, QUESTION, &[5; 16])), MessageError::Unknown);
+    assert_eq!(read(&forge(PROBE, QUESTION, &[0; 15])), MessageError::Length);
+    assert_eq!(read(&forge(PROBE, QUESTION, &[0; 17])), MessageError::Length);
     for length in [0, 1, 7, 8, 15, 17, 23, 8 + KEEP_MAX * 8 + 1, 8 + KEEP_MAX * 8 + 8] {
-        assert_eq!(read(&forge(KEEP, QUESTION, &vec![0; length])), Refused::Length, "{length}");
+        assert_eq!(
+            read(&forge(KEEP, QUESTION, &vec![0; length])),
+            MessageError::Length,
+            "{length}"
+        );
     }
-    assert_eq!(read(&forge(PATH, QUESTION, &[0; 15])), Refused::Length);
-    assert_eq!(read(&forge(PATH, QUESTION, &[1; 17])), Refused::Unknown);
-    let read = |bytes: &[u8]| Answer::read(bytes, &secret(), NOW_US).unwrap_err();
-    assert_eq!(read(&forge(10, ANSWER, &[0; 7])), Refused::Unknown);
+    assert_eq!(read(&forge(PATH, QUESTION, &[0; 15])), MessageError::Length);
+    assert_eq!(read(&forge(PATH, QUESTION, &[1; 17])), MessageError::Unknown);
+    let read = |bytes: &[u8]| TrunkAnswer::read(bytes, &secret(), NOW_US).unwrap_err();
+    assert_eq!(read(&forge(10, ANSWER, &[0; 7])), MessageError::Unknown);
     for length in [1, 7, 9, KEEP_MAX * 8 + 1, KEEP_MAX * 8 + 8] {
-        assert_eq!(read(&forge(KEEP, ANSWER, &vec![0; length])), Refused::Length, "{length}");
+        assert_eq!(read(&forge(KEEP, ANSWER, &vec![0; length])), MessageError::Length, "{length}");
     }
-    assert_eq!(read(&forge(PROBE, ANSWER, &[0, 0, 3, 0, 0, 0, 0])), Refused::Unknown);
-    assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 6])), Refused::Unknown);
-    assert_eq!(read(&forge(BREAK, ANSWER, &[3])), Refused::Unknown);
-    assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), Refused::Length);
-    assert_eq!(read(&forge(VOTE, ANSWER, &[0; 23])), Refused::Length);
+    assert_eq!(read(&forge(PROBE, ANSWER, &[0, 0, 3, 0, 0, 0, 0])), MessageError::Unknown);
+    assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 6])), MessageError::Unknown);
+    assert_eq!(read(&forge(BREAK, ANSWER, &[3])), MessageError::Unknown);
+    assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), MessageError::Length);
+    assert_eq!(read(&forge(VOTE, ANSWER, &[0; 23])), MessageError::Length);
 }
 
 /// Kind, direction and body of messages signed with the secret, as a node that was taken over sends
@@ -357,25 +368,26 @@ fn fuzz_message() {
     let answers = answers().into_iter().map(|answer| seed(answered(&answer)));
     let corpus = questions.chain(answers).fold(Corpus::of("message"), Corpus::with);
     corpus.check(|bytes| {
-        assert!(Question::read(bytes, &secret(), NOW_US).is_err());
-        assert!(Answer::read(bytes, &secret(), NOW_US).is_err());
-        if let Some(refusal) = Refusal::read(bytes) {
+        assert!(TrunkQuestion::read(bytes, &secret(), NOW_US).is_err());
+        assert!(TrunkAnswer::read(bytes, &secret(), NOW_US).is_err());
+        if let Some(refusal) = ClockRefusal::read(bytes) {
             let mut written = Vec::new();
             refusal.write(&mut written);
-            assert_eq!(Refusal::read(&written), Some(refusal));
+            assert_eq!(ClockRefusal::read(&written), Some(refusal));
         }
         let [kind, direction, body @ ..] = bytes else { return };
         let message = forge(*kind, *direction, body);
-        if let Ok(question) = Question::read(&message, &secret(), NOW_US) {
+        if let Ok(question) = TrunkQuestion::read(&message, &secret(), NOW_US) {
             let again = asked(&question.message);
             assert_eq!(again.len(), message.len());
-            assert_eq!(Question::read(&again, &secret(), NOW_US).as_ref(), Ok(&question));
+            assert_eq!(TrunkQuestion::read(&again, &secret(), NOW_US).as_ref(), Ok(&question));
         }
-        if let Ok(answer) = Answer::read(&message, &secret(), NOW_US) {
+        if let Ok(answer) = TrunkAnswer::read(&message, &secret(), NOW_US) {
             assert_eq!(answered(&answer.message), message);
         }
-        let late = Question::read(&message, &secret(), NOW_US + SKEW_MAX_US + 1);
-        if let Some(refusal) = late.err().and_then(|refused| Refusal::of(&message, refused, NOW_US))
+        let late = TrunkQuestion::read(&message, &secret(), NOW_US + SKEW_MAX_US + 1);
+        if let Some(refusal) =
+            late.err().and_then(|refused| ClockRefusal::of(&message, refused, NOW_US))
         {
             let mut written = Vec::new();
             refusal.write(&mut written);
@@ -388,17 +400,17 @@ fn fuzz_message() {
 fn secret_excludes_the_line_end() {
     let plain = secret();
     for file in [&b"a secret of many bytes\n"[..], b"a secret of many bytes\r\n"] {
-        let read = Secret::new(file, "east-a1").unwrap();
+        let read = NodeSecret::new(file, "east-a1").unwrap();
         assert_eq!(read.id(), plain.id());
-        assert!(Question::read(&asked(&Question::Probe), &read, NOW_US).is_ok());
+        assert!(TrunkQuestion::read(&asked(&TrunkQuestion::Probe), &read, NOW_US).is_ok());
     }
 }
 
 #[test]
 fn short_secret_is_refused() {
-    assert!(Secret::new(&[7; 16], "n").is_ok());
-    assert_eq!(Secret::new(&[7; 15], "n").unwrap_err(), TooShort { length: 15 });
-    assert_eq!(Secret::new(b"123456789012345\n", "n").unwrap_err(), TooShort { length: 15 });
+    assert!(NodeSecret::new(&[7; 16], "n").is_ok());
+    assert_eq!(NodeSecret::new(&[7; 15], "n").unwrap_err(), TooShort { length: 15 });
+    assert_eq!(NodeSecret::new(b"123456789012345\n", "n").unwrap_err(), TooShort { length: 15 });
 }
 
 #[test]

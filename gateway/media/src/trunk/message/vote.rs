@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Refused;
-use super::signature::Body;
+use super::MessageError;
+use super::signature::MessageBody;
 use crate::trunk::{Hold, Vote, Voted};
 
 const OWNER: u8 = 1;
@@ -28,7 +28,7 @@ pub(super) fn write(group: u32, vote: Vote, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
 }
 
-pub(super) fn read(body: &mut Body<'_>) -> Result<(u32, Vote), Refused> {
+pub(super) fn read(body: &mut MessageBody<'_>) -> Result<(u32, Vote), MessageError> {
     let standing = body.u8()?;
     body.skip::<3>()?;
     let (hold, epoch, claim, group) = (body.u32()?, body.u64()?, body.u64()?, body.u32()?);
@@ -41,7 +41,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<(u32, Vote), Refused> {
         OWNER => Vote::Owner { epoch, hold },
         STANDBY => Vote::Standby,
         CLAIM => Vote::Claim { base: epoch, claim },
-        _ => return Err(Refused::Unknown),
+        _ => return Err(MessageError::Unknown),
     };
     Ok((group, vote))
 }
@@ -53,7 +53,7 @@ pub(super) fn write_voted(voted: &Voted, out: &mut Vec<u8>) {
     out.extend_from_slice(&voted.instance.to_be_bytes());
 }
 
-pub(super) fn read_voted(body: &mut Body<'_>) -> Result<Voted, Refused> {
+pub(super) fn read_voted(body: &mut MessageBody<'_>) -> Result<Voted, MessageError> {
     let (epoch, promised, heard) = (body.u64()?, body.u64()?, body.u32()?);
     let heard = (heard != OPEN_END).then(|| Duration::from_micros(heard.into()));
     Ok(Voted { epoch, promised, heard, instance: body.u32()? })

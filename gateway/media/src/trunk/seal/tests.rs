@@ -1,13 +1,13 @@
 use super::*;
 use crate::instant::tests::handed_over;
-use crate::trunk::message::{Load, Question, State};
+use crate::trunk::message::{NodeLoad, ServingState, TrunkQuestion};
 use crate::trunk::{Bundle, Tag};
 use evenkeel_fuzz::Corpus;
 
 const NOW_US: u64 = 1_700_000_000_000_000;
 
-fn secret(node: &str) -> Secret {
-    Secret::new(b"a secret of many bytes", node).unwrap()
+fn secret(node: &str) -> NodeSecret {
+    NodeSecret::new(b"a secret of many bytes", node).unwrap()
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -16,14 +16,14 @@ fn address(port: u16) -> SocketAddr {
 
 fn probe() -> Vec<u8> {
     let mut message = Vec::new();
-    Question::Probe.write(&secret("n"), 1, NOW_US, &mut message);
+    TrunkQuestion::Probe.write(&secret("n"), 1, NOW_US, &mut message);
     message
 }
 
 fn answer() -> Vec<u8> {
-    let load = Load { permille: 0, state: State::Serving, sessions: 0, vouched: true };
+    let load = NodeLoad { permille: 0, state: ServingState::Serving, sessions: 0, vouched: true };
     let mut message = Vec::new();
-    Answer::Probe(load).write(&secret("n"), 1, NOW_US, &mut message);
+    TrunkAnswer::Probe(load).write(&secret("n"), 1, NOW_US, &mut message);
     message
 }
 
@@ -34,8 +34,9 @@ fn bundle() -> Vec<u8> {
 }
 
 /// A gateway and a node that know each other.
-fn ends() -> (Gateway, Node) {
-    let (mut gateway, mut node) = (Gateway::new(secret("n"), 11), Node::new(secret("n"), 22));
+fn ends() -> (GatewaySeal, NodeSeal) {
+    let (mut gateway, mut node) =
+        (GatewaySeal::new(secret("n"), 11), NodeSeal::new(secret("n"), 22));
     assert_eq!(taken(&mut node, gateway.seal(&probe()), 1), Ok(probe()));
     let sealed = node.seal(address(1), &answer()).unwrap().to_vec();
     assert_eq!(heard(&mut gateway, &sealed), Ok(answer()));
@@ -43,19 +44,19 @@ fn ends() -> (Gateway, Node) {
 }
 
 /// The content of a datagram at the node. A new sender is learned if the content is a signed message.
-fn taken(node: &mut Node, sealed: &[u8], port: u16) -> Result<Vec<u8>, Unreadable> {
+fn taken(node: &mut NodeSeal, sealed: &[u8], port: u16) -> Result<Vec<u8>, SealError> {
     let mut datagram = sealed.to_vec();
     let (content, sender) = node.open(&mut datagram, address(port))?;
     let content = content.to_vec();
-    if Question::read(&content, &secret("n"), NOW_US).is_ok() {
+    if TrunkQuestion::read(&content, &secret("n"), NOW_US).is_ok() {
         node.learn(sender);
     } else if sender.is_new() {
-        return Err(Unreadable::Forged);
+        return Err(SealError::Forged);
     }
     Ok(content)
 }
 
-fn heard(gateway: &mut Gateway, sealed: &[u8]) -> Result<Vec<u8>, Unreadable> {
+fn heard(gateway: &mut GatewaySeal, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
     gateway.open(&mut sealed.to_vec(), || NOW_US).map(|content| content.to_vec())
 }
 
@@ -65,7 +66,7 @@ fn datagrams_pass_encrypted_in_both_directions() {
     let sealed = gateway.seal(&bundle()).to_vec();
     assert_eq!(sealed.len(), bundle().len() + OVERHEAD);
     assert!(!sealed.windows(8).any(|part| part == [0x80; 8]), "the packet is encrypted");
-    assert_eq!(demux::classify(&sealed), demux::Kind::Sealed);
+    assert_eq!(demux::classify(&sealed), demux::DatagramKind::Sealed);
     assert_eq!(taken(&mut node, &sealed, 1), Ok(bundle()));
     let sealed = node.seal(address(1), &bundle()).unwrap().to_vec();
     assert_eq!(heard(&mut gateway, &sealed), Ok(bundle()));
@@ -123,9 +124,9 @@ fn replayed_datagram_is_refused() {
     let down = node.seal(address(1), &bundle()).unwrap().to_vec();
     assert!(taken(&mut node, &up, 1).is_ok() && heard(&mut gateway, &down).is_ok());
     for port in [1, 2] {
-        assert_eq!(taken(&mut node, &up, port), Err(Unreadable::Replayed));
+        assert_eq!(taken(&mut node, &up, port), Err(SealError::Replayed));
     }
-    assert_eq!(heard(&mut gateway, &down), Err(Unreadable::Replayed));
+    assert_eq!(heard(&mut gateway, &down), Err(SealError::Replayed));
 }
 
 #[test]
@@ -133,19 +134,19 @@ fn reflected_datagram_is_refused() {
     let (mut gateway, mut node) = ends();
     let up = gateway.seal(&probe()).to_vec();
     let down = node.seal(address(1), &answer()).unwrap().to_vec();
-    assert_eq!(heard(&mut gateway, &up), Err(Unreadable::Forged));
-    assert_eq!(taken(&mut node, &down, 1), Err(Unreadable::Forged));
+    assert_eq!(heard(&mut gateway, &up), Err(SealError::Forged));
+    assert_eq!(taken(&mut node, &down, 1), Err(SealError::Forged));
 }
 
 #[test]
 fn datagram_to_another_end_is_refused() {
     let (mut gateway, mut node) = ends();
-    let mut named = Node::new(secret("another"), 33);
-    assert_eq!(taken(&mut named, gateway.seal(&probe()), 1), Err(Unreadable::Forged));
+    let mut named = NodeSeal::new(secret("another"), 33);
+    assert_eq!(taken(&mut named, gateway.seal(&probe()), 1), Err(SealError::Forged));
     // A node's datagrams are for one socket of the gateway.
     let down = node.seal(address(1), &answer()).unwrap().to_vec();
-    let mut other = Gateway::new(secret("n"), 12);
-    assert_eq!(heard(&mut other, &down), Err(Unreadable::Forged));
+    let mut other = GatewaySeal::new(secret("n"), 12);
+    assert_eq!(heard(&mut other, &down), Err(SealError::Forged));
 }
 
 #[test]
@@ -153,15 +154,15 @@ fn restarted_end_takes_no_recorded_datagram() {
     let (mut gateway, mut node) = ends();
     let recorded = gateway.seal(&bundle()).to_vec();
     let recorded_down = node.seal(address(1), &bundle()).unwrap().to_vec();
-    let mut node = Node::new(secret("n"), 23);
-    assert_eq!(taken(&mut node, &recorded, 1), Err(Unreadable::Forged), "the sender is unknown");
+    let mut node = NodeSeal::new(secret("n"), 23);
+    assert_eq!(taken(&mut node, &recorded, 1), Err(SealError::Forged), "the sender is unknown");
     assert_eq!(taken(&mut node, gateway.seal(&probe()), 1), Ok(probe()));
-    assert_eq!(taken(&mut node, &recorded, 1), Err(Unreadable::Replayed));
+    assert_eq!(taken(&mut node, &recorded, 1), Err(SealError::Replayed));
     let down = node.seal(address(1), &answer()).unwrap().to_vec();
     assert_eq!(heard(&mut gateway, &down), Ok(answer()), "the new process is heard");
 
-    let mut gateway = Gateway::new(secret("n"), 12);
-    assert_eq!(heard(&mut gateway, &recorded_down), Err(Unreadable::Forged));
+    let mut gateway = GatewaySeal::new(secret("n"), 12);
+    assert_eq!(heard(&mut gateway, &recorded_down), Err(SealError::Forged));
     assert_eq!(taken(&mut node, gateway.seal(&probe()), 1), Ok(probe()), "at the port of the old");
     let down = node.seal(address(1), &answer()).unwrap().to_vec();
     assert_eq!(heard(&mut gateway, &down), Ok(answer()));
@@ -169,12 +170,12 @@ fn restarted_end_takes_no_recorded_datagram() {
 
 #[test]
 fn stale_message_introduces_no_sender() {
-    let mut gateway = Gateway::new(secret("n"), 11);
-    let mut node = Node::new(secret("n"), 22);
+    let mut gateway = GatewaySeal::new(secret("n"), 11);
+    let mut node = NodeSeal::new(secret("n"), 22);
     assert!(taken(&mut node, gateway.seal(&probe()), 1).is_ok());
     let sealed = node.seal(address(1), &answer()).unwrap().to_vec();
     let late = gateway.open(&mut sealed.clone(), || NOW_US + 5_000_001).map(|_| ());
-    assert_eq!(late, Err(Unreadable::Forged));
+    assert_eq!(late, Err(SealError::Forged));
     assert_eq!(heard(&mut gateway, &sealed), Ok(answer()));
 }
 
@@ -184,12 +185,12 @@ fn reordered_datagrams_pass_within_the_window() {
     let sealed: Vec<Vec<u8>> = (0..WINDOW + 2).map(|_| gateway.seal(&bundle()).to_vec()).collect();
     for place in [WINDOW as usize, 5, 1, 1_000, 64] {
         assert_eq!(taken(&mut node, &sealed[place], 1), Ok(bundle()), "{place}");
-        assert_eq!(taken(&mut node, &sealed[place], 1), Err(Unreadable::Replayed), "{place}");
+        assert_eq!(taken(&mut node, &sealed[place], 1), Err(SealError::Replayed), "{place}");
     }
-    assert_eq!(taken(&mut node, &sealed[0], 1), Err(Unreadable::Replayed), "too old to tell");
+    assert_eq!(taken(&mut node, &sealed[0], 1), Err(SealError::Replayed), "too old to tell");
     assert_eq!(taken(&mut node, &sealed[2], 1), Ok(bundle()));
     assert_eq!(taken(&mut node, &sealed[WINDOW as usize + 1], 1), Ok(bundle()));
-    assert_eq!(taken(&mut node, &sealed[1], 1), Err(Unreadable::Replayed));
+    assert_eq!(taken(&mut node, &sealed[1], 1), Err(SealError::Replayed));
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn window_agrees_with_a_list_of_counters() {
         (state >> 33) % below
     };
     for first in [0, 1, 63, 64, 1_000] {
-        let mut window = Window::from(first);
+        let mut window = ReplayWindow::from(first);
         let (mut seen, mut highest) = (std::collections::BTreeSet::new(), first);
         for step in 0..20_000 {
             let ahead = if step % 500 == 0 { 5_000 } else { 3 };
@@ -234,7 +235,7 @@ fn relearned_socket_gets_another_key() {
     let (mut gateway, mut node) = ends();
     let before = node.seal(address(1), &answer()).unwrap().to_vec();
     node.keep(|_| false);
-    assert_eq!(taken(&mut node, gateway.seal(&bundle()), 1), Err(Unreadable::Forged));
+    assert_eq!(taken(&mut node, gateway.seal(&bundle()), 1), Err(SealError::Forged));
     assert_eq!(taken(&mut node, gateway.seal(&probe()), 1), Ok(probe()));
     let after = node.seal(address(1), &answer()).unwrap().to_vec();
     assert_ne!(salt(&before), salt(&after), "the counter starts anew");
@@ -243,9 +244,9 @@ fn relearned_socket_gets_another_key() {
 
 #[test]
 fn unused_gateway_sockets_are_forgotten() {
-    let mut node = Node::new(secret("n"), 22);
+    let mut node = NodeSeal::new(secret("n"), 22);
     for number in 0..=GATEWAYS_MAX as u64 {
-        let mut gateway = Gateway::new(secret("n"), number);
+        let mut gateway = GatewaySeal::new(secret("n"), number);
         assert!(taken(&mut node, gateway.seal(&probe()), number as u16).is_ok());
     }
     assert_eq!(node.gateways.len(), GATEWAYS_MAX);
@@ -256,7 +257,7 @@ fn unused_gateway_sockets_are_forgotten() {
 
 #[test]
 fn wire_format_is_stable() {
-    let mut gateway = Gateway::new(secret("east-a1"), 0x0102_0304_0506_0708);
+    let mut gateway = GatewaySeal::new(secret("east-a1"), 0x0102_0304_0506_0708);
     let sealed = gateway.seal(b"datagram");
     let shown: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
@@ -286,7 +287,7 @@ fn other_process_continues_unnoticed() {
     let late = old.seal(&bundle()).to_vec();
     let before = node.seal(address(1), &bundle()).unwrap().to_vec();
     assert_eq!(heard(&mut old, &before), Ok(bundle()));
-    let mut new = Gateway::new(secret("n"), 99);
+    let mut new = GatewaySeal::new(secret("n"), 99);
     new.go_on(handed_over(&old.hand_out()));
     // No signed message is needed, in either direction.
     for _ in 0..3 {
@@ -294,7 +295,7 @@ fn other_process_continues_unnoticed() {
         let back = node.seal(address(1), &bundle()).unwrap().to_vec();
         assert_eq!(heard(&mut new, &back), Ok(bundle()));
     }
-    assert_eq!(heard(&mut new, &before), Err(Unreadable::Replayed));
+    assert_eq!(heard(&mut new, &before), Err(SealError::Replayed));
     assert_eq!(taken(&mut node, &late, 1), Ok(bundle()), "sent before the hand-over");
     assert!(new.has_sent(&late));
 }
@@ -302,7 +303,7 @@ fn other_process_continues_unnoticed() {
 #[test]
 fn no_nonce_is_used_by_both_processes() {
     let (mut old, mut node) = ends();
-    let mut new = Gateway::new(secret("n"), 99);
+    let mut new = GatewaySeal::new(secret("n"), 99);
     new.go_on(old.hand_out());
     let header = |sealed: &[u8]| sealed[..HEADER_LEN].to_vec();
     let news: Vec<_> = (0..100).map(|_| header(new.seal(&bundle()))).collect();

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn budget_is_shared_and_returned() {
-    let budget = Budget::new(10);
+    let budget = BodyBudget::new(10);
     let (one, other) = (budget.share(), budget.share());
     assert!(one.grow(4).is_ok() && other.grow(6).is_ok());
     assert_eq!(budget.lock().bytes, 10);
@@ -15,7 +15,7 @@ fn budget_is_shared_and_returned() {
 
 #[test]
 fn oldest_arriving_body_gives_way() {
-    let budget = Budget::new(10);
+    let budget = BodyBudget::new(10);
     let [complete, old, new] = [(); 3].map(|()| budget.share());
     for share in [&complete, &old, &new] {
         share.grow(3).unwrap();
@@ -23,8 +23,12 @@ fn oldest_arriving_body_gives_way() {
     complete.complete().unwrap();
     new.grow(4).unwrap();
     let refused = old.grow(1).unwrap_err();
-    assert_eq!(old.complete().unwrap_err().code, Code::Unavailable, "its bytes are not counted");
-    assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(RETRY_AFTER)));
+    assert_eq!(
+        old.complete().unwrap_err().code,
+        ApiErrorCode::Unavailable,
+        "its bytes are not counted"
+    );
+    assert_eq!((refused.code, refused.retry_after), (ApiErrorCode::Unavailable, Some(RETRY_AFTER)));
     assert_eq!(budget.lock().bytes, 10);
     new.grow(1).expect_err("no other body is arriving");
     drop(old);
@@ -33,7 +37,7 @@ fn oldest_arriving_body_gives_way() {
 
 #[tokio::test]
 async fn displaced_body_is_refused_while_it_waits() {
-    let budget = Budget::new(1 << 20);
+    let budget = BodyBudget::new(1 << 20);
     let (_sending, body) = stream();
     let held = budget.read(body, 1 << 20);
     let newer = async {
@@ -43,12 +47,12 @@ async fn displaced_body_is_refused_while_it_waits() {
         share
     };
     let (held, _newer) = tokio::join!(held, newer);
-    assert_eq!(held.err().map(|error| error.code), Some(Code::Unavailable));
+    assert_eq!(held.err().map(|error| error.code), Some(ApiErrorCode::Unavailable));
 }
 
 #[tokio::test]
 async fn body_counts_until_it_is_dropped() {
-    let budget = Budget::new(1 << 20);
+    let budget = BodyBudget::new(1 << 20);
     let held = budget.read(Body::from(vec![7; 1_000]), 1_000).await.unwrap_or_else(|_| panic!());
     assert_eq!((&*held, budget.lock().bytes), (&[7; 1_000][..], 1_000));
     let (bytes, share) = held.into_parts();
@@ -57,7 +61,7 @@ async fn body_counts_until_it_is_dropped() {
     drop(share);
     assert_eq!(budget.lock().bytes, 0);
     let refused = budget.read(Body::from(vec![7; 1_001]), 1_000).await;
-    assert_eq!(refused.err().map(|error| error.code), Some(Code::TooLarge));
+    assert_eq!(refused.err().map(|error| error.code), Some(ApiErrorCode::TooLarge));
 }
 
 /// A body of one byte that does not end before the sender is dropped.

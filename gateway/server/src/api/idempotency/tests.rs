@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::control::{Handle, Request};
+use crate::control::{ControlRequest, Handle};
 
 #[test]
 fn repetition_gets_the_first_answer() {
-    let table = Table::default();
+    let table = KeyTable::default();
     assert!(first(&table, "k"));
     let waiting = repeated(&table);
     assert_eq!(*waiting.borrow(), None);
@@ -17,10 +17,13 @@ fn repetition_gets_the_first_answer() {
 
 #[test]
 fn key_with_another_body_conflicts() {
-    let table = Table::default();
+    let table = KeyTable::default();
     assert!(first(&table, "k"));
     let Err(error) = table.begin("k", b"other") else { panic!("refused") };
-    assert_eq!((error.code, error.field.as_deref()), (Code::Conflict, Some("idempotency-key")));
+    assert_eq!(
+        (error.code, error.field.as_deref()),
+        (ApiErrorCode::Conflict, Some("idempotency-key"))
+    );
     assert!(first(&table, "l"));
 }
 
@@ -28,7 +31,7 @@ fn key_with_another_body_conflicts() {
 fn retryable_answer_is_not_remembered() {
     for (status, remembered) in [(201, true), (403, true), (409, true), (429, false), (503, false)]
     {
-        let table = Table::default();
+        let table = KeyTable::default();
         assert!(first(&table, "k"));
         let waiting = repeated(&table);
         table.finish("k", answer(status));
@@ -40,7 +43,7 @@ fn retryable_answer_is_not_remembered() {
 #[tokio::test]
 async fn suspension_waits_for_answers_that_are_stored() {
     let (requests, mut received) = tokio::sync::mpsc::channel(1);
-    let table = Arc::new(Table::default());
+    let table = Arc::new(KeyTable::default());
     assert!(first(&table, "k"));
     let handle = Handle {
         requests,
@@ -55,14 +58,16 @@ async fn suspension_waits_for_answers_that_are_stored() {
         assert!(received.try_recv().is_err(), "control is asked after the last answer");
     }
     table.finish("k", answer(201));
-    let Some(Request::Suspend(reply)) = received.recv().await else { panic!("a suspension") };
+    let Some(ControlRequest::Suspend(reply)) = received.recv().await else {
+        panic!("a suspension")
+    };
     drop(reply);
     assert!(suspending.await.unwrap().is_err());
 }
 
 #[test]
 fn full_table_forgets_the_oldest_key() {
-    let table = Table { keys_max: 2, ..Table::default() };
+    let table = KeyTable { keys_max: 2, ..KeyTable::default() };
     assert!(first(&table, "a"));
     assert!(first(&table, "b"));
     table.finish("a", answer(503));
@@ -75,41 +80,41 @@ fn full_table_forgets_the_oldest_key() {
 
 #[test]
 fn empty_or_long_key_is_refused() {
-    let table = Table::default();
+    let table = KeyTable::default();
     assert!(table.begin("", b"").is_err());
     assert!(table.begin(&"k".repeat(KEY_MAX), b"").is_ok());
     assert!(table.begin(&"k".repeat(KEY_MAX + 1), b"").is_err());
 }
 
-fn first(table: &Table, key: &str) -> bool {
+fn first(table: &KeyTable, key: &str) -> bool {
     table.begin(key, b"body").is_ok_and(|turn| turn.is_first)
 }
 
-fn answer(status: u16) -> Answer {
+fn answer(status: u16) -> StoredAnswer {
     let status = StatusCode::from_u16(status).unwrap();
-    Answer { status, body: Bytes::from_static(b"{}"), retry_after: None }
+    StoredAnswer { status, body: Bytes::from_static(b"{}"), retry_after: None }
 }
 
-fn repeated(table: &Table) -> watch::Receiver<Option<Answer>> {
-    let Turn { is_first, answer } = table.begin("k", b"body").unwrap();
+fn repeated(table: &KeyTable) -> watch::Receiver<Option<StoredAnswer>> {
+    let RequestTurn { is_first, answer } = table.begin("k", b"body").unwrap();
     assert!(!is_first, "repeated");
     answer
 }
 
 #[test]
 fn answers_continue_in_another_process() {
-    let before = Table::default();
+    let before = KeyTable::default();
     for key in ["a", "b", "c", "d"] {
         assert!(first(&before, key));
     }
     before.finish("a", answer(201));
     before.finish("b", answer(503));
     before.finish("d", answer(409));
-    let after = Table { keys_max: 3, ..Table::default() };
+    let after = KeyTable { keys_max: 3, ..KeyTable::default() };
     assert!(first(&after, "e"));
     before.follow();
     after.restore(before.take_changed(usize::MAX));
-    let Turn { is_first, answer: a } = after.begin("a", b"body").unwrap();
+    let RequestTurn { is_first, answer: a } = after.begin("a", b"body").unwrap();
     assert_eq!((is_first, &*a.borrow()), (false, &Some(answer(201))));
     assert!(after.begin("a", b"other").is_err(), "the body is remembered");
     assert!(first(&after, "b"), "a retry may change this answer");
@@ -120,7 +125,7 @@ fn answers_continue_in_another_process() {
 
 #[test]
 fn follower_gets_answered_keys_once_in_parts() {
-    let table = Table { keys_max: 4, ..Table::default() };
+    let table = KeyTable { keys_max: 4, ..KeyTable::default() };
     for key in ["a", "b", "c", "d"] {
         assert!(first(&table, key));
         table.finish(key, answer(if key == "b" { 503 } else { 201 }));

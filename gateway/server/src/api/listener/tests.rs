@@ -2,14 +2,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-fn placed() -> (Placed<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Semaphore>) {
+fn placed() -> (CountedConnection<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Semaphore>)
+{
     let places = Arc::new(Semaphore::new(1));
     let place = Arc::clone(&places).try_acquire_owned().unwrap();
     let (ours, theirs) = tokio::io::duplex(64);
-    (Placed::new(ours, place), theirs, places)
+    (CountedConnection::new(ours, place), theirs, places)
 }
 
-async fn outlast(mut connection: Placed<tokio::io::DuplexStream>) -> io::ErrorKind {
+async fn outlast(mut connection: CountedConnection<tokio::io::DuplexStream>) -> io::ErrorKind {
     let mut buffer = [0; 8];
     loop {
         match connection.read(&mut buffer).await {

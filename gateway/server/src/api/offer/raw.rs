@@ -9,39 +9,39 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Offer {
+pub(super) struct OfferBody {
     pub(super) scenario: String,
     pub(super) room: String,
     #[serde(default)]
-    pub(super) labels: Pairs,
-    pub(super) ingress: Ingress,
-    pub(super) media: Vec<Stream>,
+    pub(super) labels: OrderedPairs,
+    pub(super) ingress: IngressBody,
+    pub(super) media: Vec<StreamBody>,
     #[serde(default)]
-    pub(super) rtcp: Rtcp,
+    pub(super) rtcp: RtcpBody,
     #[serde(default)]
     pub(super) srtp: bool,
     #[serde(default)]
-    pub(super) nodes: Pairs,
+    pub(super) nodes: OrderedPairs,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Ingress {
-    Udp(Udp),
-    Quic(Quic),
+pub(super) enum IngressBody {
+    Udp(UdpBody),
+    Quic(QuicBody),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Udp {
-    pub(super) identity: Identity,
+pub(super) struct UdpBody {
+    pub(super) identity: IdentityBody,
     pub(super) address: Option<String>,
     pub(super) rtcp: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Identity {
+pub(super) enum IdentityBody {
     Declared,
     DeclaredIp,
     Stun,
@@ -49,29 +49,29 @@ pub(super) enum Identity {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Quic {}
+pub(super) struct QuicBody {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Stream {
-    #[serde(with = "Kind")]
-    pub(super) kind: core::Kind,
-    pub(super) payload_types: Vec<PayloadType>,
+pub(super) struct StreamBody {
+    #[serde(with = "StreamKindBody")]
+    pub(super) kind: core::StreamKind,
+    pub(super) payload_types: Vec<PayloadTypeBody>,
     #[serde(default)]
-    pub(super) feedback: Vec<Feedback>,
+    pub(super) feedback: Vec<FeedbackBody>,
     pub(super) bitrate: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", remote = "core::Kind")]
-enum Kind {
+#[serde(rename_all = "kebab-case", remote = "core::StreamKind")]
+enum StreamKindBody {
     Audio,
     Video,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PayloadType {
+pub(super) struct PayloadTypeBody {
     pub(super) payload_type: u8,
     pub(super) codec: String,
     pub(super) clock_rate: u32,
@@ -79,7 +79,7 @@ pub(super) struct PayloadType {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Feedback {
+pub(super) enum FeedbackBody {
     Pli,
     Fir,
     Remb,
@@ -88,7 +88,7 @@ pub(super) enum Feedback {
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Rtcp {
+pub(super) enum RtcpBody {
     #[default]
     Mux,
     OwnPort,
@@ -96,19 +96,19 @@ pub(super) enum Rtcp {
 
 /// An object of strings in the given order; a repeated key is refused.
 #[derive(Default)]
-pub(super) struct Pairs(pub(super) Vec<(Box<str>, Box<str>)>);
+pub(super) struct OrderedPairs(pub(super) Vec<(Box<str>, Box<str>)>);
 
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Pairs;
+impl<'de> Deserialize<'de> for OrderedPairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrderedPairs, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = OrderedPairs;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object whose values are strings")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedPairs, A::Error> {
                 let mut seen = BTreeSet::new();
                 let mut pairs = Vec::new();
                 while let Some((key, value)) = map.next_entry::<Box<str>, Box<str>>()? {
@@ -117,9 +117,9 @@ impl<'de> Deserialize<'de> for Pairs {
                     }
                     pairs.push((key, value));
                 }
-                Ok(Pairs(pairs))
+                Ok(OrderedPairs(pairs))
             }
         }
-        deserializer.deserialize_map(Reader)
+        deserializer.deserialize_map(PairsVisitor)
     }
 }

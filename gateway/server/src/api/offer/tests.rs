@@ -1,4 +1,4 @@
-use evenkeel_core::Kind;
+use evenkeel_core::StreamKind;
 use evenkeel_fuzz::Corpus;
 use serde_json::{Value, json};
 
@@ -11,13 +11,13 @@ fn full_offer_parses() {
     assert_eq!(&*wanted.labels, [("region".into(), "east".into()), ("a".into(), "b".into())]);
     let address = "127.0.0.1:40000".parse().unwrap();
     let rtcp = Some(Box::new("127.0.0.1:40001".parse().unwrap()));
-    assert_eq!(wanted.ingress, Ingress::Udp(Identity::Declared { address, rtcp }));
+    assert_eq!(wanted.ingress, IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp }));
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Own, Srtp::Opaque));
     let [voice, video] = &wanted.media.streams[..] else { panic!("two streams") };
-    assert_eq!((voice.kind, voice.bitrate_kbps), (Kind::Audio, Some(64)));
-    assert_eq!(voice.feedback, Feedback::default());
-    assert_eq!((video.kind, video.bitrate_kbps), (Kind::Video, Some(1_500)));
-    let all = Feedback { pli: true, fir: true, remb: true, tmmbr: true };
+    assert_eq!((voice.kind, voice.bitrate_kbps), (StreamKind::Audio, Some(64)));
+    assert_eq!(voice.feedback, FeedbackSupport::default());
+    assert_eq!((video.kind, video.bitrate_kbps), (StreamKind::Video, Some(1_500)));
+    let all = FeedbackSupport { pli: true, fir: true, remb: true, tmmbr: true };
     assert_eq!(video.feedback, all);
     let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
     assert_eq!(voice.payload_types, [opus]);
@@ -32,7 +32,7 @@ fn omitted_fields_have_defaults() {
     }
     offer["ingress"] = json!({"quic": {}});
     let wanted = parse(&offer).unwrap();
-    assert_eq!(wanted.ingress, Ingress::Quic);
+    assert_eq!(wanted.ingress, IngressProtocol::Quic);
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Plain));
     assert!(wanted.labels.is_empty() && wanted.nodes.is_empty());
 }
@@ -42,10 +42,13 @@ fn every_identity_parses() {
     let mut offer = offer();
     offer["ingress"] = json!({"udp": {"identity": "declared-ip", "address": "2001:db8::1"}});
     let ip = "2001:db8::1".parse().unwrap();
-    assert_eq!(parse(&offer).unwrap().ingress, Ingress::Udp(Identity::DeclaredIp(ip)));
+    assert_eq!(
+        parse(&offer).unwrap().ingress,
+        IngressProtocol::Udp(ClientIdentity::DeclaredIp(ip))
+    );
     offer["ingress"] = json!({"udp": {"identity": "stun"}});
     offer["rtcp"] = json!("mux");
-    assert_eq!(parse(&offer).unwrap().ingress, Ingress::Udp(Identity::Stun));
+    assert_eq!(parse(&offer).unwrap().ingress, IngressProtocol::Udp(ClientIdentity::Stun));
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn fuzz_offer() {
     });
 }
 
-fn parse(offer: &Value) -> Result<SessionRequest, Error> {
+fn parse(offer: &Value) -> Result<OfferedSession, ApiError> {
     super::parse(offer.to_string().as_bytes(), None)
 }
 

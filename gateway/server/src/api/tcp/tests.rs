@@ -8,7 +8,7 @@ fn address(last: u8) -> IpAddr {
 
 #[test]
 fn crowded_source_displaces_its_oldest() {
-    let mut strangers = Strangers::default();
+    let mut strangers = UntrustedConnections::default();
     let most = STRANGERS_PER_SOURCE as u64;
     assert_eq!(strangers.admit(0, address(2), 0), None);
     for number in 1..=most {
@@ -22,7 +22,7 @@ fn crowded_source_displaces_its_oldest() {
 
 #[test]
 fn full_table_displaces_from_largest_source() {
-    let mut strangers = Strangers::default();
+    let mut strangers = UntrustedConnections::default();
     let most = STRANGERS_MAX as u64;
     for number in 0..most {
         let source = if number >= most - 40 { 200 } else { number as u8 / 4 };
@@ -34,7 +34,7 @@ fn full_table_displaces_from_largest_source() {
 
 #[test]
 fn oldest_gives_way_among_equal_sources() {
-    let mut strangers = Strangers::default();
+    let mut strangers = UntrustedConnections::default();
     for number in 0..=255_u8 {
         assert_eq!(strangers.admit(number.into(), address(number), number), None);
     }

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{BreakerState, Cause, CloseReason, Fault, Health, MoveOutcome, Op, Witness};
+use evenkeel_core::{
+    BreakerState, CloseReason, EvidenceSource, Health, MoveCause, MoveOutcome, Op, PluginFault,
+};
 use evenkeel_dataplane::worker::ShedRun;
 
 use super::*;
@@ -18,11 +20,11 @@ fn failure_and_its_moves_have_names_and_witnesses() {
     assert!(told["at_us"].as_u64().unwrap() > 1_600_000_000_000_000);
 
     let ago = Instant::now().checked_sub(Duration::from_millis(250)).unwrap();
-    let died = Event::Node {
+    let died = CoreEvent::Node {
         hop: hop(0),
         from: Health::Up,
         to: Health::Down,
-        witnesses: vec![(Witness::Silence, ago)],
+        witnesses: vec![(EvidenceSource::Silence, ago)],
         last_heard: Some(ago),
         rooms: 1,
     };
@@ -33,14 +35,14 @@ fn failure_and_its_moves_have_names_and_witnesses() {
     let detect_us = told["detect_us"].as_u64().unwrap();
     assert!(detect_us >= 249_000, "{detect_us}");
 
-    world.tell(moved(Cause::NodeDown), None);
+    world.tell(moved(MoveCause::NodeDown), None);
     let told = listening.notice("moved");
     assert_eq!((&told["room"], &told["cause"]), (&json!("room-1"), &json!("node-down")));
     assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
     assert_eq!((&told["detect_us"], &told["sessions"]), (&json!(detect_us), &json!(["s1"])));
     assert_eq!(told["witnesses"][0]["witness"], "silence");
 
-    world.tell(moved(Cause::Quality), None);
+    world.tell(moved(MoveCause::Quality), None);
     let told = listening.notice("moved");
     assert_eq!((told.get("detect_us"), told.get("witnesses")), (None, None));
 }
@@ -51,12 +53,12 @@ fn session_events_name_the_room() {
     let by = Decider::Native;
     let session = SessionId(1);
     let (op, room_name) = (Op::VoiceOnly, "room-1".into());
-    world.tell(Event::Degraded { session, room_name, op, arg: 1, rung: 2, by }, None);
+    world.tell(CoreEvent::Degraded { session, room_name, op, arg: 1, rung: 2, by }, None);
     let told = listening.notice("degraded");
     assert_eq!((&told["room"], &told["op"]), (&json!("room-1"), &json!("voice-only")));
     let (room_name, reason) = ("room-1".into(), CloseReason::MediaTimeout);
     let closed = Box::new(closed_session(Instant::now()));
-    let closed = Event::Closed { session, room: RoomId(4), room_name, reason, closed };
+    let closed = CoreEvent::Closed { session, room: RoomId(4), room_name, reason, closed };
     world.tell(closed, Some(Totals { shed: 4, ..Totals::default() }));
     let told = listening.notice("closed");
     assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("media-timeout")));
@@ -69,8 +71,8 @@ fn rollouts_faults_and_drains_are_published() {
     world.happen(GatewayEvent::Rollout(rollout(RolloutOutcome::Activated)), None);
     let told = listening.notice("policy");
     assert_eq!((&told["outcome"], &told["activate_us"]), (&json!("activated"), &json!(900)));
-    let fault = Some(Fault::Deadline);
-    world.tell(Event::Standing { hook: Hook::Routing, policy: routing(), fault }, None);
+    let fault = Some(PluginFault::Deadline);
+    world.tell(CoreEvent::Standing { hook: Hook::Routing, policy: routing(), fault }, None);
     let told = listening.notice("policy");
     assert_eq!((&told["outcome"], &told["reason"]), (&json!("failing"), &json!("deadline")));
     let run = ShedRun { ssrc: 7, after: 65_535, first: 2, packets: 3 };
@@ -79,8 +81,8 @@ fn rollouts_faults_and_drains_are_published() {
     assert_eq!((&told["session"], &told["ssrc"]), (&json!("s4"), &json!(7)));
     assert_eq!((&told["after"], &told["first"]), (&json!(65_535), &json!(2)));
     assert_eq!(told["packets"], 3);
-    world.tell(Event::OwnStall { late: Duration::ZERO }, None);
-    world.tell(Event::ShuttingDown, None);
+    world.tell(CoreEvent::OwnStall { late: Duration::ZERO }, None);
+    world.tell(CoreEvent::ShuttingDown, None);
     let told = listening.notice("draining");
     assert_eq!((told.get("node"), &told["draining"]), (None, &json!(true)));
 }
@@ -90,7 +92,7 @@ fn slow_listener_gets_missed_count() {
     let world = World::with(1);
     let mut listening = world.ask("GET /v1/events", "");
     assert_eq!(listening.status(), 200);
-    let draining = |draining| Event::Draining { node: NodeId(0), draining };
+    let draining = |draining| CoreEvent::Draining { node: NodeId(0), draining };
     // More events than the channel holds, sent faster than the API's thread reads them.
     for number in 0..5_000 {
         world.tell(draining(number % 2 == 0), None);
@@ -103,7 +105,7 @@ fn slow_listener_gets_missed_count() {
 #[test]
 fn event_stream_ends_with_the_api() {
     let (world, mut listening) = listening();
-    world.tell(Event::Draining { node: NodeId(0), draining: true }, None);
+    world.tell(CoreEvent::Draining { node: NodeId(0), draining: true }, None);
     let told = listening.notice("draining");
     assert_eq!((&told["node"], &told["draining"]), (&json!("east-a1"), &json!(true)));
     drop(world.thread);
@@ -117,8 +119,8 @@ fn listening() -> (World, Asking<UnixStream>) {
     (world, listening)
 }
 
-fn begun() -> Event {
-    Event::Opened {
+fn begun() -> CoreEvent {
+    CoreEvent::Opened {
         session: SessionId(1),
         room: RoomId(4),
         room_name: "room-1".into(),
@@ -130,8 +132,8 @@ fn begun() -> Event {
     }
 }
 
-fn moved(cause: Cause) -> Event {
-    Event::Moved {
+fn moved(cause: MoveCause) -> CoreEvent {
+    CoreEvent::Moved {
         room: RoomId(4),
         room_name: "room-1".into(),
         sessions: vec![SessionId(1)],
@@ -147,20 +149,20 @@ fn moved(cause: Cause) -> Event {
 fn drain_breaker_and_move_ends_are_published() {
     let (world, mut listening) = listening();
     let started = Instant::now();
-    world.tell(Event::Drained { node: NodeId(0), left: 3, started }, None);
+    world.tell(CoreEvent::Drained { node: NodeId(0), left: 3, started }, None);
     let told = listening.notice("drained");
     assert_eq!((&told["node"], &told["rooms_left"]), (&json!("east-a1"), &json!(3)));
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
     let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
-    world.tell(Event::Breaker { region, from, to, sessions, bad, opened, failed }, None);
+    world.tell(CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed }, None);
     let told = listening.notice("breaker");
     assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
-    let given_up = Event::MoveEnded {
+    let given_up = CoreEvent::MoveEnded {
         room: RoomId(4),
         room_name: "room-1".into(),
-        cause: Cause::Manual,
+        cause: MoveCause::Manual,
         by: Decider::Operator,
         from: hop(0),
         to: hop(1),

@@ -1,13 +1,13 @@
 //! Records of ended sessions.
 
 use super::*;
-use crate::history::History;
+use crate::history::SessionHistory;
 use crate::history::tests::record;
 
 #[test]
 fn history_is_paged_and_filtered() {
     let mut world = World::start();
-    let history = Arc::new(History::default());
+    let history = Arc::new(SessionHistory::default());
     let mut old = record(1, "a");
     old.ended_us -= 7_200_000_000;
     history.add(old, 1);
@@ -16,7 +16,7 @@ fn history_is_paged_and_filtered() {
     }
     let mut ask = |query: &str| {
         let asking = world.ask(&format!("GET /v1/sessions/history?{query}"), "");
-        let Request::History(reply) = world.request() else { panic!("history") };
+        let ControlRequest::History(reply) = world.request() else { panic!("history") };
         reply.send(Arc::clone(&history)).unwrap();
         let (_, body) = asking.answer();
         assert_eq!(body["dropped"], 0);

@@ -1,6 +1,6 @@
 //! Offers: the request that reaches control, the answer, and repetitions.
 
-use evenkeel_core::{Ingress, Refused};
+use evenkeel_core::{IngressProtocol, OfferRefusal};
 
 use super::*;
 
@@ -9,9 +9,9 @@ fn offer_reaches_control_and_is_answered() {
     let mut world = World::start();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let asking = world.ask(&format!("POST /v1/sessions\ntraceparent: {trace}"), OFFER);
-    let Request::Offer(wanted, reply) = world.request() else { panic!("offer") };
+    let ControlRequest::Offer(wanted, reply) = world.request() else { panic!("offer") };
     assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
-    assert_eq!(wanted.ingress, Ingress::Quic);
+    assert_eq!(wanted.ingress, IngressProtocol::Quic);
     assert_eq!(wanted.traceparent.as_deref(), Some(trace));
     reply.send(Ok(opened(17))).unwrap();
     let (status, body) = asking.answer();
@@ -33,7 +33,7 @@ fn offer_reaches_control_and_is_answered() {
 fn udp_answer_has_addresses_and_credentials() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/sessions", OFFER);
-    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
     let ingress = IngressAnswer::Udp {
         address: (Ipv4Addr::LOCALHOST, 5004).into(),
         rtcp: Some((Ipv4Addr::LOCALHOST, 5005).into()),
@@ -54,7 +54,7 @@ fn repeated_traceparent_is_ignored() {
     let long = format!("traceparent: {}", "0".repeat(257));
     for headers in ["x: y", "traceparent: a\r\ntraceparent: b", &long] {
         let _asking = world.ask(&format!("POST /v1/sessions\n{headers}"), OFFER);
-        let Request::Offer(wanted, _) = world.request() else { panic!("offer") };
+        let ControlRequest::Offer(wanted, _) = world.request() else { panic!("offer") };
         assert_eq!(wanted.traceparent, None);
     }
 }
@@ -78,8 +78,8 @@ fn refusals_have_code_and_retry_time() {
     let refused = ControlError::Refused;
     let address = (Ipv4Addr::LOCALHOST, 5).into();
     let cases = [
-        (refused(Refused::UnknownScenario("x".into())), 400, "bad-request", "scenario", false),
-        (refused(Refused::ScenarioOfRoom("live".into())), 409, "conflict", "room", false),
+        (refused(OfferRefusal::UnknownScenario("x".into())), 400, "bad-request", "scenario", false),
+        (refused(OfferRefusal::ScenarioOfRoom("live".into())), 409, "conflict", "room", false),
         (ControlError::UnknownNode("x".into()), 400, "bad-request", "nodes.x", false),
         (
             ControlError::OutsideNetworks { node: "x".into(), address },
@@ -98,14 +98,14 @@ fn refusals_have_code_and_retry_time() {
         (ControlError::SessionDataFull, 503, "full", "", true),
         (ControlError::NoListener, 400, "bad-request", "ingress", false),
         (ControlError::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),
-        (refused(Refused::Full { retry_after: wait }), 503, "full", "", true),
-        (refused(Refused::Draining), 503, "draining", "", false),
-        (refused(Refused::Rejected { retry_after: wait }), 429, "refused", "", true),
-        (refused(Refused::Redirected(RegionId(0))), 403, "refused", "", false),
-        (refused(Refused::Closed), 409, "conflict", "", false),
-        (refused(Refused::NoNode { retry_after: wait }), 503, "unavailable", "", true),
+        (refused(OfferRefusal::Full { retry_after: wait }), 503, "full", "", true),
+        (refused(OfferRefusal::Draining), 503, "draining", "", false),
+        (refused(OfferRefusal::Rejected { retry_after: wait }), 429, "refused", "", true),
+        (refused(OfferRefusal::Redirected(RegionId(0))), 403, "refused", "", false),
+        (refused(OfferRefusal::Closed), 409, "conflict", "", false),
+        (refused(OfferRefusal::NoNode { retry_after: wait }), 503, "unavailable", "", true),
         (
-            refused(Refused::NotOpened { node: NodeId(0), retry_after: wait }),
+            refused(OfferRefusal::NotOpened { node: NodeId(0), retry_after: wait }),
             503,
             "unavailable",
             "",
@@ -117,7 +117,7 @@ fn refusals_have_code_and_retry_time() {
     ];
     for (refusal, status, code, field, again) in cases {
         let asking = world.ask("POST /v1/sessions", OFFER);
-        let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+        let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
         reply.send(Err(refusal.clone())).unwrap();
         let (found, body) = asking.answer();
         let error = &body["error"];
@@ -137,7 +137,7 @@ fn repeated_offer_opens_once() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";
     let first = world.ask(key, OFFER);
-    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
     let second = world.ask(key, OFFER);
     reply.send(Ok(opened(17))).unwrap();
     let answers = [first.answer(), second.answer(), world.ask(key, OFFER).answer()];
@@ -155,7 +155,7 @@ fn answer_survives_the_disconnect_of_its_caller() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";
     let first = world.ask(key, OFFER);
-    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
     drop(first);
     reply.send(Ok(opened(17))).unwrap();
     assert_eq!(world.ask(key, OFFER).answer().1["id"], "s17");
@@ -167,12 +167,12 @@ fn temporary_refusal_can_be_retried_with_its_key() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";
     let first = world.ask(key, OFFER);
-    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
     let retry_after = Duration::from_millis(2_000);
-    reply.send(Err(ControlError::Refused(Refused::Full { retry_after }))).unwrap();
+    reply.send(Err(ControlError::Refused(OfferRefusal::Full { retry_after }))).unwrap();
     assert_eq!(first.answer().0, 503);
     let again = world.ask(key, OFFER);
-    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
     reply.send(Ok(opened(18))).unwrap();
     assert_eq!(again.answer().1["id"], "s18");
 }

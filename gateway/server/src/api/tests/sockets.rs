@@ -10,7 +10,7 @@ fn readiness_follows_the_gateway() {
     let mut world = World::start();
     for (state, right) in [("starting", 503), ("serving", 200), ("draining", 503)] {
         let asking = world.ask("GET /readyz", "");
-        let Request::Status(reply) = world.request() else { panic!("status") };
+        let ControlRequest::Status(reply) = world.request() else { panic!("status") };
         reply.send(status(state)).unwrap();
         let (ready, body) = asking.answer();
         let code = &body["error"]["code"];
@@ -57,7 +57,7 @@ fn tcp_requires_the_token() {
     let counted = world.handle.tokens_refused.by_reason();
     assert_eq!(counted, [("missing", 6), ("wrong", 3)], "a Basic credential is no token");
     let asking = tcp("GET /v1/nodes\nauthorization: Bearer secret");
-    let Request::Nodes(reply) = world.request() else { panic!("nodes") };
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(vec![]).unwrap();
     assert_eq!(asking.answer(), (200, json!({"nodes": []})));
 }

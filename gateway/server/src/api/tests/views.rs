@@ -1,21 +1,23 @@
 //! Lists and operators' verbs, with names in place of control's ids.
 
 use evenkeel_core::{
-    Arm, BreakerState, Candidate, CandidateCalls, CandidateStatus, Cause, Cohort, Count,
-    Explanation, Failback, Fault, Figure, Grant, Guard, Health, Hook, Impossible, Measures, Metric,
-    Mode, MoveOutcome, MoveRecord, NodeStanding, Outcome, Plan, PolicyStatus, Quarantine,
-    RegionStanding, RoomStanding, Said, SessionStanding, Stage, Transport, Why, Witness,
+    Arm, ArmStatistics, BreachCount, BreakerState, CandidateCalls, CandidateReason,
+    CandidateStatus, ClientTransport, DecisionOutcome, EvidenceSource, Explanation, Failback,
+    Figure, GuardRule, Health, Hook, HopGrant, Impossible, Measures, Metric, MoveCause,
+    MoveOutcome, MoveRecord, NodeCandidate, NodeStanding, Plan, PluginFault, PolicyStatus,
+    RedundancyMode, RegionStanding, RolloutStage, RoomStanding, Said, SessionStanding,
+    SubjectQuarantine,
 };
 
 use std::time::SystemTime;
 
-use evenkeel_media::trunk::message::Break;
+use evenkeel_media::trunk::message::NodeFault;
 
 use super::*;
 use crate::control::{
-    AgentError, ListChange, ModeView, NotReloaded, Operation, Order, Place, PluginView,
-    PolicyRefused, PolicyView, Quarantined, Recovery, Reloaded, Revoked, SessionView, Shrinks,
-    Slice, Staged, Verb, Wish,
+    AgentError, ListChange, ModeView, NodeOrder, NotReloaded, Operation, OperationTarget,
+    PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Recovery, Reloaded,
+    RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged,
 };
 
 #[test]
@@ -23,7 +25,7 @@ fn status_shows_counts() {
     let mut world = World::start();
     let mut shown = |state| {
         let asking = world.ask("GET /v1/status", "");
-        let Request::Status(reply) = world.request() else { panic!("status") };
+        let ControlRequest::Status(reply) = world.request() else { panic!("status") };
         reply.send(status(state)).unwrap();
         let (_, body) = asking.answer();
         assert_eq!(body["state"], state);
@@ -46,7 +48,9 @@ fn sessions_are_paged() {
         let asking = world.ask(&format!("GET /v1/sessions?{query}"), "");
         let mut is_asked = true;
         while is_asked {
-            let Request::Sessions { after, reply } = world.request() else { panic!("sessions") };
+            let ControlRequest::Sessions { after, reply } = world.request() else {
+                panic!("sessions")
+            };
             let slice: Vec<u64> = (1..=3).filter(|&id| id > after.0).take(2).collect();
             let last = (slice.len() == 2).then(|| SessionId(slice[1]));
             is_asked = last.is_some() && !query.starts_with("limit=1");
@@ -71,7 +75,7 @@ fn session_is_shown_and_closed_by_id() {
     let mut world = World::start();
     for (asked, right) in [("s17", 200), ("s16", 404)] {
         let asking = world.ask(&format!("GET /v1/sessions/{asked}"), "");
-        let Request::Session(id, reply) = world.request() else { panic!("session") };
+        let ControlRequest::Session(id, reply) = world.request() else { panic!("session") };
         reply.send((id == SessionId(17)).then(|| session(17))).unwrap();
         let (found, body) = asking.answer();
         assert_eq!(found, right);
@@ -86,7 +90,7 @@ fn session_is_shown_and_closed_by_id() {
     let gone = ControlError::Impossible(Impossible::NoSuchSession);
     for (result, right) in [(Ok(()), 204), (Err(gone), 404)] {
         let asking = world.ask("DELETE /v1/sessions/s17", "");
-        let Request::Close(session, reply) = world.request() else { panic!("close") };
+        let ControlRequest::Close(session, reply) = world.request() else { panic!("close") };
         assert_eq!(session, SessionId(17));
         reply.send(result).unwrap();
         assert_eq!(asking.answer().0, right);
@@ -100,14 +104,14 @@ fn session_is_shown_and_closed_by_id() {
 fn rooms_nodes_and_policies_are_listed() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/rooms?after=r3", "");
-    let Request::Rooms { after, reply } = world.request() else { panic!("rooms") };
+    let ControlRequest::Rooms { after, reply } = world.request() else { panic!("rooms") };
     assert_eq!(after, RoomId(3));
     let room = RoomStanding {
         room: RoomId(4),
         name: "room-1".into(),
         scenario: "call".into(),
-        mode: Mode::Hitless,
-        kept: Mode::Hot,
+        mode: RedundancyMode::Hitless,
+        kept: RedundancyMode::Hot,
         sessions: vec![SessionId(1), SessionId(2)],
         route: vec![hop(0), hop(1)],
         hop: Some(hop(1)),
@@ -123,11 +127,11 @@ fn rooms_nodes_and_policies_are_listed() {
     assert_eq!((&room["route"][0]["zone"], &room["hop"]["node"]), (&json!("a"), &json!("west-b1")));
 
     let asking = world.ask("GET /v1/nodes", "");
-    let Request::Nodes(reply) = world.request() else { panic!("nodes") };
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     let node = NodeStanding {
         hop: Hop { node: NodeId(0), incarnation: Incarnation(2) },
         health: Health::Suspect,
-        suspected_by: Witness::ALL.map(|witness| witness == Witness::Cohort),
+        suspected_by: EvidenceSource::ALL.map(|witness| witness == EvidenceSource::Cohort),
         draining: true,
         leaves: false,
         ejected: false,
@@ -150,7 +154,7 @@ fn rooms_nodes_and_policies_are_listed() {
     assert_eq!(asking.answer().1, right);
 
     let asking = world.ask("GET /v1/policies", "");
-    let Request::Policies(reply) = world.request() else { panic!("policies") };
+    let ControlRequest::Policies(reply) = world.request() else { panic!("policies") };
     reply.send(vec![policy()]).unwrap();
     let canary = json!({
         "sessions": 10, "rooms": 5, "loss_percent": 1.5, "r_factor": 80.0, "rung": 0.5,
@@ -185,14 +189,14 @@ fn policy() -> PolicyView {
         status: policy_status(),
         active: plugin("route-nearest 0.1.0", "embedded"),
         candidate: plugin("route-nearest 0.2.0", "pushed"),
-        cohorts: vec![Cohort {
+        cohorts: vec![ArmStatistics {
             arm: Arm::Canary,
             sessions: 10,
             rooms: 5,
             loss_ppm: Some(15_000),
             r_factor_centi: Some(8_000),
             rung_centi: 50,
-            worse: vec![(Figure::Loss, Count { of: 10, worse: 2 })],
+            worse: vec![(Figure::Loss, BreachCount { of: 10, worse: 2 })],
         }],
         quarantined: 2,
         hidden_state: (1, 5),
@@ -206,7 +210,7 @@ fn policy_status() -> PolicyStatus {
         candidate: Some(CandidateStatus {
             revision: "aaaaaaaaaaaa".into(),
             staged: Staged {
-                stage: Stage::Canary(5),
+                stage: RolloutStage::Canary(5),
                 paused: false,
                 next: 50,
                 next_in: Some(Duration::from_millis(8_500)),
@@ -220,22 +224,25 @@ fn policy_status() -> PolicyStatus {
                 same: 8,
                 different: 1,
                 faulted: 0,
-                last_fault: Some(Fault::OutOfMemory),
+                last_fault: Some(PluginFault::OutOfMemory),
             },
         }),
         previous: None,
         previous_for: Some(Duration::from_secs(9)),
         last: None,
-        quarantined: vec![Quarantined {
+        quarantined: vec![QuarantinedRevision {
             revision: "bbbbbbbbbbbb".into(),
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
             reason: "loss: 8 of 10 got worse".into(),
         }],
-        revoked: vec![Revoked { revision: "5f0c5f0c5f0c".into(), reason: "key `ops`".into() }],
+        revoked: vec![RevokedRevision {
+            revision: "5f0c5f0c5f0c".into(),
+            reason: "key `ops`".into(),
+        }],
         calls: 7,
         faults: 1,
-        failing: Some(Fault::Trap("unreachable".into())),
-        last_fault: Some(Fault::Trap("é".repeat(1_024).into())),
+        failing: Some(PluginFault::Trap("unreachable".into())),
+        last_fault: Some(PluginFault::Trap("é".repeat(1_024).into())),
     }
 }
 
@@ -247,29 +254,29 @@ fn plugin(title: &str, origin: &str) -> PluginView {
 fn agent_orders_succeed_or_conflict() {
     let mut world = World::start();
     for (body, how) in [
-        (r#"{"how": "kill"}"#, Break::Kill),
-        (r#"{"how": "hang"}"#, Break::Hang),
-        (r#"{"how": "wake"}"#, Break::Wake),
-        (r#"{"how": "cut"}"#, Break::Cut),
-        (r#"{"how": "heal"}"#, Break::Heal),
+        (r#"{"how": "kill"}"#, NodeFault::Kill),
+        (r#"{"how": "hang"}"#, NodeFault::Hang),
+        (r#"{"how": "wake"}"#, NodeFault::Wake),
+        (r#"{"how": "cut"}"#, NodeFault::Cut),
+        (r#"{"how": "heal"}"#, NodeFault::Heal),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:break", body);
-        let Request::Order { node, order, reply } = world.request() else { panic!("order") };
-        assert_eq!((&*node, order), ("east-a1", Order::Break(how)));
+        let ControlRequest::Order { node, order, reply } = world.request() else { panic!("order") };
+        assert_eq!((&*node, order), ("east-a1", NodeOrder::Break(how)));
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204);
     }
-    let kill = Order::Break(Break::Kill);
+    let kill = NodeOrder::Break(NodeFault::Kill);
     for (why, status, word) in [
         (AgentError::NoAgent, 409, "has no agent"),
         (AgentError::Forbidden, 409, "allows no drills: set `drills = true`"),
         (AgentError::Unable(kill), 409, "no agent watches a running process"),
-        (AgentError::Unable(Order::Break(Break::Cut)), 409, "do not go through an agent"),
-        (AgentError::Unable(Order::Start), 409, "names no command"),
+        (AgentError::Unable(NodeOrder::Break(NodeFault::Cut)), 409, "do not go through an agent"),
+        (AgentError::Unable(NodeOrder::Start), 409, "names no command"),
         (AgentError::Silent, 503, "did not answer"),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:start", "");
-        let Request::Order { order: Order::Start, reply, .. } = world.request() else {
+        let ControlRequest::Order { order: NodeOrder::Start, reply, .. } = world.request() else {
             panic!("order")
         };
         reply.send(Err(ControlError::Agent { node: "east-a1".into(), why })).unwrap();
@@ -291,20 +298,20 @@ fn agent_orders_succeed_or_conflict() {
 fn rooms_move_and_nodes_drain_by_name() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/rooms/a%2Fb:c:move", r#"{"node": "east-a1"}"#);
-    let Request::Move { room, node, reply } = world.request() else { panic!("move") };
+    let ControlRequest::Move { room, node, reply } = world.request() else { panic!("move") };
     assert_eq!((&*room, &*node), ("a/b:c", "east-a1"));
     reply.send(Err(ControlError::Impossible(Impossible::NodeUnfit))).unwrap();
     assert_eq!(asking.answer().0, 409);
     for (verb, right) in [("drain", true), ("undrain", false)] {
         let asking = world.ask(&format!("POST /v1/nodes/east-a1:{verb}"), "");
-        let Request::Operate(operation, reply) = world.request() else { panic!("drain") };
-        let place = Place::Node("east-a1".into());
+        let ControlRequest::Operate(operation, reply) = world.request() else { panic!("drain") };
+        let place = OperationTarget::Node("east-a1".into());
         assert_eq!(operation, Operation::Drain { place, draining: right, within: None });
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204);
     }
     let asking = world.ask("POST /v1/nodes/nope:drain", "");
-    let Request::Operate(_, reply) = world.request() else { panic!("drain") };
+    let ControlRequest::Operate(_, reply) = world.request() else { panic!("drain") };
     let known = (1..=10).map(|number| format!("east-a{number}").into()).collect();
     let reason = Impossible::NoSuchNode;
     reply.send(Err(ControlError::Unfound { reason, known })).unwrap();
@@ -328,12 +335,12 @@ fn rooms_move_and_nodes_drain_by_name() {
         ),
     ] {
         let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a9"}"#);
-        let Request::Move { reply, .. } = world.request() else { panic!("move") };
+        let ControlRequest::Move { reply, .. } = world.request() else { panic!("move") };
         reply.send(Err(failed)).unwrap();
         assert_eq!(asking.answer().1["error"]["message"], right);
     }
     let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a1"}"#);
-    let Request::Move { reply, .. } = world.request() else { panic!("move") };
+    let ControlRequest::Move { reply, .. } = world.request() else { panic!("move") };
     let health = Health::Suspect;
     let unfit =
         ControlError::Unfit { health, draining: true, load_permille: 970, capacity_kbps: 8_000 };
@@ -371,9 +378,9 @@ fn oversized_plugin_is_listed_as_refusal() {
     let mut world = World::start();
     let large = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX + 1);
     let asking = world.ask("PUT /v1/policies/call/routing", &large);
-    let Request::Policies(reply) = world.request() else { panic!("policies") };
+    let ControlRequest::Policies(reply) = world.request() else { panic!("policies") };
     reply.send(vec![policy()]).unwrap();
-    let Request::NoteRefusal(noted) = world.request() else { panic!("a refusal") };
+    let ControlRequest::NoteRefusal(noted) = world.request() else { panic!("a refusal") };
     assert_eq!((noted.policy, &*noted.origin, noted.code), (routing(), "pushed", "too-large"));
     assert_eq!(&*noted.reason, "the body is larger than 16777216 bytes");
     let (status, body) = asking.answer();
@@ -381,7 +388,7 @@ fn oversized_plugin_is_listed_as_refusal() {
     assert_eq!(body["error"]["message"], *noted.reason);
 
     let asking = world.ask("PUT /v1/policies/nobody/routing", &large);
-    let Request::Policies(reply) = world.request() else { panic!("policies") };
+    let ControlRequest::Policies(reply) = world.request() else { panic!("policies") };
     reply.send(vec![policy()]).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
@@ -393,10 +400,10 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let mut world = World::start();
     let wasm = "\0asm".repeat(100_000);
     let asking = world.ask("PUT /v1/policies/call/routing?settings=%7B%22a%22%3A1%7D", &wasm);
-    let Request::Push { policy, bytes, settings, wish, reply } = world.request() else {
+    let ControlRequest::Push { policy, bytes, settings, wish, reply } = world.request() else {
         panic!("push")
     };
-    assert_eq!((policy, wish), (routing(), Wish::default()));
+    assert_eq!((policy, wish), (routing(), PushRequest::default()));
     assert_eq!((bytes.len(), settings), (wasm.len(), Some(json!({"a": 1}))));
     reply.send(Ok(rollout(RolloutOutcome::Refused))).unwrap();
     let (status, body) = asking.answer();
@@ -406,16 +413,18 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     assert_eq!(body["code"], "import");
 
     let asking = world.ask("PUT /v1/policies/call/routing?force=true", "x");
-    let Request::Push { wish, reply, .. } = world.request() else { panic!("push") };
-    assert_eq!(wish, Wish { force: true, ..Wish::default() });
+    let ControlRequest::Push { wish, reply, .. } = world.request() else { panic!("push") };
+    assert_eq!(wish, PushRequest { force: true, ..PushRequest::default() });
     reply.send(Ok(rollout(RolloutOutcome::Activated))).unwrap();
     assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("GET /v1/policies/refusals", "");
-    let Request::Refusals(reply) = world.request() else { panic!("refusals") };
+    let ControlRequest::Refusals(reply) = world.request() else { panic!("refusals") };
     let (policy, origin, code) = (routing(), "pushed".into(), "import");
     let reason = "it imports a clock".into();
-    reply.send(vec![crate::control::Refusal { at_us: 7, policy, origin, code, reason }]).unwrap();
+    reply
+        .send(vec![crate::control::RefusalRecord { at_us: 7, policy, origin, code, reason }])
+        .unwrap();
     let (status, body) = asking.answer();
     let kept = json!([{"at_us": 7, "policy": "call/routing", "origin": "pushed", "code": "import",
                        "reason": "it imports a clock"}]);
@@ -423,30 +432,30 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 
     let largest = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX);
     let asking = world.ask("PUT /v1/policies/call/routing", &largest);
-    let Request::Push { bytes, reply, .. } = world.request() else { panic!("push") };
+    let ControlRequest::Push { bytes, reply, .. } = world.request() else { panic!("push") };
     assert_eq!(bytes.len(), largest.len());
     reply.send(Ok(rollout(RolloutOutcome::Unchanged))).unwrap();
     assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
-    let Request::Rollback { reply, .. } = world.request() else { panic!("rollback") };
+    let ControlRequest::Rollback { reply, .. } = world.request() else { panic!("rollback") };
     reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"]), (200, &json!("rolled-back")));
 
     let asking = world.ask("POST /v1/policies/call/routing:stop", "");
-    let Request::Stop { policy, reply } = world.request() else { panic!("stop") };
+    let ControlRequest::Stop { policy, reply } = world.request() else { panic!("stop") };
     assert_eq!(policy, routing());
     reply.send(Ok(())).unwrap();
     assert_eq!(asking.answer().0, 204);
 
     let asking = world.ask("PUT /v1/policies/none/routing", "x");
-    let Request::Push { reply, .. } = world.request() else { panic!("push") };
+    let ControlRequest::Push { reply, .. } = world.request() else { panic!("push") };
     reply.send(Err(ControlError::NoPolicy(routing()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
     let asking = world.ask("POST /v1/policies/call/routing:promote", "");
-    let Request::Walk { reply, .. } = world.request() else { panic!("promote") };
+    let ControlRequest::Walk { reply, .. } = world.request() else { panic!("promote") };
     reply.send(Err(ControlError::Policy("no rollout is running".into()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
@@ -468,17 +477,17 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 fn push_with_steps_reports_the_next_step() {
     let mut world = World::start();
     let asking = world.ask("PUT /v1/policies/call/routing?canary=1,5&pace=2s&force=true", "x");
-    let Request::Push { wish, reply, .. } = world.request() else { panic!("push") };
-    let right = Wish {
+    let ControlRequest::Push { wish, reply, .. } = world.request() else { panic!("push") };
+    let right = PushRequest {
         canary: Some(vec![1, 5]),
         pace: Some(Duration::from_secs(2)),
         force: true,
-        ..Wish::default()
+        ..PushRequest::default()
     };
     assert_eq!(wish, right);
-    let (stage, next_in) = (Stage::Canary(1), Some(Duration::from_secs(2)));
+    let (stage, next_in) = (RolloutStage::Canary(1), Some(Duration::from_secs(2)));
     let staged = Staged { stage, paused: false, next: 5, next_in };
-    let begun = Rollout { stage: Some(staged), ..rollout(RolloutOutcome::Started) };
+    let begun = RolloutReport { stage: Some(staged), ..rollout(RolloutOutcome::Started) };
     reply.send(Ok(begun)).unwrap();
     let (status, body) = asking.answer();
     assert_eq!(
@@ -488,14 +497,16 @@ fn push_with_steps_reports_the_next_step() {
     assert_eq!((&body["stage"], &body["percent"]), (&json!("canary"), &json!(1)));
     assert_eq!((&body["next_percent"], &body["next_in_ms"]), (&json!(5), &json!(2_000)));
     for (word, right, outcome) in [
-        ("promote", Verb::Promote, RolloutOutcome::Advanced),
-        ("promote-all", Verb::PromoteAll, RolloutOutcome::Activated),
-        ("pause", Verb::Pause, RolloutOutcome::Paused),
-        ("resume", Verb::Resume, RolloutOutcome::Resumed),
-        ("abort", Verb::Abort, RolloutOutcome::RolledBack),
+        ("promote", RolloutAction::Promote, RolloutOutcome::Advanced),
+        ("promote-all", RolloutAction::PromoteAll, RolloutOutcome::Activated),
+        ("pause", RolloutAction::Pause, RolloutOutcome::Paused),
+        ("resume", RolloutAction::Resume, RolloutOutcome::Resumed),
+        ("abort", RolloutAction::Abort, RolloutOutcome::RolledBack),
     ] {
         let asking = world.ask(&format!("POST /v1/policies/call/routing:{word}"), "");
-        let Request::Walk { policy, verb, reply } = world.request() else { panic!("{word}") };
+        let ControlRequest::Walk { policy, verb, reply } = world.request() else {
+            panic!("{word}")
+        };
         assert_eq!((policy, verb), (routing(), right));
         reply.send(Ok(rollout(outcome))).unwrap();
         let (status, body) = asking.answer();
@@ -507,7 +518,7 @@ fn push_with_steps_reports_the_next_step() {
 fn modes_show_measurements_or_null() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/modes", "");
-    let Request::Modes(reply) = world.request() else { panic!("modes") };
+    let ControlRequest::Modes(reply) = world.request() else { panic!("modes") };
     let none = ModeView {
         mode: "cold",
         scenarios: Vec::new(),
@@ -542,9 +553,9 @@ fn session(number: u64) -> SessionView {
         session: SessionId(number),
         room: "room-1".into(),
         scenario: "call".into(),
-        mode: Mode::Hot,
-        kept: Mode::Hot,
-        transport: Transport::Udp,
+        mode: RedundancyMode::Hot,
+        kept: RedundancyMode::Hot,
+        transport: ClientTransport::Udp,
         hop: Some(hop(0)),
         plan: Plan { shed: 1, ..Plan::default() },
         measures,
@@ -556,8 +567,8 @@ fn session(number: u64) -> SessionView {
 #[test]
 fn nodes_and_regions_are_operated_by_name() {
     let mut world = World::start();
-    let node = || Place::Node("east-a1".into());
-    let region = || Place::Region("east".into());
+    let node = || OperationTarget::Node("east-a1".into());
+    let region = || OperationTarget::Region("east".into());
     let drain = |place, draining, seconds: Option<u64>| Operation::Drain {
         place,
         draining,
@@ -579,7 +590,7 @@ fn nodes_and_regions_are_operated_by_name() {
     ];
     for (path, body, right) in cases {
         let asking = world.ask(&format!("POST /v1/{path}"), body);
-        let Request::Operate(operation, reply) = world.request() else { panic!("{path}") };
+        let ControlRequest::Operate(operation, reply) = world.request() else { panic!("{path}") };
         assert_eq!(operation, right, "{path}");
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204, "{path}");
@@ -601,12 +612,12 @@ fn nodes_and_regions_are_operated_by_name() {
         (Impossible::NodeDrains, 409),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:uneject", "");
-        let Request::Operate(_, reply) = world.request() else { panic!("return") };
+        let ControlRequest::Operate(_, reply) = world.request() else { panic!("return") };
         reply.send(Err(ControlError::Impossible(reason))).unwrap();
         assert_eq!(asking.answer().0, right, "{reason:?}");
     }
     let asking = world.ask("GET /v1/regions", "");
-    let Request::Regions(reply) = world.request() else { panic!("regions") };
+    let ControlRequest::Regions(reply) = world.request() else { panic!("regions") };
     let standing = RegionStanding {
         region: RegionId(0),
         breaker: BreakerState::Open,
@@ -630,23 +641,23 @@ fn nodes_and_regions_are_operated_by_name() {
 fn session_is_explained() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/sessions/s17/explain", "");
-    let Request::Explain(id, reply) = world.request() else { panic!("explain") };
+    let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let now = std::time::Instant::now();
     let standing = SessionStanding {
         session: id,
         room: "room-1".into(),
         scenario: "call".into(),
-        mode: Mode::Hitless,
-        kept: Mode::Cold,
-        transport: Transport::Udp,
+        mode: RedundancyMode::Hitless,
+        kept: RedundancyMode::Cold,
+        transport: ClientTransport::Udp,
         hop: Some(hop(0)),
         plan: Plan { cap_kbps: 44, ..Plan::default() },
         measures: Measures::default(),
         age: Duration::from_secs(3),
     };
     let step = MoveRecord {
-        cause: Cause::Drain,
+        cause: MoveCause::Drain,
         by: Arc::new(Decider::Operator),
         from: hop(1),
         to: Some(hop(0)),
@@ -659,29 +670,33 @@ fn session_is_explained() {
         admitted_by: Decider::Native,
         placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
         priority: 5,
-        route: vec![(hop(0), Grant::Admitted), (hop(1), Grant::Gated)],
+        route: vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Gated)],
         share_permille: 500,
-        witnesses: vec![(Witness::Probe, Duration::from_millis(40))],
+        witnesses: vec![(EvidenceSource::Probe, Duration::from_millis(40))],
         heading: None,
-        candidates: vec![Candidate { hop: hop(1), why: Why::Full, load_permille: 990 }],
+        candidates: vec![NodeCandidate {
+            hop: hop(1),
+            why: CandidateReason::Full,
+            load_permille: 990,
+        }],
         moves: vec![step],
         said: vec![Said {
             hook: Hook::Degradation,
             by: Decider::Native,
             reason: Some("lossy".into()),
-            outcome: Outcome::Guarded(Guard::CapOutOfBounds),
+            outcome: DecisionOutcome::Guarded(GuardRule::CapOutOfBounds),
             since: Duration::from_secs(2),
             notes: [("loss_ppm".into(), 40_000)].into(),
         }],
-        quarantines: vec![Quarantine {
+        quarantines: vec![SubjectQuarantine {
             policy: routing(),
             revision: "5f0c5f0c5f0c".into(),
-            fault: Fault::Trap("unreachable".into()),
+            fault: PluginFault::Trap("unreachable".into()),
             since: Duration::from_secs(7),
         }],
     };
     reply.send(Some(said)).unwrap();
-    let Request::Nodes(reply) = world.request() else { panic!("nodes") };
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Vec::new()).unwrap();
     let (status, mut body) = asking.answer();
     assert!(body["moves"][0]["ago_ms"].is_u64());
@@ -721,7 +736,7 @@ fn session_is_explained() {
     });
     assert_eq!((status, body), (200, right));
     let asking = world.ask("GET /v1/sessions/s16/explain", "");
-    let Request::Explain(_, reply) = world.request() else { panic!("explain") };
+    let ControlRequest::Explain(_, reply) = world.request() else { panic!("explain") };
     reply.send(None).unwrap();
     assert_eq!(asking.answer().0, 404);
 }
@@ -731,7 +746,7 @@ fn reload_reports_changes_or_refusal() {
     let mut world = World::start();
     let reload = "POST /v1/configuration:reload";
     let asking = world.ask(reload, r#"{"force": true, "deadline": "60s"}"#);
-    let Request::Reload(asked) = world.request() else { panic!("reload") };
+    let ControlRequest::Reload(asked) = world.request() else { panic!("reload") };
     assert_eq!((asked.force, asked.within), (true, Some(Duration::from_secs(60))));
     let nodes = ListChange {
         added: vec!["east-b1".into()],
@@ -754,7 +769,7 @@ fn reload_reports_changes_or_refusal() {
         (NotReloaded::NoReloader, 404),
     ] {
         let asking = world.ask(reload, "");
-        let Request::Reload(asked) = world.request() else { panic!("reload") };
+        let ControlRequest::Reload(asked) = world.request() else { panic!("reload") };
         assert_eq!((asked.force, asked.within), (false, None));
         let said = reason.to_string();
         asked.reply.send(Err(reason)).unwrap();

@@ -13,7 +13,7 @@ use crate::{control, unix_us};
 const FAULT_CHARS_MAX: usize = 200;
 
 #[derive(Serialize)]
-pub(in crate::api) struct Policy {
+pub(in crate::api) struct PolicyStatusView {
     policy: String,
     plugin: Box<str>,
     /// Null while the native default decides because the revision failed.
@@ -34,17 +34,17 @@ pub(in crate::api) struct Policy {
     desired: Option<Arc<str>>,
     /// Remaining time in which a rollback to `previous` is possible.
     rollback_window_ms: Option<u64>,
-    rollout: Option<Candidate>,
-    last_rollout: Option<Last>,
+    rollout: Option<CandidateView>,
+    last_rollout: Option<LastRolloutView>,
     /// Revisions that were rolled back, oldest first.
-    quarantined_revisions: Vec<Quarantined>,
+    quarantined_revisions: Vec<QuarantinedView>,
     /// Revisions in use, or kept for a rollback, that were revoked since they were loaded.
-    revoked_revisions: Vec<Revoked>,
+    revoked_revisions: Vec<RevokedView>,
 }
 
 /// A rollout in progress.
 #[derive(Serialize)]
-struct Candidate {
+struct CandidateView {
     revision: Arc<str>,
     plugin: Box<str>,
     origin: Box<str>,
@@ -68,7 +68,7 @@ struct Candidate {
     last_fault: Option<String>,
     shadow: Shadow,
     /// Figures of the canary and of the active revision.
-    cohorts: BTreeMap<&'static str, Cohort>,
+    cohorts: BTreeMap<&'static str, CohortView>,
 }
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ struct Shadow {
 }
 
 #[derive(Serialize)]
-struct Cohort {
+struct CohortView {
     sessions: u32,
     rooms: u32,
     /// The mean; null if not measured.
@@ -87,24 +87,24 @@ struct Cohort {
     r_factor: Option<f64>,
     rung: f64,
     /// By figure: the number of recent regressions, and the number compared.
-    worse: BTreeMap<&'static str, Worse>,
+    worse: BTreeMap<&'static str, WorseView>,
 }
 
 #[derive(Serialize)]
-struct Worse {
+struct WorseView {
     worse: u32,
     of: u32,
 }
 
 #[derive(Serialize)]
-struct Last {
+struct LastRolloutView {
     at_us: u64,
     #[serde(flatten)]
-    rollout: Rollout,
+    rollout: RolloutView,
 }
 
 #[derive(Serialize)]
-struct Quarantined {
+struct QuarantinedView {
     revision: Arc<str>,
     since_us: u64,
     reason: Box<str>,
@@ -115,20 +115,20 @@ fn milliseconds(time: Option<Duration>) -> Option<u64> {
 }
 
 #[derive(Serialize)]
-struct Revoked {
+struct RevokedView {
     revision: Arc<str>,
     reason: Box<str>,
 }
 
-impl Candidate {
+impl CandidateView {
     fn of(
         candidate: core::CandidateStatus,
         plugin: control::PluginView,
-        cohorts: Vec<core::Cohort>,
-    ) -> Candidate {
+        cohorts: Vec<core::ArmStatistics>,
+    ) -> CandidateView {
         let core::CandidateCalls { calls, faults, same, different, faulted, last_fault } =
             candidate.calls;
-        Candidate {
+        CandidateView {
             revision: candidate.revision,
             plugin: plugin.title,
             origin: plugin.origin,
@@ -144,18 +144,18 @@ impl Candidate {
             faults,
             last_fault: last_fault.as_ref().map(first_words),
             shadow: Shadow { same, different, faulted },
-            cohorts: cohorts.into_iter().map(|it| (it.arm.name(), Cohort::from(it))).collect(),
+            cohorts: cohorts.into_iter().map(|it| (it.arm.name(), CohortView::from(it))).collect(),
         }
     }
 }
 
-impl From<core::Cohort> for Cohort {
-    fn from(cohort: core::Cohort) -> Cohort {
+impl From<core::ArmStatistics> for CohortView {
+    fn from(cohort: core::ArmStatistics) -> CohortView {
         let centi = |value: u32| f64::from(value) / 100.0;
-        let worse = |(figure, count): (core::Figure, core::Count)| {
-            (figure.name(), Worse { worse: count.worse, of: count.of })
+        let worse = |(figure, count): (core::Figure, core::BreachCount)| {
+            (figure.name(), WorseView { worse: count.worse, of: count.of })
         };
-        Cohort {
+        CohortView {
             sessions: cohort.sessions,
             rooms: cohort.rooms,
             loss_percent: cohort.loss_ppm.map(|ppm| f64::from(ppm) / 10_000.0),
@@ -173,12 +173,12 @@ struct HiddenState {
     of: u64,
 }
 
-impl From<control::PolicyView> for Policy {
-    fn from(policy: control::PolicyView) -> Policy {
+impl From<control::PolicyView> for PolicyStatusView {
+    fn from(policy: control::PolicyView) -> PolicyStatusView {
         let control::PolicyView { status, candidate: plugin, cohorts, .. } = policy;
         let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
         let (differed, of) = policy.hidden_state;
-        Policy {
+        PolicyStatusView {
             policy: policy.policy.to_string(),
             plugin: policy.active.title,
             desired: candidate.or_else(|| status.active.clone()),
@@ -192,14 +192,15 @@ impl From<control::PolicyView> for Policy {
             failing: status.failing.map(|fault| fault.to_string()),
             last_fault: status.last_fault.as_ref().map(first_words),
             rollback_window_ms: milliseconds(status.previous_for),
-            rollout: status.candidate.map(|it| Candidate::of(it, plugin, cohorts)),
-            last_rollout: status
-                .last
-                .map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
+            rollout: status.candidate.map(|it| CandidateView::of(it, plugin, cohorts)),
+            last_rollout: status.last.map(|last| LastRolloutView {
+                at_us: unix_us(last.at),
+                rollout: last.rollout.into(),
+            }),
             quarantined_revisions: status
                 .quarantined
                 .into_iter()
-                .map(|core::Quarantined { revision, since, reason }| Quarantined {
+                .map(|core::QuarantinedRevision { revision, since, reason }| QuarantinedView {
                     revision,
                     since_us: unix_us(since),
                     reason,
@@ -208,13 +209,13 @@ impl From<control::PolicyView> for Policy {
             revoked_revisions: status
                 .revoked
                 .into_iter()
-                .map(|core::Revoked { revision, reason }| Revoked { revision, reason })
+                .map(|core::RevokedRevision { revision, reason }| RevokedView { revision, reason })
                 .collect(),
         }
     }
 }
 
-fn first_words(fault: &core::Fault) -> String {
+fn first_words(fault: &core::PluginFault) -> String {
     let words = fault.to_string();
     match words.char_indices().nth(FAULT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &words[..end]),
@@ -224,7 +225,7 @@ fn first_words(fault: &core::Fault) -> String {
 
 /// The outcome of a push, a step or a rollback.
 #[derive(Clone, Serialize)]
-pub(in crate::api) struct Rollout {
+pub(in crate::api) struct RolloutView {
     outcome: &'static str,
     policy: String,
     revision: Option<Arc<str>>,
@@ -252,9 +253,9 @@ pub(in crate::api) struct Rollout {
     next_in_ms: Option<u64>,
 }
 
-impl From<control::Rollout> for Rollout {
-    fn from(rollout: control::Rollout) -> Rollout {
-        Rollout {
+impl From<control::RolloutReport> for RolloutView {
+    fn from(rollout: control::RolloutReport) -> RolloutView {
+        RolloutView {
             outcome: rollout.outcome.name(),
             policy: rollout.policy.to_string(),
             revision: rollout.revision,

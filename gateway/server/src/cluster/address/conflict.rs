@@ -19,7 +19,7 @@ const PACKETS_MAX: usize = 1_024;
 
 /// The sender of an ARP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Claim {
+pub(super) struct ArpClaim {
     pub(super) address: Ipv4Addr,
     pub(super) hardware: [u8; 6],
     pub(super) interface: usize,
@@ -56,24 +56,24 @@ impl Claims {
     }
 
     /// Reads the claims that have arrived. None counts before the first probe.
-    pub(super) fn read(&self) -> Vec<Claim> {
+    pub(super) fn read(&self) -> Vec<ArpClaim> {
         let mut packet = [0; 64];
         let claims = std::iter::from_fn(|| {
             let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut packet).ok()?;
             Some(from.and_then(|from| claim(&packet[..length], from.ifindex())))
         });
-        let claims: Vec<Option<Claim>> = claims.take(PACKETS_MAX).collect();
+        let claims: Vec<Option<ArpClaim>> = claims.take(PACKETS_MAX).collect();
         if self.probed.is_some() { claims.into_iter().flatten().collect() } else { Vec::new() }
     }
 }
 
 /// Reads an ARP packet behind its Ethernet header.
-fn claim(packet: &[u8], interface: usize) -> Option<Claim> {
+fn claim(packet: &[u8], interface: usize) -> Option<ArpClaim> {
     // Ethernet, IPv4, and the lengths of both addresses.
     let is_ipv4 = packet.get(14..20)? == [0, 1, 0x08, 0, 6, 4];
     let hardware = packet.get(22..28)?.try_into().ok()?;
     let address: [u8; 4] = packet.get(28..32)?.try_into().ok()?;
-    is_ipv4.then_some(Claim { address: address.into(), hardware, interface })
+    is_ipv4.then_some(ArpClaim { address: address.into(), hardware, interface })
 }
 
 #[cfg(test)]

@@ -19,7 +19,9 @@ use super::announce::{self, Repetitions};
 use super::conflict::Claims;
 use super::neighbours;
 use super::netlink::{self, Netlink};
-use super::{Answer, LocalAddress, MESSAGE_MAX, Order, VALID_FOR, message, read_message};
+use super::{
+    AddressAnswer, AddressOrder, LocalAddress, MESSAGE_MAX, VALID_FOR, message, read_message,
+};
 use crate::sandbox;
 
 /// Needed to add addresses, and to open the socket of announcements.
@@ -38,11 +40,11 @@ pub fn hold_addresses(addresses: &[String]) -> io::Result<()> {
             for missing in sandbox::confine_holder() {
                 eprintln!("`evenkeel hold-addresses`: {missing}");
             }
-            orders.write_all(&message(0, &Answer::Done.words()))?;
+            orders.write_all(&message(0, &AddressAnswer::Done.words()))?;
             holder.serve(&mut orders);
             Ok(())
         }
-        Err(reason) => orders.write_all(&message(0, &Answer::Failed(reason).words())),
+        Err(reason) => orders.write_all(&message(0, &AddressAnswer::Failed(reason).words())),
     }
 }
 
@@ -54,10 +56,10 @@ pub(super) struct Holder {
     claims: Claims,
     /// Interfaces by name.
     links: BTreeMap<String, LinkAddr>,
-    held: Option<Held>,
+    held: Option<HeldAddress>,
 }
 
-struct Held {
+struct HeldAddress {
     renewed: Instant,
     repetitions: Repetitions,
 }
@@ -98,51 +100,51 @@ impl Holder {
             let mut order = [0; MESSAGE_MAX];
             let Ok(length @ 1..) = orders.read(&mut order) else { break };
             let Some((number, word)) = read_message(&order[..length]) else { continue };
-            let answer = match Order::ALL.into_iter().find(|order| order.word() == word) {
+            let answer = match AddressOrder::ALL.into_iter().find(|order| order.word() == word) {
                 Some(order) => self.execute(order, Instant::now()),
-                None => Answer::Failed(format!("unknown order {word:?}")),
+                None => AddressAnswer::Failed(format!("unknown order {word:?}")),
             };
             if orders.write_all(&message(number, &answer.words())).is_err() {
                 break;
             }
         }
         // The kernel removes what cannot be removed here.
-        self.execute(Order::Release, Instant::now());
+        self.execute(AddressOrder::Release, Instant::now());
     }
 
-    fn execute(&mut self, order: Order, now: Instant) -> Answer {
+    fn execute(&mut self, order: AddressOrder, now: Instant) -> AddressAnswer {
         let failures = match order {
-            Order::Hold => self.hold(now),
-            Order::Renew => {
+            AddressOrder::Hold => self.hold(now),
+            AddressOrder::Renew => {
                 let lapsed = self.held.as_ref().is_none_or(|held| now >= held.renewed + VALID_FOR);
                 if lapsed {
                     self.held = None;
-                    return Answer::Lapsed;
+                    return AddressAnswer::Lapsed;
                 }
                 let failures = self.renew(now);
                 self.repeat(now);
                 let conflicts = self.conflicts(now);
                 if failures.is_empty() && !conflicts.is_empty() {
-                    return Answer::Conflict(conflicts.join("; "));
+                    return AddressAnswer::Conflict(conflicts.join("; "));
                 }
                 failures
             }
-            Order::DropWaiting => self.drop_waiting(),
-            Order::Release => {
+            AddressOrder::DropWaiting => self.drop_waiting(),
+            AddressOrder::Release => {
                 let failures = self.release();
                 failures.into_iter().chain(self.drop_waiting()).collect()
             }
         };
         match failures.is_empty() {
-            true => Answer::Done,
-            false => Answer::Failed(failures.join("; ")),
+            true => AddressAnswer::Done,
+            false => AddressAnswer::Failed(failures.join("; ")),
         }
     }
 
     fn hold(&mut self, now: Instant) -> Vec<String> {
         // Interfaces may have been replaced.
         let unknown = self.find_links().err();
-        self.held = Some(Held { renewed: now, repetitions: Repetitions::from(now) });
+        self.held = Some(HeldAddress { renewed: now, repetitions: Repetitions::from(now) });
         self.claims.begin(now);
         let added = self.each(|netlink, local, link| {
             netlink.add(local, link).map_err(|errno| format!("cannot be added, {}", reason(errno)))

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 /// The times of a hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Pace {
+struct HookTiming {
     /// A call is killed after this time.
     within: Duration,
     /// Wait after a failed call.
@@ -26,56 +26,57 @@ struct Pace {
 }
 
 /// Providers' APIs take seconds.
-const PACE: Pace = Pace { within: Duration::from_secs(10), again_after: Duration::from_secs(1) };
+const PACE: HookTiming =
+    HookTiming { within: Duration::from_secs(10), again_after: Duration::from_secs(1) };
 
 #[derive(Debug)]
-pub(super) struct Hook {
+pub(super) struct AddressHook {
     words: Arc<[String]>,
     address: IpAddr,
-    pace: Pace,
+    pace: HookTiming,
     /// Present once called: a thread that is started before the process gives up its privileges would keep them.
-    calls: Option<Sender<Call>>,
+    calls: Option<Sender<HookCall>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verb {
+enum HookAction {
     Acquire,
     Release,
 }
 
-impl Verb {
+impl HookAction {
     fn word(self) -> &'static str {
         match self {
-            Verb::Acquire => "acquire",
-            Verb::Release => "release",
+            HookAction::Acquire => "acquire",
+            HookAction::Release => "release",
         }
     }
 }
 
-struct Call {
-    verb: Verb,
+struct HookCall {
+    verb: HookAction,
     /// Dropped without a word if the call failed or another replaced it.
     done: oneshot::Sender<()>,
 }
 
-impl Hook {
-    pub(super) fn new(words: Vec<String>, address: IpAddr) -> Hook {
-        Hook { words: words.into(), address, pace: PACE, calls: None }
+impl AddressHook {
+    pub(super) fn new(words: Vec<String>, address: IpAddr) -> AddressHook {
+        AddressHook { words: words.into(), address, pace: PACE, calls: None }
     }
 
     /// Calls the program until it succeeds, or [`release`](Hook::release) is called.
     pub(super) fn acquire(&mut self) {
-        drop(self.call(Verb::Acquire));
+        drop(self.call(HookAction::Acquire));
     }
 
     /// Calls the program, once an earlier call of it has ended. The receiver returns when it has succeeded or failed.
     pub(super) fn release(&mut self) -> oneshot::Receiver<()> {
-        self.call(Verb::Release)
+        self.call(HookAction::Release)
     }
 
-    fn call(&mut self, verb: Verb) -> oneshot::Receiver<()> {
+    fn call(&mut self, verb: HookAction) -> oneshot::Receiver<()> {
         let (done, is_done) = oneshot::channel();
-        let call = Call { verb, done };
+        let call = HookCall { verb, done };
         let refused = match &self.calls {
             Some(calls) => calls.send(call).err().map(|error| error.0),
             None => Some(call),
@@ -96,7 +97,7 @@ impl Hook {
 }
 
 /// Executes calls until the hook is dropped. A newer call replaces one that is to be repeated.
-fn execute(words: &[String], address: IpAddr, pace: Pace, calls: &Receiver<Call>) {
+fn execute(words: &[String], address: IpAddr, pace: HookTiming, calls: &Receiver<HookCall>) {
     let mut next = calls.recv().ok();
     while let Some(call) = next.take() {
         let word = call.verb.word();
@@ -109,7 +110,7 @@ fn execute(words: &[String], address: IpAddr, pace: Pace, calls: &Receiver<Call>
             }
             Err(why) => {
                 tracing::warn!(%address, program = %words[0], "address hook failed: {word}: {why}");
-                (call.verb == Verb::Acquire).then_some(call)
+                (call.verb == HookAction::Acquire).then_some(call)
             }
         };
         next = match failed {

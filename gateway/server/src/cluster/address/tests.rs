@@ -238,7 +238,7 @@ fn address_lapses_unless_it_is_renewed() {
     wait_until("the addresses lapse", || is_there() == [false; 2]);
 
     // Another member may have it.
-    assert!(matches!(runtime.block_on(one.renew()), Err(Failure::Lapsed)));
+    assert!(matches!(runtime.block_on(one.renew()), Err(AddressError::Lapsed)));
     assert_eq!(is_there(), [false; 2]);
     runtime.block_on(one.hold()).unwrap();
     assert_eq!(is_there(), [true; 2]);
@@ -258,7 +258,7 @@ fn released_addresses_are_removed() {
         assert_eq!(is_there(), [false; 2]);
     }
     runtime.block_on(one.release()).unwrap();
-    assert!(matches!(runtime.block_on(one.renew()), Err(Failure::Lapsed)));
+    assert!(matches!(runtime.block_on(one.renew()), Err(AddressError::Lapsed)));
 
     let held = Instant::now();
     runtime.block_on(one.hold()).unwrap();
@@ -334,21 +334,24 @@ fn late_answer_is_not_taken_for_another() {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     let [ours, mut theirs] = [ours, theirs].map(|end| net::UnixStream::from(OwnedFd::from(end)));
     let mut process = HolderProcess::over(&[], ours);
-    let late = message(process.number, &Answer::Lapsed.words());
+    let late = message(process.number, &AddressAnswer::Lapsed.words());
     let answering = thread::spawn(move || {
         let mut order = [0; MESSAGE_MAX];
         let length = theirs.read(&mut order).unwrap();
         let (number, word) = read_message(&order[..length]).unwrap();
         assert_eq!(word, "hold");
         io::Write::write_all(&mut theirs, &late).unwrap();
-        let failed = Answer::Failed("a reason".into());
+        let failed = AddressAnswer::Failed("a reason".into());
         io::Write::write_all(&mut theirs, &message(number, &failed.words())).unwrap();
     });
     let runtime = runtime();
-    let failure = runtime.block_on(process.order(Order::Hold)).unwrap_err();
+    let failure = runtime.block_on(process.order(AddressOrder::Hold)).unwrap_err();
     assert_eq!(failure.to_string(), "group addresses: a reason");
     answering.join().unwrap();
-    assert!(matches!(runtime.block_on(process.order(Order::Renew)), Err(Failure::Ended)));
+    assert!(matches!(
+        runtime.block_on(process.order(AddressOrder::Renew)),
+        Err(AddressError::Ended)
+    ));
 }
 
 #[test]
@@ -357,10 +360,10 @@ fn hooks_are_called_and_release_waits_for_them() {
     let file = folder.path().join("calls");
     let script = format!("sleep 0.05; echo \"$@\" >> {}", file.display());
     let words = ["/bin/sh", "-c", &script, "hook"].map(str::to_owned).to_vec();
-    let hooked = ClusterAddress {
+    let hooked = MovingAddress {
         address: V6.parse().unwrap(),
         prefix: 128,
-        place: Place::Hook(words),
+        place: AddressPlace::Hook(words),
         port_legs: false,
     };
     let mut addresses = Addresses::start(&[hooked], None).unwrap();
@@ -376,20 +379,23 @@ fn hooks_are_called_and_release_waits_for_them() {
 
 #[test]
 fn changed_addresses_are_not_inherited() {
-    let address = |address: &str| ClusterAddress {
+    let address = |address: &str| MovingAddress {
         address: address.parse().unwrap(),
         prefix: 32,
-        place: Place::Interface("lo".into()),
+        place: AddressPlace::Interface("lo".into()),
         port_legs: false,
     };
     let (ours, _theirs) = net::UnixStream::pair().unwrap();
     let name = name(&local(&[address(V4)]));
     let mut inherited = Inherited::default();
-    assert!(matches!(Addresses::inherit(&[address(V4)], &mut inherited), Err(Failure::Changed)));
+    assert!(matches!(
+        Addresses::inherit(&[address(V4)], &mut inherited),
+        Err(AddressError::Changed)
+    ));
     let mut inherited = Inherited::of([(name.clone(), ours.into())], None);
     assert!(matches!(
         Addresses::inherit(&[address("192.0.2.11")], &mut inherited),
-        Err(Failure::Changed)
+        Err(AddressError::Changed)
     ));
     let addresses = Addresses::inherit(&[address(V4)], &mut inherited).unwrap();
     assert_eq!(addresses.duplicate().unwrap().unwrap().0, name);

@@ -4,7 +4,7 @@ use std::time::Duration;
 use evenkeel_fuzz::Corpus;
 
 use super::*;
-use crate::settings::{ClusterAddress, Peer, Place, Secret, Settings};
+use crate::settings::{AddressPlace, GatewayConfig, MovingAddress, PeerSettings, SecretFile};
 use crate::telemetry::Telemetry;
 
 pub(in crate::cluster) const LOOPBACK: SocketAddr =
@@ -17,20 +17,20 @@ pub(in crate::cluster) fn member(
     [name, peer]: [&str; 2],
     [listen, address]: [SocketAddr; 2],
     secrets: &[&str],
-) -> Cluster {
-    let place = Place::Interface("lo".to_owned());
-    let moved = ClusterAddress {
+) -> GroupSettings {
+    let place = AddressPlace::Interface("lo".to_owned());
+    let moved = MovingAddress {
         address: Ipv4Addr::new(192, 0, 2, 10).into(),
         prefix: 24,
         place,
         port_legs: false,
     };
-    Cluster {
+    GroupSettings {
         name: name.into(),
-        secrets: secrets.iter().map(|text| Secret::new(text.repeat(32).into_bytes())).collect(),
+        secrets: secrets.iter().map(|text| SecretFile::new(text.repeat(32).into_bytes())).collect(),
         listen,
         preferred: name < peer,
-        peer: Peer { name: peer.into(), address, agent: None },
+        peer: PeerSettings { name: peer.into(), address, agent: None },
         addresses: vec![moved],
     }
 }
@@ -38,13 +38,14 @@ pub(in crate::cluster) fn member(
 /// Refusals, and where they are counted.
 pub(in crate::cluster) struct Counted {
     telemetry: Telemetry,
-    pub(in crate::cluster) refusals: Refusals,
+    pub(in crate::cluster) refusals: RefusalLog,
 }
 
 impl Default for Counted {
     fn default() -> Counted {
-        let telemetry = Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap();
-        let refusals = Refusals::new(telemetry.instruments());
+        let telemetry =
+            Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
+        let refusals = RefusalLog::new(telemetry.instruments());
         Counted { telemetry, refusals }
     }
 }
@@ -59,15 +60,15 @@ impl Counted {
     }
 }
 
-fn signed(names: [&str; 2], secrets: &[&str]) -> Signed {
-    Signed::new(&member(names, [LOOPBACK; 2], secrets))
+fn signed(names: [&str; 2], secrets: &[&str]) -> BeatSigner {
+    BeatSigner::new(&member(names, [LOOPBACK; 2], secrets))
 }
 
-fn left(secrets: &[&str]) -> Signed {
+fn left(secrets: &[&str]) -> BeatSigner {
     signed(["edge-1", "edge-2"], secrets)
 }
 
-fn right(secrets: &[&str]) -> Signed {
+fn right(secrets: &[&str]) -> BeatSigner {
     signed(["edge-2", "edge-1"], secrets)
 }
 
@@ -86,13 +87,13 @@ fn secret_rotates_without_a_lost_beat() {
         for (sends, reads) in [(pair[0], pair[1]), (pair[1], pair[0]), (pair[1], pair[1])] {
             let beat = left(sends).write(b"x", NOW).to_vec();
             let expected =
-                if reads.contains(&sends[0]) { Ok(&b"x"[..]) } else { Err(Refused::Secret) };
+                if reads.contains(&sends[0]) { Ok(&b"x"[..]) } else { Err(BeatRefusal::Secret) };
             assert_eq!(right(reads).read(&beat, NOW), expected, "{sends:?} to {reads:?}");
         }
     }
     let beat = left(&["new", "old"]).write(b"x", NOW).to_vec();
     assert_eq!(right(&["old", "new"]).read(&beat, NOW), Ok(&b"x"[..]));
-    assert_eq!(right(&["old"]).read(&beat, NOW), Err(Refused::Secret));
+    assert_eq!(right(&["old"]).read(&beat, NOW), Err(BeatRefusal::Secret));
 }
 
 #[test]
@@ -106,16 +107,16 @@ fn beat_with_any_changed_byte_is_refused() {
     }
     let mut changed = beat.clone();
     *changed.last_mut().unwrap() ^= 1;
-    assert_eq!(right(&["a"]).read(&changed, NOW), Err(Refused::Forged));
+    assert_eq!(right(&["a"]).read(&changed, NOW), Err(BeatRefusal::Forged));
     changed.resize(HEAD_LEN + MAC_LEN + PAYLOAD_MAX + 1, 0);
-    assert_eq!(right(&["a"]).read(&changed, NOW), Err(Refused::Malformed));
+    assert_eq!(right(&["a"]).read(&changed, NOW), Err(BeatRefusal::Malformed));
 }
 
 #[test]
 fn beat_to_another_member_is_forged() {
     let beat = left(&["a"]).write(b"x", NOW).to_vec();
     for reader in [["edge-3", "edge-1"], ["edge-2", "edge-3"], ["edge-1", "edge-2"]] {
-        assert_eq!(signed(reader, &["a"]).read(&beat, NOW), Err(Refused::Forged), "{reader:?}");
+        assert_eq!(signed(reader, &["a"]).read(&beat, NOW), Err(BeatRefusal::Forged), "{reader:?}");
     }
 }
 
@@ -124,8 +125,8 @@ fn replayed_or_older_beat_is_refused() {
     let (mut sender, mut reader) = (left(&["a"]), right(&["a"]));
     let [first, second] = [NOW, NOW + 5_000].map(|at| sender.write(b"x", at).to_vec());
     assert!(reader.read(&second, NOW).is_ok());
-    assert_eq!(reader.read(&second, NOW), Err(Refused::Replayed));
-    assert_eq!(reader.read(&first, NOW), Err(Refused::Replayed));
+    assert_eq!(reader.read(&second, NOW), Err(BeatRefusal::Replayed));
+    assert_eq!(reader.read(&first, NOW), Err(BeatRefusal::Replayed));
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn beat_outside_the_time_window_is_refused() {
         (NOW + SKEW_MAX_US + 1, -(SKEW_MAX_US as i64) - 1),
         (NOW - SKEW_MAX_US - 1, SKEW_MAX_US as i64 + 1),
     ] {
-        assert_eq!(right(&["a"]).read(&beat, at), Err(Refused::Clock { ahead_us }));
+        assert_eq!(right(&["a"]).read(&beat, at), Err(BeatRefusal::Clock { ahead_us }));
     }
     assert!(right(&["a"]).read(&beat, NOW + SKEW_MAX_US).is_ok());
     assert!(right(&["a"]).read(&beat, NOW - SKEW_MAX_US).is_ok());
@@ -179,7 +180,7 @@ fn fuzz_beat() {
     });
 }
 
-async fn heard(beats: &mut Beats) -> Heard {
+async fn heard(beats: &mut Beats) -> BeatInput {
     let heard = tokio::time::timeout(Duration::from_secs(10), beats.recv());
     heard.await.expect("the peer is heard")
 }
@@ -195,9 +196,9 @@ async fn pair(counted: &Counted) -> (Beats, Beats) {
     let settings = member(["edge-2", "edge-1"], [two, one], &["a"]);
     let mut right = Beats::start(right, &settings, counted.refusals.clone()).unwrap();
     left.send(b"owner");
-    assert_eq!(heard(&mut right).await, Heard::Beat(b"owner".to_vec()));
+    assert_eq!(heard(&mut right).await, BeatInput::Beat(b"owner".to_vec()));
     right.send(b"standby");
-    assert_eq!(heard(&mut left).await, Heard::Beat(b"standby".to_vec()));
+    assert_eq!(heard(&mut left).await, BeatInput::Beat(b"standby".to_vec()));
     (left, right)
 }
 
@@ -232,12 +233,12 @@ async fn closed_port_of_the_peer_is_reported() {
     stranger.send_to(b"no beat", one).unwrap();
     right.socket.send(b"no beat").await.unwrap();
     right.send(b"last");
-    assert_eq!(heard(&mut left).await, Heard::Beat(b"last".to_vec()));
+    assert_eq!(heard(&mut left).await, BeatInput::Beat(b"last".to_vec()));
     // The kernel drops datagrams of other hosts before they are read.
     assert_eq!((counted.count("malformed"), counted.count("")), (1, 1));
     drop(right);
     for _ in 0..2 {
         left.send(b"owner");
-        assert_eq!(heard(&mut left).await, Heard::Closed);
+        assert_eq!(heard(&mut left).await, BeatInput::Closed);
     }
 }

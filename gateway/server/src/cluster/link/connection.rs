@@ -11,12 +11,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::frame::{self, FRAME_MAX, Frame, QUIET, Read};
+use super::frame::{self, FRAME_MAX, FrameRead, LinkFrame, QUIET};
 use super::hello::Hello;
-use super::tls::{self, Tls};
-use super::{LinkEvent, Local, Refused, Told};
+use super::tls::{self, LinkTls};
+use super::{LinkEvent, LinkRefusal, Local, Told};
 use crate::descriptors;
-use crate::settings::Cluster;
+use crate::settings::GroupSettings;
 
 /// Frames that wait for the peer to read, in KiB: two of the longest.
 const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
@@ -33,41 +33,41 @@ const _: () = assert!(CONNECT_WITHIN.as_millis() < 1_000);
 const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 
 #[derive(Debug)]
-pub(super) enum Failed {
-    Refused(Refused),
+pub(super) enum ConnectError {
+    Refused(LinkRefusal),
     Broken(io::Error),
 }
 
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Failed {
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> ConnectError {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         match inner.is_some_and(tls::is_another_secret) {
-            true => Failed::Refused(Refused::Secret),
-            false => Failed::Broken(error),
+            true => ConnectError::Refused(LinkRefusal::Secret),
+            false => ConnectError::Broken(error),
         }
     }
 }
 
 #[derive(Debug)]
-struct Queued {
+struct QueuedFrame {
     frame: Vec<u8>,
     _room: OwnedSemaphorePermit,
 }
 
 /// Frames to the peer. The connection ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    frames: mpsc::UnboundedSender<Queued>,
+pub(super) struct FrameQueue {
+    frames: mpsc::UnboundedSender<QueuedFrame>,
     room: Arc<Semaphore>,
 }
 
-impl Outbox {
+impl FrameQueue {
     /// False if the peer does not read, or has disconnected.
-    pub(super) fn send(&self, frame: &Frame) -> bool {
+    pub(super) fn send(&self, frame: &LinkFrame) -> bool {
         let Some(frame) = frame.encode() else { return false };
         let kib = frame.len().div_ceil(1_024) as u32;
         let room = Arc::clone(&self.room).try_acquire_many_owned(kib);
-        room.is_ok_and(|room| self.frames.send(Queued { frame, _room: room }).is_ok())
+        room.is_ok_and(|room| self.frames.send(QueuedFrame { frame, _room: room }).is_ok())
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -76,7 +76,7 @@ impl Outbox {
 }
 
 /// An authenticated connection to the configured peer.
-pub(super) struct Connection {
+pub(super) struct LinkConnection {
     stream: TlsStream<TcpStream>,
     /// This member opened it.
     pub(super) dialed: bool,
@@ -84,23 +84,26 @@ pub(super) struct Connection {
 }
 
 /// An authenticated connection that the peer opened.
-pub(super) enum Accepted {
-    Link(Connection),
+pub(super) enum AcceptedConnection {
+    Link(LinkConnection),
     Api(TlsStream<TcpStream>),
 }
 
-pub(super) async fn accept(stream: TcpStream, local: &Local) -> Result<Accepted, Failed> {
+pub(super) async fn accept(
+    stream: TcpStream,
+    local: &Local,
+) -> Result<AcceptedConnection, ConnectError> {
     let stream = move_to_early(stream)?;
     stream.set_nodelay(true)?;
     let accepting = TlsAcceptor::from(Arc::clone(&local.tls.server)).accept(stream);
     let stream: TlsStream<TcpStream> = accepting.await?.into();
     match tls::asks_api(stream.get_ref().1) {
-        true => Ok(Accepted::Api(stream)),
-        false => greet(stream, false, local).await.map(Accepted::Link),
+        true => Ok(AcceptedConnection::Api(stream)),
+        false => greet(stream, false, local).await.map(AcceptedConnection::Link),
     }
 }
 
-pub(super) async fn dial(local: &Local) -> Result<Connection, Failed> {
+pub(super) async fn dial(local: &Local) -> Result<LinkConnection, ConnectError> {
     let stream = open(&local.cluster, &local.tls.client).await?;
     greet(stream, true, local).await
 }
@@ -115,7 +118,7 @@ fn move_to_early(stream: TcpStream) -> io::Result<TcpStream> {
 
 /// Connects to the peer, never from an address of the group.
 pub(super) async fn open(
-    cluster: &Cluster,
+    cluster: &GroupSettings,
     tls: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let peer = cluster.peer.address;
@@ -129,7 +132,7 @@ pub(super) async fn open(
     let connecting = tokio::time::timeout(CONNECT_WITHIN, socket.connect(peer));
     let stream = move_to_early(connecting.await??)?;
     stream.set_nodelay(true)?;
-    Ok(TlsConnector::from(Arc::clone(tls)).connect(Tls::name(), stream).await?.into())
+    Ok(TlsConnector::from(Arc::clone(tls)).connect(LinkTls::name(), stream).await?.into())
 }
 
 /// Both ends send their hello first, then judge that of the other.
@@ -137,7 +140,7 @@ async fn greet(
     mut stream: TlsStream<TcpStream>,
     dialed: bool,
     local: &Local,
-) -> Result<Connection, Failed> {
+) -> Result<LinkConnection, ConnectError> {
     let own = local.hello.borrow().clone();
     let written = frame::write(&mut stream, &own.encode()).await;
     // A peer that does not accept this member's key says so, and closes.
@@ -146,22 +149,22 @@ async fn greet(
     if let Err(refused) = own.check(&theirs) {
         // The peer reads this member's hello before the end.
         let _ = stream.shutdown().await;
-        return Err(Failed::Refused(refused));
+        return Err(ConnectError::Refused(refused));
     }
-    Ok(Connection { stream, dialed, theirs })
+    Ok(LinkConnection { stream, dialed, theirs })
 }
 
-impl Connection {
+impl LinkConnection {
     pub(super) fn instance(&self) -> u64 {
         self.theirs.instance
     }
 
     /// Carries frames until the connection ends, and returns the reason.
     pub(super) async fn run(self, local: Local) -> io::Error {
-        let Connection { stream, theirs, .. } = self;
+        let LinkConnection { stream, theirs, .. } = self;
         let dropped = || io::Error::other("the link was dropped");
         let (frames, queue) = mpsc::unbounded_channel();
-        let outbox = Outbox { frames, room: Arc::new(Semaphore::new(QUEUE_MAX_KIB)) };
+        let outbox = FrameQueue { frames, room: Arc::new(Semaphore::new(QUEUE_MAX_KIB)) };
         let (peer, version) = (&theirs.name, &theirs.version);
         tracing::info!(%peer, %version, "connected to the group's other gateway");
         if local.told.send(Told::Connected(outbox)).await.is_err() {
@@ -187,9 +190,9 @@ async fn read_all(
 ) -> io::Error {
     loop {
         match frame::read(reader).await {
-            Ok(Read::Idle) => {}
-            Ok(Read::Hello(hello)) => _ = theirs.send_replace(*hello),
-            Ok(Read::Frame(frame)) => local.tell(LinkEvent::Frame(frame)).await,
+            Ok(FrameRead::Idle) => {}
+            Ok(FrameRead::Hello(hello)) => _ = theirs.send_replace(*hello),
+            Ok(FrameRead::Frame(frame)) => local.tell(LinkEvent::Frame(frame)).await,
             Err(error) => return error,
         }
     }
@@ -197,7 +200,7 @@ async fn read_all(
 
 async fn write_all(
     writer: &mut WriteHalf<TlsStream<TcpStream>>,
-    mut queue: mpsc::UnboundedReceiver<Queued>,
+    mut queue: mpsc::UnboundedReceiver<QueuedFrame>,
     mut own: watch::Receiver<Hello>,
 ) -> io::Error {
     loop {

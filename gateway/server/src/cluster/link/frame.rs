@@ -27,7 +27,7 @@ const ACKNOWLEDGED: u8 = 3;
 const HEAD_LEN: usize = 5;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Frame {
+pub(crate) enum LinkFrame {
     /// Changed records.
     Batch(Vec<u8>),
     /// The number of the last batch that the standby holds.
@@ -35,18 +35,18 @@ pub(crate) enum Frame {
 }
 
 /// A frame as it is read.
-pub(super) enum Read {
+pub(super) enum FrameRead {
     Idle,
     Hello(Box<Hello>),
-    Frame(Frame),
+    Frame(LinkFrame),
 }
 
-impl Frame {
+impl LinkFrame {
     /// `None` if it is too long.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         match self {
-            Frame::Batch(batch) => frame(BATCH, batch),
-            Frame::Acknowledged(number) => frame(ACKNOWLEDGED, &number.to_be_bytes()),
+            LinkFrame::Batch(batch) => frame(BATCH, batch),
+            LinkFrame::Acknowledged(number) => frame(ACKNOWLEDGED, &number.to_be_bytes()),
         }
     }
 }
@@ -72,16 +72,16 @@ fn frame(kind: u8, body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Reads the next frame.
-pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Read> {
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<FrameRead> {
     let (kind, body) = read_up_to(from, FRAME_MAX).await?;
     let malformed = || io::Error::other(format!("a frame of kind {kind} that cannot be read"));
     Ok(match kind {
-        IDLE if body.is_empty() => Read::Idle,
-        HELLO => Read::Hello(Box::new(rmp_serde::from_slice(&body).map_err(|_| malformed())?)),
-        BATCH => Read::Frame(Frame::Batch(body)),
+        IDLE if body.is_empty() => FrameRead::Idle,
+        HELLO => FrameRead::Hello(Box::new(rmp_serde::from_slice(&body).map_err(|_| malformed())?)),
+        BATCH => FrameRead::Frame(LinkFrame::Batch(body)),
         ACKNOWLEDGED => {
             let number = <[u8; 8]>::try_from(&body[..]).map_err(|_| malformed())?;
-            Read::Frame(Frame::Acknowledged(u64::from_be_bytes(number)))
+            FrameRead::Frame(LinkFrame::Acknowledged(u64::from_be_bytes(number)))
         }
         _ => return Err(malformed()),
     })

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Refused;
+use super::LinkRefusal;
 use crate::run;
-use crate::settings::{Cluster, Driver, Ingress, Listen, Node, Settings};
+use crate::settings::{
+    DriverSettings, GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig,
+};
 
 /// Version of frames and their order.
 const PROTOCOL: u32 = 1;
@@ -33,14 +35,14 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    pub(super) fn of(settings: &Settings, cluster: &Cluster, instance: u64) -> Hello {
-        let moves = |listen: &&Listen| {
+    pub(super) fn of(settings: &GatewayConfig, cluster: &GroupSettings, instance: u64) -> Hello {
+        let moves = |listen: &&ListenSettings| {
             let ip = listen.address.ip();
             let ip_moves =
                 || cluster.addresses.iter().any(|moved| moved.address == ip.to_canonical());
             ip.is_unspecified() || ip_moves()
         };
-        let address = |at: &crate::settings::ClusterAddress| {
+        let address = |at: &crate::settings::MovingAddress| {
             let port_legs = if at.port_legs { " with port_legs" } else { "" };
             format!("{}/{}{port_legs}", at.address, at.prefix)
         };
@@ -59,23 +61,23 @@ impl Hello {
     }
 
     /// The peer's hello, if a takeover between both is possible. Both ends come to the same result.
-    pub(super) fn check(&self, theirs: &Hello) -> Result<(), Refused> {
+    pub(super) fn check(&self, theirs: &Hello) -> Result<(), LinkRefusal> {
         let peer = || theirs.name.clone();
         if theirs.protocol != self.protocol {
             let (here, there) = (self.protocol, theirs.protocol);
-            return Err(Refused::Protocol { peer: peer(), here, there });
+            return Err(LinkRefusal::Protocol { peer: peer(), here, there });
         }
         if theirs.name == self.name {
-            return Err(Refused::SameName { name: peer() });
+            return Err(LinkRefusal::SameName { name: peer() });
         }
         if theirs.name != self.peer {
-            return Err(Refused::UnknownPeer { found: peer(), expected: self.peer.clone() });
+            return Err(LinkRefusal::UnknownPeer { found: peer(), expected: self.peer.clone() });
         }
         if theirs.peer != self.name {
             let (found, here) = (theirs.peer.clone(), self.name.clone());
-            return Err(Refused::UnknownHere { peer: peer(), found, here });
+            return Err(LinkRefusal::UnknownHere { peer: peer(), found, here });
         }
-        let differ = |part, difference| Refused::Differs { peer: peer(), part, difference };
+        let differ = |part, difference| LinkRefusal::Differs { peer: peer(), part, difference };
         if theirs.preferred == self.preferred {
             let both =
                 if self.preferred { "true at both members" } else { "false at both members" };
@@ -124,23 +126,23 @@ fn sentence(entries: &[String]) -> Option<String> {
     }
 }
 
-fn listener(listen: &Listen) -> String {
+fn listener(listen: &ListenSettings) -> String {
     let sockets: Vec<_> = listen.sockets().map(|address| address.to_string()).collect();
     let kind = match listen.ingress {
-        Ingress::Udp { .. } => "udp",
-        Ingress::Quic { .. } => "quic",
+        ListenIngress::Udp { .. } => "udp",
+        ListenIngress::Quic { .. } => "quic",
     };
     format!("{kind} {}", sockets.join(" "))
 }
 
-fn nodes(nodes: &[Node]) -> BTreeMap<String, String> {
-    let facts = |node: &Node| {
+fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
+    let facts = |node: &NodeConfig| {
         let driver = match &node.driver {
-            Driver::Plain { .. } => "plain",
-            Driver::Agent { encrypt: false, .. } => "agent",
-            Driver::Agent { encrypt: true, .. } => "agent, encrypted,",
-            Driver::Rtpengine => "rtpengine",
-            Driver::Webhook { .. } => "webhook",
+            DriverSettings::Plain { .. } => "plain",
+            DriverSettings::Agent { encrypt: false, .. } => "agent",
+            DriverSettings::Agent { encrypt: true, .. } => "agent, encrypted,",
+            DriverSettings::Rtpengine => "rtpengine",
+            DriverSettings::Webhook { .. } => "webhook",
         };
         format!("{driver} {} in {}/{}", node.address, node.region, node.zone)
     };

@@ -8,15 +8,15 @@ use tokio::net::TcpSocket;
 use super::super::beats::tests::{Counted, LOOPBACK, member};
 use super::*;
 use crate::descriptors;
-use crate::settings::Node;
+use crate::settings::NodeConfig;
 
 const NAMES: [&str; 2] = ["edge-1", "edge-2"];
 
 /// Two members, and their listening sockets.
 struct Pair {
-    clusters: [Cluster; 2],
+    clusters: [GroupSettings; 2],
     listeners: [StdListener; 2],
-    settings: [Settings; 2],
+    settings: [GatewayConfig; 2],
     counted: [Counted; 2],
 }
 
@@ -53,18 +53,18 @@ impl Pair {
     }
 
     /// The reasons for which both ends refuse.
-    async fn refused(&self) -> [Refused; 2] {
+    async fn refused(&self) -> [LinkRefusal; 2] {
         let [mut left, mut right] = self.both();
         tokio::join!(refused(&mut left), refused(&mut right)).into()
     }
 }
 
-fn settings() -> Settings {
-    Settings::load(None, None).unwrap()
+fn settings() -> GatewayConfig {
+    GatewayConfig::load(None, None).unwrap()
 }
 
 /// Settings with these nodes.
-fn nodes(text: &[(&str, u16)]) -> Vec<Node> {
+fn nodes(text: &[(&str, u16)]) -> Vec<NodeConfig> {
     let node = |(name, port): &(&str, u16)| {
         format!(
             "[[node]]\nname = \"{name}\"\naddress = \"10.0.1.11:{port}\"\nregion = \"east\"\nzone = \"a\"\n\
@@ -74,7 +74,7 @@ fn nodes(text: &[(&str, u16)]) -> Vec<Node> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("evenkeel.toml");
     std::fs::write(&file, text.iter().map(node).collect::<String>()).unwrap();
-    Settings::load(Some(&file), None).unwrap().nodes
+    GatewayConfig::load(Some(&file), None).unwrap().nodes
 }
 
 async fn next(link: &mut Link) -> LinkEvent {
@@ -91,7 +91,7 @@ async fn until(link: &mut Link, wanted: impl Fn(&LinkEvent) -> bool) -> LinkEven
     }
 }
 
-async fn refused(link: &mut Link) -> Refused {
+async fn refused(link: &mut Link) -> LinkRefusal {
     loop {
         match next(link).await {
             LinkEvent::Refused(refused) => return refused,
@@ -102,7 +102,7 @@ async fn refused(link: &mut Link) -> Refused {
 }
 
 /// Sends the frame on each connection until it arrives. Connections that cross are replaced.
-async fn deliver(from: &mut Link, to: &mut Link, frame: &Frame) {
+async fn deliver(from: &mut Link, to: &mut Link, frame: &LinkFrame) {
     from.send(frame);
     loop {
         tokio::select! {
@@ -123,12 +123,12 @@ async fn deliver(from: &mut Link, to: &mut Link, frame: &Frame) {
 #[tokio::test]
 async fn frames_cross_in_both_directions() {
     let [mut left, mut right] = Pair::sound().both();
-    let long = Frame::Batch((0..3_000_000_u32).map(|at| at as u8).collect());
-    for frame in [long, Frame::Acknowledged(u64::MAX - 1)] {
+    let long = LinkFrame::Batch((0..3_000_000_u32).map(|at| at as u8).collect());
+    for frame in [long, LinkFrame::Acknowledged(u64::MAX - 1)] {
         deliver(&mut left, &mut right, &frame).await;
         deliver(&mut right, &mut left, &frame).await;
     }
-    let empty = Frame::Batch(Vec::new());
+    let empty = LinkFrame::Batch(Vec::new());
     deliver(&mut left, &mut right, &empty).await;
 }
 
@@ -158,7 +158,7 @@ async fn rotated_secrets_connect_in_either_order() {
     ] {
         let pair = Pair::of([[left, right], [right, left]], secrets);
         let [mut left, mut right] = pair.both();
-        deliver(&mut left, &mut right, &Frame::Acknowledged(1)).await;
+        deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
     }
 }
 
@@ -166,17 +166,17 @@ async fn rotated_secrets_connect_in_either_order() {
 async fn wrong_secret_is_reported_at_both_ends() {
     let [left, right] = NAMES;
     let pair = Pair::of([[left, right], [right, left]], [&["a"], &["b"]]);
-    assert_eq!(pair.refused().await, [Refused::Secret, Refused::Secret]);
+    assert_eq!(pair.refused().await, [LinkRefusal::Secret, LinkRefusal::Secret]);
     assert!(pair.counted.iter().all(|counted| counted.count("secret") > 0));
     // This member signs with a secret that the peer does not know yet.
     let pair = Pair::of([[left, right], [right, left]], [&["new", "old"], &["old"]]);
-    assert_eq!(pair.refused().await, [Refused::Secret, Refused::Secret]);
+    assert_eq!(pair.refused().await, [LinkRefusal::Secret, LinkRefusal::Secret]);
 }
 
 #[tokio::test]
 async fn equal_names_are_reported_at_both_ends() {
     let pair = Pair::of([NAMES, NAMES], [&["a"], &["a"]]);
-    let same = Refused::SameName { name: "edge-1".to_owned() };
+    let same = LinkRefusal::SameName { name: "edge-1".to_owned() };
     assert_eq!(pair.refused().await, [same.clone(), same]);
 }
 
@@ -184,7 +184,7 @@ async fn equal_names_are_reported_at_both_ends() {
 async fn unknown_peer_is_reported_at_both_ends() {
     let pair = Pair::of([NAMES, ["edge-3", "edge-1"]], [&["a"], &["a"]]);
     let [left, right] = pair.refused().await;
-    let words = |refused: Refused| refused.to_string();
+    let words = |refused: LinkRefusal| refused.to_string();
     assert_eq!(words(left), "the member `edge-3` connected, the configured peer is `edge-2`");
     let right = words(right);
     assert_eq!(right, "`edge-1` is configured with the peer `edge-2`, and this member is `edge-3`");
@@ -254,46 +254,46 @@ async fn differing_nodes_are_reported_until_they_agree() {
 async fn restarted_peer_connects_again() {
     let pair = Pair::sound();
     let [mut left, mut right] = pair.both();
-    deliver(&mut left, &mut right, &Frame::Acknowledged(1)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
     drop(right);
     until(&mut left, |event| *event == LinkEvent::Disconnected).await;
-    assert!(!left.send(&Frame::Acknowledged(2)));
+    assert!(!left.send(&LinkFrame::Acknowledged(2)));
     let mut right = pair.start(1);
-    deliver(&mut left, &mut right, &Frame::Acknowledged(3)).await;
-    deliver(&mut right, &mut left, &Frame::Acknowledged(4)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(3)).await;
+    deliver(&mut right, &mut left, &LinkFrame::Acknowledged(4)).await;
     left.restart();
     until(&mut left, |event| *event == LinkEvent::Disconnected).await;
-    deliver(&mut left, &mut right, &Frame::Acknowledged(5)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(5)).await;
 }
 
 #[tokio::test]
 async fn peer_that_does_not_read_is_disconnected() {
     let pair = Pair::sound();
     let [mut left, mut right] = pair.both();
-    deliver(&mut left, &mut right, &Frame::Acknowledged(1)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
     assert!(left.has_room());
-    let batch = Frame::Batch(vec![0; 4 << 20]);
+    let batch = LinkFrame::Batch(vec![0; 4 << 20]);
     let sent = (0..100).take_while(|_| left.send(&batch)).count();
     assert!((1..100).contains(&sent), "{sent} frames of 4 MiB");
     assert!(!left.has_room());
     until(&mut left, |event| *event == LinkEvent::Disconnected).await;
-    deliver(&mut left, &mut right, &Frame::Acknowledged(2)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(2)).await;
 }
 
 #[tokio::test]
 async fn frame_beyond_the_limit_is_not_sent() {
     let [mut left, mut right] = Pair::sound().both();
-    deliver(&mut left, &mut right, &Frame::Acknowledged(1)).await;
-    assert!(!left.send(&Frame::Batch(vec![0; frame::FRAME_MAX + 1])));
-    deliver(&mut left, &mut right, &Frame::Acknowledged(2)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
+    assert!(!left.send(&LinkFrame::Batch(vec![0; frame::FRAME_MAX + 1])));
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(2)).await;
 }
 
 /// The connection of a peer that is not a link.
 async fn connected(pair: &Pair) -> tokio_rustls::client::TlsStream<TcpStream> {
     let stream = TcpStream::connect(pair.clusters[0].listen).await.unwrap();
-    let tls = Tls::of(&pair.clusters[1].secrets).unwrap();
+    let tls = LinkTls::of(&pair.clusters[1].secrets).unwrap();
     let connector = tokio_rustls::TlsConnector::from(tls.client);
-    let mut stream = connector.connect(Tls::name(), stream).await.unwrap();
+    let mut stream = connector.connect(LinkTls::name(), stream).await.unwrap();
     let hello = Hello::of(&pair.settings[1], &pair.clusters[1], 1).encode();
     frame::write(&mut stream, &hello).await.unwrap();
     frame::read_hello(&mut stream).await.unwrap();
@@ -327,7 +327,7 @@ fn fuzz_cluster_frame() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let cluster = member(NAMES, [LOOPBACK; 2], &["a"]);
     let hello = Hello::of(&settings(), &cluster, 7).encode();
-    let frames = [Frame::Batch(vec![1, 2, 3]), Frame::Acknowledged(7)];
+    let frames = [LinkFrame::Batch(vec![1, 2, 3]), LinkFrame::Acknowledged(7)];
     let frames = frames.iter().map(|frame| frame.encode().unwrap());
     let corpus = Corpus::of("cluster_frame").with(frame::idle()).with(hello);
     frames.fold(corpus, Corpus::with).check(|bytes| {
@@ -355,7 +355,7 @@ async fn strangers_keep_no_member_from_its_peer() {
         .map(|_| StdStream::connect(pair.clusters[0].listen).unwrap())
         .collect();
     let [mut left, mut right] = pair.both();
-    deliver(&mut right, &mut left, &Frame::Acknowledged(1)).await;
+    deliver(&mut right, &mut left, &LinkFrame::Acknowledged(1)).await;
     drop(strangers);
 }
 
@@ -384,7 +384,7 @@ async fn connection_of_the_peers_api_is_handed_over() {
     stream.read_exact(&mut request).await.unwrap();
     assert_eq!(&request, b"request");
     // The members are connected beside it.
-    deliver(&mut left, &mut right, &Frame::Acknowledged(1)).await;
+    deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
 }
 
 #[tokio::test]
@@ -399,6 +399,6 @@ async fn api_with_another_secret_is_not_handed_over() {
             .get_ref()
             .is_some_and(|inner| inner.downcast_ref().is_some_and(tls::is_another_secret))
     );
-    until(&mut left, |event| *event == LinkEvent::Refused(Refused::Secret)).await;
+    until(&mut left, |event| *event == LinkEvent::Refused(LinkRefusal::Secret)).await;
     assert!(handed.try_recv().is_err());
 }

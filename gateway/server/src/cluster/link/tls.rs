@@ -18,8 +18,8 @@ use rustls::{
     DistinguishedName, Error, PeerIncompatible, ServerConfig, SignatureScheme,
 };
 
-use super::super::keys::Keys;
-use crate::settings::Secret;
+use super::super::keys::GroupKeys;
+use crate::settings::SecretFile;
 
 /// PKCS#8 of an Ed25519 key before its 32 bytes (RFC 8410, 7).
 const PKCS8_HEAD: [u8; 16] =
@@ -35,22 +35,22 @@ const API: &[u8] = b"h2";
 
 /// The TLS configurations of one member.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(super) struct LinkTls {
     pub(super) client: Arc<ClientConfig>,
     /// For connections to the peer's API.
     pub(super) api: Arc<ClientConfig>,
     pub(super) server: Arc<ServerConfig>,
 }
 
-impl Tls {
+impl LinkTls {
     /// Presents the key of the first secret, and accepts those of all.
-    pub(super) fn of(secrets: &[Secret]) -> Result<Tls, Error> {
+    pub(super) fn of(secrets: &[SecretFile]) -> Result<LinkTls, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let keys = secrets.iter().map(signing_key).collect::<Result<Vec<_>, _>>()?;
         let public = keys.iter().map(|key| public_key(&**key)).collect::<Result<Vec<_>, _>>()?;
         let first = keys.into_iter().next().ok_or(Error::NoCertificatesPresented)?;
         let own = Arc::new(CertifiedKey::new(vec![public[0].clone()], first));
-        let accepted = Arc::new(Accepted { public, provider: Arc::clone(&provider) });
+        let accepted = Arc::new(PinnedKey { public, provider: Arc::clone(&provider) });
         let versions = [&rustls::version::TLS13];
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?
@@ -71,7 +71,7 @@ impl Tls {
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
         server.alpn_protocols = vec![LINK.to_vec(), API.to_vec()];
         server.send_tls13_tickets = 0;
-        Ok(Tls { client: Arc::new(client), api: Arc::new(api), server: Arc::new(server) })
+        Ok(LinkTls { client: Arc::new(client), api: Arc::new(api), server: Arc::new(server) })
     }
 
     pub(super) fn name() -> ServerName<'static> {
@@ -84,8 +84,8 @@ pub(super) fn asks_api(state: &CommonState) -> bool {
     state.alpn_protocol() == Some(API)
 }
 
-fn signing_key(secret: &Secret) -> Result<Arc<dyn SigningKey>, Error> {
-    let pkcs8 = [&PKCS8_HEAD[..], &Keys::of(secret).link()].concat();
+fn signing_key(secret: &SecretFile) -> Result<Arc<dyn SigningKey>, Error> {
+    let pkcs8 = [&PKCS8_HEAD[..], &GroupKeys::of(secret).link()].concat();
     any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
 }
 
@@ -105,12 +105,12 @@ pub(super) fn is_another_secret(error: &Error) -> bool {
 }
 
 #[derive(Debug)]
-struct Accepted {
+struct PinnedKey {
     public: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl Accepted {
+impl PinnedKey {
     fn check(&self, found: &CertificateDer<'_>) -> Result<(), Error> {
         match self.public.iter().any(|known| known == found) {
             true => Ok(()),
@@ -133,7 +133,7 @@ impl Accepted {
 const NO_TLS12: Error =
     Error::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig);
 
-impl ServerCertVerifier for Accepted {
+impl ServerCertVerifier for PinnedKey {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -172,7 +172,7 @@ impl ServerCertVerifier for Accepted {
     }
 }
 
-impl ClientCertVerifier for Accepted {
+impl ClientCertVerifier for PinnedKey {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

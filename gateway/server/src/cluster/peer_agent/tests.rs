@@ -1,30 +1,30 @@
-use evenkeel_media::trunk::message::{Load, Replays, SKEW_MAX_US};
+use evenkeel_media::trunk::message::{NodeLoad, Replays, SKEW_MAX_US};
 use tokio::time::advance;
 
 use super::*;
 use crate::cluster::beats::tests::{Counted, LOOPBACK, member};
-use crate::settings::{self, Agent};
+use crate::settings::{self, WatchingAgent};
 
 const SECRET: &[u8] = b"a secret of the agent alone";
 
 /// The agent beside `edge-2`, played by the test.
 struct Host {
     socket: std::net::UdpSocket,
-    secret: Secret,
+    secret: NodeSecret,
     replays: Replays,
 }
 
 impl Host {
     fn new() -> Host {
-        let secret = Secret::new(SECRET, "edge-2").unwrap();
+        let secret = NodeSecret::new(SECRET, "edge-2").unwrap();
         let socket = std::net::UdpSocket::bind(LOOPBACK).unwrap();
         Host { socket, secret, replays: Replays::default() }
     }
 
-    fn agent(&self, refusals: Refusals) -> PeerAgent {
+    fn agent(&self, refusals: RefusalLog) -> PeerAgent {
         let mut peer = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]).peer;
-        let secret = settings::Secret::new(SECRET.to_vec());
-        peer.agent = Some(Agent { address: self.socket.local_addr().unwrap(), secret });
+        let secret = settings::SecretFile::new(SECRET.to_vec());
+        peer.agent = Some(WatchingAgent { address: self.socket.local_addr().unwrap(), secret });
         PeerAgent::start(&peer, refusals).unwrap().unwrap()
     }
 
@@ -33,21 +33,22 @@ impl Host {
         let mut bytes = [0; 512];
         let (length, source) = self.socket.recv_from(&mut bytes).unwrap();
         let replays = &mut self.replays;
-        let asked = Question::read_once(&bytes[..length], &self.secret, now_us(), replays).unwrap();
-        assert_eq!(asked.message, Question::Probe);
+        let asked =
+            TrunkQuestion::read_once(&bytes[..length], &self.secret, now_us(), replays).unwrap();
+        assert_eq!(asked.message, TrunkQuestion::Probe);
         (asked.nonce, source)
     }
 
-    fn send(&self, message: &Answer, (nonce, to): (u64, SocketAddr)) {
+    fn send(&self, message: &TrunkAnswer, (nonce, to): (u64, SocketAddr)) {
         let answer = answer(message, &self.secret, nonce, now_us());
         self.socket.send_to(&answer, to).unwrap();
     }
 
     /// Answers a new question.
-    fn tell(&mut self, agent: &mut PeerAgent, state: State) {
+    fn tell(&mut self, agent: &mut PeerAgent, state: ServingState) {
         agent.ask();
         let asked = self.asked();
-        self.send(&Answer::Probe(load(state)), asked);
+        self.send(&TrunkAnswer::Probe(load(state)), asked);
     }
 }
 
@@ -57,11 +58,11 @@ async fn later() -> Instant {
     Instant::now()
 }
 
-fn load(state: State) -> Load {
-    Load { permille: 0, state, sessions: 0, vouched: state == State::Serving }
+fn load(state: ServingState) -> NodeLoad {
+    NodeLoad { permille: 0, state, sessions: 0, vouched: state == ServingState::Serving }
 }
 
-fn answer(message: &Answer, secret: &Secret, nonce: u64, now_us: u64) -> Vec<u8> {
+fn answer(message: &TrunkAnswer, secret: &NodeSecret, nonce: u64, now_us: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     message.write(secret, nonce, now_us, &mut bytes);
     bytes
@@ -71,11 +72,11 @@ fn answer(message: &Answer, secret: &Secret, nonce: u64, now_us: u64) -> Vec<u8>
 async fn only_the_answer_of_a_closed_port_counts() {
     let (mut host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
-    for state in [State::Serving, State::Draining, State::Gone] {
+    for state in [ServingState::Serving, ServingState::Draining, ServingState::Gone] {
         agent.ask();
         let asked = host.asked();
-        host.send(&Answer::Notice { number: 1, load: load(State::Gone) }, asked);
-        host.send(&Answer::Probe(load(state)), asked);
+        host.send(&TrunkAnswer::Notice { number: 1, load: load(ServingState::Gone) }, asked);
+        host.send(&TrunkAnswer::Probe(load(state)), asked);
     }
     agent.closed(None).await;
     assert_eq!(agent.asked.len(), 0, "the other states were read before");
@@ -89,13 +90,13 @@ async fn forged_old_and_repeated_answers_are_refused() {
     agent.ask();
     let (nonce, to) = host.asked();
     let now_us = now_us();
-    let gone = Answer::Probe(load(State::Gone));
+    let gone = TrunkAnswer::Probe(load(ServingState::Gone));
     let mut changed = answer(&gone, &host.secret, nonce, now_us);
     changed[20] ^= 1;
-    let other_gateway = Secret::new(SECRET, "edge-1").unwrap();
-    let other_secret = Secret::new(b"a secret of another agent", "edge-2").unwrap();
+    let other_gateway = NodeSecret::new(SECRET, "edge-1").unwrap();
+    let other_secret = NodeSecret::new(b"a secret of another agent", "edge-2").unwrap();
     let mut refusal = Vec::new();
-    Refusal { nonce, sent_us: now_us + 2 * SKEW_MAX_US }.write(&mut refusal);
+    ClockRefusal { nonce, sent_us: now_us + 2 * SKEW_MAX_US }.write(&mut refusal);
     for bytes in [
         changed,
         answer(&gone, &other_gateway, nonce, now_us),
@@ -148,7 +149,7 @@ async fn mute_agent_of_a_heard_peer_is_reported() {
     assert!(!agent.mute, "its gateway may not run");
     agent.report_silence(true);
     assert!(agent.mute);
-    host.tell(&mut agent, State::Gone);
+    host.tell(&mut agent, ServingState::Gone);
     agent.closed(None).await;
     agent.report_silence(true);
     assert!(!agent.mute);
@@ -163,7 +164,7 @@ async fn late_answer_is_refused() {
         agent.ask();
         let asked = host.asked();
         advance(after).await;
-        host.send(&Answer::Probe(load(State::Gone)), asked);
+        host.send(&TrunkAnswer::Probe(load(ServingState::Gone)), asked);
     }
     agent.closed(None).await;
     assert_eq!(counted.count("replayed"), 1, "the first answer is late, the second in time");
@@ -173,11 +174,12 @@ async fn late_answer_is_refused() {
 async fn contradicted_agent_must_see_the_process() {
     let (mut host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
-    host.tell(&mut agent, State::Gone);
+    host.tell(&mut agent, ServingState::Gone);
     agent.closed(None).await;
     let heard = later().await.into_std();
     later().await;
-    for state in [State::Gone, State::Gone, State::Serving, State::Gone] {
+    for state in [ServingState::Gone, ServingState::Gone, ServingState::Serving, ServingState::Gone]
+    {
         host.tell(&mut agent, state);
     }
     agent.closed(Some(heard)).await;
@@ -192,8 +194,8 @@ async fn question_before_the_last_beat_shows_no_end() {
     let asked = host.asked();
     let heard = later().await.into_std();
     later().await;
-    host.send(&Answer::Probe(load(State::Gone)), asked);
-    host.tell(&mut agent, State::Gone);
+    host.send(&TrunkAnswer::Probe(load(ServingState::Gone)), asked);
+    host.tell(&mut agent, ServingState::Gone);
     agent.closed(Some(heard)).await;
     assert_eq!(agent.asked.len(), 0, "the first answer was believed");
 }
@@ -203,19 +205,19 @@ async fn agent_that_misses_a_heard_peer_is_reported() {
     let (host, counted) = (Host::new(), Counted::default());
     let mut agent = host.agent(counted.refusals.clone());
     let mut look = |state, heard| {
-        let asked = Asked { nonce: 0, at: Instant::now() };
+        let asked = OutstandingQuery { nonce: 0, at: Instant::now() };
         let shown = agent.shows_end(&asked, state, heard);
         agent.report_silence(true);
         (shown, agent.mute)
     };
-    assert_eq!(look(State::Gone, None), (true, false));
+    assert_eq!(look(ServingState::Gone, None), (true, false));
     let heard = Some(later().await);
     later().await;
-    assert_eq!(look(State::Gone, heard), (false, false), "it may just have started");
+    assert_eq!(look(ServingState::Gone, heard), (false, false), "it may just have started");
     advance(ANSWERS_WITHIN).await;
-    assert_eq!(look(State::Gone, heard), (false, true));
-    assert_eq!(look(State::Serving, heard), (false, false));
-    assert_eq!(look(State::Gone, heard), (true, false));
+    assert_eq!(look(ServingState::Gone, heard), (false, true));
+    assert_eq!(look(ServingState::Serving, heard), (false, false));
+    assert_eq!(look(ServingState::Gone, heard), (true, false));
 }
 
 #[tokio::test(start_paused = true)]

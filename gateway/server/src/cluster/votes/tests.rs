@@ -10,7 +10,7 @@ const GROUP: u32 = 9;
 /// An agent that answers votes, one by one.
 struct Agent {
     socket: std::net::UdpSocket,
-    secret: Secret,
+    secret: NodeSecret,
     ballots: Ballots,
     replays: Replays,
 }
@@ -18,24 +18,25 @@ struct Agent {
 impl Agent {
     fn new(name: &str, instance: u32) -> Agent {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let secret = Secret::new(b"a secret of some length", name).unwrap();
+        let secret = NodeSecret::new(b"a secret of some length", name).unwrap();
         Agent { socket, secret, ballots: Ballots::new(instance), replays: Replays::default() }
     }
 
-    fn voter(&self, id: u64) -> Voter {
+    fn voter(&self, id: u64) -> VotingAgent {
         let address = self.socket.local_addr().unwrap();
-        Voter { id: WitnessId(id), address, secret: self.secret.clone() }
+        VotingAgent { id: WitnessId(id), address, secret: self.secret.clone() }
     }
 
     fn read(&mut self) -> (Vec<u8>, SocketAddr) {
         let mut bytes = [0; 512];
         let (length, source) = self.socket.recv_from(&mut bytes).unwrap();
-        let read = Question::read_once(&bytes[..length], &self.secret, now_us(), &mut self.replays);
+        let read =
+            TrunkQuestion::read_once(&bytes[..length], &self.secret, now_us(), &mut self.replays);
         let asked = read.unwrap();
-        let Question::Vote { group: GROUP, vote } = asked.message else { panic!("{asked:?}") };
+        let TrunkQuestion::Vote { group: GROUP, vote } = asked.message else { panic!("{asked:?}") };
         let voted = self.ballots.handle_vote(GROUP, vote, Instant::now()).unwrap();
         let mut answer = Vec::new();
-        Answer::Vote(voted).write(&self.secret, asked.nonce, now_us(), &mut answer);
+        TrunkAnswer::Vote(voted).write(&self.secret, asked.nonce, now_us(), &mut answer);
         (answer, source)
     }
 

@@ -5,10 +5,10 @@ use super::*;
 const SECRET: &[u8] = b"a secret of some length";
 
 /// Sends canaries to a node that handles datagrams by `node`, and returns the reports.
-async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec<Probed> {
+async fn told_by(node: impl Fn(&[u8], &NodeSecret) -> Vec<Vec<u8>> + 'static) -> Vec<ProbeResult> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let secret = Secret::new(SECRET, "east-a1").unwrap();
+    let secret = NodeSecret::new(SECRET, "east-a1").unwrap();
     let (told, mut words) = mpsc::channel(64);
     let mut drawn = 0;
     let mut draw = move || {
@@ -16,7 +16,7 @@ async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec
         drawn
     };
     let run = async move {
-        let canary = Canary::start(
+        let canary = CanaryProbe::start(
             NodeId(3),
             CanaryNode { address, secret: secret.clone(), seal: None },
             told,
@@ -46,12 +46,12 @@ async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec
 }
 
 /// Answers any opening.
-fn opens(datagram: &[u8], secret: &Secret) -> Option<Vec<u8>> {
+fn opens(datagram: &[u8], secret: &NodeSecret) -> Option<Vec<u8>> {
     let now = Clock::read().unix_us;
-    let asked = Question::read(datagram, secret, now).ok()?;
-    let Question::Open { tag, .. } = asked.message else { return None };
+    let asked = TrunkQuestion::read(datagram, secret, now).ok()?;
+    let TrunkQuestion::Open { tag, .. } = asked.message else { return None };
     let mut answer = Vec::new();
-    Answer::Open { tag, status: Status::Ok }.write(secret, asked.nonce, now, &mut answer);
+    TrunkAnswer::Open { tag, status: OpenStatus::Ok }.write(secret, asked.nonce, now, &mut answer);
     Some(answer)
 }
 
@@ -64,16 +64,16 @@ fn forwards(datagram: &[u8], to: Tag) -> Option<Vec<u8>> {
     Some(bundle.as_bytes().to_vec())
 }
 
-fn passed(words: &[Probed]) -> Vec<u64> {
-    let sequence = |word: &Probed| match word {
-        Probed::CanaryPassed { node: NodeId(3), sequence } => Some(*sequence),
+fn passed(words: &[ProbeResult]) -> Vec<u64> {
+    let sequence = |word: &ProbeResult| match word {
+        ProbeResult::CanaryPassed { node: NodeId(3), sequence } => Some(*sequence),
         _ => None,
     };
     words.iter().filter_map(sequence).collect()
 }
 
-fn opened(words: &[Probed]) -> usize {
-    words.iter().filter(|word| matches!(word, Probed::CanaryOpen { .. })).count()
+fn opened(words: &[ProbeResult]) -> usize {
+    words.iter().filter(|word| matches!(word, ProbeResult::CanaryOpen { .. })).count()
 }
 
 #[tokio::test]

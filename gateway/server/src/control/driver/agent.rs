@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
-use evenkeel_dataplane::worker::{Leg, tag};
+use evenkeel_dataplane::worker::{NodeLeg, tag};
 use evenkeel_media::trunk::Tag;
-use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Clock, Wish, mixed};
-use leases::{Due, Keep, Lease, LeaseRecord, Leases, State};
+use super::{Clock, DriverAction, OpenRequest, mixed};
+use leases::{DueLease, LeaseRecord, LeaseRefresh, LeaseState, Leases, TrunkLease};
 use paths::Paths;
 
 /// A node may forget a session after this time without a refresh. The time covers three refreshes, so that two in a row
@@ -27,7 +27,7 @@ pub(super) struct Asking {
     pub(super) node: NodeId,
     /// The home worker of the message's sessions, which sends the message.
     pub(super) worker: u16,
-    pub(super) question: Question,
+    pub(super) question: TrunkQuestion,
     pub(super) nonce: u64,
 }
 
@@ -60,7 +60,7 @@ impl AgentsRecord {
     }
 }
 
-pub(super) struct Agents {
+pub(super) struct AgentDriver {
     leases: Leases,
     /// Seeds the room names used towards nodes. Random, because other gateways count rooms from 1 too and may share a
     /// node.
@@ -68,18 +68,18 @@ pub(super) struct Agents {
     paths: Paths,
 }
 
-impl Agents {
-    pub(super) fn new() -> Agents {
-        Agents { leases: Leases::new(), names: None, paths: Paths::default() }
+impl AgentDriver {
+    pub(super) fn new() -> AgentDriver {
+        AgentDriver { leases: Leases::new(), names: None, paths: Paths::default() }
     }
 
     pub(super) fn open(
         &mut self,
-        wish: &Wish<'_>,
+        wish: &OpenRequest<'_>,
         draw: &mut dyn FnMut() -> u64,
         now: Instant,
     ) -> Asking {
-        let &Wish { session, home, room: RoomId(room), hop, .. } = wish;
+        let &OpenRequest { session, home, room: RoomId(room), hop, .. } = wish;
         self.leases.end(session, hop);
         let names = *self.names.get_or_insert_with(&mut *draw);
         let whose = (session, hop, home.worker);
@@ -113,69 +113,79 @@ impl Agents {
     }
 
     /// Requests the opening of a lease, repeated until answered.
-    fn ask(&mut self, lease: &Lease, now: Instant) -> Asking {
-        let &Lease { session, hop, room, tag, nonce, worker, .. } = lease;
+    fn ask(&mut self, lease: &TrunkLease, now: Instant) -> Asking {
+        let &TrunkLease { session, hop, room, tag, nonce, worker, .. } = lease;
         self.leases.asked(nonce, now);
         let lease_s = LEASE.as_secs() as u16;
-        let question = Question::Open { room, session: session.0, tag, lease_s };
+        let question = TrunkQuestion::Open { room, session: session.0, tag, lease_s };
         Asking { node: hop.node, worker, question, nonce }
     }
 
     /// If the message is lost, the lease expires.
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Asking> {
-        let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
-        Some(Asking { node: hop.node, worker, question: Question::Close { tag }, nonce })
+        let TrunkLease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
+        Some(Asking { node: hop.node, worker, question: TrunkQuestion::Close { tag }, nonce })
     }
 
     pub(super) fn handle_signed(
         &mut self,
         node: NodeId,
-        secret: &Secret,
+        secret: &NodeSecret,
         message: &[u8],
         clock: Clock,
-    ) -> Option<Act> {
-        let verified = Answer::read(message, secret, clock.unix_us).ok()?;
+    ) -> Option<DriverAction> {
+        let verified = TrunkAnswer::read(message, secret, clock.unix_us).ok()?;
         match verified.message {
-            Answer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
-            Answer::Keep { unknown } => {
+            TrunkAnswer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
+            TrunkAnswer::Keep { unknown } => {
                 self.leases.refreshed(node, verified.nonce, &unknown, clock.now);
                 None
             }
-            Answer::Path { .. } => {
+            TrunkAnswer::Path { .. } => {
                 let changed = self.paths.answered(node, verified.nonce, clock.now);
-                changed.map(|(worker, size_max)| Act::LimitBundles { worker, node, size_max })
+                changed.map(|(worker, size_max)| DriverAction::LimitBundles {
+                    worker,
+                    node,
+                    size_max,
+                })
             }
-            Answer::Superseded { epoch } => Some(Act::Fenced { node, epoch }),
-            Answer::Probe(_)
-            | Answer::Vote(_)
-            | Answer::Close { .. }
-            | Answer::Drain(_)
-            | Answer::Notice { .. }
-            | Answer::Start(_)
-            | Answer::Break(_) => None,
+            TrunkAnswer::Superseded { epoch } => Some(DriverAction::Fenced { node, epoch }),
+            TrunkAnswer::Probe(_)
+            | TrunkAnswer::Vote(_)
+            | TrunkAnswer::Close { .. }
+            | TrunkAnswer::Drain(_)
+            | TrunkAnswer::Notice { .. }
+            | TrunkAnswer::Start(_)
+            | TrunkAnswer::Break(_) => None,
         }
     }
 
-    fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
+    fn answered(
+        &mut self,
+        node: NodeId,
+        nonce: u64,
+        tag: Tag,
+        status: OpenStatus,
+    ) -> Option<DriverAction> {
         let lease = self.leases.by_nonce(nonce)?;
-        let Lease { session, hop, state, .. } = *lease;
+        let TrunkLease { session, hop, state, .. } = *lease;
         if hop.node != node || tag != lease.tag {
             return None;
         }
         let (unwilling, reason) = match status {
-            Status::Ok => {
-                lease.state = State::Open;
-                let opened = Act::Opened { session, hop, leg: Leg::Trunk(tag) };
-                return (state == State::Opening).then_some(opened);
+            OpenStatus::Ok => {
+                lease.state = LeaseState::Open;
+                let opened = DriverAction::Opened { session, hop, leg: NodeLeg::Trunk(tag) };
+                return (state == LeaseState::Opening).then_some(opened);
             }
-            Status::Full => (true, "it is full"),
-            Status::Draining => (true, "it is draining"),
-            Status::UnknownTag => (false, "it does not know the tag"),
-            Status::Failed => (false, "it failed to"),
-            Status::Unencrypted => (false, "it requires `encrypt = true`"),
+            OpenStatus::Full => (true, "it is full"),
+            OpenStatus::Draining => (true, "it is draining"),
+            OpenStatus::UnknownTag => (false, "it does not know the tag"),
+            OpenStatus::Failed => (false, "it failed to"),
+            OpenStatus::Unencrypted => (false, "it requires `encrypt = true`"),
         };
         self.leases.end(session, hop)?;
-        Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
+        Some(DriverAction::Refused { session, hop, unwilling, reason: reason.into() })
     }
 
     /// Restarts path MTU discovery for a removed or replaced node.
@@ -201,9 +211,9 @@ impl Agents {
             return Some(asking);
         }
         Some(match self.leases.due(now)? {
-            Due::Open(lease) => self.ask(&lease, now),
-            Due::Keep(Keep { node, worker, nonce, tags }) => {
-                let question = Question::Keep { lease_s: LEASE.as_secs() as u16, tags };
+            DueLease::Open(lease) => self.ask(&lease, now),
+            DueLease::Keep(LeaseRefresh { node, worker, nonce, tags }) => {
+                let question = TrunkQuestion::Keep { lease_s: LEASE.as_secs() as u16, tags };
                 Asking { node, worker, question, nonce }
             }
         })

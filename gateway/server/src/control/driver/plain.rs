@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use evenkeel_core::NodeId;
-use evenkeel_dataplane::worker::{Leg, NodePort};
+use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 
-use super::{Act, Wish};
+use super::{DriverAction, OpenRequest};
 
 /// Opens a session at the node's configured address, or at one that the offer names.
-pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {
-    let &Wish { session, hop, address, rtcp_apart, .. } = wish;
+pub(super) fn open(standing: SocketAddr, wish: &OpenRequest<'_>) -> DriverAction {
+    let &OpenRequest { session, hop, address, rtcp_apart, .. } = wish;
     let (address, rtcp) = ports(address.unwrap_or(standing), rtcp_apart);
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
-    Act::Opened { session, hop, leg }
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
+    DriverAction::Opened { session, hop, leg }
 }
 
 pub(super) fn shared(

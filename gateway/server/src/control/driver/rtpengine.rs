@@ -17,16 +17,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
-use evenkeel_dataplane::worker::{Leg, NodePort};
+use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Brief, Continued, Source, Wish};
+use super::{Brief, ContinuedSession, DriverAction, LocalSource, OpenRequest};
 use crate::address;
 use bencode::Value;
-use call::{Call, OPEN_WITHIN, Place, Stage};
-use ng::{About, Answer, Due, Questions};
-pub(crate) use ng_socket::{Line, Ng};
-use sdp::{Ports, Taken};
+use call::{CallLeg, CallStage, OPEN_WITHIN, RtpengineCall};
+use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
+pub(crate) use ng_socket::{Ng, NgSocket};
+use sdp::{SdpPorts, Taken};
 
 /// Interval of refreshes. rtpengine forgets a call without media after 60 s unless it is signalled, so two refreshes in
 /// a row may be lost. A refresh causes no media packets.
@@ -54,9 +54,9 @@ pub(super) struct CallRecord {
 
 impl CallRecord {
     /// `None` without sessions.
-    fn of(number: u64, call: &Call) -> Option<CallRecord> {
+    fn of(number: u64, call: &RtpengineCall) -> Option<CallRecord> {
         let places = call.places.each_ref().map(|place| {
-            let &Place { session, hop, taken, .. } = place.as_ref()?;
+            let &CallLeg { session, hop, taken, .. } = place.as_ref()?;
             Some(PlaceRecord { session, hop, taken })
         });
         let (room, _) = call.room;
@@ -99,9 +99,9 @@ struct PlaceRecord {
 pub(crate) struct Rtpengine {
     node: NodeId,
     ng: SocketAddr,
-    source: Source,
+    source: LocalSource,
     /// Calls by number. Numbers are random, so no call ID is ever reused.
-    calls: BTreeMap<u64, Call>,
+    calls: BTreeMap<u64, RtpengineCall>,
     rooms: BTreeMap<(RoomId, Incarnation), u64>,
     sessions: BTreeMap<(SessionId, Incarnation), u64>,
     waiting: VecDeque<u64>,
@@ -109,12 +109,12 @@ pub(crate) struct Rtpengine {
     refreshes: VecDeque<(Instant, u64)>,
     /// Calls to delete. They are handled after all other calls.
     ends: VecDeque<u64>,
-    questions: Questions,
-    acts: VecDeque<Act>,
+    questions: NgRequests,
+    acts: VecDeque<DriverAction>,
 }
 
 impl Rtpengine {
-    pub(crate) fn new(node: NodeId, ng: SocketAddr, source: Source) -> Rtpengine {
+    pub(crate) fn new(node: NodeId, ng: SocketAddr, source: LocalSource) -> Rtpengine {
         Rtpengine {
             node,
             ng,
@@ -125,7 +125,7 @@ impl Rtpengine {
             waiting: VecDeque::new(),
             refreshes: VecDeque::new(),
             ends: VecDeque::new(),
-            questions: Questions::default(),
+            questions: NgRequests::default(),
             acts: VecDeque::new(),
         }
     }
@@ -147,7 +147,7 @@ impl Rtpengine {
     pub(super) fn restore(
         &mut self,
         record: CallRecord,
-        known: &Continued<'_>,
+        known: &ContinuedSession<'_>,
         draw: &mut dyn FnMut() -> u64,
         now: Instant,
     ) {
@@ -159,15 +159,21 @@ impl Rtpengine {
             let taken = Some(taken?);
             let (hop, brief) = ((known.hop)(session, hop)?, (known.brief)(session)?);
             let Brief { ref media, ports: (rtp, rtcp), .. } = *brief;
-            let (ports, media) = (Ports { rtp, rtcp }, Arc::clone(media));
-            Some(Place { session, hop, ports, media, since: now, taken })
+            let (ports, media) = (SdpPorts { rtp, rtcp }, Arc::clone(media));
+            Some(CallLeg { session, hop, ports, media, since: now, taken })
         });
         let room = (room, hop.incarnation);
         for place in places.iter().flatten() {
             self.sessions.insert((place.session, place.hop.incarnation), number);
         }
         let due = refresh.unwrap_or(now);
-        let call = Call { places, own, is_known: true, refresh: Some(due), ..Call::new(room) };
+        let call = RtpengineCall {
+            places,
+            own,
+            is_known: true,
+            refresh: Some(due),
+            ..RtpengineCall::new(room)
+        };
         self.calls.insert(number, call);
         self.rooms.insert(room, number);
         self.refreshes.push_back((due, number));
@@ -176,25 +182,25 @@ impl Rtpengine {
 
     pub(super) fn open(
         &mut self,
-        wish: &Wish<'_>,
+        wish: &OpenRequest<'_>,
         draw: &mut dyn FnMut() -> u64,
         now: Instant,
-    ) -> Option<Act> {
-        let &Wish { session, room, hop, brief, .. } = wish;
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, room, hop, brief, .. } = wish;
         let Brief { media, ports: (rtp, rtcp), .. } = brief?;
         let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
             let number = draw();
-            self.calls.insert(number, Call::new((room, hop.incarnation)));
+            self.calls.insert(number, RtpengineCall::new((room, hop.incarnation)));
             self.questions.draw_from(draw());
             number
         });
         let Some(place) = self.calls.get_mut(&number)?.place_for(session) else {
             let reason = "rtpengine joins two sessions of a room, and there are two".into();
-            return Some(Act::Refused { session, hop, unwilling: false, reason });
+            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
         };
-        let ports = Ports { rtp: *rtp, rtcp: *rtcp };
+        let ports = SdpPorts { rtp: *rtp, rtcp: *rtcp };
         let media = Arc::clone(media);
-        *place = Some(Place { session, hop, ports, media, since: now, taken: None });
+        *place = Some(CallLeg { session, hop, ports, media, since: now, taken: None });
         self.sessions.insert((session, hop.incarnation), number);
         self.want(number);
         None
@@ -221,8 +227,8 @@ impl Rtpengine {
         if call.is_empty() && self.rooms.get(&call.room) == Some(&number) {
             self.rooms.remove(&call.room);
         }
-        if call.stage == Stage::Resting {
-            call.stage = Stage::Waiting;
+        if call.stage == CallStage::Resting {
+            call.stage = CallStage::Waiting;
             self.waiting.push_back(number);
         }
     }
@@ -251,10 +257,10 @@ impl Rtpengine {
         }
     }
 
-    fn handle_answer(&mut self, about: About, answer: Answer, now: Instant) {
+    fn handle_answer(&mut self, about: NgCommand, answer: NgAnswer, now: Instant) {
         let description = match answer {
-            Answer::Done(description) => description,
-            Answer::Refused { busy, reason } => {
+            NgAnswer::Done(description) => description,
+            NgAnswer::Refused { busy, reason } => {
                 return self.handle_failed(about, busy, reason, now);
             }
         };
@@ -264,24 +270,24 @@ impl Rtpengine {
             return self.handle_failed(about, false, reason, now);
         }
         match (about, taken) {
-            (About::Delete(number), _) => _ = self.calls.remove(&number),
-            (About::Offer(number), Some(taken)) => self.signal_second(number, taken, now),
-            (About::Answer(number), Some(taken)) => self.settle(number, taken, now),
-            (About::Offer(_) | About::Answer(_), None) => {
+            (NgCommand::Delete(number), _) => _ = self.calls.remove(&number),
+            (NgCommand::Offer(number), Some(taken)) => self.signal_second(number, taken, now),
+            (NgCommand::Answer(number), Some(taken)) => self.settle(number, taken, now),
+            (NgCommand::Offer(_) | NgCommand::Answer(_), None) => {
                 let reason = "rtpengine did not say where it takes packets";
                 self.handle_failed(about, false, reason, now);
             }
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DriverAction> {
         loop {
             if let Some(act) = self.acts.pop_front() {
                 return Some(act);
             }
             match self.questions.due(now) {
-                Some(Due::Again(datagram)) => return Some(self.send(datagram)),
-                Some(Due::Late(about)) => {
+                Some(NgTimeout::Again(datagram)) => return Some(self.send(datagram)),
+                Some(NgTimeout::Late(about)) => {
                     let reason = format!("rtpengine at {} did not answer in time", self.ng);
                     self.handle_failed(about, false, reason, now);
                     continue;
@@ -289,7 +295,7 @@ impl Rtpengine {
                 None => {}
             }
             while let Some((_, number)) = self.refreshes.pop_front_if(|(due, _)| *due <= now) {
-                let due = |call: &&mut Call| call.refresh.is_some_and(|due| due <= now);
+                let due = |call: &&mut RtpengineCall| call.refresh.is_some_and(|due| due <= now);
                 if let Some(call) = self.calls.get_mut(&number).filter(due) {
                     call.refresh = None;
                     self.want(number);
@@ -297,12 +303,12 @@ impl Rtpengine {
             }
             let out = self.questions.len();
             if let Some(number) = self.waiting.pop_front_if(|number| {
-                let waits = self.calls.get(number).and_then(Call::waits_since);
+                let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
                 waits.is_some_and(|since| since + OPEN_WITHIN <= now)
             }) {
                 let reason =
                     format!("rtpengine at {} timed out before the request was sent", self.ng);
-                self.handle_failed(About::Offer(number), false, reason, now);
+                self.handle_failed(NgCommand::Offer(number), false, reason, now);
             } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
                 self.signal_first(number, now);
             } else if let Some(number) = self.ends.pop_front_if(|_| out < ASKED_AT_ONCE / 2) {
@@ -313,11 +319,11 @@ impl Rtpengine {
         }
     }
 
-    fn send(&self, datagram: Arc<[u8]>) -> Act {
-        Act::Ng { node: self.node, datagram }
+    fn send(&self, datagram: Arc<[u8]>) -> DriverAction {
+        DriverAction::Ng { node: self.node, datagram }
     }
 
-    fn ask(&mut self, about: About, question: &Value<'_>, by: Instant, now: Instant) {
+    fn ask(&mut self, about: NgCommand, question: &Value<'_>, by: Instant, now: Instant) {
         let datagram = self.questions.ask(about, question, by, now);
         let act = self.send(datagram);
         self.acts.push_back(act);
@@ -329,7 +335,7 @@ impl Rtpengine {
             return;
         };
         if call.is_empty() {
-            call.stage = Stage::Ending;
+            call.stage = CallStage::Ending;
             if call.is_known && self.ends.len() < ENDS_MAX {
                 self.ends.push_back(number);
             } else {
@@ -341,10 +347,10 @@ impl Rtpengine {
         call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
         let Some(own) = call.own.or_else(|| self.source.towards(self.ng)) else {
             let reason = format!("no route to {}", self.ng);
-            return self.handle_failed(About::Offer(number), false, reason, now);
+            return self.handle_failed(NgCommand::Offer(number), false, reason, now);
         };
         call.own = Some(own);
-        call.stage = Stage::Offered;
+        call.stage = CallStage::Offered;
         call.is_known = true;
         self.signal(number, 0, own, now);
     }
@@ -354,7 +360,7 @@ impl Rtpengine {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
-        call.stage = Stage::Answered(taken);
+        call.stage = CallStage::Answered(taken);
         if let Some(own) = call.own {
             self.signal(number, 1, own, now);
         }
@@ -366,7 +372,7 @@ impl Rtpengine {
         };
         let (id, sdp) = (id(number), call.sdp(side, own));
         let question = call.question(side, &id, &sdp);
-        let about = if side == 0 { About::Offer(number) } else { About::Answer(number) };
+        let about = if side == 0 { NgCommand::Offer(number) } else { NgCommand::Answer(number) };
         let by = call.waits_since().unwrap_or(now) + OPEN_WITHIN;
         self.ask(about, &question, by, now);
     }
@@ -378,7 +384,7 @@ impl Rtpengine {
             ("command", "delete".into()),
             ("delete-delay", Value::Number(0)),
         ]);
-        self.ask(About::Delete(number), &question, now + END_WITHIN, now);
+        self.ask(NgCommand::Delete(number), &question, now + END_WITHIN, now);
     }
 
     /// Both sides were answered: signalled sessions are open.
@@ -386,7 +392,7 @@ impl Rtpengine {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
-        let Stage::Answered(second) = call.stage else {
+        let CallStage::Answered(second) = call.stage else {
             return;
         };
         // Media may leave by another interface than NG requests, with another source address.
@@ -402,44 +408,44 @@ impl Rtpengine {
                 }
             }
         }
-        self.rest(number, now);
+        self.end_exchange(number, now);
     }
 
     /// Refuses the sessions that the failed request signalled and that are not open yet. Sessions added since are
     /// signalled by the next request.
     fn handle_failed(
         &mut self,
-        about: About,
+        about: NgCommand,
         busy: bool,
         reason: impl Into<Cow<'static, str>>,
         now: Instant,
     ) {
         let (number, reason) = (about.call(), reason.into());
-        if matches!(about, About::Delete(_)) {
+        if matches!(about, NgCommand::Delete(_)) {
             self.calls.remove(&number);
             return;
         }
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
-        let opening: Vec<Place> = call.take_failed(now).collect();
+        let opening: Vec<CallLeg> = call.take_failed(now).collect();
         if opening.is_empty() {
             tracing::debug!(node = ?self.node, %reason, "call not refreshed");
         }
-        for Place { session, hop, .. } in opening {
+        for CallLeg { session, hop, .. } in opening {
             self.sessions.remove(&(session, hop.incarnation));
             let reason = reason.clone();
-            self.acts.push_back(Act::Refused { session, hop, unwilling: busy, reason });
+            self.acts.push_back(DriverAction::Refused { session, hop, unwilling: busy, reason });
         }
-        self.rest(number, now);
+        self.end_exchange(number, now);
     }
 
     /// Ends the exchange about a call until its next change or refresh.
-    fn rest(&mut self, number: u64, now: Instant) {
+    fn end_exchange(&mut self, number: u64, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
-        call.stage = Stage::Resting;
+        call.stage = CallStage::Resting;
         if call.stale || call.is_empty() {
             self.want(number);
         } else {
@@ -450,16 +456,16 @@ impl Rtpengine {
     }
 }
 
-impl Place {
+impl CallLeg {
     /// Reports the session as open if it was not open yet.
-    fn open_at(&mut self, taken: Taken) -> Option<Act> {
-        let &mut Place { session, hop, ports, .. } = self;
+    fn open_at(&mut self, taken: Taken) -> Option<DriverAction> {
+        let &mut CallLeg { session, hop, ports, .. } = self;
         let rtcp_port = ports.rtcp.map_or(taken.rtp.port(), |_| taken.rtcp_port);
         let port = NodePort { address: taken.rtp, rtcp_port };
-        let leg = Leg::Port(Box::new(port));
+        let leg = NodeLeg::Port(Box::new(port));
         match self.taken.replace(port) {
-            None => Some(Act::Opened { session, hop, leg }),
-            Some(before) if before != port => Some(Act::Changed { session, hop, leg }),
+            None => Some(DriverAction::Opened { session, hop, leg }),
+            Some(before) if before != port => Some(DriverAction::Changed { session, hop, leg }),
             Some(_) => None,
         }
     }

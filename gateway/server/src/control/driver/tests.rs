@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use evenkeel_core::Incarnation;
 use evenkeel_media::trunk::Tag;
-use evenkeel_media::trunk::message::{Answer, Question, Status};
+use evenkeel_media::trunk::message::{OpenStatus, TrunkAnswer, TrunkQuestion};
 
 use super::*;
 
@@ -11,46 +11,46 @@ const SESSION: SessionId = SessionId(7);
 const WORKER: u16 = 3;
 const HOME: Home = Home { worker: WORKER, slot: 5, generation: 1 };
 
-fn secret() -> Secret {
-    Secret::new(b"a secret of some length", "east-a1").unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(b"a secret of some length", "east-a1").unwrap()
 }
 
 fn at(start: Instant, ms: u64) -> Clock {
     Clock { now: start + Duration::from_millis(ms), unix_us: 1_000_000_000 + ms * 1_000 }
 }
 
-fn wish() -> Wish<'static> {
+fn wish() -> OpenRequest<'static> {
     let (session, room, hop) = (SESSION, RoomId(1), HOP);
-    Wish { session, home: HOME, room, hop, address: None, rtcp_apart: true, brief: None }
+    OpenRequest { session, home: HOME, room, hop, address: None, rtcp_apart: true, brief: None }
 }
 
-fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
-    let Some(Act::Sign { message, worker: WORKER, .. }) = act else { panic!("{act:?}") };
-    let verified = Question::read(&message, &secret(), clock.unix_us).unwrap();
+fn question(act: Option<DriverAction>, clock: Clock) -> (TrunkQuestion, u64) {
+    let Some(DriverAction::Sign { message, worker: WORKER, .. }) = act else { panic!("{act:?}") };
+    let verified = TrunkQuestion::read(&message, &secret(), clock.unix_us).unwrap();
     (verified.message, verified.nonce)
 }
 
-fn answer(status: Status, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
+fn answer(status: OpenStatus, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
     let mut message = Vec::new();
-    Answer::Open { tag, status }.write(&secret(), nonce, clock.unix_us, &mut message);
+    TrunkAnswer::Open { tag, status }.write(&secret(), nonce, clock.unix_us, &mut message);
     message
 }
 
 fn opening(start: Instant) -> (Drivers, Tag, u64) {
-    let mut drivers = driven(vec![Driver::Agent(secret())]);
+    let mut drivers = driven(vec![DriverConfig::Agent(secret())]);
     let mut next = 40;
     let mut draw = || {
         next += 1;
         next
     };
     let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
-    let Question::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+    let TrunkQuestion::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
     (drivers, tag, nonce)
 }
 
 /// Nodes by number with these drivers.
-fn driven(nodes: Vec<Driver>) -> Drivers {
-    let mut drivers = Drivers::new(Source::Routed(|_| None), Arc::default());
+fn driven(nodes: Vec<DriverConfig>) -> Drivers {
+    let mut drivers = Drivers::new(LocalSource::Routed(|_| None), Arc::default());
     for (id, driver) in (0..).map(NodeId).zip(nodes) {
         drivers.put(id, Some(driver));
     }
@@ -63,18 +63,18 @@ fn answered_opening_is_kept_open() {
     let (mut drivers, tag, nonce) = opening(start);
     let opened = drivers.handle_signed(
         HOP.node,
-        &answer(Status::Ok, tag, nonce, at(start, 1)),
+        &answer(OpenStatus::Ok, tag, nonce, at(start, 1)),
         at(start, 1),
     );
     assert!(
-        matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag)
+        matches!(opened, Some(DriverAction::Opened { session: SESSION, hop: HOP, leg: NodeLeg::Trunk(t) }) if t == tag)
     );
     assert!(drivers.handle_timeout(at(start, 2)).is_none());
-    let again = answer(Status::Ok, tag, nonce, at(start, 3));
+    let again = answer(OpenStatus::Ok, tag, nonce, at(start, 3));
     assert!(drivers.handle_signed(HOP.node, &again, at(start, 3)).is_none(), "it is open already");
     assert!(drivers.handle_timeout(at(start, 8_002)).is_none());
     let (refresh, _) = question(drivers.handle_timeout(at(start, 9_002)), at(start, 9_002));
-    assert_eq!(refresh, Question::Keep { lease_s: 30, tags: [tag].into() });
+    assert_eq!(refresh, TrunkQuestion::Keep { lease_s: 30, tags: [tag].into() });
 }
 
 #[test]
@@ -83,25 +83,25 @@ fn unanswered_opening_is_retried() {
     let (mut drivers, tag, _) = opening(start);
     assert!(drivers.handle_timeout(at(start, 49)).is_none());
     let (again, _) = question(drivers.handle_timeout(at(start, 50)), at(start, 50));
-    assert!(matches!(again, Question::Open { tag: same, .. } if same == tag));
+    assert!(matches!(again, TrunkQuestion::Open { tag: same, .. } if same == tag));
 }
 
 #[test]
 fn leases_at_a_node_that_left_delay_no_others() {
     let start = Instant::now();
-    let mut drivers = driven(vec![Driver::Agent(secret()), Driver::Agent(secret())]);
+    let mut drivers = driven(vec![DriverConfig::Agent(secret()), DriverConfig::Agent(secret())]);
     let mut drawn = 40;
     for node in [NodeId(0), NodeId(1)] {
         let mut draw = || {
             drawn += 1;
             drawn
         };
-        let wish = Wish { hop: Hop { node, ..HOP }, ..wish() };
+        let wish = OpenRequest { hop: Hop { node, ..HOP }, ..wish() };
         assert!(drivers.open(&wish, &mut draw, at(start, 0)).is_some());
     }
     drivers.put(NodeId(0), None);
     let again = drivers.handle_agents_timeout(at(start, 50));
-    assert!(matches!(again, Some(Act::Sign { node: NodeId(1), .. })), "{again:?}");
+    assert!(matches!(again, Some(DriverAction::Sign { node: NodeId(1), .. })), "{again:?}");
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn refusal_is_reported_and_not_retried() {
     let (mut drivers, tag, nonce) = opening(start);
     let refused = drivers.handle_signed(
         HOP.node,
-        &answer(Status::Full, tag, nonce, at(start, 1)),
+        &answer(OpenStatus::Full, tag, nonce, at(start, 1)),
         at(start, 1),
     );
     let reason = "it is full".into();
-    let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true, reason });
+    let told = Some(DriverAction::Refused { session: SESSION, hop: HOP, unwilling: true, reason });
     assert_eq!(format!("{refused:?}"), format!("{told:?}"));
     assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
 }
@@ -123,12 +123,12 @@ fn refusal_is_reported_and_not_retried() {
 fn room_has_one_random_name() {
     let start = Instant::now();
     let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
-        let mut drivers = driven(vec![Driver::Agent(secret())]);
+        let mut drivers = driven(vec![DriverConfig::Agent(secret())]);
         let name = |(session, room): (u64, &u64)| {
-            let wish = Wish { session: SessionId(session), room: RoomId(*room), ..wish() };
+            let wish = OpenRequest { session: SessionId(session), room: RoomId(*room), ..wish() };
             let act = drivers.open(&wish, &mut || drawn, at(start, 0));
             let (asked, _) = question(act, at(start, 0));
-            let Question::Open { room, .. } = asked else { panic!("{asked:?}") };
+            let TrunkQuestion::Open { room, .. } = asked else { panic!("{asked:?}") };
             room
         };
         (1..).zip(rooms).map(name).collect()
@@ -143,9 +143,9 @@ fn room_has_one_random_name() {
 fn answer_with_wrong_tag_or_node_is_ignored() {
     let start = Instant::now();
     let (mut drivers, tag, nonce) = opening(start);
-    let foreign = answer(Status::Ok, Tag(tag.0 + 1), nonce, at(start, 1));
+    let foreign = answer(OpenStatus::Ok, Tag(tag.0 + 1), nonce, at(start, 1));
     assert!(drivers.handle_signed(HOP.node, &foreign, at(start, 1)).is_none());
-    let mut forged = answer(Status::Ok, tag, nonce, at(start, 1));
+    let mut forged = answer(OpenStatus::Ok, tag, nonce, at(start, 1));
     *forged.last_mut().unwrap() ^= 1;
     assert!(drivers.handle_signed(HOP.node, &forged, at(start, 1)).is_none());
 }
@@ -155,7 +155,7 @@ fn closed_session_is_not_refreshed() {
     let start = Instant::now();
     let (mut drivers, tag, _) = opening(start);
     let (closed, _) = question(drivers.close(SESSION, HOP, at(start, 1)), at(start, 1));
-    assert_eq!(closed, Question::Close { tag });
+    assert_eq!(closed, TrunkQuestion::Close { tag });
     assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
 }
 
@@ -163,13 +163,17 @@ fn closed_session_is_not_refreshed() {
 fn plain_node_uses_the_address_of_the_offer() {
     let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
     let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
-    let mut drivers = driven(vec![Driver::Plain(standing)]);
-    let mut open =
-        |address| match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0))
-        {
-            Some(Act::Opened { leg: Leg::Port(port), .. }) => (port.address, port.rtcp_port),
-            act => panic!("{act:?}"),
-        };
+    let mut drivers = driven(vec![DriverConfig::Plain(standing)]);
+    let mut open = |address| match drivers.open(
+        &OpenRequest { address, ..wish() },
+        &mut || 0,
+        at(Instant::now(), 0),
+    ) {
+        Some(DriverAction::Opened { leg: NodeLeg::Port(port), .. }) => {
+            (port.address, port.rtcp_port)
+        }
+        act => panic!("{act:?}"),
+    };
     assert_eq!(open(None), (standing, 4_001));
     assert_eq!(open(Some(named)), (named, 5_001));
 }
@@ -177,8 +181,8 @@ fn plain_node_uses_the_address_of_the_offer() {
 #[test]
 fn nodes_of_a_session_may_not_share_an_address() {
     let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
-    let node = |port| Driver::Plain(at(port));
-    let drivers = driven(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
+    let node = |port| DriverConfig::Plain(at(port));
+    let drivers = driven(vec![node(4_000), node(4_001), DriverConfig::Agent(secret())]);
     let (a, b) = (NodeId(0), NodeId(1));
     let shared = |named: &[_], rtcp_apart| drivers.shared_address(named, rtcp_apart, |_| false);
     assert_eq!(shared(&[], false), None);
@@ -196,34 +200,41 @@ fn nodes_of_a_session_may_not_share_an_address() {
 #[test]
 fn lost_long_probes_shorten_bundles() {
     let start = Instant::now();
-    let mut drivers = driven(vec![Driver::Agent(secret())]);
+    let mut drivers = driven(vec![DriverConfig::Agent(secret())]);
     let mut limit = None;
     for turn in 1..=4 {
         let clock = at(start, turn * 30);
         assert!(limit.is_none(), "three may be lost");
         drivers.sent_long((WORKER, HOP.node), &mut || 9, clock.now);
         drivers.look_at_paths(clock.now);
-        let asked: Vec<Act> = std::iter::from_fn(|| drivers.handle_timeout(clock)).collect();
-        let [Act::Sign { message: long, of_sessions: false, .. }, Act::Sign { message: short, .. }] =
-            &asked[..]
+        let asked: Vec<DriverAction> =
+            std::iter::from_fn(|| drivers.handle_timeout(clock)).collect();
+        let [
+            DriverAction::Sign { message: long, of_sessions: false, .. },
+            DriverAction::Sign { message: short, .. },
+        ] = &asked[..]
         else {
             panic!("{asked:?}")
         };
         assert_eq!((long.len(), short.len()), (1_400, 72));
-        let short = Question::read(short, &secret(), clock.unix_us).unwrap();
-        assert_eq!(short.message, Question::Path { bundle_max: 1_400, padding: 0 });
+        let short = TrunkQuestion::read(short, &secret(), clock.unix_us).unwrap();
+        assert_eq!(short.message, TrunkQuestion::Path { bundle_max: 1_400, padding: 0 });
         let mut answer = Vec::new();
-        Answer::Path { padding: 0 }.write(&secret(), short.nonce, clock.unix_us, &mut answer);
+        TrunkAnswer::Path { padding: 0 }.write(&secret(), short.nonce, clock.unix_us, &mut answer);
         limit = drivers.handle_signed(HOP.node, &answer, clock);
     }
     assert!(matches!(
         limit,
-        Some(Act::LimitBundles { worker: WORKER, node: NodeId(0), size_max: 1_200 })
+        Some(DriverAction::LimitBundles { worker: WORKER, node: NodeId(0), size_max: 1_200 })
     ));
     let clock = at(start, 121);
     let (told, _) = question(drivers.handle_timeout(clock), clock);
-    assert_eq!(told, Question::Path { bundle_max: 1_200, padding: 0 }, "the node's shrink too");
-    drivers.put(HOP.node, Some(Driver::Agent(secret())));
+    assert_eq!(
+        told,
+        TrunkQuestion::Path { bundle_max: 1_200, padding: 0 },
+        "the node's shrink too"
+    );
+    drivers.put(HOP.node, Some(DriverConfig::Agent(secret())));
     let clock = at(start, 2_000);
     drivers.look_at_paths(clock.now);
     assert!(

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel_core::{Hop, NodeId, SessionId};
-use evenkeel_dataplane::worker::{Leg, NodePort};
+use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Brief, Source, Wish};
-use crate::webhook::Hook;
-use messages::Answered;
+use super::{Brief, DriverAction, LocalSource, OpenRequest};
+use crate::webhook::WebhookTarget;
+use messages::WebhookAnswer;
 
 /// Lifetime of a session without a refresh. It covers three refreshes, so two in a row may be lost.
 const LEASE: Duration = Duration::from_secs(30);
@@ -33,9 +33,9 @@ const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
 const SAY_WITHIN: Duration = Duration::from_secs(5);
 
-pub(crate) type Posted = Result<crate::webhook::Answer, String>;
+pub(crate) type Posted = Result<crate::webhook::HttpAnswer, String>;
 
-struct Lease {
+struct WebhookLease {
     session: SessionId,
     hop: Hop,
     /// The opening request, repeated if the server has lost the session.
@@ -56,7 +56,7 @@ pub(super) struct WebhookLeaseRecord {
     pub(super) taken: Option<NodePort>,
 }
 
-enum About {
+enum WebhookCall {
     Open(u64),
     Refresh,
     Close,
@@ -66,23 +66,23 @@ pub(crate) struct Webhook {
     node: NodeId,
     name: Arc<str>,
     address: SocketAddr,
-    hook: Arc<Hook>,
-    source: Source,
+    hook: Arc<WebhookTarget>,
+    source: LocalSource,
     /// Leases by nonce.
-    leases: BTreeMap<u64, Lease>,
+    leases: BTreeMap<u64, WebhookLease>,
     nonces: BTreeMap<(SessionId, Hop), u64>,
-    asked: BTreeMap<u64, About>,
+    asked: BTreeMap<u64, WebhookCall>,
     posts: u64,
     refresh: Option<Instant>,
-    acts: VecDeque<Act>,
+    acts: VecDeque<DriverAction>,
 }
 
 impl Webhook {
     pub(crate) fn new(
         (node, name): (NodeId, Arc<str>),
         address: SocketAddr,
-        hook: Arc<Hook>,
-        source: Source,
+        hook: Arc<WebhookTarget>,
+        source: LocalSource,
     ) -> Webhook {
         Webhook {
             node,
@@ -101,30 +101,31 @@ impl Webhook {
 
     pub(super) fn open(
         &mut self,
-        wish: &Wish<'_>,
+        wish: &OpenRequest<'_>,
         draw: &mut dyn FnMut() -> u64,
         now: Instant,
-    ) -> Option<Act> {
-        let &Wish { session, hop, brief, rtcp_apart, .. } = wish;
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, hop, brief, rtcp_apart, .. } = wish;
         let brief: &Brief = brief?;
         let Some(own) = self.source.towards(self.address) else {
             let reason = format!("no route to {}", self.address).into();
-            return Some(Act::Refused { session, hop, unwilling: false, reason });
+            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
         };
         let nonce = draw();
         let opens: Bytes = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
         let before = self.nonces.insert((session, hop), nonce);
         before.iter().for_each(|before| _ = self.leases.remove(before));
-        let lease = Lease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
+        let lease =
+            WebhookLease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
         self.leases.insert(nonce, lease);
         self.refresh.get_or_insert(now + REFRESH_EVERY);
-        Some(self.post(About::Open(nonce), opens, OPEN_WITHIN))
+        Some(self.post(WebhookCall::Open(nonce), opens, OPEN_WITHIN))
     }
 
     /// The open leases, for another process.
     pub(super) fn record(&self) -> impl Iterator<Item = WebhookLeaseRecord> {
         self.leases.iter().filter_map(|(nonce, lease)| {
-            let (nonce, &Lease { session, hop, taken, .. }) = (*nonce, lease);
+            let (nonce, &WebhookLease { session, hop, taken, .. }) = (*nonce, lease);
             taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
         })
     }
@@ -151,31 +152,31 @@ impl Webhook {
         };
         let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
         let rtcp_apart = brief.ports.1.is_some();
-        let lease = Lease { session, hop, opens, rtcp_apart, taken, before: None };
+        let lease = WebhookLease { session, hop, opens, rtcp_apart, taken, before: None };
         self.leases.insert(nonce, lease);
         self.nonces.insert((session, hop), nonce);
         self.refresh.get_or_insert(now + REFRESH_EVERY);
     }
 
-    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Act> {
+    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<DriverAction> {
         let nonce = self.nonces.remove(&(session, hop))?;
         self.leases.remove(&nonce)?;
         let body = messages::close(&self.name, session, nonce);
-        Some(self.post(About::Close, body.into(), SAY_WITHIN))
+        Some(self.post(WebhookCall::Close, body.into(), SAY_WITHIN))
     }
 
-    fn post(&mut self, about: About, body: Bytes, within: Duration) -> Act {
+    fn post(&mut self, about: WebhookCall, body: Bytes, within: Duration) -> DriverAction {
         self.posts += 1;
         self.asked.insert(self.posts, about);
         let (node, number, hook) = (self.node, self.posts, Arc::clone(&self.hook));
-        Act::Post { node, number, hook, body, within }
+        DriverAction::Post { node, number, hook, body, within }
     }
 
     pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
         match self.asked.remove(&number) {
-            Some(About::Open(nonce)) => self.opened(nonce, posted),
-            Some(About::Refresh) => self.refreshed(posted),
-            Some(About::Close) | None => {}
+            Some(WebhookCall::Open(nonce)) => self.opened(nonce, posted),
+            Some(WebhookCall::Refresh) => self.refreshed(posted),
+            Some(WebhookCall::Close) | None => {}
         }
     }
 
@@ -183,39 +184,41 @@ impl Webhook {
         let Some(lease) = self.leases.get_mut(&nonce) else {
             return;
         };
-        let &mut Lease { session, hop, rtcp_apart, taken, .. } = lease;
+        let &mut WebhookLease { session, hop, rtcp_apart, taken, .. } = lease;
         let (unwilling, reason): (bool, Cow<'static, str>) =
             match messages::opened(posted, rtcp_apart) {
-                Answered::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
+                WebhookAnswer::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
                     let address = port.address;
                     let reason = format!("address {address} is IPv6, the node's `address` is IPv4");
                     (false, reason.into())
                 }
-                Answered::At(port) => {
+                WebhookAnswer::At(port) => {
                     lease.taken = Some(port);
                     if let Some(before) = lease.before.take() {
                         let body = messages::close(&self.name, session, before);
-                        let act = self.post(About::Close, body.into(), SAY_WITHIN);
+                        let act = self.post(WebhookCall::Close, body.into(), SAY_WITHIN);
                         self.acts.push_back(act);
                     }
-                    let leg = Leg::Port(Box::new(port));
+                    let leg = NodeLeg::Port(Box::new(port));
                     self.acts.extend(match taken {
-                        None => Some(Act::Opened { session, hop, leg }),
-                        Some(before) if before != port => Some(Act::Changed { session, hop, leg }),
+                        None => Some(DriverAction::Opened { session, hop, leg }),
+                        Some(before) if before != port => {
+                            Some(DriverAction::Changed { session, hop, leg })
+                        }
                         Some(_) => None,
                     });
                     return;
                 }
                 // The session was open before. The failure may be temporary; the next refresh reports again whether the
                 // server knows the session.
-                Answered::Unanswered(_) if taken.is_some() => return,
-                Answered::Unanswered(reason) => (false, reason.into()),
-                Answered::Refused(reason) => (false, reason.into()),
-                Answered::Unwilling(reason) => (true, reason.into()),
+                WebhookAnswer::Unanswered(_) if taken.is_some() => return,
+                WebhookAnswer::Unanswered(reason) => (false, reason.into()),
+                WebhookAnswer::Refused(reason) => (false, reason.into()),
+                WebhookAnswer::Unwilling(reason) => (true, reason.into()),
             };
         self.leases.remove(&nonce);
         self.nonces.remove(&(session, hop));
-        self.acts.push_back(Act::Refused { session, hop, unwilling, reason });
+        self.acts.push_back(DriverAction::Refused { session, hop, unwilling, reason });
     }
 
     /// Opens sessions again that the server has lost.
@@ -223,20 +226,20 @@ impl Webhook {
         for nonce in messages::unknown(posted) {
             if let Some(lease) = self.leases.get(&nonce) {
                 let opens = lease.opens.clone();
-                let act = self.post(About::Open(nonce), opens, OPEN_WITHIN);
+                let act = self.post(WebhookCall::Open(nonce), opens, OPEN_WITHIN);
                 self.acts.push_back(act);
             }
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DriverAction> {
         if self.refresh.is_some_and(|due| due <= now) {
             let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());
             let open: Vec<(SessionId, u64)> =
                 open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
             for some in open.chunks(REFRESHED_AT_ONCE) {
                 let body = messages::refresh(&self.name, some, LEASE);
-                let act = self.post(About::Refresh, body.into(), SAY_WITHIN);
+                let act = self.post(WebhookCall::Refresh, body.into(), SAY_WITHIN);
                 self.acts.push_back(act);
             }
             self.refresh = (!self.leases.is_empty()).then(|| now + REFRESH_EVERY);

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn missing_final_totals_default_to_the_last_summary() {
     let now = Instant::now();
-    let closed = |number| Event::Closed {
+    let closed = |number| CoreEvent::Closed {
         session: SessionId(number),
         room: RoomId(1),
         room_name: "room".into(),

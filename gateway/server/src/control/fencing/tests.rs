@@ -6,7 +6,7 @@ fn only_an_owner_has_an_epoch() {
     assert_eq!(fencing.owner(), None);
     fencing.handle_refused(NodeId(0), 3);
     fencing.set_epoch(4);
-    assert_eq!(fencing.owner(), Some(Owner { group: 9, epoch: 4 }));
+    assert_eq!(fencing.owner(), Some(GroupOwner { group: 9, epoch: 4 }));
     fencing.handle_refused(NodeId(0), 4);
     assert!(refused.try_recv().is_err(), "no newer epoch");
     fencing.handle_refused(NodeId(0), 5);

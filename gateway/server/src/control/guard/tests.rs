@@ -1,21 +1,21 @@
 use super::*;
-use crate::settings::{BitRate, Driver, Probe};
+use crate::settings::{ConfigBitRate, DriverSettings, ProbeKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Nodes named by these numbers, at distinct addresses.
-fn nodes(numbers: impl IntoIterator<Item = u32>) -> Vec<Node> {
+fn nodes(numbers: impl IntoIterator<Item = u32>) -> Vec<NodeConfig> {
     numbers.into_iter().map(|number| node(&number.to_string(), number)).collect()
 }
 
-fn node(name: &str, at: u32) -> Node {
-    Node {
+fn node(name: &str, at: u32) -> NodeConfig {
+    NodeConfig {
         name: name.into(),
         address: SocketAddr::from(([10, 0, 0, 1], at as u16)),
         region: "east".into(),
         zone: "a".into(),
-        driver: Driver::Plain { probe: Probe::None },
-        capacity: BitRate(1_000_000),
+        driver: DriverSettings::Plain { probe: ProbeKind::None },
+        capacity: ConfigBitRate(1_000_000),
         canary: false,
         standby: false,
         start: None,
@@ -25,23 +25,23 @@ fn node(name: &str, at: u32) -> Node {
 
 /// A changing node list and its start time.
 struct Listed {
-    guard: Guard,
-    stands: Vec<Arc<Node>>,
+    guard: DownstreamGuard,
+    stands: Vec<Arc<NodeConfig>>,
     start: Instant,
 }
 
 impl Listed {
     fn of(numbers: impl IntoIterator<Item = u32>) -> Listed {
         let stands = nodes(numbers).into_iter().map(Arc::new).collect();
-        Listed { guard: Guard::default(), stands, start: Instant::now() }
+        Listed { guard: DownstreamGuard::default(), stands, start: Instant::now() }
     }
 
-    fn held(&mut self, list: &[Node], second: u32) -> Option<Shrinks> {
+    fn held(&mut self, list: &[NodeConfig], second: u32) -> Option<Shrinks> {
         self.guard.check(list, &self.stands, self.start + SECOND * second).err()
     }
 
     /// Replaces the current list if the guard allows it.
-    fn takes(&mut self, list: &[Node], second: u32) -> bool {
+    fn takes(&mut self, list: &[NodeConfig], second: u32) -> bool {
         let may = self.held(list, second).is_none();
         if may {
             self.is(list, second);
@@ -49,7 +49,7 @@ impl Listed {
         may
     }
 
-    fn is(&mut self, list: &[Node], second: u32) {
+    fn is(&mut self, list: &[NodeConfig], second: u32) {
         let stood = std::mem::take(&mut self.stands);
         self.guard.note(stood, self.start + SECOND * second);
         self.stands = list.iter().cloned().map(Arc::new).collect();
@@ -113,7 +113,7 @@ fn renamed_or_moved_node_is_not_missing() {
 
 #[test]
 fn node_with_another_driver_is_missing() {
-    let readdressed = |of: u32| -> Vec<Node> {
+    let readdressed = |of: u32| -> Vec<NodeConfig> {
         let at = |number| if number < of { 99 + number } else { number };
         (0..4).map(|number| node(&number.to_string(), at(number))).collect()
     };
@@ -121,7 +121,9 @@ fn node_with_another_driver_is_missing() {
     let gone = Shrinks { removing: 4, before: 0, of: 4 };
     assert_eq!(Listed::of(0..4).held(&readdressed(4), 0), Some(gone), "the names are all there");
     let mut probed = nodes(0..4);
-    probed[..2].iter_mut().for_each(|node| node.driver = Driver::Plain { probe: Probe::Stun });
+    probed[..2]
+        .iter_mut()
+        .for_each(|node| node.driver = DriverSettings::Plain { probe: ProbeKind::Stun });
     assert!(Listed::of(0..4).held(&probed, 0).is_some());
 }
 
@@ -145,7 +147,7 @@ fn forced_removal_resets_the_count() {
 
 #[test]
 fn fast_lists_use_bounded_memory() {
-    let (mut guard, start) = (Guard::default(), Instant::now());
+    let (mut guard, start) = (DownstreamGuard::default(), Instant::now());
     for ms in 0..200_000 {
         let now = start + Duration::from_millis(ms);
         assert!(guard.check(&[], &[], now).is_ok());

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use evenkeel_core::{Identity, Ingress, Media, RtcpPort, Srtp};
+use evenkeel_core::{ClientIdentity, IngressProtocol, MediaDescription, RtcpPort, Srtp};
 
 use super::*;
 
@@ -9,12 +9,16 @@ type Answer = oneshot::Receiver<Result<SessionAnswer, ControlError>>;
 fn hold(waiting: &mut Waiting, room: usize) -> Answer {
     let (reply, answer) = oneshot::channel();
     let address = ([127, 0, 0, 1], 9).into();
-    let wanted = SessionRequest {
+    let wanted = OfferedSession {
         scenario: "call".into(),
         room: room.to_string().into(),
         labels: Arc::new([]),
-        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
-        media: Arc::new(Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+        ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
+        media: Arc::new(MediaDescription {
+            streams: Vec::new(),
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
         nodes: Vec::new(),
         traceparent: None,
     };
@@ -23,7 +27,7 @@ fn hold(waiting: &mut Waiting, room: usize) -> Answer {
 }
 
 fn next(waiting: &mut Waiting) -> Option<String> {
-    waiting.next().map(|held| held.wanted.room.to_string())
+    waiting.next().map(|held| held.request.room.to_string())
 }
 
 #[test]
@@ -48,6 +52,6 @@ fn abandoned_offer_frees_its_place() {
     let mut last = hold(&mut waiting, 5_001);
     assert!(last.try_recv().is_err(), "it waits");
     assert_eq!(hold(&mut waiting, 5_002).try_recv(), Ok(Err(ControlError::Unavailable)));
-    assert_eq!(waiting.held.len(), REQUESTS_MAX);
-    assert_eq!(waiting.held[7].wanted.room, "8".into());
+    assert_eq!(waiting.offers.len(), REQUESTS_MAX);
+    assert_eq!(waiting.offers[7].request.room, "8".into());
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::{BitRate, Driver, Probe};
+use crate::settings::{ConfigBitRate, DriverSettings, ProbeKind};
 
 const A: NodeId = NodeId(0);
 
@@ -7,14 +7,14 @@ fn hop(incarnation: u32) -> Hop {
     Hop { node: A, incarnation: Incarnation(incarnation) }
 }
 
-fn node(name: &str) -> settings::Node {
-    settings::Node {
+fn node(name: &str) -> settings::NodeConfig {
+    settings::NodeConfig {
         name: name.into(),
         address: ([10, 0, 0, 1], 4_000).into(),
         region: "east".into(),
         zone: "a".into(),
-        driver: Driver::Plain { probe: Probe::None },
-        capacity: BitRate(1_000_000),
+        driver: DriverSettings::Plain { probe: ProbeKind::None },
+        capacity: ConfigBitRate(1_000_000),
         canary: false,
         standby: false,
         start: None,
@@ -24,21 +24,21 @@ fn node(name: &str) -> settings::Node {
 
 #[test]
 fn hop_is_named_by_its_incarnation() {
-    let names = Names::default();
+    let names = NodeNames::default();
     for (since, name) in [(1, "first"), (4, "second")] {
         names.come(hop(since), &node(name));
     }
     let called = |at| names.of_hop(hop(at)).node;
     assert_eq!([1, 3, 4, 9].map(called), ["first", "first", "second", "second"].map(Arc::from));
     assert_eq!(*names.of_node(A).node, *"second");
-    names.change(A, &settings::Node { zone: "elsewhere".into(), ..node("second") });
+    names.change(A, &settings::NodeConfig { zone: "elsewhere".into(), ..node("second") });
     assert_eq!((*names.of_hop(hop(9)).zone).to_owned(), "elsewhere");
     assert_ne!((*names.of_hop(hop(1)).zone).to_owned(), "elsewhere", "the zone of another node");
 }
 
 #[test]
 fn older_nodes_of_a_slot_are_named_by_number() {
-    let names = Names::default();
+    let names = NodeNames::default();
     (1..=KNOWN_MAX as u32 + 1).for_each(|since| names.come(hop(since), &node("some")));
     assert_eq!(*names.of_hop(hop(1)).node, *A.to_string());
     assert_eq!(*names.of_hop(hop(2)).node, *"some");

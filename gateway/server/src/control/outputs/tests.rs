@@ -1,25 +1,25 @@
 use std::net::SocketAddr;
 
-use evenkeel_core::{Incarnation, Ingress, Media, OfferId, Srtp};
+use evenkeel_core::{Incarnation, IngressProtocol, MediaDescription, OfferId, Srtp};
 
 use super::*;
-use crate::settings::{BitRate, Driver, Node, Probe};
+use crate::settings::{ConfigBitRate, DriverSettings, NodeConfig, ProbeKind};
 use evenkeel_dataplane::flows::Flows;
 
-fn listed(name: &str, region: &str) -> Option<Listed> {
-    let node = Node {
+fn listed(name: &str, region: &str) -> Option<ListedNode> {
+    let node = NodeConfig {
         name: name.into(),
         address: ([10, 0, 0, 9], 9).into(),
         region: region.into(),
         zone: "a".into(),
-        driver: Driver::Plain { probe: Probe::Stun },
-        capacity: BitRate(1_000_000),
+        driver: DriverSettings::Plain { probe: ProbeKind::Stun },
+        capacity: ConfigBitRate(1_000_000),
         canary: false,
         standby: false,
         start: None,
         agent: None,
     };
-    Some(Listed { node: Arc::new(node), leaves: false })
+    Some(ListedNode { node: Arc::new(node), leaves: false })
 }
 
 #[test]
@@ -31,13 +31,13 @@ fn offered_address_follows_the_node_name() {
     let flows = Arc::new(Flows::new(16));
     let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1);
     let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
-    let media = Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
     let offer = Offer {
         id: OfferId(1),
         scenario: "call".into(),
         room: "r".into(),
         labels: Vec::new().into(),
-        ingress: Ingress::Quic,
+        ingress: IngressProtocol::Quic,
         media: Arc::new(media),
     };
     let nodes = vec![("sfu-1".into(), own)];

@@ -10,9 +10,9 @@ pub(super) type Token = [u8; 12];
 pub(super) const ASKED_MAX: usize = 256;
 
 #[derive(Default)]
-pub(super) struct Asked(RefCell<VecDeque<(Token, u64)>>);
+pub(super) struct ProbeTokens(RefCell<VecDeque<(Token, u64)>>);
 
-impl Asked {
+impl ProbeTokens {
     pub(super) fn ask(&self, token: Token, sequence: u64) {
         let mut asked = self.0.borrow_mut();
         if asked.len() == ASKED_MAX {

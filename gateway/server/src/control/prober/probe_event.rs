@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
 
-use super::Probed;
+use super::ProbeResult;
 
 /// Held by a prober while it is in use.
 #[derive(Default, Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Subscription(Rc<()>);
 #[derive(Debug)]
 pub(crate) struct ProbeEvent {
     by: Weak<()>,
-    probed: Probed,
+    probed: ProbeResult,
 }
 
 #[derive(Debug)]
@@ -31,13 +31,13 @@ impl Subscription {
 }
 
 impl ProbeSender {
-    pub(crate) async fn send(&self, probed: Probed) -> Result<(), SendError<ProbeEvent>> {
+    pub(crate) async fn send(&self, probed: ProbeResult) -> Result<(), SendError<ProbeEvent>> {
         self.to.send(ProbeEvent { by: self.by.clone(), probed }).await
     }
 }
 
 impl ProbeEvent {
-    pub(crate) fn if_current(self) -> Option<Probed> {
+    pub(crate) fn if_current(self) -> Option<ProbeResult> {
         (self.by.strong_count() > 0).then_some(self.probed)
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use evenkeel_media::trunk::message::{
-    Answer, Load, Outcome, Question, Refusal, Refused, Secret, State,
+    ClockRefusal, MessageError, NodeLoad, NodeSecret, OrderOutcome, ServingState, TrunkAnswer,
+    TrunkQuestion,
 };
 
 use super::super::driver::Clock;
@@ -22,8 +23,8 @@ pub(super) enum Who {
     Beside,
 }
 
-pub(crate) struct Signed {
-    secret: Secret,
+pub(crate) struct SignedProbe {
+    secret: NodeSecret,
     who: Who,
     fencing: Arc<Fencing>,
     /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
@@ -41,11 +42,11 @@ pub(super) struct Answers {
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct Heard {
+pub(super) struct SignedReply {
     pub(super) answers: Option<Answers>,
-    pub(super) load: Option<Load>,
+    pub(super) load: Option<NodeLoad>,
     /// Nonce and outcome of an answered order.
-    pub(super) obeyed: Option<(u64, Outcome)>,
+    pub(super) obeyed: Option<(u64, OrderOutcome)>,
     /// The receipt of a notice, to be sent back.
     pub(super) receipt: Option<Vec<u8>>,
     /// The two ends use different secrets, or their clocks differ by more than 5 s.
@@ -54,7 +55,7 @@ pub(super) struct Heard {
     pub(super) fenced: Option<u64>,
 }
 
-/// Why two ends refuse each other's datagrams. It is used only in logs and a metric, because a [`Refusal`] is not
+/// Why two ends refuse each other's datagrams. It is used only in logs and a metric, because a [`ClockRefusal`] is not
 /// signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Mismatch {
@@ -73,10 +74,15 @@ impl Mismatch {
     }
 }
 
-impl Signed {
-    pub(super) fn new(secret: Secret, who: Who, fencing: Arc<Fencing>, first: u64) -> Signed {
+impl SignedProbe {
+    pub(super) fn new(
+        secret: NodeSecret,
+        who: Who,
+        fencing: Arc<Fencing>,
+        first: u64,
+    ) -> SignedProbe {
         let (asked, newest_us) = (RefCell::default(), Cell::default());
-        Signed { secret, who, fencing, first, asked, newest_us }
+        SignedProbe { secret, who, fencing, first, asked, newest_us }
     }
 
     pub(super) fn who(&self) -> Who {
@@ -90,10 +96,10 @@ impl Signed {
             asked.pop_front();
         }
         asked.push_back(nonce);
-        self.write(&Question::Probe, nonce, clock)
+        self.write(&TrunkQuestion::Probe, nonce, clock)
     }
 
-    pub(super) fn write(&self, question: &Question, nonce: u64, clock: Clock) -> Vec<u8> {
+    pub(super) fn write(&self, question: &TrunkQuestion, nonce: u64, clock: Clock) -> Vec<u8> {
         let mut datagram = Vec::with_capacity(128);
         let owner = self.fencing.owner();
         question.write_for(owner, &self.secret, nonce, clock.unix_us, &mut datagram);
@@ -101,38 +107,48 @@ impl Signed {
     }
 
     /// Returns `None` if the datagram is not authentic or answers no pending question.
-    pub(super) fn read(&self, datagram: &[u8], clock: Clock) -> Option<Heard> {
-        let verified = match Answer::read(datagram, &self.secret, clock.unix_us) {
+    pub(super) fn read(&self, datagram: &[u8], clock: Clock) -> Option<SignedReply> {
+        let verified = match TrunkAnswer::read(datagram, &self.secret, clock.unix_us) {
             Ok(verified) => verified,
             Err(refused) => {
                 let mismatch = Some(mismatch(datagram, refused)?);
-                return Some(Heard { mismatch, ..Heard::default() });
+                return Some(SignedReply { mismatch, ..SignedReply::default() });
             }
         };
         let (nonce, sent_us) = (verified.nonce, verified.sent_us);
         match verified.message {
-            Answer::Probe(load) if self.was_asked(nonce) => {
-                let speaks = self.who == Who::Node && load.state != State::Gone;
+            TrunkAnswer::Probe(load) if self.was_asked(nonce) => {
+                let speaks = self.who == Who::Node && load.state != ServingState::Gone;
                 let sequence = nonce.wrapping_sub(self.first);
                 let answers = speaks.then_some(Answers { sequence, vouched: load.vouched });
-                Some(Heard { answers, load: self.newest(load, sent_us), ..Heard::default() })
+                Some(SignedReply {
+                    answers,
+                    load: self.newest(load, sent_us),
+                    ..SignedReply::default()
+                })
             }
-            Answer::Notice { number, load } if self.was_asked(nonce) => {
-                let receipt = Some(self.write(&Question::Noted { number }, nonce, clock));
-                Some(Heard { load: self.newest(load, sent_us), receipt, ..Heard::default() })
+            TrunkAnswer::Notice { number, load } if self.was_asked(nonce) => {
+                let receipt = Some(self.write(&TrunkQuestion::Noted { number }, nonce, clock));
+                Some(SignedReply {
+                    load: self.newest(load, sent_us),
+                    receipt,
+                    ..SignedReply::default()
+                })
             }
-            Answer::Start(outcome) | Answer::Break(outcome) => {
-                Some(Heard { obeyed: Some((nonce, outcome)), ..Heard::default() })
+            TrunkAnswer::Start(outcome) | TrunkAnswer::Break(outcome) => {
+                Some(SignedReply { obeyed: Some((nonce, outcome)), ..SignedReply::default() })
             }
-            Answer::Superseded { epoch } => Some(Heard { fenced: Some(epoch), ..Heard::default() }),
+            TrunkAnswer::Superseded { epoch } => {
+                Some(SignedReply { fenced: Some(epoch), ..SignedReply::default() })
+            }
             _ => None,
         }
     }
 
     /// Returns the sequence of the probe of the node that a kernel error quotes.
     pub(super) fn refused(&self, quoted: &[u8], clock: Clock) -> Option<u64> {
-        let verified = Question::read(quoted, &self.secret, clock.unix_us).ok()?;
-        let is_probe = verified.message == Question::Probe && self.who == Who::Node;
+        let verified = TrunkQuestion::read(quoted, &self.secret, clock.unix_us).ok()?;
+        let is_probe = verified.message == TrunkQuestion::Probe && self.who == Who::Node;
         is_probe.then(|| verified.nonce.wrapping_sub(self.first))
     }
 
@@ -142,7 +158,7 @@ impl Signed {
     }
 
     /// Returns the load, unless a newer report has come.
-    fn newest(&self, load: Load, sent_us: u64) -> Option<Load> {
+    fn newest(&self, load: NodeLoad, sent_us: u64) -> Option<NodeLoad> {
         (sent_us >= self.newest_us.get()).then(|| {
             self.newest_us.set(sent_us);
             load
@@ -150,17 +166,17 @@ impl Signed {
     }
 }
 
-fn mismatch(datagram: &[u8], refused: Refused) -> Option<Mismatch> {
+fn mismatch(datagram: &[u8], refused: MessageError) -> Option<Mismatch> {
     match refused {
-        _ if Refusal::read(datagram).is_some() => Some(Mismatch::Clock),
-        Refused::Time { .. } => Some(Mismatch::Clock),
-        Refused::Key(_) => Some(Mismatch::Secret),
-        Refused::Length
-        | Refused::Version(_)
-        | Refused::Unknown
-        | Refused::Direction
-        | Refused::Forged
-        | Refused::Replayed => None,
+        _ if ClockRefusal::read(datagram).is_some() => Some(Mismatch::Clock),
+        MessageError::Time { .. } => Some(Mismatch::Clock),
+        MessageError::Key(_) => Some(Mismatch::Secret),
+        MessageError::Length
+        | MessageError::Version(_)
+        | MessageError::Unknown
+        | MessageError::Direction
+        | MessageError::Forged
+        | MessageError::Replayed => None,
     }
 }
 

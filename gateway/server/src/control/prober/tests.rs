@@ -22,7 +22,8 @@ async fn node_is_probed_once_a_route_exists() {
     let tasks = LocalSet::new();
     tasks
         .run_until(async {
-            let prober = Prober::start(NodeId(3), (Way::Echo, Arc::default()), 0, told, connect);
+            let prober =
+                Prober::start(NodeId(3), (ProbeMethod::Echo, Arc::default()), 0, told, connect);
             let clock = Clock::read();
             prober.probe(7, [7; 12], clock);
             tokio::time::sleep(CONNECT_AGAIN * 4).await;
@@ -32,7 +33,7 @@ async fn node_is_probed_once_a_route_exists() {
             node.send_to(&buffer[..length], from).await.unwrap();
             let word = probed.recv().await.unwrap().if_current().unwrap();
             assert!(
-                matches!(word, Probed::Answered { node: NodeId(3), sequence: 8, .. }),
+                matches!(word, ProbeResult::Answered { node: NodeId(3), sequence: 8, .. }),
                 "{word:?}"
             );
         })
@@ -47,9 +48,13 @@ async fn event_of_a_replaced_prober_is_dropped() {
         let address = node.local_addr().unwrap();
         let (told, mut probed) = mpsc::channel(8);
         let start = move || {
-            Prober::start(NodeId(3), (Way::Echo, Arc::default()), 0, told.clone(), move || {
-                connected(address)
-            })
+            Prober::start(
+                NodeId(3),
+                (ProbeMethod::Echo, Arc::default()),
+                0,
+                told.clone(),
+                move || connected(address),
+            )
         };
         let heard = async {
             let prober = start();
@@ -72,14 +77,14 @@ async fn event_of_a_replaced_prober_is_dropped() {
     }
 }
 
-fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
+fn sequence(questions: &ProbesInFlight, datagram: &[u8]) -> Option<u64> {
     questions.read(datagram).and_then(|heard| heard.answers).map(|answers| answers.sequence)
 }
 
 #[test]
 fn token_answers_its_probe_once() {
-    let reader = Way::Echo.questions(Arc::default(), 0);
-    let Questions::Echo(asked) = &reader else { panic!() };
+    let reader = ProbeMethod::Echo.questions(Arc::default(), 0);
+    let ProbesInFlight::Echo(asked) = &reader else { panic!() };
     let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
     asked.ask([1; 12], 41);
     asked.ask([2; 12], 42);
@@ -92,8 +97,8 @@ fn token_answers_its_probe_once() {
 
 #[test]
 fn binding_response_answers_its_transaction() {
-    let reader = Way::Stun.questions(Arc::default(), 0);
-    let Questions::Stun(asked) = &reader else { panic!() };
+    let reader = ProbeMethod::Stun.questions(Arc::default(), 0);
+    let ProbesInFlight::Stun(asked) = &reader else { panic!() };
     asked.ask([7; 12], 42);
     let answer = |transaction| {
         let mut answer = Vec::new();
@@ -107,8 +112,8 @@ fn binding_response_answers_its_transaction() {
 
 #[test]
 fn pong_answers_its_cookie_once() {
-    let reader = Questions::Ping(Asked::default());
-    let Questions::Ping(asked) = &reader else { panic!() };
+    let reader = ProbesInFlight::Ping(ProbeTokens::default());
+    let ProbesInFlight::Ping(asked) = &reader else { panic!() };
     // A space would end the cookie.
     let cookie = cookie(*b"  a token of");
     assert!(!cookie.contains(&b' '));
@@ -123,7 +128,7 @@ fn pong_answers_its_cookie_once() {
 
 #[test]
 fn oldest_pending_probe_is_replaced() {
-    let asked = Asked::default();
+    let asked = ProbeTokens::default();
     let token = |number: u64| -> Token {
         let [.., a, b] = number.to_be_bytes();
         [a, b].repeat(6).try_into().unwrap()
@@ -139,22 +144,25 @@ fn refusal_must_quote_a_pending_probe() {
     let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
     let stun = |token: Token| {
         let mut probe = Vec::new();
-        stun::Binding::probe(stun::Transaction(token)).write(&mut probe);
+        stun::BindingBuilder::probe(stun::Transaction(token)).write(&mut probe);
         probe
     };
     let ping = |token: Token| [&cookie(token)[..], PING].concat();
     let other = *b"other twelve";
     for (way, probe, guess) in [
-        (Way::Echo, echo(token), echo(other)),
-        (Way::Stun, stun(token), stun(other)),
-        (Way::Ping, ping(token), ping(other)),
+        (ProbeMethod::Echo, echo(token), echo(other)),
+        (ProbeMethod::Stun, stun(token), stun(other)),
+        (ProbeMethod::Ping, ping(token), ping(other)),
     ] {
         let questions = way.questions(Arc::default(), 0);
-        let (Questions::Echo(asked) | Questions::Stun(asked) | Questions::Ping(asked)) = &questions
+        let (ProbesInFlight::Echo(asked)
+        | ProbesInFlight::Stun(asked)
+        | ProbesInFlight::Ping(asked)) = &questions
         else {
             panic!()
         };
-        let pending = if matches!(questions, Questions::Ping(_)) { cookie(token) } else { token };
+        let pending =
+            if matches!(questions, ProbesInFlight::Ping(_)) { cookie(token) } else { token };
         asked.ask(pending, 7);
         for quoted in [&guess[..], &probe[..probe.len() - 1], &[]] {
             assert_eq!(questions.refused(quoted), None, "{quoted:?}");
@@ -171,14 +179,16 @@ async fn closed_port_is_reported_with_its_probe() {
     let (told, mut probed) = mpsc::channel(8);
     let hears = async {
         let prober =
-            Prober::start(NodeId(3), (Way::Echo, Arc::default()), 0, told, move || connected(gone));
+            Prober::start(NodeId(3), (ProbeMethod::Echo, Arc::default()), 0, told, move || {
+                connected(gone)
+            });
         tokio::task::yield_now().await;
         // The second probe finds the error of the first one at its socket.
         prober.probe(7, [7; 12], Clock::read());
         prober.probe(8, [8; 12], Clock::read());
         for sequence in [7, 8] {
             let word = probed.recv().await.unwrap().if_current();
-            assert_eq!(word, Some(Probed::Refused { node: NodeId(3), sequence }));
+            assert_eq!(word, Some(ProbeResult::Refused { node: NodeId(3), sequence }));
         }
     };
     LocalSet::new().run_until(hears).await;

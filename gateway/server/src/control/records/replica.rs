@@ -7,13 +7,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{GatewayRecord, Media, RoomId, RoomRecord, SessionId, SessionRecord};
+use evenkeel_core::{
+    GatewayRecord, MediaDescription, RoomId, RoomRecord, SessionId, SessionRecord,
+};
 use evenkeel_dataplane::worker::TrunkState;
 
-use super::Batch;
+use super::RecordBatch;
 use crate::api::{KEYS_MAX, KeyRecord};
 use crate::control::driver::DriversReplica;
-use crate::control::interner::Interner;
+use crate::control::interner::RequestInterner;
 use crate::control::registry::{EntryRecord, RegistryRecord, ReservedPorts};
 use crate::control::snapshot::{MediaRecord, Snapshot};
 
@@ -34,8 +36,8 @@ pub(crate) struct Replica {
     /// Nodes, regions, memos and numbers.
     common: Option<GatewayRecord>,
     rooms: BTreeMap<RoomId, RoomRecord>,
-    sessions: BTreeMap<SessionId, (SessionRecord, Arc<Media>)>,
-    interner: Interner,
+    sessions: BTreeMap<SessionId, (SessionRecord, Arc<MediaDescription>)>,
+    interner: RequestInterner,
     entries: BTreeMap<SessionId, EntryRecord>,
     states: BTreeMap<SessionId, MediaRecord>,
     /// Without sessions.
@@ -77,8 +79,8 @@ impl Replica {
     ///
     /// # Errors
     /// If a batch is missing. Nothing has changed then.
-    pub(crate) fn apply(&mut self, batch: Batch) -> Result<(), NotApplied> {
-        let Batch { number: found, whole, last, ended, dissolved, changed } = batch;
+    pub(crate) fn apply(&mut self, batch: RecordBatch) -> Result<(), NotApplied> {
+        let RecordBatch { number: found, whole, last, ended, dissolved, changed } = batch;
         let next = self.number + 1;
         if found == 1 {
             let ports = std::mem::take(&mut self.ports);
@@ -128,7 +130,7 @@ impl Replica {
     fn take_core(&mut self, core: GatewayRecord) {
         let GatewayRecord { rooms, sessions, media, .. } = core;
         self.rooms.extend(rooms.into_iter().map(|room| (room.id, room)));
-        let shared: Vec<Arc<Media>> =
+        let shared: Vec<Arc<MediaDescription>> =
             media.into_iter().map(|media| self.interner.share_media(media)).collect();
         for mut session in sessions {
             if let Some(media) = shared.get(session.media as usize) {
@@ -170,7 +172,7 @@ impl Replica {
         core.sessions = Vec::with_capacity(count);
         let (mut of_sessions, mut media_records) =
             (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut places: BTreeMap<*const Media, u32> = BTreeMap::new();
+        let mut places: BTreeMap<*const MediaDescription, u32> = BTreeMap::new();
         for (id, (mut session, media)) in self.sessions {
             let (entry, mut state) = (entries.take(id), states.take(id));
             let Some(mut entry) = entry.filter(|_| rooms.contains_key(&session.room)) else {

@@ -11,7 +11,7 @@ impl Snapshot {
     }
 }
 
-impl Batch {
+impl RecordBatch {
     /// The sessions to which descriptors belong, in their order.
     pub(crate) fn with_sockets(&self) -> Vec<SessionId> {
         self.changed.with_sockets()

@@ -3,23 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, Media, OfferId, SessionId};
-use evenkeel_dataplane::flows::{Entry, Home, Key, Ufrag};
-use evenkeel_dataplane::worker::{Client, Ports, Totals};
+use evenkeel_core::{Labels, MediaDescription, OfferId, SessionId};
+use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, Ufrag};
+use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Brief, SessionEntry, SessionRegistry, Slots};
-use crate::control::snapshot::NotRestored;
+use crate::control::snapshot::SnapshotError;
 
 /// An address with its scope.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct At(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
+struct ScopedAddress(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RegistryRecord {
     /// The bound addresses of the UDP listeners, by number.
-    listeners: Vec<At>,
+    listeners: Vec<ScopedAddress>,
     /// The generations of each worker's slots.
     generations: Vec<Vec<u32>>,
     /// The address of sessions' own ports, if it is one that another host may have.
@@ -41,14 +41,14 @@ pub(crate) struct EntryRecord {
     #[serde(default)]
     pub(crate) ports: Option<(u16, Option<u16>)>,
     /// The client's own addresses at `plain` nodes, by name.
-    nodes: Vec<(Arc<str>, At)>,
+    nodes: Vec<(Arc<str>, ScopedAddress)>,
     /// The session's part of the limit `session_data_mib`, bytes.
     pub(crate) data: u32,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 enum ClientRecord {
-    Declared { listener: u8, address: At, rtcp: Option<At> },
+    Declared { listener: u8, address: ScopedAddress, rtcp: Option<ScopedAddress> },
     DeclaredIp { listener: u8, ip: IpAddr },
     Stun { ufrag: Box<str>, password: Box<str> },
     Quic { flow_to_gateway: u64, flow_from_gateway: u64 },
@@ -63,7 +63,7 @@ impl std::fmt::Debug for ClientRecord {
 
 /// Sessions of another process that this one can serve.
 #[derive(Debug)]
-pub(crate) struct Restoring {
+pub(crate) struct RestoringSessions {
     /// In the order of the sessions.
     pub(crate) entries: Vec<EntryRecord>,
     /// The numbers that the listeners have here.
@@ -71,9 +71,9 @@ pub(crate) struct Restoring {
 }
 
 /// Facts about a session that other parts restored.
-pub(crate) struct Beside {
-    pub(crate) media: Arc<Media>,
-    pub(crate) ports: Option<Box<Ports>>,
+pub(crate) struct RestoredParts {
+    pub(crate) media: Arc<MediaDescription>,
+    pub(crate) ports: Option<Box<SessionPorts>>,
     /// The room's name and the labels.
     pub(crate) brief: Option<(Arc<str>, Labels)>,
     pub(crate) data: Option<OwnedSemaphorePermit>,
@@ -110,7 +110,7 @@ impl SessionRegistry {
     pub(crate) fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> RegistryRecord {
         let record = |id| self.entry_record(id, self.entries.get(&id)?);
         RegistryRecord {
-            listeners: self.udp.iter().map(|listener| At(listener.bound)).collect(),
+            listeners: self.udp.iter().map(|listener| ScopedAddress(listener.bound)).collect(),
             generations: vec![Vec::new(); self.workers.len()],
             ports_at: self.port_legs.filter(|at| !at.is_unspecified()),
             sessions: sessions.filter_map(record).collect(),
@@ -127,26 +127,27 @@ impl SessionRegistry {
         let Home { worker, slot, generation } = entry.home;
         let (first, second) = &entry.keys;
         let client = match *first {
-            Key::Udp { listener, address } => {
+            FlowKey::Udp { listener, address } => {
                 let rtcp = match second.as_deref() {
-                    Some(Key::Udp { address, .. }) => Some(At(*address)),
+                    Some(FlowKey::Udp { address, .. }) => Some(ScopedAddress(*address)),
                     _ => None,
                 };
-                ClientRecord::Declared { listener, address: At(address), rtcp }
+                ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp }
             }
-            Key::DeclaredIp { listener, ip } => ClientRecord::DeclaredIp { listener, ip },
-            Key::Ufrag(ufrag) => {
+            FlowKey::DeclaredIp { listener, ip } => ClientRecord::DeclaredIp { listener, ip },
+            FlowKey::Ufrag(ufrag) => {
                 let text = |bytes: &[u8]| str::from_utf8(bytes).ok().map(Box::from);
                 let password = self.flows.entry(first)?.password?;
                 ClientRecord::Stun { ufrag: text(ufrag.as_bytes())?, password: text(&password)? }
             }
-            Key::Roq(flow_to_gateway) => {
+            FlowKey::Roq(flow_to_gateway) => {
                 let flow_from_gateway = entry.flow_from_gateway;
                 ClientRecord::Quic { flow_to_gateway, flow_from_gateway }
             }
         };
         let data = entry.data.as_ref().map_or(0, |data| data.num_permits() as u32);
-        let nodes = entry.nodes.iter().map(|(name, address)| (Arc::clone(name), At(*address)));
+        let nodes =
+            entry.nodes.iter().map(|(name, address)| (Arc::clone(name), ScopedAddress(*address)));
         let (offer, totals, nodes) = (entry.offer, entry.totals(), nodes.collect());
         let ports = entry.ports;
         Some(EntryRecord {
@@ -168,16 +169,16 @@ impl SessionRegistry {
     pub(crate) fn begin_restore(
         &mut self,
         record: RegistryRecord,
-    ) -> Result<Restoring, NotRestored> {
+    ) -> Result<RestoringSessions, SnapshotError> {
         let RegistryRecord { listeners, generations, sessions, ports_at: _ } = record;
-        let here = |At(bound): &At| {
+        let here = |ScopedAddress(bound): &ScopedAddress| {
             let at = self.udp.iter().position(|listener| listener.bound == *bound);
             at.map(|number| number as u8)
         };
         let listeners_here: Vec<Option<u8>> = listeners.iter().map(here).collect();
         let (found, here) = (generations.len(), self.workers.len());
         if found != here {
-            return Err(NotRestored::Workers { found, here });
+            return Err(SnapshotError::Workers { found, here });
         }
         let mut used: Vec<Vec<bool>> =
             generations.iter().map(|slots| vec![false; slots.len()]).collect();
@@ -189,7 +190,7 @@ impl SessionRegistry {
                 && !std::mem::replace(&mut used[worker][slot], true);
             if !is_own {
                 let session = record.session;
-                return Err(NotRestored::malformed(format!("{session} has no slot of its own")));
+                return Err(SnapshotError::malformed(format!("{session} has no slot of its own")));
             }
             self.renumber(&mut record.client, &listeners, &listeners_here)?;
         }
@@ -199,27 +200,27 @@ impl SessionRegistry {
             let free: Vec<u32> = free.collect();
             *slots = Slots { used: used.len() - free.len(), free, generations };
         }
-        Ok(Restoring { entries, listeners: listeners_here })
+        Ok(RestoringSessions { entries, listeners: listeners_here })
     }
 
     /// Replaces the number of the listener by the number that the same address has here.
     fn renumber(
         &self,
         client: &mut ClientRecord,
-        listeners: &[At],
+        listeners: &[ScopedAddress],
         numbers: &[Option<u8>],
-    ) -> Result<(), NotRestored> {
+    ) -> Result<(), SnapshotError> {
         match client {
             ClientRecord::Declared { listener, .. } | ClientRecord::DeclaredIp { listener, .. } => {
                 let place = usize::from(*listener);
                 let known = listeners.get(place).zip(numbers.get(place));
-                let (&At(address), number) = known.ok_or_else(|| {
-                    NotRestored::malformed(format!("there is no listener {listener}"))
+                let (&ScopedAddress(address), number) = known.ok_or_else(|| {
+                    SnapshotError::malformed(format!("there is no listener {listener}"))
                 })?;
-                *listener = number.ok_or(NotRestored::NoListener { address })?;
+                *listener = number.ok_or(SnapshotError::NoListener { address })?;
                 Ok(())
             }
-            ClientRecord::Quic { .. } if self.quic.is_none() => Err(NotRestored::NoQuic),
+            ClientRecord::Quic { .. } if self.quic.is_none() => Err(SnapshotError::NoQuic),
             ClientRecord::Stun { .. } | ClientRecord::Quic { .. } => Ok(()),
         }
     }
@@ -228,45 +229,52 @@ impl SessionRegistry {
     pub(crate) fn restore(
         &mut self,
         record: EntryRecord,
-        beside: Beside,
-    ) -> Result<(Home, Client, Option<Box<Ports>>), NotRestored> {
+        beside: RestoredParts,
+    ) -> Result<(Home, ClientAddressing, Option<Box<SessionPorts>>), SnapshotError> {
         let EntryRecord { session, worker, slot, generation, offer, totals, nodes, .. } = record;
-        let Beside { media, ports, brief, data, has_address } = beside;
+        let RestoredParts { media, ports, brief, data, has_address } = beside;
         let ports = match ports {
             Some(ports) => Some(ports),
-            None => self.ports(&media).map_err(|_| NotRestored::NoPorts { session })?,
+            None => self.ports(&media).map_err(|_| SnapshotError::NoPorts { session })?,
         };
         let home = Home { worker, slot, generation };
         let mut flow_from_gateway = 0;
-        let plain = |key| (key, Entry::of(home));
+        let plain = |key| (key, FlowEntry::of(home));
         let (client, first, second) = match record.client {
-            ClientRecord::Declared { listener, address: At(address), rtcp } => {
-                let rtcp = rtcp.map(|At(rtcp)| rtcp);
-                let key = |address| Key::Udp { listener, address };
-                let client = Client::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
+            ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
+                let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
+                let key = |address| FlowKey::Udp { listener, address };
+                let client =
+                    ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
                 (client, plain(key(address)), rtcp.map(key))
             }
-            ClientRecord::DeclaredIp { listener, ip } => {
-                (Client::DeclaredIp { listener }, plain(Key::DeclaredIp { listener, ip }), None)
-            }
+            ClientRecord::DeclaredIp { listener, ip } => (
+                ClientAddressing::DeclaredIp { listener },
+                plain(FlowKey::DeclaredIp { listener, ip }),
+                None,
+            ),
             ClientRecord::Stun { ufrag, password } => {
                 let ufrag = Ufrag::new(ufrag.as_bytes()).ok_or_else(|| {
-                    NotRestored::malformed(format!("the ufrag of {session} is too long"))
+                    SnapshotError::malformed(format!("the ufrag of {session} is too long"))
                 })?;
                 let password = Some(password.as_bytes().into());
-                (Client::Stun, (Key::Ufrag(ufrag), Entry { password, ..Entry::of(home) }), None)
+                (
+                    ClientAddressing::Stun,
+                    (FlowKey::Ufrag(ufrag), FlowEntry { password, ..FlowEntry::of(home) }),
+                    None,
+                )
             }
             ClientRecord::Quic { flow_to_gateway, flow_from_gateway: from } => {
                 flow_from_gateway = from;
-                let client = Client::Quic { flow_from_gateway };
-                (client, plain(Key::Roq(flow_to_gateway)), None)
+                let client = ClientAddressing::Quic { flow_from_gateway };
+                (client, plain(FlowKey::Roq(flow_to_gateway)), None)
             }
         };
-        let learned = has_address && matches!(first.0, Key::DeclaredIp { .. });
+        let learned = has_address && matches!(first.0, FlowKey::DeclaredIp { .. });
         let held = (!learned).then(|| first.clone());
         for (key, entry) in held.into_iter().chain(second.map(plain)) {
             self.flows.insert(key, entry).map_err(|refused| {
-                NotRestored::malformed(format!("the address of {session}: {refused}"))
+                SnapshotError::malformed(format!("the address of {session}: {refused}"))
             })?;
         }
         let brief = brief.zip(ports.as_ref()).map(|((room, labels), ports)| {
@@ -276,7 +284,10 @@ impl SessionRegistry {
         let entry = SessionEntry {
             home,
             totals: (totals != Totals::default()).then(|| Box::new(totals)),
-            nodes: nodes.into_iter().map(|(name, At(address))| (name, address)).collect(),
+            nodes: nodes
+                .into_iter()
+                .map(|(name, ScopedAddress(address))| (name, address))
+                .collect(),
             rtcp: media.rtcp,
             offer,
             brief,

@@ -1,34 +1,38 @@
 use super::*;
 
-fn said(canary: &[u8]) -> settings::Rollout {
-    settings::Rollout { said: true, canary: canary.into(), ..settings::Rollout::default() }
+fn said(canary: &[u8]) -> settings::RolloutSettings {
+    settings::RolloutSettings {
+        is_stated: true,
+        canary: canary.into(),
+        ..settings::RolloutSettings::default()
+    }
 }
 
 #[test]
 fn push_without_strategy_activates_at_once() {
-    let plain = Wish::default();
+    let plain = PushRequest::default();
     assert_eq!(plain.strategy(None), None);
     assert_eq!(
-        plain.strategy(Some(&settings::Rollout::default())),
+        plain.strategy(Some(&settings::RolloutSettings::default())),
         None,
         "no `[rollout]` in its set"
     );
     let strategy = plain.strategy(Some(&said(&[5, 50]))).unwrap();
     assert_eq!((strategy.steps, strategy.shadow), (vec![5, 50], Duration::from_secs(5)));
-    let now = Wish { now: true, ..Wish::default() };
+    let now = PushRequest { now: true, ..PushRequest::default() };
     assert_eq!(now.strategy(Some(&said(&[5]))), None);
-    let none = settings::Rollout { shadow: Duration::ZERO, ..said(&[]) };
+    let none = settings::RolloutSettings { shadow: Duration::ZERO, ..said(&[]) };
     assert_eq!(plain.strategy(Some(&none)), None, "empty `[rollout]` activates at once");
 }
 
 #[test]
 fn push_overrides_the_strategy_of_its_set() {
-    let wish = Wish { canary: Some(vec![1, 25]), ..Wish::default() };
+    let wish = PushRequest { canary: Some(vec![1, 25]), ..PushRequest::default() };
     let strategy = wish.strategy(Some(&said(&[5, 50]))).unwrap();
     assert_eq!((strategy.steps, strategy.shadow), (vec![1, 25], Duration::ZERO));
-    let wish = Wish { pace: Some(Duration::from_secs(1)), ..Wish::default() };
+    let wish = PushRequest { pace: Some(Duration::from_secs(1)), ..PushRequest::default() };
     let strategy = wish.strategy(None).unwrap();
     assert_eq!((strategy.steps, strategy.each), (vec![1, 5, 25, 50, 100], Duration::from_secs(1)));
-    let wish = Wish { shadow: true, ..Wish::default() };
+    let wish = PushRequest { shadow: true, ..PushRequest::default() };
     assert!(wish.strategy(None).unwrap().stays_in_shadow);
 }

@@ -1,7 +1,7 @@
 use evenkeel_core::SessionId;
 
 use super::*;
-use crate::control::{Batch, Replica};
+use crate::control::{RecordBatch, Replica};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -24,7 +24,7 @@ impl Snapshot {
     }
 }
 
-fn fixture(name: &str) -> Batch {
+fn fixture(name: &str) -> RecordBatch {
     let encoded = std::fs::read(format!("{FIXTURES}/snapshots/{name}")).unwrap();
     decode(&encoded, None).unwrap()
 }
@@ -60,7 +60,7 @@ fn snapshots_of_all_versions_load() {
 #[test]
 fn encoding_returns_the_same_state() {
     let v1 = fixture("v1");
-    let again: Batch = decode(&encode(&v1), None).unwrap();
+    let again: RecordBatch = decode(&encode(&v1), None).unwrap();
     assert_eq!(without_times(&again)[1..], without_times(&v1)[1..]);
 }
 
@@ -106,11 +106,11 @@ fn last_states_of_another_layout_are_refused() {
     let encoded = last_states(Instant::now()).encode(Some(STATES));
     let of = |layout: u32| [&encoded[..8], &layout.to_be_bytes(), &encoded[12..]].concat();
     let refused = |bytes: &[u8]| MediaStates::decode(bytes).unwrap_err();
-    let newer = NotRestored::Newer { found: STATES + 1, known: STATES };
+    let newer = SnapshotError::Newer { found: STATES + 1, known: STATES };
     assert_eq!(refused(&of(STATES + 1)), newer);
-    assert_eq!(refused(&of(STATES - 1)), NotRestored::malformed("its layout is an older one"));
+    assert_eq!(refused(&of(STATES - 1)), SnapshotError::malformed("its layout is an older one"));
     let longer = [&encoded[..], &[0]].concat();
-    assert_eq!(refused(&longer), NotRestored::malformed("bytes follow its end"));
+    assert_eq!(refused(&longer), SnapshotError::malformed("bytes follow its end"));
     for length in [8, 12, 20, encoded.len() / 2, encoded.len() - 1] {
         let refused = refused(&encoded[..length]).to_string();
         assert!(refused.starts_with("the state cannot be read: "), "{refused}");
@@ -136,7 +136,7 @@ fn session_takes_at_most_a_kibibyte() {
 
 #[test]
 fn garbage_and_newer_formats_are_refused() {
-    let refused = |bytes: &[u8]| decode::<Batch>(bytes, None).unwrap_err().to_string();
+    let refused = |bytes: &[u8]| decode::<RecordBatch>(bytes, None).unwrap_err().to_string();
     let cut = "the state cannot be read: it does not begin as a state of a gateway";
     assert_eq!(refused(b""), cut);
     assert_eq!(refused(b"evenkeel"), cut);

@@ -12,7 +12,7 @@ const LINES_PER_SECOND: u32 = 50;
 /// Size limit of one write. The rest of a longer write is lost.
 const WRITE_MAX: usize = 64 << 10;
 
-pub(super) struct Output<'a> {
+pub(super) struct ProgramOutput<'a> {
     node: &'a str,
     line: Vec<u8>,
     /// Start of the current second, and lines logged in it.
@@ -22,10 +22,10 @@ pub(super) struct Output<'a> {
     bytes: Vec<u8>,
 }
 
-impl Output<'_> {
-    pub(super) fn new(node: &str) -> Output<'_> {
+impl ProgramOutput<'_> {
+    pub(super) fn new(node: &str) -> ProgramOutput<'_> {
         let shown = (Instant::now(), 0);
-        Output { node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
+        ProgramOutput { node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
     }
 
     pub(super) fn read(&mut self, says: &UnixDatagram) {
@@ -74,7 +74,7 @@ impl Output<'_> {
     }
 }
 
-impl Drop for Output<'_> {
+impl Drop for ProgramOutput<'_> {
     /// Logs the last line, which may lack a newline.
     fn drop(&mut self) {
         if !self.line.is_empty() {

@@ -14,16 +14,16 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use pidfd_util::{PidFd, PidFdExt};
 
-use super::output::Output;
+use super::output::ProgramOutput;
 
 /// A program that runs, or that waits for earlier programs to end.
-pub(super) struct Program {
-    phase: Arc<Mutex<Phase>>,
+pub(super) struct StartProgram {
+    phase: Arc<Mutex<ProgramPhase>>,
     thread: JoinHandle<()>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ProgramPhase {
     Waits,
     /// The number is that of the program's process group. The system does not reuse it before the program is waited
     /// for.
@@ -31,7 +31,7 @@ enum Phase {
     Over,
 }
 
-impl Program {
+impl StartProgram {
     /// Runs the program once all threads of `before` have ended. `failed` is called if the program cannot be run, or
     /// fails without having been ended.
     pub(super) fn start(
@@ -39,8 +39,8 @@ impl Program {
         words: &[Arc<str>],
         before: Vec<JoinHandle<()>>,
         failed: impl FnOnce() + Send + 'static,
-    ) -> io::Result<Program> {
-        let phase = Arc::new(Mutex::new(Phase::Waits));
+    ) -> io::Result<StartProgram> {
+        let phase = Arc::new(Mutex::new(ProgramPhase::Waits));
         let (words, name, seen) = (words.to_vec(), Arc::clone(name), Arc::clone(&phase));
         let run = move || {
             // An error means that the thread panicked, and so has ended too.
@@ -54,13 +54,13 @@ impl Program {
             failed();
         };
         let thread = std::thread::Builder::new().name("start node".to_owned()).spawn(run)?;
-        Ok(Program { phase, thread })
+        Ok(StartProgram { phase, thread })
     }
 
     /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
     pub(super) fn end(self) -> JoinHandle<()> {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Phase::Runs(group) = std::mem::replace(&mut *phase, Phase::Over) {
+        if let ProgramPhase::Runs(group) = std::mem::replace(&mut *phase, ProgramPhase::Over) {
             kill(group);
         }
         drop(phase);
@@ -74,7 +74,7 @@ impl Program {
 }
 
 #[cfg(test)]
-impl Program {
+impl StartProgram {
     pub(super) fn over(self) {
         self.thread.join().unwrap();
     }
@@ -87,8 +87,12 @@ fn kill(group: Pid) {
 }
 
 /// Returns the exit status, unless the program succeeded or was ended.
-fn run(words: &[Arc<str>], name: &str, phase: &Mutex<Phase>) -> io::Result<Option<WaitStatus>> {
-    if *phase.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Over {
+fn run(
+    words: &[Arc<str>],
+    name: &str,
+    phase: &Mutex<ProgramPhase>,
+) -> io::Result<Option<WaitStatus>> {
+    if *phase.lock().unwrap_or_else(PoisonError::into_inner) == ProgramPhase::Over {
         return Ok(None);
     }
     let (ours, theirs) = UnixDatagram::pair()?;
@@ -96,12 +100,12 @@ fn run(words: &[Arc<str>], name: &str, phase: &Mutex<Phase>) -> io::Result<Optio
     let mut child = command(words, theirs)?.spawn()?;
     let group = Pid::from_raw(child.id() as i32);
     match &mut *phase.lock().unwrap_or_else(PoisonError::into_inner) {
-        waits @ Phase::Waits => *waits = Phase::Runs(group),
-        Phase::Runs(_) | Phase::Over => kill(group),
+        waits @ ProgramPhase::Waits => *waits = ProgramPhase::Runs(group),
+        ProgramPhase::Runs(_) | ProgramPhase::Over => kill(group),
     }
     let watched = watch(&child, name, &ours);
     let mut phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
-    let by_itself = std::mem::replace(&mut *phase, Phase::Over) != Phase::Over;
+    let by_itself = std::mem::replace(&mut *phase, ProgramPhase::Over) != ProgramPhase::Over;
     let ended = watched.and_then(|()| how(group));
     if !matches!(ended, Ok(WaitStatus::Exited(_, 0))) {
         kill(group);
@@ -124,7 +128,7 @@ fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
 
 fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
     let held = PidFd::from_pid(child.id() as i32)?;
-    let mut output = Output::new(name);
+    let mut output = ProgramOutput::new(name);
     loop {
         let mut fds = [held.as_fd(), says.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {

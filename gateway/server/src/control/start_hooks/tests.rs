@@ -9,10 +9,10 @@ use crate::webhook::tests::{says, server};
 
 const NODE: NodeId = NodeId(3);
 
-fn start(script: &str, stop_with_gateway: bool) -> Start {
+fn start(script: &str, stop_with_gateway: bool) -> StartHook {
     let words = ["/bin/sh", "-c", script].map(Into::into).into();
     let by = StartBy::Command { words, stop_with_gateway };
-    Start { by, within: Duration::from_secs(9) }
+    StartHook { by, within: Duration::from_secs(9) }
 }
 
 fn start_hooks() -> (StartHooks, Receiver<HookFailed>) {
@@ -67,7 +67,7 @@ fn failed_hook_is_reported_and_success_is_not() {
     start_hooks.start(NODE, &"n".into(), &start("exit 3", false), 1);
     assert_eq!(told.blocking_recv(), Some(HookFailed { node: NODE, attempt: 1 }));
     let by = StartBy::Command { words: vec!["/nowhere/at-all".into()], stop_with_gateway: false };
-    let nowhere = Start { by, ..start("", false) };
+    let nowhere = StartHook { by, ..start("", false) };
     start_hooks.start(NODE, &"n".into(), &nowhere, 2);
     let failed = told.blocking_recv().unwrap();
     assert_eq!(failed, HookFailed { node: NODE, attempt: 2 });
@@ -77,7 +77,7 @@ fn failed_hook_is_reported_and_success_is_not() {
     start_hooks.give_up(NODE);
     start_hooks.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
     start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4);
-    let Running::Program { program, .. } = start_hooks.running.remove(&NODE).unwrap().running
+    let RunningStart::Program { program, .. } = start_hooks.running.remove(&NODE).unwrap().running
     else {
         panic!("a program")
     };
@@ -171,19 +171,19 @@ fn program_of_a_removed_node_ends_at_restart() {
 }
 
 /// A webhook server with these answers; returns its requests.
-fn asked(answers: &[&str]) -> (Start, JoinHandle<Vec<String>>) {
+fn asked(answers: &[&str]) -> (StartHook, JoinHandle<Vec<String>>) {
     let answers = answers.iter().map(|status| says(status, "")).collect();
     let (url, asked) = server(answers);
-    let by = StartBy::Webhook(Arc::new(Hook { url, token: None }));
-    (Start { by, within: Duration::from_secs(9) }, asked)
+    let by = StartBy::Webhook(Arc::new(WebhookTarget { url, token: None }));
+    (StartHook { by, within: Duration::from_secs(9) }, asked)
 }
 
 /// A slow webhook server, and the start settings for it.
-fn slow() -> (Start, TcpListener) {
+fn slow() -> (StartHook, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/start", listener.local_addr().unwrap()).parse().unwrap();
-    let by = StartBy::Webhook(Arc::new(Hook { url, token: None }));
-    (Start { by, within: Duration::from_secs(30) }, listener)
+    let by = StartBy::Webhook(Arc::new(WebhookTarget { url, token: None }));
+    (StartHook { by, within: Duration::from_secs(30) }, listener)
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::Settings;
+use crate::settings::GatewayConfig;
 
 fn nodes(text: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
@@ -10,7 +10,7 @@ fn nodes(text: &str) -> Vec<String> {
     let tables = text.split("---").map(|node| format!("[[node]]\n{places}{node}\n"));
     let tables: String = tables.collect();
     std::fs::write(&config, format!("{tables}[gateway]\nregion = \"east\"\n")).unwrap();
-    let settings = Settings::load(Some(&config), None).unwrap();
+    let settings = GatewayConfig::load(Some(&config), None).unwrap();
     settings.nodes.iter().map(identity).collect()
 }
 

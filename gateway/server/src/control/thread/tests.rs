@@ -10,5 +10,5 @@ fn dropped_worker_handle_stops_the_worker() {
         panic!("as control never should");
     });
     control.join().unwrap_err();
-    assert!(matches!(told.try_recv(), Ok(Command::Stop)));
+    assert!(matches!(told.try_recv(), Ok(WorkerCommand::Stop)));
 }

@@ -8,7 +8,7 @@ fn channels() -> (Channel, Channel) {
     (ours, Channel::of(theirs.into()).unwrap())
 }
 
-fn is_bad(received: io::Result<Option<Frame>>) -> bool {
+fn is_bad(received: io::Result<Option<ChannelFrame>>) -> bool {
     received.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
@@ -23,8 +23,8 @@ async fn long_frame_with_descriptors_arrives() {
         old.send(b"go", b"", &[]).await.unwrap();
     };
     let receiving = async {
-        let state = new.receive(Limits::FROM_OLD).await.unwrap().unwrap();
-        let go = new.receive(Limits::FROM_OLD).await.unwrap().unwrap();
+        let state = new.receive(ReceiveLimits::FROM_OLD).await.unwrap().unwrap();
+        let go = new.receive(ReceiveLimits::FROM_OLD).await.unwrap().unwrap();
         (state, go)
     };
     let ((), (state, go)) = tokio::join!(sending, receiving);
@@ -42,11 +42,11 @@ async fn long_frame_with_descriptors_arrives() {
 async fn closed_channel_ends_the_stream() {
     let (old, mut new) = channels();
     drop(old);
-    assert!(new.receive(Limits::FROM_OLD).await.unwrap().is_none());
+    assert!(new.receive(ReceiveLimits::FROM_OLD).await.unwrap().is_none());
     let (mut old, mut new) = channels();
     old.0.write_all(&MAGIC).await.unwrap();
     drop(old);
-    let error = new.receive(Limits::FROM_OLD).await.unwrap_err();
+    let error = new.receive(ReceiveLimits::FROM_OLD).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
 
@@ -54,7 +54,7 @@ async fn closed_channel_ends_the_stream() {
 async fn channel_is_readable_once_something_comes() {
     let (mut old, mut new) = channels();
     old.send(b"hello", b"", &[]).await.unwrap();
-    new.receive(Limits::FROM_OLD).await.unwrap().unwrap();
+    new.receive(ReceiveLimits::FROM_OLD).await.unwrap().unwrap();
     let readable = tokio::time::timeout(Duration::from_millis(50), new.readable()).await;
     assert!(readable.is_err(), "what was read is not there any more");
     drop(old);
@@ -65,7 +65,7 @@ async fn channel_is_readable_once_something_comes() {
 async fn frame_of_another_program_is_refused() {
     let (mut old, mut new) = channels();
     old.0.write_all(b"Usage: another-program [OPTIONS]\n").await.unwrap();
-    assert!(is_bad(new.receive(Limits::FROM_NEW).await));
+    assert!(is_bad(new.receive(ReceiveLimits::FROM_NEW).await));
 }
 
 #[tokio::test]
@@ -77,7 +77,8 @@ async fn announced_length_is_limited() {
         header.extend(u64::to_be_bytes(attachment));
         header.extend(u32::to_be_bytes(descriptors));
         old.0.write_all(&header).await.unwrap();
-        let received = tokio::time::timeout(Duration::from_secs(20), new.receive(Limits::FROM_NEW));
+        let received =
+            tokio::time::timeout(Duration::from_secs(20), new.receive(ReceiveLimits::FROM_NEW));
         assert!(is_bad(received.await.unwrap()));
     }
 }

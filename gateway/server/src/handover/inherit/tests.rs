@@ -2,7 +2,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::control::{Request, Restored};
+use crate::control::{ControlRequest, Restored};
 use crate::handover::SocketName;
 
 /// Greets as an old process with these versions would.
@@ -11,8 +11,8 @@ async fn greet(
     offer: serde_json::Value,
 ) -> (Channel, Result<(Heir, Inherited), String>) {
     let (mut old, theirs) = Channel::pair().unwrap();
-    let version = Version { protocol, program: "9.9.9".to_owned() };
-    let hello = Message::Hello { version, offer }.encode();
+    let version = ProtocolVersion { protocol, program: "9.9.9".to_owned() };
+    let hello = HandoverMessage::Hello { version, offer }.encode();
     let (pipe, _) = io::pipe().unwrap();
     old.send(&hello, &[], &[pipe.as_fd()]).await.unwrap();
     let heir = Heir::greeted(Channel::of(theirs.into()).unwrap()).await;
@@ -25,7 +25,7 @@ fn offer() -> serde_json::Value {
 
 #[tokio::test]
 async fn greeted_process_has_the_sockets() {
-    let (_old, heir) = greet(Version::own().protocol, offer()).await;
+    let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
     let (heir, mut inherited) = heir.unwrap();
     assert!(heir.is_confined());
     heir.require_workers(2).unwrap();
@@ -36,7 +36,7 @@ async fn greeted_process_has_the_sockets() {
 
 #[tokio::test]
 async fn unreadable_hello_is_answered_with_the_reason() {
-    let own = Version::own().protocol;
+    let own = ProtocolVersion::own().protocol;
     for (protocol, offer, told) in [
         (own + 1, json!("of a later version"), "9.9.9"),
         (own, json!({"confined": true}), "not understood"),
@@ -45,8 +45,11 @@ async fn unreadable_hello_is_answered_with_the_reason() {
         let (mut old, heir) = greet(protocol, offer).await;
         let reason = heir.map(|_| ()).unwrap_err();
         assert!(reason.contains(told), "{reason}");
-        let answer = old.receive(Limits::FROM_NEW).await.unwrap().unwrap();
-        assert_eq!(Message::decode(&answer.message), Ok(Message::Failed { reason }));
+        let answer = old.receive(ReceiveLimits::FROM_NEW).await.unwrap().unwrap();
+        assert_eq!(
+            HandoverMessage::decode(&answer.message),
+            Ok(HandoverMessage::Failed { reason })
+        );
     }
 }
 
@@ -56,11 +59,13 @@ fn control() -> Handle {
     tokio::spawn(async move {
         while let Some(request) = received.recv().await {
             match request {
-                Request::Restore { reply, .. } => {
+                ControlRequest::Restore { reply, .. } => {
                     reply.send(Ok(Restored { sessions: 6 })).unwrap();
                 }
-                Request::ContinueMedia { last: Some(reply), .. } => reply.send(Ok(())).unwrap(),
-                Request::ContinueMedia { last: None, .. } => {}
+                ControlRequest::ContinueMedia { last: Some(reply), .. } => {
+                    reply.send(Ok(())).unwrap();
+                }
+                ControlRequest::ContinueMedia { last: None, .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -79,29 +84,29 @@ fn snapshot() -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-async fn send(old: &mut Channel, message: Message, state: &[u8]) -> io::Result<()> {
+async fn send(old: &mut Channel, message: HandoverMessage, state: &[u8]) -> io::Result<()> {
     old.send(&message.encode(), state, &[]).await
 }
 
-async fn answer(old: &mut Channel) -> Message {
-    let frame = old.receive(Limits::FROM_NEW).await.unwrap().unwrap();
-    Message::decode(&frame.message).unwrap()
+async fn answer(old: &mut Channel) -> HandoverMessage {
+    let frame = old.receive(ReceiveLimits::FROM_NEW).await.unwrap().unwrap();
+    HandoverMessage::decode(&frame.message).unwrap()
 }
 
 /// Leads both processes to the last message before `go`.
 async fn continued(old: &mut Channel) {
-    assert!(matches!(answer(old).await, Message::Ready { .. }));
-    send(old, Message::State, &snapshot()).await.unwrap();
-    assert_eq!(answer(old).await, Message::Restored { sessions: 6 });
-    send(old, Message::MediaPart, &snapshot()).await.unwrap();
-    send(old, Message::Media, &snapshot()).await.unwrap();
-    assert_eq!(answer(old).await, Message::Continued);
+    assert!(matches!(answer(old).await, HandoverMessage::Ready { .. }));
+    send(old, HandoverMessage::State, &snapshot()).await.unwrap();
+    assert_eq!(answer(old).await, HandoverMessage::Restored { sessions: 6 });
+    send(old, HandoverMessage::MediaPart, &snapshot()).await.unwrap();
+    send(old, HandoverMessage::Media, &snapshot()).await.unwrap();
+    assert_eq!(answer(old).await, HandoverMessage::Continued);
 }
 
 #[tokio::test]
 async fn withdrawal_counts_unless_go_was_sent() {
     for is_sent in [true, false] {
-        let (mut old, heir) = greet(Version::own().protocol, offer()).await;
+        let (mut old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
         let mut heir = heir.unwrap().0;
         let (handle, withdrawal) = (control(), heir.withdrawal());
         // The new process does not run meanwhile.
@@ -113,11 +118,11 @@ async fn withdrawal_counts_unless_go_was_sent() {
         }
         drop(leading);
         if is_sent {
-            send(&mut old, Message::Go, &[]).await.unwrap();
+            send(&mut old, HandoverMessage::Go, &[]).await.unwrap();
         }
         withdrawal.withdraw();
         if !is_sent {
-            let unsent = send(&mut old, Message::Go, &[]).await.unwrap_err();
+            let unsent = send(&mut old, HandoverMessage::Go, &[]).await.unwrap_err();
             assert_eq!(unsent.kind(), io::ErrorKind::BrokenPipe);
         }
         let taken = taking.await;
@@ -125,14 +130,14 @@ async fn withdrawal_counts_unless_go_was_sent() {
         if !is_sent {
             heir.fail("told to end".to_owned()).await;
             let reason = "told to end".to_owned();
-            assert_eq!(answer(&mut old).await, Message::Failed { reason });
+            assert_eq!(answer(&mut old).await, HandoverMessage::Failed { reason });
         }
     }
 }
 
 #[tokio::test]
 async fn withdrawal_ends_every_wait() {
-    let (_old, heir) = greet(Version::own().protocol, offer()).await;
+    let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
     let (heir, _) = heir.unwrap();
     heir.withdrawal().withdraw();
     heir.abandoned().await;

@@ -6,7 +6,7 @@ fn only_the_last_process_ends_the_line() {
     for order in [[2, 3, 4], [3, 2, 4], [4, 3, 2], [4, 2, 3]] {
         let (next, announcing) = io::pipe().unwrap();
         fcntl(&next, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        let mut line = Line { serving: Pid::from_raw(2), next };
+        let mut line = ProcessLine { serving: Pid::from_raw(2), next };
         assert!(!line.served_last(Pid::from_raw(9)), "an orphan");
         for process in [3, 4] {
             announce(announcing.try_clone().unwrap().into(), process).unwrap();

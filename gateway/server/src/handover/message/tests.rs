@@ -3,9 +3,9 @@ use super::*;
 #[test]
 fn long_reason_is_cut_between_characters() {
     let decoded = |reason: &str| {
-        let failed = Message::Failed { reason: reason.to_owned() };
-        match Message::decode(&failed.encode()).unwrap() {
-            Message::Failed { reason } => reason,
+        let failed = HandoverMessage::Failed { reason: reason.to_owned() };
+        match HandoverMessage::decode(&failed.encode()).unwrap() {
+            HandoverMessage::Failed { reason } => reason,
             other => panic!("{other:?}"),
         }
     };

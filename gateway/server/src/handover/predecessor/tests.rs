@@ -1,15 +1,18 @@
 use super::*;
 
-fn version(protocol: u32) -> Version {
-    Version { protocol, program: format!("0.{protocol}.0") }
+fn version(protocol: u32) -> ProtocolVersion {
+    ProtocolVersion { protocol, program: format!("0.{protocol}.0") }
 }
 
-fn ready(protocol: u32) -> Input {
-    Input::Message(Message::Ready { version: version(protocol), states: Some(7) })
+fn ready(protocol: u32) -> PredecessorInput {
+    PredecessorInput::Message(HandoverMessage::Ready {
+        version: version(protocol),
+        states: Some(7),
+    })
 }
 
 /// The predecessor after these inputs.
-fn after(inputs: impl IntoIterator<Item = Input>) -> Predecessor {
+fn after(inputs: impl IntoIterator<Item = PredecessorInput>) -> Predecessor {
     let mut predecessor = Predecessor::new(version(3));
     for input in inputs {
         predecessor.handle(input);
@@ -17,29 +20,31 @@ fn after(inputs: impl IntoIterator<Item = Input>) -> Predecessor {
     predecessor
 }
 
-const RESTORED: Input = Input::Message(Message::Restored { sessions: 17 });
-const CONTINUED: Input = Input::Message(Message::Continued);
+const RESTORED: PredecessorInput =
+    PredecessorInput::Message(HandoverMessage::Restored { sessions: 17 });
+const CONTINUED: PredecessorInput = PredecessorInput::Message(HandoverMessage::Continued);
 
 #[test]
 fn steps_lead_to_go() {
     let mut predecessor = after([]);
-    assert_eq!(predecessor.handle(ready(3)), Action::Suspend);
-    assert_eq!(predecessor.handle(Input::Suspended), Action::SendState);
-    assert_eq!(predecessor.handle(RESTORED), Action::SendMedia { layout: Some(7) });
-    assert_eq!(predecessor.handle(CONTINUED), Action::SendGo { sessions: 17 });
+    assert_eq!(predecessor.handle(ready(3)), PredecessorAction::Suspend);
+    assert_eq!(predecessor.handle(PredecessorInput::Suspended), PredecessorAction::SendState);
+    assert_eq!(predecessor.handle(RESTORED), PredecessorAction::SendMedia { layout: Some(7) });
+    assert_eq!(predecessor.handle(CONTINUED), PredecessorAction::SendGo { sessions: 17 });
 }
 
 #[test]
 fn failure_resumes_once_packets_may_have_stopped() {
-    let steps = || [ready(3), Input::Suspended, RESTORED, CONTINUED];
+    let steps = || [ready(3), PredecessorInput::Suspended, RESTORED, CONTINUED];
     for (done, resume) in [(0, false), (1, true), (2, true), (3, true), (4, true)] {
         for told in [true, false] {
             let reason = "out of memory".to_owned();
-            let failed = Input::Failed(reason.clone());
-            let said = Input::Message(Message::Failed { reason: reason.clone() });
+            let failed = PredecessorInput::Failed(reason.clone());
+            let said =
+                PredecessorInput::Message(HandoverMessage::Failed { reason: reason.clone() });
             let action =
                 after(steps().into_iter().take(done)).handle(if told { said } else { failed });
-            assert_eq!(action, Action::Abandon { reason, resume }, "after {done} steps");
+            assert_eq!(action, PredecessorAction::Abandon { reason, resume }, "after {done} steps");
         }
     }
 }
@@ -47,7 +52,8 @@ fn failure_resumes_once_packets_may_have_stopped() {
 #[test]
 fn other_version_is_refused_by_both_names() {
     for other in [2, 4] {
-        let Action::Abandon { reason, resume: false } = after([]).handle(ready(other)) else {
+        let PredecessorAction::Abandon { reason, resume: false } = after([]).handle(ready(other))
+        else {
             panic!("{other}")
         };
         for named in ["0.3.0", "version 3", &format!("0.{other}.0"), &format!("version {other}")] {
@@ -58,8 +64,8 @@ fn other_version_is_refused_by_both_names() {
 
 #[test]
 fn message_out_of_turn_is_refused() {
-    for inputs in [vec![], vec![ready(3)], vec![ready(3), Input::Suspended]] {
+    for inputs in [vec![], vec![ready(3)], vec![ready(3), PredecessorInput::Suspended]] {
         let wrong = if inputs.len() == 2 { ready(3) } else { RESTORED };
-        assert!(matches!(after(inputs).handle(wrong), Action::Abandon { .. }));
+        assert!(matches!(after(inputs).handle(wrong), PredecessorAction::Abandon { .. }));
     }
 }

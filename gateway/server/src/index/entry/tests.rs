@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn names_in_keys_are_escaped() {
-    let keys = Keys::new("edge.1/überall");
+    let keys = IndexKeys::new("edge.1/überall");
     assert_eq!(keys.owner(), "edge=2E1/=C3=BCberall.owner");
     assert_eq!(keys.member("a.b"), "edge=2E1/=C3=BCberall.member.a=2Eb");
     let (group, id) = split("edge=2E1/=C3=BCberall.session.s17").unwrap();

@@ -1,10 +1,10 @@
 use super::super::entry::{VERSION, encode};
-use super::super::memory::Memory;
+use super::super::memory::MemoryStore;
 use super::*;
-use crate::cluster::Role;
+use crate::cluster::GroupRole;
 
-fn put_group(store: &Memory, group: &str, gateway: &str, alive: bool) {
-    let keys = Keys::new(group);
+fn put_group(store: &MemoryStore, group: &str, gateway: &str, alive: bool) {
+    let keys = IndexKeys::new(group);
     let gateway: Arc<str> = gateway.into();
     let session = IndexedSession {
         v: VERSION,
@@ -18,7 +18,7 @@ fn put_group(store: &Memory, group: &str, gateway: &str, alive: bool) {
     store.put(&keys.owner(), &encode(&owner));
     if alive {
         let api = Some(([10, 0, 0, 1], 7000).into());
-        let (role, epoch, started_us) = (Role::Owner, 3, 1);
+        let (role, epoch, started_us) = (GroupRole::Owner, 3, 1);
         let member =
             MemberEntry { v: VERSION, gateway: Arc::clone(&gateway), role, epoch, started_us, api };
         store.put(&keys.member(&gateway), &encode(&member));
@@ -27,7 +27,7 @@ fn put_group(store: &Memory, group: &str, gateway: &str, alive: bool) {
 
 #[tokio::test]
 async fn session_is_found_at_each_group() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     put_group(&store, "a/b", "b", true);
     put_group(&store, "c", "c", false);
     let found = find(&store, SessionId(17)).await.unwrap();
@@ -40,7 +40,7 @@ async fn session_is_found_at_each_group() {
 
 #[tokio::test]
 async fn members_of_all_groups_are_listed() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     put_group(&store, "b", "b", true);
     put_group(&store, "a", "a", true);
     let members = members(&store).await.unwrap();
@@ -50,11 +50,11 @@ async fn members_of_all_groups_are_listed() {
 
 #[tokio::test]
 async fn unreachable_store_is_an_error() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     store.change(|contents| contents.is_down = true);
     let (requests, inbox) = mpsc::channel(1);
     let (reply, answered) = oneshot::channel();
-    requests.send(Request::Members(reply)).await.unwrap();
+    requests.send(IndexRequest::Members(reply)).await.unwrap();
     drop(requests);
     answer(store, inbox).await;
     assert_eq!(answered.await.unwrap(), Err("it is down".to_owned()));

@@ -1,4 +1,4 @@
-use super::super::memory::{Contents, Memory};
+use super::super::memory::{Contents, MemoryStore};
 use super::*;
 
 const SESSIONS: u64 = 40;
@@ -14,25 +14,26 @@ fn session(number: u64) -> IndexedSession {
 }
 
 fn member(gateway: &str) -> MemberEntry {
-    let (role, epoch) = (Role::Joining, 0);
+    let (role, epoch) = (GroupRole::Joining, 0);
     MemberEntry { v: VERSION, gateway: gateway.into(), role, epoch, started_us: 1, api: None }
 }
 
 struct Gateway {
-    writer: Writer<Memory>,
+    writer: IndexWriter<MemoryStore>,
     desired: Desired,
     part: GroupPart,
 }
 
 impl Gateway {
-    fn new(store: &Memory, name: &str, part: GroupPart) -> Gateway {
+    fn new(store: &MemoryStore, name: &str, part: GroupPart) -> Gateway {
         let desired = Desired::default();
-        let writer = Writer::new(store.clone(), Keys::new("group"), member(name), desired.clone());
+        let writer =
+            IndexWriter::new(store.clone(), IndexKeys::new("group"), member(name), desired.clone());
         Gateway { writer, desired, part }
     }
 
     /// With sessions from 1 on.
-    fn serving(store: &Memory, name: &str, part: GroupPart) -> Gateway {
+    fn serving(store: &MemoryStore, name: &str, part: GroupPart) -> Gateway {
         let gateway = Gateway::new(store, name, part);
         let sessions = (1..=SESSIONS).map(|number| (SessionId(number), session(number)));
         gateway.desired.list(sessions.collect(), part);
@@ -52,7 +53,7 @@ impl Gateway {
     }
 
     /// The store's sessions, if they are those that this gateway serves.
-    fn assert_listed(&self, store: &Memory) {
+    fn assert_listed(&self, store: &MemoryStore) {
         let listed: Vec<_> =
             store.keys().into_iter().filter(|key| key.contains(".session.")).collect();
         let mut served: Vec<_> =
@@ -67,16 +68,16 @@ impl Gateway {
 }
 
 fn owner(epoch: u64) -> GroupPart {
-    GroupPart::Member { role: Role::Owner, epoch }
+    GroupPart::Member { role: GroupRole::Owner, epoch }
 }
 
-fn owner_entry(store: &Memory) -> Option<(Arc<str>, u64)> {
+fn owner_entry(store: &MemoryStore) -> Option<(Arc<str>, u64)> {
     let owner: OwnerEntry = decode(&store.value("group.owner")?)?;
     Some((owner.gateway, owner.epoch))
 }
 
-async fn listed() -> (Memory, Gateway) {
-    let store = Memory::default();
+async fn listed() -> (MemoryStore, Gateway) {
+    let store = MemoryStore::default();
     let mut gateway = Gateway::serving(&store, "a", GroupPart::Alone);
     assert_eq!(gateway.write().await, Ok(Written::Current));
     gateway.assert_listed(&store);
@@ -239,8 +240,8 @@ async fn second_gateway_of_a_name_fences_the_first() {
 
 #[tokio::test(start_paused = true)]
 async fn standby_writes_its_member_entry_only() {
-    let store = Memory::default();
-    let standby = GroupPart::Member { role: Role::Standby, epoch: 4 };
+    let store = MemoryStore::default();
+    let standby = GroupPart::Member { role: GroupRole::Standby, epoch: 4 };
     let mut gateway = Gateway::serving(&store, "b", standby);
     assert_eq!(gateway.write().await, Ok(Written::Standby));
     assert_eq!(store.keys(), ["group.member.b"]);
@@ -248,11 +249,11 @@ async fn standby_writes_its_member_entry_only() {
 
 #[tokio::test(start_paused = true)]
 async fn takeover_keeps_the_entries() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     let mut a = Gateway::serving(&store, "a", owner(4));
     a.desired.set_key(SessionId(5), "key");
     a.write().await.unwrap();
-    let standby = GroupPart::Member { role: Role::Standby, epoch: 4 };
+    let standby = GroupPart::Member { role: GroupRole::Standby, epoch: 4 };
     let mut b = Gateway::serving(&store, "b", standby);
     b.write().await.unwrap();
     let before = store.change(|contents| contents.writes);
@@ -271,7 +272,7 @@ async fn takeover_keeps_the_entries() {
 
 #[tokio::test(start_paused = true)]
 async fn former_owner_writes_nothing() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     let mut a = Gateway::serving(&store, "a", owner(4));
     a.write().await.unwrap();
     let mut b = Gateway::serving(&store, "b", owner(5));
@@ -284,7 +285,7 @@ async fn former_owner_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn takeover_survives_a_store_rolled_back() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     let mut a = Gateway::serving(&store, "a", owner(4));
     a.write().await.unwrap();
     let older = store.change(|contents| contents.clone());

@@ -1,11 +1,11 @@
-use evenkeel_core::{NodeId, State};
+use evenkeel_core::{NodeId, PluginState};
 
 use super::*;
 
 #[test]
 fn states_and_reasons_are_not_compared() {
-    let state = |byte| State { plugin: "p".into(), schema: 1, bytes: Box::new([byte]) };
-    let placed = |hops: &[u32], byte| Answer::Placed {
+    let state = |byte| PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([byte]) };
+    let placed = |hops: &[u32], byte| HookAnswer::Placed {
         hops: hops.iter().map(|node| NodeId(*node)).collect(),
         ttl_ms: u32::from(byte),
         reason: 0,
@@ -13,8 +13,8 @@ fn states_and_reasons_are_not_compared() {
     };
     assert!(is_same(&placed(&[1, 2], 1), &placed(&[1, 2], 2)));
     assert!(!is_same(&placed(&[1, 2], 1), &placed(&[2, 1], 1)));
-    let acts = |arg, reason| Answer::Actions {
-        actions: vec![Action { row: 0, op: 1, arg, reason }],
+    let acts = |arg, reason| HookAnswer::Actions {
+        actions: vec![DegradationAction { row: 0, op: 1, arg, reason }],
         states: Vec::new(),
         memo: Some(state(reason as u8)),
     };

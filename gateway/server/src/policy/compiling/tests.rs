@@ -24,8 +24,8 @@ impl Folder {
         Compiler::at(program)
     }
 
-    fn settings(&self, cache: CacheFolder) -> Settings {
-        let mut settings = Settings::load(None, None).unwrap();
+    fn settings(&self, cache: CacheFolder) -> GatewayConfig {
+        let mut settings = GatewayConfig::load(None, None).unwrap();
         settings.gateway.cache = cache;
         settings
     }
@@ -36,7 +36,7 @@ fn plugin() -> Vec<u8> {
     [host::shipped()[0].bytes, b"\0\x05\x04note"].concat()
 }
 
-fn refusal(compiler: &Compiler) -> Refused {
+fn refusal(compiler: &Compiler) -> PluginRefusal {
     compiler.compile(&host::Engine::new(), &plugin()).unwrap_err()
 }
 
@@ -50,7 +50,7 @@ fn exceeded_compile_limit_is_named() {
         ("exec head -c 99999999 /dev/zero", "64 MiB of machine code"),
     ] {
         let said = refusal(&folder.compiler(script));
-        assert_eq!(said, Refused::CompileLimit { limit: limit.into() }, "{script}");
+        assert_eq!(said, PluginRefusal::CompileLimit { limit: limit.into() }, "{script}");
     }
 }
 
@@ -71,7 +71,7 @@ fn silent_compiler_is_killed_in_time() {
     let began = Instant::now();
     let within = Duration::from_millis(100);
     let compiler = Compiler { within, ..folder.compiler("exec sleep 600") };
-    assert!(matches!(refusal(&compiler), Refused::CompileLimit { .. }));
+    assert!(matches!(refusal(&compiler), PluginRefusal::CompileLimit { .. }));
     assert!(began.elapsed() < Duration::from_secs(300), "the compiler is killed early");
 }
 
@@ -95,7 +95,8 @@ fn compiled_plugin_is_reused_after_restart() {
     let here = Foundry::of(host::Engine::new(), &folder.settings(cache.clone()));
     let digest = *here.vet(&plugin()).unwrap().digest();
     // Another gateway with the same cache, and a compiler that does nothing.
-    let broken = Settings { compiler: Some(folder.compiler("exit 1")), ..folder.settings(cache) };
+    let broken =
+        GatewayConfig { compiler: Some(folder.compiler("exit 1")), ..folder.settings(cache) };
     let there = Foundry::of(host::Engine::new(), &broken);
     assert_eq!(*there.vet(&plugin()).unwrap().digest(), digest);
     let other = [&plugin()[..], b"\0\x05\x04note"].concat();
@@ -123,7 +124,7 @@ fn modified_cached_code_is_recompiled() {
 fn shipped_plugins_compile_in_process() {
     let folder = Folder::new();
     let settings = folder.settings(CacheFolder::None);
-    let broken = Settings { compiler: Some(folder.compiler("exit 1")), ..settings };
+    let broken = GatewayConfig { compiler: Some(folder.compiler("exit 1")), ..settings };
     let foundry = Foundry::of(host::Engine::new(), &broken);
     assert!(foundry.vet(host::shipped()[0].bytes).is_ok());
     assert!(foundry.vet(&plugin()).is_err());

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn long_questions_are_kept_in_part() {
-    let questions = Questions::default();
+    let questions = RecentQuestions::default();
     let row = |id| SessionRow {
         row: Row { id, measures: Measures::default() },
         room: RoomId(1),
@@ -13,19 +13,19 @@ fn long_questions_are_kept_in_part() {
         state: None,
     };
     let sessions = (0..4_096).map(row).collect();
-    questions.keep(Question::Tick { sessions, memo: None }, 0);
+    questions.keep(PolicyQuestion::Tick { sessions, memo: None }, 0);
     let kept = questions.list();
-    let Question::Tick { sessions, .. } = &*kept[0].0 else { panic!("{kept:?}") };
+    let PolicyQuestion::Tick { sessions, .. } = &*kept[0].0 else { panic!("{kept:?}") };
     assert_eq!((sessions.len(), sessions.capacity(), sessions[511].row.id), (512, 512, 511));
 }
 
 #[test]
 fn rare_questions_are_kept_beside_frequent_ones() {
-    let questions = Questions::default();
-    let reroute = Question::Reroute { nodes: Vec::new(), rooms: Vec::new(), memo: None };
+    let questions = RecentQuestions::default();
+    let reroute = PolicyQuestion::Reroute { nodes: Vec::new(), rooms: Vec::new(), memo: None };
     questions.keep(reroute.clone(), 0);
     for room in 0..100 {
-        let place = Question::Place {
+        let place = PolicyQuestion::Place {
             room: RoomId(room),
             scenario: "call".into(),
             labels: [].into(),

@@ -8,10 +8,10 @@ fn routing() -> PolicyName {
 
 #[test]
 fn oldest_refusal_is_dropped_at_limit() {
-    let ledger = Ledger::default();
+    let ledger = RefusalLedger::default();
     for number in 0..=REFUSALS_MAX {
         let reason = number.to_string().into();
-        ledger.refuse(Refusal::now(routing(), "pushed".into(), "import", reason));
+        ledger.refuse(RefusalRecord::now(routing(), "pushed".into(), "import", reason));
     }
     let kept = ledger.refusals();
     assert_eq!((kept.len(), &*kept[0].reason), (REFUSALS_MAX, "1"));

@@ -16,19 +16,19 @@ impl Folder {
     }
 
     /// Opens the memory of the test's gateway.
-    fn open(&self) -> Memory {
+    fn open(&self) -> FactFile {
         self.open_as("admin.sock")
     }
 
-    fn open_as(&self, socket: &str) -> Memory {
+    fn open_as(&self, socket: &str) -> FactFile {
         let memory = self.open_for_later(socket);
         memory.begin_writing();
         memory
     }
 
     /// Opens the memory of a gateway that another process still serves.
-    fn open_for_later(&self, socket: &str) -> Memory {
-        Memory::open(self.0.path(), &self.0.path().join(socket)).unwrap()
+    fn open_for_later(&self, socket: &str) -> FactFile {
+        FactFile::open(self.0.path(), &self.0.path().join(socket)).unwrap()
     }
 
     fn policies(&self) -> PathBuf {
@@ -42,7 +42,7 @@ impl Folder {
 
     /// The file of the test's gateway.
     fn file(&self) -> PathBuf {
-        Place::of(self.policies(), &self.0.path().join("admin.sock")).path
+        FactPath::of(self.policies(), &self.0.path().join("admin.sock")).path
     }
 }
 
@@ -56,16 +56,16 @@ fn remembered(revision: &str) -> Remembered {
     let reason = "loss: 8 of 10 got worse".into();
     Remembered {
         accepted: vec![AcceptedRevision { revision: revision.into(), plugin, version }],
-        quarantined: vec![Quarantined { revision: "bad".into(), since, reason }],
+        quarantined: vec![QuarantinedRevision { revision: "bad".into(), since, reason }],
     }
 }
 
-fn known(memory: &mut Memory, hook: Hook) -> Remembered {
+fn known(memory: &mut FactFile, hook: Hook) -> Remembered {
     memory.begin(&of(hook)).0
 }
 
 /// Notes the facts, and ends the gateway.
-fn note(mut memory: Memory, hook: Hook, revision: &str) {
+fn note(mut memory: FactFile, hook: Hook, revision: &str) {
     let (_, keeper) = memory.begin(&of(hook));
     keeper.note(remembered(revision));
     drop(memory);

@@ -1,18 +1,18 @@
 //! Revisions of real plugins: refused, superseded, revoked, and remembered across restarts.
 
-use evenkeel_core::{Gateway, Hook, Limits, Output, RolloutRules};
+use evenkeel_core::{Gateway, GatewayEffect, GatewayLimits, Hook, RolloutRules};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::policy::Policies;
-use crate::settings::{self, CacheFolder, Settings};
+use crate::policy::PolicyThreads;
+use crate::settings::{self, CacheFolder, GatewayConfig};
 
 /// Policies and a core; the tests play control.
 struct World {
     gateway: Gateway,
-    policies: Policies,
-    words: mpsc::Receiver<Word>,
-    reports: Vec<Rollout>,
+    policies: PolicyThreads,
+    words: mpsc::Receiver<PolicyReport>,
+    reports: Vec<RolloutReport>,
 }
 
 fn routing() -> PolicyName {
@@ -40,18 +40,25 @@ fn of_version(version: &str) -> Vec<u8> {
     bytes
 }
 
-fn source(bytes: Vec<u8>) -> Source {
+fn source(bytes: Vec<u8>) -> PluginSource {
     let (settings, origin, seed, arrived) = (None, "pushed".into(), 7, Instant::now());
-    Source { bytes, settings, origin, seed, arrived, how: How::at_once(Actor::Operator) }
+    PluginSource {
+        bytes,
+        settings,
+        origin,
+        seed,
+        arrived,
+        how: ActivationOptions::at_once(Actor::Operator),
+    }
 }
 
-fn with_spares(spares: u32) -> Source {
-    Source { settings: Some(serde_json::json!({"spares": spares})), ..source(shipped()) }
+fn with_spares(spares: u32) -> PluginSource {
+    PluginSource { settings: Some(serde_json::json!({"spares": spares})), ..source(shipped()) }
 }
 
-fn forced(bytes: Vec<u8>) -> Source {
-    let how = How { force: true, ..How::at_once(Actor::Operator) };
-    Source { how, ..source(bytes) }
+fn forced(bytes: Vec<u8>) -> PluginSource {
+    let how = ActivationOptions { force: true, ..ActivationOptions::at_once(Actor::Operator) };
+    PluginSource { how, ..source(bytes) }
 }
 
 /// A canary that stays at its share during a test.
@@ -61,7 +68,7 @@ fn strategy() -> Strategy {
 }
 
 fn rules() -> RolloutRules {
-    settings::Rollout::default().rules()
+    settings::RolloutSettings::default().rules()
 }
 
 /// A gateway's temporary folder.
@@ -72,8 +79,8 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
-    fn settings(&self) -> Settings {
-        let mut settings = Settings::load(None, None).unwrap();
+    fn settings(&self) -> GatewayConfig {
+        let mut settings = GatewayConfig::load(None, None).unwrap();
         settings.gateway.cache = CacheFolder::Folder(self.0.path().join("cache"));
         settings.admin.socket = self.0.path().join("admin.sock");
         settings
@@ -88,16 +95,17 @@ impl World {
     /// Starts a gateway with this folder and this plugin, after the previous one ended.
     fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
         let mut world = World::of(|policies| policies.configured(&folder.settings()));
-        let first = world.prepare(Source { origin: "embedded".into(), ..source(bytes) });
+        let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
         assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
         world
     }
 
-    fn of(configured: impl FnOnce(Policies) -> Policies) -> World {
+    fn of(configured: impl FnOnce(PolicyThreads) -> PolicyThreads) -> World {
         let (words_in, words) = mpsc::channel(64);
-        let settings = Settings::load(None, None).unwrap();
+        let settings = GatewayConfig::load(None, None).unwrap();
         let mut gateway = Gateway::new(settings.core(), Instant::now());
-        let mut policies = configured(Policies::new(Vec::new(), &Limits::default(), words_in));
+        let mut policies =
+            configured(PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in));
         policies.keep_facts();
         policies.start(&routing(), rules(), &mut gateway).unwrap();
         World { gateway, policies, words, reports: Vec::new() }
@@ -107,13 +115,13 @@ impl World {
         self.policies.preparation(&routing(), &mut self.gateway).unwrap()
     }
 
-    fn prepare(&mut self, source: Source) -> Rollout {
+    fn prepare(&mut self, source: PluginSource) -> RolloutReport {
         let preparation = self.preparation();
         self.finish(&preparation, source)
     }
 
     /// Prepares the revision on another thread, and handles its messages as control does.
-    fn finish(&mut self, preparation: &Preparation, source: Source) -> Rollout {
+    fn finish(&mut self, preparation: &Preparation, source: PluginSource) -> RolloutReport {
         std::thread::scope(|scope| {
             let preparing = scope.spawn(move || prepare(preparation, source));
             while !preparing.is_finished() {
@@ -131,9 +139,11 @@ impl World {
         }
         while let Some(output) = self.gateway.poll_output() {
             match output {
-                Output::Rollout(rollout) => self.reports.push(rollout),
-                Output::Unload { policy, revision } => self.policies.unload(&policy, revision),
-                Output::Remember { policy, remembered } => {
+                GatewayEffect::Rollout(rollout) => self.reports.push(rollout),
+                GatewayEffect::Unload { policy, revision } => {
+                    self.policies.unload(&policy, revision);
+                }
+                GatewayEffect::Remember { policy, remembered } => {
                     self.policies.remember(&policy, remembered);
                 }
                 _ => {}
@@ -148,8 +158,11 @@ impl World {
 
     /// Reports six faults of the revision.
     fn harm(&mut self, revision: &str) {
-        let call =
-            core::Call { answered: false, fault: Some(Fault::Deadline), beyond_repair: false };
+        let call = core::PolicyCallResult {
+            answered: false,
+            fault: Some(PluginFault::Deadline),
+            beyond_repair: false,
+        };
         for _ in 0..6 {
             let now = Instant::now();
             self.gateway.change_policy(&routing(), now, |life| {
@@ -167,14 +180,14 @@ impl World {
 
     /// Accepts plugins signed with these keys, except revoked keys.
     fn trust(&mut self, keys: &[(&str, &host::SecretKey)], revoked: &[&host::SecretKey]) {
-        let mut settings = Settings::load(None, None).unwrap();
+        let mut settings = GatewayConfig::load(None, None).unwrap();
         keys.iter().for_each(|(name, key)| settings.trust.keys.know((*name).into(), key.public()));
         revoked.iter().for_each(|key| settings.trust.keys.revoke_key(key.public()));
         self.govern(&settings);
     }
 
-    fn govern(&mut self, settings: &Settings) {
-        self.policies.govern(Rules::of(settings), &mut self.gateway, Instant::now());
+    fn govern(&mut self, settings: &GatewayConfig) {
+        self.policies.govern(TrustRules::of(settings), &mut self.gateway, Instant::now());
         self.settle();
     }
 
@@ -303,7 +316,7 @@ fn first_revision_is_begun_whatever_ran_before() {
 fn trust_applies_to_later_pushes() {
     let mut world = World::start();
     assert_eq!(world.push(of_version("0.2.0")), None, "no signature is required yet");
-    let mut settings = Settings::load(None, None).unwrap();
+    let mut settings = GatewayConfig::load(None, None).unwrap();
     settings.trust.unsigned = host::Unsigned::Refuse;
     world.govern(&settings);
     assert_eq!(world.push(of_version("0.3.0")), Some("unsigned"));
@@ -358,9 +371,12 @@ fn revoked_candidate_is_unloaded() {
     let keys = [("ops", &key)];
     let first = world.prepare(source(shipped())).revision;
     world.trust(&keys, &[]);
-    let how = How { strategy: Some(strategy()), ..How::at_once(Actor::Operator) };
+    let how = ActivationOptions {
+        strategy: Some(strategy()),
+        ..ActivationOptions::at_once(Actor::Operator)
+    };
     let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
-    let begun = world.prepare(Source { how, ..source(signed) });
+    let begun = world.prepare(PluginSource { how, ..source(signed) });
     assert_eq!(begun.outcome, RolloutOutcome::Started);
     assert_eq!(&*world.view().candidate.title, "route-nearest 0.2.0");
     world.trust(&keys, &[&key]);

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use evenkeel_core::Event;
-use evenkeel_recording::{Chunk, Decided, Full, Record};
+use evenkeel_core::CoreEvent;
+use evenkeel_recording::{Chunk, ChunkFull, RecordedDecision, RecordingEntry};
 use tokio::sync::broadcast::{self, error::TryRecvError};
 
-use super::{Ear, Order, Shared, Word};
+use super::{Ear, RecorderMessage, RecorderOrder, RecorderState};
 use crate::control::{EventRecord, GatewayEvent};
 
 /// Maximum size of the kept chunks, compressed. A tick for 4,096 sessions with 64 bytes of state each takes about 90
@@ -28,8 +28,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const CHUNK_FOR: Duration = Duration::from_secs(1);
 
 /// The state of the recorder's thread.
-pub(super) struct Desk {
-    shared: Arc<Shared>,
+pub(super) struct RecorderDesk {
+    shared: Arc<RecorderState>,
     events: broadcast::Receiver<Arc<EventRecord>>,
     chunk: Chunk,
     /// The time of the first record in the chunk.
@@ -44,9 +44,12 @@ pub(super) struct Desk {
     missed: u64,
 }
 
-impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, events: broadcast::Receiver<Arc<EventRecord>>) -> Desk {
-        Desk {
+impl RecorderDesk {
+    pub(super) fn new(
+        shared: Arc<RecorderState>,
+        events: broadcast::Receiver<Arc<EventRecord>>,
+    ) -> RecorderDesk {
+        RecorderDesk {
             shared,
             events,
             chunk: Chunk::default(),
@@ -60,7 +63,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn run(mut self, words: &Receiver<Word>) {
+    pub(super) fn run(mut self, words: &Receiver<RecorderMessage>) {
         loop {
             let open_for =
                 if self.chunk.is_empty() { Duration::ZERO } else { self.since.elapsed() };
@@ -85,13 +88,13 @@ impl Desk {
         }
     }
 
-    pub(super) fn handle(&mut self, word: Word) {
+    pub(super) fn handle(&mut self, word: RecorderMessage) {
         match word {
-            Word::Call { call, bytes } => {
-                self.write(&Record::Call(call));
+            RecorderMessage::Call { call, bytes } => {
+                self.write(&RecordingEntry::Call(call));
                 self.shared.waiting_bytes.fetch_sub(bytes, Relaxed);
             }
-            Word::Order(order) => {
+            RecorderMessage::Order(order) => {
                 self.hear_decisions();
                 self.close();
                 self.obey(order);
@@ -99,18 +102,18 @@ impl Desk {
         }
     }
 
-    fn write(&mut self, record: &Record) {
+    fn write(&mut self, record: &RecordingEntry) {
         if self.chunk.is_empty() {
             self.since = Instant::now();
         }
-        if let Err(Full) = self.chunk.push(record) {
+        if let Err(ChunkFull) = self.chunk.push(record) {
             self.close();
-            if let Err(Full) = self.chunk.push(record) {
+            if let Err(ChunkFull) = self.chunk.push(record) {
                 self.shared.missed.fetch_add(1, Relaxed);
                 return;
             }
         }
-        self.calls += u64::from(matches!(record, Record::Call(_)));
+        self.calls += u64::from(matches!(record, RecordingEntry::Call(_)));
     }
 
     /// Records the outcomes that control has reported so far.
@@ -118,8 +121,9 @@ impl Desk {
         loop {
             match self.events.try_recv() {
                 Ok(told) => {
-                    if let GatewayEvent::Core(Event::Decided { ask, outcome, .. }) = &told.event {
-                        self.write(&Record::Decided(Decided::of(*ask, outcome)));
+                    if let GatewayEvent::Core(CoreEvent::Decided { ask, outcome, .. }) = &told.event
+                    {
+                        self.write(&RecordingEntry::Decided(RecordedDecision::of(*ask, outcome)));
                     }
                 }
                 // Outcomes are optional, and a burst of them may exceed the channel.
@@ -134,7 +138,7 @@ impl Desk {
         let missed = self.shared.missed.load(Relaxed);
         if missed > self.missed {
             // If the record does not fit, the next chunk has it.
-            if self.chunk.push(&Record::Missed(missed - self.missed)).is_ok() {
+            if self.chunk.push(&RecordingEntry::Missed(missed - self.missed)).is_ok() {
                 self.missed = missed;
             }
         }
@@ -161,20 +165,20 @@ impl Desk {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: RecorderOrder) {
         match order {
-            Order::Past(reply) => {
+            RecorderOrder::Past(reply) => {
                 let all = self.kept.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
                 let _ = reply.send(all);
             }
-            Order::Listen { ear, number } => {
+            RecorderOrder::Listen { ear, number } => {
                 let ours = self.next_listener;
                 self.next_listener += 1;
                 if number.send(ours).is_ok() {
                     self.listeners.push((ours, ear));
                 }
             }
-            Order::Leave(number) => self.listeners.retain(|(ours, _)| *ours != number),
+            RecorderOrder::Leave(number) => self.listeners.retain(|(ours, _)| *ours != number),
         }
     }
 }

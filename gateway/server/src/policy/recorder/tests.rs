@@ -1,11 +1,13 @@
 use std::time::Instant;
 
-use evenkeel_core::{Event, Hook, Outcome, PolicyName, RoomId, Row, SessionRow, State};
-use evenkeel_recording::{Decided, Record, records};
+use evenkeel_core::{
+    CoreEvent, DecisionOutcome, Hook, PluginState, PolicyName, RoomId, Row, SessionRow,
+};
+use evenkeel_recording::{RecordedDecision, RecordingEntry, records};
 use serde_json::json;
 
-use super::super::{Export, Wish};
-use super::desk::{Desk, KEPT_BYTES_MAX, KEPT_FOR};
+use super::super::{Export, ExportOptions};
+use super::desk::{KEPT_BYTES_MAX, KEPT_FOR, RecorderDesk};
 use super::*;
 use crate::control::GatewayEvent;
 
@@ -13,49 +15,49 @@ fn name() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
 }
 
-fn policy(engine: &host::Engine, spares: u32) -> host::Policy {
+fn policy(engine: &host::Engine, spares: u32) -> host::BoundPlugin {
     let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
     let component = host::Component::vet(engine, shipped.bytes).unwrap();
     let settings = json!({"spares": spares});
-    host::Policy::install(engine, &component, Hook::Routing, settings, Vec::new(), 7).unwrap()
+    host::BoundPlugin::install(engine, &component, Hook::Routing, settings, Vec::new(), 7).unwrap()
 }
 
-fn place(room: u64, client: &str) -> Arc<Question> {
+fn place(room: u64, client: &str) -> Arc<PolicyQuestion> {
     let labels = Arc::new([("client".into(), client.into())]);
     let (room, scenario) = (RoomId(room), "call".into());
-    Arc::new(Question::Place { room, scenario, labels, nodes: Vec::new() })
+    Arc::new(PolicyQuestion::Place { room, scenario, labels, nodes: Vec::new() })
 }
 
 /// A question about sessions with random states, which compress badly.
-fn noise(sessions: u64, bytes: usize) -> Arc<Question> {
+fn noise(sessions: u64, bytes: usize) -> Arc<PolicyQuestion> {
     let mut rng = fastrand::Rng::with_seed(sessions);
     let session = |id| SessionRow {
         row: Row { id, measures: evenkeel_core::Measures::default() },
         room: RoomId(id),
         scenario: "call".into(),
         labels: [].into(),
-        state: Some(State {
+        state: Some(PluginState {
             plugin: "p".into(),
             schema: 1,
             bytes: std::iter::repeat_with(|| rng.u8(..)).take(bytes).collect(),
         }),
     };
-    Arc::new(Question::Tick { sessions: (0..sessions).map(session).collect(), memo: None })
+    Arc::new(PolicyQuestion::Tick { sessions: (0..sessions).map(session).collect(), memo: None })
 }
 
 struct World {
     engine: host::Engine,
-    recorder: Recorder,
-    words: Receiver<Word>,
-    desk: Desk,
+    recorder: PolicyRecorder,
+    words: Receiver<RecorderMessage>,
+    desk: RecorderDesk,
     events: broadcast::Sender<Arc<EventRecord>>,
 }
 
 impl World {
     fn new() -> World {
-        let (recorder, words) = Recorder::idle("east", SystemTime::now());
+        let (recorder, words) = PolicyRecorder::idle("east", SystemTime::now());
         let (events, heard) = broadcast::channel(16);
-        let desk = Desk::new(Arc::clone(&recorder.shared), heard);
+        let desk = RecorderDesk::new(Arc::clone(&recorder.shared), heard);
         World { engine: host::Engine::new(), recorder, words, desk, events }
     }
 
@@ -67,27 +69,27 @@ impl World {
         }
     }
 
-    fn kept(&self) -> Vec<Record> {
+    fn kept(&self) -> Vec<RecordingEntry> {
         self.desk.kept.iter().flat_map(|(_, chunk)| records(chunk).unwrap()).collect()
     }
 }
 
-fn absent() -> Result<Answered, Fault> {
-    Err(Fault::OutOfMemory)
+fn absent() -> Result<RevisionAnswer, PluginFault> {
+    Err(PluginFault::OutOfMemory)
 }
 
-fn calls(records: &[Record]) -> Vec<&Call> {
+fn calls(records: &[RecordingEntry]) -> Vec<&RecordedCall> {
     let calls = records.iter().filter_map(|record| match record {
-        Record::Call(call) => Some(&**call),
-        Record::Decided(_) | Record::Missed(_) => None,
+        RecordingEntry::Call(call) => Some(&**call),
+        RecordingEntry::Decided(_) | RecordingEntry::Missed(_) => None,
     });
     calls.collect()
 }
 
-fn missed(records: &[Record]) -> u64 {
+fn missed(records: &[RecordingEntry]) -> u64 {
     let missed = records.iter().map(|record| match record {
-        Record::Missed(calls) => *calls,
-        Record::Call(_) | Record::Decided(_) => 0,
+        RecordingEntry::Missed(calls) => *calls,
+        RecordingEntry::Call(_) | RecordingEntry::Decided(_) => 0,
     });
     missed.sum()
 }
@@ -100,7 +102,7 @@ fn call_is_recorded_with_catalog_and_outcome() {
     let question = place(3, "lan");
     let result = policy.ask(&question, 40);
     scribe.write(&policy, &name(), (AskId(5), 40), &question, &result);
-    let entry = evenkeel_core::Entry {
+    let entry = evenkeel_core::CatalogEntry {
         kind: evenkeel_core::EntryKind::Region,
         id: 0,
         parent: 0,
@@ -109,12 +111,12 @@ fn call_is_recorded_with_catalog_and_outcome() {
     };
     policy.catalog(vec![entry.clone()]).unwrap();
     scribe.write(&policy, &name(), (AskId(6), 41), &question, &result);
-    let event = Event::Decided {
+    let event = CoreEvent::Decided {
         ask: AskId(5),
         policy: name(),
         arm: evenkeel_core::Arm::Standing,
         revision: None,
-        outcome: Outcome::Applied { differs: true },
+        outcome: DecisionOutcome::Applied { differs: true },
         reason: None,
         session: None,
         room: None,
@@ -132,13 +134,13 @@ fn call_is_recorded_with_catalog_and_outcome() {
     let kept = world.kept();
     let [first, second] = calls(&kept)[..] else { panic!("{kept:?}") };
     // A recording does not contain the texts of reasons; they are in the plugin.
-    let result = result.map(|answered| Answered { reasons: [].into(), ..answered });
+    let result = result.map(|answered| RevisionAnswer { reasons: [].into(), ..answered });
     assert_eq!((&first.question, &first.result, first.now_us), (&question, &result, 40));
     assert_eq!(&*first.revision.revision, policy.revision());
     assert_eq!((first.revision.seed, &*first.revision.settings), (7, policy.settings()));
     assert_eq!((first.catalog.entries.len(), &second.catalog.entries), (0, &vec![entry]));
-    let decided = Decided::of(AskId(5), &Outcome::Applied { differs: true });
-    assert!(kept.contains(&Record::Decided(decided)));
+    let decided = RecordedDecision::of(AskId(5), &DecisionOutcome::Applied { differs: true });
+    assert!(kept.contains(&RecordingEntry::Decided(decided)));
 }
 
 #[test]
@@ -148,10 +150,17 @@ fn call_is_recorded_with_its_grant() {
     let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
     let component = host::Component::vet(&world.engine, shipped.bytes).unwrap();
     let wish = &component.manifest().node_metrics;
-    let allowed = host::Allowed { ops: Some(Vec::new()), metrics: Some(vec![wish[0]]) };
+    let allowed = host::GrantLimits { ops: Some(Vec::new()), metrics: Some(vec![wish[0]]) };
     let (engine, hook, settings) = (&world.engine, Hook::Routing, json!({}));
-    let cut =
-        host::Policy::install_within(engine, &component, hook, settings, Vec::new(), 7, &allowed);
+    let cut = host::BoundPlugin::install_within(
+        engine,
+        &component,
+        hook,
+        settings,
+        Vec::new(),
+        7,
+        &allowed,
+    );
     let mut policy = cut.unwrap();
     let question = place(3, "lan");
     let result = policy.ask(&question, 40);
@@ -170,7 +179,7 @@ fn question_without_call_is_not_recorded() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);
-    for fault in [Fault::Late, Fault::Absent, Fault::Deadline] {
+    for fault in [PluginFault::Late, PluginFault::Absent, PluginFault::Deadline] {
         scribe.write(&policy, &name(), (AskId(1), 0), &place(1, ""), &Err(fault));
     }
     world.work();
@@ -243,7 +252,7 @@ fn export_filters_policy_and_addresses() {
     world.desk.close();
     let chunk = Arc::clone(&world.desk.kept[0].1);
     let export = |addresses, policy| {
-        let wish = Wish { addresses, policy };
+        let wish = ExportOptions { addresses, policy };
         let mut export = Export::new(world.recorder.header(addresses), wish);
         records(&export.pass(4, &chunk)).unwrap()
     };
@@ -281,11 +290,11 @@ fn listener_gets_chunks_and_missed_calls() {
     let missed = Arc::new(AtomicU64::new(0));
     let ear = Ear { chunks, missed: Arc::clone(&missed) };
     let (number, ours) = oneshot::channel();
-    world.desk.handle(Word::Order(Order::Listen { ear, number }));
+    world.desk.handle(RecorderMessage::Order(RecorderOrder::Listen { ear, number }));
     for number in 1..=4 {
         ask(&mut world, number);
     }
-    world.desk.handle(Word::Order(Order::Leave(ours.blocking_recv().unwrap())));
+    world.desk.handle(RecorderMessage::Order(RecorderOrder::Leave(ours.blocking_recv().unwrap())));
     ask(&mut world, 5);
     let mut all = Vec::new();
     while let Some(chunk) = heard.blocking_recv() {

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{AskId, Hook, Limits, RoomId};
+use evenkeel_core::{AskId, GatewayLimits, Hook, RoomId};
 use serde_json::json;
 
-use super::super::{Catalog, Policies};
+use super::super::{CatalogSnapshot, PolicyThreads};
 use super::*;
 
 fn routing() -> PolicyName {
@@ -13,7 +13,7 @@ fn routing() -> PolicyName {
 
 /// A question to one revision.
 fn question(room: u64, revision: Option<&Arc<str>>, deadline: Instant) -> Ask {
-    let question = Question::Place {
+    let question = PolicyQuestion::Place {
         room: RoomId(room),
         scenario: "call".into(),
         labels: [].into(),
@@ -30,7 +30,7 @@ fn later() -> Instant {
 /// The thread's state, driven by the test.
 struct World {
     thread: PolicyThread,
-    words: mpsc::Receiver<Word>,
+    words: mpsc::Receiver<PolicyReport>,
     engine: host::Engine,
 }
 
@@ -38,43 +38,47 @@ impl World {
     fn new() -> World {
         let (words_in, words) = mpsc::channel(1_024);
         let patient = Duration::from_secs(60);
-        let budgets = Budgets { offer: patient, advice: patient };
+        let budgets = QuestionBudgets { offer: patient, advice: patient };
         let thread = PolicyThread::new(routing(), Arc::default(), budgets, words_in, None);
         World { thread, words, engine: host::Engine::new() }
     }
 
-    fn loaded(&self, spares: u32) -> (Arc<str>, Box<Loaded>) {
+    fn loaded(&self, spares: u32) -> (Arc<str>, Box<LoadedPlugin>) {
         let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
         let bytes = shipped.unwrap().bytes;
         let component = host::Component::vet(&self.engine, bytes).unwrap();
         let settings = json!({"spares": spares});
         let (hook, given, nodes) = (Hook::Routing, settings.clone(), Vec::new());
         let policy =
-            host::Policy::install(&self.engine, &component, hook, given, nodes, 7).unwrap();
-        let seal = host::Seal::of(bytes).unwrap();
+            host::BoundPlugin::install(&self.engine, &component, hook, given, nodes, 7).unwrap();
+        let seal = host::PluginSeal::of(bytes).unwrap();
         let (revision, figures) = (policy.revision().into(), Arc::default());
         let catalog = lock(&self.thread.shared.catalog).version;
         let origin = "pushed".into();
-        (revision, Box::new(Loaded { policy, seal, origin, settings, catalog, figures }))
+        (revision, Box::new(LoadedPlugin { policy, seal, origin, settings, catalog, figures }))
     }
 
     /// Revisions differ by their settings.
     fn load(&mut self, spares: u32, compare: bool) -> Arc<str> {
         let (revision, loaded) = self.loaded(spares);
-        self.order(Order::Load { revision: Arc::clone(&revision), loaded, compare });
+        self.order(PolicyOrder::Load { revision: Arc::clone(&revision), loaded, compare });
         revision
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: PolicyOrder) {
         lock(&self.thread.shared.orders).push_back(order);
         assert!(!self.thread.take_orders());
     }
 
     /// Asks the revision; returns its result and the call.
-    fn ask(&mut self, revision: &Arc<str>, arm: Arm) -> (Result<Arc<str>, Fault>, Option<Call>) {
+    fn ask(
+        &mut self,
+        revision: &Arc<str>,
+        arm: Arm,
+    ) -> (Result<Arc<str>, PluginFault>, Option<PolicyCallResult>) {
         while self.words.try_recv().is_ok() {}
         self.thread.answer(Ask { arm, ..question(1, Some(revision), later()) });
-        let Ok(Word::Answered { result, call, .. }) = self.words.try_recv() else {
+        let Ok(PolicyReport::Answered { result, call, .. }) = self.words.try_recv() else {
             panic!("no answer")
         };
         (result.map(|answered| answered.revision), call.map(|(_, call)| call))
@@ -82,7 +86,7 @@ impl World {
 
     fn compared(&mut self) -> Option<Compared> {
         match self.words.try_recv() {
-            Ok(Word::Compared { compared, .. }) => Some(compared),
+            Ok(PolicyReport::Compared { compared, .. }) => Some(compared),
             Ok(word) => panic!("{word:?}"),
             Err(_) => None,
         }
@@ -93,12 +97,12 @@ impl World {
 fn question_goes_to_the_revision_it_names() {
     let mut world = World::new();
     let (one, two) = (world.load(1, false), world.load(2, false));
-    let answered = Call { answered: true, fault: None, beyond_repair: false };
+    let answered = PolicyCallResult { answered: true, fault: None, beyond_repair: false };
     assert_eq!(world.ask(&one, Arm::Standing), (Ok(one.clone()), Some(answered.clone())));
     assert_eq!(world.ask(&two, Arm::Canary), (Ok(two.clone()), Some(answered)));
-    world.order(Order::Unload(Arc::clone(&two)));
-    assert_eq!(world.ask(&two, Arm::Canary), (Err(Fault::Absent), None));
-    assert_eq!(world.ask(&"gone".into(), Arm::Standing).0, Err(Fault::Absent));
+    world.order(PolicyOrder::Unload(Arc::clone(&two)));
+    assert_eq!(world.ask(&two, Arm::Canary), (Err(PluginFault::Absent), None));
+    assert_eq!(world.ask(&"gone".into(), Arm::Standing).0, Err(PluginFault::Absent));
 }
 
 #[test]
@@ -106,8 +110,8 @@ fn late_question_is_not_asked() {
     let mut world = World::new();
     let one = world.load(1, false);
     world.thread.answer(question(1, Some(&one), Instant::now()));
-    let Ok(Word::Answered { result, call, .. }) = world.words.try_recv() else { panic!() };
-    assert_eq!((result, call), (Err(Fault::Late), None));
+    let Ok(PolicyReport::Answered { result, call, .. }) = world.words.try_recv() else { panic!() };
+    assert_eq!((result, call), (Err(PluginFault::Late), None));
 }
 
 #[test]
@@ -120,12 +124,12 @@ fn orders_go_before_the_questions_that_wait() {
         questions.send(question(room, Some(&revision), later())).unwrap();
     }
     let shared = Arc::clone(&world.thread.shared);
-    lock(&shared.orders).push_back(Order::Load { revision, loaded, compare: false });
+    lock(&shared.orders).push_back(PolicyOrder::Load { revision, loaded, compare: false });
     bell.send(()).unwrap();
     let thread = world.thread.spawn(rung, asked).unwrap();
     drop(questions);
     for room in 0..64 {
-        let Some(Word::Answered { ask, result, .. }) = world.words.blocking_recv() else {
+        let Some(PolicyReport::Answered { ask, result, .. }) = world.words.blocking_recv() else {
             panic!("no answer")
         };
         assert!(ask == AskId(room) && result.is_ok(), "{result:?}");
@@ -136,8 +140,8 @@ fn orders_go_before_the_questions_that_wait() {
 
 #[test]
 fn answer_past_its_budget_is_a_fault() {
-    let answered = |took| Answered {
-        answer: Answer::Params(Vec::new()),
+    let answered = |took| RevisionAnswer {
+        answer: HookAnswer::Params(Vec::new()),
         revision: "5f0c".into(),
         notes: Vec::new(),
         took: Duration::from_millis(took),
@@ -145,13 +149,14 @@ fn answer_past_its_budget_is_a_fault() {
         reasons: [].into(),
         ungranted: 0,
     };
-    let budgets = Budgets { offer: Duration::from_millis(2), advice: Duration::from_millis(10) };
+    let budgets =
+        QuestionBudgets { offer: Duration::from_millis(2), advice: Duration::from_millis(10) };
     let place = question(1, None, later()).question;
-    let reroute = Question::Reroute { nodes: Vec::new(), rooms: Vec::new(), memo: None };
+    let reroute = PolicyQuestion::Reroute { nodes: Vec::new(), rooms: Vec::new(), memo: None };
     assert!(budgets.hold(&place, answered(2)).is_ok());
-    assert_eq!(budgets.hold(&place, answered(3)), Err(Fault::Deadline));
+    assert_eq!(budgets.hold(&place, answered(3)), Err(PluginFault::Deadline));
     assert!(budgets.hold(&reroute, answered(10)).is_ok());
-    assert_eq!(budgets.hold(&reroute, answered(11)), Err(Fault::Deadline));
+    assert_eq!(budgets.hold(&reroute, answered(11)), Err(PluginFault::Deadline));
 }
 
 #[test]
@@ -159,9 +164,9 @@ fn call_past_its_budget_is_reported_as_a_fault() {
     let mut world = World::new();
     let one = world.load(1, false);
     world.thread.budgets.offer = Duration::ZERO;
-    let fault = Some(Fault::Deadline);
-    let call = Call { answered: false, fault, beyond_repair: false };
-    assert_eq!(world.ask(&one, Arm::Standing), (Err(Fault::Deadline), Some(call)));
+    let fault = Some(PluginFault::Deadline);
+    let call = PolicyCallResult { answered: false, fault, beyond_repair: false };
+    assert_eq!(world.ask(&one, Arm::Standing), (Err(PluginFault::Deadline), Some(call)));
 }
 
 #[test]
@@ -179,17 +184,17 @@ fn only_answered_questions_prove_the_next_revision() {
 #[test]
 fn policy_is_stopped_without_waiting() {
     let (words_in, words) = mpsc::channel(1);
-    let settings = crate::settings::Settings::load(None, None).unwrap();
+    let settings = crate::settings::GatewayConfig::load(None, None).unwrap();
     let mut gateway = evenkeel_core::Gateway::new(settings.core(), Instant::now());
-    let mut policies = Policies::new(Vec::new(), &Limits::default(), words_in);
-    let rules = crate::settings::Rollout::default().rules();
+    let mut policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in);
+    let rules = crate::settings::RolloutSettings::default().rules();
     policies.start(&routing(), rules, &mut gateway).unwrap();
     // The thread blocks on its full channel until the queue of questions is full.
     while policies.ask(question(1, None, later())).is_ok() {}
     policies.stop(&routing()).unwrap();
     assert!(policies.stop(&routing()).is_err(), "already stopped");
     let (id, fault) = policies.ask(question(2, None, later())).unwrap_err();
-    assert_eq!((id, fault), (AskId(2), Fault::Absent));
+    assert_eq!((id, fault), (AskId(2), PluginFault::Absent));
     drop(words);
 }
 
@@ -203,7 +208,7 @@ fn candidate_is_compared_until_it_answers() {
     world.thread.compare(&shadowed);
     assert_eq!(world.compared(), Some(Compared::Same));
     // Pretends that the active revision decided differently.
-    world.thread.compare(&Shadowed { answer: Answer::Params(Vec::new()), ..shadowed });
+    world.thread.compare(&Shadowed { answer: HookAnswer::Params(Vec::new()), ..shadowed });
     assert_eq!(world.compared(), Some(Compared::Different));
     world.ask(&new, Arm::Canary).0.unwrap();
     world.ask(&old, Arm::Standing).0.unwrap();
@@ -226,7 +231,7 @@ fn question_to_other_candidate_keeps_comparison() {
     let old = world.load(1, false);
     let gone = world.load(2, true);
     let next = world.load(3, true);
-    world.order(Order::Unload(Arc::clone(&gone)));
+    world.order(PolicyOrder::Unload(Arc::clone(&gone)));
     world.ask(&gone, Arm::Canary).0.unwrap_err();
     world.ask(&old, Arm::Standing).0.unwrap();
     assert!(world.thread.shadowed.is_some());
@@ -238,7 +243,7 @@ fn only_outdated_plugins_learn_the_catalog() {
     let mut world = World::new();
     let told = |world: &World, of: &Arc<str>| world.thread.loaded[of].policy.catalog_updates();
     let teach = |world: &World, version| {
-        *lock(&world.thread.shared.catalog) = Catalog { version, entries: [].into() };
+        *lock(&world.thread.shared.catalog) = CatalogSnapshot { version, entries: [].into() };
     };
     let one = world.load(1, false);
     teach(&world, 1);
@@ -250,7 +255,7 @@ fn only_outdated_plugins_learn_the_catalog() {
     );
     let (three, loaded) = world.loaded(3);
     teach(&world, 2);
-    world.order(Order::Load { revision: Arc::clone(&three), loaded, compare: false });
+    world.order(PolicyOrder::Load { revision: Arc::clone(&three), loaded, compare: false });
     assert_eq!(told(&world, &three), 1, "the catalog changed while three was prepared");
     world.thread.learn();
     assert_eq!(told(&world, &three), 1, "the catalog did not change since");
@@ -260,7 +265,7 @@ fn only_outdated_plugins_learn_the_catalog() {
 fn fault_log_line_counts_faults_since_the_last() {
     let now = Instant::now();
     let mut log = FaultLog::default();
-    let fault = Some(Fault::Deadline);
+    let fault = Some(PluginFault::Deadline);
     assert_eq!(log.count(&None, now), None);
     assert_eq!(log.count(&fault, now), Some(1));
     for _ in 0..500 {

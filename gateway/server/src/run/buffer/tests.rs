@@ -7,7 +7,7 @@ fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").unwrap()
 }
 
-fn sockets() -> Duplicates {
+fn sockets() -> NamedSockets {
     let address = "127.0.0.1:7000".parse().unwrap();
     let names = [SocketName::Rtp { address, worker: 0 }, SocketName::Quic { address }];
     names.map(|name| (name, OwnedFd::from(socket()))).into()
@@ -38,7 +38,7 @@ fn granted_size_is_that_of_a_socket() {
 #[tokio::test(start_paused = true)]
 async fn sockets_of_packets_are_wide_for_a_while() {
     let sockets = sockets();
-    let sizes = |sockets: &Duplicates| -> Vec<usize> {
+    let sizes = |sockets: &NamedSockets| -> Vec<usize> {
         sockets.iter().map(|(_, socket)| buffers::receive_size(socket)).collect()
     };
     let narrow = sizes(&sockets);

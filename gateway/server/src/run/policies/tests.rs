@@ -1,29 +1,31 @@
-use evenkeel_core::Limits;
+use evenkeel_core::GatewayLimits;
 
 use super::*;
 use crate::control::Actor;
-use crate::policy::How;
+use crate::policy::ActivationOptions;
 
 /// Each policy has a plugin of its own.
 const MANY: usize = 16;
 
-fn source(bytes: Vec<u8>) -> Source {
+fn source(bytes: Vec<u8>) -> PluginSource {
     let (settings, origin, seed, arrived) = (None, "embedded".into(), 7, Instant::now());
-    let how = How::at_once(Actor::File);
-    Source { bytes, settings, origin, seed, arrived, how }
+    let how = ActivationOptions::at_once(Actor::File);
+    PluginSource { bytes, settings, origin, seed, arrived, how }
 }
 
 #[test]
 fn failed_first_revision_stops_the_others() {
     let (words, mut read) = mpsc::channel(64);
-    let settings = Settings::load(None, None).unwrap();
+    let settings = GatewayConfig::load(None, None).unwrap();
     let mut gateway = Gateway::new(settings.core(), Instant::now());
-    let mut policies = Policies::new(Vec::new(), &Limits::default(), words);
+    let mut policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words);
     let routing = evenkeel_host::shipped().iter().find(|one| one.name == "route-nearest").unwrap();
     let mut firsts = Firsts::new();
     for number in 0..MANY {
         let policy = PolicyName { set: format!("s{number}").into(), hook: Hook::Routing };
-        policies.start(&policy, settings::Rollout::default().rules(), &mut gateway).unwrap();
+        policies
+            .start(&policy, settings::RolloutSettings::default().rules(), &mut gateway)
+            .unwrap();
         // Adds an empty custom section.
         let bytes = match number {
             0 => b"no plugin".to_vec(),

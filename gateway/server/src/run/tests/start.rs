@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use evenkeel_core::{
-    Decider, Event, Fault, Hook, Identity, Ingress, Media, Outcome, RtcpPort, Srtp,
+    ClientIdentity, CoreEvent, Decider, DecisionOutcome, Hook, IngressProtocol, MediaDescription,
+    PluginFault, RtcpPort, Srtp,
 };
 use tempfile::tempdir;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::control::{
-    Admission, ControlError, GatewayEvent, RolloutOutcome, SessionAnswer, SessionRequest,
+    AdmissionState, ControlError, GatewayEvent, OfferedSession, RolloutOutcome, SessionAnswer,
 };
 
 /// A listener that opens sessions by first packet, and a routing policy.
@@ -20,41 +21,45 @@ const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\
     [gateway]\nregion = \"east\"\npolicies = \"policies\"\n[limits]\nworkers = 1\n";
 const CALL: &str = "[scenario.call]\n[routing]\nplugin = \"route-nearest\"\n";
 
-fn settings() -> Arc<Settings> {
+fn settings() -> Arc<GatewayConfig> {
     let folder = tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("policies")).unwrap();
     std::fs::write(folder.path().join("policies/call.toml"), CALL).unwrap();
     std::fs::write(folder.path().join("policies/live.toml"), "[scenario.live]\n").unwrap();
     let config = folder.path().join("evenkeel.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    Arc::new(Settings::load(Some(&config), None).unwrap())
+    Arc::new(GatewayConfig::load(Some(&config), None).unwrap())
 }
 
 /// Starts a gateway, with waiting times for a busy machine.
-fn start() -> (Running, Firsts) {
+fn start() -> (RunningGateway, Firsts) {
     let settings = settings();
     let mut core = settings.core();
     core.limits.offer_budget = Duration::from_secs(60);
     assemble(&settings, &core, Sockets::open(&settings).unwrap(), Reads::Now).unwrap()
 }
 
-fn come(running: &Running, firsts: Firsts) {
+fn come(running: &RunningGateway, firsts: Firsts) {
     Coming::begin(firsts, running.handle.requests.clone()).unwrap().wait().unwrap();
 }
 
-async fn end(running: Running) {
+async fn end(running: RunningGateway) {
     running.handle.shut_down(Duration::ZERO).await.unwrap();
     running.join().unwrap();
 }
 
-fn wanted(room: usize, port: u16) -> Box<SessionRequest> {
+fn wanted(room: usize, port: u16) -> Box<OfferedSession> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    Box::new(SessionRequest {
+    Box::new(OfferedSession {
         scenario: "call".into(),
         room: format!("r{room}").into(),
         labels: Arc::new([]),
-        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
-        media: Arc::new(Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+        ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
+        media: Arc::new(MediaDescription {
+            streams: Vec::new(),
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
         nodes: Vec::new(),
         traceparent: None,
     })
@@ -62,12 +67,12 @@ fn wanted(room: usize, port: u16) -> Box<SessionRequest> {
 
 /// Sends an offer without waiting for the answer.
 fn offer(
-    running: &Running,
+    running: &RunningGateway,
     room: usize,
     port: u16,
 ) -> oneshot::Receiver<Result<SessionAnswer, ControlError>> {
     let (reply, answer) = oneshot::channel();
-    running.handle.requests.try_send(Request::Offer(wanted(room, port), reply)).unwrap();
+    running.handle.requests.try_send(ControlRequest::Offer(wanted(room, port), reply)).unwrap();
     answer
 }
 
@@ -83,8 +88,8 @@ async fn waiting_offers_are_decided_by_policies() {
     }
     end(running).await;
     while let Ok(told) = events.try_recv() {
-        if let GatewayEvent::Core(Event::Decided { outcome, .. }) = &told.event {
-            assert_ne!(*outcome, Outcome::Faulted(Fault::Late));
+        if let GatewayEvent::Core(CoreEvent::Decided { outcome, .. }) = &told.event {
+            assert_ne!(*outcome, DecisionOutcome::Faulted(PluginFault::Late));
         }
     }
 }
@@ -110,13 +115,13 @@ async fn starting_policies_refuse_operations() {
     let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
     let source = || source(&settings().sets[0].bindings[0]).unwrap();
     let bytes = source().bytes;
-    assert_eq!(handle.status().await.unwrap().state, Admission::Starting);
+    assert_eq!(handle.status().await.unwrap().state, AdmissionState::Starting);
     let starting = Err(ControlError::Starting);
     assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
     assert_eq!(handle.roll_out(routing(), source()).await, starting);
     assert_eq!(handle.rollback_policy(routing()).await, starting);
     come(&running, firsts);
-    assert_eq!(handle.status().await.unwrap().state, Admission::Serving);
+    assert_eq!(handle.status().await.unwrap().state, AdmissionState::Serving);
     let policies = handle.policies().await.unwrap();
     assert!(policies.iter().all(|policy| policy.status.active.is_some()), "{policies:?}");
     handle.policies_stand().await.unwrap();

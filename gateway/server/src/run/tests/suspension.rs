@@ -6,7 +6,8 @@ mod records;
 use std::net::{SocketAddr, UdpSocket};
 
 use evenkeel_core::{
-    Event, Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, SessionId, Srtp, Stream,
+    ClientIdentity, CoreEvent, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream,
+    PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_dataplane::worker::{ListenerParts, TrunkSocket};
 use serde_json::json;
@@ -15,8 +16,8 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::api::KeyRecord;
 use crate::control::{
-    Batch, GatewayEvent, IngressAnswer, LastStatesPart, MediaStates, NotRestored, NotSuspended,
-    Replica, STATES, SessionAnswer, SessionRequest, Snapshot, Suspended,
+    GatewayEvent, IngressAnswer, LastStatesPart, MediaStates, NotSuspended, OfferedSession,
+    RecordBatch, Replica, STATES, SessionAnswer, Snapshot, SnapshotError, Suspended,
 };
 use crate::handover::Inherited;
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
@@ -33,7 +34,7 @@ struct World {
     agent: Agent,
     operator: Operator,
     rtpengine: Rtpengine,
-    settings: Arc<Settings>,
+    settings: Arc<GatewayConfig>,
     folder: TempDir,
 }
 
@@ -72,7 +73,7 @@ impl World {
         std::fs::write(folder.path().join("secret"), SECRET).unwrap();
         let path = folder.path().join("evenkeel.toml");
         std::fs::write(&path, config.concat()).unwrap();
-        let settings = Arc::new(Settings::load(Some(&path), None).unwrap());
+        let settings = Arc::new(GatewayConfig::load(Some(&path), None).unwrap());
         World { agent, operator, rtpengine, settings, folder }
     }
 
@@ -82,11 +83,11 @@ impl World {
         let text = std::fs::read_to_string(&set).unwrap();
         std::fs::write(&set, text + "[degradation]\nplugin = \"degrade-ladder\"\n").unwrap();
         let file = self.folder.path().join("evenkeel.toml");
-        self.settings = Arc::new(Settings::load(Some(&file), None).unwrap());
+        self.settings = Arc::new(GatewayConfig::load(Some(&file), None).unwrap());
     }
 
     /// Starts a gateway, and a second one that reads nothing.
-    async fn gateways(&self) -> (Running, Running) {
+    async fn gateways(&self) -> (RunningGateway, RunningGateway) {
         let sockets = Sockets::open(&self.settings).unwrap();
         let duplicates = self.duplicates(&sockets);
         let start = |sockets| {
@@ -132,7 +133,7 @@ impl World {
 }
 
 /// Returns the last states of all sessions with media.
-async fn stop_packets(gateway: &Running) -> Vec<LastStatesPart> {
+async fn stop_packets(gateway: &RunningGateway) -> Vec<LastStatesPart> {
     let mut states = gateway.handle.suspend_packets().await.unwrap();
     let mut parts = Vec::new();
     while parts.last().is_none_or(|part: &LastStatesPart| !part.is_last) {
@@ -157,24 +158,24 @@ impl Client {
         Client { socket, answer: None, sent: 0, heard: Vec::new() }
     }
 
-    fn declared(&self) -> Identity {
-        Identity::Declared { address: self.socket.local_addr().unwrap(), rtcp: None }
+    fn declared(&self) -> ClientIdentity {
+        ClientIdentity::Declared { address: self.socket.local_addr().unwrap(), rtcp: None }
     }
 
-    fn wanted(room: &str, identity: Identity) -> SessionRequest {
+    fn wanted(room: &str, identity: ClientIdentity) -> OfferedSession {
         let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
-        let stream = Stream {
-            kind: Kind::Audio,
+        let stream = MediaStream {
+            kind: StreamKind::Audio,
             payload_types: vec![payload],
-            feedback: Feedback::default(),
+            feedback: FeedbackSupport::default(),
             bitrate_kbps: None,
         };
-        SessionRequest {
+        OfferedSession {
             scenario: "call".into(),
             room: room.into(),
             labels: Arc::new([("device".into(), "phone".into())]),
-            ingress: Ingress::Udp(identity),
-            media: Arc::new(Media {
+            ingress: IngressProtocol::Udp(identity),
+            media: Arc::new(MediaDescription {
                 streams: vec![stream],
                 rtcp: RtcpPort::Mux,
                 srtp: Srtp::Plain,
@@ -185,7 +186,7 @@ impl Client {
     }
 
     /// Opens a session in a room of its own at the node with this name.
-    async fn open_at(gateway: &Running, node: &str, room: &str) -> Client {
+    async fn open_at(gateway: &RunningGateway, node: &str, room: &str) -> Client {
         let mut client = Client::new();
         let wanted = Client::wanted(room, client.declared());
         let opened = gateway.handle.offer(wanted).await.unwrap();
@@ -252,13 +253,13 @@ async fn wait_until(condition: impl AsyncFn() -> bool) {
     }
 }
 
-async fn end(gateway: Running) {
+async fn end(gateway: RunningGateway) {
     gateway.handle.shut_down(Duration::ZERO).await.unwrap();
     gateway.join().unwrap();
 }
 
 /// The sessions and rooms as the API shows them, without measurements and ages.
-async fn views(gateway: &Running) -> Vec<String> {
+async fn views(gateway: &RunningGateway) -> Vec<String> {
     let names = gateway.handle.names();
     let node = |hop| names.of_hop(hop).node;
     let mut views = Vec::new();
@@ -278,12 +279,12 @@ async fn views(gateway: &Running) -> Vec<String> {
 }
 
 /// Packets of all clients so far, as the API shows them.
-async fn packets(gateway: &Running) -> Vec<u64> {
+async fn packets(gateway: &RunningGateway) -> Vec<u64> {
     let sessions = gateway.handle.sessions().await.unwrap();
     sessions.iter().map(|session| session.totals.packets_up).collect()
 }
 
-fn snapshot_of(batches: impl IntoIterator<Item = Batch>) -> Snapshot {
+fn snapshot_of(batches: impl IntoIterator<Item = RecordBatch>) -> Snapshot {
     let mut replica = Replica::new();
     batches.into_iter().for_each(|batch| replica.apply(batch).unwrap());
     replica.snapshot().unwrap()
@@ -296,17 +297,17 @@ fn key() -> KeyRecord {
 }
 
 /// Opens a session at each node, one that learns its client's port and a silent one, and talks.
-async fn talking(gateway: &Running) -> Vec<Client> {
+async fn talking(gateway: &RunningGateway) -> Vec<Client> {
     let mut clients = Vec::new();
     for node in NODES {
         clients.push(Client::open_at(gateway, node, node).await);
     }
     let mut learned = Client::new();
-    let ip = Identity::DeclaredIp([127, 0, 0, 1].into());
+    let ip = ClientIdentity::DeclaredIp([127, 0, 0, 1].into());
     let opened = gateway.handle.offer(Client::wanted("learned", ip)).await.unwrap();
     learned.answer = Some(opened);
     clients.push(learned);
-    gateway.handle.offer(Client::wanted("silent", Identity::Stun)).await.unwrap();
+    gateway.handle.offer(Client::wanted("silent", ClientIdentity::Stun)).await.unwrap();
     gateway.handle.idempotency_keys.restore(vec![key()]);
     clients.iter_mut().for_each(|client| client.talk(20));
     wait_until(async || packets(gateway).await == [20, 20, 20, 20, 20, 0]).await;
@@ -324,7 +325,7 @@ async fn second_gateway_continues_all_sessions() {
     let [opens, closes, keeps] = ["open", "close", "keep"].map(|kind| world.agent.count(kind));
 
     let Suspended { batch, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
-    let snapshot = snapshot_of([Batch::decode(&batch.encode(), None).unwrap()]);
+    let snapshot = snapshot_of([RecordBatch::decode(&batch.encode(), None).unwrap()]);
     // Packets go on until all sessions are restored.
     clients.iter_mut().for_each(|client| client.talk(1));
     let restored = second.handle.restore(snapshot, descriptors).await.unwrap();
@@ -360,7 +361,7 @@ async fn second_gateway_continues_all_sessions() {
     assert_eq!(world.operator.verbs(), verbs, "the webhook is told nothing");
     assert_eq!(world.rtpengine.requests(), requests, "the call is not signalled again");
     while let Ok(record) = events.try_recv() {
-        let closed = matches!(record.event, GatewayEvent::Core(Event::Closed { .. }));
+        let closed = matches!(record.event, GatewayEvent::Core(CoreEvent::Closed { .. }));
         assert!(!closed, "the sessions go on");
     }
 
@@ -391,25 +392,25 @@ async fn suspended_gateway_resumes_unchanged() {
         assert_eq!(refused.is_some(), is_last, "the last answer is that of all parts");
     }
     let reason = "no sessions came before their states".to_owned();
-    assert_eq!(refused, Some(NotRestored::Malformed(reason)));
+    assert_eq!(refused, Some(SnapshotError::Malformed(reason)));
     let encoded = batch.encode();
     for length in [0, 3, 11, 19, 20, encoded.len() / 2, encoded.len() - 1] {
-        let refused = Batch::decode(&encoded[..length], None).unwrap_err();
+        let refused = RecordBatch::decode(&encoded[..length], None).unwrap_err();
         assert!(refused.to_string().starts_with("the state cannot be read: "), "{refused}");
     }
     let newer = [&encoded[..8], &[0, 0, 0, 3], &encoded[12..]].concat();
-    let refused = Batch::decode(&newer, None).unwrap_err();
-    assert_eq!(refused, NotRestored::Newer { found: 3, known: 2 });
-    let snapshot = snapshot_of([Batch::decode(&encoded, None).unwrap()]);
+    let refused = RecordBatch::decode(&newer, None).unwrap_err();
+    assert_eq!(refused, SnapshotError::Newer { found: 3, known: 2 });
+    let snapshot = snapshot_of([RecordBatch::decode(&encoded, None).unwrap()]);
     let (some, count) = (vec![descriptors[0].try_clone().unwrap()], descriptors.len());
     let refused = second.handle.restore(snapshot, some).await.unwrap_err();
     let reason = format!("it names {count} sockets, and 1 came with it");
-    assert_eq!(refused, NotRestored::Malformed(reason));
-    let stray = snapshot_of([Batch::decode(&encoded, None).unwrap()]);
+    assert_eq!(refused, SnapshotError::Malformed(reason));
+    let stray = snapshot_of([RecordBatch::decode(&encoded, None).unwrap()]);
     let stray = stray.with_stray_session(SessionId(999));
     let refused = second.handle.restore(stray, descriptors).await.unwrap_err();
     let reason = "s999 is in one part and not in another".to_owned();
-    assert_eq!(refused, NotRestored::Malformed(reason));
+    assert_eq!(refused, SnapshotError::Malformed(reason));
 
     clients.iter_mut().for_each(Client::send);
     let mut late = Client::new();

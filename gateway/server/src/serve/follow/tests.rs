@@ -1,21 +1,21 @@
 use evenkeel_core::{
-    CloseReason, Event, Health, Hook, Hop, Incarnation, NodeId, NodeSettings, PolicyName,
-    PolicyStatus, Probed, RegionId, Role, RoomId, SessionId, Starts, Zone, ZoneId,
+    CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
+    PolicyName, PolicyStatus, RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
 };
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
-use crate::control::{Admission, PluginView, PolicyView, Request};
+use crate::control::{AdmissionState, ControlRequest, PluginView, PolicyView};
 use crate::history::tests::closed_session;
-use crate::settings::Settings;
+use crate::settings::GatewayConfig;
 
 fn telemetry() -> Telemetry {
-    Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap()
+    Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap()
 }
 
 fn closed(number: u64) -> Arc<EventRecord> {
     let (session, room) = (SessionId(number), RoomId(1));
-    let event = GatewayEvent::Core(Event::Closed {
+    let event = GatewayEvent::Core(CoreEvent::Closed {
         session,
         room,
         room_name: "room".into(),
@@ -61,10 +61,10 @@ fn events_that_were_missed_are_counted() {
 }
 
 /// Plays control, with one node and one policy without any calls.
-async fn answer(mut requests: mpsc::Receiver<Request>) {
+async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Policies(reply) => {
+            ControlRequest::Policies(reply) => {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 let view = PolicyView {
                     policy,
@@ -77,7 +77,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 };
                 reply.send(vec![view]).unwrap();
             }
-            Request::Nodes(reply) => {
+            ControlRequest::Nodes(reply) => {
                 let view = NodeStanding {
                     leaves: false,
                     hop: Hop { node: NodeId(0), incarnation: Incarnation(1) },
@@ -95,7 +95,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 };
                 reply.send(vec![view]).unwrap();
             }
-            Request::Status(reply) => {
+            ControlRequest::Status(reply) => {
                 reply.send(status()).unwrap();
             }
             other => panic!("{other:?}"),
@@ -103,9 +103,9 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
     }
 }
 
-fn status() -> Status {
-    Status {
-        state: Admission::Serving,
+fn status() -> StatusReport {
+    StatusReport {
+        state: AdmissionState::Serving,
         version: "1.2.3",
         region: "east".into(),
         uptime_ms: 1_000,
@@ -128,20 +128,20 @@ fn status() -> Status {
 }
 
 /// The names of one node.
-fn names() -> Names {
+fn names() -> NodeNames {
     let node = NodeSettings {
         name: "east-a1".into(),
         zone: ZoneId(0),
         capacity_kbps: 1_000,
-        probed: Probed::Yes,
-        role: Role::Active,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
         starts: Starts::ByItself,
         canary: false,
     };
-    let mut settings = Settings::load(None, None).unwrap().core();
+    let mut settings = GatewayConfig::load(None, None).unwrap().core();
     settings.zones = vec![Zone { name: "a".into(), region: RegionId(0) }];
     settings.nodes = vec![node];
-    Names::of(&settings)
+    NodeNames::of(&settings)
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn initial_state_is_reported_without_events() {
     };
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
-    let mut reader = Counters::new(handle, telemetry.instruments());
+    let mut reader = CounterFollower::new(handle, telemetry.instruments());
     reader.begin().await;
     reader.read().await.unwrap();
     reader.read().await.unwrap();

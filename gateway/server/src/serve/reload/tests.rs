@@ -6,7 +6,7 @@ use tempfile::{TempDir, tempdir};
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::control::{NotListed, Request, Rollout, Shrinks};
+use crate::control::{ControlRequest, NotListed, RolloutReport, Shrinks};
 
 /// A temporary folder of policies.
 pub(in crate::serve) struct Folder(TempDir);
@@ -27,11 +27,11 @@ impl Folder {
         std::fs::write(self.policies().join(name), text).unwrap();
     }
 
-    fn place(&self) -> Place {
-        Place { policies: Some(self.policies()), ..Place::default() }
+    fn place(&self) -> ServePaths {
+        ServePaths { policies: Some(self.policies()), ..ServePaths::default() }
     }
 
-    pub(in crate::serve) fn load(&self) -> Arc<Settings> {
+    pub(in crate::serve) fn load(&self) -> Arc<GatewayConfig> {
         Arc::new(self.place().load().unwrap())
     }
 }
@@ -40,7 +40,7 @@ const CALL: &str = "[scenario.call]\n\
     [admission]\nplugin = \"admit-capacity\"\nsettings = { cap = 300 }\n\
     [routing]\nplugin = \"route-nearest\"\nsettings = { spares = 2 }\n";
 
-const BY_FILE: Wish = Wish { force: false, within: None, by: Actor::File };
+const BY_FILE: ReloadOptions = ReloadOptions { force: false, within: None, by: Actor::File };
 
 /// Control's answer to a list of nodes. Only the guarded default options are expected.
 fn listed(list: &NodeList) -> Result<ListChange, NotListed> {
@@ -52,7 +52,7 @@ struct World {
     folder: Folder,
     applied: Applied,
     handle: Handle,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<ControlRequest>,
 }
 
 impl World {
@@ -90,21 +90,21 @@ impl World {
         let control = async {
             while let Some(request) = requests.recv().await {
                 let (policy, reply) = match request {
-                    Request::RollOut { policy, reply, .. } => (policy, reply),
-                    Request::Scenarios(scenarios, reply) => {
+                    ControlRequest::RollOut { policy, reply, .. } => (policy, reply),
+                    ControlRequest::Scenarios(scenarios, reply) => {
                         asked.push(format!("call is {}", scenarios["call"].mode.name()));
                         reply.send(()).unwrap();
                         continue;
                     }
-                    Request::List(list, reply) => {
+                    ControlRequest::List(list, reply) => {
                         reply.send(listed(&list)).unwrap();
                         continue;
                     }
-                    Request::NoteRefusal(refusal) => {
+                    ControlRequest::NoteRefusal(refusal) => {
                         asked.push(format!("{} is refused for {}", refusal.policy, refusal.code));
                         continue;
                     }
-                    Request::Govern(_, reply) => {
+                    ControlRequest::Govern(_, reply) => {
                         asked.push("other rules".to_owned());
                         reply.send(()).unwrap();
                         continue;
@@ -112,7 +112,7 @@ impl World {
                     other => panic!("{other:?}"),
                 };
                 asked.push(policy.to_string());
-                let rollout = Rollout {
+                let rollout = RolloutReport {
                     outcome: outcome(&policy),
                     stage: None,
                     by: Actor::File,
@@ -133,7 +133,7 @@ impl World {
             () = control => unreachable!("it waits for requests"),
         };
         // The last requests may still be in the channel.
-        while let Ok(Request::NoteRefusal(refusal)) = self.requests.try_recv() {
+        while let Ok(ControlRequest::NoteRefusal(refusal)) = self.requests.try_recv() {
             asked.push(format!("{} is refused for {}", refusal.policy, refusal.code));
         }
         (asked, taken)
@@ -167,10 +167,10 @@ async fn change_during_start_is_rolled_out_after_it() {
     let World { folder, applied, handle, mut requests } = World::start();
     let place = folder.place();
     let control = async {
-        let Some(Request::FollowReloads(_)) = requests.recv().await else {
+        let Some(ControlRequest::FollowReloads(_)) = requests.recv().await else {
             panic!("no FollowReloads")
         };
-        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else {
+        let Some(ControlRequest::AwaitPolicies(reply)) = requests.recv().await else {
             panic!("no AwaitPolicies")
         };
         folder.write("call.toml", &CALL.replace("300", "200"));
@@ -178,9 +178,11 @@ async fn change_during_start_is_rolled_out_after_it() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(requests.try_recv().is_err());
         reply.send(()).unwrap();
-        let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
+        let Some(ControlRequest::List(list, reply)) = requests.recv().await else {
+            panic!("no list")
+        };
         reply.send(listed(&list)).unwrap();
-        let Some(Request::RollOut { policy, .. }) = requests.recv().await else {
+        let Some(ControlRequest::RollOut { policy, .. }) = requests.recv().await else {
             panic!("no rollout")
         };
         policy.to_string()
@@ -198,16 +200,18 @@ async fn change_before_watching_is_rolled_out() {
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
     let control = async {
-        let Some(Request::FollowReloads(_asks)) = requests.recv().await else {
+        let Some(ControlRequest::FollowReloads(_asks)) = requests.recv().await else {
             panic!("no FollowReloads")
         };
-        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else {
+        let Some(ControlRequest::AwaitPolicies(reply)) = requests.recv().await else {
             panic!("no AwaitPolicies")
         };
         reply.send(()).unwrap();
-        let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
+        let Some(ControlRequest::List(list, reply)) = requests.recv().await else {
+            panic!("no list")
+        };
         reply.send(listed(&list)).unwrap();
-        let Some(Request::RollOut { policy, .. }) = requests.recv().await else {
+        let Some(ControlRequest::RollOut { policy, .. }) = requests.recv().await else {
             panic!("no rollout")
         };
         policy.to_string()
@@ -230,7 +234,7 @@ async fn one_invalid_binding_blocks_all_others() {
     let tried = try_out(foundry, world.folder.load(), candidates, &world.handle).await;
     let found = tried.err().unwrap().to_string();
     assert!(found.contains("call.toml:7:23") && found.contains("spares = 9"), "{found}");
-    assert!(matches!(world.requests.try_recv(), Ok(Request::NoteRefusal(_))));
+    assert!(matches!(world.requests.try_recv(), Ok(ControlRequest::NoteRefusal(_))));
     let mended = mixed.replace("spares = 9", "spares = 1");
     let both = ["call/admission", "call/routing"];
     assert_eq!(world.save(&mended, RolloutOutcome::Activated).await, both);
@@ -293,7 +297,7 @@ async fn rebuilt_plugin_is_rolled_out() {
     std::fs::write(&file, custom).unwrap();
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
     let watched = watched(&world.folder.place(), &world.folder.load());
-    let here = Watched { folders: [world.folder.policies()].into(), plugins: [file].into() };
+    let here = WatchedFolders { folders: [world.folder.policies()].into(), plugins: [file].into() };
     assert_eq!(watched, here);
 }
 
@@ -335,7 +339,7 @@ async fn refused_node_list_blocks_whole_reload() {
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
     let (applied, requests) = (&mut world.applied, &mut world.requests);
     let control = async {
-        let Some(Request::List(_, reply)) = requests.recv().await else { panic!("no list") };
+        let Some(ControlRequest::List(_, reply)) = requests.recv().await else { panic!("no list") };
         reply.send(Err(shrinks.into())).unwrap();
         let further = requests.recv().await;
         panic!("{further:?}");
@@ -355,7 +359,7 @@ fn node_list_file_is_watched() {
     let folder = Folder::with("call.toml", CALL);
     let config = folder.0.path().join("evenkeel.toml");
     let (config_file, policies) = (Some(config.clone()), Some(folder.policies()));
-    let place = Place { config: config_file, policies, ..Place::default() };
+    let place = ServePaths { config: config_file, policies, ..ServePaths::default() };
     let watched = watched(&place, &folder.load());
     assert_eq!(watched.folders, [config, folder.policies()].into());
 }

@@ -16,9 +16,9 @@ const TO: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::To));
 const BOTH: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::Both));
 const MODE: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
 
-fn watched(folder: &Path) -> Watched {
+fn watched(folder: &Path) -> WatchedFolders {
     let plugins = BTreeSet::from([folder.join("mine.wasm")]);
-    Watched { folders: BTreeSet::from([folder.to_owned()]), plugins }
+    WatchedFolders { folders: BTreeSet::from([folder.to_owned()]), plugins }
 }
 
 /// A folder with events made by the test.
@@ -26,7 +26,7 @@ struct Stage {
     word: mpsc::Sender<()>,
     changed: mpsc::Receiver<()>,
     underway: Underway,
-    watched: Watched,
+    watched: WatchedFolders,
 }
 
 impl Stage {

@@ -1,14 +1,14 @@
 use std::fs;
 
-use super::super::Settings;
+use super::super::GatewayConfig;
 
 /// Loads this text beside the secret of a group.
-fn load(text: &str) -> Settings {
+fn load(text: &str) -> GatewayConfig {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("cluster.secret"), [b'c'; 32]).unwrap();
     let file = folder.path().join("evenkeel.toml");
     fs::write(&file, text).unwrap();
-    Settings::load(Some(&file), None).unwrap()
+    GatewayConfig::load(Some(&file), None).unwrap()
 }
 
 #[test]

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn place_counts_from_one() {
-    let source = Source::new(Path::new("a.toml"), "é = 1\nb = ü2\n");
+    let source = ConfigSource::new(Path::new("a.toml"), "é = 1\nb = ü2\n");
     assert_eq!(source.place(0), (1, 1));
     assert_eq!(source.place("é = ".len()), (1, 5));
     assert_eq!(source.place("é = 1\nb = ü".len()), (2, 6));
@@ -10,10 +10,10 @@ fn place_counts_from_one() {
 
 #[test]
 fn report_shows_line_and_help() {
-    let source = Source::new(Path::new("a.toml"), "[gateway]\nregion = \"eats\"\n");
-    let mut invalid = Invalid::at(&source, 19..25, "`eats`", "a region with nodes");
+    let source = ConfigSource::new(Path::new("a.toml"), "[gateway]\nregion = \"eats\"\n");
+    let mut invalid = InvalidSetting::at(&source, 19..25, "`eats`", "a region with nodes");
     invalid.help = nearest("eats", ["west", "east"]);
-    let report = Invalid::render(&[invalid], Colour::Plain);
+    let report = InvalidSetting::render(&[invalid], Colour::Plain);
     for part in ["a.toml:2:10", "region = \"eats\"", "expected a region with nodes", "`east`"] {
         assert!(report.contains(part), "{part} is not in\n{report}");
     }

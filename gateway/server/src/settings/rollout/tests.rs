@@ -1,24 +1,33 @@
 use std::path::Path;
 
 use super::*;
-use crate::settings::invalid::Source;
+use crate::settings::invalid::ConfigSource;
 
 /// The checked `[rollout]`, and its errors.
-fn read(text: &str) -> (Rollout, Vec<String>) {
-    let mut check = Check::new(Source::new(Path::new("call.toml"), text), Path::new(""));
+fn read(text: &str) -> (RolloutSettings, Vec<String>) {
+    let mut check =
+        ConfigCheck::new(ConfigSource::new(Path::new("call.toml"), text), Path::new(""));
     let raw: raw::Set = toml::from_str(text).unwrap();
-    let rollout = Rollout::check(raw.rollout.as_ref(), &mut check);
+    let rollout = RolloutSettings::check(raw.rollout.as_ref(), &mut check);
     (rollout, check.invalid.iter().map(ToString::to_string).collect())
 }
 
 #[test]
 fn omitted_keys_have_defaults() {
-    assert_eq!(read("").0, Rollout::default());
+    assert_eq!(read("").0, RolloutSettings::default());
     let judge = "{ loss_percent = 2, refused_percent = 30 }";
     let (some, invalid) = read(&format!("[rollout]\ncanary = [5, 50]\njudge = {judge}\n"));
     assert_eq!(invalid, [""; 0]);
     let judging = Judging { loss_ppm: 20_000, refused_percent: 30, ..Judging::default() };
-    assert_eq!(some, Rollout { said: true, canary: vec![5, 50], judging, ..Rollout::default() });
+    assert_eq!(
+        some,
+        RolloutSettings {
+            is_stated: true,
+            canary: vec![5, 50],
+            judging,
+            ..RolloutSettings::default()
+        }
+    );
 }
 
 #[test]

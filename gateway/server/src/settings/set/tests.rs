@@ -1,10 +1,10 @@
 use super::*;
-use crate::settings::invalid::Source;
+use crate::settings::invalid::ConfigSource;
 
 #[test]
 fn dscp_is_name_or_number() {
     let text = "voice = \"x\"";
-    let mut check = Check::new(Source::new(Path::new("a.toml"), text), Path::new(""));
+    let mut check = ConfigCheck::new(ConfigSource::new(Path::new("a.toml"), text), Path::new(""));
     let mut point = |word: &str| {
         let raw = Spanned::new(8..11, word.to_owned());
         dscp(&Some(raw), 99, &mut check)

@@ -2,10 +2,10 @@ use super::*;
 
 #[test]
 fn bit_rates_parse() {
-    assert_eq!(bit_rate("400 Mbit/s"), Ok(BitRate(400_000_000)));
-    assert_eq!(bit_rate("24kbit/s"), Ok(BitRate(24_000)));
-    assert_eq!(bit_rate("1.5 Gbit/s"), Ok(BitRate(1_500_000_000)));
-    assert_eq!(bit_rate("10_000 bit/s"), Ok(BitRate(10_000)));
+    assert_eq!(bit_rate("400 Mbit/s"), Ok(ConfigBitRate(400_000_000)));
+    assert_eq!(bit_rate("24kbit/s"), Ok(ConfigBitRate(24_000)));
+    assert_eq!(bit_rate("1.5 Gbit/s"), Ok(ConfigBitRate(1_500_000_000)));
+    assert_eq!(bit_rate("10_000 bit/s"), Ok(ConfigBitRate(10_000)));
 }
 
 #[test]

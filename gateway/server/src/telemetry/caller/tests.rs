@@ -2,8 +2,8 @@ use super::*;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-fn caller(traceparent: &str, trust: Traceparent) -> Caller {
-    Caller::new(Instant::now(), Some(traceparent), Some("a=b"), trust)
+fn caller(traceparent: &str, trust: Traceparent) -> CallerTrace {
+    CallerTrace::new(Instant::now(), Some(traceparent), Some("a=b"), trust)
 }
 
 #[test]

@@ -24,13 +24,13 @@ fn receiver(up_after: usize) -> Receiver {
     Receiver { up_after, asked: RefCell::default() }
 }
 
-fn tally() -> (Tally, Prometheus, impl Drop) {
+fn tally() -> (ExportTally, Prometheus, impl Drop) {
     struct Keep<T>(T);
     impl<T> Drop for Keep<T> {
         fn drop(&mut self) {}
     }
     let (provider, instruments, text, _) = meters(Resource::builder_empty().build()).unwrap();
-    (Tally::new(Signal::Spans, &instruments), text, Keep(provider))
+    (ExportTally::new(Signal::Spans, &instruments), text, Keep(provider))
 }
 
 fn counted(text: &Prometheus, name: &str, labels: &str) -> u64 {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Decider, Note, Outcome, PolicyName, Refused, RoomId, SessionId};
+use evenkeel_core::{
+    Decider, DecisionNote, DecisionOutcome, OfferRefusal, PolicyName, RoomId, SessionId,
+};
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Array, Context, KeyValue, Value};
 
 use super::session::refusal;
-use super::{Moment, Spans, builder, is};
+use super::{Moment, SpanWriter, builder, is};
 use crate::telemetry::registry::{Attribute, Span};
 use crate::telemetry::sampler::WELL;
 
@@ -20,26 +22,26 @@ const WAITING_MAX: usize = 4_096;
 const NOTES_MAX: usize = 32;
 
 #[derive(Clone, Debug)]
-pub(in crate::telemetry) struct Decision {
+pub(in crate::telemetry) struct DecisionSpan {
     pub(in crate::telemetry) policy: PolicyName,
     pub(in crate::telemetry) revision: Option<Arc<str>>,
-    pub(in crate::telemetry) outcome: Outcome,
+    pub(in crate::telemetry) outcome: DecisionOutcome,
     pub(in crate::telemetry) reason: Option<Arc<str>>,
     pub(in crate::telemetry) rows: u32,
     pub(in crate::telemetry) asked: Instant,
     pub(in crate::telemetry) concluded: Instant,
     pub(in crate::telemetry) took: Duration,
-    pub(in crate::telemetry) notes: Vec<Note>,
+    pub(in crate::telemetry) notes: Vec<DecisionNote>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(in crate::telemetry) enum Subject {
+pub(in crate::telemetry) enum DecisionSubject {
     Session(SessionId),
     Room(RoomId),
 }
 
 /// Notes as attributes: notes with the same key become a list.
-fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
+fn noted(notes: Vec<DecisionNote>) -> impl Iterator<Item = KeyValue> {
     let mut values: BTreeMap<Box<str>, Vec<i64>> = BTreeMap::new();
     for note in notes.into_iter().take(NOTES_MAX) {
         values.entry(note.key).or_default().push(note.value);
@@ -53,24 +55,25 @@ fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
     })
 }
 
-impl Spans {
+impl SpanWriter {
     /// Records a decision. A decision about an opening session or room waits for its span; one about many rows is a
     /// root span.
     pub(in crate::telemetry) fn decided(
         &mut self,
-        about: Option<Subject>,
-        decision: Decision,
+        about: Option<DecisionSubject>,
+        decision: DecisionSpan,
         at: Moment,
     ) {
         self.sweep(at);
         let Some(subject) = about else {
-            let worth_telling = !matches!(decision.outcome, Outcome::Kept | Outcome::Abstained);
+            let worth_telling =
+                !matches!(decision.outcome, DecisionOutcome::Kept | DecisionOutcome::Abstained);
             if worth_telling {
                 self.decide(&Context::new(), decision, at);
             }
             return;
         };
-        if let Subject::Session(session) = subject
+        if let DecisionSubject::Session(session) = subject
             && let Some(span) = self.linkable.get(&session)
         {
             let parent = Context::new().with_remote_span_context(span.clone());
@@ -87,7 +90,7 @@ impl Spans {
         let unclaimed = self
             .waiting
             .extract_if(.., |_, all| all.iter().all(|decision| due(decision.concluded)));
-        let unclaimed: Vec<Decision> = unclaimed.flat_map(|(_, all)| all).collect();
+        let unclaimed: Vec<DecisionSpan> = unclaimed.flat_map(|(_, all)| all).collect();
         for decision in unclaimed {
             self.decide(&Context::new(), decision, at);
         }
@@ -97,9 +100,9 @@ impl Spans {
         &self,
         parent: &Context,
         offered: Instant,
-        decisions: Vec<Decision>,
+        decisions: Vec<DecisionSpan>,
         by: Option<&Decider>,
-        refused: Option<&Refused>,
+        refused: Option<&OfferRefusal>,
         at: Moment,
     ) {
         let start = decisions.first().map_or(offered, |first| first.asked);
@@ -121,8 +124,8 @@ impl Spans {
         context.span().end_with_timestamp(end);
     }
 
-    pub(super) fn decide(&self, parent: &Context, decision: Decision, at: Moment) {
-        let Decision { policy, revision, outcome, reason, rows, asked, concluded, took, notes } =
+    pub(super) fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
+        let DecisionSpan { policy, revision, outcome, reason, rows, asked, concluded, took, notes } =
             decision;
         let mut attributes = vec![
             is(Attribute::Policy, policy.to_string()),
@@ -132,20 +135,22 @@ impl Spans {
         ];
         let mut status = Status::Unset;
         let word = match &outcome {
-            Outcome::Applied { differs } => {
+            DecisionOutcome::Applied { differs } => {
                 attributes.push(is(Attribute::Differs, *differs));
                 WELL
             }
-            Outcome::Faulted(fault) => {
+            DecisionOutcome::Faulted(fault) => {
                 attributes.push(is(Attribute::Fault, fault.name()));
                 status = Status::error(fault.name());
                 outcome.name()
             }
-            Outcome::Guarded(guard) => {
+            DecisionOutcome::Guarded(guard) => {
                 attributes.push(is(Attribute::Guard, guard.name()));
                 outcome.name()
             }
-            Outcome::Abstained | Outcome::Kept | Outcome::Stale => outcome.name(),
+            DecisionOutcome::Abstained | DecisionOutcome::Kept | DecisionOutcome::Stale => {
+                outcome.name()
+            }
         };
         attributes.push(is(Attribute::Outcome, word));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));

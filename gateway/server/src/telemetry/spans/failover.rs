@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Health, Hop, SessionId, Witness};
+use evenkeel_core::{EvidenceSource, Health, Hop, SessionId};
 use opentelemetry::trace::{Link, Span as _, SpanKind};
 use opentelemetry::{Array, Context, StringValue, Value};
 
-use super::{Moment, Spans, builder, is};
+use super::{Moment, SpanWriter, builder, is};
 use crate::telemetry::registry::{Attribute, Span};
 
 /// Maximum links of one span: a limit that receivers accept.
@@ -14,23 +14,23 @@ const LINKS_MAX: usize = 128;
 
 /// The failure of a node, until all its rooms have moved.
 #[derive(Debug)]
-pub(super) struct Failover {
+pub(super) struct FailoverSpan {
     hop: Hop,
     started: Instant,
     pub(super) down_at: Instant,
-    witnesses: Vec<Witness>,
+    witnesses: Vec<EvidenceSource>,
     rooms: u32,
     rooms_left: u32,
     sessions: usize,
     links: Vec<Link>,
 }
 
-impl Spans {
+impl SpanWriter {
     pub(in crate::telemetry) fn node(
         &mut self,
         hop: Hop,
         to: Health,
-        witnesses: &[(Witness, Instant)],
+        witnesses: &[(EvidenceSource, Instant)],
         started: Instant,
         rooms: u32,
         at: Moment,
@@ -39,7 +39,7 @@ impl Spans {
         if to != Health::Down {
             return;
         }
-        self.failovers.push(Failover {
+        self.failovers.push(FailoverSpan {
             hop,
             started,
             down_at: at.now,
@@ -65,7 +65,7 @@ impl Spans {
         self.finish_failovers(at, |failover| failover.rooms_left == 0);
     }
 
-    pub(super) fn finish_failovers(&mut self, at: Moment, over: impl Fn(&Failover) -> bool) {
+    pub(super) fn finish_failovers(&mut self, at: Moment, over: impl Fn(&FailoverSpan) -> bool) {
         let finished: Vec<_> = self.failovers.extract_if(.., |failover| over(failover)).collect();
         for failover in finished {
             let names = failover.witnesses.iter().map(|w| StringValue::from(w.name()));

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Decider, Hook, Hop, Refused, RoomId, SessionId};
+use evenkeel_core::{Decider, Hook, Hop, OfferRefusal, RoomId, SessionId};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, Span as _, SpanKind, Status, TraceContextExt};
 
-use super::{Decision, Moment, Spans, Subject, builder, is};
-use crate::telemetry::caller::Caller;
+use super::{DecisionSpan, DecisionSubject, Moment, SpanWriter, builder, is};
+use crate::telemetry::caller::CallerTrace;
 use crate::telemetry::registry::{Attribute, Span};
 use crate::telemetry::sampler::WELL;
 
@@ -15,7 +15,7 @@ use crate::telemetry::sampler::WELL;
 const LINKABLE_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::telemetry) struct Opened<'a> {
+pub(in crate::telemetry) struct OpenedSession<'a> {
     pub(in crate::telemetry) session: SessionId,
     pub(in crate::telemetry) room: RoomId,
     pub(in crate::telemetry) room_name: &'a str,
@@ -31,19 +31,19 @@ pub(in crate::telemetry) struct Turned<'a> {
     pub(in crate::telemetry) scenario: &'a str,
     pub(in crate::telemetry) word: &'static str,
     /// The core's reason, if it refused the offer.
-    pub(in crate::telemetry) reason: Option<&'a Refused>,
+    pub(in crate::telemetry) reason: Option<&'a OfferRefusal>,
     /// Ids of the refused session and its room, if they got ids.
     pub(in crate::telemetry) session: Option<(SessionId, RoomId)>,
 }
 
-impl Spans {
+impl SpanWriter {
     pub(in crate::telemetry) fn opened(
         &mut self,
-        opened: &Opened<'_>,
-        caller: Option<&Caller>,
+        opened: &OpenedSession<'_>,
+        caller: Option<&CallerTrace>,
         at: Moment,
     ) {
-        let Opened { session, room, offered, .. } = *opened;
+        let OpenedSession { session, room, offered, .. } = *opened;
         let start = caller.map_or(offered, |caller| caller.arrived.min(offered));
         let mut attributes = vec![
             is(Attribute::Outcome, WELL),
@@ -61,7 +61,7 @@ impl Spans {
             .start_with_context(&self.tracer, &parent);
         let context = parent.with_span(span);
 
-        let about = [Subject::Session(session), Subject::Room(room)];
+        let about = [DecisionSubject::Session(session), DecisionSubject::Room(room)];
         let (admitting, others) = self.claim(about);
         self.admission(&context, offered, admitting, Some(opened.admitted_by), None, at);
         for decision in others {
@@ -77,7 +77,7 @@ impl Spans {
     pub(in crate::telemetry) fn refused(
         &mut self,
         turned: &Turned<'_>,
-        caller: Option<&Caller>,
+        caller: Option<&CallerTrace>,
         at: Moment,
     ) {
         let Turned { scenario, word, reason, session } = *turned;
@@ -94,12 +94,12 @@ impl Spans {
         span.set_status(Status::error(word));
         let context = parent.with_span(span);
 
-        let by_admission =
-            reason.filter(|r| matches!(r, Refused::Rejected { .. } | Refused::Redirected(_)));
+        let by_admission = reason
+            .filter(|r| matches!(r, OfferRefusal::Rejected { .. } | OfferRefusal::Redirected(_)));
         // If only this session is refused, others in its room still wait for the placement.
         let about = session.into_iter().flat_map(|(session, room)| {
-            let room = by_admission.is_none().then_some(Subject::Room(room));
-            [Some(Subject::Session(session)), room].into_iter().flatten()
+            let room = by_admission.is_none().then_some(DecisionSubject::Room(room));
+            [Some(DecisionSubject::Session(session)), room].into_iter().flatten()
         });
         let (admitting, others) = self.claim(about);
         if by_admission.is_some() || !admitting.is_empty() {
@@ -114,8 +114,8 @@ impl Spans {
     /// Takes the decisions that this offer waited for: the admission, and the others.
     fn claim(
         &mut self,
-        about: impl IntoIterator<Item = Subject>,
-    ) -> (Vec<Decision>, Vec<Decision>) {
+        about: impl IntoIterator<Item = DecisionSubject>,
+    ) -> (Vec<DecisionSpan>, Vec<DecisionSpan>) {
         let waited = about.into_iter().filter_map(|subject| self.waiting.remove(&subject));
         waited.flatten().partition(|decision| decision.policy.hook == Hook::Admission)
     }
@@ -125,21 +125,21 @@ impl Spans {
     }
 }
 
-fn trace_of(caller: Option<&Caller>) -> (Context, Vec<Link>) {
+fn trace_of(caller: Option<&CallerTrace>) -> (Context, Vec<Link>) {
     let Some(caller) = caller else { return (Context::new(), Vec::new()) };
     (caller.parent(), caller.link().into_iter().collect())
 }
 
-pub(in crate::telemetry) fn refusal(reason: &Refused) -> &'static str {
+pub(in crate::telemetry) fn refusal(reason: &OfferRefusal) -> &'static str {
     match reason {
-        Refused::UnknownScenario(_) => "unknown-scenario",
-        Refused::ScenarioOfRoom(_) => "scenario-of-room",
-        Refused::Full { .. } => "full",
-        Refused::Draining => "draining",
-        Refused::Rejected { .. } => "rejected",
-        Refused::Redirected(_) => "redirected",
-        Refused::NoNode { .. } => "no-node",
-        Refused::Closed => "closed",
-        Refused::NotOpened { .. } => "not-opened",
+        OfferRefusal::UnknownScenario(_) => "unknown-scenario",
+        OfferRefusal::ScenarioOfRoom(_) => "scenario-of-room",
+        OfferRefusal::Full { .. } => "full",
+        OfferRefusal::Draining => "draining",
+        OfferRefusal::Rejected { .. } => "rejected",
+        OfferRefusal::Redirected(_) => "redirected",
+        OfferRefusal::NoNode { .. } => "no-node",
+        OfferRefusal::Closed => "closed",
+        OfferRefusal::NotOpened { .. } => "not-opened",
     }
 }

@@ -8,7 +8,7 @@ const MS: Duration = Duration::from_millis(1);
 /// delayed by up to `late` ms.
 fn accusations(hours: u32, loss_percent: u8, late: u64, rng: &mut Rng) -> u32 {
     let mut now = Instant::now();
-    let (mut canary, mut accused, mut times) = (Canary::default(), false, 0);
+    let (mut canary, mut accused, mut times) = (CanaryPacket::default(), false, 0);
     let mut coming: Vec<(Instant, u64)> = Vec::new();
     let passes = |rng: &mut Rng| (0..2).all(|_| rng.u8(0..100) >= loss_percent);
     for sequence in 0..u64::from(hours) * 36_000 {

@@ -25,7 +25,7 @@ impl Way {
     }
 
     /// Lets 1 ms pass, in which the node sends if `sends`.
-    fn step(&mut self, ms: u64, sends: bool) -> Finding {
+    fn step(&mut self, ms: u64, sends: bool) -> DetectorFinding {
         let now = self.start + MS * ms as u32;
         if sends {
             let behind = self.media.back().copied().unwrap_or(0);
@@ -45,7 +45,7 @@ impl Way {
             self.detector.handle_probe_answered(probe, now);
         }
         if !ms.is_multiple_of(2) {
-            return Finding::Well;
+            return DetectorFinding::Well;
         }
         let (received, last_received) = (self.received, self.last_received);
         let stamp = Stamp { last_received, received, last_sent: Some(now) };
@@ -75,9 +75,13 @@ fn jitter_neither_triggers_nor_masks_failure() {
         let death = 600_000;
         for ms in 1..=death {
             let finding = way.step(ms, true);
-            assert!(ms < USED_TO_IT || finding != Finding::Dead, "{distance:?}: after {ms} ms");
+            assert!(
+                ms < USED_TO_IT || finding != DetectorFinding::Dead,
+                "{distance:?}: after {ms} ms"
+            );
         }
-        let found = (death + 1..).find(|&ms| way.step(ms, false) == Finding::Dead).unwrap() - death;
+        let found =
+            (death + 1..).find(|&ms| way.step(ms, false) == DetectorFinding::Dead).unwrap() - death;
         assert!(found <= 500 + 2 * LATEST_MS, "{distance:?}: found after {found} ms");
     }
 }
@@ -92,6 +96,7 @@ fn reported_death_skips_usual_pause() {
     way.media.clear();
     way.answers.clear();
     way.detector.handle_kernel_error(way.start + MS * death as u32);
-    let found = (death + 1..).find(|&ms| way.step(ms, false) == Finding::Dead).unwrap() - death;
+    let found =
+        (death + 1..).find(|&ms| way.step(ms, false) == DetectorFinding::Dead).unwrap() - death;
     assert!(found <= 20, "found after {found} ms");
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::nodes::detector::Distance;
-use crate::{NodeId, NodeSettings, Probed, Role, Timings, ZoneId};
+use crate::{NodeId, NodeProbing, NodeSettings, RegionRole, Timings, ZoneId};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -9,8 +9,8 @@ fn cold(now: Instant) -> Node {
         name: "a".into(),
         zone: ZoneId(0),
         capacity_kbps: 1_000,
-        probed: Probed::Yes,
-        role: Role::Active,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
         starts: Starts::ByHook { within: Duration::from_secs(30) },
         canary: false,
     };
@@ -22,9 +22,9 @@ fn start_waits_for_unanswered_probe() {
     let start = Instant::now();
     let mut node = cold(start);
     node.detector.handle_probe_sent(1, start);
-    node.conclude(crate::nodes::detector::Finding::Well, start + MS);
+    node.conclude(crate::nodes::detector::DetectorFinding::Well, start + MS);
     assert!(!node.may_start(start + MS), "it may run since before we did");
-    node.conclude(crate::nodes::detector::Finding::Well, start + 100 * MS);
+    node.conclude(crate::nodes::detector::DetectorFinding::Well, start + 100 * MS);
     assert!(node.may_start(start + 100 * MS));
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 /// Newcomers, 10 ms apart. The arm of each is random.
 struct World {
-    refusals: Refusals,
+    refusals: RefusalEvidence,
     percent: u8,
     rng: fastrand::Rng,
     judging: Judging,
@@ -14,13 +14,13 @@ struct World {
 impl World {
     fn of(percent: u8, seed: u64) -> World {
         let now = Instant::now();
-        let (refusals, rng) = (Refusals::new(now), fastrand::Rng::with_seed(seed));
+        let (refusals, rng) = (RefusalEvidence::new(now), fastrand::Rng::with_seed(seed));
         World { refusals, percent, rng, judging: Judging::default(), now }
     }
 
     fn comes(&mut self, arm: Arm, turned_away: bool) -> Option<Breach> {
         self.now += Duration::from_millis(10);
-        let newcomer = Newcomer { arm, turned_away };
+        let newcomer = AdmissionSample { arm, turned_away };
         self.refusals.note(newcomer, self.percent, &self.judging, self.now)
     }
 
@@ -62,7 +62,7 @@ fn refusals_below_cohort_minimum_are_ignored() {
     assert!((0..6).all(|_| one_of_the_canary().is_none()));
     let breach = one_of_the_canary().unwrap();
     assert_eq!(breach.to_string(), "refusals: 7 of 7 turned away, of the rest 0 of 560");
-    let (canary, rest) = (Count { of: 7, worse: 7 }, Count { of: 560, worse: 0 });
+    let (canary, rest) = (BreachCount { of: 7, worse: 7 }, BreachCount { of: 560, worse: 0 });
     assert_eq!(world.refusals.figure(), Some((Figure::Refusals, canary, rest)));
     assert_eq!(World::of(1, 7).refusals.figure(), None);
 }

@@ -7,13 +7,13 @@ fn last_128_checks_are_remembered() {
         checks.note(CheckHash(transaction << CheckHash::SOURCE_BITS | source))
     };
     for transaction in 0..128 {
-        assert_eq!(note(transaction, 1), Seen::Never);
+        assert_eq!(note(transaction, 1), CheckReceipt::Never);
     }
-    assert_eq!(note(0, 1), Seen::Here);
-    assert_eq!(note(0, 2), Seen::Elsewhere);
-    assert_eq!(note(128, 1), Seen::Never);
-    assert_eq!(note(1, 2), Seen::Elsewhere);
-    assert_eq!(note(0, 2), Seen::Never, "forgotten");
+    assert_eq!(note(0, 1), CheckReceipt::Here);
+    assert_eq!(note(0, 2), CheckReceipt::Elsewhere);
+    assert_eq!(note(128, 1), CheckReceipt::Never);
+    assert_eq!(note(1, 2), CheckReceipt::Elsewhere);
+    assert_eq!(note(0, 2), CheckReceipt::Never, "forgotten");
 }
 
 fn source(port: u16) -> SourceKey {
@@ -38,11 +38,11 @@ fn checks_keep_the_key_of_their_session() {
     let (mut checks, keys) = (Checks::default(), RandomState::new());
     let home = Home { worker: 0, slot: 1, generation: 1 };
     let transaction = stun::Transaction([5; 12]);
-    assert_eq!(checks.remember(transaction, source(1), (&keys, home)), Seen::Never);
+    assert_eq!(checks.remember(transaction, source(1), (&keys, home)), CheckReceipt::Never);
     let bytes = rmp_serde::to_vec_named(&checks).unwrap();
     let mut restored: Checks = rmp_serde::from_slice(&bytes).unwrap();
     let others = RandomState::new();
-    for (port, seen) in [(1, Seen::Here), (2, Seen::Elsewhere)] {
+    for (port, seen) in [(1, CheckReceipt::Here), (2, CheckReceipt::Elsewhere)] {
         assert_eq!(restored.remember(transaction, source(port), (&others, home)), seen);
     }
     let mut elsewhere = Checks::default();

@@ -8,7 +8,7 @@ use evenkeel_media::stun;
 use evenkeel_media::trunk::Tag;
 
 use super::*;
-use crate::flows::{Entry, Flows};
+use crate::flows::{FlowEntry, Flows};
 use crate::worker::command::TrunkSocket;
 use crate::worker::egress::Trunk;
 
@@ -134,7 +134,7 @@ fn hop(node: u8) -> Hop {
 /// A session with three nodes, the last without a leg, and all that it sends.
 struct Stage {
     bench: Bench,
-    client: Client,
+    client: ClientAddressing,
     gateway: Gateway,
     nodes: Vec<UdpSocket>,
     flows: Flows,
@@ -145,13 +145,13 @@ struct Stage {
 
 impl Stage {
     fn new(kind: usize, srtp: Srtp, start: Instant) -> Stage {
-        let mut bench = Bench::new(|_| Client::Stun, srtp);
+        let mut bench = Bench::new(|_| ClientAddressing::Stun, srtp);
         bench.start = start;
         let address = bench.client.local_addr().unwrap();
         let client = match kind % 3 {
-            0 => Client::Declared { listener: 0, address, rtcp: address },
-            1 => Client::Stun,
-            _ => Client::DeclaredIp { listener: 0 },
+            0 => ClientAddressing::Declared { listener: 0, address, rtcp: address },
+            1 => ClientAddressing::Stun,
+            _ => ClientAddressing::DeclaredIp { listener: 0 },
         };
         let payload = |number, codec: &str, clock_rate| PayloadType {
             number,
@@ -160,16 +160,16 @@ impl Stage {
         };
         let feedback = Takes { pli: true, remb: true, ..Takes::default() };
         let stream =
-            |kind, payload_types| Stream { kind, payload_types, feedback, bitrate_kbps: None };
-        let voice = stream(Kind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
+            |kind, payload_types| MediaStream { kind, payload_types, feedback, bitrate_kbps: None };
+        let voice = stream(StreamKind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
         let picture = vec![payload(PICTURE, "VP8", 90_000), payload(REPAIR, "rtx", 90_000)];
-        let streams = vec![voice, stream(Kind::Video, picture)];
-        let media = Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp });
+        let streams = vec![voice, stream(StreamKind::Video, picture)];
+        let media = Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp });
         let gateway = gateway(&[1, 1, 1], start);
         bench.board = gateway.board();
         let await_first_packet = kind % 2 == 1;
         let fresh = install(client.clone(), srtp, 0);
-        bench.session = Session::new(Install { media, await_first_packet, ..fresh });
+        bench.session = WorkerSession::new(Install { media, await_first_packet, ..fresh });
         let nodes = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect::<Vec<_>>();
         for (number, node) in (0..).zip(&nodes) {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -178,18 +178,18 @@ impl Stage {
             let trunk = Trunk::new(TrunkSocket { socket, seal: None }).unwrap();
             bench.egress.trunks.push(Some(trunk));
             if number < 2 {
-                bench.session.attach(hop(number), Leg::Trunk(Tag(number.into())));
+                bench.session.attach(hop(number), NodeLeg::Trunk(Tag(number.into())));
             }
         }
         let (flows, carries) = (Flows::new(10), vec![hop(0)]);
         let mut stage =
             Stage { bench, client, gateway, nodes, flows, ms: 0, carries, out: Vec::new() };
-        stage.route(Mode::Hot, vec![hop(0)], None);
+        stage.route(RedundancyMode::Hot, vec![hop(0)], None);
         stage
     }
 
-    fn route(&mut self, mode: Mode, carries: Vec<Hop>, leaving: Option<(Hop, Instant)>) {
-        let hops = carries.iter().map(|hop| (*hop, Grant::Admitted)).collect();
+    fn route(&mut self, mode: RedundancyMode, carries: Vec<Hop>, leaving: Option<(Hop, Instant)>) {
+        let hops = carries.iter().map(|hop| (*hop, HopGrant::Admitted)).collect();
         let lead = Duration::from_millis(self.ms % 30);
         let route = Route { version: 1, mode, hops, leaving, lead };
         self.bench.session.route = Arc::new(RouteCell::holding(route));
@@ -206,20 +206,20 @@ impl Stage {
             COPIES => [0, 1].map(hop).into_iter().for_each(|hop| {
                 from_node(&mut self.bench, hop, &act.rtp());
             }),
-            CLIENT_RTP => self.take_from_client(&act.rtp(), Session::handle_client_rtp),
-            CLIENT_RTCP => self.take_from_client(&act.rtcp(), Session::handle_client_rtcp),
-            CLIENT_BYTES => self.take_from_client(&act.write(), Session::handle_client_rtp),
+            CLIENT_RTP => self.take_from_client(&act.rtp(), WorkerSession::handle_client_rtp),
+            CLIENT_RTCP => self.take_from_client(&act.rtcp(), WorkerSession::handle_client_rtcp),
+            CLIENT_BYTES => self.take_from_client(&act.write(), WorkerSession::handle_client_rtp),
             NODE_RTCP => from_node(&mut self.bench, act.hop(), &act.rtcp()),
             NODE_BYTES => from_node(&mut self.bench, act.hop(), &act.write()),
             MOVE => {
                 let until = now + FILLED_WITHIN;
                 let left = self.carries.first().filter(|_| act.payload > 0);
                 let leaving = left.map(|left| (*left, until));
-                self.route(Mode::Hot, vec![act.hop()], leaving);
+                self.route(RedundancyMode::Hot, vec![act.hop()], leaving);
             }
             TWINS => {
                 let twin = hop((act.node + 1) % 3);
-                self.route(Mode::Hitless, vec![act.hop(), twin], None);
+                self.route(RedundancyMode::Hitless, vec![act.hop(), twin], None);
             }
             // Refused for the last node.
             DEATH => drop(self.gateway.handle_eject(act.hop().node, now)),
@@ -230,13 +230,13 @@ impl Stage {
                 self.bench.at(ms, |session, cx| session.set_plan(plan, cx));
             }
             SUMMARY => {
-                self.bench.at(ms, Session::tick);
+                self.bench.at(ms, WorkerSession::tick);
                 let session = &mut self.bench.session;
                 let summary = session.summary(now);
                 self.out.push(format!("{summary:?} {}", session.went_idle(now)));
             }
             CHECK => self.check(act.sequence, act.payload > 0, now),
-            KEY_FRAME => self.bench.at(ms, Session::request_client_key_frame),
+            KEY_FRAME => self.bench.at(ms, WorkerSession::request_client_key_frame),
             _ => from_node(&mut self.bench, act.hop(), &act.rtp()),
         }
         self.hear();
@@ -249,11 +249,11 @@ impl Stage {
     fn take_from_client(
         &mut self,
         packet: &[u8],
-        handle: fn(&mut Session, &[u8], &mut PacketContext<'_>),
+        handle: fn(&mut WorkerSession, &[u8], &mut PacketContext<'_>),
     ) {
         let (source, session) = (self.source(), &mut self.bench.session);
         if session.learns() && session.learn(source, packet) {
-            self.flows.insert(source.key(), Entry::of(session.home)).unwrap();
+            self.flows.insert(source.key(), FlowEntry::of(session.home)).unwrap();
         }
         if session.takes_from(source) {
             session.heard_from(source);
@@ -262,7 +262,7 @@ impl Stage {
     }
 
     fn check(&mut self, transaction: u16, nominated: bool, now: Instant) {
-        if self.client != Client::Stun {
+        if self.client != ClientAddressing::Stun {
             return;
         }
         let (source, home) = (self.source(), self.bench.session.home);
@@ -295,7 +295,7 @@ impl Stage {
         let learned = state.clone().take_learned();
         let old = std::mem::replace(&mut self.flows, Flows::new(10));
         let fresh = install(self.client.clone(), session.media.srtp, 0);
-        let mut continued = Session::new(Install {
+        let mut continued = WorkerSession::new(Install {
             media: Arc::clone(&session.media),
             route: Arc::clone(&session.route),
             plan: session.plan,
@@ -312,7 +312,7 @@ impl Stage {
 
     fn end(mut self) -> Vec<String> {
         self.play(Act::read(&[SUMMARY, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
-        let drops = Reason::ALL.map(|reason| self.bench.drops(reason));
+        let drops = DropReason::ALL.map(|reason| self.bench.drops(reason));
         let now = self.bench.start + Duration::from_millis(self.ms);
         self.out.push(format!("{:?} {drops:?}", self.bench.session.final_totals(now)));
         self.out
@@ -427,7 +427,7 @@ fn session_continues_from_any_packet() {
 fn hops_and_listeners_get_their_names_here() {
     let start = Instant::now();
     let mut stage = Stage::new(1, Srtp::Plain, start);
-    stage.route(Mode::Hitless, vec![hop(0), hop(1)], None);
+    stage.route(RedundancyMode::Hitless, vec![hop(0), hop(1)], None);
     stage.check(1, true, start);
     let act =
         Act { act: COPIES, pause_ms: 20, node: 0, payload: 0, ssrc: 0, sequence: 1, timestamp: 0 };
@@ -462,7 +462,7 @@ fn address_of_another_session_is_not_handed_out() {
     stage.check(1, true, start);
     let (key, home) = (stage.source().key(), stage.bench.session.home);
     assert!(stage.flows.remove(&key, home));
-    stage.flows.insert(key, Entry::of(Home { slot: 9, ..home })).unwrap();
+    stage.flows.insert(key, FlowEntry::of(Home { slot: 9, ..home })).unwrap();
     let state = stage.bench.session.hand_out(&stage.flows);
     assert!(!state.has_address() && state.learned.is_empty());
     assert!(stage.bench.session.address.rtp.is_some(), "it continues here as before");
@@ -471,17 +471,17 @@ fn address_of_another_session_is_not_handed_out() {
 #[test]
 fn awaited_packet_came_before_the_hand_over() {
     let [rtp, rtcp] = [5_000, 5_001].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
-    let client = Client::Declared { listener: 0, address: rtp, rtcp };
+    let client = ClientAddressing::Declared { listener: 0, address: rtp, rtcp };
     let install =
         || Install { await_first_packet: true, ..install(client.clone(), Srtp::Plain, 0) };
     let [from, to] = [rtp, rtcp].map(|address| SourceKey { listener: 0, address });
     for heard in [false, true] {
-        let mut session = Session::new(install());
+        let mut session = WorkerSession::new(install());
         if heard {
             session.heard_from(from);
         }
         let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
-        let mut session = Session::new(Install { state, ..install() });
+        let mut session = WorkerSession::new(Install { state, ..install() });
         assert_eq!(session.address.rtcp(), heard.then_some(to));
         session.heard_from(from);
         assert_eq!(session.address.rtcp(), Some(to));

@@ -19,31 +19,32 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+        let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
         let mut bench = Bench::new(declared, Srtp::Plain);
         let payload = |number, codec: &str, clock_rate| PayloadType {
             number,
             codec: codec.into(),
             clock_rate,
         };
-        let stream = |kind, payload_types| Stream {
+        let stream = |kind, payload_types| MediaStream {
             kind,
             payload_types,
             feedback: Takes::default(),
             bitrate_kbps: None,
         };
-        let voice = stream(Kind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
+        let voice = stream(StreamKind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
         let picture = vec![payload(PICTURE, "VP8", 90_000), payload(REPAIR, "rtx", 90_000)];
-        let streams = vec![voice, stream(Kind::Video, picture)];
-        bench.session.media = Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain });
+        let streams = vec![voice, stream(StreamKind::Video, picture)];
+        bench.session.media =
+            Arc::new(MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain });
         let gateway = gateway(&[1, 1, 1], bench.start);
         bench.board = gateway.board();
         Scene { bench, gateway }
     }
 
     /// Sets the route. The first of `left` may still deliver until the given time.
-    fn route(&mut self, mode: Mode, admitted: &[u32], left: Option<(u32, u64)>) {
-        let hops = admitted.iter().map(|node| (hop(*node), Grant::Admitted)).collect();
+    fn route(&mut self, mode: RedundancyMode, admitted: &[u32], left: Option<(u32, u64)>) {
+        let hops = admitted.iter().map(|node| (hop(*node), HopGrant::Admitted)).collect();
         let until = |ms| self.bench.start + Duration::from_millis(ms);
         let leaving = left.map(|(node, ms)| (hop(node), until(ms)));
         let route = Route { version: 1, mode, hops, leaving, lead: Duration::ZERO };
@@ -52,7 +53,7 @@ impl Scene {
 
     fn hitless() -> Scene {
         let mut scene = Scene::new();
-        scene.route(Mode::Hitless, &[0, 1], None);
+        scene.route(RedundancyMode::Hitless, &[0, 1], None);
         scene
     }
 
@@ -103,14 +104,14 @@ impl Scene {
         self.bench.session.summary(now).unwrap().totals
     }
 
-    fn recoveries(&self, mode: Mode) -> Distribution {
+    fn recoveries(&self, mode: RedundancyMode) -> Distribution {
         Distribution::of([self.bench.egress.stats.recoveries(mode)].into_iter())
     }
 
     /// Takes the pairs of hops reported as different.
     fn unalike(&mut self) -> Vec<[Hop; 2]> {
         let told = |report| match report {
-            Report::CopiesDiffer { hops, .. } => Some(hops),
+            WorkerReport::CopiesDiffer { hops, .. } => Some(hops),
             _ => None,
         };
         std::iter::from_fn(|| self.bench.reports.try_recv().ok()).filter_map(told).collect()
@@ -124,7 +125,7 @@ fn twin_takes_over_and_common_losses_count() {
     scene.dies(0, 200);
     assert!(scene.passes(1, (VOICE, 7), 13), "10 to 12 are missing");
     assert!(scene.passes(1, (VOICE, 7), 11), "late");
-    let recoveries = scene.recoveries(Mode::Hitless);
+    let recoveries = scene.recoveries(RedundancyMode::Hitless);
     assert_eq!((recoveries.count(), recoveries.longest()), (1, Some(Duration::from_millis(80))));
     let counted = |totals: Totals| (totals.switches, totals.lost_at_switches);
     assert_eq!(counted(scene.totals(700)), (1, 0), "they may come yet");
@@ -155,14 +156,14 @@ fn returning_copies_count_as_copied_bytes() {
 fn node_death_is_a_recovery_and_a_move_is_not() {
     for dies in [false, true] {
         let mut scene = Scene::new();
-        scene.route(Mode::Hot, &[0], None);
+        scene.route(RedundancyMode::Hot, &[0], None);
         (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
         if dies {
             scene.dies(0, 200);
         }
-        scene.route(Mode::Hot, &[1], (!dies).then_some((0, 700)));
+        scene.route(RedundancyMode::Hot, &[1], (!dies).then_some((0, 700)));
         assert!(scene.passes(1, (VOICE, 9), 12));
-        assert_eq!(scene.recoveries(Mode::Hot).count(), u64::from(dies));
+        assert_eq!(scene.recoveries(RedundancyMode::Hot).count(), u64::from(dies));
         assert_eq!(scene.totals(2_000).switches, 1);
     }
 }
@@ -170,24 +171,27 @@ fn node_death_is_a_recovery_and_a_move_is_not() {
 #[test]
 fn stream_silent_before_the_death_has_no_recovery() {
     let mut scene = Scene::new();
-    scene.route(Mode::Hot, &[0], None);
+    scene.route(RedundancyMode::Hot, &[0], None);
     (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
     scene.dies(0, 60_000);
-    scene.route(Mode::Hot, &[1], None);
+    scene.route(RedundancyMode::Hot, &[1], None);
     assert!(scene.passes(1, (VOICE, 9), 6_000));
-    assert_eq!(scene.recoveries(Mode::Hot).count(), 0);
+    assert_eq!(scene.recoveries(RedundancyMode::Hot).count(), 0);
     assert_eq!(scene.totals(200_000).lost_at_switches, 0);
 }
 
 #[test]
 fn late_recovery_counts_gap_and_losses() {
     let mut scene = Scene::new();
-    scene.route(Mode::Cold, &[0], None);
+    scene.route(RedundancyMode::Cold, &[0], None);
     (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
     scene.dies(0, 250);
-    scene.route(Mode::Cold, &[1], None);
+    scene.route(RedundancyMode::Cold, &[1], None);
     assert!(scene.passes(1, (VOICE, 9), 500));
-    assert_eq!(scene.recoveries(Mode::Cold).longest(), Some(Duration::from_millis(9_820)));
+    assert_eq!(
+        scene.recoveries(RedundancyMode::Cold).longest(),
+        Some(Duration::from_millis(9_820))
+    );
     let now = scene.bench.start + Duration::from_secs(20);
     let mut missed = || scene.bench.session.summary(now).unwrap().flow.missed;
     assert_eq!((missed(), missed()), (490, 0), "reported once");
@@ -197,12 +201,12 @@ fn late_recovery_counts_gap_and_losses() {
 #[test]
 fn death_of_a_node_that_was_left_is_no_recovery() {
     let mut scene = Scene::new();
-    scene.route(Mode::Hot, &[0], None);
+    scene.route(RedundancyMode::Hot, &[0], None);
     (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
-    scene.route(Mode::Hot, &[1], Some((0, 10_500)));
+    scene.route(RedundancyMode::Hot, &[1], Some((0, 10_500)));
     scene.dies(0, 30_000);
     assert!(scene.passes(1, (VOICE, 9), 2_000));
-    assert_eq!(scene.recoveries(Mode::Hot).count(), 0);
+    assert_eq!(scene.recoveries(RedundancyMode::Hot).count(), 0);
     assert_eq!(scene.totals(60_000).lost_at_switches, 0);
 }
 
@@ -212,9 +216,9 @@ fn rtcp_comes_from_the_leading_hop_and_goes_to_both() {
     scene.copies(0..10);
     let report = half_lost();
     assert!(scene.comes(200, 0, &report));
-    let dropped = scene.bench.drops(Reason::Duplicate);
+    let dropped = scene.bench.drops(DropReason::Duplicate);
     assert!(!scene.comes(200, 1, &report));
-    assert_eq!(scene.bench.drops(Reason::Duplicate), dropped + 1);
+    assert_eq!(scene.bench.drops(DropReason::Duplicate), dropped + 1);
     // Both nodes receive the client's reports.
     let before = scene.totals(200).bytes_copied;
     let client = |bench: &mut Bench| {
@@ -239,7 +243,7 @@ fn packets_shed_from_the_twin_are_not_reported() {
         assert!(!scene.passes(0, (VOICE, 7), number));
     }
     assert_eq!(scene.bench.session.state().current_hop, Some(hop(0)));
-    assert_eq!(scene.bench.session.state().flow.came[Kind::Audio as usize], 10);
+    assert_eq!(scene.bench.session.state().flow.came[StreamKind::Audio as usize], 10);
     let run = scene.bench.session.state().shed.map(|(run, _)| (run.first, run.packets));
     assert_eq!(run, Some((1, 10)), "each number once");
     assert_eq!(scene.totals(400).switches, 0);

@@ -4,9 +4,9 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-impl Worker {
+impl PacketWorker {
     /// Runs a pass that began while the lease was held, in a process that was stopped before it sent.
-    fn late_turn(&mut self, lease: &Lease) {
+    fn late_turn(&mut self, lease: &SendLease) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.wait(&mut events, Duration::ZERO).unwrap();
         let began = Instant::now();
@@ -22,11 +22,11 @@ fn enter_with_port(world: &World, slot: u32) -> (Phone, UdpSocket, SocketAddr) {
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
     node.set_nonblocking(true).unwrap();
     let (phone, install) = world.phone(slot);
-    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
-    world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
-    world.tell(Command::Install(Box::new(Install { ports, ..install })));
-    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
-    world.tell(Command::Attach { home: phone.home, hop: NODE, leg });
+    let ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    world.flows.insert(phone.key(), FlowEntry::of(phone.home)).unwrap();
+    world.tell(WorkerCommand::Install(Box::new(Install { ports, ..install })));
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    world.tell(WorkerCommand::Attach { home: phone.home, hop: NODE, leg });
     (phone, node, to)
 }
 
@@ -35,7 +35,7 @@ fn packets_wait_for_a_renewed_lease() {
     let shared = Shared::new();
     let (world, parts) = shared.parts(None);
     let lease = Arc::clone(&parts.lease);
-    let running = Running::start(world, Parts { gather: Duration::ZERO, ..parts });
+    let running = Running::start(world, WorkerParts { gather: Duration::ZERO, ..parts });
     let phone = running.world.enter(0);
     let (port_phone, port_node, port) = enter_with_port(&running.world, 1);
     running.confirm();
@@ -52,7 +52,7 @@ fn packets_wait_for_a_renewed_lease() {
     }
     // Commands run, and their packets wait as well.
     let message = Box::from(*b"signed");
-    running.world.tell(Command::SendSigned { node: NodeId(0), message, sealed: true });
+    running.world.tell(WorkerCommand::SendSigned { node: NodeId(0), message, sealed: true });
     running.confirm();
     running.confirm();
     let waiting = Instant::now();
@@ -77,7 +77,7 @@ fn packets_wait_for_a_renewed_lease() {
     running.confirm();
     assert!(running.world.stats.take_lateness(Instant::now()) >= lasted, "so long packets waited");
     let world = running.stop();
-    assert_eq!(world.stats.drops(Reason::Fenced), 0);
+    assert_eq!(world.stats.drops(DropReason::Fenced), 0);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn stopped_worker_sends_nothing_after_its_lease() {
     let shared = Shared::new();
     let (world, parts) = shared.parts(None);
     let lease = Arc::clone(&parts.lease);
-    let mut worker = Worker::new(parts, Instant::now()).unwrap();
+    let mut worker = PacketWorker::new(parts, Instant::now()).unwrap();
     let phone = world.enter(0);
     let (port_phone, port_node, _) = enter_with_port(&world, 1);
     worker.turns();
@@ -106,7 +106,7 @@ fn stopped_worker_sends_nothing_after_its_lease() {
     let mut bytes = [0; 64];
     let numbers = std::iter::from_fn(|| {
         let length = port_node.recv(&mut bytes).ok()?;
-        Some(rtp::Header::parse(&bytes[..length]).unwrap().sequence)
+        Some(rtp::RtpHeader::parse(&bytes[..length]).unwrap().sequence)
     });
     assert!(numbers.eq(0..20));
     assert!(!worker.egress.permit.has_held_back());
@@ -117,8 +117,8 @@ fn suspended_worker_without_a_lease_drops_its_output() {
     let shared = Shared::new();
     let (world, parts) = shared.parts(None);
     let lease = Arc::clone(&parts.lease);
-    let parts = Parts { gather: Duration::ZERO, ..parts };
-    let mut worker = Worker::new(parts, Instant::now()).unwrap();
+    let parts = WorkerParts { gather: Duration::ZERO, ..parts };
+    let mut worker = PacketWorker::new(parts, Instant::now()).unwrap();
     let phone = world.enter(0);
     let (port_phone, port_node, port) = enter_with_port(&world, 1);
     worker.turns();
@@ -132,17 +132,17 @@ fn suspended_worker_without_a_lease_drops_its_output() {
     lease.end();
     let running = Running { world, thread: std::thread::spawn(move || worker.run()) };
     assert_eq!(running.suspend().len(), 2);
-    until(|| (running.world.stats.drops(Reason::Fenced) == 4).then_some(()));
+    until(|| (running.world.stats.drops(DropReason::Fenced) == 4).then_some(()));
 
     lease.renew(Instant::now() + HOUR);
-    running.world.tell(Command::Resume);
+    running.world.tell(WorkerCommand::Resume);
     phone.speak(50);
     answer(&shared.node, &phone, 50);
     reach_node(&shared.node, &phone, 50..51);
     reach_phone(&phone, std::iter::once(50));
     assert!(port_phone.heard().is_empty() && port_node.recv(&mut [0; 64]).is_err());
     let world = running.stop();
-    assert_eq!(world.stats.drops(Reason::Fenced), 4);
+    assert_eq!(world.stats.drops(DropReason::Fenced), 4);
 }
 
 #[test]
@@ -150,14 +150,14 @@ fn signed_messages_without_a_lease_are_bounded() {
     let shared = Shared::new();
     let (world, parts) = shared.parts(None);
     let lease = Arc::clone(&parts.lease);
-    let mut worker = Worker::new(parts, Instant::now()).unwrap();
+    let mut worker = PacketWorker::new(parts, Instant::now()).unwrap();
     lease.end();
     for _ in 0..100 {
         let message = Box::from(*b"signed");
-        world.tell(Command::SendSigned { node: NodeId(0), message, sealed: true });
+        world.tell(WorkerCommand::SendSigned { node: NodeId(0), message, sealed: true });
     }
     worker.turns();
-    let sent = 100 - world.stats.drops(Reason::Fenced);
+    let sent = 100 - world.stats.drops(DropReason::Fenced);
     assert!((1..100).contains(&sent));
     lease.renew(Instant::now() + HOUR);
     worker.turn();

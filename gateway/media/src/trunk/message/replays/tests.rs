@@ -12,7 +12,7 @@ fn replay_is_refused_within_the_window() {
     assert_eq!(replays.note(&message(1), NOW_US, NOW_US), Ok(()));
     for later_us in [0, 1, SKEW_MAX_US] {
         let copy = replays.note(&message(1), NOW_US, NOW_US + later_us);
-        assert_eq!(copy, Err(Refused::Replayed));
+        assert_eq!(copy, Err(MessageError::Replayed));
     }
     assert_eq!(
         replays.note(&message(2), NOW_US, NOW_US),
@@ -42,6 +42,6 @@ fn messages_as_old_as_evicted_ones_are_refused() {
     assert_eq!(replays.seen.len(), REPLAYS_MAX);
     for number in 0..many {
         let copy = replays.note(&message(number), NOW_US + number, NOW_US);
-        assert_eq!(copy, Err(Refused::Replayed), "{number}");
+        assert_eq!(copy, Err(MessageError::Replayed), "{number}");
     }
 }

@@ -7,7 +7,7 @@ const HARDWARE: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 fn claim_is_read_from_a_packet() {
     let address = Ipv4Addr::new(192, 0, 2, 10);
     let mut packet = announce::frame(address.into(), HARDWARE);
-    let expected = Claim { address, hardware: HARDWARE, interface: 7 };
+    let expected = ArpClaim { address, hardware: HARDWARE, interface: 7 };
     assert_eq!(claim(&packet, 7), Some(expected));
     assert_eq!(claim(&packet[..31], 7), None);
     // Another kind of network address.

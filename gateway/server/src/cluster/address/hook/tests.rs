@@ -6,9 +6,9 @@ use tempfile::tempdir;
 use super::*;
 
 /// A hook that runs a shell script with the verb and the address as `$1` and `$2`.
-fn hook(script: &str, pace: Pace) -> Hook {
+fn hook(script: &str, pace: HookTiming) -> AddressHook {
     let words = ["/bin/sh", "-c", script, "hook"].map(str::to_owned);
-    Hook { pace, ..Hook::new(words.to_vec(), "192.0.2.10".parse().unwrap()) }
+    AddressHook { pace, ..AddressHook::new(words.to_vec(), "192.0.2.10".parse().unwrap()) }
 }
 
 fn lines(file: &Path) -> Vec<String> {
@@ -30,8 +30,8 @@ fn failed_acquire_is_repeated_until_it_succeeds() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("calls");
     let script = format!("echo $1 >> {0}; [ $(wc -l < {0}) -ge 3 ]", file.display());
-    let mut hook = hook(&script, Pace { again_after: Duration::from_millis(1), ..PACE });
-    let acquired = hook.call(Verb::Acquire);
+    let mut hook = hook(&script, HookTiming { again_after: Duration::from_millis(1), ..PACE });
+    let acquired = hook.call(HookAction::Acquire);
     acquired.blocking_recv().unwrap();
     assert_eq!(lines(&file), ["acquire"; 3]);
 }
@@ -50,7 +50,7 @@ fn release_ends_the_repetition_of_acquire() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("calls");
     let script = format!("echo $1 >> {}; [ $1 = release ]", file.display());
-    let mut hook = hook(&script, Pace { again_after: Duration::from_secs(60), ..PACE });
+    let mut hook = hook(&script, HookTiming { again_after: Duration::from_secs(60), ..PACE });
     hook.acquire();
     hook.release().blocking_recv().unwrap();
     assert_eq!(lines(&file).last().unwrap(), "release");

@@ -20,7 +20,7 @@ pub(super) const GATHER: Duration = Duration::from_secs(1);
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
+pub(super) struct TrunkLease {
     pub(super) session: SessionId,
     pub(super) hop: Hop,
     /// The room's name towards nodes.
@@ -30,7 +30,7 @@ pub(super) struct Lease {
     pub(super) nonce: u64,
     /// The session's home worker, which sends the messages.
     pub(super) worker: u16,
-    pub(super) state: State,
+    pub(super) state: LeaseState,
     /// The next lease of the same session, as an index.
     next: Option<u32>,
 }
@@ -47,21 +47,21 @@ pub(super) struct LeaseRecord {
     pub(super) worker: u16,
 }
 
-impl Lease {
-    fn path(&self) -> Path {
-        Path { node: self.hop.node, worker: self.worker }
+impl TrunkLease {
+    fn path(&self) -> LeasePath {
+        LeasePath { node: self.hop.node, worker: self.worker }
     }
 
     fn record(&self) -> Option<LeaseRecord> {
-        let &Lease { session, hop, room, tag, nonce, worker, state, .. } = self;
+        let &TrunkLease { session, hop, room, tag, nonce, worker, state, .. } = self;
         let drawn = nonce >> 32;
         let record = LeaseRecord { session, hop, room, tag, drawn, worker };
-        (state != State::Opening).then_some(record)
+        (state != LeaseState::Opening).then_some(record)
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum LeaseState {
     /// The node was asked to open the session.
     Opening,
     Open,
@@ -70,14 +70,14 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
-pub(super) enum Due {
-    Open(Lease),
-    Keep(Keep),
+pub(super) enum DueLease {
+    Open(TrunkLease),
+    Keep(LeaseRefresh),
 }
 
 /// Leases at one node, of sessions at one worker, refreshed together.
 #[derive(Debug)]
-pub(super) struct Keep {
+pub(super) struct LeaseRefresh {
     pub(super) node: NodeId,
     pub(super) worker: u16,
     /// The nonce of the first lease. The indices of the others follow closely.
@@ -87,7 +87,7 @@ pub(super) struct Keep {
 
 /// The way of messages: the node, and the worker that sends them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Path {
+struct LeasePath {
     node: NodeId,
     worker: u16,
 }
@@ -97,14 +97,14 @@ struct Path {
 struct PendingRefresh {
     /// The wait for an answer after the next message.
     wait: Duration,
-    path: Path,
+    path: LeasePath,
     places: Vec<u32>,
 }
 
 /// All leases. There are several per session, so each is small and found without a search: messages carry the lease's
 /// index, and refreshes proceed by index.
 pub(super) struct Leases {
-    places: Vec<Option<Lease>>,
+    places: Vec<Option<TrunkLease>>,
     free: Vec<u32>,
     firsts: BTreeMap<SessionId, u32>,
     /// Unanswered openings in the order of their retries.
@@ -113,7 +113,7 @@ pub(super) struct Leases {
     round: Option<Instant>,
     turn: usize,
     /// Due refreshes that wait for others, with the time since which the first has waited.
-    gathered: BTreeMap<Path, Vec<u32>>,
+    gathered: BTreeMap<LeasePath, Vec<u32>>,
     gathering: Option<Instant>,
     /// By the time of the next message, and its nonce.
     pending: BTreeMap<(Instant, u64), PendingRefresh>,
@@ -142,25 +142,26 @@ impl Leases {
         room: u64,
         tag: Tag,
         drawn: u64,
-    ) -> Lease {
+    ) -> TrunkLease {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             self.places.len() as u32 - 1
         });
         let nonce = drawn << 32 | u64::from(place);
         let next = self.firsts.insert(session, place);
-        let lease = Lease { session, hop, room, tag, nonce, worker, state: State::Opening, next };
+        let lease =
+            TrunkLease { session, hop, room, tag, nonce, worker, state: LeaseState::Opening, next };
         self.places[place as usize] = Some(lease);
         lease
     }
 
-    pub(super) fn by_nonce(&mut self, nonce: u64) -> Option<&mut Lease> {
+    pub(super) fn by_nonce(&mut self, nonce: u64) -> Option<&mut TrunkLease> {
         let lease = self.places.get_mut(nonce as u32 as usize)?.as_mut()?;
         (lease.nonce == nonce).then_some(lease)
     }
 
     /// Removes the lease, if there is one.
-    pub(super) fn end(&mut self, session: SessionId, hop: Hop) -> Option<Lease> {
+    pub(super) fn end(&mut self, session: SessionId, hop: Hop) -> Option<TrunkLease> {
         let btree_map::Entry::Occupied(mut first) = self.firsts.entry(session) else {
             return None;
         };
@@ -199,21 +200,21 @@ impl Leases {
         let places = behind.iter_mut().chain(before).flatten();
         let named =
             places.filter(|lease| lease.hop.node == node && tags.binary_search(&lease.tag).is_ok());
-        for lease in named.take(tags.len()).filter(|lease| lease.state == State::Open) {
-            lease.state = State::Reopening;
+        for lease in named.take(tags.len()).filter(|lease| lease.state == LeaseState::Open) {
+            lease.state = LeaseState::Reopening;
             self.asked.push_front((now, lease.nonce));
         }
     }
 
-    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
+    pub(super) fn due(&mut self, now: Instant) -> Option<DueLease> {
         if let Some(lease) = self.due_to_open(now) {
-            return Some(Due::Open(lease));
+            return Some(DueLease::Open(lease));
         }
-        self.due_of_all(now).or_else(|| self.due_to_keep(now)).map(Due::Keep)
+        self.due_of_all(now).or_else(|| self.due_to_keep(now)).map(DueLease::Keep)
     }
 
     /// The next message of [`Leases::refresh_all`].
-    fn due_of_all(&mut self, now: Instant) -> Option<Keep> {
+    fn due_of_all(&mut self, now: Instant) -> Option<LeaseRefresh> {
         while let Some(first) = self.pending.first_entry().filter(|first| first.key().0 <= now) {
             let PendingRefresh { wait, path, places } = first.remove();
             let Some(keep) = self.keep(path, &places) else { continue };
@@ -229,9 +230,11 @@ impl Leases {
     }
 
     /// The next opening whose retry is due.
-    fn due_to_open(&mut self, now: Instant) -> Option<Lease> {
+    fn due_to_open(&mut self, now: Instant) -> Option<TrunkLease> {
         while let Some((_, nonce)) = self.asked.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(lease) = self.by_nonce(nonce).filter(|lease| lease.state != State::Open) {
+            if let Some(lease) =
+                self.by_nonce(nonce).filter(|lease| lease.state != LeaseState::Open)
+            {
                 return Some(*lease);
             }
         }
@@ -239,9 +242,10 @@ impl Leases {
     }
 
     /// The leases of one node that fill a message, or of which the first has waited for [`GATHER`].
-    fn due_to_keep(&mut self, now: Instant) -> Option<Keep> {
+    fn due_to_keep(&mut self, now: Instant) -> Option<LeaseRefresh> {
         while let Some(place) = self.next_turn(now) {
-            let Some(lease) = self.places[place].filter(|lease| lease.state == State::Open) else {
+            let Some(lease) = self.places[place].filter(|lease| lease.state == LeaseState::Open)
+            else {
                 continue;
             };
             self.gathering.get_or_insert(now);
@@ -269,14 +273,14 @@ impl Leases {
     }
 
     /// The leases among these indices that are still open.
-    fn keep(&self, path: Path, places: &[u32]) -> Option<Keep> {
+    fn keep(&self, path: LeasePath, places: &[u32]) -> Option<LeaseRefresh> {
         let open = places
             .iter()
             .filter_map(|&place| self.places[place as usize])
-            .filter(|lease| lease.state == State::Open && lease.path() == path);
-        let Path { node, worker } = path;
+            .filter(|lease| lease.state == LeaseState::Open && lease.path() == path);
+        let LeasePath { node, worker } = path;
         let nonce = open.clone().next()?.nonce;
-        Some(Keep { node, worker, nonce, tags: open.map(|lease| lease.tag).collect() })
+        Some(LeaseRefresh { node, worker, nonce, tags: open.map(|lease| lease.tag).collect() })
     }
 
     fn next_turn(&mut self, now: Instant) -> Option<usize> {
@@ -298,22 +302,22 @@ impl Leases {
 
     /// The open leases, for another process. A lease that is being opened is asked for again there.
     pub(super) fn record(&self) -> Vec<LeaseRecord> {
-        self.places.iter().flatten().filter_map(Lease::record).collect()
+        self.places.iter().flatten().filter_map(TrunkLease::record).collect()
     }
 
     /// The open leases of this session.
     pub(super) fn record_of(&self, session: SessionId) -> impl Iterator<Item = LeaseRecord> {
         let at = |place: u32| self.places[place as usize].as_ref();
         let first = self.firsts.get(&session).and_then(|place| at(*place));
-        std::iter::successors(first, move |lease| at(lease.next?)).filter_map(Lease::record)
+        std::iter::successors(first, move |lease| at(lease.next?)).filter_map(TrunkLease::record)
     }
 
     /// Continues a lease of another process.
     pub(super) fn restore(&mut self, record: LeaseRecord) {
         let LeaseRecord { session, hop, room, tag, drawn, worker } = record;
-        let Lease { nonce, .. } = self.begin((session, hop, worker), room, tag, drawn);
+        let TrunkLease { nonce, .. } = self.begin((session, hop, worker), room, tag, drawn);
         if let Some(lease) = self.by_nonce(nonce) {
-            lease.state = State::Open;
+            lease.state = LeaseState::Open;
         }
     }
 
@@ -323,15 +327,15 @@ impl Leases {
         self.gathered.clear();
         self.pending.clear();
         (self.round, self.turn, self.gathering) = (Some(now), 0, None);
-        let mut by_path: BTreeMap<Path, Vec<u32>> = BTreeMap::new();
+        let mut by_path: BTreeMap<LeasePath, Vec<u32>> = BTreeMap::new();
         for (place, lease) in (0..).zip(&self.places) {
-            if let Some(lease) = lease.filter(|lease| lease.state == State::Open) {
+            if let Some(lease) = lease.filter(|lease| lease.state == LeaseState::Open) {
                 by_path.entry(lease.path()).or_default().push(place);
             }
         }
         for (path, places) in by_path {
             for places in places.chunks(KEEP_MAX) {
-                let Some(Keep { nonce, .. }) = self.keep(path, places) else { continue };
+                let Some(LeaseRefresh { nonce, .. }) = self.keep(path, places) else { continue };
                 let refresh = PendingRefresh { wait: ASK_AGAIN, path, places: places.to_vec() };
                 self.pending.insert((now, nonce), refresh);
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::NodeId;
 use evenkeel_dataplane::worker::BUNDLE_SIZES;
-use evenkeel_media::trunk::message::{PATH_LEN_MIN, Question};
+use evenkeel_media::trunk::message::{PATH_LEN_MIN, TrunkQuestion};
 
 use super::Asking;
 
@@ -34,16 +34,16 @@ const TELLINGS: u8 = 3;
 /// Probe pairs that may still be answered: those of one second.
 const PAIRS_MAX: usize = 32;
 
-pub(super) type Way = (u16, NodeId);
+pub(super) type WorkerPath = (u16, NodeId);
 
 /// All paths that have carried long bundles.
 #[derive(Default)]
 pub(super) struct Paths {
-    paths: BTreeMap<Way, Path>,
+    paths: BTreeMap<WorkerPath, PathMtu>,
     asking: VecDeque<Asking>,
 }
 
-struct Path {
+struct PathMtu {
     /// Index of the current size in [`BUNDLE_SIZES`].
     size: usize,
     misses: u8,
@@ -52,11 +52,11 @@ struct Path {
     raise_at: Instant,
     /// Nonce of the next probe. The start is random, so that no answer to another sender matches.
     nonce: u64,
-    pairs: VecDeque<Pair>,
+    pairs: VecDeque<MtuProbe>,
 }
 
 /// A long probe and the short one, with the next nonce.
-struct Pair {
+struct MtuProbe {
     nonce: u64,
     size: usize,
     long_answered: bool,
@@ -65,8 +65,8 @@ struct Pair {
 
 impl Paths {
     /// A long bundle was sent or received on this path.
-    pub(super) fn used(&mut self, way: Way, draw: &mut dyn FnMut() -> u64, now: Instant) {
-        let path = self.paths.entry(way).or_insert_with(|| Path::new(draw(), now));
+    pub(super) fn used(&mut self, way: WorkerPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
+        let path = self.paths.entry(way).or_insert_with(|| PathMtu::new(draw(), now));
         path.used_until = now + USED_FOR;
     }
 
@@ -106,10 +106,10 @@ impl Paths {
     }
 }
 
-impl Path {
-    fn new(nonce: u64, now: Instant) -> Path {
+impl PathMtu {
+    fn new(nonce: u64, now: Instant) -> PathMtu {
         let (size, pairs) = (BUNDLE_SIZES.len() - 1, VecDeque::new());
-        Path { size, misses: 0, tellings: 0, used_until: now, raise_at: now, nonce, pairs }
+        PathMtu { size, misses: 0, tellings: 0, used_until: now, raise_at: now, nonce, pairs }
     }
 
     /// The index of the size to probe now, with the nonce of the probe.
@@ -126,7 +126,7 @@ impl Path {
             self.pairs.pop_front();
         }
         let nonce = self.next_nonce();
-        self.pairs.push_back(Pair { nonce, size, long_answered: false, short_answered: false });
+        self.pairs.push_back(MtuProbe { nonce, size, long_answered: false, short_answered: false });
         Some((size, nonce))
     }
 
@@ -137,13 +137,13 @@ impl Path {
         nonce
     }
 
-    fn ask(&self, (worker, node): Way, nonce: u64, padding: u16) -> Asking {
-        let question = Question::Path { bundle_max: BUNDLE_SIZES[self.size], padding };
+    fn ask(&self, (worker, node): WorkerPath, nonce: u64, padding: u16) -> Asking {
+        let question = TrunkQuestion::Path { bundle_max: BUNDLE_SIZES[self.size], padding };
         Asking { node, worker, question, nonce }
     }
 
     /// An announcement of the size, if one is left. The answer of the node is ignored.
-    fn tell(&mut self, way: Way) -> Option<Asking> {
+    fn tell(&mut self, way: WorkerPath) -> Option<Asking> {
         self.tellings = self.tellings.checked_sub(1)?;
         let nonce = self.next_nonce();
         Some(self.ask(way, nonce, 0))
@@ -151,7 +151,7 @@ impl Path {
 
     /// Returns true if the size changed.
     fn answered(&mut self, nonce: u64, now: Instant) -> bool {
-        let is_asked = |pair: &&mut Pair| nonce.wrapping_sub(pair.nonce) < 2;
+        let is_asked = |pair: &&mut MtuProbe| nonce.wrapping_sub(pair.nonce) < 2;
         let Some(pair) = self.pairs.iter_mut().find(is_asked) else { return false };
         if nonce == pair.nonce {
             pair.long_answered = true;

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, Incarnation, Media, RoomId, SessionId};
+use evenkeel_core::{Hop, Incarnation, MediaDescription, RoomId, SessionId};
 use evenkeel_dataplane::worker::NodePort;
 
 use super::bencode::Value;
-use super::sdp::{self, Ports, Taken};
+use super::sdp::{self, SdpPorts, Taken};
 
 /// SIP tags of the two sides.
 const TAGS: [&str; 2] = ["one", "two"];
@@ -21,18 +21,18 @@ const FLAGS: [&str; 4] = ["asymmetric", "port-latching", "strict-source", "trust
 pub(super) const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct CallLeg {
     pub(super) session: SessionId,
     pub(super) hop: Hop,
-    pub(super) ports: Ports,
-    pub(super) media: Arc<Media>,
+    pub(super) ports: SdpPorts,
+    pub(super) media: Arc<MediaDescription>,
     pub(super) since: Instant,
     pub(super) taken: Option<NodePort>,
 }
 
 /// Progress of the exchange about a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
+pub(super) enum CallStage {
     /// No exchange.
     Resting,
     Waiting,
@@ -45,10 +45,10 @@ pub(super) enum Stage {
 }
 
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct RtpengineCall {
     pub(super) room: (RoomId, Incarnation),
-    pub(super) places: [Option<Place>; 2],
-    pub(super) stage: Stage,
+    pub(super) places: [Option<CallLeg>; 2],
+    pub(super) stage: CallStage,
     pub(super) is_known: bool,
     /// The sessions of the last signalling.
     pub(super) told: [Option<SessionId>; 2],
@@ -60,12 +60,12 @@ pub(super) struct Call {
     pub(super) refresh: Option<Instant>,
 }
 
-impl Call {
-    pub(super) fn new(room: (RoomId, Incarnation)) -> Call {
-        Call {
+impl RtpengineCall {
+    pub(super) fn new(room: (RoomId, Incarnation)) -> RtpengineCall {
+        RtpengineCall {
             room,
             places: [None, None],
-            stage: Stage::Resting,
+            stage: CallStage::Resting,
             is_known: false,
             told: [None, None],
             own: None,
@@ -79,9 +79,9 @@ impl Call {
     }
 
     /// A side for this session: the one that it has, or a free one.
-    pub(super) fn place_for(&mut self, session: SessionId) -> Option<&mut Option<Place>> {
+    pub(super) fn place_for(&mut self, session: SessionId) -> Option<&mut Option<CallLeg>> {
         let is_its =
-            |place: &Option<Place>| place.as_ref().is_some_and(|place| place.session == session);
+            |place: &Option<CallLeg>| place.as_ref().is_some_and(|place| place.session == session);
         let at = self.places.iter().position(is_its);
         let at = at.or_else(|| self.places.iter().position(Option::is_none))?;
         Some(&mut self.places[at])
@@ -89,15 +89,15 @@ impl Call {
 
     /// Returns true if the session was in the call.
     pub(super) fn leave(&mut self, session: SessionId) -> bool {
-        let is_its = |place: &mut Place| place.session == session;
+        let is_its = |place: &mut CallLeg| place.session == session;
         self.places.iter_mut().any(|place| place.take_if(is_its).is_some())
     }
 
     /// Removes sessions that will not be opened: sessions of the failed request, and sessions that have waited for
     /// [`OPEN_WITHIN`].
-    pub(super) fn take_failed(&mut self, now: Instant) -> impl Iterator<Item = Place> {
+    pub(super) fn take_failed(&mut self, now: Instant) -> impl Iterator<Item = CallLeg> {
         let told = self.told;
-        let failed = move |place: &mut Place| {
+        let failed = move |place: &mut CallLeg| {
             let is_over = told.contains(&Some(place.session)) || place.since + OPEN_WITHIN <= now;
             place.taken.is_none() && is_over
         };
@@ -147,7 +147,7 @@ impl Call {
     }
 }
 
-static NO_MEDIA: Media = Media {
+static NO_MEDIA: MediaDescription = MediaDescription {
     streams: Vec::new(),
     rtcp: evenkeel_core::RtcpPort::Mux,
     srtp: evenkeel_core::Srtp::Plain,

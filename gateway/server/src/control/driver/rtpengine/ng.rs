@@ -12,7 +12,7 @@ use crate::control::driver::{mixed, plain_reason};
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum About {
+pub(super) enum NgCommand {
     /// The first side of this call.
     Offer(u64),
     /// The second side of this call.
@@ -21,15 +21,15 @@ pub(super) enum About {
     Delete(u64),
 }
 
-impl About {
+impl NgCommand {
     pub(super) fn call(self) -> u64 {
-        let (About::Offer(call) | About::Answer(call) | About::Delete(call)) = self;
+        let (NgCommand::Offer(call) | NgCommand::Answer(call) | NgCommand::Delete(call)) = self;
         call
     }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(super) enum NgAnswer {
     /// Carries the SDP, if there is one.
     Done(Option<String>),
     /// `busy`: rtpengine accepts no new calls at all.
@@ -38,14 +38,14 @@ pub(super) enum Answer {
 
 /// Result of a timeout.
 #[derive(Debug)]
-pub(super) enum Due {
+pub(super) enum NgTimeout {
     Again(Arc<[u8]>),
-    Late(About),
+    Late(NgCommand),
 }
 
 #[derive(Debug)]
-struct Asked {
-    about: About,
+struct NgRequest {
+    about: NgCommand,
     datagram: Arc<[u8]>,
     again: Instant,
     wait: Duration,
@@ -54,13 +54,13 @@ struct Asked {
 
 /// Pending requests. Few, because the driver limits requests in flight.
 #[derive(Default, Debug)]
-pub(super) struct Questions {
-    asked: BTreeMap<u64, Asked>,
+pub(super) struct NgRequests {
+    asked: BTreeMap<u64, NgRequest>,
     drawn: u64,
     count: u64,
 }
 
-impl Questions {
+impl NgRequests {
     /// Seeds the cookies. Random, so that no other sender can answer for rtpengine.
     pub(super) fn draw_from(&mut self, drawn: u64) {
         self.drawn = drawn;
@@ -73,7 +73,7 @@ impl Questions {
     /// `by`: the deadline of the answer.
     pub(super) fn ask(
         &mut self,
-        about: About,
+        about: NgCommand,
         question: &Value<'_>,
         by: Instant,
         now: Instant,
@@ -85,12 +85,12 @@ impl Questions {
         let datagram: Arc<[u8]> = datagram.into();
         let (again, wait) = (now + ASK_AGAIN, ASK_AGAIN);
         self.asked
-            .insert(cookie, Asked { about, datagram: Arc::clone(&datagram), again, wait, by });
+            .insert(cookie, NgRequest { about, datagram: Arc::clone(&datagram), again, wait, by });
         datagram
     }
 
     /// Matches an answer to its request. `None` if no request waits for it.
-    pub(super) fn answered(&mut self, datagram: &[u8]) -> Option<(About, Answer)> {
+    pub(super) fn answered(&mut self, datagram: &[u8]) -> Option<(NgCommand, NgAnswer)> {
         let (cookie, message) = split(datagram)?;
         let answer = read(&Value::read(message)?)?;
         self.asked.remove(&cookie).map(|asked| (asked.about, answer))
@@ -102,18 +102,18 @@ impl Questions {
         asked.is_some_and(|asked| asked.datagram.starts_with(start))
     }
 
-    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
-        let is_due = |asked: &Asked| asked.by <= now || asked.again <= now;
+    pub(super) fn due(&mut self, now: Instant) -> Option<NgTimeout> {
+        let is_due = |asked: &NgRequest| asked.by <= now || asked.again <= now;
         let (&cookie, asked) = self.asked.iter_mut().find(|(_, asked)| is_due(asked))?;
         if asked.by <= now {
-            return self.asked.remove(&cookie).map(|asked| Due::Late(asked.about));
+            return self.asked.remove(&cookie).map(|asked| NgTimeout::Late(asked.about));
         }
         asked.wait *= 2;
         asked.again = now + asked.wait;
-        Some(Due::Again(Arc::clone(&asked.datagram)))
+        Some(NgTimeout::Again(Arc::clone(&asked.datagram)))
     }
 
-    pub(super) fn give_up(&mut self) -> Vec<About> {
+    pub(super) fn give_up(&mut self) -> Vec<NgCommand> {
         std::mem::take(&mut self.asked).into_values().map(|asked| asked.about).collect()
     }
 }
@@ -125,19 +125,19 @@ fn split(datagram: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_str_radix(cookie, 16).ok()?, &datagram[space + 1..]))
 }
 
-fn read(answer: &Value<'_>) -> Option<Answer> {
+fn read(answer: &Value<'_>) -> Option<NgAnswer> {
     let text = |key| answer.text(key).map(str::to_owned);
     Some(match answer.text("result")? {
-        "ok" => Answer::Done(text("sdp")),
+        "ok" => NgAnswer::Done(text("sdp")),
         // Reasons in answers of an rtpengine that reached a limit of calls, load or bandwidth.
         "load limit" => {
             let reason = plain_reason(answer.text("message").unwrap_or("load limit"));
-            Answer::Refused { busy: true, reason }
+            NgAnswer::Refused { busy: true, reason }
         }
         other => {
             let reason =
                 text("error-reason").unwrap_or_else(|| format!("unexpected result `{other}`"));
-            Answer::Refused { busy: false, reason: plain_reason(&reason) }
+            NgAnswer::Refused { busy: false, reason: plain_reason(&reason) }
         }
     })
 }

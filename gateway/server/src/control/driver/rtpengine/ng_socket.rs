@@ -19,20 +19,20 @@ pub(crate) enum Ng {
 }
 
 /// A connected socket to one rtpengine.
-pub(crate) struct Line {
+pub(crate) struct NgSocket {
     _reading: prober::Task,
     /// Set once the system has a route to the address.
     socket: Rc<OnceCell<UdpSocket>>,
 }
 
-impl Line {
+impl NgSocket {
     /// Starts a task that connects as soon as a route exists and forwards answers to control. Must be called on
     /// control's runtime.
     pub(crate) fn start(
         node: NodeId,
         told: mpsc::Sender<(NodeId, Ng)>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
-    ) -> Line {
+    ) -> NgSocket {
         let socket = Rc::new(OnceCell::new());
         socket::fill(&socket, node, connect());
         let connected = Rc::clone(&socket);
@@ -40,7 +40,7 @@ impl Line {
             let socket = socket::connect_in_time(&connected, node, connect).await;
             read(socket, node, &told).await;
         });
-        Line { _reading: reading, socket }
+        NgSocket { _reading: reading, socket }
     }
 
     /// Sends a request. A request that cannot be sent is retried as if unanswered.

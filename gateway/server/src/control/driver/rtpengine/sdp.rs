@@ -3,31 +3,31 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use evenkeel_core::{Kind, Media, PayloadType, Stream};
+use evenkeel_core::{MediaDescription, MediaStream, PayloadType, StreamKind};
 
 /// Placeholder port (RFC 863) of an empty side.
 const DISCARD: u16 = 9;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Ports {
+pub(super) struct SdpPorts {
     pub(super) rtp: u16,
     pub(super) rtcp: Option<u16>,
 }
 
 /// The SDP of a session. All streams are one medium, because they share a port; rtpengine passes on packets of any
 /// kind. The profile is always RTP/AVP: between AVP and AVPF rtpengine would withhold feedback.
-pub(super) fn party(ip: IpAddr, ports: Ports, media: &Media) -> String {
+pub(super) fn party(ip: IpAddr, ports: SdpPorts, media: &MediaDescription) -> String {
     write(ip, ports, media, "sendrecv")
 }
 
 /// The SDP of an empty side: inactive.
-pub(super) fn nobody(ip: IpAddr, media: &Media) -> String {
-    write(ip, Ports { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, "inactive")
+pub(super) fn nobody(ip: IpAddr, media: &MediaDescription) -> String {
+    write(ip, SdpPorts { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, "inactive")
 }
 
-fn write(ip: IpAddr, ports: Ports, media: &Media, direction: &str) -> String {
+fn write(ip: IpAddr, ports: SdpPorts, media: &MediaDescription, direction: &str) -> String {
     let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
-    let is_voice = |stream: &Stream| stream.kind == Kind::Audio;
+    let is_voice = |stream: &MediaStream| stream.kind == StreamKind::Audio;
     let kind = if media.streams.iter().any(is_voice) { "audio" } else { "video" };
     let payloads = || media.streams.iter().flat_map(|stream| &stream.payload_types);
     let mut sdp = format!(

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_core::{Feedback, Kind, Media, PayloadType, RtcpPort, Srtp, Stream};
+use evenkeel_core::{
+    FeedbackSupport, MediaDescription, MediaStream, PayloadType, RtcpPort, Srtp, StreamKind,
+};
 use evenkeel_dataplane::flows::Home;
 
 use super::*;
@@ -21,14 +23,14 @@ fn towards(other: SocketAddr) -> Option<IpAddr> {
 
 fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
     let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
-    let stream = Stream {
-        kind: Kind::Audio,
+    let stream = MediaStream {
+        kind: StreamKind::Audio,
         payload_types: vec![payload],
-        feedback: Feedback::default(),
+        feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
     let port = if rtcp.is_some() { RtcpPort::Own } else { RtcpPort::Mux };
-    let media = Arc::new(Media { streams: vec![stream], rtcp: port, srtp: Srtp::Plain });
+    let media = Arc::new(MediaDescription { streams: vec![stream], rtcp: port, srtp: Srtp::Plain });
     Brief { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
 }
 
@@ -51,14 +53,14 @@ struct Pair {
     drops: usize,
     /// The simulated rtpengine chooses other ports from now on.
     moves: bool,
-    told: Vec<Act>,
+    told: Vec<DriverAction>,
 }
 
 impl Pair {
     fn new() -> Pair {
         let start = Instant::now();
         Pair {
-            engine: Rtpengine::new(NODE, ng(), Source::Routed(towards)),
+            engine: Rtpengine::new(NODE, ng(), LocalSource::Routed(towards)),
             start,
             now: start,
             drawn: 0,
@@ -79,7 +81,7 @@ impl Pair {
     }
 
     fn open_in(&mut self, room: u64, session: u64, incarnation: u32, brief: &Brief) {
-        let wish = Wish {
+        let wish = OpenRequest {
             session: SessionId(session),
             home: Home { worker: 0, slot: 0, generation: 1 },
             room: RoomId(room),
@@ -112,7 +114,7 @@ impl Pair {
     fn settle(&mut self) {
         while let Some(act) = self.engine.handle_timeout(self.now) {
             match act {
-                Act::Ng { node: NODE, datagram } => {
+                DriverAction::Ng { node: NODE, datagram } => {
                     self.sent.push((*datagram).into());
                     if let Some(answer) = self.daemon(&datagram) {
                         self.engine.handle_ng(&Ng::Datagram(answer), self.now);
@@ -171,14 +173,14 @@ impl Pair {
 
     /// The results since the last call: the session, and its address or the error.
     fn told(&mut self) -> Vec<(u64, String)> {
-        let word = |act: Act| match act {
-            Act::Opened { session, leg: Leg::Port(port), .. } => {
+        let word = |act: DriverAction| match act {
+            DriverAction::Opened { session, leg: NodeLeg::Port(port), .. } => {
                 (session.0, format!("{}/{}", port.address, port.rtcp_port))
             }
-            Act::Changed { session, leg: Leg::Port(port), .. } => {
+            DriverAction::Changed { session, leg: NodeLeg::Port(port), .. } => {
                 (session.0, format!("now {}/{}", port.address, port.rtcp_port))
             }
-            Act::Refused { session, unwilling, reason, .. } => {
+            DriverAction::Refused { session, unwilling, reason, .. } => {
                 (session.0, format!("{reason}{}", if unwilling { " (unwilling)" } else { "" }))
             }
             act => panic!("{act:?}"),
@@ -301,10 +303,12 @@ fn call_continues_in_another_process() {
     records.iter_mut().for_each(|record| record.await_openings(pair.now));
     records.sort_by_key(|record| record.refresh);
     assert_eq!(records.len(), 2);
-    pair.engine = Rtpengine::new(NODE, ng(), Source::Routed(towards));
+    pair.engine = Rtpengine::new(NODE, ng(), LocalSource::Routed(towards));
     let (hop, briefs) = (pair.hop(3), [brief(4_000, None), brief(5_000, None)]);
-    let known =
-        Continued { hop: &|_, _| Some(hop), brief: &|session| briefs.get(session.0 as usize - 7) };
+    let known = ContinuedSession {
+        hop: &|_, _| Some(hop),
+        brief: &|session| briefs.get(session.0 as usize - 7),
+    };
     for record in records {
         pair.engine.restore(record, &known, &mut || 99, pair.now);
     }
@@ -334,10 +338,12 @@ fn sessions_on_other_ports_stay_in_their_call() {
         record.lose_ports(|_| false);
         record.await_openings(pair.now);
     }
-    pair.engine = Rtpengine::new(NODE, ng(), Source::Bound([10, 7, 0, 2].into()));
+    pair.engine = Rtpengine::new(NODE, ng(), LocalSource::Bound([10, 7, 0, 2].into()));
     let (hop, now) = (pair.hop(3), [brief(4_100, None), brief(5_100, None)]);
-    let known =
-        Continued { hop: &|_, _| Some(hop), brief: &|session| now.get(session.0 as usize - 7) };
+    let known = ContinuedSession {
+        hop: &|_, _| Some(hop),
+        brief: &|session| now.get(session.0 as usize - 7),
+    };
     records
         .into_iter()
         .for_each(|record| pair.engine.restore(record, &known, &mut || 99, pair.now));
@@ -463,7 +469,7 @@ fn closed_port_fails_openings_and_drops_calls() {
 #[test]
 fn unreachable_network_fails_openings() {
     let mut pair = Pair::new();
-    pair.engine.source = Source::Routed(|_| None);
+    pair.engine.source = LocalSource::Routed(|_| None);
     pair.open(7, &brief(4_000, None));
     assert_eq!(pair.told(), [said(7, "no route to 10.0.0.9:2223")]);
     assert_eq!(pair.commands(), [""; 0]);

@@ -22,14 +22,14 @@ struct Pair {
     questions_lost: Range<u64>,
     answers_lost: Range<u64>,
     openings_to_lose: usize,
-    told: VecDeque<Act>,
+    told: VecDeque<DriverAction>,
 }
 
 impl Pair {
     /// Starts with all sessions open.
     fn new() -> Pair {
         let mut pair = Pair {
-            drivers: driven(vec![Driver::Agent(secret())]),
+            drivers: driven(vec![DriverConfig::Agent(secret())]),
             start: Instant::now(),
             ms: 0,
             known: BTreeMap::new(),
@@ -43,7 +43,7 @@ impl Pair {
             told: VecDeque::new(),
         };
         for session in 0..SESSIONS {
-            let wish = Wish { session: SessionId(session), ..wish() };
+            let wish = OpenRequest { session: SessionId(session), ..wish() };
             let mut drawn = session << 8;
             let mut draw = || {
                 drawn += 1;
@@ -53,7 +53,7 @@ impl Pair {
             pair.act(act);
         }
         assert_eq!((pair.known.len(), pair.opens), (SESSIONS as usize, SESSIONS as usize));
-        assert!(pair.told.drain(..).all(|act| matches!(act, Act::Opened { .. })));
+        assert!(pair.told.drain(..).all(|act| matches!(act, DriverAction::Opened { .. })));
         pair
     }
 
@@ -75,15 +75,15 @@ impl Pair {
         at(self.start, self.ms)
     }
 
-    fn act(&mut self, act: Act) {
-        let Act::Sign { message, .. } = act else { return self.told.push_back(act) };
+    fn act(&mut self, act: DriverAction) {
+        let DriverAction::Sign { message, .. } = act else { return self.told.push_back(act) };
         assert!(message.len() <= 1_200);
         if self.questions_lost.contains(&self.ms) {
             return;
         }
         let clock = self.clock();
-        let asked = Question::read(&message, &secret(), clock.unix_us).unwrap();
-        if self.openings_to_lose > 0 && matches!(asked.message, Question::Open { .. }) {
+        let asked = TrunkQuestion::read(&message, &secret(), clock.unix_us).unwrap();
+        if self.openings_to_lose > 0 && matches!(asked.message, TrunkQuestion::Open { .. }) {
             self.openings_to_lose -= 1;
             return;
         }
@@ -96,25 +96,25 @@ impl Pair {
         }
     }
 
-    fn reply(&mut self, question: Question) -> Answer {
+    fn reply(&mut self, question: TrunkQuestion) -> TrunkAnswer {
         let now = self.clock().now;
         let until = |lease_s: u16| now + Duration::from_secs(lease_s.into());
         match question {
-            Question::Open { tag, lease_s, .. } => {
+            TrunkQuestion::Open { tag, lease_s, .. } => {
                 self.opens += 1;
                 if !self.takes_new && !self.known.contains_key(&tag) {
-                    return Answer::Open { tag, status: Status::Full };
+                    return TrunkAnswer::Open { tag, status: OpenStatus::Full };
                 }
                 self.known.insert(tag, until(lease_s));
-                Answer::Open { tag, status: Status::Ok }
+                TrunkAnswer::Open { tag, status: OpenStatus::Ok }
             }
-            Question::Keep { lease_s, tags } => {
+            TrunkQuestion::Keep { lease_s, tags } => {
                 self.keeps += 1;
                 let until = until(lease_s);
                 let (known, unknown): (Vec<Tag>, Vec<Tag>) =
                     tags.iter().partition(|&tag| self.known.contains_key(tag));
                 self.known.extend(known.into_iter().map(|tag| (tag, until)));
-                Answer::Keep { unknown: unknown.into() }
+                TrunkAnswer::Keep { unknown: unknown.into() }
             }
             question => panic!("{question:?}"),
         }
@@ -185,7 +185,7 @@ fn failed_reopening_is_reported() {
     let told = pair.told.pop_front();
     let first = SessionId(0);
     assert!(
-        matches!(told, Some(Act::Refused { session, unwilling: true, .. }) if session == first)
+        matches!(told, Some(DriverAction::Refused { session, unwilling: true, .. }) if session == first)
     );
     let (opens, keeps) = (pair.opens, pair.keeps);
     pair.run_until(120_000);
@@ -197,12 +197,12 @@ fn failed_reopening_is_reported() {
 fn leases_of_another_process_are_refreshed() {
     let mut pair = Pair::new();
     pair.run_until(40_000);
-    let wish = Wish { session: SessionId(SESSIONS), ..wish() };
+    let wish = OpenRequest { session: SessionId(SESSIONS), ..wish() };
     // The answer is lost, so the core opens this one again.
     assert!(pair.drivers.open(&wish, &mut || 1 << 50, pair.clock()).is_some());
     let record = pair.drivers.record();
-    pair.drivers = driven(vec![Driver::Agent(secret())]);
-    let known = Continued { hop: &|_, hop| Some(hop), brief: &|_| None };
+    pair.drivers = driven(vec![DriverConfig::Agent(secret())]);
+    let known = ContinuedSession { hop: &|_, hop| Some(hop), brief: &|_| None };
     let now = pair.clock().now;
     pair.drivers.restore(record, &known, &mut || 1, now);
     let keeps = pair.keeps;
@@ -214,7 +214,7 @@ fn leases_of_another_process_are_refreshed() {
     pair.all_are_open();
     assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
     let closed = pair.drivers.close(SessionId(7), HOP, pair.clock());
-    assert!(matches!(question(closed, pair.clock()).0, Question::Close { .. }));
+    assert!(matches!(question(closed, pair.clock()).0, TrunkQuestion::Close { .. }));
     assert!(pair.drivers.close(SessionId(SESSIONS), HOP, pair.clock()).is_none());
 }
 
@@ -223,8 +223,8 @@ fn lost_refresh_of_another_process_is_repeated() {
     let mut pair = Pair::new();
     pair.run_until(40_000);
     let record = pair.drivers.record();
-    pair.drivers = driven(vec![Driver::Agent(secret())]);
-    let known = Continued { hop: &|_, hop| Some(hop), brief: &|_| None };
+    pair.drivers = driven(vec![DriverConfig::Agent(secret())]);
+    let known = ContinuedSession { hop: &|_, hop| Some(hop), brief: &|_| None };
     pair.questions_lost = pair.ms..pair.ms + 3;
     pair.drivers.restore(record, &known, &mut || 1, pair.clock().now);
     let keeps = pair.keeps;
@@ -238,18 +238,20 @@ fn lost_refresh_of_another_process_is_repeated() {
 fn leases_follow_the_number_of_their_node() {
     let start = Instant::now();
     let (mut before, tag, nonce) = opening(start);
-    let opened = answer(Status::Ok, tag, nonce, at(start, 1));
+    let opened = answer(OpenStatus::Ok, tag, nonce, at(start, 1));
     before.handle_signed(HOP.node, &opened, at(start, 1)).unwrap();
     let moved = Hop { node: NodeId(1), incarnation: Incarnation(5) };
     for hop in [Some(moved), None] {
-        let mut now =
-            driven(vec![Driver::Plain(([10, 0, 0, 1], 9).into()), Driver::Agent(secret())]);
-        let known = Continued { hop: &|_, _| hop, brief: &|_| None };
+        let mut now = driven(vec![
+            DriverConfig::Plain(([10, 0, 0, 1], 9).into()),
+            DriverConfig::Agent(secret()),
+        ]);
+        let known = ContinuedSession { hop: &|_, _| hop, brief: &|_| None };
         now.restore(before.record(), &known, &mut || 1, start);
         let closed = now.close(SESSION, moved, at(start, 2));
         assert_eq!(closed.is_some(), hop.is_some());
         if closed.is_some() {
-            assert_eq!(question(closed, at(start, 2)).0, Question::Close { tag });
+            assert_eq!(question(closed, at(start, 2)).0, TrunkQuestion::Close { tag });
         }
     }
 }

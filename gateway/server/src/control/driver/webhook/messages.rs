@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use evenkeel_core::{Feedback, Kind, RtcpPort, SessionId, Srtp, Stream};
+use evenkeel_core::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp, StreamKind};
 use evenkeel_dataplane::worker::NodePort;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -50,11 +50,11 @@ pub(super) fn open(
     .into()
 }
 
-fn stream(stream: &Stream) -> Value {
-    let Stream { kind, payload_types, feedback, bitrate_kbps } = stream;
+fn stream(stream: &MediaStream) -> Value {
+    let MediaStream { kind, payload_types, feedback, bitrate_kbps } = stream;
     let kind = match kind {
-        Kind::Audio => "audio",
-        Kind::Video => "video",
+        StreamKind::Audio => "audio",
+        StreamKind::Video => "video",
     };
     let payload_types: Vec<Value> = payload_types
         .iter()
@@ -66,7 +66,7 @@ fn stream(stream: &Stream) -> Value {
             })
         })
         .collect();
-    let Feedback { pli, fir, remb, tmmbr } = *feedback;
+    let FeedbackSupport { pli, fir, remb, tmmbr } = *feedback;
     let words = [("pli", pli), ("fir", fir), ("remb", remb), ("tmmbr", tmmbr)];
     let feedback: Vec<&str> = words.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
     let mut stream = json!({"kind": kind, "payload_types": payload_types, "feedback": feedback});
@@ -99,7 +99,7 @@ fn word(nonce: u64) -> String {
 }
 
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Answered {
+pub(super) enum WebhookAnswer {
     At(NodePort),
     Refused(String),
     /// The session was refused, and the server accepts no other sessions for now.
@@ -109,36 +109,36 @@ pub(super) enum Answered {
 }
 
 #[derive(Deserialize)]
-struct Address {
+struct LegAddress {
     address: SocketAddr,
     /// The RTCP port; default: the RTP port plus one.
     rtcp: Option<u16>,
 }
 
-pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
+pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> WebhookAnswer {
     let answer = match posted {
         Ok(answer) => answer,
-        Err(failed) => return Answered::Unanswered(failed),
+        Err(failed) => return WebhookAnswer::Unanswered(failed),
     };
     match answer.status {
         200..300 => match serde_json::from_slice(&answer.body) {
             Ok(named) => match port(&named, rtcp_apart) {
-                Ok(port) => Answered::At(port),
-                Err(wrong) => Answered::Refused(wrong),
+                Ok(port) => WebhookAnswer::At(port),
+                Err(wrong) => WebhookAnswer::Refused(wrong),
             },
             Err(error) => {
                 let reason = format!("response without an address: {error}");
-                Answered::Refused(plain_reason(&reason))
+                WebhookAnswer::Refused(plain_reason(&reason))
             }
         },
-        502 | 504 => Answered::Unanswered(format!("HTTP status {}", answer.status)),
-        503 => Answered::Unwilling(reason(503, &answer.body)),
-        status => Answered::Refused(reason(status, &answer.body)),
+        502 | 504 => WebhookAnswer::Unanswered(format!("HTTP status {}", answer.status)),
+        503 => WebhookAnswer::Unwilling(reason(503, &answer.body)),
+        status => WebhookAnswer::Refused(reason(status, &answer.body)),
     }
 }
 
 /// The media server's port; the error names the field of the answer.
-fn port(named: &Address, rtcp_apart: bool) -> Result<NodePort, String> {
+fn port(named: &LegAddress, rtcp_apart: bool) -> Result<NodePort, String> {
     let address = address::checked(named.address).map_err(|wrong| format!("`address`: {wrong}"))?;
     let rtcp_port = match (rtcp_apart, named.rtcp) {
         (false, _) => Some(address.port()),
@@ -156,10 +156,10 @@ fn port(named: &Address, rtcp_apart: bool) -> Result<NodePort, String> {
 /// `{"error":"…"}`, or the body as text.
 fn reason(status: u16, body: &[u8]) -> String {
     #[derive(Deserialize)]
-    struct Error {
+    struct ErrorMessage {
         error: String,
     }
-    let text = serde_json::from_slice(body).map(|Error { error }| error);
+    let text = serde_json::from_slice(body).map(|ErrorMessage { error }| error);
     let text = text.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
     let text = plain_reason(&text);
     if text.is_empty() {

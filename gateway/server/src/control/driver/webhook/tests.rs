@@ -1,7 +1,8 @@
 //! Sessions behind a simulated webhook under a virtual clock.
 
 use evenkeel_core::{
-    Feedback, Incarnation, Kind, Media, PayloadType, RoomId, RtcpPort, Srtp, Stream,
+    FeedbackSupport, Incarnation, MediaDescription, MediaStream, PayloadType, RoomId, RtcpPort,
+    Srtp, StreamKind,
 };
 use evenkeel_dataplane::flows::Home;
 use evenkeel_fuzz::Corpus;
@@ -9,20 +10,20 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::control::driver::REASON_CHARS_MAX;
-use crate::webhook::Answer;
+use crate::webhook::HttpAnswer;
 
 const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
 const MS: Duration = Duration::from_millis(1);
 
 fn brief() -> Brief {
     let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
-    let stream = Stream {
-        kind: Kind::Audio,
+    let stream = MediaStream {
+        kind: StreamKind::Audio,
         payload_types: vec![payload],
-        feedback: Feedback { pli: true, ..Feedback::default() },
+        feedback: FeedbackSupport { pli: true, ..FeedbackSupport::default() },
         bitrate_kbps: Some(64),
     };
-    let media = Media { streams: vec![stream], rtcp: RtcpPort::Own, srtp: Srtp::Plain };
+    let media = MediaDescription { streams: vec![stream], rtcp: RtcpPort::Own, srtp: Srtp::Plain };
     Brief {
         room: "studio".into(),
         labels: [("device".into(), "phone".into())].into(),
@@ -32,14 +33,19 @@ fn brief() -> Brief {
 }
 
 fn webhook() -> Webhook {
-    let hook = Arc::new(Hook { url: "http://10.0.0.9/".parse().unwrap(), token: None });
+    let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
     let address = "10.0.0.9:4000".parse().unwrap();
-    Webhook::new((HOP.node, "east-a1".into()), address, hook, Source::Bound([10, 0, 0, 1].into()))
+    Webhook::new(
+        (HOP.node, "east-a1".into()),
+        address,
+        hook,
+        LocalSource::Bound([10, 0, 0, 1].into()),
+    )
 }
 
 fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, Value) {
     let brief = brief();
-    let wish = Wish {
+    let wish = OpenRequest {
         session: SessionId(session),
         home: Home { worker: 0, slot: 0, generation: 1 },
         room: RoomId(1),
@@ -51,22 +57,26 @@ fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, 
     post(webhook.open(&wish, &mut || nonce, now))
 }
 
-fn post(act: Option<Act>) -> (u64, Value) {
-    let Some(Act::Post { node: NodeId(3), number, body, .. }) = act else { panic!("{act:?}") };
+fn post(act: Option<DriverAction>) -> (u64, Value) {
+    let Some(DriverAction::Post { node: NodeId(3), number, body, .. }) = act else {
+        panic!("{act:?}")
+    };
     (number, serde_json::from_slice(&body).unwrap())
 }
 
 fn says(status: u16, body: &str) -> Posted {
-    Ok(Answer { status, body: body.to_owned().into() })
+    Ok(HttpAnswer { status, body: body.to_owned().into() })
 }
 
 fn told(webhook: &mut Webhook, now: Instant) -> Option<String> {
     Some(match webhook.handle_timeout(now)? {
-        Act::Opened { leg: Leg::Port(port), .. } => format!("{}/{}", port.address, port.rtcp_port),
-        Act::Changed { leg: Leg::Port(port), .. } => {
+        DriverAction::Opened { leg: NodeLeg::Port(port), .. } => {
+            format!("{}/{}", port.address, port.rtcp_port)
+        }
+        DriverAction::Changed { leg: NodeLeg::Port(port), .. } => {
             format!("now {}/{}", port.address, port.rtcp_port)
         }
-        Act::Refused { unwilling, reason, .. } => {
+        DriverAction::Refused { unwilling, reason, .. } => {
             format!("{reason}{}", if unwilling { " (unwilling)" } else { "" })
         }
         act => panic!("{act:?}"),
@@ -216,17 +226,17 @@ fn sessions_of_another_process_stay_open() {
 #[test]
 fn fuzz_webhook_answer() {
     Corpus::of("webhook").check(|body| {
-        let says = |status| Ok(Answer { status, body: Bytes::copy_from_slice(body) });
+        let says = |status| Ok(HttpAnswer { status, body: Bytes::copy_from_slice(body) });
         for (status, rtcp_apart) in [(200, false), (200, true), (409, false), (503, false)] {
             match messages::opened(says(status), rtcp_apart) {
-                Answered::At(port) => assert!(status == 200 && port.address.port() != 0),
-                Answered::Refused(reason) | Answered::Unwilling(reason) => {
+                WebhookAnswer::At(port) => assert!(status == 200 && port.address.port() != 0),
+                WebhookAnswer::Refused(reason) | WebhookAnswer::Unwilling(reason) => {
                     let text = reason.strip_prefix(&format!("HTTP status {status}: "));
                     let count = text.unwrap_or(&reason).chars().count();
                     assert!(count <= REASON_CHARS_MAX, "{reason}");
                     assert!(!reason.contains(char::is_control), "{reason:?}");
                 }
-                Answered::Unanswered(reason) => panic!("{reason}"),
+                WebhookAnswer::Unanswered(reason) => panic!("{reason}"),
             }
         }
         assert!(messages::unknown(says(200)).len() <= body.len());

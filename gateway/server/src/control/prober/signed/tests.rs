@@ -1,23 +1,23 @@
-use evenkeel_media::trunk::Owner;
+use evenkeel_media::trunk::GroupOwner;
 
 use super::*;
 
-fn secret() -> Secret {
-    Secret::new(b"a secret of some length", "east-a1").unwrap()
+fn secret() -> NodeSecret {
+    NodeSecret::new(b"a secret of some length", "east-a1").unwrap()
 }
 
-fn load(state: State) -> Load {
-    Load { permille: 420, state, sessions: 3, vouched: true }
+fn load(state: ServingState) -> NodeLoad {
+    NodeLoad { permille: 420, state, sessions: 3, vouched: true }
 }
 
 /// A conversation from nonce 100 on, with the probe of sequence 7 pending.
-fn asked(who: Who) -> (Signed, Clock) {
-    let (signed, clock) = (Signed::new(secret(), who, Arc::default(), 100), Clock::read());
+fn asked(who: Who) -> (SignedProbe, Clock) {
+    let (signed, clock) = (SignedProbe::new(secret(), who, Arc::default(), 100), Clock::read());
     signed.probe(7, clock);
     (signed, clock)
 }
 
-fn say(answer: &Answer, nonce: u64, sent_us: u64) -> Vec<u8> {
+fn say(answer: &TrunkAnswer, nonce: u64, sent_us: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     answer.write(&secret(), nonce, sent_us, &mut bytes);
     bytes
@@ -26,18 +26,19 @@ fn say(answer: &Answer, nonce: u64, sent_us: u64) -> Vec<u8> {
 #[test]
 fn answer_of_a_node_covers_that_node() {
     let (signed, clock) = asked(Who::Node);
-    let heard = signed.read(&say(&Answer::Probe(load(State::Serving)), 107, clock.unix_us), clock);
+    let heard = signed
+        .read(&say(&TrunkAnswer::Probe(load(ServingState::Serving)), 107, clock.unix_us), clock);
     let heard = heard.unwrap();
     let answers = Some(Answers { sequence: 7, vouched: true });
-    assert_eq!((heard.answers, heard.load), (answers, Some(load(State::Serving))));
+    assert_eq!((heard.answers, heard.load), (answers, Some(load(ServingState::Serving))));
     assert_eq!(heard.receipt, None);
 }
 
 #[test]
 fn agent_answer_is_no_evidence_for_the_node() {
-    for (who, state) in [(Who::Beside, State::Serving), (Who::Node, State::Gone)] {
+    for (who, state) in [(Who::Beside, ServingState::Serving), (Who::Node, ServingState::Gone)] {
         let (signed, clock) = asked(who);
-        let answer = say(&Answer::Probe(load(state)), 107, clock.unix_us);
+        let answer = say(&TrunkAnswer::Probe(load(state)), 107, clock.unix_us);
         let heard = signed.read(&answer, clock).unwrap();
         assert_eq!((heard.answers, heard.load), (None, Some(load(state))));
     }
@@ -46,30 +47,31 @@ fn agent_answer_is_no_evidence_for_the_node() {
 #[test]
 fn repeated_notice_is_confirmed_each_time() {
     let (signed, clock) = asked(Who::Beside);
-    let notice = Answer::Notice { number: 9, load: load(State::Gone) };
+    let notice = TrunkAnswer::Notice { number: 9, load: load(ServingState::Gone) };
     let bytes = say(&notice, 107, clock.unix_us);
     for _ in 0..2 {
         let heard = signed.read(&bytes, clock).unwrap();
-        assert_eq!(heard.load, Some(load(State::Gone)));
-        let receipt = Question::read(&heard.receipt.unwrap(), &secret(), clock.unix_us).unwrap();
-        assert_eq!((receipt.message, receipt.nonce), (Question::Noted { number: 9 }, 107));
+        assert_eq!(heard.load, Some(load(ServingState::Gone)));
+        let receipt =
+            TrunkQuestion::read(&heard.receipt.unwrap(), &secret(), clock.unix_us).unwrap();
+        assert_eq!((receipt.message, receipt.nonce), (TrunkQuestion::Noted { number: 9 }, 107));
     }
 }
 
 #[test]
 fn unsolicited_answer_is_rejected() {
     let (signed, clock) = asked(Who::Node);
-    let notice = Answer::Notice { number: 1, load: load(State::Gone) };
-    for answer in [Answer::Probe(load(State::Gone)), notice] {
+    let notice = TrunkAnswer::Notice { number: 1, load: load(ServingState::Gone) };
+    for answer in [TrunkAnswer::Probe(load(ServingState::Gone)), notice] {
         assert_eq!(signed.read(&say(&answer, 108, clock.unix_us), clock), None);
     }
 }
 
 #[test]
 fn another_secret_or_clock_is_no_answer() {
-    let other = Secret::new(b"another secret of some length", "east-a1").unwrap();
-    let serving = Answer::Probe(load(State::Serving));
-    let say_with = |secret: &Secret, sent_us| {
+    let other = NodeSecret::new(b"another secret of some length", "east-a1").unwrap();
+    let serving = TrunkAnswer::Probe(load(ServingState::Serving));
+    let say_with = |secret: &NodeSecret, sent_us| {
         let mut bytes = Vec::new();
         serving.write(secret, 107, sent_us, &mut bytes);
         bytes
@@ -77,13 +79,13 @@ fn another_secret_or_clock_is_no_answer() {
     let (signed, clock) = asked(Who::Node);
     let late = clock.unix_us - 6_200_000;
     let mut refusal = Vec::new();
-    Refusal { nonce: 107, sent_us: late }.write(&mut refusal);
+    ClockRefusal { nonce: 107, sent_us: late }.write(&mut refusal);
     for (datagram, mismatch) in [
         (say_with(&other, clock.unix_us), Mismatch::Secret),
         (say_with(&secret(), late), Mismatch::Clock),
         (refusal, Mismatch::Clock),
     ] {
-        let heard = Heard { mismatch: Some(mismatch), ..Heard::default() };
+        let heard = SignedReply { mismatch: Some(mismatch), ..SignedReply::default() };
         assert_eq!(signed.read(&datagram, clock), Some(heard), "{datagram:?}");
     }
     assert_eq!(signed.read(b"whatever else", clock), None);
@@ -101,7 +103,11 @@ fn refusal_must_quote_a_probe_of_the_node() {
     for quoted in [&forged[..], &probe[..probe.len() - 1], &[]] {
         assert_eq!(signed.refused(quoted, clock), None);
     }
-    assert_eq!(signed.refused(&signed.write(&Question::Start, 5, clock), clock), None, "an order");
+    assert_eq!(
+        signed.refused(&signed.write(&TrunkQuestion::Start, 5, clock), clock),
+        None,
+        "an order"
+    );
     let (beside, clock) = asked(Who::Beside);
     assert_eq!(beside.refused(&beside.probe(8, clock), clock), None);
 }
@@ -109,9 +115,9 @@ fn refusal_must_quote_a_probe_of_the_node() {
 #[test]
 fn outdated_state_report_is_ignored() {
     let (signed, clock) = asked(Who::Beside);
-    let back = Answer::Notice { number: 2, load: load(State::Serving) };
+    let back = TrunkAnswer::Notice { number: 2, load: load(ServingState::Serving) };
     signed.read(&say(&back, 107, clock.unix_us), clock).unwrap();
-    let gone = Answer::Notice { number: 1, load: load(State::Gone) };
+    let gone = TrunkAnswer::Notice { number: 1, load: load(ServingState::Gone) };
     let heard = signed.read(&say(&gone, 107, clock.unix_us - 1), clock).unwrap();
     assert_eq!(heard.load, None);
     assert!(heard.receipt.is_some(), "it came, and need not come again");
@@ -120,7 +126,7 @@ fn outdated_state_report_is_ignored() {
 #[test]
 fn probes_stay_pending_for_ten_seconds() {
     let (signed, clock) =
-        (Signed::new(secret(), Who::Node, Arc::default(), u64::MAX), Clock::read());
+        (SignedProbe::new(secret(), Who::Node, Arc::default(), u64::MAX), Clock::read());
     (0..=ASKED_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
     assert!(!signed.was_asked(u64::MAX), "the oldest gave way");
     assert!(signed.was_asked(0) && signed.was_asked(ASKED_MAX as u64 - 1));
@@ -129,15 +135,15 @@ fn probes_stay_pending_for_ten_seconds() {
 #[test]
 fn owner_signs_its_epoch_and_hears_of_a_newer_one() {
     let fencing = Fencing::new(9).0;
-    let signed = Signed::new(secret(), Who::Node, Arc::clone(&fencing), 100);
+    let signed = SignedProbe::new(secret(), Who::Node, Arc::clone(&fencing), 100);
     let clock = Clock::read();
-    let owner = |probe: &[u8]| Question::read(probe, &secret(), clock.unix_us).unwrap().owner;
+    let owner = |probe: &[u8]| TrunkQuestion::read(probe, &secret(), clock.unix_us).unwrap().owner;
     assert_eq!(owner(&signed.probe(1, clock)), None);
     fencing.set_epoch(4);
     let probe = signed.probe(2, clock);
-    assert_eq!(owner(&probe), Some(Owner { group: 9, epoch: 4 }));
+    assert_eq!(owner(&probe), Some(GroupOwner { group: 9, epoch: 4 }));
     assert_eq!(signed.refused(&probe, clock), Some(2), "quoted by the kernel");
-    let refusal = say(&Answer::Superseded { epoch: 5 }, 102, clock.unix_us);
+    let refusal = say(&TrunkAnswer::Superseded { epoch: 5 }, 102, clock.unix_us);
     let heard = signed.read(&refusal, clock).unwrap();
     assert_eq!((heard.fenced, heard.answers, heard.load), (Some(5), None, None));
 }

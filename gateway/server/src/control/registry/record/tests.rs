@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use evenkeel_core::{Identity, Ingress, Offer, RtcpPort, Srtp};
+use evenkeel_core::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 use evenkeel_dataplane::flows::Flows;
 
 use super::*;
@@ -27,14 +27,14 @@ fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
     SessionRegistry::new(udp, Some(quic), Arc::new(Flows::new(1_000)), port_legs, true, WORKERS)
 }
 
-fn media(rtcp: RtcpPort) -> Arc<Media> {
-    Arc::new(Media { streams: Vec::new(), rtcp, srtp: Srtp::Plain })
+fn media(rtcp: RtcpPort) -> Arc<MediaDescription> {
+    Arc::new(MediaDescription { streams: Vec::new(), rtcp, srtp: Srtp::Plain })
 }
 
 fn register(
     registry: &mut SessionRegistry,
     session: u64,
-    ingress: Ingress,
+    ingress: IngressProtocol,
 ) -> Result<Registered, AdmitError> {
     let offer = Offer {
         id: OfferId(session + 100),
@@ -54,14 +54,14 @@ fn register(
     registry.register(SessionId(session), &offer, vec![("n".into(), at(9))], &mut random)
 }
 
-fn declared(port: u16) -> Ingress {
-    Ingress::Udp(Identity::Declared { address: at(port), rtcp: None })
+fn declared(port: u16) -> IngressProtocol {
+    IngressProtocol::Udp(ClientIdentity::Declared { address: at(port), rtcp: None })
 }
 
-fn beside(registry: &SessionRegistry) -> Beside {
+fn beside(registry: &SessionRegistry) -> RestoredParts {
     let ports = registry.ports(&media(RtcpPort::Own)).unwrap();
     let (brief, data) = (Some(("room".into(), Labels::default())), None);
-    Beside { media: media(RtcpPort::Own), ports, brief, data, has_address: false }
+    RestoredParts { media: media(RtcpPort::Own), ports, brief, data, has_address: false }
 }
 
 /// All sessions continue in a new registry.
@@ -93,9 +93,9 @@ fn assert_same(now: &SessionRegistry, before: &SessionRegistry) {
 #[test]
 fn sessions_keep_identification_and_home() {
     let mut before = registry(&[5_000, 5_001], None);
-    let stun = Ingress::Udp(Identity::Stun);
-    let ip = Ingress::Udp(Identity::DeclaredIp(Ipv4Addr::LOCALHOST.into()));
-    let all = [declared(4_000), stun, ip, Ingress::Quic];
+    let stun = IngressProtocol::Udp(ClientIdentity::Stun);
+    let ip = IngressProtocol::Udp(ClientIdentity::DeclaredIp(Ipv4Addr::LOCALHOST.into()));
+    let all = [declared(4_000), stun, ip, IngressProtocol::Quic];
     for (session, ingress) in (1..).zip(all) {
         register(&mut before, session, ingress).unwrap();
     }
@@ -108,7 +108,7 @@ fn sessions_keep_identification_and_home() {
 #[test]
 fn restored_session_has_the_same_client() {
     let mut before = registry(&[5_000], None);
-    for (session, ingress) in (1..).zip([declared(4_000), Ingress::Quic]) {
+    for (session, ingress) in (1..).zip([declared(4_000), IngressProtocol::Quic]) {
         let Registered { home, client, .. } = register(&mut before, session, ingress).unwrap();
         let mut now = registry(&[5_000], None);
         let sessions = now.begin_restore(before.record()).unwrap().entries;
@@ -123,14 +123,14 @@ fn restored_session_has_the_same_client() {
 fn slots_go_on_without_reuse() {
     let mut before = registry(&[5_000], None);
     for session in 1..=5 {
-        register(&mut before, session, Ingress::Quic).unwrap();
+        register(&mut before, session, IngressProtocol::Quic).unwrap();
     }
     let homes: Vec<Home> = (1..=5).map(|id| before.get(SessionId(id)).unwrap().home).collect();
     before.remove(SessionId(1)).unwrap();
     before.remove(SessionId(3)).unwrap();
     let mut now = continued(&before, registry(&[5_000], None));
     for session in 6..=11 {
-        let home = register(&mut now, session, Ingress::Quic).unwrap().home;
+        let home = register(&mut now, session, IngressProtocol::Quic).unwrap().home;
         assert!(!homes.contains(&home), "{home:?}");
         let used = now
             .entries
@@ -145,42 +145,42 @@ fn listeners_are_found_by_address() {
     let mut before = registry(&[5_000, 5_001], None);
     register(&mut before, 1, declared(4_000)).unwrap();
     let now = continued(&before, registry(&[5_002, 5_001, 5_000], None));
-    let key = Key::Udp { listener: 2, address: at(4_000) };
+    let key = FlowKey::Udp { listener: 2, address: at(4_000) };
     assert_eq!(now.flows.home(&key), Some(before.get(SessionId(1)).unwrap().home));
     let refused = registry(&[5_001], None).begin_restore(before.record()).unwrap_err();
-    assert_eq!(refused, NotRestored::NoListener { address: at(5_000) });
+    assert_eq!(refused, SnapshotError::NoListener { address: at(5_000) });
 }
 
 #[test]
 fn other_process_must_be_able_to_serve_all() {
     let mut before = registry(&[5_000], None);
-    register(&mut before, 1, Ingress::Quic).unwrap();
+    register(&mut before, 1, IngressProtocol::Quic).unwrap();
     let mut without_quic = registry(&[5_000], None);
     without_quic.quic = None;
-    assert_eq!(without_quic.begin_restore(before.record()).unwrap_err(), NotRestored::NoQuic);
+    assert_eq!(without_quic.begin_restore(before.record()).unwrap_err(), SnapshotError::NoQuic);
     let mut one_worker = registry(&[5_000], None);
     one_worker.workers.pop();
     let refused = one_worker.begin_restore(before.record()).unwrap_err();
-    assert_eq!(refused, NotRestored::Workers { found: 2, here: 1 });
+    assert_eq!(refused, SnapshotError::Workers { found: 2, here: 1 });
     let mut twice = before.record();
     let copy = EntryRecord { session: SessionId(2), ..twice.sessions[0].clone() };
     twice.sessions.push(copy);
     let refused = registry(&[5_000], None).begin_restore(twice).unwrap_err();
-    assert_eq!(refused, NotRestored::malformed("s2 has no slot of its own"));
+    assert_eq!(refused, SnapshotError::malformed("s2 has no slot of its own"));
 }
 
 #[test]
 fn learned_port_frees_the_declared_address() {
     let mut before = registry(&[5_000], None);
     let ip = Ipv4Addr::LOCALHOST.into();
-    register(&mut before, 1, Ingress::Udp(Identity::DeclaredIp(ip))).unwrap();
+    register(&mut before, 1, IngressProtocol::Udp(ClientIdentity::DeclaredIp(ip))).unwrap();
     for has_address in [false, true] {
         let mut now = registry(&[5_000], None);
         let sessions = now.begin_restore(before.record()).unwrap().entries;
         let entry = sessions.into_iter().next().unwrap();
-        let beside = Beside { has_address, ..beside(&now) };
+        let beside = RestoredParts { has_address, ..beside(&now) };
         now.restore(entry, beside).unwrap();
-        let held = now.flows.home(&Key::DeclaredIp { listener: 0, ip }).is_some();
+        let held = now.flows.home(&FlowKey::DeclaredIp { listener: 0, ip }).is_some();
         assert_eq!(held, !has_address);
     }
 }
@@ -191,7 +191,7 @@ fn sessions_get_ports_that_new_nodes_need() {
     assert!(register(&mut before, 1, declared(4_000)).unwrap().ports.is_none());
     let mut now = registry(&[5_000], Some(Ipv4Addr::UNSPECIFIED.into()));
     let sessions = now.begin_restore(before.record()).unwrap().entries;
-    let beside = Beside { ports: None, ..beside(&now) };
+    let beside = RestoredParts { ports: None, ..beside(&now) };
     let (.., ports) = now.restore(sessions.into_iter().next().unwrap(), beside).unwrap();
     let brief = now.get(SessionId(1)).unwrap().brief.as_ref().unwrap();
     assert_eq!((brief.ports, &*brief.room), (ports.unwrap().numbers(), "room"));

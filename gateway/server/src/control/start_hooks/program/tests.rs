@@ -27,7 +27,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let (end, ended) = mpsc::channel::<()>();
         let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
         let script = words(&format!("touch {}", file.display()));
-        let program = Program::start(&"n".into(), &script, vec![before], || {}).unwrap();
+        let program = StartProgram::start(&"n".into(), &script, vec![before], || {}).unwrap();
         if ends {
             let thread = program.end();
             drop(end);
@@ -45,7 +45,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
 
 #[test]
 fn program_exit_is_described() {
-    let run = |script: &str| run(&words(script), "n", &Mutex::new(Phase::Waits)).unwrap();
+    let run = |script: &str| run(&words(script), "n", &Mutex::new(ProgramPhase::Waits)).unwrap();
     assert_eq!(run("exit 0").map(told), None);
     assert_eq!(run("exit 3").map(told).unwrap(), "exit status 3");
     assert_eq!(run("kill -9 $$").map(told).unwrap(), "killed by SIGKILL");

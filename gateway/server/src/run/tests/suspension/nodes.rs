@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+use evenkeel_media::trunk::message::{
+    NodeLoad, NodeSecret, OpenStatus, ServingState, TrunkAnswer, TrunkQuestion,
+};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, entries};
 
 pub(super) const SECRET: &[u8] = b"what both ends know of each other";
@@ -33,7 +35,8 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn start(name: &str) -> Agent {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (address, secret) = (socket.local_addr().unwrap(), Secret::new(SECRET, name).unwrap());
+        let (address, secret) =
+            (socket.local_addr().unwrap(), NodeSecret::new(SECRET, name).unwrap());
         let came: Arc<Mutex<Vec<&'static str>>> = Arc::default();
         let coming = Arc::clone(&came);
         std::thread::spawn(move || {
@@ -59,27 +62,31 @@ impl Agent {
 }
 
 /// The kind of a datagram and the node's answer to it.
-fn answer(datagram: &[u8], secret: &Secret) -> Option<(&'static str, Vec<u8>)> {
+fn answer(datagram: &[u8], secret: &NodeSecret) -> Option<(&'static str, Vec<u8>)> {
     let now_us = crate::unix_us(std::time::SystemTime::now());
-    let Ok(asked) = Question::read(datagram, secret, now_us) else {
+    let Ok(asked) = TrunkQuestion::read(datagram, secret, now_us) else {
         let mut bundle = Bundle::new(SHARED_MAX);
         for (tag, packet) in entries(datagram).filter_map(Result::ok) {
             assert!(bundle.push(tag, packet), "as long as it came");
         }
         return (!bundle.is_empty()).then(|| ("media", bundle.as_bytes().to_vec()));
     };
-    let load = Load { permille: 0, state: State::Serving, sessions: 0, vouched: true };
+    let load = NodeLoad { permille: 0, state: ServingState::Serving, sessions: 0, vouched: true };
     let (kind, answer) = match asked.message {
-        Question::Probe => ("probe", Answer::Probe(load)),
-        Question::Open { tag, .. } => ("open", Answer::Open { tag, status: Status::Ok }),
-        Question::Close { tag } => ("close", Answer::Close { tag, status: Status::Ok }),
-        Question::Keep { .. } => ("keep", Answer::Keep { unknown: [].into() }),
-        Question::Path { padding, .. } => ("path", Answer::Path { padding }),
-        Question::Drain
-        | Question::Noted { .. }
-        | Question::Start
-        | Question::Break(_)
-        | Question::Vote { .. } => {
+        TrunkQuestion::Probe => ("probe", TrunkAnswer::Probe(load)),
+        TrunkQuestion::Open { tag, .. } => {
+            ("open", TrunkAnswer::Open { tag, status: OpenStatus::Ok })
+        }
+        TrunkQuestion::Close { tag } => {
+            ("close", TrunkAnswer::Close { tag, status: OpenStatus::Ok })
+        }
+        TrunkQuestion::Keep { .. } => ("keep", TrunkAnswer::Keep { unknown: [].into() }),
+        TrunkQuestion::Path { padding, .. } => ("path", TrunkAnswer::Path { padding }),
+        TrunkQuestion::Drain
+        | TrunkQuestion::Noted { .. }
+        | TrunkQuestion::Start
+        | TrunkQuestion::Break(_)
+        | TrunkQuestion::Vote { .. } => {
             return None;
         }
     };

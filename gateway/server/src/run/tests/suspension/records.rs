@@ -12,19 +12,19 @@ use super::*;
 
 /// The records that came so far.
 struct Follower {
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<RecordBatch>,
     replica: Replica,
 }
 
 impl Follower {
-    async fn of(gateway: &Running, hands_over: bool) -> Follower {
+    async fn of(gateway: &RunningGateway, hands_over: bool) -> Follower {
         let batches = gateway.handle.follow_records(hands_over).await.unwrap();
         Follower { batches, replica: Replica::new() }
     }
 
     /// Takes batches as another machine reads them.
-    fn take(&mut self, batch: &Batch) {
-        let batch = Batch::decode(&batch.encode(), Some(Instant::now())).unwrap();
+    fn take(&mut self, batch: &RecordBatch) {
+        let batch = RecordBatch::decode(&batch.encode(), Some(Instant::now())).unwrap();
         self.replica.apply(batch).unwrap();
     }
 
@@ -55,8 +55,8 @@ impl Wake for Pause {
 
 /// Looks at a gateway just after its control has sent the answer. Control waits until the look ends.
 async fn look_at_answer<T>(
-    gateway: &Running,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    gateway: &RunningGateway,
+    request: impl FnOnce(oneshot::Sender<T>) -> ControlRequest,
     look: impl FnOnce(),
 ) -> T {
     let ((reached, answered), (done, looked)) = (bounded(1), bounded(1));
@@ -213,7 +213,7 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     }
     assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
     while let Ok(record) = events.try_recv() {
-        if let GatewayEvent::Core(Event::Closed { reason, .. }) = record.event {
+        if let GatewayEvent::Core(CoreEvent::Closed { reason, .. }) = record.event {
             assert_ne!(reason, CloseReason::MediaTimeout, "the sessions go on");
         }
     }
@@ -229,7 +229,7 @@ async fn resume_serves_packets_before_it_decides() {
     follower.follow(Duration::ZERO).await;
     first.handle.suspend().await.unwrap().guard.stay();
     stop_packets(&first).await;
-    look_at_answer(&first, Request::Resume, || {
+    look_at_answer(&first, ControlRequest::Resume, || {
         clients.iter_mut().for_each(|client| client.talk(1));
         assert!(!follower.batches.is_closed(), "the follower is dropped later");
     })
@@ -250,7 +250,7 @@ async fn takeover_answers_once_packets_are_served() {
     first.handle.release().await.unwrap();
     first.join().unwrap();
     let snapshot = Box::new(snapshot_of([batch]));
-    let take_over = |reply| Request::TakeOver { snapshot, descriptors, reply };
+    let take_over = |reply| ControlRequest::TakeOver { snapshot, descriptors, reply };
     let restored = look_at_answer(&second, take_over, || {
         clients.iter_mut().for_each(|client| client.talk(1));
     });
@@ -265,7 +265,7 @@ async fn first_copy_takes_a_part_of_the_processor() {
     let sessions = 200;
     for number in 0..sessions {
         let room = number.to_string();
-        first.handle.offer(Client::wanted(&room, Identity::Stun)).await.unwrap();
+        first.handle.offer(Client::wanted(&room, ClientIdentity::Stun)).await.unwrap();
     }
     let began = Instant::now();
     let mut follower = Follower::of(&first, false).await;

@@ -13,13 +13,13 @@ fn begin(leases: &mut Leases, session: u64, node: u32) -> u64 {
 
 fn begin_open(leases: &mut Leases, session: u64, node: u32) -> u64 {
     let nonce = begin(leases, session, node);
-    leases.by_nonce(nonce).unwrap().state = State::Open;
+    leases.by_nonce(nonce).unwrap().state = LeaseState::Open;
     nonce
 }
 
-fn kept(leases: &mut Leases, now: Instant) -> Vec<Keep> {
+fn kept(leases: &mut Leases, now: Instant) -> Vec<LeaseRefresh> {
     let due = std::iter::from_fn(|| leases.due(now));
-    due.map(|due| if let Due::Keep(keep) = due { keep } else { panic!("{due:?}") }).collect()
+    due.map(|due| if let DueLease::Keep(keep) = due { keep } else { panic!("{due:?}") }).collect()
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn each_lease_is_refreshed_once_per_round() {
     for session in 0..800 {
         let nonce = begin(&mut leases, session, 0);
         leases.by_nonce(nonce).unwrap().state =
-            if session == 3 { State::Opening } else { State::Open };
+            if session == 3 { LeaseState::Opening } else { LeaseState::Open };
     }
     let (mut turns, mut messages) = (vec![Vec::new(); 800], 0);
     for ms in 0..=25_500 {
@@ -91,7 +91,7 @@ fn message_is_filled_per_node_and_worker() {
     let (mut keeps, mut tags) = (kept(&mut leases, start + REFRESH_EVERY), Vec::new());
     keeps.extend(kept(&mut leases, start + REFRESH_EVERY + GATHER));
     assert_eq!(keeps.len(), 8, "two for each worker and node");
-    for Keep { node, worker, nonce, tags: named } in keeps {
+    for LeaseRefresh { node, worker, nonce, tags: named } in keeps {
         assert!(named.len() <= KEEP_MAX);
         assert_eq!(leases.by_nonce(nonce).unwrap().tag, named[0]);
         for tag in named {
@@ -132,7 +132,7 @@ fn unknown_leases_are_opened_again_at_once() {
         leases.refreshed(node, nonce, &named, now);
         let mut sessions: Vec<u64> = std::iter::from_fn(|| leases.due_to_open(now))
             .map(|lease| {
-                assert_eq!(lease.state, State::Reopening);
+                assert_eq!(lease.state, LeaseState::Reopening);
                 lease.session.0
             })
             .collect();
@@ -172,7 +172,7 @@ fn refreshing_all(sessions: u64, now: Instant) -> Leases {
 }
 
 /// Nodes and numbers of leases.
-fn sizes(keeps: &[Keep]) -> Vec<(u32, usize)> {
+fn sizes(keeps: &[LeaseRefresh]) -> Vec<(u32, usize)> {
     let mut sizes: Vec<_> = keeps.iter().map(|keep| (keep.node.0, keep.tags.len())).collect();
     sizes.sort_unstable();
     sizes
@@ -198,7 +198,7 @@ fn refresh_of_all_is_repeated_until_answered() {
 fn answered_refresh_of_all_is_not_repeated() {
     let now = Instant::now();
     let mut leases = refreshing_all(6, now);
-    for Keep { node, nonce, .. } in kept(&mut leases, now) {
+    for LeaseRefresh { node, nonce, .. } in kept(&mut leases, now) {
         leases.refreshed(node, nonce, &[], now);
     }
     let until_round = (1..140).map(|turn| turn * ASK_AGAIN);

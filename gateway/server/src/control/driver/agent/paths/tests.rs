@@ -1,7 +1,7 @@
 use super::*;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-const WAY: Way = (3, NodeId(7));
+const WAY: WorkerPath = (3, NodeId(7));
 
 /// A path with constant long bundles, and its true limit.
 struct World {
@@ -31,7 +31,7 @@ impl World {
     fn answer(&mut self) {
         while let Some(Asking { node, worker, question, nonce }) = self.paths.due() {
             assert_eq!((worker, node), WAY);
-            let Question::Path { bundle_max, padding } = question else { panic!() };
+            let TrunkQuestion::Path { bundle_max, padding } = question else { panic!() };
             if self.answers && PATH_LEN_MIN + usize::from(padding) <= self.carries {
                 self.sizes.1 = bundle_max;
                 let changed = self.paths.answered(node, nonce, self.now);

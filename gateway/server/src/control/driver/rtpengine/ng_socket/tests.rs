@@ -14,7 +14,7 @@ async fn answers_and_refusals_are_passed_on() {
     let ng = daemon.local_addr().unwrap();
     let (told, mut heard) = mpsc::channel(8);
     let hears = async {
-        let line = Line::start(NodeId(3), told, move || socket::connected(ng));
+        let line = NgSocket::start(NodeId(3), told, move || socket::connected(ng));
         let mut question = [0; 64];
         let (length, from) = loop {
             line.send(b"cookie question");

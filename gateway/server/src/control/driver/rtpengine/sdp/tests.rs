@@ -1,4 +1,4 @@
-use evenkeel_core::{Feedback, RtcpPort, Srtp};
+use evenkeel_core::{FeedbackSupport, RtcpPort, Srtp};
 use evenkeel_fuzz::Corpus;
 
 use super::*;
@@ -6,20 +6,20 @@ use super::*;
 /// Number, codec and clock rate.
 type Payload<'a> = (u8, &'a str, u32);
 
-fn media(streams: &[(Kind, &[Payload<'_>])]) -> Media {
+fn media(streams: &[(StreamKind, &[Payload<'_>])]) -> MediaDescription {
     let payload = |&(number, codec, clock_rate): &Payload<'_>| PayloadType {
         number,
         codec: codec.into(),
         clock_rate,
     };
-    let stream = |(kind, payloads): &(Kind, &[Payload<'_>])| Stream {
+    let stream = |(kind, payloads): &(StreamKind, &[Payload<'_>])| MediaStream {
         kind: *kind,
         payload_types: payloads.iter().map(payload).collect(),
-        feedback: Feedback::default(),
+        feedback: FeedbackSupport::default(),
         bitrate_kbps: None,
     };
     let streams = streams.iter().map(stream).collect();
-    Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+    MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
 }
 
 const OPUS: (u8, &str, u32) = (111, "opus", 48_000);
@@ -27,22 +27,27 @@ const H264: (u8, &str, u32) = (96, "H264", 90_000);
 
 #[test]
 fn sdp_lists_all_payload_types_at_its_port() {
-    let both = media(&[(Kind::Video, &[H264]), (Kind::Audio, &[OPUS, (0, "PCMU", 8_000)])]);
-    let ports = Ports { rtp: 4_000, rtcp: None };
+    let both =
+        media(&[(StreamKind::Video, &[H264]), (StreamKind::Audio, &[OPUS, (0, "PCMU", 8_000)])]);
+    let ports = SdpPorts { rtp: 4_000, rtcp: None };
     assert_eq!(
         party([10, 0, 0, 1].into(), ports, &both),
         "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\n\
          m=audio 4000 RTP/AVP 96 111 0\r\na=rtpmap:96 H264/90000\r\na=rtpmap:111 opus/48000/2\r\n\
          a=rtpmap:0 PCMU/8000\r\na=rtcp-mux\r\na=sendrecv\r\n"
     );
-    let video = party("::1".parse().unwrap(), ports, &media(&[(Kind::Video, &[H264])]));
+    let video = party("::1".parse().unwrap(), ports, &media(&[(StreamKind::Video, &[H264])]));
     assert!(video.contains("c=IN IP6 ::1\r\n") && video.contains("m=video 4000 "), "{video}");
 }
 
 #[test]
 fn rtcp_port_is_own_or_multiplexed() {
     let told = |rtcp| {
-        party([10, 0, 0, 1].into(), Ports { rtp: 4_000, rtcp }, &media(&[(Kind::Audio, &[OPUS])]))
+        party(
+            [10, 0, 0, 1].into(),
+            SdpPorts { rtp: 4_000, rtcp },
+            &media(&[(StreamKind::Audio, &[OPUS])]),
+        )
     };
     assert!(told(None).contains("a=rtcp-mux\r\n") && !told(None).contains("a=rtcp:"));
     assert!(told(Some(7)).contains("a=rtcp:7\r\n") && !told(Some(7)).contains("rtcp-mux"));
@@ -50,7 +55,7 @@ fn rtcp_port_is_own_or_multiplexed() {
 
 #[test]
 fn empty_side_is_inactive_without_rtcp_mux() {
-    let empty = nobody([10, 0, 0, 1].into(), &media(&[(Kind::Audio, &[OPUS])]));
+    let empty = nobody([10, 0, 0, 1].into(), &media(&[(StreamKind::Audio, &[OPUS])]));
     assert!(empty.ends_with(
         "m=audio 9 RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\na=rtcp:10\r\na=inactive\r\n"
     ));
@@ -58,8 +63,8 @@ fn empty_side_is_inactive_without_rtcp_mux() {
 
 #[test]
 fn codec_name_cannot_add_sdp_lines() {
-    let odd = media(&[(Kind::Audio, &[(0, "unknown", 8_000), (97, "x\r\na=evil", 8_000)])]);
-    let told = party([10, 0, 0, 1].into(), Ports { rtp: 4_000, rtcp: None }, &odd);
+    let odd = media(&[(StreamKind::Audio, &[(0, "unknown", 8_000), (97, "x\r\na=evil", 8_000)])]);
+    let told = party([10, 0, 0, 1].into(), SdpPorts { rtp: 4_000, rtcp: None }, &odd);
     assert!(told.contains(" 0 97\r\na=rtcp-mux"), "{told}");
 }
 
@@ -86,11 +91,11 @@ fn media_address_is_read() {
 
 #[test]
 fn fuzz_sdp() {
-    let voice = media(&[(Kind::Audio, &[OPUS])]);
-    let ports = Ports { rtp: 4_000, rtcp: Some(4_001) };
+    let voice = media(&[(StreamKind::Audio, &[OPUS])]);
+    let ports = SdpPorts { rtp: 4_000, rtcp: Some(4_001) };
     Corpus::of("sdp").with(party([10, 0, 0, 1].into(), ports, &voice)).check(|bytes| {
         let Some(taken) = read(&String::from_utf8_lossy(bytes)) else { return };
-        let ports = Ports { rtp: taken.rtp.port(), rtcp: Some(taken.rtcp_port) };
+        let ports = SdpPorts { rtp: taken.rtp.port(), rtcp: Some(taken.rtcp_port) };
         assert_eq!(read(&party(taken.rtp.ip(), ports, &voice)), Some(taken));
     });
 }
