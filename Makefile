@@ -4,16 +4,24 @@ WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
 BUILT := $(TARGET)/release
 
-.PHONY: demo test lint doc fuzz deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+# Lists the targets with the first sentence above each.
+help:
+	@awk '/^# / { text = text " " substr($$0, 3); next } \
+	  /^[a-z][a-z -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
+	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
+.PHONY: help demo test lint doc fuzz deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+
+# Builds, then plays 50 s: six nodes, 200 sessions, failures.
 demo: target
 	$(CARGO) build --release -p evenkeel
 	$(BUILT)/evenkeel demo
 
-# Some tests start the binary, which this builds as well.
+# Builds everything and runs all tests; some of them start the binary.
 test: target
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel $(CARGO) test --workspace --no-fail-fast
 
+# Checks format and lints; a warning is an error.
 lint: target
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -32,6 +40,7 @@ deny:
 sbom: target
 	.ci/sbom
 
+# Builds the documentation of all crates; a warning is an error.
 doc: target
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
@@ -60,6 +69,7 @@ bench: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench full --evenkeel $(BUILT)/evenkeel
 
+# The same with few repetitions, in about two minutes.
 bench-quick: target
 	tests/bench/install quick
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
