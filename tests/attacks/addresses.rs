@@ -1,9 +1,8 @@
 //! Offers and media servers that name other hosts' addresses, to aim media at them.
 
 use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint};
+use evenkeel_control::ControlError;
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::api;
-use evenkeel_server::control::ControlError;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -55,7 +54,7 @@ fn offered_address_of_no_single_host_is_refused() {
     let gateway = World::of(&[&node]).start();
     let admin = gateway.settings.admin.clone();
     let mut client = ApiClient::new(ApiEndpoint::Unix(admin.socket.clone()));
-    let _api = api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let _api = evenkeel_api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
     for (address, reason) in [
         ("0.0.0.0:4000", "unspecified"),
         ("[::]:4000", "unspecified"),

@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_control::{ControlError, OfferedSession};
 use evenkeel_core::{ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription};
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_server::api;
-use evenkeel_server::control::{ControlError, OfferedSession};
 use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
@@ -25,7 +24,7 @@ use crate::harness::{
 struct Api {
     socket: PathBuf,
     tcp: Option<SocketAddr>,
-    thread: Option<api::ApiThread>,
+    thread: Option<evenkeel_api::ApiThread>,
 }
 
 /// Lines of `[admin]` for the API over TCP.
@@ -35,7 +34,8 @@ impl Api {
     fn of(gateway: &Gateway) -> Api {
         let settings = gateway.settings.admin.clone();
         let socket = settings.socket.clone();
-        let thread = api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
+        let thread =
+            evenkeel_api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
         Api { socket, tcp: thread.address, thread: Some(thread) }
     }
 

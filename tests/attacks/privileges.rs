@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
+use evenkeel_control::RolloutOutcome;
 use evenkeel_core::{Hook, PolicyName};
 use evenkeel_guests::slow_to_compile;
-use evenkeel_server::control::RolloutOutcome;
-use evenkeel_server::settings;
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -299,7 +298,7 @@ fn forged_compiler_output_is_refused() {
     fs::write(&program, format!("#!/bin/sh\ncat > /dev/null\n. {}\n", script.display())).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let mut world = World::of(&[&node]).routed();
-    world.compiler = Some(settings::Compiler::at(program));
+    world.compiler = Some(evenkeel_config::Compiler::at(program));
     let gateway = world.start();
     let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
     let active = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).status.active;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
+use evenkeel_config::AdminSettings;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_server::settings::AdminSettings;
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::socket::{Backlog, listen};
 use serde_json::Value;

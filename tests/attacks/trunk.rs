@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use evenkeel_control::{AgentError, ControlError, NodeOrder};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
     NodeFault, NodeSecret, ServingState, TrunkAnswer, TrunkQuestion,
 };
 use evenkeel_media::trunk::{self, Bundle, Tag};
-use evenkeel_server::control::{AgentError, ControlError, NodeOrder};
 
 use crate::harness::{
     AgentFiles, Gateway, Node, Phone, SECRET, TIMEOUT, World, assert_complete, assert_continuous,

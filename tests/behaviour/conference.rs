@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use evenkeel_control::{OfferedSession, SessionAnswer};
 use evenkeel_core::{CoreEvent, Decider, Op, SessionId};
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_server::control::{OfferedSession, SessionAnswer};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 
@@ -60,7 +60,7 @@ fn report(phone: &Phone, other: u64, fraction_lost: u8) {
 
 fn degraded(gateway: &Gateway, session: SessionId) -> Option<(Op, Decider)> {
     gateway.happened(|told| match &told.event {
-        evenkeel_server::control::GatewayEvent::Core(CoreEvent::Degraded {
+        evenkeel_control::GatewayEvent::Core(CoreEvent::Degraded {
             session: of,
             op,
             arg: 1..,

@@ -6,14 +6,13 @@ use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, InjectedFault, ObservationWindow, Scope};
 use evenkeel_lab::sample_node::number_of;
-use evenkeel_server::api;
 
 use crate::harness::{Gateway, Node, TIMEOUT, World};
 
 /// The admin API of a gateway, shut down on drop.
 struct Api {
     place: ApiEndpoint,
-    thread: Option<api::ApiThread>,
+    thread: Option<evenkeel_api::ApiThread>,
 }
 
 impl Api {
@@ -21,7 +20,7 @@ impl Api {
         let settings = gateway.settings.admin.clone();
         let place = ApiEndpoint::Unix(settings.socket.clone());
         let metrics = Box::new(String::new);
-        let thread = api::start(settings, gateway.handle.clone(), metrics).unwrap();
+        let thread = evenkeel_api::start(settings, gateway.handle.clone(), metrics).unwrap();
         Api { place, thread: Some(thread) }
     }
 

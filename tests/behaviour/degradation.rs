@@ -1,7 +1,7 @@
 //! A lossy client is capped, then gets voice only, then video again with a key frame.
 
+use evenkeel_control::GatewayEvent;
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_server::control::GatewayEvent;
 
 use crate::harness::{
     Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, udp_of,

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
 
+use evenkeel_control::{ControlError, GatewayEvent};
 use evenkeel_core::NodeId;
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::control::{ControlError, GatewayEvent};
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};

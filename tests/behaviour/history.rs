@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_client::ApiClient;
-use evenkeel_server::history::{EndedSession, SessionHistory};
+use evenkeel_control::history::{EndedSession, SessionHistory};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use evenkeel_config::Compiler;
+use evenkeel_control::{PushRequest, RolloutOutcome, RolloutReport};
 use evenkeel_core::PolicyName;
 use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
-use evenkeel_server::control::{PushRequest, RolloutOutcome, RolloutReport};
-use evenkeel_server::settings::Compiler;
+use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
-use evenkeel_testkit::binary::evenkeel;
 
 const OTHERS: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
     [degradation]\nplugin = \"degrade-ladder\"\n";

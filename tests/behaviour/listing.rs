@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{CoreEvent, Health};
-use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::control::{
+use evenkeel_control::{
     Actor, ControlError, GatewayEvent, ListChange, NodeList, NotListed, Shrinks,
 };
-use evenkeel_server::settings;
+use evenkeel_core::{CoreEvent, Health};
+use evenkeel_lab::sample_node::PlainRoom;
 
 use crate::harness::{
     Gateway, Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,
@@ -17,7 +16,7 @@ use crate::harness::{
 /// Replaces the node list by the nodes with these names.
 fn list(
     gateway: &Gateway,
-    all: &[settings::NodeConfig],
+    all: &[evenkeel_config::NodeConfig],
     names: &[&str],
     force: bool,
 ) -> Result<ListChange, NotListed> {

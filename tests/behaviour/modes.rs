@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evenkeel_control::{GatewayEvent, ModeView, SessionAnswer};
 use evenkeel_core::{
     CoreEvent, Health, ModeChange, NodeId, NotStarted, RedundancyMode, Scenario, StartPhase,
 };
-use evenkeel_server::control::{GatewayEvent, ModeView, SessionAnswer};
 
 use crate::drivers::operator;
 use crate::harness::{

@@ -1,8 +1,8 @@
 //! Planned moves lose no packet.
 
+use evenkeel_control::ControlError;
 use evenkeel_core::{CoreEvent, Impossible, MoveCause};
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::control::ControlError;
 
 use crate::harness::{
     Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,
@@ -69,9 +69,8 @@ fn assert_move_without_loss(make: fn(&str) -> Node, people: u64) {
     }
     let mut moves = Vec::new();
     gateway.happened(|told| {
-        if let evenkeel_server::control::GatewayEvent::Core(CoreEvent::Moved {
-            cause, to, ..
-        }) = &told.event
+        if let evenkeel_control::GatewayEvent::Core(CoreEvent::Moved { cause, to, .. }) =
+            &told.event
         {
             moves.push((*cause, to.unwrap().node.0 as usize));
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use evenkeel_control::ControlError;
 use evenkeel_core::{ClientIdentity, IngressProtocol, OfferRefusal};
-use evenkeel_server::control::ControlError;
 
 use crate::harness::{Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 

@@ -3,10 +3,9 @@
 use std::net::TcpListener;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
+use evenkeel_control::GatewayEvent;
 use evenkeel_core::{Decider, Hook, PolicyName};
-use evenkeel_server::api;
-use evenkeel_server::control::GatewayEvent;
-use evenkeel_server::telemetry::{Moment, Telemetry};
+use evenkeel_telemetry::{Moment, Telemetry};
 
 use crate::harness::{
     Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
@@ -21,7 +20,7 @@ fn node_death_survived_without_api_and_plugins() {
     let gateway = world.start();
     let admin = gateway.settings.admin.clone();
     let socket = admin.socket.clone();
-    let api = api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let api = evenkeel_api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     let policies = gateway.ask(gateway.handle.policies()).unwrap();

@@ -6,17 +6,17 @@ use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_core::{Hook, HookAnswer, PluginFault};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
 use evenkeel_recording::{RecordedCall, RecordingEntry, RecordingReader};
-use evenkeel_server::api;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 
 const SET: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
     [degradation]\nplugin = \"degrade-ladder\"\n";
 
-fn admin(gateway: &Gateway) -> (api::ApiThread, ApiClient) {
+fn admin(gateway: &Gateway) -> (evenkeel_api::ApiThread, ApiClient) {
     let settings = gateway.settings.admin.clone();
     let socket = settings.socket.clone();
-    let thread = api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let thread =
+        evenkeel_api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
     (thread, ApiClient::new(ApiEndpoint::Unix(socket)))
 }
 

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, RolloutStage, is_in_cohort};
-use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_server::control::{
+use evenkeel_control::{
     Actor, ControlError, GatewayEvent, PolicyView, PushRequest, RolloutAction, RolloutOutcome,
     RolloutReport, SessionAnswer,
 };
-use evenkeel_server::settings;
+use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, RolloutStage, is_in_cohort};
+use evenkeel_media::rtcp::{self, ReportBlock};
 
 use crate::harness::{
     Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,
@@ -272,7 +271,8 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     assert!(view(&gateway, &policy).status.candidate.is_some());
     // A changed file applies to the running rollout: few sessions suffice.
     let set = gateway.settings.sets.iter().find(|set| &*set.name == "call").unwrap();
-    let rollout = settings::RolloutSettings { judging: Judging::default(), ..set.rollout.clone() };
+    let rollout =
+        evenkeel_config::RolloutSettings { judging: Judging::default(), ..set.rollout.clone() };
     let paces = BTreeMap::from([("call".into(), rollout)]);
     gateway.ask(gateway.handle.change_rollout_settings(paces)).unwrap();
     let (mut reason, mut reported) = (None, Instant::now());

@@ -3,9 +3,9 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use evenkeel_server::control::AdmissionState;
-use evenkeel_server::run::{self, RunError};
-use evenkeel_server::settings::{GatewayConfig, ListenIngress, ListenRtcp};
+use evenkeel_config::{GatewayConfig, ListenIngress, ListenRtcp};
+use evenkeel_control::AdmissionState;
+use evenkeel_runtime::RunError;
 
 use crate::harness::{Node, Phone, World, declared, offer};
 
@@ -33,7 +33,7 @@ fn second_gateway_on_same_port_is_refused() {
     let gateway = World::of(&[&node]).start();
     let mut second = GatewayConfig::clone(&gateway.settings);
     second.listens[0].address = gateway.status().udp[0];
-    let failure = run::start(&Arc::new(second)).unwrap_err();
+    let failure = evenkeel_runtime::start(&Arc::new(second)).unwrap_err();
     let message = failure.to_string();
     assert!(matches!(failure, RunError::Listen { .. }), "{message}");
     assert!(message.contains("is another gateway running"), "{message}");
@@ -46,11 +46,11 @@ fn late_start_failure_releases_sockets() {
     let [udp, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
     // UDP is bound before QUIC finds its port taken.
     let rival = UdpSocket::bind(quic.address).unwrap();
-    let failure = run::start(&settings).unwrap_err();
+    let failure = evenkeel_runtime::start(&settings).unwrap_err();
     assert!(matches!(failure, RunError::Quic(_)), "{failure}");
     UdpSocket::bind(udp.address).unwrap();
     drop(rival);
-    let running = run::start(&settings).unwrap();
+    let running = evenkeel_runtime::start(&settings).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
     runtime.block_on(running.ends()).unwrap();
@@ -80,7 +80,7 @@ fn broken(world: &World) -> Arc<GatewayConfig> {
 fn invalid_policy_prevents_start() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
-    let failure = run::start(&settings).unwrap_err();
+    let failure = evenkeel_runtime::start(&settings).unwrap_err();
     assert!(matches!(failure, RunError::Policy { .. }), "{failure}");
     UdpSocket::bind(settings.listens[0].address).unwrap();
 }
@@ -90,7 +90,7 @@ fn invalid_policy_ends_forwarding_gateway() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let running = run::begin(&settings).unwrap();
+    let running = evenkeel_runtime::begin(&settings).unwrap();
     let failure = runtime.block_on(running.ends()).unwrap_err();
     assert!(failure.to_string().starts_with("policy call/routing: "), "{failure}");
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
@@ -103,7 +103,7 @@ fn offers_before_policies_wait_for_them() {
     let settings = Arc::new(fixed(&World::of(&[&node]).routed()));
     let phone = Phone::new(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let running = run::begin(&settings).unwrap();
+    let running = evenkeel_runtime::begin(&settings).unwrap();
     runtime.block_on(running.handle.offer(offer("r", declared(&phone)))).unwrap();
     // A policy that has no processor answers too late, so the decision may be native.
     assert_eq!(runtime.block_on(running.handle.status()).unwrap().state, AdmissionState::Serving);

@@ -23,7 +23,7 @@ fn endpoints_equal_the_router() {
 
 #[test]
 fn error_codes_equal_those_of_the_api() {
-    let source = fs::read_to_string(root().join("gateway/server/src/api/error.rs")).unwrap();
+    let source = fs::read_to_string(root().join("gateway/api/src/error.rs")).unwrap();
     let words = source.lines().filter_map(|line| {
         let (_, word) = line.trim().strip_prefix("ApiErrorCode::")?.split_once(" => \"")?;
         Some(word.trim_end_matches(['"', ',']).to_owned())
@@ -50,7 +50,7 @@ fn endpoint(text: &str) -> Option<String> {
 
 /// All that the router takes: paths from its source, methods and verbs as it answers.
 fn routed(gateway: &Gateway) -> BTreeSet<String> {
-    let source = fs::read_to_string(root().join("gateway/server/src/api/routes.rs")).unwrap();
+    let source = fs::read_to_string(root().join("gateway/api/src/routes.rs")).unwrap();
     let paths = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     let mut routed = BTreeSet::new();
     for path in paths {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use evenkeel_server::settings::GatewayConfig;
+use evenkeel_config::GatewayConfig;
 
 use crate::gateway::Gateway;
 use crate::page::{Page, cells, quoted};
@@ -277,10 +277,10 @@ fn load(file: File, text: &str) -> Result<String, String> {
 }
 
 fn read(
-    loaded: Result<GatewayConfig, Vec<evenkeel_server::settings::InvalidSetting>>,
+    loaded: Result<GatewayConfig, Vec<evenkeel_config::InvalidSetting>>,
 ) -> Result<String, String> {
     let text = |settings| format!("{settings:?}");
-    let lines = |invalid: &evenkeel_server::settings::InvalidSetting| {
+    let lines = |invalid: &evenkeel_config::InvalidSetting| {
         format!("found {}, expected {}", invalid.found, invalid.expected)
     };
     loaded.map(text).map_err(|all| all.iter().map(lines).collect::<Vec<_>>().join("\n"))

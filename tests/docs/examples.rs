@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_server::settings::{Colour, GatewayConfig, InvalidSetting};
+use evenkeel_config::{Colour, GatewayConfig, InvalidSetting};
+use evenkeel_testkit::binary::evenkeel;
 
 use crate::gateway::Gateway;
 use crate::page::{Block, pages};
-use evenkeel_testkit::binary::evenkeel;
 
 /// Files that examples name.
 const FILES: [&str; 9] = [

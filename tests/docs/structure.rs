@@ -61,3 +61,60 @@ fn gateway_stands_in_few_files() {
         "`impl Gateway` in {count} files: {files:#?}"
     );
 }
+
+/// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
+const LAYERS: &[&[&str]] = &[
+    &["links", "media", "process"],
+    &["core"],
+    &["dataplane", "host", "recording"],
+    &["client", "config"],
+    &["agent", "drivers", "policies"],
+    &["control"],
+    &["runtime", "telemetry"],
+    &["group"],
+    &["handover", "index"],
+    &["api"],
+    &["server"],
+    &["author", "lab"],
+    &["cli"],
+];
+
+#[test]
+fn crates_depend_on_lower_layers() {
+    let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
+    let listed: usize = LAYERS.iter().map(|layer| layer.len()).sum();
+    let mut crates = 0;
+    for entry in fs::read_dir(root().join("gateway")).unwrap() {
+        let manifest = entry.unwrap().path().join("Cargo.toml");
+        let Ok(text) = fs::read_to_string(&manifest) else { continue };
+        crates += 1;
+        let name = manifest.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let own = layer(name).unwrap_or_else(|| panic!("`{name}` stands in no layer"));
+        let section = text.split("\n[dependencies]\n").nth(1).expect("dependencies");
+        let section = section.split("\n[").next().unwrap();
+        for dependency in section.lines().filter_map(|line| line.strip_prefix("evenkeel-")) {
+            let dependency = dependency.split(['.', ' ']).next().unwrap();
+            // Crates beside `gateway/` have no layer.
+            let Some(lower) = layer(dependency) else { continue };
+            assert!(lower < own, "`{name}` depends on `{dependency}`, which is not below it");
+        }
+    }
+    assert_eq!(crates, listed, "crates of `gateway/`");
+}
+
+/// Lines of a crate without its tests. `core` is not divided yet.
+const CRATE_LINES_MAX: usize = 12_000;
+
+#[test]
+fn crates_are_small() {
+    let is_product = |path: &PathBuf| {
+        let below_tests = path.components().any(|part| part.as_os_str() == "tests");
+        !below_tests && !path.ends_with("tests.rs")
+    };
+    for name in LAYERS.iter().copied().flatten().filter(|name| **name != "core") {
+        let files = sources(&root().join("gateway").join(name).join("src"));
+        let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
+        let lines: usize = files.iter().filter(|path| is_product(path)).map(lines).sum();
+        assert!(lines <= CRATE_LINES_MAX, "`{name}` has {lines} lines");
+    }
+}

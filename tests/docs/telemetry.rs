@@ -5,9 +5,7 @@ use std::fmt::Write;
 use std::fs;
 
 use evenkeel_core::forward::DropReason;
-use evenkeel_server::telemetry::registry::{
-    Attribute, Count, Described, Level, Sampled, Span, Time,
-};
+use evenkeel_telemetry::registry::{Attribute, Count, Described, Level, Sampled, Span, Time};
 
 use crate::page::{Page, quoted, root};
 
@@ -76,7 +74,7 @@ fn drop_reasons_equal_the_core() {
 
 /// Server-sent events with their fields, by how `api` words them.
 fn sent() -> BTreeMap<String, BTreeSet<String>> {
-    let api = root().join("gateway/server/src/api");
+    let api = root().join("gateway/api/src");
     let source = ["notice.rs", "events.rs"].map(|file| fs::read_to_string(api.join(file)).unwrap());
     let bodies = fields(&source[0]);
     let source: String = source.concat().split_whitespace().collect();

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use evenkeel_client::{ApiCall, OfferIngress, QuicOffer};
-use evenkeel_server::telemetry::registry::{self, Attribute, Count, Level, Time};
+use evenkeel_telemetry::registry;
+use evenkeel_telemetry::registry::{Attribute, Count, Level, Time};
 
 use crate::otlp::{Books, Listen, Receiver, Span, Value};
 use crate::stage::{Stage, offer, voice};

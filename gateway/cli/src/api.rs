@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError, Rising};
-use evenkeel_server::settings;
 use hyper::Method;
 use serde_json::Value;
 
@@ -137,9 +136,9 @@ impl ApiArgs {
     }
 
     fn shown(&self) -> String {
-        self.api
-            .clone()
-            .unwrap_or_else(|| settings::AdminSettings::default_socket().display().to_string())
+        self.api.clone().unwrap_or_else(|| {
+            evenkeel_config::AdminSettings::default_socket().display().to_string()
+        })
     }
 }
 

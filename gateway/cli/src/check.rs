@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 
 use clap::Args;
+use evenkeel_config::{Colour, InvalidSetting};
 use evenkeel_server::serve;
-use evenkeel_server::settings::{Colour, InvalidSetting};
 
 use crate::{CommandError, ConfigArgs, say};
 

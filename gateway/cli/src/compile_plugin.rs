@@ -17,7 +17,7 @@ pub(crate) struct CompilePlugin {
 
 impl CompilePlugin {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        evenkeel_server::compile_plugin(self.processor_seconds, self.memory_mib)
+        evenkeel_policies::compile_plugin(self.processor_seconds, self.memory_mib)
             .map_err(|error| CommandError::Failed(error.to_string()))
     }
 }

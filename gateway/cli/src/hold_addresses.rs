@@ -14,7 +14,7 @@ pub(crate) struct HoldAddresses {
 
 impl HoldAddresses {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        evenkeel_server::hold_addresses(&self.addresses)
+        evenkeel_group::hold_addresses(&self.addresses)
             .map_err(|error| CommandError::Failed(error.to_string()))
     }
 }

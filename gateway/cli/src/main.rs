@@ -31,9 +31,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use evenkeel_config::{AdminSettings, Compiler};
+use evenkeel_process::terminal::{escape, escape_lines};
 use evenkeel_server::serve::ServePaths as Served;
-use evenkeel_server::settings::{AdminSettings, Compiler};
-use evenkeel_server::terminal::{escape, escape_lines};
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
 #[derive(Parser)]

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use evenkeel_author::conformance;
 use evenkeel_author::measure::measure;
-use evenkeel_author::{AuthorError, Built, Chatter, Inspection, Name, Project, create};
+use evenkeel_author::{
+    AuthorError, Built, Chatter, Inspection, Name, Project, conformance, create,
+};
 use evenkeel_core::Hook;
 use serde_json::{Value, json};
 

@@ -1,8 +1,9 @@
 //! `evenkeel run`.
 
 use clap::Args;
-use evenkeel_server::handover::SuccessorProgram;
-use evenkeel_server::serve::{self, ServedAddresses};
+use evenkeel_handover::SuccessorProgram;
+use evenkeel_server::serve;
+use evenkeel_server::serve::ServedAddresses;
 
 use crate::{CommandError, ConfigArgs, check, say};
 

@@ -3,7 +3,6 @@
 mod follow;
 mod reload;
 mod restart;
-mod signals;
 mod watch;
 
 use std::fmt::Display;
@@ -13,27 +12,24 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
-use tokio::sync::watch as cell;
-use tokio::sync::{Mutex, mpsc};
-
-use crate::api;
-use crate::cluster;
-use crate::control::Handle;
-use crate::descriptors::{self, DescriptorCapacity};
-use crate::handover::{
-    self, Heir, Inherited, ReplacedGateway, SocketName, SuccessorProgram, UpgradeRequest, Upgrader,
-    Upgrades,
+use evenkeel_config::{Colour, Compiler, GatewayConfig, InvalidSetting};
+use evenkeel_control::{Handle, Inherited, SocketName};
+use evenkeel_handover::{
+    Heir, ReplacedGateway, RequestGate, SuccessorProgram, UpgradeRequest, Upgrader, Upgrades,
 };
-use crate::index::{self, IndexEndCause as IndexEnd};
-use crate::policy::Foundry;
-use crate::run::{self, Reads, RunningGateway, Sockets, UpgradeBuffer};
-use crate::sandbox::{self, MissingMeasure};
-use crate::settings::{Colour, Compiler, GatewayConfig, InvalidSetting};
-use crate::telemetry::{LastLines, LogLines, Telemetry};
+use evenkeel_index::IndexEndCause as IndexEnd;
+use evenkeel_policies::Foundry;
+use evenkeel_process::sandbox::MissingMeasure;
+pub(crate) use evenkeel_process::signals::PendingSignals;
+use evenkeel_process::{descriptors, sandbox};
+use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
+use evenkeel_telemetry::{LastLines, LogLines, Telemetry};
 use follow::{CounterFollower, Follower};
 use reload::Applied;
-pub(crate) use signals::PendingSignals;
+use tokio::runtime::Runtime;
+use tokio::sync::{Mutex, mpsc, watch as cell};
+
+use crate::capacity::DescriptorCapacity;
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -46,19 +42,19 @@ pub enum ServeError {
     #[error("invalid configuration")]
     Invalid(Vec<InvalidSetting>),
     #[error(transparent)]
-    Start(#[from] run::RunError),
+    Start(#[from] evenkeel_runtime::RunError),
     #[error(transparent)]
-    Ended(#[from] run::EndedThread),
+    Ended(#[from] evenkeel_runtime::EndedThread),
     #[error(transparent)]
-    Api(#[from] api::ApiStartError),
+    Api(#[from] evenkeel_api::ApiStartError),
     #[error("telemetry: {0}")]
     Telemetry(String),
     #[error("upgrade: {0}")]
     Upgrade(String),
     #[error(transparent)]
-    Group(#[from] cluster::ClusterStartError),
+    Group(#[from] evenkeel_group::ClusterStartError),
     #[error("{0}")]
-    Lost(cluster::MemberEnd),
+    Lost(evenkeel_group::MemberEnd),
     #[error("the process that served after an upgrade ended with status {0}")]
     Successor(i32),
     #[error("cannot create the event loop: {0}")]
@@ -108,10 +104,10 @@ impl ServePaths {
             .bindings()
             .filter_map(|(_, binding)| {
                 let tried = |source| {
-                    run::try_out(&foundry, &settings, binding, &source)
-                        .map_err(|refused| run::at_place(binding, &refused))
+                    evenkeel_runtime::try_out(&foundry, &settings, binding, &source)
+                        .map_err(|refused| evenkeel_runtime::at_place(binding, &refused))
                 };
-                run::source(binding).and_then(tried).err()
+                evenkeel_runtime::source(binding).and_then(tried).err()
             })
             .map(|invalid| *invalid)
             .collect();
@@ -129,7 +125,7 @@ impl ServePaths {
 /// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes.
 /// `started` is called once the gateway forwards.
 pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Result<(), ServeError> {
-    crate::allocator::return_large_allocations();
+    evenkeel_process::allocator::return_large_allocations();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if !place.inherit {
         return serve_as(place, &runtime, &mut None, Inherited::default(), started);
@@ -165,17 +161,22 @@ fn serve_as(
     started: impl FnOnce(&ServedAddresses),
 ) -> Result<(), ServeError> {
     let settings = Arc::new(place.load()?);
-    let workers = run::workers(&settings);
+    let workers = settings.workers();
     if let Some(heir) = heir {
         heir.require_workers(workers).map_err(ServeError::Upgrade)?;
     }
     let capacity = DescriptorCapacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
-    let api = api::bind(settings.admin.clone(), &mut inherited)?;
+    let api = evenkeel_api::bind(settings.admin.clone(), &mut inherited)?;
     let ownership = heir.as_ref().map(|heir| heir.ownership(settings.cluster.is_some()));
     let ownership = ownership.transpose().map_err(ServeError::Upgrade)?.flatten();
     let program = place.program.as_ref();
-    let mut member = cluster::BoundMember::new(&settings, program, &mut inherited, ownership)?;
+    let mut member = evenkeel_group::BoundMember::new(
+        &settings,
+        program.map(|program| program.path.as_path()),
+        &mut inherited,
+        ownership,
+    )?;
     let init = inherited.take(&SocketName::Init);
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
@@ -191,7 +192,7 @@ fn serve_as(
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let applied = Applied::of(&settings);
     let reads = if heir.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
-    let mut gateway = run::begin_with(&settings, sockets, reads)?;
+    let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads)?;
     let applied = applied.compiled_at(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
@@ -208,14 +209,14 @@ fn serve_as(
         Some(_) => api.with_upgrades(upgrades.clone()),
         None => api,
     };
-    let group = member.as_ref().map(cluster::BoundMember::group);
-    let access = member.as_mut().and_then(cluster::BoundMember::take_access);
+    let group = member.as_ref().map(evenkeel_group::BoundMember::group);
+    let access = member.as_mut().and_then(evenkeel_group::BoundMember::take_access);
     let api = match access {
         Some(access) => api.in_group(access, telemetry.instruments()),
         None => api,
     };
-    let index = index::IndexChannels::new(&settings);
-    let api = api.with_index(index.as_ref().map(index::IndexChannels::reader));
+    let index = evenkeel_index::IndexChannels::new(&settings);
+    let api = api.with_index(index.as_ref().map(evenkeel_index::IndexChannels::reader));
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -247,7 +248,7 @@ fn serve_as(
     let instruments = telemetry.instruments();
     let member = member.map(|bound| bound.start(&mut gateway, instruments)).transpose()?;
     let (in_group, instruments) =
-        (member.as_ref().map(cluster::RunningMember::group), telemetry.instruments());
+        (member.as_ref().map(evenkeel_group::RunningMember::group), telemetry.instruments());
     let index = index.map(|bound| bound.start(&gateway, in_group, instruments)).transpose()?;
     let replaced = heir.take().is_some();
     api.open();
@@ -259,7 +260,7 @@ fn serve_as(
     };
     started(&listening);
     if !replaced {
-        handover::ready();
+        evenkeel_handover::ready();
     }
     let (ending, is_ending) = cell::channel(false);
     let turn = Mutex::new(());
@@ -281,10 +282,10 @@ fn serve_as(
     let leaving = async {
         tokio::select! {
             handed_over = upgrade(upgrader, &upgrades, upgrade_requests) => Ok(handed_over),
-            lost = cluster::lost(member.as_ref()) => Err(lost),
+            lost = evenkeel_group::lost(member.as_ref()) => Err(lost),
         }
     };
-    let applied = applied.in_group(member.as_ref().map(cluster::RunningMember::group));
+    let applied = applied.in_group(member.as_ref().map(evenkeel_group::RunningMember::group));
     let attended =
         runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut follower, leaving, end));
     // Two processes of one member would both send beats.
@@ -491,7 +492,7 @@ async fn attend(
     gateway: &RunningGateway,
     telemetry: &Telemetry,
     follower: &mut Follower,
-    leaving: impl Future<Output = Result<ReplacedGateway, cluster::MemberEnd>>,
+    leaving: impl Future<Output = Result<ReplacedGateway, evenkeel_group::MemberEnd>>,
     end: OrderlyEnd<'_>,
 ) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::CoreEvent;
-use evenkeel_server::control::{
+use evenkeel_config::{Colour, Compiler, GatewayConfig, InvalidSetting};
+use evenkeel_control::{
     ControlError, EventRecord, GatewayEvent, Handle, OfferedSession, SessionAnswer, SessionView,
     StatusReport,
 };
-use evenkeel_server::run::{self, RunError, RunningGateway};
-use evenkeel_server::settings::{self, Colour, Compiler, GatewayConfig, InvalidSetting};
+use evenkeel_core::CoreEvent;
+use evenkeel_runtime::{RunError, RunningGateway};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 
@@ -94,7 +94,7 @@ impl World {
             .join(format!("gateway-{}-{number}", std::process::id()));
         let settings = self.settings(&folder);
         let slot = Slot::take();
-        let running = run::start(&settings)?;
+        let running = evenkeel_runtime::start(&settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let events = running.handle.events();
         Ok(Gateway {
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// The nodes, parsed as the gateway parses its node list.
-    pub(crate) fn listed(&self) -> Vec<settings::NodeConfig> {
+    pub(crate) fn listed(&self) -> Vec<evenkeel_config::NodeConfig> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use evenkeel_control::{IngressAnswer, SessionAnswer};
 use evenkeel_media::stun::{
     BindingBuilder, BindingOutcome, IceRole, Response, StunKey, Transaction, Username, is_stun,
 };
-use evenkeel_server::control::{IngressAnswer, SessionAnswer};
 
 use super::Phone;
 

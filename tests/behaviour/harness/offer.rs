@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use evenkeel_control::{IngressAnswer, OfferedSession, SessionAnswer};
 use evenkeel_core::{
     ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
     RtcpPort, Srtp, StreamKind,
 };
-use evenkeel_server::control::{IngressAnswer, OfferedSession, SessionAnswer};
 
 use super::Phone;
 

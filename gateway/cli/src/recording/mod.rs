@@ -12,15 +12,14 @@ mod tried;
 
 use std::path::Path;
 
-use evenkeel_recording::{LostChunks, RecordingReader};
-use serde_json::{Value, json};
-
-use crate::CommandError;
-
 pub(crate) use diff::Diff;
+use evenkeel_recording::{LostChunks, RecordingReader};
 pub(crate) use record::RecordArgs;
 pub(crate) use replay::Replay;
+use serde_json::{Value, json};
 pub(crate) use tried::Tried;
+
+use crate::CommandError;
 
 fn load(path: &Path) -> Result<Vec<u8>, CommandError> {
     std::fs::read(path)

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_config::Traceparent;
+use evenkeel_control::{ControlError, EventRecord, GatewayEvent, Handle, NodeNames, StatusReport};
 use evenkeel_core::NodeStanding;
+use evenkeel_telemetry::registry::{Attribute, Count, Level};
+use evenkeel_telemetry::{CallerTrace, EventRecorder, Instruments, Moment, NodeLevel, Telemetry};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-
-use crate::control::{ControlError, EventRecord, GatewayEvent, Handle, NodeNames, StatusReport};
-use crate::settings::Traceparent;
-use crate::telemetry::registry::{Attribute, Count, Level};
-use crate::telemetry::{CallerTrace, EventRecorder, Instruments, Moment, NodeLevel, Telemetry};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);

@@ -5,22 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_config::{Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding};
+use evenkeel_control::{
+    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
+    Reloaded, RolloutOutcome, RolloutReport,
+};
 use evenkeel_core::{Affinity, PolicyName, RedundancyMode, RegionId, Scenario};
+use evenkeel_group::Group;
 use evenkeel_host::Component;
+use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
+use evenkeel_process::sha256;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::watch::{self, Underway, WatchedFolders};
 use super::{ServeError, ServePaths, restart};
-use crate::cluster::Group;
-use crate::control::{
-    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
-    Reloaded, RolloutOutcome, RolloutReport,
-};
-use crate::policy::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
-use crate::run;
-use crate::settings::{self, Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding};
-use crate::sha256;
 
 /// Maximum reload requests that wait.
 const ASKED_MAX: usize = 8;
@@ -38,7 +37,7 @@ pub(super) struct Applied {
     survival: Survival,
     group: Option<Group>,
     /// `[rollout]` settings by set.
-    paces: BTreeMap<Arc<str>, settings::RolloutSettings>,
+    paces: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
 }
 
 /// The keys of each scenario that a reload applies: how its sessions survive a node.
@@ -169,7 +168,7 @@ fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
 impl Applied {
     pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
         let applied = settings.bindings().filter_map(|(policy, binding)| {
-            let digest = sha256(&run::source(binding).ok()?.bytes);
+            let digest = sha256(&evenkeel_runtime::source(binding).ok()?.bytes);
             Some((policy, (binding.clone(), digest)))
         });
         Applied {
@@ -179,7 +178,7 @@ impl Applied {
             foundry: None,
             group: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
-            paces: settings::paces(&settings.sets),
+            paces: evenkeel_config::paces(&settings.sets),
         }
     }
 
@@ -268,7 +267,7 @@ impl Applied {
         let replaced = |policy: &PolicyName| candidates.iter().any(|new| new.policy == *policy);
         let kept = settings.bindings().filter(|(policy, _)| !replaced(policy));
         let mistrusted = kept.filter_map(|(policy, binding)| {
-            let refused = self.rules.judge(&policy, &run::source(binding).ok()?.bytes).err()?;
+            let refused = self.rules.judge(&policy, &evenkeel_runtime::source(binding).ok()?.bytes).err()?;
             tracing::warn!(%policy, code = refused.code(), %refused, "active plugin violates [trust]; kept");
             let reason = format!("active plugin violates [trust]; kept: {refused}");
             Some(PolicyRefused { policy, reason })
@@ -277,7 +276,7 @@ impl Applied {
     }
 
     async fn change_paces(&mut self, settings: &GatewayConfig, handle: &Handle) {
-        let paces = settings::paces(&settings.sets);
+        let paces = evenkeel_config::paces(&settings.sets);
         // An error means that control ended, and the gateway with it.
         if paces != self.paces && handle.change_rollout_settings(paces.clone()).await.is_ok() {
             self.paces = paces;
@@ -301,7 +300,7 @@ impl Applied {
             if bound_alike && matches!(binding.plugin, PluginLocation::Shipped(_)) {
                 continue;
             }
-            match run::source(binding) {
+            match evenkeel_runtime::source(binding) {
                 Ok(source) => {
                     let digest = sha256(&source.bytes);
                     if !bound_alike || *bytes != digest {
@@ -324,7 +323,7 @@ impl Applied {
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
         let ChangedBinding { policy, binding, mut source, digest, component } = candidate;
-        let strategy = self.paces.get(&policy.set).map(settings::RolloutSettings::strategy);
+        let strategy = self.paces.get(&policy.set).map(evenkeel_config::RolloutSettings::strategy);
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
         source.how = ActivationOptions { by, force: false, strategy, returns: true };
@@ -373,7 +372,7 @@ async fn try_out(
     let tried = beside(move || {
         let unfit = candidates.iter_mut().filter_map(|candidate| {
             let ChangedBinding { policy, binding, source, component, .. } = candidate;
-            let refused = match run::try_out(&foundry, &settings, binding, source) {
+            let refused = match evenkeel_runtime::try_out(&foundry, &settings, binding, source) {
                 Ok(vetted) => {
                     *component = Some(vetted);
                     return None;
@@ -382,7 +381,7 @@ async fn try_out(
             };
             let (origin, reason) = (source.origin.clone(), refused.to_string().into());
             let refusal = RefusalRecord::now(policy.clone(), origin, refused.code(), reason);
-            Some((*run::at_place(binding, &refused), refusal))
+            Some((*evenkeel_runtime::at_place(binding, &refused), refusal))
         });
         let unfit: Vec<(InvalidSetting, RefusalRecord)> = unfit.collect();
         if unfit.is_empty() { Ok(candidates) } else { Err(unfit) }

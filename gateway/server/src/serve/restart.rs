@@ -1,8 +1,7 @@
 //! Finds changed keys that a reload cannot apply.
 
+use evenkeel_config::{GatewayConfig, PolicySet, ScenarioSettings};
 use evenkeel_core::Hook;
-
-use crate::settings::{GatewayConfig, PolicySet, ScenarioSettings};
 
 /// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
 /// settings, and how sessions survive the failure of a node.

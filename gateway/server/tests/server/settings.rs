@@ -5,15 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_core::{
-    AdmitOnFault, DegradeOnFault, Hook, Metric, NodeProbing, RegionId, Timings, ZoneId,
-};
-use evenkeel_host::{Provenance, Unsigned};
-use evenkeel_server::settings::{
+use evenkeel_config::{
     AddressPlace, Colour, DriverSettings, GatewayConfig, InvalidSetting, ListenIdentity,
     ListenIngress, ListenRtcp, PluginLocation, ProbeKind, Protocol, SecretFile, SetOrigin,
     Traceparent,
 };
+use evenkeel_core::{
+    AdmitOnFault, DegradeOnFault, Hook, Metric, NodeProbing, RegionId, Timings, ZoneId,
+};
+use evenkeel_host::{Provenance, Unsigned};
 
 fn broken() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/broken")

@@ -8,19 +8,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::receiver::Receiver;
+use evenkeel_config::{GatewayConfig, Traceparent};
+use evenkeel_control::{Actor, NodeNames, RolloutOutcome, RolloutReport, Staged};
 use evenkeel_core::{
     Arm, AskId, ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote,
     DecisionOutcome, EvidenceSource, GuardRule, Health, Hook, Hop, Incarnation, MoveCause, NodeId,
     OfferId, OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RolloutStage, RoomId,
     SessionId, Strike,
 };
-use evenkeel_server::control::{Actor, NodeNames, RolloutOutcome, RolloutReport, Staged};
-use evenkeel_server::settings::{GatewayConfig, Traceparent};
-use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
-use evenkeel_server::telemetry::{CallerTrace, EventRecorder, LogLines, Moment, Telemetry};
+use evenkeel_telemetry::registry::{Attribute, Count, Level, Span, Time};
+use evenkeel_telemetry::{CallerTrace, EventRecorder, LogLines, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
+
+use crate::receiver::Receiver;
 
 /// Longer than any step takes.
 const SOON: Duration = Duration::from_secs(20);

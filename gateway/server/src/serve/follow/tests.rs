@@ -1,3 +1,6 @@
+use evenkeel_config::GatewayConfig;
+use evenkeel_control::samples::closed_session;
+use evenkeel_control::{AdmissionState, ControlRequest, PluginView, PolicyView};
 use evenkeel_core::{
     CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
     PolicyName, PolicyStatus, RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
@@ -5,9 +8,6 @@ use evenkeel_core::{
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
-use crate::control::{AdmissionState, ControlRequest, PluginView, PolicyView};
-use crate::history::tests::closed_session;
-use crate::settings::GatewayConfig;
 
 fn telemetry() -> Telemetry {
     Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap()

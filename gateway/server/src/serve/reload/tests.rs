@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_control::{ControlRequest, NotListed, RolloutReport, Shrinks};
 use tempfile::{TempDir, tempdir};
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::control::{ControlRequest, NotListed, RolloutReport, Shrinks};
 
 /// A temporary folder of policies.
 pub(in crate::serve) struct Folder(TempDir);

@@ -1,0 +1,213 @@
+//! Rooms, nodes and regions: lists and verbs.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use evenkeel_config::read_duration;
+use evenkeel_control::{ControlError, NodeOrder, Operation, OperationTarget, Reloaded};
+use evenkeel_core::{Failback, Impossible};
+use evenkeel_media::trunk::message::NodeFault;
+use serde::{Deserialize, Serialize};
+
+use super::body::BufferedBody;
+use super::error::{ApiError, strict};
+use super::routes::{ApiContext, ApiState, BODY_MAX, require_drills, unknown_verb, verb};
+use super::{refusal, view};
+
+pub(super) async fn read(shared: &ApiContext, body: Body) -> Result<BufferedBody, ApiError> {
+    shared.bodies.read(body, BODY_MAX).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoveBody {
+    node: Box<str>,
+}
+
+pub(super) async fn room_verb(
+    State(shared): ApiState,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let (room, verb) = verb(&target)?;
+    match verb {
+        "move" => {
+            let MoveBody { node } = strict(&read(&shared, body).await?)?;
+            let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
+            moved.map_err(|failed| {
+                let said = concerned(&failed, room, &node);
+                refusal::word(failed, &said, &shared.names)
+            })?;
+            Ok(StatusCode::ACCEPTED)
+        }
+        other => Err(unknown_verb(other, "`move`")),
+    }
+}
+
+/// The text that names the unknown room or node of a failed move, or both.
+fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
+    match failed {
+        ControlError::Impossible(Impossible::NoSuchRoom) => room.to_owned(),
+        ControlError::Unfound { reason: Impossible::NoSuchNode, .. } => node.to_owned(),
+        _ => format!("{room} to {node}"),
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct NodesView {
+    nodes: Vec<view::NodeView>,
+}
+
+pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<NodesView>, ApiError> {
+    let all = shared.ask("", shared.handle.nodes()).await?;
+    let nodes = all.iter().map(|node| view::NodeView::of(node, &shared.names)).collect();
+    Ok(Json(NodesView { nodes }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BreakNode {
+    #[serde(with = "FaultBody")]
+    how: NodeFault,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", remote = "NodeFault")]
+enum FaultBody {
+    Kill,
+    Hang,
+    Wake,
+    Cut,
+    Heal,
+}
+
+pub(super) async fn node_verb(
+    State(shared): ApiState,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let (name, verb) = verb(&target)?;
+    let handle = &shared.handle;
+    match verb {
+        "drain" => {
+            let within = deadline(&shared, body).await?;
+            let operation = Operation::Drain {
+                place: OperationTarget::Node(name.into()),
+                draining: true,
+                within,
+            };
+            shared.ask(name, handle.operate(operation)).await?;
+        }
+        "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
+        "eject" => shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?,
+        "uneject" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
+        "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
+        "break" => {
+            require_drills(&shared)?;
+            let BreakNode { how } = strict(&read(&shared, body).await?)?;
+            shared.ask(name, handle.order(name.into(), NodeOrder::Break(how))).await?;
+        }
+        other => {
+            let right = "`drain`, `undrain`, `eject`, `uneject`, `start` or `break`";
+            return Err(unknown_verb(other, right));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize)]
+pub(super) struct RegionsView {
+    regions: Vec<view::RegionView>,
+}
+
+pub(super) async fn regions(State(shared): ApiState) -> Result<Json<RegionsView>, ApiError> {
+    let all = shared.ask("", shared.handle.regions()).await?;
+    let regions = all.iter().map(|region| view::RegionView::of(region, &shared.names)).collect();
+    Ok(Json(RegionsView { regions }))
+}
+
+pub(super) async fn region_verb(
+    State(shared): ApiState,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let (name, verb) = verb(&target)?;
+    let place = OperationTarget::Region(name.into());
+    let operation = match verb {
+        "drain" => {
+            Operation::Drain { place, draining: true, within: deadline(&shared, body).await? }
+        }
+        "undrain" => Operation::Drain { place, draining: false, within: None },
+        "failback" => Operation::Failback(Some(name.into()), failback(&shared, body).await?),
+        other => return Err(unknown_verb(other, "`drain`, `undrain` or `failback`")),
+    };
+    shared.ask(name, shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn failback_everywhere(
+    State(shared): ApiState,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let operation = Operation::Failback(None, failback(&shared, body).await?);
+    shared.ask("", shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainBody {
+    deadline: Option<String>,
+}
+
+/// The optional deadline of a drain.
+async fn deadline(shared: &ApiContext, body: Body) -> Result<Option<Duration>, ApiError> {
+    let body = read(shared, body).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let DrainBody { deadline } = strict(&body)?;
+    deadline.as_deref().map(read_deadline).transpose()
+}
+
+pub(super) fn read_deadline(text: &str) -> Result<Duration, ApiError> {
+    read_duration(text)
+        .map_err(|right| ApiError::field("deadline", format!("found `{text}`, {right}")))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReloadBody {
+    force: bool,
+    deadline: Option<String>,
+}
+
+/// Reloads the configuration; takes as long as compiling its plugins.
+pub(super) async fn reload(
+    State(shared): ApiState,
+    body: Body,
+) -> Result<Json<Reloaded>, ApiError> {
+    let body = read(&shared, body).await?;
+    let ReloadBody { force, deadline } =
+        if body.is_empty() { ReloadBody::default() } else { strict(&body)? };
+    let within = deadline.as_deref().map(read_deadline).transpose()?;
+    let reloaded = shared.handle.reload(force, within).await;
+    reloaded.map(Json).map_err(|failed| refusal::word(failed, "", &shared.names))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModeBody {
+    mode: String,
+}
+
+async fn failback(shared: &ApiContext, body: Body) -> Result<Failback, ApiError> {
+    let ModeBody { mode } = strict(&read(shared, body).await?)?;
+    let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
+    found.ok_or_else(|| {
+        ApiError::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
+    })
+}

@@ -1,0 +1,269 @@
+//! Tests with a real HTTP client at the API's sockets. The test answers in place of control.
+
+mod events;
+mod history;
+mod offers;
+mod sockets;
+mod views;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use evenkeel_config::{AdminSettings, AdminTcp, SecretFile, Traceparent};
+use evenkeel_control::{
+    AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle, IngressAnswer,
+    NodeNames, RolloutOutcome, RolloutReport, SessionAnswer, StatusReport,
+};
+use evenkeel_core::{
+    CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
+    PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
+};
+use evenkeel_dataplane::worker::Totals;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+
+use super::*;
+
+struct World {
+    thread: ApiThread,
+    handle: Handle,
+    socket: PathBuf,
+    requests: mpsc::Receiver<ControlRequest>,
+    events: broadcast::Sender<Arc<EventRecord>>,
+}
+
+impl World {
+    fn start() -> World {
+        World::with(64)
+    }
+
+    fn without_drills() -> World {
+        World::made(64, false)
+    }
+
+    fn with(events_max: usize) -> World {
+        World::made(events_max, true)
+    }
+
+    fn made(events_max: usize, drills: bool) -> World {
+        let (handle, requests, events) = handle(events_max);
+        let socket = socket_path();
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        let tcp = Some(AdminTcp { address, token: SecretFile::new(b"secret".to_vec()) });
+        let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
+        let settings = AdminSettings { drills, ..admin(socket.clone(), tcp) };
+        let thread = start(settings, handle.clone(), metrics).unwrap();
+        World { thread, handle, socket, requests, events }
+    }
+
+    fn tell(&self, event: CoreEvent, totals: Option<Totals>) {
+        self.happen(GatewayEvent::Core(event), totals);
+    }
+
+    fn happen(&self, event: GatewayEvent, totals: Option<Totals>) {
+        self.events
+            .send(Arc::new(EventRecord { at: SystemTime::now(), event, totals, caller: None }))
+            .unwrap();
+    }
+
+    fn ask(&self, head: &str, body: &str) -> Asking<UnixStream> {
+        Asking::at(UnixStream::connect(&self.socket).unwrap(), head, body)
+    }
+
+    fn request(&mut self) -> ControlRequest {
+        self.requests.blocking_recv().unwrap()
+    }
+}
+
+/// A sent request: method and path, then headers, one per line.
+struct Asking<S> {
+    stream: BufReader<S>,
+}
+
+impl<S: Read + Write> Asking<S> {
+    fn at(mut stream: S, head: &str, body: &str) -> Asking<S> {
+        let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
+        let headers = if headers.is_empty() { String::new() } else { format!("{headers}\r\n") };
+        let length = body.len();
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        // A body that is refused before it is read may end with a broken pipe.
+        let _ = stream.write_all(body.as_bytes());
+        Asking { stream: BufReader::new(stream) }
+    }
+
+    fn status(&mut self) -> u16 {
+        let line = self.find("HTTP/1.1");
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The next line that begins with `start`.
+    fn find(&mut self, start: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.stream.read_line(&mut line).unwrap() > 0, "no {start}");
+            if line.starts_with(start) {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    fn whole(mut self) -> (u16, String) {
+        let status = self.status();
+        let mut rest = Vec::new();
+        // After the whole answer the API may reset the unread rest.
+        let _ = self.stream.read_to_end(&mut rest);
+        let rest = String::from_utf8(rest).unwrap();
+        let (_, body) = rest.split_once("\r\n\r\n").unwrap();
+        (status, body.to_owned())
+    }
+
+    fn answer(self) -> (u16, Value) {
+        let (status, body) = self.whole();
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// Returns the data of the next event and requires this event name.
+    fn notice(&mut self, name: &str) -> Value {
+        assert_eq!(self.find("event:"), format!("event: {name}"));
+        let data = self.find("data:");
+        serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()
+    }
+
+    fn text(self) -> String {
+        self.whole().1
+    }
+
+    /// Reads to the end of the stream and returns the number of bytes.
+    fn end(&mut self) -> usize {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        rest.iter().filter(|byte| !byte.is_ascii_whitespace()).count()
+    }
+}
+
+const OFFER: &str = r#"{"scenario": "call", "room": "room-1", "ingress": {"quic": {}},
+    "media": [{"kind": "audio",
+               "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48000}]}]}"#;
+
+fn handle(
+    events_max: usize,
+) -> (Handle, mpsc::Receiver<ControlRequest>, broadcast::Sender<Arc<EventRecord>>) {
+    let (requests_in, requests) = mpsc::channel(64);
+    let (events, _) = broadcast::channel(events_max);
+    let handle = Handle {
+        requests: requests_in,
+        events: events.clone(),
+        names: Arc::new(names()),
+        tokens_refused: Arc::default(),
+        idempotency_keys: Arc::default(),
+    };
+    (handle, requests, events)
+}
+
+fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> AdminSettings {
+    AdminSettings { socket, tcp, traceparent: Traceparent::Link, drills: true }
+}
+
+fn names() -> NodeNames {
+    let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
+    let node = |name: &str, zone| NodeSettings {
+        name: name.into(),
+        zone: ZoneId(zone),
+        capacity_kbps: 1_000,
+        probed: NodeProbing::Yes,
+        role: evenkeel_core::RegionRole::Active,
+        starts: evenkeel_core::Starts::ByItself,
+        canary: false,
+    };
+    NodeNames::of(&CoreSettings {
+        home: RegionId(0),
+        regions: vec!["east".into(), "west".into()],
+        zones: vec![zone("a", 0), zone("b", 1)],
+        nodes: vec![node("east-a1", 0), node("west-b1", 1)],
+        scenarios: Default::default(),
+        timings: Default::default(),
+        limits: Default::default(),
+    })
+}
+
+fn hop(node: u32) -> Hop {
+    Hop { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+fn routing() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Routing }
+}
+
+fn opened(number: u64) -> SessionAnswer {
+    SessionAnswer {
+        session: SessionId(number),
+        room: RoomId(4),
+        ingress: IngressAnswer::Quic {
+            address: (Ipv4Addr::LOCALHOST, 4433).into(),
+            certificate_sha256: [0xab; 32],
+            flow_to_gateway: (1 << 62) - 1,
+            flow_from_gateway: 7,
+        },
+        route: vec![hop(0)],
+        admitted_by: Decider::Native,
+        routed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
+    }
+}
+
+fn status(state: &str) -> StatusReport {
+    StatusReport {
+        state: match state {
+            "starting" => AdmissionState::Starting,
+            "serving" => AdmissionState::Serving,
+            _ => AdmissionState::Draining,
+        },
+        version: "1.2.3",
+        region: "east".into(),
+        uptime_ms: 1_500,
+        sessions: 2,
+        rooms: 1,
+        uplink_suspect: false,
+        policies_failing: vec![routing().to_string()],
+        packets_to_node: 10,
+        packets_to_client: 20,
+        bytes_to_node: 1_000,
+        bytes_to_client: 2_000,
+        key_frames_to_node: 1,
+        key_frames_to_client: 2,
+        drops: [("unknown-source", 3)].into(),
+        messages_refused: [("clock", 1)].into(),
+        udp: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
+        quic: None,
+        quic_counts: [("connections", 1)].into(),
+    }
+}
+
+fn rollout(outcome: RolloutOutcome) -> RolloutReport {
+    RolloutReport {
+        policy: routing(),
+        outcome,
+        stage: None,
+        by: evenkeel_control::Actor::Operator,
+        revision: None,
+        previous: None,
+        code: (outcome == RolloutOutcome::Refused).then_some("import"),
+        reason: Some("it imports a clock".into()),
+        arrived: std::time::Instant::now(),
+        activate: Duration::from_micros(900),
+    }
+}
+
+fn socket_path() -> PathBuf {
+    static EVER: AtomicUsize = AtomicUsize::new(0);
+    let number = EVER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("evenkeel-api-{}-{number}.sock", std::process::id()))
+}

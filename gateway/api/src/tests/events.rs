@@ -1,0 +1,176 @@
+//! The event stream.
+
+use std::time::Instant;
+
+use evenkeel_control::samples::closed_session;
+use evenkeel_core::{
+    BreakerState, CloseReason, EvidenceSource, Health, MoveCause, MoveOutcome, Op, PluginFault,
+};
+use evenkeel_dataplane::worker::ShedRun;
+
+use super::*;
+
+#[test]
+fn failure_and_its_moves_have_names_and_witnesses() {
+    let (world, mut listening) = listening();
+    world.tell(begun(), None);
+    let told = listening.notice("opened");
+    assert_eq!((&told["room"], &told["hop"]["node"]), (&json!("room-1"), &json!("east-a1")));
+    assert_eq!(told["decided_by"], json!({"admission": "native", "routing": "native"}));
+    assert!(told["at_us"].as_u64().unwrap() > 1_600_000_000_000_000);
+
+    let ago = Instant::now().checked_sub(Duration::from_millis(250)).unwrap();
+    let died = CoreEvent::Node {
+        hop: hop(0),
+        from: Health::Up,
+        to: Health::Down,
+        witnesses: vec![(EvidenceSource::Silence, ago)],
+        last_heard: Some(ago),
+        rooms: 1,
+    };
+    world.tell(died, None);
+    let told = listening.notice("node");
+    assert_eq!((&told["node"], &told["to"]), (&json!("east-a1"), &json!("down")));
+    assert_eq!(told["witnesses"][0]["witness"], "silence");
+    let detect_us = told["detect_us"].as_u64().unwrap();
+    assert!(detect_us >= 249_000, "{detect_us}");
+
+    world.tell(moved(MoveCause::NodeDown), None);
+    let told = listening.notice("moved");
+    assert_eq!((&told["room"], &told["cause"]), (&json!("room-1"), &json!("node-down")));
+    assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
+    assert_eq!((&told["detect_us"], &told["sessions"]), (&json!(detect_us), &json!(["s1"])));
+    assert_eq!(told["witnesses"][0]["witness"], "silence");
+
+    world.tell(moved(MoveCause::Quality), None);
+    let told = listening.notice("moved");
+    assert_eq!((told.get("detect_us"), told.get("witnesses")), (None, None));
+}
+
+#[test]
+fn session_events_name_the_room() {
+    let (world, mut listening) = listening();
+    let by = Decider::Native;
+    let session = SessionId(1);
+    let (op, room_name) = (Op::VoiceOnly, "room-1".into());
+    world.tell(CoreEvent::Degraded { session, room_name, op, arg: 1, rung: 2, by }, None);
+    let told = listening.notice("degraded");
+    assert_eq!((&told["room"], &told["op"]), (&json!("room-1"), &json!("voice-only")));
+    let (room_name, reason) = ("room-1".into(), CloseReason::MediaTimeout);
+    let closed = Box::new(closed_session(Instant::now()));
+    let closed = CoreEvent::Closed { session, room: RoomId(4), room_name, reason, closed };
+    world.tell(closed, Some(Totals { shed: 4, ..Totals::default() }));
+    let told = listening.notice("closed");
+    assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("media-timeout")));
+    assert_eq!(told["totals"]["shed"], 4);
+}
+
+#[test]
+fn rollouts_faults_and_drains_are_published() {
+    let (world, mut listening) = listening();
+    world.happen(GatewayEvent::Rollout(rollout(RolloutOutcome::Activated)), None);
+    let told = listening.notice("policy");
+    assert_eq!((&told["outcome"], &told["activate_us"]), (&json!("activated"), &json!(900)));
+    let fault = Some(PluginFault::Deadline);
+    world.tell(CoreEvent::Standing { hook: Hook::Routing, policy: routing(), fault }, None);
+    let told = listening.notice("policy");
+    assert_eq!((&told["outcome"], &told["reason"]), (&json!("failing"), &json!("deadline")));
+    let run = ShedRun { ssrc: 7, after: 65_535, first: 2, packets: 3 };
+    world.happen(GatewayEvent::Shed { session: SessionId(4), run }, None);
+    let told = listening.notice("shed");
+    assert_eq!((&told["session"], &told["ssrc"]), (&json!("s4"), &json!(7)));
+    assert_eq!((&told["after"], &told["first"]), (&json!(65_535), &json!(2)));
+    assert_eq!(told["packets"], 3);
+    world.tell(CoreEvent::OwnStall { late: Duration::ZERO }, None);
+    world.tell(CoreEvent::ShuttingDown, None);
+    let told = listening.notice("draining");
+    assert_eq!((told.get("node"), &told["draining"]), (None, &json!(true)));
+}
+
+#[test]
+fn slow_listener_gets_missed_count() {
+    let world = World::with(1);
+    let mut listening = world.ask("GET /v1/events", "");
+    assert_eq!(listening.status(), 200);
+    let draining = |draining| CoreEvent::Draining { node: NodeId(0), draining };
+    // More events than the channel holds, sent faster than the API's thread reads them.
+    for number in 0..5_000 {
+        world.tell(draining(number % 2 == 0), None);
+    }
+    while listening.find("event:") != "event: missed" {}
+    let data = listening.find("data:");
+    assert!(data.starts_with("data: {\"notices\":"), "{data}");
+}
+
+#[test]
+fn event_stream_ends_with_the_api() {
+    let (world, mut listening) = listening();
+    world.tell(CoreEvent::Draining { node: NodeId(0), draining: true }, None);
+    let told = listening.notice("draining");
+    assert_eq!((&told["node"], &told["draining"]), (&json!("east-a1"), &json!(true)));
+    drop(world.thread);
+    assert_eq!(listening.end(), 0);
+}
+
+fn listening() -> (World, Asking<UnixStream>) {
+    let world = World::start();
+    let mut listening = world.ask("GET /v1/events", "");
+    assert_eq!(listening.status(), 200);
+    (world, listening)
+}
+
+fn begun() -> CoreEvent {
+    CoreEvent::Opened {
+        session: SessionId(1),
+        room: RoomId(4),
+        room_name: "room-1".into(),
+        scenario: "call".into(),
+        hop: hop(0),
+        offered: Instant::now(),
+        admitted_by: Decider::Native,
+        routed_by: Decider::Native,
+    }
+}
+
+fn moved(cause: MoveCause) -> CoreEvent {
+    CoreEvent::Moved {
+        room: RoomId(4),
+        room_name: "room-1".into(),
+        sessions: vec![SessionId(1)],
+        cause,
+        by: Decider::Native,
+        from: hop(0),
+        to: Some(hop(1)),
+        started: Instant::now(),
+    }
+}
+
+#[test]
+fn drain_breaker_and_move_ends_are_published() {
+    let (world, mut listening) = listening();
+    let started = Instant::now();
+    world.tell(CoreEvent::Drained { node: NodeId(0), left: 3, started }, None);
+    let told = listening.notice("drained");
+    assert_eq!((&told["node"], &told["rooms_left"]), (&json!("east-a1"), &json!(3)));
+    let (from, to) = (BreakerState::Closed, BreakerState::Open);
+    let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
+    world.tell(CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed }, None);
+    let told = listening.notice("breaker");
+    assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
+    assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let given_up = CoreEvent::MoveEnded {
+        room: RoomId(4),
+        room_name: "room-1".into(),
+        cause: MoveCause::Manual,
+        by: Decider::Operator,
+        from: hop(0),
+        to: hop(1),
+        started,
+        outcome: MoveOutcome::TargetLost,
+    };
+    world.tell(given_up, None);
+    let told = listening.notice("move-ended");
+    assert_eq!((&told["cause"], &told["outcome"]), (&json!("manual"), &json!("target-lost")));
+    assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
+}

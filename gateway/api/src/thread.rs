@@ -1,0 +1,324 @@
+//! The API's thread: start, authentication, shutdown.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use evenkeel_config::AdminSettings;
+use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
+use evenkeel_group::{Access, PeerStream};
+use evenkeel_handover::{RequestGate, Upgrades};
+use evenkeel_index::IndexReader;
+use evenkeel_process::sha256;
+use evenkeel_telemetry::Instruments;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::{ApiError, ApiErrorCode};
+use super::gate::{self, Entrance, Gate, Gated};
+use super::listener::{ApiSocket, Bounded, SocketFile};
+use super::notice::NoticeWriter;
+use super::relay::{self, PeerRelay};
+use super::routes::{ApiContext, router, router_of_peer};
+use super::tcp::{self, TcpPlace};
+
+/// Maximum connections on the Unix socket, including event listeners. Further connections wait.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// Time in which requests arrive on connections that a process accepted before another one replaced it.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
+
+/// Time for the last answers of a process that another one replaces.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApiStartError {
+    #[error(
+        "another gateway, or another process, listens at {}; end it, or name another path by `socket` in [admin]",
+        .path.display()
+    )]
+    Occupied { path: PathBuf },
+    #[error("cannot listen for the API at {}: {error}", .path.display())]
+    Socket { path: PathBuf, error: io::Error },
+    #[error("cannot listen for the API on {address}: {error}")]
+    Tcp { address: SocketAddr, error: io::Error },
+    /// The system provided no thread, or no descriptor for the event loop.
+    #[error("cannot start the API's thread: {0}")]
+    Thread(io::Error),
+}
+
+/// The running API; it ends when dropped.
+#[derive(Debug)]
+pub struct ApiThread {
+    /// The TCP address, if TCP is configured.
+    pub address: Option<SocketAddr>,
+    gate: watch::Sender<Gate>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The API's sockets, and the event loop that will serve them.
+pub struct BoundApi {
+    settings: AdminSettings,
+    listening: ApiListeners,
+    runtime: Runtime,
+    upgrades: Option<Upgrades>,
+    relay: Option<PeerRelay>,
+    index: Option<IndexReader>,
+}
+
+/// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
+/// they are served.
+pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundApi, ApiStartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(ApiStartError::Thread)?;
+    let listening = runtime.block_on(listen(&settings, inherited))?;
+    Ok(BoundApi { settings, listening, runtime, upgrades: None, relay: None, index: None })
+}
+
+/// Starts the API on its own thread.
+pub fn start(
+    settings: AdminSettings,
+    handle: Handle,
+    metrics: Box<dyn Fn() -> String + Send + Sync>,
+) -> Result<ApiThread, ApiStartError> {
+    let api = bind(settings, &mut Inherited::default())?.serve(handle, metrics)?;
+    api.open();
+    Ok(api)
+}
+
+impl BoundApi {
+    /// Lets clients replace the process.
+    pub fn with_upgrades(self, upgrades: Upgrades) -> BoundApi {
+        BoundApi { upgrades: Some(upgrades), ..self }
+    }
+
+    /// Answers requests about the group, and those that its other gateway relays.
+    pub fn in_group(mut self, access: Access, instruments: Arc<Instruments>) -> BoundApi {
+        let Access { group, peer, streams } = access;
+        self.listening.peer = Some(streams);
+        BoundApi { relay: Some(PeerRelay::new(group, peer, instruments)), ..self }
+    }
+
+    /// Answers requests about sessions of all gateways.
+    pub fn with_index(self, index: Option<IndexReader>) -> BoundApi {
+        BoundApi { index, ..self }
+    }
+
+    pub fn duplicates(&self) -> io::Result<NamedSockets> {
+        let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
+        let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
+        let mut duplicates = vec![(SocketName::ApiUnix { path }, unix)];
+        if let (Some(listener), Some(tcp)) = (&self.listening.tcp, tcp) {
+            let name = SocketName::ApiTcp { address: tcp.address };
+            duplicates.push((name, listener.as_fd().try_clone_to_owned()?));
+        }
+        Ok(duplicates)
+    }
+
+    /// Starts the API's thread, which serves once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
+    /// start before the first session, because notices take room names from earlier events.
+    pub fn serve(
+        self,
+        handle: Handle,
+        metrics: Box<dyn Fn() -> String + Send + Sync>,
+    ) -> Result<ApiThread, ApiStartError> {
+        let BoundApi { settings, listening, runtime, upgrades, relay, index } = self;
+        let (stop, stopped) = oneshot::channel();
+        let gate = watch::Sender::new(Gate::Paused);
+        let entrance = Entrance::at(&gate);
+        let address = listening.address;
+        let (events, notices) = (handle.events(), NoticeWriter::new(handle.names()));
+        let shared = ApiContext::new(handle, metrics, settings.drills, upgrades, relay, index);
+        let shared = Arc::new(shared);
+        let served = async move {
+            let publishing = Arc::clone(&shared);
+            tokio::spawn(async move { publishing.feed.follow(events, notices).await });
+            serve(listening, settings, &shared, entrance, stopped).await;
+        };
+        let thread = std::thread::Builder::new().name("evenkeel-api".into());
+        let thread =
+            thread.spawn(move || runtime.block_on(served)).map_err(ApiStartError::Thread)?;
+        Ok(ApiThread { address, gate, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl RequestGate for ApiThread {
+    fn open(&self) {
+        self.gate.send_replace(Gate::Open);
+    }
+
+    fn pause(&self) {
+        self.gate.send_replace(Gate::Paused);
+    }
+}
+
+impl ApiThread {
+    /// Ends the API after its last answers, while another process serves its sockets.
+    pub fn leave(mut self) {
+        self.gate.send_replace(Gate::Left);
+        self.end();
+    }
+
+    /// Ends the API at once; event streams end.
+    pub fn shut_down(mut self) {
+        self.end();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // The panic was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for ApiThread {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct ApiListeners {
+    unix: UnixListener,
+    /// `None` for an inherited socket.
+    file: Option<SocketFile>,
+    /// Sockets of the replaced process that this one does not use, removed once this one serves.
+    obsolete: Vec<PathBuf>,
+    tcp: Option<TcpListener>,
+    address: Option<SocketAddr>,
+    /// Connections of the group's other gateway.
+    peer: Option<mpsc::Receiver<PeerStream>>,
+}
+
+async fn listen(
+    settings: &AdminSettings,
+    inherited: &mut Inherited,
+) -> Result<ApiListeners, ApiStartError> {
+    let path = &settings.socket;
+    let name = SocketName::ApiUnix { path: path.clone() };
+    let unix = match inherited.take(&name).map(StdUnixListener::from) {
+        Some(listener) => UnixListener::from_std(listener).map(|listener| (listener, None)),
+        None => ApiSocket::bind(path).map(|ApiSocket { listener, file }| (listener, Some(file))),
+    };
+    let (unix, file) = unix.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => ApiStartError::Occupied { path: path.clone() },
+        _ => ApiStartError::Socket { path: path.clone(), error },
+    })?;
+    let obsolete = inherited.remaining().filter_map(|name| match name {
+        SocketName::ApiUnix { path } => Some(path.clone()),
+        _ => None,
+    });
+    let obsolete = obsolete.collect();
+    let Some(tcp) = &settings.tcp else {
+        return Ok(ApiListeners { unix, file, obsolete, tcp: None, address: None, peer: None });
+    };
+    let failed = |error| ApiStartError::Tcp { address: tcp.address, error };
+    let inherited = inherited.take(&SocketName::ApiTcp { address: tcp.address });
+    let listener = match inherited.map(StdTcpListener::from) {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(tcp.address).await,
+    };
+    let listener = listener.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let (tcp, address) = (Some(listener), Some(address));
+    Ok(ApiListeners { unix, file, obsolete, tcp, address, peer: None })
+}
+
+async fn serve(
+    listening: ApiListeners,
+    settings: AdminSettings,
+    shared: &Arc<ApiContext>,
+    entrance: Entrance,
+    stopped: oneshot::Receiver<()>,
+) {
+    let ApiListeners { unix, file, obsolete, tcp, peer, .. } = listening;
+    let path = settings.socket;
+    let enter = || middleware::from_fn_with_state(entrance.clone(), gate::pass);
+    let gated = Gated::new(unix, entrance.clone());
+    let local = router(Arc::clone(shared)).layer(enter());
+    // All tasks run until this function returns and the runtime ends.
+    let local = axum::serve(Bounded::new(gated, CONNECTIONS_MAX), local);
+    let local = tokio::spawn(local.into_future());
+    if let (Some(listener), Some(tcp)) = (tcp, settings.tcp) {
+        let refused = Arc::clone(&shared.handle.tokens_refused);
+        let guard = Arc::new(TokenGuard { token_sha256: sha256(tcp.token.bytes()), refused });
+        let guarded = router(Arc::clone(shared))
+            .layer(enter())
+            .layer(middleware::from_fn_with_state(guard, require_token));
+        tokio::spawn(tcp::serve(Gated::new(listener, entrance.clone()), guarded));
+    }
+    if let Some(streams) = peer {
+        let of_peer = router_of_peer(Arc::clone(shared)).layer(enter());
+        tokio::spawn(relay::serve(streams, of_peer));
+    }
+    let mut opened = entrance.clone();
+    tokio::spawn(async move {
+        opened.opened().await;
+        obsolete.into_iter().map(SocketFile).for_each(drop);
+    });
+    tokio::select! {
+        _ = stopped => {}
+        () = shared.closing.notified() => tracing::warn!("API closed by a drill"),
+        _ = local => {}
+    }
+    match entrance.gate() {
+        Gate::Open => drop(file.unwrap_or(SocketFile(path))),
+        // An inherited socket belongs to the process that serves.
+        Gate::Paused => drop(file),
+        Gate::Left => {
+            std::mem::forget(file);
+            tokio::time::sleep(LAST_REQUESTS).await;
+            // Longer answers, such as event streams, are cut off.
+            let _ = tokio::time::timeout(LAST_ANSWERS, entrance.answered()).await;
+        }
+    }
+}
+
+struct TokenGuard {
+    token_sha256: [u8; 32],
+    refused: Arc<TokensRefused>,
+}
+
+async fn require_token(
+    State(guard): State<Arc<TokenGuard>>,
+    Extension(connection): Extension<Arc<TcpPlace>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let token = bearer(request.headers());
+    let message = "expected the header `authorization: Bearer` with the token of `token_file`";
+    // The time to compare digests reveals nothing about the token.
+    let known = if token.is_some_and(|token| sha256(token.as_bytes()) == guard.token_sha256) {
+        connection.trust()
+    } else {
+        guard.refused.count(token.is_none());
+        Err(ApiError::new(ApiErrorCode::Unauthorized, message))
+    };
+    match known {
+        Ok(()) => next.run(request).await,
+        // Frees the connection for the next client.
+        Err(refused) => ([(header::CONNECTION, "close")], refused).into_response(),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = given.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}

@@ -1,0 +1,273 @@
+//! JSON views of policies, rollouts and refused plugins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core as core;
+use evenkeel_process::unix_us;
+use serde::Serialize;
+
+/// Characters of a fault that are shown: a trap may carry a kilobyte of text.
+const FAULT_CHARS_MAX: usize = 200;
+
+#[derive(Serialize)]
+pub(crate) struct PolicyStatusView {
+    policy: String,
+    plugin: Box<str>,
+    /// Null while the native default decides because the revision failed.
+    revision: Option<Arc<str>>,
+    /// The target of a rollback.
+    previous: Option<Arc<str>>,
+    origin: Box<str>,
+    calls: u64,
+    faults: u64,
+    /// Sessions and rooms on which the revision faults; the gateway does not ask it about them.
+    quarantined: u64,
+    hidden_state: HiddenState,
+    /// The fault of the last call; null if the policy answered.
+    failing: Option<String>,
+    /// The latest fault, even if later calls were answered.
+    last_fault: Option<String>,
+    /// The revision that will be active once the rollout is complete.
+    desired: Option<Arc<str>>,
+    /// Remaining time in which a rollback to `previous` is possible.
+    rollback_window_ms: Option<u64>,
+    rollout: Option<CandidateView>,
+    last_rollout: Option<LastRolloutView>,
+    /// Revisions that were rolled back, oldest first.
+    quarantined_revisions: Vec<QuarantinedView>,
+    /// Revisions in use, or kept for a rollback, that were revoked since they were loaded.
+    revoked_revisions: Vec<RevokedView>,
+}
+
+/// A rollout in progress.
+#[derive(Serialize)]
+struct CandidateView {
+    revision: Arc<str>,
+    plugin: Box<str>,
+    origin: Box<str>,
+    /// `shadow` or `canary`.
+    stage: &'static str,
+    /// Share of rooms or sessions.
+    percent: u8,
+    paused: bool,
+    /// The next share; at 100 the revision is active.
+    next_percent: u8,
+    /// Minimum time until the next share; null if the rollout needs `promote`.
+    next_in_ms: Option<u64>,
+    /// Time in this stage without pauses.
+    lasted_ms: u64,
+    /// Shares in per cent.
+    steps: Vec<u8>,
+    pace_ms: u64,
+    calls: u64,
+    faults: u64,
+    /// The first 200 characters.
+    last_fault: Option<String>,
+    shadow: Shadow,
+    /// Figures of the canary and of the active revision.
+    cohorts: BTreeMap<&'static str, CohortView>,
+}
+
+#[derive(Serialize)]
+struct Shadow {
+    same: u64,
+    different: u64,
+    faulted: u64,
+}
+
+#[derive(Serialize)]
+struct CohortView {
+    sessions: u32,
+    rooms: u32,
+    /// The mean; null if not measured.
+    loss_percent: Option<f64>,
+    r_factor: Option<f64>,
+    rung: f64,
+    /// By figure: the number of recent regressions, and the number compared.
+    worse: BTreeMap<&'static str, WorseView>,
+}
+
+#[derive(Serialize)]
+struct WorseView {
+    worse: u32,
+    of: u32,
+}
+
+#[derive(Serialize)]
+struct LastRolloutView {
+    at_us: u64,
+    #[serde(flatten)]
+    rollout: RolloutView,
+}
+
+#[derive(Serialize)]
+struct QuarantinedView {
+    revision: Arc<str>,
+    since_us: u64,
+    reason: Box<str>,
+}
+
+fn milliseconds(time: Option<Duration>) -> Option<u64> {
+    time.map(|time| time.as_millis() as u64)
+}
+
+#[derive(Serialize)]
+struct RevokedView {
+    revision: Arc<str>,
+    reason: Box<str>,
+}
+
+impl CandidateView {
+    fn of(
+        candidate: core::CandidateStatus,
+        plugin: evenkeel_control::PluginView,
+        cohorts: Vec<core::ArmStatistics>,
+    ) -> CandidateView {
+        let core::CandidateCalls { calls, faults, same, different, faulted, last_fault } =
+            candidate.calls;
+        CandidateView {
+            revision: candidate.revision,
+            plugin: plugin.title,
+            origin: plugin.origin,
+            stage: candidate.staged.stage.name(),
+            percent: candidate.staged.stage.percent(),
+            paused: candidate.staged.paused,
+            next_percent: candidate.staged.next,
+            next_in_ms: milliseconds(candidate.staged.next_in),
+            lasted_ms: candidate.lasted.as_millis() as u64,
+            steps: candidate.steps,
+            pace_ms: candidate.each.as_millis() as u64,
+            calls,
+            faults,
+            last_fault: last_fault.as_ref().map(first_words),
+            shadow: Shadow { same, different, faulted },
+            cohorts: cohorts.into_iter().map(|it| (it.arm.name(), CohortView::from(it))).collect(),
+        }
+    }
+}
+
+impl From<core::ArmStatistics> for CohortView {
+    fn from(cohort: core::ArmStatistics) -> CohortView {
+        let centi = |value: u32| f64::from(value) / 100.0;
+        let worse = |(figure, count): (core::Figure, core::BreachCount)| {
+            (figure.name(), WorseView { worse: count.worse, of: count.of })
+        };
+        CohortView {
+            sessions: cohort.sessions,
+            rooms: cohort.rooms,
+            loss_percent: cohort.loss_ppm.map(|ppm| f64::from(ppm) / 10_000.0),
+            r_factor: cohort.r_factor_centi.map(centi),
+            rung: centi(cohort.rung_centi),
+            worse: cohort.worse.into_iter().map(worse).collect(),
+        }
+    }
+}
+
+/// Mismatches with answers of a fresh instance.
+#[derive(Serialize)]
+struct HiddenState {
+    differed: u64,
+    of: u64,
+}
+
+impl From<evenkeel_control::PolicyView> for PolicyStatusView {
+    fn from(policy: evenkeel_control::PolicyView) -> PolicyStatusView {
+        let evenkeel_control::PolicyView { status, candidate: plugin, cohorts, .. } = policy;
+        let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
+        let (differed, of) = policy.hidden_state;
+        PolicyStatusView {
+            policy: policy.policy.to_string(),
+            plugin: policy.active.title,
+            desired: candidate.or_else(|| status.active.clone()),
+            revision: status.active,
+            previous: status.previous,
+            origin: policy.active.origin,
+            calls: status.calls,
+            faults: status.faults,
+            quarantined: policy.quarantined,
+            hidden_state: HiddenState { differed, of },
+            failing: status.failing.map(|fault| fault.to_string()),
+            last_fault: status.last_fault.as_ref().map(first_words),
+            rollback_window_ms: milliseconds(status.previous_for),
+            rollout: status.candidate.map(|it| CandidateView::of(it, plugin, cohorts)),
+            last_rollout: status.last.map(|last| LastRolloutView {
+                at_us: unix_us(last.at),
+                rollout: last.rollout.into(),
+            }),
+            quarantined_revisions: status
+                .quarantined
+                .into_iter()
+                .map(|core::QuarantinedRevision { revision, since, reason }| QuarantinedView {
+                    revision,
+                    since_us: unix_us(since),
+                    reason,
+                })
+                .collect(),
+            revoked_revisions: status
+                .revoked
+                .into_iter()
+                .map(|core::RevokedRevision { revision, reason }| RevokedView { revision, reason })
+                .collect(),
+        }
+    }
+}
+
+fn first_words(fault: &core::PluginFault) -> String {
+    let words = fault.to_string();
+    match words.char_indices().nth(FAULT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}
+
+/// The outcome of a push, a step or a rollback.
+#[derive(Clone, Serialize)]
+pub(crate) struct RolloutView {
+    outcome: &'static str,
+    policy: String,
+    revision: Option<Arc<str>>,
+    previous: Option<Arc<str>>,
+    /// Code of a refusal: `import`, `unsigned`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Box<str>>,
+    activate_us: u64,
+    /// `file`, `signal`, `operator` or `gateway`.
+    by: &'static str,
+    /// `shadow` or `canary`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    /// The next share; at 100 the revision is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_percent: Option<u8>,
+    /// Minimum time until the next share; omitted if the rollout needs `promote`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_in_ms: Option<u64>,
+}
+
+impl From<evenkeel_control::RolloutReport> for RolloutView {
+    fn from(rollout: evenkeel_control::RolloutReport) -> RolloutView {
+        RolloutView {
+            outcome: rollout.outcome.name(),
+            policy: rollout.policy.to_string(),
+            revision: rollout.revision,
+            previous: rollout.previous,
+            code: rollout.code,
+            reason: rollout.reason,
+            activate_us: rollout.activate.as_micros() as u64,
+            by: rollout.by.name(),
+            stage: rollout.stage.map(|staged| staged.stage.name()),
+            percent: rollout.stage.map(|staged| staged.stage.percent()),
+            paused: rollout.stage.map(|staged| staged.paused),
+            next_percent: rollout.stage.map(|staged| staged.next),
+            next_in_ms: milliseconds(rollout.stage.and_then(|staged| staged.next_in)),
+        }
+    }
+}

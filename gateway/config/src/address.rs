@@ -1,0 +1,137 @@
+//! Checks of addresses that come from outside: offers, answers of media servers, configuration.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+/// The expected address, for errors.
+pub const ADDRESS_AND_PORT: &str = "the address and port of one host such as `192.0.2.1:4000`";
+pub const ADDRESS_ALONE: &str = "the address of one host without a port such as `192.0.2.1`";
+
+/// The reason why no packet is sent to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotOneHost {
+    Unspecified,
+    Multicast,
+    Broadcast,
+    NoPort,
+    /// A link-local address without a scope (RFC 4007, section 6).
+    NoScope,
+}
+
+impl fmt::Display for NotOneHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotOneHost::Unspecified => "the unspecified address",
+            NotOneHost::Multicast => "a multicast address",
+            NotOneHost::Broadcast => "the broadcast address",
+            NotOneHost::NoPort => "with port 0",
+            NotOneHost::NoScope => "a link-local address without the index of an interface",
+        })
+    }
+}
+
+/// Checks that an address can belong to one host. IPv4-mapped addresses are checked as IPv4, because that is where the
+/// system sends their packets.
+pub fn check_ip(ip: IpAddr) -> Result<(), NotOneHost> {
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() {
+        Err(NotOneHost::Unspecified)
+    } else if ip.is_multicast() {
+        Err(NotOneHost::Multicast)
+    } else if ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Err(NotOneHost::Broadcast)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks that an address and port can belong to one host.
+pub fn check(address: SocketAddr) -> Result<(), NotOneHost> {
+    check_ip(address.ip())?;
+    let lacks_scope = |address: SocketAddr| match address {
+        SocketAddr::V6(v6) => v6.ip().is_unicast_link_local() && v6.scope_id() == 0,
+        SocketAddr::V4(_) => false,
+    };
+    if address.port() == 0 {
+        Err(NotOneHost::NoPort)
+    } else if lacks_scope(address) {
+        Err(NotOneHost::NoScope)
+    } else {
+        Ok(())
+    }
+}
+
+/// Like [`check`]; the error says what was found and what is expected.
+pub fn checked(address: SocketAddr) -> Result<SocketAddr, String> {
+    check(address)
+        .map_err(|reason| format!("found `{address}`, {reason}; expected {ADDRESS_AND_PORT}"))?;
+    Ok(address)
+}
+
+/// A network such as `10.0.0.0/8`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetworkPrefix {
+    ip: IpAddr,
+    prefix: u8,
+}
+
+impl NetworkPrefix {
+    /// Private networks (RFC 1918, RFC 6598, RFC 4193).
+    pub fn private() -> Vec<NetworkPrefix> {
+        let v4 = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
+        let shared = ([100, 64, 0, 0], 10);
+        let unique_local = NetworkPrefix { ip: [0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), prefix: 7 };
+        let v4 = v4.into_iter().chain([shared]);
+        v4.map(|(ip, prefix)| NetworkPrefix { ip: ip.into(), prefix })
+            .chain([unique_local])
+            .collect()
+    }
+
+    /// IPv4-mapped addresses are in the networks of IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.ip, ip.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) => {
+                let differs = own.to_bits() ^ ip.to_bits();
+                differs.checked_shr(32 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(ip)) => {
+                let differs = own.to_bits() ^ ip.to_bits();
+                differs.checked_shr(128 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoNetwork;
+
+impl FromStr for NetworkPrefix {
+    type Err = NoNetwork;
+
+    /// Reads an address and a prefix length. Bits behind the prefix are zero, so that a typing error is noticed.
+    /// IPv4-mapped networks are refused: they would contain no address.
+    fn from_str(text: &str) -> Result<NetworkPrefix, NoNetwork> {
+        let (ip, prefix) = text.split_once('/').ok_or(NoNetwork)?;
+        let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
+        let prefix: u8 = prefix.parse().map_err(|_| NoNetwork)?;
+        let (bits, rest) = match ip {
+            IpAddr::V4(ip) => (32, ip.to_bits().checked_shl(prefix.into()).unwrap_or(0) == 0),
+            IpAddr::V6(ip) => (128, ip.to_bits().checked_shl(prefix.into()).unwrap_or(0) == 0),
+        };
+        if prefix > bits || !rest || ip != ip.to_canonical() {
+            return Err(NoNetwork);
+        }
+        Ok(NetworkPrefix { ip, prefix })
+    }
+}
+
+impl fmt::Display for NetworkPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! `[cluster]`: the group of this gateway.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::check::ConfigCheck;
+use super::listen::{ListenIngress, ListenSettings};
+use super::node::{NodeConfig, WatchingAgent, reachable};
+use super::raw;
+use super::secret::SecretFile;
+use crate::address;
+
+/// As many as listeners.
+const ADDRESSES_MAX: usize = super::listen::LISTENS_MAX;
+
+/// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).
+const INTERFACE_MAX: usize = 15;
+
+/// Shortest secret of a group. Its holder can read the keys of every call.
+const SECRET_MIN: usize = 32;
+
+const ADDRESS: &str = "an address and its prefix length such as `192.0.2.10/24`";
+
+/// Two gateways, of which one owns the addresses.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GroupSettings {
+    /// The name of this member.
+    pub name: Arc<str>,
+    /// One secret, or two while it is rotated. The first signs; both are accepted.
+    pub secrets: Vec<SecretFile>,
+    /// UDP: beats. TCP: records. Never an address of the group.
+    pub listen: SocketAddr,
+    /// Owns the addresses if neither member does. Default false.
+    pub preferred: bool,
+    pub peer: PeerSettings,
+    /// At least one.
+    pub addresses: Vec<MovingAddress>,
+}
+
+/// The other member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerSettings {
+    pub name: Arc<str>,
+    /// The `listen` of the peer.
+    pub address: SocketAddr,
+    /// The agent beside the peer, which reports the end of its process.
+    pub agent: Option<WatchingAgent>,
+}
+
+/// An address that moves between the members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MovingAddress {
+    pub address: IpAddr,
+    pub prefix: u8,
+    pub place: AddressPlace,
+    /// Sessions' own ports are bound here, so that they stay at a takeover. Default false.
+    pub port_legs: bool,
+}
+
+impl GroupSettings {
+    /// The address of sessions' own ports; `None` if they have all addresses of the host.
+    pub fn port_legs(&self) -> Option<IpAddr> {
+        self.addresses.iter().find(|moved| moved.port_legs).map(|moved| moved.address)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AddressPlace {
+    /// The name of an interface, to which the owner adds the address.
+    Interface(String),
+    /// A program and its arguments, which moves the address.
+    Hook(Vec<String>),
+}
+
+pub(super) fn check(
+    raw: &Spanned<raw::ClusterTable>,
+    nodes: &[NodeConfig],
+    listens: &[ListenSettings],
+    check: &mut ConfigCheck,
+) -> Option<GroupSettings> {
+    let (span, raw) = (raw.span(), raw.get_ref());
+    let name = check.name(&raw.name);
+    let secrets = secrets(&raw.secret_file, nodes, check);
+    let listen = reachable(&raw.listen, "10.0.0.1:7100", check);
+    if raw.address.is_empty() {
+        let expected = "at least one `[[cluster.address]]`, which clients send to";
+        check.refuse(span.clone(), "`[cluster]` without an address", expected);
+    }
+    super::bounded(&raw.address, ADDRESSES_MAX, "addresses", check);
+    let addresses = addresses(&raw.address, nodes, listens, check);
+    let has_port_legs = nodes.iter().any(NodeConfig::has_port_legs);
+    if has_port_legs && !addresses.iter().any(|moved| moved.port_legs) {
+        let found = "nodes with port legs, and no address of the group with `port_legs`";
+        let expected = "`port_legs = true` at one that reaches them: a takeover opens their sessions again otherwise";
+        check.warn(span.clone(), found, expected);
+    }
+    let alone = |listen: &ListenSettings| {
+        matches!(listen.ingress, ListenIngress::Quic { certificate: None })
+            && addresses.iter().any(|moved| moved.address == listen.address.ip())
+    };
+    if listens.iter().any(alone) {
+        let found = "a QUIC listener on an address of the group with a self-signed certificate";
+        check.warn(span, found, "`certificate` and `key`, the same at both members");
+    }
+    let peer = peer(raw, listen, secrets.as_deref().unwrap_or_default(), check);
+    let member = [(&raw.listen, listen), (&raw.peer.address, peer.as_ref().map(|p| p.address))];
+    for (written, member) in member {
+        let moves =
+            |member: &SocketAddr| addresses.iter().any(|moved| moved.address == member.ip());
+        if let Some(member) = member.filter(moves) {
+            let found = format!("`{member}`, an address of the group");
+            let expected = "an address of the member alone: those of the group move";
+            check.refuse(written.span(), found, expected);
+        }
+    }
+    let preferred = raw.preferred.unwrap_or_default();
+    Some(GroupSettings {
+        name,
+        secrets: secrets?,
+        listen: listen?,
+        preferred,
+        peer: peer?,
+        addresses,
+    })
+}
+
+/// The secrets of the file, one per line.
+fn secrets(
+    raw: &Spanned<String>,
+    nodes: &[NodeConfig],
+    check: &mut ConfigCheck,
+) -> Option<Vec<SecretFile>> {
+    let bytes = check.secret_file(raw, SECRET_MIN)?;
+    let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+    let (file, before) = (raw.get_ref(), check.invalid.len());
+    if lines.is_empty() || lines.len() > 2 {
+        let found = format!("`{file}` with {} secrets", lines.len());
+        check.refuse(raw.span(), found, "one secret, or two while it is rotated, each on a line");
+    }
+    for (place, line) in lines.iter().enumerate() {
+        let number = place + 1;
+        if line.len() < SECRET_MIN {
+            let found = format!("`{file}` with {} bytes in secret {number}", line.len());
+            check.refuse(raw.span(), found, format!("at least {SECRET_MIN} bytes"));
+        }
+        if lines[..place].contains(line) {
+            let found = format!("`{file}` with the same secret twice");
+            check.refuse(raw.span(), found, "a new secret and the previous one");
+        }
+        let knows =
+            |node: &&NodeConfig| node.secret().is_some_and(|secret| secret.bytes() == *line);
+        if let Some(node) = nodes.iter().find(knows) {
+            let found = format!("`{file}` with the secret of node `{}`", node.name);
+            let expected = "a secret of its own: its holder can read and take over every call";
+            check.refuse(raw.span(), found, expected);
+        }
+    }
+    check.warn_of_readers(raw);
+    let sound = check.invalid.len() == before;
+    sound.then(|| lines.into_iter().map(|line| SecretFile::new(line.to_vec())).collect())
+}
+
+fn peer(
+    raw: &raw::ClusterTable,
+    listen: Option<SocketAddr>,
+    secrets: &[SecretFile],
+    check: &mut ConfigCheck,
+) -> Option<PeerSettings> {
+    let raw::PeerTable { name, address, .. } = &raw.peer;
+    if name.get_ref() == raw.name.get_ref() {
+        let found = format!("`{}`, the name of this member", name.get_ref());
+        check.refuse(name.span(), found, "the name of the other member");
+    }
+    let name = check.name(name);
+    let at = reachable(address, "10.0.0.2:7100", check)?;
+    if let Some(listen) = listen {
+        if listen == at {
+            let found = format!("`{at}`, the `listen` of this member");
+            check.refuse(address.span(), found, "the `listen` of the other member");
+        }
+        if listen.is_ipv4() != at.is_ipv4() {
+            let found = format!("`{at}` beside `{listen}`");
+            check.refuse(address.span(), found, "two addresses of IPv4, or two of IPv6");
+        }
+    }
+    Some(PeerSettings { name, address: at, agent: agent(&raw.peer, secrets, check) })
+}
+
+fn agent(
+    raw: &raw::PeerTable,
+    secrets: &[SecretFile],
+    check: &mut ConfigCheck,
+) -> Option<WatchingAgent> {
+    let (agent, secret) = match (&raw.agent, &raw.secret_file) {
+        (Some(agent), Some(secret)) => (agent, secret),
+        (None, None) => return None,
+        (Some(agent), None) => {
+            let expected = "`secret_file`, the file of the secret shared with the agent";
+            check.refuse(agent.span(), "`agent` without `secret_file`", expected);
+            return None;
+        }
+        (None, Some(secret)) => {
+            let expected = "`agent`, the address of the agent beside the other member";
+            check.refuse(secret.span(), "`secret_file` without `agent`", expected);
+            return None;
+        }
+    };
+    let (file, address) = (secret, reachable(agent, "10.0.0.2:7200", check));
+    let secret = check.secret(file)?;
+    if secrets.contains(&secret) {
+        let found = format!("`{}` with a secret of the group", file.get_ref());
+        let expected = "a secret of its own: the agent needs no key of the group";
+        check.refuse(file.span(), found, expected);
+    }
+    Some(WatchingAgent { address: address?, secret })
+}
+
+fn addresses(
+    raw: &[Spanned<raw::ClusterAddressTable>],
+    nodes: &[NodeConfig],
+    listens: &[ListenSettings],
+    check: &mut ConfigCheck,
+) -> Vec<MovingAddress> {
+    let mut addresses: Vec<MovingAddress> = Vec::new();
+    for entry in raw {
+        let written = &entry.get_ref().address;
+        let place = place(entry, check);
+        let Some((address, prefix)) = with_prefix(written, check) else { continue };
+        if addresses.iter().any(|earlier| earlier.address == address) {
+            check.refuse(written.span(), format!("`{address}` a second time"), "each address once");
+        }
+        let takes = |listen: &ListenSettings| {
+            let bound = listen.address.ip();
+            let any = bound.is_unspecified() && (bound.is_ipv6() || address.is_ipv4());
+            any || bound.to_canonical() == address
+        };
+        let port_legs = entry.get_ref().port_legs.as_ref().filter(|it| *it.get_ref());
+        if let Some(port_legs) = port_legs {
+            let reaches = |node: &NodeConfig| node.address.is_ipv4() == address.is_ipv4();
+            let unreached = nodes.iter().find(|node| node.has_port_legs() && !reaches(node));
+            if let Some(NodeConfig { name, address: node, .. }) = unreached {
+                let found = format!("`port_legs` at `{address}`, and node `{name}` at `{node}`");
+                check.refuse(port_legs.span(), found, "two addresses of IPv4, or two of IPv6");
+            }
+            if addresses.iter().any(|earlier| earlier.port_legs) {
+                let expected = "one: a session has the same port towards all nodes";
+                check.refuse(port_legs.span(), "`port_legs` at a second address", expected);
+            }
+        }
+        let port_legs = port_legs.is_some();
+        if !port_legs && !listens.iter().any(takes) {
+            let found = format!("`{address}`, on which nothing listens");
+            check.warn(written.span(), found, "the address of a `[[listen]]`");
+        }
+        addresses.extend(place.map(|place| MovingAddress { address, prefix, place, port_legs }));
+    }
+    addresses
+}
+
+fn with_prefix(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<(IpAddr, u8)> {
+    let parse = |text: &str| -> Option<(IpAddr, u8)> {
+        let (address, prefix) = text.split_once('/')?;
+        let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        ((1..=bits).contains(&prefix) && address == address.to_canonical())
+            .then_some((address, prefix))
+    };
+    let Some((address, prefix)) = parse(raw.get_ref()) else {
+        check.refuse(raw.span(), format!("`{}`", raw.get_ref()), ADDRESS);
+        return None;
+    };
+    if let Err(reason) = address::check_ip(address) {
+        check.refuse(raw.span(), format!("`{}`, {reason}", raw.get_ref()), ADDRESS);
+        return None;
+    }
+    Some((address, prefix))
+}
+
+fn place(raw: &Spanned<raw::ClusterAddressTable>, check: &mut ConfigCheck) -> Option<AddressPlace> {
+    let (span, raw) = (raw.span(), raw.get_ref());
+    match (&raw.interface, &raw.hook) {
+        (Some(interface), None) => {
+            let name = interface.get_ref();
+            let fits = (1..=INTERFACE_MAX).contains(&name.len());
+            let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+            if !fits || !name.chars().all(plain) {
+                let expected = "the name of an interface such as `eth0`, of at most 15 bytes";
+                check.refuse(interface.span(), format!("`{name}`"), expected);
+            }
+            Some(AddressPlace::Interface(name.clone()))
+        }
+        (None, Some(hook)) => {
+            let words: Vec<String> =
+                hook.get_ref().iter().map(|word| word.get_ref().clone()).collect();
+            if words.first().is_none_or(String::is_empty) {
+                let expected = "a program and its arguments: `[\"/usr/local/bin/move-address\"]`";
+                check.refuse(hook.span(), "a command without a program", expected);
+            }
+            Some(AddressPlace::Hook(words))
+        }
+        (interface, _) => {
+            let found = match interface {
+                Some(_) => "`interface` and `hook`",
+                None => "neither `interface` nor `hook`",
+            };
+            check.refuse(span, found, "one of them");
+            None
+        }
+    }
+}

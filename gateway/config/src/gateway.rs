@@ -1,0 +1,309 @@
+//! `[gateway]`, `[admin]`, `[telemetry]` and `[limits]`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::check::ConfigCheck;
+use super::raw;
+use super::secret::SecretFile;
+use crate::address::NetworkPrefix;
+
+/// `[gateway]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GatewaySettings {
+    /// Default: the only configured region, or `local` without nodes.
+    pub region: Arc<str>,
+    /// The folder of policy sets. Default: the shipped sets only.
+    pub policies: Option<PathBuf>,
+    /// Time that sessions may continue after SIGTERM. Default 5 min.
+    pub drain_timeout: Duration,
+    pub cache: CacheFolder,
+    /// Networks in which offers may name addresses of `plain` nodes, beside a node's own IP address. Default: the
+    /// private networks.
+    pub node_networks: Vec<NetworkPrefix>,
+    /// The process gives up capabilities and system calls at its start. Default true.
+    pub sandbox: bool,
+}
+
+/// The folder of compiled plugins, quarantined revisions and version floors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CacheFolder {
+    /// The default: the first usable of `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel` and `/var/cache/evenkeel`. A
+    /// gateway embedded in another program has no cache.
+    Usual,
+    /// A configured folder, created if missing, and accessible to its owner only.
+    Folder(PathBuf),
+    /// `cache = "none"`.
+    None,
+}
+
+impl CacheFolder {
+    /// Folders in the order of preference.
+    pub fn candidates(&self) -> Vec<PathBuf> {
+        let of = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        match self {
+            CacheFolder::Usual => {
+                let usual = of("XDG_CACHE_HOME").map(PathBuf::from);
+                let usual =
+                    usual.or_else(|| of("HOME").map(|home| Path::new(&home).join(".cache")));
+                let all = usual.into_iter().chain([PathBuf::from("/var/cache")]);
+                all.map(|folder| folder.join("evenkeel")).collect()
+            }
+            CacheFolder::Folder(folder) => vec![folder.clone()],
+            CacheFolder::None => Vec::new(),
+        }
+    }
+}
+
+impl GatewaySettings {
+    pub(super) fn check(raw: &raw::GatewayTable, check: &mut ConfigCheck) -> GatewaySettings {
+        let hour = Duration::from_secs(3_600);
+        let day = Duration::ZERO..=24 * hour;
+        GatewaySettings {
+            region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
+            policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
+            drain_timeout: check.duration(&raw.drain_timeout, hour / 12, day),
+            cache: match raw.cache.as_ref().map(|word| word.get_ref().as_str()) {
+                None => CacheFolder::Usual,
+                Some("none") => CacheFolder::None,
+                Some(folder) => CacheFolder::Folder(check.path(folder)),
+            },
+            node_networks: raw.node_networks.as_ref().map_or_else(
+                NetworkPrefix::private,
+                |networks| {
+                    let expected = "a network such as `10.0.0.0/8` or `fd00::/8`";
+                    networks.iter().filter_map(|network| check.parse(network, expected)).collect()
+                },
+            ),
+            sandbox: raw.sandbox.unwrap_or(true),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdminSettings {
+    /// Default [`AdminSettings::default_socket`].
+    pub socket: PathBuf,
+    /// Default: none.
+    pub tcp: Option<AdminTcp>,
+    /// Treatment of the `traceparent` of a request. Default: a link.
+    pub traceparent: Traceparent,
+    /// Drills are allowed: stopping a policy, ending the API, breaking nodes. Default false.
+    pub drills: bool,
+}
+
+/// The API over TCP; every request carries the token as `authorization: Bearer …`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdminTcp {
+    pub address: SocketAddr,
+    /// Grants full access.
+    pub token: SecretFile,
+}
+
+/// Treatment of a caller's `traceparent` (W3C Trace Context).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Traceparent {
+    /// The request's span links to the caller's: an untrusted caller can neither join nor sample the gateway's traces.
+    #[default]
+    Link,
+    /// The request's span is a child of the caller's and inherits its sampling decision. For trusted callers.
+    Parent,
+}
+
+impl AdminSettings {
+    /// `evenkeel.sock` in `$XDG_RUNTIME_DIR`, else in `/run/evenkeel` (root) or `/tmp/evenkeel-UID`. Commands use the same
+    /// default.
+    pub fn default_socket() -> PathBuf {
+        let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+        folder.map_or_else(AdminSettings::private_folder, PathBuf::from).join("evenkeel.sock")
+    }
+
+    fn private_folder() -> PathBuf {
+        let user = nix::unistd::geteuid();
+        if user.is_root() { "/run/evenkeel".into() } else { format!("/tmp/evenkeel-{user}").into() }
+    }
+
+    /// Creates the private folder if the socket belongs there, and requires that only this user may enter it.
+    pub fn prepare_folder(socket: &Path) -> std::io::Result<()> {
+        let folder = AdminSettings::private_folder();
+        if socket.parent() != Some(&*folder) {
+            return Ok(());
+        }
+        evenkeel_host::private_folder(&folder).map_err(|error| {
+            let help = "set XDG_RUNTIME_DIR, or `socket` in [admin]";
+            std::io::Error::new(error.kind(), format!("{}: {error}; {help}", folder.display()))
+        })
+    }
+
+    pub(super) fn check(raw: &raw::AdminTable, check: &mut ConfigCheck) -> AdminSettings {
+        let socket = raw.socket.as_ref().map(|path| check.path(path.get_ref()));
+        AdminSettings {
+            socket: socket.unwrap_or_else(AdminSettings::default_socket),
+            tcp: AdminSettings::tcp(raw, check),
+            traceparent: raw.traceparent.unwrap_or_default(),
+            drills: raw.drills,
+        }
+    }
+
+    fn tcp(raw: &raw::AdminTable, check: &mut ConfigCheck) -> Option<AdminTcp> {
+        let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
+        let Some(tcp) = &raw.tcp else {
+            if let Some(path) = &raw.token_file {
+                check.refuse(
+                    path.span(),
+                    "`token_file` without `tcp`",
+                    "`tcp`, where the token is required",
+                );
+            }
+            return None;
+        };
+        if raw.token_file.is_none() {
+            let found = "`tcp` without `token_file`";
+            check.refuse(
+                tcp.span(),
+                found,
+                "`token_file`: each client of this port has full access",
+            );
+        }
+        let expected = "an address and port such as `127.0.0.1:8080`";
+        let address: SocketAddr = check.parse(tcp, expected)?;
+        if !address.ip().to_canonical().is_loopback() {
+            let found = format!("`{address}`, where the token crosses the network in clear text");
+            check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");
+        }
+        Some(AdminTcp { address, token: token? })
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct TelemetrySettings {
+    /// Destination of spans, metrics and logs. Default: none; `/metrics` and standard error are always available.
+    pub otlp: Option<Otlp>,
+    /// Sampling ratio of the spans of sessions and decisions, 0 to 1. Default 1. Failovers, rollouts and refused
+    /// sessions are always sampled.
+    pub sample_ratio: f64,
+    /// Export interval. Default 10 s.
+    pub metrics_interval: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Otlp {
+    /// `http://host:port`, without the path of a signal.
+    pub endpoint: String,
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// gRPC, usually port 4317.
+    #[default]
+    Grpc,
+    /// Protobuf over HTTP/1.1, usually port 4318.
+    Http,
+}
+
+impl TelemetrySettings {
+    pub(super) fn check(raw: &raw::TelemetryTable, check: &mut ConfigCheck) -> TelemetrySettings {
+        let default = Duration::from_secs(10);
+        let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        TelemetrySettings {
+            otlp: TelemetrySettings::otlp(raw, check),
+            sample_ratio: check.share(&raw.sample_ratio, 1.0),
+            metrics_interval: check.duration(&raw.metrics_interval, default, allowed),
+        }
+    }
+
+    fn otlp(raw: &raw::TelemetryTable, check: &mut ConfigCheck) -> Option<Otlp> {
+        let endpoint = raw.otlp.as_ref()?;
+        let authority = endpoint.get_ref().strip_prefix("http://").map(|a| a.trim_end_matches('/'));
+        let host = authority.filter(|a| !a.is_empty() && !a.contains(['/', ' ', '@', '?', '#']));
+        let Some(host) = host else {
+            let secure = endpoint.get_ref().starts_with("https://");
+            let found = format!("`{}`", endpoint.get_ref());
+            let expected = "an `http` URL such as `http://127.0.0.1:4317`";
+            let invalid = check.refuse(endpoint.span(), found, expected);
+            if secure {
+                let help = "run a collector beside the gateway; the collector sends over TLS";
+                invalid.help = Some(help.to_owned());
+            }
+            return None;
+        };
+        let protocol = raw.protocol.unwrap_or_default();
+        Some(Otlp { endpoint: format!("http://{host}"), protocol })
+    }
+}
+
+const US: Duration = Duration::from_micros(1);
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct LimitSettings {
+    /// Default 100,000.
+    pub sessions: u32,
+    /// MiB of the sessions' own data: names, labels, media and addresses. Default 2.5 KiB per session.
+    pub session_data_mib: u32,
+    /// Packet workers. Default: one less than the number of cores, which control and the QUIC endpoint need; at least
+    /// one.
+    pub workers: Option<u16>,
+    /// Packets buffered until the node has opened their session. Default 16.
+    pub early_packets: u16,
+    /// Time for which early packets are buffered. Default 200 ms.
+    pub early_for: Duration,
+    /// Time for which incoming packets gather before they are read together, 0 to 250 µs. A longer time saves processor
+    /// time and adds delay. The first packet after a pause never waits. Default 200 µs.
+    pub batch_delay: Duration,
+    /// Failed look-ups per second and source prefix (/24, /56), and failed STUN checks per second and address. Default
+    /// 1,000.
+    pub misses_per_prefix: u32,
+    /// QUIC connections, including handshakes. Default 8,192.
+    pub connections_max: u32,
+    /// QUIC connections of one IPv4 address or IPv6 /56. Default a quarter of `connections_max`.
+    pub connections_per_source: u32,
+    /// Sessions that policies may move within a second, per cent of all, and at least one room. Default 25. Moves off
+    /// a down node do not count.
+    pub churn_percent: u32,
+    /// Moves of one room within a minute, except off a down node. Default 3.
+    pub moves_per_minute: u16,
+    /// Rooms that return to their own region within a second. Default 20.
+    pub failbacks_per_second: u16,
+}
+
+impl LimitSettings {
+    pub(super) fn check(raw: &raw::LimitsTable, check: &mut ConfigCheck) -> LimitSettings {
+        let early = Duration::ZERO..=Duration::from_secs(5);
+        let sessions = check.number(&raw.sessions, 100_000, 1..=10_000_000);
+        let workers = check.number(&raw.workers, 0, 1..=256);
+        let connections_max = check.number(&raw.connections_max, 8_192, 1..=1_000_000);
+        let quarter = (connections_max / 4).max(1);
+        let of_source = check.number(&raw.connections_per_source, quarter, 1..=1_000_000);
+        if let Some(written) = &raw.connections_per_source
+            && of_source > connections_max
+        {
+            let expected = format!("at most {connections_max}, the `connections_max`");
+            check.refuse(written.span(), of_source.to_string(), expected);
+        }
+        LimitSettings {
+            sessions,
+            session_data_mib: check.number(
+                &raw.session_data_mib,
+                sessions * 5 / 2_048 + 1,
+                1..=1_048_576,
+            ),
+            workers: (workers > 0).then_some(workers),
+            early_packets: check.number(&raw.early_packets, 16, 0..=1_024),
+            early_for: check.duration(&raw.early_for, Duration::from_millis(200), early),
+            batch_delay: check.duration(&raw.batch_delay, 200 * US, Duration::ZERO..=250 * US),
+            misses_per_prefix: check.number(&raw.misses_per_prefix, 1_000, 1..=1_000_000),
+            connections_max,
+            connections_per_source: of_source,
+            churn_percent: check.number(&raw.churn_percent, 25, 1..=100),
+            moves_per_minute: check.number(&raw.moves_per_minute, 3, 1..=60),
+            failbacks_per_second: check.number(&raw.failbacks_per_second, 20, 1..=1_000),
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! `[[node]]` and `[[region]]`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::check::ConfigCheck;
+use super::invalid::nearest;
+use super::raw;
+use super::secret::SecretFile;
+use super::unit::ConfigBitRate;
+use crate::address::{ADDRESS_AND_PORT, NotOneHost};
+use crate::{Url, WebhookTarget, address};
+
+/// The board is an array with one cell per node.
+pub const NODES_MAX: usize = 1_024;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeConfig {
+    /// Unique among nodes.
+    pub name: Arc<str>,
+    /// The media port, the agent that ends its trunk legs, or rtpengine's NG port.
+    pub address: SocketAddr,
+    pub region: Arc<str>,
+    /// A failure domain of the region; zones with the same name in two regions are different.
+    pub zone: Arc<str>,
+    pub driver: DriverSettings,
+    /// Capacity of both directions together.
+    pub capacity: ConfigBitRate,
+    /// Canary sessions check that the node forwards. Default: true with driver `agent`.
+    pub canary: bool,
+    /// The node takes no first hop of hot and hitless scenarios while other nodes can. Default false.
+    pub standby: bool,
+    /// Starts the node when rooms of cold scenarios need it.
+    pub start: Option<StartHook>,
+    /// The agent beside the node, unless the node is reached through that agent.
+    pub agent: Option<WatchingAgent>,
+}
+
+impl NodeConfig {
+    /// The address and the secret of the node's agent, or of the agent beside it.
+    pub fn voter(&self) -> Option<(SocketAddr, &SecretFile)> {
+        let beside = self.agent.as_ref().map(|agent| agent.address);
+        let address = if matches!(self.driver, DriverSettings::Agent { .. }) {
+            self.address
+        } else {
+            beside?
+        };
+        Some((address, self.secret()?))
+    }
+
+    /// Returns true if each session has ports of its own towards the node.
+    pub fn has_port_legs(&self) -> bool {
+        !matches!(self.driver, DriverSettings::Agent { .. })
+    }
+
+    /// The secret shared with the node, or with the agent beside it.
+    pub(super) fn secret(&self) -> Option<&SecretFile> {
+        match &self.driver {
+            DriverSettings::Agent { secret, .. } => Some(secret),
+            DriverSettings::Plain { .. }
+            | DriverSettings::Rtpengine
+            | DriverSettings::Webhook { .. } => self.agent.as_ref().map(|agent| &agent.secret),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct StartHook {
+    pub by: StartBy,
+    /// Time limit for the node to answer. Default 30 s.
+    pub within: Duration,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum StartBy {
+    /// A program: the node itself, or a command that starts it. A program that is still
+    /// running from an earlier call for this node is ended before the next.
+    Command {
+        /// The program and its arguments.
+        words: Vec<Arc<str>>,
+        /// The command ends with the gateway. Default false.
+        stop_with_gateway: bool,
+    },
+    /// A POST of JSON.
+    Webhook(Arc<WebhookTarget>),
+}
+
+/// An `evenkeel agent` that only watches: a gateway, or a node that ends its trunk itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WatchingAgent {
+    pub address: SocketAddr,
+    /// Shared with the agent.
+    pub secret: SecretFile,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum DriverSettings {
+    /// No signalling: any media server; sessions are separated by address.
+    Plain {
+        /// Default `stun`.
+        probe: ProbeKind,
+    },
+    /// Authenticated datagrams, to `evenkeel agent` or `evenkeel sample-node`.
+    Agent {
+        /// Shared with the node.
+        secret: SecretFile,
+        /// The trunk is encrypted. Default false.
+        encrypt: bool,
+    },
+    /// rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
+    Rtpengine,
+    /// POSTs of JSON: the media server answers with the address of a session.
+    Webhook {
+        hook: Arc<WebhookTarget>,
+        /// Default `stun`.
+        probe: ProbeKind,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum DriverKind {
+    Plain,
+    Agent,
+    Rtpengine,
+    Webhook,
+}
+
+impl DriverKind {
+    fn name(self) -> &'static str {
+        match self {
+            DriverKind::Plain => "plain",
+            DriverKind::Agent => "agent",
+            DriverKind::Rtpengine => "rtpengine",
+            DriverKind::Webhook => "webhook",
+        }
+    }
+}
+
+/// The probe of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeKind {
+    /// A STUN binding request (RFC 8489).
+    Stun,
+    /// A datagram that is returned unchanged.
+    Echo,
+    /// No probe: only kernel errors and silence show that the node is down.
+    None,
+}
+
+pub(super) fn check(raw: &Spanned<raw::NodeEntry>, check: &mut ConfigCheck) -> Option<NodeConfig> {
+    let raw = raw.get_ref();
+    let name = check.name(&raw.name);
+    let region = check.name(&raw.region);
+    let zone = check.name(&raw.zone);
+    let capacity = check.bit_rate(&raw.capacity);
+    let driver = driver(raw, check);
+    let address = address(raw, check);
+    let agent = agent(raw, driver.as_ref(), check);
+    let canary = canary(raw, check);
+    let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
+    Some(NodeConfig {
+        name,
+        address: address?,
+        region,
+        zone,
+        driver: driver?,
+        capacity: capacity?,
+        canary,
+        standby: raw.standby,
+        start,
+        agent,
+    })
+}
+
+/// The address of the node; each driver has its own key for it.
+fn address(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<SocketAddr> {
+    let kind = *raw.driver.get_ref();
+    let (key, given, example) = match kind {
+        DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook => {
+            ("address", &raw.address, "10.0.1.11:4000")
+        }
+        DriverKind::Rtpengine => ("ng", &raw.ng, "10.0.1.11:2223"),
+    };
+    let Some(given) = given else {
+        let found = format!("driver `{}` without `{key}`", kind.name());
+        let expected = format!("`{key} = \"{example}\"`");
+        check.refuse(raw.driver.span(), found, expected);
+        return None;
+    };
+    reachable(given, example, check)
+}
+
+/// A unicast address and port.
+pub(super) fn reachable(
+    raw: &Spanned<String>,
+    example: &str,
+    check: &mut ConfigCheck,
+) -> Option<SocketAddr> {
+    let expected = format!("an address and port such as `{example}`");
+    let address: SocketAddr = check.parse(raw, &expected)?;
+    if let Err(reason) = address::check(address) {
+        let found = format!("`{address}`, {reason}");
+        let invalid = check.refuse(raw.span(), found, ADDRESS_AND_PORT);
+        invalid.help = (reason == NotOneHost::NoScope).then(|| {
+            "a link-local address needs the index of an interface: `[fe80::1%2]:4000`".to_owned()
+        });
+    }
+    Some(address)
+}
+
+/// The agent beside the node, if one is configured.
+fn agent(
+    raw: &raw::NodeEntry,
+    driver: Option<&DriverSettings>,
+    check: &mut ConfigCheck,
+) -> Option<WatchingAgent> {
+    let at = raw.agent.as_ref()?;
+    if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
+        let found = format!("`{}`, the address of the node", at.get_ref());
+        check.refuse(at.span(), found, "the agent's own address").help = Some(
+            "if the agent ends the trunk of the node, use driver `agent` without the key `agent`"
+                .to_owned(),
+        );
+    }
+    let address = reachable(at, "10.0.1.11:4001", check);
+    let secret = match (driver, &raw.secret_file) {
+        (Some(DriverSettings::Agent { secret, .. }), _) => Some(secret.clone()),
+        // The missing secret was reported already.
+        (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
+        (_, Some(path)) => check.secret(path),
+        (_, None) => {
+            let found = "`agent` without `secret_file`";
+            check.refuse(
+                at.span(),
+                found,
+                "`secret_file`, the file of the secret shared with the agent",
+            );
+            None
+        }
+    };
+    Some(WatchingAgent { address: address?, secret: secret? })
+}
+
+/// Canary sessions need a driver that can open them.
+fn canary(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> bool {
+    let opens = *raw.driver.get_ref() == DriverKind::Agent;
+    if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
+        let expected = "`canary` with driver `agent` only, which can open sessions";
+        check.refuse(canary.span(), "`canary` without driver `agent`", expected);
+    }
+    raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
+}
+
+fn driver(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<DriverSettings> {
+    let kind = *raw.driver.get_ref();
+    misplaced(raw, kind, check);
+    let probe = raw.probe.as_ref().map_or(ProbeKind::Stun, |probe| *probe.get_ref());
+    match kind {
+        DriverKind::Plain => Some(DriverSettings::Plain { probe }),
+        DriverKind::Agent => {
+            let Some(path) = &raw.secret_file else {
+                let found = "driver `agent` without `secret_file`";
+                let expected = "`secret_file`, the file of the secret shared with the agent";
+                check.refuse(raw.driver.span(), found, expected);
+                return None;
+            };
+            let encrypt = raw.encrypt.as_ref().is_some_and(|encrypt| *encrypt.get_ref());
+            Some(DriverSettings::Agent { secret: check.secret(path)?, encrypt })
+        }
+        DriverKind::Rtpengine => Some(DriverSettings::Rtpengine),
+        DriverKind::Webhook => {
+            Some(DriverSettings::Webhook { hook: Arc::new(hook(raw, check)?), probe })
+        }
+    }
+}
+
+/// The webhook that opens sessions.
+fn hook(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<WebhookTarget> {
+    let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
+    let Some(url) = &raw.webhook else {
+        check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
+        return None;
+    };
+    hook_at(url, raw.token_file.as_ref(), expected, check)
+}
+
+fn hook_at(
+    url: &Spanned<String>,
+    token_file: Option<&Spanned<String>>,
+    expected: &str,
+    check: &mut ConfigCheck,
+) -> Option<WebhookTarget> {
+    let token = token_file.map(|path| check.secret(path));
+    let (span, url): (_, Url) = (url.span(), check.parse(url, expected)?);
+    if token.is_some() && url.crosses_in_clear_text() {
+        let found = format!("`{url}`, to which `token_file` is sent in clear text");
+        check.warn(span, found, "an `https` URL");
+    }
+    match token {
+        Some(None) => None,
+        token => Some(WebhookTarget { url, token: token.flatten() }),
+    }
+}
+
+/// Refuses keys of other drivers.
+fn misplaced(raw: &raw::NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
+    use DriverKind::{Agent, Plain, Rtpengine, Webhook};
+    let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
+    let probe = raw.probe.as_ref().map(Spanned::span);
+    // The agent beside the node also uses the secret.
+    let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
+    let address = span(&raw.address);
+    let encrypt = raw.encrypt.as_ref().filter(|encrypt| *encrypt.get_ref()).map(Spanned::span);
+    let keys: [(&str, _, &[DriverKind], _); 7] = [
+        ("address", address, &[Plain, Agent, Webhook], "its address is the key `ng`"),
+        ("secret_file", secret, &[Agent], "or beside `agent`"),
+        ("encrypt", encrypt, &[Agent], "only trunk legs can be encrypted"),
+        ("probe", probe, &[Plain, Webhook], probed(kind)),
+        ("ng", span(&raw.ng), &[Rtpengine], ""),
+        ("webhook", span(&raw.webhook), &[Webhook], ""),
+        ("token_file", span(&raw.token_file), &[Webhook], ""),
+    ];
+    for (key, given, takes, help) in keys {
+        let Some(given) = given.filter(|_| !takes.contains(&kind)) else {
+            continue;
+        };
+        let found = format!("`{key}` with driver `{}`", kind.name());
+        let of = takes.iter().map(|kind| format!("`{}`", kind.name())).collect::<Vec<_>>();
+        let expected = format!("`{key}` with driver {} only", of.join(", "));
+        let invalid = check.refuse(given, found, expected);
+        invalid.help = (!help.is_empty()).then(|| help.to_owned());
+    }
+}
+
+/// The default probe of a driver.
+fn probed(kind: DriverKind) -> &'static str {
+    match kind {
+        DriverKind::Plain | DriverKind::Webhook => "",
+        DriverKind::Agent => "an agent is always probed, by signed datagrams",
+        DriverKind::Rtpengine => "rtpengine is always probed, by pings of its NG protocol",
+    }
+}
+
+fn start(
+    raw: &Spanned<raw::StartTable>,
+    node: &raw::NodeEntry,
+    check: &mut ConfigCheck,
+) -> Option<StartHook> {
+    if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == ProbeKind::None) {
+        let found = "`start` with `probe = \"none\"`";
+        let expected = "another `probe`: its answer shows that the node runs";
+        check.refuse(raw.span(), found, expected);
+    }
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
+    let within = check.duration(&raw.get_ref().timeout, Duration::from_secs(30), bounds);
+    Some(StartHook { by: start_by(raw, check)?, within })
+}
+
+fn start_by(raw: &Spanned<raw::StartTable>, check: &mut ConfigCheck) -> Option<StartBy> {
+    let start = raw.get_ref();
+    match (&start.command, &start.webhook) {
+        (Some(command), None) => {
+            if let Some(token) = &start.token_file {
+                check.refuse(
+                    token.span(),
+                    "`token_file` with `command`",
+                    "`token_file` with `webhook` only",
+                );
+            }
+            let words = command.get_ref();
+            if words.first().is_none_or(|program| program.get_ref().is_empty()) {
+                let expected = "a program and its arguments: `[\"/usr/bin/media-server\", \"--port\", \"4000\"]`";
+                check.refuse(command.span(), "a command without a program", expected);
+                return None;
+            }
+            let words = words.iter().map(|word| word.get_ref().as_str().into()).collect();
+            let stops = start.stop_with_gateway.as_ref().is_some_and(|stops| *stops.get_ref());
+            Some(StartBy::Command { words, stop_with_gateway: stops })
+        }
+        (None, Some(url)) => {
+            if let Some(stops) = &start.stop_with_gateway {
+                let expected =
+                    "`stop_with_gateway` with `command` only: the gateway can end what it started";
+                check.refuse(stops.span(), "`stop_with_gateway` with `webhook`", expected);
+            }
+            let expected = "a URL such as `http://10.0.1.11:8080/start`";
+            let hook = hook_at(url, start.token_file.as_ref(), expected, check)?;
+            Some(StartBy::Webhook(Arc::new(hook)))
+        }
+        (given, _) => {
+            let found = match given {
+                Some(_) => "`command` and `webhook`",
+                None => "neither `command` nor `webhook`",
+            };
+            check.refuse(raw.span(), found, "one of them");
+            None
+        }
+    }
+}
+
+/// Refuses names and addresses that two nodes share.
+pub(super) fn duplicates(raw: &[Spanned<raw::NodeEntry>], check: &mut ConfigCheck) {
+    let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
+    for node in raw {
+        let node = node.get_ref();
+        let address = node.address.as_ref().or(node.ng.as_ref());
+        let at = address.map(|address| (address, canonical(address.get_ref())));
+        let name = Some((&node.name, node.name.get_ref().clone()));
+        for (what, value, seen) in [("name", name, &mut names), ("address", at, &mut addresses)] {
+            let Some((value, canonical)) = value else { continue };
+            if let Some(first) = seen.insert(canonical, value.span()) {
+                let help = format!("the first is at {}", check.place(&first));
+                let found = format!("`{}` a second time", value.get_ref());
+                check.refuse(value.span(), found, format!("a unique {what}")).help = Some(help);
+            }
+        }
+    }
+}
+
+/// Refuses secrets that nodes share if the gateway may break nodes: the holder of one node's secret could break all.
+pub(super) fn shared_secrets(
+    raw: &[Spanned<raw::NodeEntry>],
+    nodes: &[NodeConfig],
+    drills: bool,
+    check: &mut ConfigCheck,
+) {
+    for (first, node) in sharing(nodes).filter(|_| drills) {
+        let named = raw.iter().map(Spanned::get_ref).find(|raw| *raw.name.get_ref() == *node.name);
+        let Some(file) = named.and_then(|raw| raw.secret_file.as_ref()) else { continue };
+        let found = format!("`{}`, the secret of node `{first}`", file.get_ref());
+        let expected = "a secret of its own, because `drills = true` lets its holder break nodes";
+        check.refuse(file.span(), found, expected).help =
+            Some(format!("create one: `(umask 077; openssl rand -hex 32 > {}.secret)`", node.name));
+    }
+}
+
+/// A warning if nodes share a secret.
+pub(super) fn note(nodes: &[NodeConfig]) -> Option<String> {
+    let names = |(first, node): (&str, &NodeConfig)| format!("{first} and {}", node.name);
+    let shared: Vec<String> = sharing(nodes).map(names).collect();
+    (!shared.is_empty()).then(|| {
+        format!(
+            "nodes share a secret: {}; a host that knows it can pose as the gateway at each of them: \
+             give each node a `secret_file` of its own",
+            shared.join(", ")
+        )
+    })
+}
+
+/// Nodes with the secret of an earlier node, and the name of that one.
+fn sharing(nodes: &[NodeConfig]) -> impl Iterator<Item = (&str, &NodeConfig)> {
+    nodes.iter().enumerate().filter_map(|(place, node)| {
+        let secret = node.secret()?;
+        let first = nodes[..place].iter().find(|first| first.secret() == Some(secret))?;
+        Some((&*first.name, node))
+    })
+}
+
+/// The canonical spelling of an address.
+fn canonical(address: &str) -> String {
+    let parsed = address.parse().map(|mut address: SocketAddr| {
+        address.set_ip(address.ip().to_canonical());
+        address.to_string()
+    });
+    parsed.unwrap_or_else(|_| address.to_owned())
+}
+
+/// The regions in the order of the file: those of `[[region]]` or, without any, those of the nodes.
+pub(super) fn regions(raw: &raw::ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
+    let mut regions: Vec<Arc<str>> = Vec::new();
+    for region in &raw.region {
+        let name = check.name(&region.name);
+        if regions.contains(&name) {
+            let found = format!("region `{name}` a second time");
+            check.refuse(region.name.span(), found, "each region once");
+        } else {
+            regions.push(name);
+        }
+    }
+    let declared = !regions.is_empty();
+    for node in &raw.node {
+        let region = &node.get_ref().region;
+        if declared {
+            known(region, &regions, check);
+        } else if !regions.iter().any(|known| **known == **region.get_ref()) {
+            regions.push(Arc::from(region.get_ref().as_str()));
+        }
+    }
+    regions
+}
+
+/// Refuses an unknown region.
+pub(super) fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut ConfigCheck) {
+    if regions.is_empty() || regions.iter().any(|known| **known == **name.get_ref()) {
+        return;
+    }
+    let list = regions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let found = format!("unknown region `{}`", name.get_ref());
+    let help = nearest(name.get_ref(), regions.iter().map(|name| &**name))
+        .unwrap_or_else(|| "declare a region without nodes by `[[region]]`".to_owned());
+    check.refuse(name.span(), found, format!("one of {list}")).help = Some(help);
+}

@@ -1,0 +1,208 @@
+//! Records in memory and in files, across processes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::time::Instant;
+
+use evenkeel_core::MoveCause;
+use evenkeel_process::unix_us;
+use serde_json::{Value, json};
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::samples::{closed_session, ended_session as record};
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// A folder for the files of one gateway.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempdir().unwrap())
+    }
+
+    fn place(&self) -> LogFiles {
+        LogFiles::of(self.0.path(), Path::new("/admin.sock"))
+    }
+
+    fn start(&self) -> HistoryWriter {
+        HistoryWriter::start(Some(self.0.path()), Path::new("/admin.sock")).unwrap()
+    }
+}
+
+fn send(writer: &HistoryWriter, numbers: impl IntoIterator<Item = u64>) {
+    numbers.into_iter().for_each(|number| writer.send(record(number, "room")));
+}
+
+/// Ids of the listed sessions, newest first.
+fn ids(history: &SessionHistory) -> Vec<String> {
+    let all = history.list(u64::MAX, usize::MAX, |_| true);
+    all.iter().map(|(_, record)| record.id.to_string()).collect()
+}
+
+fn expect_ids(writer: &HistoryWriter, ids: &[&str]) {
+    let deadline = Instant::now() + WITHIN;
+    while self::ids(&writer.history) != ids {
+        assert!(Instant::now() < deadline, "{:?}", self::ids(&writer.history));
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn record_has_documented_fields() {
+    let now = Instant::now();
+    let closed = ClosedSession {
+        offered: now - Duration::from_millis(61_250),
+        moves: vec![MoveCause::Drain, MoveCause::Link, MoveCause::Drain],
+        ..closed_session(now)
+    };
+    let totals = Totals {
+        packets_up: 1,
+        bytes_up: 2,
+        packets_down: 3,
+        bytes_down: 4,
+        shed: 5,
+        lost_up: 6,
+        switches: 7,
+        lost_at_switches: 8,
+        bytes_copied: 9,
+    };
+    let (session, reason) = (SessionId(17), CloseReason::MediaTimeout);
+    let record = EndedSession::of("host", session, "room-1", reason, &closed, &totals);
+    let ago = unix_us(std::time::SystemTime::now()) - record.ended_us;
+    assert!(ago < WITHIN.as_micros() as u64, "{ago}");
+    assert_eq!(record.ended_us - record.offered_us, 61_250_000);
+    let line = String::from_utf8(record.line()).unwrap();
+    let mut shown: Value = serde_json::from_str(&line).unwrap();
+    for time in ["offered_us", "ended_us"] {
+        assert!(shown[time].take().is_u64());
+    }
+    let documented = json!({
+        "id": "s17", "gateway": "host", "room": "room-1", "scenario": "call", "ingress": "udp",
+        "mode": "hot", "offered_us": null, "ended_us": null, "duration_ms": 61_250,
+        "admitted_by": "native", "reason": "media-timeout", "moves": {"drain": 2, "link": 1},
+        "totals": {
+            "packets_up": 1, "bytes_up": 2, "packets_down": 3, "bytes_down": 4, "shed": 5,
+            "lost_up": 6, "switches": 7, "lost_at_switches": 8,
+        },
+    });
+    assert_eq!(shown, documented);
+}
+
+/// A line of this version stays readable, and so does one with fields of a later version.
+#[test]
+fn lines_of_other_versions_are_read() {
+    let line = r#"{"id":"s17","gateway":"host","room":"r","scenario":"call","ingress":"udp","mode":"hot",
+        "offered_us":5,"ended_us":9,"duration_ms":0,"admitted_by":"native",
+        "totals":{"packets_up":1,"bytes_up":2,"packets_down":3,"bytes_down":4,"shed":5,"lost_up":6,
+        "switches":7,"lost_at_switches":8,"gaps":2},"moves":{"drain":2},"reason":"requested","later":1}"#;
+    let record: EndedSession = serde_json::from_str(line).unwrap();
+    assert_eq!((&*record.id, record.ended_us, record.totals.lost_at_switches), ("s17", 9, 8));
+    assert_eq!(record.moves, BTreeMap::from([("drain".into(), 2)]));
+}
+
+#[test]
+fn records_are_listed_newest_first() {
+    let history = SessionHistory::default();
+    for (number, room) in [(1, "a"), (2, "b"), (3, "a"), (4, "a")] {
+        history.add(record(number, room), 1);
+    }
+    let page = |before, limit| {
+        let page = history.list(before, limit, |record| &*record.room == "a");
+        page.iter().map(|(number, record)| (*number, record.id.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(page(u64::MAX, 2), [(3, "s4".to_owned()), (2, "s3".to_owned())]);
+    assert_eq!(page(2, 2), [(0, "s1".to_owned())]);
+}
+
+#[test]
+fn records_in_memory_are_bounded() {
+    let history = SessionHistory::default();
+    (0..RECORDS_MAX as u64 + 3).for_each(|number| history.add(record(number, "room"), 1));
+    let all = history.list(u64::MAX, usize::MAX, |_| true);
+    let numbers = [all[0].0, all[all.len() - 1].0];
+    assert_eq!((all.len(), numbers), (RECORDS_MAX, [RECORDS_MAX as u64 + 2, 3]));
+    history.add(record(1, "room"), BYTES_MAX - 10);
+    assert_eq!(ids(&history).len(), 11);
+    history.add(record(2, "room"), 11);
+    assert_eq!(ids(&history), ["s2"]);
+}
+
+#[test]
+fn next_process_lists_earlier_records() {
+    let folder = Folder::new();
+    send(&folder.start(), 1..4);
+    let next = folder.start();
+    expect_ids(&next, &["s3", "s2", "s1"]);
+    send(&next, [1]);
+    expect_ids(&next, &["s1", "s3", "s2", "s1"]);
+}
+
+#[test]
+fn cut_and_damaged_lines_are_skipped() {
+    let folder = Folder::new();
+    send(&folder.start(), 1..3);
+    let mut file = fs::OpenOptions::new().append(true).open(folder.place().current).unwrap();
+    file.write_all(b"damage\n{\"id\":\"s3\"").unwrap();
+    let next = folder.start();
+    expect_ids(&next, &["s2", "s1"]);
+    send(&next, [4]);
+    drop(next);
+    expect_ids(&folder.start(), &["s4", "s2", "s1"]);
+}
+
+#[test]
+fn full_file_replaces_the_previous_one() {
+    let (folder, room) = (Folder::new(), "r".repeat(1_024));
+    let LogFiles { current, previous, .. } = folder.place();
+    let writer = folder.start();
+    (0..10_000).for_each(|number| writer.send(record(number, &room)));
+    drop(writer);
+    let lengths = [current, previous].map(|path| fs::metadata(path).unwrap().len());
+    assert!(lengths.iter().all(|length| *length <= log_file::BYTES_MAX), "{lengths:?}");
+    assert!(lengths[1] > log_file::BYTES_MAX / 2, "{lengths:?}");
+    let written = (lengths.iter().sum::<u64>() as usize) / record(9_999, &room).line().len();
+    let next = folder.start();
+    let deadline = Instant::now() + WITHIN;
+    while ids(&next.history).len() < written {
+        assert!(Instant::now() < deadline, "{} of {written}", ids(&next.history).len());
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    assert_eq!(ids(&next.history)[0], "s9999");
+}
+
+#[test]
+fn file_is_taken_over_from_its_writer() {
+    let folder = Folder::new();
+    let old = folder.start();
+    send(&old, [1]);
+    expect_ids(&old, &["s1"]);
+    let new = folder.start();
+    send(&new, [7]);
+    expect_ids(&new, &["s7"]);
+    send(&old, [2]);
+    drop(old);
+    expect_ids(&new, &["s7", "s2", "s1"]);
+    drop(new);
+    expect_ids(&folder.start(), &["s7", "s2", "s1"]);
+}
+
+#[test]
+fn unusable_folder_keeps_records_in_memory() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let writer = HistoryWriter::start(Some(file.path()), Path::new("/admin.sock")).unwrap();
+    send(&writer, 1..3);
+    expect_ids(&writer, &["s2", "s1"]);
+}
+
+#[test]
+fn records_beyond_the_queue_are_counted() {
+    let (records, told) = crossbeam_channel::bounded(1);
+    let history = Arc::default();
+    let writer =
+        HistoryWriter { gateway: "host".into(), records: Some(records), history, thread: None };
+    send(&writer, 1..4);
+    assert_eq!((told.len(), writer.history.dropped()), (1, 2));
+}

@@ -1,0 +1,53 @@
+use evenkeel_config::WebhookTarget;
+use evenkeel_core::NodeId;
+
+use super::*;
+
+#[test]
+fn bandwidth_cost_compares_standbys_with_first_hops() {
+    let mut costs = Costs::default();
+    assert_eq!(costs.bandwidth(RedundancyMode::Hot), None, "nothing was carried");
+    let carried = |bytes: u64, bytes_copied| {
+        let (bytes_up, bytes_down) = (bytes / 4, bytes - bytes / 4);
+        Totals { bytes_up, bytes_down, bytes_copied, ..Totals::default() }
+    };
+    let before = carried(1_000, 1_000);
+    costs.carried(RedundancyMode::Hitless, 2, &before, &carried(2_000, 2_000));
+    costs.carried(RedundancyMode::Hot, 3, &before, &carried(3_000, 1_000));
+    costs.carried(RedundancyMode::Cold, 1, &before, &carried(5_000, 1_000));
+    assert_eq!(costs.bandwidth(RedundancyMode::Hitless), Some(1.0));
+    assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.0));
+    // Six legs: hot has two at standbys, hitless one.
+    let node = NodeId(0);
+    for of_sessions in [true, false] {
+        costs.told(&DriverAction::Sign { worker: 0, node, message: [0; 100].into(), of_sessions });
+    }
+    costs.told(&DriverAction::Ng { node, datagram: [0; 200].into() });
+    let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
+    let (body, within) = (vec![0; 300].into(), Duration::ZERO);
+    costs.told(&DriverAction::Post { node, number: 1, hook, body, within });
+    assert_eq!(costs.bandwidth(RedundancyMode::Hitless), Some(1.1));
+    assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.1));
+    assert_eq!(costs.bandwidth(RedundancyMode::Cold), Some(0.0));
+    assert_eq!(costs.bandwidth(RedundancyMode::Regional), None);
+}
+
+#[test]
+fn loss_is_known_after_a_switch_only() {
+    let mut costs = Costs::default();
+    let switched =
+        |switches, lost_at_switches| Totals { switches, lost_at_switches, ..Totals::default() };
+    assert_eq!(costs.lost(RedundancyMode::Hot, 0), None);
+    assert_eq!(
+        costs.lost(RedundancyMode::Hot, 1),
+        Some(0),
+        "a recovery that was not summed up yet"
+    );
+    costs.carried(RedundancyMode::Hot, 2, &Totals::default(), &switched(1, 0));
+    assert_eq!(costs.lost(RedundancyMode::Hot, 0), Some(0), "a planned move");
+    costs.carried(RedundancyMode::Hot, 0, &switched(1, 0), &switched(2, 5));
+    assert_eq!(
+        (costs.lost(RedundancyMode::Hot, 1), costs.lost(RedundancyMode::Cold, 0)),
+        (Some(5), None)
+    );
+}

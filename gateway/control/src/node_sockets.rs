@@ -1,0 +1,216 @@
+//! The equipment of a node: sockets, driver and probe.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use evenkeel_config::{GatewayConfig, GroupSettings, StartBy};
+use evenkeel_dataplane::buffers;
+use evenkeel_dataplane::worker::TrunkSocket;
+use evenkeel_drivers::{DriverConfig, LocalSource};
+use evenkeel_media::trunk::message::NodeSecret;
+use evenkeel_media::trunk::seal;
+use ring::rand::SystemRandom;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{CanaryNode, Equipment, Inherited, ProbeWay, SocketName};
+
+/// Receive buffer in bytes, which the kernel doubles for its own overhead: about 1,300 voice packets, or 25 ms at
+/// 50,000 packets a second. With a buffer eight times as large, packets of an overloaded port were 70 ms old.
+pub const SOCKET_BUFFER: usize = 512 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EquipError {
+    #[error("node {node} at {address} cannot be reached from this machine: {error}")]
+    Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
+    #[error("cannot create a descriptor: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Builds the connection to a node, with a trunk per worker. Uses inherited sockets to this address.
+pub fn equip(
+    settings: &GatewayConfig,
+    node: &evenkeel_config::NodeConfig,
+    workers: usize,
+    inherited: &mut Inherited,
+) -> Result<Equipment, EquipError> {
+    require_reachable(node)?;
+    let trunks = (0..workers).map(|worker| {
+        let name =
+            SocketName::Trunk { node: Arc::clone(&node.name), address: node.address, worker };
+        trunk(node, dscp(settings), inherited.take(&name))
+    });
+    let trunks: Vec<TrunkSocket> =
+        trunks.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let duplicates = trunks.iter().map(|trunk| trunk.socket.as_fd().try_clone_to_owned());
+    let duplicates = duplicates.collect::<std::io::Result<_>>()?;
+    let agent = node.agent.as_ref();
+    Ok(Equipment {
+        driver: driver(node),
+        probe: probe(node),
+        line: (node.driver == evenkeel_config::DriverSettings::Rtpengine).then_some(node.address),
+        agent: agent.map(|agent| (agent.address, ProbeWay::Beside(secret(node, &agent.secret)))),
+        canary: canary(node),
+        trunks,
+        duplicates,
+    })
+}
+
+/// Refuses an address that can never be reached: an unsupported address family, a broadcast address, or a link-local
+/// address without scope. A network that is down may come up later.
+fn require_reachable(node: &evenkeel_config::NodeConfig) -> Result<(), EquipError> {
+    match evenkeel_drivers::socket::connected(node.address) {
+        Err(error) if !may_pass(&error) => {
+            Err(EquipError::Node { node: (*node.name).into(), address: node.address, error })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// A new network or local address may resolve the error.
+fn may_pass(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)
+}
+
+/// The code point of trunks. A bundle mixes packets, so it gets the most urgent class.
+fn dscp(settings: &GatewayConfig) -> u8 {
+    let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
+    scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0)
+}
+
+/// A connected socket to a node with trunk legs.
+fn trunk(
+    node: &evenkeel_config::NodeConfig,
+    dscp: u8,
+    inherited: Option<OwnedFd>,
+) -> Result<Option<TrunkSocket>, EquipError> {
+    if !matches!(node.driver, evenkeel_config::DriverSettings::Agent { .. }) {
+        return Ok(None);
+    }
+    let connect = || -> std::io::Result<TrunkSocket> {
+        let domain = Domain::for_address(node.address);
+        let is_new = inherited.is_none();
+        let socket = match inherited {
+            Some(socket) => Socket::from(socket),
+            None => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
+        };
+        socket.set_nonblocking(true)?;
+        // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
+        let class = u32::from(dscp) << 2;
+        if node.address.is_ipv4() {
+            socket.set_tos_v4(class)?;
+        } else {
+            socket.set_tclass_v6(class)?;
+        }
+        // The process before may have had the privileges for larger buffers.
+        if is_new {
+            buffers::set_sizes(&socket, SOCKET_BUFFER);
+            socket.connect(&node.address.into())?;
+        }
+        Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })
+    };
+    let unreachable =
+        |error| EquipError::Node { node: (*node.name).into(), address: node.address, error };
+    connect().map(Some).map_err(unreachable)
+}
+
+/// The address of sessions' own ports. `None` if no node needs any.
+pub fn port_legs(settings: &GatewayConfig) -> Option<IpAddr> {
+    let nodes = settings.nodes.iter().filter(|node| node.has_port_legs());
+    let any = nodes.map(|node| match node.address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    });
+    // Sockets of IPv6 reach IPv4 addresses as mapped ones.
+    let any = any.reduce(|one, other| if one.is_ipv6() { one } else { other })?;
+    Some(settings.cluster.as_ref().and_then(GroupSettings::port_legs).unwrap_or(any))
+}
+
+/// The source of packets from sessions' own ports.
+pub fn source_of_ports(settings: &GatewayConfig) -> LocalSource {
+    let bound = settings.cluster.as_ref().and_then(GroupSettings::port_legs);
+    bound.map_or(LocalSource::Routed(towards), LocalSource::Bound)
+}
+
+fn secret(node: &evenkeel_config::NodeConfig, secret: &evenkeel_config::SecretFile) -> NodeSecret {
+    NodeSecret::new(secret.bytes(), &node.name).expect("the settings refuse a shorter secret")
+}
+
+fn driver(node: &evenkeel_config::NodeConfig) -> DriverConfig {
+    match &node.driver {
+        evenkeel_config::DriverSettings::Plain { .. } => DriverConfig::Plain(node.address),
+        evenkeel_config::DriverSettings::Agent { secret: shared, .. } => {
+            DriverConfig::Agent(secret(node, shared))
+        }
+        evenkeel_config::DriverSettings::Rtpengine => DriverConfig::Rtpengine(node.address),
+        evenkeel_config::DriverSettings::Webhook { hook, .. } => {
+            let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
+            DriverConfig::Webhook { name, address: node.address, hook }
+        }
+    }
+}
+
+pub fn briefs(settings: &GatewayConfig) -> bool {
+    settings.nodes.iter().any(wants_briefs)
+}
+
+pub fn wants_briefs(node: &evenkeel_config::NodeConfig) -> bool {
+    use evenkeel_config::DriverSettings::{Rtpengine, Webhook};
+    matches!(node.driver, Rtpengine | Webhook { .. })
+}
+
+pub fn posts(settings: &GatewayConfig) -> bool {
+    settings.nodes.iter().any(has_webhooks)
+}
+
+pub fn has_webhooks(node: &evenkeel_config::NodeConfig) -> bool {
+    let starts = node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)));
+    starts || matches!(node.driver, evenkeel_config::DriverSettings::Webhook { .. })
+}
+
+/// The local address from which packets to `other` leave.
+fn towards(other: SocketAddr) -> Option<IpAddr> {
+    let own = evenkeel_drivers::socket::connected(other).and_then(|socket| socket.local_addr());
+    own.ok().map(|own| own.ip())
+}
+
+fn probe(node: &evenkeel_config::NodeConfig) -> Option<(SocketAddr, ProbeWay)> {
+    let way = match &node.driver {
+        evenkeel_config::DriverSettings::Plain { probe }
+        | evenkeel_config::DriverSettings::Webhook { probe, .. } => match probe {
+            evenkeel_config::ProbeKind::None => return None,
+            evenkeel_config::ProbeKind::Stun => ProbeWay::Stun,
+            evenkeel_config::ProbeKind::Echo => ProbeWay::Echo,
+        },
+        evenkeel_config::DriverSettings::Agent { secret: shared, .. } => {
+            ProbeWay::Signed(secret(node, shared))
+        }
+        evenkeel_config::DriverSettings::Rtpengine => ProbeWay::Ping,
+    };
+    Some((node.address, way))
+}
+
+fn canary(node: &evenkeel_config::NodeConfig) -> Option<CanaryNode> {
+    match &node.driver {
+        evenkeel_config::DriverSettings::Agent { secret: shared, .. } if node.canary => {
+            let secret = secret(node, shared);
+            Some(CanaryNode { address: node.address, secret, seal: seal(node) })
+        }
+        _ => None,
+    }
+}
+
+/// The gateway's end of an encrypted trunk. Each socket needs its own.
+fn seal(node: &evenkeel_config::NodeConfig) -> Option<seal::GatewaySeal> {
+    match &node.driver {
+        evenkeel_config::DriverSettings::Agent { secret: shared, encrypt: true } => {
+            let salt = crate::draw(&SystemRandom::new());
+            Some(seal::GatewaySeal::new(secret(node, shared), salt))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,394 @@
+//! The registry of sessions: home worker, slot, flow-table keys and answer to the client.
+
+mod ports;
+mod record;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use evenkeel_core::{
+    ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
+};
+use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
+use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
+use evenkeel_drivers::Brief;
+use evenkeel_media::roq::FlowId;
+pub(super) use ports::ReservedPorts;
+pub(crate) use record::{EntryRecord, RegistryRecord, RestoredParts, RestoringSessions};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::messages::IngressAnswer;
+
+/// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// 48 random bits distinguish sessions. A guessed ufrag is useless without the password.
+const UFRAG_LENGTH: usize = 8;
+
+/// 144 random bits; RFC 8445, 5.3 requires 128.
+const PASSWORD_LENGTH: usize = 24;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UdpListener {
+    pub address: SocketAddr,
+    pub rtcp: Option<SocketAddr>,
+    pub bound: SocketAddr,
+    pub declared: bool,
+    pub declared_ip: bool,
+    pub stun: bool,
+    /// The scenario of sessions that a first packet opens.
+    pub open: Option<Arc<str>>,
+}
+
+impl UdpListener {
+    /// Returns true if a client with this address can reach the listener: same family, or any with `[::]`.
+    fn hears(&self, client: IpAddr) -> bool {
+        reaches(self.bound.ip(), client)
+    }
+}
+
+/// Returns true if a socket bound to the first address exchanges packets with the second: same family, or any with `[::]`.
+fn reaches(bound: IpAddr, other: IpAddr) -> bool {
+    bound == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || bound.is_ipv4() == other.is_ipv4()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuicListener {
+    pub address: SocketAddr,
+    pub certificate_sha256: [u8; 32],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AdmitError {
+    NoListener,
+    AddressTaken(SocketAddr),
+    /// No descriptor, local port or place in the flow table is left.
+    Full,
+}
+
+impl AdmitError {
+    /// The value in metrics and records: `no-listener`.
+    pub fn name(self) -> &'static str {
+        match self {
+            AdmitError::NoListener => "no-listener",
+            AdmitError::AddressTaken(_) => "address-taken",
+            AdmitError::Full => "full",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Registered {
+    pub home: Home,
+    pub client: ClientAddressing,
+    pub ports: Option<Box<SessionPorts>>,
+    pub reached: IngressAnswer,
+}
+
+/// Small, because there is one per session.
+#[derive(Debug)]
+pub struct SessionEntry {
+    pub home: Home,
+    /// Totals of the session's last summary.
+    totals: Option<Box<Totals>>,
+    /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
+    nodes: Box<[(Arc<str>, SocketAddr)]>,
+    pub rtcp: RtcpPort,
+    pub offer: OfferId,
+    /// Description of the session for media servers, where a driver needs it.
+    pub brief: Option<Box<Brief>>,
+    /// The session's part of the limit `session_data_mib`.
+    pub data: Option<OwnedSemaphorePermit>,
+    /// The RoQ flow towards a QUIC client; 0 for others.
+    flow_from_gateway: u64,
+    /// Local ports towards nodes, as in [`SessionPorts::numbers`].
+    ports: Option<(u16, Option<u16>)>,
+    keys: (FlowKey, Option<Box<FlowKey>>),
+}
+
+impl SessionEntry {
+    pub fn address_at(&self, name: &str) -> Option<SocketAddr> {
+        let named = self.nodes.iter().find(|(node, _)| **node == *name);
+        named.map(|(_, address)| *address)
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.totals.as_deref().copied().unwrap_or_default()
+    }
+
+    pub fn note_totals(&mut self, totals: Totals) {
+        match &mut self.totals {
+            Some(standing) => **standing = totals,
+            None => self.totals = Some(Box::new(totals)),
+        }
+    }
+}
+
+/// Identification of a client, the answer to it, and its flow-table keys.
+type ClientSetup = (ClientAddressing, IngressAnswer, (FlowKey, FlowEntry), Option<FlowKey>);
+
+pub struct SessionRegistry {
+    pub udp: Vec<UdpListener>,
+    pub quic: Option<QuicListener>,
+    pub flows: Arc<Flows>,
+    /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
+    port_legs: Option<IpAddr>,
+    /// A driver needs [`Brief`]s of sessions.
+    pub briefs: bool,
+    entries: BTreeMap<SessionId, Box<SessionEntry>>,
+    workers: Vec<Slots>,
+}
+
+/// The slots of a worker. A reused slot has a new generation, so late messages find no session.
+#[derive(Default, Debug)]
+struct Slots {
+    used: usize,
+    free: Vec<u32>,
+    generations: Vec<u32>,
+}
+
+impl Slots {
+    fn take(&mut self) -> (u32, u32) {
+        self.used += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            self.generations.len() as u32 - 1
+        });
+        let generation = &mut self.generations[slot as usize];
+        *generation += 1;
+        (slot, *generation)
+    }
+
+    fn give_back(&mut self, slot: u32) {
+        self.used -= 1;
+        self.free.push(slot);
+    }
+}
+
+impl SessionRegistry {
+    pub fn new(
+        udp: Vec<UdpListener>,
+        quic: Option<QuicListener>,
+        flows: Arc<Flows>,
+        port_legs: Option<IpAddr>,
+        briefs: bool,
+        workers: usize,
+    ) -> SessionRegistry {
+        let workers = (0..workers).map(|_| Slots::default()).collect();
+        SessionRegistry { udp, quic, flows, port_legs, briefs, entries: BTreeMap::new(), workers }
+    }
+
+    pub fn get(&self, session: SessionId) -> Option<&SessionEntry> {
+        self.entries.get(&session).map(|entry| &**entry)
+    }
+
+    pub fn get_mut(&mut self, session: SessionId) -> Option<&mut SessionEntry> {
+        self.entries.get_mut(&session).map(|entry| &mut **entry)
+    }
+
+    /// Checks that a listener accepts clients of this kind.
+    pub fn admits(&self, ingress: &IngressProtocol) -> Result<(), AdmitError> {
+        match ingress {
+            IngressProtocol::Quic => self.quic.map(|_| ()).ok_or(AdmitError::NoListener),
+            IngressProtocol::Udp(identity) => {
+                let (listener, _) = self.listener(identity).ok_or(AdmitError::NoListener)?;
+                match identity {
+                    ClientIdentity::Declared { address, .. } => self.free(listener, *address),
+                    ClientIdentity::DeclaredIp(_)
+                    | ClientIdentity::Stun
+                    | ClientIdentity::Open { .. } => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), AdmitError> {
+        match self.flows.home(&FlowKey::Udp { listener, address }) {
+            Some(_) => Err(AdmitError::AddressTaken(address)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first listener that accepts clients of this kind.
+    fn listener(&self, identity: &ClientIdentity) -> Option<(u8, &UdpListener)> {
+        if let ClientIdentity::Open { listener, .. } = identity {
+            return Some((*listener, self.udp.get(usize::from(*listener))?));
+        }
+        let takes = |listener: &UdpListener| match identity {
+            ClientIdentity::Declared { address, .. } => {
+                listener.declared && listener.hears(address.ip())
+            }
+            ClientIdentity::DeclaredIp(ip) => listener.declared_ip && listener.hears(*ip),
+            ClientIdentity::Stun => listener.stun,
+            ClientIdentity::Open { .. } => listener.open.is_some(),
+        };
+        (0..).zip(&self.udp).find(|(_, listener)| takes(listener))
+    }
+
+    /// Registers a session at the worker with the fewest sessions. `nodes`: the client's addresses at plain nodes.
+    pub fn register(
+        &mut self,
+        session: SessionId,
+        offer: &Offer,
+        nodes: Vec<(Arc<str>, SocketAddr)>,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<Registered, AdmitError> {
+        let (ingress, media) = (&offer.ingress, &*offer.media);
+        self.admits(ingress)?;
+        let ports = self.ports(media)?;
+        let (client, reached, first, second) =
+            self.welcome(ingress, media, random).ok_or(AdmitError::NoListener)?;
+        let (worker, slots) = self
+            .workers
+            .iter_mut()
+            .enumerate()
+            .min_by_key(|(_, slots)| slots.used)
+            .ok_or(AdmitError::Full)?;
+        let (slot, generation) = slots.take();
+        let home = Home { worker: worker as u16, slot, generation };
+        let entry = SessionEntry {
+            home,
+            totals: None,
+            nodes: nodes.into(),
+            rtcp: media.rtcp,
+            offer: offer.id,
+            brief: ports.as_ref().filter(|_| self.briefs).map(|ports| {
+                Box::new(Brief {
+                    room: offer.room.clone(),
+                    labels: offer.labels.clone(),
+                    media: offer.media.clone(),
+                    ports: ports.numbers(),
+                })
+            }),
+            data: None,
+            flow_from_gateway: match client {
+                ClientAddressing::Quic { flow_from_gateway } => flow_from_gateway,
+                ClientAddressing::Declared { .. }
+                | ClientAddressing::DeclaredIp { .. }
+                | ClientAddressing::Stun => 0,
+            },
+            ports: ports.as_ref().map(|ports| ports.numbers()),
+            keys: (first.0, second.map(Box::new)),
+        };
+        self.entries.insert(session, Box::new(entry));
+        let second = second.map(|key| (key, FlowEntry::of(home)));
+        for (key, entry) in [Some(first), second].into_iter().flatten() {
+            if let Err(refused) = self.flows.insert(key, FlowEntry { home, ..entry }) {
+                // Removes only the keys that belong to this session.
+                self.remove(session);
+                return Err(match (refused, key) {
+                    (flows::InsertRefusal::Taken(_), FlowKey::Udp { address, .. }) => {
+                        AdmitError::AddressTaken(address)
+                    }
+                    (flows::InsertRefusal::Taken(_) | flows::InsertRefusal::Full(_), _) => {
+                        AdmitError::Full
+                    }
+                });
+            }
+        }
+        Ok(Registered { home, client, ports, reached })
+    }
+
+    /// How the client is identified, its answer, and its flow-table keys.
+    fn welcome(
+        &self,
+        ingress: &IngressProtocol,
+        media: &MediaDescription,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<ClientSetup> {
+        let nobody = Home { worker: 0, slot: 0, generation: 0 };
+        let IngressProtocol::Udp(identity) = ingress else {
+            let QuicListener { address, certificate_sha256 } = self.quic?;
+            let (to, from) = (flow(random), flow(random));
+            let reached = IngressAnswer::Quic {
+                address,
+                certificate_sha256,
+                flow_to_gateway: to,
+                flow_from_gateway: from,
+            };
+            let key = (FlowKey::Roq(to), FlowEntry::of(nobody));
+            return Some((ClientAddressing::Quic { flow_from_gateway: from }, reached, key, None));
+        };
+        let (number, listener) = self.listener(identity)?;
+        let own_rtcp = media.rtcp == RtcpPort::Own;
+        let mut credentials = None;
+        let (client, first, second) = match identity {
+            ClientIdentity::Declared { address, .. } | ClientIdentity::Open { address, .. } => {
+                let rtcp = match (identity, own_rtcp) {
+                    (ClientIdentity::Declared { rtcp: Some(rtcp), .. }, _) => **rtcp,
+                    (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
+                    (_, false) => *address,
+                };
+                let key = |address| FlowKey::Udp { listener: number, address };
+                let client =
+                    ClientAddressing::Declared { listener: number, address: *address, rtcp };
+                let second = (rtcp != *address).then(|| key(rtcp));
+                (client, (key(*address), FlowEntry::of(nobody)), second)
+            }
+            ClientIdentity::DeclaredIp(ip) => {
+                let key = FlowKey::DeclaredIp { listener: number, ip: *ip };
+                (
+                    ClientAddressing::DeclaredIp { listener: number },
+                    (key, FlowEntry::of(nobody)),
+                    None,
+                )
+            }
+            ClientIdentity::Stun => {
+                let (ufrag, password) =
+                    (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
+                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
+                let entry = FlowEntry {
+                    password: Some(password.as_bytes().into()),
+                    ..FlowEntry::of(nobody)
+                };
+                credentials = Some((ufrag, password));
+                (ClientAddressing::Stun, (key, entry), None)
+            }
+        };
+        let rtcp = listener.rtcp.filter(|_| own_rtcp);
+        let reached = IngressAnswer::Udp { address: listener.address, rtcp, credentials };
+        Some((client, reached, first, second))
+    }
+
+    /// The session's own sockets towards nodes with port legs.
+    fn ports(&self, media: &MediaDescription) -> Result<Option<Box<SessionPorts>>, AdmitError> {
+        let Some(at) = self.port_legs else {
+            return Ok(None);
+        };
+        let bind = || ports::bind(at, 0).map_err(|_| AdmitError::Full);
+        let rtcp = match media.rtcp {
+            RtcpPort::Mux => None,
+            RtcpPort::Own => Some(bind()?),
+        };
+        let ports = SessionPorts::new(bind()?, rtcp).map_err(|_| AdmitError::Full)?;
+        Ok(Some(Box::new(ports)))
+    }
+
+    /// Returns true if sessions' own ports reach a node at this address.
+    pub fn has_ports_to(&self, node: SocketAddr) -> bool {
+        self.port_legs.is_some_and(|bound| reaches(bound, node.ip()))
+    }
+
+    pub fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
+        let entry = self.entries.remove(&session)?;
+        let (first, second) = &entry.keys;
+        for key in [Some(first), second.as_deref()].into_iter().flatten() {
+            self.flows.remove(key, entry.home);
+        }
+        self.workers[usize::from(entry.home.worker)].give_back(entry.home.slot);
+        Some(entry)
+    }
+}
+
+fn flow(random: &mut dyn FnMut(&mut [u8])) -> u64 {
+    let mut bytes = [0; 8];
+    random(&mut bytes);
+    FlowId::from_random(u64::from_be_bytes(bytes)).number()
+}
+
+fn ice_text(length: usize, random: &mut dyn FnMut(&mut [u8])) -> Box<str> {
+    let mut bytes = vec![0; length];
+    random(&mut bytes);
+    bytes.into_iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
+}

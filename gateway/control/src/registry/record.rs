@@ -1,0 +1,305 @@
+//! The registry's part of a snapshot: identification, home and facts of each session, and the generations of slots.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use evenkeel_core::{Labels, MediaDescription, OfferId, SessionId};
+use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, Ufrag};
+use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Brief, SessionEntry, SessionRegistry, Slots};
+use crate::snapshot::SnapshotError;
+
+/// An address with its scope.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct ScopedAddress(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegistryRecord {
+    /// The bound addresses of the UDP listeners, by number.
+    listeners: Vec<ScopedAddress>,
+    /// The generations of each worker's slots.
+    generations: Vec<Vec<u32>>,
+    /// The address of sessions' own ports, if it is one that another host may have.
+    #[serde(default)]
+    pub ports_at: Option<IpAddr>,
+    pub sessions: Vec<EntryRecord>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EntryRecord {
+    pub session: SessionId,
+    worker: u16,
+    slot: u32,
+    generation: u32,
+    client: ClientRecord,
+    offer: OfferId,
+    pub totals: Totals,
+    /// Local ports towards nodes: RTP and, if it has a port of its own, RTCP.
+    #[serde(default)]
+    pub ports: Option<(u16, Option<u16>)>,
+    /// The client's own addresses at `plain` nodes, by name.
+    nodes: Vec<(Arc<str>, ScopedAddress)>,
+    /// The session's part of the limit `session_data_mib`, bytes.
+    pub data: u32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum ClientRecord {
+    Declared { listener: u8, address: ScopedAddress, rtcp: Option<ScopedAddress> },
+    DeclaredIp { listener: u8, ip: IpAddr },
+    Stun { ufrag: Box<str>, password: Box<str> },
+    Quic { flow_to_gateway: u64, flow_from_gateway: u64 },
+}
+
+/// Omits the credentials, to keep them out of logs.
+impl std::fmt::Debug for ClientRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientRecord").finish_non_exhaustive()
+    }
+}
+
+/// Sessions of another process that this one can serve.
+#[derive(Debug)]
+pub struct RestoringSessions {
+    /// In the order of the sessions.
+    pub entries: Vec<EntryRecord>,
+    /// The numbers that the listeners have here.
+    pub listeners: Vec<Option<u8>>,
+}
+
+/// Facts about a session that other parts restored.
+pub struct RestoredParts {
+    pub media: Arc<MediaDescription>,
+    pub ports: Option<Box<SessionPorts>>,
+    /// The room's name and the labels.
+    pub brief: Option<(Arc<str>, Labels)>,
+    pub data: Option<OwnedSemaphorePermit>,
+    /// The client's port is known. If its IP address was declared, another session may declare it by now.
+    pub has_address: bool,
+}
+
+impl RegistryRecord {
+    /// With these sessions, and the generations of their slots. Other slots begin anew.
+    pub fn with_sessions(mut self, sessions: Vec<EntryRecord>) -> RegistryRecord {
+        self.generations.iter_mut().for_each(Vec::clear);
+        for entry in &sessions {
+            // The worker is checked by the restore.
+            let Some(slots) = self.generations.get_mut(usize::from(entry.worker)) else { continue };
+            let place = entry.slot as usize;
+            if slots.len() <= place {
+                slots.resize(place + 1, 0);
+            }
+            slots[place] = entry.generation;
+        }
+        RegistryRecord { sessions, ..self }
+    }
+}
+
+impl SessionRegistry {
+    pub fn record(&self) -> RegistryRecord {
+        RegistryRecord {
+            generations: self.workers.iter().map(|slots| slots.generations.clone()).collect(),
+            ..self.record_of(self.entries.keys().copied())
+        }
+    }
+
+    /// The record of these sessions, without generations.
+    pub fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> RegistryRecord {
+        let record = |id| self.entry_record(id, self.entries.get(&id)?);
+        RegistryRecord {
+            listeners: self.udp.iter().map(|listener| ScopedAddress(listener.bound)).collect(),
+            generations: vec![Vec::new(); self.workers.len()],
+            ports_at: self.port_legs.filter(|at| !at.is_unspecified()),
+            sessions: sessions.filter_map(record).collect(),
+        }
+    }
+
+    /// The number of the worker's slots.
+    pub fn slots_of(&self, worker: usize) -> usize {
+        self.workers[worker].generations.len()
+    }
+
+    /// `None` if the entry has no identification that another process could use; it has one by construction.
+    fn entry_record(&self, session: SessionId, entry: &SessionEntry) -> Option<EntryRecord> {
+        let Home { worker, slot, generation } = entry.home;
+        let (first, second) = &entry.keys;
+        let client = match *first {
+            FlowKey::Udp { listener, address } => {
+                let rtcp = match second.as_deref() {
+                    Some(FlowKey::Udp { address, .. }) => Some(ScopedAddress(*address)),
+                    _ => None,
+                };
+                ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp }
+            }
+            FlowKey::DeclaredIp { listener, ip } => ClientRecord::DeclaredIp { listener, ip },
+            FlowKey::Ufrag(ufrag) => {
+                let text = |bytes: &[u8]| str::from_utf8(bytes).ok().map(Box::from);
+                let password = self.flows.entry(first)?.password?;
+                ClientRecord::Stun { ufrag: text(ufrag.as_bytes())?, password: text(&password)? }
+            }
+            FlowKey::Roq(flow_to_gateway) => {
+                let flow_from_gateway = entry.flow_from_gateway;
+                ClientRecord::Quic { flow_to_gateway, flow_from_gateway }
+            }
+        };
+        let data = entry.data.as_ref().map_or(0, |data| data.num_permits() as u32);
+        let nodes =
+            entry.nodes.iter().map(|(name, address)| (Arc::clone(name), ScopedAddress(*address)));
+        let (offer, totals, nodes) = (entry.offer, entry.totals(), nodes.collect());
+        let ports = entry.ports;
+        Some(EntryRecord {
+            session,
+            worker,
+            slot,
+            generation,
+            client,
+            offer,
+            totals,
+            ports,
+            nodes,
+            data,
+        })
+    }
+
+    /// Takes over the slots of another process and returns its sessions, for [`SessionRegistry::restore`]. Fails without
+    /// a change if this process cannot serve all of them.
+    pub fn begin_restore(
+        &mut self,
+        record: RegistryRecord,
+    ) -> Result<RestoringSessions, SnapshotError> {
+        let RegistryRecord { listeners, generations, sessions, ports_at: _ } = record;
+        let here = |ScopedAddress(bound): &ScopedAddress| {
+            let at = self.udp.iter().position(|listener| listener.bound == *bound);
+            at.map(|number| number as u8)
+        };
+        let listeners_here: Vec<Option<u8>> = listeners.iter().map(here).collect();
+        let (found, here) = (generations.len(), self.workers.len());
+        if found != here {
+            return Err(SnapshotError::Workers { found, here });
+        }
+        let mut used: Vec<Vec<bool>> =
+            generations.iter().map(|slots| vec![false; slots.len()]).collect();
+        let mut entries = sessions;
+        for record in &mut entries {
+            let (worker, slot) = (usize::from(record.worker), record.slot as usize);
+            let generation = generations.get(worker).and_then(|slots| slots.get(slot));
+            let is_own = generation == Some(&record.generation)
+                && !std::mem::replace(&mut used[worker][slot], true);
+            if !is_own {
+                let session = record.session;
+                return Err(SnapshotError::malformed(format!("{session} has no slot of its own")));
+            }
+            self.renumber(&mut record.client, &listeners, &listeners_here)?;
+        }
+        entries.sort_by_key(|record| record.session);
+        for ((slots, generations), used) in self.workers.iter_mut().zip(generations).zip(used) {
+            let free = (0..used.len() as u32).rev().filter(|slot| !used[*slot as usize]);
+            let free: Vec<u32> = free.collect();
+            *slots = Slots { used: used.len() - free.len(), free, generations };
+        }
+        Ok(RestoringSessions { entries, listeners: listeners_here })
+    }
+
+    /// Replaces the number of the listener by the number that the same address has here.
+    fn renumber(
+        &self,
+        client: &mut ClientRecord,
+        listeners: &[ScopedAddress],
+        numbers: &[Option<u8>],
+    ) -> Result<(), SnapshotError> {
+        match client {
+            ClientRecord::Declared { listener, .. } | ClientRecord::DeclaredIp { listener, .. } => {
+                let place = usize::from(*listener);
+                let known = listeners.get(place).zip(numbers.get(place));
+                let (&ScopedAddress(address), number) = known.ok_or_else(|| {
+                    SnapshotError::malformed(format!("there is no listener {listener}"))
+                })?;
+                *listener = number.ok_or(SnapshotError::NoListener { address })?;
+                Ok(())
+            }
+            ClientRecord::Quic { .. } if self.quic.is_none() => Err(SnapshotError::NoQuic),
+            ClientRecord::Stun { .. } | ClientRecord::Quic { .. } => Ok(()),
+        }
+    }
+
+    /// Registers a session of another process. If it has no sockets towards nodes, and nodes now need them, it gets some.
+    pub fn restore(
+        &mut self,
+        record: EntryRecord,
+        beside: RestoredParts,
+    ) -> Result<(Home, ClientAddressing, Option<Box<SessionPorts>>), SnapshotError> {
+        let EntryRecord { session, worker, slot, generation, offer, totals, nodes, .. } = record;
+        let RestoredParts { media, ports, brief, data, has_address } = beside;
+        let ports = match ports {
+            Some(ports) => Some(ports),
+            None => self.ports(&media).map_err(|_| SnapshotError::NoPorts { session })?,
+        };
+        let home = Home { worker, slot, generation };
+        let mut flow_from_gateway = 0;
+        let plain = |key| (key, FlowEntry::of(home));
+        let (client, first, second) = match record.client {
+            ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
+                let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
+                let key = |address| FlowKey::Udp { listener, address };
+                let client =
+                    ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
+                (client, plain(key(address)), rtcp.map(key))
+            }
+            ClientRecord::DeclaredIp { listener, ip } => (
+                ClientAddressing::DeclaredIp { listener },
+                plain(FlowKey::DeclaredIp { listener, ip }),
+                None,
+            ),
+            ClientRecord::Stun { ufrag, password } => {
+                let ufrag = Ufrag::new(ufrag.as_bytes()).ok_or_else(|| {
+                    SnapshotError::malformed(format!("the ufrag of {session} is too long"))
+                })?;
+                let password = Some(password.as_bytes().into());
+                (
+                    ClientAddressing::Stun,
+                    (FlowKey::Ufrag(ufrag), FlowEntry { password, ..FlowEntry::of(home) }),
+                    None,
+                )
+            }
+            ClientRecord::Quic { flow_to_gateway, flow_from_gateway: from } => {
+                flow_from_gateway = from;
+                let client = ClientAddressing::Quic { flow_from_gateway };
+                (client, plain(FlowKey::Roq(flow_to_gateway)), None)
+            }
+        };
+        let learned = has_address && matches!(first.0, FlowKey::DeclaredIp { .. });
+        let held = (!learned).then(|| first.clone());
+        for (key, entry) in held.into_iter().chain(second.map(plain)) {
+            self.flows.insert(key, entry).map_err(|refused| {
+                SnapshotError::malformed(format!("the address of {session}: {refused}"))
+            })?;
+        }
+        let brief = brief.zip(ports.as_ref()).map(|((room, labels), ports)| {
+            let media = Arc::clone(&media);
+            Box::new(Brief { room, labels, media, ports: ports.numbers() })
+        });
+        let entry = SessionEntry {
+            home,
+            totals: (totals != Totals::default()).then(|| Box::new(totals)),
+            nodes: nodes
+                .into_iter()
+                .map(|(name, ScopedAddress(address))| (name, address))
+                .collect(),
+            rtcp: media.rtcp,
+            offer,
+            brief,
+            data,
+            flow_from_gateway,
+            ports: ports.as_ref().map(|ports| ports.numbers()),
+            keys: (first.0, second.map(Box::new)),
+        };
+        self.entries.insert(session, Box::new(entry));
+        Ok((home, client, ports))
+    }
+}
+
+#[cfg(test)]
+mod tests;

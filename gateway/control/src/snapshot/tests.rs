@@ -1,0 +1,132 @@
+use evenkeel_core::SessionId;
+
+use super::*;
+use crate::{RecordBatch, Replica};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+/// Bytes of a session's records in core and registry.
+const SESSION_MAX: usize = 1_024;
+
+fn fixture(name: &str) -> RecordBatch {
+    let encoded = std::fs::read(format!("{FIXTURES}/snapshots/{name}")).unwrap();
+    decode(&encoded, None).unwrap()
+}
+
+fn snapshot(name: &str) -> Snapshot {
+    let mut replica = Replica::new();
+    replica.apply(fixture(name)).unwrap();
+    replica.snapshot().unwrap()
+}
+
+/// Times shift by the precision of a reading of the clock.
+fn without_times(value: &impl std::fmt::Debug) -> Vec<String> {
+    let text = format!("{value:?}");
+    let parts = text.split("Instant {");
+    let parts = parts.map(|part| part.split_once('}').map_or(part, |(_, rest)| rest).to_owned());
+    parts.collect()
+}
+
+#[test]
+fn snapshots_of_all_versions_load() {
+    for version in ["v1", "v2"] {
+        let of = snapshot(version);
+        let entries = of.registry.sessions.iter();
+        let ids: Vec<SessionId> = entries.map(|session| session.session).collect();
+        let in_core: Vec<SessionId> = of.core.sessions.iter().map(|session| session.id).collect();
+        assert_eq!(ids, in_core);
+        assert_eq!(ids.len(), 6);
+        assert_eq!(of.media.len(), ids.len());
+        assert_eq!(of.idempotency_keys.len(), 1);
+    }
+}
+
+#[test]
+fn encoding_returns_the_same_state() {
+    let v1 = fixture("v1");
+    let again: RecordBatch = decode(&encode(&v1), None).unwrap();
+    assert_eq!(without_times(&again)[1..], without_times(&v1)[1..]);
+}
+
+/// States with all options set.
+fn last_states(reference: Instant) -> MediaStates {
+    let encoded = std::fs::read(format!("{FIXTURES}/states/full")).unwrap();
+    decode(&encoded, Some(reference)).unwrap()
+}
+
+#[test]
+fn layout_of_last_states_has_its_number() {
+    let reference = Instant::now();
+    let states = last_states(reference);
+    let written = instant::relative_to(reference, || states.write(Vec::new()));
+    let known = std::fs::read(format!("{FIXTURES}/states/v{STATES}")).unwrap();
+    assert!(
+        written == known,
+        "the layout changed: set the new field in states/full, raise STATES, write states/v{STATES}"
+    );
+}
+
+#[test]
+fn last_states_in_postcard_are_the_same() {
+    let states = last_states(Instant::now());
+    let read = MediaStates::decode(&states.encode(Some(STATES))).unwrap();
+    assert_eq!(without_times(&read), without_times(&states));
+    assert_eq!(read.media.len(), 3);
+}
+
+#[test]
+fn other_layout_is_sent_in_messagepack() {
+    let states = last_states(Instant::now());
+    for other in [None, Some(STATES - 1), Some(STATES + 1)] {
+        let encoded = states.encode(other);
+        assert!(encoded.starts_with(MAGIC), "{other:?}");
+        let read = MediaStates::decode(&encoded).unwrap();
+        assert_eq!(without_times(&read), without_times(&states));
+    }
+}
+
+#[test]
+fn last_states_of_another_layout_are_refused() {
+    let encoded = last_states(Instant::now()).encode(Some(STATES));
+    let of = |layout: u32| [&encoded[..8], &layout.to_be_bytes(), &encoded[12..]].concat();
+    let refused = |bytes: &[u8]| MediaStates::decode(bytes).unwrap_err();
+    let newer = SnapshotError::Newer { found: STATES + 1, known: STATES };
+    assert_eq!(refused(&of(STATES + 1)), newer);
+    assert_eq!(refused(&of(STATES - 1)), SnapshotError::malformed("its layout is an older one"));
+    let longer = [&encoded[..], &[0]].concat();
+    assert_eq!(refused(&longer), SnapshotError::malformed("bytes follow its end"));
+    for length in [8, 12, 20, encoded.len() / 2, encoded.len() - 1] {
+        let refused = refused(&encoded[..length]).to_string();
+        assert!(refused.starts_with("the state cannot be read: "), "{refused}");
+    }
+}
+
+#[test]
+fn session_takes_at_most_a_kibibyte() {
+    let v1 = snapshot("v1");
+    let size = |part: &dyn Fn(&mut rmp_serde::Serializer<&mut Vec<u8>, _>)| {
+        let mut bytes = Vec::new();
+        part(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+        bytes.len()
+    };
+    let now = Instant::now();
+    for (core, registry) in v1.core.sessions.iter().zip(&v1.registry.sessions) {
+        let bytes = instant::relative_to(now, || {
+            size(&|to| core.serialize(to).unwrap()) + size(&|to| registry.serialize(to).unwrap())
+        });
+        assert!(bytes <= SESSION_MAX, "{} takes {bytes} bytes", core.id);
+    }
+}
+
+#[test]
+fn garbage_and_newer_formats_are_refused() {
+    let refused = |bytes: &[u8]| decode::<RecordBatch>(bytes, None).unwrap_err().to_string();
+    let cut = "the state cannot be read: it does not begin as a state of a gateway";
+    assert_eq!(refused(b""), cut);
+    assert_eq!(refused(b"evenkeel"), cut);
+    assert_eq!(refused(b"another file of some length"), cut);
+    let newer = [&MAGIC[..], &[0, 0, 0, 9], &[0; 8], b"what comes then is unknown"].concat();
+    assert_eq!(refused(&newer), "the state has format 9, this version reads formats up to 2");
+    let garbage = [&MAGIC[..], &[0, 0, 0, 1], &[0; 8], &[0xc1; 64]].concat();
+    assert!(refused(&garbage).starts_with("the state cannot be read: "));
+}

@@ -1,0 +1,235 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::Command;
+
+use evenkeel_testkit::http::{http_answer as says, http_server as server};
+use tempfile::tempdir;
+use tokio::sync::mpsc::Receiver;
+
+use super::*;
+
+const NODE: NodeId = NodeId(3);
+
+fn start(script: &str, stop_with_gateway: bool) -> StartHook {
+    let words = ["/bin/sh", "-c", script].map(Into::into).into();
+    let by = StartBy::Command { words, stop_with_gateway };
+    StartHook { by, within: Duration::from_secs(9) }
+}
+
+fn start_hooks() -> (StartHooks, Receiver<HookFailed>) {
+    let (failed, told) = tokio::sync::mpsc::channel(4);
+    (StartHooks::new(failed, None), told)
+}
+
+/// Runs a hook that starts a child process, and returns both process IDs.
+fn stay(start_hooks: &mut StartHooks, name: &str, stop_with_gateway: bool) -> [i32; 2] {
+    stay_as(start_hooks, (NODE, "n"), name, stop_with_gateway)
+}
+
+fn stay_as(
+    start_hooks: &mut StartHooks,
+    (node, called): (NodeId, &str),
+    name: &str,
+    stop_with_gateway: bool,
+) -> [i32; 2] {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join(name);
+    let script = format!(
+        "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
+        file.display()
+    );
+    start_hooks.start(node, &called.into(), &start(&script, stop_with_gateway), 1);
+    let text = until(|| std::fs::read_to_string(&file).ok());
+    let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    pids.try_into().unwrap()
+}
+
+fn until<T>(look: impl Fn() -> Option<T>) -> T {
+    loop {
+        match look() {
+            Some(found) => return found,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+fn gone(pids: [i32; 2]) {
+    until(|| pids.iter().all(|pid| !is_running(*pid)).then_some(()));
+}
+
+#[test]
+fn failed_hook_is_reported_and_success_is_not() {
+    let (mut start_hooks, mut told) = start_hooks();
+    start_hooks.start(NODE, &"n".into(), &start("exit 3", false), 1);
+    assert_eq!(told.blocking_recv(), Some(HookFailed { node: NODE, attempt: 1 }));
+    let by = StartBy::Command { words: vec!["/nowhere/at-all".into()], stop_with_gateway: false };
+    let nowhere = StartHook { by, ..start("", false) };
+    start_hooks.start(NODE, &"n".into(), &nowhere, 2);
+    let failed = told.blocking_recv().unwrap();
+    assert_eq!(failed, HookFailed { node: NODE, attempt: 2 });
+    assert!(start_hooks.is_under_way(failed));
+    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 3);
+    assert!(!start_hooks.is_under_way(failed), "a result of an earlier call is ignored");
+    start_hooks.give_up(NODE);
+    start_hooks.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
+    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4);
+    let RunningStart::Program { program, .. } = start_hooks.running.remove(&NODE).unwrap().running
+    else {
+        panic!("a program")
+    };
+    program.over();
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn program_ends_with_the_gateway_if_configured() {
+    for stops in [true, false] {
+        let (mut start_hooks, _told) = start_hooks();
+        let pids = stay(&mut start_hooks, &format!("ends-{stops}"), stops);
+        assert!(pids.iter().all(|pid| is_running(*pid)));
+        drop(start_hooks);
+        if stops {
+            gone(pids);
+        } else {
+            assert!(pids.iter().all(|pid| is_running(*pid)));
+            for pid in pids {
+                assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+            }
+        }
+    }
+}
+
+#[test]
+fn programs_run_on_after_a_hand_over() {
+    let (mut start_hooks, _told) = start_hooks();
+    let running = stay(&mut start_hooks, "runs", true);
+    let elsewhere = NodeId(NODE.0 + 1);
+    let removed = stay_as(&mut start_hooks, (elsewhere, "other"), "removed", true);
+    start_hooks.release(elsewhere);
+    start_hooks.leave_running();
+    drop(start_hooks);
+    assert!(running.into_iter().chain(removed).all(is_running));
+    // Their threads end the children.
+    for [leader, _] in [running, removed] {
+        assert!(Command::new("kill").arg(leader.to_string()).status().unwrap().success());
+    }
+    gone(running);
+    gone(removed);
+}
+
+#[test]
+fn given_up_start_leaves_no_process() {
+    let (mut start_hooks, mut told) = start_hooks();
+    let pids = stay(&mut start_hooks, "given-up", false);
+    start_hooks.give_up(NODE);
+    gone(pids);
+    let first = stay(&mut start_hooks, "again", true);
+    let second = stay(&mut start_hooks, "again", true);
+    assert!(!is_running(first[0]) && is_running(second[0]), "one at a time");
+    gone(first);
+    assert!(told.try_recv().is_err(), "an ended call reports no failure");
+}
+
+#[test]
+fn program_of_a_removed_node_runs_on() {
+    for stops in [true, false] {
+        let (mut start_hooks, mut told) = start_hooks();
+        let left = stay(&mut start_hooks, &format!("left-{stops}"), stops);
+        start_hooks.release(NODE);
+        let other = stay_as(&mut start_hooks, (NODE, "other"), &format!("other-{stops}"), true);
+        start_hooks.give_up(NODE);
+        gone(other);
+        assert!(left.iter().all(|pid| is_running(*pid)));
+        assert!(told.try_recv().is_err(), "nothing failed");
+        drop(start_hooks);
+        if !stops {
+            assert!(left.iter().all(|pid| is_running(*pid)));
+            for pid in left {
+                assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+            }
+        }
+        gone(left);
+    }
+}
+
+#[test]
+fn program_of_a_removed_node_ends_at_restart() {
+    for stops in [true, false] {
+        let (mut start_hooks, mut told) = start_hooks();
+        let left = stay(&mut start_hooks, &format!("before-{stops}"), stops);
+        start_hooks.release(NODE);
+        let (elsewhere, file) = (NodeId(NODE.0 + 1), format!("after-{stops}"));
+        let new = stay_as(&mut start_hooks, (elsewhere, "n"), &file, true);
+        assert!(!is_running(left[0]) && is_running(new[0]), "one at a time");
+        gone(left);
+        assert!(told.try_recv().is_err(), "an ended call reports no failure");
+    }
+}
+
+/// A webhook server with these answers; returns its requests.
+fn asked(answers: &[&str]) -> (StartHook, JoinHandle<Vec<String>>) {
+    let answers = answers.iter().map(|status| says(status, "")).collect();
+    let (url, asked) = server(answers);
+    let url = url.parse().unwrap();
+    let by = StartBy::Webhook(Arc::new(WebhookTarget { url, token: None }));
+    (StartHook { by, within: Duration::from_secs(9) }, asked)
+}
+
+/// A slow webhook server, and the start settings for it.
+fn slow() -> (StartHook, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/start", listener.local_addr().unwrap()).parse().unwrap();
+    let by = StartBy::Webhook(Arc::new(WebhookTarget { url, token: None }));
+    (StartHook { by, within: Duration::from_secs(30) }, listener)
+}
+
+#[tokio::test]
+async fn webhook_start_fails_by_its_answer() {
+    let (failed, mut told) = tokio::sync::mpsc::channel(1);
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()));
+    let (well, first) = asked(&["202 Accepted"]);
+    start_hooks.start(NODE, &"east-b1".into(), &well, 0xf3);
+    let request = tokio::task::spawn_blocking(|| first.join().unwrap().remove(0)).await.unwrap();
+    let body = r#"{"attempt":"00000000000000f3","node":"east-b1","verb":"start"}"#;
+    assert!(request.ends_with(body), "{request}");
+    let (ill, _) = asked(&["503 Service Unavailable"]);
+    start_hooks.start(NODE, &"east-b1".into(), &ill, 2);
+    let failed = HookFailed { node: NODE, attempt: 2 };
+    assert_eq!(told.recv().await, Some(failed), "the second, not the first");
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn slow_webhook_is_asked_once() {
+    let (failed, mut told) = tokio::sync::mpsc::channel(1);
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()));
+    let (start, listener) = slow();
+    start_hooks.start(NODE, &"n".into(), &start, 1);
+    let answering = tokio::task::spawn_blocking(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // Longer than a request's timeout.
+        std::thread::sleep(Duration::from_millis(1_500));
+        listener.set_nonblocking(true).unwrap();
+        let again = listener.accept().is_ok();
+        stream.write_all(says("200 OK", "").as_bytes()).unwrap();
+        again
+    });
+    assert!(!answering.await.unwrap());
+    let (start, listener) = slow();
+    start_hooks.start(NODE, &"n".into(), &start, 2);
+    let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0);
+    let mut stream = accepted.await.unwrap();
+    start_hooks.give_up(NODE);
+    let ended = tokio::task::spawn_blocking(move || {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.read_to_end(&mut Vec::new()).is_ok()
+    });
+    assert!(ended.await.unwrap(), "the connection is closed long before the answer is late");
+    drop(start_hooks);
+    assert_eq!(told.recv().await, None, "nothing failed");
+}

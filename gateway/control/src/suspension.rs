@@ -1,0 +1,627 @@
+//! Suspension: the gateway hands out its state and rests, until it resumes or another process has its sessions.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_config::{DriverSettings, NodeConfig};
+use evenkeel_core::{
+    GatewayEffect, HopMap, Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId,
+    requested_room_name,
+};
+use evenkeel_dataplane::worker::{
+    self, Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
+    WorkerCommand,
+};
+use evenkeel_drivers::{Clock, ContinuedSession, DriversRecord};
+use evenkeel_process::sha256;
+use tokio::sync::{mpsc, oneshot};
+
+use super::equipment::ListedNode;
+use super::handle::{ControlRequest, REQUESTS_MAX, Suspended, SuspensionGuard};
+use super::held_offers::Waiting;
+use super::messages::{ControlError, OfferedSession, SessionAnswer};
+use super::records::{RecordBatch, RecordFollower, SLOTS};
+use super::registry::{self, EntryRecord, RestoredParts};
+use super::snapshot::{MediaRecord, MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
+use super::thread::{Control, draw};
+
+/// Time for offers to be answered. The core gives a driver 2 s.
+pub(super) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// Time for the workers to finish a pass and to copy their sessions.
+pub(super) const WORKERS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Rounds in which the last reports of the workers may change their sessions: one is usual.
+const ROUNDS_MAX: usize = 8;
+
+/// Sessions between two wakes of the workers that take them: a worker's queue of commands is bounded.
+const WOKEN_EVERY: usize = 1_024;
+
+/// Sessions between two wakes of the workers that install them: these work while control restores the next.
+const INSTALLED_TOGETHER: usize = 64;
+
+type SuspensionReply<T> = oneshot::Sender<T>;
+
+pub(super) enum Suspension {
+    /// Offers are being answered; new ones wait.
+    Begins { reply: SuspensionReply<Result<Suspended, NotSuspended>>, by: Instant },
+    /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
+    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
+    /// error, once a part of their states was refused.
+    Stands {
+        outputs: Vec<GatewayEffect>,
+        guard: Option<oneshot::Receiver<Infallible>>,
+        restored: Option<Result<Translation, SnapshotError>>,
+    },
+}
+
+/// The last states of a gateway that stops its packets, as the workers hand them out.
+#[derive(Debug)]
+pub struct LastStates {
+    parts: mpsc::Receiver<HandedOut>,
+    /// Of each worker that has handed out its sessions.
+    trunks: Vec<Option<Vec<TrunkState>>>,
+    until: Instant,
+}
+
+/// A part of the last states.
+#[derive(Debug)]
+pub struct LastStatesPart {
+    pub states: MediaStates,
+    /// No part follows.
+    pub is_last: bool,
+}
+
+impl LastStates {
+    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
+        loop {
+            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
+            match part.ok().flatten() {
+                Some(HandedOut::Sessions(sessions)) => {
+                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
+                    let media = sessions.into_iter().map(record).collect();
+                    let states = MediaStates { media, trunks: Vec::new() };
+                    return Ok(LastStatesPart { states, is_last: false });
+                }
+                Some(HandedOut::Trunks { worker, trunks }) => {
+                    self.trunks[usize::from(worker)] = Some(trunks);
+                    if self.trunks.iter().all(Option::is_some) {
+                        let trunks = self.trunks.drain(..).flatten().collect();
+                        let states = MediaStates { media: Vec::new(), trunks };
+                        return Ok(LastStatesPart { states, is_last: true });
+                    }
+                }
+                None => {
+                    let missing = self.trunks.iter().position(Option::is_none);
+                    return Err(NotSuspended::by_worker(missing.unwrap_or_default()));
+                }
+            }
+        }
+    }
+}
+
+/// What the numbers in another process's states are here.
+pub(super) struct Translation {
+    hops: HopMap,
+    listeners: Vec<Option<u8>>,
+    nodes: BTreeMap<NodeId, NodeId>,
+}
+
+impl Translation {
+    fn apply(&self, state: &mut SessionState) {
+        let listener = |number| self.listeners.get(usize::from(number)).copied().flatten();
+        state.map_hops(|hop| self.hops.map(hop));
+        state.map_listeners(listener);
+    }
+}
+
+/// A session's part of a snapshot, beside the record of core.
+struct Continuing {
+    at_worker: Option<AtWorker>,
+    /// The room's name and the labels.
+    brief: Option<(Arc<str>, Labels)>,
+    entry: EntryRecord,
+}
+
+struct AtWorker {
+    state: Box<SessionState>,
+    ports: Option<Box<SessionPorts>>,
+}
+
+impl AtWorker {
+    fn session(&self) -> SessionId {
+        self.state.session
+    }
+}
+
+/// The session of a [`GatewayEffect::Restore`].
+struct RestoredSession {
+    session: SessionId,
+    route: Arc<RouteCell>,
+    plan: Plan,
+    media: Arc<MediaDescription>,
+    scenario: Arc<str>,
+    of_first_packet: bool,
+}
+
+impl Control {
+    pub(super) fn is_suspended(&self) -> bool {
+        matches!(self.suspension, Some(Suspension::Stands { .. }))
+    }
+
+    /// Has the gateway suspended as soon as no offer is in flight.
+    pub(super) fn begin_suspension(
+        &mut self,
+        reply: SuspensionReply<Result<Suspended, NotSuspended>>,
+        now: Instant,
+    ) {
+        let refused = match self.suspension {
+            Some(_) => Some(NotSuspended::UnderWay),
+            None if !self.gateway.is_admitting() => Some(NotSuspended::Draining),
+            None if self.awaits_policies() => Some(NotSuspended::Starting),
+            None => None,
+        };
+        match refused {
+            // Fails only for a caller that has gone.
+            Some(refused) => _ = reply.send(Err(refused)),
+            None => self.suspension = Some(Suspension::Begins { reply, by: now + OFFERS_WITHIN }),
+        }
+    }
+
+    pub(super) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<worker::WorkerReport>) {
+        let idle = self.offers.is_empty();
+        let due = |by: Instant| idle || by <= Instant::now();
+        if !matches!(self.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
+            return;
+        }
+        let state = if idle { self.hand_out(reports) } else { Err(NotSuspended::Busy) };
+        let (guard, gone) = SuspensionGuard::new();
+        let stands = Suspension::Stands { outputs: Vec::new(), guard: Some(gone), restored: None };
+        let stands = state.is_ok().then_some(stands);
+        let begun = std::mem::replace(&mut self.suspension, stands);
+        let Some(Suspension::Begins { reply, .. }) = begun else {
+            return;
+        };
+        let failed = state.is_err();
+        let state = state.map(|(batch, descriptors)| Suspended { batch, descriptors, guard });
+        // A caller that has gone drops the guard.
+        let _ = reply.send(state);
+        if failed {
+            self.resume(|| {});
+        }
+    }
+
+    /// Returns the records of all sessions; with a follower, its last batch. Nothing is decided from then on.
+    fn hand_out(
+        &mut self,
+        reports: &mut mpsc::Receiver<worker::WorkerReport>,
+    ) -> Result<(RecordBatch, Vec<OwnedFd>), NotSuspended> {
+        for _ in 0..ROUNDS_MAX {
+            while let Ok(report) = reports.try_recv() {
+                self.handle_report(report);
+            }
+            if !self.drain() {
+                break;
+            }
+        }
+        let all = !self.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
+        let (mut media, mut descriptors) = (Vec::new(), Vec::new());
+        let (mut slot, mut slots) = (0, 1);
+        // The workers serve their sessions meanwhile, so each copies a few at a time.
+        while slot < slots {
+            let part = slot..slot + SLOTS;
+            let duplicates = self.ask_workers(|done| {
+                let slots = part.clone();
+                WorkerCommand::Duplicate { slots, all, done }
+            });
+            for duplicates in duplicates.map_err(NotSuspended::by_worker)? {
+                let SocketDuplicates { sessions, slots: used } =
+                    duplicates.map_err(|error| NotSuspended::by_port(&error))?;
+                slots = slots.max(used);
+                for Duplicate { state, ports } in sessions {
+                    let own = ports.into_iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp]).flatten();
+                    let before = descriptors.len();
+                    descriptors.extend(own);
+                    let sockets = (descriptors.len() - before) as u8;
+                    media.push(MediaRecord { state: Box::new(state), sockets });
+                }
+            }
+            slot += SLOTS;
+        }
+        Ok((self.last_batch(media, Instant::now()), descriptors))
+    }
+
+    /// Suspends the workers. They hand out the states that have changed since the records, while control waits for
+    /// nothing.
+    pub(super) fn suspend_packets(&mut self) -> LastStates {
+        let workers = self.workers.len();
+        let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
+        let (to, parts) = mpsc::channel(room.sum());
+        for worker in 0..workers as u16 {
+            self.command(worker, WorkerCommand::Suspend { to: to.clone() });
+        }
+        self.wake_workers();
+        let trunks = (0..workers).map(|_| None).collect();
+        LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
+    }
+
+    /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
+    fn ask_workers<T>(
+        &mut self,
+        command: impl Fn(crossbeam_channel::Sender<T>) -> WorkerCommand,
+    ) -> Result<Vec<T>, usize> {
+        let mut waiting = Vec::new();
+        for worker in 0..self.workers.len() as u16 {
+            let (done, answer) = crossbeam_channel::bounded(1);
+            self.command(worker, command(done));
+            waiting.push(answer);
+        }
+        self.wake_workers();
+        let until = Instant::now() + WORKERS_WITHIN;
+        let answers = waiting.iter().enumerate();
+        answers.map(|(number, answer)| answer.recv_deadline(until).map_err(|_| number)).collect()
+    }
+
+    /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
+    pub(super) async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
+        let mut held = Vec::new();
+        while !self.finished
+            && let Some(Suspension::Stands { guard, .. }) = &mut self.suspension
+        {
+            let request = tokio::select! {
+                biased;
+                request = requests.recv() => request,
+                () = dropped(guard) => {
+                    tracing::warn!("the upgrade ended without a result; packets are read again");
+                    self.resume(|| {});
+                    continue;
+                }
+            };
+            match request {
+                Some(ControlRequest::Offer(wanted, reply)) => self.hold(wanted, reply),
+                Some(
+                    request @ (ControlRequest::Suspend(_)
+                    | ControlRequest::SuspendPackets(_)
+                    | ControlRequest::ContinueMedia { .. }
+                    | ControlRequest::Resume(_)
+                    | ControlRequest::Restore { .. }
+                    | ControlRequest::TakeOver { .. }
+                    | ControlRequest::Release(_)
+                    | ControlRequest::Abandon(_)),
+                ) => self.handle_request(request),
+                // An upgrade that was under way is given up: the sessions are closed here.
+                Some(request @ ControlRequest::Shutdown { .. }) => {
+                    self.resume(|| {});
+                    self.handle_request(request);
+                }
+                Some(other) if held.len() < REQUESTS_MAX => held.push(other),
+                // Too many wait: the caller gets an error, as with a full queue.
+                Some(_) => {}
+                // No caller is left that could end the suspension.
+                None => self.finished = true,
+            }
+        }
+        if !self.finished {
+            held.into_iter().for_each(|request| self.handle_request(request));
+        }
+    }
+
+    /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
+    /// packets are served, before anything is decided.
+    pub(super) fn resume(&mut self, served: impl FnOnce()) {
+        self.resume_packets();
+        served();
+        self.resume_decisions();
+    }
+
+    fn resume_packets(&mut self) {
+        let clock = Clock::read();
+        // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have
+        // their turn in `drain`, after the core's outputs: a call with sessions that are opened again would be deleted
+        // before.
+        while let Some(act) = self.drivers.handle_agents_timeout(clock) {
+            self.act(Some(act));
+            self.wake_workers();
+        }
+        for worker in 0..self.workers.len() as u16 {
+            self.command(worker, WorkerCommand::Resume);
+        }
+        self.wake_workers();
+    }
+
+    fn resume_decisions(&mut self) {
+        self.policies.keep_facts();
+        // Some records were sent for the last time.
+        self.unfollow_records();
+        if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
+            let clock = Clock::read();
+            outputs.into_iter().for_each(|output| self.execute(output, clock));
+            self.gateway.records().settle(clock.now);
+        }
+    }
+
+    /// Ends control; another process has the sessions. Callers that wait get an error.
+    pub(super) fn release(&mut self) {
+        self.send_all_closings();
+        self.start_hooks.leave_running();
+        self.waiting = None;
+        self.finished = true;
+    }
+
+    /// Continues the sessions of another process. Nothing is read, sent or decided before [`Control::resume`].
+    pub(super) fn restore(
+        &mut self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, SnapshotError> {
+        let restored = self.restore_all(snapshot, descriptors);
+        if restored.is_err() {
+            // A part of the sessions may be here, and must neither be served nor closed.
+            self.suspension =
+                Some(Suspension::Stands { outputs: Vec::new(), guard: None, restored: None });
+        }
+        restored
+    }
+
+    fn restore_all(
+        &mut self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, SnapshotError> {
+        if self.gateway.live() > 0 || !self.offers.is_empty() {
+            return Err(evenkeel_core::RestoreError::HasSessions.into());
+        }
+        let now = Instant::now();
+        let mut snapshot = snapshot;
+        if descriptors.is_empty() {
+            snapshot.media.iter_mut().for_each(|record| record.sockets = 0);
+        }
+        snapshot.lose_ports();
+        let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
+        let at_workers = at_workers(media, descriptors)?;
+        let registry::RestoringSessions { entries, listeners } =
+            self.registry.begin_restore(registry)?;
+        let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };
+        let here = by_identity(&self.listed_nodes);
+        let node = |identity: &str| here.get(identity).copied();
+        let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
+        let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
+        let hops = self.gateway.handle_record(core, node, now)?;
+        let translation = Translation { hops, listeners, nodes };
+        // All parts have the order of the sessions.
+        let mut entries = entries.into_iter();
+        let mut at_workers = at_workers.into_iter().peekable();
+        let (mut outputs, mut sessions) = (Vec::new(), 0);
+        while let Some(output) = self.gateway.poll_output() {
+            let GatewayEffect::Restore {
+                session,
+                route,
+                plan,
+                media,
+                scenario,
+                of_first_packet,
+                ..
+            } = output
+            else {
+                outputs.push(output);
+                continue;
+            };
+            let entry = entries.next().filter(|entry| entry.session == session);
+            let entry = entry.ok_or_else(|| contradiction(session))?;
+            let mut at_worker = at_workers.next_if(|it| it.session() == session);
+            at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
+            let rest = Continuing { at_worker, brief: briefs.remove(&session), entry };
+            let restoring =
+                RestoredSession { session, route, plan, media, scenario, of_first_packet };
+            self.continue_session(restoring, rest)?;
+            sessions += 1;
+            if sessions % INSTALLED_TOGETHER == 0 {
+                self.wake_workers();
+            }
+        }
+        let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.session()));
+        if let Some(left) = left.next() {
+            return Err(contradiction(left));
+        }
+        self.continue_drivers(drivers, &translation.hops, now);
+        self.continue_trunks(trunks, &translation.nodes);
+        self.next_offer = self.next_offer.max(next_offer);
+        let restored = Some(Ok(translation));
+        self.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
+        // The flow table has the learned addresses of all sessions when every worker has answered.
+        self.ask_workers(|done| WorkerCommand::Confirm { done })
+            .map_err(SnapshotError::by_worker)?;
+        Ok(Restored { sessions })
+    }
+
+    /// Continues restored sessions and trunks in these newer states. With `last`, no others follow.
+    pub(super) fn continue_media(
+        &mut self,
+        states: MediaStates,
+        last: Option<SuspensionReply<Result<(), SnapshotError>>>,
+    ) {
+        let mut continued = self.continue_with(states);
+        if last.is_some() && continued.is_ok() {
+            let confirmed = self.ask_workers(|done| WorkerCommand::Confirm { done });
+            continued = confirmed.map(drop).map_err(SnapshotError::by_worker);
+        }
+        match (last, continued) {
+            // Fails only for a caller that has gone.
+            (Some(reply), continued) => _ = reply.send(continued),
+            // The reply to the last part names it.
+            (None, Err(refused)) => {
+                if let Some(Suspension::Stands { restored, .. }) = &mut self.suspension {
+                    *restored = Some(Err(refused));
+                }
+            }
+            (None, Ok(())) => {}
+        }
+    }
+
+    fn continue_with(&mut self, states: MediaStates) -> Result<(), SnapshotError> {
+        let Some(Suspension::Stands { restored: Some(restored), .. }) = &self.suspension else {
+            return Err(SnapshotError::malformed("no sessions came before their states"));
+        };
+        let translation = restored.as_ref().map_err(SnapshotError::clone)?;
+        let MediaStates { media, trunks } = states;
+        let mut commands = Vec::new();
+        for MediaRecord { mut state, .. } in media {
+            let entry = self.registry.get(state.session);
+            let home = entry.ok_or_else(|| contradiction(state.session))?.home;
+            translation.apply(&mut state);
+            commands.push((home.worker, WorkerCommand::Continue { home, state }));
+        }
+        let nodes = translation.nodes.clone();
+        for (number, (worker, command)) in (1..).zip(commands) {
+            self.command(worker, command);
+            if number % WOKEN_EVERY == 0 {
+                self.wake_workers();
+            }
+        }
+        self.continue_trunks(trunks, &nodes);
+        self.wake_workers();
+        Ok(())
+    }
+
+    fn continue_session(
+        &mut self,
+        restoring: RestoredSession,
+        rest: Continuing,
+    ) -> Result<(), SnapshotError> {
+        let RestoredSession { session, route, plan, media, scenario, of_first_packet } = restoring;
+        let Continuing { at_worker, brief, entry } = rest;
+        let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
+        let data = Arc::clone(&self.session_data).try_acquire_many_owned(entry.data).ok();
+        let beside = RestoredParts {
+            media: Arc::clone(&media),
+            ports: ports.flatten(),
+            brief,
+            data,
+            has_address: state.as_ref().is_some_and(|state| state.has_address()),
+        };
+        let (home, client, ports) = self.registry.restore(entry, beside)?;
+        let install = Install {
+            home,
+            session,
+            media,
+            client,
+            route,
+            plan,
+            dscp: self.dscp(&scenario),
+            ports,
+            await_first_packet: self.awaits_first_packet(&scenario, of_first_packet),
+            // The state contains the seed.
+            seed: if state.is_some() { 0 } else { draw(&self.random) },
+            state,
+        };
+        self.command(home.worker, WorkerCommand::Install(Box::new(install)));
+        Ok(())
+    }
+
+    fn continue_drivers(&mut self, drivers: DriversRecord, hops: &HopMap, now: Instant) {
+        let (registry, random) = (&self.registry, &self.random);
+        let known = ContinuedSession {
+            hop: &|session, hop| hops.map(hop).filter(|_| registry.get(session).is_some()),
+            brief: &|session| registry.get(session)?.brief.as_deref(),
+        };
+        self.drivers.restore(drivers, &known, &mut || draw(random), now);
+    }
+
+    fn continue_trunks(&mut self, trunks: Vec<Vec<TrunkState>>, nodes: &BTreeMap<NodeId, NodeId>) {
+        for (worker, trunks) in (0..self.workers.len() as u16).zip(trunks) {
+            for mut trunk in trunks {
+                if let Some(&node) = nodes.get(&trunk.node) {
+                    trunk.node = node;
+                    self.command(worker, WorkerCommand::ContinueTrunk(Box::new(trunk)));
+                }
+            }
+        }
+    }
+
+    /// Keeps an offer until the suspension ends.
+    pub(super) fn hold(
+        &mut self,
+        wanted: Box<OfferedSession>,
+        reply: SuspensionReply<Result<SessionAnswer, ControlError>>,
+    ) {
+        self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
+    }
+}
+
+/// Returns once the guard is dropped.
+async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
+    match guard {
+        Some(guard) => _ = guard.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn contradiction(session: SessionId) -> SnapshotError {
+    SnapshotError::malformed(format!("{session} is in one part and not in another"))
+}
+
+/// The states of sessions at workers, with their sockets, in the order of the sessions.
+fn at_workers(
+    records: Vec<MediaRecord>,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Vec<AtWorker>, SnapshotError> {
+    let named: usize = records.iter().map(|record| usize::from(record.sockets)).sum();
+    let came = descriptors.len();
+    if named != came {
+        let reason = format!("it names {named} sockets, and {came} came with it");
+        return Err(SnapshotError::malformed(reason));
+    }
+    let mut descriptors = descriptors.into_iter().map(UdpSocket::from);
+    let mut at_workers = Vec::with_capacity(records.len());
+    for MediaRecord { state, sockets } in records {
+        let rtp = (sockets > 0).then(|| descriptors.next()).flatten();
+        let rtcp = (sockets > 1).then(|| descriptors.next()).flatten();
+        let ports = rtp.map(|rtp| SessionPorts::new(rtp, rtcp).map(Box::new)).transpose();
+        let ports = ports.map_err(|error| {
+            SnapshotError::malformed(format!("a socket of {}: {error}", state.session))
+        })?;
+        at_workers.push(AtWorker { state, ports });
+    }
+    at_workers.sort_by_key(AtWorker::session);
+    Ok(at_workers)
+}
+
+/// Room names and labels, for drivers that describe sessions to nodes.
+fn briefs(core: &evenkeel_core::GatewayRecord) -> BTreeMap<SessionId, (Arc<str>, Labels)> {
+    let names = core.rooms.iter().map(|room| (room.id, requested_room_name(&room.name).into()));
+    let names: BTreeMap<_, Arc<str>> = names.collect();
+    let brief = |session: &evenkeel_core::SessionRecord| {
+        let name = names.get(&session.room)?;
+        Some((session.id, (Arc::clone(name), session.labels.clone())))
+    };
+    core.sessions.iter().filter_map(brief).collect()
+}
+
+/// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
+/// the sessions of this one.
+pub(super) fn identity(node: &NodeConfig) -> String {
+    let (driver, facts) = match &node.driver {
+        DriverSettings::Plain { .. } => ("plain", Vec::new()),
+        DriverSettings::Agent { secret, encrypt } => {
+            ("agent", [secret.bytes(), &[u8::from(*encrypt)]].concat())
+        }
+        DriverSettings::Rtpengine => ("rtpengine", Vec::new()),
+        DriverSettings::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
+    };
+    let facts: String = sha256(&facts)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {} {driver} {facts}", node.name, node.address)
+}
+
+fn by_identity(listed: &[Option<ListedNode>]) -> BTreeMap<String, NodeId> {
+    let nodes = (0..).map(NodeId).zip(listed);
+    let stays = nodes.filter_map(|(id, listed)| Some((id, listed.as_ref()?)));
+    let stays = stays.filter(|(_, listed)| !listed.leaves);
+    stays.map(|(id, listed)| (identity(&listed.node), id)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! POSTs of JSON to an operator's URL: bounded in time, size and number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use evenkeel_config::WebhookTarget;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::rt::{Read, Write};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+/// Maximum size of an answer. An answer contains a few addresses; a longer one has another origin.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// Maximum concurrent POSTs: more would queue at the server and use up descriptors.
+const AT_ONCE: usize = 32;
+
+/// Maximum queued POSTs; further ones fail at once.
+const WAITING_MAX: usize = 16_384;
+
+/// Timeout of one attempt to open a session, since another attempt may reach a faster server.
+const TRY_FOR: Duration = Duration::from_millis(800);
+
+/// Pause before the second attempt; it doubles with each further one.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("no connection: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("`{0}` is not a valid TLS server name")]
+    Name(Box<str>),
+    #[error("HTTP error: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("cannot build the request: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("the answer is longer than {ANSWER_MAX} bytes")]
+    TooLong,
+    #[error("no answer in time")]
+    Late,
+    #[error("too many requests are queued")]
+    Busy,
+}
+
+/// The retry policy of a POST.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Total time.
+    within: Duration,
+    /// Timeout of one attempt.
+    each: Duration,
+    /// The POST ends when its caller stops waiting.
+    cancels: bool,
+}
+
+impl Effort {
+    /// For opening a session: short attempts, completed even if the gateway ends.
+    pub fn of_session(within: Duration) -> Effort {
+        Effort { within, each: TRY_FOR, cancels: false }
+    }
+
+    /// For starting a node: the server may answer once the node runs, so only connection errors are retried.
+    pub fn of_start(within: Duration) -> Effort {
+        Effort { within, each: within, cancels: true }
+    }
+}
+
+struct WebhookJob {
+    hook: Arc<WebhookTarget>,
+    body: Bytes,
+    by: Instant,
+    effort: Effort,
+    reply: oneshot::Sender<Result<HttpAnswer, HttpError>>,
+}
+
+/// POSTs on its own thread, so that name resolution and TLS handshakes delay nothing else.
+#[derive(Clone, Debug)]
+pub struct Poster(mpsc::Sender<WebhookJob>);
+
+impl Poster {
+    /// Starts the thread; it ends when the last clone is dropped.
+    pub fn start() -> std::io::Result<Poster> {
+        let (jobs_in, jobs) = mpsc::channel(WAITING_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("webhooks".to_owned())
+            .spawn(move || runtime.block_on(serve(jobs)))?;
+        Ok(Poster(jobs_in))
+    }
+
+    /// POSTs, with retries after connection errors, until there is an answer or the time is up.
+    pub async fn post(
+        &self,
+        hook: Arc<WebhookTarget>,
+        body: Bytes,
+        effort: Effort,
+    ) -> Result<HttpAnswer, HttpError> {
+        let (told, answer) = oneshot::channel();
+        let job =
+            WebhookJob { hook, body, by: Instant::now() + effort.within, effort, reply: told };
+        self.0.try_send(job).map_err(|_| HttpError::Busy)?;
+        answer.await.unwrap_or(Err(HttpError::Busy))
+    }
+}
+
+async fn serve(mut jobs: mpsc::Receiver<WebhookJob>) {
+    let (turns, tls) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(RootCertificates::default()));
+    while let Some(job) = jobs.recv().await {
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
+            return;
+        };
+        let tls = Arc::clone(&tls);
+        tokio::spawn(async move {
+            let WebhookJob { hook, body, by, effort, reply: mut told } = job;
+            let posted = post_until(&hook, &body, by, effort.each, &tls);
+            let answer = tokio::select! {
+                answer = posted => Some(answer),
+                () = told.closed(), if effort.cancels => None,
+            };
+            // The caller may have stopped waiting.
+            answer.map(|answer| told.send(answer));
+            drop(turn);
+        });
+    }
+    // All callers are gone. Queued POSTs are completed, each within its own time limit.
+    let _ = turns.acquire_many(AT_ONCE as u32).await;
+}
+
+async fn post_until(
+    hook: &WebhookTarget,
+    body: &Bytes,
+    by: Instant,
+    each: Duration,
+    tls: &RootCertificates,
+) -> Result<HttpAnswer, HttpError> {
+    let (mut wait, mut last) = (AGAIN_AFTER, HttpError::Late);
+    loop {
+        let until = by.min(Instant::now() + each);
+        match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
+            // A proxy sends these statuses if it did not reach the server.
+            Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
+            Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
+            Ok(Ok(_)) => {}
+            Ok(Err(failed @ (HttpError::TooLong | HttpError::Name(_)))) => return Err(failed),
+            Ok(Err(failed)) => last = failed,
+            Err(_late) => {}
+        }
+        if Instant::now() + wait >= by {
+            return Err(last);
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
+async fn post(
+    hook: &WebhookTarget,
+    body: Bytes,
+    tls: &RootCertificates,
+) -> Result<HttpAnswer, HttpError> {
+    let url = &hook.url;
+    let stream = TcpStream::connect((url.host(), url.port())).await?;
+    stream.set_nodelay(true)?;
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(url.path())
+        .header(HOST, url.authority())
+        .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, "application/json")
+        .header(CONNECTION, "close");
+    if let Some(token) = &hook.token {
+        let bearer = [b"Bearer ", token.bytes()].concat();
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    let request = request.body(Full::new(body))?;
+    if url.is_https() {
+        let name = ServerName::try_from(url.host().to_owned())
+            .map_err(|_| HttpError::Name(url.host().into()))?;
+        exchange(TokioIo::new(tls.connector().connect(name, stream).await?), request).await
+    } else {
+        exchange(TokioIo::new(stream), request).await
+    }
+}
+
+async fn exchange(
+    io: impl Read + Write + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<HttpAnswer, HttpError> {
+    let (mut sender, connection) = http1::handshake(io).await?;
+    let driving = tokio::spawn(connection);
+    let asked = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        match body {
+            Ok(body) => Ok(HttpAnswer { status, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong),
+            Err(error) => match error.downcast::<hyper::Error>() {
+                Ok(error) => Err(HttpError::Http(*error)),
+                Err(_other) => Err(HttpError::TooLong),
+            },
+        }
+    };
+    let answer = asked.await;
+    driving.abort();
+    answer
+}
+
+/// The system's root certificates, read when the first certificate is verified.
+#[derive(Default)]
+struct RootCertificates(std::sync::OnceLock<TlsConnector>);
+
+impl RootCertificates {
+    fn connector(&self) -> &TlsConnector {
+        self.0.get_or_init(|| {
+            let mut roots = rustls::RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            for error in &found.errors {
+                tracing::warn!(%error, "cannot read a trusted certificate");
+            }
+            let (taken, _ignored) = roots.add_parsable_certificates(found.certs);
+            if taken == 0 {
+                tracing::warn!("no trusted certificates found; https webhooks will fail");
+            }
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .expect("ring does every version that is built in")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            TlsConnector::from(Arc::new(config))
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

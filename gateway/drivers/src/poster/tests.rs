@@ -1,0 +1,78 @@
+use std::net::TcpListener;
+
+use evenkeel_config::{SecretFile, Url, WebhookTarget};
+use evenkeel_testkit::http::{http_answer as says, http_server as server};
+
+use super::*;
+
+async fn posted(
+    url: String,
+    token: Option<&str>,
+    within: Duration,
+) -> Result<HttpAnswer, HttpError> {
+    let url: Url = url.parse().unwrap();
+    let token = token.map(|token| SecretFile::new(token.into()));
+    let poster = Poster::start().unwrap();
+    poster
+        .post(
+            Arc::new(WebhookTarget { url, token }),
+            Bytes::from_static(b"{\"verb\":\"open\"}"),
+            Effort::of_session(within),
+        )
+        .await
+}
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn post_sends_json_and_token() {
+    let (url, asked) = server(vec![says("201 Created", "{\"address\":\"10.0.0.1:4\"}")]);
+    let answer = posted(url, Some("a token of some length"), SOON).await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (201, &b"{\"address\":\"10.0.0.1:4\"}"[..]));
+    let request = asked.join().unwrap().remove(0);
+    assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n{\"verb\":\"open\"}"), "{request}");
+    let head = request.to_lowercase();
+    assert!(head.contains("authorization: bearer a token of some length\r\n"), "{head}");
+    assert!(head.contains("content-type: application/json\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn connection_error_is_retried() {
+    // The first attempt is cut off, and the second gets a proxy's error.
+    let (url, asked) =
+        server(vec![String::new(), says("502 Bad Gateway", ""), says("200 OK", "{}")]);
+    let answer = posted(url, None, SOON).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let asked = asked.join().unwrap();
+    assert_eq!((asked.len(), &asked[0]), (3, &asked[2]));
+}
+
+#[tokio::test]
+async fn refused_request_is_not_retried() {
+    let (url, asked) = server(vec![says("409 Conflict", "no")]);
+    let answer = posted(url, None, SOON).await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (409, &b"no"[..]));
+    assert_eq!(asked.join().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn endless_answer_is_cut_off() {
+    let long = says("200 OK", &"x".repeat(ANSWER_MAX + 1));
+    let (url, _asked) = server(vec![long]);
+    let failed = posted(url, None, SOON).await.unwrap_err();
+    assert!(matches!(failed, HttpError::TooLong), "{failed}");
+}
+
+#[tokio::test]
+async fn silent_server_does_not_block_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let failed = posted(url, None, Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(failed, HttpError::Late), "{failed}");
+    let at = listener.local_addr().unwrap();
+    drop(listener);
+    let nobody = format!("http://{at}").parse().unwrap();
+    let failed = posted(nobody, None, Duration::from_millis(200)).await.unwrap_err();
+    assert!(matches!(failed, HttpError::Connect(_)), "{failed}");
+}

@@ -1,0 +1,69 @@
+//! Sessions at another process's nodes, kept from the records of those that changed.
+
+use std::collections::BTreeMap;
+
+use evenkeel_core::{NodeId, SessionId};
+
+use super::DriversRecord;
+use super::agent::AgentsRecord;
+use super::rtpengine::CallRecord;
+use super::webhook::WebhookLeaseRecord;
+
+/// A call at its rtpengine.
+type CallId = (NodeId, u64);
+
+#[derive(Default, Debug)]
+pub struct DriversReplica {
+    agents: BTreeMap<SessionId, AgentsRecord>,
+    webhooks: BTreeMap<SessionId, Vec<WebhookLeaseRecord>>,
+    calls: BTreeMap<CallId, CallRecord>,
+    /// The calls of each session.
+    calls_of: BTreeMap<SessionId, Vec<CallId>>,
+    names: Option<u64>,
+}
+
+impl DriversReplica {
+    /// Takes the records of these sessions.
+    pub fn apply(&mut self, changed: DriversRecord, sessions: impl Iterator<Item = SessionId>) {
+        let DriversRecord { agents, calls, webhooks } = changed;
+        sessions.for_each(|session| self.forget(session));
+        self.names = agents.names().or(self.names);
+        for (session, agents) in agents.by_session() {
+            self.agents.insert(session, agents);
+        }
+        for lease in webhooks {
+            self.webhooks.entry(lease.session).or_default().push(lease);
+        }
+        for call in calls {
+            for (session, hop) in call.hops() {
+                let id = (hop.node, call.number);
+                self.calls.insert(id, call);
+                let calls = self.calls_of.entry(session).or_default();
+                if !calls.contains(&id) {
+                    calls.push(id);
+                }
+            }
+        }
+    }
+
+    pub fn forget(&mut self, session: SessionId) {
+        self.agents.remove(&session);
+        self.webhooks.remove(&session);
+        for id in self.calls_of.remove(&session).into_iter().flatten() {
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.leave(session);
+                if call.hops().next().is_none() {
+                    self.calls.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub fn record(self) -> DriversRecord {
+        DriversRecord {
+            agents: AgentsRecord::joined(self.names, self.agents.into_values()),
+            calls: self.calls.into_values().collect(),
+            webhooks: self.webhooks.into_values().flatten().collect(),
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! Sessions at an rtpengine, by its NG protocol (bencode over UDP). A room is a call: its first session is the offering
+//! side, its second the answering side. After every change both sides are signalled again in full, and rtpengine
+//! answers with its ports. Repeated signalling changes nothing, so it also refreshes the call.
+
+mod bencode;
+mod call;
+mod ng;
+mod ng_socket;
+mod sdp;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bencode::Value;
+use call::{CallLeg, CallStage, OPEN_WITHIN, RtpengineCall};
+use evenkeel_config::address;
+use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
+use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
+pub use ng_socket::{Ng, NgSocket};
+use sdp::{SdpPorts, Taken};
+use serde::{Deserialize, Serialize};
+
+use super::{Brief, ContinuedSession, DriverAction, LocalSource, OpenRequest};
+
+/// Interval of refreshes. rtpengine forgets a call without media after 60 s unless it is signalled, so two refreshes in
+/// a row may be lost. A refresh causes no media packets.
+const TELL_AGAIN: Duration = Duration::from_secs(15);
+
+/// Retries of an unconfirmed `delete` end after this time. Then rtpengine's media timeout ends the call.
+const END_WITHIN: Duration = Duration::from_millis(500);
+
+/// Maximum requests in flight, so that a burst does not overflow rtpengine's socket buffer: about 90 fit into 208 KiB.
+const ASKED_AT_ONCE: usize = 32;
+
+/// Maximum queued `delete` requests. Further calls are ended by rtpengine's media timeout.
+const ENDS_MAX: usize = 65_536;
+
+/// A call, as another process continues it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct CallRecord {
+    pub(super) number: u64,
+    room: RoomId,
+    places: [Option<PlaceRecord>; 2],
+    own: Option<IpAddr>,
+    #[serde(with = "evenkeel_media::instant::option")]
+    pub(super) refresh: Option<Instant>,
+}
+
+impl CallRecord {
+    /// `None` without sessions.
+    fn of(number: u64, call: &RtpengineCall) -> Option<CallRecord> {
+        let places = call.places.each_ref().map(|place| {
+            let &CallLeg { session, hop, taken, .. } = place.as_ref()?;
+            Some(PlaceRecord { session, hop, taken })
+        });
+        let (room, _) = call.room;
+        let record = CallRecord { number, room, places, own: call.own, refresh: call.refresh };
+        (!call.is_empty()).then_some(record)
+    }
+
+    /// Notes that other sessions than these have other ports.
+    pub(super) fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
+        for place in self.places.iter_mut().flatten().filter(|place| !keeps(place.session)) {
+            (place.taken, self.own) = (None, None);
+        }
+    }
+
+    /// Leaves the core time to open the sessions again if none is open. A call that stays empty is deleted then.
+    pub(super) fn await_openings(&mut self, now: Instant) {
+        if self.places.iter().flatten().all(|place| place.taken.is_none()) {
+            self.refresh = Some(now + TELL_AGAIN);
+        }
+    }
+
+    pub(super) fn leave(&mut self, session: SessionId) {
+        self.places.iter_mut().for_each(|place| _ = place.take_if(|it| it.session == session));
+    }
+
+    pub(super) fn hops(&self) -> impl Iterator<Item = (SessionId, Hop)> {
+        self.places.iter().flatten().map(|place| (place.session, place.hop))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct PlaceRecord {
+    session: SessionId,
+    hop: Hop,
+    /// `None` if the core opens the session again. rtpengine has the call and keeps its ports, if it is signalled under the
+    /// same number; under another one it would have both calls for a minute, and might run out of ports.
+    taken: Option<NodePort>,
+}
+
+pub(crate) struct Rtpengine {
+    node: NodeId,
+    ng: SocketAddr,
+    source: LocalSource,
+    /// Calls by number. Numbers are random, so no call ID is ever reused.
+    calls: BTreeMap<u64, RtpengineCall>,
+    rooms: BTreeMap<(RoomId, Incarnation), u64>,
+    sessions: BTreeMap<(SessionId, Incarnation), u64>,
+    waiting: VecDeque<u64>,
+    /// Calls to refresh, in the order of their times.
+    refreshes: VecDeque<(Instant, u64)>,
+    /// Calls to delete. They are handled after all other calls.
+    ends: VecDeque<u64>,
+    questions: NgRequests,
+    acts: VecDeque<DriverAction>,
+}
+
+impl Rtpengine {
+    pub(crate) fn new(node: NodeId, ng: SocketAddr, source: LocalSource) -> Rtpengine {
+        Rtpengine {
+            node,
+            ng,
+            source,
+            calls: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            refreshes: VecDeque::new(),
+            ends: VecDeque::new(),
+            questions: NgRequests::default(),
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// The calls with sessions, for another process. A `delete` that was not sent is not recorded: rtpengine's
+    /// media timeout ends that call.
+    pub(super) fn record(&self) -> impl Iterator<Item = CallRecord> {
+        self.calls.iter().filter_map(|(number, call)| CallRecord::of(*number, call))
+    }
+
+    /// The session's call at this hop.
+    pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<CallRecord> {
+        let number = *self.sessions.get(&(session, hop.incarnation))?;
+        CallRecord::of(number, self.calls.get(&number)?)
+    }
+
+    /// Continues a call of another process. A call that was being signalled is signalled again at once. Calls come in
+    /// the order of their refreshes.
+    pub(super) fn restore(
+        &mut self,
+        record: CallRecord,
+        known: &ContinuedSession<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        let here = |(session, hop)| (known.hop)(session, hop);
+        let Some(hop) = record.hops().find_map(here) else { return };
+        let CallRecord { number, room, places, own, refresh } = record;
+        let places = places.map(|place| {
+            let PlaceRecord { session, hop, taken } = place?;
+            let taken = Some(taken?);
+            let (hop, brief) = ((known.hop)(session, hop)?, (known.brief)(session)?);
+            let Brief { ref media, ports: (rtp, rtcp), .. } = *brief;
+            let (ports, media) = (SdpPorts { rtp, rtcp }, Arc::clone(media));
+            Some(CallLeg { session, hop, ports, media, since: now, taken })
+        });
+        let room = (room, hop.incarnation);
+        for place in places.iter().flatten() {
+            self.sessions.insert((place.session, place.hop.incarnation), number);
+        }
+        let due = refresh.unwrap_or(now);
+        let call = RtpengineCall {
+            places,
+            own,
+            is_known: true,
+            refresh: Some(due),
+            ..RtpengineCall::new(room)
+        };
+        self.calls.insert(number, call);
+        self.rooms.insert(room, number);
+        self.refreshes.push_back((due, number));
+        self.questions.draw_from(draw());
+    }
+
+    pub(super) fn open(
+        &mut self,
+        wish: &OpenRequest<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, room, hop, brief, .. } = wish;
+        let Brief { media, ports: (rtp, rtcp), .. } = brief?;
+        let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
+            let number = draw();
+            self.calls.insert(number, RtpengineCall::new((room, hop.incarnation)));
+            self.questions.draw_from(draw());
+            number
+        });
+        let Some(place) = self.calls.get_mut(&number)?.place_for(session) else {
+            let reason = "rtpengine joins two sessions of a room, and there are two".into();
+            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
+        };
+        let ports = SdpPorts { rtp: *rtp, rtcp: *rtcp };
+        let media = Arc::clone(media);
+        *place = Some(CallLeg { session, hop, ports, media, since: now, taken: None });
+        self.sessions.insert((session, hop.incarnation), number);
+        self.want(number);
+        None
+    }
+
+    pub(super) fn close(&mut self, session: SessionId, hop: Hop) {
+        let number = self.sessions.remove(&(session, hop.incarnation));
+        let Some((number, call)) =
+            number.and_then(|number| Some((number, self.calls.get_mut(&number)?)))
+        else {
+            return;
+        };
+        if call.leave(session) {
+            self.want(number);
+        }
+    }
+
+    /// Queues a changed call. A call without sessions is deleted.
+    fn want(&mut self, number: u64) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.stale = true;
+        if call.is_empty() && self.rooms.get(&call.room) == Some(&number) {
+            self.rooms.remove(&call.room);
+        }
+        if call.stage == CallStage::Resting {
+            call.stage = CallStage::Waiting;
+            self.waiting.push_back(number);
+        }
+    }
+
+    pub(super) fn handle_ng(&mut self, told: &Ng, now: Instant) {
+        match told {
+            Ng::Datagram(datagram) => {
+                if let Some((about, answer)) = self.questions.answered(datagram) {
+                    self.handle_answer(about, answer, now);
+                }
+            }
+            Ng::Refused(quotes) => {
+                // Any other error may be forged.
+                if !quotes.iter().any(|quoted| self.questions.is_pending(quoted)) {
+                    return;
+                }
+                let reason = format!("no NG listener at {}", self.ng);
+                for about in self.questions.give_up() {
+                    self.handle_failed(about, false, reason.clone(), now);
+                }
+                // No process listens, so no calls exist there.
+                for number in std::mem::take(&mut self.ends) {
+                    self.calls.remove(&number);
+                }
+            }
+        }
+    }
+
+    fn handle_answer(&mut self, about: NgCommand, answer: NgAnswer, now: Instant) {
+        let description = match answer {
+            NgAnswer::Done(description) => description,
+            NgAnswer::Refused { busy, reason } => {
+                return self.handle_failed(about, busy, reason, now);
+            }
+        };
+        let taken = description.and_then(|sdp| sdp::read(&sdp));
+        if let Some(Err(wrong)) = taken.map(|taken| address::checked(taken.rtp)) {
+            let reason = format!("the SDP of rtpengine: {wrong}");
+            return self.handle_failed(about, false, reason, now);
+        }
+        match (about, taken) {
+            (NgCommand::Delete(number), _) => _ = self.calls.remove(&number),
+            (NgCommand::Offer(number), Some(taken)) => self.signal_second(number, taken, now),
+            (NgCommand::Answer(number), Some(taken)) => self.settle(number, taken, now),
+            (NgCommand::Offer(_) | NgCommand::Answer(_), None) => {
+                let reason = "rtpengine did not say where it takes packets";
+                self.handle_failed(about, false, reason, now);
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DriverAction> {
+        loop {
+            if let Some(act) = self.acts.pop_front() {
+                return Some(act);
+            }
+            match self.questions.due(now) {
+                Some(NgTimeout::Again(datagram)) => return Some(self.send(datagram)),
+                Some(NgTimeout::Late(about)) => {
+                    let reason = format!("rtpengine at {} did not answer in time", self.ng);
+                    self.handle_failed(about, false, reason, now);
+                    continue;
+                }
+                None => {}
+            }
+            while let Some((_, number)) = self.refreshes.pop_front_if(|(due, _)| *due <= now) {
+                let due = |call: &&mut RtpengineCall| call.refresh.is_some_and(|due| due <= now);
+                if let Some(call) = self.calls.get_mut(&number).filter(due) {
+                    call.refresh = None;
+                    self.want(number);
+                }
+            }
+            let out = self.questions.len();
+            if let Some(number) = self.waiting.pop_front_if(|number| {
+                let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
+                waits.is_some_and(|since| since + OPEN_WITHIN <= now)
+            }) {
+                let reason =
+                    format!("rtpengine at {} timed out before the request was sent", self.ng);
+                self.handle_failed(NgCommand::Offer(number), false, reason, now);
+            } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
+                self.signal_first(number, now);
+            } else if let Some(number) = self.ends.pop_front_if(|_| out < ASKED_AT_ONCE / 2) {
+                self.signal_end(number, now);
+            } else {
+                return None;
+            }
+        }
+    }
+
+    fn send(&self, datagram: Arc<[u8]>) -> DriverAction {
+        DriverAction::Ng { node: self.node, datagram }
+    }
+
+    fn ask(&mut self, about: NgCommand, question: &Value<'_>, by: Instant, now: Instant) {
+        let datagram = self.questions.ask(about, question, by, now);
+        let act = self.send(datagram);
+        self.acts.push_back(act);
+    }
+
+    /// Signals the first side, or deletes a call without sessions.
+    fn signal_first(&mut self, number: u64, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        if call.is_empty() {
+            call.stage = CallStage::Ending;
+            if call.is_known && self.ends.len() < ENDS_MAX {
+                self.ends.push_back(number);
+            } else {
+                self.calls.remove(&number);
+            }
+            return;
+        }
+        call.stale = false;
+        call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
+        let Some(own) = call.own.or_else(|| self.source.towards(self.ng)) else {
+            let reason = format!("no route to {}", self.ng);
+            return self.handle_failed(NgCommand::Offer(number), false, reason, now);
+        };
+        call.own = Some(own);
+        call.stage = CallStage::Offered;
+        call.is_known = true;
+        self.signal(number, 0, own, now);
+    }
+
+    /// Signals the second side after rtpengine has answered the first with its ports for the second.
+    fn signal_second(&mut self, number: u64, taken: Taken, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.stage = CallStage::Answered(taken);
+        if let Some(own) = call.own {
+            self.signal(number, 1, own, now);
+        }
+    }
+
+    fn signal(&mut self, number: u64, side: usize, own: IpAddr, now: Instant) {
+        let Some(call) = self.calls.get(&number) else {
+            return;
+        };
+        let (id, sdp) = (id(number), call.sdp(side, own));
+        let question = call.question(side, &id, &sdp);
+        let about = if side == 0 { NgCommand::Offer(number) } else { NgCommand::Answer(number) };
+        let by = call.waits_since().unwrap_or(now) + OPEN_WITHIN;
+        self.ask(about, &question, by, now);
+    }
+
+    fn signal_end(&mut self, number: u64, now: Instant) {
+        let id = id(number);
+        let question = Value::dictionary(vec![
+            ("call-id", (&*id).into()),
+            ("command", "delete".into()),
+            ("delete-delay", Value::Number(0)),
+        ]);
+        self.ask(NgCommand::Delete(number), &question, now + END_WITHIN, now);
+    }
+
+    /// Both sides were answered: signalled sessions are open.
+    fn settle(&mut self, number: u64, first: Taken, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        let CallStage::Answered(second) = call.stage else {
+            return;
+        };
+        // Media may leave by another interface than NG requests, with another source address.
+        let own = self.source.towards(first.rtp);
+        if own.is_some() && own != call.own {
+            call.own = own;
+            call.stale = true;
+        } else {
+            for ((place, told), taken) in call.places.iter_mut().zip(call.told).zip([first, second])
+            {
+                if let Some(place) = place.as_mut().filter(|place| told == Some(place.session)) {
+                    self.acts.extend(place.open_at(taken));
+                }
+            }
+        }
+        self.end_exchange(number, now);
+    }
+
+    /// Refuses the sessions that the failed request signalled and that are not open yet. Sessions added since are
+    /// signalled by the next request.
+    fn handle_failed(
+        &mut self,
+        about: NgCommand,
+        busy: bool,
+        reason: impl Into<Cow<'static, str>>,
+        now: Instant,
+    ) {
+        let (number, reason) = (about.call(), reason.into());
+        if matches!(about, NgCommand::Delete(_)) {
+            self.calls.remove(&number);
+            return;
+        }
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        let opening: Vec<CallLeg> = call.take_failed(now).collect();
+        if opening.is_empty() {
+            tracing::debug!(node = ?self.node, %reason, "call not refreshed");
+        }
+        for CallLeg { session, hop, .. } in opening {
+            self.sessions.remove(&(session, hop.incarnation));
+            let reason = reason.clone();
+            self.acts.push_back(DriverAction::Refused { session, hop, unwilling: busy, reason });
+        }
+        self.end_exchange(number, now);
+    }
+
+    /// Ends the exchange about a call until its next change or refresh.
+    fn end_exchange(&mut self, number: u64, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.stage = CallStage::Resting;
+        if call.stale || call.is_empty() {
+            self.want(number);
+        } else {
+            let due = now + TELL_AGAIN;
+            call.refresh = Some(due);
+            self.refreshes.push_back((due, number));
+        }
+    }
+}
+
+impl CallLeg {
+    /// Reports the session as open if it was not open yet.
+    fn open_at(&mut self, taken: Taken) -> Option<DriverAction> {
+        let &mut CallLeg { session, hop, ports, .. } = self;
+        let rtcp_port = ports.rtcp.map_or(taken.rtp.port(), |_| taken.rtcp_port);
+        let port = NodePort { address: taken.rtp, rtcp_port };
+        let leg = NodeLeg::Port(Box::new(port));
+        match self.taken.replace(port) {
+            None => Some(DriverAction::Opened { session, hop, leg }),
+            Some(before) if before != port => Some(DriverAction::Changed { session, hop, leg }),
+            Some(_) => None,
+        }
+    }
+}
+
+fn id(number: u64) -> String {
+    format!("evenkeel-{number:016x}")
+}

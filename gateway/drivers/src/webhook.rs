@@ -1,0 +1,249 @@
+//! Sessions at any media server, opened by POST requests with JSON to an operator's URL. Each request has a verb, and
+//! each session a nonce, so that a repeated request has no effect. A session that is not refreshed within its lease is
+//! over.
+
+mod messages;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use evenkeel_config::WebhookTarget;
+use evenkeel_core::{Hop, NodeId, SessionId};
+use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use messages::WebhookAnswer;
+use serde::{Deserialize, Serialize};
+
+use super::{Brief, DriverAction, LocalSource, OpenRequest};
+
+/// Lifetime of a session without a refresh. It covers three refreshes, so two in a row may be lost.
+const LEASE: Duration = Duration::from_secs(30);
+const REFRESH_EVERY: Duration = Duration::from_secs(9);
+
+/// Sessions per refresh request.
+const REFRESHED_AT_ONCE: usize = 256;
+
+/// Timeout of an opening, below the core's.
+const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
+
+const SAY_WITHIN: Duration = Duration::from_secs(5);
+
+pub type Posted = Result<crate::poster::HttpAnswer, String>;
+
+struct WebhookLease {
+    session: SessionId,
+    hop: Hop,
+    /// The opening request, repeated if the server has lost the session.
+    opens: Bytes,
+    rtcp_apart: bool,
+    taken: Option<NodePort>,
+    /// The session's lease on other ports, which ends once this one is open.
+    before: Option<u64>,
+}
+
+/// A lease, as another process continues it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct WebhookLeaseRecord {
+    nonce: u64,
+    pub(super) session: SessionId,
+    pub(super) hop: Hop,
+    /// `None` if the session has other ports since: the core opens it again.
+    pub(super) taken: Option<NodePort>,
+}
+
+enum WebhookCall {
+    Open(u64),
+    Refresh,
+    Close,
+}
+
+pub(crate) struct Webhook {
+    node: NodeId,
+    name: Arc<str>,
+    address: SocketAddr,
+    hook: Arc<WebhookTarget>,
+    source: LocalSource,
+    /// Leases by nonce.
+    leases: BTreeMap<u64, WebhookLease>,
+    nonces: BTreeMap<(SessionId, Hop), u64>,
+    asked: BTreeMap<u64, WebhookCall>,
+    posts: u64,
+    refresh: Option<Instant>,
+    acts: VecDeque<DriverAction>,
+}
+
+impl Webhook {
+    pub(crate) fn new(
+        (node, name): (NodeId, Arc<str>),
+        address: SocketAddr,
+        hook: Arc<WebhookTarget>,
+        source: LocalSource,
+    ) -> Webhook {
+        Webhook {
+            node,
+            name,
+            address,
+            hook,
+            source,
+            leases: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            posts: 0,
+            refresh: None,
+            acts: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        wish: &OpenRequest<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) -> Option<DriverAction> {
+        let &OpenRequest { session, hop, brief, rtcp_apart, .. } = wish;
+        let brief: &Brief = brief?;
+        let Some(own) = self.source.towards(self.address) else {
+            let reason = format!("no route to {}", self.address).into();
+            return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
+        };
+        let nonce = draw();
+        let opens: Bytes = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
+        let before = self.nonces.insert((session, hop), nonce);
+        before.iter().for_each(|before| _ = self.leases.remove(before));
+        let lease =
+            WebhookLease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
+        self.leases.insert(nonce, lease);
+        self.refresh.get_or_insert(now + REFRESH_EVERY);
+        Some(self.post(WebhookCall::Open(nonce), opens, OPEN_WITHIN))
+    }
+
+    /// The open leases, for another process.
+    pub(super) fn record(&self) -> impl Iterator<Item = WebhookLeaseRecord> {
+        self.leases.iter().filter_map(|(nonce, lease)| {
+            let (nonce, &WebhookLease { session, hop, taken, .. }) = (*nonce, lease);
+            taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
+        })
+    }
+
+    /// The session's open lease at this hop.
+    pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<WebhookLeaseRecord> {
+        let nonce = *self.nonces.get(&(session, hop))?;
+        let taken = self.leases.get(&nonce)?.taken;
+        taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
+    }
+
+    /// Continues a lease of another process at this hop.
+    pub(super) fn restore(
+        &mut self,
+        record: WebhookLeaseRecord,
+        hop: Hop,
+        brief: &Brief,
+        now: Instant,
+    ) {
+        let WebhookLeaseRecord { nonce, session, taken, .. } = record;
+        // Without a route the session cannot be opened again, and its lease ends.
+        let Some(own) = self.source.towards(self.address) else {
+            return;
+        };
+        let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
+        let rtcp_apart = brief.ports.1.is_some();
+        let lease = WebhookLease { session, hop, opens, rtcp_apart, taken, before: None };
+        self.leases.insert(nonce, lease);
+        self.nonces.insert((session, hop), nonce);
+        self.refresh.get_or_insert(now + REFRESH_EVERY);
+    }
+
+    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<DriverAction> {
+        let nonce = self.nonces.remove(&(session, hop))?;
+        self.leases.remove(&nonce)?;
+        let body = messages::close(&self.name, session, nonce);
+        Some(self.post(WebhookCall::Close, body.into(), SAY_WITHIN))
+    }
+
+    fn post(&mut self, about: WebhookCall, body: Bytes, within: Duration) -> DriverAction {
+        self.posts += 1;
+        self.asked.insert(self.posts, about);
+        let (node, number, hook) = (self.node, self.posts, Arc::clone(&self.hook));
+        DriverAction::Post { node, number, hook, body, within }
+    }
+
+    pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
+        match self.asked.remove(&number) {
+            Some(WebhookCall::Open(nonce)) => self.opened(nonce, posted),
+            Some(WebhookCall::Refresh) => self.refreshed(posted),
+            Some(WebhookCall::Close) | None => {}
+        }
+    }
+
+    fn opened(&mut self, nonce: u64, posted: Posted) {
+        let Some(lease) = self.leases.get_mut(&nonce) else {
+            return;
+        };
+        let &mut WebhookLease { session, hop, rtcp_apart, taken, .. } = lease;
+        let (unwilling, reason): (bool, Cow<'static, str>) =
+            match messages::opened(posted, rtcp_apart) {
+                WebhookAnswer::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
+                    let address = port.address;
+                    let reason = format!("address {address} is IPv6, the node's `address` is IPv4");
+                    (false, reason.into())
+                }
+                WebhookAnswer::At(port) => {
+                    lease.taken = Some(port);
+                    if let Some(before) = lease.before.take() {
+                        let body = messages::close(&self.name, session, before);
+                        let act = self.post(WebhookCall::Close, body.into(), SAY_WITHIN);
+                        self.acts.push_back(act);
+                    }
+                    let leg = NodeLeg::Port(Box::new(port));
+                    self.acts.extend(match taken {
+                        None => Some(DriverAction::Opened { session, hop, leg }),
+                        Some(before) if before != port => {
+                            Some(DriverAction::Changed { session, hop, leg })
+                        }
+                        Some(_) => None,
+                    });
+                    return;
+                }
+                // The session was open before. The failure may be temporary; the next refresh reports again whether the
+                // server knows the session.
+                WebhookAnswer::Unanswered(_) if taken.is_some() => return,
+                WebhookAnswer::Unanswered(reason) => (false, reason.into()),
+                WebhookAnswer::Refused(reason) => (false, reason.into()),
+                WebhookAnswer::Unwilling(reason) => (true, reason.into()),
+            };
+        self.leases.remove(&nonce);
+        self.nonces.remove(&(session, hop));
+        self.acts.push_back(DriverAction::Refused { session, hop, unwilling, reason });
+    }
+
+    /// Opens sessions again that the server has lost.
+    fn refreshed(&mut self, posted: Posted) {
+        for nonce in messages::unknown(posted) {
+            if let Some(lease) = self.leases.get(&nonce) {
+                let opens = lease.opens.clone();
+                let act = self.post(WebhookCall::Open(nonce), opens, OPEN_WITHIN);
+                self.acts.push_back(act);
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<DriverAction> {
+        if self.refresh.is_some_and(|due| due <= now) {
+            let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());
+            let open: Vec<(SessionId, u64)> =
+                open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
+            for some in open.chunks(REFRESHED_AT_ONCE) {
+                let body = messages::refresh(&self.name, some, LEASE);
+                let act = self.post(WebhookCall::Refresh, body.into(), SAY_WITHIN);
+                self.acts.push_back(act);
+            }
+            self.refresh = (!self.leases.is_empty()).then(|| now + REFRESH_EVERY);
+        }
+        self.acts.pop_front()
+    }
+}

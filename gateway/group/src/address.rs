@@ -1,0 +1,353 @@
+//! The addresses that move between the members of a group.
+//!
+//! The gateway gives up its capabilities at the start, and adding an address to an interface needs CAP_NET_ADMIN. So it
+//! starts a process that keeps this capability and can do nothing but add and remove the configured addresses: the
+//! [holder](hold_addresses). Each order to it and each answer is one message of a socket pair. An upgrade hands the
+//! gateway's end over.
+//!
+//! The kernel removes an address that was not renewed for [`VALID_FOR`], so an owner that is stopped, or killed together
+//! with its holder, loses it although its host lives. If only the gateway ends, its end of the socket pair closes and the
+//! holder removes the addresses at once.
+
+mod announce;
+mod conflict;
+mod holder;
+mod hook;
+mod neighbours;
+mod netlink;
+
+use std::fmt::{self, Display, Formatter};
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use evenkeel_config::{AddressPlace, MovingAddress};
+use evenkeel_control::{Inherited, SocketName};
+pub use holder::hold_addresses;
+use hook::AddressHook;
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// The subcommand that calls [`hold_addresses`].
+const VERB: &str = "hold-addresses";
+
+/// Lifetime of an address that is not renewed. The kernel counts whole seconds.
+const VALID_FOR: Duration = Duration::from_secs(2);
+
+/// Time for the holder to start, on a machine that is busy.
+const STARTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Time for an answer of the holder. The kernel changes one address at a time, in all namespaces.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Length of a message in bytes: longer failures are cut.
+const MESSAGE_MAX: usize = 4 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    #[error("group addresses: {0}")]
+    Refused(String),
+    #[error("group address {0}")]
+    Conflict(String),
+    #[error("group addresses were not renewed for 2 s and are gone; take them again")]
+    Lapsed,
+    #[error("group addresses: `evenkeel hold-addresses` has ended; restart the gateway")]
+    Ended,
+    #[error("group addresses: the kernel has not changed them within 1 s")]
+    Late,
+    #[error("group addresses differ from those of the running gateway; restart it")]
+    Changed,
+    #[error("group addresses at an interface need the program `evenkeel`")]
+    NoProgram,
+    #[error("group addresses: cannot start `{program} hold-addresses`: {error}")]
+    Start { program: String, error: io::Error },
+}
+
+/// An address and the interface to which the holder adds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct LocalAddress {
+    address: IpAddr,
+    prefix: u8,
+    interface: String,
+}
+
+impl Display for LocalAddress {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.address, self.prefix, self.interface)
+    }
+}
+
+impl FromStr for LocalAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LocalAddress, String> {
+        let parse = || {
+            let (network, interface) = text.split_once('@')?;
+            let (address, prefix) = network.split_once('/')?;
+            let (address, prefix) = (address.parse().ok()?, prefix.parse().ok()?);
+            Some(LocalAddress { address, prefix, interface: interface.to_owned() })
+        };
+        parse().ok_or_else(|| format!("found {text:?}, expected 192.0.2.10/24@eth0"))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AddressOrder {
+    Hold,
+    Renew,
+    DropWaiting,
+    Release,
+}
+
+impl AddressOrder {
+    const ALL: [AddressOrder; 4] =
+        [AddressOrder::Hold, AddressOrder::Renew, AddressOrder::DropWaiting, AddressOrder::Release];
+
+    fn word(self) -> &'static str {
+        match self {
+            AddressOrder::Hold => "hold",
+            AddressOrder::Renew => "renew",
+            AddressOrder::DropWaiting => "drop-waiting",
+            AddressOrder::Release => "release",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum AddressAnswer {
+    Done,
+    Lapsed,
+    Failed(String),
+    Conflict(String),
+}
+
+/// A message is a number and words. An answer has the number of its order.
+fn message(number: u64, words: &dyn Display) -> Vec<u8> {
+    let mut message = format!("{number} {words}").into_bytes();
+    message.truncate(MESSAGE_MAX);
+    message
+}
+
+fn read_message(message: &[u8]) -> Option<(u64, String)> {
+    let text = String::from_utf8_lossy(message);
+    let (number, words) = text.split_once(' ')?;
+    Some((number.parse().ok()?, words.to_owned()))
+}
+
+impl AddressAnswer {
+    fn words(&self) -> String {
+        match self {
+            AddressAnswer::Done => "done".to_owned(),
+            AddressAnswer::Lapsed => "lapsed".to_owned(),
+            AddressAnswer::Failed(reason) => format!("failed: {reason}"),
+            AddressAnswer::Conflict(found) => format!("conflict: {found}"),
+        }
+    }
+
+    fn of(words: &str) -> Result<(), AddressError> {
+        match words {
+            "done" => Ok(()),
+            "lapsed" => Err(AddressError::Lapsed),
+            other => Err(match other.strip_prefix("conflict: ") {
+                Some(found) => AddressError::Conflict(found.to_owned()),
+                None => {
+                    let reason = other.strip_prefix("failed: ").unwrap_or(other);
+                    AddressError::Refused(reason.to_owned())
+                }
+            }),
+        }
+    }
+}
+
+/// The addresses of a group. Dropped without [`release`](Addresses::release), it leaves those at interfaces to a process
+/// that [inherits](Addresses::inherit) them; without one they are removed.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    holder: Option<HolderProcess>,
+    hooks: Vec<AddressHook>,
+}
+
+impl Addresses {
+    /// Starts the holder, with the capabilities of this process. Adds no address. Waits for the holder.
+    pub(crate) fn start(
+        addresses: &[MovingAddress],
+        program: Option<&Path>,
+    ) -> Result<Addresses, AddressError> {
+        let local = local(addresses);
+        let holder = if local.is_empty() {
+            None
+        } else {
+            Some(HolderProcess::start(&local, program.ok_or(AddressError::NoProgram)?)?)
+        };
+        Ok(Addresses { holder, hooks: hooks(addresses) })
+    }
+
+    /// Takes the addresses of the process that this one replaces.
+    pub(crate) fn inherit(
+        addresses: &[MovingAddress],
+        inherited: &mut Inherited,
+    ) -> Result<Addresses, AddressError> {
+        let local = local(addresses);
+        let holder = if local.is_empty() {
+            None
+        } else {
+            let stream = inherited.take(&name(&local)).ok_or(AddressError::Changed)?;
+            Some(HolderProcess::over(&local, stream.into()))
+        };
+        Ok(Addresses { holder, hooks: hooks(addresses) })
+    }
+
+    /// A descriptor for the process that replaces this one.
+    pub(crate) fn duplicate(&self) -> io::Result<Option<(SocketName, OwnedFd)>> {
+        let Some(HolderProcess { name, stream, .. }) = &self.holder else { return Ok(None) };
+        Ok(Some((name.clone(), stream.as_fd().try_clone_to_owned()?)))
+    }
+
+    /// Adds the addresses to their interfaces and announces them, at once and for 5 s. They have to be
+    /// [renewed](Addresses::renew) from then on. Hooks are called, until they succeed, but not waited for.
+    ///
+    /// Returns the failures of all addresses; the others are held.
+    pub(crate) async fn hold(&mut self) -> Result<(), AddressError> {
+        self.hooks.iter_mut().for_each(AddressHook::acquire);
+        self.order(AddressOrder::Hold).await
+    }
+
+    /// Keeps the addresses for another [`VALID_FOR`]; to be called twice a second while the lease is held. Adds none that
+    /// is [gone](Failure::Lapsed): until a lease is held again, another member may have it. A
+    /// [conflict](Failure::Conflict) is found twice a minute; the addresses are renewed nevertheless.
+    pub(crate) async fn renew(&mut self) -> Result<(), AddressError> {
+        self.order(AddressOrder::Renew).await
+    }
+
+    /// Drops packets that the kernel has not sent yet because no neighbour answers: another member may have taken over.
+    pub(crate) async fn drop_waiting(&mut self) -> Result<(), AddressError> {
+        self.order(AddressOrder::DropWaiting).await
+    }
+
+    /// Removes the addresses, and drops packets as [`Addresses::drop_waiting`]. Hooks are called and waited for, unless
+    /// they fail.
+    pub(crate) async fn release(&mut self) -> Result<(), AddressError> {
+        let released: Vec<_> = self.hooks.iter_mut().map(AddressHook::release).collect();
+        let outcome = self.order(AddressOrder::Release).await;
+        for hook in released {
+            // Fails if the hook failed, which is logged.
+            let _ = hook.await;
+        }
+        outcome
+    }
+
+    async fn order(&mut self, order: AddressOrder) -> Result<(), AddressError> {
+        match &mut self.holder {
+            Some(holder) => tokio::time::timeout(ANSWERED_WITHIN, holder.order(order))
+                .await
+                .unwrap_or(Err(AddressError::Late)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn local(addresses: &[MovingAddress]) -> Vec<LocalAddress> {
+    let local = addresses.iter().filter_map(|address| match &address.place {
+        AddressPlace::Interface(interface) => Some(LocalAddress {
+            address: address.address,
+            prefix: address.prefix,
+            interface: interface.clone(),
+        }),
+        AddressPlace::Hook(_) => None,
+    });
+    local.collect()
+}
+
+fn hooks(addresses: &[MovingAddress]) -> Vec<AddressHook> {
+    let hooks = addresses.iter().filter_map(|address| match &address.place {
+        AddressPlace::Hook(words) => Some(AddressHook::new(words.clone(), address.address)),
+        AddressPlace::Interface(_) => None,
+    });
+    hooks.collect()
+}
+
+fn name(addresses: &[LocalAddress]) -> SocketName {
+    SocketName::Addresses { addresses: addresses.iter().map(ToString::to_string).collect() }
+}
+
+/// The process that adds and removes addresses.
+#[derive(Debug)]
+struct HolderProcess {
+    name: SocketName,
+    stream: net::UnixStream,
+    /// The stream in the event loop that gave the first order.
+    registered: Option<UnixStream>,
+    /// Number of the last order. The answer to an order of a replaced process must not pass for another's.
+    number: u64,
+}
+
+impl HolderProcess {
+    fn start(addresses: &[LocalAddress], program: &Path) -> Result<HolderProcess, AddressError> {
+        let failed = |error| AddressError::Start { program: program.display().to_string(), error };
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).map_err(failed)?;
+        let mut command = Command::new(program);
+        command.arg(VERB).args(addresses.iter().map(ToString::to_string));
+        // A reader of the gateway's output would wait for this process too.
+        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        command.spawn().map_err(failed)?;
+        // It has the only other end of the pair, which closes if it ends.
+        drop(command);
+        ours.set_read_timeout(Some(STARTED_WITHIN)).map_err(failed)?;
+        let mut stream = net::UnixStream::from(OwnedFd::from(ours));
+        let mut answer = [0; MESSAGE_MAX];
+        let length = stream.read(&mut answer).map_err(failed)?;
+        let (_, words) = read_message(&answer[..length]).ok_or(AddressError::Ended)?;
+        AddressAnswer::of(&words)?;
+        Ok(HolderProcess::over(addresses, stream))
+    }
+
+    fn over(addresses: &[LocalAddress], stream: net::UnixStream) -> HolderProcess {
+        HolderProcess {
+            name: name(addresses),
+            stream,
+            registered: None,
+            number: fastrand::u64(..u64::from(u32::MAX)),
+        }
+    }
+
+    async fn order(&mut self, order: AddressOrder) -> Result<(), AddressError> {
+        self.number += 1;
+        let number = self.number;
+        let stream = self.registered().map_err(|_| AddressError::Ended)?;
+        let order = message(number, &order.word());
+        stream.write_all(&order).await.map_err(|_| AddressError::Ended)?;
+        loop {
+            let mut answer = [0; MESSAGE_MAX];
+            let length = stream.read(&mut answer).await.map_err(|_| AddressError::Ended)?;
+            if length == 0 {
+                return Err(AddressError::Ended);
+            }
+            match read_message(&answer[..length]) {
+                Some((answered, words)) if answered == number => return AddressAnswer::of(&words),
+                // To an order whose answer was late.
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    fn registered(&mut self) -> io::Result<&mut UnixStream> {
+        let stream = match self.registered.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = self.stream.try_clone()?;
+                stream.set_nonblocking(true)?;
+                UnixStream::from_std(stream)?
+            }
+        };
+        Ok(self.registered.insert(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests;

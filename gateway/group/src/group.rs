@@ -1,0 +1,276 @@
+//! The group as the API sees it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_config::GatewayConfig;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Requests that wait for the member, which handles each within microseconds.
+const REQUESTS_MAX: usize = 16;
+
+/// An offer is answered after this time although the standby has not confirmed its record.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
+
+/// Time for the standby to confirm that it takes nothing over by silence. Longer than the agents need to bar one that is
+/// gone.
+const RESTS_WITHIN: Duration = Duration::from_secs(3);
+
+/// The group's members, this one first.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct GroupStatus {
+    pub gateways: Vec<GatewayStanding>,
+}
+
+/// The gateway that serves the group's sessions, as far as this one knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupOwnership {
+    Here,
+    /// This gateway, which sends nothing until it knows that no other member does.
+    Doubting,
+    Peer(Arc<str>),
+    Unknown,
+}
+
+impl GroupStatus {
+    fn owner(&self) -> GroupOwnership {
+        let owner = |gateway: &GatewayStanding| match (gateway.role, gateway.here) {
+            (GroupRole::Owner, true) => Some(GroupOwnership::Here),
+            (GroupRole::Doubting, true) => Some(GroupOwnership::Doubting),
+            (GroupRole::Owner, false) => Some(GroupOwnership::Peer(Arc::clone(&gateway.gateway))),
+            _ => None,
+        };
+        self.gateways.iter().find_map(owner).unwrap_or(GroupOwnership::Unknown)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct GatewayStanding {
+    pub gateway: Arc<str>,
+    /// This is the gateway that answers.
+    pub here: bool,
+    pub role: GroupRole,
+    pub epoch: u64,
+    /// Sessions that it serves, or holds copies of.
+    pub sessions: usize,
+    /// The standby can continue all sessions that the owner has answered.
+    pub in_sync: bool,
+    /// Age of its last beat; `None` for this gateway, and for one that was not heard.
+    pub heard_ms: Option<u64>,
+    pub addresses: Vec<IpAddr>,
+    /// The reason why it is not connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// The reason why it does not serve although its peer is silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupRole {
+    /// Listens for its peer before it takes a role.
+    Joining,
+    Standby,
+    /// Owns the addresses; the sessions do not continue yet.
+    Restoring,
+    Owner,
+    /// Owns the addresses, and sends nothing until it knows that no other member does.
+    Doubting,
+    /// Not heard.
+    Silent,
+}
+
+/// The owner from now on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct HandOverResult {
+    pub gateway: Arc<str>,
+    pub epoch: u64,
+}
+
+/// The result of a takeover by an operator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TakenOver {
+    #[serde(flatten)]
+    pub owner: HandOverResult,
+    /// Sessions that continue.
+    pub sessions: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HandOverError {
+    #[error("the group has no gateway `{found}`; its gateways are {members}")]
+    Unknown { found: String, members: String },
+    #[error("`{0}` owns the addresses already")]
+    OwnerAlready(String),
+    #[error("this gateway does not own the addresses; ask {0}")]
+    NotOwner(Arc<str>),
+    #[error("`{0}` does not hold all records yet; `evenkeel gateway list` shows when it does")]
+    NotInSync(Arc<str>),
+    #[error("another hand-over is under way")]
+    UnderWay,
+    #[error("hand-over failed, this gateway continues: {0}")]
+    Failed(String),
+}
+
+/// The reason for which an operator does not make this gateway the owner.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TakeOverError {
+    #[error("found `{found}`, expected `{peer}`, the other gateway of the group")]
+    NotPeer { found: String, peer: Arc<str> },
+    #[error("this gateway owns the addresses already")]
+    OwnerAlready,
+    #[error(
+        "`{peer}` owns the addresses and was heard within the last second; `evenkeel gateway hand-over --to {here}` at `{peer}` replaces it"
+    )]
+    PeerOwns { peer: Arc<str>, here: Arc<str> },
+    #[error(
+        "`{0}` was heard within the last second and does not own; if neither takes over within seconds, stop `{0}`, or repeat the command there"
+    )]
+    PeerHeard(Arc<str>),
+    #[error("this gateway listens for `{0}` in its first second; repeat the command")]
+    Joining(Arc<str>),
+    #[error(
+        "agents of nodes heard `{0}` as the owner within the last 2 s; restore the link between the gateways, or stop `{0}`"
+    )]
+    AgentsHearPeer(Arc<str>),
+    #[error("the gateway ends; its log has the reason")]
+    Ends,
+}
+
+#[derive(Debug)]
+pub(super) enum GroupRequest {
+    HandOver {
+        to: String,
+        reply: oneshot::Sender<Result<HandOverResult, HandOverError>>,
+    },
+    TakeOver {
+        /// The peer, as the operator named it.
+        down: String,
+        reply: oneshot::Sender<Result<TakenOver, TakeOverError>>,
+    },
+    /// The standby is not to take over by silence; the reply has what another process continues.
+    Rest(oneshot::Sender<OwnershipState>),
+    EndRest,
+    /// The node list was reloaded.
+    Reload(Arc<GatewayConfig>),
+}
+
+/// What another process of the same member continues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OwnershipState {
+    pub(super) incarnation: u64,
+    pub(super) sequence: u64,
+    pub(super) epoch: u64,
+    pub(super) highest: u64,
+}
+
+/// The API's access to the group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    standing: watch::Receiver<GroupStatus>,
+    requests: mpsc::Sender<GroupRequest>,
+    confirmed: watch::Receiver<u64>,
+}
+
+/// The member's ends of a [`Group`].
+pub(super) struct GroupInbox {
+    pub(super) requests: mpsc::Receiver<GroupRequest>,
+    pub(super) standing: watch::Sender<GroupStatus>,
+    /// The number of the last batch that the standby has.
+    pub(super) acknowledged: watch::Sender<u64>,
+}
+
+impl Group {
+    pub(super) fn new() -> (Group, GroupInbox) {
+        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+        let (standing, shown) = watch::channel(GroupStatus::default());
+        let (acknowledged, confirmed) = watch::channel(0);
+        let group = Group { standing: shown, requests: requests_in, confirmed };
+        (group, GroupInbox { requests, standing, acknowledged })
+    }
+
+    pub fn standing(&self) -> GroupStatus {
+        self.standing.borrow().clone()
+    }
+
+    /// The role of this gateway and its epoch.
+    pub fn role(&self) -> (GroupRole, u64) {
+        let standing = self.standing.borrow();
+        let here = standing.gateways.iter().find(|gateway| gateway.here);
+        here.map_or((GroupRole::Joining, 0), |here| (here.role, here.epoch))
+    }
+
+    pub fn owner(&self) -> GroupOwnership {
+        self.standing.borrow().owner()
+    }
+
+    /// Returns once the owner is another one, or after this time.
+    pub async fn owner_changed(&self, from: &GroupOwnership, within: Duration) {
+        let mut standing = self.standing.clone();
+        let changed = standing.wait_for(|standing| standing.owner() != *from);
+        // The gateway may end.
+        let _ = tokio::time::timeout(within, changed).await;
+    }
+
+    /// Returns once this gateway owns the addresses and its sessions continue.
+    pub async fn owned_here(&self) {
+        let mut standing = self.standing.clone();
+        if standing.wait_for(|standing| standing.owner() == GroupOwnership::Here).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns once the standby has the records up to this batch, or after [`CONFIRMED_WITHIN`].
+    pub async fn confirmed(&self, number: u64) {
+        let mut confirmed = self.confirmed.clone();
+        let waiting = confirmed.wait_for(|confirmed| *confirmed >= number);
+        // The standby may be gone.
+        let _ = tokio::time::timeout(CONFIRMED_WITHIN, waiting).await;
+    }
+
+    /// Keeps the standby from taking over by silence, for an upgrade.
+    ///
+    /// # Errors
+    /// This gateway is not the owner, or its standby does not confirm.
+    pub async fn suspend(&self) -> Result<OwnershipState, String> {
+        let (reply, answer) = oneshot::channel();
+        // Fails only if the member has ended, as does the wait.
+        let _ = self.requests.send(GroupRequest::Rest(reply)).await;
+        match tokio::time::timeout(RESTS_WITHIN, answer).await {
+            Ok(Ok(ownership)) => Ok(ownership),
+            Ok(Err(_)) => Err("this gateway is a standby: restart it instead".to_owned()),
+            Err(_) => Err(format!("the standby did not confirm within {RESTS_WITHIN:?}")),
+        }
+    }
+
+    pub async fn end_rest(&self) {
+        // Fails only if the member has ended.
+        let _ = self.requests.send(GroupRequest::EndRest).await;
+    }
+
+    /// Tells the peer, and the agents that vote, of a changed node list.
+    pub async fn reload(&self, settings: &Arc<GatewayConfig>) {
+        // Fails only if the member has ended.
+        let _ = self.requests.send(GroupRequest::Reload(Arc::clone(settings))).await;
+    }
+
+    pub async fn hand_over(&self, to: String) -> Result<HandOverResult, HandOverError> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || HandOverError::Failed("the gateway ends".to_owned());
+        let request = GroupRequest::HandOver { to, reply };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Makes this gateway the owner. `down`: the peer, which an operator confirms to be down. Returns once the sessions
+    /// continue here.
+    pub async fn take_over(&self, down: String) -> Result<TakenOver, TakeOverError> {
+        let (reply, answer) = oneshot::channel();
+        let request = GroupRequest::TakeOver { down, reply };
+        self.requests.send(request).await.map_err(|_| TakeOverError::Ends)?;
+        answer.await.map_err(|_| TakeOverError::Ends)?
+    }
+}

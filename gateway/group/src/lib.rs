@@ -1,0 +1,262 @@
+//! A group of two gateways: one owns the group's addresses, the other takes them over with the sessions when it dies.
+//!
+//! `member.rs` runs the core's state machine (`core/src/cluster.rs`), which decides. Records of the owner's sessions reach
+//! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, the nodes'
+//! agents decide by `votes.rs` which one goes on; the agent beside a member shows by `peer_agent.rs` that its process has
+//! ended. A takeover is the second half of an upgrade: the workers of a standby are
+//! suspended from its start; it restores the sessions and resumes.
+
+mod address;
+mod beats;
+mod datagrams;
+mod group;
+mod keeper;
+mod keys;
+mod link;
+mod member;
+mod peer_agent;
+mod refusals;
+mod votes;
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::{fmt, io};
+
+use address::Addresses;
+pub use address::hold_addresses;
+use beats::Beats;
+use evenkeel_config::{GatewayConfig, NodeConfig};
+use evenkeel_control::{Inherited, NamedSockets, SocketName};
+use evenkeel_core::cluster::WitnessId;
+use evenkeel_drivers::group_number;
+use evenkeel_media::trunk::message::NodeSecret;
+use evenkeel_process::descriptors;
+use evenkeel_telemetry::Instruments;
+use group::GroupInbox;
+pub use group::{
+    GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
+    OwnershipState, TakeOverError, TakenOver,
+};
+use keeper::AddressKeeper;
+use link::Link;
+pub use link::{PeerApi, PeerStream};
+use member::{GroupMember, MemberParts};
+use peer_agent::PeerAgent;
+use refusals::RefusalLog;
+use tokio::sync::{mpsc, oneshot, watch};
+use votes::{Votes, VotingAgent};
+
+/// Connections of the peer that wait for the API, which takes each at once.
+const STREAMS_MAX: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterStartError {
+    #[error(transparent)]
+    Addresses(#[from] address::AddressError),
+    #[error("cannot listen on {0} for the group's other gateway: {1}")]
+    Listen(std::net::SocketAddr, io::Error),
+    #[error("cannot create the thread of the group: {0}")]
+    Thread(io::Error),
+}
+
+/// The reason for which a member ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MemberEnd {
+    Replaced { owner: Arc<str>, epoch: u64 },
+    NotRestored(String),
+    ThreadEnded,
+}
+
+impl fmt::Display for MemberEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MemberEnd::Replaced { owner, epoch } => write!(
+                f,
+                "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
+            ),
+            MemberEnd::ThreadEnded => f.write_str("the thread of the group ended"),
+            MemberEnd::NotRestored(reason) => {
+                write!(f, "sessions of the group not continued: {reason}")
+            }
+        }
+    }
+}
+
+/// A member with open sockets, before the process gives up its privileges.
+pub struct BoundMember {
+    settings: Arc<GatewayConfig>,
+    cluster: evenkeel_config::GroupSettings,
+    addresses: Addresses,
+    beats: UdpSocket,
+    link: TcpListener,
+    /// Of the process that this one replaces.
+    ownership: Option<OwnershipState>,
+    group: Group,
+    inbox: GroupInbox,
+    /// Streams of the peer to [`Access::streams`].
+    streams: mpsc::Sender<PeerStream>,
+    access: Option<Access>,
+}
+
+/// The API's access to the group and its other gateway.
+pub struct Access {
+    pub group: Group,
+    pub peer: PeerApi,
+    /// Connections of the peer to this gateway's API.
+    pub streams: mpsc::Receiver<PeerStream>,
+}
+
+/// The thread of a member.
+pub struct RunningMember {
+    group: Group,
+    lost: watch::Receiver<Option<MemberEnd>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl BoundMember {
+    /// `None`: the gateway belongs to no group.
+    pub fn new(
+        settings: &Arc<GatewayConfig>,
+        program: Option<&Path>,
+        inherited: &mut Inherited,
+        ownership: Option<OwnershipState>,
+    ) -> Result<Option<BoundMember>, ClusterStartError> {
+        let Some(cluster) = &settings.cluster else { return Ok(None) };
+        let unheard = |error| ClusterStartError::Listen(cluster.listen, error);
+        let address = cluster.listen;
+        let addresses = match ownership {
+            Some(_) => Addresses::inherit(&cluster.addresses, inherited),
+            None => Addresses::start(&cluster.addresses, program),
+        };
+        let beats = inherited.take(&SocketName::Beats { address });
+        let link = inherited.take(&SocketName::Link { address });
+        let (group, inbox) = Group::new();
+        let (streams_in, streams) = mpsc::channel(STREAMS_MAX);
+        let peer = PeerApi::new(cluster).map_err(ClusterStartError::Thread)?;
+        let access = Some(Access { group: group.clone(), peer, streams });
+        Ok(Some(BoundMember {
+            addresses: addresses?,
+            beats: beats
+                .map_or_else(|| Beats::bind(cluster).map(OwnedFd::from), Ok)
+                .and_then(|beats| descriptors::closed_early(&beats))
+                .map_err(unheard)?
+                .into(),
+            link: link.map_or_else(|| Link::bind(cluster).map_err(unheard), |it| Ok(it.into()))?,
+            cluster: cluster.clone(),
+            settings: Arc::clone(settings),
+            ownership,
+            group,
+            inbox,
+            streams: streams_in,
+            access,
+        }))
+    }
+
+    pub fn group(&self) -> Group {
+        self.group.clone()
+    }
+
+    /// `None` at a second call.
+    pub fn take_access(&mut self) -> Option<Access> {
+        self.access.take()
+    }
+
+    /// Duplicates of the sockets, for the process that replaces this one.
+    pub fn duplicates(&self) -> io::Result<NamedSockets> {
+        let address = self.cluster.listen;
+        let beats = (SocketName::Beats { address }, descriptors::closed_early(&self.beats)?);
+        let link = (SocketName::Link { address }, self.link.as_fd().try_clone_to_owned()?);
+        Ok([beats, link].into_iter().chain(self.addresses.duplicate()?).collect())
+    }
+
+    /// Starts the thread. `gateway` reads nothing until it owns the addresses.
+    pub fn start(
+        self,
+        gateway: &mut evenkeel_runtime::RunningGateway,
+        instruments: Arc<Instruments>,
+    ) -> Result<RunningMember, ClusterStartError> {
+        let BoundMember {
+            settings, cluster, addresses, beats, link, ownership, group, inbox, ..
+        } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(ClusterStartError::Thread)?;
+        let refusals = RefusalLog::new(instruments);
+        let link = Link::start(link, &settings, &cluster, refusals.clone(), self.streams);
+        let (lost_in, lost) = watch::channel(None);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (number, voters) = (group_number(&cluster), voters(&settings));
+        let parts = MemberParts {
+            ownership,
+            handle: gateway.handle.clone(),
+            lease: Arc::clone(&gateway.lease),
+            fencing: Arc::clone(&gateway.fencing),
+            quic: gateway.quic_resumer(),
+            link: link.map_err(ClusterStartError::Thread)?,
+            refused: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),
+            inbox,
+            settings: cluster.clone(),
+        };
+        let serve = async move {
+            let agent = PeerAgent::start(&cluster.peer, refusals.clone())?;
+            let beats = Beats::start(beats, &cluster, refusals)?;
+            let votes = Votes::new(number, voters)?;
+            let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.lease));
+            let member = GroupMember::new(parts, keeper, beats, votes, agent);
+            tokio::select! {
+                lost = member.run() => drop(lost_in.send_replace(Some(lost))),
+                _ = stopped => {}
+            }
+            Ok::<_, io::Error>(())
+        };
+        let thread = std::thread::Builder::new().name("evenkeel-cluster".to_owned());
+        let thread = thread.spawn(move || {
+            if let Err(error) = runtime.block_on(serve) {
+                tracing::error!(%error, "the group's thread ended");
+            }
+        });
+        let thread = Some(thread.map_err(ClusterStartError::Thread)?);
+        Ok(RunningMember { group, lost, stop: Some(stop), thread })
+    }
+}
+
+impl RunningMember {
+    pub fn group(&self) -> Group {
+        self.group.clone()
+    }
+}
+
+impl Drop for RunningMember {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // The panic was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Returns once the member has lost its ownership, or its thread has ended.
+pub async fn lost(member: Option<&RunningMember>) -> MemberEnd {
+    let Some(member) = member else { return std::future::pending().await };
+    let mut lost = member.lost.clone();
+    match lost.wait_for(Option::is_some).await {
+        Ok(lost) => lost.clone().expect("it is there"),
+        Err(_) => MemberEnd::ThreadEnded,
+    }
+}
+
+/// The agents of the nodes, or beside them.
+fn voters(settings: &GatewayConfig) -> Vec<VotingAgent> {
+    settings.nodes.iter().filter_map(voter).collect()
+}
+
+fn voter(node: &NodeConfig) -> Option<VotingAgent> {
+    let (address, secret) = node.voter()?;
+    let digest = evenkeel_process::sha256(format!("{} {address}", node.name).as_bytes());
+    let id = WitnessId(u64::from_be_bytes(*digest.first_chunk()?));
+    Some(VotingAgent { id, address, secret: NodeSecret::new(secret.bytes(), &node.name).ok()? })
+}

@@ -1,0 +1,149 @@
+//! The first frame of each end: the member, and the parts of its configuration on which a takeover depends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenkeel_config::{
+    DriverSettings, GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use super::LinkRefusal;
+
+/// Version of frames and their order.
+const PROTOCOL: u32 = 1;
+
+/// Entries that a sentence names.
+const NAMED_MAX: usize = 4;
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    protocol: u32,
+    /// Version of the program.
+    pub(super) version: String,
+    pub(super) name: String,
+    /// The name that the sender gives to the recipient.
+    peer: String,
+    /// Random, so that a restart is noticed.
+    pub(super) instance: u64,
+    preferred: bool,
+    workers: usize,
+    addresses: BTreeSet<String>,
+    /// Those on addresses of the group.
+    listeners: BTreeSet<String>,
+    nodes: BTreeMap<String, String>,
+}
+
+impl Hello {
+    pub(super) fn of(settings: &GatewayConfig, cluster: &GroupSettings, instance: u64) -> Hello {
+        let moves = |listen: &&ListenSettings| {
+            let ip = listen.address.ip();
+            let ip_moves =
+                || cluster.addresses.iter().any(|moved| moved.address == ip.to_canonical());
+            ip.is_unspecified() || ip_moves()
+        };
+        let address = |at: &evenkeel_config::MovingAddress| {
+            let port_legs = if at.port_legs { " with port_legs" } else { "" };
+            format!("{}/{}{port_legs}", at.address, at.prefix)
+        };
+        Hello {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: cluster.name.to_string(),
+            peer: cluster.peer.name.to_string(),
+            instance,
+            preferred: cluster.preferred,
+            workers: settings.workers(),
+            addresses: cluster.addresses.iter().map(address).collect(),
+            listeners: settings.listens.iter().filter(moves).map(listener).collect(),
+            nodes: nodes(&settings.nodes),
+        }
+    }
+
+    /// The peer's hello, if a takeover between both is possible. Both ends come to the same result.
+    pub(super) fn check(&self, theirs: &Hello) -> Result<(), LinkRefusal> {
+        let peer = || theirs.name.clone();
+        if theirs.protocol != self.protocol {
+            let (here, there) = (self.protocol, theirs.protocol);
+            return Err(LinkRefusal::Protocol { peer: peer(), here, there });
+        }
+        if theirs.name == self.name {
+            return Err(LinkRefusal::SameName { name: peer() });
+        }
+        if theirs.name != self.peer {
+            return Err(LinkRefusal::UnknownPeer { found: peer(), expected: self.peer.clone() });
+        }
+        if theirs.peer != self.name {
+            let (found, here) = (theirs.peer.clone(), self.name.clone());
+            return Err(LinkRefusal::UnknownHere { peer: peer(), found, here });
+        }
+        let differ = |part, difference| LinkRefusal::Differs { peer: peer(), part, difference };
+        if theirs.preferred == self.preferred {
+            let both =
+                if self.preferred { "true at both members" } else { "false at both members" };
+            return Err(differ("`preferred` in [cluster]", both.to_owned()));
+        }
+        if theirs.workers != self.workers {
+            let difference = format!("{} here, {} there", self.workers, theirs.workers);
+            return Err(differ("`workers` in [limits]", difference));
+        }
+        for (part, here, there) in [
+            ("[[cluster.address]]", &self.addresses, &theirs.addresses),
+            ("[[listen]]", &self.listeners, &theirs.listeners),
+        ] {
+            let only = |of: &BTreeSet<String>, other, place: &'static str| {
+                let only = of.difference(other).map(move |entry| format!("`{entry}` only {place}"));
+                only.collect::<Vec<_>>()
+            };
+            let all = [only(here, there, "here"), only(there, here, "there")].concat();
+            if let Some(difference) = sentence(&all) {
+                return Err(differ(part, difference));
+            }
+        }
+        Ok(())
+    }
+
+    /// How the node lists differ. A takeover is possible: rooms at a node that is not listed move to another.
+    pub(super) fn nodes_differ(&self, theirs: &Hello) -> Option<String> {
+        let here = self.nodes.iter().filter_map(|(name, own)| match theirs.nodes.get(name) {
+            Some(other) if other == own => None,
+            Some(other) => Some(format!("`{name}` is {own} here and {other} there")),
+            None => Some(format!("`{name}` only here")),
+        });
+        let there = theirs.nodes.keys().filter(|name| !self.nodes.contains_key(*name));
+        let all: Vec<_> = here.chain(there.map(|name| format!("`{name}` only there"))).collect();
+        sentence(&all)
+    }
+}
+
+fn sentence(entries: &[String]) -> Option<String> {
+    let named = entries.get(..NAMED_MAX).unwrap_or(entries);
+    let more = entries.len() - named.len();
+    match (named.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(named.join(", ")),
+        (false, more) => Some(format!("{}, and {more} more", named.join(", "))),
+    }
+}
+
+fn listener(listen: &ListenSettings) -> String {
+    let sockets: Vec<_> = listen.sockets().map(|address| address.to_string()).collect();
+    let kind = match listen.ingress {
+        ListenIngress::Udp { .. } => "udp",
+        ListenIngress::Quic { .. } => "quic",
+    };
+    format!("{kind} {}", sockets.join(" "))
+}
+
+fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
+    let facts = |node: &NodeConfig| {
+        let driver = match &node.driver {
+            DriverSettings::Plain { .. } => "plain",
+            DriverSettings::Agent { encrypt: false, .. } => "agent",
+            DriverSettings::Agent { encrypt: true, .. } => "agent, encrypted,",
+            DriverSettings::Rtpengine => "rtpengine",
+            DriverSettings::Webhook { .. } => "webhook",
+        };
+        format!("{driver} {} in {}/{}", node.address, node.region, node.zone)
+    };
+    nodes.iter().map(|node| (node.name.to_string(), facts(node))).collect()
+}

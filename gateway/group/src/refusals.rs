@@ -1,0 +1,77 @@
+//! Refused beats and connections, counted and logged.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use evenkeel_media::trunk::message;
+use evenkeel_telemetry::Instruments;
+use evenkeel_telemetry::registry::{Attribute, Count};
+
+use super::{beats, link};
+
+/// Interval of log lines about one reason.
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+
+/// Shared by the parts of a member.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusalLog {
+    instruments: Arc<Instruments>,
+    /// When a reason was logged.
+    logged: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
+}
+
+impl RefusalLog {
+    pub(crate) fn new(instruments: Arc<Instruments>) -> RefusalLog {
+        RefusalLog { instruments, logged: Arc::default() }
+    }
+
+    pub(super) fn note_beat(&self, refused: beats::BeatRefusal) {
+        if self.count(refused.reason()) {
+            tracing::warn!("refused from the group's other gateway: {refused}");
+        }
+    }
+
+    pub(super) fn note_agent(&self, refused: message::MessageError) {
+        let reason = match refused {
+            message::MessageError::Version(_) => "version",
+            message::MessageError::Key(_) => "secret",
+            message::MessageError::Forged => "forged",
+            message::MessageError::Time { .. } => "clock",
+            message::MessageError::Replayed => "replayed",
+            message::MessageError::Length
+            | message::MessageError::Unknown
+            | message::MessageError::Direction => "malformed",
+        };
+        if self.count(reason) {
+            tracing::warn!("refused from the agent beside the group's other gateway: {refused}");
+        }
+    }
+
+    pub(super) fn note_link(&self, other: SocketAddr, refused: &link::LinkRefusal) {
+        if self.count(refused.reason()) {
+            tracing::error!(%other, "connection of a group's gateway refused: {refused}");
+        }
+    }
+
+    pub(super) fn note_nodes(&self, difference: &str) {
+        if self.count("nodes") {
+            tracing::error!(
+                "[[node]] differs from that of the group's other gateway: {difference}"
+            );
+        }
+    }
+
+    /// True if it should be logged.
+    fn count(&self, reason: &'static str) -> bool {
+        self.instruments.count(Count::ClusterRefused, 1, &[(Attribute::Reason, reason)]);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let due = logged.get(reason).is_none_or(|at| now.duration_since(*at) >= LOGGED_EVERY);
+        if due {
+            logged.insert(reason, now);
+        }
+        due
+    }
+}

@@ -1,0 +1,120 @@
+//! Votes of the nodes' agents, which decide between members that do not hear each other.
+//!
+//! They have sockets of their own: a vote is on the critical path of a takeover, and must not wait for control.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use evenkeel_control::draw;
+use evenkeel_core::cluster::{AgentVote, WitnessId};
+use evenkeel_media::trunk::Vote;
+use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
+use ring::rand::SystemRandom;
+use socket2::SockRef;
+use tokio::net::UdpSocket;
+
+use super::datagrams::{now_us, receive, socket};
+
+/// Questions that wait for their answers: a second of five voters every 5 ms.
+const ASKED_MAX: usize = 1_024;
+
+/// An agent that votes.
+#[derive(Clone, Debug)]
+pub(crate) struct VotingAgent {
+    pub id: WitnessId,
+    pub address: SocketAddr,
+    pub secret: NodeSecret,
+}
+
+pub(crate) struct Votes {
+    group: u32,
+    voters: Vec<VotingAgent>,
+    v4: UdpSocket,
+    /// `None` on a host without IPv6.
+    v6: Option<UdpSocket>,
+    next_nonce: u64,
+    asked: VecDeque<VoteRequest>,
+}
+
+struct VoteRequest {
+    nonce: u64,
+    id: WitnessId,
+    at: Instant,
+    vote: Vote,
+}
+
+impl Votes {
+    /// Must be called in an event loop.
+    ///
+    /// # Errors
+    /// Returns the error of the socket.
+    pub(crate) fn new(group: u32, voters: Vec<VotingAgent>) -> io::Result<Votes> {
+        Ok(Votes {
+            group,
+            voters,
+            v4: socket((Ipv4Addr::UNSPECIFIED, 0).into())?,
+            v6: socket((Ipv6Addr::UNSPECIFIED, 0).into()).ok(),
+            next_nonce: draw(&SystemRandom::new()),
+            asked: VecDeque::new(),
+        })
+    }
+
+    /// Replaces the voters. Returns those that are none any more.
+    pub(crate) fn set_voters(&mut self, voters: Vec<VotingAgent>) -> Vec<WitnessId> {
+        let before = std::mem::replace(&mut self.voters, voters);
+        let stays = |id| self.voters.iter().any(|voter| voter.id == id);
+        before.into_iter().map(|voter| voter.id).filter(|&id| !stays(id)).collect()
+    }
+
+    /// Asks this agent, or every agent. A question that cannot be sent is lost.
+    pub(crate) fn ask(&mut self, to: Option<WitnessId>, vote: Vote) {
+        let mut question = Vec::with_capacity(128);
+        for voter in self.voters.iter().filter(|voter| to.is_none_or(|id| id == voter.id)) {
+            let nonce = self.next_nonce;
+            self.next_nonce = self.next_nonce.wrapping_add(1);
+            // Before the message is signed: a lease counts from here.
+            let at = Instant::now();
+            question.clear();
+            let message = TrunkQuestion::Vote { group: self.group, vote };
+            message.write(&voter.secret, nonce, now_us(), &mut question);
+            let socket = if voter.address.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+            let Some(socket) = socket else { continue };
+            if self.asked.len() == ASKED_MAX {
+                self.asked.pop_front();
+            }
+            self.asked.push_back(VoteRequest { nonce, id: voter.id, at, vote });
+            let _lost_at_worst = SockRef::from(socket).send_to(&question, &voter.address.into());
+        }
+    }
+
+    /// Returns the next answer. May be cancelled without a loss.
+    pub(crate) async fn recv(&mut self) -> AgentVote {
+        loop {
+            let (answer, source) = tokio::select! {
+                received = receive(Some(&self.v4)) => received,
+                received = receive(self.v6.as_ref()) => received,
+            };
+            if let Some(witness) = self.read(&answer, source) {
+                return witness;
+            }
+        }
+    }
+
+    fn read(&mut self, answer: &[u8], source: SocketAddr) -> Option<AgentVote> {
+        let mut at_source = self.voters.iter().filter(|voter| voter.address == source);
+        let (id, answered) = at_source.find_map(|voter| {
+            let answered = TrunkAnswer::read(answer, &voter.secret, now_us());
+            Some((voter.id, answered.ok()?))
+        })?;
+        let TrunkAnswer::Vote(voted) = answered.message else { return None };
+        let is_it = |asked: &VoteRequest| asked.nonce == answered.nonce && asked.id == id;
+        let place = self.asked.iter().position(is_it)?;
+        let VoteRequest { at: asked, vote, .. } = self.asked.remove(place)?;
+        Some(AgentVote { id, asked, vote, voted })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! The new process: takes sockets and sessions of the old one, and tells it why if it cannot.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_control::{Handle, Inherited, MediaStates, RecordBatch, Replica};
+use evenkeel_group::OwnershipState;
+
+use super::channel::{Channel, ChannelFrame, ReceiveLimits};
+use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
+use super::successor::{Successor, SuccessorAction, SuccessorInput};
+
+/// The old process greets at once.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The old process takes up to 2 s to answer its last offers, and a second for each message.
+const NEXT_WITHIN: Duration = Duration::from_secs(10);
+
+/// The old process closes its QUIC connections after `go`.
+const LEFT_WITHIN: Duration = Duration::from_millis(500);
+
+/// The old process may have given up already.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// A process that is to replace the one at its standard input.
+pub struct Heir {
+    channel: Channel,
+    withdrawal: Arc<Withdrawal>,
+    steps: Successor,
+    offer: UpgradeOffer,
+}
+
+/// Withdraws the new process from an upgrade.
+pub struct Withdrawal(UnixStream);
+
+impl Withdrawal {
+    /// From here on the old process cannot send `go`, and continues. If it has sent it before, it is gone: then
+    /// [`Heir::take_over`] succeeds.
+    pub fn withdraw(&self) {
+        // Fails only if the old process has closed the channel.
+        let _ = self.0.shutdown(Shutdown::Read);
+    }
+}
+
+impl Heir {
+    /// Takes the channel from standard input, which is empty from then on, and the sockets from the channel.
+    pub async fn of_stdin() -> Result<(Heir, Inherited), String> {
+        let no_channel = |error: io::Error| {
+            format!("standard input is not that of an upgrade, which uses `--inherit`: {error}")
+        };
+        let stream = take_stdin().map_err(no_channel)?;
+        let channel = Channel::of(stream).map_err(no_channel)?;
+        Heir::greeted(channel).await
+    }
+
+    async fn greeted(mut channel: Channel) -> Result<(Heir, Inherited), String> {
+        let mut steps = Successor::new(ProtocolVersion::own());
+        let withdrawal = channel.duplicate().map_err(|error| unheard(&error))?;
+        let withdrawal = Arc::new(Withdrawal(withdrawal));
+        let (input, frame) = hear(&mut channel, &withdrawal, HELLO_WITHIN).await;
+        let action = steps.handle(input);
+        let started = match action {
+            SuccessorAction::Start { offer } => {
+                let read = serde_json::from_value::<UpgradeOffer>(offer);
+                read.map_err(|error| format!("the offered sockets are not understood: {error}"))
+            }
+            SuccessorAction::Fail(reason) => Err(reason),
+            other => Err(format!("unexpected step: {other:?}")),
+        };
+        let sockets = started.and_then(|offer| {
+            let descriptors = frame.map(|frame| frame.descriptors).unwrap_or_default();
+            if descriptors.len() == offer.sockets.len() {
+                return Ok((offer, descriptors));
+            }
+            let (named, sent) = (offer.sockets.len(), descriptors.len());
+            Err(format!("{named} sockets are named, {sent} were sent"))
+        });
+        match sockets {
+            Ok((mut offer, descriptors)) => {
+                let names = std::mem::take(&mut offer.sockets);
+                let sockets = names.into_iter().zip(descriptors);
+                let inherited = Inherited::of(sockets, offer.quic.take());
+                Ok((Heir { channel, withdrawal, steps, offer }, inherited))
+            }
+            Err(reason) => {
+                tell(&mut channel, &reason).await;
+                Err(reason)
+            }
+        }
+    }
+
+    /// The old process is confined, and this one with it.
+    pub fn is_confined(&self) -> bool {
+        self.offer.confined
+    }
+
+    /// A session belongs to one worker, and its clients' packets reach the socket of that worker.
+    pub fn require_workers(&self, workers: usize) -> Result<(), String> {
+        let old = self.offer.workers;
+        if old == workers {
+            return Ok(());
+        }
+        Err(format!(
+            "found {workers} workers, the running gateway has {old}: a restart changes their number; set `workers = {old}` in [limits] for an upgrade"
+        ))
+    }
+
+    /// The ownership of the group's addresses, which this process continues.
+    ///
+    /// # Errors
+    /// The gateway joins a group, or leaves one.
+    pub fn ownership(&self, is_member: bool) -> Result<Option<OwnershipState>, String> {
+        match self.offer.ownership {
+            Some(ownership) if is_member => Ok(Some(ownership)),
+            None if !is_member => Ok(None),
+            Some(_) | None => {
+                Err("a restart adds or removes [cluster], an upgrade does not".to_owned())
+            }
+        }
+    }
+
+    /// Tells the old process why this one ends.
+    pub async fn fail(mut self, reason: String) {
+        if let SuccessorAction::Fail(reason) = self.steps.handle(SuccessorInput::Failed(reason)) {
+            tell(&mut self.channel, &reason).await;
+        }
+    }
+
+    pub fn withdrawal(&self) -> Arc<Withdrawal> {
+        Arc::clone(&self.withdrawal)
+    }
+
+    /// Returns once the old process has closed the channel, or this one withdraws.
+    pub async fn abandoned(&self) {
+        // An error ends the channel as well.
+        let _ = self.channel.readable().await;
+    }
+
+    /// Returns once the old process has closed its QUIC connections.
+    pub async fn left(&self) {
+        // A process that hangs is not waited for: its clients get stateless resets.
+        let _ = tokio::time::timeout(LEFT_WITHIN, self.abandoned()).await;
+    }
+
+    /// Restores the sessions, and returns their number once this process is to serve.
+    pub async fn take_over(&mut self, handle: &Handle) -> Result<usize, String> {
+        let mut input = SuccessorInput::Started;
+        let (mut frame, mut sessions) = (None, 0);
+        let mut records = Replica::new();
+        loop {
+            input = match self.steps.handle(input) {
+                SuccessorAction::Send(message) => {
+                    let sent = self.channel.send(&message.encode(), &[], &[]).await;
+                    match sent {
+                        Ok(()) => self.hear_next(&mut frame).await,
+                        Err(error) => SuccessorInput::Failed(unheard(&error)),
+                    }
+                }
+                SuccessorAction::Keep => match keep(&mut records, frame.take()) {
+                    Ok(_) => self.hear_next(&mut frame).await,
+                    Err(reason) => SuccessorInput::Failed(reason),
+                },
+                SuccessorAction::Restore => {
+                    match restore(handle, std::mem::take(&mut records), frame.take()).await {
+                        Ok(restored) => {
+                            sessions = restored;
+                            SuccessorInput::Restored { sessions }
+                        }
+                        Err(reason) => SuccessorInput::Failed(reason),
+                    }
+                }
+                SuccessorAction::Continue { is_last } => {
+                    match continue_media(handle, frame.take(), is_last).await {
+                        Ok(()) if is_last => SuccessorInput::Continued,
+                        Ok(()) => self.hear_next(&mut frame).await,
+                        Err(reason) => SuccessorInput::Failed(reason),
+                    }
+                }
+                SuccessorAction::Serve => return Ok(sessions),
+                SuccessorAction::Fail(reason) => return Err(reason),
+                // Its offer contains the keys of QUIC and is not printed.
+                SuccessorAction::Start { .. } => {
+                    SuccessorInput::Failed("found a second `hello`".to_owned())
+                }
+            };
+        }
+    }
+
+    async fn hear_next(&mut self, frame: &mut Option<ChannelFrame>) -> SuccessorInput {
+        let Heir { channel, withdrawal, .. } = self;
+        let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
+        *frame = received;
+        input
+    }
+}
+
+/// Takes a batch of records, and returns the descriptors that came with it.
+fn keep(records: &mut Replica, frame: Option<ChannelFrame>) -> Result<Vec<OwnedFd>, String> {
+    let ChannelFrame { attachment, descriptors, .. } = frame.ok_or("no records were sent")?;
+    let batch = RecordBatch::decode(&attachment, None).map_err(|error| error.to_string())?;
+    records.apply(batch).map_err(|error| error.to_string())?;
+    let (number, sessions, whole) = (records.number(), records.sessions(), records.is_whole());
+    tracing::debug!(number, sessions, whole, "records arrived");
+    Ok(descriptors)
+}
+
+async fn restore(
+    handle: &Handle,
+    mut records: Replica,
+    frame: Option<ChannelFrame>,
+) -> Result<usize, String> {
+    let descriptors = keep(&mut records, frame)?;
+    let snapshot = records.snapshot().ok_or("no records were sent")?;
+    let restored = handle.restore(snapshot, descriptors).await;
+    restored.map(|restored| restored.sessions).map_err(|error| error.to_string())
+}
+
+async fn continue_media(
+    handle: &Handle,
+    frame: Option<ChannelFrame>,
+    is_last: bool,
+) -> Result<(), String> {
+    let ChannelFrame { attachment, .. } = frame.ok_or("no states were sent")?;
+    let states = MediaStates::decode(&attachment).map_err(|error| error.to_string())?;
+    handle.continue_media(states, is_last).await.map_err(|error| error.to_string())
+}
+
+/// Replaces standard input by /dev/null.
+fn take_stdin() -> io::Result<UnixStream> {
+    let channel = io::stdin().as_fd().try_clone_to_owned()?;
+    let stream = UnixStream::from(channel);
+    // Fails for other files.
+    stream.peer_addr()?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(stream)
+}
+
+/// The next message of the old process, or the reason to withdraw.
+async fn hear(
+    channel: &mut Channel,
+    withdrawal: &Withdrawal,
+    within: Duration,
+) -> (SuccessorInput, Option<ChannelFrame>) {
+    let mut receiving = pin!(channel.receive(ReceiveLimits::FROM_OLD));
+    let received = match tokio::time::timeout(within, &mut receiving).await {
+        Ok(Ok(None)) => Err("the running gateway gave the upgrade up".to_owned()),
+        Ok(Ok(Some(frame))) => Ok(frame),
+        Ok(Err(error)) => Err(unheard(&error)),
+        Err(_) => {
+            withdrawal.withdraw();
+            // The message may have come at the last moment.
+            let late = receiving.await.ok().flatten();
+            late.ok_or_else(|| format!("the running gateway sent nothing for {within:?}"))
+        }
+    };
+    let heard = received.and_then(|frame| Ok((HandoverMessage::decode(&frame.message)?, frame)));
+    match heard {
+        Ok((message, frame)) => (SuccessorInput::Message(message), Some(frame)),
+        Err(reason) => (SuccessorInput::Failed(reason), None),
+    }
+}
+
+fn unheard(error: &io::Error) -> String {
+    format!("the running gateway cannot be reached: {error}")
+}
+
+async fn tell(channel: &mut Channel, reason: &str) {
+    let failed = HandoverMessage::Failed { reason: reason.to_owned() }.encode();
+    // A process that is gone needs no reason.
+    let _ = tokio::time::timeout(TOLD_WITHIN, channel.send(&failed, &[], &[])).await;
+}
+
+#[cfg(test)]
+mod tests;

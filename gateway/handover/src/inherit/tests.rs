@@ -1,0 +1,143 @@
+use evenkeel_control::{ControlRequest, Restored, SocketName};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// Greets as an old process with these versions would.
+async fn greet(
+    protocol: u32,
+    offer: serde_json::Value,
+) -> (Channel, Result<(Heir, Inherited), String>) {
+    let (mut old, theirs) = Channel::pair().unwrap();
+    let version = ProtocolVersion { protocol, program: "9.9.9".to_owned() };
+    let hello = HandoverMessage::Hello { version, offer }.encode();
+    let (pipe, _) = io::pipe().unwrap();
+    old.send(&hello, &[], &[pipe.as_fd()]).await.unwrap();
+    let heir = Heir::greeted(Channel::of(theirs.into()).unwrap()).await;
+    (old, heir)
+}
+
+fn offer() -> serde_json::Value {
+    json!({"confined": true, "workers": 2, "sockets": ["init"]})
+}
+
+#[tokio::test]
+async fn greeted_process_has_the_sockets() {
+    let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
+    let (heir, mut inherited) = heir.unwrap();
+    assert!(heir.is_confined());
+    heir.require_workers(2).unwrap();
+    assert!(heir.require_workers(3).unwrap_err().contains("`workers = 2`"));
+    assert!(inherited.take(&SocketName::Init).is_some());
+    assert!(inherited.take(&SocketName::Init).is_none());
+}
+
+#[tokio::test]
+async fn unreadable_hello_is_answered_with_the_reason() {
+    let own = ProtocolVersion::own().protocol;
+    for (protocol, offer, told) in [
+        (own + 1, json!("of a later version"), "9.9.9"),
+        (own, json!({"confined": true}), "not understood"),
+        (own, json!({"confined": true, "workers": 1, "sockets": []}), "0 sockets are named"),
+    ] {
+        let (mut old, heir) = greet(protocol, offer).await;
+        let reason = heir.map(|_| ()).unwrap_err();
+        assert!(reason.contains(told), "{reason}");
+        let answer = old.receive(ReceiveLimits::FROM_NEW).await.unwrap().unwrap();
+        assert_eq!(
+            HandoverMessage::decode(&answer.message),
+            Ok(HandoverMessage::Failed { reason })
+        );
+    }
+}
+
+/// A control that restores every state.
+fn control() -> Handle {
+    let (requests, mut received) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(request) = received.recv().await {
+            match request {
+                ControlRequest::Restore { reply, .. } => {
+                    reply.send(Ok(Restored { sessions: 6 })).unwrap();
+                }
+                ControlRequest::ContinueMedia { last: Some(reply), .. } => {
+                    reply.send(Ok(())).unwrap();
+                }
+                ControlRequest::ContinueMedia { last: None, .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    Handle {
+        requests,
+        events: tokio::sync::broadcast::channel(1).0,
+        names: Arc::default(),
+        tokens_refused: Arc::default(),
+        idempotency_keys: Arc::default(),
+    }
+}
+
+fn snapshot() -> Vec<u8> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../control/tests/fixtures/snapshots/v1");
+    std::fs::read(path).unwrap()
+}
+
+async fn send(old: &mut Channel, message: HandoverMessage, state: &[u8]) -> io::Result<()> {
+    old.send(&message.encode(), state, &[]).await
+}
+
+async fn answer(old: &mut Channel) -> HandoverMessage {
+    let frame = old.receive(ReceiveLimits::FROM_NEW).await.unwrap().unwrap();
+    HandoverMessage::decode(&frame.message).unwrap()
+}
+
+/// Leads both processes to the last message before `go`.
+async fn continued(old: &mut Channel) {
+    assert!(matches!(answer(old).await, HandoverMessage::Ready { .. }));
+    send(old, HandoverMessage::State, &snapshot()).await.unwrap();
+    assert_eq!(answer(old).await, HandoverMessage::Restored { sessions: 6 });
+    send(old, HandoverMessage::MediaPart, &snapshot()).await.unwrap();
+    send(old, HandoverMessage::Media, &snapshot()).await.unwrap();
+    assert_eq!(answer(old).await, HandoverMessage::Continued);
+}
+
+#[tokio::test]
+async fn withdrawal_counts_unless_go_was_sent() {
+    for is_sent in [true, false] {
+        let (mut old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
+        let mut heir = heir.unwrap().0;
+        let (handle, withdrawal) = (control(), heir.withdrawal());
+        // The new process does not run meanwhile.
+        let (mut taking, mut leading) =
+            (Box::pin(heir.take_over(&handle)), Box::pin(continued(&mut old)));
+        tokio::select! {
+            early = &mut taking => panic!("{early:?}"),
+            () = &mut leading => {}
+        }
+        drop(leading);
+        if is_sent {
+            send(&mut old, HandoverMessage::Go, &[]).await.unwrap();
+        }
+        withdrawal.withdraw();
+        if !is_sent {
+            let unsent = send(&mut old, HandoverMessage::Go, &[]).await.unwrap_err();
+            assert_eq!(unsent.kind(), io::ErrorKind::BrokenPipe);
+        }
+        let taken = taking.await;
+        assert_eq!(taken.ok(), is_sent.then_some(6));
+        if !is_sent {
+            heir.fail("told to end".to_owned()).await;
+            let reason = "told to end".to_owned();
+            assert_eq!(answer(&mut old).await, HandoverMessage::Failed { reason });
+        }
+    }
+}
+
+#[tokio::test]
+async fn withdrawal_ends_every_wait() {
+    let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
+    let (heir, _) = heir.unwrap();
+    heir.withdrawal().withdraw();
+    heir.abandoned().await;
+}

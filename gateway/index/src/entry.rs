@@ -1,0 +1,134 @@
+//! Keys and values of the index. Other programs read them: `docs/operations.md#shared-index` describes them.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use evenkeel_core::SessionId;
+use evenkeel_group::GroupRole;
+use serde::{Deserialize, Serialize};
+
+/// The version of the values.
+pub(super) const VERSION: u32 = 1;
+
+/// `GROUP.session.s17`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IndexedSession {
+    pub(super) v: u32,
+    pub room: Arc<str>,
+    pub scenario: Arc<str>,
+    /// Unix time in microseconds.
+    pub opened_us: u64,
+    /// The `idempotency-key` of its offer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<Arc<str>>,
+}
+
+/// `GROUP.owner`. A lower epoch never replaces a higher one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct OwnerEntry {
+    pub(super) v: u32,
+    pub gateway: Arc<str>,
+    pub epoch: u64,
+}
+
+/// `GROUP.member.NAME`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberEntry {
+    pub(super) v: u32,
+    pub gateway: Arc<str>,
+    pub role: GroupRole,
+    pub epoch: u64,
+    /// Unix time in microseconds.
+    pub started_us: u64,
+    /// The address of its API over TCP, if it listens on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<SocketAddr>,
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("an entry is words and numbers")
+}
+
+/// `None` for a value of another version, or of another program.
+pub(super) fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    let Versioned { v } = serde_json::from_slice(value).ok()?;
+    (v == VERSION).then(|| serde_json::from_slice(value).ok())?
+}
+
+/// The keys of one group.
+#[derive(Clone, Debug)]
+pub(super) struct IndexKeys {
+    group: String,
+}
+
+impl IndexKeys {
+    pub(super) fn new(group: &str) -> IndexKeys {
+        IndexKeys { group: escape(group) }
+    }
+
+    pub(super) fn owner(&self) -> String {
+        format!("{}.owner", self.group)
+    }
+
+    pub(super) fn member(&self, name: &str) -> String {
+        format!("{}.member.{}", self.group, escape(name))
+    }
+
+    pub(super) fn session(&self, session: SessionId) -> String {
+        format!("{}.session.{session}", self.group)
+    }
+
+    /// The pattern of all sessions of the group.
+    pub(super) fn sessions(&self) -> String {
+        format!("{}.session.*", self.group)
+    }
+}
+
+/// The group, as it was before it was escaped, and the last part of a key.
+pub(super) fn split(key: &str) -> Option<(String, &str)> {
+    let (group, rest) = key.split_once('.')?;
+    Some((unescape(group), rest.rsplit('.').next()?))
+}
+
+pub(super) fn session_id(part: &str) -> Option<SessionId> {
+    part.strip_prefix('s')?.parse().ok().map(SessionId)
+}
+
+/// Bytes that mean something in a key, or that a key cannot contain, become `=` and two digits.
+fn escape(name: &str) -> String {
+    let mut escaped = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' => {
+                escaped.push(byte.into());
+            }
+            byte => write!(escaped, "={byte:02X}").expect("a string takes all text"),
+        }
+    }
+    escaped
+}
+
+fn unescape(escaped: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = escaped.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| (byte? as char).to_digit(16);
+        let byte = match byte {
+            b'=' => match (digit(rest.next()), digit(rest.next())) {
+                (Some(high), Some(low)) => (high * 16 + low) as u8,
+                _ => b'?',
+            },
+            byte => byte,
+        };
+        bytes.push(byte);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

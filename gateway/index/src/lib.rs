@@ -1,0 +1,306 @@
+//! The shared index: entries of this gateway in a key-value store, by which any gateway finds the one that serves a session.
+//!
+//! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
+//! (`store.rs`), of which `nats.rs` is one. All run on a thread of their own, for which no other waits.
+
+mod desired;
+mod entry;
+mod feed;
+#[cfg(test)]
+mod memory;
+mod nats;
+mod reader;
+mod store;
+mod writer;
+
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use desired::Desired;
+use entry::{IndexKeys, MemberEntry, VERSION};
+use evenkeel_config::GatewayConfig;
+use evenkeel_group::{Group, GroupRole};
+use evenkeel_process::unix_us;
+use evenkeel_telemetry::Instruments;
+use evenkeel_telemetry::registry::{Count, Level};
+use feed::{IndexFeed, OfferKey};
+use nats::Nats;
+use reader::IndexRequest;
+pub use reader::{FoundSession, IndexReader, ListedGateway};
+use serde::Serialize;
+use store::{Store, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+use writer::{GroupPart, IndexWriter, Written};
+
+/// Interval at which the store is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Changes of this time are written together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Readers that wait.
+const REQUESTS_MAX: usize = 64;
+
+/// Keys of offers that wait for the feed. The index lacks the keys beyond it.
+const KEYS_MAX: usize = 1_024;
+
+/// A store that does not answer for this time after the start is down.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Time to remove the entries of a gateway that ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The state of the index, as this gateway knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct IndexStatus {
+    pub state: IndexState,
+    /// The reason why it is not current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexState {
+    Starting,
+    /// The store has the sessions of this gateway.
+    Current,
+    /// The group's other gateway writes its sessions.
+    Standby,
+    /// The store names another owner, which is not replaced.
+    Fenced,
+    /// The store is down or slow; entries are written again once it answers.
+    Unreachable,
+}
+
+/// The reason for which the index ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IndexEndCause {
+    /// The gateway has closed its sessions.
+    Closed,
+    /// Another process serves its sessions.
+    Left,
+}
+
+/// The channels of the index, before its thread starts.
+pub struct IndexChannels {
+    settings: evenkeel_config::IndexSettings,
+    member: MemberEntry,
+    reader: IndexReader,
+    requests: mpsc::Receiver<IndexRequest>,
+    keys: mpsc::Receiver<OfferKey>,
+    status: watch::Sender<IndexStatus>,
+}
+
+/// The thread of the index.
+pub struct IndexThread {
+    stop: Option<oneshot::Sender<IndexEndCause>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IndexChannels {
+    /// `None`: no index is configured.
+    pub fn new(settings: &GatewayConfig) -> Option<IndexChannels> {
+        let index = settings.index.clone()?;
+        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+        let (keys_in, keys) = mpsc::channel(KEYS_MAX);
+        let status = watch::Sender::new(IndexStatus { state: IndexState::Starting, reason: None });
+        let reader =
+            IndexReader { requests: requests_in, keys: keys_in, status: status.subscribe() };
+        let member = MemberEntry {
+            v: VERSION,
+            gateway: Arc::clone(&index.gateway),
+            role: GroupRole::Joining,
+            epoch: 0,
+            started_us: unix_us(SystemTime::now()),
+            api: settings
+                .admin
+                .tcp
+                .as_ref()
+                .map(|tcp| tcp.address)
+                .filter(|address| !address.ip().is_unspecified()),
+        };
+        Some(IndexChannels { settings: index, member, reader, requests, keys, status })
+    }
+
+    pub fn reader(&self) -> IndexReader {
+        self.reader.clone()
+    }
+
+    pub fn start(
+        self,
+        gateway: &evenkeel_runtime::RunningGateway,
+        group: Option<Group>,
+        instruments: Arc<Instruments>,
+    ) -> io::Result<IndexThread> {
+        let IndexChannels { settings, member, reader: _, requests, keys, status } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let desired = Desired::default();
+        let feed = IndexFeed {
+            handle: gateway.handle.clone(),
+            events: gateway.handle.events(),
+            keys,
+            desired: desired.clone(),
+        };
+        let work = async move {
+            let store = match Nats::connect(&settings).await {
+                Ok(store) => store,
+                Err(error) => {
+                    tracing::error!(%error, "index: not written");
+                    let reason = Some(error.to_string());
+                    status.send_replace(IndexStatus { state: IndexState::Unreachable, reason });
+                    return;
+                }
+            };
+            let keys = IndexKeys::new(&settings.group);
+            let writer = IndexWriter::new(store.clone(), keys, member, desired);
+            let started = Instant::now();
+            let report = IndexReport { status, instruments, started, repaired: 0 };
+            let answering = reader::answer(store, requests);
+            let work = keep(writer, feed, group, report, stopped);
+            let answering = async {
+                answering.await;
+                pending::<()>().await;
+            };
+            // Readers are answered as long as entries are written.
+            tokio::select! {
+                () = work => {}
+                () = answering => {}
+            }
+        };
+        let thread = std::thread::Builder::new().name("evenkeel-index".to_owned());
+        let thread = thread.spawn(move || {
+            runtime.block_on(work);
+            // Does not wait until the name of a server is resolved.
+            runtime.shutdown_background();
+        })?;
+        Ok(IndexThread { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl IndexThread {
+    pub fn end(mut self, end: IndexEndCause) {
+        if let Some(stop) = self.stop.take() {
+            // The thread may have ended.
+            let _ = stop.send(end);
+        }
+        if let Some(thread) = self.thread.take() {
+            // The panic was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn part(group: Option<&Group>) -> GroupPart {
+    match group {
+        None => GroupPart::Alone,
+        Some(group) => {
+            let (role, epoch) = group.role();
+            GroupPart::Member { role, epoch }
+        }
+    }
+}
+
+/// Keeps the store equal to the gateway's sessions until `stopped`.
+async fn keep<S: Store>(
+    mut writer: IndexWriter<S>,
+    mut feed: IndexFeed,
+    group: Option<Group>,
+    mut report: IndexReport,
+    stopped: oneshot::Receiver<IndexEndCause>,
+) {
+    let part = || part(group.as_ref());
+    let desired = feed.desired.clone();
+    let following = async {
+        feed.follow(part).await;
+        pending::<()>().await;
+    };
+    let writing = async {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut answers = true;
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = desired.changed(), if answers => tokio::time::sleep(GATHER).await,
+            }
+            let written = writer.write(part()).await;
+            answers = written.is_ok();
+            report.note(&written, writer.repaired());
+        }
+    };
+    let end = tokio::select! {
+        end = stopped => end.unwrap_or(IndexEndCause::Left),
+        () = following => IndexEndCause::Left,
+        () = writing => IndexEndCause::Left,
+    };
+    if end == IndexEndCause::Closed {
+        feed.finish();
+        let leaving = async {
+            writer.write(part()).await?;
+            writer.leave().await
+        };
+        match tokio::time::timeout(LEAVE_WITHIN, leaving).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "index: entries of this gateway are left"),
+            Err(_) => tracing::warn!("index: entries of this gateway are left: no answer"),
+        }
+    }
+}
+
+/// Tells operators of the state of the index.
+struct IndexReport {
+    status: watch::Sender<IndexStatus>,
+    instruments: Arc<Instruments>,
+    started: Instant,
+    repaired: u64,
+}
+
+impl IndexReport {
+    fn failed(&self) -> IndexState {
+        let is_starting = self.status.borrow().state == IndexState::Starting;
+        let is_early = is_starting && self.started.elapsed() < CONNECTED_WITHIN;
+        if is_early { IndexState::Starting } else { IndexState::Unreachable }
+    }
+
+    fn note(&mut self, written: &Result<Written, StoreError>, repaired: u64) {
+        let (state, reason) = match written {
+            Ok(Written::Current) => (IndexState::Current, None),
+            Ok(Written::Unlisted) => (IndexState::Starting, None),
+            Ok(Written::Standby) => (IndexState::Standby, None),
+            Ok(Written::Fenced { owner, epoch }) => {
+                let reason =
+                    format!("`{owner}` owns the entries of this gateway since epoch {epoch}");
+                (IndexState::Fenced, Some(reason))
+            }
+            Err(StoreError(reason)) => (self.failed(), Some(reason.clone())),
+        };
+        let current = matches!(state, IndexState::Current | IndexState::Standby);
+        self.instruments.level(Level::IndexCurrent, current.into(), &[]);
+        self.instruments.count(Count::IndexRepairs, repaired - self.repaired, &[]);
+        self.instruments.count(Count::IndexFailures, u64::from(written.is_err()), &[]);
+        self.repaired = repaired;
+        let before = self.status.send_replace(IndexStatus { state, reason: reason.clone() });
+        if before.state == state {
+            return;
+        }
+        let reason = reason.unwrap_or_default();
+        match state {
+            IndexState::Starting => {}
+            IndexState::Current => tracing::info!("index: has all sessions of this gateway"),
+            IndexState::Standby => tracing::info!("index: the group's owner writes its sessions"),
+            IndexState::Fenced => tracing::error!(
+                reason,
+                "index: nothing is written; give each gateway a name of its own, or delete the owner's key"
+            ),
+            IndexState::Unreachable => tracing::warn!(
+                reason,
+                "index: store not reachable; sessions continue, entries are written later"
+            ),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Answers questions about sessions of all gateways from the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::SessionId;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
+use super::feed::OfferKey;
+use super::store::{Store, StoreError};
+use super::{IndexState, IndexStatus};
+
+/// Deadline of an answer, since a client waits for it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+type IndexReply<T> = oneshot::Sender<Result<Vec<T>, String>>;
+
+/// A session of some gateway. Sessions of different groups may have the same number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FoundSession {
+    pub group: String,
+    /// The gateway that serves it; without one, none does.
+    pub gateway: Option<Arc<str>>,
+    /// The address of that gateway's API.
+    pub api: Option<std::net::SocketAddr>,
+    pub id: String,
+    #[serde(flatten)]
+    pub session: IndexedSession,
+}
+
+/// A gateway that wrote its entry within the last seconds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ListedGateway {
+    pub group: String,
+    #[serde(flatten)]
+    pub member: MemberEntry,
+}
+
+#[derive(Debug)]
+pub(crate) enum IndexRequest {
+    Find(SessionId, IndexReply<FoundSession>),
+    Members(IndexReply<ListedGateway>),
+}
+
+impl IndexRequest {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            IndexRequest::Find(_, reply) => reply.is_closed(),
+            IndexRequest::Members(reply) => reply.is_closed(),
+        }
+    }
+}
+
+/// The API's access to the index.
+#[derive(Clone, Debug)]
+pub struct IndexReader {
+    pub(super) requests: mpsc::Sender<IndexRequest>,
+    pub(super) keys: mpsc::Sender<OfferKey>,
+    pub(super) status: watch::Receiver<IndexStatus>,
+}
+
+impl IndexReader {
+    pub fn status(&self) -> IndexStatus {
+        let status = self.status.borrow().clone();
+        // The thread of the index ends before the API only after a panic, or with a reason.
+        match self.status.has_changed() {
+            Err(_) if status.reason.is_none() => {
+                let reason = Some("the thread of the index has ended".to_owned());
+                IndexStatus { state: IndexState::Unreachable, reason }
+            }
+            _ => status,
+        }
+    }
+
+    /// Notes the key of the offer that opened the session.
+    pub fn note_key(&self, session: SessionId, key: &str) {
+        // The index does without the key if too many wait.
+        let _ = self.keys.try_send((session, key.into()));
+    }
+
+    pub async fn find(&self, session: SessionId) -> Result<Vec<FoundSession>, String> {
+        self.ask(|reply| IndexRequest::Find(session, reply)).await
+    }
+
+    pub async fn members(&self) -> Result<Vec<ListedGateway>, String> {
+        self.ask(IndexRequest::Members).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(IndexReply<T>) -> IndexRequest,
+    ) -> Result<Vec<T>, String> {
+        let (reply, answer) = oneshot::channel();
+        let asking = async {
+            let ended = |_| "the index is not written".to_owned();
+            self.requests.send(request(reply)).await.map_err(|_| ended(()))?;
+            answer.await.map_err(|_| ended(()))?
+        };
+        let late = |_| format!("no answer within {ANSWER_WITHIN:?}");
+        tokio::time::timeout(ANSWER_WITHIN, asking).await.map_err(late)?
+    }
+}
+
+/// Answers one request after the other.
+pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<IndexRequest>) {
+    while let Some(request) = requests.recv().await {
+        if request.is_abandoned() {
+            continue;
+        }
+        // Replies fail only for a caller that has gone.
+        match request {
+            IndexRequest::Find(session, reply) => {
+                let found = find(&store, session).await;
+                let _ = reply.send(found.map_err(|error| error.to_string()));
+            }
+            IndexRequest::Members(reply) => {
+                let members = members(&store).await;
+                let _ = reply.send(members.map_err(|error| error.to_string()));
+            }
+        }
+    }
+}
+
+async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<FoundSession>, StoreError> {
+    let listed = store.list(&format!("*.session.{session}")).await?;
+    let mut found = Vec::new();
+    if listed.is_empty() {
+        return Ok(found);
+    }
+    let members: BTreeMap<_, _> = members(store)
+        .await?
+        .into_iter()
+        .map(|it| ((it.group, it.member.gateway), it.member.api))
+        .collect();
+    for entry in listed {
+        let Some((group, id)) = split(&entry.key) else { continue };
+        let Some(session) = decode::<IndexedSession>(&entry.value) else { continue };
+        let owner = store.get(&IndexKeys::new(&group).owner()).await?;
+        let owner: Option<OwnerEntry> = owner.and_then(|owner| decode(&owner.value));
+        let owner = owner.map(|owner| (group.clone(), owner.gateway));
+        let member = owner.and_then(|owner| members.get_key_value(&owner));
+        found.push(FoundSession {
+            gateway: member.map(|((_, gateway), _)| Arc::clone(gateway)),
+            api: member.and_then(|(_, api)| *api),
+            group,
+            id: id.to_owned(),
+            session,
+        });
+    }
+    Ok(found)
+}
+
+async fn members<S: Store>(store: &S) -> Result<Vec<ListedGateway>, StoreError> {
+    let entries = store.list("*.member.*").await?;
+    let listed = entries.iter().filter_map(|entry| {
+        let (group, _) = split(&entry.key)?;
+        Some(ListedGateway { group, member: decode(&entry.value)? })
+    });
+    let mut listed: Vec<_> = listed.collect();
+    listed.sort_by(|a, b| (&a.group, &a.member.gateway).cmp(&(&b.group, &b.member.gateway)));
+    Ok(listed)
+}
+
+#[cfg(test)]
+mod tests;

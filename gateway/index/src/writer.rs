@@ -1,0 +1,302 @@
+//! Writes this gateway's entries, and makes the store equal to them whenever it turns out to differ.
+//!
+//! The store may forget writes that it acknowledged, and others may write. Before each write the mark of the group's
+//! sessions is compared with the one that the last write left. If they differ, all entries are listed and compared. They
+//! are listed in any case each [`COMPARED_EVERY`], since no mark shows a change between two writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::SessionId;
+use evenkeel_group::GroupRole;
+use tokio::time::Instant;
+
+use super::desired::{Desired, DesiredTable, is_same};
+use super::entry::{
+    IndexKeys, IndexedSession, MemberEntry, OwnerEntry, VERSION, decode, encode, session_id, split,
+};
+use super::store::{Store, StoreChange, StoreError, StoreMark};
+
+/// Changes that are written before the first of them is acknowledged.
+const WRITES_MAX: usize = 128;
+
+/// Interval at which all entries are compared.
+const COMPARED_EVERY: Duration = Duration::from_secs(60);
+
+/// After a difference was repaired, the entries are compared again: others may have written meanwhile.
+const VERIFIED_AFTER: Duration = Duration::from_secs(1);
+
+const MEMBER_EVERY: Duration = Duration::from_secs(3);
+
+/// A gateway is listed for this time after it wrote its entry.
+const MEMBER_EXPIRES: Duration = Duration::from_secs(15);
+
+/// The part of this gateway in its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum GroupPart {
+    /// It belongs to no group.
+    Alone,
+    Member {
+        role: GroupRole,
+        epoch: u64,
+    },
+}
+
+/// The result of a round.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Written {
+    /// The store had the entries of all sessions.
+    Current,
+    /// The sessions of this gateway are not known yet.
+    Unlisted,
+    /// Another gateway serves the group's sessions.
+    Standby,
+    /// The store names an owner that this gateway must not replace.
+    Fenced { owner: Arc<str>, epoch: u64 },
+}
+
+pub(super) struct IndexWriter<S> {
+    store: S,
+    keys: IndexKeys,
+    member: MemberEntry,
+    desired: Desired,
+    member_due: Option<Instant>,
+    claim: Option<OwnerClaim>,
+    /// Sessions that the store has, as far as it acknowledged.
+    stored: BTreeSet<SessionId>,
+    /// The store's mark after the last write; `None` if all entries are to be compared.
+    mark: Option<StoreMark>,
+    compare_at: Instant,
+    repaired: u64,
+}
+
+/// The owner's entry as this gateway wrote it.
+struct OwnerClaim {
+    epoch: u64,
+    revision: u64,
+}
+
+enum Claimed {
+    Before,
+    Now,
+    Fenced { owner: Arc<str>, epoch: u64 },
+}
+
+impl<S: Store> IndexWriter<S> {
+    pub(super) fn new(
+        store: S,
+        keys: IndexKeys,
+        member: MemberEntry,
+        desired: Desired,
+    ) -> IndexWriter<S> {
+        IndexWriter {
+            store,
+            keys,
+            member,
+            desired,
+            member_due: None,
+            claim: None,
+            stored: BTreeSet::new(),
+            mark: None,
+            compare_at: Instant::now(),
+            repaired: 0,
+        }
+    }
+
+    /// Entries that differed in the store, so far.
+    pub(super) fn repaired(&self) -> u64 {
+        self.repaired
+    }
+
+    /// Writes what changed. After an error, or if it is cancelled, nothing is known of the store.
+    pub(super) async fn write(&mut self, part: GroupPart) -> Result<Written, StoreError> {
+        let known = self.mark.take();
+        let written = self.try_write(part, known).await;
+        if written.is_err() {
+            self.member_due = None;
+        }
+        written
+    }
+
+    async fn try_write(
+        &mut self,
+        part: GroupPart,
+        known: Option<StoreMark>,
+    ) -> Result<Written, StoreError> {
+        // Creates a bucket that is gone, before anything is written.
+        let mark = self.store.mark(&self.keys.sessions()).await?;
+        self.write_member(part).await?;
+        let epoch = match part {
+            GroupPart::Alone => None,
+            GroupPart::Member { role: GroupRole::Owner, epoch } => Some(epoch),
+            GroupPart::Member { .. } => {
+                self.claim = None;
+                return Ok(Written::Standby);
+            }
+        };
+        let known = match self.claim(epoch).await? {
+            Claimed::Before => known,
+            // Perhaps after another process of this gateway: its entries are compared.
+            Claimed::Now => None,
+            Claimed::Fenced { owner, epoch } => return Ok(Written::Fenced { owner, epoch }),
+        };
+        if self.desired.lock().listed_as != Some(part) {
+            return Ok(Written::Unlisted);
+        }
+        let now = Instant::now();
+        if known.as_ref() != Some(&mark) || self.compare_at <= now {
+            self.compare(mark).await?;
+        } else {
+            let changes = self.desired.lock().take_changes(&self.stored, &self.keys);
+            self.store_changes(changes, mark).await?;
+        }
+        Ok(Written::Current)
+    }
+
+    async fn write_member(&mut self, part: GroupPart) -> Result<(), StoreError> {
+        let (role, epoch) = match part {
+            GroupPart::Alone => {
+                (GroupRole::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch))
+            }
+            GroupPart::Member { role, epoch } => (role, epoch),
+        };
+        let now = Instant::now();
+        let is_changed = (self.member.role, self.member.epoch) != (role, epoch);
+        if !is_changed && self.member_due.is_some_and(|due| now < due) {
+            return Ok(());
+        }
+        (self.member.role, self.member.epoch) = (role, epoch);
+        let change = StoreChange {
+            key: self.keys.member(&self.member.gateway),
+            value: Some(encode(&self.member)),
+            expires: Some(MEMBER_EXPIRES),
+        };
+        self.store.write(&[change]).await?;
+        self.member_due = Some(now + MEMBER_EVERY);
+        Ok(())
+    }
+
+    /// Makes this gateway the owner in the store. `epoch` is the group's; without one, this process takes the next.
+    async fn claim(&mut self, epoch: Option<u64>) -> Result<Claimed, StoreError> {
+        let key = self.keys.owner();
+        let found = self.store.get(&key).await?;
+        let revision = found.as_ref().map_or(0, |entry| entry.revision);
+        let owner: Option<OwnerEntry> = found.and_then(|entry| decode(&entry.value));
+        let stored = owner.as_ref().map_or(0, |owner| owner.epoch);
+        let claimed = self.claim.as_ref().map(|claim| claim.epoch);
+        let epoch = epoch.or(claimed).unwrap_or(stored + 1);
+        if let Some(claim) = &self.claim
+            && claim.epoch == epoch
+            && claim.revision == revision
+        {
+            return Ok(Claimed::Before);
+        }
+        if let Some(OwnerEntry { gateway, epoch: stored, .. }) = owner
+            && (stored > epoch || (stored == epoch && gateway != self.member.gateway))
+        {
+            return Ok(Claimed::Fenced { owner: gateway, epoch: stored });
+        }
+        let gateway = Arc::clone(&self.member.gateway);
+        let value = encode(&OwnerEntry { v: VERSION, gateway, epoch });
+        let replaced = self.store.replace(&key, value, revision).await?;
+        let raced = || StoreError("another gateway wrote the owner's entry".to_owned());
+        self.claim = Some(OwnerClaim { epoch, revision: replaced.ok_or_else(raced)? });
+        Ok(Claimed::Now)
+    }
+
+    /// Lists what the store has, and writes the differences.
+    async fn compare(&mut self, mark: StoreMark) -> Result<(), StoreError> {
+        self.compare_at = Instant::now() + COMPARED_EVERY;
+        let listed = self.store.list(&self.keys.sessions()).await?;
+        let listed = listed.iter().filter_map(|entry| {
+            let (_, part) = split(&entry.key)?;
+            Some((session_id(part)?, decode::<IndexedSession>(&entry.value)))
+        });
+        let listed: BTreeMap<_, _> = listed.collect();
+        self.stored = listed.keys().copied().collect();
+        let (changes, unexpected) = {
+            let mut table = self.desired.lock();
+            let unexpected = table.compare(&listed);
+            (table.take_changes(&self.stored, &self.keys), unexpected)
+        };
+        if unexpected > 0 {
+            self.repaired += unexpected as u64;
+            self.compare_at = Instant::now() + VERIFIED_AFTER;
+            tracing::info!(entries = unexpected, "index: entries that differ are written again");
+        }
+        self.store_changes(changes, mark).await
+    }
+
+    /// Writes, and keeps the mark that the writes leave.
+    async fn store_changes(
+        &mut self,
+        changes: Vec<(SessionId, StoreChange)>,
+        mut mark: StoreMark,
+    ) -> Result<(), StoreError> {
+        for changes in changes.chunks(WRITES_MAX) {
+            let writes: Vec<StoreChange> =
+                changes.iter().map(|(_, change)| change.clone()).collect();
+            mark.newest = self.store.write(&writes).await?;
+            for (id, change) in changes {
+                if change.value.is_some() {
+                    self.stored.insert(*id);
+                } else {
+                    self.stored.remove(id);
+                }
+            }
+        }
+        self.mark = Some(mark);
+        Ok(())
+    }
+
+    /// Removes this gateway from the index, at its end.
+    pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
+        let key = self.keys.member(&self.member.gateway);
+        self.store.write(&[StoreChange { key, value: None, expires: None }]).await?;
+        Ok(())
+    }
+}
+
+impl DesiredTable {
+    /// Notes each session that differs from the listed one, and no other. Returns how many of them had not changed here.
+    fn compare(&mut self, listed: &BTreeMap<SessionId, Option<IndexedSession>>) -> usize {
+        let pending = std::mem::take(&mut self.changed);
+        for (id, session) in &mut self.sessions {
+            let found = listed.get(id).and_then(Option::as_ref);
+            let Some(found) = found.filter(|found| is_same(found, session)) else {
+                self.changed.insert(*id);
+                continue;
+            };
+            // The gateway that served the session before knew its key, and when exactly it was opened.
+            let key = session.idempotency_key.take().or_else(|| found.idempotency_key.clone());
+            if key != found.idempotency_key {
+                self.changed.insert(*id);
+            }
+            *session = IndexedSession { idempotency_key: key, ..found.clone() };
+        }
+        let gone = listed.keys().filter(|id| !self.sessions.contains_key(id));
+        self.changed.extend(gone);
+        self.changed.difference(&pending).count()
+    }
+
+    /// The writes that make `stored` equal to the sessions.
+    fn take_changes(
+        &mut self,
+        stored: &BTreeSet<SessionId>,
+        keys: &IndexKeys,
+    ) -> Vec<(SessionId, StoreChange)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let change = |id: SessionId| {
+            let value = self.sessions.get(&id).map(encode);
+            // A session that came and went between two writes.
+            let is_needed = value.is_some() || stored.contains(&id);
+            let change = StoreChange { key: keys.session(id), value, expires: None };
+            is_needed.then_some((id, change))
+        };
+        changed.filter_map(change).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Compiles plugins. A plugin that is not in the cache is compiled in a process of its own with limits, so that a
+//! malicious plugin harms only that process.
+
+mod child;
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Once};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
+
+pub use child::compile_plugin;
+use evenkeel_config::{Compiler, GatewayConfig};
+use evenkeel_host as host;
+use host::{Cached, CompileOrder, CompilerOutput, Component, NativeCode, PluginRefusal};
+use nix::sys::signal::Signal;
+
+/// Bytes read from a compiler's standard error.
+const WORDS_MAX: u64 = 4 << 10;
+
+/// Interval of checks whether a compiler that closed its output has exited.
+const SETTLE_EVERY: Duration = Duration::from_millis(1);
+
+/// Maximum checks: one second. Releasing the memory of a process takes milliseconds.
+const SETTLE_LOOKS: u32 = 1_000;
+
+/// Runs the compiler at lower priority (POSIX `nice`). On a machine with busy workers it gets about a tenth of a
+/// worker's processor time. A larger value would keep an honest plugin past [`Compiler::within`].
+const NICE: [&str; 3] = ["nice", "-n", "10"];
+
+/// The compiler program's subcommand.
+const VERB: &str = "compile-plugin";
+
+/// Compiles plugins. Clones share the engine and the cache.
+#[derive(Clone)]
+pub struct Foundry {
+    engine: host::Engine,
+    compiler: Option<Compiler>,
+    cache: Option<Arc<host::Cache>>,
+}
+
+impl std::fmt::Debug for Foundry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Foundry({:?}, {:?})", self.compiler, self.cache)
+    }
+}
+
+impl Foundry {
+    /// Compiles in this process, without a cache.
+    pub fn bare(engine: host::Engine) -> Foundry {
+        Foundry { engine, compiler: None, cache: None }
+    }
+
+    pub fn of(engine: host::Engine, settings: &GatewayConfig) -> Foundry {
+        let compiler = settings.compiler.clone();
+        // A program that embeds the gateway gets a cache only if its configuration names one.
+        let usual = settings.gateway.cache == evenkeel_config::CacheFolder::Usual;
+        let folders = match usual && compiler.is_none() {
+            true => Vec::new(),
+            false => settings.gateway.cache.candidates(),
+        };
+        let open = |folder: &PathBuf| match host::Cache::open(folder, &engine) {
+            Ok(cache) => Some(Arc::new(cache)),
+            Err(error) if usual => {
+                tracing::debug!(folder = %folder.display(), %error, "folder cannot cache compiled plugins");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "compiled plugins are not cached");
+                None
+            }
+        };
+        let cache = folders.iter().find_map(open);
+        Foundry { engine, compiler, cache }
+    }
+
+    pub fn engine(&self) -> &host::Engine {
+        &self.engine
+    }
+
+    pub fn folder(&self) -> Option<&Path> {
+        self.cache.as_deref().map(host::Cache::folder)
+    }
+
+    /// Takes a plugin from the cache, or checks and compiles it.
+    pub fn vet(&self, plugin: &[u8]) -> Result<Component, PluginRefusal> {
+        if let Some(known) = Component::known(&self.engine, plugin) {
+            return Ok(known);
+        }
+        if self.compiler.is_none() && self.cache.is_none() {
+            return Component::vet(&self.engine, plugin);
+        }
+        host::look(plugin)?;
+        if let Some(kept) = self.kept(plugin) {
+            return Ok(kept);
+        }
+        let is_ours = host::shipped().iter().any(|shipped| shipped.bytes == plugin);
+        let code = match &self.compiler {
+            // Plugins in this binary are trusted, and starting a process would delay the start of the gateway.
+            Some(compiler) if !is_ours => {
+                CompilerProcess(compiler).compile(&self.engine, plugin)?
+            }
+            Some(_) | None => host::compile_here(&self.engine, plugin)?,
+        };
+        let component = Component::vet_native(&self.engine, plugin, &code)?;
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.put(plugin, &code)
+        {
+            tracing::warn!(%error, "compiled plugin not cached");
+        }
+        Ok(component)
+    }
+
+    /// The compiled plugin from the cache, if it still fits this engine.
+    fn kept(&self, plugin: &[u8]) -> Option<Component> {
+        let cache = self.cache.as_deref()?;
+        match cache.get(plugin) {
+            Cached::Code(code) => match Component::vet_native(&self.engine, plugin, &code) {
+                Ok(component) => Some(component),
+                Err(refused) => {
+                    tracing::warn!(%refused, "cached plugin does not fit this engine; compiling it again");
+                    cache.forget(plugin);
+                    None
+                }
+            },
+            Cached::Nothing => None,
+            Cached::Forged => {
+                tracing::warn!(?cache, "cached plugin was modified; removed, compiling it again");
+                None
+            }
+        }
+    }
+}
+
+/// A process that compiles one plugin.
+struct CompilerProcess<'a>(&'a Compiler);
+
+impl CompilerProcess<'_> {
+    /// Compiles a plugin in another process and waits for it.
+    fn compile(&self, engine: &host::Engine, plugin: &[u8]) -> Result<NativeCode, PluginRefusal> {
+        let order = CompileOrder::new(engine, plugin);
+        let failed = |error: std::io::Error| {
+            let said = format!("cannot start {}: {error}", self.0.program.display());
+            PluginRefusal::Compiler { said: said.into() }
+        };
+        let mut child = self.start().map_err(failed)?;
+        let Spoken { output, words, late } = converse(&mut child, &order, self.0.within);
+        let status = settle(&mut child).map_err(failed)?;
+        if late {
+            return Err(limit(format!("{} s", self.0.within.as_secs())));
+        }
+        if output.is_too_long() {
+            let most = host::CODE_BYTES_MAX >> 20;
+            return Err(limit(format!("{most} MiB of machine code")));
+        }
+        if status.success() {
+            static WARNED: Once = Once::new();
+            let said = words.trim();
+            if !said.is_empty() {
+                WARNED.call_once(|| tracing::warn!(?said, "plugin compiler is not fully confined"));
+            }
+            return order.accept(output);
+        }
+        Err(self.ended(status, &words))
+    }
+
+    /// Starts the process, at lower priority if `nice` is installed.
+    fn start(&self) -> std::io::Result<Child> {
+        let [nice, arguments @ ..] = NICE;
+        let mut low = Command::new(nice);
+        low.args(arguments).arg(&self.0.program);
+        match self.spawn(low) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.spawn(Command::new(&self.0.program))
+            }
+            started => started,
+        }
+    }
+
+    fn spawn(&self, mut command: Command) -> std::io::Result<Child> {
+        command
+            .arg(VERB)
+            .arg("--processor-seconds")
+            .arg(self.0.processor.as_secs().to_string())
+            .arg("--memory-mib")
+            .arg(self.0.memory_mib.to_string())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+    }
+
+    /// The reason for an exit without an answer.
+    fn ended(&self, status: ExitStatus, words: &str) -> PluginRefusal {
+        let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
+        match signal {
+            Some(Signal::SIGXCPU | Signal::SIGKILL) => {
+                limit(format!("{} s of processor time", self.0.processor.as_secs()))
+            }
+            // The standard library prints this on a failed allocation.
+            Some(Signal::SIGABRT) if words.contains("memory allocation of") => {
+                limit(format!("{} MiB of memory", self.0.memory_mib))
+            }
+            Some(Signal::SIGSYS) => {
+                let said = "the compiler made a system call that it may not make, and was killed";
+                PluginRefusal::Compiler { said: said.into() }
+            }
+            Some(_) | None => {
+                let last = words.lines().last().unwrap_or("it said nothing");
+                PluginRefusal::Compiler {
+                    said: format!("the compiler ended ({status}): {last}").into(),
+                }
+            }
+        }
+    }
+}
+
+fn limit(limit: String) -> PluginRefusal {
+    PluginRefusal::CompileLimit { limit: limit.into() }
+}
+
+/// Waits for the exit of a compiler that closed its output, and kills it after a second.
+fn settle(child: &mut Child) -> std::io::Result<ExitStatus> {
+    for _ in 0..SETTLE_LOOKS {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(SETTLE_EVERY);
+    }
+    child.kill()?;
+    child.wait()
+}
+
+struct Spoken {
+    output: CompilerOutput,
+    words: String,
+    /// The compiler did not answer in time.
+    late: bool,
+}
+
+/// Sends the order to a compiler and reads its answer, for at most `within`.
+fn converse(child: &mut Child, order: &CompileOrder<'_>, within: Duration) -> Spoken {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let (done, heard) = crossbeam_channel::bounded::<()>(1);
+        scope.spawn(move || {
+            let Some(mut stdin) = stdin else { return };
+            // A compiler that stops reading reports the reason in its answer or its exit status.
+            let _ = order.words().iter().try_for_each(|part| stdin.write_all(part));
+        });
+        let words = scope.spawn(move || {
+            let mut words = Vec::new();
+            let read = stderr.map(|stderr| stderr.take(WORDS_MAX).read_to_end(&mut words));
+            drop(read);
+            String::from_utf8_lossy(&words).into_owned()
+        });
+        let output = scope.spawn(move || {
+            let output = stdout.map(CompilerOutput::read).unwrap_or_default();
+            drop(done);
+            output
+        });
+        // No message is ever sent: the channel closes with the end of the output.
+        let late =
+            matches!(heard.recv_timeout(within), Err(crossbeam_channel::RecvTimeoutError::Timeout));
+        // Killing the compiler closes its pipes, which ends the threads that read them.
+        if late {
+            let _ = child.kill();
+        }
+        Spoken { output: joined(output), words: joined(words), late }
+    })
+}
+
+/// Returns the thread's result; these threads do not panic.
+fn joined<T: Default>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

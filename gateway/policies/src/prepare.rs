@@ -1,0 +1,245 @@
+//! Prepares a revision: checks its signature, compiles it, installs it and replays recorded questions. Runs neither on
+//! the control thread nor on that of the policy, since compiling may take long.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    self as core, Actor, PluginFault, PolicyName, Revision, RolloutOutcome, RolloutReport,
+    RolloutRequest, Strategy,
+};
+use evenkeel_host as host;
+use tokio::sync::{mpsc, oneshot};
+
+use super::thread::LoadedPlugin;
+use super::{
+    CatalogSnapshot, Foundry, LoadDecision, PolicyReport, ReadyRevision, RefusalLedger,
+    RefusalRecord, ThreadQueue, TrustRules,
+};
+
+/// A plugin's bytes, settings and origin.
+#[derive(Clone, Debug)]
+pub struct PluginSource {
+    pub bytes: Vec<u8>,
+    /// `None` inherits the settings of the active revision, or takes the defaults if that has another plugin.
+    pub settings: Option<serde_json::Value>,
+    /// `embedded`, the path of a file, or `pushed`.
+    pub origin: Box<str>,
+    pub seed: u64,
+    /// The time of the request.
+    pub arrived: Instant,
+    pub how: ActivationOptions,
+}
+
+/// Options of the activation of a revision; see [`RolloutRequest`].
+#[derive(Clone, Debug)]
+pub struct ActivationOptions {
+    pub by: Actor,
+    pub force: bool,
+    pub strategy: Option<Strategy>,
+    pub returns: bool,
+}
+
+impl ActivationOptions {
+    pub fn at_once(by: Actor) -> ActivationOptions {
+        ActivationOptions { by, force: false, strategy: None, returns: false }
+    }
+}
+
+/// One push of a policy, with the data to prepare it.
+pub struct Preparation {
+    pub(super) policy: PolicyName,
+    /// The push's number in the core; a later push supersedes it.
+    pub(super) push: u64,
+    pub(super) foundry: Foundry,
+    pub(super) rules: Arc<TrustRules>,
+    pub(super) ledger: Arc<RefusalLedger>,
+    pub(super) catalog: CatalogSnapshot,
+    pub(super) shared: Arc<ThreadQueue>,
+    /// The plugin of the active revision, and its settings.
+    pub(super) settings: Option<(Arc<str>, serde_json::Value)>,
+    pub(super) active: Option<Arc<str>>,
+    pub(super) words: mpsc::Sender<PolicyReport>,
+}
+
+/// The reason why a revision was refused.
+#[derive(Debug)]
+enum PrepareError {
+    Refused(host::PluginRefusal),
+    /// The revision failed on a question that the policy had answered before.
+    Disproved {
+        questions: usize,
+        fault: PluginFault,
+    },
+    /// The core refused the revision.
+    Unwanted(core::RevisionRefusal),
+    /// The policy was stopped, or control ended.
+    Gone,
+}
+
+impl PrepareError {
+    /// The stable code in metrics, events and the API.
+    fn code(&self) -> &'static str {
+        match self {
+            PrepareError::Refused(refused) => refused.code(),
+            PrepareError::Disproved { .. } => "proof-failed",
+            PrepareError::Unwanted(refusal) => refusal.code(),
+            PrepareError::Gone => "unavailable",
+        }
+    }
+}
+
+impl std::fmt::Display for PrepareError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PrepareError::Refused(refused) => refused.fmt(f),
+            PrepareError::Disproved { questions, fault } => {
+                write!(f, "replaying {questions} recorded questions failed ({fault})")
+            }
+            PrepareError::Unwanted(core::RevisionRefusal::Superseded) => {
+                f.write_str("superseded by a later push or rollback of this policy")
+            }
+            PrepareError::Unwanted(core::RevisionRefusal::Downgrade { plugin, found, ran }) => {
+                let (found, ran) = (found.to_string().into(), ran.to_string().into());
+                host::PluginRefusal::Downgrade { plugin: (**plugin).into(), found, ran }.fmt(f)
+            }
+            PrepareError::Unwanted(core::RevisionRefusal::Quarantined { quarantined, age }) => {
+                write!(
+                    f,
+                    "revision {} is quarantined for {} s: {}; `--force` accepts it",
+                    quarantined.revision,
+                    age.as_secs(),
+                    quarantined.reason
+                )
+            }
+            PrepareError::Unwanted(core::RevisionRefusal::Revoked(reason)) => f.write_str(reason),
+            PrepareError::Gone => f.write_str("the policy is not running"),
+        }
+    }
+}
+
+/// Prepares a revision and returns the outcome. Blocks while the plugin is compiled.
+pub fn prepare(preparation: &Preparation, source: PluginSource) -> RolloutReport {
+    let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
+    let mut revision = None;
+    take_in(preparation, source, &mut revision).unwrap_or_else(|unfit| {
+        let (policy, code) = (preparation.policy.clone(), unfit.code());
+        let reason = Box::<str>::from(unfit.to_string());
+        preparation.ledger.refuse(RefusalRecord::now(policy.clone(), origin, code, reason.clone()));
+        RolloutReport {
+            policy,
+            outcome: RolloutOutcome::Refused,
+            stage: None,
+            by,
+            revision,
+            previous: preparation.active.clone(),
+            code: Some(code),
+            reason: Some(reason),
+            arrived,
+            activate: Duration::ZERO,
+        }
+    })
+}
+
+/// Prepares the first revision of a policy. A policy that is stopped meanwhile counts as success.
+pub fn begin(preparation: &Preparation, source: PluginSource) -> Result<(), Box<str>> {
+    match take_in(preparation, source, &mut None) {
+        Ok(_)
+        | Err(PrepareError::Unwanted(core::RevisionRefusal::Superseded) | PrepareError::Gone) => {
+            Ok(())
+        }
+        Err(unfit) => Err(unfit.to_string().into()),
+    }
+}
+
+/// Prepares and loads the revision. Sets `name` as soon as the revision has one.
+fn take_in(
+    preparation: &Preparation,
+    source: PluginSource,
+    name: &mut Option<Arc<str>>,
+) -> Result<RolloutReport, PrepareError> {
+    let Preparation { foundry, rules, policy, .. } = preparation;
+    let vouched = rules.judge(policy, &source.bytes).map_err(PrepareError::Refused)?;
+    let seal = host::PluginSeal::of(&source.bytes).map_err(PrepareError::Refused)?;
+    let component = foundry.vet(&source.bytes).map_err(PrepareError::Refused)?;
+    let manifest = component.manifest();
+    let inherited = || {
+        let same = preparation.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
+        same.map(|(_, settings)| settings.clone()).unwrap_or_default()
+    };
+    let settings = source.settings.unwrap_or_else(inherited);
+    let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
+    let (catalog, seed) = (preparation.catalog.entries.to_vec(), source.seed);
+    let allowed = rules.grant(policy);
+    let made =
+        host::BoundPlugin::install_within(engine, &component, hook, given, catalog, seed, &allowed);
+    let mut made = made.map_err(PrepareError::Refused)?;
+    let revision = Revision {
+        name: made.revision().into(),
+        plugin: Arc::clone(&manifest.name),
+        version: core::Version::read(&manifest.version),
+        schema: manifest.state_schema,
+    };
+    *name = Some(Arc::clone(&revision.name));
+    let ActivationOptions { by, force, strategy, returns } = source.how;
+    let (push, arrived) = (preparation.push, source.arrived);
+    let request = RolloutRequest { push, by, arrived, force, strategy, returns };
+    preparation.ask_core(|reply| PolicyReport::Compiled {
+        policy: policy.clone(),
+        request: Box::new(request.clone()),
+        revision: revision.clone(),
+        reply,
+    })??;
+    preparation.prove(&mut made)?;
+    let figures = Arc::default();
+    let (origin, catalog) = (source.origin, preparation.catalog.version);
+    let loaded = LoadedPlugin { policy: made, seal, origin, settings, catalog, figures };
+    let (policy, since) = (policy.clone(), Instant::now());
+    let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
+        PolicyReport::Ready(Box::new(ReadyRevision {
+            policy,
+            request,
+            revision,
+            loaded,
+            since,
+            reply,
+        }))
+    })?;
+    drop(unwanted);
+    tracing::debug!(policy = %preparation.policy, signer = ?vouched, "plugin prepared");
+    Ok(result?)
+}
+
+impl From<core::RevisionRefusal> for PrepareError {
+    fn from(refusal: core::RevisionRefusal) -> PrepareError {
+        PrepareError::Unwanted(refusal)
+    }
+}
+
+impl Preparation {
+    pub fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+
+    fn ask_core<T>(
+        &self,
+        word: impl FnOnce(oneshot::Sender<T>) -> PolicyReport,
+    ) -> Result<T, PrepareError> {
+        let (reply, answer) = oneshot::channel();
+        self.words.blocking_send(word(reply)).map_err(|_| PrepareError::Gone)?;
+        answer.blocking_recv().map_err(|_| PrepareError::Gone)
+    }
+
+    /// Replays the recorded questions.
+    fn prove(&self, revision: &mut host::BoundPlugin) -> Result<(), PrepareError> {
+        let questions = self.shared.questions.list();
+        for (question, now_us) in &questions {
+            let disproved = |fault| PrepareError::Disproved { questions: questions.len(), fault };
+            revision.ask_of_all(question, *now_us, Duration::MAX).map_err(disproved)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

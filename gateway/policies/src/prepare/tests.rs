@@ -1,0 +1,411 @@
+//! Revisions of real plugins: refused, superseded, revoked, and remembered across restarts.
+
+use evenkeel_config::{CacheFolder, GatewayConfig};
+use evenkeel_core::{Gateway, GatewayEffect, GatewayLimits, Hook, RolloutRules};
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::PolicyThreads;
+
+/// Policies and a core; the tests play control.
+struct World {
+    gateway: Gateway,
+    policies: PolicyThreads,
+    words: mpsc::Receiver<PolicyReport>,
+    reports: Vec<RolloutReport>,
+}
+
+fn routing() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Routing }
+}
+
+/// A plugin of this binary.
+fn shipped() -> Vec<u8> {
+    let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
+    shipped.unwrap().bytes.to_vec()
+}
+
+/// The shipped plugin with another version in its manifest.
+fn of_version(version: &str) -> Vec<u8> {
+    let mut bytes = shipped();
+    let (ours, other) = (b"\"version\":\"0.1.0\"", format!("\"version\":\"{version}\""));
+    assert_eq!(other.len(), ours.len());
+    let places = bytes.windows(ours.len()).enumerate();
+    let places: Vec<_> =
+        places.filter(|(_, window)| **window == ours[..]).map(|(at, _)| at).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + ours.len()].copy_from_slice(other.as_bytes());
+    }
+    bytes
+}
+
+fn source(bytes: Vec<u8>) -> PluginSource {
+    let (settings, origin, seed, arrived) = (None, "pushed".into(), 7, Instant::now());
+    PluginSource {
+        bytes,
+        settings,
+        origin,
+        seed,
+        arrived,
+        how: ActivationOptions::at_once(Actor::Operator),
+    }
+}
+
+fn with_spares(spares: u32) -> PluginSource {
+    PluginSource { settings: Some(serde_json::json!({"spares": spares})), ..source(shipped()) }
+}
+
+fn forced(bytes: Vec<u8>) -> PluginSource {
+    let how = ActivationOptions { force: true, ..ActivationOptions::at_once(Actor::Operator) };
+    PluginSource { how, ..source(bytes) }
+}
+
+/// A canary that stays at its share during a test.
+fn strategy() -> Strategy {
+    let each = Duration::from_secs(10);
+    Strategy { steps: vec![5], each, shadow: each, stays_in_shadow: false, held: false }
+}
+
+fn rules() -> RolloutRules {
+    evenkeel_config::RolloutSettings::default().rules()
+}
+
+/// A gateway's temporary folder.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempdir().unwrap())
+    }
+
+    fn settings(&self) -> GatewayConfig {
+        let mut settings = GatewayConfig::load(None, None).unwrap();
+        settings.gateway.cache = CacheFolder::Folder(self.0.path().join("cache"));
+        settings.admin.socket = self.0.path().join("admin.sock");
+        settings
+    }
+}
+
+impl World {
+    fn start() -> World {
+        World::of(|policies| policies)
+    }
+
+    /// Starts a gateway with this folder and this plugin, after the previous one ended.
+    fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
+        let mut world = World::of(|policies| policies.configured(&folder.settings()));
+        let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
+        assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
+        world
+    }
+
+    fn of(configured: impl FnOnce(PolicyThreads) -> PolicyThreads) -> World {
+        let (words_in, words) = mpsc::channel(64);
+        let settings = GatewayConfig::load(None, None).unwrap();
+        let mut gateway = Gateway::new(settings.core(), Instant::now());
+        let mut policies =
+            configured(PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in));
+        policies.keep_facts();
+        policies.start(&routing(), rules(), &mut gateway).unwrap();
+        World { gateway, policies, words, reports: Vec::new() }
+    }
+
+    fn preparation(&mut self) -> Preparation {
+        self.policies.preparation(&routing(), &mut self.gateway).unwrap()
+    }
+
+    fn prepare(&mut self, source: PluginSource) -> RolloutReport {
+        let preparation = self.preparation();
+        self.finish(&preparation, source)
+    }
+
+    /// Prepares the revision on another thread, and handles its messages as control does.
+    fn finish(&mut self, preparation: &Preparation, source: PluginSource) -> RolloutReport {
+        std::thread::scope(|scope| {
+            let preparing = scope.spawn(move || prepare(preparation, source));
+            while !preparing.is_finished() {
+                self.settle();
+                std::thread::yield_now();
+            }
+            self.settle();
+            preparing.join().unwrap()
+        })
+    }
+
+    fn settle(&mut self) {
+        while let Ok(word) = self.words.try_recv() {
+            self.policies.handle_word(word, &mut self.gateway, Instant::now());
+        }
+        while let Some(output) = self.gateway.poll_output() {
+            match output {
+                GatewayEffect::Rollout(rollout) => self.reports.push(rollout),
+                GatewayEffect::Unload { policy, revision } => {
+                    self.policies.unload(&policy, revision);
+                }
+                GatewayEffect::Remember { policy, remembered } => {
+                    self.policies.remember(&policy, remembered);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Pushes a plugin; returns the code of the refusal.
+    fn push(&mut self, bytes: Vec<u8>) -> Option<&'static str> {
+        self.prepare(source(bytes)).code
+    }
+
+    /// Reports six faults of the revision.
+    fn harm(&mut self, revision: &str) {
+        let call = core::PolicyCallResult {
+            answered: false,
+            fault: Some(PluginFault::Deadline),
+            beyond_repair: false,
+        };
+        for _ in 0..6 {
+            let now = Instant::now();
+            self.gateway.change_policy(&routing(), now, |life| {
+                life.handle_call(revision, &call, now);
+            });
+        }
+        self.settle();
+    }
+
+    fn push_harmful(&mut self, bytes: Vec<u8>) {
+        let revision = self.prepare(source(bytes)).revision.unwrap();
+        self.harm(&revision);
+        assert_eq!(self.reports.last().unwrap().outcome, RolloutOutcome::RolledBack);
+    }
+
+    /// Accepts plugins signed with these keys, except revoked keys.
+    fn trust(&mut self, keys: &[(&str, &host::SecretKey)], revoked: &[&host::SecretKey]) {
+        let mut settings = GatewayConfig::load(None, None).unwrap();
+        keys.iter().for_each(|(name, key)| settings.trust.keys.know((*name).into(), key.public()));
+        revoked.iter().for_each(|key| settings.trust.keys.revoke_key(key.public()));
+        self.govern(&settings);
+    }
+
+    fn govern(&mut self, settings: &GatewayConfig) {
+        self.policies.govern(TrustRules::of(settings), &mut self.gateway, Instant::now());
+        self.settle();
+    }
+
+    fn view(&self) -> crate::PolicyView {
+        self.policies.views(&self.gateway, &Default::default(), Instant::now()).remove(0)
+    }
+
+    fn refusals(&self) -> Vec<&'static str> {
+        self.policies.ledger().refusals().iter().map(|refusal| refusal.code).collect()
+    }
+}
+
+#[test]
+fn push_without_settings_keeps_those_of_its_plugin() {
+    let mut world = World::start();
+    world.prepare(with_spares(1));
+    let second = world.prepare(with_spares(2));
+    assert_eq!(second.outcome, RolloutOutcome::Activated);
+    let again = world.prepare(source(shipped()));
+    assert_eq!((again.outcome, again.revision), (RolloutOutcome::Unchanged, second.revision));
+    // Inherited settings do not fit this plugin; the refusal must be for its missing hook.
+    let other = host::shipped().iter().find(|shipped| shipped.name == "admit-capacity").unwrap();
+    let other = world.prepare(source(other.bytes.to_vec()));
+    assert_eq!(other.code, Some("hook-unanswered"), "refused for the hook, not the settings");
+}
+
+#[test]
+fn refusals_are_kept() {
+    let mut world = World::start();
+    assert_eq!(world.push(of_version("0.2.0")), None);
+    assert_eq!(world.push(of_version("0.1.9")), Some("downgrade"));
+    let refused = world.prepare(source(of_version("0.1.8")));
+    let active = world.view().status.active;
+    assert_eq!((refused.outcome, refused.previous), (RolloutOutcome::Refused, active));
+    let reason = refused.reason.unwrap();
+    assert!(reason.contains("0.1.8") && reason.contains("0.2.0"), "{reason}");
+    assert_eq!(world.refusals(), ["downgrade", "downgrade"]);
+}
+
+#[test]
+fn later_push_supersedes_one_that_is_compiled() {
+    let mut world = World::start();
+    world.prepare(with_spares(1));
+    let slow = world.preparation();
+    let third = world.prepare(with_spares(3)).revision;
+    let late = world.finish(&slow, with_spares(2));
+    assert_eq!((late.outcome, late.code), (RolloutOutcome::Refused, Some("superseded")));
+    assert_eq!(world.view().status.active, third);
+}
+
+#[test]
+fn quarantine_and_floor_survive_a_restart() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, shipped());
+    assert_eq!(world.push(of_version("0.3.0")), None);
+    world.push_harmful(of_version("0.4.0"));
+    drop(world);
+
+    let mut world = World::begin(&folder, shipped());
+    let refused = world.prepare(source(of_version("0.4.0")));
+    assert_eq!((refused.outcome, refused.code), (RolloutOutcome::Refused, Some("quarantined")));
+    let reason = refused.reason.unwrap();
+    assert!(reason.contains("too many faults") && reason.contains("--force"), "{reason}");
+    assert_eq!(world.push(of_version("0.2.0")), Some("downgrade"));
+    assert_eq!(world.view().status.quarantined.len(), 1);
+    assert_eq!(world.prepare(forced(of_version("0.4.0"))).outcome, RolloutOutcome::Activated);
+    drop(world);
+
+    let mut world = World::begin(&folder, shipped());
+    assert_eq!(world.push(of_version("0.4.0")), None, "force lifted its quarantine");
+    assert_eq!(world.push(of_version("0.3.9")), Some("downgrade"), "it set the floor");
+}
+
+#[test]
+fn active_version_below_floor_takes_new_settings() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, shipped());
+    assert_eq!(world.push(of_version("0.3.0")), None);
+    drop(world);
+    let mut world = World::begin(&folder, shipped());
+    let changed = world.prepare(with_spares(1));
+    assert_eq!((changed.outcome, changed.code), (RolloutOutcome::Activated, None));
+}
+
+#[test]
+fn quarantined_revision_starts_if_configured() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, shipped());
+    world.push_harmful(of_version("0.3.0"));
+    drop(world);
+
+    let mut world = World::begin(&folder, of_version("0.3.0"));
+    let told = world.reports.remove(0);
+    assert_eq!(told.code, Some("quarantined"));
+    let reason = told.reason.unwrap();
+    assert!(reason.ends_with("active because no other revision is loaded"), "{reason}");
+    assert_eq!(world.view().status.active, told.revision);
+    assert_eq!(
+        world.push(of_version("0.3.0")),
+        Some("quarantined"),
+        "a start does not end the quarantine"
+    );
+    assert_eq!(world.push(of_version("0.2.0")), None, "it sets no floor");
+}
+
+#[test]
+fn first_revision_is_begun_whatever_ran_before() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, of_version("0.2.0"));
+    world.settle();
+    drop(world);
+    let mut world = World::of(|policies| policies.configured(&folder.settings()));
+    let preparation = world.preparation();
+    std::thread::scope(|scope| {
+        let beginning = scope.spawn(|| begin(&preparation, source(shipped())));
+        while !beginning.is_finished() {
+            world.settle();
+            std::thread::yield_now();
+        }
+        beginning.join().unwrap().unwrap();
+    });
+    assert_eq!(&*world.view().active.title, "route-nearest 0.1.0");
+}
+
+#[test]
+fn trust_applies_to_later_pushes() {
+    let mut world = World::start();
+    assert_eq!(world.push(of_version("0.2.0")), None, "no signature is required yet");
+    let mut settings = GatewayConfig::load(None, None).unwrap();
+    settings.trust.unsigned = host::Unsigned::Refuse;
+    world.govern(&settings);
+    assert_eq!(world.push(of_version("0.3.0")), Some("unsigned"));
+    assert_eq!(
+        world.prepare(forced(shipped())).outcome,
+        RolloutOutcome::Activated,
+        "it is in the binary"
+    );
+    let key = host::SecretKey::generate();
+    settings.trust.keys.know("ops".into(), key.public());
+    world.govern(&settings);
+    let signed = host::sign(&of_version("0.3.0"), &key).unwrap();
+    assert_eq!(world.push(signed.clone()), None);
+    settings.trust.keys.revoke_key(key.public());
+    world.govern(&settings);
+    assert_eq!(world.push(signed), Some("revoked"));
+    assert_eq!(world.refusals(), ["unsigned", "revoked"]);
+}
+
+#[test]
+fn revoked_revisions_are_reported_once() {
+    let mut world = World::start();
+    let (before, now) = (host::SecretKey::generate(), host::SecretKey::generate());
+    let keys = [("before", &before), ("now", &now)];
+    world.trust(&keys, &[]);
+    let first = world.prepare(source(host::sign(&of_version("0.1.0"), &before).unwrap())).revision;
+    let second = world.prepare(source(host::sign(&of_version("0.2.0"), &now).unwrap())).revision;
+    world.reports.clear();
+    world.trust(&keys, &[&before]);
+    let [told] = &world.reports[..] else { panic!("{:?}", world.reports) };
+    assert_eq!((told.outcome, told.code), (RolloutOutcome::Revoked, Some("revoked")));
+    assert_eq!((&told.revision, told.by), (&first, Actor::Gateway));
+    let reason = told.reason.as_ref().unwrap();
+    assert!(
+        reason.contains("key `before`") && reason.contains("not a rollback target"),
+        "{reason}"
+    );
+
+    world.trust(&keys, &[&before, &now]);
+    let [_, told] = &world.reports[..] else { panic!("{:?}", world.reports) };
+    assert_eq!(told.revision, second);
+    let reason = told.reason.as_ref().unwrap();
+    assert!(reason.contains("key `now`") && reason.contains("push another"), "{reason}");
+    let status = world.view().status;
+    assert_eq!((status.active, status.previous, status.revoked.len()), (second, first, 2));
+}
+
+#[test]
+fn revoked_candidate_is_unloaded() {
+    let mut world = World::start();
+    let key = host::SecretKey::generate();
+    let keys = [("ops", &key)];
+    let first = world.prepare(source(shipped())).revision;
+    world.trust(&keys, &[]);
+    let how = ActivationOptions {
+        strategy: Some(strategy()),
+        ..ActivationOptions::at_once(Actor::Operator)
+    };
+    let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
+    let begun = world.prepare(PluginSource { how, ..source(signed) });
+    assert_eq!(begun.outcome, RolloutOutcome::Started);
+    assert_eq!(&*world.view().candidate.title, "route-nearest 0.2.0");
+    world.trust(&keys, &[&key]);
+    let told = world.reports.last().unwrap();
+    assert_eq!((&told.revision, &told.previous), (&first, &begun.revision));
+    let status = world.view().status;
+    assert_eq!((status.active, status.candidate, status.revoked.len()), (first, None, 0));
+    assert_eq!(world.policies.running[&routing()].plugins.len(), 1);
+}
+
+/// The key is revoked while the plugin is compiled.
+#[test]
+fn revision_revoked_while_compiled_is_refused() {
+    let mut world = World::start();
+    let first = world.prepare(source(shipped())).revision;
+    let key = host::SecretKey::generate();
+    let keys = [("ops", &key)];
+    world.trust(&keys, &[]);
+    let slow = world.preparation();
+    world.trust(&keys, &[&key]);
+    let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
+    assert_eq!(world.finish(&slow, source(signed)).code, Some("revoked"));
+    assert_eq!(world.view().status.active, first);
+}
+
+#[test]
+fn stopped_policy_takes_no_revision() {
+    let mut world = World::start();
+    let slow = world.preparation();
+    assert!(world.policies.stop(&routing()));
+    assert_eq!(world.finish(&slow, source(shipped())).code, Some("unavailable"));
+}

@@ -1,0 +1,301 @@
+//! Records the calls of policies on a thread of its own. It keeps the last seconds, for exports after an incident.
+
+mod desk;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender};
+use desk::RecorderDesk;
+use evenkeel_core::{AskId, CoreEvent, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
+use evenkeel_host as host;
+use evenkeel_recording::{
+    RecordedCall, RecordedCatalog, RecordedDecision, RecordedGrant, RecordedRevision,
+    RecordingHeader,
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Calls that may wait for the recorder: a second of offers on a busy gateway. Further calls are counted as missed.
+const CALLS_WAITING_MAX: usize = 4_096;
+
+/// Maximum size of the waiting questions, bytes: eight with 4,096 sessions each. Further calls are counted as missed.
+const BYTES_WAITING_MAX: usize = 8 << 20;
+
+/// Chunks that a listener may be behind. Further chunks are not sent, and their calls are counted as missed.
+const CHUNKS_BEHIND_MAX: usize = 64;
+
+/// Revisions of one policy that a [`Scribe`] remembers: the active one, a candidate, and earlier ones.
+const REVISIONS_MAX: usize = 4;
+
+/// The result for the whole batch. If single rows were asked separately, the batch counts as failed in the recording.
+fn of_whole(result: &Result<RevisionAnswer, PluginFault>) -> Result<RevisionAnswer, PluginFault> {
+    let Some(apart) = result.as_ref().ok().and_then(|answered| answered.apart.as_deref()) else {
+        return result.clone();
+    };
+    let poisoned = apart.poisoned.first().map(|row| row.fault.clone());
+    // The rows without an answer only lacked time.
+    Err(apart.fault.clone().or(poisoned).unwrap_or(PluginFault::Deadline))
+}
+
+/// Estimated size of a session, room or node in a question, bytes: a row has 200, and states are usually small.
+const ROW_BYTES: usize = 256;
+
+/// A message to the recorder's thread.
+enum RecorderMessage {
+    Call { call: Box<RecordedCall>, bytes: usize },
+    Order(RecorderOrder),
+}
+
+enum RecorderOrder {
+    /// Returns all kept chunks.
+    Past(oneshot::Sender<Vec<Arc<[u8]>>>),
+    /// Sends the chunks of later calls, until [`Order::Leave`].
+    Listen {
+        ear: Ear,
+        number: oneshot::Sender<u64>,
+    },
+    Leave(u64),
+}
+
+/// The recorder's end of a listener.
+struct Ear {
+    chunks: mpsc::Sender<Arc<[u8]>>,
+    /// Calls that the listener missed because it was too far behind, and that it has not been told of yet.
+    missed: Arc<AtomicU64>,
+}
+
+/// A handle of the recorder's thread, which ends with its last handle. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PolicyRecorder {
+    words: Sender<RecorderMessage>,
+    shared: Arc<RecorderState>,
+}
+
+#[derive(Debug)]
+struct RecorderState {
+    /// The header of recordings; each export sets whether it contains addresses.
+    header: RecordingHeader,
+    missed: AtomicU64,
+    waiting_bytes: AtomicUsize,
+}
+
+/// An event that may report the outcome of a question.
+pub trait ReportedDecision: Send + Sync + 'static {
+    /// `None` for other events.
+    fn decision(&self) -> Option<RecordedDecision>;
+}
+
+impl ReportedDecision for CoreEvent {
+    fn decision(&self) -> Option<RecordedDecision> {
+        let CoreEvent::Decided { ask, outcome, .. } = self else { return None };
+        Some(RecordedDecision::of(*ask, outcome))
+    }
+}
+
+impl PolicyRecorder {
+    /// Starts the recorder's thread. `events` bring the outcomes of questions; gateway time 0 is `started`.
+    pub fn start(
+        region: &str,
+        started: SystemTime,
+        events: broadcast::Receiver<Arc<impl ReportedDecision>>,
+    ) -> std::io::Result<PolicyRecorder> {
+        let (recorder, words) = PolicyRecorder::idle(region, started);
+        let shared = Arc::clone(&recorder.shared);
+        let thread = std::thread::Builder::new().name("policy recorder".into());
+        thread.spawn(move || RecorderDesk::new(shared, events).run(&words))?;
+        Ok(recorder)
+    }
+
+    /// Creates a recorder without a thread: messages stay in the channel.
+    fn idle(region: &str, started: SystemTime) -> (PolicyRecorder, Receiver<RecorderMessage>) {
+        let (words, told) = crossbeam_channel::bounded(CALLS_WAITING_MAX);
+        let header = RecordingHeader {
+            gateway: env!("CARGO_PKG_VERSION").into(),
+            contract: host::CONTRACT.into(),
+            started_us: evenkeel_process::unix_us(started),
+            region: region.into(),
+            addresses: false,
+        };
+        let (missed, waiting_bytes) = (AtomicU64::new(0), AtomicUsize::new(0));
+        (
+            PolicyRecorder {
+                words,
+                shared: Arc::new(RecorderState { header, missed, waiting_bytes }),
+            },
+            told,
+        )
+    }
+
+    /// The header of a recording that starts now.
+    pub fn header(&self, addresses: bool) -> RecordingHeader {
+        RecordingHeader { addresses, ..self.shared.header.clone() }
+    }
+
+    /// Returns a scribe for the thread of one policy.
+    pub(super) fn scribe(&self) -> Scribe {
+        Scribe { recorder: self.clone(), known: VecDeque::new() }
+    }
+
+    /// The kept chunks, oldest first; `None` if the recorder has ended.
+    pub async fn past(&self) -> Option<Vec<Arc<[u8]>>> {
+        let (reply, past) = oneshot::channel();
+        self.tell(RecorderOrder::Past(reply)).await?;
+        past.await.ok()
+    }
+
+    /// Subscribes to the chunks of later calls; `None` if the recorder has ended.
+    pub async fn listen(&self) -> Option<ChunkListener> {
+        let (chunks, heard) = mpsc::channel(CHUNKS_BEHIND_MAX);
+        let (reply, number) = oneshot::channel();
+        let missed = Arc::new(AtomicU64::new(0));
+        let ear = Ear { chunks, missed: Arc::clone(&missed) };
+        self.tell(RecorderOrder::Listen { ear, number: reply }).await?;
+        let number = number.await.ok()?;
+        Some(ChunkListener { heard, missed, recorder: self.clone(), number })
+    }
+
+    /// Sends an order. Waits while the channel is full; orders are rare.
+    async fn tell(&self, order: RecorderOrder) -> Option<()> {
+        let mut word = RecorderMessage::Order(order);
+        loop {
+            match self.words.try_send(word) {
+                Ok(()) => return Some(()),
+                Err(crossbeam_channel::TrySendError::Disconnected(_)) => return None,
+                Err(crossbeam_channel::TrySendError::Full(back)) => word = back,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Receives the chunks of one subscription.
+pub struct ChunkListener {
+    heard: mpsc::Receiver<Arc<[u8]>>,
+    missed: Arc<AtomicU64>,
+    recorder: PolicyRecorder,
+    number: u64,
+}
+
+impl ChunkListener {
+    /// The next chunk; `None` after the last chunk before the listener left.
+    pub async fn next(&mut self) -> Option<Arc<[u8]>> {
+        self.heard.recv().await
+    }
+
+    /// Calls in missed chunks since the last call of this function.
+    pub fn take_missed(&self) -> u64 {
+        self.missed.swap(0, Relaxed)
+    }
+
+    /// Ends the subscription.
+    pub async fn leave(&self) {
+        let _gone = self.recorder.tell(RecorderOrder::Leave(self.number)).await;
+    }
+}
+
+/// Sends the calls of one policy to the recorder.
+pub(super) struct Scribe {
+    recorder: PolicyRecorder,
+    /// Each revision with the number of catalogs that it was given, and the last one.
+    known: VecDeque<(Arc<RecordedRevision>, u64, Arc<RecordedCatalog>)>,
+}
+
+impl Scribe {
+    /// Records a call. If the recorder is behind, the call is only counted as missed.
+    pub(super) fn write(
+        &mut self,
+        policy: &host::BoundPlugin,
+        name: &PolicyName,
+        ask: (AskId, u64),
+        question: &Arc<PolicyQuestion>,
+        result: &Result<RevisionAnswer, PluginFault>,
+    ) {
+        if let Err(PluginFault::Late | PluginFault::Absent) = result {
+            // The plugin was not called.
+            return;
+        }
+        let bytes = weight(question);
+        let shared = &self.recorder.shared;
+        let before = shared.waiting_bytes.fetch_add(bytes, Relaxed);
+        let has_room = before + bytes <= BYTES_WAITING_MAX || before == 0;
+        if !has_room || self.recorder.words.is_full() {
+            shared.waiting_bytes.fetch_sub(bytes, Relaxed);
+            shared.missed.fetch_add(1, Relaxed);
+            return;
+        }
+        let (revision, catalog) = self.known(policy, name);
+        let (ask, now_us) = ask;
+        let (question, result) = (Arc::clone(question), of_whole(result));
+        let call =
+            RecordedCall { revision, catalog, ask, now_us, question, result, redacted: false };
+        let call = Box::new(call);
+        if self.recorder.words.try_send(RecorderMessage::Call { call, bytes }).is_err() {
+            let shared = &self.recorder.shared;
+            shared.waiting_bytes.fetch_sub(bytes, Relaxed);
+            shared.missed.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The revision and its catalog, built once and then shared.
+    fn known(
+        &mut self,
+        policy: &host::BoundPlugin,
+        name: &PolicyName,
+    ) -> (Arc<RecordedRevision>, Arc<RecordedCatalog>) {
+        let (seed, lessons) = (policy.seed(), policy.catalog_updates());
+        let is_it = |revision: &RecordedRevision| {
+            *revision.revision == *policy.revision() && revision.seed == seed
+        };
+        let catalog = || {
+            Arc::new(RecordedCatalog { entries: policy.known_catalog().to_vec(), redacted: false })
+        };
+        if let Some(place) = self.known.iter().position(|(revision, ..)| is_it(revision)) {
+            let (revision, told, last) = &mut self.known[place];
+            if *told != lessons {
+                (*told, *last) = (lessons, catalog());
+            }
+            return (Arc::clone(revision), Arc::clone(last));
+        }
+        if self.known.len() == REVISIONS_MAX {
+            self.known.pop_front();
+        }
+        let (revision, catalog) = (Arc::new(revision(policy, name)), catalog());
+        self.known.push_back((Arc::clone(&revision), lessons, Arc::clone(&catalog)));
+        (revision, catalog)
+    }
+}
+
+fn revision(policy: &host::BoundPlugin, name: &PolicyName) -> RecordedRevision {
+    let component = policy.component();
+    let manifest = component.manifest();
+    let host::PluginGrant { subject_metrics, node_metrics, ops } = policy.grant().clone();
+    RecordedRevision {
+        policy: name.clone(),
+        revision: policy.revision().into(),
+        plugin: Arc::clone(&manifest.name),
+        version: manifest.version.clone(),
+        digest: *component.digest(),
+        settings: policy.settings().into(),
+        seed: policy.seed(),
+        grant: RecordedGrant { subject_metrics, node_metrics, ops },
+        redacted: false,
+    }
+}
+
+/// The approximate size of a question, bytes.
+fn weight(question: &PolicyQuestion) -> usize {
+    let rows = match question {
+        PolicyQuestion::Resolve { .. } => 0,
+        PolicyQuestion::Admit { regions, .. } => regions.len(),
+        PolicyQuestion::Place { nodes, .. } => nodes.len(),
+        PolicyQuestion::Reroute { nodes, rooms, .. } => nodes.len() + rooms.len(),
+        PolicyQuestion::Tick { sessions, .. } => sessions.len(),
+    };
+    (rows + 1) * ROW_BYTES
+}
+
+#[cfg(test)]
+mod tests;

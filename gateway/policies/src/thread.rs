@@ -1,0 +1,402 @@
+//! The thread of one policy. It owns the loaded plugins, and asks the one that a question names.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use evenkeel_core::{
+    Arm, Ask, BreachCount, Compared, HookAnswer, PluginFault, PolicyCallResult, PolicyName,
+    PolicyQuestion, RevisionAnswer,
+};
+use evenkeel_host::{self as host, LogLevel};
+use tokio::sync::mpsc;
+
+use super::compare::is_same;
+use super::recorder::Scribe;
+use super::{PluginFacts, PolicyOrder, PolicyReport, QuestionBudgets, ThreadQueue, lock};
+
+/// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
+/// guest.
+const STACK: usize = 2 << 20;
+
+/// Minimum time between log lines about faults.
+const FAULT_LOGGED_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct PolicyThread {
+    policy: PolicyName,
+    shared: Arc<ThreadQueue>,
+    budgets: QuestionBudgets,
+    words: mpsc::Sender<PolicyReport>,
+    loaded: BTreeMap<Arc<str>, LoadedPlugin>,
+    /// The candidate of the shadow stage, until its first question as a canary.
+    compared: Option<Arc<str>>,
+    /// The last answer, to compare the candidate with.
+    shadowed: Option<Shadowed>,
+    /// An answer to compare with that of a fresh instance while the queue is empty.
+    twice: Option<Twice>,
+    log: FaultLog,
+    scribe: Option<Scribe>,
+}
+
+/// A loaded plugin that answers as one revision.
+pub(super) struct LoadedPlugin {
+    pub(super) policy: host::BoundPlugin,
+    pub(super) seal: host::PluginSeal,
+    /// `embedded`, the path of a file, or `pushed`.
+    pub(super) origin: Box<str>,
+    /// The settings as given, without defaults.
+    pub(super) settings: serde_json::Value,
+    /// The version of the catalog that the plugin has.
+    pub(super) catalog: u64,
+    pub(super) figures: Arc<Figures>,
+}
+
+impl std::fmt::Debug for LoadedPlugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.policy.revision())
+    }
+}
+
+impl LoadedPlugin {
+    pub(super) fn plugin(&self, revision: &evenkeel_core::Revision) -> PluginFacts {
+        PluginFacts {
+            name: Arc::clone(&revision.plugin),
+            title: format!("{} {}", revision.plugin, revision.version).into(),
+            origin: self.origin.clone(),
+            settings: self.settings.clone(),
+            seal: self.seal.clone(),
+            figures: Arc::clone(&self.figures),
+        }
+    }
+
+    fn show_figures(&self) {
+        let (differed, asked_twice) = self.policy.hidden_state();
+        self.figures.quarantined.store(self.policy.quarantined() as u64, Relaxed);
+        self.figures.differed.store(differed, Relaxed);
+        self.figures.asked_twice.store(asked_twice, Relaxed);
+    }
+}
+
+/// Counters written by the thread and read by control.
+#[derive(Default, Debug)]
+pub(super) struct Figures {
+    quarantined: AtomicU64,
+    differed: AtomicU64,
+    asked_twice: AtomicU64,
+}
+
+impl Figures {
+    /// Number of quarantined sessions and rooms; then the number of answers that differed from those of a fresh
+    /// instance, and of compared answers.
+    pub(super) fn read(&self) -> (u64, (u64, u64)) {
+        let (differed, of) = (self.differed.load(Relaxed), self.asked_twice.load(Relaxed));
+        (self.quarantined.load(Relaxed), (differed, of))
+    }
+}
+
+/// An answer of the active revision.
+struct Shadowed {
+    question: Arc<PolicyQuestion>,
+    now_us: u64,
+    answer: HookAnswer,
+}
+
+struct Twice {
+    question: Arc<PolicyQuestion>,
+    now_us: u64,
+    first: RevisionAnswer,
+}
+
+impl PolicyThread {
+    pub(super) fn new(
+        policy: PolicyName,
+        shared: Arc<ThreadQueue>,
+        budgets: QuestionBudgets,
+        words: mpsc::Sender<PolicyReport>,
+        scribe: Option<Scribe>,
+    ) -> PolicyThread {
+        PolicyThread {
+            policy,
+            shared,
+            budgets,
+            words,
+            loaded: BTreeMap::new(),
+            compared: None,
+            shadowed: None,
+            twice: None,
+            log: FaultLog::default(),
+            scribe,
+        }
+    }
+
+    pub(super) fn spawn(
+        self,
+        bell: Receiver<()>,
+        questions: Receiver<Ask>,
+    ) -> io::Result<std::thread::JoinHandle<()>> {
+        let name = format!("policy {}", self.policy);
+        // Linux shows the first 15 bytes of a thread's name.
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+        thread.spawn(move || self.run(&bell, &questions))
+    }
+
+    /// Handles orders before questions, since a rollback comes when many questions wait. Ends on [`PolicyOrder::Stop`], or
+    /// when both senders are gone.
+    fn run(mut self, bell: &Receiver<()>, questions: &Receiver<Ask>) {
+        loop {
+            crossbeam_channel::select_biased! {
+                recv(bell) -> rung => if rung.is_err() || self.take_orders() {
+                    return;
+                },
+                recv(questions) -> ask => match ask {
+                    Ok(ask) => {
+                        self.answer(ask);
+                        let shadowed = self.shadowed.take();
+                        let is_idle = || questions.is_empty() && bell.is_empty();
+                        if let Some(shadowed) = shadowed.filter(|_| is_idle()) {
+                            self.compare(&shadowed);
+                        }
+                        match is_idle() {
+                            true => self.check_determinism(),
+                            false => self.twice = None,
+                        }
+                    }
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Returns true if the thread is to stop.
+    fn take_orders(&mut self) -> bool {
+        let orders = std::mem::take(&mut *lock(&self.shared.orders));
+        for order in orders {
+            match order {
+                PolicyOrder::Load { revision, loaded, compare } => {
+                    if compare {
+                        self.compared = Some(Arc::clone(&revision));
+                    }
+                    self.loaded.insert(revision, *loaded);
+                }
+                PolicyOrder::Unload(revision) => {
+                    self.compared.take_if(|compared| *compared == revision);
+                    self.loaded.remove(&revision);
+                }
+                PolicyOrder::Stop => return true,
+            }
+        }
+        self.learn();
+        false
+    }
+
+    /// Passes a changed catalog to each plugin.
+    fn learn(&mut self) {
+        let version = lock(&self.shared.catalog).version;
+        for loaded in self.loaded.values_mut().filter(|loaded| loaded.catalog != version) {
+            let catalog = lock(&self.shared.catalog).clone();
+            loaded.catalog = catalog.version;
+            if let Err(fault) = loaded.policy.catalog(catalog.entries.to_vec()) {
+                let policy = &self.policy;
+                tracing::warn!(%policy, fault = fault.name(), "policy did not take the new catalog of nodes");
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        self.learn();
+        let Ask { id, arm, revision, now_us, deadline, question, policy: _ } = ask;
+        let named = revision.and_then(|revision| {
+            let loaded = self.loaded.get_mut(&revision)?;
+            Some((revision, loaded))
+        });
+        let Some((revision, loaded)) = named else {
+            return self.send_answered(id, Err(PluginFault::Absent), None);
+        };
+        // A revision that answers is not in shadow any more.
+        self.compared.take_if(|compared| *compared == revision);
+        let now = Instant::now();
+        if now >= deadline {
+            // The core has used the native default by now.
+            return self.send_answered(id, Err(PluginFault::Late), None);
+        }
+        let answered = loaded.policy.ask_isolating(&question, now_us, deadline - now);
+        let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
+        // Rows on which it faults count as one fault; rows that are already quarantined count as none.
+        let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
+        let fault = match &result {
+            Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
+            Err(fault) => Some(fault.clone()).filter(PluginFault::is_of_question),
+        };
+        // The candidate and the recording get the question without the rows that were left out.
+        let rest = result.as_ref().ok();
+        let rest = rest.and_then(|answered| answered.without_the_left_out(&question));
+        let (question, whole) = match rest {
+            Some((rest, answered)) => (Arc::new(rest), Some(Ok(answered))),
+            None => (Arc::new(question), None),
+        };
+        let was_asked = whole.as_ref().unwrap_or(&result);
+        if let Ok(answered) = was_asked {
+            let compare = self.compared.as_ref().is_some_and(|compared| *compared != revision);
+            self.shadowed = compare.then(|| Shadowed {
+                question: Arc::clone(&question),
+                now_us,
+                answer: answered.answer.clone(),
+            });
+            self.twice = loaded.policy.is_check_due().then(|| Twice {
+                question: Arc::clone(&question),
+                now_us,
+                first: answered.clone(),
+            });
+        }
+        if let Some(scribe) = &mut self.scribe {
+            scribe.write(&loaded.policy, &self.policy, (id, now_us), &question, was_asked);
+        }
+        loaded.show_figures();
+        if let Some((fault, times)) = fault.as_ref().zip(self.log.count(&fault, now)) {
+            let (policy, arm) = (&self.policy, arm.name());
+            tracing::warn!(%policy, arm, fault = fault.name(), detail = ?fault, times, "policy failed");
+        }
+        let (answered, is_whole) = (result.is_ok(), whole.is_some());
+        let beyond_repair = loaded.policy.is_beyond_repair();
+        let call = PolicyCallResult { answered, fault, beyond_repair };
+        self.send_answered(id, result, Some((revision, call)));
+        if answered && arm == Arm::Standing {
+            let mut question = question;
+            let apart = apart.filter(|_| !is_whole);
+            apart.iter().for_each(|apart| Arc::make_mut(&mut question).leave_out(apart));
+            self.shared.questions.keep(question, now_us);
+        }
+        self.write_lines();
+    }
+
+    fn send_answered(
+        &self,
+        ask: evenkeel_core::AskId,
+        result: Result<RevisionAnswer, PluginFault>,
+        call: Option<(Arc<str>, PolicyCallResult)>,
+    ) {
+        self.tell(PolicyReport::Answered { ask, policy: self.policy.clone(), result, call });
+    }
+
+    /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
+    fn check_determinism(&mut self) {
+        let Some(Twice { question, now_us, first }) = self.twice.take() else { return };
+        let Some(loaded) = self.loaded.get_mut(&first.revision) else { return };
+        if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &first) {
+            let seen = loaded.policy.hidden_state();
+            self.send_hidden_state(first.revision, differs, seen);
+            return;
+        }
+        loaded.show_figures();
+    }
+
+    fn send_hidden_state(&self, revision: Arc<str>, differs: Box<str>, seen: (u64, u64)) {
+        if let Some(loaded) = self.loaded.get(&revision) {
+            loaded.show_figures();
+        }
+        let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
+        let answers = BreachCount { of: count(seen.1), worse: count(seen.0) };
+        self.tell(PolicyReport::HiddenState {
+            policy: self.policy.clone(),
+            revision,
+            differs,
+            answers,
+        });
+    }
+
+    /// Asks the candidate a question that the active revision answered. The answer has no effect, and its states are
+    /// dropped. Some of these questions also go to a fresh instance.
+    fn compare(&mut self, shadowed: &Shadowed) {
+        let Some(revision) = self.compared.clone() else { return };
+        let Some(loaded) = self.loaded.get_mut(&revision) else { return };
+        let Shadowed { question, now_us, answer } = shadowed;
+        // The question is asked in parts if the plugin's memory is too small for all rows, as for the active revision.
+        let asked = loaded.policy.ask_of_all(question, *now_us, self.budgets.advice);
+        let mut hides = None;
+        let compared = match asked {
+            Ok(None) => Compared::Skipped,
+            Ok(Some(answered)) => {
+                if loaded.policy.is_check_due() {
+                    hides = loaded.policy.check_determinism(question, *now_us, &answered);
+                }
+                if is_same(&answered.answer, answer) { Compared::Same } else { Compared::Different }
+            }
+            Err(fault) if fault.is_of_question() => Compared::Faulted(fault),
+            Err(_) => Compared::Skipped,
+        };
+        let (seen, beyond_repair) =
+            (loaded.policy.hidden_state(), loaded.policy.is_beyond_repair());
+        let (policy, name) = (self.policy.clone(), Arc::clone(&revision));
+        self.tell(PolicyReport::Compared { policy, revision: name, compared, beyond_repair });
+        if let Some(differs) = hides {
+            self.send_hidden_state(revision, differs, seen);
+        }
+        self.write_lines();
+    }
+
+    /// Writes the log lines of the plugins to the gateway's log.
+    fn write_lines(&mut self) {
+        let plugins = self.loaded.values_mut();
+        let lines = plugins.flat_map(|loaded| std::iter::from_fn(|| loaded.policy.poll_line()));
+        for line in lines {
+            let (policy, words) = (&self.policy, &line.words);
+            match line.level {
+                LogLevel::Trace => tracing::trace!(%policy, "{words}"),
+                LogLevel::Debug => tracing::debug!(%policy, "{words}"),
+                LogLevel::Info => tracing::info!(%policy, "{words}"),
+                LogLevel::Warn => tracing::warn!(%policy, "{words}"),
+                LogLevel::Error => tracing::error!(%policy, "{words}"),
+            }
+        }
+    }
+
+    fn tell(&self, word: PolicyReport) {
+        // Control receives until it ends, and then needs no message.
+        let _ = self.words.blocking_send(word);
+    }
+}
+
+impl QuestionBudgets {
+    /// Enforces the budget. The host stops a call slightly after its budget, and earlier calls such as `open` have
+    /// budgets of their own, so an answer within all limits may still be late.
+    fn hold(
+        &self,
+        question: &PolicyQuestion,
+        answered: RevisionAnswer,
+    ) -> Result<RevisionAnswer, PluginFault> {
+        let budget = match question {
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => self.offer,
+            PolicyQuestion::Reroute { .. } | PolicyQuestion::Tick { .. } => self.advice,
+        };
+        if answered.took > budget { Err(PluginFault::Deadline) } else { Ok(answered) }
+    }
+}
+
+/// Limits the log lines about faults, since a policy may fail on each question.
+#[derive(Default, Debug)]
+struct FaultLog {
+    last: Option<Instant>,
+    unlogged: u64,
+}
+
+impl FaultLog {
+    /// Counts a fault; returns the number of faults since the last line if a line is due.
+    fn count(&mut self, fault: &Option<PluginFault>, now: Instant) -> Option<u64> {
+        self.unlogged += u64::from(fault.is_some());
+        let is_early = |last| now.saturating_duration_since(last) < FAULT_LOGGED_EVERY;
+        if fault.is_none() || self.last.is_some_and(is_early) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Reads files that others may have put in place, and names the files of this gateway in folders that gateways share.
+
+use std::fs::{FileType, OpenOptions, read_dir, remove_file, symlink_metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Reads a regular file of at most `max` bytes. Opening a pipe does not wait for its writer, and a device is not read.
+pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        let message = format!("{}, not a regular file", kind(facts.file_type()));
+        return Err(io::Error::other(message));
+    }
+    let mut bytes = Vec::new();
+    // The file may grow while it is read, and files of /proc have no length.
+    if facts.len() <= max {
+        file.take(max + 1).read_to_end(&mut bytes)?;
+    }
+    if facts.len().max(bytes.len() as u64) > max {
+        return Err(io::Error::other(format!("more than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn kind(found: FileType) -> &'static str {
+    if found.is_dir() {
+        "a folder"
+    } else if found.is_fifo() {
+        "a pipe"
+    } else {
+        "a device"
+    }
+}
+
+/// The name of this gateway's files, without an extension. Its admin socket stays the same across restarts.
+pub fn name_of(socket: &Path) -> String {
+    let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+    let digest = crate::sha256(socket.as_os_str().as_encoded_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Removes the least recently written of the other files in the folder, so that at most `max` are left.
+pub fn trim(folder: &Path, own: &Path, max: usize) -> io::Result<()> {
+    let mut others = Vec::new();
+    for entry in read_dir(folder)? {
+        let path = entry?.path();
+        // Another gateway may have removed it.
+        let Ok(facts) = symlink_metadata(&path) else { continue };
+        if path != own && facts.is_file() {
+            others.push((facts.modified()?, path));
+        }
+    }
+    others.sort();
+    let beyond = (others.len() + 1).saturating_sub(max);
+    // Another gateway may have removed it.
+    others.into_iter().take(beyond).for_each(|(_, path)| _ = remove_file(path));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,386 @@
+//! Assembles the gateway: sockets, threads and the channels between them.
+
+mod buffer;
+mod policies;
+mod sockets;
+mod vital;
+
+use std::hash::RandomState;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+pub use buffer::UpgradeBuffer;
+use evenkeel_config::GatewayConfig;
+use evenkeel_control::{
+    ControlRequest, EVENTS_MAX, EventRecord, Handle, NamedSockets, NodeNames, QuicListener,
+    REQUESTS_MAX, SessionRegistry, SocketName, WorkerLine, briefs, history, port_legs, posts,
+    source_of_ports,
+};
+use evenkeel_core::{Gateway, PolicyName};
+use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::worker::{self, PacketWorker, Waker, WorkerStats};
+use evenkeel_dataplane::{SendLease, quic};
+use evenkeel_drivers::{Drivers, Fencing, group_number};
+use evenkeel_policies::{Foundry, PolicyRecorder};
+use policies::{Coming, Firsts, policies};
+pub use policies::{at_place, source, try_out};
+pub use sockets::Sockets;
+use sockets::{advertised_quic, quic, quic_address, rings_between};
+use tokio::sync::{broadcast, mpsc};
+pub use vital::EndedThread;
+use vital::Vital;
+
+/// Interval of the check that all threads run.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Queued reports to control; lost ones are repeated or unimportant.
+const REPORTS_MAX: usize = 16_384;
+
+/// Queued answers of policies.
+const WORDS_MAX: usize = 1_024;
+
+/// Flow-table keys per session: RTP, RTCP, a user fragment, verified addresses.
+const KEYS_PER_SESSION: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(
+        "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
+    )]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Quic(#[from] quic::QuicStartError),
+    #[error(transparent)]
+    Node(#[from] evenkeel_control::EquipError),
+    #[error("policy {policy}: {reason}")]
+    Policy { policy: PolicyName, reason: Box<str> },
+    #[error("cannot create a thread or descriptor: {0}")]
+    System(#[from] std::io::Error),
+}
+
+#[derive(Debug)]
+pub struct RunningGateway {
+    pub handle: Handle,
+    /// Addresses in the order of the listeners.
+    pub udp: Vec<SocketAddr>,
+    pub quic: Option<SocketAddr>,
+    /// The time until which workers and the QUIC endpoint may send.
+    pub lease: Arc<SendLease>,
+    /// The epoch in messages to nodes.
+    pub fencing: Arc<Fencing>,
+    /// Newer epochs because of which nodes refuse messages of this gateway.
+    pub refused_epochs: mpsc::Receiver<u64>,
+    /// Duplicates of the UDP listeners' sockets, for the process that replaces this one.
+    duplicates: NamedSockets,
+    told: broadcast::Receiver<Arc<EventRecord>>,
+    control: Vital,
+    workers: Vec<Vital>,
+    quic_thread: Option<quic::QuicThread>,
+    coming: Coming,
+    /// Compiles the gateway's policies.
+    pub foundry: Foundry,
+}
+
+impl RunningGateway {
+    /// Returns once one of its threads has ended, on request or by failure. The caller then shuts the gateway down.
+    /// Fails if a policy of the configuration failed to load.
+    pub async fn ends(&self) -> Result<(), RunError> {
+        let is_whole = || {
+            self.control.is_running()
+                && self.workers.iter().all(Vital::is_running)
+                && self.quic_thread.as_ref().is_none_or(quic::QuicThread::is_running)
+        };
+        while is_whole() {
+            if let Some(failure) = self.coming.failure() {
+                return Err(failure);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Events from the beginning, including the first revisions. A later call returns only events from then on.
+    pub fn events(&mut self) -> broadcast::Receiver<Arc<EventRecord>> {
+        std::mem::replace(&mut self.told, self.handle.events())
+    }
+
+    /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
+    pub fn duplicates(
+        &self,
+        settings: &GatewayConfig,
+    ) -> std::io::Result<(NamedSockets, Option<quic::EndpointIdentity>)> {
+        let duplicate = |(name, socket): &(SocketName, OwnedFd)| {
+            Ok::<_, std::io::Error>((name.clone(), socket.try_clone()?))
+        };
+        let mut duplicates =
+            self.duplicates.iter().map(duplicate).collect::<Result<Vec<_>, _>>()?;
+        if let Some((thread, address)) = self.quic_thread.as_ref().zip(quic_address(settings)) {
+            let socket = thread.try_clone_socket()?;
+            duplicates.push((SocketName::Quic { address }, socket.into()));
+        }
+        let identity = self.quic_thread.as_ref().map(|thread| thread.identity.clone());
+        Ok((duplicates, identity))
+    }
+
+    /// Duplicates of the sockets that packets wait in during an upgrade.
+    pub async fn packet_sockets(&self) -> std::io::Result<NamedSockets> {
+        let mut sockets = self.handle.trunks().await?;
+        for (name, socket) in &self.duplicates {
+            sockets.push((name.clone(), socket.try_clone()?));
+        }
+        Ok(sockets)
+    }
+
+    /// Reads from the QUIC socket, of a gateway that was begun suspended.
+    pub fn resume_quic(&self) {
+        self.quic_resumer().iter().for_each(quic::Resumer::resume);
+    }
+
+    pub fn quic_resumer(&self) -> Option<quic::Resumer> {
+        self.quic_thread.as_ref().map(quic::QuicThread::resumer)
+    }
+
+    /// Closes all QUIC connections, of a suspended gateway that another process continues.
+    pub fn close_quic(&self) {
+        self.quic_thread.iter().for_each(quic::QuicThread::close_connections);
+    }
+
+    /// Ends a suspended gateway. Its sessions continue at another process or at none.
+    pub fn leave(mut self) -> Result<(), EndedThread> {
+        self.close_quic();
+        self.quic_thread = None;
+        self.join()
+    }
+
+    fn abandon(self) {
+        let done = tokio::sync::oneshot::channel().0;
+        // No other request was sent yet, so the channel has room.
+        let _ = self
+            .handle
+            .requests
+            .try_send(ControlRequest::Shutdown { within: Duration::ZERO, done });
+        // The result no longer matters.
+        let _ = self.join();
+    }
+
+    /// Waits for a gateway that is shutting down, and ends its threads.
+    /// The error names the first thread that had ended by itself.
+    pub fn join(self) -> Result<(), EndedThread> {
+        // Control makes the workers end when it ends, for any reason.
+        let control = self.control.join();
+        let workers = self.workers.into_iter().map(Vital::join).fold(Ok(()), Result::and);
+        let endpoint = match self.quic_thread {
+            Some(quic) if !quic.is_running() => {
+                Err(EndedThread { thread: "evenkeel-quic".into(), reason: "it panicked".into() })
+            }
+            Some(_) | None => Ok(()),
+        };
+        control.and(workers).and(endpoint)
+    }
+}
+
+/// Starts a gateway, and returns once its policies are active. On an error nothing is left running.
+pub fn start(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
+    let running = begin(settings)?;
+    match running.coming.wait() {
+        Ok(()) => Ok(running),
+        Err(failure) => {
+            running.abandon();
+            Err(failure)
+        }
+    }
+}
+
+/// Starts a gateway. It forwards as soon as this returns, while its policies are being compiled: sessions opened by a
+/// first packet are served natively, offers wait for the policies. [`RunningGateway::ends`] reports a policy that fails.
+/// On an error nothing is left running.
+pub fn begin(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
+    begin_with(settings, Sockets::open(settings)?, Reads::Now)
+}
+
+/// Starts a gateway, as [`begin`], with the sockets of its settings.
+pub fn begin_with(
+    settings: &Arc<GatewayConfig>,
+    sockets: Sockets,
+    reads: Reads,
+) -> Result<RunningGateway, RunError> {
+    let (running, firsts) = assemble(settings, &settings.core(), sockets, reads)?;
+    match Coming::begin(firsts, running.handle.requests.clone()) {
+        Ok(coming) => Ok(RunningGateway { coming, ..running }),
+        Err(error) => {
+            running.abandon();
+            Err(error.into())
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reads {
+    Now,
+    /// The gateway reads no packet before [`RunningGateway::resume`].
+    Later,
+}
+
+/// A gateway that forwards, and the first revisions of its policies, which it waits for.
+fn assemble(
+    settings: &Arc<GatewayConfig>,
+    core: &evenkeel_core::CoreSettings,
+    sockets: Sockets,
+    reads: Reads,
+) -> Result<(RunningGateway, Firsts), RunError> {
+    let (workers_count, suspended) = (settings.workers(), reads == Reads::Later);
+    let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
+    let lease = Arc::new(SendLease::forever());
+    let group = settings.cluster.as_ref().map_or(0, group_number);
+    let (fencing, refused_epochs) = Fencing::new(group);
+    let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
+    let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+    let (words_in, words) = mpsc::channel(WORDS_MAX);
+    let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+    let (events, told) = broadcast::channel(EVENTS_MAX);
+
+    let recorder =
+        PolicyRecorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
+    let started = Instant::now();
+    let mut gateway = Gateway::new(core.clone(), started);
+    let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
+    if !suspended {
+        policies.keep_facts();
+    }
+    let (names, nodes_max) = (Arc::new(NodeNames::of(core)), core.limits.nodes_max);
+    gateway.handle_seed(fastrand::u64(..));
+    let hash_keys = RandomState::new();
+    let board = gateway.board();
+    let (quic_thread, mut quic_rings) =
+        quic(quic_listener, &flows, workers_count, suspended, &lease)?;
+    let mut rings = rings_between(workers_count)?;
+    let (mut lines, mut workers) = (Vec::new(), Vec::new());
+    for number in 0..workers_count {
+        let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
+        let waker = Arc::new(Waker::new()?);
+        let stats = Arc::new(WorkerStats::new(started, nodes_max));
+        let (from_quic, to_quic) =
+            quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
+        let (from_workers, to_workers) = rings.remove(0);
+        workers.push(PacketWorker::new(
+            worker::WorkerParts {
+                number: number as u16,
+                listeners: listeners.remove(0),
+                trunks: equipment.iter_mut().map(|node| pop_front(&mut node.trunks)).collect(),
+                from_quic,
+                to_quic,
+                from_workers,
+                to_workers,
+                commands,
+                waker: Arc::clone(&waker),
+                reports: reports_in.clone(),
+                stats: Arc::clone(&stats),
+                flows: Arc::clone(&flows),
+                board: Arc::clone(&board),
+                gather: settings.limits.batch_delay,
+                lease: Arc::clone(&lease),
+                suspended,
+                misses_per_prefix: settings.limits.misses_per_prefix,
+                hash_keys: hash_keys.clone(),
+                early_limits: worker::EarlyLimits {
+                    packets: usize::from(settings.limits.early_packets),
+                    wait: settings.limits.early_for,
+                },
+            },
+            started,
+        )?);
+        lines.push(WorkerLine { commands: commands_in, waker, stats });
+    }
+
+    let registry = SessionRegistry::new(
+        udp.clone(),
+        quic_thread.as_ref().map(|quic| QuicListener {
+            address: advertised_quic(settings, quic.address),
+            certificate_sha256: quic.certificate_sha256,
+        }),
+        Arc::clone(&flows),
+        port_legs(settings),
+        briefs(settings),
+        workers_count,
+    );
+    let foundry = policies.foundry().clone();
+    let history = history::HistoryWriter::start(foundry.folder(), &settings.admin.socket)?;
+    let idempotency_keys = Arc::default();
+    let parts = evenkeel_control::ControlParts {
+        gateway,
+        workers: lines,
+        registry,
+        drivers: Drivers::new(source_of_ports(settings), Arc::clone(&fencing)),
+        fencing: Arc::clone(&fencing),
+        lease: Arc::clone(&lease),
+        equipment,
+        posts: posts(settings),
+        policies,
+        requests,
+        reports,
+        policy_reports: words,
+        events: events.clone(),
+        history,
+        names: Arc::clone(&names),
+        idempotency_keys: Arc::clone(&idempotency_keys),
+        quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
+        started,
+        awaits_policies: !firsts.is_empty(),
+        settings: Arc::clone(settings),
+    };
+    let (control, workers) = launch(workers, parts)?;
+    let running = RunningGateway {
+        handle: Handle {
+            requests: requests_in,
+            events,
+            names,
+            tokens_refused: Arc::default(),
+            idempotency_keys,
+        },
+        udp: udp.iter().map(|listener| listener.address).collect(),
+        quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
+        lease,
+        fencing,
+        refused_epochs,
+        duplicates,
+        told,
+        control,
+        workers,
+        quic_thread,
+        coming: Coming::default(),
+        foundry,
+    };
+    Ok((running, firsts))
+}
+
+fn pop_front<T>(list: &mut Vec<T>) -> Option<T> {
+    (!list.is_empty()).then(|| list.remove(0))
+}
+
+/// Starts control and the workers. On an error those that had started have ended.
+fn launch(
+    workers: Vec<PacketWorker>,
+    parts: evenkeel_control::ControlParts,
+) -> std::io::Result<(Vital, Vec<Vital>)> {
+    let mut threads = Vec::new();
+    let spawned = (0..)
+        .zip(workers)
+        .try_for_each(|(number, worker): (usize, _)| {
+            threads.push(Vital::spawn(&format!("packets-{number}"), move || worker.run())?);
+            Ok(())
+        })
+        // On an error the parts of control are dropped, and the workers were already told to stop.
+        .and_then(move |()| Vital::spawn("control", move || evenkeel_control::run(parts)));
+    match spawned {
+        Ok(control) => Ok((control, threads)),
+        Err(error) => {
+            threads.into_iter().for_each(|thread| _ = thread.join());
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

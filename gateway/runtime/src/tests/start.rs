@@ -1,0 +1,131 @@
+//! A gateway that forwards while the test holds back its first policies.
+
+use std::net::SocketAddr;
+
+use evenkeel_control::{
+    AdmissionState, ControlError, GatewayEvent, OfferedSession, RolloutOutcome, SessionAnswer,
+};
+use evenkeel_core::{
+    ClientIdentity, CoreEvent, Decider, DecisionOutcome, Hook, IngressProtocol, MediaDescription,
+    PluginFault, RtcpPort, Srtp,
+};
+use tempfile::tempdir;
+use tokio::sync::oneshot;
+
+use super::*;
+
+/// A listener that opens sessions by first packet, and a routing policy.
+const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
+    [[node]]\nname = \"n\"\naddress = \"127.0.0.1:9\"\nregion = \"east\"\nzone = \"a\"\n\
+    driver = \"plain\"\nprobe = \"none\"\ncapacity = \"10 Gbit/s\"\n\
+    [gateway]\nregion = \"east\"\npolicies = \"policies\"\n[limits]\nworkers = 1\n";
+const CALL: &str = "[scenario.call]\n[routing]\nplugin = \"route-nearest\"\n";
+
+fn settings() -> Arc<GatewayConfig> {
+    let folder = tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("policies")).unwrap();
+    std::fs::write(folder.path().join("policies/call.toml"), CALL).unwrap();
+    std::fs::write(folder.path().join("policies/live.toml"), "[scenario.live]\n").unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    std::fs::write(&config, CONFIG).unwrap();
+    Arc::new(GatewayConfig::load(Some(&config), None).unwrap())
+}
+
+/// Starts a gateway, with waiting times for a busy machine.
+fn start() -> (RunningGateway, Firsts) {
+    let settings = settings();
+    let mut core = settings.core();
+    core.limits.offer_budget = Duration::from_secs(60);
+    assemble(&settings, &core, Sockets::open(&settings).unwrap(), Reads::Now).unwrap()
+}
+
+fn come(running: &RunningGateway, firsts: Firsts) {
+    Coming::begin(firsts, running.handle.requests.clone()).unwrap().wait().unwrap();
+}
+
+async fn end(running: RunningGateway) {
+    running.handle.shut_down(Duration::ZERO).await.unwrap();
+    running.join().unwrap();
+}
+
+fn wanted(room: usize, port: u16) -> Box<OfferedSession> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    Box::new(OfferedSession {
+        scenario: "call".into(),
+        room: format!("r{room}").into(),
+        labels: Arc::new([]),
+        ingress: IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None }),
+        media: Arc::new(MediaDescription {
+            streams: Vec::new(),
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
+        nodes: Vec::new(),
+        traceparent: None,
+    })
+}
+
+/// Sends an offer without waiting for the answer.
+fn offer(
+    running: &RunningGateway,
+    room: usize,
+    port: u16,
+) -> oneshot::Receiver<Result<SessionAnswer, ControlError>> {
+    let (reply, answer) = oneshot::channel();
+    running.handle.requests.try_send(ControlRequest::Offer(wanted(room, port), reply)).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn waiting_offers_are_decided_by_policies() {
+    let (mut running, firsts) = start();
+    let mut events = running.events();
+    let offers: Vec<_> = (0..300).map(|at| offer(&running, at, 10_000 + at as u16)).collect();
+    come(&running, firsts);
+    for offer in offers {
+        let opened = offer.await.unwrap().unwrap();
+        assert!(matches!(opened.routed_by, Decider::Policy { .. }), "{}", opened.routed_by);
+    }
+    end(running).await;
+    while let Ok(told) = events.try_recv() {
+        if let GatewayEvent::Core(CoreEvent::Decided { outcome, .. }) = &told.event {
+            assert_ne!(*outcome, DecisionOutcome::Faulted(PluginFault::Late));
+        }
+    }
+}
+
+#[tokio::test]
+async fn abandoned_offer_frees_its_address() {
+    let (mut running, firsts) = start();
+    let mut events = running.events();
+    drop(offer(&running, 1, 10_000));
+    let next = offer(&running, 2, 10_000);
+    come(&running, firsts);
+    let opened = next.await.unwrap().unwrap();
+    assert_eq!(opened.session.0, 1, "there was none before");
+    end(running).await;
+    let mut told = std::iter::from_fn(|| events.try_recv().ok());
+    assert!(told.all(|told| !matches!(told.event, GatewayEvent::TurnedAway { .. })));
+}
+
+#[tokio::test]
+async fn starting_policies_refuse_operations() {
+    let (running, firsts) = start();
+    let handle = running.handle.clone();
+    let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
+    let source = || source(&settings().sets[0].bindings[0]).unwrap();
+    let bytes = source().bytes;
+    assert_eq!(handle.status().await.unwrap().state, AdmissionState::Starting);
+    let starting = Err(ControlError::Starting);
+    assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
+    assert_eq!(handle.roll_out(routing(), source()).await, starting);
+    assert_eq!(handle.rollback_policy(routing()).await, starting);
+    come(&running, firsts);
+    assert_eq!(handle.status().await.unwrap().state, AdmissionState::Serving);
+    let policies = handle.policies().await.unwrap();
+    assert!(policies.iter().all(|policy| policy.status.active.is_some()), "{policies:?}");
+    handle.policies_stand().await.unwrap();
+    let pushed = handle.push_policy(routing(), bytes, None).await.unwrap();
+    assert_eq!(pushed.outcome, RolloutOutcome::Unchanged);
+    end(running).await;
+}

@@ -1,0 +1,52 @@
+//! Threads that the gateway cannot run without.
+
+use std::thread::JoinHandle;
+use std::{fmt, io};
+
+use evenkeel_dataplane::panics;
+
+/// A thread that ended without a request.
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the thread {thread} ended: {reason}")]
+pub struct EndedThread {
+    pub thread: Box<str>,
+    pub reason: Box<str>,
+}
+
+pub(super) struct Vital {
+    name: Box<str>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Vital {
+    pub(super) fn spawn(
+        name: &str,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Vital> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        Ok(Vital { name: name.into(), thread })
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// Waits for the end of the thread.
+    pub(super) fn join(self) -> Result<(), EndedThread> {
+        let reason = match self.thread.join() {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string().into(),
+            Err(panic) => format!("it panicked: {}", panics::message(&*panic)).into(),
+        };
+        Err(EndedThread { thread: self.name, reason })
+    }
+}
+
+impl fmt::Debug for Vital {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! Spans, metrics and logs over OTLP, and metrics as Prometheus text.
+//!
+//! No caller waits: items that the receiver does not accept in time are dropped and counted.
+
+mod caller;
+mod instruments;
+mod log;
+mod nodes;
+mod otlp;
+mod queue;
+mod recorder;
+pub mod registry;
+mod sampler;
+mod spans;
+mod stderr;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+pub use caller::CallerTrace;
+use evenkeel_config::GatewayConfig;
+use evenkeel_control::NodeNames;
+pub use instruments::{Instruments, MetricLabels, Prometheus};
+pub use nodes::{NodeLevel, NodeLevels};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use queue::Flush;
+pub use recorder::EventRecorder;
+use registry::Attribute;
+use sampler::Sampler;
+pub use spans::Moment;
+pub use stderr::{LastLines, LogLines};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("cannot start the telemetry thread: {0}")]
+    Thread(io::Error),
+    #[error("cannot create the OTLP exporter: {0}")]
+    Exporter(ExporterBuildError),
+    #[error("cannot set up metrics: {0}")]
+    Meters(OTelSdkError),
+}
+
+/// Telemetry of one gateway. After it is dropped nothing more is sent; call [`flush`](Telemetry::flush) first.
+#[derive(Debug)]
+pub struct Telemetry {
+    tracers: Option<SdkTracerProvider>,
+    loggers: Option<SdkLoggerProvider>,
+    /// Kept because a reader works only as long as its provider lives.
+    _meters: SdkMeterProvider,
+    instruments: Arc<Instruments>,
+    prometheus: Prometheus,
+    scenarios: BTreeSet<Arc<str>>,
+    flushes: Vec<Flush>,
+}
+
+impl Telemetry {
+    /// Sets telemetry up; with a receiver configured, starts the thread that exports to it.
+    ///
+    /// `instance` is the `service.instance.id`. An unreachable receiver is no error.
+    pub fn start(settings: &GatewayConfig, instance: &str) -> Result<Telemetry, TelemetryError> {
+        let resource = Resource::builder_empty()
+            .with_service_name("evenkeel")
+            .with_attributes([
+                KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+                KeyValue::new("service.instance.id", instance.to_owned()),
+                KeyValue::new(Attribute::Region.key(), settings.gateway.region.clone()),
+            ])
+            .build();
+        let (meters, instruments, prometheus, reader) =
+            instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
+        let mut telemetry = Telemetry {
+            tracers: None,
+            loggers: None,
+            _meters: meters,
+            instruments,
+            prometheus,
+            scenarios: settings.core().scenarios.into_keys().collect(),
+            flushes: Vec::new(),
+        };
+        let Some(to) = &settings.telemetry.otlp else { return Ok(telemetry) };
+        let every = settings.telemetry.metrics_interval;
+        let pipeline = otlp::start(to, every, &resource, reader, &telemetry.instruments)?;
+        telemetry.flushes = pipeline.flushes.into();
+        let tracers = SdkTracerProvider::builder()
+            .with_resource(resource.clone())
+            .with_sampler(Sampler { share: settings.telemetry.sample_ratio })
+            .with_span_processor(pipeline.spans);
+        telemetry.tracers = Some(tracers.build());
+        let loggers =
+            SdkLoggerProvider::builder().with_resource(resource).with_log_processor(pipeline.logs);
+        telemetry.loggers = Some(loggers.build());
+        Ok(telemetry)
+    }
+
+    /// Records the core's events with these names of nodes and regions.
+    pub fn recorder(&self, names: Arc<NodeNames>) -> EventRecorder {
+        let tracer = self.tracers.as_ref().map(|tracers| tracers.tracer("evenkeel"));
+        let scenarios = self.scenarios.clone();
+        EventRecorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
+    }
+
+    /// Instruments for facts that the core does not see: packets, bytes, drops.
+    pub fn instruments(&self) -> Arc<Instruments> {
+        Arc::clone(&self.instruments)
+    }
+
+    pub fn prometheus(&self) -> Prometheus {
+        self.prometheus.clone()
+    }
+
+    /// Exports everything queued. Returns true if the queues became empty, by export or drop, within `within`.
+    pub fn flush(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let waiting: Vec<_> = self
+            .flushes
+            .iter()
+            .map(|flush| {
+                let (done, waiting) = sync_channel(1);
+                flush.request(done);
+                waiting
+            })
+            .collect();
+        waiting.into_iter().all(|waiting| {
+            let left = until.saturating_duration_since(Instant::now());
+            // The sender is dropped once the queues are empty.
+            waiting.recv_timeout(left) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+        })
+    }
+}

@@ -1,0 +1,512 @@
+//! Turns events into metrics, log lines and spans.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, EvidenceSource, Health, Hop,
+    ModeChange, MoveCause, NodeId, PluginFault, PolicyName, RolloutStage, RoomId, SessionId,
+    StartPhase,
+};
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::{debug, info, warn};
+
+use super::caller::CallerTrace;
+use super::instruments::Instruments;
+use super::registry::{Attribute, Count, Level, Time};
+
+/// Minimum length of a logged stall, which is audible.
+const LATE_TOLD: Duration = Duration::from_millis(100);
+
+/// Log interval of sessions that a node did not open.
+const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
+
+use evenkeel_control::{ListChange, NodeListUpdate, NodeNames, RolloutOutcome, RolloutReport};
+
+use super::spans::{
+    DecisionSpan, DecisionSubject, Moment, OpenedSession, SpanWriter, Turned, refusal,
+};
+
+/// Records the events of one gateway. Owned by the thread that reads the core's events.
+#[derive(Debug)]
+pub struct EventRecorder {
+    instruments: Arc<Instruments>,
+    names: Arc<NodeNames>,
+    /// `None` without a receiver of spans.
+    spans: Option<SpanWriter>,
+    /// Only configured scenarios become metric labels: clients choose the name in an offer.
+    scenarios: BTreeSet<Arc<str>>,
+    /// The time at which a failed opening at a node was last logged.
+    not_opened: BTreeMap<NodeId, Instant>,
+}
+
+impl EventRecorder {
+    pub(super) fn new(
+        instruments: Arc<Instruments>,
+        names: Arc<NodeNames>,
+        scenarios: BTreeSet<Arc<str>>,
+        tracer: Option<SdkTracer>,
+    ) -> EventRecorder {
+        let spans = tracer.map(|tracer| SpanWriter::new(tracer, Arc::clone(&names)));
+        EventRecorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
+    }
+
+    pub fn handle_node_list(&mut self, told: &NodeListUpdate) {
+        let (by, forced) = (told.by.name(), told.forced);
+        match &told.outcome {
+            Ok(ListChange { added, removed, changed }) => {
+                info!(by, forced, ?added, ?removed, ?changed, "node list changed");
+            }
+            Err(reason) => warn!(by, forced, %reason, "node list refused; nothing changed"),
+        }
+    }
+
+    pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
+        self.not_opened.remove(&node);
+        self.instruments.nodes().gone(node);
+        info!(node = name, "node removed after it was empty");
+    }
+
+    /// `caller` is the request of an `Opened` or `Refused`.
+    pub fn handle_event(&mut self, event: &CoreEvent, caller: Option<&CallerTrace>, at: Moment) {
+        match event {
+            CoreEvent::Decided {
+                ask,
+                policy,
+                arm,
+                revision,
+                outcome,
+                reason,
+                session,
+                room,
+                rows,
+                asked,
+                took,
+                notes,
+            } => {
+                debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
+                let decision = DecisionSpan {
+                    policy: policy.clone(),
+                    revision: revision.clone(),
+                    outcome: outcome.clone(),
+                    reason: reason.clone(),
+                    rows: *rows,
+                    asked: *asked,
+                    concluded: at.now,
+                    took: *took,
+                    notes: notes.clone(),
+                };
+                let about =
+                    session.map(DecisionSubject::Session).or(room.map(DecisionSubject::Room));
+                self.decided(&decision, about);
+                if let Some(spans) = &mut self.spans {
+                    spans.decided(about, decision, at);
+                }
+            }
+            CoreEvent::Guarded { policy, guard, times } => {
+                debug!(%policy, guard = guard.name(), times, "parts of a decision rejected by a guard");
+                let policy = policy.to_string();
+                let labels = [(Attribute::Policy, &*policy), (Attribute::Guard, guard.name())];
+                self.instruments.count(Count::PolicyGuarded, u64::from(*times), &labels);
+            }
+            CoreEvent::Quarantined { policy, revision, session, room, fault } => {
+                let about = session.map(|session| session.to_string());
+                let about = about.or(room.map(|room| room.to_string())).unwrap_or_default();
+                warn!(%policy, %revision, about, %fault, "subject quarantined: this revision faults on it");
+                let policy = policy.to_string();
+                let labels = [(Attribute::Policy, &*policy), (Attribute::Fault, fault.name())];
+                self.instruments.count(Count::PolicyQuarantined, 1, &labels);
+            }
+            CoreEvent::HiddenState { policy, revision, differs } => {
+                warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
+            }
+            CoreEvent::Opened {
+                session,
+                room,
+                room_name,
+                scenario,
+                hop,
+                offered,
+                admitted_by,
+                routed_by,
+            } => {
+                let opened = OpenedSession {
+                    session: *session,
+                    room: *room,
+                    room_name,
+                    scenario,
+                    hop: *hop,
+                    offered: *offered,
+                    admitted_by,
+                    routed_by,
+                };
+                self.opened(&opened, caller, at);
+            }
+            CoreEvent::Refused { offer: _, session, scenario, reason } => {
+                let (word, reason, session) = (refusal(reason), Some(reason), *session);
+                self.refused(&Turned { scenario, word, reason, session }, caller, at);
+            }
+            CoreEvent::Closed { session, room, room_name: _, reason, closed: _ } => {
+                debug!(%session, %room, reason = reason.name(), "session closed");
+                self.closed(*session, *reason);
+            }
+            CoreEvent::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
+                let node = self.names.of_hop(*from).node;
+                let to_node = to.map(|to| self.names.of_hop(to).node);
+                let took = at.now.saturating_duration_since(*started);
+                let by = by.to_string();
+                debug!(%room, cause = cause.name(), by, from = %node, to = to_node.as_deref(), ?took, "room moved");
+                self.moved(sessions, *cause, &by, *from, *to, at);
+            }
+            CoreEvent::Rerouted { room, hops, by } => {
+                debug!(%room, hops = hops.len(), %by, "spares changed");
+                let labels = [(Attribute::By, &*who(by))];
+                self.instruments.count(Count::RoomsRerouted, 1, &labels);
+            }
+            CoreEvent::HopRemoved { room, room_name: _, hop, why, session: _ } => {
+                let (node, why) = (self.names.of_hop(*hop).node, why.name());
+                debug!(%room, %node, why, "hop removed from a route");
+                let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
+                self.instruments.count(Count::HopsRemoved, 1, &labels);
+            }
+            CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
+                let earliest = witnesses.iter().map(|(_, since)| *since).min();
+                let started = last_heard.or(earliest).unwrap_or(at.now).min(at.now);
+                self.node(*hop, *from, *to, witnesses, started, *rooms, at);
+            }
+            CoreEvent::Start { node, step } => self.start(*node, *step),
+            CoreEvent::Mode { room, room_name: _, from, to, why } => {
+                let (from, to, reason) = (from.name(), to.name(), why.name());
+                match why {
+                    ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
+                    ModeChange::Capacity => {
+                        debug!(%room, from, to, "effective mode changed");
+                    }
+                    ModeChange::CopiesDiffer { hops } => {
+                        let nodes = hops.map(|hop| self.names.of_hop(hop).node);
+                        warn!(%room, from, to, ?nodes, "mode changed: the nodes alter SSRC, sequence number or payload");
+                    }
+                }
+                let labels = [(Attribute::Mode, to), (Attribute::Reason, reason)];
+                self.instruments.count(Count::RoomModes, 1, &labels);
+            }
+            CoreEvent::Draining { node, draining } => {
+                let name = self.names.of_node(*node).node;
+                info!(node = %name, "{}", if *draining { "drain started" } else { "drain ended" });
+                self.instruments.nodes().draining(*node, name, *draining);
+            }
+            CoreEvent::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
+                let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
+                let (cause, outcome) = (cause.name(), outcome.name());
+                let took = at.now.saturating_duration_since(*started);
+                debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move aborted");
+                let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
+                self.instruments.count(Count::MovesAborted, 1, &labels);
+            }
+            CoreEvent::Drained { node, left, started } => {
+                let name = self.names.of_node(*node).node;
+                let took = at.now.saturating_duration_since(*started);
+                match left {
+                    0 => info!(node = %name, ?took, "drained"),
+                    left => {
+                        warn!(node = %name, left, ?took, "drain deadline passed; the remaining rooms fit on no other node");
+                    }
+                }
+            }
+            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                let name = self.names.of_region(*region);
+                let (was, is) = (from.name(), to.name());
+                match to {
+                    BreakerState::Open => {
+                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker opened");
+                    }
+                    _ => {
+                        info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed");
+                    }
+                }
+                let labels = [(Attribute::Region, &*name)];
+                self.instruments.level(Level::RegionBreaker, i64::from(*to as u32), &labels);
+            }
+            CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
+                debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
+                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
+                self.instruments.count(Count::Degradations, 1, &labels);
+            }
+            CoreEvent::OwnStall { late } => {
+                // Shorter stalls are counted only; a busy machine has many a second.
+                if *late >= LATE_TOLD {
+                    warn!(?late, "event loop stalled; failure detection skipped");
+                } else {
+                    debug!(?late, "event loop stalled; failure detection skipped");
+                }
+                self.instruments.count(Count::OwnStalls, 1, &[]);
+                self.instruments.time(Time::OwnStall, *late, &[]);
+            }
+            CoreEvent::Uplink { doubted, silent, of } => {
+                if *doubted {
+                    warn!(
+                        silent,
+                        of,
+                        "most nodes fell silent at once; uplink suspected, no node marked down for it"
+                    );
+                    self.instruments.count(Count::UplinkSuspicions, 1, &[]);
+                } else {
+                    info!("uplink no longer suspected");
+                }
+                self.instruments.level(Level::UplinkSuspect, i64::from(*doubted), &[]);
+            }
+            CoreEvent::Standing { hook: _, policy, fault } => {
+                match fault {
+                    // A single late answer is no alarm; `policy.failing` shows a policy that stays late.
+                    Some(PluginFault::Late) => info!(%policy, "policy answers too late"),
+                    Some(fault) => warn!(%policy, fault = fault.name(), "policy failing"),
+                    None => info!(%policy, "policy recovered"),
+                }
+                let failing = i64::from(fault.is_some());
+                let labels = [(Attribute::Policy, &*policy.to_string())];
+                self.instruments.level(Level::PolicyFailing, failing, &labels);
+            }
+            // The consequence is recorded as a rollout.
+            CoreEvent::Breached { policy, revision, breach } => {
+                warn!(%policy, %revision, %breach, "revision breached a rollback threshold");
+            }
+            CoreEvent::ShuttingDown => info!("new sessions are refused: shutting down"),
+        }
+    }
+
+    pub fn handle_rollout(&mut self, rollout: &RolloutReport, at: Moment) {
+        let RolloutReport { policy, revision, outcome, code, reason, activate, by, stage, .. } =
+            rollout;
+        let (revision, by) = (revision.as_deref(), by.name());
+        let (name, percent) = match stage.map(|staged| staged.stage) {
+            Some(stage) => (stage.name(), stage.percent()),
+            None => ("none", 0),
+        };
+        match outcome {
+            RolloutOutcome::Activated if reason.is_some() => {
+                warn!(%policy, revision, by, code, reason, ?activate, "revision activated");
+            }
+            RolloutOutcome::Activated => {
+                info!(%policy, revision, by, ?activate, "revision activated");
+            }
+            RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision already active"),
+            RolloutOutcome::Revoked => {
+                warn!(%policy, revision, code, reason, "loaded revision was revoked");
+            }
+            RolloutOutcome::Refused => {
+                warn!(%policy, revision, by, code, reason, "revision refused");
+            }
+            RolloutOutcome::RolledBack => {
+                warn!(%policy, active = revision, by, reason, "revision rolled back");
+            }
+            RolloutOutcome::Started
+            | RolloutOutcome::Advanced
+            | RolloutOutcome::Paused
+            | RolloutOutcome::Resumed => {
+                let step = outcome.name();
+                info!(%policy, revision, by, step, stage = name, percent, "rollout step");
+            }
+        }
+        let policy = policy.to_string();
+        let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
+        self.instruments.count(Count::PolicyRollouts, 1, &labels);
+        if let Some(code) = code.filter(|_| *outcome == RolloutOutcome::Refused) {
+            self.instruments.count(
+                Count::PolicyRefusals,
+                1,
+                &[labels[0], (Attribute::Reason, code)],
+            );
+        }
+        if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
+            self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
+        }
+        let is_step = !matches!(
+            outcome,
+            RolloutOutcome::Refused | RolloutOutcome::Unchanged | RolloutOutcome::Revoked
+        );
+        if is_step {
+            let at = match stage.map(|staged| staged.stage) {
+                None => 0,
+                Some(RolloutStage::Shadow) => 1,
+                Some(RolloutStage::Canary(_)) => 2,
+            };
+            self.instruments.level(Level::PolicyStage, at, &labels[..1]);
+            self.instruments.level(Level::PolicyCanary, i64::from(percent), &labels[..1]);
+        }
+        if let Some(spans) = &mut self.spans {
+            spans.rollout(rollout, at);
+        }
+    }
+
+    fn decided(&self, decision: &DecisionSpan, about: Option<DecisionSubject>) {
+        let name = decision.policy.to_string();
+        let policy = (Attribute::Policy, &*name);
+        let outcome = (Attribute::Outcome, decision.outcome.name());
+        self.instruments.count(Count::PolicyCalls, 1, &[policy, outcome]);
+        match &decision.outcome {
+            DecisionOutcome::Faulted(fault) => {
+                let labels = [policy, (Attribute::Fault, fault.name())];
+                return self.instruments.count(Count::PolicyFaults, 1, &labels);
+            }
+            // For a decision about many rows, each rejected row has an event of its own.
+            DecisionOutcome::Guarded(guard) if about.is_some() => {
+                let labels = [policy, (Attribute::Guard, guard.name())];
+                self.instruments.count(Count::PolicyGuarded, 1, &labels);
+            }
+            DecisionOutcome::Applied { differs: true } => {
+                self.instruments.count(Count::PolicyDiffers, 1, &[policy]);
+            }
+            DecisionOutcome::Applied { differs: false }
+            | DecisionOutcome::Abstained
+            | DecisionOutcome::Kept
+            | DecisionOutcome::Guarded(_)
+            | DecisionOutcome::Stale => {}
+        }
+        self.instruments.time(Time::PolicyCall, decision.took, &[policy]);
+    }
+
+    fn opened(&mut self, opened: &OpenedSession<'_>, caller: Option<&CallerTrace>, at: Moment) {
+        let OpenedSession { session, room, scenario, hop, .. } = opened;
+        let node = self.names.of_hop(*hop).node;
+        debug!(%session, %room, scenario, %node, "session opened");
+        let labels = [(Attribute::Scenario, *scenario)];
+        self.instruments.count(Count::SessionsOpened, 1, &labels);
+        let took = at.now.saturating_duration_since(opened.offered);
+        self.instruments.time(Time::SessionOpen, took, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.opened(opened, caller, at);
+        }
+    }
+
+    /// An offer that was refused before it reached the core.
+    pub fn handle_turned_away(
+        &mut self,
+        scenario: &str,
+        word: &'static str,
+        session: Option<(SessionId, RoomId)>,
+        caller: Option<&CallerTrace>,
+        at: Moment,
+    ) {
+        self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
+    }
+
+    /// Logs the first failed opening of a series, and counts all.
+    pub fn handle_not_opened(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        reason: &str,
+        at: Moment,
+    ) {
+        let name = self.names.of_node(node).node;
+        let told = self.not_opened.get(&node);
+        if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
+            debug!(node = %name, %session, reason, "node did not open a session");
+        } else {
+            self.not_opened.insert(node, at.now);
+            warn!(node = %name, %session, reason, "node did not open a session");
+        }
+    }
+
+    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&CallerTrace>, at: Moment) {
+        let Turned { scenario, word, .. } = *turned;
+        debug!(scenario, reason = word, "offer refused");
+        let known = if self.scenarios.contains(scenario) { scenario } else { "" };
+        let labels = [(Attribute::Scenario, known), (Attribute::Reason, word)];
+        self.instruments.count(Count::SessionsRefused, 1, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.refused(turned, caller, at);
+        }
+    }
+
+    fn start(&self, node: NodeId, step: StartPhase) {
+        let name = self.names.of_node(node).node;
+        match step {
+            StartPhase::Begun { attempt } => info!(node = %name, attempt, "starting node"),
+            StartPhase::Failed { why, again } => {
+                warn!(node = %name, why = why.name(), ?again, "start of node failed");
+            }
+            StartPhase::Done { took } => {
+                info!(node = %name, ?took, "node started");
+                self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);
+            }
+        }
+        let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
+        self.instruments.count(Count::NodeStarts, 1, &labels);
+    }
+
+    fn closed(&mut self, session: SessionId, reason: CloseReason) {
+        let labels = [(Attribute::Reason, reason.name())];
+        self.instruments.count(Count::SessionsClosed, 1, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.closed(session);
+        }
+    }
+
+    fn moved(
+        &mut self,
+        sessions: &[SessionId],
+        cause: MoveCause,
+        by: &str,
+        from: Hop,
+        to: Option<Hop>,
+        at: Moment,
+    ) {
+        let why = (Attribute::Cause, cause.name());
+        match to {
+            Some(_) => {
+                let by = by.split('@').next().unwrap_or(by);
+                self.instruments.count(Count::RoomsMoved, 1, &[why, (Attribute::By, by)]);
+                self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &[why]);
+            }
+            None => self.instruments.count(Count::RoomsStranded, 1, &[why]),
+        }
+        if let Some(spans) = &mut self.spans
+            && cause == MoveCause::NodeDown
+        {
+            spans.moved(from, sessions, at);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    fn node(
+        &mut self,
+        hop: Hop,
+        from: Health,
+        to: Health,
+        witnesses: &[(EvidenceSource, Instant)],
+        started: Instant,
+        rooms: u32,
+        at: Moment,
+    ) {
+        let name = self.names.of_hop(hop).node;
+        let (was, is) = (from.name(), to.name());
+        let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
+        let took = at.now.saturating_duration_since(started);
+        let node = (Attribute::Node, &*name);
+        self.instruments.nodes().health(hop.node, Arc::clone(&name), to);
+        if to == Health::Down {
+            warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
+            self.instruments.count(Count::NodeFailures, 1, &[node]);
+            self.instruments.time(Time::Detection, took, &[node]);
+            for witness in names {
+                let labels = [node, (Attribute::Witness, witness)];
+                self.instruments.count(Count::NodeWitnesses, 1, &labels);
+            }
+        } else {
+            info!(node = %name, incarnation = %hop.incarnation, was, is, witnesses = ?names, "node health changed");
+        }
+        if let Some(spans) = &mut self.spans {
+            spans.node(hop, to, witnesses, started, rooms, at);
+        }
+    }
+}
+
+/// The decider without its revision, to bound the number of label values.
+fn who(by: &Decider) -> String {
+    match by {
+        Decider::Policy { policy, .. } => PolicyName::to_string(policy),
+        Decider::Native | Decider::Operator | Decider::Node => by.to_string(),
+    }
+}
