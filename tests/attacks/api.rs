@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_control::{ControlError, OfferedSession};
-use evenkeel_core::{ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription};
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_model::{ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription};
 use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{

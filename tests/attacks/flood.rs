@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{ClientIdentity, IngressProtocol};
 use evenkeel_media::rtcp;
 use evenkeel_media::stun::{BindingBuilder, StunKey, Transaction, Username};
+use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Gateway, Node, Nominate, Phone, TIMEOUT, World, declared, offer, talk, udp_of,

@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_control::GatewayEvent;
-use evenkeel_core::{CoreEvent, EvidenceSource, Health, Hop, Strike};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
+use evenkeel_model::{CoreEvent, EvidenceSource, Health, Hop, Strike};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,

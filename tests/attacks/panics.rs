@@ -1,7 +1,7 @@
 //! Packets that cause panics end their own sessions, however many clients send them.
 
 use evenkeel_control::{GatewayEvent, SessionAnswer};
-use evenkeel_core::{CloseReason, CoreEvent};
+use evenkeel_model::{CloseReason, CoreEvent};
 
 use crate::harness::{Gateway, Node, Phone, World, assert_complete, declared, offer, talk, udp_of};
 

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
 use evenkeel_control::RolloutOutcome;
-use evenkeel_core::{Hook, PolicyName};
 use evenkeel_guests::slow_to_compile;
+use evenkeel_model::{Hook, PolicyName};
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use evenkeel_core::IngressProtocol;
 use evenkeel_lab::client::{QuicWay, client_config};
 use evenkeel_media::roq::{self, FlowId};
+use evenkeel_model::IngressProtocol;
 use quinn::{Connection, ConnectionError, Endpoint};
 
 use crate::harness::{Node, Phone, World, offer, quic_of, wait_until};

@@ -1,8 +1,8 @@
 //! Packets of unknown senders are dropped, counted by reason, and not answered.
 
-use evenkeel_core::{ClientIdentity, IngressProtocol};
 use evenkeel_lab::stranger::{SESSION, Stranger, knock_quic};
 use evenkeel_media::trunk::{Bundle, Tag};
+use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Node, Phone, World, declared, offer, quic_of, talk, talk_for, udp_of, wait_until,

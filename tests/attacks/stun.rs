@@ -1,6 +1,6 @@
 //! Captured STUN checks that an attacker on the path sends from an address of its own.
 
-use evenkeel_core::{ClientIdentity, IngressProtocol};
+use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Gateway, Node, Nominate, Phone, World, assert_complete, offer, talk, talk_for,

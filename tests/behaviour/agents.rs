@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use evenkeel_control::{AgentError, ControlError, NodeOrder, SessionAnswer};
-use evenkeel_core::{CoreEvent, Decider, EvidenceSource, Health, Hop, MoveCause};
 use evenkeel_lab::sample_node::{PlainRoom, number_of};
 use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_model::{CoreEvent, Decider, EvidenceSource, Health, Hop, MoveCause};
 use nix::sys::signal::Signal;
 
 use crate::harness::{

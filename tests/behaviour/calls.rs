@@ -1,7 +1,7 @@
 //! A call through a node that a Wasm plugin chose.
 
 use evenkeel_control::SessionAnswer;
-use evenkeel_core::{Decider, Hook};
+use evenkeel_model::{Decider, Hook};
 
 use crate::harness::{Node, Phone, World, assert_continuous, declared, offer, talk, udp_of};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_control::{AdmissionState, ControlError, GatewayEvent, SessionAnswer};
-use evenkeel_core::{CloseReason, CoreEvent, OfferRefusal};
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_model::{CloseReason, CoreEvent, OfferRefusal};
 
 use crate::harness::{
     Gateway, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use evenkeel_control::{OfferedSession, SessionAnswer};
-use evenkeel_core::{CoreEvent, Decider, Op, SessionId};
 use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_model::{CoreEvent, Decider, Op, SessionId};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
 
 use evenkeel_control::{ControlError, GatewayEvent};
-use evenkeel_core::NodeId;
 use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_model::NodeId;
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
@@ -172,7 +172,7 @@ fn absent_rtpengine_refuses_without_delay() {
     let refused = gateway.try_open(offer("room", declared(&ann))).unwrap_err();
     // The answer depends on whether the node is already marked down.
     let dead =
-        matches!(&refused, ControlError::Refused(evenkeel_core::OfferRefusal::NoNode { .. }));
+        matches!(&refused, ControlError::Refused(evenkeel_model::OfferRefusal::NoNode { .. }));
     let unanswered = matches!(
         &refused,
         ControlError::NotOpened { reason, .. } if reason.contains(&format!("no NG listener at {unused}"))

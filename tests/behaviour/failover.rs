@@ -1,9 +1,9 @@
 //! Calls continue when a node dies.
 
 use evenkeel_control::SessionAnswer;
-use evenkeel_core::{CoreEvent, EvidenceSource, Health, Hop, Incarnation, MoveCause};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::rtcp;
+use evenkeel_model::{CoreEvent, EvidenceSource, Health, Hop, Incarnation, MoveCause};
 
 use crate::harness::{
     Gateway, Heard, Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk,

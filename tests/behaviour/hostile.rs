@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::Compiler;
 use evenkeel_control::{PushRequest, RolloutOutcome, RolloutReport};
-use evenkeel_core::PolicyName;
 use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
+use evenkeel_model::PolicyName;
 use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};

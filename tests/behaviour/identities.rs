@@ -1,7 +1,7 @@
 //! Client identities on a UDP listener, and where packets to a client are sent.
 
-use evenkeel_core::{ClientIdentity, IngressProtocol};
 use evenkeel_media::rtcp;
+use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Node, Nominate, Phone, World, assert_complete, declared, offer, talk, talk_for,

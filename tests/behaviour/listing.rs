@@ -5,8 +5,8 @@ use std::time::Duration;
 use evenkeel_control::{
     Actor, ControlError, GatewayEvent, ListChange, NodeList, NotListed, Shrinks,
 };
-use evenkeel_core::{CoreEvent, Health};
 use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_model::{CoreEvent, Health};
 
 use crate::harness::{
     Gateway, Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,

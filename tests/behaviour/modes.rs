@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evenkeel_control::{GatewayEvent, ModeView, SessionAnswer};
-use evenkeel_core::{
+use evenkeel_model::{
     CoreEvent, Health, ModeChange, NodeId, NotStarted, RedundancyMode, Scenario, StartPhase,
 };
 

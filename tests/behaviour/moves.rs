@@ -1,8 +1,9 @@
 //! Planned moves lose no packet.
 
 use evenkeel_control::ControlError;
-use evenkeel_core::{CoreEvent, Impossible, MoveCause};
+use evenkeel_core::Impossible;
 use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_model::{CoreEvent, MoveCause};
 
 use crate::harness::{
     Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,

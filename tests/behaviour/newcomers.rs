@@ -1,8 +1,8 @@
 //! Plugin answers about new sessions take effect: number of standbys and bandwidth cap.
 
 use evenkeel_control::SessionAnswer;
-use evenkeel_core::Decider;
 use evenkeel_media::rtcp;
+use evenkeel_model::Decider;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_control::ControlError;
-use evenkeel_core::{ClientIdentity, IngressProtocol, OfferRefusal};
+use evenkeel_model::{ClientIdentity, IngressProtocol, OfferRefusal};
 
 use crate::harness::{Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_control::GatewayEvent;
-use evenkeel_core::{Decider, Hook, PolicyName};
+use evenkeel_model::{Decider, Hook, PolicyName};
 use evenkeel_telemetry::{Moment, Telemetry};
 
 use crate::harness::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_control::{
     Actor, NodeList, PolicyView, PushRequest, RolloutOutcome, SessionAnswer, SessionView,
 };
-use evenkeel_core::{CoreEvent, Hook, PolicyName};
+use evenkeel_model::{CoreEvent, Hook, PolicyName};
 
 use crate::harness::{
     Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,

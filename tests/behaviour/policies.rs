@@ -1,7 +1,7 @@
 //! Policies are replaced during calls: invalid plugins are refused, failing ones are rolled back.
 
 use evenkeel_control::{ControlError, GatewayEvent, RolloutOutcome, RolloutReport, SessionAnswer};
-use evenkeel_core::{CoreEvent, Decider, Hook, PolicyName};
+use evenkeel_model::{CoreEvent, Decider, Hook, PolicyName};
 
 use crate::harness::{
     Behaviour, Gateway, Node, Phone, World, assert_complete, declared, offer, routing_plugin, talk,

@@ -4,9 +4,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use evenkeel_control::{ControlError, IngressAnswer};
-use evenkeel_core::{ClientIdentity, Health, IngressProtocol, RtcpPort};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::{demux, rtcp};
+use evenkeel_model::{ClientIdentity, Health, IngressProtocol, RtcpPort};
 
 use crate::harness::{
     Node, Phone, World, assert_continuous, declared, offer, talk, udp_of, wait_until,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
-use evenkeel_core::{Hook, HookAnswer, PluginFault};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
+use evenkeel_model::{Hook, HookAnswer, PluginFault};
 use evenkeel_recording::{RecordedCall, RecordingEntry, RecordingReader};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
@@ -54,7 +54,7 @@ fn replay(
     engine: &Engine,
     plugins: &[Component],
     call: &RecordedCall,
-) -> Result<(HookAnswer, Vec<evenkeel_core::DecisionNote>), PluginFault> {
+) -> Result<(HookAnswer, Vec<evenkeel_model::DecisionNote>), PluginFault> {
     let component = plugins.iter().find(|one| *one.digest() == call.revision.digest).unwrap();
     let settings = serde_json::from_str(&call.revision.settings).unwrap();
     let (hook, catalog) = (call.revision.policy.hook, call.catalog.entries.clone());

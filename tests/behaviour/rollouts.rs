@@ -7,8 +7,9 @@ use evenkeel_control::{
     Actor, ControlError, GatewayEvent, PolicyView, PushRequest, RolloutAction, RolloutOutcome,
     RolloutReport, SessionAnswer,
 };
-use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, RolloutStage, is_in_cohort};
 use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_model::{Arm, Decider, Hook, PolicyName};
+use evenkeel_revisions::{Judging, RolloutStage, is_in_cohort};
 
 use crate::harness::{
     Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,

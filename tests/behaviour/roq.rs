@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_core::IngressProtocol;
 use evenkeel_lab::client::{
     ClientFleet, ClientPath, Persona, QuicWay, Video, Voice, client_config,
 };
 use evenkeel_lab::ledger::Books;
 use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
 use evenkeel_media::rtp;
+use evenkeel_model::IngressProtocol;
 
 use crate::harness::{
     Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared, offer, quic_of,

@@ -1,6 +1,6 @@
 //! Packets read by another worker reach their session's worker.
 
-use evenkeel_core::{ClientIdentity, IngressProtocol};
+use evenkeel_model::{ClientIdentity, IngressProtocol};
 
 use crate::harness::{
     Credentials, Node, Nominate, Phone, World, assert_continuous, declared, offer, talk, udp_of,

@@ -64,11 +64,10 @@ fn gateway_stands_in_few_files() {
 
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["links", "media", "process"],
-    &["core"],
-    &["dataplane", "host", "recording"],
-    &["client", "config"],
-    &["agent", "drivers", "policies"],
+    &["client", "links", "media", "model", "process"],
+    &["agent", "dataplane", "host", "ownership", "recording", "revisions"],
+    &["config", "core"],
+    &["drivers", "policies"],
     &["control"],
     &["runtime", "telemetry"],
     &["group"],
@@ -102,8 +101,11 @@ fn crates_depend_on_lower_layers() {
     assert_eq!(crates, listed, "crates of `gateway/`");
 }
 
-/// Lines of a crate without its tests. `core` is not divided yet.
+/// Lines of a crate without its tests.
 const CRATE_LINES_MAX: usize = 12_000;
+
+/// Lines of `core`, which is not small enough yet.
+const CORE_LINES_MAX: usize = 13_500;
 
 #[test]
 fn crates_are_small() {
@@ -111,10 +113,11 @@ fn crates_are_small() {
         let below_tests = path.components().any(|part| part.as_os_str() == "tests");
         !below_tests && !path.ends_with("tests.rs")
     };
-    for name in LAYERS.iter().copied().flatten().filter(|name| **name != "core") {
+    for name in LAYERS.iter().copied().flatten() {
         let files = sources(&root().join("gateway").join(name).join("src"));
         let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
         let lines: usize = files.iter().filter(|path| is_product(path)).map(lines).sum();
-        assert!(lines <= CRATE_LINES_MAX, "`{name}` has {lines} lines");
+        let most = if *name == "core" { CORE_LINES_MAX } else { CRATE_LINES_MAX };
+        assert!(lines <= most, "`{name}` has {lines} lines, at most {most}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 
-use evenkeel_core::forward::DropReason;
+use evenkeel_model::forward::DropReason;
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Level, Sampled, Span, Time};
 
 use crate::page::{Page, quoted, root};

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_control::NodeNames;
 use evenkeel_core::{
-    DecisionOutcome, Explanation, Heading, HopGrant, MoveRecord, NodeCandidate, NodeStanding, Said,
-    SubjectQuarantine,
+    Explanation, Heading, MoveRecord, NodeCandidate, NodeStanding, Said, SubjectQuarantine,
 };
+use evenkeel_model::{DecisionOutcome, HopGrant};
 use serde::Serialize;
 
 use super::view;

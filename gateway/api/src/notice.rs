@@ -6,11 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::history::Carried;
 use evenkeel_control::{EventRecord, GatewayEvent, ListChange, NodeNames};
-use evenkeel_core::{
+use evenkeel_dataplane::worker::ShedRun;
+use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
     StartPhase,
 };
-use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_process::unix_us;
 use serde::Serialize;
 
@@ -378,7 +378,7 @@ impl NoticeWriter {
                 ("degraded", body)
             }
             CoreEvent::Standing { policy, fault, .. } => {
-                let reason = fault.as_ref().map(evenkeel_core::PluginFault::name);
+                let reason = fault.as_ref().map(evenkeel_model::PluginFault::name);
                 let outcome = if fault.is_some() { "failing" } else { "recovered" };
                 (
                     "policy",

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use evenkeel_config::address;
 use evenkeel_config::address::{ADDRESS_ALONE, ADDRESS_AND_PORT};
 use evenkeel_control::OfferedSession;
-use evenkeel_core::{
+use evenkeel_core::is_session_room_name;
+use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, Labels, MediaDescription, MediaStream,
-    PayloadType, RtcpPort, Srtp, is_session_room_name,
+    PayloadType, RtcpPort, Srtp,
 };
 
 use self::raw::OrderedPairs;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
-use evenkeel_core::{Impossible, NodeId, OfferRefusal};
+use evenkeel_core::Impossible;
 use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_model::{NodeId, OfferRefusal};
 
 use super::error::{ApiError, ApiErrorCode};
 use super::routes::no_policy;

@@ -16,11 +16,12 @@ use evenkeel_control::{
     RefusalRecord, RequestTurn, RolloutAction, RolloutOutcome, RolloutReport, StatusReport,
     StoredAnswer,
 };
-use evenkeel_core::{Hook, Impossible, PolicyName, RoomId, SessionId};
+use evenkeel_core::Impossible;
 use evenkeel_group::Group;
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::{IndexReader, IndexStatus};
+use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 

@@ -19,11 +19,11 @@ use evenkeel_control::{
     AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle, IngressAnswer,
     NodeNames, RolloutOutcome, RolloutReport, SessionAnswer, StatusReport,
 };
-use evenkeel_core::{
+use evenkeel_dataplane::worker::Totals;
+use evenkeel_model::{
     CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
     PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
-use evenkeel_dataplane::worker::Totals;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
@@ -180,8 +180,8 @@ fn names() -> NodeNames {
         zone: ZoneId(zone),
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
-        role: evenkeel_core::RegionRole::Active,
-        starts: evenkeel_core::Starts::ByItself,
+        role: evenkeel_model::RegionRole::Active,
+        starts: evenkeel_model::Starts::ByItself,
         canary: false,
     };
     NodeNames::of(&CoreSettings {

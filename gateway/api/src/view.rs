@@ -10,8 +10,9 @@ use evenkeel_control::history::Carried;
 use evenkeel_control::{
     IngressAnswer, NodeName, NodeNames, OfferedSession, SessionAnswer, SessionView,
 };
-use evenkeel_core::{EvidenceSource, Measures, Metric, NodeStanding};
+use evenkeel_core::NodeStanding;
 use evenkeel_media::roq;
+use evenkeel_model::{EvidenceSource, Measures, Metric};
 pub(super) use policies::{PolicyStatusView, RolloutView};
 use serde::Serialize;
 
@@ -113,12 +114,12 @@ pub(super) struct HopView {
 }
 
 impl HopView {
-    pub(super) fn of(hop: evenkeel_core::Hop, names: &NodeNames) -> HopView {
+    pub(super) fn of(hop: evenkeel_model::Hop, names: &NodeNames) -> HopView {
         let NodeName { node, region, zone } = names.of_hop(hop);
         HopView { node, region, zone, incarnation: hop.incarnation.0 }
     }
 
-    fn route(hops: &[evenkeel_core::Hop], names: &NodeNames) -> Vec<HopView> {
+    fn route(hops: &[evenkeel_model::Hop], names: &NodeNames) -> Vec<HopView> {
         hops.iter().map(|&hop| HopView::of(hop, names)).collect()
     }
 }

@@ -6,8 +6,8 @@
 mod bounds;
 pub(crate) mod report;
 
-use evenkeel_core::{Hook, HookAnswer, PluginState, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, PluginRefusal};
+use evenkeel_model::{Hook, HookAnswer, PluginState, PolicyQuestion};
 use serde_json::Value;
 
 pub use self::bounds::SettingMismatch;
@@ -120,7 +120,7 @@ impl ConformanceRun<'_> {
     fn refused(&mut self, refused: &PluginRefusal, seed: u64, under: Option<&str>) {
         let fault = match refused {
             PluginRefusal::Faulted { fault, .. } => fault.clone(),
-            other => evenkeel_core::PluginFault::Trap(other.to_string().into()),
+            other => evenkeel_model::PluginFault::Trap(other.to_string().into()),
         };
         self.report.find(ConformanceFinding::before(seed, under), Violation::Fault(fault));
     }

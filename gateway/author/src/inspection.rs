@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use evenkeel_core::{Metric, Op};
 use evenkeel_host::limits::MANIFEST_BYTES_MAX;
 use evenkeel_host::{Form, PluginFile, PluginRefusal, PublicKey, signer};
+use evenkeel_model::{Metric, Op};
 use serde_json::{Value, json};
 
 use crate::built::{Built, hexadecimal};

@@ -11,8 +11,8 @@ mod spread;
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hook, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
+use evenkeel_model::{Hook, PolicyQuestion};
 use serde_json::Value;
 
 pub use self::cost::Exceeded;
@@ -149,7 +149,7 @@ impl Case {
         Ok((self.ask)(world))
     }
 
-    fn failed(&self, fault: evenkeel_core::PluginFault) -> PluginRefusal {
+    fn failed(&self, fault: evenkeel_model::PluginFault) -> PluginRefusal {
         PluginRefusal::Faulted { call: self.name, fault }
     }
 }
@@ -197,7 +197,7 @@ fn time(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
-) -> Result<TimeSpread, evenkeel_core::PluginFault> {
+) -> Result<TimeSpread, evenkeel_model::PluginFault> {
     let mut round = |calls: u32| {
         let mut took = Duration::ZERO;
         for _ in 0..calls {
@@ -217,7 +217,7 @@ fn count(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
-) -> Result<u64, evenkeel_core::PluginFault> {
+) -> Result<u64, evenkeel_model::PluginFault> {
     policy.ask(question, now_us)?;
     let before = policy.instructions().unwrap_or(0);
     policy.ask(question, now_us)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 
 use crate::failed::AuthorError;
 use crate::name::Name;

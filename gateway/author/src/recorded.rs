@@ -8,8 +8,8 @@ mod report;
 
 use std::sync::Arc;
 
-use evenkeel_core::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
+use evenkeel_model::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, ReplayState};
 use serde_json::Value;
 

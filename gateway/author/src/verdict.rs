@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_core::{
+use evenkeel_model::{
     AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NodeId, Op, PluginFault,
     PolicyQuestion, RegionId, RoutingMove, Row, SessionRow,
 };

@@ -8,7 +8,7 @@ mod value;
 
 use std::sync::Arc;
 
-use evenkeel_core::{
+use evenkeel_model::{
     CatalogEntry, EntryKind, HookAnswer, Labels, Measures, Metric, NodeId, PluginState,
     PolicyQuestion, RegionId, RoomId, RoomRow, Row, SessionId, SessionRow,
 };

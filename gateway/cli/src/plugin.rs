@@ -7,7 +7,7 @@ use evenkeel_author::measure::measure;
 use evenkeel_author::{
     AuthorError, Built, Chatter, Inspection, Name, Project, conformance, create,
 };
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde_json::{Value, json};
 
 use crate::policy::settings_of;

@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};

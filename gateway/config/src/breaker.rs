@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use evenkeel_core::Breakers;
+use evenkeel_model::Breakers;
 
 use super::check::ConfigCheck;
 use super::raw;

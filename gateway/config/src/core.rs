@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core::{
-    self as core, AdmitOnFault, CapBounds, DegradeOnFault, Hook, NodeProbing, NodeSettings,
-    RegionId, RegionRole, Starts, Zone, ZoneId,
+use evenkeel_core as core;
+use evenkeel_model::{
+    AdmitOnFault, CapBounds, DegradeOnFault, Hook, NodeProbing, NodeSettings, RegionId, RegionRole,
+    Starts, Zone, ZoneId,
 };
 
 use super::{

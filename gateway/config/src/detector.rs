@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use evenkeel_core::Timings;
+use evenkeel_model::Timings;
 
 use super::check::ConfigCheck;
 use super::{raw, unit};

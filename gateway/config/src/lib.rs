@@ -35,7 +35,7 @@ pub use binding::{PluginLocation, PolicyBinding};
 use check::ConfigCheck;
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings};
 pub use compiler::Compiler;
-use evenkeel_core::{PolicyName, Timings};
+use evenkeel_model::{PolicyName, Timings};
 use evenkeel_process::file;
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Otlp, Protocol,
@@ -70,7 +70,7 @@ pub struct GatewayConfig {
     pub admin: AdminSettings,
     pub telemetry: TelemetrySettings,
     pub limits: LimitSettings,
-    pub breaker: evenkeel_core::Breakers,
+    pub breaker: evenkeel_model::Breakers,
     pub detector: Timings,
     pub trust: TrustSettings,
     /// The group of this gateway. Default: none.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Judging, RolloutRules, Strategy};
+use evenkeel_revisions::{Judging, RolloutRules, Strategy};
 use toml::Spanned;
 
 use super::check::ConfigCheck;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Affinity, Hook, RedundancyMode};
+use evenkeel_model::{Affinity, Hook, RedundancyMode};
 use serde::Deserialize;
 use toml::Spanned;
 

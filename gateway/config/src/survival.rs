@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use evenkeel_core::{Affinity, NodeProbing, RedundancyMode};
+use evenkeel_model::{Affinity, NodeProbing, RedundancyMode};
 
 use super::check::ConfigCheck;
 use super::invalid::{ConfigSource, InvalidSetting};

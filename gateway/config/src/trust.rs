@@ -1,7 +1,7 @@
 //! Rules for accepted plugins and their grants.
 
-use evenkeel_core::{Hook, Metric, Op};
 use evenkeel_host::{PublicKey, TrustedKeys, Unsigned, read_digest};
+use evenkeel_model::{Hook, Metric, Op};
 use serde::Deserialize;
 use toml::Spanned;
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{AgentWord, NodeId};
+use evenkeel_core::AgentWord;
 use evenkeel_drivers::Clock;
 use evenkeel_media::trunk::message::{NodeLoad, ServingState};
+use evenkeel_model::NodeId;
 
 use super::prober::{Mismatch, Prober};
 use super::thread::{Control, fill};

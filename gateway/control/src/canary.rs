@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use evenkeel_core::NodeId;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, LocalTask};
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
 use evenkeel_media::trunk::{self, Bundle, Tag, seal};
 use evenkeel_media::{demux, rtp};
+use evenkeel_model::NodeId;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 

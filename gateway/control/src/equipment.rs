@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use evenkeel_core::NodeId;
 use evenkeel_dataplane::worker::{TrunkSocket, WorkerCommand};
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{DriverConfig, NgSocket, set};
+use evenkeel_model::NodeId;
 
 use super::canary::{CanaryNode, CanaryProbe};
 use super::prober::{ProbeMethod, Prober};

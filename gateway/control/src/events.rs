@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CloseReason, CoreEvent, NodeId, SessionId};
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_model::{CloseReason, CoreEvent, NodeId, SessionId};
 
 use super::messages::{EventRecord, GatewayEvent, OfferedSession, TraceCaller};
 use super::thread::Control;

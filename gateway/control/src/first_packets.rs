@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
+use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
     RtcpPort, Srtp, StreamKind,
 };

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evenkeel_core::{
-    Explanation, NodeStanding, PolicyName, RegionStanding, RolloutAction, RolloutReport, RoomId,
-    RoomStanding, Scenario, SessionId,
-};
+use evenkeel_core::{Explanation, NodeStanding, RegionStanding, RoomStanding};
+use evenkeel_model::{PolicyName, RoomId, Scenario, SessionId};
 use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
+use evenkeel_revisions::{RolloutAction, RolloutReport};
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 

@@ -14,8 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use evenkeel_core::{CloseReason, ClosedSession, SessionId};
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use log_file::{LogFile, LogFiles, MeasuredRecord};
 pub use record::{Carried, EndedSession};
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, MediaDescription};
+use evenkeel_model::{Labels, MediaDescription};
 
 use super::messages::OfferedSession;
 

@@ -36,11 +36,11 @@ mod thread;
 
 pub use canary::CanaryNode;
 pub use equipment::Equipment;
-pub use evenkeel_core::{
+pub use evenkeel_policies::{PluginView, PolicyView, RefusalRecord};
+pub use evenkeel_revisions::{
     Actor, LastRollout, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome,
     RolloutReport, Staged,
 };
-pub use evenkeel_policies::{PluginView, PolicyView, RefusalRecord};
 pub use guard::Shrinks;
 pub use handle::{
     ControlRequest, EVENTS_MAX, Handle, NotReloaded, PolicyRefused, REQUESTS_MAX, ReloadRequest,

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use evenkeel_core::{
-    CoreEvent, Decider, Health, Hop, Impossible, IngressProtocol, Labels, MediaDescription,
-    MediaStream, NodeId, OfferRefusal, PayloadType, PolicyName, RolloutReport, RoomId, SessionId,
-    SessionStanding,
-};
+use evenkeel_core::{Impossible, SessionStanding};
 use evenkeel_dataplane::worker::{ShedRun, Totals};
+use evenkeel_model::{
+    CoreEvent, Decider, Health, Hop, IngressProtocol, Labels, MediaDescription, MediaStream,
+    NodeId, OfferRefusal, PayloadType, PolicyName, RoomId, SessionId,
+};
 use evenkeel_policies::ReportedDecision;
 use evenkeel_recording::RecordedDecision;
+use evenkeel_revisions::RolloutReport;
 use serde::Serialize;
 
 use super::handle::NotReloaded;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{RedundancyMode, SessionId};
 use evenkeel_dataplane::worker::{Distribution, Totals};
 use evenkeel_drivers::DriverAction;
+use evenkeel_model::{RedundancyMode, SessionId};
 use serde::Serialize;
 
 use super::thread::Control;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use evenkeel_core::{CoreSettings, Hop, Incarnation, NodeId, RegionId};
+use evenkeel_model::{CoreSettings, Hop, Incarnation, NodeId, RegionId};
 
 /// Remembered nodes per slot. A slot is not reused for 10 s after a node, so a late reader needs the previous node at
 /// most. Older nodes occur only in old move records, by number.
@@ -32,7 +32,7 @@ impl NodeNames {
     pub fn of(settings: &CoreSettings) -> NodeNames {
         let regions: Box<[Arc<str>]> =
             settings.regions.iter().map(|name| (**name).into()).collect();
-        let slot = |node: &evenkeel_core::NodeSettings| {
+        let slot = |node: &evenkeel_model::NodeSettings| {
             let zone = &settings.zones[node.zone.0 as usize];
             let region = Arc::clone(&regions[zone.region.0 as usize]);
             let named = NodeName { node: (*node.name).into(), region, zone: (*zone.name).into() };

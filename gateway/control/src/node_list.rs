@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::NodeConfig;
-use evenkeel_core::{Actor, Hop, NodeId};
 use evenkeel_drivers::Poster;
+use evenkeel_model::{Hop, NodeId};
+use evenkeel_revisions::Actor;
 use serde::Serialize;
 
 use super::equipment::{Equipment, ListedNode};
@@ -292,7 +293,7 @@ impl Control {
         there.map(|(id, _)| id).collect()
     }
 
-    fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_core::NodeSettings> {
+    fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_model::NodeSettings> {
         let region = self.region_named(&node.region).ok()?;
         let zone = self.gateway.zone(&node.zone, region).ok()?;
         Some(node.core(zone))

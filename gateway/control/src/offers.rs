@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{
+use evenkeel_model::{
     AcceptedOffer, ClientIdentity, IngressProtocol, NodeId, Offer, OfferId, OfferRefusal, RtcpPort,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Failback, Impossible, NodeId, RegionId};
+use evenkeel_core::{Failback, Impossible};
+use evenkeel_model::{NodeId, RegionId};
 
 use super::messages::ControlError;
 use super::thread::Control;

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::NodeId;
 use evenkeel_drivers::Clock;
 use evenkeel_media::trunk::message::{NodeFault, OrderOutcome, TrunkQuestion};
+use evenkeel_model::NodeId;
 use tokio::sync::oneshot;
 
 use super::equipment::name;

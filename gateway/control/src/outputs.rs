@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_config::StartHook;
-use evenkeel_core::{
-    ClientIdentity, CloseReason, GatewayEffect, Hop, IngressProtocol, NodeId, NotOpened,
-    NotStarted, Offer, Plan, RoomId, RouteCell, RtcpPort, SessionId,
-};
+use evenkeel_core::{GatewayEffect, NotOpened};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::{DscpMarks, Install, WorkerCommand};
 use evenkeel_drivers as webhook;
 use evenkeel_drivers::{Clock, DriverAction, OpenRequest};
+use evenkeel_model::{
+    ClientIdentity, CloseReason, Hop, IngressProtocol, NodeId, NotStarted, Offer, Plan, RoomId,
+    RouteCell, RtcpPort, SessionId,
+};
 
 use super::equipment::ListedNode;
 use super::messages::GatewayEvent;

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::NodeId;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, Fencing, LocalTask};
 use evenkeel_media::trunk::message::{NodeLoad, NodeSecret, OrderOutcome, TrunkQuestion};
 use evenkeel_media::{demux, stun};
+use evenkeel_model::NodeId;
 use pending::{ProbeTokens, Token};
 pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
 pub(crate) use signed::Mismatch;

@@ -10,8 +10,9 @@ mod replica;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use evenkeel_core::{ChangedRecords, GatewayRecord, RoomId, SessionId};
+use evenkeel_core::{ChangedRecords, GatewayRecord};
 use evenkeel_dataplane::worker::{Copies, WorkerCommand};
+use evenkeel_model::{RoomId, SessionId};
 pub use replica::Replica;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

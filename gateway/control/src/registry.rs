@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use evenkeel_core::{
-    ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
-};
 use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::Brief;
 use evenkeel_media::roq::FlowId;
+use evenkeel_model::{
+    ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
+};
 pub(super) use ports::ReservedPorts;
 pub(crate) use record::{EntryRecord, RegistryRecord, RestoredParts, RestoringSessions};
 use tokio::sync::OwnedSemaphorePermit;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{
-    ArmTally, Impossible, PolicyName, RedundancyMode, RoomStanding, SessionId, SessionStanding,
-};
+use evenkeel_core::{ArmTally, Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
+use evenkeel_model::{PolicyName, RedundancyMode, SessionId};
 use evenkeel_policies::PolicyView;
 use tokio::sync::oneshot;
 
@@ -221,7 +220,7 @@ impl Control {
         let key_frames = |way: MediaDirection| {
             self.workers.iter().map(|worker| worker.stats.key_frames(way)).sum()
         };
-        let drops = evenkeel_core::forward::DropReason::ALL.into_iter().filter_map(|reason| {
+        let drops = evenkeel_model::forward::DropReason::ALL.into_iter().filter_map(|reason| {
             let sum: u64 = self.workers.iter().map(|worker| worker.stats.drops(reason)).sum();
             (sum > 0).then_some((reason.name(), sum))
         });

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_core::{
-    Actor, Lifecycle, PolicyName, RolloutAction, RolloutOutcome, RolloutReport, Strategy,
-};
+use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, PluginSource, Preparation};
+use evenkeel_revisions::{
+    Actor, Lifecycle, RolloutAction, RolloutOutcome, RolloutReport, Strategy,
+};
 use tokio::sync::{broadcast, oneshot};
 
 use super::messages::{ControlError, EventRecord, GatewayEvent};

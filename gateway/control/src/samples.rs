@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{
+use evenkeel_dataplane::worker::Totals;
+use evenkeel_model::{
     ClientTransport, CloseReason, ClosedSession, Decider, RedundancyMode, SessionId,
 };
-use evenkeel_dataplane::worker::Totals;
 
 use crate::history::EndedSession;
 use crate::{RecordBatch, Snapshot};

@@ -13,10 +13,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{GatewayRecord, SessionId};
+use evenkeel_core::GatewayRecord;
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::DriversRecord;
 use evenkeel_media::instant;
+use evenkeel_model::SessionId;
 use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

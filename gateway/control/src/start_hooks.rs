@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
-use evenkeel_core::NodeId;
 use evenkeel_drivers::{Effort, HttpError, Poster};
+use evenkeel_model::NodeId;
 use program::StartProgram;
 use serde_json::json;
 use tokio::sync::mpsc::Sender;

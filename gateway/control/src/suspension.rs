@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{DriverSettings, NodeConfig};
-use evenkeel_core::{
-    GatewayEffect, HopMap, Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId,
-    requested_room_name,
-};
+use evenkeel_core::{GatewayEffect, HopMap, requested_room_name};
 use evenkeel_dataplane::worker::{
     self, Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
     WorkerCommand,
 };
 use evenkeel_drivers::{Clock, ContinuedSession, DriversRecord};
+use evenkeel_model::{Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_process::sha256;
 use tokio::sync::{mpsc, oneshot};
 

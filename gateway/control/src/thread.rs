@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY, WallClock};
+use evenkeel_core::{Gateway, WATCH_EVERY};
 use evenkeel_dataplane::SendLease;
 use evenkeel_dataplane::worker::{Waker, WorkerCommand, WorkerReport, WorkerStats};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Ng, NgSocket, Posted, Poster};
+use evenkeel_model::{NodeId, OfferId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
+use evenkeel_revisions::WallClock;
 use ring::rand::SecureRandom;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;

@@ -8,20 +8,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-pub(crate) use breaker::Breaker;
-pub(crate) use breaker::Judged;
-pub(crate) use breaker::RegionVerdict;
+pub(crate) use breaker::{Breaker, Judged, RegionVerdict};
 use breaker::{RegionEvidence, is_bad};
+use evenkeel_model::{
+    BreakerState, Breakers, CoreEvent, CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId,
+    RoomId, Row, SessionId,
+};
 pub(crate) use gauge::Gauge;
 pub(crate) use ledger::{CapacityLedger, Holding};
 
 use crate::effects::Effects;
 use crate::nodes::{Node, NodeTable};
 use crate::timer::Timer;
-use crate::{
-    BreakerState, Breakers, CoreEvent, CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId,
-    RoomId, Row, SessionId,
-};
 
 /// Interval at which breakers weigh their evidence.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::{FlowCounts, Hop, RoomId};
+use evenkeel_model::{FlowCounts, Hop, RoomId};
 
 /// Packets after which a room votes: 800 ms of voice.
 const VOTES_AFTER: u32 = 40;

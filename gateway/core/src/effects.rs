@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::timer::{Timer, TimerQueue};
-use crate::{
+use evenkeel_model::{
     AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, NotStarted, Offer,
-    OfferId, OfferRefusal, Plan, PolicyName, Remembered, RolloutReport, RoomId, RouteCell,
-    SessionId,
+    OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
+use evenkeel_revisions::{Remembered, RolloutReport};
+
+use crate::timer::{Timer, TimerQueue};
 
 /// Instructions to the server.
 #[derive(Clone, Debug)]

@@ -2,13 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use crate::Hop;
-use crate::nodes::Since;
+use evenkeel_model::{FlowCounts, Hop, STREAM_KINDS, Since};
 
 /// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
-const KINDS: usize = 2;
 
 /// Interval of workers' reports on a session, unless there are many sessions.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
@@ -44,30 +40,6 @@ const BEFORE: Duration = Duration::from_millis(500);
 /// Each lost flow that a move did not repair multiplies the steady time required before the next one by this.
 const VAIN_FACTOR: u32 = 8;
 const VAIN_MAX: u32 = 4;
-
-/// RTP packets between a session and its node since the last report, by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-pub struct FlowCounts {
-    /// Packets to the node, in the order of [`StreamKind`](crate::StreamKind).
-    pub sent: [u32; KINDS],
-    /// Packets from the hop in `hears`, whether or not they reached the client.
-    pub came: [u32; KINDS],
-    pub hears: Option<Hop>,
-    /// Packets expected from that hop by sequence number, including lost ones.
-    pub expected: u32,
-    /// Packets of `expected` that are missing.
-    pub lost: u32,
-    /// Packets missing by sequence number when another hop continued a stream, minus those that arrived late.
-    pub missed: u32,
-    /// The loss that the node last reported in RTCP, in ppm (RFC 3550, 6.4.1), if it did since the last report.
-    pub reported_ppm: Option<u32>,
-}
-
-impl FlowCounts {
-    fn is_silent(&self) -> bool {
-        self.came == [0; KINDS]
-    }
-}
 
 /// A run of packets without a pause.
 #[derive(Clone, Copy, Debug)]
@@ -134,8 +106,8 @@ impl SequenceLoss {
 pub(crate) struct FlowTracker {
     hop: Hop,
     told: Instant,
-    came: [Option<PacketRun>; KINDS],
-    sent: [Option<PacketRun>; KINDS],
+    came: [Option<PacketRun>; STREAM_KINDS],
+    sent: [Option<PacketRun>; STREAM_KINDS],
     /// The start of the silence after a steady run.
     silent: Option<Since>,
     numbers: SequenceLoss,
@@ -157,7 +129,7 @@ pub(crate) enum SendingState {
 
 impl FlowTracker {
     pub(crate) fn new(hop: Hop, now: Instant) -> FlowTracker {
-        let (came, sent) = ([None; KINDS], [None; KINDS]);
+        let (came, sent) = ([None; STREAM_KINDS], [None; STREAM_KINDS]);
         let numbers = SequenceLoss::new(now);
         FlowTracker { hop, told: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
     }
@@ -261,14 +233,14 @@ impl FlowTracker {
     }
 
     /// Kinds of media received steadily before the silence.
-    pub(crate) fn heard(&self) -> [bool; KINDS] {
+    pub(crate) fn heard(&self) -> [bool; STREAM_KINDS] {
         self.came.map(|run| run.is_some_and(|run| self.is_steady(&run)))
     }
 
     /// Tells whether the session sends media of these kinds, which it sent when another session fell silent.
     pub(crate) fn sending(
         &self,
-        kinds: [bool; KINDS],
+        kinds: [bool; STREAM_KINDS],
         silent: Instant,
         slack: Duration,
         now: Instant,
@@ -294,7 +266,7 @@ impl FlowTracker {
     /// Ends the silence: it has an innocent cause or was handled. The next silence counts after another steady run.
     pub(crate) fn forget(&mut self) {
         self.silent = None;
-        self.came = [None; KINDS];
+        self.came = [None; STREAM_KINDS];
     }
 
     /// The room is moved because of this session's silence.

@@ -5,17 +5,23 @@
 mod answers;
 mod record;
 
-pub use record::Records;
-
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Measures, NodeId,
+    NodeSettings, NotStarted, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, Scenario,
+    SessionId, Stamp, Zone, ZoneId,
+};
+use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
+pub use record::Records;
+
 use crate::capacity::{Capacity, WINDOW};
 use crate::effects::{Effects, GatewayEffect, Impossible, RoomNotice};
-use crate::nodes::{AgentWord, NodeTable, Stamp};
-use crate::policy::{Effect, FaultSubject, HarmfulRevision, Policies, QuestionsInFlight, Subjects};
+use crate::nodes::{AgentWord, NodeTable};
+use crate::policy::{FaultSubject, HarmfulRevision, Policies, QuestionsInFlight, Subjects};
 use crate::quality::Quality;
 use crate::rooms::{Failback, MoveUnderWay, NotOpened, RoomTable, Router, WEIGH_EVERY};
 use crate::sessions::SessionTable;
@@ -23,12 +29,7 @@ use crate::timer::Timer;
 use crate::views::{
     Explanation, NodeStanding, RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
 };
-use crate::{
-    Arm, ArmStatistics, ArmTally, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts,
-    GatewayRecord, Hook, Hop, HopMap, Lifecycle, Measures, NodeId, NodeSettings, NotStarted,
-    PluginFault, PolicyName, RedundancyMode, RegionId, Remembered, RestoreError, RolloutRules,
-    RoomId, Scenario, SessionId, WallClock, Zone, ZoneId,
-};
+use crate::{ArmStatistics, ArmTally, GatewayRecord, HopMap, RestoreError};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -331,8 +332,7 @@ impl Gateway {
         self.route(now, |router| router.handle_move(name, to, now))
     }
 
-    /// The kernel reports that no process listens at a node's port that serves one room. The hop leaves the room's
-    /// route.
+    /// The kernel reports that no process listens at a node's port that serves one room: the hop leaves its route.
     pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
         self.route(now, |router| router.handle_port_closed(session, hop, now));
     }
@@ -610,7 +610,7 @@ impl Gateway {
     /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
     pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
         let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
-        if node.health() != crate::Health::Down {
+        if node.health() != evenkeel_model::Health::Down {
             return Err(Impossible::NotDown);
         }
         node.let_back();

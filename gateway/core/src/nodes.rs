@@ -13,14 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use detector::DetectorFinding;
-pub(crate) use detector::Since;
-pub use detector::Stamp;
+use evenkeel_model::{Board, CoreSettings, GatewayLimits, Hop, NodeId, RegionId, Timings, Zone};
 pub(crate) use node::{Node, NodeTransition, NodeTrust};
 pub(crate) use pace::{ANSWERED_IN_TIME, OpeningClass, OpeningWindow, QueuePosition};
 pub(crate) use watch::NodeChange;
 pub use watch::{AgentWord, WATCH_EVERY};
-
-use crate::{Board, CoreSettings, GatewayLimits, Hop, NodeId, RegionId, Timings, Zone};
 
 /// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
@@ -81,7 +78,7 @@ impl NodeTable {
         for (at, node) in settings.nodes.iter().enumerate() {
             let (id, distance) = (NodeId(at as u32), nodes.distance(node.zone));
             let node = Node::new(id, node.clone(), distance, timings, now);
-            if node.health() == crate::Health::Cold {
+            if node.health() == evenkeel_model::Health::Cold {
                 nodes.mark_down(node.hop(), now);
             }
             nodes.slots.push(Some(node));

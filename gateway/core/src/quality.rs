@@ -8,12 +8,12 @@ mod plans;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use evenkeel_model::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
+pub(crate) use ladder::LadderInput;
+use ladder::NativeLadder;
 pub(crate) use plans::Replans;
 
 use crate::cohort::NodeBallot;
-use crate::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
-pub(crate) use ladder::LadderInput;
-use ladder::NativeLadder;
 
 /// Maximum sessions in one question; the others follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;

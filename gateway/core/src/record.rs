@@ -5,7 +5,6 @@
 //!
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
-pub(crate) mod bytes;
 pub(crate) mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,18 +13,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::instant;
+use evenkeel_model::{
+    CapBounds, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
+    MediaDescription, NodeId, Plan, PluginState, PolicyName, RedundancyMode, RegionId, RoomId,
+    SessionId,
+};
+use evenkeel_revisions::StateVersions;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Breaker, Gauge};
 use crate::nodes::NodeTrust;
-use crate::policy::StateVersions;
 use crate::rooms::{NodeDrain, Stranded};
 use crate::sessions::WHOLE;
-use crate::{
-    CapBounds, ClientTransport, Decider, Failback, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
-    MediaDescription, MoveRecord, NodeId, Plan, PluginState, PolicyName, RedundancyMode, RegionId,
-    RoomId, SessionId,
-};
+use crate::{Failback, MoveRecord};
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct GatewayRecord {

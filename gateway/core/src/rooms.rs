@@ -24,13 +24,15 @@ use std::time::Instant;
 use calls::CallRooms;
 pub use calls::{is_session_room_name, requested_room_name};
 pub(crate) use drain::NodeDrain;
+use evenkeel_model::{
+    CloseReason, CoreSettings, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId,
+};
 pub use failback::Failback;
 use failover::PendingFailover;
 pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
 use restore::Unsettled;
 pub(crate) use room::{PendingRoute, Room, Stranded};
-
 pub(crate) use routes::WEIGH_EVERY;
 
 use crate::capacity::Capacity;
@@ -40,9 +42,6 @@ use crate::nodes::NodeTable;
 use crate::record::changes::Changes;
 use crate::sessions::{SessionPhase, SessionTable};
 use crate::small::SmallSet;
-use crate::{
-    CloseReason, CoreSettings, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId,
-};
 
 #[derive(Debug)]
 pub(crate) struct RoomTable {

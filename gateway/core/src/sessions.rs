@@ -8,12 +8,12 @@ use std::ops::{Bound, Index, RangeBounds};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{Decider, PolicyName, SessionId};
 pub(crate) use legs::Legs;
 pub(crate) use session::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
 
 use crate::interner::Interner;
 use crate::record::changes::Changes;
-use crate::{Decider, PolicyName, SessionId};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;

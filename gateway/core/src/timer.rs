@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{AskId, NodeId, PolicyName, RoomId, SessionId};
+use evenkeel_model::{AskId, NodeId, PolicyName, RoomId, SessionId};
 
 /// A reason to wake up. Limited to two words, since there is one per room; longer data is stored elsewhere.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant, Measures,
+    MoveCause, Plan, RedundancyMode, RegionId, RoomId, SessionId,
+};
+
 use crate::capacity::Capacity;
 use crate::nodes::{Node, NodeTable, OpeningWindow};
 use crate::policy::{FaultSubject, Noted, Said, SubjectQuarantine};
 use crate::rooms::{Failback, MoveRecord, Room, RoomTable};
 use crate::sessions::{SessionPhase, SessionTable, WHOLE};
-use crate::{
-    BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant, Measures,
-    MoveCause, Plan, RedundancyMode, RegionId, RoomId, SessionId,
-};
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionStanding {
@@ -20,7 +21,7 @@ pub struct SessionStanding {
     pub scenario: Arc<str>,
     pub transport: ClientTransport,
     pub mode: RedundancyMode,
-    /// See [`Route::kept`](crate::Route::kept).
+    /// See [`Route::kept`](evenkeel_model::Route::kept).
     pub kept: RedundancyMode,
     pub hop: Option<Hop>,
     pub plan: Plan,
@@ -35,7 +36,7 @@ pub struct RoomStanding {
     pub name: Arc<str>,
     pub scenario: Arc<str>,
     pub mode: RedundancyMode,
-    /// See [`Route::kept`](crate::Route::kept).
+    /// See [`Route::kept`](evenkeel_model::Route::kept).
     pub kept: RedundancyMode,
     pub sessions: Vec<SessionId>,
     /// Best first.

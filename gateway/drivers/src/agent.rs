@@ -7,10 +7,10 @@ mod paths;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
 use evenkeel_dataplane::worker::{NodeLeg, tag};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
+use evenkeel_model::{Hop, NodeId, RoomId, SessionId};
 use leases::{DueLease, LeaseRecord, LeaseRefresh, LeaseState, Leases, TrunkLease};
 use paths::Paths;
 use serde::{Deserialize, Serialize};

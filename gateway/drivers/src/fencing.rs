@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evenkeel_core::NodeId;
 use evenkeel_media::trunk::GroupOwner;
+use evenkeel_model::NodeId;
 use tokio::sync::mpsc;
 
 /// Reports of refused messages that wait. One is enough: all name about the same epoch.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use evenkeel_core::NodeId;
 use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use evenkeel_model::NodeId;
 
 use super::{DriverAction, OpenRequest};
 

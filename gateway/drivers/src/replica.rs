@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_core::{NodeId, SessionId};
+use evenkeel_model::{NodeId, SessionId};
 
 use super::DriversRecord;
 use super::agent::AgentsRecord;

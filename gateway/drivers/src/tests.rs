@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use evenkeel_core::Incarnation;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{OpenStatus, TrunkAnswer, TrunkQuestion};
+use evenkeel_model::Incarnation;
 
 use super::*;
 

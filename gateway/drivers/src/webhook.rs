@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel_config::WebhookTarget;
-use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use evenkeel_model::{Hop, NodeId, SessionId};
 use messages::WebhookAnswer;
 use serde::{Deserialize, Serialize};
 

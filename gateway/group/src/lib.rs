@@ -1,6 +1,6 @@
 //! A group of two gateways: one owns the group's addresses, the other takes them over with the sessions when it dies.
 //!
-//! `member.rs` runs the core's state machine (`core/src/cluster.rs`), which decides. Records of the owner's sessions reach
+//! `member.rs` runs the core's state machine (`ownership/src/lib.rs`), which decides. Records of the owner's sessions reach
 //! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, the nodes'
 //! agents decide by `votes.rs` which one goes on; the agent beside a member shows by `peer_agent.rs` that its process has
 //! ended. A takeover is the second half of an upgrade: the workers of a standby are
@@ -30,9 +30,9 @@ pub use address::hold_addresses;
 use beats::Beats;
 use evenkeel_config::{GatewayConfig, NodeConfig};
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
-use evenkeel_core::cluster::WitnessId;
 use evenkeel_drivers::group_number;
 use evenkeel_media::trunk::message::NodeSecret;
+use evenkeel_ownership::WitnessId;
 use evenkeel_process::descriptors;
 use evenkeel_telemetry::Instruments;
 use group::GroupInbox;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Handle, RecordBatch, Replica, Suspended, SuspensionGuard};
-use evenkeel_core::cluster::{
+use evenkeel_dataplane::{SendLease, quic};
+use evenkeel_drivers::Fencing;
+use evenkeel_ownership::{
     self, Beat, BeatRole as PeerStanding, Blocked, Cluster, ClusterEvent, ClusterOutput,
     ClusterSettings, ContinuedOwnership, MaySend, Reporter, TakeoverCause,
 };
-use evenkeel_dataplane::{SendLease, quic};
-use evenkeel_drivers::Fencing;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 

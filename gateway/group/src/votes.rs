@@ -8,9 +8,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use evenkeel_control::draw;
-use evenkeel_core::cluster::{AgentVote, WitnessId};
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
+use evenkeel_ownership::{AgentVote, WitnessId};
 use ring::rand::SystemRandom;
 use socket2::SockRef;
 use tokio::net::UdpSocket;

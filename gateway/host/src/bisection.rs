@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
+use evenkeel_model::{
     Apart, DecisionNote, HookAnswer, PluginFault, PluginState, Poisoned, PolicyQuestion,
     RevisionAnswer,
 };

@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::process::ChildStdout;
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::CODE_BYTES_MAX;

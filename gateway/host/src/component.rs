@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use wasmtime::component::InstancePre;
 
 use crate::bindings::exports::evenkeel::policy::{

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{HookAnswer, PluginFault, PolicyQuestion, RevisionAnswer};
+use evenkeel_model::{HookAnswer, PluginFault, PolicyQuestion, RevisionAnswer};
 
 use crate::guest::Guest;
 use crate::log::PluginLog;

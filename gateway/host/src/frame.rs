@@ -1,6 +1,6 @@
 //! Columns for plugins, and conversions shared by several hooks.
 
-use evenkeel_core::{Metric, Row};
+use evenkeel_model::{Metric, Row};
 
 use crate::bindings::evenkeel::policy::types;
 

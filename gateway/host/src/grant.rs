@@ -1,6 +1,6 @@
 //! The metrics and actions that a plugin is granted.
 
-use evenkeel_core::{Metric, Op};
+use evenkeel_model::{Metric, Op};
 
 use crate::manifest::Manifest;
 

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CatalogEntry, DecisionNote, Hook, HookAnswer, Metric, Op, PluginFault};
+use evenkeel_model::{CatalogEntry, DecisionNote, Hook, HookAnswer, Metric, Op, PluginFault};
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use crate::bindings::evenkeel::policy::diag;
-use crate::bindings::evenkeel::policy::types;
+use crate::bindings::evenkeel::policy::{diag, types};
 use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_model::{
     AdmitVerdict, DegradationAction, HookAnswer, Labels, NodeId, Op, PluginFault, PluginState,
     PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionRow,
 };

@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] compiles a plugin into a [`Component`]; bound to a hook with settings it is a
 //! [`BoundPlugin`], owned and asked by one thread. A failing plugin costs a
-//! [`PluginFault`](evenkeel_core::PluginFault), never more.
+//! [`PluginFault`](evenkeel_model::PluginFault), never more.
 
 #[allow(warnings, reason = "generated")]
 mod bindings;

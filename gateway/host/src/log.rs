@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use evenkeel_core::DecisionNote;
+use evenkeel_model::DecisionNote;
 
 use crate::limits::{
     LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons};
+use evenkeel_model::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ pub struct Manifest {
     /// Lower-case letters, digits and hyphens. Revisions of one plugin share the name, and their
     /// states.
     pub name: Arc<str>,
-    /// At most 64 printable ASCII characters; orders versions (`evenkeel_core::Version`).
+    /// At most 64 printable ASCII characters; orders versions (`evenkeel_revisions::Version`).
     pub version: Box<str>,
     /// The version of the contract that the plugin was built for.
     pub contract: Box<str>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CatalogEntry, Hook, PluginFault, PolicyQuestion, RevisionAnswer};
+use evenkeel_model::{CatalogEntry, Hook, PluginFault, PolicyQuestion, RevisionAnswer};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 

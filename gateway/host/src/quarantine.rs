@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::PluginFault;
+use evenkeel_model::PluginFault;
 
 /// Maximum quarantined rows. A revision that fails on more rows is itself broken, and no longer bisected.
 pub(crate) const HELD_MAX: usize = 256;

@@ -1,4 +1,4 @@
-use evenkeel_core::{Hook, PluginFault};
+use evenkeel_model::{Hook, PluginFault};
 
 use crate::signature::PublicKey;
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core::{PluginFault, PluginState};
+use evenkeel_model::{PluginFault, PluginState};
 
 use crate::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Keep};
 use crate::guest::Guest;

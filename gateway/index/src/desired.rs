@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use evenkeel_core::SessionId;
+use evenkeel_model::SessionId;
 use tokio::sync::Notify;
 
 use super::entry::IndexedSession;

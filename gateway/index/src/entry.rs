@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use evenkeel_core::SessionId;
 use evenkeel_group::GroupRole;
+use evenkeel_model::SessionId;
 use serde::{Deserialize, Serialize};
 
 /// The version of the values.

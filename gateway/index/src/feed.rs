@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_control::{EventRecord, GatewayEvent, Handle};
-use evenkeel_core::{CoreEvent, SessionId};
+use evenkeel_model::{CoreEvent, SessionId};
 use evenkeel_process::unix_us;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::SessionId;
+use evenkeel_model::SessionId;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 

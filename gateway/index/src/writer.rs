@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::SessionId;
 use evenkeel_group::GroupRole;
+use evenkeel_model::SessionId;
 use tokio::time::Instant;
 
 use super::desired::{Desired, DesiredTable, is_same};

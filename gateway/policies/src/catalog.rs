@@ -1,6 +1,6 @@
 //! The catalog maps the numbers in a policy's questions to names.
 
-use evenkeel_core::{CatalogEntry, EntryKind, NodeId, RegionId, ZoneId};
+use evenkeel_model::{CatalogEntry, EntryKind, NodeId, RegionId, ZoneId};
 
 /// Lists regions and zones in the order of their numbers; the parent of a zone is its region, that of a node its zone.
 pub fn catalog<'a>(

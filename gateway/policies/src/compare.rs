@@ -1,6 +1,6 @@
 //! Compares the answers of two revisions.
 
-use evenkeel_core::{DegradationAction, HookAnswer, RoutingMove};
+use evenkeel_model::{DegradationAction, HookAnswer, RoutingMove};
 
 /// Compares decisions only; states and reasons may differ.
 pub(super) fn is_same(one: &HookAnswer, other: &HookAnswer) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_core::{AskId, PolicyName};
+use evenkeel_model::{AskId, PolicyName};
 use evenkeel_recording::{
     Chunk, ChunkFull, RecordingEntry, RecordingHeader, Redactor, head, records, tail,
 };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::{Arc, Mutex};
 
-use evenkeel_core::PolicyQuestion;
+use evenkeel_model::PolicyQuestion;
 
 use super::lock;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use evenkeel_core::PolicyName;
+use evenkeel_model::PolicyName;
 use serde::Serialize;
 
 /// Maximum refusals kept: enough to look through after an incident.

@@ -22,13 +22,15 @@ use std::time::{Duration, Instant, SystemTime};
 pub use catalog::catalog;
 pub use compiling::{Foundry, compile_plugin};
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{
-    self as core, ArmStatistics, ArmTally, Ask, AskId, BreachCount, CatalogEntry, Compared,
-    Gateway, GatewayLimits, Lifecycle, PluginFault, PolicyCallResult, PolicyName, PolicyStatus,
-    Remembered, Revision, RevisionAnswer, RolloutOutcome, RolloutReport, RolloutRequest,
-    RolloutRules, WallClock,
-};
+use evenkeel_core::{self as core, ArmStatistics, ArmTally, Gateway};
 use evenkeel_host as host;
+use evenkeel_model::{
+    Ask, AskId, BreachCount, CatalogEntry, GatewayLimits, PluginFault, PolicyName, RevisionAnswer,
+};
+use evenkeel_revisions::{
+    Compared, Lifecycle, PolicyCallResult, PolicyStatus, Remembered, Revision, RolloutOutcome,
+    RolloutReport, RolloutRequest, RolloutRules, WallClock,
+};
 pub use export::{Export, ExportOptions};
 use kept::RecentQuestions;
 pub use ledger::{RefusalLedger, RefusalRecord};

@@ -15,8 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evenkeel_core::{AcceptedRevision, PolicyName, QuarantinedRevision, Remembered, Version};
+use evenkeel_model::PolicyName;
 use evenkeel_process::file;
+use evenkeel_revisions::{AcceptedRevision, QuarantinedRevision, Remembered, Version};
 use serde::{Deserialize, Serialize};
 
 use super::lock;

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
-    self as core, Actor, PluginFault, PolicyName, Revision, RolloutOutcome, RolloutReport,
-    RolloutRequest, Strategy,
-};
+use evenkeel_core as core;
 use evenkeel_host as host;
+use evenkeel_model::{PluginFault, PolicyName};
+use evenkeel_revisions::{
+    Actor, Revision, RolloutOutcome, RolloutReport, RolloutRequest, Strategy,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::thread::LoadedPlugin;

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 use desk::RecorderDesk;
-use evenkeel_core::{AskId, CoreEvent, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_host as host;
+use evenkeel_model::{AskId, CoreEvent, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{
     RecordedCall, RecordedCatalog, RecordedDecision, RecordedGrant, RecordedRevision,
     RecordingHeader,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use evenkeel_config::{GatewayConfig, PluginLimits, TrustSettings};
-use evenkeel_core::PolicyName;
 use evenkeel_host::{PluginRefusal, PluginSeal, Provenance};
+use evenkeel_model::PolicyName;
 
 /// Each rollout reads the rules at its start.
 #[derive(Clone, Default, PartialEq, Debug)]

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use evenkeel_core::{
-    Arm, Ask, BreachCount, Compared, HookAnswer, PluginFault, PolicyCallResult, PolicyName,
-    PolicyQuestion, RevisionAnswer,
-};
 use evenkeel_host::{self as host, LogLevel};
+use evenkeel_model::{
+    Arm, Ask, BreachCount, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer,
+};
+use evenkeel_revisions::{Compared, PolicyCallResult};
 use tokio::sync::mpsc;
 
 use super::compare::is_same;
@@ -62,7 +62,7 @@ impl std::fmt::Debug for LoadedPlugin {
 }
 
 impl LoadedPlugin {
-    pub(super) fn plugin(&self, revision: &evenkeel_core::Revision) -> PluginFacts {
+    pub(super) fn plugin(&self, revision: &evenkeel_revisions::Revision) -> PluginFacts {
         PluginFacts {
             name: Arc::clone(&revision.plugin),
             title: format!("{} {}", revision.plugin, revision.version).into(),
@@ -275,7 +275,7 @@ impl PolicyThread {
 
     fn send_answered(
         &self,
-        ask: evenkeel_core::AskId,
+        ask: evenkeel_model::AskId,
         result: Result<RevisionAnswer, PluginFault>,
         call: Option<(Arc<str>, PolicyCallResult)>,
     ) {

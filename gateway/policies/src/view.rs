@@ -1,6 +1,8 @@
 //! Policies with their plugins and measurements, as control reports them.
 
-use evenkeel_core::{ArmStatistics, PolicyName, PolicyStatus};
+use evenkeel_core::ArmStatistics;
+use evenkeel_model::PolicyName;
+use evenkeel_revisions::PolicyStatus;
 
 /// A policy, its plugins and their measurements.
 #[derive(Clone, PartialEq, Debug)]

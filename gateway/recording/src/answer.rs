@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_model::{
     AdmitVerdict, DecisionNote, DegradationAction, HookAnswer, PluginFault, PluginState, RegionId,
     RevisionAnswer, RoutingMove,
 };

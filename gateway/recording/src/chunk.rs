@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::AskId;
+use evenkeel_model::AskId;
 
 use crate::frame::{self, FrameKind, PAYLOAD_BYTES_MAX, framed};
 use crate::record::{RecordedCall, RecordedDecision, RecordingEntry};

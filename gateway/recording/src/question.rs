@@ -1,6 +1,6 @@
 //! Encodes questions column by column: adjacent similar values compress well.
 
-use evenkeel_core::{
+use evenkeel_model::{
     Labels, Measures, Metric, NodeId, PluginState, PolicyQuestion, RegionId, RoomId, RoomRow, Row,
     SessionId, SessionRow, UNMEASURED,
 };

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use evenkeel_core::{AskId, DecisionOutcome, PluginFault, PolicyQuestion, RevisionAnswer};
+use evenkeel_model::{AskId, DecisionOutcome, PluginFault, PolicyQuestion, RevisionAnswer};
 
 use crate::revision::{RecordedCatalog, RecordedRevision};
 

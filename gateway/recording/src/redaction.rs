@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_core::{
+use evenkeel_model::{
     DecisionNote, HookAnswer, Labels, PluginFault, PluginState, PolicyQuestion, RevisionAnswer,
 };
 use serde_json::Value;

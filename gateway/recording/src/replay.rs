@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_core::{HookAnswer, PluginState, PolicyName, PolicyQuestion};
+use evenkeel_model::{HookAnswer, PluginState, PolicyName, PolicyQuestion};
 
 /// States written during a replay. A plugin reads only its own states, so once it has written a state for a session or
 /// room, that state replaces the recorded one.

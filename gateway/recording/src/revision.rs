@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{CatalogEntry, EntryKind, Hook, Metric, Op, PolicyName};
+use evenkeel_model::{CatalogEntry, EntryKind, Hook, Metric, Op, PolicyName};
 
 use crate::table::{ChunkTable, TableReader, read_labels, write_labels};
 use crate::wire::{FrameInput, InvalidFrame, malformed, put};

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, PluginState};
+use evenkeel_model::{Labels, PluginState};
 
 use crate::wire::{FrameInput, InvalidFrame, malformed, put, put_bytes};
 

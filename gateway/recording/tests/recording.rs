@@ -5,7 +5,7 @@ mod world;
 
 use std::sync::Arc;
 
-use evenkeel_core::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
+use evenkeel_model::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{
     Chunk, ChunkFull, FORMAT, ReadError, RecordedCall, RecordingEntry, RecordingReader, Redactor,
     head, records, tail,

@@ -18,11 +18,12 @@ use evenkeel_control::{
     REQUESTS_MAX, SessionRegistry, SocketName, WorkerLine, briefs, history, port_legs, posts,
     source_of_ports,
 };
-use evenkeel_core::{Gateway, PolicyName};
+use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::{self, PacketWorker, Waker, WorkerStats};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
+use evenkeel_model::PolicyName;
 use evenkeel_policies::{Foundry, PolicyRecorder};
 use policies::{Coming, Firsts, policies};
 pub use policies::{at_place, source, try_out};
@@ -226,7 +227,7 @@ pub enum Reads {
 /// A gateway that forwards, and the first revisions of its policies, which it waits for.
 fn assemble(
     settings: &Arc<GatewayConfig>,
-    core: &evenkeel_core::CoreSettings,
+    core: &evenkeel_model::CoreSettings,
     sockets: Sockets,
     reads: Reads,
 ) -> Result<(RunningGateway, Firsts), RunError> {

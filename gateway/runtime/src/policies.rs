@@ -7,8 +7,9 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_config::{GatewayConfig, PluginLocation};
 use evenkeel_control::{Actor, ControlRequest};
-use evenkeel_core::{CatalogEntry, Gateway, Hook, NodeId, PolicyName};
+use evenkeel_core::Gateway;
 use evenkeel_host::{BINARY_BYTES_MAX, Component, PluginRefusal};
+use evenkeel_model::{CatalogEntry, Hook, NodeId, PolicyName};
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, PolicyThreads, Preparation};
 use evenkeel_process::file;
 use tokio::sync::mpsc;
@@ -21,7 +22,7 @@ pub(super) type Firsts = VecDeque<Vec<(Preparation, PluginSource)>>;
 /// Starts all policies, still without a revision.
 pub(super) fn policies(
     settings: &GatewayConfig,
-    core: &evenkeel_core::CoreSettings,
+    core: &evenkeel_model::CoreSettings,
     gateway: &mut Gateway,
     words: mpsc::Sender<evenkeel_policies::PolicyReport>,
     recorder: evenkeel_policies::PolicyRecorder,
@@ -186,7 +187,7 @@ pub fn source(
 }
 
 /// The catalog of regions, zones and nodes at the start.
-fn catalog(core: &evenkeel_core::CoreSettings) -> Vec<CatalogEntry> {
+fn catalog(core: &evenkeel_model::CoreSettings) -> Vec<CatalogEntry> {
     let regions = core.regions.iter().map(|name| &**name);
     let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
     let nodes = (0..).map(NodeId).zip(&core.nodes);

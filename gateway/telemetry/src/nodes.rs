@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evenkeel_core::{Health, NodeId};
+use evenkeel_model::{Health, NodeId};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 

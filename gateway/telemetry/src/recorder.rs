@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
+use evenkeel_model::{
     BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, EvidenceSource, Health, Hop,
-    ModeChange, MoveCause, NodeId, PluginFault, PolicyName, RolloutStage, RoomId, SessionId,
-    StartPhase,
+    ModeChange, MoveCause, NodeId, PluginFault, PolicyName, RoomId, SessionId, StartPhase,
 };
+use evenkeel_revisions::RolloutStage;
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use decision::{DecisionSpan, DecisionSubject};
 use evenkeel_control::{NodeName, NodeNames, RolloutOutcome, RolloutReport};
-use evenkeel_core::{Hop, PolicyName, SessionId};
+use evenkeel_model::{Hop, PolicyName, SessionId};
 use failover::FailoverSpan;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status};
 use opentelemetry::{Context, KeyValue, Value};

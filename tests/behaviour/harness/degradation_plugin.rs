@@ -1,7 +1,7 @@
 //! A degradation plugin that caps every session, and faults on one session or on large batches.
 
-use evenkeel_core::Hook;
 use evenkeel_guests::module::{FREE_ARGUMENTS, Module};
+use evenkeel_model::Hook;
 use serde_json::json;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

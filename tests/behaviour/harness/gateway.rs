@@ -11,7 +11,7 @@ use evenkeel_control::{
     ControlError, EventRecord, GatewayEvent, Handle, OfferedSession, SessionAnswer, SessionView,
     StatusReport,
 };
-use evenkeel_core::CoreEvent;
+use evenkeel_model::CoreEvent;
 use evenkeel_runtime::{RunError, RunningGateway};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_control::{IngressAnswer, OfferedSession, SessionAnswer};
-use evenkeel_core::{
+use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
     RtcpPort, Srtp, StreamKind,
 };

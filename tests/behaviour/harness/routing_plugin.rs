@@ -1,7 +1,7 @@
 //! Routing plugins that follow the contract except for one behaviour.
 
-use evenkeel_core::Hook;
 use evenkeel_guests::module::{Module, SCRATCH, answer, list, word_at};
+use evenkeel_model::Hook;
 use serde_json::json;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! Guests with hostile answers: malformed, oversized, or with extreme values.
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 
 use crate::module::{ANSWER, Module, SCRATCH, answer, list, long_at, nothing, word_at};
 use crate::{Expected, Guest, guest};

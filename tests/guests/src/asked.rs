@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{
+use evenkeel_model::{
     Hook, Labels, Measures, Metric, NodeId, PluginState, PolicyQuestion, RoomId, RoomRow, Row,
     SessionId, SessionRow,
 };

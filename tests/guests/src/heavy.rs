@@ -1,6 +1,6 @@
 //! Guests that are too large, or too slow to compile.
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 
 use crate::module::{Module, number, section};
 use crate::{Expected, Guest, guest};

@@ -1,6 +1,6 @@
 //! Guests with false manifests, forbidden imports or unsupported features: refused before they run.
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde_json::{Value, json};
 
 use crate::module::{Module, section};

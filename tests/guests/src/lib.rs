@@ -11,9 +11,8 @@ mod migrations;
 pub mod module;
 
 pub use asked::questions;
+use evenkeel_model::{Hook, PolicyQuestion};
 pub use heavy::slow_to_compile;
-
-use evenkeel_core::{Hook, PolicyQuestion};
 
 #[derive(Clone, Debug)]
 pub struct Guest {

@@ -1,6 +1,6 @@
 //! Guests that never return or exhaust a resource, in each hook and before the first question.
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 
 use crate::module::{Module, nothing};
 use crate::{Expected, Guest, guest};

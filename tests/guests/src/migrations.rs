@@ -1,6 +1,6 @@
 //! Guests that migrate the state of the revision before them wrongly.
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde_json::json;
 
 use crate::module::{ANSWER, Module, SCHEMA, SCRATCH, ZEROES, answer, list, word_at};

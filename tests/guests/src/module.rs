@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde_json::{Value, json};
 use wit_component::StringEncoding;
 use wit_parser::abi::{AbiVariant, WasmType};

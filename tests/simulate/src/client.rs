@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{SessionId, StreamKind};
+use evenkeel_model::{SessionId, StreamKind};
 use fastrand::Rng;
 
 use crate::packet::{Numbers, Packet};

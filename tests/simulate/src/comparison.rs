@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use evenkeel_core::{Hook, PolicyName};
+use evenkeel_model::{Hook, PolicyName};
 use serde_json::Value;
 
 use crate::outcome::{Outcome, Spread};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, RoomId, SessionId};
+use evenkeel_model::{Hop, RoomId, SessionId};
 
 /// Retry interval of an unanswered opening.
 pub(crate) const OPEN_RETRY_AFTER: Duration = Duration::from_millis(100);

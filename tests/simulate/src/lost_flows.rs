@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use evenkeel_core::{Hop, RoomId};
+use evenkeel_model::{Hop, RoomId};
 
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct LostFlows {

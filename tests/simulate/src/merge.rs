@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Hop, RedundancyMode};
 use evenkeel_media::continuity::StreamEpoch;
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtp;
+use evenkeel_model::{Hop, RedundancyMode};
 
 use crate::packet::Packet;
 use crate::worker::SessionState;

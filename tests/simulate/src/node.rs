@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{AgentWord, EvidenceSource, StreamKind};
+use evenkeel_core::AgentWord;
 use evenkeel_links::{Conditions, Impairment};
+use evenkeel_model::{EvidenceSource, StreamKind};
 
 use crate::packet::{Numbers, Packet};
 use crate::script::NodeScript;

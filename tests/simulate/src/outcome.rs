@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::{BreakerState, CoreEvent, GatewayEffect, Health, Hop, MoveCause};
+use evenkeel_core::GatewayEffect;
+use evenkeel_model::{BreakerState, CoreEvent, Health, Hop, MoveCause};
 use serde::Serialize;
 
 use crate::check::Violation;

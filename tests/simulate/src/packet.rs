@@ -1,7 +1,7 @@
 //! A media packet: a real RTP header, and simulation data beside it.
 
-use evenkeel_core::StreamKind;
 use evenkeel_media::rtp;
+use evenkeel_model::StreamKind;
 
 pub(crate) const VOICE: u8 = 111;
 pub(crate) const VIDEO: u8 = 96;

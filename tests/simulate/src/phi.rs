@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, Health, NodeId, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, GatewayEffect, WATCH_EVERY};
+use evenkeel_model::{Health, NodeId, Stamp};
 use fastrand::Rng;
 
 use crate::script::settings;

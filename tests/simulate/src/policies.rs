@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
+use evenkeel_model::{
     AdmitVerdict, Arm, Ask, CatalogEntry, CoreSettings, DegradationAction, EntryKind, Hook,
     HookAnswer, NodeId, PluginFault as Failure, PluginState, PolicyName, PolicyQuestion, RegionId,
-    Revision as Known, RevisionAnswer, RoutingMove, Version,
+    RevisionAnswer, RoutingMove,
 };
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
+use evenkeel_revisions::{Revision as Known, Version};
 use fastrand::Rng;
 
 /// The shipped policy sets in use.

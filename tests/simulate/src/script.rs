@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{
-    AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits, NodeProbing,
-    NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings, Zone, ZoneId,
-};
-use evenkeel_links::Conditions;
-use fastrand::Rng;
-
-use crate::fault::{Episode, Fault};
 pub(crate) use draw::{any_mode, draw_node};
 use draw::{
     draw_backends, draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_settings,
     draw_sleepers,
 };
+use evenkeel_links::Conditions;
+use evenkeel_model::{
+    AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits, NodeProbing,
+    NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings, Zone, ZoneId,
+};
+use fastrand::Rng;
+
+use crate::fault::{Episode, Fault};
 
 /// The longest ejection in simulated worlds; the undisturbed end must be longer.
 const EJECTION_MAX: Duration = Duration::from_secs(2);

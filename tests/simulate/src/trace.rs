@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{CoreEvent, Hop};
+use evenkeel_model::{CoreEvent, Hop};
 
 /// Prints events, if enabled.
 #[derive(Default)]

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::forward::{self, ForwardVerdict};
-use evenkeel_core::{
-    Board, Epoch as Standing, FlowCounts, Hop, Measures, Plan, RoomId, RouteCell, SessionId,
-    StreamKind,
-};
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch, SwitchCause};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::rtp;
+use evenkeel_model::forward::ForwardVerdict;
+use evenkeel_model::{
+    Board, Epoch as Standing, FlowCounts, Hop, Measures, Plan, RoomId, RouteCell, SessionId,
+    StreamKind, forward,
+};
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
 

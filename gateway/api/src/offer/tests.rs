@@ -1,5 +1,5 @@
-use evenkeel_core::StreamKind;
 use evenkeel_fuzz::Corpus;
+use evenkeel_model::StreamKind;
 use serde_json::{Value, json};
 
 use super::*;

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use evenkeel_control::samples::closed_session;
-use evenkeel_core::{
+use evenkeel_dataplane::worker::ShedRun;
+use evenkeel_model::{
     BreakerState, CloseReason, EvidenceSource, Health, MoveCause, MoveOutcome, Op, PluginFault,
 };
-use evenkeel_dataplane::worker::ShedRun;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Offers: the request that reaches control, the answer, and repetitions.
 
-use evenkeel_core::{IngressProtocol, OfferRefusal};
+use evenkeel_model::{IngressProtocol, OfferRefusal};
 
 use super::*;
 

@@ -8,14 +8,16 @@ use evenkeel_control::{
     RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged,
 };
 use evenkeel_core::{
-    Arm, ArmStatistics, BreachCount, BreakerState, CandidateCalls, CandidateReason,
-    CandidateStatus, ClientTransport, DecisionOutcome, EvidenceSource, Explanation, Failback,
-    Figure, GuardRule, Health, Hook, HopGrant, Impossible, Measures, Metric, MoveCause,
-    MoveOutcome, MoveRecord, NodeCandidate, NodeStanding, Plan, PluginFault, PolicyStatus,
-    RedundancyMode, RegionStanding, RolloutStage, RoomStanding, Said, SessionStanding,
-    SubjectQuarantine,
+    ArmStatistics, CandidateReason, Explanation, Failback, Impossible, MoveRecord, NodeCandidate,
+    NodeStanding, RegionStanding, RoomStanding, Said, SessionStanding, SubjectQuarantine,
 };
 use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_model::{
+    Arm, BreachCount, BreakerState, ClientTransport, DecisionOutcome, EvidenceSource, Figure,
+    GuardRule, Health, Hook, HopGrant, Measures, Metric, MoveCause, MoveOutcome, Plan, PluginFault,
+    RedundancyMode,
+};
+use evenkeel_revisions::{CandidateCalls, CandidateStatus, PolicyStatus, RolloutStage};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use evenkeel_core::PolicyQuestion;
+use evenkeel_model::PolicyQuestion;
 use serde_json::{Value, json};
 
 use super::{SettingMismatch, Violation};

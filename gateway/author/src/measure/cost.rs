@@ -1,7 +1,7 @@
 //! Declared costs (`cost` in the manifest), in WebAssembly instructions per call.
 
-use evenkeel_core::PolicyQuestion;
 use evenkeel_host::Manifest;
+use evenkeel_model::PolicyQuestion;
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(

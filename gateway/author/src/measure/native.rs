@@ -2,10 +2,11 @@
 //! adds.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
-use evenkeel_core::{CatalogEntry, Labels, Metric, PluginState, PolicyQuestion, Row};
 use evenkeel_host::{BoundPlugin, Manifest};
+use evenkeel_model::{CatalogEntry, Labels, Metric, PluginState, PolicyQuestion, Row};
 use serde_json::{Value, json};
 
 use super::TimeSpread;

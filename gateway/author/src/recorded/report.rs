@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use evenkeel_core::Metric;
 use evenkeel_host::Manifest;
+use evenkeel_model::Metric;
 use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 

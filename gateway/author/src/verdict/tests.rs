@@ -1,4 +1,4 @@
-use evenkeel_core::{Measures, RoomId};
+use evenkeel_model::{Measures, RoomId};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, Measures, Metric, UNMEASURED};
+use evenkeel_model::{Labels, Measures, Metric, UNMEASURED};
 use fastrand::Rng;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,10 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use evenkeel_author::conformance;
 use evenkeel_author::measure::{MeasuredCall, measure};
-use evenkeel_author::{AuthorError, Built, Chatter, Inspection, Project, create};
-use evenkeel_core::Hook;
+use evenkeel_author::{AuthorError, Built, Chatter, Inspection, Project, conformance, create};
+use evenkeel_model::Hook;
 use serde_json::{Value, json};
 use toml::Table;
 

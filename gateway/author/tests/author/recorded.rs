@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use evenkeel_author::Built;
 use evenkeel_author::recorded::Recorded;
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginFile, shipped};
+use evenkeel_model::{
     AskId, Hook, HookAnswer, Measures, Metric, PluginState, PolicyName, PolicyQuestion, RoomId,
     Row, SessionRow,
 };
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginFile, shipped};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision};
 use serde_json::{Value, json};
 

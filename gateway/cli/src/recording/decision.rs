@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{
+use evenkeel_host::Component;
+use evenkeel_model::{
     AdmitVerdict, CatalogEntry, EntryKind, HookAnswer, NodeId, Op, PluginFault, PolicyQuestion,
     RevisionAnswer, RoomId, SessionId,
 };
-use evenkeel_host::Component;
 use evenkeel_recording::RecordedCatalog;
 use serde_json::{Value, json};
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-#[cfg(test)]
-use evenkeel_core::PluginState;
-use evenkeel_core::{HookAnswer, Metric, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_host::{Component, Engine, PluginRefusal};
+#[cfg(test)]
+use evenkeel_model::PluginState;
+use evenkeel_model::{HookAnswer, Metric, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{PluginFault, PolicyQuestion, RevisionAnswer};
 use evenkeel_host as host;
+use evenkeel_model::{PluginFault, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision};
 use host::{BoundPlugin, Component, Engine, GrantLimits, PluginRefusal};
 use serde_json::Value;

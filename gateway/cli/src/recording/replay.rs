@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use evenkeel_core::PluginFault;
+use evenkeel_model::PluginFault;
 use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingHeader};
 use serde_json::{Value, json};
 

@@ -3,11 +3,11 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
+use evenkeel_model::{
     AskId, CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId,
     PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionRow,
 };
-use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
 use evenkeel_recording::{
     Chunk, RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingEntry,
     RecordingHeader, RecordingReader, head, tail,
@@ -384,7 +384,7 @@ fn timeouts_and_addresses_are_not_comparable() {
     let HookAnswer::Actions { actions, .. } = &mut redacted.result.as_mut().unwrap().answer else {
         panic!()
     };
-    actions.push(evenkeel_core::DegradationAction { row: 0, op: 1, arg: 1, reason: 1 });
+    actions.push(evenkeel_model::DegradationAction { row: 0, op: 1, arg: 1, reason: 1 });
     call(&mut records, 6).redacted = true;
     let outcome = replayed(records, &[]);
     assert_eq!(outcome.not_comparable, 4, "three timeouts, and the one with another answer");
@@ -440,7 +440,7 @@ fn common_reason_is_shown_by_key() {
     let HookAnswer::Actions { actions, .. } = &mut recorded.result.as_mut().unwrap().answer else {
         panic!()
     };
-    actions[0].reason = evenkeel_core::CommonReason::Jitter as u32;
+    actions[0].reason = evenkeel_model::CommonReason::Jitter as u32;
     let outcome = replayed(records, &[]);
     let decision = &outcome.different[0]["decisions"][0];
     assert_eq!(decision["recorded"]["actions"][0]["reason"], "jitter", "{decision}");

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use evenkeel_author::Built;
 use evenkeel_author::recorded::Recorded;
-use evenkeel_core::{PluginFault, RevisionAnswer};
 use evenkeel_host::PluginRefusal;
+use evenkeel_model::{PluginFault, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordingEntry};
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-use evenkeel_core::RoomId;
+use evenkeel_model::RoomId;
 
 use super::*;
 use crate::samples::closed_session;

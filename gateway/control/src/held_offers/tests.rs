@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use evenkeel_core::{ClientIdentity, IngressProtocol, MediaDescription, RtcpPort, Srtp};
+use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, RtcpPort, Srtp};
 
 use super::*;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use evenkeel_core::{CloseReason, ClosedSession, SessionId};
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::time::Instant;
 
-use evenkeel_core::MoveCause;
+use evenkeel_model::MoveCause;
 use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};

@@ -1,5 +1,5 @@
 use evenkeel_config::WebhookTarget;
-use evenkeel_core::NodeId;
+use evenkeel_model::NodeId;
 
 use super::*;
 

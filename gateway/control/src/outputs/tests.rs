@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 
 use evenkeel_config::{ConfigBitRate, DriverSettings, NodeConfig, ProbeKind};
-use evenkeel_core::{Incarnation, IngressProtocol, MediaDescription, OfferId, Srtp};
 use evenkeel_dataplane::flows::Flows;
+use evenkeel_model::{Incarnation, IngressProtocol, MediaDescription, OfferId, Srtp};
 
 use super::*;
 

@@ -7,11 +7,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{
-    GatewayRecord, MediaDescription, RoomId, RoomRecord, SessionId, SessionRecord,
-};
+use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
 use evenkeel_dataplane::worker::TrunkState;
 use evenkeel_drivers::DriversReplica;
+use evenkeel_model::{MediaDescription, RoomId, SessionId};
 
 use super::RecordBatch;
 use crate::interner::RequestInterner;

@@ -5,8 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 
-use evenkeel_core::SessionId;
 use evenkeel_dataplane::freebind;
+use evenkeel_model::SessionId;
 use evenkeel_process::descriptors;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};

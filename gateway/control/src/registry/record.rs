@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use evenkeel_core::{Labels, MediaDescription, OfferId, SessionId};
 use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, Ufrag};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
+use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 

@@ -1,4 +1,4 @@
-use evenkeel_core::SessionId;
+use evenkeel_model::SessionId;
 
 use super::*;
 use crate::{RecordBatch, Replica};

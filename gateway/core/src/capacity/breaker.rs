@@ -3,9 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{BreakerState, Breakers, Measures, Metric, RoomId};
 use serde::{Deserialize, Serialize};
-
-use crate::{BreakerState, Breakers, Measures, Metric, RoomId};
 
 /// Consecutive bad windows that open the breaker.
 const OPENS_AFTER: u32 = 2;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use evenkeel_model::NodeId;
+
 use super::gauge::Gauge;
-use crate::NodeId;
 use crate::small::SmallSet;
 
 /// The capacity that one room uses.

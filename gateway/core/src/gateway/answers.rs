@@ -4,21 +4,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Gateway;
-use crate::policy::{
-    AdmissionSample, AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome,
-    PendingQuestion, QuestionSubject, Revisions, mismatched, reasons_given, unit, was_taken,
-};
-use crate::quality::{LadderInput, Replans};
-use crate::rooms::Room;
-use crate::sessions::SessionPhase;
-use crate::timer::Timer;
-use crate::{
+use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
     DegradeOnFault, GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState,
     PolicyName, PolicyQuestion, RevisionAnswer, RoomId, RoomRow, RoutingMove, Row, SessionId,
     SessionRow,
 };
+use evenkeel_revisions::{AdmissionSample, Revisions, unit};
+
+use super::Gateway;
+use crate::policy::{
+    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome, PendingQuestion,
+    QuestionSubject, mismatched, reasons_given, was_taken,
+};
+use crate::quality::{LadderInput, Replans};
+use crate::rooms::Room;
+use crate::sessions::SessionPhase;
+use crate::timer::Timer;
 
 /// Retry time of clients that are refused because their admission policy failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -30,8 +32,7 @@ const ROOMS_PER_ASK: usize = 256;
 const FAILING_FOR: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// A client requests a session. The reply is a [`GatewayEffect::Reply`](crate::GatewayEffect::Reply), at once or after policies
-    /// answered.
+    /// A client requests a session. [`GatewayEffect::Reply`](crate::GatewayEffect::Reply) follows, at once or after policies.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         // Sessions of a room share one copy of its name.
         let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
@@ -774,8 +775,7 @@ impl Gateway {
         let look = LadderInput::of(session, caps);
         if let Some((op, arg)) = self.quality.climb(id, look, now) {
             let mut replans = Replans::default();
-            // The ladder respects the bounds and the node's support for caps. An action that breaks a rule changes
-            // nothing.
+            // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
             let _ = self.replan(id, (op as u32, arg), &mut replans);
             replans.put_in_force(&mut self.router(), &Decider::Native);
             self.take_notices(now);

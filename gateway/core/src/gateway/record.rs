@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_model::{MediaDescription, NodeId, RoomId, SessionId};
+
 use super::Gateway;
 use crate::sessions::{LegState, Session, SessionPhase};
 use crate::timer::Timer;
 use crate::{
-    ChangedRecords, GatewayEffect, GatewayRecord, HopMap, LegRecord, MediaDescription, MemoRecord,
-    NodeId, NodeRecord, RegionRecord, RestoreError, RoomId, RoomRecord, SessionId, SessionRecord,
+    ChangedRecords, GatewayEffect, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord,
+    RegionRecord, RestoreError, RoomRecord, SessionRecord,
 };
 
 /// The records of a gateway as they change.

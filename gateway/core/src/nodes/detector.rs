@@ -14,9 +14,9 @@ mod silence;
 
 use std::time::{Duration, Instant};
 
-use crate::{EvidenceSource, Timings};
 use agent::AgentReport;
 use canary::CanaryPacket;
+use evenkeel_model::{EvidenceSource, Since, Stamp, Timings};
 use lateness::Lateness;
 use loss::Loss;
 use silence::{SilenceDetector, SilenceLimits, SilenceVerdict};
@@ -39,15 +39,6 @@ const OUTLIVED_AFTER: Duration = Duration::from_millis(100);
 pub(crate) enum Distance {
     Near,
     Far,
-}
-
-/// The workers' counters for a node: media, RTP and RTCP. Signed messages do not count as media.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Stamp {
-    pub last_received: Option<Instant>,
-    /// Total packets received from the node.
-    pub received: u64,
-    pub last_sent: Option<Instant>,
 }
 
 /// Maximum delay of reports about delivered media, as long as there are few sessions.
@@ -94,31 +85,6 @@ struct ProbeRecord {
     /// because extra probes are sent when loss is likely.
     stands_for: Duration,
     missed: bool,
-}
-
-/// The start of a time span, with the gateway's own lateness during it.
-///
-/// Of several stalls only the longest counts, because between two stalls the gateway read all that had arrived.
-/// Constant lateness therefore delays a judgement by one stall only.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Since {
-    pub(crate) at: Instant,
-    late: Duration,
-}
-
-impl Since {
-    pub(crate) fn new(at: Instant) -> Since {
-        Since { at, late: Duration::ZERO }
-    }
-
-    pub(crate) fn excuse(&mut self, late: Duration) {
-        self.late = self.late.max(late);
-    }
-
-    /// The time elapsed until `now`, less the gateway's own lateness.
-    pub(crate) fn lasted(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.at).saturating_sub(self.late)
-    }
 }
 
 /// A round trip smoothed as in TCP (RFC 6298, 2).

@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
+use evenkeel_model::{Hop, NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, Zone, ZoneId};
+
 use super::{Node, NodeTable, OpeningWindow};
 use crate::effects::Effects;
 use crate::timer::Timer;
-use crate::{
-    GatewayEffect, Hop, Impossible, NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, Zone,
-    ZoneId,
-};
+use crate::{GatewayEffect, Impossible};
 
 impl NodeTable {
     /// The zone with this name in the region. A new zone takes the number of a zone without nodes, or the next number.

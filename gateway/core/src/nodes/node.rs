@@ -5,15 +5,15 @@ mod trust;
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::detector::{Detector, DetectorFinding, Distance};
-use crate::{
+use evenkeel_model::{
     EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeProbing, NodeSettings,
     RoomId, Starts, Timings,
 };
+use serde::{Deserialize, Serialize};
 use start::Starting;
 pub(crate) use trust::NodeTrust;
+
+use super::detector::{Detector, DetectorFinding, Distance};
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::{Hop, SessionId};
+use evenkeel_model::{Hop, SessionId};
 
 /// The smallest window. With no openings under way, a recovery of the node would go unnoticed.
 const WINDOW_MIN: u32 = 4;

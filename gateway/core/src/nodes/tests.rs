@@ -1,7 +1,8 @@
+use evenkeel_model::{EvidenceSource, Health};
+
 use super::*;
 use crate::effects::Effects;
 use crate::gateway::tests::{A, listed, ms, settings};
-use crate::{EvidenceSource, Health};
 
 #[test]
 fn added_node_is_down_and_a_left_slot_rests() {
@@ -16,7 +17,7 @@ fn added_node_is_down_and_a_left_slot_rests() {
     assert_eq!((other == new, nodes.slots()), (false, slots + 2));
     let (again, _) = nodes.add(listed(0), now + RESTS, &mut effects).unwrap();
     assert_eq!((again, nodes.slots()), (new, slots + 2));
-    assert!(nodes[again].incarnation > crate::Incarnation(1));
+    assert!(nodes[again].incarnation > evenkeel_model::Incarnation(1));
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn start_goes_to_the_nearest_node_and_one_at_a_time() {
     let now = Instant::now();
     let mut settings = settings();
     for node in &mut settings.nodes {
-        node.starts = crate::Starts::ByHook { within: ms(1_000) };
+        node.starts = evenkeel_model::Starts::ByHook { within: ms(1_000) };
     }
     let (mut nodes, mut effects) = (NodeTable::new(&mut settings, now), Effects::default());
     for node in nodes.iter_mut() {

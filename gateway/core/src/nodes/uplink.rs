@@ -11,9 +11,10 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{CoreEvent, NodeId, NodeProbing};
+
 use super::{DetectorFinding, Node, NodeTable};
 use crate::effects::Effects;
-use crate::{CoreEvent, NodeId, NodeProbing};
 
 /// A node heard this much later than another fell silent outlived it: the last packets before a common loss arrive
 /// within this time.

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::detector::{DetectorFinding, Distance, Stamp};
+use evenkeel_model::{
+    CoreEvent, EvidenceSource, Hop, NodeId, NodeProbing, NotStarted, RegionId, Stamp, StartPhase,
+    ZoneId,
+};
+
+use super::detector::{DetectorFinding, Distance};
 use super::{Node, NodeTable, NodeTransition, NodeTrust};
+use crate::GatewayEffect;
 use crate::effects::Effects;
 use crate::timer::Timer;
-use crate::{
-    CoreEvent, EvidenceSource, GatewayEffect, Hop, NodeId, NodeProbing, NotStarted, RegionId,
-    StartPhase, ZoneId,
-};
 
 /// Interval at which the workers' stamps are read.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, PluginFault, PolicyName,
+    RoomId, SessionId,
+};
+
 use super::parts::PartCounts;
 use super::questions::{AnswerDetails, QuestionSubject};
 use crate::effects::Effects;
 use crate::interner::Interner;
 use crate::rooms::RoomTable;
 use crate::sessions::SessionTable;
-use crate::{
-    Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, PluginFault, PolicyName,
-    RoomId, SessionId,
-};
 
 /// Subjects with a kept decision, about 2 MB: queries come soon after a decision. The oldest is dropped first.
 const SAID_MAX: usize = 8_192;

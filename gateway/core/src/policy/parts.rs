@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use evenkeel_model::{BreachCount, CoreEvent, DecisionOutcome, GuardRule, PolicyName};
+
 use crate::effects::Effects;
-use crate::{BreachCount, CoreEvent, DecisionOutcome, GuardRule, PolicyName};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PartOutcome {

@@ -5,20 +5,20 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::judge::{AdmissionSample, Bad, Judge, RuleBreaches};
-use super::lifecycle::{Effect, WallClock};
-use super::revision::{CandidateRevision, is_by_room, unit};
-use super::{
-    ArmStatistics, ArmTally, FaultSubject, Judging, Lifecycle, Memos, Revision, Revisions, Subjects,
+use evenkeel_model::{
+    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, Hook, PluginState, PolicyName,
+    SessionId,
 };
+use evenkeel_revisions::{
+    AdmissionSample, Bad, CandidateRevision, Effect, Judge, Judging, Lifecycle, Memos, Revision,
+    Revisions, RuleBreaches, WallClock, is_by_room, unit,
+};
+
+use super::{ArmStatistics, ArmTally, FaultSubject, Subjects};
 use crate::effects::Effects;
 use crate::rooms::{Room, RoomTable};
 use crate::sessions::{Session, SessionTable};
 use crate::timer::Timer;
-use crate::{
-    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, Hook, PluginState, PolicyName,
-    SessionId,
-};
 
 /// Interval at which judges check for the end of their round.
 const JUDGES_TURN: Duration = Duration::from_secs(1);

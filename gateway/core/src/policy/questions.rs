@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    Apart, Arm, Ask, AskId, CoreEvent, DecisionNote, DecisionOutcome, Hook, HookAnswer,
+    PluginFault, PluginState, PolicyName, PolicyQuestion, Reasons, RoomId, SessionId,
+};
+
 use super::notes::{FaultSubject, Noted};
+use crate::GatewayEffect;
 use crate::effects::Effects;
 use crate::interner::Interner;
 use crate::sessions::SessionTable;
 use crate::timer::Timer;
-use crate::{
-    Apart, Arm, Ask, AskId, CoreEvent, DecisionNote, DecisionOutcome, GatewayEffect, Hook,
-    HookAnswer, PluginFault, PluginState, PolicyName, PolicyQuestion, Reasons, RoomId, SessionId,
-};
 
 /// Maximum questions in flight: enough for every hook of a few sets and a burst of offers. Beyond it the native default
 /// answers at once.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::judge::{Bad, Judge};
-use super::revision::{is_by_room, unit};
-use super::{CohortSize, Judging, Revisions};
+use evenkeel_model::{
+    Arm, BreachCount, CoreSettings, Figure, Hook, Metric, PolicyName, RoomId, SessionId,
+};
+use evenkeel_revisions::{Bad, CohortSize, Judge, Judging, Revisions, is_by_room, unit};
+
 use crate::rooms::{Room, RoomTable};
 use crate::sessions::{Session, SessionTable};
-use crate::{Arm, BreachCount, CoreSettings, Figure, Hook, Metric, PolicyName, RoomId, SessionId};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Subjects<'a> {

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{EvidenceSource, FlowCounts, Hop, Metric, NodeId, RegionId, RoomId};
+
 use super::Quality;
 use crate::cohort::{CohortVerdict, RoomTally, VoteCount, weigh};
 use crate::nodes::NodeTable;
 use crate::rooms::Router;
 use crate::timer::Timer;
-use crate::{EvidenceSource, FlowCounts, Hop, Metric, NodeId, RegionId, RoomId};
 
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
 

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{FlowCounts, Hop, RoomId, SessionId, Strike};
+
 use super::Quality;
 use crate::flow::{FlowTracker, SendingState};
 use crate::nodes::NodeTable;
 use crate::rooms::Router;
 use crate::sessions::{SessionPhase, SessionTable};
 use crate::timer::Timer;
-use crate::{FlowCounts, Hop, RoomId, SessionId, Strike};
 
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 

@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{CapBounds, Metric, Op, Plan};
+
 use crate::sessions::Session;
-use crate::{CapBounds, Metric, Op, Plan};
 
 /// Loss in ppm from which the native ladder steps down: 5 %, where speech begins to suffer.
 const DOWN_AT_PPM: u32 = 50_000;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use evenkeel_model::{CoreEvent, Decider, GuardRule, Op, Plan, SessionId};
+
+use crate::GatewayEffect;
 use crate::rooms::Router;
-use crate::{CoreEvent, Decider, GatewayEffect, GuardRule, Op, Plan, SessionId};
 
 #[derive(Default)]
 pub(crate) struct Replans(BTreeMap<SessionId, Replan>);

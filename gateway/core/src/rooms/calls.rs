@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use evenkeel_model::{Affinity, Offer, OfferRefusal, RegionId, RoomId, Scenario, SessionId};
+
 use super::{Room, RoomTable};
-use crate::{Affinity, Offer, OfferRefusal, RegionId, RoomId, Scenario, SessionId};
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
 /// queries.

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{CoreEvent, Decider, MoveCause, NodeId, NodeSettings, RegionId, RoomId};
 use serde::{Deserialize, Serialize};
 
 use super::Router;
 use crate::nodes::Node;
 use crate::timer::Timer;
-use crate::{
-    AgentWord, CoreEvent, Decider, Impossible, MoveCause, NodeId, NodeSettings, RegionId, RoomId,
-};
+use crate::{AgentWord, Impossible};
 
 /// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;

@@ -3,12 +3,13 @@
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{Decider, Health, MoveCause, NodeId, RegionId, RegionRole, RoomId};
 use serde::{Deserialize, Serialize};
 
 use super::{Room, Router};
+use crate::Impossible;
 use crate::nodes::{Node, NodeTable};
 use crate::timer::Timer;
-use crate::{Decider, Health, Impossible, MoveCause, NodeId, RegionId, RegionRole, RoomId};
 
 /// Maximum rooms checked for one that can return, which bounds the call's duration.
 const LOOKED_AT: usize = 64;

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    CoreEvent, Decider, Health, Hop, MoveCause, MoveOutcome, NodeId, NotStarted, RedundancyMode,
+    RoomId, SessionId, StartPhase, Strike,
+};
+
 use super::moves::MoveStep;
 use super::placement::Takes;
 use super::{Room, Router};
 use crate::nodes::{Node, NodeChange, NodeTransition};
 use crate::timer::Timer;
-use crate::{
-    CoreEvent, Decider, Health, Hop, MoveCause, MoveOutcome, NodeId, NotStarted, RedundancyMode,
-    RoomId, SessionId, StartPhase, Strike,
-};
 
 /// The time for which a room avoids a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{CoreEvent, Decider, Hop, ModeChange, RedundancyMode, RoomId, SessionId};
+
 use super::{RoomTable, Router};
 use crate::sessions::SessionPhase;
 use crate::timer::Timer;
-use crate::{CoreEvent, Decider, Hop, ModeChange, RedundancyMode, RoomId, SessionId};
 
 /// Maximum rooms per batch that take changed scenario settings, so that one wake-up stays short.
 const CHANGED_AT_ONCE: usize = 256;

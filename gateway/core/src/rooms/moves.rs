@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_model::{
+    CoreEvent, Decider, GuardRule, Hop, MoveCause, MoveOutcome, NodeId, RoomId, SessionId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{PendingRoute, Router};
 use crate::effects::RoomNotice;
 use crate::sessions::{LegState, SessionPhase};
-use crate::{
-    CoreEvent, Decider, GatewayEffect, GuardRule, Hop, Impossible, MoveCause, MoveOutcome, NodeId,
-    RoomId, SessionId,
-};
+use crate::{GatewayEffect, Impossible};
 
 /// One entry in a room's record of moves.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Room, Router};
-use crate::capacity::Judged;
-use crate::policy::StateVersions;
-use crate::sessions::{Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
-use crate::small::SmallMap;
-use crate::{
+use evenkeel_model::{
     CapBounds, ClientIdentity, Decider, DecisionOutcome, IngressProtocol, Offer, OfferRefusal,
     Param, Plan, RegionId, RoomId, SessionId,
 };
+use evenkeel_revisions::StateVersions;
+
+use super::{Room, Router};
+use crate::capacity::Judged;
+use crate::sessions::{Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
+use crate::small::SmallMap;
 
 impl Router<'_> {
     /// Begins the session. Fails if there are too many sessions, or the scenario or room does not match.

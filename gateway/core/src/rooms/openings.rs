@@ -4,15 +4,17 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    AcceptedOffer, CloseReason, ClosedSession, CoreEvent, Hook, Hop, MoveOutcome, NodeId, Offer,
+    OfferRefusal, PolicyName, RoomId, SessionId, Strike,
+};
+
 use super::{Room, Router};
+use crate::GatewayEffect;
 use crate::effects::RoomNotice;
 use crate::nodes::{OpeningClass, QueuePosition};
 use crate::sessions::{LegState, Legs, Session, SessionOpening, SessionPhase};
 use crate::timer::Timer;
-use crate::{
-    AcceptedOffer, CloseReason, ClosedSession, CoreEvent, GatewayEffect, Hook, Hop, MoveOutcome,
-    NodeId, Offer, OfferRefusal, PolicyName, RoomId, SessionId, Strike,
-};
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 

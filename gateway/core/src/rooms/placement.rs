@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    Decider, GuardRule, HOPS_MAX, Hop, NodeId, RedundancyMode, RegionId, RegionRole, RoomId,
+    SessionId, Zone,
+};
+
 use super::{Room, Router};
 use crate::capacity::CapacityLedger;
 use crate::nodes::{Node, NodeTable};
 use crate::sessions::SessionPhase;
 use crate::timer::Timer;
-use crate::{
-    Decider, GuardRule, HOPS_MAX, Hop, NodeId, RedundancyMode, RegionId, RegionRole, RoomId,
-    SessionId, Zone,
-};
 
 /// Minimum interval of questions about one room, whatever its policy requests.
 const TTL_MIN: Duration = Duration::from_millis(100);

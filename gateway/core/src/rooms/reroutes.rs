@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use evenkeel_model::{
+    Decider, GuardRule, Measures, Metric, MoveCause, NodeId, PluginState, RoomId, RoomRow,
+    RoutingMove, Row,
+};
+use evenkeel_revisions::Revision;
+
 use super::Router;
 use crate::policy::PartOutcome;
 use crate::sessions::{Session, SessionPhase};
-use crate::{
-    Decider, GuardRule, Measures, Metric, MoveCause, NodeId, PluginState, Revision, RoomId,
-    RoomRow, RoutingMove, Row,
-};
 
 impl Router<'_> {
     /// A room as routing policies see it. `reads` is the revision that is asked.

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::vec;
 
+use evenkeel_model::{
+    CoreEvent, Decider, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
+};
+
 use super::calls::CallRooms;
 use super::moves::MoveStep;
 use super::{Room, RoomTable, Router, is_session_room_name};
@@ -15,10 +19,7 @@ use crate::nodes::Node;
 use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
 use crate::small::SmallMap;
 use crate::timer::Timer;
-use crate::{
-    CoreEvent, Decider, GatewayEffect, Hop, HopMap, MediaDescription, MoveCause, NodeId,
-    NodeRecord, RegionId, RegionRecord, RoomId, RoomRecord, SessionRecord,
-};
+use crate::{GatewayEffect, HopMap, NodeRecord, RegionRecord, RoomRecord, SessionRecord};
 
 /// A record of another process, before its rooms are settled.
 #[derive(Debug)]

@@ -6,16 +6,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    Board, Decider, HOPS_MAX, Hop, Labels, MoveCause, NodeId, Offer, RedundancyMode, RegionId,
+    RoomId, Route, RouteCell, Scenario, SessionId,
+};
+use evenkeel_revisions::StateVersions;
 use serde::{Deserialize, Serialize};
 
+use crate::MoveRecord;
 use crate::capacity::Holding;
 use crate::cohort::RoomTally;
-use crate::policy::StateVersions;
 use crate::small::SmallSet;
-use crate::{
-    Board, Decider, HOPS_MAX, Hop, Labels, MoveCause, MoveRecord, NodeId, Offer, RedundancyMode,
-    RegionId, RoomId, Route, RouteCell, Scenario, SessionId,
-};
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
 const RECORDED_MAX: usize = 8;

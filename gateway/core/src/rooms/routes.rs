@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    CoreEvent, Hook, Hop, HopGrant, ModeChange, NodeId, RedundancyMode, RoomId, Route,
+};
+
 use super::Router;
 use crate::capacity::Holding;
 use crate::timer::Timer;
-use crate::{CoreEvent, Hook, Hop, HopGrant, ModeChange, NodeId, RedundancyMode, RoomId, Route};
 
 /// Interval at which rooms without a reserve are weighed again.
 pub(crate) const WEIGH_EVERY: Duration = Duration::from_millis(500);

@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{CoreEvent, Decider, NodeId, Op, RoomId, SessionId};
+
 use super::Router;
+use crate::GatewayEffect;
 use crate::sessions::{SessionPhase, WHOLE};
-use crate::{CoreEvent, Decider, GatewayEffect, NodeId, Op, RoomId, SessionId};
 
 /// Steps of reduction: shares of a session's need above its scenario's floor, in thousandths.
 const STEPS: [u16; 2] = [500, 0];

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use evenkeel_model::{NodeId, RoomId};
+
 use super::RoomTable;
 use super::failover::PendingFailover;
-use crate::{NodeId, RoomId};
 
 impl RoomTable {
     pub(crate) fn failover(&self) -> Option<&PendingFailover> {

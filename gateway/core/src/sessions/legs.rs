@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{Hop, NodeId, SessionId};
+
 use super::{LegState, Session, SessionTable};
 use crate::capacity::Capacity;
 use crate::effects::{Effects, GatewayEffect};
 use crate::nodes::{ANSWERED_IN_TIME, NodeTable, QueuePosition};
 use crate::timer::Timer;
-use crate::{Hop, NodeId, SessionId};
 
 pub(crate) struct Legs<'a> {
     pub(crate) sessions: &'a mut SessionTable,

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::capacity::Judged;
-use crate::flow::FlowTracker;
-use crate::policy::StateVersions;
-use crate::small::SmallMap;
-use crate::{
+use evenkeel_model::{
     CapBounds, ClientTransport, Decider, Hop, Labels, Measures, MediaDescription, Metric, Offer,
     Plan, RegionId, RoomId, SessionId, StreamKind,
 };
+use evenkeel_revisions::StateVersions;
+
+use crate::capacity::Judged;
+use crate::flow::FlowTracker;
+use crate::small::SmallMap;
 
 /// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
 const VOICE_KBPS: u32 = 64;
@@ -134,7 +135,7 @@ impl Session {
 
     /// The need of the session's streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
-        let need = |stream: &crate::MediaStream| {
+        let need = |stream: &evenkeel_model::MediaStream| {
             stream.bitrate_kbps.unwrap_or(match stream.kind {
                 StreamKind::Audio => VOICE_KBPS,
                 StreamKind::Video => self.bounds.ceiling_kbps,

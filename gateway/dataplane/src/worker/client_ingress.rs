@@ -10,8 +10,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::DropReason;
 use evenkeel_media::{demux, rtp, stun};
+use evenkeel_model::forward::DropReason;
 
 use super::PacketWorker;
 use super::arrival::{ArrivalKind, ClientArrival, SourceKey};

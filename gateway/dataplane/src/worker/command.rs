@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::forward::DropReason;
-use evenkeel_core::{
+use evenkeel_media::trunk::{Tag, seal};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{
     FlowCounts, Hop, Measures, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, SessionId,
 };
-use evenkeel_media::trunk::{Tag, seal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 

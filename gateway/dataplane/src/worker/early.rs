@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, NodeId, StreamKind};
 use evenkeel_media::trunk::Tag;
+use evenkeel_model::{Hop, NodeId, StreamKind};
 
 use super::egress::RtpSide;
 use crate::flows::Home;

@@ -8,9 +8,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel_core::{NodeId, forward::DropReason};
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
+use evenkeel_model::NodeId;
+use evenkeel_model::forward::DropReason;
 use tokio::sync::mpsc;
 
 use super::arrival::{ClientArrival, SourceKey};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{MediaDescription, Srtp, StreamKind};
 use evenkeel_media::instant;
 use evenkeel_media::rtcp::{self, rewrite};
+use evenkeel_model::{MediaDescription, Srtp, StreamKind};
 use serde::{Deserialize, Serialize};
 
 /// Minimum interval of requests. A sender needs about this time to answer, and an earlier request would cause a second
@@ -55,7 +55,7 @@ pub(crate) struct SenderFeedback {
 impl SenderFeedback {
     /// `seed` determines SSRC and CNAME.
     pub(crate) fn new(seed: u64, media: &MediaDescription) -> SenderFeedback {
-        let takes = |wanted: fn(&evenkeel_core::FeedbackSupport) -> bool| {
+        let takes = |wanted: fn(&evenkeel_model::FeedbackSupport) -> bool| {
             media
                 .streams
                 .iter()

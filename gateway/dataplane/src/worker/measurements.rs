@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Measures, Metric};
 use evenkeel_media::statistics::Reception;
 use evenkeel_media::{instant, quality, rtcp, rtp};
+use evenkeel_model::{Measures, Metric};
 use serde::{Deserialize, Serialize};
 
 use crate::ring::PathReport;

@@ -32,22 +32,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::DropReason;
-use evenkeel_core::{Board, NodeId, SessionId};
-use rustix::event::epoll;
-use tokio::sync::mpsc;
-
 pub use command::{
-    ClientAddressing, Install, NodeLeg, NodePort, Summary, WorkerCommand, WorkerReport,
+    ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, ShedRun, Summary, Totals, TrunkSocket,
+    WorkerCommand, WorkerReport,
 };
-pub use command::{DscpMarks, ShedRun, Totals, TrunkSocket};
 pub use early::EarlyLimits;
 pub use egress::BUNDLE_SIZES;
 use egress::{Egress, ListenerPort, RtpSide, Trunk};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{Board, NodeId, SessionId};
 pub(crate) use gather::{Before, Gather};
 pub use packet_path::PacketPath;
 pub use ports::SessionPorts;
 pub use recoveries::Distribution;
+use rustix::event::epoll;
 use session::PacketContext;
 pub use session::SessionState;
 use sessions::SessionSlots;
@@ -57,6 +55,7 @@ use source::{PacketSource, watch};
 pub use stats::{MediaDirection, WorkerStats};
 use summaries::Sweep;
 pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates, TrunkState};
+use tokio::sync::mpsc;
 
 use crate::flows::Flows;
 use crate::lease::{Permit, SendLease};

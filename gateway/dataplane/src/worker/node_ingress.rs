@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use evenkeel_core::NodeId;
-use evenkeel_core::forward::DropReason;
 use evenkeel_media::trunk::{Tag, seal};
 use evenkeel_media::{demux, trunk};
+use evenkeel_model::NodeId;
+use evenkeel_model::forward::DropReason;
 use rustix::event::epoll;
 
 use super::client_ingress::BATCHES_PER_TURN;

@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
+use evenkeel_media::trunk::Tag;
+use evenkeel_model::{
     Board, Hop, HopGrant, Incarnation, MediaDescription, MediaStream, NodeId, PayloadType, Plan,
     Route, RouteCell, RtcpPort, SessionId, Srtp, StreamKind,
 };
-use evenkeel_media::trunk::Tag;
 use tokio::sync::mpsc;
 
 use super::arrival::{ClientArrival, SourceKey};
@@ -59,7 +59,7 @@ impl PacketPath {
         let voice = MediaStream {
             kind: StreamKind::Audio,
             payload_types: vec![opus],
-            feedback: evenkeel_core::FeedbackSupport::default(),
+            feedback: evenkeel_model::FeedbackSupport::default(),
             bitrate_kbps: None,
         };
         let media =
@@ -125,7 +125,7 @@ fn client(session: u32) -> SocketAddr {
 
 fn install(home: Home, media: &MediaDescription) -> Install {
     let route = Route {
-        mode: evenkeel_core::RedundancyMode::Hot,
+        mode: evenkeel_model::RedundancyMode::Hot,
         version: 1,
         hops: vec![(HOP, HopGrant::Admitted)],
         leaving: None,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use evenkeel_core::NodeId;
+use evenkeel_model::NodeId;
 
 use super::egress::{self, Egress, ListenerPort, RtpSide};
 use super::stats::WorkerStats;

@@ -1,6 +1,7 @@
 //! Histogram of recovery times: the time without packets for a client after its node died.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Buckets per power of two: a relative error of one in 16.

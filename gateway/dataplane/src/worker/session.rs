@@ -13,20 +13,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::{self, ForwardVerdict};
-use evenkeel_core::{
-    Board, FlowCounts, Hop, MediaDescription, Plan, RedundancyMode, RouteCell, SessionId, Srtp,
-    StreamKind,
-};
+pub(crate) use address::CheckReceipt;
+use address::ClientAddress;
 use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp};
+use evenkeel_model::forward::ForwardVerdict;
+use evenkeel_model::{
+    Board, FlowCounts, Hop, MediaDescription, Plan, RedundancyMode, RouteCell, SessionId, Srtp,
+    StreamKind, forward,
+};
 use serde::{Deserialize, Serialize};
-
-pub(crate) use address::CheckReceipt;
-use address::ClientAddress;
 pub use state::SessionState;
 
 use super::arrival::SourceKey;

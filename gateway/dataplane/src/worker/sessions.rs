@@ -2,8 +2,8 @@
 //!
 //! A session is accessed through a closure, one at a time, so that after a panic the responsible session is known.
 
-use evenkeel_core::{Hop, NodeId};
 use evenkeel_media::trunk::Tag;
+use evenkeel_model::{Hop, NodeId};
 
 use super::session::WorkerSession;
 use crate::flows::Home;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use evenkeel_core::NodeId;
+use evenkeel_model::NodeId;
 use rustix::event::epoll;
 
 use super::egress::RtpSide;

@@ -1,10 +1,12 @@
 //! Statistics that a worker writes and other threads read: activity per node, counters, lateness. Each value has one
 //! writer; access is relaxed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{NodeId, RedundancyMode, Stamp, forward::DropReason};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{NodeId, RedundancyMode, Stamp};
 
 use super::recoveries::Recoveries;
 

@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::NodeId;
-use evenkeel_core::forward::DropReason;
 use evenkeel_media::trunk::seal;
+use evenkeel_model::NodeId;
+use evenkeel_model::forward::DropReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::KEEP_MAX;
+use evenkeel_model::{Hop, NodeId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::LEASE;

@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::NodeId;
 use evenkeel_dataplane::worker::BUNDLE_SIZES;
 use evenkeel_media::trunk::message::{PATH_LEN_MIN, TrunkQuestion};
+use evenkeel_model::NodeId;
 
 use super::Asking;
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, Incarnation, MediaDescription, RoomId, SessionId};
 use evenkeel_dataplane::worker::NodePort;
+use evenkeel_model::{Hop, Incarnation, MediaDescription, RoomId, SessionId};
 
 use super::bencode::Value;
 use super::sdp::{self, SdpPorts, Taken};
@@ -149,6 +149,6 @@ impl RtpengineCall {
 
 static NO_MEDIA: MediaDescription = MediaDescription {
     streams: Vec::new(),
-    rtcp: evenkeel_core::RtcpPort::Mux,
-    srtp: evenkeel_core::Srtp::Plain,
+    rtcp: evenkeel_model::RtcpPort::Mux,
+    srtp: evenkeel_model::Srtp::Plain,
 };

@@ -1,7 +1,7 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use evenkeel_core::NodeId;
+use evenkeel_model::NodeId;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use evenkeel_core::{MediaDescription, MediaStream, PayloadType, StreamKind};
+use evenkeel_model::{MediaDescription, MediaStream, PayloadType, StreamKind};
 
 /// Placeholder port (RFC 863) of an empty side.
 const DISCARD: u16 = 9;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_core::{
+use evenkeel_dataplane::flows::Home;
+use evenkeel_model::{
     FeedbackSupport, MediaDescription, MediaStream, PayloadType, RtcpPort, Srtp, StreamKind,
 };
-use evenkeel_dataplane::flows::Home;
 
 use super::*;
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use evenkeel_config::address;
-use evenkeel_core::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp, StreamKind};
 use evenkeel_dataplane::worker::NodePort;
+use evenkeel_model::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp, StreamKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -1,11 +1,11 @@
 //! Sessions behind a simulated webhook under a virtual clock.
 
-use evenkeel_core::{
+use evenkeel_dataplane::flows::Home;
+use evenkeel_fuzz::Corpus;
+use evenkeel_model::{
     FeedbackSupport, Incarnation, MediaDescription, MediaStream, PayloadType, RoomId, RtcpPort,
     Srtp, StreamKind,
 };
-use evenkeel_dataplane::flows::Home;
-use evenkeel_fuzz::Corpus;
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,4 +1,4 @@
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use serde_json::Value;
 
 use super::*;

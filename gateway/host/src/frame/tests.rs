@@ -1,4 +1,4 @@
-use evenkeel_core::{Measures, UNMEASURED};
+use evenkeel_model::{Measures, UNMEASURED};
 
 use super::*;
 

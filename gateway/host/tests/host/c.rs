@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_core::{Hook, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, Component};
+use evenkeel_model::{Hook, PolicyQuestion};
 use serde_json::json;
 
 use crate::calm::{answers_for_thousands, decides, session};
@@ -69,7 +69,7 @@ fn c_policy_refuses_states_of_unknown_schema() {
         BoundPlugin::install(roomy(), &component, Hook::Degradation, settings, vec![], 1).unwrap();
     let mut row = session(1, None, 0);
     row.state =
-        Some(evenkeel_core::PluginState { plugin: "calm-c".into(), schema: 0, bytes: [].into() });
+        Some(evenkeel_model::PluginState { plugin: "calm-c".into(), schema: 0, bytes: [].into() });
     let fault =
         policy.ask(&PolicyQuestion::Tick { sessions: vec![row], memo: None }, 0).unwrap_err();
     assert!(fault.to_string().contains("cannot be read by this revision"), "{fault}");

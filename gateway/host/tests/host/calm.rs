@@ -1,11 +1,11 @@
 //! The example policy of the SDK's documentation in any language: caps a session after three ticks
 //! of high jitter, and removes the cap after calm ones.
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, Component};
+use evenkeel_model::{
     DecisionNote, DegradationAction, Hook, HookAnswer, Measures, Metric, PolicyQuestion, RoomId,
     Row, SessionRow,
 };
-use evenkeel_host::{BoundPlugin, Component};
 use serde_json::{Value, json};
 
 use crate::plugin::roomy;

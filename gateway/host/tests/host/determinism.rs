@@ -1,7 +1,7 @@
 //! A plugin with hidden state is detected by a fresh instance.
 
-use evenkeel_core::Hook;
 use evenkeel_host::BoundPlugin;
+use evenkeel_model::Hook;
 
 use crate::plugin::{policy, tick};
 

@@ -1,7 +1,7 @@
 //! However a plugin fails, the question costs one fault and the next one is answered.
 
-use evenkeel_core::{CatalogEntry, EntryKind, Hook, HookAnswer, PluginFault, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, Component, Engine, LogLevel};
+use evenkeel_model::{CatalogEntry, EntryKind, Hook, HookAnswer, PluginFault, PolicyQuestion};
 use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, tick};
@@ -111,7 +111,7 @@ fn oversized_state_or_memo_is_malformed() {
     malformed("large-memo", "65537 bytes, at most 65536");
     let mut policy = policy(Hook::Routing, "large-state");
     let place = PolicyQuestion::Place {
-        room: evenkeel_core::RoomId(1),
+        room: evenkeel_model::RoomId(1),
         scenario: "call".into(),
         labels: labels(),
         nodes: vec![],

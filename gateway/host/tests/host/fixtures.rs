@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, Component, LogLevel, PluginRefusal};
+use evenkeel_model::{
     CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId, PluginState,
     PolicyQuestion, RegionId, RoomId, RoomRow, Row, SessionId, SessionRow,
 };
-use evenkeel_host::{BoundPlugin, Component, LogLevel, PluginRefusal};
 use serde_json::{Value, json};
 
 use crate::contract::{Wit, read, releases, sdk};

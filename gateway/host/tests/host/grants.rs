@@ -1,7 +1,7 @@
 //! A plugin gets only what its operator allows.
 
-use evenkeel_core::{Hook, HookAnswer, Metric, Op};
 use evenkeel_host::{BoundPlugin, GrantLimits};
+use evenkeel_model::{Hook, HookAnswer, Metric, Op};
 use serde_json::json;
 
 use crate::plugin::{guest, roomy, tick};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Hook, HookAnswer, PolicyQuestion};
 use evenkeel_guests::{Expected, Guest, hostile, questions};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal, shipped};
+use evenkeel_model::{Hook, HookAnswer, PolicyQuestion};
 use serde_json::Value;
 
 /// An engine with budgets for a busy machine.

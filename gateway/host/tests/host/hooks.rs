@@ -1,6 +1,7 @@
 //! Questions of each hook reach the plugin completely, and the answers come back.
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, LogLevel};
+use evenkeel_model::{
     AdmitVerdict, CatalogEntry, DegradationAction, EntryKind, Hook, HookAnswer, Measures, Metric,
     NodeId, PluginFault, PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionId,
     UNMEASURED,
@@ -8,7 +9,6 @@ use evenkeel_core::{
 use serde_json::json;
 
 use crate::plugin::{labels, policy, row, session, state, tick};
-use evenkeel_host::{BoundPlugin, LogLevel};
 
 fn load(id: u64, permille: u64) -> Row {
     let mut measures = Measures::default();

@@ -1,7 +1,7 @@
 //! Hand-written modules that violate the rules beneath the contract's types.
 
-use evenkeel_core::{Hook, PluginFault, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, Component, PluginRefusal};
+use evenkeel_model::{Hook, PluginFault, PolicyQuestion};
 use serde_json::{Value, json};
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
@@ -47,7 +47,7 @@ fn resolve(body: &str) -> Result<usize, PluginFault> {
     let mut policy = install(&scenario(1, "", body)).unwrap();
     let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels() };
     policy.ask(&question, 0).map(|answered| match answered.answer {
-        evenkeel_core::HookAnswer::Params(params) => params.len(),
+        evenkeel_model::HookAnswer::Params(params) => params.len(),
         other => panic!("{other:?}"),
     })
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evenkeel_core::{Hook, HookAnswer, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, Component};
+use evenkeel_model::{Hook, HookAnswer, PolicyQuestion};
 use serde_json::json;
 
 use crate::calm::{decides, session};

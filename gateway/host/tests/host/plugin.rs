@@ -5,10 +5,10 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
+use evenkeel_model::{
     Hook, Labels, Measures, Metric, PluginState, PolicyQuestion, RoomId, Row, SessionRow,
 };
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
 use serde_json::{Value, json};
 
 /// An engine with budgets that no slow machine exceeds.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
+use evenkeel_model::{
     Apart, Hook, HookAnswer, Measures, Metric, NodeId, PluginFault, Poisoned, PolicyQuestion,
     RevisionAnswer, RoomId, RoomRow, Row,
 };
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine};
 use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, row, session, state, tick};

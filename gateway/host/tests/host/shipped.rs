@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel_core::{Hook, HookAnswer, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, Component, shipped};
+use evenkeel_model::{Hook, HookAnswer, PolicyQuestion};
 
 use crate::plugin::roomy;
 

@@ -1,7 +1,7 @@
 //! States in questions and answers are created, migrated, kept through a fault, and never applied in part.
 
-use evenkeel_core::{Hook, HookAnswer, PluginFault, PluginState, PolicyQuestion, SessionRow};
 use evenkeel_host::BoundPlugin;
+use evenkeel_model::{Hook, HookAnswer, PluginFault, PluginState, PolicyQuestion, SessionRow};
 
 use crate::plugin::{policy, session, state, tick};
 

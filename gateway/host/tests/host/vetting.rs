@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{CatalogEntry, EntryKind, Hook, Metric, Op, PluginFault, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
+use evenkeel_model::{CatalogEntry, EntryKind, Hook, Metric, Op, PluginFault, PolicyQuestion};
 use serde_json::{Value, json};
 
 use crate::plugin::{bare, dressed, guest, labels, manifest, roomy, tick, with_section};

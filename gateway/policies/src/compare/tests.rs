@@ -1,4 +1,4 @@
-use evenkeel_core::{NodeId, PluginState};
+use evenkeel_model::{NodeId, PluginState};
 
 use super::*;
 

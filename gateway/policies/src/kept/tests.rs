@@ -1,4 +1,4 @@
-use evenkeel_core::{Measures, RoomId, Row, SessionRow};
+use evenkeel_model::{Measures, RoomId, Row, SessionRow};
 
 use super::*;
 

@@ -1,4 +1,4 @@
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 use tempfile::{TempDir, tempdir};
 
 use super::*;

@@ -1,7 +1,9 @@
 //! Revisions of real plugins: refused, superseded, revoked, and remembered across restarts.
 
 use evenkeel_config::{CacheFolder, GatewayConfig};
-use evenkeel_core::{Gateway, GatewayEffect, GatewayLimits, Hook, RolloutRules};
+use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_model::{GatewayLimits, Hook};
+use evenkeel_revisions::RolloutRules;
 use tempfile::{TempDir, tempdir};
 
 use super::*;

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use evenkeel_core::{
+use evenkeel_model::{
     CoreEvent, DecisionOutcome, Hook, PluginState, PolicyName, RoomId, Row, SessionRow,
 };
 use evenkeel_recording::{RecordedDecision, RecordingEntry, records};
@@ -31,7 +31,7 @@ fn place(room: u64, client: &str) -> Arc<PolicyQuestion> {
 fn noise(sessions: u64, bytes: usize) -> Arc<PolicyQuestion> {
     let mut rng = fastrand::Rng::with_seed(sessions);
     let session = |id| SessionRow {
-        row: Row { id, measures: evenkeel_core::Measures::default() },
+        row: Row { id, measures: evenkeel_model::Measures::default() },
         room: RoomId(id),
         scenario: "call".into(),
         labels: [].into(),
@@ -101,8 +101,8 @@ fn call_is_recorded_with_catalog_and_outcome() {
     let question = place(3, "lan");
     let result = policy.ask(&question, 40);
     scribe.write(&policy, &name(), (AskId(5), 40), &question, &result);
-    let entry = evenkeel_core::CatalogEntry {
-        kind: evenkeel_core::EntryKind::Region,
+    let entry = evenkeel_model::CatalogEntry {
+        kind: evenkeel_model::EntryKind::Region,
         id: 0,
         parent: 0,
         name: "east".into(),
@@ -113,7 +113,7 @@ fn call_is_recorded_with_catalog_and_outcome() {
     let event = CoreEvent::Decided {
         ask: AskId(5),
         policy: name(),
-        arm: evenkeel_core::Arm::Standing,
+        arm: evenkeel_model::Arm::Standing,
         revision: None,
         outcome: DecisionOutcome::Applied { differs: true },
         reason: None,

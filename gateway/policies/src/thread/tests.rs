@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{AskId, GatewayLimits, Hook, RoomId};
+use evenkeel_model::{AskId, GatewayLimits, Hook, RoomId};
 use serde_json::json;
 
 use super::super::{CatalogSnapshot, PolicyThreads};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_model::{
     AdmitVerdict, AskId, CatalogEntry, DecisionNote, DecisionOutcome, DegradationAction, EntryKind,
     GuardRule, Hook, HookAnswer, Labels, Measures, Metric, NodeId, Op, PluginFault, PluginState,
     PolicyName, PolicyQuestion, RegionId, RevisionAnswer, RoomId, RoomRow, RoutingMove, Row,

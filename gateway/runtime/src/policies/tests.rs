@@ -1,5 +1,5 @@
 use evenkeel_control::Actor;
-use evenkeel_core::GatewayLimits;
+use evenkeel_model::GatewayLimits;
 use evenkeel_policies::ActivationOptions;
 
 use super::*;

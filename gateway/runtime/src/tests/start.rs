@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use evenkeel_control::{
     AdmissionState, ControlError, GatewayEvent, OfferedSession, RolloutOutcome, SessionAnswer,
 };
-use evenkeel_core::{
+use evenkeel_model::{
     ClientIdentity, CoreEvent, Decider, DecisionOutcome, Hook, IngressProtocol, MediaDescription,
     PluginFault, RtcpPort, Srtp,
 };

@@ -10,11 +10,11 @@ use evenkeel_control::{
     OfferedSession, RecordBatch, Replica, STATES, SessionAnswer, Snapshot, SnapshotError,
     Suspended,
 };
-use evenkeel_core::{
+use evenkeel_dataplane::worker::{ListenerParts, TrunkSocket};
+use evenkeel_model::{
     ClientIdentity, CoreEvent, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream,
     PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };
-use evenkeel_dataplane::worker::{ListenerParts, TrunkSocket};
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
 use serde_json::json;
 use tempfile::{TempDir, tempdir};

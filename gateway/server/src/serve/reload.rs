@@ -10,9 +10,9 @@ use evenkeel_control::{
     Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
     Reloaded, RolloutOutcome, RolloutReport,
 };
-use evenkeel_core::{Affinity, PolicyName, RedundancyMode, RegionId, Scenario};
 use evenkeel_group::Group;
 use evenkeel_host::Component;
+use evenkeel_model::{Affinity, PolicyName, RedundancyMode, RegionId, Scenario};
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
 use evenkeel_process::sha256;
 use tokio::signal::unix::{SignalKind, signal};

@@ -1,7 +1,7 @@
 //! Finds changed keys that a reload cannot apply.
 
 use evenkeel_config::{GatewayConfig, PolicySet, ScenarioSettings};
-use evenkeel_core::Hook;
+use evenkeel_model::Hook;
 
 /// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
 /// settings, and how sessions survive the failure of a node.

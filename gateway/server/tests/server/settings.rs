@@ -10,10 +10,10 @@ use evenkeel_config::{
     ListenIngress, ListenRtcp, PluginLocation, ProbeKind, Protocol, SecretFile, SetOrigin,
     Traceparent,
 };
-use evenkeel_core::{
+use evenkeel_host::{Provenance, Unsigned};
+use evenkeel_model::{
     AdmitOnFault, DegradeOnFault, Hook, Metric, NodeProbing, RegionId, Timings, ZoneId,
 };
-use evenkeel_host::{Provenance, Unsigned};
 
 fn broken() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/broken")

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, Traceparent};
 use evenkeel_control::{Actor, NodeNames, RolloutOutcome, RolloutReport, Staged};
-use evenkeel_core::{
+use evenkeel_model::{
     Arm, AskId, ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote,
     DecisionOutcome, EvidenceSource, GuardRule, Health, Hook, Hop, Incarnation, MoveCause, NodeId,
-    OfferId, OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RolloutStage, RoomId,
-    SessionId, Strike,
+    OfferId, OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, Strike,
 };
+use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::{Attribute, Count, Level, Span, Time};
 use evenkeel_telemetry::{CallerTrace, EventRecorder, LogLines, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;

@@ -1,4 +1,4 @@
-use evenkeel_core::{Health, NodeId};
+use evenkeel_model::{Health, NodeId};
 
 use super::super::nodes::NodeLevel;
 use super::*;

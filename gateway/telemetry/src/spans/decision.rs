@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
+use evenkeel_model::{
     Decider, DecisionNote, DecisionOutcome, OfferRefusal, PolicyName, RoomId, SessionId,
 };
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt};

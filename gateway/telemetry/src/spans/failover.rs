@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{EvidenceSource, Health, Hop, SessionId};
+use evenkeel_model::{EvidenceSource, Health, Hop, SessionId};
 use opentelemetry::trace::{Link, Span as _, SpanKind};
 use opentelemetry::{Array, Context, StringValue, Value};
 

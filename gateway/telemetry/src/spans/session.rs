@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Decider, Hook, Hop, OfferRefusal, RoomId, SessionId};
+use evenkeel_model::{Decider, Hook, Hop, OfferRefusal, RoomId, SessionId};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, Span as _, SpanKind, Status, TraceContextExt};
 

@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::{self, ForwardVerdict};
+use evenkeel_model::forward;
+use evenkeel_model::forward::ForwardVerdict;
 
 use super::median;
 use super::world::World;

@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
+use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_model::{
     AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FeedbackSupport,
-    Gateway, GatewayEffect, GatewayLimits, IngressProtocol, MediaDescription, MediaStream,
-    NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort,
-    Scenario, SessionId, Srtp, Stamp, StreamKind, Timings, Zone, ZoneId,
+    GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing, NodeSettings,
+    Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort, Scenario, SessionId, Srtp, Stamp,
+    StreamKind, Timings, Zone, ZoneId,
 };
 
 /// A gateway's core, alone.
@@ -115,8 +116,8 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         set: "call".into(),
         bound: [false; 4],
         bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
-        mode: evenkeel_core::RedundancyMode::Hot,
-        affinity: evenkeel_core::Affinity::Room,
+        mode: evenkeel_model::RedundancyMode::Hot,
+        affinity: evenkeel_model::Affinity::Room,
         regions: Vec::new(),
         spares: 2,
         close_after: Duration::from_secs(3_600),
@@ -129,8 +130,8 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         zone: ZoneId(at as u32 % 3),
         capacity_kbps: 1_000_000_000,
         probed: NodeProbing::Yes,
-        role: evenkeel_core::RegionRole::Active,
-        starts: evenkeel_core::Starts::ByItself,
+        role: evenkeel_model::RegionRole::Active,
+        starts: evenkeel_model::Starts::ByItself,
         canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };

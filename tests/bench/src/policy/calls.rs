@@ -4,13 +4,12 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hook, HookAnswer, PluginFault, PluginState, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal, shipped};
+use evenkeel_model::{Hook, HookAnswer, PluginFault, PluginState, PolicyQuestion};
 
-use super::Effort;
-use super::native;
 use super::questions::{self, NOW_US, SESSIONS};
 use super::report::{Distribution, Figure, Report, Tail};
+use super::{Effort, native};
 
 /// New policies per round (`MADE`), and traps and runaway calls per round (`FAILED`).
 const MADE: usize = 100;

@@ -1,9 +1,10 @@
 //! Hostile plugins, each pushed under load: the loss of sessions, and the gateway's verdict.
 
-use evenkeel_core::Hook;
-use evenkeel_guests::{Expected, Guest, hostile};
-use serde_json::Value;
 use std::time::{Duration, Instant};
+
+use evenkeel_guests::{Expected, Guest, hostile};
+use evenkeel_model::Hook;
+use serde_json::Value;
 
 use super::gateway::{Api, Gateway};
 use super::report::{Hostile, Report};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bench_empty::Empty;
 use bench_smooth::Smooth;
 use degrade_ladder::DegradeLadder;
-use evenkeel_core::PluginState;
+use evenkeel_model::PluginState;
 use evenkeel_plugin_sdk::wit::degradation::exports::evenkeel::policy::degradation::Guest as Degrades;
 use evenkeel_plugin_sdk::wit::guest_interface::{Grant, Guest};
 use evenkeel_plugin_sdk::wit::routing::exports::evenkeel::policy::routing::Guest as Routes;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{
+use evenkeel_model::{
     CatalogEntry, EntryKind, Measures, Metric, PluginState, PolicyQuestion, RoomId, Row, SessionRow,
 };
 use evenkeel_plugin_sdk::wit::types;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{AskId, HookAnswer};
+use evenkeel_model::{AskId, HookAnswer};
 use evenkeel_recording::{RecordedCall, RecordingEntry, RecordingReader};
 use serde_json::Value;
 
@@ -157,7 +157,7 @@ fn said(ended: std::io::Result<std::process::Output>) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_core::{Hook, NodeId, PolicyName, PolicyQuestion, RevisionAnswer, RoomId};
+    use evenkeel_model::{Hook, NodeId, PolicyName, PolicyQuestion, RevisionAnswer, RoomId};
     use evenkeel_recording::{RecordedCatalog, RecordedGrant, RecordedRevision};
 
     use super::*;
@@ -182,7 +182,7 @@ mod tests {
         };
         let hops = vec![NodeId(0)];
         let state =
-            evenkeel_core::PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([]) };
+            evenkeel_model::PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([]) };
         let answered = RevisionAnswer {
             answer: HookAnswer::Placed { hops, ttl_ms, reason: 0, state },
             revision: by.into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_core::{Hop, RoomId};
+use evenkeel_model::{Hop, RoomId};
 
 use super::Scene;
 

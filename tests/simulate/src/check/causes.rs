@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
-    Ask, CoreEvent, CoreSettings, Decider, EvidenceSource, Failback, Gateway, HookAnswer, Hop,
-    MoveCause, MoveUnderWay, NodeId, PolicyQuestion, RedundancyMode, RegionId, RegionRole,
-    RevisionAnswer, RoomId,
+use evenkeel_core::{Failback, Gateway, MoveUnderWay};
+use evenkeel_model::{
+    Ask, CoreEvent, CoreSettings, Decider, EvidenceSource, HookAnswer, Hop, MoveCause, NodeId,
+    PolicyQuestion, RedundancyMode, RegionId, RegionRole, RevisionAnswer, RoomId,
 };
 
 use super::Scene;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
-    CoreEvent, CoreSettings, EvidenceSource, Health, NodeId, NodeSettings, Timings, WATCH_EVERY,
+use evenkeel_core::WATCH_EVERY;
+use evenkeel_model::{
+    CoreEvent, CoreSettings, EvidenceSource, Health, NodeId, NodeSettings, Timings,
 };
 
 use super::Scene;

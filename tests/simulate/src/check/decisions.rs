@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{
-    Arm, Ask, AskId, CoreEvent, Decider, PolicyName, PolicyQuestion, is_in_cohort,
-};
+use evenkeel_model::{Arm, Ask, AskId, CoreEvent, Decider, PolicyName, PolicyQuestion};
+use evenkeel_revisions::is_in_cohort;
 
 use crate::policies::Revision;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CoreEvent, NodeId};
+use evenkeel_model::{CoreEvent, NodeId};
 
 /// Tolerated delay of the report, since control may stall.
 const SLACK: Duration = Duration::from_millis(500);

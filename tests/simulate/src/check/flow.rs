@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CoreEvent, Health, Hop, RedundancyMode, RoomId};
+use evenkeel_model::{CoreEvent, Health, Hop, RedundancyMode, RoomId};
 
 use super::Scene;
 use super::scene::SeenRoom;

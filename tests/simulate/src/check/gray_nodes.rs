@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::Health;
+use evenkeel_model::Health;
 
 use super::Scene;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Epoch, Hop, HopGrant, RedundancyMode, RoomId, SessionId};
+use evenkeel_model::{Board, Epoch, Hop, HopGrant, RedundancyMode, RoomId, SessionId};
 
 use super::Scene;
 

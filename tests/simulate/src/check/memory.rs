@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CoreSettings, Gateway, Hook, TableSizes};
+use evenkeel_core::{Gateway, TableSizes};
+use evenkeel_model::{CoreSettings, Hook};
 
 use super::outputs::LEGS_MAX;
 

@@ -33,10 +33,8 @@ mod stale;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
-    Board, CoreEvent, CoreSettings, Gateway, GatewayEffect, Hop, NodeId, NodeSettings, SessionId,
-};
-
+use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_model::{Board, CoreEvent, CoreSettings, Hop, NodeId, NodeSettings, SessionId};
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
 
@@ -142,7 +140,7 @@ impl Checker {
             ] {
                 self.note(found, now);
             }
-            if let CoreEvent::Node { to: evenkeel_core::Health::Down, .. } = event {
+            if let CoreEvent::Node { to: evenkeel_model::Health::Down, .. } = event {
                 self.load.death(now);
             }
         }

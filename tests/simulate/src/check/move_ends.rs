@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CoreEvent, Hop, MoveCause, MoveUnderWay, RoomId};
+use evenkeel_core::MoveUnderWay;
+use evenkeel_model::{CoreEvent, Hop, MoveCause, RoomId};
 
 /// The longest move without obstacles: up to 2 s per opening, in turns.
 const ENDS_WITHIN: Duration = Duration::from_secs(6);

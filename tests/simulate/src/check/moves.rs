@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{CoreEvent, Decider, Health, Hop, MoveCause, RoomId};
+use evenkeel_model::{CoreEvent, Decider, Health, Hop, MoveCause, RoomId};
 
 use super::Scene;
 

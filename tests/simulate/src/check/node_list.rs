@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, NodeId};
+use evenkeel_model::{Hop, NodeId};
 
 use super::Scene;
 
@@ -70,7 +70,7 @@ impl NodeList {
 }
 
 /// A room that uses the node in its route, or still accepts its packets.
-fn user_of(scene: &Scene, node: NodeId, now: Instant) -> Option<evenkeel_core::RoomId> {
+fn user_of(scene: &Scene, node: NodeId, now: Instant) -> Option<evenkeel_model::RoomId> {
     let leads = |room: &super::scene::SeenRoom| {
         let route = room.route.load();
         let leaving = route.leaving.is_some_and(|(hop, until)| hop.node == node && now < until);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Gateway, GatewayEffect, HOPS_MAX, Hop, OfferId, SessionId};
+use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_model::{HOPS_MAX, Hop, OfferId, SessionId};
 
 /// A session is open at the hops of its room's route, of the route being prepared, and of one being left.
 pub(super) const LEGS_MAX: usize = HOPS_MAX * 2 + 1;

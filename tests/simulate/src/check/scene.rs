@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
-    Board, CoreSettings, EvidenceSource, Gateway, GatewayEffect, Health, Hop, Incarnation, NodeId,
-    NodeProbing, NodeSettings, NodeStanding, Offer, Plan, RegionId, RegionRole, RoomId, RouteCell,
-    SessionId, Starts, StreamKind,
+use evenkeel_core::{Gateway, GatewayEffect, NodeStanding};
+use evenkeel_model::{
+    Board, CoreSettings, EvidenceSource, Health, Hop, Incarnation, NodeId, NodeProbing,
+    NodeSettings, Offer, Plan, RegionId, RegionRole, RoomId, RouteCell, SessionId, Starts,
+    StreamKind,
 };
 
 /// The load of a stream without a declared bitrate.
@@ -204,7 +205,7 @@ impl Scene {
             if let Some(twin) = route.twin_of(hop, &self.board) {
                 loads[twin.node.0 as usize] += count(room);
             }
-            if let [(first, _), (second, evenkeel_core::HopGrant::Reserved), ..] = route.hops[..]
+            if let [(first, _), (second, evenkeel_model::HopGrant::Reserved), ..] = route.hops[..]
                 && first == hop
             {
                 *reserved.entry((second.node.0 as usize, first.node.0 as usize)).or_insert(0) +=
@@ -220,7 +221,7 @@ fn within(need: u64, plan: &Plan) -> u64 {
 }
 
 fn kbps(offer: &Offer) -> u64 {
-    let need = |stream: &evenkeel_core::MediaStream| match (stream.bitrate_kbps, stream.kind) {
+    let need = |stream: &evenkeel_model::MediaStream| match (stream.bitrate_kbps, stream.kind) {
         (Some(kbps), _) => u64::from(kbps),
         (None, StreamKind::Audio | StreamKind::Video) => VOICE_KBPS,
     };

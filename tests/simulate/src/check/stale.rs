@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_core::{Board, CoreEvent, Hop, ModeChange, MoveCause, RedundancyMode, RoomId};
+use evenkeel_model::{Board, CoreEvent, Hop, ModeChange, MoveCause, RedundancyMode, RoomId};
 
 use super::Scene;
 use super::hops::{BREAK_WITHIN, Delivered};

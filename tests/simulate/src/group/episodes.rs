@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::cluster::Cluster;
+use evenkeel_ownership::Cluster;
 
 use super::network::{Way, between_members, to_agents};
 use super::world::World;

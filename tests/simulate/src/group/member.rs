@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::cluster::{AgentVote, Beat, Cluster, MaySend, Reporter};
+use evenkeel_ownership::{AgentVote, Beat, Cluster, MaySend, Reporter};
 
 use super::clock::Clock;
 

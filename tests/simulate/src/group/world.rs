@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::cluster::{
+use evenkeel_media::trunk::{OwnershipBallot, Vote};
+use evenkeel_ownership::{
     AgentVote, Beat, Cluster, ClusterEvent, ClusterOutput, ClusterSettings, ContinuedOwnership,
     TakeoverCause, WitnessId,
 };
-use evenkeel_media::trunk::{OwnershipBallot, Vote};
 use fastrand::Rng;
 
 use super::clock::Clock;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Hook, RedundancyMode};
+use evenkeel_model::{Hook, RedundancyMode};
 
 use super::setup::{Place, calls, ms, with};
 use super::{Row, Scale, play, row};

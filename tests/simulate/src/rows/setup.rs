@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Hook, Timings};
 use evenkeel_links::Conditions;
+use evenkeel_model::{Hook, Timings};
 use fastrand::Rng;
 
 use crate::fault::{Episode, Fault};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_links::{Bursts, Conditions};
+use evenkeel_model::{
     Affinity, CoreSettings, NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole,
     Scenario, Starts,
 };
-use evenkeel_links::{Bursts, Conditions};
 use fastrand::Rng;
 
 use super::{EJECTION_MAX, Join, NodeScript, Starting, ms, settings};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_model::{
     Hop, HopGrant, Incarnation, NodeId, Plan, RedundancyMode, RoomId, Route, RouteCell, SessionId,
 };
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, Offer,
     PayloadType, RtcpPort, SessionId, Srtp, StreamKind,
 };

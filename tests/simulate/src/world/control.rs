@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, Health, Measures, Metric, SessionId, WATCH_EVERY};
+use evenkeel_core::{GatewayEffect, WATCH_EVERY};
+use evenkeel_model::{Health, Measures, Metric, SessionId};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
 use crate::check::Checker;
@@ -82,16 +83,16 @@ impl World<'_> {
         }
     }
 
-    fn judge_death(&mut self, event: &evenkeel_core::CoreEvent) {
-        if let evenkeel_core::CoreEvent::Node { hop, .. } = event {
+    fn judge_death(&mut self, event: &evenkeel_model::CoreEvent) {
+        if let evenkeel_model::CoreEvent::Node { hop, .. } = event {
             let right = &self.nodes[hop.node.0 as usize].may_accuse;
             let found = self.checker.deaths.check_down(event, right, self.now);
             self.checker.note(found, self.now);
         }
     }
 
-    fn note_death(&mut self, event: &evenkeel_core::CoreEvent) {
-        if let evenkeel_core::CoreEvent::Node { hop, to: Health::Down, .. } = event {
+    fn note_death(&mut self, event: &evenkeel_model::CoreEvent) {
+        if let evenkeel_model::CoreEvent::Node { hop, to: Health::Down, .. } = event {
             let node = hop.node.0 as usize;
             let after = self.nodes[node].dead_since.map(|since| self.now - since);
             let episode = (0..self.ended.len()).rev().find(|number| self.is_at(*number, node));
@@ -178,7 +179,7 @@ impl World<'_> {
         self.keeps_canaries(node) && here.gray > 0 && here.runs() && !others
     }
 
-    fn start(&mut self, node: evenkeel_core::NodeId) {
+    fn start(&mut self, node: evenkeel_model::NodeId) {
         let place = node.0 as usize;
         let Some(starting) = self.nodes[place].script.starts.filter(|_| !self.drivers.dead) else {
             return;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, RedundancyMode, RoomId};
+use evenkeel_model::{Hop, RedundancyMode, RoomId};
 
 use super::World;
 use crate::client::Phase;

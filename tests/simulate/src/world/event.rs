@@ -1,7 +1,8 @@
 //! Events of a world, and messages to control.
 
-use evenkeel_core::{
-    AgentWord, AskId, Hop, NodeId, PluginFault as Failure, RevisionAnswer, SessionId, StreamKind,
+use evenkeel_core::AgentWord;
+use evenkeel_model::{
+    AskId, Hop, NodeId, PluginFault as Failure, RevisionAnswer, SessionId, StreamKind,
 };
 
 use crate::node::Arrival;

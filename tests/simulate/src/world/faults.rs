@@ -2,9 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use evenkeel_core::{
-    Actor, Failback, Judging, Lifecycle, NodeId, PolicyName, RegionId, Remembered, Revision,
-    RolloutAction, RolloutRequest, RolloutRules, Strategy, WallClock,
+use evenkeel_core::Failback;
+use evenkeel_model::{NodeId, PolicyName, RegionId};
+use evenkeel_revisions::{
+    Actor, Judging, Lifecycle, Remembered, Revision, RolloutAction, RolloutRequest, RolloutRules,
+    Strategy, WallClock,
 };
 
 use super::{Event, World};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{EvidenceSource, NodeProbing};
 use evenkeel_links::{Bursts, Conditions};
+use evenkeel_model::{EvidenceSource, NodeProbing};
 
 use super::World;
 use super::node_list::is_meshed;
@@ -73,7 +73,7 @@ impl World<'_> {
     /// The facts that determine each node's detection limit.
     pub(super) fn node_facts(&self) -> Vec<NodeFacts> {
         let meshed = self.script.settings.scenarios.values().any(is_meshed);
-        let facts = |(node, stamp): (&Node, &evenkeel_core::Stamp)| {
+        let facts = |(node, stamp): (&Node, &evenkeel_model::Stamp)| {
             let cut = node.up.conditions.blackout || node.down.conditions.blackout;
             let notice = match (
                 node.killed > 0 && node.unplugged == 0 && !cut && !node.cold,

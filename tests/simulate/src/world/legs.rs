@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Hop, NotOpened, RoomId, SessionId};
+use evenkeel_core::NotOpened;
 use evenkeel_links::Fate;
+use evenkeel_model::{Hop, RoomId, SessionId};
 
 use super::{Event, Message, World};
 use crate::driver::{LEASES_EVERY, OPEN_RETRY_AFTER, Tag, WORKER_CLOSE_DELAY};

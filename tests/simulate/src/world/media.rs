@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Affinity, NodeId, SessionId, StreamKind};
 use evenkeel_links::Fate;
+use evenkeel_model::{Affinity, NodeId, SessionId, StreamKind};
 
 use super::{Event, Message, World};
 use crate::check::{Delivered, Passed};

@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Ask, Board, Gateway, OfferId, RoomId, SessionId, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, WATCH_EVERY};
+use evenkeel_model::{Ask, Board, OfferId, RoomId, SessionId, Stamp};
+pub(crate) use event::{Event, Message};
 use fastrand::Rng;
 
 use crate::check::{Checker, Scene};
@@ -31,7 +33,6 @@ use crate::queue::Queue;
 use crate::script::{Join, Script};
 use crate::trace::Trace;
 use crate::worker::SessionState;
-pub(crate) use event::{Event, Message};
 
 /// Interval of worker summaries.
 const SUMMARIES_EVERY: Duration = Duration::from_millis(100);

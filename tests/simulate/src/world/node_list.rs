@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{
+use evenkeel_model::{
     Affinity, NodeId, NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario,
     Stamp, Starts, ZoneId,
 };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Failback, Hook, NodeId, PolicyName, RedundancyMode, Scenario};
+use evenkeel_core::Failback;
+use evenkeel_model::{Hook, NodeId, PolicyName, RedundancyMode, Scenario};
 
 use super::World;
 use crate::check::Why;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use evenkeel_core::{AskId, Hook, PolicyName, PolicyQuestion};
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
+use evenkeel_model::{AskId, Hook, PolicyName, PolicyQuestion};
 use evenkeel_recording::{
     Chunk, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingHeader, head, tail,
 };

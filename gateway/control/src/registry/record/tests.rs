@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
-use evenkeel_core::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 use evenkeel_dataplane::flows::Flows;
+use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 
 use super::*;
 use crate::registry::{AdmitError, QuicListener, Registered, UdpListener};

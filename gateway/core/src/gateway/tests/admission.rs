@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    CoreEvent, Decider, Hook, Hop, HopGrant, NodeId, OfferRefusal, Op, SessionId,
+};
+
 use super::super::NotOpened;
 use super::world::{Driver, VOICE};
 use super::*;
 use crate::sessions::LegState;
-use crate::{CoreEvent, Decider, Hook, Hop, HopGrant, NodeId, OfferRefusal, Op, SessionId};
 
 /// A driver that answers after a delay, with the time of each unanswered opening.
 struct Slow {
@@ -46,7 +49,7 @@ impl Slow {
     }
 }
 
-fn retry(world: &World, offer: crate::OfferId) -> Duration {
+fn retry(world: &World, offer: evenkeel_model::OfferId) -> Duration {
     match denied(world.replies.get(&offer)) {
         Some(OfferRefusal::NoNode { retry_after } | OfferRefusal::Full { retry_after }) => {
             retry_after

@@ -1,13 +1,15 @@
 //! Reports of agents beside nodes, and their effects.
 
-use super::*;
-use crate::gateway::Impossible;
-use crate::{
-    AgentWord, CoreEvent, Decider, EvidenceSource, Health, MoveCause, NodeProbing, RegionId,
+use evenkeel_model::{
+    CoreEvent, Decider, EvidenceSource, Health, MoveCause, NodeProbing, RegionId,
 };
 
+use super::*;
+use crate::AgentWord;
+use crate::gateway::Impossible;
+
 /// Nodes marked down so far, with the witnesses.
-fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<EvidenceSource>)> {
+fn deaths(world: &World) -> Vec<(evenkeel_model::NodeId, Vec<EvidenceSource>)> {
     let death = |event: &CoreEvent| match event {
         CoreEvent::Node { hop, to: Health::Down, witnesses, .. } => {
             Some((hop.node, witnesses.iter().map(|(witness, _)| *witness).collect()))
@@ -17,12 +19,12 @@ fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<EvidenceSource>)> {
     world.events().filter_map(death).collect()
 }
 
-fn say(world: &mut World, node: crate::NodeId, word: AgentWord) {
+fn say(world: &mut World, node: evenkeel_model::NodeId, word: AgentWord) {
     world.gateway.handle_agent_word(node, word, world.now);
     world.settle();
 }
 
-fn is_up(world: &World, node: crate::NodeId) -> bool {
+fn is_up(world: &World, node: evenkeel_model::NodeId) -> bool {
     world.gateway.board().cell(node).unwrap().up
 }
 
@@ -65,7 +67,7 @@ fn node_stays_down_while_agent_says_gone() {
         assert!(!is_up(&world, A), "{probed:?}: its ejection begins when it is back");
         world.pass(ms(200));
         assert!(is_up(&world, A), "{probed:?}");
-        assert_eq!(world.hop(A).incarnation, crate::Incarnation(2));
+        assert_eq!(world.hop(A).incarnation, evenkeel_model::Incarnation(2));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Circuit breakers of regions.
 
-use super::world::Driver;
-use super::*;
-use crate::{
+use evenkeel_model::{
     BreakerState, CoreEvent, GuardRule, Hook, HookAnswer, Measures, Metric, RedundancyMode,
     RegionId, SessionId, Zone,
 };
+
+use super::world::Driver;
+use super::*;
 
 /// Sixty rooms at home, and sixty in another region.
 fn world() -> (World, Vec<SessionId>, Vec<SessionId>) {
@@ -98,7 +99,9 @@ fn a_policy_cannot_override_an_open_breaker() {
     world.open("new");
     assert_eq!(world.stands("new"), Some(B));
     let guarded = |e: &CoreEvent| match e {
-        CoreEvent::Decided { outcome: crate::DecisionOutcome::Guarded(guard), .. } => Some(*guard),
+        CoreEvent::Decided { outcome: evenkeel_model::DecisionOutcome::Guarded(guard), .. } => {
+            Some(*guard)
+        }
         _ => None,
     };
     assert_eq!(world.events().find_map(guarded), Some(GuardRule::BreakerOpen));
@@ -112,7 +115,9 @@ fn all_regions_open_gives_retry_after() {
     assert_eq!([0, 1].map(|region| breaker(&world, region)), [BreakerState::Open; 2]);
     let offer = world.offer("new");
     let refused = denied(world.replies.get(&offer));
-    let Some(crate::OfferRefusal::NoNode { retry_after }) = refused else { panic!("{refused:?}") };
+    let Some(evenkeel_model::OfferRefusal::NoNode { retry_after }) = refused else {
+        panic!("{refused:?}")
+    };
     assert!((ms(4_000)..ms(15_000)).contains(&retry_after), "{retry_after:?}");
 }
 

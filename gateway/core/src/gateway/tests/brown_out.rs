@@ -1,11 +1,12 @@
 //! Lossy links: probes detect them after all sessions have left.
 
+use evenkeel_model::{
+    BreakerState, Breakers, CoreEvent, Health, Measures, Metric, MoveCause, NodeId,
+};
+
 use super::*;
 use crate::capacity::RegionVerdict;
-use crate::{
-    BreakerState, Breakers, CandidateReason, CoreEvent, Failback, Health, Measures, Metric,
-    MoveCause, NodeId,
-};
+use crate::{CandidateReason, Failback};
 
 /// Rooms at the only home node, and a node of the same capacity in another region.
 fn home_and_away(rooms: u32) -> World {
@@ -113,7 +114,7 @@ fn failback_skips_open_region() {
     assert_eq!(at(&world, A), 0);
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
-    assert_eq!(world.gateway.capacity.breaker(crate::RegionId(0)), BreakerState::Closed);
+    assert_eq!(world.gateway.capacity.breaker(evenkeel_model::RegionId(0)), BreakerState::Closed);
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn half_open_breaker_closes_on_good_sessions() {
             }
             world.pass(ms(100));
         }
-        let state = world.gateway.capacity.breaker(crate::RegionId(0));
+        let state = world.gateway.capacity.breaker(evenkeel_model::RegionId(0));
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! Nodes that open every session and forward nothing.
 
+use evenkeel_model::{CoreEvent, CoreSettings, EvidenceSource, FlowCounts, Health};
+
 use super::*;
-use crate::{CoreEvent, CoreSettings, EvidenceSource, FlowCounts, Health};
 
 fn with_canaries() -> CoreSettings {
     let mut settings = settings();

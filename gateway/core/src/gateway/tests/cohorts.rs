@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fastrand::Rng;
-
-use super::*;
-use crate::{
+use evenkeel_model::{
     CoreEvent, CoreSettings, EvidenceSource, FlowCounts, Health, Measures, Metric, MoveCause,
     NodeId, RedundancyMode, RoomId, SessionId,
 };
+use fastrand::Rng;
+
+use super::*;
 
 /// Rooms of one session each, reported every 100 ms: 50 packets/s, of which the node's path loses some.
 struct Lossy {

@@ -1,7 +1,8 @@
 //! Flapping nodes: damping limits moves, except moves off a dead node.
 
+use evenkeel_model::{Health, NodeId};
+
 use super::*;
-use crate::{Health, NodeId};
 
 const MINUTES: usize = 10;
 
@@ -18,7 +19,7 @@ fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
         // Sessions send all the time.
         let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
         for session in sessions {
-            let (now, measures) = (world.now, crate::Measures::default());
+            let (now, measures) = (world.now, evenkeel_model::Measures::default());
             world.gateway.handle_summary(session, measures, Some(now));
         }
     }

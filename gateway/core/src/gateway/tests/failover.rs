@@ -1,10 +1,11 @@
-use super::super::GatewayEffect;
-use super::world::{Driver, VOICE};
-use super::*;
-use crate::{
+use evenkeel_model::{
     ClientIdentity, CoreEvent, Health, Hook, HookAnswer, HopGrant, Incarnation, IngressProtocol,
     MoveCause, NodeId, OfferRefusal, PolicyQuestion, RoutingMove, StreamKind,
 };
+
+use super::super::GatewayEffect;
+use super::world::{Driver, VOICE};
+use super::*;
 
 /// Rooms `1`, `2`… placed on these nodes by a policy that never moves them.
 fn placed(nodes: &[(u32, u64)], rooms: &'static [&'static [NodeId]]) -> World {

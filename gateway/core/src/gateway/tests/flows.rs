@@ -1,9 +1,10 @@
 //! A node that drops the flows of some sessions, and innocent causes that look the same.
 
-use super::*;
-use crate::{
+use evenkeel_model::{
     CoreEvent, FlowCounts, Measures, MoveCause, NodeId, RedundancyMode, SessionId, Strike,
 };
+
+use super::*;
 
 const VOICE: [u32; 2] = [5, 0];
 const VIDEO: [u32; 2] = [0, 30];

@@ -1,12 +1,14 @@
 //! A harmful candidate is found by each figure alone, from the measures of its sessions.
 
+use evenkeel_model::{
+    AdmitOnFault, AdmitVerdict, Arm, Ask, BreachCount, DegradationAction, Figure, FlowCounts, Hook,
+    HookAnswer, IngressProtocol, Measures, Metric, Op, PluginFault, PolicyQuestion, RegionId,
+    SessionId, StreamKind,
+};
+use evenkeel_revisions::Judging;
+
 use super::revising::{alone, breaches, policy, rules, tried, turn, turned};
 use super::*;
-use crate::{
-    AdmitOnFault, AdmitVerdict, Arm, Ask, BreachCount, DegradationAction, Figure, FlowCounts, Hook,
-    HookAnswer, IngressProtocol, Judging, Measures, Metric, Op, PluginFault, PolicyQuestion,
-    RegionId, SessionId, StreamKind,
-};
 
 /// Sessions with voice at 50 packets a second and some video, reported every 100 ms; a tenth is in the canary.
 struct Cohorts {
@@ -59,7 +61,7 @@ impl Cohorts {
     }
 
     fn found(&self) -> Vec<Figure> {
-        let of_candidate = |(revision, breach): (String, crate::Breach)| {
+        let of_candidate = |(revision, breach): (String, evenkeel_model::Breach)| {
             assert_eq!((&*revision, breach.rest.worse), ("new", 0), "{breach}");
             breach.figure
         };
@@ -245,7 +247,7 @@ fn refusals_by_the_candidate_are_found() {
         let said = says.clone();
         let world = newcomers(move || said.clone(), Judging::default());
         let told = breaches(&world);
-        let by = |(revision, breach): &(String, crate::Breach)| {
+        let by = |(revision, breach): &(String, evenkeel_model::Breach)| {
             assert_eq!((&**revision, breach.rest.worse), ("new", 0), "{breach}");
             breach.figure
         };

@@ -1,9 +1,12 @@
 //! Rooms of a dead node that go on in turns, and what happens meanwhile.
 
+use evenkeel_model::{
+    CoreEvent, Health, Hook, HookAnswer, PolicyName, PolicyQuestion, RoomId, RoutingMove,
+};
+
 use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
 use super::*;
-use crate::{CoreEvent, Health, Hook, HookAnswer, PolicyName, PolicyQuestion, RoomId, RoutingMove};
 
 /// Enough that they do not go on without their node in one call.
 const MANY: usize = 2_000;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
-use crate::gateway::{GatewayEffect, Impossible};
-use crate::timer::Timer;
-use crate::{
+use evenkeel_model::{
     CoreEvent, GatewayLimits, Health, Incarnation, NodeId, NodeProbing, NodeSettings,
     RedundancyMode, RegionId,
 };
+
+use super::*;
+use crate::gateway::{GatewayEffect, Impossible};
+use crate::timer::Timer;
 
 fn forgotten(world: &World) -> Vec<NodeId> {
     let forgotten = |output: &GatewayEffect| match output {
@@ -287,7 +288,7 @@ fn change_in_place_moves_no_room() {
     assert_eq!((world.stands("1"), world.moves().len()), (Some(node), 0));
     let standing = world.gateway.nodes().find(|standing| standing.hop.node == node).unwrap();
     assert_eq!(standing.capacity_kbps, 70);
-    assert_eq!(world.gateway.nodes.get(node).unwrap().settings.zone, crate::ZoneId(1));
+    assert_eq!(world.gateway.nodes.get(node).unwrap().settings.zone, evenkeel_model::ZoneId(1));
     let nobody = world.gateway.handle_node_changed(D, listed(0), world.now);
     assert_eq!(nobody, Err(Impossible::NoSuchNode));
 }
@@ -309,9 +310,9 @@ fn empty_zone_number_is_reused() {
     let mut world = World::new(settings());
     let home = RegionId(0);
     let gateway = &mut world.gateway;
-    assert_eq!(gateway.zone("a", home).unwrap(), crate::ZoneId(0));
+    assert_eq!(gateway.zone("a", home).unwrap(), evenkeel_model::ZoneId(0));
     let new = gateway.zone("new", home).unwrap();
-    assert_eq!(new, crate::ZoneId(3));
+    assert_eq!(new, evenkeel_model::ZoneId(3));
     assert_eq!(gateway.zone("newer", home).unwrap(), new, "nobody took it");
     assert_eq!(gateway.zone("a", RegionId(1)).unwrap(), new, "another by the same name");
     assert_eq!(gateway.zone("a", RegionId(2)), Err(Impossible::NoSuchRegion));
@@ -336,7 +337,7 @@ fn many_changes_leak_no_slots() {
         world.pass(ms(1_000));
         assert_eq!(forgotten(&world), [new]);
         world.outputs.clear();
-        world.gateway.handle_summary(session, crate::Measures::default(), Some(world.now));
+        world.gateway.handle_summary(session, evenkeel_model::Measures::default(), Some(world.now));
     }
     assert!(world.gateway.nodes.slots() <= 4 + 12, "{}", world.gateway.nodes.slots());
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
@@ -350,7 +351,7 @@ fn many_changes_leak_no_slots() {
 #[test]
 fn node_limit_is_enforced() {
     let limits = GatewayLimits { nodes_max: 2, ..GatewayLimits::default() };
-    let mut world = World::new(crate::CoreSettings { limits, ..settings_of(&[(0, 100)]) });
+    let mut world = World::new(evenkeel_model::CoreSettings { limits, ..settings_of(&[(0, 100)]) });
     assert_eq!(world.gateway.vacancies(world.now), 1);
     let new = world.add(listed(0)).unwrap();
     assert_eq!(world.add(listed(0)), Err(Impossible::NoRoomForNodes));

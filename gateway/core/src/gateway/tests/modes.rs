@@ -1,13 +1,14 @@
 //! Guarantees of each mode when a node dies, and changes of a scenario's mode.
 
-use super::super::GatewayEffect;
-use super::world::VOICE;
-use super::*;
-use crate::{
+use evenkeel_model::{
     Affinity, CoreEvent, CoreSettings, Health, Hop, HopGrant, ModeChange, MoveCause, NodeId,
     NotStarted, OfferRefusal, RedundancyMode, RegionId, RegionRole, RoomId, Scenario, SessionId,
     StartPhase, Starts,
 };
+
+use super::super::GatewayEffect;
+use super::world::VOICE;
+use super::*;
 
 pub(super) fn in_mode(mode: RedundancyMode, mut settings: CoreSettings) -> CoreSettings {
     for scenario in settings.scenarios.values_mut() {
@@ -260,7 +261,7 @@ pub(super) fn regional(order: &[u32]) -> World {
     let nodes = [(0, 640), (2, 640), (3, 640), (1, 640)];
     let mut settings = settings_of(&nodes);
     settings.regions.push("far".into());
-    settings.zones.push(crate::Zone { name: "d".into(), region: RegionId(2) });
+    settings.zones.push(evenkeel_model::Zone { name: "d".into(), region: RegionId(2) });
     for scenario in settings.scenarios.values_mut() {
         scenario.mode = RedundancyMode::Regional;
         scenario.spares = 3;

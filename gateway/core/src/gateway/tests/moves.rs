@@ -1,10 +1,12 @@
+use evenkeel_model::{
+    ClientTransport, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer, HopGrant,
+    MoveCause, NodeId, PolicyQuestion, RoutingMove,
+};
+
 use super::super::GatewayEffect;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::{
-    ClientTransport, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer, HopGrant,
-    Impossible, MoveCause, NodeId, PolicyQuestion, RoutingMove,
-};
+use crate::Impossible;
 
 fn step(row: u32, hops: &[NodeId]) -> RoutingMove {
     RoutingMove { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }
@@ -18,7 +20,7 @@ fn moves(moves: Vec<RoutingMove>) -> HookAnswer {
 fn advise(world: &mut World, answer: HookAnswer) {
     world.answer_with(|_| None);
     world.held.clear();
-    let policy = crate::PolicyName { set: "call".into(), hook: Hook::Routing };
+    let policy = evenkeel_model::PolicyName { set: "call".into(), hook: Hook::Routing };
     world.gateway.handle_policy_changed(&policy, world.now);
     world.pass(ms(0));
     world.answer_held(Ok(answer));
@@ -206,7 +208,11 @@ fn keep_talking(world: &mut World, time: std::time::Duration) {
     while world.now < end {
         let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
         for session in sessions {
-            world.gateway.handle_summary(session, crate::Measures::default(), Some(world.now));
+            world.gateway.handle_summary(
+                session,
+                evenkeel_model::Measures::default(),
+                Some(world.now),
+            );
         }
         world.pass(ms(1_000).min(end - world.now));
     }
@@ -305,7 +311,7 @@ fn answer_for_moved_room_is_stale() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     world.open("r");
     world.answer_with(|_| None);
-    let policy = crate::PolicyName { set: "call".into(), hook: Hook::Routing };
+    let policy = evenkeel_model::PolicyName { set: "call".into(), hook: Hook::Routing };
     world.gateway.handle_policy_changed(&policy, world.now);
     world.pass(ms(0));
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();

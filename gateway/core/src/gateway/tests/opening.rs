@@ -1,13 +1,15 @@
 use std::time::Duration;
 
+use evenkeel_model::{
+    AdmitOnFault, AdmitVerdict, ClientIdentity, CloseReason, CoreEvent, Decider, DecisionOutcome,
+    Hook, HookAnswer, IngressProtocol, OfferRefusal, PluginFault, PolicyQuestion, RegionId,
+    StreamKind,
+};
+
 use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
 use super::*;
-use crate::{
-    AdmitOnFault, AdmitVerdict, ClientIdentity, CloseReason, CoreEvent, Decider, DecisionOutcome,
-    Hook, HookAnswer, Impossible, IngressProtocol, OfferRefusal, PluginFault, PolicyQuestion,
-    RegionId, StreamKind,
-};
+use crate::Impossible;
 
 const US: Duration = Duration::from_micros(1);
 
@@ -87,7 +89,7 @@ fn invalid_placement_is_dropped_with_state() {
 
 struct NodeIds;
 impl NodeIds {
-    const NONE: crate::NodeId = crate::NodeId(99);
+    const NONE: evenkeel_model::NodeId = evenkeel_model::NodeId(99);
 }
 
 #[test]
@@ -355,7 +357,7 @@ fn refusing_standby_is_replaced() {
     assert_eq!(opens(&world), 1);
     // The room avoids the node for a while, and then may try it again.
     world.gateway.handle_policy_changed(
-        &crate::PolicyName { set: "call".into(), hook: Hook::Routing },
+        &evenkeel_model::PolicyName { set: "call".into(), hook: Hook::Routing },
         world.now,
     );
     world.pass(ms(9_900));
@@ -444,7 +446,7 @@ fn session_closes_after_scenario_inactivity() {
     let quiet = world.open("r");
     let chatty = world.open("r");
     world.pass(ms(29_000));
-    world.gateway.handle_summary(chatty, crate::Measures::default(), Some(world.now));
+    world.gateway.handle_summary(chatty, evenkeel_model::Measures::default(), Some(world.now));
     world.pass(ms(499));
     assert_eq!(world.gateway.sessions.len(), 2);
     world.pass(ms(1_000));

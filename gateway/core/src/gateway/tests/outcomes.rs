@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::*;
-use crate::Said;
-use crate::{
+use evenkeel_model::{
     Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, DegradationAction, DegradeOnFault,
     GuardRule, Hook, HookAnswer, Measures, Metric, NodeId, Op, PluginFault, Poisoned, PolicyName,
     PolicyQuestion, RevisionAnswer, RoutingMove, SessionId,
 };
+
+use super::*;
+use crate::Said;
 
 const REVISION: &str = "0123456789ab";
 
@@ -411,7 +412,7 @@ fn hidden_state_is_reported_as_violation() {
         &policy(Hook::Degradation),
         &REVISION.into(),
         "its memo".into(),
-        crate::BreachCount { of: 4, worse: 1 },
+        evenkeel_model::BreachCount { of: 4, worse: 1 },
     );
     world.settle();
     assert_eq!(world.guards(), [GuardRule::HiddenState]);

@@ -1,5 +1,8 @@
+use evenkeel_model::{
+    CoreEvent, Hook, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RoutingMove,
+};
+
 use super::*;
-use crate::{CoreEvent, Hook, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RoutingMove};
 
 fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
@@ -81,7 +84,7 @@ fn answer_of_wrong_kind_is_a_fault() {
         matches!(
             e,
             CoreEvent::Decided {
-                outcome: crate::DecisionOutcome::Faulted(PluginFault::Malformed(_)),
+                outcome: evenkeel_model::DecisionOutcome::Faulted(PluginFault::Malformed(_)),
                 ..
             }
         )
@@ -125,7 +128,7 @@ fn reviews_close_in_time_are_batched() {
         world.pass(ms(3));
     }
     world.pass(ms(8_200));
-    let rooms = |ask: &crate::Ask| match &ask.question {
+    let rooms = |ask: &evenkeel_model::Ask| match &ask.question {
         PolicyQuestion::Reroute { rooms, .. } => rooms.len(),
         question => panic!("{question:?}"),
     };

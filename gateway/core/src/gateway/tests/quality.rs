@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
-use super::super::GatewayEffect;
-use super::*;
-use crate::{
+use evenkeel_model::{
     ClientIdentity, CoreEvent, DegradationAction, GuardRule, Hook, HookAnswer, IngressProtocol,
     Metric, Op, Plan, PluginFault, PolicyQuestion, SessionId, Srtp, StreamKind,
 };
+
+use super::super::GatewayEffect;
+use super::*;
 
 fn video(world: &mut World, port: u16) -> SessionId {
     let address = ([127, 0, 0, 1], port).into();
@@ -23,7 +24,7 @@ fn act(row: u32, op: u32, arg: u64) -> DegradationAction {
 fn tick(
     world: &mut World,
     actions: Vec<DegradationAction>,
-    states: Vec<(u32, crate::PluginState)>,
+    states: Vec<(u32, evenkeel_model::PluginState)>,
 ) {
     let mut answer = Some(HookAnswer::Actions { actions, states, memo: Some(state(b"memo")) });
     world.answer_with(move |_| answer.take().map(Ok));
@@ -63,7 +64,7 @@ fn policy_is_asked_about_its_live_sessions() {
     let asked = |world: &mut World| {
         world.held.clear();
         world.pass(ms(200));
-        let rows = |ask: &crate::Ask| match &ask.question {
+        let rows = |ask: &evenkeel_model::Ask| match &ask.question {
             PolicyQuestion::Tick { sessions, .. } => {
                 (ask.policy.set.to_string(), sessions.iter().map(|row| row.row.id).collect())
             }

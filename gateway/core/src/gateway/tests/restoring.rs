@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use evenkeel_media::instant;
+use evenkeel_model::{
+    Affinity, CoreEvent, CoreSettings, Health, Hook, HookAnswer, Hop, NodeId, Plan, PolicyQuestion,
+    RedundancyMode, RegionId, RoomId, RoutingMove, SessionId,
+};
 
 use super::super::GatewayEffect;
 use super::world::Driver;
 use super::*;
-use crate::{
-    Affinity, CoreEvent, CoreSettings, Failback, GatewayRecord, Health, Hook, HookAnswer, Hop,
-    HopMap, NodeId, Plan, PolicyQuestion, RedundancyMode, RegionId, RestoreError, RoomId,
-    RoutingMove, SessionId,
-};
+use crate::{Failback, GatewayRecord, HopMap, RestoreError};
 
 /// Asserts that the second record continues the first. Legs that were not open, and routes that capacity limited, may
 /// have changed.
@@ -30,7 +30,8 @@ pub(super) fn assert_continued(before: &GatewayRecord, after: &GatewayRecord, ho
     for (was, is) in expected.rooms.iter().zip(&after.rooms) {
         assert!(is.version > was.version);
         assert!(is.waits || !was.waits);
-        let order = |hops: &[(Hop, crate::HopGrant)]| hops.iter().map(|(hop, _)| *hop).collect();
+        let order =
+            |hops: &[(Hop, evenkeel_model::HopGrant)]| hops.iter().map(|(hop, _)| *hop).collect();
         let (was_order, is_order): (Vec<Hop>, Vec<Hop>) = (order(&was.hops), order(&is.hops));
         assert_eq!(was_order, is_order);
         let same = crate::RoomRecord {
@@ -279,7 +280,7 @@ fn stranded_room_is_rescued() {
 
 #[test]
 fn policy_states_are_read_again() {
-    let says = |ask: &crate::Ask| {
+    let says = |ask: &evenkeel_model::Ask| {
         Some(Ok(match &ask.question {
             PolicyQuestion::Reroute { rooms, .. } => HookAnswer::Moves {
                 moves: Vec::new(),

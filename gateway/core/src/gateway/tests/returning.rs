@@ -1,12 +1,13 @@
 //! Drained, ejected and readmitted nodes, and rooms that return to their native place.
 
+use evenkeel_model::{
+    CoreEvent, Decider, EvidenceSource, Health, Hook, MoveCause, MoveOutcome, NodeId, RegionId,
+};
+
 use super::super::Impossible;
 use super::world::Driver;
 use super::*;
-use crate::{
-    CoreEvent, Decider, EvidenceSource, Failback, Health, Hook, MoveCause, MoveOutcome, NodeId,
-    RegionId,
-};
+use crate::Failback;
 
 /// Rooms of the home region on its only node, and a node of the same capacity in another region.
 fn home_and_away(rooms: u32) -> World {

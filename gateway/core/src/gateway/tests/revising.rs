@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
-use crate::policy::{Lifecycle, Revisions, tests as revisions};
-use crate::{
-    Arm, Ask, Breach, BreachCount, CoreEvent, DecisionOutcome, Figure, Hook, HookAnswer, Judging,
-    Measures, Metric, PluginFault, PluginState, PolicyName, PolicyQuestion, Remembered, Revision,
-    RolloutRules, RoutingMove, SessionId, WallClock,
+use evenkeel_model::{
+    Arm, Ask, Breach, BreachCount, CoreEvent, DecisionOutcome, Figure, Hook, HookAnswer, Measures,
+    Metric, PluginFault, PluginState, PolicyName, PolicyQuestion, RoutingMove, SessionId,
 };
+use evenkeel_revisions::{
+    Judging, Lifecycle, Remembered, Revision, Revisions, RolloutRules, WallClock,
+    samples as revisions,
+};
+
+use super::*;
 
 pub(super) fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: "call".into(), hook }
@@ -262,7 +265,7 @@ fn removed_candidate_question_is_asked_again() {
     assert_eq!((again.arm, &again.question), (Arm::Standing, &asked.question));
     world.answer(
         &asked,
-        Ok(HookAnswer::Admit { verdict: crate::AdmitVerdict::Reject(1), reason: 0 }),
+        Ok(HookAnswer::Admit { verdict: evenkeel_model::AdmitVerdict::Reject(1), reason: 0 }),
     );
     world.settle();
     assert!(!world.replies.contains_key(&offer), "a late answer is ignored");
@@ -423,7 +426,7 @@ fn broken_rules_are_a_breach_if_replaceable() {
         let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
         turn(&mut world, Hook::Routing, alone());
         turn(&mut world, Hook::Routing, revisions);
-        world.answer_with(place(&[crate::NodeId(77)]));
+        world.answer_with(place(&[evenkeel_model::NodeId(77)]));
         for room in 0..40 {
             world.open(&room.to_string());
         }

@@ -1,11 +1,12 @@
 //! Nodes that hooks start: the choice of the node, the time of the start, and concurrent events.
 
+use evenkeel_model::{
+    CoreEvent, Health, Measures, NodeId, NotStarted, RedundancyMode, StartPhase, Starts,
+};
+
 use super::modes::{cold, health, in_mode, starts};
 use super::*;
-use crate::{
-    CoreEvent, GatewayEffect, Health, Measures, NodeId, NotStarted, RedundancyMode, StartPhase,
-    Starts,
-};
+use crate::GatewayEffect;
 
 /// A running node at home, and two that hooks start: B in another region, and C at home.
 fn two_cold() -> World {

@@ -1,12 +1,13 @@
 //! Interaction of modes with other causes of moves: limits, drains, failback, and their events.
 
+use evenkeel_model::{
+    CoreEvent, Health, HopGrant, MoveCause, NodeId, RedundancyMode, RegionRole, SessionId, Starts,
+};
+
 use super::modes::{change, cold, health, in_mode, opened_at, regional};
 use super::world::Driver;
 use super::*;
-use crate::{
-    CandidateReason, CoreEvent, Failback, Health, HopGrant, MoveCause, NodeId, RedundancyMode,
-    RegionRole, SessionId, Starts,
-};
+use crate::{CandidateReason, Failback};
 
 /// Two nodes at home, the second of which is a standby.
 fn with_a_standby(mode: RedundancyMode) -> World {

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{
+    AdmitVerdict, Affinity, Ask, ClientIdentity, CoreEvent, Decider, DegradationAction, HOPS_MAX,
+    Hook, HookAnswer, Hop, HopGrant, IngressProtocol, Measures, ModeChange, MoveCause, NodeId,
+    NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion, RedundancyMode, RegionId,
+    RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase, Starts, StreamKind,
+};
 use fastrand::Rng;
 
 use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
+use crate::Failback;
 use crate::sessions::{LegState, SessionPhase};
 use crate::timer::Timer;
-use crate::{
-    AdmitVerdict, Affinity, Ask, ClientIdentity, CoreEvent, Decider, DegradationAction, Failback,
-    HOPS_MAX, Hook, HookAnswer, Hop, HopGrant, IngressProtocol, Measures, ModeChange, MoveCause,
-    NodeId, NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion, RedundancyMode,
-    RegionId, RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase, Starts, StreamKind,
-};
 
 const SEEDS: u64 = 200;
 const STEPS: usize = 300;
@@ -77,7 +78,7 @@ struct Seen {
     installed: BTreeSet<SessionId>,
     legs: BTreeSet<(SessionId, Hop)>,
     stands: BTreeMap<RoomId, Option<Hop>>,
-    epochs: BTreeMap<RoomId, crate::Epoch>,
+    epochs: BTreeMap<RoomId, evenkeel_model::Epoch>,
     moves: BTreeMap<RoomId, VecDeque<Instant>>,
     finished: u32,
     rescued: bool,

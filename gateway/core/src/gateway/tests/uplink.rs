@@ -1,7 +1,8 @@
 //! The panic threshold: a failed uplink is not the nodes' death, and a death is not postponed forever.
 
+use evenkeel_model::{CoreEvent, CoreSettings, NodeId};
+
 use super::*;
-use crate::{CoreEvent, CoreSettings, NodeId};
 
 impl World {
     fn up(&self, node: NodeId) -> bool {
@@ -225,7 +226,7 @@ fn the_threshold_may_be_turned_off() {
 #[test]
 fn unheard_node_is_a_target() {
     let mut settings = near(2);
-    settings.nodes[1].probed = crate::NodeProbing::No;
+    settings.nodes[1].probed = evenkeel_model::NodeProbing::No;
     let mut world = World::new(settings);
     world.hush(B);
     world.pass(ms(10_000));

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::instant;
+use evenkeel_model::{
+    AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, Ask, CapBounds, ClientIdentity, CoreEvent,
+    CoreSettings, FeedbackSupport, GatewayLimits, Hook, HookAnswer, Hop, HopGrant, Incarnation,
+    IngressProtocol, MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings, Offer,
+    OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName, RedundancyMode,
+    RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId, Srtp, Stamp,
+    Starts, StreamKind, Timings, Zone, ZoneId,
+};
 
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
-use crate::WATCH_EVERY;
 use crate::{
-    AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, ArmStatistics, Ask, CapBounds,
-    ChangedRecords, ClientIdentity, CoreEvent, CoreSettings, FeedbackSupport, GatewayLimits,
-    GatewayRecord, Hook, HookAnswer, Hop, HopGrant, HopMap, Incarnation, IngressProtocol,
-    MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, OfferRefusal,
-    PayloadType, PluginFault, PluginState, PolicyName, RedundancyMode, RegionId, RegionRole,
-    RevisionAnswer, RoomId, RoomRecord, RtcpPort, Scenario, SessionId, SessionRecord, Srtp, Stamp,
-    Starts, StreamKind, Timings, Zone, ZoneId,
+    ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
 };
 
 pub(crate) const A: NodeId = NodeId(0);
@@ -51,7 +52,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         close_after: Duration::from_secs(30),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,
-        on_degradation_fault: crate::DegradeOnFault::Hold,
+        on_degradation_fault: evenkeel_model::DegradeOnFault::Hold,
     };
     let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| NodeSettings {
         name: format!("n{at}").into(),
@@ -608,7 +609,7 @@ impl World {
         self.events().filter_map(step).collect()
     }
 
-    pub(super) fn guards(&self) -> Vec<crate::GuardRule> {
+    pub(super) fn guards(&self) -> Vec<evenkeel_model::GuardRule> {
         let guard = |event: &CoreEvent| match event {
             CoreEvent::Guarded { guard, times, .. } => vec![*guard; *times as usize],
             _ => Vec::new(),
@@ -655,15 +656,15 @@ pub(super) fn placement(hops: &[NodeId], ttl_ms: u32) -> HookAnswer {
 pub(super) fn place(hops: &'static [NodeId]) -> impl FnMut(&Ask) -> Says {
     move |ask| {
         Some(Ok(match &ask.question {
-            crate::PolicyQuestion::Place { .. } => placement(hops, 0),
-            crate::PolicyQuestion::Admit { .. } => accept(),
-            crate::PolicyQuestion::Reroute { .. } => {
+            evenkeel_model::PolicyQuestion::Place { .. } => placement(hops, 0),
+            evenkeel_model::PolicyQuestion::Admit { .. } => accept(),
+            evenkeel_model::PolicyQuestion::Reroute { .. } => {
                 HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
             }
-            crate::PolicyQuestion::Tick { .. } => {
+            evenkeel_model::PolicyQuestion::Tick { .. } => {
                 HookAnswer::Actions { actions: Vec::new(), states: Vec::new(), memo: None }
             }
-            crate::PolicyQuestion::Resolve { .. } => HookAnswer::Params(Vec::new()),
+            evenkeel_model::PolicyQuestion::Resolve { .. } => HookAnswer::Params(Vec::new()),
         }))
     }
 }
@@ -678,10 +679,10 @@ impl Gateway {
     }
 
     /// Applies one action.
-    pub(super) fn act(&mut self, id: SessionId, op: crate::Op, arg: u64) {
+    pub(super) fn act(&mut self, id: SessionId, op: evenkeel_model::Op, arg: u64) {
         let mut replans = crate::quality::Replans::default();
         self.replan(id, (op as u32, arg), &mut replans).unwrap();
-        replans.put_in_force(&mut self.router(), &crate::Decider::Operator);
+        replans.put_in_force(&mut self.router(), &evenkeel_model::Decider::Operator);
     }
 }
 
@@ -698,7 +699,7 @@ impl World {
         &mut self,
         room: &str,
         nodes: &[NodeId],
-    ) -> Result<(), crate::GuardRule> {
+    ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
         self.gateway.router().check_hops(room, nodes, self.now)
     }

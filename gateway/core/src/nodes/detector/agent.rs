@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::EvidenceSource;
+
 use super::Detector;
-use crate::EvidenceSource;
 
 /// Validity of a report that the process is gone. The agent repeats it with each answer.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);

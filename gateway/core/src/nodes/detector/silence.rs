@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{Since, Stamp};
+
 use super::lateness::Lateness;
-use super::{Since, Stamp};
 
 /// A node that was silent this long while alive is expected to send nothing more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{Health, Starts};
 use serde::{Deserialize, Serialize};
 
 use super::{HealthState, Node, NodeTransition, RELAPSES_MAX};
-use crate::{Health, Starts};
 
 /// Probe interval of a cold node that is not being started: it may run nevertheless.
 const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
+use evenkeel_model::{RegionRole, Stamp, ZoneId};
+
 use super::*;
-use crate::{RegionRole, Stamp, ZoneId};
 
 impl Node {
     fn weigh(&mut self, now: Instant) -> Option<NodeTransition> {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use evenkeel_model::EvidenceSource;
 use serde::{Deserialize, Serialize};
 
 use super::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
-use crate::EvidenceSource;
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]

@@ -1,5 +1,6 @@
+use evenkeel_model::{Incarnation, NodeId};
+
 use super::*;
-use crate::{Incarnation, NodeId};
 
 impl OpeningWindow {
     pub(crate) fn window(&self) -> u32 {

@@ -1,7 +1,8 @@
 //! Accessors for tests of the gateway.
 
+use evenkeel_revisions::CohortSize;
+
 use super::*;
-use crate::policy::CohortSize;
 
 impl Policies {
     pub(crate) fn keeps_no_memo(&self) -> bool {

@@ -1,7 +1,8 @@
-use super::*;
-use crate::{
+use evenkeel_model::{
     FeedbackSupport, MediaDescription, MediaStream, PayloadType, RtcpPort, Srtp, StreamKind,
 };
+
+use super::*;
 
 const BOUNDS: CapBounds = CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 };
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_model::{Hop, HopGrant, RegionId, Route};
+
 use super::{Room, RoomHistory, Stranded};
 use crate::capacity::Holding;
 use crate::record::{RecordedInstant, Struck};
 use crate::small::SmallSet;
-use crate::{Hop, HopGrant, HopMap, MoveRecord, RegionId, RoomRecord, Route};
+use crate::{HopMap, MoveRecord, RoomRecord};
 
 impl Room {
     /// The room's record, without the facts that `RoomTable` and the timers hold.

@@ -1,7 +1,7 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Srtp};
+use evenkeel_model::{Board, Srtp};
 
 use super::super::session::tests::{egress, install};
 use super::*;

@@ -1,4 +1,4 @@
-use evenkeel_core::Incarnation;
+use evenkeel_model::Incarnation;
 
 use super::*;
 

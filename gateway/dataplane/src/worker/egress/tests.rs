@@ -52,7 +52,7 @@ fn signed_message_does_not_count_as_sent_media() {
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
     egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal: None }).unwrap()));
     let sent = |stats: &WorkerStats| {
-        let mut all = [evenkeel_core::Stamp::default()];
+        let mut all = [evenkeel_model::Stamp::default()];
         stats.merge_into(&mut all);
         all[0].last_sent
     };

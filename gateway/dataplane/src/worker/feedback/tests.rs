@@ -1,5 +1,5 @@
-use evenkeel_core::{FeedbackSupport as Takes, MediaStream, PayloadType, RtcpPort};
 use evenkeel_media::rtcp::RtcpPacket;
+use evenkeel_model::{FeedbackSupport as Takes, MediaStream, PayloadType, RtcpPort};
 
 use super::*;
 

@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::RtcpPort;
 use evenkeel_media::{instant, rtp, stun};
+use evenkeel_model::RtcpPort;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 

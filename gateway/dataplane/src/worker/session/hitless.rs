@@ -1,9 +1,10 @@
 //! Hitless mode: two hops carry a session in both directions, and the first copy of a packet is sent to the client. One
 //! hop leads, the other is its twin.
 
-use evenkeel_core::{Hop, RedundancyMode, StreamKind, forward::DropReason};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtp;
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{Hop, RedundancyMode, StreamKind};
 
 use super::{PacketContext, WorkerSession};
 use crate::worker::command::WorkerReport;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Hop, SessionId};
 use evenkeel_media::instant;
+use evenkeel_model::{Hop, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;

@@ -1,14 +1,15 @@
 use std::fmt::Debug;
 use std::net::UdpSocket;
 
-use evenkeel_core::forward::DropReason;
-use evenkeel_core::{
-    AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FeedbackSupport as Takes,
-    Gateway, GatewayEffect, GatewayLimits, HopGrant, Incarnation, IngressProtocol, MediaStream,
-    NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId,
-    Route, RtcpPort, Scenario, Timings, Zone, ZoneId,
-};
+use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_media::{rtcp, rtp};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{
+    AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FeedbackSupport as Takes,
+    GatewayLimits, HopGrant, Incarnation, IngressProtocol, MediaStream, NodeId, NodeProbing,
+    NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId, Route, RtcpPort, Scenario,
+    Timings, Zone, ZoneId,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -294,7 +295,7 @@ fn encrypted_reports_are_not_read() {
         let mut bench = Bench::stun(srtp);
         bench.at(0, |session, cx| session.handle_client_rtcp(&report, cx));
         let measures = bench.session.summary(bench.start).unwrap().measures;
-        assert_eq!(measures.measured(evenkeel_core::Metric::LossDown).is_some(), told, "{srtp:?}");
+        assert_eq!(measures.measured(evenkeel_model::Metric::LossDown).is_some(), told, "{srtp:?}");
     }
 }
 
@@ -421,21 +422,21 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         bound: [false; 4],
         bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
         mode: RedundancyMode::Hot,
-        affinity: evenkeel_core::Affinity::Room,
+        affinity: evenkeel_model::Affinity::Room,
         regions: Vec::new(),
         spares: 1,
         close_after: Duration::from_secs(30),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,
-        on_degradation_fault: evenkeel_core::DegradeOnFault::Hold,
+        on_degradation_fault: evenkeel_model::DegradeOnFault::Hold,
     };
     let node = |_| NodeSettings {
         name: "n".into(),
         zone: ZoneId(0),
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
-        role: evenkeel_core::RegionRole::Active,
-        starts: evenkeel_core::Starts::ByItself,
+        role: evenkeel_model::RegionRole::Active,
+        starts: evenkeel_model::Starts::ByItself,
         canary: false,
     };
     let settings = CoreSettings {
@@ -569,13 +570,13 @@ fn idle_session_leaves_the_active_sessions() {
     assert!(!bench.session.went_idle(times[2]), "its loss is reported for a while");
     let last = bench.session.summary(times[3]).unwrap().measures;
     assert!(bench.session.went_idle(times[3]));
-    assert_eq!(last.measured(evenkeel_core::Metric::BitrateUp), Some(0));
-    assert_eq!(last.measured(evenkeel_core::Metric::LossUp), None);
+    assert_eq!(last.measured(evenkeel_model::Metric::BitrateUp), Some(0));
+    assert_eq!(last.measured(evenkeel_model::Metric::LossUp), None);
     // The interval starts at the first packet after the pause.
     bench.at(10_000, |session, cx| session.handle_client_rtp(&packet(3), cx));
     assert_eq!(bench.egress.active.len(), 2);
     let measures = bench.session.summary(times[4]).unwrap().measures;
-    assert_eq!(measures.measured(evenkeel_core::Metric::BitrateUp), Some(8));
+    assert_eq!(measures.measured(evenkeel_model::Metric::BitrateUp), Some(8));
 }
 
 #[test]

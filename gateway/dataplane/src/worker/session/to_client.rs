@@ -1,9 +1,9 @@
 //! Packets from a node to the client: only the room's hop passes, with numbers and timestamps continued across hops.
 
-use evenkeel_core::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_core::{Hop, RtcpPort, Srtp, StreamKind};
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::{demux, rtcp, rtp};
+use evenkeel_model::forward::{DropReason, ForwardVerdict};
+use evenkeel_model::{Hop, RtcpPort, Srtp, StreamKind, forward};
 
 use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::worker::command::{ShedRun, WorkerReport};

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_core::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_core::{Hop, Srtp, StreamKind};
 use evenkeel_media::rtp;
+use evenkeel_model::forward::{DropReason, ForwardVerdict};
+use evenkeel_model::{Hop, Srtp, StreamKind, forward};
 
 use super::{MediaState, PacketContext, WorkerSession};
 use crate::worker::command::NodeLeg;

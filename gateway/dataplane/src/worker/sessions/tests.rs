@@ -1,6 +1,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use evenkeel_core::{Incarnation, Srtp};
+use evenkeel_model::{Incarnation, Srtp};
 
 use super::*;
 use crate::worker::session::tests::install;

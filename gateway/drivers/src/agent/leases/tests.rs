@@ -1,4 +1,4 @@
-use evenkeel_core::{Incarnation, NodeId};
+use evenkeel_model::{Incarnation, NodeId};
 
 use super::*;
 

@@ -1,5 +1,5 @@
-use evenkeel_core::{FeedbackSupport, RtcpPort, Srtp};
 use evenkeel_fuzz::Corpus;
+use evenkeel_model::{FeedbackSupport, RtcpPort, Srtp};
 
 use super::*;
 

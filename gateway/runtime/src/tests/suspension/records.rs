@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::bounded;
-use evenkeel_core::CloseReason;
+use evenkeel_model::CloseReason;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;

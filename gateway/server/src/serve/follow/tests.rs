@@ -1,10 +1,11 @@
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{AdmissionState, ControlRequest, PluginView, PolicyView};
-use evenkeel_core::{
+use evenkeel_model::{
     CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
-    PolicyName, PolicyStatus, RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
+    PolicyName, RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
 };
+use evenkeel_revisions::PolicyStatus;
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;

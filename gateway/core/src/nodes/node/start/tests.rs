@@ -1,6 +1,7 @@
+use evenkeel_model::{NodeId, NodeProbing, NodeSettings, RegionRole, Timings, ZoneId};
+
 use super::*;
 use crate::nodes::detector::Distance;
-use crate::{NodeId, NodeProbing, NodeSettings, RegionRole, Timings, ZoneId};
 
 const MS: Duration = Duration::from_millis(1);
 

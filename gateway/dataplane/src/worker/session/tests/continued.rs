@@ -2,10 +2,10 @@
 
 use std::hash::RandomState;
 
-use evenkeel_core::Incarnation;
 use evenkeel_fuzz::Corpus;
 use evenkeel_media::stun;
 use evenkeel_media::trunk::Tag;
+use evenkeel_model::Incarnation;
 
 use super::*;
 use crate::flows::{FlowEntry, Flows};

@@ -1,0 +1,45 @@
+//! Reports of the packet path.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Hop;
+
+/// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
+/// The number of [`StreamKind`](crate::StreamKind)s.
+pub const STREAM_KINDS: usize = 2;
+
+/// RTP packets between a session and its node since the last report, by kind.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct FlowCounts {
+    /// Packets to the node, in the order of [`StreamKind`].
+    pub sent: [u32; STREAM_KINDS],
+    /// Packets from the hop in `hears`, whether or not they reached the client.
+    pub came: [u32; STREAM_KINDS],
+    pub hears: Option<Hop>,
+    /// Packets expected from that hop by sequence number, including lost ones.
+    pub expected: u32,
+    /// Packets of `expected` that are missing.
+    pub lost: u32,
+    /// Packets missing by sequence number when another hop continued a stream, minus those that arrived late.
+    pub missed: u32,
+    /// The loss that the node last reported in RTCP, in ppm (RFC 3550, 6.4.1), if it did since the last report.
+    pub reported_ppm: Option<u32>,
+}
+
+impl FlowCounts {
+    /// No packet came from the node.
+    pub fn is_silent(&self) -> bool {
+        self.came == [0; STREAM_KINDS]
+    }
+}
+
+/// The workers' counters for a node: media, RTP and RTCP. Signed messages do not count as media.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Stamp {
+    pub last_received: Option<Instant>,
+    /// Total packets received from the node.
+    pub received: u64,
+    pub last_sent: Option<Instant>,
+}

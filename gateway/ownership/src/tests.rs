@@ -1,0 +1,13 @@
+use evenkeel_media::trunk::OwnershipBallot;
+
+use super::*;
+
+mod group;
+mod handing_over;
+mod lease;
+mod messages;
+mod operator;
+mod start;
+mod takeover;
+
+use group::{Group, Link};

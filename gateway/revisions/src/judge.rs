@@ -1,0 +1,322 @@
+//! Statistical tests that compare a canary's cohort with the rest, after each summary. The error is bounded, however
+//! long the canary lasts.
+//!
+//! A hash that knows nothing of the network draws the cohort. If the candidate is harmless, then the next room or
+//! session that falls (gets worse) belongs to the canary with probability `canary / (canary + rest)`, counted over
+//! those that are still at risk, even if one event hits both cohorts. Each figure is therefore tested by the safe
+//! logrank test (Grünwald, Ly, Pérez-Ortiz and ter Schure, *The Safe Logrank Test*, 2020): the evidence is a product
+//! with one factor per fall, the likelihood ratio of "the canary falls θ times as easily" against chance. By Ville's
+//! inequality it reaches `1/α` with a probability of at most α, no matter how often it is tested. θ is unknown, so the
+//! mean over several values is taken, to which the same bound applies.
+//!
+//! The test's conditions hold for these reasons. Each room or session counts once, when it falls: a bad minute is no
+//! more evidence than a bad second. A room or session that was bad before is not at risk. A round lasts 10 s; then all
+//! that are good are at risk again, and rounds without harm do not outweigh new harm. Round `k` may use the share
+//! `1/k(k+1)` of the permitted error; the shares of all rounds add up to 1.
+//!
+//! Newcomers that are turned away have no media to judge: `refusals.rs` tests refusals.
+
+mod refusals;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{Arm, Breach, BreachCount, Figure};
+use refusals::RefusalEvidence;
+
+/// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
+const ERROR: f64 = 0.005;
+
+/// Assumed risk of the canary relative to the rest: from slight harm to a cohort that falls all at once.
+const THETAS: [f64; 5] = [2.0, 8.0, 32.0, 128.0, 512.0];
+
+/// Duration of a round. After it, rooms and sessions that are good are at risk again.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Minimum decisions in a round before broken rules are judged.
+const DECISIONS_MIN: u32 = 20;
+
+/// Figures by which rooms and sessions fall.
+const MEDIA: [Figure; 5] =
+    [Figure::Gap, Figure::Loss, Figure::RFactor, Figure::Rung, Figure::Moves];
+
+/// Figures that are tested against chance, and share the permitted error: those of media, and refusals.
+const TESTED: usize = MEDIA.len() + 1;
+
+fn bit(figure: Figure) -> u8 {
+    1 << figure as u8
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judging {
+    /// Silence after which a session is bad. Default 400 ms.
+    pub gap: Duration,
+    /// Loss up or down, parts per million. Default 50,000 (5 %).
+    pub loss_ppm: u32,
+    /// R-factor below this, times 100. Default 6,000: many are dissatisfied (ITU-T G.109).
+    pub r_factor_centi: u32,
+    /// Rung from which a session is bad. Default 2: capped, and voice only.
+    pub rung: u8,
+    /// Moves of a room within a minute. Default 3.
+    pub moves_per_minute: u32,
+    /// Decisions that break a rule, per cent. Default 50.
+    pub guarded_percent: u32,
+    /// Newcomers turned away, per cent of the canary's; below this, a policy may be stricter than the one before.
+    /// Default 20.
+    pub refused_percent: u32,
+    /// Minimum rooms, sessions or newcomers in a canary that is judged. Default 5.
+    pub cohort_min: u32,
+}
+
+impl Default for Judging {
+    fn default() -> Self {
+        Judging {
+            gap: Duration::from_millis(400),
+            loss_ppm: 50_000,
+            r_factor_centi: 6_000,
+            rung: 2,
+            moves_per_minute: 3,
+            guarded_percent: 50,
+            refused_percent: 20,
+            cohort_min: 5,
+        }
+    }
+}
+
+/// Figures by which a room or session is bad now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Bad(u8);
+
+impl Bad {
+    pub fn with(self, figure: Figure, is: bool) -> Bad {
+        if is { Bad(self.0 | bit(figure)) } else { self }
+    }
+
+    pub fn and(self, other: Bad) -> Bad {
+        Bad(self.0 | other.0)
+    }
+}
+
+#[derive(Debug)]
+pub struct Judge {
+    judging: Judging,
+    /// Counts from 1.
+    round: u32,
+    began: Instant,
+    units: BTreeMap<u64, Unit>,
+    /// Rooms or sessions known in this round, by arm.
+    known: [u32; 2],
+    tests: [LogrankTest; MEDIA.len()],
+    refusals: RefusalEvidence,
+}
+
+/// The decision of an admission policy on a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AdmissionSample {
+    pub arm: Arm,
+    pub turned_away: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    round: u32,
+    arm: Arm,
+    /// Bits of the figures by which the room or session has not fallen.
+    at_risk: u8,
+}
+
+/// The safe logrank test of one figure.
+#[derive(Clone, Copy, Debug)]
+struct LogrankTest {
+    at_risk: [u32; 2],
+    fallen: [u32; 2],
+    evidence: [f64; THETAS.len()],
+}
+
+impl LogrankTest {
+    const NEW: LogrankTest =
+        LogrankTest { at_risk: [0; 2], fallen: [0; 2], evidence: [1.0; THETAS.len()] };
+
+    fn fall(&mut self, arm: Arm) {
+        let [rest, canary] = self.at_risk.map(f64::from);
+        for (evidence, theta) in self.evidence.iter_mut().zip(THETAS) {
+            let odds = match arm {
+                Arm::Canary => theta,
+                Arm::Standing => 1.0,
+            };
+            *evidence *= odds * (canary + rest) / (theta * canary + rest);
+        }
+        self.at_risk[arm as usize] -= 1;
+        self.fallen[arm as usize] += 1;
+    }
+
+    fn count(&self, arm: Arm) -> BreachCount {
+        let worse = self.fallen[arm as usize];
+        BreachCount { of: self.at_risk[arm as usize] + worse, worse }
+    }
+}
+
+impl Judge {
+    pub fn new(judging: Judging, now: Instant) -> Judge {
+        let tests = [LogrankTest::NEW; MEDIA.len()];
+        let (units, refusals) = (BTreeMap::new(), RefusalEvidence::new(now));
+        Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
+    }
+
+    pub fn judging(&self) -> &Judging {
+        &self.judging
+    }
+
+    /// Changes the thresholds. They apply to rooms and sessions that have not fallen yet, in both arms.
+    pub fn judge_by(&mut self, judging: Judging) {
+        self.judging = judging;
+    }
+
+    /// Drops the evidence, and puts all good rooms and sessions at risk again: after a changed share, or after a round.
+    pub fn begin_round(&mut self, now: Instant) {
+        self.round += 1;
+        self.began = now;
+        self.known = [0; 2];
+        self.tests = [LogrankTest::NEW; MEDIA.len()];
+    }
+
+    /// Begins the next round if this one is over.
+    pub fn turn(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.began) >= ROUND {
+            self.begin_round(now);
+        }
+    }
+
+    /// Rooms and sessions that are kept, including those of earlier rounds.
+    pub fn known(&self) -> usize {
+        self.units.len()
+    }
+
+    /// True if the room or session was enrolled in this round.
+    pub fn knows(&self, unit: u64) -> bool {
+        self.units.get(&unit).is_some_and(|known| known.round == self.round)
+    }
+
+    /// Adds a room or session to this round. It is not at risk by figures that are bad already.
+    pub fn enrol(&mut self, unit: u64, arm: Arm, bad: Bad) {
+        if self.knows(unit) {
+            return;
+        }
+        let all = (1 << MEDIA.len()) - 1;
+        let at_risk = all & !bad.0;
+        self.units.insert(unit, Unit { round: self.round, arm, at_risk });
+        self.known[arm as usize] += 1;
+        for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
+            test.at_risk[arm as usize] += u32::from(at_risk & bit(figure) != 0);
+        }
+    }
+
+    /// Notes the present state of a room or session. Returns a breach if the evidence suffices.
+    pub fn note(&mut self, unit: u64, bad: Bad) -> Option<Breach> {
+        let known = self.units.get_mut(&unit).filter(|known| known.round == self.round)?;
+        let fell = known.at_risk & bad.0;
+        if fell == 0 {
+            return None;
+        }
+        known.at_risk &= !fell;
+        let arm = known.arm;
+        let mut breach = None;
+        for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
+            if fell & bit(figure) != 0 {
+                test.fall(arm);
+                let proven = is_proven(&test.evidence, self.round);
+                if proven && self.known[Arm::Canary as usize] >= self.judging.cohort_min {
+                    let (canary, rest) = (test.count(Arm::Canary), test.count(Arm::Standing));
+                    breach.get_or_insert(Breach { figure, canary, rest });
+                }
+            }
+        }
+        breach
+    }
+
+    /// Notes the decision on a newcomer; `percent` is the canary's share. Returns a breach if the evidence suffices.
+    pub fn note_newcomer(
+        &mut self,
+        newcomer: AdmissionSample,
+        percent: u8,
+        now: Instant,
+    ) -> Option<Breach> {
+        self.refusals.note(newcomer, percent, &self.judging, now)
+    }
+
+    pub fn leave(&mut self, unit: u64) {
+        let Some(known) = self.units.remove(&unit).filter(|known| known.round == self.round) else {
+            return;
+        };
+        self.known[known.arm as usize] -= 1;
+        for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
+            test.at_risk[known.arm as usize] -= u32::from(known.at_risk & bit(figure) != 0);
+        }
+    }
+
+    /// Rooms or sessions of the canary that reported in this round.
+    pub fn cohort(&self) -> u32 {
+        self.known[Arm::Canary as usize]
+    }
+
+    /// Counts of each figure in this round, of the canary and of the rest; refusals only if there were newcomers.
+    pub fn figures(&self) -> impl Iterator<Item = (Figure, BreachCount, BreachCount)> {
+        let counts = |test: &LogrankTest| (test.count(Arm::Canary), test.count(Arm::Standing));
+        let media = MEDIA.into_iter().zip(&self.tests).map(move |(figure, test)| {
+            let (canary, rest) = counts(test);
+            (figure, canary, rest)
+        });
+        media.chain(self.refusals.figure())
+    }
+}
+
+/// Compares the mean over all θ with the threshold of this round.
+fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
+    let mean = evidence.iter().sum::<f64>() / THETAS.len() as f64;
+    let round = f64::from(round);
+    mean >= TESTED as f64 * round * (round + 1.0) / ERROR
+}
+
+/// Decisions of each arm, and how many of them broke a rule.
+///
+/// No statistical test: a revision that mostly decides the impossible is wrong for any cohort.
+#[derive(Debug)]
+pub struct RuleBreaches {
+    began: Instant,
+    counts: [BreachCount; 2],
+}
+
+impl RuleBreaches {
+    pub fn new(now: Instant) -> RuleBreaches {
+        RuleBreaches { began: now, counts: [BreachCount::default(); 2] }
+    }
+
+    /// Notes decisions of an arm. Returns a breach if too many of them broke a rule.
+    pub fn note(
+        &mut self,
+        arm: Arm,
+        decided: BreachCount,
+        judging: &Judging,
+        now: Instant,
+    ) -> Option<Breach> {
+        if now.saturating_duration_since(self.began) >= ROUND {
+            *self = RuleBreaches::new(now);
+        }
+        let count = &mut self.counts[arm as usize];
+        count.of = count.of.saturating_add(decided.of);
+        count.worse = count.worse.saturating_add(decided.worse);
+        let count = *count;
+        let share = |count: BreachCount| u64::from(count.worse) * 100 / u64::from(count.of.max(1));
+        let rest = match arm {
+            Arm::Canary => self.counts[Arm::Standing as usize],
+            Arm::Standing => BreachCount::default(),
+        };
+        let too_many = share(count) >= u64::from(judging.guarded_percent)
+            && share(count) > share(rest) * 2
+            && count.of >= DECISIONS_MIN;
+        too_many.then_some(Breach { figure: Figure::Guarded, canary: count, rest })
+    }
+}
+
+#[cfg(test)]
+mod tests;

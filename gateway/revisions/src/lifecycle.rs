@@ -1,0 +1,761 @@
+//! The life of one policy's revisions: candidate in shadow, canary, active, previous, quarantined.
+//!
+//! | from | input | to |
+//! |---|---|---|
+//! | (new) | `handle_ready` at once, or no active revision | active; the active one becomes previous if it was good |
+//! | (new) | `handle_ready` with a strategy | candidate; another candidate is dropped |
+//! | (new) | `handle_ready` superseded, quarantined or revoked; `handle_compiled` below the version floor | refused |
+//! | candidate | its time passed, and its cohort suffices | next share, or active |
+//! | candidate | promote, pause, resume | next share or active; paused; resumed |
+//! | candidate | abort, rollback, revoked | dropped |
+//! | candidate | too many faults, breach | dropped and quarantined |
+//! | active | too many faults, breach | quarantined; the previous one is active |
+//! | active | the same, and the previous one is revoked | quarantined, and active until another comes |
+//! | active | rollback | dropped; the previous one is active |
+//! | previous | its window ends | dropped |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_model::{PluginFault, PolicyName};
+
+use super::faults::FaultWindow;
+use super::progress::RolloutStep;
+use super::quarantine::{RevisionQuarantine, VersionFloor};
+use super::report::{CandidateCalls, CandidateStatus, PolicyStatus};
+use super::revision::{CandidateRevision, Previous};
+use super::{
+    Actor, CohortSize, Judging, LastRollout, QuarantinedRevision, Remembered, Revision,
+    RevisionRefusal, Revisions, RevokedRevision, RolloutOutcome, RolloutProgress, RolloutReport,
+    Staged, Strategy,
+};
+
+const NO_ROLLOUT: &str = "no rollout is running";
+const NO_PREVIOUS: &str = "there is no revision before this one";
+const PREVIOUS_REVOKED: &str =
+    "the revision before this one is revoked in [trust] since it came: push another";
+const SUPERSEDED: &str = "superseded by a later push or reload of this policy";
+const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
+
+/// How revisions of a policy set become active.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RolloutRules {
+    /// Strategy of changed files. A push names its own strategy.
+    pub strategy: Strategy,
+    /// Time during which a rollback to the previous revision is possible.
+    pub keep: Duration,
+    pub judging: Judging,
+}
+
+/// A push, a changed file, or the first revision of a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RolloutRequest {
+    /// From [`Lifecycle::next_push`]. A later number supersedes this request.
+    pub push: u64,
+    pub by: Actor,
+    pub arrived: Instant,
+    /// Accept a quarantined or older revision.
+    pub force: bool,
+    /// `None`: the revision becomes active at once.
+    pub strategy: Option<Strategy>,
+    /// Return to the previous revision at once, since its file was restored.
+    pub returns: bool,
+}
+
+/// An operator's action on a rollout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutAction {
+    /// Give the candidate its next share.
+    Promote,
+    /// Activate the candidate.
+    PromoteAll,
+    Pause,
+    Resume,
+    /// Drop the candidate; the active revision stays.
+    Abort,
+}
+
+/// The outcome of a call that a revision answered or failed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PolicyCallResult {
+    pub answered: bool,
+    pub fault: Option<PluginFault>,
+    /// The plugin could not be started again.
+    pub beyond_repair: bool,
+}
+
+/// The outcome of a question that a candidate was asked in the shadow stage.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Compared {
+    Same,
+    Different,
+    Faulted(PluginFault),
+    /// There was not enough time to ask the candidate.
+    Skipped,
+}
+
+/// Translates the virtual clock to wall time, for records that outlive the process.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock {
+    pub instant: Instant,
+    pub time: SystemTime,
+}
+
+impl WallClock {
+    fn at(&self, now: Instant) -> SystemTime {
+        self.time + now.saturating_duration_since(self.instant)
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    Report(RolloutReport),
+    /// Quarantine or version floor changed.
+    Remember(Remembered),
+    /// The revision gets no more questions. Questions in flight go to the active revision.
+    Unload(Arc<str>),
+    /// A canary began or ended.
+    CanaryChanged,
+    /// Rooms or sessions may have another revision than under these previous revisions.
+    DecidersChanged(Box<Revisions>),
+}
+
+/// An active revision that did harm and stays, since the previous one is revoked.
+#[derive(Debug)]
+struct Stuck {
+    revision: Arc<str>,
+    reason: Box<str>,
+}
+
+/// The revisions of one policy. Inputs go in by `Gateway::change_policy`.
+#[derive(Debug)]
+pub struct Lifecycle {
+    policy: PolicyName,
+    rules: RolloutRules,
+    began: Instant,
+    clock: WallClock,
+    /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
+    pushes: u64,
+    pub(crate) revisions: Revisions,
+    faults: FaultWindow,
+    candidate_faults: FaultWindow,
+    candidate_calls: CandidateCalls,
+    stuck: Option<Stuck>,
+    quarantine: RevisionQuarantine,
+    floor: VersionFloor,
+    /// Loaded revisions that are revoked, with the reasons.
+    revoked: BTreeMap<Arc<str>, Box<str>>,
+    /// Active and previous revisions that were reported as revoked.
+    reported: Vec<RevokedRevision>,
+    last: Option<LastRollout>,
+    calls: u64,
+    fault_count: u64,
+    failing: Option<PluginFault>,
+    last_fault: Option<PluginFault>,
+    effects: Vec<Effect>,
+}
+
+impl Lifecycle {
+    pub fn new(
+        policy: PolicyName,
+        rules: RolloutRules,
+        remembered: Remembered,
+        clock: WallClock,
+    ) -> Lifecycle {
+        Lifecycle {
+            policy,
+            rules,
+            began: clock.instant,
+            clock,
+            pushes: 0,
+            revisions: Revisions::default(),
+            faults: FaultWindow::new(clock.instant),
+            candidate_faults: FaultWindow::new(clock.instant),
+            candidate_calls: CandidateCalls::default(),
+            stuck: None,
+            quarantine: RevisionQuarantine::of(remembered.quarantined),
+            floor: VersionFloor::of(remembered.accepted),
+            revoked: BTreeMap::new(),
+            reported: Vec::new(),
+            last: None,
+            calls: 0,
+            fault_count: 0,
+            failing: None,
+            last_fault: None,
+            effects: Vec::new(),
+        }
+    }
+
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub fn set_clock(&mut self, clock: WallClock) {
+        self.clock = clock;
+    }
+
+    pub fn revisions(&self) -> &Revisions {
+        &self.revisions
+    }
+
+    pub fn active_name(&self) -> Option<Arc<str>> {
+        self.revisions.active_name()
+    }
+
+    pub fn judging(&self) -> Judging {
+        self.rules.judging
+    }
+
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Numbers a push or a changed file; earlier pushes are superseded.
+    pub fn next_push(&mut self) -> u64 {
+        self.pushes += 1;
+        self.pushes
+    }
+
+    /// Checks a compiled revision before it is proved, since the proof takes long.
+    ///
+    /// # Errors
+    /// The reason of the refusal. The first revision of a policy is accepted, as no other could answer instead.
+    pub fn handle_compiled(
+        &self,
+        request: &RolloutRequest,
+        new: &Revision,
+        now: Instant,
+    ) -> Result<(), RevisionRefusal> {
+        self.check_last(request)?;
+        let Some(active) = &self.revisions.active else { return Ok(()) };
+        // Changed settings of the active version are accepted, even if a newer version was pushed before a restart.
+        let is_same_version =
+            active.plugin == new.plugin && active.version.to_string() == new.version.to_string();
+        if !(request.force || self.returns(request, new) || is_same_version) {
+            self.floor.check(new)?;
+        }
+        if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
+    }
+
+    /// Puts a revision into use that was proved at `ready`. `revoked` is the reason if it was revoked meanwhile. Unless
+    /// the outcome is [`RolloutOutcome::Unchanged`], the revision is asked from now on.
+    ///
+    /// # Errors
+    /// The reason of the refusal, though [`handle_compiled`](Lifecycle::handle_compiled) accepted the revision before.
+    pub fn handle_ready(
+        &mut self,
+        request: &RolloutRequest,
+        new: Revision,
+        revoked: Option<Box<str>>,
+        (ready, now): (Instant, Instant),
+    ) -> Result<RolloutReport, RevisionRefusal> {
+        self.check_last(request)?;
+        let is_first = self.revisions.active.is_none();
+        match revoked {
+            Some(reason) if !is_first => return Err(RevisionRefusal::Revoked(reason)),
+            Some(reason) => _ = self.revoked.insert(Arc::clone(&new.name), reason),
+            None => _ = self.revoked.remove(&new.name),
+        }
+        if request.force {
+            self.quarantine.remove(&new.name);
+            self.remember();
+        }
+        if !is_first {
+            self.check_quarantine(&new.name, now)?;
+        }
+        let returns = self.returns(request, &new);
+        let is_active = self.revisions.is_active(&new.name);
+        let RolloutRequest { by, arrived, .. } = *request;
+        let activate = now.saturating_duration_since(ready);
+        self.drop_candidate(SUPERSEDED, by, now);
+        let strategy = request.strategy.clone().filter(|_| !(returns || is_first || is_active));
+        let rollout = match strategy {
+            Some(strategy) => {
+                let progress = RolloutProgress::begin(strategy, now);
+                self.candidate_faults = FaultWindow::new(now);
+                self.candidate_calls = CandidateCalls::default();
+                self.revisions.candidate =
+                    Some(CandidateRevision { revision: new, progress, arrived });
+                let begun = self.of_candidate(RolloutOutcome::Started, by, now);
+                self.report(RolloutReport { arrived, activate, ..begun }, now)
+            }
+            None if is_active => {
+                let previous = self.revisions.active_name();
+                let unchanged = self.of_active(RolloutOutcome::Unchanged, by, now);
+                let rollout = RolloutReport { previous, arrived, activate, ..unchanged };
+                self.effects.push(Effect::Report(rollout.clone()));
+                rollout
+            }
+            None => {
+                let replaced = self.revisions.active_name().filter(|_| returns);
+                let rollout = self.activate(new, by, (arrived, activate), now);
+                replaced.iter().for_each(|gone| self.withdraw(gone));
+                rollout
+            }
+        };
+        self.review(now);
+        Ok(rollout)
+    }
+
+    fn check_last(&self, request: &RolloutRequest) -> Result<(), RevisionRefusal> {
+        if request.push == self.pushes { Ok(()) } else { Err(RevisionRefusal::Superseded) }
+    }
+
+    fn check_quarantine(&self, revision: &str, now: Instant) -> Result<(), RevisionRefusal> {
+        match self.quarantine.get(revision) {
+            Some(quarantined) => {
+                let quarantined = quarantined.clone();
+                let age = self.age(&quarantined, now);
+                Err(RevisionRefusal::Quarantined { quarantined, age })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Time in quarantine. Zero if the wall clock was set back since.
+    fn age(&self, quarantined: &QuarantinedRevision, now: Instant) -> Duration {
+        self.clock.at(now).duration_since(quarantined.since).unwrap_or_default()
+    }
+
+    fn returns(&self, request: &RolloutRequest, new: &Revision) -> bool {
+        request.returns && self.revisions.is_previous(&new.name)
+    }
+
+    fn activate(
+        &mut self,
+        new: Revision,
+        by: Actor,
+        (arrived, activate): (Instant, Duration),
+        now: Instant,
+    ) -> RolloutReport {
+        let name = Arc::clone(&new.name);
+        let before = self.revisions.active_name();
+        // A revision that did harm before a restart sets no version floor.
+        let harm = self.quarantine.get(&name).cloned();
+        if harm.is_none() {
+            self.floor.accept(&new);
+            self.remember();
+        }
+        let replaced = self.revisions.active.replace(new);
+        let did_harm = self.stuck.take().is_some();
+        let until = now + self.rules.keep;
+        if !did_harm && (self.faults.is_good(now) || !self.may_go_back()) {
+            self.revisions.previous = replaced.map(|revision| Previous { revision, until });
+        }
+        // The previous revision became active again: none is left to roll back to.
+        self.revisions.previous.take_if(|previous| previous.revision.name == name);
+        // Each active revision can be rolled back for the whole window.
+        if let Some(previous) = &mut self.revisions.previous {
+            previous.until = until;
+        }
+        self.faults = FaultWindow::new(now);
+        self.failing = None;
+        let reason = harm.as_ref().map(|harm| {
+            let age = self.age(harm, now).as_secs();
+            let reason = &harm.reason;
+            format!("quarantined for {age} s: {reason}; active because no other revision is loaded")
+        });
+        let activated = self.of_active(RolloutOutcome::Activated, by, now);
+        let activated = RolloutReport {
+            previous: before,
+            code: harm.map(|_| "quarantined"),
+            reason: reason.map(Into::into),
+            arrived,
+            activate,
+            ..activated
+        };
+        self.report(activated, now)
+    }
+
+    /// Drops the candidate or, if there is none, restores the previous revision.
+    ///
+    /// # Errors
+    /// The reason why nothing changes. Pushes under way continue then.
+    pub fn handle_rollback(&mut self, now: Instant) -> Result<RolloutReport, &'static str> {
+        let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
+            Some(rollout) => rollout,
+            None if self.revisions.previous.is_some() && !self.may_go_back() => {
+                return Err(PREVIOUS_REVOKED);
+            }
+            None => self.restore_previous("asked for", Actor::Operator, now).ok_or(NO_PREVIOUS)?,
+        };
+        self.next_push();
+        self.review(now);
+        Ok(rollout)
+    }
+
+    /// # Errors
+    /// If there is no candidate.
+    pub fn handle_action(
+        &mut self,
+        verb: RolloutAction,
+        now: Instant,
+    ) -> Result<RolloutReport, &'static str> {
+        let by = Actor::Operator;
+        let candidate = self.revisions.candidate.as_mut().ok_or(NO_ROLLOUT)?;
+        let rollout = match verb {
+            RolloutAction::Promote => {
+                let step = candidate.progress.advance(now);
+                self.take_step(step, by, now).ok_or(NO_ROLLOUT)?
+            }
+            RolloutAction::PromoteAll => self.promote(by, now).ok_or(NO_ROLLOUT)?,
+            RolloutAction::Pause => {
+                candidate.progress.pause(now);
+                self.report_candidate(RolloutOutcome::Paused, by, now)
+            }
+            RolloutAction::Resume => {
+                candidate.progress.resume(now);
+                self.report_candidate(RolloutOutcome::Resumed, by, now)
+            }
+            RolloutAction::Abort => {
+                self.next_push();
+                self.drop_candidate("asked for", by, now).ok_or(NO_ROLLOUT)?
+            }
+        };
+        self.review(now);
+        Ok(rollout)
+    }
+
+    /// Takes the steps that are due, and ends the rollback window.
+    pub fn poll(&mut self, cohort: impl FnOnce() -> CohortSize, now: Instant) {
+        let candidate = self.revisions.candidate.as_mut();
+        if let Some(step) = candidate.and_then(|it| it.progress.poll(cohort, now)) {
+            self.take_step(step, Actor::Gateway, now);
+            self.review(now);
+        }
+        if self.revisions.previous.take_if(|previous| previous.until <= now).is_some() {
+            self.review(now);
+        }
+    }
+
+    fn take_step(&mut self, step: RolloutStep, by: Actor, now: Instant) -> Option<RolloutReport> {
+        match step {
+            RolloutStep::Expose(_) => {
+                Some(self.report_candidate(RolloutOutcome::Advanced, by, now))
+            }
+            RolloutStep::Activate => self.promote(by, now),
+        }
+    }
+
+    fn promote(&mut self, by: Actor, now: Instant) -> Option<RolloutReport> {
+        let CandidateRevision { revision, arrived, .. } = self.revisions.candidate.take()?;
+        Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
+    }
+
+    pub fn handle_call(&mut self, revision: &str, call: &PolicyCallResult, now: Instant) {
+        if let Some(reason) = self.note_call(revision, call, now) {
+            self.remove_harmful(revision, &reason, now);
+        }
+    }
+
+    pub fn handle_compared(
+        &mut self,
+        revision: &str,
+        compared: &Compared,
+        beyond_repair: bool,
+        now: Instant,
+    ) {
+        if let Some(reason) = self.note_compared(revision, (compared, beyond_repair), now) {
+            self.remove_harmful(revision, &reason, now);
+        }
+    }
+
+    /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
+    fn note_call(
+        &mut self,
+        revision: &str,
+        call: &PolicyCallResult,
+        now: Instant,
+    ) -> Option<Box<str>> {
+        self.calls += 1;
+        let (fault, faulted) = (&call.fault, call.fault.is_some());
+        let too_many = if self.revisions.is_candidate(revision) {
+            self.candidate_calls.calls += 1;
+            self.candidate_calls.faults += u64::from(faulted);
+            if faulted {
+                self.candidate_calls.last_fault.clone_from(fault);
+            }
+            self.candidate_faults.count(now, faulted)
+        } else if self.revisions.is_active(revision) {
+            self.fault_count += u64::from(faulted);
+            if faulted {
+                self.last_fault.clone_from(fault);
+            }
+            match call.answered {
+                true => self.failing = None,
+                // A plugin that is down is not called; its last fault stays.
+                false if faulted => self.failing.clone_from(fault),
+                false => {}
+            }
+            self.faults.count(now, faulted)
+        } else {
+            return None;
+        };
+        match too_many {
+            true => Some(too_many_faults("", fault.as_ref())),
+            false => call.beyond_repair.then(|| BEYOND_REPAIR.into()),
+        }
+    }
+
+    /// Counts an answer in the shadow stage. Returns the reason to remove the candidate, if there is one.
+    fn note_compared(
+        &mut self,
+        revision: &str,
+        (compared, beyond_repair): (&Compared, bool),
+        now: Instant,
+    ) -> Option<Box<str>> {
+        if !self.revisions.is_candidate(revision) {
+            return None;
+        }
+        let calls = &mut self.candidate_calls;
+        let fault = match compared {
+            Compared::Same => {
+                calls.same += 1;
+                None
+            }
+            Compared::Different => {
+                calls.different += 1;
+                None
+            }
+            Compared::Faulted(fault) => {
+                calls.faulted += 1;
+                calls.last_fault = Some(fault.clone());
+                Some(fault)
+            }
+            Compared::Skipped => return beyond_repair.then(|| BEYOND_REPAIR.into()),
+        };
+        match self.candidate_faults.count(now, fault.is_some()) {
+            true => Some(too_many_faults(" in shadow", fault)),
+            false => beyond_repair.then(|| BEYOND_REPAIR.into()),
+        }
+    }
+
+    /// Removes a harmful revision, if it is the candidate or the active one.
+    pub fn remove_harmful(&mut self, revision: &str, reason: &str, now: Instant) {
+        if self.revisions.is_candidate(revision) {
+            self.quarantine(revision, reason, now);
+            self.drop_candidate(reason, Actor::Gateway, now);
+        } else if self.revisions.is_active(revision) {
+            self.replace_harmful(reason, now);
+        }
+        self.review(now);
+    }
+
+    /// Rolls the active revision back to the previous one. If the previous one is revoked, the active one stays.
+    /// Without a previous revision, the active one is not quarantined.
+    fn replace_harmful(&mut self, reason: &str, now: Instant) {
+        let Some(harmful) =
+            self.revisions.active_name().filter(|_| self.revisions.previous.is_some())
+        else {
+            return;
+        };
+        if self.may_go_back() {
+            self.quarantine(&harmful, reason, now);
+            self.restore_previous(reason, Actor::Gateway, now);
+        } else if self.stuck.as_ref().is_none_or(|stuck| stuck.revision != harmful) {
+            self.quarantine(&harmful, reason, now);
+            self.withdraw(&harmful);
+            let stays = format!("{reason}; it stays active: {PREVIOUS_REVOKED}").into();
+            self.report_revoked(
+                RevokedRevision { revision: Arc::clone(&harmful), reason: stays },
+                now,
+            );
+            self.stuck = Some(Stuck { revision: harmful, reason: reason.into() });
+        }
+    }
+
+    /// Returns `None` if there is no previous revision, or if it is revoked.
+    fn restore_previous(&mut self, reason: &str, by: Actor, now: Instant) -> Option<RolloutReport> {
+        if !self.may_go_back() {
+            return None;
+        }
+        let Previous { revision: good, .. } = self.revisions.previous.take()?;
+        self.revisions.candidate.take_if(|candidate| candidate.revision.name == good.name);
+        self.stuck = None;
+        let failed = self.revisions.active.replace(good);
+        self.faults = FaultWindow::new(now);
+        self.failing = None;
+        let previous = failed.map(|failed| failed.name);
+        previous.iter().for_each(|failed| self.withdraw(failed));
+        Some(self.report_rollback(previous, reason, by, now))
+    }
+
+    fn drop_candidate(&mut self, reason: &str, by: Actor, now: Instant) -> Option<RolloutReport> {
+        let candidate = self.revisions.candidate.take()?;
+        Some(self.report_rollback(Some(candidate.revision.name), reason, by, now))
+    }
+
+    fn may_go_back(&self) -> bool {
+        let previous = self.revisions.previous.as_ref();
+        previous.is_some_and(|previous| !self.revoked.contains_key(&previous.revision.name))
+    }
+
+    /// Sets which loaded revisions are revoked, with the reasons.
+    pub fn handle_revoked(&mut self, revoked: BTreeMap<Arc<str>, Box<str>>, now: Instant) {
+        self.revoked = revoked;
+        self.review(now);
+    }
+
+    /// Acts on revoked revisions. Runs after each change of the revocations or of the policy's revisions.
+    fn review(&mut self, now: Instant) {
+        let revoked = |revision: &Revision, place: &str| {
+            let reason = self.revoked.get(&revision.name)?;
+            let reason = format!("{reason}; it is {place}").into();
+            Some(RevokedRevision { revision: Arc::clone(&revision.name), reason })
+        };
+        let candidate = self.revisions.candidate.as_ref().map(|it| &it.revision);
+        let candidate = candidate.and_then(|it| revoked(it, "dropped: push another revision"));
+        if let Some(RevokedRevision { reason, .. }) = candidate {
+            self.drop_candidate(&reason, Actor::Gateway, now);
+            return self.review(now);
+        }
+        if self.stuck.is_some() && self.may_go_back() {
+            let reason = self.stuck.take().map(|stuck| stuck.reason).unwrap_or_default();
+            self.replace_harmful(&reason, now);
+            return self.review(now);
+        }
+        let active = self.revisions.active.as_ref();
+        let active =
+            active.and_then(|it| revoked(it, "still active: push another revision or roll back"));
+        let previous =
+            self.revisions.previous.as_ref().and_then(|it| {
+                revoked(&it.revision, "not a rollback target: push another revision")
+            });
+        let revoked: Vec<RevokedRevision> = active.into_iter().chain(previous).collect();
+        let known = std::mem::replace(&mut self.reported, revoked.clone());
+        let is_known =
+            |one: &RevokedRevision| known.iter().any(|known| known.revision == one.revision);
+        for one in revoked.into_iter().filter(|one| !is_known(one)) {
+            self.report_revoked(one, now);
+        }
+    }
+
+    pub fn set_rules(&mut self, rules: RolloutRules, now: Instant) {
+        let was = std::mem::replace(&mut self.rules, rules);
+        let Some(candidate) = &mut self.revisions.candidate else { return };
+        let strategy = self.rules.strategy.clone();
+        if let Some(paused) = candidate.progress.follow(&was.strategy, strategy, now) {
+            let outcome = if paused { RolloutOutcome::Paused } else { RolloutOutcome::Resumed };
+            self.report_candidate(outcome, Actor::File, now);
+        }
+    }
+
+    fn quarantine(&mut self, revision: &str, reason: &str, now: Instant) {
+        let (revision, reason, since) = (revision.into(), reason.into(), self.clock.at(now));
+        self.quarantine.add(QuarantinedRevision { revision, since, reason });
+        self.remember();
+    }
+
+    fn withdraw(&mut self, revision: &str) {
+        self.floor.withdraw(revision);
+        self.remember();
+    }
+
+    fn remember(&mut self) {
+        let remembered =
+            Remembered { accepted: self.floor.list(), quarantined: self.quarantine.list() };
+        self.effects.retain(|effect| !matches!(effect, Effect::Remember(_)));
+        self.effects.push(Effect::Remember(remembered));
+    }
+
+    fn staged(&self, now: Instant) -> Option<Staged> {
+        self.revisions.candidate.as_ref().map(|candidate| Staged::of(&candidate.progress, now))
+    }
+
+    fn of_active(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
+        RolloutReport {
+            policy: self.policy.clone(),
+            outcome,
+            stage: self.staged(now),
+            by,
+            revision: self.revisions.active_name(),
+            previous: None,
+            code: None,
+            reason: None,
+            arrived: now,
+            activate: Duration::ZERO,
+        }
+    }
+
+    fn of_candidate(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
+        let revision = self.revisions.candidate.as_ref().map(|it| Arc::clone(&it.revision.name));
+        let previous = self.revisions.active_name();
+        RolloutReport { revision, previous, ..self.of_active(outcome, by, now) }
+    }
+
+    fn report(&mut self, rollout: RolloutReport, now: Instant) -> RolloutReport {
+        let at = self.clock.at(now);
+        self.last = Some(LastRollout { at, rollout: rollout.clone() });
+        self.effects.push(Effect::Report(rollout.clone()));
+        rollout
+    }
+
+    fn report_candidate(
+        &mut self,
+        outcome: RolloutOutcome,
+        by: Actor,
+        now: Instant,
+    ) -> RolloutReport {
+        self.report(self.of_candidate(outcome, by, now), now)
+    }
+
+    fn report_rollback(
+        &mut self,
+        previous: Option<Arc<str>>,
+        reason: &str,
+        by: Actor,
+        now: Instant,
+    ) -> RolloutReport {
+        let reason = Some(reason.into());
+        let back = self.of_active(RolloutOutcome::RolledBack, by, now);
+        self.report(RolloutReport { previous, reason, ..back }, now)
+    }
+
+    fn report_revoked(&mut self, revoked: RevokedRevision, now: Instant) {
+        let RevokedRevision { revision, reason } = revoked;
+        let told = self.of_active(RolloutOutcome::Revoked, Actor::Gateway, now);
+        self.effects.push(Effect::Report(RolloutReport {
+            stage: None,
+            revision: Some(revision),
+            code: Some("revoked"),
+            reason: Some(reason),
+            ..told
+        }));
+    }
+
+    pub fn status(&self, now: Instant) -> PolicyStatus {
+        let candidate = self.revisions.candidate.as_ref();
+        let previous = self.revisions.previous.as_ref();
+        PolicyStatus {
+            active: self.revisions.active_name(),
+            candidate: candidate.map(|CandidateRevision { revision, progress, .. }| {
+                CandidateStatus {
+                    revision: Arc::clone(&revision.name),
+                    staged: Staged::of(progress, now),
+                    lasted: progress.lasted(now),
+                    steps: progress.strategy().steps.clone(),
+                    each: progress.strategy().each,
+                    calls: self.candidate_calls.clone(),
+                }
+            }),
+            previous: previous.map(|previous| Arc::clone(&previous.revision.name)),
+            previous_for: previous.map(|it| it.until.saturating_duration_since(now)),
+            last: self.last.clone(),
+            quarantined: self.quarantine.list(),
+            revoked: self.reported.clone(),
+            calls: self.calls,
+            faults: self.fault_count,
+            failing: self.failing.clone(),
+            last_fault: self.last_fault.clone(),
+        }
+    }
+}
+
+fn too_many_faults(place: &str, last: Option<&PluginFault>) -> Box<str> {
+    let last = last.map_or("", PluginFault::name);
+    format!("too many faults{place}; the last: {last}").into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The stages of a rollout: shadow, a canary with a growing share, active. Inputs are time and cohort sizes; the output
+//! is the next step.
+
+use std::time::{Duration, Instant};
+
+/// A step whose cohort is too small to judge is prolonged to this many times its duration. Then the rollout continues.
+const PROLONGED_MAX: u32 = 3;
+
+/// The stages through which a revision becomes active.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Strategy {
+    /// Shares of the canary, per cent, each larger than the one before. At 100, and after the last, the candidate
+    /// becomes active.
+    pub steps: Vec<u8>,
+    pub each: Duration,
+    /// Duration of the shadow stage; zero for none.
+    pub shadow: Duration,
+    /// The candidate stays in the shadow stage until an operator promotes it.
+    pub stays_in_shadow: bool,
+    /// The rollout is paused.
+    pub held: bool,
+}
+
+impl Strategy {
+    /// True if a revision becomes active without a rollout.
+    pub fn is_at_once(&self) -> bool {
+        let steps = self.steps.first().is_none_or(|first| *first >= 100);
+        steps && self.shadow.is_zero() && !self.stays_in_shadow
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutStage {
+    /// The candidate is asked the questions that the active revision answered. Its answers are only compared.
+    Shadow,
+    /// The candidate decides for this share, per cent.
+    Canary(u8),
+}
+
+impl RolloutStage {
+    /// As in the API and in records: `canary`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RolloutStage::Shadow => "shadow",
+            RolloutStage::Canary(_) => "canary",
+        }
+    }
+
+    pub fn percent(self) -> u8 {
+        match self {
+            RolloutStage::Shadow => 0,
+            RolloutStage::Canary(percent) => percent,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutStep {
+    /// Set the candidate's share, per cent.
+    Expose(u8),
+    Activate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CohortSize {
+    /// Rooms or sessions of the canary.
+    pub present: u32,
+    /// Rooms or sessions of the canary that were measured since the step began.
+    pub measured: u32,
+    /// Minimum number that can be judged.
+    pub required: u32,
+}
+
+/// The progress of a candidate through its stages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RolloutProgress {
+    strategy: Strategy,
+    stage: RolloutStage,
+    next: usize,
+    stage_began: Instant,
+    /// Time at this stage before the pause; `None` if not paused.
+    paused: Option<Duration>,
+    /// An operator paused the rollout, so a strategy without `held` does not resume it.
+    by_operator: bool,
+}
+
+impl RolloutProgress {
+    /// Begins with the shadow stage, or with the first share.
+    pub fn begin(strategy: Strategy, now: Instant) -> RolloutProgress {
+        let shadowed = !strategy.shadow.is_zero() || strategy.stays_in_shadow;
+        let paused = strategy.held.then_some(Duration::ZERO);
+        let (stage, stage_began) = (RolloutStage::Shadow, now);
+        let mut progress =
+            RolloutProgress { strategy, stage, next: 0, stage_began, paused, by_operator: false };
+        if !shadowed {
+            progress.advance(now);
+        }
+        progress
+    }
+
+    /// Continues from the present share with another strategy.
+    fn set_strategy(&mut self, strategy: Strategy, now: Instant) {
+        match (self.strategy.held, strategy.held) {
+            (false, true) => self.paused = Some(self.lasted(now)),
+            (true, false) if !self.by_operator => self.resume(now),
+            (false, false) | (true, _) => {}
+        }
+        let share = self.stage.percent();
+        self.next = strategy.steps.iter().filter(|percent| **percent <= share).count();
+        self.strategy = strategy;
+    }
+
+    /// Applies a changed strategy of the policy set. A rollout that follows the set takes the new one; one that was
+    /// pushed with its own strategy takes only `held`. Returns true if it is paused now, false if it is resumed.
+    pub fn follow(&mut self, was: &Strategy, is: Strategy, now: Instant) -> Option<bool> {
+        if *was == is {
+            return None;
+        }
+        let own = Strategy { held: is.held, ..self.strategy.clone() };
+        let was_paused = self.is_paused();
+        self.set_strategy(if self.strategy == *was { is } else { own }, now);
+        (was_paused != self.is_paused()).then_some(self.is_paused())
+    }
+
+    pub fn stage(&self) -> RolloutStage {
+        self.stage
+    }
+
+    pub fn strategy(&self) -> &Strategy {
+        &self.strategy
+    }
+
+    /// Time at this stage, without pauses.
+    pub fn lasted(&self, now: Instant) -> Duration {
+        self.paused.unwrap_or_else(|| now.saturating_duration_since(self.stage_began))
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// The next share, per cent; at 100 the candidate becomes active.
+    pub fn next_share(&self) -> u8 {
+        self.strategy.steps.get(self.next).copied().unwrap_or(100).min(100)
+    }
+
+    /// Minimum time until the next step; `None` while the candidate waits for an operator.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        let lasts = match self.stage {
+            RolloutStage::Shadow if self.strategy.stays_in_shadow => return None,
+            RolloutStage::Shadow => self.strategy.shadow,
+            RolloutStage::Canary(_) => self.strategy.each,
+        };
+        (!self.is_paused()).then(|| lasts.saturating_sub(self.lasted(now)))
+    }
+
+    pub fn poll(
+        &mut self,
+        cohort: impl FnOnce() -> CohortSize,
+        now: Instant,
+    ) -> Option<RolloutStep> {
+        if self.is_paused() {
+            return None;
+        }
+        let lasted = self.lasted(now);
+        let is_due = match self.stage {
+            RolloutStage::Shadow => {
+                !self.strategy.stays_in_shadow && lasted >= self.strategy.shadow
+            }
+            RolloutStage::Canary(_) if lasted < self.strategy.each => false,
+            RolloutStage::Canary(_) => {
+                let CohortSize { present, measured, required } = cohort();
+                present == 0 || measured >= required || lasted >= self.strategy.each * PROLONGED_MAX
+            }
+        };
+        is_due.then(|| self.advance(now))
+    }
+
+    /// Takes the next step, whether it is due or not.
+    pub fn advance(&mut self, now: Instant) -> RolloutStep {
+        let share = self.next_share();
+        (self.stage_began, self.paused) = (now, self.paused.map(|_| Duration::ZERO));
+        if share == 100 {
+            return RolloutStep::Activate;
+        }
+        self.next += 1;
+        self.stage = RolloutStage::Canary(share);
+        RolloutStep::Expose(share)
+    }
+
+    /// Pauses the rollout until an operator resumes it.
+    pub fn pause(&mut self, now: Instant) {
+        self.paused = Some(self.lasted(now));
+        self.by_operator = true;
+    }
+
+    /// Resumes the rollout. The time at this stage before the pause counts.
+    pub fn resume(&mut self, now: Instant) {
+        self.by_operator = false;
+        if let Some(lasted) = self.paused.take() {
+            self.stage_began = now.checked_sub(lasted).unwrap_or(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

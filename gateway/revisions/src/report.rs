@@ -1,0 +1,193 @@
+//! Reports on a policy's revisions: to the caller of a push or rollback, in events, and on request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_model::{PluginFault, PolicyName};
+
+use super::{QuarantinedRevision, RolloutProgress, RolloutStage, Version};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Actor {
+    File,
+    /// SIGHUP.
+    Signal,
+    /// A person, by command or API.
+    Operator,
+    Gateway,
+}
+
+impl Actor {
+    /// The word in records: `file`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Actor::File => "file",
+            Actor::Signal => "signal",
+            Actor::Operator => "operator",
+            Actor::Gateway => "gateway",
+        }
+    }
+}
+
+/// The stage of a candidate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Staged {
+    pub stage: RolloutStage,
+    /// The candidate stays at its stage until it is resumed.
+    pub paused: bool,
+    /// The next share, per cent; at 100 the candidate becomes active.
+    pub next: u8,
+    /// Minimum time until the next step; `None` while the candidate waits for an operator.
+    pub next_in: Option<Duration>,
+}
+
+impl Staged {
+    pub fn of(progress: &RolloutProgress, now: Instant) -> Staged {
+        let (stage, paused) = (progress.stage(), progress.is_paused());
+        Staged { stage, paused, next: progress.next_share(), next_in: progress.left(now) }
+    }
+}
+
+/// One step in the life of a revision.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RolloutReport {
+    pub policy: PolicyName,
+    pub outcome: RolloutOutcome,
+    /// The stage of the candidate, if there is one.
+    pub stage: Option<Staged>,
+    pub by: Actor,
+    /// The active revision; during a rollout the candidate; after a refusal the refused revision, if its name is known.
+    pub revision: Option<Arc<str>>,
+    /// The previous active revision or candidate; during a rollout the active revision.
+    pub previous: Option<Arc<str>>,
+    /// Stable code of a refusal: `import`, `unsigned`. `quarantined` if a quarantined revision became the first one of
+    /// this process; `revoked` if the revision was revoked after it was loaded.
+    pub code: Option<&'static str>,
+    /// The reason of a refusal, rollback, revocation or quarantine.
+    pub reason: Option<Box<str>>,
+    /// Time of the request, or of the fault that exceeded the limit.
+    pub arrived: Instant,
+    /// Time from the decision until the revision can answer.
+    pub activate: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutOutcome {
+    Activated,
+    /// The same plugin with the same settings was active already.
+    Unchanged,
+    /// The revision never answered; the active one stays.
+    Refused,
+    RolledBack,
+    /// The revision became a candidate.
+    Started,
+    /// The candidate's share grew.
+    Advanced,
+    Paused,
+    Resumed,
+    /// The active, candidate or previous revision was revoked after it was loaded.
+    Revoked,
+}
+
+impl RolloutOutcome {
+    /// The word in the API and in records: `rolled-back`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RolloutOutcome::Activated => "activated",
+            RolloutOutcome::Unchanged => "unchanged",
+            RolloutOutcome::Refused => "refused",
+            RolloutOutcome::RolledBack => "rolled-back",
+            RolloutOutcome::Started => "started",
+            RolloutOutcome::Advanced => "advanced",
+            RolloutOutcome::Paused => "paused",
+            RolloutOutcome::Resumed => "resumed",
+            RolloutOutcome::Revoked => "revoked",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct LastRollout {
+    pub at: SystemTime,
+    pub rollout: RolloutReport,
+}
+
+/// A revision that was revoked after it was loaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RevokedRevision {
+    pub revision: Arc<str>,
+    /// The revoked key or digest, and the remedy.
+    pub reason: Box<str>,
+}
+
+/// The reason why a revision does not become active or a candidate.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RevisionRefusal {
+    /// A later push, rollback or reload of the policy came before the revision was ready.
+    Superseded,
+    /// A newer version of the plugin, `ran`, was active before.
+    Downgrade { plugin: Arc<str>, found: Box<Version>, ran: Box<Version> },
+    /// The revision did harm before; `age` is its time in quarantine.
+    Quarantined { quarantined: QuarantinedRevision, age: Duration },
+    /// The revision's key or digest was revoked while it was prepared.
+    Revoked(Box<str>),
+}
+
+impl RevisionRefusal {
+    /// The stable code in metrics, events and the API: `superseded`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RevisionRefusal::Superseded => "superseded",
+            RevisionRefusal::Downgrade { .. } => "downgrade",
+            RevisionRefusal::Quarantined { .. } => "quarantined",
+            RevisionRefusal::Revoked(_) => "revoked",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct CandidateCalls {
+    /// Calls of the canary, and their faults.
+    pub calls: u64,
+    pub faults: u64,
+    /// Answers in the shadow stage with the active revision's decision, and with a different one.
+    pub same: u64,
+    pub different: u64,
+    /// Faults in the shadow stage.
+    pub faulted: u64,
+    /// Includes faults in the shadow stage.
+    pub last_fault: Option<PluginFault>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct CandidateStatus {
+    pub revision: Arc<str>,
+    pub staged: Staged,
+    /// Time at this stage, without pauses.
+    pub lasted: Duration,
+    /// Shares of the canary, per cent.
+    pub steps: Vec<u8>,
+    pub each: Duration,
+    pub calls: CandidateCalls,
+}
+
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct PolicyStatus {
+    pub active: Option<Arc<str>>,
+    pub candidate: Option<CandidateStatus>,
+    pub previous: Option<Arc<str>>,
+    /// Remaining time in which a rollback to the previous revision is possible.
+    pub previous_for: Option<Duration>,
+    pub last: Option<LastRollout>,
+    /// The oldest first.
+    pub quarantined: Vec<QuarantinedRevision>,
+    /// Active and previous revisions that were revoked after they were loaded.
+    pub revoked: Vec<RevokedRevision>,
+    /// Calls of all revisions so far.
+    pub calls: u64,
+    /// Faults of active revisions so far.
+    pub faults: u64,
+    /// The fault of the last call; `None` if it was answered.
+    pub failing: Option<PluginFault>,
+    pub last_fault: Option<PluginFault>,
+}
