@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core as core;
 use evenkeel_model::{
     AdmitOnFault, CapBounds, DegradeOnFault, Hook, NodeProbing, NodeSettings, RegionId, RegionRole,
     Starts, Zone, ZoneId,
@@ -16,7 +15,7 @@ use super::{
 
 impl GatewayConfig {
     /// The core's settings; a node's id is its index in [`GatewayConfig::nodes`].
-    pub fn core(&self) -> core::CoreSettings {
+    pub fn core(&self) -> evenkeel_model::CoreSettings {
         let mut zones: Vec<Zone> = Vec::new();
         let nodes = self.nodes.iter().map(|node| {
             let zone = Zone { name: (*node.zone).into(), region: self.region(&node.region) };
@@ -28,26 +27,26 @@ impl GatewayConfig {
             node.core(ZoneId(place as u32))
         });
         let nodes = nodes.collect();
-        core::CoreSettings {
+        evenkeel_model::CoreSettings {
             home: self.region(&self.gateway.region),
             regions: self.regions.iter().map(|name| (**name).into()).collect(),
             zones,
             nodes,
             scenarios: self.scenarios_of(&self.sets),
             timings: self.detector,
-            limits: core::GatewayLimits {
+            limits: evenkeel_model::GatewayLimits {
                 sessions_max: self.limits.sessions as usize,
                 churn_percent: self.limits.churn_percent,
                 moves_per_minute: usize::from(self.limits.moves_per_minute),
                 failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
-                ..core::GatewayLimits::default()
+                ..evenkeel_model::GatewayLimits::default()
             },
         }
     }
 
     /// The scenarios of these sets, with region ids. A new region waits for a restart and is left out.
-    pub fn scenarios_of(&self, sets: &[PolicySet]) -> BTreeMap<Arc<str>, core::Scenario> {
+    pub fn scenarios_of(&self, sets: &[PolicySet]) -> BTreeMap<Arc<str>, evenkeel_model::Scenario> {
         let place = |name: &Arc<str>| self.regions.iter().position(|known| known == name);
         let regions = |scenario: &ScenarioSettings| {
             let places = scenario.regions.iter().filter_map(place);
@@ -55,7 +54,7 @@ impl GatewayConfig {
         };
         let all = sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
         all.map(|(set, s)| {
-            (s.name.clone(), core::Scenario { regions: regions(s), ..scenario(set, s) })
+            (s.name.clone(), evenkeel_model::Scenario { regions: regions(s), ..scenario(set, s) })
         })
         .collect()
     }
@@ -99,9 +98,9 @@ impl PolicySet {
     }
 }
 
-fn scenario(set: &PolicySet, scenario: &ScenarioSettings) -> core::Scenario {
+fn scenario(set: &PolicySet, scenario: &ScenarioSettings) -> evenkeel_model::Scenario {
     let on_fault = |hook| set.binding(hook).map(|binding| binding.on_fault);
-    core::Scenario {
+    evenkeel_model::Scenario {
         set: set.name.clone(),
         bound: Hook::ALL.map(|hook| set.binding(hook).is_some()),
         bounds: CapBounds {

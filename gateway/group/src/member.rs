@@ -431,9 +431,11 @@ impl GroupMember {
             Err(HandOverError::UnderWay)
         } else {
             self.core.handle_hand_over(Instant::now()).map_err(|failed| match failed {
-                cluster::HandOverRefusal::NotOwner => HandOverError::NotOwner(Arc::clone(peer)),
-                cluster::HandOverRefusal::PeerSilent
-                | cluster::HandOverRefusal::RecordsIncomplete => {
+                evenkeel_ownership::HandOverRefusal::NotOwner => {
+                    HandOverError::NotOwner(Arc::clone(peer))
+                }
+                evenkeel_ownership::HandOverRefusal::PeerSilent
+                | evenkeel_ownership::HandOverRefusal::RecordsIncomplete => {
                     HandOverError::NotInSync(Arc::clone(peer))
                 }
             })
@@ -460,13 +462,17 @@ impl GroupMember {
                     }
                     return;
                 }
-                Err(cluster::TakeoverRefusal::OwnerAlready) => TakeOverError::OwnerAlready,
-                Err(cluster::TakeoverRefusal::PeerOwns) => {
+                Err(evenkeel_ownership::TakeoverRefusal::OwnerAlready) => {
+                    TakeOverError::OwnerAlready
+                }
+                Err(evenkeel_ownership::TakeoverRefusal::PeerOwns) => {
                     TakeOverError::PeerOwns { peer, here: Arc::clone(&self.settings.name) }
                 }
-                Err(cluster::TakeoverRefusal::PeerHeard) => TakeOverError::PeerHeard(peer),
-                Err(cluster::TakeoverRefusal::Joining) => TakeOverError::Joining(peer),
-                Err(cluster::TakeoverRefusal::AgentsHearPeer) => {
+                Err(evenkeel_ownership::TakeoverRefusal::PeerHeard) => {
+                    TakeOverError::PeerHeard(peer)
+                }
+                Err(evenkeel_ownership::TakeoverRefusal::Joining) => TakeOverError::Joining(peer),
+                Err(evenkeel_ownership::TakeoverRefusal::AgentsHearPeer) => {
                     TakeOverError::AgentsHearPeer(peer)
                 }
             }

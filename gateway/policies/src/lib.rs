@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub use catalog::catalog;
 pub use compiling::{Foundry, compile_plugin};
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{self as core, ArmStatistics, ArmTally, Gateway};
+use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host as host;
 use evenkeel_model::{
     Ask, AskId, BreachCount, CatalogEntry, GatewayLimits, PluginFault, PolicyName, RevisionAnswer,
@@ -78,7 +78,7 @@ pub enum PolicyReport {
         policy: PolicyName,
         request: Box<RolloutRequest>,
         revision: Revision,
-        reply: oneshot::Sender<Result<(), core::RevisionRefusal>>,
+        reply: oneshot::Sender<Result<(), evenkeel_revisions::RevisionRefusal>>,
     },
     /// A revision passed the replay of recorded questions.
     Ready(Box<ReadyRevision>),
@@ -98,7 +98,7 @@ pub struct ReadyRevision {
 /// The core's decision about a ready revision.
 #[derive(Debug)]
 struct LoadDecision {
-    result: Result<RolloutReport, core::RevisionRefusal>,
+    result: Result<RolloutReport, evenkeel_revisions::RevisionRefusal>,
     /// The refused plugin, returned because dropping it takes time.
     unwanted: Option<LoadedPlugin>,
 }
@@ -396,7 +396,8 @@ impl PolicyThreads {
                 gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
             PolicyReport::Compiled { policy, request, revision, reply } => {
-                let life = gateway.policy(&policy).ok_or(core::RevisionRefusal::Superseded);
+                let life =
+                    gateway.policy(&policy).ok_or(evenkeel_revisions::RevisionRefusal::Superseded);
                 let checked = life.and_then(|it| it.handle_compiled(&request, &revision, now));
                 let _ = reply.send(checked);
             }
@@ -416,7 +417,7 @@ impl PolicyThreads {
         let result = gateway.change_policy(&policy, now, |life| {
             life.handle_ready(&request, revision, revoked, (since, now))
         });
-        let result = result.unwrap_or(Err(core::RevisionRefusal::Superseded));
+        let result = result.unwrap_or(Err(evenkeel_revisions::RevisionRefusal::Superseded));
         let compare = match result.as_ref().map(|rollout| rollout.outcome) {
             Ok(RolloutOutcome::Started) => true,
             Ok(RolloutOutcome::Unchanged) | Err(_) => {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core as core;
 use evenkeel_host as host;
 use evenkeel_model::{PluginFault, PolicyName};
 use evenkeel_revisions::{
@@ -73,7 +72,7 @@ enum PrepareError {
         fault: PluginFault,
     },
     /// The core refused the revision.
-    Unwanted(core::RevisionRefusal),
+    Unwanted(evenkeel_revisions::RevisionRefusal),
     /// The policy was stopped, or control ended.
     Gone,
 }
@@ -97,14 +96,21 @@ impl std::fmt::Display for PrepareError {
             PrepareError::Disproved { questions, fault } => {
                 write!(f, "replaying {questions} recorded questions failed ({fault})")
             }
-            PrepareError::Unwanted(core::RevisionRefusal::Superseded) => {
+            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Superseded) => {
                 f.write_str("superseded by a later push or rollback of this policy")
             }
-            PrepareError::Unwanted(core::RevisionRefusal::Downgrade { plugin, found, ran }) => {
+            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Downgrade {
+                plugin,
+                found,
+                ran,
+            }) => {
                 let (found, ran) = (found.to_string().into(), ran.to_string().into());
                 host::PluginRefusal::Downgrade { plugin: (**plugin).into(), found, ran }.fmt(f)
             }
-            PrepareError::Unwanted(core::RevisionRefusal::Quarantined { quarantined, age }) => {
+            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Quarantined {
+                quarantined,
+                age,
+            }) => {
                 write!(
                     f,
                     "revision {} is quarantined for {} s: {}; `--force` accepts it",
@@ -113,7 +119,9 @@ impl std::fmt::Display for PrepareError {
                     quarantined.reason
                 )
             }
-            PrepareError::Unwanted(core::RevisionRefusal::Revoked(reason)) => f.write_str(reason),
+            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Revoked(reason)) => {
+                f.write_str(reason)
+            }
             PrepareError::Gone => f.write_str("the policy is not running"),
         }
     }
@@ -146,9 +154,10 @@ pub fn prepare(preparation: &Preparation, source: PluginSource) -> RolloutReport
 pub fn begin(preparation: &Preparation, source: PluginSource) -> Result<(), Box<str>> {
     match take_in(preparation, source, &mut None) {
         Ok(_)
-        | Err(PrepareError::Unwanted(core::RevisionRefusal::Superseded) | PrepareError::Gone) => {
-            Ok(())
-        }
+        | Err(
+            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Superseded)
+            | PrepareError::Gone,
+        ) => Ok(()),
         Err(unfit) => Err(unfit.to_string().into()),
     }
 }
@@ -178,7 +187,7 @@ fn take_in(
     let revision = Revision {
         name: made.revision().into(),
         plugin: Arc::clone(&manifest.name),
-        version: core::Version::read(&manifest.version),
+        version: evenkeel_revisions::Version::read(&manifest.version),
         schema: manifest.state_schema,
     };
     *name = Some(Arc::clone(&revision.name));
@@ -211,8 +220,8 @@ fn take_in(
     Ok(result?)
 }
 
-impl From<core::RevisionRefusal> for PrepareError {
-    fn from(refusal: core::RevisionRefusal) -> PrepareError {
+impl From<evenkeel_revisions::RevisionRefusal> for PrepareError {
+    fn from(refusal: evenkeel_revisions::RevisionRefusal) -> PrepareError {
         PrepareError::Unwanted(refusal)
     }
 }

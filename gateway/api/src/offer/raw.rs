@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use evenkeel_core as core;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
@@ -55,7 +54,7 @@ pub(super) struct QuicBody {}
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamBody {
     #[serde(with = "StreamKindBody")]
-    pub(super) kind: core::StreamKind,
+    pub(super) kind: evenkeel_model::StreamKind,
     pub(super) payload_types: Vec<PayloadTypeBody>,
     #[serde(default)]
     pub(super) feedback: Vec<FeedbackBody>,
@@ -63,7 +62,7 @@ pub(super) struct StreamBody {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", remote = "core::StreamKind")]
+#[serde(rename_all = "kebab-case", remote = "evenkeel_model::StreamKind")]
 enum StreamKindBody {
     Audio,
     Video,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core as core;
 use evenkeel_process::unix_us;
 use serde::Serialize;
 
@@ -121,12 +120,18 @@ struct RevokedView {
 
 impl CandidateView {
     fn of(
-        candidate: core::CandidateStatus,
+        candidate: evenkeel_revisions::CandidateStatus,
         plugin: evenkeel_control::PluginView,
-        cohorts: Vec<core::ArmStatistics>,
+        cohorts: Vec<evenkeel_core::ArmStatistics>,
     ) -> CandidateView {
-        let core::CandidateCalls { calls, faults, same, different, faulted, last_fault } =
-            candidate.calls;
+        let evenkeel_revisions::CandidateCalls {
+            calls,
+            faults,
+            same,
+            different,
+            faulted,
+            last_fault,
+        } = candidate.calls;
         CandidateView {
             revision: candidate.revision,
             plugin: plugin.title,
@@ -148,10 +153,10 @@ impl CandidateView {
     }
 }
 
-impl From<core::ArmStatistics> for CohortView {
-    fn from(cohort: core::ArmStatistics) -> CohortView {
+impl From<evenkeel_core::ArmStatistics> for CohortView {
+    fn from(cohort: evenkeel_core::ArmStatistics) -> CohortView {
         let centi = |value: u32| f64::from(value) / 100.0;
-        let worse = |(figure, count): (core::Figure, core::BreachCount)| {
+        let worse = |(figure, count): (evenkeel_model::Figure, evenkeel_model::BreachCount)| {
             (figure.name(), WorseView { worse: count.worse, of: count.of })
         };
         CohortView {
@@ -199,22 +204,23 @@ impl From<evenkeel_control::PolicyView> for PolicyStatusView {
             quarantined_revisions: status
                 .quarantined
                 .into_iter()
-                .map(|core::QuarantinedRevision { revision, since, reason }| QuarantinedView {
-                    revision,
-                    since_us: unix_us(since),
-                    reason,
+                .map(|evenkeel_revisions::QuarantinedRevision { revision, since, reason }| {
+                    QuarantinedView { revision, since_us: unix_us(since), reason }
                 })
                 .collect(),
             revoked_revisions: status
                 .revoked
                 .into_iter()
-                .map(|core::RevokedRevision { revision, reason }| RevokedView { revision, reason })
+                .map(|evenkeel_revisions::RevokedRevision { revision, reason }| RevokedView {
+                    revision,
+                    reason,
+                })
                 .collect(),
         }
     }
 }
 
-fn first_words(fault: &core::PluginFault) -> String {
+fn first_words(fault: &evenkeel_model::PluginFault) -> String {
     let words = fault.to_string();
     match words.char_indices().nth(FAULT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &words[..end]),

@@ -160,7 +160,7 @@ impl World {
 
     /// Reports six faults of the revision.
     fn harm(&mut self, revision: &str) {
-        let call = core::PolicyCallResult {
+        let call = evenkeel_revisions::PolicyCallResult {
             answered: false,
             fault: Some(PluginFault::Deadline),
             beyond_repair: false,
