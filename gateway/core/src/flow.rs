@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{FlowCounts, Hop, STREAM_KINDS, Since};
 
-/// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
-
 /// Interval of workers' reports on a session, unless there are many sessions.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::Hop;
 
 /// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
-/// The number of [`StreamKind`](crate::StreamKind)s.
+/// The number of [`StreamKind`](crate::StreamKind)s, which are tracked separately: a voice-only listener has lost nothing
+/// if it does not receive a new video.
 pub const STREAM_KINDS: usize = 2;
 
 /// RTP packets between a session and its node since the last report, by kind.

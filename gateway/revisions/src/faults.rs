@@ -17,7 +17,7 @@ const FAULTS_SHARE: u64 = 1_000;
 const BUCKET: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub struct FaultWindow {
+pub(crate) struct FaultWindow {
     began: Instant,
     buckets: VecDeque<Bucket>,
 }
@@ -30,12 +30,12 @@ struct Bucket {
 }
 
 impl FaultWindow {
-    pub fn new(now: Instant) -> FaultWindow {
+    pub(crate) fn new(now: Instant) -> FaultWindow {
         FaultWindow { began: now, buckets: VecDeque::new() }
     }
 
     /// Counts a call. Returns true if it is a fault that exceeds the limit.
-    pub fn count(&mut self, now: Instant, faulted: bool) -> bool {
+    pub(crate) fn count(&mut self, now: Instant, faulted: bool) -> bool {
         let age = |from: Instant| now.saturating_duration_since(from);
         while self.buckets.front().is_some_and(|bucket| age(bucket.began) > WINDOW) {
             self.buckets.pop_front();
@@ -51,7 +51,7 @@ impl FaultWindow {
     }
 
     /// True if a rollback may restore this revision: it has no recent fault, or ran for a whole window with few faults.
-    pub fn is_good(&self, now: Instant) -> bool {
+    pub(crate) fn is_good(&self, now: Instant) -> bool {
         let long = now.saturating_duration_since(self.began) >= WINDOW;
         self.sum(now).1 == 0 || long && !self.too_many(now)
     }

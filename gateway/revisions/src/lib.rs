@@ -1,7 +1,7 @@
 //! The lifecycle of a policy's revisions: shadow, canary, activation, rollback, quarantine, and the judgement of canaries.
 
 // Tests start their virtual clock at the current time.
-#![cfg_attr(test, allow(clippy::disallowed_methods))]
+#![cfg_attr(any(test, feature = "samples"), allow(clippy::disallowed_methods))]
 
 mod faults;
 mod judge;

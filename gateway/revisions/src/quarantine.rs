@@ -36,23 +36,23 @@ pub struct Remembered {
 }
 
 #[derive(Default, Debug)]
-pub struct RevisionQuarantine(VecDeque<QuarantinedRevision>);
+pub(crate) struct RevisionQuarantine(VecDeque<QuarantinedRevision>);
 
 impl RevisionQuarantine {
-    pub fn of(mut list: Vec<QuarantinedRevision>) -> RevisionQuarantine {
+    pub(crate) fn of(mut list: Vec<QuarantinedRevision>) -> RevisionQuarantine {
         let beyond = list.len().saturating_sub(QUARANTINED_MAX);
         RevisionQuarantine(list.drain(beyond..).collect())
     }
 
-    pub fn list(&self) -> Vec<QuarantinedRevision> {
+    pub(crate) fn list(&self) -> Vec<QuarantinedRevision> {
         self.0.iter().cloned().collect()
     }
 
-    pub fn get(&self, revision: &str) -> Option<&QuarantinedRevision> {
+    pub(crate) fn get(&self, revision: &str) -> Option<&QuarantinedRevision> {
         self.0.iter().find(|it| *it.revision == *revision)
     }
 
-    pub fn add(&mut self, quarantined: QuarantinedRevision) {
+    pub(crate) fn add(&mut self, quarantined: QuarantinedRevision) {
         self.remove(&quarantined.revision);
         if self.0.len() == QUARANTINED_MAX {
             self.0.pop_front();
@@ -60,28 +60,28 @@ impl RevisionQuarantine {
         self.0.push_back(quarantined);
     }
 
-    pub fn remove(&mut self, revision: &str) {
+    pub(crate) fn remove(&mut self, revision: &str) {
         self.0.retain(|it| *it.revision != *revision);
     }
 }
 
 /// The oldest version of each plugin that a push may bring: the newest that became active and was not rolled back.
 #[derive(Default, Debug)]
-pub struct VersionFloor(VecDeque<AcceptedRevision>);
+pub(crate) struct VersionFloor(VecDeque<AcceptedRevision>);
 
 impl VersionFloor {
-    pub fn of(mut list: Vec<AcceptedRevision>) -> VersionFloor {
+    pub(crate) fn of(mut list: Vec<AcceptedRevision>) -> VersionFloor {
         let beyond = list.len().saturating_sub(ACCEPTED_MAX);
         VersionFloor(list.drain(beyond..).collect())
     }
 
-    pub fn list(&self) -> Vec<AcceptedRevision> {
+    pub(crate) fn list(&self) -> Vec<AcceptedRevision> {
         self.0.iter().cloned().collect()
     }
 
     /// # Errors
     /// [`RevisionRefusal::Downgrade`] below the floor.
-    pub fn check(&self, new: &Revision) -> Result<(), RevisionRefusal> {
+    pub(crate) fn check(&self, new: &Revision) -> Result<(), RevisionRefusal> {
         let newer = |it: &&AcceptedRevision| it.plugin == new.plugin && new.version < it.version;
         match self.0.iter().find(newer) {
             Some(newer) => Err(RevisionRefusal::Downgrade {
@@ -93,7 +93,7 @@ impl VersionFloor {
         }
     }
 
-    pub fn accept(&mut self, new: &Revision) {
+    pub(crate) fn accept(&mut self, new: &Revision) {
         self.withdraw(&new.name);
         if self.0.len() == ACCEPTED_MAX {
             // A version does not set the floor if a later entry of its plugin is as new: drop it, else the oldest.
@@ -109,7 +109,7 @@ impl VersionFloor {
     }
 
     /// Forgets a revision that was rolled back: an older version may be the fix.
-    pub fn withdraw(&mut self, revision: &str) {
+    pub(crate) fn withdraw(&mut self, revision: &str) {
         self.0.retain(|it| *it.revision != *revision);
     }
 }
