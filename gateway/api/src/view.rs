@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
     IngressAnswer, NodeName, NodeNames, OfferedSession, SessionAnswer, SessionView,
@@ -79,7 +80,7 @@ impl OpenedView {
                 let quic = QuicView {
                     addresses: [address],
                     alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
-                    certificate_sha256: hexadecimal(&certificate_sha256),
+                    certificate_sha256: HEXLOWER.encode(&certificate_sha256),
                     flow_to_gateway: flow_to_gateway.to_string(),
                     flow_from_gateway: flow_from_gateway.to_string(),
                 };
@@ -99,10 +100,6 @@ impl OpenedView {
             ]),
         }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use serde_json::Value;
 
@@ -63,7 +64,7 @@ impl Built {
 
     /// SHA-256 of the file, 64 hexadecimal digits.
     pub fn digest(&self) -> String {
-        hexadecimal(self.component.digest())
+        HEXLOWER.encode(self.component.digest())
     }
 
     /// Name of the plugin's revision under default settings; `None` if a setting has no default.
@@ -73,8 +74,4 @@ impl Built {
             BoundPlugin::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0);
         policy.ok().map(|policy| policy.revision().to_owned())
     }
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

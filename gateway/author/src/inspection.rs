@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use evenkeel_host::limits::MANIFEST_BYTES_MAX;
 use evenkeel_host::{Form, PluginFile, PluginRefusal, PublicKey, signer};
 use evenkeel_model::{Metric, Op};
 use serde_json::{Value, json};
 
-use crate::built::{Built, hexadecimal};
+use crate::built::Built;
 use crate::setting::SettingSchema;
 
 /// The readable content of a plugin file, and the host's verdict.
@@ -93,7 +94,7 @@ impl Inspection {
             "reasons": of("reasons"),
             "cost": of("cost"),
             "bytes": self.bytes,
-            "digest": hexadecimal(&self.file.digest),
+            "digest": HEXLOWER.encode(&self.file.digest),
             "revision": self.revision,
             "form": self.file.form.map(form),
             "imports": self.file.imports,
@@ -183,7 +184,7 @@ impl fmt::Display for Inspection {
         let mut say = |word: &str, what: &str| lines.push(format!("  {word:<10} {what}"));
         let form = self.file.form.map_or("not WebAssembly", form);
         say("file", &format!("{} bytes, {form}", thousands(self.bytes)));
-        say("digest", &hexadecimal(&self.file.digest));
+        say("digest", &HEXLOWER.encode(&self.file.digest));
         if let Some(revision) = &self.revision {
             say("revision", &format!("{revision}, with default settings"));
         }

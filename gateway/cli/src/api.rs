@@ -141,17 +141,3 @@ impl ApiArgs {
         })
     }
 }
-
-/// Escapes a name as a path segment (RFC 3986, section 3.3).
-pub(crate) fn segment(name: &str) -> String {
-    let mut segment = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                segment.push(byte.into());
-            }
-            other => segment += &format!("%{other:02X}"),
-        }
-    }
-    segment
-}

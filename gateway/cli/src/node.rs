@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::api::{ApiArgs, segment};
+use crate::api::ApiArgs;
 use crate::status::{rows, text};
 use crate::{CommandError, say};
 
@@ -68,7 +68,7 @@ impl NodeArgs {
             NodeCommand::Eject { node } => (node, "eject", Value::Null),
             NodeCommand::Uneject { node } => (node, "uneject", Value::Null),
         };
-        self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
+        self.api.post(&format!("/v1/nodes/{}:{verb}", evenkeel_client::escape(&node)), &body)?;
         match verb {
             "drain" => asked(self.json, &format!("{node} {DRAINS}")),
             "undrain" => done(self.json, &format!("{node} takes rooms again")),

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{ApiCall, ApiClient, ClientError};
+use evenkeel_client::{ApiCall, ApiClient, ClientError, escape};
 use hyper::Method;
 use serde_json::Value;
 
@@ -225,13 +225,7 @@ fn query(words: &[(&str, String)]) -> String {
         query += if query.is_empty() { "?" } else { "&" };
         query += key;
         query.push('=');
-        for byte in value.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => query.push(byte.into()),
-                // RFC 3986, section 2.1.
-                other => query += &format!("%{other:02X}"),
-            }
-        }
+        query += &escape(value);
     }
     query
 }

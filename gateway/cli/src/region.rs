@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::api::{ApiArgs, segment};
+use crate::api::ApiArgs;
 use crate::node::{DRAINS, asked, done, drain};
 use crate::status::{rows, text};
 use crate::{CommandError, say};
@@ -80,7 +80,8 @@ impl FailbackModeArg {
 
 impl RegionArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", segment(region));
+        let at =
+            |region: &str, verb| format!("/v1/regions/{}:{verb}", evenkeel_client::escape(region));
         let (path, body, words) = match self.verb {
             RegionCommand::List => {
                 let regions = self.api.operate(async |admin| admin.read("/v1/regions").await)?;

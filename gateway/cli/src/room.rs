@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::api::{ApiArgs, segment};
+use crate::api::ApiArgs;
 use crate::node::asked;
 use crate::status::{rows, text};
 use crate::{CommandError, say};
@@ -47,7 +47,7 @@ impl RoomArgs {
                 }
             }
             RoomCommand::Move { room, node } => {
-                let path = format!("/v1/rooms/{}:move", segment(&room));
+                let path = format!("/v1/rooms/{}:move", evenkeel_client::escape(&room));
                 self.api.post(&path, &json!({"node": node}))?;
                 let words = format!(
                     "{room} moves to {node} once its sessions are open there; `evenkeel room list` shows its node, and `evenkeel session explain` the outcome"

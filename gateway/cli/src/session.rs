@@ -7,7 +7,7 @@ use evenkeel_client::{ApiCall, ApiClient, ClientError};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{ApiArgs, segment};
+use crate::api::ApiArgs;
 use crate::node::done;
 use crate::status::{rows, text};
 use crate::{CommandError, say};
@@ -72,7 +72,7 @@ impl HistoryArgs {
                 format!("/v1/sessions/history?limit={}", (self.limit - all.len()).min(PAGE_MAX));
             for (key, value) in [("room", &self.room), ("since", &self.since), ("after", &next)] {
                 if let Some(value) = value {
-                    path += &format!("&{key}={}", segment(value));
+                    path += &format!("&{key}={}", evenkeel_client::escape(value));
                 }
             }
             let mut page = admin.read(&path).await?;
@@ -100,7 +100,7 @@ impl SessionArgs {
                 }
             }
             SessionCommand::Find { session } => {
-                let path = format!("/v1/index/sessions/{}", segment(&session));
+                let path = format!("/v1/index/sessions/{}", evenkeel_client::escape(&session));
                 let found = self.api.operate(async |admin| admin.read(&path).await)?;
                 if self.json {
                     say(&found);
@@ -117,7 +117,7 @@ impl SessionArgs {
                 }
             }
             SessionCommand::Explain { session } => {
-                let path = format!("/v1/sessions/{}/explain", segment(&session));
+                let path = format!("/v1/sessions/{}/explain", evenkeel_client::escape(&session));
                 let said = self.api.operate(async |admin| admin.read(&path).await)?;
                 if self.json {
                     say(&said);
@@ -126,7 +126,7 @@ impl SessionArgs {
                 }
             }
             SessionCommand::Close { session } => {
-                let path = format!("/v1/sessions/{}", segment(&session));
+                let path = format!("/v1/sessions/{}", evenkeel_client::escape(&session));
                 self.api.operate(async |admin| {
                     let (method, headers, body) = (Method::DELETE, &[][..], Default::default());
                     admin.ask(ApiCall { method, path: &path, headers, body }).await?.accepted()

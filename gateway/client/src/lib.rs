@@ -1,6 +1,7 @@
 //! Client of a gateway's admin API: JSON over HTTP/1.1 and server-sent events, by Unix socket or TCP.
 
 mod download;
+mod escape;
 mod events;
 mod offer;
 mod rising;
@@ -10,23 +11,23 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+pub use download::Download;
+pub use escape::escape;
+pub use events::{Events, ServerEvent};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use serde_json::Value;
-use tokio::net::TcpStream;
-
-pub use download::Download;
-pub use events::{Events, ServerEvent};
 pub use offer::{
     OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
     OfferStreamKind, QuicAnswer, QuicOffer, RouteHop, UdpAnswer,
 };
 pub use rising::Rising;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::net::TcpStream;
 
 /// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]

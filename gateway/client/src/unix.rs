@@ -1,9 +1,8 @@
 //! Connections to a Unix socket, only to processes that this user trusts.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::{fs, io};
 
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;

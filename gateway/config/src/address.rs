@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 /// The expected address, for errors.
 pub const ADDRESS_AND_PORT: &str = "the address and port of one host such as `192.0.2.1:4000`";
 pub const ADDRESS_ALONE: &str = "the address of one host without a port such as `192.0.2.1`";
@@ -71,36 +73,19 @@ pub fn checked(address: SocketAddr) -> Result<SocketAddr, String> {
 
 /// A network such as `10.0.0.0/8`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NetworkPrefix {
-    ip: IpAddr,
-    prefix: u8,
-}
+pub struct NetworkPrefix(IpNet);
 
 impl NetworkPrefix {
     /// Private networks (RFC 1918, RFC 6598, RFC 4193).
     pub fn private() -> Vec<NetworkPrefix> {
-        let v4 = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
-        let shared = ([100, 64, 0, 0], 10);
-        let unique_local = NetworkPrefix { ip: [0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), prefix: 7 };
-        let v4 = v4.into_iter().chain([shared]);
-        v4.map(|(ip, prefix)| NetworkPrefix { ip: ip.into(), prefix })
-            .chain([unique_local])
-            .collect()
+        let private =
+            ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+        private.map(|network| network.parse().expect("a network")).to_vec()
     }
 
     /// IPv4-mapped addresses are in the networks of IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        match (self.ip, ip.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(ip)) => {
-                let differs = own.to_bits() ^ ip.to_bits();
-                differs.checked_shr(32 - u32::from(self.prefix)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(own), IpAddr::V6(ip)) => {
-                let differs = own.to_bits() ^ ip.to_bits();
-                differs.checked_shr(128 - u32::from(self.prefix)).unwrap_or(0) == 0
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
+        self.0.contains(&ip.to_canonical())
     }
 }
 
@@ -113,23 +98,17 @@ impl FromStr for NetworkPrefix {
     /// Reads an address and a prefix length. Bits behind the prefix are zero, so that a typing error is noticed.
     /// IPv4-mapped networks are refused: they would contain no address.
     fn from_str(text: &str) -> Result<NetworkPrefix, NoNetwork> {
-        let (ip, prefix) = text.split_once('/').ok_or(NoNetwork)?;
-        let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
-        let prefix: u8 = prefix.parse().map_err(|_| NoNetwork)?;
-        let (bits, rest) = match ip {
-            IpAddr::V4(ip) => (32, ip.to_bits().checked_shl(prefix.into()).unwrap_or(0) == 0),
-            IpAddr::V6(ip) => (128, ip.to_bits().checked_shl(prefix.into()).unwrap_or(0) == 0),
-        };
-        if prefix > bits || !rest || ip != ip.to_canonical() {
-            return Err(NoNetwork);
-        }
-        Ok(NetworkPrefix { ip, prefix })
+        let network: IpNet = text.parse().map_err(|_| NoNetwork)?;
+        let is_mapped = network.addr() != network.addr().to_canonical();
+        (network == network.trunc() && !is_mapped)
+            .then_some(NetworkPrefix(network))
+            .ok_or(NoNetwork)
     }
 }
 
 impl fmt::Display for NetworkPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.ip, self.prefix)
+        self.0.fmt(f)
     }
 }
 

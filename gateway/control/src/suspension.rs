@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use evenkeel_config::{DriverSettings, NodeConfig};
 use evenkeel_core::{GatewayEffect, HopMap, requested_room_name};
 use evenkeel_dataplane::worker::{
@@ -610,7 +611,7 @@ pub(super) fn identity(node: &NodeConfig) -> String {
         DriverSettings::Rtpengine => ("rtpengine", Vec::new()),
         DriverSettings::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
     };
-    let facts: String = sha256(&facts)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let facts = HEXLOWER.encode(&sha256(&facts)[..8]);
     format!("{} {} {driver} {facts}", node.name, node.address)
 }
 

@@ -13,12 +13,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::engine::{Engine, code_config};
 use crate::native::NativeCode;
-use crate::signature::{hex, sha256};
+use crate::signature::sha256;
 
 /// Maximum total size: about a hundred plugins of usual size, or a few that contain an interpreter.
 const BYTES_MAX: u64 = 256 << 20;
@@ -181,7 +182,7 @@ impl Cache {
     }
 
     fn name(&self, plugin: &[u8]) -> String {
-        format!("{}-{:016x}.cwasm", hex(&sha256(plugin)), self.engine)
+        format!("{}-{:016x}.cwasm", HEXLOWER.encode(&sha256(plugin)), self.engine)
     }
 }
 

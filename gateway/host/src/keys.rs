@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
+
 use crate::refused::PluginRefusal;
 use crate::shipped::shipped;
-use crate::signature::{BadKey, PublicKey, content_digest, hex, sha256, signer, unhex};
+use crate::signature::{BadKey, PublicKey, content_digest, sha256, signer, unhex};
 
 /// Known keys and revocations. Default: empty.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -111,9 +113,9 @@ impl TrustedKeys {
 
     fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), PluginRefusal> {
         match digests.iter().find(|digest| self.revoked_digests.contains(*digest)) {
-            Some(digest) => {
-                Err(PluginRefusal::Revoked { what: format!("sha256:{}", hex(digest)).into() })
-            }
+            Some(digest) => Err(PluginRefusal::Revoked {
+                what: format!("sha256:{}", HEXLOWER.encode(digest)).into(),
+            }),
             None => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use evenkeel_model::{CatalogEntry, Hook, PluginFault, PolicyQuestion, RevisionAnswer};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
@@ -378,5 +379,5 @@ fn revision(component: &Component, settings: &str, grant: &PluginGrant) -> Arc<s
         context.update(&grant.bytes());
     }
     let digest = context.finish();
-    digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    HEXLOWER.encode(&digest.as_ref()[..6]).into()
 }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -58,7 +59,7 @@ impl FromStr for PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PUBLIC}{}", hex(&self.0))
+        write!(f, "{PUBLIC}{}", HEXLOWER.encode(&self.0))
     }
 }
 
@@ -99,7 +100,7 @@ impl SecretKey {
     /// The secret as stored in a file: `ed25519-secret:` and 64 hexadecimal digits, the seed of RFC
     /// 8032.
     pub fn text(&self) -> String {
-        format!("{SECRET}{}", hex(&self.seed))
+        format!("{SECRET}{}", HEXLOWER.encode(&self.seed))
     }
 
     pub fn public(&self) -> PublicKey {
@@ -180,10 +181,6 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Parses 32 bytes in hexadecimal digits of either case, after a prefix.
 pub(crate) fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
     let bad = |found| BadKey { found, prefix, digits: 2 * KEY_BYTES };
@@ -191,12 +188,8 @@ pub(crate) fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey
     if digits.len() != 2 * KEY_BYTES {
         return Err(bad("another length"));
     }
-    let mut bytes = [0; KEY_BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(bad("another letter"));
-        *byte = (digit(0)? << 4 | digit(1)?) as u8;
-    }
-    Ok(bytes)
+    let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| bad("another letter"))?;
+    Ok(bytes.try_into().expect("two digits are a byte"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
+
 /// Reads a regular file of at most `max` bytes. Opening a pipe does not wait for its writer, and a device is not read.
 pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -38,7 +40,7 @@ fn kind(found: FileType) -> &'static str {
 pub fn name_of(socket: &Path) -> String {
     let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
     let digest = crate::sha256(socket.as_os_str().as_encoded_bytes());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&digest[..8])
 }
 
 /// Removes the least recently written of the other files in the folder, so that at most `max` are left.

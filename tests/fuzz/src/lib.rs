@@ -3,13 +3,12 @@
 //! A target replays its corpus, then checks mutations of it and random bytes for a second, or for the time that
 //! `make fuzz` grants. Targets stand beside the code that they check; their names begin with `fuzz_`.
 
-use std::fmt;
-use std::fs;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use std::{fmt, fs};
 
 use bolero::{Driver, ValueGenerator};
 
@@ -116,7 +115,7 @@ struct Input(Vec<u8>);
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = data_encoding::HEXLOWER.encode(&self.0);
         write!(f, "hexadecimal: {hex}\ntext: {}", self.0.escape_ascii())
     }
 }

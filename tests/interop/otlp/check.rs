@@ -229,7 +229,7 @@ fn hex_id(what: &'static str, name: &str, id: &[u8], length: usize) -> Result<St
     if id.len() != length || id.iter().all(|&byte| byte == 0) {
         return Err(Malformed::Id { what, name: name.to_owned(), length: id.len() });
     }
-    Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(data_encoding::HEXLOWER.encode(id))
 }
 
 fn not_empty<T>(group: Vec<T>) -> Result<Vec<T>, Malformed> {

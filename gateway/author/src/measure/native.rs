@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
+use data_encoding::HEXLOWER;
 use evenkeel_host::{BoundPlugin, Manifest};
 use evenkeel_model::{CatalogEntry, Labels, Metric, PluginState, PolicyQuestion, Row};
 use serde_json::{Value, json};
@@ -138,7 +139,7 @@ fn frame<'a>(columns: &[Metric], rows: &(impl Iterator<Item = &'a Row> + Clone))
 
 fn state(state: Option<&PluginState>) -> Value {
     let bytes = state.map(|state| &*state.bytes).unwrap_or_default();
-    json!(crate::built::hexadecimal(bytes))
+    json!(HEXLOWER.encode(bytes))
 }
 
 fn labels(labels: &Labels) -> Value {

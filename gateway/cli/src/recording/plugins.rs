@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use evenkeel_host::{CallBudgets, Component, Engine, shipped};
 use evenkeel_recording::RecordedRevision;
 
@@ -98,7 +99,7 @@ impl Plugins {
 
     fn missing(&self, revision: &RecordedRevision) -> CommandError {
         let RecordedRevision { policy, plugin, version, digest, .. } = revision;
-        let digest: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HEXLOWER.encode(&digest[..6]);
         let mut words = format!(
             "{policy} ran {plugin} {version} (SHA-256 {digest}…), which this evenkeel does not ship; name its file with --plugin FILE, or another plugin to run in its place with --plugin {policy}=FILE"
         );

@@ -11,7 +11,7 @@ use evenkeel_recording::{RecordingEntry as Written, RecordingReader};
 use serde_json::{Value, json};
 
 use super::{load, lost_json, open};
-use crate::api::{ApiArgs, segment};
+use crate::api::ApiArgs;
 use crate::{CommandError, say};
 
 /// Record the calls of policies
@@ -83,7 +83,7 @@ impl RecordArgs {
             path += "&addresses=true";
         }
         if let Some(policy) = &self.policy {
-            path += &format!("&policy={}", segment(policy));
+            path += &format!("&policy={}", evenkeel_client::escape(policy));
         }
         path
     }

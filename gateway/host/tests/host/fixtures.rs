@@ -431,7 +431,7 @@ fn numbers(hops: &[NodeId]) -> String {
 
 /// Schema and bytes of a state.
 fn hex(state: &PluginState) -> String {
-    let bytes: String = state.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = data_encoding::HEXLOWER.encode(&state.bytes);
     format!("{}:{bytes}", state.schema)
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use evenkeel_client::{ApiCall, ApiClient, ServerEvent};
 use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -21,7 +22,6 @@ use crate::machine::MachineWatch;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
-use evenkeel_client::{ApiCall, ApiClient, ServerEvent};
 
 const STEADY: Duration = Duration::from_secs(4);
 /// Observation time after a death.
@@ -341,9 +341,7 @@ impl DemoRun {
         let mut path = format!("/v1/policies/{POLICY}");
         if let Some(settings) = settings {
             path += "?settings=";
-            for byte in settings.to_string().bytes() {
-                path += &format!("%{byte:02X}");
-            }
+            path += &evenkeel_client::escape(&settings.to_string());
         }
         let headers = [("content-type", "application/wasm")];
         let body = Bytes::copy_from_slice(wasm);
