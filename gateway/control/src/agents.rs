@@ -9,7 +9,8 @@ use evenkeel_media::trunk::message::{NodeLoad, ServingState};
 use evenkeel_model::NodeId;
 
 use super::prober::{Mismatch, Prober};
-use super::thread::{Control, fill};
+use evenkeel_process::random::{fill};
+use super::thread::{Control};
 
 /// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
 /// send them.
@@ -20,20 +21,20 @@ const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
 
 impl Control {
     pub(super) fn ask_agents(&mut self) {
-        self.watches += 1;
-        let turn = (self.watches % WATCHES) as usize;
+        self.probes.watches += 1;
+        let turn = (self.probes.watches % WATCHES) as usize;
         let clock = Clock::read();
-        for agent in self.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
+        for agent in self.probes.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
             let mut token = [0; 12];
-            fill(&self.random, &mut token);
+            fill(&mut token);
             // An unanswered poll of an agent is no evidence about the node.
-            agent.probe(self.watches, token, clock);
+            agent.probe(self.probes.watches, token, clock);
         }
     }
 
     /// Counts a datagram that was refused, and logs the first of each kind and node.
     pub(super) fn note_mismatch(&mut self, node: NodeId, mismatch: Mismatch, now: Instant) {
-        let (count, logged) = self.mismatches.entry((mismatch, node)).or_insert((0, None));
+        let (count, logged) = self.probes.mismatches.entry((mismatch, node)).or_insert((0, None));
         *count += 1;
         if logged.is_some_and(|at| now.saturating_duration_since(at) < MISMATCH_LOGGED_EVERY) {
             return;
@@ -59,7 +60,7 @@ impl Control {
     /// Datagrams refused so far, by reason.
     pub(super) fn messages_refused(&self) -> BTreeMap<&'static str, u64> {
         let mut refused = BTreeMap::new();
-        for ((mismatch, _), (count, _)) in &self.mismatches {
+        for ((mismatch, _), (count, _)) in &self.probes.mismatches {
             *refused.entry(mismatch.name()).or_default() += count;
         }
         refused
@@ -75,8 +76,8 @@ impl Control {
         at: Instant,
     ) {
         let place = node.0 as usize;
-        let has_agent = self.agents[place].is_some();
-        let prober = self.probers[place].as_ref();
+        let has_agent = self.probes.agents[place].is_some();
+        let prober = self.probes.probers[place].as_ref();
         let speaks = prober.is_some_and(Prober::takes_orders);
         let scope = ReportScope::of(beside, has_agent, speaks);
         if scope.process {

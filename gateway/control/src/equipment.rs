@@ -12,7 +12,8 @@ use evenkeel_model::NodeId;
 
 use super::canary::{CanaryNode, CanaryProbe};
 use super::prober::{ProbeMethod, Prober};
-use super::thread::{Control, draw};
+use evenkeel_process::random::{draw};
+use super::thread::{Control};
 use crate::{NamedSockets, SocketName};
 
 pub struct Equipment {
@@ -43,16 +44,16 @@ impl Control {
         equipment: Equipment,
     ) {
         let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
-        set(&mut self.listed_nodes, id, Some(ListedNode { node, leaves: false }));
-        self.drivers.put(id, Some(driver));
+        set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+        self.signalling.drivers.put(id, Some(driver));
         let prober = self.prober(id, probe);
-        set(&mut self.probers, id, prober);
+        set(&mut self.probes.probers, id, prober);
         let line =
-            line.map(|ng| NgSocket::start(id, self.ng_replies.clone(), move || connected(ng)));
-        set(&mut self.ng_sockets, id, line);
+            line.map(|ng| NgSocket::start(id, self.signalling.ng_replies.clone(), move || connected(ng)));
+        set(&mut self.signalling.ng_sockets, id, line);
         self.equip_agent(id, agent);
         self.equip_canary(id, canary);
-        set(&mut self.trunks, id, duplicates);
+        set(&mut self.nodes.trunks, id, duplicates);
         for (worker, trunk) in (0..).zip(trunks) {
             self.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
         }
@@ -61,43 +62,43 @@ impl Control {
     /// Replaces the agent beside a node that stays in the list.
     pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
         let agent = self.prober(id, agent);
-        set(&mut self.agents, id, agent);
+        set(&mut self.probes.agents, id, agent);
     }
 
     /// Starts or stops canary sessions at a node that stays in the list.
     pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
-        let (told, random) = (self.probe_events.clone(), &self.random);
-        let canary = canary.map(|node| CanaryProbe::start(id, node, told, &mut || draw(random)));
-        set(&mut self.canaries, id, canary);
+        let told = self.probes.events.clone();
+        let canary = canary.map(|node| CanaryProbe::start(id, node, told, &mut draw));
+        set(&mut self.probes.canaries, id, canary);
     }
 
     fn prober(&self, id: NodeId, probe: Option<(SocketAddr, ProbeMethod)>) -> Option<Prober> {
         let (address, way) = probe?;
-        let first = draw(&self.random);
-        let way = (way, Arc::clone(&self.fencing));
-        Some(Prober::start(id, way, first, self.probe_events.clone(), move || connected(address)))
+        let first = draw();
+        let way = (way, Arc::clone(&self.replication.fencing));
+        Some(Prober::start(id, way, first, self.probes.events.clone(), move || connected(address)))
     }
 
     pub(super) fn unequip(&mut self, id: NodeId) -> Option<ListedNode> {
-        self.drivers.put(id, None);
-        self.start_hooks.release(id);
-        set(&mut self.probers, id, None);
-        set(&mut self.ng_sockets, id, None);
-        set(&mut self.agents, id, None);
-        set(&mut self.canaries, id, None);
-        set(&mut self.trunks, id, Vec::new());
-        for worker in 0..self.workers.len() as u16 {
+        self.signalling.drivers.put(id, None);
+        self.signalling.start_hooks.release(id);
+        set(&mut self.probes.probers, id, None);
+        set(&mut self.signalling.ng_sockets, id, None);
+        set(&mut self.probes.agents, id, None);
+        set(&mut self.probes.canaries, id, None);
+        set(&mut self.nodes.trunks, id, Vec::new());
+        for worker in 0..self.workers.lines.len() as u16 {
             self.command(worker, WorkerCommand::RemoveNode { node: id });
         }
-        self.listed_nodes.get_mut(id.0 as usize).and_then(Option::take)
+        self.nodes.listed.get_mut(id.0 as usize).and_then(Option::take)
     }
 
     pub(super) fn listed(&self, id: NodeId) -> Option<&Arc<evenkeel_config::NodeConfig>> {
-        self.listed_nodes.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
+        self.nodes.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
     pub(super) fn leaves(&self, id: NodeId) -> bool {
-        self.listed_nodes
+        self.nodes.listed
             .get(id.0 as usize)
             .and_then(Option::as_ref)
             .is_some_and(|listed| listed.leaves)
@@ -106,7 +107,7 @@ impl Control {
     /// Duplicates of the sockets of all trunks.
     pub(super) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
         let mut duplicates = NamedSockets::new();
-        for (listed, trunks) in self.listed_nodes.iter().zip(&self.trunks) {
+        for (listed, trunks) in self.nodes.listed.iter().zip(&self.nodes.trunks) {
             let Some(ListedNode { node, leaves: false }) = listed else { continue };
             for (worker, trunk) in trunks.iter().enumerate() {
                 let (node, address) = (Arc::clone(&node.name), node.address);
@@ -119,12 +120,12 @@ impl Control {
 
     /// The node's name; its number, if the node is gone.
     pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
-        name(&self.listed_nodes, id)
+        name(&self.nodes.listed, id)
     }
 
     /// The node with this name. A node that is being removed is returned only if no other node has the name.
     pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.listed_nodes);
+        let nodes = (0..).map(NodeId).zip(&self.nodes.listed);
         let named = nodes.filter_map(|(id, listed)| {
             let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
             Some((listed.leaves, id))

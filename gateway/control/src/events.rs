@@ -59,7 +59,7 @@ impl Control {
                     self.send_core_event(event, Some(entry.totals()));
                 }
                 Some(entry) => {
-                    self.closing.hold(session, event, entry.totals(), Instant::now());
+                    self.reporting.closing.hold(session, event, entry.totals(), Instant::now());
                 }
                 None => self.send_core_event(event, None),
             },
@@ -69,29 +69,29 @@ impl Control {
 
     /// Sends the events of all ended sessions, with the totals that are known.
     pub(super) fn send_all_closings(&mut self) {
-        for closing in std::mem::take(&mut self.closing).0.into_values() {
+        for closing in std::mem::take(&mut self.reporting.closing).0.into_values() {
             self.send_core_event(closing.event, Some(closing.totals));
         }
     }
 
     pub(super) fn send_late_closings(&mut self, now: Instant) {
-        for (event, totals) in self.closing.late(now) {
+        for (event, totals) in self.reporting.closing.late(now) {
             self.send_core_event(event, Some(totals));
         }
     }
 
     pub(super) fn send_core_event(&self, event: CoreEvent, totals: Option<Totals>) {
         if let CoreEvent::Closed { session, room_name, reason, closed, .. } = &event {
-            self.history.write(*session, room_name, *reason, closed, &totals.unwrap_or_default());
+            self.reporting.history.write(*session, room_name, *reason, closed, &totals.unwrap_or_default());
         }
         let (event, pending) = match event {
             CoreEvent::Opened { session, .. } => {
                 let offer = self.registry.get(session).map(|entry| entry.offer);
-                let pending = offer.and_then(|offer| self.offers.get(&offer));
+                let pending = offer.and_then(|offer| self.offers.in_progress.get(&offer));
                 (GatewayEvent::Core(event), pending)
             }
             CoreEvent::Refused { offer, session, ref scenario, .. } => {
-                let pending = self.offers.get(&offer);
+                let pending = self.offers.in_progress.get(&offer);
                 let turned_away = pending.and_then(|pending| pending.admit_error).map(|error| {
                     let (scenario, reason) = (scenario.clone(), error.name());
                     GatewayEvent::TurnedAway { scenario, reason, session }
@@ -120,7 +120,7 @@ impl Control {
     /// Records the reason for the caller as well, in case the offer is refused because of it.
     pub(super) fn send_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
         let offer = self.registry.get(session).map(|entry| entry.offer);
-        if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
+        if let Some(pending) = offer.and_then(|offer| self.offers.in_progress.get_mut(&offer)) {
             pending.not_opened = Some((node, reason.clone()));
         }
         self.send_event(GatewayEvent::NotOpened { session, node, reason });
@@ -132,7 +132,7 @@ impl Control {
 
     fn send(&self, record: EventRecord) {
         // Fails only without subscribers.
-        let _ = self.events.send(Arc::new(record));
+        let _ = self.reporting.events.send(Arc::new(record));
     }
 }
 

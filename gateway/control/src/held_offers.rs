@@ -69,11 +69,11 @@ impl Waiting {
 impl Control {
     /// Returns true until the first policies are active.
     pub(super) fn awaits_policies(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
+        self.offers.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
     }
 
     pub(super) fn policies_stand(&mut self) {
-        if let Some(waiting) = &mut self.waiting {
+        if let Some(waiting) = &mut self.offers.waiting {
             waiting.policies_stand = true;
             // Fails only for a caller that has gone.
             waiting.policy_waiters.drain(..).for_each(|told| _ = told.send(()));
@@ -81,7 +81,7 @@ impl Control {
     }
 
     pub(super) fn await_policies(&mut self, told: oneshot::Sender<()>) {
-        match self.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
+        match self.offers.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
             Some(waiting) => waiting.policy_waiters.push(told),
             None => _ = told.send(()),
         }
@@ -90,11 +90,11 @@ impl Control {
     /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native
     /// defaults would decide them.
     pub(super) fn release_some(&mut self) {
-        if self.suspension.is_some() {
+        if self.replication.suspension.is_some() {
             return;
         }
         for _ in 0..LET_GO_AT_ONCE {
-            let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.policies_stand)
+            let Some(waiting) = self.offers.waiting.as_mut().filter(|waiting| waiting.policies_stand)
             else {
                 return;
             };
@@ -102,7 +102,7 @@ impl Control {
                 return;
             }
             let Some(DelayedOffer { request: wanted, reply }) = waiting.next() else {
-                self.waiting = None;
+                self.offers.waiting = None;
                 return;
             };
             self.offer(*wanted, Some(reply), Instant::now());

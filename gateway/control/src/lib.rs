@@ -68,4 +68,4 @@ pub use rollout::PushRequest;
 pub use slice::Slice;
 pub use snapshot::{MediaStates, NotSuspended, Restored, STATES, Snapshot, SnapshotError};
 pub use suspension::LastStatesPart;
-pub use thread::{ControlParts, WorkerLine, draw, run};
+pub use thread::{ControlParts, WorkerLine, run};

@@ -109,19 +109,19 @@ impl Control {
         let before = entry.totals();
         entry.note_totals(totals);
         if let Some((mode, legs)) = self.gateway.mode_of(session) {
-            self.costs.carried(mode, legs, &before, &totals);
+            self.reporting.costs.carried(mode, legs, &before, &totals);
         }
     }
 
     /// `before`: the totals of the session's last summary.
     pub(super) fn note_ended(&mut self, mode: RedundancyMode, before: &Totals, totals: &Totals) {
         // The session has no legs any more.
-        self.costs.carried(mode, 0, before, totals);
+        self.reporting.costs.carried(mode, 0, before, totals);
     }
 
     pub(super) fn mode_view(&self, mode: RedundancyMode) -> ModeView {
         let scenarios = self.gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
-        let workers = self.workers.iter().map(|worker| worker.stats.recoveries(mode));
+        let workers = self.workers.lines.iter().map(|worker| worker.stats.recoveries(mode));
         let recoveries = Distribution::of(workers);
         let times = recoveries.within(500).zip(recoveries.within(990)).zip(recoveries.longest());
         let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
@@ -134,8 +134,8 @@ impl Control {
                 p99: ms(p99),
                 max: ms(max),
             }),
-            packets_lost: self.costs.lost(mode, recoveries.count()),
-            bandwidth_cost: self.costs.bandwidth(mode),
+            packets_lost: self.reporting.costs.lost(mode, recoveries.count()),
+            bandwidth_cost: self.reporting.costs.bandwidth(mode),
         }
     }
 }

@@ -102,9 +102,9 @@ impl Control {
 
     /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
     fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let stands = self.listed_nodes.iter().flatten().filter(|listed| !listed.leaves);
+        let stands = self.nodes.listed.iter().flatten().filter(|listed| !listed.leaves);
         let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
-        let held = self.guard.check(&list.nodes, &stands, now).err();
+        let held = self.nodes.guard.check(&list.nodes, &stands, now).err();
         if let Some(shrinks) = held.filter(|_| !list.force) {
             return Err(shrinks.into());
         }
@@ -115,8 +115,8 @@ impl Control {
         }
         let equipments = self.equipments(&steps)?;
         match held {
-            Some(_) => self.guard.restart(),
-            None => self.guard.note(stands, now),
+            Some(_) => self.nodes.guard.restart(),
+            None => self.nodes.guard.note(stands, now),
         }
         Ok(self.take_steps(steps, equipments, list.within, now))
     }
@@ -125,7 +125,7 @@ impl Control {
         let mut steps = NodeListChange::default();
         let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
         let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
-        for (id, listed) in (0..).map(NodeId).zip(&self.listed_nodes) {
+        for (id, listed) in (0..).map(NodeId).zip(&self.nodes.listed) {
             match listed {
                 Some(ListedNode { node, leaves: false }) => {
                     _ = standing.insert(&node.name, (id, node));
@@ -177,7 +177,7 @@ impl Control {
         };
         let changes = changes().map(|node| equip(node, 0)).collect::<Result<_, _>>()?;
         let comes =
-            comes().map(|node| equip(node, self.workers.len())).collect::<Result<_, _>>()?;
+            comes().map(|node| equip(node, self.workers.lines.len())).collect::<Result<_, _>>()?;
         Ok(Equipments { comes, changes })
     }
 
@@ -218,7 +218,7 @@ impl Control {
             let _ = self.gateway.handle_node_kept(id, now);
             change.added.push(Arc::clone(&node.name));
             evenkeel_drivers::set(
-                &mut self.listed_nodes,
+                &mut self.nodes.listed,
                 id,
                 Some(ListedNode { node, leaves: false }),
             );
@@ -237,10 +237,10 @@ impl Control {
                 self.equip_canary(id, equipment.canary);
             }
             change.changed.push(Arc::clone(&node.name));
-            self.names.change(id, &node);
+            self.reporting.names.change(id, &node);
             is_known_anew = true;
             evenkeel_drivers::set(
-                &mut self.listed_nodes,
+                &mut self.nodes.listed,
                 id,
                 Some(ListedNode { node, leaves: false }),
             );
@@ -252,7 +252,7 @@ impl Control {
             let Ok(id) = self.gateway.handle_node_added(core, now) else { continue };
             change.added.push(Arc::clone(&node.name));
             if let Some(cell) = self.gateway.board().cell(id) {
-                self.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
+                self.reporting.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
             }
             for old in self.listed_at(node.address) {
                 // Cannot fail: both nodes exist.
@@ -265,7 +265,7 @@ impl Control {
             is_known_anew = true;
             self.equip(id, node, equipment);
         }
-        for (id, listed) in (0..).map(NodeId).zip(&mut self.listed_nodes) {
+        for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.listed) {
             let Some(listed) = listed else { continue };
             let goes = steps.goes.contains(&id);
             listed.leaves |= goes;
@@ -288,7 +288,7 @@ impl Control {
     /// Nodes at this address, including nodes that are being removed.
     fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
         let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
-        let listed = (0..).map(NodeId).zip(&self.listed_nodes);
+        let listed = (0..).map(NodeId).zip(&self.nodes.listed);
         let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
         there.map(|(id, _)| id).collect()
     }
@@ -301,11 +301,11 @@ impl Control {
 
     /// If the thread for webhooks cannot be started, requests fail with an error.
     fn start_posting(&mut self) {
-        if self.poster.is_none() {
+        if self.signalling.poster.is_none() {
             match Poster::start() {
                 Ok(poster) => {
-                    self.start_hooks.post_by(poster.clone());
-                    self.poster = Some(poster);
+                    self.signalling.start_hooks.post_by(poster.clone());
+                    self.signalling.poster = Some(poster);
                 }
                 Err(error) => tracing::error!(%error, "no thread for webhooks"),
             }
@@ -325,16 +325,16 @@ impl Control {
         let regions = self.settings.regions.iter().map(|name| &**name);
         let zones = self.gateway.zones().iter().map(|zone| (zone.region, &*zone.name));
         let nodes = self.gateway.zones_of_nodes().filter_map(|(id, zone)| {
-            let node = self.listed_nodes.get(id.0 as usize)?.as_ref()?;
+            let node = self.nodes.listed.get(id.0 as usize)?.as_ref()?;
             Some((id, zone, &*node.node.name))
         });
         let catalog = evenkeel_policies::catalog(self.gateway.home(), regions, zones, nodes);
-        self.policies.teach(catalog);
+        self.policies.threads.teach(catalog);
     }
 
     /// Passes a reload to the task that reads the configuration.
     pub(super) fn pass_on(&mut self, reload: ReloadRequest) {
-        let Some(reloader) = &self.reloader else {
+        let Some(reloader) = &self.nodes.reloader else {
             let _ = reload.reply.send(Err(NotReloaded::NoReloader));
             return;
         };

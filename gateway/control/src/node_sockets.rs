@@ -10,7 +10,6 @@ use evenkeel_dataplane::worker::TrunkSocket;
 use evenkeel_drivers::{DriverConfig, LocalSource};
 use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::seal;
-use ring::rand::SystemRandom;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{CanaryNode, Equipment, Inherited, ProbeWay, SocketName};
@@ -205,7 +204,7 @@ fn canary(node: &evenkeel_config::NodeConfig) -> Option<CanaryNode> {
 fn seal(node: &evenkeel_config::NodeConfig) -> Option<seal::GatewaySeal> {
     match &node.driver {
         evenkeel_config::DriverSettings::Agent { secret: shared, encrypt: true } => {
-            let salt = crate::draw(&SystemRandom::new());
+            let salt = evenkeel_process::random::draw();
             Some(seal::GatewaySeal::new(secret(node, shared), salt))
         }
         _ => None,

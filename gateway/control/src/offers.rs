@@ -35,12 +35,12 @@ impl Control {
         now: Instant,
     ) {
         // The source's next packet is reported again.
-        if self.suspension.is_some() {
+        if self.replication.suspension.is_some() {
             return;
         }
         let scenario =
             self.registry.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
-        let Some(scenario) = scenario.filter(|_| self.first_packets.is_new(listener, source, now))
+        let Some(scenario) = scenario.filter(|_| self.offers.first_packets.is_new(listener, source, now))
         else {
             return;
         };
@@ -85,20 +85,20 @@ impl Control {
             }
         }
         let bytes = u32::try_from(wanted.data_bytes()).unwrap_or(u32::MAX);
-        let Ok(data) = Arc::clone(&self.session_data).try_acquire_many_owned(bytes) else {
+        let Ok(data) = Arc::clone(&self.offers.session_data).try_acquire_many_owned(bytes) else {
             self.send_turned_away(&wanted, AdmitError::Full.name(), now);
             return refuse(reply, ControlError::SessionDataFull);
         };
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
-        let shared = self.drivers.shared_address(&nodes, rtcp_apart, |node| self.leaves(node));
+        let shared = self.signalling.drivers.shared_address(&nodes, rtcp_apart, |node| self.leaves(node));
         if let Some((one, other, address)) = shared {
             let name = |node: NodeId| self.node_name(node);
             let nodes = [name(one), name(other)];
             return refuse(reply, ControlError::SharedNodeAddress { nodes, address });
         }
-        let wanted = self.interner.share(wanted);
-        let id = OfferId(self.next_offer);
-        self.next_offer += 1;
+        let wanted = self.offers.interner.share(wanted);
+        let id = OfferId(self.offers.next);
+        self.offers.next += 1;
         let offer = Offer {
             id,
             scenario: wanted.scenario.clone(),
@@ -116,12 +116,12 @@ impl Control {
             not_opened: None,
             reply,
         };
-        self.offers.insert(id, pending);
+        self.offers.in_progress.insert(id, pending);
         self.gateway.handle_offer(offer, now);
     }
 
     pub(super) fn reply(&mut self, offer: OfferId, result: Result<AcceptedOffer, OfferRefusal>) {
-        let Some(pending) = self.offers.remove(&offer) else {
+        let Some(pending) = self.offers.in_progress.remove(&offer) else {
             return;
         };
         let OfferInProgress {
@@ -169,7 +169,7 @@ impl Control {
                 if let IngressProtocol::Udp(ClientIdentity::Open { address, listener }) =
                     wanted.ingress
                 {
-                    self.first_packets.finished(listener, address, answer.is_ok(), Instant::now());
+                    self.offers.first_packets.finished(listener, address, answer.is_ok(), Instant::now());
                 }
             }
         }

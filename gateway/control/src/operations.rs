@@ -58,7 +58,7 @@ impl Control {
     pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
         match reason {
             Impossible::NoSuchNode => {
-                let nodes = self.listed_nodes.iter().flatten();
+                let nodes = self.nodes.listed.iter().flatten();
                 let known = nodes.map(|listed| (*listed.node.name).into()).collect();
                 ControlError::Unfound { reason, known }
             }

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use super::equipment::name;
 use super::messages::{AgentError, ControlError};
 use super::prober::Prober;
-use super::thread::{Control, draw};
+use evenkeel_process::random::{draw};
+use super::thread::{Control};
 
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -62,10 +63,10 @@ impl Control {
             Some(node) if self.agent_for(node, order).is_none() => {
                 Some(ControlError::Agent { node: name.into(), why: AgentError::NoAgent })
             }
-            Some(_) if self.orders.0.len() == ORDERS_MAX => Some(ControlError::Unavailable),
+            Some(_) if self.probes.orders.0.len() == ORDERS_MAX => Some(ControlError::Unavailable),
             Some(node) => {
-                let (nonce, until) = (draw(&self.random), now + ANSWER_WITHIN);
-                self.orders.0.push(PendingOrder { node, order, nonce, again: now, until, reply });
+                let (nonce, until) = (draw(), now + ANSWER_WITHIN);
+                self.probes.orders.0.push(PendingOrder { node, order, nonce, again: now, until, reply });
                 return self.repeat_orders();
             }
         };
@@ -77,8 +78,8 @@ impl Control {
     /// controls its packets.
     fn agent_for(&self, node: NodeId, order: NodeOrder) -> Option<&Prober> {
         let place = node.0 as usize;
-        let beside = self.agents.get(place)?.as_ref();
-        let own = self.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
+        let beside = self.probes.agents.get(place)?.as_ref();
+        let own = self.probes.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
         match order {
             NodeOrder::Break(NodeFault::Cut | NodeFault::Heal) => own.or(beside),
             NodeOrder::Start
@@ -91,12 +92,12 @@ impl Control {
     /// Repeats or gives up pending orders; called with each watch.
     pub(super) fn repeat_orders(&mut self) {
         let clock = Clock::read();
-        for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
-            let node = name(&self.listed_nodes, late.node);
+        for late in self.probes.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
+            let node = name(&self.nodes.listed, late.node);
             let _ = late.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
         }
         let mut due = Vec::new();
-        for pending in self.orders.0.iter_mut().filter(|pending| pending.again <= clock.now) {
+        for pending in self.probes.orders.0.iter_mut().filter(|pending| pending.again <= clock.now) {
             pending.again = clock.now + AGAIN;
             due.push((pending.node, pending.order, pending.nonce));
         }
@@ -109,8 +110,8 @@ impl Control {
 
     pub(super) fn handle_order_answer(&mut self, node: NodeId, nonce: u64, outcome: OrderOutcome) {
         let own = |pending: &mut PendingOrder| pending.nonce == nonce && pending.node == node;
-        for answered in self.orders.0.extract_if(.., own) {
-            let name = || name(&self.listed_nodes, node);
+        for answered in self.probes.orders.0.extract_if(.., own) {
+            let name = || name(&self.nodes.listed, node);
             let _ = answered.reply.send(match outcome {
                 OrderOutcome::Done => Ok(()),
                 OrderOutcome::Forbidden => {

@@ -17,7 +17,8 @@ use evenkeel_model::{
 use super::equipment::ListedNode;
 use super::messages::GatewayEvent;
 use super::registry::{Registered, SessionRegistry};
-use super::thread::{Control, draw, fill};
+use evenkeel_process::random::{draw, fill};
+use super::thread::{Control};
 
 impl Control {
     /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
@@ -29,7 +30,7 @@ impl Control {
             while let Some(output) = self.gateway.poll_output() {
                 self.execute(output, clock);
             }
-            match self.drivers.handle_timeout(clock) {
+            match self.signalling.drivers.handle_timeout(clock) {
                 Some(act) => self.act(Some(act)),
                 None => break,
             }
@@ -38,15 +39,15 @@ impl Control {
     }
 
     pub(super) fn wake_workers(&mut self) -> bool {
-        let rung = std::mem::take(&mut self.workers_to_wake);
-        rung.iter().for_each(|worker| self.workers[usize::from(*worker)].waker.wake());
+        let rung = std::mem::take(&mut self.workers.to_wake);
+        rung.iter().for_each(|worker| self.workers.lines[usize::from(*worker)].waker.wake());
         !rung.is_empty()
     }
 
     pub(super) fn execute(&mut self, output: GatewayEffect, clock: Clock) {
         match output {
             GatewayEffect::Ask(ask) => {
-                if let Err((id, fault)) = self.policies.ask(ask) {
+                if let Err((id, fault)) = self.policies.threads.ask(ask) {
                     self.gateway.handle_answer(id, Err(fault), clock.now);
                 }
             }
@@ -56,17 +57,16 @@ impl Control {
             // Handled by the restore.
             GatewayEffect::Restore { .. } => {}
             GatewayEffect::Open { session, room, hop } => {
-                match wish((&self.registry, &self.listed_nodes), session, room, hop) {
+                match wish((&self.registry, &self.nodes.listed), session, room, hop) {
                     Some(wish) => {
-                        let random = &self.random;
-                        let act = self.drivers.open(&wish, &mut || draw(random), clock);
+                        let act = self.signalling.drivers.open(&wish, &mut draw, clock);
                         self.act(act);
                     }
                     None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
                 }
             }
             GatewayEffect::CloseAt { session, hop } => {
-                let act = self.drivers.close(session, hop, clock);
+                let act = self.signalling.drivers.close(session, hop, clock);
                 self.act(act);
                 if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
                     self.command(home.worker, WorkerCommand::Detach { home, hop });
@@ -84,34 +84,34 @@ impl Control {
             GatewayEffect::End { session, reason } => self.end(session, reason),
             GatewayEffect::Probe { node, sequence } => self.probe(node, sequence, clock),
             GatewayEffect::Canary { node, sequence } => {
-                if let Some(Some(canary)) = self.canaries.get(node.0 as usize) {
-                    canary.send(sequence, &mut || draw(&self.random), clock);
+                if let Some(Some(canary)) = self.probes.canaries.get(node.0 as usize) {
+                    canary.send(sequence, &mut draw, clock);
                 }
             }
             GatewayEffect::Start { node } => {
                 if let Some(configured) = self.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
-                    let attempt = draw(&self.random);
-                    self.start_hooks.start(node, &configured.name, start, attempt);
+                    let attempt = draw();
+                    self.signalling.start_hooks.start(node, &configured.name, start, attempt);
                 }
             }
             GatewayEffect::EndStart { node, why } => self.end_start(node, why),
             GatewayEffect::Forget { node } => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => self.send_event(GatewayEvent::Rollout(rollout)),
-            GatewayEffect::Unload { policy, revision } => self.policies.unload(&policy, revision),
+            GatewayEffect::Unload { policy, revision } => self.policies.threads.unload(&policy, revision),
             GatewayEffect::Remember { policy, remembered } => {
-                self.policies.remember(&policy, remembered);
+                self.policies.threads.remember(&policy, remembered);
             }
             GatewayEffect::Event(event) => self.send_or_hold(event),
             GatewayEffect::Finished => {
-                self.core_finished = true;
+                self.lifetime.core_finished = true;
             }
         }
     }
 
     fn end_start(&mut self, node: NodeId, why: NotStarted) {
-        self.start_hooks.give_up(node);
+        self.signalling.start_hooks.give_up(node);
         if let Some(listed) = self.listed(node)
             && let Some(StartHook { within, .. }) = &listed.start
             && why == NotStarted::Late
@@ -128,19 +128,18 @@ impl Control {
         plan: Plan,
         now: Instant,
     ) {
-        let random = &self.random;
-        let pending = self.offers.get_mut(&offer.id);
+        let pending = self.offers.in_progress.get_mut(&offer.id);
         let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
             (std::mem::take(&mut pending.request.nodes), pending.data.take())
         });
         let registered =
-            self.registry.register(session, offer, nodes, &mut |bytes| fill(random, bytes));
+            self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;
         }
         match registered {
             Ok(Registered { home, client, ports, reached }) => {
-                if let Some(pending) = self.offers.get_mut(&offer.id) {
+                if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
                     pending.ingress = Some(reached);
                 }
                 let install = Install {
@@ -156,13 +155,13 @@ impl Control {
                         &offer.scenario,
                         matches!(offer.ingress, IngressProtocol::Udp(ClientIdentity::Open { .. })),
                     ),
-                    seed: draw(&self.random),
+                    seed: draw(),
                     state: None,
                 };
                 self.command(home.worker, WorkerCommand::Install(Box::new(install)));
             }
             Err(admit_error) => {
-                if let Some(pending) = self.offers.get_mut(&offer.id) {
+                if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
                     pending.admit_error = Some(admit_error);
                 }
                 // The client cannot use the session. The refusal carries the reason.
@@ -185,7 +184,7 @@ impl Control {
     }
 
     pub(super) fn act(&mut self, act: Option<DriverAction>) {
-        act.iter().for_each(|act| self.costs.told(act));
+        act.iter().for_each(|act| self.reporting.costs.told(act));
         match act {
             None => {}
             Some(DriverAction::Sign { worker, node, message, of_sessions: sealed }) => {
@@ -202,12 +201,12 @@ impl Control {
                 self.command(worker, WorkerCommand::LimitBundles { node, size_max });
             }
             Some(DriverAction::Ng { node, datagram }) => {
-                if let Some(Some(line)) = self.ng_sockets.get(node.0 as usize) {
+                if let Some(Some(line)) = self.signalling.ng_sockets.get(node.0 as usize) {
                     line.send(&datagram);
                 }
             }
             Some(DriverAction::Post { node, number, hook, body, within }) => {
-                let (poster, posted) = (self.poster.clone(), self.webhook_replies.clone());
+                let (poster, posted) = (self.signalling.poster.clone(), self.signalling.webhook_replies.clone());
                 tokio::task::spawn_local(async move {
                     let answer = match poster {
                         Some(poster) => {
@@ -227,7 +226,7 @@ impl Control {
             Some(DriverAction::Changed { session, hop, leg }) => {
                 self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
             }
-            Some(DriverAction::Fenced { node, epoch }) => self.fencing.handle_refused(node, epoch),
+            Some(DriverAction::Fenced { node, epoch }) => self.replication.fencing.handle_refused(node, epoch),
             Some(DriverAction::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
                 self.send_not_opened(session, hop.node, reason.into());
@@ -241,8 +240,8 @@ impl Control {
 
     fn probe(&mut self, node: NodeId, sequence: u64, clock: Clock) {
         let mut token = [0; 12];
-        fill(&self.random, &mut token);
-        if let Some(Some(prober)) = self.probers.get(node.0 as usize) {
+        fill(&mut token);
+        if let Some(Some(prober)) = self.probes.probers.get(node.0 as usize) {
             prober.probe(sequence, token, clock);
         }
     }
@@ -253,7 +252,7 @@ impl Control {
             self.command(home.worker, WorkerCommand::Remove { home });
         }
         if reason == CloseReason::NotOpened {
-            self.closing.take(session);
+            self.reporting.closing.take(session);
         }
     }
 
@@ -265,8 +264,8 @@ impl Control {
 
     pub(super) fn command(&mut self, worker: u16, command: WorkerCommand) {
         // Fails only for a worker that has ended, while the process is ending.
-        let _ = self.workers[usize::from(worker)].commands.send(command);
-        self.workers_to_wake.insert(worker);
+        let _ = self.workers.lines[usize::from(worker)].commands.send(command);
+        self.workers.to_wake.insert(worker);
     }
 }
 

@@ -225,34 +225,34 @@ impl Control {
     ) -> mpsc::Receiver<RecordBatch> {
         let (to, batches) = mpsc::channel(BATCHES_MAX);
         let is_kept = |it: &RecordFollower| it.hands_over && !hands_over && !it.to.is_closed();
-        if !self.following.as_ref().is_some_and(is_kept) {
+        if !self.replication.following.as_ref().is_some_and(is_kept) {
             self.gateway.records().follow();
-            self.idempotency_keys.follow();
-            let workers = self.workers.len();
-            self.following = Some(RecordFollower::new(to, hands_over, workers, now));
+            self.offers.idempotency_keys.follow();
+            let workers = self.workers.lines.len();
+            self.replication.following = Some(RecordFollower::new(to, hands_over, workers, now));
         }
         batches
     }
 
     /// The number of the batch with the last change: the next one, if something waits to be sent.
     pub(super) fn records_sent(&mut self) -> Option<u64> {
-        let number = self.following.as_ref()?.number;
+        let number = self.replication.following.as_ref()?.number;
         Some(number + u64::from(self.records_have_changed()))
     }
 
     fn records_have_changed(&mut self) -> bool {
-        self.gateway.records().have_changed() || self.idempotency_keys.have_changed()
+        self.gateway.records().have_changed() || self.offers.idempotency_keys.have_changed()
     }
 
     pub(super) fn unfollow_records(&mut self) {
-        self.following = None;
+        self.replication.following = None;
         self.gateway.records().unfollow();
-        self.idempotency_keys.unfollow();
+        self.offers.idempotency_keys.unfollow();
     }
 
     /// Sends the follower a batch of the records that changed.
     pub(super) fn send_changes(&mut self, now: Instant) {
-        let Some(following) = &mut self.following else { return };
+        let Some(following) = &mut self.replication.following else { return };
         if following.is_lost(now) {
             return self.unfollow_records();
         }
@@ -265,7 +265,7 @@ impl Control {
             self.ask_for_copies(now);
         }
         let changed = self.records_have_changed();
-        let Some(following) = &mut self.following else { return };
+        let Some(following) = &mut self.replication.following else { return };
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = following.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
         let slice = match following.whole || is_urgent {
@@ -276,7 +276,7 @@ impl Control {
         let changed = changed || nodes || !following.states.is_empty();
         if changed && following.to.capacity() > 0 {
             let batch = self.next_batch(Some(slice), nodes, now);
-            if let Some(following) = &self.following {
+            if let Some(following) = &self.replication.following {
                 // Fails only for a follower that has gone.
                 let _ = following.to.try_send(batch);
             }
@@ -284,21 +284,21 @@ impl Control {
     }
 
     fn ask_for_copies(&mut self, now: Instant) {
-        let Some(following) = &mut self.following else { return };
-        let most = (0..self.workers.len()).map(|worker| self.registry.slots_of(worker)).max();
+        let Some(following) = &mut self.replication.following else { return };
+        let most = (0..self.workers.lines.len()).map(|worker| self.registry.slots_of(worker)).max();
         let every = CHECKPOINT / parts(most.unwrap_or(0)) as u32;
         let part = now.saturating_duration_since(following.part_last) >= every;
         if part {
             following.part_last = now;
             self.gateway.records().release_deferred();
         }
-        for worker in 0..self.workers.len() {
+        for worker in 0..self.workers.lines.len() {
             let used = self.registry.slots_of(worker);
-            let slots = self.following.as_mut().and_then(|it| it.next_slots(worker, used, part));
+            let slots = self.replication.following.as_mut().and_then(|it| it.next_slots(worker, used, part));
             if let Some((slots, all)) = slots {
                 let (done, answer) = crossbeam_channel::bounded(1);
                 self.command(worker as u16, WorkerCommand::Copy { slots, all, done });
-                if let Some(following) = &mut self.following {
+                if let Some(following) = &mut self.replication.following {
                     following.copying[worker].answer = Some(answer);
                 }
             }
@@ -320,7 +320,7 @@ impl Control {
         }
         let sessions: Vec<_> = core.sessions.iter().collect();
         let registry = self.registry.record_of(sessions.iter().map(|session| session.id));
-        let drivers = self.drivers.record_of(&sessions);
+        let drivers = self.signalling.drivers.record_of(&sessions);
         let mut batch = RecordBatch {
             number: 0,
             whole: false,
@@ -332,13 +332,13 @@ impl Control {
                 drivers,
                 media: Vec::new(),
                 trunks: Vec::new(),
-                next_offer: self.next_offer,
-                idempotency_keys: self.idempotency_keys.take_changed(at_most.unwrap_or(usize::MAX)),
+                next_offer: self.offers.next,
+                idempotency_keys: self.offers.idempotency_keys.take_changed(at_most.unwrap_or(usize::MAX)),
                 core,
             },
         };
-        let whole = whole && !self.idempotency_keys.have_changed();
-        if let Some(following) = &mut self.following {
+        let whole = whole && !self.offers.idempotency_keys.have_changed();
+        if let Some(following) = &mut self.replication.following {
             if nodes {
                 following.nodes_last = Some(now);
             }
@@ -357,22 +357,22 @@ impl Control {
     /// The last batch, with these copies of sessions; without a follower, all records. Keys that are answered yet are
     /// added to it.
     pub(super) fn last_batch(&mut self, media: Vec<MediaRecord>, now: Instant) -> RecordBatch {
-        if !self.following.as_ref().is_some_and(RecordFollower::needs_changes_only) {
+        if !self.replication.following.as_ref().is_some_and(RecordFollower::needs_changes_only) {
             self.unfollow_records();
-            self.idempotency_keys.follow();
+            self.offers.idempotency_keys.follow();
             let mut core = self.gateway.record(now);
             self.name_nodes(&mut core);
             return RecordBatch::from(Snapshot {
                 core,
                 registry: self.registry.record(),
-                drivers: self.drivers.record(),
+                drivers: self.signalling.drivers.record(),
                 media,
                 trunks: Vec::new(),
-                next_offer: self.next_offer,
+                next_offer: self.offers.next,
                 idempotency_keys: Vec::new(),
             });
         }
-        self.following.iter_mut().for_each(RecordFollower::take_copies);
+        self.replication.following.iter_mut().for_each(RecordFollower::take_copies);
         let mut batch = self.next_batch(None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);

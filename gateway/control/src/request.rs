@@ -39,7 +39,7 @@ impl Control {
         // Replies fail only for a caller that has gone.
         match request {
             ControlRequest::Offer(wanted, reply) => {
-                if self.waiting.is_some() || self.suspension.is_some() {
+                if self.offers.waiting.is_some() || self.replication.suspension.is_some() {
                     self.hold(wanted, reply);
                 } else {
                     self.offer(*wanted, Some(reply), now);
@@ -101,21 +101,21 @@ impl Control {
                 let _ = reply.send(self.gateway.nodes().collect());
             }
             ControlRequest::Govern(rules, reply) => {
-                self.policies.govern(*rules, &mut self.gateway, now);
+                self.policies.threads.govern(*rules, &mut self.gateway, now);
                 let _ = reply.send(());
             }
-            ControlRequest::NoteRefusal(refusal) => self.policies.ledger().refuse(refusal),
+            ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
             ControlRequest::Refusals(reply) => {
-                let _ = reply.send(self.policies.ledger().refusals());
+                let _ = reply.send(self.policies.threads.ledger().refusals());
             }
             ControlRequest::Policies(reply) => {
-                self.counting.get_or_insert_default().replies.push(reply);
+                self.policies.counting.get_or_insert_default().replies.push(reply);
             }
             ControlRequest::Recorder(reply) => {
-                let _ = reply.send(self.policies.recorder());
+                let _ = reply.send(self.policies.threads.recorder());
             }
             ControlRequest::History(reply) => {
-                let _ = reply.send(self.history.history());
+                let _ = reply.send(self.reporting.history.history());
             }
             ControlRequest::Status(reply) => {
                 let _ = reply.send(self.status(now));
@@ -133,7 +133,7 @@ impl Control {
                 let _ = reply.send(self.list(&list, now));
             }
             ControlRequest::Reload(reload) => self.pass_on(reload),
-            ControlRequest::FollowReloads(reloader) => self.reloader = Some(reloader),
+            ControlRequest::FollowReloads(reloader) => self.nodes.reloader = Some(reloader),
             ControlRequest::Push { policy, bytes, settings, wish, reply } => {
                 self.push((policy, bytes, settings), &wish, reply, now);
             }
@@ -146,11 +146,11 @@ impl Control {
             }
             ControlRequest::Rollback { policy, reply } => self.roll_back(&policy, reply, now),
             ControlRequest::Stop { policy, reply } => {
-                let stopped = self.policies.stop(&policy);
+                let stopped = self.policies.threads.stop(&policy);
                 let _ = reply.send(stopped.then_some(()).ok_or(ControlError::NoPolicy(policy)));
             }
             ControlRequest::Shutdown { within, done } => {
-                self.shutting_down.push(done);
+                self.lifetime.shutdown_replies.push(done);
                 self.gateway.handle_shutdown(within, now);
             }
             ControlRequest::Trunks(reply) => {
@@ -195,13 +195,13 @@ impl Control {
 
     /// Counts some sessions for policies' cohorts, and replies once all are counted.
     pub(super) fn count_some(&mut self) {
-        let Some(counting) = &mut self.counting else { return };
+        let Some(counting) = &mut self.policies.counting else { return };
         if let Some(last) = self.gateway.tally(&mut counting.tallies, counting.after) {
             counting.after = last;
             return;
         }
-        let Some(Counting { replies, tallies, .. }) = self.counting.take() else { return };
-        let views = self.policies.views(&self.gateway, &tallies, Instant::now());
+        let Some(Counting { replies, tallies, .. }) = self.policies.counting.take() else { return };
+        let views = self.policies.threads.views(&self.gateway, &tallies, Instant::now());
         for reply in replies {
             let _ = reply.send(views.clone());
         }
@@ -214,14 +214,14 @@ impl Control {
 
     fn status(&self, now: Instant) -> StatusReport {
         let packets =
-            |way: MediaDirection| self.workers.iter().map(|worker| worker.stats.packets(way)).sum();
+            |way: MediaDirection| self.workers.lines.iter().map(|worker| worker.stats.packets(way)).sum();
         let bytes =
-            |way: MediaDirection| self.workers.iter().map(|worker| worker.stats.bytes(way)).sum();
+            |way: MediaDirection| self.workers.lines.iter().map(|worker| worker.stats.bytes(way)).sum();
         let key_frames = |way: MediaDirection| {
-            self.workers.iter().map(|worker| worker.stats.key_frames(way)).sum()
+            self.workers.lines.iter().map(|worker| worker.stats.key_frames(way)).sum()
         };
         let drops = evenkeel_model::forward::DropReason::ALL.into_iter().filter_map(|reason| {
-            let sum: u64 = self.workers.iter().map(|worker| worker.stats.drops(reason)).sum();
+            let sum: u64 = self.workers.lines.iter().map(|worker| worker.stats.drops(reason)).sum();
             (sum > 0).then_some((reason.name(), sum))
         });
         StatusReport {
@@ -232,7 +232,7 @@ impl Control {
             },
             version: env!("CARGO_PKG_VERSION"),
             region: Arc::clone(&self.settings.gateway.region),
-            uptime_ms: now.saturating_duration_since(self.started).as_millis() as u64,
+            uptime_ms: now.saturating_duration_since(self.lifetime.started).as_millis() as u64,
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             uplink_suspect: self.gateway.doubts_uplink(),
@@ -247,7 +247,7 @@ impl Control {
             messages_refused: self.messages_refused(),
             udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
             quic: self.registry.quic.map(|quic| quic.address),
-            quic_counts: self.quic_counters.iter().flat_map(|counters| counters.read()).collect(),
+            quic_counts: self.workers.quic_counters.iter().flat_map(|counters| counters.read()).collect(),
         }
     }
 }

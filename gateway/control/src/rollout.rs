@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use evenkeel_process::random::draw;
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, PluginSource, Preparation};
 use evenkeel_revisions::{
@@ -95,13 +96,13 @@ impl Control {
         reply: RolloutReply,
         now: Instant,
     ) {
-        let strategy = wish.strategy(self.rollout_settings.get(&policy.set));
+        let strategy = wish.strategy(self.policies.settings.get(&policy.set));
         let how = ActivationOptions {
             force: wish.force,
             strategy,
             ..ActivationOptions::at_once(Actor::Operator)
         };
-        let (origin, seed) = ("pushed".into(), self.seed());
+        let (origin, seed) = ("pushed".into(), draw());
         let source = PluginSource { bytes, settings, origin, seed, arrived: now, how };
         self.roll_out(&policy, source, reply);
     }
@@ -120,16 +121,16 @@ impl Control {
         }
         // The check comes first, because a new preparation supersedes others. Only this thread sends to the channel, so
         // it stays true.
-        if self.rollouts.is_full() {
+        if self.policies.rollouts.is_full() {
             let _ = reply.send(Err(ControlError::Unavailable));
             return;
         }
-        let Some(preparation) = self.policies.preparation(policy, &mut self.gateway) else {
+        let Some(preparation) = self.policies.threads.preparation(policy, &mut self.gateway) else {
             let _ = reply.send(Err(ControlError::NoPolicy(policy.clone())));
             return;
         };
         // Cannot fail: the thread ends with control, and the channel is not full.
-        let _ = self.rollouts.try_send(Rolling { preparation, source, reply });
+        let _ = self.policies.rollouts.try_send(Rolling { preparation, source, reply });
     }
 
     pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: RolloutReply, now: Instant) {
@@ -160,7 +161,7 @@ impl Control {
 
     /// Returns an error for a stopped policy, too.
     fn known_policy(&self, policy: &PolicyName) -> Result<(), ControlError> {
-        match self.policies.names().any(|name| name == policy) {
+        match self.policies.threads.names().any(|name| name == policy) {
             true => Ok(()),
             false => Err(ControlError::NoPolicy(policy.clone())),
         }
@@ -170,7 +171,7 @@ impl Control {
         let status = |policy: &PolicyName| self.gateway.policy(policy).map(|life| life.status(now));
         let is_failing =
             |policy: &&PolicyName| status(policy).is_some_and(|it| it.failing.is_some());
-        self.policies.names().filter(is_failing).map(ToString::to_string).collect()
+        self.policies.threads.names().filter(is_failing).map(ToString::to_string).collect()
     }
 
     /// Applies a changed `[rollout]` of policy sets.
@@ -179,9 +180,9 @@ impl Control {
         paces: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
         now: Instant,
     ) {
-        self.rollout_settings = paces;
-        for policy in self.policies.names() {
-            let rules = self.rollout_settings.get(&policy.set).cloned().unwrap_or_default().rules();
+        self.policies.settings = paces;
+        for policy in self.policies.threads.names() {
+            let rules = self.policies.settings.get(&policy.set).cloned().unwrap_or_default().rules();
             self.gateway.change_policy(policy, now, |life| life.set_rules(rules, now));
         }
     }

@@ -26,7 +26,8 @@ use super::messages::{ControlError, OfferedSession, SessionAnswer};
 use super::records::{RecordBatch, RecordFollower, SLOTS};
 use super::registry::{self, EntryRecord, RestoredParts};
 use super::snapshot::{MediaRecord, MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
-use super::thread::{Control, draw};
+use evenkeel_process::random::{draw};
+use super::thread::{Control};
 
 /// Time for offers to be answered. The core gives a driver 2 s.
 pub(super) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
@@ -149,7 +150,7 @@ struct RestoredSession {
 
 impl Control {
     pub(super) fn is_suspended(&self) -> bool {
-        matches!(self.suspension, Some(Suspension::Stands { .. }))
+        matches!(self.replication.suspension, Some(Suspension::Stands { .. }))
     }
 
     /// Has the gateway suspended as soon as no offer is in flight.
@@ -158,7 +159,7 @@ impl Control {
         reply: SuspensionReply<Result<Suspended, NotSuspended>>,
         now: Instant,
     ) {
-        let refused = match self.suspension {
+        let refused = match self.replication.suspension {
             Some(_) => Some(NotSuspended::UnderWay),
             None if !self.gateway.is_admitting() => Some(NotSuspended::Draining),
             None if self.awaits_policies() => Some(NotSuspended::Starting),
@@ -167,21 +168,21 @@ impl Control {
         match refused {
             // Fails only for a caller that has gone.
             Some(refused) => _ = reply.send(Err(refused)),
-            None => self.suspension = Some(Suspension::Begins { reply, by: now + OFFERS_WITHIN }),
+            None => self.replication.suspension = Some(Suspension::Begins { reply, by: now + OFFERS_WITHIN }),
         }
     }
 
     pub(super) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<worker::WorkerReport>) {
-        let idle = self.offers.is_empty();
+        let idle = self.offers.in_progress.is_empty();
         let due = |by: Instant| idle || by <= Instant::now();
-        if !matches!(self.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
+        if !matches!(self.replication.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
             return;
         }
         let state = if idle { self.hand_out(reports) } else { Err(NotSuspended::Busy) };
         let (guard, gone) = SuspensionGuard::new();
         let stands = Suspension::Stands { outputs: Vec::new(), guard: Some(gone), restored: None };
         let stands = state.is_ok().then_some(stands);
-        let begun = std::mem::replace(&mut self.suspension, stands);
+        let begun = std::mem::replace(&mut self.replication.suspension, stands);
         let Some(Suspension::Begins { reply, .. }) = begun else {
             return;
         };
@@ -207,7 +208,7 @@ impl Control {
                 break;
             }
         }
-        let all = !self.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
+        let all = !self.replication.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
         let (mut media, mut descriptors) = (Vec::new(), Vec::new());
         let (mut slot, mut slots) = (0, 1);
         // The workers serve their sessions meanwhile, so each copies a few at a time.
@@ -237,7 +238,7 @@ impl Control {
     /// Suspends the workers. They hand out the states that have changed since the records, while control waits for
     /// nothing.
     pub(super) fn suspend_packets(&mut self) -> LastStates {
-        let workers = self.workers.len();
+        let workers = self.workers.lines.len();
         let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
         let (to, parts) = mpsc::channel(room.sum());
         for worker in 0..workers as u16 {
@@ -254,7 +255,7 @@ impl Control {
         command: impl Fn(crossbeam_channel::Sender<T>) -> WorkerCommand,
     ) -> Result<Vec<T>, usize> {
         let mut waiting = Vec::new();
-        for worker in 0..self.workers.len() as u16 {
+        for worker in 0..self.workers.lines.len() as u16 {
             let (done, answer) = crossbeam_channel::bounded(1);
             self.command(worker, command(done));
             waiting.push(answer);
@@ -268,8 +269,8 @@ impl Control {
     /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
     pub(super) async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
         let mut held = Vec::new();
-        while !self.finished
-            && let Some(Suspension::Stands { guard, .. }) = &mut self.suspension
+        while !self.lifetime.finished
+            && let Some(Suspension::Stands { guard, .. }) = &mut self.replication.suspension
         {
             let request = tokio::select! {
                 biased;
@@ -301,10 +302,10 @@ impl Control {
                 // Too many wait: the caller gets an error, as with a full queue.
                 Some(_) => {}
                 // No caller is left that could end the suspension.
-                None => self.finished = true,
+                None => self.lifetime.finished = true,
             }
         }
-        if !self.finished {
+        if !self.lifetime.finished {
             held.into_iter().for_each(|request| self.handle_request(request));
         }
     }
@@ -322,21 +323,21 @@ impl Control {
         // Packets wait. Agents drop those that come before a signed message from the same address. Other drivers have
         // their turn in `drain`, after the core's outputs: a call with sessions that are opened again would be deleted
         // before.
-        while let Some(act) = self.drivers.handle_agents_timeout(clock) {
+        while let Some(act) = self.signalling.drivers.handle_agents_timeout(clock) {
             self.act(Some(act));
             self.wake_workers();
         }
-        for worker in 0..self.workers.len() as u16 {
+        for worker in 0..self.workers.lines.len() as u16 {
             self.command(worker, WorkerCommand::Resume);
         }
         self.wake_workers();
     }
 
     fn resume_decisions(&mut self) {
-        self.policies.keep_facts();
+        self.policies.threads.keep_facts();
         // Some records were sent for the last time.
         self.unfollow_records();
-        if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
+        if let Some(Suspension::Stands { outputs, .. }) = self.replication.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
             self.gateway.records().settle(clock.now);
@@ -346,9 +347,9 @@ impl Control {
     /// Ends control; another process has the sessions. Callers that wait get an error.
     pub(super) fn release(&mut self) {
         self.send_all_closings();
-        self.start_hooks.leave_running();
-        self.waiting = None;
-        self.finished = true;
+        self.signalling.start_hooks.leave_running();
+        self.offers.waiting = None;
+        self.lifetime.finished = true;
     }
 
     /// Continues the sessions of another process. Nothing is read, sent or decided before [`Control::resume`].
@@ -360,7 +361,7 @@ impl Control {
         let restored = self.restore_all(snapshot, descriptors);
         if restored.is_err() {
             // A part of the sessions may be here, and must neither be served nor closed.
-            self.suspension =
+            self.replication.suspension =
                 Some(Suspension::Stands { outputs: Vec::new(), guard: None, restored: None });
         }
         restored
@@ -371,7 +372,7 @@ impl Control {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
-        if self.gateway.live() > 0 || !self.offers.is_empty() {
+        if self.gateway.live() > 0 || !self.offers.in_progress.is_empty() {
             return Err(evenkeel_core::RestoreError::HasSessions.into());
         }
         let now = Instant::now();
@@ -385,7 +386,7 @@ impl Control {
         let registry::RestoringSessions { entries, listeners } =
             self.registry.begin_restore(registry)?;
         let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };
-        let here = by_identity(&self.listed_nodes);
+        let here = by_identity(&self.nodes.listed);
         let node = |identity: &str| here.get(identity).copied();
         let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
         let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
@@ -428,9 +429,9 @@ impl Control {
         }
         self.continue_drivers(drivers, &translation.hops, now);
         self.continue_trunks(trunks, &translation.nodes);
-        self.next_offer = self.next_offer.max(next_offer);
+        self.offers.next = self.offers.next.max(next_offer);
         let restored = Some(Ok(translation));
-        self.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
+        self.replication.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.ask_workers(|done| WorkerCommand::Confirm { done })
             .map_err(SnapshotError::by_worker)?;
@@ -453,7 +454,7 @@ impl Control {
             (Some(reply), continued) => _ = reply.send(continued),
             // The reply to the last part names it.
             (None, Err(refused)) => {
-                if let Some(Suspension::Stands { restored, .. }) = &mut self.suspension {
+                if let Some(Suspension::Stands { restored, .. }) = &mut self.replication.suspension {
                     *restored = Some(Err(refused));
                 }
             }
@@ -462,7 +463,7 @@ impl Control {
     }
 
     fn continue_with(&mut self, states: MediaStates) -> Result<(), SnapshotError> {
-        let Some(Suspension::Stands { restored: Some(restored), .. }) = &self.suspension else {
+        let Some(Suspension::Stands { restored: Some(restored), .. }) = &self.replication.suspension else {
             return Err(SnapshotError::malformed("no sessions came before their states"));
         };
         let translation = restored.as_ref().map_err(SnapshotError::clone)?;
@@ -494,7 +495,7 @@ impl Control {
         let RestoredSession { session, route, plan, media, scenario, of_first_packet } = restoring;
         let Continuing { at_worker, brief, entry } = rest;
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
-        let data = Arc::clone(&self.session_data).try_acquire_many_owned(entry.data).ok();
+        let data = Arc::clone(&self.offers.session_data).try_acquire_many_owned(entry.data).ok();
         let beside = RestoredParts {
             media: Arc::clone(&media),
             ports: ports.flatten(),
@@ -514,7 +515,7 @@ impl Control {
             ports,
             await_first_packet: self.awaits_first_packet(&scenario, of_first_packet),
             // The state contains the seed.
-            seed: if state.is_some() { 0 } else { draw(&self.random) },
+            seed: if state.is_some() { 0 } else { draw() },
             state,
         };
         self.command(home.worker, WorkerCommand::Install(Box::new(install)));
@@ -522,16 +523,16 @@ impl Control {
     }
 
     fn continue_drivers(&mut self, drivers: DriversRecord, hops: &HopMap, now: Instant) {
-        let (registry, random) = (&self.registry, &self.random);
+        let registry = &self.registry;
         let known = ContinuedSession {
             hop: &|session, hop| hops.map(hop).filter(|_| registry.get(session).is_some()),
             brief: &|session| registry.get(session)?.brief.as_deref(),
         };
-        self.drivers.restore(drivers, &known, &mut || draw(random), now);
+        self.signalling.drivers.restore(drivers, &known, &mut draw, now);
     }
 
     fn continue_trunks(&mut self, trunks: Vec<Vec<TrunkState>>, nodes: &BTreeMap<NodeId, NodeId>) {
-        for (worker, trunks) in (0..self.workers.len() as u16).zip(trunks) {
+        for (worker, trunks) in (0..self.workers.lines.len() as u16).zip(trunks) {
             for mut trunk in trunks {
                 if let Some(&node) = nodes.get(&trunk.node) {
                     trunk.node = node;
@@ -547,7 +548,7 @@ impl Control {
         wanted: Box<OfferedSession>,
         reply: SuspensionReply<Result<SessionAnswer, ControlError>>,
     ) {
-        self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
+        self.offers.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
     }
 }
 

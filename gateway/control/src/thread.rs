@@ -13,7 +13,7 @@ use evenkeel_drivers::{Clock, Drivers, Fencing, Ng, NgSocket, Posted, Poster};
 use evenkeel_model::{NodeId, OfferId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_revisions::WallClock;
-use ring::rand::SecureRandom;
+use evenkeel_process::random::draw;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
@@ -88,21 +88,58 @@ pub struct ControlParts {
 pub(super) struct Control {
     pub(super) settings: Arc<GatewayConfig>,
     pub(super) gateway: Gateway,
-    pub(super) workers: Vec<WorkerLine>,
     pub(super) registry: SessionRegistry,
+    pub(super) workers: WorkerLines,
+    pub(super) signalling: NodeSignalling,
+    pub(super) replication: Replication,
+    pub(super) nodes: NodeResources,
+    pub(super) probes: Probes,
+    pub(super) policies: PolicyRunner,
+    pub(super) reporting: Reporting,
+    pub(super) offers: OfferQueue,
+    pub(super) lifetime: Lifetime,
+}
+
+/// The channels to the packet workers.
+pub(super) struct WorkerLines {
+    pub(super) lines: Vec<WorkerLine>,
+    pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
+    pub(super) to_wake: BTreeSet<u16>,
+}
+
+/// Drivers, and the sockets and clients through which they reach nodes.
+pub(super) struct NodeSignalling {
     pub(super) drivers: Drivers,
-    pub(super) fencing: Arc<Fencing>,
-    pub(super) lease: Arc<SendLease>,
-    pub(super) listed_nodes: Vec<Option<ListedNode>>,
-    pub(super) guard: DownstreamGuard,
-    pub(super) reloader: Option<mpsc::Sender<ReloadRequest>>,
-    pub(super) probers: Vec<Option<Prober>>,
-    pub(super) probe_events: mpsc::Sender<ProbeEvent>,
     pub(super) ng_sockets: Vec<Option<NgSocket>>,
     pub(super) ng_replies: mpsc::Sender<(NodeId, Ng)>,
     /// The webhook client, with the channel of its responses.
     pub(super) poster: Option<Poster>,
     pub(super) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
+    pub(super) start_hooks: StartHooks,
+}
+
+/// The ownership of this gateway, and the followers of its records.
+pub(super) struct Replication {
+    pub(super) fencing: Arc<Fencing>,
+    pub(super) lease: Arc<SendLease>,
+    /// Set from the request for a suspension to its end.
+    pub(super) suspension: Option<Suspension>,
+    pub(super) following: Option<RecordFollower>,
+}
+
+/// The listed nodes, and what was installed to reach them.
+pub(super) struct NodeResources {
+    pub(super) listed: Vec<Option<ListedNode>>,
+    pub(super) guard: DownstreamGuard,
+    pub(super) reloader: Option<mpsc::Sender<ReloadRequest>>,
+    /// Duplicates of the trunks' sockets, by node and worker.
+    pub(super) trunks: Vec<Vec<OwnedFd>>,
+}
+
+/// Probes, agents, orders and canary sessions, by node.
+pub(super) struct Probes {
+    pub(super) probers: Vec<Option<Prober>>,
+    pub(super) events: mpsc::Sender<ProbeEvent>,
     pub(super) agents: Vec<Option<Prober>>,
     /// Datagrams refused by either end, and when that was last logged.
     pub(super) mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
@@ -110,37 +147,44 @@ pub(super) struct Control {
     pub(super) watches: u64,
     pub(super) orders: Orders,
     pub(super) canaries: Vec<Option<CanaryProbe>>,
-    /// Duplicates of the trunks' sockets, by node and worker.
-    pub(super) trunks: Vec<Vec<OwnedFd>>,
-    pub(super) policies: PolicyThreads,
+}
+
+/// Threads of policies and their rollouts.
+pub(super) struct PolicyRunner {
+    pub(super) threads: PolicyThreads,
     pub(super) counting: Option<Counting>,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     /// Rollout settings by policy set.
-    pub(super) rollout_settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+    pub(super) settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+}
+
+/// Events, history and names, for the API and telemetry.
+pub(super) struct Reporting {
     pub(super) events: broadcast::Sender<Arc<EventRecord>>,
     pub(super) history: history::HistoryWriter,
     pub(super) names: Arc<NodeNames>,
+    pub(super) closing: Closings,
+    pub(super) costs: Costs,
+}
+
+/// Offers that have no answer yet.
+pub(super) struct OfferQueue {
     pub(super) idempotency_keys: Arc<IdempotencyKeys>,
-    pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
-    pub(super) started: Instant,
-    pub(super) random: ring::rand::SystemRandom,
-    pub(super) offers: BTreeMap<OfferId, OfferInProgress>,
+    pub(super) in_progress: BTreeMap<OfferId, OfferInProgress>,
     /// The bytes that are left for sessions' own data.
     pub(super) session_data: Arc<Semaphore>,
-    pub(super) next_offer: u64,
+    pub(super) next: u64,
     pub(super) interner: RequestInterner,
     /// `None` after the last waiting offer was released.
     pub(super) waiting: Option<Waiting>,
-    pub(super) closing: Closings,
     pub(super) first_packets: FirstPackets,
-    pub(super) start_hooks: StartHooks,
-    pub(super) costs: Costs,
-    pub(super) shutting_down: Vec<oneshot::Sender<()>>,
+}
+
+/// Start and end of control.
+pub(super) struct Lifetime {
+    pub(super) started: Instant,
+    pub(super) shutdown_replies: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
-    pub(super) workers_to_wake: BTreeSet<u16>,
-    /// Set from the request for a suspension to its end.
-    pub(super) suspension: Option<Suspension>,
-    pub(super) following: Option<RecordFollower>,
     pub(super) finished: bool,
 }
 
@@ -155,7 +199,6 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
     let (told, mut probed) = mpsc::channel(4_096);
     // The capacity suffices: there is at most one failure per call, and one call per node.
     let (failed, mut not_started) = mpsc::channel(evenkeel_config::NODES_MAX);
-    let random = ring::rand::SystemRandom::new();
     let (said, mut ngs) = mpsc::channel(4_096);
     let (posted_in, mut posted) = mpsc::channel(4_096);
     let poster = parts.posts.then(Poster::start).transpose()?;
@@ -165,52 +208,69 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
-        workers: parts.workers,
         registry: parts.registry,
-        drivers: parts.drivers,
-        fencing: parts.fencing,
-        lease: parts.lease,
-        listed_nodes: Vec::new(),
-        guard: DownstreamGuard::default(),
-        reloader: None,
-        probers: Vec::new(),
-        probe_events: told,
-        ng_sockets: Vec::new(),
-        ng_replies: said,
-        poster,
-        webhook_replies: posted_in,
-        agents: Vec::new(),
-        mismatches: BTreeMap::new(),
-        watches: 0,
-        orders: Orders::default(),
-        canaries: Vec::new(),
-        trunks: Vec::new(),
-        policies: parts.policies,
-        counting: None,
-        rollouts: super::rollout::start(parts.events.clone())?,
-        rollout_settings: paces,
-        events: parts.events,
-        history: parts.history,
-        names: parts.names,
-        idempotency_keys: parts.idempotency_keys,
-        quic_counters: parts.quic_counters,
-        started: parts.started,
-        random,
-        offers: BTreeMap::new(),
-        session_data: Arc::new(Semaphore::new(session_data)),
-        next_offer: 1,
-        interner: RequestInterner::default(),
-        waiting: parts.awaits_policies.then(Waiting::default),
-        closing: Closings::default(),
-        first_packets: FirstPackets::default(),
-        start_hooks,
-        costs: Costs::default(),
-        shutting_down: Vec::new(),
-        core_finished: false,
-        workers_to_wake: BTreeSet::new(),
-        suspension: None,
-        following: None,
-        finished: false,
+        workers: WorkerLines {
+            lines: parts.workers,
+            quic_counters: parts.quic_counters,
+            to_wake: BTreeSet::new(),
+        },
+        signalling: NodeSignalling {
+            drivers: parts.drivers,
+            ng_sockets: Vec::new(),
+            ng_replies: said,
+            poster: poster,
+            webhook_replies: posted_in,
+            start_hooks: start_hooks,
+        },
+        replication: Replication {
+            fencing: parts.fencing,
+            lease: parts.lease,
+            suspension: None,
+            following: None,
+        },
+        nodes: NodeResources {
+            listed: Vec::new(),
+            guard: DownstreamGuard::default(),
+            reloader: None,
+            trunks: Vec::new(),
+        },
+        probes: Probes {
+            probers: Vec::new(),
+            events: told,
+            agents: Vec::new(),
+            mismatches: BTreeMap::new(),
+            watches: 0,
+            orders: Orders::default(),
+            canaries: Vec::new(),
+        },
+        policies: PolicyRunner {
+            threads: parts.policies,
+            counting: None,
+            rollouts: super::rollout::start(parts.events.clone())?,
+            settings: paces,
+        },
+        reporting: Reporting {
+            events: parts.events,
+            history: parts.history,
+            names: parts.names,
+            closing: Closings::default(),
+            costs: Costs::default(),
+        },
+        offers: OfferQueue {
+            idempotency_keys: parts.idempotency_keys,
+            in_progress: BTreeMap::new(),
+            session_data: Arc::new(Semaphore::new(session_data)),
+            next: 1,
+            interner: RequestInterner::default(),
+            waiting: parts.awaits_policies.then(Waiting::default),
+            first_packets: FirstPackets::default(),
+        },
+        lifetime: Lifetime {
+            started: parts.started,
+            shutdown_replies: Vec::new(),
+            core_finished: false,
+            finished: false,
+        },
     };
     for (id, equipment) in (0..).map(NodeId).zip(parts.equipment) {
         let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
@@ -221,7 +281,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
     let mut words = parts.policy_reports;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !control.finished {
+    while !control.lifetime.finished {
         // The watch comes first, so that a flood of reports cannot delay it. Inputs that have arrived are read before
         // the detector runs.
         tokio::select! {
@@ -240,14 +300,14 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
             Some((node, number, answer)) = posted.recv() => {
-                control.drivers.handle_posted(node, number, answer);
+                control.signalling.drivers.handle_posted(node, number, answer);
             }
-            Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
+            Some((node, ng)) = ngs.recv() => control.signalling.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => {
-                control.policies.handle_word(word, &mut control.gateway, Instant::now());
+                control.policies.threads.handle_word(word, &mut control.gateway, Instant::now());
             }
             Some(failed) = not_started.recv() => {
-                if control.start_hooks.is_under_way(failed) {
+                if control.signalling.start_hooks.is_under_way(failed) {
                     control.gateway.handle_start_failed(failed.node, Instant::now());
                 }
             }
@@ -264,7 +324,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             control.serve_suspended(&mut requests).await;
             // Answers that came meanwhile are not late.
             while let Ok(word) = words.try_recv() {
-                control.policies.handle_word(word, &mut control.gateway, Instant::now());
+                control.policies.threads.handle_word(word, &mut control.gateway, Instant::now());
             }
         }
     }
@@ -276,10 +336,10 @@ impl Control {
     /// decides nothing, as if it were stalled: sessions that fell silent here may live at another gateway. One that
     /// hands over or shuts down knows.
     fn is_in_doubt(&self) -> bool {
-        self.fencing.owner().is_some()
-            && !self.lease.is_held_now()
-            && self.suspension.is_none()
-            && self.shutting_down.is_empty()
+        self.replication.fencing.owner().is_some()
+            && !self.replication.lease.is_held_now()
+            && self.replication.suspension.is_none()
+            && self.lifetime.shutdown_replies.is_empty()
     }
 
     fn handle_probed(&mut self, word: ProbeEvent) {
@@ -304,7 +364,7 @@ impl Control {
             ProbeResult::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
             }
-            ProbeResult::Fenced { node, epoch } => self.fencing.handle_refused(node, epoch),
+            ProbeResult::Fenced { node, epoch } => self.replication.fencing.handle_refused(node, epoch),
             ProbeResult::Refused { node, sequence } => {
                 self.gateway.handle_probe_refused(node, sequence, Instant::now());
             }
@@ -313,18 +373,18 @@ impl Control {
 
     /// Every 2 ms: workers' statistics and timers.
     fn watch(&mut self) {
-        let mut stamps = vec![Stamp::default(); self.listed_nodes.len()];
+        let mut stamps = vec![Stamp::default(); self.nodes.listed.len()];
         let mut late = Duration::ZERO;
-        for worker in &self.workers {
+        for worker in &self.workers.lines {
             worker.stats.merge_into(&mut stamps);
             late = late.max(worker.stats.take_lateness(Instant::now()));
         }
         let now = Instant::now();
-        let within = self.workers.iter().map(|worker| worker.stats.sums_up_within()).max();
+        let within = self.workers.lines.iter().map(|worker| worker.stats.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_watch(&stamps, late, now);
         self.look_at_paths(now);
-        if self.watches.is_multiple_of(WALL_CLOCK_EVERY) {
+        if self.probes.watches.is_multiple_of(WALL_CLOCK_EVERY) {
             self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
         }
         self.ask_agents();
@@ -335,16 +395,15 @@ impl Control {
 
     /// Every 30 ms: path MTU discovery.
     fn look_at_paths(&mut self, now: Instant) {
-        if !self.watches.is_multiple_of(PATHS_EVERY) {
+        if !self.probes.watches.is_multiple_of(PATHS_EVERY) {
             return;
         }
-        for (number, worker) in (0..).zip(&self.workers) {
+        for (number, worker) in (0..).zip(&self.workers.lines) {
             for node in worker.stats.take_long() {
-                let random = &self.random;
-                self.drivers.sent_long((number, node), &mut || draw(random), now);
+                self.signalling.drivers.sent_long((number, node), &mut draw, now);
             }
         }
-        self.drivers.look_at_paths(now);
+        self.signalling.drivers.look_at_paths(now);
     }
 
     pub(super) fn handle_report(&mut self, report: WorkerReport) {
@@ -361,7 +420,7 @@ impl Control {
                 self.gateway.handle_unalike(session, hops, now);
             }
             WorkerReport::Signed { node, message } => {
-                let act = self.drivers.handle_signed(node, &message, Clock::read());
+                let act = self.signalling.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
             WorkerReport::FirstPacket { listener, source, payload_type } => {
@@ -383,7 +442,7 @@ impl Control {
             }
             WorkerReport::Panicked { session } => self.gateway.handle_panicked(session, now),
             WorkerReport::Removed { session, mode, totals } => {
-                if let Some((closed, before)) = self.closing.take(session) {
+                if let Some((closed, before)) = self.reporting.closing.take(session) {
                     self.note_ended(mode, &before, &totals);
                     self.send_core_event(closed, Some(totals));
                 }
@@ -393,27 +452,13 @@ impl Control {
 
     /// Ends control once the core has finished and all sessions' ends were reported.
     fn finish_when_closed(&mut self) {
-        if self.core_finished && self.closing.is_empty() {
-            self.finished = true;
-            for done in self.shutting_down.drain(..) {
+        if self.lifetime.core_finished && self.reporting.closing.is_empty() {
+            self.lifetime.finished = true;
+            for done in self.lifetime.shutdown_replies.drain(..) {
                 let _ = done.send(());
             }
         }
     }
-
-    pub(super) fn seed(&self) -> u64 {
-        draw(&self.random)
-    }
-}
-
-pub(super) fn fill(random: &ring::rand::SystemRandom, bytes: &mut [u8]) {
-    random.fill(bytes).expect("the system's random source works once it is there");
-}
-
-pub fn draw(random: &ring::rand::SystemRandom) -> u64 {
-    let mut bytes = [0; 8];
-    fill(random, &mut bytes);
-    u64::from_be_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -10,11 +10,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use evenkeel_config::PeerSettings;
-use evenkeel_control::draw;
+use evenkeel_process::random::draw;
 use evenkeel_media::trunk::message::{
     ClockRefusal, MessageError, NodeSecret, ServingState, TrunkAnswer, TrunkQuestion,
 };
-use ring::rand::SystemRandom;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
@@ -70,7 +69,7 @@ impl PeerAgent {
             address: agent.address,
             secret: secret.expect("the settings refuse a short secret"),
             socket: datagrams::socket(any)?,
-            next_nonce: draw(&SystemRandom::new()),
+            next_nonce: draw(),
             asked: VecDeque::with_capacity(ASKED_MAX),
             answered: Instant::now(),
             gone: None,

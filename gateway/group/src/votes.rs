@@ -7,11 +7,10 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use evenkeel_control::draw;
+use evenkeel_process::random::draw;
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use evenkeel_ownership::{AgentVote, WitnessId};
-use ring::rand::SystemRandom;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 
@@ -56,7 +55,7 @@ impl Votes {
             voters,
             v4: socket((Ipv4Addr::UNSPECIFIED, 0).into())?,
             v6: socket((Ipv6Addr::UNSPECIFIED, 0).into()).ok(),
-            next_nonce: draw(&SystemRandom::new()),
+            next_nonce: draw(),
             asked: VecDeque::new(),
         })
     }

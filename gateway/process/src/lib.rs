@@ -3,6 +3,7 @@
 pub mod allocator;
 pub mod descriptors;
 pub mod file;
+pub mod random;
 pub mod sandbox;
 pub mod signals;
 pub mod terminal;
