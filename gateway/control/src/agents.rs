@@ -9,8 +9,8 @@ use evenkeel_media::trunk::message::{NodeLoad, ServingState};
 use evenkeel_model::NodeId;
 
 use super::prober::{Mismatch, Prober};
-use evenkeel_process::random::{fill};
-use super::thread::{Control};
+use super::thread::{Control, Probes};
+use evenkeel_process::random::fill;
 
 /// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
 /// send them.
@@ -20,18 +20,6 @@ const WATCHES: u64 = 50;
 const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
 
 impl Control {
-    pub(super) fn ask_agents(&mut self) {
-        self.probes.watches += 1;
-        let turn = (self.probes.watches % WATCHES) as usize;
-        let clock = Clock::read();
-        for agent in self.probes.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
-            let mut token = [0; 12];
-            fill(&mut token);
-            // An unanswered poll of an agent is no evidence about the node.
-            agent.probe(self.probes.watches, token, clock);
-        }
-    }
-
     /// Counts a datagram that was refused, and logs the first of each kind and node.
     pub(super) fn note_mismatch(&mut self, node: NodeId, mismatch: Mismatch, now: Instant) {
         let (count, logged) = self.probes.mismatches.entry((mismatch, node)).or_insert((0, None));
@@ -40,7 +28,7 @@ impl Control {
             return;
         }
         *logged = Some(now);
-        let node = self.node_name(node);
+        let node = self.nodes.node_name(node);
         match mismatch {
             Mismatch::Clock => tracing::warn!(
                 %node,
@@ -55,15 +43,6 @@ impl Control {
                 "datagram refused: not encrypted with the node's key; set encrypt at both ends or at none"
             ),
         }
-    }
-
-    /// Datagrams refused so far, by reason.
-    pub(super) fn messages_refused(&self) -> BTreeMap<&'static str, u64> {
-        let mut refused = BTreeMap::new();
-        for ((mismatch, _), (count, _)) in &self.probes.mismatches {
-            *refused.entry(mismatch.name()).or_default() += count;
-        }
-        refused
     }
 
     /// Handles a state report of a node or of the agent beside it. With an agent, the agent decides on process and
@@ -93,6 +72,29 @@ impl Control {
             let willing = load.state == ServingState::Serving && load.permille < 1_000;
             self.gateway.handle_willing(node, willing, at);
         }
+    }
+}
+
+impl Probes {
+    pub(super) fn ask_agents(&mut self) {
+        self.watches += 1;
+        let turn = (self.watches % WATCHES) as usize;
+        let clock = Clock::read();
+        for agent in self.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
+            let mut token = [0; 12];
+            fill(&mut token);
+            // An unanswered poll of an agent is no evidence about the node.
+            agent.probe(self.watches, token, clock);
+        }
+    }
+
+    /// Datagrams refused so far, by reason.
+    pub(super) fn messages_refused(&self) -> BTreeMap<&'static str, u64> {
+        let mut refused = BTreeMap::new();
+        for ((mismatch, _), (count, _)) in &self.mismatches {
+            *refused.entry(mismatch.name()).or_default() += count;
+        }
+        refused
     }
 }
 

@@ -12,9 +12,9 @@ use evenkeel_model::NodeId;
 
 use super::canary::{CanaryNode, CanaryProbe};
 use super::prober::{ProbeMethod, Prober};
-use evenkeel_process::random::{draw};
-use super::thread::{Control};
+use super::thread::{Control, NodeResources, Probes};
 use crate::{NamedSockets, SocketName};
+use evenkeel_process::random::draw;
 
 pub struct Equipment {
     pub driver: DriverConfig,
@@ -48,14 +48,15 @@ impl Control {
         self.signalling.drivers.put(id, Some(driver));
         let prober = self.prober(id, probe);
         set(&mut self.probes.probers, id, prober);
-        let line =
-            line.map(|ng| NgSocket::start(id, self.signalling.ng_replies.clone(), move || connected(ng)));
+        let line = line.map(|ng| {
+            NgSocket::start(id, self.signalling.ng_replies.clone(), move || connected(ng))
+        });
         set(&mut self.signalling.ng_sockets, id, line);
         self.equip_agent(id, agent);
-        self.equip_canary(id, canary);
+        self.probes.equip_canary(id, canary);
         set(&mut self.nodes.trunks, id, duplicates);
         for (worker, trunk) in (0..).zip(trunks) {
-            self.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
+            self.workers.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
         }
     }
 
@@ -63,13 +64,6 @@ impl Control {
     pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
         let agent = self.prober(id, agent);
         set(&mut self.probes.agents, id, agent);
-    }
-
-    /// Starts or stops canary sessions at a node that stays in the list.
-    pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
-        let told = self.probes.events.clone();
-        let canary = canary.map(|node| CanaryProbe::start(id, node, told, &mut draw));
-        set(&mut self.probes.canaries, id, canary);
     }
 
     fn prober(&self, id: NodeId, probe: Option<(SocketAddr, ProbeMethod)>) -> Option<Prober> {
@@ -88,26 +82,34 @@ impl Control {
         set(&mut self.probes.canaries, id, None);
         set(&mut self.nodes.trunks, id, Vec::new());
         for worker in 0..self.workers.lines.len() as u16 {
-            self.command(worker, WorkerCommand::RemoveNode { node: id });
+            self.workers.command(worker, WorkerCommand::RemoveNode { node: id });
         }
         self.nodes.listed.get_mut(id.0 as usize).and_then(Option::take)
     }
+}
 
+impl Probes {
+    /// Starts or stops canary sessions at a node that stays in the list.
+    pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
+        let told = self.events.clone();
+        let canary = canary.map(|node| CanaryProbe::start(id, node, told, &mut draw));
+        set(&mut self.canaries, id, canary);
+    }
+}
+
+impl NodeResources {
     pub(super) fn listed(&self, id: NodeId) -> Option<&Arc<evenkeel_config::NodeConfig>> {
-        self.nodes.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
+        self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
     pub(super) fn leaves(&self, id: NodeId) -> bool {
-        self.nodes.listed
-            .get(id.0 as usize)
-            .and_then(Option::as_ref)
-            .is_some_and(|listed| listed.leaves)
+        self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
     }
 
     /// Duplicates of the sockets of all trunks.
     pub(super) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
         let mut duplicates = NamedSockets::new();
-        for (listed, trunks) in self.nodes.listed.iter().zip(&self.nodes.trunks) {
+        for (listed, trunks) in self.listed.iter().zip(&self.trunks) {
             let Some(ListedNode { node, leaves: false }) = listed else { continue };
             for (worker, trunk) in trunks.iter().enumerate() {
                 let (node, address) = (Arc::clone(&node.name), node.address);
@@ -120,12 +122,12 @@ impl Control {
 
     /// The node's name; its number, if the node is gone.
     pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
-        name(&self.nodes.listed, id)
+        name(&self.listed, id)
     }
 
     /// The node with this name. A node that is being removed is returned only if no other node has the name.
     pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.nodes.listed);
+        let nodes = (0..).map(NodeId).zip(&self.listed);
         let named = nodes.filter_map(|(id, listed)| {
             let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
             Some((listed.leaves, id))

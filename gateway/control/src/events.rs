@@ -8,7 +8,7 @@ use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, CoreEvent, NodeId, SessionId};
 
 use super::messages::{EventRecord, GatewayEvent, OfferedSession, TraceCaller};
-use super::thread::Control;
+use super::thread::{Control, Reporting};
 
 /// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);
@@ -82,7 +82,13 @@ impl Control {
 
     pub(super) fn send_core_event(&self, event: CoreEvent, totals: Option<Totals>) {
         if let CoreEvent::Closed { session, room_name, reason, closed, .. } = &event {
-            self.reporting.history.write(*session, room_name, *reason, closed, &totals.unwrap_or_default());
+            self.reporting.history.write(
+                *session,
+                room_name,
+                *reason,
+                closed,
+                &totals.unwrap_or_default(),
+            );
         }
         let (event, pending) = match event {
             CoreEvent::Opened { session, .. } => {
@@ -101,9 +107,20 @@ impl Control {
             event => (GatewayEvent::Core(event), None),
         };
         let caller = pending.map(|pending| TraceCaller::of(&pending.request, pending.arrived));
-        self.send(EventRecord { totals, caller, ..EventRecord::now(event) });
+        self.reporting.send(EventRecord { totals, caller, ..EventRecord::now(event) });
     }
 
+    /// Records the reason for the caller as well, in case the offer is refused because of it.
+    pub(super) fn send_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
+        let offer = self.registry.get(session).map(|entry| entry.offer);
+        if let Some(pending) = offer.and_then(|offer| self.offers.in_progress.get_mut(&offer)) {
+            pending.not_opened = Some((node, reason.clone()));
+        }
+        self.reporting.send_event(GatewayEvent::NotOpened { session, node, reason });
+    }
+}
+
+impl Reporting {
     /// Sends the event of an offer that control refused before the core received it.
     pub(super) fn send_turned_away(
         &self,
@@ -117,22 +134,13 @@ impl Control {
         self.send(EventRecord { caller, ..EventRecord::now(event) });
     }
 
-    /// Records the reason for the caller as well, in case the offer is refused because of it.
-    pub(super) fn send_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
-        let offer = self.registry.get(session).map(|entry| entry.offer);
-        if let Some(pending) = offer.and_then(|offer| self.offers.in_progress.get_mut(&offer)) {
-            pending.not_opened = Some((node, reason.clone()));
-        }
-        self.send_event(GatewayEvent::NotOpened { session, node, reason });
-    }
-
     pub(super) fn send_event(&self, event: GatewayEvent) {
         self.send(EventRecord::now(event));
     }
 
     fn send(&self, record: EventRecord) {
         // Fails only without subscribers.
-        let _ = self.reporting.events.send(Arc::new(record));
+        let _ = self.events.send(Arc::new(record));
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::handle::REQUESTS_MAX;
 use super::messages::{ControlError, OfferedSession, SessionAnswer};
-use super::thread::Control;
+use super::thread::{Control, OfferQueue};
 
 /// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
 /// within 2 ms. A plugin that takes 200 µs per call meets that.
@@ -67,26 +67,6 @@ impl Waiting {
 }
 
 impl Control {
-    /// Returns true until the first policies are active.
-    pub(super) fn awaits_policies(&self) -> bool {
-        self.offers.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
-    }
-
-    pub(super) fn policies_stand(&mut self) {
-        if let Some(waiting) = &mut self.offers.waiting {
-            waiting.policies_stand = true;
-            // Fails only for a caller that has gone.
-            waiting.policy_waiters.drain(..).for_each(|told| _ = told.send(()));
-        }
-    }
-
-    pub(super) fn await_policies(&mut self, told: oneshot::Sender<()>) {
-        match self.offers.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
-            Some(waiting) => waiting.policy_waiters.push(told),
-            None => _ = told.send(()),
-        }
-    }
-
     /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native
     /// defaults would decide them.
     pub(super) fn release_some(&mut self) {
@@ -94,7 +74,8 @@ impl Control {
             return;
         }
         for _ in 0..LET_GO_AT_ONCE {
-            let Some(waiting) = self.offers.waiting.as_mut().filter(|waiting| waiting.policies_stand)
+            let Some(waiting) =
+                self.offers.waiting.as_mut().filter(|waiting| waiting.policies_stand)
             else {
                 return;
             };
@@ -107,6 +88,28 @@ impl Control {
             };
             self.offer(*wanted, Some(reply), Instant::now());
             self.drain();
+        }
+    }
+}
+
+impl OfferQueue {
+    /// Returns true until the first policies are active.
+    pub(super) fn awaits_policies(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
+    }
+
+    pub(super) fn policies_stand(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.policies_stand = true;
+            // Fails only for a caller that has gone.
+            waiting.policy_waiters.drain(..).for_each(|told| _ = told.send(()));
+        }
+    }
+
+    pub(super) fn await_policies(&mut self, told: oneshot::Sender<()>) {
+        match self.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
+            Some(waiting) => waiting.policy_waiters.push(told),
+            None => _ = told.send(()),
         }
     }
 }

@@ -8,7 +8,7 @@ use evenkeel_drivers::DriverAction;
 use evenkeel_model::{RedundancyMode, SessionId};
 use serde::Serialize;
 
-use super::thread::Control;
+use super::thread::{Control, Reporting};
 
 #[derive(Default)]
 pub(super) struct Costs {
@@ -113,12 +113,6 @@ impl Control {
         }
     }
 
-    /// `before`: the totals of the session's last summary.
-    pub(super) fn note_ended(&mut self, mode: RedundancyMode, before: &Totals, totals: &Totals) {
-        // The session has no legs any more.
-        self.reporting.costs.carried(mode, 0, before, totals);
-    }
-
     pub(super) fn mode_view(&self, mode: RedundancyMode) -> ModeView {
         let scenarios = self.gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
         let workers = self.workers.lines.iter().map(|worker| worker.stats.recoveries(mode));
@@ -137,6 +131,14 @@ impl Control {
             packets_lost: self.reporting.costs.lost(mode, recoveries.count()),
             bandwidth_cost: self.reporting.costs.bandwidth(mode),
         }
+    }
+}
+
+impl Reporting {
+    /// `before`: the totals of the session's last summary.
+    pub(super) fn note_ended(&mut self, mode: RedundancyMode, before: &Totals, totals: &Totals) {
+        // The session has no legs any more.
+        self.costs.carried(mode, 0, before, totals);
     }
 }
 

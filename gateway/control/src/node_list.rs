@@ -15,7 +15,7 @@ use super::equipment::{Equipment, ListedNode};
 use super::guard::Shrinks;
 use super::handle::{NotReloaded, ReloadRequest};
 use super::messages::GatewayEvent;
-use super::thread::Control;
+use super::thread::{Control, NodeResources, NodeSignalling};
 use crate::Inherited;
 
 #[derive(Clone, PartialEq, Debug)]
@@ -95,7 +95,7 @@ impl Control {
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
             let outcome = outcome.clone();
             let told = NodeListUpdate { by: list.by, forced: list.force, outcome };
-            self.send_event(GatewayEvent::NodeList(told));
+            self.reporting.send_event(GatewayEvent::NodeList(told));
         }
         outcome
     }
@@ -108,7 +108,7 @@ impl Control {
         if let Some(shrinks) = held.filter(|_| !list.force) {
             return Err(shrinks.into());
         }
-        let steps = self.steps(list);
+        let steps = self.nodes.steps(list);
         let (adding, room) = (steps.comes.len(), self.gateway.vacancies(now));
         if adding > room {
             return Err(NotListed::Full { adding, room });
@@ -119,44 +119,6 @@ impl Control {
             None => self.nodes.guard.note(stands, now),
         }
         Ok(self.take_steps(steps, equipments, list.within, now))
-    }
-
-    fn steps(&self, list: &NodeList) -> NodeListChange {
-        let mut steps = NodeListChange::default();
-        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
-        let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
-        for (id, listed) in (0..).map(NodeId).zip(&self.nodes.listed) {
-            match listed {
-                Some(ListedNode { node, leaves: false }) => {
-                    _ = standing.insert(&node.name, (id, node));
-                }
-                Some(ListedNode { node, leaves: true }) => leaving.push((id, node)),
-                None => {}
-            }
-        }
-        for node in &list.nodes {
-            match standing.remove(&node.name) {
-                Some((_, before)) if **before == *node => continue,
-                Some((id, before)) if stays(before, node) => {
-                    steps.changes.push((id, Arc::new(node.clone())));
-                    continue;
-                }
-                Some((id, _)) => steps.goes.push(id),
-                None => {}
-            }
-            match leaving.iter().position(|(_, left)| stays(left, node)) {
-                Some(place) => {
-                    let (id, left) = leaving.swap_remove(place);
-                    steps.stays_after_all.push((id, Arc::clone(left)));
-                    if **left != *node {
-                        steps.changes.push((id, Arc::new(node.clone())));
-                    }
-                }
-                None => steps.comes.push(Arc::new(node.clone())),
-            }
-        }
-        steps.goes.extend(standing.into_values().map(|(id, _)| id));
-        steps
     }
 
     /// The resources of the steps, if the existing sockets can reach all nodes.
@@ -211,7 +173,7 @@ impl Control {
         let (mut change, mut is_known_anew) = (ListChange::default(), false);
         let changing = steps.changes.iter().map(|(_, node)| node);
         if steps.comes.iter().chain(changing).any(|node| crate::node_sockets::has_webhooks(node)) {
-            self.start_posting();
+            self.signalling.start_posting();
         }
         for (id, node) in steps.stays_after_all {
             // Cannot fail: the node exists and is being removed.
@@ -227,14 +189,14 @@ impl Control {
             if let Some(core) = self.core(&node) {
                 let _ = self.gateway.handle_node_changed(id, core, now);
             }
-            let before = self.listed(id).cloned();
+            let before = self.nodes.listed(id).cloned();
             let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
             if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
                 self.equip_agent(id, equipment.agent);
                 self.gateway.handle_agent_lost(id, now);
             }
             if before.is_none_or(|(_, canary)| canary != node.canary) {
-                self.equip_canary(id, equipment.canary);
+                self.probes.equip_canary(id, equipment.canary);
             }
             change.changed.push(Arc::clone(&node.name));
             self.reporting.names.change(id, &node);
@@ -254,11 +216,11 @@ impl Control {
             if let Some(cell) = self.gateway.board().cell(id) {
                 self.reporting.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
             }
-            for old in self.listed_at(node.address) {
+            for old in self.nodes.listed_at(node.address) {
                 // Cannot fail: both nodes exist.
                 let _ = self.gateway.handle_same_machine(id, old);
             }
-            if let Some(old) = self.named(&node.name, &steps.goes) {
+            if let Some(old) = self.nodes.named(&node.name, &steps.goes) {
                 // Cannot fail: both nodes exist.
                 let _ = self.gateway.handle_takes_place(id, old, now);
             }
@@ -281,42 +243,17 @@ impl Control {
         change
     }
 
-    fn named(&self, name: &str, of: &[NodeId]) -> Option<NodeId> {
-        of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
-    }
-
-    /// Nodes at this address, including nodes that are being removed.
-    fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
-        let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
-        let listed = (0..).map(NodeId).zip(&self.nodes.listed);
-        let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
-        there.map(|(id, _)| id).collect()
-    }
-
     fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_model::NodeSettings> {
         let region = self.region_named(&node.region).ok()?;
         let zone = self.gateway.zone(&node.zone, region).ok()?;
         Some(node.core(zone))
     }
 
-    /// If the thread for webhooks cannot be started, requests fail with an error.
-    fn start_posting(&mut self) {
-        if self.signalling.poster.is_none() {
-            match Poster::start() {
-                Ok(poster) => {
-                    self.signalling.start_hooks.post_by(poster.clone());
-                    self.signalling.poster = Some(poster);
-                }
-                Err(error) => tracing::error!(%error, "no thread for webhooks"),
-            }
-        }
-    }
-
     /// Releases a node that the core has forgotten.
     pub(super) fn forget_node(&mut self, id: NodeId) {
         if let Some(listed) = self.unequip(id) {
             let name = Arc::clone(&listed.node.name);
-            self.send_event(GatewayEvent::NodeRemoved { node: id, name });
+            self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });
             self.teach_policies();
         }
     }
@@ -331,15 +268,82 @@ impl Control {
         let catalog = evenkeel_policies::catalog(self.gateway.home(), regions, zones, nodes);
         self.policies.threads.teach(catalog);
     }
+}
+
+impl NodeResources {
+    fn named(&self, name: &str, of: &[NodeId]) -> Option<NodeId> {
+        of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
+    }
+
+    fn steps(&self, list: &NodeList) -> NodeListChange {
+        let mut steps = NodeListChange::default();
+        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
+        let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
+        for (id, listed) in (0..).map(NodeId).zip(&self.listed) {
+            match listed {
+                Some(ListedNode { node, leaves: false }) => {
+                    _ = standing.insert(&node.name, (id, node));
+                }
+                Some(ListedNode { node, leaves: true }) => leaving.push((id, node)),
+                None => {}
+            }
+        }
+        for node in &list.nodes {
+            match standing.remove(&node.name) {
+                Some((_, before)) if **before == *node => continue,
+                Some((id, before)) if stays(before, node) => {
+                    steps.changes.push((id, Arc::new(node.clone())));
+                    continue;
+                }
+                Some((id, _)) => steps.goes.push(id),
+                None => {}
+            }
+            match leaving.iter().position(|(_, left)| stays(left, node)) {
+                Some(place) => {
+                    let (id, left) = leaving.swap_remove(place);
+                    steps.stays_after_all.push((id, Arc::clone(left)));
+                    if **left != *node {
+                        steps.changes.push((id, Arc::new(node.clone())));
+                    }
+                }
+                None => steps.comes.push(Arc::new(node.clone())),
+            }
+        }
+        steps.goes.extend(standing.into_values().map(|(id, _)| id));
+        steps
+    }
+
+    /// Nodes at this address, including nodes that are being removed.
+    fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
+        let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
+        let listed = (0..).map(NodeId).zip(&self.listed);
+        let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
+        there.map(|(id, _)| id).collect()
+    }
 
     /// Passes a reload to the task that reads the configuration.
     pub(super) fn pass_on(&mut self, reload: ReloadRequest) {
-        let Some(reloader) = &self.nodes.reloader else {
+        let Some(reloader) = &self.reloader else {
             let _ = reload.reply.send(Err(NotReloaded::NoReloader));
             return;
         };
         // If the queue is full the caller gets an error.
         let _ = reloader.try_send(reload);
+    }
+}
+
+impl NodeSignalling {
+    /// If the thread for webhooks cannot be started, requests fail with an error.
+    fn start_posting(&mut self) {
+        if self.poster.is_none() {
+            match Poster::start() {
+                Ok(poster) => {
+                    self.start_hooks.post_by(poster.clone());
+                    self.poster = Some(poster);
+                }
+                Err(error) => tracing::error!(%error, "no thread for webhooks"),
+            }
+        }
     }
 }
 

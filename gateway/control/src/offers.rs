@@ -40,7 +40,8 @@ impl Control {
         }
         let scenario =
             self.registry.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
-        let Some(scenario) = scenario.filter(|_| self.offers.first_packets.is_new(listener, source, now))
+        let Some(scenario) =
+            scenario.filter(|_| self.offers.first_packets.is_new(listener, source, now))
         else {
             return;
         };
@@ -60,24 +61,24 @@ impl Control {
             }
         };
         if let Err(admit_error) = self.registry.admits(&wanted.ingress) {
-            self.send_turned_away(&wanted, admit_error.name(), now);
+            self.reporting.send_turned_away(&wanted, admit_error.name(), now);
             return refuse(reply, failed(admit_error));
         }
         let mut nodes = Vec::new();
         for (name, address) in &mut wanted.nodes {
-            let Some(node) = self.node_named(name) else {
+            let Some(node) = self.nodes.node_named(name) else {
                 let unknown = ControlError::UnknownNode((**name).into());
-                self.send_turned_away(&wanted, "unknown-node", now);
+                self.reporting.send_turned_away(&wanted, "unknown-node", now);
                 return refuse(reply, unknown);
             };
             nodes.push((node, *address));
-            if let Some(listed) = self.listed(node) {
+            if let Some(listed) = self.nodes.listed(node) {
                 let networks = &self.settings.gateway.node_networks;
                 let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
                 if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
                     let node = (**name).into();
                     let outside = ControlError::OutsideNetworks { node, address: *address };
-                    self.send_turned_away(&wanted, "outside-networks", now);
+                    self.reporting.send_turned_away(&wanted, "outside-networks", now);
                     return refuse(reply, outside);
                 }
                 // All sessions share the copy of the name in the node list.
@@ -86,13 +87,16 @@ impl Control {
         }
         let bytes = u32::try_from(wanted.data_bytes()).unwrap_or(u32::MAX);
         let Ok(data) = Arc::clone(&self.offers.session_data).try_acquire_many_owned(bytes) else {
-            self.send_turned_away(&wanted, AdmitError::Full.name(), now);
+            self.reporting.send_turned_away(&wanted, AdmitError::Full.name(), now);
             return refuse(reply, ControlError::SessionDataFull);
         };
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
-        let shared = self.signalling.drivers.shared_address(&nodes, rtcp_apart, |node| self.leaves(node));
+        let shared = self
+            .signalling
+            .drivers
+            .shared_address(&nodes, rtcp_apart, |node| self.nodes.leaves(node));
         if let Some((one, other, address)) = shared {
-            let name = |node: NodeId| self.node_name(node);
+            let name = |node: NodeId| self.nodes.node_name(node);
             let nodes = [name(one), name(other)];
             return refuse(reply, ControlError::SharedNodeAddress { nodes, address });
         }
@@ -169,7 +173,12 @@ impl Control {
                 if let IngressProtocol::Udp(ClientIdentity::Open { address, listener }) =
                     wanted.ingress
                 {
-                    self.offers.first_packets.finished(listener, address, answer.is_ok(), Instant::now());
+                    self.offers.first_packets.finished(
+                        listener,
+                        address,
+                        answer.is_ok(),
+                        Instant::now(),
+                    );
                 }
             }
         }

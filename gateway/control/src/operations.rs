@@ -30,7 +30,7 @@ pub enum OperationTarget {
 
 impl Control {
     pub(super) fn operate(&mut self, operation: Operation, now: Instant) -> Result<(), Impossible> {
-        let node = |name: &str| self.node_named(name).ok_or(Impossible::NoSuchNode);
+        let node = |name: &str| self.nodes.node_named(name).ok_or(Impossible::NoSuchNode);
         match operation {
             Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
                 let node = node(&name)?;

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::equipment::name;
 use super::messages::{AgentError, ControlError};
 use super::prober::Prober;
-use evenkeel_process::random::{draw};
-use super::thread::{Control};
+use super::thread::{Control, Probes};
+use evenkeel_process::random::draw;
 
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -58,35 +58,27 @@ impl Control {
         now: Instant,
     ) {
         use evenkeel_core::Impossible::NoSuchNode;
-        let refusal = match self.node_named(name) {
+        let refusal = match self.nodes.node_named(name) {
             None => Some(self.why_impossible(NoSuchNode, None)),
-            Some(node) if self.agent_for(node, order).is_none() => {
+            Some(node) if self.probes.agent_for(node, order).is_none() => {
                 Some(ControlError::Agent { node: name.into(), why: AgentError::NoAgent })
             }
             Some(_) if self.probes.orders.0.len() == ORDERS_MAX => Some(ControlError::Unavailable),
             Some(node) => {
                 let (nonce, until) = (draw(), now + ANSWER_WITHIN);
-                self.probes.orders.0.push(PendingOrder { node, order, nonce, again: now, until, reply });
+                self.probes.orders.0.push(PendingOrder {
+                    node,
+                    order,
+                    nonce,
+                    again: now,
+                    until,
+                    reply,
+                });
                 return self.repeat_orders();
             }
         };
         // Fails only for a caller that has gone.
         let _ = reply.send(refusal.map_or(Ok(()), Err));
-    }
-
-    /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk
-    /// controls its packets.
-    fn agent_for(&self, node: NodeId, order: NodeOrder) -> Option<&Prober> {
-        let place = node.0 as usize;
-        let beside = self.probes.agents.get(place)?.as_ref();
-        let own = self.probes.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
-        match order {
-            NodeOrder::Break(NodeFault::Cut | NodeFault::Heal) => own.or(beside),
-            NodeOrder::Start
-            | NodeOrder::Break(NodeFault::Kill | NodeFault::Hang | NodeFault::Wake) => {
-                beside.or(own)
-            }
-        }
     }
 
     /// Repeats or gives up pending orders; called with each watch.
@@ -97,12 +89,13 @@ impl Control {
             let _ = late.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
         }
         let mut due = Vec::new();
-        for pending in self.probes.orders.0.iter_mut().filter(|pending| pending.again <= clock.now) {
+        for pending in self.probes.orders.0.iter_mut().filter(|pending| pending.again <= clock.now)
+        {
             pending.again = clock.now + AGAIN;
             due.push((pending.node, pending.order, pending.nonce));
         }
         for (node, order, nonce) in due {
-            if let Some(taker) = self.agent_for(node, order) {
+            if let Some(taker) = self.probes.agent_for(node, order) {
                 taker.order(&order.question(), nonce, clock);
             }
         }
@@ -122,6 +115,23 @@ impl Control {
                     why: AgentError::Unable(answered.order),
                 }),
             });
+        }
+    }
+}
+
+impl Probes {
+    /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk
+    /// controls its packets.
+    fn agent_for(&self, node: NodeId, order: NodeOrder) -> Option<&Prober> {
+        let place = node.0 as usize;
+        let beside = self.agents.get(place)?.as_ref();
+        let own = self.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
+        match order {
+            NodeOrder::Break(NodeFault::Cut | NodeFault::Heal) => own.or(beside),
+            NodeOrder::Start
+            | NodeOrder::Break(NodeFault::Kill | NodeFault::Hang | NodeFault::Wake) => {
+                beside.or(own)
+            }
         }
     }
 }

@@ -17,8 +17,8 @@ use evenkeel_model::{
 use super::equipment::ListedNode;
 use super::messages::GatewayEvent;
 use super::registry::{Registered, SessionRegistry};
+use super::thread::{Control, Probes, WorkerLines};
 use evenkeel_process::random::{draw, fill};
-use super::thread::{Control};
 
 impl Control {
     /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
@@ -35,13 +35,7 @@ impl Control {
                 None => break,
             }
         }
-        self.wake_workers()
-    }
-
-    pub(super) fn wake_workers(&mut self) -> bool {
-        let rung = std::mem::take(&mut self.workers.to_wake);
-        rung.iter().for_each(|worker| self.workers.lines[usize::from(*worker)].waker.wake());
-        !rung.is_empty()
+        self.workers.wake_workers()
     }
 
     pub(super) fn execute(&mut self, output: GatewayEffect, clock: Clock) {
@@ -69,7 +63,7 @@ impl Control {
                 let act = self.signalling.drivers.close(session, hop, clock);
                 self.act(act);
                 if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
-                    self.command(home.worker, WorkerCommand::Detach { home, hop });
+                    self.workers.command(home.worker, WorkerCommand::Detach { home, hop });
                 }
             }
             GatewayEffect::Reply { offer, result } => self.reply(offer, result),
@@ -82,14 +76,14 @@ impl Control {
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
-            GatewayEffect::Probe { node, sequence } => self.probe(node, sequence, clock),
+            GatewayEffect::Probe { node, sequence } => self.probes.probe(node, sequence, clock),
             GatewayEffect::Canary { node, sequence } => {
                 if let Some(Some(canary)) = self.probes.canaries.get(node.0 as usize) {
                     canary.send(sequence, &mut draw, clock);
                 }
             }
             GatewayEffect::Start { node } => {
-                if let Some(configured) = self.listed(node).cloned()
+                if let Some(configured) = self.nodes.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
                     let attempt = draw();
@@ -98,8 +92,12 @@ impl Control {
             }
             GatewayEffect::EndStart { node, why } => self.end_start(node, why),
             GatewayEffect::Forget { node } => self.forget_node(node),
-            GatewayEffect::Rollout(rollout) => self.send_event(GatewayEvent::Rollout(rollout)),
-            GatewayEffect::Unload { policy, revision } => self.policies.threads.unload(&policy, revision),
+            GatewayEffect::Rollout(rollout) => {
+                self.reporting.send_event(GatewayEvent::Rollout(rollout));
+            }
+            GatewayEffect::Unload { policy, revision } => {
+                self.policies.threads.unload(&policy, revision);
+            }
             GatewayEffect::Remember { policy, remembered } => {
                 self.policies.threads.remember(&policy, remembered);
             }
@@ -112,7 +110,7 @@ impl Control {
 
     fn end_start(&mut self, node: NodeId, why: NotStarted) {
         self.signalling.start_hooks.give_up(node);
-        if let Some(listed) = self.listed(node)
+        if let Some(listed) = self.nodes.listed(node)
             && let Some(StartHook { within, .. }) = &listed.start
             && why == NotStarted::Late
         {
@@ -132,8 +130,7 @@ impl Control {
         let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
             (std::mem::take(&mut pending.request.nodes), pending.data.take())
         });
-        let registered =
-            self.registry.register(session, offer, nodes, &mut fill);
+        let registered = self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;
         }
@@ -158,7 +155,7 @@ impl Control {
                     seed: draw(),
                     state: None,
                 };
-                self.command(home.worker, WorkerCommand::Install(Box::new(install)));
+                self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
             }
             Err(admit_error) => {
                 if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
@@ -188,17 +185,17 @@ impl Control {
         match act {
             None => {}
             Some(DriverAction::Sign { worker, node, message, of_sessions: sealed }) => {
-                self.command(worker, WorkerCommand::SendSigned { node, message, sealed });
+                self.workers.command(worker, WorkerCommand::SendSigned { node, message, sealed });
             }
             Some(DriverAction::LimitBundles { worker, node, size_max }) => {
-                let name = self.node_name(node);
+                let name = self.nodes.node_name(node);
                 tracing::info!(
                     node = %name,
                     worker,
                     bytes = size_max,
                     "bundle size limit changed"
                 );
-                self.command(worker, WorkerCommand::LimitBundles { node, size_max });
+                self.workers.command(worker, WorkerCommand::LimitBundles { node, size_max });
             }
             Some(DriverAction::Ng { node, datagram }) => {
                 if let Some(Some(line)) = self.signalling.ng_sockets.get(node.0 as usize) {
@@ -206,7 +203,8 @@ impl Control {
                 }
             }
             Some(DriverAction::Post { node, number, hook, body, within }) => {
-                let (poster, posted) = (self.signalling.poster.clone(), self.signalling.webhook_replies.clone());
+                let (poster, posted) =
+                    (self.signalling.poster.clone(), self.signalling.webhook_replies.clone());
                 tokio::task::spawn_local(async move {
                     let answer = match poster {
                         Some(poster) => {
@@ -226,7 +224,9 @@ impl Control {
             Some(DriverAction::Changed { session, hop, leg }) => {
                 self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
             }
-            Some(DriverAction::Fenced { node, epoch }) => self.replication.fencing.handle_refused(node, epoch),
+            Some(DriverAction::Fenced { node, epoch }) => {
+                self.replication.fencing.handle_refused(node, epoch);
+            }
             Some(DriverAction::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
                 self.send_not_opened(session, hop.node, reason.into());
@@ -238,18 +238,10 @@ impl Control {
         }
     }
 
-    fn probe(&mut self, node: NodeId, sequence: u64, clock: Clock) {
-        let mut token = [0; 12];
-        fill(&mut token);
-        if let Some(Some(prober)) = self.probes.probers.get(node.0 as usize) {
-            prober.probe(sequence, token, clock);
-        }
-    }
-
     fn end(&mut self, session: SessionId, reason: CloseReason) {
         if let Some(entry) = self.registry.remove(session) {
             let home = entry.home;
-            self.command(home.worker, WorkerCommand::Remove { home });
+            self.workers.command(home.worker, WorkerCommand::Remove { home });
         }
         if reason == CloseReason::NotOpened {
             self.reporting.closing.take(session);
@@ -258,14 +250,32 @@ impl Control {
 
     fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> WorkerCommand) {
         if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
-            self.command(home.worker, command(home));
+            self.workers.command(home.worker, command(home));
         }
+    }
+}
+
+impl WorkerLines {
+    pub(super) fn wake_workers(&mut self) -> bool {
+        let rung = std::mem::take(&mut self.to_wake);
+        rung.iter().for_each(|worker| self.lines[usize::from(*worker)].waker.wake());
+        !rung.is_empty()
     }
 
     pub(super) fn command(&mut self, worker: u16, command: WorkerCommand) {
         // Fails only for a worker that has ended, while the process is ending.
-        let _ = self.workers.lines[usize::from(worker)].commands.send(command);
-        self.workers.to_wake.insert(worker);
+        let _ = self.lines[usize::from(worker)].commands.send(command);
+        self.to_wake.insert(worker);
+    }
+}
+
+impl Probes {
+    fn probe(&mut self, node: NodeId, sequence: u64, clock: Clock) {
+        let mut token = [0; 12];
+        fill(&mut token);
+        if let Some(Some(prober)) = self.probers.get(node.0 as usize) {
+            prober.probe(sequence, token, clock);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::snapshot::{self, MediaRecord, Snapshot, SnapshotError};
 use super::suspension::identity;
-use super::thread::Control;
+use super::thread::{Control, NodeResources};
 use crate::KeyRecord;
 
 /// Sessions and rooms in a batch: less than a millisecond of control's time.
@@ -294,16 +294,20 @@ impl Control {
         }
         for worker in 0..self.workers.lines.len() {
             let used = self.registry.slots_of(worker);
-            let slots = self.replication.following.as_mut().and_then(|it| it.next_slots(worker, used, part));
+            let slots = self
+                .replication
+                .following
+                .as_mut()
+                .and_then(|it| it.next_slots(worker, used, part));
             if let Some((slots, all)) = slots {
                 let (done, answer) = crossbeam_channel::bounded(1);
-                self.command(worker as u16, WorkerCommand::Copy { slots, all, done });
+                self.workers.command(worker as u16, WorkerCommand::Copy { slots, all, done });
                 if let Some(following) = &mut self.replication.following {
                     following.copying[worker].answer = Some(answer);
                 }
             }
         }
-        self.wake_workers();
+        self.workers.wake_workers();
     }
 
     /// The records of up to this many sessions and rooms that changed, or of all.
@@ -316,7 +320,7 @@ impl Control {
         if nodes {
             let GatewayRecord { nodes, regions, memos, .. } = self.gateway.records().of_nodes();
             (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
-            self.name_nodes(&mut core);
+            self.nodes.name_nodes(&mut core);
         }
         let sessions: Vec<_> = core.sessions.iter().collect();
         let registry = self.registry.record_of(sessions.iter().map(|session| session.id));
@@ -333,7 +337,10 @@ impl Control {
                 media: Vec::new(),
                 trunks: Vec::new(),
                 next_offer: self.offers.next,
-                idempotency_keys: self.offers.idempotency_keys.take_changed(at_most.unwrap_or(usize::MAX)),
+                idempotency_keys: self
+                    .offers
+                    .idempotency_keys
+                    .take_changed(at_most.unwrap_or(usize::MAX)),
                 core,
             },
         };
@@ -361,7 +368,7 @@ impl Control {
             self.unfollow_records();
             self.offers.idempotency_keys.follow();
             let mut core = self.gateway.record(now);
-            self.name_nodes(&mut core);
+            self.nodes.name_nodes(&mut core);
             return RecordBatch::from(Snapshot {
                 core,
                 registry: self.registry.record(),
@@ -380,7 +387,9 @@ impl Control {
         batch.last = true;
         batch
     }
+}
 
+impl NodeResources {
     /// Names the nodes as another process identifies them.
     fn name_nodes(&self, core: &mut GatewayRecord) {
         for node in &mut core.nodes {

@@ -40,13 +40,13 @@ impl Control {
         match request {
             ControlRequest::Offer(wanted, reply) => {
                 if self.offers.waiting.is_some() || self.replication.suspension.is_some() {
-                    self.hold(wanted, reply);
+                    self.offers.hold(wanted, reply);
                 } else {
                     self.offer(*wanted, Some(reply), now);
                 }
             }
-            ControlRequest::PoliciesStand => self.policies_stand(),
-            ControlRequest::AwaitPolicies(reply) => self.await_policies(reply),
+            ControlRequest::PoliciesStand => self.offers.policies_stand(),
+            ControlRequest::AwaitPolicies(reply) => self.offers.await_policies(reply),
             ControlRequest::Close(session, reply) => {
                 let _ = reply.send(
                     self.gateway.handle_close(session, now).map_err(ControlError::Impossible),
@@ -56,7 +56,7 @@ impl Control {
             ControlRequest::Panic(session, reply) => {
                 let home = self.registry.get(session).map(|entry| entry.home);
                 let told = home.map(|home| {
-                    self.command(
+                    self.workers.command(
                         home.worker,
                         evenkeel_dataplane::worker::WorkerCommand::Panic { home },
                     );
@@ -65,7 +65,7 @@ impl Control {
                 let _ = reply.send(told.ok_or(none));
             }
             ControlRequest::Move { room, node, reply } => {
-                let to = self.node_named(&node);
+                let to = self.nodes.node_named(&node);
                 let moved = match to {
                     Some(to) => self.gateway.handle_move(&room, to, now),
                     None => Err(Impossible::NoSuchNode),
@@ -132,7 +132,7 @@ impl Control {
             ControlRequest::List(list, reply) => {
                 let _ = reply.send(self.list(&list, now));
             }
-            ControlRequest::Reload(reload) => self.pass_on(reload),
+            ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
             ControlRequest::FollowReloads(reloader) => self.nodes.reloader = Some(reloader),
             ControlRequest::Push { policy, bytes, settings, wish, reply } => {
                 self.push((policy, bytes, settings), &wish, reply, now);
@@ -154,7 +154,7 @@ impl Control {
                 self.gateway.handle_shutdown(within, now);
             }
             ControlRequest::Trunks(reply) => {
-                let _ = reply.send(self.duplicate_trunks());
+                let _ = reply.send(self.nodes.duplicate_trunks());
             }
             ControlRequest::RecordsSent(reply) => {
                 let _ = reply.send(self.records_sent());
@@ -165,7 +165,7 @@ impl Control {
             ControlRequest::Suspend(reply) => self.begin_suspension(reply, now),
             // Packets of a gateway that is not suspended go on.
             ControlRequest::SuspendPackets(reply) => {
-                let is_suspended = self.is_suspended();
+                let is_suspended = self.replication.is_suspended();
                 let states = is_suspended.then(|| self.suspend_packets());
                 let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
             }
@@ -181,7 +181,7 @@ impl Control {
                 }
             }
             // The sessions of a gateway that is not suspended belong to no other process.
-            ControlRequest::Release(done) if self.is_suspended() => {
+            ControlRequest::Release(done) if self.replication.is_suspended() => {
                 self.release();
                 let _ = done.send(());
             }
@@ -213,10 +213,12 @@ impl Control {
     }
 
     fn status(&self, now: Instant) -> StatusReport {
-        let packets =
-            |way: MediaDirection| self.workers.lines.iter().map(|worker| worker.stats.packets(way)).sum();
-        let bytes =
-            |way: MediaDirection| self.workers.lines.iter().map(|worker| worker.stats.bytes(way)).sum();
+        let packets = |way: MediaDirection| {
+            self.workers.lines.iter().map(|worker| worker.stats.packets(way)).sum()
+        };
+        let bytes = |way: MediaDirection| {
+            self.workers.lines.iter().map(|worker| worker.stats.bytes(way)).sum()
+        };
         let key_frames = |way: MediaDirection| {
             self.workers.lines.iter().map(|worker| worker.stats.key_frames(way)).sum()
         };
@@ -225,7 +227,7 @@ impl Control {
             (sum > 0).then_some((reason.name(), sum))
         });
         StatusReport {
-            state: match (self.gateway.is_admitting(), self.awaits_policies()) {
+            state: match (self.gateway.is_admitting(), self.offers.awaits_policies()) {
                 (true, true) => AdmissionState::Starting,
                 (true, false) => AdmissionState::Serving,
                 (false, _) => AdmissionState::Draining,
@@ -244,10 +246,15 @@ impl Control {
             key_frames_to_node: key_frames(MediaDirection::ToNode),
             key_frames_to_client: key_frames(MediaDirection::ToClient),
             drops: drops.collect(),
-            messages_refused: self.messages_refused(),
+            messages_refused: self.probes.messages_refused(),
             udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
             quic: self.registry.quic.map(|quic| quic.address),
-            quic_counts: self.workers.quic_counters.iter().flat_map(|counters| counters.read()).collect(),
+            quic_counts: self
+                .workers
+                .quic_counters
+                .iter()
+                .flat_map(|counters| counters.read())
+                .collect(),
         }
     }
 }

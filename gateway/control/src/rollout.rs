@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_process::random::draw;
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, PluginSource, Preparation};
+use evenkeel_process::random::draw;
 use evenkeel_revisions::{
     Actor, Lifecycle, RolloutAction, RolloutOutcome, RolloutReport, Strategy,
 };
 use tokio::sync::{broadcast, oneshot};
 
 use super::messages::{ControlError, EventRecord, GatewayEvent};
-use super::thread::Control;
+use super::thread::{Control, PolicyRunner};
 
 /// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
 const ROLLOUTS_MAX: usize = 8;
@@ -115,7 +115,7 @@ impl Control {
         reply: RolloutReply,
     ) {
         // This revision would supersede the policy's first revision, and then the gateway might refuse it.
-        if self.awaits_policies() {
+        if self.offers.awaits_policies() {
             let _ = reply.send(Err(ControlError::Starting));
             return;
         }
@@ -134,8 +134,8 @@ impl Control {
     }
 
     pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: RolloutReply, now: Instant) {
-        let rollout = match self.known_policy(policy) {
-            Ok(()) if self.awaits_policies() => Err(ControlError::Starting),
+        let rollout = match self.policies.known_policy(policy) {
+            Ok(()) if self.offers.awaits_policies() => Err(ControlError::Starting),
             known => known.and_then(|()| {
                 let roll_back = |life: &mut Lifecycle| life.handle_rollback(now);
                 answer(policy, self.gateway.change_policy(policy, now, roll_back))
@@ -152,19 +152,11 @@ impl Control {
         reply: RolloutReply,
         now: Instant,
     ) {
-        let rollout = self.known_policy(policy);
+        let rollout = self.policies.known_policy(policy);
         let act = |life: &mut Lifecycle| life.handle_action(verb, now);
         let rollout =
             rollout.and_then(|()| answer(policy, self.gateway.change_policy(policy, now, act)));
         let _ = reply.send(rollout);
-    }
-
-    /// Returns an error for a stopped policy, too.
-    fn known_policy(&self, policy: &PolicyName) -> Result<(), ControlError> {
-        match self.policies.threads.names().any(|name| name == policy) {
-            true => Ok(()),
-            false => Err(ControlError::NoPolicy(policy.clone())),
-        }
     }
 
     pub(super) fn policies_failing(&self, now: Instant) -> Vec<String> {
@@ -182,8 +174,19 @@ impl Control {
     ) {
         self.policies.settings = paces;
         for policy in self.policies.threads.names() {
-            let rules = self.policies.settings.get(&policy.set).cloned().unwrap_or_default().rules();
+            let rules =
+                self.policies.settings.get(&policy.set).cloned().unwrap_or_default().rules();
             self.gateway.change_policy(policy, now, |life| life.set_rules(rules, now));
+        }
+    }
+}
+
+impl PolicyRunner {
+    /// Returns an error for a stopped policy, too.
+    fn known_policy(&self, policy: &PolicyName) -> Result<(), ControlError> {
+        match self.threads.names().any(|name| name == policy) {
+            true => Ok(()),
+            false => Err(ControlError::NoPolicy(policy.clone())),
         }
     }
 }

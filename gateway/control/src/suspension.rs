@@ -26,8 +26,8 @@ use super::messages::{ControlError, OfferedSession, SessionAnswer};
 use super::records::{RecordBatch, RecordFollower, SLOTS};
 use super::registry::{self, EntryRecord, RestoredParts};
 use super::snapshot::{MediaRecord, MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
-use evenkeel_process::random::{draw};
-use super::thread::{Control};
+use super::thread::{Control, OfferQueue, Replication, WorkerLines};
+use evenkeel_process::random::draw;
 
 /// Time for offers to be answered. The core gives a driver 2 s.
 pub(super) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
@@ -149,10 +149,6 @@ struct RestoredSession {
 }
 
 impl Control {
-    pub(super) fn is_suspended(&self) -> bool {
-        matches!(self.replication.suspension, Some(Suspension::Stands { .. }))
-    }
-
     /// Has the gateway suspended as soon as no offer is in flight.
     pub(super) fn begin_suspension(
         &mut self,
@@ -162,13 +158,16 @@ impl Control {
         let refused = match self.replication.suspension {
             Some(_) => Some(NotSuspended::UnderWay),
             None if !self.gateway.is_admitting() => Some(NotSuspended::Draining),
-            None if self.awaits_policies() => Some(NotSuspended::Starting),
+            None if self.offers.awaits_policies() => Some(NotSuspended::Starting),
             None => None,
         };
         match refused {
             // Fails only for a caller that has gone.
             Some(refused) => _ = reply.send(Err(refused)),
-            None => self.replication.suspension = Some(Suspension::Begins { reply, by: now + OFFERS_WITHIN }),
+            None => {
+                self.replication.suspension =
+                    Some(Suspension::Begins { reply, by: now + OFFERS_WITHIN });
+            }
         }
     }
 
@@ -208,13 +207,14 @@ impl Control {
                 break;
             }
         }
-        let all = !self.replication.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
+        let all =
+            !self.replication.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
         let (mut media, mut descriptors) = (Vec::new(), Vec::new());
         let (mut slot, mut slots) = (0, 1);
         // The workers serve their sessions meanwhile, so each copies a few at a time.
         while slot < slots {
             let part = slot..slot + SLOTS;
-            let duplicates = self.ask_workers(|done| {
+            let duplicates = self.workers.ask_workers(|done| {
                 let slots = part.clone();
                 WorkerCommand::Duplicate { slots, all, done }
             });
@@ -242,28 +242,11 @@ impl Control {
         let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
         let (to, parts) = mpsc::channel(room.sum());
         for worker in 0..workers as u16 {
-            self.command(worker, WorkerCommand::Suspend { to: to.clone() });
+            self.workers.command(worker, WorkerCommand::Suspend { to: to.clone() });
         }
-        self.wake_workers();
+        self.workers.wake_workers();
         let trunks = (0..workers).map(|_| None).collect();
         LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
-    }
-
-    /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
-    fn ask_workers<T>(
-        &mut self,
-        command: impl Fn(crossbeam_channel::Sender<T>) -> WorkerCommand,
-    ) -> Result<Vec<T>, usize> {
-        let mut waiting = Vec::new();
-        for worker in 0..self.workers.lines.len() as u16 {
-            let (done, answer) = crossbeam_channel::bounded(1);
-            self.command(worker, command(done));
-            waiting.push(answer);
-        }
-        self.wake_workers();
-        let until = Instant::now() + WORKERS_WITHIN;
-        let answers = waiting.iter().enumerate();
-        answers.map(|(number, answer)| answer.recv_deadline(until).map_err(|_| number)).collect()
     }
 
     /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
@@ -282,7 +265,7 @@ impl Control {
                 }
             };
             match request {
-                Some(ControlRequest::Offer(wanted, reply)) => self.hold(wanted, reply),
+                Some(ControlRequest::Offer(wanted, reply)) => self.offers.hold(wanted, reply),
                 Some(
                     request @ (ControlRequest::Suspend(_)
                     | ControlRequest::SuspendPackets(_)
@@ -325,12 +308,12 @@ impl Control {
         // before.
         while let Some(act) = self.signalling.drivers.handle_agents_timeout(clock) {
             self.act(Some(act));
-            self.wake_workers();
+            self.workers.wake_workers();
         }
         for worker in 0..self.workers.lines.len() as u16 {
-            self.command(worker, WorkerCommand::Resume);
+            self.workers.command(worker, WorkerCommand::Resume);
         }
-        self.wake_workers();
+        self.workers.wake_workers();
     }
 
     fn resume_decisions(&mut self) {
@@ -420,7 +403,7 @@ impl Control {
             self.continue_session(restoring, rest)?;
             sessions += 1;
             if sessions % INSTALLED_TOGETHER == 0 {
-                self.wake_workers();
+                self.workers.wake_workers();
             }
         }
         let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.session()));
@@ -428,12 +411,13 @@ impl Control {
             return Err(contradiction(left));
         }
         self.continue_drivers(drivers, &translation.hops, now);
-        self.continue_trunks(trunks, &translation.nodes);
+        self.workers.continue_trunks(trunks, &translation.nodes);
         self.offers.next = self.offers.next.max(next_offer);
         let restored = Some(Ok(translation));
         self.replication.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
-        self.ask_workers(|done| WorkerCommand::Confirm { done })
+        self.workers
+            .ask_workers(|done| WorkerCommand::Confirm { done })
             .map_err(SnapshotError::by_worker)?;
         Ok(Restored { sessions })
     }
@@ -446,7 +430,7 @@ impl Control {
     ) {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
-            let confirmed = self.ask_workers(|done| WorkerCommand::Confirm { done });
+            let confirmed = self.workers.ask_workers(|done| WorkerCommand::Confirm { done });
             continued = confirmed.map(drop).map_err(SnapshotError::by_worker);
         }
         match (last, continued) {
@@ -454,7 +438,8 @@ impl Control {
             (Some(reply), continued) => _ = reply.send(continued),
             // The reply to the last part names it.
             (None, Err(refused)) => {
-                if let Some(Suspension::Stands { restored, .. }) = &mut self.replication.suspension {
+                if let Some(Suspension::Stands { restored, .. }) = &mut self.replication.suspension
+                {
                     *restored = Some(Err(refused));
                 }
             }
@@ -463,7 +448,9 @@ impl Control {
     }
 
     fn continue_with(&mut self, states: MediaStates) -> Result<(), SnapshotError> {
-        let Some(Suspension::Stands { restored: Some(restored), .. }) = &self.replication.suspension else {
+        let Some(Suspension::Stands { restored: Some(restored), .. }) =
+            &self.replication.suspension
+        else {
             return Err(SnapshotError::malformed("no sessions came before their states"));
         };
         let translation = restored.as_ref().map_err(SnapshotError::clone)?;
@@ -477,13 +464,13 @@ impl Control {
         }
         let nodes = translation.nodes.clone();
         for (number, (worker, command)) in (1..).zip(commands) {
-            self.command(worker, command);
+            self.workers.command(worker, command);
             if number % WOKEN_EVERY == 0 {
-                self.wake_workers();
+                self.workers.wake_workers();
             }
         }
-        self.continue_trunks(trunks, &nodes);
-        self.wake_workers();
+        self.workers.continue_trunks(trunks, &nodes);
+        self.workers.wake_workers();
         Ok(())
     }
 
@@ -518,7 +505,7 @@ impl Control {
             seed: if state.is_some() { 0 } else { draw() },
             state,
         };
-        self.command(home.worker, WorkerCommand::Install(Box::new(install)));
+        self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
         Ok(())
     }
 
@@ -530,9 +517,28 @@ impl Control {
         };
         self.signalling.drivers.restore(drivers, &known, &mut draw, now);
     }
+}
+
+impl WorkerLines {
+    /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
+    fn ask_workers<T>(
+        &mut self,
+        command: impl Fn(crossbeam_channel::Sender<T>) -> WorkerCommand,
+    ) -> Result<Vec<T>, usize> {
+        let mut waiting = Vec::new();
+        for worker in 0..self.lines.len() as u16 {
+            let (done, answer) = crossbeam_channel::bounded(1);
+            self.command(worker, command(done));
+            waiting.push(answer);
+        }
+        self.wake_workers();
+        let until = Instant::now() + WORKERS_WITHIN;
+        let answers = waiting.iter().enumerate();
+        answers.map(|(number, answer)| answer.recv_deadline(until).map_err(|_| number)).collect()
+    }
 
     fn continue_trunks(&mut self, trunks: Vec<Vec<TrunkState>>, nodes: &BTreeMap<NodeId, NodeId>) {
-        for (worker, trunks) in (0..self.workers.lines.len() as u16).zip(trunks) {
+        for (worker, trunks) in (0..self.lines.len() as u16).zip(trunks) {
             for mut trunk in trunks {
                 if let Some(&node) = nodes.get(&trunk.node) {
                     trunk.node = node;
@@ -541,14 +547,22 @@ impl Control {
             }
         }
     }
+}
 
+impl Replication {
+    pub(super) fn is_suspended(&self) -> bool {
+        matches!(self.suspension, Some(Suspension::Stands { .. }))
+    }
+}
+
+impl OfferQueue {
     /// Keeps an offer until the suspension ends.
     pub(super) fn hold(
         &mut self,
         wanted: Box<OfferedSession>,
         reply: SuspensionReply<Result<SessionAnswer, ControlError>>,
     ) {
-        self.offers.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
+        self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
     }
 }
 

@@ -12,8 +12,8 @@ use evenkeel_dataplane::worker::{Waker, WorkerCommand, WorkerReport, WorkerStats
 use evenkeel_drivers::{Clock, Drivers, Fencing, Ng, NgSocket, Posted, Poster};
 use evenkeel_model::{NodeId, OfferId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
-use evenkeel_revisions::WallClock;
 use evenkeel_process::random::draw;
+use evenkeel_revisions::WallClock;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
@@ -218,9 +218,9 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             drivers: parts.drivers,
             ng_sockets: Vec::new(),
             ng_replies: said,
-            poster: poster,
+            poster,
             webhook_replies: posted_in,
-            start_hooks: start_hooks,
+            start_hooks,
         },
         replication: Replication {
             fencing: parts.fencing,
@@ -313,14 +313,14 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
-        if !control.is_suspended() && !control.is_in_doubt() {
+        if !control.replication.is_suspended() && !control.is_in_doubt() {
             control.drain();
             control.release_some();
             control.count_some();
             control.send_changes(Instant::now());
             control.suspend_when_idle(&mut reports);
         }
-        if control.is_suspended() {
+        if control.replication.is_suspended() {
             control.serve_suspended(&mut requests).await;
             // Answers that came meanwhile are not late.
             while let Ok(word) = words.try_recv() {
@@ -364,7 +364,9 @@ impl Control {
             ProbeResult::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
             }
-            ProbeResult::Fenced { node, epoch } => self.replication.fencing.handle_refused(node, epoch),
+            ProbeResult::Fenced { node, epoch } => {
+                self.replication.fencing.handle_refused(node, epoch);
+            }
             ProbeResult::Refused { node, sequence } => {
                 self.gateway.handle_probe_refused(node, sequence, Instant::now());
             }
@@ -387,7 +389,7 @@ impl Control {
         if self.probes.watches.is_multiple_of(WALL_CLOCK_EVERY) {
             self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
         }
-        self.ask_agents();
+        self.probes.ask_agents();
         self.repeat_orders();
         self.send_late_closings(now);
         self.finish_when_closed();
@@ -438,12 +440,12 @@ impl Control {
                 }
             }
             WorkerReport::Shed { session, run } => {
-                self.send_event(super::GatewayEvent::Shed { session, run });
+                self.reporting.send_event(super::GatewayEvent::Shed { session, run });
             }
             WorkerReport::Panicked { session } => self.gateway.handle_panicked(session, now),
             WorkerReport::Removed { session, mode, totals } => {
                 if let Some((closed, before)) = self.reporting.closing.take(session) {
-                    self.note_ended(mode, &before, &totals);
+                    self.reporting.note_ended(mode, &before, &totals);
                     self.send_core_event(closed, Some(totals));
                 }
             }

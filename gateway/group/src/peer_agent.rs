@@ -10,10 +10,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use evenkeel_config::PeerSettings;
-use evenkeel_process::random::draw;
 use evenkeel_media::trunk::message::{
     ClockRefusal, MessageError, NodeSecret, ServingState, TrunkAnswer, TrunkQuestion,
 };
+use evenkeel_process::random::draw;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;

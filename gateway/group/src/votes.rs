@@ -7,10 +7,10 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use evenkeel_process::random::draw;
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use evenkeel_ownership::{AgentVote, WitnessId};
+use evenkeel_process::random::draw;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 
