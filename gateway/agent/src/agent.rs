@@ -11,13 +11,13 @@ use evenkeel_media::trunk::message::{
 };
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
+use faults::Faults;
+use refusals::RefusedMessages;
 
 use crate::AgentCounters;
 use crate::check::PortState;
 use crate::notices::DeathNotices;
 use crate::sessions::{SessionSlot, TrunkSession, TrunkSessions};
-use faults::Faults;
-use refusals::RefusedMessages;
 
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 

@@ -52,7 +52,7 @@ impl ServerCheck {
         every: Duration,
         now: Instant,
     ) -> io::Result<ServerCheck> {
-        let socket = crate::serve::connected(address)?;
+        let socket = crate::socket::connected(address)?;
         Ok(ServerCheck {
             kind,
             every,

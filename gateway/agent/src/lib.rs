@@ -15,6 +15,7 @@ mod notices;
 mod process;
 mod serve;
 mod sessions;
+mod socket;
 
 pub use config::Config;
 pub use counters::AgentCounters;

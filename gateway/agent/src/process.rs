@@ -1,12 +1,11 @@
 //! The server's process, found as configured and held by a pidfd. The pidfd refers to this process even if its PID is
 //! reused.
 
-use std::fs;
-use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;

@@ -4,13 +4,15 @@ mod effects;
 mod signals;
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use effects::{CommandContext, SystemIo};
 use evenkeel_media::trunk::message::SKEW_MAX_US;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use ring::rand::{SecureRandom, SystemRandom};
+use signals::{SignalAction, SignalReader};
 
 use crate::agent::{AgentMachine, AgentSettings, BatchTime};
 use crate::check::{PortState, ServerCheck};
@@ -19,8 +21,7 @@ use crate::counters::AgentCounters;
 use crate::gateway_port::GatewayPort;
 use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::LOOK_EVERY;
-use effects::{CommandContext, SystemIo};
-use signals::{SignalAction, SignalReader};
+use crate::socket::any;
 
 const DATAGRAM: usize = 65_535;
 /// Limit of datagrams read from one socket before the others are read.
@@ -77,18 +78,6 @@ pub fn run(config: Config, format: OutputFormat) -> Result<(), ServeAgentError> 
         }
     }
     Ok(())
-}
-
-/// A non-blocking socket connected to `address`.
-pub(crate) fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(any(address.is_ipv4()))?;
-    socket.connect(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-fn any(v4: bool) -> SocketAddr {
-    if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
 fn random<const N: usize>() -> [u8; N] {

@@ -11,10 +11,10 @@ use evenkeel_group::{
 };
 use serde::Deserialize;
 
+use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, strict};
 use super::operations::read;
 use super::relay::no_owner;
-use super::routes::{ApiContext, ApiState};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,9 +11,9 @@ use evenkeel_control::history::EndedSession;
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
+use super::context::ApiState;
 use super::error::{ApiError, ApiErrorCode};
 use super::page::{self, Page};
-use super::routes::ApiState;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

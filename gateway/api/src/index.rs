@@ -7,8 +7,9 @@ use axum::extract::{Path, State};
 use evenkeel_index::{FoundSession, IndexReader, ListedGateway};
 use serde::Serialize;
 
+use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode};
-use super::routes::{ApiContext, ApiState, session_id};
+use super::target::session_id;
 
 #[derive(Serialize)]
 pub(super) struct IndexedSessionsView {

@@ -4,6 +4,7 @@
 //! on its own thread; forwarding never waits for it and does not depend on it.
 
 mod body;
+mod context;
 mod error;
 mod events;
 mod explanation;
@@ -20,6 +21,7 @@ mod recording;
 mod refusal;
 mod relay;
 mod routes;
+mod target;
 mod tcp;
 #[cfg(test)]
 mod tests;

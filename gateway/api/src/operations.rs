@@ -13,8 +13,9 @@ use evenkeel_media::trunk::message::NodeFault;
 use serde::{Deserialize, Serialize};
 
 use super::body::BufferedBody;
+use super::context::{ApiContext, ApiState, BODY_MAX, require_drills};
 use super::error::{ApiError, strict};
-use super::routes::{ApiContext, ApiState, BODY_MAX, require_drills, unknown_verb, verb};
+use super::target::{unknown_verb, verb};
 use super::{refusal, view};
 
 pub(super) async fn read(shared: &ApiContext, body: Body) -> Result<BufferedBody, ApiError> {

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::context::ApiState;
 use super::error::{ApiError, ApiErrorCode};
-use super::routes::{ApiState, policy_name};
+use super::target::policy_name;
 
 /// Maximum concurrent recordings. Each one decompresses and compresses on separate threads.
 const RECORDINGS_MAX: usize = 4;

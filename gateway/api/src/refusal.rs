@@ -8,7 +8,7 @@ use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
 
 use super::error::{ApiError, ApiErrorCode};
-use super::routes::no_policy;
+use super::target::no_policy;
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);

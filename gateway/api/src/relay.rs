@@ -28,8 +28,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::context::{ANSWER_WITHIN, ApiContext, BODY_MAX};
 use super::error::{ApiError, ApiErrorCode};
-use super::routes::{ANSWER_WITHIN, ApiContext, BODY_MAX};
 
 /// Time in which the group has an owner again, for requests that may be repeated. A takeover takes less.
 const OWNER_WITHIN: Duration = Duration::from_millis(500);

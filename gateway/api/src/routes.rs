@@ -12,122 +12,29 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router, middleware};
 use evenkeel_config::read_duration;
 use evenkeel_control::{
-    AdmissionState, ControlError, Handle, KeyError, KeyTable, ModeView, NodeNames, PushRequest,
-    RefusalRecord, RequestTurn, RolloutAction, RolloutOutcome, RolloutReport, StatusReport,
-    StoredAnswer,
+    AdmissionState, ControlError, KeyError, ModeView, PushRequest, RefusalRecord, RequestTurn,
+    RolloutAction, RolloutOutcome, RolloutReport, StatusReport, StoredAnswer,
 };
 use evenkeel_core::Impossible;
-use evenkeel_group::Group;
-use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::{IndexReader, IndexStatus};
-use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
+use evenkeel_model::{PolicyName, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 
-use super::body::{BodyBudget, BufferedBody};
+use super::body::BufferedBody;
+use super::context::{ApiContext, ApiState, BODY_MAX, require_drills};
 use super::error::{ApiError, ApiErrorCode, seconds, strict};
-use super::events::EventFeed;
 use super::page::{Page, PageQuery};
-use super::relay::{self, PeerRelay, Relayed};
+use super::relay::{self, Relayed};
+use super::target::{no_policy, policy_name, room_id, session_id, unknown_verb, verb};
 use super::{
     explanation, gateways, history, index, offer, operations, recording, refusal, upgrade, view,
 };
 
-/// Maximum JSON body in bytes, twice the largest valid offer.
-pub(super) const BODY_MAX: usize = 128 * 1_024;
-/// Bytes of all JSON bodies held at the same time.
-const BODIES_MAX: usize = 256 * BODY_MAX;
-/// Bytes of all pushed plugins held at the same time. Separate from [`BODIES_MAX`], so that pushes cannot keep offers
-/// out.
-const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
-/// Timeout of control's answer. Drivers have 2 s of it to open a session.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
-
-pub(super) struct ApiContext {
-    pub(super) handle: Handle,
-    pub(super) names: Arc<NodeNames>,
-    /// Renders `/metrics` for Prometheus.
-    pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
-    pub(super) seen: Arc<KeyTable>,
-    pub(super) feed: EventFeed,
-    pub(super) bodies: Arc<BodyBudget>,
-    pub(super) uploads: Arc<BodyBudget>,
-    pub(super) drills: bool,
-    /// `None`: the gateway runs within another program.
-    pub(super) upgrades: Option<Upgrades>,
-    /// `None`: the gateway belongs to no group.
-    pub(super) relay: Option<PeerRelay>,
-    /// `None`: no index is configured.
-    pub(super) index: Option<IndexReader>,
-    /// Notified by `drill:close-api`.
-    pub(super) closing: Notify,
-}
-
-impl ApiContext {
-    pub(super) fn new(
-        handle: Handle,
-        metrics: Box<dyn Fn() -> String + Send + Sync>,
-        drills: bool,
-        upgrades: Option<Upgrades>,
-        relay: Option<PeerRelay>,
-        index: Option<IndexReader>,
-    ) -> ApiContext {
-        ApiContext {
-            names: handle.names(),
-            seen: Arc::clone(&handle.idempotency_keys),
-            handle,
-            metrics,
-            feed: EventFeed::default(),
-            bodies: BodyBudget::new(BODIES_MAX),
-            uploads: BodyBudget::new(UPLOADS_MAX),
-            drills,
-            upgrades,
-            relay,
-            index,
-            closing: Notify::new(),
-        }
-    }
-
-    /// `None`: the gateway belongs to no group.
-    pub(super) fn group(&self) -> Option<&Group> {
-        self.relay.as_ref().map(|relay| &relay.group)
-    }
-
-    /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
-    pub(super) async fn ask<T>(
-        &self,
-        said: &str,
-        asking: impl Future<Output = Result<T, ControlError>>,
-    ) -> Result<T, ApiError> {
-        self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
-    }
-
-    /// Like [`ApiContext::ask`], but returns control's error unchanged.
-    pub(super) async fn answer<T>(
-        &self,
-        asking: impl Future<Output = Result<T, ControlError>>,
-    ) -> Result<T, ControlError> {
-        let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
-        answer.unwrap_or(Err(ControlError::Unavailable))
-    }
-}
-
-pub(super) fn require_drills(shared: &ApiContext) -> Result<(), ApiError> {
-    if shared.drills {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        ApiErrorCode::Refused,
-        "drills are not allowed here: set `drills = true` in [admin]",
-    ))
-}
-
-pub(super) type ApiState = State<Arc<ApiContext>>;
 
 /// The requests that the owner of a group answers, also those to its standby.
 fn of_calls(shared: &Arc<ApiContext>) -> Router<Arc<ApiContext>> {
@@ -350,21 +257,6 @@ async fn rooms(
     Ok(Json(RoomsView { rooms, next }))
 }
 
-fn room_id(text: &str) -> Result<RoomId, ApiError> {
-    let number = text.strip_prefix('r').and_then(|number| number.parse().ok());
-    number.map(RoomId).ok_or_else(|| {
-        ApiError::field("after", format!("found `{text}`, expected a room id such as `r4`"))
-    })
-}
-
-pub(super) fn session_id(text: &str) -> Result<SessionId, ApiError> {
-    let number = text.strip_prefix('s').and_then(|number| number.parse().ok());
-    number.map(SessionId).ok_or_else(|| {
-        let message = format!("there is no session `{text}`; an id looks like `s17`");
-        ApiError::new(ApiErrorCode::NotFound, message)
-    })
-}
-
 #[derive(Serialize)]
 struct ModesView {
     modes: Vec<ModeView>,
@@ -579,32 +471,6 @@ fn rolled_out(rollout: RolloutReport) -> Response {
     (status, Json(view::RolloutView::from(rollout))).into_response()
 }
 
-pub(super) fn policy_name(set: &str, hook: &str) -> Result<PolicyName, ApiError> {
-    let found = Hook::ALL.into_iter().find(|known| known.name() == hook);
-    let hook = found.ok_or_else(|| no_policy(&format!("{set}/{hook}")))?;
-    Ok(PolicyName { set: set.into(), hook })
-}
-
-pub(super) fn no_policy(name: &str) -> ApiError {
-    ApiError::new(
-        ApiErrorCode::NotFound,
-        format!("there is no policy `{name}`; one looks like `call/routing`"),
-    )
-}
-
 async fn follow(State(shared): ApiState) -> Result<impl IntoResponse, ApiError> {
     shared.feed.listen()
-}
-
-/// Splits `east-a1:drain`; names may contain colons.
-pub(super) fn verb(target: &str) -> Result<(&str, &str), ApiError> {
-    target.rsplit_once(':').ok_or_else(|| {
-        let message =
-            format!("found `{target}`, expected a name and a verb such as `{target}:drain`");
-        ApiError::new(ApiErrorCode::NotFound, message)
-    })
-}
-
-pub(super) fn unknown_verb(found: &str, right: &str) -> ApiError {
-    ApiError::new(ApiErrorCode::NotFound, format!("found the verb `{found}`, expected {right}"))
 }

@@ -24,12 +24,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::context::ApiContext;
 use super::error::{ApiError, ApiErrorCode};
 use super::gate::{self, Entrance, Gate, Gated};
 use super::listener::{ApiSocket, Bounded, SocketFile};
 use super::notice::NoticeWriter;
 use super::relay::{self, PeerRelay};
-use super::routes::{ApiContext, router, router_of_peer};
+use super::routes::{router, router_of_peer};
 use super::tcp::{self, TcpPlace};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.

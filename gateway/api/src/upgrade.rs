@@ -9,9 +9,9 @@ use axum::{Extension, Json};
 use evenkeel_handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
 use serde::Deserialize;
 
+use super::context::ApiState;
 use super::error::{ApiError, ApiErrorCode, strict};
 use super::operations::{read, read_deadline};
-use super::routes::ApiState;
 use super::tcp::TcpPlace;
 
 #[derive(Default, Deserialize)]
