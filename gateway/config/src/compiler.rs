@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// A program that compiles plugins, and the limits for one plugin. It is started as `<program> compile-plugin …` and
-/// calls [`compile_plugin`](crate::compile_plugin).
+/// calls `compile_plugin`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compiler {
     pub program: PathBuf,

@@ -34,7 +34,7 @@ pub struct StoredAnswer {
 }
 
 pub struct RequestTurn {
-    /// The caller must execute the first request and then call [`Table::finish`]. Repetitions wait for the answer.
+    /// The caller must execute the first request and then call `KeyTable::finish`. Repetitions wait for the answer.
     pub is_first: bool,
     pub answer: watch::Receiver<Option<StoredAnswer>>,
 }
@@ -133,7 +133,7 @@ impl KeyTable {
         }
     }
 
-    /// Hands out all answered keys, oldest first, and then those that are answered, by [`Table::take_changed`].
+    /// Hands out all answered keys, oldest first, and then those that are answered, by `KeyTable::take_changed`.
     pub fn follow(&self) {
         let mut entries = self.lock();
         let KeyEntries { by_key, by_age, changed, .. } = &mut *entries;

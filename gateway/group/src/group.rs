@@ -223,7 +223,7 @@ impl Group {
         }
     }
 
-    /// Returns once the standby has the records up to this batch, or after [`CONFIRMED_WITHIN`].
+    /// Returns once the standby has the records up to this batch, or after `CONFIRMED_WITHIN`.
     pub async fn confirmed(&self, number: u64) {
         let mut confirmed = self.confirmed.clone();
         let waiting = confirmed.wait_for(|confirmed| *confirmed >= number);

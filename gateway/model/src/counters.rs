@@ -14,7 +14,7 @@ pub const STREAM_KINDS: usize = 2;
 /// RTP packets between a session and its node since the last report, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct FlowCounts {
-    /// Packets to the node, in the order of [`StreamKind`].
+    /// Packets to the node, in the order of `StreamKind`.
     pub sent: [u32; STREAM_KINDS],
     /// Packets from the hop in `hears`, whether or not they reached the client.
     pub came: [u32; STREAM_KINDS],

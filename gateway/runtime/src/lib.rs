@@ -220,7 +220,7 @@ pub fn begin_with(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reads {
     Now,
-    /// The gateway reads no packet before [`RunningGateway::resume`].
+    /// The gateway reads no packet before `RunningGateway::resume`.
     Later,
 }
 
