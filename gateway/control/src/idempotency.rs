@@ -165,6 +165,10 @@ impl KeyTable {
     pub fn restore(&self, records: Vec<KeyRecord>) {
         let mut entries = self.lock();
         for KeyRecord { key, body_sha256, status, answer } in records {
+            // RFC 9110, section 15.
+            if !(100..1_000).contains(&status) {
+                continue;
+            }
             let body = String::from(answer).into();
             let answer = Some(StoredAnswer { status, body, retry_after: None });
             entries.add(key.clone(), body_sha256, watch::Sender::new(answer), self.keys_max);
