@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo test lint doc fuzz deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+.PHONY: help demo test lint doc fuzz loom deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
 
 # Builds, then plays 50 s: six nodes, 200 sessions, failures.
 demo: target
@@ -31,6 +31,13 @@ lint: target
 TIME ?= 60
 fuzz: target
 	tests/fuzz/run $(TIME)
+
+# Runs the board, the routes, the lease and the ring in every order of their threads' steps with at most PREEMPTIONS
+# preemptions, and with every value that a load may return.
+PREEMPTIONS ?= 3
+loom:
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS) \
+	  $(CARGO) test --target-dir $(TARGET)/loom -p evenkeel-model -p evenkeel-dataplane --test loom
 
 # Checks dependencies by deny.toml: licences, duplicate versions, sources, and advisories if their database is reachable.
 deny:

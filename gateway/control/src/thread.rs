@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_core::{Gateway, WATCH_EVERY};
-use evenkeel_dataplane::SendLease;
-use evenkeel_dataplane::worker::{Waker, WorkerCommand, WorkerReport, WorkerStats};
+use evenkeel_dataplane::worker::{WorkerCommand, WorkerReport, WorkerStats};
+use evenkeel_dataplane::{SendLease, Waker};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Ng, NgSocket, Posted, Poster};
 use evenkeel_model::{NodeId, OfferId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};

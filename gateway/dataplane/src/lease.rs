@@ -6,8 +6,9 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// Interval at which a thread looks for the renewal of a lease that has ended.
 pub(crate) const CHECKED_EVERY: Duration = Duration::from_millis(1);

@@ -5,14 +5,13 @@
 //! touches a tenth of the memory that full-size slots would.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(not(loom))]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
-
+use crate::Waker;
 use crate::flows::Home;
+use crate::sync::{AtomicBool, Ordering, fence, rtrb};
 
 /// The longest packet in a ring: an Ethernet frame's payload with a margin.
 pub const PACKET_MAX: usize = 2_048;
@@ -77,8 +76,8 @@ struct RingHead {
 }
 
 struct Wakeup {
-    eventfd: OwnedFd,
-    /// True if the receiver found the ring empty and may be waiting for the eventfd.
+    waker: Waker,
+    /// True if the receiver found the ring empty and may be waiting for the waker.
     asleep: AtomicBool,
     /// True if the sender pushes nothing until further notice.
     paused: AtomicBool,
@@ -88,15 +87,14 @@ struct Wakeup {
 ///
 /// # Errors
 ///
-/// Fails if the process has no descriptor left for the eventfd.
+/// Fails if the process has no descriptor left for the waker.
 pub fn channel(slots: usize) -> std::io::Result<(RingSender, Receiver)> {
     // The minimum number of slots holds one entry of the largest size.
     let slots = slots.max(ENTRY_MAX.div_ceil(BYTES_PER_SLOT));
     let (heads_in, heads_out) = rtrb::RingBuffer::new(slots);
     let (bytes_in, bytes_out) = rtrb::RingBuffer::new(slots * BYTES_PER_SLOT);
-    let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let wakeup =
-        Arc::new(Wakeup { eventfd, asleep: AtomicBool::new(true), paused: AtomicBool::new(false) });
+    let (asleep, paused) = (AtomicBool::new(true), AtomicBool::new(false));
+    let wakeup = Arc::new(Wakeup { waker: Waker::new()?, asleep, paused });
     let sender = RingSender { heads: heads_in, bytes: bytes_in, wakeup: Arc::clone(&wakeup) };
     let receiver = Receiver {
         heads: heads_out,
@@ -104,7 +102,7 @@ pub fn channel(slots: usize) -> std::io::Result<(RingSender, Receiver)> {
         joined: Box::new([0; ENTRY_MAX]),
         wakeup,
         slept: true,
-        read_owed: false,
+        wakes_owed: 0,
     };
     Ok((sender, receiver))
 }
@@ -139,8 +137,7 @@ impl RingSender {
         if self.wakeup.asleep.load(Ordering::Relaxed)
             && self.wakeup.asleep.swap(false, Ordering::Relaxed)
         {
-            // The write fails only if the counter is full, and then the receiver is awake already.
-            let _ = rustix::io::write(&self.wakeup.eventfd, &1u64.to_ne_bytes());
+            self.wakeup.waker.wake();
         }
     }
 
@@ -170,10 +167,10 @@ pub struct Receiver {
     /// Joins the two parts of a packet that wraps around the end of the byte queue.
     joined: Box<[u8; ENTRY_MAX]>,
     wakeup: Arc<Wakeup>,
-    /// True if the last batch emptied the ring, so that the sender may have written to the eventfd.
+    /// True if the last batch emptied the ring, so that the sender may have woken this thread.
     slept: bool,
-    /// True if the sender has written or is about to write to the eventfd, and that write was not read yet.
-    read_owed: bool,
+    /// Wake-ups that the sender has written or is about to write, and that were not cleared yet.
+    wakes_owed: u64,
 }
 
 impl Receiver {
@@ -229,24 +226,30 @@ impl Receiver {
         true
     }
 
-    /// Clears `asleep`. If the sender cleared it first, reads the eventfd.
+    /// Clears `asleep`. If the sender cleared it first, clears the waker.
     fn stay_awake(&mut self) {
         if self.slept {
             self.slept = false;
-            self.read_owed |= !self.wakeup.asleep.swap(false, Ordering::Relaxed);
+            self.wakes_owed += u64::from(!self.wakeup.asleep.swap(false, Ordering::Relaxed));
         }
-        if self.read_owed {
-            let mut count = [0; 8];
-            // The sender may be between its swap and its write; then the next batch reads again.
-            self.read_owed =
-                rustix::io::read(&self.wakeup.eventfd, &mut count) == Err(Errno::AGAIN);
+        if self.wakes_owed > 0 {
+            // The sender may be between its swap and its wake-up; then the next batch clears that one.
+            self.wakes_owed -= self.wakeup.waker.clear();
         }
     }
 }
 
+#[cfg(not(loom))]
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wakeup.eventfd.as_fd()
+        self.wakeup.waker.as_fd()
+    }
+}
+
+#[cfg(loom)]
+impl Receiver {
+    pub fn wait(&self) {
+        self.wakeup.waker.wait();
     }
 }
 

@@ -15,6 +15,7 @@ mod offer;
 mod registry;
 mod settings;
 mod since;
+mod sync;
 
 pub use ask::{
     AdmitVerdict, Apart, Arm, Ask, CatalogEntry, DecisionNote, DegradationAction, Hook, HookAnswer,

@@ -20,8 +20,8 @@ use evenkeel_control::{
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
-use evenkeel_dataplane::worker::{self, PacketWorker, Waker, WorkerStats};
-use evenkeel_dataplane::{SendLease, quic};
+use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
+use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{Foundry, PolicyRecorder};

@@ -17,9 +17,10 @@ use super::endpoint::QuicEndpoint;
 use super::hub::Hub;
 use super::socket::QuicSocket;
 use super::{Counters, QuicSettings, QuicStartError};
+use crate::Waker;
 use crate::flows::Flows;
 use crate::lease::{self, SendLease};
-use crate::worker::{Before, Gather, Waker};
+use crate::worker::{Before, Gather};
 use crate::{panics, ring};
 
 /// Time that the thread waits at its end for clients to receive the close.
@@ -309,7 +310,7 @@ impl Sleep {
         // A turn reads every source, so the event itself does not matter.
         let mut event = [MaybeUninit::uninit()];
         match epoll::wait(&self.epoll, &mut event, time.as_ref()) {
-            Ok(_) => self.waker.clear(),
+            Ok(_) => _ = self.waker.clear(),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

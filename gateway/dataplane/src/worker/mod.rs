@@ -50,7 +50,6 @@ use session::PacketContext;
 pub use session::SessionState;
 use sessions::SessionSlots;
 pub use sessions::tag;
-pub use source::Waker;
 use source::{PacketSource, watch};
 pub use stats::{MediaDirection, WorkerStats};
 use summaries::Sweep;
@@ -60,7 +59,7 @@ use tokio::sync::mpsc;
 use crate::flows::Flows;
 use crate::lease::{Permit, SendLease};
 use crate::mmsg::ReceiveBatch;
-use crate::{panics, ring};
+use crate::{Waker, panics, ring};
 
 /// Limit of queued commands: several for every session that a worker can hold. Control waits when the queue is full.
 pub const COMMANDS_MAX: usize = 65_536;

@@ -1,32 +1,12 @@
-//! Event sources of a worker: its sockets and rings, and the waker for commands.
+//! Event sources of a worker: its sockets, its rings and the waker for commands.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use evenkeel_model::NodeId;
 use rustix::event::epoll;
 
 use super::egress::RtpSide;
-
-/// Wakes a thread that waits in epoll.
-#[derive(Debug)]
-pub struct Waker(OwnedFd);
-
-impl Waker {
-    pub fn new() -> io::Result<Waker> {
-        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
-        Ok(Waker(rustix::event::eventfd(0, flags)?))
-    }
-
-    pub fn wake(&self) {
-        // A full counter means that the thread is being woken already.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
-
-    pub fn clear(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PacketSource {
@@ -65,12 +45,6 @@ impl PacketSource {
             6 => PacketSource::Quic,
             _ => PacketSource::Commands,
         }
-    }
-}
-
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The board shows to the packet path which nodes are up, and as which incarnation. Only the core writes it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::sync::{AtomicU64, Ordering};
 use crate::{Hop, Incarnation, NodeId};
 
 /// Death times are stored relative to this long before the first death, so that no stored time is negative.
@@ -85,11 +85,17 @@ impl Board {
     /// The time of death of the hop, by the evidence. `None` while it carries packets, and after its node returns as
     /// another incarnation.
     pub fn died(&self, hop: Hop) -> Option<Instant> {
-        let cell = self.cell(hop.node)?;
+        let is_down = || {
+            let cell = self.cell(hop.node)?;
+            (cell.incarnation == hop.incarnation && !cell.up).then_some(())
+        };
+        is_down()?;
         let first = self.first_death.get()?;
-        let since = self.deaths.get(hop.node.0 as usize)?.load(Ordering::Acquire);
-        let (is_it, since) = (cell.incarnation == hop.incarnation, Duration::from_micros(since));
-        (is_it && !cell.up).then(|| (*first + since).checked_sub(BEFORE_FIRST).unwrap_or(*first))
+        let since =
+            Duration::from_micros(self.deaths.get(hop.node.0 as usize)?.load(Ordering::Acquire));
+        // Else the time may be of the next incarnation, which has died as well.
+        is_down()?;
+        Some((*first + since).checked_sub(BEFORE_FIRST).unwrap_or(*first))
     }
 
     /// Marks this incarnation down for good. `since` is the time of death by the evidence.

@@ -1,12 +1,11 @@
 //! The route of a room: an accepted placement.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use crate::sync::{ArcSwap, AtomicU64, Guard, Ordering};
 use crate::{Board, Incarnation, NodeId, RedundancyMode};
 
 /// One step of a route: a node in one of its incarnations.
@@ -58,9 +57,8 @@ pub struct Epoch {
 #[derive(Debug)]
 pub struct RouteCell {
     route: ArcSwap<Route>,
-    /// `incarnation:32
-    /// node:32` of the first hop if packets take that hop only; else 0, which is no incarnation. With it, almost every
-    /// packet reads one cache line instead of three.
+    /// The first hop if packets take that hop only, as `incarnation:32 | node:32`; else 0, which is no incarnation. With
+    /// it, almost every packet reads one cache line instead of three.
     first: AtomicU64,
 }
 
@@ -85,7 +83,7 @@ impl RouteCell {
         cell
     }
 
-    pub fn load(&self) -> arc_swap::Guard<Arc<Route>> {
+    pub fn load(&self) -> Guard<Arc<Route>> {
         self.route.load()
     }
 
