@@ -3,12 +3,12 @@
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
+#[cfg(not(loom))]
+pub(crate) use ::rtrb;
 #[cfg(loom)]
 pub(crate) use flag::AtomicBool;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
-#[cfg(not(loom))]
-pub(crate) use rtrb;
 
 #[cfg(loom)]
 #[path = "../tests/loom/flag.rs"]

@@ -15,9 +15,10 @@ use evenkeel_model::forward::DropReason;
 
 use super::PacketWorker;
 use super::arrival::{ArrivalKind, ClientArrival, SourceKey};
-use super::command::WorkerReport;
-use super::egress::{Egress, RtpSide};
+use super::egress::Egress;
 use super::limiter::{FailureLimiter, FailureOrigin};
+use super::ports::RtpSide;
+use super::report::WorkerReport;
 use super::session::{CheckReceipt, PacketContext, WorkerSession};
 use super::sessions::SessionSlots;
 use super::source::PacketSource;

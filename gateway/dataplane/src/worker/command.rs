@@ -1,26 +1,20 @@
-//! Commands from control to a worker, and reports from a worker to control.
+//! Commands from control to a worker.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_media::trunk::{Tag, seal};
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{
-    FlowCounts, Hop, Measures, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, SessionId,
-};
-use serde::{Deserialize, Serialize};
+use evenkeel_model::{Hop, NodeId, Plan};
 use tokio::sync::mpsc;
 
-use super::egress::{RtpSide, Trunk};
-use super::ports::SessionPorts;
-use super::session::{PacketContext, SessionState, WorkerSession};
+use super::ports::RtpSide;
+use super::report::WorkerReport;
+use super::session::{Install, NodeLeg, PacketContext, SessionState, WorkerSession};
 use super::source::{PacketSource, watch};
-use super::suspension::{Copies, HandedOut, SocketDuplicates, TrunkState};
+use super::suspension::{Copies, HandedOut, SocketDuplicates};
+use super::trunk::{Trunk, TrunkSocket, TrunkState};
 use super::{COMMANDS_MAX, PacketWorker};
-use crate::address;
 use crate::flows::Home;
 
 /// Commands handled before packets are read again: about a millisecond.
@@ -113,172 +107,6 @@ pub enum WorkerCommand {
     /// Reads again, first what has arrived meanwhile.
     Resume,
     Stop,
-}
-
-/// A worker's connected socket to a node.
-#[derive(Debug)]
-pub struct TrunkSocket {
-    pub socket: UdpSocket,
-    /// Set if the trunk is encrypted.
-    pub seal: Option<Box<seal::GatewaySeal>>,
-}
-
-#[derive(Debug)]
-pub struct Install {
-    pub home: Home,
-    pub session: SessionId,
-    pub media: Arc<MediaDescription>,
-    pub client: ClientAddressing,
-    pub route: Arc<RouteCell>,
-    pub plan: Plan,
-    pub dscp: DscpMarks,
-    /// The session's own sockets towards nodes; set for port legs.
-    pub ports: Option<Box<SessionPorts>>,
-    /// Nothing is sent to declared addresses before a packet came from one of them.
-    pub await_first_packet: bool,
-    /// Seeds SSRC, sequence numbers and CNAME of the session.
-    pub seed: u64,
-    /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
-    /// any worker reads, [`WorkerCommand::Confirm`] tells that they are all there.
-    pub state: Option<Box<SessionState>>,
-}
-
-/// DSCP of packets by kind (RFC 2474).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct DscpMarks {
-    /// Voice and its RTCP; 46 is EF.
-    pub voice: u8,
-    /// 34 is AF41.
-    pub video: u8,
-}
-
-/// Identification and addresses of a client.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ClientAddressing {
-    /// The client uses these addresses only.
-    Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
-    /// The client uses the first port of the declared IP address that sends valid RTP.
-    DeclaredIp { listener: u8 },
-    /// The client uses the source address of its connectivity checks.
-    Stun,
-    /// The client uses the QUIC connection that carries its flow.
-    Quic { flow_from_gateway: u64 },
-}
-
-/// A session's path to a node and back.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum NodeLeg {
-    /// The worker's trunk to the node, with this tag.
-    Trunk(Tag),
-    /// The session's own socket. Boxed, because most legs are trunk legs.
-    Port(Box<NodePort>),
-}
-
-/// A node's media address for one session.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct NodePort {
-    #[serde(with = "address")]
-    pub address: SocketAddr,
-    pub rtcp_port: u16,
-}
-
-impl NodePort {
-    /// Returns whether the source is this port or its RTCP port.
-    pub fn is_at(&self, source: SocketAddr) -> bool {
-        self.address.ip() == source.ip()
-            && [self.address.port(), self.rtcp_port].contains(&source.port())
-    }
-}
-
-#[derive(Debug)]
-pub enum WorkerReport {
-    /// ICMP reports no listener at the node's trunk port.
-    Refused {
-        node: NodeId,
-    },
-    /// A datagram on the node's trunk was not decrypted.
-    Unreadable {
-        node: NodeId,
-    },
-    /// ICMP reports no listener at the port that this session uses at the hop.
-    PortClosed {
-        session: SessionId,
-        hop: Hop,
-    },
-    /// The streams of the two hops are not copies of each other. The client hears the leading hop.
-    CopiesDiffer {
-        session: SessionId,
-        hops: [Hop; 2],
-    },
-    /// A signed message arrived on the node's trunk.
-    Signed {
-        node: NodeId,
-        message: Box<[u8]>,
-    },
-    /// RTP from an unknown source arrived at an open listener.
-    FirstPacket {
-        listener: u8,
-        source: SocketAddr,
-        payload_type: u8,
-    },
-    Summaries(Vec<Summary>),
-    /// The current rung withheld these packets from a client.
-    Shed {
-        session: SessionId,
-        run: ShedRun,
-    },
-    Removed {
-        session: SessionId,
-        mode: RedundancyMode,
-        totals: Totals,
-    },
-    /// The session was removed because one of its packets caused a panic.
-    Panicked {
-        session: SessionId,
-    },
-}
-
-/// Consecutive packets that a rung withheld from a client, counted from the last packet that was sent.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct ShedRun {
-    /// The stream's SSRC towards the client.
-    pub ssrc: u32,
-    /// The sequence number of the last packet sent to the client.
-    pub after: u16,
-    /// The distance of the first shed packet from `after`; at least 1.
-    pub first: u32,
-    pub packets: u32,
-}
-
-/// Measurements of one session since its last summary.
-#[derive(Debug)]
-pub struct Summary {
-    pub session: SessionId,
-    pub measures: Measures,
-    pub last_heard: Option<Instant>,
-    pub flow: FlowCounts,
-    pub totals: Totals,
-}
-
-/// Counts over a session's lifetime.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-pub struct Totals {
-    /// RTP packets from the client, and their bytes.
-    pub packets_up: u64,
-    pub bytes_up: u64,
-    /// RTP packets to the client, and their bytes.
-    pub packets_down: u64,
-    pub bytes_down: u64,
-    /// RTP packets to the client that the current rung shed.
-    pub shed: u64,
-    /// Packets lost between the client and the gateway.
-    pub lost_up: u64,
-    /// Switches from one hop to another.
-    pub switches: u32,
-    /// Packets to the client that were lost when the hop changed.
-    pub lost_at_switches: u32,
-    /// Bytes of the copies to and from the second hop in hitless mode.
-    pub bytes_copied: u64,
 }
 
 impl PacketWorker {

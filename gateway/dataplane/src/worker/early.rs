@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::trunk::Tag;
 use evenkeel_model::{Hop, NodeId, StreamKind};
 
-use super::egress::RtpSide;
+use super::ports::RtpSide;
 use crate::flows::Home;
 
 /// Limit of early packets over all sessions of a worker.

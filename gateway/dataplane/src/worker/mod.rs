@@ -18,12 +18,14 @@ mod node_ingress;
 mod packet_path;
 mod ports;
 mod recoveries;
+mod report;
 mod session;
 mod sessions;
 mod source;
 mod stats;
 mod summaries;
 mod suspension;
+mod trunk;
 
 use std::hash::RandomState;
 use std::io;
@@ -32,29 +34,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use command::{
-    ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, ShedRun, Summary, Totals, TrunkSocket,
-    WorkerCommand, WorkerReport,
-};
+pub use command::WorkerCommand;
 pub use early::EarlyLimits;
-pub use egress::BUNDLE_SIZES;
-use egress::{Egress, ListenerPort, RtpSide, Trunk};
+use egress::Egress;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, NodeId, SessionId};
 pub(crate) use gather::{Before, Gather};
 pub use packet_path::PacketPath;
 pub use ports::SessionPorts;
+use ports::{ListenerPort, RtpSide};
 pub use recoveries::Distribution;
+pub use report::{ShedRun, Summary, Totals, WorkerReport};
 use rustix::event::epoll;
 use session::PacketContext;
-pub use session::SessionState;
+pub use session::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState};
 use sessions::SessionSlots;
 pub use sessions::tag;
 use source::{PacketSource, watch};
 pub use stats::{MediaDirection, WorkerStats};
 use summaries::Sweep;
-pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates, TrunkState};
+pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates};
 use tokio::sync::mpsc;
+use trunk::Trunk;
+pub use trunk::{BUNDLE_SIZES, TrunkSocket, TrunkState};
 
 use crate::flows::Flows;
 use crate::lease::{Permit, SendLease};

@@ -10,13 +10,14 @@ use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
 use rustix::event::epoll;
 
+use super::PacketWorker;
 use super::client_ingress::BATCHES_PER_TURN;
-use super::command::WorkerReport;
-use super::egress::RtpSide;
+use super::ports::{RtpSide, reason};
+use super::report::WorkerReport;
 use super::session::{PacketContext, WorkerSession};
 use super::sessions::SessionSlots;
 use super::source::PacketSource;
-use super::{PacketWorker, egress};
+use super::trunk::is_long;
 use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
 
 /// Datagrams per read from a session's port: a video frame.
@@ -62,7 +63,7 @@ impl PacketWorker {
         let mut refused = false;
         drain_errors(trunk.socket.as_fd(), |_, error, quoted| {
             if error.kind() != io::ErrorKind::ConnectionRefused {
-                return egress.count_drop(egress::reason(&error));
+                return egress.count_drop(reason(&error));
             }
             let tag = trunk::first_tag(quoted);
             let is_open = |tag| sessions.with_tag(node, tag, |_, _| ()).is_some();
@@ -80,7 +81,7 @@ impl PacketWorker {
             egress.count_drop(DropReason::Oversize);
             return 0;
         };
-        let (mut kind, long) = (demux::classify(datagram), egress::is_long(datagram));
+        let (mut kind, long) = (demux::classify(datagram), is_long(datagram));
         // Media that is not encrypted is refused on an encrypted trunk; signed messages prove themselves.
         if kind == demux::DatagramKind::Sealed
             || (kind == demux::DatagramKind::Bundle && egress.is_sealed(node))

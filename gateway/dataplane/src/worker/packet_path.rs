@@ -15,12 +15,13 @@ use tokio::sync::mpsc;
 
 use super::arrival::{ClientArrival, SourceKey};
 use super::client_ingress::ClientIngress;
-use super::command::{ClientAddressing, DscpMarks, Install, NodeLeg, TrunkSocket};
 use super::early::EarlyLimits;
-use super::egress::{Egress, ListenerPort, RtpSide, Trunk};
-use super::session::{PacketContext, WorkerSession};
+use super::egress::Egress;
+use super::ports::{ListenerPort, RtpSide};
+use super::session::{ClientAddressing, DscpMarks, Install, NodeLeg, PacketContext, WorkerSession};
 use super::sessions::SessionSlots;
 use super::stats::{MediaDirection, WorkerStats};
+use super::trunk::{Trunk, TrunkSocket};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::mmsg::BATCH;
 

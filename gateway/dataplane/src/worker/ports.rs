@@ -1,4 +1,5 @@
-//! A session's own sockets towards nodes. Nodes with port legs distinguish sessions by port.
+//! Sockets with queues: those of a listener, and a session's own towards nodes. Nodes with port legs distinguish sessions
+//! by port.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,13 +7,52 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use evenkeel_model::NodeId;
+use evenkeel_model::forward::DropReason;
 
-use super::egress::{self, Egress, ListenerPort, RtpSide};
 use super::stats::WorkerStats;
-use crate::mmsg::{self, Family};
+use crate::lease::Permit;
+use crate::mmsg::{self, Family, SendBatch};
 
 /// Limit of packets queued per port. Small, because each session holds the memory.
 const QUEUED_MAX: usize = 8;
+
+/// The socket of a listener or port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RtpSide {
+    Rtp,
+    Rtcp,
+}
+
+/// A listener's socket and its queue.
+pub(crate) struct ListenerPort {
+    pub(crate) socket: UdpSocket,
+    pub(crate) outbox: SendBatch,
+}
+
+impl ListenerPort {
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<ListenerPort> {
+        let outbox = SendBatch::new(Family::of(socket.local_addr()?));
+        Ok(ListenerPort { socket, outbox })
+    }
+
+    /// Sends everything in the queue, as far as the lease lasts.
+    pub(super) fn flush(&mut self, stats: &WorkerStats, permit: &Permit) {
+        if !self.outbox.is_empty() && permit.may_send() {
+            for error in self.outbox.flush(self.socket.as_fd()).failed {
+                stats.dropped(reason(&error));
+            }
+        }
+    }
+}
+
+pub(crate) fn reason(error: &io::Error) -> DropReason {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => DropReason::BufferFull,
+        // `io::ErrorKind` has no kind for EMSGSIZE.
+        _ if error.raw_os_error() == Some(libc::EMSGSIZE) => DropReason::Oversize,
+        _ => DropReason::SendFailed,
+    }
+}
 
 /// A session's RTP socket, and an RTCP socket if RTCP has a separate port. Packets are queued during a pass and sent at
 /// its end.
@@ -63,22 +103,21 @@ impl SessionPorts {
         Ok((self.rtp.socket.try_clone()?.into(), rtcp.map(OwnedFd::from)))
     }
 
-    /// Queues a packet to a node. RTCP uses the RTP socket unless it has a separate one. Returns whether this is the
-    /// first queued packet, so that a [`flush`](Self::flush) is required.
+    /// Queues a packet to a node, after `flush` if earlier ones must be sent first. RTCP uses the RTP socket unless it has
+    /// a separate one. Returns whether this is the first queued packet, so that a [`flush`](Self::flush) is required.
     pub(super) fn queue(
         &mut self,
         side: RtpSide,
         (node, to): (NodeId, SocketAddr),
         dscp: u8,
         packet: &[u8],
-        egress: &Egress,
-        now: Instant,
+        flush: impl FnOnce(&mut SessionPorts),
     ) -> bool {
         let is_first = self.node.is_none();
         let is_due = self.node.is_some_and(|before| before != node)
             || self.port(side).outbox.len() >= QUEUED_MAX;
-        if is_due && egress.permit.may_send() {
-            self.flush(&egress.stats, now);
+        if is_due {
+            flush(self);
         }
         self.node = Some(node);
         self.port(side).outbox.push(Some(to), dscp, packet);
@@ -109,7 +148,7 @@ impl SessionPorts {
                 continue;
             }
             let outcome = port.outbox.flush(port.socket.as_fd());
-            outcome.failed.iter().for_each(|error| stats.dropped(egress::reason(error)));
+            outcome.failed.iter().for_each(|error| stats.dropped(reason(error)));
             if outcome.sent > 0 {
                 stats.sent(node, now);
             }

@@ -2,6 +2,7 @@
 
 mod address;
 mod hitless;
+mod install;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
@@ -25,17 +26,16 @@ use evenkeel_model::{
     Board, FlowCounts, Hop, MediaDescription, Plan, RedundancyMode, RouteCell, SessionId, Srtp,
     StreamKind, forward,
 };
+pub use install::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort};
 use serde::{Deserialize, Serialize};
 pub use state::SessionState;
 
 use super::arrival::SourceKey;
-use super::command::{
-    ClientAddressing, DscpMarks, Install, NodeLeg, ShedRun, Summary, Totals, WorkerReport,
-};
-use super::egress::{self, Egress, RtpSide};
+use super::egress::Egress;
 use super::feedback::SenderFeedback;
 use super::measurements::VoiceMeasurements;
-use super::ports::SessionPorts;
+use super::ports::{self, RtpSide, SessionPorts};
+use super::report::{ShedRun, Summary, Totals, WorkerReport};
 use super::stats::MediaDirection;
 use crate::flows::Home;
 use crate::ring::PathReport;
@@ -414,7 +414,7 @@ impl WorkerSession {
         cx: &PacketContext<'_>,
     ) {
         if error.kind() != io::ErrorKind::ConnectionRefused {
-            return cx.egress.count_drop(egress::reason(error));
+            return cx.egress.count_drop(ports::reason(error));
         }
         if self.has_forwarded(quoted)
             && let Some(hop) = self.hop_at(address, cx)

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use evenkeel_model::NodeId;
 use rustix::event::epoll;
 
-use super::egress::RtpSide;
+use super::ports::RtpSide;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PacketSource {

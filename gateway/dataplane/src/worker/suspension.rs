@@ -9,16 +9,14 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::seal;
-use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::PacketWorker;
 use super::session::SessionState;
 use super::source::PacketSource;
+use super::trunk::TrunkState;
 use crate::lease::CHECKED_EVERY;
 use crate::ring;
 
@@ -73,17 +71,6 @@ pub struct Copies {
     pub sessions: Vec<(SessionState, u8)>,
     /// The number of the worker's slots.
     pub slots: u32,
-}
-
-/// The state of a worker's trunk to a node.
-#[derive(Clone, Serialize, Deserialize, Debug)]
-pub struct TrunkState {
-    /// The node's number at the gateway that uses this state.
-    pub node: NodeId,
-    /// Limit of the size of datagrams that packets share.
-    pub(super) size_max: u16,
-    /// Set if the trunk is encrypted.
-    pub(super) seal: Option<seal::Position>,
 }
 
 impl PacketWorker {
@@ -154,7 +141,7 @@ impl PacketWorker {
         self.suspended = false;
     }
 
-    /// Runs commands while the worker is suspended, which [`WorkerCommand::Resume`](super::Command::Resume) ends, and while its
+    /// Runs commands while the worker is suspended, which [`WorkerCommand::Resume`](super::WorkerCommand::Resume) ends, and while its
     /// lease has ended.
     #[cold]
     pub(super) fn run_suspended(&mut self) -> io::Result<()> {

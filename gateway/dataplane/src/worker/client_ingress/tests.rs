@@ -5,7 +5,7 @@ use evenkeel_model::{Board, Srtp};
 
 use super::super::session::tests::{egress, install};
 use super::*;
-use crate::worker::command::ClientAddressing;
+use crate::worker::session::ClientAddressing;
 
 /// Two STUN sessions at one home worker, and a client's socket.
 struct Bench {

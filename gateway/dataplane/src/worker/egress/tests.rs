@@ -1,9 +1,14 @@
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use evenkeel_media::trunk;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
+use evenkeel_media::trunk::{self, seal};
 
+use super::super::ports::reason;
+use super::super::trunk::{TrunkSocket, unix_us};
 use super::*;
+use crate::mmsg::{DATAGRAM_MAX, Family, SendBatch};
 
 const TAG: Tag = Tag(7);
 

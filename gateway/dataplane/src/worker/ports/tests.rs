@@ -1,9 +1,3 @@
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::mpsc;
-
-use super::super::early::EarlyLimits;
 use super::*;
 
 #[test]
@@ -15,13 +9,11 @@ fn packets_leave_in_order_at_the_end_of_a_pass() {
         socket.set_nonblocking(true).unwrap();
     }
     let now = Instant::now();
-    let stats = Arc::new(WorkerStats::new(now, 2));
-    let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
-    let egress = Egress::new(mpsc::channel(1).0, stats, early_limits);
+    let stats = WorkerStats::new(now, 2);
     let mut ports = SessionPorts::new(bind(), None).unwrap();
     let queue = |ports: &mut SessionPorts, node: u32, byte| {
         let to = (NodeId(node), addresses[node as usize]);
-        ports.queue(RtpSide::Rtp, to, 0, &[byte], &egress, now)
+        ports.queue(RtpSide::Rtp, to, 0, &[byte], |ports| ports.flush(&stats, now))
     };
     let came = |socket: &UdpSocket| {
         let mut bytes = [0; 8];
@@ -32,7 +24,7 @@ fn packets_leave_in_order_at_the_end_of_a_pass() {
     assert_eq!(came(&first), [0; 0]);
     assert!(!queue(&mut ports, 1, 3), "a packet for another node flushes those before");
     assert_eq!(came(&first), [1, 2]);
-    ports.flush(&egress.stats, now);
+    ports.flush(&stats, now);
     assert_eq!(came(&second), [3]);
     assert!(queue(&mut ports, 1, 4), "the next pass");
 }

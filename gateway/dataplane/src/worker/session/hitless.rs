@@ -7,8 +7,8 @@ use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Hop, RedundancyMode, StreamKind};
 
 use super::{PacketContext, WorkerSession};
-use crate::worker::command::WorkerReport;
-use crate::worker::egress::RtpSide;
+use crate::worker::ports::RtpSide;
+use crate::worker::report::WorkerReport;
 
 impl WorkerSession {
     /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the

@@ -7,10 +7,10 @@ use evenkeel_model::{Hop, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
-use super::{ClientKnowledge, MediaState, WorkerSession};
+use super::{ClientKnowledge, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::arrival::SourceKey;
-use crate::worker::command::{NodeLeg, Totals};
+use crate::worker::report::Totals;
 
 /// All that a worker keeps of a session besides the contents of its [`Install`](crate::worker::Install).
 #[derive(Clone, Serialize, Deserialize, Debug)]

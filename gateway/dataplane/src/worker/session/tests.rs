@@ -13,9 +13,8 @@ use evenkeel_model::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::super::command::NodePort;
 use super::super::early::EarlyLimits;
-use super::super::egress::ListenerPort;
+use super::super::ports::ListenerPort;
 use super::super::stats::WorkerStats;
 use super::*;
 

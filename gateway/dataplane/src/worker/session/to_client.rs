@@ -6,8 +6,9 @@ use evenkeel_model::forward::{DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RtcpPort, Srtp, StreamKind, forward};
 
 use super::{ClientKnowledge, PacketContext, WorkerSession};
-use crate::worker::command::{ShedRun, WorkerReport};
-use crate::worker::egress::{Egress, RtpSide};
+use crate::worker::egress::Egress;
+use crate::worker::ports::RtpSide;
+use crate::worker::report::{ShedRun, WorkerReport};
 use crate::worker::stats::MediaDirection;
 
 /// Returns the highest fraction lost that a node reports for its received streams, in ppm.

@@ -6,10 +6,9 @@ use evenkeel_media::rtp;
 use evenkeel_model::forward::{DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, Srtp, StreamKind, forward};
 
-use super::{MediaState, PacketContext, WorkerSession};
-use crate::worker::command::NodeLeg;
+use super::{MediaState, NodeLeg, PacketContext, WorkerSession};
 use crate::worker::early::Outbound;
-use crate::worker::egress::RtpSide;
+use crate::worker::ports::{RtpSide, SessionPorts};
 use crate::worker::stats::MediaDirection;
 
 impl WorkerSession {
@@ -109,7 +108,12 @@ impl WorkerSession {
         let Some(ports) = &mut self.ports else {
             return cx.egress.count_drop(DropReason::NoHop);
         };
-        if ports.queue(side, (hop.node, to), dscp, packet, cx.egress, cx.now) {
+        let flush = |ports: &mut SessionPorts| {
+            if cx.egress.permit.may_send() {
+                ports.flush(&cx.egress.stats, cx.now);
+            }
+        };
+        if ports.queue(side, (hop.node, to), dscp, packet, flush) {
             cx.egress.ports.push(self.home);
         }
     }
