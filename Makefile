@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo test lint doc fuzz loom deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+.PHONY: help demo test lint doc fuzz loom deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 50 s: six nodes, 200 sessions, failures.
 demo: target
@@ -104,6 +104,16 @@ instructions instructions-renew: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench instructions $(if $(filter %-renew,$@),--renew)
 
+# Plays each path through the gateway (a packet, an offer, a node's death…) with counters and prints the files and functions
+# that it enters, beside those before paths were shortened; ROW=offer plays one, VERBOSE=1 lists functions, RENEW=1 writes
+# the lists of docs/contributing/paths.md. A takeover needs root. Writes target/paths/report.json.
+paths: target llvm-tools
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/paths/rustc CARGO_BUILD_BUILD_DIR=$(TARGET) CARGO_TARGET_DIR=$(TARGET)/paths \
+	  $(CARGO) build --workspace --bin evenkeel
+	$(CARGO) build --workspace --bin evenkeel-paths
+	$(TARGET)/debug/evenkeel-paths --evenkeel $(TARGET)/paths/debug/evenkeel --path "$(ROW)" \
+	  $(if $(VERBOSE),--verbose) $(if $(RENEW),--renew)
+
 # Installs the clients of tests/interop and a compiler for policies in C; tests without them are skipped by name.
 clients:
 	tests/interop/install
@@ -121,3 +131,6 @@ release-contract: target
 # The build compiles plugins to Wasm.
 target:
 	@rustup target list --installed | grep -qx $(WASM) || rustup target add $(WASM)
+
+llvm-tools:
+	@rustup component list --installed | grep -q ^llvm-tools || rustup component add llvm-tools

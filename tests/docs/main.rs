@@ -9,5 +9,6 @@ mod examples;
 mod gateway;
 mod links;
 mod page;
+mod paths;
 mod structure;
 mod telemetry;
