@@ -25,6 +25,7 @@ test: target
 lint: target
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p evenkeel --no-default-features -- -D warnings
 
 # Checks mutated and random input of every parser for TIME seconds in all and prints a line per target. `make test` does so
 # for a second each. Input that broke a rule belongs into tests/fuzz/corpus.

@@ -2,20 +2,14 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError, Rising};
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError};
 use hyper::Method;
 use serde_json::Value;
 
 use crate::CommandError;
-
-/// Wait for a gateway that is starting: it compiles policies, and a demo opens sessions.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// Wait for a gateway that shows no sign of starting, because it may have been started just now.
-const APPEARS_WITHIN: Duration = Duration::from_secs(1);
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Args, Clone)]
 pub(crate) struct ApiArgs {
@@ -96,30 +90,6 @@ impl ApiArgs {
         })
     }
 
-    /// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
-    pub(crate) fn await_gateway(&self) -> Result<(), CommandError> {
-        let socket = PathBuf::from(self.shown());
-        let began = Instant::now();
-        loop {
-            let rises = Rising::is_at(&socket);
-            let status = self.with(async |admin| admin.read("/v1/status").await);
-            let starting = |status: &Value| rises || status["state"] == "starting";
-            let (within, outcome) = match status {
-                Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),
-                Ok(_) => return Ok(()),
-                Err(CommandError::NoGateway(words)) => {
-                    let within = if rises { STARTS_WITHIN } else { APPEARS_WITHIN };
-                    (within, Err(CommandError::NoGateway(words)))
-                }
-                Err(failed) => return Err(failed),
-            };
-            if began.elapsed() >= within {
-                return outcome;
-            }
-            std::thread::sleep(POLL_INTERVAL);
-        }
-    }
-
     pub(crate) fn client(&self) -> Result<ApiClient, CommandError> {
         let place = match self.shown().parse() {
             Ok(address) => ApiEndpoint::Tcp(address),
@@ -135,7 +105,7 @@ impl ApiArgs {
         Ok(admin.with_token(token.trim_end()))
     }
 
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.api.clone().unwrap_or_else(|| {
             evenkeel_config::AdminSettings::default_socket().display().to_string()
         })

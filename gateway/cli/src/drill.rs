@@ -1,9 +1,10 @@
 //! `evenkeel drill`.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use evenkeel_client::Rising;
 use evenkeel_lab::crowd;
 use evenkeel_lab::drill::{
     self, DrillFault, DrillPlan as Trouble, DrillRecordFile, DrillReport, Milliseconds,
@@ -86,6 +87,12 @@ struct OfCrowd {
     seed: u64,
 }
 
+/// Wait for a gateway that is starting: it compiles policies, and a demo opens sessions.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// Wait for a gateway that shows no sign of starting, because it may have been started just now.
+const APPEARS_WITHIN: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Limit of pauses without a fault. Voice is sent every 20 ms, so longer pauses come from a loaded machine.
 const CONTROL_MS: f64 = 30.0;
 
@@ -96,7 +103,7 @@ impl DrillArgs {
             let all = record.all().map_err(|failed| failure(&failed))?;
             return self.list(&all, &record);
         };
-        self.api.await_gateway().map_err(|failure| match failure {
+        await_gateway(&self.api).map_err(|failure| match failure {
             CommandError::NoGateway(words) => {
                 CommandError::NoGateway(format!("{words}; or run `evenkeel demo --serve`"))
             }
@@ -242,6 +249,30 @@ fn shown(report: &DrillReport, record: &DrillRecordFile) -> String {
     }
     lines.push(format!("  recorded in {}", record.place().display()));
     lines.join("\n")
+}
+
+/// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
+fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
+    let socket = PathBuf::from(api.shown());
+    let began = Instant::now();
+    loop {
+        let rises = Rising::is_at(&socket);
+        let status = api.with(async |admin| admin.read("/v1/status").await);
+        let starting = |status: &Value| rises || status["state"] == "starting";
+        let (within, outcome) = match status {
+            Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),
+            Ok(_) => return Ok(()),
+            Err(CommandError::NoGateway(words)) => {
+                let within = if rises { STARTS_WITHIN } else { APPEARS_WITHIN };
+                (within, Err(CommandError::NoGateway(words)))
+            }
+            Err(failed) => return Err(failed),
+        };
+        if began.elapsed() >= within {
+            return outcome;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ mod agent;
 mod api;
 mod check;
 mod compile_plugin;
+#[cfg(feature = "lab")]
+mod demo;
+#[cfg(feature = "lab")]
 mod drill;
 mod gateway;
 mod hold_addresses;
@@ -19,6 +22,7 @@ mod region;
 mod reload;
 mod room;
 mod run;
+#[cfg(feature = "lab")]
 mod sample_node;
 mod session;
 mod signing;
@@ -31,7 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use evenkeel_config::{AdminSettings, Compiler};
+use evenkeel_config::Compiler;
 use evenkeel_process::terminal::{escape, escape_lines};
 use evenkeel_server::serve::ServePaths as Served;
 
@@ -49,10 +53,12 @@ enum EvenkeelCommand {
     /// Run the gateway
     Run(run::RunArgs),
     /// Run a gateway and nodes on loopback, inject faults, and check the outcome
+    #[cfg(feature = "lab")]
     Demo(evenkeel_lab::demo::DemoOptions),
     /// Run an agent beside a media server or a gateway
     Agent(agent::AgentArgs),
     /// Run a sample media server for trials and drills
+    #[cfg(feature = "lab")]
     SampleNode(sample_node::SampleNodeArgs),
     /// Check a configuration and print its errors
     Check(check::CheckArgs),
@@ -69,6 +75,7 @@ enum EvenkeelCommand {
     /// List and move rooms
     Room(room::RoomArgs),
     Session(session::SessionArgs),
+    #[cfg(feature = "lab")]
     Drill(drill::DrillArgs),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::PolicyArgs),
@@ -111,6 +118,7 @@ impl EvenkeelCommand {
         match self {
             EvenkeelCommand::Run(run) => run.json,
             EvenkeelCommand::Agent(agent) => agent.json,
+            #[cfg(feature = "lab")]
             EvenkeelCommand::SampleNode(node) => node.json,
             EvenkeelCommand::Check(check) => check.json,
             EvenkeelCommand::Status(status) => status.json,
@@ -122,9 +130,11 @@ impl EvenkeelCommand {
             EvenkeelCommand::Region(region) => region.json,
             EvenkeelCommand::Room(room) => room.json,
             EvenkeelCommand::Session(session) => session.json,
+            #[cfg(feature = "lab")]
             EvenkeelCommand::Drill(drill) => drill.json,
             EvenkeelCommand::Policy(policy) => policy.json,
             EvenkeelCommand::Plugin(plugin) => plugin.json(),
+            #[cfg(feature = "lab")]
             EvenkeelCommand::Demo(options) => options.json,
             EvenkeelCommand::CompilePlugin(_) | EvenkeelCommand::HoldAddresses(_) => false,
         }
@@ -157,8 +167,10 @@ fn main() -> ExitCode {
     let json = verb.json();
     let outcome = match verb {
         EvenkeelCommand::Run(run) => run.act(),
-        EvenkeelCommand::Demo(options) => demo(&options),
+        #[cfg(feature = "lab")]
+        EvenkeelCommand::Demo(options) => demo::run(&options),
         EvenkeelCommand::Agent(agent) => agent.act(),
+        #[cfg(feature = "lab")]
         EvenkeelCommand::SampleNode(node) => node.act(),
         EvenkeelCommand::Check(check) => check.act(),
         EvenkeelCommand::Status(status) => status.act(),
@@ -170,6 +182,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Region(region) => region.act(),
         EvenkeelCommand::Room(room) => room.act(),
         EvenkeelCommand::Session(session) => session.act(),
+        #[cfg(feature = "lab")]
         EvenkeelCommand::Drill(drill) => drill.act(),
         EvenkeelCommand::Policy(policy) => policy.act(),
         EvenkeelCommand::Plugin(plugin) => plugin.act(),
@@ -192,20 +205,4 @@ fn main() -> ExitCode {
         (false, false) => eprintln!("evenkeel: {}", escape_lines(words)),
     }
     ExitCode::from(exit)
-}
-
-fn demo(options: &evenkeel_lab::demo::DemoOptions) -> Result<(), CommandError> {
-    let failed = |error: String| CommandError::Failed(error);
-    let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let socket = AdminSettings::default_socket();
-    if options.serve {
-        AdminSettings::prepare_folder(&socket).map_err(|error| failed(error.to_string()))?;
-    }
-    match evenkeel_lab::demo::run(options, &evenkeel, &socket) {
-        Ok(true) => Ok(()),
-        // The report is the last line.
-        Ok(false) if options.json => Err(failed(String::new())),
-        Ok(false) => Err(failed("a check of the demo failed; see FAILED above".into())),
-        Err(error) => Err(failed(error.to_string())),
-    }
 }

@@ -38,6 +38,7 @@ impl RunArgs {
         };
         serve::serve(&place, started).map_err(|failure| match failure {
             serve::ServeError::Invalid(invalid) => check::wrong(&invalid, self.json),
+            failure @ serve::ServeError::NoStore => CommandError::Wrong(failure.to_string()),
             serve::ServeError::Successor(status) => std::process::exit(status),
             failure => CommandError::Failed(failure.to_string()),
         })

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_nats::{ConnectOptions, ServerAddr};
 use toml::Spanned;
 
 use super::check::ConfigCheck;
 use super::raw;
 use super::secret::SecretFile;
+use super::url::Url;
 
 /// As many as a large NATS cluster has. Others are discovered.
 const SERVERS_MAX: usize = 16;
@@ -122,23 +122,20 @@ fn names(
 
 fn server(raw: &Spanned<String>, encrypted: bool, check: &mut ConfigCheck) -> Option<String> {
     let written = raw.get_ref();
-    let parsed = written.parse::<ServerAddr>().ok();
-    let parsed =
-        parsed.filter(|url| matches!(url.scheme(), "nats" | "tls") && written.contains("://"));
-    let Some(url) = parsed else {
-        check.refuse(raw.span(), format!("`{written}`"), SERVER);
-        return None;
-    };
-    if url.has_user_pass() {
+    let (scheme, rest) = written.split_once("://").unwrap_or_default();
+    if rest.contains('@') {
         // The password is not repeated.
         let expected = "a server without it; `credentials_file` or `nkey_file` names a secret";
         check.refuse(raw.span(), "a user or password in the address of a server", expected);
         return None;
     }
-    let host = url.host().trim_matches(['[', ']']);
-    let is_loopback = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
-    let is_local = host == "localhost" || host.parse().is_ok_and(is_loopback);
-    if url.scheme() == "nats" && !encrypted && !is_local {
+    // The rest has the form of an `http` URL.
+    let parsed = format!("http://{rest}").parse::<Url>();
+    let Some(url) = parsed.ok().filter(|_| matches!(scheme, "nats" | "tls")) else {
+        check.refuse(raw.span(), format!("`{written}`"), SERVER);
+        return None;
+    };
+    if scheme == "nats" && !encrypted && url.crosses_in_clear_text() {
         let found = format!("`{written}`, which is not encrypted");
         check.warn(raw.span(), found, "`tls://`: entries name rooms and idempotency keys");
     }
@@ -159,11 +156,6 @@ fn login(raw: &raw::IndexTable, check: &mut ConfigCheck) -> Option<Login> {
     let bytes = check.secret_file(file, SEED_LENGTH)?;
     check.warn_of_readers(file);
     let text = String::from_utf8(bytes).unwrap_or_default();
-    let is_seed = |text: &str| {
-        text.len() == SEED_LENGTH
-            && text.starts_with("SU")
-            && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
-    };
     if is_nkey {
         let seed = text.trim();
         if !is_seed(seed) {
@@ -174,13 +166,29 @@ fn login(raw: &raw::IndexTable, check: &mut ConfigCheck) -> Option<Login> {
         }
         return Some(Login::Nkey(SecretFile::new(seed.into())));
     }
-    if ConnectOptions::new().credentials(&text).is_err() {
+    if !has_credentials(&text) {
         let found = format!("`{}` without a token and seed", file.get_ref());
         let expected = "a file of credentials, as `nsc generate creds` writes it";
         check.refuse(file.span(), found, expected);
         return None;
     }
     Some(Login::Credentials(SecretFile::new(text.into())))
+}
+
+fn is_seed(text: &str) -> bool {
+    text.len() == SEED_LENGTH
+        && text.starts_with("SU")
+        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+}
+
+/// A token, then a seed, each on a line between two lines that begin and end with hyphens.
+fn has_credentials(text: &str) -> bool {
+    let is_mark = |line: &str| line.starts_with("---") && line.ends_with("---");
+    let lines: Vec<_> = text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
+    // The client needs the end of the last line.
+    let blocks = lines.windows(4).filter(|part| is_mark(part[0]) && is_mark(part[2]));
+    let mut blocks = blocks.map(|part| part[1]).filter(|line| !line.is_empty() && !is_mark(line));
+    blocks.next().is_some() && blocks.next().is_some_and(is_seed)
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ mod entry;
 mod feed;
 #[cfg(test)]
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(not(feature = "nats"))]
+#[path = "no_store.rs"]
 mod nats;
 mod reader;
 mod store;
@@ -52,6 +56,9 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Time to remove the entries of a gateway that ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// This build has a store for an index.
+pub const HAS_STORE: bool = cfg!(feature = "nats");
 
 /// The state of the index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

@@ -41,6 +41,10 @@ const LAST_ORDERS: Duration = Duration::from_secs(5);
 pub enum ServeError {
     #[error("invalid configuration")]
     Invalid(Vec<InvalidSetting>),
+    #[error(
+        "[index] needs NATS, which this `evenkeel` is built without; build it with the cargo feature `nats`, or remove the table"
+    )]
+    NoStore,
     #[error(transparent)]
     Start(#[from] evenkeel_runtime::RunError),
     #[error(transparent)]
@@ -92,6 +96,9 @@ impl ServePaths {
     pub fn load(&self) -> Result<GatewayConfig, ServeError> {
         let settings = GatewayConfig::load(self.config.as_deref(), self.policies.as_deref());
         let settings = settings.map_err(ServeError::Invalid)?;
+        if settings.index.is_some() && !evenkeel_index::HAS_STORE {
+            return Err(ServeError::NoStore);
+        }
         Ok(GatewayConfig { compiler: self.compiler.clone(), ..settings })
     }
 

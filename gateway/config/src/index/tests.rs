@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::super::GatewayConfig;
+use super::has_credentials;
 
 /// Loads this text beside the secret of a group.
 fn load(text: &str) -> GatewayConfig {
@@ -46,4 +47,42 @@ fn both_members_have_the_same_group() {
     };
     assert_eq!(group("b", "a"), ("a/b".to_owned(), "b".to_owned()));
     assert_eq!(group("a", "b"), ("a/b".to_owned(), "a".to_owned()));
+}
+
+#[test]
+fn credentials_need_a_token_and_a_seed() {
+    let seed = format!("SU{}", "A".repeat(56));
+    let block = |name: &str, text: &str| {
+        format!("-----BEGIN {name}-----\r\n{text}\r\n------END {name}------\r\n")
+    };
+    let whole = block("NATS USER JWT", "eyJ0.eyJq-_.x=")
+        + "\nKeep it.\n\n"
+        + &block("USER NKEY SEED", &seed);
+    assert!(has_credentials(&whole));
+    assert!(has_credentials(&whole.replace('\r', "")));
+    assert!(!has_credentials(whole.trim_end()), "the client does not read an unended line");
+    assert!(!has_credentials(&block("NATS USER JWT", "eyJ0.eyJq-_.x=")));
+    assert!(!has_credentials(&whole.replace(&seed, &seed[1..])));
+    assert!(!has_credentials(&seed));
+}
+
+#[test]
+fn servers_have_a_scheme_and_no_password() {
+    let refused = |server: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), format!("[index]\nname = \"a\"\nservers = [\"{server}\"]\n"))
+            .unwrap();
+        let invalid = GatewayConfig::load(Some(file.path()), None).unwrap_err();
+        invalid[0].to_string()
+    };
+    for server in ["10.0.0.5:4222", "http://10.0.0.5:4222", "nats://", "nats://a:0", "nats://[::1"]
+    {
+        let refused = refused(server);
+        assert!(
+            refused.contains(&format!("`{server}`")) && refused.contains("NATS server"),
+            "{refused}"
+        );
+    }
+    let refused = refused("nats://ops:secret@10.0.0.5:4222");
+    assert!(refused.contains("a user or password") && !refused.contains("secret@"), "{refused}");
 }
