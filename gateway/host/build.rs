@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-const TARGET: &str = "wasm32-unknown-unknown";
+use evenkeel_toolchain::TARGET;
 
 fn main() {
     if let Err(sentence) = build() {
@@ -33,7 +33,8 @@ fn build() -> Result<(), String> {
     for source in sdk.into_iter().chain(of_plugins).chain(workspace) {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    check_target()?;
+    // The build script of the crate ran once; the target may be gone since.
+    evenkeel_toolchain::check_target().map_err(|error| error.to_string())?;
     // OUT_DIR is target/PROFILE/build/PACKAGE/out.
     let target = out.ancestors().nth(4).ok_or("OUT_DIR is not below a target folder")?;
     let modules = compile(&root, &plugins, &target.join("plugins"))?;
@@ -62,24 +63,6 @@ fn plugins(folder: &Path) -> Result<Vec<String>, String> {
     }
     plugins.sort();
     Ok(plugins)
-}
-
-fn rustc() -> Command {
-    Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-}
-
-fn check_target() -> Result<(), String> {
-    let output = rustc()
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output()
-        .map_err(|error| format!("cannot run rustc: {error}"))?;
-    let folder = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() && Path::new(folder.trim()).is_dir() {
-        return Ok(());
-    }
-    Err(format!(
-        "the plugins need the target {TARGET}, which is not installed: run `rustup target add {TARGET}`"
-    ))
 }
 
 fn compile(root: &Path, plugins: &[String], target_dir: &Path) -> Result<PathBuf, String> {

@@ -4,12 +4,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use evenkeel_toolchain::TARGET;
 use serde_json::Value;
 
 use crate::built::Built;
 use crate::failed::AuthorError;
-
-const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A folder with a plugin's crate.
 #[derive(Clone, Debug)]
@@ -96,7 +95,7 @@ impl Project {
 
     /// Compiles the plugin, and returns the path of cargo's module.
     pub(crate) fn compile(&self) -> Result<PathBuf, AuthorError> {
-        check_target()?;
+        evenkeel_toolchain::check_target()?;
         let mut cargo = self.cargo("build");
         cargo
             .args(["--release", "--lib", "--target", TARGET])
@@ -140,18 +139,6 @@ fn program(variable: &str, program: &str) -> std::ffi::OsString {
 
 fn no_cargo(command: &Command, error: std::io::Error) -> AuthorError {
     AuthorError::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
-}
-
-/// Checks for the compilation target, because cargo's own error is a hundred lines long.
-fn check_target() -> Result<(), AuthorError> {
-    let mut rustc = Command::new(program("RUSTC", "rustc"));
-    rustc.args(["--print", "target-libdir", "--target", TARGET]);
-    let output = rustc.output().map_err(|error| no_cargo(&rustc, error))?;
-    let folder = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() && Path::new(folder.trim()).is_dir() {
-        return Ok(());
-    }
-    Err(AuthorError::NoTarget { target: TARGET })
 }
 
 #[cfg(test)]

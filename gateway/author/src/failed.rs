@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use evenkeel_host::PluginRefusal;
+use evenkeel_toolchain::ToolchainError;
 
 /// An error for a plugin author. As text: one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +21,8 @@ pub enum AuthorError {
     File { path: PathBuf, error: std::io::Error },
     #[error("cannot run {program}: {error}; Rust comes with rustup, see https://rustup.rs")]
     NoCargo { program: String, error: std::io::Error },
-    #[error(
-        "plugins need the target {target}, which is not installed: run `rustup target add {target}`"
-    )]
-    NoTarget { target: &'static str },
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainError),
     #[error("`cargo {0}` failed; see its errors above")]
     Cargo(String),
     #[error(
@@ -52,7 +51,7 @@ impl AuthorError {
             }
             AuthorError::File { .. }
             | AuthorError::NoCargo { .. }
-            | AuthorError::NoTarget { .. }
+            | AuthorError::Toolchain(_)
             | AuthorError::Cargo(_)
             | AuthorError::NoModule
             | AuthorError::NotNative
