@@ -1,7 +1,7 @@
 //! The target for which plugins are compiled.
 //!
-//! Cargo compiles first what most crates wait for. The lowest crates depend on this one, though they need nothing of it, so
-//! that its build script runs within seconds.
+//! Cargo compiles first what most crates wait for. The lowest crates depend on this one, though they need nothing of it,
+//! so that its build script runs before large crates are compiled.
 
 use std::path::Path;
 use std::process::Command;
