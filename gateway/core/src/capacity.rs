@@ -18,8 +18,8 @@ pub(crate) use gauge::Gauge;
 pub(crate) use ledger::{CapacityLedger, Holding};
 
 use crate::effects::Effects;
-use crate::nodes::{Node, NodeTable};
 use crate::timer::Timer;
+use evenkeel_nodes::{Node, NodeTable};
 
 /// Interval at which breakers weigh their evidence.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use evenkeel_model::{
     AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, NotStarted, Offer,
     OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
+use evenkeel_nodes::{NodeEffect, NodeTable};
 use evenkeel_revisions::{Remembered, RolloutReport};
 
 use crate::timer::{Timer, TimerQueue};
@@ -85,29 +86,6 @@ pub enum GatewayEffect {
     Finished,
 }
 
-/// The reason why an operator's request is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Impossible {
-    NoSuchSession,
-    NoSuchRoom,
-    NoSuchNode,
-    /// The room is already at that node.
-    AlreadyThere,
-    /// The node is Down, draining or full.
-    NodeUnfit,
-    NoSuchRegion,
-    /// An operator ejected the node before.
-    AlreadyEjected,
-    /// The node is not Down.
-    NotDown,
-    /// The node is being removed and takes no rooms.
-    NodeLeaves,
-    /// The node itself asked to be drained.
-    NodeDrains,
-    /// The limit on nodes is reached.
-    NoRoomForNodes,
-}
-
 /// A change that policies and quality tracking must learn of.
 #[derive(Debug)]
 pub(crate) enum RoomNotice {
@@ -151,6 +129,28 @@ impl Effects {
 
     pub(crate) fn insert(&mut self, place: usize, event: CoreEvent) {
         self.outputs.insert(place, GatewayEffect::Event(event));
+    }
+
+    /// Takes the effects of the table of nodes.
+    pub(crate) fn take(&mut self, nodes: &mut NodeTable) {
+        while let Some(effect) = nodes.poll_effect() {
+            match effect {
+                NodeEffect::Event(event) => self.event(event),
+                NodeEffect::Probe { node, sequence } => {
+                    self.push(GatewayEffect::Probe { node, sequence });
+                }
+                NodeEffect::Canary { node, sequence } => {
+                    self.push(GatewayEffect::Canary { node, sequence });
+                }
+                NodeEffect::Start { node } => self.push(GatewayEffect::Start { node }),
+                NodeEffect::EndStart { node, why } => {
+                    self.push(GatewayEffect::EndStart { node, why });
+                }
+                NodeEffect::Forget { node } => self.push(GatewayEffect::Forget { node }),
+                NodeEffect::Set(timer, at) => self.set(timer.into(), at),
+                NodeEffect::Cancel(timer) => self.cancel(&timer.into()),
+            }
+        }
     }
 
     pub(crate) fn pop(&mut self) -> Option<GatewayEffect> {

@@ -11,16 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Measures, NodeId,
-    NodeSettings, NotStarted, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, Scenario,
-    SessionId, Stamp, Zone, ZoneId,
+    Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Impossible, Measures,
+    NodeId, NodeSettings, NotStarted, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId,
+    Scenario, SessionId, Stamp, Zone, ZoneId,
 };
 use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
 pub use record::Records;
 
 use crate::capacity::{Capacity, WINDOW};
-use crate::effects::{Effects, GatewayEffect, Impossible, RoomNotice};
-use crate::nodes::{AgentWord, NodeTable};
+use crate::effects::{Effects, GatewayEffect, RoomNotice};
 use crate::policy::{FaultSubject, HarmfulRevision, Policies, QuestionsInFlight, Subjects};
 use crate::quality::Quality;
 use crate::rooms::{Failback, MoveUnderWay, NotOpened, RoomTable, Router, WEIGH_EVERY};
@@ -30,6 +29,7 @@ use crate::views::{
     Explanation, NodeStanding, RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
 };
 use crate::{ArmStatistics, ArmTally, GatewayRecord, HopMap, RestoreError};
+use evenkeel_nodes::{AgentWord, NodeTable};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -54,8 +54,9 @@ impl Gateway {
     /// Starts a gateway. All nodes are Up until evidence says otherwise.
     pub fn new(mut settings: CoreSettings, now: Instant) -> Gateway {
         let mut effects = Effects::default();
-        let nodes = NodeTable::new(&mut settings, now);
-        nodes.start_timers(now, &mut effects);
+        let mut nodes = NodeTable::new(&mut settings, now);
+        nodes.start_timers(now);
+        effects.take(&mut nodes);
         effects.set(Timer::Sweep, now + SWEEP_EVERY);
         effects.set(Timer::Weigh, now + WEIGH_EVERY);
         effects.set(Timer::Breakers, now + WINDOW);
@@ -113,6 +114,12 @@ impl Gateway {
         let done = act(&mut self.quality, &mut router);
         self.take_notices(now);
         done
+    }
+
+    fn change_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
+        let changed = change(&mut self.nodes);
+        self.effects.take(&mut self.nodes);
+        changed
     }
 
     fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
@@ -189,8 +196,8 @@ impl Gateway {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.effects.pop_timer(now) {
             match timer {
-                Timer::Probe(node) => self.nodes.probe(node, now, &mut self.effects),
-                Timer::Canary(node) => self.nodes.send_canary(node, now, &mut self.effects),
+                Timer::Probe(node) => self.change_nodes(|nodes| nodes.probe(node, now)),
+                Timer::Canary(node) => self.change_nodes(|nodes| nodes.send_canary(node, now)),
                 Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
                 Timer::OpenLate(id) => self.route(now, |router| router.open_late(id, now)),
                 Timer::LeavingEnds(id) => self.route(now, |router| router.close_left_hops(id, now)),
@@ -209,7 +216,7 @@ impl Gateway {
                 Timer::Rescue => self.route(now, |router| router.rescue_stranded(now)),
                 Timer::Change => self.route(now, |router| router.change_some(now)),
                 Timer::StartLate(node) => {
-                    self.nodes.start_failed(node, NotStarted::Late, now, &mut self.effects);
+                    self.change_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
                 }
                 Timer::Failback => self.route(now, |router| router.failback(now)),
                 Timer::Breakers => self.route(now, |router| router.weigh_breakers(now)),
@@ -389,7 +396,7 @@ impl Gateway {
     /// no node is marked down on the first late watch. Further late watches judge as usual, since all packets that
     /// arrived were read.
     pub fn handle_watch(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
-        let (late, changes) = self.nodes.watch(stamps, workers_late, now, &mut self.effects);
+        let (late, changes) = self.change_nodes(|nodes| nodes.watch(stamps, workers_late, now));
         if let Some(late) = late {
             self.quality.excuse_flows(late, &mut self.sessions);
         }
@@ -475,7 +482,7 @@ impl Gateway {
 
     /// The hook that starts the node failed. It is called again later if the node is still needed.
     pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
-        self.nodes.start_failed(id, NotStarted::Hook, now, &mut self.effects);
+        self.change_nodes(|nodes| nodes.start_failed(id, NotStarted::Hook, now));
     }
 
     /// True if the uplink of the gateway is suspected because most nodes fell silent at once.

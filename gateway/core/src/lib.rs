@@ -10,7 +10,6 @@ mod effects;
 mod flow;
 mod gateway;
 mod interner;
-mod nodes;
 mod policy;
 mod quality;
 mod record;
@@ -20,9 +19,10 @@ mod small;
 mod timer;
 mod views;
 
-pub use effects::{GatewayEffect, Impossible};
+pub use effects::GatewayEffect;
+pub use evenkeel_model::Impossible;
+pub use evenkeel_nodes::{AgentWord, WATCH_EVERY};
 pub use gateway::{Gateway, Records};
-pub use nodes::{AgentWord, WATCH_EVERY};
 pub use policy::{ArmStatistics, ArmTally, Said, SubjectQuarantine};
 pub use record::{
     ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, RegionRecord,

@@ -22,10 +22,10 @@ use evenkeel_revisions::StateVersions;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Breaker, Gauge};
-use crate::nodes::NodeTrust;
 use crate::rooms::{NodeDrain, Stranded};
 use crate::sessions::WHOLE;
 use crate::{Failback, MoveRecord};
+use evenkeel_nodes::NodeTrust;
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct GatewayRecord {

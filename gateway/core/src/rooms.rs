@@ -38,10 +38,10 @@ pub(crate) use routes::WEIGH_EVERY;
 use crate::capacity::Capacity;
 use crate::effects::{Effects, RoomNotice};
 use crate::interner::Interner;
-use crate::nodes::NodeTable;
 use crate::record::changes::Changes;
 use crate::sessions::{SessionPhase, SessionTable};
 use crate::small::SmallSet;
+use evenkeel_nodes::NodeTable;
 
 #[derive(Debug)]
 pub(crate) struct RoomTable {

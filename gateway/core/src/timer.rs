@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{AskId, NodeId, PolicyName, RoomId, SessionId};
+use evenkeel_nodes::NodeTimer;
 
 /// A reason to wake up. Limited to two words, since there is one per room; longer data is stored elsewhere.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -54,6 +55,17 @@ pub(crate) enum Timer {
     Weigh,
     /// The shutdown's deadline: all sessions are closed.
     ShutdownEnds,
+}
+
+impl From<NodeTimer> for Timer {
+    fn from(timer: NodeTimer) -> Timer {
+        match timer {
+            NodeTimer::Probe(node) => Timer::Probe(node),
+            NodeTimer::Canary(node) => Timer::Canary(node),
+            NodeTimer::StartLate(node) => Timer::StartLate(node),
+            NodeTimer::Drain(node) => Timer::Drain(node),
+        }
+    }
 }
 
 /// Pending timers. Each reason occurs at most once.

@@ -9,10 +9,10 @@ use evenkeel_model::{
 };
 
 use crate::capacity::Capacity;
-use crate::nodes::{Node, NodeTable, OpeningWindow};
 use crate::policy::{FaultSubject, Noted, Said, SubjectQuarantine};
 use crate::rooms::{Failback, MoveRecord, Room, RoomTable};
 use crate::sessions::{SessionPhase, SessionTable, WHOLE};
+use evenkeel_nodes::{Node, NodeTable, OpeningWindow};
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionStanding {

@@ -35,8 +35,9 @@ pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, Z
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, RedundancyMode};
 pub use offer::{
-    AcceptedOffer, ClientIdentity, ClientTransport, Decider, FeedbackSupport, IngressProtocol,
-    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort, Srtp, StreamKind,
+    AcceptedOffer, ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible,
+    IngressProtocol, MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort,
+    Srtp, StreamKind,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use settings::{

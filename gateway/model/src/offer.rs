@@ -224,3 +224,26 @@ pub enum OfferRefusal {
     /// The node that carries the room did not open the session.
     NotOpened { node: NodeId, retry_after: Duration },
 }
+
+/// The reason why an operator's request is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Impossible {
+    NoSuchSession,
+    NoSuchRoom,
+    NoSuchNode,
+    /// The room is already at that node.
+    AlreadyThere,
+    /// The node is Down, draining or full.
+    NodeUnfit,
+    NoSuchRegion,
+    /// An operator ejected the node before.
+    AlreadyEjected,
+    /// The node is not Down.
+    NotDown,
+    /// The node is being removed and takes no rooms.
+    NodeLeaves,
+    /// The node itself asked to be drained.
+    NodeDrains,
+    /// The limit on nodes is reached.
+    NoRoomForNodes,
+}

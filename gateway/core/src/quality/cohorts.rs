@@ -14,9 +14,9 @@ use evenkeel_model::{EvidenceSource, FlowCounts, Hop, Metric, NodeId, RegionId, 
 
 use super::Quality;
 use crate::cohort::{CohortVerdict, RoomTally, VoteCount, weigh};
-use crate::nodes::NodeTable;
 use crate::rooms::Router;
 use crate::timer::Timer;
+use evenkeel_nodes::NodeTable;
 
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
 

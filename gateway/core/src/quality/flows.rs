@@ -6,10 +6,10 @@ use evenkeel_model::{FlowCounts, Hop, RoomId, SessionId, Strike};
 
 use super::Quality;
 use crate::flow::{FlowTracker, SendingState};
-use crate::nodes::NodeTable;
 use crate::rooms::Router;
 use crate::sessions::{SessionPhase, SessionTable};
 use crate::timer::Timer;
+use evenkeel_nodes::NodeTable;
 
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 

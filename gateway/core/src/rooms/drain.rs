@@ -8,9 +8,9 @@ use evenkeel_model::{CoreEvent, Decider, MoveCause, NodeId, NodeSettings, Region
 use serde::{Deserialize, Serialize};
 
 use super::Router;
-use crate::nodes::Node;
 use crate::timer::Timer;
 use crate::{AgentWord, Impossible};
+use evenkeel_nodes::Node;
 
 /// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;
@@ -194,14 +194,15 @@ impl Router<'_> {
         self.head_for(id, &nodes, MoveCause::Drain, by, now);
     }
 
-    /// Adds a node; see [`NodeTable::add`](crate::nodes::Nodes::add).
+    /// Adds a node; see [`NodeTable::add`](evenkeel_nodes::NodeTable::add).
     pub(crate) fn handle_node_added(
         &mut self,
         settings: NodeSettings,
         now: Instant,
     ) -> Result<NodeId, Impossible> {
         let kbps = settings.capacity_kbps;
-        let (id, drained) = self.nodes.add(settings, now, self.effects)?;
+        let (id, drained) = self.nodes.add(settings, now)?;
+        self.effects.take(self.nodes);
         self.capacity.ledger_mut().add(id, kbps);
         if id.0 as usize == self.rooms.at.len() {
             self.rooms.at.push(BTreeSet::new());
@@ -260,7 +261,8 @@ impl Router<'_> {
         now: Instant,
     ) -> Result<(), Impossible> {
         let capacity = settings.capacity_kbps;
-        let before = self.nodes.change(id, settings, now, self.effects)?;
+        let before = self.nodes.change(id, settings, now)?;
+        self.effects.take(self.nodes);
         if before.capacity_kbps != capacity {
             self.capacity.ledger_mut().claim(id, capacity);
             self.gate_unfit_reserves(id);
@@ -317,7 +319,8 @@ impl Router<'_> {
         self.rooms.drains.remove(&id);
         self.rooms.leave_cursors.remove(&id);
         self.capacity.ledger_mut().forget(id);
-        self.nodes.forget(id, now, self.effects);
+        self.nodes.forget(id, now);
+        self.effects.take(self.nodes);
         true
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Room, Router};
 use crate::Impossible;
-use crate::nodes::{Node, NodeTable};
 use crate::timer::Timer;
+use evenkeel_nodes::{Node, NodeTable};
 
 /// Maximum rooms checked for one that can return, which bounds the call's duration.
 const LOOKED_AT: usize = 64;

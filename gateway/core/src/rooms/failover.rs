@@ -13,8 +13,8 @@ use evenkeel_model::{
 use super::moves::MoveStep;
 use super::placement::Takes;
 use super::{Room, Router};
-use crate::nodes::{Node, NodeChange, NodeTransition};
 use crate::timer::Timer;
+use evenkeel_nodes::{Node, NodeChange, NodeTransition};
 
 /// The time for which a room avoids a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
@@ -81,7 +81,8 @@ impl Router<'_> {
                 let hop = node.hop();
                 node.detector.absolve();
                 // A node that dies before it ran was ejected.
-                self.nodes.start_failed(id, NotStarted::Ejected, now, self.effects);
+                self.nodes.start_failed(id, NotStarted::Ejected, now);
+                self.effects.take(self.nodes);
                 let place = self.effects.place();
                 let rooms = self.fail_over(hop, now);
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
@@ -459,7 +460,8 @@ impl Router<'_> {
             return;
         };
         if !self.all_silent(room, now) {
-            self.nodes.start_nearest(room.region, now, self.effects);
+            self.nodes.start_nearest(room.region, now);
+            self.effects.take(self.nodes);
         }
     }
 

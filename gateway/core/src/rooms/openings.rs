@@ -12,9 +12,9 @@ use evenkeel_model::{
 use super::{Room, Router};
 use crate::GatewayEffect;
 use crate::effects::RoomNotice;
-use crate::nodes::{OpeningClass, QueuePosition};
 use crate::sessions::{LegState, Legs, Session, SessionOpening, SessionPhase};
 use crate::timer::Timer;
+use evenkeel_nodes::{OpeningClass, QueuePosition};
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 

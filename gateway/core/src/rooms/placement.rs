@@ -10,9 +10,9 @@ use evenkeel_model::{
 
 use super::{Room, Router};
 use crate::capacity::CapacityLedger;
-use crate::nodes::{Node, NodeTable};
 use crate::sessions::SessionPhase;
 use crate::timer::Timer;
+use evenkeel_nodes::{Node, NodeTable};
 
 /// Minimum interval of questions about one room, whatever its policy requests.
 const TTL_MIN: Duration = Duration::from_millis(100);

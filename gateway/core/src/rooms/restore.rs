@@ -15,11 +15,11 @@ use super::moves::MoveStep;
 use super::{Room, RoomTable, Router, is_session_room_name};
 use crate::capacity::Judged;
 use crate::effects::RoomNotice;
-use crate::nodes::Node;
 use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
 use crate::small::SmallMap;
 use crate::timer::Timer;
 use crate::{GatewayEffect, HopMap, NodeRecord, RegionRecord, RoomRecord, SessionRecord};
+use evenkeel_nodes::Node;
 
 /// A record of another process, before its rooms are settled.
 #[derive(Debug)]

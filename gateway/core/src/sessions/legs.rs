@@ -7,8 +7,8 @@ use evenkeel_model::{Hop, NodeId, SessionId};
 use super::{LegState, Session, SessionTable};
 use crate::capacity::Capacity;
 use crate::effects::{Effects, GatewayEffect};
-use crate::nodes::{ANSWERED_IN_TIME, NodeTable, QueuePosition};
 use crate::timer::Timer;
+use evenkeel_nodes::{ANSWERED_IN_TIME, NodeTable, QueuePosition};
 
 pub(crate) struct Legs<'a> {
     pub(crate) sessions: &'a mut SessionTable,

@@ -100,7 +100,8 @@ fn never_passed_canary_is_no_witness() {
     world.gateway.settings.nodes[0].canary = true;
     world.turn_gray(A, true);
     world.gateway.nodes[A].settings.canary = true;
-    world.gateway.nodes.start_timers(world.now, &mut world.gateway.effects);
+    world.gateway.nodes.start_timers(world.now);
+    world.gateway.effects.take(&mut world.gateway.nodes);
     assert_eq!(down_after(&mut world), None);
 }
 

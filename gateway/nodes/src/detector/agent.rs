@@ -17,7 +17,7 @@ pub(super) struct AgentReport {
 
 impl Detector {
     /// The agent reports whether the process runs.
-    pub(crate) fn handle_agent(&mut self, runs: bool, now: Instant) {
+    pub fn handle_agent(&mut self, runs: bool, now: Instant) {
         if runs {
             self.agent.gone = None;
             self.withdraw(EvidenceSource::Agent);
@@ -27,7 +27,7 @@ impl Detector {
         }
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.accused[EvidenceSource::Agent as usize].is_some()
     }
 

@@ -8,10 +8,7 @@ use evenkeel_model::{
 };
 
 use super::detector::{DetectorFinding, Distance};
-use super::{Node, NodeTable, NodeTransition, NodeTrust};
-use crate::GatewayEffect;
-use crate::effects::Effects;
-use crate::timer::Timer;
+use super::{Node, NodeEffect, NodeTable, NodeTimer, NodeTransition, NodeTrust};
 
 /// Interval at which the workers' stamps are read.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
@@ -42,12 +39,12 @@ pub enum AgentWord {
 
 /// A change of a node's health, with the evidence.
 #[derive(Debug)]
-pub(crate) struct NodeChange {
-    pub(crate) node: NodeId,
-    pub(crate) change: NodeTransition,
-    pub(crate) witnesses: Vec<(EvidenceSource, Instant)>,
+pub struct NodeChange {
+    pub node: NodeId,
+    pub change: NodeTransition,
+    pub witnesses: Vec<(EvidenceSource, Instant)>,
     /// The time of the death, by the evidence.
-    pub(crate) since: Instant,
+    pub since: Instant,
 }
 
 impl NodeTable {
@@ -56,13 +53,15 @@ impl NodeTable {
         if region == self.home { Distance::Near } else { Distance::Far }
     }
 
-    pub(crate) fn start_timers(&self, now: Instant, effects: &mut Effects) {
-        for node in self.iter().filter(|node| node.settings.probed == NodeProbing::Yes) {
-            effects.set(Timer::Probe(node.id), now);
-        }
-        for node in self.iter().filter(|node| node.settings.canary) {
-            effects.set(Timer::Canary(node.id), now);
-        }
+    /// Sets the timers of all probes and canaries.
+    pub fn start_timers(&mut self, now: Instant) {
+        let probed = self.slots.iter().flatten();
+        let probed = probed.filter(|node| node.settings.probed == NodeProbing::Yes);
+        let timers = probed.map(|node| NodeEffect::Set(NodeTimer::Probe(node.id), now));
+        self.effects.extend(timers);
+        let canaries = self.slots.iter().flatten().filter(|node| node.settings.canary);
+        let timers = canaries.map(|node| NodeEffect::Set(NodeTimer::Canary(node.id), now));
+        self.effects.extend(timers);
     }
 
     fn next_sequence(&mut self) -> u64 {
@@ -71,32 +70,32 @@ impl NodeTable {
         sequence
     }
 
-    pub(crate) fn probe(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
+    pub fn probe(&mut self, id: NodeId, now: Instant) {
         let sequence = self.next_sequence();
         if let Some(node) = self.get_mut(id) {
             node.detector.handle_probe_sent(sequence, now);
-            effects.set(Timer::Probe(id), now + node.probe_every());
-            effects.push(GatewayEffect::Probe { node: id, sequence });
+            let next = now + node.probe_every();
+            self.set(NodeTimer::Probe(id), next);
+            self.effects.push_back(NodeEffect::Probe { node: id, sequence });
         }
     }
 
-    pub(crate) fn send_canary(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
+    pub fn send_canary(&mut self, id: NodeId, now: Instant) {
         let sequence = self.next_sequence();
         if let Some(node) = self.get_mut(id) {
             node.detector.handle_canary_sent(sequence, now);
-            effects.set(Timer::Canary(id), now + CANARY_EVERY);
-            effects.push(GatewayEffect::Canary { node: id, sequence });
+            self.set(NodeTimer::Canary(id), now + CANARY_EVERY);
+            self.effects.push_back(NodeEffect::Canary { node: id, sequence });
         }
     }
 
     /// Reads the workers' stamps. Returns by how much this watch was late, if too late to judge, and the nodes that
     /// changed.
-    pub(crate) fn watch(
+    pub fn watch(
         &mut self,
         stamps: &[Stamp],
         workers_late: Duration,
         now: Instant,
-        effects: &mut Effects,
     ) -> (Option<Duration>, Vec<NodeChange>) {
         let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
         self.last_watch = Some(now);
@@ -114,20 +113,20 @@ impl NodeTable {
             }
         }
         if let Some(late) = late {
-            effects.event(CoreEvent::OwnStall { late });
+            self.event(CoreEvent::OwnStall { late });
         }
         let is_due =
             |node: &&Node| node.settings.probed == NodeProbing::Yes && node.detector.hastens(now);
         let due: Vec<NodeId> = self.iter().filter(is_due).map(|node| node.id).collect();
         for id in due {
-            self.probe(id, now, effects);
+            self.probe(id, now);
         }
         if late.is_some() && !before {
             return (late, Vec::new());
         }
         let before: Vec<_> = self.iter().map(|node| (node.id, node.detector.witnesses())).collect();
         let mut found: Vec<DetectorFinding> = self.iter_mut().map(|node| node.look(now)).collect();
-        self.doubt_uplink(&mut found, now, effects);
+        self.doubt_uplink(&mut found, now);
         self.fall_together(&mut found, now);
         let mut changed = Vec::new();
         for (found, (id, before)) in found.into_iter().zip(before) {
@@ -175,7 +174,7 @@ impl NodeTable {
     }
 
     /// An agent reported that the process is gone, which suffices as evidence.
-    pub(crate) fn handle_gone(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
+    pub fn handle_gone(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
         let node = self.get_mut(id)?;
         let mut before = node.detector.witnesses();
         let change = node.handle_gone(now)?;
@@ -186,7 +185,7 @@ impl NodeTable {
     }
 
     /// An operator marks the node Down.
-    pub(crate) fn eject(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
+    pub fn eject(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
         let node = self.get_mut(id)?;
         let change = node.eject(now)?;
         let mut witnesses = node.detector.witnesses();
@@ -197,30 +196,30 @@ impl NodeTable {
     }
 
     /// Marks a node down on the board, where packets take their second hops at once. No other code marks nodes down.
-    pub(crate) fn mark_down(&self, dead: Hop, since: Instant) {
+    pub fn mark_down(&self, dead: Hop, since: Instant) {
         if self.is_up(dead) {
             self.board.mark_down(dead.node, since);
         }
     }
 
     /// Assigns the reserve at a node to the rooms of a dead node, or frees it.
-    pub(crate) fn spend(&self, standby: NodeId, dead: Option<NodeId>) {
+    pub fn spend(&self, standby: NodeId, dead: Option<NodeId>) {
         self.board.spend(standby, dead);
     }
 
-    pub(crate) fn spend_if_free(&self, standby: NodeId, dead: NodeId) {
+    pub fn spend_if_free(&self, standby: NodeId, dead: NodeId) {
         if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
             self.spend(standby, Some(dead));
         }
     }
 
-    pub(crate) fn spent_for(&self, dead: NodeId) -> Vec<NodeId> {
+    pub fn spent_for(&self, dead: NodeId) -> Vec<NodeId> {
         let spent = |id: &NodeId| self.board.cell(*id).is_some_and(|it| it.spent_for == Some(dead));
         self.iter().map(|node| node.id).filter(spent).collect()
     }
 
     /// Marks the node up as a new incarnation.
-    pub(crate) fn reincarnate(&mut self, id: NodeId) {
+    pub fn reincarnate(&mut self, id: NodeId) {
         if let Some(incarnation) = self.board.reincarnate(id) {
             self[id].incarnation = incarnation;
             self.paces[id.0 as usize].renew();
@@ -229,7 +228,7 @@ impl NodeTable {
 
     /// Continues the trust of another process in a node. A node that runs there and was not heard here yet gets a new
     /// incarnation.
-    pub(crate) fn resume(&mut self, id: NodeId, before: &NodeTrust) {
+    pub fn resume(&mut self, id: NodeId, before: &NodeTrust) {
         let node = &mut self[id];
         let (ran, hop) = (node.runs(), node.hop());
         node.resume(before);
@@ -242,7 +241,7 @@ impl NodeTable {
 
     /// Calls the start hook of the node nearest to the region, unless a node is being started already. Rooms that it
     /// cannot carry are tried when it runs.
-    pub(crate) fn start_nearest(&mut self, region: RegionId, now: Instant, effects: &mut Effects) {
+    pub fn start_nearest(&mut self, region: RegionId, now: Instant) {
         if self.shutting_down || self.iter().any(Node::is_starting) {
             return;
         }
@@ -251,29 +250,23 @@ impl NodeTable {
             return;
         };
         let (attempt, within) = self[nearest].start(now);
-        effects.event(CoreEvent::Start { node: nearest, step: StartPhase::Begun { attempt } });
-        effects.push(GatewayEffect::Start { node: nearest });
-        effects.set(Timer::Probe(nearest), now);
-        effects.set(Timer::StartLate(nearest), now + within);
+        self.event(CoreEvent::Start { node: nearest, step: StartPhase::Begun { attempt } });
+        self.effects.push_back(NodeEffect::Start { node: nearest });
+        self.set(NodeTimer::Probe(nearest), now);
+        self.set(NodeTimer::StartLate(nearest), now + within);
     }
 
-    pub(crate) fn start_no_more(&mut self) {
+    pub fn start_no_more(&mut self) {
         self.shutting_down = true;
     }
 
     /// Ends a start under way, if any, as failed.
-    pub(crate) fn start_failed(
-        &mut self,
-        id: NodeId,
-        why: NotStarted,
-        now: Instant,
-        effects: &mut Effects,
-    ) {
+    pub fn start_failed(&mut self, id: NodeId, why: NotStarted, now: Instant) {
         let failed = self.get_mut(id).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
-            effects.cancel(&Timer::StartLate(id));
-            effects.push(GatewayEffect::EndStart { node: id, why });
-            effects.event(CoreEvent::Start { node: id, step: StartPhase::Failed { why, again } });
+            self.cancel(NodeTimer::StartLate(id));
+            self.effects.push_back(NodeEffect::EndStart { node: id, why });
+            self.event(CoreEvent::Start { node: id, step: StartPhase::Failed { why, again } });
         }
     }
 }

@@ -11,7 +11,7 @@ use evenkeel_model::{
 };
 use serde::{Deserialize, Serialize};
 use start::Starting;
-pub(crate) use trust::NodeTrust;
+pub use trust::NodeTrust;
 
 use super::detector::{Detector, DetectorFinding, Distance};
 
@@ -37,24 +37,24 @@ const LOAD_FOR: Duration = Duration::from_secs(5);
 const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) id: NodeId,
-    pub(crate) settings: NodeSettings,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) detector: Detector,
+pub struct Node {
+    pub id: NodeId,
+    pub settings: NodeSettings,
+    pub incarnation: Incarnation,
+    pub detector: Detector,
     /// An operator drains it.
-    pub(crate) draining: bool,
+    pub draining: bool,
     /// The node is no longer listed. It drains, and is then forgotten.
-    pub(crate) removed: bool,
+    pub removed: bool,
     /// An operator marked the node Down. It stays Down until the operator lets it back.
-    pub(crate) ejected: bool,
+    pub ejected: bool,
     /// The ejection time is waived: by an operator, or because the node had never been heard when it was marked down.
     excused: bool,
     /// The node was marked down before it was ever heard. It may just start late, so this is no relapse.
     unknown: bool,
     starting: Starting,
     /// The node drains at its own request, reported by its agent.
-    pub(crate) leaving: bool,
+    pub leaving: bool,
     /// The node takes no new sessions; valid until this time.
     unwilling: Option<Instant>,
     /// The node's own load measurement in thousandths, with its time.
@@ -65,7 +65,7 @@ pub(crate) struct Node {
     worse: Option<ImpairedPeriod>,
     /// Most rooms on the node lose much, whether or not other nodes are better. Region-wide loss shows at one node
     /// first.
-    pub(crate) fares_badly: bool,
+    pub fares_badly: bool,
     /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
@@ -107,7 +107,7 @@ struct ImpairedPeriod {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NodeTransition {
+pub enum NodeTransition {
     Health {
         from: Health,
         to: Health,
@@ -125,7 +125,7 @@ pub(crate) enum NodeTransition {
 }
 
 impl Node {
-    pub(crate) fn new(
+    pub fn new(
         id: NodeId,
         settings: NodeSettings,
         distance: Distance,
@@ -160,7 +160,7 @@ impl Node {
     }
 
     /// A node added at runtime: Down until it answers, then admitted without an ejection.
-    pub(crate) fn added(
+    pub fn added(
         (id, incarnation): (NodeId, Incarnation),
         settings: NodeSettings,
         distance: Distance,
@@ -175,11 +175,11 @@ impl Node {
         node
     }
 
-    pub(crate) fn hop(&self) -> Hop {
+    pub fn hop(&self) -> Hop {
         Hop { node: self.id, incarnation: self.incarnation }
     }
 
-    pub(crate) fn health(&self) -> Health {
+    pub fn health(&self) -> Health {
         match self.standing {
             HealthState::Up { .. } => Health::Up,
             HealthState::Suspect { .. } => Health::Suspect,
@@ -190,57 +190,57 @@ impl Node {
     }
 
     /// Rooms may be here; on a Suspect node only if no better node is left.
-    pub(crate) fn takes_rooms(&self) -> bool {
+    pub fn takes_rooms(&self) -> bool {
         self.runs() && !self.drains()
     }
 
     /// The evidence says that the node is neither Down nor Cold.
-    pub(crate) fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         !matches!(self.health(), Health::Down | Health::Cold)
     }
 
     /// The node's rooms should move away, because of an operator, the node list or the node's own request.
-    pub(crate) fn drains(&self) -> bool {
+    pub fn drains(&self) -> bool {
         self.draining || self.removed || self.leaving
     }
 
     /// The node accepts rooms that have no session open there yet.
-    pub(crate) fn welcomes_rooms(&self) -> bool {
+    pub fn welcomes_rooms(&self) -> bool {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
     /// Rooms prefer this node: it is Up and its path loses little.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.health() == Health::Up && !self.loses()
     }
 
     /// The path to the node loses much, by the votes of rooms or, since there may be no rooms to vote, by probes.
-    pub(crate) fn loses(&self) -> bool {
+    pub fn loses(&self) -> bool {
         self.fares_badly || self.detector.loses()
     }
 
     /// The node accepts or refuses new sessions. Existing sessions stay.
-    pub(crate) fn handle_willing(&mut self, willing: bool, now: Instant) {
+    pub fn handle_willing(&mut self, willing: bool, now: Instant) {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
     }
 
-    pub(crate) fn handle_load(&mut self, permille: u16, now: Instant) {
+    pub fn handle_load(&mut self, permille: u16, now: Instant) {
         self.measured = Some((permille, now));
     }
 
     /// The node's recent load measurement, in thousandths of its capacity.
-    pub(crate) fn reported_permille(&self) -> Option<u16> {
+    pub fn reported_permille(&self) -> Option<u16> {
         self.measured.map(|(permille, _)| permille)
     }
 
     /// The agent reports that the process is gone, which marks the node down at once.
-    pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<NodeTransition> {
+    pub fn handle_gone(&mut self, now: Instant) -> Option<NodeTransition> {
         self.detector.handle_agent(false, now);
         self.runs().then(|| self.die(now))
     }
 
     /// A port that served one room is closed. One call may have ended, but not calls of several rooms at once.
-    pub(crate) fn handle_port_closed(&mut self, room: RoomId, now: Instant) {
+    pub fn handle_port_closed(&mut self, room: RoomId, now: Instant) {
         self.closed_ports.retain(|(other, at)| {
             *other != room && now.saturating_duration_since(*at) < PORTS_CLOSE_WITHIN
         });
@@ -252,18 +252,18 @@ impl Node {
     }
 
     /// An operator marks the node Down. Returns the change if it was not Down.
-    pub(crate) fn eject(&mut self, now: Instant) -> Option<NodeTransition> {
+    pub fn eject(&mut self, now: Instant) -> Option<NodeTransition> {
         self.ejected = true;
         (self.health() != Health::Down).then(|| self.die(now))
     }
 
     /// An operator lets the node back as soon as it answers.
-    pub(crate) fn let_back(&mut self) {
+    pub fn let_back(&mut self) {
         (self.ejected, self.excused) = (false, true);
     }
 
     /// Rooms lose more here than elsewhere.
-    pub(crate) fn found_worse(&mut self, witness: EvidenceSource, now: Instant) {
+    pub fn found_worse(&mut self, witness: EvidenceSource, now: Instant) {
         if !self.runs() {
             return;
         }
@@ -278,7 +278,7 @@ impl Node {
 
     /// Rooms on the node have little loss (`well`), or there is no room; then the accusation ends when its time is
     /// over, unless probes still show much loss.
-    pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
+    pub fn found_no_worse(&mut self, well: bool, now: Instant) {
         let over = |worse: ImpairedPeriod| now >= worse.until && !self.loses();
         if self.worse.is_some_and(|worse| well || over(worse)) {
             self.worse = None;
@@ -287,12 +287,12 @@ impl Node {
     }
 
     /// The time for which rooms have lost more here than elsewhere.
-    pub(crate) fn worse_for(&self, now: Instant) -> Option<Duration> {
+    pub fn worse_for(&self, now: Instant) -> Option<Duration> {
         self.worse.map(|worse| now.saturating_duration_since(worse.since))
     }
 
     /// Weighs the evidence; always well for a node that does not run.
-    pub(crate) fn look(&mut self, now: Instant) -> DetectorFinding {
+    pub fn look(&mut self, now: Instant) -> DetectorFinding {
         match self.standing {
             HealthState::Down { .. } | HealthState::Cold { .. } => DetectorFinding::Well,
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
@@ -301,11 +301,7 @@ impl Node {
         }
     }
 
-    pub(crate) fn conclude(
-        &mut self,
-        found: DetectorFinding,
-        now: Instant,
-    ) -> Option<NodeTransition> {
+    pub fn conclude(&mut self, found: DetectorFinding, now: Instant) -> Option<NodeTransition> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
@@ -406,7 +402,7 @@ impl Node {
     }
 
     /// The ejection time, which doubles with each relapse.
-    pub(crate) fn ejection(&self) -> Duration {
+    pub fn ejection(&self) -> Duration {
         let doublings = self.relapses.saturating_sub(1);
         self.timings.ejection.saturating_mul(1 << doublings).min(self.timings.ejection_max)
     }
@@ -418,7 +414,7 @@ impl Node {
     }
 
     /// Adds the metrics of the node's path and health, for policies.
-    pub(crate) fn measure(&self, measures: &mut Measures) {
+    pub fn measure(&self, measures: &mut Measures) {
         if let Some((smoothed, variation)) = self.detector.round_trip() {
             measures.set(Metric::Delay, smoothed.as_micros() as u64 / 2);
             measures.set(Metric::JitterNode, variation.as_micros() as u64);

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{CoreEvent, NodeId, NodeProbing};
 
 use super::{DetectorFinding, Node, NodeTable};
-use crate::effects::Effects;
 
 /// A node heard this much later than another fell silent outlived it: the last packets before a common loss arrive
 /// within this time.
@@ -34,17 +33,12 @@ struct CommonSilence {
 }
 
 impl NodeTable {
-    pub(crate) fn doubts_uplink(&self) -> bool {
+    pub fn doubts_uplink(&self) -> bool {
         self.uplink_suspect
     }
 
     /// Weakens findings of death by silence to accusations while the uplink is suspected.
-    pub(super) fn doubt_uplink(
-        &mut self,
-        found: &mut [DetectorFinding],
-        now: Instant,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn doubt_uplink(&mut self, found: &mut [DetectorFinding], now: Instant) {
         let mut doubted: Option<CommonSilence> = None;
         let holds: Vec<bool> = (self.iter().zip(&*found))
             .map(|(node, found)| {
@@ -58,7 +52,7 @@ impl NodeTable {
             self.none_heard = Some(now);
         }
         for id in self.unasked(&holds, now) {
-            self.probe(id, now, effects);
+            self.probe(id, now);
         }
         for (found, _) in found.iter_mut().zip(holds).filter(|(_, holds)| *holds) {
             *found = DetectorFinding::Accused;
@@ -66,7 +60,7 @@ impl NodeTable {
         let before = std::mem::replace(&mut self.uplink_suspect, doubted.is_some());
         if before != doubted.is_some() {
             let (silent, of) = doubted.map_or((0, 0), |silence| (silence.silent, silence.of));
-            effects.event(CoreEvent::Uplink { doubted: doubted.is_some(), silent, of });
+            self.event(CoreEvent::Uplink { doubted: doubted.is_some(), silent, of });
         }
     }
 

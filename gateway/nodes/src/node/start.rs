@@ -55,19 +55,19 @@ impl Node {
 
     /// Tells if the hook may be called. Right after the gateway's start it may not, because the node may be running
     /// already.
-    pub(crate) fn may_start(&self, now: Instant) -> bool {
+    pub fn may_start(&self, now: Instant) -> bool {
         let Starting { called, again, .. } = self.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
         let absent = self.detector.has_missed() || self.detector.is_gone();
         self.health() == Health::Cold && !self.drains() && idle && absent
     }
 
-    pub(crate) fn is_starting(&self) -> bool {
+    pub fn is_starting(&self) -> bool {
         self.starting.called.is_some()
     }
 
     /// Notes a call of the hook. Returns the number of this attempt and its time limit.
-    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
+    pub fn start(&mut self, now: Instant) -> (u32, Duration) {
         self.starting.called = Some(now);
         self.starting.attempts = self.starting.attempts.saturating_add(1);
         let within = match self.settings.starts {
@@ -79,7 +79,7 @@ impl Node {
 
     /// Notes that the hook failed or the node did not answer in time. Returns the delay before the next attempt; `None`
     /// if the node was not being started.
-    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
+    pub fn start_failed(&mut self, now: Instant) -> Option<Duration> {
         self.starting.called.take()?;
         let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);
         let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
@@ -87,7 +87,7 @@ impl Node {
         Some(again)
     }
 
-    pub(crate) fn probe_every(&self) -> Duration {
+    pub fn probe_every(&self) -> Duration {
         match self.standing {
             HealthState::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
             HealthState::Up { .. }

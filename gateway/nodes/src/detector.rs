@@ -36,7 +36,7 @@ const OUTLIVED_AFTER: Duration = Duration::from_millis(100);
 
 /// A node in the gateway's own region is `Near`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Distance {
+pub enum Distance {
     Near,
     Far,
 }
@@ -45,14 +45,14 @@ pub(crate) enum Distance {
 const DELIVERED_TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum DetectorFinding {
+pub enum DetectorFinding {
     Well,
     Accused,
     Dead,
 }
 
 #[derive(Debug)]
-pub(crate) struct Detector {
+pub struct Detector {
     timings: Timings,
     distance: Distance,
     /// The start of each witness's accusation, in the order of [`EvidenceSource::ALL`].
@@ -97,7 +97,7 @@ struct RoundTrip {
 }
 
 impl Detector {
-    pub(crate) fn new(timings: Timings, distance: Distance) -> Detector {
+    pub fn new(timings: Timings, distance: Distance) -> Detector {
         Detector {
             timings,
             distance,
@@ -118,14 +118,14 @@ impl Detector {
         }
     }
 
-    pub(crate) fn probe_every(&self) -> Duration {
+    pub fn probe_every(&self) -> Duration {
         match self.distance {
             Distance::Near => self.timings.probe_every_near,
             Distance::Far => self.timings.probe_every_far,
         }
     }
 
-    pub(crate) fn handle_probe_sent(&mut self, sequence: u64, now: Instant) {
+    pub fn handle_probe_sent(&mut self, sequence: u64, now: Instant) {
         if self.probes.len() == PROBES_MAX {
             self.probes.remove(0);
         }
@@ -138,7 +138,7 @@ impl Detector {
 
     /// The next probe should be sent before its turn: the node begins to be silent, and no probe sent since then was
     /// answered or is overdue. Detection time then does not depend on the phase of the probes.
-    pub(crate) fn hastens(&self, now: Instant) -> bool {
+    pub fn hastens(&self, now: Instant) -> bool {
         let Some(since) = self.silence.begins(self.limits(), now) else { return false };
         let idle = self.probes.last().is_none_or(|last| {
             now.saturating_duration_since(last.sent.at) >= self.probe_every() / HASTE
@@ -149,7 +149,7 @@ impl Detector {
 
     /// An answer withdraws the accusations by probes and by kernel errors, because a process listens. An answer of the
     /// media port also outlives silence.
-    pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
+    pub fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
         let silent = self.accused[EvidenceSource::Silence as usize];
         let answered = self.answered(sequence, now);
         self.heard |= answered.is_some();
@@ -161,7 +161,7 @@ impl Detector {
     }
 
     /// Takes an answer of an agent that did not check the media port. It shows only that the path works.
-    pub(crate) fn handle_agent_answered(&mut self, sequence: u64, now: Instant) {
+    pub fn handle_agent_answered(&mut self, sequence: u64, now: Instant) {
         let _ = self.answered(sequence, now);
     }
 
@@ -193,19 +193,19 @@ impl Detector {
         Some(probe)
     }
 
-    pub(crate) fn handle_kernel_error(&mut self, now: Instant) {
+    pub fn handle_kernel_error(&mut self, now: Instant) {
         self.accuse(EvidenceSource::KernelError, now);
     }
 
     /// Takes a kernel error that quotes this probe. If the probe was answered, the error is forged or out of date.
-    pub(crate) fn handle_probe_refused(&mut self, sequence: u64, now: Instant) {
+    pub fn handle_probe_refused(&mut self, sequence: u64, now: Instant) {
         if self.probes.iter().any(|probe| probe.sequence == sequence) {
             self.handle_kernel_error(now);
         }
     }
 
     /// Takes the workers' stamp. Arrivals withdraw the accusations by silence and kernel error.
-    pub(crate) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
+    pub fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
             self.heard = true;
             self.withdraw(EvidenceSource::Silence);
@@ -216,13 +216,13 @@ impl Detector {
         }
     }
 
-    pub(crate) fn handle_canary_sent(&mut self, sequence: u64, now: Instant) {
+    pub fn handle_canary_sent(&mut self, sequence: u64, now: Instant) {
         self.canary.send(sequence, now);
     }
 
     /// A packet of one canary session came out at the other. If it was sent after a kernel error, it withdraws that
     /// error, because a process listens.
-    pub(crate) fn handle_canary_passed(&mut self, sequence: u64) {
+    pub fn handle_canary_passed(&mut self, sequence: u64) {
         let sent = self.canary.pass(sequence);
         self.withdraw(EvidenceSource::Canary);
         let refused = self.accused[EvidenceSource::KernelError as usize].map(|since| since.at);
@@ -232,23 +232,23 @@ impl Detector {
     }
 
     /// Drops the canaries' evidence, because there are no canaries any more.
-    pub(crate) fn forget_canaries(&mut self) {
+    pub fn forget_canaries(&mut self) {
         self.canary = CanaryPacket::default();
     }
 
     /// The node reports that both canary sessions are open.
-    pub(crate) fn handle_canary_open(&mut self, now: Instant) {
+    pub fn handle_canary_open(&mut self, now: Instant) {
         self.canary.confirm(now);
     }
 
     /// Workers report that the node recently delivered media to a session.
-    pub(crate) fn handle_delivered(&mut self, now: Instant) {
+    pub fn handle_delivered(&mut self, now: Instant) {
         self.delivered = Some(now);
     }
 
     /// Sets or clears the accusation that rooms lose more there than elsewhere. It makes the node Suspect and never
     /// marks it down.
-    pub(crate) fn handle_worse(&mut self, witness: Option<EvidenceSource>, now: Instant) {
+    pub fn handle_worse(&mut self, witness: Option<EvidenceSource>, now: Instant) {
         for worse in [EvidenceSource::Cohort, EvidenceSource::Feedback] {
             match witness == Some(worse) {
                 true => self.accuse(worse, now),
@@ -259,7 +259,7 @@ impl Detector {
 
     /// Extends all waiting times by the gateway's own lateness. The control thread reads answers to probes, workers
     /// read media.
-    pub(crate) fn excuse(&mut self, control: Duration, workers: Duration) {
+    pub fn excuse(&mut self, control: Duration, workers: Duration) {
         let late = control.max(workers);
         self.probes.iter_mut().for_each(|probe| probe.sent.excuse(control));
         for witness in EvidenceSource::ALL {
@@ -273,7 +273,7 @@ impl Detector {
         self.canary.excuse(control);
     }
 
-    pub(crate) fn weigh(&mut self, now: Instant) -> DetectorFinding {
+    pub fn weigh(&mut self, now: Instant) -> DetectorFinding {
         self.weigh_probes(now);
         self.weigh_silence(now);
         self.weigh_agent(now);
@@ -362,7 +362,7 @@ impl Detector {
         }
     }
 
-    pub(crate) fn down_after(&self) -> Duration {
+    pub fn down_after(&self) -> Duration {
         match self.distance {
             Distance::Near => self.timings.down_after_near,
             Distance::Far => self.timings.down_after_far,
@@ -381,7 +381,7 @@ impl Detector {
     }
 
     /// Drops the evidence about the previous incarnation; measurements of the path stay.
-    pub(crate) fn absolve(&mut self) {
+    pub fn absolve(&mut self) {
         self.accused = [None; EvidenceSource::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
@@ -392,28 +392,28 @@ impl Detector {
     }
 
     /// Drops loss measured while the node was dead: it was no loss of the path.
-    pub(crate) fn forget_loss(&mut self) {
+    pub fn forget_loss(&mut self) {
         self.loss = Loss::default();
     }
 
     /// The death was reported, not inferred from silence, so the uplink is not to blame.
-    pub(crate) fn is_told_of(&self) -> bool {
+    pub fn is_told_of(&self) -> bool {
         EvidenceSource::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
     }
 
     /// The node is near and left two probes in a row unanswered.
-    pub(crate) fn misses_two(&self) -> bool {
+    pub fn misses_two(&self) -> bool {
         self.distance == Distance::Near && self.accused[EvidenceSource::Probe as usize].is_some()
     }
 
     /// The time at which the node fell silent: it was last heard then or, if media still arrives, first accused.
-    pub(crate) fn fell_silent(&self) -> Option<Instant> {
+    pub fn fell_silent(&self) -> Option<Instant> {
         let silences = EvidenceSource::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());
         let accused = silences.filter_map(|&w| self.accused[w as usize]).map(|s| s.at).min()?;
         Some(self.last_heard().map_or(accused, |heard| heard.min(accused)))
     }
 
-    pub(crate) fn witnesses(&self) -> Vec<(EvidenceSource, Instant)> {
+    pub fn witnesses(&self) -> Vec<(EvidenceSource, Instant)> {
         EvidenceSource::ALL
             .into_iter()
             .filter_map(|witness| Some((witness, self.accused[witness as usize]?.at)))
@@ -421,53 +421,53 @@ impl Detector {
     }
 
     /// The current accusers, in the order of [`EvidenceSource::ALL`].
-    pub(crate) fn suspected_by(&self) -> [bool; EvidenceSource::ALL.len()] {
+    pub fn suspected_by(&self) -> [bool; EvidenceSource::ALL.len()] {
         self.accused.map(|since| since.is_some())
     }
 
     /// Tells if any packet or answer to a probe has come from the node.
-    pub(crate) fn was_heard(&self) -> bool {
+    pub fn was_heard(&self) -> bool {
         self.heard
     }
 
     /// The time of the last packet or answer to a probe.
-    pub(crate) fn last_heard(&self) -> Option<Instant> {
+    pub fn last_heard(&self) -> Option<Instant> {
         self.silence.last_received().max(self.answered)
     }
 
-    pub(crate) fn last_received(&self) -> Option<Instant> {
+    pub fn last_received(&self) -> Option<Instant> {
         self.silence.last_received()
     }
 
-    pub(crate) fn last_answer(&self) -> Option<Instant> {
+    pub fn last_answer(&self) -> Option<Instant> {
         self.answered
     }
 
     /// The time at which the newest probe was sent.
-    pub(crate) fn last_probed(&self) -> Option<Instant> {
+    pub fn last_probed(&self) -> Option<Instant> {
         self.probes.last().map(|probe| probe.sent.at).max(self.answered_of)
     }
 
-    pub(crate) fn has_missed(&self) -> bool {
+    pub fn has_missed(&self) -> bool {
         self.missed_in_a_row > 0
     }
 
-    pub(crate) fn round_trip(&self) -> Option<(Duration, Duration)> {
+    pub fn round_trip(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.variation))
     }
 
     /// The smoothed round trip and its observed variation.
-    pub(crate) fn round_trip_seen(&self) -> Option<(Duration, Duration)> {
+    pub fn round_trip_seen(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.seen))
     }
 
     /// The path loses so many probes that rooms should be elsewhere.
-    pub(crate) fn loses(&self) -> bool {
+    pub fn loses(&self) -> bool {
         self.loss.is_much()
     }
 
     /// Recent share of unanswered probes in ppm.
-    pub(crate) fn loss_ppm(&self) -> u32 {
+    pub fn loss_ppm(&self) -> u32 {
         self.loss.ppm()
     }
 }

@@ -1,21 +1,53 @@
-use evenkeel_model::{EvidenceSource, Health};
+use evenkeel_model::{
+    EvidenceSource, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
+};
 
 use super::*;
-use crate::effects::Effects;
-use crate::gateway::tests::{A, listed, ms, settings};
+
+const A: NodeId = NodeId(0);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn listed(zone: u32) -> NodeSettings {
+    NodeSettings {
+        name: "new".into(),
+        zone: ZoneId(zone),
+        capacity_kbps: 100_000,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
+        starts: Starts::ByItself,
+        canary: false,
+    }
+}
+
+/// Two zones at home and one in another region. One node each, and a second in the first zone.
+fn settings() -> CoreSettings {
+    let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
+    CoreSettings {
+        home: RegionId(0),
+        regions: ["home".into(), "away".into()].into(),
+        zones: vec![zone("z0", 0), zone("z1", 0), zone("z2", 1)],
+        nodes: [0, 1, 0, 2].map(listed).into(),
+        scenarios: BTreeMap::new(),
+        timings: Timings::default(),
+        limits: GatewayLimits::default(),
+    }
+}
 
 #[test]
 fn added_node_is_down_and_a_left_slot_rests() {
     let now = Instant::now();
-    let (mut nodes, mut effects) = (NodeTable::new(&mut settings(), now), Effects::default());
+    let mut nodes = NodeTable::new(&mut settings(), now);
     let slots = nodes.slots();
-    let (new, drains) = nodes.add(listed(0), now, &mut effects).unwrap();
+    let (new, drains) = nodes.add(listed(0), now).unwrap();
     assert!(!drains && !nodes.is_up(nodes[new].hop()));
-    nodes.forget(new, now, &mut effects);
+    nodes.forget(new, now);
     assert!(nodes.get(new).is_none());
-    let (other, _) = nodes.add(listed(0), now + RESTS - ms(1), &mut effects).unwrap();
+    let (other, _) = nodes.add(listed(0), now + RESTS - ms(1)).unwrap();
     assert_eq!((other == new, nodes.slots()), (false, slots + 2));
-    let (again, _) = nodes.add(listed(0), now + RESTS, &mut effects).unwrap();
+    let (again, _) = nodes.add(listed(0), now + RESTS).unwrap();
     assert_eq!((again, nodes.slots()), (new, slots + 2));
     assert!(nodes[again].incarnation > evenkeel_model::Incarnation(1));
 }
@@ -23,11 +55,11 @@ fn added_node_is_down_and_a_left_slot_rests() {
 #[test]
 fn node_added_to_a_drained_region_drains() {
     let now = Instant::now();
-    let (mut nodes, mut effects) = (NodeTable::new(&mut settings(), now), Effects::default());
+    let mut nodes = NodeTable::new(&mut settings(), now);
     nodes.set_drained(RegionId(0), true);
-    assert!(nodes.add(listed(0), now, &mut effects).unwrap().1);
+    assert!(nodes.add(listed(0), now).unwrap().1);
     nodes.set_drained(RegionId(0), false);
-    assert!(!nodes.add(listed(0), now, &mut effects).unwrap().1);
+    assert!(!nodes.add(listed(0), now).unwrap().1);
 }
 
 #[test]
@@ -54,14 +86,14 @@ fn start_goes_to_the_nearest_node_and_one_at_a_time() {
     let now = Instant::now();
     let mut settings = settings();
     for node in &mut settings.nodes {
-        node.starts = evenkeel_model::Starts::ByHook { within: ms(1_000) };
+        node.starts = Starts::ByHook { within: ms(1_000) };
     }
-    let (mut nodes, mut effects) = (NodeTable::new(&mut settings, now), Effects::default());
+    let mut nodes = NodeTable::new(&mut settings, now);
     for node in nodes.iter_mut() {
         node.detector.handle_agent(false, now);
     }
-    nodes.start_nearest(RegionId(1), now, &mut effects);
-    nodes.start_nearest(RegionId(0), now, &mut effects);
+    nodes.start_nearest(RegionId(1), now);
+    nodes.start_nearest(RegionId(0), now);
     let started: Vec<bool> = nodes.iter().map(Node::is_starting).collect();
     assert_eq!(started, [false, false, false, true]);
 }

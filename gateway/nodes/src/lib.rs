@@ -1,5 +1,8 @@
 //! The set of nodes, their health, and the board on which packets see them.
 
+// Tests start their virtual clock at the current time.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod detector;
 mod list;
 mod node;
@@ -13,17 +16,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use detector::DetectorFinding;
-use evenkeel_model::{Board, CoreSettings, GatewayLimits, Hop, NodeId, RegionId, Timings, Zone};
-pub(crate) use node::{Node, NodeTransition, NodeTrust};
-pub(crate) use pace::{ANSWERED_IN_TIME, OpeningClass, OpeningWindow, QueuePosition};
-pub(crate) use watch::NodeChange;
+use evenkeel_model::{
+    Board, CoreEvent, CoreSettings, GatewayLimits, Hop, NodeId, NotStarted, RegionId, Timings, Zone,
+};
+pub use node::{Node, NodeTransition, NodeTrust};
+pub use pace::{ANSWERED_IN_TIME, OpeningClass, OpeningWindow, QueuePosition};
+pub use watch::NodeChange;
 pub use watch::{AgentWord, WATCH_EVERY};
 
 /// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(crate) struct NodeTable {
+pub struct NodeTable {
     slots: Vec<Option<Node>>,
     /// Slots without a node, with the time since when, in the order in which they became free.
     free: VecDeque<(NodeId, Instant)>,
@@ -46,11 +51,55 @@ pub(crate) struct NodeTable {
     fell: BTreeMap<RegionId, Instant>,
     /// No more nodes are started.
     shutting_down: bool,
+    effects: VecDeque<NodeEffect>,
+}
+
+/// Instructions to the owner of the table.
+#[derive(Clone, Debug)]
+pub enum NodeEffect {
+    Event(CoreEvent),
+    /// Probe the node's media port.
+    Probe {
+        node: NodeId,
+        sequence: u64,
+    },
+    /// Send a packet between the node's canary sessions.
+    Canary {
+        node: NodeId,
+        sequence: u64,
+    },
+    /// Call the hook that starts the node.
+    Start {
+        node: NodeId,
+    },
+    /// End that hook.
+    EndStart {
+        node: NodeId,
+        why: NotStarted,
+    },
+    /// The node left the table.
+    Forget {
+        node: NodeId,
+    },
+    Set(NodeTimer, Instant),
+    Cancel(NodeTimer),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeTimer {
+    /// Call [`NodeTable::probe`].
+    Probe(NodeId),
+    /// Call [`NodeTable::send_canary`].
+    Canary(NodeId),
+    /// Call [`NodeTable::start_failed`].
+    StartLate(NodeId),
+    /// The next rooms leave a draining node.
+    Drain(NodeId),
 }
 
 impl NodeTable {
     /// All nodes start Up until evidence says otherwise; nodes that a hook starts are Cold.
-    pub(crate) fn new(settings: &mut CoreSettings, now: Instant) -> NodeTable {
+    pub fn new(settings: &mut CoreSettings, now: Instant) -> NodeTable {
         let CoreSettings { home, timings, limits, .. } = *settings;
         let mut nodes = NodeTable {
             slots: Vec::new(),
@@ -74,6 +123,7 @@ impl NodeTable {
             none_heard: None,
             fell: BTreeMap::new(),
             shutting_down: false,
+            effects: VecDeque::new(),
         };
         for (at, node) in settings.nodes.iter().enumerate() {
             let (id, distance) = (NodeId(at as u32), nodes.distance(node.zone));
@@ -86,7 +136,24 @@ impl NodeTable {
         nodes
     }
 
-    pub(crate) fn board(&self) -> &Arc<Board> {
+    /// The next effect. Take all after each call that changes the table.
+    pub fn poll_effect(&mut self) -> Option<NodeEffect> {
+        self.effects.pop_front()
+    }
+
+    fn event(&mut self, event: CoreEvent) {
+        self.effects.push_back(NodeEffect::Event(event));
+    }
+
+    fn set(&mut self, timer: NodeTimer, at: Instant) {
+        self.effects.push_back(NodeEffect::Set(timer, at));
+    }
+
+    fn cancel(&mut self, timer: NodeTimer) {
+        self.effects.push_back(NodeEffect::Cancel(timer));
+    }
+
+    pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
 
@@ -100,7 +167,7 @@ impl NodeTable {
         }
     }
 
-    pub(crate) fn vacancies(&self, now: Instant) -> usize {
+    pub fn vacancies(&self, now: Instant) -> usize {
         let rested = |since: Instant| now.saturating_duration_since(since) >= RESTS;
         let free = self.free.iter().filter(|(_, since)| rested(*since)).count();
         free + self.limits.nodes_max.saturating_sub(self.slots.len())
@@ -117,63 +184,63 @@ impl NodeTable {
         }
     }
 
-    pub(crate) fn get(&self, id: NodeId) -> Option<&Node> {
+    pub fn get(&self, id: NodeId) -> Option<&Node> {
         self.slots.get(id.0 as usize)?.as_ref()
     }
 
-    pub(crate) fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
         self.slots.get_mut(id.0 as usize)?.as_mut()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
+    pub fn iter(&self) -> impl Iterator<Item = &Node> {
         self.slots.iter().flatten()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Node> {
         self.slots.iter_mut().flatten()
     }
 
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// Number of slots, with or without a node.
-    pub(crate) fn slots(&self) -> usize {
+    pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    pub(crate) fn pace(&self, id: NodeId) -> &OpeningWindow {
+    pub fn pace(&self, id: NodeId) -> &OpeningWindow {
         &self.paces[id.0 as usize]
     }
 
-    pub(crate) fn pace_mut(&mut self, id: NodeId) -> &mut OpeningWindow {
+    pub fn pace_mut(&mut self, id: NodeId) -> &mut OpeningWindow {
         &mut self.paces[id.0 as usize]
     }
 
-    pub(crate) fn paces(&self) -> impl Iterator<Item = &OpeningWindow> {
+    pub fn paces(&self) -> impl Iterator<Item = &OpeningWindow> {
         self.paces.iter()
     }
 
     /// Nodes with a queue of openings as long as their window.
-    pub(crate) fn busy(&self) -> Vec<NodeId> {
+    pub fn busy(&self) -> Vec<NodeId> {
         self.iter().map(|node| node.id).filter(|id| self.pace(*id).is_busy()).collect()
     }
 
-    pub(crate) fn hops(&self, nodes: &[NodeId]) -> Vec<Hop> {
+    pub fn hops(&self, nodes: &[NodeId]) -> Vec<Hop> {
         nodes.iter().filter_map(|&node| self.get(node)).map(Node::hop).collect()
     }
 
-    pub(crate) fn is_up(&self, hop: Hop) -> bool {
+    pub fn is_up(&self, hop: Hop) -> bool {
         self.board.is_up(hop.node, hop.incarnation)
     }
 
     /// The node's region; the home region if the node is gone, since nothing leads there.
-    pub(crate) fn region_of(&self, node: NodeId) -> RegionId {
+    pub fn region_of(&self, node: NodeId) -> RegionId {
         let zone = self.get(node).map(|node| node.settings.zone);
         zone.map_or(self.home, |zone| self.zones[zone.0 as usize].region)
     }
 
-    pub(crate) fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
+    pub fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| self.region_of(node.id) == region)
     }
 }

@@ -13,14 +13,14 @@ const WINDOW_MIN: u32 = 4;
 const WINDOW_MAX: u32 = 1_024;
 
 /// An opening that takes longer shrinks the window.
-pub(crate) const ANSWERED_IN_TIME: Duration = Duration::from_millis(250);
+pub const ANSWERED_IN_TIME: Duration = Duration::from_millis(250);
 
 /// Late answers within this time shrink the window only once.
 const SLOWER_EVERY: Duration = Duration::from_millis(100);
 
 /// Order of openings when not all fit in the window.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum OpeningClass {
+pub enum OpeningClass {
     /// The session's room is stranded.
     Stranded,
     /// The session's room moves to this node.
@@ -32,12 +32,12 @@ pub(crate) enum OpeningClass {
 }
 
 /// A position in the queue: by class, priority (calls before streams) and arrival.
-pub(crate) type QueuePosition = (OpeningClass, Reverse<i64>, u64);
+pub type QueuePosition = (OpeningClass, Reverse<i64>, u64);
 
 /// A node's window, as in congestion control (RFC 5681, 3.1). It grows with openings answered in time: by one for each
 /// until the first late one, then by one per window. It halves on late or refused openings.
 #[derive(Debug)]
-pub(crate) struct OpeningWindow {
+pub struct OpeningWindow {
     window: u32,
     start: u32,
     /// Answers in time since the window last grew.
@@ -51,7 +51,7 @@ pub(crate) struct OpeningWindow {
 }
 
 impl OpeningWindow {
-    pub(crate) fn new(start: u32) -> OpeningWindow {
+    pub fn new(start: u32) -> OpeningWindow {
         OpeningWindow {
             window: start.min(WINDOW_MAX),
             start,
@@ -64,12 +64,12 @@ impl OpeningWindow {
         }
     }
 
-    pub(crate) fn drawn(&self) -> u64 {
+    pub fn drawn(&self) -> u64 {
         self.drawn
     }
 
     /// Returns true if this opening may start now and none waits before it; otherwise it is queued.
-    pub(crate) fn begin(&mut self, turn: QueuePosition, session: SessionId, hop: Hop) -> bool {
+    pub fn begin(&mut self, turn: QueuePosition, session: SessionId, hop: Hop) -> bool {
         self.drawn += 1;
         if self.waiting.is_empty() && self.under_way < self.window {
             self.under_way += 1;
@@ -81,7 +81,7 @@ impl OpeningWindow {
     }
 
     /// The next opening that may start now.
-    pub(crate) fn next(&mut self) -> Option<(SessionId, Hop)> {
+    pub fn next(&mut self) -> Option<(SessionId, Hop)> {
         if self.under_way >= self.window {
             return None;
         }
@@ -92,19 +92,19 @@ impl OpeningWindow {
     }
 
     /// Removes an opening that is no longer wanted from the queue.
-    pub(crate) fn forget(&mut self, session: SessionId, hop: Hop) {
+    pub fn forget(&mut self, session: SessionId, hop: Hop) {
         if let Some(turn) = self.turns.remove(&(session, hop)) {
             self.waiting.remove(&turn);
         }
     }
 
     /// An opening under way ended, for whatever reason.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
     /// An opening was answered in time.
-    pub(crate) fn faster(&mut self) {
+    pub fn faster(&mut self) {
         let in_demand = self.under_way + 1 >= self.window || !self.waiting.is_empty();
         if !in_demand || self.window >= WINDOW_MAX {
             return;
@@ -117,7 +117,7 @@ impl OpeningWindow {
     }
 
     /// An opening was answered late, or refused.
-    pub(crate) fn slower(&mut self, now: Instant) {
+    pub fn slower(&mut self, now: Instant) {
         let lately = |at: Instant| now.saturating_duration_since(at) < SLOWER_EVERY;
         if !self.slowed.is_some_and(lately) {
             self.slowed = Some(now);
@@ -127,17 +127,17 @@ impl OpeningWindow {
     }
 
     /// Resets the window for a new incarnation.
-    pub(crate) fn renew(&mut self) {
+    pub fn renew(&mut self) {
         (self.window, self.credit, self.slowed) = (self.start.min(WINDOW_MAX), 0, None);
     }
 
     /// As many openings wait as may be under way. Rooms that can wait, or be placed elsewhere, should.
-    pub(crate) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         self.waiting.len() >= self.window as usize
     }
 
     /// Number of openings under way, and number that wait.
-    pub(crate) fn counts(&self) -> (u32, usize) {
+    pub fn counts(&self) -> (u32, usize) {
         (self.under_way, self.waiting.len())
     }
 }

@@ -9,7 +9,7 @@ use super::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
-pub(crate) struct NodeTrust {
+pub struct NodeTrust {
     standing: HealthState,
     excused: bool,
     unknown: bool,
@@ -19,11 +19,11 @@ pub(crate) struct NodeTrust {
     ejected: bool,
     draining: bool,
     leaving: bool,
-    pub(crate) removed: bool,
+    pub removed: bool,
 }
 
 impl NodeTrust {
-    pub(crate) fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         match self.standing {
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => true,
             HealthState::Down { .. } | HealthState::Cold { .. } => false,
@@ -32,7 +32,7 @@ impl NodeTrust {
 }
 
 impl Node {
-    pub(crate) fn trust(&self) -> NodeTrust {
+    pub fn trust(&self) -> NodeTrust {
         let &Node { standing, excused, unknown, relapses, worse, ejected, .. } = self;
         let &Node { draining, leaving, removed, .. } = self;
         let starting = self.starting.not_called();
@@ -52,7 +52,7 @@ impl Node {
 
     /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
     /// that process is unknown here.
-    pub(crate) fn resume(&mut self, before: &NodeTrust) {
+    pub fn resume(&mut self, before: &NodeTrust) {
         // A node that was just added, or that a hook starts, is Down or Cold without any evidence.
         let without_evidence = match self.standing {
             HealthState::Down { .. } => self.excused && !self.unknown,
@@ -83,12 +83,12 @@ impl Node {
         self.leaving |= before.leaving;
     }
 
-    pub(crate) fn loses_more_than_others(&self) -> bool {
+    pub fn loses_more_than_others(&self) -> bool {
         self.worse.is_some()
     }
 
     /// The time since which the node does not run.
-    pub(crate) fn absent_since(&self) -> Option<Instant> {
+    pub fn absent_since(&self) -> Option<Instant> {
         match self.standing {
             HealthState::Down { since, .. } | HealthState::Cold { since } => Some(since),
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => None,

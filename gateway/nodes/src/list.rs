@@ -2,17 +2,16 @@
 
 use std::time::Instant;
 
-use evenkeel_model::{Hop, NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, Zone, ZoneId};
+use evenkeel_model::{
+    Hop, Impossible, NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, Zone, ZoneId,
+};
 
-use super::{Node, NodeTable, OpeningWindow};
-use crate::effects::Effects;
-use crate::timer::Timer;
-use crate::{GatewayEffect, Impossible};
+use super::{Node, NodeEffect, NodeTable, NodeTimer, OpeningWindow};
 
 impl NodeTable {
     /// The zone with this name in the region. A new zone takes the number of a zone without nodes, or the next number.
     /// The caller must add a node to it at once.
-    pub(crate) fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
+    pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
         self.check_region(region)?;
         let zone = Zone { name: name.into(), region };
         if let Some(known) = self.zones.iter().position(|known| *known == zone) {
@@ -27,29 +26,28 @@ impl NodeTable {
         Ok(ZoneId(place as u32))
     }
 
-    pub(crate) fn check_region(&self, region: RegionId) -> Result<(), Impossible> {
+    pub fn check_region(&self, region: RegionId) -> Result<(), Impossible> {
         if region.0 as usize >= self.regions { Err(Impossible::NoSuchRegion) } else { Ok(()) }
     }
 
-    pub(crate) fn regions(&self) -> impl Iterator<Item = RegionId> + use<> {
+    pub fn regions(&self) -> impl Iterator<Item = RegionId> + use<> {
         (0..self.regions as u32).map(RegionId)
     }
 
-    pub(crate) fn home(&self) -> RegionId {
+    pub fn home(&self) -> RegionId {
         self.home
     }
 
-    pub(crate) fn zones(&self) -> &[Zone] {
+    pub fn zones(&self) -> &[Zone] {
         &self.zones
     }
 
     /// Adds a node as a new incarnation. It is Down until it answers, then Wary; a node that a hook starts is Cold.
     /// Also returns whether its region drains.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         settings: NodeSettings,
         now: Instant,
-        effects: &mut Effects,
     ) -> Result<(NodeId, bool), Impossible> {
         let id = self.next_slot(now).ok_or(Impossible::NoRoomForNodes)?;
         let incarnation = self.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
@@ -60,10 +58,10 @@ impl NodeTable {
             None => self.paces.push(pace),
         }
         if settings.probed == NodeProbing::Yes {
-            effects.set(Timer::Probe(id), now);
+            self.set(NodeTimer::Probe(id), now);
         }
         if settings.canary {
-            effects.set(Timer::Canary(id), now);
+            self.set(NodeTimer::Canary(id), now);
         }
         let distance = self.distance(settings.zone);
         self.put(Node::added((id, incarnation), settings, distance, self.timings, now));
@@ -71,32 +69,31 @@ impl NodeTable {
     }
 
     /// Changes a node's settings and returns the previous ones.
-    pub(crate) fn change(
+    pub fn change(
         &mut self,
         id: NodeId,
         settings: NodeSettings,
         now: Instant,
-        effects: &mut Effects,
     ) -> Result<NodeSettings, Impossible> {
         let node = self.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         let before = std::mem::replace(&mut node.settings, settings);
         match (before.canary, node.settings.canary) {
-            (false, true) => effects.set(Timer::Canary(id), now),
+            (false, true) => self.set(NodeTimer::Canary(id), now),
             (true, false) => {
-                effects.cancel(&Timer::Canary(id));
                 node.detector.forget_canaries();
+                self.cancel(NodeTimer::Canary(id));
             }
             (true, true) | (false, false) => {}
         }
         Ok(before)
     }
 
-    pub(crate) fn is_drained(&self, region: RegionId) -> bool {
+    pub fn is_drained(&self, region: RegionId) -> bool {
         self.drained.contains(&region)
     }
 
     /// Sets whether the region's present and future nodes drain.
-    pub(crate) fn set_drained(&mut self, region: RegionId, draining: bool) {
+    pub fn set_drained(&mut self, region: RegionId, draining: bool) {
         match draining {
             true => self.drained.insert(region),
             false => self.drained.remove(&region),
@@ -104,17 +101,17 @@ impl NodeTable {
     }
 
     /// Frees the slot of a node to which no room leads any more.
-    pub(crate) fn forget(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
-        self.start_failed(id, NotStarted::Removed, now, effects);
+    pub fn forget(&mut self, id: NodeId, now: Instant) {
+        self.start_failed(id, NotStarted::Removed, now);
         if let Some(node) = self.get(id) {
             self.mark_down(node.hop(), now);
         }
-        for timer in [Timer::Probe(id), Timer::Canary(id), Timer::Drain(id)] {
-            effects.cancel(&timer);
+        for timer in [NodeTimer::Probe(id), NodeTimer::Canary(id), NodeTimer::Drain(id)] {
+            self.cancel(timer);
         }
         if self.slots.get_mut(id.0 as usize).and_then(Option::take).is_some() {
             self.free.push_back((id, now));
         }
-        effects.push(GatewayEffect::Forget { node: id });
+        self.effects.push_back(NodeEffect::Forget { node: id });
     }
 }
