@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::AgentWord;
+use evenkeel_core::{AgentWord, NodeEvidence};
 use evenkeel_drivers::Clock;
 use evenkeel_media::trunk::message::{NodeLoad, ServingState};
 use evenkeel_model::NodeId;
@@ -65,12 +65,12 @@ impl Control {
                 ServingState::Draining => AgentWord::Draining,
                 ServingState::Gone => AgentWord::Gone,
             };
-            self.gateway.handle_agent_word(node, word, at);
-            self.gateway.handle_load(node, load.permille, at);
+            self.gateway.change_nodes(at, |nodes| nodes.handle_agent_word(node, word, at));
+            self.gateway.change_nodes(at, |nodes| nodes.handle_load(node, load.permille, at));
         }
         if scope.sessions {
             let willing = load.state == ServingState::Serving && load.permille < 1_000;
-            self.gateway.handle_willing(node, willing, at);
+            self.gateway.handle_evidence(node, NodeEvidence::Willing(willing), at);
         }
     }
 }

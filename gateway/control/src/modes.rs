@@ -108,7 +108,7 @@ impl Control {
         };
         let before = entry.totals();
         entry.note_totals(totals);
-        if let Some((mode, legs)) = self.gateway.mode_of(session) {
+        if let Some((mode, legs)) = self.gateway.views().mode_of(session) {
             self.reporting.costs.carried(mode, legs, &before, &totals);
         }
     }

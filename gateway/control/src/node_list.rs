@@ -109,7 +109,7 @@ impl Control {
             return Err(shrinks.into());
         }
         let steps = self.nodes.steps(list);
-        let (adding, room) = (steps.comes.len(), self.gateway.vacancies(now));
+        let (adding, room) = (steps.comes.len(), self.gateway.node_table().vacancies(now));
         if adding > room {
             return Err(NotListed::Full { adding, room });
         }
@@ -177,7 +177,7 @@ impl Control {
         }
         for (id, node) in steps.stays_after_all {
             // Cannot fail: the node exists and is being removed.
-            let _ = self.gateway.handle_node_kept(id, now);
+            let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
             change.added.push(Arc::clone(&node.name));
             evenkeel_drivers::set(
                 &mut self.nodes.listed,
@@ -187,13 +187,15 @@ impl Control {
         }
         for ((id, node), equipment) in steps.changes.into_iter().zip(equipments.changes) {
             if let Some(core) = self.core(&node) {
-                let _ = self.gateway.handle_node_changed(id, core, now);
+                let _ = self
+                    .gateway
+                    .change_nodes(now, |nodes| nodes.handle_node_changed(id, core, now));
             }
             let before = self.nodes.listed(id).cloned();
             let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
             if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
                 self.equip_agent(id, equipment.agent);
-                self.gateway.handle_agent_lost(id, now);
+                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_lost(id, now));
             }
             if before.is_none_or(|(_, canary)| canary != node.canary) {
                 self.probes.equip_canary(id, equipment.canary);
@@ -211,18 +213,22 @@ impl Control {
         for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
             let Some(core) = self.core(&node) else { continue };
             // The limit was checked before.
-            let Ok(id) = self.gateway.handle_node_added(core, now) else { continue };
+            let Ok(id) = self.gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))
+            else {
+                continue;
+            };
             change.added.push(Arc::clone(&node.name));
             if let Some(cell) = self.gateway.board().cell(id) {
                 self.reporting.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
             }
             for old in self.nodes.listed_at(node.address) {
                 // Cannot fail: both nodes exist.
-                let _ = self.gateway.handle_same_machine(id, old);
+                let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
             }
             if let Some(old) = self.nodes.named(&node.name, &steps.goes) {
                 // Cannot fail: both nodes exist.
-                let _ = self.gateway.handle_takes_place(id, old, now);
+                let _ =
+                    self.gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));
             }
             is_known_anew = true;
             self.equip(id, node, equipment);
@@ -234,7 +240,9 @@ impl Control {
             // Nodes that are being removed already get the deadline too.
             if goes || listed.leaves && within.is_some() {
                 change.removed.push(Arc::clone(&listed.node.name));
-                let _ = self.gateway.handle_node_removed(id, within, now);
+                let _ = self
+                    .gateway
+                    .change_nodes(now, |nodes| nodes.handle_node_removed(id, within, now));
             }
         }
         if is_known_anew {
@@ -260,12 +268,14 @@ impl Control {
 
     fn teach_policies(&mut self) {
         let regions = self.settings.regions.iter().map(|name| &**name);
-        let zones = self.gateway.zones().iter().map(|zone| (zone.region, &*zone.name));
-        let nodes = self.gateway.zones_of_nodes().filter_map(|(id, zone)| {
+        let zones = self.gateway.node_table().zones().iter().map(|zone| (zone.region, &*zone.name));
+        let nodes = self.gateway.node_table().iter().filter_map(|node| {
+            let (id, zone) = (node.id, node.settings.zone);
             let node = self.nodes.listed.get(id.0 as usize)?.as_ref()?;
             Some((id, zone, &*node.node.name))
         });
-        let catalog = evenkeel_policies::catalog(self.gateway.home(), regions, zones, nodes);
+        let catalog =
+            evenkeel_policies::catalog(self.gateway.node_table().home(), regions, zones, nodes);
         self.policies.threads.teach(catalog);
     }
 }

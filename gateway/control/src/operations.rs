@@ -34,19 +34,22 @@ impl Control {
         match operation {
             Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
                 let node = node(&name)?;
-                self.gateway.handle_drain(node, draining, within, now)
+                self.gateway
+                    .change_nodes(now, |nodes| nodes.handle_drain(node, draining, within, now))
             }
             Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
                 let region = self.region_named(&name)?;
-                self.gateway.handle_drain_region(region, draining, within, now)
+                self.gateway.change_nodes(now, |nodes| {
+                    nodes.handle_drain_region(region, draining, within, now)
+                })
             }
             Operation::Eject(name) => {
                 let node = node(&name)?;
-                self.gateway.handle_eject(node, now)
+                self.gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))
             }
             Operation::Return(name) => {
                 let node = node(&name)?;
-                self.gateway.handle_return(node)
+                self.gateway.change_nodes(now, |nodes| nodes.handle_return(node))
             }
             Operation::Failback(name, failback) => {
                 let region = name.map(|name| self.region_named(&name)).transpose()?;
@@ -71,7 +74,7 @@ impl Control {
             }
             Impossible::NodeUnfit => {
                 let standing =
-                    self.gateway.nodes().find(|standing| Some(standing.hop.node) == node);
+                    self.gateway.views().nodes().find(|standing| Some(standing.hop.node) == node);
                 standing.map_or(ControlError::Impossible(reason), |standing| ControlError::Unfit {
                     health: standing.health,
                     draining: standing.draining,

@@ -231,7 +231,7 @@ impl Control {
                 let now = Instant::now();
                 self.send_not_opened(session, hop.node, reason.into());
                 if unwilling {
-                    self.gateway.handle_full(hop.node, now);
+                    self.gateway.change_nodes(now, |nodes| nodes.handle_full(hop.node, now));
                 }
                 self.gateway.handle_opened(session, hop, Err(NotOpened), now);
             }

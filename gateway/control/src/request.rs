@@ -78,14 +78,14 @@ impl Control {
             }
             ControlRequest::Order { node, order, reply } => self.order(&node, order, reply, now),
             ControlRequest::Explain(session, reply) => {
-                let _ = reply.send(self.gateway.explain(session, now));
+                let _ = reply.send(self.gateway.views().explain(session, now));
             }
             ControlRequest::Regions(reply) => {
-                let _ = reply.send(self.gateway.regions(now).collect());
+                let _ = reply.send(self.gateway.views().regions(now).collect());
             }
             ControlRequest::Sessions { after, reply } => {
                 let view = |standing| self.session_view(standing);
-                let rest = self.gateway.sessions_after(after, now);
+                let rest = self.gateway.views().sessions_after(after, now);
                 let rest = rest.map(|(id, standing)| (id, standing.map(view)));
                 let _ = reply.send(Slice::of(rest, |_| 1));
             }
@@ -95,10 +95,10 @@ impl Control {
             }
             ControlRequest::Rooms { after, reply } => {
                 let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
-                let _ = reply.send(Slice::of(self.gateway.rooms_after(after), cost));
+                let _ = reply.send(Slice::of(self.gateway.views().rooms_after(after), cost));
             }
             ControlRequest::Nodes(reply) => {
-                let _ = reply.send(self.gateway.nodes().collect());
+                let _ = reply.send(self.gateway.views().nodes().collect());
             }
             ControlRequest::Govern(rules, reply) => {
                 self.policies.threads.govern(*rules, &mut self.gateway, now);
@@ -237,7 +237,7 @@ impl Control {
             uptime_ms: now.saturating_duration_since(self.lifetime.started).as_millis() as u64,
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
-            uplink_suspect: self.gateway.doubts_uplink(),
+            uplink_suspect: self.gateway.node_table().doubts_uplink(),
             policies_failing: self.policies_failing(now),
             packets_to_node: packets(MediaDirection::ToNode),
             packets_to_client: packets(MediaDirection::ToClient),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{Gateway, WATCH_EVERY};
+use evenkeel_core::{Gateway, NodeEvidence, WATCH_EVERY};
 use evenkeel_dataplane::worker::{WorkerCommand, WorkerReport, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Ng, NgSocket, Posted, Poster};
@@ -308,7 +308,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             }
             Some(failed) = not_started.recv() => {
                 if control.signalling.start_hooks.is_under_way(failed) {
-                    control.gateway.handle_start_failed(failed.node, Instant::now());
+                    control.gateway.change_nodes(Instant::now(), |nodes| nodes.handle_start_failed(failed.node, Instant::now()));
                 }
             }
             Some(request) = requests.recv() => control.handle_request(request),
@@ -346,10 +346,10 @@ impl Control {
         let Some(probed) = word.if_current() else { return };
         match probed {
             ProbeResult::Answered { node, sequence, vouched: true, at } => {
-                self.gateway.handle_probe_answered(node, sequence, at);
+                self.gateway.handle_evidence(node, NodeEvidence::ProbeAnswered(sequence), at);
             }
             ProbeResult::Answered { node, sequence, vouched: false, at } => {
-                self.gateway.handle_agent_answered(node, sequence, at);
+                self.gateway.handle_evidence(node, NodeEvidence::AgentAnswered(sequence), at);
             }
             ProbeResult::Said { node, beside, load, at } => {
                 self.handle_state_report(node, beside, load, at);
@@ -358,9 +358,15 @@ impl Control {
                 self.handle_order_answer(node, nonce, outcome);
             }
             ProbeResult::CanaryPassed { node, sequence } => {
-                self.gateway.handle_canary_passed(node, sequence);
+                self.gateway.handle_evidence(
+                    node,
+                    NodeEvidence::CanaryPassed(sequence),
+                    Instant::now(),
+                );
             }
-            ProbeResult::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
+            ProbeResult::CanaryOpen { node, at } => {
+                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, at)
+            }
             ProbeResult::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
             }
@@ -368,7 +374,11 @@ impl Control {
                 self.replication.fencing.handle_refused(node, epoch);
             }
             ProbeResult::Refused { node, sequence } => {
-                self.gateway.handle_probe_refused(node, sequence, Instant::now());
+                self.gateway.handle_evidence(
+                    node,
+                    NodeEvidence::ProbeRefused(sequence),
+                    Instant::now(),
+                );
             }
         }
     }
@@ -411,7 +421,9 @@ impl Control {
     pub(super) fn handle_report(&mut self, report: WorkerReport) {
         let now = Instant::now();
         match report {
-            WorkerReport::Refused { node } => self.gateway.handle_kernel_error(node, now),
+            WorkerReport::Refused { node } => {
+                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now)
+            }
             WorkerReport::Unreadable { node } => {
                 self.note_mismatch(node, Mismatch::Encryption, now);
             }

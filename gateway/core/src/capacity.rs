@@ -14,12 +14,13 @@ use evenkeel_model::{
     BreakerState, Breakers, CoreEvent, CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId,
     RoomId, Row, SessionId,
 };
+use evenkeel_nodes::{Node, NodeTable};
 pub(crate) use gauge::Gauge;
-pub(crate) use ledger::{CapacityLedger, Holding};
+use ledger::CapacityLedger;
+pub(crate) use ledger::{Holding, LedgerView};
 
 use crate::effects::Effects;
 use crate::timer::Timer;
-use evenkeel_nodes::{Node, NodeTable};
 
 /// Interval at which breakers weigh their evidence.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
@@ -60,8 +61,13 @@ impl Capacity {
         }
     }
 
-    pub(crate) fn ledger(&self) -> &CapacityLedger {
-        &self.ledger
+    pub(crate) fn ledger(&self) -> LedgerView<'_> {
+        self.ledger.view()
+    }
+
+    /// The ledger as a room sees it that gives up this holding.
+    pub(crate) fn ledger_without(&self, holding: Holding) -> LedgerView<'_> {
+        self.ledger.without(holding)
     }
 
     pub(crate) fn ledger_mut(&mut self) -> &mut CapacityLedger {
@@ -239,11 +245,11 @@ impl Capacity {
     fn node_measures(&self, node: &Node) -> Measures {
         let mut measures = Measures::default();
         node.measure(&mut measures);
-        measures.set(Metric::Capacity, self.ledger.capacity(node.id));
+        measures.set(Metric::Capacity, self.ledger().capacity(node.id));
         // The node knows better than the ledger that it is full.
         let least = if node.welcomes_rooms() { 0 } else { 1_000 };
-        measures.set(Metric::Load, self.ledger.permille(node.id).max(least));
-        measures.set(Metric::Rooms, u64::from(self.ledger.rooms(node.id)));
+        measures.set(Metric::Load, self.ledger().permille(node.id).max(least));
+        measures.set(Metric::Rooms, u64::from(self.ledger().rooms(node.id)));
         measures
     }
 
@@ -257,8 +263,9 @@ impl Capacity {
     pub(crate) fn region_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row = |region: RegionId| {
             let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
-            let capacity: u64 = takers().map(|node| self.ledger.capacity(node.id)).sum();
-            let used = |node: &Node| self.ledger.permille(node.id) * self.ledger.capacity(node.id);
+            let capacity: u64 = takers().map(|node| self.ledger().capacity(node.id)).sum();
+            let used =
+                |node: &Node| self.ledger().permille(node.id) * self.ledger().capacity(node.id);
             let used: u64 = takers().map(used).sum();
             let mut measures = Measures::default();
             measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));

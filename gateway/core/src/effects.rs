@@ -53,20 +53,20 @@ pub enum GatewayEffect {
         /// The cause of the end.
         reason: CloseReason,
     },
-    /// Call the hook that starts a node. A failure returns through [`crate::Gateway::handle_start_failed`]; otherwise
+    /// Call the hook that starts a node. A failure returns through [`crate::NodeController::handle_start_failed`]; otherwise
     /// the node answers probes.
     Start { node: NodeId },
     /// End the hook that starts a node.
     EndStart { node: NodeId, why: NotStarted },
-    /// Probe a node's media port. Answers return through [`crate::Gateway::handle_probe_answered`].
+    /// Probe a node's media port. Answers return through [`crate::NodeEvidence::ProbeAnswered`].
     Probe {
         node: NodeId,
         /// The answer carries the same number.
         sequence: u64,
     },
     /// Send a packet from one canary session at the node; it must come out at the other session. The packet returns
-    /// through [`crate::Gateway::handle_canary_passed`], and the node's confirmation that both sessions are open
-    /// through [`crate::Gateway::handle_canary_open`].
+    /// through [`crate::NodeEvidence::CanaryPassed`], and the node's confirmation that both sessions are open
+    /// through [`crate::NodeEvidence::CanaryOpen`].
     Canary {
         node: NodeId,
         /// The packet carries the same number.
@@ -159,6 +159,11 @@ impl Effects {
 
     pub(crate) fn notice(&mut self, notice: RoomNotice) {
         self.notices.push_back(notice);
+    }
+
+    /// The room's routing policy should look at the room soon.
+    pub(crate) fn want_reroute(&mut self, room: RoomId) {
+        self.notice(RoomNotice::Reroute(room));
     }
 
     pub(crate) fn pop_notice(&mut self) -> Option<RoomNotice> {

@@ -6,14 +6,13 @@ mod answers;
 mod record;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Impossible, Measures,
-    NodeId, NodeSettings, NotStarted, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId,
-    Scenario, SessionId, Stamp, Zone, ZoneId,
+    NodeId, NotStarted, PluginFault, PolicyName, RegionId, RoomId, Scenario, SessionId, Stamp,
+    ZoneId,
 };
 use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
 pub use record::Records;
@@ -21,15 +20,16 @@ pub use record::Records;
 use crate::capacity::{Capacity, WINDOW};
 use crate::effects::{Effects, GatewayEffect, RoomNotice};
 use crate::policy::{FaultSubject, HarmfulRevision, Policies, QuestionsInFlight, Subjects};
-use crate::quality::Quality;
-use crate::rooms::{Failback, MoveUnderWay, NotOpened, RoomTable, Router, WEIGH_EVERY};
+use crate::quality::{Quality, Ticks};
+use crate::rooms::{
+    Failback, Failover, Legs, MoveUnderWay, NodeController, NotOpened, Openings, Placement,
+    Reroutes, Restoration, RoomTable, Routes, WEIGH_EVERY, lend,
+};
 use crate::sessions::SessionTable;
 use crate::timer::Timer;
-use crate::views::{
-    Explanation, NodeStanding, RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
-};
+use crate::views::{SessionStanding, TableSizes, Views};
 use crate::{ArmStatistics, ArmTally, GatewayRecord, HopMap, RestoreError};
-use evenkeel_nodes::{AgentWord, NodeTable};
+use evenkeel_nodes::{NodeEvidence, NodeTable};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -79,44 +79,52 @@ impl Gateway {
         }
     }
 
-    fn router(&mut self) -> Router<'_> {
-        Router {
-            settings: &self.settings,
-            sessions: &mut self.sessions,
-            rooms: &mut self.rooms,
-            nodes: &mut self.nodes,
-            capacity: &mut self.capacity,
-            effects: &mut self.effects,
+    fn placement(&self) -> Placement<'_> {
+        let Gateway { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
+    }
+
+    fn routes(&mut self) -> Routes<'_> {
+        lend!(Routes of self)
+    }
+
+    fn failover(&mut self) -> Failover<'_> {
+        lend!(Failover of self)
+    }
+
+    fn reroutes(&mut self) -> Reroutes<'_> {
+        lend!(Reroutes of self)
+    }
+
+    fn openings(&mut self) -> Openings<'_> {
+        lend!(Openings of self)
+    }
+
+    fn node_controller(&mut self) -> NodeController<'_> {
+        lend!(NodeController of self)
+    }
+
+    fn ticks(&mut self) -> Ticks<'_> {
+        Ticks {
+            routes: lend!(Routes of self),
+            quality: &mut self.quality,
+            policies: &mut self.policies,
+            questions: &mut self.questions,
         }
     }
 
-    /// Runs `act` on the router, then passes its notices to the other parts.
-    fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut Router) -> T) -> T {
-        let done = act(&mut self.router());
+    fn restoration(&mut self) -> Restoration<'_> {
+        lend!(Restoration of self)
+    }
+
+    /// Passes the notices of `act` to the other parts.
+    fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut Gateway) -> T) -> T {
+        let done = act(self);
         self.take_notices(now);
         done
     }
 
-    /// Runs `act` on quality and the router, then passes their notices to the other parts.
-    fn route_quality<T>(
-        &mut self,
-        now: Instant,
-        act: impl FnOnce(&mut Quality, &mut Router) -> T,
-    ) -> T {
-        let mut router = Router {
-            settings: &self.settings,
-            sessions: &mut self.sessions,
-            rooms: &mut self.rooms,
-            nodes: &mut self.nodes,
-            capacity: &mut self.capacity,
-            effects: &mut self.effects,
-        };
-        let done = act(&mut self.quality, &mut router);
-        self.take_notices(now);
-        done
-    }
-
-    fn change_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
+    fn with_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
         let changed = change(&mut self.nodes);
         self.effects.take(&mut self.nodes);
         changed
@@ -163,7 +171,8 @@ impl Gateway {
         Subjects { settings: &self.settings, sessions: &self.sessions, rooms: &self.rooms }
     }
 
-    fn views(&self) -> Views<'_> {
+    /// Read-only views of sessions, rooms, nodes and regions.
+    pub fn views(&self) -> Views<'_> {
         Views {
             sessions: &self.sessions,
             rooms: &self.rooms,
@@ -195,45 +204,44 @@ impl Gateway {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.effects.pop_timer(now) {
-            match timer {
-                Timer::Probe(node) => self.change_nodes(|nodes| nodes.probe(node, now)),
-                Timer::Canary(node) => self.change_nodes(|nodes| nodes.send_canary(node, now)),
-                Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
-                Timer::OpenLate(id) => self.route(now, |router| router.open_late(id, now)),
-                Timer::LeavingEnds(id) => self.route(now, |router| router.close_left_hops(id, now)),
-                Timer::RoomDue(id) => self.route(now, |router| router.room_due(id, now)),
-                Timer::Reroute(policy) => {
-                    Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
-                }
-                Timer::Tick(policy) => self.ask_tick(&policy, now),
-                Timer::Drain(node) => self.route(now, |router| router.drain(node, now)),
-                Timer::Forget(node) => {
-                    if self.route(now, |router| router.forget_node(node, now)) {
-                        self.quality.forget_node(node);
-                    }
-                }
-                Timer::Failover => self.route(now, |router| router.fail_over_some(now)),
-                Timer::Rescue => self.route(now, |router| router.rescue_stranded(now)),
-                Timer::Change => self.route(now, |router| router.change_some(now)),
-                Timer::StartLate(node) => {
-                    self.change_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
-                }
-                Timer::Failback => self.route(now, |router| router.failback(now)),
-                Timer::Breakers => self.route(now, |router| router.weigh_breakers(now)),
-                Timer::Cohorts => {
-                    self.route_quality(now, |quality, router| quality.weigh_cohorts(router, now));
-                }
-                Timer::Flows => {
-                    self.route_quality(now, |quality, router| quality.judge_flows(router, now));
-                }
-                Timer::Judge => self.policies.turn_judges(now, &mut self.effects),
-                Timer::Rollouts => self.poll_rollouts(now),
-                Timer::Sweep => self.sweep(now),
-                Timer::Weigh => self.route(now, |router| router.weigh_unreserved(now)),
-                Timer::ShutdownEnds => {
-                    self.route(now, |router| router.close_all(CloseReason::Shutdown, now));
+            self.handle_timer(timer, now);
+            self.take_notices(now);
+        }
+    }
+
+    fn handle_timer(&mut self, timer: Timer, now: Instant) {
+        match timer {
+            Timer::Probe(node) => self.with_nodes(|nodes| nodes.probe(node, now)),
+            Timer::Canary(node) => self.with_nodes(|nodes| nodes.send_canary(node, now)),
+            Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
+            Timer::OpenLate(id) => self.openings().open_late(id, now),
+            Timer::LeavingEnds(id) => lend!(Legs of self).close_left_hops(id, now),
+            Timer::RoomDue(id) => self.failover().room_due(id, now),
+            Timer::Reroute(policy) => {
+                Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
+            }
+            Timer::Tick(policy) => self.ask_tick(&policy, now),
+            Timer::Drain(node) => self.node_controller().drain(node, now),
+            Timer::Forget(node) => {
+                if self.node_controller().forget_node(node, now) {
+                    self.quality.forget_node(node);
                 }
             }
+            Timer::Failover => self.failover().fail_over_some(now),
+            Timer::Rescue => self.failover().rescue_stranded(now),
+            Timer::Change => self.reroutes().change_some(now),
+            Timer::StartLate(node) => {
+                self.with_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
+            }
+            Timer::Failback => self.reroutes().failback(now),
+            Timer::Breakers => self.routes().weigh_breakers(now),
+            Timer::Cohorts => self.quality.weigh_cohorts(&mut lend!(Reroutes of self), now),
+            Timer::Flows => self.quality.judge_flows(&mut lend!(Failover of self), now),
+            Timer::Judge => self.policies.turn_judges(now, &mut self.effects),
+            Timer::Rollouts => self.poll_rollouts(now),
+            Timer::Sweep => self.sweep(now),
+            Timer::Weigh => self.routes().weigh_unreserved(now),
+            Timer::ShutdownEnds => self.openings().close_all(CloseReason::Shutdown, now),
         }
     }
 
@@ -277,7 +285,7 @@ impl Gateway {
 
     fn sweep(&mut self, now: Instant) {
         let (silent, goes_on) = self.sessions.sweep(now);
-        self.route(now, |router| router.close_silent(silent, now));
+        self.route(now, |gateway| gateway.openings().close_silent(silent, now));
         let Gateway { settings, sessions, rooms, .. } = self;
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
         self.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
@@ -301,7 +309,7 @@ impl Gateway {
                 self.rooms.scenario_changed(name, changed);
             }
         }
-        self.route(now, |router| router.change_some(now));
+        self.route(now, |gateway| gateway.reroutes().change_some(now));
     }
 
     /// The driver opened the session at a hop, or failed. Ignored if [`GatewayEffect::CloseAt`] gave up the hop meanwhile.
@@ -312,7 +320,7 @@ impl Gateway {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        self.route(now, |router| router.handle_opened(id, hop, result, now));
+        self.route(now, |gateway| gateway.openings().handle_opened(id, hop, result, now));
     }
 
     /// Ends a session through the API.
@@ -320,13 +328,13 @@ impl Gateway {
         if !self.sessions.contains_key(&id) {
             return Err(Impossible::NoSuchSession);
         }
-        self.route(now, |router| router.close(id, CloseReason::Requested, now));
+        self.route(now, |gateway| gateway.openings().close(id, CloseReason::Requested, now));
         Ok(())
     }
 
     /// A worker panicked on a packet of this session and dropped the session.
     pub fn handle_panicked(&mut self, id: SessionId, now: Instant) {
-        self.route(now, |router| router.close(id, CloseReason::Panicked, now));
+        self.route(now, |gateway| gateway.openings().close(id, CloseReason::Panicked, now));
     }
 
     /// Moves a room for an operator, make-before-break. Fails if the room is already there, or the node cannot take it.
@@ -336,18 +344,18 @@ impl Gateway {
         to: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_move(name, to, now))
+        self.route(now, |gateway| gateway.reroutes().handle_move(name, to, now))
     }
 
     /// The kernel reports that no process listens at a node's port that serves one room: the hop leaves its route.
     pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        self.route(now, |router| router.handle_port_closed(session, hop, now));
+        self.route(now, |gateway| gateway.failover().handle_port_closed(session, hop, now));
     }
 
     /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
     /// the first hop of its route, while it is on these two hops.
     pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        self.route(now, |router| router.handle_unalike(session, hops, now));
+        self.route(now, |gateway| gateway.reroutes().handle_unalike(session, hops, now));
     }
 
     /// Sets the maximum age of the workers' last report on a session.
@@ -382,7 +390,7 @@ impl Gateway {
 
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
-        if self.route_quality(now, |quality, router| quality.handle_flow(id, flow, router, now)) {
+        if self.quality.handle_flow(id, flow, &mut lend!(Failover of self), now) {
             self.judge(|policies, subjects, effects| {
                 policies.weigh_flow(id, flow.missed, subjects, now, effects);
             });
@@ -396,206 +404,37 @@ impl Gateway {
     /// no node is marked down on the first late watch. Further late watches judge as usual, since all packets that
     /// arrived were read.
     pub fn handle_watch(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
-        let (late, changes) = self.change_nodes(|nodes| nodes.watch(stamps, workers_late, now));
+        let (late, changes) = self.with_nodes(|nodes| nodes.watch(stamps, workers_late, now));
         if let Some(late) = late {
             self.quality.excuse_flows(late, &mut self.sessions);
         }
-        self.route(now, |router| router.nodes_changed(changes, now));
+        self.route(now, |gateway| gateway.node_controller().nodes_changed(changes, now));
     }
 
-    /// A node's media port answered.
-    pub fn handle_probe_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
+    pub fn node_table(&self) -> &NodeTable {
+        &self.nodes
+    }
+
+    /// Takes evidence about a node.
+    pub fn handle_evidence(&mut self, id: NodeId, evidence: NodeEvidence, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_probe_answered(sequence, now);
+            node.handle_evidence(evidence, now);
         }
     }
 
-    /// The agent at the end of a node's trunk answered a probe. It does not know the state of the media port behind it,
-    /// so its answer does not refute silence.
-    pub fn handle_agent_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_agent_answered(sequence, now);
-        }
-    }
-
-    /// A node reported whether it accepts new sessions, with its answer to a probe or to an opening.
-    pub fn handle_willing(&mut self, id: NodeId, willing: bool, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.handle_willing(willing, now);
-        }
-    }
-
-    /// The kernel reports that no process listens at a node's media port. The caller has checked that the error quotes a
-    /// packet that was sent there.
-    pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_kernel_error(now);
-        }
-    }
-
-    /// The kernel reports that no process listens at a node's media port. The error quotes this probe.
-    pub fn handle_probe_refused(&mut self, id: NodeId, sequence: u64, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_probe_refused(sequence, now);
-        }
-    }
-
-    /// A packet that entered one canary session of a node came out at the other.
-    pub fn handle_canary_passed(&mut self, id: NodeId, sequence: u64) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_canary_passed(sequence);
-        }
-    }
-
-    /// A node confirmed that both canary sessions are open.
-    pub fn handle_canary_open(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_canary_open(now);
-        }
-    }
-
-    /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
-    /// refuses sessions because it drains, so its capacity is unchanged.
-    pub fn handle_full(&mut self, id: NodeId, now: Instant) {
-        self.route(now, |router| router.handle_full(id, now));
-    }
-
-    /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
-    /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
-    pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
-        self.route(now, |router| router.handle_load(id, permille, now));
-    }
-
-    /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
-    /// withdraw that evidence, and begin or end the agent's drain.
-    pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
-        self.route(now, |router| router.handle_agent_word(id, word, now));
-    }
-
-    /// The connection to the node's agent is lost. All reports of the agent are withdrawn.
-    pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.detector.handle_agent(true, now);
-        }
-        self.route(now, |router| router.decide_drain(id, |node| node.leaving = false, now));
-    }
-
-    /// The hook that starts the node failed. It is called again later if the node is still needed.
-    pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
-        self.change_nodes(|nodes| nodes.start_failed(id, NotStarted::Hook, now));
-    }
-
-    /// True if the uplink of the gateway is suspected because most nodes fell silent at once.
-    pub fn doubts_uplink(&self) -> bool {
-        self.nodes.doubts_uplink()
-    }
-
-    /// Number of nodes that can be added now.
-    pub fn vacancies(&self, now: Instant) -> usize {
-        self.nodes.vacancies(now)
+    /// Changes nodes, or the list of nodes, and moves their rooms.
+    pub fn change_nodes<T>(
+        &mut self,
+        now: Instant,
+        change: impl FnOnce(&mut NodeController) -> T,
+    ) -> T {
+        self.route(now, |gateway| change(&mut gateway.node_controller()))
     }
 
     /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
     /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
         self.nodes.zone(name, region)
-    }
-
-    pub fn home(&self) -> RegionId {
-        self.nodes.home()
-    }
-
-    pub fn zones_of_nodes(&self) -> impl Iterator<Item = (NodeId, ZoneId)> {
-        self.nodes.iter().map(|node| (node.id, node.settings.zone))
-    }
-
-    pub fn zones(&self) -> &[Zone] {
-        self.nodes.zones()
-    }
-
-    /// Adds a node as a new incarnation. It is Down until it answers, then Wary. A node that a hook starts is Cold.
-    ///
-    /// Nodes that are being removed, or were removed within the last 10 s, count towards the limit
-    /// ([`Impossible::NoRoomForNodes`]).
-    pub fn handle_node_added(
-        &mut self,
-        settings: NodeSettings,
-        now: Instant,
-    ) -> Result<NodeId, Impossible> {
-        self.route(now, |router| router.handle_node_added(settings, now))
-    }
-
-    /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
-    /// operator's drain or eject of the old node applies to the new one.
-    pub fn handle_takes_place(
-        &mut self,
-        new: NodeId,
-        old: NodeId,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_takes_place(new, old, now))
-    }
-
-    /// A node that was just added is the machine of another node under a new name. The load of the old node counts
-    /// against the capacity of both.
-    pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
-        self.router().handle_same_machine(new, old)
-    }
-
-    /// Changes a node's capacity, zone within its region, role, hook or canary. No room leaves the node. If its load
-    /// exceeds the new capacity, only reservations are given up.
-    pub fn handle_node_changed(
-        &mut self,
-        id: NodeId,
-        settings: NodeSettings,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_node_changed(id, settings, now))
-    }
-
-    /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
-    /// [`GatewayEffect::Forget`] when it is empty. A drain in progress continues unless there is a new deadline.
-    pub fn handle_node_removed(
-        &mut self,
-        id: NodeId,
-        within: Option<Duration>,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_node_removed(id, within, now))
-    }
-
-    /// Cancels the removal of a node. It takes rooms again unless it drains for another reason. Fails if the node is
-    /// gone, or is not being removed.
-    pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_node_kept(id, now))
-    }
-
-    /// Begins or ends an operator's drain. A draining node takes no new rooms, and its rooms move within the given
-    /// time. Rooms that fit on no other node stay until they do. [`CoreEvent::Drained`] reports that the node is empty, or
-    /// the number of rooms left at the deadline.
-    ///
-    /// A drain does not end while the node is being removed ([`Impossible::NodeLeaves`]), or while its agent drains it
-    /// ([`Impossible::NodeDrains`]).
-    pub fn handle_drain(
-        &mut self,
-        node: NodeId,
-        draining: bool,
-        within: Option<Duration>,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_drain(node, draining, within, now))
-    }
-
-    /// Begins or ends the drain of a region: of all its nodes, including those that are added later. Nodes that
-    /// an agent drains stay drained.
-    pub fn handle_drain_region(
-        &mut self,
-        region: RegionId,
-        draining: bool,
-        within: Option<Duration>,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_drain_region(region, draining, within, now))
     }
 
     /// Sets how rooms return to a region, or to all regions.
@@ -605,23 +444,7 @@ impl Gateway {
         failback: Failback,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.router().handle_failback(region, failback, now)
-    }
-
-    /// An operator ejects the node. Its rooms leave it at once, and it stays Down until
-    /// [`handle_return`](Gateway::handle_return). Fails if the node is already ejected.
-    pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_eject(id, now))
-    }
-
-    /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
-    pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
-        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
-        if node.health() != evenkeel_model::Health::Down {
-            return Err(Impossible::NotDown);
-        }
-        node.let_back();
-        Ok(())
+        self.reroutes().handle_failback(region, failback, now)
     }
 
     /// Adds a policy that has no revision yet.
@@ -705,33 +528,12 @@ impl Gateway {
         self.policies.cohorts(policy, tally)
     }
 
-    /// Sessions after this one in order of their ids. A session that is not live yet has no standing.
-    pub fn sessions_after(
-        &self,
-        after: SessionId,
-        now: Instant,
-    ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> {
-        let (views, rest) = (self.views(), (Bound::Excluded(after), Bound::Unbounded));
-        self.sessions.range(rest).map(move |(id, _)| (*id, views.session(*id, now)))
-    }
-
     pub fn live(&self) -> usize {
         self.sessions.live()
     }
 
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         self.views().session(id, now)
-    }
-
-    /// The mode in force for a session, and the number of hops at which it is open or opening.
-    pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
-        let session = self.sessions.get(&id)?;
-        Some((self.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
-    }
-
-    /// Explains the placement of a live session.
-    pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
-        self.views().explain(id, now)
     }
 
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
@@ -742,17 +544,6 @@ impl Gateway {
         self.rooms.placed()
     }
 
-    /// Rooms after this one in order of their ids. A room that is not placed yet has no standing.
-    pub fn rooms_after(
-        &self,
-        after: RoomId,
-    ) -> impl Iterator<Item = (RoomId, Option<RoomStanding>)> {
-        let views = self.views();
-        self.rooms
-            .after(after)
-            .map(move |room| (room.id, room.is_placed().then(|| views.room(room))))
-    }
-
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
         self.rooms.get(&room).map(|room| room.name.clone())
     }
@@ -760,16 +551,6 @@ impl Gateway {
     /// All moves in progress. Each ends with a [`CoreEvent::Moved`] to its target, or with an [`CoreEvent::MoveEnded`].
     pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
         self.rooms.moves_under_way()
-    }
-
-    pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
-        let views = self.views();
-        self.nodes.iter().map(move |node| views.node(node))
-    }
-
-    pub fn regions(&self, now: Instant) -> impl Iterator<Item = RegionStanding> {
-        let views = self.views();
-        self.nodes.regions().map(move |id| views.region(id, now))
     }
 
     /// Unanswered questions about offers.

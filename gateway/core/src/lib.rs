@@ -21,7 +21,7 @@ mod views;
 
 pub use effects::GatewayEffect;
 pub use evenkeel_model::Impossible;
-pub use evenkeel_nodes::{AgentWord, WATCH_EVERY};
+pub use evenkeel_nodes::{AgentWord, NodeEvidence, WATCH_EVERY};
 pub use gateway::{Gateway, Records};
 pub use policy::{ArmStatistics, ArmTally, Said, SubjectQuarantine};
 pub use record::{
@@ -29,9 +29,10 @@ pub use record::{
     RestoreError, RoomRecord, SessionRecord,
 };
 pub use rooms::{
-    Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name, requested_room_name,
+    Failback, MoveRecord, MoveUnderWay, NodeController, NotOpened, is_session_room_name,
+    requested_room_name,
 };
 pub use views::{
     CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding, RegionStanding,
-    RoomStanding, SessionStanding, TableSizes,
+    RoomStanding, SessionStanding, TableSizes, Views,
 };

@@ -3,16 +3,17 @@
 mod notes;
 mod parts;
 mod policies;
+mod question;
 mod questions;
 mod subjects;
 
-pub(crate) use notes::{FaultSubject, Noted};
+pub(crate) use notes::Noted;
 pub use notes::{Said, SubjectQuarantine};
 pub(crate) use parts::{BatchOutcome, PartCounts, PartOutcome};
 pub(crate) use policies::{HarmfulRevision, Policies};
+pub(crate) use question::{AnswerDetails, FaultSubject, QuestionSubject};
 pub(crate) use questions::{
-    AnswerDetails, PendingQuestion, QuestionSubject, QuestionsInFlight, mismatched, reasons_given,
-    was_taken,
+    PendingQuestion, QuestionsInFlight, mismatched, reasons_given, turns_away, was_taken,
 };
 pub(crate) use subjects::Subjects;
 pub use subjects::{ArmStatistics, ArmTally};

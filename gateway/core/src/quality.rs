@@ -4,14 +4,16 @@ mod cohorts;
 mod flows;
 mod ladder;
 mod plans;
+mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use evenkeel_model::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
-pub(crate) use ladder::LadderInput;
+use ladder::LadderInput;
 use ladder::NativeLadder;
-pub(crate) use plans::Replans;
+use plans::Replans;
+pub(crate) use ticks::Ticks;
 
 use crate::cohort::NodeBallot;
 

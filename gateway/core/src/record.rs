@@ -18,6 +18,7 @@ use evenkeel_model::{
     MediaDescription, NodeId, Plan, PluginState, PolicyName, RedundancyMode, RegionId, RoomId,
     SessionId,
 };
+use evenkeel_nodes::NodeTrust;
 use evenkeel_revisions::StateVersions;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,6 @@ use crate::capacity::{Breaker, Gauge};
 use crate::rooms::{NodeDrain, Stranded};
 use crate::sessions::WHOLE;
 use crate::{Failback, MoveRecord};
-use evenkeel_nodes::NodeTrust;
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct GatewayRecord {

@@ -1,19 +1,33 @@
 //! Rooms: the unit of placement and moves, and the route that a room's sessions share.
 
+/// Lends the tables to an owner of methods over them.
+macro_rules! lend {
+    ($owner:ident of $from:expr) => {
+        $owner {
+            settings: &$from.settings,
+            sessions: &mut $from.sessions,
+            rooms: &mut $from.rooms,
+            nodes: &mut $from.nodes,
+            capacity: &mut $from.capacity,
+            effects: &mut $from.effects,
+        }
+    };
+}
+pub(crate) use lend;
+
 mod calls;
-mod drain;
 mod failback;
 mod failover;
-mod modes;
+mod legs;
 mod moves;
-mod offers;
+mod node_controller;
 mod openings;
 mod placement;
 mod reroutes;
 mod restore;
 mod room;
 mod routes;
-mod shares;
+mod survey;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,25 +37,27 @@ use std::time::Instant;
 
 use calls::CallRooms;
 pub use calls::{is_session_room_name, requested_room_name};
-pub(crate) use drain::NodeDrain;
-use evenkeel_model::{
-    CloseReason, CoreSettings, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId,
-};
+use evenkeel_model::{CoreSettings, Decider, Hop, NodeId, RegionId, RoomId};
 pub use failback::Failback;
+pub(crate) use failover::Failover;
 use failover::PendingFailover;
+pub(crate) use legs::Legs;
+pub(crate) use moves::Moves;
 pub use moves::{MoveRecord, MoveUnderWay};
+pub use node_controller::NodeController;
+pub(crate) use node_controller::NodeDrain;
 pub use openings::NotOpened;
+pub(crate) use openings::Openings;
+pub(crate) use placement::Placement;
+pub(crate) use reroutes::Reroutes;
+pub(crate) use restore::Restoration;
 use restore::Unsettled;
 pub(crate) use room::{PendingRoute, Room, Stranded};
-pub(crate) use routes::WEIGH_EVERY;
+pub(crate) use routes::{Routes, WEIGH_EVERY};
 
-use crate::capacity::Capacity;
-use crate::effects::{Effects, RoomNotice};
 use crate::interner::Interner;
 use crate::record::changes::Changes;
-use crate::sessions::{SessionPhase, SessionTable};
 use crate::small::SmallSet;
-use evenkeel_nodes::NodeTable;
 
 #[derive(Debug)]
 pub(crate) struct RoomTable {
@@ -275,81 +291,6 @@ impl Index<&RoomId> for RoomTable {
 
     fn index(&self, id: &RoomId) -> &Room {
         &self.all[id]
-    }
-}
-
-/// Opens, places and moves rooms and their sessions, over the state needed for that.
-pub(crate) struct Router<'a> {
-    pub(crate) settings: &'a CoreSettings,
-    pub(crate) sessions: &'a mut SessionTable,
-    pub(crate) rooms: &'a mut RoomTable,
-    pub(crate) nodes: &'a mut NodeTable,
-    pub(crate) capacity: &'a mut Capacity,
-    pub(crate) effects: &'a mut Effects,
-}
-
-impl Router<'_> {
-    /// The hop that the room's packets take now.
-    pub(crate) fn stands_at(&self, id: RoomId) -> Option<Hop> {
-        self.rooms.get(&id)?.stands_at(self.nodes.board())
-    }
-
-    fn sessions_of(&self, id: RoomId) -> Vec<SessionId> {
-        self.rooms.get(&id).map_or_else(Vec::new, |room| room.sessions.iter().copied().collect())
-    }
-
-    fn sessions_from(&self, id: RoomId, phase: SessionPhase) -> Vec<SessionId> {
-        let mut sessions = self.sessions_of(id);
-        sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
-        sessions
-    }
-
-    pub(crate) fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
-        self.sessions_from(id, SessionPhase::Live)
-    }
-
-    fn room_kbps(&self, id: RoomId) -> u64 {
-        let sessions = self.sessions_from(id, SessionPhase::Placing);
-        sessions.iter().map(|id| self.sessions[id].kbps()).sum()
-    }
-
-    fn scenario_of(&self, room: &Room) -> Option<&Scenario> {
-        self.settings.scenarios.get(&room.scenario)
-    }
-
-    /// The region that carries the room, or carried it before its node died.
-    pub(crate) fn region_of_room(&self, id: RoomId) -> Option<RegionId> {
-        let room = self.rooms.get(&id)?;
-        let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
-        Some(self.nodes.region_of(on))
-    }
-
-    fn want_reroute(&mut self, id: RoomId) {
-        self.effects.notice(RoomNotice::Reroute(id));
-    }
-
-    /// Closes the silent sessions, except in rooms that wait for a node to start.
-    pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
-        sessions.retain(|id| !self.is_held(self.sessions[id].room, now));
-        for session in sessions {
-            self.close(session, CloseReason::MediaTimeout, now);
-        }
-    }
-
-    pub(crate) fn weigh_breakers(&mut self, now: Instant) {
-        if self.capacity.weigh_breakers(self.nodes, now, self.effects) {
-            self.want_reroute_of_short_rooms();
-        }
-    }
-
-    /// A node may take spares again, so rooms with too few are rerouted.
-    pub(crate) fn want_reroute_of_short_rooms(&mut self) {
-        let short =
-            |room: &&Room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares);
-        let short: Vec<RoomId> = self.rooms.values().filter(short).map(|room| room.id).collect();
-        for room in short {
-            self.want_reroute(room);
-        }
     }
 }
 

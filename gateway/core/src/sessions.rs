@@ -1,6 +1,5 @@
 //! Sessions from their offer to their end.
 
-mod legs;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{Decider, PolicyName, SessionId};
-pub(crate) use legs::Legs;
 pub(crate) use session::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
 
 use crate::interner::Interner;

@@ -1,5 +1,6 @@
 //! Read-only views of the state, for people and their tools.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,12 +8,12 @@ use evenkeel_model::{
     BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant, Measures,
     MoveCause, Plan, RedundancyMode, RegionId, RoomId, SessionId,
 };
+use evenkeel_nodes::{Node, NodeTable, OpeningWindow};
 
 use crate::capacity::Capacity;
 use crate::policy::{FaultSubject, Noted, Said, SubjectQuarantine};
 use crate::rooms::{Failback, MoveRecord, Room, RoomTable};
 use crate::sessions::{SessionPhase, SessionTable, WHOLE};
-use evenkeel_nodes::{Node, NodeTable, OpeningWindow};
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionStanding {
@@ -200,8 +201,9 @@ pub struct TableSizes {
     pub timers: usize,
 }
 
+/// Views of the state at one time.
 #[derive(Clone, Copy)]
-pub(crate) struct Views<'a> {
+pub struct Views<'a> {
     pub(crate) sessions: &'a SessionTable,
     pub(crate) rooms: &'a RoomTable,
     pub(crate) nodes: &'a NodeTable,
@@ -209,7 +211,7 @@ pub(crate) struct Views<'a> {
     pub(crate) noted: &'a Noted,
 }
 
-impl Views<'_> {
+impl<'a> Views<'a> {
     pub(crate) fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         let session =
             self.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
@@ -227,6 +229,39 @@ impl Views<'_> {
             measures: session.measures(now),
             age: now.saturating_duration_since(session.offered),
         })
+    }
+
+    /// Sessions after this one in order of their ids. A session that is not live yet has no standing.
+    pub fn sessions_after(
+        self,
+        after: SessionId,
+        now: Instant,
+    ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> + use<'a> {
+        let rest = self.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        rest.map(move |(id, _)| (*id, self.session(*id, now)))
+    }
+
+    /// Rooms after this one in order of their ids. A room that is not placed yet has no standing.
+    pub fn rooms_after(
+        self,
+        after: RoomId,
+    ) -> impl Iterator<Item = (RoomId, Option<RoomStanding>)> + use<'a> {
+        let rest = self.rooms.after(after);
+        rest.map(move |room| (room.id, room.is_placed().then(|| self.room(room))))
+    }
+
+    pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
+        self.nodes.iter().map(move |node| self.node(node))
+    }
+
+    pub fn regions(self, now: Instant) -> impl Iterator<Item = RegionStanding> + use<'a> {
+        self.nodes.regions().map(move |id| self.region(id, now))
+    }
+
+    /// The mode in force for a session, and the number of hops at which it is open or opening.
+    pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
+        let session = self.sessions.get(&id)?;
+        Some((self.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
     }
 
     pub(crate) fn room(&self, room: &Room) -> RoomStanding {
@@ -280,7 +315,8 @@ impl Views<'_> {
         }
     }
 
-    pub(crate) fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
+    /// Explains the placement of a live session.
+    pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
         let standing = self.session(id, now)?;
         let session = self.sessions.get(&id)?;
         let room = self.rooms.get(&session.room)?;

@@ -19,7 +19,7 @@ use detector::DetectorFinding;
 use evenkeel_model::{
     Board, CoreEvent, CoreSettings, GatewayLimits, Hop, NodeId, NotStarted, RegionId, Timings, Zone,
 };
-pub use node::{Node, NodeTransition, NodeTrust};
+pub use node::{Node, NodeEvidence, NodeTransition, NodeTrust};
 pub use pace::{ANSWERED_IN_TIME, OpeningClass, OpeningWindow, QueuePosition};
 pub use watch::NodeChange;
 pub use watch::{AgentWord, WATCH_EVERY};

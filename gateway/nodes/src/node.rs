@@ -124,7 +124,45 @@ pub enum NodeTransition {
     Returned,
 }
 
+/// Evidence about a node, other than its packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeEvidence {
+    /// The media port answered this probe.
+    ProbeAnswered(u64),
+    /// The agent at the end of the trunk answered this probe. It does not know the state of the media port behind it, so
+    /// its answer does not refute silence.
+    AgentAnswered(u64),
+    /// The kernel reports that no process listens at the media port. The error quotes this probe.
+    ProbeRefused(u64),
+    /// The same. The caller has checked that the error quotes a packet that was sent there.
+    KernelError,
+    /// The packet that entered one canary session came out at the other.
+    CanaryPassed(u64),
+    /// Both canary sessions are open.
+    CanaryOpen,
+    /// The node accepts new sessions, or refuses them.
+    Willing(bool),
+}
+
 impl Node {
+    pub fn handle_evidence(&mut self, evidence: NodeEvidence, now: Instant) {
+        match evidence {
+            NodeEvidence::ProbeAnswered(sequence) => {
+                self.detector.handle_probe_answered(sequence, now);
+            }
+            NodeEvidence::AgentAnswered(sequence) => {
+                self.detector.handle_agent_answered(sequence, now);
+            }
+            NodeEvidence::ProbeRefused(sequence) => {
+                self.detector.handle_probe_refused(sequence, now);
+            }
+            NodeEvidence::KernelError => self.detector.handle_kernel_error(now),
+            NodeEvidence::CanaryPassed(sequence) => self.detector.handle_canary_passed(sequence),
+            NodeEvidence::CanaryOpen => self.detector.handle_canary_open(now),
+            NodeEvidence::Willing(willing) => self.handle_willing(willing, now),
+        }
+    }
+
     pub fn new(
         id: NodeId,
         settings: NodeSettings,

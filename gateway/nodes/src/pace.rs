@@ -81,7 +81,7 @@ impl OpeningWindow {
     }
 
     /// The next opening that may start now.
-    pub fn next(&mut self) -> Option<(SessionId, Hop)> {
+    pub fn start_next(&mut self) -> Option<(SessionId, Hop)> {
         if self.under_way >= self.window {
             return None;
         }

@@ -49,6 +49,7 @@ mod event;
 mod following;
 mod ownership;
 mod peer;
+mod settings;
 mod succession;
 
 pub use agents::{AgentVote, Voter, WitnessId};
@@ -62,6 +63,7 @@ use following::Following;
 pub use ownership::MaySend;
 use ownership::{Arming, Ownership};
 use peer::{BeatOrder, PeerState};
+pub use settings::{ClusterSettings, ContinuedOwnership};
 
 /// For how long a proof lets an owner send.
 pub const LEASE: Duration = ownership::LEASE;
@@ -90,25 +92,6 @@ pub const LISTENS_FOR: Duration = Duration::from_secs(1);
 
 /// A hand-over is given up if its last records are not ready by then.
 const YIELDS_WITHIN: Duration = Duration::from_millis(500);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ClusterSettings {
-    /// Exactly one of the two members is preferred. It owns when neither does.
-    pub preferred: bool,
-    /// Grows with each process of this member, such as the wall-clock time of its start. A process that replaces another
-    /// in an upgrade keeps it.
-    pub incarnation: u64,
-    /// The ownership of the process that this one replaces in an upgrade.
-    pub continued: Option<ContinuedOwnership>,
-}
-
-/// An ownership that another process of the same member continues. Its standby must be disarmed ([`Cluster::set_resting`]).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ContinuedOwnership {
-    pub sequence: u64,
-    pub epoch: u64,
-    pub highest: u64,
-}
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -3,7 +3,9 @@
 // Tests start their virtual clock at the current time.
 #![cfg_attr(any(test, feature = "samples"), allow(clippy::disallowed_methods))]
 
+mod calls;
 mod faults;
+mod input;
 mod judge;
 mod lifecycle;
 mod memory;
@@ -15,16 +17,16 @@ mod revision;
 pub mod samples;
 mod version;
 
-pub use judge::{AdmissionSample, Bad, Judge, Judging, RuleBreaches};
-pub use lifecycle::{
-    Compared, Effect, Lifecycle, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules,
-    WallClock,
+pub use input::{
+    Compared, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules, WallClock,
 };
+pub use judge::{AdmissionSample, Bad, Judge, Judging, RuleBreaches};
+pub use lifecycle::Lifecycle;
 pub use memory::{Memos, StateVersions};
 pub use progress::{CohortSize, RolloutProgress, RolloutStage, Strategy};
 pub use quarantine::{AcceptedRevision, QuarantinedRevision, Remembered};
 pub use report::{
-    Actor, CandidateCalls, CandidateStatus, LastRollout, PolicyStatus, RevisionRefusal,
+    Actor, CandidateCalls, CandidateStatus, Effect, LastRollout, PolicyStatus, RevisionRefusal,
     RevokedRevision, RolloutOutcome, RolloutReport, Staged,
 };
 pub use revision::{

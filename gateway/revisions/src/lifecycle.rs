@@ -16,19 +16,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use evenkeel_model::{PluginFault, PolicyName};
+use evenkeel_model::PolicyName;
 
-use super::faults::FaultWindow;
+use super::calls::CallRecord;
 use super::progress::RolloutStep;
 use super::quarantine::{RevisionQuarantine, VersionFloor};
-use super::report::{CandidateCalls, CandidateStatus, PolicyStatus};
-use super::revision::{CandidateRevision, Previous};
 use super::{
-    Actor, CohortSize, Judging, LastRollout, QuarantinedRevision, Remembered, Revision,
-    RevisionRefusal, Revisions, RevokedRevision, RolloutOutcome, RolloutProgress, RolloutReport,
-    Staged, Strategy,
+    Actor, CandidateRevision, CandidateStatus, CohortSize, Compared, Effect, Judging, LastRollout,
+    PolicyCallResult, PolicyStatus, Previous, QuarantinedRevision, Remembered, Revision,
+    RevisionRefusal, Revisions, RevokedRevision, RolloutAction, RolloutOutcome, RolloutProgress,
+    RolloutReport, RolloutRequest, RolloutRules, Staged, WallClock,
 };
 
 const NO_ROLLOUT: &str = "no rollout is running";
@@ -36,90 +35,6 @@ const NO_PREVIOUS: &str = "there is no revision before this one";
 const PREVIOUS_REVOKED: &str =
     "the revision before this one is revoked in [trust] since it came: push another";
 const SUPERSEDED: &str = "superseded by a later push or reload of this policy";
-const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
-
-/// How revisions of a policy set become active.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RolloutRules {
-    /// Strategy of changed files. A push names its own strategy.
-    pub strategy: Strategy,
-    /// Time during which a rollback to the previous revision is possible.
-    pub keep: Duration,
-    pub judging: Judging,
-}
-
-/// A push, a changed file, or the first revision of a policy.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RolloutRequest {
-    /// From [`Lifecycle::next_push`]. A later number supersedes this request.
-    pub push: u64,
-    pub by: Actor,
-    pub arrived: Instant,
-    /// Accept a quarantined or older revision.
-    pub force: bool,
-    /// `None`: the revision becomes active at once.
-    pub strategy: Option<Strategy>,
-    /// Return to the previous revision at once, since its file was restored.
-    pub returns: bool,
-}
-
-/// An operator's action on a rollout.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RolloutAction {
-    /// Give the candidate its next share.
-    Promote,
-    /// Activate the candidate.
-    PromoteAll,
-    Pause,
-    Resume,
-    /// Drop the candidate; the active revision stays.
-    Abort,
-}
-
-/// The outcome of a call that a revision answered or failed.
-#[derive(Clone, PartialEq, Debug)]
-pub struct PolicyCallResult {
-    pub answered: bool,
-    pub fault: Option<PluginFault>,
-    /// The plugin could not be started again.
-    pub beyond_repair: bool,
-}
-
-/// The outcome of a question that a candidate was asked in the shadow stage.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Compared {
-    Same,
-    Different,
-    Faulted(PluginFault),
-    /// There was not enough time to ask the candidate.
-    Skipped,
-}
-
-/// Translates the virtual clock to wall time, for records that outlive the process.
-#[derive(Clone, Copy, Debug)]
-pub struct WallClock {
-    pub instant: Instant,
-    pub time: SystemTime,
-}
-
-impl WallClock {
-    fn at(&self, now: Instant) -> SystemTime {
-        self.time + now.saturating_duration_since(self.instant)
-    }
-}
-
-#[derive(Clone, PartialEq, Debug)]
-pub enum Effect {
-    Report(RolloutReport),
-    /// Quarantine or version floor changed.
-    Remember(Remembered),
-    /// The revision gets no more questions. Questions in flight go to the active revision.
-    Unload(Arc<str>),
-    /// A canary began or ended.
-    CanaryChanged,
-    /// Rooms or sessions may have another revision than under these previous revisions.
-    DecidersChanged(Box<Revisions>),
-}
 
 /// An active revision that did harm and stays, since the previous one is revoked.
 #[derive(Debug)]
@@ -138,9 +53,7 @@ pub struct Lifecycle {
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
     pub(crate) revisions: Revisions,
-    faults: FaultWindow,
-    candidate_faults: FaultWindow,
-    candidate_calls: CandidateCalls,
+    calls: CallRecord,
     stuck: Option<Stuck>,
     quarantine: RevisionQuarantine,
     floor: VersionFloor,
@@ -149,10 +62,6 @@ pub struct Lifecycle {
     /// Active and previous revisions that were reported as revoked.
     reported: Vec<RevokedRevision>,
     last: Option<LastRollout>,
-    calls: u64,
-    fault_count: u64,
-    failing: Option<PluginFault>,
-    last_fault: Option<PluginFault>,
     effects: Vec<Effect>,
 }
 
@@ -170,19 +79,13 @@ impl Lifecycle {
             clock,
             pushes: 0,
             revisions: Revisions::default(),
-            faults: FaultWindow::new(clock.instant),
-            candidate_faults: FaultWindow::new(clock.instant),
-            candidate_calls: CandidateCalls::default(),
+            calls: CallRecord::new(clock.instant),
             stuck: None,
             quarantine: RevisionQuarantine::of(remembered.quarantined),
             floor: VersionFloor::of(remembered.accepted),
             revoked: BTreeMap::new(),
             reported: Vec::new(),
             last: None,
-            calls: 0,
-            fault_count: 0,
-            failing: None,
-            last_fault: None,
             effects: Vec::new(),
         }
     }
@@ -273,8 +176,7 @@ impl Lifecycle {
         let rollout = match strategy {
             Some(strategy) => {
                 let progress = RolloutProgress::begin(strategy, now);
-                self.candidate_faults = FaultWindow::new(now);
-                self.candidate_calls = CandidateCalls::default();
+                self.calls.begin_candidate(now);
                 self.revisions.candidate =
                     Some(CandidateRevision { revision: new, progress, arrived });
                 let begun = self.of_candidate(RolloutOutcome::Started, by, now);
@@ -340,7 +242,7 @@ impl Lifecycle {
         let replaced = self.revisions.active.replace(new);
         let did_harm = self.stuck.take().is_some();
         let until = now + self.rules.keep;
-        if !did_harm && (self.faults.is_good(now) || !self.may_go_back()) {
+        if !did_harm && (self.calls.is_active_good(now) || !self.may_go_back()) {
             self.revisions.previous = replaced.map(|revision| Previous { revision, until });
         }
         // The previous revision became active again: none is left to roll back to.
@@ -349,8 +251,7 @@ impl Lifecycle {
         if let Some(previous) = &mut self.revisions.previous {
             previous.until = until;
         }
-        self.faults = FaultWindow::new(now);
-        self.failing = None;
+        self.calls.begin_active(now);
         let reason = harm.as_ref().map(|harm| {
             let age = self.age(harm, now).as_secs();
             let reason = &harm.reason;
@@ -430,12 +331,8 @@ impl Lifecycle {
     }
 
     fn take_step(&mut self, step: RolloutStep, by: Actor, now: Instant) -> Option<RolloutReport> {
-        match step {
-            RolloutStep::Expose(_) => {
-                Some(self.report_candidate(RolloutOutcome::Advanced, by, now))
-            }
-            RolloutStep::Activate => self.promote(by, now),
-        }
+        let RolloutStep::Expose(_) = step else { return self.promote(by, now) };
+        Some(self.report_candidate(RolloutOutcome::Advanced, by, now))
     }
 
     fn promote(&mut self, by: Actor, now: Instant) -> Option<RolloutReport> {
@@ -449,18 +346,6 @@ impl Lifecycle {
         }
     }
 
-    pub fn handle_compared(
-        &mut self,
-        revision: &str,
-        compared: &Compared,
-        beyond_repair: bool,
-        now: Instant,
-    ) {
-        if let Some(reason) = self.note_compared(revision, (compared, beyond_repair), now) {
-            self.remove_harmful(revision, &reason, now);
-        }
-    }
-
     /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
     fn note_call(
         &mut self,
@@ -468,66 +353,27 @@ impl Lifecycle {
         call: &PolicyCallResult,
         now: Instant,
     ) -> Option<Box<str>> {
-        self.calls += 1;
-        let (fault, faulted) = (&call.fault, call.fault.is_some());
-        let too_many = if self.revisions.is_candidate(revision) {
-            self.candidate_calls.calls += 1;
-            self.candidate_calls.faults += u64::from(faulted);
-            if faulted {
-                self.candidate_calls.last_fault.clone_from(fault);
-            }
-            self.candidate_faults.count(now, faulted)
+        if self.revisions.is_candidate(revision) {
+            self.calls.note_candidate(call, now)
         } else if self.revisions.is_active(revision) {
-            self.fault_count += u64::from(faulted);
-            if faulted {
-                self.last_fault.clone_from(fault);
-            }
-            match call.answered {
-                true => self.failing = None,
-                // A plugin that is down is not called; its last fault stays.
-                false if faulted => self.failing.clone_from(fault),
-                false => {}
-            }
-            self.faults.count(now, faulted)
+            self.calls.note_active(call, now)
         } else {
-            return None;
-        };
-        match too_many {
-            true => Some(too_many_faults("", fault.as_ref())),
-            false => call.beyond_repair.then(|| BEYOND_REPAIR.into()),
+            self.calls.note_other();
+            None
         }
     }
 
-    /// Counts an answer in the shadow stage. Returns the reason to remove the candidate, if there is one.
-    fn note_compared(
+    pub fn handle_compared(
         &mut self,
         revision: &str,
-        (compared, beyond_repair): (&Compared, bool),
+        compared: &Compared,
+        beyond_repair: bool,
         now: Instant,
-    ) -> Option<Box<str>> {
-        if !self.revisions.is_candidate(revision) {
-            return None;
-        }
-        let calls = &mut self.candidate_calls;
-        let fault = match compared {
-            Compared::Same => {
-                calls.same += 1;
-                None
-            }
-            Compared::Different => {
-                calls.different += 1;
-                None
-            }
-            Compared::Faulted(fault) => {
-                calls.faulted += 1;
-                calls.last_fault = Some(fault.clone());
-                Some(fault)
-            }
-            Compared::Skipped => return beyond_repair.then(|| BEYOND_REPAIR.into()),
-        };
-        match self.candidate_faults.count(now, fault.is_some()) {
-            true => Some(too_many_faults(" in shadow", fault)),
-            false => beyond_repair.then(|| BEYOND_REPAIR.into()),
+    ) {
+        if self.revisions.is_candidate(revision)
+            && let Some(reason) = self.calls.note_compared(compared, beyond_repair, now)
+        {
+            self.remove_harmful(revision, &reason, now);
         }
     }
 
@@ -574,8 +420,7 @@ impl Lifecycle {
         self.revisions.candidate.take_if(|candidate| candidate.revision.name == good.name);
         self.stuck = None;
         let failed = self.revisions.active.replace(good);
-        self.faults = FaultWindow::new(now);
-        self.failing = None;
+        self.calls.begin_active(now);
         let previous = failed.map(|failed| failed.name);
         previous.iter().for_each(|failed| self.withdraw(failed));
         Some(self.report_rollback(previous, reason, by, now))
@@ -736,7 +581,7 @@ impl Lifecycle {
                     lasted: progress.lasted(now),
                     steps: progress.strategy().steps.clone(),
                     each: progress.strategy().each,
-                    calls: self.candidate_calls.clone(),
+                    calls: self.calls.of_candidate().clone(),
                 }
             }),
             previous: previous.map(|previous| Arc::clone(&previous.revision.name)),
@@ -744,17 +589,9 @@ impl Lifecycle {
             last: self.last.clone(),
             quarantined: self.quarantine.list(),
             revoked: self.reported.clone(),
-            calls: self.calls,
-            faults: self.fault_count,
-            failing: self.failing.clone(),
-            last_fault: self.last_fault.clone(),
+            ..self.calls.status()
         }
     }
-}
-
-fn too_many_faults(place: &str, last: Option<&PluginFault>) -> Box<str> {
-    let last = last.map_or("", PluginFault::name);
-    format!("too many faults{place}; the last: {last}").into()
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Reports on a policy's revisions: to the caller of a push or rollback, in events, and on request.
+//! Effects of a lifecycle, and reports on a policy's revisions: to the caller of a push or rollback, in events, and on request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_model::{PluginFault, PolicyName};
 
-use super::{QuarantinedRevision, RolloutProgress, RolloutStage, Version};
+use super::{QuarantinedRevision, Remembered, Revisions, RolloutProgress, RolloutStage, Version};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
@@ -46,6 +46,20 @@ impl Staged {
         let (stage, paused) = (progress.stage(), progress.is_paused());
         Staged { stage, paused, next: progress.next_share(), next_in: progress.left(now) }
     }
+}
+
+/// Instructions to the owner of the lifecycle.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    Report(RolloutReport),
+    /// Quarantine or version floor changed.
+    Remember(Remembered),
+    /// The revision gets no more questions. Questions in flight go to the active revision.
+    Unload(Arc<str>),
+    /// A canary began or ended.
+    CanaryChanged,
+    /// Rooms or sessions may have another revision than under these previous revisions.
+    DecidersChanged(Box<Revisions>),
 }
 
 /// One step in the life of a revision.

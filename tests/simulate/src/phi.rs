@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, WATCH_EVERY};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_model::{Health, NodeId, Stamp};
 use fastrand::Rng;
 
@@ -99,14 +99,14 @@ impl Rule for ProbeRule {
 
     fn answered(&mut self, place: u64, at: Instant) {
         if let Some(sequence) = self.sequences.remove(&place) {
-            self.gateway.handle_probe_answered(NodeId(0), sequence, at);
+            self.gateway.handle_evidence(NodeId(0), NodeEvidence::ProbeAnswered(sequence), at);
         }
     }
 
     fn suspects(&mut self, now: Instant) -> bool {
         self.gateway.handle_watch(&[Stamp::default()], Duration::ZERO, now);
         self.probe();
-        let health = self.gateway.nodes().next().map(|node| node.health);
+        let health = self.gateway.views().nodes().next().map(|node| node.health);
         matches!(health, Some(Health::Suspect | Health::Down))
     }
 }

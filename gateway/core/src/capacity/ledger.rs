@@ -65,6 +65,14 @@ impl CapacityLedger {
         }
     }
 
+    pub(crate) fn view(&self) -> LedgerView<'_> {
+        self.without(Holding::default())
+    }
+
+    pub(crate) fn without(&self, holding: Holding) -> LedgerView<'_> {
+        LedgerView { ledger: self, without: holding }
+    }
+
     /// Adds a node with its configured capacity.
     pub(crate) fn add(&mut self, node: NodeId, kbps: u64) {
         let place = node.0 as usize;
@@ -96,21 +104,13 @@ impl CapacityLedger {
         self.gauges[node.0 as usize].claim(kbps);
     }
 
-    pub(crate) fn gauge(&self, node: NodeId) -> &Gauge {
-        &self.gauges[node.0 as usize]
-    }
-
     pub(crate) fn gauge_mut(&mut self, node: NodeId) -> &mut Gauge {
         &mut self.gauges[node.0 as usize]
     }
 
-    pub(crate) fn capacity(&self, node: NodeId) -> u64 {
-        self.gauges[node.0 as usize].kbps()
-    }
-
     /// Takes the load that a node reports.
     pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
-        let ours = self.load(node);
+        let ours = self.view().load(node);
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
     }
 
@@ -121,7 +121,7 @@ impl CapacityLedger {
 
     /// Takes a node's refusal of a session because it is full.
     pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
-        let ours = self.load(node);
+        let ours = self.view().load(node);
         self.gauges[node.0 as usize].handle_full(ours, now);
     }
 
@@ -158,52 +158,86 @@ impl CapacityLedger {
             }
         }
     }
+}
+
+/// The ledger without one room's holding, which that room may use again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LedgerView<'a> {
+    ledger: &'a CapacityLedger,
+    without: Holding,
+}
+
+impl<'a> LedgerView<'a> {
+    pub(crate) fn gauge(self, node: NodeId) -> &'a Gauge {
+        &self.ledger.gauges[node.0 as usize]
+    }
+
+    pub(crate) fn capacity(self, node: NodeId) -> u64 {
+        self.gauge(node).kbps()
+    }
+
+    pub(crate) fn rooms(self, node: NodeId) -> u32 {
+        self.ledger.rooms[node.0 as usize]
+    }
+
+    /// Nodes that reserve capacity for the death of `first`.
+    pub(crate) fn standbys_of(self, first: NodeId) -> Vec<NodeId> {
+        self.ledger
+            .reserved
+            .keys()
+            .filter(|(_, of)| *of == first)
+            .map(|(standby, _)| *standby)
+            .collect()
+    }
 
     /// A room may stand on the node without breaking a reserve.
-    pub(crate) fn fits(&self, node: NodeId, kbps: u64) -> bool {
+    pub(crate) fn fits(self, node: NodeId, kbps: u64) -> bool {
         self.load(node) + self.reserve(node) + kbps <= self.capacity(node)
     }
 
     /// A room may stand on the node if its reserves are given up.
-    pub(crate) fn carries(&self, node: NodeId, kbps: u64) -> bool {
+    pub(crate) fn carries(self, node: NodeId, kbps: u64) -> bool {
         self.load(node) + kbps <= self.capacity(node)
     }
 
     /// The node could also carry this room if `first` died. Loads that other deaths would bring are not added.
-    pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
-        let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
+    pub(crate) fn fits_reserve(self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
+        let brought = self.reserved((standby, first)) + kbps;
         self.load(standby) + brought <= self.capacity(standby)
     }
 
-    /// Nodes that reserve capacity for the death of `first`.
-    pub(crate) fn standbys_of(&self, first: NodeId) -> Vec<NodeId> {
-        self.reserved.keys().filter(|(_, of)| *of == first).map(|(standby, _)| *standby).collect()
-    }
-
     /// The load of the node's machine, over all its slots.
-    fn load(&self, node: NodeId) -> u64 {
-        let beside = self.beside[node.0 as usize].iter();
-        self.load[node.0 as usize] + beside.map(|other| self.load[other.0 as usize]).sum::<u64>()
+    fn load(self, node: NodeId) -> u64 {
+        let beside = self.ledger.beside[node.0 as usize].iter();
+        self.slot_load(node) + beside.map(|other| self.slot_load(*other)).sum::<u64>()
     }
 
-    fn reserve(&self, node: NodeId) -> u64 {
+    fn slot_load(self, node: NodeId) -> u64 {
+        let carries = self.without.loads().any(|carrier| carrier == node);
+        self.ledger.load[node.0 as usize] - if carries { self.without.kbps } else { 0 }
+    }
+
+    fn reserve(self, node: NodeId) -> u64 {
         let of_node = (node, NodeId(0))..=(node, NodeId(u32::MAX));
-        self.reserved.range(of_node).map(|(_, kbps)| *kbps).max().unwrap_or(0)
+        let deaths = self.ledger.reserved.range(of_node).map(|(key, _)| self.reserved(*key));
+        deaths.max().unwrap_or(0)
+    }
+
+    /// The load that one death would bring.
+    fn reserved(self, key: (NodeId, NodeId)) -> u64 {
+        let own = if self.without.reserves() == Some(key) { self.without.kbps } else { 0 };
+        self.ledger.reserved.get(&key).map_or(0, |kbps| kbps - own)
     }
 
     /// Load plus reserve, in thousandths of the capacity.
-    pub(crate) fn permille(&self, node: NodeId) -> u64 {
+    pub(crate) fn permille(self, node: NodeId) -> u64 {
         let used = self.load(node) + self.reserve(node);
         used * 1_000 / self.capacity(node).max(1)
     }
 
     /// Load alone, in thousandths of the capacity.
-    pub(crate) fn carried_permille(&self, node: NodeId) -> u64 {
+    pub(crate) fn carried_permille(self, node: NodeId) -> u64 {
         self.load(node) * 1_000 / self.capacity(node).max(1)
-    }
-
-    pub(crate) fn rooms(&self, node: NodeId) -> u32 {
-        self.rooms[node.0 as usize]
     }
 }
 

@@ -6,18 +6,16 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    DegradeOnFault, GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState,
-    PolicyName, PolicyQuestion, RevisionAnswer, RoomId, RoomRow, RoutingMove, Row, SessionId,
-    SessionRow,
+    GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState, PolicyName,
+    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, RoutingMove, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 
 use super::Gateway;
 use crate::policy::{
-    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome, PendingQuestion,
-    QuestionSubject, mismatched, reasons_given, was_taken,
+    AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject,
+    mismatched, reasons_given, turns_away, was_taken,
 };
-use crate::quality::{LadderInput, Replans};
 use crate::rooms::Room;
 use crate::sessions::SessionPhase;
 use crate::timer::Timer;
@@ -28,9 +26,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Maximum rooms in one question. The other rooms follow in the next question.
 const ROOMS_PER_ASK: usize = 256;
 
-/// Sessions keep their plans while their degradation policy fails for less than this.
-const FAILING_FOR: Duration = Duration::from_secs(2);
-
 impl Gateway {
     /// A client requests a session. [`GatewayEffect::Reply`](crate::GatewayEffect::Reply) follows, at once or after policies.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
@@ -39,14 +34,14 @@ impl Gateway {
         let (name, room) = room.unzip();
         let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });
         if let Some(room) = room {
-            self.route(now, |router| router.catch_up(room, now));
+            self.route(now, |gateway| gateway.failover().catch_up(room, now));
         }
         let begun = match self.shutting_down {
             true => Err(OfferRefusal::Draining),
-            false => self.route(now, |router| router.begin(&offer, now)),
+            false => self.route(now, |gateway| gateway.openings().begin(&offer, now)),
         };
         match begun {
-            Err(reason) => self.router().refuse(&offer, None, reason),
+            Err(reason) => self.openings().refuse(&offer, None, reason),
             Ok(id) if self.sessions[&id].of_first_packet => {
                 self.admit(id, None, Decider::Native, now);
             }
@@ -84,7 +79,7 @@ impl Gateway {
         now: Instant,
     ) -> DecisionOutcome {
         let outcome = match answer {
-            Ok(HookAnswer::Params(params)) => self.router().take_params(id, &params),
+            Ok(HookAnswer::Params(params)) => self.openings().take_params(id, &params),
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault),
         };
@@ -108,7 +103,7 @@ impl Gateway {
         let question = PolicyQuestion::Admit {
             session: id,
             room,
-            standing: self.router().region_of_room(room),
+            standing: self.placement().region_of_room(room),
             scenario: request.scenario.clone(),
             labels: request.labels.clone(),
             regions: self.capacity.region_rows(&self.nodes),
@@ -152,7 +147,7 @@ impl Gateway {
             AdmitVerdict::AcceptCapped(_) => {
                 self.admission_failed(id, DecisionOutcome::Guarded(GuardRule::CapOutOfBounds), now)
             }
-            AdmitVerdict::Redirect(region) if self.router().may_redirect(id, region) => {
+            AdmitVerdict::Redirect(region) if self.placement().may_redirect(id, region) => {
                 self.give_up(id, OfferRefusal::Redirected(region), now);
                 DecisionOutcome::Applied { differs: true }
             }
@@ -194,14 +189,16 @@ impl Gateway {
     }
 
     fn give_up(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
-        self.route(now, |router| router.give_up(id, reason, now));
+        self.route(now, |gateway| gateway.openings().give_up(id, reason, now));
     }
 
     fn admit(&mut self, id: SessionId, cap_kbps: Option<u32>, by: Decider, now: Instant) {
         if self.shutting_down {
             return self.give_up(id, OfferRefusal::Draining, now);
         }
-        if let Some(room) = self.route(now, |router| router.admit(id, cap_kbps, by, now)) {
+        if let Some(room) =
+            self.route(now, |gateway| gateway.openings().admit(id, cap_kbps, by, now))
+        {
             let unasked = self.sessions[&id].of_first_packet;
             self.place(room, unasked, now);
         }
@@ -217,7 +214,7 @@ impl Gateway {
             return;
         };
         if unasked || !settings.binds(Hook::Routing) {
-            self.route(now, |router| router.place_natively(id, now));
+            self.route(now, |gateway| gateway.openings().place_natively(id, now));
         } else if !room.placing {
             room.placing = true;
             let set = settings.set.clone();
@@ -243,19 +240,19 @@ impl Gateway {
             return DecisionOutcome::Stale;
         };
         room.placing = false;
-        if room.is_placed() || self.router().waiting_for_placement(id).is_empty() {
+        if room.is_placed() || self.placement().waiting_for_placement(id).is_empty() {
             return DecisionOutcome::Stale;
         }
         let outcome = match answer {
             Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
-                match self.router().check_placement(id, &hops, now) {
+                match self.placement().check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
-                        let differs = hops != self.router().native_hops(id, &[], now);
+                        let differs = hops != self.placement().native_hops(id, &[], now);
                         self.write_room_state(id, state);
-                        self.route(now, |router| {
-                            router.place_as_answered(id, &hops, ttl_ms, by, now);
+                        self.route(now, |gateway| {
+                            gateway.openings().place_as_answered(id, &hops, ttl_ms, by, now);
                         });
                         return DecisionOutcome::Applied { differs };
                     }
@@ -264,7 +261,7 @@ impl Gateway {
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault),
         };
-        self.route(now, |router| router.place_natively(id, now));
+        self.route(now, |gateway| gateway.openings().place_natively(id, now));
         outcome
     }
 
@@ -288,8 +285,7 @@ impl Gateway {
         now: Instant,
     ) {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
-        let revision =
-            self.policies.revision(&policy, arm).map(|revision| Arc::clone(&revision.name));
+        let revision = self.policies.revision(&policy, arm).map(|it| Arc::clone(&it.name));
         let limits = &self.settings.limits;
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
         let (question, effects) = ((question, revision), (now, &mut self.effects));
@@ -301,31 +297,11 @@ impl Gateway {
     /// Asks the active revision the questions that a removed revision has not answered. Late answers of the removed
     /// revision are ignored: their questions may contain states of another schema.
     pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
-        let is_of = |asked: &PendingQuestion| {
-            asked.policy == *policy && asked.revision.as_deref() == Some(revision)
-        };
-        let ids: Vec<AskId> =
-            self.questions.in_flight().filter(|it| is_of(it)).map(|asked| asked.id).collect();
-        for id in ids {
+        for id in self.questions.of_revision(policy, revision) {
             self.effects.cancel(&Timer::AskLate(id));
             let Some(pending) = self.questions.take(id) else { continue };
-            let PendingQuestion { policy, arm, about, at: asked, .. } = pending;
-            let (session, room) = about.one(&self.sessions);
-            self.effects.event(CoreEvent::Decided {
-                ask: id,
-                policy,
-                arm,
-                revision: None,
-                outcome: DecisionOutcome::Stale,
-                reason: None,
-                session,
-                room,
-                rows: about.rows(),
-                asked,
-                took: Duration::ZERO,
-                notes: Vec::new(),
-            });
-            match about {
+            self.effects.event(pending.withdrawn(&self.sessions));
+            match pending.about {
                 QuestionSubject::Resolve(session) => self.ask_scenario(session, now),
                 QuestionSubject::Admit(session) => self.ask_admission(session, now),
                 QuestionSubject::Place(id) => {
@@ -365,14 +341,7 @@ impl Gateway {
     ) {
         let rows = asked.about.rows();
         let (session, room) = asked.about.one(&self.sessions);
-        let (revision, answer, beside) = match result {
-            Ok(RevisionAnswer { answer, revision, notes, took, apart, reasons, ungranted }) => {
-                let reasons = Some(reasons);
-                let beside = AnswerDetails { notes, apart, reasons, ungranted, took };
-                (Some(revision), Ok(answer), beside)
-            }
-            Err(fault) => (None, Err(fault), AnswerDetails::default()),
-        };
+        let (revision, answer, beside) = AnswerDetails::split(result);
         let PendingQuestion { id: ask, policy, arm, about, at: asked, .. } = asked;
         if arm == Arm::Standing {
             let fault = answer.as_ref().err();
@@ -383,13 +352,7 @@ impl Gateway {
             Decider::Policy { policy, revision }
         });
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
-        let turns_away = matches!(
-            answer,
-            Ok(HookAnswer::Admit {
-                verdict: AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_),
-                ..
-            })
-        );
+        let turns_away = answer.as_ref().is_ok_and(turns_away);
         // The event precedes its consequences.
         let place = self.effects.place();
         let one = BatchOutcome::one;
@@ -404,7 +367,7 @@ impl Gateway {
                 self.rerouted(whose, rooms, answer, (&by, &beside), now)
             }
             QuestionSubject::Tick(sessions) => {
-                self.ticked(whose, sessions, answer, (&by, &beside), now)
+                self.ticks().ticked(whose, sessions, answer, (&by, &beside), now)
             }
         };
         if let Some(revision) = &revision {
@@ -456,11 +419,7 @@ impl Gateway {
         differs: Box<str>,
         answers: BreachCount,
     ) {
-        let guard = GuardRule::HiddenState;
-        self.effects.event(CoreEvent::Guarded { policy: policy.clone(), guard, times: 1 });
-        let (name, found) = (policy.clone(), revision.clone());
-        self.effects.event(CoreEvent::HiddenState { policy: name, revision: found, differs });
-        self.policies.weigh_hidden_state(policy, revision, answers, &mut self.effects);
+        self.policies.handle_hidden_state(policy, revision, differs, answers, &mut self.effects);
     }
 
     /// Asks the room's routing policy about the room soon.
@@ -519,14 +478,14 @@ impl Gateway {
             self.settings.scenarios.values().any(|s| s.set == policy.set && s.binds(Hook::Routing));
         if !bound {
             for id in batch {
-                self.route(now, |router| router.reroute_natively(id, now));
+                self.route(now, |gateway| gateway.reroutes().reroute_natively(id, now));
             }
             self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
         }
         let reads = self.policies.revision(policy, arm).cloned();
-        let router = self.router();
-        let rows = batch.iter().map(|id| router.room_row(*id, reads.as_ref(), now));
+        let state = self.placement();
+        let rows = batch.iter().map(|id| state.room_row(*id, reads.as_ref(), now));
         let rooms: Vec<RoomRow> = rows.collect();
         let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
         let memo = self.policies.memo(policy, arm);
@@ -568,13 +527,14 @@ impl Gateway {
     ) -> BatchOutcome {
         self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
         rooms.iter().for_each(|(id, _)| self.rooms.changes.note(*id));
-        self.route(now, |router| rooms.iter().for_each(|&(id, _)| router.catch_up(id, now)));
+        rooms.iter().for_each(|(id, _)| self.failover().catch_up(*id, now));
+        self.take_notices(now);
         let mut parts = PartCounts::default();
         let outcome = match answer {
             Ok(HookAnswer::Moves { moves, states, memo }) => {
-                let router = self.router();
+                let state = self.placement();
                 let fresh: Vec<Option<RoomId>> =
-                    rooms.iter().map(|row| router.unchanged(*row)).collect();
+                    rooms.iter().map(|row| state.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
                     self.take_moves(&mut parts, &fresh, moves, by, now);
@@ -598,7 +558,7 @@ impl Gateway {
         let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
             let apart = failed || left_out(row);
-            self.route(now, |router| router.answered(id, apart, now));
+            self.route(now, |gateway| gateway.reroutes().answered(id, apart, now));
         }
         BatchOutcome { outcome, parts }
     }
@@ -615,7 +575,9 @@ impl Gateway {
         for step in moves {
             let part = match rooms.get(step.row as usize) {
                 Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
-                Some(Some(id)) => self.route(now, |router| router.take_move(*id, &step, by, now)),
+                Some(Some(id)) => {
+                    self.route(now, |gateway| gateway.reroutes().take_move(*id, &step, by, now))
+                }
                 Some(None) => Err(GuardRule::Outdated),
                 None => Err(GuardRule::UnknownRow),
             };
@@ -629,172 +591,9 @@ impl Gateway {
             .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
         let has_canary = self.policies.canary(policy).is_some();
         for arm in Arm::ALL.into_iter().filter(|arm| *arm == Arm::Standing || has_canary) {
-            self.ask_tick_of(policy, arm, now);
-        }
-    }
-
-    fn ask_tick_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
-        if self.questions.is_asking(policy, arm, |about| matches!(about, QuestionSubject::Tick(_)))
-        {
-            return;
-        }
-        let Some(ours) = self.sessions.ticked(policy).filter(|ours| !ours.is_empty()) else {
-            return;
-        };
-        let asks = |id: SessionId| self.policies.arm(policy, id.0) == arm;
-        let ids = self.quality.next_ticked((policy.clone(), arm), ours, asks);
-        let reads = self.policies.revision(policy, arm).cloned();
-        let router = self.router();
-        let of = ids.iter().filter_map(|id| router.sessions.get(id));
-        let sessions: Vec<SessionRow> = of
-            .map(|session| SessionRow {
-                row: Row { id: session.id.0, measures: router.session_measures(session, now) },
-                room: session.room,
-                scenario: session.request.scenario.clone(),
-                labels: session.request.labels.clone(),
-                state: session.memory.read(reads.as_ref()).map(|state| PluginState::clone(state)),
-            })
-            .collect();
-        if sessions.is_empty() {
-            return;
-        }
-        let version = |id| self.sessions.get(&id).map_or(0, |session| session.plans);
-        let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
-        let ids = ids.collect();
-        let memo = self.policies.memo(policy, arm);
-        self.ask(
-            &policy.set,
-            arm,
-            QuestionSubject::Tick(ids),
-            PolicyQuestion::Tick { sessions, memo },
-            now,
-        );
-    }
-
-    /// Applies the actions of a policy. Sessions without a decision, because the policy failed or was not asked about
-    /// them, keep their plans or take the native ladder after a while. Actions on a session with a changed plan are
-    /// outdated.
-    pub(super) fn ticked(
-        &mut self,
-        (policy, arm): (&PolicyName, Arm),
-        sessions: &[(SessionId, u32)],
-        answer: Result<HookAnswer, PluginFault>,
-        (by, beside): (&Decider, &AnswerDetails),
-        now: Instant,
-    ) -> BatchOutcome {
-        let (actions, states, memo) = match answer {
-            Ok(HookAnswer::Actions { actions, states, memo }) => (actions, states, memo),
-            Ok(_) => return BatchOutcome::one(mismatched()),
-            Err(fault) => {
-                self.climb_natively(policy, sessions, now);
-                return BatchOutcome::one(DecisionOutcome::Faulted(fault));
-            }
-        };
-        let fresh = sessions.iter().map(|(id, plans)| {
-            self.sessions.get(id).filter(|session| session.plans == *plans).map(|_| *id)
-        });
-        let fresh: Vec<Option<SessionId>> = fresh.collect();
-        if !fresh.iter().any(Option::is_some) {
-            return BatchOutcome::one(DecisionOutcome::Stale);
-        }
-        memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
-        let (mut parts, mut replans) = (PartCounts::default(), Replans::default());
-        for action in actions {
-            let part = match fresh.get(action.row as usize) {
-                Some(Some(id)) => self.replan(*id, (action.op, action.arg), &mut replans),
-                Some(None) => Err(GuardRule::Outdated),
-                None => Err(GuardRule::UnknownRow),
-            };
-            parts.note(action.row, part);
-        }
-        replans.put_in_force(&mut self.router(), by);
-        self.take_notices(now);
-        parts.note_ungranted(beside.ungranted);
-        parts.report_broken(policy, &mut self.effects);
-        // A session keeps its old state if all its actions were rejected.
-        let revisions = self.policies.revisions(policy);
-        for (row, state) in states {
-            let id = fresh.get(row as usize).copied().flatten();
-            let kept = id.filter(|_| parts.keeps_state(row));
-            if let Some(session) = kept.and_then(|id| self.sessions.deferred_mut(&id)) {
-                session.memory.write(self.questions.state(state), revisions);
+            if let Some((about, question)) = self.ticks().question(policy, arm, now) {
+                self.ask(&policy.set, arm, about, question, now);
             }
         }
-        self.policies.note_conduct(policy, arm, parts.count(), now, &mut self.effects);
-        self.climb_left_out(sessions, beside, now);
-        BatchOutcome { outcome: parts.outcome(), parts }
-    }
-
-    /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
-    pub(super) fn climb_natively(
-        &mut self,
-        policy: &PolicyName,
-        sessions: &[(SessionId, u32)],
-        now: Instant,
-    ) {
-        let since = self.questions.failing_since(policy);
-        if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
-            for (session, _) in sessions {
-                self.climb_one(*session, now);
-            }
-        }
-    }
-
-    /// Sessions that the policy was not asked about may take the native ladder. The others leave it.
-    pub(super) fn climb_left_out(
-        &mut self,
-        sessions: &[(SessionId, u32)],
-        beside: &AnswerDetails,
-        now: Instant,
-    ) {
-        if beside.apart.is_none() && !self.quality.climbs_any() {
-            return;
-        }
-        for (row, (session, _)) in (0..).zip(sessions) {
-            if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
-                self.quality.leave_ladder(*session);
-                continue;
-            }
-            let subject = FaultSubject::Session(*session);
-            let since = self.questions.noted.held_since(subject, Hook::Degradation);
-            if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
-                self.climb_one(*session, now);
-            }
-        }
-    }
-
-    fn climb_one(&mut self, id: SessionId, now: Instant) {
-        let router = self.router();
-        let caps = router.sessions.get(&id).is_some_and(|session| router.obeys_caps(session));
-        let session = self.sessions.get(&id).filter(|it| it.phase == SessionPhase::Live);
-        let Some(session) = session else { return };
-        let scenario = self.settings.scenarios.get(&session.request.scenario);
-        if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
-            return;
-        }
-        let look = LadderInput::of(session, caps);
-        if let Some((op, arg)) = self.quality.climb(id, look, now) {
-            let mut replans = Replans::default();
-            // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
-            let _ = self.replan(id, (op as u32, arg), &mut replans);
-            replans.put_in_force(&mut self.router(), &Decider::Native);
-            self.take_notices(now);
-        }
-    }
-
-    /// Returns the effect of the action, or the rule that it broke. `differs` is true, since the native default changes
-    /// no session's quality.
-    pub(super) fn replan(
-        &mut self,
-        id: SessionId,
-        (op, arg): (u32, u64),
-        replans: &mut Replans,
-    ) -> Result<PartOutcome, GuardRule> {
-        let Some((op, plan)) = Replans::after(&self.router(), id, op, arg)? else {
-            return Ok(PartOutcome::Kept);
-        };
-        self.enrol(id);
-        replans.replan(&mut self.router(), id, (op, arg), plan);
-        Ok(PartOutcome::Applied { differs: true })
     }
 }

@@ -62,13 +62,13 @@ impl Records<'_> {
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
     /// rooms off a node that is down or not listed here.
     pub fn settle(&mut self, now: Instant) {
-        self.0.route(now, |router| router.settle_restored(now));
+        self.0.route(now, |gateway| gateway.restoration().settle_restored(now));
     }
 }
 
 /// Continues the next session of a record: it is new in the caches of the processor when its output is executed.
 pub(super) fn restore_next(gateway: &mut Gateway) -> Option<GatewayEffect> {
-    gateway.router().restore_session().then(|| gateway.effects.pop()).flatten()
+    gateway.restoration().restore_session().then(|| gateway.effects.pop()).flatten()
 }
 
 pub(super) fn record(gateway: &Gateway, now: Instant) -> GatewayRecord {
@@ -242,9 +242,9 @@ pub(super) fn restore(
         gateway.policies.expect_older_states();
     }
     // Notices wait for the rooms to be settled.
-    let mut router = gateway.router();
-    let regions = router.restore_regions(&regions);
-    let hops = router.restore_nodes(nodes, node, now);
-    router.restore_rooms(rooms, sessions, media, &hops, &regions, now);
+    let mut restoration = gateway.restoration();
+    let regions = restoration.restore_regions(&regions);
+    let hops = restoration.restore_nodes(nodes, node, now);
+    restoration.restore_rooms(rooms, sessions, media, &hops, &regions, now);
     Ok(hops)
 }

@@ -6,36 +6,18 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, PluginFault, PolicyName,
-    RoomId, SessionId,
 };
 
 use super::parts::PartCounts;
-use super::questions::{AnswerDetails, QuestionSubject};
+use super::question::{AnswerDetails, FaultSubject, QuestionSubject};
 use crate::effects::Effects;
 use crate::interner::Interner;
-use crate::rooms::RoomTable;
-use crate::sessions::SessionTable;
 
 /// Subjects with a kept decision, about 2 MB: queries come soon after a decision. The oldest is dropped first.
 const SAID_MAX: usize = 8_192;
 
 /// Notes kept per decision and subject: as many as fit on a screen.
 const NOTES_MAX: usize = 8;
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum FaultSubject {
-    Session(SessionId),
-    Room(RoomId),
-}
-
-impl FaultSubject {
-    pub(crate) fn exists(self, sessions: &SessionTable, rooms: &RoomTable) -> bool {
-        match self {
-            FaultSubject::Session(session) => sessions.contains_key(&session),
-            FaultSubject::Room(room) => rooms.contains_key(&room),
-        }
-    }
-}
 
 /// The last decision of a policy on a session, or on its room.
 #[derive(Clone, PartialEq, Debug)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, Hook, PluginState, PolicyName,
-    SessionId,
+    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, GuardRule, Hook, PluginState,
+    PolicyName, SessionId,
 };
 use evenkeel_revisions::{
     AdmissionSample, Bad, CandidateRevision, Effect, Judge, Judging, Lifecycle, Memos, Revision,
@@ -395,24 +395,29 @@ impl Policies {
     }
 
     /// Counts answers that differed from those of a fresh instance. An active revision without a previous one stays.
-    pub(crate) fn weigh_hidden_state(
+    pub(crate) fn handle_hidden_state(
         &mut self,
         policy: &PolicyName,
-        revision: &str,
+        revision: &Arc<str>,
+        differs: Box<str>,
         answers: BreachCount,
         effects: &mut Effects,
     ) {
+        let (name, guard) = (policy.clone(), GuardRule::HiddenState);
+        effects.event(CoreEvent::Guarded { policy: name.clone(), guard, times: 1 });
+        let found = Arc::clone(revision);
+        effects.event(CoreEvent::HiddenState { policy: name, revision: found, differs });
         let Some(revisions) = self.revisions(policy).filter(|_| answers.worse >= HIDDEN_MAX) else {
             return;
         };
         let breach =
             Breach { figure: Figure::HiddenState, canary: answers, rest: BreachCount::default() };
-        if revisions.canary().is_some_and(|canary| *canary.revision.name == *revision) {
+        if revisions.canary().is_some_and(|canary| canary.revision.name == *revision) {
             self.breached(policy, Arm::Canary, breach, effects);
         } else if revisions.is_candidate(revision) {
             let BreachCount { of, worse } = answers;
             let reason = format!("hidden state, seen in shadow: {worse} of {of} answers");
-            self.remove_harmful_soon(policy, revision.into(), reason.into(), effects);
+            self.remove_harmful_soon(policy, Arc::clone(revision), reason.into(), effects);
         } else if revisions.is_active(revision) && revisions.previous.is_some() {
             self.breached(policy, Arm::Standing, breach, effects);
         }

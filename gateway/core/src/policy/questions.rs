@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Apart, Arm, Ask, AskId, CoreEvent, DecisionNote, DecisionOutcome, Hook, HookAnswer,
-    PluginFault, PluginState, PolicyName, PolicyQuestion, Reasons, RoomId, SessionId,
+    AdmitVerdict, Arm, Ask, AskId, CoreEvent, DecisionOutcome, HookAnswer, PluginFault,
+    PluginState, PolicyName, PolicyQuestion, RoomId,
 };
 
-use super::notes::{FaultSubject, Noted};
+use super::notes::Noted;
+use super::question::{FaultSubject, QuestionSubject};
 use crate::GatewayEffect;
 use crate::effects::Effects;
 use crate::interner::Interner;
@@ -30,92 +31,23 @@ pub(crate) struct PendingQuestion {
     pub(crate) at: Instant,
 }
 
-/// The subject of a question, with its version at that time.
-#[derive(Debug)]
-pub(crate) enum QuestionSubject {
-    Resolve(SessionId),
-    Admit(SessionId),
-    Place(RoomId),
-    /// Rooms with the versions of their routes, sorted by id.
-    Reroute(Vec<(RoomId, u64)>),
-    /// Sessions with the versions of their plans, sorted by id.
-    Tick(Vec<(SessionId, u32)>),
-}
-
-#[derive(Default, Debug)]
-pub(crate) struct AnswerDetails {
-    pub(crate) notes: Vec<DecisionNote>,
-    pub(crate) apart: Option<Box<Apart>>,
-    pub(crate) reasons: Option<Reasons>,
-    pub(crate) ungranted: u32,
-    pub(crate) took: Duration,
-}
-
-impl QuestionSubject {
-    pub(crate) fn rows(&self) -> u32 {
-        match self {
-            QuestionSubject::Resolve(_) | QuestionSubject::Admit(_) | QuestionSubject::Place(_) => {
-                1
-            }
-            QuestionSubject::Reroute(rooms) => rooms.len() as u32,
-            QuestionSubject::Tick(sessions) => sessions.len() as u32,
-        }
-    }
-
-    /// The session and the room of a question about one of them.
-    pub(crate) fn one(&self, sessions: &SessionTable) -> (Option<SessionId>, Option<RoomId>) {
-        match *self {
-            QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
-                (Some(session), sessions.get(&session).map(|session| session.room))
-            }
-            QuestionSubject::Place(room) => (None, Some(room)),
-            QuestionSubject::Reroute(_) | QuestionSubject::Tick(_) => (None, None),
-        }
-    }
-
-    /// True if a client waits for the answer.
-    pub(crate) fn is_of_offer(&self) -> bool {
-        matches!(
-            self,
-            QuestionSubject::Resolve(_) | QuestionSubject::Admit(_) | QuestionSubject::Place(_)
-        )
-    }
-
-    pub(crate) fn subject(&self, row: u32) -> Option<FaultSubject> {
-        match self {
-            QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
-                (row == 0).then_some(FaultSubject::Session(*session))
-            }
-            QuestionSubject::Place(room) => (row == 0).then_some(FaultSubject::Room(*room)),
-            QuestionSubject::Reroute(rooms) => {
-                rooms.get(row as usize).map(|(room, _)| FaultSubject::Room(*room))
-            }
-            QuestionSubject::Tick(sessions) => {
-                sessions.get(row as usize).map(|(session, _)| FaultSubject::Session(*session))
-            }
-        }
-    }
-
-    /// The row of a batch that is about this subject.
-    pub(crate) fn row_of(&self, subject: FaultSubject) -> Option<u32> {
-        let row = match (self, subject) {
-            (QuestionSubject::Reroute(rooms), FaultSubject::Room(room)) => {
-                rooms.binary_search_by_key(&room, |(room, _)| *room)
-            }
-            (QuestionSubject::Tick(sessions), FaultSubject::Session(session)) => {
-                sessions.binary_search_by_key(&session, |(session, _)| *session)
-            }
-            _ => return None,
-        };
-        row.ok().map(|row| row as u32)
-    }
-
-    pub(crate) fn hook(&self) -> Hook {
-        match self {
-            QuestionSubject::Resolve(_) => Hook::Scenario,
-            QuestionSubject::Admit(_) => Hook::Admission,
-            QuestionSubject::Place(_) | QuestionSubject::Reroute(_) => Hook::Routing,
-            QuestionSubject::Tick(_) => Hook::Degradation,
+impl PendingQuestion {
+    /// The event for a question whose answer will be ignored.
+    pub(crate) fn withdrawn(&self, sessions: &SessionTable) -> CoreEvent {
+        let (session, room) = self.about.one(sessions);
+        CoreEvent::Decided {
+            ask: self.id,
+            policy: self.policy.clone(),
+            arm: self.arm,
+            revision: None,
+            outcome: DecisionOutcome::Stale,
+            reason: None,
+            session,
+            room,
+            rows: self.about.rows(),
+            asked: self.at,
+            took: Duration::ZERO,
+            notes: Vec::new(),
         }
     }
 }
@@ -198,6 +130,14 @@ impl QuestionsInFlight {
 
     pub(crate) fn take(&mut self, id: AskId) -> Option<PendingQuestion> {
         self.asks.remove(&id)
+    }
+
+    /// Questions that this revision has not answered.
+    pub(crate) fn of_revision(&self, policy: &PolicyName, revision: &str) -> Vec<AskId> {
+        let is_of = |asked: &&PendingQuestion| {
+            asked.policy == *policy && asked.revision.as_deref() == Some(revision)
+        };
+        self.asks.values().filter(is_of).map(|asked| asked.id).collect()
     }
 
     pub(crate) fn in_flight(&self) -> impl ExactSizeIterator<Item = &PendingQuestion> {
@@ -284,6 +224,12 @@ pub(crate) fn mismatched() -> DecisionOutcome {
 /// True for an answer that came while its subject was still present.
 pub(crate) fn was_taken(outcome: &DecisionOutcome) -> bool {
     !matches!(outcome, DecisionOutcome::Stale | DecisionOutcome::Faulted(_))
+}
+
+/// The client is refused or redirected.
+pub(crate) fn turns_away(answer: &HookAnswer) -> bool {
+    let HookAnswer::Admit { verdict, .. } = answer else { return false };
+    matches!(verdict, AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_))
 }
 
 /// The reasons of an answer, by row; a reason of 0 means none.

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{EvidenceSource, FlowCounts, Hop, Metric, NodeId, RegionId, RoomId};
+use evenkeel_nodes::NodeTable;
 
 use super::Quality;
 use crate::cohort::{CohortVerdict, RoomTally, VoteCount, weigh};
-use crate::rooms::Router;
+use crate::rooms::{Failover, Placement, Reroutes};
 use crate::timer::Timer;
-use evenkeel_nodes::NodeTable;
 
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
 
@@ -30,13 +30,13 @@ impl Quality {
         id: RoomId,
         hop: Hop,
         flow: &FlowCounts,
-        router: &mut Router,
+        failover: &mut Failover,
         now: Instant,
     ) {
         if flow.expected == 0 && flow.reported_ppm.is_none() {
             return;
         }
-        let Some(room) = router.rooms.unrecorded_mut(&id) else {
+        let Some(room) = failover.rooms.unrecorded_mut(&id) else {
             return;
         };
         let tally = room.tally.get_or_insert_with(|| Box::new(RoomTally::new(hop, now)));
@@ -47,17 +47,17 @@ impl Quality {
         let next = tally.anew(now);
         let seen = std::mem::replace(&mut **tally, next);
         let scenario = Arc::clone(&room.scenario);
-        let worst = |metric| worst(router, id, metric);
+        let worst = |metric| worst(failover.placement(), id, metric);
         let bad = seen.vote(worst(Metric::LossUp), worst(Metric::LossDown));
         self.ballots.entry((hop.node, scenario)).or_default().vote(id, bad, now);
-        router.effects.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
+        failover.effects.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
     }
 
     /// Weighs the votes about each node against those about its siblings, and lets rooms leave worse nodes.
-    pub(crate) fn weigh_cohorts(&mut self, router: &mut Router, now: Instant) {
-        let (words, at) = self.words(router.nodes, now);
+    pub(crate) fn weigh_cohorts(&mut self, reroutes: &mut Reroutes, now: Instant) {
+        let (words, at) = self.words(reroutes.nodes, now);
         let mut left = Vec::new();
-        for node in router.nodes.iter_mut() {
+        for node in reroutes.nodes.iter_mut() {
             node.fares_badly = at.get(&node.id).is_some_and(|count| count.is_bad());
             match words.get(&node.id) {
                 Some(CohortVerdict::WorseThanSiblings) => {
@@ -71,11 +71,11 @@ impl Quality {
             }
         }
         for node in left {
-            router.leave_worse(node, now);
+            reroutes.leave_worse(node, now);
         }
-        let watched = router.nodes.iter().any(|node| node.worse_for(now).is_some());
+        let watched = reroutes.nodes.iter().any(|node| node.worse_for(now).is_some());
         if watched || !self.ballots.is_empty() {
-            router.effects.set(Timer::Cohorts, now + WEIGH_EVERY);
+            reroutes.effects.set(Timer::Cohorts, now + WEIGH_EVERY);
         }
     }
 
@@ -106,8 +106,8 @@ impl Quality {
 }
 
 /// The worst value of this metric over the room's sessions.
-fn worst(router: &Router, id: RoomId, metric: Metric) -> u64 {
-    let sessions = router.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
-    let measured = |id| router.sessions.get(id).and_then(|s| s.measured(metric));
+fn worst(state: Placement, id: RoomId, metric: Metric) -> u64 {
+    let sessions = state.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
+    let measured = |id| state.sessions.get(id).and_then(|s| s.measured(metric));
     sessions.filter_map(measured).max().unwrap_or(0).into()
 }

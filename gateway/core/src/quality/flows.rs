@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{FlowCounts, Hop, RoomId, SessionId, Strike};
+use evenkeel_nodes::NodeTable;
 
 use super::Quality;
 use crate::flow::{FlowTracker, SendingState};
-use crate::rooms::Router;
+use crate::rooms::{Failover, Placement};
 use crate::sessions::{SessionPhase, SessionTable};
 use crate::timer::Timer;
-use evenkeel_nodes::NodeTable;
 
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 
@@ -36,18 +36,18 @@ impl Quality {
         &mut self,
         id: SessionId,
         flow: &FlowCounts,
-        router: &mut Router,
+        failover: &mut Failover,
         now: Instant,
     ) -> bool {
-        let slack = slack(router);
+        let slack = slack(failover.sessions);
         let Some(session) =
-            router.sessions.unrecorded_mut(&id).filter(|s| s.phase == SessionPhase::Live)
+            failover.sessions.unrecorded_mut(&id).filter(|s| s.phase == SessionPhase::Live)
         else {
             return false;
         };
         let room = session.room;
         let carriers =
-            router.rooms.get(&room).and_then(|room| room.cell.carriers(router.nodes.board()));
+            failover.rooms.get(&room).and_then(|room| room.cell.carriers(failover.nodes.board()));
         let Some((first, other)) = carriers else {
             return false;
         };
@@ -59,7 +59,7 @@ impl Quality {
         }
         if flow.came != [0; 2]
             && let Some(from) = flow.hears
-            && let Some(node) = router.nodes.get_mut(from.node)
+            && let Some(node) = failover.nodes.get_mut(from.node)
             && node.hop() == from
         {
             node.detector.handle_delivered(now);
@@ -72,30 +72,32 @@ impl Quality {
         let came = if is_here { flow.came } else { [0; 2] };
         let falls_silent = track.note(&FlowCounts { came, expected, lost, ..*flow }, slack, now);
         if is_its_own {
-            self.tally(room, hop, flow, router, now);
+            self.tally(room, hop, flow, failover, now);
         }
         if falls_silent {
             self.silent.insert((room, id));
-            router.effects.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
+            failover.effects.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
         }
         true
     }
 
     /// Judges the silent sessions only.
-    pub(crate) fn judge_flows(&mut self, router: &mut Router, now: Instant) {
+    pub(crate) fn judge_flows(&mut self, failover: &mut Failover, now: Instant) {
         for (room, session) in std::mem::take(&mut self.silent) {
-            router.catch_up(room, now);
-            match judge_flow(room, session, router, now) {
+            failover.catch_up(room, now);
+            match judge_flow(room, session, failover.placement(), now) {
                 FlowVerdict::Wait => _ = self.silent.insert((room, session)),
-                FlowVerdict::Innocent => with_track(router.sessions, session, FlowTracker::forget),
+                FlowVerdict::Innocent => {
+                    with_track(failover.sessions, session, FlowTracker::forget);
+                }
                 FlowVerdict::Lost(hop) => {
-                    with_track(router.sessions, session, FlowTracker::moved);
-                    router.drop_hop(room, hop, (Strike::FlowLost, Some(session)), now);
+                    with_track(failover.sessions, session, FlowTracker::moved);
+                    failover.drop_hop(room, hop, (Strike::FlowLost, Some(session)), now);
                 }
             }
         }
         if !self.silent.is_empty() {
-            router.effects.set(Timer::Flows, now + JUDGE_EVERY);
+            failover.effects.set(Timer::Flows, now + JUDGE_EVERY);
         }
     }
 
@@ -110,8 +112,8 @@ impl Quality {
     }
 }
 
-fn slack(router: &Router) -> Duration {
-    router.sessions.told_within.saturating_sub(TOLD_WITHIN)
+fn slack(sessions: &SessionTable) -> Duration {
+    sessions.told_within.saturating_sub(TOLD_WITHIN)
 }
 
 fn with_track(
@@ -124,27 +126,28 @@ fn with_track(
     }
 }
 
-fn judge_flow(id: RoomId, session: SessionId, router: &Router, now: Instant) -> FlowVerdict {
-    let slack = slack(router);
-    let track = router.sessions.get(&session).and_then(|session| session.track.as_deref());
-    let (Some(track), Some(room)) = (track, router.rooms.get(&id)) else {
+fn judge_flow(id: RoomId, session: SessionId, state: Placement, now: Instant) -> FlowVerdict {
+    let Placement { sessions, rooms, nodes, .. } = state;
+    let slack = slack(sessions);
+    let track = sessions.get(&session).and_then(|session| session.track.as_deref());
+    let (Some(track), Some(room)) = (track, rooms.get(&id)) else {
         return FlowVerdict::Innocent;
     };
     let carries =
         |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
-    if !track.is_silent() || !room.cell.carriers(router.nodes.board()).is_some_and(carries) {
+    if !track.is_silent() || !room.cell.carriers(nodes.board()).is_some_and(carries) {
         return FlowVerdict::Innocent;
     }
     let Some(silent) = track.lost_since(slack, now) else {
         return FlowVerdict::Wait;
     };
-    if !is_heard(router.nodes, track.hop(), now) {
+    if !is_heard(nodes, track.hop(), now) {
         return FlowVerdict::Innocent;
     }
     let kinds = track.heard();
     let mut fed = false;
     for other in room.sessions.iter() {
-        let track = router.sessions.get(other).and_then(|session| session.track.as_deref());
+        let track = sessions.get(other).and_then(|session| session.track.as_deref());
         match track.map_or(SendingState::Not, |track| track.sending(kinds, silent, slack, now)) {
             // The silent session may have been hearing this sender.
             SendingState::Stopped => return FlowVerdict::Innocent,

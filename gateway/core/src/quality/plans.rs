@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use evenkeel_model::{CoreEvent, Decider, GuardRule, Op, Plan, SessionId};
 
 use crate::GatewayEffect;
-use crate::rooms::Router;
+use crate::rooms::{Placement, Routes};
+use crate::sessions::SessionTable;
 
 #[derive(Default)]
 pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
@@ -19,13 +20,13 @@ struct Replan {
 impl Replans {
     /// The session's plan after the action if it differs, or the rule that the action violates.
     pub(crate) fn after(
-        router: &Router,
+        state: Placement,
         id: SessionId,
         op: u32,
         arg: u64,
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Op::from_number(op).ok_or(GuardRule::UnknownAction)?;
-        let Some(session) = router.sessions.get(&id) else {
+        let Some(session) = state.sessions.get(&id) else {
             return Ok(None);
         };
         let plan = session
@@ -35,7 +36,7 @@ impl Replans {
         if plan == session.plan {
             return Ok(None);
         }
-        if op == Op::Cap && plan.cap_kbps > 0 && !router.obeys_caps(session) {
+        if op == Op::Cap && plan.cap_kbps > 0 && !state.obeys_caps(session) {
             return Err(GuardRule::CapUnsupported);
         }
         Ok(Some((op, plan)))
@@ -44,12 +45,12 @@ impl Replans {
     /// Changes the session's plan without its consequences.
     pub(crate) fn replan(
         &mut self,
-        router: &mut Router,
+        sessions: &mut SessionTable,
         id: SessionId,
         (op, arg): (Op, u64),
         plan: Plan,
     ) {
-        if let Some(session) = router.sessions.get_mut(&id) {
+        if let Some(session) = sessions.get_mut(&id) {
             let new = Replan { before: session.plan, last: Vec::new() };
             let last = &mut self.0.entry(id).or_insert(new).last;
             last.retain(|(other, _)| *other != op);
@@ -60,16 +61,16 @@ impl Replans {
 
     /// Applies the consequences of an answer once per session and room, however many plans it changed: rooms may be as
     /// large as a batch.
-    pub(crate) fn put_in_force(self, router: &mut Router, by: &Decider) {
+    pub(crate) fn put_in_force(self, routes: &mut Routes, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for (id, Replan { before, last }) in self.0 {
-            let Some(session) = router.sessions.get_mut(&id).filter(|s| s.plan != before) else {
+            let Some(session) = routes.sessions.get_mut(&id).filter(|s| s.plan != before) else {
                 continue;
             };
             session.plans = session.plans.wrapping_add(1);
             let (room, kept, plan) = (session.room, session.plan, session.plan_now());
-            router.effects.push(GatewayEffect::Plan { session: id, plan });
-            let room_name = router.rooms.name_of(room);
+            routes.effects.push(GatewayEffect::Plan { session: id, plan });
+            let room_name = routes.rooms.name_of(room);
             for (op, arg) in last {
                 let differs = match op {
                     Op::Cap => before.cap_kbps != kept.cap_kbps,
@@ -79,7 +80,7 @@ impl Replans {
                     let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
                     let degraded =
                         CoreEvent::Degraded { session: id, room_name, op, arg, rung, by };
-                    router.effects.event(degraded);
+                    routes.effects.event(degraded);
                 }
             }
             if before.cap_kbps != kept.cap_kbps {
@@ -90,14 +91,14 @@ impl Replans {
             }
         }
         for room in capped {
-            router.settle_peer_caps(room);
+            routes.settle_peer_caps(room);
         }
         for (room, receivers) in see_again {
-            let mut senders = router.live_sessions(room);
+            let mut senders = routes.placement().live_sessions(room);
             // No session receives its own media.
             senders.retain(|sender| *receivers != [*sender]);
             if !senders.is_empty() {
-                router.effects.push(GatewayEffect::KeyFrame { sessions: senders });
+                routes.effects.push(GatewayEffect::KeyFrame { sessions: senders });
             }
         }
     }

@@ -6,15 +6,17 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, Health, Hop, MoveCause, MoveOutcome, NodeId, NotStarted, RedundancyMode,
-    RoomId, SessionId, StartPhase, Strike,
+    CoreEvent, CoreSettings, Decider, Hop, MoveCause, MoveOutcome, NodeId, RedundancyMode, RoomId,
+    SessionId, Strike,
 };
+use evenkeel_nodes::NodeTable;
 
 use super::moves::MoveStep;
-use super::placement::Takes;
-use super::{Room, Router};
+use super::{Legs, Moves, Placement, Room, RoomTable, Routes};
+use crate::capacity::Capacity;
+use crate::effects::Effects;
+use crate::sessions::SessionTable;
 use crate::timer::Timer;
-use evenkeel_nodes::{Node, NodeChange, NodeTransition};
 
 /// The time for which a room avoids a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
@@ -44,65 +46,32 @@ const RESCUE_EVERY: Duration = Duration::from_millis(50);
 /// Maximum stranded rooms per batch, so that one wake-up stays short.
 const RESCUES_AT_ONCE: usize = 512;
 
-/// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
-const HELD_FOR: Duration = Duration::from_secs(600);
+/// Moves rooms off dead nodes and off hops that do not carry them, and rescues stranded rooms.
+pub(crate) struct Failover<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
 
-impl Router<'_> {
-    /// Takes the changes of nodes. All dead nodes are marked down on the board before any room fails over, since a node
-    /// that died in the same watch is no target.
-    pub(crate) fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
-        for NodeChange { node, change, since, .. } in &changes {
-            if let NodeTransition::Died { .. } = change {
-                // Reserves kept for this death are assigned to it, unless another death uses them already.
-                for standby in self.capacity.ledger().standbys_of(*node) {
-                    self.nodes.spend_if_free(standby, *node);
-                }
-                self.nodes.mark_down(self.nodes[*node].hop(), *since);
-            }
-        }
-        for change in changes {
-            self.node_changed(change, now);
-        }
+impl Failover<'_> {
+    pub(crate) fn placement(&self) -> Placement<'_> {
+        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
     }
 
-    fn node_changed(&mut self, changed: NodeChange, now: Instant) {
-        let NodeChange { node: id, change, witnesses, .. } = changed;
-        let node = &mut self.nodes[id];
-        let last_heard = node.detector.last_heard();
-        let (from, to) = match change {
-            NodeTransition::Health { from, to } => (from, to),
-            NodeTransition::Died { from } => (from, Health::Down),
-            NodeTransition::Returned => (Health::Down, node.health()),
-            NodeTransition::Started { to, .. } => (Health::Cold, to),
-        };
-        match change {
-            NodeTransition::Health { .. } => {}
-            NodeTransition::Died { .. } => {
-                let hop = node.hop();
-                node.detector.absolve();
-                // A node that dies before it ran was ejected.
-                self.nodes.start_failed(id, NotStarted::Ejected, now);
-                self.effects.take(self.nodes);
-                let place = self.effects.place();
-                let rooms = self.fail_over(hop, now);
-                let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.effects.insert(place, event);
-                return;
-            }
-            NodeTransition::Returned | NodeTransition::Started { .. } => self.nodes.reincarnate(id),
-        }
-        let hop = self.nodes[id].hop();
-        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
-        if let NodeTransition::Started { after, .. } = change {
-            self.started(id, after, now);
-        }
-        if matches!(change, NodeTransition::Returned | NodeTransition::Started { .. }) {
-            // The node's request to drain was made by its previous incarnation.
-            self.decide_drain(id, |node| node.leaving = false, now);
-        }
-        if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
-            self.want_reroute_of_short_rooms();
-        }
+    pub(crate) fn routes(&mut self) -> Routes<'_> {
+        lend!(Routes of self)
+    }
+
+    pub(crate) fn legs(&mut self) -> Legs<'_> {
+        lend!(Legs of self)
+    }
+
+    pub(crate) fn moves(&mut self) -> Moves<'_> {
+        lend!(Moves of self)
     }
 
     /// Fails the rooms of a dead node over. Their packets have taken their second hops since the node was marked down.
@@ -147,7 +116,7 @@ impl Router<'_> {
         };
         self.effects.cancel(&Timer::Failover);
         for standby in standbys {
-            self.gate_unfit_reserves(standby);
+            self.routes().gate_unfit_reserves(standby);
             self.nodes.spend(standby, None);
         }
     }
@@ -170,7 +139,7 @@ impl Router<'_> {
         let cut = room.cut_pending(dead);
         let stood_there = room.holding.on == Some(dead.node);
         let route = room.route();
-        self.end_pending(id, cut, MoveOutcome::TargetLost, now);
+        self.moves().end_pending(id, cut, MoveOutcome::TargetLost, now);
         if stood_there {
             let next = route.first_usable(self.nodes.board()).map(|(hop, _)| hop);
             let others = route
@@ -180,62 +149,21 @@ impl Router<'_> {
                 .filter(|hop| Some(*hop) != next && self.nodes.is_up(*hop));
             let hops: Vec<Hop> = next.into_iter().chain(others).collect();
             match next {
-                Some(_) => self.admit_at(id, &hops, None),
-                None => self.strand(id, (dead, died), &hops, now),
+                Some(_) => self.routes().admit_at(id, &hops, None),
+                None => self.routes().strand(id, (dead, died), &hops, now),
             }
             self.want_start(id, now);
             let cause = MoveCause::NodeDown;
             let step = MoveStep { cause, by: Decider::Native, from: dead, to: next, started: died };
-            self.moved(id, step, now);
+            self.moves().moved(id, step, now);
         } else {
-            self.drop_spare(id, dead);
+            self.routes().drop_spare(id, dead);
         }
-        self.close_left_hops(id, now);
-        if !self.stands_at_the_dead(id) {
-            self.publish_pending_if_open(id, now);
+        self.legs().close_left_hops(id, now);
+        if !self.placement().stands_at_the_dead(id) {
+            self.moves().publish_pending_if_open(id, now);
         }
-        self.want_reroute(id);
-    }
-
-    /// The room still waits to fail over from its dead node.
-    fn stands_at_the_dead(&self, id: RoomId) -> bool {
-        self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
-            let first = room.route().hops.first().map(|(hop, _)| *hop);
-            first.is_some_and(|hop| !self.nodes.is_up(hop))
-        })
-    }
-
-    /// Removes this hop from the room's route, if it contains it.
-    fn drop_spare(&mut self, id: RoomId, gone: Hop) {
-        let route = self.rooms[&id].route();
-        let leaving = route.leaving.filter(|(hop, _)| *hop != gone);
-        let hops: Vec<Hop> =
-            route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
-        if hops.len() < route.hops.len() {
-            self.publish(id, &hops, leaving);
-        } else {
-            self.rooms.list(id);
-            self.regrant(id);
-        }
-    }
-
-    /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others.
-    pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
-        if self.capacity.ledger().fits(node, 0) {
-            return;
-        }
-        let holders = self.rooms.at[node.0 as usize].iter().filter_map(|id| self.rooms.get(id));
-        let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
-            .filter(|room| room.holding.reserve == Some(node))
-            .map(|room| (room.priority, Reverse(room.id)))
-            .collect();
-        holders.sort_unstable();
-        for (_, Reverse(id)) in holders {
-            self.regrant(id);
-            if self.rooms[&id].holding.reserve.is_none() {
-                self.want_reroute(id);
-            }
-        }
+        self.effects.want_reroute(id);
     }
 
     /// The kernel reports that no process listens at a node's port for one room: that hop leaves the room's route.
@@ -263,77 +191,51 @@ impl Router<'_> {
         (why, session): (Strike, Option<SessionId>),
         now: Instant,
     ) {
-        let stands = self.stands_at(id);
+        let stands = self.placement().stands_at(id);
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
             return;
         };
         let news = room.keep_away(hop, now + KEEP_AWAY, now);
         let cut = room.cut_pending(hop);
-        self.end_pending(id, cut, MoveOutcome::NotOpened, now);
+        self.moves().end_pending(id, cut, MoveOutcome::NotOpened, now);
         if news {
             let room_name = self.rooms.name_of(id);
             self.effects.event(CoreEvent::HopRemoved { room: id, room_name, hop, why, session });
             self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
-            self.want_reroute(id);
+            self.effects.want_reroute(id);
         }
         if stands == Some(hop) {
             self.rooms.list(id);
-            self.regrant(id);
+            self.routes().regrant(id);
             self.leave_carrying_hop(id, hop, why, now);
         } else {
-            self.drop_spare(id, hop);
+            self.routes().drop_spare(id, hop);
         }
-        self.close_left_hops(id, now);
-        self.publish_pending_if_open(id, now);
+        self.legs().close_left_hops(id, now);
+        self.moves().publish_pending_if_open(id, now);
     }
 
     /// The carrying hop does not carry all of the room although its node is up, so the room leaves it. Packets from it
     /// still pass for a while.
     fn leave_carrying_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
-        if self.is_damped(id, now) {
+        if self.moves().is_damped(id, now) {
             return;
         }
         let (cause, by) = (MoveCause::Link, Decider::Native);
         let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
-        if let Some(nodes) = self.own_next(id, Some(hop.node), now).filter(|_| ahead) {
+        if let Some(nodes) = self.placement().own_next(id, Some(hop.node), now).filter(|_| ahead) {
             let hops = self.nodes.hops(&nodes);
             let until = now + self.settings.limits.leave_within;
-            self.admit_at(id, &hops, (why == Strike::FlowLost).then_some((hop, until)));
+            self.routes().admit_at(id, &hops, (why == Strike::FlowLost).then_some((hop, until)));
             let to = hops.first().copied();
-            self.moved(id, MoveStep { cause, by, from: hop, to, started: now }, now);
+            self.moves().moved(id, MoveStep { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {
-            let nodes = self.native_hops(id, &[], now);
+            let nodes = self.placement().native_hops(id, &[], now);
             if nodes.is_empty() {
                 self.want_start(id, now);
             }
-            self.head_for(id, &nodes, cause, by, now);
+            self.moves().head_for(id, &nodes, cause, by, now);
         }
-    }
-
-    /// The route's hops in order, without `but`, starting with the first that has capacity for the room. `None` if none
-    /// has.
-    pub(crate) fn own_next(
-        &mut self,
-        id: RoomId,
-        but: Option<NodeId>,
-        now: Instant,
-    ) -> Option<Vec<NodeId>> {
-        let kbps = self.room_kbps(id);
-        let shunned = self.shunned(id, now);
-        let room = self.rooms.get(&id)?;
-        let fit = |hop: &Hop| {
-            self.nodes.is_up(*hop)
-                && Some(hop.node) != but
-                && !shunned.contains(&hop.node)
-                && self.nodes.get(hop.node).is_some_and(Node::takes_rooms)
-        };
-        let mut nodes: Vec<NodeId> =
-            room.route().hops.iter().filter(|(hop, _)| fit(hop)).map(|(hop, _)| hop.node).collect();
-        let first = self.without_holding(id, |router| {
-            nodes.iter().position(|&node| router.capacity.ledger().fits(node, kbps))
-        })?;
-        nodes[..=first].rotate_right(1);
-        Some(nodes)
     }
 
     /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
@@ -342,8 +244,8 @@ impl Router<'_> {
         self.rooms.changes.note(id);
         self.catch_up(id, now);
         if self.rooms.get(&id).is_some_and(Room::is_placed) {
-            self.open_missing(id, now);
-            self.want_reroute(id);
+            self.legs().open_missing(id, now);
+            self.effects.want_reroute(id);
         }
     }
 
@@ -362,8 +264,8 @@ impl Router<'_> {
             if self.take_own_hop(id, now) {
                 continue;
             }
-            none_left = none_left || self.rooms.paced && !self.has_free_node(1, &[]);
-            if none_left || self.rooms.paced && !self.has_free_node_for(id, now) {
+            none_left = none_left || self.rooms.paced && !self.placement().has_free_node(1, &[]);
+            if none_left || self.rooms.paced && !self.placement().has_free_node_for(id, now) {
                 continue;
             }
             match self.rescue(id, now) {
@@ -381,20 +283,6 @@ impl Router<'_> {
         }
     }
 
-    /// Some node without a queue, and not in `shunned`, has capacity for this load in kbit/s.
-    fn has_free_node(&self, kbps: u64, shunned: &[NodeId]) -> bool {
-        self.nodes.iter().any(|node| {
-            let (id, pace) = (node.id, self.nodes.pace(node.id));
-            let open = node.welcomes_rooms() && !pace.is_busy() && !shunned.contains(&id);
-            open && self.capacity.ledger().fits(id, kbps)
-        })
-    }
-
-    /// Some node without a queue has capacity for this room; otherwise a search is useless.
-    pub(crate) fn has_free_node_for(&self, id: RoomId, now: Instant) -> bool {
-        self.has_free_node(self.room_kbps(id), &self.shunned(id, now))
-    }
-
     /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
     /// moved.
     fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
@@ -402,18 +290,18 @@ impl Router<'_> {
         let Some(lost) = room.and_then(|room| room.stranded) else {
             return false;
         };
-        let Some(nodes) = self.own_next(id, None, now) else {
+        let Some(nodes) = self.placement().own_next(id, None, now) else {
             return false;
         };
         let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-        self.end_pending(id, before, MoveOutcome::Superseded, now);
+        self.moves().end_pending(id, before, MoveOutcome::Superseded, now);
         let hops = self.nodes.hops(&nodes);
-        self.admit_at(id, &hops, None);
+        self.routes().admit_at(id, &hops, None);
         let (from, to) = (lost.lost, hops.first().copied());
         let (cause, by) = (MoveCause::NodeDown, Decider::Native);
-        self.moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
-        self.close_left_hops(id, now);
-        self.want_reroute(id);
+        self.moves().moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
+        self.legs().close_left_hops(id, now);
+        self.effects.want_reroute(id);
         true
     }
 
@@ -424,32 +312,24 @@ impl Router<'_> {
             Some(_) | None => return true,
         }
         let busy = self.nodes.busy();
-        let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        if nodes.is_empty() && !self.native_hops(id, &[], now).is_empty() {
+        let mut nodes = self.placement().native_hops_but(id, &[], &busy, now);
+        if nodes.is_empty() && !self.placement().native_hops(id, &[], now).is_empty() {
             return false;
         }
         if nodes.is_empty() {
-            nodes = self.hops_of_reserves(id, &busy, now);
+            nodes = self.placement().hops_of_reserves(id, &busy, now);
         }
         if nodes.is_empty() {
-            nodes = self.place_with_less(id, &busy, now);
+            nodes = self.routes().place_with_less(id, &busy, now);
         }
         if nodes.is_empty() {
             self.want_start(id, now);
         }
-        self.head_for(id, &nodes, MoveCause::NodeDown, Decider::Native, now);
+        self.moves().head_for(id, &nodes, MoveCause::NodeDown, Decider::Native, now);
         if let Some(taken) = nodes.first() {
-            self.gate_unfit_reserves(*taken);
+            self.routes().gate_unfit_reserves(*taken);
         }
         true
-    }
-
-    /// The room's hops if reserves are ignored: a running call takes precedence over possible future deaths. Reserves
-    /// assigned to a current death are excluded.
-    fn hops_of_reserves(&mut self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
-        let mut but = busy.to_vec();
-        but.extend(self.rooms.failover.iter().flat_map(|failover| &failover.standbys));
-        self.native_hops_taking(id, Takes::Reserves, &but, now)
     }
 
     /// The room lost its node, must leave it, or found none. In cold mode this starts the node nearest to its region,
@@ -459,43 +339,9 @@ impl Router<'_> {
         else {
             return;
         };
-        if !self.all_silent(room, now) {
+        if !self.placement().all_silent(room, now) {
             self.nodes.start_nearest(room.region, now);
             self.effects.take(self.nodes);
         }
-    }
-
-    fn all_silent(&self, room: &Room, now: Instant) -> bool {
-        let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
-        sessions.all(|session| session.is_silent(now, self.sessions.told_within))
-    }
-
-    /// The node is running, so stranded rooms are tried again.
-    pub(crate) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
-        self.effects.cancel(&Timer::StartLate(id));
-        self.effects.set(Timer::Probe(id), now);
-        if let Some(took) = after {
-            self.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
-        }
-        if !self.rooms.stranded.is_empty() {
-            self.effects.set(Timer::Rescue, now);
-        }
-    }
-
-    /// Restarts the silence timeout of the room's sessions, since the room has a node again.
-    pub(crate) fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
-        let sessions = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
-        for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
-            if let Some(session) = self.sessions.get_mut(session) {
-                session.last_heard = session.last_heard.max(now);
-            }
-        }
-    }
-
-    /// The room waits for a node to start, so its silent sessions are kept for a while.
-    pub(crate) fn is_held(&self, id: RoomId, now: Instant) -> bool {
-        let room = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
-        room.and_then(|room| room.stranded)
-            .is_some_and(|stranded| now.saturating_duration_since(stranded.since) < HELD_FOR)
     }
 }

@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    CoreEvent, Decider, GuardRule, Hop, MoveCause, MoveOutcome, NodeId, RoomId, SessionId,
+    CoreEvent, CoreSettings, Decider, GuardRule, Hop, MoveCause, MoveOutcome, NodeId, RoomId,
+    SessionId,
 };
+use evenkeel_nodes::NodeTable;
 use serde::{Deserialize, Serialize};
 
-use super::{PendingRoute, Router};
-use crate::effects::RoomNotice;
-use crate::sessions::{LegState, SessionPhase};
-use crate::{GatewayEffect, Impossible};
+use super::failback::LOOK_AGAIN;
+use super::{Legs, PendingRoute, Placement, RoomTable, Routes};
+use crate::GatewayEffect;
+use crate::capacity::Capacity;
+use crate::effects::{Effects, RoomNotice};
+use crate::sessions::SessionTable;
+use crate::timer::Timer;
 
 /// One entry in a room's record of moves.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -48,7 +53,51 @@ pub(crate) struct MoveStep {
     pub(crate) started: Instant,
 }
 
-impl Router<'_> {
+impl RoomTable {
+    /// All moves in progress, by room. Each ends with a [`CoreEvent::Moved`] to its target or an [`CoreEvent::MoveEnded`].
+    pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
+        self.values().filter_map(|room| {
+            let PendingRoute { hops, cause, by, started, .. } = room.pending.as_deref()?;
+            let (to, from) = (hops[0], room.stood().filter(|from| *from != hops[0])?);
+            let (cause, by, started) = (*cause, by.clone(), *started);
+            Some(MoveUnderWay { room: room.id, cause, by, from, to, started })
+        })
+    }
+}
+
+/// Moves rooms to other routes, make-before-break.
+pub(crate) struct Moves<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Moves<'_> {
+    pub(crate) fn placement(&self) -> Placement<'_> {
+        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
+    }
+
+    fn routes(&mut self) -> Routes<'_> {
+        lend!(Routes of self)
+    }
+
+    fn legs(&mut self) -> Legs<'_> {
+        lend!(Legs of self)
+    }
+
+    /// Notes that the room is away from its native place without anyone's choice, so that it returns when possible.
+    pub(crate) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
+        let is_away = on.is_some_and(|on| self.placement().is_away(id, on));
+        self.rooms.set_away(id, is_away);
+        if is_away {
+            self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
+        }
+    }
+
     /// Gives the room this route: its sessions are opened at the new hops, and then the route is published. A moving
     /// room does not wait for its spares; if its mode opens none ahead, they are not opened. Does nothing if `nodes` is
     /// empty.
@@ -64,7 +113,7 @@ impl Router<'_> {
         if hops.is_empty() {
             return;
         }
-        let moves = self.stands_at(id) != Some(hops[0]);
+        let moves = self.placement().stands_at(id) != Some(hops[0]);
         let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
         let opened = if ahead { hops.len() } else { 1 };
         let awaited: BTreeSet<Hop> =
@@ -81,34 +130,14 @@ impl Router<'_> {
         let (to, of) = (hops[..opened].to_vec(), awaited.clone());
         let pending = PendingRoute { hops, awaited, waiting, cause, by, started };
         room.pending = Some(Box::new(pending));
-        let waiting = self.open_all_at(id, &to, &of, now);
+        let waiting = self.legs().open_all_at(id, &to, &of, now);
         if let Some(pending) = self.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
             pending.waiting = waiting;
         }
         self.rooms.list(id);
-        self.regrant(id);
-        self.close_left_hops(id, now);
+        self.routes().regrant(id);
+        self.legs().close_left_hops(id, now);
         self.publish_pending_if_open(id, now);
-    }
-
-    /// Opens the room's sessions at these hops. Returns the openings to wait for.
-    fn open_all_at(
-        &mut self,
-        id: RoomId,
-        hops: &[Hop],
-        awaited: &BTreeSet<Hop>,
-        now: Instant,
-    ) -> BTreeSet<(SessionId, Hop)> {
-        let mut waiting = BTreeSet::new();
-        for session in self.sessions_from(id, SessionPhase::Opening) {
-            for &hop in hops {
-                if self.open_at(session, hop, now) != Some(LegState::Open) && awaited.contains(&hop)
-                {
-                    waiting.insert((session, hop));
-                }
-            }
-        }
-        waiting
     }
 
     pub(crate) fn pending_opened(
@@ -130,7 +159,7 @@ impl Router<'_> {
         if !self.rooms.get(&id).is_some_and(|room| room.pending.as_deref().is_some_and(ready)) {
             return;
         }
-        let from = self.stands_at(id);
+        let from = self.placement().stands_at(id);
         let damped = self.is_damped(id, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
@@ -143,10 +172,10 @@ impl Router<'_> {
         let target = pending.hops[0];
         if from == Some(target) {
             let PendingRoute { hops, by, .. } = *pending;
-            self.admit_at(id, &hops, route.leaving);
+            self.routes().admit_at(id, &hops, route.leaving);
             self.effects.event(CoreEvent::Rerouted { room: id, hops, by });
-            self.close_left_hops(id, now);
-            self.activate_open(id, now);
+            self.legs().close_left_hops(id, now);
+            self.legs().activate_open(id, now);
             return;
         }
         if lost.is_none() && pending.by != Decider::Operator && damped {
@@ -160,8 +189,8 @@ impl Router<'_> {
             }
             self.end_pending(id, Some(pending), MoveOutcome::Damped, now);
             self.rooms.list(id);
-            self.regrant(id);
-            self.close_left_hops(id, now);
+            self.routes().regrant(id);
+            self.legs().close_left_hops(id, now);
             return;
         }
         let Some(left) = from.or(lost) else {
@@ -171,18 +200,18 @@ impl Router<'_> {
         let started = since.unwrap_or(started);
         self.rooms.set_placed_by(id, by.clone());
         let until = now + self.settings.limits.leave_within;
-        self.admit_at(id, &hops, from.map(|from| (from, until)));
+        self.routes().admit_at(id, &hops, from.map(|from| (from, until)));
         let cause = if lost.is_some() { MoveCause::NodeDown } else { cause };
         self.moved(id, MoveStep { cause, by, from: left, to: Some(target), started }, now);
-        self.close_left_hops(id, now);
+        self.legs().close_left_hops(id, now);
     }
 
     /// Completes a move: asks the room's senders for key frames, and sets sessions live that waited for this hop.
     pub(crate) fn moved(&mut self, id: RoomId, step: MoveStep, now: Instant) {
         let MoveStep { cause, by, from, to, started } = step;
-        let sessions = self.live_sessions(id);
+        let sessions = self.placement().live_sessions(id);
         if to.is_some() && cause == MoveCause::NodeDown {
-            self.renew_last_heard(id, now);
+            self.legs().renew_last_heard(id, now);
         }
         if to.is_some() && !sessions.is_empty() {
             self.effects.push(GatewayEffect::KeyFrame { sessions: sessions.clone() });
@@ -206,36 +235,13 @@ impl Router<'_> {
             room.note_move(now, counted_max);
             self.effects.notice(RoomNotice::MoveCounted(id));
         }
-        self.activate_open(id, now);
+        self.legs().activate_open(id, now);
     }
 
     /// The room has reached its limit of moves: only the death of its node may move it.
     pub(crate) fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
         let limit = self.settings.limits.moves_per_minute;
         self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
-    }
-
-    pub(crate) fn handle_move(
-        &mut self,
-        name: &Arc<str>,
-        to: NodeId,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        let (_, id) = self.rooms.named(name).ok_or(Impossible::NoSuchRoom)?;
-        self.catch_up(id, now);
-        if !self.rooms[&id].is_placed() {
-            return Err(Impossible::NoSuchRoom);
-        }
-        let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
-        if self.stands_at(id).is_some_and(|hop| hop.node == to) {
-            return Err(Impossible::AlreadyThere);
-        }
-        if !node.takes_rooms() || !self.fits(id, to) {
-            return Err(Impossible::NodeUnfit);
-        }
-        let nodes = self.native_hops(id, &[to], now);
-        self.head_for(id, &nodes, MoveCause::Manual, Decider::Operator, now);
-        Ok(())
     }
 
     /// Drops a pending route. Emits an event if it would have moved the room.
@@ -286,17 +292,5 @@ impl Router<'_> {
         if let Some(room) = self.rooms.all.get_mut(&id) {
             room.record(MoveRecord { cause, by, from, to, started, ended: now, outcome });
         }
-    }
-}
-
-impl super::RoomTable {
-    /// All moves in progress, by room. Each ends with a [`CoreEvent::Moved`] to its target or an [`CoreEvent::MoveEnded`].
-    pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
-        self.values().filter_map(|room| {
-            let PendingRoute { hops, cause, by, started, .. } = room.pending.as_deref()?;
-            let (to, from) = (hops[0], room.stood().filter(|from| *from != hops[0])?);
-            let (cause, by, started) = (*cause, by.clone(), *started);
-            Some(MoveUnderWay { room: room.id, cause, by, from, to, started })
-        })
     }
 }

@@ -1,20 +1,25 @@
-//! Opening a room's sessions at its hops, at the pace of each node, and closing them.
+//! Sessions from their offer to their end: admitted, placed, opened at their hops, and closed.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AcceptedOffer, CloseReason, ClosedSession, CoreEvent, Hook, Hop, MoveOutcome, NodeId, Offer,
-    OfferRefusal, PolicyName, RoomId, SessionId, Strike,
+    CapBounds, ClientIdentity, CloseReason, ClosedSession, CoreEvent, CoreSettings, Decider,
+    DecisionOutcome, Hop, IngressProtocol, MoveOutcome, NodeId, Offer, OfferRefusal, Param, Plan,
+    RoomId, SessionId, Strike,
 };
+use evenkeel_nodes::NodeTable;
+use evenkeel_revisions::StateVersions;
 
-use super::{Room, Router};
+use super::{Failover, Legs, Placement, Room, RoomTable, Routes};
 use crate::GatewayEffect;
-use crate::effects::RoomNotice;
-use crate::sessions::{LegState, Legs, Session, SessionOpening, SessionPhase};
+use crate::capacity::{Capacity, Judged};
+use crate::effects::{Effects, RoomNotice};
+use crate::sessions::{
+    LegState, Session, SessionOpening, SessionPhase, SessionRequest, SessionTable, WHOLE,
+};
+use crate::small::SmallMap;
 use crate::timer::Timer;
-use evenkeel_nodes::{OpeningClass, QueuePosition};
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
@@ -28,7 +33,166 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotOpened;
 
-impl Router<'_> {
+/// Admits, places, opens and closes sessions.
+pub(crate) struct Openings<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Openings<'_> {
+    pub(crate) fn placement(&self) -> Placement<'_> {
+        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
+    }
+
+    fn routes(&mut self) -> Routes<'_> {
+        lend!(Routes of self)
+    }
+
+    fn legs(&mut self) -> Legs<'_> {
+        lend!(Legs of self)
+    }
+
+    fn failover(&mut self) -> Failover<'_> {
+        lend!(Failover of self)
+    }
+
+    /// Begins the session. Fails if there are too many sessions, or the scenario or room does not match.
+    pub(crate) fn begin(
+        &mut self,
+        offer: &Arc<Offer>,
+        now: Instant,
+    ) -> Result<SessionId, OfferRefusal> {
+        if self.sessions.len() >= self.settings.limits.sessions_max {
+            return Err(OfferRefusal::Full { retry_after: self.retry_after(now) });
+        }
+        let Some(scenario) = self.settings.scenarios.get(&offer.scenario) else {
+            return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
+        };
+        let id = self.sessions.next_id();
+        let mut session = Session {
+            id,
+            room: RoomId(0),
+            call: RoomId(0),
+            request: self.sessions.request(SessionRequest {
+                scenario: offer.scenario.clone(),
+                labels: offer.labels.clone(),
+                media: offer.media.clone(),
+            }),
+            transport: offer.ingress.transport(),
+            of_first_packet: matches!(
+                offer.ingress,
+                IngressProtocol::Udp(ClientIdentity::Open { .. })
+            ),
+            opening: Some(Box::new(SessionOpening { offer: Arc::clone(offer), by: None })),
+            offered: now,
+            phase: SessionPhase::Resolving,
+            bounds: scenario.bounds,
+            close_after: scenario.close_after,
+            plan: Plan::default(),
+            plans: 0,
+            share: WHOLE,
+            judged: Judged::default(),
+            admitted_by: self.sessions.decider(Decider::Native),
+            legs: SmallMap::default(),
+            measures: None,
+            last_heard: now,
+            track: None,
+            memory: StateVersions::default(),
+        };
+        let region = session.region(&self.settings.regions).unwrap_or(self.nodes.home());
+        session.room = self.rooms.enter(id, offer, scenario, region)?;
+        session.call = self.rooms[&session.room].call;
+        self.sessions.insert(session);
+        Ok(id)
+    }
+
+    /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
+    pub(crate) fn take_params(
+        &mut self,
+        id: SessionId,
+        params: &[(Box<str>, i64)],
+    ) -> DecisionOutcome {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return DecisionOutcome::Stale;
+        };
+        let text = session.bounds;
+        let within = |value: i64| {
+            u32::try_from(value).ok().map(|kbps| kbps.clamp(text.floor_kbps, text.ceiling_kbps))
+        };
+        let before = session.bounds;
+        let close_after = session.close_after;
+        let mut room = self.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
+        let of_room = room.as_ref().map(|room| (room.spares, room.priority));
+        let mut known_one = false;
+        let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
+        for (param, value) in known {
+            match param {
+                Param::BitrateFloor => {
+                    session.bounds.floor_kbps = within(value).unwrap_or(text.floor_kbps);
+                }
+                Param::BitrateCeiling => {
+                    session.bounds.ceiling_kbps = within(value).unwrap_or(text.ceiling_kbps);
+                }
+                Param::CloseAfter => {
+                    session.close_after = Duration::from_millis(param.within(value) as u64);
+                }
+                Param::Spares => {
+                    if let Some(room) = &mut room {
+                        room.spares = param.within(value) as u8;
+                    }
+                }
+                Param::Priority => {
+                    if let Some(room) = &mut room {
+                        room.priority = param.within(value);
+                    }
+                }
+            }
+            known_one = true;
+        }
+        let CapBounds { floor_kbps, ceiling_kbps } = session.bounds;
+        session.bounds.ceiling_kbps = ceiling_kbps.max(floor_kbps);
+        let differs = (before, close_after) != (session.bounds, session.close_after)
+            || of_room != room.map(|room| (room.spares, room.priority));
+        if known_one { DecisionOutcome::Applied { differs } } else { DecisionOutcome::Abstained }
+    }
+
+    /// Admits the session if its room's current and pending nodes have capacity. Returns its room if that must be
+    /// placed first. Stranded rooms go before new sessions.
+    pub(crate) fn admit(
+        &mut self,
+        id: SessionId,
+        cap_kbps: Option<u32>,
+        by: Decider,
+        now: Instant,
+    ) -> Option<RoomId> {
+        let room = self.sessions.get(&id)?.room;
+        self.failover().catch_up(room, now);
+        let by = self.sessions.decider(by);
+        let session = self.sessions.get_mut(&id)?;
+        session.admitted_by = by;
+        session.plan.cap_kbps = cap_kbps.unwrap_or(0);
+        session.phase = SessionPhase::Placing;
+        if self.rooms.get(&room).is_some_and(Room::is_placed) {
+            if self.routes().make_room_for(id, now) {
+                self.open(id, now);
+            } else {
+                self.turn_away(id, now);
+            }
+            return None;
+        }
+        if self.rooms.stranded_go_first() && !self.rooms.is_paced() {
+            // The stranded rooms have no place yet.
+            self.turn_away(id, now);
+            return None;
+        }
+        Some(room)
+    }
+
     /// Opens the session at the hops of its room's current and pending routes.
     pub(crate) fn open(&mut self, id: SessionId, now: Instant) {
         let open_by = now + self.settings.limits.open_within;
@@ -56,9 +220,9 @@ impl Router<'_> {
         }
         let (hops, room) = (room.hops_to_open(), room.id);
         for hop in hops {
-            self.open_at(id, hop, now);
+            self.legs().open_at(id, hop, now);
         }
-        self.regrant(room);
+        self.routes().regrant(room);
     }
 
     pub(crate) fn handle_opened(
@@ -81,9 +245,9 @@ impl Router<'_> {
             Ok(()) => {
                 let before = std::mem::replace(leg, LegState::Open);
                 self.legs().opened(before, hop, now);
-                self.catch_up(room, now);
-                self.live_if_open(id, now);
-                self.pending_opened(room, id, hop, now);
+                self.failover().catch_up(room, now);
+                self.legs().live_if_open(id, now);
+                self.failover().moves().pending_opened(room, id, hop, now);
             }
             Err(NotOpened) => {
                 if let Some(leg) = session.legs.remove(&hop) {
@@ -92,25 +256,26 @@ impl Router<'_> {
                 self.not_opened(id, hop, now);
             }
         }
-        self.open_next(hop.node, now);
+        self.legs().open_next(hop.node, now);
     }
 
     /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
     /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
         if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
-            self.catch_up(room, now);
+            self.failover().catch_up(room, now);
         }
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
         let (room, phase) = (session.room, session.phase);
-        let carries = phase == SessionPhase::Opening && self.stands_at(room) == Some(hop);
-        if carries && !self.live_sessions(room).is_empty() {
+        let carries =
+            phase == SessionPhase::Opening && self.placement().stands_at(room) == Some(hop);
+        if carries && !self.placement().live_sessions(room).is_empty() {
             let retry_after = self.retry_after(now);
             self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
         } else {
-            self.drop_hop(room, hop, (Strike::NotOpened, Some(id)), now);
+            self.failover().drop_hop(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
         }
     }
@@ -121,7 +286,7 @@ impl Router<'_> {
         let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
             return;
         };
-        let Some(on) = self.stands_at(id) else {
+        let Some(on) = self.placement().stands_at(id) else {
             return;
         };
         let lost = |id: &SessionId| {
@@ -132,51 +297,6 @@ impl Router<'_> {
         for session in sessions {
             let retry_after = self.retry_after(now);
             self.give_up(session, OfferRefusal::NotOpened { node: refused.node, retry_after }, now);
-        }
-    }
-
-    /// Sets the session live if it is open at the hop that carries its room.
-    pub(crate) fn live_if_open(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == SessionPhase::Opening)
-        else {
-            return;
-        };
-        let Some(hop) = self.stands_at(session.room).filter(|hop| session.is_open_at(*hop)) else {
-            return;
-        };
-        let room = &self.rooms[&session.room];
-        let accepted = AcceptedOffer {
-            session: id,
-            room: room.id,
-            route: room.cell.clone(),
-            plan: session.plan_now(),
-            admitted_by: (*session.admitted_by).clone(),
-            routed_by: (*room.placed_by).clone(),
-        };
-        let opened = CoreEvent::Opened {
-            session: id,
-            room: room.id,
-            room_name: room.name.clone(),
-            scenario: room.scenario.clone(),
-            hop,
-            offered: session.offered,
-            admitted_by: (*session.admitted_by).clone(),
-            routed_by: (*room.placed_by).clone(),
-        };
-        self.effects.event(opened);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            if let Some(SessionOpening { offer, .. }) = session.opening.take().as_deref() {
-                let (offer, result) = (offer.id, Ok(accepted));
-                self.effects.push(GatewayEffect::Reply { offer, result });
-            }
-            session.last_heard = now;
-            let room = session.room;
-            let ticks = self.ticks(id);
-            self.sessions.set_live(id, ticks);
-            // A room is recorded from its first live session on.
-            self.rooms.changes.note(room);
-            self.settle_peer_caps(room);
-            self.effects.notice(RoomNotice::Enrol(id));
         }
     }
 
@@ -196,7 +316,7 @@ impl Router<'_> {
                 self.effects.push(GatewayEffect::CloseAt { session: id, hop });
                 self.legs().failed(leg, hop, now);
                 self.not_opened(id, hop, now);
-                self.open_next(hop.node, now);
+                self.legs().open_next(hop.node, now);
             }
         }
         let Some(session) = self.sessions.get(&id) else {
@@ -282,13 +402,13 @@ impl Router<'_> {
         self.effects.cancel(&Timer::OpenLate(id));
         self.capacity.set_reduced(id, None);
         for (hop, leg) in session.legs.iter() {
-            self.leave_leg(id, *hop, *leg);
+            self.legs().leave(id, *hop, *leg);
         }
         if session.phase >= SessionPhase::Opening {
             self.effects.push(GatewayEffect::End { session: id, reason });
         }
         self.leave_room(room, id, now);
-        session.legs.iter().for_each(|(hop, _)| self.open_next(hop.node, now));
+        session.legs.iter().for_each(|(hop, _)| self.legs().open_next(hop.node, now));
         if session.track.as_ref().is_some_and(|track| track.sends()) {
             self.forget_heard(room);
         }
@@ -298,7 +418,7 @@ impl Router<'_> {
 
     /// A sender left, so sessions that heard it may rightly become silent.
     fn forget_heard(&mut self, id: RoomId) {
-        for session in self.sessions_of(id) {
+        for session in self.placement().sessions_of(id) {
             let session = self.sessions.get_mut(&session);
             if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
                 track.forget();
@@ -307,7 +427,7 @@ impl Router<'_> {
     }
 
     fn leave_room(&mut self, room_id: RoomId, id: SessionId, now: Instant) {
-        self.catch_up(room_id, now);
+        self.failover().catch_up(room_id, now);
         let Some(room) = self.rooms.get_mut(&room_id) else {
             return;
         };
@@ -318,68 +438,20 @@ impl Router<'_> {
         if room.sessions.is_empty() {
             self.dissolve(room_id, now);
         } else {
-            self.regrant(room_id);
-            self.publish_pending_if_open(room_id, now);
-            self.settle_peer_caps(room_id);
+            self.routes().regrant(room_id);
+            self.failover().moves().publish_pending_if_open(room_id, now);
+            self.routes().settle_peer_caps(room_id);
         }
     }
 
     fn dissolve(&mut self, id: RoomId, now: Instant) {
         let pending = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-        self.end_pending(id, pending, MoveOutcome::Closed, now);
+        self.failover().moves().end_pending(id, pending, MoveOutcome::Closed, now);
         if let Some(room) = self.rooms.remove(id) {
             self.capacity.ledger_mut().release(room.holding);
             self.effects.cancel(&Timer::RoomDue(id));
             self.effects.cancel(&Timer::LeavingEnds(id));
             self.effects.notice(RoomNotice::Dissolved { room: id, scenario: room.scenario });
-        }
-    }
-
-    fn legs(&mut self) -> Legs<'_> {
-        Legs {
-            sessions: self.sessions,
-            nodes: self.nodes,
-            capacity: self.capacity,
-            effects: self.effects,
-            open_within: self.settings.limits.open_within,
-        }
-    }
-
-    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
-        let turn = self.turn(self.sessions.get(&id)?, hop);
-        self.legs().open(id, hop, turn, now)
-    }
-
-    pub(crate) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: LegState) {
-        self.legs().leave(id, hop, leg);
-    }
-
-    /// Order of openings: sessions of stranded rooms before those of live ones, then new sessions, then spares; calls
-    /// before streams.
-    fn turn(&self, session: &Session, hop: Hop) -> QueuePosition {
-        let order = self.nodes.pace(hop.node).drawn();
-        let Some(room) = self.rooms.get(&session.room) else {
-            return (OpeningClass::Spare, Reverse(0), order);
-        };
-        let carries = match &room.pending {
-            Some(pending) => pending.hops[0] == hop || room.route().is_first(hop),
-            None => room.route().is_first(hop),
-        };
-        let class = match (carries, room.stranded, session.phase) {
-            (false, ..) => OpeningClass::Spare,
-            (true, Some(_), _) => OpeningClass::Stranded,
-            (true, None, SessionPhase::Live) => OpeningClass::Moving,
-            (true, None, _) => OpeningClass::Newcomer,
-        };
-        (class, Reverse(room.priority), order)
-    }
-
-    /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
-    pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) {
-        if self.legs().open_next(node, now) && self.rooms.paced {
-            // The turn belongs to the rooms with the fewest attempts.
-            (self.rooms.paced, self.rooms.rescued_last) = (false, None);
-            self.effects.set(Timer::Rescue, now);
         }
     }
 
@@ -398,31 +470,61 @@ impl Router<'_> {
         self.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
     }
 
-    /// The degradation policy of the session's scenario.
-    pub(crate) fn ticks(&self, id: SessionId) -> Option<PolicyName> {
-        let scenario = &self.sessions.get(&id)?.request.scenario;
-        let scenario = self.settings.scenarios.get(scenario)?;
-        scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
+    pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {
+        let busy = self.nodes.busy();
+        let mut nodes = self.placement().native_hops_but(id, &[], &busy, now);
+        // Stranded rooms wait for the busy nodes, so a new room only takes others.
+        let waits = if self.rooms.stranded_go_first() { &busy[..] } else { &[] };
+        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
+            nodes = self.placement().native_hops(id, &[], now);
+        }
+        if nodes.is_empty() {
+            nodes = self.routes().place_with_less(id, waits, now);
+        }
+        self.settle(id, &nodes, Decider::Native, now);
     }
 
-    /// In a room of two, each session receives what the other sends, so a cap limits both. In a larger room, senders
-    /// are not limited for one listener.
-    pub(crate) fn settle_peer_caps(&mut self, room: RoomId) {
-        let live = self.live_sessions(room);
-        let cap = |id: &SessionId| self.sessions[id].plan_now().cap_kbps;
-        let peer_caps: Vec<u32> = match &*live {
-            [first, second] => vec![cap(second), cap(first)],
-            others => vec![0; others.len()],
-        };
-        for (id, peer_cap_kbps) in live.into_iter().zip(peer_caps) {
-            let Some(session) = self.sessions.get_mut(&id) else {
-                continue;
-            };
-            if session.plan.peer_cap_kbps != peer_cap_kbps {
-                session.plan.peer_cap_kbps = peer_cap_kbps;
-                let plan = session.plan_now();
-                self.effects.push(GatewayEffect::Plan { session: id, plan });
+    /// Publishes the room's first route and opens its sessions.
+    fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
+        let hops = self.nodes.hops(nodes);
+        let waiting = self.placement().waiting_for_placement(id);
+        if hops.is_empty() {
+            self.failover().want_start(id, now);
+            for session in waiting {
+                self.turn_away(session, now);
             }
+            return;
+        }
+        let unchosen = by == Decider::Native;
+        self.rooms.set_placed_by(id, by);
+        self.routes().admit_at(id, &hops, None);
+        self.failover().moves().note_away(id, nodes.first().copied().filter(|_| unchosen), now);
+        self.routes().set_due(id, now);
+        for session in waiting {
+            self.open(session, now);
+        }
+    }
+
+    /// Places the room by its policy's answer.
+    pub(crate) fn place_as_answered(
+        &mut self,
+        id: RoomId,
+        nodes: &[NodeId],
+        ttl_ms: u32,
+        by: Decider,
+        now: Instant,
+    ) {
+        if let Some(room) = self.rooms.get_mut(&id) {
+            room.ttl_ms = ttl_ms;
+        }
+        self.settle(id, nodes, by, now);
+    }
+
+    /// Closes the silent sessions, except in rooms that wait for a node to start.
+    pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
+        sessions.retain(|id| !self.placement().is_held(self.sessions[id].room, now));
+        for session in sessions {
+            self.close(session, CloseReason::MediaTimeout, now);
         }
     }
 }

@@ -1,198 +1,29 @@
-//! Placement: the native default of routing, and the rules that every placement obeys.
+//! The choice of nodes for rooms, and the rules that every placement obeys.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Decider, GuardRule, HOPS_MAX, Hop, NodeId, RedundancyMode, RegionId, RegionRole, RoomId,
-    SessionId, Zone,
+    CoreSettings, Decider, GuardRule, HOPS_MAX, Hook, Hop, Measures, Metric, MoveCause, NodeId,
+    PluginState, PolicyName, RedundancyMode, RegionId, RoomId, RoomRow, Row, Scenario, SessionId,
 };
+use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
+use evenkeel_revisions::Revision;
 
-use super::{Room, Router};
-use crate::capacity::CapacityLedger;
-use crate::sessions::SessionPhase;
-use crate::timer::Timer;
-use evenkeel_nodes::{Node, NodeTable};
+use super::survey::{PlacementRequest, Takes, native};
+use super::{Room, RoomTable};
+use crate::capacity::Capacity;
+use crate::sessions::{Session, SessionPhase, SessionTable};
 
-/// Minimum interval of questions about one room, whatever its policy requests.
-const TTL_MIN: Duration = Duration::from_millis(100);
+/// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
+const HELD_FOR: Duration = Duration::from_secs(600);
 
-/// Rooms due within this time are asked about together.
-const DUE_GRAIN_MAX: Duration = Duration::from_millis(100);
+/// Round trips that differ by less count as equal: sequence numbers reserved in vain look like loss.
+const LEAD_MIN: Duration = Duration::from_millis(2);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Takes {
-    /// Capacity that no room uses or reserves.
-    Free,
-    /// Free capacity and reserves for future deaths.
-    Reserves,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct PlacementRequest<'a> {
-    pub(crate) region: RegionId,
-    pub(crate) mode: RedundancyMode,
-    /// In regional mode: the regions that the room tries next, in order.
-    pub(crate) regions: &'a [RegionId],
-    pub(crate) kbps: u64,
-    /// The capacity that the room's first node may use.
-    pub(crate) takes: Takes,
-    /// Number of spares that the room should have.
-    pub(crate) spares: u8,
-    /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
-    pub(crate) standing: &'a [NodeId],
-    /// Nodes that recently refused the room.
-    pub(crate) shunned: &'a [NodeId],
-}
-
-/// Hops for a room, best first; empty if no node can take it. `ledger` excludes the room's own holding.
-///
-/// Sorted by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's region, then the
-/// least load.
-fn native(
-    wish: PlacementRequest,
-    nodes: &NodeTable,
-    zones: &[Zone],
-    ledger: &CapacityLedger,
-) -> Vec<NodeId> {
-    let survey = PlacementSurvey { wish, nodes, zones, ledger };
-    let Some(first) = wish.standing.first().copied().or_else(|| survey.first()) else {
-        return Vec::new();
-    };
-    let spares = match wish.mode {
-        RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
-            survey.spares(&nodes[first])
-        }
-        RedundancyMode::Regional => survey.next_regions(&nodes[first]),
-        RedundancyMode::Cold => Vec::new(),
-    };
-    let spares = spares.into_iter().take(usize::from(wish.spares).min(HOPS_MAX - 1));
-    std::iter::once(first).chain(spares).collect()
-}
-
-struct PlacementSurvey<'a> {
-    wish: PlacementRequest<'a>,
-    nodes: &'a NodeTable,
-    zones: &'a [Zone],
-    ledger: &'a CapacityLedger,
-}
-
-impl PlacementSurvey<'_> {
-    fn region(&self, node: &Node) -> RegionId {
-        self.zones[node.settings.zone.0 as usize].region
-    }
-
-    fn takes(&self, node: &Node) -> bool {
-        let here = self.wish.standing.contains(&node.id);
-        let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
-        may && !self.wish.shunned.contains(&node.id)
-    }
-
-    /// In active-active mode, reserves at a node do not keep rooms from it.
-    fn load(&self, node: &Node) -> (u64, NodeId) {
-        let load = match self.wish.mode {
-            RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
-            RedundancyMode::Hitless
-            | RedundancyMode::Hot
-            | RedundancyMode::Cold
-            | RedundancyMode::Regional => self.ledger.permille(node.id),
-        };
-        (load, node.id)
-    }
-
-    /// The node is a standby to be avoided while other nodes can take the room.
-    fn stands_by(&self, node: &Node) -> bool {
-        self.wish.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
-    }
-
-    /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
-    /// order after `from`. Regions not in that order come last.
-    fn distance(&self, region: RegionId, from: RegionId) -> usize {
-        let order = self.wish.regions;
-        let place = |region| order.iter().position(|listed| *listed == region);
-        match (self.wish.mode, place(region)) {
-            _ if region == from => 0,
-            (RedundancyMode::Regional, None) => order.len() + 1,
-            (RedundancyMode::Regional, Some(at)) => {
-                let start = place(from).map_or(0, |from| from + 1);
-                1 + (at + order.len() - start) % order.len()
-            }
-            (
-                RedundancyMode::Hitless
-                | RedundancyMode::Hot
-                | RedundancyMode::ActiveActive
-                | RedundancyMode::Cold,
-                _,
-            ) => 1,
-        }
-    }
-
-    fn first(&self) -> Option<NodeId> {
-        let fits = |node: &&Node| {
-            let (id, kbps) = (node.id, self.wish.kbps);
-            let fits = match self.wish.takes {
-                Takes::Free => self.ledger.fits(id, kbps),
-                Takes::Reserves => self.ledger.carries(id, kbps),
-            };
-            self.takes(node) && fits
-        };
-        let cost = |node: &Node| {
-            let unsound = !node.is_sound();
-            let far = self.distance(self.region(node), self.wish.region);
-            (unsound, self.stands_by(node), far, self.load(node))
-        };
-        self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
-    }
-
-    /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
-    /// existing spares. Other zones come before the same zone, and standbys before other nodes.
-    fn spares(&self, first: &Node) -> Vec<NodeId> {
-        let PlacementRequest { kbps, standing, mode, region, .. } = self.wish;
-        let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
-        let may = |node: &&Node| {
-            let kept = standing.contains(&node.id);
-            node.id != first.id && self.takes(node) && (kept || reserves(node))
-        };
-        // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
-        // are.
-        let home = if mode == RedundancyMode::ActiveActive { self.region(first) } else { region };
-        let cost = |node: &&Node| {
-            let provides = match mode {
-                RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
-                _ => reserves(node),
-            };
-            let kept = standing.iter().position(|standing| *standing == node.id);
-            let unsound = !node.is_sound();
-            let abroad = self.distance(self.region(node), home);
-            let same_zone = node.settings.zone == first.settings.zone;
-            let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
-            (!provides, kept.unwrap_or(usize::MAX), unsound, place, !stands_by, self.load(node))
-        };
-        let mut spares: Vec<&Node> = self.nodes.iter().filter(may).collect();
-        spares.sort_by_key(cost);
-        spares.into_iter().map(|node| node.id).collect()
-    }
-
-    /// The best node of each region after the current one, in the scenario's order. No capacity is reserved there.
-    fn next_regions(&self, first: &Node) -> Vec<NodeId> {
-        let here = self.region(first);
-        let cost = |node: &&Node| {
-            let turn = self.distance(self.region(node), here);
-            let (new, unsound) = (!self.wish.standing.contains(&node.id), !node.is_sound());
-            (turn, self.region(node), new, unsound, self.load(node))
-        };
-        let fits = |node: &&Node| {
-            self.region(node) != here
-                && self.takes(node)
-                && self.ledger.fits(node.id, self.wish.kbps)
-        };
-        let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
-        nodes.sort_by_key(cost);
-        let mut seen = BTreeSet::new();
-        nodes.retain(|node| seen.insert(self.region(node)));
-        nodes.into_iter().map(|node| node.id).collect()
-    }
-}
+/// Capacity of a node in per cent that a raise leaves free, so that no session must be reduced again at once.
+const LEAVES_FREE: u64 = 5;
 
 impl Room {
     /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
@@ -202,22 +33,126 @@ impl Room {
     }
 }
 
-impl Router<'_> {
-    pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {
-        let busy = self.nodes.busy();
-        let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        // Stranded rooms wait for the busy nodes, so a new room only takes others.
-        let waits = if self.rooms.stranded_go_first() { &busy[..] } else { &[] };
-        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
-            nodes = self.native_hops(id, &[], now);
-        }
-        if nodes.is_empty() {
-            nodes = self.place_with_less(id, waits, now);
-        }
-        self.settle(id, &nodes, Decider::Native, now);
+/// Chooses nodes for rooms by the state of everything, and changes nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Placement<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a SessionTable,
+    pub(crate) rooms: &'a RoomTable,
+    pub(crate) nodes: &'a NodeTable,
+    pub(crate) capacity: &'a Capacity,
+}
+
+impl<'a> Placement<'a> {
+    pub(crate) fn is_away(self, id: RoomId, on: NodeId) -> bool {
+        self.rooms.get(&id).is_some_and(|room| room.is_away(on, self.nodes))
     }
 
-    pub(crate) fn waiting_for_placement(&self, id: RoomId) -> Vec<SessionId> {
+    /// The room still waits to fail over from its dead node.
+    pub(crate) fn stands_at_the_dead(self, id: RoomId) -> bool {
+        self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
+            let first = room.route().hops.first().map(|(hop, _)| *hop);
+            first.is_some_and(|hop| !self.nodes.is_up(hop))
+        })
+    }
+
+    /// The route's hops in order, without `but`, starting with the first that has capacity for the room. `None` if none
+    /// has.
+    pub(crate) fn own_next(
+        self,
+        id: RoomId,
+        but: Option<NodeId>,
+        now: Instant,
+    ) -> Option<Vec<NodeId>> {
+        let kbps = self.room_kbps(id);
+        let shunned = self.shunned(id, now);
+        let room = self.rooms.get(&id)?;
+        let fit = |hop: &Hop| {
+            self.nodes.is_up(*hop)
+                && Some(hop.node) != but
+                && !shunned.contains(&hop.node)
+                && self.nodes.get(hop.node).is_some_and(Node::takes_rooms)
+        };
+        let mut nodes: Vec<NodeId> =
+            room.route().hops.iter().filter(|(hop, _)| fit(hop)).map(|(hop, _)| hop.node).collect();
+        let ledger = self.capacity.ledger_without(room.holding);
+        let first = nodes.iter().position(|&node| ledger.fits(node, kbps))?;
+        nodes[..=first].rotate_right(1);
+        Some(nodes)
+    }
+
+    /// Some node without a queue, and not in `shunned`, has capacity for this load in kbit/s.
+    pub(crate) fn has_free_node(self, kbps: u64, shunned: &[NodeId]) -> bool {
+        self.nodes.iter().any(|node| {
+            let (id, pace) = (node.id, self.nodes.pace(node.id));
+            let open = node.welcomes_rooms() && !pace.is_busy() && !shunned.contains(&id);
+            open && self.capacity.ledger().fits(id, kbps)
+        })
+    }
+
+    /// Some node without a queue has capacity for this room; otherwise a search is useless.
+    pub(crate) fn has_free_node_for(self, id: RoomId, now: Instant) -> bool {
+        self.has_free_node(self.room_kbps(id), &self.shunned(id, now))
+    }
+
+    /// The room's hops if reserves are ignored: a running call takes precedence over possible future deaths. Reserves
+    /// assigned to a current death are excluded.
+    pub(crate) fn hops_of_reserves(self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
+        let mut but = busy.to_vec();
+        but.extend(self.rooms.failover.iter().flat_map(|failover| &failover.standbys));
+        self.native_hops_taking(id, Takes::Reserves, &but, now)
+    }
+
+    pub(crate) fn all_silent(self, room: &Room, now: Instant) -> bool {
+        let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
+        sessions.all(|session| session.is_silent(now, self.sessions.told_within))
+    }
+
+    /// The room waits for a node to start, so its silent sessions are kept for a while.
+    pub(crate) fn is_held(self, id: RoomId, now: Instant) -> bool {
+        let room = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
+        room.and_then(|room| room.stranded)
+            .is_some_and(|stranded| now.saturating_duration_since(stranded.since) < HELD_FOR)
+    }
+
+    /// A new session may be redirected to the region: its room is not placed, and the region is another one of this
+    /// gateway.
+    pub(crate) fn may_redirect(self, id: SessionId, region: RegionId) -> bool {
+        let session = self.sessions.get(&id);
+        let standing = session.and_then(|session| self.region_of_room(session.room));
+        standing.is_none()
+            && (region.0 as usize) < self.settings.regions.len()
+            && region != self.nodes.home()
+    }
+
+    /// Order of openings: sessions of stranded rooms before those of live ones, then new sessions, then spares; calls
+    /// before streams.
+    pub(crate) fn turn(self, session: &Session, hop: Hop) -> QueuePosition {
+        let order = self.nodes.pace(hop.node).drawn();
+        let Some(room) = self.rooms.get(&session.room) else {
+            return (OpeningClass::Spare, Reverse(0), order);
+        };
+        let carries = match &room.pending {
+            Some(pending) => pending.hops[0] == hop || room.route().is_first(hop),
+            None => room.route().is_first(hop),
+        };
+        let class = match (carries, room.stranded, session.phase) {
+            (false, ..) => OpeningClass::Spare,
+            (true, Some(_), _) => OpeningClass::Stranded,
+            (true, None, SessionPhase::Live) => OpeningClass::Moving,
+            (true, None, _) => OpeningClass::Newcomer,
+        };
+        (class, Reverse(room.priority), order)
+    }
+
+    /// The degradation policy of the session's scenario.
+    pub(crate) fn ticks(self, id: SessionId) -> Option<PolicyName> {
+        let scenario = &self.sessions.get(&id)?.request.scenario;
+        let scenario = self.settings.scenarios.get(scenario)?;
+        scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
+    }
+
+    pub(crate) fn waiting_for_placement(self, id: RoomId) -> Vec<SessionId> {
         let placing = |session: &SessionId| {
             self.sessions.get(session).is_some_and(|session| session.phase == SessionPhase::Placing)
         };
@@ -225,69 +160,15 @@ impl Router<'_> {
         sessions.copied().filter(placing).collect()
     }
 
-    /// Publishes the room's first route and opens its sessions.
-    fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
-        let hops = self.nodes.hops(nodes);
-        let waiting = self.waiting_for_placement(id);
-        if hops.is_empty() {
-            self.want_start(id, now);
-            for session in waiting {
-                self.turn_away(session, now);
-            }
-            return;
-        }
-        let unchosen = by == Decider::Native;
-        self.rooms.set_placed_by(id, by);
-        self.admit_at(id, &hops, None);
-        self.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
-        self.set_due(id, now);
-        for session in waiting {
-            self.open(session, now);
-        }
-    }
-
-    /// Places the room by its policy's answer.
-    pub(crate) fn place_as_answered(
-        &mut self,
-        id: RoomId,
-        nodes: &[NodeId],
-        ttl_ms: u32,
-        by: Decider,
-        now: Instant,
-    ) {
-        if let Some(room) = self.rooms.get_mut(&id) {
-            room.ttl_ms = ttl_ms;
-        }
-        self.settle(id, nodes, by, now);
-    }
-
-    /// Sets the time of the policy's next review of the room, delayed by up to an eighth, so that thousands of due
-    /// rooms need few questions.
-    pub(crate) fn set_due(&mut self, id: RoomId, now: Instant) {
-        let ttl = self.rooms.get(&id).map_or(0, |room| room.ttl_ms);
-        if ttl > 0 {
-            let ttl = Duration::from_millis(u64::from(ttl)).max(TTL_MIN);
-            let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_micros() as u64;
-            let due = (now + ttl).saturating_duration_since(self.rooms.started).as_micros() as u64;
-            let late = Duration::from_micros(due.next_multiple_of(grain) - due);
-            self.effects.set(Timer::RoomDue(id), now + ttl + late);
-        }
-    }
-
     /// The native default: where an unplaced room would go, or a placed room's node with its spares.
-    pub(crate) fn native_hops(
-        &mut self,
-        id: RoomId,
-        standing: &[NodeId],
-        now: Instant,
-    ) -> Vec<NodeId> {
+    pub(crate) fn native_hops(self, id: RoomId, standing: &[NodeId], now: Instant) -> Vec<NodeId> {
         self.native_hops_but(id, standing, &[], now)
     }
 
     /// The native default without the nodes in `but`. Regions with open breakers are avoided, except that a placed room
     /// uses them if there is no alternative.
     pub(crate) fn native_hops_but(
-        &mut self,
+        self,
         id: RoomId,
         standing: &[NodeId],
         but: &[NodeId],
@@ -307,7 +188,7 @@ impl Router<'_> {
 
     /// The native default for a room without a node, which may use this kind of capacity, regardless of breakers.
     pub(crate) fn native_hops_taking(
-        &mut self,
+        self,
         id: RoomId,
         takes: Takes,
         but: &[NodeId],
@@ -316,8 +197,8 @@ impl Router<'_> {
         self.native_hops_without(id, takes, &[], but, now)
     }
 
-    fn native_hops_without(
-        &mut self,
+    pub(crate) fn native_hops_without(
+        self,
         id: RoomId,
         takes: Takes,
         standing: &[NodeId],
@@ -335,29 +216,27 @@ impl Router<'_> {
         let (regions, shunned) = (&regions[..], &shunned[..]);
         let wish =
             PlacementRequest { region, mode, regions, kbps, takes, spares, standing, shunned };
-        self.without_holding(id, |router| {
-            native(wish, router.nodes, router.nodes.zones(), router.capacity.ledger())
-        })
+        native(wish, self.nodes, self.capacity.ledger_without(room.holding))
     }
 
-    pub(crate) fn shunned(&self, id: RoomId, now: Instant) -> Vec<NodeId> {
+    pub(crate) fn shunned(self, id: RoomId, now: Instant) -> Vec<NodeId> {
         self.rooms.get(&id).map_or_else(Vec::new, |room| room.shunned_nodes(self.nodes, now))
     }
 
-    fn behind_breakers(&self, id: RoomId) -> Vec<NodeId> {
+    pub(crate) fn behind_breakers(self, id: RoomId) -> Vec<NodeId> {
         let kept = self.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
         let keeps = |node| kept.iter().any(|hop| hop.node == node);
         self.capacity.behind_breakers(id, keeps, self.nodes)
     }
 
-    pub(crate) fn fits(&mut self, id: RoomId, node: NodeId) -> bool {
-        let kbps = self.room_kbps(id);
-        self.without_holding(id, |router| router.capacity.ledger().fits(node, kbps))
+    pub(crate) fn fits(self, id: RoomId, node: NodeId) -> bool {
+        let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
+        self.capacity.ledger_without(holding).fits(node, self.room_kbps(id))
     }
 
     /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once.
     pub(crate) fn check_hops(
-        &self,
+        self,
         id: RoomId,
         nodes: &[NodeId],
         now: Instant,
@@ -385,7 +264,7 @@ impl Router<'_> {
     }
 
     pub(crate) fn check_placement(
-        &mut self,
+        self,
         id: RoomId,
         nodes: &[NodeId],
         now: Instant,
@@ -395,5 +274,179 @@ impl Router<'_> {
         let is_left = |place: NodeId| !self.nodes.pace(place).is_busy();
         let may = !is_new || !self.rooms.stranded_go_first() || is_left(nodes[0]);
         if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(GuardRule::NoCapacity) }
+    }
+
+    /// A room as routing policies see it. `reads` is the revision that is asked.
+    pub(crate) fn room_row(self, id: RoomId, reads: Option<&Revision>, now: Instant) -> RoomRow {
+        let room = &self.rooms[&id];
+        let mut measures = Measures::default();
+        measures.set(Metric::Sessions, room.sessions.len() as u64);
+        let sessions = || room.sessions.iter().filter_map(|id| self.sessions.get(id));
+        let worst = [
+            Metric::LossUp,
+            Metric::LossDown,
+            Metric::JitterUp,
+            Metric::JitterDown,
+            Metric::RttClient,
+        ];
+        for metric in worst {
+            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
+                measures.set(metric, u64::from(value));
+            }
+        }
+        if let Some(first) = sessions().map(|session| session.offered).min() {
+            measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
+        }
+        RoomRow {
+            row: Row { id: id.0, measures },
+            scenario: room.scenario.clone(),
+            labels: room.labels.clone(),
+            standing: room.standing(),
+            state: room.memory.read(reads).map(|state| PluginState::clone(state)),
+        }
+    }
+
+    /// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
+    pub(crate) fn session_measures(self, session: &Session, now: Instant) -> Measures {
+        let mut measures = session.measures(now);
+        if let Some(room) = self.rooms.get(&session.room) {
+            measures.set(Metric::Sessions, room.sessions.len() as u64);
+        }
+        if !self.obeys_caps(session) {
+            measures.set(Metric::Floor, u64::from(session.bounds.ceiling_kbps));
+        }
+        measures
+    }
+
+    /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
+    pub(crate) fn obeys_caps(self, session: &Session) -> bool {
+        if session.request.media.takes_remb() {
+            return true;
+        }
+        let in_room =
+            self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
+        let live = in_room.filter_map(|id| self.sessions.get(id));
+        let live = live.filter(|other| other.phase == SessionPhase::Live).take(3);
+        let (count, taking) = live.fold((0, false), |(count, taking), other| {
+            (count + 1, taking || other.request.media.takes_remb())
+        });
+        count == 2 && taking
+    }
+
+    /// The room, if its route still has this version and neither an operator nor a rescue is moving it.
+    pub(crate) fn unchanged(self, (id, version): (RoomId, u64)) -> Option<RoomId> {
+        let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
+        let taken = room.pending.as_ref().is_some_and(|pending| {
+            matches!(pending.by, Decider::Operator | Decider::Node)
+                || matches!(pending.cause, MoveCause::NodeDown | MoveCause::Link)
+        });
+        (!taken).then_some(id)
+    }
+
+    /// The room has no spare at all. A missing policy answer must not leave it so.
+    pub(crate) fn is_bare(self, id: RoomId) -> bool {
+        self.rooms.get(&id).is_some_and(|room| {
+            room.pending.is_none() && room.is_placed() && room.route().hops.len() < 2
+        })
+    }
+
+    /// The native default for the room's route: it stays on its node.
+    pub(crate) fn native_route(self, id: RoomId, now: Instant) -> Vec<NodeId> {
+        let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
+            let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
+            std::iter::once(stands.node).chain(others).collect()
+        });
+        self.native_hops(id, &standing, now)
+    }
+
+    /// The difference of round trips by which the new hop delivers sooner, plus the variation of both. Sequence numbers
+    /// are reserved for packets of the old hop that arrive within this time.
+    pub(crate) fn lead(self, old: NodeId, new: NodeId) -> Duration {
+        let round_trip = |id| self.nodes.get(id)?.detector.round_trip_seen();
+        let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
+            return Duration::ZERO;
+        };
+        match old.saturating_sub(new) {
+            sooner if sooner < LEAD_MIN => Duration::ZERO,
+            sooner => (sooner + late + soon.min(new)).min(self.settings.limits.leave_within),
+        }
+    }
+
+    /// Asking the policy could help. A spare without a reserve that a policy chose is deliberate.
+    pub(crate) fn can_gain_reserve(self, id: RoomId, now: Instant) -> bool {
+        let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
+        else {
+            return false;
+        };
+        let policy_has_a_say =
+            self.scenario_of(&self.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
+        (self.is_bare(id) || !policy_has_a_say)
+            && self.native_hops(id, &[standing.node], now).len() > 1
+    }
+
+    pub(crate) fn fits_its_room(self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(&id) else {
+            return false;
+        };
+        let (holding, kbps) = (self.rooms[&session.room].holding, session.kbps());
+        let mut carriers = holding.loads().peekable();
+        carriers.peek().is_some() && carriers.all(|node| self.capacity.ledger().fits(node, kbps))
+    }
+
+    pub(crate) fn shares(self, id: RoomId) -> Vec<(SessionId, u16)> {
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
+        sessions
+            .filter_map(|id| self.sessions.get(id))
+            .filter(|session| session.phase >= SessionPhase::Placing)
+            .map(|session| (session.id, session.share))
+            .collect()
+    }
+
+    /// All nodes that the room uses have this much more capacity free.
+    pub(crate) fn leaves_room_for(self, id: RoomId, kbps: u64) -> bool {
+        let holding = self.rooms[&id].holding;
+        let fits = |node: NodeId| {
+            let free = self.capacity.ledger().capacity(node) * LEAVES_FREE / 100;
+            self.capacity.ledger().fits(node, kbps + free)
+        };
+        let reserved = holding.on.zip(holding.reserve);
+        holding.on.is_some()
+            && holding.loads().all(fits)
+            && reserved.is_none_or(|(on, at)| self.capacity.ledger().fits_reserve(at, on, kbps))
+    }
+
+    /// The hop that the room's packets take now.
+    pub(crate) fn stands_at(self, id: RoomId) -> Option<Hop> {
+        self.rooms.get(&id)?.stands_at(self.nodes.board())
+    }
+
+    pub(crate) fn sessions_of(self, id: RoomId) -> Vec<SessionId> {
+        self.rooms.get(&id).map_or_else(Vec::new, |room| room.sessions.iter().copied().collect())
+    }
+
+    pub(crate) fn sessions_from(self, id: RoomId, phase: SessionPhase) -> Vec<SessionId> {
+        let mut sessions = self.sessions_of(id);
+        sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
+        sessions
+    }
+
+    pub(crate) fn live_sessions(self, id: RoomId) -> Vec<SessionId> {
+        self.sessions_from(id, SessionPhase::Live)
+    }
+
+    pub(crate) fn room_kbps(self, id: RoomId) -> u64 {
+        let sessions = self.sessions_from(id, SessionPhase::Placing);
+        sessions.iter().map(|id| self.sessions[id].kbps()).sum()
+    }
+
+    pub(crate) fn scenario_of(self, room: &Room) -> Option<&'a Scenario> {
+        self.settings.scenarios.get(&room.scenario)
+    }
+
+    /// The region that carries the room, or carried it before its node died.
+    pub(crate) fn region_of_room(self, id: RoomId) -> Option<RegionId> {
+        let room = self.rooms.get(&id)?;
+        let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
+        Some(self.nodes.region_of(on))
     }
 }

@@ -4,28 +4,27 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-use std::vec;
 
 use evenkeel_model::{
-    CoreEvent, Decider, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
+    CoreEvent, CoreSettings, Decider, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
 };
+use evenkeel_nodes::{Node, NodeTable};
 
 use super::calls::CallRooms;
 use super::moves::MoveStep;
-use super::{Room, RoomTable, Router, is_session_room_name};
-use crate::capacity::Judged;
-use crate::effects::RoomNotice;
-use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
+use super::{Failover, NodeController, Placement, Room, RoomTable, is_session_room_name};
+use crate::capacity::{Capacity, Judged};
+use crate::effects::{Effects, RoomNotice};
+use crate::sessions::{LegState, Session, SessionPhase, SessionRequest, SessionTable};
 use crate::small::SmallMap;
 use crate::timer::Timer;
 use crate::{GatewayEffect, HopMap, NodeRecord, RegionRecord, RoomRecord, SessionRecord};
-use evenkeel_nodes::Node;
 
 /// A record of another process, before its rooms are settled.
 #[derive(Debug)]
 pub(crate) struct Unsettled {
     /// Sessions that do not continue yet.
-    sessions: vec::IntoIter<SessionRecord>,
+    sessions: std::vec::IntoIter<SessionRecord>,
     media: Vec<Arc<MediaDescription>>,
     hops: HopMap,
     /// Rooms on nodes that are not listed here.
@@ -70,7 +69,30 @@ impl RoomTable {
     }
 }
 
-impl Router<'_> {
+/// Continues rooms, sessions and nodes of another process's record.
+pub(crate) struct Restoration<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Restoration<'_> {
+    pub(crate) fn placement(&self) -> Placement<'_> {
+        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
+    }
+
+    fn failover(&mut self) -> Failover<'_> {
+        lend!(Failover of self)
+    }
+
+    fn nodes(&mut self) -> NodeController<'_> {
+        lend!(NodeController of self)
+    }
+
     /// Returns the regions by their numbers in the record. A region without a successor is the home region.
     pub(crate) fn restore_regions(&mut self, regions: &[RegionRecord]) -> Vec<RegionId> {
         let mut found = Vec::new();
@@ -144,13 +166,13 @@ impl Router<'_> {
         let drained = |id: &NodeId| self.nodes.is_drained(self.nodes.region_of(*id));
         let new = self.nodes.iter().map(|node| node.id).filter(is_new);
         for id in new.filter(drained).collect::<Vec<NodeId>>() {
-            self.decide_drain(id, |node| node.draining = true, now);
+            self.nodes().decide_drain(id, |node| node.draining = true, now);
         }
         hops
     }
 
-    /// Continues the rooms, for [`Router::restore_session`]. Packets follow the recorded routes until
-    /// [`Router::settle_restored`].
+    /// Continues the rooms, for [`Self::restore_session`]. Packets follow the recorded routes until
+    /// [`Self::settle_restored`].
     pub(crate) fn restore_rooms(
         &mut self,
         rooms: Vec<RoomRecord>,
@@ -193,7 +215,7 @@ impl Router<'_> {
         ids.sort_by_cached_key(|id| Reverse(self.rooms[id].priority));
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
-            let kbps = self.room_kbps(*id);
+            let kbps = self.placement().room_kbps(*id);
             if let Some(room) = self.rooms.get_mut(id) {
                 room.holding = room.granted(kbps);
                 self.capacity.ledger_mut().hold(room.holding);
@@ -202,7 +224,7 @@ impl Router<'_> {
         for id in &ids {
             let route = self.rooms[id].route();
             let order: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
-            self.publish(*id, &order, route.leaving);
+            self.failover().routes().publish(*id, &order, route.leaving);
         }
         for id in unsettled.lost {
             self.report_lost(id, now);
@@ -211,11 +233,11 @@ impl Router<'_> {
             .filter(|hop| !self.nodes.is_up(*hop) && !self.rooms.at[hop.node.0 as usize].is_empty())
             .collect();
         for hop in dead {
-            self.fail_over(hop, now);
+            self.failover().fail_over(hop, now);
         }
         for id in ids {
-            self.close_left_hops(id, now);
-            self.open_again(id, now);
+            self.failover().legs().close_left_hops(id, now);
+            self.failover().legs().open_again(id, now);
         }
         if !self.rooms.stranded.is_empty() {
             self.effects.set(Timer::Rescue, now);
@@ -231,7 +253,7 @@ impl Router<'_> {
     fn restore_room(&mut self, record: RoomRecord, region: RegionId, hops: &HopMap, now: Instant) {
         let (id, away, due, waits) = (record.id, record.away, record.due, record.waits);
         let room = Room::of_record(record, region, hops, now);
-        if self.scenario_of(&room).is_some_and(|scenario| scenario.mode != room.mode) {
+        if self.placement().scenario_of(&room).is_some_and(|scenario| scenario.mode != room.mode) {
             self.rooms.changing.insert(id);
         }
         self.rooms.restore(room);
@@ -240,7 +262,7 @@ impl Router<'_> {
             self.effects.set(Timer::RoomDue(id), due);
         }
         if waits {
-            self.want_reroute(id);
+            self.effects.want_reroute(id);
         }
     }
 
@@ -297,7 +319,7 @@ impl Router<'_> {
         });
         self.capacity.set_reduced(id, record.reduced);
         self.sessions.restore(session);
-        let ticks = self.ticks(id);
+        let ticks = self.placement().ticks(id);
         self.sessions.set_live(id, ticks);
         self.effects.notice(RoomNotice::Enrol(id));
     }
@@ -307,20 +329,9 @@ impl Router<'_> {
         let Some(stranded) = self.rooms.get(&id).and_then(|room| room.stranded) else {
             return;
         };
-        self.want_start(id, now);
+        self.failover().want_start(id, now);
         let (cause, by) = (MoveCause::NodeDown, Decider::Native);
         let step = MoveStep { cause, by, from: stranded.lost, to: None, started: stranded.since };
-        self.moved(id, step, now);
-    }
-
-    /// Opens the room's sessions at hops that are up and where they are not open.
-    fn open_again(&mut self, id: RoomId, now: Instant) {
-        let mut hops = self.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
-        hops.retain(|hop| self.nodes.is_up(*hop));
-        for session in self.live_sessions(id) {
-            for &hop in &hops {
-                self.open_at(session, hop, now);
-            }
-        }
+        self.failover().moves().moved(id, step, now);
     }
 }

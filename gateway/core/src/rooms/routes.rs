@@ -1,13 +1,20 @@
 //! Current routes: the capacity that their rooms use, and what packets may do at each hop.
+//! When capacity is short, sessions that obey caps get smaller shares before new ones are refused.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Hook, Hop, HopGrant, ModeChange, NodeId, RedundancyMode, RoomId, Route,
+    CoreEvent, CoreSettings, Decider, Hop, HopGrant, ModeChange, NodeId, Op, RedundancyMode,
+    RoomId, Route, SessionId,
 };
+use evenkeel_nodes::NodeTable;
 
-use super::Router;
-use crate::capacity::Holding;
+use super::{Placement, Room, RoomTable};
+use crate::GatewayEffect;
+use crate::capacity::{Capacity, Holding};
+use crate::effects::Effects;
+use crate::sessions::{SessionPhase, SessionTable, WHOLE};
 use crate::timer::Timer;
 
 /// Interval at which rooms without a reserve are weighed again.
@@ -19,17 +26,99 @@ const WEIGHED_AGAIN_MAX: usize = 256;
 /// Interval to the next batch if there are many rooms and weighing helps.
 const WEIGH_GOES_ON: Duration = Duration::from_millis(50);
 
-/// Round trips that differ by less count as equal: sequence numbers reserved in vain look like loss.
-const LEAD_MIN: Duration = Duration::from_millis(2);
+/// Minimum interval of questions about one room, whatever its policy requests.
+const TTL_MIN: Duration = Duration::from_millis(100);
 
-impl Router<'_> {
-    /// Runs `look` with the room's capacity released.
-    pub(crate) fn without_holding<T>(&mut self, id: RoomId, look: impl FnOnce(&Self) -> T) -> T {
-        let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
-        self.capacity.ledger_mut().release(holding);
-        let seen = look(self);
-        self.capacity.ledger_mut().hold(holding);
-        seen
+/// Rooms due within this time are asked about together.
+const DUE_GRAIN_MAX: Duration = Duration::from_millis(100);
+
+/// Steps of reduction: shares of a session's need above its scenario's floor, in thousandths.
+const STEPS: [u16; 2] = [500, 0];
+
+/// Minimum time before a reduced session is raised again.
+const RAISED_AFTER: Duration = Duration::from_secs(8);
+
+/// Publishes the routes of rooms, and holds the capacity that they use.
+pub(crate) struct Routes<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Routes<'_> {
+    pub(crate) fn placement(&self) -> Placement<'_> {
+        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
+    }
+
+    /// Removes this hop from the room's route, if it contains it.
+    pub(crate) fn drop_spare(&mut self, id: RoomId, gone: Hop) {
+        let route = self.rooms[&id].route();
+        let leaving = route.leaving.filter(|(hop, _)| *hop != gone);
+        let hops: Vec<Hop> =
+            route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
+        if hops.len() < route.hops.len() {
+            self.publish(id, &hops, leaving);
+        } else {
+            self.rooms.list(id);
+            self.regrant(id);
+        }
+    }
+
+    /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others.
+    pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
+        if self.capacity.ledger().fits(node, 0) {
+            return;
+        }
+        let holders = self.rooms.at[node.0 as usize].iter().filter_map(|id| self.rooms.get(id));
+        let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
+            .filter(|room| room.holding.reserve == Some(node))
+            .map(|room| (room.priority, Reverse(room.id)))
+            .collect();
+        holders.sort_unstable();
+        for (_, Reverse(id)) in holders {
+            self.regrant(id);
+            if self.rooms[&id].holding.reserve.is_none() {
+                self.effects.want_reroute(id);
+            }
+        }
+    }
+
+    /// In a room of two, each session receives what the other sends, so a cap limits both. In a larger room, senders
+    /// are not limited for one listener.
+    pub(crate) fn settle_peer_caps(&mut self, room: RoomId) {
+        let live = self.placement().live_sessions(room);
+        let cap = |id: &SessionId| self.sessions[id].plan_now().cap_kbps;
+        let peer_caps: Vec<u32> = match &*live {
+            [first, second] => vec![cap(second), cap(first)],
+            others => vec![0; others.len()],
+        };
+        for (id, peer_cap_kbps) in live.into_iter().zip(peer_caps) {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            if session.plan.peer_cap_kbps != peer_cap_kbps {
+                session.plan.peer_cap_kbps = peer_cap_kbps;
+                let plan = session.plan_now();
+                self.effects.push(GatewayEffect::Plan { session: id, plan });
+            }
+        }
+    }
+
+    /// Sets the time of the policy's next review of the room, delayed by up to an eighth, so that thousands of due
+    /// rooms need few questions.
+    pub(crate) fn set_due(&mut self, id: RoomId, now: Instant) {
+        let ttl = self.rooms.get(&id).map_or(0, |room| room.ttl_ms);
+        if ttl > 0 {
+            let ttl = Duration::from_millis(u64::from(ttl)).max(TTL_MIN);
+            let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_micros() as u64;
+            let due = (now + ttl).saturating_duration_since(self.rooms.started).as_micros() as u64;
+            let late = Duration::from_micros(due.next_multiple_of(grain) - due);
+            self.effects.set(Timer::RoomDue(id), now + ttl + late);
+        }
     }
 
     /// Places the room at the first of these hops. The caller has checked or reserved the capacity.
@@ -54,7 +143,9 @@ impl Router<'_> {
     /// Publishes a route, or for a stranded room what remains of its route.
     pub(crate) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         let grants = self.weigh(id, hops);
-        let lead = leaving.zip(hops.first()).map(|((left, _), to)| self.lead(left.node, to.node));
+        let lead = leaving
+            .zip(hops.first())
+            .map(|((left, _), to)| self.placement().lead(left.node, to.node));
         self.rooms.changes.note(id);
         let Some(room) = self.rooms.all.get_mut(&id) else {
             return;
@@ -93,24 +184,11 @@ impl Router<'_> {
         }
     }
 
-    /// The difference of round trips by which the new hop delivers sooner, plus the variation of both. Sequence numbers
-    /// are reserved for packets of the old hop that arrive within this time.
-    fn lead(&self, old: NodeId, new: NodeId) -> Duration {
-        let round_trip = |id| self.nodes.get(id)?.detector.round_trip_seen();
-        let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
-            return Duration::ZERO;
-        };
-        match old.saturating_sub(new) {
-            sooner if sooner < LEAD_MIN => Duration::ZERO,
-            sooner => (sooner + late + soon.min(new)).min(self.settings.limits.leave_within),
-        }
-    }
-
     /// Updates the room's holding and returns the grant of each hop. The first is admitted; the second is reserved if
     /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
     /// opened ahead are gated.
     fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<HopGrant> {
-        let kbps = self.room_kbps(id);
+        let kbps = self.placement().room_kbps(id);
         // A stranded room may use capacity reserved for future deaths.
         let keeps_new = !self.rooms.stranded_go_first();
         let Some(room) = self.rooms.get_mut(&id) else {
@@ -179,8 +257,8 @@ impl Router<'_> {
         let before = self.rooms.unreserved.len();
         for id in turn {
             self.regrant(id);
-            if self.rooms.unreserved.contains(&id) && self.can_gain_reserve(id, now) {
-                self.want_reroute(id);
+            if self.rooms.unreserved.contains(&id) && self.placement().can_gain_reserve(id, now) {
+                self.effects.want_reroute(id);
             }
         }
         let helps = goes_on.is_some() && self.rooms.unreserved.len() < before;
@@ -188,44 +266,129 @@ impl Router<'_> {
         self.effects.set(Timer::Weigh, now + next);
     }
 
-    /// Asking the policy could help. A spare without a reserve that a policy chose is deliberate.
-    fn can_gain_reserve(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
-        else {
-            return false;
-        };
-        let policy_has_a_say =
-            self.scenario_of(&self.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
-        (self.is_bare(id) || !policy_has_a_say)
-            && self.native_hops(id, &[standing.node], now).len() > 1
+    /// The native placement. If no node has enough capacity, the room's sessions are reduced to smaller shares.
+    pub(crate) fn place_with_less(
+        &mut self,
+        id: RoomId,
+        but: &[NodeId],
+        now: Instant,
+    ) -> Vec<NodeId> {
+        let before = self.placement().shares(id);
+        for share in STEPS {
+            if self.reduce(&before, share) {
+                let nodes = self.placement().native_hops_but(id, &[], but, now);
+                if !nodes.is_empty() {
+                    self.report_shares(&before, now);
+                    return nodes;
+                }
+            }
+        }
+        self.set_shares(&before);
+        Vec::new()
     }
 
-    /// Closes the room's sessions at hops that are in none of its routes any more.
-    pub(crate) fn close_left_hops(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else {
+    /// Frees capacity for the new session at its room's current and pending nodes, with smaller shares if necessary.
+    pub(crate) fn make_room_for(&mut self, id: SessionId, now: Instant) -> bool {
+        if self.placement().fits_its_room(id) {
+            return true;
+        }
+        let before = [(id, WHOLE)];
+        for share in STEPS {
+            if self.reduce(&before, share) && self.placement().fits_its_room(id) {
+                self.report_share(id, now);
+                return true;
+            }
+        }
+        self.set_shares(&before);
+        false
+    }
+
+    fn set_shares(&mut self, shares: &[(SessionId, u16)]) {
+        for (id, share) in shares {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.share = *share;
+            }
+        }
+    }
+
+    /// Reduces the sessions to a share. Returns true if any of them could be reduced.
+    fn reduce(&mut self, sessions: &[(SessionId, u16)], share: u16) -> bool {
+        let mut any = false;
+        for (id, _) in sessions {
+            if let Some(session) = self.sessions.get_mut(id)
+                && session.can_do_with_less()
+                && session.share > share
+            {
+                session.share = share;
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn report_shares(&mut self, before: &[(SessionId, u16)], now: Instant) {
+        for (id, share) in before {
+            if self.sessions.get(id).is_some_and(|session| session.share != *share) {
+                self.report_share(*id, now);
+            }
+        }
+    }
+
+    pub(crate) fn report_share(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let used = room.hops_in_use(now);
-        let mut left = Vec::new();
-        for session in room.sessions.iter() {
-            let Some(session) = self.sessions.get_mut(session) else {
-                continue;
-            };
-            let legs = session.legs.extract_if(.., |hop, _| !used.contains(hop));
-            left.extend(legs.map(|(hop, leg)| (session.id, hop, leg)));
+        let (room, plan) = (session.room, session.plan_now());
+        let reduced = session.share < WHOLE;
+        self.capacity.set_reduced(id, reduced.then_some(now));
+        if session.phase >= SessionPhase::Opening {
+            self.effects.push(GatewayEffect::Plan { session: id, plan });
         }
-        for (session, hop, leg) in &left {
-            self.leave_leg(*session, *hop, *leg);
-        }
-        for (_, hop, _) in left {
-            self.open_next(hop.node, now);
+        let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
+        let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
+        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
+        self.settle_peer_caps(room);
+    }
+
+    /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
+    pub(crate) fn raise_shares(&mut self, now: Instant) {
+        if self.rooms.stranded.is_empty() && self.rooms.failover.is_none() {
+            for id in self.capacity.next_reduced(RAISED_AFTER, now) {
+                self.raise_share(id, now);
+            }
         }
     }
 
-    /// Sets sessions live that are open at the hop that carries the room.
-    pub(crate) fn activate_open(&mut self, id: RoomId, now: Instant) {
-        for session in self.sessions_of(id) {
-            self.live_if_open(session, now);
+    fn raise_share(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.share < WHOLE)
+        else {
+            return;
+        };
+        let (before, had) = (session.share, session.kbps());
+        let up = STEPS.into_iter().filter(|step| *step > before).min();
+        session.share = up.unwrap_or(WHOLE);
+        let (room, more) = (session.room, session.kbps() - had);
+        if self.placement().leaves_room_for(room, more) {
+            self.regrant(room);
+            self.report_share(id, now);
+        } else if let Some(session) = self.sessions.get_mut(&id) {
+            session.share = before;
+        }
+    }
+
+    pub(crate) fn weigh_breakers(&mut self, now: Instant) {
+        if self.capacity.weigh_breakers(self.nodes, now, self.effects) {
+            self.want_reroute_of_short_rooms();
+        }
+    }
+
+    /// A node may take spares again, so rooms with too few are rerouted.
+    pub(crate) fn want_reroute_of_short_rooms(&mut self) {
+        let short =
+            |room: &&Room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares);
+        let short: Vec<RoomId> = self.rooms.values().filter(short).map(|room| room.id).collect();
+        for room in short {
+            self.effects.want_reroute(room);
         }
     }
 }

@@ -32,10 +32,10 @@ fn queue_order_is_stranded_existing_new() {
     }
     pace.forget(SessionId(4), HOP);
     let mut order = Vec::new();
-    assert_eq!(pace.next(), None, "one is under way");
+    assert_eq!(pace.start_next(), None, "one is under way");
     loop {
         pace.end();
-        let Some((session, _)) = pace.next() else { break };
+        let Some((session, _)) = pace.start_next() else { break };
         order.push(session.0);
     }
     assert_eq!(order, [6, 5, 3, 2, 1]);

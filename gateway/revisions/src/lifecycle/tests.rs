@@ -1,8 +1,12 @@
 //! The life of revisions, without plugins.
 
-use evenkeel_model::Hook;
+use std::time::SystemTime;
+
+use evenkeel_model::{Hook, PluginFault};
 
 use super::*;
+use crate::Strategy;
+use crate::calls::BEYOND_REPAIR;
 use crate::samples::{HOUR, revision, strategy};
 
 /// The lifecycle of one policy, and the virtual time.
@@ -352,14 +356,14 @@ fn candidate_is_compared_in_shadow() {
     world.activate("a");
     world.try_out("b").unwrap();
     for compared in [Compared::Same, Compared::Different, Compared::Skipped] {
-        assert_eq!(world.life.note_compared("b", (&compared, false), world.now), None);
+        assert_eq!(world.life.calls.note_compared(&compared, false, world.now), None);
     }
-    world.life.note_compared("gone", (&Compared::Same, false), world.now);
-    let faulted = (&Compared::Faulted(PluginFault::OutOfMemory), false);
+    world.life.handle_compared("gone", &Compared::Same, false, world.now);
+    let faulted = Compared::Faulted(PluginFault::OutOfMemory);
     for _ in 0..5 {
-        assert_eq!(world.life.note_compared("b", faulted, world.now), None);
+        assert_eq!(world.life.calls.note_compared(&faulted, false, world.now), None);
     }
-    let reason = world.life.note_compared("b", faulted, world.now).unwrap();
+    let reason = world.life.calls.note_compared(&faulted, false, world.now).unwrap();
     assert!(reason.starts_with("too many faults in shadow"), "{reason}");
     let calls = world.status().candidate.unwrap().calls;
     assert_eq!((calls.same, calls.different, calls.faulted, calls.calls), (1, 1, 6, 0));

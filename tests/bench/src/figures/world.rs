@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence};
 use evenkeel_model::{
     AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FeedbackSupport,
     GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing, NodeSettings,
@@ -100,7 +100,11 @@ impl World {
                     self.gateway.handle_opened(session, hop, Ok(()), self.now);
                 }
                 GatewayEffect::Probe { node, sequence } if !self.dead[node.0 as usize] => {
-                    self.gateway.handle_probe_answered(node, sequence, self.now);
+                    self.gateway.handle_evidence(
+                        node,
+                        NodeEvidence::ProbeAnswered(sequence),
+                        self.now,
+                    );
                 }
                 GatewayEffect::Reply { result, .. } => {
                     self.accepted.extend(result.ok().map(|accepted| accepted.session));

@@ -163,7 +163,7 @@ impl Scene {
         for node in &mut self.nodes {
             node.health = Health::Down;
         }
-        for standing in gateway.nodes() {
+        for standing in gateway.views().nodes() {
             let seen = &mut self.nodes[standing.hop.node.0 as usize];
             let NodeStanding { hop, health, draining, capacity_kbps, suspected_by, .. } = standing;
             (seen.hop, seen.health, seen.suspected_by) = (hop, health, suspected_by);

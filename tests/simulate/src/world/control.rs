@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, WATCH_EVERY};
+use evenkeel_core::{GatewayEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_model::{Health, Measures, Metric, SessionId};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
@@ -104,11 +104,13 @@ impl World<'_> {
         let now = self.now;
         match message {
             Message::ProbeAnswered { node, sequence, willing } => {
-                self.gateway.handle_probe_answered(node, sequence, now);
-                self.gateway.handle_willing(node, willing, now);
+                self.gateway.handle_evidence(node, NodeEvidence::ProbeAnswered(sequence), now);
+                self.gateway.handle_evidence(node, NodeEvidence::Willing(willing), now);
                 self.checked[node.0 as usize].1 = true;
             }
-            Message::Refused(node) => self.gateway.handle_kernel_error(node, now),
+            Message::Refused(node) => {
+                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now)
+            }
             Message::PortClosed { session, hop } => {
                 self.checker.flow.hindered(now);
                 self.gateway.handle_port_closed(session, hop, now);
@@ -117,21 +119,29 @@ impl World<'_> {
                 if full {
                     let node = self.tags[tag as usize].hop.node;
                     self.checker.full(node);
-                    self.gateway.handle_full(node, now);
+                    self.gateway.change_nodes(now, |nodes| nodes.handle_full(node, now));
                 }
                 self.opened(tag, taken);
             }
-            Message::Load(node, permille) => self.gateway.handle_load(node, permille, now),
+            Message::Load(node, permille) => {
+                self.gateway.change_nodes(now, |nodes| nodes.handle_load(node, permille, now))
+            }
             Message::CanaryPassed { node, sequence } => {
-                self.gateway.handle_canary_passed(node, sequence);
+                self.gateway.handle_evidence(node, NodeEvidence::CanaryPassed(sequence), now);
                 self.checker.gray_nodes.passed(node.0 as usize);
             }
-            Message::CanariesOpen(node) => self.gateway.handle_canary_open(node, now),
-            Message::StartFailed(node) => self.gateway.handle_start_failed(node, now),
+            Message::CanariesOpen(node) => {
+                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, now)
+            }
+            Message::StartFailed(node) => {
+                self.gateway.change_nodes(now, |nodes| nodes.handle_start_failed(node, now))
+            }
             Message::Unalike { session, hops } => {
                 self.gateway.handle_unalike(session, hops, self.now);
             }
-            Message::Agent(node, message) => self.gateway.handle_agent_word(node, message, now),
+            Message::Agent(node, message) => {
+                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_word(node, message, now))
+            }
             Message::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
         }
     }
@@ -160,7 +170,7 @@ impl World<'_> {
         let stalled = self.workers_stall.is_some()
             || self.last_stall.is_some_and(|at| self.now - at < second);
         let Checker { deaths, scene, .. } = &mut self.checker;
-        let excused = (stalled, self.gateway.doubts_uplink());
+        let excused = (stalled, self.gateway.node_table().doubts_uplink());
         let found = deaths.check_detection(&facts, scene, excused, self.now);
         let gray: Vec<_> = (0..self.nodes.len()).map(|node| self.is_plainly_gray(node)).collect();
         let late = self.checker.gray_nodes.check(&gray, &self.checker.scene, excused, self.now);

@@ -82,7 +82,9 @@ impl World<'_> {
             Fault::RegionDrained(region, within) => {
                 let region = RegionId(region as u32);
                 let nodes = self.nodes_of(&fault);
-                let _ = self.gateway.handle_drain_region(region, true, Some(within), self.now);
+                let _ = self.gateway.change_nodes(self.now, |nodes| {
+                    nodes.handle_drain_region(region, true, Some(within), self.now)
+                });
                 self.expect_drained(&nodes, within);
                 for node in nodes {
                     self.checker.causes.emptied(NodeId(node as u32), Why::Drained, true);

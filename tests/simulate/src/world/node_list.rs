@@ -45,7 +45,12 @@ impl World<'_> {
     fn list_another(&mut self) {
         let settings = self.draw_listed();
         let slots = self.nodes.len();
-        let Ok(id) = self.gateway.handle_node_added(settings.clone(), self.now) else { return };
+        let Ok(id) = self
+            .gateway
+            .change_nodes(self.now, |nodes| nodes.handle_node_added(settings.clone(), self.now))
+        else {
+            return;
+        };
         let node = id.0 as usize;
         let script = draw_node(&mut self.rng, &settings, &self.script.settings);
         self.trace.say(self.now, || format!("-- {id} is listed: {settings:?} {script:?}"));
@@ -79,7 +84,7 @@ impl World<'_> {
             known => (settings.zones[known].name.to_string(), settings.zones[known].region),
         };
         let zone = self.gateway.zone(&name, region).expect("the region is there");
-        self.script.settings.zones = self.gateway.zones().to_vec();
+        self.script.settings.zones = self.gateway.node_table().zones().to_vec();
         let settings = &self.script.settings;
         let cold =
             settings.scenarios.values().any(|scenario| scenario.mode == RedundancyMode::Cold);
@@ -112,7 +117,9 @@ impl World<'_> {
         }
         self.checker.node_list.leaves(id);
         self.checker.causes.emptied(id, Why::Delisted, true);
-        self.gateway.handle_node_removed(id, within, self.now).expect("it is there");
+        self.gateway
+            .change_nodes(self.now, |nodes| nodes.handle_node_removed(id, within, self.now))
+            .expect("it is there");
     }
 
     fn keep(&mut self, node: usize) {
@@ -123,7 +130,9 @@ impl World<'_> {
         self.checker.drains.over(id);
         self.checker.node_list.stays(id);
         self.checker.causes.emptied(id, Why::Delisted, false);
-        self.gateway.handle_node_kept(id, self.now).expect("it is there, and leaves");
+        self.gateway
+            .change_nodes(self.now, |nodes| nodes.handle_node_kept(id, self.now))
+            .expect("it is there, and leaves");
     }
 
     /// Changes capacity, role, canary, or zone within the region.
@@ -146,7 +155,9 @@ impl World<'_> {
         self.outcome.listed.changed += 1;
         self.script.settings.nodes[node] = after.clone();
         self.checker.changed(id, &after, self.now);
-        self.gateway.handle_node_changed(id, after, self.now).expect("it is there");
+        self.gateway
+            .change_nodes(self.now, |nodes| nodes.handle_node_changed(id, after, self.now))
+            .expect("it is there");
         self.update_catalog();
     }
 

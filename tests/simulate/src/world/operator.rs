@@ -21,7 +21,13 @@ impl World<'_> {
         for node in nodes {
             let node = NodeId(*node as u32);
             // The call fails for a forgotten node.
-            if self.gateway.handle_drain(node, true, Some(within), self.now).is_ok() {
+            if self
+                .gateway
+                .change_nodes(self.now, |nodes| {
+                    nodes.handle_drain(node, true, Some(within), self.now)
+                })
+                .is_ok()
+            {
                 self.checker.causes.emptied(node, Why::Drained, true);
                 self.expect_drained(&[node.0 as usize], within);
             }
@@ -38,7 +44,11 @@ impl World<'_> {
     pub(super) fn drain(&mut self, node: usize, draining: bool) {
         let node = NodeId(node as u32);
         self.checker.drains.over(node);
-        if self.gateway.handle_drain(node, draining, None, self.now).is_ok() {
+        if self
+            .gateway
+            .change_nodes(self.now, |nodes| nodes.handle_drain(node, draining, None, self.now))
+            .is_ok()
+        {
             self.checker.causes.emptied(node, Why::Drained, draining);
         }
         self.settle();

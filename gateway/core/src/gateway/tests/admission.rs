@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{
     CoreEvent, Decider, Hook, Hop, HopGrant, NodeId, OfferRefusal, Op, SessionId,
 };
+use evenkeel_nodes::NodeEvidence;
 
 use super::super::NotOpened;
 use super::world::{Driver, VOICE};
@@ -258,10 +259,10 @@ fn same_seed_gives_same_waits() {
 fn nearly_full_node_is_believed() {
     let mut world = World::new(settings_of(&[(0, 1_000), (0, 1_000)]));
     for _ in 0..300 {
-        world.gateway.handle_load(A, 950, world.now);
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_load(A, 950, world.now));
         world.pass(ms(10));
     }
-    let loads: Vec<u64> = world.gateway.nodes().map(|node| node.capacity_kbps).collect();
+    let loads: Vec<u64> = world.gateway.views().nodes().map(|node| node.capacity_kbps).collect();
     assert!((100..200).contains(&loads[0]) && loads[1] == 1_000, "{loads:?}");
     for number in 0..10 {
         world.open(&number.to_string());
@@ -272,7 +273,7 @@ fn nearly_full_node_is_believed() {
     assert!(on(&world, A) <= 2, "{}", on(&world, A));
     // The node reports no load any more, and is tried again.
     world.pass(ms(20_000));
-    assert_eq!(world.gateway.nodes().next().unwrap().capacity_kbps, 1_000);
+    assert_eq!(world.gateway.views().nodes().next().unwrap().capacity_kbps, 1_000);
 }
 
 #[test]
@@ -287,7 +288,7 @@ fn full_node_keeps_no_reservation_above_load() {
         (0..4).filter(on_b).count()
     };
     assert!(reserved(&world) > 0);
-    world.gateway.handle_full(B, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_full(B, world.now));
     world.settle();
     assert_eq!(reserved(&world), 0, "what it cannot take it cannot keep free");
     world.pass(ms(20_000));
@@ -300,9 +301,12 @@ fn explain_shows_place_reason_alternatives() {
     settings.limits.openings_at_once = 1;
     let mut world = World::new(settings);
     let session = world.open("r");
-    world.gateway.handle_drain(D, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(D, true, None, world.now))
+        .unwrap();
     world.settle();
-    let said = world.gateway.explain(session, world.now).unwrap();
+    let said = world.gateway.views().explain(session, world.now).unwrap();
     assert_eq!(said.standing.hop.map(|hop| hop.node), Some(A));
     assert_eq!((said.admitted_by, said.placed_by), (Decider::Native, Decider::Native));
     let why: Vec<(NodeId, &str)> =
@@ -310,12 +314,12 @@ fn explain_shows_place_reason_alternatives() {
     assert_eq!(why, [(B, "spare"), (C, "full"), (D, "draining")]);
     world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
     world.settle();
-    world.gateway.handle_kernel_error(B, world.now);
+    world.gateway.handle_evidence(B, NodeEvidence::KernelError, world.now);
     world.pass(ms(1));
-    let said = world.gateway.explain(session, world.now).unwrap();
+    let said = world.gateway.views().explain(session, world.now).unwrap();
     assert_eq!(said.witnesses.first().map(|(witness, _)| witness.name()), Some("kernel-error"));
     assert_eq!(said.moves.len(), 1);
     assert_eq!((said.moves[0].cause.name(), said.moves[0].outcome.name()), ("manual", "completed"));
     assert_eq!(*said.moves[0].by, Decider::Operator);
-    assert!(world.gateway.explain(SessionId(99), world.now).is_none());
+    assert!(world.gateway.views().explain(SessionId(99), world.now).is_none());
 }

@@ -20,7 +20,7 @@ fn deaths(world: &World) -> Vec<(evenkeel_model::NodeId, Vec<EvidenceSource>)> {
 }
 
 fn say(world: &mut World, node: evenkeel_model::NodeId, word: AgentWord) {
-    world.gateway.handle_agent_word(node, word, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_agent_word(node, word, world.now));
     world.settle();
 }
 
@@ -132,29 +132,45 @@ fn self_drained_node_loses_rooms() {
         })
         .collect();
     assert_eq!(told, [true, false], "each is told once");
-    assert!(!world.gateway.nodes().any(|node| node.draining));
+    assert!(!world.gateway.views().nodes().any(|node| node.draining));
 }
 
 #[test]
 fn agent_does_not_undo_operator_drain() {
     let mut world = World::new(settings());
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     say(&mut world, A, AgentWord::Draining);
     say(&mut world, A, AgentWord::Serving);
-    assert!(world.gateway.nodes().next().unwrap().draining);
-    world.gateway.handle_drain(A, false, None, world.now).unwrap();
-    assert!(!world.gateway.nodes().next().unwrap().draining);
+    assert!(world.gateway.views().nodes().next().unwrap().draining);
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now))
+        .unwrap();
+    assert!(!world.gateway.views().nodes().next().unwrap().draining);
 }
 
 #[test]
 fn operator_undrain_of_self_drain_is_refused() {
     let mut world = World::new(settings());
-    let drains = |world: &World| world.gateway.nodes().next().unwrap().draining;
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    let drains = |world: &World| world.gateway.views().nodes().next().unwrap().draining;
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     say(&mut world, A, AgentWord::Draining);
-    let undrained = world.gateway.handle_drain(A, false, None, world.now);
+    let undrained = world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now));
     assert_eq!((undrained, drains(&world)), (Err(Impossible::NodeDrains), true));
-    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+        })
+        .unwrap();
     assert!(drains(&world), "nor with its region");
     say(&mut world, A, AgentWord::Serving);
     assert!(!drains(&world), "the operator's own word was taken back");
@@ -176,21 +192,27 @@ fn flapping_self_drain_moves_3_times_a_minute() {
 #[test]
 fn capacity_is_unchanged_after_drain() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
-    let capacity = |world: &World| world.gateway.nodes().next().unwrap().capacity_kbps;
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    let capacity = |world: &World| world.gateway.views().nodes().next().unwrap().capacity_kbps;
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.settle();
     // The node refuses sessions because it drains, and the sessions that leave still count as load.
-    world.gateway.handle_full(A, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_full(A, world.now));
     for _ in 0..600 {
-        world.gateway.handle_load(A, 900, world.now);
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_load(A, 900, world.now));
         world.pass(ms(10));
         assert_eq!(capacity(&world), 1_000);
     }
-    world.gateway.handle_drain(A, false, None, world.now).unwrap();
-    world.gateway.handle_load(A, 0, world.now);
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now))
+        .unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_load(A, 0, world.now));
     assert_eq!(capacity(&world), 1_000);
     for _ in 0..300 {
-        world.gateway.handle_load(A, 900, world.now);
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_load(A, 900, world.now));
         world.pass(ms(10));
     }
     assert!(capacity(&world) < 200, "then its word counts again: {}", capacity(&world));
@@ -199,9 +221,9 @@ fn capacity_is_unchanged_after_drain() {
 #[test]
 fn measured_load_is_valid_for_five_seconds() {
     let mut world = World::new(settings());
-    let measured = |world: &World| world.gateway.nodes().next().unwrap().reported_permille;
+    let measured = |world: &World| world.gateway.views().nodes().next().unwrap().reported_permille;
     assert_eq!(measured(&world), None);
-    world.gateway.handle_load(A, 420, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_load(A, 420, world.now));
     world.pass(ms(4_900));
     assert_eq!(measured(&world), Some(420));
     world.pass(ms(200));
@@ -215,17 +237,23 @@ fn agent_data_ends_with_the_agent() {
     say(&mut world, A, AgentWord::Draining);
     world.pass(ms(1_000));
     assert!(drains(&world));
-    world.gateway.handle_agent_lost(A, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_agent_lost(A, world.now));
     assert!(!drains(&world));
     say(&mut world, A, AgentWord::Draining);
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
-    world.gateway.handle_agent_lost(A, world.now);
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_agent_lost(A, world.now));
     assert!(drains(&world), "the operator has not changed his mind");
-    world.gateway.handle_drain(A, false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now))
+        .unwrap();
 
     say(&mut world, A, AgentWord::Gone);
     assert!(!is_up(&world, A));
-    world.gateway.handle_agent_lost(A, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_agent_lost(A, world.now));
     world.pass(ms(1_200));
     assert!(is_up(&world, A), "it answers probes");
 }

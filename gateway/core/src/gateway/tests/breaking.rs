@@ -34,7 +34,7 @@ fn hear(world: &mut World, heard: &[(&[SessionId], u64)], time: u64) {
 }
 
 fn breaker(world: &World, region: u32) -> BreakerState {
-    world.gateway.regions(world.now).nth(region as usize).unwrap().breaker
+    world.gateway.views().regions(world.now).nth(region as usize).unwrap().breaker
 }
 
 fn told(world: &World) -> Vec<(u32, BreakerState)> {

@@ -66,7 +66,7 @@ fn far_node_beats_lossy_spare() {
     loses(&mut world, A, 15);
     let session = world.open("r");
     assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B, C]);
-    let explained = world.gateway.explain(session, world.now).unwrap();
+    let explained = world.gateway.views().explain(session, world.now).unwrap();
     assert_eq!(explained.candidates[0].why, CandidateReason::Unhealthy);
 }
 
@@ -123,7 +123,7 @@ fn half_open_breaker_needs_sessions_or_probes() {
     loses(&mut world, A, 15);
     bad(&mut world, 0);
     world.pass(ms(60_000));
-    let state = |world: &World| world.gateway.regions(world.now).next().unwrap().breaker;
+    let state = |world: &World| world.gateway.views().regions(world.now).next().unwrap().breaker;
     assert_eq!(state(&world), BreakerState::HalfOpen);
     world.lose_probes(A, 0);
     world.pass(ms(15_000));

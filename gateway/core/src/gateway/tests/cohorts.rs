@@ -9,6 +9,7 @@ use evenkeel_model::{
 use fastrand::Rng;
 
 use super::*;
+use crate::rooms::{Reroutes, lend};
 
 /// Rooms of one session each, reported every 100 ms: 50 packets/s, of which the node's path loses some.
 struct Lossy {
@@ -260,10 +261,8 @@ fn few_bad_rooms_of_one_kind_are_ignored() {
     let vote = |world: &mut World, kind: &str, rooms: std::ops::Range<u64>, bad| {
         let ballot = world.gateway.quality.ballot_of(A, kind);
         rooms.for_each(|room| ballot.vote(RoomId(room), bad, world.now));
-        {
-            let now = world.now;
-            world.gateway.route_quality(now, |quality, router| quality.weigh_cohorts(router, now));
-        };
+        let gateway = &mut world.gateway;
+        gateway.quality.weigh_cohorts(&mut lend!(Reroutes of gateway), world.now);
     };
     let loses = |world: &World| world.gateway.nodes.get(A).unwrap().loses();
     vote(&mut world, "call", 0..20, false);

@@ -2,6 +2,7 @@ use evenkeel_model::{
     ClientIdentity, CoreEvent, Health, Hook, HookAnswer, HopGrant, Incarnation, IngressProtocol,
     MoveCause, NodeId, OfferRefusal, PolicyQuestion, RoutingMove, StreamKind,
 };
+use evenkeel_nodes::NodeEvidence;
 
 use super::super::GatewayEffect;
 use super::world::{Driver, VOICE};
@@ -220,8 +221,8 @@ fn avoided_node_stays_free_for_other_rooms() {
     world.kill(A);
     world.pass(ms(200));
     let (now, left) = (world.now, world.room("0"));
-    assert!(world.gateway.router().shunned(left, now).contains(&C), "it did not take them");
-    assert!(!world.gateway.router().has_free_node_for(left, now), "not worth looking for");
+    assert!(world.gateway.placement().shunned(left, now).contains(&C), "it did not take them");
+    assert!(!world.gateway.placement().has_free_node_for(left, now), "not worth looking for");
     assert!(world.has_free_node_for("last"));
     assert_eq!(world.stands("last"), Some(C));
 }
@@ -391,7 +392,7 @@ fn constant_load_delays_detection_boundedly() {
         world.open("r");
         world.mute(A);
         if !silent {
-            world.gateway.handle_kernel_error(A, world.now);
+            world.gateway.handle_evidence(A, NodeEvidence::KernelError, world.now);
         }
         let start = world.now;
         while world.stands("r") == Some(A) {
@@ -442,7 +443,7 @@ fn late_tick_marks_no_node_down() {
         let mut world = World::new(settings());
         world.mute(A);
         world.pass(ms(8));
-        world.gateway.handle_kernel_error(A, world.now);
+        world.gateway.handle_evidence(A, NodeEvidence::KernelError, world.now);
         world.now += ms(2) + late;
         world.stamp(ms(0));
         assert_eq!(!world.gateway.board().cell(A).unwrap().up, down, "{late:?}");

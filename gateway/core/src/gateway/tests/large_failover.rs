@@ -155,7 +155,16 @@ const DURING_FAILOVER: [(&str, Step, Step); 11] = [
             world.gateway.handle_move(&"last".into(), D, world.now).unwrap();
         },
     ),
-    ("a drain", |_| {}, |world| world.gateway.handle_drain(B, true, None, world.now).unwrap()),
+    (
+        "a drain",
+        |_| {},
+        |world| {
+            world
+                .gateway
+                .change_nodes(world.now, |nodes| nodes.handle_drain(B, true, None, world.now))
+                .unwrap();
+        },
+    ),
     ("its time to be looked at", |_| {}, |world| world.pass(ms(110))),
     ("an answer", asked_again, |world| {
         world.answer_held(Ok(HookAnswer::Moves { moves: vec![], states: vec![], memo: None }));

@@ -20,7 +20,7 @@ fn forgotten(world: &World) -> Vec<NodeId> {
 }
 
 fn health(world: &World, node: NodeId) -> Option<Health> {
-    world.gateway.nodes().find(|standing| standing.hop.node == node).map(|node| node.health)
+    world.gateway.views().nodes().find(|standing| standing.hop.node == node).map(|node| node.health)
 }
 
 #[test]
@@ -53,16 +53,22 @@ fn renamed_node_takes_over_after_old_one() {
     world.open("1");
     world.offer("2");
     let new = world.add(NodeSettings { capacity_kbps: 100, ..listed(0) }).unwrap();
-    world.gateway.handle_same_machine(new, A).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_same_machine(new, A)).unwrap();
     world.pass(ms(50));
     assert_eq!(health(&world, new), Some(Health::Wary));
     let full = world.offer("3");
     assert!(denied(world.replies.get(&full)).is_some(), "it is one machine");
-    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, None, world.now))
+        .unwrap();
     world.pass(ms(3_000));
     assert_eq!(forgotten(&world), [A]);
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(new); 2]);
-    assert!(world.gateway.handle_same_machine(new, A).is_err(), "there is none");
+    assert!(
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_same_machine(new, A)).is_err(),
+        "there is none"
+    );
     world.audit();
 }
 
@@ -100,9 +106,14 @@ fn removed_node_is_left_make_before_break() {
     let stood: Vec<&str> =
         ["1", "2", "3"].into_iter().filter(|room| world.stands(room) == Some(node)).collect();
     world.outputs.clear();
-    world.gateway.handle_node_removed(node, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(node, None, world.now))
+        .unwrap();
     world.settle();
-    assert!(world.gateway.nodes().any(|standing| standing.hop.node == node && standing.leaves));
+    assert!(
+        world.gateway.views().nodes().any(|standing| standing.hop.node == node && standing.leaves)
+    );
     for room in &stood {
         let route = world.gateway.rooms[&world.room(room)].route();
         assert!(route.leaving.is_some_and(|(left, _)| left.node == node), "make before break");
@@ -130,7 +141,10 @@ fn removed_node_is_left_make_before_break() {
 fn removed_node_with_unplaceable_rooms_stays() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     let session = world.open("1");
-    world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, Some(ms(1_000)), world.now))
+        .unwrap();
     world.pass(ms(20_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(A), vec![]), "nobody is hung up");
     assert_eq!(drained(&world), [1]);
@@ -154,10 +168,16 @@ fn drained(world: &World) -> Vec<u32> {
 fn deadline_applies_to_leaving_node() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
-    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, None, world.now))
+        .unwrap();
     world.pass(ms(5_000));
     assert_eq!(drained(&world), [], "it fits nowhere else, and nothing hurries");
-    world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, Some(ms(1_000)), world.now))
+        .unwrap();
     world.pass(ms(999));
     assert_eq!(drained(&world), []);
     world.pass(ms(2));
@@ -165,9 +185,15 @@ fn deadline_applies_to_leaving_node() {
 
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
-    world.gateway.handle_drain(A, true, Some(ms(1_000)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, Some(ms(1_000)), world.now))
+        .unwrap();
     world.pass(ms(500));
-    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, None, world.now))
+        .unwrap();
     world.pass(ms(502));
     assert_eq!(drained(&world), [1]);
     let told = world.events().filter(|event| matches!(event, CoreEvent::Draining { .. })).count();
@@ -181,9 +207,15 @@ fn deadline_applies_to_leaving_node() {
 fn operator_drain_keeps_removal_deadline() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
-    world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, Some(ms(1_000)), world.now))
+        .unwrap();
     world.pass(ms(500));
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.pass(ms(502));
     assert_eq!(drained(&world), [1]);
 }
@@ -194,7 +226,10 @@ fn dead_or_recovering_node_can_be_removed() {
     world.open("1");
     let node = world.stands("1").unwrap();
     world.kill(node);
-    world.gateway.handle_node_removed(node, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(node, None, world.now))
+        .unwrap();
     world.pass(ms(2_000));
     assert_eq!(forgotten(&world), [node]);
     assert!(world.stands("1").is_some());
@@ -206,14 +241,24 @@ fn node_added_to_drained_region_takes_no_rooms() {
     let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
     let like_a = settings.nodes[0].clone();
     let mut world = World::new(settings);
-    world.gateway.handle_drain_region(RegionId(0), true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_region(RegionId(0), true, None, world.now)
+        })
+        .unwrap();
     let new = world.add(like_a.clone()).unwrap();
     world.pass(ms(3_000));
     world.open("1");
     assert_eq!(world.stands("1"), Some(B), "neither the old one of the region nor the new one");
-    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+        })
+        .unwrap();
     let drain = |world: &World| {
-        world.gateway.nodes().map(|node| (node.hop.node, node.draining)).collect::<Vec<_>>()
+        world.gateway.views().nodes().map(|node| (node.hop.node, node.draining)).collect::<Vec<_>>()
     };
     assert_eq!(drain(&world), [(A, false), (B, false), (new, false)]);
     let later = world.add(like_a).unwrap();
@@ -225,16 +270,26 @@ fn replacement_keeps_drain_and_ejection() {
     let settings = settings_of(&[(0, 100_000), (0, 100_000), (0, 100_000)]);
     let like_a = settings.nodes[0].clone();
     let mut world = World::new(settings);
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
-    world.gateway.handle_eject(B, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(B, world.now)).unwrap();
     let news = [A, B, C].map(|old| {
         let new = world.add(like_a.clone()).unwrap();
-        world.gateway.handle_takes_place(new, old, world.now).unwrap();
-        world.gateway.handle_node_removed(old, None, world.now).unwrap();
+        world
+            .gateway
+            .change_nodes(world.now, |nodes| nodes.handle_takes_place(new, old, world.now))
+            .unwrap();
+        world
+            .gateway
+            .change_nodes(world.now, |nodes| nodes.handle_node_removed(old, None, world.now))
+            .unwrap();
         new
     });
     world.pass(ms(5_000));
-    let standing = |id: NodeId| world.gateway.nodes().find(|node| node.hop.node == id).unwrap();
+    let standing =
+        |id: NodeId| world.gateway.views().nodes().find(|node| node.hop.node == id).unwrap();
     let [drained, ejected, served] = news.map(standing);
     assert!(drained.draining && !served.draining && !ejected.draining);
     assert_eq!([ejected.health, served.health], [Health::Down, Health::Up]);
@@ -246,15 +301,28 @@ fn replacement_keeps_drain_and_ejection() {
 fn only_listing_revives_a_leaving_node() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 10)]));
     world.open("1");
-    world.gateway.handle_node_removed(A, None, world.now).unwrap();
-    let undrained = world.gateway.handle_drain(A, false, None, world.now);
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, None, world.now))
+        .unwrap();
+    let undrained = world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now));
     assert_eq!(undrained, Err(Impossible::NodeLeaves));
-    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
-    assert!(world.gateway.nodes().next().unwrap().draining);
-    assert_eq!(world.gateway.handle_node_kept(B, world.now), Err(Impossible::NoSuchNode));
-    world.gateway.handle_node_kept(A, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+        })
+        .unwrap();
+    assert!(world.gateway.views().nodes().next().unwrap().draining);
+    assert_eq!(
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_node_kept(B, world.now)),
+        Err(Impossible::NoSuchNode)
+    );
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_node_kept(A, world.now)).unwrap();
     world.pass(ms(5_000));
-    assert!(!world.gateway.nodes().any(|node| node.draining || node.leaves));
+    assert!(!world.gateway.views().nodes().any(|node| node.draining || node.leaves));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(A), vec![]));
 }
 
@@ -263,15 +331,30 @@ fn operator_drain_survives_relisting() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
     for kept in [true, false] {
-        world.gateway.handle_drain(A, true, None, world.now).unwrap();
-        world.gateway.handle_node_removed(A, None, world.now).unwrap();
+        world
+            .gateway
+            .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+            .unwrap();
+        world
+            .gateway
+            .change_nodes(world.now, |nodes| nodes.handle_node_removed(A, None, world.now))
+            .unwrap();
         if kept {
-            world.gateway.handle_node_kept(A, world.now).unwrap();
+            world
+                .gateway
+                .change_nodes(world.now, |nodes| nodes.handle_node_kept(A, world.now))
+                .unwrap();
             world.pass(ms(2_000));
             assert_eq!(forgotten(&world), []);
         }
         assert!(drains(&world));
-        assert_eq!(world.gateway.handle_drain(A, false, None, world.now).is_ok(), kept);
+        assert_eq!(
+            world
+                .gateway
+                .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now))
+                .is_ok(),
+            kept
+        );
         assert_eq!(drains(&world), !kept, "listed again it is the operator's, else the list's");
     }
 }
@@ -283,13 +366,19 @@ fn change_in_place_moves_no_room() {
     let node = world.stands("1").unwrap();
     world.outputs.clear();
     let less = NodeSettings { capacity_kbps: 70, ..listed(1) };
-    world.gateway.handle_node_changed(node, less, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_changed(node, less, world.now))
+        .unwrap();
     world.pass(ms(1_000));
     assert_eq!((world.stands("1"), world.moves().len()), (Some(node), 0));
-    let standing = world.gateway.nodes().find(|standing| standing.hop.node == node).unwrap();
+    let standing =
+        world.gateway.views().nodes().find(|standing| standing.hop.node == node).unwrap();
     assert_eq!(standing.capacity_kbps, 70);
     assert_eq!(world.gateway.nodes.get(node).unwrap().settings.zone, evenkeel_model::ZoneId(1));
-    let nobody = world.gateway.handle_node_changed(D, listed(0), world.now);
+    let nobody = world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_changed(D, listed(0), world.now));
     assert_eq!(nobody, Err(Impossible::NoSuchNode));
 }
 
@@ -297,11 +386,14 @@ fn change_in_place_moves_no_room() {
 fn full_report_survives_capacity_change() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
-    world.gateway.handle_full(A, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_full(A, world.now));
     let takes = world.gateway.capacity.ledger().capacity(A);
     assert!(takes < 100, "{takes}");
     let more = NodeSettings { capacity_kbps: 200, ..listed(0) };
-    world.gateway.handle_node_changed(A, more, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_changed(A, more, world.now))
+        .unwrap();
     assert_eq!(world.gateway.capacity.ledger().capacity(A), takes);
 }
 
@@ -333,7 +425,10 @@ fn many_changes_leak_no_slots() {
         world.gateway.handle_move(&"1".into(), new, world.now).unwrap();
         world.pass(ms(20));
         assert_eq!(world.stands("1"), Some(new));
-        world.gateway.handle_node_removed(new, None, world.now).unwrap();
+        world
+            .gateway
+            .change_nodes(world.now, |nodes| nodes.handle_node_removed(new, None, world.now))
+            .unwrap();
         world.pass(ms(1_000));
         assert_eq!(forgotten(&world), [new]);
         world.outputs.clear();
@@ -342,7 +437,7 @@ fn many_changes_leak_no_slots() {
     assert!(world.gateway.nodes.slots() <= 4 + 12, "{}", world.gateway.nodes.slots());
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
     assert_eq!(world.gateway.nodes.count(), 4);
-    assert_eq!(world.gateway.zones().len(), 4);
+    assert_eq!(world.gateway.node_table().zones().len(), 4);
     assert!(world.gateway.effects.timers().standing().len() <= standing);
     assert!(world.gateway.rooms.drains() == 0 && world.gateway.rooms.leave_cursors().is_empty());
     world.audit();
@@ -352,14 +447,17 @@ fn many_changes_leak_no_slots() {
 fn node_limit_is_enforced() {
     let limits = GatewayLimits { nodes_max: 2, ..GatewayLimits::default() };
     let mut world = World::new(evenkeel_model::CoreSettings { limits, ..settings_of(&[(0, 100)]) });
-    assert_eq!(world.gateway.vacancies(world.now), 1);
+    assert_eq!(world.gateway.node_table().vacancies(world.now), 1);
     let new = world.add(listed(0)).unwrap();
     assert_eq!(world.add(listed(0)), Err(Impossible::NoRoomForNodes));
-    world.gateway.handle_node_removed(new, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(new, None, world.now))
+        .unwrap();
     world.pass(ms(1_000));
     assert_eq!(forgotten(&world), [new]);
     assert_eq!(world.add(listed(0)), Err(Impossible::NoRoomForNodes), "its slot rests");
-    assert_eq!(world.gateway.vacancies(world.now), 0);
+    assert_eq!(world.gateway.node_table().vacancies(world.now), 0);
     world.pass(ms(10_000));
     assert_eq!(world.add(listed(0)), Ok(new));
 }

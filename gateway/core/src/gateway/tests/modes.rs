@@ -36,7 +36,7 @@ pub(super) fn opened_at(world: &World) -> Vec<NodeId> {
 }
 
 fn load(world: &World, node: NodeId) -> u32 {
-    world.gateway.nodes().nth(node.0 as usize).unwrap().load_permille
+    world.gateway.views().nodes().nth(node.0 as usize).unwrap().load_permille
 }
 
 fn both(world: &World, nodes: [NodeId; 2]) -> [Hop; 2] {
@@ -52,7 +52,7 @@ pub(super) fn starts(world: &World) -> Vec<StartPhase> {
 }
 
 pub(super) fn health(world: &World, node: NodeId) -> Health {
-    world.gateway.nodes().nth(node.0 as usize).unwrap().health
+    world.gateway.views().nodes().nth(node.0 as usize).unwrap().health
 }
 
 /// A running node at home, and one that a hook starts.
@@ -127,7 +127,8 @@ fn kept(world: &World, room: &str) -> (Vec<(RedundancyMode, RedundancyMode)>, Re
         }
         _ => None,
     };
-    let mut rooms = world.gateway.rooms_after(RoomId(0)).filter_map(|(_, standing)| standing);
+    let mut rooms =
+        world.gateway.views().rooms_after(RoomId(0)).filter_map(|(_, standing)| standing);
     let shown = rooms.find(|standing| &*standing.name == room).unwrap();
     let session = world.gateway.session(shown.sessions[0], world.now).unwrap();
     assert_eq!((session.mode, session.kept), (shown.mode, shown.kept));
@@ -342,7 +343,7 @@ fn failed_start_is_retried_with_backoff() {
     let mut again = Vec::new();
     for attempt in 1..=4 {
         assert_eq!(world.starts.len(), attempt);
-        world.gateway.handle_start_failed(B, world.now);
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_start_failed(B, world.now));
         let Some(StartPhase::Failed { why: NotStarted::Hook, again: after }) = ({
             world.settle();
             starts(&world).last().copied()

@@ -146,7 +146,10 @@ fn drained_node_moves_rooms_to_spares() {
     world.open("q");
     let spare = world.route("r")[1].0;
     let from = world.stands("r").unwrap();
-    world.gateway.handle_drain(from, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(from, true, None, world.now))
+        .unwrap();
     world.settle();
     assert_eq!(world.stands("r"), Some(spare));
     for room in ["r", "q"] {
@@ -155,9 +158,14 @@ fn drained_node_moves_rooms_to_spares() {
     let offer = world.offer("new");
     world.accepted(offer);
     assert_ne!(world.stands("new"), Some(from));
-    world.gateway.handle_drain(from, false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(from, false, None, world.now))
+        .unwrap();
     world.settle();
-    let nobody = world.gateway.handle_drain(NodeId(9), true, None, world.now);
+    let nobody = world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(NodeId(9), true, None, world.now));
     assert_eq!(nobody, Err(Impossible::NoSuchNode));
 }
 
@@ -166,7 +174,10 @@ fn unplaceable_rooms_leave_drain_later() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, VOICE)]));
     let sessions = [world.open("1"), world.open("2")];
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(A), Some(A)]);
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.pass(ms(200));
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(B), Some(A)]);
     world.close(sessions[0]);

@@ -5,6 +5,7 @@ use evenkeel_model::{
     Hook, HookAnswer, IngressProtocol, OfferRefusal, PluginFault, PolicyQuestion, RegionId,
     StreamKind,
 };
+use evenkeel_nodes::NodeEvidence;
 
 use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
@@ -175,8 +176,8 @@ fn unwilling_node_keeps_rooms_takes_none() {
     let mut world = World::new(settings());
     world.open("old");
     assert_eq!(world.stands("old"), Some(A));
-    world.gateway.handle_willing(A, false, world.now);
-    world.gateway.handle_willing(B, false, world.now);
+    world.gateway.handle_evidence(A, NodeEvidence::Willing(false), world.now);
+    world.gateway.handle_evidence(B, NodeEvidence::Willing(false), world.now);
     world.open("new");
     assert_eq!(world.stands("new"), Some(C));
     assert!(world.route("new").iter().all(|(node, _)| *node != B));
@@ -184,7 +185,7 @@ fn unwilling_node_keeps_rooms_takes_none() {
     assert_eq!(world.route("old")[1].0, B, "its sessions are open there");
     assert!(world.check_hops("old", &[A, B]).is_ok());
     assert!(world.check_hops("new", &[A]).is_err());
-    world.gateway.handle_willing(B, true, world.now);
+    world.gateway.handle_evidence(B, NodeEvidence::Willing(true), world.now);
     assert!(world.check_hops("new", &[B]).is_ok());
     world.pass(ms(5_002));
     assert!(world.check_hops("new", &[A]).is_ok());

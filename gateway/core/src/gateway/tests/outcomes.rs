@@ -81,7 +81,7 @@ fn told(world: &World) -> Vec<(Option<SessionId>, PluginFault)> {
 }
 
 fn explained(world: &World, session: SessionId) -> crate::Explanation {
-    world.gateway.explain(session, world.now).unwrap()
+    world.gateway.views().explain(session, world.now).unwrap()
 }
 
 #[test]

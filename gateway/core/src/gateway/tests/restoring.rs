@@ -106,7 +106,12 @@ fn second_record_equals_the_first() {
         let on = world.stands("one").unwrap();
         world.gateway.handle_port_closed(first, world.hop(on), world.now);
         world.pass(ms(700));
-        world.gateway.handle_drain(C, true, Some(ms(60_000)), world.now).unwrap();
+        world
+            .gateway
+            .change_nodes(world.now, |nodes| {
+                nodes.handle_drain(C, true, Some(ms(60_000)), world.now)
+            })
+            .unwrap();
         world.gateway.handle_failback(Some(RegionId(1)), Failback::Forbid, world.now).unwrap();
         world.pass(ms(300));
         let before = world.gateway.record(world.now);
@@ -228,7 +233,10 @@ fn new_node_is_trusted_by_the_record() {
     let mut world = World::new(settings_of(&[(0, 100_000)]));
     let added = world.add(listed(0)).unwrap();
     world.pass(ms(5_000));
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.open("r");
     assert_eq!(world.stands("r"), Some(added));
     let record = world.gateway.record(world.now);
@@ -362,7 +370,10 @@ fn drain_goes_on() {
     let mut world = World::new(settings());
     (0..20).for_each(|room| _ = world.open(&format!("r{room}")));
     let on = world.stands("r0").unwrap();
-    world.gateway.handle_drain(on, true, Some(ms(5_000)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(on, true, Some(ms(5_000)), world.now))
+        .unwrap();
     world.settle();
     world.hand_over(Duration::ZERO);
     world.pass(ms(5_500));
@@ -452,9 +463,9 @@ fn limit_of_moves_is_kept() {
     }
     let room = world.room("r");
     let now = world.now;
-    let damped = world.gateway.router().is_damped(room, now);
+    let damped = world.gateway.failover().moves().is_damped(room, now);
     world.hand_over(Duration::ZERO);
-    assert_eq!(world.gateway.router().is_damped(room, now), damped);
+    assert_eq!(world.gateway.failover().moves().is_damped(room, now), damped);
     assert_eq!(world.gateway.rooms[&room].records().count(), world.moves().len());
 }
 

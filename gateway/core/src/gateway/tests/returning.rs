@@ -42,7 +42,7 @@ fn rooms_failback_gradually_when_trusted() {
     world.kill(A);
     world.pass(ms(1_000));
     assert_eq!(at(&world, A), 0);
-    assert_eq!(world.gateway.regions(world.now).next().unwrap().away, 60);
+    assert_eq!(world.gateway.views().regions(world.now).next().unwrap().away, 60);
     world.revive(A);
     world.pass(ms(1_000));
     assert_eq!(at(&world, A), 0, "Wary is not trusted");
@@ -116,7 +116,10 @@ fn drained(world: &World) -> Vec<(NodeId, u32)> {
 fn drain_meets_deadline_with_pacing() {
     let mut world = home_and_away(400);
     let within = Some(ms(10_000));
-    world.gateway.handle_drain(A, true, within, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, within, world.now))
+        .unwrap();
     world.pass(ms(4_000));
     let left = at(&world, A);
     assert!((150..250).contains(&left), "half of the time they are given: {left}");
@@ -137,12 +140,18 @@ fn rooms_left_at_deadline_are_reported() {
     }
     let first = at(&world, A) as u32;
     assert!(first > 2);
-    world.gateway.handle_drain(A, true, Some(ms(500)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, Some(ms(500)), world.now))
+        .unwrap();
     world.pass(ms(600));
     let left = drained(&world);
     assert!(matches!(left[..], [(A, 1..)]), "{left:?}");
     assert_eq!(world.gateway.rooms.len(), 5, "nobody is hung up");
-    world.gateway.handle_drain(A, false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, false, None, world.now))
+        .unwrap();
     world.pass(ms(1_000));
     assert_eq!(drained(&world).len(), 1);
 }
@@ -153,15 +162,27 @@ fn region_drain_excludes_its_nodes() {
     for number in 0..30 {
         world.open(&number.to_string());
     }
-    world.gateway.handle_drain_region(RegionId(0), true, Some(ms(5_000)), world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_region(RegionId(0), true, Some(ms(5_000)), world.now)
+        })
+        .unwrap();
     world.pass(ms(5_000));
     assert_eq!(at(&world, D), 30);
     assert!(world.moves().iter().all(|(_, to)| *to == Some(D)));
     assert_eq!(drained(&world).iter().map(|(_, left)| left).sum::<u32>(), 0);
-    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+        })
+        .unwrap();
     world.pass(ms(5_000));
     assert_eq!(at(&world, D), 0, "they go back where they belong");
-    let nowhere = world.gateway.handle_drain_region(RegionId(9), true, None, world.now);
+    let nowhere = world.gateway.change_nodes(world.now, |nodes| {
+        nodes.handle_drain_region(RegionId(9), true, None, world.now)
+    });
     assert_eq!(nowhere, Err(Impossible::NoSuchRegion));
 }
 
@@ -169,8 +190,11 @@ fn region_drain_excludes_its_nodes() {
 fn ejected_node_stays_down_until_allowed() {
     let mut world = World::new(settings());
     world.open("r");
-    assert_eq!(world.gateway.handle_return(A), Err(Impossible::NotDown));
-    world.gateway.handle_eject(A, world.now).unwrap();
+    assert_eq!(
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_return(A)),
+        Err(Impossible::NotDown)
+    );
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(A, world.now)).unwrap();
     world.settle();
     assert_ne!(world.stands("r"), Some(A));
     let by = |e: &CoreEvent| match e {
@@ -180,20 +204,26 @@ fn ejected_node_stays_down_until_allowed() {
         _ => None,
     };
     assert_eq!(world.events().find_map(by), Some(vec![EvidenceSource::Operator]));
-    assert_eq!(world.gateway.handle_eject(A, world.now), Err(Impossible::AlreadyEjected));
+    assert_eq!(
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(A, world.now)),
+        Err(Impossible::AlreadyEjected)
+    );
     world.pass(ms(100_000));
     assert!(!world.gateway.board().cell(A).unwrap().up, "though it answers");
-    world.gateway.handle_return(A).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_return(A)).unwrap();
     world.pass(ms(30));
     assert!(world.gateway.board().cell(A).unwrap().up, "without its second of ejection");
-    assert_eq!(world.gateway.handle_eject(NodeId(9), world.now), Err(Impossible::NoSuchNode));
+    assert_eq!(
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(NodeId(9), world.now)),
+        Err(Impossible::NoSuchNode)
+    );
 }
 
 #[test]
 fn operator_shortens_ejection() {
     let mut world = World::new(settings());
     world.kill(A);
-    world.gateway.handle_return(A).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_return(A)).unwrap();
     world.pass(ms(500));
     assert!(!world.gateway.board().cell(A).unwrap().up, "it does not answer");
     world.unmute(A);
@@ -240,7 +270,7 @@ fn cancelled_move_reports_outcome() {
         world.gateway.handle_move(&"r".into(), node, world.now).unwrap();
         world.settle();
     }
-    let moves = world.gateway.explain(session, world.now).unwrap().moves;
+    let moves = world.gateway.views().explain(session, world.now).unwrap().moves;
     assert_eq!(moves.len(), 8, "the last ones");
     assert!(
         moves.iter().all(|step| step.outcome == MoveOutcome::Done && step.started <= step.ended)

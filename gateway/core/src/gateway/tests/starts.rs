@@ -27,7 +27,7 @@ fn starts_of(world: &World, node: NodeId) -> Vec<StartPhase> {
 }
 
 fn health_of(world: &World, node: NodeId) -> Option<Health> {
-    world.gateway.nodes().find(|standing| standing.hop.node == node).map(|node| node.health)
+    world.gateway.views().nodes().find(|standing| standing.hop.node == node).map(|node| node.health)
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn start_of_ejected_node_ends() {
     world.kill(A);
     world.pass(ms(10));
     assert_eq!(world.starts, [C]);
-    world.gateway.handle_eject(C, world.now).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(C, world.now)).unwrap();
     world.pass(ms(1_000));
     let failed = StartPhase::Failed { why: NotStarted::Ejected, again: ms(1_000) };
     assert_eq!(starts_of(&world, C), [StartPhase::Begun { attempt: 1 }, failed]);
@@ -49,7 +49,7 @@ fn start_of_ejected_node_ends() {
     // The node boots nevertheless, and answers when it is readmitted.
     world.unmute(C);
     world.pass(ms(1_000));
-    world.gateway.handle_return(C).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_return(C)).unwrap();
     world.pass(ms(40_000));
     assert_eq!(health(&world, C), Health::Up);
     assert_eq!(starts_of(&world, C).len(), 2, "nobody gives up a start that was over");
@@ -61,7 +61,10 @@ fn start_of_removed_node_ends() {
     world.open("r");
     world.kill(A);
     world.pass(ms(10));
-    world.gateway.handle_node_removed(C, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(C, None, world.now))
+        .unwrap();
     world.pass(ms(1_000));
     let failed = StartPhase::Failed { why: NotStarted::Removed, again: ms(1_000) };
     assert_eq!(starts_of(&world, C), [StartPhase::Begun { attempt: 1 }, failed]);
@@ -70,7 +73,10 @@ fn start_of_removed_node_ends() {
     world.unmute(A);
     world.pass(ms(10_000));
     assert_eq!(starts_of(&world, B).len(), 2, "begun and done");
-    world.gateway.handle_node_removed(B, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_removed(B, None, world.now))
+        .unwrap();
     world.pass(ms(10_000));
     assert_eq!(health_of(&world, B), None, "it is forgotten");
     assert_eq!(starts_of(&world, B).len(), 2);
@@ -98,7 +104,10 @@ fn started_node_is_trusted_unless_it_died() {
 fn draining_node_triggers_start() {
     let mut world = cold();
     world.open("r");
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.pass(ms(200));
     assert_eq!((world.stands("r"), &world.starts[..]), (Some(A), &[B][..]));
     world.unmute(B);
@@ -124,7 +133,7 @@ fn idle_room_triggers_no_start() {
     world.kill(A);
     let mut last = 0;
     for second in 1..=590 {
-        world.gateway.handle_start_failed(B, world.now);
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_start_failed(B, world.now));
         if second == 500 {
             last = world.starts.len();
             world.gateway.handle_summary(session, Measures::default(), Some(world.now));
@@ -150,7 +159,7 @@ fn nearest_cold_node_starts_first() {
     world.kill(A);
     world.pass(ms(20_000));
     assert_eq!(world.starts, [C]);
-    world.gateway.handle_start_failed(C, world.now);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_start_failed(C, world.now));
     world.pass(ms(500));
     assert_eq!(world.starts, [C, B], "while the nearest has to wait");
 }
@@ -159,11 +168,17 @@ fn nearest_cold_node_starts_first() {
 fn draining_node_is_not_started() {
     let mut world = cold();
     world.open("r");
-    world.gateway.handle_drain(B, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(B, true, None, world.now))
+        .unwrap();
     world.kill(A);
     world.pass(ms(5_000));
     assert!(starts(&world).is_empty());
-    world.gateway.handle_drain(B, false, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(B, false, None, world.now))
+        .unwrap();
     world.pass(ms(1_000));
     assert_eq!(world.starts, [B]);
 }

@@ -26,7 +26,7 @@ fn rooms_leave_standby_when_active_returns() {
         world.kill(A);
         world.pass(ms(100));
         assert_eq!(world.stands("r"), Some(B));
-        let away = world.gateway.regions(world.now).next().unwrap().away;
+        let away = world.gateway.views().regions(world.now).next().unwrap().away;
         assert_eq!(away, u32::from(back == A), "{mode:?}");
         world.revive(A);
         world.pass(ms(5_000));
@@ -67,13 +67,19 @@ fn operator_placement_on_standby_stays() {
 fn drain_keeps_region_or_swaps_hitless_hops() {
     let mut world = regional(&[0, 1, 2]);
     world.open("r");
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.pass(ms(100));
     assert_eq!(world.stands("r"), Some(D), "the other zone at home");
     let nodes = [(0, 6_400), (1, 6_400), (1, 6_400)];
     let mut world = World::new(in_mode(RedundancyMode::Hitless, settings_of(&nodes)));
     world.open("r");
-    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(A, true, None, world.now))
+        .unwrap();
     world.pass(ms(100));
     assert_eq!(world.route("r"), [(B, HopGrant::Admitted), (C, HopGrant::Admitted)]);
     assert_eq!(world.moves(), [(A, Some(B))], "where it was carried already");
@@ -148,11 +154,11 @@ fn mode_change_drops_unopened_spares() {
 fn ejected_cold_node_is_not_started() {
     let mut world = cold();
     world.open("r");
-    world.gateway.handle_eject(B, world.now).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(B, world.now)).unwrap();
     world.kill(A);
     world.pass(ms(10_000));
     assert_eq!((health(&world, B), &world.starts[..]), (Health::Down, &[][..]));
-    world.gateway.handle_return(B).unwrap();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_return(B)).unwrap();
     world.pass(ms(100));
     assert_eq!((health(&world, B), &world.starts[..]), (Health::Cold, &[B][..]));
 }
@@ -160,7 +166,7 @@ fn ejected_cold_node_is_not_started() {
 #[test]
 fn explain_shows_mode_and_standbys() {
     let why = |world: &World, session: SessionId| -> Vec<(NodeId, CandidateReason)> {
-        let explained = world.gateway.explain(session, world.now).unwrap();
+        let explained = world.gateway.views().explain(session, world.now).unwrap();
         explained.candidates.iter().map(|other| (other.hop.node, other.why)).collect()
     };
     let nodes = [(0, 6_400), (1, 6_400), (1, 6_400)];
@@ -174,7 +180,7 @@ fn explain_shows_mode_and_standbys() {
     let session = world.open("r");
     assert_eq!(why(&world, session), [(B, CandidateReason::Cold)]);
     assert_eq!(
-        world.gateway.explain(session, world.now).unwrap().standing.mode,
+        world.gateway.views().explain(session, world.now).unwrap().standing.mode,
         RedundancyMode::Cold
     );
 }

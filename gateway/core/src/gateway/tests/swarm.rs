@@ -9,6 +9,7 @@ use evenkeel_model::{
     NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion, RedundancyMode, RegionId,
     RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase, Starts, StreamKind,
 };
+use evenkeel_nodes::NodeEvidence;
 use fastrand::Rng;
 
 use super::super::{GatewayEffect, NotOpened};
@@ -203,7 +204,7 @@ impl Swarm {
             8 => {
                 world.mute(node);
                 self.muted.insert(node);
-                world.gateway.handle_kernel_error(node, world.now);
+                world.gateway.handle_evidence(node, NodeEvidence::KernelError, world.now);
             }
             9..12 => {
                 if let Some(node) = self.muted.pop_first() {
@@ -216,13 +217,17 @@ impl Swarm {
             13 => {
                 let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
                 let _ = match rng.u8(0..6) {
-                    0 => world.gateway.handle_eject(node, world.now),
-                    1 => world.gateway.handle_return(node),
+                    0 => world
+                        .gateway
+                        .change_nodes(world.now, |nodes| nodes.handle_eject(node, world.now)),
+                    1 => world.gateway.change_nodes(world.now, |nodes| nodes.handle_return(node)),
                     2 => {
                         let failback = *rng.choice(&Failback::ALL).unwrap();
                         world.gateway.handle_failback(None, failback, world.now)
                     }
-                    _ => world.gateway.handle_drain(node, rng.bool(), within, world.now),
+                    _ => world.gateway.change_nodes(world.now, |nodes| {
+                        nodes.handle_drain(node, rng.bool(), within, world.now)
+                    }),
                 };
             }
             14..16 => {
@@ -278,15 +283,25 @@ impl Swarm {
             27 => {
                 if let Some(node) = world.starts.pop() {
                     match rng.u8(0..3) {
-                        0 => world.gateway.handle_start_failed(node, world.now),
+                        0 => world.gateway.change_nodes(world.now, |nodes| {
+                            nodes.handle_start_failed(node, world.now);
+                        }),
                         _ => world.unmute(node),
                     }
                 }
             }
             24 => match rng.u8(0..4) {
-                0 => world.gateway.handle_full(node, world.now),
-                1 => world.gateway.handle_load(node, rng.u16(0..1_200), world.now),
-                _ => world.gateway.handle_willing(node, rng.bool(), world.now),
+                0 => world
+                    .gateway
+                    .change_nodes(world.now, |nodes| nodes.handle_full(node, world.now)),
+                1 => world.gateway.change_nodes(world.now, |nodes| {
+                    nodes.handle_load(node, rng.u16(0..1_200), world.now);
+                }),
+                _ => world.gateway.handle_evidence(
+                    node,
+                    NodeEvidence::Willing(rng.bool()),
+                    world.now,
+                ),
             },
             19 => {
                 if !world.held.is_empty() {
@@ -306,20 +321,26 @@ impl Swarm {
                         let name = format!("new{}", self.added).into();
                         world.add(NodeSettings { name, ..settings }).map(drop)
                     }
-                    1 => world.gateway.handle_node_kept(node, world.now),
+                    1 => world
+                        .gateway
+                        .change_nodes(world.now, |nodes| nodes.handle_node_kept(node, world.now)),
                     // A measured capacity below the carried load breaks no guarantee, and is tested separately.
                     2 => match world.gateway.nodes.get(node).map(|node| node.settings.clone()) {
                         Some(NodeSettings { name, capacity_kbps, .. }) => {
                             let capacity_kbps = capacity_kbps + rng.u64(0..300);
                             let settings = listed(rng.u32(0..3));
                             let settings = NodeSettings { name, capacity_kbps, ..settings };
-                            world.gateway.handle_node_changed(node, settings, world.now)
+                            world.gateway.change_nodes(world.now, |nodes| {
+                                nodes.handle_node_changed(node, settings, world.now)
+                            })
                         }
                         None => Ok(()),
                     },
                     _ => {
                         let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
-                        world.gateway.handle_node_removed(node, within, world.now)
+                        world.gateway.change_nodes(world.now, |nodes| {
+                            nodes.handle_node_removed(node, within, world.now)
+                        })
                     }
                 };
             }

@@ -1,6 +1,7 @@
 //! The panic threshold: a failed uplink is not the nodes' death, and a death is not postponed forever.
 
 use evenkeel_model::{CoreEvent, CoreSettings, NodeId};
+use evenkeel_nodes::NodeEvidence;
 
 use super::*;
 
@@ -59,7 +60,7 @@ fn short_uplink_loss_marks_no_node_down() {
             let doubts: Vec<bool> = world.doubts().iter().map(|(doubted, ..)| *doubted).collect();
             assert!([vec![], vec![true, false]].contains(&doubts), "{doubts:?}");
             assert!(cut_ms < 60 || doubts.len() == 2);
-            assert!(!world.gateway.doubts_uplink());
+            assert!(!world.gateway.node_table().doubts_uplink());
         }
     }
 }
@@ -84,7 +85,7 @@ fn uplink_loss_is_believed_after_3_s() {
     assert!((2_900..=3_100).contains(&after), "{after}");
     world.pass(ms(600));
     assert!([B, C, D].iter().all(|node| !world.up(*node)), "none of them is doubted for ever");
-    assert!(!world.gateway.doubts_uplink());
+    assert!(!world.gateway.node_table().doubts_uplink());
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn node_with_media_is_not_down() {
     assert!(world.up(B) && world.up(C));
     [B, C].iter().for_each(|node| world.lose_probes(*node, 0));
     world.pass(ms(1_000));
-    assert!(!world.gateway.doubts_uplink() && world.up(B) && world.up(C));
+    assert!(!world.gateway.node_table().doubts_uplink() && world.up(B) && world.up(C));
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn near_death_waits_for_no_turn_of_far_probes() {
         world.mute(A);
         let after = world.down_after(A).unwrap();
         assert!(after <= 30, "{phase}: {after}");
-        assert!(!world.gateway.doubts_uplink());
+        assert!(!world.gateway.node_table().doubts_uplink());
     }
 }
 
@@ -185,7 +186,7 @@ fn doubt_probes_each_node_once() {
         world.probes.clear();
         all.iter().for_each(|node| fail(&mut world, *node));
         world.pass(ms(2_900));
-        assert!(world.gateway.doubts_uplink());
+        assert!(world.gateway.node_table().doubts_uplink());
         // Every 50 ms, once early as the node falls silent, and once for the doubt.
         let most = 2_900 / 50 + 1 + 1 + 1;
         for far in &all[3..] {
@@ -199,7 +200,7 @@ fn kernel_errors_are_no_uplink_loss() {
     let mut world = World::new(settings());
     for node in [A, B, C, D] {
         world.mute(node);
-        world.gateway.handle_kernel_error(node, world.now);
+        world.gateway.handle_evidence(node, NodeEvidence::KernelError, world.now);
     }
     world.pass(ms(120));
     assert!([A, B, C, D].iter().all(|node| !world.up(*node)));

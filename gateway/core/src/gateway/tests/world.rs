@@ -13,6 +13,7 @@ use evenkeel_model::{
     RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId, Srtp, Stamp,
     Starts, StreamKind, Timings, Zone, ZoneId,
 };
+use evenkeel_nodes::NodeEvidence;
 
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
@@ -205,19 +206,31 @@ impl World {
                         continue;
                     }
                     if fake.agent {
-                        self.gateway.handle_agent_answered(*node, *sequence, self.now);
+                        self.gateway.handle_evidence(
+                            *node,
+                            NodeEvidence::AgentAnswered(*sequence),
+                            self.now,
+                        );
                     } else if !fake.dead {
-                        self.gateway.handle_probe_answered(*node, *sequence, self.now);
+                        self.gateway.handle_evidence(
+                            *node,
+                            NodeEvidence::ProbeAnswered(*sequence),
+                            self.now,
+                        );
                     }
                     continue;
                 }
                 GatewayEffect::Canary { node, sequence } => {
                     let fake = self.fakes[node.0 as usize];
                     if !fake.dead {
-                        self.gateway.handle_canary_open(*node, self.now);
+                        self.gateway.handle_evidence(*node, NodeEvidence::CanaryOpen, self.now);
                     }
                     if !fake.dead && !fake.gray {
-                        self.gateway.handle_canary_passed(*node, *sequence);
+                        self.gateway.handle_evidence(
+                            *node,
+                            NodeEvidence::CanaryPassed(*sequence),
+                            self.now,
+                        );
                     }
                     continue;
                 }
@@ -339,7 +352,7 @@ impl World {
     /// Ends the node's process, which the kernel reports. Returns when the gateway has noticed.
     pub(super) fn kill(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = true;
-        self.gateway.handle_kernel_error(node, self.now);
+        self.gateway.handle_evidence(node, NodeEvidence::KernelError, self.now);
         for _ in 0..20 {
             self.pass(WATCH_EVERY);
             if !self.gateway.board().cell(node).unwrap().up {
@@ -401,7 +414,7 @@ impl World {
         let (fakes, nodes) = listed
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();
-        let zones = self.gateway.zones().to_vec();
+        let zones = self.gateway.node_table().zones().to_vec();
         let settings = CoreSettings { nodes, zones, ..self.gateway.settings.clone() };
         self.gateway = Gateway::new(settings, self.now);
         self.followed.clear();
@@ -475,7 +488,9 @@ impl World {
     /// Adds a running node.
     pub(super) fn add(&mut self, settings: NodeSettings) -> Result<NodeId, Impossible> {
         let dead = settings.starts != Starts::ByItself;
-        let node = self.gateway.handle_node_added(settings, self.now)?;
+        let node = self
+            .gateway
+            .change_nodes(self.now, |nodes| nodes.handle_node_added(settings, self.now))?;
         let slots = self.fakes.len().max(node.0 as usize + 1);
         self.fakes.resize(slots, Fake::default());
         self.fakes[node.0 as usize] = Fake { dead, ..Fake::default() };
@@ -680,9 +695,8 @@ impl Gateway {
 
     /// Applies one action.
     pub(super) fn act(&mut self, id: SessionId, op: evenkeel_model::Op, arg: u64) {
-        let mut replans = crate::quality::Replans::default();
-        self.replan(id, (op as u32, arg), &mut replans).unwrap();
-        replans.put_in_force(&mut self.router(), &evenkeel_model::Decider::Operator);
+        let mut ticks = self.ticks();
+        ticks.act(id, (op as u32, arg), &evenkeel_model::Decider::Operator).unwrap();
     }
 }
 
@@ -701,11 +715,11 @@ impl World {
         nodes: &[NodeId],
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
-        self.gateway.router().check_hops(room, nodes, self.now)
+        self.gateway.placement().check_hops(room, nodes, self.now)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        self.gateway.router().has_free_node_for(room, self.now)
+        self.gateway.placement().has_free_node_for(room, self.now)
     }
 }

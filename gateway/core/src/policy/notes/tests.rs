@@ -1,3 +1,5 @@
+use evenkeel_model::SessionId;
+
 use super::*;
 
 impl Noted {

@@ -221,7 +221,9 @@ impl Stage {
                 self.route(RedundancyMode::Hitless, vec![act.hop(), twin], None);
             }
             // Refused for the last node.
-            DEATH => drop(self.gateway.handle_eject(act.hop().node, now)),
+            DEATH => drop(
+                self.gateway.change_nodes(now, |nodes| nodes.handle_eject(act.hop().node, now)),
+            ),
             PLAN => {
                 let shed = [0, 1 << PICTURE | 1 << REPAIR, 1 << VOICE, 0][usize::from(act.payload)];
                 let cap_kbps = u32::from(act.ssrc) * 100;

@@ -59,7 +59,7 @@ impl Scene {
 
     fn dies(&mut self, node: u32, ms: u64) {
         let at = self.bench.start + Duration::from_millis(ms);
-        self.gateway.handle_eject(NodeId(node), at).unwrap();
+        self.gateway.change_nodes(at, |nodes| nodes.handle_eject(NodeId(node), at)).unwrap();
     }
 
     /// Sends packet `number`, 20 ms apart, from a node. Returns whether it was sent to the client.

@@ -1,16 +1,22 @@
-//! Drains: rooms leave a node make-before-break, paced, and before the deadline if there is one.
+//! Drains, ejections and other changes of nodes, and the moves of rooms that follow.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{CoreEvent, Decider, MoveCause, NodeId, NodeSettings, RegionId, RoomId};
+use evenkeel_model::{
+    CoreEvent, CoreSettings, Decider, Health, MoveCause, NodeId, NodeSettings, NotStarted,
+    RegionId, RoomId, StartPhase,
+};
+use evenkeel_nodes::{Node, NodeChange, NodeTable, NodeTransition};
 use serde::{Deserialize, Serialize};
 
-use super::Router;
+use super::{Failover, Placement, RoomTable};
+use crate::capacity::Capacity;
+use crate::effects::Effects;
+use crate::sessions::SessionTable;
 use crate::timer::Timer;
 use crate::{AgentWord, Impossible};
-use evenkeel_nodes::Node;
 
 /// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;
@@ -23,9 +29,6 @@ const KEPT_FOR_ARRIVAL: u32 = 5;
 
 /// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
 const GONE_AFTER: Duration = Duration::from_millis(100);
-
-/// Maximum rooms that leave a lossy node at once, so that one wake-up stays short and no node gets all at once.
-const LEAVE_AT_ONCE: usize = 128;
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct NodeDrain {
@@ -40,8 +43,33 @@ pub(crate) struct NodeDrain {
     empty: bool,
 }
 
-impl Router<'_> {
-    pub(crate) fn handle_drain(
+/// Drains nodes, follows changes of their health, their load and their list, and moves their rooms.
+pub struct NodeController<'a> {
+    pub(crate) settings: &'a CoreSettings,
+    pub(crate) sessions: &'a mut SessionTable,
+    pub(crate) rooms: &'a mut RoomTable,
+    pub(crate) nodes: &'a mut NodeTable,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl NodeController<'_> {
+    pub(crate) fn placement(&self) -> Placement<'_> {
+        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
+        Placement { settings, sessions, rooms, nodes, capacity }
+    }
+
+    fn failover(&mut self) -> Failover<'_> {
+        lend!(Failover of self)
+    }
+
+    /// Begins or ends an operator's drain. A draining node takes no new rooms, and its rooms move within the given
+    /// time. Rooms that fit on no other node stay until they do. [`CoreEvent::Drained`] reports that the node is empty, or
+    /// the number of rooms left at the deadline.
+    ///
+    /// A drain does not end while the node is being removed ([`Impossible::NodeLeaves`]), or while its agent drains it
+    /// ([`Impossible::NodeDrains`]).
+    pub fn handle_drain(
         &mut self,
         node: NodeId,
         draining: bool,
@@ -82,7 +110,7 @@ impl Router<'_> {
         } else {
             self.effects.cancel(&Timer::Drain(node));
             self.rooms.drains.remove(&node);
-            self.want_reroute_of_short_rooms();
+            self.failover().routes().want_reroute_of_short_rooms();
         }
     }
 
@@ -104,9 +132,9 @@ impl Router<'_> {
         }
     }
 
-    /// Drains all present and future nodes of a region, or lets them take rooms again, except nodes that asked to be
-    /// drained.
-    pub(crate) fn handle_drain_region(
+    /// Begins or ends the drain of a region: of all its nodes, including those that are added later. Nodes that
+    /// an agent drains stay drained.
+    pub fn handle_drain_region(
         &mut self,
         region: RegionId,
         draining: bool,
@@ -156,16 +184,17 @@ impl Router<'_> {
         }
         self.rooms.drains.insert(node, drain);
         for id in turn {
-            self.catch_up(id, now);
+            self.failover().catch_up(id, now);
             self.leave_draining_node(id, node, now);
         }
     }
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
-        let stands = self.stands_at(id).map(|hop| hop.node);
+        let stands = self.placement().stands_at(id).map(|hop| hop.node);
         let asked = self.nodes.get(node).is_some_and(|node| node.draining || node.removed);
         let by = if asked { Decider::Operator } else { Decider::Node };
-        if by == Decider::Node && stands == Some(node) && self.is_damped(id, now) {
+        if by == Decider::Node && stands == Some(node) && self.failover().moves().is_damped(id, now)
+        {
             return;
         }
         let Some(room) = self.rooms.get(&id) else {
@@ -177,25 +206,28 @@ impl Router<'_> {
             return;
         }
         let nodes = if stands == Some(node) {
-            let own = self.own_next(id, Some(node), now).filter(|_| ahead);
-            self.native_hops(id, &own.unwrap_or_default(), now)
+            let own = self.placement().own_next(id, Some(node), now).filter(|_| ahead);
+            self.placement().native_hops(id, &own.unwrap_or_default(), now)
         } else {
             let standing = self.rooms[&id].standing();
             let stays: Vec<NodeId> = standing.into_iter().filter(|on| *on != node).collect();
             match stands {
-                Some(_) => self.native_hops(id, &stays, now),
+                Some(_) => self.placement().native_hops(id, &stays, now),
                 // The rescue will find a place, and knows that the node takes no rooms.
                 None => Vec::new(),
             }
         };
         if nodes.is_empty() {
-            self.want_start(id, now);
+            self.failover().want_start(id, now);
         }
-        self.head_for(id, &nodes, MoveCause::Drain, by, now);
+        self.failover().moves().head_for(id, &nodes, MoveCause::Drain, by, now);
     }
 
-    /// Adds a node; see [`NodeTable::add`](evenkeel_nodes::NodeTable::add).
-    pub(crate) fn handle_node_added(
+    /// Adds a node as a new incarnation. It is Down until it answers, then Wary. A node that a hook starts is Cold.
+    ///
+    /// Nodes that are being removed, or were removed within the last 10 s, count towards the limit
+    /// ([`Impossible::NoRoomForNodes`]).
+    pub fn handle_node_added(
         &mut self,
         settings: NodeSettings,
         now: Instant,
@@ -213,7 +245,9 @@ impl Router<'_> {
         Ok(id)
     }
 
-    pub(crate) fn handle_takes_place(
+    /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
+    /// operator's drain or eject of the old node applies to the new one.
+    pub fn handle_takes_place(
         &mut self,
         new: NodeId,
         old: NodeId,
@@ -231,7 +265,9 @@ impl Router<'_> {
         Ok(())
     }
 
-    pub(crate) fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+    /// An operator ejects the node. Its rooms leave it at once, and it stays Down until
+    /// [`handle_return`](Self::handle_return). Fails if the node is already ejected.
+    pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let node = self.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
         if node.ejected {
             return Err(Impossible::AlreadyEjected);
@@ -241,11 +277,9 @@ impl Router<'_> {
         Ok(())
     }
 
-    pub(crate) fn handle_same_machine(
-        &mut self,
-        new: NodeId,
-        old: NodeId,
-    ) -> Result<(), Impossible> {
+    /// A node that was just added is the machine of another node under a new name. The load of the old node counts
+    /// against the capacity of both.
+    pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
         let there = [new, old].iter().all(|id| self.nodes.get(*id).is_some());
         if new == old || !there {
             return Err(Impossible::NoSuchNode);
@@ -254,7 +288,9 @@ impl Router<'_> {
         Ok(())
     }
 
-    pub(crate) fn handle_node_changed(
+    /// Changes a node's capacity, zone within its region, role, hook or canary. No room leaves the node. If its load
+    /// exceeds the new capacity, only reservations are given up.
+    pub fn handle_node_changed(
         &mut self,
         id: NodeId,
         settings: NodeSettings,
@@ -265,13 +301,15 @@ impl Router<'_> {
         self.effects.take(self.nodes);
         if before.capacity_kbps != capacity {
             self.capacity.ledger_mut().claim(id, capacity);
-            self.gate_unfit_reserves(id);
+            self.failover().routes().gate_unfit_reserves(id);
         }
-        self.want_reroute_of_short_rooms();
+        self.failover().routes().want_reroute_of_short_rooms();
         Ok(())
     }
 
-    pub(crate) fn handle_node_removed(
+    /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
+    /// [`GatewayEffect::Forget`](crate::GatewayEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
+    pub fn handle_node_removed(
         &mut self,
         id: NodeId,
         within: Option<Duration>,
@@ -286,7 +324,9 @@ impl Router<'_> {
         Ok(())
     }
 
-    pub(crate) fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+    /// Cancels the removal of a node. It takes rooms again unless it drains for another reason. Fails if the node is
+    /// gone, or is not being removed.
+    pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let removed = |node: &&Node| node.removed;
         self.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
         self.effects.cancel(&Timer::Forget(id));
@@ -324,8 +364,9 @@ impl Router<'_> {
         true
     }
 
-    /// Takes a node's own load in thousandths of its capacity.
-    pub(crate) fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
+    /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
+    /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
+    pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
@@ -334,23 +375,27 @@ impl Router<'_> {
             return self.capacity.ledger_mut().hold_capacity(id, now);
         }
         self.capacity.ledger_mut().handle_load(id, permille, now);
-        self.gate_unfit_reserves(id);
+        self.failover().routes().gate_unfit_reserves(id);
     }
 
-    pub(crate) fn handle_full(&mut self, id: NodeId, now: Instant) {
+    /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
+    /// refuses sessions because it drains, so its capacity is unchanged.
+    pub fn handle_full(&mut self, id: NodeId, now: Instant) {
         let Some(node) = self.nodes.get(id) else {
             return;
         };
         if !node.drains() {
             self.capacity.ledger_mut().handle_full(id, now);
-            self.gate_unfit_reserves(id);
+            self.failover().routes().gate_unfit_reserves(id);
         }
         if let Some(node) = self.nodes.get_mut(id) {
             node.handle_willing(false, now);
         }
     }
 
-    pub(crate) fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
+    /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
+    /// withdraw that evidence, and begin or end the agent's drain.
+    pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
@@ -363,26 +408,97 @@ impl Router<'_> {
         self.decide_drain(id, |node| node.leaving = leaving, now);
     }
 
-    /// The next rooms leave a node that loses more than others.
-    pub(crate) fn leave_worse(&mut self, node: NodeId, now: Instant) {
-        let last = self.rooms.leave_cursors.get(&node).copied().unwrap_or(RoomId(0));
-        let after = (Bound::Excluded(last), Bound::Unbounded);
-        let rooms = &self.rooms.at[node.0 as usize];
-        let turn: Vec<RoomId> = rooms.range(after).take(LEAVE_AT_ONCE).copied().collect();
-        let next = turn.last().filter(|_| turn.len() == LEAVE_AT_ONCE).copied();
-        self.rooms.leave_cursors.insert(node, next.unwrap_or(RoomId(0)));
-        for id in turn {
-            self.catch_up(id, now);
-            let stands = self.stands_at(id).is_some_and(|hop| hop.node == node);
-            if !stands || self.rooms[&id].pending.is_some() || self.is_damped(id, now) {
-                continue;
-            }
-            let nodes = self.native_hops(id, &[], now);
-            let sound = |node: &NodeId| self.nodes.get(*node).is_some_and(Node::is_sound);
-            if nodes.first().is_some_and(|first| *first != node && sound(first)) {
-                self.head_for(id, &nodes, MoveCause::Link, Decider::Native, now);
+    /// Takes the changes of nodes. All dead nodes are marked down on the board before any room fails over, since a node
+    /// that died in the same watch is no target.
+    pub(crate) fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
+        for NodeChange { node, change, since, .. } in &changes {
+            if let NodeTransition::Died { .. } = change {
+                // Reserves kept for this death are assigned to it, unless another death uses them already.
+                for standby in self.capacity.ledger().standbys_of(*node) {
+                    self.nodes.spend_if_free(standby, *node);
+                }
+                self.nodes.mark_down(self.nodes[*node].hop(), *since);
             }
         }
+        for change in changes {
+            self.node_changed(change, now);
+        }
+    }
+
+    fn node_changed(&mut self, changed: NodeChange, now: Instant) {
+        let NodeChange { node: id, change, witnesses, .. } = changed;
+        let node = &mut self.nodes[id];
+        let last_heard = node.detector.last_heard();
+        let (from, to) = match change {
+            NodeTransition::Health { from, to } => (from, to),
+            NodeTransition::Died { from } => (from, Health::Down),
+            NodeTransition::Returned => (Health::Down, node.health()),
+            NodeTransition::Started { to, .. } => (Health::Cold, to),
+        };
+        match change {
+            NodeTransition::Health { .. } => {}
+            NodeTransition::Died { .. } => {
+                let hop = node.hop();
+                node.detector.absolve();
+                // A node that dies before it ran was ejected.
+                self.nodes.start_failed(id, NotStarted::Ejected, now);
+                self.effects.take(self.nodes);
+                let place = self.effects.place();
+                let rooms = self.failover().fail_over(hop, now);
+                let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
+                self.effects.insert(place, event);
+                return;
+            }
+            NodeTransition::Returned | NodeTransition::Started { .. } => self.nodes.reincarnate(id),
+        }
+        let hop = self.nodes[id].hop();
+        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+        if let NodeTransition::Started { after, .. } = change {
+            self.started(id, after, now);
+        }
+        if matches!(change, NodeTransition::Returned | NodeTransition::Started { .. }) {
+            // The node's request to drain was made by its previous incarnation.
+            self.decide_drain(id, |node| node.leaving = false, now);
+        }
+        if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
+            self.failover().routes().want_reroute_of_short_rooms();
+        }
+    }
+
+    /// The node is running, so stranded rooms are tried again.
+    pub(crate) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
+        self.effects.cancel(&Timer::StartLate(id));
+        self.effects.set(Timer::Probe(id), now);
+        if let Some(took) = after {
+            self.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
+        }
+        if !self.rooms.stranded.is_empty() {
+            self.effects.set(Timer::Rescue, now);
+        }
+    }
+
+    /// The connection to the node's agent is lost. All reports of the agent are withdrawn.
+    pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_agent(true, now);
+        }
+        self.decide_drain(id, |node| node.leaving = false, now);
+    }
+
+    /// The hook that starts the node failed. It is called again later if the node is still needed.
+    pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
+        self.nodes.start_failed(id, NotStarted::Hook, now);
+        self.effects.take(self.nodes);
+    }
+
+    /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
+    pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
+        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        if node.health() != Health::Down {
+            return Err(Impossible::NotDown);
+        }
+        node.let_back();
+        Ok(())
     }
 }
 

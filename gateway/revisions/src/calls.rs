@@ -1,0 +1,153 @@
+//! Calls and faults of a policy: of its active revision, and of its candidate.
+
+use std::time::Instant;
+
+use evenkeel_model::PluginFault;
+
+use super::faults::FaultWindow;
+use super::{CandidateCalls, Compared, PolicyCallResult, PolicyStatus};
+
+pub(crate) const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
+
+#[derive(Debug)]
+pub(crate) struct CallRecord {
+    active: FaultWindow,
+    candidate: FaultWindow,
+    candidate_calls: CandidateCalls,
+    /// Calls of all revisions so far.
+    calls: u64,
+    /// Faults of active revisions so far.
+    faults: u64,
+    failing: Option<PluginFault>,
+    last_fault: Option<PluginFault>,
+}
+
+impl CallRecord {
+    pub(crate) fn new(now: Instant) -> CallRecord {
+        CallRecord {
+            active: FaultWindow::new(now),
+            candidate: FaultWindow::new(now),
+            candidate_calls: CandidateCalls::default(),
+            calls: 0,
+            faults: 0,
+            failing: None,
+            last_fault: None,
+        }
+    }
+
+    /// Another revision is active.
+    pub(crate) fn begin_active(&mut self, now: Instant) {
+        (self.active, self.failing) = (FaultWindow::new(now), None);
+    }
+
+    /// Another revision is the candidate.
+    pub(crate) fn begin_candidate(&mut self, now: Instant) {
+        self.candidate = FaultWindow::new(now);
+        self.candidate_calls = CandidateCalls::default();
+    }
+
+    /// See [`FaultWindow::is_good`].
+    pub(crate) fn is_active_good(&self, now: Instant) -> bool {
+        self.active.is_good(now)
+    }
+
+    /// Counts a call of the active revision. Returns the reason to remove it, if there is one.
+    pub(crate) fn note_active(
+        &mut self,
+        call: &PolicyCallResult,
+        now: Instant,
+    ) -> Option<Box<str>> {
+        let faulted = call.fault.is_some();
+        self.calls += 1;
+        self.faults += u64::from(faulted);
+        if faulted {
+            self.last_fault.clone_from(&call.fault);
+        }
+        match call.answered {
+            true => self.failing = None,
+            // A plugin that is down is not called; its last fault stays.
+            false if faulted => self.failing.clone_from(&call.fault),
+            false => {}
+        }
+        let too_many = self.active.count(now, faulted);
+        reason_to_remove(too_many, "", call.fault.as_ref(), call.beyond_repair)
+    }
+
+    /// Counts a call of the candidate. Returns the reason to remove it, if there is one.
+    pub(crate) fn note_candidate(
+        &mut self,
+        call: &PolicyCallResult,
+        now: Instant,
+    ) -> Option<Box<str>> {
+        let (calls, faulted) = (&mut self.candidate_calls, call.fault.is_some());
+        self.calls += 1;
+        calls.calls += 1;
+        calls.faults += u64::from(faulted);
+        if faulted {
+            calls.last_fault.clone_from(&call.fault);
+        }
+        let too_many = self.candidate.count(now, faulted);
+        reason_to_remove(too_many, "", call.fault.as_ref(), call.beyond_repair)
+    }
+
+    /// Counts a call of a revision that is neither active nor the candidate any more.
+    pub(crate) fn note_other(&mut self) {
+        self.calls += 1;
+    }
+
+    /// Counts an answer of the candidate in the shadow stage. Returns the reason to remove it, if there is one.
+    pub(crate) fn note_compared(
+        &mut self,
+        compared: &Compared,
+        beyond_repair: bool,
+        now: Instant,
+    ) -> Option<Box<str>> {
+        let calls = &mut self.candidate_calls;
+        let fault = match compared {
+            Compared::Same => {
+                calls.same += 1;
+                None
+            }
+            Compared::Different => {
+                calls.different += 1;
+                None
+            }
+            Compared::Faulted(fault) => {
+                calls.faulted += 1;
+                calls.last_fault = Some(fault.clone());
+                Some(fault)
+            }
+            Compared::Skipped => return reason_to_remove(false, "", None, beyond_repair),
+        };
+        let too_many = self.candidate.count(now, fault.is_some());
+        reason_to_remove(too_many, " in shadow", fault, beyond_repair)
+    }
+
+    pub(crate) fn of_candidate(&self) -> &CandidateCalls {
+        &self.candidate_calls
+    }
+
+    /// The calls and faults of the policy's status.
+    pub(crate) fn status(&self) -> PolicyStatus {
+        PolicyStatus {
+            calls: self.calls,
+            faults: self.faults,
+            failing: self.failing.clone(),
+            last_fault: self.last_fault.clone(),
+            ..PolicyStatus::default()
+        }
+    }
+}
+
+fn reason_to_remove(
+    too_many_faults: bool,
+    place: &str,
+    last: Option<&PluginFault>,
+    beyond_repair: bool,
+) -> Option<Box<str>> {
+    let last = last.map_or("", PluginFault::name);
+    match too_many_faults {
+        true => Some(format!("too many faults{place}; the last: {last}").into()),
+        false => beyond_repair.then(|| BEYOND_REPAIR.into()),
+    }
+}
