@@ -98,7 +98,7 @@ impl FlowEntry {
 /// Omits the password, to keep it out of logs.
 impl fmt::Debug for FlowEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("home", &self.home).finish_non_exhaustive()
+        f.debug_struct("FlowEntry").field("home", &self.home).finish_non_exhaustive()
     }
 }
 

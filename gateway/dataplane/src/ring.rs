@@ -153,7 +153,7 @@ impl RingSender {
 
 impl fmt::Debug for RingSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
+        f.debug_struct("RingSender").finish_non_exhaustive()
     }
 }
 

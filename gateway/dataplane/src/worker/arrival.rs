@@ -64,7 +64,7 @@ impl ClientArrival {
         out.extend_from_slice(datagram);
     }
 
-    /// Splits header and datagram. Returns `None` for bytes that [`write`](Arrival::write) cannot have written.
+    /// Splits header and datagram. Returns `None` for bytes that [`write`](ClientArrival::write) cannot have written.
     pub(crate) fn read(bytes: &[u8]) -> Option<(ClientArrival, &[u8])> {
         let (header, datagram) = bytes.split_at_checked(HEADER)?;
         let kind = match header[0] {

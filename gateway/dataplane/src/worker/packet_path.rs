@@ -45,7 +45,9 @@ const PACE: Duration = Duration::from_millis(20);
 impl PacketPath {
     /// Creates sessions with payload type 111.
     ///
-    /// # Errors The system gives no socket. Sockets must exist, although nothing is sent.
+    /// # Errors
+    ///
+    /// The system gives no socket. Sockets must exist, although nothing is sent.
     pub fn new(sessions: u32) -> io::Result<PacketPath> {
         let start = Instant::now();
         let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));

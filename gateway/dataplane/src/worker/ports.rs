@@ -158,7 +158,7 @@ impl SessionPorts {
 
 impl std::fmt::Debug for SessionPorts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ports").field("rtp", &self.rtp.socket).finish_non_exhaustive()
+        f.debug_struct("SessionPorts").field("rtp", &self.rtp.socket).finish_non_exhaustive()
     }
 }
 

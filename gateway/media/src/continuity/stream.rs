@@ -3,7 +3,7 @@
 use super::missing::MissingNumbers;
 use super::pace::{SilenceSpan, TimestampPace};
 use super::recent::{Recent, Use};
-use super::{AHEAD_MAX, BEHIND_MAX, Pass, StreamEpoch};
+use super::{AHEAD_MAX, BEHIND_MAX, FILLED_WITHIN, Pass, StreamEpoch};
 use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 /// or from the present time by its clock. Beyond it the stream restarted under the same SSRC near
 /// the old number.
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
+
+/// Number of usual packet intervals after which a source counts as silent.
+const FEW: u32 = 4;
+
+/// Evidence of a node's death may come this much later than the death.
+const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
 
 /// A stream towards the client.
 ///
@@ -43,7 +49,7 @@ pub(super) struct OutgoingStream {
     withheld: Option<(u16, u32)>,
     pub(super) pace: TimestampPace,
     recent: Recent,
-    pub(super) missing: MissingNumbers,
+    missing: MissingNumbers,
     /// True if another hop continues the stream in place of the present one.
     pub(super) on_copies: bool,
     /// True if numbers above the highest may have been used in another process.
@@ -445,6 +451,49 @@ impl OutgoingStream {
             return Pass::Untouched;
         }
         Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
+    }
+
+    /// Number of packets missed at switches, as known at `now`.
+    pub(super) fn missed(&self, now: Instant) -> u32 {
+        self.missing.all(Some(now))
+    }
+
+    /// Notes that the numbers above this one, up to the present one, were skipped.
+    pub(super) fn note_skipped(&mut self, above: u32, now: Instant) {
+        let skipped = self.highest.wrapping_sub(above).saturating_sub(1);
+        self.missing.open(above.wrapping_add(1), skipped.try_into().unwrap_or(u16::MAX), now);
+    }
+
+    /// Notes that another hop continues the stream with its own numbers from this packet.
+    pub(super) fn note_missing_before(&mut self, header: &rtp::RtpHeader, now: Instant) {
+        self.on_copies = false;
+        if self.elsewhere {
+            return self.begin_above(header);
+        }
+        let missing = self.missing_before(header);
+        let missing = missing.try_into().unwrap_or(u16::MAX);
+        self.missing.open(self.highest.wrapping_add(1), missing, now);
+    }
+
+    /// Returns whether the source was active when its hop ended at `since`.
+    pub(super) fn spoke_until(&self, since: Instant) -> bool {
+        self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
+    }
+
+    /// Returns whether the source paused before the hop ended, or while a hop left as planned still
+    /// delivered. In both cases no packet is missing.
+    pub(super) fn paused(&self, since: Instant, planned: bool, now: Instant) -> bool {
+        let late = since + FILLED_WITHIN + self.usually_within();
+        !self.spoke_until(since) || planned && now > late
+    }
+
+    /// Time after which the source counts as silent: [`FEW`] usual packet intervals.
+    fn usually_within(&self) -> Duration {
+        let ticks = self.pace.interval().unwrap_or_default();
+        match self.clock_rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(1) * ticks.min(rate) / rate * FEW,
+        }
     }
 
     fn count(&mut self, header: &rtp::RtpHeader, now: Instant) {
