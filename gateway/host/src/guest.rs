@@ -11,13 +11,12 @@ use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
 use crate::component::Component;
-use crate::engine::Engine;
-use crate::frame::labels;
+use crate::engine::{Engine, ticks};
 use crate::grant::PluginGrant;
+use crate::hooks::labels;
 use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, MemoryLimiter, answer_bytes};
 use crate::log::{PluginLog, one_line};
 use crate::refused::PluginRefusal;
-use crate::ticker::ticks;
 
 #[derive(Default)]
 pub(crate) struct StoreData {

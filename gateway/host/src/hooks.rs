@@ -3,18 +3,50 @@
 use std::time::Duration;
 
 use evenkeel_model::{
-    AdmitVerdict, DegradationAction, HookAnswer, Labels, NodeId, Op, PluginFault, PluginState,
-    PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionRow,
+    AdmitVerdict, DegradationAction, HookAnswer, Labels, Metric, NodeId, Op, PluginFault,
+    PluginState, PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionRow,
 };
 
+use crate::bindings::evenkeel::policy::types;
 use crate::bindings::exports::evenkeel::policy::{admission, degradation, routing};
-use crate::frame::{GrantedTable, labels};
 use crate::guest::Guest;
 use crate::limits::ACTIONS_PER_ROW_MAX;
 use crate::states::{Memo, States, single};
 
 /// Padding in a table of routes, for rooms with fewer hops than the widest.
 const NO_NODE: u32 = u32::MAX;
+
+/// A table of measurements with the granted columns only.
+struct GrantedTable {
+    ids: Vec<u64>,
+    cells: Vec<u32>,
+}
+
+impl GrantedTable {
+    /// Column-major, with the columns in the order of the grant.
+    fn of<'a>(columns: &[Metric], rows: impl ExactSizeIterator<Item = &'a Row>) -> GrantedTable {
+        let length = rows.len();
+        let mut ids = Vec::with_capacity(length);
+        let mut cells = vec![0; columns.len() * length];
+        // Iterates by row, since rows are far apart in memory and the table is not.
+        for (at, row) in rows.enumerate() {
+            ids.push(row.id);
+            for (column, &metric) in columns.iter().enumerate() {
+                cells[column * length + at] = row.measures.value(metric);
+            }
+        }
+        GrantedTable { ids, cells }
+    }
+
+    fn wire(&self) -> types::Frame<'_> {
+        types::Frame { ids: &self.ids, cells: &self.cells }
+    }
+}
+
+/// Labels in the contract's type.
+pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
+    labels.iter().map(|(key, value)| types::Label { key, value }).collect()
+}
 
 impl Guest {
     /// Asks the plugin. A question of a hook that this instance does not implement is
@@ -268,3 +300,6 @@ fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<()
         format!("{call}: {found} {what}, at most {most} for so many rows").into(),
     ))
 }
+
+#[cfg(test)]
+mod tests;

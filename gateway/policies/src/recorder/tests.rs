@@ -1,13 +1,10 @@
-use std::time::Instant;
-
 use evenkeel_model::{
     CoreEvent, DecisionOutcome, Hook, PluginState, PolicyName, RoomId, Row, SessionRow,
 };
-use evenkeel_recording::{RecordedDecision, RecordingEntry, records};
+use evenkeel_recording::records;
 use serde_json::json;
 
 use super::super::{Export, ExportOptions};
-use super::desk::{KEPT_BYTES_MAX, KEPT_FOR, RecorderDesk};
 use super::*;
 
 fn name() -> PolicyName {
