@@ -18,7 +18,7 @@ const REFUSED_MAX: u32 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum CheckKind {
+pub(crate) enum CheckKind {
     /// A STUN binding request (RFC 8489), as in ICE.
     Stun,
     /// A datagram that the server echoes.

@@ -75,7 +75,6 @@ impl<T: Send + 'static> Commands<T> {
     }
 
     /// Queues a job. Returns false if too many jobs wait.
-    #[must_use]
     pub(crate) fn run(&self, job: CommandJob<T>) -> bool {
         self.jobs.try_send(job).is_ok()
     }

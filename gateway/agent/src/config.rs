@@ -23,65 +23,66 @@ const GATEWAY_EVERY: Duration = Duration::from_millis(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const DRILL_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// The checked configuration of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address for gateways' probes and for trunk legs.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Keys of this node, from its name and the secret shared with the gateways.
-    pub secret: NodeSecret,
+    pub(crate) secret: NodeSecret,
     /// True if drills may break the server.
-    pub drills: bool,
+    pub(crate) drills: bool,
     /// Time after which a cut link or stopped process recovers, because its drill may have died. Default 300 s.
-    pub drill_timeout: Duration,
+    pub(crate) drill_timeout: Duration,
     /// Maximum time after SIGTERM for sessions to leave. Default 30 s.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// The server's process to watch.
-    pub process: Option<ProcessSource>,
+    pub(crate) process: Option<ProcessSource>,
     /// True if the process starts only when a gateway requests it.
-    pub cold: bool,
+    pub(crate) cold: bool,
     /// Command that starts a server which is not the agent's own process.
-    pub start: Option<Vec<String>>,
-    pub check: Option<CheckConfig>,
+    pub(crate) start: Option<Vec<String>>,
+    pub(crate) check: Option<CheckConfig>,
     /// The gateway to watch, alone: without a server.
-    pub gateway: Option<GatewayConfigEntry>,
+    pub(crate) gateway: Option<GatewayConfigEntry>,
     /// The server behind the trunk legs; `None` if it terminates trunks itself.
-    pub media: Option<MediaConfig>,
-    pub load: LoadConfig,
+    pub(crate) media: Option<MediaConfig>,
+    pub(crate) load: LoadConfig,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CheckConfig {
-    pub address: SocketAddr,
-    pub how: CheckKind,
+pub(crate) struct CheckConfig {
+    pub(crate) address: SocketAddr,
+    pub(crate) how: CheckKind,
     /// Interval of checks. Default 10 ms; after three consecutive misses the port is silent.
-    pub every: Duration,
+    pub(crate) every: Duration,
 }
 
 /// A gateway of a group on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GatewayConfigEntry {
+pub(crate) struct GatewayConfigEntry {
     /// `listen` of its `[cluster]`.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// `address` of its `[cluster.peer]`.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Interval of looks at its port. Default 5 ms.
-    pub every: Duration,
+    pub(crate) every: Duration,
 }
 
 /// The server behind the trunk legs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MediaConfig {
-    pub server: Server,
-    pub rtcp: RtcpConfig,
+pub(crate) struct MediaConfig {
+    pub(crate) server: Server,
+    pub(crate) rtcp: RtcpConfig,
     /// Limit of concurrent sessions. Default 1,000.
-    pub sessions: u32,
+    pub(crate) sessions: u32,
     /// True if trunk legs are encrypted.
-    pub encrypt: bool,
+    pub(crate) encrypt: bool,
 }
 
 /// Destination of a session's packets.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Server {
+pub(crate) enum Server {
     /// All sessions use one address, each from a separate local port.
     Static(SocketAddr),
     /// A command prints the address for each session.
@@ -97,7 +98,7 @@ pub enum Server {
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RtcpConfig {
+pub(crate) enum RtcpConfig {
     /// The same port as RTP (RFC 5761).
     #[default]
     Mux,
@@ -106,13 +107,14 @@ pub enum RtcpConfig {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LoadConfig {
+pub(crate) struct LoadConfig {
     /// Number of processors that the server may use. Default: all.
-    pub cpus: u32,
+    pub(crate) cpus: u32,
     /// File with the server's own load figure, in thousandths of its capacity.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 }
 
+/// A key of the configuration is invalid; says where and why.
 #[derive(Debug)]
 pub struct InvalidConfig {
     path: PathBuf,

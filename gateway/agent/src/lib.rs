@@ -4,6 +4,8 @@
 //!
 //! One thread runs one loop ([`run`]); `agent` is its state machine. Configured commands run on separate threads.
 
+#![deny(missing_docs)]
+
 mod agent;
 mod check;
 mod commands;
@@ -18,5 +20,5 @@ mod sessions;
 mod socket;
 
 pub use config::Config;
-pub use counters::AgentCounters;
+pub(crate) use counters::AgentCounters;
 pub use serve::{OutputFormat, ServeAgentError, run};

@@ -14,7 +14,7 @@ use pidfd_util::{PidFd, PidFdExt};
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ProcessSource {
+pub(crate) enum ProcessSource {
     /// The PID file of a daemon. With `exe`, the process must run that program.
     PidFile { path: PathBuf, exe: Option<PathBuf> },
     /// The only process of this program, apart from its own forks.

@@ -39,17 +39,22 @@ const SIGNALS: u64 = 4;
 /// First epoll token of the sockets towards the server; lower tokens are fixed.
 const LEGS: u64 = 16;
 
+/// The form of what an agent prints on standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutputFormat {
+    /// Lines for a person.
     Plain,
     /// Prints JSON: one line with the address, and one line of counters at the end.
     Json,
 }
 
+/// An agent did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeAgentError {
-    #[error("cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    /// The trunk port cannot be bound.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// A system call failed.
     #[error("agent stopped: {0}")]
     Io(#[from] io::Error),
 }
@@ -117,7 +122,7 @@ impl Serve {
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
-        let trunk = bound().map_err(|error| ServeAgentError::Listen { address, error })?;
+        let trunk = bound().map_err(|error| ServeAgentError::Listen(address, error))?;
         let address = trunk.local_addr()?;
         let now = Instant::now();
         let settings = AgentSettings {

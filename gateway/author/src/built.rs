@@ -25,11 +25,12 @@ pub struct Built {
 }
 
 impl Built {
+    /// Compiles the project and vets the module as a gateway would.
     pub fn of(project: &Project) -> Result<Built, AuthorError> {
         Built::read(&project.compile()?)
     }
 
-    pub fn read(file: &Path) -> Result<Built, AuthorError> {
+    pub(crate) fn read(file: &Path) -> Result<Built, AuthorError> {
         Ok(Built::from_bytes(fs::read(file).map_err(AuthorError::file(file))?)?)
     }
 
@@ -50,16 +51,28 @@ impl Built {
         Ok(path)
     }
 
+    /// The module as shipped.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
+    /// The vetted plugin.
     pub fn component(&self) -> &Component {
         &self.component
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// True if a build of the project's present sources equals this plugin; signatures are ignored.
+    ///
+    /// # Errors
+    /// If the project does not build.
+    pub fn is_current(&self, project: &Project) -> Result<bool, AuthorError> {
+        let now = project.compile()?;
+        let now = fs::read(&now).map_err(AuthorError::file(&now))?;
+        Ok(self.bytes.starts_with(&now))
     }
 
     /// SHA-256 of the file, 64 hexadecimal digits.

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use evenkeel_toolchain::TARGET;
 use serde_json::Value;
 
-use crate::built::Built;
 use crate::failed::AuthorError;
 
 /// A folder with a plugin's crate.
@@ -19,12 +18,14 @@ pub struct Project {
 /// Destination of cargo's standard output; standard error is always passed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Chatter {
+    /// On standard output.
     Out,
     /// For commands that print their result on standard output.
     Error,
 }
 
 impl Project {
+    /// Finds the project of this folder.
     pub fn at(folder: &Path) -> Result<Project, AuthorError> {
         let there = folder.canonicalize().ok().filter(|folder| folder.join("Cargo.toml").is_file());
         there
@@ -32,6 +33,7 @@ impl Project {
             .ok_or_else(|| AuthorError::NoProject(folder.to_owned()))
     }
 
+    /// The folder with `Cargo.toml`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -69,16 +71,6 @@ impl Project {
         let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml")).ok()?;
         let manifest: toml::Table = manifest.parse().ok()?;
         Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
-    }
-
-    /// True if a build of the project's present sources equals this plugin; signatures are ignored.
-    ///
-    /// # Errors
-    /// If the project does not build.
-    pub fn makes(&self, built: &Built) -> Result<bool, AuthorError> {
-        let now = self.compile()?;
-        let now = std::fs::read(&now).map_err(AuthorError::file(&now))?;
-        Ok(built.bytes().starts_with(&now))
     }
 
     /// Runs one ignored test natively with full optimisation and returns its output.
@@ -138,7 +130,7 @@ fn program(variable: &str, program: &str) -> std::ffi::OsString {
 }
 
 fn no_cargo(command: &Command, error: std::io::Error) -> AuthorError {
-    AuthorError::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
+    AuthorError::NoCargo(command.get_program().to_string_lossy().into_owned(), error)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{Hook, HookAnswer, PluginState, PolicyQuestion};
 use serde_json::Value;
 
-pub use self::bounds::SettingMismatch;
+pub(crate) use self::bounds::SettingMismatch;
 pub use self::report::{ConformanceFinding, ConformanceReport};
 use crate::built::Built;
 use crate::setting::SettingSchema;
@@ -24,10 +24,12 @@ const TURNS: u32 = 8;
 /// Worlds per bound of a setting: a usual one and an odd one.
 const WORLDS_OF_BOUND: u64 = 2;
 
+/// The extent of a conformance run.
 #[derive(Clone, Debug)]
 pub struct ConformanceOptions {
     /// Seed of the first world; world `n` has the seed `seed + n`.
     pub seed: u64,
+    /// Number of random worlds. Each is asked about some minutes.
     pub worlds: u32,
     /// Settings; `null` for the defaults.
     pub settings: Value,

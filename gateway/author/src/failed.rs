@@ -7,32 +7,47 @@ use evenkeel_toolchain::ToolchainError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorError {
+    /// The name is not that of a crate and a plugin.
     #[error("{found:?} is not a valid plugin name: {expected}")]
-    BadName { found: String, expected: &'static str },
+    BadName {
+        /// The name.
+        found: String,
+        /// The rule that it breaks.
+        expected: &'static str,
+    },
+    /// A new project would replace this file.
     #[error("{} exists already; nothing was changed", .0.display())]
     Exists(PathBuf),
+    /// The folder has no plugin project.
     #[error(
         "there is no Cargo.toml in {}; `evenkeel plugin new --hook HOOK NAME` makes a project, `--path` names another \
          folder",
         .0.display()
     )]
     NoProject(PathBuf),
-    #[error("{}: {error}", path.display())]
-    File { path: PathBuf, error: std::io::Error },
-    #[error("cannot run {program}: {error}; Rust comes with rustup, see https://rustup.rs")]
-    NoCargo { program: String, error: std::io::Error },
+    /// A file cannot be read or written.
+    #[error("{path}: {1}", path = .0.display())]
+    File(PathBuf, std::io::Error),
+    /// Cargo cannot be started.
+    #[error("cannot run {0}: {1}; Rust comes with rustup, see https://rustup.rs")]
+    NoCargo(String, std::io::Error),
+    /// The toolchain lacks the target of plugins.
     #[error(transparent)]
     Toolchain(#[from] ToolchainError),
+    /// Cargo failed, with these arguments.
     #[error("`cargo {0}` failed; see its errors above")]
     Cargo(String),
+    /// The package builds no module.
     #[error(
         "the project makes no plugin: its Cargo.toml needs `crate-type = [\"cdylib\", \"rlib\"]` below [lib]"
     )]
     NoModule,
+    /// The package cannot be built for this machine.
     #[error(
         "its tests measure nothing natively: the SDK beside it is not this evenkeel's (a new project has that one)"
     )]
     NotNative,
+    /// A gateway would refuse the plugin.
     #[error("{0}")]
     Refused(#[from] PluginRefusal),
 }
@@ -40,7 +55,7 @@ pub enum AuthorError {
 impl AuthorError {
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> AuthorError + use<> {
         let path = path.to_owned();
-        move |error| AuthorError::File { path, error }
+        move |error| AuthorError::File(path, error)
     }
 
     /// True if the input is wrong, rather than the environment.
@@ -49,8 +64,8 @@ impl AuthorError {
             AuthorError::BadName { .. } | AuthorError::Exists(_) | AuthorError::NoProject(_) => {
                 true
             }
-            AuthorError::File { .. }
-            | AuthorError::NoCargo { .. }
+            AuthorError::File(..)
+            | AuthorError::NoCargo(..)
             | AuthorError::Toolchain(_)
             | AuthorError::Cargo(_)
             | AuthorError::NoModule

@@ -51,7 +51,7 @@ impl Inspection {
     }
 
     /// The key of a valid signature; each gateway decides whether to trust it.
-    pub fn signer(&self) -> Option<PublicKey> {
+    pub(crate) fn signer(&self) -> Option<PublicKey> {
         self.signer.clone().ok().flatten()
     }
 
@@ -59,7 +59,7 @@ impl Inspection {
         match &self.signer {
             Ok(Some(key)) => format!("by {key}"),
             Ok(None) => "none".to_owned(),
-            Err(PluginRefusal::Signature { found }) => (*found).to_owned(),
+            Err(PluginRefusal::Signature(found)) => (*found).to_owned(),
             Err(_) => "unknown: the file could not be read".to_owned(),
         }
     }

@@ -5,6 +5,8 @@
 //! worlds, [`recorded`] replays recorded questions, and [`measure`](measure::measure) measures the
 //! cost of answers.
 
+#![deny(missing_docs)]
+
 mod built;
 mod cargo;
 pub mod conformance;
@@ -25,4 +27,3 @@ pub use failed::AuthorError;
 pub use inspection::Inspection;
 pub use name::Name;
 pub use project::create;
-pub use setting::SettingSchema;

@@ -36,16 +36,18 @@ const CALLS_MAX: u32 = 4_096;
 /// Instances created to measure startup.
 const STARTS: usize = 201;
 
+/// The cost of one function of the contract.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MeasuredCall {
     /// The function: `tick`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Number of rows: nodes of a placement, regions of an admission, rooms, or sessions; 1 for a scenario.
     pub rows: u32,
     /// Nanoseconds per call, by round.
     pub ns: TimeSpread,
     /// Nanoseconds per call of the native build, by round.
     pub native_ns: Option<TimeSpread>,
+    /// Instructions of Wasm per call.
     pub instructions: u64,
     /// The bound declared in the manifest, if any.
     pub promised: Option<u64>,

@@ -78,6 +78,7 @@ const RESERVED: &[&str] = &[
 pub struct Name(Box<str>);
 
 impl Name {
+    /// The name as written in `Cargo.toml`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

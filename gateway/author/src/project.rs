@@ -21,7 +21,7 @@ pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, AuthorE
     let folder = parent.join(name.as_str());
     fs::create_dir(&folder).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => AuthorError::Exists(folder.clone()),
-        _ => AuthorError::File { path: folder.clone(), error },
+        _ => AuthorError::File(folder.clone(), error),
     })?;
     let written = files(name, hook).into_iter().try_for_each(|(path, text)| {
         let path = folder.join(path);

@@ -123,10 +123,12 @@ impl Recorded {
         Ok(Some(result))
     }
 
+    /// The vetted plugin that was asked.
     pub fn component(&self) -> &Component {
         &self.component
     }
 
+    /// The figures so far.
     pub fn report(&self) -> &ReplayReport {
         &self.report
     }

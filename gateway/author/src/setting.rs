@@ -3,33 +3,33 @@
 use serde_json::Value;
 
 #[derive(Clone, PartialEq, Debug)]
-pub struct SettingSchema {
+pub(crate) struct SettingSchema {
     /// Path of the setting: `cap`, `tiers[].cap`.
-    pub name: String,
+    pub(crate) name: String,
     /// `integer`, `number`, `boolean`, `string`, `duration`, or `array of` one of those.
-    pub kind: String,
-    pub unit: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) unit: Option<String>,
     /// `None` if the setting is required, or may be omitted.
-    pub default: Option<Value>,
-    pub minimum: Option<Value>,
-    pub maximum: Option<Value>,
+    pub(crate) default: Option<Value>,
+    pub(crate) minimum: Option<Value>,
+    pub(crate) maximum: Option<Value>,
     /// Allowed values; empty if not enumerated.
-    pub choices: Vec<Value>,
-    pub required: bool,
+    pub(crate) choices: Vec<Value>,
+    pub(crate) required: bool,
     /// The author's description.
-    pub doc: Option<String>,
+    pub(crate) doc: Option<String>,
 }
 
 impl SettingSchema {
     /// All settings of a schema, by name; empty for an invalid schema.
-    pub fn all(schema: &Value) -> Vec<SettingSchema> {
+    pub(crate) fn all(schema: &Value) -> Vec<SettingSchema> {
         let mut all = Vec::new();
         properties(schema, "", &mut all);
         all
     }
 
     /// `1 to 500`, `at least 1`, or the allowed values; none if unrestricted.
-    pub fn bounds(&self) -> Option<String> {
+    pub(crate) fn bounds(&self) -> Option<String> {
         if !self.choices.is_empty() {
             let choices: Vec<String> = self.choices.iter().map(Value::to_string).collect();
             return Some(format!("one of {}", choices.join(", ")));

@@ -10,49 +10,76 @@ use evenkeel_model::{
 /// `Metric::Health` of a node that is Down.
 const DOWN: u32 = 3;
 
+/// A rule of the contract that an answer breaks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
+    /// The plugin failed instead of answering.
     #[error("it failed: {0}")]
     Fault(PluginFault),
+    /// A fresh instance answered differently, so the plugin keeps state of its own.
     #[error("a fresh instance answered the same question differently: the plugin has hidden state")]
     HiddenState,
+    /// The answer is one of another hook.
     #[error("it answers another question")]
     Mismatched,
+    /// A row that the question does not have.
     #[error("it refers to row {row} of {rows}")]
     UnknownRow {
+        /// The row's number, from 0.
         row: u32,
         /// Number of rows, counted from 0.
         rows: usize,
     },
+    /// A row occurs twice among the moves.
     #[error("it moves row {0} twice")]
     MovedTwice(u32),
+    /// A node that the catalog does not have.
     #[error("it names node {0}, which does not exist")]
     UnknownNode(NodeId),
+    /// A route contains a node twice.
     #[error("it names node {0} twice in one route")]
     NodeTwice(NodeId),
+    /// A route is longer than a gateway keeps.
     #[error("its route has {0} nodes, at most {HOPS_MAX} are allowed")]
     TooManyHops(usize),
+    /// A move without a node.
     #[error("it moves row {0} to no node; omit a row to keep it")]
     Nowhere(u32),
+    /// A region that the catalog does not have.
     #[error("it redirects a session to {0}, which does not exist")]
     UnknownRegion(RegionId),
+    /// A session of a placed room is sent to another region.
     #[error("it redirects a session whose room already has a node")]
     RedirectOfRoom,
+    /// An action that the registry does not have.
     #[error("it takes action {0}, which does not exist")]
     UnknownAction(u32),
+    /// Actions that the manifest does not request.
     #[error("it takes {0} actions that are not in its manifest")]
     Ungranted(u64),
+    /// A route contains a node that is Down.
     #[error("it names node {0}, which is Down")]
     NodeDown(NodeId),
+    /// A route contains a node that is being drained.
     #[error("it names node {0}, which is being drained")]
     NodeDraining(NodeId),
+    /// A cap outside of the session's bounds.
     #[error("it caps row {row} at {kbps} kbit/s, outside {floor} to {ceiling}")]
-    CapOutOfBounds { row: u32, kbps: u64, floor: u32, ceiling: u32 },
+    CapOutOfBounds {
+        /// The row's number, from 0.
+        row: u32,
+        /// The cap in kbit/s.
+        kbps: u64,
+        /// The lower bound in kbit/s.
+        floor: u32,
+        /// The upper bound in kbit/s.
+        ceiling: u32,
+    },
 }
 
 impl Violation {
     /// The name in reports: `unknown-row`.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Violation::Fault(_) => "fault",
             Violation::HiddenState => "hidden-state",
@@ -75,7 +102,7 @@ impl Violation {
 
     /// True if the answer is well-formed but dropped by the gateway as guarded: a policy may rely
     /// on that.
-    pub fn is_guarded(&self) -> bool {
+    pub(crate) fn is_guarded(&self) -> bool {
         matches!(
             self,
             Violation::NodeDown(_) | Violation::NodeDraining(_) | Violation::CapOutOfBounds { .. }

@@ -191,14 +191,14 @@ fn failure(failed: &drill::DrillError) -> CommandError {
     let words = failed.to_string();
     match failed {
         drill::DrillError::Unknown(_)
-        | drill::DrillError::Crowd(crowd::CrowdError::Gateway {
-            error: evenkeel_client::ClientError::Refused { status: 400, .. },
-            ..
-        }) => CommandError::Wrong(words),
+        | drill::DrillError::Crowd(crowd::CrowdError::Gateway(
+            _,
+            evenkeel_client::ClientError::Refused { status: 400, .. },
+        )) => CommandError::Wrong(words),
         drill::DrillError::Crowd(_)
-        | drill::DrillError::Gateway { .. }
+        | drill::DrillError::Gateway(..)
         | drill::DrillError::Unfit(_)
-        | drill::DrillError::Record { .. }
+        | drill::DrillError::Record(..)
         | drill::DrillError::Interrupted
         | drill::DrillError::Mended
         | drill::DrillError::Unmended { .. } => CommandError::Failed(words),

@@ -270,7 +270,7 @@ impl Bench {
         let project = project?;
         let report = measure(&built, &settings, project.as_ref()).map_err(AuthorError::from)?;
         let is_stale = match &project {
-            Some(project) if report.not_native.is_none() => !project.makes(&built)?,
+            Some(project) if report.not_native.is_none() => !built.is_current(project)?,
             Some(_) | None => false,
         };
         if self.json {

@@ -36,6 +36,7 @@ const KEY_BYTES: usize = 32;
 /// HMAC with SHA-256 (RFC 2104).
 const MAC_BYTES: usize = 32;
 
+/// A folder of compiled code, each file with a MAC of this host.
 pub struct Cache {
     folder: PathBuf,
     key: hmac::Key,
@@ -45,9 +46,12 @@ pub struct Cache {
     writing: AtomicU64,
 }
 
+/// The result of a look-up.
 #[derive(Debug)]
 pub enum Cached {
+    /// Code that this host compiled for the plugin.
     Code(NativeCode),
+    /// No file, or one of another host, engine or version.
     Nothing,
     /// The file was not written by this host, and was removed.
     Forged,
@@ -104,6 +108,7 @@ impl Cache {
         &self.folder
     }
 
+    /// Looks for the code of this plugin. An invalid file counts as absent.
     pub fn get(&self, plugin: &[u8]) -> Cached {
         let name = self.name(plugin);
         let path = self.folder.join(&name);
@@ -148,6 +153,7 @@ impl Cache {
         self.trim()
     }
 
+    /// Removes the plugin's file, whose code did not load.
     pub fn forget(&self, plugin: &[u8]) {
         // The file may not exist.
         let _ = fs::remove_file(self.folder.join(self.name(plugin)));

@@ -72,6 +72,7 @@ enum CompileError {
 }
 
 impl<'a> CompileOrder<'a> {
+    /// The order to compile this plugin for this engine.
     pub fn new(engine: &Engine, plugin: &'a [u8]) -> CompileOrder<'a> {
         let reach = match engine.reach() {
             MemoryReach::Wide => WIDE,
@@ -95,10 +96,10 @@ impl<'a> CompileOrder<'a> {
             Some(&REFUSAL) => Err(serde_json::from_slice(&answer[1..]).map_or_else(
                 |_| no_answer(),
                 |said| match said {
-                    CompileError::NotAPlugin(said) => PluginRefusal::NotAPlugin { said },
+                    CompileError::NotAPlugin(said) => PluginRefusal::NotAPlugin(said),
                     CompileError::HookMissing(name) => {
                         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == &*name);
-                        hook.map_or_else(no_answer, |hook| PluginRefusal::HookMissing { hook })
+                        hook.map_or_else(no_answer, |hook| PluginRefusal::HookMissing(hook))
                     }
                     CompileError::Engine(said) => PluginRefusal::Engine { said },
                 },
@@ -143,8 +144,8 @@ pub fn fulfil(order: &[u8]) -> Vec<u8> {
 
 fn refusal(refused: &PluginRefusal) -> Vec<u8> {
     let said = match refused {
-        PluginRefusal::NotAPlugin { said } => CompileError::NotAPlugin(said.clone()),
-        PluginRefusal::HookMissing { hook } => CompileError::HookMissing(hook.name().into()),
+        PluginRefusal::NotAPlugin(said) => CompileError::NotAPlugin(said.clone()),
+        PluginRefusal::HookMissing(hook) => CompileError::HookMissing(hook.name().into()),
         PluginRefusal::Engine { said } => CompileError::Engine(said.clone()),
         // Other errors were excluded before the order.
         other => CompileError::Engine(other.to_string().into()),

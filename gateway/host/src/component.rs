@@ -95,6 +95,7 @@ impl Component {
         Ok(Component(vetted))
     }
 
+    /// The validated manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.0.manifest
     }
@@ -174,10 +175,10 @@ fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), PluginRefu
     };
     if !has("guest") {
         let said = format!("it does not export `{PACKAGE}guest@{CONTRACT}`");
-        return Err(PluginRefusal::NotAPlugin { said: said.into() });
+        return Err(PluginRefusal::NotAPlugin(said.into()));
     }
     match manifest.hooks.iter().find(|hook| !has(hook.name())) {
-        Some(&hook) => Err(PluginRefusal::HookMissing { hook }),
+        Some(&hook) => Err(PluginRefusal::HookMissing(hook)),
         None => Ok(()),
     }
 }

@@ -22,6 +22,7 @@ pub struct PluginGrant {
     pub subject_metrics: Vec<Metric>,
     /// Metrics of nodes and regions, in the order of the columns.
     pub node_metrics: Vec<Metric>,
+    /// Actions that the plugin may take; others are dropped.
     pub ops: Vec<Op>,
 }
 

@@ -52,7 +52,9 @@ pub enum Provenance {
 /// Treatment of plugins that are neither shipped nor signed with a known key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsigned {
+    /// Unsigned plugins run.
     Allow,
+    /// Only plugins that a trusted key signed run.
     Refuse,
 }
 

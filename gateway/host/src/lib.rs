@@ -4,6 +4,8 @@
 //! [`BoundPlugin`], owned and asked by one thread. A failing plugin costs a
 //! [`PluginFault`](evenkeel_model::PluginFault), never more.
 
+#![deny(missing_docs)]
+
 #[allow(warnings, reason = "generated")]
 mod bindings;
 mod bisection;

@@ -12,10 +12,10 @@ pub const BINARY_BYTES_MAX: usize = 16 << 20;
 pub const MANIFEST_BYTES_MAX: usize = 256 << 10;
 
 /// Length of a plugin's or reason's name, which appears in metrics, logs and file names.
-pub const NAME_BYTES_MAX: usize = 64;
+pub(crate) const NAME_BYTES_MAX: usize = 64;
 
 /// Enough for a version with a date and a commit digest.
-pub const VERSION_BYTES_MAX: usize = 64;
+pub(crate) const VERSION_BYTES_MAX: usize = 64;
 
 /// A plugin's own reasons.
 pub const REASONS_MAX: usize = 256;
@@ -33,17 +33,18 @@ pub const TABLE_ENTRIES_MAX: usize = 20_000;
 /// Instances at once: 16 sets of four hooks, each with an active revision, a candidate and the last
 /// good one. Instances for proving and for the determinism check fit because few policies have all
 /// three.
-pub const POLICIES_MAX: u32 = 192;
+pub(crate) const POLICIES_MAX: u32 = 192;
 
 /// Core modules in a component: the plugin, and two that adapt its imports, with room to spare.
-pub const MODULES_MAX: u32 = 8;
+pub(crate) const MODULES_MAX: u32 = 8;
 
 /// Tables in a component: the plugin's own and that of the adapter, with room to spare.
-pub const TABLES_MAX: u32 = 4;
+pub(crate) const TABLES_MAX: u32 = 4;
 
 /// State of one session or room.
 pub const STATE_BYTES_MAX: usize = 4 << 10;
 
+/// Maximum bytes of a policy's memo.
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
 /// An answer besides its rows: memo, messages, notes.
@@ -62,6 +63,7 @@ pub(crate) const ACTIONS_PER_ROW_MAX: usize = 16;
 /// Notes on one decision: a few per row that a person will look at.
 pub const NOTES_MAX: usize = 256;
 
+/// Maximum bytes of the key of a note.
 pub const NOTE_KEY_BYTES_MAX: usize = 64;
 
 /// A log line; a panic's message fits.
@@ -74,7 +76,7 @@ pub const LINES_PER_SECOND: u64 = 10;
 pub const LINES_BURST: u64 = 20;
 
 /// Log lines waiting to be fetched.
-pub const LINES_WAITING_MAX: usize = 64;
+pub(crate) const LINES_WAITING_MAX: usize = 64;
 
 /// Maximum bytes of an answer about this many rows.
 pub(crate) fn answer_bytes(rows: usize) -> usize {

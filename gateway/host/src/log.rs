@@ -8,11 +8,16 @@ use crate::limits::{
     LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,
 };
 
+/// The level of a plugin's line, as in the contract.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum LogLevel {
+    /// Details of a decision.
     Trace,
+    /// For the plugin's author.
     Debug,
+    /// A usual event.
     Info,
+    /// The plugin continues, but an operator should look.
     Warn,
     /// Errors include the message of a panic.
     Error,
@@ -30,8 +35,10 @@ impl LogLevel {
     }
 }
 
+/// A line that a plugin logged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GuestLogLine {
+    /// As the plugin gave it.
     pub level: LogLevel,
     /// One line of at most 1 KiB, without control characters.
     pub words: Box<str>,

@@ -31,6 +31,7 @@ pub struct Manifest {
     pub contract: Box<str>,
     /// The hooks that the plugin implements; at least one.
     pub hooks: Vec<Hook>,
+    /// Schema of the plugin's settings.
     pub settings: Schema,
     /// The schema number of the plugin's states and memo.
     pub state_schema: u32,
@@ -38,9 +39,10 @@ pub struct Manifest {
     pub subject_metrics: Vec<Metric>,
     /// Metrics of nodes and regions that the plugin reads, in the order of its columns.
     pub node_metrics: Vec<Metric>,
+    /// Requested actions.
     pub ops: Vec<Op>,
     /// Names of reasons by number: the plugin's own and the shared ones.
-    pub reasons: Reasons,
+    pub(crate) reasons: Reasons,
     /// Declared cost by call: `tick`. Checked by author tools, not by gateways.
     pub cost: BTreeMap<Box<str>, CallCost>,
 }
@@ -49,10 +51,10 @@ pub struct Manifest {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct CallCost {
     /// Cost independent of the rows.
-    pub call: u64,
+    pub(crate) call: u64,
     /// Cost per row: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
     #[serde(default)]
-    pub row: u64,
+    pub(crate) row: u64,
 }
 
 impl CallCost {

@@ -32,6 +32,7 @@ pub(crate) struct Outline<'a> {
 pub enum Form {
     /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
     Module,
+    /// A component with its types.
     Component,
 }
 

@@ -6,6 +6,7 @@ use crate::signature::sha256;
 /// Maximum imports, exports and sections listed for one file, as it may be hostile.
 const LISTED_MAX: usize = 10_000;
 
+/// A file as it is shown without being vetted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PluginFile {
     /// SHA-256 of the file.
@@ -18,12 +19,14 @@ pub struct PluginFile {
     pub exports: Vec<Box<str>>,
     /// Names and sizes of custom sections, in order.
     pub sections: Vec<(Box<str>, usize)>,
+    /// The bytes of the manifest, if there are any.
     pub manifest: Option<Vec<u8>>,
     /// The reason why parsing stopped before the end.
     pub broken: Option<Box<str>>,
 }
 
 impl PluginFile {
+    /// Reads as much as the file has; no form is an error.
     pub fn parse(bytes: &[u8]) -> PluginFile {
         let digest = sha256(bytes);
         let (outline, broken) = match Outline::read_partly(bytes) {

@@ -229,14 +229,12 @@ impl BoundPlugin {
         &self.revision
     }
 
+    /// The plugin that answers.
     pub fn component(&self) -> &Component {
         &self.recipe.component
     }
 
-    pub fn hook(&self) -> Hook {
-        self.recipe.hook
-    }
-
+    /// The granted columns and actions.
     pub fn grant(&self) -> &PluginGrant {
         &self.recipe.grant
     }

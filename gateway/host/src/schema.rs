@@ -99,6 +99,7 @@ impl Schema {
         Ok(Schema { json, root })
     }
 
+    /// The schema as JSON.
     pub fn json(&self) -> &Value {
         &self.json
     }

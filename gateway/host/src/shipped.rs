@@ -1,5 +1,6 @@
 //! The shipped plugins, built from `plugins/` with this crate and embedded.
 
+/// A plugin that the binary contains.
 #[derive(Clone, Copy, Debug)]
 pub struct Shipped {
     /// The plugin's folder under `plugins/`.

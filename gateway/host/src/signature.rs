@@ -34,6 +34,7 @@ const SECRET: &str = "ed25519-secret:";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; KEY_BYTES]);
 
+/// A text is not a key; says what was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{found}, expected `{prefix}` and {digits} hexadecimal digits")]
 pub struct BadKey {
@@ -103,6 +104,7 @@ impl SecretKey {
         format!("{SECRET}{}", HEXLOWER.encode(&self.seed))
     }
 
+    /// The key that verifies this key's signatures.
     pub fn public(&self) -> PublicKey {
         let bytes = self.pair.public_key().as_ref();
         PublicKey(bytes.try_into().expect("a public key has 32 bytes"))
@@ -174,7 +176,7 @@ fn message(key: &PublicKey, signed: &[u8]) -> Vec<u8> {
 }
 
 fn unlike(found: &'static str) -> PluginRefusal {
-    PluginRefusal::Signature { found }
+    PluginRefusal::Signature(found)
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -20,7 +20,7 @@ pub(crate) fn wrap(
     ComponentEncoder::default()
         .module(described.as_deref().unwrap_or(module))
         .and_then(|encoder| encoder.validate(false).encode())
-        .map_err(|error| PluginRefusal::NotAPlugin { said: format!("{error:#}").into() })
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))
 }
 
 /// Adds a section with the types of the manifest's hooks.
@@ -49,7 +49,7 @@ fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal
         .and_then(|world| {
             embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
         })
-        .map_err(|error| PluginRefusal::NotAPlugin { said: format!("{error:#}").into() })?;
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))?;
     Ok(described)
 }
 

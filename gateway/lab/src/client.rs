@@ -21,23 +21,23 @@ use serde::Serialize;
 
 pub use ice::Credentials;
 pub use pinned::{PinnedTlsError, client_config};
-pub use talker::{Talker, Transmit};
+pub(crate) use talker::{Talker, Transmit};
 
 use crate::ledger::{Books, ReceivedPacket, SentPacket};
 
 /// The voice stream of a client: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Voice {
-    pub payload_type: u8,
+    pub(crate) payload_type: u8,
 }
 
 /// The video stream of a client: frames of several packets, 90 kHz clock, stream 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Video {
-    pub payload_type: u8,
+    pub(crate) payload_type: u8,
     /// Bitrate without a cap, in bits per second.
-    pub bitrate_bps: u64,
-    pub frames_per_second: u32,
+    pub(crate) bitrate_bps: u64,
+    pub(crate) frames_per_second: u32,
 }
 
 impl Default for Voice {
@@ -52,13 +52,16 @@ impl Default for Video {
     }
 }
 
+/// A simulated client: its session, its seed and the streams that it sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Persona {
     /// The session number in the test headers of the client's packets.
     pub session: u64,
+    /// Seed of its SSRCs, sequence numbers, phases and sizes.
     pub seed: u64,
     /// `None` for a client that only receives.
     pub voice: Option<Voice>,
+    /// `None` for a client without a camera.
     pub video: Option<Video>,
 }
 
@@ -75,8 +78,11 @@ impl Persona {
     }
 }
 
+/// The way of a client's packets to the gateway.
 pub enum ClientPath {
+    /// RTP and RTCP in datagrams.
     Udp(UdpWay),
+    /// RTP over QUIC (RoQ).
     Quic(QuicWay),
 }
 
@@ -100,9 +106,11 @@ impl ClientPath {
     }
 }
 
+/// A UDP client's socket and its destination.
 pub struct UdpWay {
     /// The address of the socket is in the offer.
     pub socket: UdpSocket,
+    /// Destination of RTP, and of RTCP if muxed.
     pub gateway: SocketAddr,
     /// The RTCP socket and its destination, if RTCP is not muxed.
     pub rtcp: Option<(UdpSocket, SocketAddr)>,
@@ -110,52 +118,57 @@ pub struct UdpWay {
     pub ice: Option<Credentials>,
 }
 
+/// A QUIC client's destination, and how it recognises the gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuicWay {
+    /// Address of the QUIC listener.
     pub gateway: SocketAddr,
     /// SHA-256 of the gateway's certificate. The client accepts no other certificate.
     pub certificate_sha256: [u8; 32],
+    /// RoQ flow identifier of packets that the client sends, at most 62 bits.
     pub flow_to_gateway: u64,
+    /// RoQ flow identifier of packets that it receives.
     pub flow_from_gateway: u64,
 }
 
+/// A client's totals since it joined.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ClientTally {
-    pub packets_sent: u64,
+    pub(crate) packets_sent: u64,
     /// Received RTP packets with a test header.
     pub packets_received: u64,
     /// Arrival time of the first packet: nanoseconds since the Unix epoch.
-    pub first_heard_ns: Option<u64>,
+    pub(crate) first_heard_ns: Option<u64>,
     /// Packets that are invalid or carry no test header.
     pub unreadable: u64,
     /// Datagrams from another address than the gateway's, or of an unknown flow.
     pub foreign: u64,
+    /// RTCP sender and receiver reports.
     pub reports_received: u64,
     /// Key frames requested by PLI or FIR.
-    pub keys_asked: u64,
+    pub(crate) keys_asked: u64,
     /// Key frames requested for an SSRC that the client does not send.
-    pub keys_asked_of_others: u64,
+    pub(crate) keys_asked_of_others: u64,
     /// Key frames sent; the first frame is one.
-    pub key_frames_sent: u64,
+    pub(crate) key_frames_sent: u64,
     /// Key frames of which the last packet was received.
-    pub key_frames_received: u64,
+    pub(crate) key_frames_received: u64,
     /// Caps received by REMB.
-    pub caps: u64,
+    pub(crate) caps: u64,
     /// The last cap, in bits per second.
-    pub cap_bps: Option<u64>,
+    pub(crate) cap_bps: Option<u64>,
     /// The current video bitrate in bits per second.
-    pub video_bps: u64,
+    pub(crate) video_bps: u64,
 }
 
+/// A client as its thread last reported it.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ClientState {
     /// Time from which the client could send, nanoseconds since the Unix epoch: at once with a declared address, after
     /// the first answered check with STUN, after the handshake with QUIC.
-    pub ready_ns: Option<u64>,
-    /// The client sends media: false before it is ready, after [`ClientFleet::hush`], and after it has left.
-    pub talking: bool,
+    pub(crate) ready_ns: Option<u64>,
     /// The reason why the client cannot send any more.
-    pub failed: Option<String>,
+    pub(crate) failed: Option<String>,
     /// Counters, updated every second, and exact once the client has stopped sending.
     pub tally: ClientTally,
 }
@@ -192,20 +205,14 @@ impl ClientFleet {
         }
     }
 
-    /// Stops the media of a client, which continues to receive and to send reports.
-    pub fn hush(&self, session: u64) {
-        self.udp.command(udp::UdpFleetCommand::Hush(session));
-        self.quic.command(session, quic::QuicClientCommand::Hush);
-    }
-
     /// Ends a client without a message to the gateway.
-    pub fn leave(&self, session: u64) {
+    pub(crate) fn leave(&self, session: u64) {
         self.udp.command(udp::UdpFleetCommand::Leave(session));
-        self.quic.command(session, quic::QuicClientCommand::Leave);
+        self.quic.leave(session);
     }
 
     /// The states of all clients, including clients that have left.
-    pub fn states(&self) -> BTreeMap<u64, ClientState> {
+    pub(crate) fn states(&self) -> BTreeMap<u64, ClientState> {
         lock(&self.roster).clone()
     }
 
@@ -215,16 +222,9 @@ impl ClientFleet {
     }
 
     /// Ends all clients, and returns once all their records are in the ledger.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         drop(self);
     }
-}
-
-/// Whether the client still sends after this report of its counters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Talking {
-    AsBefore,
-    No,
 }
 
 /// The channel on which a client thread reports.
@@ -250,14 +250,11 @@ impl ClientReports {
     }
 
     fn ready(&self, session: u64, at_ns: u64) {
-        self.tell(session, |state| (state.ready_ns, state.talking) = (Some(at_ns), true));
+        self.tell(session, |state| state.ready_ns = Some(at_ns));
     }
 
-    fn counted(&self, session: u64, tally: ClientTally, talking: Talking) {
-        self.tell(session, |state| {
-            state.tally = tally;
-            state.talking &= talking == Talking::AsBefore;
-        });
+    fn counted(&self, session: u64, tally: ClientTally) {
+        self.tell(session, |state| state.tally = tally);
     }
 
     fn tell(&self, session: u64, change: impl FnOnce(&mut ClientState)) {

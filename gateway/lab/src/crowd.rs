@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::channel;
 
-pub use effect::{FREEZE, FaultEffect, InjectedFault, NodeDetection, Scope};
+pub(crate) use effect::FREEZE;
+pub use effect::{FaultEffect, InjectedFault, NodeDetection, Scope};
 use entering::{Door, EnteringClient};
 pub use plan::{CrowdPlan, PlannedTransport, Proof, Speech};
 pub use window::ObservationWindow;
@@ -41,14 +42,24 @@ const LEFT_WITHIN: Duration = Duration::from_millis(50);
 /// Wait for the last packets of a window.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// The sessions could not be opened, or did not all become ready.
 #[derive(Debug, thiserror::Error)]
 pub enum CrowdError {
-    #[error("{what}: {error}")]
-    System { what: &'static str, error: io::Error },
-    #[error("{what}: {error}")]
-    Gateway { what: &'static str, error: evenkeel_client::ClientError },
+    /// A system call failed.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// The gateway's API refused a request, or was not reached.
+    #[error("{0}: {1}")]
+    Gateway(&'static str, evenkeel_client::ClientError),
+    /// A condition did not hold in time.
     #[error("{what} did not happen within {} s", within.as_secs())]
-    InVain { what: String, within: Duration },
+    InVain {
+        /// The awaited condition.
+        what: String,
+        /// The time limit.
+        within: Duration,
+    },
+    /// A signal ended the opening.
     #[error("interrupted")]
     Interrupted,
 }
@@ -79,14 +90,13 @@ impl Crowd {
     }
 
     /// Like [`Crowd::enter`], but fails if `interrupted` resolves first.
-    pub async fn enter_unless(
+    pub(crate) async fn enter_unless(
         plan: &CrowdPlan,
         admin: impl Fn() -> ApiClient,
         mut go: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Crowd, CrowdError> {
         let watch = Watch::begin(&admin()).await;
-        let watch =
-            watch.map_err(|error| CrowdError::Gateway { what: "listening to events", error })?;
+        let watch = watch.map_err(|error| CrowdError::Gateway("listening to events", error))?;
         let books = Books::default();
         let fleet = ClientFleet::start(&books).map_err(system("starting clients"))?;
         let relay = plan.natted.then(|| ImpairmentRelay::start(plan.seed)).transpose();
@@ -115,7 +125,7 @@ impl Crowd {
     pub async fn watch_also(&mut self, admin: &ApiClient) -> Result<(), CrowdError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
         let watched = watch.also(admin).await;
-        watched.map_err(|error| CrowdError::Gateway { what: "listening to events", error })
+        watched.map_err(|error| CrowdError::Gateway("listening to events", error))
     }
 
     /// Starts clients that send to this address without an offer. Each one receives its own packets.
@@ -246,10 +256,12 @@ impl Crowd {
         gone.iter().for_each(|&session| books.forget(session));
     }
 
+    /// Events of all watched gateways.
     pub fn heard(&self) -> &EventLog {
         &self.heard
     }
 
+    /// The plan by which the sessions were opened.
     pub fn plan(&self) -> &CrowdPlan {
         &self.plan
     }
@@ -278,6 +290,7 @@ impl Crowd {
         ObservationWindow { ledger, events, by_id: self.by_id.clone(), span }
     }
 
+    /// Closes all sessions. An error does not keep the others open.
     pub async fn leave(self, admin: &mut ApiClient) -> Result<(), CrowdError> {
         drop(self.fleet);
         let mut outcome = Ok(());
@@ -287,7 +300,7 @@ impl Crowd {
                 Err(error) => {
                     // The other sessions are closed even if one cannot be closed.
                     let is_gone = matches!(error, evenkeel_client::ClientError::Unreached(_));
-                    let failed = CrowdError::Gateway { what: "closing a session", error };
+                    let failed = CrowdError::Gateway("closing a session", error);
                     outcome = outcome.and(Err(failed));
                     if is_gone {
                         break;
@@ -317,7 +330,7 @@ impl Crowd {
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> CrowdError {
-    move |error| CrowdError::System { what, error }
+    move |error| CrowdError::System(what, error)
 }
 
 #[cfg(test)]

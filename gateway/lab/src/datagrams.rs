@@ -15,15 +15,15 @@ use nix::sys::time::TimeSpec;
 /// Datagrams per system call: a burst of a hundred sessions takes two.
 const BATCH: usize = 64;
 
+/// A datagram of the last batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// The payload; empty if the datagram was larger than the buffer (see [`truncated`](Self::truncated)).
+    /// The payload; empty if the datagram was larger than the buffer.
     pub bytes: &'a [u8],
+    /// The sender's address.
     pub source: SocketAddr,
     /// Receive time of the kernel, nanoseconds since the Unix epoch; `None` without [`stamp_arrivals`].
-    pub stamp_ns: Option<u64>,
-    /// The datagram was larger than the buffer.
-    pub truncated: bool,
+    pub(crate) stamp_ns: Option<u64>,
 }
 
 struct DatagramMeta {
@@ -34,7 +34,7 @@ struct DatagramMeta {
 }
 
 /// Enables kernel receive timestamps (SO_TIMESTAMPNS).
-pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
+pub(crate) fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
 
@@ -96,13 +96,12 @@ impl DatagramInbox {
             bytes: if meta.truncated { &[] } else { &chunk[..meta.length.min(chunk.len())] },
             source: meta.source,
             stamp_ns: meta.stamp_ns,
-            truncated: meta.truncated,
         })
     }
 }
 
 /// A queue of datagrams that are sent together.
-pub struct DatagramOutbox {
+pub(crate) struct DatagramOutbox {
     bytes: Vec<u8>,
     waiting: Vec<(Range<usize>, SocketAddr)>,
     headers: MultiHeaders<SockaddrStorage>,
@@ -119,7 +118,7 @@ impl Default for DatagramOutbox {
 }
 
 impl DatagramOutbox {
-    pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
         self.waiting.push((start..self.bytes.len(), to));
@@ -128,7 +127,7 @@ impl DatagramOutbox {
     /// Sends all queued datagrams in order. Datagrams that the kernel refuses are skipped.
     ///
     /// Returns the number of sent datagrams.
-    pub fn flush(&mut self, socket: &UdpSocket) -> usize {
+    pub(crate) fn flush(&mut self, socket: &UdpSocket) -> usize {
         let (mut next, mut sent) = (0, 0);
         while next < self.waiting.len() {
             let batch = &self.waiting[next..self.waiting.len().min(next + BATCH)];

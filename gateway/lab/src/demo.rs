@@ -48,20 +48,22 @@ pub struct DemoOptions {
     receive_telemetry: bool,
 }
 
+/// The demo could not be played to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The system provided no process, socket or file.
-    #[error("{what}: {error}")]
-    System { what: String, error: io::Error },
+    #[error("{0}: {1}")]
+    System(String, io::Error),
     /// A process did not start, or ended.
     #[error("{0}")]
     Process(#[from] ProcessError),
     /// The gateway's API refused a request.
-    #[error("{what}: {error}")]
-    Admin { what: String, error: evenkeel_client::ClientError },
+    #[error("{0}: {1}")]
+    Admin(String, evenkeel_client::ClientError),
     /// A condition did not hold in time.
     #[error("{what} did not happen within {seconds} s")]
     InVain {
+        /// The awaited condition.
         what: String,
         /// The time limit.
         seconds: u64,
@@ -76,11 +78,11 @@ pub enum DemoError {
 
 impl DemoError {
     fn system(what: &str) -> impl FnOnce(io::Error) -> DemoError + use<'_> {
-        move |error| DemoError::System { what: what.to_owned(), error }
+        move |error| DemoError::System(what.to_owned(), error)
     }
 
     fn admin(what: &str) -> impl FnOnce(evenkeel_client::ClientError) -> DemoError + use<'_> {
-        move |error| DemoError::Admin { what: what.to_owned(), error }
+        move |error| DemoError::Admin(what.to_owned(), error)
     }
 }
 

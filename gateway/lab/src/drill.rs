@@ -42,8 +42,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
 
+/// The fault to inject, and the sessions that measure it.
 #[derive(Clone, Debug)]
 pub struct DrillPlan {
+    /// The fault.
     pub kind: DrillFault,
     /// The node to break; `None` for the node with most rooms.
     pub node: Option<String>,
@@ -51,30 +53,46 @@ pub struct DrillPlan {
     pub region: Option<String>,
     /// Number of synthetic sessions, two per room, of which one sends.
     pub sessions: u32,
+    /// Scenario of the synthetic sessions.
     pub scenario: String,
     /// Duration of flapping.
     pub flaps_for: Duration,
+    /// Seed of the synthetic clients.
     pub seed: u64,
 }
 
+/// A drill broke nothing, or could not repair what it broke.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
+    /// The synthetic sessions could not be opened or closed.
     #[error(transparent)]
     Crowd(#[from] crowd::CrowdError),
-    #[error("{what}: {error}")]
-    Gateway { what: String, error: evenkeel_client::ClientError },
+    /// The gateway's API refused a request, or was not reached.
+    #[error("{0}: {1}")]
+    Gateway(String, evenkeel_client::ClientError),
+    /// The gateway or its nodes do not permit the drill; says why.
     #[error("{0}")]
     Unfit(String),
+    /// The drill names a node or region that the gateway does not have.
     #[error("{0}")]
     Unknown(String),
-    #[error("cannot write {}: {error}", path.display())]
-    Record { path: PathBuf, error: io::Error },
+    /// The drill's report was not added to the record.
+    #[error("cannot write {path}: {1}", path = .0.display())]
+    Record(PathBuf, io::Error),
+    /// A signal came before the fault.
     #[error("interrupted; nothing was broken")]
     Interrupted,
+    /// A signal came after the fault, and all nodes are repaired.
     #[error("interrupted; nodes have been repaired")]
     Mended,
+    /// Nodes are still broken.
     #[error("{why}\n{}", by_hand(unmended))]
-    Unmended { why: Box<DrillError>, unmended: Vec<Unmended> },
+    Unmended {
+        /// The error that ended the drill.
+        why: Box<DrillError>,
+        /// The broken nodes, each with the request that repairs it.
+        unmended: Vec<Unmended>,
+    },
 }
 
 /// The commands that repair these nodes.
@@ -300,10 +318,10 @@ async fn break_node(
 ) -> Result<(), DrillError> {
     let is_first = broken.insert(node.to_owned());
     let ordered = order(admin, node, kind.fault()).await;
-    if let Err(DrillError::Gateway {
-        error: evenkeel_client::ClientError::Refused { status: 400..500, .. },
-        ..
-    }) = &ordered
+    if let Err(DrillError::Gateway(
+        _,
+        evenkeel_client::ClientError::Refused { status: 400..500, .. },
+    )) = &ordered
         && is_first
     {
         broken.remove(node);
@@ -350,7 +368,7 @@ async fn order(
     };
     let asked = admin.post(&format!("/v1/nodes/{node}:{verb}"), &body).await;
     let what = || format!("{} {node}", order.name());
-    asked.map(drop).map_err(|error| DrillError::Gateway { what: what(), error })
+    asked.map(drop).map_err(|error| DrillError::Gateway(what(), error))
 }
 
 /// Waits until the breaker of the region admits sessions.
@@ -386,7 +404,7 @@ async fn breaker_closed(
 async fn list(admin: &mut ApiClient, kind: &str) -> Result<Vec<Value>, DrillError> {
     let listed = admin.read(&format!("/v1/{kind}")).await;
     let mut listed =
-        listed.map_err(|error| DrillError::Gateway { what: format!("listing {kind}"), error })?;
+        listed.map_err(|error| DrillError::Gateway(format!("listing {kind}"), error))?;
     Ok(listed[kind].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 

@@ -10,65 +10,65 @@ mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use account::{Account, Death, DuePacket, Excuses};
+pub(crate) use account::{Account, Death, DuePacket, Excuses};
 pub use books::Books;
-pub use continuity::{BreakKind, ContinuityBreak, Tolerance};
-pub use gap::{GapSpread, NodeSwitch, ReceiverGap};
-pub use split::Split;
+pub(crate) use continuity::Tolerance;
+pub use gap::GapSpread;
+pub(crate) use gap::NodeSwitch;
 
 /// A packet that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SentPacket {
-    pub session: u64,
-    pub stream: u8,
+    pub(crate) session: u64,
+    pub(crate) stream: u8,
     /// The index in the stream, from 0. Packets are added in order.
-    pub number: u64,
+    pub(crate) number: u64,
     /// Send time: nanoseconds since the Unix epoch.
-    pub at_ns: u64,
+    pub(crate) at_ns: u64,
     /// RTP timestamp as sent.
-    pub timestamp: u32,
+    pub(crate) timestamp: u32,
     /// RTP timestamp units per second.
-    pub clock_rate: u32,
+    pub(crate) clock_rate: u32,
 }
 
 /// A packet that a client received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReceivedPacket {
-    pub receiver: u64,
+    pub(crate) receiver: u64,
     /// The sending session, from the test header.
-    pub sender: u64,
-    pub stream: u8,
-    pub number: u64,
-    pub node: u32,
+    pub(crate) sender: u64,
+    pub(crate) stream: u8,
+    pub(crate) number: u64,
+    pub(crate) node: u32,
     /// Send time from the test header: nanoseconds since the Unix epoch.
-    pub sent_ns: u64,
+    pub(crate) sent_ns: u64,
     /// Arrival time: nanoseconds since the Unix epoch.
-    pub at_ns: u64,
+    pub(crate) at_ns: u64,
     /// SSRC as it arrived.
-    pub ssrc: u32,
+    pub(crate) ssrc: u32,
     /// Sequence number as it arrived.
-    pub sequence: u16,
+    pub(crate) sequence: u16,
     /// Timestamp as it arrived.
-    pub timestamp: u32,
+    pub(crate) timestamp: u32,
 }
 
 /// A participant of a room, with the time span in which packets of others are due to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoomParticipant {
-    pub session: u64,
-    pub room: u64,
+    pub(crate) session: u64,
+    pub(crate) room: u64,
     /// Packets sent at this time or later are due to the member.
-    pub from_ns: u64,
+    pub(crate) from_ns: u64,
     /// Packets sent at this time or later are not due any more; `u64::MAX` while the member stays.
-    pub until_ns: u64,
+    pub(crate) until_ns: u64,
 }
 
 /// One sender's stream as one receiver sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamPath {
-    pub receiver: u64,
-    pub sender: u64,
-    pub stream: u8,
+    pub(crate) receiver: u64,
+    pub(crate) sender: u64,
+    pub(crate) stream: u8,
 }
 
 /// All sent and received packets.
@@ -85,19 +85,19 @@ pub struct PacketLedger {
 
 impl PacketLedger {
     /// Adds a member to a room, or replaces its times.
-    pub fn join(&mut self, member: RoomParticipant) {
+    pub(crate) fn join(&mut self, member: RoomParticipant) {
         self.members.insert(member.session, member);
         self.rooms.entry(member.room).or_default().insert(member.session);
     }
 
     /// Ends the span in which packets are due to this session.
-    pub fn leave(&mut self, session: u64, at_ns: u64) {
+    pub(crate) fn leave(&mut self, session: u64, at_ns: u64) {
         if let Some(member) = self.members.get_mut(&session) {
             member.until_ns = member.until_ns.min(at_ns);
         }
     }
 
-    pub fn forget(&mut self, session: u64) {
+    pub(crate) fn forget(&mut self, session: u64) {
         if let Some(member) = self.members.remove(&session)
             && let Some(room) = self.rooms.get_mut(&member.room)
         {
@@ -108,7 +108,7 @@ impl PacketLedger {
     }
 
     /// Only packets sent between these times are due.
-    pub fn due_between(&mut self, from_ns: u64, until_ns: u64) {
+    pub(crate) fn due_between(&mut self, from_ns: u64, until_ns: u64) {
         for member in self.members.values_mut() {
             member.from_ns = member.from_ns.max(from_ns);
             member.until_ns = member.until_ns.min(until_ns);
@@ -121,16 +121,16 @@ impl PacketLedger {
         Self { members, rooms, ..Self::default() }
     }
 
-    pub fn sent(&mut self, packet: SentPacket) {
+    pub(crate) fn sent(&mut self, packet: SentPacket) {
         self.sent.entry((packet.session, packet.stream)).or_default().push(packet);
     }
 
-    pub fn arrived(&mut self, arrival: ReceivedPacket) {
+    pub(crate) fn arrived(&mut self, arrival: ReceivedPacket) {
         let ReceivedPacket { receiver, sender, stream, .. } = arrival;
         self.arrivals.entry(StreamPath { receiver, sender, stream }).or_default().push(arrival);
     }
 
-    pub fn sent_count(&self) -> u64 {
+    pub(crate) fn sent_count(&self) -> u64 {
         self.sent.values().map(|stream| stream.len() as u64).sum()
     }
 
@@ -154,18 +154,18 @@ impl PacketLedger {
     }
 
     /// Received packets, duplicates included.
-    pub fn arrived_count(&self) -> u64 {
+    pub(crate) fn arrived_count(&self) -> u64 {
         self.arrivals.values().map(|path| path.len() as u64).sum()
     }
 
-    pub fn member(&self, session: u64) -> Option<&RoomParticipant> {
+    pub(crate) fn member(&self, session: u64) -> Option<&RoomParticipant> {
         self.members.get(&session)
     }
 
     /// Packets that were due and never arrived, in the order of receiver, sender, stream and number.
     ///
     /// Call this method after the last packets have arrived, or end the due spans with [`leave`](Self::leave).
-    pub fn missing(&self) -> Vec<DuePacket> {
+    pub(crate) fn missing(&self) -> Vec<DuePacket> {
         let mut missing = Vec::new();
         for (&(session, stream), sent) in &self.sent {
             for receiver in self.receivers_of(session) {
@@ -187,7 +187,7 @@ impl PacketLedger {
     }
 
     /// Packets that arrived at a session of another room, or from an unknown sender.
-    pub fn misdelivered(&self) -> Vec<ReceivedPacket> {
+    pub(crate) fn misdelivered(&self) -> Vec<ReceivedPacket> {
         let together = |path: &StreamPath| {
             let room = |session| self.members.get(&session).map(|member| member.room);
             room(path.receiver).is_some() && room(path.receiver) == room(path.sender)
@@ -201,7 +201,7 @@ impl PacketLedger {
     }
 
     /// Duplicates: each further arrival of a packet at the same receiver.
-    pub fn twice(&self) -> Vec<ReceivedPacket> {
+    pub(crate) fn twice(&self) -> Vec<ReceivedPacket> {
         let again = |all: &Vec<ReceivedPacket>| {
             let mut seen = BTreeSet::new();
             all.iter().filter(|arrival| !seen.insert(arrival.number)).copied().collect::<Vec<_>>()
@@ -210,7 +210,7 @@ impl PacketLedger {
     }
 
     /// Members to which packets were due between these times, and at which no packet arrived.
-    pub fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
+    pub(crate) fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
         let due = |member: &RoomParticipant| {
             let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);
             self.senders_to(member.session).any(|sender| {

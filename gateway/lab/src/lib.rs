@@ -1,6 +1,8 @@
 //! Simulated clients, media nodes, bad networks and unauthorised traffic; the demo and the drills.
 //! Packets are recorded in a ledger and evaluated afterwards.
 
+#![deny(missing_docs)]
+
 pub mod client;
 pub mod clock;
 pub mod crowd;

@@ -21,12 +21,13 @@ const STOLEN_PERCENT: f64 = 2.0;
 /// Processor times of the kernel (proc_stat(5)).
 const BOOKS: &str = "/proc/stat";
 
+/// How late this machine wakes threads, and the share of time that other work took.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Timeliness {
     /// Wake-up delays of threads on the idle machine, milliseconds.
     pub woken_late_ms: GapSpread,
     /// Steal time, per cent of the time in which all cores were used.
-    pub stolen_percent: f64,
+    pub(crate) stolen_percent: f64,
 }
 
 /// Start of the observation of a machine.
@@ -50,6 +51,7 @@ impl MachineWatch {
         }
     }
 
+    /// Lateness since [`MachineWatch::begin`].
     pub fn so_far(&self) -> Timeliness {
         let stolen_percent = Used::now().stolen_percent_since(self.used);
         Timeliness { woken_late_ms: self.woken_late_ms, stolen_percent }

@@ -6,6 +6,7 @@ const MAGIC: [u8; 4] = *b"EKT1";
 /// The test header. On the wire, big endian: `EKT1`, session, number, sent (ns), node, stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TestHeader {
+    /// The sender's session number.
     pub session: u64,
     /// The index of the packet in the session's stream, from 0.
     pub number: u64,
@@ -13,6 +14,7 @@ pub struct TestHeader {
     pub sent_ns: u64,
     /// The number of the node that reflected the packet; 0 in packets of clients.
     pub node: u32,
+    /// 0 for voice, 1 for video.
     pub stream: u8,
 }
 
@@ -59,7 +61,7 @@ impl TestHeader {
     }
 
     /// Writes a node's number into the test header at the start of this payload. Returns false without a test header.
-    pub fn stamp(payload: &mut [u8], node: u32) -> bool {
+    pub(crate) fn stamp(payload: &mut [u8], node: u32) -> bool {
         if Self::read(payload).is_none() {
             return false;
         }

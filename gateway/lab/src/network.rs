@@ -84,14 +84,17 @@ impl Host {
         Host { name, address, number, own }
     }
 
+    /// The host's name in [`NamespaceNetwork::host`].
     pub fn name(&self) -> &'static str {
         self.name
     }
 
+    /// The IPv4 address of its [`INTERFACE`].
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
+    /// The Ethernet address of its [`INTERFACE`], as `ip link` writes it.
     pub fn mac(&self) -> String {
         format!("02:00:00:00:00:{:02x}", self.number)
     }
@@ -105,6 +108,7 @@ impl Host {
         }
     }
 
+    /// Runs `ip` with these arguments in the host's namespace.
     pub fn ip(&self, words: &str) -> Result<(), String> {
         let _inside = self.enter()?;
         ip(words)
@@ -168,7 +172,6 @@ impl Namespace {
 }
 
 /// This thread is in another network namespace until this is dropped.
-#[must_use]
 pub struct NamespaceGuard {
     back: Namespace,
     _of_this_thread: PhantomData<*const ()>,

@@ -151,16 +151,12 @@ impl ChildProcess {
     }
 
     /// Sends SIGTERM when the handle is dropped, and kills only after `grace`.
-    #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> ChildProcess {
         self.grace = grace;
         self
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -169,7 +165,7 @@ impl ChildProcess {
     ///
     /// # Errors
     /// No line came `within` that time, or standard output was closed.
-    pub fn line(&mut self, within: Duration) -> Result<String, ProcessError> {
+    pub(crate) fn line(&mut self, within: Duration) -> Result<String, ProcessError> {
         let read = self.read;
         drop(self.output.wait(within, |lines| lines.all.len() > read || lines.is_closed));
         let line = self.try_line()?;
@@ -180,7 +176,7 @@ impl ChildProcess {
     ///
     /// # Errors
     /// Standard output was closed.
-    pub fn try_line(&mut self) -> Result<Option<String>, ProcessError> {
+    pub(crate) fn try_line(&mut self) -> Result<Option<String>, ProcessError> {
         let lines = self.output.lines();
         match lines.all.get(self.read) {
             Some(line) => {
@@ -205,7 +201,7 @@ impl ChildProcess {
     ///
     /// # Errors
     /// The line is no JSON.
-    pub fn json(&self, line: &str) -> Result<Value, ProcessError> {
+    pub(crate) fn json(&self, line: &str) -> Result<Value, ProcessError> {
         serde_json::from_str(line).map_err(|_| self.error(format!("printed {line:?}")))
     }
 
@@ -238,11 +234,13 @@ impl ChildProcess {
         self.output.wait(within, |lines| lines.is_closed).all.clone()
     }
 
+    /// Signals the process itself, not its group.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         let sent = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
         sent.map_err(|errno| self.error(format!("cannot be sent {signal}: {errno}")))
     }
 
+    /// False once the process has exited; it is then reaped.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

@@ -21,6 +21,7 @@ use pump::{Late, Pump};
 use crate::TestHeader;
 use crate::datagrams::DatagramInbox;
 
+/// The direction of a packet through the relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
     /// From the client to the gateway.
@@ -31,26 +32,28 @@ pub enum Direction {
 
 /// The two ends of a client's lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ends {
+pub(crate) struct Ends {
     /// The address that the client uses instead of the gateway's.
-    pub near: SocketAddr,
+    pub(crate) near: SocketAddr,
     /// The address the gateway sees, to be declared in the offer.
-    pub far: SocketAddr,
+    pub(crate) far: SocketAddr,
 }
 
 /// A packet that did not cross, or crossed damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RelayDrop {
+pub(crate) struct RelayDrop {
     /// The session of the lane: the receiver of packets down, the sender of packets up.
-    pub lane: u64,
-    pub direction: Direction,
-    pub cause: ImpairmentCause,
+    pub(crate) lane: u64,
+    pub(crate) direction: Direction,
+    pub(crate) cause: ImpairmentCause,
     /// The test header of the packet; `None` for RTCP, STUN and encrypted packets.
-    pub mark: Option<TestHeader>,
+    pub(crate) mark: Option<TestHeader>,
 }
 
+/// Datagrams of all lanes since the relay started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RelayTally {
+    /// Datagrams read, before any impairment.
     pub arrived: u64,
     /// Forwarded datagrams, without copies.
     pub forwarded: u64,
@@ -85,7 +88,7 @@ struct Delayed {
 impl ImpairmentRelay {
     /// Starts a relay without lanes. The same seed and the same packets per lane and direction give the same
     /// impairments.
-    pub fn start(seed: u64) -> io::Result<Self> {
+    pub(crate) fn start(seed: u64) -> io::Result<Self> {
         let world = RelayLanes {
             lanes: Vec::new(),
             by_session: BTreeMap::new(),
@@ -100,7 +103,7 @@ impl ImpairmentRelay {
     ///
     /// # Errors
     /// The system has no sockets; [`io::ErrorKind::AlreadyExists`] if the session has a lane.
-    pub fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<Ends> {
+    pub(crate) fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<Ends> {
         let mut world = self.pump.world();
         if world.by_session.contains_key(&session) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -116,17 +119,9 @@ impl ImpairmentRelay {
         Ok(ends)
     }
 
-    /// Sets the impairment of one direction for packets that arrive from now on. Returns false for an unknown lane.
-    pub fn set(&self, session: u64, direction: Direction, conditions: Conditions) -> bool {
-        let mut world = self.pump.world();
-        let Some(&index) = world.by_session.get(&session) else { return false };
-        world.lanes[index].link(direction).conditions = conditions;
-        true
-    }
-
     /// Rebinds the lane as a NAT would: the gateway sees the client at another address, and packets to the old one are
     /// lost. Returns false for an unknown lane.
-    pub fn rebind(&self, session: u64) -> io::Result<bool> {
+    pub(crate) fn rebind(&self, session: u64) -> io::Result<bool> {
         let mut world = self.pump.world();
         let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
         self.pump.forget(&world.lanes[index].far)?;
@@ -136,7 +131,7 @@ impl ImpairmentRelay {
     }
 
     /// Changes both directions of every lane.
-    pub fn set_all(&self, conditions: Conditions) {
+    pub(crate) fn set_all(&self, conditions: Conditions) {
         for lane in &mut self.pump.world().lanes {
             lane.link(Direction::Up).conditions = conditions;
             lane.link(Direction::Down).conditions = conditions;
@@ -144,13 +139,8 @@ impl ImpairmentRelay {
     }
 
     /// All packets since the start that did not cross, or crossed damaged.
-    pub fn dropped(&self) -> Vec<RelayDrop> {
+    pub(crate) fn dropped(&self) -> Vec<RelayDrop> {
         self.pump.world().dropped.clone()
-    }
-
-    /// The totals since the start.
-    pub fn tally(&self) -> RelayTally {
-        self.pump.world().tally
     }
 }
 

@@ -67,17 +67,21 @@ pub enum PlainRoom {
     Shared,
 }
 
+/// The behaviour of a sample node. [`SampleNodeOptions::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct SampleNodeOptions {
     /// The listen address; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The name of the node in the gateway's `[[node]]`. Test headers get [`number_of`] it.
-    pub name: String,
+    pub(crate) name: String,
     /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses
     /// all signed messages, and so has no trunk legs.
     pub secret: Option<NodeSecret>,
+    /// Whether sequence numbers pass unchanged. Default: rewritten.
     pub numbers: NumberTreatment,
+    /// Whether packets carry the node's number. Default: no.
     pub stamps: Stamps,
+    /// The room of sessions on port legs. Default: each alone.
     pub plain_room: PlainRoom,
     /// Maximum sessions, port legs included. Default 10,000.
     pub sessions_max: u32,
@@ -127,14 +131,24 @@ pub trait NodeBehaviour: Send {
 
 impl NodeBehaviour for () {}
 
+/// A sample node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleNodeError {
-    #[error("cannot read the secret {path}: {error}")]
-    Secret { path: String, error: io::Error },
+    /// The file of the secret cannot be read.
+    #[error("cannot read the secret {0}: {1}")]
+    Secret(String, io::Error),
+    /// The secret has fewer bytes than a key of HMAC needs.
     #[error("the secret {path} has {length} bytes, at least 16 are needed")]
-    SecretTooShort { path: String, length: usize },
-    #[error("cannot listen at {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    SecretTooShort {
+        /// The file.
+        path: String,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The media port cannot be bound.
+    #[error("cannot listen at {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// Reading or waiting failed while the node ran.
     #[error("the node ended: {0}")]
     Io(#[from] io::Error),
 }
@@ -154,10 +168,11 @@ pub fn read_secret(path: &Path, node: &str) -> Result<NodeSecret, SampleNodeErro
     match std::fs::read(path) {
         Ok(bytes) => NodeSecret::new(&bytes, node)
             .map_err(|TooShort { length }| SampleNodeError::SecretTooShort { path: shown, length }),
-        Err(error) => Err(SampleNodeError::Secret { path: shown, error }),
+        Err(error) => Err(SampleNodeError::Secret(shown, error)),
     }
 }
 
+/// A media node that returns packets to the other sessions of their room.
 pub struct SampleNode {
     socket: UdpSocket,
     address: SocketAddr,
@@ -177,13 +192,14 @@ impl SampleNode {
             let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
             Ok(socket)
         };
-        let socket = bound().map_err(|error| SampleNodeError::Listen { address, error })?;
+        let socket = bound().map_err(|error| SampleNodeError::Listen(address, error))?;
         let address = socket.local_addr()?;
         let reflector = Reflector::new(options, fastrand::Rng::new());
         let (ending, stopped) = (Arc::default(), Arc::default());
         Ok(Self { socket, address, reflector, ending, stopped })
     }
 
+    /// The bound address, with the port that the system chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -230,6 +246,7 @@ impl SampleNode {
 /// The format of standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Words {
+    /// A line for a person.
     Plain,
     /// One line of JSON with the listen address, and one with counters at the end.
     Json,

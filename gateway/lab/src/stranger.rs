@@ -31,21 +31,22 @@ const BUNDLE_MAX: usize = 1_472;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct StrangerReport {
     /// RTP packets from an unknown address.
-    pub rtp: u64,
+    pub(crate) rtp: u64,
     /// STUN checks sent with a wrong password.
-    pub checks: u64,
+    pub(crate) checks: u64,
     /// Packets in bundles with unknown tags.
-    pub bundled: u64,
+    pub(crate) bundled: u64,
     /// Messages sent that are signed with another secret.
-    pub messages: u64,
-    pub refused: u64,
+    pub(crate) messages: u64,
+    pub(crate) refused: u64,
     /// Accepted STUN checks: must be 0.
-    pub believed: u64,
+    pub(crate) believed: u64,
     /// Other packets received: must be 0.
-    pub came: u64,
+    pub(crate) came: u64,
 }
 
 impl StrangerReport {
+    /// All datagrams sent.
     pub fn sent(&self) -> u64 {
         self.rtp + self.checks + self.bundled + self.messages
     }
@@ -65,6 +66,7 @@ pub struct Stranger {
 }
 
 impl Stranger {
+    /// `seed` determines the invented passwords, tags and keys.
     pub fn new(seed: u64) -> Self {
         Self {
             rng: Rng::with_seed(seed),
@@ -144,6 +146,7 @@ impl Stranger {
         Ok(())
     }
 
+    /// Counts the answers that have arrived, and returns all figures.
     pub fn report(&mut self) -> io::Result<StrangerReport> {
         let mut inbox = DatagramInbox::new(DATAGRAM, 16);
         for socket in &self.sockets {

@@ -13,24 +13,25 @@ use evenkeel_client::{ApiClient, ClientError, ServerEvent};
 /// Interval of attempts to reach a gateway that ended.
 const AGAIN_EVERY: Duration = Duration::from_millis(20);
 
+/// Events of the watched gateways in order of arrival, shared with the watching task.
 #[derive(Clone, Default)]
 pub struct EventLog(Arc<Mutex<Vec<ServerEvent>>>);
 
 /// Records events until it is dropped.
 pub struct Watch {
-    pub heard: EventLog,
+    pub(crate) heard: EventLog,
     listening: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
-    pub async fn begin(admin: &ApiClient) -> Result<Watch, ClientError> {
+    pub(crate) async fn begin(admin: &ApiClient) -> Result<Watch, ClientError> {
         let mut watch = Watch { heard: EventLog::default(), listening: Vec::new() };
         watch.also(admin).await?;
         Ok(watch)
     }
 
     /// Records the events of another gateway as well.
-    pub async fn also(&mut self, admin: &ApiClient) -> Result<(), ClientError> {
+    pub(crate) async fn also(&mut self, admin: &ApiClient) -> Result<(), ClientError> {
         let mut events = admin.events().await?;
         let (admin, heard) = (admin.another(), self.heard.clone());
         self.listening.push(tokio::spawn(async move {
@@ -58,11 +59,11 @@ impl Drop for Watch {
 }
 
 impl EventLog {
-    pub fn all(&self) -> MutexGuard<'_, Vec<ServerEvent>> {
+    pub(crate) fn all(&self) -> MutexGuard<'_, Vec<ServerEvent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn take(&self) -> Vec<ServerEvent> {
+    pub(crate) fn take(&self) -> Vec<ServerEvent> {
         std::mem::take(&mut *self.all())
     }
 
@@ -86,7 +87,7 @@ impl EventLog {
     }
 
     /// Degradations in force, counted by session and operation.
-    pub fn standing_degradations(&self) -> usize {
+    pub(crate) fn standing_degradations(&self) -> usize {
         let mut last = BTreeMap::new();
         for event in self.all().iter().filter(|event| event.name == "degraded") {
             let key = (word(&event.data["session"]), word(&event.data["op"]));
@@ -96,7 +97,7 @@ impl EventLog {
     }
 
     /// Sessions to which this degradation was applied between these times.
-    pub fn degraded(
+    pub(crate) fn degraded(
         &self,
         op: &str,
         arg: impl Fn(u64) -> bool,
@@ -118,7 +119,7 @@ pub fn at_ns(event: &ServerEvent) -> u64 {
 }
 
 /// Returns true if the event reports this health of the node.
-pub fn is_node(event: &ServerEvent, node: &str, to: &str) -> bool {
+pub(crate) fn is_node(event: &ServerEvent, node: &str, to: &str) -> bool {
     event.name == "node" && event.data["node"] == node && event.data["to"] == to
 }
 

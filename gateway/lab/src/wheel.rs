@@ -6,7 +6,7 @@ const SLOT_NS: u64 = 1_000_000;
 const SLOTS: usize = 1_024;
 
 /// Timers by key, in order of time with a resolution of 1 ms. A timer never expires early.
-pub struct Wheel {
+pub(crate) struct Wheel {
     slots: Vec<Vec<(u64, usize)>>,
     turned_to: u64,
     waiting: usize,
@@ -14,18 +14,18 @@ pub struct Wheel {
 
 impl Wheel {
     /// An empty wheel that starts now.
-    pub fn new(now_ns: u64) -> Self {
+    pub(crate) fn new(now_ns: u64) -> Self {
         Self { slots: vec![Vec::new(); SLOTS], turned_to: now_ns / SLOT_NS, waiting: 0 }
     }
 
     /// Sets the timer of `key`. A timer in the past expires with the next [`turn`](Self::turn).
-    pub fn arm(&mut self, key: usize, at_ns: u64) {
+    pub(crate) fn arm(&mut self, key: usize, at_ns: u64) {
         let tick = at_ns.div_ceil(SLOT_NS).max(self.turned_to + 1);
         self.slots[slot_of(tick)].push((tick, key));
         self.waiting += 1;
     }
 
-    pub fn turn(&mut self, now_ns: u64, due: &mut Vec<usize>) {
+    pub(crate) fn turn(&mut self, now_ns: u64, due: &mut Vec<usize>) {
         let now = now_ns / SLOT_NS;
         let turns = now.saturating_sub(self.turned_to).min(SLOTS as u64);
         for tick in (now + 1).saturating_sub(turns)..=now {
@@ -43,7 +43,7 @@ impl Wheel {
     }
 
     /// The time until the next timer, in whole ms rounded up; `None` if no timer expires within a turn of the wheel.
-    pub fn sleep_ms(&self, now_ns: u64) -> Option<u64> {
+    pub(crate) fn sleep_ms(&self, now_ns: u64) -> Option<u64> {
         if self.waiting == 0 {
             return None;
         }

@@ -51,15 +51,20 @@ pub struct Bursts {
     /// Probability per packet to leave the bad state. The mean burst length is a million divided by this value, in
     /// packets.
     pub leave_ppm: u32,
+    /// Loss in the good state, parts per million.
     pub good_loss_ppm: u32,
+    /// Loss in the bad state, parts per million.
     pub bad_loss_ppm: u32,
 }
 
 /// The cause of a packet's loss or damage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum ImpairmentCause {
+    /// The link is down.
     Blackout,
+    /// Independent loss.
     Loss,
+    /// Loss by [`Bursts`].
     Burst,
     /// The queue of a slow link was full.
     Rate,
@@ -67,10 +72,14 @@ pub enum ImpairmentCause {
     Corrupted,
 }
 
+/// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
+    /// It does not arrive.
     Drop(ImpairmentCause),
+    /// It arrives, perhaps twice or damaged.
     Deliver {
+        /// Delivery time.
         at: Instant,
         /// Delivery time of the duplicate, if there is one.
         copy_at: Option<Instant>,
@@ -79,6 +88,7 @@ pub enum Fate {
     },
 }
 
+/// One direction of a link.
 pub struct Impairment {
     /// Conditions from the next packet on.
     pub conditions: Conditions,

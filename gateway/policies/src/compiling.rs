@@ -53,6 +53,7 @@ impl Foundry {
         Foundry { engine, compiler: None, cache: None }
     }
 
+    /// Compiles by `[gateway] cache` and the compiler of these settings.
     pub fn of(engine: host::Engine, settings: &GatewayConfig) -> Foundry {
         let compiler = settings.compiler.clone();
         // A program that embeds the gateway gets a cache only if its configuration names one.
@@ -76,10 +77,12 @@ impl Foundry {
         Foundry { engine, compiler, cache }
     }
 
+    /// The engine that runs the plugins.
     pub fn engine(&self) -> &host::Engine {
         &self.engine
     }
 
+    /// The folder of compiled code, if there is one.
     pub fn folder(&self) -> Option<&Path> {
         self.cache.as_deref().map(host::Cache::folder)
     }
@@ -220,7 +223,7 @@ impl CompilerProcess<'_> {
 }
 
 fn limit(limit: String) -> PluginRefusal {
-    PluginRefusal::CompileLimit { limit: limit.into() }
+    PluginRefusal::CompileLimit(limit.into())
 }
 
 /// Waits for the exit of a compiler that closed its output, and kills it after a second.

@@ -10,5 +10,6 @@ pub fn return_large_allocations() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
 }
 
+/// Does nothing: the allocator has no such option.
 #[cfg(not(target_env = "gnu"))]
 pub fn return_large_allocations() {}

@@ -25,6 +25,7 @@ pub fn raise_limit() -> u64 {
     }
 }
 
+/// The limit to which a process without privileges may raise its own (getrlimit(2)).
 pub fn hard_limit() -> u64 {
     limits().1
 }

@@ -1,5 +1,7 @@
 //! The process and its operating system: files, signals, descriptors, sandbox, allocator, terminal.
 
+#![deny(missing_docs)]
+
 pub mod allocator;
 pub mod descriptors;
 pub mod file;

@@ -139,10 +139,13 @@ const FILES: &[i64] = &[libc::SYS_openat];
 /// A measure that the kernel refused. The process continues without it.
 #[derive(Debug, thiserror::Error)]
 pub enum MissingMeasure {
+    /// Capabilities were not dropped.
     #[error("capabilities are kept: {0}")]
     Capabilities(#[from] CapsError),
+    /// The seccomp filter was not installed.
     #[error("system calls are not filtered: {0}")]
     Filter(#[from] seccompiler::Error),
+    /// The process did not get namespaces of its own.
     #[error("no namespaces: {0}")]
     Namespaces(Errno),
 }

@@ -135,6 +135,7 @@ impl Chunk {
         self.table.len() + self.known.0.len() + self.known.1.len() + self.records.len()
     }
 
+    /// True before the first record.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

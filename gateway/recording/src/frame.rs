@@ -4,7 +4,7 @@ use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
 /// First bytes of every recording. The first byte is not ASCII, and the line ends reveal a transfer as text.
-pub const MAGIC: [u8; 8] = *b"\x89EKR\r\n\x1a\n";
+pub(crate) const MAGIC: [u8; 8] = *b"\x89EKR\r\n\x1a\n";
 
 /// The written format. Older formats can be read.
 pub const FORMAT: u16 = 1;

@@ -12,6 +12,7 @@ pub struct RecordingHeader {
     pub contract: Box<str>,
     /// Unix time at which gateway time (`now_us`) was 0, microseconds.
     pub started_us: u64,
+    /// The gateway's region.
     pub region: Box<str>,
     /// True if addresses were recorded, on request.
     pub addresses: bool,

@@ -5,6 +5,8 @@
 //! complete chunks and reports the missing rest. A [`Redactor`] removes addresses from records. [`ReplayState`] holds
 //! the states that a replayed plugin writes.
 
+#![deny(missing_docs)]
+
 mod address;
 mod answer;
 mod chunk;
@@ -20,7 +22,7 @@ mod table;
 mod wire;
 
 pub use chunk::{Chunk, ChunkFull, records};
-pub use frame::{FORMAT, MAGIC};
+pub use frame::FORMAT;
 pub use header::{RecordingHeader, head, tail};
 pub use reader::{LostChunks, ReadError, RecordingReader};
 pub use record::{RecordedCall, RecordedDecision, RecordingEntry};

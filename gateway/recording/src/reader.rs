@@ -24,7 +24,7 @@ pub struct RecordingReader<'a> {
 /// Reason why the bytes cannot be read as a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadError {
-    /// The first bytes do not match [`MAGIC`].
+    /// The first bytes do not match `MAGIC`.
     NotARecording,
     /// A transfer as text has altered the recording.
     Mangled,
@@ -70,6 +70,7 @@ pub struct LostChunks {
     pub at: usize,
     /// Bytes from that offset to the end.
     pub bytes: usize,
+    /// The reason of the first loss.
     pub why: Box<str>,
 }
 
@@ -114,6 +115,7 @@ impl<'a> RecordingReader<'a> {
         Ok(RecordingReader { header, rest, total, chunks: 0, pending, end: None })
     }
 
+    /// The first frame.
     pub fn header(&self) -> &RecordingHeader {
         &self.header
     }

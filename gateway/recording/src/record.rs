@@ -7,7 +7,9 @@ use crate::revision::{RecordedCatalog, RecordedRevision};
 /// A record. Records keep the order in which they were written.
 #[derive(Clone, PartialEq, Debug)]
 pub enum RecordingEntry {
+    /// A question to a plugin, and its answer.
     Call(Box<RecordedCall>),
+    /// The decision that followed an answer, which is known later.
     Decided(RecordedDecision),
     /// This number of calls is missing here, because they arrived faster than they could be written.
     Missed(u64),
@@ -16,6 +18,7 @@ pub enum RecordingEntry {
 /// A question to a plugin and its answer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RecordedCall {
+    /// The asked revision.
     pub revision: Arc<RecordedRevision>,
     /// Nodes, zones and regions known to the plugin.
     pub catalog: Arc<RecordedCatalog>,
@@ -34,16 +37,18 @@ pub struct RecordedCall {
 /// The core's decision about an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordedDecision {
+    /// The question that the decision answers.
     pub ask: AskId,
     /// Name of the outcome in metrics and records: `applied`.
-    pub outcome: Box<str>,
+    pub(crate) outcome: Box<str>,
     /// The guard that rejected the answer, or the fault; empty for other outcomes.
-    pub detail: Box<str>,
+    pub(crate) detail: Box<str>,
     /// For an applied answer: true if the native default differs from it. The default's answer is not recorded.
-    pub differs: Option<bool>,
+    pub(crate) differs: Option<bool>,
 }
 
 impl RecordedDecision {
+    /// Takes name and reason of the outcome.
     pub fn of(ask: AskId, outcome: &DecisionOutcome) -> RecordedDecision {
         let (detail, differs) = match outcome {
             DecisionOutcome::Applied { differs } => ("", Some(*differs)),

@@ -55,6 +55,7 @@ impl ReplayState {
         question
     }
 
+    /// Takes over the states that the answer returned.
     pub fn update(&mut self, policy: &PolicyName, question: &PolicyQuestion, answer: &HookAnswer) {
         let (states, memo) = match answer {
             HookAnswer::Params(_) | HookAnswer::Admit { .. } => return,

@@ -10,11 +10,13 @@ use crate::wire::{FrameInput, InvalidFrame, malformed, put};
 /// A plugin with its settings, as a policy ran it. A recording contains the plugin's digest but not its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordedRevision {
+    /// The policy: `call/routing`.
     pub policy: PolicyName,
     /// The gateway's identifier of the revision: 12 hexadecimal digits.
     pub revision: Arc<str>,
     /// The plugin's name in its manifest.
     pub plugin: Arc<str>,
+    /// Version of the plugin, from its manifest.
     pub version: Box<str>,
     /// SHA-256 of the plugin's bytes.
     pub digest: [u8; 32],
@@ -22,6 +24,7 @@ pub struct RecordedRevision {
     pub settings: Box<str>,
     /// Seed of the plugin's random numbers.
     pub seed: u64,
+    /// The granted columns and actions.
     pub grant: RecordedGrant,
     /// True if an address was removed from the settings.
     pub redacted: bool,
@@ -32,7 +35,9 @@ pub struct RecordedRevision {
 pub struct RecordedGrant {
     /// Metrics of sessions and rooms.
     pub subject_metrics: Vec<Metric>,
+    /// Metrics of nodes and regions.
     pub node_metrics: Vec<Metric>,
+    /// Actions that the plugin may take.
     pub ops: Vec<Op>,
 }
 

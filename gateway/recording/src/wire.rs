@@ -8,8 +8,8 @@ const DECODED_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidFrame {
     /// The part being read: `question`.
-    pub part: &'static str,
-    pub found: Box<str>,
+    pub(crate) part: &'static str,
+    pub(crate) found: Box<str>,
 }
 
 impl std::fmt::Display for InvalidFrame {

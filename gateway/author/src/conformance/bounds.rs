@@ -9,7 +9,7 @@ const NO_SETTING: &str = "no_such_setting";
 
 /// A setting that the plugin treats differently than its schema says.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SettingMismatch {
+pub(crate) enum SettingMismatch {
     #[error("{setting} is allowed by the schema, but refused: {said}")]
     Refused {
         /// `spares = 3`.

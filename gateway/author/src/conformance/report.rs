@@ -12,24 +12,25 @@ use crate::inspection::thousands;
 /// The result of a run. As text for people; see [`json`](ConformanceReport::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ConformanceReport {
-    pub worlds: u32,
-    pub questions: BTreeMap<&'static str, u64>,
-    pub settings_tried: u32,
-    pub state_bytes_max: usize,
+    pub(crate) worlds: u32,
+    pub(crate) questions: BTreeMap<&'static str, u64>,
+    pub(crate) settings_tried: u32,
+    pub(crate) state_bytes_max: usize,
     /// Settings that contradict their schema.
-    pub unfit: Vec<SettingMismatch>,
+    pub(crate) unfit: Vec<SettingMismatch>,
     /// Violations by kind and question: their number, and the first of each.
     pub violations: BTreeMap<(&'static str, &'static str), (u64, ConformanceFinding, Violation)>,
 }
 
+/// A broken rule, with the world that shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConformanceFinding {
     /// The question: `tick`.
-    pub question: &'static str,
+    pub(crate) question: &'static str,
     /// Seed of the world, to reproduce it with `--seed` and one world.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// The setting being tried, if any.
-    pub under: Option<String>,
+    pub(crate) under: Option<String>,
 }
 
 impl ConformanceFinding {
@@ -64,6 +65,7 @@ impl ConformanceReport {
         self.violations.entry(key).or_insert((0, finding, violation)).0 += 1;
     }
 
+    /// The report of `--json`.
     pub fn json(&self) -> Value {
         let violation = |(count, finding, violation): &(u64, ConformanceFinding, Violation)| {
             json!({

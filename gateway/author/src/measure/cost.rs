@@ -3,13 +3,16 @@
 use evenkeel_host::Manifest;
 use evenkeel_model::PolicyQuestion;
 
+/// A call that costs more than the manifest declares.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{call} with {rows} rows takes {found} instructions; the manifest declares at most {promised}"
 )]
 pub struct Exceeded {
-    pub call: &'static str,
+    pub(crate) call: &'static str,
+    /// Rows of the question.
     pub rows: u32,
+    /// Measured instructions.
     pub found: u64,
     /// The declared bound for this number of rows.
     pub promised: u64,

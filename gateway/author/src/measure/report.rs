@@ -11,19 +11,22 @@ use crate::inspection::thousands;
 /// Measurements of a plugin. As text for people; see [`json`](MeasurementReport::json) for tools.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MeasurementReport {
-    pub name: Box<str>,
-    pub version: Box<str>,
-    pub bytes: usize,
-    pub compile: Duration,
+    pub(crate) name: Box<str>,
+    pub(crate) version: Box<str>,
+    pub(crate) bytes: usize,
+    pub(crate) compile: Duration,
     /// Nanoseconds to create an instance and send it settings and catalog.
-    pub start_ns: TimeSpread,
+    pub(crate) start_ns: TimeSpread,
+    /// Costs by function and size of the question.
     pub calls: Vec<MeasuredCall>,
+    /// Calls above their declared cost.
     pub exceeded: Vec<Exceeded>,
     /// Reason for the lack of native measurements.
     pub not_native: Option<String>,
 }
 
 impl MeasurementReport {
+    /// The report of `--json`.
     pub fn json(&self) -> Value {
         let call = |call: &MeasuredCall| {
             json!({

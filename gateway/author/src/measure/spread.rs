@@ -2,16 +2,19 @@
 
 use serde_json::{Value, json};
 
+/// The spread of durations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TimeSpread {
+    /// Minimum, nanoseconds.
     pub min: u64,
+    /// Median, nanoseconds.
     pub median: u64,
-    pub p99: u64,
+    pub(crate) p99: u64,
 }
 
 impl TimeSpread {
     /// All fields are 0 if there are no figures.
-    pub fn of(mut figures: Vec<u64>) -> TimeSpread {
+    pub(crate) fn of(mut figures: Vec<u64>) -> TimeSpread {
         figures.sort_unstable();
         // Selects by nearest rank.
         let at = |share: usize| {
@@ -21,7 +24,7 @@ impl TimeSpread {
         TimeSpread { min: at(0), median: at(50), p99: at(99) }
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({"min": self.min, "median": self.median, "p99": self.p99})
     }
 }

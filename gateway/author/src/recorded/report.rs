@@ -15,10 +15,12 @@ use crate::verdict::Violation;
 /// The result of a replay. As text for people; see [`json`](ReplayReport::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ReplayReport {
+    /// Recorded calls that were asked again.
     pub calls: u64,
+    /// Names of the policies asked.
     pub policies: BTreeSet<String>,
     /// True if the manifest declares costs.
-    pub promises: bool,
+    pub(crate) promises: bool,
     /// Calls checked against declared costs: no row was new to the plugin.
     pub judged: u64,
     /// Metrics that the plugin reads and the recording does not contain.
@@ -29,12 +31,13 @@ pub struct ReplayReport {
     pub exceeded: BTreeMap<&'static str, (u64, RecordingPosition, Exceeded)>,
 }
 
+/// A call in a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordingPosition {
-    pub policy: String,
-    pub ask: u64,
+    pub(crate) policy: String,
+    pub(crate) ask: u64,
     /// Gateway time, microseconds since its start.
-    pub now_us: u64,
+    pub(crate) now_us: u64,
 }
 
 impl RecordingPosition {
@@ -94,6 +97,7 @@ impl ReplayReport {
         }
     }
 
+    /// The report of `--json`.
     pub fn json(&self) -> Value {
         let violation = |(&(name, question), (count, place, violation)): (
             &(&str, &str),

@@ -91,7 +91,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     assert!(report.is_passed() && report.violations.is_empty(), "{report}");
     let found = Project::of_plugin(&format!("my-{}", hook.name()), &path, None).unwrap().unwrap();
     assert_eq!(found.folder(), project.folder(), "found beside the file");
-    assert!(found.makes(&built).unwrap());
+    assert!(built.is_current(&found).unwrap());
     let report = measure(&built, &Value::Null, Some(&found)).unwrap();
     assert!(report.calls.iter().all(|call| call.instructions > 0 && call.ns.min > 0), "{report}");
     assert_eq!(report.not_native, None);
@@ -161,7 +161,7 @@ fn declared_costs_are_checked() {
     let report = measure(&mean, &Value::Null, None).unwrap();
     let sizes: Vec<u32> = report.exceeded.iter().map(|exceeded| exceeded.rows).collect();
     assert_eq!(sizes, [1, 256, 4_096], "{report}");
-    assert!(!project.makes(&generous).unwrap(), "the project has changed");
+    assert!(!generous.is_current(&project).unwrap(), "the project has changed");
 }
 
 #[test]

@@ -5,7 +5,7 @@ fn unknown_name_is_a_wrong_command_line() {
     let refused = |status| {
         let (code, message) = ("bad-request".to_owned(), "no such scenario".to_owned());
         let error = evenkeel_client::ClientError::Refused { status, code, message };
-        drill::DrillError::Crowd(crowd::CrowdError::Gateway { what: "opening a session", error })
+        drill::DrillError::Crowd(crowd::CrowdError::Gateway("opening a session", error))
     };
     for wrong in [drill::DrillError::Unknown("no such node".to_owned()), refused(400)] {
         assert!(matches!(failure(&wrong), CommandError::Wrong(words) if words.contains("no such")));

@@ -5,7 +5,7 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 fn found(plugin: &[u8]) -> &'static str {
     match signer(plugin) {
-        Err(PluginRefusal::Signature { found }) => found,
+        Err(PluginRefusal::Signature(found)) => found,
         other => panic!("{other:?}"),
     }
 }

@@ -120,7 +120,7 @@ fn non_plugin_bytes_are_refused() {
     assert!(matches!(refusal(&whole[..whole.len() / 2]), PluginRefusal::NotWasm { .. }));
     let empty = wat::parse_str("(module)").unwrap();
     let empty = with_section(&empty, "evenkeel:manifest", manifest().to_string().as_bytes());
-    assert!(matches!(refusal(&empty), PluginRefusal::NotAPlugin { .. }));
+    assert!(matches!(refusal(&empty), PluginRefusal::NotAPlugin(..)));
 }
 
 #[test]

@@ -17,8 +17,8 @@ const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 /// ICE credentials from the gateway's answer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    pub ufrag: String,
-    pub password: String,
+    pub(crate) ufrag: String,
+    pub(crate) password: String,
 }
 
 pub(super) struct Ice {

@@ -37,11 +37,13 @@ pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Pinne
     Ok(config)
 }
 
+/// The TLS library lacks what QUIC needs.
 #[derive(Debug, thiserror::Error)]
 pub enum PinnedTlsError {
     /// No TLS 1.3.
     #[error(transparent)]
     Tls(#[from] Error),
+    /// No initial cipher suite of QUIC (RFC 9001, section 5.2).
     #[error(transparent)]
     Suite(#[from] NoInitialCipherSuite),
 }

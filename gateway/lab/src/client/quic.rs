@@ -12,11 +12,12 @@ use bytes::Bytes;
 use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
 use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendDatagramError};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::pinned::client_config;
-use super::{ClientReports, ClientTally, Persona, QuicWay, Talker, Talking, Transmit};
+use super::{ClientReports, ClientTally, Persona, QuicWay, Talker, Transmit};
 use crate::clock;
 
 /// Interval at which recorded packets are moved to the ledger.
@@ -26,14 +27,9 @@ const PACKET_MAX: usize = 65_535;
 /// The size of one stream read.
 const PIECE: usize = 16 * 1_024;
 
-pub(super) enum QuicClientCommand {
-    Hush,
-    Leave,
-}
-
 enum QuicFleetCommand {
     Join(Persona, QuicWay),
-    Tell(u64, QuicClientCommand),
+    Leave(u64),
 }
 
 type SharedDesk = Rc<RefCell<ClientReports>>;
@@ -57,8 +53,8 @@ impl QuicFleet {
         self.order(QuicFleetCommand::Join(persona, way));
     }
 
-    pub(super) fn command(&self, session: u64, command: QuicClientCommand) {
-        self.order(QuicFleetCommand::Tell(session, command));
+    pub(super) fn leave(&self, session: u64) {
+        self.order(QuicFleetCommand::Leave(session));
     }
 
     fn order(&self, order: QuicFleetCommand) {
@@ -87,15 +83,11 @@ async fn run(mut orders: UnboundedReceiver<QuicFleetCommand>, desk: SharedDesk) 
         tokio::select! {
             order = orders.recv() => match order {
                 Some(QuicFleetCommand::Join(persona, way)) => {
-                    let (commands, heard) = mpsc::unbounded_channel();
-                    clients.insert(persona.session, commands);
-                    tasks.spawn_local(live(persona, way, heard, Rc::clone(&desk)));
+                    let (stays, left) = oneshot::channel();
+                    clients.insert(persona.session, stays);
+                    tasks.spawn_local(live(persona, way, left, Rc::clone(&desk)));
                 }
-                Some(QuicFleetCommand::Tell(session, command)) => {
-                    if let Some(commands) = clients.get(&session) {
-                        let _still_there: Result<(), mpsc::error::SendError<QuicClientCommand>> = commands.send(command);
-                    }
-                }
+                Some(QuicFleetCommand::Leave(session)) => drop(clients.remove(&session)),
                 None => break,
             },
             _tick = entering.tick() => desk.borrow_mut().enter(),
@@ -106,13 +98,8 @@ async fn run(mut orders: UnboundedReceiver<QuicFleetCommand>, desk: SharedDesk) 
     while tasks.join_next().await.is_some() {}
 }
 
-async fn live(
-    persona: Persona,
-    way: QuicWay,
-    orders: UnboundedReceiver<QuicClientCommand>,
-    desk: SharedDesk,
-) {
-    if let Err(reason) = talk(persona, way, orders, &desk).await {
+async fn live(persona: Persona, way: QuicWay, left: oneshot::Receiver<()>, desk: SharedDesk) {
+    if let Err(reason) = talk(persona, way, left, &desk).await {
         desk.borrow().tell(persona.session, |state| state.failed = Some(reason));
     }
 }
@@ -130,7 +117,7 @@ struct QuicCall {
 async fn talk(
     persona: Persona,
     way: QuicWay,
-    mut orders: UnboundedReceiver<QuicClientCommand>,
+    mut left: oneshot::Receiver<()>,
     desk: &SharedDesk,
 ) -> Result<(), String> {
     let flow = |number| FlowId::new(number).ok_or("a flow identifier is more than 62 bits long");
@@ -163,13 +150,13 @@ async fn talk(
                 }
             }
         };
-        let ended = call.run(&mut orders).await;
+        let ended = call.run(&mut left).await;
         // Another gateway, or another process, serves the session now.
         if matches!(ended, Err(ConnectionError::Reset)) {
             before = Some(call);
             continue;
         }
-        call.tell(Talking::No);
+        call.tell();
         call.connection.close(quinn::VarInt::from_u32(0), b"");
         break ended;
     };
@@ -178,10 +165,8 @@ async fn talk(
 }
 
 impl QuicCall {
-    async fn run(
-        &mut self,
-        orders: &mut UnboundedReceiver<QuicClientCommand>,
-    ) -> Result<(), ConnectionError> {
+    /// Returns when `left` is closed.
+    async fn run(&mut self, left: &mut oneshot::Receiver<()>) -> Result<(), ConnectionError> {
         let connection = self.connection.clone();
         let (pieces, mut from_streams) = mpsc::unbounded_channel();
         loop {
@@ -197,13 +182,7 @@ impl QuicCall {
                     FromStream::Packet(packet, at_ns) => self.handle_packet(&packet, at_ns),
                     FromStream::Foreign => self.foreign += 1,
                 },
-                order = orders.recv() => match order {
-                    Some(QuicClientCommand::Hush) => {
-                        self.talker.hush();
-                        self.tell(Talking::No);
-                    }
-                    Some(QuicClientCommand::Leave) | None => return Ok(()),
-                },
+                _ = &mut *left => return Ok(()),
                 () = tokio::time::sleep_until(due) => self.send_due()?,
             }
         }
@@ -235,7 +214,7 @@ impl QuicCall {
             packet.clear();
         }
         if reported {
-            self.tell(Talking::AsBefore);
+            self.tell();
         }
         Ok(())
     }
@@ -260,9 +239,9 @@ impl QuicCall {
         }
     }
 
-    fn tell(&self, talking: Talking) {
+    fn tell(&self) {
         let tally = ClientTally { foreign: self.foreign, ..self.talker.tally() };
-        self.desk.borrow().counted(self.session, tally, talking);
+        self.desk.borrow().counted(self.session, tally);
     }
 }
 

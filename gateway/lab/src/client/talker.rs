@@ -17,7 +17,7 @@ const REPORT_EVERY_NS: u64 = 1_000_000_000;
 const HEARD_MAX: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transmit {
+pub(crate) enum Transmit {
     /// An RTP packet, to be recorded in the ledger.
     Rtp(SentPacket),
     /// A compound RTCP packet.
@@ -25,7 +25,7 @@ pub enum Transmit {
 }
 
 /// A client without its socket. After any input, drain [`poll_transmit`](Self::poll_transmit).
-pub struct Talker {
+pub(crate) struct Talker {
     persona: Persona,
     rng: Rng,
     own_ssrc: u32,
@@ -45,7 +45,7 @@ struct ReceivedStream {
 impl Talker {
     /// Creates a client that sends media and a report at once. By the report, a node learns the address of a client
     /// that only listens.
-    pub fn new(persona: Persona, now_ns: u64) -> Self {
+    pub(crate) fn new(persona: Persona, now_ns: u64) -> Self {
         let mut rng = Rng::with_seed(persona.seed);
         let session = persona.session;
         let voice = persona.voice.map(|voice| VoiceStream::new(session, voice, now_ns, &mut rng));
@@ -67,29 +67,21 @@ impl Talker {
         }
     }
 
-    /// Stops media. The client continues to receive and to send reports.
-    pub fn hush(&mut self) {
-        self.tally = self.tally();
-        self.tally.video_bps = 0;
-        (self.voice, self.video) = (None, None);
-    }
-
-    pub fn tally(&self) -> ClientTally {
+    pub(crate) fn tally(&self) -> ClientTally {
         let video_bps = self.video.as_ref().map_or(0, VideoStream::bitrate_bps);
-        let key_frames_sent =
-            self.video.as_ref().map_or(self.tally.key_frames_sent, |video| video.key_frames);
+        let key_frames_sent = self.video.as_ref().map_or(0, |video| video.key_frames);
         ClientTally { video_bps, key_frames_sent, ..self.tally }
     }
 
     /// Time of the next call of [`poll_transmit`](Self::poll_transmit): nanoseconds since the Unix epoch.
-    pub fn poll_timeout(&self) -> u64 {
+    pub(crate) fn poll_timeout(&self) -> u64 {
         let voice = self.voice.as_ref().map_or(u64::MAX, VoiceStream::next_ns);
         let video = self.video.as_ref().map_or(u64::MAX, VideoStream::next_ns);
         self.report_ns.min(voice).min(video)
     }
 
     /// Appends the next packet that is due to `out`, if one is.
-    pub fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> Option<Transmit> {
+    pub(crate) fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> Option<Transmit> {
         if self.report_ns <= now_ns {
             self.report_ns = now_ns + REPORT_EVERY_NS;
             self.write_report(now_ns, out);
@@ -107,7 +99,7 @@ impl Talker {
     }
 
     /// Handles a received packet. Returns the entry for the ledger, if any.
-    pub fn handle_packet(&mut self, packet: &[u8], at_ns: u64) -> Option<ReceivedPacket> {
+    pub(crate) fn handle_packet(&mut self, packet: &[u8], at_ns: u64) -> Option<ReceivedPacket> {
         match demux::classify(packet) {
             DatagramKind::Rtp => self.handle_rtp(packet, at_ns),
             DatagramKind::Rtcp => {

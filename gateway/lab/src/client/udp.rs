@@ -11,7 +11,7 @@ use evenkeel_media::demux::{self, DatagramKind};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::ice::Ice;
-use super::{ClientReports, ClientTally, Persona, Talker, Talking, Transmit, UdpWay};
+use super::{ClientReports, ClientTally, Persona, Talker, Transmit, UdpWay};
 use crate::clock;
 use crate::datagrams::{self, DatagramInbox};
 use crate::wheel::Wheel;
@@ -27,7 +27,6 @@ const BATCH: usize = 1;
 
 pub(super) enum UdpFleetCommand {
     Join(Persona, Box<UdpWay>),
-    Hush(u64),
     Leave(u64),
 }
 
@@ -100,11 +99,7 @@ impl Crew {
                     Ok(command) => self.obey(command),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
-                        self.clients
-                            .iter()
-                            .flatten()
-                            .for_each(|client| client.tell(&self.desk, Talking::No));
-                        return;
+                        return self.clients.iter().flatten().for_each(|it| it.tell(&self.desk));
                     }
                 }
             }
@@ -133,22 +128,11 @@ impl Crew {
                     self.desk.tell(session, |state| state.failed = Some(error.to_string()));
                 }
             }
-            UdpFleetCommand::Hush(session) => {
-                let slot = self.by_session.get(&session).copied();
-                if let Some(client) = slot.and_then(|slot| self.clients[slot].as_mut()) {
-                    // The client may not have started to send yet.
-                    (client.persona.voice, client.persona.video) = (None, None);
-                    if let Some(talker) = &mut client.talker {
-                        talker.hush();
-                    }
-                    client.tell(&self.desk, Talking::No);
-                }
-            }
             UdpFleetCommand::Leave(session) => {
                 let gone =
                     self.by_session.remove(&session).and_then(|slot| self.clients[slot].take());
                 if let Some(client) = gone {
-                    client.tell(&self.desk, Talking::No);
+                    client.tell(&self.desk);
                 }
             }
         }
@@ -219,7 +203,7 @@ impl Crew {
             }
         }
         if reported {
-            client.tell(&self.desk, Talking::AsBefore);
+            client.tell(&self.desk);
         }
         self.wheel.arm(slot, client.poll_timeout());
     }
@@ -253,13 +237,9 @@ impl UdpClient {
         }
     }
 
-    fn tell(&self, desk: &ClientReports, talking: Talking) {
+    fn tell(&self, desk: &ClientReports) {
         let Some(talker) = &self.talker else { return };
-        desk.counted(
-            self.session,
-            ClientTally { foreign: self.foreign, ..talker.tally() },
-            talking,
-        );
+        desk.counted(self.session, ClientTally { foreign: self.foreign, ..talker.tally() });
     }
 }
 

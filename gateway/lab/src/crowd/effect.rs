@@ -7,7 +7,7 @@ use crate::clock::nanoseconds;
 
 /// The shortest pause that freezes video of 30 frames per second: a frame that is 150 ms later than usual (W3C
 /// webrtc-stats, `freezeCount`).
-pub const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
+pub(crate) const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
 
 /// A receiver without packets for this long counts as unheard.
 const RECENTLY: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ pub enum Scope {
     Nodes(BTreeSet<u32>),
     /// These sessions. A gap is the longest pause of a session after the fault.
     Sessions(BTreeSet<u64>),
-    /// Receivers of these nodes with a pause of at least [`FREEZE`] after the fault. A gap is the longest pause.
+    /// Receivers of these nodes with a pause of at least `FREEZE` after the fault. A gap is the longest pause.
     Paused(BTreeSet<u32>),
 }
 
@@ -37,16 +37,19 @@ impl Scope {
     }
 }
 
+/// A fault whose effect is to be measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InjectedFault {
     /// Time of the fault: nanoseconds since the Unix epoch.
     pub at_ns: u64,
+    /// The sessions that count as hit.
     pub scope: Scope,
 }
 
 /// A node that the gateway marked down.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeDetection {
+    /// The node's name.
     pub node: String,
     /// Time from the fault until the node was marked down, in milliseconds.
     pub after_ms: f64,
@@ -57,6 +60,7 @@ pub struct NodeDetection {
 /// The measurements of one window around a fault.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct FaultEffect {
+    /// Receivers that the fault affects.
     pub hit: usize,
     /// The gap of each affected receiver, nanoseconds; until the end of the window if no packet followed.
     pub gaps_ns: Vec<u64>,
@@ -69,12 +73,15 @@ pub struct FaultEffect {
     pub unheard: usize,
     /// The longest pause of each receiver that was not hit, nanoseconds.
     pub other_pauses_ns: Vec<u64>,
-    /// Pauses after the fault of at least [`FREEZE`], of receivers that were hit.
+    /// Pauses after the fault of at least `FREEZE`, of receivers that were hit.
     pub freezes: u64,
+    /// Such pauses of receivers that were not hit.
     pub freezes_of_others: u64,
+    /// Packets sent in the window.
     pub sent: u64,
     /// Packets due to affected receivers that never arrived.
     pub lost: u64,
+    /// Packets due to receivers that were not hit, and never arrived.
     pub lost_of_others: u64,
     /// Packets that arrived twice at one receiver.
     pub twice: u64,
@@ -84,12 +91,17 @@ pub struct FaultEffect {
     pub stragglers: u64,
     /// The longest time over which stragglers arrived at a receiver, nanoseconds.
     pub straggled_ns: u64,
+    /// Rooms with an affected session.
     pub rooms_hit: u64,
+    /// Moves of these rooms.
     pub rooms_moved: u64,
+    /// Moves of all other rooms.
     pub other_rooms_moved: u64,
+    /// Moves by cause: `node-down`.
     pub causes: BTreeMap<String, u64>,
     /// Nodes that were marked down after the fault.
     pub detections: Vec<NodeDetection>,
+    /// All nodes that were marked down in the window.
     pub marked_down: Vec<String>,
 }
 

@@ -69,8 +69,7 @@ async fn enter(
 ) -> Result<Entered, CrowdError> {
     let EnteringClient { session, socket, ingress } = newcomer;
     let opened = admin.open(&plan.offer(session, ingress)).await;
-    let opened =
-        opened.map_err(|error| CrowdError::Gateway { what: "opening a session", error })?;
+    let opened = opened.map_err(|error| CrowdError::Gateway("opening a session", error))?;
     let id = opened.id.clone();
     let Some(way) = ClientPath::of(&opened, socket) else {
         // Close the session here: no other task knows its id.

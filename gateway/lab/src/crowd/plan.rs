@@ -9,34 +9,46 @@ use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, 
 /// The senders of a room. All sessions receive.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Speech {
+    /// One session of a room sends.
     #[default]
     OneWay,
+    /// Both sessions of a room send.
     BothWays,
 }
 
+/// The protocol of a session's client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PlannedTransport {
+    /// RTP in UDP.
     Udp,
+    /// RTP over QUIC.
     Quic,
 }
 
 /// How UDP clients are recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Proof {
+    /// The offer declares the client's address.
     #[default]
     Declared,
+    /// The client proves itself by STUN checks.
     Stun,
 }
 
 /// A plan of voice sessions, two per room.
 #[derive(Clone, Debug)]
 pub struct CrowdPlan {
+    /// Number of sessions; an odd one has a room of its own.
     pub sessions: u32,
+    /// The senders of each room. Default: one.
     pub speech: Speech,
     /// The scenario of the offers. Default `call`.
     pub scenario: String,
+    /// Prefix of the rooms' names. Default `drill`.
     pub rooms: String,
+    /// Labels of every offer.
     pub labels: BTreeMap<String, String>,
+    /// How UDP clients are recognised. Default: by their declared address.
     pub proof: Proof,
     /// Every other room uses QUIC.
     pub quic: bool,
@@ -44,6 +56,7 @@ pub struct CrowdPlan {
     pub natted: bool,
     /// The source address of UDP clients.
     pub clients_at: IpAddr,
+    /// Seed of all clients. Default 1.
     pub seed: u64,
 }
 

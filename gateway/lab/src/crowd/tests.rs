@@ -5,7 +5,7 @@ use crate::tests::small_gateway::SmallGateway;
 async fn failed_opening_closes_the_others() {
     let gateway = SmallGateway::start(21).await;
     let entered = Crowd::enter(&CrowdPlan::new(40), || gateway.admin()).await;
-    assert!(matches!(entered, Err(CrowdError::Gateway { what: "opening a session", .. })));
+    assert!(matches!(entered, Err(CrowdError::Gateway("opening a session", _))));
     let state = gateway.state();
     assert_eq!((state.opened_ever, state.open.len()), (21, 0));
 }

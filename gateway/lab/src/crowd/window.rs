@@ -13,6 +13,7 @@ use evenkeel_client::ServerEvent;
 /// Length of the span before a fault in which the nodes of a session are looked up.
 const JUST_BEFORE_NS: u64 = 500_000_000;
 
+/// The packets and events of a span, and the sessions to which they belong.
 pub struct ObservationWindow {
     pub(super) ledger: PacketLedger,
     pub(super) events: Vec<ServerEvent>,
@@ -22,10 +23,12 @@ pub struct ObservationWindow {
 }
 
 impl ObservationWindow {
+    /// Packets sent and received.
     pub fn ledger(&self) -> &PacketLedger {
         &self.ledger
     }
 
+    /// Events of the watched gateways, in order of arrival.
     pub fn events(&self) -> &[ServerEvent] {
         &self.events
     }
@@ -50,6 +53,7 @@ impl ObservationWindow {
         sessions.iter().for_each(|&session| self.ledger.forget(session));
     }
 
+    /// Measures what the fault did to the sessions in its scope, and to the others.
     pub fn effect_of(&self, fault: &InjectedFault) -> FaultEffect {
         let hit = self.hit(fault);
         let mut effect = FaultEffect { hit: hit.len(), ..FaultEffect::default() };

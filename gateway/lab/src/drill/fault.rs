@@ -7,6 +7,7 @@ use super::Unmended;
 /// The period of a flapping node.
 const FLAPS_EVERY: Duration = Duration::from_secs(1);
 
+/// The fault of a drill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrillFault {
     /// A node's process is killed.
@@ -39,16 +40,8 @@ impl FaultCommand {
 }
 
 impl DrillFault {
-    pub const ALL: [DrillFault; 5] = [
-        DrillFault::KillNode,
-        DrillFault::HangNode,
-        DrillFault::CutLink,
-        DrillFault::LoseRegion,
-        DrillFault::Flap,
-    ];
-
     /// The name on the command line: `kill-node`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             DrillFault::KillNode => "kill-node",
             DrillFault::HangNode => "hang-node",

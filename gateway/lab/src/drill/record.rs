@@ -15,18 +15,22 @@ pub fn default_place() -> PathBuf {
     named("XDG_STATE_HOME").unwrap_or_else(home).join("evenkeel/drills.jsonl")
 }
 
+/// A file of reports, one JSON object per line.
 #[derive(Clone, Debug)]
 pub struct DrillRecordFile(PathBuf);
 
 impl DrillRecordFile {
+    /// The file need not exist.
     pub fn at(place: PathBuf) -> DrillRecordFile {
         DrillRecordFile(place)
     }
 
+    /// The file's path.
     pub fn place(&self) -> &Path {
         &self.0
     }
 
+    /// Appends a report.
     pub fn add(&self, report: &DrillReport) -> Result<(), DrillError> {
         let add = || -> io::Result<()> {
             if let Some(folder) = self.0.parent() {
@@ -36,7 +40,7 @@ impl DrillRecordFile {
             line.push(b'\n');
             OpenOptions::new().create(true).append(true).open(&self.0)?.write_all(&line)
         };
-        add().map_err(|error| DrillError::Record { path: self.0.clone(), error })
+        add().map_err(|error| DrillError::Record(self.0.clone(), error))
     }
 
     /// All reports, newest last. The list is empty if the file is missing. A truncated line is skipped.
@@ -46,7 +50,7 @@ impl DrillRecordFile {
                 Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(DrillError::Record { path: self.0.clone(), error }),
+            Err(error) => Err(DrillError::Record(self.0.clone(), error)),
         }
     }
 }

@@ -10,16 +10,20 @@ use crate::crowd::FaultEffect;
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Milliseconds {
+    /// Median; null without a value.
     pub p50: Option<f64>,
+    /// 90th percentile.
     pub p90: Option<f64>,
+    /// 99th percentile.
     pub p99: Option<f64>,
+    /// Maximum.
     pub max: Option<f64>,
     /// The number of samples.
     pub n: usize,
 }
 
 impl Milliseconds {
-    pub fn of(mut values: Vec<f64>) -> Milliseconds {
+    pub(crate) fn of(mut values: Vec<f64>) -> Milliseconds {
         values.sort_unstable_by(f64::total_cmp);
         let rank = |percent: usize| {
             let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
@@ -37,25 +41,27 @@ impl Milliseconds {
 /// A node that is still broken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Unmended {
-    pub node: String,
-    pub is: &'static str,
+    pub(crate) node: String,
+    pub(crate) is: &'static str,
     /// The API request that repairs it.
-    pub by_hand: String,
+    pub(crate) by_hand: String,
     /// Why the drill could not repair the node.
-    pub why: String,
+    pub(crate) why: String,
 }
 
+/// The report of a drill as JSON. Scripts rely on its keys.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct DrillReport {
     /// The name of the drill: `kill-node`.
     pub drill: &'static str,
+    /// Names of the broken nodes.
     pub nodes: Vec<String>,
     /// Time of the drill: microseconds since the Unix epoch.
-    pub at_us: u64,
+    pub(crate) at_us: u64,
     /// Synthetic sessions, two per room, of which one sends.
     pub sessions: u32,
     /// Receivers on a broken node.
-    pub hit: usize,
+    pub(crate) hit: usize,
     /// The longest pause after the fault, of receivers on a broken node.
     pub gap_ms: Milliseconds,
     /// Pauses of all receivers in the control run.
@@ -63,21 +69,23 @@ pub struct DrillReport {
     /// Time from the fault until the gateway marked a node down.
     pub detect_ms: Milliseconds,
     /// Broken nodes that the gateway did not mark down while it was observed.
-    pub not_found: Vec<String>,
+    pub(crate) not_found: Vec<String>,
     /// Time from the fault until each witness accused a node that was marked down.
     pub by_witness: BTreeMap<String, Milliseconds>,
     /// Packets due to affected receivers that never arrived.
     pub packets_lost: u64,
+    /// Packets lost by receivers that were on no broken node.
     pub packets_lost_of_others: u64,
     /// Affected receivers without packets at the end.
     pub unheard: usize,
+    /// Moves of rooms with a broken node.
     pub moves: u64,
-    pub moves_per_room: f64,
+    pub(crate) moves_per_room: f64,
     /// Packets lost after the repair.
     pub packets_lost_mending: u64,
     /// All nodes were repaired.
     pub mended: bool,
-    pub unmended: Vec<Unmended>,
+    pub(crate) unmended: Vec<Unmended>,
     /// The nodes carry rooms again.
     pub trusted_again: bool,
 }

@@ -131,8 +131,10 @@ fn missed_fault_and_silent_receiver_are_reported() {
 
 #[test]
 fn each_fault_has_its_repair() {
+    use DrillFault::{CutLink, Flap, HangNode, KillNode, LoseRegion};
     use fault::FaultCommand::{Break, Start};
-    let orders = DrillFault::ALL.map(|kind| (kind.name(), kind.fault(), kind.cure()));
+    let orders = [KillNode, HangNode, CutLink, LoseRegion, Flap]
+        .map(|kind| (kind.name(), kind.fault(), kind.cure()));
     assert_eq!(
         orders,
         [
@@ -225,7 +227,7 @@ async fn failed_drill_names_broken_nodes() {
 async fn what_was_never_broken_is_not_mended() {
     let (outcome, orders) =
         played(DrillFault::CutLink, &[("cut", 409), ("heal", 409)], |_| false).await;
-    assert!(matches!(outcome, Err(DrillError::Gateway { what, .. }) if what == "cut east-a1"));
+    assert!(matches!(outcome, Err(DrillError::Gateway(what, _)) if what == "cut east-a1"));
     assert_eq!(orders, ["cut east-a1"]);
 }
 

@@ -12,48 +12,48 @@ const LOST_IN_A_ROW: u16 = 500;
 
 /// One packet that was due on one path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DuePacket {
-    pub path: StreamPath,
-    pub number: u64,
+pub(crate) struct DuePacket {
+    pub(crate) path: StreamPath,
+    pub(crate) number: u64,
     /// Send time: nanoseconds since the Unix epoch.
-    pub sent_ns: u64,
+    pub(crate) sent_ns: u64,
 }
 
 /// A node that stopped forwarding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Death {
+pub(crate) struct Death {
     /// The number of the node in test headers.
-    pub node: u32,
+    pub(crate) node: u32,
     /// Time of the death: nanoseconds since the Unix epoch.
-    pub died_ns: u64,
+    pub(crate) died_ns: u64,
     /// Time of the gateway's failover.
-    pub flipped_ns: u64,
+    pub(crate) flipped_ns: u64,
 }
 
 /// Losses that the gateway did not cause.
 #[derive(Clone, Default, Debug)]
-pub struct Excuses {
-    pub deaths: Vec<Death>,
+pub(crate) struct Excuses {
+    pub(crate) deaths: Vec<Death>,
     /// Packets that the relay dropped towards the gateway, for all receivers: sender, stream, number.
-    pub dropped_up: BTreeSet<(u64, u8, u64)>,
+    pub(crate) dropped_up: BTreeSet<(u64, u8, u64)>,
     /// Packets that the relay dropped towards one receiver.
-    pub dropped_down: BTreeSet<(StreamPath, u64)>,
+    pub(crate) dropped_down: BTreeSet<(StreamPath, u64)>,
     /// Packets that a degradation dropped for one receiver, as reported by the gateway.
-    pub shed: BTreeSet<(StreamPath, u64)>,
+    pub(crate) shed: BTreeSet<(StreamPath, u64)>,
 }
 
 /// The missing packets, each in exactly one list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Account {
+pub(crate) struct Account {
     /// Packets lost with a node before the failover, or dropped by the relay.
-    pub lost_to_faults: Vec<DuePacket>,
+    pub(crate) lost_to_faults: Vec<DuePacket>,
     /// Packets that a rung dropped.
-    pub shed: Vec<DuePacket>,
-    pub lost: Vec<DuePacket>,
+    pub(crate) shed: Vec<DuePacket>,
+    pub(crate) lost: Vec<DuePacket>,
 }
 
 impl Excuses {
-    pub fn add_relay(&mut self, dropped: &[crate::relay::RelayDrop]) {
+    pub(crate) fn add_relay(&mut self, dropped: &[crate::relay::RelayDrop]) {
         for drop in dropped {
             let Some(mark) = drop.mark else { continue };
             match drop.direction {
@@ -78,7 +78,7 @@ impl PacketLedger {
     ///
     /// A death excuses packets of rooms on that node (by the stamp of the room's last packet before it) that were sent
     /// from 40 ms before the death until the failover.
-    pub fn account(&self, excuses: &Excuses) -> Account {
+    pub(crate) fn account(&self, excuses: &Excuses) -> Account {
         let hit: Vec<(Death, BTreeSet<u64>)> = excuses
             .deaths
             .iter()
@@ -107,7 +107,7 @@ impl PacketLedger {
 
     /// The packet with this SSRC and sequence number at a receiver, extrapolated from the last arrival if it was lost.
     /// `None` without an arrival shortly before.
-    pub fn number_at(
+    pub(crate) fn number_at(
         &self,
         receiver: u64,
         ssrc: u32,
@@ -128,7 +128,7 @@ impl PacketLedger {
     }
 
     /// Rooms with this node's stamp in their last packet before this time.
-    pub fn rooms_on(&self, node: u32, at_ns: u64) -> BTreeSet<u64> {
+    pub(crate) fn rooms_on(&self, node: u32, at_ns: u64) -> BTreeSet<u64> {
         let on_it = |sessions: &BTreeSet<u64>| {
             let heard = sessions.iter().flat_map(|&session| self.heard_by(session));
             let last =

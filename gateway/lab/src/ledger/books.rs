@@ -20,7 +20,7 @@ struct Tray {
 
 impl Books {
     /// Moves these records into the buffer, and leaves both lists empty.
-    pub fn note(&self, sent: &mut Vec<SentPacket>, arrived: &mut Vec<ReceivedPacket>) {
+    pub(crate) fn note(&self, sent: &mut Vec<SentPacket>, arrived: &mut Vec<ReceivedPacket>) {
         if sent.is_empty() && arrived.is_empty() {
             return;
         }
@@ -30,7 +30,7 @@ impl Books {
     }
 
     /// The ledger with everything recorded so far.
-    pub fn open(&self) -> MutexGuard<'_, PacketLedger> {
+    pub(crate) fn open(&self) -> MutexGuard<'_, PacketLedger> {
         let mut ledger = lock(&self.ledger);
         let Tray { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
         sent.into_iter().for_each(|packet| ledger.sent(packet));
@@ -39,7 +39,7 @@ impl Books {
     }
 
     /// Returns everything recorded so far, and continues with the same members and no packets.
-    pub fn turn(&self) -> PacketLedger {
+    pub(crate) fn turn(&self) -> PacketLedger {
         let mut ledger = self.open();
         let next = ledger.next_page();
         std::mem::replace(&mut *ledger, next)

@@ -4,15 +4,15 @@ use super::{PacketLedger, ReceivedPacket, SentPacket, StreamPath};
 
 /// Tolerances at a change of node. On one node the numbers must be exact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tolerance {
+pub(crate) struct Tolerance {
     /// Sequence numbers beyond or below the number of lost packets.
     ///
     /// Default 12: two video frames, since an estimate from elapsed time does not know where a frame ended.
-    pub sequence: u16,
+    pub(crate) sequence: u16,
     /// Milliseconds by which the timestamp may differ from elapsed time.
     ///
     /// Default 80: the delay that a loaded machine adds between a packet's due time and its passing the gateway.
-    pub timestamp_ms: u32,
+    pub(crate) timestamp_ms: u32,
 }
 
 impl Default for Tolerance {
@@ -22,18 +22,18 @@ impl Default for Tolerance {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ContinuityBreak {
-    pub path: StreamPath,
+pub(crate) struct ContinuityBreak {
+    pub(crate) path: StreamPath,
     /// The number of the packet before.
-    pub after: u64,
+    pub(crate) after: u64,
     /// The number of the first packet after the discontinuity.
-    pub number: u64,
-    pub nodes: (u32, u32),
-    pub kind: BreakKind,
+    pub(crate) number: u64,
+    pub(crate) nodes: (u32, u32),
+    pub(crate) kind: BreakKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BreakKind {
+pub(crate) enum BreakKind {
     Ssrc {
         was: u32,
         is: u32,
@@ -59,7 +59,7 @@ impl PacketLedger {
     ///
     /// On one node the offset between sent and received numbers must not change, except that sequence numbers may close
     /// over missing packets. The tolerance applies at a change of node. Sequence numbers must always increase.
-    pub fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<ContinuityBreak> {
+    pub(crate) fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<ContinuityBreak> {
         let mut breaks = Vec::new();
         for (&path, arrivals) in &self.arrivals {
             let sent = self.sent.get(&(path.sender, path.stream)).map_or(&[][..], Vec::as_slice);

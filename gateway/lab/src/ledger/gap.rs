@@ -10,43 +10,47 @@ const STRAGGLING_NS: u64 = 1_000_000_000;
 
 /// A receiver's change from one node to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NodeSwitch {
-    pub receiver: u64,
-    pub from: u32,
-    pub to: u32,
+pub(crate) struct NodeSwitch {
+    pub(crate) receiver: u64,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
     /// Arrival of the last packet of the old node: nanoseconds since the Unix epoch.
-    pub last_ns: u64,
+    pub(crate) last_ns: u64,
     /// Arrival of the first packet of the new node.
-    pub first_ns: u64,
+    pub(crate) first_ns: u64,
     /// Packets of the old node after the first packet of the new one.
-    pub stragglers: u64,
+    pub(crate) stragglers: u64,
     /// Arrival of the last straggler.
-    pub straggled_ns: Option<u64>,
+    pub(crate) straggled_ns: Option<u64>,
 }
 
 impl NodeSwitch {
     /// Time from the last packet of the old node to the first packet of the new one.
-    pub fn gap_ns(&self) -> u64 {
+    pub(crate) fn gap_ns(&self) -> u64 {
         self.first_ns.saturating_sub(self.last_ns)
     }
 }
 
 /// A pause between two packets of a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReceiverGap {
-    pub receiver: u64,
-    pub gap_ns: u64,
+pub(crate) struct ReceiverGap {
+    pub(crate) receiver: u64,
+    pub(crate) gap_ns: u64,
 }
 
 /// A distribution in milliseconds: median, 99th percentile (nearest rank), maximum. All 0 without samples.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct GapSpread {
+    /// Median in milliseconds; 0 without a value.
     pub p50: f64,
+    /// 99th percentile in milliseconds.
     pub p99: f64,
+    /// Maximum in milliseconds.
     pub max: f64,
 }
 
 impl GapSpread {
+    /// The spread of values in nanoseconds.
     pub fn of_ns(mut values: Vec<u64>) -> Self {
         values.sort_unstable();
         let rank = |percent: usize| {
@@ -59,7 +63,7 @@ impl GapSpread {
 
 impl PacketLedger {
     /// Every change of node of every receiver, in the order of receiver and time.
-    pub fn switches(&self) -> Vec<NodeSwitch> {
+    pub(crate) fn switches(&self) -> Vec<NodeSwitch> {
         self.members.keys().flat_map(|&receiver| self.switches_of(receiver)).collect()
     }
 
@@ -101,7 +105,7 @@ impl PacketLedger {
     /// The pause of each receiver across this moment, for comparison with a change of node.
     ///
     /// A receiver without packets before or after the moment is omitted.
-    pub fn gaps_at(&self, at_ns: u64) -> Vec<ReceiverGap> {
+    pub(crate) fn gaps_at(&self, at_ns: u64) -> Vec<ReceiverGap> {
         let gap_of = |&receiver: &u64| {
             let before = self
                 .heard_by(receiver)

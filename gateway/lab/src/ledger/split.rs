@@ -8,14 +8,14 @@ use crate::clock;
 
 /// Two receivers of one room that received from different nodes at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Split {
-    pub room: u64,
-    pub receivers: (u64, u64),
-    pub nodes: (u32, u32),
+pub(crate) struct Split {
+    pub(crate) room: u64,
+    pub(crate) receivers: (u64, u64),
+    pub(crate) nodes: (u32, u32),
     /// Start: nanoseconds since the Unix epoch.
-    pub from_ns: u64,
+    pub(crate) from_ns: u64,
     /// Duration in nanoseconds.
-    pub lasted_ns: u64,
+    pub(crate) lasted_ns: u64,
 }
 
 /// A period in which a receiver received from one node.
@@ -29,7 +29,7 @@ impl PacketLedger {
     /// Periods in which two receivers of a room received from different nodes for longer than a switch takes.
     ///
     /// `switch_max` allows for packets in flight at a failover or a make-before-break.
-    pub fn splits(&self, switch_max: Duration) -> Vec<Split> {
+    pub(crate) fn splits(&self, switch_max: Duration) -> Vec<Split> {
         let longest = clock::nanoseconds(switch_max);
         let stints: BTreeMap<u64, Vec<Stint>> =
             self.members.keys().map(|&receiver| (receiver, self.stints_of(receiver))).collect();

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::continuity::BreakKind;
 use super::*;
 
 const MS: u64 = 1_000_000;

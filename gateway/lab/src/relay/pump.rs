@@ -24,13 +24,16 @@ const BATCH: usize = 64;
 
 /// The sockets of a relay and the handling of their packets.
 pub trait RelayHandler: Send + 'static {
+    /// A packet that waits for its time.
     type Kept: Send;
 
+    /// The packets that wait.
     fn late(&mut self) -> &mut Late<Self::Kept>;
 
     /// The socket registered under this number is readable.
     fn read(&mut self, place: u64, inbox: &mut DatagramInbox, epoll: &Epoll);
 
+    /// Sends a packet whose time has come.
     fn send(&mut self, kept: Self::Kept);
 }
 
@@ -59,6 +62,7 @@ impl<T> Default for Late<T> {
 }
 
 impl<T> Late<T> {
+    /// Keeps `what` until then; entries of one moment stay in order.
     pub fn keep(&mut self, until: Instant, what: T) {
         self.ever += 1;
         self.waiting.insert((until, self.ever), what);
@@ -84,6 +88,7 @@ impl<T> Late<T> {
 }
 
 impl<W: RelayHandler> Pump<W> {
+    /// Starts the thread under this name.
     pub fn start(name: &str, world: W) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let shared = PumpShared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
@@ -93,6 +98,7 @@ impl<W: RelayHandler> Pump<W> {
         Ok(Self { shared, thread: Some(thread) })
     }
 
+    /// Locks the handler; the thread waits meanwhile.
     pub fn world(&self) -> MutexGuard<'_, W> {
         self.shared.world()
     }
@@ -103,11 +109,12 @@ impl<W: RelayHandler> Pump<W> {
     }
 
     /// Stops reading this socket.
-    pub fn forget(&self, socket: impl AsFd) -> io::Result<()> {
+    pub(crate) fn forget(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(self.shared.epoll.delete(socket)?)
     }
 }
 
+/// Registers a socket to be read under the number `place`.
 pub fn watch(epoll: &Epoll, socket: impl AsFd, place: u64) -> io::Result<()> {
     Ok(epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, place))?)
 }

@@ -19,6 +19,13 @@ fn patient() -> UdpSocket {
     socket
 }
 
+/// Impairs packets of this session that arrive from its client from now on.
+fn set(relay: &ImpairmentRelay, session: u64, conditions: Conditions) {
+    let mut world = relay.pump.world();
+    let lane = world.by_session[&session];
+    world.lanes[lane].link(Direction::Up).conditions = conditions;
+}
+
 /// Sends `count` packets up, and one behind them that must cross; returns the numbers that crossed.
 fn cross(
     relay: &ImpairmentRelay,
@@ -28,15 +35,15 @@ fn cross(
 ) -> BTreeSet<u64> {
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(session, gateway.local_addr().unwrap()).unwrap();
-    assert!(relay.set(session, Direction::Up, conditions));
+    set(relay, session, conditions);
     for number in 0..count {
         client.send_to(&packet(session, number), ends.near).unwrap();
         // Sends one packet at a time, so that the receive buffer does not overflow.
-        while relay.tally().arrived < number + 1 {
+        while relay.pump.world().tally.arrived < number + 1 {
             std::thread::yield_now();
         }
     }
-    relay.set(session, Direction::Up, Conditions::default());
+    set(relay, session, Conditions::default());
     client.send_to(b"end", ends.near).unwrap();
     let mut crossed = BTreeSet::new();
     let mut buffer = [0; 2_048];
@@ -62,7 +69,7 @@ fn reported_losses_match_missing_packets() {
     let missing: BTreeSet<u64> = (0..200).filter(|number| !crossed.contains(number)).collect();
     assert_eq!(reported, missing);
     assert!(reported.len() > 20);
-    let tally = relay.tally();
+    let tally = relay.pump.world().tally;
     assert_eq!((tally.arrived, tally.dropped), (201, reported.len() as u64));
     assert_eq!(tally.forwarded, 201 - tally.dropped);
 }
@@ -105,7 +112,7 @@ fn duplicates_arrive_twice_and_damage_is_reported() {
         assert_eq!((length, turned), (sent.len(), 1));
     }
     assert_eq!(
-        relay.tally(),
+        relay.pump.world().tally,
         RelayTally { arrived: 1, forwarded: 1, copied: 1, dropped: 0, corrupted: 1 }
     );
     let [report] = relay.dropped()[..] else { panic!() };
@@ -118,7 +125,6 @@ fn one_session_has_one_lane() {
     let gateway = "127.0.0.1:9".parse().unwrap();
     relay.lane(1, gateway).unwrap();
     assert_eq!(relay.lane(1, gateway).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-    assert!(!relay.set(2, Direction::Down, Conditions::default()));
 }
 
 #[test]

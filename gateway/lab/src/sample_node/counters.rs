@@ -3,39 +3,43 @@
 use evenkeel_media::trunk::message::MessageError;
 use serde::{Deserialize, Serialize};
 
+/// Totals since the node started, printed at its end.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct SampleNodeCounters {
-    pub sessions: u32,
-    pub opened: u64,
-    pub kept: u64,
+    pub(crate) sessions: u32,
+    pub(crate) opened: u64,
+    pub(crate) kept: u64,
     /// Sessions closed by a message.
     pub closed: u64,
     /// Sessions that ended by lease or silence.
-    pub expired: u64,
+    pub(crate) expired: u64,
     /// Openings refused because the node was full or draining.
-    pub turned_away: u64,
-    pub bundles_in: u64,
+    pub(crate) turned_away: u64,
+    pub(crate) bundles_in: u64,
+    /// Packets received of open sessions.
     pub packets_in: u64,
-    pub packets_out: u64,
-    pub unknown_tag: u64,
+    pub(crate) packets_out: u64,
+    pub(crate) unknown_tag: u64,
     /// Packets from another address than that of their session's last signed message, and encrypted bundles of a
     /// gateway that has sent no signed message yet.
-    pub unknown_source: u64,
+    pub(crate) unknown_source: u64,
     /// Invalid datagrams and packets.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
     /// Packets too large for a datagram.
-    pub oversize: u64,
+    pub(crate) oversize: u64,
     /// Answered probes by signed message.
-    pub probes: u64,
+    pub(crate) probes: u64,
+    /// Unsigned datagrams echoed on the media port.
     pub echoes: u64,
     /// Answered STUN binding requests.
     pub stun: u64,
     /// Picture loss indications received.
     pub pli: u64,
     /// Full intra requests received.
-    pub fir: u64,
-    pub sender_reports: u64,
-    pub receiver_reports: u64,
+    pub(crate) fir: u64,
+    pub(crate) sender_reports: u64,
+    pub(crate) receiver_reports: u64,
+    /// Messages refused, by reason.
     pub refused: RefusalCounters,
 }
 
@@ -43,13 +47,13 @@ pub struct SampleNodeCounters {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct RefusalCounters {
     /// Wrong version, kind, direction or length.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
     /// Signed with another secret, or no secret is configured.
-    pub key: u64,
+    pub(crate) key: u64,
     /// The signature was wrong, or the message is for a node of another name.
-    pub forged: u64,
+    pub(crate) forged: u64,
     /// Signed too long ago, or in the future.
-    pub time: u64,
+    pub(crate) time: u64,
     /// Signed messages and encrypted datagrams that came again.
     pub replayed: u64,
     /// Not encrypted with the key of this node, or encrypted without a key.

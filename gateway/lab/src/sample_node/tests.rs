@@ -334,8 +334,7 @@ fn keep_renews_open_and_names_unknown_tags() {
         let mut bytes = Vec::new();
         question.write(&NodeSecret::new(SECRET, "n").unwrap(), 1, now.unix_us, &mut bytes);
         let source = "127.0.0.1:9".parse().unwrap();
-        let datagram =
-            crate::datagrams::Datagram { bytes: &bytes, source, stamp_ns: None, truncated: false };
+        let datagram = crate::datagrams::Datagram { bytes: &bytes, source, stamp_ns: None };
         reflector.handle_timeout(now);
         reflector.handle_datagram(&datagram, now, &mut DatagramOutbox::default());
         let answer = &reflector.scratch;
@@ -383,7 +382,6 @@ fn lease_runs_from_its_last_renewal() {
             bytes: &voice(5, 1, 1),
             source: "127.0.0.1:9".parse().unwrap(),
             stamp_ns: None,
-            truncated: false,
         },
         BatchClock { instant: Instant::now(), unix_us: 0 },
         &mut DatagramOutbox::default(),

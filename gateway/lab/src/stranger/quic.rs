@@ -35,7 +35,7 @@ pub struct QuicReport {
 
 impl QuicReport {
     /// All datagrams and streams sent.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.datagrams + self.streams
     }
 }

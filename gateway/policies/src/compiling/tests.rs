@@ -50,7 +50,7 @@ fn exceeded_compile_limit_is_named() {
         ("exec head -c 99999999 /dev/zero", "64 MiB of machine code"),
     ] {
         let said = refusal(&folder.compiler(script));
-        assert_eq!(said, PluginRefusal::CompileLimit { limit: limit.into() }, "{script}");
+        assert_eq!(said, PluginRefusal::CompileLimit(limit.into()), "{script}");
     }
 }
 
@@ -71,7 +71,7 @@ fn silent_compiler_is_killed_in_time() {
     let began = Instant::now();
     let within = Duration::from_millis(100);
     let compiler = Compiler { within, ..folder.compiler("exec sleep 600") };
-    assert!(matches!(refusal(&compiler), PluginRefusal::CompileLimit { .. }));
+    assert!(matches!(refusal(&compiler), PluginRefusal::CompileLimit(..)));
     assert!(began.elapsed() < Duration::from_secs(300), "the compiler is killed early");
 }
 

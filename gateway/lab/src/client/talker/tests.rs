@@ -201,16 +201,6 @@ fn arrival_says_who_sent_it_and_in_what_numbers() {
 }
 
 #[test]
-fn hushed_client_sends_nothing_but_reports() {
-    let mut talker = talker(true, true);
-    listen(&mut talker, START, START + S);
-    talker.hush();
-    let said = listen(&mut talker, START + S, START + 3 * S);
-    assert_eq!((said.rtp.len(), said.rtcp.len()), (0, 2));
-    assert_eq!(talker.tally().key_frames_sent, 1);
-}
-
-#[test]
 fn stalled_client_skips_no_number() {
     let mut talker = talker(true, false);
     let before = listen(&mut talker, START, START + S).rtp.len() as u64;
