@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 
 use super::{ApiCall, ApiClient, ApiResponse, ClientError};
 
+/// A response that is read in pieces.
 pub struct Download {
     body: Incoming,
     /// Keeps the connection open.

@@ -7,11 +7,14 @@ use serde_json::Value;
 
 use super::{ApiClient, ClientError};
 
+/// An event of `/v1/events` (server-sent events).
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServerEvent {
     /// The event type; `message` if the stream names none.
     pub name: String,
+    /// Where a later request resumes.
     pub id: Option<String>,
+    /// The event's object.
     pub data: Value,
 }
 

@@ -1,5 +1,7 @@
 //! Client of a gateway's admin API: JSON over HTTP/1.1 and server-sent events, by Unix socket or TCP.
 
+#![deny(missing_docs)]
+
 mod download;
 mod escape;
 mod events;
@@ -8,7 +10,7 @@ mod rising;
 mod unix;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 pub use download::Download;
@@ -25,14 +27,15 @@ pub use offer::{
     OfferStreamKind, QuicAnswer, QuicOffer, RouteHop, UdpAnswer,
 };
 pub use rising::Rising;
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ApiEndpoint {
+    /// A Unix socket.
     Unix(PathBuf),
+    /// HTTP without TLS.
     Tcp(SocketAddr),
 }
 
@@ -43,9 +46,12 @@ pub struct ApiClient {
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
+/// A request to the API.
 #[derive(Clone, Debug)]
 pub struct ApiCall<'a> {
+    /// GET, POST, PUT or DELETE.
     pub method: Method,
+    /// Path and query.
     pub path: &'a str,
     /// Headers beside `host`, `content-type` and `authorization`.
     pub headers: &'a [(&'a str, &'a str)],
@@ -53,28 +59,21 @@ pub struct ApiCall<'a> {
     pub body: Bytes,
 }
 
-/// A gateway after its process was replaced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-pub struct UpgradedGateway {
-    /// The process that serves now.
-    pub pid: u32,
-    pub sessions: u64,
-    /// Time for which packets waited.
-    pub paused_us: u64,
-}
-
 /// The response to a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ApiResponse {
+    /// The status code.
     pub status: u16,
     /// The headers by lower-case name. A repeated header is kept once, with its first value.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
+    /// The whole body.
     pub body: Bytes,
 }
 
 /// Why a request failed or was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// No connection, or it ended.
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
     /// Another user's process listens at the socket. Nothing was sent to it.
@@ -82,15 +81,25 @@ pub enum ClientError {
         "the process at {} belongs to user {user}, neither to this user nor to root; nothing was sent to it",
         .path.display()
     )]
-    Untrusted { path: PathBuf, user: u32 },
+    Untrusted {
+        /// The socket.
+        path: PathBuf,
+        /// The user id of its owner.
+        user: u32,
+    },
+    /// The server breaks HTTP.
     #[error("the admin API does not speak HTTP: {0}")]
     Http(#[from] hyper::Error),
+    /// The path or a header is invalid.
     #[error("not a request: {0}")]
     Request(#[from] hyper::http::Error),
+    /// The body is not the expected JSON.
     #[error("not the answer expected: {0}")]
     Json(#[from] serde_json::Error),
+    /// The API refused the request.
     #[error("{status} {code}: {message}")]
     Refused {
+        /// The status code.
         status: u16,
         /// The `code` of the error object; empty without one.
         code: String,
@@ -100,6 +109,7 @@ pub enum ClientError {
 }
 
 impl ApiResponse {
+    /// Reads the body as JSON, whatever the status.
     pub fn json(&self) -> Result<Value, ClientError> {
         Ok(serde_json::from_slice(&self.body)?)
     }
@@ -127,13 +137,11 @@ impl ApiClient {
     }
 
     /// Creates another client of the same API, with a separate connection.
-    #[must_use]
     pub fn another(&self) -> Self {
         Self { place: self.place.clone(), token: self.token.clone(), connection: None }
     }
 
     /// Sends this bearer token with every request.
-    #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
         self
@@ -192,12 +200,7 @@ impl ApiClient {
         self.ask(ApiCall { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
-    /// Replaces the gateway's process by one of this program; default: its own path.
-    pub async fn upgrade(&mut self, binary: Option<&Path>) -> Result<UpgradedGateway, ClientError> {
-        let body = serde_json::json!({"binary": binary});
-        Ok(serde_json::from_value(self.post("/v1/gateway:upgrade", &body).await?)?)
-    }
-
+    /// Opens a session.
     pub async fn open(&mut self, offer: &OfferRequest) -> Result<OfferAnswer, ClientError> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
@@ -208,6 +211,7 @@ impl ApiClient {
         self.ask(ApiCall { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
+    /// Closes the session of this id.
     pub async fn close(&mut self, id: &str) -> Result<(), ClientError> {
         let path = format!("/v1/sessions/{id}");
         let call =

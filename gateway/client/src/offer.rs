@@ -10,10 +10,14 @@ use serde::{Deserialize, Serialize};
 pub struct OfferRequest {
     /// The name of the scenario: `call`.
     pub scenario: String,
+    /// The room's name.
     pub room: String,
+    /// Labels for policies.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// How the client's packets arrive.
     pub ingress: OfferIngress,
+    /// The client's streams.
     pub media: Vec<OfferMedia>,
     /// `mux` (the default) or `own-port`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,6 +31,7 @@ pub struct OfferRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferIngress {
+    /// RTP in UDP.
     Udp(OfferIdentity),
     /// RTP over QUIC.
     Quic(QuicOffer),
@@ -44,19 +49,25 @@ pub enum OfferIdentity {
     Declared {
         /// The source of the client's RTP.
         address: SocketAddr,
+        /// The RTCP address, if it is not muxed.
         #[serde(skip_serializing_if = "Option::is_none")]
         rtcp: Option<SocketAddr>,
     },
     /// By the client's address; the gateway learns the port once.
     DeclaredIp {
+        /// Any port of this address.
         address: std::net::IpAddr,
     },
+    /// The client proves itself by STUN checks.
     Stun,
 }
 
+/// A stream of the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OfferMedia {
+    /// Audio or video.
     pub kind: OfferStreamKind,
+    /// The payload types that it may use.
     pub payload_types: Vec<OfferPayloadType>,
     /// RTCP feedback that the sender understands: `pli`, `fir`, `remb`, `tmmbr`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,13 +77,17 @@ pub struct OfferMedia {
     pub bitrate: Option<String>,
 }
 
+/// The kind of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OfferStreamKind {
+    /// Audio.
     Audio,
+    /// Video.
     Video,
 }
 
+/// A payload type, as in SDP's `rtpmap`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OfferPayloadType {
     /// The number in the packet, 0–127.
@@ -88,10 +103,12 @@ pub struct OfferPayloadType {
 pub struct OfferAnswer {
     /// The session's id: `s17`.
     pub id: String,
-    pub room: String,
-    pub scenario: String,
+    pub(crate) room: String,
+    pub(crate) scenario: String,
+    /// For a UDP client.
     #[serde(default)]
     pub udp: Option<UdpAnswer>,
+    /// For a QUIC client.
     #[serde(default)]
     pub quic: Option<QuicAnswer>,
     /// The route: the nodes that may carry the session, in order of preference.
@@ -99,7 +116,7 @@ pub struct OfferAnswer {
     pub route: Vec<RouteHop>,
     /// The decider by hook: a policy's revision or the native default.
     #[serde(default)]
-    pub decided_by: BTreeMap<String, String>,
+    pub(crate) decided_by: BTreeMap<String, String>,
 }
 
 /// The destination of a UDP client, and its ICE credentials.
@@ -113,6 +130,7 @@ pub struct UdpAnswer {
     /// The gateway's ufrag for this session; present for clients that use STUN.
     #[serde(default)]
     pub ufrag: Option<String>,
+    /// ICE password, if the client uses STUN.
     #[serde(default)]
     pub password: Option<String>,
 }
@@ -120,6 +138,7 @@ pub struct UdpAnswer {
 /// The destination of a QUIC client, and its flow identifiers.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct QuicAnswer {
+    /// QUIC listeners, the best first.
     pub addresses: Vec<SocketAddr>,
     /// The ALPN protocol that the client must offer.
     pub alpn: String,
@@ -131,15 +150,17 @@ pub struct QuicAnswer {
     pub flow_from_gateway: String,
 }
 
+/// A node of the room's route.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct RouteHop {
+    /// The node's name.
     pub node: String,
     #[serde(default)]
-    pub region: String,
+    pub(crate) region: String,
     #[serde(default)]
-    pub zone: String,
+    pub(crate) zone: String,
     #[serde(default)]
-    pub incarnation: u32,
+    pub(crate) incarnation: u32,
 }
 
 impl OfferAnswer {

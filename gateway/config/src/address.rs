@@ -8,14 +8,19 @@ use ipnet::IpNet;
 
 /// The expected address, for errors.
 pub const ADDRESS_AND_PORT: &str = "the address and port of one host such as `192.0.2.1:4000`";
+/// The expected address without a port, for errors.
 pub const ADDRESS_ALONE: &str = "the address of one host without a port such as `192.0.2.1`";
 
 /// The reason why no packet is sent to an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotOneHost {
+    /// `0.0.0.0` or `::`.
     Unspecified,
+    /// RFC 5771, RFC 4291.
     Multicast,
+    /// `255.255.255.255`.
     Broadcast,
+    /// Port 0.
     NoPort,
     /// A link-local address without a scope (RFC 4007, section 6).
     NoScope,
@@ -49,7 +54,7 @@ pub fn check_ip(ip: IpAddr) -> Result<(), NotOneHost> {
 }
 
 /// Checks that an address and port can belong to one host.
-pub fn check(address: SocketAddr) -> Result<(), NotOneHost> {
+pub(crate) fn check(address: SocketAddr) -> Result<(), NotOneHost> {
     check_ip(address.ip())?;
     let lacks_scope = |address: SocketAddr| match address {
         SocketAddr::V6(v6) => v6.ip().is_unicast_link_local() && v6.scope_id() == 0,
@@ -77,7 +82,7 @@ pub struct NetworkPrefix(IpNet);
 
 impl NetworkPrefix {
     /// Private networks (RFC 1918, RFC 6598, RFC 4193).
-    pub fn private() -> Vec<NetworkPrefix> {
+    pub(crate) fn private() -> Vec<NetworkPrefix> {
         let private =
             ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
         private.map(|network| network.parse().expect("a network")).to_vec()
@@ -89,6 +94,7 @@ impl NetworkPrefix {
     }
 }
 
+/// The text is no network in CIDR notation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoNetwork;
 

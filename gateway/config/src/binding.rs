@@ -16,10 +16,13 @@ use super::{embedded, raw};
 /// `[admission]`, `[routing]`, `[degradation]` or `[resolve]` of a policy set.
 #[derive(Clone, Debug)]
 pub struct PolicyBinding {
+    /// The hook that the plugin answers.
     pub hook: Hook,
+    /// The plugin's origin.
     pub plugin: PluginLocation,
     /// A JSON object, not yet checked against the plugin's schema.
     pub settings: Value,
+    /// What follows if the plugin fails. Default: the first that the hook allows.
     pub on_fault: OnFault,
     /// Limits of the plugin, however it is pushed.
     pub allowed: PluginLimits,
@@ -28,9 +31,12 @@ pub struct PolicyBinding {
     named: Range<usize>,
 }
 
+/// The origin of a plugin's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PluginLocation {
+    /// The name of an embedded plugin.
     Shipped(&'static str),
+    /// A file, watched for changes.
     File(PathBuf),
 }
 
@@ -43,6 +49,7 @@ fn key(hook: Hook) -> &'static str {
 }
 
 impl PolicyBinding {
+    /// The hook's key in a policy set: `routing`.
     pub fn key(&self) -> &'static str {
         key(self.hook)
     }

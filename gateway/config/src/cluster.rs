@@ -34,6 +34,7 @@ pub struct GroupSettings {
     pub listen: SocketAddr,
     /// Owns the addresses if neither member does. Default false.
     pub preferred: bool,
+    /// `[cluster.peer]`.
     pub peer: PeerSettings,
     /// At least one.
     pub addresses: Vec<MovingAddress>,
@@ -42,6 +43,7 @@ pub struct GroupSettings {
 /// The other member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerSettings {
+    /// The name of the peer; the members' names differ.
     pub name: Arc<str>,
     /// The `listen` of the peer.
     pub address: SocketAddr,
@@ -52,8 +54,11 @@ pub struct PeerSettings {
 /// An address that moves between the members.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MovingAddress {
+    /// The address.
     pub address: IpAddr,
+    /// Length of the network's prefix at the interface.
     pub prefix: u8,
+    /// How the address moves.
     pub place: AddressPlace,
     /// Sessions' own ports are bound here, so that they stay at a takeover. Default false.
     pub port_legs: bool,
@@ -66,6 +71,7 @@ impl GroupSettings {
     }
 }
 
+/// How an address moves to the owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AddressPlace {
     /// The name of an interface, to which the owner adds the address.

@@ -7,6 +7,7 @@ use std::time::Duration;
 /// calls `compile_plugin`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compiler {
+    /// Its path.
     pub program: PathBuf,
     /// Limit of processor time. Default 30 s.
     pub processor: Duration,

@@ -67,6 +67,7 @@ impl GatewayConfig {
 }
 
 impl NodeConfig {
+    /// The node's settings in the core, with its zone as a number.
     pub fn core(&self, zone: ZoneId) -> NodeSettings {
         let by_hook = |start: &super::StartHook| Starts::ByHook { within: start.within };
         NodeSettings {
@@ -93,6 +94,7 @@ impl NodeConfig {
 }
 
 impl PolicySet {
+    /// The plugin that answers this hook, if the set has one.
     pub fn binding(&self, hook: Hook) -> Option<&PolicyBinding> {
         self.bindings.iter().find(|binding| binding.hook == hook)
     }

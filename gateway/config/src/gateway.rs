@@ -21,6 +21,7 @@ pub struct GatewaySettings {
     pub policies: Option<PathBuf>,
     /// Time that sessions may continue after SIGTERM. Default 5 min.
     pub drain_timeout: Duration,
+    /// Where compiled plugins are kept.
     pub cache: CacheFolder,
     /// Networks in which offers may name addresses of `plain` nodes, beside a node's own IP address. Default: the
     /// private networks.
@@ -84,6 +85,7 @@ impl GatewaySettings {
     }
 }
 
+/// `[admin]`: where the API is served.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AdminSettings {
     /// Default [`AdminSettings::default_socket`].
@@ -99,6 +101,7 @@ pub struct AdminSettings {
 /// The API over TCP; every request carries the token as `authorization: Bearer …`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AdminTcp {
+    /// The address to listen on.
     pub address: SocketAddr,
     /// Grants full access.
     pub token: SecretFile,
@@ -180,6 +183,7 @@ impl AdminSettings {
     }
 }
 
+/// `[telemetry]`: exporters, metrics and log.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TelemetrySettings {
     /// Destination of spans, metrics and logs. Default: none; `/metrics` and standard error are always available.
@@ -191,13 +195,16 @@ pub struct TelemetrySettings {
     pub metrics_interval: Duration,
 }
 
+/// An OpenTelemetry receiver.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Otlp {
     /// `http://host:port`, without the path of a signal.
     pub endpoint: String,
+    /// Default: gRPC.
     pub protocol: Protocol,
 }
 
+/// The encoding of OTLP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -241,6 +248,7 @@ impl TelemetrySettings {
 
 const US: Duration = Duration::from_micros(1);
 
+/// `[limits]`: maxima of this gateway.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LimitSettings {
     /// Default 100,000.
@@ -266,11 +274,11 @@ pub struct LimitSettings {
     pub connections_per_source: u32,
     /// Sessions that policies may move within a second, per cent of all, and at least one room. Default 25. Moves off
     /// a down node do not count.
-    pub churn_percent: u32,
+    pub(crate) churn_percent: u32,
     /// Moves of one room within a minute, except off a down node. Default 3.
-    pub moves_per_minute: u16,
+    pub(crate) moves_per_minute: u16,
     /// Rooms that return to their own region within a second. Default 20.
-    pub failbacks_per_second: u16,
+    pub(crate) failbacks_per_second: u16,
 }
 
 impl LimitSettings {

@@ -25,11 +25,13 @@ const SERVER: &str =
 pub struct IndexSettings {
     /// The first part of this gateway's keys: its name, or those of its group's members.
     pub group: Arc<str>,
+    /// This gateway's name in the store.
     pub gateway: Arc<str>,
     /// At least one URL.
     pub servers: Vec<String>,
     /// Default `evenkeel`.
     pub bucket: String,
+    /// How the gateway proves itself to the store.
     pub login: Login,
     /// Requires TLS, with this certificate authority.
     pub tls_ca_file: Option<PathBuf>,
@@ -40,6 +42,7 @@ pub struct IndexSettings {
 /// How the gateway authenticates itself to the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Login {
+    /// The store asks for nothing.
     None,
     /// A token of a user and its seed, as `nsc` writes them.
     Credentials(SecretFile),

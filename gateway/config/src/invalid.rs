@@ -43,10 +43,12 @@ pub struct InvalidSetting {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+    /// The value, or its absence.
     pub found: String,
+    /// The form that is expected.
     pub expected: String,
     /// The next step, if it is not obvious.
-    pub help: Option<String>,
+    pub(crate) help: Option<String>,
     #[serde(skip)]
     source: Arc<ConfigSource>,
     #[serde(skip)]
@@ -111,9 +113,12 @@ impl InvalidSetting {
     }
 }
 
+/// Whether reports are coloured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Colour {
+    /// No escape sequences.
     Plain,
+    /// Colours by ANSI escape sequences.
     Ansi,
 }
 

@@ -1,5 +1,7 @@
 //! `evenkeel.toml` and the policy sets, parsed and checked once.
 
+#![deny(missing_docs)]
+
 pub mod address;
 mod binding;
 mod breaker;
@@ -59,19 +61,28 @@ pub use webhook::WebhookTarget;
 /// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.
 const FILE_MAX: u64 = 1 << 20;
 
+/// `evenkeel.toml` and its policy sets, checked.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
+    /// `[gateway]`.
     pub gateway: GatewaySettings,
     /// At least one listener.
     pub listens: Vec<ListenSettings>,
     /// Region names in the order of the file.
     pub regions: Vec<Arc<str>>,
+    /// `[[node]]`, in the order of the file.
     pub nodes: Vec<NodeConfig>,
+    /// `[admin]`.
     pub admin: AdminSettings,
+    /// `[telemetry]`.
     pub telemetry: TelemetrySettings,
+    /// `[limits]`.
     pub limits: LimitSettings,
+    /// `[breaker]`.
     pub breaker: evenkeel_model::Breakers,
+    /// `[detector]`.
     pub detector: Timings,
+    /// `[trust]`.
     pub trust: TrustSettings,
     /// The group of this gateway. Default: none.
     pub cluster: Option<GroupSettings>,

@@ -12,25 +12,31 @@ use super::raw;
 /// Maximum listeners, since a session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
 
+/// `[[listen]]`: a socket for clients.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ListenSettings {
     /// Port 0: chosen by the system.
     pub address: SocketAddr,
+    /// The protocol, with its settings.
     pub ingress: ListenIngress,
     /// The address that clients are told, behind NAT or for a wildcard `address`; port 0: the port listened on.
     /// Default: `address`.
     pub advertise: Option<SocketAddr>,
 }
 
+/// The protocol of a listener.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ListenIngress {
+    /// RTP in UDP.
     Udp {
         /// Accepted identities; at least one.
         identities: Vec<ListenIdentity>,
         /// The scenario of sessions opened by a first packet; set if and only if `identities` contains `Open`.
         open: Option<Arc<str>>,
+        /// How RTCP arrives.
         rtcp: ListenRtcp,
     },
+    /// RTP over QUIC.
     Quic {
         /// Default: a self-signed certificate.
         certificate: Option<CertificateFiles>,
@@ -52,6 +58,7 @@ pub enum ListenIdentity {
     Open,
 }
 
+/// The port of clients' RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListenRtcp {
     /// RTCP uses the RTP port only (RFC 5761).
@@ -60,6 +67,7 @@ pub enum ListenRtcp {
     Own(u16),
 }
 
+/// Files of a certificate, read again when they change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFiles {
     /// PEM, leaf first.

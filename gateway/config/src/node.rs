@@ -19,15 +19,18 @@ use crate::{Url, WebhookTarget, address};
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
 
+/// `[[node]]`: a media server.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeConfig {
     /// Unique among nodes.
     pub name: Arc<str>,
     /// The media port, the agent that ends its trunk legs, or rtpengine's NG port.
     pub address: SocketAddr,
+    /// The region that the node belongs to.
     pub region: Arc<str>,
     /// A failure domain of the region; zones with the same name in two regions are different.
     pub zone: Arc<str>,
+    /// The protocol by which sessions are opened.
     pub driver: DriverSettings,
     /// Capacity of both directions together.
     pub capacity: ConfigBitRate,
@@ -69,13 +72,16 @@ impl NodeConfig {
     }
 }
 
+/// How a cold node is started.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StartHook {
+    /// What starts it.
     pub by: StartBy,
     /// Time limit for the node to answer. Default 30 s.
     pub within: Duration,
 }
 
+/// The means to start a node.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StartBy {
     /// A program: the node itself, or a command that starts it. A program that is still
@@ -93,11 +99,13 @@ pub enum StartBy {
 /// An `evenkeel agent` that only watches: a gateway, or a node that ends its trunk itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WatchingAgent {
+    /// The agent's `listen`.
     pub address: SocketAddr,
     /// Shared with the agent.
     pub secret: SecretFile,
 }
 
+/// The protocol by which sessions are opened at a node.
 #[derive(Clone, PartialEq, Debug)]
 pub enum DriverSettings {
     /// No signalling: any media server; sessions are separated by address.
@@ -116,6 +124,7 @@ pub enum DriverSettings {
     Rtpengine,
     /// POSTs of JSON: the media server answers with the address of a session.
     Webhook {
+        /// Where sessions are announced.
         hook: Arc<WebhookTarget>,
         /// Default `stun`.
         probe: ProbeKind,

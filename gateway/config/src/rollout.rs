@@ -12,6 +12,7 @@ use super::set::PolicySet;
 /// Maximum steps of a canary; more steps add no safety.
 const STEPS_MAX: usize = 16;
 
+/// `[rollout]` of a policy set, with the default of each key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RolloutSettings {
     /// The set has `[rollout]`. Without it a changed file is rolled out by the defaults, and a push is active at once.
@@ -27,6 +28,7 @@ pub struct RolloutSettings {
     pub shadow: Duration,
     /// Time for which the previous revision, and the state it can read, is kept for a rollback. Default 10 min.
     pub rollback_window: Duration,
+    /// When a canary counts as worse.
     pub judging: Judging,
 }
 
@@ -45,11 +47,13 @@ impl Default for RolloutSettings {
 }
 
 impl RolloutSettings {
+    /// The stages of a new revision.
     pub fn strategy(&self) -> Strategy {
         let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
         Strategy { steps, each, shadow, stays_in_shadow: false, held: self.hold }
     }
 
+    /// The rules of the lifecycle.
     pub fn rules(&self) -> RolloutRules {
         RolloutRules {
             strategy: self.strategy(),

@@ -8,10 +8,12 @@ use std::sync::Arc;
 pub struct SecretFile(Arc<[u8]>);
 
 impl SecretFile {
+    /// The length is checked where the file is read.
     pub fn new(bytes: Vec<u8>) -> SecretFile {
         SecretFile(bytes.into())
     }
 
+    /// The secret's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }

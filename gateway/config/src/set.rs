@@ -15,34 +15,41 @@ use super::raw;
 use super::rollout::RolloutSettings;
 use super::unit::ConfigBitRate;
 
+/// A policy set: its plugins, its scenario and its rollouts.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     /// The file name without `.toml`; the first part of the names of its policies.
     pub name: Arc<str>,
+    /// Embedded, or a file.
     pub origin: SetOrigin,
     /// At least one scenario, sorted by name.
     pub scenarios: Vec<ScenarioSettings>,
     /// At most one binding per hook, in the order of [`Hook::ALL`]. The native default answers other hooks.
     pub bindings: Vec<PolicyBinding>,
+    /// `[rollout]`.
     pub rollout: RolloutSettings,
 }
 
+/// Where a policy set comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SetOrigin {
+    /// It is embedded in the binary.
     Shipped,
+    /// The path of its file.
     File(PathBuf),
 }
 
 /// `[scenario.<name>]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ScenarioSettings {
+    /// The name of the scenario: `call`.
     pub name: Arc<str>,
     /// Default hot.
-    pub mode: RedundancyMode,
+    pub(crate) mode: RedundancyMode,
     /// Default room.
-    pub affinity: Affinity,
+    pub(crate) affinity: Affinity,
     /// With mode `regional`: the regions that rooms fail over to, in this order; at least two.
-    pub regions: Vec<Arc<str>>,
+    pub(crate) regions: Vec<Arc<str>>,
     /// 1 to 3. Default 2.
     pub spares: u8,
     /// The lowest cap. Default 24 kbit/s.
@@ -53,6 +60,7 @@ pub struct ScenarioSettings {
     pub close_after: Duration,
     /// Nothing is sent to a declared address before a packet came from it. Default true.
     pub await_first_packet: bool,
+    /// Marks of packets.
     pub dscp: DscpSettings,
     /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
     pub priority: u8,
@@ -136,7 +144,7 @@ impl OnFault {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             OnFault::AdmitCapped => "admit-capped",
             OnFault::Admit => "admit",

@@ -15,8 +15,10 @@ const KEYS_MAX: usize = 64;
 /// Maximum revocations. One entry revokes a key, however many plugins it signed.
 const REVOKED_MAX: usize = 1_024;
 
+/// `[trust]`: the keys whose plugins run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrustSettings {
+    /// Trusted and revoked keys, and revoked digests.
     pub keys: TrustedKeys,
     /// Treatment of unsigned plugins if their policy does not set it. Default: allowed while no key is configured, else
     /// refused.
@@ -27,7 +29,7 @@ pub struct TrustSettings {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct PluginLimits {
     /// Unsigned plugins are accepted. Default: [`TrustSettings::unsigned`].
-    pub unsigned: Option<bool>,
+    pub(crate) unsigned: Option<bool>,
     /// Limits the grants that the plugin's manifest requests. Default: no limit.
     pub grant: evenkeel_host::GrantLimits,
 }
@@ -55,6 +57,7 @@ impl TrustSettings {
         )
     }
 
+    /// Whether a policy with these limits runs unsigned plugins.
     pub fn unsigned(&self, allowed: &PluginLimits) -> Unsigned {
         match allowed.unsigned {
             Some(true) => Unsigned::Allow,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+/// A bit rate in bit/s: `500 kbit/s`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConfigBitRate(pub u64);
 

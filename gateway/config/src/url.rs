@@ -16,6 +16,7 @@ pub struct Url {
     path: Box<str>,
 }
 
+/// The text is no URL with `http` or `https` and a host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoUrl;
 
@@ -67,28 +68,33 @@ impl fmt::Debug for Url {
 
 impl Url {
     /// Requests leave this host without TLS.
-    pub fn crosses_in_clear_text(&self) -> bool {
+    pub(crate) fn crosses_in_clear_text(&self) -> bool {
         let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
         let is_local = &*self.host == "localhost" || self.host.parse().is_ok_and(is_loopback);
         !self.https && !is_local
     }
 
+    /// True for `https`.
     pub fn is_https(&self) -> bool {
         self.https
     }
 
+    /// Host and port as written: `example.org:8080`.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
+    /// The host, without the brackets of an IPv6 address.
     pub fn host(&self) -> &str {
         &self.host
     }
 
+    /// The port; by default 80, or 443 for `https`.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// Path and query, at least `/`.
     pub fn path(&self) -> &str {
         &self.path
     }

@@ -32,6 +32,7 @@ impl Fencing {
         self.epoch.store(epoch, Ordering::Release);
     }
 
+    /// The group and epoch in whose name messages are signed; `None` without a group.
     pub fn owner(&self) -> Option<GroupOwner> {
         let epoch = self.epoch.load(Ordering::Acquire);
         (epoch > 0).then_some(GroupOwner { group: self.group, epoch })

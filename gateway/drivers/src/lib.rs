@@ -2,6 +2,8 @@
 //! unless refreshed, so nothing leaks if the gateway dies. Nothing here blocks: answers come later, and an opening
 //! without an answer in time has failed.
 
+#![deny(missing_docs)]
+
 mod agent;
 mod fencing;
 mod plain;
@@ -46,6 +48,7 @@ fn plain_reason(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
 }
 
+/// The driver of one node, with what it needs.
 pub enum DriverConfig {
     /// No signalling: RTP goes to this address, or to one that the offer names.
     Plain(SocketAddr),
@@ -54,31 +57,100 @@ pub enum DriverConfig {
     /// The NG protocol at this address.
     Rtpengine(SocketAddr),
     /// POST requests about the node with this name and address.
-    Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<WebhookTarget> },
+    Webhook {
+        /// The node's name in requests.
+        name: Arc<str>,
+        /// The address for media.
+        address: SocketAddr,
+        /// Where sessions are announced.
+        hook: Arc<WebhookTarget>,
+    },
 }
 
+/// An effect of the drivers: a message to send, or the outcome of an opening.
 #[derive(Debug)]
 pub enum DriverAction {
     /// Sends a signed message on the node's trunk. With `of_sessions` the message is about sessions and leaves from
     /// their home worker, because the node sends their packets to the source of the message. Otherwise the message is
     /// about the path.
-    Sign { worker: u16, node: NodeId, message: Box<[u8]>, of_sessions: bool },
+    Sign {
+        /// The worker whose socket sends it.
+        worker: u16,
+        /// The addressee.
+        node: NodeId,
+        /// Its body.
+        message: Box<[u8]>,
+        /// It is about sessions.
+        of_sessions: bool,
+    },
     /// Limits the size of trunk datagrams (bundles) from this worker to the node.
-    LimitBundles { worker: u16, node: NodeId, size_max: u16 },
+    LimitBundles {
+        /// The sending worker.
+        worker: u16,
+        /// The receiver.
+        node: NodeId,
+        /// Bytes of a datagram.
+        size_max: u16,
+    },
     /// Sends an NG message.
-    Ng { node: NodeId, datagram: Arc<[u8]> },
+    Ng {
+        /// The addressee.
+        node: NodeId,
+        /// Cookie and dictionary.
+        datagram: Arc<[u8]>,
+    },
     /// Sends a POST request; `number` identifies its response.
-    Post { node: NodeId, number: u64, hook: Arc<WebhookTarget>, body: Bytes, within: Duration },
+    Post {
+        /// The addressee.
+        node: NodeId,
+        /// The request's number.
+        number: u64,
+        /// Where it is sent.
+        hook: Arc<WebhookTarget>,
+        /// JSON.
+        body: Bytes,
+        /// The time limit.
+        within: Duration,
+    },
     /// The session is open at the hop.
-    Opened { session: SessionId, hop: Hop, leg: NodeLeg },
+    Opened {
+        /// The session.
+        session: SessionId,
+        /// The hop.
+        hop: Hop,
+        /// Where its packets go.
+        leg: NodeLeg,
+    },
     /// The session stays open at the hop with another leg.
-    Changed { session: SessionId, hop: Hop, leg: NodeLeg },
+    Changed {
+        /// The session.
+        session: SessionId,
+        /// The hop.
+        hop: Hop,
+        /// Where its packets go from now on.
+        leg: NodeLeg,
+    },
     /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
-    Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
+    Refused {
+        /// The session.
+        session: SessionId,
+        /// The hop.
+        hop: Hop,
+        /// Other sessions would be refused as well.
+        unwilling: bool,
+        /// The node's reason.
+        reason: Cow<'static, str>,
+    },
     /// The node refused a message because its group has this newer epoch.
-    Fenced { node: NodeId, epoch: u64 },
+    Fenced {
+        /// The node.
+        node: NodeId,
+        /// The newer epoch.
+        epoch: u64,
+    },
 }
 
+/// The drivers of all nodes.
 pub struct Drivers {
     /// Indexed by node.
     nodes: Vec<Option<NodeDriver>>,
@@ -126,6 +198,7 @@ impl DriversRecord {
 pub struct ContinuedSession<'a> {
     /// The hop that a recorded one is now, for a session that continues.
     pub hop: &'a dyn Fn(SessionId, Hop) -> Option<Hop>,
+    /// Descriptions of sessions, for the drivers that need them.
     pub brief: &'a dyn Fn(SessionId) -> Option<&'a Brief>,
 }
 
@@ -137,6 +210,7 @@ enum NodeDriver {
 }
 
 impl Drivers {
+    /// Drivers without nodes.
     pub fn new(source: LocalSource, fencing: Arc<Fencing>) -> Drivers {
         Drivers { nodes: Vec::new(), agents: AgentDriver::new(), source, fencing }
     }
@@ -300,6 +374,7 @@ impl Drivers {
         }
     }
 
+    /// Handles an answer that the node's agent signed.
     pub fn handle_signed(
         &mut self,
         node: NodeId,
@@ -312,12 +387,14 @@ impl Drivers {
         }
     }
 
+    /// Handles a datagram from rtpengine, or its absence.
     pub fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
         if let Some(NodeDriver::Rtpengine(engine)) = self.get(node) {
             engine.handle_ng(told, clock.now);
         }
     }
 
+    /// Handles the response to a [`DriverAction::Post`].
     pub fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
         if let Some(NodeDriver::Webhook(webhook)) = self.get(node) {
             webhook.handle_posted(number, posted);
@@ -356,13 +433,20 @@ fn mixed(drawn: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// A session to open at a hop.
 #[derive(Clone, Copy)]
 pub struct OpenRequest<'a> {
+    /// The session.
     pub session: SessionId,
+    /// The worker and slot that own its packets.
     pub home: Home,
+    /// The room's number at nodes.
     pub room: RoomId,
+    /// The hop.
     pub hop: Hop,
+    /// The node's address for this session; `None` for the configured one.
     pub address: Option<SocketAddr>,
+    /// RTCP has a port of its own.
     pub rtcp_apart: bool,
     /// Description for media servers; `None` if no driver needs it.
     pub brief: Option<&'a Brief>,
@@ -371,8 +455,11 @@ pub struct OpenRequest<'a> {
 /// Description of a session for media servers.
 #[derive(Debug)]
 pub struct Brief {
+    /// The room's name.
     pub room: Arc<str>,
+    /// Labels of the offer.
     pub labels: Labels,
+    /// Its streams.
     pub media: Arc<MediaDescription>,
     /// Local ports of the session's sockets for RTP and, if it has its own port, RTCP.
     pub ports: (u16, Option<u16>),
@@ -381,12 +468,14 @@ pub struct Brief {
 /// Monotonic and wall clock, read together.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// Monotonic time.
     pub now: Instant,
     /// Microseconds since the Unix epoch.
     pub unix_us: u64,
 }
 
 impl Clock {
+    /// Reads both clocks of the system.
     pub fn read() -> Clock {
         let unix_us = evenkeel_process::unix_us(std::time::SystemTime::now());
         Clock { now: Instant::now(), unix_us }

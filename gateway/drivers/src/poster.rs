@@ -32,26 +32,36 @@ const TRY_FOR: Duration = Duration::from_millis(800);
 /// Pause before the second attempt; it doubles with each further one.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
+/// The response of a webhook.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpAnswer {
+    /// The status code.
     pub status: u16,
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
+/// A webhook was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
+    /// No connection was made.
     #[error("no connection: {0}")]
     Connect(#[from] std::io::Error),
+    /// The URL's host cannot be verified by TLS.
     #[error("`{0}` is not a valid TLS server name")]
     Name(Box<str>),
+    /// The server breaks HTTP, or the connection ended.
     #[error("HTTP error: {0}")]
     Http(#[from] hyper::Error),
+    /// The URL or a header is invalid.
     #[error("cannot build the request: {0}")]
     Request(#[from] hyper::http::Error),
+    /// The body exceeds the limit.
     #[error("the answer is longer than {ANSWER_MAX} bytes")]
     TooLong,
+    /// The time limit passed.
     #[error("no answer in time")]
     Late,
+    /// The queue of requests is full.
     #[error("too many requests are queued")]
     Busy,
 }

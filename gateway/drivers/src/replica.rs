@@ -12,6 +12,7 @@ use super::webhook::WebhookLeaseRecord;
 /// A call at its rtpengine.
 type CallId = (NodeId, u64);
 
+/// A copy of another process's open sessions, by session.
 #[derive(Default, Debug)]
 pub struct DriversReplica {
     agents: BTreeMap<SessionId, AgentsRecord>,
@@ -46,6 +47,7 @@ impl DriversReplica {
         }
     }
 
+    /// The session is closed.
     pub fn forget(&mut self, session: SessionId) {
         self.agents.remove(&session);
         self.webhooks.remove(&session);
@@ -59,6 +61,7 @@ impl DriversReplica {
         }
     }
 
+    /// The record by which this process continues the sessions.
     pub fn record(self) -> DriversRecord {
         DriversRecord {
             agents: AgentsRecord::joined(self.names, self.agents.into_values()),

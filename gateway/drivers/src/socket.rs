@@ -20,6 +20,7 @@ pub const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 /// Limit of a plausible wait in the socket's queue. A longer wait means that the wall clock was set in between.
 const WAITED_MAX: Duration = Duration::from_secs(1);
 
+/// What a socket of a driver returned.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Received {
     /// A datagram of this length, with its receive time.

@@ -33,6 +33,7 @@ const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
 const SAY_WITHIN: Duration = Duration::from_secs(5);
 
+/// The response, or the reason why there is none.
 pub type Posted = Result<crate::poster::HttpAnswer, String>;
 
 struct WebhookLease {

@@ -49,24 +49,38 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// Length of a message in bytes: longer failures are cut.
 const MESSAGE_MAX: usize = 4 << 10;
 
+/// Addresses could not be held.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
+    /// The kernel refused, with this reason.
     #[error("group addresses: {0}")]
     Refused(String),
+    /// Another host uses the address.
     #[error("group address {0}")]
     Conflict(String),
+    /// Their holder was not asked to renew them.
     #[error("group addresses were not renewed for 2 s and are gone; take them again")]
     Lapsed,
+    /// The holder's process ended.
     #[error("group addresses: `evenkeel hold-addresses` has ended; restart the gateway")]
     Ended,
+    /// The kernel did not answer in time.
     #[error("group addresses: the kernel has not changed them within 1 s")]
     Late,
+    /// An upgrade would change them.
     #[error("group addresses differ from those of the running gateway; restart it")]
     Changed,
+    /// This program cannot be started as the holder.
     #[error("group addresses at an interface need the program `evenkeel`")]
     NoProgram,
+    /// The holder was not started.
     #[error("group addresses: cannot start `{program} hold-addresses`: {error}")]
-    Start { program: String, error: io::Error },
+    Start {
+        /// Its program.
+        program: String,
+        /// The error of the system.
+        error: io::Error,
+    },
 }
 
 /// An address and the interface to which the holder adds it.

@@ -21,16 +21,20 @@ const RESTS_WITHIN: Duration = Duration::from_secs(3);
 /// The group's members, this one first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct GroupStatus {
+    /// This gateway, then its peer.
     pub gateways: Vec<GatewayStanding>,
 }
 
 /// The gateway that serves the group's sessions, as far as this one knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupOwnership {
+    /// This gateway.
     Here,
     /// This gateway, which sends nothing until it knows that no other member does.
     Doubting,
+    /// The other gateway, by name.
     Peer(Arc<str>),
+    /// No owner was heard.
     Unknown,
 }
 
@@ -46,36 +50,41 @@ impl GroupStatus {
     }
 }
 
+/// A member as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct GatewayStanding {
-    pub gateway: Arc<str>,
+    pub(crate) gateway: Arc<str>,
     /// This is the gateway that answers.
     pub here: bool,
+    /// Its role.
     pub role: GroupRole,
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Sessions that it serves, or holds copies of.
     pub sessions: usize,
     /// The standby can continue all sessions that the owner has answered.
     pub in_sync: bool,
     /// Age of its last beat; `None` for this gateway, and for one that was not heard.
-    pub heard_ms: Option<u64>,
-    pub addresses: Vec<IpAddr>,
+    pub(crate) heard_ms: Option<u64>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// The reason why it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
     /// The reason why it does not serve although its peer is silent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub blocked: Option<String>,
+    pub(crate) blocked: Option<String>,
 }
 
+/// The role of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GroupRole {
     /// Listens for its peer before it takes a role.
     Joining,
+    /// Holds copies and waits.
     Standby,
     /// Owns the addresses; the sessions do not continue yet.
     Restoring,
+    /// Serves the sessions.
     Owner,
     /// Owns the addresses, and sends nothing until it knows that no other member does.
     Doubting,
@@ -86,31 +95,43 @@ pub enum GroupRole {
 /// The owner from now on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct HandOverResult {
-    pub gateway: Arc<str>,
-    pub epoch: u64,
+    pub(crate) gateway: Arc<str>,
+    pub(crate) epoch: u64,
 }
 
 /// The result of a takeover by an operator.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct TakenOver {
     #[serde(flatten)]
-    pub owner: HandOverResult,
+    pub(crate) owner: HandOverResult,
     /// Sessions that continue.
-    pub sessions: usize,
+    pub(crate) sessions: usize,
 }
 
+/// The owner does not hand the addresses over.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HandOverError {
+    /// The group has no such gateway.
     #[error("the group has no gateway `{found}`; its gateways are {members}")]
-    Unknown { found: String, members: String },
+    Unknown {
+        /// The name in the request.
+        found: String,
+        /// The members' names.
+        members: String,
+    },
+    /// The named gateway is the owner.
     #[error("`{0}` owns the addresses already")]
     OwnerAlready(String),
+    /// Only the owner can; this is its name.
     #[error("this gateway does not own the addresses; ask {0}")]
     NotOwner(Arc<str>),
+    /// The standby, named here, would lose sessions.
     #[error("`{0}` does not hold all records yet; `evenkeel gateway list` shows when it does")]
     NotInSync(Arc<str>),
+    /// Another hand-over has begun.
     #[error("another hand-over is under way")]
     UnderWay,
+    /// The owner continues, for this reason.
     #[error("hand-over failed, this gateway continues: {0}")]
     Failed(String),
 }
@@ -118,24 +139,41 @@ pub enum HandOverError {
 /// The reason for which an operator does not make this gateway the owner.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TakeOverError {
+    /// The request does not name the peer.
     #[error("found `{found}`, expected `{peer}`, the other gateway of the group")]
-    NotPeer { found: String, peer: Arc<str> },
+    NotPeer {
+        /// The name in the request.
+        found: String,
+        /// The peer's name.
+        peer: Arc<str>,
+    },
+    /// This gateway is the owner.
     #[error("this gateway owns the addresses already")]
     OwnerAlready,
+    /// The peer owns and answers.
     #[error(
         "`{peer}` owns the addresses and was heard within the last second; `evenkeel gateway hand-over --to {here}` at `{peer}` replaces it"
     )]
-    PeerOwns { peer: Arc<str>, here: Arc<str> },
+    PeerOwns {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// This gateway's name.
+        here: Arc<str>,
+    },
+    /// The peer, named here, is heard.
     #[error(
         "`{0}` was heard within the last second and does not own; if neither takes over within seconds, stop `{0}`, or repeat the command there"
     )]
     PeerHeard(Arc<str>),
+    /// This gateway has not listened long enough for the peer, named here.
     #[error("this gateway listens for `{0}` in its first second; repeat the command")]
     Joining(Arc<str>),
+    /// Agents hear the peer, named here.
     #[error(
         "agents of nodes heard `{0}` as the owner within the last 2 s; restore the link between the gateways, or stop `{0}`"
     )]
     AgentsHearPeer(Arc<str>),
+    /// The member is ending.
     #[error("the gateway ends; its log has the reason")]
     Ends,
 }
@@ -192,6 +230,7 @@ impl Group {
         (group, GroupInbox { requests, standing, acknowledged })
     }
 
+    /// The members, as this gateway knows them.
     pub fn standing(&self) -> GroupStatus {
         self.standing.borrow().clone()
     }
@@ -203,6 +242,7 @@ impl Group {
         here.map_or((GroupRole::Joining, 0), |here| (here.role, here.epoch))
     }
 
+    /// The gateway that serves the sessions.
     pub fn owner(&self) -> GroupOwnership {
         self.standing.borrow().owner()
     }
@@ -246,6 +286,7 @@ impl Group {
         }
     }
 
+    /// The upgrade failed: the standby may take over by silence again.
     pub async fn end_rest(&self) {
         // Fails only if the member has ended.
         let _ = self.requests.send(GroupRequest::EndRest).await;
@@ -257,6 +298,7 @@ impl Group {
         let _ = self.requests.send(GroupRequest::Reload(Arc::clone(settings))).await;
     }
 
+    /// Hands the addresses to the standby of this name.
     pub async fn hand_over(&self, to: String) -> Result<HandOverResult, HandOverError> {
         let (reply, answer) = oneshot::channel();
         let ended = || HandOverError::Failed("the gateway ends".to_owned());

@@ -6,6 +6,8 @@
 //! ended. A takeover is the second half of an upgrade: the workers of a standby are
 //! suspended from its start; it restores the sessions and resumes.
 
+#![deny(missing_docs)]
+
 mod address;
 mod beats;
 mod datagrams;
@@ -52,12 +54,16 @@ use votes::{Votes, VotingAgent};
 /// Connections of the peer that wait for the API, which takes each at once.
 const STREAMS_MAX: usize = 4;
 
+/// The member cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterStartError {
+    /// Its addresses cannot be held.
     #[error(transparent)]
     Addresses(#[from] address::AddressError),
+    /// `listen` of `[cluster]` cannot be bound.
     #[error("cannot listen on {0} for the group's other gateway: {1}")]
     Listen(std::net::SocketAddr, io::Error),
+    /// The system gives no thread.
     #[error("cannot create the thread of the group: {0}")]
     Thread(io::Error),
 }
@@ -65,8 +71,16 @@ pub enum ClusterStartError {
 /// The reason for which a member ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MemberEnd {
-    Replaced { owner: Arc<str>, epoch: u64 },
+    /// The peer took over.
+    Replaced {
+        /// The peer's name.
+        owner: Arc<str>,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The records could not be continued, for this reason.
     NotRestored(String),
+    /// The thread of the group panicked.
     ThreadEnded,
 }
 
@@ -103,7 +117,9 @@ pub struct BoundMember {
 
 /// The API's access to the group and its other gateway.
 pub struct Access {
+    /// The group's state and commands.
     pub group: Group,
+    /// The peer's API.
     pub peer: PeerApi,
     /// Connections of the peer to this gateway's API.
     pub streams: mpsc::Receiver<PeerStream>,
@@ -156,6 +172,7 @@ impl BoundMember {
         }))
     }
 
+    /// The group's state and commands.
     pub fn group(&self) -> Group {
         self.group.clone()
     }
@@ -224,6 +241,7 @@ impl BoundMember {
 }
 
 impl RunningMember {
+    /// The group's state and commands.
     pub fn group(&self) -> Group {
         self.group.clone()
     }

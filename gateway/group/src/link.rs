@@ -99,11 +99,12 @@ pub struct PeerApi {
 }
 
 impl PeerApi {
-    pub fn new(cluster: &GroupSettings) -> io::Result<PeerApi> {
+    pub(crate) fn new(cluster: &GroupSettings) -> io::Result<PeerApi> {
         let LinkTls { api: tls, .. } = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
         Ok(PeerApi { cluster: cluster.clone(), tls })
     }
 
+    /// Opens a stream to the peer's API through the link.
     pub async fn connect(&self) -> io::Result<PeerStream> {
         let opened = connection::open(&self.cluster, &self.tls);
         tokio::time::timeout(HANDSHAKE_WITHIN, opened).await?

@@ -22,9 +22,9 @@ const ASKED_MAX: usize = 1_024;
 /// An agent that votes.
 #[derive(Clone, Debug)]
 pub(crate) struct VotingAgent {
-    pub id: WitnessId,
-    pub address: SocketAddr,
-    pub secret: NodeSecret,
+    pub(crate) id: WitnessId,
+    pub(crate) address: SocketAddr,
+    pub(crate) secret: NodeSecret,
 }
 
 pub(crate) struct Votes {

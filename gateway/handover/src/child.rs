@@ -17,8 +17,9 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// The program that an upgrade starts, with `--inherit` after its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SuccessorProgram {
+    /// The program's file.
     pub path: PathBuf,
-    pub arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 impl SuccessorProgram {

@@ -131,6 +131,7 @@ impl Heir {
         }
     }
 
+    /// Withdraws this process from outside.
     pub fn withdrawal(&self) -> Arc<Withdrawal> {
         Arc::clone(&self.withdrawal)
     }

@@ -22,6 +22,8 @@
 //! signal, first closes the channel for reading: either `go` has arrived by then, and it serves and ends in order, or `go`
 //! cannot be sent any more. The old process kills the new one before packets are read again.
 
+#![deny(missing_docs)]
+
 mod channel;
 mod child;
 mod inherit;
@@ -41,4 +43,4 @@ pub use upgrade::{
 };
 
 /// The argument of a process that takes over from the process at its standard input.
-pub const INHERIT: &str = "--inherit";
+pub(crate) const INHERIT: &str = "--inherit";

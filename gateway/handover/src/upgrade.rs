@@ -46,22 +46,27 @@ const EXIT_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct UpgradeResult {
     /// The process that serves now.
-    pub pid: u32,
-    pub sessions: usize,
+    pub(crate) pid: u32,
+    pub(crate) sessions: usize,
     /// Time for which packets waited.
-    pub paused_us: u64,
+    pub(crate) paused_us: u64,
 }
 
+/// The gateway goes on in its process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotUpgraded {
+    /// An upgrade has begun.
     #[error("another upgrade is under way")]
     UnderWay,
+    /// There is no program to start.
     #[error("the gateway runs within another program, which cannot be replaced")]
     Embedded,
+    /// The new process or a step failed, for this reason.
     #[error("{0}")]
     Failed(String),
 }
 
+/// A request to replace the process.
 #[derive(Debug)]
 pub struct UpgradeCommand {
     binary: Option<PathBuf>,
@@ -77,6 +82,7 @@ pub struct Upgrades {
 }
 
 impl Upgrades {
+    /// The handle, and the commands to execute.
     pub fn new() -> (Upgrades, mpsc::Receiver<UpgradeCommand>) {
         let (requests, received) = mpsc::channel(1);
         (Upgrades { requests, is_under_way: Arc::default() }, received)
@@ -146,13 +152,19 @@ pub trait RequestGate: Sync {
 
 /// Upgrades the gateway on request.
 pub struct Upgrader<'a> {
+    /// The program to start.
     pub program: &'a SuccessorProgram,
+    /// The gateway whose sessions move.
     pub gateway: &'a RunningGateway,
+    /// Refuses requests meanwhile.
     pub api: &'a dyn RequestGate,
     /// All sockets but those of nodes and sessions.
     pub sockets: &'a NamedSockets,
+    /// Its certificate and keys, which the new process keeps.
     pub quic: Option<quic::EndpointIdentity>,
+    /// The group, if there is one.
     pub group: Option<Group>,
+    /// Number of packet workers.
     pub workers: usize,
     /// This process is confined.
     pub confined: bool,

@@ -13,37 +13,37 @@ pub(super) const VERSION: u32 = 1;
 
 /// `GROUP.session.s17`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct IndexedSession {
+pub(crate) struct IndexedSession {
     pub(super) v: u32,
-    pub room: Arc<str>,
-    pub scenario: Arc<str>,
+    pub(crate) room: Arc<str>,
+    pub(crate) scenario: Arc<str>,
     /// Unix time in microseconds.
-    pub opened_us: u64,
+    pub(crate) opened_us: u64,
     /// The `idempotency-key` of its offer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<Arc<str>>,
+    pub(crate) idempotency_key: Option<Arc<str>>,
 }
 
 /// `GROUP.owner`. A lower epoch never replaces a higher one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct OwnerEntry {
     pub(super) v: u32,
-    pub gateway: Arc<str>,
-    pub epoch: u64,
+    pub(crate) gateway: Arc<str>,
+    pub(crate) epoch: u64,
 }
 
 /// `GROUP.member.NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct MemberEntry {
+pub(crate) struct MemberEntry {
     pub(super) v: u32,
-    pub gateway: Arc<str>,
-    pub role: GroupRole,
-    pub epoch: u64,
+    pub(crate) gateway: Arc<str>,
+    pub(crate) role: GroupRole,
+    pub(crate) epoch: u64,
     /// Unix time in microseconds.
-    pub started_us: u64,
+    pub(crate) started_us: u64,
     /// The address of its API over TCP, if it listens on one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub api: Option<SocketAddr>,
+    pub(crate) api: Option<SocketAddr>,
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -3,6 +3,8 @@
 //! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
 //! (`store.rs`), of which `nats.rs` is one. All run on a thread of their own, for which no other waits.
 
+#![deny(missing_docs)]
+
 mod desired;
 mod entry;
 mod feed;
@@ -63,15 +65,17 @@ pub const HAS_STORE: bool = cfg!(feature = "nats");
 /// The state of the index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct IndexStatus {
-    pub state: IndexState,
+    pub(crate) state: IndexState,
     /// The reason why it is not current.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
+/// The state of the copy in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IndexState {
+    /// Not connected yet.
     Starting,
     /// The store has the sessions of this gateway.
     Current,
@@ -133,10 +137,12 @@ impl IndexChannels {
         Some(IndexChannels { settings: index, member, reader, requests, keys, status })
     }
 
+    /// Reads all gateways' entries.
     pub fn reader(&self) -> IndexReader {
         self.reader.clone()
     }
 
+    /// Starts the thread that writes this gateway's sessions.
     pub fn start(
         self,
         gateway: &evenkeel_runtime::RunningGateway,
@@ -190,6 +196,7 @@ impl IndexChannels {
 }
 
 impl IndexThread {
+    /// Ends the thread; `end` decides what becomes of the entries.
     pub fn end(mut self, end: IndexEndCause) {
         if let Some(stop) = self.stop.take() {
             // The thread may have ended.

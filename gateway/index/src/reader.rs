@@ -21,22 +21,22 @@ type IndexReply<T> = oneshot::Sender<Result<Vec<T>, String>>;
 /// A session of some gateway. Sessions of different groups may have the same number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct FoundSession {
-    pub group: String,
+    pub(crate) group: String,
     /// The gateway that serves it; without one, none does.
-    pub gateway: Option<Arc<str>>,
+    pub(crate) gateway: Option<Arc<str>>,
     /// The address of that gateway's API.
-    pub api: Option<std::net::SocketAddr>,
-    pub id: String,
+    pub(crate) api: Option<std::net::SocketAddr>,
+    pub(crate) id: String,
     #[serde(flatten)]
-    pub session: IndexedSession,
+    pub(crate) session: IndexedSession,
 }
 
 /// A gateway that wrote its entry within the last seconds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ListedGateway {
-    pub group: String,
+    pub(crate) group: String,
     #[serde(flatten)]
-    pub member: MemberEntry,
+    pub(crate) member: MemberEntry,
 }
 
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub struct IndexReader {
 }
 
 impl IndexReader {
+    /// State of the connection, and its reason.
     pub fn status(&self) -> IndexStatus {
         let status = self.status.borrow().clone();
         // The thread of the index ends before the API only after a panic, or with a reason.
@@ -81,10 +82,12 @@ impl IndexReader {
         let _ = self.keys.try_send((session, key.into()));
     }
 
+    /// The sessions of this id, at any gateway.
     pub async fn find(&self, session: SessionId) -> Result<Vec<FoundSession>, String> {
         self.ask(|reply| IndexRequest::Find(session, reply)).await
     }
 
+    /// The gateways in the store.
     pub async fn members(&self) -> Result<Vec<ListedGateway>, String> {
         self.ask(IndexRequest::Members).await
     }

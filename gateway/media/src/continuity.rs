@@ -37,7 +37,7 @@ use stream::OutgoingStream;
 
 /// Limit of streams per session: a conference's active speakers with their video. Above it, the
 /// stream that has been silent longest is forgotten.
-pub const STREAMS_MAX: usize = 16;
+pub(crate) const STREAMS_MAX: usize = 16;
 
 /// Time for which packets missing at a switch may still arrive: the duration of a
 /// make-before-break.
@@ -45,10 +45,10 @@ pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Largest forward jump of a stream that continues across a switch: MAX_DROPOUT of RFC 3550,
 /// appendix A.1.
-pub const AHEAD_MAX: i16 = 3_000;
+pub(crate) const AHEAD_MAX: i16 = 3_000;
 
 /// Largest backward jump: MAX_MISORDER of RFC 3550, appendix A.1.
-pub const BEHIND_MAX: i16 = 100;
+pub(crate) const BEHIND_MAX: i16 = 100;
 
 /// Identifies the time from one switch to the next. Only grows.
 #[derive(
@@ -56,6 +56,7 @@ pub const BEHIND_MAX: i16 = 100;
 )]
 pub struct StreamEpoch(pub u64);
 
+/// Whether a stream's payload is encrypted end to end (SRTP).
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Protection {
     /// Plain RTP and RTCP, which may be rewritten.
@@ -82,10 +83,13 @@ pub enum SwitchCause {
 /// Verdict on a packet towards the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pass {
+    /// The packet passes as it is.
     Untouched,
+    /// The packet passes with these values in its header.
     Rewrite {
         /// The stream's SSRC towards the client.
         ssrc: u32,
+        /// On the client's sequence.
         sequence: u16,
         /// On the client's timeline.
         timestamp: u32,
@@ -130,7 +134,6 @@ pub struct Continuity {
 
 impl Continuity {
     /// `seed` initialises the random generator for SSRCs.
-    #[must_use]
     pub fn new(seed: u64, protection: Protection) -> Self {
         Self {
             protection,
@@ -193,7 +196,6 @@ impl Continuity {
     ///
     /// `clock_rate` is the rate of its payload type in Hz; with 0 (unknown), timestamps advance by
     /// frames only.
-    #[must_use]
     pub fn pass(
         &mut self,
         epoch: StreamEpoch,
@@ -218,7 +220,6 @@ impl Continuity {
 
     /// Returns the time of the last packet of any stream, if an end of the hop at `since` explains
     /// the silence after it. `None` if all streams had fallen silent before.
-    #[must_use]
     pub fn fell_silent(&self, since: Instant) -> Option<Instant> {
         let last = self.streams.iter().max_by_key(|stream| stream.heard)?;
         last.spoke_until(since).then_some(last.heard)
@@ -227,7 +228,6 @@ impl Continuity {
     /// Returns the packets missed at switches so far. For a stream that continues by itself they
     /// follow from sequence numbers, otherwise from the silence and the usual packet interval. A
     /// switch is included [`FILLED_WITHIN`] after it, less the packets that arrived by then.
-    #[must_use]
     pub fn missed_at_switches(&self, now: Instant) -> u32 {
         let missed = self.streams.iter().map(|stream| stream.missed(now));
         missed.fold(self.missed, u32::saturating_add)
@@ -245,7 +245,6 @@ impl Continuity {
     }
 
     /// Returns the clock rate in Hz of the stream that the client knows by this SSRC.
-    #[must_use]
     pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
         let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
         stream.map(|stream| stream.clock_rate)

@@ -1,5 +1,6 @@
 //! Demultiplexing of datagrams by their first bytes (RFC 7983 with RFC 9443, RFC 5761).
 
+/// The kind of a datagram, by its first byte (RFC 7983, section 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DatagramKind {
     /// First byte 0–3: STUN (RFC 8489).
@@ -27,17 +28,16 @@ pub enum DatagramKind {
 /// First byte of a bundle on a trunk leg.
 pub const BUNDLE: u8 = 0xE0;
 /// First byte of a signed message on a trunk leg.
-pub const SIGNED: u8 = 0xE1;
+pub(crate) const SIGNED: u8 = 0xE1;
 /// First byte of an echo probe.
 pub const ECHO: u8 = 0xE2;
 /// First byte of an encrypted datagram on a trunk leg.
-pub const SEALED: u8 = 0xE3;
+pub(crate) const SEALED: u8 = 0xE3;
 
 /// Classifies a datagram.
 ///
 /// The first bytes 0xE0–0xE3 of trunk legs are in QUIC's range. They are free on a media port,
 /// because QUIC has a separate port. An RTP first byte without a second byte is [`DatagramKind::Unknown`].
-#[must_use]
 pub fn classify(datagram: &[u8]) -> DatagramKind {
     let Some(&first) = datagram.first() else { return DatagramKind::Unknown };
     match first {

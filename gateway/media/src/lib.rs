@@ -9,6 +9,8 @@
 //! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`statistics`] and
 //! [`quality`] measure reception. [`instant`] writes the times of that state for another process.
 
+#![deny(missing_docs)]
+
 mod bytes;
 pub mod continuity;
 pub mod demux;

@@ -18,26 +18,28 @@ use stream::{Alike, MergeMatch, MergedStream};
 
 /// Packets remembered per stream: ten seconds of voice, half a second of video at 10 Mbit/s. A
 /// later copy is dropped.
-pub const WINDOW: u16 = 512;
+pub(crate) const WINDOW: u16 = 512;
 
 /// Limit of streams, the same as in continuity. Above it the stream that has been silent longest is
 /// forgotten. A stream of only the other path never replaces one of the leading path.
-pub const STREAMS_MAX: usize = crate::continuity::STREAMS_MAX;
+pub(crate) const STREAMS_MAX: usize = crate::continuity::STREAMS_MAX;
 
 /// Number of consecutive packets of a stream from only the leading path, and of another stream of
 /// that payload type from only the other path, after which both are treated as one stream under two
 /// SSRCs.
 const JUDGED_BY: u32 = 64;
 
+/// One of the two paths of a merged stream.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum MergePath {
+    /// The first hop.
     A = 0,
+    /// Its twin.
     B = 1,
 }
 
 impl MergePath {
-    #[must_use]
-    pub fn other(self) -> MergePath {
+    pub(crate) fn other(self) -> MergePath {
         match self {
             MergePath::A => MergePath::B,
             MergePath::B => MergePath::A,
@@ -45,6 +47,7 @@ impl MergePath {
     }
 }
 
+/// What becomes of a packet of a merged stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MergeOutcome {
     /// The packet passes: no copy of it did.
@@ -57,7 +60,7 @@ pub enum MergeOutcome {
 }
 
 /// Merges the streams of a receiver. Allocates 4 KiB when a stream is new, for at most
-/// [`STREAMS_MAX`], and never per packet.
+/// `STREAMS_MAX`, and never per packet.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Merge {
     leads: MergePath,
@@ -67,42 +70,44 @@ pub struct Merge {
 }
 
 impl Merge {
-    #[must_use]
-    pub fn new(leads: MergePath) -> Merge {
+    pub(crate) fn new(leads: MergePath) -> Merge {
         Merge { leads, taken: 0, streams: Vec::new() }
     }
 
-    #[must_use]
-    pub fn leads(&self) -> MergePath {
+    pub(crate) fn leads(&self) -> MergePath {
         self.leads
     }
 
     /// Returns whether the other path has proved to deliver copies of some stream.
-    #[must_use]
-    pub fn is_proven(&self) -> bool {
+    pub(crate) fn is_proven(&self) -> bool {
         self.streams.iter().any(|stream| stream.alike == Alike::Yes)
     }
 
     /// Returns payload types of streams in which the other path delivers different packets.
-    pub fn differing(&self) -> impl Iterator<Item = u8> {
+    pub(crate) fn differing(&self) -> impl Iterator<Item = u8> {
         let differing = self.streams.iter().filter(|stream| stream.alike == Alike::No);
         differing.map(|stream| stream.payload_type)
     }
 
     /// Makes the other path lead after the leading one is gone. Remembers the packets that passed.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.leads = self.leads.other();
         self.streams.iter_mut().for_each(MergedStream::begin_judgement);
     }
 
     /// Replaces the path that does not lead. The new path must prove itself.
-    pub fn replace(&mut self) {
+    pub(crate) fn replace(&mut self) {
         let gone = bit(self.leads.other());
         self.streams.iter_mut().for_each(|stream| stream.forget(gone));
     }
 
     /// Handles a packet from one of the paths.
-    pub fn take(&mut self, way: MergePath, header: &rtp::RtpHeader, packet: &[u8]) -> MergeOutcome {
+    pub(crate) fn take(
+        &mut self,
+        way: MergePath,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+    ) -> MergeOutcome {
         let leads = way == self.leads;
         let Some(place) = self.place(header, leads) else {
             return MergeOutcome::Unproven;

@@ -12,6 +12,7 @@ const R_BEST: f64 = 93.2;
 /// One-way delay in ms from which people interrupt each other.
 const DELAY_KNEE_MS: f64 = 177.3;
 
+/// Codecs with known impairment factors (G.113).
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Codec {
     /// Opus. G.113 has no figures for it; taken as G.711 with concealment, a lower bound.
@@ -26,7 +27,6 @@ pub enum Codec {
 
 impl Codec {
     /// Returns the codec of an SDP encoding name, case-insensitive.
-    #[must_use]
     pub fn named(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         if is("opus") {
@@ -54,7 +54,6 @@ impl Codec {
 ///
 /// `one_way_delay` is from mouth to ear, jitter buffer included; `loss_ppm` is the loss after
 /// repair in parts per million, taken as random (BurstR = 1).
-#[must_use]
 pub fn r_factor(one_way_delay: Duration, loss_ppm: u32, codec: Codec) -> u32 {
     let delay_ms = one_way_delay.as_secs_f64() * 1_000.0;
     let delay = 0.024 * delay_ms + 0.11 * (delay_ms - DELAY_KNEE_MS).max(0.0);

@@ -15,19 +15,16 @@ pub struct FlowId(u64);
 
 impl FlowId {
     /// Returns `None` above 2^62 - 1, which has no encoding.
-    #[must_use]
     pub fn new(number: u64) -> Option<Self> {
         (number <= varint::MAX).then_some(Self(number))
     }
 
     /// Keeps 62 of 64 random bits.
-    #[must_use]
     pub fn from_random(bits: u64) -> Self {
         Self(bits & varint::MAX)
     }
 
     /// Returns the number, at most 2^62 - 1.
-    #[must_use]
     pub fn number(self) -> u64 {
         self.0
     }
@@ -63,7 +60,6 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Returns the code on the wire.
-    #[must_use]
     pub fn code(self) -> u64 {
         u64::from(self as u8)
     }
@@ -77,7 +73,12 @@ pub enum RoqError {
     /// No packet follows the flow identifier, or a packet has length 0.
     Empty,
     /// A packet is longer than the limit.
-    TooLong { length: u64, length_max: usize },
+    TooLong {
+        /// The declared length.
+        length: u64,
+        /// The limit.
+        length_max: usize,
+    },
     /// The stream ended within its flow identifier, a length or a packet.
     Unfinished,
 }
@@ -97,6 +98,7 @@ impl fmt::Display for RoqError {
 
 impl std::error::Error for RoqError {}
 
+/// Appends a packet as a QUIC DATAGRAM (RFC 9221) of this flow.
 pub fn write_datagram(flow: FlowId, packet: &[u8], out: &mut Vec<u8>) {
     write_stream_start(flow, out);
     out.extend_from_slice(packet);
@@ -158,7 +160,6 @@ enum Awaits {
 
 impl StreamDecoder {
     /// Creates a decoder for one stream with packets of at most `packet_len_max` bytes.
-    #[must_use]
     pub fn new(packet_len_max: usize) -> Self {
         Self { packet_len_max, awaits: Awaits::Flow, held: Vec::new(), spent: false }
     }

@@ -13,35 +13,35 @@ pub use feedback::{
     Fir, FirEntry, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb, write_tmmbr,
 };
 pub use report::{
-    BLOCKS_MAX, Bye, Description, ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_bye,
+    Bye, Description, ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_bye,
     write_cname, write_receiver_report, write_sender_report,
 };
 
 /// Payload type of a sender report (RFC 3550, 6.4.1).
-pub const SENDER_REPORT: u8 = 200;
+pub(crate) const SENDER_REPORT: u8 = 200;
 /// Payload type of a receiver report (RFC 3550, 6.4.2).
-pub const RECEIVER_REPORT: u8 = 201;
+pub(crate) const RECEIVER_REPORT: u8 = 201;
 /// Payload type of a source description (RFC 3550, 6.5).
-pub const SOURCE_DESCRIPTION: u8 = 202;
+pub(crate) const SOURCE_DESCRIPTION: u8 = 202;
 /// Payload type of a BYE (RFC 3550, 6.6).
-pub const BYE: u8 = 203;
+pub(crate) const BYE: u8 = 203;
 /// Payload type of transport-layer feedback (RFC 4585, 6.2).
 pub const TRANSPORT_FEEDBACK: u8 = 205;
 /// Payload type of payload-specific feedback (RFC 4585, 6.3).
-pub const PAYLOAD_FEEDBACK: u8 = 206;
+pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
 
 /// Format of a generic NACK, transport-layer feedback (RFC 4585, 6.2.1).
-pub const NACK: u8 = 1;
+pub(crate) const NACK: u8 = 1;
 /// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
 pub const TMMBR: u8 = 3;
 /// Format of TMMBN; see [`TMMBR`].
-pub const TMMBN: u8 = 4;
+pub(crate) const TMMBN: u8 = 4;
 /// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
-pub const PLI: u8 = 1;
+pub(crate) const PLI: u8 = 1;
 /// Format of a full intra request, payload-specific feedback (RFC 5104, 4.3.1).
-pub const FIR: u8 = 4;
+pub(crate) const FIR: u8 = 4;
 /// Format of application-layer feedback, which includes REMB (RFC 4585, 6.4).
-pub const APPLICATION: u8 = 15;
+pub(crate) const APPLICATION: u8 = 15;
 
 const HEADER_LEN: usize = 4;
 
@@ -50,6 +50,7 @@ const HEADER_LEN: usize = 4;
 pub enum RtcpError {
     /// The packet is empty, or shorter than its header.
     Short,
+    /// The version is not 2.
     Version,
     /// The packet's length exceeds the datagram.
     Length,
@@ -75,18 +76,28 @@ impl fmt::Display for RtcpError {
 
 impl std::error::Error for RtcpError {}
 
+/// A packet of a compound.
 #[derive(Clone, Copy, Debug)]
 pub enum RtcpPacket<'a> {
+    /// RFC 3550, section 6.4.1.
     SenderReport(SenderReport<'a>),
+    /// RFC 3550, section 6.4.2.
     ReceiverReport(ReceiverReport<'a>),
+    /// SDES (RFC 3550, section 6.5).
     Description(Description<'a>),
+    /// RFC 3550, section 6.6.
     Bye(Bye<'a>),
+    /// Generic NACK (RFC 4585, section 6.2.1).
     Nack(Nack<'a>),
+    /// Picture loss indication (RFC 4585, section 6.3.1).
     Pli(Pli),
+    /// Full intra request (RFC 5104, section 4.3.1).
     Fir(Fir<'a>),
+    /// Receiver estimated maximum bitrate (draft-alvestrand-rmcat-remb).
     Remb(Remb<'a>),
     /// Any other packet, which passes unchanged.
     Other {
+        /// The second byte.
         payload_type: u8,
         /// Count or format: the lower five bits of the first byte.
         count: u8,
@@ -94,11 +105,11 @@ pub enum RtcpPacket<'a> {
 }
 
 /// Returns the packets of a compound packet, in order; the first malformed one is the last item.
-#[must_use]
 pub fn packets(compound: &[u8]) -> RtcpPackets<'_> {
     RtcpPackets { rest: if compound.is_empty() { Err(RtcpError::Short) } else { Ok(compound) } }
 }
 
+/// The packets of a compound, in order.
 #[derive(Clone, Debug)]
 pub struct RtcpPackets<'a> {
     rest: Result<&'a [u8], RtcpError>,

@@ -16,6 +16,7 @@ pub struct RtpHeader {
     pub sequence: u16,
     /// Sampling instant in units of the clock rate, wraps at 2^32.
     pub timestamp: u32,
+    /// Synchronisation source.
     pub ssrc: u32,
     /// Index of the first payload byte, after CSRCs and header extension.
     pub payload_offset: usize,
@@ -28,6 +29,7 @@ pub struct RtpHeader {
 pub enum RtpError {
     /// The packet is shorter than its fixed header and CSRCs.
     Short,
+    /// The version is not 2.
     Version,
     /// The header extension exceeds the packet.
     Extension,
@@ -54,6 +56,7 @@ impl RtpHeader {
     /// # Errors
     /// Fails if the bytes are not an RTP packet (the checks of RFC 3550, appendix A.1).
     // The packet path, in another crate, reads the fields without a copy.
+    /// Reads the fixed header, CSRCs, extension and padding (RFC 3550, section 5.1).
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<Self, RtpError> {
         let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(RtpError::Short) };
@@ -95,12 +98,11 @@ impl RtpHeader {
     /// Returns the payload without padding.
     ///
     /// Returns an empty slice if `packet` is shorter than the parsed one.
-    #[must_use]
     pub fn payload<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         packet.get(self.payload_offset..self.payload_end).unwrap_or_default()
     }
 
-    #[must_use]
+    /// Bytes between header and padding.
     pub fn payload_len(&self) -> usize {
         self.payload_end.saturating_sub(self.payload_offset)
     }
@@ -108,7 +110,6 @@ impl RtpHeader {
 
 /// Returns SSRC and sequence number of a packet that may be cut after its fixed header, as in an
 /// ICMP error.
-#[must_use]
 pub fn ssrc_and_sequence(start: &[u8]) -> Option<(u32, u16)> {
     let [flags, _, s0, s1, _, _, _, _, c0, c1, c2, c3] = *start.first_chunk::<HEADER_LEN>()?;
     let numbers = (u32::from_be_bytes([c0, c1, c2, c3]), u16::from_be_bytes([s0, s1]));
@@ -143,9 +144,11 @@ pub struct Fields {
     pub payload_type: u8,
     /// Voice: first packet after silence. Video: last packet of a frame.
     pub marker: bool,
+    /// Sequence number.
     pub sequence: u16,
     /// Sampling instant in units of the clock rate.
     pub timestamp: u32,
+    /// Synchronisation source.
     pub ssrc: u32,
 }
 
@@ -161,14 +164,12 @@ pub fn write(fields: &Fields, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Distance of `sequence` from `reference`, across the wrap; negative is behind (RFC 1982).
-#[must_use]
-pub fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
+pub(crate) fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
     sequence.wrapping_sub(reference).cast_signed()
 }
 
 /// Distance of `timestamp` from `reference`, across the wrap; negative is behind.
-#[must_use]
-pub fn timestamp_ahead(timestamp: u32, reference: u32) -> i32 {
+pub(crate) fn timestamp_ahead(timestamp: u32, reference: u32) -> i32 {
     timestamp.wrapping_sub(reference).cast_signed()
 }
 

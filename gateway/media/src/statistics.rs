@@ -14,35 +14,26 @@ const MISORDER_MAX: i16 = 100;
 const WINDOW: u32 = 128;
 /// A longer time without a packet counts as a gap: five frames of voice, three of video. Jitter
 /// buffers run empty then. Silent voice (DTX) has such gaps too.
-pub const GAP: Duration = Duration::from_millis(100);
+pub(crate) const GAP: Duration = Duration::from_millis(100);
 
 /// Counts of a source, since it began or since the last [`Reception::interval`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct ReceptionCounts {
     /// Packets received, without duplicates.
-    pub packets: u64,
+    pub(crate) packets: u64,
     /// Bytes of these packets, as passed in.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Packets sent, according to the sequence numbers.
     pub expected: u64,
     /// Packets that did not arrive. A late packet was lost in the previous interval.
     pub lost: u64,
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Packets that arrived after a later one.
-    pub reordered: u64,
-    /// Number of times longer than [`GAP`] without a packet.
-    pub gaps: u64,
+    pub(crate) reordered: u64,
+    /// Number of times longer than `GAP` without a packet.
+    pub(crate) gaps: u64,
     /// The longest time without a packet.
-    pub gap_max: Duration,
-}
-
-impl ReceptionCounts {
-    /// Lost share of the expected packets, parts per million.
-    #[must_use]
-    pub fn loss_ppm(&self) -> u32 {
-        let ppm = u128::from(self.lost) * 1_000_000 / u128::from(self.expected.max(1));
-        ppm.min(1_000_000) as u32
-    }
+    pub(crate) gap_max: Duration,
 }
 
 /// Reception of one source. Never allocates.
@@ -99,7 +90,6 @@ impl SequenceRun {
 
 impl Reception {
     /// `clock_rate` is in Hz; with 0, jitter is not measured.
-    #[must_use]
     pub fn new(clock_rate: u32) -> Self {
         Self {
             clock_rate,
@@ -175,8 +165,7 @@ impl Reception {
     }
 
     /// Returns the counts since the source began.
-    #[must_use]
-    pub fn totals(&self) -> ReceptionCounts {
+    pub(crate) fn totals(&self) -> ReceptionCounts {
         let expected = self.expected();
         let lost = expected.saturating_sub(self.total.packets);
         ReceptionCounts { expected, lost, ..self.total }
@@ -184,26 +173,17 @@ impl Reception {
 
     /// Returns the interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16
     /// packets.
-    #[must_use]
     pub fn jitter_us(&self) -> u64 {
         (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
     }
 
     /// Returns whether this number is the highest received, or at most `behind` below it.
-    #[must_use]
     pub fn is_recent(&self, sequence: u16, behind: u16) -> bool {
         self.run.is_some_and(|run| (run.highest as u16).wrapping_sub(sequence) <= behind)
     }
 
-    /// Returns the arrival time of the last packet; `None` before the first.
-    #[must_use]
-    pub fn heard(&self) -> Option<Instant> {
-        self.run.map(|run| run.heard)
-    }
-
     /// Returns a report block of the source (RFC 3550, appendix A.3): the fraction lost since the
     /// last report, other values since the beginning. `last_sr` and its delay remain 0.
-    #[must_use]
     pub fn report(&mut self, ssrc: u32) -> ReportBlock {
         let (expected, received) = (self.expected(), self.total.packets);
         let (expected_then, received_then) =

@@ -12,7 +12,8 @@ mod attribute;
 mod request;
 mod response;
 
-pub use request::{BindingBuilder, BindingRequest, IceRole, UNKNOWN_MAX, Username};
+pub(crate) use request::UNKNOWN_MAX;
+pub use request::{BindingBuilder, BindingRequest, IceRole, Username};
 pub use response::{
     BindingOutcome, Response, StunErrorCode, write_error, write_success, write_unknown,
 };
@@ -20,7 +21,7 @@ pub use response::{
 /// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
 pub const MAGIC_COOKIE: u32 = 0x2112_a442;
 /// Longer messages are refused: IPv6's minimum MTU suffices for any binding.
-pub const MESSAGE_LEN_MAX: usize = 1_280;
+pub(crate) const MESSAGE_LEN_MAX: usize = 1_280;
 
 const HEADER_LEN: usize = 20;
 
@@ -34,7 +35,6 @@ pub struct StunKey(hmac::Key);
 
 impl StunKey {
     /// Creates a key. ICE passwords are plain ASCII and need no preparation.
-    #[must_use]
     pub fn new(password: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
     }
@@ -48,7 +48,6 @@ impl fmt::Debug for StunKey {
 
 /// Returns whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the
 /// cookie, the correct length. Attributes are not checked.
-#[must_use]
 pub fn is_stun(datagram: &[u8]) -> bool {
     let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {
         return false;
@@ -63,7 +62,7 @@ pub fn is_stun(datagram: &[u8]) -> bool {
 /// Reason why bytes are not the expected message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StunError {
-    /// The bytes are no STUN message ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
+    /// The bytes are no STUN message ([`is_stun`]), or longer than `MESSAGE_LEN_MAX`.
     NotStun,
     /// The message has another class or method: an indication, an allocation, a response instead of
     /// a request.

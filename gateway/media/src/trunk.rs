@@ -20,7 +20,7 @@ pub use bundle::{
     Bundle, BundleEntries, BundleError, ENTRY_OVERHEAD, EntriesMut, OVERHEAD, entries, entries_mut,
     first_tag,
 };
-pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};
+pub use bundles::{Bundles, SHARED_MAX};
 
 /// Identifies a session on a trunk leg in both directions. A tag is a capability: its holder may
 /// send, so it must be unguessable.

@@ -14,6 +14,7 @@ const ASKED_MAX: usize = 65_536;
 /// Options of an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExportOptions {
+    /// Addresses are kept. Default: they are redacted.
     pub addresses: bool,
     /// Export only this policy.
     pub policy: Option<PolicyName>,
@@ -29,6 +30,7 @@ pub struct Export {
 }
 
 impl Export {
+    /// The header gives the origin of the recording.
     pub fn new(header: RecordingHeader, wish: ExportOptions) -> Export {
         let ExportOptions { addresses, policy } = wish;
         let mut redactor = (!addresses).then(Redactor::default);
@@ -38,10 +40,12 @@ impl Export {
         Export { header, redactor, policy, asked: BTreeSet::new() }
     }
 
+    /// The first bytes of the file.
     pub fn head(&self) -> Vec<u8> {
         head(&self.header)
     }
 
+    /// The last bytes of the file, which mark it complete.
     pub fn tail(&self) -> Vec<u8> {
         tail()
     }

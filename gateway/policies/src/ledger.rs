@@ -13,17 +13,21 @@ const REFUSALS_MAX: usize = 128;
 /// A refused revision or plugin.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct RefusalRecord {
+    /// Microseconds since the Unix epoch.
     pub at_us: u64,
+    /// The policy that the plugin was for.
     #[serde(serialize_with = "evenkeel_process::as_text")]
     pub policy: PolicyName,
     /// `pushed`, or the path of a file.
     pub origin: Box<str>,
     /// The stable code of the reason.
     pub code: &'static str,
+    /// One sentence with the next step.
     pub reason: Box<str>,
 }
 
 impl RefusalRecord {
+    /// A refusal at this moment.
     pub fn now(
         policy: PolicyName,
         origin: Box<str>,

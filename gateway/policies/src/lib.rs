@@ -1,6 +1,8 @@
 //! Runs the revisions that the core decides for. Compiles and tests them, and has one thread per policy, so that a slow
 //! policy delays only its own answers. `core::policy` decides which revision answers.
 
+#![deny(missing_docs)]
+
 mod catalog;
 mod compare;
 mod compiling;
@@ -49,24 +51,33 @@ const QUESTIONS_MAX: usize = 64;
 /// Messages from the threads of policies to control.
 #[derive(Debug)]
 pub enum PolicyReport {
+    /// A question was answered, by a plugin or natively.
     Answered {
+        /// The question.
         ask: AskId,
+        /// The policy.
         policy: PolicyName,
+        /// The answer, or why there is none.
         result: Result<RevisionAnswer, PluginFault>,
         /// The called revision and the result of the call, if one was called.
         call: Option<(Arc<str>, PolicyCallResult)>,
     },
     /// A candidate was asked in the shadow stage.
     Compared {
+        /// The policy.
         policy: PolicyName,
+        /// The candidate.
         revision: Arc<str>,
+        /// How its answer compares.
         compared: Compared,
         /// The plugin could not be restarted.
         beyond_repair: bool,
     },
     /// A revision and a fresh instance of it gave different answers.
     HiddenState {
+        /// The policy.
         policy: PolicyName,
+        /// The revision.
         revision: Arc<str>,
         /// The difference.
         differs: Box<str>,
@@ -75,9 +86,13 @@ pub enum PolicyReport {
     },
     /// A revision is compiled; recorded questions are replayed unless the core refuses it.
     Compiled {
+        /// The policy.
         policy: PolicyName,
+        /// The request for it.
         request: Box<RolloutRequest>,
+        /// The compiled revision.
         revision: Revision,
+        /// Whether the core takes it.
         reply: oneshot::Sender<Result<(), evenkeel_revisions::RevisionRefusal>>,
     },
     /// A revision passed the replay of recorded questions.
@@ -154,6 +169,7 @@ struct QuestionBudgets {
     advice: Duration,
 }
 
+/// The threads of all policies, their engine and their recorder.
 pub struct PolicyThreads {
     foundry: Foundry,
     rules: Arc<TrustRules>,
@@ -233,6 +249,7 @@ impl RunningPolicy {
 }
 
 impl PolicyThreads {
+    /// Starts a thread for each policy of these settings.
     pub fn new(
         catalog: Vec<CatalogEntry>,
         limits: &GatewayLimits,
@@ -258,6 +275,7 @@ impl PolicyThreads {
         self
     }
 
+    /// Records questions and answers; `None` if `[gateway]` disables it.
     pub fn recorder(&self) -> Option<PolicyRecorder> {
         self.recorder.clone()
     }
@@ -287,10 +305,12 @@ impl PolicyThreads {
         self.memory.iter().for_each(FactFile::begin_writing);
     }
 
+    /// Compiles plugins.
     pub fn foundry(&self) -> &Foundry {
         &self.foundry
     }
 
+    /// The newest refused plugins.
     pub fn ledger(&self) -> &RefusalLedger {
         &self.ledger
     }
@@ -447,10 +467,12 @@ impl PolicyThreads {
         }
     }
 
+    /// All policies, in order.
     pub fn names(&self) -> impl Iterator<Item = &PolicyName> {
         self.running.keys()
     }
 
+    /// All policies with their plugins and measurements.
     pub fn views(
         &self,
         gateway: &Gateway,
@@ -467,7 +489,6 @@ impl PolicyThreads {
 
     /// Stops the thread of one policy, as a drill does; the native default answers its questions from then on. Does not
     /// wait for the current question. Returns false if no such policy runs.
-    #[must_use]
     pub fn stop(&mut self, policy: &PolicyName) -> bool {
         let running = self.running.remove(policy);
         running.is_some_and(|running| {

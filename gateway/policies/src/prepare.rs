@@ -20,27 +20,35 @@ use super::{
 /// A plugin's bytes, settings and origin.
 #[derive(Clone, Debug)]
 pub struct PluginSource {
+    /// The plugin's file.
     pub bytes: Vec<u8>,
     /// `None` inherits the settings of the active revision, or takes the defaults if that has another plugin.
     pub settings: Option<serde_json::Value>,
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
+    /// Seed of the plugin's random numbers.
     pub seed: u64,
     /// The time of the request.
     pub arrived: Instant,
+    /// How the revision becomes active.
     pub how: ActivationOptions,
 }
 
 /// Options of the activation of a revision; see [`RolloutRequest`].
 #[derive(Clone, Debug)]
 pub struct ActivationOptions {
+    /// The cause of the change.
     pub by: Actor,
+    /// Activate a quarantined or older revision.
     pub force: bool,
+    /// The stages; `None` activates at once.
     pub strategy: Option<Strategy>,
+    /// The file of the previous revision was restored.
     pub returns: bool,
 }
 
 impl ActivationOptions {
+    /// Without stages.
     pub fn at_once(by: Actor) -> ActivationOptions {
         ActivationOptions { by, force: false, strategy: None, returns: false }
     }
@@ -227,6 +235,7 @@ impl From<evenkeel_revisions::RevisionRefusal> for PrepareError {
 }
 
 impl Preparation {
+    /// The policy of the push.
     pub fn policy(&self) -> &PolicyName {
         &self.policy
     }

@@ -14,6 +14,7 @@ pub struct TrustRules {
 }
 
 impl TrustRules {
+    /// `[trust]` and the bindings of these settings.
     pub fn of(settings: &GatewayConfig) -> TrustRules {
         let allowed =
             settings.bindings().map(|(policy, binding)| (policy, binding.allowed.clone()));
@@ -31,7 +32,7 @@ impl TrustRules {
         self.trust.keys.spare(seal).err()
     }
 
-    pub fn grant(&self, policy: &PolicyName) -> evenkeel_host::GrantLimits {
+    pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::GrantLimits {
         self.allowed.get(policy).map(|allowed| allowed.grant.clone()).unwrap_or_default()
     }
 }

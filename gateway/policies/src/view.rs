@@ -7,7 +7,9 @@ use evenkeel_revisions::PolicyStatus;
 /// A policy, its plugins and their measurements.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PolicyView {
+    /// The policy: `call/routing`.
     pub policy: PolicyName,
+    /// Revisions, rollout, faults.
     pub status: PolicyStatus,
     /// The plugin of the active revision. Empty while the native default decides because the plugin failed.
     pub active: PluginView,
@@ -24,6 +26,7 @@ pub struct PolicyView {
 /// The plugin of a revision.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct PluginView {
+    /// Name and version.
     pub title: Box<str>,
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,

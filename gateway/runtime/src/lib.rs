@@ -1,5 +1,7 @@
 //! Assembles the gateway: sockets, threads and the channels between them.
 
+#![deny(missing_docs)]
+
 mod buffer;
 mod policies;
 mod sockets;
@@ -45,27 +47,46 @@ const WORDS_MAX: usize = 1_024;
 /// Flow-table keys per session: RTP, RTCP, a user fragment, verified addresses.
 const KEYS_PER_SESSION: usize = 8;
 
+/// A gateway's threads did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// A socket for clients cannot be bound.
     #[error(
         "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
     )]
-    Listen { address: SocketAddr, error: std::io::Error },
+    Listen {
+        /// Its address.
+        address: SocketAddr,
+        /// The error of the system.
+        error: std::io::Error,
+    },
+    /// The QUIC endpoint failed.
     #[error(transparent)]
     Quic(#[from] quic::QuicStartError),
+    /// A node's sockets failed.
     #[error(transparent)]
     Node(#[from] evenkeel_control::EquipError),
+    /// A shipped plugin failed.
     #[error("policy {policy}: {reason}")]
-    Policy { policy: PolicyName, reason: Box<str> },
+    Policy {
+        /// The policy.
+        policy: PolicyName,
+        /// The reason.
+        reason: Box<str>,
+    },
+    /// The system gives no thread or descriptor.
     #[error("cannot create a thread or descriptor: {0}")]
     System(#[from] std::io::Error),
 }
 
+/// A gateway's threads. Dropping it ends them.
 #[derive(Debug)]
 pub struct RunningGateway {
+    /// Requests to control.
     pub handle: Handle,
     /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
+    /// The QUIC listener's address, if there is one.
     pub quic: Option<SocketAddr>,
     /// The time until which workers and the QUIC endpoint may send.
     pub lease: Arc<SendLease>,
@@ -139,6 +160,7 @@ impl RunningGateway {
         self.quic_resumer().iter().for_each(quic::Resumer::resume);
     }
 
+    /// Resumes the QUIC thread; `None` without a QUIC listener.
     pub fn quic_resumer(&self) -> Option<quic::Resumer> {
         self.quic_thread.as_ref().map(quic::QuicThread::resumer)
     }
@@ -217,8 +239,10 @@ pub fn begin_with(
     }
 }
 
+/// When a gateway begins to read packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reads {
+    /// At the start.
     Now,
     /// The gateway reads no packet before `RunningGateway::resume`.
     Later,

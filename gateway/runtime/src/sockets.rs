@@ -32,7 +32,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    pub fn open(settings: &GatewayConfig) -> Result<Sockets, RunError> {
+    pub(crate) fn open(settings: &GatewayConfig) -> Result<Sockets, RunError> {
         Sockets::inherit(settings, &mut Inherited::default())
     }
 

@@ -9,8 +9,8 @@ use evenkeel_dataplane::panics;
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the thread {thread} ended: {reason}")]
 pub struct EndedThread {
-    pub thread: Box<str>,
-    pub reason: Box<str>,
+    pub(crate) thread: Box<str>,
+    pub(crate) reason: Box<str>,
 }
 
 pub(super) struct Vital {

@@ -37,34 +37,47 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Time for control to close the sessions of a gateway that lost a thread.
 const LAST_ORDERS: Duration = Duration::from_secs(5);
 
+/// The gateway did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The configuration has these faults.
     #[error("invalid configuration")]
     Invalid(Vec<InvalidSetting>),
+    /// `[index]` is configured, and the binary has no store.
     #[error(
         "[index] needs NATS, which this `evenkeel` is built without; build it with the cargo feature `nats`, or remove the table"
     )]
     NoStore,
+    /// A thread or socket of the gateway failed to start.
     #[error(transparent)]
     Start(#[from] evenkeel_runtime::RunError),
+    /// A thread ended.
     #[error(transparent)]
     Ended(#[from] evenkeel_runtime::EndedThread),
+    /// The API cannot be served.
     #[error(transparent)]
     Api(#[from] evenkeel_api::ApiStartError),
+    /// An exporter cannot be set up.
     #[error("telemetry: {0}")]
     Telemetry(String),
+    /// The old process did not hand over.
     #[error("upgrade: {0}")]
     Upgrade(String),
+    /// The group cannot be joined.
     #[error(transparent)]
     Group(#[from] evenkeel_group::ClusterStartError),
+    /// The member ended.
     #[error("{0}")]
     Lost(evenkeel_group::MemberEnd),
+    /// The exit status of the process that replaced this one.
     #[error("the process that served after an upgrade ended with status {0}")]
     Successor(i32),
+    /// The system gives no event loop.
     #[error("cannot create the event loop: {0}")]
     System(#[from] std::io::Error),
 }
 
+/// The files that a gateway serves from.
 #[derive(Clone, Default, Debug)]
 pub struct ServePaths {
     /// The configuration file; without it the gateway listens on loopback.
@@ -84,6 +97,7 @@ pub struct ServePaths {
 pub struct ServedAddresses {
     /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
+    /// The first QUIC listener.
     pub quic: Option<SocketAddr>,
     /// The API's Unix socket.
     pub socket: PathBuf,
@@ -93,7 +107,7 @@ pub struct ServedAddresses {
 
 impl ServePaths {
     /// Reads and checks the configuration.
-    pub fn load(&self) -> Result<GatewayConfig, ServeError> {
+    pub(crate) fn load(&self) -> Result<GatewayConfig, ServeError> {
         let settings = GatewayConfig::load(self.config.as_deref(), self.policies.as_deref());
         let settings = settings.map_err(ServeError::Invalid)?;
         if settings.index.is_some() && !evenkeel_index::HAS_STORE {

@@ -8,9 +8,10 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
+/// The trace context of a caller (W3C Trace Context).
 #[derive(Clone, Debug)]
 pub struct CallerTrace {
-    pub arrived: Instant,
+    pub(crate) arrived: Instant,
     trace: Option<SpanContext>,
     trust: Traceparent,
 }

@@ -32,6 +32,7 @@ impl fmt::Debug for Instruments {
     }
 }
 
+/// Values of a metric's labels, each at most once.
 pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
 
 impl Instruments {
@@ -57,10 +58,12 @@ impl Instruments {
         Instruments { counts, levels, nodes, times }
     }
 
+    /// Adds `n` to a counter.
     pub fn count(&self, metric: Count, n: u64, labels: MetricLabels<'_>) {
         self.counts[metric as usize].add(n, &points(metric.described(), labels));
     }
 
+    /// Sets a gauge.
     pub fn level(&self, metric: Level, value: i64, labels: MetricLabels<'_>) {
         let Some(gauge) = &self.levels[metric as usize] else {
             return debug_assert!(
@@ -72,11 +75,12 @@ impl Instruments {
         gauge.record(value, &points(metric.described(), labels));
     }
 
+    /// The nodes whose states are exported.
     pub fn nodes(&self) -> &NodeLevels {
         &self.nodes
     }
 
-    pub fn time(&self, metric: Time, took: Duration, labels: MetricLabels<'_>) {
+    pub(crate) fn time(&self, metric: Time, took: Duration, labels: MetricLabels<'_>) {
         self.times[metric as usize].record(took.as_secs_f64(), &points(metric.described(), labels));
     }
 }
@@ -93,6 +97,7 @@ fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
         .collect()
 }
 
+/// The registry behind `/metrics`.
 #[derive(Clone, Debug)]
 pub struct Prometheus(prometheus::Registry);
 

@@ -2,6 +2,8 @@
 //!
 //! No caller waits: items that the receiver does not accept in time are dropped and counted.
 
+#![deny(missing_docs)]
+
 mod caller;
 mod instruments;
 mod log;
@@ -40,12 +42,16 @@ use sampler::Sampler;
 pub use spans::Moment;
 pub use stderr::{LastLines, LogLines};
 
+/// Telemetry did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
+    /// The system gives no thread.
     #[error("cannot start the telemetry thread: {0}")]
     Thread(io::Error),
+    /// An exporter's settings are invalid.
     #[error("cannot create the OTLP exporter: {0}")]
     Exporter(ExporterBuildError),
+    /// A reader of metrics is invalid.
     #[error("cannot set up metrics: {0}")]
     Meters(OTelSdkError),
 }
@@ -114,6 +120,7 @@ impl Telemetry {
         Arc::clone(&self.instruments)
     }
 
+    /// The registry for `/metrics`.
     pub fn prometheus(&self) -> Prometheus {
         self.prometheus.clone()
     }

@@ -9,13 +9,16 @@ use opentelemetry::metrics::Meter;
 
 use super::registry::{Attribute, Described, Level};
 
+/// A node as gauges show it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeLevel {
     /// The node's name. Not unique: a removed node and its replacement may share it.
     pub name: Arc<str>,
     /// The node was removed from the list.
     pub leaving: bool,
+    /// The health that the board has.
     pub health: Health,
+    /// An operator or its agent drains it.
     pub draining: bool,
 }
 
@@ -24,6 +27,7 @@ pub struct NodeLevel {
 pub struct NodeLevels(Arc<Mutex<BTreeMap<NodeId, NodeLevel>>>);
 
 impl NodeLevels {
+    /// Replaces all nodes.
     pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, NodeLevel)>) {
         *self.nodes() = nodes.into_iter().collect();
     }

@@ -52,6 +52,7 @@ impl EventRecorder {
         EventRecorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
+    /// Takes added, changed and removed nodes.
     pub fn handle_node_list(&mut self, told: &NodeListUpdate) {
         let (by, forced) = (told.by.name(), told.forced);
         match &told.outcome {
@@ -62,6 +63,7 @@ impl EventRecorder {
         }
     }
 
+    /// The node's slot is free.
     pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
         self.not_opened.remove(&node);
         self.instruments.nodes().gone(node);
@@ -275,6 +277,7 @@ impl EventRecorder {
         }
     }
 
+    /// Counts a step of a rollout and records its span.
     pub fn handle_rollout(&mut self, rollout: &RolloutReport, at: Moment) {
         let RolloutReport { policy, revision, outcome, code, reason, activate, by, stage, .. } =
             rollout;

@@ -3,11 +3,14 @@
 //! No semantic conventions exist for media gateways: names begin with `evenkeel.`, or with `media.` if they would fit
 //! any gateway. Units are UCUM base units.
 
+/// A metric as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Described {
+    /// As exported: `evenkeel.rooms.moved`.
     pub name: &'static str,
     /// UCUM.
     pub unit: &'static str,
+    /// The meaning, for the reference.
     pub doc: &'static str,
     /// The complete set of its labels.
     pub attributes: &'static [Attribute],
@@ -20,6 +23,7 @@ macro_rules! attributes {
         pub enum Attribute { $($(#[doc = $doc])+ $name,)* }
 
         impl Attribute {
+            /// In alphabetical order.
             pub const ALL: &[Attribute] = &[$(Attribute::$name,)*];
 
             /// `evenkeel.scenario`.
@@ -27,6 +31,7 @@ macro_rules! attributes {
                 match self { $(Attribute::$name => $key,)* }
             }
 
+            /// The meaning, for the reference.
             pub const fn doc(self) -> &'static str {
                 match self { $(Attribute::$name => concat!($($doc,)+).trim_ascii(),)* }
             }
@@ -114,6 +119,7 @@ macro_rules! metrics {
             /// In the order of their numbers.
             pub const ALL: &[$enum] = &[$($enum::$name,)*];
 
+            /// Name, unit, meaning and labels.
             pub const fn described(self) -> Described {
                 match self {
                     $($enum::$name => Described {
@@ -257,7 +263,7 @@ metrics! {
 
 impl Time {
     /// Upper bounds of the buckets, in seconds.
-    pub const fn bounds(self) -> &'static [f64] {
+    pub(crate) const fn bounds(self) -> &'static [f64] {
         match self {
             Time::PolicyCall | Time::PolicyActivate => {
                 &[1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
@@ -270,8 +276,10 @@ impl Time {
     }
 }
 
+/// Which spans are exported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sampled {
+    /// All of them.
     Always,
     /// The configured share, and all that failed.
     Share,
@@ -279,10 +287,12 @@ pub enum Sampled {
 
 macro_rules! spans {
     ($($(#[doc = $doc:literal])+ $name:ident = $key:literal, $sampled:ident, [$($attribute:ident),*];)*) => {
+        /// A span; nothing else is traced.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Span { $($(#[doc = $doc])+ $name,)* }
 
         impl Span {
+            /// In the order of the reference.
             pub const ALL: &[Span] = &[$(Span::$name,)*];
 
             /// `session.open`.
@@ -290,6 +300,7 @@ macro_rules! spans {
                 match self { $(Span::$name => $key,)* }
             }
 
+            /// The meaning, for the reference.
             pub const fn doc(self) -> &'static str {
                 match self { $(Span::$name => concat!($($doc,)+).trim_ascii(),)* }
             }

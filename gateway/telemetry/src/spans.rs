@@ -38,6 +38,7 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Reads both clocks of the system.
     pub fn now() -> Moment {
         Moment { now: Instant::now(), wall: SystemTime::now() }
     }

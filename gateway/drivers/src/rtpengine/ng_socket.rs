@@ -11,8 +11,10 @@ use crate::{LocalTask, socket};
 /// Buffer size, longer than any answer of rtpengine.
 const ANSWER_MAX: usize = 65_535;
 
+/// What the socket of an rtpengine returned.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Ng {
+    /// A message of rtpengine.
     Datagram(Box<[u8]>),
     /// ICMP reports that no process listens for the datagrams that begin with these bytes.
     Refused(Vec<Box<[u8]>>),

@@ -15,6 +15,7 @@ use std::fmt;
 /// Reason why a compound packet is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FeedbackDrop {
+    /// The compound cannot be read.
     Malformed(RtcpError),
     /// The hop of the packet is closed.
     Stale,

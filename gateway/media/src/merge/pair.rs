@@ -30,16 +30,16 @@ pub enum Settled<H> {
 }
 
 impl<H: Copy + Eq> HopPair<H> {
-    pub fn new(leads: H, twin: H) -> HopPair<H> {
+    pub(crate) fn new(leads: H, twin: H) -> HopPair<H> {
         HopPair { hops: [leads, twin], merge: Merge::new(MergePath::A), told: None }
     }
 
     /// Returns the leading hop, which the client hears.
-    pub fn leads(&self) -> H {
+    pub(crate) fn leads(&self) -> H {
         self.hops[self.merge.leads() as usize]
     }
 
-    pub fn twin(&self) -> H {
+    pub(crate) fn twin(&self) -> H {
         self.hops[self.merge.leads().other() as usize]
     }
 

@@ -29,6 +29,7 @@ impl<'a> Nack<'a> {
         Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, entries })
     }
 
+    /// The sequence numbers that the packet reports as lost.
     pub fn missing(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.entries.iter().flat_map(|&[p0, p1, b0, b1]| {
             let first = u16::from_be_bytes([p0, p1]);
@@ -63,6 +64,7 @@ pub struct Fir<'a> {
     entries: &'a [[u8; 8]],
 }
 
+/// A requested key frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FirEntry {
     /// SSRC of the media source.
@@ -77,6 +79,7 @@ impl<'a> Fir<'a> {
         Some(Self { sender: read_u32(body, 0)?, entries })
     }
 
+    /// The entries; a truncated last one is left out.
     pub fn entries(&self) -> impl Iterator<Item = FirEntry> + use<'a> {
         self.entries.iter().map(|&[s0, s1, s2, s3, number, ..]| FirEntry {
             media: u32::from_be_bytes([s0, s1, s2, s3]),
@@ -125,10 +128,12 @@ fn write_common(
     out.extend_from_slice(&media.to_be_bytes());
 }
 
+/// Appends a PLI.
 pub fn write_pli(pli: Pli, out: &mut Vec<u8>) {
     write_common((PAYLOAD_FEEDBACK, PLI), [pli.sender, pli.media], 0, out);
 }
 
+/// Appends a FIR with these entries.
 pub fn write_fir(sender: u32, entries: &[FirEntry], out: &mut Vec<u8>) {
     write_common((PAYLOAD_FEEDBACK, FIR), [sender, 0], 8 * entries.len(), out);
     for entry in entries {

@@ -3,7 +3,7 @@
 use super::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION, read_u32, write_header};
 
 /// Limit of report blocks, chunks or sources of one packet: the count has five bits.
-pub const BLOCKS_MAX: usize = 31;
+pub(crate) const BLOCKS_MAX: usize = 31;
 
 pub(super) const SENDER_INFO_LEN: usize = 24;
 pub(super) const BLOCK_LEN: usize = 24;
@@ -11,6 +11,7 @@ pub(super) const BLOCK_LEN: usize = 24;
 /// Sender information (RFC 3550, 6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SenderInfo {
+    /// The source that the values are about.
     pub ssrc: u32,
     /// Wall-clock time of the report in NTP format: seconds since 1900 in the upper 32 bits.
     pub ntp: u64,
@@ -25,6 +26,7 @@ pub struct SenderInfo {
 /// Reception of one stream (RFC 3550, 6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ReportBlock {
+    /// The source that the values are about.
     pub ssrc: u32,
     /// Share of packets lost since the last report, in 1/256.
     pub fraction_lost: u8,
@@ -82,6 +84,7 @@ fn blocks(count: u8, body: &[u8], at: usize) -> Option<&[[u8; BLOCK_LEN]]> {
 /// A sender report, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct SenderReport<'a> {
+    /// The sender's clock and totals.
     pub info: SenderInfo,
     blocks: &'a [[u8; BLOCK_LEN]],
 }
@@ -184,12 +187,13 @@ impl<'a> Bye<'a> {
         Some(Self { sources })
     }
 
+    /// The sources that leave.
     pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
         self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
     }
 }
 
-/// Appends a sender report; report blocks beyond [`BLOCKS_MAX`] follow in receiver reports.
+/// Appends a sender report; report blocks beyond `BLOCKS_MAX` follow in receiver reports.
 pub fn write_sender_report(info: &SenderInfo, blocks: &[ReportBlock], out: &mut Vec<u8>) {
     let (first, rest) = blocks.split_at(blocks.len().min(BLOCKS_MAX));
     write_header(first.len() as u8, SENDER_REPORT, SENDER_INFO_LEN + first.len() * BLOCK_LEN, out);
@@ -206,7 +210,7 @@ pub fn write_sender_report(info: &SenderInfo, blocks: &[ReportBlock], out: &mut 
     }
 }
 
-/// Appends a receiver report, or several for more than [`BLOCKS_MAX`] blocks.
+/// Appends a receiver report, or several for more than `BLOCKS_MAX` blocks.
 pub fn write_receiver_report(ssrc: u32, blocks: &[ReportBlock], out: &mut Vec<u8>) {
     let mut rest = blocks;
     loop {
@@ -235,7 +239,7 @@ pub fn write_cname(ssrc: u32, cname: &[u8], out: &mut Vec<u8>) {
     out.resize(out.len() + 1 + length.next_multiple_of(4) - length, 0);
 }
 
-/// Appends a BYE, or several for more than [`BLOCKS_MAX`] sources.
+/// Appends a BYE, or several for more than `BLOCKS_MAX` sources.
 pub fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
     for some in sources.chunks(BLOCKS_MAX) {
         write_header(some.len() as u8, BYE, some.len() * 4, out);

@@ -19,7 +19,7 @@ const PADDING: u8 = 0x20;
 ///
 /// # Errors
 /// Fails if any packet is malformed, before the first call of `each`.
-pub fn rewrite(
+pub(crate) fn rewrite(
     compound: &mut [u8],
     mut each: impl FnMut(&mut [u8]) -> usize,
 ) -> Result<usize, RtcpError> {
@@ -37,30 +37,26 @@ pub fn rewrite(
     Ok(end)
 }
 
-#[must_use]
-pub fn payload_type(packet: &[u8]) -> u8 {
+pub(crate) fn payload_type(packet: &[u8]) -> u8 {
     packet.get(1).copied().unwrap_or_default()
 }
 
 /// Returns count or format of a packet.
-#[must_use]
-pub fn count(packet: &[u8]) -> u8 {
+pub(crate) fn count(packet: &[u8]) -> u8 {
     packet.first().map_or(0, |first| first & 0x1f)
 }
 
 /// Returns the SSRC of a packet's sender; `None` for a BYE or an empty description.
-#[must_use]
-pub fn ssrc(packet: &[u8]) -> Option<u32> {
+pub(crate) fn ssrc(packet: &[u8]) -> Option<u32> {
     read_u32(packet, 4)
 }
 
-pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
+pub(crate) fn set_ssrc(packet: &mut [u8], ssrc: u32) {
     set_u32(packet, 4, ssrc);
 }
 
 /// Returns the sender information of a sender report.
-#[must_use]
-pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
+pub(crate) fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
     match read(packet) {
         Ok(super::RtcpPacket::SenderReport(report)) => Some(report.info),
         Ok(_) | Err(_) => None,
@@ -68,7 +64,7 @@ pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
 }
 
 /// Replaces the sender information of a sender report.
-pub fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
+pub(crate) fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
     if payload_type(packet) == SENDER_REPORT && packet.len() >= HEADER_LEN + SENDER_INFO_LEN {
         set_u32(packet, 4, info.ssrc);
         packet[8..16].copy_from_slice(&info.ntp.to_be_bytes());
@@ -80,7 +76,10 @@ pub fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
 
 /// Passes each report block of a sender or receiver report to `each`, which may modify it and
 /// returns whether to keep it. Returns the new length.
-pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -> bool) -> usize {
+pub(crate) fn retain_blocks(
+    packet: &mut [u8],
+    mut each: impl FnMut(&mut ReportBlock) -> bool,
+) -> usize {
     let start = match payload_type(packet) {
         SENDER_REPORT => HEADER_LEN + SENDER_INFO_LEN,
         RECEIVER_REPORT => HEADER_LEN + 4,
@@ -111,7 +110,10 @@ pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -
 /// Passes each entry of a NACK to `each`: the first missing number, and a mask of the missing ones
 /// among it and the next 16 (bit 0 is the first). The result replaces the entry; an empty mask
 /// removes it. Removes padding. Returns the new length, 0 if no entry remains.
-pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16, u32)) -> usize {
+pub(crate) fn retain_missing(
+    packet: &mut [u8],
+    mut each: impl FnMut(u16, u32) -> (u16, u32),
+) -> usize {
     if (payload_type(packet), count(packet)) != (TRANSPORT_FEEDBACK, NACK) {
         return packet.len();
     }
@@ -140,7 +142,7 @@ pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16,
 
 /// Passes each source that feedback refers to to `rename`: the media source of NACK, PLI and
 /// others, the entries of FIR, TMMBR and TMMBN, the sources of REMB. `None` keeps the source.
-pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
+pub(crate) fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
     let body_end = body_end(packet);
     let mut at_each = |packet: &mut [u8], start: usize, step: usize, end: usize| {
         for at in (start..end.min(body_end)).step_by(step) {
@@ -176,7 +178,7 @@ pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
 
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if
 /// no source remains.
-pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
+pub(crate) fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
     if payload_type(packet) != BYE {
         return packet.len();
     }
@@ -200,7 +202,10 @@ pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32
 
 /// Passes each source of a description to `each`, which renames it or removes its chunk. Returns
 /// the new length, 0 if no chunk remains.
-pub fn retain_described(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
+pub(crate) fn retain_described(
+    packet: &mut [u8],
+    mut each: impl FnMut(u32) -> Option<u32>,
+) -> usize {
     if payload_type(packet) != SOURCE_DESCRIPTION {
         return packet.len();
     }

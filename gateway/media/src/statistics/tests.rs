@@ -58,7 +58,6 @@ fn lost_duplicate_and_reordered_packets_are_distinct() {
     let totals = received(65_534, &[0, 1, 4, 3, 3, 4, 6, 0]).totals();
     assert_eq!((totals.packets, totals.expected, totals.lost), (5, 7, 2));
     assert_eq!((totals.duplicates, totals.reordered), (3, 1));
-    assert_eq!(totals.loss_ppm(), 2_000_000 / 7);
 }
 
 #[test]
@@ -221,7 +220,7 @@ fn fuzz_reception() {
             packets += 1;
             let counts = if reads & 1 == 0 { reception.totals() } else { reception.interval() };
             assert!(counts.packets + counts.duplicates <= packets);
-            assert!(counts.lost <= counts.expected && counts.loss_ppm() <= 1_000_000);
+            assert!(counts.lost <= counts.expected);
             if reads & 2 != 0 {
                 let _ = reception.report(1);
             }

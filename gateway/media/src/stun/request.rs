@@ -9,7 +9,7 @@ use super::{StunError, StunKey, Transaction, Unverified};
 const BINDING_REQUEST: u16 = 0x0001;
 
 /// Limit of unknown attributes listed in a response, to bound its length.
-pub const UNKNOWN_MAX: usize = 4;
+pub(crate) const UNKNOWN_MAX: usize = 4;
 
 /// A binding request, parsed in place.
 ///
@@ -51,6 +51,7 @@ pub enum IceRole {
     /// The sender selects the path; always the case towards an ICE-lite agent (RFC 8445, section
     /// 6.1.1).
     Controlling(u64),
+    /// With the tie-breaker.
     Controlled(u64),
 }
 
@@ -79,31 +80,28 @@ impl<'a> BindingRequest<'a> {
         Ok(Self { message })
     }
 
-    #[must_use]
+    /// To be repeated in the response.
     pub fn transaction(&self) -> Transaction {
         self.message.transaction()
     }
 
     /// Returns `None` if USERNAME is missing or has no colon: respond with error 400.
-    #[must_use]
     pub fn username(&self) -> Option<Username<'a>> {
         Username::of(&self.message)
     }
 
     /// Returns whether the sender selects this path (USE-CANDIDATE).
-    #[must_use]
     pub fn use_candidate(&self) -> bool {
         self.message.attribute(USE_CANDIDATE).is_some()
     }
 
     /// Returns the priority of a candidate discovered by this check.
-    #[must_use]
     pub fn priority(&self) -> Option<u32> {
         let value = self.message.attribute(PRIORITY)?;
         value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
-    #[must_use]
+    /// Returns the sender's role and tie-breaker (RFC 8445, section 7.1.1).
     pub fn role(&self) -> Option<IceRole> {
         let number = |kind| {
             let value = self.message.attribute(kind)?;
@@ -115,7 +113,7 @@ impl<'a> BindingRequest<'a> {
     }
 
     /// Returns the unknown comprehension-required attributes (RFC 8489, section 6.3.1), at most
-    /// [`UNKNOWN_MAX`]. If there is one, respond with [`write_unknown`](super::write_unknown).
+    /// `UNKNOWN_MAX`. If there is one, respond with [`write_unknown`](super::write_unknown).
     pub fn unknown(&self) -> impl Iterator<Item = u16> {
         let known =
             [USERNAME, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, PRIORITY, USE_CANDIDATE];
@@ -137,12 +135,12 @@ impl<'a> BindingRequest<'a> {
 
     /// Returns whether FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1).
     /// Parsing refuses a wrong one.
-    #[must_use]
     pub fn has_fingerprint(&self) -> bool {
         self.message.has_fingerprint
     }
 }
 
+/// The attributes of a binding request.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingBuilder<'a> {
     /// A random transaction identifier.
@@ -153,6 +151,7 @@ pub struct BindingBuilder<'a> {
     pub key: Option<&'a StunKey>,
     /// The priority of a candidate discovered by this check.
     pub priority: Option<u32>,
+    /// ICE-CONTROLLING or ICE-CONTROLLED.
     pub role: Option<IceRole>,
     /// True if the request selects this path.
     pub use_candidate: bool,
@@ -160,7 +159,6 @@ pub struct BindingBuilder<'a> {
 
 impl BindingBuilder<'_> {
     /// Creates a plain request with only a transaction.
-    #[must_use]
     pub fn probe(transaction: Transaction) -> Self {
         Self {
             transaction,
@@ -172,6 +170,7 @@ impl BindingBuilder<'_> {
         }
     }
 
+    /// Appends the request to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let start = begin(BINDING_REQUEST, self.transaction, out);
         if let Some(Username { server_ufrag, client_ufrag }) = self.username {

@@ -44,7 +44,7 @@ pub fn write_error(transaction: Transaction, code: StunErrorCode, out: &mut Vec<
 }
 
 /// Appends error 420 with the unknown attributes to `out` (RFC 8489, sections 6.3.1 and 14.9).
-/// Lists only the first [`UNKNOWN_MAX`].
+/// Lists only the first `UNKNOWN_MAX`.
 pub fn write_unknown(
     transaction: Transaction,
     attributes: impl Iterator<Item = u16>,
@@ -70,6 +70,7 @@ pub struct Response<'a> {
     outcome: BindingOutcome,
 }
 
+/// The content of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BindingOutcome {
     /// The source address of the request, as seen by the server.
@@ -101,12 +102,12 @@ impl<'a> Response<'a> {
         Ok(Self { message, outcome })
     }
 
-    #[must_use]
+    /// The transaction of the request.
     pub fn transaction(&self) -> Transaction {
         self.message.transaction()
     }
 
-    #[must_use]
+    /// The mapped address, or the error.
     pub fn outcome(&self) -> BindingOutcome {
         self.outcome
     }

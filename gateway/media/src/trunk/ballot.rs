@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 /// For how long an agent makes no promise to a standby.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hold {
+    /// For this time from now on.
     For(Duration),
     /// Until the agent hears a newer epoch.
     Epoch,
@@ -19,11 +20,21 @@ pub enum Hold {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vote {
     /// The owner asks for a hold.
-    Owner { epoch: u64, hold: Hold },
+    Owner {
+        /// The owner's epoch.
+        epoch: u64,
+        /// How long no other member may claim.
+        hold: Hold,
+    },
     /// A standby asks only for the state.
     Standby,
     /// A standby of the owner with epoch `base`, which it no longer hears, claims a newer epoch.
-    Claim { base: u64, claim: u64 },
+    Claim {
+        /// The epoch in force.
+        base: u64,
+        /// The claimed epoch.
+        claim: u64,
+    },
 }
 
 /// An agent's state after a [`Vote`].
@@ -38,6 +49,7 @@ pub struct Voted {
     pub promised: u64,
     /// Time since the owner's last message; none if it sent none.
     pub heard: Option<Duration>,
+    /// Random number of the agent's process.
     pub instance: u32,
 }
 
@@ -72,7 +84,7 @@ impl OwnershipBallot {
     /// Takes any message of an owner. The error is the newer epoch because of which the message must be refused.
     ///
     /// A promise alone refuses nothing, because the claim may not succeed.
-    pub fn handle_owner(&mut self, epoch: u64, now: Instant) -> Result<(), u64> {
+    pub(crate) fn handle_owner(&mut self, epoch: u64, now: Instant) -> Result<(), u64> {
         if epoch < self.epoch {
             return Err(self.epoch);
         }
@@ -84,6 +96,7 @@ impl OwnershipBallot {
         Ok(())
     }
 
+    /// Answers a member's question.
     pub fn handle_vote(&mut self, vote: Vote, now: Instant) -> Voted {
         match vote {
             Vote::Owner { epoch, hold } => {

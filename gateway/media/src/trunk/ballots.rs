@@ -11,6 +11,7 @@ const GROUPS_MAX: usize = 64;
 /// The ownership in whose name a gateway of a group asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupOwner {
+    /// Number of the group.
     pub group: u32,
     /// At least 1.
     pub epoch: u64,

@@ -22,7 +22,6 @@ pub struct Bundle {
 impl Bundle {
     /// Creates an empty bundle for datagrams of at most `size_max` bytes (the path MTU less IP and
     /// UDP).
-    #[must_use]
     pub fn new(size_max: usize) -> Self {
         let mut bytes = Vec::with_capacity(size_max);
         bytes.push(demux::BUNDLE);
@@ -32,7 +31,6 @@ impl Bundle {
     /// Adds a packet. Returns whether it fits; if not, the bundle remains unchanged.
     ///
     /// A packet that does not fit an empty bundle never fits; an empty packet is refused.
-    #[must_use]
     pub fn push(&mut self, tag: Tag, packet: &[u8]) -> bool {
         let Ok(length) = u16::try_from(packet.len()) else { return false };
         if length == 0 || self.bytes.len() + ENTRY_OVERHEAD + packet.len() > self.size_max {
@@ -45,26 +43,22 @@ impl Bundle {
         true
     }
 
-    #[must_use]
+    /// Limit of the datagram, bytes.
     pub fn size_max(&self) -> usize {
         self.size_max
     }
 
-    #[must_use]
+    /// The datagram so far.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    #[must_use]
-    pub fn packets(&self) -> usize {
-        self.packets
-    }
-
-    #[must_use]
+    /// True without a packet.
     pub fn is_empty(&self) -> bool {
         self.packets == 0
     }
 
+    /// Removes all packets.
     pub fn clear(&mut self) {
         self.bytes.truncate(OVERHEAD);
         self.packets = 0;
@@ -98,7 +92,6 @@ impl fmt::Display for BundleError {
 impl std::error::Error for BundleError {}
 
 /// Returns the packets in a datagram, in order; the first malformed entry is the last item.
-#[must_use]
 pub fn entries(datagram: &[u8]) -> BundleEntries<'_> {
     match datagram.split_first() {
         Some((&demux::BUNDLE, rest)) if !rest.is_empty() => BundleEntries { rest: Ok(rest) },
@@ -107,7 +100,6 @@ pub fn entries(datagram: &[u8]) -> BundleEntries<'_> {
 }
 
 /// Like [`entries`], but packets can be modified in place.
-#[must_use]
 pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
     match datagram.split_first_mut() {
         Some((&mut demux::BUNDLE, rest)) if !rest.is_empty() => EntriesMut { rest: Ok(rest) },
@@ -116,12 +108,12 @@ pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
 }
 
 /// Returns the tag of the first packet of a bundle that may be cut after it, as in an ICMP error.
-#[must_use]
 pub fn first_tag(start: &[u8]) -> Option<Tag> {
     let entry = start.strip_prefix(&[demux::BUNDLE])?;
     entry.first_chunk().map(|tag| Tag(u64::from_be_bytes(*tag)))
 }
 
+/// The packets of a datagram, in order.
 #[derive(Clone, Debug)]
 pub struct BundleEntries<'a> {
     rest: Result<&'a [u8], BundleError>,
@@ -144,6 +136,7 @@ impl<'a> Iterator for BundleEntries<'a> {
     }
 }
 
+/// The packets of a datagram, to be changed in place.
 #[derive(Debug)]
 pub struct EntriesMut<'a> {
     rest: Result<&'a mut [u8], BundleError>,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 /// Payload of an Ethernet frame after IPv4 and UDP: the limit of a datagram with a single packet,
 /// unless the peer has sent a longer one.
-pub const BUNDLE_MAX: usize = 1_472;
+pub(crate) const BUNDLE_MAX: usize = 1_472;
 
 /// Limit of a datagram that packets share, until the path is probed: IPv6's minimum MTU of 1,280
 /// would waste capacity; 1,500 less IPv6, UDP and some tunnel headers usually fits.
@@ -32,7 +32,6 @@ struct BundleQueue {
 
 impl Bundles {
     /// Bundles that will be encrypted ([`seal`](super::seal)).
-    #[must_use]
     pub fn sealed() -> Self {
         Self { ways: Vec::new(), overhead: seal::OVERHEAD }
     }
@@ -59,7 +58,6 @@ impl Bundles {
     }
 
     /// Adds a packet, after sending a full bundle. Returns whether the packet fits the path.
-    #[must_use]
     pub fn push(
         &mut self,
         to: SocketAddr,
@@ -85,7 +83,7 @@ impl Bundles {
         self.ways.retain(|way| !way.bundle.is_empty() || known(way.to));
     }
 
-    #[must_use]
+    /// Number of addresses with a queue.
     pub fn destinations(&self) -> usize {
         self.ways.len()
     }

@@ -70,10 +70,10 @@ pub use answer::TrunkAnswer;
 pub use load::{NodeFault, NodeLoad, OpenStatus, OrderOutcome, ServingState};
 pub use question::TrunkQuestion;
 pub use refusal::ClockRefusal;
-pub use replays::{REPLAYS_MAX, Replays};
-pub use secret::{KeyId, NodeSecret, SECRET_LEN_MIN, TooShort};
+pub use replays::Replays;
+pub use secret::{KeyId, NodeSecret, TooShort};
 
-pub const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 /// Version of a question in the name of a group's owner.
 const OWNED: u8 = 3;
 /// Largest accepted difference between a message's time and the local clock: 5 s.
@@ -102,6 +102,7 @@ pub const PATH_LEN_MIN: usize = 72;
 /// A message with verified signature and time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified<T> {
+    /// The parsed message.
     pub message: T,
     /// The sender of a question chooses it; the answer echoes it.
     pub nonce: u64,
@@ -111,10 +112,12 @@ pub struct Verified<T> {
     pub sent_us: u64,
 }
 
+/// The message is not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MessageError {
     /// The first byte is not 0xE1, or the length does not match the kind.
     Length,
+    /// A version that is not spoken here.
     Version(u8),
     /// The kind is unknown, or the body has an invalid value.
     Unknown,

@@ -12,7 +12,7 @@
 //! twice. A key encrypts 2^24 datagrams, far below the limit of AES-GCM (2^28 for datagrams of this
 //! size, RFC 9001, appendix B.1.1).
 //!
-//! A receiver accepts each counter of a sender once, at most [`WINDOW`] behind the highest. It
+//! A receiver accepts each counter of a sender once, at most `WINDOW` behind the highest. It
 //! learns a sender from a datagram that contains a signed message with a valid time, and refuses
 //! the sender's earlier datagrams. After a restart of the receiver, datagrams older than the
 //! accepted age of a message (5 s) cannot be replayed.
@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
 /// Counters behind the highest one that may still arrive, once each.
-pub const WINDOW: u64 = 1_024;
+pub(crate) const WINDOW: u64 = 1_024;
 
 const HEADER_LEN: usize = 17;
 const TAG_LEN: usize = 16;
@@ -75,7 +75,6 @@ pub struct GatewaySeal {
 
 impl GatewaySeal {
     /// The salt is random.
-    #[must_use]
     pub fn new(secret: NodeSecret, salt: u64) -> Self {
         let sealer = Sealer::new(KeyOrigin::gateway(&secret, salt));
         Self { secret, sealer, nodes: Vec::new() }
@@ -113,7 +112,6 @@ impl GatewaySeal {
 
     /// Returns whether this end encrypted the datagram that begins with these bytes, as in an ICMP
     /// error.
-    #[must_use]
     pub fn has_sent(&self, start: &[u8]) -> bool {
         let counter = start.get(9..HEADER_LEN).and_then(|counter| counter.first_chunk());
         let sent = |counter: &[u8; 8]| u64::from_be_bytes(*counter) < self.sealer.next;
@@ -190,7 +188,6 @@ pub struct SealSender {
 
 impl SealSender {
     /// Returns true unless the sender was learned: only a signed message may be accepted from it.
-    #[must_use]
     pub fn is_new(&self) -> bool {
         self.newcomer.is_some()
     }
@@ -198,7 +195,6 @@ impl SealSender {
 
 impl NodeSeal {
     /// The salt is random.
-    #[must_use]
     pub fn new(secret: NodeSecret, salt: u64) -> Self {
         Self { secret, salt, gateways: Vec::new() }
     }
@@ -263,7 +259,6 @@ impl NodeSeal {
 ///
 /// # Panics
 /// If the datagram is shorter than [`OVERHEAD`].
-#[must_use]
 pub fn content(datagram: &mut [u8]) -> &mut [u8] {
     let end = datagram.len() - TAG_LEN;
     &mut datagram[HEADER_LEN..end]

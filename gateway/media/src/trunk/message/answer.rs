@@ -9,14 +9,21 @@ use super::{
 };
 use crate::trunk::{Tag, Voted};
 
+/// A node's message to a gateway (`docs/trunk.md`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TrunkAnswer {
     /// Answers [`TrunkQuestion::Probe`](super::TrunkQuestion::Probe).
     Probe(NodeLoad),
     /// Answers [`TrunkQuestion::Open`](super::TrunkQuestion::Open).
-    Open { tag: Tag, status: OpenStatus },
+    Open {
+        /// The tag of the question.
+        tag: Tag,
+        /// The outcome.
+        status: OpenStatus,
+    },
     /// Answers [`TrunkQuestion::Close`](super::TrunkQuestion::Close).
     Close {
+        /// The tag of the question.
         tag: Tag,
         /// [`OpenStatus::Ok`] or [`OpenStatus::UnknownTag`].
         status: OpenStatus,
@@ -34,6 +41,7 @@ pub enum TrunkAnswer {
     Notice {
         /// Number of the notice at this node.
         number: u64,
+        /// The node's load at that moment.
         load: NodeLoad,
     },
     /// Answers [`TrunkQuestion::Start`](super::TrunkQuestion::Start).

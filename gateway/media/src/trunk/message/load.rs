@@ -11,7 +11,9 @@ const UNVOUCHED: u8 = 0x80;
 pub struct NodeLoad {
     /// Use of the node's capacity in thousandths; full at 1,000.
     pub permille: u16,
+    /// Whether the node takes sessions.
     pub state: ServingState,
+    /// Open sessions.
     pub sessions: u32,
     /// True if the media port itself answered, or was checked just before. False for an agent
     /// without a port check.
@@ -32,6 +34,7 @@ pub enum ServingState {
 /// Result of opening or closing a session. Encoded as its index in [`OpenStatus::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenStatus {
+    /// The session is open.
     Ok,
     /// Refused: the node is at capacity.
     Full,
@@ -72,11 +75,13 @@ pub enum OrderOutcome {
 }
 
 impl ServingState {
+    /// In the order of their codes.
     pub const ALL: [ServingState; 3] =
         [ServingState::Serving, ServingState::Draining, ServingState::Gone];
 }
 
 impl OpenStatus {
+    /// In the order of their codes.
     pub const ALL: [OpenStatus; 6] = [
         OpenStatus::Ok,
         OpenStatus::Full,
@@ -92,11 +97,11 @@ impl OpenStatus {
 }
 
 impl NodeFault {
+    /// In the order of their codes.
     pub const ALL: [NodeFault; 5] =
         [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake, NodeFault::Cut, NodeFault::Heal];
 
     /// The fault's name in the API: `kill`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             NodeFault::Kill => "kill",
@@ -109,6 +114,7 @@ impl NodeFault {
 }
 
 impl OrderOutcome {
+    /// In the order of their codes.
     pub const ALL: [OrderOutcome; 3] =
         [OrderOutcome::Done, OrderOutcome::Forbidden, OrderOutcome::Unable];
 }

@@ -10,12 +10,14 @@ use super::{
 };
 use crate::trunk::{GroupOwner, Tag, Vote};
 
+/// A gateway's message to a node (`docs/trunk.md`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TrunkQuestion {
     /// Requests the load.
     Probe,
     /// Opens a session. Idempotent except that the lease restarts.
     Open {
+        /// The room's number at the gateway.
         room: u64,
         /// The session's number at the gateway.
         session: u64,
@@ -24,7 +26,9 @@ pub enum TrunkQuestion {
         /// Lease in seconds: the session expires unless renewed.
         lease_s: u16,
     },
+    /// Ends a session.
     Close {
+        /// Its tag.
         tag: Tag,
     },
     /// Makes the node refuse new sessions; open ones remain.
@@ -39,6 +43,7 @@ pub enum TrunkQuestion {
     },
     /// Acknowledges a notice; not answered.
     Noted {
+        /// The number of the notice.
         number: u64,
     },
     /// Starts the process unless it is running.
@@ -54,7 +59,9 @@ pub enum TrunkQuestion {
     },
     /// Asks for a hold or a promise of a group's node, or only for its state.
     Vote {
+        /// Number of the group.
         group: u32,
+        /// The question about its ownership.
         vote: Vote,
     },
 }

@@ -14,6 +14,7 @@ const CLOCK: u8 = 1;
 /// Use it only as a hint for logs and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockRefusal {
+    /// The nonce of the refused question.
     pub nonce: u64,
     /// The node's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
@@ -23,7 +24,6 @@ impl ClockRefusal {
     /// Returns the refusal of this datagram; `None` unless it is a complete question outside the
     /// time window. A refusal is shorter than any question. Send it at a bounded rate: the source
     /// may be spoofed.
-    #[must_use]
     pub fn of(datagram: &[u8], refused: MessageError, now_us: u64) -> Option<Self> {
         match refused {
             MessageError::Time { .. } => {}
@@ -45,6 +45,7 @@ impl ClockRefusal {
         Some(Self { nonce: MessageBody(nonce).u64().ok()?, sent_us: now_us })
     }
 
+    /// Appends the message; it is not signed.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[demux::SIGNED, VERSION, REFUSAL, ANSWER]);
         out.extend_from_slice(&[0; 4]);
@@ -54,7 +55,6 @@ impl ClockRefusal {
     }
 
     /// Returns `None` if the datagram is no refusal.
-    #[must_use]
     pub fn read(datagram: &[u8]) -> Option<Self> {
         let (head, body) = datagram.split_first_chunk::<HEAD_LEN>()?;
         let [demux::SIGNED, VERSION, REFUSAL, ANSWER, numbers @ ..] = head else { return None };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// Limit of remembered messages: [`SKEW_MAX_US`] at 13,000 per second. Above it the oldest are
 /// forgotten, and every message of their age is refused.
-pub const REPLAYS_MAX: usize = 65_536;
+pub(crate) const REPLAYS_MAX: usize = 65_536;
 
 /// Messages accepted within the time window, by signing time and signature.
 #[derive(Clone, Default, Debug)]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Shorter secrets are refused: one below 128 bits could be guessed from one recorded message.
-pub const SECRET_LEN_MIN: usize = 16;
+pub(crate) const SECRET_LEN_MIN: usize = 16;
 
 /// Identifies the secret of a message: the first four bytes of its SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,9 +24,10 @@ pub struct NodeSecret {
     keys: Arc<hkdf::Prk>,
 }
 
+/// A secret with fewer than 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooShort {
-    /// Length in bytes, without a line end; at least [`SECRET_LEN_MIN`] are required.
+    /// Length in bytes, without a line end; at least `SECRET_LEN_MIN` are required.
     pub length: usize,
 }
 
@@ -43,7 +44,7 @@ impl NodeSecret {
     /// line end is ignored.
     ///
     /// # Errors
-    /// Fails for less than [`SECRET_LEN_MIN`] bytes.
+    /// Fails for less than `SECRET_LEN_MIN` bytes.
     ///
     /// # Panics
     /// Never: HKDF limits keys to 255 hashes, and a key is one hash long.
@@ -66,7 +67,7 @@ impl NodeSecret {
         Arc::clone(&self.keys)
     }
 
-    #[must_use]
+    /// The key's name in messages.
     pub fn id(&self) -> KeyId {
         self.id
     }
