@@ -145,7 +145,10 @@ impl Beats {
                 Ok(Received::Datagram(length, _)) => {
                     match self.signed.read(&buffer[..length], now_us()) {
                         Ok(payload) => return BeatInput::Beat(payload.to_vec()),
-                        Err(refused) => self.refusals.note_beat(refused),
+                        Err(refused) if self.refusals.count(refused.reason()) => {
+                            tracing::warn!("refused from the group's other gateway: {refused}");
+                        }
+                        Err(_) => {}
                     }
                 }
                 Ok(Received::Refused(quotes)) => {

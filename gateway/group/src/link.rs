@@ -219,7 +219,9 @@ impl Local {
     async fn note(&self, failed: ConnectError, other: SocketAddr) {
         match failed {
             ConnectError::Refused(refused) => {
-                self.refusals.note_link(other, &refused);
+                if self.refusals.count(refused.reason()) {
+                    tracing::error!(%other, "connection of a group's gateway refused: {refused}");
+                }
                 // Other hosts may try.
                 if other.ip() == self.cluster.peer.address.ip() {
                     self.tell(LinkEvent::Refused(refused)).await;

@@ -1,15 +1,12 @@
 //! Refused beats and connections, counted and logged.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
-
-use super::{beats, link};
 
 /// Interval of log lines about one reason.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
@@ -25,12 +22,6 @@ pub(crate) struct RefusalLog {
 impl RefusalLog {
     pub(crate) fn new(instruments: Arc<Instruments>) -> RefusalLog {
         RefusalLog { instruments, logged: Arc::default() }
-    }
-
-    pub(super) fn note_beat(&self, refused: beats::BeatRefusal) {
-        if self.count(refused.reason()) {
-            tracing::warn!("refused from the group's other gateway: {refused}");
-        }
     }
 
     pub(super) fn note_agent(&self, refused: message::MessageError) {
@@ -49,12 +40,6 @@ impl RefusalLog {
         }
     }
 
-    pub(super) fn note_link(&self, other: SocketAddr, refused: &link::LinkRefusal) {
-        if self.count(refused.reason()) {
-            tracing::error!(%other, "connection of a group's gateway refused: {refused}");
-        }
-    }
-
     pub(super) fn note_nodes(&self, difference: &str) {
         if self.count("nodes") {
             tracing::error!(
@@ -63,8 +48,8 @@ impl RefusalLog {
         }
     }
 
-    /// True if it should be logged.
-    fn count(&self, reason: &'static str) -> bool {
+    /// Counts a refusal. True if it should be logged.
+    pub(super) fn count(&self, reason: &'static str) -> bool {
         self.instruments.count(Count::ClusterRefused, 1, &[(Attribute::Reason, reason)]);
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
