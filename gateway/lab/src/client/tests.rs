@@ -290,10 +290,12 @@ fn quic_client_hears_datagrams_and_streams() {
     rig.member(1, 1);
     rig.fleet.join(persona(1, Some(Video::default())), ClientPath::Quic(way));
     rig.wait_arrived(2 * ENOUGH);
+    rig.wait("a key frame arrives in streams: its packets are of 800 bytes", |rig| {
+        rig.state(1).tally.key_frames_received >= 1
+    });
     rig.settle();
     let state = rig.state(1);
     assert!(state.ready_ns.is_some() && state.failed.is_none());
-    assert!(state.tally.key_frames_received >= 1, "in streams: its packets are of 800 bytes");
     let Rig { ledger, fleet } = rig;
     fleet.finish();
     let ledger = ledger.open();
