@@ -73,7 +73,7 @@ pub struct SampleNodeOptions {
     /// The listen address; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The name of the node in the gateway's `[[node]]`. Test headers get [`number_of`] it.
-    pub(crate) name: String,
+    pub name: String,
     /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses
     /// all signed messages, and so has no trunk legs.
     pub secret: Option<NodeSecret>,
