@@ -69,7 +69,7 @@ pub(crate) fn check(address: SocketAddr) -> Result<(), NotOneHost> {
     }
 }
 
-/// Like [`check`]; the error says what was found and what is expected.
+/// Checks that packets can be sent to the address. The error says what was found and what is expected.
 pub fn checked(address: SocketAddr) -> Result<SocketAddr, String> {
     check(address)
         .map_err(|reason| format!("found `{address}`, {reason}; expected {ADDRESS_AND_PORT}"))?;

@@ -191,7 +191,7 @@ impl ChildProcess {
     /// The next unread line of standard output as JSON.
     ///
     /// # Errors
-    /// The errors of [`ChildProcess::line`], or the line is no JSON.
+    /// No line came in time, or it is no JSON.
     pub fn json_line(&mut self, within: Duration) -> Result<Value, ProcessError> {
         let line = self.line(within)?;
         self.json(&line)

@@ -1,6 +1,6 @@
 //! Rewrites compound packets in place: renames sources, shifts numbers, removes parts.
 //!
-//! The functions take one packet with the length in its header, as [`rewrite`] passes it. A packet
+//! The functions take one packet with the length in its header, as `rewrite` passes it. A packet
 //! too short for its type remains unchanged.
 
 use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
