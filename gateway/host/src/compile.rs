@@ -99,7 +99,7 @@ impl<'a> CompileOrder<'a> {
                     CompileError::NotAPlugin(said) => PluginRefusal::NotAPlugin(said),
                     CompileError::HookMissing(name) => {
                         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == &*name);
-                        hook.map_or_else(no_answer, |hook| PluginRefusal::HookMissing(hook))
+                        hook.map_or_else(no_answer, PluginRefusal::HookMissing)
                     }
                     CompileError::Engine(said) => PluginRefusal::Engine { said },
                 },
