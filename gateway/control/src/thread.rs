@@ -365,7 +365,7 @@ impl Control {
                 );
             }
             ProbeResult::CanaryOpen { node, at } => {
-                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, at)
+                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, at);
             }
             ProbeResult::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
@@ -422,7 +422,7 @@ impl Control {
         let now = Instant::now();
         match report {
             WorkerReport::Refused { node } => {
-                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now)
+                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now);
             }
             WorkerReport::Unreadable { node } => {
                 self.note_mismatch(node, Mismatch::Encryption, now);

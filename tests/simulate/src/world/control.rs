@@ -109,7 +109,7 @@ impl World<'_> {
                 self.checked[node.0 as usize].1 = true;
             }
             Message::Refused(node) => {
-                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now)
+                self.gateway.handle_evidence(node, NodeEvidence::KernelError, now);
             }
             Message::PortClosed { session, hop } => {
                 self.checker.flow.hindered(now);
@@ -124,23 +124,23 @@ impl World<'_> {
                 self.opened(tag, taken);
             }
             Message::Load(node, permille) => {
-                self.gateway.change_nodes(now, |nodes| nodes.handle_load(node, permille, now))
+                self.gateway.change_nodes(now, |nodes| nodes.handle_load(node, permille, now));
             }
             Message::CanaryPassed { node, sequence } => {
                 self.gateway.handle_evidence(node, NodeEvidence::CanaryPassed(sequence), now);
                 self.checker.gray_nodes.passed(node.0 as usize);
             }
             Message::CanariesOpen(node) => {
-                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, now)
+                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, now);
             }
             Message::StartFailed(node) => {
-                self.gateway.change_nodes(now, |nodes| nodes.handle_start_failed(node, now))
+                self.gateway.change_nodes(now, |nodes| nodes.handle_start_failed(node, now));
             }
             Message::Unalike { session, hops } => {
                 self.gateway.handle_unalike(session, hops, self.now);
             }
             Message::Agent(node, message) => {
-                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_word(node, message, now))
+                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_word(node, message, now));
             }
             Message::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
         }
