@@ -12,7 +12,7 @@ use super::{ApiClient, ClientError};
 pub struct ServerEvent {
     /// The event type; `message` if the stream names none.
     pub name: String,
-    /// Where a later request resumes.
+    /// The position from which a later request resumes.
     pub id: Option<String>,
     /// The event's object.
     pub data: Value,

@@ -22,7 +22,7 @@ pub struct PolicyBinding {
     pub plugin: PluginLocation,
     /// A JSON object, not yet checked against the plugin's schema.
     pub settings: Value,
-    /// What follows if the plugin fails. Default: the first that the hook allows.
+    /// The response to a failure of the plugin. Default: the first that the hook allows.
     pub on_fault: OnFault,
     /// Limits of the plugin, however it is pushed.
     pub allowed: PluginLimits,

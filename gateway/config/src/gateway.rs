@@ -21,7 +21,7 @@ pub struct GatewaySettings {
     pub policies: Option<PathBuf>,
     /// Time that sessions may continue after SIGTERM. Default 5 min.
     pub drain_timeout: Duration,
-    /// Where compiled plugins are kept.
+    /// The folder of compiled plugins.
     pub cache: CacheFolder,
     /// Networks in which offers may name addresses of `plain` nodes, beside a node's own IP address. Default: the
     /// private networks.

@@ -113,7 +113,7 @@ impl InvalidSetting {
     }
 }
 
-/// Whether reports are coloured.
+/// The use of colour in reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Colour {
     /// No escape sequences.

@@ -75,7 +75,7 @@ impl NodeConfig {
 /// How a cold node is started.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StartHook {
-    /// What starts it.
+    /// The program or webhook that starts the node.
     pub by: StartBy,
     /// Time limit for the node to answer. Default 30 s.
     pub within: Duration,
@@ -124,7 +124,7 @@ pub enum DriverSettings {
     Rtpengine,
     /// POSTs of JSON: the media server answers with the address of a session.
     Webhook {
-        /// Where sessions are announced.
+        /// The target of announcements of sessions.
         hook: Arc<WebhookTarget>,
         /// Default `stun`.
         probe: ProbeKind,

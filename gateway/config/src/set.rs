@@ -30,7 +30,7 @@ pub struct PolicySet {
     pub rollout: RolloutSettings,
 }
 
-/// Where a policy set comes from.
+/// The source of a policy set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SetOrigin {
     /// It is embedded in the binary.

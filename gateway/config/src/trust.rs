@@ -15,7 +15,7 @@ const KEYS_MAX: usize = 64;
 /// Maximum revocations. One entry revokes a key, however many plugins it signed.
 const REVOKED_MAX: usize = 1_024;
 
-/// `[trust]`: the keys whose plugins run.
+/// `[trust]`: the keys that plugins may be signed with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrustSettings {
     /// Trusted and revoked keys, and revoked digests.
@@ -57,7 +57,7 @@ impl TrustSettings {
         )
     }
 
-    /// Whether a policy with these limits runs unsigned plugins.
+    /// The treatment of unsigned plugins of a policy with these limits.
     pub fn unsigned(&self, allowed: &PluginLimits) -> Unsigned {
         match allowed.unsigned {
             Some(true) => Unsigned::Allow,

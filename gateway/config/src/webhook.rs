@@ -3,7 +3,7 @@
 use crate::SecretFile;
 use crate::url::Url;
 
-/// Where a node's webhooks are sent.
+/// The target of a node's webhooks.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WebhookTarget {
     /// `http` or `https`.

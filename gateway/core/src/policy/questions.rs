@@ -32,7 +32,7 @@ pub(crate) struct PendingQuestion {
 }
 
 impl PendingQuestion {
-    /// The event for a question whose answer will be ignored.
+    /// The event for a withdrawn question, since its answer is ignored.
     pub(crate) fn withdrawn(&self, sessions: &SessionTable) -> CoreEvent {
         let (session, room) = self.about.one(sessions);
         CoreEvent::Decided {

@@ -1,4 +1,4 @@
-//! Moves of rooms whose hops carry them: asked for by policies, operators, loss, failback and changed modes.
+//! Moves of rooms off hops that work: asked for by policies, operators, loss, failback and changed modes.
 
 use std::ops::Bound;
 use std::sync::Arc;
