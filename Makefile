@@ -76,13 +76,14 @@ simulate-rows: target
 simulate-mutations: target
 	tests/simulate/mutations/run $(MUTATIONS)
 
-# Measures the gateway, a bare relay, the limit and the installed peers in one run, as root. Writes JSON to target/bench.
+# Measures the gateway, a bare relay, the limit and the installed peers in one run, as root. Writes
+# target/bench/report.json.
 bench: target
 	tests/bench/install full
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench full --evenkeel $(BUILT)/evenkeel
 
-# The same with few repetitions, in about two minutes.
+# The same with few repetitions, in about two minutes. Writes target/bench-quick/report.json.
 bench-quick: target
 	tests/bench/install quick
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
@@ -96,7 +97,7 @@ chaos: target
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel
 
 # Measures policies: calls, faults, swaps under load, dropped files and hostile plugins, beside the same functions in
-# native code; as root, ten minutes, or a few of each with QUICK=1. Writes target/bench/policy.json, which lists missed
+# native code; as root, ten minutes, or a few of each with QUICK=1. Writes target/bench-policy/report.json, which lists missed
 # targets; the exit status is 0 if the run completed.
 bench-policy: target
 	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-smooth
@@ -104,7 +105,7 @@ bench-policy: target
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
-# tests/bench/instructions.json by 5 %; a commit that renews the file says why.
+# tests/bench/instructions.json by 5 %; a commit that renews the file says why. Writes target/instructions/report.json.
 instructions instructions-renew: target
 	tests/bench/install count
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench

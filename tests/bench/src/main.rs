@@ -86,7 +86,8 @@ pub(crate) struct Choice {
     /// Path of the gateway's program
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Path of the report; default: `quick.json`, `report.json`, or `part.json` for a part, under `target/bench`
+    /// Path of the report; default: `target/bench/report.json`, `target/bench-quick/report.json`, or
+    /// `target/bench/part.json` for a part
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -112,9 +113,9 @@ enum Extent {
 
 impl Extent {
     fn out(self) -> PathBuf {
-        PathBuf::from("target/bench").join(match self {
-            Extent::Quick => "quick.json",
-            Extent::Full => "report.json",
+        PathBuf::from(match self {
+            Extent::Quick => "target/bench-quick/report.json",
+            Extent::Full => "target/bench/report.json",
         })
     }
 }

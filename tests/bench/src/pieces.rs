@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use clap::Args;
+use evenkeel_testkit::report::{self, AcceptanceRow};
 
 use crate::allocations;
 use crate::hot::{PIECES, Piece};
@@ -19,6 +20,9 @@ const CRYPTOGRAPHY: [&str; 3] = ["verify-stun", "encrypt-datagram", "encrypt-and
 
 /// A count above the baseline by more than this share fails; one as far below asks for a new baseline.
 const TOLERANCE: f64 = 0.05;
+
+/// Instructions by which counts of two compilers differ.
+const COMPILER_DIFFERENCE: f64 = 2.0;
 
 /// Repetitions before counting, so that tables have grown and every session has sent.
 const WARM: u32 = 4_000;
@@ -94,7 +98,7 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
             return Err(why.to_owned());
         }
         println!("skipped: {why}");
-        return Ok(());
+        return write_rows(vec![AcceptanceRow::skipped("instructions", why)]);
     }
     let counted = PIECES.iter().filter(|piece| !CRYPTOGRAPHY.contains(&piece.name));
     let counts = counted.map(|piece| Ok((piece.name.to_owned(), count(piece)?)));
@@ -109,15 +113,19 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
             "{BASELINE} contains {gone}, which is no longer counted; renew it with make instructions-renew"
         ));
     }
-    let mut grown = Vec::new();
+    let (mut grown, mut rows) = (Vec::new(), Vec::new());
     for (name, count) in counts {
         let Some(&before) = baseline.get(&name) else {
             return Err(format!("{BASELINE} has no {name}; renew it: make instructions-renew"));
         };
         let verdict = Verdict::of(count, before);
         println!("{name:20} {count:8.0} instructions, baseline {before:8.0}: {}", verdict.word());
+        let map = |value| BTreeMap::from([("instructions".to_owned(), value)]);
+        let most = before * (1.0 + TOLERANCE) + COMPILER_DIFFERENCE;
+        rows.push(AcceptanceRow::measured(&name, map(count), map(most)));
         grown.extend((verdict == Verdict::Grown).then_some(name));
     }
+    write_rows(rows)?;
     if grown.is_empty() {
         return Ok(());
     }
@@ -126,6 +134,10 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
         "{grown}: more than {:.0} % above the baseline; if intended, run make instructions-renew",
         TOLERANCE * 100.0
     ))
+}
+
+fn write_rows(rows: Vec<AcceptanceRow>) -> Result<(), String> {
+    report::write(&BTreeMap::from([("rows", rows)]), Path::new("target/instructions/report.json"))
 }
 
 /// Comparison of a count with the baseline.
@@ -138,9 +150,8 @@ enum Verdict {
 
 impl Verdict {
     fn of(count: f64, before: f64) -> Verdict {
-        // Differences of a few instructions depend on the compiler.
         let off = count - before;
-        match off.abs() <= before * TOLERANCE + 2.0 {
+        match off.abs() <= before * TOLERANCE + COMPILER_DIFFERENCE {
             true => Verdict::Same,
             false if off > 0.0 => Verdict::Grown,
             false => Verdict::Shrunk,

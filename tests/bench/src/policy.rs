@@ -40,7 +40,7 @@ pub(crate) struct Choice {
     #[arg(long, value_name = "FOLDER", default_value = "target/wasm32-unknown-unknown/plugin")]
     guests: PathBuf,
     /// Path of the report
-    #[arg(long, value_name = "FILE", default_value = "target/bench/policy.json")]
+    #[arg(long, value_name = "FILE", default_value = "target/bench-policy/report.json")]
     out: PathBuf,
 }
 

@@ -1,17 +1,21 @@
-//! The report, `target/bench/report.json`. A figure that was not measured is null.
+//! The report, `target/bench/report.json`: targets as `rows`, and the measurements behind them. A figure that was not
+//! measured is null.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use evenkeel_testkit::report::AcceptanceRow;
 use serde::Serialize;
 
 use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
+use crate::targets::{self, Judged};
 
 /// Values by relay name, such as `ours` or `nginx`.
 pub(crate) type ByRelay = BTreeMap<String, f64>;
 
 #[derive(Clone, Default, Debug, Serialize)]
 pub(crate) struct Report {
+    #[serde(rename = "measurements")]
     pub(crate) rows: Vec<RowReport>,
     /// Relays that were not measured, with the reason.
     pub(crate) skipped: BTreeMap<String, String>,
@@ -194,6 +198,16 @@ impl Report {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_testkit::report::write(self, path)
+        let skipped = self.skipped.iter();
+        let skipped = skipped.map(|(relay, reason)| AcceptanceRow::skipped(relay, reason));
+        let rows = targets::judge(self).iter().map(Judged::row).chain(skipped).collect();
+        evenkeel_testkit::report::write(&JudgedReport { rows, report: self }, path)
     }
+}
+
+#[derive(Serialize)]
+struct JudgedReport<'a> {
+    rows: Vec<AcceptanceRow>,
+    #[serde(flatten)]
+    report: &'a Report,
 }

@@ -1,5 +1,9 @@
 //! The targets and whether they are met. A figure that was not measured is not judged.
 
+use std::collections::BTreeMap;
+
+use evenkeel_testkit::report::AcceptanceRow;
+
 use crate::report::{Overload, OverloadLeg, Report, RowReport};
 use crate::row::{Direction, Leg, Load, Path};
 
@@ -18,11 +22,18 @@ enum Target {
 }
 
 impl Judged {
+    /// The row of the report.
+    pub(crate) fn row(&self) -> AcceptanceRow {
+        let (limit, bound) = match self.target {
+            Target::AtMost(most) => ("worst", most),
+            Target::AtLeast(least) => ("worst_min", least),
+        };
+        let map = |name: &str, value| BTreeMap::from([(name.to_owned(), value)]);
+        AcceptanceRow::measured(&self.what, map("worst", self.found), map(limit, bound))
+    }
+
     fn is_met(&self) -> bool {
-        match self.target {
-            Target::AtMost(most) => self.found <= most,
-            Target::AtLeast(least) => self.found >= least,
-        }
+        self.row().held
     }
 }
 
@@ -48,7 +59,8 @@ fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") }
 }
 
-fn judge(report: &Report) -> Vec<Judged> {
+/// Judges the figures that were measured.
+pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     let mut judged = rows(&report.rows);
     let mut add = |what: &str, found: Option<f64>, target| {
         let what = what.to_owned();

@@ -1,5 +1,6 @@
 //! The limits of rows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_lab::crowd::FaultEffect;
@@ -95,6 +96,25 @@ impl Limits {
     fn unfault_gap(&self) -> (f64, f64) {
         let (p99, max) = UNFAULT_GAP;
         (self.gap_p99.unwrap_or(p99).max(p99), self.gap_max.unwrap_or(max).max(max))
+    }
+
+    /// The limits of [`figures`], by name.
+    pub(crate) fn by_figure(&self) -> BTreeMap<&'static str, f64> {
+        let none = |is: bool| is.then_some(0.0);
+        let limits = [
+            ("gap_p99_ms", self.gap_p99),
+            ("gap_max_ms", self.gap_max),
+            ("found_p99_ms", self.found_p99),
+            ("left_max_ms", self.left_within),
+            ("index_correct_max_ms", self.index_within),
+            ("sessions_hit_min", Some(self.hit_min.unwrap_or(1) as f64)),
+            ("moves_per_room", self.moves_max),
+            ("moves_per_room_min", self.moves_min),
+            ("packets_lost", none(self.none_lost)),
+            ("freezes", none(self.no_freeze)),
+            ("nodes_marked_down", none(self.none_condemned)),
+        ];
+        limits.into_iter().filter_map(|(name, limit)| Some((name, limit?))).collect()
     }
 
     pub(crate) fn words(&self) -> String {
@@ -231,6 +251,28 @@ impl Limits {
     }
 }
 
+/// The figures of a row that have limits. A distribution without a value is left out.
+pub(crate) fn figures(played: &Played) -> BTreeMap<&'static str, f64> {
+    let Played { faults, unfaults, .. } = played;
+    let spread = |values: &[u64]| (!values.is_empty()).then(|| GapSpread::of_ns(values.to_vec()));
+    let found: Vec<u64> = found_ms(faults).into_iter().map(|ms| (ms * 1e6) as u64).collect();
+    let gap = spread(&faults.gaps_ns);
+    let lost = faults.lost + faults.lost_of_others + unfaults.lost + unfaults.lost_of_others;
+    let figures = [
+        ("gap_p99_ms", gap.map(|gap| gap.p99)),
+        ("gap_max_ms", gap.map(|gap| gap.max)),
+        ("found_p99_ms", spread(&found).map(|found| found.p99)),
+        ("left_max_ms", spread(&faults.left_ns).map(|left| left.max)),
+        ("index_correct_max_ms", spread(&played.index_ns).map(|index| index.max)),
+        ("sessions_hit", Some(faults.hit as f64)),
+        ("moves_per_room", Some(moves(faults))),
+        ("packets_lost", Some(lost as f64)),
+        ("freezes", Some((faults.freezes + unfaults.freezes) as f64)),
+        ("nodes_marked_down", Some(faults.marked_down.len() as f64)),
+    ];
+    figures.into_iter().filter_map(|(name, figure)| Some((name, figure?))).collect()
+}
+
 fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
@@ -349,6 +391,27 @@ mod tests {
         played.ways.clear();
         played.kills = vec![GapSpread::of_ns(vec![151_000_000])];
         assert_eq!(limits.misses(&played), ["gap p99 of the worst kill 151.0, 150 is the limit"]);
+    }
+
+    #[test]
+    fn each_limit_names_a_figure() {
+        let all = Limits {
+            none_lost: true,
+            no_freeze: true,
+            none_condemned: true,
+            left_within: Some(1.0),
+            index_within: Some(1.0),
+            moves_min: Some(1.0),
+            moves_max: Some(1.0),
+            ..Limits::gap(1.0, 1.0).found(1.0)
+        };
+        let detections =
+            vec![NodeDetection { node: "a".to_owned(), after_ms: 1.0, by_witness: [].into() }];
+        let faults = FaultEffect { gaps_ns: vec![1], left_ns: vec![1], detections, ..straggled(0) };
+        let figures = figures(&Played { faults, index_ns: vec![1], ..Played::default() });
+        for limit in all.by_figure().keys() {
+            assert!(figures.contains_key(limit.trim_end_matches("_min")), "{limit}");
+        }
     }
 
     #[test]

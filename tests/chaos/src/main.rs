@@ -128,6 +128,8 @@ fn run(choice: &Choice) -> Result<(), String> {
     for row in rows {
         if let Err(reason) = row.layout.requirement() {
             println!("{} skipped: {reason}", row.id);
+            report.add(report::RowReport::skipped(&row, reason));
+            report.write(&out)?;
             continue;
         }
         let row = row.scaled(choice);

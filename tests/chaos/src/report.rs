@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::baseline::Outage;
 use crate::baseline::keepalived::OwnerDeaths;
 use crate::left_out::LeftOut;
-use crate::limits::moves;
+use crate::limits::{self, moves};
 use crate::looks::Seen;
 use crate::moves::{MOVES_MAX, Moves};
 use crate::newcomers::Tide;
@@ -104,6 +104,11 @@ pub(crate) struct RowReport {
     limit: String,
     pub(crate) held: bool,
     pub(crate) misses: Vec<String>,
+    /// The reason for which the row was not played.
+    skipped: Option<String>,
+    figures: BTreeMap<&'static str, f64>,
+    /// The bound of the figure of the same name; a key that ends in `_min` is a lower bound.
+    limits: BTreeMap<&'static str, f64>,
 }
 
 /// 99th percentile of gaps over the kills of a row, milliseconds.
@@ -220,6 +225,7 @@ impl RowReport {
     ) -> RowReport {
         let mut misses: Vec<String> = broken_off.into_iter().collect();
         misses.extend(row.limits.misses(&played));
+        let figures = limits::figures(&played);
         let Played { control, faults, kills, ways, unproven, unfaults, .. } = played;
         let Played { settle_ns, unsettled, left_out, seen, tide, .. } = played;
         misses.extend(unproven);
@@ -239,6 +245,7 @@ impl RowReport {
         let by_witness = by_witness.into_iter();
         let by_witness = by_witness.filter_map(|(witness, ms)| Some((witness, of_ms(ms)?)));
         RowReport {
+            figures,
             gap_ms: of_ns(faults.gaps_ns.clone()),
             gap_at_nodes_ms: of_ns(played.gaps_up_ns),
             taken_over_ms: of_ns(played.taken_ns),
@@ -295,6 +302,10 @@ impl RowReport {
         }
     }
 
+    pub(crate) fn skipped(row: &Row, reason: String) -> RowReport {
+        RowReport { skipped: Some(reason), ..RowReport::blank(row) }
+    }
+
     fn blank(row: &Row) -> RowReport {
         RowReport {
             id: row.id,
@@ -340,6 +351,9 @@ impl RowReport {
             limit: row.limits.words(),
             held: false,
             misses: Vec::new(),
+            skipped: None,
+            figures: BTreeMap::new(),
+            limits: row.limits.by_figure(),
         }
     }
 }

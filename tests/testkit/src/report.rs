@@ -1,11 +1,44 @@
 //! Gateway path, report file and exit code of bench and chaos.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
+
+/// A row of `target/COMMAND/report.json`, in the form that all commands share which measure or accept.
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
+pub struct AcceptanceRow {
+    pub id: String,
+    /// False if a limit was exceeded or the row was skipped.
+    pub held: bool,
+    /// The reason for which the row was not measured.
+    pub skipped: Option<String>,
+    pub figures: BTreeMap<String, f64>,
+    /// The upper bound of the figure of the same name. A key that ends in `_min` is a lower bound.
+    pub limits: BTreeMap<String, f64>,
+}
+
+impl AcceptanceRow {
+    pub fn skipped(id: impl Into<String>, reason: impl Into<String>) -> AcceptanceRow {
+        AcceptanceRow { id: id.into(), skipped: Some(reason.into()), ..AcceptanceRow::default() }
+    }
+
+    /// Measured: the row holds if each figure with a limit is within it.
+    pub fn measured(
+        id: impl Into<String>,
+        figures: BTreeMap<String, f64>,
+        limits: BTreeMap<String, f64>,
+    ) -> AcceptanceRow {
+        let held = limits.iter().all(|(name, limit)| match name.strip_suffix("_min") {
+            Some(name) => figures.get(name).is_none_or(|figure| figure >= limit),
+            None => figures.get(name).is_none_or(|figure| figure <= limit),
+        });
+        AcceptanceRow { id: id.into(), held, skipped: None, figures, limits }
+    }
+}
 
 /// Prints an error, and returns the exit code: 0 success, 1 failure.
 pub fn end(name: &str, outcome: Result<(), String>) -> ExitCode {
@@ -51,6 +84,17 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+
+    #[test]
+    fn row_holds_within_its_limits() {
+        let row = |figure: f64, limit: &str| {
+            let map = |name: &str, value| BTreeMap::from([(name.to_owned(), value)]);
+            AcceptanceRow::measured("row", map("pps", figure), map(limit, 10.0)).held
+        };
+        assert_eq!([9.0, 10.0, 11.0].map(|figure| row(figure, "pps")), [true, true, false]);
+        assert_eq!([9.0, 10.0, 11.0].map(|figure| row(figure, "pps_min")), [false, true, true]);
+        assert!(!AcceptanceRow::skipped("row", "no peer").held);
+    }
 
     #[test]
     fn report_replaces_the_earlier_one() {

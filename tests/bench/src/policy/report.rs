@@ -1,4 +1,4 @@
-//! The report, `target/bench/policy.json`. A figure that was not measured is null.
+//! The report, `target/bench-policy/report.json`. A figure that was not measured is null.
 
 use std::path::Path;
 use std::time::Duration;
@@ -193,6 +193,7 @@ impl Report {
     /// Wasm figures by name, native figures under `native`, and the spread of rounds under `spread`.
     fn json(&self) -> serde_json::Value {
         serde_json::json!({
+            "rows": self.rows(),
             "empty_ns": self.empty_ns.wasm,
             "place_ns": self.place_ns.wasm,
             "tick_ns": self.tick_ns.wasm,

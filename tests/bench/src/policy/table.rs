@@ -1,5 +1,9 @@
 //! The printed table of a report, with the limit of each figure.
 
+use std::collections::BTreeMap;
+
+use evenkeel_testkit::report::AcceptanceRow;
+
 use super::report::{Hostile, Latency, Report, Tail};
 
 /// A line of the table: name, Wasm, native, limit.
@@ -25,6 +29,20 @@ impl Report {
                 shown(most)
             );
         }
+    }
+
+    /// The measured lines as rows of the report.
+    pub(crate) fn rows(&self) -> Vec<AcceptanceRow> {
+        let measured = self.lines().into_iter().filter(|(_, wasm, ..)| wasm.is_some());
+        let map = |figures: [(&str, Option<f64>); 2]| -> BTreeMap<String, f64> {
+            let known = |(name, value): (&str, Option<f64>)| Some((name.to_owned(), value?));
+            figures.into_iter().filter_map(known).collect()
+        };
+        let row = |(what, wasm, native, most): Line| {
+            let figures = map([("wasm", wasm), ("native", native)]);
+            AcceptanceRow::measured(what.trim(), figures, map([("wasm", most), ("native", None)]))
+        };
+        measured.map(row).collect()
     }
 
     fn lines(&self) -> Vec<Line> {
