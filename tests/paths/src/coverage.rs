@@ -12,8 +12,8 @@ use serde::Deserialize;
 /// Crates of `gateway/` that take no part in a running gateway.
 const APART: [&str; 2] = ["lab", "links"];
 
-/// The file of counters of a process without an environment, as rustc names it and as it is named here.
-const UNNAMED: [&[u8; 21]; 2] = [b"default_%m_%p.profraw", b"/tmp/ekp/%p%c.profraw"];
+/// The file of counters of a process without an environment, as rustc names it.
+const DEFAULT_PROFILE: &[u8; 21] = b"default_%m_%p.profraw";
 
 /// Functions, by file.
 pub(crate) type Entered = BTreeMap<String, BTreeSet<String>>;
@@ -49,24 +49,39 @@ pub(crate) fn snapshot(process: &ChildProcess, folder: &Path) -> Result<Snapshot
 
 /// A program whose processes without an environment map their counters as well. Otherwise the compiler of plugins, which is
 /// started without one, would write them when it ends; that call is not allowed to it.
-pub(crate) fn mapped(program: &Path, folder: &Path) -> Result<PathBuf, String> {
-    let [usual, name] = UNNAMED;
-    let failed = |error| format!("{}: {error}", program.display());
-    let mut bytes = fs::read(program).map_err(failed)?;
-    let mut at = 0;
-    while let Some(next) = bytes[at..].windows(usual.len()).position(|found| found == usual) {
-        at += next;
-        bytes[at..at + usual.len()].copy_from_slice(name);
-    }
-    let mapped = folder.join("evenkeel");
-    fs::copy(program, &mapped).and_then(|_| fs::write(&mapped, bytes)).map_err(failed)?;
-    Ok(mapped)
+pub(crate) struct MappedProgram {
+    pub(crate) path: PathBuf,
+    /// The counters of these processes. The path replaces the default name in the program, so its length is fixed.
+    profiles: PathBuf,
 }
 
-/// Removes the files of these processes.
-pub(crate) fn remove_unnamed() {
-    // Without such a process there are none.
-    let _ = fs::remove_dir_all("/tmp/ekp");
+impl MappedProgram {
+    /// Writes a copy of the program into this folder.
+    pub(crate) fn copy(program: &Path, folder: &Path) -> Result<MappedProgram, String> {
+        let failed = |error| format!("{}: {error}", program.display());
+        let profiles = PathBuf::from(format!("/tmp/{:03x}", std::process::id() & 0xfff));
+        fs::create_dir(&profiles).map_err(|error| format!("{}: {error}", profiles.display()))?;
+        let mapped = MappedProgram { path: folder.join("evenkeel"), profiles };
+        let name = format!("{}/%p%c.profraw", mapped.profiles.display());
+        let mut bytes = fs::read(program).map_err(failed)?;
+        let mut at = 0;
+        while let Some(next) =
+            bytes[at..].windows(name.len()).position(|text| text == DEFAULT_PROFILE)
+        {
+            at += next;
+            bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
+        }
+        let written = fs::copy(program, &mapped.path).and_then(|_| fs::write(&mapped.path, bytes));
+        written.map_err(failed)?;
+        Ok(mapped)
+    }
+}
+
+impl Drop for MappedProgram {
+    fn drop(&mut self) {
+        // A folder that is left holds no data of another run.
+        let _ = fs::remove_dir_all(&self.profiles);
+    }
 }
 
 #[derive(Deserialize)]

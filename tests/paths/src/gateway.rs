@@ -176,7 +176,9 @@ impl Gateway {
         let failed = |error: std::io::Error| format!("cannot start a gateway: {error}");
         let folder = tempfile::tempdir().map_err(failed)?;
         settings.write(folder.path()).map_err(failed)?;
-        let mut command = Command::new(program);
+        // The gateway ends if this process is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program);
         command.args(["run", "--json", "--config"]).arg(folder.path().join("evenkeel.toml"));
         command.env("XDG_CACHE_HOME", folder.path());
         command.env("LLVM_PROFILE_FILE", coverage::profile(folder.path()));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use coverage::{Coverage, Entered};
+use coverage::{Coverage, Entered, MappedProgram};
 use evenkeel_testkit::report;
 use path::{ALL, PlayedPath, skipped};
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), String> {
     let program = report::gateway(&arguments.evenkeel, "paths")?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let program = coverage::mapped(&program, folder.path())?;
+    let program = MappedProgram::copy(&program, folder.path())?;
     let root = arguments.sources.canonicalize().map_err(|error| error.to_string())?;
     let baseline: Baseline = serde_json::from_str(include_str!("../baseline.json"))
         .map_err(|error| format!("baseline.json: {error}"))?;
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             });
             continue;
         }
-        let entered = play(path, &program, &root, &mut coverage)?;
+        let entered = play(path, &program.path, &root, &mut coverage)?;
         let figures =
             Counted { files: entered.len(), functions: entered.values().map(BTreeSet::len).sum() };
         let shares = before.map_or_else(String::new, |before| {
@@ -119,7 +119,6 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         rows.push(Row { id: path.id, held, skipped: None, figures: Some(figures), limits });
         lists.insert(path.id, entered.into_keys().collect());
     }
-    coverage::remove_unnamed();
     report::write(&BTreeMap::from([("rows", rows)]), &arguments.report)?;
     page::compare(&root, &lists, arguments.renew)
 }

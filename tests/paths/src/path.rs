@@ -18,8 +18,8 @@ use crate::gateway::{Gateway, Node, Phone, Settings, wait_until};
 /// Time for what a preparation set in motion to end.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// The idle run lasts this many times longer than the path.
-const IDLE_TIMES: u32 = 3;
+/// Windows without the path, each as long as the path.
+const IDLE_WINDOWS: usize = 3;
 
 /// Native policies, and routing by delay that asks nothing again.
 const ROUTED: &str = "[scenario.call]\nawait_first_packet = false\n[routing]\nplugin = \"route-nearest\"\n\
@@ -30,7 +30,7 @@ pub(crate) type Run = (Snapshot, Snapshot);
 
 /// Counters of one gateway.
 pub(crate) struct Observed {
-    /// Runs without the path. What is called in half of them belongs to no path.
+    /// Windows without the path, each as long as the path. A function that is called in half of them belongs to no path.
     pub(crate) idle: Vec<Run>,
     /// The functions of the path are called in each of these.
     pub(crate) runs: Vec<Run>,
@@ -67,13 +67,17 @@ fn observe(
     check: impl FnOnce(&mut Gateway) -> Result<(), String>,
 ) -> Result<Observed, String> {
     let mut gateway = gateway;
-    let idle = gateway.idle(time * IDLE_TIMES)?;
+    let idle = idle_windows(&gateway, time)?;
     let before = gateway.snapshot()?;
     begin(&gateway)?;
     sleep(time);
     let run = (before, gateway.snapshot()?);
     check(&mut gateway)?;
-    Ok(Observed { idle: vec![idle], runs: vec![run], _folder: gateway.leave() })
+    Ok(Observed { idle, runs: vec![run], _folder: gateway.leave() })
+}
+
+fn idle_windows(gateway: &Gateway, time: Duration) -> Result<Vec<Run>, String> {
+    (0..IDLE_WINDOWS).map(|_| gateway.idle(time)).collect()
 }
 
 fn expect(what: &str, holds: bool) -> Result<(), String> {
@@ -117,7 +121,7 @@ fn packet(program: &Path) -> Result<Observed, String> {
         runs.push((before, gateway.snapshot()?));
         expect("the node does not answer meanwhile", phone.received() == 0)?;
         nodes[0].stop(false);
-        sleep(TIME * IDLE_TIMES);
+        sleep(TIME * 3);
         expect("the packets have arrived", phone.received() == 2)?;
     }
     Ok(Observed { idle, runs, _folder: gateway.leave() })
@@ -130,19 +134,20 @@ fn offer(program: &Path) -> Result<Observed, String> {
     let mut gateway = Gateway::start(program, &Settings::new(&nodes.each_ref(), call))?;
     sleep(SETTLED_AFTER);
     let time = Duration::from_secs(1);
-    let idle = gateway.idle(time * IDLE_TIMES)?;
+    let idle = idle_windows(&gateway, time)?;
     let before = gateway.snapshot()?;
     gateway.open(&mut Phone::bind("127.0.0.1:0")?)?;
     sleep(time);
     let run = (before, gateway.snapshot()?);
-    Ok(Observed { idle: vec![idle], runs: vec![run], _folder: gateway.leave() })
+    Ok(Observed { idle, runs: vec![run], _folder: gateway.leave() })
 }
 
 /// Routing is asked about a room when its review is due, and moves the room to a node that came up since.
 fn routing(program: &Path) -> Result<Observed, String> {
     /// Longer than the preparation and the idle run.
-    const REVIEWED_AFTER: Duration = Duration::from_secs(25);
-    const SPARE: Duration = Duration::from_secs(2);
+    const REVIEWED_AFTER: Duration = Duration::from_secs(35);
+    /// The review is due in the middle of the path's window.
+    const WINDOW: Duration = Duration::from_secs(4);
     let (mut near, far) =
         (Node::start("east-a", "127.0.0.1:0")?, Node::start("west-a", "127.0.0.1:0")?);
     near.kill();
@@ -161,12 +166,12 @@ fn routing(program: &Path) -> Result<Observed, String> {
     })?;
     // A node that came up gets few rooms for 2 s.
     sleep(SETTLED_AFTER * 3);
+    let idle = idle_windows(&gateway, WINDOW)?;
     let due = REVIEWED_AFTER.saturating_sub(opened.elapsed());
-    let idle = due.checked_sub(SPARE).ok_or("the machine is too slow for the idle run")?;
-    let idle = gateway.idle(idle)?;
-    let run = gateway.idle(SPARE * 2)?;
+    sleep(due.checked_sub(WINDOW / 2).ok_or("the machine is too slow for the idle windows")?);
+    let run = gateway.idle(WINDOW)?;
     expect("the room is at the near node", gateway.hop()? == "east-a")?;
-    Ok(Observed { idle: vec![idle], runs: vec![run], _folder: gateway.leave() })
+    Ok(Observed { idle, runs: vec![run], _folder: gateway.leave() })
 }
 
 /// The node of a session ends, and the session continues at the other one.
@@ -227,14 +232,14 @@ fn push(program: &Path) -> Result<Observed, String> {
     let active = gateway.revision()?;
     sleep(SETTLED_AFTER);
     let time = Duration::from_secs(3);
-    let idle = gateway.idle(time * IDLE_TIMES)?;
+    let idle = idle_windows(&gateway, time)?;
     let before = gateway.snapshot()?;
     gateway.ask(async |client| client.push("call", "routing", &plugin("1.0.0")).await)?;
     sleep(time);
     let run = (before, gateway.snapshot()?);
     expect("the pushed revision is active", gateway.revision()? != active)?;
     drop(phone);
-    Ok(Observed { idle: vec![idle], runs: vec![run], _folder: gateway.leave() })
+    Ok(Observed { idle, runs: vec![run], _folder: gateway.leave() })
 }
 
 /// The owner of a group's address is killed, and its standby continues its session.
