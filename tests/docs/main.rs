@@ -3,6 +3,7 @@
 
 mod api;
 mod architecture;
+mod circles;
 mod commands;
 mod configuration;
 mod examples;

@@ -17,7 +17,7 @@ const CONTROL_FIELDS_MAX: usize = 12;
 const GATEWAY_FILES_MAX: usize = 2;
 
 /// Rust files below a folder, without build output.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut sources = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
