@@ -323,7 +323,7 @@ impl Control {
         if let Some(Suspension::Stands { outputs, .. }) = self.replication.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
-            self.gateway.records().settle(clock.now);
+            self.gateway.settle_restored(clock.now);
         }
     }
 

@@ -5,8 +5,6 @@
 //!
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
-pub(crate) mod changes;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -15,17 +13,16 @@ use std::time::{Duration, Instant};
 use evenkeel_media::instant;
 use evenkeel_model::{
     CapBounds, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
-    MediaDescription, NodeId, Plan, PluginState, PolicyName, RedundancyMode, RegionId, RoomId,
-    SessionId,
+    MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PluginState, PolicyName,
+    RedundancyMode, RegionId, RoomId, SessionId,
 };
 use evenkeel_nodes::NodeTrust;
 use evenkeel_revisions::StateVersions;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{Breaker, Gauge};
-use crate::rooms::{NodeDrain, Stranded};
+use crate::capacity::Gauge;
+use crate::capacity::breaker::Breaker;
 use crate::sessions::WHOLE;
-use crate::{Failback, MoveRecord};
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct GatewayRecord {
@@ -135,6 +132,84 @@ pub struct SessionRecord {
     #[serde(with = "instant")]
     pub last_heard: Instant,
     pub(crate) memory: StateVersions,
+}
+
+/// A room without a hop that its packets may take.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub(crate) struct Stranded {
+    pub(crate) lost: Hop,
+    #[serde(with = "instant")]
+    pub(crate) since: Instant,
+    /// Rooms with fewer attempts go first.
+    pub(crate) attempts: u32,
+}
+
+/// One entry in a room's record of moves.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct MoveRecord {
+    pub cause: MoveCause,
+    pub by: Arc<Decider>,
+    pub from: Hop,
+    /// `None`: no hop was left for the room.
+    pub to: Option<Hop>,
+    #[serde(with = "instant")]
+    pub started: Instant,
+    #[serde(with = "instant")]
+    pub ended: Instant,
+    pub outcome: MoveOutcome,
+}
+
+/// The progress of a node's drain.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct NodeDrain {
+    #[serde(with = "instant")]
+    pub(crate) started: Instant,
+    /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
+    #[serde(with = "instant::option")]
+    pub(crate) deadline: Option<Instant>,
+    /// The last room that was moved away.
+    pub(crate) last: RoomId,
+    /// The event that reports the node empty was emitted.
+    pub(crate) empty: bool,
+}
+
+/// How rooms return to their native place once a node there is trusted again.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub enum Failback {
+    /// Rooms return to nodes that are Up and lose little, unless the room moved too often or the region accepts no new
+    /// rooms.
+    #[default]
+    Auto,
+    /// An operator forces the return: also to nodes that are Wary or lossy, regardless of the limit of moves and the
+    /// region's breaker.
+    Force,
+    /// An operator forbids the return.
+    Forbid,
+}
+
+impl Failback {
+    pub const ALL: [Failback; 3] = [Failback::Auto, Failback::Force, Failback::Forbid];
+
+    /// The setting's name in the API: `forbid`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failback::Auto => "auto",
+            Failback::Force => "force",
+            Failback::Forbid => "forbid",
+        }
+    }
+}
+
+/// A record of another process, before its rooms are settled.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    /// Sessions that do not continue yet.
+    pub(crate) sessions: std::vec::IntoIter<SessionRecord>,
+    pub(crate) media: Vec<Arc<MediaDescription>>,
+    pub(crate) hops: HopMap,
+    /// Rooms on nodes that are not listed here.
+    pub(crate) lost: Vec<RoomId>,
+    pub(crate) now: Instant,
 }
 
 /// A hop where the driver was asked to open the session and not yet to close it.

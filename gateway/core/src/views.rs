@@ -11,8 +11,11 @@ use evenkeel_model::{
 use evenkeel_nodes::{Node, NodeTable, OpeningWindow};
 
 use crate::capacity::Capacity;
-use crate::policy::{FaultSubject, Noted, Said, SubjectQuarantine};
-use crate::rooms::{Failback, MoveRecord, Room, RoomTable};
+use crate::policy::questions::FaultSubject;
+use crate::policy::subjects::{Noted, Said, SubjectQuarantine};
+use crate::record::{Failback, MoveRecord};
+use crate::rooms::RoomTable;
+use crate::rooms::room::Room;
 use crate::sessions::{SessionPhase, SessionTable, WHOLE};
 
 #[derive(Clone, PartialEq, Debug)]
@@ -301,10 +304,10 @@ impl<'a> Views<'a> {
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
         let nodes = || self.nodes.in_region(region);
-        let opens = self.capacity.opens_until(region);
+        let opens = self.capacity.breakers.opens_until(region);
         RegionStanding {
             region,
-            breaker: self.capacity.breaker(region),
+            breaker: self.capacity.breakers.state(region),
             opens_for: opens.map(|at| at.saturating_duration_since(now)),
             failback: self.rooms.failback(region),
             nodes: nodes().count() as u32,
@@ -370,7 +373,7 @@ impl<'a> Views<'a> {
                 CandidateReason::BackingOff
             }
             _ if room.standing().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.capacity.may_enter(room.id, region) => CandidateReason::BreakerOpen,
+            _ if !self.capacity.breakers.may_enter(room.id, region) => CandidateReason::BreakerOpen,
             _ if !fits => CandidateReason::Full,
             Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
             Health::Up if node.loses() => CandidateReason::Unhealthy,

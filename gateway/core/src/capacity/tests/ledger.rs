@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 impl LedgerView<'_> {
     /// Checks that the ledger equals the sum of these holdings and stays within every node's capacity.

@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 impl Gauge {
     pub(crate) fn claimed(&self) -> u64 {

@@ -1,4 +1,42 @@
-use super::{Changes, TURNS};
+use super::*;
+
+#[test]
+fn keys_are_in_order_and_stand_once() {
+    let mut map = SmallMap::default();
+    for key in [3, 1, 2] {
+        assert_eq!(map.insert(key, key * 10), None);
+    }
+    assert_eq!(map.insert(2, 21), Some(20));
+    assert_eq!(map.iter().collect::<Vec<_>>(), [(&1, &10), (&2, &21), (&3, &30)]);
+    assert_eq!((map.get(&2), map.get(&4), map.contains_key(&1)), (Some(&21), None, true));
+    assert_eq!(map.remove(&2), Some(21));
+    assert_eq!(map.remove(&2), None);
+    assert_eq!(map.extract_if(.., |key, _| *key == 1).collect::<Vec<_>>(), [(1, 10)]);
+    assert_eq!(map.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn a_few_take_no_more_room_than_they_need() {
+    let mut map = SmallMap::default();
+    for key in 0..3 {
+        map.insert(key, [0_u64; 4]);
+    }
+    assert_eq!(map.0.capacity(), 3);
+    let set: SmallSet<u32> = [5, 4, 5].into_iter().collect();
+    assert_eq!((set.0.0.capacity(), set.iter().copied().collect::<Vec<_>>()), (2, vec![4, 5]));
+}
+
+#[test]
+fn equals_are_one_while_at_hand_and_few_are() {
+    let mut alike = Interner::default();
+    let first = alike.intern(0);
+    assert!(Arc::ptr_eq(&alike.intern(0), &first));
+    for other in 1..=AT_HAND {
+        assert_eq!(*alike.intern(other), other);
+    }
+    assert_eq!(alike.0.len(), AT_HAND);
+    assert!(!Arc::ptr_eq(&alike.intern(0), &first), "it gave way");
+}
 
 #[test]
 fn unfollowed_changes_are_not_kept() {
