@@ -305,9 +305,7 @@ impl Gateway {
     /// the change in batches without packet loss; affinity applies to new rooms.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
         for (name, new) in scenarios {
-            let Some(old) = self.tables.settings.scenarios.get_mut(name) else {
-                continue;
-            };
+            let Some(old) = self.tables.settings.scenarios.get_mut(name) else { continue };
             let Scenario { mode, affinity, ref regions, spares, .. } = *new;
             let same = (old.mode, &old.regions, old.spares) == (mode, regions, spares);
             let changed = (old.spares != spares).then_some(spares);

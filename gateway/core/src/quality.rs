@@ -92,9 +92,7 @@ impl Quality {
         let room = session.room;
         let carriers =
             tables.rooms.get(&room).and_then(|room| room.cell.carriers(tables.nodes.board()));
-        let Some((first, other)) = carriers else {
-            return false;
-        };
+        let Some((first, other)) = carriers else { return false };
         // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
         let track = session.track.get_or_insert_with(|| Box::new(FlowTracker::new(hop, now)));
@@ -174,17 +172,13 @@ fn judge_flow(id: RoomId, session: SessionId, state: Placement, now: Instant) ->
     let CoreTables { sessions, rooms, nodes, .. } = state.0;
     let slack = slack(sessions);
     let track = sessions.get(&session).and_then(|session| session.track.as_deref());
-    let (Some(track), Some(room)) = (track, rooms.get(&id)) else {
-        return FlowVerdict::Innocent;
-    };
+    let (Some(track), Some(room)) = (track, rooms.get(&id)) else { return FlowVerdict::Innocent };
     let carries =
         |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
     if !track.is_silent() || !room.cell.carriers(nodes.board()).is_some_and(carries) {
         return FlowVerdict::Innocent;
     }
-    let Some(silent) = track.lost_since(slack, now) else {
-        return FlowVerdict::Wait;
-    };
+    let Some(silent) = track.lost_since(slack, now) else { return FlowVerdict::Wait };
     if !is_heard(nodes, track.hop(), now) {
         return FlowVerdict::Innocent;
     }
@@ -227,9 +221,7 @@ impl Quality {
         if flow.expected == 0 && flow.reported_ppm.is_none() {
             return;
         }
-        let Some(room) = tables.rooms.unrecorded_mut(&id) else {
-            return;
-        };
+        let Some(room) = tables.rooms.unrecorded_mut(&id) else { return };
         let tally = room.tally.get_or_insert_with(|| Box::new(RoomTally::new(hop, now)));
         tally.stands_at(hop, now);
         if !tally.add(flow, now) {

@@ -297,9 +297,7 @@ impl Records<'_> {
             // The name of a removed node may have gone to another one.
             let replaced = trust.removed && kept.contains(&name);
             let id = node(&name).filter(|id| !replaced && !hops.leads_to(*id));
-            let Some(id) = id.filter(|id| self.tables.nodes.get(*id).is_some()) else {
-                continue;
-            };
+            let Some(id) = id.filter(|id| self.tables.nodes.get(*id).is_some()) else { continue };
             let (from, drained) = (self.tables.nodes[id].health(), self.tables.nodes[id].drains());
             self.tables.nodes.resume(id, &trust);
             self.tables.capacity.ledger.gauge_mut(id).resume(&gauge);
@@ -448,9 +446,7 @@ impl Records<'_> {
         let id = record.id;
         let media = media.get(record.media as usize);
         let room = self.tables.rooms.all.get_mut(&record.room);
-        let (Some(media), Some(room)) = (media, room) else {
-            return;
-        };
+        let (Some(media), Some(room)) = (media, room) else { return };
         room.sessions.insert(id);
         let mut legs = SmallMap::default();
         for leg in &record.legs {

@@ -268,9 +268,7 @@ impl RoomTable {
 
     /// Lists the room under every node of its current and pending routes.
     fn list(&mut self, id: RoomId) {
-        let Some(room) = self.all.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.all.get_mut(&id) else { return };
         let route = room.route();
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let nodes: SmallSet<NodeId> =
@@ -379,9 +377,7 @@ impl RoomTable {
     }
 
     pub(super) fn leave_call(&mut self, room: &Room) {
-        let Some((name, _)) = room.name.rsplit_once(APART) else {
-            return;
-        };
+        let Some((name, _)) = room.name.rsplit_once(APART) else { return };
         if let Some(call) = self.calls.get_mut(name)
             && call.number == room.call
         {

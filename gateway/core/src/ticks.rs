@@ -280,9 +280,7 @@ impl Replans {
         arg: u64,
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Op::from_number(op).ok_or(GuardRule::UnknownAction)?;
-        let Some(session) = state.0.sessions.get(&id) else {
-            return Ok(None);
-        };
+        let Some(session) = state.0.sessions.get(&id) else { return Ok(None) };
         let plan = session
             .plan
             .after(op, arg, &session.request.media, session.bounds)

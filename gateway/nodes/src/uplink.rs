@@ -73,9 +73,7 @@ impl NodeTable {
         let in_doubt = self.iter().zip(in_doubt).filter(|(_, in_doubt)| **in_doubt);
         let newest = in_doubt.filter_map(|(node, _)| node.detector.fell_silent()).max();
         let by = newest.map(|newest| newest + TOGETHER).filter(|by| *by < now);
-        let Some((newest, by)) = newest.zip(by) else {
-            return Vec::new();
-        };
+        let Some((newest, by)) = newest.zip(by) else { return Vec::new() };
         let unasked = |node: &&Node| {
             let probed = node.detector.last_probed();
             node.settings.probed == NodeProbing::Yes

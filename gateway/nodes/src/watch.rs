@@ -104,9 +104,7 @@ impl NodeTable {
         let late = Some(own_late.max(workers_late)).filter(|late| *late > self.timings.own_stall);
         let before = std::mem::replace(&mut self.stalled, late.is_some());
         for node in self.iter_mut() {
-            let Some(stamp) = stamps.get(node.id.0 as usize) else {
-                continue;
-            };
+            let Some(stamp) = stamps.get(node.id.0 as usize) else { continue };
             node.detector.handle_stamp(*stamp, now);
             if late.is_some() {
                 node.detector.excuse(own_late, workers_late);

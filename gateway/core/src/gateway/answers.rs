@@ -55,13 +55,9 @@ impl Gateway {
 
     /// Asks the scenario plugin, if there is one, for the parameters of the session.
     pub(super) fn ask_scenario(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.tables.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.tables.sessions.get(&id) else { return };
         let request = Arc::clone(&session.request);
-        let Some(scenario) = self.tables.settings.scenarios.get(&request.scenario) else {
-            return;
-        };
+        let Some(scenario) = self.tables.settings.scenarios.get(&request.scenario) else { return };
         if !scenario.binds(Hook::Scenario) {
             self.ask_admission(id, now);
             return;
@@ -92,9 +88,7 @@ impl Gateway {
     }
 
     pub(super) fn ask_admission(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.tables.sessions.get_mut(&id) else {
-            return;
-        };
+        let Some(session) = self.tables.sessions.get_mut(&id) else { return };
         session.phase = SessionPhase::Admitting;
         let (room, request) = (session.room, Arc::clone(&session.request));
         let Some(scenario) = self.tables.settings.scenarios.get(&request.scenario).cloned() else {
@@ -124,9 +118,7 @@ impl Gateway {
         by: Decider,
         now: Instant,
     ) -> DecisionOutcome {
-        let Some(session) = self.tables.sessions.get(&id) else {
-            return DecisionOutcome::Stale;
-        };
+        let Some(session) = self.tables.sessions.get(&id) else { return DecisionOutcome::Stale };
         let bounds = session.bounds;
         let verdict = match answer {
             Ok(HookAnswer::Admit { verdict, .. }) => verdict,
@@ -174,9 +166,7 @@ impl Gateway {
         outcome: DecisionOutcome,
         now: Instant,
     ) -> DecisionOutcome {
-        let Some(session) = self.tables.sessions.get(&id) else {
-            return outcome;
-        };
+        let Some(session) = self.tables.sessions.get(&id) else { return outcome };
         let scenario = self.tables.settings.scenarios.get(&session.request.scenario);
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
@@ -209,13 +199,9 @@ impl Gateway {
 
     /// The first session of a room was admitted. Asks the routing policy, or places the room natively.
     pub(super) fn place(&mut self, id: RoomId, unasked: bool, now: Instant) {
-        let Some(room) = self.tables.rooms.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.tables.rooms.get_mut(&id) else { return };
         let (scenario, labels) = (room.scenario.clone(), room.labels.clone());
-        let Some(settings) = self.tables.settings.scenarios.get(&scenario) else {
-            return;
-        };
+        let Some(settings) = self.tables.settings.scenarios.get(&scenario) else { return };
         if unasked || !settings.binds(Hook::Routing) {
             self.route(now, |tables| Openings(tables).place_natively(id, now));
         } else if !room.placing {
@@ -239,9 +225,7 @@ impl Gateway {
         by: Decider,
         now: Instant,
     ) -> DecisionOutcome {
-        let Some(room) = self.tables.rooms.get_mut(&id) else {
-            return DecisionOutcome::Stale;
-        };
+        let Some(room) = self.tables.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
         room.placing = false;
         if room.is_placed() || Placement(&self.tables).waiting_for_placement(id).is_empty() {
             return DecisionOutcome::Stale;
@@ -434,12 +418,8 @@ impl Gateway {
 
     /// Asks the room's routing policy about the room soon.
     pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.tables.rooms.get(&id) else {
-            return;
-        };
-        let Some(scenario) = self.tables.settings.scenarios.get(&room.scenario) else {
-            return;
-        };
+        let Some(room) = self.tables.rooms.get(&id) else { return };
+        let Some(scenario) = self.tables.settings.scenarios.get(&room.scenario) else { return };
         let policy = scenario.policy(Hook::Routing);
         let arm = self.policies.arm(&policy, id.0);
         self.questions.want_reroute(&policy, arm, id);
@@ -555,7 +535,18 @@ impl Gateway {
                     rooms.iter().map(|row| state.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
-                    self.take_moves(&mut parts, &fresh, moves, by, now);
+                    let mut seen = BTreeSet::new();
+                    for step in moves {
+                        let part = match fresh.get(step.row as usize) {
+                            Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
+                            Some(Some(id)) => self.route(now, |tables| {
+                                Reroutes(tables).take_move(*id, &step, by, now)
+                            }),
+                            Some(None) => Err(GuardRule::Outdated),
+                            None => Err(GuardRule::UnknownRow),
+                        };
+                        parts.note(step.row, part);
+                    }
                     parts.report_broken(policy, &mut self.tables.effects);
                     let (decided, effects) = (parts.count(), &mut self.tables.effects);
                     self.policies.note_conduct(policy, arm, decided, now, effects);
@@ -579,28 +570,6 @@ impl Gateway {
             self.route(now, |tables| Reroutes(tables).answered(id, apart, now));
         }
         BatchOutcome { outcome, parts }
-    }
-
-    fn take_moves(
-        &mut self,
-        parts: &mut PartCounts,
-        rooms: &[Option<RoomId>],
-        moves: Vec<RoutingMove>,
-        by: &Decider,
-        now: Instant,
-    ) {
-        let mut seen = BTreeSet::new();
-        for step in moves {
-            let part = match rooms.get(step.row as usize) {
-                Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
-                Some(Some(id)) => {
-                    self.route(now, |tables| Reroutes(tables).take_move(*id, &step, by, now))
-                }
-                Some(None) => Err(GuardRule::Outdated),
-                None => Err(GuardRule::UnknownRow),
-            };
-            parts.note(step.row, part);
-        }
     }
 
     /// Asks about the next batch of the policy's sessions.

@@ -79,9 +79,7 @@ impl Moves<'_> {
         let started = same.map_or(now, |before| before.started);
         let other = before.filter(|before| before.hops[0] != hops[0]);
         self.end_pending(id, other, MoveOutcome::Superseded, now);
-        let Some(room) = self.0.rooms.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get_mut(&id) else { return };
         let waiting = BTreeSet::new();
         let (to, of) = (hops[..opened].to_vec(), awaited.clone());
         let pending = PendingRoute { hops, awaited, waiting, cause, by, started };
@@ -117,12 +115,8 @@ impl Moves<'_> {
         }
         let from = Placement(self.0).stands_at(id);
         let damped = self.is_damped(id, now);
-        let Some(room) = self.0.rooms.get_mut(&id) else {
-            return;
-        };
-        let Some(pending) = room.pending.take() else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get_mut(&id) else { return };
+        let Some(pending) = room.pending.take() else { return };
         let (lost, since) = room.stranded.map(|stranded| (stranded.lost, stranded.since)).unzip();
         let route = room.route();
         let target = pending.hops[0];
@@ -149,9 +143,7 @@ impl Moves<'_> {
             Routes(self.0).close_left_hops(id, now);
             return;
         }
-        let Some(left) = from.or(lost) else {
-            return;
-        };
+        let Some(left) = from.or(lost) else { return };
         let PendingRoute { hops, cause, by, started, .. } = *pending;
         let started = since.unwrap_or(started);
         self.0.rooms.set_placed_by(id, by.clone());
@@ -212,12 +204,8 @@ impl Moves<'_> {
         else {
             return;
         };
-        let Some(room) = self.0.rooms.get(&id) else {
-            return;
-        };
-        let Some(from) = room.stood().filter(|from| *from != hops[0]) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id) else { return };
+        let Some(from) = room.stood().filter(|from| *from != hops[0]) else { return };
         let to = hops[0];
         let room_name = self.0.rooms.name_of(id);
         let step = MoveStep { cause, by: by.clone(), from, to: Some(to), started };
@@ -273,9 +261,7 @@ impl Moves<'_> {
     /// packets already take other hops.
     pub(crate) fn fail_over_some(&mut self, now: Instant) {
         for _ in 0..self.0.settings.limits.lost_at_once {
-            let Some(failover) = &mut self.0.rooms.failover else {
-                return;
-            };
+            let Some(failover) = &mut self.0.rooms.failover else { return };
             let dead = (failover.dead, failover.died);
             match failover.rooms.pop_first() {
                 Some(id) => self.fail_over_room(id, dead, now),
@@ -287,9 +273,7 @@ impl Moves<'_> {
 
     /// Frees the standbys after all rooms of the dead node failed over.
     fn free_standbys(&mut self) {
-        let Some(PendingFailover { standbys, .. }) = self.0.rooms.failover.take() else {
-            return;
-        };
+        let Some(PendingFailover { standbys, .. }) = self.0.rooms.failover.take() else { return };
         self.0.effects.cancel(&Timer::Failover);
         for standby in standbys {
             Routes(self.0).gate_unfit_reserves(standby);
@@ -336,7 +320,10 @@ impl Moves<'_> {
             Routes(self.0).drop_spare(id, dead);
         }
         Routes(self.0).close_left_hops(id, now);
-        if !Placement(self.0).stands_at_the_dead(id) {
+        let first = self.0.rooms.get(&id).filter(|room| room.stranded.is_none());
+        let first = first.and_then(|room| room.route().hops.first().map(|(hop, _)| *hop));
+        // A room at another dead hop fails over with that one.
+        if first.is_none_or(|hop| self.0.nodes.is_up(hop)) {
             self.publish_pending_if_open(id, now);
         }
         self.0.effects.want_reroute(id);
@@ -344,9 +331,7 @@ impl Moves<'_> {
 
     /// The kernel reports that no process listens at a node's port for one room: that hop leaves the room's route.
     pub(crate) fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        let Some(room) = self.0.sessions.get(&session).map(|session| session.room) else {
-            return;
-        };
+        let Some(room) = self.0.sessions.get(&session).map(|session| session.room) else { return };
         self.catch_up(room, now);
         if !self.0.rooms[&room].leads_to(hop) {
             return;
@@ -463,12 +448,8 @@ impl Moves<'_> {
     /// moved.
     fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
         let room = self.0.rooms.get(&id).filter(|room| room.mode.opens_ahead());
-        let Some(lost) = room.and_then(|room| room.stranded) else {
-            return false;
-        };
-        let Some(nodes) = Placement(self.0).own_next(id, None, now) else {
-            return false;
-        };
+        let Some(lost) = room.and_then(|room| room.stranded) else { return false };
+        let Some(nodes) = Placement(self.0).own_next(id, None, now) else { return false };
         let before = self.0.rooms.get_mut(&id).and_then(|room| room.pending.take());
         self.end_pending(id, before, MoveOutcome::Superseded, now);
         let hops = self.0.nodes.hops(&nodes);
@@ -515,7 +496,8 @@ impl Moves<'_> {
         else {
             return;
         };
-        if !Placement(self.0).all_silent(room, now) {
+        let mut sessions = room.sessions.iter().filter_map(|id| self.0.sessions.get(id));
+        if !sessions.all(|session| session.is_silent(now, self.0.sessions.told_within)) {
             self.0.nodes.start_nearest(room.region, now);
             self.0.effects.take(&mut self.0.nodes);
         }

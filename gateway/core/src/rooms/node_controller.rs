@@ -90,9 +90,7 @@ impl NodeController<'_> {
         change: impl FnOnce(&mut Node),
         now: Instant,
     ) {
-        let Some(node) = self.0.nodes.get_mut(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get_mut(id) else { return };
         let before = node.drains();
         change(node);
         let drains = node.drains();
@@ -129,9 +127,7 @@ impl NodeController<'_> {
 
     /// Moves the next rooms away from the node and schedules the rest.
     pub(crate) fn drain(&mut self, node: NodeId, now: Instant) {
-        let Some(mut drain) = self.0.rooms.drains.get(&node).copied() else {
-            return;
-        };
+        let Some(mut drain) = self.0.rooms.drains.get(&node).copied() else { return };
         let there = &self.0.rooms.at[node.0 as usize];
         let (left, at_once) = (there.len(), at_once(there.len(), &drain, now));
         let after = (Bound::Excluded(drain.last), Bound::Unbounded);
@@ -165,9 +161,7 @@ impl NodeController<'_> {
         if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {
             return;
         }
-        let Some(room) = self.0.rooms.get(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id) else { return };
         let ahead = room.mode.opens_ahead();
         let heads_there = room.pending.as_ref().map(|p| p.hops.iter().any(|hop| hop.node == node));
         if heads_there == Some(false) {
@@ -335,9 +329,7 @@ impl NodeController<'_> {
     /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
     /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
-        let Some(node) = self.0.nodes.get_mut(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get_mut(id) else { return };
         node.handle_load(permille, now);
         if node.drains() {
             return self.0.capacity.ledger.hold_capacity(id, now);
@@ -349,9 +341,7 @@ impl NodeController<'_> {
     /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
     /// refuses sessions because it drains, so its capacity is unchanged.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
-        let Some(node) = self.0.nodes.get(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get(id) else { return };
         if !node.drains() {
             self.0.capacity.ledger.handle_full(id, now);
             Routes(self.0).gate_unfit_reserves(id);
@@ -364,9 +354,7 @@ impl NodeController<'_> {
     /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
     /// withdraw that evidence, and begin or end the agent's drain.
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
-        let Some(node) = self.0.nodes.get_mut(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get_mut(id) else { return };
         if word == AgentWord::Gone {
             let change = self.0.nodes.handle_gone(id, now);
             return self.nodes_changed(change.into_iter().collect(), now);
@@ -474,9 +462,7 @@ impl NodeController<'_> {
 
 /// The number of rooms, out of `left`, that leave in this batch: with a deadline as few as suffice, else the maximum.
 fn at_once(left: usize, drain: &NodeDrain, now: Instant) -> usize {
-    let Some(deadline) = drain.deadline else {
-        return DRAINS_AT_ONCE;
-    };
+    let Some(deadline) = drain.deadline else { return DRAINS_AT_ONCE };
     let last = deadline - (deadline - drain.started) / KEPT_FOR_ARRIVAL;
     let time = last.saturating_duration_since(now);
     let turns = (time.as_micros() / DRAIN_EVERY.as_micros()) as usize;

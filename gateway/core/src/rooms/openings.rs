@@ -91,9 +91,7 @@ impl Openings<'_> {
         id: SessionId,
         params: &[(Box<str>, i64)],
     ) -> DecisionOutcome {
-        let Some(session) = self.0.sessions.get_mut(&id) else {
-            return DecisionOutcome::Stale;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return DecisionOutcome::Stale };
         let text = session.bounds;
         let within = |value: i64| {
             u32::try_from(value).ok().map(|kbps| kbps.clamp(text.floor_kbps, text.ceiling_kbps))
@@ -170,15 +168,9 @@ impl Openings<'_> {
     /// Opens the session at the hops of its room's current and pending routes.
     pub(crate) fn open(&mut self, id: SessionId, now: Instant) {
         let open_by = now + self.0.settings.limits.open_within;
-        let Some(session) = self.0.sessions.get_mut(&id) else {
-            return;
-        };
-        let Some(room) = self.0.rooms.get_mut(&session.room) else {
-            return;
-        };
-        let Some(opening) = session.opening.as_deref_mut() else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
+        let Some(room) = self.0.rooms.get_mut(&session.room) else { return };
+        let Some(opening) = session.opening.as_deref_mut() else { return };
         session.phase = SessionPhase::Opening;
         opening.by = Some(open_by);
         self.0.effects.set_if_idle(Timer::OpenLate(id), open_by);
@@ -206,9 +198,7 @@ impl Openings<'_> {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        let Some(session) = self.0.sessions.get_mut(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
         // An answer for a waiting leg belongs to an earlier opening.
         let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != LegState::Waiting) else {
             return;
@@ -239,9 +229,7 @@ impl Openings<'_> {
         if let Some(room) = self.0.sessions.get(&id).map(|session| session.room) {
             Moves(self.0).catch_up(room, now);
         }
-        let Some(session) = self.0.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let (room, phase) = (session.room, session.phase);
         let carries =
             phase == SessionPhase::Opening && Placement(self.0).stands_at(room) == Some(hop);
@@ -260,9 +248,7 @@ impl Openings<'_> {
         let Some(room) = self.0.rooms.get(&id).filter(|room| room.pending.is_none()) else {
             return;
         };
-        let Some(on) = Placement(self.0).stands_at(id) else {
-            return;
-        };
+        let Some(on) = Placement(self.0).stands_at(id) else { return };
         let lost = |id: &SessionId| {
             let opening = self.0.sessions.get(id).filter(|s| s.phase == SessionPhase::Opening);
             opening.is_some_and(|session| !session.legs.contains_key(&on))
@@ -277,15 +263,11 @@ impl Openings<'_> {
     /// Handles the opening timeout: legs not open by now count as failed, and an offer that is not live, because no hop
     /// carries its room, is refused.
     pub(crate) fn open_late(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.0.sessions.get_mut(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
         let late = session.late_legs(now);
         let late_at = late.first().map(|hop| hop.node);
         for hop in late {
-            let Some(session) = self.0.sessions.get_mut(&id) else {
-                return;
-            };
+            let Some(session) = self.0.sessions.get_mut(&id) else { return };
             if let Some(leg) = session.legs.remove(&hop) {
                 self.0.effects.push(GatewayEffect::CloseAt { session: id, hop });
                 Routes(self.0).failed(leg, hop, now);
@@ -293,9 +275,7 @@ impl Openings<'_> {
                 Routes(self.0).open_next(hop.node, now);
             }
         }
-        let Some(session) = self.0.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let by = session.opening.as_ref().and_then(|opening| opening.by);
         if by.is_some_and(|by| by <= now) {
             let retry_after = self.retry_after(now);
@@ -339,9 +319,7 @@ impl Openings<'_> {
     }
 
     pub(crate) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.0.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let room = self.0.rooms.get(&session.room).filter(|_| session.phase == SessionPhase::Live);
         if let Some(room) = room {
             let closed = Box::new(closed(session, room, now));
@@ -375,9 +353,7 @@ impl Openings<'_> {
     }
 
     fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.0.sessions.remove(id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.remove(id) else { return };
         let room = session.room;
         self.0.effects.cancel(&Timer::OpenLate(id));
         self.0.capacity.set_reduced(id, None);
@@ -408,9 +384,7 @@ impl Openings<'_> {
 
     fn leave_room(&mut self, room_id: RoomId, id: SessionId, now: Instant) {
         Moves(self.0).catch_up(room_id, now);
-        let Some(room) = self.0.rooms.get_mut(&room_id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get_mut(&room_id) else { return };
         room.sessions.remove(&id);
         if let Some(pending) = &mut room.pending {
             pending.waiting.retain(|(session, _)| *session != id);

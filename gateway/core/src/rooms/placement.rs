@@ -47,14 +47,6 @@ impl<'a> Placement<'a> {
         self.0.rooms.get(&id).is_some_and(|room| room.is_away(on, &self.0.nodes))
     }
 
-    /// The room still waits to fail over from its dead node.
-    pub(crate) fn stands_at_the_dead(self, id: RoomId) -> bool {
-        self.0.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
-            let first = room.route().hops.first().map(|(hop, _)| *hop);
-            first.is_some_and(|hop| !self.0.nodes.is_up(hop))
-        })
-    }
-
     /// The route's hops in order, without `but`, starting with the first that has capacity for the room. `None` if none
     /// has.
     pub(crate) fn own_next(
@@ -99,12 +91,7 @@ impl<'a> Placement<'a> {
     pub(crate) fn hops_of_reserves(self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
         let mut but = busy.to_vec();
         but.extend(self.0.rooms.failover.iter().flat_map(|failover| &failover.standbys));
-        self.native_hops_taking(id, Takes::Reserves, &but, now)
-    }
-
-    pub(crate) fn all_silent(self, room: &Room, now: Instant) -> bool {
-        let mut sessions = room.sessions.iter().filter_map(|session| self.0.sessions.get(session));
-        sessions.all(|session| session.is_silent(now, self.0.sessions.told_within))
+        self.native_hops_without(id, Takes::Reserves, &[], &but, now)
     }
 
     /// The room waits for a node to start, so its silent sessions are kept for a while.
@@ -176,7 +163,9 @@ impl<'a> Placement<'a> {
         but: &[NodeId],
         now: Instant,
     ) -> Vec<NodeId> {
-        let mut avoided = self.behind_breakers(id);
+        let kept = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
+        let keeps = |node| kept.iter().any(|hop| hop.node == node);
+        let mut avoided = self.0.capacity.breakers.shut_nodes(id, keeps, &self.0.nodes);
         let avoids = !avoided.is_empty();
         avoided.extend(but);
         let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
@@ -188,18 +177,8 @@ impl<'a> Placement<'a> {
         self.native_hops_without(id, Takes::Free, first, but, now)
     }
 
-    /// The native default for a room without a node, which may use this kind of capacity, regardless of breakers.
-    pub(crate) fn native_hops_taking(
-        self,
-        id: RoomId,
-        takes: Takes,
-        but: &[NodeId],
-        now: Instant,
-    ) -> Vec<NodeId> {
-        self.native_hops_without(id, takes, &[], but, now)
-    }
-
-    pub(crate) fn native_hops_without(
+    /// The native default, whose first node may use this kind of capacity, regardless of breakers.
+    fn native_hops_without(
         self,
         id: RoomId,
         takes: Takes,
@@ -208,27 +187,26 @@ impl<'a> Placement<'a> {
         now: Instant,
     ) -> Vec<NodeId> {
         let kbps = self.room_kbps(id);
-        let Some(room) = self.0.rooms.get(&id) else {
-            return Vec::new();
-        };
-        let (region, spares, mode) = (room.region, room.spares, room.mode);
-        let regions = self.scenario_of(room).map_or(Vec::new(), |s| s.regions.clone());
+        let Some(room) = self.0.rooms.get(&id) else { return Vec::new() };
         let mut shunned = self.shunned(id, now);
         shunned.extend(but);
-        let (regions, shunned) = (&regions[..], &shunned[..]);
-        let wish =
-            PlacementRequest { region, mode, regions, kbps, takes, spares, standing, shunned };
-        native(wish, &self.0.nodes, self.0.capacity.ledger.without(room.holding))
+        let survey = PlacementSurvey {
+            region: room.region,
+            mode: room.mode,
+            regions: self.scenario_of(room).map_or(&[], |scenario| &scenario.regions),
+            kbps,
+            takes,
+            spares: room.spares,
+            standing,
+            shunned: &shunned,
+            nodes: &self.0.nodes,
+            ledger: self.0.capacity.ledger.without(room.holding),
+        };
+        survey.hops()
     }
 
     pub(crate) fn shunned(self, id: RoomId, now: Instant) -> Vec<NodeId> {
         self.0.rooms.get(&id).map_or_else(Vec::new, |room| room.shunned_nodes(&self.0.nodes, now))
-    }
-
-    pub(crate) fn behind_breakers(self, id: RoomId) -> Vec<NodeId> {
-        let kept = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
-        let keeps = |node| kept.iter().any(|hop| hop.node == node);
-        self.0.capacity.breakers.shut_nodes(id, keeps, &self.0.nodes)
     }
 
     pub(crate) fn fits(self, id: RoomId, node: NodeId) -> bool {
@@ -389,9 +367,7 @@ impl<'a> Placement<'a> {
     }
 
     pub(crate) fn fits_its_room(self, id: SessionId) -> bool {
-        let Some(session) = self.0.sessions.get(&id) else {
-            return false;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return false };
         let (holding, kbps) = (self.0.rooms[&session.room].holding, session.kbps());
         let mut carriers = holding.loads().peekable();
         carriers.peek().is_some() && carriers.all(|node| self.0.capacity.ledger().fits(node, kbps))
@@ -463,8 +439,9 @@ pub(crate) enum Takes {
     Reserves,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct PlacementRequest<'a> {
+/// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
+/// region, then the least load.
+struct PlacementSurvey<'a> {
     region: RegionId,
     mode: RedundancyMode,
     /// In regional mode: the regions that the room tries next, in order.
@@ -478,48 +455,41 @@ struct PlacementRequest<'a> {
     standing: &'a [NodeId],
     /// Nodes that recently refused the room.
     shunned: &'a [NodeId],
-}
-
-/// Hops for a room, best first; empty if no node can take it. `ledger` excludes the room's own holding.
-///
-/// Sorted by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's region, then the
-/// least load.
-fn native(wish: PlacementRequest, nodes: &NodeTable, ledger: LedgerView) -> Vec<NodeId> {
-    let survey = PlacementSurvey { wish, nodes, ledger };
-    let Some(first) = wish.standing.first().copied().or_else(|| survey.first()) else {
-        return Vec::new();
-    };
-    let spares = match wish.mode {
-        RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
-            survey.spares(&nodes[first])
-        }
-        RedundancyMode::Regional => survey.next_regions(&nodes[first]),
-        RedundancyMode::Cold => Vec::new(),
-    };
-    let spares = spares.into_iter().take(usize::from(wish.spares).min(HOPS_MAX - 1));
-    std::iter::once(first).chain(spares).collect()
-}
-
-struct PlacementSurvey<'a> {
-    wish: PlacementRequest<'a>,
     nodes: &'a NodeTable,
+    /// The ledger without the room's own holding.
     ledger: LedgerView<'a>,
 }
 
 impl PlacementSurvey<'_> {
+    /// Hops for the room, best first; empty if no node can take it.
+    fn hops(&self) -> Vec<NodeId> {
+        let Some(first) = self.standing.first().copied().or_else(|| self.first()) else {
+            return Vec::new();
+        };
+        let spares = match self.mode {
+            RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
+                self.spares(&self.nodes[first])
+            }
+            RedundancyMode::Regional => self.next_regions(&self.nodes[first]),
+            RedundancyMode::Cold => Vec::new(),
+        };
+        let spares = spares.into_iter().take(usize::from(self.spares).min(HOPS_MAX - 1));
+        std::iter::once(first).chain(spares).collect()
+    }
+
     fn region(&self, node: &Node) -> RegionId {
         self.nodes.region_of(node.id)
     }
 
     fn takes(&self, node: &Node) -> bool {
-        let here = self.wish.standing.contains(&node.id);
+        let here = self.standing.contains(&node.id);
         let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
-        may && !self.wish.shunned.contains(&node.id)
+        may && !self.shunned.contains(&node.id)
     }
 
     /// In active-active mode, reserves at a node do not keep rooms from it.
     fn load(&self, node: &Node) -> (u64, NodeId) {
-        let load = match self.wish.mode {
+        let load = match self.mode {
             RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
             RedundancyMode::Hitless
             | RedundancyMode::Hot
@@ -531,15 +501,15 @@ impl PlacementSurvey<'_> {
 
     /// The node is a standby to be avoided while other nodes can take the room.
     fn stands_by(&self, node: &Node) -> bool {
-        self.wish.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
+        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
     }
 
     /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
     /// order after `from`. Regions not in that order come last.
     fn distance(&self, region: RegionId, from: RegionId) -> usize {
-        let order = self.wish.regions;
+        let order = self.regions;
         let place = |region| order.iter().position(|listed| *listed == region);
-        match (self.wish.mode, place(region)) {
+        match (self.mode, place(region)) {
             _ if region == from => 0,
             (RedundancyMode::Regional, None) => order.len() + 1,
             (RedundancyMode::Regional, Some(at)) => {
@@ -558,8 +528,8 @@ impl PlacementSurvey<'_> {
 
     fn first(&self) -> Option<NodeId> {
         let fits = |node: &&Node| {
-            let (id, kbps) = (node.id, self.wish.kbps);
-            let fits = match self.wish.takes {
+            let (id, kbps) = (node.id, self.kbps);
+            let fits = match self.takes {
                 Takes::Free => self.ledger.fits(id, kbps),
                 Takes::Reserves => self.ledger.carries(id, kbps),
             };
@@ -567,7 +537,7 @@ impl PlacementSurvey<'_> {
         };
         let cost = |node: &Node| {
             let unsound = !node.is_sound();
-            let far = self.distance(self.region(node), self.wish.region);
+            let far = self.distance(self.region(node), self.region);
             (unsound, self.stands_by(node), far, self.load(node))
         };
         self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
@@ -576,7 +546,7 @@ impl PlacementSurvey<'_> {
     /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
     /// existing spares. Other zones come before the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
-        let PlacementRequest { kbps, standing, mode, region, .. } = self.wish;
+        let PlacementSurvey { kbps, standing, mode, region, .. } = *self;
         let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
@@ -607,13 +577,11 @@ impl PlacementSurvey<'_> {
         let here = self.region(first);
         let cost = |node: &&Node| {
             let turn = self.distance(self.region(node), here);
-            let (new, unsound) = (!self.wish.standing.contains(&node.id), !node.is_sound());
+            let (new, unsound) = (!self.standing.contains(&node.id), !node.is_sound());
             (turn, self.region(node), new, unsound, self.load(node))
         };
         let fits = |node: &&Node| {
-            self.region(node) != here
-                && self.takes(node)
-                && self.ledger.fits(node.id, self.wish.kbps)
+            self.region(node) != here && self.takes(node) && self.ledger.fits(node.id, self.kbps)
         };
         let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
         nodes.sort_by_key(cost);

@@ -135,9 +135,7 @@ impl Reroutes<'_> {
 
     pub(crate) fn change_some(&mut self, now: Instant) {
         for _ in 0..CHANGED_AT_ONCE {
-            let Some(id) = self.0.rooms.changing.pop_first() else {
-                return;
-            };
+            let Some(id) = self.0.rooms.changing.pop_first() else { return };
             Moves(self.0).catch_up(id, now);
             self.change(id, now);
         }
@@ -147,16 +145,12 @@ impl Reroutes<'_> {
     /// Applies the scenario's current mode to the room: spares are opened before packets may take them, and closed when
     /// they may not.
     fn change(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.0.rooms.get(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id) else { return };
         let Some(mode) = Placement(self.0).scenario_of(room).map(|scenario| scenario.mode) else {
             return;
         };
         Routes(self.0).renew_last_heard(id, now);
-        let Some(room) = self.0.rooms.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get_mut(&id) else { return };
         if room.mode != mode {
             room.take_mode(mode);
         }
@@ -203,13 +197,9 @@ impl Reroutes<'_> {
     /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
     /// the first hop of its route, while it is on these two hops.
     pub(crate) fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        let Some(id) = self.0.sessions.get(&session).map(|session| session.room) else {
-            return;
-        };
+        let Some(id) = self.0.sessions.get(&session).map(|session| session.room) else { return };
         Moves(self.0).catch_up(id, now);
-        let Some(room) = self.0.rooms.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get_mut(&id) else { return };
         let carries = |hop: &Hop| {
             let nodes = [room.holding.on, room.holding.twin];
             room.route().holds(*hop) && nodes.contains(&Some(hop.node))
@@ -272,9 +262,7 @@ impl Reroutes<'_> {
                 self.0.capacity.note_churn(sessions, now);
             }
         }
-        let Some(room) = self.0.rooms.get_mut(&id) else {
-            return Ok(PartOutcome::Kept);
-        };
+        let Some(room) = self.0.rooms.get_mut(&id) else { return Ok(PartOutcome::Kept) };
         room.ttl_ms = step.ttl_ms;
         let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
         let same = heading

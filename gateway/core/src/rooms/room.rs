@@ -275,9 +275,7 @@ impl Room {
 
     /// Number of moves within the last minute.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
-        let Some(history) = &mut self.history else {
-            return 0;
-        };
+        let Some(history) = &mut self.history else { return 0 };
         let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
         while history.moves.pop_front_if(past).is_some() {}
         history.moves.len()

@@ -86,9 +86,7 @@ impl Routes<'_> {
             others => vec![0; others.len()],
         };
         for (id, peer_cap_kbps) in live.into_iter().zip(peer_caps) {
-            let Some(session) = self.0.sessions.get_mut(&id) else {
-                continue;
-            };
+            let Some(session) = self.0.sessions.get_mut(&id) else { continue };
             if session.plan.peer_cap_kbps != peer_cap_kbps {
                 session.plan.peer_cap_kbps = peer_cap_kbps;
                 let plan = session.plan_now();
@@ -137,9 +135,7 @@ impl Routes<'_> {
             .zip(hops.first())
             .map(|((left, _), to)| Placement(self.0).lead(left.node, to.node));
         self.0.rooms.changes.note(id);
-        let Some(room) = self.0.rooms.all.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.all.get_mut(&id) else { return };
         self.0.rooms.placed += usize::from(!room.is_placed());
         let version = room.route().version + 1;
         let mode = room.mode_over(hops);
@@ -181,9 +177,7 @@ impl Routes<'_> {
         let kbps = Placement(self.0).room_kbps(id);
         // A stranded room may use capacity reserved for future deaths.
         let keeps_new = !self.0.rooms.stranded_go_first();
-        let Some(room) = self.0.rooms.get_mut(&id) else {
-            return Vec::new();
-        };
+        let Some(room) = self.0.rooms.get_mut(&id) else { return Vec::new() };
         let mode = room.mode_over(hops);
         let before = room.holding;
         self.0.capacity.ledger.release(before);
@@ -221,9 +215,7 @@ impl Routes<'_> {
 
     /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
     pub(crate) fn regrant(&mut self, id: RoomId) {
-        let Some(room) = self.0.rooms.get(&id).filter(|room| room.is_placed()) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id).filter(|room| room.is_placed()) else { return };
         let route = room.route();
         let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
         let after = self.weigh(id, &hops);
@@ -270,7 +262,11 @@ impl Routes<'_> {
             if self.reduce(&before, share) {
                 let nodes = Placement(self.0).native_hops_but(id, &[], but, now);
                 if !nodes.is_empty() {
-                    self.report_shares(&before, now);
+                    for (id, share) in &before {
+                        if self.0.sessions.get(id).is_some_and(|session| session.share != *share) {
+                            self.report_share(*id, now);
+                        }
+                    }
                     return nodes;
                 }
             }
@@ -318,18 +314,8 @@ impl Routes<'_> {
         any
     }
 
-    fn report_shares(&mut self, before: &[(SessionId, u16)], now: Instant) {
-        for (id, share) in before {
-            if self.0.sessions.get(id).is_some_and(|session| session.share != *share) {
-                self.report_share(*id, now);
-            }
-        }
-    }
-
     pub(crate) fn report_share(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.0.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let (room, plan) = (session.room, session.plan_now());
         let reduced = session.share < WHOLE;
         self.0.capacity.set_reduced(id, reduced.then_some(now));
@@ -396,9 +382,7 @@ impl Routes<'_> {
 
     /// Opens the room's sessions at every hop where its mode requires it.
     pub(crate) fn open_missing(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.0.rooms.get(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id) else { return };
         let hops = room.hops_to_open();
         for session in Placement(self.0).sessions_from(id, SessionPhase::Opening) {
             for &hop in &hops {
@@ -474,9 +458,17 @@ impl Routes<'_> {
         }
     }
 
+    /// Opens the session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
+    /// state of the leg.
     pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let turn = Placement(self.0).turn(self.0.sessions.get(&id)?, hop);
-        self.open(id, hop, turn, now)
+        let session = self.0.sessions.get_mut(&id)?;
+        if let Some(leg) = session.legs.get(&hop) {
+            return Some(*leg);
+        }
+        session.legs.insert(hop, LegState::Waiting);
+        let goes = self.0.nodes.pace_mut(hop.node).begin(turn, id, hop);
+        if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
     }
 
     /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
@@ -501,15 +493,11 @@ impl Routes<'_> {
 
     /// Closes the room's sessions at hops that are in none of its routes any more.
     pub(crate) fn close_left_hops(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.0.rooms.get(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id) else { return };
         let used = room.hops_in_use(now);
         let mut left = Vec::new();
         for session in room.sessions.iter() {
-            let Some(session) = self.0.sessions.get_mut(session) else {
-                continue;
-            };
+            let Some(session) = self.0.sessions.get_mut(session) else { continue };
             let legs = session.legs.extract_if(.., |hop, _| !used.contains(hop));
             left.extend(legs.map(|(hop, leg)| (session.id, hop, leg)));
         }
@@ -526,24 +514,6 @@ impl Routes<'_> {
         for session in Placement(self.0).sessions_of(id) {
             self.live_if_open(session, now);
         }
-    }
-
-    /// Opens the session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
-    /// state of the leg.
-    fn open(
-        &mut self,
-        id: SessionId,
-        hop: Hop,
-        turn: QueuePosition,
-        now: Instant,
-    ) -> Option<LegState> {
-        let session = self.0.sessions.get_mut(&id)?;
-        if let Some(leg) = session.legs.get(&hop) {
-            return Some(*leg);
-        }
-        session.legs.insert(hop, LegState::Waiting);
-        let goes = self.0.nodes.pace_mut(hop.node).begin(turn, id, hop);
-        if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
     }
 
     fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
@@ -569,9 +539,7 @@ impl Routes<'_> {
     }
 
     pub(crate) fn opened(&mut self, before: LegState, hop: Hop, now: Instant) {
-        let LegState::Opening(until) = before else {
-            return;
-        };
+        let LegState::Opening(until) = before else { return };
         let in_time = until - self.0.settings.limits.open_within + ANSWERED_IN_TIME;
         let pace = self.0.nodes.pace_mut(hop.node);
         pace.end();

@@ -80,15 +80,11 @@ impl SilenceDetector {
     }
 
     pub(super) fn weigh(&mut self, limits: SilenceLimits, now: Instant) -> SilenceVerdict {
-        let Some(since) = self.since else {
-            return SilenceVerdict::Nothing;
-        };
+        let Some(since) = self.since else { return SilenceVerdict::Nothing };
         if since.lasted(now) >= FORGOTTEN_AFTER.max(limits.max * 3) {
             self.rate = 0.0;
         }
-        let Some(limit) = self.limit(limits) else {
-            return SilenceVerdict::Withdraws;
-        };
+        let Some(limit) = self.limit(limits) else { return SilenceVerdict::Withdraws };
         let sent = |within| {
             self.stamp.last_sent.is_some_and(|sent| now.saturating_duration_since(sent) < within)
         };
