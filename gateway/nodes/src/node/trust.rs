@@ -5,7 +5,7 @@ use std::time::Instant;
 use evenkeel_model::EvidenceSource;
 use serde::{Deserialize, Serialize};
 
-use super::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
+use crate::node::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]

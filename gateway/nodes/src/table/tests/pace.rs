@@ -1,6 +1,6 @@
 use evenkeel_model::{Incarnation, NodeId};
 
-use super::*;
+use super::super::*;
 
 impl OpeningWindow {
     pub(crate) fn window(&self) -> u32 {

@@ -1,6 +1,6 @@
 use evenkeel_model::{NodeId, NodeProbing, NodeSettings, RegionRole, Timings, ZoneId};
 
-use super::*;
+use super::super::*;
 use crate::detector::Distance;
 
 const MS: Duration = Duration::from_millis(1);
@@ -23,9 +23,9 @@ fn start_waits_for_unanswered_probe() {
     let start = Instant::now();
     let mut node = cold(start);
     node.detector.handle_probe_sent(1, start);
-    node.conclude(crate::detector::DetectorFinding::Well, start + MS);
+    node.conclude(DetectorFinding::Well, start + MS);
     assert!(!node.may_start(start + MS), "it may run since before we did");
-    node.conclude(crate::detector::DetectorFinding::Well, start + 100 * MS);
+    node.conclude(DetectorFinding::Well, start + 100 * MS);
     assert!(node.may_start(start + 100 * MS));
 }
 

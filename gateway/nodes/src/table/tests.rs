@@ -1,8 +1,11 @@
+mod pace;
+
 use evenkeel_model::{
     EvidenceSource, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
 };
 
 use super::*;
+use crate::node::NodeTransition;
 
 const A: NodeId = NodeId(0);
 

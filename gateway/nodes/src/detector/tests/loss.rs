@@ -1,6 +1,6 @@
 use fastrand::Rng;
 
-use super::*;
+use super::super::*;
 
 const NEAR: Duration = Duration::from_millis(10);
 const FAR: Duration = Duration::from_millis(50);
