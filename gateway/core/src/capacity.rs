@@ -3,7 +3,6 @@
 
 pub(crate) mod breaker;
 
-use crate::capacity::breaker::RegionBreakers;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use evenkeel_model::{CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::breaker::RegionBreakers;
 use crate::collections::SmallSet;
 
 /// The churn limit counts sessions moved by policies within this time.

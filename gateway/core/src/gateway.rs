@@ -16,7 +16,8 @@ use evenkeel_model::{
 use evenkeel_nodes::{NodeEvidence, NodeTable};
 use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
 
-use crate::capacity::{Capacity, breaker::WINDOW};
+use crate::capacity::Capacity;
+use crate::capacity::breaker::WINDOW;
 use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
 use crate::policy::policies::{HarmfulRevision, Policies};
 use crate::policy::questions::{FaultSubject, QuestionsInFlight};

@@ -6,8 +6,6 @@
 //! Rooms that fit nowhere stay. A node without rooms gets no votes and stays Suspect for its ejection, which grows with
 //! each relapse.
 
-use crate::rooms::moves::Moves;
-use crate::rooms::placement::CoreTables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +18,8 @@ use evenkeel_nodes::NodeTable;
 use crate::cohort::{CohortVerdict, NodeBallot, RoomTally, VoteCount, weigh};
 use crate::effects::Timer;
 use crate::flow::{FlowTracker, SendingState};
-use crate::rooms::placement::Placement;
+use crate::rooms::moves::Moves;
+use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::reroutes::Reroutes;
 use crate::sessions::{SessionPhase, SessionTable};
 

@@ -1,7 +1,6 @@
 //! Ticks: degradation policies are asked about sessions in batches, and their actions change the sessions' plans. A
 //! native ladder replaces a policy that fails.
 
-use crate::rooms::placement::CoreTables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use crate::policy::questions::{
     QuestionsInFlight, mismatched,
 };
 use crate::policy::subjects::{Noted, Subjects};
-use crate::rooms::placement::Placement;
+use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::routes::Routes;
 use crate::sessions::{Session, SessionPhase, SessionTable};
 

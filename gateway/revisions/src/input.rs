@@ -4,7 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_model::PluginFault;
 
-use super::{Actor, Judging, Strategy};
+use crate::judge::Judging;
+use crate::progress::Strategy;
+use crate::report::Actor;
 
 /// How revisions of a policy set become active.
 #[derive(Clone, PartialEq, Debug)]

@@ -20,15 +20,18 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::PolicyName;
 
-use super::calls::CallRecord;
-use super::progress::RolloutStep;
-use super::quarantine::{RevisionQuarantine, VersionFloor};
-use super::{
-    Actor, CandidateRevision, CandidateStatus, CohortSize, Compared, Effect, Judging, LastRollout,
-    PolicyCallResult, PolicyStatus, Previous, QuarantinedRevision, Remembered, Revision,
-    RevisionRefusal, Revisions, RevokedRevision, RolloutAction, RolloutOutcome, RolloutProgress,
-    RolloutReport, RolloutRequest, RolloutRules, Staged, WallClock,
+use crate::calls::CallRecord;
+use crate::input::{
+    Compared, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules, WallClock,
 };
+use crate::judge::Judging;
+use crate::progress::{CohortSize, RolloutProgress, RolloutStep};
+use crate::report::{
+    Actor, CandidateStatus, Effect, LastRollout, PolicyStatus, QuarantinedRevision, Remembered,
+    RevisionQuarantine, RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged,
+    VersionFloor,
+};
+use crate::revision::{CandidateRevision, Previous, Revision, Revisions};
 
 const NO_ROLLOUT: &str = "no rollout is running";
 const NO_PREVIOUS: &str = "there is no revision before this one";

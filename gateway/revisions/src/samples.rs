@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    CandidateRevision, Lifecycle, Previous, Revision, Revisions, RolloutProgress, Strategy, Version,
-};
+use crate::lifecycle::Lifecycle;
+use crate::progress::{RolloutProgress, Strategy};
+use crate::revision::{CandidateRevision, Previous, Revision, Revisions, Version};
 
 pub const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -1,8 +1,6 @@
 //! Moves: pending routes, make-before-break, the record of each move, and failover. Rooms leave a dead node or a hop that does
 //! not carry them, and stranded rooms are rescued.
 
-use crate::record::MoveRecord;
-use crate::rooms::PendingFailover;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -14,6 +12,8 @@ use evenkeel_model::{
 };
 
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::record::MoveRecord;
+use crate::rooms::PendingFailover;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::{PendingRoute, Room};
 use crate::rooms::routes::Routes;

@@ -1,6 +1,5 @@
 //! Drains, ejections and other changes of nodes, and the moves of rooms that follow.
 
-use crate::record::NodeDrain;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use evenkeel_model::{
 use evenkeel_nodes::{AgentWord, Node, NodeChange, NodeTransition};
 
 use crate::effects::Timer;
+use crate::record::NodeDrain;
 use crate::rooms::moves::Moves;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::routes::Routes;

@@ -2,12 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::following::{Candidacy, Following};
-use super::ownership::{Arming, Ownership};
-use super::{
-    BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ECHO_LATE, LISTENS_FOR, MemberRole,
-    SILENCE, TakeoverCause, YIELDS_WITHIN,
-};
+use crate::cluster::{Cluster, ECHO_LATE, LISTENS_FOR, MemberRole, SILENCE, YIELDS_WITHIN};
+use crate::messages::{BeatRole, Blocked, ClusterEvent, ClusterOutput, TakeoverCause};
+use crate::ownership::{Arming, Candidacy, Following, Ownership};
 
 /// A candidacy without success is reported after this time.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);

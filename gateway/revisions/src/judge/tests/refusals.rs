@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::*;
+use super::super::*;
 
 /// Newcomers, 10 ms apart. The arm of each is random.
 struct World {

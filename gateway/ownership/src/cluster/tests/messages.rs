@@ -1,4 +1,5 @@
 use super::*;
+use crate::messages::{BEAT_LEN_MAX, Echo, VOTERS_MAX, Voter};
 
 fn beat() -> Beat {
     let voter = |id: u64| Voter { id: WitnessId(id), instance: id as u32 };

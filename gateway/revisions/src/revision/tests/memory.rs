@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 use crate::samples::{active, revision, with_canary, with_previous};
 
 fn state(plugin: &str, schema: u32, byte: u8) -> Arc<PluginState> {

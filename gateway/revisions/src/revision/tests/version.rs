@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 #[test]
 fn versions_are_ordered() {
