@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Hop;
+use crate::forwarding::Hop;
 
 /// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
 /// The number of [`StreamKind`](crate::StreamKind)s, which are tracked separately: a voice-only listener has lost nothing

@@ -1,19 +1,19 @@
 //! Events of the core. Telemetry turns them into metrics, spans and log lines.
 
-mod breach;
-mod outcome;
+pub(crate) mod breach;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use breach::{Breach, BreachCount, Figure};
-pub use outcome::{DecisionOutcome, GuardRule};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Arm, AskId, ClientTransport, Decider, DecisionNote, Hook, Hop, NodeId, OfferId, OfferRefusal,
-    Op, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId,
-};
+use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
+use crate::event::breach::Breach;
+use crate::forwarding::Hop;
+use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
+use crate::offer::{ClientTransport, Decider, OfferRefusal};
+use crate::registry::Op;
+use crate::settings::RedundancyMode;
 
 /// A node's health, as this gateway sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -9,8 +9,6 @@ mod counters;
 mod event;
 mod forwarding;
 mod id;
-mod measure;
-mod mode;
 mod offer;
 mod registry;
 mod settings;
@@ -18,30 +16,29 @@ mod since;
 mod sync;
 
 pub use ask::{
-    AdmitVerdict, Apart, Arm, Ask, CatalogEntry, DecisionNote, DegradationAction, Hook, HookAnswer,
-    Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion, Reasons,
-    RevisionAnswer, RoomRow, RoutingMove, SessionRow,
+    AdmitVerdict, Apart, Arm, Ask, CatalogEntry, DecisionNote, DecisionOutcome, DegradationAction,
+    GuardRule, Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName,
+    PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
 pub use counters::{FlowCounts, STREAM_KINDS, Stamp};
+pub use event::breach::{Breach, BreachCount, Figure};
 pub use event::{
-    Breach, BreachCount, BreakerState, CloseReason, ClosedSession, CoreEvent, DecisionOutcome,
-    EvidenceSource, Figure, GuardRule, Health, ModeChange, MoveCause, MoveOutcome, NotStarted,
-    StartPhase, Strike,
+    BreakerState, CloseReason, ClosedSession, CoreEvent, EvidenceSource, Health, ModeChange,
+    MoveCause, MoveOutcome, NotStarted, StartPhase, Strike,
 };
 pub use forwarding::{
-    Board, CapBounds, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
+    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
-pub use measure::{Measures, Row, UNMEASURED};
-pub use mode::{Affinity, RedundancyMode};
 pub use offer::{
-    AcceptedOffer, ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible,
-    IngressProtocol, MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort,
-    Srtp, StreamKind,
+    ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
+    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort, Srtp, StreamKind,
 };
-pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
+pub use registry::{
+    COMMON_REASONS_FROM, CommonReason, EntryKind, Measures, Metric, Op, Param, Row, UNMEASURED,
+};
 pub use settings::{
-    AdmitOnFault, Breakers, CoreSettings, DegradeOnFault, GatewayLimits, NodeProbing, NodeSettings,
-    RegionRole, Scenario, Starts, Timings, Zone,
+    AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits,
+    NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario, Starts, Timings, Zone,
 };
 pub use since::Since;

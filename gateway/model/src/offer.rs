@@ -1,10 +1,13 @@
+//! Offers of sessions: the media that a client describes, and the refusals.
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, NodeId, OfferId, Plan, PolicyName, RegionId, RoomId, RouteCell, SessionId};
+use crate::ask::{Labels, PolicyName};
+use crate::id::{NodeId, OfferId, RegionId};
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Offer {
@@ -190,17 +193,6 @@ impl std::fmt::Display for Decider {
             Decider::Node => f.write_str("node"),
         }
     }
-}
-
-#[derive(Clone, Debug)]
-pub struct AcceptedOffer {
-    pub session: SessionId,
-    pub room: RoomId,
-    /// The cell of the room's route, which the packet path reads.
-    pub route: Arc<RouteCell>,
-    pub plan: Plan,
-    pub admitted_by: Decider,
-    pub routed_by: Decider,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
     GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, RoutingMove, SessionId,
+    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 

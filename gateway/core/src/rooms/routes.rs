@@ -10,7 +10,7 @@ use evenkeel_model::{
     AcceptedOffer, CoreEvent, Decider, Hop, HopGrant, ModeChange, NodeId, Op, RedundancyMode,
     RoomId, Route, SessionId,
 };
-use evenkeel_nodes::{ANSWERED_IN_TIME, QueuePosition};
+use evenkeel_nodes::ANSWERED_IN_TIME;
 
 use crate::capacity::Holding;
 use crate::effects::{GatewayEffect, RoomNotice, Timer};

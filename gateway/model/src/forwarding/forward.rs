@@ -1,12 +1,12 @@
 //! The forwarding verdict on a packet: a pure function of the packet, the session's plan, the room's route and the
 //! board.
 
-// Almost every packet takes the first hop. `#[inline]` here and in the route and the board has the data plane, another
-// crate, decide that without a call.
-
 use std::time::Instant;
 
-use crate::{Board, Hop, Plan, RouteCell};
+use crate::forwarding::{Board, Hop, Plan, RouteCell};
+
+// Almost every packet takes the first hop. `#[inline]` here and in the route and the board has the data plane, another
+// crate, decide that without a call.
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardVerdict {

@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 #[test]
 fn every_metric_has_a_place_of_its_own() {

@@ -1,3 +1,5 @@
+mod board;
+
 use super::*;
 
 fn hop(node: u32) -> Hop {

@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
