@@ -18,46 +18,92 @@ pub enum GatewayEffect {
     Ask(Ask),
     /// Assign the session to a worker. Its packets may arrive from now on.
     Install {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room at nodes.
         room: RoomId,
+        /// The offer of the client.
         offer: Arc<Offer>,
+        /// The cell of the route, which packets read.
         route: Arc<RouteCell>,
+        /// The degradation decision in force.
         plan: Plan,
     },
     /// Assign a session of another process's record to a worker. It is live.
     Restore {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room at nodes.
         room: RoomId,
+        /// The cell of the route, which packets read.
         route: Arc<RouteCell>,
+        /// The degradation decision in force.
         plan: Plan,
+        /// The streams of the client.
         media: Arc<MediaDescription>,
+        /// The name of the scenario.
         scenario: Arc<str>,
         /// The session was opened by its first packet.
         of_first_packet: bool,
     },
     /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
-    Open { session: SessionId, room: RoomId, hop: Hop },
+    Open {
+        /// The number of the session.
+        session: SessionId,
+        /// The number of the room at nodes.
+        room: RoomId,
+        /// The node, in one incarnation.
+        hop: Hop,
+    },
     /// Have the driver close the session at a hop.
-    CloseAt { session: SessionId, hop: Hop },
+    CloseAt {
+        /// The number of the session.
+        session: SessionId,
+        /// The node, in one incarnation.
+        hop: Hop,
+    },
     /// Answer an offer.
-    Reply { offer: OfferId, result: Result<AcceptedOffer, OfferRefusal> },
+    Reply {
+        /// The offer that is answered.
+        offer: OfferId,
+        /// The session, or the reason of the refusal.
+        result: Result<AcceptedOffer, OfferRefusal>,
+    },
     /// The session's plan changed.
-    Plan { session: SessionId, plan: Plan },
+    Plan {
+        /// The number of the session.
+        session: SessionId,
+        /// The degradation decision in force.
+        plan: Plan,
+    },
     /// Ask these senders for a key frame of each of their video streams.
-    KeyFrame { sessions: Vec<SessionId> },
+    KeyFrame {
+        /// The senders.
+        sessions: Vec<SessionId>,
+    },
     /// Forget the session.
     End {
+        /// The number of the session.
         session: SessionId,
         /// The cause of the end.
         reason: CloseReason,
     },
     /// Call the hook that starts a node. A failure returns through [`crate::NodeController::handle_start_failed`]; otherwise
     /// the node answers probes.
-    Start { node: NodeId },
+    Start {
+        /// The number of the node.
+        node: NodeId,
+    },
     /// End the hook that starts a node.
-    EndStart { node: NodeId, why: NotStarted },
+    EndStart {
+        /// The number of the node.
+        node: NodeId,
+        /// The reason for the end of the hook.
+        why: NotStarted,
+    },
     /// Probe a node's media port. Answers return through [`crate::NodeEvidence::ProbeAnswered`].
     Probe {
+        /// The number of the node.
         node: NodeId,
         /// The answer carries the same number.
         sequence: u64,
@@ -66,18 +112,32 @@ pub enum GatewayEffect {
     /// through [`crate::NodeEvidence::CanaryPassed`], and the node's confirmation that both sessions are open
     /// through [`crate::NodeEvidence::CanaryOpen`].
     Canary {
+        /// The number of the node.
         node: NodeId,
         /// The packet carries the same number.
         sequence: u64,
     },
     /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
-    Forget { node: NodeId },
+    Forget {
+        /// The number of the node.
+        node: NodeId,
+    },
     /// An event in the rollout of a policy's revision, for subscribers.
     Rollout(RolloutReport),
     /// No more questions go to this revision.
-    Unload { policy: PolicyName, revision: Arc<str> },
+    Unload {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The name of the revision: a hash of plugin and settings.
+        revision: Arc<str>,
+    },
     /// Persistent facts about the policy's revisions changed.
-    Remember { policy: PolicyName, remembered: Remembered },
+    Remember {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// All facts to keep.
+        remembered: Remembered,
+    },
     /// An event for telemetry and subscribers.
     Event(CoreEvent),
     /// The shutdown is over: no session is left.

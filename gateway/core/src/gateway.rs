@@ -34,18 +34,19 @@ use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::MoveUnderWay;
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
 use crate::sessions::SessionTable;
-use crate::ticks::{Degradation, Ticks};
+use crate::ticks::{DegradationTurns, Ticks};
 use crate::views::{SessionStanding, TableSizes, Views};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 
+/// The state machine of one gateway.
 #[derive(Debug)]
 pub struct Gateway {
     tables: CoreTables,
     quality: Quality,
-    degradation: Degradation,
+    degradation: DegradationTurns,
     questions: QuestionsInFlight,
     noted: Noted,
     policies: Policies,
@@ -78,7 +79,7 @@ impl Gateway {
         Gateway {
             tables,
             quality: Quality::default(),
-            degradation: Degradation::default(),
+            degradation: DegradationTurns::default(),
             questions: QuestionsInFlight::new(now),
             noted: Noted::default(),
             policies: Policies::default(),
@@ -202,6 +203,7 @@ impl Gateway {
         self.tables.effects.timers().next()
     }
 
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.tables.effects.pop_timer(now) {
             self.handle_timer(timer, now);
@@ -245,6 +247,7 @@ impl Gateway {
         }
     }
 
+    /// Returns the records as they change.
     pub fn records(&mut self) -> Records<'_> {
         let Gateway { tables, policies, questions, .. } = self;
         Records { tables, policies, questions }
@@ -305,18 +308,7 @@ impl Gateway {
     /// Changes mode, regions, spares and affinity of the named scenarios. Other scenarios and settings stay. Rooms take
     /// the change in batches without packet loss; affinity applies to new rooms.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
-        for (name, new) in scenarios {
-            let Some(old) = self.tables.settings.scenarios.get_mut(name) else { continue };
-            let Scenario { mode, affinity, ref regions, spares, .. } = *new;
-            let same = (old.mode, &old.regions, old.spares) == (mode, regions, spares);
-            let changed = (old.spares != spares).then_some(spares);
-            (old.mode, old.affinity, old.regions, old.spares) =
-                (mode, affinity, regions.clone(), spares);
-            if !same {
-                self.tables.rooms.scenario_changed(name, changed);
-            }
-        }
-        self.route(now, |tables| Reroutes(tables).change_some(now));
+        self.route(now, |tables| Reroutes(tables).take_scenarios(scenarios, now));
     }
 
     /// The driver opened the session at a hop, or failed. Ignored if [`GatewayEffect::CloseAt`] gave up the hop meanwhile.
@@ -419,6 +411,7 @@ impl Gateway {
         self.route(now, |tables| NodeController(tables).nodes_changed(changes, now));
     }
 
+    /// Returns the table of nodes.
     pub fn node_table(&self) -> &NodeTable {
         &self.tables.nodes
     }
@@ -472,6 +465,7 @@ impl Gateway {
         self.policies.set_clock(clock);
     }
 
+    /// Returns the lifecycle of the policy; `None` if the policy is unknown.
     pub fn policy(&self, policy: &PolicyName) -> Option<&Lifecycle> {
         self.policies.get(policy)
     }
@@ -540,22 +534,27 @@ impl Gateway {
         self.policies.cohorts(policy, tally)
     }
 
+    /// Returns the number of live sessions.
     pub fn live(&self) -> usize {
         self.tables.sessions.live()
     }
 
+    /// Returns the view of a live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         self.views().session(id, now)
     }
 
+    /// Returns the scenarios by their names.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
         self.tables.settings.scenarios.iter()
     }
 
+    /// Returns the number of rooms that a node carries.
     pub fn standing_rooms(&self) -> usize {
         self.tables.rooms.placed()
     }
 
+    /// Returns the name of the room; `None` if the room is gone.
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
         self.tables.rooms.get(&room).map(|room| room.name.clone())
     }
@@ -570,6 +569,7 @@ impl Gateway {
         self.questions.in_flight().filter(|asked| asked.about.is_of_offer()).count()
     }
 
+    /// Returns false once a shutdown has begun.
     pub fn is_admitting(&self) -> bool {
         !self.shutting_down
     }

@@ -32,12 +32,12 @@ const FAILING_FOR: Duration = Duration::from_secs(2);
 
 /// The next sessions that degradation policies are asked about, and the sessions on the native ladder.
 #[derive(Default, Debug)]
-pub(crate) struct Degradation {
+pub(crate) struct DegradationTurns {
     tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     climbs: BTreeMap<SessionId, NativeLadder>,
 }
 
-impl Degradation {
+impl DegradationTurns {
     /// The next sessions of `ours` for a question to one arm of a degradation policy.
     pub(crate) fn next_ticked(
         &mut self,
@@ -87,7 +87,7 @@ impl Degradation {
 /// Asks degradation policies about sessions, and applies their actions.
 pub(crate) struct Ticks<'a> {
     pub(crate) tables: &'a mut CoreTables,
-    pub(crate) degradation: &'a mut Degradation,
+    pub(crate) degradation: &'a mut DegradationTurns,
     pub(crate) policies: &'a mut Policies,
     pub(crate) questions: &'a mut QuestionsInFlight,
     pub(crate) noted: &'a Noted,

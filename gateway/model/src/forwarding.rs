@@ -16,6 +16,7 @@ use crate::sync::{ArcSwap, AtomicU64, Guard, Ordering};
 /// One step of a route: a node in one of its incarnations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct Hop {
+    /// The number of the node.
     pub node: NodeId,
     /// The node's incarnation when the hop was opened. Another incarnation of the node is another hop.
     pub incarnation: Incarnation,
@@ -40,6 +41,7 @@ pub const HOPS_MAX: usize = 4;
 pub struct Route {
     /// Version of the room's route, from 1; 0 before placement.
     pub version: u64,
+    /// The redundancy mode in force.
     pub mode: RedundancyMode,
     /// Hops with their grants, best first; at most [`HOPS_MAX`].
     pub hops: Vec<(Hop, HopGrant)>,
@@ -53,6 +55,7 @@ pub struct Route {
 /// The route version and hop that a session's packets take. Computed, never stored, and never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch {
+    /// Grows with each published route of the room.
     pub version: u64,
     /// The index of the first usable hop.
     pub index: u8,
@@ -88,6 +91,7 @@ impl RouteCell {
         cell
     }
 
+    /// Returns the current route without counting a reference.
     pub fn load(&self) -> Guard<Arc<Route>> {
         self.route.load()
     }
@@ -115,6 +119,7 @@ impl RouteCell {
         Some((hop, route.twin_of(hop, board)))
     }
 
+    /// Replaces the route. Packets take the new one from now on.
     pub fn publish(&self, route: Route) {
         let first = match route.hops[..] {
             [(_, HopGrant::Admitted), (_, HopGrant::Admitted), ..] => 0,
@@ -174,14 +179,17 @@ impl Route {
         self.hops.iter().take(2).find(|other| carries(other)).map(|(other, _)| *other)
     }
 
+    /// Returns true if some hop of the route is at the node.
     pub fn leads_to(&self, node: NodeId) -> bool {
         self.hops.iter().any(|(hop, _)| hop.node == node)
     }
 
+    /// Returns true if the hop comes first in the route.
     pub fn is_first(&self, hop: Hop) -> bool {
         self.hops.first().is_some_and(|&(first, _)| first == hop)
     }
 
+    /// Returns true if the hop is in the route.
     pub fn holds(&self, hop: Hop) -> bool {
         self.hops.iter().any(|&(mine, _)| mine == hop)
     }
@@ -190,12 +198,17 @@ impl Route {
 /// A session that is open, for the reply to its offer.
 #[derive(Clone, Debug)]
 pub struct AcceptedOffer {
+    /// The number of the session.
     pub session: SessionId,
+    /// The number of the room.
     pub room: RoomId,
     /// The cell of the room's route, which the packet path reads.
     pub route: Arc<RouteCell>,
+    /// The degradation decision in force.
     pub plan: Plan,
+    /// The author of the admission.
     pub admitted_by: Decider,
+    /// The author of the placement.
     pub routed_by: Decider,
 }
 
@@ -270,6 +283,7 @@ impl Board {
         Some(Cell::unpack(cell.load(Ordering::Acquire)))
     }
 
+    /// Returns true if the node is up as this incarnation.
     #[inline]
     pub fn is_up(&self, node: NodeId, incarnation: Incarnation) -> bool {
         self.cell(node).is_some_and(|cell| cell.up && cell.incarnation == incarnation)

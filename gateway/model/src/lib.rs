@@ -1,5 +1,6 @@
 //! Ids, settings, offers, questions, events, and the state that packets read: plain data without decisions.
 
+#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
@@ -8,6 +9,7 @@ pub mod bytes;
 mod counters;
 mod event;
 mod forwarding;
+mod health;
 mod id;
 mod offer;
 mod registry;
@@ -16,26 +18,27 @@ mod since;
 mod sync;
 
 pub use ask::{
-    AdmitVerdict, Apart, Arm, Ask, CatalogEntry, DecisionNote, DecisionOutcome, DegradationAction,
-    GuardRule, Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName,
-    PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
+    AdmitVerdict, Apart, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule,
+    Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion,
+    Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
 pub use counters::{FlowCounts, STREAM_KINDS, Stamp};
 pub use event::breach::{Breach, BreachCount, Figure};
 pub use event::{
-    BreakerState, CloseReason, ClosedSession, CoreEvent, EvidenceSource, Health, ModeChange,
-    MoveCause, MoveOutcome, NotStarted, StartPhase, Strike,
+    CloseReason, ClosedSession, CoreEvent, ModeChange, MoveCause, MoveOutcome, Strike,
 };
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
+pub use health::{BreakerState, EvidenceSource, Health, NotStarted, StartPhase};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
     MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort, Srtp, StreamKind,
 };
 pub use registry::{
-    COMMON_REASONS_FROM, CommonReason, EntryKind, Measures, Metric, Op, Param, Row, UNMEASURED,
+    COMMON_REASONS_FROM, CatalogEntry, CommonReason, EntryKind, Measures, Metric, Op, Param, Row,
+    UNMEASURED,
 };
 pub use settings::{
     AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ask::{Hook, PolicyName};
 use crate::id::{RegionId, ZoneId};
 
+/// The settings of the core, validated.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CoreSettings {
     /// The gateway's region.
@@ -20,32 +21,43 @@ pub struct CoreSettings {
     pub zones: Vec<Zone>,
     /// The initial nodes, indexed by [`NodeId`](crate::NodeId).
     pub nodes: Vec<NodeSettings>,
+    /// The scenarios by their names.
     pub scenarios: BTreeMap<Arc<str>, Scenario>,
+    /// Intervals and thresholds of failure detection.
     pub timings: Timings,
+    /// Limits of rates and sizes.
     pub limits: GatewayLimits,
 }
 
 /// A failure domain within a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone {
+    /// The name in `evenkeel.toml`.
     pub name: Box<str>,
+    /// The region to which the zone belongs.
     pub region: RegionId,
 }
 
 /// A node as the configuration describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeSettings {
+    /// The name in `evenkeel.toml`.
     pub name: Box<str>,
     /// The node's zone, which determines its region.
     pub zone: ZoneId,
+    /// The configured capacity in kbit/s.
     pub capacity_kbps: u64,
+    /// Whether the media port answers probes.
     pub probed: NodeProbing,
     /// Keep two canary sessions at the node, between which it must forward packets.
     pub canary: bool,
+    /// Whether the node carries rooms before others die.
     pub role: RegionRole,
+    /// How the node is started.
     pub starts: Starts,
 }
 
+/// The use of a node while all are up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RegionRole {
     /// The node carries rooms.
@@ -68,8 +80,10 @@ pub enum Starts {
     },
 }
 
+/// Whether the media port of a node answers probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeProbing {
+    /// Probes are answered.
     Yes,
     /// The node cannot be probed: kernel errors and silence are its only witnesses.
     No,
@@ -84,7 +98,9 @@ pub struct Scenario {
     pub bound: [bool; 4],
     /// The range within which policies may cap the scenario's sessions.
     pub bounds: CapBounds,
+    /// The redundancy mode of the rooms.
     pub mode: RedundancyMode,
+    /// The sessions that share a place.
     pub affinity: Affinity,
     /// In regional mode: the cyclic order of regions that rooms try after their current one.
     pub regions: Vec<RegionId>,
@@ -94,7 +110,9 @@ pub struct Scenario {
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.
     pub priority: i64,
+    /// The decision if the admission policy fails.
     pub on_admission_fault: AdmitOnFault,
+    /// The decision if the degradation policy fails.
     pub on_degradation_fault: DegradeOnFault,
 }
 
@@ -115,7 +133,9 @@ impl Scenario {
 pub enum AdmitOnFault {
     /// Admit them, capped at the scenario's floor.
     AdmitCapped,
+    /// Admit the session without a cap.
     Admit,
+    /// Turn the session down.
     Reject,
 }
 
@@ -211,6 +231,7 @@ pub struct GatewayLimits {
     pub openings_at_once: u32,
     /// Maximum rooms per second that return to their native place. Default 20.
     pub failbacks_per_second: u32,
+    /// Thresholds of the circuit breakers of regions.
     pub breakers: Breakers,
 }
 
@@ -324,6 +345,7 @@ impl RedundancyMode {
     }
 }
 
+/// The sessions that share a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Affinity {
     /// The sessions of a room are on one node and move together.

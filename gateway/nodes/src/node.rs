@@ -33,11 +33,16 @@ const LOAD_FOR: Duration = Duration::from_secs(5);
 /// Closed ports are counted within this time.
 const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
+/// A node in its current incarnation.
 #[derive(Debug)]
 pub struct Node {
+    /// The unique number.
     pub id: NodeId,
+    /// Its settings in the list of nodes.
     pub settings: NodeSettings,
+    /// Counts the lives of the node; grows with each return.
     pub incarnation: Incarnation,
+    /// Evidence about the node.
     pub detector: Detector,
     /// An operator drains it.
     pub draining: bool,
@@ -103,18 +108,26 @@ struct ImpairedPeriod {
     until: Instant,
 }
 
+/// A change of the state of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeTransition {
+    /// The health changed while the incarnation goes on.
     Health {
+        /// The health before.
         from: Health,
+        /// The health after.
         to: Health,
     },
     /// A cold node answered and needs a new incarnation. `after` is the time since its hook was called, if it was.
     Started {
+        /// The health after.
         to: Health,
+        /// The time since its start was requested; `None` if it was not.
         after: Option<Duration>,
     },
+    /// The node went down.
     Died {
+        /// The health before.
         from: Health,
     },
     /// The node is back and needs a new incarnation.
@@ -142,6 +155,7 @@ pub enum NodeEvidence {
 }
 
 impl Node {
+    /// Takes evidence about the node.
     pub fn handle_evidence(&mut self, evidence: NodeEvidence, now: Instant) {
         match evidence {
             NodeEvidence::ProbeAnswered(sequence) => {
@@ -160,6 +174,7 @@ impl Node {
         }
     }
 
+    /// Adds a node that is Up, or Cold if a hook starts it.
     pub fn new(
         id: NodeId,
         settings: NodeSettings,
@@ -210,10 +225,12 @@ impl Node {
         node
     }
 
+    /// Returns the node in its current incarnation.
     pub fn hop(&self) -> Hop {
         Hop { node: self.id, incarnation: self.incarnation }
     }
 
+    /// Returns the health of the node.
     pub fn health(&self) -> Health {
         match self.standing {
             HealthState::Up { .. } => Health::Up,
@@ -259,6 +276,7 @@ impl Node {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
     }
 
+    /// Takes the load that the node reports, in thousandths of its capacity.
     pub fn handle_load(&mut self, permille: u16, now: Instant) {
         self.measured = Some((permille, now));
     }
@@ -336,6 +354,7 @@ impl Node {
         }
     }
 
+    /// Applies a finding of the detector. Returns the change of state, if any.
     pub fn conclude(&mut self, found: DetectorFinding, now: Instant) -> Option<NodeTransition> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
@@ -517,6 +536,7 @@ impl Node {
         self.health() == Health::Cold && !self.drains() && idle && absent
     }
 
+    /// Returns true while a hook starts the node.
     pub fn is_starting(&self) -> bool {
         self.starting.called.is_some()
     }
@@ -542,6 +562,7 @@ impl Node {
         Some(again)
     }
 
+    /// Returns the interval of probes.
     pub fn probe_every(&self) -> Duration {
         match self.standing {
             HealthState::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,

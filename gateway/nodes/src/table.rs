@@ -18,6 +18,7 @@ use crate::node::Node;
 /// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
 
+/// The nodes by their numbers, and the board on which packets see them.
 #[derive(Debug)]
 pub struct NodeTable {
     slots: Vec<Option<Node>>,
@@ -48,34 +49,46 @@ pub struct NodeTable {
 /// Instructions to the owner of the table.
 #[derive(Clone, Debug)]
 pub enum NodeEffect {
+    /// Report an event.
     Event(CoreEvent),
     /// Probe the node's media port.
     Probe {
+        /// The number of the node.
         node: NodeId,
+        /// The number of the packet, which its answer repeats.
         sequence: u64,
     },
     /// Send a packet between the node's canary sessions.
     Canary {
+        /// The number of the node.
         node: NodeId,
+        /// The number of the packet, which its answer repeats.
         sequence: u64,
     },
     /// Call the hook that starts the node.
     Start {
+        /// The number of the node.
         node: NodeId,
     },
     /// End that hook.
     EndStart {
+        /// The number of the node.
         node: NodeId,
+        /// The reason of the end.
         why: NotStarted,
     },
     /// The node left the table.
     Forget {
+        /// The number of the node.
         node: NodeId,
     },
+    /// Set a timer, which replaces an earlier time.
     Set(NodeTimer, Instant),
+    /// Cancel a timer.
     Cancel(NodeTimer),
 }
 
+/// A timer of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeTimer {
     /// Call [`NodeTable::probe`].
@@ -144,6 +157,7 @@ impl NodeTable {
         self.effects.push_back(NodeEffect::Cancel(timer));
     }
 
+    /// Returns the board that packets read.
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
@@ -158,6 +172,7 @@ impl NodeTable {
         }
     }
 
+    /// Returns the number of nodes that may be added now.
     pub fn vacancies(&self, now: Instant) -> usize {
         let rested = |since: Instant| now.saturating_duration_since(since) >= RESTS;
         let free = self.free.iter().filter(|(_, since)| rested(*since)).count();
@@ -175,22 +190,27 @@ impl NodeTable {
         }
     }
 
+    /// Returns the node; `None` if it left.
     pub fn get(&self, id: NodeId) -> Option<&Node> {
         self.slots.get(id.0 as usize)?.as_ref()
     }
 
+    /// Returns the node; `None` if it left.
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
         self.slots.get_mut(id.0 as usize)?.as_mut()
     }
 
+    /// Returns the nodes in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Node> {
         self.slots.iter().flatten()
     }
 
+    /// Returns the nodes in the order of their numbers.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Node> {
         self.slots.iter_mut().flatten()
     }
 
+    /// Returns the number of nodes.
     pub fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
@@ -200,14 +220,17 @@ impl NodeTable {
         self.slots.len()
     }
 
+    /// Returns the window of openings at the node.
     pub fn pace(&self, id: NodeId) -> &OpeningWindow {
         &self.paces[id.0 as usize]
     }
 
+    /// Returns the window of openings at the node.
     pub fn pace_mut(&mut self, id: NodeId) -> &mut OpeningWindow {
         &mut self.paces[id.0 as usize]
     }
 
+    /// Returns the windows of all slots.
     pub fn paces(&self) -> impl Iterator<Item = &OpeningWindow> {
         self.paces.iter()
     }
@@ -217,10 +240,12 @@ impl NodeTable {
         self.iter().map(|node| node.id).filter(|id| self.pace(*id).is_busy()).collect()
     }
 
+    /// Returns the current hops of these nodes, without those that left.
     pub fn hops(&self, nodes: &[NodeId]) -> Vec<Hop> {
         nodes.iter().filter_map(|&node| self.get(node)).map(Node::hop).collect()
     }
 
+    /// Returns true if the board shows the hop as up.
     pub fn is_up(&self, hop: Hop) -> bool {
         self.board.is_up(hop.node, hop.incarnation)
     }
@@ -231,6 +256,7 @@ impl NodeTable {
         zone.map_or(self.home, |zone| self.zones[zone.0 as usize].region)
     }
 
+    /// Returns the nodes of the region.
     pub fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| self.region_of(node.id) == region)
     }
@@ -269,18 +295,22 @@ impl NodeTable {
         Ok(ZoneId(place as u32))
     }
 
+    /// Fails if no region has this number.
     pub fn check_region(&self, region: RegionId) -> Result<(), Impossible> {
         if region.0 as usize >= self.regions { Err(Impossible::NoSuchRegion) } else { Ok(()) }
     }
 
+    /// Returns all regions.
     pub fn regions(&self) -> impl Iterator<Item = RegionId> + use<> {
         (0..self.regions as u32).map(RegionId)
     }
 
+    /// Returns the region of the gateway.
     pub fn home(&self) -> RegionId {
         self.home
     }
 
+    /// Returns all zones, also those without nodes.
     pub fn zones(&self) -> &[Zone] {
         &self.zones
     }
@@ -331,6 +361,7 @@ impl NodeTable {
         Ok(before)
     }
 
+    /// Returns true if an operator drains the region.
     pub fn is_drained(&self, region: RegionId) -> bool {
         self.drained.contains(&region)
     }
@@ -404,6 +435,7 @@ pub struct OpeningWindow {
 }
 
 impl OpeningWindow {
+    /// Starts with this window.
     pub fn new(start: u32) -> OpeningWindow {
         OpeningWindow {
             window: start.min(WINDOW_MAX),
@@ -417,6 +449,7 @@ impl OpeningWindow {
         }
     }
 
+    /// Returns the number of the next place in the queue.
     pub fn drawn(&self) -> u64 {
         self.drawn
     }

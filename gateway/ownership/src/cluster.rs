@@ -71,6 +71,7 @@ enum MemberRole {
 }
 
 impl Cluster {
+    /// Starts as a standby, or as the owner if `continued` is set.
     pub fn new(settings: ClusterSettings, now: Instant) -> Cluster {
         let (role, may_send) = match settings.continued {
             // The agents may hold for the other process to the end of the epoch.
@@ -113,6 +114,7 @@ impl Cluster {
         rests.then_some(ContinuedOwnership { sequence, epoch, highest })
     }
 
+    /// Returns true while this member owns the addresses.
     pub fn is_owner(&self) -> bool {
         matches!(self.role, MemberRole::Owner(_))
     }
@@ -360,6 +362,7 @@ impl Cluster {
         self.weigh(now);
     }
 
+    /// Takes the steps that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.note_lateness(now);
         if self.beat_due <= now {
@@ -371,11 +374,13 @@ impl Cluster {
         self.weigh(now);
     }
 
+    /// Returns the time of the next [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Instant {
         let due = self.beat_due.min(self.survey_due);
         self.silent_at.map_or(due, |at| at.min(due))
     }
 
+    /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<ClusterOutput> {
         self.outputs.pop_front()
     }

@@ -37,6 +37,7 @@
 //! operators confirm the truth. If that fails, agents refuse the older epoch, and of two owners that hear each other the one of
 //! the older epoch steps down.
 
+#![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 

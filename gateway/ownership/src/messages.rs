@@ -17,9 +17,12 @@ pub const BEAT_LEN_MAX: usize = HEAD_LEN + VOTERS_MAX * VOTER_LEN;
 const HEAD_LEN: usize = 4 + 7 * 8;
 const VOTER_LEN: usize = 8 + 4;
 
+/// The role that a beat states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BeatRole {
+    /// The sender follows.
     Standby,
+    /// The sender owns the addresses.
     Owner,
     /// The owner has handed its ownership to the peer.
     Yielded,
@@ -28,7 +31,9 @@ pub enum BeatRole {
 /// The newest beat that its receiver had heard from the peer when it sent its own.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Echo {
+    /// The number of the process that sent the beat.
     pub incarnation: u64,
+    /// The number of the newest beat.
     pub sequence: u64,
 }
 
@@ -39,6 +44,7 @@ pub struct Beat {
     pub incarnation: u64,
     /// Counts the beats of this incarnation from 1 on.
     pub sequence: u64,
+    /// The role of the sender.
     pub standing: BeatRole,
     /// The epoch of the ownership that this member has, had, or follows; 0 if none.
     pub epoch: u64,
@@ -56,6 +62,7 @@ pub struct Beat {
 }
 
 impl Beat {
+    /// Returns the bytes of the datagram.
     pub fn encode(&self) -> Vec<u8> {
         let standing = match self.standing {
             BeatRole::Standby => 0,
@@ -134,17 +141,22 @@ pub struct WitnessId(pub u64);
 /// A process of an agent. Its memory ends with it, and so does its vote.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Voter {
+    /// The agent.
     pub id: WitnessId,
+    /// The process of the agent; another after a restart.
     pub instance: u32,
 }
 
 /// An agent's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AgentVote {
+    /// The agent.
     pub id: WitnessId,
     /// The time at which the question was sent.
     pub asked: Instant,
+    /// The vote that was asked for.
     pub vote: Vote,
+    /// The answer.
     pub voted: Voted,
 }
 
@@ -207,30 +219,38 @@ impl VotingAgents {
 /// Outputs are carried out in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClusterOutput {
+    /// Send a beat to the peer.
     Send(Beat),
     /// Ask an agent, or every agent, at once. Its answer is handed to `handle_witness` with the time of asking.
     Ask {
+        /// One agent; `None`: all agents.
         to: Option<WitnessId>,
+        /// The question.
         vote: Vote,
     },
     /// The workers' lease.
     MaySend(MaySend),
     /// Own the addresses: restore the records, unless the workers are those that yielded, and use this epoch.
     TakeOver {
+        /// The epoch of the ownership; it only grows.
         epoch: u64,
+        /// The proof that allows the takeover.
         evidence: TakeoverCause,
     },
     /// The peer owns: drop all sessions and what the workers had read, and follow it.
     StepDown {
+        /// The epoch of the ownership; it only grows.
         epoch: u64,
     },
     /// Use this newer epoch. Messages under way with the older one may be refused, and are sent again.
     Raise {
+        /// The epoch of the ownership; it only grows.
         epoch: u64,
     },
     /// Suspend the workers, send the last records, then call `handle_yielded`. [`ClusterOutput::StepDown`] follows when the
     /// peer owns; [`ClusterEvent::HandOverFailed`] if it does not, before an [`ClusterOutput::TakeOver`].
     Yield,
+    /// Report an event.
     Event(ClusterEvent),
 }
 
@@ -254,37 +274,54 @@ pub enum TakeoverCause {
     PeerRestarted,
     /// The owner is silent, and a majority of the voters does not hear it either.
     Silence,
+    /// The owner yielded.
     HandOver,
     /// An operator confirmed that the peer is down.
     Operator,
 }
 
+/// An event of a member, for telemetry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClusterEvent {
+    /// The peer sends beats again.
     PeerHeard,
+    /// No beat of the peer for the limit of silence.
     PeerSilent,
+    /// The process of the peer has ended.
     PeerEnded {
+        /// The source of the report.
         by: Reporter,
     },
+    /// Another process sends the beats of the peer.
     PeerRestarted,
+    /// This member follows the owner of this epoch.
     Followed {
+        /// The epoch of the ownership; it only grows.
         epoch: u64,
     },
+    /// The standby may take over by silence.
     Armed {
+        /// The agents whose votes count.
         voters: Vec<Voter>,
     },
+    /// The standby may not take over by silence.
     Disarmed,
     /// The agents keep the peer from taking over in this epoch, because it is gone.
     Barred,
+    /// The owner may not send.
     LeaseLapsed,
+    /// The owner may send again.
     LeaseRenewed {
+        /// The time without a lease.
         after: Duration,
     },
+    /// The last records were not ready in time.
     HandOverFailed,
     /// The owner is silent, and no takeover follows.
     TakeoverBlocked(Blocked),
 }
 
+/// The reason why no takeover follows from silence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Blocked {
     /// This member did not hold all records, or no agent answered the owner.
@@ -300,7 +337,9 @@ pub enum Blocked {
 /// The reason for which an owner hands nothing over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandOverRefusal {
+    /// This member does not own the addresses.
     NotOwner,
+    /// No beat of the peer for the limit of silence.
     PeerSilent,
     /// The peer does not hold all records.
     RecordsIncomplete,
@@ -311,6 +350,7 @@ pub enum HandOverRefusal {
 pub enum TakeoverRefusal {
     /// This member owns, and may send.
     OwnerAlready,
+    /// The peer owns the addresses.
     PeerOwns,
     /// The peer is heard, and does not own.
     PeerHeard,
@@ -323,11 +363,15 @@ pub enum TakeoverRefusal {
 /// The time until which the workers may send.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum MaySend {
+    /// No packet may leave.
     Never,
+    /// Packets may leave until this time.
     Until(Instant),
+    /// Packets may leave without end.
     Always,
 }
 
+/// The settings of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClusterSettings {
     /// Exactly one of the two members is preferred. It owns when neither does.
@@ -342,7 +386,10 @@ pub struct ClusterSettings {
 /// An ownership that another process of the same member continues. Its standby must be disarmed ([`set_resting`](super::Cluster::set_resting)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContinuedOwnership {
+    /// The number of the newest beat.
     pub sequence: u64,
+    /// The epoch that was owned.
     pub epoch: u64,
+    /// The highest epoch that was seen.
     pub highest: u64,
 }

@@ -44,6 +44,7 @@ fn bit(figure: Figure) -> u8 {
     1 << figure as u8
 }
 
+/// Thresholds by which a candidate is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judging {
     /// Silence after which a session is bad. Default 400 ms.
@@ -85,15 +86,18 @@ impl Default for Judging {
 pub struct Bad(u8);
 
 impl Bad {
+    /// Returns the set with this figure added if `is` is true.
     pub fn with(self, figure: Figure, is: bool) -> Bad {
         if is { Bad(self.0 | bit(figure)) } else { self }
     }
 
+    /// Returns the figures that are bad in either.
     pub fn and(self, other: Bad) -> Bad {
         Bad(self.0 | other.0)
     }
 }
 
+/// Compares the cohort of a canary with the rest.
 #[derive(Debug)]
 pub struct Judge {
     judging: Judging,
@@ -110,7 +114,9 @@ pub struct Judge {
 /// The decision of an admission policy on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdmissionSample {
+    /// The arm that decided.
     pub arm: Arm,
+    /// The client was refused or redirected.
     pub turned_away: bool,
 }
 
@@ -154,12 +160,14 @@ impl LogrankTest {
 }
 
 impl Judge {
+    /// Begins the first round.
     pub fn new(judging: Judging, now: Instant) -> Judge {
         let tests = [LogrankTest::NEW; MEDIA.len()];
         let (units, refusals) = (BTreeMap::new(), RefusalEvidence::new(now));
         Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
     }
 
+    /// Returns the thresholds in force.
     pub fn judging(&self) -> &Judging {
         &self.judging
     }
@@ -241,6 +249,7 @@ impl Judge {
         self.refusals.note(newcomer, percent, &self.judging, now)
     }
 
+    /// Removes a session or room that ended.
     pub fn leave(&mut self, unit: u64) {
         let Some(known) = self.units.remove(&unit).filter(|known| known.round == self.round) else {
             return;
@@ -284,6 +293,7 @@ pub struct RuleBreaches {
 }
 
 impl RuleBreaches {
+    /// Begins the first interval.
     pub fn new(now: Instant) -> RuleBreaches {
         RuleBreaches { began: now, counts: [BreachCount::default(); 2] }
     }

@@ -27,6 +27,7 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// Returns true if the revision reads states of this schema.
     pub fn reads(&self, state: &PluginState) -> bool {
         state.plugin == self.plugin && state.schema <= self.schema
     }
@@ -35,8 +36,11 @@ impl Revision {
 /// A revision in a rollout.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CandidateRevision {
+    /// The plugin with its settings.
     pub revision: Revision,
+    /// The stage of its rollout.
     pub progress: RolloutProgress,
+    /// The time of its push.
     pub arrived: Instant,
 }
 
@@ -79,14 +83,20 @@ fn mixed(number: u64) -> u64 {
 /// The revision that was active before, while a rollback to it is possible.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Previous {
+    /// The plugin with its settings.
     pub revision: Revision,
+    /// The end of the window for a rollback.
     pub until: Instant,
 }
 
+/// The revisions of one policy.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Revisions {
+    /// The revision that answers; `None`: the native default.
     pub active: Option<Revision>,
+    /// The revision in a rollout.
     pub candidate: Option<CandidateRevision>,
+    /// The revision to which a rollback returns.
     pub previous: Option<Previous>,
 }
 
@@ -124,10 +134,12 @@ impl Revisions {
         self.active.iter().chain(canary).chain(previous)
     }
 
+    /// Returns true if one of them has this name.
     pub fn has(&self, revision: &str) -> bool {
         self.all().any(|it| *it.name == *revision)
     }
 
+    /// Returns all of them.
     pub fn all(&self) -> impl Iterator<Item = &Revision> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.revision);
         let previous = self.previous.as_ref().map(|previous| &previous.revision);
@@ -139,18 +151,22 @@ impl Revisions {
         self.candidate.is_some() || self.previous.is_some()
     }
 
+    /// Returns the name of the active revision.
     pub fn active_name(&self) -> Option<Arc<str>> {
         self.active.as_ref().map(|active| Arc::clone(&active.name))
     }
 
+    /// Returns true if the candidate has this name.
     pub fn is_candidate(&self, revision: &str) -> bool {
         self.candidate.as_ref().is_some_and(|it| *it.revision.name == *revision)
     }
 
+    /// Returns true if the active revision has this name.
     pub fn is_active(&self, revision: &str) -> bool {
         self.active.as_ref().is_some_and(|it| *it.name == *revision)
     }
 
+    /// Returns true if the previous revision has this name.
     pub fn is_previous(&self, revision: &str) -> bool {
         self.previous.as_ref().is_some_and(|it| *it.revision.name == *revision)
     }
@@ -245,6 +261,7 @@ impl StateVersions {
         self.newest = Some(state);
     }
 
+    /// Returns true if a state is kept for more than one revision.
     pub fn keeps_other(&self) -> bool {
         self.other.is_some()
     }
@@ -269,6 +286,7 @@ pub struct Memos {
 }
 
 impl Memos {
+    /// Returns the memo that the revision of the arm reads.
     pub fn read(&self, arm: Arm) -> Option<&PluginState> {
         match arm {
             Arm::Standing => self.active.as_ref(),
@@ -276,6 +294,7 @@ impl Memos {
         }
     }
 
+    /// Replaces the memo of the arm.
     pub fn write(&mut self, arm: Arm, memo: PluginState) {
         match arm {
             Arm::Standing => self.active = Some(memo),

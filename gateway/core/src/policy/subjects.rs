@@ -28,8 +28,11 @@ pub(crate) struct Subjects<'a> {
 /// Statistics of the sessions and rooms of one arm of a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ArmStatistics {
+    /// The arm of the cohort.
     pub arm: Arm,
+    /// The number of sessions.
     pub sessions: u32,
+    /// The number of rooms.
     pub rooms: u32,
     /// Mean over sessions of the worse direction, parts per million; `None` if no session is measured.
     pub loss_ppm: Option<u32>,
@@ -208,11 +211,15 @@ const NOTES_MAX: usize = 8;
 /// The last decision of a policy on a session, or on its room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Said {
+    /// The question that the policy answers.
     pub hook: Hook,
+    /// The author of the decision.
     pub by: Decider,
     /// The plugin's name for its reason, or the number if it has no name; `None` without a reason.
     pub reason: Option<Arc<str>>,
+    /// The result after validation.
     pub outcome: DecisionOutcome,
+    /// The age of the decision.
     pub since: Duration,
     /// The plugin's first notes on the subject.
     pub notes: Box<[(Box<str>, i64)]>,
@@ -221,9 +228,13 @@ pub struct Said {
 /// A session, or its room, that a revision is not asked about.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SubjectQuarantine {
+    /// The policy, by set and hook.
     pub policy: PolicyName,
+    /// The name of the revision: a hash of plugin and settings.
     pub revision: Arc<str>,
+    /// The failure of the plugin.
     pub fault: PluginFault,
+    /// The time since the quarantine began.
     pub since: Duration,
 }
 

@@ -1,12 +1,13 @@
 //! Moves of rooms off hops that work: asked for by policies, operators, loss, failback and changed modes.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     CoreEvent, Decider, GuardRule, Health, Hop, Impossible, ModeChange, MoveCause, NodeId,
-    RedundancyMode, RegionId, RoomId, RoutingMove, SessionId,
+    RedundancyMode, RegionId, RoomId, RoutingMove, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -131,6 +132,26 @@ impl Reroutes<'_> {
         let nodes = Placement(self.0).native_hops(id, &[home], now);
         Moves(self.0).head_for(id, &nodes, MoveCause::Failback, by, now);
         true
+    }
+
+    /// Applies changed settings of scenarios. Their rooms follow in batches.
+    pub(crate) fn take_scenarios(
+        &mut self,
+        scenarios: &BTreeMap<Arc<str>, Scenario>,
+        now: Instant,
+    ) {
+        for (name, new) in scenarios {
+            let Some(old) = self.0.settings.scenarios.get_mut(name) else { continue };
+            let Scenario { mode, affinity, ref regions, spares, .. } = *new;
+            let same = (old.mode, &old.regions, old.spares) == (mode, regions, spares);
+            let changed = (old.spares != spares).then_some(spares);
+            (old.mode, old.affinity, old.regions, old.spares) =
+                (mode, affinity, regions.clone(), spares);
+            if !same {
+                self.0.rooms.scenario_changed(name, changed);
+            }
+        }
+        self.change_some(now);
     }
 
     pub(crate) fn change_some(&mut self, now: Instant) {

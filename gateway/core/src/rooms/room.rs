@@ -87,12 +87,17 @@ pub(crate) struct PendingRoute {
 /// A move whose sessions are being opened at the target.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveUnderWay {
+    /// The number of the room.
     pub room: RoomId,
+    /// The reason of the move.
     pub cause: MoveCause,
+    /// The author of the decision.
     pub by: Decider,
     /// The hop that carries the room, or carried it before it died.
     pub from: Hop,
+    /// The hop after the move.
     pub to: Hop,
+    /// The time of the decision.
     pub started: Instant,
 }
 

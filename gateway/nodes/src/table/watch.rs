@@ -42,8 +42,11 @@ pub enum AgentWord {
 /// A change of a node's health, with the evidence.
 #[derive(Debug)]
 pub struct NodeChange {
+    /// The number of the node.
     pub node: NodeId,
+    /// The change of its state.
     pub change: NodeTransition,
+    /// Evidence against the node, with its time.
     pub witnesses: Vec<(EvidenceSource, Instant)>,
     /// The time of the death, by the evidence.
     pub since: Instant,
@@ -72,6 +75,7 @@ impl NodeTable {
         sequence
     }
 
+    /// Sends a probe and sets the timer of the next.
     pub fn probe(&mut self, id: NodeId, now: Instant) {
         let sequence = self.next_sequence();
         if let Some(node) = self.get_mut(id) {
@@ -82,6 +86,7 @@ impl NodeTable {
         }
     }
 
+    /// Sends a canary packet and sets the timer of the next.
     pub fn send_canary(&mut self, id: NodeId, now: Instant) {
         let sequence = self.next_sequence();
         if let Some(node) = self.get_mut(id) {
@@ -207,12 +212,14 @@ impl NodeTable {
         self.board.spend(standby, dead);
     }
 
+    /// Assigns the reserve of a standby to this death, unless another death has it.
     pub fn spend_if_free(&self, standby: NodeId, dead: NodeId) {
         if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
             self.spend(standby, Some(dead));
         }
     }
 
+    /// Returns the standbys whose reserves this death has.
     pub fn spent_for(&self, dead: NodeId) -> Vec<NodeId> {
         let spent = |id: &NodeId| self.board.cell(*id).is_some_and(|it| it.spent_for == Some(dead));
         self.iter().map(|node| node.id).filter(spent).collect()
@@ -256,6 +263,7 @@ impl NodeTable {
         self.set(NodeTimer::StartLate(nearest), now + within);
     }
 
+    /// Starts no more nodes, since the gateway shuts down.
     pub fn start_no_more(&mut self) {
         self.shutting_down = true;
     }
@@ -289,6 +297,7 @@ struct CommonSilence {
 }
 
 impl NodeTable {
+    /// Returns true while the gateway doubts its own uplink.
     pub fn doubts_uplink(&self) -> bool {
         self.uplink_suspect
     }
