@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use evenkeel_config::{DriverSettings, NodeConfig};
 use evenkeel_core::{GatewayEffect, HopMap, requested_room_name};
+use evenkeel_dataplane::worker;
 use evenkeel_dataplane::worker::{
-    self, Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
+    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
     WorkerCommand,
 };
 use evenkeel_drivers::{Clock, ContinuedSession, DriversRecord};
 use evenkeel_model::{Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_process::random::draw;
 use evenkeel_process::sha256;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,10 +26,10 @@ use super::handle::{ControlRequest, REQUESTS_MAX, Suspended, SuspensionGuard};
 use super::held_offers::Waiting;
 use super::messages::{ControlError, OfferedSession, SessionAnswer};
 use super::records::{RecordBatch, RecordFollower, SLOTS};
-use super::registry::{self, EntryRecord, RestoredParts};
+use super::registry;
+use super::registry::{EntryRecord, RestoredParts};
 use super::snapshot::{MediaRecord, MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
 use super::thread::{Control, OfferQueue, Replication, WorkerLines};
-use evenkeel_process::random::draw;
 
 /// Time for offers to be answered. The core gives a driver 2 s.
 pub(super) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
@@ -323,7 +325,7 @@ impl Control {
         if let Some(Suspension::Stands { outputs, .. }) = self.replication.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
-            self.gateway.records().settle(clock.now);
+            self.gateway.settle_restored(clock.now);
         }
     }
 

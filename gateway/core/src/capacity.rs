@@ -1,29 +1,18 @@
-//! Capacity of nodes, reserves, session shares and regional circuit breakers.
+//! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, sessions with a smaller
+//! share, and the circuit breakers of regions.
 
-mod breaker;
-mod gauge;
-mod ledger;
+pub(crate) mod breaker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-pub(crate) use breaker::{Breaker, Judged, RegionVerdict};
-use breaker::{RegionEvidence, is_bad};
-use evenkeel_model::{
-    BreakerState, Breakers, CoreEvent, CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId,
-    RoomId, Row, SessionId,
-};
+use evenkeel_model::{CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId, Row, SessionId};
 use evenkeel_nodes::{Node, NodeTable};
-pub(crate) use gauge::Gauge;
-use ledger::CapacityLedger;
-pub(crate) use ledger::{Holding, LedgerView};
+use serde::{Deserialize, Serialize};
 
-use crate::effects::Effects;
-use crate::timer::Timer;
-
-/// Interval at which breakers weigh their evidence.
-pub(crate) const WINDOW: Duration = Duration::from_secs(1);
+use crate::capacity::breaker::RegionBreakers;
+use crate::collections::SmallSet;
 
 /// The churn limit counts sessions moved by policies within this time.
 const CHURN_WITHIN: Duration = Duration::from_secs(1);
@@ -33,12 +22,8 @@ const REDUCED_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    ledger: CapacityLedger,
-    /// Indexed by region.
-    breakers: Vec<Breaker>,
-    settings: Breakers,
-    /// The number of the breakers' current window.
-    window: u32,
+    pub(crate) ledger: CapacityLedger,
+    pub(crate) breakers: RegionBreakers,
     /// Sessions that get less than they need, with the time since when.
     reduced: BTreeMap<SessionId, Instant>,
     reduced_last: SessionId,
@@ -52,9 +37,7 @@ impl Capacity {
             ledger: CapacityLedger::new(
                 settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
             ),
-            breakers: settings.regions.iter().map(|_| Breaker::new(now)).collect(),
-            settings: settings.limits.breakers,
-            window: 1,
+            breakers: RegionBreakers::new(settings, now),
             reduced: BTreeMap::new(),
             reduced_last: SessionId(0),
             churn: VecDeque::new(),
@@ -63,15 +46,6 @@ impl Capacity {
 
     pub(crate) fn ledger(&self) -> LedgerView<'_> {
         self.ledger.view()
-    }
-
-    /// The ledger as a room sees it that gives up this holding.
-    pub(crate) fn ledger_without(&self, holding: Holding) -> LedgerView<'_> {
-        self.ledger.without(holding)
-    }
-
-    pub(crate) fn ledger_mut(&mut self) -> &mut CapacityLedger {
-        &mut self.ledger
     }
 
     pub(crate) fn set_reduced(&mut self, session: SessionId, since: Option<Instant>) {
@@ -83,15 +57,6 @@ impl Capacity {
 
     pub(crate) fn reduced_since(&self, session: SessionId) -> Option<Instant> {
         self.reduced.get(&session).copied()
-    }
-
-    /// The breaker of a region as other processes continue it.
-    pub(crate) fn breaker_record(&self, region: RegionId) -> Breaker {
-        self.breakers[region.0 as usize].without_evidence()
-    }
-
-    pub(crate) fn restore_breaker(&mut self, region: RegionId, breaker: &Breaker) {
-        self.breakers[region.0 as usize] = breaker.without_evidence();
     }
 
     pub(crate) fn reduced(&self) -> usize {
@@ -128,120 +93,6 @@ impl Capacity {
         self.churn.push_back((now, sessions));
     }
 
-    /// Counts a session's measures for the region where its room is placed.
-    pub(crate) fn judge(&mut self, region: RegionId, judged: &mut Judged, measures: &Measures) {
-        let bad = is_bad(measures, &self.settings);
-        self.breakers[region.0 as usize].evidence.hear(judged, self.window, bad);
-    }
-
-    /// Counts a successful or failed opening in the region.
-    pub(crate) fn note_opening(&mut self, region: RegionId, opened: bool) {
-        let evidence = &mut self.breakers[region.0 as usize].evidence;
-        if opened {
-            evidence.opened += 1;
-        } else {
-            evidence.failed += 1;
-        }
-    }
-
-    /// Ends a window. Returns true if a breaker closed.
-    pub(crate) fn weigh_breakers(
-        &mut self,
-        nodes: &NodeTable,
-        now: Instant,
-        effects: &mut Effects,
-    ) -> bool {
-        effects.set(Timer::Breakers, now + WINDOW);
-        self.window = self.window.wrapping_add(1).max(1);
-        let settings = self.settings;
-        // With only one region, bad media is no reason to refuse rooms: they have no alternative.
-        let mut listed = nodes.iter().filter(|node| !node.removed);
-        let first = listed.next().map(|node| nodes.region_of(node.id));
-        let alone = !listed.any(|node| Some(nodes.region_of(node.id)) != first);
-        let heard: Vec<(RegionEvidence, RegionVerdict)> = self
-            .breakers
-            .iter_mut()
-            .map(|breaker| std::mem::take(&mut breaker.evidence))
-            .map(|evidence| match alone {
-                true => (evidence, evidence.of_openings().verdict(&settings)),
-                false => (evidence, evidence.verdict(&settings)),
-            })
-            .collect();
-        let known = heard.iter().filter(|(_, verdict)| *verdict != RegionVerdict::Unknown).count();
-        let bad = heard.iter().filter(|(_, verdict)| *verdict == RegionVerdict::Bad).count();
-        // If all regions are equally bad, the cause is the gateway's own uplink, and no other region is better.
-        let ours = known > 1 && bad == known;
-        let mut closed = false;
-        for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
-            let verdict = if ours { RegionVerdict::Unknown } else { verdict };
-            let region = RegionId(place as u32);
-            if verdict == RegionVerdict::Unknown && self.waits_for_probes(region, evidence, nodes) {
-                continue;
-            }
-            if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
-                let RegionEvidence { sessions, bad, opened, failed } = evidence;
-                effects.event(CoreEvent::Breaker {
-                    region,
-                    from,
-                    to,
-                    sessions,
-                    bad,
-                    opened,
-                    failed,
-                });
-                closed |= to == BreakerState::Closed;
-            }
-        }
-        closed
-    }
-
-    /// A half-open breaker stays open while all running nodes of the region lose much and too few sessions have good
-    /// media to disprove it.
-    fn waits_for_probes(
-        &self,
-        region: RegionId,
-        evidence: RegionEvidence,
-        nodes: &NodeTable,
-    ) -> bool {
-        let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
-        self.breaker(region) == BreakerState::HalfOpen
-            && evidence.bad * 2 >= evidence.sessions
-            && running.peek().is_some()
-            && running.all(Node::loses)
-    }
-
-    pub(crate) fn breaker(&self, region: RegionId) -> BreakerState {
-        self.breakers[region.0 as usize].state()
-    }
-
-    pub(crate) fn opens_until(&self, region: RegionId) -> Option<Instant> {
-        self.breakers[region.0 as usize].opens_until()
-    }
-
-    /// The time at which the first region accepts new rooms again; `None` if one accepts them now.
-    pub(crate) fn all_open_until(&self) -> Option<Instant> {
-        let all = self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Open);
-        self.breakers.iter().filter_map(Breaker::opens_until).min().filter(|_| all)
-    }
-
-    pub(crate) fn may_enter(&self, room: RoomId, region: RegionId) -> bool {
-        self.breakers[region.0 as usize].admits(room, &self.settings)
-    }
-
-    /// Nodes in regions that do not accept the room, except nodes for which `kept` is true.
-    pub(crate) fn behind_breakers(
-        &self,
-        room: RoomId,
-        kept: impl Fn(NodeId) -> bool,
-        nodes: &NodeTable,
-    ) -> Vec<NodeId> {
-        if self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
-            return Vec::new();
-        }
-        let shut = |node: &NodeId| !kept(*node) && !self.may_enter(room, nodes.region_of(*node));
-        nodes.iter().map(|node| node.id).filter(shut).collect()
-    }
-
     fn node_measures(&self, node: &Node) -> Measures {
         let mut measures = Measures::default();
         node.measure(&mut measures);
@@ -270,11 +121,348 @@ impl Capacity {
             let mut measures = Measures::default();
             measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
             measures.set(Metric::NodesUp, takers().count() as u64);
-            measures.set(Metric::Breaker, self.breaker(region) as u64);
+            measures.set(Metric::Breaker, self.breakers.state(region) as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };
         nodes.regions().map(row).collect()
+    }
+}
+
+/// The capacity that one room uses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Holding {
+    /// The node that carries the room; `None` before placement and while the room is stranded.
+    pub(crate) on: Option<NodeId>,
+    /// The node that reserves capacity for the death of `on`.
+    pub(crate) reserve: Option<NodeId>,
+    /// The node that the room is moving to. During the move the room counts at both nodes.
+    pub(crate) heading: Option<NodeId>,
+    /// In hitless mode: the second node that carries all packets.
+    pub(crate) twin: Option<NodeId>,
+    pub(crate) kbps: u64,
+}
+
+impl Holding {
+    /// Nodes that carry the room, or are about to.
+    pub(crate) fn loads(self) -> impl Iterator<Item = NodeId> {
+        let heading = self.heading.filter(|heading| Some(*heading) != self.on);
+        let twin = self.twin.filter(|twin| ![self.on, self.heading].contains(&Some(*twin)));
+        self.on.into_iter().chain(heading).chain(twin)
+    }
+
+    /// Standby and first node. `None` if the standby already carries the room's load, or if there is no first node.
+    fn reserves(self) -> Option<(NodeId, NodeId)> {
+        let standby = self.reserve.filter(|standby| Some(*standby) != self.heading)?;
+        let on = self.on.filter(|_| self.kbps > 0)?;
+        Some((standby, on))
+    }
+}
+
+/// Capacity, load and reserves of every node.
+///
+/// A node's reserve is the largest load that the death of one other node would bring, not the sum over all nodes.
+#[derive(Debug)]
+pub(crate) struct CapacityLedger {
+    gauges: Vec<Gauge>,
+    load: Vec<u64>,
+    rooms: Vec<u32>,
+    /// Other slots of the same machine. Their load uses the same capacity.
+    beside: Vec<SmallSet<NodeId>>,
+    /// Indexed by standby and first node.
+    reserved: BTreeMap<(NodeId, NodeId), u64>,
+}
+
+impl CapacityLedger {
+    pub(crate) fn new(capacity: Vec<u64>) -> CapacityLedger {
+        let nodes = capacity.len();
+        let gauges = capacity.into_iter().map(Gauge::new).collect();
+        CapacityLedger {
+            gauges,
+            load: vec![0; nodes],
+            rooms: vec![0; nodes],
+            beside: vec![SmallSet::default(); nodes],
+            reserved: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> LedgerView<'_> {
+        self.without(Holding::default())
+    }
+
+    pub(crate) fn without(&self, holding: Holding) -> LedgerView<'_> {
+        LedgerView { ledger: self, without: holding }
+    }
+
+    /// Adds a node with its configured capacity.
+    pub(crate) fn add(&mut self, node: NodeId, kbps: u64) {
+        let place = node.0 as usize;
+        if place == self.gauges.len() {
+            self.load.push(0);
+            self.rooms.push(0);
+            self.beside.push(SmallSet::default());
+            self.gauges.push(Gauge::new(kbps));
+        } else {
+            self.gauges[place] = Gauge::new(kbps);
+        }
+    }
+
+    /// The two nodes are the same machine under its old and its new name, so its capacity exists once.
+    pub(crate) fn is_one_machine(&mut self, nodes: [NodeId; 2]) {
+        let [one, other] = nodes;
+        self.beside[one.0 as usize].insert(other);
+        self.beside[other.0 as usize].insert(one);
+    }
+
+    /// Removes the node. Its machine then belongs to the other slot alone.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.beside[node.0 as usize] = SmallSet::default();
+        self.beside.iter_mut().for_each(|beside| beside.remove(&node));
+    }
+
+    /// Takes a node's changed configured capacity.
+    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
+        self.gauges[node.0 as usize].claim(kbps);
+    }
+
+    pub(crate) fn gauge_mut(&mut self, node: NodeId) -> &mut Gauge {
+        &mut self.gauges[node.0 as usize]
+    }
+
+    /// Takes the load that a node reports.
+    pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
+        let ours = self.view().load(node);
+        self.gauges[node.0 as usize].handle_load(permille, ours, now);
+    }
+
+    /// Takes a load report of a draining node, which does not change its capacity.
+    pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
+        self.gauges[node.0 as usize].hold(now);
+    }
+
+    /// Takes a node's refusal of a session because it is full.
+    pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
+        let ours = self.view().load(node);
+        self.gauges[node.0 as usize].handle_full(ours, now);
+    }
+
+    /// Restores measured capacities over time.
+    pub(crate) fn recover(&mut self, now: Instant) {
+        self.gauges.iter_mut().for_each(|gauge| gauge.recover(now));
+    }
+
+    pub(crate) fn hold(&mut self, holding: Holding) {
+        for node in holding.loads() {
+            self.load[node.0 as usize] += holding.kbps;
+        }
+        if let Some(on) = holding.on {
+            self.rooms[on.0 as usize] += 1;
+        }
+        if let Some(key) = holding.reserves() {
+            *self.reserved.entry(key).or_default() += holding.kbps;
+        }
+    }
+
+    pub(crate) fn release(&mut self, holding: Holding) {
+        for node in holding.loads() {
+            self.load[node.0 as usize] -= holding.kbps;
+        }
+        if let Some(on) = holding.on {
+            self.rooms[on.0 as usize] -= 1;
+        }
+        if let Some(key) = holding.reserves()
+            && let Some(kbps) = self.reserved.get_mut(&key)
+        {
+            *kbps -= holding.kbps;
+            if *kbps == 0 {
+                self.reserved.remove(&key);
+            }
+        }
+    }
+}
+
+/// The ledger without one room's holding, which that room may use again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LedgerView<'a> {
+    ledger: &'a CapacityLedger,
+    without: Holding,
+}
+
+impl<'a> LedgerView<'a> {
+    pub(crate) fn gauge(self, node: NodeId) -> &'a Gauge {
+        &self.ledger.gauges[node.0 as usize]
+    }
+
+    pub(crate) fn capacity(self, node: NodeId) -> u64 {
+        self.gauge(node).kbps()
+    }
+
+    pub(crate) fn rooms(self, node: NodeId) -> u32 {
+        self.ledger.rooms[node.0 as usize]
+    }
+
+    /// Nodes that reserve capacity for the death of `first`.
+    pub(crate) fn standbys_of(self, first: NodeId) -> Vec<NodeId> {
+        self.ledger
+            .reserved
+            .keys()
+            .filter(|(_, of)| *of == first)
+            .map(|(standby, _)| *standby)
+            .collect()
+    }
+
+    /// A room may stand on the node without breaking a reserve.
+    pub(crate) fn fits(self, node: NodeId, kbps: u64) -> bool {
+        self.load(node) + self.reserve(node) + kbps <= self.capacity(node)
+    }
+
+    /// A room may stand on the node if its reserves are given up.
+    pub(crate) fn carries(self, node: NodeId, kbps: u64) -> bool {
+        self.load(node) + kbps <= self.capacity(node)
+    }
+
+    /// The node could also carry this room if `first` died. Loads that other deaths would bring are not added.
+    pub(crate) fn fits_reserve(self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
+        let brought = self.reserved((standby, first)) + kbps;
+        self.load(standby) + brought <= self.capacity(standby)
+    }
+
+    /// The load of the node's machine, over all its slots.
+    fn load(self, node: NodeId) -> u64 {
+        let beside = self.ledger.beside[node.0 as usize].iter();
+        self.slot_load(node) + beside.map(|other| self.slot_load(*other)).sum::<u64>()
+    }
+
+    fn slot_load(self, node: NodeId) -> u64 {
+        let carries = self.without.loads().any(|carrier| carrier == node);
+        self.ledger.load[node.0 as usize] - if carries { self.without.kbps } else { 0 }
+    }
+
+    fn reserve(self, node: NodeId) -> u64 {
+        let of_node = (node, NodeId(0))..=(node, NodeId(u32::MAX));
+        let deaths = self.ledger.reserved.range(of_node).map(|(key, _)| self.reserved(*key));
+        deaths.max().unwrap_or(0)
+    }
+
+    /// The load that one death would bring.
+    fn reserved(self, key: (NodeId, NodeId)) -> u64 {
+        let own = if self.without.reserves() == Some(key) { self.without.kbps } else { 0 };
+        self.ledger.reserved.get(&key).map_or(0, |kbps| kbps - own)
+    }
+
+    /// Load plus reserve, in thousandths of the capacity.
+    pub(crate) fn permille(self, node: NodeId) -> u64 {
+        let used = self.load(node) + self.reserve(node);
+        used * 1_000 / self.capacity(node).max(1)
+    }
+
+    /// Load alone, in thousandths of the capacity.
+    pub(crate) fn carried_permille(self, node: NodeId) -> u64 {
+        self.load(node) * 1_000 / self.capacity(node).max(1)
+    }
+}
+
+/// Time constant of smoothing: a load reported for this long is almost fully believed.
+const SMOOTHED_OVER: Duration = Duration::from_secs(1);
+
+/// An older report is ignored.
+const WORD_HOLDS: Duration = Duration::from_secs(5);
+
+/// The minimum capacity is the configured one divided by this.
+const LEAST: u64 = 10;
+
+/// Without a load report or a refusal, the full configured capacity is restored within this time.
+const RECOVERS_IN: Duration = Duration::from_secs(8);
+
+/// Upper bound on the elapsed time of one recovery step, so that rare calls do not restore much at once.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct Gauge {
+    claimed: u64,
+    /// In bit/s, because smoothing takes steps smaller than 1 kbit/s.
+    measured: u64,
+    #[serde(with = "evenkeel_media::instant::option")]
+    word: Option<Instant>,
+    #[serde(with = "evenkeel_media::instant::option")]
+    refused: Option<Instant>,
+    #[serde(with = "evenkeel_media::instant::option")]
+    looked_at: Option<Instant>,
+}
+
+impl Gauge {
+    pub(crate) fn new(claimed: u64) -> Gauge {
+        Gauge { claimed, measured: claimed * 1_000, word: None, refused: None, looked_at: None }
+    }
+
+    /// Takes a changed configured capacity. A measurement is kept within the new bounds; an unmeasured node takes the
+    /// new capacity.
+    pub(crate) fn claim(&mut self, claimed: u64) {
+        let all = self.measured == self.claimed * 1_000;
+        self.claimed = claimed;
+        self.measured = self.bounded(if all { claimed } else { self.kbps() });
+    }
+
+    /// Continues another process's measurement under the present configured capacity.
+    pub(crate) fn resume(&mut self, before: &Gauge) {
+        let (claimed, said) = (self.claimed, before.claimed.min(u64::MAX / 1_000));
+        *self = Gauge { claimed: said, measured: before.measured.min(said * 1_000), ..*before };
+        if claimed != said {
+            self.claim(claimed);
+        }
+    }
+
+    pub(crate) fn kbps(&self) -> u64 {
+        self.measured / 1_000
+    }
+
+    /// Takes the node's reported load. `ours` is the load that the ledger places there; the free capacity in the report
+    /// comes on top of it.
+    pub(crate) fn handle_load(&mut self, permille: u16, ours: u64, now: Instant) {
+        let free = u64::from(1_000_u16.saturating_sub(permille));
+        let says = self.bounded(ours + self.claimed * free / 1_000);
+        let since = self.word.map_or(Duration::ZERO, |word| now.saturating_duration_since(word));
+        self.word = Some(now);
+        // A node that refused a session recently gets no more load, even if it reports free capacity.
+        if says > self.measured && self.refused(now) {
+            return;
+        }
+        let weight = since.min(SMOOTHED_OVER).as_micros() as u64;
+        let over = SMOOTHED_OVER.as_micros() as u64;
+        let step = says.abs_diff(self.measured) * weight / over;
+        self.measured =
+            if says > self.measured { self.measured + step } else { self.measured - step };
+    }
+
+    /// Keeps the capacity of a draining node: its falling load says nothing about capacity.
+    pub(crate) fn hold(&mut self, now: Instant) {
+        self.word = Some(now);
+    }
+
+    /// It refused a session since it is full, while we counted on it for `ours`.
+    pub(crate) fn handle_full(&mut self, ours: u64, now: Instant) {
+        self.measured = self.measured.min(self.bounded(ours));
+        self.refused = Some(now);
+    }
+
+    /// Restores configured capacity over time.
+    pub(crate) fn recover(&mut self, now: Instant) {
+        let before = self.looked_at.replace(now).unwrap_or(now);
+        let since = now.saturating_duration_since(before).min(LOOKED_AT_WITHIN);
+        let speaks = self.word.is_some_and(|at| now.saturating_duration_since(at) < WORD_HOLDS);
+        if !speaks && !self.refused(now) {
+            let share = since.as_millis() as u64 * 1_000 / RECOVERS_IN.as_millis() as u64;
+            self.measured = (self.measured + self.claimed * share).min(self.claimed * 1_000);
+        }
+    }
+
+    fn refused(&self, now: Instant) -> bool {
+        self.refused.is_some_and(|at| now.saturating_duration_since(at) < WORD_HOLDS)
+    }
+
+    /// The capacity within its bounds, in bit/s.
+    fn bounded(&self, kbps: u64) -> u64 {
+        kbps.clamp(self.claimed / LEAST, self.claimed) * 1_000
     }
 }
 

@@ -1,17 +1,15 @@
 //! Effects: the core's parts append outputs, timers and notices here, in the order in which they decide.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, NotStarted, Offer,
-    OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
+    AcceptedOffer, Ask, AskId, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, NotStarted,
+    Offer, OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
-use evenkeel_nodes::{NodeEffect, NodeTable};
+use evenkeel_nodes::{NodeEffect, NodeTable, NodeTimer};
 use evenkeel_revisions::{Remembered, RolloutReport};
-
-use crate::timer::{Timer, TimerQueue};
 
 /// Instructions to the server.
 #[derive(Clone, Debug)]
@@ -20,46 +18,92 @@ pub enum GatewayEffect {
     Ask(Ask),
     /// Assign the session to a worker. Its packets may arrive from now on.
     Install {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room at nodes.
         room: RoomId,
+        /// The offer of the client.
         offer: Arc<Offer>,
+        /// The cell of the route, which packets read.
         route: Arc<RouteCell>,
+        /// The degradation decision in force.
         plan: Plan,
     },
     /// Assign a session of another process's record to a worker. It is live.
     Restore {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room at nodes.
         room: RoomId,
+        /// The cell of the route, which packets read.
         route: Arc<RouteCell>,
+        /// The degradation decision in force.
         plan: Plan,
+        /// The streams of the client.
         media: Arc<MediaDescription>,
+        /// The name of the scenario.
         scenario: Arc<str>,
         /// The session was opened by its first packet.
         of_first_packet: bool,
     },
     /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
-    Open { session: SessionId, room: RoomId, hop: Hop },
+    Open {
+        /// The number of the session.
+        session: SessionId,
+        /// The number of the room at nodes.
+        room: RoomId,
+        /// The node, in one incarnation.
+        hop: Hop,
+    },
     /// Have the driver close the session at a hop.
-    CloseAt { session: SessionId, hop: Hop },
+    CloseAt {
+        /// The number of the session.
+        session: SessionId,
+        /// The node, in one incarnation.
+        hop: Hop,
+    },
     /// Answer an offer.
-    Reply { offer: OfferId, result: Result<AcceptedOffer, OfferRefusal> },
+    Reply {
+        /// The offer that is answered.
+        offer: OfferId,
+        /// The session, or the reason of the refusal.
+        result: Result<AcceptedOffer, OfferRefusal>,
+    },
     /// The session's plan changed.
-    Plan { session: SessionId, plan: Plan },
+    Plan {
+        /// The number of the session.
+        session: SessionId,
+        /// The degradation decision in force.
+        plan: Plan,
+    },
     /// Ask these senders for a key frame of each of their video streams.
-    KeyFrame { sessions: Vec<SessionId> },
+    KeyFrame {
+        /// The senders.
+        sessions: Vec<SessionId>,
+    },
     /// Forget the session.
     End {
+        /// The number of the session.
         session: SessionId,
         /// The cause of the end.
         reason: CloseReason,
     },
     /// Call the hook that starts a node. A failure returns through [`crate::NodeController::handle_start_failed`]; otherwise
     /// the node answers probes.
-    Start { node: NodeId },
+    Start {
+        /// The number of the node.
+        node: NodeId,
+    },
     /// End the hook that starts a node.
-    EndStart { node: NodeId, why: NotStarted },
+    EndStart {
+        /// The number of the node.
+        node: NodeId,
+        /// The reason for the end of the hook.
+        why: NotStarted,
+    },
     /// Probe a node's media port. Answers return through [`crate::NodeEvidence::ProbeAnswered`].
     Probe {
+        /// The number of the node.
         node: NodeId,
         /// The answer carries the same number.
         sequence: u64,
@@ -68,18 +112,32 @@ pub enum GatewayEffect {
     /// through [`crate::NodeEvidence::CanaryPassed`], and the node's confirmation that both sessions are open
     /// through [`crate::NodeEvidence::CanaryOpen`].
     Canary {
+        /// The number of the node.
         node: NodeId,
         /// The packet carries the same number.
         sequence: u64,
     },
     /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
-    Forget { node: NodeId },
+    Forget {
+        /// The number of the node.
+        node: NodeId,
+    },
     /// An event in the rollout of a policy's revision, for subscribers.
     Rollout(RolloutReport),
     /// No more questions go to this revision.
-    Unload { policy: PolicyName, revision: Arc<str> },
+    Unload {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The name of the revision: a hash of plugin and settings.
+        revision: Arc<str>,
+    },
     /// Persistent facts about the policy's revisions changed.
-    Remember { policy: PolicyName, remembered: Remembered },
+    Remember {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// All facts to keep.
+        remembered: Remembered,
+    },
     /// An event for telemetry and subscribers.
     Event(CoreEvent),
     /// The shutdown is over: no session is left.
@@ -190,3 +248,117 @@ impl Effects {
         self.timers.pop(now)
     }
 }
+
+/// A reason to wake up. Limited to two words, since there is one per room; longer data is stored elsewhere.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    /// A node's media port is probed again.
+    Probe(NodeId),
+    /// The next canary goes into a node.
+    Canary(NodeId),
+    /// The deadline of a question.
+    AskLate(AskId),
+    /// A driver has not opened a session in time.
+    OpenLate(SessionId),
+    /// The hop that a make-before-break left is closed.
+    LeavingEnds(RoomId),
+    /// The room is reviewed: its routing policy asked for it, or it has avoided a hop long enough.
+    RoomDue(RoomId),
+    /// Rooms wait for a question to their routing policy.
+    Reroute(Arc<PolicyName>),
+    /// A degradation policy's next question is due.
+    Tick(Arc<PolicyName>),
+    /// The next rooms leave a draining node.
+    Drain(NodeId),
+    /// A removed node is forgotten, because no room leads there any more.
+    Forget(NodeId),
+    /// The next rooms of a dead node fail over.
+    Failover,
+    /// Rooms without a usable hop are tried again.
+    Rescue,
+    /// The next rooms take changed settings of their scenarios.
+    Change,
+    /// A node that a hook started has not answered in time.
+    StartLate(NodeId),
+    /// The next room returns to its native place.
+    Failback,
+    Breakers,
+    /// Votes about nodes are weighed.
+    Cohorts,
+    /// Silent sessions are judged.
+    Flows,
+    /// A judge's round may be over.
+    Judge,
+    /// Due rollout steps are taken.
+    Rollouts,
+    /// Sessions are checked for silence.
+    Sweep,
+    /// Rooms without a reserve are weighed again.
+    Weigh,
+    /// The shutdown's deadline: all sessions are closed.
+    ShutdownEnds,
+}
+
+impl From<NodeTimer> for Timer {
+    fn from(timer: NodeTimer) -> Timer {
+        match timer {
+            NodeTimer::Probe(node) => Timer::Probe(node),
+            NodeTimer::Canary(node) => Timer::Canary(node),
+            NodeTimer::StartLate(node) => Timer::StartLate(node),
+            NodeTimer::Drain(node) => Timer::Drain(node),
+        }
+    }
+}
+
+/// Pending timers. Each reason occurs at most once.
+#[derive(Default, Debug)]
+pub(crate) struct TimerQueue {
+    queue: BTreeSet<(Instant, Timer)>,
+    due: BTreeMap<Timer, Instant>,
+}
+
+impl TimerQueue {
+    pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
+        self.cancel(&timer);
+        self.queue.insert((at, timer.clone()));
+        self.due.insert(timer, at);
+    }
+
+    /// Sets the timer unless it is already set for any time.
+    pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
+        if !self.due.contains_key(&timer) {
+            self.set(timer, at);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, timer: &Timer) {
+        if let Some(at) = self.due.remove(timer) {
+            self.queue.remove(&(at, timer.clone()));
+        }
+    }
+
+    pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
+        self.due.get(timer).copied()
+    }
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
+        self.due.keys()
+    }
+
+    /// Removes and returns the earliest timer that is due.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
+        if self.queue.first()?.0 > now {
+            return None;
+        }
+        let (_, timer) = self.queue.pop_first()?;
+        self.due.remove(&timer);
+        Some(timer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

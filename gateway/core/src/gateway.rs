@@ -3,7 +3,6 @@
 //! After every input, drain the outputs. This module dispatches inputs to the parts; `answers` applies policy answers.
 
 mod answers;
-mod record;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,38 +13,43 @@ use evenkeel_model::{
     NodeId, NotStarted, PluginFault, PolicyName, RegionId, RoomId, Scenario, SessionId, Stamp,
     ZoneId,
 };
-use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
-pub use record::Records;
-
-use crate::capacity::{Capacity, WINDOW};
-use crate::effects::{Effects, GatewayEffect, RoomNotice};
-use crate::policy::{FaultSubject, HarmfulRevision, Policies, QuestionsInFlight, Subjects};
-use crate::quality::{Quality, Ticks};
-use crate::rooms::{
-    Failback, Failover, Legs, MoveUnderWay, NodeController, NotOpened, Openings, Placement,
-    Reroutes, Restoration, RoomTable, Routes, WEIGH_EVERY, lend,
-};
-use crate::sessions::SessionTable;
-use crate::timer::Timer;
-use crate::views::{SessionStanding, TableSizes, Views};
-use crate::{ArmStatistics, ArmTally, GatewayRecord, HopMap, RestoreError};
 use evenkeel_nodes::{NodeEvidence, NodeTable};
+use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
+
+use crate::capacity::Capacity;
+use crate::capacity::breaker::WINDOW;
+use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
+use crate::policy::policies::{HarmfulRevision, Policies};
+use crate::policy::questions::{FaultSubject, QuestionsInFlight};
+use crate::policy::subjects::{ArmStatistics, ArmTally, Noted, Subjects};
+use crate::quality::Quality;
+use crate::record::{Failback, GatewayRecord, HopMap, RestoreError};
+use crate::records::{RecordWriter, Records};
+use crate::rooms::RoomTable;
+use crate::rooms::moves::Moves;
+use crate::rooms::node_controller::NodeController;
+use crate::rooms::openings::{NotOpened, Openings};
+use crate::rooms::placement::CoreTables;
+use crate::rooms::reroutes::Reroutes;
+use crate::rooms::room::MoveUnderWay;
+use crate::rooms::routes::{Routes, WEIGH_EVERY};
+use crate::sessions::SessionTable;
+use crate::ticks::{DegradationTurns, Ticks};
+use crate::views::{SessionStanding, TableSizes, Views};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 
+/// The state machine of one gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    settings: CoreSettings,
-    sessions: SessionTable,
-    rooms: RoomTable,
-    nodes: NodeTable,
-    capacity: Capacity,
+    tables: CoreTables,
     quality: Quality,
+    degradation: DegradationTurns,
     questions: QuestionsInFlight,
+    noted: Noted,
     policies: Policies,
-    effects: Effects,
     shutting_down: bool,
     finished: bool,
 }
@@ -64,74 +68,53 @@ impl Gateway {
             let policy = Arc::new(scenario.policy(Hook::Degradation));
             effects.set_if_idle(Timer::Tick(policy), now + settings.limits.tick_every);
         }
-        Gateway {
+        let tables = CoreTables {
             sessions: SessionTable::new(),
             rooms: RoomTable::new(&settings, now),
             nodes,
             capacity: Capacity::new(&settings, now),
-            quality: Quality::default(),
-            questions: QuestionsInFlight::new(now),
-            policies: Policies::default(),
             effects,
+            settings,
+        };
+        Gateway {
+            tables,
+            quality: Quality::default(),
+            degradation: DegradationTurns::default(),
+            questions: QuestionsInFlight::new(now),
+            noted: Noted::default(),
+            policies: Policies::default(),
             shutting_down: false,
             finished: false,
-            settings,
         }
-    }
-
-    fn placement(&self) -> Placement<'_> {
-        let Gateway { settings, sessions, rooms, nodes, capacity, .. } = self;
-        Placement { settings, sessions, rooms, nodes, capacity }
-    }
-
-    fn routes(&mut self) -> Routes<'_> {
-        lend!(Routes of self)
-    }
-
-    fn failover(&mut self) -> Failover<'_> {
-        lend!(Failover of self)
-    }
-
-    fn reroutes(&mut self) -> Reroutes<'_> {
-        lend!(Reroutes of self)
-    }
-
-    fn openings(&mut self) -> Openings<'_> {
-        lend!(Openings of self)
-    }
-
-    fn node_controller(&mut self) -> NodeController<'_> {
-        lend!(NodeController of self)
-    }
-
-    fn ticks(&mut self) -> Ticks<'_> {
-        Ticks {
-            routes: lend!(Routes of self),
-            quality: &mut self.quality,
-            policies: &mut self.policies,
-            questions: &mut self.questions,
-        }
-    }
-
-    fn restoration(&mut self) -> Restoration<'_> {
-        lend!(Restoration of self)
     }
 
     /// Passes the notices of `act` to the other parts.
-    fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut Gateway) -> T) -> T {
-        let done = act(self);
+    fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut CoreTables) -> T) -> T {
+        let done = act(&mut self.tables);
         self.take_notices(now);
         done
     }
 
+    fn ticks(&mut self) -> Ticks<'_> {
+        Ticks {
+            tables: &mut self.tables,
+            degradation: &mut self.degradation,
+            policies: &mut self.policies,
+            questions: &mut self.questions,
+            noted: &self.noted,
+        }
+    }
+
     fn with_nodes<T>(&mut self, change: impl FnOnce(&mut NodeTable) -> T) -> T {
-        let changed = change(&mut self.nodes);
-        self.effects.take(&mut self.nodes);
+        let changed = change(&mut self.tables.nodes);
+        self.tables.effects.take(&mut self.tables.nodes);
         changed
     }
 
     fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
-        let Gateway { settings, sessions, rooms, policies, effects, .. } = self;
+        let Gateway {
+            tables: CoreTables { settings, sessions, rooms, effects, .. }, policies, ..
+        } = self;
         act(policies, Subjects { settings, sessions, rooms }, effects)
     }
 
@@ -140,70 +123,89 @@ impl Gateway {
     }
 
     fn take_notices(&mut self, now: Instant) {
-        while let Some(notice) = self.effects.pop_notice() {
+        while let Some(notice) = self.tables.effects.pop_notice() {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
                 RoomNotice::MoveCounted(room) => {
-                    if let Some(room) = self.rooms.get_mut(&room) {
-                        self.policies.weigh_moves(room, &self.settings, now, &mut self.effects);
+                    if let Some(room) = self.tables.rooms.get_mut(&room) {
+                        self.policies.weigh_moves(
+                            room,
+                            &self.tables.settings,
+                            now,
+                            &mut self.tables.effects,
+                        );
                     }
                 }
                 RoomNotice::Ended { session, room, scenario } => {
-                    self.policies.leave(FaultSubject::Session(session), &scenario, &self.settings);
+                    self.policies.leave(
+                        FaultSubject::Session(session),
+                        &scenario,
+                        &self.tables.settings,
+                    );
                     self.quality.forget_session(room, session);
-                    self.questions.noted.forget(FaultSubject::Session(session));
+                    self.degradation.leave_ladder(session);
+                    self.noted.forget(FaultSubject::Session(session));
                 }
                 RoomNotice::Dissolved { room, scenario } => {
-                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.settings);
+                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.tables.settings);
+                    self.noted.forget(FaultSubject::Room(room));
                     self.questions.forget_room(room);
                 }
             }
         }
-        if self.shutting_down && self.sessions.is_empty() && !self.finished {
+        if self.shutting_down && self.tables.sessions.is_empty() && !self.finished {
             self.finished = true;
-            self.effects.cancel(&Timer::ShutdownEnds);
-            self.effects.push(GatewayEffect::Finished);
+            self.tables.effects.cancel(&Timer::ShutdownEnds);
+            self.tables.effects.push(GatewayEffect::Finished);
         }
     }
 
     fn subjects(&self) -> Subjects<'_> {
-        Subjects { settings: &self.settings, sessions: &self.sessions, rooms: &self.rooms }
+        Subjects {
+            settings: &self.tables.settings,
+            sessions: &self.tables.sessions,
+            rooms: &self.tables.rooms,
+        }
     }
 
     /// Read-only views of sessions, rooms, nodes and regions.
     pub fn views(&self) -> Views<'_> {
         Views {
-            sessions: &self.sessions,
-            rooms: &self.rooms,
-            nodes: &self.nodes,
-            capacity: &self.capacity,
-            noted: &self.questions.noted,
+            sessions: &self.tables.sessions,
+            rooms: &self.tables.rooms,
+            nodes: &self.tables.nodes,
+            capacity: &self.tables.capacity,
+            noted: &self.noted,
         }
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.
     pub fn handle_seed(&mut self, seed: u64) {
-        self.sessions.seed(seed);
+        self.tables.sessions.seed(seed);
     }
 
     /// The board that workers read for each packet.
     pub fn board(&self) -> Arc<Board> {
-        Arc::clone(self.nodes.board())
+        Arc::clone(self.tables.nodes.board())
     }
 
     /// The next output. Drain the outputs after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<GatewayEffect> {
-        self.effects.pop().or_else(|| record::restore_next(self))
+        self.tables.effects.pop().or_else(|| {
+            // A session of a record is new in the caches of the processor when its output is executed.
+            self.records().restore_session().then(|| self.tables.effects.pop()).flatten()
+        })
     }
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.effects.timers().next()
+        self.tables.effects.timers().next()
     }
 
+    /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.effects.pop_timer(now) {
+        while let Some(timer) = self.tables.effects.pop_timer(now) {
             self.handle_timer(timer, now);
             self.take_notices(now);
         }
@@ -214,49 +216,52 @@ impl Gateway {
             Timer::Probe(node) => self.with_nodes(|nodes| nodes.probe(node, now)),
             Timer::Canary(node) => self.with_nodes(|nodes| nodes.send_canary(node, now)),
             Timer::AskLate(ask) => self.handle_answer(ask, Err(PluginFault::Late), now),
-            Timer::OpenLate(id) => self.openings().open_late(id, now),
-            Timer::LeavingEnds(id) => lend!(Legs of self).close_left_hops(id, now),
-            Timer::RoomDue(id) => self.failover().room_due(id, now),
+            Timer::OpenLate(id) => Openings(&mut self.tables).open_late(id, now),
+            Timer::LeavingEnds(id) => Routes(&mut self.tables).close_left_hops(id, now),
+            Timer::RoomDue(id) => Moves(&mut self.tables).room_due(id, now),
             Timer::Reroute(policy) => {
                 Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
             }
             Timer::Tick(policy) => self.ask_tick(&policy, now),
-            Timer::Drain(node) => self.node_controller().drain(node, now),
+            Timer::Drain(node) => NodeController(&mut self.tables).drain(node, now),
             Timer::Forget(node) => {
-                if self.node_controller().forget_node(node, now) {
+                if NodeController(&mut self.tables).forget_node(node, now) {
                     self.quality.forget_node(node);
                 }
             }
-            Timer::Failover => self.failover().fail_over_some(now),
-            Timer::Rescue => self.failover().rescue_stranded(now),
-            Timer::Change => self.reroutes().change_some(now),
+            Timer::Failover => Moves(&mut self.tables).fail_over_some(now),
+            Timer::Rescue => Moves(&mut self.tables).rescue_stranded(now),
+            Timer::Change => Reroutes(&mut self.tables).change_some(now),
             Timer::StartLate(node) => {
                 self.with_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
             }
-            Timer::Failback => self.reroutes().failback(now),
-            Timer::Breakers => self.routes().weigh_breakers(now),
-            Timer::Cohorts => self.quality.weigh_cohorts(&mut lend!(Reroutes of self), now),
-            Timer::Flows => self.quality.judge_flows(&mut lend!(Failover of self), now),
-            Timer::Judge => self.policies.turn_judges(now, &mut self.effects),
+            Timer::Failback => Reroutes(&mut self.tables).failback(now),
+            Timer::Breakers => Routes(&mut self.tables).weigh_breakers(now),
+            Timer::Cohorts => self.quality.weigh_cohorts(&mut self.tables, now),
+            Timer::Flows => self.quality.judge_flows(&mut self.tables, now),
+            Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),
             Timer::Rollouts => self.poll_rollouts(now),
             Timer::Sweep => self.sweep(now),
-            Timer::Weigh => self.routes().weigh_unreserved(now),
-            Timer::ShutdownEnds => self.openings().close_all(CloseReason::Shutdown, now),
+            Timer::Weigh => Routes(&mut self.tables).weigh_unreserved(now),
+            Timer::ShutdownEnds => Openings(&mut self.tables).close_all(CloseReason::Shutdown, now),
         }
     }
 
+    /// Returns the records as they change.
     pub fn records(&mut self) -> Records<'_> {
-        Records(self)
+        let Gateway { tables, policies, questions, .. } = self;
+        Records { tables, policies, questions }
     }
 
     /// All live sessions with their rooms, and the state of nodes and regions.
     pub fn record(&self, now: Instant) -> GatewayRecord {
-        record::record(self, now)
+        let Gateway { tables, policies, questions, .. } = self;
+        RecordWriter { tables, policies, questions }.all(now)
     }
 
     /// Continues the sessions of another process's record. For each a [`GatewayEffect::Restore`](crate::GatewayEffect::Restore)
     /// follows, in their order, before other outputs about it. Its packets may be served then. `node` finds a listed node
-    /// by its name. [`Records::settle`] is the next input.
+    /// by its name. [`Gateway::settle_restored`] is the next input.
     ///
     /// # Errors
     /// If this gateway has sessions, or the record contradicts itself. Nothing has changed then.
@@ -266,7 +271,14 @@ impl Gateway {
         node: impl Fn(&str) -> Option<NodeId>,
         now: Instant,
     ) -> Result<HopMap, RestoreError> {
-        record::restore(self, record, node, now)
+        self.records().restore(record, node, now)
+    }
+
+    /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
+    /// rooms off a node that is down or not listed here.
+    pub fn settle_restored(&mut self, now: Instant) {
+        self.records().settle_restored(now);
+        self.take_notices(now);
     }
 
     /// Admits no more sessions. The gateway finishes when the last session ends, or after this time.
@@ -276,40 +288,27 @@ impl Gateway {
         }
         if !self.shutting_down {
             self.shutting_down = true;
-            self.nodes.start_no_more();
-            self.effects.event(CoreEvent::ShuttingDown);
+            self.tables.nodes.start_no_more();
+            self.tables.effects.event(CoreEvent::ShuttingDown);
         }
-        self.effects.set(Timer::ShutdownEnds, now + within);
+        self.tables.effects.set(Timer::ShutdownEnds, now + within);
         self.take_notices(now);
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (silent, goes_on) = self.sessions.sweep(now);
-        self.route(now, |gateway| gateway.openings().close_silent(silent, now));
-        let Gateway { settings, sessions, rooms, .. } = self;
+        let (silent, goes_on) = self.tables.sessions.sweep(now);
+        self.route(now, |tables| Openings(tables).close_silent(silent, now));
+        let CoreTables { settings, sessions, rooms, .. } = &mut self.tables;
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
-        self.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
+        self.tables.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
-        self.effects.set(Timer::Sweep, now + after);
+        self.tables.effects.set(Timer::Sweep, now + after);
     }
 
     /// Changes mode, regions, spares and affinity of the named scenarios. Other scenarios and settings stay. Rooms take
     /// the change in batches without packet loss; affinity applies to new rooms.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
-        for (name, new) in scenarios {
-            let Some(old) = self.settings.scenarios.get_mut(name) else {
-                continue;
-            };
-            let Scenario { mode, affinity, ref regions, spares, .. } = *new;
-            let same = (old.mode, &old.regions, old.spares) == (mode, regions, spares);
-            let changed = (old.spares != spares).then_some(spares);
-            (old.mode, old.affinity, old.regions, old.spares) =
-                (mode, affinity, regions.clone(), spares);
-            if !same {
-                self.rooms.scenario_changed(name, changed);
-            }
-        }
-        self.route(now, |gateway| gateway.reroutes().change_some(now));
+        self.route(now, |tables| Reroutes(tables).take_scenarios(scenarios, now));
     }
 
     /// The driver opened the session at a hop, or failed. Ignored if [`GatewayEffect::CloseAt`] gave up the hop meanwhile.
@@ -320,21 +319,21 @@ impl Gateway {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        self.route(now, |gateway| gateway.openings().handle_opened(id, hop, result, now));
+        self.route(now, |tables| Openings(tables).handle_opened(id, hop, result, now));
     }
 
     /// Ends a session through the API.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
-        if !self.sessions.contains_key(&id) {
+        if !self.tables.sessions.contains_key(&id) {
             return Err(Impossible::NoSuchSession);
         }
-        self.route(now, |gateway| gateway.openings().close(id, CloseReason::Requested, now));
+        self.route(now, |tables| Openings(tables).close(id, CloseReason::Requested, now));
         Ok(())
     }
 
     /// A worker panicked on a packet of this session and dropped the session.
     pub fn handle_panicked(&mut self, id: SessionId, now: Instant) {
-        self.route(now, |gateway| gateway.openings().close(id, CloseReason::Panicked, now));
+        self.route(now, |tables| Openings(tables).close(id, CloseReason::Panicked, now));
     }
 
     /// Moves a room for an operator, make-before-break. Fails if the room is already there, or the node cannot take it.
@@ -344,23 +343,23 @@ impl Gateway {
         to: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.route(now, |gateway| gateway.reroutes().handle_move(name, to, now))
+        self.route(now, |tables| Reroutes(tables).handle_move(name, to, now))
     }
 
     /// The kernel reports that no process listens at a node's port that serves one room: the hop leaves its route.
     pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        self.route(now, |gateway| gateway.failover().handle_port_closed(session, hop, now));
+        self.route(now, |tables| Moves(tables).handle_port_closed(session, hop, now));
     }
 
     /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
     /// the first hop of its route, while it is on these two hops.
     pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
-        self.route(now, |gateway| gateway.reroutes().handle_unalike(session, hops, now));
+        self.route(now, |tables| Reroutes(tables).handle_unalike(session, hops, now));
     }
 
     /// Sets the maximum age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
-        self.sessions.told_within = within;
+        self.tables.sessions.told_within = within;
     }
 
     /// Takes the measures of a session, and the time at which the session was last heard.
@@ -371,16 +370,17 @@ impl Gateway {
         last_heard: Option<Instant>,
     ) {
         self.enrol(id);
-        if let Some(session) = self.sessions.unrecorded_mut(&id) {
+        if let Some(session) = self.tables.sessions.unrecorded_mut(&id) {
             match &mut session.measures {
                 Some(standing) => **standing = measures,
                 None => session.measures = Some(Box::new(measures)),
             }
             session.last_heard =
                 last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
-            if let Some(on) = self.rooms.get(&session.room).and_then(|room| room.holding.on) {
-                let region = self.nodes.region_of(on);
-                self.capacity.judge(region, &mut session.judged, &measures);
+            if let Some(on) = self.tables.rooms.get(&session.room).and_then(|room| room.holding.on)
+            {
+                let region = self.tables.nodes.region_of(on);
+                self.tables.capacity.breakers.judge(region, &mut session.judged, &measures);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -390,7 +390,7 @@ impl Gateway {
 
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
-        if self.quality.handle_flow(id, flow, &mut lend!(Failover of self), now) {
+        if self.quality.handle_flow(id, flow, &mut self.tables, now) {
             self.judge(|policies, subjects, effects| {
                 policies.weigh_flow(id, flow.missed, subjects, now, effects);
             });
@@ -406,18 +406,19 @@ impl Gateway {
     pub fn handle_watch(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let (late, changes) = self.with_nodes(|nodes| nodes.watch(stamps, workers_late, now));
         if let Some(late) = late {
-            self.quality.excuse_flows(late, &mut self.sessions);
+            self.quality.excuse_flows(late, &mut self.tables.sessions);
         }
-        self.route(now, |gateway| gateway.node_controller().nodes_changed(changes, now));
+        self.route(now, |tables| NodeController(tables).nodes_changed(changes, now));
     }
 
+    /// Returns the table of nodes.
     pub fn node_table(&self) -> &NodeTable {
-        &self.nodes
+        &self.tables.nodes
     }
 
     /// Takes evidence about a node.
     pub fn handle_evidence(&mut self, id: NodeId, evidence: NodeEvidence, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.tables.nodes.get_mut(id) {
             node.handle_evidence(evidence, now);
         }
     }
@@ -428,13 +429,13 @@ impl Gateway {
         now: Instant,
         change: impl FnOnce(&mut NodeController) -> T,
     ) -> T {
-        self.route(now, |gateway| change(&mut gateway.node_controller()))
+        self.route(now, |tables| change(&mut NodeController(tables)))
     }
 
     /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
     /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
-        self.nodes.zone(name, region)
+        self.tables.nodes.zone(name, region)
     }
 
     /// Sets how rooms return to a region, or to all regions.
@@ -444,7 +445,7 @@ impl Gateway {
         failback: Failback,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.reroutes().handle_failback(region, failback, now)
+        Reroutes(&mut self.tables).handle_failback(region, failback, now)
     }
 
     /// Adds a policy that has no revision yet.
@@ -464,6 +465,7 @@ impl Gateway {
         self.policies.set_clock(clock);
     }
 
+    /// Returns the lifecycle of the policy; `None` if the policy is unknown.
     pub fn policy(&self, policy: &PolicyName) -> Option<&Lifecycle> {
         self.policies.get(policy)
     }
@@ -475,7 +477,8 @@ impl Gateway {
         now: Instant,
         change: impl FnOnce(&mut Lifecycle) -> T,
     ) -> Option<T> {
-        let (result, follows) = self.policies.change(policy, now, &mut self.effects, change)?;
+        let (result, follows) =
+            self.policies.change(policy, now, &mut self.tables.effects, change)?;
         self.follow(policy, follows, now);
         Some(result)
     }
@@ -483,18 +486,21 @@ impl Gateway {
     fn follow(&mut self, policy: &PolicyName, effects: Vec<Effect>, now: Instant) {
         for effect in effects {
             match effect {
-                Effect::Report(rollout) => self.effects.push(GatewayEffect::Rollout(rollout)),
+                Effect::Report(rollout) => {
+                    self.tables.effects.push(GatewayEffect::Rollout(rollout))
+                }
                 Effect::Remember(remembered) => {
                     let policy = policy.clone();
-                    self.effects.push(GatewayEffect::Remember { policy, remembered });
+                    self.tables.effects.push(GatewayEffect::Remember { policy, remembered });
                 }
                 Effect::Unload(revision) => {
                     let (policy, unloaded) = (policy.clone(), Arc::clone(&revision));
-                    self.effects
+                    self.tables
+                        .effects
                         .push(GatewayEffect::Unload { policy: policy.clone(), revision: unloaded });
                     self.ask_again(&policy, &revision, now);
                 }
-                Effect::CanaryChanged => self.quality.restart_ticks(policy, Arm::Canary),
+                Effect::CanaryChanged => self.degradation.restart_ticks(policy, Arm::Canary),
                 Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
             }
         }
@@ -528,29 +534,34 @@ impl Gateway {
         self.policies.cohorts(policy, tally)
     }
 
+    /// Returns the number of live sessions.
     pub fn live(&self) -> usize {
-        self.sessions.live()
+        self.tables.sessions.live()
     }
 
+    /// Returns the view of a live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         self.views().session(id, now)
     }
 
+    /// Returns the scenarios by their names.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
-        self.settings.scenarios.iter()
+        self.tables.settings.scenarios.iter()
     }
 
+    /// Returns the number of rooms that a node carries.
     pub fn standing_rooms(&self) -> usize {
-        self.rooms.placed()
+        self.tables.rooms.placed()
     }
 
+    /// Returns the name of the room; `None` if the room is gone.
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
-        self.rooms.get(&room).map(|room| room.name.clone())
+        self.tables.rooms.get(&room).map(|room| room.name.clone())
     }
 
     /// All moves in progress. Each ends with a [`CoreEvent::Moved`] to its target, or with an [`CoreEvent::MoveEnded`].
     pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
-        self.rooms.moves_under_way()
+        self.tables.rooms.moves_under_way()
     }
 
     /// Unanswered questions about offers.
@@ -558,6 +569,7 @@ impl Gateway {
         self.questions.in_flight().filter(|asked| asked.about.is_of_offer()).count()
     }
 
+    /// Returns false once a shutdown has begun.
     pub fn is_admitting(&self) -> bool {
         !self.shutting_down
     }
@@ -566,11 +578,11 @@ impl Gateway {
     pub fn kept(&self) -> TableSizes {
         let views = self.views().kept();
         TableSizes {
-            rooms_listed: self.rooms.most_listed().max(self.questions.most_rerouted()),
+            rooms_listed: self.tables.rooms.most_listed().max(self.questions.most_rerouted()),
             sessions_listed: [
-                self.capacity.reduced(),
+                self.tables.capacity.reduced(),
                 self.quality.silent(),
-                self.sessions.most_ticked(),
+                self.tables.sessions.most_ticked(),
                 self.policies.most_judged(),
             ]
             .into_iter()
@@ -578,7 +590,7 @@ impl Gateway {
             .unwrap_or(0),
             asks: self.questions.in_flight().len(),
             ballots: self.quality.ballots(),
-            timers: self.effects.timers().standing().len(),
+            timers: self.tables.effects.timers().standing().len(),
             ..views
         }
     }

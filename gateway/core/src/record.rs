@@ -5,8 +5,6 @@
 //!
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
-pub(crate) mod changes;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -15,20 +13,21 @@ use std::time::{Duration, Instant};
 use evenkeel_media::instant;
 use evenkeel_model::{
     CapBounds, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
-    MediaDescription, NodeId, Plan, PluginState, PolicyName, RedundancyMode, RegionId, RoomId,
-    SessionId,
+    MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PluginState, PolicyName,
+    RedundancyMode, RegionId, RoomId, SessionId,
 };
 use evenkeel_nodes::NodeTrust;
 use evenkeel_revisions::StateVersions;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{Breaker, Gauge};
-use crate::rooms::{NodeDrain, Stranded};
+use crate::capacity::Gauge;
+use crate::capacity::breaker::Breaker;
 use crate::sessions::WHOLE;
-use crate::{Failback, MoveRecord};
 
+/// The record of a gateway.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct GatewayRecord {
+    /// The listed nodes, also those that are being removed.
     pub nodes: Vec<NodeRecord>,
     /// Indexed by [`RegionId`].
     pub regions: Vec<RegionRecord>,
@@ -38,55 +37,76 @@ pub struct GatewayRecord {
     pub sessions: Vec<SessionRecord>,
     /// The sessions' media. Many sessions share an equal one.
     pub media: Vec<Arc<MediaDescription>>,
+    /// The memos of the active revisions.
     pub memos: Vec<MemoRecord>,
+    /// The next free number of a session.
     pub next_session: u64,
+    /// The next free number of a room.
     pub next_room: u64,
     /// The start of the time that policies see.
     #[serde(with = "instant")]
     pub started: Instant,
 }
 
+/// A node, with the trust in it.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct NodeRecord {
     /// The node's current incarnation.
     pub hop: Hop,
+    /// The name by which the other process finds it.
     pub name: Box<str>,
     pub(crate) trust: NodeTrust,
     pub(crate) drain: Option<NodeDrain>,
     pub(crate) gauge: Gauge,
 }
 
+/// A region, with its breaker.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RegionRecord {
+    /// The name by which the other process finds it.
     pub name: Box<str>,
+    /// An operator drains the region.
     pub drained: bool,
+    /// How rooms return to the region.
     pub failback: Failback,
     pub(crate) breaker: Breaker,
 }
 
+/// A room with a live session.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RoomRecord {
+    /// The number, which the other process continues.
     pub id: RoomId,
+    /// The name by which the other process finds it.
     pub name: Arc<str>,
+    /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// Labels of the offer, which policies may read.
     pub labels: Labels,
     /// The room's native region.
     pub region: RegionId,
+    /// The wanted number of spares.
     pub spares: u8,
+    /// The redundancy mode in force.
     pub mode: RedundancyMode,
     /// The room's number at nodes.
     pub call: RoomId,
+    /// The order of rescues; higher goes first.
     pub priority: i64,
     /// The version of the route. The restored route has a higher one.
     pub version: u64,
+    /// The route, best first, with its grants.
     pub hops: Vec<(Hop, HopGrant)>,
+    /// The hop that a move left, until its packets are refused.
     #[serde(with = "instant::paired")]
     pub leaving: Option<(Hop, Instant)>,
+    /// The author of the placement.
     pub placed_by: Decider,
     pub(crate) stranded: Option<Stranded>,
     /// The room is outside its native place without anyone's choice.
     pub away: bool,
     pub(crate) memory: StateVersions,
+    /// Milliseconds between reviews by the policy; 0: none.
     pub ttl_ms: u32,
     /// The time of the next review.
     #[serde(with = "instant::option")]
@@ -97,6 +117,7 @@ pub struct RoomRecord {
     pub(crate) unalike: Option<[Hop; 2]>,
     /// Times of moves that count towards the limit.
     pub(crate) counted: Vec<RecordedInstant>,
+    /// The last moves, oldest first.
     pub moves: Vec<MoveRecord>,
 }
 
@@ -111,35 +132,134 @@ pub(crate) struct Struck {
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct RecordedInstant(#[serde(with = "instant")] pub(crate) Instant);
 
+/// A live session.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct SessionRecord {
+    /// The number, which the other process continues.
     pub id: SessionId,
+    /// The number of the room.
     pub room: RoomId,
+    /// Labels of the offer, which policies may read.
     pub labels: Labels,
     /// Index in [`GatewayRecord::media`].
     pub media: u32,
+    /// The transport of the client.
     pub transport: ClientTransport,
+    /// The session was opened by its first packet.
     pub of_first_packet: bool,
+    /// The arrival of the offer.
     #[serde(with = "instant")]
     pub offered: Instant,
+    /// The limits of caps.
     pub bounds: CapBounds,
+    /// The silence after which the session is closed.
     pub close_after: Duration,
     /// The plan by policies, before the share applies.
     pub plan: Plan,
+    /// The granted share of the need above the floor, in thousandths.
     pub share: u16,
     /// The time since which the share is below the whole.
     #[serde(with = "instant::option")]
     pub reduced: Option<Instant>,
+    /// The author of the admission.
     pub admitted_by: Decider,
+    /// The hops where the session is open or opening.
     pub legs: Vec<LegRecord>,
+    /// The time of the last packet of the client.
     #[serde(with = "instant")]
     pub last_heard: Instant,
     pub(crate) memory: StateVersions,
 }
 
+/// A room without a hop that its packets may take.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub(crate) struct Stranded {
+    pub(crate) lost: Hop,
+    #[serde(with = "instant")]
+    pub(crate) since: Instant,
+    /// Rooms with fewer attempts go first.
+    pub(crate) attempts: u32,
+}
+
+/// One entry in a room's record of moves.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct MoveRecord {
+    /// The reason of the move.
+    pub cause: MoveCause,
+    /// The author of the decision.
+    pub by: Arc<Decider>,
+    /// The hop before the move.
+    pub from: Hop,
+    /// `None`: no hop was left for the room.
+    pub to: Option<Hop>,
+    /// The time of the decision.
+    #[serde(with = "instant")]
+    pub started: Instant,
+    /// The time of the end.
+    #[serde(with = "instant")]
+    pub ended: Instant,
+    /// The result after validation.
+    pub outcome: MoveOutcome,
+}
+
+/// The progress of a node's drain.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct NodeDrain {
+    #[serde(with = "instant")]
+    pub(crate) started: Instant,
+    /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
+    #[serde(with = "instant::option")]
+    pub(crate) deadline: Option<Instant>,
+    /// The last room that was moved away.
+    pub(crate) last: RoomId,
+    /// The event that reports the node empty was emitted.
+    pub(crate) empty: bool,
+}
+
+/// How rooms return to their native place once a node there is trusted again.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub enum Failback {
+    /// Rooms return to nodes that are Up and lose little, unless the room moved too often or the region accepts no new
+    /// rooms.
+    #[default]
+    Auto,
+    /// An operator forces the return: also to nodes that are Wary or lossy, regardless of the limit of moves and the
+    /// region's breaker.
+    Force,
+    /// An operator forbids the return.
+    Forbid,
+}
+
+impl Failback {
+    /// All settings, in the order of the API.
+    pub const ALL: [Failback; 3] = [Failback::Auto, Failback::Force, Failback::Forbid];
+
+    /// The setting's name in the API: `forbid`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failback::Auto => "auto",
+            Failback::Force => "force",
+            Failback::Forbid => "forbid",
+        }
+    }
+}
+
+/// A record of another process, before its rooms are settled.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    /// Sessions that do not continue yet.
+    pub(crate) sessions: std::vec::IntoIter<SessionRecord>,
+    pub(crate) media: Vec<Arc<MediaDescription>>,
+    pub(crate) hops: HopMap,
+    /// Rooms on nodes that are not listed here.
+    pub(crate) lost: Vec<RoomId>,
+    pub(crate) now: Instant,
+}
+
 /// A hop where the driver was asked to open the session and not yet to close it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct LegRecord {
+    /// The node, in one incarnation.
     pub hop: Hop,
     /// The driver has opened it. Otherwise the session is opened there again, or closed.
     pub open: bool,
@@ -161,7 +281,9 @@ pub struct ChangedRecords {
 /// State of a policy itself.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct MemoRecord {
+    /// The policy, by set and hook.
     pub policy: PolicyName,
+    /// The state that the policy wrote.
     pub memo: PluginState,
 }
 
@@ -208,6 +330,7 @@ impl HopMap {
     }
 }
 
+/// The reason why a record cannot be continued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RestoreError {
     /// The gateway has sessions of its own.

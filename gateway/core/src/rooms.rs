@@ -1,33 +1,13 @@
-//! Rooms: the unit of placement and moves, and the route that a room's sessions share.
+//! Rooms: the unit of placement and moves, and the route that a room's sessions share. Calls with one room per session: nodes
+//! see one room, the gateway has a room for each session.
 
-/// Lends the tables to an owner of methods over them.
-macro_rules! lend {
-    ($owner:ident of $from:expr) => {
-        $owner {
-            settings: &$from.settings,
-            sessions: &mut $from.sessions,
-            rooms: &mut $from.rooms,
-            nodes: &mut $from.nodes,
-            capacity: &mut $from.capacity,
-            effects: &mut $from.effects,
-        }
-    };
-}
-pub(crate) use lend;
-
-mod calls;
-mod failback;
-mod failover;
-mod legs;
-mod moves;
-mod node_controller;
-mod openings;
-mod placement;
-mod reroutes;
-mod restore;
-mod room;
-mod routes;
-mod survey;
+pub(crate) mod moves;
+pub(crate) mod node_controller;
+pub(crate) mod openings;
+pub(crate) mod placement;
+pub(crate) mod reroutes;
+pub(crate) mod room;
+pub(crate) mod routes;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,46 +15,84 @@ use std::ops::{Bound, Index};
 use std::sync::Arc;
 use std::time::Instant;
 
-use calls::CallRooms;
-pub use calls::{is_session_room_name, requested_room_name};
-use evenkeel_model::{CoreSettings, Decider, Hop, NodeId, RegionId, RoomId};
-pub use failback::Failback;
-pub(crate) use failover::Failover;
-use failover::PendingFailover;
-pub(crate) use legs::Legs;
-pub(crate) use moves::Moves;
-pub use moves::{MoveRecord, MoveUnderWay};
-pub use node_controller::NodeController;
-pub(crate) use node_controller::NodeDrain;
-pub use openings::NotOpened;
-pub(crate) use openings::Openings;
-pub(crate) use placement::Placement;
-pub(crate) use reroutes::Reroutes;
-pub(crate) use restore::Restoration;
-use restore::Unsettled;
-pub(crate) use room::{PendingRoute, Room, Stranded};
-pub(crate) use routes::{Routes, WEIGH_EVERY};
+use evenkeel_model::{
+    Affinity, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId, Scenario,
+    SessionId,
+};
 
-use crate::interner::Interner;
-use crate::record::changes::Changes;
-use crate::small::SmallSet;
+use crate::collections::{Changes, Interner, SmallSet};
+use crate::record::{Failback, NodeDrain, Stranded, Unsettled};
+use crate::rooms::room::{MoveUnderWay, PendingRoute, Room};
+
+/// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
+/// queries.
+pub(super) const APART: char = '~';
+
+#[derive(Debug)]
+pub(super) struct CallRooms {
+    /// The room's number at nodes.
+    pub(super) number: RoomId,
+    /// Rooms of different scenarios are different rooms, even with the same name.
+    pub(super) scenario: Arc<str>,
+    pub(super) rooms: u32,
+}
+
+/// The name of a session's own room.
+pub(crate) fn session_room_name(call: &str, session: SessionId) -> Arc<str> {
+    format!("{call}{APART}{session}").into()
+}
+
+/// Tells if a room's name has the form of a session's own room, `conf~s7`. Clients may not request such names, since
+/// they could take another session's place.
+#[must_use]
+pub fn is_session_room_name(room: &str) -> bool {
+    room.rsplit_once(APART)
+        .and_then(|(_, session)| session.strip_prefix('s'))
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The name of the room that clients requested: without the session, for a session's own room.
+#[must_use]
+pub fn requested_room_name(room: &str) -> &str {
+    let own = room.rsplit_once(APART).filter(|_| is_session_room_name(room));
+    own.map_or(room, |(call, _)| call)
+}
+
+/// Rooms that have not yet failed over from a dead node.
+#[derive(Debug)]
+pub(crate) struct PendingFailover {
+    pub(crate) dead: Hop,
+    died: Instant,
+    /// Nodes whose reserves only these rooms may use meanwhile.
+    pub(crate) standbys: Vec<NodeId>,
+    pub(crate) rooms: BTreeSet<RoomId>,
+}
+
+impl PendingFailover {
+    /// The node is the dead one, or its reserve is assigned to this failover.
+    pub(crate) fn concerns(&self, node: NodeId) -> bool {
+        self.dead.node == node || self.standbys.contains(&node)
+    }
+}
+
+/// Lends the tables to an owner of methods over them.
 
 #[derive(Debug)]
 pub(crate) struct RoomTable {
-    all: BTreeMap<RoomId, Box<Room>>,
+    pub(crate) all: BTreeMap<RoomId, Box<Room>>,
     next: u64,
     by_name: BTreeMap<Arc<str>, RoomId>,
     /// Calls with one room per session, by name.
     calls: BTreeMap<Arc<str>, CallRooms>,
     /// Rooms that have not yet taken the changed settings of their scenarios.
-    changing: BTreeSet<RoomId>,
+    pub(crate) changing: BTreeSet<RoomId>,
     placed: usize,
     /// Indexed by node: rooms whose current or pending route contains it.
-    at: Vec<BTreeSet<RoomId>>,
+    pub(crate) at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, while some have not failed over yet.
     failover: Option<PendingFailover>,
     /// Rooms without a usable hop, by number of failed attempts, priority and id.
-    stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
+    pub(crate) stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
     /// The next rescue continues after this entry.
     rescued_last: Option<(u32, Reverse<i64>, RoomId)>,
     /// Stranded rooms wait until a node has finished opening sessions of other rooms.
@@ -83,17 +101,17 @@ pub(crate) struct RoomTable {
     unreserved: BTreeSet<RoomId>,
     weighed_last: RoomId,
     /// Indexed by region.
-    failbacks: Vec<Failback>,
+    pub(crate) failbacks: Vec<Failback>,
     /// Rooms outside their native place that neither a policy nor an operator put there.
-    away: BTreeSet<RoomId>,
+    pub(crate) away: BTreeSet<RoomId>,
     /// Indexed by region: the number of those rooms that belong in it.
     away_by_region: Vec<usize>,
     failed_back_last: RoomId,
-    drains: BTreeMap<NodeId, NodeDrain>,
+    pub(crate) drains: BTreeMap<NodeId, NodeDrain>,
     /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
-    unsettled: Option<Box<Unsettled>>,
+    pub(crate) unsettled: Option<Box<Unsettled>>,
     started: Instant,
     /// Rooms with another record.
     pub(crate) changes: Changes<RoomId>,
@@ -177,7 +195,7 @@ impl RoomTable {
         self.away_by_region[region.0 as usize]
     }
 
-    fn set_away(&mut self, id: RoomId, is_away: bool) {
+    pub(crate) fn set_away(&mut self, id: RoomId, is_away: bool) {
         let Some(region) = self.get(&id).map(|room| room.region) else { return };
         self.changes.note(id);
         let changes = if is_away { self.away.insert(id) } else { self.away.remove(&id) };
@@ -250,9 +268,7 @@ impl RoomTable {
 
     /// Lists the room under every node of its current and pending routes.
     fn list(&mut self, id: RoomId) {
-        let Some(room) = self.all.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.all.get_mut(&id) else { return };
         let route = room.route();
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let nodes: SmallSet<NodeId> =
@@ -283,6 +299,149 @@ impl RoomTable {
     /// Stranded rooms wait for a node's queue of openings.
     pub(crate) fn is_paced(&self) -> bool {
         self.paced
+    }
+
+    /// The room that the session joins, created if it does not exist. With session affinity, a room of the session's
+    /// own.
+    pub(crate) fn enter(
+        &mut self,
+        session: SessionId,
+        offer: &Offer,
+        scenario: &Scenario,
+        region: RegionId,
+    ) -> Result<RoomId, OfferRefusal> {
+        let name = match scenario.affinity {
+            Affinity::Room => offer.room.clone(),
+            Affinity::Session => session_room_name(&offer.room, session),
+        };
+        if let Some(&room) = self.by_name.get(&name) {
+            let room = self.all.get_mut(&room).expect("names are of rooms that are there");
+            if room.scenario != offer.scenario {
+                return Err(OfferRefusal::ScenarioOfRoom(room.scenario.clone()));
+            }
+            room.sessions.insert(session);
+            self.changes.note(room.id);
+            return Ok(room.id);
+        }
+        let id = RoomId(self.next);
+        let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
+        self.next += 1;
+        let mut room = Box::new(Room::new(id, name.clone(), offer, scenario, region, call));
+        self.by_name.insert(name, id);
+        room.sessions.insert(session);
+        self.all.insert(id, room);
+        Ok(id)
+    }
+
+    /// Removes the room from every list.
+    pub(super) fn remove(&mut self, id: RoomId) -> Option<Box<Room>> {
+        self.unstrand(id);
+        self.set_away(id, false);
+        let room = self.all.remove(&id)?;
+        self.changes.note(id);
+        self.placed -= usize::from(room.is_placed());
+        self.unreserved.remove(&id);
+        for node in room.listed.iter() {
+            self.at[node.0 as usize].remove(&id);
+        }
+        self.by_name.remove(&room.name);
+        self.leave_call(&room);
+        self.changing.remove(&id);
+        Some(room)
+    }
+
+    /// The room's number at nodes: that of its call with session affinity, else its own.
+    ///
+    /// # Errors
+    ///
+    /// Another scenario's room has the name.
+    pub(super) fn enter_call(
+        &mut self,
+        name: &Arc<str>,
+        scenario: &Arc<str>,
+        id: RoomId,
+        affinity: Affinity,
+    ) -> Result<RoomId, OfferRefusal> {
+        let call = self.calls.get(name).map(|call| (call.number, &call.scenario));
+        let room = self.by_name.get(name).and_then(|room| self.all.get(room));
+        let known = call.or(room.map(|room| (room.call, &room.scenario)));
+        if let Some((_, of)) = known.filter(|(_, of)| *of != scenario) {
+            return Err(OfferRefusal::ScenarioOfRoom(of.clone()));
+        }
+        let number = known.map_or(id, |(number, _)| number);
+        if affinity == Affinity::Session {
+            let new = || CallRooms { number, scenario: scenario.clone(), rooms: 0 };
+            self.calls.entry(name.clone()).or_insert_with(new).rooms += 1;
+        }
+        Ok(number)
+    }
+
+    pub(super) fn leave_call(&mut self, room: &Room) {
+        let Some((name, _)) = room.name.rsplit_once(APART) else { return };
+        if let Some(call) = self.calls.get_mut(name)
+            && call.number == room.call
+        {
+            call.rooms -= 1;
+            if call.rooms == 0 {
+                self.calls.remove(name);
+            }
+        }
+    }
+
+    /// Schedules the scenario's rooms to take its changed settings, in batches.
+    pub(crate) fn scenario_changed(&mut self, name: &str, spares: Option<u8>) {
+        for room in self.all.values_mut().filter(|room| *room.scenario == *name) {
+            if let Some(spares) = spares {
+                room.spares = spares;
+            }
+            self.changes.note(room.id);
+            self.changing.insert(room.id);
+        }
+    }
+
+    /// All moves in progress, by room. Each ends with a [`CoreEvent::Moved`] to its target or an [`CoreEvent::MoveEnded`].
+    pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
+        self.values().filter_map(|room| {
+            let PendingRoute { hops, cause, by, started, .. } = room.pending.as_deref()?;
+            let (to, from) = (hops[0], room.stood().filter(|from| *from != hops[0])?);
+            let (cause, by, started) = (*cause, by.clone(), *started);
+            Some(MoveUnderWay { room: room.id, cause, by, from, to, started })
+        })
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Continues the numbers of another process.
+    pub(crate) fn resume_numbers(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    pub(crate) fn drain_of(&self, node: NodeId) -> Option<NodeDrain> {
+        self.drains.get(&node).copied()
+    }
+
+    pub(crate) fn is_away(&self, id: RoomId) -> bool {
+        self.away.contains(&id)
+    }
+
+    /// Adds a placed room of another process under its own number.
+    pub(crate) fn restore(&mut self, room: Room) {
+        let id = room.id;
+        self.placed += 1;
+        self.by_name.insert(Arc::clone(&room.name), id);
+        if let Some((call, _)) = room.name.rsplit_once(APART)
+            && is_session_room_name(&room.name)
+        {
+            let new =
+                || CallRooms { number: room.call, scenario: Arc::clone(&room.scenario), rooms: 0 };
+            self.calls.entry(call.into()).or_insert_with(new).rooms += 1;
+        }
+        if let Some(stranded) = room.stranded {
+            self.stranded.insert((stranded.attempts, Reverse(room.priority), id));
+        }
+        self.all.insert(id, Box::new(room));
     }
 }
 

@@ -1,17 +1,19 @@
-//! Sessions from their offer to their end.
-
-mod session;
+//! Sessions from their offer to their end: the table, the phases of each, its plan and its share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index, RangeBounds};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{Decider, PolicyName, SessionId};
-pub(crate) use session::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
+use evenkeel_model::{
+    CapBounds, ClientTransport, Decider, Hop, Labels, Measures, MediaDescription, Metric, Offer,
+    Plan, PolicyName, RegionId, RoomId, SessionId, StreamKind,
+};
+use evenkeel_revisions::StateVersions;
 
-use crate::interner::Interner;
-use crate::record::changes::Changes;
+use crate::capacity::breaker::Judged;
+use crate::collections::{Changes, Interner, SmallMap};
+use crate::flow::FlowTracker;
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
@@ -203,5 +205,168 @@ impl Index<&SessionId> for SessionTable {
 
     fn index(&self, id: &SessionId) -> &Session {
         &self.all[id]
+    }
+}
+
+/// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
+const VOICE_KBPS: u32 = 64;
+
+/// The whole of a session's need, in thousandths.
+pub(crate) const WHOLE: u16 = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) room: RoomId,
+    /// The number of the session's room at nodes.
+    pub(crate) call: RoomId,
+    pub(crate) request: Arc<SessionRequest>,
+    pub(crate) transport: ClientTransport,
+    /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
+    pub(crate) of_first_packet: bool,
+    /// Present until the session is live.
+    pub(crate) opening: Option<Box<SessionOpening>>,
+    pub(crate) offered: Instant,
+    pub(crate) phase: SessionPhase,
+    pub(crate) bounds: CapBounds,
+    pub(crate) close_after: Duration,
+    /// The plan by policies, before the share applies.
+    pub(crate) plan: Plan,
+    pub(crate) plans: u32,
+    /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
+    pub(crate) share: u16,
+    /// The last breaker window in which the session was counted.
+    pub(crate) judged: Judged,
+    pub(crate) admitted_by: Arc<Decider>,
+    /// Hops where the driver was asked to open the session and not yet to close it.
+    pub(crate) legs: SmallMap<Hop, LegState>,
+    pub(crate) measures: Option<Box<Measures>>,
+    pub(crate) last_heard: Instant,
+    pub(crate) track: Option<Box<FlowTracker>>,
+    /// State of the degradation policy for this session.
+    pub(crate) memory: StateVersions,
+}
+
+/// The request of a session; many sessions share an equal one.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct SessionRequest {
+    pub(crate) scenario: Arc<str>,
+    pub(crate) labels: Labels,
+    pub(crate) media: Arc<MediaDescription>,
+}
+
+/// Data of a session that is not live yet.
+#[derive(Debug)]
+pub(crate) struct SessionOpening {
+    pub(crate) offer: Arc<Offer>,
+    /// The session is refused if it is not live by then; `None` before its room has a route.
+    pub(crate) by: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LegState {
+    /// Waiting for the node's window; the driver has not been asked yet.
+    Waiting,
+    /// The driver is opening it; after this time it counts as failed.
+    Opening(Instant),
+    Open,
+}
+
+/// The phase of a session's life. A closed session is removed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum SessionPhase {
+    /// The scenario policy is asked for parameters.
+    Resolving,
+    /// The admission policy is asked.
+    Admitting,
+    Placing,
+    /// The driver opens it at the node that carries the room.
+    Opening,
+    Live,
+}
+
+impl Session {
+    pub(crate) fn is_open_at(&self, hop: Hop) -> bool {
+        self.legs.get(&hop) == Some(&LegState::Open)
+    }
+
+    /// Hops that the driver has not opened in time.
+    pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
+        let late = |leg: &LegState| matches!(leg, LegState::Opening(until) if *until <= now);
+        self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
+    }
+
+    /// The time of the next opening timeout; `None` if no opening is awaited.
+    pub(crate) fn next_late(&self) -> Option<Instant> {
+        let opening = self.opening.as_ref().and_then(|opening| opening.by);
+        let legs = self.legs.values().filter_map(|leg| match leg {
+            LegState::Opening(until) => Some(*until),
+            LegState::Open | LegState::Waiting => None,
+        });
+        legs.chain(opening).min()
+    }
+
+    /// The session's load: its share of its need.
+    pub(crate) fn kbps(&self) -> u64 {
+        let need = self.need_kbps();
+        let floor = u64::from(self.bounds.floor_kbps).min(need);
+        floor + (need - floor) * u64::from(self.share) / u64::from(WHOLE)
+    }
+
+    /// The session can be reduced: its endpoint obeys caps, and its scenario allows one.
+    pub(crate) fn can_do_with_less(&self) -> bool {
+        self.request.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
+    }
+
+    /// The plan by policies, limited by the share.
+    pub(crate) fn plan_now(&self) -> Plan {
+        let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
+        let cap_kbps = match (self.plan.cap_kbps, share) {
+            (0, cap) | (cap, 0) => cap,
+            (policy, share) => policy.min(share),
+        };
+        Plan { cap_kbps, ..self.plan }
+    }
+
+    /// The need of the session's streams, within the scenario's bounds.
+    fn need_kbps(&self) -> u64 {
+        let need = |stream: &evenkeel_model::MediaStream| {
+            stream.bitrate_kbps.unwrap_or(match stream.kind {
+                StreamKind::Audio => VOICE_KBPS,
+                StreamKind::Video => self.bounds.ceiling_kbps,
+            })
+        };
+        let sum: u32 = self.request.media.streams.iter().map(need).fold(0, u32::saturating_add);
+        u64::from(sum.min(self.bounds.ceiling_kbps))
+    }
+
+    /// The session was silent for its scenario's limit, and a packet would have been reported by now.
+    pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
+        self.phase == SessionPhase::Live
+            && now.saturating_duration_since(self.last_heard) >= self.close_after + told_within
+    }
+
+    /// The region that the label `region` names, if any.
+    pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
+        let (_, named) = self.request.labels.iter().find(|(key, _)| &**key == "region")?;
+        let at = regions.iter().position(|region| region == named)?;
+        Some(RegionId(at as u32))
+    }
+
+    /// A value of the workers' last report.
+    pub(crate) fn measured(&self, metric: Metric) -> Option<u32> {
+        self.measures.as_ref()?.measured(metric)
+    }
+
+    pub(crate) fn measures(&self, now: Instant) -> Measures {
+        let mut measures = self.measures.as_deref().copied().unwrap_or_default();
+        measures
+            .set(Metric::Rung, u64::from(self.plan_now().rung()))
+            .set(Metric::Cap, u64::from(self.plan_now().cap_kbps))
+            .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
+            .set(Metric::Video, u64::from(self.request.media.has_video()))
+            .set(Metric::Floor, u64::from(self.bounds.floor_kbps))
+            .set(Metric::Ceiling, u64::from(self.bounds.ceiling_kbps));
+        measures
     }
 }

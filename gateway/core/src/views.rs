@@ -11,60 +11,87 @@ use evenkeel_model::{
 use evenkeel_nodes::{Node, NodeTable, OpeningWindow};
 
 use crate::capacity::Capacity;
-use crate::policy::{FaultSubject, Noted, Said, SubjectQuarantine};
-use crate::rooms::{Failback, MoveRecord, Room, RoomTable};
+use crate::policy::questions::FaultSubject;
+use crate::policy::subjects::{Noted, Said, SubjectQuarantine};
+use crate::record::{Failback, MoveRecord};
+use crate::rooms::RoomTable;
+use crate::rooms::room::Room;
 use crate::sessions::{SessionPhase, SessionTable, WHOLE};
 
+/// A live session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionStanding {
+    /// The number of the session.
     pub session: SessionId,
+    /// The name of the room.
     pub room: Arc<str>,
+    /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// The transport of the client.
     pub transport: ClientTransport,
+    /// The redundancy mode in force.
     pub mode: RedundancyMode,
     /// See [`Route::kept`](evenkeel_model::Route::kept).
     pub kept: RedundancyMode,
+    /// The hop that carries the room; `None` while it is stranded.
     pub hop: Option<Hop>,
+    /// The degradation decision in force.
     pub plan: Plan,
+    /// The values of the metrics.
     pub measures: Measures,
     /// Time since the offer.
     pub age: Duration,
 }
 
+/// A placed room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomStanding {
+    /// The number of the room.
     pub room: RoomId,
+    /// The unique name.
     pub name: Arc<str>,
+    /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// The redundancy mode in force.
     pub mode: RedundancyMode,
     /// See [`Route::kept`](evenkeel_model::Route::kept).
     pub kept: RedundancyMode,
+    /// The numbers of the sessions.
     pub sessions: Vec<SessionId>,
     /// Best first.
     pub route: Vec<Hop>,
+    /// The hop that carries the room; `None` while it is stranded.
     pub hop: Option<Hop>,
+    /// The author of the placement.
     pub placed_by: Decider,
 }
 
+/// A node, with its load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeStanding {
     /// The node with its newest incarnation.
     pub hop: Hop,
+    /// The health of the node.
     pub health: Health,
     /// In the order of [`EvidenceSource::ALL`].
     pub suspected_by: [bool; EvidenceSource::ALL.len()],
+    /// The node takes no rooms, and its rooms leave.
     pub draining: bool,
     /// The node was removed from the list. It is forgotten when it is empty.
     pub leaves: bool,
+    /// An operator ejected the node.
     pub ejected: bool,
     /// Measured capacity, which may be below the configured one.
     pub capacity_kbps: u64,
+    /// Openings under way.
     pub opening: u32,
+    /// Openings in the queue.
     pub waiting: u32,
     /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
     /// The load that the node reported lately, thousandths of its capacity.
     pub reported_permille: Option<u16>,
+    /// The number of rooms.
     pub rooms: u32,
     /// Smoothed.
     pub round_trip: Option<Duration>,
@@ -73,8 +100,11 @@ pub struct NodeStanding {
 /// A session, and the decisions that led to its state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
+    /// The session.
     pub standing: SessionStanding,
+    /// The author of the admission.
     pub admitted_by: Decider,
+    /// The author of the placement.
     pub placed_by: Decider,
     /// Rooms of higher priority are placed first.
     pub priority: i64,
@@ -84,6 +114,7 @@ pub struct Explanation {
     pub share_permille: u16,
     /// Evidence against the node that carries the session, with its age.
     pub witnesses: Vec<(EvidenceSource, Duration)>,
+    /// The move under way; `None` without one.
     pub heading: Option<Heading>,
     /// All other nodes.
     pub candidates: Vec<NodeCandidate>,
@@ -95,11 +126,16 @@ pub struct Explanation {
     pub quarantines: Vec<SubjectQuarantine>,
 }
 
+/// A move under way.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heading {
+    /// The hop after the move.
     pub to: Hop,
+    /// The reason of the move.
     pub cause: MoveCause,
+    /// The author of the decision.
     pub by: Decider,
+    /// The time since the move began.
     pub since: Duration,
     /// Pending openings.
     pub waiting: usize,
@@ -108,20 +144,26 @@ pub struct Heading {
 /// Another node for the room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeCandidate {
+    /// The node, in its newest incarnation.
     pub hop: Hop,
+    /// The reason why the room is not there.
     pub why: CandidateReason,
     /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
 }
 
+/// The reason why a node does not carry the room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CandidateReason {
+    /// The node is down.
     Down,
     /// The node does not run; no room has needed it yet.
     Cold,
+    /// The node is being drained.
     Draining,
     /// The node accepts no new sessions.
     NodeRefused,
+    /// The breaker of the region accepts no new rooms.
     BreakerOpen,
     /// The node recently failed to take the room.
     BackingOff,
@@ -133,12 +175,14 @@ pub enum CandidateReason {
     OutsideRegion,
     /// The node is a standby, and other nodes can take the room.
     Standby,
+    /// The node is a spare of the room.
     Spare,
     /// The node is as good; the decider preferred the other one.
     EqualCost,
 }
 
 impl CandidateReason {
+    /// Returns the name in the API.
     pub fn name(self) -> &'static str {
         match self {
             CandidateReason::Down => "down",
@@ -157,15 +201,24 @@ impl CandidateReason {
     }
 }
 
+/// A region, with counts of its nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionStanding {
+    /// The number of the region.
     pub region: RegionId,
+    /// The state of the circuit breaker.
     pub breaker: BreakerState,
+    /// The time until an open breaker is half-open.
     pub opens_for: Option<Duration>,
+    /// How rooms return to the region.
     pub failback: Failback,
+    /// The number of nodes.
     pub nodes: u32,
+    /// Nodes that take rooms.
     pub nodes_up: u32,
+    /// Nodes that are being drained.
     pub nodes_draining: u32,
+    /// The number of rooms.
     pub rooms: u32,
     /// Rooms that belong in this region but are placed in other regions, or at standbys.
     pub away: u32,
@@ -178,10 +231,13 @@ pub struct TableSizes {
     pub sessions: usize,
     /// Includes rooms that are not placed yet.
     pub rooms: usize,
+    /// Calls with one room per session.
     pub calls: usize,
     /// Entries of the longest list of rooms, which contains a room at most once.
     pub rooms_listed: usize,
+    /// Entries of the longest list of sessions.
     pub sessions_listed: usize,
+    /// Questions in flight.
     pub asks: usize,
     /// The largest number of hops of one session.
     pub legs: usize,
@@ -195,9 +251,11 @@ pub struct TableSizes {
     pub damped: usize,
     /// Pairs of a node and a scenario.
     pub ballots: usize,
+    /// Drains under way.
     pub drains: usize,
     /// Node numbers, including those that wait for reuse.
     pub slots: usize,
+    /// Timers that are set.
     pub timers: usize,
 }
 
@@ -250,10 +308,12 @@ impl<'a> Views<'a> {
         rest.map(move |room| (room.id, room.is_placed().then(|| self.room(room))))
     }
 
+    /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
         self.nodes.iter().map(move |node| self.node(node))
     }
 
+    /// Returns all regions in the order of their numbers.
     pub fn regions(self, now: Instant) -> impl Iterator<Item = RegionStanding> + use<'a> {
         self.nodes.regions().map(move |id| self.region(id, now))
     }
@@ -301,10 +361,10 @@ impl<'a> Views<'a> {
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
         let nodes = || self.nodes.in_region(region);
-        let opens = self.capacity.opens_until(region);
+        let opens = self.capacity.breakers.opens_until(region);
         RegionStanding {
             region,
-            breaker: self.capacity.breaker(region),
+            breaker: self.capacity.breakers.state(region),
             opens_for: opens.map(|at| at.saturating_duration_since(now)),
             failback: self.rooms.failback(region),
             nodes: nodes().count() as u32,
@@ -370,7 +430,7 @@ impl<'a> Views<'a> {
                 CandidateReason::BackingOff
             }
             _ if room.standing().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.capacity.may_enter(room.id, region) => CandidateReason::BreakerOpen,
+            _ if !self.capacity.breakers.may_enter(room.id, region) => CandidateReason::BreakerOpen,
             _ if !fits => CandidateReason::Full,
             Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
             Health::Up if node.loses() => CandidateReason::Unhealthy,

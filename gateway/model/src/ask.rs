@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
+use crate::id::{AskId, NodeId, RegionId, RoomId, SessionId};
+use crate::registry::Row;
 
+/// A question that a policy answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub enum Hook {
     /// Is this session admitted?
@@ -23,6 +25,7 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// All hooks, in the order of their names.
     pub const ALL: [Hook; 4] = [Hook::Admission, Hook::Routing, Hook::Degradation, Hook::Scenario];
 
     /// The hook's name in configuration and in policy names: `routing`.
@@ -39,7 +42,9 @@ impl Hook {
 /// `<set>/<hook>`: the name of a policy in commands, metrics and records.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct PolicyName {
+    /// The name of the policy set.
     pub set: Arc<str>,
+    /// The question that the policy answers.
     pub hook: Hook,
 }
 
@@ -60,6 +65,7 @@ pub enum Arm {
 }
 
 impl Arm {
+    /// Both arms; the number of each is its index.
     pub const ALL: [Arm; 2] = [Arm::Standing, Arm::Canary];
 
     /// The word in the API and in records: `canary`.
@@ -79,15 +85,19 @@ pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 pub struct PluginState {
     /// The plugin's name in its manifest. Only revisions of the same plugin receive this state.
     pub plugin: Arc<str>,
+    /// The version of the layout of the bytes.
     pub schema: u32,
     /// Opaque to the gateway and to other plugins.
     #[serde(with = "crate::bytes")]
     pub bytes: Box<[u8]>,
 }
 
+/// A room as routing policies see it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomRow {
+    /// The number and the measures.
     pub row: Row,
+    /// The name of the scenario.
     pub scenario: Arc<str>,
     /// Labels of the room's first session.
     pub labels: Labels,
@@ -97,45 +107,77 @@ pub struct RoomRow {
     pub state: Option<PluginState>,
 }
 
+/// A session as degradation policies see it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionRow {
+    /// The number and the measures.
     pub row: Row,
+    /// The number of the room.
     pub room: RoomId,
+    /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// Labels of the offer, which policies may read.
     pub labels: Labels,
     /// `None`: the plugin's `open` is called for the session first.
     pub state: Option<PluginState>,
 }
 
+/// A question, with the facts that the answer depends on.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PolicyQuestion {
     /// Which data plane parameters does a session with these labels get?
-    Resolve { scenario: Arc<str>, labels: Labels },
+    Resolve {
+        /// The name of the scenario.
+        scenario: Arc<str>,
+        /// Labels of the offer, which policies may read.
+        labels: Labels,
+    },
     /// Is this session admitted?
     Admit {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room.
         room: RoomId,
         /// The region of the session's room; `None` for the room's first session.
         standing: Option<RegionId>,
+        /// The name of the scenario.
         scenario: Arc<str>,
+        /// Labels of the offer, which policies may read.
         labels: Labels,
+        /// The regions, one row each.
         regions: Vec<Row>,
     },
     /// Which node carries this room, and which nodes are its spares?
     Place {
+        /// The number of the room.
         room: RoomId,
+        /// The name of the scenario.
         scenario: Arc<str>,
         /// Labels of the room's first session.
         labels: Labels,
+        /// The nodes, one row each.
         nodes: Vec<Row>,
     },
     /// Nodes changed, or placements are due: which of these rooms should move?
-    Reroute { nodes: Vec<Row>, rooms: Vec<RoomRow>, memo: Option<PluginState> },
+    Reroute {
+        /// The nodes, one row each.
+        nodes: Vec<Row>,
+        /// The rooms, one row each.
+        rooms: Vec<RoomRow>,
+        /// State of the policy itself; `None` before its first answer.
+        memo: Option<PluginState>,
+    },
     /// How much quality does each of these sessions get?
-    Tick { sessions: Vec<SessionRow>, memo: Option<PluginState> },
+    Tick {
+        /// The sessions, one row each.
+        sessions: Vec<SessionRow>,
+        /// State of the policy itself; `None` before its first answer.
+        memo: Option<PluginState>,
+    },
 }
 
 impl PolicyQuestion {
+    /// Returns the hook that answers the question.
     pub fn hook(&self) -> Hook {
         match self {
             PolicyQuestion::Resolve { .. } => Hook::Scenario,
@@ -192,6 +234,7 @@ impl PolicyQuestion {
 pub struct Ask {
     /// The answer carries the same id.
     pub id: AskId,
+    /// The policy, by set and hook.
     pub policy: PolicyName,
     /// The arm that is asked. All rows belong to it.
     pub arm: Arm,
@@ -201,16 +244,20 @@ pub struct Ask {
     pub now_us: u64,
     /// An answer after this time is late, and the native default applies.
     pub deadline: Instant,
+    /// The facts that the answer depends on.
     pub question: PolicyQuestion,
 }
 
+/// The decision of an admission policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdmitVerdict {
     /// No opinion: the native default decides.
     Abstain,
+    /// Admit the session without a cap.
     Accept,
     /// Admit the session with a cap in kbit/s.
     AcceptCapped(u32),
+    /// Send the client to this region.
     Redirect(RegionId),
     /// Reject the session; the client may retry after this many milliseconds.
     Reject(u32),
@@ -238,6 +285,7 @@ pub struct RoutingMove {
     pub hops: Vec<NodeId>,
     /// Milliseconds until the policy is asked about the room again; 0: never.
     pub ttl_ms: u32,
+    /// The number of the reason; 0: none.
     pub reason: u32,
 }
 
@@ -247,13 +295,19 @@ pub enum HookAnswer {
     /// Answers [`PolicyQuestion::Resolve`]: parameters by registry key. Unknown keys are recorded and otherwise ignored.
     Params(Vec<(Box<str>, i64)>),
     /// Answers [`PolicyQuestion::Admit`].
-    Admit { verdict: AdmitVerdict, reason: u32 },
+    Admit {
+        /// The decision on the session.
+        verdict: AdmitVerdict,
+        /// The number of the reason; 0: none.
+        reason: u32,
+    },
     /// Answers [`PolicyQuestion::Place`].
     Placed {
         /// Best first; empty: no opinion.
         hops: Vec<NodeId>,
         /// Milliseconds until the policy is asked about the room again; 0: never.
         ttl_ms: u32,
+        /// The number of the reason; 0: none.
         reason: u32,
         /// The room's first state.
         state: PluginState,
@@ -281,18 +335,24 @@ pub enum HookAnswer {
 /// A plugin's explanation of a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DecisionNote {
+    /// The index in the question.
     pub row: u32,
+    /// The name of the value, as the plugin chose it.
     pub key: Box<str>,
+    /// The value.
     pub value: i64,
 }
 
 /// An answer with the revision that gave it and how it was obtained.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RevisionAnswer {
+    /// The decision.
     pub answer: HookAnswer,
     /// First 12 hexadecimal digits of the revision's digest: plugin bytes and settings.
     pub revision: Arc<str>,
+    /// Notes of the plugin on subjects of the question.
     pub notes: Vec<DecisionNote>,
+    /// The time that the call took.
     pub took: std::time::Duration,
     /// Set if one call did not cover all rows.
     pub apart: Option<Box<Apart>>,
@@ -350,6 +410,7 @@ pub struct Apart {
 }
 
 impl Apart {
+    /// Returns true if the plugin was not asked about the row, or faulted on it.
     pub fn leaves_out(&self, row: u32) -> bool {
         self.poisoned.binary_search_by_key(&row, |poisoned| poisoned.row).is_ok()
             || self.unasked.binary_search(&row).is_ok()
@@ -369,7 +430,9 @@ impl Apart {
 /// A row on which the plugin fails even if it is asked about that row alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Poisoned {
+    /// The index in the question.
     pub row: u32,
+    /// The failure of the plugin.
     pub fault: PluginFault,
 }
 
@@ -429,17 +492,105 @@ impl std::fmt::Display for PluginFault {
     }
 }
 
-/// An entry of the catalog: a named object that questions refer to by number.
+/// The result of a decision after validation.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CatalogEntry {
-    pub kind: EntryKind,
-    /// The entry's number, unique within its kind.
-    pub id: u64,
-    /// The zone of a node, the region of a zone; 0 for a region.
-    pub parent: u64,
-    /// The entry's name in the configuration.
-    pub name: Box<str>,
-    pub labels: Vec<(Box<str>, Box<str>)>,
+pub enum DecisionOutcome {
+    /// The decision was applied, in whole or in part.
+    Applied {
+        /// True if the decision differs from the native default.
+        differs: bool,
+    },
+    /// The policy abstained. The native default decided.
+    Abstained,
+    /// The answer changed nothing.
+    Kept,
+    /// The decision broke this rule.
+    Guarded(GuardRule),
+    /// The subject changed after the question, so the answer no longer applies.
+    Stale,
+    /// The policy faulted. The native default decided.
+    Faulted(PluginFault),
+}
+
+impl DecisionOutcome {
+    /// The word in metrics and records: `applied`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            DecisionOutcome::Applied { .. } => "applied",
+            DecisionOutcome::Abstained => "abstained",
+            DecisionOutcome::Kept => "kept",
+            DecisionOutcome::Guarded(_) => "guarded",
+            DecisionOutcome::Stale => "stale",
+            DecisionOutcome::Faulted(_) => "faulted",
+        }
+    }
+}
+
+/// A native rule that a decision broke.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum GuardRule {
+    /// The decision names a node that does not exist or is down, or names a node twice.
+    UnusableNode,
+    /// The first node has no capacity for the room.
+    NoCapacity,
+    /// The decision names a region that does not exist, or redirects a session of an existing room.
+    UnusableRegion,
+    /// The decision names a row that was not in the question, or moves a row twice.
+    UnknownRow,
+    /// The decision names an action that does not exist or was not granted.
+    UnknownAction,
+    /// Policies moved too many sessions within a second.
+    Churn,
+    /// The room moved too often within a minute.
+    MovedTooOften,
+    /// The cap is outside the scenario's floor and ceiling.
+    CapOutOfBounds,
+    /// The cap has no effect: no endpoint concerned supports one.
+    CapUnsupported,
+    /// The breaker of a node's region is open.
+    BreakerOpen,
+    /// The subject changed since the question.
+    Outdated,
+    /// A fresh instance of the plugin answered the same question differently.
+    HiddenState,
+}
+
+impl GuardRule {
+    /// Returns true if the decision itself broke the rule. The other rules can be broken by concurrent events.
+    pub fn is_its_own(self) -> bool {
+        match self {
+            GuardRule::UnusableNode
+            | GuardRule::UnusableRegion
+            | GuardRule::UnknownRow
+            | GuardRule::UnknownAction
+            | GuardRule::CapOutOfBounds
+            | GuardRule::CapUnsupported
+            | GuardRule::HiddenState => true,
+            GuardRule::NoCapacity
+            | GuardRule::Churn
+            | GuardRule::MovedTooOften
+            | GuardRule::BreakerOpen
+            | GuardRule::Outdated => false,
+        }
+    }
+
+    /// The word in metrics and records: `churn`.
+    pub fn name(self) -> &'static str {
+        match self {
+            GuardRule::UnusableNode => "unusable-node",
+            GuardRule::NoCapacity => "no-capacity",
+            GuardRule::UnusableRegion => "unusable-region",
+            GuardRule::UnknownRow => "unknown-row",
+            GuardRule::UnknownAction => "unknown-action",
+            GuardRule::Churn => "churn",
+            GuardRule::MovedTooOften => "moved-too-often",
+            GuardRule::CapOutOfBounds => "cap-out-of-bounds",
+            GuardRule::CapUnsupported => "cap-unsupported",
+            GuardRule::BreakerOpen => "breaker-open",
+            GuardRule::Outdated => "outdated",
+            GuardRule::HiddenState => "hidden-state",
+        }
+    }
 }
 
 #[cfg(test)]

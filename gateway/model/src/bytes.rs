@@ -5,10 +5,16 @@ use std::fmt;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
+/// Writes the bytes as one value.
 pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }
 
+/// Reads bytes as one value, or as a list of numbers.
+///
+/// # Errors
+///
+/// The value is neither.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[u8]>, D::Error> {
     deserializer.deserialize_byte_buf(BytesVisitor)
 }

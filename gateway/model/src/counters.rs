@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Hop;
+use crate::forwarding::Hop;
 
 /// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
 /// The number of [`StreamKind`](crate::StreamKind)s, which are tracked separately: a voice-only listener has lost nothing
@@ -18,6 +18,7 @@ pub struct FlowCounts {
     pub sent: [u32; STREAM_KINDS],
     /// Packets from the hop in `hears`, whether or not they reached the client.
     pub came: [u32; STREAM_KINDS],
+    /// The hop whose packets the client receives; `None` before the first packet.
     pub hears: Option<Hop>,
     /// Packets expected from that hop by sequence number, including lost ones.
     pub expected: u32,
@@ -39,8 +40,10 @@ impl FlowCounts {
 /// The workers' counters for a node: media, RTP and RTCP. Signed messages do not count as media.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Stamp {
+    /// The last packet from the node; `None` before the first.
     pub last_received: Option<Instant>,
     /// Total packets received from the node.
     pub received: u64,
+    /// The last packet to the node; `None` before the first.
     pub last_sent: Option<Instant>,
 }

@@ -1,108 +1,20 @@
 //! Events of the core. Telemetry turns them into metrics, spans and log lines.
 
-mod breach;
-mod outcome;
+pub(crate) mod breach;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use breach::{Breach, BreachCount, Figure};
-pub use outcome::{DecisionOutcome, GuardRule};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Arm, AskId, ClientTransport, Decider, DecisionNote, Hook, Hop, NodeId, OfferId, OfferRefusal,
-    Op, PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId,
-};
-
-/// A node's health, as this gateway sees it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u32)]
-pub enum Health {
-    Up = 0,
-    /// One witness accuses the node. New rooms avoid it.
-    Suspect = 1,
-    /// The node is back from Down with a new incarnation, and is not trusted yet.
-    Wary = 2,
-    /// The node carries nothing. This state is final for the incarnation.
-    Down = 3,
-    /// The node does not run. A hook can start it.
-    Cold = 4,
-}
-
-impl Health {
-    /// The word in metrics and records: `suspect`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Health::Up => "up",
-            Health::Suspect => "suspect",
-            Health::Wary => "wary",
-            Health::Down => "down",
-            Health::Cold => "cold",
-        }
-    }
-}
-
-/// A source of evidence about a node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum EvidenceSource {
-    /// The kernel says that no process listens there.
-    KernelError,
-    /// The media port of the node did not answer probes.
-    Probe,
-    /// No media came from the node while the gateway sent media to it.
-    Silence,
-    /// The agent beside the node reports that its process ended. This witness alone marks the node down at once.
-    Agent,
-    /// The node keeps the canary sessions open but forwards no packets between them.
-    Canary,
-    /// More rooms lose packets at this node than at its siblings, the nodes of its region that carry the same scenario.
-    Cohort,
-    /// Most rooms lose packets at this node according to gateway and node, and it has no siblings to compare.
-    Feedback,
-    /// An operator ejected the node.
-    Operator,
-}
-
-impl EvidenceSource {
-    pub const ALL: [EvidenceSource; 8] = [
-        EvidenceSource::KernelError,
-        EvidenceSource::Probe,
-        EvidenceSource::Silence,
-        EvidenceSource::Agent,
-        EvidenceSource::Canary,
-        EvidenceSource::Cohort,
-        EvidenceSource::Feedback,
-        EvidenceSource::Operator,
-    ];
-
-    /// Returns true if the witness reports loss. Loss alone never marks a node down.
-    pub fn is_of_loss(self) -> bool {
-        matches!(self, EvidenceSource::Cohort | EvidenceSource::Feedback)
-    }
-
-    /// Returns true if the witness is a report. The others are missing packets, which a broken uplink also causes.
-    pub fn speaks(self) -> bool {
-        matches!(
-            self,
-            EvidenceSource::KernelError | EvidenceSource::Agent | EvidenceSource::Operator
-        )
-    }
-
-    /// The word in metrics and records: `kernel-error`.
-    pub fn name(self) -> &'static str {
-        match self {
-            EvidenceSource::KernelError => "kernel-error",
-            EvidenceSource::Probe => "probe",
-            EvidenceSource::Silence => "silence",
-            EvidenceSource::Agent => "agent",
-            EvidenceSource::Operator => "operator",
-            EvidenceSource::Canary => "canary",
-            EvidenceSource::Cohort => "cohort",
-            EvidenceSource::Feedback => "feedback",
-        }
-    }
-}
+use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
+use crate::event::breach::Breach;
+use crate::forwarding::Hop;
+use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
+use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
+use crate::offer::{ClientTransport, Decider, OfferRefusal};
+use crate::registry::Op;
+use crate::settings::RedundancyMode;
 
 /// Why a hop left the route of one room although its node is up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -188,68 +100,20 @@ impl CloseReason {
 /// A session at its end.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ClosedSession {
+    /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// The redundancy mode in force.
     pub mode: RedundancyMode,
+    /// The transport of the client.
     pub transport: ClientTransport,
+    /// The author of the admission.
     pub admitted_by: Arc<Decider>,
+    /// The arrival of the offer.
     pub offered: Instant,
+    /// The time at which the session ended.
     pub ended: Instant,
     /// Causes of completed moves since the offer, oldest first, as far as the room remembers them.
     pub moves: Vec<MoveCause>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StartPhase {
-    /// The start hook is called.
-    Begun {
-        /// Counts attempts since the node last ran, from 1.
-        attempt: u32,
-    },
-    Failed {
-        why: NotStarted,
-        /// Delay before the next attempt.
-        again: Duration,
-    },
-    Done {
-        /// Time since the hook was called.
-        took: Duration,
-    },
-}
-
-impl StartPhase {
-    /// The word in metrics and records: `starting`.
-    pub fn name(self) -> &'static str {
-        match self {
-            StartPhase::Begun { .. } => "starting",
-            StartPhase::Failed { .. } => "failed",
-            StartPhase::Done { .. } => "ready",
-        }
-    }
-}
-
-/// Why a node was not started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotStarted {
-    /// The start hook failed.
-    Hook,
-    /// The node did not answer within its start timeout.
-    Late,
-    /// An operator ejected the node during the start.
-    Ejected,
-    /// The node was removed from the list during the start.
-    Removed,
-}
-
-impl NotStarted {
-    /// The word in metrics and records: `hook-failed`.
-    pub fn name(self) -> &'static str {
-        match self {
-            NotStarted::Hook => "hook-failed",
-            NotStarted::Late => "late",
-            NotStarted::Ejected => "ejected",
-            NotStarted::Removed => "removed",
-        }
-    }
 }
 
 /// Why the mode of a room changed.
@@ -258,7 +122,10 @@ pub enum ModeChange {
     /// The configuration of the scenario changed.
     Scenario,
     /// Two hops delivered different packets: these nodes do not preserve SSRC, sequence number and payload.
-    CopiesDiffer { hops: [Hop; 2] },
+    CopiesDiffer {
+        /// The two hops of the room.
+        hops: [Hop; 2],
+    },
     /// A second hop with capacity for the room is missing, or is available again.
     Capacity,
 }
@@ -274,15 +141,20 @@ impl ModeChange {
     }
 }
 
+/// An event of the core. Fields of the same name have the same meaning in all events.
 #[derive(Clone, PartialEq, Debug)]
 pub enum CoreEvent {
     /// A question to a policy was decided.
     Decided {
+        /// The question that was answered.
         ask: AskId,
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// The arm whose revision was asked.
         arm: Arm,
         /// The revision that answered; `None` after a fault.
         revision: Option<Arc<str>>,
+        /// The result after validation.
         outcome: DecisionOutcome,
         /// The reason that the plugin gave, for a question about one subject.
         reason: Option<Arc<str>>,
@@ -290,93 +162,145 @@ pub enum CoreEvent {
         session: Option<SessionId>,
         /// The room of a question about one room.
         room: Option<RoomId>,
+        /// The number of subjects of the question.
         rows: u32,
+        /// The time of the question.
         asked: Instant,
         /// Time in the plugin; zero after a fault.
         took: Duration,
+        /// Notes of the plugin on subjects of the question.
         notes: Vec<DecisionNote>,
     },
     /// Part of a decision broke a rule and was not applied.
-    Guarded { policy: PolicyName, guard: GuardRule, times: u32 },
+    Guarded {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The native rule that was broken.
+        guard: GuardRule,
+        /// How often it was broken in one answer.
+        times: u32,
+    },
     /// A revision faults on a session or room and is no longer asked about it. The subject stays as it is.
     Quarantined {
+        /// The policy, by set and hook.
         policy: PolicyName,
         /// The revision that faults. Other revisions are still asked.
         revision: Arc<str>,
+        /// The session; `None` if the subject is a room.
         session: Option<SessionId>,
+        /// The room; `None` if the subject is a session.
         room: Option<RoomId>,
+        /// The failure of the plugin.
         fault: PluginFault,
     },
     /// A plugin answered differently from a fresh instance of it, so it keeps state between questions.
     HiddenState {
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// The name of the revision: a hash of plugin and settings.
         revision: Arc<str>,
         /// The difference between the answers.
         differs: Box<str>,
     },
     /// A session is open.
     Opened {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room.
         room: RoomId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The name of the scenario.
         scenario: Arc<str>,
+        /// The node, in one incarnation.
         hop: Hop,
+        /// The arrival of the offer.
         offered: Instant,
+        /// The author of the admission.
         admitted_by: Decider,
+        /// The author of the placement.
         routed_by: Decider,
     },
+    /// An offer was turned down.
     Refused {
+        /// The offer that is answered.
         offer: OfferId,
         /// The session and room of the offer, if they were created.
         session: Option<(SessionId, RoomId)>,
+        /// The name of the scenario.
         scenario: Arc<str>,
+        /// The reason of the refusal.
         reason: OfferRefusal,
     },
     /// A session ended.
     Closed {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the room.
         room: RoomId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The cause of the end.
         reason: CloseReason,
+        /// The facts of the session for its history.
         closed: Box<ClosedSession>,
     },
     /// A room moved to another hop.
     Moved {
+        /// The number of the room.
         room: RoomId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The live sessions of the room.
         sessions: Vec<SessionId>,
+        /// The reason of the move.
         cause: MoveCause,
+        /// The author of the decision.
         by: Decider,
+        /// The hop before the move.
         from: Hop,
         /// `None` if no hop was usable; the core keeps looking.
         to: Option<Hop>,
+        /// The time at which the move or drain began.
         started: Instant,
     },
     /// A move was aborted. The room stays at its hop.
     MoveEnded {
+        /// The number of the room.
         room: RoomId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
         /// Why the move began.
         cause: MoveCause,
+        /// The author of the decision.
         by: Decider,
+        /// The hop before the move.
         from: Hop,
+        /// The hop after the move.
         to: Hop,
+        /// The time at which the move or drain began.
         started: Instant,
         /// Why the move was aborted.
         outcome: MoveOutcome,
     },
     /// A standby of a room changed. The first hop stays.
     Rerouted {
+        /// The number of the room.
         room: RoomId,
         /// The hops, best first.
         hops: Vec<Hop>,
+        /// The author of the decision.
         by: Decider,
     },
     /// A hop left the route of a room although its node is up.
     HopRemoved {
+        /// The number of the room.
         room: RoomId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The node, in one incarnation.
         hop: Hop,
+        /// The reason why the hop left the route.
         why: Strike,
         /// The session that gave the evidence, if it was one session.
         session: Option<SessionId>,
@@ -385,38 +309,60 @@ pub enum CoreEvent {
     Node {
         /// The node and its incarnation.
         hop: Hop,
+        /// The health before.
         from: Health,
+        /// The health after.
         to: Health,
+        /// Evidence against the node, with its time.
         witnesses: Vec<(EvidenceSource, Instant)>,
+        /// The time of the last packet; `None` before the first.
         last_heard: Option<Instant>,
         /// Rooms at the node.
         rooms: u32,
     },
     /// A step in the start of a cold node.
-    Start { node: NodeId, step: StartPhase },
+    Start {
+        /// The number of the node.
+        node: NodeId,
+        /// The step that was reached.
+        step: StartPhase,
+    },
     /// The mode of a room changed.
     Mode {
+        /// The number of the room.
         room: RoomId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
         /// The mode before.
         from: RedundancyMode,
         /// The mode it has now.
         to: RedundancyMode,
+        /// The reason of the change.
         why: ModeChange,
     },
     /// The drain of a node began or ended.
-    Draining { node: NodeId, draining: bool },
+    Draining {
+        /// The number of the node.
+        node: NodeId,
+        /// True at the start of the drain, false at its end.
+        draining: bool,
+    },
     /// A draining node is empty, or its deadline passed.
     Drained {
+        /// The number of the node.
         node: NodeId,
         /// Rooms that fit on no other node. They stay until they do.
         left: u32,
+        /// The time at which the move or drain began.
         started: Instant,
     },
     /// The state of a regional breaker changed.
     Breaker {
+        /// The number of the region.
         region: RegionId,
+        /// The state before.
         from: BreakerState,
+        /// The state after.
         to: BreakerState,
         /// Sessions measured within the last second.
         sessions: u32,
@@ -429,37 +375,57 @@ pub enum CoreEvent {
     },
     /// The quality of a session changed.
     Degraded {
+        /// The number of the session.
         session: SessionId,
+        /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The kind of the action.
         op: Op,
+        /// The argument of the action: kbit/s for a cap.
         arg: u64,
         /// The rung after the change; 0 is undegraded.
         rung: u8,
+        /// The author of the decision.
         by: Decider,
     },
     /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
-    OwnStall { late: Duration },
+    OwnStall {
+        /// The time for which this process did not run.
+        late: Duration,
+    },
     /// Most nodes fell silent at once, so the uplink of the gateway is suspected and no node is marked down for silence;
     /// or the suspicion ended.
     Uplink {
+        /// True if the gateway doubts its own uplink from now on.
         doubted: bool,
+        /// The number of nodes that fell silent together.
         silent: u32,
         /// Nodes that were heard before.
         of: u32,
     },
     /// A policy began to fail, or answers again.
     Standing {
+        /// The question that the policy answers.
         hook: Hook,
+        /// The policy, by set and hook.
         policy: PolicyName,
         /// The fault; `None` if the policy answers again.
         fault: Option<PluginFault>,
     },
     /// A candidate, or an active revision that can be rolled back, exceeded a threshold of its judge.
-    Breached { policy: PolicyName, revision: Arc<str>, breach: Breach },
+    Breached {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The name of the revision: a hash of plugin and settings.
+        revision: Arc<str>,
+        /// The evidence of harm.
+        breach: Breach,
+    },
     /// The gateway admits no more sessions.
     ShuttingDown,
 }
 
+/// The end of a move.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub enum MoveOutcome {
     /// The room is at its target.
@@ -489,28 +455,6 @@ impl MoveOutcome {
             MoveOutcome::NotOpened => "not-opened",
             MoveOutcome::Damped => "damped",
             MoveOutcome::Closed => "closed",
-        }
-    }
-}
-
-/// State of a regional breaker, which decides on new rooms.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u32)]
-pub enum BreakerState {
-    Closed = 0,
-    /// New rooms are placed in other regions or refused.
-    Open = 1,
-    /// A share of new rooms is admitted.
-    HalfOpen = 2,
-}
-
-impl BreakerState {
-    /// The word in metrics and records: `half-open`.
-    pub fn name(self) -> &'static str {
-        match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half-open",
         }
     }
 }

@@ -1,10 +1,410 @@
 //! The state that the packet path reads: the board of nodes, the route of a room and the plan of a session.
 
-mod board;
 pub mod forward;
-mod plan;
-mod route;
 
-pub use board::{Board, Cell};
-pub use plan::{CapBounds, Plan};
-pub use route::{Epoch, HOPS_MAX, Hop, HopGrant, Route, RouteCell};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Incarnation, NodeId, RoomId, SessionId};
+use crate::offer::{Decider, MediaDescription, StreamKind};
+use crate::registry::Op;
+use crate::settings::{CapBounds, RedundancyMode};
+use crate::sync::{ArcSwap, AtomicU64, Guard, Ordering};
+
+/// One step of a route: a node in one of its incarnations.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+pub struct Hop {
+    /// The number of the node.
+    pub node: NodeId,
+    /// The node's incarnation when the hop was opened. Another incarnation of the node is another hop.
+    pub incarnation: Incarnation,
+}
+
+/// The permission of packets to take a hop without asking the core.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum HopGrant {
+    /// The room is admitted at this hop. In hitless mode the first two hops are admitted and both carry all packets.
+    Admitted,
+    /// Capacity is reserved at this hop for the death of the route's first node, and packets may use it then.
+    Reserved,
+    /// Packets skip the hop until the core admits the room there.
+    Gated,
+}
+
+/// Maximum hops of a route: the carrying hop and three spares.
+pub const HOPS_MAX: usize = 4;
+
+/// An accepted placement of a room. Immutable: a new route with a higher version replaces it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Route {
+    /// Version of the room's route, from 1; 0 before placement.
+    pub version: u64,
+    /// The redundancy mode in force.
+    pub mode: RedundancyMode,
+    /// Hops with their grants, best first; at most [`HOPS_MAX`].
+    pub hops: Vec<(Hop, HopGrant)>,
+    /// Make-before-break: packets from this hop still pass until this time.
+    pub leaving: Option<(Hop, Instant)>,
+    /// Lead of the first hop over the hop being left: packets of the latter still arrive for this time. Zero if the
+    /// first hop delivers later or the difference is unknown.
+    pub lead: Duration,
+}
+
+/// The route version and hop that a session's packets take. Computed, never stored, and never goes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Epoch {
+    /// Grows with each published route of the room.
+    pub version: u64,
+    /// The index of the first usable hop.
+    pub index: u8,
+}
+
+/// The cell that holds a room's route. All sessions of the room point to it, so a room is never split.
+#[derive(Debug)]
+pub struct RouteCell {
+    route: ArcSwap<Route>,
+    /// The first hop if packets take that hop only, as `incarnation:32 | node:32`; else 0, which is no incarnation. With
+    /// it, almost every packet reads one cache line instead of three.
+    first: AtomicU64,
+}
+
+impl Default for RouteCell {
+    fn default() -> Self {
+        let route = Route {
+            version: 0,
+            mode: RedundancyMode::default(),
+            hops: Vec::new(),
+            leaving: None,
+            lead: Duration::ZERO,
+        };
+        RouteCell { route: ArcSwap::from_pointee(route), first: AtomicU64::new(0) }
+    }
+}
+
+impl RouteCell {
+    /// A cell that holds this route, for tools that forward without a core.
+    pub fn holding(route: Route) -> RouteCell {
+        let cell = RouteCell::default();
+        cell.publish(route);
+        cell
+    }
+
+    /// Returns the current route without counting a reference.
+    pub fn load(&self) -> Guard<Arc<Route>> {
+        self.route.load()
+    }
+
+    /// The current route, as an owned reference.
+    pub fn load_full(&self) -> Arc<Route> {
+        self.route.load_full()
+    }
+
+    /// The route's first hop if packets take it alone: it is up and granted, and the route is not hitless.
+    #[inline]
+    pub fn first_if_usable(&self, board: &Board) -> Option<Hop> {
+        let word = self.first.load(Ordering::Acquire);
+        let hop = Hop { node: NodeId(word as u32), incarnation: Incarnation((word >> 32) as u32) };
+        (hop.incarnation.0 > 0 && board.is_up(hop.node, hop.incarnation)).then_some(hop)
+    }
+
+    /// The hop that packets take and, in hitless mode, the second hop that carries all of them.
+    pub fn carriers(&self, board: &Board) -> Option<(Hop, Option<Hop>)> {
+        if let Some(hop) = self.first_if_usable(board) {
+            return Some((hop, None));
+        }
+        let route = self.load();
+        let (hop, _) = route.first_usable(board)?;
+        Some((hop, route.twin_of(hop, board)))
+    }
+
+    /// Replaces the route. Packets take the new one from now on.
+    pub fn publish(&self, route: Route) {
+        let first = match route.hops[..] {
+            [(_, HopGrant::Admitted), (_, HopGrant::Admitted), ..] => 0,
+            [(hop, HopGrant::Admitted), ..] => {
+                u64::from(hop.incarnation.0) << 32 | u64::from(hop.node.0)
+            }
+            _ => 0,
+        };
+        // A concurrent reader that sees 0 loads the route itself, old or new.
+        self.first.store(0, Ordering::Release);
+        self.route.store(Arc::new(route));
+        self.first.store(first, Ordering::Release);
+    }
+}
+
+impl Route {
+    /// The hop that packets take now, with its epoch.
+    ///
+    /// This is the first hop that is up and granted: one where the room is admitted, or the second hop if its reserve
+    /// is available for the death of this route's first node.
+    pub fn first_usable(&self, board: &Board) -> Option<(Hop, Epoch)> {
+        let first = self.hops.first()?.0;
+        self.hops.iter().enumerate().find_map(|(index, &(hop, grant))| {
+            let cell = board.cell(hop.node)?;
+            let open = match grant {
+                HopGrant::Admitted => true,
+                HopGrant::Reserved => cell.spent_for.is_none_or(|dead| dead == first.node),
+                HopGrant::Gated => false,
+            };
+            let usable = open && cell.up && cell.incarnation == hop.incarnation;
+            usable.then_some((hop, Epoch { version: self.version, index: index as u8 }))
+        })
+    }
+
+    /// The mode that the route can keep now. A hitless room is effectively hot if its second hop only reserves
+    /// capacity. If packets may not take the second hop, or none exists, the room moves only after the death, as in
+    /// cold mode.
+    pub fn kept(&self) -> RedundancyMode {
+        let second = self.hops.get(1).map(|(_, grant)| *grant);
+        match (self.mode, second) {
+            (RedundancyMode::Hitless, Some(HopGrant::Reserved)) => RedundancyMode::Hot,
+            (
+                RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive,
+                None | Some(HopGrant::Gated),
+            ) => RedundancyMode::Cold,
+            (mode, _) => mode,
+        }
+    }
+
+    /// In hitless mode: the other hop that carries all packets besides `hop`, if it is up.
+    pub fn twin_of(&self, hop: Hop, board: &Board) -> Option<Hop> {
+        let carries = |(other, grant): &(Hop, HopGrant)| {
+            *grant == HopGrant::Admitted
+                && *other != hop
+                && board.is_up(other.node, other.incarnation)
+        };
+        self.hops.iter().take(2).find(|other| carries(other)).map(|(other, _)| *other)
+    }
+
+    /// Returns true if some hop of the route is at the node.
+    pub fn leads_to(&self, node: NodeId) -> bool {
+        self.hops.iter().any(|(hop, _)| hop.node == node)
+    }
+
+    /// Returns true if the hop comes first in the route.
+    pub fn is_first(&self, hop: Hop) -> bool {
+        self.hops.first().is_some_and(|&(first, _)| first == hop)
+    }
+
+    /// Returns true if the hop is in the route.
+    pub fn holds(&self, hop: Hop) -> bool {
+        self.hops.iter().any(|&(mine, _)| mine == hop)
+    }
+}
+
+/// A session that is open, for the reply to its offer.
+#[derive(Clone, Debug)]
+pub struct AcceptedOffer {
+    /// The number of the session.
+    pub session: SessionId,
+    /// The number of the room.
+    pub room: RoomId,
+    /// The cell of the room's route, which the packet path reads.
+    pub route: Arc<RouteCell>,
+    /// The degradation decision in force.
+    pub plan: Plan,
+    /// The author of the admission.
+    pub admitted_by: Decider,
+    /// The author of the placement.
+    pub routed_by: Decider,
+}
+
+/// Death times are stored relative to this long before the first death, so that no stored time is negative.
+const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
+
+/// A fixed array of atomic cells, one per node, plus spare cells for nodes added later.
+///
+/// One store to a cell reroutes every session that used the node as its first usable hop, without work per session. A
+/// cell never returns to `up` for the same incarnation, so epochs that packets compute from the board never go back.
+#[derive(Debug)]
+pub struct Board {
+    cells: Box<[AtomicU64]>,
+    /// Indexed by node: the time of the last death in microseconds since [`BEFORE_FIRST`] before `first_death`. Read
+    /// once per session of a dead node, never per packet.
+    deaths: Box<[AtomicU64]>,
+    first_death: OnceLock<Instant>,
+}
+
+/// One node's state on the board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cell {
+    /// The newest incarnation.
+    pub incarnation: Incarnation,
+    /// This incarnation carries packets. Once false, it stays false; only a new incarnation sets it to true.
+    pub up: bool,
+    /// The dead node: its rooms took the reserve at this node. For rooms of any other dead node this hop is gated.
+    pub spent_for: Option<NodeId>,
+}
+
+/// `incarnation:32 | spent_for + 1:31 | up:1`.
+impl Cell {
+    fn pack(self) -> u64 {
+        let spent = self.spent_for.map_or(0, |node| u64::from(node.0) + 1);
+        u64::from(self.incarnation.0) << 32 | spent << 1 | u64::from(self.up)
+    }
+
+    #[inline]
+    fn unpack(word: u64) -> Cell {
+        let spent = (word as u32) >> 1;
+        Cell {
+            incarnation: Incarnation((word >> 32) as u32),
+            up: word & 1 == 1,
+            spent_for: spent.checked_sub(1).map(NodeId),
+        }
+    }
+}
+
+impl Board {
+    /// Creates a board for nodes `0..nodes`, each up as incarnation 1.
+    pub fn new(nodes: usize) -> Board {
+        Board::with_room(nodes, nodes)
+    }
+
+    /// Creates a board with `slots` cells in all. Cells without a node are down with incarnation 0, which no node uses.
+    pub fn with_room(nodes: usize, slots: usize) -> Board {
+        let cell =
+            |up, incarnation| Cell { incarnation: Incarnation(incarnation), up, spent_for: None };
+        let cell = |at| if at < nodes { cell(true, 1) } else { cell(false, 0) };
+        let slots = nodes.max(slots);
+        Board {
+            cells: (0..slots).map(|at| AtomicU64::new(cell(at).pack())).collect(),
+            deaths: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            first_death: OnceLock::new(),
+        }
+    }
+
+    /// `None` if no node has this number.
+    #[inline]
+    pub fn cell(&self, node: NodeId) -> Option<Cell> {
+        let cell = self.cells.get(node.0 as usize)?;
+        Some(Cell::unpack(cell.load(Ordering::Acquire)))
+    }
+
+    /// Returns true if the node is up as this incarnation.
+    #[inline]
+    pub fn is_up(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.cell(node).is_some_and(|cell| cell.up && cell.incarnation == incarnation)
+    }
+
+    /// The time of death of the hop, by the evidence. `None` while it carries packets, and after its node returns as
+    /// another incarnation.
+    pub fn died(&self, hop: Hop) -> Option<Instant> {
+        let is_down = || {
+            let cell = self.cell(hop.node)?;
+            (cell.incarnation == hop.incarnation && !cell.up).then_some(())
+        };
+        is_down()?;
+        let first = self.first_death.get()?;
+        let since =
+            Duration::from_micros(self.deaths.get(hop.node.0 as usize)?.load(Ordering::Acquire));
+        // Else the time may be of the next incarnation, which has died as well.
+        is_down()?;
+        Some((*first + since).checked_sub(BEFORE_FIRST).unwrap_or(*first))
+    }
+
+    /// Marks this incarnation down for good. `since` is the time of death by the evidence.
+    pub fn mark_down(&self, node: NodeId, since: Instant) {
+        let first = *self.first_death.get_or_init(|| since);
+        if let Some(death) = self.deaths.get(node.0 as usize) {
+            let after = (since + BEFORE_FIRST).saturating_duration_since(first);
+            death.store(after.as_micros() as u64, Ordering::Release);
+        }
+        self.update(node, |cell| Cell { up: false, ..cell });
+    }
+
+    /// Brings the node back as a new incarnation, which no existing route contains.
+    pub fn reincarnate(&self, node: NodeId) -> Option<Incarnation> {
+        self.update(node, |cell| Cell {
+            incarnation: Incarnation(cell.incarnation.0 + 1),
+            up: true,
+            spent_for: None,
+        });
+        self.cell(node).map(|cell| cell.incarnation)
+    }
+
+    /// Assigns the reserve at `node` to the rooms of the node `dead`, or frees the reserve.
+    pub fn spend(&self, node: NodeId, dead: Option<NodeId>) {
+        self.update(node, |cell| Cell { spent_for: dead, ..cell });
+    }
+
+    /// A load and a store suffice because the core is the only writer.
+    fn update(&self, node: NodeId, change: impl FnOnce(Cell) -> Cell) {
+        if let Some(cell) = self.cells.get(node.0 as usize) {
+            let now = Cell::unpack(cell.load(Ordering::Relaxed));
+            cell.store(change(now).pack(), Ordering::Release);
+        }
+    }
+}
+
+/// The decision in force for one session.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct Plan {
+    /// Cap on the session's rate in kbit/s; 0: none.
+    pub cap_kbps: u32,
+    /// The cap of the other session in a room of two, which also limits this session's sending; 0: none.
+    pub peer_cap_kbps: u32,
+    /// Payload types withheld from the session, as a bit set.
+    pub shed: u128,
+}
+
+impl Plan {
+    /// Packets of this payload type are not forwarded to the session.
+    pub fn sheds(&self, payload_type: u8) -> bool {
+        self.shed >> (payload_type & 0x7f) & 1 == 1
+    }
+
+    /// Cap on its sending rate, kbit/s: the lower of both caps; 0: none.
+    pub fn send_cap_kbps(&self) -> u32 {
+        match (self.cap_kbps, self.peer_cap_kbps) {
+            (0, cap) | (cap, 0) => cap,
+            (own, peer) => own.min(peer),
+        }
+    }
+
+    /// Number of rungs down the ladder: a cap counts one, voice only another; 0 is undegraded.
+    pub fn rung(&self) -> u8 {
+        u8::from(self.cap_kbps > 0) + u8::from(self.shed != 0)
+    }
+
+    /// The plan after an action; `None` if the argument is out of bounds.
+    ///
+    /// A cap lies within `bounds` (kbit/s), or is 0 to lift it. Voice only is 1 or 0.
+    #[must_use]
+    pub fn after(
+        &self,
+        op: Op,
+        arg: u64,
+        media: &MediaDescription,
+        bounds: CapBounds,
+    ) -> Option<Plan> {
+        match op {
+            Op::Cap => {
+                let cap_kbps = u32::try_from(arg).ok()?;
+                let fits =
+                    cap_kbps == 0 || (bounds.floor_kbps..=bounds.ceiling_kbps).contains(&cap_kbps);
+                fits.then_some(Plan { cap_kbps, ..*self })
+            }
+            Op::VoiceOnly => match arg {
+                0 => Some(Plan { shed: 0, ..*self }),
+                1 => Some(Plan { shed: video_payload_types(media), ..*self }),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Every payload type of every video stream, as a bit set.
+fn video_payload_types(media: &MediaDescription) -> u128 {
+    media
+        .streams
+        .iter()
+        .filter(|stream| stream.kind == StreamKind::Video)
+        .flat_map(|stream| &stream.payload_types)
+        .fold(0, |bits, payload| bits | 1 << (payload.number & 0x7f))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,15 @@
+//! Offers of sessions: the media that a client describes, and the refusals.
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, NodeId, OfferId, Plan, PolicyName, RegionId, RoomId, RouteCell, SessionId};
+use crate::ask::{Labels, PolicyName};
+use crate::id::{NodeId, OfferId, RegionId};
 
+/// A request for a session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Offer {
     /// The reply carries the same id.
@@ -16,7 +20,9 @@ pub struct Offer {
     pub room: Arc<str>,
     /// Labels that policies may read: `region`, `device`, `tenant`…
     pub labels: Labels,
+    /// The protocol and identity of the client.
     pub ingress: IngressProtocol,
+    /// The streams of the client.
     pub media: Arc<MediaDescription>,
 }
 
@@ -30,6 +36,7 @@ pub enum IngressProtocol {
 }
 
 impl IngressProtocol {
+    /// Returns the transport of the protocol.
     pub fn transport(&self) -> ClientTransport {
         match self {
             IngressProtocol::Udp(_) => ClientTransport::Udp,
@@ -41,7 +48,9 @@ impl IngressProtocol {
 /// The transport of a client's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum ClientTransport {
+    /// RTP over UDP (RFC 3550).
     Udp,
+    /// RTP over QUIC.
     Quic,
 }
 
@@ -60,6 +69,7 @@ impl ClientTransport {
 pub enum ClientIdentity {
     /// Only these addresses are accepted.
     Declared {
+        /// The address of the client.
         address: SocketAddr,
         /// The source of the client's RTCP, if not `address`.
         rtcp: Option<Box<SocketAddr>>,
@@ -70,20 +80,25 @@ pub enum ClientIdentity {
     Stun,
     /// The session was opened by its first packet, on a listener for trusted networks.
     Open {
+        /// The address of the client.
         address: SocketAddr,
         /// The listener that received it.
         listener: u8,
     },
 }
 
+/// The streams that a client declared.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct MediaDescription {
     /// At least one stream.
     pub streams: Vec<MediaStream>,
+    /// The port of the RTCP packets.
     pub rtcp: RtcpPort,
+    /// The encryption of the payloads.
     pub srtp: Srtp,
 }
 
+/// The port on which the client sends RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum RtcpPort {
     /// RTCP shares the port of RTP (RFC 5761).
@@ -101,12 +116,16 @@ pub enum Srtp {
     Opaque,
 }
 
+/// The kind of a stream; its number is its index in counters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum StreamKind {
+    /// Voice and other sound.
     Audio,
+    /// Camera or screen.
     Video,
 }
 
+/// A payload type of RTP (RFC 3551), with its codec.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct PayloadType {
     /// 0–127.
@@ -139,17 +158,21 @@ pub struct FeedbackSupport {
     pub tmmbr: bool,
 }
 
+/// A stream of one kind.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct MediaStream {
+    /// Audio or video.
     pub kind: StreamKind,
     /// At least one payload type.
     pub payload_types: Vec<PayloadType>,
+    /// The feedback that the endpoint declared.
     pub feedback: FeedbackSupport,
     /// Required bit rate in kbit/s, if the client declared it.
     pub bitrate_kbps: Option<u32>,
 }
 
 impl MediaDescription {
+    /// Returns the declared payload type of this number, with the kind of its stream.
     pub fn payload_type(&self, number: u8) -> Option<(StreamKind, &PayloadType)> {
         self.streams.iter().find_map(|stream| {
             let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
@@ -157,6 +180,7 @@ impl MediaDescription {
         })
     }
 
+    /// Returns true if some stream is video.
     pub fn has_video(&self) -> bool {
         self.streams.iter().any(|stream| stream.kind == StreamKind::Video)
     }
@@ -171,7 +195,12 @@ impl MediaDescription {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Decider {
     /// A plugin's decision was applied.
-    Policy { policy: PolicyName, revision: Arc<str> },
+    Policy {
+        /// The policy that decided.
+        policy: PolicyName,
+        /// The revision that decided.
+        revision: Arc<str>,
+    },
     /// The native default.
     Native,
     /// An operator, through the API.
@@ -192,17 +221,7 @@ impl std::fmt::Display for Decider {
     }
 }
 
-#[derive(Clone, Debug)]
-pub struct AcceptedOffer {
-    pub session: SessionId,
-    pub room: RoomId,
-    /// The cell of the room's route, which the packet path reads.
-    pub route: Arc<RouteCell>,
-    pub plan: Plan,
-    pub admitted_by: Decider,
-    pub routed_by: Decider,
-}
-
+/// The reason why an offer was turned down.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OfferRefusal {
     /// No policy set defines the scenario.
@@ -210,31 +229,49 @@ pub enum OfferRefusal {
     /// The room already exists with this other scenario.
     ScenarioOfRoom(Arc<str>),
     /// The gateway has reached its limit of sessions.
-    Full { retry_after: Duration },
+    Full {
+        /// Clients try again after this time.
+        retry_after: Duration,
+    },
     /// The gateway is shutting down.
     Draining,
     /// The admission policy rejected the session.
-    Rejected { retry_after: Duration },
+    Rejected {
+        /// Clients try again after this time.
+        retry_after: Duration,
+    },
     /// The admission policy named another region.
     Redirected(RegionId),
     /// No node can take the room now: none has capacity, or stranded rooms go first.
-    NoNode { retry_after: Duration },
+    NoNode {
+        /// Clients try again after this time.
+        retry_after: Duration,
+    },
     /// The session was closed through the API before it could open.
     Closed,
     /// The node that carries the room did not open the session.
-    NotOpened { node: NodeId, retry_after: Duration },
+    NotOpened {
+        /// The node that refused.
+        node: NodeId,
+        /// Clients try again after this time.
+        retry_after: Duration,
+    },
 }
 
 /// The reason why an operator's request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Impossible {
+    /// No session has this number.
     NoSuchSession,
+    /// No room has this name.
     NoSuchRoom,
+    /// No node has this number.
     NoSuchNode,
     /// The room is already at that node.
     AlreadyThere,
     /// The node is Down, draining or full.
     NodeUnfit,
+    /// No region has this number.
     NoSuchRegion,
     /// An operator ejected the node before.
     AlreadyEjected,

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Affinity, CapBounds, Hook, PolicyName, RedundancyMode, RegionId, ZoneId};
+use serde::{Deserialize, Serialize};
 
+use crate::ask::{Hook, PolicyName};
+use crate::id::{RegionId, ZoneId};
+
+/// The settings of the core, validated.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CoreSettings {
     /// The gateway's region.
@@ -17,32 +21,43 @@ pub struct CoreSettings {
     pub zones: Vec<Zone>,
     /// The initial nodes, indexed by [`NodeId`](crate::NodeId).
     pub nodes: Vec<NodeSettings>,
+    /// The scenarios by their names.
     pub scenarios: BTreeMap<Arc<str>, Scenario>,
+    /// Intervals and thresholds of failure detection.
     pub timings: Timings,
+    /// Limits of rates and sizes.
     pub limits: GatewayLimits,
 }
 
 /// A failure domain within a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone {
+    /// The name in `evenkeel.toml`.
     pub name: Box<str>,
+    /// The region to which the zone belongs.
     pub region: RegionId,
 }
 
 /// A node as the configuration describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeSettings {
+    /// The name in `evenkeel.toml`.
     pub name: Box<str>,
     /// The node's zone, which determines its region.
     pub zone: ZoneId,
+    /// The configured capacity in kbit/s.
     pub capacity_kbps: u64,
+    /// Whether the media port answers probes.
     pub probed: NodeProbing,
     /// Keep two canary sessions at the node, between which it must forward packets.
     pub canary: bool,
+    /// Whether the node carries rooms before others die.
     pub role: RegionRole,
+    /// How the node is started.
     pub starts: Starts,
 }
 
+/// The use of a node while all are up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RegionRole {
     /// The node carries rooms.
@@ -65,8 +80,10 @@ pub enum Starts {
     },
 }
 
+/// Whether the media port of a node answers probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeProbing {
+    /// Probes are answered.
     Yes,
     /// The node cannot be probed: kernel errors and silence are its only witnesses.
     No,
@@ -81,7 +98,9 @@ pub struct Scenario {
     pub bound: [bool; 4],
     /// The range within which policies may cap the scenario's sessions.
     pub bounds: CapBounds,
+    /// The redundancy mode of the rooms.
     pub mode: RedundancyMode,
+    /// The sessions that share a place.
     pub affinity: Affinity,
     /// In regional mode: the cyclic order of regions that rooms try after their current one.
     pub regions: Vec<RegionId>,
@@ -91,7 +110,9 @@ pub struct Scenario {
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.
     pub priority: i64,
+    /// The decision if the admission policy fails.
     pub on_admission_fault: AdmitOnFault,
+    /// The decision if the degradation policy fails.
     pub on_degradation_fault: DegradeOnFault,
 }
 
@@ -112,7 +133,9 @@ impl Scenario {
 pub enum AdmitOnFault {
     /// Admit them, capped at the scenario's floor.
     AdmitCapped,
+    /// Admit the session without a cap.
     Admit,
+    /// Turn the session down.
     Reject,
 }
 
@@ -208,6 +231,7 @@ pub struct GatewayLimits {
     pub openings_at_once: u32,
     /// Maximum rooms per second that return to their native place. Default 20.
     pub failbacks_per_second: u32,
+    /// Thresholds of the circuit breakers of regions.
     pub breakers: Breakers,
 }
 
@@ -262,4 +286,80 @@ impl Default for Breakers {
             half_open_percent: 10,
         }
     }
+}
+
+/// The way in which sessions survive the death of a node. A scenario sets it, and it may change while packets flow.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[repr(u8)]
+pub enum RedundancyMode {
+    /// Two hops carry all packets and the first copy wins (RFC 7198; SMPTE ST 2022-7). The loss of either hop loses no
+    /// packet.
+    Hitless = 0,
+    /// Sessions are open at the spares in advance, and the next packet goes there. Standby nodes take no first hop
+    /// while other nodes can.
+    #[default]
+    Hot,
+    /// All nodes carry rooms. Spares are in other zones of the same region while any are available.
+    ActiveActive,
+    /// No spare is opened. A node is started after a death, and sessions are held until a node takes them.
+    Cold,
+    /// Spares are nodes of the next regions in the scenario's order, and are opened when the room moves there.
+    Regional,
+}
+
+impl RedundancyMode {
+    /// All modes, in the order of their counters.
+    pub const ALL: [RedundancyMode; 5] = [
+        RedundancyMode::Hitless,
+        RedundancyMode::Hot,
+        RedundancyMode::ActiveActive,
+        RedundancyMode::Cold,
+        RedundancyMode::Regional,
+    ];
+
+    /// The mode's name in configuration, metrics and records: `active-active`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RedundancyMode::Hitless => "hitless",
+            RedundancyMode::Hot => "hot",
+            RedundancyMode::ActiveActive => "active-active",
+            RedundancyMode::Cold => "cold",
+            RedundancyMode::Regional => "regional",
+        }
+    }
+
+    /// Sessions are opened at the spares before packets need them, and capacity is reserved there. In other modes
+    /// spares are gated, and opened when the core moves the room there.
+    pub fn opens_ahead(self) -> bool {
+        match self {
+            RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => true,
+            RedundancyMode::Cold | RedundancyMode::Regional => false,
+        }
+    }
+
+    /// Standby nodes are avoided while other nodes can take the room.
+    pub fn leaves_standbys(self) -> bool {
+        matches!(self, RedundancyMode::Hitless | RedundancyMode::Hot)
+    }
+}
+
+/// The sessions that share a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Affinity {
+    /// The sessions of a room are on one node and move together.
+    #[default]
+    Room,
+    /// Each session is placed alone because the nodes are meshed: one room at the nodes is one room per session here.
+    Session,
+}
+
+/// The limits within which a scenario lets policies cap its sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct CapBounds {
+    /// Lowest cap, kbit/s.
+    pub floor_kbps: u32,
+    /// Highest rate, kbit/s.
+    pub ceiling_kbps: u32,
 }

@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 /// Constant lateness therefore delays a judgement by one stall only.
 #[derive(Clone, Copy, Debug)]
 pub struct Since {
+    /// The start of the span.
     pub at: Instant,
     late: Duration,
 }
 
 impl Since {
+    /// Starts a span without lateness.
     pub fn new(at: Instant) -> Since {
         Since { at, late: Duration::ZERO }
     }
 
+    /// Notes that the gateway itself was late by this time during the span.
     pub fn excuse(&mut self, late: Duration) {
         self.late = self.late.max(late);
     }

@@ -1,7 +1,6 @@
 //! A node's health, from the detector's findings, and how trust in a returned node grows.
 
-mod start;
-mod trust;
+pub(crate) mod trust;
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,8 @@ use evenkeel_model::{
     RoomId, Starts, Timings,
 };
 use serde::{Deserialize, Serialize};
-use start::Starting;
-pub use trust::NodeTrust;
 
-use super::detector::{Detector, DetectorFinding, Distance};
+use crate::detector::{Detector, DetectorFinding, Distance};
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -36,11 +33,16 @@ const LOAD_FOR: Duration = Duration::from_secs(5);
 /// Closed ports are counted within this time.
 const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
+/// A node in its current incarnation.
 #[derive(Debug)]
 pub struct Node {
+    /// The unique number.
     pub id: NodeId,
+    /// Its settings in the list of nodes.
     pub settings: NodeSettings,
+    /// Counts the lives of the node; grows with each return.
     pub incarnation: Incarnation,
+    /// Evidence about the node.
     pub detector: Detector,
     /// An operator drains it.
     pub draining: bool,
@@ -106,18 +108,26 @@ struct ImpairedPeriod {
     until: Instant,
 }
 
+/// A change of the state of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeTransition {
+    /// The health changed while the incarnation goes on.
     Health {
+        /// The health before.
         from: Health,
+        /// The health after.
         to: Health,
     },
     /// A cold node answered and needs a new incarnation. `after` is the time since its hook was called, if it was.
     Started {
+        /// The health after.
         to: Health,
+        /// The time since its start was requested; `None` if it was not.
         after: Option<Duration>,
     },
+    /// The node went down.
     Died {
+        /// The health before.
         from: Health,
     },
     /// The node is back and needs a new incarnation.
@@ -145,6 +155,7 @@ pub enum NodeEvidence {
 }
 
 impl Node {
+    /// Takes evidence about the node.
     pub fn handle_evidence(&mut self, evidence: NodeEvidence, now: Instant) {
         match evidence {
             NodeEvidence::ProbeAnswered(sequence) => {
@@ -163,6 +174,7 @@ impl Node {
         }
     }
 
+    /// Adds a node that is Up, or Cold if a hook starts it.
     pub fn new(
         id: NodeId,
         settings: NodeSettings,
@@ -213,10 +225,12 @@ impl Node {
         node
     }
 
+    /// Returns the node in its current incarnation.
     pub fn hop(&self) -> Hop {
         Hop { node: self.id, incarnation: self.incarnation }
     }
 
+    /// Returns the health of the node.
     pub fn health(&self) -> Health {
         match self.standing {
             HealthState::Up { .. } => Health::Up,
@@ -262,6 +276,7 @@ impl Node {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
     }
 
+    /// Takes the load that the node reports, in thousandths of its capacity.
     pub fn handle_load(&mut self, permille: u16, now: Instant) {
         self.measured = Some((permille, now));
     }
@@ -339,6 +354,7 @@ impl Node {
         }
     }
 
+    /// Applies a finding of the detector. Returns the change of state, if any.
     pub fn conclude(&mut self, found: DetectorFinding, now: Instant) -> Option<NodeTransition> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
@@ -462,6 +478,100 @@ impl Node {
         measures.set(Metric::Health, self.health().min(Health::Down) as u64);
         measures.set(Metric::Draining, u64::from(self.drains()));
         measures.set(Metric::Capacity, self.settings.capacity_kbps);
+    }
+}
+
+/// Probe interval of a cold node that is not being started: it may run nevertheless.
+const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Delay after a failed start; it doubles with each further failure.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Maximum of that delay.
+const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, Debug)]
+pub(super) struct Starting {
+    /// The time at which the hook was called, while the node is awaited.
+    #[serde(skip)]
+    called: Option<Instant>,
+    /// Attempts since the node last ran.
+    attempts: u32,
+    /// The earliest time of the next attempt.
+    #[serde(with = "evenkeel_media::instant::option")]
+    again: Option<Instant>,
+}
+
+impl Starting {
+    /// The same without a call of the hook.
+    pub(super) fn not_called(self) -> Starting {
+        Starting { called: None, ..self }
+    }
+}
+
+impl Node {
+    /// A cold node that answers is running. It is trusted if the hook started it and it never died before; otherwise it
+    /// is Wary like any returned node, because it may be unstable.
+    pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<NodeTransition> {
+        self.detector.weigh(now);
+        // An agent may answer although the process does not run, and reports that.
+        let answer = self.detector.last_answer().filter(|&answer| answer > since);
+        answer.filter(|_| !self.detector.is_gone())?;
+        self.detector.absolve();
+        self.detector.forget_loss();
+        let Starting { called, .. } = std::mem::take(&mut self.starting);
+        let trusted = called.is_some() && self.relapses == 0;
+        self.standing =
+            if trusted { HealthState::Up { since: now } } else { HealthState::Wary { since: now } };
+        let after = called.map(|at| now.saturating_duration_since(at));
+        Some(NodeTransition::Started { to: self.health(), after })
+    }
+
+    /// Tells if the hook may be called. Right after the gateway's start it may not, because the node may be running
+    /// already.
+    pub fn may_start(&self, now: Instant) -> bool {
+        let Starting { called, again, .. } = self.starting;
+        let idle = called.is_none() && again.is_none_or(|again| again <= now);
+        let absent = self.detector.has_missed() || self.detector.is_gone();
+        self.health() == Health::Cold && !self.drains() && idle && absent
+    }
+
+    /// Returns true while a hook starts the node.
+    pub fn is_starting(&self) -> bool {
+        self.starting.called.is_some()
+    }
+
+    /// Notes a call of the hook. Returns the number of this attempt and its time limit.
+    pub fn start(&mut self, now: Instant) -> (u32, Duration) {
+        self.starting.called = Some(now);
+        self.starting.attempts = self.starting.attempts.saturating_add(1);
+        let within = match self.settings.starts {
+            Starts::ByItself => Duration::ZERO,
+            Starts::ByHook { within } => within,
+        };
+        (self.starting.attempts, within)
+    }
+
+    /// Notes that the hook failed or the node did not answer in time. Returns the delay before the next attempt; `None`
+    /// if the node was not being started.
+    pub fn start_failed(&mut self, now: Instant) -> Option<Duration> {
+        self.starting.called.take()?;
+        let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);
+        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
+        self.starting.again = Some(now + again);
+        Some(again)
+    }
+
+    /// Returns the interval of probes.
+    pub fn probe_every(&self) -> Duration {
+        match self.standing {
+            HealthState::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
+            HealthState::Up { .. }
+            | HealthState::Suspect { .. }
+            | HealthState::Down { .. }
+            | HealthState::Wary { .. }
+            | HealthState::Cold { .. } => self.detector.probe_every(),
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use evenkeel_model::PluginFault;
 
-use super::faults::FaultWindow;
-use super::{CandidateCalls, Compared, PolicyCallResult, PolicyStatus};
+use crate::input::{Compared, PolicyCallResult};
+use crate::judge::FaultWindow;
+use crate::report::{CandidateCalls, PolicyStatus};
 
 pub(crate) const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
 

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_model::PluginFault;
 
-use super::{Actor, Judging, Strategy};
+use crate::judge::Judging;
+use crate::progress::Strategy;
+use crate::report::Actor;
 
 /// How revisions of a policy set become active.
 #[derive(Clone, PartialEq, Debug)]
@@ -13,6 +15,7 @@ pub struct RolloutRules {
     pub strategy: Strategy,
     /// Time during which a rollback to the previous revision is possible.
     pub keep: Duration,
+    /// Thresholds by which a candidate is judged.
     pub judging: Judging,
 }
 
@@ -21,7 +24,9 @@ pub struct RolloutRules {
 pub struct RolloutRequest {
     /// From [`Lifecycle::next_push`](super::Lifecycle::next_push). A later number supersedes this request.
     pub push: u64,
+    /// The author of the push.
     pub by: Actor,
+    /// The time of the push, which orders pushes.
     pub arrived: Instant,
     /// Accept a quarantined or older revision.
     pub force: bool,
@@ -38,7 +43,9 @@ pub enum RolloutAction {
     Promote,
     /// Activate the candidate.
     PromoteAll,
+    /// Hold the rollout at its stage.
     Pause,
+    /// Continue a paused rollout.
     Resume,
     /// Drop the candidate; the active revision stays.
     Abort,
@@ -47,7 +54,9 @@ pub enum RolloutAction {
 /// The outcome of a call that a revision answered or failed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PolicyCallResult {
+    /// The call returned an answer.
     pub answered: bool,
+    /// The fault of the call; `None` without one.
     pub fault: Option<PluginFault>,
     /// The plugin could not be started again.
     pub beyond_repair: bool,
@@ -56,8 +65,11 @@ pub struct PolicyCallResult {
 /// The outcome of a question that a candidate was asked in the shadow stage.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Compared {
+    /// Both revisions gave equal answers.
     Same,
+    /// The answers differ.
     Different,
+    /// The candidate faulted.
     Faulted(PluginFault),
     /// There was not enough time to ask the candidate.
     Skipped,
@@ -66,7 +78,9 @@ pub enum Compared {
 /// Translates the virtual clock to wall time, for records that outlive the process.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
+    /// The reading of the monotonic clock.
     pub instant: Instant,
+    /// The reading of the wall clock at that instant.
     pub time: SystemTime,
 }
 

@@ -16,13 +16,10 @@
 //!
 //! Newcomers that are turned away have no media to judge: `refusals.rs` tests refusals.
 
-mod refusals;
-
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{Arm, Breach, BreachCount, Figure};
-use refusals::RefusalEvidence;
 
 /// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
 const ERROR: f64 = 0.005;
@@ -47,6 +44,7 @@ fn bit(figure: Figure) -> u8 {
     1 << figure as u8
 }
 
+/// Thresholds by which a candidate is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judging {
     /// Silence after which a session is bad. Default 400 ms.
@@ -88,15 +86,18 @@ impl Default for Judging {
 pub struct Bad(u8);
 
 impl Bad {
+    /// Returns the set with this figure added if `is` is true.
     pub fn with(self, figure: Figure, is: bool) -> Bad {
         if is { Bad(self.0 | bit(figure)) } else { self }
     }
 
+    /// Returns the figures that are bad in either.
     pub fn and(self, other: Bad) -> Bad {
         Bad(self.0 | other.0)
     }
 }
 
+/// Compares the cohort of a canary with the rest.
 #[derive(Debug)]
 pub struct Judge {
     judging: Judging,
@@ -113,7 +114,9 @@ pub struct Judge {
 /// The decision of an admission policy on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdmissionSample {
+    /// The arm that decided.
     pub arm: Arm,
+    /// The client was refused or redirected.
     pub turned_away: bool,
 }
 
@@ -157,12 +160,14 @@ impl LogrankTest {
 }
 
 impl Judge {
+    /// Begins the first round.
     pub fn new(judging: Judging, now: Instant) -> Judge {
         let tests = [LogrankTest::NEW; MEDIA.len()];
         let (units, refusals) = (BTreeMap::new(), RefusalEvidence::new(now));
         Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
     }
 
+    /// Returns the thresholds in force.
     pub fn judging(&self) -> &Judging {
         &self.judging
     }
@@ -244,6 +249,7 @@ impl Judge {
         self.refusals.note(newcomer, percent, &self.judging, now)
     }
 
+    /// Removes a session or room that ended.
     pub fn leave(&mut self, unit: u64) {
         let Some(known) = self.units.remove(&unit).filter(|known| known.round == self.round) else {
             return;
@@ -287,6 +293,7 @@ pub struct RuleBreaches {
 }
 
 impl RuleBreaches {
+    /// Begins the first interval.
     pub fn new(now: Instant) -> RuleBreaches {
         RuleBreaches { began: now, counts: [BreachCount::default(); 2] }
     }
@@ -315,6 +322,149 @@ impl RuleBreaches {
             && share(count) > share(rest) * 2
             && count.of >= DECISIONS_MIN;
         too_many.then_some(Breach { figure: Figure::Guarded, canary: count, rest })
+    }
+}
+
+/// Minimum newcomers of the canary in a round.
+const NEWCOMERS_MIN: u32 = 50;
+
+/// Newcomers of a round, and the evidence from those that were turned away.
+#[derive(Debug)]
+pub(super) struct RefusalEvidence {
+    /// From 1.
+    round: u32,
+    began: Instant,
+    /// By arm.
+    counts: [BreachCount; 2],
+    evidence: [f64; THETAS.len()],
+    /// One bit for each of the last eight answered newcomers; set for the canary.
+    recent: u8,
+}
+
+impl RefusalEvidence {
+    pub(super) fn new(now: Instant) -> RefusalEvidence {
+        let (counts, evidence) = ([BreachCount::default(); 2], [1.0; THETAS.len()]);
+        RefusalEvidence { round: 1, began: now, counts, evidence, recent: 0 }
+    }
+
+    /// Notes the answer to a newcomer. Returns a breach if that is proof.
+    pub(super) fn note(
+        &mut self,
+        newcomer: AdmissionSample,
+        percent: u8,
+        judging: &Judging,
+        now: Instant,
+    ) -> Option<Breach> {
+        let had = self.counts[Arm::Canary as usize].of;
+        if now.saturating_duration_since(self.began) >= ROUND && had >= NEWCOMERS_MIN {
+            let (round, recent) = (self.round + 1, self.recent);
+            *self = RefusalEvidence { round, recent, ..RefusalEvidence::new(now) };
+        }
+        let AdmissionSample { arm, turned_away } = newcomer;
+        let count = &mut self.counts[arm as usize];
+        count.of = count.of.saturating_add(1);
+        self.recent = self.recent << 1 | u8::from(arm == Arm::Canary);
+        if !turned_away {
+            return None;
+        }
+        count.worse = count.worse.saturating_add(1);
+        self.weigh(arm, percent);
+        let [rest, canary] = self.counts;
+        let least = u64::from(canary.of) * u64::from(judging.refused_percent);
+        let too_many = u64::from(canary.worse) * 100 >= least && canary.of >= judging.cohort_min;
+        let proven = too_many && is_proven(&self.evidence, self.round);
+        proven.then_some(Breach { figure: Figure::Refusals, canary, rest })
+    }
+
+    /// Adds the evidence of a newcomer of this arm that was turned away.
+    ///
+    /// The test needs a share that is known before the newcomer arrives: the one of the hash. The canary's part of the
+    /// answers is larger than that while the active revision fails and answers few. Therefore the largest of three is
+    /// taken: the hash's share, and the canary's part of the answers in this round and of the last eight. Each factor
+    /// falls with the share, so a larger one only proves less.
+    fn weigh(&mut self, arm: Arm, percent: u8) {
+        let [rest, canary] = self.counts.map(|count| f64::from(count.of));
+        let of_late = f64::from(self.recent.count_ones()) / f64::from(u8::BITS);
+        let share = (f64::from(percent) / 100.0).max(canary / (canary + rest)).max(of_late);
+        for (evidence, theta) in self.evidence.iter_mut().zip(THETAS) {
+            let odds = match arm {
+                Arm::Canary => theta,
+                Arm::Standing => 1.0,
+            };
+            *evidence *= odds / (theta * share + 1.0 - share);
+        }
+    }
+
+    /// Counts of this round, of the canary and of the rest; none if there were no newcomers.
+    pub(super) fn figure(&self) -> Option<(Figure, BreachCount, BreachCount)> {
+        let [rest, canary] = self.counts;
+        (rest.of > 0 || canary.of > 0).then_some((Figure::Refusals, canary, rest))
+    }
+}
+
+/// Window in which calls and faults are counted.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// More faults than this within [`WINDOW`] roll a revision back, unless it had so many calls that [`FAULTS_SHARE`]
+/// permits more.
+const FAULTS_MAX: u64 = 5;
+
+/// One call in this many may fault.
+const FAULTS_SHARE: u64 = 1_000;
+
+/// Calls are counted in buckets of this length, since a policy may be asked thousands of times within [`WINDOW`].
+const BUCKET: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct FaultWindow {
+    began: Instant,
+    buckets: VecDeque<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    began: Instant,
+    calls: u64,
+    faults: u64,
+}
+
+impl FaultWindow {
+    pub(crate) fn new(now: Instant) -> FaultWindow {
+        FaultWindow { began: now, buckets: VecDeque::new() }
+    }
+
+    /// Counts a call. Returns true if it is a fault that exceeds the limit.
+    pub(crate) fn count(&mut self, now: Instant, faulted: bool) -> bool {
+        let age = |from: Instant| now.saturating_duration_since(from);
+        while self.buckets.front().is_some_and(|bucket| age(bucket.began) > WINDOW) {
+            self.buckets.pop_front();
+        }
+        if self.buckets.back().is_none_or(|bucket| age(bucket.began) >= BUCKET) {
+            self.buckets.push_back(Bucket { began: now, calls: 0, faults: 0 });
+        }
+        if let Some(bucket) = self.buckets.back_mut() {
+            bucket.calls += 1;
+            bucket.faults += u64::from(faulted);
+        }
+        faulted && self.too_many(now)
+    }
+
+    /// True if a rollback may restore this revision: it has no recent fault, or ran for a whole window with few faults.
+    pub(crate) fn is_good(&self, now: Instant) -> bool {
+        let long = now.saturating_duration_since(self.began) >= WINDOW;
+        self.sum(now).1 == 0 || long && !self.too_many(now)
+    }
+
+    fn too_many(&self, now: Instant) -> bool {
+        let (calls, faults) = self.sum(now);
+        faults > FAULTS_MAX.max(calls / FAULTS_SHARE)
+    }
+
+    /// Calls and faults within the window.
+    fn sum(&self, now: Instant) -> (u64, u64) {
+        let recent =
+            self.buckets.iter().filter(|it| now.saturating_duration_since(it.began) <= WINDOW);
+        recent.fold((0, 0), |(calls, faults), it| (calls + it.calls, faults + it.faults))
     }
 }
 

@@ -20,15 +20,18 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::PolicyName;
 
-use super::calls::CallRecord;
-use super::progress::RolloutStep;
-use super::quarantine::{RevisionQuarantine, VersionFloor};
-use super::{
-    Actor, CandidateRevision, CandidateStatus, CohortSize, Compared, Effect, Judging, LastRollout,
-    PolicyCallResult, PolicyStatus, Previous, QuarantinedRevision, Remembered, Revision,
-    RevisionRefusal, Revisions, RevokedRevision, RolloutAction, RolloutOutcome, RolloutProgress,
-    RolloutReport, RolloutRequest, RolloutRules, Staged, WallClock,
+use crate::calls::CallRecord;
+use crate::input::{
+    Compared, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules, WallClock,
 };
+use crate::judge::Judging;
+use crate::progress::{CohortSize, RolloutProgress, RolloutStep};
+use crate::report::{
+    Actor, CandidateStatus, Effect, LastRollout, PolicyStatus, QuarantinedRevision, Remembered,
+    RevisionQuarantine, RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged,
+    VersionFloor,
+};
+use crate::revision::{CandidateRevision, Previous, Revision, Revisions};
 
 const NO_ROLLOUT: &str = "no rollout is running";
 const NO_PREVIOUS: &str = "there is no revision before this one";
@@ -66,6 +69,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
+    /// Starts without a revision, from what an earlier process remembered.
     pub fn new(
         policy: PolicyName,
         rules: RolloutRules,
@@ -90,26 +94,32 @@ impl Lifecycle {
         }
     }
 
+    /// Returns the time at which this lifecycle began.
     pub fn began(&self) -> Instant {
         self.began
     }
 
+    /// Follows a step of the wall clock.
     pub fn set_clock(&mut self, clock: WallClock) {
         self.clock = clock;
     }
 
+    /// Returns the active, candidate and previous revisions.
     pub fn revisions(&self) -> &Revisions {
         &self.revisions
     }
 
+    /// Returns the name of the active revision.
     pub fn active_name(&self) -> Option<Arc<str>> {
         self.revisions.active_name()
     }
 
+    /// Returns the thresholds by which a candidate is judged.
     pub fn judging(&self) -> Judging {
         self.rules.judging
     }
 
+    /// Takes the effects since the last call.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
@@ -205,14 +215,9 @@ impl Lifecycle {
     }
 
     fn check_quarantine(&self, revision: &str, now: Instant) -> Result<(), RevisionRefusal> {
-        match self.quarantine.get(revision) {
-            Some(quarantined) => {
-                let quarantined = quarantined.clone();
-                let age = self.age(&quarantined, now);
-                Err(RevisionRefusal::Quarantined { quarantined, age })
-            }
-            None => Ok(()),
-        }
+        let Some(quarantined) = self.quarantine.get(revision).cloned() else { return Ok(()) };
+        let age = self.age(&quarantined, now);
+        Err(RevisionRefusal::Quarantined { quarantined, age })
     }
 
     /// Time in quarantine. Zero if the wall clock was set back since.
@@ -340,29 +345,22 @@ impl Lifecycle {
         Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
     }
 
+    /// Counts a call of a revision, and removes the revision after too many faults.
     pub fn handle_call(&mut self, revision: &str, call: &PolicyCallResult, now: Instant) {
-        if let Some(reason) = self.note_call(revision, call, now) {
-            self.remove_harmful(revision, &reason, now);
-        }
-    }
-
-    /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
-    fn note_call(
-        &mut self,
-        revision: &str,
-        call: &PolicyCallResult,
-        now: Instant,
-    ) -> Option<Box<str>> {
-        if self.revisions.is_candidate(revision) {
+        let reason = if self.revisions.is_candidate(revision) {
             self.calls.note_candidate(call, now)
         } else if self.revisions.is_active(revision) {
             self.calls.note_active(call, now)
         } else {
             self.calls.note_other();
             None
+        };
+        if let Some(reason) = reason {
+            self.remove_harmful(revision, &reason, now);
         }
     }
 
+    /// Counts a comparison in shadow, and removes a candidate that faults.
     pub fn handle_compared(
         &mut self,
         revision: &str,
@@ -476,6 +474,7 @@ impl Lifecycle {
         }
     }
 
+    /// Replaces the rules, also those of a rollout under way.
     pub fn set_rules(&mut self, rules: RolloutRules, now: Instant) {
         let was = std::mem::replace(&mut self.rules, rules);
         let Some(candidate) = &mut self.revisions.candidate else { return };
@@ -569,6 +568,7 @@ impl Lifecycle {
         }));
     }
 
+    /// Returns the state of the policy for the API.
     pub fn status(&self, now: Instant) -> PolicyStatus {
         let candidate = self.revisions.candidate.as_ref();
         let previous = self.revisions.previous.as_ref();

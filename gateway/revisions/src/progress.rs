@@ -12,6 +12,7 @@ pub struct Strategy {
     /// Shares of the canary, per cent, each larger than the one before. At 100, and after the last, the candidate
     /// becomes active.
     pub steps: Vec<u8>,
+    /// The duration of each stage.
     pub each: Duration,
     /// Duration of the shadow stage; zero for none.
     pub shadow: Duration,
@@ -29,6 +30,7 @@ impl Strategy {
     }
 }
 
+/// The exposure of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RolloutStage {
     /// The candidate is asked the questions that the active revision answered. Its answers are only compared.
@@ -46,6 +48,7 @@ impl RolloutStage {
         }
     }
 
+    /// Returns the share of rooms or sessions in per cent; 0 in shadow.
     pub fn percent(self) -> u8 {
         match self {
             RolloutStage::Shadow => 0,
@@ -61,6 +64,7 @@ pub enum RolloutStep {
     Activate,
 }
 
+/// The size of the cohort of a canary.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CohortSize {
     /// Rooms or sessions of the canary.
@@ -122,10 +126,12 @@ impl RolloutProgress {
         (was_paused != self.is_paused()).then_some(self.is_paused())
     }
 
+    /// Returns the stage in force.
     pub fn stage(&self) -> RolloutStage {
         self.stage
     }
 
+    /// Returns the stages of the rollout.
     pub fn strategy(&self) -> &Strategy {
         &self.strategy
     }
@@ -135,6 +141,7 @@ impl RolloutProgress {
         self.paused.unwrap_or_else(|| now.saturating_duration_since(self.stage_began))
     }
 
+    /// Returns true if an operator paused the rollout.
     pub fn is_paused(&self) -> bool {
         self.paused.is_some()
     }
@@ -154,6 +161,7 @@ impl RolloutProgress {
         (!self.is_paused()).then(|| lasts.saturating_sub(self.lasted(now)))
     }
 
+    /// Returns the next step if it is due.
     pub fn poll(
         &mut self,
         cohort: impl FnOnce() -> CohortSize,

@@ -1,19 +1,24 @@
 //! Effects of a lifecycle, and reports on a policy's revisions: to the caller of a push or rollback, in events, and on request.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_model::{PluginFault, PolicyName};
 
-use super::{QuarantinedRevision, Remembered, Revisions, RolloutProgress, RolloutStage, Version};
+use crate::progress::{RolloutProgress, RolloutStage};
+use crate::revision::{Revision, Revisions, Version};
 
+/// The author of a change of revisions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
+    /// A changed file.
     File,
     /// SIGHUP.
     Signal,
     /// A person, by command or API.
     Operator,
+    /// The gateway itself.
     Gateway,
 }
 
@@ -32,6 +37,7 @@ impl Actor {
 /// The stage of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Staged {
+    /// The stage in force.
     pub stage: RolloutStage,
     /// The candidate stays at its stage until it is resumed.
     pub paused: bool,
@@ -42,6 +48,7 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// Returns the progress at this time.
     pub fn of(progress: &RolloutProgress, now: Instant) -> Staged {
         let (stage, paused) = (progress.stage(), progress.is_paused());
         Staged { stage, paused, next: progress.next_share(), next_in: progress.left(now) }
@@ -51,6 +58,7 @@ impl Staged {
 /// Instructions to the owner of the lifecycle.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
+    /// Report a step of a revision.
     Report(RolloutReport),
     /// Quarantine or version floor changed.
     Remember(Remembered),
@@ -65,10 +73,13 @@ pub enum Effect {
 /// One step in the life of a revision.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RolloutReport {
+    /// The policy, by set and hook.
     pub policy: PolicyName,
+    /// The step that was taken.
     pub outcome: RolloutOutcome,
     /// The stage of the candidate, if there is one.
     pub stage: Option<Staged>,
+    /// The author of the step.
     pub by: Actor,
     /// The active revision; during a rollout the candidate; after a refusal the refused revision, if its name is known.
     pub revision: Option<Arc<str>>,
@@ -85,19 +96,24 @@ pub struct RolloutReport {
     pub activate: Duration,
 }
 
+/// A step in the life of a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RolloutOutcome {
+    /// The revision answers all questions.
     Activated,
     /// The same plugin with the same settings was active already.
     Unchanged,
     /// The revision never answered; the active one stays.
     Refused,
+    /// The previous revision is active again.
     RolledBack,
     /// The revision became a candidate.
     Started,
     /// The candidate's share grew.
     Advanced,
+    /// The rollout holds its stage.
     Paused,
+    /// The rollout continues.
     Resumed,
     /// The active, candidate or previous revision was revoked after it was loaded.
     Revoked,
@@ -120,15 +136,19 @@ impl RolloutOutcome {
     }
 }
 
+/// The last report about a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LastRollout {
+    /// The wall clock at the report.
     pub at: SystemTime,
+    /// The report.
     pub rollout: RolloutReport,
 }
 
 /// A revision that was revoked after it was loaded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RevokedRevision {
+    /// The name of the revision: a hash of plugin and settings.
     pub revision: Arc<str>,
     /// The revoked key or digest, and the remedy.
     pub reason: Box<str>,
@@ -140,9 +160,21 @@ pub enum RevisionRefusal {
     /// A later push, rollback or reload of the policy came before the revision was ready.
     Superseded,
     /// A newer version of the plugin, `ran`, was active before.
-    Downgrade { plugin: Arc<str>, found: Box<Version>, ran: Box<Version> },
+    Downgrade {
+        /// The name of the plugin.
+        plugin: Arc<str>,
+        /// The version of the pushed plugin.
+        found: Box<Version>,
+        /// The highest version that was active.
+        ran: Box<Version>,
+    },
     /// The revision did harm before; `age` is its time in quarantine.
-    Quarantined { quarantined: QuarantinedRevision, age: Duration },
+    Quarantined {
+        /// The entry of the quarantine.
+        quarantined: QuarantinedRevision,
+        /// The time since the quarantine began.
+        age: Duration,
+    },
     /// The revision's key or digest was revoked while it was prepared.
     Revoked(Box<str>),
 }
@@ -159,13 +191,16 @@ impl RevisionRefusal {
     }
 }
 
+/// Counts of calls of a candidate.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct CandidateCalls {
     /// Calls of the canary, and their faults.
     pub calls: u64,
+    /// Calls that faulted.
     pub faults: u64,
     /// Answers in the shadow stage with the active revision's decision, and with a different one.
     pub same: u64,
+    /// Answers that differed from those of the active revision.
     pub different: u64,
     /// Faults in the shadow stage.
     pub faulted: u64,
@@ -173,25 +208,35 @@ pub struct CandidateCalls {
     pub last_fault: Option<PluginFault>,
 }
 
+/// A candidate, for the API.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CandidateStatus {
+    /// The name of the revision: a hash of plugin and settings.
     pub revision: Arc<str>,
+    /// The stage, and the time in it.
     pub staged: Staged,
     /// Time at this stage, without pauses.
     pub lasted: Duration,
     /// Shares of the canary, per cent.
     pub steps: Vec<u8>,
+    /// The duration of each stage.
     pub each: Duration,
+    /// Counts of its calls.
     pub calls: CandidateCalls,
 }
 
+/// The revisions of a policy, for the API.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct PolicyStatus {
+    /// The name of the active revision.
     pub active: Option<Arc<str>>,
+    /// The revision in a rollout.
     pub candidate: Option<CandidateStatus>,
+    /// The name of the revision to which a rollback returns.
     pub previous: Option<Arc<str>>,
     /// Remaining time in which a rollback to the previous revision is possible.
     pub previous_for: Option<Duration>,
+    /// The last report; `None` before the first.
     pub last: Option<LastRollout>,
     /// The oldest first.
     pub quarantined: Vec<QuarantinedRevision>,
@@ -203,5 +248,125 @@ pub struct PolicyStatus {
     pub faults: u64,
     /// The fault of the last call; `None` if it was answered.
     pub failing: Option<PluginFault>,
+    /// The last fault of the active revision.
     pub last_fault: Option<PluginFault>,
 }
+
+/// Maximum quarantined revisions of a policy; the oldest is dropped first.
+const QUARANTINED_MAX: usize = 16;
+
+/// Maximum revisions kept for the version floor: two months with one release a day.
+const ACCEPTED_MAX: usize = 64;
+
+/// A revision that did harm. It is refused unless the push forces it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuarantinedRevision {
+    /// The name of the revision: a hash of plugin and settings.
+    pub revision: Arc<str>,
+    /// The wall clock at its start.
+    pub since: SystemTime,
+    /// The harm that it did, in words.
+    pub reason: Box<str>,
+}
+
+/// A revision that became active and was not rolled back since.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AcceptedRevision {
+    /// The name of the revision: a hash of plugin and settings.
+    pub revision: Arc<str>,
+    /// The name of the plugin.
+    pub plugin: Arc<str>,
+    /// The version of the plugin.
+    pub version: Version,
+}
+
+/// Revisions of one policy that are remembered over a restart, the oldest first.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Remembered {
+    /// Revisions that were active, for the version floor.
+    pub accepted: Vec<AcceptedRevision>,
+    /// Revisions that did harm.
+    pub quarantined: Vec<QuarantinedRevision>,
+}
+
+#[derive(Default, Debug)]
+pub(crate) struct RevisionQuarantine(VecDeque<QuarantinedRevision>);
+
+impl RevisionQuarantine {
+    pub(crate) fn of(mut list: Vec<QuarantinedRevision>) -> RevisionQuarantine {
+        let beyond = list.len().saturating_sub(QUARANTINED_MAX);
+        RevisionQuarantine(list.drain(beyond..).collect())
+    }
+
+    pub(crate) fn list(&self) -> Vec<QuarantinedRevision> {
+        self.0.iter().cloned().collect()
+    }
+
+    pub(crate) fn get(&self, revision: &str) -> Option<&QuarantinedRevision> {
+        self.0.iter().find(|it| *it.revision == *revision)
+    }
+
+    pub(crate) fn add(&mut self, quarantined: QuarantinedRevision) {
+        self.remove(&quarantined.revision);
+        if self.0.len() == QUARANTINED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(quarantined);
+    }
+
+    pub(crate) fn remove(&mut self, revision: &str) {
+        self.0.retain(|it| *it.revision != *revision);
+    }
+}
+
+/// The oldest version of each plugin that a push may bring: the newest that became active and was not rolled back.
+#[derive(Default, Debug)]
+pub(crate) struct VersionFloor(VecDeque<AcceptedRevision>);
+
+impl VersionFloor {
+    pub(crate) fn of(mut list: Vec<AcceptedRevision>) -> VersionFloor {
+        let beyond = list.len().saturating_sub(ACCEPTED_MAX);
+        VersionFloor(list.drain(beyond..).collect())
+    }
+
+    pub(crate) fn list(&self) -> Vec<AcceptedRevision> {
+        self.0.iter().cloned().collect()
+    }
+
+    /// # Errors
+    /// [`RevisionRefusal::Downgrade`] below the floor.
+    pub(crate) fn check(&self, new: &Revision) -> Result<(), RevisionRefusal> {
+        let newer = |it: &&AcceptedRevision| it.plugin == new.plugin && new.version < it.version;
+        match self.0.iter().find(newer) {
+            Some(newer) => Err(RevisionRefusal::Downgrade {
+                plugin: Arc::clone(&new.plugin),
+                found: Box::new(new.version.clone()),
+                ran: Box::new(newer.version.clone()),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn accept(&mut self, new: &Revision) {
+        self.withdraw(&new.name);
+        if self.0.len() == ACCEPTED_MAX {
+            // A version does not set the floor if a later entry of its plugin is as new: drop it, else the oldest.
+            let covers = |one: &AcceptedRevision, other: &AcceptedRevision| {
+                one.plugin == other.plugin && one.version <= other.version
+            };
+            let covered = (0..self.0.len())
+                .find(|at| self.0.range(at + 1..).any(|other| covers(&self.0[*at], other)));
+            self.0.remove(covered.unwrap_or(0));
+        }
+        let Revision { name, plugin, version, .. } = new.clone();
+        self.0.push_back(AcceptedRevision { revision: name, plugin, version });
+    }
+
+    /// Forgets a revision that was rolled back: an older version may be the fix.
+    pub(crate) fn withdraw(&mut self, revision: &str) {
+        self.0.retain(|it| *it.revision != *revision);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,15 @@
 //! The canary's cohort is drawn by a hash of the room or session number. A room or session therefore stays with its
 //! revision, and the cohort at 5 % is part of the cohort at 25 %.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{Arm, Hook, PluginState, RoomId, SessionId};
+use serde::{Deserialize, Serialize};
 
-use super::{RolloutProgress, RolloutStage, Version};
+use crate::progress::{RolloutProgress, RolloutStage};
 
 /// A plugin with its settings. It reads the states that the plugin wrote under the same schema or an older one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +27,7 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// Returns true if the revision reads states of this schema.
     pub fn reads(&self, state: &PluginState) -> bool {
         state.plugin == self.plugin && state.schema <= self.schema
     }
@@ -32,8 +36,11 @@ impl Revision {
 /// A revision in a rollout.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CandidateRevision {
+    /// The plugin with its settings.
     pub revision: Revision,
+    /// The stage of its rollout.
     pub progress: RolloutProgress,
+    /// The time of its push.
     pub arrived: Instant,
 }
 
@@ -76,14 +83,20 @@ fn mixed(number: u64) -> u64 {
 /// The revision that was active before, while a rollback to it is possible.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Previous {
+    /// The plugin with its settings.
     pub revision: Revision,
+    /// The end of the window for a rollback.
     pub until: Instant,
 }
 
+/// The revisions of one policy.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Revisions {
+    /// The revision that answers; `None`: the native default.
     pub active: Option<Revision>,
+    /// The revision in a rollout.
     pub candidate: Option<CandidateRevision>,
+    /// The revision to which a rollback returns.
     pub previous: Option<Previous>,
 }
 
@@ -121,10 +134,12 @@ impl Revisions {
         self.active.iter().chain(canary).chain(previous)
     }
 
+    /// Returns true if one of them has this name.
     pub fn has(&self, revision: &str) -> bool {
         self.all().any(|it| *it.name == *revision)
     }
 
+    /// Returns all of them.
     pub fn all(&self) -> impl Iterator<Item = &Revision> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.revision);
         let previous = self.previous.as_ref().map(|previous| &previous.revision);
@@ -136,18 +151,22 @@ impl Revisions {
         self.candidate.is_some() || self.previous.is_some()
     }
 
+    /// Returns the name of the active revision.
     pub fn active_name(&self) -> Option<Arc<str>> {
         self.active.as_ref().map(|active| Arc::clone(&active.name))
     }
 
+    /// Returns true if the candidate has this name.
     pub fn is_candidate(&self, revision: &str) -> bool {
         self.candidate.as_ref().is_some_and(|it| *it.revision.name == *revision)
     }
 
+    /// Returns true if the active revision has this name.
     pub fn is_active(&self, revision: &str) -> bool {
         self.active.as_ref().is_some_and(|it| *it.name == *revision)
     }
 
+    /// Returns true if the previous revision has this name.
     pub fn is_previous(&self, revision: &str) -> bool {
         self.previous.as_ref().is_some_and(|it| *it.revision.name == *revision)
     }
@@ -163,6 +182,152 @@ pub fn is_by_room(hook: Hook) -> bool {
     match hook {
         Hook::Routing | Hook::Scenario => true,
         Hook::Admission | Hook::Degradation => false,
+    }
+}
+
+/// A plugin's version. Ordered by Semantic Versioning 2.0.0, with missing numbers as 0 (`1.2` is
+/// `1.2.0`) and without build metadata; a text that is not a version is older than any version.
+#[derive(Clone, Debug)]
+pub struct Version {
+    text: Box<str>,
+    read: Option<semver::Version>,
+}
+
+impl Version {
+    /// Parses the manifest's text.
+    pub fn read(text: &str) -> Version {
+        let (number, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+        let missing = ".0".repeat(2_usize.saturating_sub(number.matches('.').count()));
+        let read = semver::Version::parse(&format!("{number}{missing}{rest}")).ok();
+        Version { text: text.into(), read }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, other: &Version) -> Ordering {
+        match (&self.read, &other.read) {
+            (Some(one), Some(two)) => one.cmp_precedence(two),
+            (None, None) => Ordering::Equal,
+            (one, two) => one.is_some().cmp(&two.is_some()),
+        }
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Version) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Version) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Version {}
+
+/// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this
+/// revision can read. No third state is kept.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
+pub struct StateVersions {
+    newest: Option<Arc<PluginState>>,
+    other: Option<Arc<PluginState>>,
+}
+
+impl StateVersions {
+    /// The state for this revision; the newest if the revision is unknown. The host checks its schema.
+    pub fn read(&self, by: Option<&Revision>) -> Option<&Arc<PluginState>> {
+        let Some(revision) = by else {
+            return self.newest.as_ref();
+        };
+        self.newest.iter().chain(&self.other).find(|state| revision.reads(state))
+    }
+
+    /// Keeps the new state, and an old one that only another kept revision can read.
+    pub fn write(&mut self, state: Arc<PluginState>, revisions: Option<&Revisions>) {
+        let needed = |old: &Arc<PluginState>| {
+            let readers = || revisions.into_iter().flat_map(Revisions::readers);
+            readers().any(|reader| reader.reads(old) && !reader.reads(&state))
+        };
+        let before = self.newest.take();
+        self.other = before.filter(&needed).or_else(|| self.other.take().filter(&needed));
+        self.newest = Some(state);
+    }
+
+    /// Returns true if a state is kept for more than one revision.
+    pub fn keeps_other(&self) -> bool {
+        self.other.is_some()
+    }
+
+    /// The active revision is the only reader now: keeps the state that it reads, or the newest if it reads none.
+    pub fn settle(&mut self, active: &Revision) {
+        if let Some(other) = self.other.take()
+            && !self.newest.as_ref().is_some_and(|newest| active.reads(newest))
+            && active.reads(&other)
+        {
+            self.newest = Some(other);
+        }
+    }
+}
+
+/// Memos of plugins, one for each revision, since active revision and candidate are asked at the same time.
+#[derive(Default, Debug)]
+pub struct Memos {
+    active: Option<PluginState>,
+    canary: Option<PluginState>,
+    previous: Option<PluginState>,
+}
+
+impl Memos {
+    /// Returns the memo that the revision of the arm reads.
+    pub fn read(&self, arm: Arm) -> Option<&PluginState> {
+        match arm {
+            Arm::Standing => self.active.as_ref(),
+            Arm::Canary => self.canary.as_ref().or(self.active.as_ref()),
+        }
+    }
+
+    /// Replaces the memo of the arm.
+    pub fn write(&mut self, arm: Arm, memo: PluginState) {
+        match arm {
+            Arm::Standing => self.active = Some(memo),
+            Arm::Canary => self.canary = Some(memo),
+        }
+    }
+
+    /// Gives each revision its memo after a change of revisions.
+    pub fn turn(&mut self, before: &Revisions, now: &Revisions) {
+        let (Some(was), Some(active)) = (&before.active, &now.active) else { return };
+        let name = |it: &Revisions| it.canary().map(|it| Arc::clone(&it.revision.name));
+        let (had, has) = (name(before), name(now));
+        let canary = self.canary.take();
+        if was.name != active.name {
+            if had.as_ref() == Some(&active.name) {
+                let promoted = canary.clone().or_else(|| self.active.clone());
+                self.previous = std::mem::replace(&mut self.active, promoted);
+            } else if before.is_previous(&active.name) {
+                // The revision resumes with the newest memo that it can read.
+                let newest = self.active.take().filter(|memo| active.reads(memo));
+                self.active = newest.or_else(|| self.previous.take());
+            } else {
+                self.previous = self.active.clone();
+            }
+        }
+        self.canary = match (had, has) {
+            (was, Some(is)) if was.as_ref() == Some(&is) => canary,
+            (_, Some(_)) => self.active.clone(),
+            (_, None) => None,
+        };
+        if now.previous.is_none() {
+            self.previous = None;
+        }
     }
 }
 

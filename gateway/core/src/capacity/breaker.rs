@@ -3,8 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{BreakerState, Breakers, Measures, Metric, RoomId};
+use evenkeel_model::{
+    BreakerState, Breakers, CoreEvent, CoreSettings, Measures, Metric, NodeId, RegionId, RoomId,
+};
+use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
+
+use crate::effects::{Effects, Timer};
+
+/// Interval at which breakers weigh their evidence.
+pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 
 /// Consecutive bad windows that open the breaker.
 const OPENS_AFTER: u32 = 2;
@@ -193,6 +201,141 @@ impl Breaker {
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
         self.state = CircuitState::Open { until: now + longer.min(settings.open_for_max) };
         self.row = 0;
+    }
+}
+
+/// The breakers of all regions.
+#[derive(Debug)]
+pub(crate) struct RegionBreakers {
+    /// Indexed by region.
+    regions: Vec<Breaker>,
+    settings: Breakers,
+    /// The number of the current window.
+    window: u32,
+}
+
+impl RegionBreakers {
+    pub(crate) fn new(settings: &CoreSettings, now: Instant) -> RegionBreakers {
+        let regions = settings.regions.iter().map(|_| Breaker::new(now)).collect();
+        RegionBreakers { regions, settings: settings.limits.breakers, window: 1 }
+    }
+
+    /// Counts a session's measures for the region where its room is placed.
+    pub(crate) fn judge(&mut self, region: RegionId, judged: &mut Judged, measures: &Measures) {
+        let bad = is_bad(measures, &self.settings);
+        self.regions[region.0 as usize].evidence.hear(judged, self.window, bad);
+    }
+
+    /// Counts a successful or failed opening in the region.
+    pub(crate) fn note_opening(&mut self, region: RegionId, opened: bool) {
+        let evidence = &mut self.regions[region.0 as usize].evidence;
+        if opened {
+            evidence.opened += 1;
+        } else {
+            evidence.failed += 1;
+        }
+    }
+
+    /// Ends a window. Returns true if a breaker closed.
+    pub(crate) fn weigh(&mut self, nodes: &NodeTable, now: Instant, effects: &mut Effects) -> bool {
+        effects.set(Timer::Breakers, now + WINDOW);
+        self.window = self.window.wrapping_add(1).max(1);
+        let settings = self.settings;
+        // With only one region, bad media is no reason to refuse rooms: they have no alternative.
+        let mut listed = nodes.iter().filter(|node| !node.removed);
+        let first = listed.next().map(|node| nodes.region_of(node.id));
+        let alone = !listed.any(|node| Some(nodes.region_of(node.id)) != first);
+        let heard: Vec<(RegionEvidence, RegionVerdict)> = self
+            .regions
+            .iter_mut()
+            .map(|breaker| std::mem::take(&mut breaker.evidence))
+            .map(|evidence| match alone {
+                true => (evidence, evidence.of_openings().verdict(&settings)),
+                false => (evidence, evidence.verdict(&settings)),
+            })
+            .collect();
+        let known = heard.iter().filter(|(_, verdict)| *verdict != RegionVerdict::Unknown).count();
+        let bad = heard.iter().filter(|(_, verdict)| *verdict == RegionVerdict::Bad).count();
+        // If all regions are equally bad, the cause is the gateway's own uplink, and no other region is better.
+        let ours = known > 1 && bad == known;
+        let mut closed = false;
+        for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
+            let verdict = if ours { RegionVerdict::Unknown } else { verdict };
+            let region = RegionId(place as u32);
+            if verdict == RegionVerdict::Unknown && self.waits_for_probes(region, evidence, nodes) {
+                continue;
+            }
+            if let Some((from, to)) = self.regions[place].weigh(verdict, &settings, now) {
+                let RegionEvidence { sessions, bad, opened, failed } = evidence;
+                effects.event(CoreEvent::Breaker {
+                    region,
+                    from,
+                    to,
+                    sessions,
+                    bad,
+                    opened,
+                    failed,
+                });
+                closed |= to == BreakerState::Closed;
+            }
+        }
+        closed
+    }
+
+    /// A half-open breaker stays open while all running nodes of the region lose much and too few sessions have good
+    /// media to disprove it.
+    fn waits_for_probes(
+        &self,
+        region: RegionId,
+        evidence: RegionEvidence,
+        nodes: &NodeTable,
+    ) -> bool {
+        let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
+        self.state(region) == BreakerState::HalfOpen
+            && evidence.bad * 2 >= evidence.sessions
+            && running.peek().is_some()
+            && running.all(Node::loses)
+    }
+
+    pub(crate) fn state(&self, region: RegionId) -> BreakerState {
+        self.regions[region.0 as usize].state()
+    }
+
+    pub(crate) fn opens_until(&self, region: RegionId) -> Option<Instant> {
+        self.regions[region.0 as usize].opens_until()
+    }
+
+    /// The time at which the first region accepts new rooms again; `None` if one accepts them now.
+    pub(crate) fn all_open_until(&self) -> Option<Instant> {
+        let all = self.regions.iter().all(|breaker| breaker.state() == BreakerState::Open);
+        self.regions.iter().filter_map(Breaker::opens_until).min().filter(|_| all)
+    }
+
+    pub(crate) fn may_enter(&self, room: RoomId, region: RegionId) -> bool {
+        self.regions[region.0 as usize].admits(room, &self.settings)
+    }
+
+    /// Nodes in regions that do not accept the room, except nodes for which `kept` is true.
+    pub(crate) fn shut_nodes(
+        &self,
+        room: RoomId,
+        kept: impl Fn(NodeId) -> bool,
+        nodes: &NodeTable,
+    ) -> Vec<NodeId> {
+        if self.regions.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
+            return Vec::new();
+        }
+        let shut = |node: &NodeId| !kept(*node) && !self.may_enter(room, nodes.region_of(*node));
+        nodes.iter().map(|node| node.id).filter(shut).collect()
+    }
+
+    /// The breaker of a region as other processes continue it.
+    pub(crate) fn record(&self, region: RegionId) -> Breaker {
+        self.regions[region.0 as usize].without_evidence()
+    }
+
+    pub(crate) fn restore(&mut self, region: RegionId, breaker: &Breaker) {
+        self.regions[region.0 as usize] = breaker.without_evidence();
     }
 }
 

@@ -1,11 +1,8 @@
+mod gauge;
+mod ledger;
+
 use super::*;
 use crate::gateway::tests::{ms, settings};
-
-impl Capacity {
-    pub(crate) fn breaker_mut(&mut self, region: usize) -> &mut Breaker {
-        &mut self.breakers[region]
-    }
-}
 
 #[test]
 fn churn_beyond_allowance_is_refused_for_a_second() {
@@ -30,25 +27,4 @@ fn reduced_sessions_are_due_after_their_time() {
     assert_eq!(capacity.next_reduced(ms(10), now + ms(9)), []);
     assert_eq!(capacity.next_reduced(ms(10), now + ms(10)), [SessionId(1)]);
     assert_eq!(capacity.reduced(), 2);
-}
-
-#[test]
-fn failed_openings_open_the_breaker_of_their_region() {
-    let mut now = Instant::now();
-    let mut settings = settings();
-    let nodes = NodeTable::new(&mut settings, now);
-    let mut capacity = Capacity::new(&settings, now);
-    let mut effects = Effects::default();
-    let (home, away) = (RegionId(0), RegionId(1));
-    for _ in 0..2 {
-        (0..20).for_each(|_| capacity.note_opening(away, false));
-        (0..20).for_each(|_| capacity.note_opening(home, true));
-        now += WINDOW;
-        assert!(!capacity.weigh_breakers(&nodes, now, &mut effects));
-    }
-    assert_eq!(capacity.breaker(away), BreakerState::Open);
-    assert!(!capacity.may_enter(RoomId(1), away) && capacity.may_enter(RoomId(1), home));
-    let there = |node: &NodeId| nodes.region_of(*node) == away;
-    assert!(capacity.behind_breakers(RoomId(1), |_| false, &nodes).iter().all(there));
-    assert_eq!(capacity.behind_breakers(RoomId(1), |_| true, &nodes), []);
 }

@@ -7,18 +7,22 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
     GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, RoutingMove, SessionId,
+    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 
-use super::Gateway;
-use crate::policy::{
+use crate::effects::Timer;
+use crate::gateway::Gateway;
+use crate::policy::questions::{
     AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject,
     mismatched, reasons_given, turns_away, was_taken,
 };
-use crate::rooms::Room;
+use crate::rooms::moves::Moves;
+use crate::rooms::openings::Openings;
+use crate::rooms::placement::Placement;
+use crate::rooms::reroutes::Reroutes;
+use crate::rooms::room::Room;
 use crate::sessions::SessionPhase;
-use crate::timer::Timer;
 
 /// Retry time of clients that are refused because their admission policy failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -30,19 +34,19 @@ impl Gateway {
     /// A client requests a session. [`GatewayEffect::Reply`](crate::GatewayEffect::Reply) follows, at once or after policies.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         // Sessions of a room share one copy of its name.
-        let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
+        let room = self.tables.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
         let (name, room) = room.unzip();
         let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });
         if let Some(room) = room {
-            self.route(now, |gateway| gateway.failover().catch_up(room, now));
+            self.route(now, |tables| Moves(tables).catch_up(room, now));
         }
         let begun = match self.shutting_down {
             true => Err(OfferRefusal::Draining),
-            false => self.route(now, |gateway| gateway.openings().begin(&offer, now)),
+            false => self.route(now, |tables| Openings(tables).begin(&offer, now)),
         };
         match begun {
-            Err(reason) => self.openings().refuse(&offer, None, reason),
-            Ok(id) if self.sessions[&id].of_first_packet => {
+            Err(reason) => Openings(&mut self.tables).refuse(&offer, None, reason),
+            Ok(id) if self.tables.sessions[&id].of_first_packet => {
                 self.admit(id, None, Decider::Native, now);
             }
             Ok(id) => self.ask_scenario(id, now),
@@ -51,13 +55,9 @@ impl Gateway {
 
     /// Asks the scenario plugin, if there is one, for the parameters of the session.
     pub(super) fn ask_scenario(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.tables.sessions.get(&id) else { return };
         let request = Arc::clone(&session.request);
-        let Some(scenario) = self.settings.scenarios.get(&request.scenario) else {
-            return;
-        };
+        let Some(scenario) = self.tables.settings.scenarios.get(&request.scenario) else { return };
         if !scenario.binds(Hook::Scenario) {
             self.ask_admission(id, now);
             return;
@@ -79,7 +79,7 @@ impl Gateway {
         now: Instant,
     ) -> DecisionOutcome {
         let outcome = match answer {
-            Ok(HookAnswer::Params(params)) => self.openings().take_params(id, &params),
+            Ok(HookAnswer::Params(params)) => Openings(&mut self.tables).take_params(id, &params),
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault),
         };
@@ -88,12 +88,10 @@ impl Gateway {
     }
 
     pub(super) fn ask_admission(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
+        let Some(session) = self.tables.sessions.get_mut(&id) else { return };
         session.phase = SessionPhase::Admitting;
         let (room, request) = (session.room, Arc::clone(&session.request));
-        let Some(scenario) = self.settings.scenarios.get(&request.scenario).cloned() else {
+        let Some(scenario) = self.tables.settings.scenarios.get(&request.scenario).cloned() else {
             return;
         };
         if !scenario.binds(Hook::Admission) {
@@ -103,10 +101,10 @@ impl Gateway {
         let question = PolicyQuestion::Admit {
             session: id,
             room,
-            standing: self.placement().region_of_room(room),
+            standing: Placement(&self.tables).region_of_room(room),
             scenario: request.scenario.clone(),
             labels: request.labels.clone(),
-            regions: self.capacity.region_rows(&self.nodes),
+            regions: self.tables.capacity.region_rows(&self.tables.nodes),
         };
         let arm =
             self.policies.arm(&scenario.policy(Hook::Admission), unit(Hook::Admission, room, id));
@@ -120,9 +118,7 @@ impl Gateway {
         by: Decider,
         now: Instant,
     ) -> DecisionOutcome {
-        let Some(session) = self.sessions.get(&id) else {
-            return DecisionOutcome::Stale;
-        };
+        let Some(session) = self.tables.sessions.get(&id) else { return DecisionOutcome::Stale };
         let bounds = session.bounds;
         let verdict = match answer {
             Ok(HookAnswer::Admit { verdict, .. }) => verdict,
@@ -147,7 +143,7 @@ impl Gateway {
             AdmitVerdict::AcceptCapped(_) => {
                 self.admission_failed(id, DecisionOutcome::Guarded(GuardRule::CapOutOfBounds), now)
             }
-            AdmitVerdict::Redirect(region) if self.placement().may_redirect(id, region) => {
+            AdmitVerdict::Redirect(region) if Placement(&self.tables).may_redirect(id, region) => {
                 self.give_up(id, OfferRefusal::Redirected(region), now);
                 DecisionOutcome::Applied { differs: true }
             }
@@ -156,7 +152,7 @@ impl Gateway {
             }
             AdmitVerdict::Reject(retry_after_ms) => {
                 let wait = Duration::from_millis(u64::from(retry_after_ms));
-                let retry_after = self.sessions.jittered(wait);
+                let retry_after = self.tables.sessions.jittered(wait);
                 self.give_up(id, OfferRefusal::Rejected { retry_after }, now);
                 DecisionOutcome::Applied { differs: true }
             }
@@ -170,10 +166,8 @@ impl Gateway {
         outcome: DecisionOutcome,
         now: Instant,
     ) -> DecisionOutcome {
-        let Some(session) = self.sessions.get(&id) else {
-            return outcome;
-        };
-        let scenario = self.settings.scenarios.get(&session.request.scenario);
+        let Some(session) = self.tables.sessions.get(&id) else { return outcome };
+        let scenario = self.tables.settings.scenarios.get(&session.request.scenario);
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
             AdmitOnFault::AdmitCapped => {
@@ -181,7 +175,7 @@ impl Gateway {
                 self.admit(id, Some(floor), Decider::Native, now);
             }
             AdmitOnFault::Reject => {
-                let retry_after = self.sessions.jittered(RETRY_AFTER);
+                let retry_after = self.tables.sessions.jittered(RETRY_AFTER);
                 self.give_up(id, OfferRefusal::Rejected { retry_after }, now);
             }
         }
@@ -189,32 +183,27 @@ impl Gateway {
     }
 
     fn give_up(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
-        self.route(now, |gateway| gateway.openings().give_up(id, reason, now));
+        self.route(now, |tables| Openings(tables).give_up(id, reason, now));
     }
 
     fn admit(&mut self, id: SessionId, cap_kbps: Option<u32>, by: Decider, now: Instant) {
         if self.shutting_down {
             return self.give_up(id, OfferRefusal::Draining, now);
         }
-        if let Some(room) =
-            self.route(now, |gateway| gateway.openings().admit(id, cap_kbps, by, now))
+        if let Some(room) = self.route(now, |tables| Openings(tables).admit(id, cap_kbps, by, now))
         {
-            let unasked = self.sessions[&id].of_first_packet;
+            let unasked = self.tables.sessions[&id].of_first_packet;
             self.place(room, unasked, now);
         }
     }
 
     /// The first session of a room was admitted. Asks the routing policy, or places the room natively.
     pub(super) fn place(&mut self, id: RoomId, unasked: bool, now: Instant) {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
+        let Some(room) = self.tables.rooms.get_mut(&id) else { return };
         let (scenario, labels) = (room.scenario.clone(), room.labels.clone());
-        let Some(settings) = self.settings.scenarios.get(&scenario) else {
-            return;
-        };
+        let Some(settings) = self.tables.settings.scenarios.get(&scenario) else { return };
         if unasked || !settings.binds(Hook::Routing) {
-            self.route(now, |gateway| gateway.openings().place_natively(id, now));
+            self.route(now, |tables| Openings(tables).place_natively(id, now));
         } else if !room.placing {
             room.placing = true;
             let set = settings.set.clone();
@@ -223,7 +212,7 @@ impl Gateway {
                 room: id,
                 scenario,
                 labels,
-                nodes: self.capacity.node_rows(&self.nodes),
+                nodes: self.tables.capacity.node_rows(&self.tables.nodes),
             };
             self.ask(&set, arm, QuestionSubject::Place(id), question, now);
         }
@@ -236,23 +225,21 @@ impl Gateway {
         by: Decider,
         now: Instant,
     ) -> DecisionOutcome {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return DecisionOutcome::Stale;
-        };
+        let Some(room) = self.tables.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
         room.placing = false;
-        if room.is_placed() || self.placement().waiting_for_placement(id).is_empty() {
+        if room.is_placed() || Placement(&self.tables).waiting_for_placement(id).is_empty() {
             return DecisionOutcome::Stale;
         }
         let outcome = match answer {
             Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
-                match self.placement().check_placement(id, &hops, now) {
+                match Placement(&self.tables).check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
-                        let differs = hops != self.placement().native_hops(id, &[], now);
+                        let differs = hops != Placement(&self.tables).native_hops(id, &[], now);
                         self.write_room_state(id, state);
-                        self.route(now, |gateway| {
-                            gateway.openings().place_as_answered(id, &hops, ttl_ms, by, now);
+                        self.route(now, |tables| {
+                            Openings(tables).place_as_answered(id, &hops, ttl_ms, by, now);
                         });
                         return DecisionOutcome::Applied { differs };
                     }
@@ -261,14 +248,14 @@ impl Gateway {
             Ok(_) => mismatched(),
             Err(fault) => DecisionOutcome::Faulted(fault),
         };
-        self.route(now, |gateway| gateway.openings().place_natively(id, now));
+        self.route(now, |tables| Openings(tables).place_natively(id, now));
         outcome
     }
 
     /// Keeps the state that the routing policy wrote about the room.
     fn write_room_state(&mut self, id: RoomId, state: PluginState) {
-        if let Some(room) = self.rooms.get_mut(&id)
-            && let Some(scenario) = self.settings.scenarios.get(&room.scenario)
+        if let Some(room) = self.tables.rooms.get_mut(&id)
+            && let Some(scenario) = self.tables.settings.scenarios.get(&room.scenario)
         {
             let revisions = self.policies.revisions(&scenario.policy(Hook::Routing));
             room.memory.write(self.questions.state(state), revisions);
@@ -286,9 +273,9 @@ impl Gateway {
     ) {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
         let revision = self.policies.revision(&policy, arm).map(|it| Arc::clone(&it.name));
-        let limits = &self.settings.limits;
+        let limits = &self.tables.settings.limits;
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
-        let (question, effects) = ((question, revision), (now, &mut self.effects));
+        let (question, effects) = ((question, revision), (now, &mut self.tables.effects));
         if let Some(asked) = self.questions.ask(set, arm, about, question, now + budget, effects) {
             self.conclude(asked, Err(PluginFault::Late), now);
         }
@@ -298,14 +285,14 @@ impl Gateway {
     /// revision are ignored: their questions may contain states of another schema.
     pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
         for id in self.questions.of_revision(policy, revision) {
-            self.effects.cancel(&Timer::AskLate(id));
+            self.tables.effects.cancel(&Timer::AskLate(id));
             let Some(pending) = self.questions.take(id) else { continue };
-            self.effects.event(pending.withdrawn(&self.sessions));
+            self.tables.effects.event(pending.withdrawn(&self.tables.sessions));
             match pending.about {
                 QuestionSubject::Resolve(session) => self.ask_scenario(session, now),
                 QuestionSubject::Admit(session) => self.ask_admission(session, now),
                 QuestionSubject::Place(id) => {
-                    if let Some(room) = self.rooms.get_mut(&id) {
+                    if let Some(room) = self.tables.rooms.get_mut(&id) {
                         room.placing = false;
                         if !room.is_placed() {
                             self.place(id, false, now);
@@ -328,7 +315,7 @@ impl Gateway {
         now: Instant,
     ) {
         if let Some(asked) = self.questions.take(id) {
-            self.effects.cancel(&Timer::AskLate(id));
+            self.tables.effects.cancel(&Timer::AskLate(id));
             self.conclude(asked, result, now);
         }
     }
@@ -340,12 +327,12 @@ impl Gateway {
         now: Instant,
     ) {
         let rows = asked.about.rows();
-        let (session, room) = asked.about.one(&self.sessions);
+        let (session, room) = asked.about.one(&self.tables.sessions);
         let (revision, answer, beside) = AnswerDetails::split(result);
         let PendingQuestion { id: ask, policy, arm, about, at: asked, .. } = asked;
         if arm == Arm::Standing {
             let fault = answer.as_ref().err();
-            self.questions.note_standing(&policy, fault, now, &mut self.effects);
+            self.questions.note_standing(&policy, fault, now, &mut self.tables.effects);
         }
         let by = revision.clone().map_or(Decider::Native, |revision| {
             let policy = policy.clone();
@@ -354,7 +341,7 @@ impl Gateway {
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
         let turns_away = answer.as_ref().is_ok_and(turns_away);
         // The event precedes its consequences.
-        let place = self.effects.place();
+        let place = self.tables.effects.place();
         let one = BatchOutcome::one;
         let whose = (&policy, arm);
         let BatchOutcome { outcome, parts } = match &about {
@@ -371,26 +358,27 @@ impl Gateway {
             }
         };
         if let Some(revision) = &revision {
-            let is_there = |it| FaultSubject::exists(it, &self.sessions, &self.rooms);
-            let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.effects));
-            self.questions.noted.note_apart(&about, &policy, revision, apart, is_there, effects);
+            let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
+            let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.tables.effects));
+            self.noted.note_apart(&about, &policy, revision, apart, is_there, effects);
             if about.is_of_offer() {
                 let worse = u32::from(
                     matches!(&outcome, DecisionOutcome::Guarded(guard) if guard.is_its_own()),
                 );
-                let (decided, effects) = (BreachCount { of: 1, worse }, &mut self.effects);
+                let (decided, effects) = (BreachCount { of: 1, worse }, &mut self.tables.effects);
                 self.policies.note_conduct(&policy, arm, decided, now, effects);
             }
             if matches!(about, QuestionSubject::Admit(_)) && was_taken(&outcome) {
                 // A decision that broke a rule turned no client away.
                 let turned_away = turns_away && matches!(outcome, DecisionOutcome::Applied { .. });
-                let (newcomer, effects) = (AdmissionSample { arm, turned_away }, &mut self.effects);
+                let (newcomer, effects) =
+                    (AdmissionSample { arm, turned_away }, &mut self.tables.effects);
                 self.policies.weigh_newcomer(&policy, newcomer, now, effects);
             }
         }
         let said = (&by, &outcome, &parts);
-        let is_there = |it| FaultSubject::exists(it, &self.sessions, &self.rooms);
-        let noted = &mut self.questions.noted;
+        let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
+        let noted = &mut self.noted;
         let reason = noted.note_said(&about, said, &given, &beside, is_there, now);
         let AnswerDetails { notes, took, .. } = beside;
         let decided = CoreEvent::Decided {
@@ -407,7 +395,7 @@ impl Gateway {
             took,
             notes,
         };
-        self.effects.insert(place, decided);
+        self.tables.effects.insert(place, decided);
     }
 
     /// A revision answered differently from a fresh instance. After repeated mismatches it is removed, if it is a
@@ -419,22 +407,24 @@ impl Gateway {
         differs: Box<str>,
         answers: BreachCount,
     ) {
-        self.policies.handle_hidden_state(policy, revision, differs, answers, &mut self.effects);
+        self.policies.handle_hidden_state(
+            policy,
+            revision,
+            differs,
+            answers,
+            &mut self.tables.effects,
+        );
     }
 
     /// Asks the room's routing policy about the room soon.
     pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
-        let Some(room) = self.rooms.get(&id) else {
-            return;
-        };
-        let Some(scenario) = self.settings.scenarios.get(&room.scenario) else {
-            return;
-        };
+        let Some(room) = self.tables.rooms.get(&id) else { return };
+        let Some(scenario) = self.tables.settings.scenarios.get(&room.scenario) else { return };
         let policy = scenario.policy(Hook::Routing);
         let arm = self.policies.arm(&policy, id.0);
         self.questions.want_reroute(&policy, arm, id);
-        self.rooms.changes.note(id);
-        self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
+        self.tables.rooms.changes.note(id);
+        self.tables.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
     /// A policy was replaced. The new one is asked about every room of its scenarios.
@@ -474,23 +464,31 @@ impl Gateway {
         if batch.is_empty() {
             return;
         }
-        let bound =
-            self.settings.scenarios.values().any(|s| s.set == policy.set && s.binds(Hook::Routing));
+        let bound = self
+            .tables
+            .settings
+            .scenarios
+            .values()
+            .any(|s| s.set == policy.set && s.binds(Hook::Routing));
         if !bound {
             for id in batch {
-                self.route(now, |gateway| gateway.reroutes().reroute_natively(id, now));
+                self.route(now, |tables| Reroutes(tables).reroute_natively(id, now));
             }
-            self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+            self.tables.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
         }
         let reads = self.policies.revision(policy, arm).cloned();
-        let state = self.placement();
+        let state = Placement(&self.tables);
         let rows = batch.iter().map(|id| state.room_row(*id, reads.as_ref(), now));
         let rooms: Vec<RoomRow> = rows.collect();
-        let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
+        let versions =
+            batch.iter().map(|id| (*id, self.tables.rooms[id].route().version)).collect();
         let memo = self.policies.memo(policy, arm);
-        let question =
-            PolicyQuestion::Reroute { nodes: self.capacity.node_rows(&self.nodes), rooms, memo };
+        let question = PolicyQuestion::Reroute {
+            nodes: self.tables.capacity.node_rows(&self.tables.nodes),
+            rooms,
+            memo,
+        };
         self.ask(&policy.set, arm, QuestionSubject::Reroute(versions), question, now);
     }
 
@@ -501,16 +499,16 @@ impl Gateway {
         while batch.len() < ROOMS_PER_ASK
             && let Some(id) = self.questions.next_reroute(&place)
         {
-            self.rooms.changes.note(id);
+            self.tables.rooms.changes.note(id);
             let belongs = self.policies.arm(policy, id.0);
-            if !self.rooms.get(&id).is_some_and(Room::is_placed) {
+            if !self.tables.rooms.get(&id).is_some_and(Room::is_placed) {
                 continue;
             }
             if belongs == arm {
                 batch.push(id);
             } else {
                 self.questions.want_reroute(policy, belongs, id);
-                self.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
+                self.tables.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
             }
         }
         batch
@@ -525,21 +523,32 @@ impl Gateway {
         (by, beside): (&Decider, &AnswerDetails),
         now: Instant,
     ) -> BatchOutcome {
-        self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
-        rooms.iter().for_each(|(id, _)| self.rooms.changes.note(*id));
-        rooms.iter().for_each(|(id, _)| self.failover().catch_up(*id, now));
+        self.tables.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+        rooms.iter().for_each(|(id, _)| self.tables.rooms.changes.note(*id));
+        rooms.iter().for_each(|(id, _)| Moves(&mut self.tables).catch_up(*id, now));
         self.take_notices(now);
         let mut parts = PartCounts::default();
         let outcome = match answer {
             Ok(HookAnswer::Moves { moves, states, memo }) => {
-                let state = self.placement();
+                let state = Placement(&self.tables);
                 let fresh: Vec<Option<RoomId>> =
                     rooms.iter().map(|row| state.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
-                    self.take_moves(&mut parts, &fresh, moves, by, now);
-                    parts.report_broken(policy, &mut self.effects);
-                    let (decided, effects) = (parts.count(), &mut self.effects);
+                    let mut seen = BTreeSet::new();
+                    for step in moves {
+                        let part = match fresh.get(step.row as usize) {
+                            Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
+                            Some(Some(id)) => self.route(now, |tables| {
+                                Reroutes(tables).take_move(*id, &step, by, now)
+                            }),
+                            Some(None) => Err(GuardRule::Outdated),
+                            None => Err(GuardRule::UnknownRow),
+                        };
+                        parts.note(step.row, part);
+                    }
+                    parts.report_broken(policy, &mut self.tables.effects);
+                    let (decided, effects) = (parts.count(), &mut self.tables.effects);
                     self.policies.note_conduct(policy, arm, decided, now, effects);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         if let Some(id) = fresh.get(row as usize).copied().flatten() {
@@ -558,37 +567,17 @@ impl Gateway {
         let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
         for (row, &(id, _)) in (0..).zip(rooms) {
             let apart = failed || left_out(row);
-            self.route(now, |gateway| gateway.reroutes().answered(id, apart, now));
+            self.route(now, |tables| Reroutes(tables).answered(id, apart, now));
         }
         BatchOutcome { outcome, parts }
     }
 
-    fn take_moves(
-        &mut self,
-        parts: &mut PartCounts,
-        rooms: &[Option<RoomId>],
-        moves: Vec<RoutingMove>,
-        by: &Decider,
-        now: Instant,
-    ) {
-        let mut seen = BTreeSet::new();
-        for step in moves {
-            let part = match rooms.get(step.row as usize) {
-                Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
-                Some(Some(id)) => {
-                    self.route(now, |gateway| gateway.reroutes().take_move(*id, &step, by, now))
-                }
-                Some(None) => Err(GuardRule::Outdated),
-                None => Err(GuardRule::UnknownRow),
-            };
-            parts.note(step.row, part);
-        }
-    }
-
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
-        self.effects
-            .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
+        self.tables.effects.set(
+            Timer::Tick(Arc::new(policy.clone())),
+            now + self.tables.settings.limits.tick_every,
+        );
         let has_canary = self.policies.canary(policy).is_some();
         for arm in Arm::ALL.into_iter().filter(|arm| *arm == Arm::Standing || has_canary) {
             if let Some((about, question)) = self.ticks().question(policy, arm, now) {

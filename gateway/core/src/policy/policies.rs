@@ -14,11 +14,12 @@ use evenkeel_revisions::{
     Revisions, RuleBreaches, WallClock, is_by_room, unit,
 };
 
-use super::{ArmStatistics, ArmTally, FaultSubject, Subjects};
-use crate::effects::Effects;
-use crate::rooms::{Room, RoomTable};
+use crate::effects::{Effects, Timer};
+use crate::policy::questions::FaultSubject;
+use crate::policy::subjects::{ArmStatistics, ArmTally, Subjects};
+use crate::rooms::RoomTable;
+use crate::rooms::room::Room;
 use crate::sessions::{Session, SessionTable};
-use crate::timer::Timer;
 
 /// Interval at which judges check for the end of their round.
 const JUDGES_TURN: Duration = Duration::from_secs(1);

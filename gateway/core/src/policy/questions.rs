@@ -1,21 +1,141 @@
-//! Questions to policies that are in flight.
+//! Questions to policies: their subjects, those in flight, and the outcomes of their answers. The parts of an answer are
+//! judged one by one: valid parts are applied; parts that break a rule are rejected and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AdmitVerdict, Arm, Ask, AskId, CoreEvent, DecisionOutcome, HookAnswer, PluginFault,
-    PluginState, PolicyName, PolicyQuestion, RoomId,
+    AdmitVerdict, Apart, Arm, Ask, AskId, BreachCount, CoreEvent, DecisionNote, DecisionOutcome,
+    GuardRule, Hook, HookAnswer, PluginFault, PluginState, PolicyName, PolicyQuestion, Reasons,
+    RevisionAnswer, RoomId, SessionId,
 };
 
-use super::notes::Noted;
-use super::question::{FaultSubject, QuestionSubject};
-use crate::GatewayEffect;
-use crate::effects::Effects;
-use crate::interner::Interner;
+use crate::collections::Interner;
+use crate::effects::{Effects, GatewayEffect, Timer};
+use crate::rooms::RoomTable;
 use crate::sessions::SessionTable;
-use crate::timer::Timer;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum FaultSubject {
+    Session(SessionId),
+    Room(RoomId),
+}
+
+impl FaultSubject {
+    pub(crate) fn exists(self, sessions: &SessionTable, rooms: &RoomTable) -> bool {
+        match self {
+            FaultSubject::Session(session) => sessions.contains_key(&session),
+            FaultSubject::Room(room) => rooms.contains_key(&room),
+        }
+    }
+}
+
+/// The subject of a question, with its version at that time.
+#[derive(Debug)]
+pub(crate) enum QuestionSubject {
+    Resolve(SessionId),
+    Admit(SessionId),
+    Place(RoomId),
+    /// Rooms with the versions of their routes, sorted by id.
+    Reroute(Vec<(RoomId, u64)>),
+    /// Sessions with the versions of their plans, sorted by id.
+    Tick(Vec<(SessionId, u32)>),
+}
+
+#[derive(Default, Debug)]
+pub(crate) struct AnswerDetails {
+    pub(crate) notes: Vec<DecisionNote>,
+    pub(crate) apart: Option<Box<Apart>>,
+    pub(crate) reasons: Option<Reasons>,
+    pub(crate) ungranted: u32,
+    pub(crate) took: Duration,
+}
+
+impl AnswerDetails {
+    /// The revision that answered, its answer, and the rest.
+    pub(crate) fn split(
+        result: Result<RevisionAnswer, PluginFault>,
+    ) -> (Option<Arc<str>>, Result<HookAnswer, PluginFault>, AnswerDetails) {
+        match result {
+            Ok(RevisionAnswer { answer, revision, notes, took, apart, reasons, ungranted }) => {
+                let reasons = Some(reasons);
+                let beside = AnswerDetails { notes, apart, reasons, ungranted, took };
+                (Some(revision), Ok(answer), beside)
+            }
+            Err(fault) => (None, Err(fault), AnswerDetails::default()),
+        }
+    }
+}
+
+impl QuestionSubject {
+    pub(crate) fn rows(&self) -> u32 {
+        match self {
+            QuestionSubject::Resolve(_) | QuestionSubject::Admit(_) | QuestionSubject::Place(_) => {
+                1
+            }
+            QuestionSubject::Reroute(rooms) => rooms.len() as u32,
+            QuestionSubject::Tick(sessions) => sessions.len() as u32,
+        }
+    }
+
+    /// The session and the room of a question about one of them.
+    pub(crate) fn one(&self, sessions: &SessionTable) -> (Option<SessionId>, Option<RoomId>) {
+        match *self {
+            QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
+                (Some(session), sessions.get(&session).map(|session| session.room))
+            }
+            QuestionSubject::Place(room) => (None, Some(room)),
+            QuestionSubject::Reroute(_) | QuestionSubject::Tick(_) => (None, None),
+        }
+    }
+
+    /// True if a client waits for the answer.
+    pub(crate) fn is_of_offer(&self) -> bool {
+        matches!(
+            self,
+            QuestionSubject::Resolve(_) | QuestionSubject::Admit(_) | QuestionSubject::Place(_)
+        )
+    }
+
+    pub(crate) fn subject(&self, row: u32) -> Option<FaultSubject> {
+        match self {
+            QuestionSubject::Resolve(session) | QuestionSubject::Admit(session) => {
+                (row == 0).then_some(FaultSubject::Session(*session))
+            }
+            QuestionSubject::Place(room) => (row == 0).then_some(FaultSubject::Room(*room)),
+            QuestionSubject::Reroute(rooms) => {
+                rooms.get(row as usize).map(|(room, _)| FaultSubject::Room(*room))
+            }
+            QuestionSubject::Tick(sessions) => {
+                sessions.get(row as usize).map(|(session, _)| FaultSubject::Session(*session))
+            }
+        }
+    }
+
+    /// The row of a batch that is about this subject.
+    pub(crate) fn row_of(&self, subject: FaultSubject) -> Option<u32> {
+        let row = match (self, subject) {
+            (QuestionSubject::Reroute(rooms), FaultSubject::Room(room)) => {
+                rooms.binary_search_by_key(&room, |(room, _)| *room)
+            }
+            (QuestionSubject::Tick(sessions), FaultSubject::Session(session)) => {
+                sessions.binary_search_by_key(&session, |(session, _)| *session)
+            }
+            _ => return None,
+        };
+        row.ok().map(|row| row as u32)
+    }
+
+    pub(crate) fn hook(&self) -> Hook {
+        match self {
+            QuestionSubject::Resolve(_) => Hook::Scenario,
+            QuestionSubject::Admit(_) => Hook::Admission,
+            QuestionSubject::Place(_) | QuestionSubject::Reroute(_) => Hook::Routing,
+            QuestionSubject::Tick(_) => Hook::Degradation,
+        }
+    }
+}
 
 /// Maximum questions in flight: enough for every hook of a few sets and a burst of offers. Beyond it the native default
 /// answers at once.
@@ -62,7 +182,6 @@ pub(crate) struct QuestionsInFlight {
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
     /// Policies that fail, with the start of the failure.
     failing: BTreeMap<PolicyName, Instant>,
-    pub(crate) noted: Noted,
     states: Interner<PluginState>,
 }
 
@@ -74,7 +193,6 @@ impl QuestionsInFlight {
             started: now,
             reroutes: BTreeMap::new(),
             failing: BTreeMap::new(),
-            noted: Noted::default(),
             states: Interner::default(),
         }
     }
@@ -182,7 +300,6 @@ impl QuestionsInFlight {
     }
 
     pub(crate) fn forget_room(&mut self, id: RoomId) {
-        self.noted.forget(FaultSubject::Room(id));
         for waiting in self.reroutes.values_mut() {
             waiting.remove(&id);
         }
@@ -242,6 +359,114 @@ pub(crate) fn reasons_given(answer: &HookAnswer) -> Vec<(u32, u32)> {
         }
         HookAnswer::Actions { actions, .. } => {
             actions.iter().map(|action| (action.row, action.reason)).collect()
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PartOutcome {
+    /// The part changes nothing, or came too late.
+    Kept,
+    Applied {
+        /// The part differs from the native default.
+        differs: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct BatchOutcome {
+    pub(crate) outcome: DecisionOutcome,
+    pub(crate) parts: PartCounts,
+}
+
+impl BatchOutcome {
+    /// The result for a question that is not a batch.
+    pub(crate) fn one(outcome: DecisionOutcome) -> BatchOutcome {
+        BatchOutcome { outcome, parts: PartCounts::default() }
+    }
+}
+
+/// Outcomes of the parts so far, by row.
+#[derive(Default, Debug)]
+pub(crate) struct PartCounts {
+    taken: BTreeSet<u32>,
+    /// Changed rows; true if a part differs from the native default.
+    applied: BTreeMap<u32, bool>,
+    refused: BTreeMap<u32, GuardRule>,
+    last_broken: Option<GuardRule>,
+    broken: BTreeMap<GuardRule, u32>,
+    /// All parts, and how many broke a rule by the policy's own fault.
+    count: BreachCount,
+}
+
+impl PartCounts {
+    /// True if the new state of the row is kept: not all decisions on the row were refused.
+    pub(crate) fn keeps_state(&self, row: u32) -> bool {
+        self.taken.contains(&row) || !self.refused.contains_key(&row)
+    }
+
+    pub(crate) fn refused(&self, row: u32) -> bool {
+        self.refused.contains_key(&row)
+    }
+
+    pub(crate) fn count(&self) -> BreachCount {
+        self.count
+    }
+
+    pub(crate) fn note(&mut self, row: u32, part: Result<PartOutcome, GuardRule>) {
+        self.count.of += 1;
+        match part {
+            Ok(part) => {
+                self.taken.insert(row);
+                if let PartOutcome::Applied { differs } = part {
+                    *self.applied.entry(row).or_default() |= differs;
+                }
+            }
+            Err(guard) => {
+                self.refused.insert(row, guard);
+                self.note_broken(guard, 1);
+                self.count.worse += u32::from(guard.is_its_own());
+            }
+        }
+    }
+
+    /// Counts actions without a grant, which the host has removed.
+    pub(crate) fn note_ungranted(&mut self, times: u32) {
+        self.count.of = self.count.of.saturating_add(times);
+        self.count.worse = self.count.worse.saturating_add(times);
+        self.note_broken(GuardRule::UnknownAction, times);
+    }
+
+    fn note_broken(&mut self, guard: GuardRule, times: u32) {
+        if times > 0 {
+            self.last_broken = Some(guard);
+            let count = self.broken.entry(guard).or_default();
+            *count = count.saturating_add(times);
+        }
+    }
+
+    /// Reports each broken rule with its count. One answer may break a rule a million times.
+    pub(crate) fn report_broken(&self, policy: &PolicyName, effects: &mut Effects) {
+        for (&guard, &times) in &self.broken {
+            effects.event(CoreEvent::Guarded { policy: policy.clone(), guard, times });
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> DecisionOutcome {
+        match (self.applied.is_empty(), self.last_broken) {
+            (false, _) => {
+                DecisionOutcome::Applied { differs: self.applied.values().any(|differs| *differs) }
+            }
+            (true, Some(guard)) => DecisionOutcome::Guarded(guard),
+            (true, None) => DecisionOutcome::Kept,
+        }
+    }
+
+    pub(crate) fn outcome_of(&self, row: u32) -> DecisionOutcome {
+        match (self.applied.get(&row), self.refused.get(&row)) {
+            (Some(&differs), _) => DecisionOutcome::Applied { differs },
+            (None, Some(guard)) => DecisionOutcome::Guarded(*guard),
+            (None, None) => DecisionOutcome::Kept,
         }
     }
 }

@@ -5,18 +5,16 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, CoreSettings, Decider, Health, MoveCause, NodeId, NodeSettings, NotStarted,
-    RegionId, RoomId, StartPhase,
+    CoreEvent, Decider, Health, Impossible, MoveCause, NodeId, NodeSettings, NotStarted, RegionId,
+    RoomId, StartPhase,
 };
-use evenkeel_nodes::{Node, NodeChange, NodeTable, NodeTransition};
-use serde::{Deserialize, Serialize};
+use evenkeel_nodes::{AgentWord, Node, NodeChange, NodeTransition};
 
-use super::{Failover, Placement, RoomTable};
-use crate::capacity::Capacity;
-use crate::effects::Effects;
-use crate::sessions::SessionTable;
-use crate::timer::Timer;
-use crate::{AgentWord, Impossible};
+use crate::effects::Timer;
+use crate::record::NodeDrain;
+use crate::rooms::moves::Moves;
+use crate::rooms::placement::{CoreTables, Placement};
+use crate::rooms::routes::Routes;
 
 /// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;
@@ -30,39 +28,10 @@ const KEPT_FOR_ARRIVAL: u32 = 5;
 /// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
 const GONE_AFTER: Duration = Duration::from_millis(100);
 
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-pub(crate) struct NodeDrain {
-    #[serde(with = "evenkeel_media::instant")]
-    started: Instant,
-    /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
-    #[serde(with = "evenkeel_media::instant::option")]
-    deadline: Option<Instant>,
-    /// The last room that was moved away.
-    last: RoomId,
-    /// The event that reports the node empty was emitted.
-    empty: bool,
-}
-
 /// Drains nodes, follows changes of their health, their load and their list, and moves their rooms.
-pub struct NodeController<'a> {
-    pub(crate) settings: &'a CoreSettings,
-    pub(crate) sessions: &'a mut SessionTable,
-    pub(crate) rooms: &'a mut RoomTable,
-    pub(crate) nodes: &'a mut NodeTable,
-    pub(crate) capacity: &'a mut Capacity,
-    pub(crate) effects: &'a mut Effects,
-}
+pub struct NodeController<'a>(pub(crate) &'a mut CoreTables);
 
 impl NodeController<'_> {
-    pub(crate) fn placement(&self) -> Placement<'_> {
-        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
-        Placement { settings, sessions, rooms, nodes, capacity }
-    }
-
-    fn failover(&mut self) -> Failover<'_> {
-        lend!(Failover of self)
-    }
-
     /// Begins or ends an operator's drain. A draining node takes no new rooms, and its rooms move within the given
     /// time. Rooms that fit on no other node stay until they do. [`CoreEvent::Drained`] reports that the node is empty, or
     /// the number of rooms left at the deadline.
@@ -76,7 +45,7 @@ impl NodeController<'_> {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let found = self.nodes.get_mut(node).ok_or(Impossible::NoSuchNode)?;
+        let found = self.0.nodes.get_mut(node).ok_or(Impossible::NoSuchNode)?;
         if found.removed && !draining {
             return Err(Impossible::NodeLeaves);
         }
@@ -101,16 +70,16 @@ impl NodeController<'_> {
         within: Option<Duration>,
         now: Instant,
     ) {
-        self.effects.event(CoreEvent::Draining { node, draining });
+        self.0.effects.event(CoreEvent::Draining { node, draining });
         if draining {
             let deadline = within.map(|within| now + within);
             let drain = NodeDrain { started: now, deadline, last: RoomId(0), empty: false };
-            self.rooms.drains.insert(node, drain);
+            self.0.rooms.drains.insert(node, drain);
             self.drain(node, now);
         } else {
-            self.effects.cancel(&Timer::Drain(node));
-            self.rooms.drains.remove(&node);
-            self.failover().routes().want_reroute_of_short_rooms();
+            self.0.effects.cancel(&Timer::Drain(node));
+            self.0.rooms.drains.remove(&node);
+            Routes(self.0).want_reroute_of_short_rooms();
         }
     }
 
@@ -121,9 +90,7 @@ impl NodeController<'_> {
         change: impl FnOnce(&mut Node),
         now: Instant,
     ) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get_mut(id) else { return };
         let before = node.drains();
         change(node);
         let drains = node.drains();
@@ -141,13 +108,13 @@ impl NodeController<'_> {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.nodes.check_region(region)?;
-        let mut nodes: Vec<NodeId> = self.nodes.in_region(region).map(|node| node.id).collect();
-        self.nodes.set_drained(region, draining);
-        nodes.retain(|node| draining || !self.nodes[*node].removed);
+        self.0.nodes.check_region(region)?;
+        let mut nodes: Vec<NodeId> = self.0.nodes.in_region(region).map(|node| node.id).collect();
+        self.0.nodes.set_drained(region, draining);
+        nodes.retain(|node| draining || !self.0.nodes[*node].removed);
         // All nodes are marked first, so that rooms do not move from one to another.
         for node in &nodes {
-            self.nodes[*node].draining = draining;
+            self.0.nodes[*node].draining = draining;
         }
         for node in nodes {
             match self.handle_drain(node, draining, within, now) {
@@ -160,10 +127,8 @@ impl NodeController<'_> {
 
     /// Moves the next rooms away from the node and schedules the rest.
     pub(crate) fn drain(&mut self, node: NodeId, now: Instant) {
-        let Some(mut drain) = self.rooms.drains.get(&node).copied() else {
-            return;
-        };
-        let there = &self.rooms.at[node.0 as usize];
+        let Some(mut drain) = self.0.rooms.drains.get(&node).copied() else { return };
+        let there = &self.0.rooms.at[node.0 as usize];
         let (left, at_once) = (there.len(), at_once(there.len(), &drain, now));
         let after = (Bound::Excluded(drain.last), Bound::Unbounded);
         let turn: Vec<RoomId> = there.range(after).take(at_once).copied().collect();
@@ -173,54 +138,51 @@ impl NodeController<'_> {
         if left == 0 && !drain.empty || is_late {
             let (left, started) = (left as u32, drain.started);
             (drain.empty, drain.deadline) = (left == 0, None);
-            self.effects.event(CoreEvent::Drained { node, left, started });
+            self.0.effects.event(CoreEvent::Drained { node, left, started });
         }
         let next = now + DRAIN_EVERY;
         if left == 0 {
             self.forget_soon(node, now);
         } else {
             drain.empty = false;
-            self.effects.set(Timer::Drain(node), drain.deadline.map_or(next, |at| at.min(next)));
+            self.0.effects.set(Timer::Drain(node), drain.deadline.map_or(next, |at| at.min(next)));
         }
-        self.rooms.drains.insert(node, drain);
+        self.0.rooms.drains.insert(node, drain);
         for id in turn {
-            self.failover().catch_up(id, now);
+            Moves(self.0).catch_up(id, now);
             self.leave_draining_node(id, node, now);
         }
     }
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
-        let stands = self.placement().stands_at(id).map(|hop| hop.node);
-        let asked = self.nodes.get(node).is_some_and(|node| node.draining || node.removed);
+        let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
+        let asked = self.0.nodes.get(node).is_some_and(|node| node.draining || node.removed);
         let by = if asked { Decider::Operator } else { Decider::Node };
-        if by == Decider::Node && stands == Some(node) && self.failover().moves().is_damped(id, now)
-        {
+        if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {
             return;
         }
-        let Some(room) = self.rooms.get(&id) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id) else { return };
         let ahead = room.mode.opens_ahead();
         let heads_there = room.pending.as_ref().map(|p| p.hops.iter().any(|hop| hop.node == node));
         if heads_there == Some(false) {
             return;
         }
         let nodes = if stands == Some(node) {
-            let own = self.placement().own_next(id, Some(node), now).filter(|_| ahead);
-            self.placement().native_hops(id, &own.unwrap_or_default(), now)
+            let own = Placement(self.0).own_next(id, Some(node), now).filter(|_| ahead);
+            Placement(self.0).native_hops(id, &own.unwrap_or_default(), now)
         } else {
-            let standing = self.rooms[&id].standing();
+            let standing = self.0.rooms[&id].standing();
             let stays: Vec<NodeId> = standing.into_iter().filter(|on| *on != node).collect();
             match stands {
-                Some(_) => self.placement().native_hops(id, &stays, now),
+                Some(_) => Placement(self.0).native_hops(id, &stays, now),
                 // The rescue will find a place, and knows that the node takes no rooms.
                 None => Vec::new(),
             }
         };
         if nodes.is_empty() {
-            self.failover().want_start(id, now);
+            Moves(self.0).want_start(id, now);
         }
-        self.failover().moves().head_for(id, &nodes, MoveCause::Drain, by, now);
+        Moves(self.0).head_for(id, &nodes, MoveCause::Drain, by, now);
     }
 
     /// Adds a node as a new incarnation. It is Down until it answers, then Wary. A node that a hook starts is Cold.
@@ -233,11 +195,11 @@ impl NodeController<'_> {
         now: Instant,
     ) -> Result<NodeId, Impossible> {
         let kbps = settings.capacity_kbps;
-        let (id, drained) = self.nodes.add(settings, now)?;
-        self.effects.take(self.nodes);
-        self.capacity.ledger_mut().add(id, kbps);
-        if id.0 as usize == self.rooms.at.len() {
-            self.rooms.at.push(BTreeSet::new());
+        let (id, drained) = self.0.nodes.add(settings, now)?;
+        self.0.effects.take(&mut self.0.nodes);
+        self.0.capacity.ledger.add(id, kbps);
+        if id.0 as usize == self.0.rooms.at.len() {
+            self.0.rooms.at.push(BTreeSet::new());
         }
         if drained {
             self.decide_drain(id, |node| node.draining = true, now);
@@ -253,9 +215,9 @@ impl NodeController<'_> {
         old: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let before = self.nodes.get(old).ok_or(Impossible::NoSuchNode)?;
+        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?;
         let (draining, ejected) = (before.draining, before.ejected);
-        self.nodes.get(new).ok_or(Impossible::NoSuchNode)?;
+        self.0.nodes.get(new).ok_or(Impossible::NoSuchNode)?;
         if draining {
             self.decide_drain(new, |node| node.draining = true, now);
         }
@@ -268,11 +230,11 @@ impl NodeController<'_> {
     /// An operator ejects the node. Its rooms leave it at once, and it stays Down until
     /// [`handle_return`](Self::handle_return). Fails if the node is already ejected.
     pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
-        let node = self.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
+        let node = self.0.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
         if node.ejected {
             return Err(Impossible::AlreadyEjected);
         }
-        let change = self.nodes.eject(id, now);
+        let change = self.0.nodes.eject(id, now);
         self.nodes_changed(change.into_iter().collect(), now);
         Ok(())
     }
@@ -280,11 +242,11 @@ impl NodeController<'_> {
     /// A node that was just added is the machine of another node under a new name. The load of the old node counts
     /// against the capacity of both.
     pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
-        let there = [new, old].iter().all(|id| self.nodes.get(*id).is_some());
+        let there = [new, old].iter().all(|id| self.0.nodes.get(*id).is_some());
         if new == old || !there {
             return Err(Impossible::NoSuchNode);
         }
-        self.capacity.ledger_mut().is_one_machine([new, old]);
+        self.0.capacity.ledger.is_one_machine([new, old]);
         Ok(())
     }
 
@@ -297,13 +259,13 @@ impl NodeController<'_> {
         now: Instant,
     ) -> Result<(), Impossible> {
         let capacity = settings.capacity_kbps;
-        let before = self.nodes.change(id, settings, now)?;
-        self.effects.take(self.nodes);
+        let before = self.0.nodes.change(id, settings, now)?;
+        self.0.effects.take(&mut self.0.nodes);
         if before.capacity_kbps != capacity {
-            self.capacity.ledger_mut().claim(id, capacity);
-            self.failover().routes().gate_unfit_reserves(id);
+            self.0.capacity.ledger.claim(id, capacity);
+            Routes(self.0).gate_unfit_reserves(id);
         }
-        self.failover().routes().want_reroute_of_short_rooms();
+        Routes(self.0).want_reroute_of_short_rooms();
         Ok(())
     }
 
@@ -315,10 +277,10 @@ impl NodeController<'_> {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        let node = self.0.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         node.removed = true;
         match within {
-            None if self.rooms.drains.contains_key(&id) => self.drain(id, now),
+            None if self.0.rooms.drains.contains_key(&id) => self.drain(id, now),
             Some(_) | None => self.drains(id, true, within, now),
         }
         Ok(())
@@ -328,67 +290,63 @@ impl NodeController<'_> {
     /// gone, or is not being removed.
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let removed = |node: &&Node| node.removed;
-        self.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
-        self.effects.cancel(&Timer::Forget(id));
+        self.0.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
+        self.0.effects.cancel(&Timer::Forget(id));
         self.decide_drain(id, |node| node.removed = false, now);
         Ok(())
     }
 
     /// Forgets the node after its legs had time to close, since no room leads there any more.
     fn forget_soon(&mut self, id: NodeId, now: Instant) {
-        if self.nodes.get(id).is_some_and(|node| node.removed) {
-            let after = self.settings.limits.leave_within + GONE_AFTER;
-            self.effects.set(Timer::Forget(id), now + after);
+        if self.0.nodes.get(id).is_some_and(|node| node.removed) {
+            let after = self.0.settings.limits.leave_within + GONE_AFTER;
+            self.0.effects.set(Timer::Forget(id), now + after);
         }
     }
 
     /// Forgets the node unless something leads there again. Returns true if it was forgotten.
     pub(crate) fn forget_node(&mut self, id: NodeId, now: Instant) -> bool {
-        if !self.nodes.get(id).is_some_and(|node| node.removed) {
+        if !self.0.nodes.get(id).is_some_and(|node| node.removed) {
             return false;
         }
-        if !self.rooms.at[id.0 as usize].is_empty() {
+        if !self.0.rooms.at[id.0 as usize].is_empty() {
             self.drain(id, now);
             return false;
         }
-        let mourned = self.rooms.failover.as_ref().is_some_and(|it| it.concerns(id));
-        if self.nodes.pace(id).counts() != (0, 0) || mourned {
+        let mourned = self.0.rooms.failover.as_ref().is_some_and(|it| it.concerns(id));
+        if self.0.nodes.pace(id).counts() != (0, 0) || mourned {
             self.forget_soon(id, now);
             return false;
         }
-        self.rooms.drains.remove(&id);
-        self.rooms.leave_cursors.remove(&id);
-        self.capacity.ledger_mut().forget(id);
-        self.nodes.forget(id, now);
-        self.effects.take(self.nodes);
+        self.0.rooms.drains.remove(&id);
+        self.0.rooms.leave_cursors.remove(&id);
+        self.0.capacity.ledger.forget(id);
+        self.0.nodes.forget(id, now);
+        self.0.effects.take(&mut self.0.nodes);
         true
     }
 
     /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
     /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get_mut(id) else { return };
         node.handle_load(permille, now);
         if node.drains() {
-            return self.capacity.ledger_mut().hold_capacity(id, now);
+            return self.0.capacity.ledger.hold_capacity(id, now);
         }
-        self.capacity.ledger_mut().handle_load(id, permille, now);
-        self.failover().routes().gate_unfit_reserves(id);
+        self.0.capacity.ledger.handle_load(id, permille, now);
+        Routes(self.0).gate_unfit_reserves(id);
     }
 
     /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
     /// refuses sessions because it drains, so its capacity is unchanged.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
-        let Some(node) = self.nodes.get(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get(id) else { return };
         if !node.drains() {
-            self.capacity.ledger_mut().handle_full(id, now);
-            self.failover().routes().gate_unfit_reserves(id);
+            self.0.capacity.ledger.handle_full(id, now);
+            Routes(self.0).gate_unfit_reserves(id);
         }
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.0.nodes.get_mut(id) {
             node.handle_willing(false, now);
         }
     }
@@ -396,11 +354,9 @@ impl NodeController<'_> {
     /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
     /// withdraw that evidence, and begin or end the agent's drain.
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
+        let Some(node) = self.0.nodes.get_mut(id) else { return };
         if word == AgentWord::Gone {
-            let change = self.nodes.handle_gone(id, now);
+            let change = self.0.nodes.handle_gone(id, now);
             return self.nodes_changed(change.into_iter().collect(), now);
         }
         node.detector.handle_agent(true, now);
@@ -414,10 +370,10 @@ impl NodeController<'_> {
         for NodeChange { node, change, since, .. } in &changes {
             if let NodeTransition::Died { .. } = change {
                 // Reserves kept for this death are assigned to it, unless another death uses them already.
-                for standby in self.capacity.ledger().standbys_of(*node) {
-                    self.nodes.spend_if_free(standby, *node);
+                for standby in self.0.capacity.ledger().standbys_of(*node) {
+                    self.0.nodes.spend_if_free(standby, *node);
                 }
-                self.nodes.mark_down(self.nodes[*node].hop(), *since);
+                self.0.nodes.mark_down(self.0.nodes[*node].hop(), *since);
             }
         }
         for change in changes {
@@ -427,7 +383,7 @@ impl NodeController<'_> {
 
     fn node_changed(&mut self, changed: NodeChange, now: Instant) {
         let NodeChange { node: id, change, witnesses, .. } = changed;
-        let node = &mut self.nodes[id];
+        let node = &mut self.0.nodes[id];
         let last_heard = node.detector.last_heard();
         let (from, to) = match change {
             NodeTransition::Health { from, to } => (from, to),
@@ -441,18 +397,20 @@ impl NodeController<'_> {
                 let hop = node.hop();
                 node.detector.absolve();
                 // A node that dies before it ran was ejected.
-                self.nodes.start_failed(id, NotStarted::Ejected, now);
-                self.effects.take(self.nodes);
-                let place = self.effects.place();
-                let rooms = self.failover().fail_over(hop, now);
+                self.0.nodes.start_failed(id, NotStarted::Ejected, now);
+                self.0.effects.take(&mut self.0.nodes);
+                let place = self.0.effects.place();
+                let rooms = Moves(self.0).fail_over(hop, now);
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.effects.insert(place, event);
+                self.0.effects.insert(place, event);
                 return;
             }
-            NodeTransition::Returned | NodeTransition::Started { .. } => self.nodes.reincarnate(id),
+            NodeTransition::Returned | NodeTransition::Started { .. } => {
+                self.0.nodes.reincarnate(id)
+            }
         }
-        let hop = self.nodes[id].hop();
-        self.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+        let hop = self.0.nodes[id].hop();
+        self.0.effects.event(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
         if let NodeTransition::Started { after, .. } = change {
             self.started(id, after, now);
         }
@@ -461,25 +419,25 @@ impl NodeController<'_> {
             self.decide_drain(id, |node| node.leaving = false, now);
         }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
-            self.failover().routes().want_reroute_of_short_rooms();
+            Routes(self.0).want_reroute_of_short_rooms();
         }
     }
 
     /// The node is running, so stranded rooms are tried again.
     pub(crate) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
-        self.effects.cancel(&Timer::StartLate(id));
-        self.effects.set(Timer::Probe(id), now);
+        self.0.effects.cancel(&Timer::StartLate(id));
+        self.0.effects.set(Timer::Probe(id), now);
         if let Some(took) = after {
-            self.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
+            self.0.effects.event(CoreEvent::Start { node: id, step: StartPhase::Done { took } });
         }
-        if !self.rooms.stranded.is_empty() {
-            self.effects.set(Timer::Rescue, now);
+        if !self.0.rooms.stranded.is_empty() {
+            self.0.effects.set(Timer::Rescue, now);
         }
     }
 
     /// The connection to the node's agent is lost. All reports of the agent are withdrawn.
     pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.0.nodes.get_mut(id) {
             node.detector.handle_agent(true, now);
         }
         self.decide_drain(id, |node| node.leaving = false, now);
@@ -487,13 +445,13 @@ impl NodeController<'_> {
 
     /// The hook that starts the node failed. It is called again later if the node is still needed.
     pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
-        self.nodes.start_failed(id, NotStarted::Hook, now);
-        self.effects.take(self.nodes);
+        self.0.nodes.start_failed(id, NotStarted::Hook, now);
+        self.0.effects.take(&mut self.0.nodes);
     }
 
     /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
     pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
-        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        let node = self.0.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         if node.health() != Health::Down {
             return Err(Impossible::NotDown);
         }
@@ -504,9 +462,7 @@ impl NodeController<'_> {
 
 /// The number of rooms, out of `left`, that leave in this batch: with a deadline as few as suffice, else the maximum.
 fn at_once(left: usize, drain: &NodeDrain, now: Instant) -> usize {
-    let Some(deadline) = drain.deadline else {
-        return DRAINS_AT_ONCE;
-    };
+    let Some(deadline) = drain.deadline else { return DRAINS_AT_ONCE };
     let last = deadline - (deadline - drain.started) / KEPT_FOR_ARRIVAL;
     let time = last.saturating_duration_since(now);
     let turns = (time.as_micros() / DRAIN_EVERY.as_micros()) as usize;

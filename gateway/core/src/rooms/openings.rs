@@ -4,22 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CapBounds, ClientIdentity, CloseReason, ClosedSession, CoreEvent, CoreSettings, Decider,
-    DecisionOutcome, Hop, IngressProtocol, MoveOutcome, NodeId, Offer, OfferRefusal, Param, Plan,
-    RoomId, SessionId, Strike,
+    CapBounds, ClientIdentity, CloseReason, ClosedSession, CoreEvent, Decider, DecisionOutcome,
+    Hop, IngressProtocol, MoveOutcome, NodeId, Offer, OfferRefusal, Param, Plan, RoomId, SessionId,
+    Strike,
 };
-use evenkeel_nodes::NodeTable;
 use evenkeel_revisions::StateVersions;
 
-use super::{Failover, Legs, Placement, Room, RoomTable, Routes};
-use crate::GatewayEffect;
-use crate::capacity::{Capacity, Judged};
-use crate::effects::{Effects, RoomNotice};
-use crate::sessions::{
-    LegState, Session, SessionOpening, SessionPhase, SessionRequest, SessionTable, WHOLE,
-};
-use crate::small::SmallMap;
-use crate::timer::Timer;
+use crate::capacity::breaker::Judged;
+use crate::collections::SmallMap;
+use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::rooms::moves::Moves;
+use crate::rooms::placement::{CoreTables, Placement};
+use crate::rooms::room::Room;
+use crate::rooms::routes::Routes;
+use crate::sessions::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
@@ -34,51 +32,27 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub struct NotOpened;
 
 /// Admits, places, opens and closes sessions.
-pub(crate) struct Openings<'a> {
-    pub(crate) settings: &'a CoreSettings,
-    pub(crate) sessions: &'a mut SessionTable,
-    pub(crate) rooms: &'a mut RoomTable,
-    pub(crate) nodes: &'a mut NodeTable,
-    pub(crate) capacity: &'a mut Capacity,
-    pub(crate) effects: &'a mut Effects,
-}
+pub(crate) struct Openings<'a>(pub(crate) &'a mut CoreTables);
 
 impl Openings<'_> {
-    pub(crate) fn placement(&self) -> Placement<'_> {
-        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
-        Placement { settings, sessions, rooms, nodes, capacity }
-    }
-
-    fn routes(&mut self) -> Routes<'_> {
-        lend!(Routes of self)
-    }
-
-    fn legs(&mut self) -> Legs<'_> {
-        lend!(Legs of self)
-    }
-
-    fn failover(&mut self) -> Failover<'_> {
-        lend!(Failover of self)
-    }
-
     /// Begins the session. Fails if there are too many sessions, or the scenario or room does not match.
     pub(crate) fn begin(
         &mut self,
         offer: &Arc<Offer>,
         now: Instant,
     ) -> Result<SessionId, OfferRefusal> {
-        if self.sessions.len() >= self.settings.limits.sessions_max {
+        if self.0.sessions.len() >= self.0.settings.limits.sessions_max {
             return Err(OfferRefusal::Full { retry_after: self.retry_after(now) });
         }
-        let Some(scenario) = self.settings.scenarios.get(&offer.scenario) else {
+        let Some(scenario) = self.0.settings.scenarios.get(&offer.scenario) else {
             return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
-        let id = self.sessions.next_id();
+        let id = self.0.sessions.next_id();
         let mut session = Session {
             id,
             room: RoomId(0),
             call: RoomId(0),
-            request: self.sessions.request(SessionRequest {
+            request: self.0.sessions.request(SessionRequest {
                 scenario: offer.scenario.clone(),
                 labels: offer.labels.clone(),
                 media: offer.media.clone(),
@@ -97,17 +71,17 @@ impl Openings<'_> {
             plans: 0,
             share: WHOLE,
             judged: Judged::default(),
-            admitted_by: self.sessions.decider(Decider::Native),
+            admitted_by: self.0.sessions.decider(Decider::Native),
             legs: SmallMap::default(),
             measures: None,
             last_heard: now,
             track: None,
             memory: StateVersions::default(),
         };
-        let region = session.region(&self.settings.regions).unwrap_or(self.nodes.home());
-        session.room = self.rooms.enter(id, offer, scenario, region)?;
-        session.call = self.rooms[&session.room].call;
-        self.sessions.insert(session);
+        let region = session.region(&self.0.settings.regions).unwrap_or(self.0.nodes.home());
+        session.room = self.0.rooms.enter(id, offer, scenario, region)?;
+        session.call = self.0.rooms[&session.room].call;
+        self.0.sessions.insert(session);
         Ok(id)
     }
 
@@ -117,16 +91,14 @@ impl Openings<'_> {
         id: SessionId,
         params: &[(Box<str>, i64)],
     ) -> DecisionOutcome {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return DecisionOutcome::Stale;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return DecisionOutcome::Stale };
         let text = session.bounds;
         let within = |value: i64| {
             u32::try_from(value).ok().map(|kbps| kbps.clamp(text.floor_kbps, text.ceiling_kbps))
         };
         let before = session.bounds;
         let close_after = session.close_after;
-        let mut room = self.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
+        let mut room = self.0.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
         let of_room = room.as_ref().map(|room| (room.spares, room.priority));
         let mut known_one = false;
         let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
@@ -170,22 +142,22 @@ impl Openings<'_> {
         by: Decider,
         now: Instant,
     ) -> Option<RoomId> {
-        let room = self.sessions.get(&id)?.room;
-        self.failover().catch_up(room, now);
-        let by = self.sessions.decider(by);
-        let session = self.sessions.get_mut(&id)?;
+        let room = self.0.sessions.get(&id)?.room;
+        Moves(self.0).catch_up(room, now);
+        let by = self.0.sessions.decider(by);
+        let session = self.0.sessions.get_mut(&id)?;
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = SessionPhase::Placing;
-        if self.rooms.get(&room).is_some_and(Room::is_placed) {
-            if self.routes().make_room_for(id, now) {
+        if self.0.rooms.get(&room).is_some_and(Room::is_placed) {
+            if Routes(self.0).make_room_for(id, now) {
                 self.open(id, now);
             } else {
                 self.turn_away(id, now);
             }
             return None;
         }
-        if self.rooms.stranded_go_first() && !self.rooms.is_paced() {
+        if self.0.rooms.stranded_go_first() && !self.0.rooms.is_paced() {
             // The stranded rooms have no place yet.
             self.turn_away(id, now);
             return None;
@@ -195,20 +167,14 @@ impl Openings<'_> {
 
     /// Opens the session at the hops of its room's current and pending routes.
     pub(crate) fn open(&mut self, id: SessionId, now: Instant) {
-        let open_by = now + self.settings.limits.open_within;
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let Some(room) = self.rooms.get_mut(&session.room) else {
-            return;
-        };
-        let Some(opening) = session.opening.as_deref_mut() else {
-            return;
-        };
+        let open_by = now + self.0.settings.limits.open_within;
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
+        let Some(room) = self.0.rooms.get_mut(&session.room) else { return };
+        let Some(opening) = session.opening.as_deref_mut() else { return };
         session.phase = SessionPhase::Opening;
         opening.by = Some(open_by);
-        self.effects.set_if_idle(Timer::OpenLate(id), open_by);
-        self.effects.push(GatewayEffect::Install {
+        self.0.effects.set_if_idle(Timer::OpenLate(id), open_by);
+        self.0.effects.push(GatewayEffect::Install {
             session: id,
             room: room.id,
             offer: Arc::clone(&opening.offer),
@@ -220,9 +186,9 @@ impl Openings<'_> {
         }
         let (hops, room) = (room.hops_to_open(), room.id);
         for hop in hops {
-            self.legs().open_at(id, hop, now);
+            Routes(self.0).open_at(id, hop, now);
         }
-        self.routes().regrant(room);
+        Routes(self.0).regrant(room);
     }
 
     pub(crate) fn handle_opened(
@@ -232,9 +198,7 @@ impl Openings<'_> {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
         // An answer for a waiting leg belongs to an earlier opening.
         let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != LegState::Waiting) else {
             return;
@@ -244,38 +208,36 @@ impl Openings<'_> {
         match result {
             Ok(()) => {
                 let before = std::mem::replace(leg, LegState::Open);
-                self.legs().opened(before, hop, now);
-                self.failover().catch_up(room, now);
-                self.legs().live_if_open(id, now);
-                self.failover().moves().pending_opened(room, id, hop, now);
+                Routes(self.0).opened(before, hop, now);
+                Moves(self.0).catch_up(room, now);
+                Routes(self.0).live_if_open(id, now);
+                Moves(self.0).pending_opened(room, id, hop, now);
             }
             Err(NotOpened) => {
                 if let Some(leg) = session.legs.remove(&hop) {
-                    self.legs().failed(leg, hop, now);
+                    Routes(self.0).failed(leg, hop, now);
                 }
                 self.not_opened(id, hop, now);
             }
         }
-        self.legs().open_next(hop.node, now);
+        Routes(self.0).open_next(hop.node, now);
     }
 
     /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
     /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
-        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
-            self.failover().catch_up(room, now);
+        if let Some(room) = self.0.sessions.get(&id).map(|session| session.room) {
+            Moves(self.0).catch_up(room, now);
         }
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let (room, phase) = (session.room, session.phase);
         let carries =
-            phase == SessionPhase::Opening && self.placement().stands_at(room) == Some(hop);
-        if carries && !self.placement().live_sessions(room).is_empty() {
+            phase == SessionPhase::Opening && Placement(self.0).stands_at(room) == Some(hop);
+        if carries && !Placement(self.0).live_sessions(room).is_empty() {
             let retry_after = self.retry_after(now);
             self.give_up(id, OfferRefusal::NotOpened { node: hop.node, retry_after }, now);
         } else {
-            self.failover().drop_hop(room, hop, (Strike::NotOpened, Some(id)), now);
+            Moves(self.0).drop_hop(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
         }
     }
@@ -283,14 +245,12 @@ impl Openings<'_> {
     /// Refuses the room's sessions at once, instead of at their timeout, if no session is live, the carrying hop took
     /// none of them and no other hop is pending.
     fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
-        let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
+        let Some(room) = self.0.rooms.get(&id).filter(|room| room.pending.is_none()) else {
             return;
         };
-        let Some(on) = self.placement().stands_at(id) else {
-            return;
-        };
+        let Some(on) = Placement(self.0).stands_at(id) else { return };
         let lost = |id: &SessionId| {
-            let opening = self.sessions.get(id).filter(|s| s.phase == SessionPhase::Opening);
+            let opening = self.0.sessions.get(id).filter(|s| s.phase == SessionPhase::Opening);
             opening.is_some_and(|session| !session.legs.contains_key(&on))
         };
         let sessions: Vec<SessionId> = room.sessions.iter().copied().filter(lost).collect();
@@ -303,25 +263,19 @@ impl Openings<'_> {
     /// Handles the opening timeout: legs not open by now count as failed, and an offer that is not live, because no hop
     /// carries its room, is refused.
     pub(crate) fn open_late(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
         let late = session.late_legs(now);
         let late_at = late.first().map(|hop| hop.node);
         for hop in late {
-            let Some(session) = self.sessions.get_mut(&id) else {
-                return;
-            };
+            let Some(session) = self.0.sessions.get_mut(&id) else { return };
             if let Some(leg) = session.legs.remove(&hop) {
-                self.effects.push(GatewayEffect::CloseAt { session: id, hop });
-                self.legs().failed(leg, hop, now);
+                self.0.effects.push(GatewayEffect::CloseAt { session: id, hop });
+                Routes(self.0).failed(leg, hop, now);
                 self.not_opened(id, hop, now);
-                self.legs().open_next(hop.node, now);
+                Routes(self.0).open_next(hop.node, now);
             }
         }
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let by = session.opening.as_ref().and_then(|opening| opening.by);
         if by.is_some_and(|by| by <= now) {
             let retry_after = self.retry_after(now);
@@ -330,7 +284,7 @@ impl Openings<'_> {
             });
             self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
-            self.effects.set(Timer::OpenLate(id), next);
+            self.0.effects.set(Timer::OpenLate(id), next);
         }
     }
 
@@ -340,7 +294,7 @@ impl Openings<'_> {
     }
 
     fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal) {
-        if let Some(session) = self.sessions.get(&id)
+        if let Some(session) = self.0.sessions.get(&id)
             && let Some(opening) = &session.opening
         {
             let (offer, room) = (Arc::clone(&opening.offer), session.room);
@@ -355,24 +309,28 @@ impl Openings<'_> {
         reason: OfferRefusal,
     ) {
         let scenario = offer.scenario.clone();
-        self.effects.event(CoreEvent::Refused {
+        self.0.effects.event(CoreEvent::Refused {
             offer: offer.id,
             session,
             scenario,
             reason: reason.clone(),
         });
-        self.effects.push(GatewayEffect::Reply { offer: offer.id, result: Err(reason) });
+        self.0.effects.push(GatewayEffect::Reply { offer: offer.id, result: Err(reason) });
     }
 
     pub(crate) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        let room = self.rooms.get(&session.room).filter(|_| session.phase == SessionPhase::Live);
+        let Some(session) = self.0.sessions.get(&id) else { return };
+        let room = self.0.rooms.get(&session.room).filter(|_| session.phase == SessionPhase::Live);
         if let Some(room) = room {
             let closed = Box::new(closed(session, room, now));
-            let (room, room_name) = (room.id, self.rooms.name_of(room.id));
-            self.effects.event(CoreEvent::Closed { session: id, room, room_name, reason, closed });
+            let (room, room_name) = (room.id, self.0.rooms.name_of(room.id));
+            self.0.effects.event(CoreEvent::Closed {
+                session: id,
+                room,
+                room_name,
+                reason,
+                closed,
+            });
             self.remove(id, reason, now);
         } else {
             let refused = match reason {
@@ -388,38 +346,36 @@ impl Openings<'_> {
     }
 
     pub(crate) fn close_all(&mut self, reason: CloseReason, now: Instant) {
-        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let all: Vec<SessionId> = self.0.sessions.keys().copied().collect();
         for session in all {
             self.close(session, reason, now);
         }
     }
 
     fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.sessions.remove(id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.remove(id) else { return };
         let room = session.room;
-        self.effects.cancel(&Timer::OpenLate(id));
-        self.capacity.set_reduced(id, None);
+        self.0.effects.cancel(&Timer::OpenLate(id));
+        self.0.capacity.set_reduced(id, None);
         for (hop, leg) in session.legs.iter() {
-            self.legs().leave(id, *hop, *leg);
+            Routes(self.0).leave(id, *hop, *leg);
         }
         if session.phase >= SessionPhase::Opening {
-            self.effects.push(GatewayEffect::End { session: id, reason });
+            self.0.effects.push(GatewayEffect::End { session: id, reason });
         }
         self.leave_room(room, id, now);
-        session.legs.iter().for_each(|(hop, _)| self.legs().open_next(hop.node, now));
+        session.legs.iter().for_each(|(hop, _)| Routes(self.0).open_next(hop.node, now));
         if session.track.as_ref().is_some_and(|track| track.sends()) {
             self.forget_heard(room);
         }
         let scenario = Arc::clone(&session.request.scenario);
-        self.effects.notice(RoomNotice::Ended { session: id, room, scenario });
+        self.0.effects.notice(RoomNotice::Ended { session: id, room, scenario });
     }
 
     /// A sender left, so sessions that heard it may rightly become silent.
     fn forget_heard(&mut self, id: RoomId) {
-        for session in self.placement().sessions_of(id) {
-            let session = self.sessions.get_mut(&session);
+        for session in Placement(self.0).sessions_of(id) {
+            let session = self.0.sessions.get_mut(&session);
             if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
                 track.forget();
             }
@@ -427,10 +383,8 @@ impl Openings<'_> {
     }
 
     fn leave_room(&mut self, room_id: RoomId, id: SessionId, now: Instant) {
-        self.failover().catch_up(room_id, now);
-        let Some(room) = self.rooms.get_mut(&room_id) else {
-            return;
-        };
+        Moves(self.0).catch_up(room_id, now);
+        let Some(room) = self.0.rooms.get_mut(&room_id) else { return };
         room.sessions.remove(&id);
         if let Some(pending) = &mut room.pending {
             pending.waiting.retain(|(session, _)| *session != id);
@@ -438,20 +392,20 @@ impl Openings<'_> {
         if room.sessions.is_empty() {
             self.dissolve(room_id, now);
         } else {
-            self.routes().regrant(room_id);
-            self.failover().moves().publish_pending_if_open(room_id, now);
-            self.routes().settle_peer_caps(room_id);
+            Routes(self.0).regrant(room_id);
+            Moves(self.0).publish_pending_if_open(room_id, now);
+            Routes(self.0).settle_peer_caps(room_id);
         }
     }
 
     fn dissolve(&mut self, id: RoomId, now: Instant) {
-        let pending = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-        self.failover().moves().end_pending(id, pending, MoveOutcome::Closed, now);
-        if let Some(room) = self.rooms.remove(id) {
-            self.capacity.ledger_mut().release(room.holding);
-            self.effects.cancel(&Timer::RoomDue(id));
-            self.effects.cancel(&Timer::LeavingEnds(id));
-            self.effects.notice(RoomNotice::Dissolved { room: id, scenario: room.scenario });
+        let pending = self.0.rooms.get_mut(&id).and_then(|room| room.pending.take());
+        Moves(self.0).end_pending(id, pending, MoveOutcome::Closed, now);
+        if let Some(room) = self.0.rooms.remove(id) {
+            self.0.capacity.ledger.release(room.holding);
+            self.0.effects.cancel(&Timer::RoomDue(id));
+            self.0.effects.cancel(&Timer::LeavingEnds(id));
+            self.0.effects.notice(RoomNotice::Dissolved { room: id, scenario: room.scenario });
         }
     }
 
@@ -464,42 +418,43 @@ impl Openings<'_> {
     /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
     /// accepts new rooms, until the first one does, at most 60 s.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
-        let is_busy = self.rooms.failover.is_some() || !self.rooms.stranded.is_empty();
+        let is_busy = self.0.rooms.failover.is_some() || !self.0.rooms.stranded.is_empty();
         let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
-        let opens = self.capacity.all_open_until().map(|at| at.saturating_duration_since(now));
-        self.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
+        let opens =
+            self.0.capacity.breakers.all_open_until().map(|at| at.saturating_duration_since(now));
+        self.0.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
     }
 
     pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {
-        let busy = self.nodes.busy();
-        let mut nodes = self.placement().native_hops_but(id, &[], &busy, now);
+        let busy = self.0.nodes.busy();
+        let mut nodes = Placement(self.0).native_hops_but(id, &[], &busy, now);
         // Stranded rooms wait for the busy nodes, so a new room only takes others.
-        let waits = if self.rooms.stranded_go_first() { &busy[..] } else { &[] };
+        let waits = if self.0.rooms.stranded_go_first() { &busy[..] } else { &[] };
         if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
-            nodes = self.placement().native_hops(id, &[], now);
+            nodes = Placement(self.0).native_hops(id, &[], now);
         }
         if nodes.is_empty() {
-            nodes = self.routes().place_with_less(id, waits, now);
+            nodes = Routes(self.0).place_with_less(id, waits, now);
         }
         self.settle(id, &nodes, Decider::Native, now);
     }
 
     /// Publishes the room's first route and opens its sessions.
     fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
-        let hops = self.nodes.hops(nodes);
-        let waiting = self.placement().waiting_for_placement(id);
+        let hops = self.0.nodes.hops(nodes);
+        let waiting = Placement(self.0).waiting_for_placement(id);
         if hops.is_empty() {
-            self.failover().want_start(id, now);
+            Moves(self.0).want_start(id, now);
             for session in waiting {
                 self.turn_away(session, now);
             }
             return;
         }
         let unchosen = by == Decider::Native;
-        self.rooms.set_placed_by(id, by);
-        self.routes().admit_at(id, &hops, None);
-        self.failover().moves().note_away(id, nodes.first().copied().filter(|_| unchosen), now);
-        self.routes().set_due(id, now);
+        self.0.rooms.set_placed_by(id, by);
+        Routes(self.0).admit_at(id, &hops, None);
+        Moves(self.0).note_away(id, nodes.first().copied().filter(|_| unchosen), now);
+        Routes(self.0).set_due(id, now);
         for session in waiting {
             self.open(session, now);
         }
@@ -514,7 +469,7 @@ impl Openings<'_> {
         by: Decider,
         now: Instant,
     ) {
-        if let Some(room) = self.rooms.get_mut(&id) {
+        if let Some(room) = self.0.rooms.get_mut(&id) {
             room.ttl_ms = ttl_ms;
         }
         self.settle(id, nodes, by, now);
@@ -522,7 +477,7 @@ impl Openings<'_> {
 
     /// Closes the silent sessions, except in rooms that wait for a node to start.
     pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
-        sessions.retain(|id| !self.placement().is_held(self.sessions[id].room, now));
+        sessions.retain(|id| !Placement(self.0).is_held(self.0.sessions[id].room, now));
         for session in sessions {
             self.close(session, CloseReason::MediaTimeout, now);
         }

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     CoreSettings, Decider, GuardRule, HOPS_MAX, Hook, Hop, Measures, Metric, MoveCause, NodeId,
-    PluginState, PolicyName, RedundancyMode, RegionId, RoomId, RoomRow, Row, Scenario, SessionId,
+    PluginState, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RoomRow, Row, Scenario,
+    SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
 
-use super::survey::{PlacementRequest, Takes, native};
-use super::{Room, RoomTable};
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, LedgerView};
+use crate::effects::Effects;
+use crate::rooms::RoomTable;
+use crate::rooms::room::Room;
 use crate::sessions::{Session, SessionPhase, SessionTable};
 
 /// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
@@ -25,35 +27,24 @@ const LEAD_MIN: Duration = Duration::from_millis(2);
 /// Capacity of a node in per cent that a raise leaves free, so that no session must be reduced again at once.
 const LEAVES_FREE: u64 = 5;
 
-impl Room {
-    /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
-    pub(crate) fn shunned_nodes(&self, nodes: &NodeTable, now: Instant) -> Vec<NodeId> {
-        let is_there = |hop: &Hop| nodes.get(hop.node).is_some_and(|node| node.hop() == *hop);
-        self.shunned(now).filter(is_there).map(|hop| hop.node).collect()
-    }
+/// The tables that placement, routes and moves read and change together.
+#[derive(Debug)]
+pub(crate) struct CoreTables {
+    pub(crate) settings: CoreSettings,
+    pub(crate) sessions: SessionTable,
+    pub(crate) rooms: RoomTable,
+    pub(crate) nodes: NodeTable,
+    pub(crate) capacity: Capacity,
+    pub(crate) effects: Effects,
 }
 
 /// Chooses nodes for rooms by the state of everything, and changes nothing.
 #[derive(Clone, Copy)]
-pub(crate) struct Placement<'a> {
-    pub(crate) settings: &'a CoreSettings,
-    pub(crate) sessions: &'a SessionTable,
-    pub(crate) rooms: &'a RoomTable,
-    pub(crate) nodes: &'a NodeTable,
-    pub(crate) capacity: &'a Capacity,
-}
+pub(crate) struct Placement<'a>(pub(crate) &'a CoreTables);
 
 impl<'a> Placement<'a> {
     pub(crate) fn is_away(self, id: RoomId, on: NodeId) -> bool {
-        self.rooms.get(&id).is_some_and(|room| room.is_away(on, self.nodes))
-    }
-
-    /// The room still waits to fail over from its dead node.
-    pub(crate) fn stands_at_the_dead(self, id: RoomId) -> bool {
-        self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
-            let first = room.route().hops.first().map(|(hop, _)| *hop);
-            first.is_some_and(|hop| !self.nodes.is_up(hop))
-        })
+        self.0.rooms.get(&id).is_some_and(|room| room.is_away(on, &self.0.nodes))
     }
 
     /// The route's hops in order, without `but`, starting with the first that has capacity for the room. `None` if none
@@ -66,16 +57,16 @@ impl<'a> Placement<'a> {
     ) -> Option<Vec<NodeId>> {
         let kbps = self.room_kbps(id);
         let shunned = self.shunned(id, now);
-        let room = self.rooms.get(&id)?;
+        let room = self.0.rooms.get(&id)?;
         let fit = |hop: &Hop| {
-            self.nodes.is_up(*hop)
+            self.0.nodes.is_up(*hop)
                 && Some(hop.node) != but
                 && !shunned.contains(&hop.node)
-                && self.nodes.get(hop.node).is_some_and(Node::takes_rooms)
+                && self.0.nodes.get(hop.node).is_some_and(Node::takes_rooms)
         };
         let mut nodes: Vec<NodeId> =
             room.route().hops.iter().filter(|(hop, _)| fit(hop)).map(|(hop, _)| hop.node).collect();
-        let ledger = self.capacity.ledger_without(room.holding);
+        let ledger = self.0.capacity.ledger.without(room.holding);
         let first = nodes.iter().position(|&node| ledger.fits(node, kbps))?;
         nodes[..=first].rotate_right(1);
         Some(nodes)
@@ -83,10 +74,10 @@ impl<'a> Placement<'a> {
 
     /// Some node without a queue, and not in `shunned`, has capacity for this load in kbit/s.
     pub(crate) fn has_free_node(self, kbps: u64, shunned: &[NodeId]) -> bool {
-        self.nodes.iter().any(|node| {
-            let (id, pace) = (node.id, self.nodes.pace(node.id));
+        self.0.nodes.iter().any(|node| {
+            let (id, pace) = (node.id, self.0.nodes.pace(node.id));
             let open = node.welcomes_rooms() && !pace.is_busy() && !shunned.contains(&id);
-            open && self.capacity.ledger().fits(id, kbps)
+            open && self.0.capacity.ledger().fits(id, kbps)
         })
     }
 
@@ -99,18 +90,13 @@ impl<'a> Placement<'a> {
     /// assigned to a current death are excluded.
     pub(crate) fn hops_of_reserves(self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
         let mut but = busy.to_vec();
-        but.extend(self.rooms.failover.iter().flat_map(|failover| &failover.standbys));
-        self.native_hops_taking(id, Takes::Reserves, &but, now)
-    }
-
-    pub(crate) fn all_silent(self, room: &Room, now: Instant) -> bool {
-        let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
-        sessions.all(|session| session.is_silent(now, self.sessions.told_within))
+        but.extend(self.0.rooms.failover.iter().flat_map(|failover| &failover.standbys));
+        self.native_hops_without(id, Takes::Reserves, &[], &but, now)
     }
 
     /// The room waits for a node to start, so its silent sessions are kept for a while.
     pub(crate) fn is_held(self, id: RoomId, now: Instant) -> bool {
-        let room = self.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
+        let room = self.0.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
         room.and_then(|room| room.stranded)
             .is_some_and(|stranded| now.saturating_duration_since(stranded.since) < HELD_FOR)
     }
@@ -118,18 +104,18 @@ impl<'a> Placement<'a> {
     /// A new session may be redirected to the region: its room is not placed, and the region is another one of this
     /// gateway.
     pub(crate) fn may_redirect(self, id: SessionId, region: RegionId) -> bool {
-        let session = self.sessions.get(&id);
+        let session = self.0.sessions.get(&id);
         let standing = session.and_then(|session| self.region_of_room(session.room));
         standing.is_none()
-            && (region.0 as usize) < self.settings.regions.len()
-            && region != self.nodes.home()
+            && (region.0 as usize) < self.0.settings.regions.len()
+            && region != self.0.nodes.home()
     }
 
     /// Order of openings: sessions of stranded rooms before those of live ones, then new sessions, then spares; calls
     /// before streams.
     pub(crate) fn turn(self, session: &Session, hop: Hop) -> QueuePosition {
-        let order = self.nodes.pace(hop.node).drawn();
-        let Some(room) = self.rooms.get(&session.room) else {
+        let order = self.0.nodes.pace(hop.node).drawn();
+        let Some(room) = self.0.rooms.get(&session.room) else {
             return (OpeningClass::Spare, Reverse(0), order);
         };
         let carries = match &room.pending {
@@ -147,16 +133,19 @@ impl<'a> Placement<'a> {
 
     /// The degradation policy of the session's scenario.
     pub(crate) fn ticks(self, id: SessionId) -> Option<PolicyName> {
-        let scenario = &self.sessions.get(&id)?.request.scenario;
-        let scenario = self.settings.scenarios.get(scenario)?;
+        let scenario = &self.0.sessions.get(&id)?.request.scenario;
+        let scenario = self.0.settings.scenarios.get(scenario)?;
         scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
     }
 
     pub(crate) fn waiting_for_placement(self, id: RoomId) -> Vec<SessionId> {
         let placing = |session: &SessionId| {
-            self.sessions.get(session).is_some_and(|session| session.phase == SessionPhase::Placing)
+            self.0
+                .sessions
+                .get(session)
+                .is_some_and(|session| session.phase == SessionPhase::Placing)
         };
-        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
+        let sessions = self.0.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         sessions.copied().filter(placing).collect()
     }
 
@@ -174,11 +163,13 @@ impl<'a> Placement<'a> {
         but: &[NodeId],
         now: Instant,
     ) -> Vec<NodeId> {
-        let mut avoided = self.behind_breakers(id);
+        let kept = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
+        let keeps = |node| kept.iter().any(|hop| hop.node == node);
+        let mut avoided = self.0.capacity.breakers.shut_nodes(id, keeps, &self.0.nodes);
         let avoids = !avoided.is_empty();
         avoided.extend(but);
         let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
-        let enough = nodes.len() > 1 || !self.rooms.get(&id).is_some_and(Room::is_placed);
+        let enough = nodes.len() > 1 || !self.0.rooms.get(&id).is_some_and(Room::is_placed);
         if enough || !avoids {
             return nodes;
         }
@@ -186,18 +177,8 @@ impl<'a> Placement<'a> {
         self.native_hops_without(id, Takes::Free, first, but, now)
     }
 
-    /// The native default for a room without a node, which may use this kind of capacity, regardless of breakers.
-    pub(crate) fn native_hops_taking(
-        self,
-        id: RoomId,
-        takes: Takes,
-        but: &[NodeId],
-        now: Instant,
-    ) -> Vec<NodeId> {
-        self.native_hops_without(id, takes, &[], but, now)
-    }
-
-    pub(crate) fn native_hops_without(
+    /// The native default, whose first node may use this kind of capacity, regardless of breakers.
+    fn native_hops_without(
         self,
         id: RoomId,
         takes: Takes,
@@ -206,32 +187,31 @@ impl<'a> Placement<'a> {
         now: Instant,
     ) -> Vec<NodeId> {
         let kbps = self.room_kbps(id);
-        let Some(room) = self.rooms.get(&id) else {
-            return Vec::new();
-        };
-        let (region, spares, mode) = (room.region, room.spares, room.mode);
-        let regions = self.scenario_of(room).map_or(Vec::new(), |s| s.regions.clone());
+        let Some(room) = self.0.rooms.get(&id) else { return Vec::new() };
         let mut shunned = self.shunned(id, now);
         shunned.extend(but);
-        let (regions, shunned) = (&regions[..], &shunned[..]);
-        let wish =
-            PlacementRequest { region, mode, regions, kbps, takes, spares, standing, shunned };
-        native(wish, self.nodes, self.capacity.ledger_without(room.holding))
+        let survey = PlacementSurvey {
+            region: room.region,
+            mode: room.mode,
+            regions: self.scenario_of(room).map_or(&[], |scenario| &scenario.regions),
+            kbps,
+            takes,
+            spares: room.spares,
+            standing,
+            shunned: &shunned,
+            nodes: &self.0.nodes,
+            ledger: self.0.capacity.ledger.without(room.holding),
+        };
+        survey.hops()
     }
 
     pub(crate) fn shunned(self, id: RoomId, now: Instant) -> Vec<NodeId> {
-        self.rooms.get(&id).map_or_else(Vec::new, |room| room.shunned_nodes(self.nodes, now))
-    }
-
-    pub(crate) fn behind_breakers(self, id: RoomId) -> Vec<NodeId> {
-        let kept = self.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
-        let keeps = |node| kept.iter().any(|hop| hop.node == node);
-        self.capacity.behind_breakers(id, keeps, self.nodes)
+        self.0.rooms.get(&id).map_or_else(Vec::new, |room| room.shunned_nodes(&self.0.nodes, now))
     }
 
     pub(crate) fn fits(self, id: RoomId, node: NodeId) -> bool {
-        let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
-        self.capacity.ledger_without(holding).fits(node, self.room_kbps(id))
+        let holding = self.0.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
+        self.0.capacity.ledger.without(holding).fits(node, self.room_kbps(id))
     }
 
     /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once.
@@ -242,18 +222,19 @@ impl<'a> Placement<'a> {
         now: Instant,
     ) -> Result<(), GuardRule> {
         let shunned = self.shunned(id, now);
-        let route = self.rooms.get(&id).map(Room::route);
+        let route = self.0.rooms.get(&id).map(Room::route);
         let takes = |node: &Node| {
             let has_it = route.as_ref().is_some_and(|route| route.holds(node.hop()));
             if has_it { node.takes_rooms() } else { node.welcomes_rooms() }
         };
         let usable =
-            |node: &NodeId| self.nodes.get(*node).is_some_and(takes) && !shunned.contains(node);
+            |node: &NodeId| self.0.nodes.get(*node).is_some_and(takes) && !shunned.contains(node);
         let distinct = nodes.iter().collect::<BTreeSet<_>>().len() == nodes.len();
         let fine =
             !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
         let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
-        let shut = |node: &NodeId| !self.capacity.may_enter(id, self.nodes.region_of(*node));
+        let shut =
+            |node: &NodeId| !self.0.capacity.breakers.may_enter(id, self.0.nodes.region_of(*node));
         match fine {
             true if nodes.iter().filter(|node| !kept(node)).any(shut) => {
                 Err(GuardRule::BreakerOpen)
@@ -270,18 +251,18 @@ impl<'a> Placement<'a> {
         now: Instant,
     ) -> Result<(), GuardRule> {
         self.check_hops(id, nodes, now)?;
-        let is_new = self.rooms.get(&id).is_some_and(|room| !room.is_placed());
-        let is_left = |place: NodeId| !self.nodes.pace(place).is_busy();
-        let may = !is_new || !self.rooms.stranded_go_first() || is_left(nodes[0]);
+        let is_new = self.0.rooms.get(&id).is_some_and(|room| !room.is_placed());
+        let is_left = |place: NodeId| !self.0.nodes.pace(place).is_busy();
+        let may = !is_new || !self.0.rooms.stranded_go_first() || is_left(nodes[0]);
         if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(GuardRule::NoCapacity) }
     }
 
     /// A room as routing policies see it. `reads` is the revision that is asked.
     pub(crate) fn room_row(self, id: RoomId, reads: Option<&Revision>, now: Instant) -> RoomRow {
-        let room = &self.rooms[&id];
+        let room = &self.0.rooms[&id];
         let mut measures = Measures::default();
         measures.set(Metric::Sessions, room.sessions.len() as u64);
-        let sessions = || room.sessions.iter().filter_map(|id| self.sessions.get(id));
+        let sessions = || room.sessions.iter().filter_map(|id| self.0.sessions.get(id));
         let worst = [
             Metric::LossUp,
             Metric::LossDown,
@@ -309,7 +290,7 @@ impl<'a> Placement<'a> {
     /// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
     pub(crate) fn session_measures(self, session: &Session, now: Instant) -> Measures {
         let mut measures = session.measures(now);
-        if let Some(room) = self.rooms.get(&session.room) {
+        if let Some(room) = self.0.rooms.get(&session.room) {
             measures.set(Metric::Sessions, room.sessions.len() as u64);
         }
         if !self.obeys_caps(session) {
@@ -324,8 +305,8 @@ impl<'a> Placement<'a> {
             return true;
         }
         let in_room =
-            self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
-        let live = in_room.filter_map(|id| self.sessions.get(id));
+            self.0.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
+        let live = in_room.filter_map(|id| self.0.sessions.get(id));
         let live = live.filter(|other| other.phase == SessionPhase::Live).take(3);
         let (count, taking) = live.fold((0, false), |(count, taking), other| {
             (count + 1, taking || other.request.media.takes_remb())
@@ -335,7 +316,7 @@ impl<'a> Placement<'a> {
 
     /// The room, if its route still has this version and neither an operator nor a rescue is moving it.
     pub(crate) fn unchanged(self, (id, version): (RoomId, u64)) -> Option<RoomId> {
-        let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
+        let room = self.0.rooms.get(&id).filter(|room| room.route().version == version)?;
         let taken = room.pending.as_ref().is_some_and(|pending| {
             matches!(pending.by, Decider::Operator | Decider::Node)
                 || matches!(pending.cause, MoveCause::NodeDown | MoveCause::Link)
@@ -345,7 +326,7 @@ impl<'a> Placement<'a> {
 
     /// The room has no spare at all. A missing policy answer must not leave it so.
     pub(crate) fn is_bare(self, id: RoomId) -> bool {
-        self.rooms.get(&id).is_some_and(|room| {
+        self.0.rooms.get(&id).is_some_and(|room| {
             room.pending.is_none() && room.is_placed() && room.route().hops.len() < 2
         })
     }
@@ -353,7 +334,8 @@ impl<'a> Placement<'a> {
     /// The native default for the room's route: it stays on its node.
     pub(crate) fn native_route(self, id: RoomId, now: Instant) -> Vec<NodeId> {
         let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
-            let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
+            let others =
+                self.0.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
             std::iter::once(stands.node).chain(others).collect()
         });
         self.native_hops(id, &standing, now)
@@ -362,41 +344,39 @@ impl<'a> Placement<'a> {
     /// The difference of round trips by which the new hop delivers sooner, plus the variation of both. Sequence numbers
     /// are reserved for packets of the old hop that arrive within this time.
     pub(crate) fn lead(self, old: NodeId, new: NodeId) -> Duration {
-        let round_trip = |id| self.nodes.get(id)?.detector.round_trip_seen();
+        let round_trip = |id| self.0.nodes.get(id)?.detector.round_trip_seen();
         let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
             return Duration::ZERO;
         };
         match old.saturating_sub(new) {
             sooner if sooner < LEAD_MIN => Duration::ZERO,
-            sooner => (sooner + late + soon.min(new)).min(self.settings.limits.leave_within),
+            sooner => (sooner + late + soon.min(new)).min(self.0.settings.limits.leave_within),
         }
     }
 
     /// Asking the policy could help. A spare without a reserve that a policy chose is deliberate.
     pub(crate) fn can_gain_reserve(self, id: RoomId, now: Instant) -> bool {
-        let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
+        let Some(standing) = self.stands_at(id).filter(|_| self.0.rooms[&id].pending.is_none())
         else {
             return false;
         };
         let policy_has_a_say =
-            self.scenario_of(&self.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
+            self.scenario_of(&self.0.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
         (self.is_bare(id) || !policy_has_a_say)
             && self.native_hops(id, &[standing.node], now).len() > 1
     }
 
     pub(crate) fn fits_its_room(self, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get(&id) else {
-            return false;
-        };
-        let (holding, kbps) = (self.rooms[&session.room].holding, session.kbps());
+        let Some(session) = self.0.sessions.get(&id) else { return false };
+        let (holding, kbps) = (self.0.rooms[&session.room].holding, session.kbps());
         let mut carriers = holding.loads().peekable();
-        carriers.peek().is_some() && carriers.all(|node| self.capacity.ledger().fits(node, kbps))
+        carriers.peek().is_some() && carriers.all(|node| self.0.capacity.ledger().fits(node, kbps))
     }
 
     pub(crate) fn shares(self, id: RoomId) -> Vec<(SessionId, u16)> {
-        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
+        let sessions = self.0.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         sessions
-            .filter_map(|id| self.sessions.get(id))
+            .filter_map(|id| self.0.sessions.get(id))
             .filter(|session| session.phase >= SessionPhase::Placing)
             .map(|session| (session.id, session.share))
             .collect()
@@ -404,29 +384,29 @@ impl<'a> Placement<'a> {
 
     /// All nodes that the room uses have this much more capacity free.
     pub(crate) fn leaves_room_for(self, id: RoomId, kbps: u64) -> bool {
-        let holding = self.rooms[&id].holding;
+        let holding = self.0.rooms[&id].holding;
         let fits = |node: NodeId| {
-            let free = self.capacity.ledger().capacity(node) * LEAVES_FREE / 100;
-            self.capacity.ledger().fits(node, kbps + free)
+            let free = self.0.capacity.ledger().capacity(node) * LEAVES_FREE / 100;
+            self.0.capacity.ledger().fits(node, kbps + free)
         };
         let reserved = holding.on.zip(holding.reserve);
         holding.on.is_some()
             && holding.loads().all(fits)
-            && reserved.is_none_or(|(on, at)| self.capacity.ledger().fits_reserve(at, on, kbps))
+            && reserved.is_none_or(|(on, at)| self.0.capacity.ledger().fits_reserve(at, on, kbps))
     }
 
     /// The hop that the room's packets take now.
     pub(crate) fn stands_at(self, id: RoomId) -> Option<Hop> {
-        self.rooms.get(&id)?.stands_at(self.nodes.board())
+        self.0.rooms.get(&id)?.stands_at(self.0.nodes.board())
     }
 
     pub(crate) fn sessions_of(self, id: RoomId) -> Vec<SessionId> {
-        self.rooms.get(&id).map_or_else(Vec::new, |room| room.sessions.iter().copied().collect())
+        self.0.rooms.get(&id).map_or_else(Vec::new, |room| room.sessions.iter().copied().collect())
     }
 
     pub(crate) fn sessions_from(self, id: RoomId, phase: SessionPhase) -> Vec<SessionId> {
         let mut sessions = self.sessions_of(id);
-        sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
+        sessions.retain(|id| self.0.sessions.get(id).is_some_and(|it| it.phase >= phase));
         sessions
     }
 
@@ -436,17 +416,177 @@ impl<'a> Placement<'a> {
 
     pub(crate) fn room_kbps(self, id: RoomId) -> u64 {
         let sessions = self.sessions_from(id, SessionPhase::Placing);
-        sessions.iter().map(|id| self.sessions[id].kbps()).sum()
+        sessions.iter().map(|id| self.0.sessions[id].kbps()).sum()
     }
 
     pub(crate) fn scenario_of(self, room: &Room) -> Option<&'a Scenario> {
-        self.settings.scenarios.get(&room.scenario)
+        self.0.settings.scenarios.get(&room.scenario)
     }
 
     /// The region that carries the room, or carried it before its node died.
     pub(crate) fn region_of_room(self, id: RoomId) -> Option<RegionId> {
-        let room = self.rooms.get(&id)?;
+        let room = self.0.rooms.get(&id)?;
         let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
-        Some(self.nodes.region_of(on))
+        Some(self.0.nodes.region_of(on))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    /// Capacity that no room uses or reserves.
+    Free,
+    /// Free capacity and reserves for future deaths.
+    Reserves,
+}
+
+/// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
+/// region, then the least load.
+struct PlacementSurvey<'a> {
+    region: RegionId,
+    mode: RedundancyMode,
+    /// In regional mode: the regions that the room tries next, in order.
+    regions: &'a [RegionId],
+    kbps: u64,
+    /// The capacity that the room's first node may use.
+    takes: Takes,
+    /// Number of spares that the room should have.
+    spares: u8,
+    /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
+    standing: &'a [NodeId],
+    /// Nodes that recently refused the room.
+    shunned: &'a [NodeId],
+    nodes: &'a NodeTable,
+    /// The ledger without the room's own holding.
+    ledger: LedgerView<'a>,
+}
+
+impl PlacementSurvey<'_> {
+    /// Hops for the room, best first; empty if no node can take it.
+    fn hops(&self) -> Vec<NodeId> {
+        let Some(first) = self.standing.first().copied().or_else(|| self.first()) else {
+            return Vec::new();
+        };
+        let spares = match self.mode {
+            RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
+                self.spares(&self.nodes[first])
+            }
+            RedundancyMode::Regional => self.next_regions(&self.nodes[first]),
+            RedundancyMode::Cold => Vec::new(),
+        };
+        let spares = spares.into_iter().take(usize::from(self.spares).min(HOPS_MAX - 1));
+        std::iter::once(first).chain(spares).collect()
+    }
+
+    fn region(&self, node: &Node) -> RegionId {
+        self.nodes.region_of(node.id)
+    }
+
+    fn takes(&self, node: &Node) -> bool {
+        let here = self.standing.contains(&node.id);
+        let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
+        may && !self.shunned.contains(&node.id)
+    }
+
+    /// In active-active mode, reserves at a node do not keep rooms from it.
+    fn load(&self, node: &Node) -> (u64, NodeId) {
+        let load = match self.mode {
+            RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
+            RedundancyMode::Hitless
+            | RedundancyMode::Hot
+            | RedundancyMode::Cold
+            | RedundancyMode::Regional => self.ledger.permille(node.id),
+        };
+        (load, node.id)
+    }
+
+    /// The node is a standby to be avoided while other nodes can take the room.
+    fn stands_by(&self, node: &Node) -> bool {
+        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
+    }
+
+    /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
+    /// order after `from`. Regions not in that order come last.
+    fn distance(&self, region: RegionId, from: RegionId) -> usize {
+        let order = self.regions;
+        let place = |region| order.iter().position(|listed| *listed == region);
+        match (self.mode, place(region)) {
+            _ if region == from => 0,
+            (RedundancyMode::Regional, None) => order.len() + 1,
+            (RedundancyMode::Regional, Some(at)) => {
+                let start = place(from).map_or(0, |from| from + 1);
+                1 + (at + order.len() - start) % order.len()
+            }
+            (
+                RedundancyMode::Hitless
+                | RedundancyMode::Hot
+                | RedundancyMode::ActiveActive
+                | RedundancyMode::Cold,
+                _,
+            ) => 1,
+        }
+    }
+
+    fn first(&self) -> Option<NodeId> {
+        let fits = |node: &&Node| {
+            let (id, kbps) = (node.id, self.kbps);
+            let fits = match self.takes {
+                Takes::Free => self.ledger.fits(id, kbps),
+                Takes::Reserves => self.ledger.carries(id, kbps),
+            };
+            self.takes(node) && fits
+        };
+        let cost = |node: &Node| {
+            let unsound = !node.is_sound();
+            let far = self.distance(self.region(node), self.region);
+            (unsound, self.stands_by(node), far, self.load(node))
+        };
+        self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
+    }
+
+    /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
+    /// existing spares. Other zones come before the same zone, and standbys before other nodes.
+    fn spares(&self, first: &Node) -> Vec<NodeId> {
+        let PlacementSurvey { kbps, standing, mode, region, .. } = *self;
+        let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
+        let may = |node: &&Node| {
+            let kept = standing.contains(&node.id);
+            node.id != first.id && self.takes(node) && (kept || reserves(node))
+        };
+        // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
+        // are.
+        let home = if mode == RedundancyMode::ActiveActive { self.region(first) } else { region };
+        let cost = |node: &&Node| {
+            let provides = match mode {
+                RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
+                _ => reserves(node),
+            };
+            let kept = standing.iter().position(|standing| *standing == node.id);
+            let unsound = !node.is_sound();
+            let abroad = self.distance(self.region(node), home);
+            let same_zone = node.settings.zone == first.settings.zone;
+            let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
+            (!provides, kept.unwrap_or(usize::MAX), unsound, place, !stands_by, self.load(node))
+        };
+        let mut spares: Vec<&Node> = self.nodes.iter().filter(may).collect();
+        spares.sort_by_key(cost);
+        spares.into_iter().map(|node| node.id).collect()
+    }
+
+    /// The best node of each region after the current one, in the scenario's order. No capacity is reserved there.
+    fn next_regions(&self, first: &Node) -> Vec<NodeId> {
+        let here = self.region(first);
+        let cost = |node: &&Node| {
+            let turn = self.distance(self.region(node), here);
+            let (new, unsound) = (!self.standing.contains(&node.id), !node.is_sound());
+            (turn, self.region(node), new, unsound, self.load(node))
+        };
+        let fits = |node: &&Node| {
+            self.region(node) != here && self.takes(node) && self.ledger.fits(node.id, self.kbps)
+        };
+        let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
+        nodes.sort_by_key(cost);
+        let mut seen = BTreeSet::new();
+        nodes.retain(|node| seen.insert(self.region(node)));
+        nodes.into_iter().map(|node| node.id).collect()
     }
 }

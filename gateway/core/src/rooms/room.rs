@@ -1,22 +1,20 @@
 //! Rooms: sessions that are placed and moved together, with the route they share.
 
-mod record;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Board, Decider, HOPS_MAX, Hop, Labels, MoveCause, NodeId, Offer, RedundancyMode, RegionId,
-    RoomId, Route, RouteCell, Scenario, SessionId,
+    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, MoveCause, NodeId, Offer, RedundancyMode,
+    RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
 };
+use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::StateVersions;
-use serde::{Deserialize, Serialize};
 
-use crate::MoveRecord;
 use crate::capacity::Holding;
 use crate::cohort::RoomTally;
-use crate::small::SmallSet;
+use crate::collections::SmallSet;
+use crate::record::{HopMap, MoveRecord, RecordedInstant, RoomRecord, Stranded, Struck};
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
 const RECORDED_MAX: usize = 8;
@@ -73,15 +71,6 @@ struct RoomHistory {
     record: VecDeque<MoveRecord>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub(crate) struct Stranded {
-    pub(crate) lost: Hop,
-    #[serde(with = "evenkeel_media::instant")]
-    pub(crate) since: Instant,
-    /// Rooms with fewer attempts go first.
-    pub(crate) attempts: u32,
-}
-
 /// A pending route, published once the awaited sessions are open.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct PendingRoute {
@@ -93,6 +82,23 @@ pub(crate) struct PendingRoute {
     pub(crate) cause: MoveCause,
     pub(crate) by: Decider,
     pub(crate) started: Instant,
+}
+
+/// A move whose sessions are being opened at the target.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MoveUnderWay {
+    /// The number of the room.
+    pub room: RoomId,
+    /// The reason of the move.
+    pub cause: MoveCause,
+    /// The author of the decision.
+    pub by: Decider,
+    /// The hop that carries the room, or carried it before it died.
+    pub from: Hop,
+    /// The hop after the move.
+    pub to: Hop,
+    /// The time of the decision.
+    pub started: Instant,
 }
 
 impl Room {
@@ -274,11 +280,145 @@ impl Room {
 
     /// Number of moves within the last minute.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
-        let Some(history) = &mut self.history else {
-            return 0;
-        };
+        let Some(history) = &mut self.history else { return 0 };
         let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
         while history.moves.pop_front_if(past).is_some() {}
         history.moves.len()
+    }
+
+    /// The node is not the room's native place: it is in another region, or is a standby.
+    pub(crate) fn is_away(&self, on: NodeId, nodes: &NodeTable) -> bool {
+        let stands_by = nodes.get(on).is_some_and(|node| self.leaves_to_others(node));
+        nodes.region_of(on) != self.region || stands_by
+    }
+
+    /// The node is a standby to be avoided while other nodes can take the room.
+    pub(crate) fn leaves_to_others(&self, node: &Node) -> bool {
+        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
+    }
+
+    /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
+    pub(crate) fn shunned_nodes(&self, nodes: &NodeTable, now: Instant) -> Vec<NodeId> {
+        let is_there = |hop: &Hop| nodes.get(hop.node).is_some_and(|node| node.hop() == *hop);
+        self.shunned(now).filter(is_there).map(|hop| hop.node).collect()
+    }
+
+    /// The room's record, without the facts that `RoomTable` and the timers hold.
+    pub(crate) fn to_record(&self, now: Instant) -> RoomRecord {
+        let route = self.route();
+        let history = self.history.as_deref();
+        let struck = history.into_iter().flat_map(|history| &history.struck);
+        RoomRecord {
+            id: self.id,
+            name: Arc::clone(&self.name),
+            scenario: Arc::clone(&self.scenario),
+            labels: Arc::clone(&self.labels),
+            region: self.region,
+            spares: self.spares,
+            mode: self.mode,
+            call: self.call,
+            priority: self.priority,
+            version: route.version,
+            hops: route.hops.clone(),
+            leaving: route.leaving.filter(|(_, until)| now < *until),
+            placed_by: (*self.placed_by).clone(),
+            stranded: self.stranded,
+            away: false,
+            memory: self.memory.clone(),
+            ttl_ms: self.ttl_ms,
+            due: None,
+            waits: self.pending.is_some(),
+            struck: struck.map(|(hop, until)| Struck { hop: *hop, until: *until }).collect(),
+            unalike: history.and_then(|history| history.unalike),
+            counted: history
+                .into_iter()
+                .flat_map(|it| &it.moves)
+                .map(|at| RecordedInstant(*at))
+                .collect(),
+            moves: self.records().cloned().collect(),
+        }
+    }
+
+    /// The room of a record. Hops that lead nowhere any more are dropped; without its first hop, the room is stranded.
+    pub(crate) fn of_record(
+        record: RoomRecord,
+        region: RegionId,
+        hops: &HopMap,
+        now: Instant,
+    ) -> Room {
+        let stranded = match (record.stranded, record.hops.first()) {
+            (Some(stranded), _) => Some(Stranded { lost: hops.past(stranded.lost), ..stranded }),
+            (None, Some((first, _))) if hops.map(*first).is_none() => {
+                Some(Stranded { lost: hops.past(*first), since: now, attempts: 0 })
+            }
+            (None, _) => None,
+        };
+        let history = RoomHistory {
+            struck: (record.struck.iter())
+                .filter_map(|struck| Some((hops.map(struck.hop)?, struck.until)))
+                .collect(),
+            moves: record.counted.iter().map(|RecordedInstant(at)| *at).collect(),
+            unalike: record
+                .unalike
+                .and_then(|[one, other]| Some([hops.map(one)?, hops.map(other)?])),
+            record: (record.moves.into_iter())
+                .map(|it| MoveRecord {
+                    from: hops.past(it.from),
+                    to: it.to.map(|to| hops.past(to)),
+                    ..it
+                })
+                .collect(),
+        };
+        let room = Room {
+            id: record.id,
+            name: record.name,
+            scenario: record.scenario,
+            labels: record.labels,
+            region,
+            spares: record.spares,
+            mode: record.mode,
+            call: record.call,
+            priority: record.priority,
+            sessions: SmallSet::default(),
+            cell: Arc::default(),
+            placed_by: Arc::new(record.placed_by),
+            holding: Holding::default(),
+            stranded,
+            pending: None,
+            placing: false,
+            memory: record.memory,
+            ttl_ms: record.ttl_ms,
+            tally: None,
+            listed: SmallSet::default(),
+            history: (history != RoomHistory::default()).then(|| Box::new(history)),
+        };
+        let stay = |(hop, grant): &(Hop, HopGrant)| Some((hops.map(*hop)?, *grant));
+        let route: Vec<(Hop, HopGrant)> = record.hops.iter().filter_map(stay).collect();
+        let order: Vec<Hop> = route.iter().map(|(hop, _)| *hop).collect();
+        room.cell.publish(Route {
+            version: record.version,
+            mode: room.mode_over(&order),
+            hops: route,
+            leaving: record.leaving.and_then(|(hop, until)| Some((hops.map(hop)?, until))),
+            lead: Duration::ZERO,
+        });
+        room
+    }
+
+    /// The capacity that the grants of the room's route say it uses.
+    pub(crate) fn granted(&self, kbps: u64) -> Holding {
+        let route = self.route();
+        let (on, second) = match self.stranded {
+            Some(_) => (None, None),
+            None => (route.hops.first(), route.hops.get(1)),
+        };
+        let second_if = |wanted| second.filter(|(_, grant)| *grant == wanted);
+        Holding {
+            on: on.map(|(hop, _)| hop.node),
+            reserve: second_if(HopGrant::Reserved).map(|(hop, _)| hop.node),
+            heading: None,
+            twin: second_if(HopGrant::Admitted).map(|(hop, _)| hop.node),
+            kbps,
+        }
     }
 }

@@ -1,21 +1,22 @@
-//! Current routes: the capacity that their rooms use, and what packets may do at each hop.
-//! When capacity is short, sessions that obey caps get smaller shares before new ones are refused.
+//! Current routes: the capacity that their rooms use, what packets may do at each hop, and the legs: a session's openings
+//! at the hops, at the pace of each node. When capacity is short, sessions that obey caps get smaller shares before new ones
+//! are refused.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, CoreSettings, Decider, Hop, HopGrant, ModeChange, NodeId, Op, RedundancyMode,
+    AcceptedOffer, CoreEvent, Decider, Hop, HopGrant, ModeChange, NodeId, Op, RedundancyMode,
     RoomId, Route, SessionId,
 };
-use evenkeel_nodes::NodeTable;
+use evenkeel_nodes::ANSWERED_IN_TIME;
 
-use super::{Placement, Room, RoomTable};
-use crate::GatewayEffect;
-use crate::capacity::{Capacity, Holding};
-use crate::effects::Effects;
-use crate::sessions::{SessionPhase, SessionTable, WHOLE};
-use crate::timer::Timer;
+use crate::capacity::Holding;
+use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::rooms::placement::{CoreTables, Placement};
+use crate::rooms::room::Room;
+use crate::sessions::{LegState, Session, SessionOpening, SessionPhase, WHOLE};
 
 /// Interval at which rooms without a reserve are weighed again.
 pub(crate) const WEIGH_EVERY: Duration = Duration::from_millis(500);
@@ -38,42 +39,30 @@ const STEPS: [u16; 2] = [500, 0];
 /// Minimum time before a reduced session is raised again.
 const RAISED_AFTER: Duration = Duration::from_secs(8);
 
-/// Publishes the routes of rooms, and holds the capacity that they use.
-pub(crate) struct Routes<'a> {
-    pub(crate) settings: &'a CoreSettings,
-    pub(crate) sessions: &'a mut SessionTable,
-    pub(crate) rooms: &'a mut RoomTable,
-    pub(crate) nodes: &'a mut NodeTable,
-    pub(crate) capacity: &'a mut Capacity,
-    pub(crate) effects: &'a mut Effects,
-}
+/// Publishes the routes of rooms, holds the capacity that they use, and opens and closes sessions at their hops.
+pub(crate) struct Routes<'a>(pub(crate) &'a mut CoreTables);
 
 impl Routes<'_> {
-    pub(crate) fn placement(&self) -> Placement<'_> {
-        let Self { settings, sessions, rooms, nodes, capacity, .. } = self;
-        Placement { settings, sessions, rooms, nodes, capacity }
-    }
-
     /// Removes this hop from the room's route, if it contains it.
     pub(crate) fn drop_spare(&mut self, id: RoomId, gone: Hop) {
-        let route = self.rooms[&id].route();
+        let route = self.0.rooms[&id].route();
         let leaving = route.leaving.filter(|(hop, _)| *hop != gone);
         let hops: Vec<Hop> =
             route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
         if hops.len() < route.hops.len() {
             self.publish(id, &hops, leaving);
         } else {
-            self.rooms.list(id);
+            self.0.rooms.list(id);
             self.regrant(id);
         }
     }
 
     /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others.
     pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
-        if self.capacity.ledger().fits(node, 0) {
+        if self.0.capacity.ledger().fits(node, 0) {
             return;
         }
-        let holders = self.rooms.at[node.0 as usize].iter().filter_map(|id| self.rooms.get(id));
+        let holders = self.0.rooms.at[node.0 as usize].iter().filter_map(|id| self.0.rooms.get(id));
         let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
             .filter(|room| room.holding.reserve == Some(node))
             .map(|room| (room.priority, Reverse(room.id)))
@@ -81,8 +70,8 @@ impl Routes<'_> {
         holders.sort_unstable();
         for (_, Reverse(id)) in holders {
             self.regrant(id);
-            if self.rooms[&id].holding.reserve.is_none() {
-                self.effects.want_reroute(id);
+            if self.0.rooms[&id].holding.reserve.is_none() {
+                self.0.effects.want_reroute(id);
             }
         }
     }
@@ -90,20 +79,18 @@ impl Routes<'_> {
     /// In a room of two, each session receives what the other sends, so a cap limits both. In a larger room, senders
     /// are not limited for one listener.
     pub(crate) fn settle_peer_caps(&mut self, room: RoomId) {
-        let live = self.placement().live_sessions(room);
-        let cap = |id: &SessionId| self.sessions[id].plan_now().cap_kbps;
+        let live = Placement(self.0).live_sessions(room);
+        let cap = |id: &SessionId| self.0.sessions[id].plan_now().cap_kbps;
         let peer_caps: Vec<u32> = match &*live {
             [first, second] => vec![cap(second), cap(first)],
             others => vec![0; others.len()],
         };
         for (id, peer_cap_kbps) in live.into_iter().zip(peer_caps) {
-            let Some(session) = self.sessions.get_mut(&id) else {
-                continue;
-            };
+            let Some(session) = self.0.sessions.get_mut(&id) else { continue };
             if session.plan.peer_cap_kbps != peer_cap_kbps {
                 session.plan.peer_cap_kbps = peer_cap_kbps;
                 let plan = session.plan_now();
-                self.effects.push(GatewayEffect::Plan { session: id, plan });
+                self.0.effects.push(GatewayEffect::Plan { session: id, plan });
             }
         }
     }
@@ -111,19 +98,20 @@ impl Routes<'_> {
     /// Sets the time of the policy's next review of the room, delayed by up to an eighth, so that thousands of due
     /// rooms need few questions.
     pub(crate) fn set_due(&mut self, id: RoomId, now: Instant) {
-        let ttl = self.rooms.get(&id).map_or(0, |room| room.ttl_ms);
+        let ttl = self.0.rooms.get(&id).map_or(0, |room| room.ttl_ms);
         if ttl > 0 {
             let ttl = Duration::from_millis(u64::from(ttl)).max(TTL_MIN);
             let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_micros() as u64;
-            let due = (now + ttl).saturating_duration_since(self.rooms.started).as_micros() as u64;
+            let due =
+                (now + ttl).saturating_duration_since(self.0.rooms.started).as_micros() as u64;
             let late = Duration::from_micros(due.next_multiple_of(grain) - due);
-            self.effects.set(Timer::RoomDue(id), now + ttl + late);
+            self.0.effects.set(Timer::RoomDue(id), now + ttl + late);
         }
     }
 
     /// Places the room at the first of these hops. The caller has checked or reserved the capacity.
     pub(crate) fn admit_at(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
-        self.rooms.unstrand(id);
+        self.0.rooms.unstrand(id);
         self.publish(id, hops, leaving);
     }
 
@@ -135,9 +123,9 @@ impl Routes<'_> {
         hops: &[Hop],
         now: Instant,
     ) {
-        self.rooms.strand(id, lost, since);
+        self.0.rooms.strand(id, lost, since);
         self.publish(id, hops, None);
-        self.effects.set(Timer::Rescue, now);
+        self.0.effects.set(Timer::Rescue, now);
     }
 
     /// Publishes a route, or for a stranded room what remains of its route.
@@ -145,12 +133,10 @@ impl Routes<'_> {
         let grants = self.weigh(id, hops);
         let lead = leaving
             .zip(hops.first())
-            .map(|((left, _), to)| self.placement().lead(left.node, to.node));
-        self.rooms.changes.note(id);
-        let Some(room) = self.rooms.all.get_mut(&id) else {
-            return;
-        };
-        self.rooms.placed += usize::from(!room.is_placed());
+            .map(|((left, _), to)| Placement(self.0).lead(left.node, to.node));
+        self.0.rooms.changes.note(id);
+        let Some(room) = self.0.rooms.all.get_mut(&id) else { return };
+        self.0.rooms.placed += usize::from(!room.is_placed());
         let version = room.route().version + 1;
         let mode = room.mode_over(hops);
         let hops = hops.iter().copied().zip(grants).collect();
@@ -158,9 +144,9 @@ impl Routes<'_> {
         room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
         self.report_kept_since(id, &before);
         if let Some((_, until)) = leaving {
-            self.effects.set(Timer::LeavingEnds(id), until);
+            self.0.effects.set(Timer::LeavingEnds(id), until);
         }
-        self.rooms.list(id);
+        self.0.rooms.list(id);
     }
 
     /// Reports the start and end of a time in which one hop alone carries a hitless room.
@@ -174,13 +160,13 @@ impl Routes<'_> {
     }
 
     pub(crate) fn report_kept(&mut self, id: RoomId, from: RedundancyMode) {
-        let Some((room, route)) = self.rooms.get(&id).map(|room| (room, room.route())) else {
+        let Some((room, route)) = self.0.rooms.get(&id).map(|room| (room, room.route())) else {
             return;
         };
         let to = route.kept();
         if route.mode == RedundancyMode::Hitless && from != to {
             let (room_name, why) = (room.name.clone(), ModeChange::Capacity);
-            self.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });
+            self.0.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });
         }
     }
 
@@ -188,36 +174,35 @@ impl Routes<'_> {
     /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
     /// opened ahead are gated.
     fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<HopGrant> {
-        let kbps = self.placement().room_kbps(id);
+        let kbps = Placement(self.0).room_kbps(id);
         // A stranded room may use capacity reserved for future deaths.
-        let keeps_new = !self.rooms.stranded_go_first();
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return Vec::new();
-        };
+        let keeps_new = !self.0.rooms.stranded_go_first();
+        let Some(room) = self.0.rooms.get_mut(&id) else { return Vec::new() };
         let mode = room.mode_over(hops);
         let before = room.holding;
-        self.capacity.ledger_mut().release(before);
+        self.0.capacity.ledger.release(before);
         let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
         let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
         let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
         let twin =
             second.filter(|_| mode == RedundancyMode::Hitless && on.is_some()).filter(|second| {
                 let had = before.twin == Some(*second);
-                let fits = (had || keeps_new) && self.capacity.ledger().fits(*second, kbps);
+                let fits = (had || keeps_new) && self.0.capacity.ledger().fits(*second, kbps);
                 heading == Some(*second) || fits
             });
         let reserve = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
             let had = before.reserve == Some(second) && before.on == Some(on);
-            let fits = (had || keeps_new) && self.capacity.ledger().fits_reserve(second, on, kbps);
+            let fits =
+                (had || keeps_new) && self.0.capacity.ledger().fits_reserve(second, on, kbps);
             (heading == Some(second) || fits).then_some(second)
         });
         room.holding = Holding { on, reserve, heading, twin, kbps };
-        self.capacity.ledger_mut().hold(room.holding);
+        self.0.capacity.ledger.hold(room.holding);
         let provided = if mode == RedundancyMode::Hitless { twin } else { reserve };
         if on.is_some() && mode.opens_ahead() && provided.is_none() {
-            self.rooms.unreserved.insert(id);
+            self.0.rooms.unreserved.insert(id);
         } else {
-            self.rooms.unreserved.remove(&id);
+            self.0.rooms.unreserved.remove(&id);
         }
         let grant = |place| match place {
             0 if on.is_some() => HopGrant::Admitted,
@@ -230,16 +215,14 @@ impl Routes<'_> {
 
     /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
     pub(crate) fn regrant(&mut self, id: RoomId) {
-        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
-            return;
-        };
+        let Some(room) = self.0.rooms.get(&id).filter(|room| room.is_placed()) else { return };
         let route = room.route();
         let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
         let after = self.weigh(id, &hops);
         if route.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
             let hops = hops.into_iter().zip(after).collect();
             let next = Route { version: route.version + 1, hops, ..(*route).clone() };
-            self.rooms[&id].cell.publish(next);
+            self.0.rooms[&id].cell.publish(next);
             self.report_kept_since(id, &route);
         }
     }
@@ -247,23 +230,24 @@ impl Routes<'_> {
     /// Capacity may have become free: weighs the next rooms whose second hop packets may not take.
     pub(crate) fn weigh_unreserved(&mut self, now: Instant) {
         let after =
-            (std::ops::Bound::Excluded(self.rooms.weighed_last), std::ops::Bound::Unbounded);
+            (std::ops::Bound::Excluded(self.0.rooms.weighed_last), std::ops::Bound::Unbounded);
         let turn: Vec<RoomId> =
-            self.rooms.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
+            self.0.rooms.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
         let goes_on = turn.last().filter(|_| turn.len() == WEIGHED_AGAIN_MAX).copied();
-        self.rooms.weighed_last = goes_on.unwrap_or(RoomId(0));
-        self.capacity.ledger_mut().recover(now);
+        self.0.rooms.weighed_last = goes_on.unwrap_or(RoomId(0));
+        self.0.capacity.ledger.recover(now);
         self.raise_shares(now);
-        let before = self.rooms.unreserved.len();
+        let before = self.0.rooms.unreserved.len();
         for id in turn {
             self.regrant(id);
-            if self.rooms.unreserved.contains(&id) && self.placement().can_gain_reserve(id, now) {
-                self.effects.want_reroute(id);
+            if self.0.rooms.unreserved.contains(&id) && Placement(self.0).can_gain_reserve(id, now)
+            {
+                self.0.effects.want_reroute(id);
             }
         }
-        let helps = goes_on.is_some() && self.rooms.unreserved.len() < before;
+        let helps = goes_on.is_some() && self.0.rooms.unreserved.len() < before;
         let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
-        self.effects.set(Timer::Weigh, now + next);
+        self.0.effects.set(Timer::Weigh, now + next);
     }
 
     /// The native placement. If no node has enough capacity, the room's sessions are reduced to smaller shares.
@@ -273,12 +257,16 @@ impl Routes<'_> {
         but: &[NodeId],
         now: Instant,
     ) -> Vec<NodeId> {
-        let before = self.placement().shares(id);
+        let before = Placement(self.0).shares(id);
         for share in STEPS {
             if self.reduce(&before, share) {
-                let nodes = self.placement().native_hops_but(id, &[], but, now);
+                let nodes = Placement(self.0).native_hops_but(id, &[], but, now);
                 if !nodes.is_empty() {
-                    self.report_shares(&before, now);
+                    for (id, share) in &before {
+                        if self.0.sessions.get(id).is_some_and(|session| session.share != *share) {
+                            self.report_share(*id, now);
+                        }
+                    }
                     return nodes;
                 }
             }
@@ -289,12 +277,12 @@ impl Routes<'_> {
 
     /// Frees capacity for the new session at its room's current and pending nodes, with smaller shares if necessary.
     pub(crate) fn make_room_for(&mut self, id: SessionId, now: Instant) -> bool {
-        if self.placement().fits_its_room(id) {
+        if Placement(self.0).fits_its_room(id) {
             return true;
         }
         let before = [(id, WHOLE)];
         for share in STEPS {
-            if self.reduce(&before, share) && self.placement().fits_its_room(id) {
+            if self.reduce(&before, share) && Placement(self.0).fits_its_room(id) {
                 self.report_share(id, now);
                 return true;
             }
@@ -305,7 +293,7 @@ impl Routes<'_> {
 
     fn set_shares(&mut self, shares: &[(SessionId, u16)]) {
         for (id, share) in shares {
-            if let Some(session) = self.sessions.get_mut(id) {
+            if let Some(session) = self.0.sessions.get_mut(id) {
                 session.share = *share;
             }
         }
@@ -315,7 +303,7 @@ impl Routes<'_> {
     fn reduce(&mut self, sessions: &[(SessionId, u16)], share: u16) -> bool {
         let mut any = false;
         for (id, _) in sessions {
-            if let Some(session) = self.sessions.get_mut(id)
+            if let Some(session) = self.0.sessions.get_mut(id)
                 && session.can_do_with_less()
                 && session.share > share
             {
@@ -326,41 +314,31 @@ impl Routes<'_> {
         any
     }
 
-    fn report_shares(&mut self, before: &[(SessionId, u16)], now: Instant) {
-        for (id, share) in before {
-            if self.sessions.get(id).is_some_and(|session| session.share != *share) {
-                self.report_share(*id, now);
-            }
-        }
-    }
-
     pub(crate) fn report_share(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
+        let Some(session) = self.0.sessions.get(&id) else { return };
         let (room, plan) = (session.room, session.plan_now());
         let reduced = session.share < WHOLE;
-        self.capacity.set_reduced(id, reduced.then_some(now));
+        self.0.capacity.set_reduced(id, reduced.then_some(now));
         if session.phase >= SessionPhase::Opening {
-            self.effects.push(GatewayEffect::Plan { session: id, plan });
+            self.0.effects.push(GatewayEffect::Plan { session: id, plan });
         }
         let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
-        let (room_name, by) = (self.rooms.name_of(room), Decider::Native);
-        self.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
+        let (room_name, by) = (self.0.rooms.name_of(room), Decider::Native);
+        self.0.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
         self.settle_peer_caps(room);
     }
 
     /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
     pub(crate) fn raise_shares(&mut self, now: Instant) {
-        if self.rooms.stranded.is_empty() && self.rooms.failover.is_none() {
-            for id in self.capacity.next_reduced(RAISED_AFTER, now) {
+        if self.0.rooms.stranded.is_empty() && self.0.rooms.failover.is_none() {
+            for id in self.0.capacity.next_reduced(RAISED_AFTER, now) {
                 self.raise_share(id, now);
             }
         }
     }
 
     fn raise_share(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id).filter(|session| session.share < WHOLE)
+        let Some(session) = self.0.sessions.get_mut(&id).filter(|session| session.share < WHOLE)
         else {
             return;
         };
@@ -368,16 +346,16 @@ impl Routes<'_> {
         let up = STEPS.into_iter().filter(|step| *step > before).min();
         session.share = up.unwrap_or(WHOLE);
         let (room, more) = (session.room, session.kbps() - had);
-        if self.placement().leaves_room_for(room, more) {
+        if Placement(self.0).leaves_room_for(room, more) {
             self.regrant(room);
             self.report_share(id, now);
-        } else if let Some(session) = self.sessions.get_mut(&id) {
+        } else if let Some(session) = self.0.sessions.get_mut(&id) {
             session.share = before;
         }
     }
 
     pub(crate) fn weigh_breakers(&mut self, now: Instant) {
-        if self.capacity.weigh_breakers(self.nodes, now, self.effects) {
+        if self.0.capacity.breakers.weigh(&self.0.nodes, now, &mut self.0.effects) {
             self.want_reroute_of_short_rooms();
         }
     }
@@ -386,9 +364,211 @@ impl Routes<'_> {
     pub(crate) fn want_reroute_of_short_rooms(&mut self) {
         let short =
             |room: &&Room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares);
-        let short: Vec<RoomId> = self.rooms.values().filter(short).map(|room| room.id).collect();
+        let short: Vec<RoomId> = self.0.rooms.values().filter(short).map(|room| room.id).collect();
         for room in short {
-            self.effects.want_reroute(room);
+            self.0.effects.want_reroute(room);
         }
+    }
+
+    /// Restarts the silence timeout of the room's sessions, since the room has a node again.
+    pub(crate) fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
+        let sessions = self.0.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
+        for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
+            if let Some(session) = self.0.sessions.get_mut(session) {
+                session.last_heard = session.last_heard.max(now);
+            }
+        }
+    }
+
+    /// Opens the room's sessions at every hop where its mode requires it.
+    pub(crate) fn open_missing(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.0.rooms.get(&id) else { return };
+        let hops = room.hops_to_open();
+        for session in Placement(self.0).sessions_from(id, SessionPhase::Opening) {
+            for &hop in &hops {
+                self.open_at(session, hop, now);
+            }
+        }
+    }
+
+    /// Opens the room's sessions at these hops. Returns the openings to wait for.
+    pub(crate) fn open_all_at(
+        &mut self,
+        id: RoomId,
+        hops: &[Hop],
+        awaited: &BTreeSet<Hop>,
+        now: Instant,
+    ) -> BTreeSet<(SessionId, Hop)> {
+        let mut waiting = BTreeSet::new();
+        for session in Placement(self.0).sessions_from(id, SessionPhase::Opening) {
+            for &hop in hops {
+                if self.open_at(session, hop, now) != Some(LegState::Open) && awaited.contains(&hop)
+                {
+                    waiting.insert((session, hop));
+                }
+            }
+        }
+        waiting
+    }
+
+    /// Sets the session live if it is open at the hop that carries its room.
+    pub(crate) fn live_if_open(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.0.sessions.get(&id).filter(|s| s.phase == SessionPhase::Opening)
+        else {
+            return;
+        };
+        let Some(hop) =
+            Placement(self.0).stands_at(session.room).filter(|hop| session.is_open_at(*hop))
+        else {
+            return;
+        };
+        let room = &self.0.rooms[&session.room];
+        let accepted = AcceptedOffer {
+            session: id,
+            room: room.id,
+            route: room.cell.clone(),
+            plan: session.plan_now(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
+        };
+        let opened = CoreEvent::Opened {
+            session: id,
+            room: room.id,
+            room_name: room.name.clone(),
+            scenario: room.scenario.clone(),
+            hop,
+            offered: session.offered,
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
+        };
+        self.0.effects.event(opened);
+        if let Some(session) = self.0.sessions.get_mut(&id) {
+            if let Some(SessionOpening { offer, .. }) = session.opening.take().as_deref() {
+                let (offer, result) = (offer.id, Ok(accepted));
+                self.0.effects.push(GatewayEffect::Reply { offer, result });
+            }
+            session.last_heard = now;
+            let room = session.room;
+            let ticks = Placement(self.0).ticks(id);
+            self.0.sessions.set_live(id, ticks);
+            // A room is recorded from its first live session on.
+            self.0.rooms.changes.note(room);
+            self.settle_peer_caps(room);
+            self.0.effects.notice(RoomNotice::Enrol(id));
+        }
+    }
+
+    /// Opens the session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
+    /// state of the leg.
+    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
+        let turn = Placement(self.0).turn(self.0.sessions.get(&id)?, hop);
+        let session = self.0.sessions.get_mut(&id)?;
+        if let Some(leg) = session.legs.get(&hop) {
+            return Some(*leg);
+        }
+        session.legs.insert(hop, LegState::Waiting);
+        let goes = self.0.nodes.pace_mut(hop.node).begin(turn, id, hop);
+        if goes { self.open_now(id, hop, now) } else { Some(LegState::Waiting) }
+    }
+
+    /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
+    pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) {
+        if self.start_waiting(node, now) && self.0.rooms.paced {
+            // The turn belongs to the rooms with the fewest attempts.
+            (self.0.rooms.paced, self.0.rooms.rescued_last) = (false, None);
+            self.0.effects.set(Timer::Rescue, now);
+        }
+    }
+
+    /// Opens the room's sessions at hops that are up and where they are not open.
+    pub(crate) fn open_again(&mut self, id: RoomId, now: Instant) {
+        let mut hops = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
+        hops.retain(|hop| self.0.nodes.is_up(*hop));
+        for session in Placement(self.0).live_sessions(id) {
+            for &hop in &hops {
+                self.open_at(session, hop, now);
+            }
+        }
+    }
+
+    /// Closes the room's sessions at hops that are in none of its routes any more.
+    pub(crate) fn close_left_hops(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.0.rooms.get(&id) else { return };
+        let used = room.hops_in_use(now);
+        let mut left = Vec::new();
+        for session in room.sessions.iter() {
+            let Some(session) = self.0.sessions.get_mut(session) else { continue };
+            let legs = session.legs.extract_if(.., |hop, _| !used.contains(hop));
+            left.extend(legs.map(|(hop, leg)| (session.id, hop, leg)));
+        }
+        for (session, hop, leg) in &left {
+            self.leave(*session, *hop, *leg);
+        }
+        for (_, hop, _) in left {
+            self.open_next(hop.node, now);
+        }
+    }
+
+    /// Sets sessions live that are open at the hop that carries the room.
+    pub(crate) fn activate_open(&mut self, id: RoomId, now: Instant) {
+        for session in Placement(self.0).sessions_of(id) {
+            self.live_if_open(session, now);
+        }
+    }
+
+    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
+        let until = now + self.0.settings.limits.open_within;
+        let session = self.0.sessions.get_mut(&id)?;
+        session.legs.insert(hop, LegState::Opening(until));
+        self.0.effects.push(GatewayEffect::Open { session: id, room: session.call, hop });
+        self.0.effects.set_if_idle(Timer::OpenLate(id), until);
+        Some(LegState::Opening(until))
+    }
+
+    /// An opening at the node ended: starts the next ones. Returns true if no session waits there any more.
+    fn start_waiting(&mut self, node: NodeId, now: Instant) -> bool {
+        while let Some((id, hop)) = self.0.nodes.pace_mut(node).start_next() {
+            let waits = |session: &Session| session.legs.get(&hop) == Some(&LegState::Waiting);
+            if self.0.sessions.get(&id).is_some_and(waits) {
+                self.open_now(id, hop, now);
+            } else {
+                self.0.nodes.pace_mut(node).end();
+            }
+        }
+        !self.0.nodes.pace(node).is_busy()
+    }
+
+    pub(crate) fn opened(&mut self, before: LegState, hop: Hop, now: Instant) {
+        let LegState::Opening(until) = before else { return };
+        let in_time = until - self.0.settings.limits.open_within + ANSWERED_IN_TIME;
+        let pace = self.0.nodes.pace_mut(hop.node);
+        pace.end();
+        if now <= in_time {
+            pace.faster();
+        } else {
+            pace.slower(now);
+        }
+        self.0.capacity.breakers.note_opening(self.0.nodes.region_of(hop.node), true);
+    }
+
+    /// The driver failed to open the leg, or was too late.
+    pub(crate) fn failed(&mut self, leg: LegState, hop: Hop, now: Instant) {
+        if let LegState::Opening(_) = leg {
+            let pace = self.0.nodes.pace_mut(hop.node);
+            pace.end();
+            pace.slower(now);
+            self.0.capacity.breakers.note_opening(self.0.nodes.region_of(hop.node), false);
+        }
+    }
+
+    /// Ends a leg that is no longer needed; the driver closes it if it was asked to open it.
+    pub(crate) fn leave(&mut self, id: SessionId, hop: Hop, leg: LegState) {
+        let pace = self.0.nodes.pace_mut(hop.node);
+        match leg {
+            LegState::Waiting => return pace.forget(id, hop),
+            LegState::Opening(_) => pace.end(),
+            LegState::Open => {}
+        }
+        self.0.effects.push(GatewayEffect::CloseAt { session: id, hop });
     }
 }

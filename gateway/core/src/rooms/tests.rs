@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_model::{NodeId, RoomId};
 
-use super::RoomTable;
-use super::failover::PendingFailover;
+use super::*;
 
 impl RoomTable {
     pub(crate) fn failover(&self) -> Option<&PendingFailover> {
@@ -16,7 +15,7 @@ impl RoomTable {
         &self.at
     }
 
-    pub(crate) fn by_name(&self) -> &BTreeMap<std::sync::Arc<str>, RoomId> {
+    pub(crate) fn by_name(&self) -> &BTreeMap<Arc<str>, RoomId> {
         &self.by_name
     }
 
@@ -39,4 +38,14 @@ impl RoomTable {
     pub(crate) fn leave_cursors(&self) -> &BTreeMap<NodeId, RoomId> {
         &self.leave_cursors
     }
+}
+
+#[test]
+fn session_room_name_is_recognised() {
+    assert!(is_session_room_name(&session_room_name("conf", SessionId(7))));
+    for room in ["conf", "conf~", "conf~s", "conf~7", "conf~s7x", "~", "conf~s7~a"] {
+        assert!(!is_session_room_name(room), "{room}");
+        assert_eq!(requested_room_name(room), room);
+    }
+    assert_eq!(requested_room_name("conf~s7"), "conf");
 }

@@ -54,6 +54,7 @@ pub struct BreachCount {
 /// Evidence that a revision does harm.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breach {
+    /// The measure that got worse.
     pub figure: Figure,
     /// The canary's count; the active revision's, if that is judged by itself.
     pub canary: BreachCount,

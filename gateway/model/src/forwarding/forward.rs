@@ -1,17 +1,19 @@
 //! The forwarding verdict on a packet: a pure function of the packet, the session's plan, the room's route and the
 //! board.
 
+use std::time::Instant;
+
+use crate::forwarding::{Board, Hop, Plan, RouteCell};
+
 // Almost every packet takes the first hop. `#[inline]` here and in the route and the board has the data plane, another
 // crate, decide that without a call.
 
-use std::time::Instant;
-
-use crate::{Board, Hop, Plan, RouteCell};
-
+/// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForwardVerdict {
     /// Forward the packet. Towards a node: to this hop. Towards a client: it came from this hop.
     Pass {
+        /// The hop to which the packet goes, or from which it came.
         hop: Hop,
         /// The packet came from the hop that a make-before-break is leaving.
         leaving: bool,

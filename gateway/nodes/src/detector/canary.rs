@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Since;
+use evenkeel_model::Since;
 
 /// Canaries that must be missing in a row: 1.2 s at one per 100 ms.
 const MISSING: u32 = 12;

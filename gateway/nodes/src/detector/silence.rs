@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{Since, Stamp};
 
-use super::lateness::Lateness;
-
 /// A node that was silent this long while alive is expected to send nothing more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -80,15 +78,11 @@ impl SilenceDetector {
     }
 
     pub(super) fn weigh(&mut self, limits: SilenceLimits, now: Instant) -> SilenceVerdict {
-        let Some(since) = self.since else {
-            return SilenceVerdict::Nothing;
-        };
+        let Some(since) = self.since else { return SilenceVerdict::Nothing };
         if since.lasted(now) >= FORGOTTEN_AFTER.max(limits.max * 3) {
             self.rate = 0.0;
         }
-        let Some(limit) = self.limit(limits) else {
-            return SilenceVerdict::Withdraws;
-        };
+        let Some(limit) = self.limit(limits) else { return SilenceVerdict::Withdraws };
         let sent = |within| {
             self.stamp.last_sent.is_some_and(|sent| now.saturating_duration_since(sent) < within)
         };
@@ -141,3 +135,44 @@ impl SilenceDetector {
         self.stamp.last_received
     }
 }
+
+/// Length of a turn. Each turn keeps its greatest lateness.
+const TURN: Duration = Duration::from_secs(1);
+const TURNS: usize = 10;
+
+/// The greatest lateness in each of the last ten seconds.
+#[derive(Default, Debug)]
+pub(super) struct Lateness {
+    began: Option<Instant>,
+    /// The turn of the last note, from which turns are counted.
+    turn: u64,
+    latest: [Duration; TURNS],
+}
+
+impl Lateness {
+    /// Notes an arrival that was this late.
+    pub(super) fn note(&mut self, late: Duration, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        let turn = now.saturating_duration_since(began).as_secs() / TURN.as_secs();
+        for passed in (self.turn + 1..=turn).take(TURNS) {
+            self.latest[passed as usize % TURNS] = Duration::ZERO;
+        }
+        self.turn = self.turn.max(turn);
+        let latest = &mut self.latest[turn as usize % TURNS];
+        *latest = late.max(*latest);
+    }
+
+    /// The lateness exceeded in at most one of these seconds: a single bad moment is not usual.
+    pub(super) fn usual(&self) -> Duration {
+        let mut latest = self.latest;
+        latest.sort_unstable();
+        latest[TURNS - 2]
+    }
+
+    pub(super) fn forget(&mut self) {
+        *self = Lateness::default();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 mod jitter;
+mod loss;
 
 use super::*;
 

@@ -1,3 +1,5 @@
+mod start;
+
 use evenkeel_model::{RegionRole, Stamp, ZoneId};
 
 use super::*;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use evenkeel_model::EvidenceSource;
 use serde::{Deserialize, Serialize};
 
-use super::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
+use crate::node::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -19,10 +19,12 @@ pub struct NodeTrust {
     ejected: bool,
     draining: bool,
     leaving: bool,
+    /// The node is being removed from the list.
     pub removed: bool,
 }
 
 impl NodeTrust {
+    /// Returns true unless the node was Cold.
     pub fn runs(&self) -> bool {
         match self.standing {
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => true,
@@ -32,6 +34,7 @@ impl NodeTrust {
 }
 
 impl Node {
+    /// Returns the facts that another process continues.
     pub fn trust(&self) -> NodeTrust {
         let &Node { standing, excused, unknown, relapses, worse, ejected, .. } = self;
         let &Node { draining, leaving, removed, .. } = self;
@@ -83,6 +86,7 @@ impl Node {
         self.leaving |= before.leaving;
     }
 
+    /// Returns true while rooms accuse the node of loss.
     pub fn loses_more_than_others(&self) -> bool {
         self.worse.is_some()
     }

@@ -1,3 +1,6 @@
+mod faults;
+mod refusals;
+
 use super::*;
 
 fn ms(ms: u64) -> Duration {

@@ -89,9 +89,7 @@ impl World {
 
     /// A call of the revision faults. One fault too many removes the revision.
     fn fault(&mut self, revision: &str) {
-        if let Some(reason) = self.life.note_call(revision, &fault(), self.now) {
-            self.life.remove_harmful(revision, &reason, self.now);
-        }
+        self.life.handle_call(revision, &fault(), self.now);
     }
 
     fn revoke(&mut self, revoked: &[&str]) {
@@ -227,7 +225,11 @@ fn revision_beyond_repair_is_rolled_back() {
     world.activate("good");
     world.activate("bad");
     let call = PolicyCallResult { beyond_repair: true, ..fault() };
-    assert_eq!(world.life.note_call("bad", &call, world.now).as_deref(), Some(BEYOND_REPAIR));
+    world.life.handle_call("bad", &call, world.now);
+    let status = world.status();
+    assert_eq!(status.active.as_deref(), Some("good"));
+    let reason = status.last.and_then(|last| last.rollout.reason);
+    assert_eq!(reason.as_deref(), Some(BEYOND_REPAIR));
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn policy_is_failing_until_it_answers_again() {
     world.fault("a");
     assert_eq!(world.status().failing, Some(PluginFault::Deadline));
     let answered = PolicyCallResult { answered: true, fault: None, beyond_repair: false };
-    world.life.note_call("a", &answered, world.now);
+    world.life.handle_call("a", &answered, world.now);
     let status = world.status();
     assert_eq!((status.failing, status.last_fault), (None, Some(PluginFault::Deadline)));
 }

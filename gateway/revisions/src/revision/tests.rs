@@ -1,3 +1,6 @@
+mod memory;
+mod version;
+
 use super::*;
 
 #[test]

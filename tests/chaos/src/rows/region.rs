@@ -29,7 +29,7 @@ const DRAINED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..G
 /// Every receiver gets packets, as in all rows.
 const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
 /// All rooms that fit. A node that holds reserves for hundreds of sessions reports a twentieth of the load; the gauge
-/// (`core/src/capacity/gauge.rs`) adapts step by step, and the last rooms wait for it.
+/// (`core/src/capacity.rs`) adapts step by step, and the last rooms wait for it.
 const ALL_THAT_FIT: Limits =
     Limits { some_left_out: true, moves_min: Some(1.0), ..Limits::gap(2_500.0, 4_000.0) };
 /// 8 % loss each way loses 15 % of a session's packets. A freeze needs nine lost packets in a row: one in 20 million.

@@ -66,7 +66,7 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let room = (ROOMS - 100) * VOICE;
     let nodes = [(0, ROOMS * VOICE * 3), (2, room / 2), (2, room / 2)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
-    for scenario in world.gateway.settings.scenarios.values_mut() {
+    for scenario in world.gateway.tables.settings.scenarios.values_mut() {
         scenario.bounds.floor_kbps = VOICE as u32;
     }
     for number in 0..ROOMS {
@@ -80,13 +80,14 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let mut slow = Slow::new();
     slow.pass(&mut world, ms(3_000), ms(5));
     assert!(slow.most <= 2 * 1_024, "{}", slow.most);
-    let on =
-        |node| world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count();
+    let on = |node| {
+        world.gateway.tables.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+    };
     assert_eq!((on(B) + on(C)) as u64, ROOMS - 100);
     // All calls are admitted before any stream.
     let left: Vec<&str> = (0..ROOMS)
         .map(|number| world.room(&number.to_string()))
-        .map(|id| &world.gateway.rooms[&id])
+        .map(|id| &world.gateway.tables.rooms[&id])
         .filter(|room| room.stranded.is_some())
         .map(|room| &*room.scenario)
         .collect();
@@ -111,10 +112,10 @@ fn new_sessions_wait_behind_stranded_ones() {
     assert!((ms(5_000)..ms(10_000)).contains(&retry), "some wait for their turn: {retry:?}");
     let hop = world.hop(B);
     let of = |world: &World, name: &str| {
-        *world.gateway.rooms[&world.room(name)].sessions.iter().next().unwrap()
+        *world.gateway.tables.rooms[&world.room(name)].sessions.iter().next().unwrap()
     };
     let z = of(&world, "z");
-    assert_eq!(world.gateway.sessions[&z].legs.get(&hop), Some(&LegState::Waiting));
+    assert_eq!(world.gateway.tables.sessions[&z].legs.get(&hop), Some(&LegState::Waiting));
     let mut order = Vec::new();
     while let Some((session, hop)) = world.opening.pop_first() {
         world.gateway.handle_opened(session, hop, Ok(()), world.now);
@@ -161,7 +162,7 @@ fn waiting_session_precedes_new_one() {
     world.kill(A);
     // Rooms of two wait for B, because they are too large for C.
     let last = world.room("alone");
-    assert!(world.gateway.rooms[&last].heads_for(world.hop(C)));
+    assert!(world.gateway.tables.rooms[&last].heads_for(world.hop(C)));
     let late = world.offer("late");
     assert!((ms(5_000)..ms(10_000)).contains(&retry(&world, late)), "nothing else is left");
 }
@@ -176,7 +177,7 @@ fn refused_openings_slow_only_their_node() {
         world.offer(&number.to_string());
     }
     assert_eq!(world.opening.len(), 64);
-    let pace = |world: &World, node: NodeId| world.gateway.nodes.pace(node).counts();
+    let pace = |world: &World, node: NodeId| world.gateway.tables.nodes.pace(node).counts();
     for number in 0..65 {
         let (session, hop) = world.opening.pop_first().unwrap();
         world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
@@ -268,7 +269,7 @@ fn nearly_full_node_is_believed() {
         world.open(&number.to_string());
     }
     let on = |world: &World, node| {
-        world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+        world.gateway.tables.rooms.values().filter(|room| room.holding.on == Some(node)).count()
     };
     assert!(on(&world, A) <= 2, "{}", on(&world, A));
     // The node reports no load any more, and is tried again.

@@ -5,7 +5,7 @@ use evenkeel_model::{
 };
 
 use super::*;
-use crate::capacity::RegionVerdict;
+use crate::capacity::breaker::RegionVerdict;
 use crate::{CandidateReason, Failback};
 
 /// Rooms at the only home node, and a node of the same capacity in another region.
@@ -22,7 +22,7 @@ fn home_and_away(rooms: u32) -> World {
 }
 
 fn at(world: &World, node: NodeId) -> usize {
-    world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+    world.gateway.tables.rooms.values().filter(|room| room.holding.on == Some(node)).count()
 }
 
 fn went_back(world: &World) -> usize {
@@ -45,7 +45,7 @@ fn away(rooms: u32) -> World {
     assert_eq!(at(&world, B), rooms as usize);
     world.revive(A);
     world.pass(ms(3_000));
-    assert_eq!(world.gateway.nodes.get(A).unwrap().health(), Health::Up);
+    assert_eq!(world.gateway.tables.nodes.get(A).unwrap().health(), Health::Up);
     world
 }
 
@@ -75,9 +75,9 @@ fn loss_at_node_death_is_not_path_loss() {
     let mut world = home_and_away(0);
     world.mute(A);
     world.pass(ms(30_000));
-    assert!(world.gateway.nodes.get(A).unwrap().loses());
+    assert!(world.gateway.tables.nodes.get(A).unwrap().loses());
     world.revive(A);
-    assert!(!world.gateway.nodes.get(A).unwrap().loses());
+    assert!(!world.gateway.tables.nodes.get(A).unwrap().loses());
 }
 
 #[test]
@@ -101,7 +101,11 @@ fn failback_skips_lossy_node_unless_forced() {
 fn bad(world: &mut World, region: usize) {
     let (now, settings) = (world.now, Breakers::default());
     for _ in 0..2 {
-        world.gateway.capacity.breaker_mut(region).weigh(RegionVerdict::Bad, &settings, now);
+        world.gateway.tables.capacity.breakers.breaker_mut(region).weigh(
+            RegionVerdict::Bad,
+            &settings,
+            now,
+        );
     }
 }
 
@@ -114,7 +118,10 @@ fn failback_skips_open_region() {
     assert_eq!(at(&world, A), 0);
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
-    assert_eq!(world.gateway.capacity.breaker(evenkeel_model::RegionId(0)), BreakerState::Closed);
+    assert_eq!(
+        world.gateway.tables.capacity.breakers.state(evenkeel_model::RegionId(0)),
+        BreakerState::Closed
+    );
 }
 
 #[test]
@@ -136,7 +143,7 @@ fn half_open_breaker_closes_on_good_sessions() {
         let mut world = home_and_away(5);
         loses(&mut world, A, 15);
         bad(&mut world, 0);
-        let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().copied().collect();
         for _ in 0..200 {
             for session in &sessions {
                 let mut measures = Measures::default();
@@ -145,7 +152,7 @@ fn half_open_breaker_closes_on_good_sessions() {
             }
             world.pass(ms(100));
         }
-        let state = world.gateway.capacity.breaker(evenkeel_model::RegionId(0));
+        let state = world.gateway.tables.capacity.breakers.state(evenkeel_model::RegionId(0));
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

@@ -30,22 +30,22 @@ fn failover_recovers_in_turns_packets_at_flip() {
     assert!(there.len() > 200, "{}", there.len());
     world.kill(A);
     let waiting = |world: &World| {
-        there.iter().filter(|room| world.gateway.rooms[room].holding.on == Some(A)).count()
+        there.iter().filter(|room| world.gateway.tables.rooms[room].holding.on == Some(A)).count()
     };
     assert!(waiting(&world) > 0, "not all in one call");
     let stand = |room: &RoomId| world.gateway.stands_at(*room).is_some_and(|hop| hop.node != A);
     assert!(there.iter().all(stand), "their packets do not wait for it");
     // A room with an input does not wait for its turn.
     let last = *there.last().unwrap();
-    let name = world.gateway.rooms[&last].name.clone();
-    assert_eq!(world.gateway.rooms[&last].holding.on, Some(A));
+    let name = world.gateway.tables.rooms[&last].name.clone();
+    assert_eq!(world.gateway.tables.rooms[&last].holding.on, Some(A));
     world.open(&name);
-    assert_ne!(world.gateway.rooms[&last].holding.on, Some(A));
+    assert_ne!(world.gateway.tables.rooms[&last].holding.on, Some(A));
     world.pass(ms(50));
     assert_eq!(waiting(&world), 0);
-    assert!(world.gateway.rooms.failover().is_none());
-    let holdings = world.gateway.rooms.values().map(|room| room.holding);
-    world.gateway.capacity.ledger().audit(holdings).unwrap();
+    assert!(world.gateway.tables.rooms.failover().is_none());
+    let holdings = world.gateway.tables.rooms.values().map(|room| room.holding);
+    world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
 }
 
 /// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
@@ -87,15 +87,15 @@ fn second_death_flips_during_failover() {
         assert!(before < 700, "the first failover was still under way: {before}");
         assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
         world.pass(ms(1_000));
-        assert!(world.gateway.rooms.failover().is_none());
+        assert!(world.gateway.tables.rooms.failover().is_none());
         for number in 0..800 {
             for room in [format!("a{number}"), format!("b{number}")] {
                 let stands = world.stands(&room);
                 assert!(stands == Some(C) || stands == Some(D), "{room}: {stands:?}");
             }
         }
-        let holdings = world.gateway.rooms.values().map(|room| room.holding);
-        world.gateway.capacity.ledger().audit(holdings).unwrap();
+        let holdings = world.gateway.tables.rooms.values().map(|room| room.holding);
+        world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
     }
 }
 
@@ -122,9 +122,9 @@ fn room_avoids_node_that_died_second() {
     world.pass(ms(1));
     world.answer_with(place(&[C]));
     let last = world.room("last");
-    assert!(world.gateway.rooms[&last].heads_for(world.hop(A)));
+    assert!(world.gateway.tables.rooms[&last].heads_for(world.hop(A)));
     world.kill(A);
-    assert!(world.gateway.rooms.failover().unwrap().rooms.contains(&last));
+    assert!(world.gateway.tables.rooms.failover().unwrap().rooms.contains(&last));
     world.kill(B);
     assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
     assert_eq!(world.stands("last"), Some(C));
@@ -143,7 +143,8 @@ const DURING_FAILOVER: [(&str, Step, Step); 11] = [
         "a port closed",
         |_| {},
         |world| {
-            let session = *world.gateway.rooms[&world.room("last")].sessions.iter().next().unwrap();
+            let session =
+                *world.gateway.tables.rooms[&world.room("last")].sessions.iter().next().unwrap();
             let hop = world.hop(B);
             world.gateway.handle_port_closed(session, hop, world.now);
         },
@@ -173,7 +174,8 @@ const DURING_FAILOVER: [(&str, Step, Step); 11] = [
         "a session that ends",
         |_| {},
         |world| {
-            let session = *world.gateway.rooms[&world.room("last")].sessions.iter().next().unwrap();
+            let session =
+                *world.gateway.tables.rooms[&world.room("last")].sessions.iter().next().unwrap();
             world.close(session);
         },
     ),
@@ -228,12 +230,17 @@ fn room_recovers_before_other_changes() {
         world.kill(A);
         let last = world.room("last");
         let waits = |world: &World| {
-            world.gateway.rooms.failover().is_some_and(|failover| failover.rooms.contains(&last))
+            world
+                .gateway
+                .tables
+                .rooms
+                .failover()
+                .is_some_and(|failover| failover.rooms.contains(&last))
         };
         assert!(waits(&world), "{what}");
         after(&mut world);
         assert!(!waits(&world), "{what}");
-        assert!(world.gateway.rooms.failover().is_some(), "{what}");
+        assert!(world.gateway.tables.rooms.failover().is_some(), "{what}");
         let told = |e: &CoreEvent| matches!(e, CoreEvent::Moved { room, from, .. } if *room == last && from.node == A);
         world.settle();
         assert!(world.events().any(told), "{what}");

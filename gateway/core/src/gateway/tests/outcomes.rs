@@ -123,7 +123,7 @@ fn answered_session_leaves_quarantine() {
     assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
     tick(&mut world, RevisionAnswer { apart: left_out(&[0]), ..nothing() });
     world.close(ids[0]);
-    assert!(world.gateway.questions.noted.holds_none(), "it ends with its session");
+    assert!(world.gateway.noted.holds_none(), "it ends with its session");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn changed_subject_is_not_decided() {
     reply(&mut world, answered(actions(vec![cap(0, 100), cap(1, 100)])));
     assert_eq!([ids[0], ids[1]].map(|id| world.cap(id)), [500, 100]);
     assert_eq!(world.guards(), [GuardRule::Outdated]);
-    let memory = |world: &World, id| world.gateway.sessions[&id].memory.read(None).cloned();
+    let memory = |world: &World, id| world.gateway.tables.sessions[&id].memory.read(None).cloned();
     assert_eq!(memory(&world, ids[0]), None, "nor is its state kept");
     assert_eq!(memory(&world, ids[1]), Some(Arc::new(state(b"new"))));
     // The next question contains the changed cap.
@@ -296,7 +296,7 @@ fn failing_policy_yields_to_native_ladder() {
     });
     world.pass(ms(5_000));
     assert_eq!(world.cap(session), 300);
-    assert!(!world.gateway.quality.climbs_any());
+    assert!(!world.gateway.degradation.climbs_any());
 }
 
 #[test]
@@ -368,11 +368,8 @@ fn notes_end_with_their_subject() {
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));
     assert!(said(&world, ids[1]).is_empty());
     world.close(ids[0]);
-    assert_eq!(world.gateway.questions.noted.said(&[], world.now), []);
-    assert!(
-        format!("{:?}", world.gateway.questions.noted).contains("said: {}"),
-        "it ends with its session"
-    );
+    assert_eq!(world.gateway.noted.said(&[], world.now), []);
+    assert!(format!("{:?}", world.gateway.noted).contains("said: {}"), "it ends with its session");
 }
 
 #[test]
@@ -383,7 +380,7 @@ fn room_note_explains_its_sessions() {
     let answer = HookAnswer::Placed { hops, ttl_ms, state, reason: 3 };
     let notes = vec![note(0, "cost_us", 7)];
     reply(&mut world, RevisionAnswer { notes, ..answered(answer) });
-    let session = *world.gateway.sessions.keys().next().unwrap();
+    let session = *world.gateway.tables.sessions.keys().next().unwrap();
     let [said] = &said(&world, session)[..] else { panic!() };
     assert_eq!((said.hook, said.reason.as_deref()), (Hook::Routing, Some("lossy")));
     assert_eq!(&*said.notes, [("cost_us".into(), 7)]);

@@ -16,8 +16,8 @@ use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
 use crate::Failback;
+use crate::effects::Timer;
 use crate::sessions::{LegState, SessionPhase};
-use crate::timer::Timer;
 
 const SEEDS: u64 = 200;
 const STEPS: usize = 300;
@@ -173,9 +173,9 @@ impl Swarm {
 
     fn act(&mut self) {
         let (world, rng) = (&mut self.world, &mut self.rng);
-        let nodes = world.gateway.nodes.slots() as u32;
+        let nodes = world.gateway.tables.nodes.slots() as u32;
         let node = NodeId(rng.u32(0..nodes));
-        let sessions: Vec<SessionId> = world.gateway.sessions.keys().copied().collect();
+        let sessions: Vec<SessionId> = world.gateway.tables.sessions.keys().copied().collect();
         let session = rng.choice(&sessions).copied();
         let room = rng.u32(0..6).to_string();
         match rng.u8(0..30) {
@@ -243,7 +243,7 @@ impl Swarm {
             }
             16 => {
                 if let Some(session) = session {
-                    let legs = &world.gateway.sessions[&session].legs;
+                    let legs = &world.gateway.tables.sessions[&session].legs;
                     let hops: Vec<Hop> = legs.iter().map(|(hop, _)| *hop).collect();
                     if let Some(hop) = rng.choice(&hops) {
                         world.gateway.handle_port_closed(session, *hop, world.now);
@@ -263,7 +263,7 @@ impl Swarm {
                 world.gateway.handle_policy_changed(&policy, world.now);
             }
             25 => {
-                let mut scenarios = world.gateway.settings.scenarios.clone();
+                let mut scenarios = world.gateway.tables.settings.scenarios.clone();
                 for scenario in scenarios.values_mut() {
                     any_mode(rng, scenario);
                     scenario.spares = rng.u8(1..4);
@@ -272,8 +272,8 @@ impl Swarm {
             }
             26 => {
                 if let Some(session) = session {
-                    let room = world.gateway.sessions[&session].room;
-                    let route = world.gateway.rooms[&room].route();
+                    let room = world.gateway.tables.sessions[&session].room;
+                    let route = world.gateway.tables.rooms[&room].route();
                     let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
                     if let [first, second, ..] = hops[..] {
                         world.gateway.handle_unalike(session, [second, first], world.now);
@@ -325,17 +325,20 @@ impl Swarm {
                         .gateway
                         .change_nodes(world.now, |nodes| nodes.handle_node_kept(node, world.now)),
                     // A measured capacity below the carried load breaks no guarantee, and is tested separately.
-                    2 => match world.gateway.nodes.get(node).map(|node| node.settings.clone()) {
-                        Some(NodeSettings { name, capacity_kbps, .. }) => {
-                            let capacity_kbps = capacity_kbps + rng.u64(0..300);
-                            let settings = listed(rng.u32(0..3));
-                            let settings = NodeSettings { name, capacity_kbps, ..settings };
-                            world.gateway.change_nodes(world.now, |nodes| {
-                                nodes.handle_node_changed(node, settings, world.now)
-                            })
+                    2 => {
+                        match world.gateway.tables.nodes.get(node).map(|node| node.settings.clone())
+                        {
+                            Some(NodeSettings { name, capacity_kbps, .. }) => {
+                                let capacity_kbps = capacity_kbps + rng.u64(0..300);
+                                let settings = listed(rng.u32(0..3));
+                                let settings = NodeSettings { name, capacity_kbps, ..settings };
+                                world.gateway.change_nodes(world.now, |nodes| {
+                                    nodes.handle_node_changed(node, settings, world.now)
+                                })
+                            }
+                            None => Ok(()),
                         }
-                        None => Ok(()),
-                    },
+                    }
                     _ => {
                         let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
                         world.gateway.change_nodes(world.now, |nodes| {
@@ -348,7 +351,7 @@ impl Swarm {
                 // The next input may well come during a failover.
                 for _ in 0..rng.u64(0..40) {
                     world.pass(ms(1));
-                    if world.gateway.rooms.failover().is_some() && rng.u8(0..4) > 0 {
+                    if world.gateway.tables.rooms.failover().is_some() && rng.u8(0..4) > 0 {
                         break;
                     }
                 }
@@ -360,12 +363,13 @@ impl Swarm {
     /// Another process continues the sessions.
     fn upgrade(&mut self) {
         let gateway = &self.world.gateway;
-        if gateway.nodes.iter().all(|node| node.removed) {
+        if gateway.tables.nodes.iter().all(|node| node.removed) {
             return;
         }
         let nodes: BTreeMap<NodeId, Hop> =
-            gateway.nodes.iter().map(|node| (node.id, node.hop())).collect();
-        let live = gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
+            gateway.tables.nodes.iter().map(|node| (node.id, node.hop())).collect();
+        let live =
+            gateway.tables.sessions.values().filter(|session| session.phase == SessionPhase::Live);
         let live: BTreeSet<SessionId> = live.map(|session| session.id).collect();
         let alone = if self.upgrades.bool() { 0 } else { self.upgrades.u64(1..300) };
         let hops = self.world.hand_over(ms(alone));
@@ -439,25 +443,36 @@ impl Swarm {
     fn check(&mut self) {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
-        let failover = gateway.rooms.failover();
+        let failover = gateway.tables.rooms.failover();
         seen.failover |= failover.is_some();
-        match gateway.capacity.ledger().audit(gateway.rooms.values().map(|room| room.holding)) {
+        match gateway
+            .tables
+            .capacity
+            .ledger()
+            .audit(gateway.tables.rooms.values().map(|room| room.holding))
+        {
             // While a failover is under way, standbys carry what they kept free for one death, and still keep for others.
             Err(wrong) if failover.is_some() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
         }
-        seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
-        seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
-        let live = gateway.sessions.values().filter(|session| session.phase == SessionPhase::Live);
+        seen.stands.retain(|id, _| gateway.tables.rooms.contains_key(id));
+        seen.epochs.retain(|id, _| gateway.tables.rooms.contains_key(id));
+        let live =
+            gateway.tables.sessions.values().filter(|session| session.phase == SessionPhase::Live);
         assert_eq!(gateway.live(), live.count());
-        for region in gateway.nodes.regions() {
-            let away = gateway.rooms.away().iter().filter(|id| gateway.rooms[*id].region == region);
-            assert_eq!(gateway.rooms.away_from(region), away.count());
+        for region in gateway.tables.nodes.regions() {
+            let away = gateway
+                .tables
+                .rooms
+                .away()
+                .iter()
+                .filter(|id| gateway.tables.rooms[*id].region == region);
+            assert_eq!(gateway.tables.rooms.away_from(region), away.count());
         }
-        for room in gateway.rooms.values() {
-            assert_eq!(gateway.rooms.by_name().get(&room.name), Some(&room.id));
+        for room in gateway.tables.rooms.values() {
+            assert_eq!(gateway.tables.rooms.by_name().get(&room.name), Some(&room.id));
             assert!(!room.sessions.is_empty());
-            assert!(room.sessions.iter().all(|id| gateway.sessions[id].room == room.id));
+            assert!(room.sessions.iter().all(|id| gateway.tables.sessions[id].room == room.id));
             let route = room.route();
             let dead = failover
                 .filter(|failover| failover.rooms.contains(&room.id))
@@ -467,7 +482,7 @@ impl Swarm {
             for hops in [Some(&hops), pending.as_ref()].into_iter().flatten() {
                 let nodes: BTreeSet<NodeId> = hops.iter().map(|hop| hop.node).collect();
                 assert!(nodes.len() == hops.len() && hops.len() <= HOPS_MAX, "{hops:?}");
-                let up = |hop: &Hop| Some(*hop) == dead || gateway.nodes.is_up(*hop);
+                let up = |hop: &Hop| Some(*hop) == dead || gateway.tables.nodes.is_up(*hop);
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
             for (place, (_, grant)) in route.hops.iter().enumerate() {
@@ -480,14 +495,14 @@ impl Swarm {
                     wrong => panic!("{wrong:?} on {route:?}"),
                 }
             }
-            if room.is_placed() && !gateway.rooms.changing().contains(&room.id) {
-                assert_eq!(room.mode, gateway.settings.scenarios[&room.scenario].mode);
+            if room.is_placed() && !gateway.tables.rooms.changing().contains(&room.id) {
+                assert_eq!(room.mode, gateway.tables.settings.scenarios[&room.scenario].mode);
                 assert!(
                     route.mode == room.mode || room.mode == RedundancyMode::Hitless,
                     "{route:?}"
                 );
             }
-            let now = route.first_usable(gateway.nodes.board());
+            let now = route.first_usable(gateway.tables.nodes.board());
             let lost = now.is_none() && room.is_placed();
             assert!(lost == room.stranded.is_some() || dead.is_some());
             if let Some((_, epoch)) = now {
@@ -507,47 +522,49 @@ impl Swarm {
             let listed: BTreeSet<NodeId> =
                 hops.iter().chain(pending.iter().flatten()).map(|hop| hop.node).collect();
             let found = |at: &BTreeSet<RoomId>| at.contains(&room.id);
-            let places = gateway.rooms.at().iter().enumerate().filter(|(_, at)| found(at));
+            let places = gateway.tables.rooms.at().iter().enumerate().filter(|(_, at)| found(at));
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
-        for session in gateway.sessions.values() {
+        for session in gateway.tables.sessions.values() {
             let told = session.legs.iter().filter(|(_, leg)| **leg != LegState::Waiting);
             assert!(told.map(|(hop, _)| hop).all(|hop| seen.legs.contains(&(session.id, *hop))));
-            let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
+            let used = gateway.tables.rooms[&session.room].hops_in_use(self.world.now);
             assert!(
                 session.legs.iter().all(|(hop, _)| used.contains(hop)),
                 "a leg was left behind: {session:?} {used:?}"
             );
-            let there = |hop: &Hop| gateway.nodes.get(hop.node).is_some();
+            let there = |hop: &Hop| gateway.tables.nodes.get(hop.node).is_some();
             assert!(session.legs.iter().all(|(hop, _)| there(hop)), "a leg at a node that is gone");
         }
         assert_eq!(
             gateway.standing_rooms(),
-            gateway.rooms.values().filter(|room| room.is_placed()).count()
+            gateway.tables.rooms.values().filter(|room| room.is_placed()).count()
         );
         for result in self.world.replies.values().flatten() {
-            if let Some(room) = gateway.rooms.get(&result.room) {
+            if let Some(room) = gateway.tables.rooms.get(&result.room) {
                 assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
             }
         }
-        for (place, pace) in gateway.nodes.paces().enumerate() {
-            let legs = gateway.sessions.values().flat_map(|session| session.legs.iter());
+        for (place, pace) in gateway.tables.nodes.paces().enumerate() {
+            let legs = gateway.tables.sessions.values().flat_map(|session| session.legs.iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
                 .filter(|(_, leg)| **leg != LegState::Open)
                 .partition(|(_, leg)| **leg == LegState::Waiting);
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
-        let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
-        let bound = gateway.nodes.count() * 4
+        let (rooms, sessions) = (gateway.tables.rooms.len(), gateway.tables.sessions.len());
+        let bound = gateway.tables.nodes.count() * 4
             + gateway.questions.in_flight().len()
             + sessions
             + rooms * 2
             + 8;
-        assert!(gateway.effects.timers().standing().len() <= bound);
-        assert!(gateway.rooms.stranded() <= rooms && gateway.rooms.unreserved() <= rooms);
-        assert_eq!(gateway.rooms.stranded(), {
-            gateway.rooms.values().filter(|room| room.stranded.is_some()).count()
+        assert!(gateway.tables.effects.timers().standing().len() <= bound);
+        assert!(
+            gateway.tables.rooms.stranded() <= rooms && gateway.tables.rooms.unreserved() <= rooms
+        );
+        assert_eq!(gateway.tables.rooms.stranded(), {
+            gateway.tables.rooms.values().filter(|room| room.stranded.is_some()).count()
         });
     }
 
@@ -558,21 +575,23 @@ impl Swarm {
         self.listen();
         self.check();
         let gateway = &self.world.gateway;
-        assert!(gateway.sessions.is_empty() && gateway.rooms.len() == 0);
-        assert!(gateway.rooms.by_name().is_empty() && gateway.questions.in_flight().len() == 0);
-        assert!(gateway.rooms.calls() == 0 && gateway.rooms.changing().is_empty());
-        assert!(gateway.rooms.at().iter().all(BTreeSet::is_empty));
+        assert!(gateway.tables.sessions.is_empty() && gateway.tables.rooms.len() == 0);
+        assert!(
+            gateway.tables.rooms.by_name().is_empty() && gateway.questions.in_flight().len() == 0
+        );
+        assert!(gateway.tables.rooms.calls() == 0 && gateway.tables.rooms.changing().is_empty());
+        assert!(gateway.tables.rooms.at().iter().all(BTreeSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
-        assert!(gateway.rooms.stranded() == 0 && gateway.rooms.unreserved() == 0);
-        assert!(gateway.rooms.away().is_empty() && gateway.capacity.reduced() == 0);
-        assert!(gateway.nodes.paces().all(|pace| pace.counts() == (0, 0)));
-        assert!(gateway.sessions.most_ticked() == 0);
+        assert!(gateway.tables.rooms.stranded() == 0 && gateway.tables.rooms.unreserved() == 0);
+        assert!(gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced() == 0);
+        assert!(gateway.tables.nodes.paces().all(|pace| pace.counts() == (0, 0)));
+        assert!(gateway.tables.sessions.most_ticked() == 0);
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.effects.timers().standing().all(endless));
+        assert!(gateway.tables.effects.timers().standing().all(endless));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

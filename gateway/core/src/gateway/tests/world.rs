@@ -17,6 +17,7 @@ use evenkeel_nodes::NodeEvidence;
 
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
+use crate::rooms::placement::Placement;
 use crate::{
     ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
 };
@@ -397,7 +398,7 @@ impl World {
         self.take(last);
         let record = self.gateway.record(self.now);
         self.assert_followed(&record);
-        let failing = self.gateway.rooms.failover().is_some();
+        let failing = self.gateway.tables.rooms.failover().is_some();
         self.restart(alone);
         let hops = self.begin_restore(&record);
         let all_listed = record.nodes.iter().all(|node| hops.map(node.hop).is_some());
@@ -410,12 +411,12 @@ impl World {
 
     /// Replaces the gateway by one without sessions, which runs for this time.
     pub(super) fn restart(&mut self, alone: Duration) {
-        let listed = self.gateway.nodes.iter().filter(|node| !node.removed);
+        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.removed);
         let (fakes, nodes) = listed
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let zones = self.gateway.node_table().zones().to_vec();
-        let settings = CoreSettings { nodes, zones, ..self.gateway.settings.clone() };
+        let settings = CoreSettings { nodes, zones, ..self.gateway.tables.settings.clone() };
         self.gateway = Gateway::new(settings, self.now);
         self.followed.clear();
         self.followed_rooms.clear();
@@ -477,11 +478,16 @@ impl World {
             rmp_serde::from_slice(&encoded).unwrap()
         });
         assert_eq!(decoded, *record);
-        let nodes: BTreeMap<Box<str>, NodeId> =
-            self.gateway.nodes.iter().map(|node| (node.settings.name.clone(), node.id)).collect();
+        let nodes: BTreeMap<Box<str>, NodeId> = self
+            .gateway
+            .tables
+            .nodes
+            .iter()
+            .map(|node| (node.settings.name.clone(), node.id))
+            .collect();
         let named = |name: &str| nodes.get(name).copied();
         let hops = self.gateway.handle_record(decoded, named, self.now).unwrap();
-        self.gateway.records().settle(self.now);
+        self.gateway.settle_restored(self.now);
         hops
     }
 
@@ -574,12 +580,12 @@ impl World {
     }
 
     pub(super) fn room(&self, name: &str) -> RoomId {
-        self.gateway.rooms.by_name()[name]
+        self.gateway.tables.rooms.by_name()[name]
     }
 
     /// Nodes of the room's route with their grants.
     pub(super) fn route(&self, room: &str) -> Vec<(NodeId, HopGrant)> {
-        let route = self.gateway.rooms[&self.room(room)].route();
+        let route = self.gateway.tables.rooms[&self.room(room)].route();
         route.hops.iter().map(|(hop, grant)| (hop.node, *grant)).collect()
     }
 
@@ -596,15 +602,16 @@ impl World {
 
     /// The session's sending cap in kbit/s; 0: no cap.
     pub(super) fn cap(&self, session: SessionId) -> u32 {
-        self.gateway.sessions[&session].plan_now().cap_kbps
+        self.gateway.tables.sessions[&session].plan_now().cap_kbps
     }
 
     /// Checks that the ledger is the sum of its rooms, and that no node exceeds its capacity.
     pub(super) fn audit(&self) {
         self.gateway
+            .tables
             .capacity
             .ledger()
-            .audit(self.gateway.rooms.values().map(|room| room.holding))
+            .audit(self.gateway.tables.rooms.values().map(|room| room.holding))
             .unwrap();
     }
 
@@ -690,7 +697,7 @@ pub(super) fn denied(reply: Option<&Result<AcceptedOffer, OfferRefusal>>) -> Opt
 
 impl Gateway {
     pub(super) fn stands_at(&self, id: RoomId) -> Option<Hop> {
-        self.rooms.get(&id)?.stands_at(self.nodes.board())
+        self.tables.rooms.get(&id)?.stands_at(self.tables.nodes.board())
     }
 
     /// Applies one action.
@@ -715,11 +722,11 @@ impl World {
         nodes: &[NodeId],
     ) -> Result<(), evenkeel_model::GuardRule> {
         let room = self.room(room);
-        self.gateway.placement().check_hops(room, nodes, self.now)
+        Placement(&self.gateway.tables).check_hops(room, nodes, self.now)
     }
 
     pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        self.gateway.placement().has_free_node_for(room, self.now)
+        Placement(&self.gateway.tables).has_free_node_for(room, self.now)
     }
 }

@@ -1,0 +1,510 @@
+//! Records: those of this gateway as they change, and the rooms, sessions and nodes of another process that continue here.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_model::{
+    CoreEvent, Decider, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId, SessionId,
+};
+use evenkeel_nodes::Node;
+
+use crate::capacity::breaker::Judged;
+use crate::collections::SmallMap;
+use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::policy::policies::Policies;
+use crate::policy::questions::QuestionsInFlight;
+use crate::record::{
+    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, RegionRecord,
+    RestoreError, RoomRecord, SessionRecord, Unsettled,
+};
+use crate::rooms::moves::{MoveStep, Moves};
+use crate::rooms::node_controller::NodeController;
+use crate::rooms::placement::{CoreTables, Placement};
+use crate::rooms::room::Room;
+use crate::rooms::routes::Routes;
+use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
+
+/// Writes records.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordWriter<'a> {
+    pub(crate) tables: &'a CoreTables,
+    pub(crate) policies: &'a Policies,
+    pub(crate) questions: &'a QuestionsInFlight,
+}
+
+impl RecordWriter<'_> {
+    /// Returns the record of all live sessions with their rooms, and of the nodes and regions.
+    pub(crate) fn all(self, now: Instant) -> GatewayRecord {
+        let live =
+            || self.tables.sessions.values().filter(|session| session.phase == SessionPhase::Live);
+        let rooms: BTreeSet<RoomId> = live().map(|session| session.room).collect();
+        let waiting = self.questions.waiting();
+        let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
+        let (sessions, media) = self.sessions(live());
+        GatewayRecord { rooms, sessions, media, ..self.of_nodes() }
+    }
+
+    fn of_nodes(self) -> GatewayRecord {
+        let memos = self.policies.memos();
+        let memos = memos
+            .map(|(policy, memo)| MemoRecord { policy: policy.clone(), memo: memo.clone() })
+            .collect();
+        GatewayRecord { nodes: self.nodes(), regions: self.regions(), memos, ..self.numbers() }
+    }
+
+    fn numbers(self) -> GatewayRecord {
+        GatewayRecord {
+            nodes: Vec::new(),
+            regions: Vec::new(),
+            rooms: Vec::new(),
+            sessions: Vec::new(),
+            media: Vec::new(),
+            memos: Vec::new(),
+            next_session: self.tables.sessions.next_id().0,
+            next_room: self.tables.rooms.next_number(),
+            started: self.questions.started(),
+        }
+    }
+
+    pub(crate) fn changed(
+        self,
+        sessions: Vec<SessionId>,
+        changed: Vec<RoomId>,
+        now: Instant,
+    ) -> ChangedRecords {
+        let (mut live, mut ended) = (Vec::new(), Vec::new());
+        for id in sessions {
+            match self.tables.sessions.get(&id) {
+                Some(session) if session.phase == SessionPhase::Live => live.push(id),
+                // It has never been live.
+                Some(_) => {}
+                None => ended.push(id),
+            }
+        }
+        let waiting = if changed.is_empty() { BTreeSet::new() } else { self.questions.waiting() };
+        let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
+        for id in changed {
+            let is_live = |session: &SessionId| {
+                self.tables.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
+            };
+            let stands =
+                self.tables.rooms.get(&id).is_some_and(|room| room.sessions.iter().any(is_live));
+            match stands.then(|| self.room(id, &waiting, now)).flatten() {
+                Some(room) => rooms.push(room),
+                None => dissolved.push(id),
+            }
+        }
+        let (sessions, media) = self.sessions(live.iter().map(|id| &self.tables.sessions[id]));
+        let whole = self.tables.sessions.changes.is_whole() && self.tables.rooms.changes.is_whole();
+        let core = GatewayRecord { rooms, sessions, media, ..self.numbers() };
+        ChangedRecords { core, ended, dissolved, whole }
+    }
+
+    /// The sessions' records, and the media to which they refer.
+    fn sessions<'a>(
+        self,
+        sessions: impl Iterator<Item = &'a Session>,
+    ) -> (Vec<SessionRecord>, Vec<Arc<MediaDescription>>) {
+        let mut places: BTreeMap<&Arc<MediaDescription>, u32> = BTreeMap::new();
+        let mut media = Vec::new();
+        let records = sessions.map(|session| {
+            let place = *places.entry(&session.request.media).or_insert_with(|| {
+                media.push(Arc::clone(&session.request.media));
+                media.len() as u32 - 1
+            });
+            self.session(session, place)
+        });
+        (records.collect(), media)
+    }
+
+    fn nodes(self) -> Vec<NodeRecord> {
+        let nodes = self.tables.nodes.iter().map(|node| NodeRecord {
+            hop: node.hop(),
+            name: node.settings.name.clone(),
+            trust: node.trust(),
+            drain: self.tables.rooms.drain_of(node.id),
+            gauge: self.tables.capacity.ledger().gauge(node.id).clone(),
+        });
+        nodes.collect()
+    }
+
+    fn regions(self) -> Vec<RegionRecord> {
+        let regions = self.tables.nodes.regions().zip(&self.tables.settings.regions);
+        let records = regions.map(|(region, name)| RegionRecord {
+            name: name.clone(),
+            drained: self.tables.nodes.is_drained(region),
+            failback: self.tables.rooms.failback(region),
+            breaker: self.tables.capacity.breakers.record(region),
+        });
+        records.collect()
+    }
+
+    fn room(self, id: RoomId, waiting: &BTreeSet<RoomId>, now: Instant) -> Option<RoomRecord> {
+        let record = self.tables.rooms.get(&id)?.to_record(now);
+        Some(RoomRecord {
+            away: self.tables.rooms.is_away(id),
+            due: self.tables.effects.timers().due(&Timer::RoomDue(id)),
+            waits: record.waits || waiting.contains(&id),
+            ..record
+        })
+    }
+
+    fn session(self, session: &Session, media: u32) -> SessionRecord {
+        let legs = session.legs.iter().filter_map(|(hop, leg)| match leg {
+            LegState::Waiting => None,
+            LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
+            LegState::Open => Some(LegRecord { hop: *hop, open: true }),
+        });
+        SessionRecord {
+            id: session.id,
+            room: session.room,
+            labels: Arc::clone(&session.request.labels),
+            media,
+            transport: session.transport,
+            of_first_packet: session.of_first_packet,
+            offered: session.offered,
+            bounds: session.bounds,
+            close_after: session.close_after,
+            plan: session.plan,
+            share: session.share,
+            reduced: self.tables.capacity.reduced_since(session.id),
+            admitted_by: (*session.admitted_by).clone(),
+            legs: legs.collect(),
+            last_heard: session.last_heard,
+            memory: session.memory.clone(),
+        }
+    }
+}
+
+/// The records of a gateway as they change, and those of another process that continue here.
+#[derive(Debug)]
+pub struct Records<'a> {
+    pub(crate) tables: &'a mut CoreTables,
+    pub(crate) policies: &'a mut Policies,
+    pub(crate) questions: &'a mut QuestionsInFlight,
+}
+
+impl Records<'_> {
+    fn writer(&self) -> RecordWriter<'_> {
+        RecordWriter { tables: self.tables, policies: self.policies, questions: self.questions }
+    }
+
+    /// Makes [`Records::take_changed`] return all records, and then those that change.
+    pub fn follow(&mut self) {
+        self.tables.sessions.follow();
+        self.tables.rooms.follow();
+    }
+
+    /// Stops noting changes, since no process takes them.
+    pub fn unfollow(&mut self) {
+        self.tables.sessions.changes.unfollow();
+        self.tables.rooms.changes.unfollow();
+    }
+
+    /// Returns true if [`Records::take_changed`] would return records.
+    pub fn have_changed(&self) -> bool {
+        !(self.tables.sessions.changes.is_empty() && self.tables.rooms.changes.is_empty())
+    }
+
+    /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
+    /// a second.
+    pub fn release_deferred(&mut self) {
+        self.tables.sessions.changes.release();
+    }
+
+    /// Takes all records that changed.
+    pub fn take_all_changed(&mut self, now: Instant) -> ChangedRecords {
+        let sessions = self.tables.sessions.changes.take_all();
+        let rooms = self.tables.rooms.changes.take_all();
+        self.writer().changed(sessions, rooms, now)
+    }
+
+    /// Takes the records of up to this many sessions and rooms that changed.
+    pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
+        let sessions = self.tables.sessions.changes.take(at_most);
+        let rooms = self.tables.rooms.changes.take(at_most);
+        self.writer().changed(sessions, rooms, now)
+    }
+
+    /// Returns the record without rooms and sessions.
+    pub fn of_nodes(&self) -> GatewayRecord {
+        self.writer().of_nodes()
+    }
+
+    /// See [`Gateway::handle_record`](crate::Gateway::handle_record).
+    pub(crate) fn restore(
+        &mut self,
+        record: GatewayRecord,
+        node: impl Fn(&str) -> Option<NodeId>,
+        now: Instant,
+    ) -> Result<HopMap, RestoreError> {
+        if !self.tables.sessions.is_empty() {
+            return Err(RestoreError::HasSessions);
+        }
+        record.check()?;
+        let GatewayRecord { nodes, regions, rooms, sessions, media, memos, .. } = record;
+        self.tables.sessions.resume_numbers(record.next_session);
+        self.tables.rooms.resume_numbers(record.next_room);
+        self.questions.resume_time(record.started);
+        for MemoRecord { policy, memo } in memos {
+            self.policies.restore_memo(policy, memo);
+        }
+        let older = sessions.iter().any(|session| session.memory.keeps_other())
+            || rooms.iter().any(|room| room.memory.keeps_other());
+        if older {
+            self.policies.expect_older_states();
+        }
+        // Notices wait for the rooms to be settled.
+        let regions = self.restore_regions(&regions);
+        let hops = self.restore_nodes(nodes, node, now);
+        self.restore_rooms(rooms, sessions, media, &hops, &regions, now);
+        Ok(hops)
+    }
+
+    /// Returns the regions by their numbers in the record. A region without a successor is the home region.
+    pub(crate) fn restore_regions(&mut self, regions: &[RegionRecord]) -> Vec<RegionId> {
+        let mut found = Vec::new();
+        for record in regions {
+            let place = self.tables.settings.regions.iter().position(|name| *name == record.name);
+            let Some(place) = place else {
+                found.push(self.tables.nodes.home());
+                continue;
+            };
+            let region = RegionId(place as u32);
+            self.tables.rooms.failbacks[place] = record.failback;
+            self.tables.capacity.breakers.restore(region, &record.breaker);
+            if record.drained {
+                self.tables.nodes.set_drained(region, true);
+            }
+            found.push(region);
+        }
+        found
+    }
+
+    /// Continues the trust in nodes, and their drains, and reports what is new to this process. Returns the hops that lead to them.
+    pub(crate) fn restore_nodes(
+        &mut self,
+        nodes: Vec<NodeRecord>,
+        node: impl Fn(&str) -> Option<NodeId>,
+        now: Instant,
+    ) -> HopMap {
+        let kept = nodes.iter().filter(|record| !record.trust.removed);
+        let kept: BTreeSet<Box<str>> = kept.map(|record| record.name.clone()).collect();
+        let mut hops = HopMap::new(self.tables.settings.limits.nodes_max as u32);
+        for NodeRecord { hop, name, trust, drain, gauge } in nodes {
+            // The name of a removed node may have gone to another one.
+            let replaced = trust.removed && kept.contains(&name);
+            let id = node(&name).filter(|id| !replaced && !hops.leads_to(*id));
+            let Some(id) = id.filter(|id| self.tables.nodes.get(*id).is_some()) else { continue };
+            let (from, drained) = (self.tables.nodes[id].health(), self.tables.nodes[id].drains());
+            self.tables.nodes.resume(id, &trust);
+            self.tables.capacity.ledger.gauge_mut(id).resume(&gauge);
+            let node = &self.tables.nodes[id];
+            let (to, last_heard) = (node.health(), node.detector.last_heard());
+            if from != to {
+                let (hop, witnesses) = (node.hop(), Vec::new());
+                self.tables.effects.event(CoreEvent::Node {
+                    hop,
+                    from,
+                    to,
+                    witnesses,
+                    last_heard,
+                    rooms: 0,
+                });
+            }
+            if node.drains() && !drained {
+                self.tables.effects.event(CoreEvent::Draining { node: id, draining: true });
+            }
+            if let Some(drain) = drain.filter(|_| node.drains()) {
+                self.tables.rooms.drains.insert(id, drain);
+                self.tables.effects.set(Timer::Drain(id), now);
+            }
+            if node.loses_more_than_others() {
+                self.tables.effects.set_if_idle(Timer::Cohorts, now);
+            }
+            hops.renumber(hop.node, id);
+            // The incarnation of a cold node ended with it, even if the node was started meanwhile.
+            if trust.runs() || !node.runs() {
+                hops.insert(hop, node.hop());
+            }
+        }
+        let is_new = |id: &NodeId| !hops.leads_to(*id);
+        let drained = |id: &NodeId| self.tables.nodes.is_drained(self.tables.nodes.region_of(*id));
+        let new = self.tables.nodes.iter().map(|node| node.id).filter(is_new);
+        for id in new.filter(drained).collect::<Vec<NodeId>>() {
+            NodeController(self.tables).decide_drain(id, |node| node.draining = true, now);
+        }
+        hops
+    }
+
+    /// Continues the rooms, for [`Self::restore_session`]. Packets follow the recorded routes until
+    /// [`Self::settle_restored`].
+    pub(crate) fn restore_rooms(
+        &mut self,
+        rooms: Vec<RoomRecord>,
+        sessions: Vec<SessionRecord>,
+        media: Vec<Arc<MediaDescription>>,
+        hops: &HopMap,
+        regions: &[RegionId],
+        now: Instant,
+    ) {
+        let lost = |room: &RoomRecord| {
+            let first = room.hops.first().map(|(hop, _)| *hop);
+            first.filter(|hop| room.stranded.is_none() && hops.map(*hop).is_none())
+        };
+        let lost = rooms.iter().filter(|room| lost(room).is_some()).map(|room| room.id).collect();
+        for room in rooms {
+            let region = regions.get(room.region.0 as usize).copied();
+            self.restore_room(room, region.unwrap_or(self.tables.nodes.home()), hops, now);
+        }
+        let (sessions, hops) = (sessions.into_iter(), hops.clone());
+        self.tables.rooms.unsettled =
+            Some(Box::new(Unsettled { sessions, media, hops, lost, now }));
+    }
+
+    /// Continues the next session. Returns true if there was one.
+    pub(crate) fn restore_session(&mut self) -> bool {
+        let Some(mut unsettled) = self.tables.rooms.unsettled.take() else { return false };
+        let session = unsettled.sessions.next();
+        let found = session.is_some();
+        session.into_iter().for_each(|session| self.continue_session(session, &unsettled));
+        self.tables.rooms.unsettled = Some(unsettled);
+        found
+    }
+
+    /// Weighs and publishes the routes of restored rooms, and opens their sessions where they are not open, in the order of
+    /// the rooms' priority. Rooms leave hops that died or disappeared meanwhile as they always do.
+    pub(crate) fn settle_restored(&mut self, now: Instant) {
+        while self.restore_session() {}
+        let Some(unsettled) = self.tables.rooms.unsettled.take() else { return };
+        let mut ids: Vec<RoomId> = self.tables.rooms.all.keys().copied().collect();
+        // A driver serves openings in their order.
+        ids.sort_by_cached_key(|id| Reverse(self.tables.rooms[id].priority));
+        // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
+        for id in &ids {
+            let kbps = Placement(self.tables).room_kbps(*id);
+            if let Some(room) = self.tables.rooms.get_mut(id) {
+                room.holding = room.granted(kbps);
+                self.tables.capacity.ledger.hold(room.holding);
+            }
+        }
+        for id in &ids {
+            let route = self.tables.rooms[id].route();
+            let order: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
+            Routes(self.tables).publish(*id, &order, route.leaving);
+        }
+        for id in unsettled.lost {
+            self.report_lost(id, now);
+        }
+        let dead: Vec<Hop> = (self.tables.nodes.iter().map(Node::hop))
+            .filter(|hop| {
+                !self.tables.nodes.is_up(*hop)
+                    && !self.tables.rooms.at[hop.node.0 as usize].is_empty()
+            })
+            .collect();
+        for hop in dead {
+            Moves(self.tables).fail_over(hop, now);
+        }
+        for id in ids {
+            Routes(self.tables).close_left_hops(id, now);
+            Routes(self.tables).open_again(id, now);
+        }
+        if !self.tables.rooms.stranded.is_empty() {
+            self.tables.effects.set(Timer::Rescue, now);
+        }
+        if !self.tables.rooms.changing.is_empty() {
+            self.tables.effects.set(Timer::Change, now);
+        }
+        if !self.tables.rooms.away.is_empty() {
+            self.tables.effects.set_if_idle(Timer::Failback, now);
+        }
+    }
+
+    fn restore_room(&mut self, record: RoomRecord, region: RegionId, hops: &HopMap, now: Instant) {
+        let (id, away, due, waits) = (record.id, record.away, record.due, record.waits);
+        let room = Room::of_record(record, region, hops, now);
+        if Placement(self.tables)
+            .scenario_of(&room)
+            .is_some_and(|scenario| scenario.mode != room.mode)
+        {
+            self.tables.rooms.changing.insert(id);
+        }
+        self.tables.rooms.restore(room);
+        self.tables.rooms.set_away(id, away);
+        if let Some(due) = due {
+            self.tables.effects.set(Timer::RoomDue(id), due);
+        }
+        if waits {
+            self.tables.effects.want_reroute(id);
+        }
+    }
+
+    fn continue_session(&mut self, record: SessionRecord, unsettled: &Unsettled) {
+        let Unsettled { media, hops, now, .. } = unsettled;
+        let id = record.id;
+        let media = media.get(record.media as usize);
+        let room = self.tables.rooms.all.get_mut(&record.room);
+        let (Some(media), Some(room)) = (media, room) else { return };
+        room.sessions.insert(id);
+        let mut legs = SmallMap::default();
+        for leg in &record.legs {
+            let Some(hop) = hops.map(leg.hop) else { continue };
+            // An opening under way is repeated, or closed where the room does not go any more.
+            if leg.open || !room.hops_in_use(*now).contains(&hop) {
+                legs.insert(hop, LegState::Open);
+            }
+        }
+        let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
+        let request = SessionRequest { scenario, labels, media: Arc::clone(media) };
+        let session = Session {
+            id,
+            room: room.id,
+            call: room.call,
+            request: self.tables.sessions.request(request),
+            transport: record.transport,
+            of_first_packet: record.of_first_packet,
+            opening: None,
+            offered: record.offered,
+            phase: SessionPhase::Opening,
+            bounds: record.bounds,
+            close_after: record.close_after,
+            plan: record.plan,
+            plans: 0,
+            share: record.share,
+            judged: Judged::default(),
+            admitted_by: self.tables.sessions.decider(record.admitted_by),
+            legs,
+            measures: None,
+            last_heard: record.last_heard,
+            track: None,
+            memory: record.memory,
+        };
+        self.tables.effects.push(GatewayEffect::Restore {
+            session: id,
+            room: room.id,
+            route: Arc::clone(&room.cell),
+            plan: session.plan_now(),
+            media: Arc::clone(media),
+            scenario: Arc::clone(&room.scenario),
+            of_first_packet: session.of_first_packet,
+        });
+        self.tables.capacity.set_reduced(id, record.reduced);
+        self.tables.sessions.restore(session);
+        let ticks = Placement(self.tables).ticks(id);
+        self.tables.sessions.set_live(id, ticks);
+        self.tables.effects.notice(RoomNotice::Enrol(id));
+    }
+
+    /// The room's node is not listed here: reports that the room is stranded.
+    fn report_lost(&mut self, id: RoomId, now: Instant) {
+        let Some(stranded) = self.tables.rooms.get(&id).and_then(|room| room.stranded) else {
+            return;
+        };
+        Moves(self.tables).want_start(id, now);
+        let (cause, by) = (MoveCause::NodeDown, Decider::Native);
+        let step = MoveStep { cause, by, from: stranded.lost, to: None, started: stranded.since };
+        Moves(self.tables).moved(id, step, now);
+    }
+}

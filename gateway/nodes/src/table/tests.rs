@@ -1,0 +1,102 @@
+mod pace;
+
+use evenkeel_model::{
+    EvidenceSource, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
+};
+
+use super::*;
+use crate::node::NodeTransition;
+
+const A: NodeId = NodeId(0);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn listed(zone: u32) -> NodeSettings {
+    NodeSettings {
+        name: "new".into(),
+        zone: ZoneId(zone),
+        capacity_kbps: 100_000,
+        probed: NodeProbing::Yes,
+        role: RegionRole::Active,
+        starts: Starts::ByItself,
+        canary: false,
+    }
+}
+
+/// Two zones at home and one in another region. One node each, and a second in the first zone.
+fn settings() -> CoreSettings {
+    let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
+    CoreSettings {
+        home: RegionId(0),
+        regions: ["home".into(), "away".into()].into(),
+        zones: vec![zone("z0", 0), zone("z1", 0), zone("z2", 1)],
+        nodes: [0, 1, 0, 2].map(listed).into(),
+        scenarios: BTreeMap::new(),
+        timings: Timings::default(),
+        limits: GatewayLimits::default(),
+    }
+}
+
+#[test]
+fn added_node_is_down_and_a_left_slot_rests() {
+    let now = Instant::now();
+    let mut nodes = NodeTable::new(&mut settings(), now);
+    let slots = nodes.slots();
+    let (new, drains) = nodes.add(listed(0), now).unwrap();
+    assert!(!drains && !nodes.is_up(nodes[new].hop()));
+    nodes.forget(new, now);
+    assert!(nodes.get(new).is_none());
+    let (other, _) = nodes.add(listed(0), now + RESTS - ms(1)).unwrap();
+    assert_eq!((other == new, nodes.slots()), (false, slots + 2));
+    let (again, _) = nodes.add(listed(0), now + RESTS).unwrap();
+    assert_eq!((again, nodes.slots()), (new, slots + 2));
+    assert!(nodes[again].incarnation > evenkeel_model::Incarnation(1));
+}
+
+#[test]
+fn node_added_to_a_drained_region_drains() {
+    let now = Instant::now();
+    let mut nodes = NodeTable::new(&mut settings(), now);
+    nodes.set_drained(RegionId(0), true);
+    assert!(nodes.add(listed(0), now).unwrap().1);
+    nodes.set_drained(RegionId(0), false);
+    assert!(!nodes.add(listed(0), now).unwrap().1);
+}
+
+#[test]
+fn ejected_node_is_down_and_takes_reserves() {
+    let now = Instant::now();
+    let mut nodes = NodeTable::new(&mut settings(), now);
+    let (hop, standby) = (nodes[A].hop(), NodeId(1));
+    let change = nodes.eject(A, now).unwrap();
+    assert!(matches!(change.change, NodeTransition::Died { from: Health::Up }));
+    assert_eq!(change.witnesses, [(EvidenceSource::Operator, now)]);
+    assert!(nodes.is_up(hop), "rooms go on first");
+    nodes.mark_down(hop, change.since);
+    assert!(!nodes.is_up(hop));
+    nodes.spend_if_free(standby, A);
+    nodes.spend_if_free(standby, NodeId(2));
+    assert_eq!((nodes.spent_for(A), nodes.spent_for(NodeId(2))), (vec![standby], vec![]));
+    nodes.reincarnate(A);
+    assert!(!nodes.is_up(hop) && nodes.is_up(nodes[A].hop()));
+    assert!(nodes.eject(A, now).is_none(), "it is Down already");
+}
+
+#[test]
+fn start_goes_to_the_nearest_node_and_one_at_a_time() {
+    let now = Instant::now();
+    let mut settings = settings();
+    for node in &mut settings.nodes {
+        node.starts = Starts::ByHook { within: ms(1_000) };
+    }
+    let mut nodes = NodeTable::new(&mut settings, now);
+    for node in nodes.iter_mut() {
+        node.detector.handle_agent(false, now);
+    }
+    nodes.start_nearest(RegionId(1), now);
+    nodes.start_nearest(RegionId(0), now);
+    let started: Vec<bool> = nodes.iter().map(Node::is_starting).collect();
+    assert_eq!(started, [false, false, false, true]);
+}

@@ -1,0 +1,534 @@
+//! One member of a group of two gateways.
+
+mod succession;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::trunk::{Hold, Vote};
+
+use crate::messages::{
+    AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings,
+    ContinuedOwnership, HandOverRefusal, MaySend, OWNER_HEARD, Reporter, SURVEY_EVERY,
+    TakeoverCause, TakeoverRefusal, VotingAgents, WitnessId,
+};
+use crate::ownership::{
+    Arming, BeatOrder, Candidacy, Following, LEASE, Ownership, PUNCTUAL, PeerState,
+};
+
+/// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
+pub const SILENCE: Duration = Duration::from_millis(25);
+
+/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates.
+pub const HOLD: Duration = Duration::from_millis(25);
+
+/// Interval of beats of a standby that misses its owner's: a port unreachable for one of them, or an answer of the agent beside
+/// the owner, shows that the owner's process has ended. A candidate asks for missing votes as often, since holds end meanwhile.
+const ASKED_EVERY: Duration = Duration::from_millis(1);
+
+/// An owner asks its voters once the newest echoed beat is this old.
+const ECHO_LATE: Duration = Duration::from_millis(10);
+
+/// A standby that heard no beat for this long is barred from taking over in this epoch.
+pub const GONE_AFTER: Duration = Duration::from_secs(1);
+
+/// A member that starts listens for this long before it owns.
+pub const LISTENS_FOR: Duration = Duration::from_secs(1);
+
+/// A hand-over is given up if its last records are not ready by then.
+const YIELDS_WITHIN: Duration = Duration::from_millis(500);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Cluster {
+    settings: ClusterSettings,
+    role: MemberRole,
+    /// The owner's: this member's own, or that of the peer.
+    epoch: u64,
+    highest: u64,
+    sequence: u64,
+    peer: PeerState,
+    agents: VotingAgents,
+    /// This member's copy of the records.
+    whole: bool,
+    records: u64,
+    /// Keeps the standby disarmed.
+    resting: bool,
+    peer_silent: bool,
+    peer_ended: bool,
+    beat_due: Instant,
+    survey_due: Instant,
+    /// The time at which the silence of the owner suffices.
+    silent_at: Option<Instant>,
+    may_send: MaySend,
+    outputs: VecDeque<ClusterOutput>,
+}
+
+#[derive(Debug)]
+enum MemberRole {
+    Owner(Ownership),
+    Standby(Following),
+}
+
+impl Cluster {
+    /// Starts as a standby, or as the owner if `continued` is set.
+    pub fn new(settings: ClusterSettings, now: Instant) -> Cluster {
+        let (role, may_send) = match settings.continued {
+            // The agents may hold for the other process to the end of the epoch.
+            Some(_) => {
+                let mut own = Ownership::new();
+                own.barred = true;
+                (MemberRole::Owner(own), MaySend::Always)
+            }
+            None => (MemberRole::Standby(Following::new(false, now)), MaySend::Never),
+        };
+        let before =
+            settings.continued.unwrap_or(ContinuedOwnership { sequence: 0, epoch: 0, highest: 0 });
+        Cluster {
+            settings,
+            role,
+            epoch: before.epoch,
+            highest: before.highest,
+            sequence: before.sequence,
+            peer: PeerState::new(now),
+            agents: VotingAgents::default(),
+            whole: false,
+            records: 0,
+            resting: false,
+            peer_silent: false,
+            peer_ended: false,
+            beat_due: now,
+            survey_due: now,
+            silent_at: None,
+            may_send,
+            outputs: VecDeque::from([ClusterOutput::MaySend(may_send)]),
+        }
+    }
+
+    /// The ownership that another process of this member continues, if this one owns, its standby is disarmed, and no hand-over is under
+    /// way.
+    pub fn continued(&self) -> Option<ContinuedOwnership> {
+        let MemberRole::Owner(own) = &self.role else { return None };
+        let Cluster { sequence, epoch, highest, .. } = *self;
+        let rests = own.voters().is_none() && own.yielding.is_none();
+        rests.then_some(ContinuedOwnership { sequence, epoch, highest })
+    }
+
+    /// Returns true while this member owns the addresses.
+    pub fn is_owner(&self) -> bool {
+        matches!(self.role, MemberRole::Owner(_))
+    }
+
+    /// The epoch of this member's ownership, or of the peer's that it follows; 0 if none is known.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The standby may take over by silence.
+    pub fn is_standby_armed(&self) -> bool {
+        matches!(&self.role, MemberRole::Owner(Ownership { arming: Arming::On(_), .. }))
+    }
+
+    /// The newest beat of the peer, if it is heard.
+    pub fn peer(&self, now: Instant) -> Option<&Beat> {
+        self.peer.newest().filter(|_| self.peer.silence(now) < SILENCE)
+    }
+
+    /// Takes a beat with a valid signature. A replayed one changes nothing.
+    pub fn handle_beat(&mut self, mut beat: Beat, now: Instant) {
+        self.note_lateness(now);
+        let Beat { standing, epoch, echo, records, .. } = beat;
+        let highest = beat.highest.max(epoch);
+        let echoed = echo.incarnation == self.settings.incarnation;
+        if !echoed {
+            // The owner armed another process of this member, and may know that it ended.
+            beat.voters.clear();
+        }
+        let heard = self.peer.handle_beat(beat, now);
+        if heard == BeatOrder::Old {
+            return;
+        }
+        self.highest = self.highest.max(highest);
+        if std::mem::take(&mut self.peer_silent) {
+            self.event(ClusterEvent::PeerHeard);
+        }
+        let restarted = heard == BeatOrder::Restarted;
+        if restarted {
+            self.event(ClusterEvent::PeerRestarted);
+        }
+        let outranked = standing == BeatRole::Owner && self.is_outranked(epoch);
+        match &mut self.role {
+            MemberRole::Owner(_) if outranked => self.step_down(epoch, now),
+            MemberRole::Owner(own) => {
+                if restarted && own.voters().is_some() {
+                    own.arming = Arming::Off;
+                    self.event(ClusterEvent::Disarmed);
+                } else if echoed && own.handle_echo(echo.sequence) {
+                    self.event(ClusterEvent::Disarmed);
+                }
+            }
+            MemberRole::Standby(following) => {
+                following.candidacy = None;
+                following.blocked = None;
+                match standing {
+                    BeatRole::Owner => self.follow(epoch, now),
+                    BeatRole::Yielded if echoed => following.handle_yielded(records, now),
+                    _ if restarted && following.follows => {
+                        self.take_over(TakeoverCause::PeerRestarted, now);
+                    }
+                    BeatRole::Standby if following.follows && following.yielded.is_none() => {
+                        *following = Following::new(false, now);
+                    }
+                    BeatRole::Standby | BeatRole::Yielded => {}
+                }
+            }
+        }
+        self.weigh(now);
+    }
+
+    /// The kernel of the peer's host reports that no process reads a beat that was sent (port unreachable), or the agent
+    /// there that no process has the port. Errors of other hosts, such as host unreachable, are no evidence.
+    pub fn handle_peer_closed(&mut self, by: Reporter, now: Instant) {
+        self.note_lateness(now);
+        self.peer.handle_closed(by, now);
+        self.weigh(now);
+    }
+
+    /// The connection to the peer has ended, as it does with the peer's process. A beat asks at once whether a process has the
+    /// port.
+    pub fn handle_disconnected(&mut self, now: Instant) {
+        self.note_lateness(now);
+        self.peer.handle_disconnected();
+        self.beat_due = self.beat_due.min(now);
+        self.weigh(now);
+    }
+
+    /// Takes an agent's answer to an [`ClusterOutput::Ask`].
+    pub fn handle_witness(&mut self, witness: &AgentVote, now: Instant) {
+        self.note_lateness(now);
+        let (voter, voted) = (witness.voter(), witness.voted);
+        self.highest = self.highest.max(voted.epoch).max(voted.promised);
+        let lives = voted.heard.is_some_and(|heard| heard < OWNER_HEARD);
+        let own_epoch = self.is_own(voted.epoch);
+        let peer_owned =
+            voted.heard.filter(|_| !own_epoch).and_then(|heard| now.checked_sub(heard));
+        self.agents.note(voter, peer_owned, now);
+        match &mut self.role {
+            // The peer owns. An epoch that no owner uses any more is one to exceed.
+            MemberRole::Owner(_) if voted.epoch > self.epoch && lives && !own_epoch => {
+                self.step_down(voted.epoch, now);
+            }
+            MemberRole::Owner(own) => {
+                if let Vote::Owner { epoch, hold } = witness.vote
+                    && [epoch, voted.epoch] == [self.epoch; 2]
+                    && voted.promised <= epoch
+                {
+                    own.handle_grant(
+                        voter,
+                        match hold {
+                            Hold::For(_) => MaySend::Until(witness.asked + LEASE),
+                            Hold::Epoch => MaySend::Always,
+                        },
+                    );
+                }
+            }
+            MemberRole::Standby(following) => {
+                if let Some(candidacy) = &mut following.candidacy {
+                    candidacy.handle_witness(witness);
+                }
+            }
+        }
+        self.weigh(now);
+    }
+
+    /// The node was removed, or has no agent any more.
+    pub fn handle_no_witness(&mut self, id: WitnessId) {
+        self.agents.forget(id);
+    }
+
+    /// An agent refused a message of this member because it knows a newer epoch. All agents are asked at once.
+    pub fn handle_refused_epoch(&mut self, epoch: u64, now: Instant) {
+        self.note_lateness(now);
+        if epoch > self.highest {
+            self.highest = epoch;
+            self.survey(now);
+        }
+        self.weigh(now);
+    }
+
+    /// This member's copy of the owner's records: whether it is complete, and the number of its newest batch.
+    pub fn handle_replica(&mut self, whole: bool, number: u64, now: Instant) {
+        self.note_lateness(now);
+        let changed = self.whole != whole;
+        (self.whole, self.records) = (whole, number);
+        self.weigh(now);
+        if changed && !self.is_owner() {
+            self.send_beat(now);
+        }
+    }
+
+    /// Hands the ownership to the peer. [`ClusterOutput::Yield`] follows.
+    pub fn handle_hand_over(&mut self, now: Instant) -> Result<(), HandOverRefusal> {
+        self.note_lateness(now);
+        let ready = self.is_followed(now);
+        let MemberRole::Owner(own) = &mut self.role else { return Err(HandOverRefusal::NotOwner) };
+        match self.peer.newest() {
+            _ if !self.peer.is(BeatRole::Standby, now) => return Err(HandOverRefusal::PeerSilent),
+            _ if !ready => return Err(HandOverRefusal::RecordsIncomplete),
+            _ => {}
+        }
+        if own.yielding.is_none() {
+            own.yielding = Some(now);
+            self.permit(now);
+            self.outputs.push_back(ClusterOutput::Yield);
+        }
+        Ok(())
+    }
+
+    /// The last records of a hand-over were sent, and the last of them is in this batch. From now on the peer owns, if it
+    /// still is the process that holds the records; otherwise this member remains the owner.
+    pub fn handle_yielded(&mut self, records: u64, now: Instant) {
+        self.note_lateness(now);
+        let follows = self.is_copied() && !self.peer.has_ended(now);
+        if follows && matches!(&self.role, MemberRole::Owner(own) if own.yielding.is_some()) {
+            let mut following = Following::new(true, now);
+            following.yielded = Some(records);
+            self.role = MemberRole::Standby(following);
+            self.send_beat(now);
+        } else {
+            self.give_up_hand_over();
+        }
+        self.weigh(now);
+    }
+
+    /// The last records of a hand-over cannot be sent: this member remains the owner, and sends again.
+    pub fn handle_not_yielded(&mut self, now: Instant) {
+        self.note_lateness(now);
+        self.give_up_hand_over();
+        self.weigh(now);
+    }
+
+    /// An operator makes this member the owner that sends, and confirms that the peer is down. This member cannot know it:
+    /// it refuses if it hears the peer, or if agents hear the peer as the owner.
+    pub fn handle_take_over(&mut self, now: Instant) -> Result<(), TakeoverRefusal> {
+        self.note_lateness(now);
+        if matches!(&self.role, MemberRole::Owner(own) if own.lapsed.is_none()) {
+            return Err(TakeoverRefusal::OwnerAlready);
+        }
+        if self.peer.silence(now) < GONE_AFTER {
+            return Err(match self.peer.newest() {
+                Some(beat) if beat.standing == BeatRole::Owner => TakeoverRefusal::PeerOwns,
+                Some(_) => TakeoverRefusal::PeerHeard,
+                None => TakeoverRefusal::Joining,
+            });
+        }
+        if self.agents.hear_peer(now) {
+            return Err(TakeoverRefusal::AgentsHearPeer);
+        }
+        match &mut self.role {
+            MemberRole::Standby(_) => self.take_over(TakeoverCause::Operator, now),
+            MemberRole::Owner(own) => {
+                // The peer may have been armed.
+                own.arming = Arming::Off;
+                self.event(ClusterEvent::Disarmed);
+                self.raise();
+                self.survey(now);
+            }
+        }
+        self.weigh(now);
+        Ok(())
+    }
+
+    /// The reason for which this member takes nothing over from its silent peer.
+    pub fn blocked(&self) -> Option<Blocked> {
+        match &self.role {
+            MemberRole::Standby(following) => following.blocked,
+            MemberRole::Owner(_) => None,
+        }
+    }
+
+    /// Keeps the standby disarmed, so that this member may pause, or lets it be armed again. The pause may begin once
+    /// [`Self::continued`] is there.
+    pub fn set_resting(&mut self, resting: bool, now: Instant) {
+        self.note_lateness(now);
+        self.resting = resting;
+        let next = self.sequence + 1;
+        if let MemberRole::Owner(own) = &mut self.role
+            && resting
+        {
+            own.disarm(next);
+            self.send_beat(now);
+        }
+        self.weigh(now);
+    }
+
+    /// Takes the steps that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_lateness(now);
+        if self.beat_due <= now {
+            self.turn(now);
+        }
+        if self.survey_due <= now {
+            self.survey(now);
+        }
+        self.weigh(now);
+    }
+
+    /// Returns the time of the next [`handle_timeout`](Self::handle_timeout).
+    pub fn poll_timeout(&self) -> Instant {
+        let due = self.beat_due.min(self.survey_due);
+        self.silent_at.map_or(due, |at| at.min(due))
+    }
+
+    /// Returns the next output.
+    pub fn poll_output(&mut self) -> Option<ClusterOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Time for which this member itself was not running is no silence of the peer.
+    fn note_lateness(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.poll_timeout());
+        if late > PUNCTUAL {
+            self.peer.excuse(late);
+        }
+    }
+
+    fn beat_every(&self, now: Instant) -> Duration {
+        let misses = (BEAT_EVERY..2 * SILENCE).contains(&self.peer.silence(now));
+        match &self.role {
+            MemberRole::Standby(following) if following.follows && misses => ASKED_EVERY,
+            _ => BEAT_EVERY,
+        }
+    }
+
+    /// Sends a beat, and asks the voters if that is due.
+    fn turn(&mut self, now: Instant) {
+        self.maintain(now);
+        self.send_beat(now);
+        match &self.role {
+            MemberRole::Owner(own) => {
+                let Some(voters) = own.voters() else { return };
+                let since = |at| now.saturating_duration_since(at);
+                let age = own.echoed.map_or(Duration::MAX, since);
+                let ended = self.peer.has_ended(now);
+                if age < ECHO_LATE && !ended {
+                    return;
+                }
+                let gone = ended || age >= GONE_AFTER;
+                let hold = if gone { Hold::Epoch } else { Hold::For(HOLD) };
+                let vote = Vote::Owner { epoch: self.epoch, hold };
+                let ids: Vec<WitnessId> = voters.iter().map(|voter| voter.id).collect();
+                self.ask(ids, vote);
+                if let MemberRole::Owner(own) = &mut self.role {
+                    own.barred |= gone;
+                }
+            }
+            MemberRole::Standby(following) => {
+                let recent = |since| now.saturating_duration_since(since) < GONE_AFTER;
+                let candidacy = following.candidacy.as_ref();
+                if let Some(candidacy) = candidacy.filter(|it| recent(it.since)) {
+                    self.ask(candidacy.missing().collect(), candidacy.vote());
+                }
+            }
+        }
+    }
+
+    /// Asks every agent: an owner shows that it lives, and a standby learns epochs.
+    fn survey(&mut self, now: Instant) {
+        self.survey_due = now + SURVEY_EVERY;
+        let vote = match &self.role {
+            MemberRole::Owner(_) => Vote::Owner { epoch: self.epoch, hold: Hold::For(HOLD) },
+            MemberRole::Standby(following) => {
+                following.candidacy.as_ref().map_or(Vote::Standby, Candidacy::vote)
+            }
+        };
+        self.outputs.push_back(ClusterOutput::Ask { to: None, vote });
+    }
+
+    fn ask(&mut self, ids: Vec<WitnessId>, vote: Vote) {
+        let ask = |id| ClusterOutput::Ask { to: Some(id), vote };
+        self.outputs.extend(ids.into_iter().map(ask));
+    }
+
+    fn send_beat(&mut self, now: Instant) {
+        // A beat that arms the standby must not leave before the lease counts.
+        self.permit(now);
+        self.sequence += 1;
+        self.beat_due = now + self.beat_every(now);
+        let mut beat = Beat {
+            incarnation: self.settings.incarnation,
+            sequence: self.sequence,
+            standing: BeatRole::Standby,
+            epoch: self.epoch,
+            highest: self.highest,
+            echo: self.peer.echo(),
+            whole: self.whole,
+            records: self.records,
+            voters: Vec::new(),
+        };
+        match &mut self.role {
+            MemberRole::Owner(own) => {
+                beat.standing = BeatRole::Owner;
+                own.handle_sent(self.sequence, now);
+                if let Arming::On(voters) = &own.arming {
+                    beat.voters.clone_from(voters);
+                }
+            }
+            MemberRole::Standby(following) => {
+                if let Some(records) = following.yielded {
+                    (beat.standing, beat.records) = (BeatRole::Yielded, records);
+                }
+            }
+        }
+        self.outputs.push_back(ClusterOutput::Send(beat));
+    }
+
+    /// Sets the workers' lease.
+    fn permit(&mut self, now: Instant) {
+        let ended = self.peer.has_ended(now);
+        let (may_send, lapsed) = match &mut self.role {
+            MemberRole::Standby(_) => (MaySend::Never, None),
+            MemberRole::Owner(own) => {
+                let may_send = own.may_send(ended);
+                let waits = may_send <= MaySend::Until(now) && own.yielding.is_none();
+                let lapsed = match (own.lapsed, waits) {
+                    (None, true) => {
+                        own.lapsed = Some(now);
+                        Some(ClusterEvent::LeaseLapsed)
+                    }
+                    (Some(since), false) => {
+                        own.lapsed = None;
+                        let after = now.saturating_duration_since(since);
+                        Some(ClusterEvent::LeaseRenewed { after })
+                    }
+                    _ => None,
+                };
+                (may_send, lapsed)
+            }
+        };
+        if may_send != self.may_send {
+            self.may_send = may_send;
+            self.outputs.push_back(ClusterOutput::MaySend(may_send));
+        }
+        if let Some(event) = lapsed {
+            self.event(event);
+        }
+    }
+
+    fn event(&mut self, event: ClusterEvent) {
+        self.outputs.push_back(ClusterOutput::Event(event));
+    }
+
+    /// The next epoch of this member. Members use different numbers.
+    fn next_epoch(&self) -> u64 {
+        let next = self.highest + 1;
+        if self.is_own(next) { next } else { next + 1 }
+    }
+
+    fn is_own(&self, epoch: u64) -> bool {
+        epoch % 2 == u64::from(self.settings.preferred)
+    }
+}
+
+#[cfg(test)]
+mod tests;

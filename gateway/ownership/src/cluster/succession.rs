@@ -1,0 +1,234 @@
+//! Changes of ownership.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, ECHO_LATE, LISTENS_FOR, MemberRole, SILENCE, YIELDS_WITHIN};
+use crate::messages::{BeatRole, Blocked, ClusterEvent, ClusterOutput, TakeoverCause};
+use crate::ownership::{Arming, Candidacy, Following, Ownership};
+
+/// A candidacy without success is reported after this time.
+const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+
+impl Cluster {
+    /// Draws the conclusions of all evidence.
+    pub(super) fn weigh(&mut self, now: Instant) {
+        if !self.peer_silent && self.peer.silence(now) >= SILENCE {
+            self.peer_silent = true;
+            self.event(ClusterEvent::PeerSilent);
+        }
+        // A beat withdraws it.
+        let ended = self.peer.ended_by(now);
+        let known = std::mem::replace(&mut self.peer_ended, ended.is_some());
+        if let Some(by) = ended.filter(|_| !known) {
+            self.event(ClusterEvent::PeerEnded { by });
+        }
+        match &mut self.role {
+            MemberRole::Owner(own) => {
+                if own.is_barred() {
+                    own.arming = Arming::Off;
+                    self.event(ClusterEvent::Barred);
+                }
+            }
+            MemberRole::Standby(_) => {
+                if let Some(evidence) = self.evidence(now) {
+                    self.take_over(evidence, now);
+                }
+            }
+        }
+        self.silent_at = self.silent_at(now);
+        self.permit(now);
+    }
+
+    /// A reason to take over.
+    fn evidence(&mut self, now: Instant) -> Option<TakeoverCause> {
+        self.run(now);
+        let MemberRole::Standby(following) = &self.role else { return None };
+        let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
+        let candidacy = following.candidacy.as_ref();
+        if self.peer.has_ended(now) && (following.follows || listened) {
+            Some(TakeoverCause::PeerEnded)
+        } else if following.is_handed(self.records, now) {
+            Some(TakeoverCause::HandOver)
+        } else if candidacy.is_some_and(Candidacy::is_elected) {
+            Some(TakeoverCause::Silence)
+        } else if self.settings.preferred
+            && !following.follows
+            && listened
+            && self.peer.is(BeatRole::Standby, now)
+            && self.peer.hears(self.settings.incarnation)
+        {
+            // A standby of this member's former process would have taken over when it heard this one.
+            Some(TakeoverCause::Start)
+        } else {
+            None
+        }
+    }
+
+    /// Becomes a candidate if the owner is silent and armed this member.
+    fn run(&mut self, now: Instant) {
+        let claim = self.next_epoch();
+        let MemberRole::Standby(following) = &mut self.role else { return };
+        if self.peer.silence(now) < SILENCE {
+            return;
+        }
+        let armed = self.peer.newest().filter(|beat| {
+            following.follows && beat.standing == BeatRole::Owner && !beat.voters.is_empty()
+        });
+        let mut blocked = None;
+        match (&following.candidacy, armed) {
+            (Some(candidacy), _) => {
+                if now.saturating_duration_since(candidacy.since) >= BLOCKED_AFTER {
+                    let heard = candidacy.is_answered();
+                    blocked = Some(if heard { Blocked::OwnerHeard } else { Blocked::NoAgent });
+                }
+            }
+            (None, Some(beat)) => {
+                let candidacy = Candidacy::new(beat.epoch, claim, beat.voters.clone(), now);
+                let (ids, vote) = (candidacy.missing().collect(), candidacy.vote());
+                following.candidacy = Some(candidacy);
+                self.highest = claim;
+                self.ask(ids, vote);
+            }
+            (None, None) if following.follows => blocked = Some(Blocked::NotArmed),
+            // A peer that ended is replaced once this member has listened.
+            (None, None) if self.peer.has_ended(now) => {}
+            (None, None) => {
+                let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
+                blocked = listened.then_some(Blocked::Unknown);
+            }
+        }
+        if let Some(blocked) = blocked {
+            self.report(blocked);
+        }
+    }
+
+    /// Reports the first reason of each silence.
+    fn report(&mut self, blocked: Blocked) {
+        if let MemberRole::Standby(following) = &mut self.role
+            && following.blocked.replace(blocked).is_none()
+        {
+            self.event(ClusterEvent::TakeoverBlocked(blocked));
+        }
+    }
+
+    /// The time at which a candidacy begins if no beat comes.
+    fn silent_at(&self, now: Instant) -> Option<Instant> {
+        let MemberRole::Standby(Following { follows: true, candidacy: None, .. }) = &self.role
+        else {
+            return None;
+        };
+        let left = SILENCE.checked_sub(self.peer.silence(now)).filter(|left| !left.is_zero())?;
+        Some(now + left)
+    }
+
+    /// Arms and disarms the standby, and raises the epoch while it is disarmed.
+    pub(super) fn maintain(&mut self, now: Instant) {
+        let (followed, complete) = (self.is_followed(now), self.is_copied());
+        let outdated = self.highest > self.epoch;
+        let MemberRole::Owner(own) = &mut self.role else { return };
+        if own.yielding.is_some_and(|since| now.saturating_duration_since(since) >= YIELDS_WITHIN) {
+            return self.give_up_hand_over();
+        }
+        match &own.arming {
+            Arming::Ending { .. } => {}
+            Arming::On(voters) => {
+                let silent = self.peer.silence(now) >= SILENCE;
+                let stays = !outdated
+                    && !own.barred
+                    && complete
+                    && self.agents.choose(voters, now) == *voters;
+                if !silent && !stays {
+                    own.disarm(self.sequence + 1);
+                }
+            }
+            Arming::Off => {
+                let arms = followed && !self.resting && own.yielding.is_none();
+                if outdated || arms && own.barred {
+                    self.raise();
+                } else if arms {
+                    let voters = self.agents.choose(&[], now);
+                    if !voters.is_empty() {
+                        own.arming = Arming::On(voters.clone());
+                        self.event(ClusterEvent::Armed { voters });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a hand-over that this owner began, if there is one.
+    pub(super) fn give_up_hand_over(&mut self) {
+        if let MemberRole::Owner(own) = &mut self.role
+            && own.yielding.take().is_some()
+        {
+            self.event(ClusterEvent::HandOverFailed);
+        }
+    }
+
+    /// The peer holds all records of this owner in this epoch, and hears it.
+    pub fn is_followed(&self, now: Instant) -> bool {
+        let MemberRole::Owner(own) = &self.role else { return false };
+        let recent = |at| now.saturating_duration_since(at) < 2 * ECHO_LATE;
+        own.echoed.is_some_and(recent) && self.peer.is(BeatRole::Standby, now) && self.is_copied()
+    }
+
+    /// The peer's process holds all records of this owner in this epoch.
+    pub(super) fn is_copied(&self) -> bool {
+        self.peer.newest().is_some_and(|beat| beat.whole && beat.epoch == self.epoch)
+    }
+
+    pub(super) fn raise(&mut self) {
+        self.epoch = self.next_epoch();
+        self.highest = self.epoch;
+        if let MemberRole::Owner(own) = &mut self.role {
+            own.handle_raise();
+        }
+        self.outputs.push_back(ClusterOutput::Raise { epoch: self.epoch });
+    }
+
+    /// The peer's ownership is newer than this member's. Equal epochs are a mistake of configuration.
+    pub(super) fn is_outranked(&self, epoch: u64) -> bool {
+        epoch > self.epoch || epoch == self.epoch && !self.settings.preferred
+    }
+
+    pub(super) fn follow(&mut self, epoch: u64, now: Instant) {
+        let MemberRole::Standby(following) = &mut self.role else { return };
+        let (yielded, known) = (following.yielded.is_some(), following.follows);
+        *following = Following::new(true, now);
+        let changed = std::mem::replace(&mut self.epoch, epoch) != epoch;
+        if yielded {
+            self.outputs.push_back(ClusterOutput::StepDown { epoch });
+        }
+        if changed || !known {
+            self.event(ClusterEvent::Followed { epoch });
+        }
+        // The owner's lease depends on the echo.
+        self.send_beat(now);
+    }
+
+    pub(super) fn step_down(&mut self, epoch: u64, now: Instant) {
+        self.role = MemberRole::Standby(Following::new(true, now));
+        self.epoch = epoch;
+        self.permit(now);
+        self.outputs.push_back(ClusterOutput::StepDown { epoch });
+        self.event(ClusterEvent::Followed { epoch });
+        self.send_beat(now);
+    }
+
+    pub(super) fn take_over(&mut self, evidence: TakeoverCause, now: Instant) {
+        let MemberRole::Standby(following) = &self.role else { return };
+        let elected = following.candidacy.as_ref().filter(|_| evidence == TakeoverCause::Silence);
+        let yielded = following.yielded.is_some();
+        self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
+        self.highest = self.highest.max(self.epoch);
+        self.role = MemberRole::Owner(Ownership::new());
+        // The copy is restored, and grows old from now on.
+        self.whole = false;
+        if yielded {
+            self.event(ClusterEvent::HandOverFailed);
+        }
+        self.outputs.push_back(ClusterOutput::TakeOver { epoch: self.epoch, evidence });
+        self.send_beat(now);
+        self.survey(now);
+    }
+}
