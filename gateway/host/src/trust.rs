@@ -1,19 +1,20 @@
-//! Ed25519 signatures of plugins (RFC 8032), in the custom section `evenkeel:signature` at the end.
+//! Trust in plugins: signatures, known keys, and revoked keys and digests.
 //!
-//! The section holds a byte 1, the public key (32 bytes) and the signature (64 bytes). Signed are a
-//! context string, the public key, and SHA-256 of all bytes before the section. A plugin has at
-//! most one signature, at its very end; signing again replaces it.
+//! Plugins are signed with Ed25519 (RFC 8032), in the custom section `evenkeel:signature` at the end. The section holds a
+//! byte 1, the public key (32 bytes) and the signature (64 bytes). Signed are a context string, the public key, and
+//! SHA-256 of all bytes before the section. A plugin has at most one signature, at its very end; signing again replaces
+//! it.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-use crate::outline::Outline;
-use crate::refused::PluginRefusal;
+use crate::plugin_file::{Outline, sha256};
+use crate::refusal::PluginRefusal;
 
 /// Start of the section: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these exact bytes are
 /// accepted, so that a signature has one encoding.
@@ -140,12 +141,6 @@ pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, PluginRefusal> {
     Ok(Some(section.key))
 }
 
-/// SHA-256 of the signed part. It is equal with and without a signature.
-pub(crate) fn content_digest(plugin: &[u8]) -> Result<[u8; 32], PluginRefusal> {
-    let content = find(plugin)?.map_or(plugin, |section| section.signed);
-    Ok(sha256(content))
-}
-
 struct Section<'a> {
     signed: &'a [u8],
     key: PublicKey,
@@ -179,12 +174,8 @@ fn unlike(found: &'static str) -> PluginRefusal {
     PluginRefusal::Signature(found)
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
 /// Parses 32 bytes in hexadecimal digits of either case, after a prefix.
-pub(crate) fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
+fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
     let bad = |found| BadKey { found, prefix, digits: 2 * KEY_BYTES };
     let digits = text.trim().strip_prefix(prefix).ok_or(bad("another beginning"))?;
     if digits.len() != 2 * KEY_BYTES {
@@ -193,6 +184,162 @@ pub(crate) fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey
     let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).map_err(|_| bad("another letter"))?;
     Ok(bytes.try_into().expect("two digits are a byte"))
 }
+
+/// Known keys and revocations. Default: empty.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct TrustedKeys {
+    known: Vec<(Arc<str>, PublicKey)>,
+    revoked_keys: Vec<PublicKey>,
+    revoked_digests: Vec<[u8; 32]>,
+}
+
+/// Digests and key of a running plugin, to check against later revocations.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PluginSeal {
+    digests: [[u8; 32]; 2],
+    signer: Option<PublicKey>,
+}
+
+impl PluginSeal {
+    /// The seal of a plugin file.
+    ///
+    /// # Errors
+    /// As [`signer`].
+    pub fn of(plugin: &[u8]) -> Result<PluginSeal, PluginRefusal> {
+        Ok(PluginSeal { digests: digests(plugin)?, signer: signer(plugin)? })
+    }
+}
+
+/// SHA-256 of the whole file, and of its bytes without the signature.
+fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], PluginRefusal> {
+    let content = find(plugin)?.map_or(plugin, |section| section.signed);
+    Ok([sha256(plugin), sha256(content)])
+}
+
+/// The reason why a plugin is trusted, if any.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Provenance {
+    /// The plugin is embedded in this binary, byte for byte.
+    Shipped,
+    /// The plugin is signed with the known key of this name.
+    Signed(Arc<str>),
+    /// The plugin is neither shipped nor signed with a known key.
+    Unsigned,
+}
+
+/// Treatment of plugins that are neither shipped nor signed with a known key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsigned {
+    /// Unsigned plugins run.
+    Allow,
+    /// Only plugins that a trusted key signed run.
+    Refuse,
+}
+
+impl TrustedKeys {
+    /// Adds a key; a plugin signed with it is accepted.
+    pub fn know(&mut self, name: Arc<str>, key: PublicKey) {
+        self.known.push((name, key));
+    }
+
+    /// Revokes a key with all its signatures.
+    pub fn revoke_key(&mut self, key: PublicKey) {
+        self.revoked_keys.push(key);
+    }
+
+    /// Revokes a plugin by SHA-256 of its file, or of its bytes without the signature.
+    pub fn revoke_digest(&mut self, digest: [u8; 32]) {
+        self.revoked_digests.push(digest);
+    }
+
+    /// Names and keys, in the order they were added.
+    pub fn known(&self) -> &[(Arc<str>, PublicKey)] {
+        &self.known
+    }
+
+    /// Checks the trust in a plugin.
+    ///
+    /// A revoked plugin is refused whatever its signature. A signature by an unknown key counts as none.
+    ///
+    /// # Errors
+    /// [`PluginRefusal::Revoked`]; [`PluginRefusal::Signature`] for an invalid one; [`PluginRefusal::Unsigned`] if `unsigned` requires a signature;
+    /// and [`PluginRefusal::NotWasm`].
+    pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Provenance, PluginRefusal> {
+        self.spare_digests(&digests(plugin)?)?;
+        if shipped().iter().any(|shipped| shipped.bytes == plugin) {
+            return Ok(Provenance::Shipped);
+        }
+        let signer = signer(plugin)?;
+        if let Some(key) = signer {
+            self.spare_key(key)?;
+            if let Some(name) = self.name_of(key) {
+                return Ok(Provenance::Signed(name));
+            }
+        }
+        match unsigned {
+            Unsigned::Allow => Ok(Provenance::Unsigned),
+            Unsigned::Refuse => {
+                Err(PluginRefusal::Unsigned { by: signer.map(|key| key.to_string().into()) })
+            }
+        }
+    }
+
+    /// Checks that a plugin accepted before is not revoked.
+    ///
+    /// # Errors
+    /// [`PluginRefusal::Revoked`].
+    pub fn spare(&self, seal: &PluginSeal) -> Result<(), PluginRefusal> {
+        self.spare_digests(&seal.digests)?;
+        seal.signer.map_or(Ok(()), |key| self.spare_key(key))
+    }
+
+    fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), PluginRefusal> {
+        match digests.iter().find(|digest| self.revoked_digests.contains(*digest)) {
+            Some(digest) => Err(PluginRefusal::Revoked {
+                what: format!("sha256:{}", HEXLOWER.encode(digest)).into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn spare_key(&self, key: PublicKey) -> Result<(), PluginRefusal> {
+        if !self.revoked_keys.contains(&key) {
+            return Ok(());
+        }
+        let name = self.name_of(key);
+        let what = name.map_or_else(|| key.to_string(), |name| format!("key `{name}`, {key}"));
+        Err(PluginRefusal::Revoked { what: what.into() })
+    }
+
+    fn name_of(&self, key: PublicKey) -> Option<Arc<str>> {
+        let known = self.known.iter().find(|(_, known)| *known == key);
+        known.map(|(name, _)| Arc::clone(name))
+    }
+}
+
+/// Parses a SHA-256 digest: `sha256:` and 64 hexadecimal digits.
+///
+/// # Errors
+/// The invalid text.
+pub fn read_digest(text: &str) -> Result<[u8; 32], BadKey> {
+    unhex(text, "sha256:")
+}
+
+/// A plugin that the binary contains.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    /// The plugin's folder under `plugins/`.
+    pub name: &'static str,
+    /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
+    pub bytes: &'static [u8],
+}
+
+/// All shipped plugins, ordered by name.
+pub fn shipped() -> &'static [Shipped] {
+    SHIPPED
+}
+
+include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 use evenkeel_model::{Hook, PluginFault};
 
-use crate::signature::PublicKey;
-
 /// The reason why a plugin or its settings are refused. As text: one sentence with the next step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,11 +24,11 @@ pub enum PluginRefusal {
     /// No trusted key signed the plugin.
     #[error(
         "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
-        unsigned_words(*by)
+        unsigned_words(by.as_deref())
     )]
     Unsigned {
         /// The unknown key that signed the plugin, if any.
-        by: Option<PublicKey>,
+        by: Option<Box<str>>,
     },
     /// `[trust]` names its key or digest.
     #[error("the plugin is revoked in [trust]: {what}")]
@@ -59,7 +57,6 @@ pub enum PluginRefusal {
         /// The process's exit status or output.
         said: Box<str>,
     },
-    /// The plugin imports something other than `diag`.
     /// The plugin imports something that no policy may use.
     #[error(
         "the plugin imports `{found}`, but a policy may import `{allowed}` alone: rebuild it with `cargo build \
@@ -171,7 +168,7 @@ impl PluginRefusal {
     }
 }
 
-fn unsigned_words(by: Option<PublicKey>) -> String {
+fn unsigned_words(by: Option<&str>) -> String {
     match by {
         Some(key) => format!("the plugin is signed with the unknown key {key}"),
         None => "the plugin is not signed".to_owned(),

@@ -1,20 +1,17 @@
-//! Isolates rows on which a plugin fails, by bisecting the batch.
+//! Isolates rows on which a plugin fails, by bisecting the batch, and leaves them out of later questions.
 //!
 //! Parts are asked one after the other, each with the memo that the previous part returned. Within a question they come
 //! in row order, with earlier suspects last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Apart, DecisionNote, HookAnswer, PluginFault, PluginState, Poisoned, PolicyQuestion,
-    RevisionAnswer,
 };
 
-use crate::guest::GuestReply;
+use crate::guest::{GuestReply, SupervisedGuest};
 use crate::limits::NOTES_MAX;
-use crate::policy::BoundPlugin;
-use crate::quarantine::HELD_MAX;
 
 /// Maximum parts asked per question: enough to find two rows among thousands. A larger search continues with the next
 /// question.
@@ -26,10 +23,36 @@ const SHARE_MIN: Duration = Duration::from_millis(1);
 /// Questions answered in smaller batches before the batch size is doubled: 17 minutes at one question per second.
 const GROW_AFTER: u32 = 1_000;
 
+/// Maximum quarantined rows. A revision that fails on more rows is itself broken, and no longer bisected.
+const HELD_MAX: usize = 256;
+
+/// Maximum rows that failed alone once; the one with the lowest id is dropped.
+const ACCUSED_MAX: usize = 64;
+
+/// A row that was in no question for this long is gone, and frees its place if the quarantine is full.
+const GONE_AFTER_US: u64 = 60_000_000;
+
+/// Rows that one revision is not asked about, and the size of its batches.
+#[derive(Default, Debug)]
+pub(crate) struct BatchIsolation {
+    pub(crate) quarantine: RowQuarantine,
+    /// Set if a whole batch exceeded the plugin's memory.
+    portion: Option<Portion>,
+    /// The session or room at which the next batch starts, if the last one ran out of time.
+    first: Option<u64>,
+}
+
+impl BatchIsolation {
+    /// Returns whether a batch of this size may be asked as a whole.
+    pub(crate) fn takes_whole(&self, rows: usize) -> bool {
+        self.portion.is_none_or(|portion| rows <= portion.most) && self.quarantine.is_idle()
+    }
+}
+
 /// Batch size of a plugin with too little memory for more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Portion {
-    pub(crate) most: usize,
+struct Portion {
+    most: usize,
     /// Questions answered at this batch size.
     answered: u32,
 }
@@ -40,6 +63,87 @@ impl Portion {
             GROW_AFTER => Portion { most: self.most.saturating_mul(2), answered: 0 },
             answered => Portion { answered, ..self },
         }
+    }
+}
+
+/// Rows left out of questions to one revision.
+#[derive(Default, Debug)]
+pub(crate) struct RowQuarantine {
+    held: BTreeMap<u64, QuarantinedRow>,
+    /// Rows of which the revision fails on at least one, which was not isolated in time.
+    suspects: BTreeSet<u64>,
+    suspected_of: Option<PluginFault>,
+    /// Rows that were alone in a question when the revision failed, with `answers` at that time.
+    accused: BTreeMap<u64, u64>,
+    /// Questions, or parts of one, that the revision answered.
+    pub(crate) answers: u64,
+}
+
+#[derive(Debug)]
+struct QuarantinedRow {
+    fault: PluginFault,
+    /// The last time the row was in a question.
+    seen_us: u64,
+}
+
+impl RowQuarantine {
+    /// No row is quarantined or suspected, so questions need no filtering.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.suspects.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The fault on this row, if the row is quarantined.
+    pub(crate) fn check(&mut self, id: u64, now_us: u64) -> Option<PluginFault> {
+        let held = self.held.get_mut(&id)?;
+        held.seen_us = held.seen_us.max(now_us);
+        Some(held.fault.clone())
+    }
+
+    /// The fault on this row or its group, if the row is suspected.
+    pub(crate) fn suspects(&self, id: u64) -> Option<&PluginFault> {
+        self.suspected_of.as_ref().filter(|_| self.suspects.contains(&id))
+    }
+
+    /// Marks rows as suspects. The next question that contains some of them continues the search.
+    pub(crate) fn suspect(&mut self, (ids, fault): (BTreeSet<u64>, Option<PluginFault>)) {
+        self.suspected_of = fault.filter(|fault| !ids.is_empty() && fault.is_of_question());
+        self.suspects = if self.suspected_of.is_some() { ids } else { BTreeSet::new() };
+    }
+
+    /// Notes a failure on this row alone, with no other row to show whether the row or the plugin is at fault. Returns
+    /// true if the plugin failed on it before and answered other questions in between.
+    pub(crate) fn accuse(&mut self, id: u64) -> bool {
+        let answers = self.answers;
+        if self.accused.get(&id).is_some_and(|before| *before < answers) {
+            return true;
+        }
+        if self.accused.len() == ACCUSED_MAX {
+            self.accused.pop_first();
+        }
+        self.accused.entry(id).or_insert(answers);
+        false
+    }
+
+    /// Quarantines a row. Returns false if the quarantine is full.
+    pub(crate) fn hold(&mut self, id: u64, fault: PluginFault, now_us: u64) -> bool {
+        if self.is_full(now_us) {
+            return false;
+        }
+        self.accused.remove(&id);
+        self.held.insert(id, QuarantinedRow { fault, seen_us: now_us });
+        true
+    }
+
+    pub(crate) fn is_full(&mut self, now_us: u64) -> bool {
+        if self.held.len() >= HELD_MAX {
+            let gone = |held: &QuarantinedRow| now_us.saturating_sub(held.seen_us) > GONE_AFTER_US;
+            self.held.retain(|_, held| !gone(held));
+        }
+        self.held.len() >= HELD_MAX
     }
 }
 
@@ -65,7 +169,8 @@ enum Fails {
 }
 
 pub(crate) struct Bisection<'a> {
-    policy: &'a mut BoundPlugin,
+    guest: &'a mut SupervisedGuest,
+    isolation: &'a mut BatchIsolation,
     question: &'a PolicyQuestion,
     ids: Vec<u64>,
     now_us: u64,
@@ -93,7 +198,8 @@ impl<'a> Bisection<'a> {
     /// Starts with a batch of the sessions or rooms `ids` that failed as a whole, is too large for the plugin, or
     /// contains quarantined or suspected rows.
     pub(crate) fn new(
-        policy: &'a mut BoundPlugin,
+        guest: &'a mut SupervisedGuest,
+        isolation: &'a mut BatchIsolation,
         question: &'a PolicyQuestion,
         ids: Vec<u64>,
         failed: Option<PluginFault>,
@@ -115,7 +221,8 @@ impl<'a> Bisection<'a> {
         };
         let smallest_oom_batch = (failed == Some(PluginFault::OutOfMemory)).then_some(ids.len());
         let mut bisection = Bisection {
-            policy,
+            guest,
+            isolation,
             question,
             ids,
             now_us,
@@ -141,7 +248,7 @@ impl<'a> Bisection<'a> {
     /// Sorts rows into quarantined, suspected and other rows. The others are asked first.
     fn sort_rows(&mut self, failed: Option<PluginFault>) {
         let (mut others, mut suspects, mut of) = (Vec::new(), Vec::new(), None);
-        let quarantine = &mut self.policy.quarantine;
+        let quarantine = &mut self.isolation.quarantine;
         for (row, &id) in (0..).zip(&self.ids) {
             if let Some(fault) = quarantine.check(id, self.now_us) {
                 self.apart.poisoned.push(Poisoned { row, fault });
@@ -166,13 +273,13 @@ impl<'a> Bisection<'a> {
             }
             (_, None) => {
                 // The next call resumes at the row that timed out.
-                let first = self.policy.first.take();
+                let first = self.isolation.first.take();
                 let begin = first.and_then(|first| {
                     others.iter().position(|row| self.ids[*row as usize] == first)
                 });
                 others.rotate_left(begin.unwrap_or(0));
                 let most =
-                    self.policy.portion.as_ref().map_or(others.len(), |portion| portion.most);
+                    self.isolation.portion.as_ref().map_or(others.len(), |portion| portion.most);
                 let parts = others.chunks(most).rev();
                 self.waiting.extend(parts.map(|rows| RowRange {
                     rows: rows.to_vec(),
@@ -184,7 +291,7 @@ impl<'a> Bisection<'a> {
     }
 
     /// Asks until all parts are done, or the time or the number of calls is used up.
-    pub(crate) fn run(mut self) -> Result<RevisionAnswer, PluginFault> {
+    pub(crate) fn run(mut self) -> Result<(GuestReply, Option<Box<Apart>>), PluginFault> {
         while let Some(part) = self.waiting.pop() {
             let RowRange { rows, fails, suspected } = part;
             let fails = match fails {
@@ -200,7 +307,7 @@ impl<'a> Bisection<'a> {
             let nobody_suspects = !suspected && matches!(fails, Fails::Unknown);
             let budget = if self.is_first() && nobody_suspects {
                 // The budget of a question that contains only these rows.
-                self.policy.budget(self.question)
+                self.guest.budget(self.question)
             } else {
                 self.share(rows.len())
             };
@@ -241,7 +348,7 @@ impl<'a> Bisection<'a> {
     /// The budget of a call. A single row gets the budget of a whole batch, or half of the question's remaining time if
     /// that is less; but at least half a batch's budget, so that a slow machine quarantines no row.
     fn share(&self, rows: usize) -> Duration {
-        let batch = self.policy.budget(self.question);
+        let batch = self.guest.budget(self.question);
         let within = self.until.map_or(Duration::MAX, |until| until - self.began);
         let whole = (within / 2).clamp(batch / 2, batch);
         if rows == 1 {
@@ -271,7 +378,7 @@ impl<'a> Bisection<'a> {
     ) -> Result<GuestReply, PluginFault> {
         self.asks += 1;
         let (question, now_us, memo) = (self.question, self.now_us, self.memo.as_ref());
-        self.policy.act(|guest| {
+        self.guest.act(|guest| {
             guest
                 .ask(now_us, until, |guest| guest.answer_part(question, rows, memo, budget, now_us))
         })
@@ -293,8 +400,8 @@ impl<'a> Bisection<'a> {
         if !suspected {
             self.apart.fault.get_or_insert_with(|| fault.clone());
         }
-        if self.policy.quarantine.is_full(self.now_us) {
-            self.policy.say(&format!(
+        if self.isolation.quarantine.is_full(self.now_us) {
+            self.guest.warn(&format!(
                 "quarantine full: held={HELD_MAX}; later failures fail the whole batch"
             ));
             return Err(fault);
@@ -347,12 +454,12 @@ impl<'a> Bisection<'a> {
     }
 
     /// If no row was answered, the plugin may be at fault rather than a row.
-    fn conclude(mut self) -> Result<RevisionAnswer, PluginFault> {
+    fn conclude(mut self) -> Result<(GuestReply, Option<Box<Apart>>), PluginFault> {
         let mut alone = BTreeSet::new();
         let left_out_before = self.apart.poisoned.len();
         for (row, fault) in std::mem::take(&mut self.found) {
             let id = self.ids[row as usize];
-            let quarantine = &mut self.policy.quarantine;
+            let quarantine = &mut self.isolation.quarantine;
             if self.answers > 0 || quarantine.accuse(id) {
                 quarantine.hold(id, fault.clone(), self.now_us);
                 self.apart.poisoned.push(Poisoned { row, fault });
@@ -362,23 +469,23 @@ impl<'a> Bisection<'a> {
             }
         }
         let suspects = self.suspects().unwrap_or((alone, self.last.clone()));
-        self.policy.quarantine.suspect(suspects);
+        self.isolation.quarantine.suspect(suspects);
         let found_some = self.apart.poisoned.len() > left_out_before;
         self.reduce_batch_size(found_some);
         if let Some(fault) = self.last.filter(|_| self.answers == 0 && !found_some) {
             return Err(fault);
         }
         if self.answers > 0 {
-            self.policy.quarantine.note_answer();
+            self.isolation.quarantine.answers += 1;
         }
         let in_order = |part: &&RowRange| !part.suspected && matches!(part.fails, Fails::Unknown);
         let next = self.waiting.iter().rev().find(in_order).and_then(|part| part.rows.first());
-        self.policy.first = next.map(|row| self.ids[*row as usize]);
+        self.isolation.first = next.map(|row| self.ids[*row as usize]);
         let left = self.waiting.iter().flat_map(|part| &part.rows);
         self.apart.unasked.extend(left);
         self.apart.unasked.sort_unstable();
         self.apart.poisoned.sort_unstable_by_key(|poisoned| poisoned.row);
-        let said = GuestReply {
+        let reply = GuestReply {
             answer: self.answer,
             notes: self.notes,
             took: self.began.elapsed(),
@@ -386,7 +493,7 @@ impl<'a> Bisection<'a> {
         };
         let apart = Apart { in_parts: self.asks > 1, ..self.apart };
         let apart = Some(apart).filter(|apart| *apart != Apart::default()).map(Box::new);
-        Ok(RevisionAnswer { apart, ..self.policy.answered(said) })
+        Ok((reply, apart))
     }
 
     /// Halves the batch size of a plugin that ran out of memory without failing on a single row. If
@@ -396,11 +503,11 @@ impl<'a> Bisection<'a> {
             Some(rows) if !found_some => {
                 let most = (rows / 2).max(1);
                 let words = format!("out of memory: batch size reduced to {most} rows");
-                self.policy.portion = Some(Portion { most, answered: 0 });
-                self.policy.say(&words);
+                self.isolation.portion = Some(Portion { most, answered: 0 });
+                self.guest.warn(&words);
             }
             Some(_) => {}
-            None => self.policy.portion = self.policy.portion.take().map(Portion::answered),
+            None => self.isolation.portion = self.isolation.portion.take().map(Portion::answered),
         }
     }
 

@@ -57,7 +57,7 @@ fn signing_again_replaces_the_signature() {
     let again = sign(&once, &second).unwrap();
     assert_eq!(signer(&again), Ok(Some(second.public())));
     assert_eq!(again, sign(MODULE, &second).unwrap());
-    assert_eq!(content_digest(&again), content_digest(MODULE));
+    assert_eq!(digests(&again).unwrap()[1], digests(MODULE).unwrap()[1]);
 }
 
 #[test]
@@ -90,4 +90,62 @@ fn key_of_a_signature_cannot_be_replaced() {
     let mut changed = signed.clone();
     changed[at..at + KEY_BYTES].copy_from_slice(&other.0);
     assert!(found(&changed).contains("does not match"));
+}
+
+fn knowing(key: &SecretKey) -> TrustedKeys {
+    let mut keys = TrustedKeys::default();
+    keys.know("ops".into(), key.public());
+    keys
+}
+
+#[test]
+fn signature_by_a_known_key_is_accepted() {
+    let (ours, theirs) = (SecretKey::generate(), SecretKey::generate());
+    let keys = knowing(&ours);
+    let signed = sign(MODULE, &ours).unwrap();
+    assert_eq!(keys.judge(&signed, Unsigned::Refuse), Ok(Provenance::Signed("ops".into())));
+    let by_another = sign(MODULE, &theirs).unwrap();
+    let by = Some(theirs.public().to_string().into());
+    assert_eq!(keys.judge(&by_another, Unsigned::Refuse), Err(PluginRefusal::Unsigned { by }));
+    assert_eq!(keys.judge(&by_another, Unsigned::Allow), Ok(Provenance::Unsigned));
+    assert_eq!(keys.judge(MODULE, Unsigned::Refuse), Err(PluginRefusal::Unsigned { by: None }));
+    assert_eq!(keys.judge(MODULE, Unsigned::Allow), Ok(Provenance::Unsigned));
+}
+
+#[test]
+fn invalid_signature_is_refused_even_if_optional() {
+    let mut signed = sign(MODULE, &SecretKey::generate()).unwrap();
+    *signed.last_mut().unwrap() ^= 1;
+    let seen = TrustedKeys::default().judge(&signed, Unsigned::Allow);
+    assert!(matches!(seen, Err(PluginRefusal::Signature(..))), "{seen:?}");
+}
+
+#[test]
+fn revoked_plugin_is_refused_despite_trust() {
+    let key = SecretKey::generate();
+    let signed = sign(MODULE, &key).unwrap();
+    let is_revoked = |keys: &TrustedKeys, plugin: &[u8]| {
+        matches!(keys.judge(plugin, Unsigned::Allow), Err(PluginRefusal::Revoked { .. }))
+    };
+    let mut keys = knowing(&key);
+    assert!(!is_revoked(&keys, &signed));
+    keys.revoke_key(key.public());
+    assert!(is_revoked(&keys, &signed) && !is_revoked(&keys, MODULE));
+    // A running plugin is checked as well.
+    let refused = keys.judge(&signed, Unsigned::Allow).unwrap_err();
+    assert_eq!(keys.spare(&PluginSeal::of(&signed).unwrap()), Err(refused));
+    assert_eq!(keys.spare(&PluginSeal::of(MODULE).unwrap()), Ok(()));
+    for digest in [sha256(MODULE), sha256(&signed)] {
+        let mut keys = knowing(&key);
+        keys.revoke_digest(digest);
+        assert!(is_revoked(&keys, &signed));
+        assert!(keys.spare(&PluginSeal::of(&signed).unwrap()).is_err());
+        assert_eq!(is_revoked(&keys, MODULE), digest == sha256(MODULE));
+    }
+    let shipped = shipped()[0].bytes;
+    assert_eq!(TrustedKeys::default().spare(&PluginSeal::of(shipped).unwrap()), Ok(()));
+    let mut keys = TrustedKeys::default();
+    assert_eq!(keys.judge(shipped, Unsigned::Refuse), Ok(Provenance::Shipped));
+    keys.revoke_digest(sha256(shipped));
+    assert!(is_revoked(&keys, shipped));
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn said(log: &mut PluginLog) -> usize {
-    std::iter::from_fn(|| log.poll_line()).count()
+    std::iter::from_fn(|| log.lines.pop_front()).count()
 }
 
 #[test]
@@ -12,7 +12,7 @@ fn log_rate_is_limited_and_recovers() {
         log.log(2, "again");
     }
     assert_eq!(said(&mut log) as u64, LINES_BURST);
-    assert_eq!(log.suppressed_lines(), 5);
+    assert_eq!(log.suppressed_lines, 5);
 
     log.begin(1_000_000 + US_PER_LINE - 1);
     log.log(2, "too early");
@@ -46,8 +46,8 @@ fn notes_are_bounded_and_per_decision() {
     for row in 0..NOTES_MAX as u32 + 1 {
         log.note(row, "why", 1);
     }
-    assert_eq!(log.take_notes().len(), NOTES_MAX);
+    assert_eq!(log.notes.len(), NOTES_MAX);
     log.note(0, "why", 1);
     log.begin_call();
-    assert!(log.take_notes().is_empty());
+    assert!(log.notes.is_empty());
 }
