@@ -1,15 +1,13 @@
-//! Sending in batches.
+//! Sending in batches, with the traffic class of each datagram.
 
-use std::fmt;
-use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{fmt, io};
 
-use super::address::{Family, mapped, write_address};
-use super::class::TrafficClass;
-use super::{BATCH, ControlBuffer};
+use super::BATCH;
+use super::receive::{Family, mapped, write_address};
 
 /// Limit of segments in older kernels (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
@@ -71,6 +69,7 @@ struct Envelope {
     control: ControlBuffer,
 }
 
+/// The outcome of a [`SendBatch::flush`].
 #[derive(Debug, Default)]
 pub struct SendResult {
     /// Datagrams that the kernel took.
@@ -80,6 +79,7 @@ pub struct SendResult {
 }
 
 impl SendBatch {
+    /// Creates an empty queue for a socket of this family.
     pub fn new(family: Family) -> SendBatch {
         SendBatch {
             bytes: Vec::new(),
@@ -91,14 +91,17 @@ impl SendBatch {
         }
     }
 
+    /// Returns whether the queue holds [`BATCH`] datagrams.
     pub fn is_full(&self) -> bool {
         self.datagrams >= BATCH
     }
 
+    /// Returns whether no datagram is queued.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
+    /// Returns the number of queued datagrams.
     pub fn len(&self) -> usize {
         self.datagrams
     }
@@ -251,6 +254,92 @@ impl SendBatch {
 /// the segments, which IP can still fragment.
 fn parts(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
+}
+
+/// The traffic class (IP_TOS) set on the socket, as DSCP (RFC 2474). It applies to IPv4 datagrams without a control
+/// message.
+#[derive(Default)]
+pub(super) struct TrafficClass(u8);
+
+impl TrafficClass {
+    /// Returns whether a datagram to this destination has this DSCP without a control message. A connected socket
+    /// (`None`) never sends control messages, so the result is true.
+    pub(super) fn is(&self, to: Option<SocketAddr>, dscp: u8) -> bool {
+        let own = if to.is_some_and(goes_by_v4) { self.0 } else { 0 };
+        to.is_none() || dscp == own
+    }
+
+    /// Like [`is`](Self::is), but first changes the socket's class if that suffices: a session's port sends only voice
+    /// or only video for its whole life.
+    pub(super) fn becomes(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        to: Option<SocketAddr>,
+        dscp: u8,
+    ) -> bool {
+        if !self.is(to, dscp) && to.is_some_and(goes_by_v4) && set(socket, dscp).is_ok() {
+            self.0 = dscp;
+        }
+        self.is(to, dscp)
+    }
+}
+
+fn set(socket: BorrowedFd<'_>, dscp: u8) -> io::Result<()> {
+    let class = libc::c_int::from(dscp << 2);
+    // SAFETY: the option takes an int, and gets one of its size.
+    let set = unsafe {
+        let option = std::ptr::from_ref(&class).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, libc::IP_TOS, option, 4)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns whether IPv4 options apply to the destination, as for mapped addresses of an IPv6 socket.
+pub(super) fn goes_by_v4(to: SocketAddr) -> bool {
+    match to {
+        SocketAddr::V4(_) => true,
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().is_some(),
+    }
+}
+
+/// Aligned memory for two control messages with an `int` each, and the number of bytes used.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct ControlBuffer {
+    pub(super) bytes: [u8; 64],
+    pub(super) used: usize,
+}
+
+impl ControlBuffer {
+    /// Appends the traffic class (DSCP in its upper six bits, RFC 2474).
+    pub(super) fn push_dscp(&mut self, to: SocketAddr, dscp: u8) {
+        let (level, kind) = if goes_by_v4(to) {
+            (libc::SOL_IP, libc::IP_TOS)
+        } else {
+            (libc::SOL_IPV6, libc::IPV6_TCLASS)
+        };
+        self.push(level, kind, libc::c_int::from(dscp << 2));
+    }
+
+    /// Appends the segment size (udp(7), UDP_SEGMENT).
+    pub(super) fn push_segment(&mut self, size: u16) {
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
+    }
+
+    fn push<T>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {
+        const { assert!(size_of::<T>() <= size_of::<libc::c_int>()) };
+        let size = size_of::<T>() as u32;
+        // SAFETY: CMSG_SPACE of at most an int is 24 bytes, each message begins behind the one before, at a multiple of
+        // eight, and there are at most two: 48 bytes of the aligned 64.
+        unsafe {
+            let header: *mut libc::cmsghdr = self.bytes.as_mut_ptr().add(self.used).cast();
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+            std::ptr::write_unaligned(libc::CMSG_DATA(header).cast(), value);
+            self.used += libc::CMSG_SPACE(size) as usize;
+        }
+    }
 }
 
 #[cfg(test)]

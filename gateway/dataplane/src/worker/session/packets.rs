@@ -1,15 +1,233 @@
-//! Packets from a node to the client: only the room's hop passes, with numbers and timestamps continued across hops.
+//! Packets between the client and the room's hop, in both directions: only the room's hop passes, and numbers and timestamps
+//! towards the client continue across hops.
+//!
+//! In hitless mode two hops carry a session in both directions, and the first copy of a packet is sent to the client. One hop
+//! leads, the other is its twin.
+
+use std::net::SocketAddr;
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
+use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::{demux, rtcp, rtp};
-use evenkeel_model::forward::{DropReason, ForwardVerdict};
-use evenkeel_model::{Hop, RtcpPort, Srtp, StreamKind, forward};
+use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
+use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
-use super::{ClientKnowledge, PacketContext, WorkerSession};
-use crate::worker::egress::Egress;
-use crate::worker::ports::RtpSide;
-use crate::worker::report::{ShedRun, WorkerReport};
-use crate::worker::stats::MediaDirection;
+use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession};
+use crate::worker::egress::{Egress, Outbound};
+use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
+use crate::worker::sockets::{RtpSide, SessionPorts};
+
+impl WorkerSession {
+    /// Handles RTP from an accepted source of the client.
+    pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        let Ok(header) = rtp::RtpHeader::parse(packet) else {
+            return cx.egress.count_drop(DropReason::Malformed);
+        };
+        let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        };
+        let clock_rate = payload.clock_rate;
+        let state = self.state();
+        state.totals.packets_up += 1;
+        state.totals.bytes_up += packet.len() as u64;
+        state.measurements.received(&header, packet.len(), clock_rate, cx.now);
+        state.feedback.heard(header.ssrc, kind);
+        let hop = match forward::to_node(&self.route, cx.board) {
+            ForwardVerdict::Pass { hop, .. } => hop,
+            ForwardVerdict::Both([hop, twin]) => {
+                self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
+                hop
+            }
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+        };
+        self.state().flow.sent[kind as usize] += 1;
+        self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Handles RTCP from an accepted source of the client.
+    pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        let readable = self.media.srtp == Srtp::Plain;
+        let MediaState { measurements, continuity, .. } = self.state();
+        measurements.heard(cx.now);
+        if readable {
+            measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
+        }
+        let (hop, twin) = match forward::to_node(&self.route, cx.board) {
+            ForwardVerdict::Pass { hop, .. } => (hop, None),
+            ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+        };
+        // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
+        let mut packet = packet.to_vec();
+        match self.state().continuity.rtcp_to_node(&mut packet) {
+            Ok(length) => {
+                let packet = &packet[..length];
+                if let Some(twin) = twin {
+                    self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
+                }
+                self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
+            }
+            Err(_) => cx.egress.count_drop(DropReason::Feedback),
+        }
+    }
+
+    pub(super) fn send_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let Some((_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
+            let early = &mut cx.egress.early;
+            if !early.keep_outbound((self.home, hop), (side, kind), packet, cx.now) {
+                cx.egress.count_drop(DropReason::NotOpened);
+            }
+            return;
+        };
+        cx.egress.stats.passed(MediaDirection::ToNode, packet.len());
+        match leg {
+            NodeLeg::Trunk(tag) => cx.egress.queue_on_trunk(hop.node, *tag, packet),
+            NodeLeg::Port(port) => {
+                let to = match side {
+                    RtpSide::Rtp => port.address,
+                    RtpSide::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
+                };
+                self.send_from_port(hop, side, kind, to, packet, cx);
+            }
+        }
+    }
+
+    fn send_from_port(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        to: SocketAddr,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let dscp = self.dscp_of(kind);
+        let Some(ports) = &mut self.ports else {
+            return cx.egress.count_drop(DropReason::NoHop);
+        };
+        let flush = |ports: &mut SessionPorts| {
+            if cx.egress.permit.may_send() {
+                ports.flush(&cx.egress.stats, cx.now);
+            }
+        };
+        if ports.queue(side, (hop.node, to), dscp, packet, flush) {
+            cx.egress.ports.push(self.home);
+        }
+    }
+
+    /// Sends a packet that waited for its leg.
+    pub(crate) fn send_early(&mut self, waiting: &Outbound, cx: &mut PacketContext<'_>) {
+        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, cx);
+    }
+}
+
+impl WorkerSession {
+    /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the
+    /// packet.
+    pub(super) fn send_copy(
+        &mut self,
+        twin: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if self.has_leg(twin) {
+            self.state().totals.bytes_copied += packet.len() as u64;
+            self.send_to_node(twin, side, kind, packet, cx);
+        }
+    }
+
+    /// Handles a packet of one of the two hops; `other` is `None` if the other hop is gone. RTCP passes only from the
+    /// leading hop: reports of two nodes about one stream would contradict each other.
+    pub(super) fn merge_to_client(
+        &mut self,
+        from: Hop,
+        other: Option<Hop>,
+        header: Option<&rtp::RtpHeader>,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        self.settle_twin(from, other, cx);
+        let state = self.state();
+        let (epoch, leads) = (state.epoch(), state.current_hop == Some(from));
+        if !leads {
+            state.totals.bytes_copied += packet.len() as u64;
+        }
+        let Some(header) = header else {
+            return match leads {
+                true => self.rtcp_to_client(epoch, packet, cx),
+                false => cx.egress.count_drop(DropReason::Duplicate),
+            };
+        };
+        let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
+        let state = self.state();
+        let taken = match (kind, state.pair.as_deref_mut()) {
+            (Some(kind), Some(pair)) => {
+                let taken = pair.take(from, header, packet);
+                // The leading hop delivers, even if the other copy arrived first.
+                state.flow.came[kind as usize] += u32::from(leads);
+                taken
+            }
+            _ => MergeOutcome::First,
+        };
+        match taken {
+            MergeOutcome::First => return self.rtp_to_client(from, epoch, header, packet, cx),
+            MergeOutcome::Again => {}
+            MergeOutcome::Unproven => self.report_differing_copies(cx),
+        }
+        cx.egress.count_drop(DropReason::Duplicate);
+    }
+
+    /// Reports two hops that deliver different packets for one stream, and repeats the report while they differ. Repair
+    /// streams may differ, because each node numbers them independently.
+    fn report_differing_copies(&mut self, cx: &PacketContext<'_>) {
+        let (id, media) = (self.id, &self.media);
+        let Some(pair) = self.state.as_deref_mut().and_then(|state| state.pair.as_deref_mut())
+        else {
+            return;
+        };
+        let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
+        if pair.differing().any(matters) && pair.tells(cx.now) {
+            cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
+        }
+    }
+
+    /// Updates the leading hop and its twin after a packet from `from`.
+    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, cx: &PacketContext<'_>) {
+        let hitless = other.is_some() || self.mode() == RedundancyMode::Hitless;
+        let state = self.state();
+        match HopPair::settle(&mut state.pair, state.current_hop, (from, other), hitless) {
+            Settled::Same => {}
+            Settled::Turned(twin) => self.take_lead(twin, cx),
+            Settled::Begins => self.switch_to(from, cx),
+        }
+    }
+
+    /// Makes the twin the leading hop after the leading hop is gone. Its packets are copies, so the client sees no
+    /// change. A twin with a stream that is not a copy counts as a new hop.
+    fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
+        let differs = |pair: &HopPair<Hop>| pair.differing().next().is_some();
+        if self.state().pair.as_deref().is_some_and(differs) {
+            return self.switch_to(twin, cx);
+        }
+        self.record_recovery(twin, cx);
+        cx.egress.note_changed(self.home);
+        let state = self.state();
+        state.set_current_hop(twin);
+        state.totals.switches += 1;
+        state.continuity.switch_to_copies();
+    }
+}
 
 /// Returns the highest fraction lost that a node reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
