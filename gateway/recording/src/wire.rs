@@ -247,9 +247,9 @@ pub(crate) fn write_labels(out: &mut Vec<u8>, labels: &[(Box<str>, Box<str>)]) {
     }
 }
 
-pub(crate) fn read_labels(
-    read: &mut FrameInput<'_>,
-) -> Result<Vec<(Box<str>, Box<str>)>, InvalidFrame> {
+type LabelPairs = Vec<(Box<str>, Box<str>)>;
+
+pub(crate) fn read_labels(read: &mut FrameInput<'_>) -> Result<LabelPairs, InvalidFrame> {
     read.list("labels", |read| Ok((read.text("label")?.into(), read.text("label")?.into())))
 }
 
