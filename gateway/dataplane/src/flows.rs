@@ -24,7 +24,9 @@ pub const CHECKED_FOR: Duration = Duration::from_secs(6);
 pub struct Home {
     /// The worker that owns the session for life.
     pub worker: u16,
+    /// Place among the sessions of the worker.
     pub slot: u32,
+    /// Distinguishes the sessions that had the slot, one after the other.
     pub generation: u32,
 }
 
@@ -46,6 +48,7 @@ impl Ufrag {
         Some(Ufrag { length: ufrag.len() as u8, bytes })
     }
 
+    /// Returns the bytes that the client sends.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
@@ -64,6 +67,7 @@ pub enum FlowKey {
     Udp {
         /// The listener's position in the configuration.
         listener: u8,
+        /// Source address of the datagrams.
         address: SocketAddr,
     },
     /// The RoQ flow identifier, at any QUIC listener.
@@ -72,6 +76,7 @@ pub enum FlowKey {
     DeclaredIp {
         /// The listener's position in the configuration.
         listener: u8,
+        /// The client may use any port of it.
         ip: IpAddr,
     },
     /// The ufrag in a STUN username; the message must also be signed with the entry's password.
@@ -81,6 +86,7 @@ pub enum FlowKey {
 /// The session that a [`FlowKey`] belongs to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FlowEntry {
+    /// The session that the key leads to.
     pub home: Home,
     /// The MESSAGE-INTEGRITY password; set for ufrags only.
     pub password: Option<Arc<[u8]>>,
@@ -187,13 +193,18 @@ impl std::error::Error for InsertRefusal {}
 /// Number of keys by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FlowKeyCounts {
+    /// Keys by source address.
     pub udp: usize,
+    /// Keys by flow of a QUIC connection.
     pub roq: usize,
+    /// Keys by an address that was declared without a port.
     pub declared_ip: usize,
+    /// Keys by the username fragment of connectivity checks (RFC 8445).
     pub ufrag: usize,
 }
 
 impl FlowKeyCounts {
+    /// Returns the number of keys of all kinds.
     pub fn sum(&self) -> usize {
         self.udp + self.roq + self.declared_ip + self.ufrag
     }
@@ -281,14 +292,17 @@ impl Flows {
         removed
     }
 
+    /// Returns the session of a key.
     pub fn home(&self, key: &FlowKey) -> Option<Home> {
         self.entries.get(&Packed::of(key)).map(|kept| kept.home)
     }
 
+    /// Returns a copy of the entry of a key.
     pub fn entry(&self, key: &FlowKey) -> Option<FlowEntry> {
         self.entries.get(&Packed::of(key)).map(|kept| FlowEntry::from(&*kept))
     }
 
+    /// Returns the number of keys by kind.
     pub fn counts(&self) -> FlowKeyCounts {
         let [udp, roq, declared_ip, ufrag] =
             [0, 1, 2, 3].map(|kind: usize| self.counts[kind].load(Ordering::Relaxed));

@@ -16,6 +16,7 @@ pub(crate) const CHECKED_EVERY: Duration = Duration::from_millis(1);
 /// Nanoseconds of a lease that has no end.
 const FOREVER: u64 = u64::MAX;
 
+/// The time until which this gateway may send, shared by its threads.
 #[derive(Debug)]
 pub struct SendLease {
     base: Instant,
@@ -44,6 +45,7 @@ impl SendLease {
         self.until.store(0, Ordering::Release);
     }
 
+    /// Returns whether this gateway may send at this time.
     pub fn is_held(&self, now: Instant) -> bool {
         let until = self.until.load(Ordering::Acquire);
         until == FOREVER || self.nanos(now) < until

@@ -35,6 +35,7 @@ pub fn take_location() -> Option<String> {
     PLACE.take()
 }
 
+/// Returns the text of a caught panic.
 pub fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")

@@ -23,16 +23,21 @@ const ENTRY_MAX: usize = PACKET_MAX + 32;
 /// its slots.
 const BYTES_PER_SLOT: usize = 512;
 
+/// Head of an item in a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingMeta {
+    /// The session that the item belongs to.
     pub home: Home,
+    /// Determines the content.
     pub kind: RingItem,
     /// The flow identifier that the packet came with or will be sent with; 0 without QUIC.
     pub flow: u64,
 }
 
+/// The kinds of items.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RingItem {
+    /// An RTP packet.
     Rtp,
     /// A compound RTCP packet.
     Rtcp,
@@ -141,6 +146,7 @@ impl RingSender {
         }
     }
 
+    /// Returns whether the other end of the ring is gone.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
     }
@@ -248,6 +254,7 @@ impl AsFd for Receiver {
 
 #[cfg(loom)]
 impl Receiver {
+    /// Waits until the sender wakes this receiver. Stands for epoll in models.
     pub fn wait(&self) {
         self.wakeup.waker.wait();
     }

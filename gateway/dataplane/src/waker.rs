@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+/// An eventfd that another thread writes (eventfd(2)).
 #[derive(Debug)]
 pub struct Waker(OwnedFd);
 
@@ -16,6 +17,7 @@ impl Waker {
         Ok(Waker(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
+    /// Wakes the thread, now or when it waits next.
     pub fn wake(&self) {
         // A full counter means that the thread is being woken already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());

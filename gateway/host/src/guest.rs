@@ -1,68 +1,35 @@
-//! An instance of a plugin: its store, its functions, and calls with their outcome.
+//! An instance of a plugin, calls of its functions with their outcome, and its replacement after a fault.
 
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{CatalogEntry, DecisionNote, Hook, HookAnswer, Metric, Op, PluginFault};
+use evenkeel_model::{
+    CatalogEntry, DecisionNote, Hook, HookAnswer, Metric, Op, PluginFault, PolicyQuestion,
+};
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use crate::bindings::evenkeel::policy::{diag, types};
-use crate::bindings::exports::evenkeel::policy::{
+use crate::engine::{Component, Engine, ticks};
+use crate::limits::{ANSWER_BYTES, LINE_BYTES_MAX, ROW_BYTES};
+use crate::manifest::PluginGrant;
+use crate::refusal::PluginRefusal;
+use crate::store::bindings::evenkeel::policy::types;
+use crate::store::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
-use crate::component::Component;
-use crate::engine::{Engine, ticks};
-use crate::grant::PluginGrant;
-use crate::hooks::labels;
-use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, MemoryLimiter, answer_bytes};
-use crate::log::{PluginLog, one_line};
-use crate::refused::PluginRefusal;
+use crate::store::{PluginLog, StoreData, TooManyDiagCalls, one_line};
 
-#[derive(Default)]
-pub(crate) struct StoreData {
-    log: PluginLog,
-    limiter: MemoryLimiter,
-    diag_calls: u32,
-    /// The thread's processor time at which the call is stopped, if its budget is [`CallBudget::Processor`].
-    processor_until: Option<Duration>,
-}
+/// Failed restarts in a row after which the revision is given up. One failure may be a momentary lack of memory; three
+/// with growing pauses are not.
+const FAILED_MAX: u32 = 3;
 
-impl StoreData {
-    /// Extends a call while it has processor time left. Called when its budget has elapsed on the wall clock.
-    fn at_deadline(&self) -> UpdateDeadline {
-        let left = self.processor_until.map(|until| until.saturating_sub(processor_time()));
-        match left {
-            Some(left) if !left.is_zero() => UpdateDeadline::Continue(ticks(left)),
-            Some(_) | None => UpdateDeadline::Interrupt,
-        }
-    }
+/// Pause after the first failed restart.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-    fn count_diag(&mut self) -> wasmtime::Result<()> {
-        self.diag_calls += 1;
-        if self.diag_calls > DIAG_CALLS_MAX { Err(TooManyDiagCalls.into()) } else { Ok(()) }
-    }
-}
-
-impl diag::Host for StoreData {
-    fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
-        self.count_diag()?;
-        self.log.log(level, &message);
-        Ok(())
-    }
-
-    fn note(&mut self, row: u32, key: String, value: i64) -> wasmtime::Result<()> {
-        self.count_diag()?;
-        self.log.note(row, &key, value);
-        Ok(())
-    }
-}
+/// Maximum pause, so that a policy recovers within this time after the cause is gone.
+const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
 /// Initial fuel of an instance on a counting engine: more than it can use.
 const FUEL: u64 = u64::MAX;
-
-#[derive(Debug, thiserror::Error)]
-#[error("more than {DIAG_CALLS_MAX} calls of `diag` in one call")]
-struct TooManyDiagCalls;
 
 /// The parameters of an instance, reused to replace it after a fault.
 pub(crate) struct Recipe {
@@ -88,17 +55,18 @@ pub(crate) struct GuestReply {
 /// One instance of a plugin. It is not called again after a fault.
 pub(crate) struct Guest {
     store: Store<StoreData>,
-    engine: Engine,
-    component: Component,
-    grant: PluginGrant,
-    base: guest::Guest,
-    admission: Option<admission::Guest>,
-    routing: Option<routing::Guest>,
-    degradation: Option<degradation::Guest>,
-    scenario: Option<scenario::Guest>,
+    pub(crate) engine: Engine,
+    pub(crate) component: Component,
+    pub(crate) grant: PluginGrant,
+    pub(crate) base: guest::Guest,
+    pub(crate) admission: Option<admission::Guest>,
+    pub(crate) routing: Option<routing::Guest>,
+    pub(crate) degradation: Option<degradation::Guest>,
+    pub(crate) scenario: Option<scenario::Guest>,
     spent: Duration,
     /// Deadline of the question, whatever the call's budget.
     until: Option<Instant>,
+    /// Actions dropped since this instance was created.
     ungranted: u64,
 }
 
@@ -106,11 +74,11 @@ impl Guest {
     /// Creates an instance and calls `init` and `catalog`. Log lines go into `log` even on failure.
     pub(crate) fn start(recipe: &Recipe, log: &mut PluginLog) -> Result<Guest, PluginRefusal> {
         let mut store = Store::new(
-            recipe.engine.wasm(),
+            &recipe.engine.0.wasm,
             StoreData { log: std::mem::take(log), ..StoreData::default() },
         );
-        store.limiter(|inside| &mut inside.limiter);
-        store.epoch_deadline_callback(|store| Ok(store.data().at_deadline()));
+        store.limiter(|inside| inside);
+        store.epoch_deadline_callback(|store| Ok(at_deadline(store.data())));
         // Fails on an engine that does not count fuel.
         let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
@@ -140,8 +108,8 @@ impl Guest {
         store: &mut Store<StoreData>,
     ) -> Result<impl FnOnce(Store<StoreData>) -> Guest + use<>, PluginRefusal> {
         let Recipe { engine, component, hook, .. } = recipe;
-        let pre = component.instance_pre();
-        let budget = CallBudget::Processor(engine.budgets().init);
+        let pre = &component.0.instance_pre;
+        let budget = CallBudget::Processor(engine.0.budgets.init);
         let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
         let instance = instance.map_err(|fault| match fault {
             // During start this means that the instance exceeds the limits.
@@ -150,7 +118,7 @@ impl Guest {
         })?;
         let unlike =
             |error: wasmtime::Error| PluginRefusal::Engine { said: format!("{error:#}").into() };
-        let exports = component.exports();
+        let exports = &component.0.exports;
         let base = exports.guest.load(&mut *store, &instance).map_err(unlike)?;
         let (mut admission, mut routing, mut degradation, mut scenario) = (None, None, None, None);
         macro_rules! load {
@@ -197,14 +165,14 @@ impl Guest {
             seed: recipe.seed,
         };
         let base = self.base.clone();
-        let budget = CallBudget::Processor(self.engine.budgets().init);
+        let budget = CallBudget::Processor(self.engine.0.budgets.init);
         let init = |store: &mut Store<StoreData>| base.call_init(store, &recipe.settings, grant);
         run(&self.engine, &mut self.store, budget, 0, init)
             .map_err(|fault| PluginRefusal::Faulted { call: "init", fault })?
             .map_err(|message| PluginRefusal::Settings { said: one_line(&message, LINE_BYTES_MAX) })
     }
 
-    pub(crate) fn catalog(&mut self, entries: &[CatalogEntry]) -> Result<(), PluginFault> {
+    fn catalog(&mut self, entries: &[CatalogEntry]) -> Result<(), PluginFault> {
         let all_labels: Vec<Vec<types::Label<'_>>> =
             entries.iter().map(|entry| labels(&entry.labels)).collect();
         let list: Vec<_> = entries
@@ -219,7 +187,7 @@ impl Guest {
             })
             .collect();
         let base = self.base.clone();
-        let budget = CallBudget::Processor(self.engine.budgets().catalog);
+        let budget = CallBudget::Processor(self.engine.0.budgets.catalog);
         run(&self.engine, &mut self.store, budget, 0, |store| base.call_catalog(store, &list))
     }
 
@@ -249,11 +217,6 @@ impl Guest {
         self.log().log(3, &message);
     }
 
-    /// Actions dropped since this instance was created.
-    pub(crate) fn ungranted(&self) -> u64 {
-        self.ungranted
-    }
-
     /// Answers a question; calls end at `until`.
     pub(crate) fn ask(
         &mut self,
@@ -267,52 +230,16 @@ impl Guest {
         self.until = until;
         let answer = ask(self)?;
         let ungranted = u32::try_from(self.ungranted - before).unwrap_or(u32::MAX);
-        Ok(GuestReply { answer, notes: self.log().take_notes(), took: self.spent, ungranted })
+        let notes = std::mem::take(&mut self.log().notes);
+        Ok(GuestReply { answer, notes, took: self.spent, ungranted })
     }
 
-    pub(crate) fn end(mut self) -> PluginLog {
+    fn end(mut self) -> PluginLog {
         std::mem::take(self.log())
     }
 
-    pub(crate) fn log(&mut self) -> &mut PluginLog {
+    fn log(&mut self) -> &mut PluginLog {
         &mut self.store.data_mut().log
-    }
-
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    pub(crate) fn grant(&self) -> &PluginGrant {
-        &self.grant
-    }
-
-    /// Instructions since this instance was created, on a counting engine.
-    pub(crate) fn instructions(&self) -> Option<u64> {
-        self.store.get_fuel().ok().map(|left| FUEL - left)
-    }
-
-    pub(crate) fn component(&self) -> &Component {
-        &self.component
-    }
-
-    pub(crate) fn base(&self) -> guest::Guest {
-        self.base.clone()
-    }
-
-    pub(crate) fn admission(&self) -> Result<admission::Guest, PluginFault> {
-        self.admission.clone().ok_or(PluginFault::Absent)
-    }
-
-    pub(crate) fn routing(&self) -> Result<routing::Guest, PluginFault> {
-        self.routing.clone().ok_or(PluginFault::Absent)
-    }
-
-    pub(crate) fn degradation(&self) -> Result<degradation::Guest, PluginFault> {
-        self.degradation.clone().ok_or(PluginFault::Absent)
-    }
-
-    pub(crate) fn scenario(&self) -> Result<scenario::Guest, PluginFault> {
-        self.scenario.clone().ok_or(PluginFault::Absent)
     }
 }
 
@@ -331,6 +258,15 @@ fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::MAX, Duration::from)
 }
 
+/// Extends a call while it has processor time left. Called when its budget has elapsed on the wall clock.
+fn at_deadline(inside: &StoreData) -> UpdateDeadline {
+    let left = inside.processor_until.map(|until| until.saturating_sub(processor_time()));
+    match left {
+        Some(left) if !left.is_zero() => UpdateDeadline::Continue(ticks(left)),
+        Some(_) | None => UpdateDeadline::Interrupt,
+    }
+}
+
 fn run<T>(
     engine: &Engine,
     store: &mut Store<StoreData>,
@@ -340,16 +276,16 @@ fn run<T>(
 ) -> Result<T, PluginFault> {
     let inside = store.data_mut();
     inside.log.begin_call();
-    inside.limiter.refused = false;
+    inside.memory_refused = false;
     inside.diag_calls = 0;
     let (budget, processor_until) = match budget {
         CallBudget::Elapsed(budget) => (budget, None),
         CallBudget::Processor(budget) => (budget, Some(processor_time().saturating_add(budget))),
     };
     inside.processor_until = processor_until;
-    store.set_hostcall_fuel(answer_bytes(rows));
+    store.set_hostcall_fuel(ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES)));
     store.set_epoch_deadline(ticks(budget));
-    let running = engine.ticker().run();
+    let running = engine.0.ticker.run();
     let outcome = f(store);
     drop(running);
     outcome.map_err(|error| fault(&error, store.data()))
@@ -360,8 +296,8 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
         Some(Trap::Interrupt) => PluginFault::Deadline,
         Some(Trap::AllocationTooLarge) => PluginFault::OutOfMemory,
         // A plugin that gets no memory aborts by a trap.
-        Some(_) if inside.limiter.refused => PluginFault::OutOfMemory,
-        Some(trap) => PluginFault::Trap(match inside.log.last_error() {
+        Some(_) if inside.memory_refused => PluginFault::OutOfMemory,
+        Some(trap) => PluginFault::Trap(match &inside.log.last_error {
             Some(words) => format!("{trap}: {words}").into(),
             None => trap.to_string().into(),
         }),
@@ -369,6 +305,176 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
             PluginFault::Trap(TooManyDiagCalls.to_string().into())
         }
         None => PluginFault::Malformed(error.root_cause().to_string().into()),
+    }
+}
+
+/// Labels in the contract's type.
+pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
+    labels.iter().map(|(key, value)| types::Label { key, value }).collect()
+}
+
+/// The instance of a plugin, replaced after each fault. Its log is kept.
+pub(crate) struct SupervisedGuest {
+    pub(crate) recipe: Recipe,
+    instance: Result<Box<Guest>, PluginLog>,
+    pub(crate) restarts: Restarts,
+    /// Startup time of the current instance.
+    pub(crate) started_in: Duration,
+    /// Actions of earlier instances that were dropped.
+    ungranted: u64,
+    /// The time of the latest question.
+    pub(crate) now_us: u64,
+}
+
+impl SupervisedGuest {
+    pub(crate) fn start(recipe: Recipe) -> Result<SupervisedGuest, PluginRefusal> {
+        let began = Instant::now();
+        let guest = Guest::start(&recipe, &mut PluginLog::default())?;
+        Ok(SupervisedGuest {
+            restarts: Restarts::new(recipe.seed),
+            recipe,
+            instance: Ok(Box::new(guest)),
+            started_in: began.elapsed(),
+            ungranted: 0,
+            now_us: 0,
+        })
+    }
+
+    /// Sends a changed catalog, which later instances get as well.
+    pub(crate) fn catalog(&mut self, catalog: Vec<CatalogEntry>) -> Result<(), PluginFault> {
+        self.recipe.catalog = catalog;
+        let Ok(guest) = &mut self.instance else {
+            // The restarted plugin gets the new catalog; the old one may have caused the failure.
+            self.restarts.hurry();
+            return self.act(|_| Ok(()));
+        };
+        let outcome = guest.catalog(&self.recipe.catalog);
+        if outcome.is_err() {
+            // The next question after the pause tries again.
+            let _ = self.renew();
+        }
+        outcome
+    }
+
+    /// Number of actions dropped since installation because they were not granted.
+    pub(crate) fn ungranted(&self) -> u64 {
+        self.ungranted + self.instance.as_ref().map_or(0, |guest| guest.ungranted)
+    }
+
+    /// Instructions since the instance was created, on a counting engine.
+    pub(crate) fn instructions(&self) -> Option<u64> {
+        let left = self.instance.as_ref().ok()?.store.get_fuel().ok()?;
+        Some(FUEL - left)
+    }
+
+    pub(crate) fn log(&mut self) -> &mut PluginLog {
+        match &mut self.instance {
+            Ok(guest) => guest.log(),
+            Err(log) => log,
+        }
+    }
+
+    /// Adds a warning to the plugin's log.
+    pub(crate) fn warn(&mut self, words: &str) {
+        self.log().log(3, words);
+    }
+
+    /// The time limit of the call for this question.
+    pub(crate) fn budget(&self, question: &PolicyQuestion) -> Duration {
+        let budgets = &self.recipe.engine.0.budgets;
+        match question {
+            PolicyQuestion::Resolve { .. } => budgets.resolve,
+            PolicyQuestion::Admit { .. } => budgets.admit,
+            PolicyQuestion::Place { .. } => budgets.place,
+            PolicyQuestion::Reroute { .. } => budgets.reroute,
+            PolicyQuestion::Tick { .. } => budgets.tick,
+        }
+    }
+
+    /// Runs `act` on the instance. The instance is restarted before if a restart is due, and after a fault.
+    pub(crate) fn act<T>(
+        &mut self,
+        f: impl FnOnce(&mut Guest) -> Result<T, PluginFault>,
+    ) -> Result<T, PluginFault> {
+        if self.instance.is_err() {
+            if !self.restarts.is_due(self.now_us) {
+                return Err(PluginFault::Absent);
+            }
+            self.renew()?;
+        }
+        let outcome = match &mut self.instance {
+            Ok(guest) => f(guest),
+            Err(_) => return Err(PluginFault::Absent),
+        };
+        if outcome.is_err() {
+            // The next question reports a failed restart.
+            let _ = self.renew();
+        }
+        outcome
+    }
+
+    /// Replaces the instance.
+    ///
+    /// # Errors
+    /// If the instance could not be started. It is retried after a pause.
+    fn renew(&mut self) -> Result<(), PluginFault> {
+        self.ungranted = self.ungranted();
+        let before = std::mem::replace(&mut self.instance, Err(PluginLog::default()));
+        let mut log = before.map_or_else(|log| log, |guest| guest.end());
+        let began = Instant::now();
+        let fault = match Guest::start(&self.recipe, &mut log) {
+            Ok(guest) => {
+                self.started_in = began.elapsed();
+                self.restarts.failed = 0;
+                self.instance = Ok(Box::new(guest));
+                return Ok(());
+            }
+            Err(PluginRefusal::Faulted { fault, .. }) => fault,
+            Err(refused) => PluginFault::Trap(refused.to_string().into()),
+        };
+        self.instance = Err(log);
+        let pause = self.restarts.note_failed(self.now_us);
+        self.warn(&format!("plugin restart failed ({fault}); next attempt in {pause:?}"));
+        Err(fault)
+    }
+}
+
+/// Restarts of one revision. Time is gateway time in microseconds.
+pub(crate) struct Restarts {
+    failed: u32,
+    again_us: u64,
+    /// Random source for jitter. Policies with one seed pause alike; those with different seeds do not restart all at
+    /// once.
+    rng: fastrand::Rng,
+}
+
+impl Restarts {
+    fn new(seed: u64) -> Restarts {
+        Restarts { failed: 0, again_us: 0, rng: fastrand::Rng::with_seed(seed) }
+    }
+
+    fn is_due(&self, now_us: u64) -> bool {
+        self.failed == 0 || now_us >= self.again_us
+    }
+
+    /// Notes a failed restart and returns the pause. Each pause is twice the previous one, shortened at random by up to
+    /// a quarter.
+    fn note_failed(&mut self, now_us: u64) -> Duration {
+        let doubled = PAUSE_FIRST.saturating_mul(1 << self.failed.min(16)).min(PAUSE_LONGEST);
+        let sooner = self.rng.u64(0..=doubled.as_micros() as u64 / 4);
+        let pause = doubled - Duration::from_micros(sooner);
+        self.failed = self.failed.saturating_add(1);
+        self.again_us = now_us.saturating_add(pause.as_micros() as u64);
+        pause
+    }
+
+    /// Ends the pause, since a change may have removed the cause.
+    fn hurry(&mut self) {
+        self.again_us = 0;
+    }
+
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.failed >= FAILED_MAX
     }
 }
 

@@ -1,5 +1,8 @@
-//! Translates questions of the core to calls of the contract, and the answers back.
+//! Translates questions of the core to calls of the contract, and the answers back, with their states.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
@@ -7,11 +10,12 @@ use evenkeel_model::{
     PluginState, PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionRow,
 };
 
-use crate::bindings::evenkeel::policy::types;
-use crate::bindings::exports::evenkeel::policy::{admission, degradation, routing};
-use crate::guest::Guest;
-use crate::limits::ACTIONS_PER_ROW_MAX;
-use crate::states::{Memo, States, single};
+use crate::guest::{Guest, labels};
+use crate::limits::{ACTIONS_PER_ROW_MAX, LINE_BYTES_MAX, MEMO_BYTES_MAX, STATE_BYTES_MAX};
+use crate::manifest::Manifest;
+use crate::store::bindings::evenkeel::policy::types::{self, BlobsParam, BlobsResult, Keep};
+use crate::store::bindings::exports::evenkeel::policy::{admission, degradation, routing};
+use crate::store::one_line;
 
 /// Padding in a table of routes, for rooms with fewer hops than the widest.
 const NO_NODE: u32 = u32::MAX;
@@ -43,11 +47,6 @@ impl GrantedTable {
     }
 }
 
-/// Labels in the contract's type.
-pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
-    labels.iter().map(|(key, value)| types::Label { key, value }).collect()
-}
-
 impl Guest {
     /// Asks the plugin. A question of a hook that this instance does not implement is
     /// [`PluginFault::Absent`].
@@ -67,11 +66,11 @@ impl Guest {
             }
             PolicyQuestion::Reroute { nodes, rooms, memo } => {
                 let rooms: Vec<&RoomRow> = rooms.iter().collect();
-                self.reroute(now_us, nodes, &rooms, memo.as_ref(), self.engine().budgets().reroute)
+                self.reroute(now_us, nodes, &rooms, memo.as_ref(), self.engine.0.budgets.reroute)
             }
             PolicyQuestion::Tick { sessions, memo } => {
                 let sessions: Vec<&SessionRow> = sessions.iter().collect();
-                self.tick(now_us, &sessions, memo.as_ref(), self.engine().budgets().tick)
+                self.tick(now_us, &sessions, memo.as_ref(), self.engine.0.budgets.tick)
             }
         }
     }
@@ -102,8 +101,8 @@ impl Guest {
     }
 
     fn resolve(&mut self, scenario: &str, of: &Labels) -> Result<HookAnswer, PluginFault> {
-        let hook = self.scenario()?;
-        let budget = self.engine().budgets().resolve;
+        let hook = self.scenario.clone().ok_or(PluginFault::Absent)?;
+        let budget = self.engine.0.budgets.resolve;
         let of = labels(of);
         let params = self.call(budget, 0, |store| hook.call_resolve(store, scenario, &of))?;
         Ok(HookAnswer::Params(
@@ -119,9 +118,9 @@ impl Guest {
         of: &Labels,
         regions: &[Row],
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.admission()?;
-        let budget = self.engine().budgets().admit;
-        let frame = GrantedTable::of(&self.grant().node_metrics, regions.iter());
+        let hook = self.admission.clone().ok_or(PluginFault::Absent)?;
+        let budget = self.engine.0.budgets.admit;
+        let frame = GrantedTable::of(&self.grant.node_metrics, regions.iter());
         let of = labels(of);
         let standing = standing.map(|region| u64::from(region.0));
         let answer = self.call(budget, 0, |store| {
@@ -150,9 +149,9 @@ impl Guest {
         of: &Labels,
         nodes: &[Row],
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.routing()?;
-        let budget = self.engine().budgets().place;
-        let frame = GrantedTable::of(&self.grant().node_metrics, nodes.iter());
+        let hook = self.routing.clone().ok_or(PluginFault::Absent)?;
+        let budget = self.engine.0.budgets.place;
+        let frame = GrantedTable::of(&self.grant.node_metrics, nodes.iter());
         let of = labels(of);
         let placement = self.call(budget, nodes.len(), |store| {
             hook.call_place(store, now_us, room.0, scenario, &of, frame.wire())
@@ -173,9 +172,9 @@ impl Guest {
         memo: Option<&PluginState>,
         budget: Duration,
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.routing()?;
-        let component = self.component().clone();
-        let manifest = component.manifest();
+        let hook = self.routing.clone().ok_or(PluginFault::Absent)?;
+        let component = self.component.clone();
+        let manifest = &component.0.manifest;
         let before = rooms.iter().map(|room| room.state.as_ref());
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
@@ -190,7 +189,7 @@ impl Guest {
                     labels,
                 })
                 .collect();
-            let open = self.engine().budgets().open;
+            let open = self.engine.0.budgets.open;
             let first =
                 self.call(open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
             states.open(&first)?;
@@ -203,9 +202,9 @@ impl Guest {
             standing.extend(room.standing.iter().map(|node| node.0));
             standing.resize(standing.len() + width - room.standing.len(), NO_NODE);
         }
-        let node_frame = GrantedTable::of(&self.grant().node_metrics, nodes.iter());
+        let node_frame = GrantedTable::of(&self.grant.node_metrics, nodes.iter());
         let room_frame =
-            GrantedTable::of(&self.grant().subject_metrics, rooms.iter().map(|room| &room.row));
+            GrantedTable::of(&self.grant.subject_metrics, rooms.iter().map(|room| &room.row));
         let blobs = states.blobs();
         let answer = self.call(budget, rooms.len(), |store| {
             let (nodes, rooms) = (node_frame.wire(), room_frame.wire());
@@ -240,9 +239,9 @@ impl Guest {
         memo: Option<&PluginState>,
         budget: Duration,
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.degradation()?;
-        let component = self.component().clone();
-        let manifest = component.manifest();
+        let hook = self.degradation.clone().ok_or(PluginFault::Absent)?;
+        let component = self.component.clone();
+        let manifest = &component.0.manifest;
         let before = sessions.iter().map(|session| session.state.as_ref());
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
@@ -258,7 +257,7 @@ impl Guest {
                     labels,
                 })
                 .collect();
-            let open = self.engine().budgets().open;
+            let open = self.engine.0.budgets.open;
             let first =
                 self.call(open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
             states.open(&first)?;
@@ -266,7 +265,7 @@ impl Guest {
         let memo = Memo::of(memo, self)?;
 
         let frame = GrantedTable::of(
-            &self.grant().subject_metrics,
+            &self.grant.subject_metrics,
             sessions.iter().map(|session| &session.row),
         );
         let blobs = states.blobs();
@@ -279,7 +278,7 @@ impl Guest {
         for degradation::Action { row, op, arg, reason } in answer.actions {
             // Actions without a grant are dropped here. The core counts unknown actions.
             match Op::from_number(op) {
-                Some(known) if !self.grant().ops.contains(&known) => self.count_ungranted(known),
+                Some(known) if !self.grant.ops.contains(&known) => self.count_ungranted(known),
                 Some(_) | None => actions.push(DegradationAction { row, op, arg, reason }),
             }
         }
@@ -299,6 +298,253 @@ fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<()
     Err(PluginFault::Malformed(
         format!("{call}: {found} {what}, at most {most} for so many rows").into(),
     ))
+}
+
+/// States of a question and its answer: created for new rows, migrated from older revisions, and accepted only if every
+/// length and row is valid.
+struct States<'a> {
+    plugin: Arc<str>,
+    schema: u32,
+    rows: Vec<Cow<'a, [u8]>>,
+    /// Rows without a state of this plugin.
+    newcomers: Vec<u32>,
+    /// Rows with states of older revisions, by schema.
+    older: BTreeMap<u32, Vec<u32>>,
+}
+
+impl<'a> States<'a> {
+    /// Sorts rows by the work needed before the plugin can read their states.
+    ///
+    /// A state of a newer schema, left by a rollback, cannot be read, and its row counts as new.
+    fn of(
+        plugin: &Arc<str>,
+        schema: u32,
+        states: impl Iterator<Item = Option<&'a PluginState>>,
+    ) -> States<'a> {
+        let mut rows = Vec::with_capacity(states.size_hint().0);
+        let (mut newcomers, mut older) = (Vec::new(), BTreeMap::new());
+        for (row, state) in states.enumerate() {
+            let row = row as u32;
+            let readable = state.filter(|state| readable(state, plugin, schema));
+            match readable {
+                None => newcomers.push(row),
+                Some(state) if state.schema < schema => {
+                    older.entry(state.schema).or_insert_with(Vec::new).push(row);
+                }
+                Some(_) => {}
+            }
+            rows.push(
+                readable.map_or(Cow::Borrowed(&[][..]), |state| Cow::Borrowed(&*state.bytes)),
+            );
+        }
+        States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
+    }
+
+    /// Rows without a state of this plugin.
+    fn newcomers(&self) -> &[u32] {
+        &self.newcomers
+    }
+
+    /// Sets the first states, in the order of [`newcomers`](States::newcomers).
+    fn open(&mut self, first: &BlobsResult) -> Result<(), PluginFault> {
+        let newcomers = std::mem::take(&mut self.newcomers);
+        self.fill(&newcomers, first, "open")?;
+        self.newcomers = newcomers;
+        Ok(())
+    }
+
+    /// Migrates states of older revisions.
+    fn migrate(&mut self, guest: &mut Guest) -> Result<(), PluginFault> {
+        let older = std::mem::take(&mut self.older);
+        for (&from, rows) in &older {
+            let blobs = Blobs::of(rows.iter().map(|&row| &*self.rows[row as usize]));
+            let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
+            let migrated = guest
+                .call(budget, rows.len(), |store| base.call_migrate(store, from, blobs.wire()))?
+                .map_err(|said| migration_refused("migrate", from, &said))?;
+            self.fill(rows, &migrated, "migrate")?;
+        }
+        self.older = older;
+        Ok(())
+    }
+
+    fn fill(&mut self, rows: &[u32], blobs: &BlobsResult, call: &str) -> Result<(), PluginFault> {
+        for (&row, bytes) in rows.iter().zip(slices(blobs, rows.len(), call)?) {
+            self.rows[row as usize] = Cow::Owned(bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    fn blobs(&self) -> Blobs {
+        Blobs::of(self.rows.iter().map(|bytes| &**bytes))
+    }
+
+    /// The changed states: those replaced by the plugin, and all new ones.
+    fn settle(self, keep: &Keep) -> Result<Vec<(u32, PluginState)>, PluginFault> {
+        let new = self.newcomers.iter().chain(self.older.values().flatten());
+        let state = |bytes: &[u8]| PluginState {
+            plugin: Arc::clone(&self.plugin),
+            schema: self.schema,
+            bytes: bytes.into(),
+        };
+        let mut changed = Vec::with_capacity(new.clone().count() + keep.rows.len());
+        changed.extend(new.map(|&row| (row, state(&self.rows[row as usize]))));
+        let slices = slices(&keep.states, keep.rows.len(), "keep")?;
+        for (&row, bytes) in keep.rows.iter().zip(slices) {
+            if row as usize >= self.rows.len() {
+                let said = format!("keep: row {row} of {} rows", self.rows.len());
+                return Err(PluginFault::Malformed(said.into()));
+            }
+            changed.push((row, state(bytes)));
+        }
+        // Stable sort, so that the last state of a row wins. Usually the list is sorted already.
+        changed.sort_by_key(|(row, _)| *row);
+        changed.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        Ok(changed)
+    }
+}
+
+struct Memo<'a> {
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Memo<'a> {
+    /// The memo for this revision. It is empty if another plugin or a newer revision wrote it.
+    fn of(memo: Option<&'a PluginState>, guest: &mut Guest) -> Result<Memo<'a>, PluginFault> {
+        let component = guest.component.clone();
+        let Manifest { name: plugin, state_schema, .. } = &component.0.manifest;
+        let schema = *state_schema;
+        let Some(memo) = memo.filter(|memo| readable(memo, plugin, schema)) else {
+            return Ok(Memo { bytes: Cow::Borrowed(&[]) });
+        };
+        if memo.schema == schema {
+            return Ok(Memo { bytes: Cow::Borrowed(&memo.bytes) });
+        }
+        let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
+        let migrated = guest
+            .call(budget, 0, |store| base.call_migrate_memo(store, memo.schema, &memo.bytes))?
+            .map_err(|said| migration_refused("migrate-memo", memo.schema, &said))?;
+        Ok(Memo { bytes: Cow::Owned(fitting("migrate-memo", migrated)?) })
+    }
+
+    fn wire(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The new memo: written by the plugin, or migrated and otherwise unchanged.
+    fn settle(
+        self,
+        new: Option<Vec<u8>>,
+        guest: &Guest,
+    ) -> Result<Option<PluginState>, PluginFault> {
+        let migrated = match self.bytes {
+            Cow::Owned(bytes) => Some(bytes),
+            Cow::Borrowed(_) => None,
+        };
+        let new = new.map(|new| fitting("memo", new)).transpose()?;
+        let Some(bytes) = new.or(migrated) else { return Ok(None) };
+        let manifest = &guest.component.0.manifest;
+        let plugin = Arc::clone(&manifest.name);
+        Ok(Some(PluginState { plugin, schema: manifest.state_schema, bytes: bytes.into() }))
+    }
+}
+
+struct Blobs {
+    offsets: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Blobs {
+    fn of<'a>(states: impl Iterator<Item = &'a [u8]> + Clone) -> Blobs {
+        let offsets = Vec::with_capacity(states.size_hint().0 + 1);
+        let bytes = Vec::with_capacity(states.clone().map(<[u8]>::len).sum());
+        let mut blobs = Blobs { offsets, bytes };
+        blobs.offsets.push(0);
+        for state in states {
+            blobs.bytes.extend_from_slice(state);
+            blobs.offsets.push(blobs.bytes.len() as u32);
+        }
+        blobs
+    }
+
+    fn wire(&self) -> BlobsParam<'_> {
+        BlobsParam { offsets: &self.offsets, bytes: &self.bytes }
+    }
+}
+
+/// A single state written by a plugin.
+fn single(guest: &Guest, bytes: Vec<u8>) -> Result<PluginState, PluginFault> {
+    if bytes.len() > STATE_BYTES_MAX {
+        return Err(too_large("state", 0, bytes.len()));
+    }
+    let manifest = &guest.component.0.manifest;
+    let plugin = Arc::clone(&manifest.name);
+    Ok(PluginState { plugin, schema: manifest.state_schema, bytes: bytes.into() })
+}
+
+/// Checks the size of a memo written by a plugin.
+fn fitting(call: &str, memo: Vec<u8>) -> Result<Vec<u8>, PluginFault> {
+    if memo.len() > MEMO_BYTES_MAX {
+        let said = format!("{call}: {} bytes, at most {MEMO_BYTES_MAX}", memo.len());
+        return Err(PluginFault::Malformed(said.into()));
+    }
+    Ok(memo)
+}
+
+fn readable(state: &PluginState, plugin: &Arc<str>, schema: u32) -> bool {
+    state.plugin == *plugin && state.schema <= schema
+}
+
+/// Splits and checks a list of states.
+fn slices<'a>(
+    blobs: &'a BlobsResult,
+    rows: usize,
+    call: &str,
+) -> Result<Vec<&'a [u8]>, PluginFault> {
+    let BlobsResult { offsets, bytes } = blobs;
+    if rows == 0 && offsets.is_empty() && bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let malformed = |said: String| PluginFault::Malformed(format!("{call}: {said}").into());
+    if offsets.len() != rows + 1 {
+        return Err(malformed(format!(
+            "{} offsets for {rows} states, one more is right",
+            offsets.len()
+        )));
+    }
+    if offsets[0] != 0 || offsets[rows] as usize != bytes.len() {
+        return Err(malformed(format!(
+            "offsets from {} to {} for {} bytes",
+            offsets[0],
+            offsets[rows],
+            bytes.len()
+        )));
+    }
+    let slice = |(row, pair): (usize, &[u32])| {
+        let (from, to) = (pair[0] as usize, pair[1] as usize);
+        match bytes.get(from..to) {
+            None => Err(malformed(format!("offsets {from} and then {to} of state {row}"))),
+            Some(state) if state.len() > STATE_BYTES_MAX => Err(too_large(call, row, state.len())),
+            Some(state) => Ok(state),
+        }
+    };
+    offsets.windows(2).enumerate().map(slice).collect()
+}
+
+fn too_large(call: &str, row: usize, bytes: usize) -> PluginFault {
+    let said = format!("{call}: state {row} has {bytes} bytes, at most {STATE_BYTES_MAX}");
+    PluginFault::Malformed(said.into())
+}
+
+fn migration_refused(call: &str, from: u32, said: &str) -> PluginFault {
+    let said = one_line(said, LINE_BYTES_MAX);
+    PluginFault::Malformed(format!("{call} from schema {from}: {said}").into())
 }
 
 #[cfg(test)]

@@ -6,47 +6,33 @@
 
 #![deny(missing_docs)]
 
-#[allow(warnings, reason = "generated")]
-mod bindings;
-mod bisection;
-mod cache;
-mod compile;
-mod component;
-mod determinism;
 mod engine;
-mod grant;
 mod guest;
 mod hooks;
-mod keys;
+mod isolation;
 pub mod limits;
-mod log;
 mod manifest;
 mod native;
-mod outline;
 mod plugin_file;
 mod policy;
-mod quarantine;
-mod refused;
+mod refusal;
 mod schema;
-mod shipped;
-mod signature;
-mod states;
-mod wrap;
+mod store;
+mod trust;
 
-pub use cache::{CODE_BYTES_MAX, Cache, Cached, private_folder};
-pub use compile::{CompileOrder, CompilerOutput, ORDER_BYTES_MAX, compile_here, fulfil};
-pub use component::{Component, look};
-pub use engine::Engine;
-pub use grant::{GrantLimits, PluginGrant};
-pub use keys::{PluginSeal, Provenance, TrustedKeys, Unsigned, read_digest};
+pub use engine::{Component, Engine, NativeCode};
 pub use limits::{BINARY_BYTES_MAX, CallBudgets};
-pub use log::{GuestLogLine, LogLevel};
-pub use manifest::{CONTRACT, CallCost, Manifest};
-pub use native::NativeCode;
-pub use outline::Form;
-pub use plugin_file::PluginFile;
+pub use manifest::{CONTRACT, CallCost, GrantLimits, Manifest, PluginGrant};
+pub use native::{
+    CODE_BYTES_MAX, Cache, Cached, CompileOrder, CompilerOutput, ORDER_BYTES_MAX, compile_here,
+    fulfil, private_folder,
+};
+pub use plugin_file::{Form, PluginFile, look};
 pub use policy::BoundPlugin;
-pub use refused::PluginRefusal;
+pub use refusal::PluginRefusal;
 pub use schema::Schema;
-pub use shipped::{Shipped, shipped};
-pub use signature::{BadKey, PublicKey, SecretKey, sign, signer};
+pub use store::{GuestLogLine, LogLevel};
+pub use trust::{
+    BadKey, PluginSeal, Provenance, PublicKey, SecretKey, Shipped, TrustedKeys, Unsigned,
+    read_digest, shipped, sign, signer,
+};

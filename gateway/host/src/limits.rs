@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use wasmtime::ResourceLimiter;
-
 /// Maximum size of a plugin. One that contains an interpreter has 12 MB.
 pub const BINARY_BYTES_MAX: usize = 16 << 20;
 
@@ -48,10 +46,10 @@ pub const STATE_BYTES_MAX: usize = 4 << 10;
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
 /// An answer besides its rows: memo, messages, notes.
-const ANSWER_BYTES: usize = 256 << 10;
+pub(crate) const ANSWER_BYTES: usize = 256 << 10;
 
 /// A row of an answer: a state, and a few actions or hops.
-const ROW_BYTES: usize = STATE_BYTES_MAX + 512;
+pub(crate) const ROW_BYTES: usize = STATE_BYTES_MAX + 512;
 
 /// Calls of `diag` in one call of the plugin.
 pub const DIAG_CALLS_MAX: u32 = 10_000;
@@ -77,11 +75,6 @@ pub const LINES_BURST: u64 = 20;
 
 /// Log lines waiting to be fetched.
 pub(crate) const LINES_WAITING_MAX: usize = 64;
-
-/// Maximum bytes of an answer about this many rows.
-pub(crate) fn answer_bytes(rows: usize) -> usize {
-    ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES))
-}
 
 /// Time limits of calls, which are stopped at them. `init` and `catalog` are limits of processor time, the others of time
 /// on the wall clock, as a session waits for them. A plugin is prepared again after a fault; questions that wait meanwhile
@@ -141,48 +134,5 @@ impl Default for CallBudgets {
             reroute: Duration::from_millis(10),
             tick: Duration::from_millis(5),
         }
-    }
-}
-
-/// Limits memory and tables of one instance.
-#[derive(Default)]
-pub(crate) struct MemoryLimiter {
-    /// Set if memory or a table entry was refused since this was last cleared.
-    pub(crate) refused: bool,
-}
-
-impl ResourceLimiter for MemoryLimiter {
-    fn memory_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let allowed = desired <= maximum.unwrap_or(MEMORY_BYTES_MAX).min(MEMORY_BYTES_MAX);
-        self.refused |= !allowed;
-        Ok(allowed)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let allowed = desired <= maximum.unwrap_or(TABLE_ENTRIES_MAX).min(TABLE_ENTRIES_MAX);
-        self.refused |= !allowed;
-        Ok(allowed)
-    }
-
-    fn instances(&self) -> usize {
-        MODULES_MAX as usize
-    }
-
-    fn tables(&self) -> usize {
-        TABLES_MAX as usize
-    }
-
-    fn memories(&self) -> usize {
-        1
     }
 }

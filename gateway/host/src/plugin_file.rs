@@ -1,7 +1,136 @@
-//! Inspection of a plugin file without validating or compiling it.
+//! A plugin's file: its imports, exports and manifest, read and checked without compiling it.
 
-use crate::outline::{Form, Outline};
-use crate::signature::sha256;
+use std::borrow::Cow;
+
+use ring::digest::{SHA256, digest};
+use wasmparser::{Parser, Payload};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
+use crate::manifest::{CONTRACT, Manifest, same_contract};
+use crate::refusal::PluginRefusal;
+use crate::store::one_line;
+
+/// The only interface with functions that a policy may import.
+const DIAG: &str = "evenkeel:policy/diag@0.1.0";
+
+/// The contract's package, the prefix of its interface names.
+const PACKAGE: &str = "evenkeel:policy/";
+
+/// The WIT of this gateway's contract version.
+const WIT: &str = include_str!("../../../plugin-sdk/wit/policy.wit");
+
+const MANIFEST_SECTION: &str = "evenkeel:manifest";
+
+/// Prefix of the section that describes the types of a core module's imports and exports.
+const TYPES_SECTION: &str = "component-type";
+const SIGNATURE_SECTION: &str = "evenkeel:signature";
+
+pub(crate) struct Outline<'a> {
+    pub(crate) form: Form,
+    /// The interface of each import, and for a core module its function.
+    pub(crate) imports: Vec<(Box<str>, Option<Box<str>>)>,
+    pub(crate) exports: Vec<Box<str>>,
+    /// Names and sizes of custom sections, in order.
+    pub(crate) sections: Vec<(&'a str, usize)>,
+    /// The manifest, at any place in the binary.
+    pub(crate) manifest: Option<&'a [u8]>,
+    /// Set if a core module describes the types of its imports and exports.
+    pub(crate) typed: bool,
+    /// Number of signatures, excluding those of modules inside a component.
+    pub(crate) signatures: usize,
+}
+
+/// Format of a plugin file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
+    Module,
+    /// A component with its types.
+    Component,
+}
+
+impl<'a> Outline<'a> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Outline<'a>, PluginRefusal> {
+        match Outline::read_partly(bytes) {
+            Ok((outline, None)) => Ok(outline),
+            Ok((_, Some(said))) | Err(said) => Err(PluginRefusal::NotWasm { said }),
+        }
+    }
+
+    /// The readable part of a file, and why reading stopped before its end.
+    ///
+    /// # Errors
+    /// The file is not WebAssembly.
+    pub(crate) fn read_partly(
+        bytes: &'a [u8],
+    ) -> Result<(Outline<'a>, Option<Box<str>>), Box<str>> {
+        let form = if Parser::is_core_wasm(bytes) {
+            Form::Module
+        } else if Parser::is_component(bytes) {
+            Form::Component
+        } else {
+            return Err("no WebAssembly header".into());
+        };
+        let (imports, exports, sections) = (Vec::new(), Vec::new(), Vec::new());
+        let (manifest, typed, signatures) = (None, false, 0);
+        let mut outline = Outline { form, imports, exports, sections, manifest, typed, signatures };
+        let broken = match outline.walk(bytes) {
+            Ok(end) if end <= bytes.len() => None,
+            Ok(_) => Some("a module inside exceeds the file".into()),
+            Err(error) => Some(one_line(&error.to_string(), LINE_BYTES_MAX)),
+        };
+        Ok((outline, broken))
+    }
+
+    /// Returns the end of the last module or component inside by its declared length, which the parser does not check.
+    fn walk(&mut self, bytes: &'a [u8]) -> wasmparser::Result<usize> {
+        let (mut depth, mut end) = (0_usize, 0);
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::ModuleSection { unchecked_range, .. }
+                | Payload::ComponentSection { unchecked_range, .. } => {
+                    depth += 1;
+                    end = end.max(unchecked_range.end);
+                }
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ImportSection(section) if depth == 0 => {
+                    for import in section.into_imports() {
+                        let import = import?;
+                        self.imports.push((import.module.into(), Some(import.name.into())));
+                    }
+                }
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    for import in section {
+                        self.imports.push((import?.name.name.into(), None));
+                    }
+                }
+                Payload::ExportSection(section) if depth == 0 => {
+                    for export in section {
+                        self.exports.push(export?.name.into());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    for export in section {
+                        self.exports.push(export?.name.name.into());
+                    }
+                }
+                Payload::CustomSection(section) => {
+                    let (name, data) = (section.name(), section.data());
+                    self.sections.push((name, data.len()));
+                    if name == MANIFEST_SECTION {
+                        self.manifest = self.manifest.or(Some(data));
+                    }
+                    self.typed |= name.starts_with(TYPES_SECTION);
+                    self.signatures += usize::from(depth == 0 && name == SIGNATURE_SECTION);
+                }
+                _ => {}
+            }
+        }
+        Ok(end)
+    }
+}
 
 /// Maximum imports, exports and sections listed for one file, as it may be hostile.
 const LISTED_MAX: usize = 10_000;
@@ -49,6 +178,123 @@ impl PluginFile {
             broken,
         }
     }
+}
+
+/// Reads the manifest, after all checks that need no compilation.
+///
+/// # Errors
+/// The reason why this gateway refuses the plugin.
+pub fn look(bytes: &[u8]) -> Result<Manifest, PluginRefusal> {
+    if bytes.len() > BINARY_BYTES_MAX {
+        return Err(PluginRefusal::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
+    }
+    let outline = Outline::read(bytes)?;
+    check_imports(&outline)?;
+    Manifest::read(outline.manifest.ok_or(PluginRefusal::NoManifest)?)
+}
+
+/// Wraps the plugin as a component with the exports of its manifest, if it is a core module.
+pub(crate) fn wrapped<'a>(
+    bytes: &'a [u8],
+    manifest: &Manifest,
+) -> Result<Cow<'a, [u8]>, PluginRefusal> {
+    let outline = Outline::read(bytes)?;
+    let binary = match outline.form {
+        Form::Module => Cow::Owned(wrap(bytes, outline.typed, manifest)?),
+        Form::Component => Cow::Borrowed(bytes),
+    };
+    check_exports(&binary, manifest)?;
+    Ok(binary)
+}
+
+fn check_imports(outline: &Outline<'_>) -> Result<(), PluginRefusal> {
+    for (interface, function) in &outline.imports {
+        if let Some((name, version)) = of_contract(interface) {
+            if !same_contract(version) {
+                let found = one_line(version, NAME_BYTES_MAX);
+                return Err(PluginRefusal::Contract { found, spoken: CONTRACT });
+            }
+            // `types` has no functions.
+            if name == "diag" || (name == "types" && outline.form == Form::Component) {
+                continue;
+            }
+        }
+        let function = function.as_deref().map(|name| format!("::{name}")).unwrap_or_default();
+        return Err(PluginRefusal::Import {
+            found: one_line(&format!("{interface}{function}"), LINE_BYTES_MAX),
+            allowed: DIAG,
+        });
+    }
+    Ok(())
+}
+
+/// Interface and version of a name of the contract: `evenkeel:policy/diag@0.1.0`.
+fn of_contract(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(PACKAGE)?.split_once('@')
+}
+
+fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), PluginRefusal> {
+    let exports = Outline::read(component)?.exports;
+    let has = |interface: &str| {
+        let mut ours = exports.iter().filter_map(|export| of_contract(export));
+        ours.any(|(name, version)| name == interface && same_contract(version))
+    };
+    if !has("guest") {
+        let said = format!("it does not export `{PACKAGE}guest@{CONTRACT}`");
+        return Err(PluginRefusal::NotAPlugin(said.into()));
+    }
+    match manifest.hooks.iter().find(|hook| !has(hook.name())) {
+        Some(&hook) => Err(PluginRefusal::HookMissing(hook)),
+        None => Ok(()),
+    }
+}
+
+/// Wraps a core module as a component by the types in its own section, as written by the Rust SDK. A module without
+/// such a section gets the contract's types, so that other languages only need the right names.
+fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal> {
+    let described = if typed { None } else { Some(describe(module, manifest)?) };
+    ComponentEncoder::default()
+        .module(described.as_deref().unwrap_or(module))
+        .and_then(|encoder| encoder.validate(false).encode())
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))
+}
+
+/// Adds a section with the types of the manifest's hooks.
+fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal> {
+    let version = &manifest.contract;
+    // The newer contract leaves the exports of an older plugin unchanged, but the plugin's export names contain the
+    // older version.
+    let wit = WIT.replace(&package(CONTRACT), &package(version));
+    let interface = |name: &str| format!("evenkeel:policy/{name}@{version}");
+    let hooks = manifest.hooks.iter().map(|hook| hook.name());
+    let exports: String = ["guest"]
+        .into_iter()
+        .chain(hooks)
+        .map(|name| format!("export {};", interface(name)))
+        .collect();
+    let world = format!(
+        "package evenkeel:host; world plugin {{ import {}; {exports} }}",
+        interface("diag")
+    );
+    let mut resolve = Resolve::default();
+    let mut described = module.to_vec();
+    resolve
+        .push_source("policy.wit", &wit)
+        .and_then(|_| resolve.push_source("plugin.wit", &world))
+        .and_then(|package| resolve.select_world(&[package], Some("plugin")))
+        .and_then(|world| {
+            embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
+        })
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))?;
+    Ok(described)
+}
+
+fn package(version: &str) -> String {
+    format!("package evenkeel:policy@{version};")
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]

@@ -4,55 +4,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
-use evenkeel_model::{CatalogEntry, Hook, PluginFault, PolicyQuestion, RevisionAnswer};
+use evenkeel_model::{
+    Apart, CatalogEntry, Hook, HookAnswer, PluginFault, PolicyQuestion, RevisionAnswer,
+};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
-use crate::bisection::{Bisection, Portion};
-use crate::component::Component;
-use crate::determinism::DeterminismCheck;
-use crate::engine::Engine;
-use crate::grant::{GrantLimits, PluginGrant};
-use crate::guest::{Guest, GuestReply, Recipe};
-use crate::log::{GuestLogLine, PluginLog};
-use crate::quarantine::RowQuarantine;
-use crate::refused::PluginRefusal;
+use crate::engine::{Component, Engine};
+use crate::guest::{Guest, GuestReply, Recipe, SupervisedGuest};
+use crate::isolation::{BatchIsolation, Bisection};
+use crate::manifest::{GrantLimits, PluginGrant};
+use crate::refusal::PluginRefusal;
+use crate::store::{GuestLogLine, PluginLog};
 
-/// Failed restarts in a row after which the revision is given up. One failure may be a momentary lack of memory; three
-/// with growing pauses are not.
-const FAILED_MAX: u32 = 3;
+/// The first answers of a revision are all checked, since hidden state shows soon.
+const FIRST: u64 = 4;
 
-/// Pause after the first failed restart.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-
-/// Maximum pause, so that a policy recovers within this time after the cause is gone.
-const PAUSE_LONGEST: Duration = Duration::from_secs(30);
+/// Of later answers one in this number is checked, which finds permanent hidden state within minutes, at a
+/// thousandth of the cost.
+const ONE_IN: u64 = 1_024;
 
 /// A plugin bound to one hook with its settings. Owned by one thread.
 ///
 /// The plugin keeps no state between questions: states and memo travel in them. After a
 /// fault its instance is replaced before the fault is returned, and nothing is lost.
 pub struct BoundPlugin {
-    recipe: Recipe,
+    guest: SupervisedGuest,
     revision: Arc<str>,
-    life: Life,
-    restarts: Restarts,
-    pub(crate) quarantine: RowQuarantine,
-    /// Set if a whole batch exceeded its memory.
-    pub(crate) portion: Option<Portion>,
-    /// The session or room at which the next batch starts, if the last one ran out of time.
-    pub(crate) first: Option<u64>,
-    pub(crate) determinism: DeterminismCheck,
-    ungranted: u64,
+    isolation: BatchIsolation,
+    determinism: DeterminismCheck,
     catalog_updates: u64,
-    /// The time of the latest question.
-    now_us: u64,
-}
-
-enum Life {
-    Alive(Box<Guest>),
-    /// The plugin could not be restarted; its log is kept.
-    Dead(PluginLog),
 }
 
 impl BoundPlugin {
@@ -82,7 +63,7 @@ impl BoundPlugin {
         seed: u64,
         allowed: &GrantLimits,
     ) -> Result<BoundPlugin, PluginRefusal> {
-        let manifest = component.manifest();
+        let manifest = &component.0.manifest;
         if !manifest.hooks.contains(&hook) {
             return Err(PluginRefusal::HookUnanswered { plugin: (*manifest.name).into(), hook });
         }
@@ -97,21 +78,12 @@ impl BoundPlugin {
         let revision = revision(component, &settings, &grant);
         let (engine, component) = (engine.clone(), component.clone());
         let recipe = Recipe { engine, component, hook, settings, seed, catalog, grant };
-        let began = Instant::now();
-        let guest = Guest::start(&recipe, &mut PluginLog::default())?;
-        let started_in = began.elapsed();
         Ok(BoundPlugin {
-            restarts: Restarts::new(recipe.seed),
-            recipe,
+            guest: SupervisedGuest::start(recipe)?,
             revision,
-            life: Life::Alive(Box::new(guest)),
-            quarantine: RowQuarantine::default(),
-            portion: None,
-            first: None,
-            determinism: DeterminismCheck::new(started_in),
-            ungranted: 0,
+            isolation: BatchIsolation::default(),
+            determinism: DeterminismCheck::default(),
             catalog_updates: 0,
-            now_us: 0,
         })
     }
 
@@ -125,10 +97,11 @@ impl BoundPlugin {
         question: &PolicyQuestion,
         now_us: u64,
     ) -> Result<RevisionAnswer, PluginFault> {
-        self.now_us = self.now_us.max(now_us);
-        let said =
-            self.act(|guest| guest.ask(now_us, None, |guest| guest.answer(question, now_us)));
-        said.map(|said| self.answered(said))
+        self.guest.now_us = self.guest.now_us.max(now_us);
+        let reply = self
+            .guest
+            .act(|guest| guest.ask(now_us, None, |guest| guest.answer(question, now_us)))?;
+        Ok(self.answered(reply, None))
     }
 
     /// Asks, and if the plugin fails on a batch, isolates the rows that cause the fault: the other rows are answered,
@@ -149,11 +122,10 @@ impl BoundPlugin {
     ) -> Result<RevisionAnswer, PluginFault> {
         let began = Instant::now();
         let mut failed = None;
-        let fits = self.portion.is_none_or(|portion| question.rows() <= portion.most);
-        if fits && self.quarantine.is_idle() {
+        if self.isolation.takes_whole(question.rows()) {
             match self.ask(question, now_us) {
                 Ok(answered) => {
-                    self.quarantine.note_answer();
+                    self.isolation.quarantine.answers += 1;
                     return Ok(answered);
                 }
                 Err(fault) if !fault.is_of_question() => return Err(fault),
@@ -164,9 +136,13 @@ impl BoundPlugin {
             (None, Some(fault)) => Err(fault),
             (None, None) => self.ask(question, now_us),
             (Some(ids), failed) => {
-                self.now_us = self.now_us.max(now_us);
+                let BoundPlugin { guest, isolation, .. } = self;
+                guest.now_us = guest.now_us.max(now_us);
                 let time = (began, began.checked_add(within));
-                Bisection::new(self, question, ids, failed, now_us, time).run()
+                let bisection =
+                    Bisection::new(guest, isolation, question, ids, failed, now_us, time);
+                let (reply, apart) = bisection.run()?;
+                Ok(self.answered(reply, apart))
             }
         }
     }
@@ -195,32 +171,18 @@ impl BoundPlugin {
     /// Sends a changed catalog to the plugin, in full. It is kept for later instances, even after a
     /// fault.
     pub fn catalog(&mut self, catalog: Vec<CatalogEntry>) -> Result<(), PluginFault> {
-        self.recipe.catalog = catalog;
         self.catalog_updates += 1;
-        let told = match &mut self.life {
-            Life::Alive(guest) => guest.catalog(&self.recipe.catalog),
-            Life::Dead(_) => {
-                // The restarted plugin gets the new catalog; the old one may have caused the
-                // failure.
-                self.restarts.hurry();
-                return self.act(|_| Ok(()));
-            }
-        };
-        if told.is_err() {
-            // The next question after the pause tries again.
-            let _ = self.renew();
-        }
-        told
+        self.guest.catalog(catalog)
     }
 
     /// True if three restarts in a row failed, so that further attempts would fail as well.
     pub fn is_beyond_repair(&self) -> bool {
-        self.restarts.is_hopeless()
+        self.guest.restarts.is_hopeless()
     }
 
     /// Number of sessions or rooms left out because this revision fails on them.
     pub fn quarantined(&self) -> usize {
-        self.quarantine.len()
+        self.isolation.quarantine.len()
     }
 
     /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings,
@@ -231,17 +193,17 @@ impl BoundPlugin {
 
     /// The plugin that answers.
     pub fn component(&self) -> &Component {
-        &self.recipe.component
+        &self.guest.recipe.component
     }
 
     /// The granted columns and actions.
     pub fn grant(&self) -> &PluginGrant {
-        &self.recipe.grant
+        &self.guest.recipe.grant
     }
 
     /// The plugin's only randomness.
     pub fn seed(&self) -> u64 {
-        self.recipe.seed
+        self.guest.recipe.seed
     }
 
     /// Number of catalogs sent since installation.
@@ -251,185 +213,188 @@ impl BoundPlugin {
 
     /// The catalog known to the plugin.
     pub fn known_catalog(&self) -> &[CatalogEntry] {
-        &self.recipe.catalog
+        &self.guest.recipe.catalog
     }
 
     /// Settings with defaults filled in.
     pub fn settings(&self) -> &str {
-        &self.recipe.settings
+        &self.guest.recipe.settings
     }
 
     /// The next log line, oldest first. At most 64 lines wait, and a policy may write 10 per second.
     pub fn poll_line(&mut self) -> Option<GuestLogLine> {
-        self.log().poll_line()
+        self.guest.log().lines.pop_front()
     }
 
     /// Number of log lines dropped since installation by the rate limit.
     pub fn suppressed_lines(&mut self) -> u64 {
-        self.log().suppressed_lines()
+        self.guest.log().suppressed_lines
     }
 
     /// Number of actions dropped since installation because they were not granted.
     pub fn ungranted(&self) -> u64 {
-        self.ungranted
-            + match &self.life {
-                Life::Alive(guest) => guest.ungranted(),
-                Life::Dead(_) => 0,
-            }
+        self.guest.ungranted()
     }
 
     /// WebAssembly instructions since the instance was created, including `init` and `catalog`; deterministic for equal
     /// questions. `None` on an engine that does not count.
     pub fn instructions(&self) -> Option<u64> {
-        match &self.life {
-            Life::Alive(guest) => guest.instructions(),
-            Life::Dead(..) => None,
+        self.guest.instructions()
+    }
+
+    /// True if the last answer is due for a check: the first four of a revision, then one in 1,024.
+    /// If there is no time, the next one is due.
+    pub fn is_check_due(&self) -> bool {
+        self.determinism.is_due()
+    }
+
+    /// Asks a fresh instance the same question and describes the first difference from this answer, which remains
+    /// valid. A deterministic plugin has no difference.
+    ///
+    /// The check is skipped if starting and asking would exceed the question's budget, and so delay the next question,
+    /// or if the answer came in parts.
+    pub fn check_determinism(
+        &mut self,
+        question: &PolicyQuestion,
+        now_us: u64,
+        first: &RevisionAnswer,
+    ) -> Option<Box<str>> {
+        self.determinism.note_asked();
+        let takes = self.guest.started_in + first.took;
+        if takes > self.guest.budget(question) || first.apart.is_some() {
+            return None;
+        }
+        let Ok(differs) = self.compare_with_fresh(question, now_us, first) else {
+            self.determinism.note_skipped();
+            return None;
+        };
+        self.determinism.asked += 1;
+        self.determinism.differed += u64::from(differs.is_some());
+        differs
+    }
+
+    /// Number of answers that differed, and number of answers checked.
+    pub fn hidden_state(&self) -> (u64, u64) {
+        (self.determinism.differed, self.determinism.asked)
+    }
+
+    /// # Errors
+    /// No instance started, or the machine was too slow.
+    fn compare_with_fresh(
+        &self,
+        question: &PolicyQuestion,
+        now_us: u64,
+        first: &RevisionAnswer,
+    ) -> Result<Option<Box<str>>, PluginFault> {
+        let mut log = PluginLog::default();
+        let Ok(mut fresh) = Guest::start(&self.guest.recipe, &mut log) else {
+            return Err(PluginFault::Absent);
+        };
+        let until = Instant::now().checked_add(self.guest.budget(question));
+        match fresh.ask(now_us, until, |guest| guest.answer(question, now_us)) {
+            Ok(second) if second.answer != first.answer => {
+                Ok(Some(difference(&first.answer, &second.answer).into()))
+            }
+            Ok(second) if second.notes != first.notes => Ok(Some("its notes".into())),
+            Ok(_) => Ok(None),
+            Err(fault @ (PluginFault::Deadline | PluginFault::Late | PluginFault::Absent)) => {
+                Err(fault)
+            }
+            Err(
+                fault @ (PluginFault::Trap(_)
+                | PluginFault::OutOfMemory
+                | PluginFault::Malformed(_)),
+            ) => Ok(Some(format!("a fresh instance fails: {fault}").into())),
         }
     }
 
-    fn log(&mut self) -> &mut PluginLog {
-        match &mut self.life {
-            Life::Alive(guest) => guest.log(),
-            Life::Dead(log) => log,
-        }
-    }
-
-    /// Adds a line to the plugin's log.
-    pub(crate) fn say(&mut self, words: &str) {
-        self.log().log(3, words);
-    }
-
-    pub(crate) fn budget(&self, question: &PolicyQuestion) -> Duration {
-        let budgets = self.recipe.engine.budgets();
-        match question {
-            PolicyQuestion::Resolve { .. } => budgets.resolve,
-            PolicyQuestion::Admit { .. } => budgets.admit,
-            PolicyQuestion::Place { .. } => budgets.place,
-            PolicyQuestion::Reroute { .. } => budgets.reroute,
-            PolicyQuestion::Tick { .. } => budgets.tick,
-        }
-    }
-
-    pub(crate) fn recipe(&self) -> &Recipe {
-        &self.recipe
-    }
-
-    pub(crate) fn answered(&mut self, reply: GuestReply) -> RevisionAnswer {
-        self.determinism.note_answer();
+    fn answered(&mut self, reply: GuestReply, apart: Option<Box<Apart>>) -> RevisionAnswer {
+        self.determinism.answers += 1;
         let GuestReply { answer, notes, took, ungranted } = reply;
         RevisionAnswer {
             answer,
             revision: Arc::clone(&self.revision),
             notes,
             took,
-            apart: None,
-            reasons: Arc::clone(&self.recipe.component.manifest().reasons),
+            apart,
+            reasons: Arc::clone(&self.guest.recipe.component.0.manifest.reasons),
             ungranted,
         }
     }
+}
 
-    /// Runs `act` on the instance. The instance is restarted before if a restart is due, and after a fault.
-    pub(crate) fn act<T>(
-        &mut self,
-        f: impl FnOnce(&mut Guest) -> Result<T, PluginFault>,
-    ) -> Result<T, PluginFault> {
-        if let Life::Dead(_) = self.life {
-            if !self.restarts.is_due(self.now_us) {
-                return Err(PluginFault::Absent);
-            }
-            self.renew()?;
-        }
-        let outcome = match &mut self.life {
-            Life::Alive(guest) => f(guest),
-            Life::Dead(_) => return Err(PluginFault::Absent),
-        };
-        if outcome.is_err() {
-            // The next question reports a failed restart.
-            let _ = self.renew();
-        }
-        outcome
+/// Counts the answers of one revision, and the checked ones among them.
+#[derive(Default, Debug)]
+struct DeterminismCheck {
+    answers: u64,
+    /// Number of the next answer to check, at the earliest.
+    next: u64,
+    looked: u64,
+    asked: u64,
+    differed: u64,
+}
+
+impl DeterminismCheck {
+    fn is_due(&self) -> bool {
+        self.answers > self.next
     }
 
-    /// Replaces the instance.
-    ///
-    /// # Errors
-    /// If the instance could not be started. It is retried after a pause.
-    fn renew(&mut self) -> Result<(), PluginFault> {
-        self.ungranted = self.ungranted();
-        let mut log = match std::mem::replace(&mut self.life, Life::Dead(PluginLog::default())) {
-            Life::Alive(guest) => guest.end(),
-            Life::Dead(log) => log,
-        };
-        let began = Instant::now();
-        let fault = match Guest::start(&self.recipe, &mut log) {
-            Ok(guest) => {
-                self.determinism.started_in = began.elapsed();
-                self.restarts.note_started();
-                self.life = Life::Alive(Box::new(guest));
-                return Ok(());
-            }
-            Err(PluginRefusal::Faulted { fault, .. }) => fault,
-            Err(refused) => PluginFault::Trap(refused.to_string().into()),
-        };
-        self.life = Life::Dead(log);
-        let pause = self.restarts.note_failed(self.now_us);
-        self.say(&format!("plugin restart failed ({fault}); next attempt in {pause:?}"));
-        Err(fault)
+    fn note_asked(&mut self) {
+        self.looked += 1;
+        self.next = if self.looked < FIRST { self.answers } else { self.answers + ONE_IN - 1 };
+    }
+
+    /// The machine was too slow for a check, which does not count among the first ones.
+    fn note_skipped(&mut self) {
+        if self.looked <= FIRST {
+            (self.looked, self.next) = (self.looked - 1, self.answers);
+        }
+    }
+}
+
+fn difference(first: &HookAnswer, second: &HookAnswer) -> &'static str {
+    match (first, second) {
+        (
+            HookAnswer::Actions { actions, states, .. },
+            HookAnswer::Actions { actions: a, states: s, .. },
+        ) => match () {
+            () if actions != a => "its actions",
+            () if states != s => "states that it wrote",
+            () => "its memo",
+        },
+        (
+            HookAnswer::Moves { moves, states, .. },
+            HookAnswer::Moves { moves: m, states: s, .. },
+        ) => match () {
+            () if moves != m => "its moves",
+            () if states != s => "states that it wrote",
+            () => "its memo",
+        },
+        (HookAnswer::Placed { state, .. }, HookAnswer::Placed { state: other, .. })
+            if state != other =>
+        {
+            "the state that it wrote"
+        }
+        (
+            HookAnswer::Actions { .. }
+            | HookAnswer::Moves { .. }
+            | HookAnswer::Placed { .. }
+            | HookAnswer::Admit { .. }
+            | HookAnswer::Params(_),
+            _,
+        ) => "its decision",
     }
 }
 
 fn revision(component: &Component, settings: &str, grant: &PluginGrant) -> Arc<str> {
     let mut context = Context::new(&SHA256);
-    context.update(component.digest());
+    context.update(&component.0.digest);
     context.update(settings.as_bytes());
-    if !grant.is_whole(component.manifest()) {
+    if !grant.is_whole(&component.0.manifest) {
         context.update(&grant.bytes());
     }
     let digest = context.finish();
     HEXLOWER.encode(&digest.as_ref()[..6]).into()
-}
-
-/// Restarts of one revision. Time is gateway time in microseconds.
-struct Restarts {
-    failed: u32,
-    again_us: u64,
-    /// Random source for jitter. Policies with one seed pause alike; those with different seeds do not restart all at
-    /// once.
-    rng: fastrand::Rng,
-}
-
-impl Restarts {
-    fn new(seed: u64) -> Restarts {
-        Restarts { failed: 0, again_us: 0, rng: fastrand::Rng::with_seed(seed) }
-    }
-
-    fn is_due(&self, now_us: u64) -> bool {
-        self.failed == 0 || now_us >= self.again_us
-    }
-
-    /// Notes a failed restart and returns the pause. Each pause is twice the previous one, shortened at random by up to
-    /// a quarter.
-    fn note_failed(&mut self, now_us: u64) -> Duration {
-        let doubled = PAUSE_FIRST.saturating_mul(1 << self.failed.min(16)).min(PAUSE_LONGEST);
-        let sooner = self.rng.u64(0..=doubled.as_micros() as u64 / 4);
-        let pause = doubled - Duration::from_micros(sooner);
-        self.failed = self.failed.saturating_add(1);
-        self.again_us = now_us.saturating_add(pause.as_micros() as u64);
-        pause
-    }
-
-    fn note_started(&mut self) {
-        self.failed = 0;
-    }
-
-    /// Ends the pause, since a change may have removed the cause.
-    fn hurry(&mut self) {
-        self.again_us = 0;
-    }
-
-    fn is_hopeless(&self) -> bool {
-        self.failed >= FAILED_MAX
-    }
 }
 
 #[cfg(test)]

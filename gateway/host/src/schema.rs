@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Number, Value};
 
 use crate::limits::{DEFAULTS_BYTES_MAX, LINE_BYTES_MAX};
-use crate::log::one_line;
+use crate::store::one_line;
 
 /// The schema of a plugin's settings.
 ///

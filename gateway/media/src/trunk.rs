@@ -8,19 +8,15 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 mod ballot;
-mod ballots;
 mod bundle;
-mod bundles;
 pub mod message;
 pub mod seal;
 
-pub use ballot::{Hold, OwnershipBallot, Vote, Voted};
-pub use ballots::{Ballots, GroupOwner};
+pub use ballot::{Ballots, GroupOwner, Hold, OwnershipBallot, Vote, Voted};
 pub use bundle::{
-    Bundle, BundleEntries, BundleError, ENTRY_OVERHEAD, EntriesMut, OVERHEAD, entries, entries_mut,
-    first_tag,
+    Bundle, BundleEntries, BundleError, Bundles, ENTRY_OVERHEAD, EntriesMut, OVERHEAD, SHARED_MAX,
+    entries, entries_mut, first_tag,
 };
-pub use bundles::{Bundles, SHARED_MAX};
 
 /// Identifies a session on a trunk leg in both directions. A tag is a capability: its holder may
 /// send, so it must be unguessable.

@@ -1,15 +1,160 @@
-//! Chunks: records together with everything they refer to, so that each chunk can be read alone.
+//! Frames, the compressed, checksummed pieces of a recording: its header, chunks and end. A chunk holds records together
+//! with everything they refer to, so that each can be read alone.
 
 use std::sync::Arc;
 
 use evenkeel_model::AskId;
+use miniz_oxide::deflate::compress_to_vec;
+use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-use crate::frame::{self, FrameKind, PAYLOAD_BYTES_MAX, framed};
-use crate::record::{RecordedCall, RecordedDecision, RecordingEntry};
-use crate::revision::{RecordedCatalog, RecordedRevision};
-use crate::table::{ChunkTable, TableReader};
-use crate::wire::{FrameInput, InvalidFrame, malformed, put};
-use crate::{answer, question};
+use crate::call::{read_question, read_result, write_question, write_result};
+use crate::record::{
+    RecordedCall, RecordedCatalog, RecordedDecision, RecordedRevision, RecordingEntry,
+};
+use crate::wire::{ChunkTable, FrameInput, InvalidFrame, TableReader, malformed, put, put_bytes};
+
+/// First bytes of every recording. The first byte is not ASCII, and the line ends reveal a transfer as text.
+pub(crate) const MAGIC: [u8; 8] = *b"\x89EKR\r\n\x1a\n";
+
+/// The written format. Older formats can be read.
+pub const FORMAT: u16 = 1;
+
+/// Limit of an uncompressed frame, which bounds the memory of readers. A question about 4,096 sessions with typical
+/// states takes 1 MB.
+const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+
+/// Kind, compressed length, uncompressed length, checksum.
+const HEAD_BYTES: usize = 1 + 4 + 4 + 4;
+
+/// Fastest compression, because the gateway compresses during operation.
+const LEVEL: u8 = 1;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum FrameKind {
+    /// First frame, with the origin of the recording.
+    Header = 1,
+    Records = 2,
+    /// Empty frame that marks a complete recording.
+    End = 3,
+}
+
+impl FrameKind {
+    fn of(number: u8) -> Option<FrameKind> {
+        [FrameKind::Header, FrameKind::Records, FrameKind::End]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+}
+
+/// Encodes a frame. `payload` is at most [`PAYLOAD_BYTES_MAX`] long.
+pub(crate) fn framed(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
+    let packed = compress_to_vec(payload, LEVEL);
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + packed.len());
+    bytes.push(kind as u8);
+    bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    let checksum = checksum(&bytes, &packed);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes.extend_from_slice(&packed);
+    bytes
+}
+
+fn checksum(head: &[u8], packed: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(packed);
+    hasher.finalize()
+}
+
+/// Reason why a frame cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FrameError {
+    CutOff,
+    /// The checksum does not match.
+    Corrupted,
+    /// The declared length exceeds the limit.
+    TooLarge,
+    /// The checksum matches, but the content is not a frame.
+    Invalid,
+}
+
+/// Decodes the next frame. Returns its kind and payload, and the bytes after it.
+pub(crate) fn read_frame(bytes: &[u8]) -> Result<(FrameKind, Vec<u8>, &[u8]), FrameError> {
+    let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(FrameError::CutOff)?;
+    let number = |at: usize| {
+        let four = head[at..at + 4].try_into().expect("four bytes of thirteen");
+        u32::from_le_bytes(four)
+    };
+    let (packed, unpacked) = (number(1) as usize, number(5) as usize);
+    // Compression makes incompressible data slightly longer.
+    if unpacked > PAYLOAD_BYTES_MAX || packed > PAYLOAD_BYTES_MAX + PAYLOAD_BYTES_MAX / 8 {
+        return Err(FrameError::TooLarge);
+    }
+    let (packed, rest) = rest.split_at_checked(packed).ok_or(FrameError::CutOff)?;
+    if checksum(&head[..9], packed) != number(9) {
+        return Err(FrameError::Corrupted);
+    }
+    let kind = FrameKind::of(head[0]).ok_or(FrameError::Invalid)?;
+    let payload =
+        decompress_to_vec_with_limit(packed, unpacked).map_err(|_| FrameError::Invalid)?;
+    if payload.len() != unpacked {
+        return Err(FrameError::Invalid);
+    }
+    Ok((kind, payload, rest))
+}
+
+/// Origin of a recording.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordingHeader {
+    /// Version of the gateway: `0.1.0`.
+    pub gateway: Box<str>,
+    /// Version of the plugin contract: `0.1.0`.
+    pub contract: Box<str>,
+    /// Unix time at which gateway time (`now_us`) was 0, microseconds.
+    pub started_us: u64,
+    /// The gateway's region.
+    pub region: Box<str>,
+    /// True if addresses were recorded, on request.
+    pub addresses: bool,
+}
+
+/// Encodes the first bytes of a recording.
+pub fn head(header: &RecordingHeader) -> Vec<u8> {
+    let mut payload = Vec::new();
+    put_bytes(&mut payload, header.gateway.as_bytes());
+    put_bytes(&mut payload, header.contract.as_bytes());
+    put(&mut payload, header.started_us);
+    put_bytes(&mut payload, header.region.as_bytes());
+    payload.push(u8::from(header.addresses));
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend(framed(FrameKind::Header, &payload));
+    bytes
+}
+
+/// Encodes the last bytes of a complete recording.
+pub fn tail() -> Vec<u8> {
+    framed(FrameKind::End, &[])
+}
+
+impl RecordingHeader {
+    pub(crate) fn read(payload: &[u8]) -> Result<RecordingHeader, InvalidFrame> {
+        let mut read = FrameInput::new(payload);
+        let header = RecordingHeader {
+            gateway: read.text("header")?.into(),
+            contract: read.text("header")?.into(),
+            started_us: read.number("header")?,
+            region: read.text("header")?.into(),
+            addresses: read.flag("header")?,
+        };
+        if read.is_empty() {
+            Ok(header)
+        } else {
+            Err(malformed("header", "bytes after the header"))
+        }
+    }
+}
 
 const CALL: u8 = 0;
 const DECIDED: u8 = 1;
@@ -79,8 +224,8 @@ impl Chunk {
         put(out, call.ask.0);
         put(out, call.now_us);
         out.push(if call.redacted { REDACTED } else { 0 });
-        question::write(&call.question, &call.revision.grant, &mut self.table, out);
-        answer::write(&call.result, &mut self.table, out);
+        write_question(&call.question, &call.revision.grant, &mut self.table, out);
+        write_result(&call.result, &mut self.table, out);
         if self.bytes() > PAYLOAD_BYTES_MAX - COUNTS_BYTES {
             self.table.truncate(table);
             self.records.truncate(records);
@@ -132,7 +277,7 @@ impl Chunk {
 
     /// Returns the uncompressed size.
     pub fn bytes(&self) -> usize {
-        self.table.len() + self.known.0.len() + self.known.1.len() + self.records.len()
+        self.table.bytes.len() + self.known.0.len() + self.known.1.len() + self.records.len()
     }
 
     /// True before the first record.
@@ -160,7 +305,7 @@ impl Chunk {
 /// # Errors
 /// Fails if the bytes are malformed.
 pub fn records(chunk: &[u8]) -> Result<Vec<RecordingEntry>, InvalidFrame> {
-    match frame::read(chunk) {
+    match read_frame(chunk) {
         Ok((FrameKind::Records, payload, [])) => decode(&payload),
         Ok((kind, ..)) => Err(malformed("chunk", format!("{kind:?} or more"))),
         Err(error) => Err(malformed("chunk", format!("{error:?}"))),
@@ -215,8 +360,8 @@ fn read_call(
         REDACTED => true,
         other => return Err(malformed("call", format!("unknown flags {other}"))),
     };
-    let question = question::read(&revision.grant, table, read)?;
-    let result = answer::read(revision, table, read)?;
+    let question = read_question(&revision.grant, table, read)?;
+    let result = read_result(revision, table, read)?;
     let (revision, catalog) = (Arc::clone(revision), Arc::clone(catalog));
     Ok(RecordedCall {
         revision,

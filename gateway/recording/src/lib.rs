@@ -7,26 +7,20 @@
 
 #![deny(missing_docs)]
 
-mod address;
-mod answer;
+mod call;
 mod chunk;
-mod frame;
-mod header;
-mod question;
 mod reader;
 mod record;
 mod redaction;
 mod replay;
-mod revision;
-mod table;
 mod wire;
 
-pub use chunk::{Chunk, ChunkFull, records};
-pub use frame::FORMAT;
-pub use header::{RecordingHeader, head, tail};
+pub use chunk::{Chunk, ChunkFull, FORMAT, RecordingHeader, head, records, tail};
 pub use reader::{LostChunks, ReadError, RecordingReader};
-pub use record::{RecordedCall, RecordedDecision, RecordingEntry};
+pub use record::{
+    RecordedCall, RecordedCatalog, RecordedDecision, RecordedGrant, RecordedRevision,
+    RecordingEntry,
+};
 pub use redaction::Redactor;
 pub use replay::ReplayState;
-pub use revision::{RecordedCatalog, RecordedGrant, RecordedRevision};
 pub use wire::InvalidFrame;

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::chunk;
-use crate::frame::{self, FORMAT, FrameError, FrameKind, MAGIC};
-use crate::header::RecordingHeader;
+use crate::chunk::{FORMAT, FrameError, FrameKind, MAGIC, RecordingHeader, decode, read_frame};
 use crate::record::RecordingEntry;
 use crate::wire::InvalidFrame;
 
@@ -105,7 +103,7 @@ impl<'a> RecordingReader<'a> {
             return Err(ReadError::Header("invalid format 0".into()));
         }
         let (kind, payload, rest) =
-            frame::read(rest).map_err(|error| ReadError::Header(describe(error).into()))?;
+            read_frame(rest).map_err(|error| ReadError::Header(describe(error).into()))?;
         if kind != FrameKind::Header {
             return Err(ReadError::Header("first frame is not a header".into()));
         }
@@ -131,8 +129,8 @@ impl<'a> RecordingReader<'a> {
             self.end = Some(Err(self.lost_here("end frame missing")));
             return;
         }
-        match frame::read(self.rest) {
-            Ok((FrameKind::Records, payload, rest)) => match chunk::decode(&payload) {
+        match read_frame(self.rest) {
+            Ok((FrameKind::Records, payload, rest)) => match decode(&payload) {
                 Ok(records) => {
                     self.pending = records.into();
                     self.rest = rest;

@@ -8,20 +8,13 @@
     reason = "the kernel's batch calls take pointers to pointers, which no library wraps without allocating"
 )]
 
-mod address;
-mod class;
-mod control;
-mod errors;
-mod inbox;
-mod outbox;
+mod receive;
+mod send;
 #[cfg(test)]
 mod tests;
 
-pub use address::Family;
-use control::ControlBuffer;
-pub use errors::{drain_errors, keep_errors};
-pub use inbox::ReceiveBatch;
-pub use outbox::{SendBatch, SendResult};
+pub use receive::{Family, ReceiveBatch, drain_errors, keep_errors};
+pub use send::{SendBatch, SendResult};
 
 /// Datagrams per system call. More datagrams make a call hardly cheaper per datagram.
 pub const BATCH: usize = 64;

@@ -32,6 +32,7 @@ counters! {
     handshakes_deferred: "handshakes-deferred";
     /// Retry packets, which make a client validate its address.
     retries: "retries";
+    /// Connections that ended before their handshake was complete.
     handshakes_failed: "handshakes-failed";
     /// Connections closed because they carried no flow of a session.
     flowless: "flowless";

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Settings of the QUIC endpoint, from `[[listen]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuicSettings {
     /// An unspecified IPv6 address accepts IPv4 too.
     pub listen: SocketAddr,
     /// The address may be another host's, until it moves to this one. Default false.
     pub moves: bool,
+    /// Source of the certificate that clients verify.
     pub certificate: CertificateSource,
     /// Limit of connections, including handshakes and those that are closed but not forgotten (RFC 9000, 10.2). Default
     /// 8,192. Above half of it a new client must validate its address (RFC 9000, 8.1.2).
@@ -69,6 +71,7 @@ impl QuicSettings {
     }
 }
 
+/// Source of the certificate of the endpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CertificateSource {
     /// Generated at start. Clients know it by its SHA-256.
@@ -80,6 +83,7 @@ pub enum CertificateSource {
     Files {
         /// The certificate and its intermediates.
         chain: PathBuf,
+        /// PEM file of the private key.
         key: PathBuf,
     },
 }
@@ -87,13 +91,18 @@ pub enum CertificateSource {
 /// Reason why the endpoint did not start.
 #[derive(Debug)]
 pub enum QuicStartError {
+    /// The socket was not bound.
     Listen {
+        /// The configured address.
         address: SocketAddr,
+        /// The system's error.
         error: std::io::Error,
     },
     /// A certificate file is not readable as PEM.
     File {
+        /// The unreadable file.
         path: PathBuf,
+        /// The parser's error.
         error: rustls::pki_types::pem::Error,
     },
     /// No certificate could be generated for the names.

@@ -41,10 +41,13 @@ const WAITS: u8 = 3;
 /// The running endpoint; dropping it stops it.
 #[derive(Debug)]
 pub struct QuicThread {
+    /// The bound address.
     pub address: SocketAddr,
     /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
+    /// Counters of the endpoint, which the thread writes.
     pub counters: Arc<Counters>,
+    /// The certificate in use, and its replacement.
     pub identity: EndpointIdentity,
     /// A duplicate of the endpoint's socket.
     socket: UdpSocket,
@@ -61,6 +64,7 @@ pub struct Resumer {
 }
 
 impl Resumer {
+    /// Has the endpoint read again.
     pub fn resume(&self) {
         // Fails only for an endpoint that reads already.
         let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
@@ -228,6 +232,7 @@ impl QuicThread {
         self.socket.try_clone()
     }
 
+    /// Returns whether the thread has not ended.
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }

@@ -1,26 +1,26 @@
 //! Output of a worker: packets to clients over UDP, to nodes over trunks, to the QUIC thread and to other workers, and
 //! reports to control. Packets are queued during a pass and sent at its end.
+//!
+//! Early packets wait for a leg or a tag: a worker may read a new route before the command that adds the leg.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::seal::SealError;
-use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
+use evenkeel_model::{Hop, NodeId, StreamKind};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::arrival::{ClientArrival, SourceKey};
-use super::early::{Early, EarlyLimits};
-use super::ports::{ListenerPort, RtpSide};
-use super::report::WorkerReport;
-use super::stats::WorkerStats;
-use super::summaries::ActiveSessions;
-use super::trunk::{Trunk, TrunkState};
-use crate::flows::Home;
+use super::report::{ActiveSessions, WorkerReport, WorkerStats};
+use super::sockets::{ListenerPort, RtpSide, Trunk, TrunkState};
+use crate::flows::{FlowKey, Home};
 use crate::lease::{Permit, SendLease};
-use crate::ring;
+use crate::{address, ring};
 
 /// Limit of changed sessions between two copies.
 const CHANGED_MAX: usize = 4_096;
@@ -240,6 +240,209 @@ impl Egress {
 
 fn trunk_to(trunks: &mut [Option<Trunk>], node: NodeId) -> Option<&mut Trunk> {
     trunks.get_mut(node.0 as usize).and_then(Option::as_mut)
+}
+
+/// The source of a client's datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
+pub(crate) struct SourceKey {
+    pub(crate) listener: u8,
+    #[serde(with = "address")]
+    pub(crate) address: SocketAddr,
+}
+
+impl SourceKey {
+    /// Returns the source's key in the flow table.
+    pub(crate) fn key(self) -> FlowKey {
+        FlowKey::Udp { listener: self.listener, address: self.address }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ClientArrival {
+    pub(crate) source: SourceKey,
+    pub(crate) kind: ArrivalKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ArrivalKind {
+    Rtp,
+    Rtcp,
+    /// A connectivity check with verified integrity.
+    Check,
+    /// A verified connectivity check with USE-CANDIDATE.
+    Nomination,
+    /// Carries no datagram: a check proved that the source belongs to another session now.
+    AddressTaken,
+}
+
+/// Bytes in front of the datagram: kind, listener, address family, address, port.
+const HEADER: usize = 1 + 1 + 1 + 16 + 2;
+
+impl ClientArrival {
+    /// Writes header and datagram for a ring between workers.
+    pub(crate) fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
+        let (family, ip) = match self.source.address.ip() {
+            IpAddr::V4(v4) => (4, v4.to_ipv6_mapped()),
+            IpAddr::V6(v6) => (6, v6),
+        };
+        let kind = match self.kind {
+            ArrivalKind::Rtp => 0,
+            ArrivalKind::Rtcp => 1,
+            ArrivalKind::Check => 2,
+            ArrivalKind::Nomination => 3,
+            ArrivalKind::AddressTaken => 4,
+        };
+        out.clear();
+        out.extend_from_slice(&[kind, self.source.listener, family]);
+        out.extend_from_slice(&ip.octets());
+        out.extend_from_slice(&self.source.address.port().to_be_bytes());
+        out.extend_from_slice(datagram);
+    }
+
+    /// Splits header and datagram. Returns `None` for bytes that [`write`](ClientArrival::write) cannot have written.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(ClientArrival, &[u8])> {
+        let (header, datagram) = bytes.split_at_checked(HEADER)?;
+        let kind = match header[0] {
+            0 => ArrivalKind::Rtp,
+            1 => ArrivalKind::Rtcp,
+            2 => ArrivalKind::Check,
+            3 => ArrivalKind::Nomination,
+            4 => ArrivalKind::AddressTaken,
+            _ => return None,
+        };
+        let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&header[3..19]).ok()?);
+        let ip = match header[2] {
+            4 => IpAddr::V4(ip.to_ipv4_mapped()?),
+            _ => IpAddr::V6(ip),
+        };
+        let port = u16::from_be_bytes([header[19], header[20]]);
+        let source = SourceKey { listener: header[1], address: SocketAddr::new(ip, port) };
+        Some((ClientArrival { source, kind }, datagram))
+    }
+}
+
+/// Limit of early packets over all sessions of a worker.
+const WAITING_MAX: usize = 4_096;
+
+/// Limits of packets that wait for a leg.
+#[derive(Clone, Copy, Debug)]
+pub struct EarlyLimits {
+    /// Packets of one session.
+    pub packets: usize,
+    /// Waiting time after which packets are dropped.
+    pub wait: Duration,
+}
+
+/// A client's packet to a hop without a leg yet.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) home: Home,
+    pub(crate) hop: Hop,
+    pub(crate) side: RtpSide,
+    pub(crate) kind: StreamKind,
+    pub(crate) packet: Box<[u8]>,
+    since: Instant,
+}
+
+/// A node's packet with an unknown tag.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) node: NodeId,
+    pub(crate) tag: Tag,
+    pub(crate) packet: Box<[u8]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Early {
+    early_limits: EarlyLimits,
+    outbound: Vec<Outbound>,
+    /// Packets whose leg was added.
+    ready: VecDeque<Outbound>,
+    inbound: VecDeque<Inbound>,
+}
+
+impl Early {
+    pub(crate) fn new(early_limits: EarlyLimits) -> Early {
+        Early {
+            early_limits,
+            outbound: Vec::new(),
+            ready: VecDeque::new(),
+            inbound: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outbound.is_empty() && self.ready.is_empty() && self.inbound.is_empty()
+    }
+
+    /// Keeps a client's packet. Returns `false` if too many wait.
+    pub(crate) fn keep_outbound(
+        &mut self,
+        (home, hop): (Home, Hop),
+        (side, kind): (RtpSide, StreamKind),
+        packet: &[u8],
+        now: Instant,
+    ) -> bool {
+        let of_session = self.outbound.iter().filter(|waiting| waiting.home == home).count();
+        let fits = of_session < self.early_limits.packets && self.outbound.len() < WAITING_MAX;
+        if fits {
+            self.outbound.push(Outbound {
+                home,
+                hop,
+                side,
+                kind,
+                packet: packet.into(),
+                since: now,
+            });
+        }
+        fits
+    }
+
+    /// Keeps a node's packet until the end of this pass. Returns `false` if too many wait.
+    pub(crate) fn keep_inbound(&mut self, node: NodeId, tag: Tag, packet: &[u8]) -> bool {
+        let fits = self.inbound.len() < WAITING_MAX;
+        if fits {
+            self.inbound.push_back(Inbound { node, tag, packet: packet.into() });
+        }
+        fits
+    }
+
+    pub(crate) fn inbound(&self) -> usize {
+        self.inbound.len()
+    }
+
+    pub(crate) fn take_inbound(&mut self) -> Option<Inbound> {
+        self.inbound.pop_front()
+    }
+
+    /// Moves packets whose leg was added to `ready`. Drops packets that waited too long and returns their number.
+    pub(crate) fn sort_out(
+        &mut self,
+        now: Instant,
+        mut has_leg: impl FnMut(Home, Hop) -> bool,
+    ) -> usize {
+        let mut late = 0;
+        for waiting in std::mem::take(&mut self.outbound) {
+            if has_leg(waiting.home, waiting.hop) {
+                self.ready.push_back(waiting);
+            } else if now.saturating_duration_since(waiting.since) < self.early_limits.wait {
+                self.outbound.push(waiting);
+            } else {
+                late += 1;
+            }
+        }
+        late
+    }
+
+    /// Drops all packets and returns their number.
+    pub(crate) fn clear(&mut self) -> usize {
+        let Early { outbound, ready, inbound, .. } = self;
+        outbound.drain(..).count() + ready.drain(..).count() + inbound.drain(..).count()
+    }
+
+    pub(crate) fn take_ready(&mut self) -> Option<Outbound> {
+        self.ready.pop_front()
+    }
 }
 
 #[cfg(test)]

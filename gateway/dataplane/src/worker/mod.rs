@@ -3,60 +3,46 @@
 //!
 //! A session has one home worker for life, and only that worker writes its state: no locks, no await, no allocation per
 //! packet.
+//!
+//! Isolation of panics: a panic caused by one session's packet ends only that session.
+//!
+//! Input is removed from its queue after it was handled, so the next pass resumes at the packet that caused the panic
+//! and finds its session removed. One piece of shared state may be incomplete: a packet queued to that session's client
+//! may be sent before its header was rewritten.
 
-mod arrival;
 mod client_ingress;
 mod command;
-mod early;
 mod egress;
-mod feedback;
-mod gather;
-mod isolation;
-mod limiter;
-mod measurements;
 mod node_ingress;
 mod packet_path;
-mod ports;
-mod recoveries;
 mod report;
 mod session;
-mod sessions;
-mod source;
-mod stats;
-mod summaries;
-mod suspension;
-mod trunk;
+mod sockets;
 
+use std::any::Any;
 use std::hash::RandomState;
 use std::io;
 use std::net::UdpSocket;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use command::WorkerCommand;
-pub use early::EarlyLimits;
+pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand};
+pub use egress::EarlyLimits;
 use egress::Egress;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, NodeId, SessionId};
-pub(crate) use gather::{Before, Gather};
 pub use packet_path::PacketPath;
-pub use ports::SessionPorts;
-use ports::{ListenerPort, RtpSide};
-pub use recoveries::Distribution;
-pub use report::{ShedRun, Summary, Totals, WorkerReport};
+pub use report::{
+    Distribution, MediaDirection, ShedRun, Summary, Totals, WorkerReport, WorkerStats,
+};
+use report::{Sweep, every};
 use rustix::event::epoll;
-use session::PacketContext;
-pub use session::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState};
-use sessions::SessionSlots;
-pub use sessions::tag;
-use source::{PacketSource, watch};
-pub use stats::{MediaDirection, WorkerStats};
-use summaries::Sweep;
-pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates};
+pub use session::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState, tag};
+use session::{PacketContext, SessionSlots};
+pub use sockets::{BUNDLE_SIZES, SessionPorts, TrunkSocket, TrunkState};
+use sockets::{ListenerPort, PacketSource, RtpSide, Trunk, watch};
 use tokio::sync::mpsc;
-use trunk::Trunk;
-pub use trunk::{BUNDLE_SIZES, TrunkSocket, TrunkState};
 
 use crate::flows::Flows;
 use crate::lease::{Permit, SendLease};
@@ -69,21 +55,35 @@ pub const COMMANDS_MAX: usize = 65_536;
 /// Events per `epoll_wait`. Epoll reports sessions' ports one by one.
 const EVENTS_MAX: usize = 256;
 
+/// Everything that a worker owns or shares from its start.
 pub struct WorkerParts {
+    /// Number among the workers, from 0.
     pub number: u16,
+    /// By listener number.
     pub listeners: Vec<ListenerParts>,
     /// One connected socket per node with trunk legs.
     pub trunks: Vec<Option<TrunkSocket>>,
+    /// Packets of QUIC clients. `None` without a QUIC listener.
     pub from_quic: Option<ring::Receiver>,
+    /// Packets to QUIC clients. `None` without a QUIC listener.
     pub to_quic: Option<ring::RingSender>,
+    /// Datagrams that other workers received for sessions of this one.
     pub from_workers: Vec<ring::Receiver>,
+    /// Rings by worker number; `None` for this worker.
     pub to_workers: Vec<Option<ring::RingSender>>,
+    /// Commands of control. Control wakes the worker after it has sent some.
     pub commands: crossbeam_channel::Receiver<WorkerCommand>,
+    /// Wakes this worker.
     pub waker: Arc<Waker>,
+    /// Reports to control. A full channel drops them.
     pub reports: mpsc::Sender<WorkerReport>,
+    /// Statistics that this worker writes.
     pub stats: Arc<WorkerStats>,
+    /// The flow table, shared by all workers.
     pub flows: Arc<Flows>,
+    /// The states of nodes, written by control.
     pub board: Arc<Board>,
+    /// Limits of packets that wait for a leg.
     pub early_limits: EarlyLimits,
     /// Limit of failed lookups, per second and prefix.
     pub misses_per_prefix: u32,
@@ -99,12 +99,15 @@ pub struct WorkerParts {
 
 /// A listener's sockets at one worker.
 pub struct ListenerParts {
+    /// The socket for RTP, and for RTCP if there is no other.
     pub rtp: UdpSocket,
+    /// A separate socket for RTCP.
     pub rtcp: Option<UdpSocket>,
     /// True if packets of unknown sources may open sessions.
     pub open: bool,
 }
 
+/// A worker, which runs on a thread of its own.
 pub struct PacketWorker {
     number: u16,
     epoll: std::os::fd::OwnedFd,
@@ -280,6 +283,31 @@ impl PacketWorker {
         }
     }
 
+    /// Removes the session that the panic occurred in and continues the pass for the other sessions. Each panic removes
+    /// a session, so their number needs no limit. If no session was accessed, the panic is resumed, which ends the
+    /// process: the same input would cause it again.
+    #[cold]
+    fn isolate_panic(&mut self, panic: Box<dyn Any + Send>, events: &[epoll::Event]) {
+        let (location, message) =
+            (panics::take_location().unwrap_or_default(), panics::message(&*panic));
+        let Some(culprit) = self.sessions.remove_current() else {
+            tracing::error!(panic = message, %location, "panic outside of a session; gateway ends");
+            resume_unwind(panic);
+        };
+        let session = culprit.id;
+        tracing::error!(%session, panic = message, %location, "packet caused a panic; session ends");
+        for source in culprit.learned() {
+            self.flows.remove(&source.key(), culprit.home);
+        }
+        self.unreported.push(session);
+        self.report_panics();
+        // The source being read comes first, because the inbox may hold the rest of its batch.
+        self.unread.retain(|source| *source != self.reading);
+        self.unread.insert(0, self.reading);
+        self.mark_ready_unread(events);
+        self.mark_unread(PacketSource::Commands);
+    }
+
     fn pass(&mut self, events: &[epoll::Event], now: Instant) {
         self.read = 0;
         // A full event list may mean that more sources are ready.
@@ -364,7 +392,7 @@ impl PacketWorker {
         ingress.expire_cache(now);
         let share = sweep.take(egress.active.len(), now);
         if share.as_ref().is_some_and(|share| share.start == 0) {
-            egress.stats.sums_up_every(summaries::every(egress.active.len()));
+            egress.stats.sums_up_every(every(egress.active.len()));
         }
         // Iterates backwards, because a removal moves the last session into the freed place.
         for place in share.unwrap_or_default().rev() {
@@ -381,6 +409,50 @@ impl PacketWorker {
         if !summaries.is_empty() {
             egress.report(WorkerReport::Summaries(std::mem::take(summaries)));
         }
+    }
+}
+
+/// Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so while packets keep
+/// arriving the thread pauses briefly between reads. It reads the first packet after a pause at once. Packets from
+/// rings do not count, because their sender has gathered them already.
+/// Timer slack in nanoseconds. The kernel's default of 50 µs would be a quarter of the gather time.
+const TIMER_SLACK: u64 = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct Gather {
+    most: Duration,
+}
+
+/// The thread's wait before the current pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Before {
+    /// The thread paused while packets gathered.
+    Gathered,
+    /// The thread waited in epoll for this time.
+    Waited(Duration),
+}
+
+impl Gather {
+    /// Pauses for `most` between two batches; zero disables pauses.
+    pub(crate) fn new(most: Duration) -> Gather {
+        Gather { most }
+    }
+
+    /// Sets the timer slack of this thread.
+    pub(crate) fn keep_time() {
+        // Without the permission, pauses are a little longer.
+        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
+    }
+
+    /// Returns the pause after a pass that read this number of packets. `None`: wait in epoll, which wakes at the next
+    /// packet.
+    pub(crate) fn pause(&self, before: Before, packets: usize) -> Option<Duration> {
+        let keep_coming = packets > 0
+            && match before {
+                Before::Gathered => true,
+                Before::Waited(time) => time < self.most,
+            };
+        keep_coming.then_some(self.most)
     }
 }
 

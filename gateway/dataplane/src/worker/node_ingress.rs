@@ -12,12 +12,12 @@ use rustix::event::epoll;
 
 use super::PacketWorker;
 use super::client_ingress::BATCHES_PER_TURN;
-use super::ports::{RtpSide, reason};
 use super::report::WorkerReport;
+use super::session::SessionSlots;
 use super::session::{PacketContext, WorkerSession};
-use super::sessions::SessionSlots;
-use super::source::PacketSource;
-use super::trunk::is_long;
+use super::sockets::PacketSource;
+use super::sockets::is_long;
+use super::sockets::{RtpSide, reason};
 use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
 
 /// Datagrams per read from a session's port: a video frame.

@@ -13,15 +13,15 @@ use evenkeel_model::{
 };
 use tokio::sync::mpsc;
 
-use super::arrival::{ClientArrival, SourceKey};
 use super::client_ingress::ClientIngress;
-use super::early::EarlyLimits;
+use super::egress::EarlyLimits;
 use super::egress::Egress;
-use super::ports::{ListenerPort, RtpSide};
+use super::egress::{ClientArrival, SourceKey};
+use super::report::{MediaDirection, WorkerStats};
+use super::session::SessionSlots;
 use super::session::{ClientAddressing, DscpMarks, Install, NodeLeg, PacketContext, WorkerSession};
-use super::sessions::SessionSlots;
-use super::stats::{MediaDirection, WorkerStats};
-use super::trunk::{Trunk, TrunkSocket};
+use super::sockets::{ListenerPort, RtpSide};
+use super::sockets::{Trunk, TrunkSocket};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::mmsg::BATCH;
 

@@ -1,13 +1,11 @@
 //! A session at its home worker, which alone writes its continuity, statistics and client address.
 
 mod address;
-mod hitless;
 mod install;
-mod state;
+mod media;
+mod packets;
 #[cfg(test)]
 pub(super) mod tests;
-mod to_client;
-mod to_node;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,22 +21,23 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, Plan, RedundancyMode, RouteCell, SessionId, Srtp,
-    StreamKind, forward,
+    Board, FlowCounts, Hop, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, SessionId,
+    Srtp, StreamKind, forward,
 };
-pub use install::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort};
+pub use install::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState};
+use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
-pub use state::SessionState;
 
-use super::arrival::SourceKey;
 use super::egress::Egress;
-use super::feedback::SenderFeedback;
-use super::measurements::VoiceMeasurements;
-use super::ports::{self, RtpSide, SessionPorts};
+use super::egress::SourceKey;
+use super::report::MediaDirection;
 use super::report::{ShedRun, Summary, Totals, WorkerReport};
-use super::stats::MediaDirection;
+use super::sockets::{RtpSide, SessionPorts, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
+
+/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
+const RANDOM_BITS: u32 = 40;
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -414,7 +413,7 @@ impl WorkerSession {
         cx: &PacketContext<'_>,
     ) {
         if error.kind() != io::ErrorKind::ConnectionRefused {
-            return cx.egress.count_drop(ports::reason(error));
+            return cx.egress.count_drop(reason(error));
         }
         if self.has_forwarded(quoted)
             && let Some(hop) = self.hop_at(address, cx)
@@ -428,5 +427,99 @@ impl WorkerSession {
         let numbers = rtp::ssrc_and_sequence(start).zip(self.state.as_deref());
         numbers
             .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
+    }
+}
+
+/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
+pub fn tag(slot: u32, random: u64) -> Tag {
+    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
+}
+
+/// A worker's sessions, by slot. A session is accessed through a closure, one at a time, so that after a panic the
+/// responsible session is known.
+#[derive(Default)]
+pub(super) struct SessionSlots {
+    slots: Vec<Option<Box<WorkerSession>>>,
+    /// The slot that is being accessed. Outside of [`with`](Self::with) it is set only after a panic.
+    current: Option<u32>,
+}
+
+impl SessionSlots {
+    /// Accesses the session in this slot if it is of the same generation.
+    pub(super) fn with<T>(
+        &mut self,
+        home: Home,
+        act: impl FnOnce(&mut WorkerSession) -> T,
+    ) -> Option<T> {
+        self.with_if(home.slot, |session| session.home == home, act)
+    }
+
+    pub(super) fn with_slot<T>(
+        &mut self,
+        slot: u32,
+        act: impl FnOnce(&mut WorkerSession) -> T,
+    ) -> Option<T> {
+        self.with_if(slot, |_| true, act)
+    }
+
+    /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions in the slot had other
+    /// tags.
+    pub(super) fn with_tag<T>(
+        &mut self,
+        node: NodeId,
+        tag: Tag,
+        act: impl FnOnce(&mut WorkerSession, Hop) -> T,
+    ) -> Option<T> {
+        let done = self.with_slot((tag.0 >> RANDOM_BITS) as u32, |session| {
+            let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
+            Some(act(session, hop))
+        });
+        done.flatten()
+    }
+
+    fn with_if<T>(
+        &mut self,
+        slot: u32,
+        is_it: impl FnOnce(&WorkerSession) -> bool,
+        act: impl FnOnce(&mut WorkerSession) -> T,
+    ) -> Option<T> {
+        let session = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
+        if !is_it(session) {
+            return None;
+        }
+        self.current = Some(slot);
+        let done = act(session);
+        self.current = None;
+        Some(done)
+    }
+
+    pub(super) fn has(&self, home: Home) -> bool {
+        let session = self.slots.get(home.slot as usize).and_then(Option::as_deref);
+        session.is_some_and(|session| session.home == home)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WorkerSession> {
+        self.slots.iter().filter_map(Option::as_deref)
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    pub(super) fn put(&mut self, session: WorkerSession) {
+        let place = session.home.slot as usize;
+        if self.slots.len() <= place {
+            self.slots.resize_with(place + 1, || None);
+        }
+        self.slots[place] = Some(Box::new(session));
+    }
+
+    pub(super) fn remove(&mut self, home: Home) -> Option<Box<WorkerSession>> {
+        if self.has(home) { self.slots[home.slot as usize].take() } else { None }
+    }
+
+    /// Removes, after a panic, the session that was being accessed.
+    pub(super) fn remove_current(&mut self) -> Option<Box<WorkerSession>> {
+        self.slots[self.current.take()? as usize].take()
     }
 }

@@ -488,3 +488,25 @@ fn trunk_refusal_must_quote_a_session_tag() {
     assert!(trunk_is_reported_closed(tag(0, 7)));
     assert!(!trunk_is_reported_closed(tag(0, 8)), "a guessed tag");
 }
+
+const US: Duration = Duration::from_micros(1);
+
+#[test]
+fn first_two_packets_after_a_pause_are_read_at_once() {
+    let gather = Gather::new(200 * US);
+    assert_eq!(gather.pause(Before::Waited(200 * US), 1), None);
+}
+
+#[test]
+fn packets_gather_while_they_keep_coming() {
+    let gather = Gather::new(200 * US);
+    assert_eq!(gather.pause(Before::Waited(199 * US), 1), Some(200 * US));
+    assert_eq!(gather.pause(Before::Gathered, 7), Some(200 * US));
+    assert_eq!(gather.pause(Before::Gathered, 0), None, "no more came");
+}
+
+#[test]
+fn zero_gather_time_reads_at_once() {
+    let gather = Gather::new(Duration::ZERO);
+    assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1), None);
+}

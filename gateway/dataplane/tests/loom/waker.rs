@@ -4,6 +4,7 @@ use std::io;
 
 use loom::sync::{Condvar, Mutex};
 
+/// A counter that a thread waits for.
 #[derive(Debug)]
 pub struct Waker {
     count: Mutex<u64>,
@@ -11,15 +12,19 @@ pub struct Waker {
 }
 
 impl Waker {
+    /// # Errors
+    /// Returns none; the eventfd may.
     pub fn new() -> io::Result<Waker> {
         Ok(Waker { count: Mutex::new(0), woken: Condvar::new() })
     }
 
+    /// Adds one to the counter, and wakes the thread that waits.
     pub fn wake(&self) {
         *self.count.lock().unwrap() += 1;
         self.woken.notify_one();
     }
 
+    /// Takes the counter.
     pub fn clear(&self) -> u64 {
         std::mem::take(&mut *self.count.lock().unwrap())
     }

@@ -2,8 +2,7 @@ use evenkeel_model::Hook;
 use serde_json::Value;
 
 use super::*;
-use crate::cache::{Cache, Cached};
-use crate::component::Component;
+use crate::native::{Cache, Cached};
 use crate::policy::BoundPlugin;
 use crate::shipped;
 
@@ -67,4 +66,17 @@ fn call_has_its_whole_budget_at_any_tick_phase() {
     assert_eq!(ticks(Duration::from_millis(5)), 6);
     assert_eq!(ticks(Duration::from_micros(5_001)), 7);
     assert!(ticks(Duration::MAX) <= u64::MAX >> 1);
+}
+
+#[test]
+fn plugin_in_use_is_not_compiled_again() {
+    let engine = Engine::new();
+    let [first, second, ..] = shipped() else { panic!("plugins are shipped") };
+    let held = Component::vet(&engine, first.bytes).unwrap();
+    let again = Component::vet(&engine, first.bytes).unwrap();
+    assert!(Arc::ptr_eq(&held.0, &again.0));
+    assert!(!Arc::ptr_eq(&held.0, &Component::vet(&engine, second.bytes).unwrap().0));
+    let digest = *held.digest();
+    drop((held, again));
+    assert!(engine.recall(&digest).is_none(), "unused plugins are dropped");
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::grant::GrantLimits;
+use crate::manifest::GrantLimits;
 use crate::shipped;
 
 const BUDGET: Duration = Duration::from_millis(250);
@@ -23,7 +23,7 @@ fn instance_is_prepared_without_a_processor() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !prepared.load(Ordering::Relaxed) {
-                engine.wasm().increment_epoch();
+                engine.0.wasm.increment_epoch();
             }
         });
         let prepare = || guest(&engine).catalog(&[]);
@@ -37,7 +37,7 @@ fn instance_is_prepared_without_a_processor() {
 fn call_after(elapsed: Duration, budget: CallBudget) -> Result<(), PluginFault> {
     let engine = Engine::new();
     let mut guest = guest(&engine);
-    let base = guest.base();
+    let base = guest.base.clone();
     run(&engine, &mut guest.store, budget, 0, |store| {
         (0..ticks(elapsed)).for_each(|_| store.engine().increment_epoch());
         base.call_catalog(store, &[])
@@ -58,4 +58,44 @@ fn question_is_stopped_on_the_wall_clock() {
 fn preparing_call_is_stopped_after_its_processor_time() {
     let spun = CallBudget::Processor(Duration::ZERO);
     assert_eq!(call_after(BUDGET, spun), Err(PluginFault::Deadline));
+}
+
+#[test]
+fn pauses_grow_from_100_ms_to_30_s_with_jitter() {
+    let mut restarts = Restarts::new(7);
+    assert!(restarts.is_due(0), "the first restart is immediate");
+    let pauses: Vec<Duration> = (0..12).map(|_| restarts.note_failed(0)).collect();
+    for (tries, pause) in pauses.iter().enumerate() {
+        let most = Duration::from_millis(100 << tries).min(Duration::from_secs(30));
+        assert!(*pause <= most && *pause >= most * 3 / 4, "{pause:?} of {most:?}");
+    }
+    let mut other = Restarts::new(8);
+    let others: Vec<Duration> = (0..12).map(|_| other.note_failed(0)).collect();
+    assert_ne!(pauses, others, "pauses have jitter");
+}
+
+#[test]
+fn restart_waits_for_its_pause() {
+    let mut restarts = Restarts::new(7);
+    let pause = restarts.note_failed(1_000).as_micros() as u64;
+    assert!(!restarts.is_due(1_000 + pause - 1));
+    assert!(restarts.is_due(1_000 + pause));
+    restarts.note_failed(1_000 + pause);
+    assert!(!restarts.is_due(1_000 + pause));
+    restarts.hurry();
+    assert!(restarts.is_due(1_000 + pause));
+}
+
+#[test]
+fn third_failure_in_a_row_gives_up() {
+    let mut restarts = Restarts::new(7);
+    restarts.note_failed(0);
+    restarts.note_failed(0);
+    assert!(!restarts.is_hopeless());
+    restarts.failed = 0;
+    restarts.note_failed(0);
+    restarts.note_failed(0);
+    assert!(!restarts.is_hopeless(), "a success resets the count");
+    restarts.note_failed(0);
+    assert!(restarts.is_hopeless());
 }

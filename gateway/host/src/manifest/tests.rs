@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::limits::DEFAULTS_BYTES_MAX;
 use crate::plugin_file::PluginFile;
-use crate::refused::tests::assert_is_message;
+use crate::refusal::tests::assert_is_message;
 
 fn manifest() -> Value {
     json!({

@@ -1,41 +1,39 @@
 use super::*;
 
 #[test]
-fn pauses_grow_from_100_ms_to_30_s_with_jitter() {
-    let mut restarts = Restarts::new(7);
-    assert!(restarts.is_due(0), "the first restart is immediate");
-    let pauses: Vec<Duration> = (0..12).map(|_| restarts.note_failed(0)).collect();
-    for (tries, pause) in pauses.iter().enumerate() {
-        let most = Duration::from_millis(100 << tries).min(Duration::from_secs(30));
-        assert!(*pause <= most && *pause >= most * 3 / 4, "{pause:?} of {most:?}");
+fn first_four_answers_then_one_in_1024_are_checked() {
+    let mut check = DeterminismCheck::default();
+    let mut looked_at = Vec::new();
+    for answer in 1..=5_000 {
+        check.answers += 1;
+        if check.is_due() {
+            looked_at.push(answer);
+            check.note_asked();
+        }
     }
-    let mut other = Restarts::new(8);
-    let others: Vec<Duration> = (0..12).map(|_| other.note_failed(0)).collect();
-    assert_ne!(pauses, others, "pauses have jitter");
+    assert_eq!(looked_at, [1, 2, 3, 4, 1_028, 2_052, 3_076, 4_100]);
 }
 
 #[test]
-fn restart_waits_for_its_pause() {
-    let mut restarts = Restarts::new(7);
-    let pause = restarts.note_failed(1_000).as_micros() as u64;
-    assert!(!restarts.is_due(1_000 + pause - 1));
-    assert!(restarts.is_due(1_000 + pause));
-    restarts.note_failed(1_000 + pause);
-    assert!(!restarts.is_due(1_000 + pause));
-    restarts.hurry();
-    assert!(restarts.is_due(1_000 + pause));
+fn skipped_check_is_due_with_the_next_answer() {
+    let mut check = DeterminismCheck::default();
+    for _ in 0..9 {
+        check.answers += 1;
+    }
+    assert!(check.is_due());
+    check.note_asked();
+    assert!(!check.is_due());
 }
 
+/// Answers before activation are not checked.
 #[test]
-fn third_failure_in_a_row_gives_up() {
-    let mut restarts = Restarts::new(7);
-    restarts.note_failed(0);
-    restarts.note_failed(0);
-    assert!(!restarts.is_hopeless());
-    restarts.note_started();
-    restarts.note_failed(0);
-    restarts.note_failed(0);
-    assert!(!restarts.is_hopeless(), "a success resets the count");
-    restarts.note_failed(0);
-    assert!(restarts.is_hopeless());
+fn four_answers_are_checked_after_activation() {
+    let mut check = DeterminismCheck::default();
+    (0..100).for_each(|_| check.answers += 1);
+    for _ in 0..4 {
+        assert!(check.is_due());
+        check.note_asked();
+        check.answers += 1;
+    }
+    assert!(!check.is_due());
 }

@@ -61,8 +61,6 @@ mod answer;
 mod load;
 mod question;
 mod refusal;
-mod replays;
-mod secret;
 mod signature;
 mod vote;
 
@@ -70,8 +68,7 @@ pub use answer::TrunkAnswer;
 pub use load::{NodeFault, NodeLoad, OpenStatus, OrderOutcome, ServingState};
 pub use question::TrunkQuestion;
 pub use refusal::ClockRefusal;
-pub use replays::Replays;
-pub use secret::{KeyId, NodeSecret, TooShort};
+pub use signature::{KeyId, NodeSecret, Replays, TooShort};
 
 pub(crate) const VERSION: u8 = 2;
 /// Version of a question in the name of a group's owner.

@@ -1,15 +1,14 @@
 use evenkeel_fuzz::Corpus;
 
 use super::*;
-use crate::chunk::{Chunk, records};
-use crate::frame::framed;
+use crate::chunk::{Chunk, framed, records};
 
 const RECORDING: &[u8] = include_bytes!("../../tests/formats/1.ekr");
 
 /// Payloads of the frames of [`RECORDING`].
 fn payloads() -> Vec<Vec<u8>> {
     let (mut rest, mut payloads) = (&RECORDING[MAGIC.len() + 2..], Vec::new());
-    while let Ok((_, payload, after)) = frame::read(rest) {
+    while let Ok((_, payload, after)) = read_frame(rest) {
         payloads.push(payload);
         rest = after;
     }

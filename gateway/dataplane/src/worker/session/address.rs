@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::address;
 use crate::flows::Home;
-use crate::worker::arrival::SourceKey;
+use crate::worker::egress::SourceKey;
 
 /// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
 const CONSENT: Duration = Duration::from_secs(30);

@@ -1,25 +1,39 @@
-//! What a worker needs to know of a session: its client, its route and its legs.
+//! The contents of a session at a worker: its client, its route and its legs, and the state that another worker continues,
+//! perhaps in another process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
+use evenkeel_media::instant;
 use evenkeel_media::trunk::Tag;
-use evenkeel_model::{MediaDescription, Plan, RouteCell, SessionId};
+use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::SessionState;
+use super::address::ClientAddress;
+use super::{ClientKnowledge, MediaState, WorkerSession};
 use crate::address;
-use crate::flows::Home;
-use crate::worker::ports::SessionPorts;
+use crate::flows::{FlowEntry, FlowKey, Flows, Home};
+use crate::worker::egress::SourceKey;
+use crate::worker::report::Totals;
+use crate::worker::sockets::SessionPorts;
 
+/// A session to be installed at a worker.
 #[derive(Debug)]
 pub struct Install {
+    /// The worker, its slot and the generation.
     pub home: Home,
+    /// Identifies the session to control.
     pub session: SessionId,
+    /// The streams that the client declared.
     pub media: Arc<MediaDescription>,
+    /// Identification of packets from the client.
     pub client: ClientAddressing,
+    /// The room's one route.
     pub route: Arc<RouteCell>,
+    /// The degradation decision in force.
     pub plan: Plan,
+    /// Marks of packets to client and node.
     pub dscp: DscpMarks,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<SessionPorts>>,
@@ -45,13 +59,26 @@ pub struct DscpMarks {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientAddressing {
     /// The client uses these addresses only.
-    Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
+    Declared {
+        /// Number of the listener that serves the client.
+        listener: u8,
+        /// Address for RTP.
+        address: SocketAddr,
+        /// Address for RTCP; that for RTP if both share it.
+        rtcp: SocketAddr,
+    },
     /// The client uses the first port of the declared IP address that sends valid RTP.
-    DeclaredIp { listener: u8 },
+    DeclaredIp {
+        /// Number of the listener that serves the client.
+        listener: u8,
+    },
     /// The client uses the source address of its connectivity checks.
     Stun,
     /// The client uses the QUIC connection that carries its flow.
-    Quic { flow_from_gateway: u64 },
+    Quic {
+        /// Flow identifier of packets to the client.
+        flow_from_gateway: u64,
+    },
 }
 
 /// A session's path to a node and back.
@@ -66,8 +93,10 @@ pub enum NodeLeg {
 /// A node's media address for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct NodePort {
+    /// Address for RTP.
     #[serde(with = "address")]
     pub address: SocketAddr,
+    /// Port for RTCP at the same IP address; the port of RTP if both share it.
     pub rtcp_port: u16,
 }
 
@@ -76,5 +105,165 @@ impl NodePort {
     pub fn is_at(&self, source: SocketAddr) -> bool {
         self.address.ip() == source.ip()
             && [self.address.port(), self.rtcp_port].contains(&source.port())
+    }
+}
+
+/// All that a worker keeps of a session besides the contents of its [`Install`](crate::worker::Install).
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct SessionState {
+    /// The session that the state belongs to.
+    pub session: SessionId,
+    pub(super) legs: Vec<(Hop, NodeLeg)>,
+    pub(super) address: ClientAddress,
+    pub(super) learned: Vec<Learned>,
+    pub(super) media: Option<Box<MediaState>>,
+    seed: u64,
+    active: bool,
+    touched: bool,
+    /// The session went on after this copy.
+    #[serde(default)]
+    copied: bool,
+}
+
+/// An address that the session added to the flow table.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+pub(crate) struct Learned {
+    pub(super) source: SourceKey,
+    /// Time of the last verified check from it.
+    #[serde(with = "instant::option")]
+    checked: Option<Instant>,
+}
+
+impl SessionState {
+    /// Renames the hops. A hop without a name at this gateway is removed; numbers continue at the next one as after a
+    /// failover.
+    pub fn map_hops(&mut self, map: impl Fn(Hop) -> Option<Hop>) {
+        let legs = self.legs.drain(..).filter_map(|(hop, leg)| Some((map(hop)?, leg)));
+        self.legs = legs.collect();
+        if let Some(media) = &mut self.media {
+            media.current_hop = media.current_hop.and_then(&map);
+            media.pair = media.pair.take().and_then(|pair| pair.map(&map)).map(Box::new);
+        }
+    }
+
+    /// Renames the listeners. Addresses at a listener without a number at this gateway are removed.
+    pub fn map_listeners(&mut self, map: impl Fn(u8) -> Option<u8>) {
+        let rename =
+            |SourceKey { listener, address }| Some(SourceKey { listener: map(listener)?, address });
+        self.address.map_sources(rename);
+        let renamed =
+            |learned: Learned| Some(Learned { source: rename(learned.source)?, ..learned });
+        self.learned = self.learned.drain(..).filter_map(renamed).collect();
+    }
+
+    /// Returns whether the client's address is known. If it was declared without a port, its IP address no longer
+    /// identifies this session.
+    pub fn has_address(&self) -> bool {
+        self.address.rtp.is_some()
+    }
+
+    /// Returns whether the session has a leg at this hop.
+    pub fn has_leg(&self, hop: Hop) -> bool {
+        self.legs.iter().any(|(at, _)| *at == hop)
+    }
+
+    /// Returns whether the session has a leg on its own sockets at this hop.
+    pub fn has_port_leg(&self, hop: Hop) -> bool {
+        self.legs.iter().any(|(at, leg)| *at == hop && matches!(leg, NodeLeg::Port(_)))
+    }
+
+    /// Returns whether the session has a leg on its own sockets.
+    pub fn has_port_legs(&self) -> bool {
+        self.legs.iter().any(|(_, leg)| matches!(leg, NodeLeg::Port(_)))
+    }
+
+    /// Drops the other legs.
+    pub fn keep_legs(&mut self, keep: impl Fn(Hop) -> bool) {
+        self.legs.retain(|(hop, _)| keep(*hop));
+    }
+
+    /// Drops legs on the session's own sockets.
+    pub fn drop_port_legs(&mut self) {
+        self.legs.retain(|(_, leg)| !matches!(leg, NodeLeg::Port(_)));
+    }
+
+    /// Notes that the session has not changed since it was copied.
+    pub fn stood_still(&mut self) {
+        self.copied = false;
+    }
+
+    /// The time of the client's last packet.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.media.as_ref().and_then(|media| media.measurements.last_heard())
+    }
+
+    /// `None` before the first packet.
+    pub fn totals(&self, now: Instant) -> Option<Totals> {
+        self.media.as_ref().map(|media| media.totals(now))
+    }
+
+    pub(crate) fn take_learned(&mut self) -> Vec<Learned> {
+        std::mem::take(&mut self.learned)
+    }
+}
+
+impl WorkerSession {
+    /// Returns a copy of the state. An address that another session has taken over since is not included.
+    pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
+        let mut address = self.address.clone();
+        let mut learned = Vec::new();
+        for &source in self.learned() {
+            match flows.entry(&source.key()).filter(|entry| entry.home == self.home) {
+                Some(FlowEntry { checked, .. }) => learned.push(Learned { source, checked }),
+                None => address.lose(source),
+            }
+        }
+        SessionState {
+            session: self.id,
+            legs: self.legs.clone(),
+            address,
+            learned,
+            media: self.state.clone(),
+            seed: self.seed,
+            active: self.active,
+            touched: self.touched,
+            copied: false,
+        }
+    }
+
+    /// Copies the state of a session that goes on.
+    pub(crate) fn copy(&mut self, flows: &Flows) -> SessionState {
+        self.uncopied = false;
+        SessionState { copied: true, ..self.hand_out(flows) }
+    }
+
+    pub(crate) fn is_uncopied(&self) -> bool {
+        self.uncopied
+    }
+
+    /// Continues in this state.
+    pub(crate) fn go_on(&mut self, state: SessionState) {
+        let SessionState { session: _, legs, address, learned: _, media, .. } = state;
+        let SessionState { seed, active, touched, copied, .. } = state;
+        if self.known == ClientKnowledge::Awaited && !address.is_awaited() {
+            self.known = ClientKnowledge::Declared;
+        }
+        (self.legs, self.address, self.state) = (legs, address, media);
+        if let Some(media) = self.state.as_deref_mut().filter(|_| copied) {
+            media.continuity.went_on_elsewhere();
+        }
+        (self.seed, self.touched) = (seed, touched);
+        self.active |= active;
+    }
+
+    /// Returns an address to the flow table, unless another session has it.
+    pub(crate) fn relearn(&mut self, learned: Learned, flows: &Flows) {
+        let Learned { source, checked } = learned;
+        let SourceKey { listener, address } = source;
+        flows.remove(&FlowKey::DeclaredIp { listener, ip: address.ip() }, self.home);
+        let entry = FlowEntry { checked, ..FlowEntry::of(self.home) };
+        if flows.insert(source.key(), entry).is_err() {
+            self.lose_address(source);
+        }
     }
 }

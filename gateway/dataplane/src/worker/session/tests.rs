@@ -13,13 +13,14 @@ use evenkeel_model::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::super::early::EarlyLimits;
-use super::super::ports::ListenerPort;
-use super::super::stats::WorkerStats;
+use super::super::egress::EarlyLimits;
+use super::super::report::WorkerStats;
+use super::super::sockets::ListenerPort;
 use super::*;
 
 mod continued;
 mod hitless;
+mod slots;
 
 /// Returns the state as another process reads it, which must be the same.
 pub(in crate::worker) fn handed_over<T: Serialize + DeserializeOwned + Debug>(state: &T) -> T {

@@ -1,9 +1,14 @@
-//! Head and signature of all messages.
+//! Head and signature of all messages: the shared secret of a trunk leg, and protection against replays.
 
-use super::{GroupOwner, KEEP_MAX, KeyId, MessageError, NodeSecret, OWNED, SKEW_MAX_US, VERSION};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use ring::{digest, hkdf, hmac};
+
+use super::{GroupOwner, KEEP_MAX, MessageError, OWNED, SKEW_MAX_US, VERSION};
 use crate::demux;
 use crate::trunk::Tag;
-use ring::hmac;
 
 pub(super) const HEAD_LEN: usize = 24;
 pub(super) const MAC_LEN: usize = 32;
@@ -166,3 +171,121 @@ impl MessageBody<'_> {
         if self.0.is_empty() { Ok(()) } else { Err(MessageError::Length) }
     }
 }
+
+/// Shorter secrets are refused: one below 128 bits could be guessed from one recorded message.
+pub(crate) const SECRET_LEN_MIN: usize = 16;
+
+/// Identifies the secret of a message: the first four bytes of its SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyId(pub u32);
+
+/// Separates the keys of this protocol and version from other uses of the secret.
+const PROTOCOL: &[u8] = b"evenkeel trunk 2 ";
+
+/// The keys of one node, derived from the secret and the node's name by HKDF-SHA256 (RFC 5869). A
+/// message for another node therefore has a wrong signature, even if both nodes share the secret.
+#[derive(Clone)]
+pub struct NodeSecret {
+    pub(super) key: hmac::Key,
+    pub(super) id: KeyId,
+    /// Source of the keys of encrypted datagrams.
+    keys: Arc<hkdf::Prk>,
+}
+
+/// A secret with fewer than 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooShort {
+    /// Length in bytes, without a line end; at least `SECRET_LEN_MIN` are required.
+    pub length: usize,
+}
+
+impl fmt::Display for TooShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret of {} bytes, at least {SECRET_LEN_MIN} needed", self.length)
+    }
+}
+
+impl std::error::Error for TooShort {}
+
+impl NodeSecret {
+    /// Derives the keys of the node with this name from the bytes of the secret's file; a trailing
+    /// line end is ignored.
+    ///
+    /// # Errors
+    /// Fails for less than `SECRET_LEN_MIN` bytes.
+    ///
+    /// # Panics
+    /// Never: HKDF limits keys to 255 hashes, and a key is one hash long.
+    pub fn new(bytes: &[u8], node: &str) -> Result<Self, TooShort> {
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        if bytes.len() < SECRET_LEN_MIN {
+            return Err(TooShort { length: bytes.len() });
+        }
+        let hash = digest::digest(&digest::SHA256, bytes);
+        let id = hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
+        let salt = [PROTOCOL, node.as_bytes()].concat();
+        let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, &salt).extract(bytes);
+        let key = keys.expand(&[b"message"], hmac::HMAC_SHA256);
+        let key = key.map(hmac::Key::from).expect("one hash is long enough");
+        Ok(Self { key, id: KeyId(id), keys: Arc::new(keys) })
+    }
+
+    pub(in crate::trunk) fn keys(&self) -> Arc<hkdf::Prk> {
+        Arc::clone(&self.keys)
+    }
+
+    /// The key's name in messages.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+}
+
+impl fmt::Debug for NodeSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({:?})", self.id)
+    }
+}
+
+/// Limit of remembered messages: [`SKEW_MAX_US`] at 13,000 per second. Above it the oldest are
+/// forgotten, and every message of their age is refused.
+pub(crate) const REPLAYS_MAX: usize = 65_536;
+
+/// Messages accepted within the time window, by signing time and signature.
+#[derive(Clone, Default, Debug)]
+pub struct Replays {
+    seen: BTreeSet<(u64, u64)>,
+    /// Signing time before which messages are refused.
+    floor_us: u64,
+}
+
+impl Replays {
+    /// Remembers a verified message.
+    ///
+    /// # Errors
+    /// Returns [`MessageError::Replayed`] if the message was, or may have been, accepted before.
+    pub(super) fn note(
+        &mut self,
+        datagram: &[u8],
+        sent_us: u64,
+        now_us: u64,
+    ) -> Result<(), MessageError> {
+        let stale_us = now_us.saturating_sub(SKEW_MAX_US);
+        while self.seen.first().is_some_and(|(sent_us, _)| *sent_us < stale_us) {
+            self.seen.pop_first();
+        }
+        let signature = datagram.last_chunk().map_or(0, |last| u64::from_be_bytes(*last));
+        if sent_us < self.floor_us || !self.seen.insert((sent_us, signature)) {
+            return Err(MessageError::Replayed);
+        }
+        if self.seen.len() > REPLAYS_MAX
+            && let Some((oldest_us, _)) = self.seen.pop_first()
+        {
+            self.floor_us = oldest_us + 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Two hops that carry a session: losses and gaps when one hop ends.
 
 use super::*;
-use crate::worker::recoveries::Distribution;
+use crate::worker::report::Distribution;
 
 const VOICE: u8 = 0;
 const PICTURE: u8 = 96;

@@ -1,0 +1,493 @@
+//! Packets between the client and the room's hop, in both directions: only the room's hop passes, and numbers and timestamps
+//! towards the client continue across hops.
+//!
+//! In hitless mode two hops carry a session in both directions, and the first copy of a packet is sent to the client. One hop
+//! leads, the other is its twin.
+
+use std::net::SocketAddr;
+
+use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
+use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
+use evenkeel_media::{demux, rtcp, rtp};
+use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
+use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
+
+use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession};
+use crate::worker::egress::{Egress, Outbound};
+use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
+use crate::worker::sockets::{RtpSide, SessionPorts};
+
+impl WorkerSession {
+    /// Handles RTP from an accepted source of the client.
+    pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        let Ok(header) = rtp::RtpHeader::parse(packet) else {
+            return cx.egress.count_drop(DropReason::Malformed);
+        };
+        let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        };
+        let clock_rate = payload.clock_rate;
+        let state = self.state();
+        state.totals.packets_up += 1;
+        state.totals.bytes_up += packet.len() as u64;
+        state.measurements.received(&header, packet.len(), clock_rate, cx.now);
+        state.feedback.heard(header.ssrc, kind);
+        let hop = match forward::to_node(&self.route, cx.board) {
+            ForwardVerdict::Pass { hop, .. } => hop,
+            ForwardVerdict::Both([hop, twin]) => {
+                self.send_copy(twin, RtpSide::Rtp, kind, packet, cx);
+                hop
+            }
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+        };
+        self.state().flow.sent[kind as usize] += 1;
+        self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Handles RTCP from an accepted source of the client.
+    pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        let readable = self.media.srtp == Srtp::Plain;
+        let MediaState { measurements, continuity, .. } = self.state();
+        measurements.heard(cx.now);
+        if readable {
+            measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
+        }
+        let (hop, twin) = match forward::to_node(&self.route, cx.board) {
+            ForwardVerdict::Pass { hop, .. } => (hop, None),
+            ForwardVerdict::Both([hop, twin]) => (hop, Some(twin)),
+            ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
+        };
+        // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
+        let mut packet = packet.to_vec();
+        match self.state().continuity.rtcp_to_node(&mut packet) {
+            Ok(length) => {
+                let packet = &packet[..length];
+                if let Some(twin) = twin {
+                    self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
+                }
+                self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
+            }
+            Err(_) => cx.egress.count_drop(DropReason::Feedback),
+        }
+    }
+
+    pub(super) fn send_to_node(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let Some((_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
+            let early = &mut cx.egress.early;
+            if !early.keep_outbound((self.home, hop), (side, kind), packet, cx.now) {
+                cx.egress.count_drop(DropReason::NotOpened);
+            }
+            return;
+        };
+        cx.egress.stats.passed(MediaDirection::ToNode, packet.len());
+        match leg {
+            NodeLeg::Trunk(tag) => cx.egress.queue_on_trunk(hop.node, *tag, packet),
+            NodeLeg::Port(port) => {
+                let to = match side {
+                    RtpSide::Rtp => port.address,
+                    RtpSide::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
+                };
+                self.send_from_port(hop, side, kind, to, packet, cx);
+            }
+        }
+    }
+
+    fn send_from_port(
+        &mut self,
+        hop: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        to: SocketAddr,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let dscp = self.dscp_of(kind);
+        let Some(ports) = &mut self.ports else {
+            return cx.egress.count_drop(DropReason::NoHop);
+        };
+        let flush = |ports: &mut SessionPorts| {
+            if cx.egress.permit.may_send() {
+                ports.flush(&cx.egress.stats, cx.now);
+            }
+        };
+        if ports.queue(side, (hop.node, to), dscp, packet, flush) {
+            cx.egress.ports.push(self.home);
+        }
+    }
+
+    /// Sends a packet that waited for its leg.
+    pub(crate) fn send_early(&mut self, waiting: &Outbound, cx: &mut PacketContext<'_>) {
+        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, cx);
+    }
+}
+
+impl WorkerSession {
+    /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the
+    /// packet.
+    pub(super) fn send_copy(
+        &mut self,
+        twin: Hop,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        if self.has_leg(twin) {
+            self.state().totals.bytes_copied += packet.len() as u64;
+            self.send_to_node(twin, side, kind, packet, cx);
+        }
+    }
+
+    /// Handles a packet of one of the two hops; `other` is `None` if the other hop is gone. RTCP passes only from the
+    /// leading hop: reports of two nodes about one stream would contradict each other.
+    pub(super) fn merge_to_client(
+        &mut self,
+        from: Hop,
+        other: Option<Hop>,
+        header: Option<&rtp::RtpHeader>,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        self.settle_twin(from, other, cx);
+        let state = self.state();
+        let (epoch, leads) = (state.epoch(), state.current_hop == Some(from));
+        if !leads {
+            state.totals.bytes_copied += packet.len() as u64;
+        }
+        let Some(header) = header else {
+            return match leads {
+                true => self.rtcp_to_client(epoch, packet, cx),
+                false => cx.egress.count_drop(DropReason::Duplicate),
+            };
+        };
+        let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
+        let state = self.state();
+        let taken = match (kind, state.pair.as_deref_mut()) {
+            (Some(kind), Some(pair)) => {
+                let taken = pair.take(from, header, packet);
+                // The leading hop delivers, even if the other copy arrived first.
+                state.flow.came[kind as usize] += u32::from(leads);
+                taken
+            }
+            _ => MergeOutcome::First,
+        };
+        match taken {
+            MergeOutcome::First => return self.rtp_to_client(from, epoch, header, packet, cx),
+            MergeOutcome::Again => {}
+            MergeOutcome::Unproven => self.report_differing_copies(cx),
+        }
+        cx.egress.count_drop(DropReason::Duplicate);
+    }
+
+    /// Reports two hops that deliver different packets for one stream, and repeats the report while they differ. Repair
+    /// streams may differ, because each node numbers them independently.
+    fn report_differing_copies(&mut self, cx: &PacketContext<'_>) {
+        let (id, media) = (self.id, &self.media);
+        let Some(pair) = self.state.as_deref_mut().and_then(|state| state.pair.as_deref_mut())
+        else {
+            return;
+        };
+        let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
+        if pair.differing().any(matters) && pair.tells(cx.now) {
+            cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
+        }
+    }
+
+    /// Updates the leading hop and its twin after a packet from `from`.
+    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, cx: &PacketContext<'_>) {
+        let hitless = other.is_some() || self.mode() == RedundancyMode::Hitless;
+        let state = self.state();
+        match HopPair::settle(&mut state.pair, state.current_hop, (from, other), hitless) {
+            Settled::Same => {}
+            Settled::Turned(twin) => self.take_lead(twin, cx),
+            Settled::Begins => self.switch_to(from, cx),
+        }
+    }
+
+    /// Makes the twin the leading hop after the leading hop is gone. Its packets are copies, so the client sees no
+    /// change. A twin with a stream that is not a copy counts as a new hop.
+    fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
+        let differs = |pair: &HopPair<Hop>| pair.differing().next().is_some();
+        if self.state().pair.as_deref().is_some_and(differs) {
+            return self.switch_to(twin, cx);
+        }
+        self.record_recovery(twin, cx);
+        cx.egress.note_changed(self.home);
+        let state = self.state();
+        state.set_current_hop(twin);
+        state.totals.switches += 1;
+        state.continuity.switch_to_copies();
+    }
+}
+
+/// Returns the highest fraction lost that a node reports for its received streams, in ppm.
+fn reported_loss(compound: &[u8]) -> Option<u32> {
+    let worst = |blocks: &mut dyn Iterator<Item = rtcp::ReportBlock>| {
+        blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
+    };
+    rtcp::packets(compound)
+        .map_while(Result::ok)
+        .filter_map(|packet| match packet {
+            rtcp::RtcpPacket::SenderReport(report) => worst(&mut report.blocks()),
+            rtcp::RtcpPacket::ReceiverReport(report) => worst(&mut report.blocks()),
+            _ => None,
+        })
+        .max()
+}
+
+impl WorkerSession {
+    /// Handles a packet that a hop sent for the client.
+    pub(crate) fn handle_node_packet(
+        &mut self,
+        from: Hop,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        self.mark_active(cx);
+        let kind = demux::classify(packet);
+        let header = match kind {
+            demux::DatagramKind::Rtp => match rtp::RtpHeader::parse(packet) {
+                Ok(header) => Some(header),
+                Err(_) => return cx.egress.count_drop(DropReason::Malformed),
+            },
+            demux::DatagramKind::Rtcp => None,
+            _ => return cx.egress.count_drop(DropReason::Malformed),
+        };
+        let payload_type = header.as_ref().map(|header| header.payload_type);
+        let verdict =
+            forward::to_client(from, payload_type, &self.plan, &self.route, cx.board, cx.now);
+        let leaving = match verdict {
+            ForwardVerdict::Pass { leaving, .. } => leaving,
+            ForwardVerdict::Both([from, other]) => {
+                return self.merge_to_client(from, Some(other), header.as_ref(), packet, cx);
+            }
+            ForwardVerdict::Drop(reason) => {
+                if let (DropReason::Shed, Some(header)) = (reason, &header) {
+                    self.state().totals.shed += 1;
+                    self.record_shed(from, header, cx);
+                }
+                return cx.egress.count_drop(reason);
+            }
+        };
+        let state = self.state();
+        let hears = state.current_hop == Some(from);
+        if state.pair.is_some() && !leaving {
+            return self.merge_to_client(from, None, header.as_ref(), packet, cx);
+        }
+        if !leaving && !hears {
+            self.switch_to(from, cx);
+        }
+        // Packets of the previous hop belong to the previous epoch.
+        let left = leaving && !hears;
+        let epoch = StreamEpoch(self.state().epoch().0.saturating_sub(u64::from(left)));
+        match header {
+            Some(header) => self.rtp_to_client(from, epoch, &header, packet, cx),
+            None => self.rtcp_to_client(epoch, packet, cx),
+        }
+    }
+
+    /// Records a shed packet by number, so that it does not count as lost and leaves no gap in the client's sequence
+    /// numbers.
+    fn record_shed(&mut self, from: Hop, header: &rtp::RtpHeader, cx: &mut PacketContext<'_>) {
+        let state = self.state();
+        if state.current_hop != Some(from) {
+            if state.pair.is_some() {
+                // In hitless mode only packets of the leading hop are counted.
+                return;
+            }
+            self.switch_to(from, cx);
+        }
+        let declared = self.media.payload_type(header.payload_type);
+        let declared = declared.map(|(kind, payload)| (kind, payload.clock_rate));
+        let state = self.state();
+        if let Some((kind, _)) = declared {
+            state.flow.came[kind as usize] += 1;
+        }
+        let epoch = state.epoch();
+        let Some(Withheld { ssrc, after, ahead }) =
+            declared.and_then(|(_, rate)| state.continuity.withhold(epoch, header, rate, cx.now))
+        else {
+            return;
+        };
+        if let Some((run, _)) = &mut state.shed
+            && (run.ssrc, run.after) == (ssrc, after)
+            && run.first + run.packets == ahead
+        {
+            run.packets += 1;
+            return;
+        }
+        self.report_shed(cx.egress);
+        self.state().shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, cx.now));
+    }
+
+    pub(crate) fn report_shed(&mut self, egress: &Egress) {
+        if let Some((run, _)) = self.state.as_deref_mut().and_then(|state| state.shed.take()) {
+            egress.report(WorkerReport::Shed { session: self.id, run });
+        }
+    }
+
+    /// Makes packets of this hop reach the client from now on.
+    pub(super) fn switch_to(&mut self, hop: Hop, cx: &PacketContext<'_>) {
+        self.record_recovery(hop, cx);
+        cx.egress.note_changed(self.home);
+        let (leaving, lead) = {
+            let route = self.route.load();
+            (route.leaving, route.lead)
+        };
+        let state = self.state();
+        let before = state.set_current_hop(hop);
+        if before.is_some() {
+            state.totals.switches += 1;
+            state.feedback.want_key_frame();
+        }
+        state.switches += 1;
+        let epoch = state.epoch();
+        match leaving.filter(|(left, _)| before == Some(*left)) {
+            Some((_, until)) => {
+                state.continuity.switched(epoch, SwitchCause::Planned { lead });
+                let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
+                state.continuity.left(since.min(cx.now), true);
+            }
+            None => {
+                state.continuity.switched(epoch, SwitchCause::Failover);
+                state.continuity.close_previous();
+                // A previous hop that is still up was left by the move before the last.
+                let died = before.and_then(|before| cx.board.died(before));
+                state.continuity.left(died.unwrap_or(cx.now), died.is_none());
+            }
+        }
+    }
+
+    /// Records, when a hop replaces one that died, for how long the client received nothing. A stream that was silent
+    /// before the hop died is skipped: it might have remained silent.
+    pub(super) fn record_recovery(&mut self, to: Hop, cx: &PacketContext<'_>) {
+        let (mode, state) = (self.route.load().mode, self.state());
+        let Some(before) = state.current_hop.filter(|before| *before != to) else {
+            return;
+        };
+        let died = cx.board.died(before);
+        if let Some(last) = died.and_then(|died| state.continuity.fell_silent(died)) {
+            cx.egress.stats.recovered(mode, cx.now.saturating_duration_since(last));
+        }
+    }
+
+    pub(super) fn rtp_to_client(
+        &mut self,
+        from: Hop,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        };
+        let clock_rate = payload.clock_rate;
+        let state = self.state();
+        // `merge_to_client` counts merged packets.
+        if state.current_hop == Some(from) && state.pair.is_none() {
+            state.flow.came[kind as usize] += 1;
+        }
+        let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
+            Pass::Untouched => None,
+            Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
+            Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(DropReason::Stale),
+        };
+        state.totals.packets_down += 1;
+        state.totals.bytes_down += packet.len() as u64;
+        state.measurements.sent(packet.len());
+        if kind == StreamKind::Video
+            && let Some(request) = state.feedback.key_frame_request(header.ssrc)
+        {
+            cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
+            self.send_to_node(from, RtpSide::Rtcp, StreamKind::Video, &request, cx);
+        }
+        self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
+            if let Some((ssrc, sequence, timestamp)) = rewrite {
+                rtp::set_ssrc(bytes, ssrc);
+                rtp::set_sequence(bytes, sequence);
+                rtp::set_timestamp(bytes, timestamp);
+            }
+        });
+    }
+
+    pub(super) fn rtcp_to_client(
+        &mut self,
+        epoch: StreamEpoch,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let plain = self.media.srtp == Srtp::Plain;
+        // Reports of the previous hop are not counted.
+        let state = self.state();
+        if plain && epoch == state.epoch() {
+            state.flow.reported_ppm = reported_loss(packet).or(state.flow.reported_ppm);
+        }
+        let mut packet = packet.to_vec();
+        let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
+            return cx.egress.count_drop(DropReason::Feedback);
+        };
+        packet.truncate(length);
+        let cap = self.plan.send_cap_kbps();
+        let state = self.state();
+        state.feedback.limit(&mut packet, cap, cx.now);
+        if plain {
+            state.measurements.note_sender_report(&packet, cx.now);
+        }
+        self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
+    }
+
+    pub(super) fn send_to_client(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) {
+        if let ClientKnowledge::Quic { flow_from_gateway } = self.known {
+            // The ring copies the bytes, so the header is rewritten first.
+            let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
+            let Some(bytes) = bytes.get_mut(..packet.len()) else {
+                return cx.egress.count_drop(DropReason::Oversize);
+            };
+            bytes.copy_from_slice(packet);
+            rewrite(bytes);
+            cx.egress.queue_to_quic(self.home, flow_from_gateway, side, bytes);
+            cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
+            return;
+        }
+        let address = match side {
+            RtpSide::Rtp => self.address.rtp,
+            RtpSide::Rtcp => self.address.rtcp(),
+        };
+        let consent = self.known != ClientKnowledge::Stun || self.address.has_consent(cx.now);
+        let Some(address) = address.filter(|_| consent) else {
+            return cx.egress.count_drop(DropReason::NoAddress);
+        };
+        match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
+            Some(bytes) => {
+                rewrite(bytes);
+                cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
+            }
+            None => cx.egress.count_drop(DropReason::NoAddress),
+        }
+    }
+
+    /// The listener's RTCP port is used only for clients that do not multiplex RTCP.
+    fn side(&self, side: RtpSide) -> RtpSide {
+        match self.media.rtcp {
+            RtcpPort::Mux => RtpSide::Rtp,
+            RtcpPort::Own => side,
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! Isolates rows on which a plugin fails, by bisecting the batch, and leaves them out of later questions.
+//!
+//! Parts are asked one after the other, each with the memo that the previous part returned. Within a question they come
+//! in row order, with earlier suspects last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{
+    Apart, DecisionNote, HookAnswer, PluginFault, PluginState, Poisoned, PolicyQuestion,
+};
+
+use crate::guest::{GuestReply, SupervisedGuest};
+use crate::limits::NOTES_MAX;
+
+/// Maximum parts asked per question: enough to find two rows among thousands. A larger search continues with the next
+/// question.
+const CALLS_MAX: usize = 64;
+
+/// Minimum budget of a part: the engine's clock tick.
+const SHARE_MIN: Duration = Duration::from_millis(1);
+
+/// Questions answered in smaller batches before the batch size is doubled: 17 minutes at one question per second.
+const GROW_AFTER: u32 = 1_000;
+
+/// Maximum quarantined rows. A revision that fails on more rows is itself broken, and no longer bisected.
+const HELD_MAX: usize = 256;
+
+/// Maximum rows that failed alone once; the one with the lowest id is dropped.
+const ACCUSED_MAX: usize = 64;
+
+/// A row that was in no question for this long is gone, and frees its place if the quarantine is full.
+const GONE_AFTER_US: u64 = 60_000_000;
+
+/// Rows that one revision is not asked about, and the size of its batches.
+#[derive(Default, Debug)]
+pub(crate) struct BatchIsolation {
+    pub(crate) quarantine: RowQuarantine,
+    /// Set if a whole batch exceeded the plugin's memory.
+    portion: Option<Portion>,
+    /// The session or room at which the next batch starts, if the last one ran out of time.
+    first: Option<u64>,
+}
+
+impl BatchIsolation {
+    /// Returns whether a batch of this size may be asked as a whole.
+    pub(crate) fn takes_whole(&self, rows: usize) -> bool {
+        self.portion.is_none_or(|portion| rows <= portion.most) && self.quarantine.is_idle()
+    }
+}
+
+/// Batch size of a plugin with too little memory for more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Portion {
+    most: usize,
+    /// Questions answered at this batch size.
+    answered: u32,
+}
+
+impl Portion {
+    fn answered(self) -> Portion {
+        match self.answered + 1 {
+            GROW_AFTER => Portion { most: self.most.saturating_mul(2), answered: 0 },
+            answered => Portion { answered, ..self },
+        }
+    }
+}
+
+/// Rows left out of questions to one revision.
+#[derive(Default, Debug)]
+pub(crate) struct RowQuarantine {
+    held: BTreeMap<u64, QuarantinedRow>,
+    /// Rows of which the revision fails on at least one, which was not isolated in time.
+    suspects: BTreeSet<u64>,
+    suspected_of: Option<PluginFault>,
+    /// Rows that were alone in a question when the revision failed, with `answers` at that time.
+    accused: BTreeMap<u64, u64>,
+    /// Questions, or parts of one, that the revision answered.
+    pub(crate) answers: u64,
+}
+
+#[derive(Debug)]
+struct QuarantinedRow {
+    fault: PluginFault,
+    /// The last time the row was in a question.
+    seen_us: u64,
+}
+
+impl RowQuarantine {
+    /// No row is quarantined or suspected, so questions need no filtering.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.suspects.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The fault on this row, if the row is quarantined.
+    pub(crate) fn check(&mut self, id: u64, now_us: u64) -> Option<PluginFault> {
+        let held = self.held.get_mut(&id)?;
+        held.seen_us = held.seen_us.max(now_us);
+        Some(held.fault.clone())
+    }
+
+    /// The fault on this row or its group, if the row is suspected.
+    pub(crate) fn suspects(&self, id: u64) -> Option<&PluginFault> {
+        self.suspected_of.as_ref().filter(|_| self.suspects.contains(&id))
+    }
+
+    /// Marks rows as suspects. The next question that contains some of them continues the search.
+    pub(crate) fn suspect(&mut self, (ids, fault): (BTreeSet<u64>, Option<PluginFault>)) {
+        self.suspected_of = fault.filter(|fault| !ids.is_empty() && fault.is_of_question());
+        self.suspects = if self.suspected_of.is_some() { ids } else { BTreeSet::new() };
+    }
+
+    /// Notes a failure on this row alone, with no other row to show whether the row or the plugin is at fault. Returns
+    /// true if the plugin failed on it before and answered other questions in between.
+    pub(crate) fn accuse(&mut self, id: u64) -> bool {
+        let answers = self.answers;
+        if self.accused.get(&id).is_some_and(|before| *before < answers) {
+            return true;
+        }
+        if self.accused.len() == ACCUSED_MAX {
+            self.accused.pop_first();
+        }
+        self.accused.entry(id).or_insert(answers);
+        false
+    }
+
+    /// Quarantines a row. Returns false if the quarantine is full.
+    pub(crate) fn hold(&mut self, id: u64, fault: PluginFault, now_us: u64) -> bool {
+        if self.is_full(now_us) {
+            return false;
+        }
+        self.accused.remove(&id);
+        self.held.insert(id, QuarantinedRow { fault, seen_us: now_us });
+        true
+    }
+
+    pub(crate) fn is_full(&mut self, now_us: u64) -> bool {
+        if self.held.len() >= HELD_MAX {
+            let gone = |held: &QuarantinedRow| now_us.saturating_sub(held.seen_us) > GONE_AFTER_US;
+            self.held.retain(|_, held| !gone(held));
+        }
+        self.held.len() >= HELD_MAX
+    }
+}
+
+struct RowRange {
+    /// Row numbers in ascending order; not empty.
+    rows: Vec<u32>,
+    fails: Fails,
+    /// The part contains rows suspected before this question.
+    suspected: bool,
+}
+
+/// Evidence that the plugin fails on a part, before the part is asked.
+enum Fails {
+    Unknown,
+    /// The part was asked, and the plugin failed.
+    Certainly(PluginFault),
+    /// The plugin failed on this part and the previous one together. If it does not fail on the previous one alone, it
+    /// fails on this one.
+    Unless {
+        faults: usize,
+        fault: PluginFault,
+    },
+}
+
+pub(crate) struct Bisection<'a> {
+    guest: &'a mut SupervisedGuest,
+    isolation: &'a mut BatchIsolation,
+    question: &'a PolicyQuestion,
+    ids: Vec<u64>,
+    now_us: u64,
+    began: Instant,
+    /// `None`: no deadline.
+    until: Option<Instant>,
+    /// Stack of parts; the next one is last.
+    waiting: Vec<RowRange>,
+    asks: usize,
+    faults: usize,
+    answers: usize,
+    /// Rows of the smallest part that exceeded the plugin's memory.
+    smallest_oom_batch: Option<usize>,
+    /// Rows on which the plugin fails alone.
+    found: Vec<(u32, PluginFault)>,
+    last: Option<PluginFault>,
+    apart: Apart,
+    answer: HookAnswer,
+    memo: Option<PluginState>,
+    notes: Vec<DecisionNote>,
+    ungranted: u32,
+}
+
+impl<'a> Bisection<'a> {
+    /// Starts with a batch of the sessions or rooms `ids` that failed as a whole, is too large for the plugin, or
+    /// contains quarantined or suspected rows.
+    pub(crate) fn new(
+        guest: &'a mut SupervisedGuest,
+        isolation: &'a mut BatchIsolation,
+        question: &'a PolicyQuestion,
+        ids: Vec<u64>,
+        failed: Option<PluginFault>,
+        now_us: u64,
+        (began, until): (Instant, Option<Instant>),
+    ) -> Bisection<'a> {
+        let (answer, memo) = match question {
+            PolicyQuestion::Reroute { memo, .. } => (
+                HookAnswer::Moves { moves: Vec::new(), states: Vec::new(), memo: None },
+                memo.clone(),
+            ),
+            PolicyQuestion::Tick { memo, .. } => {
+                let (actions, states) = (Vec::new(), Vec::new());
+                (HookAnswer::Actions { actions, states, memo: None }, memo.clone())
+            }
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => (HookAnswer::Params(Vec::new()), None),
+        };
+        let smallest_oom_batch = (failed == Some(PluginFault::OutOfMemory)).then_some(ids.len());
+        let mut bisection = Bisection {
+            guest,
+            isolation,
+            question,
+            ids,
+            now_us,
+            began,
+            until,
+            waiting: Vec::new(),
+            asks: 0,
+            faults: usize::from(failed.is_some()),
+            answers: 0,
+            smallest_oom_batch,
+            found: Vec::new(),
+            last: failed.clone(),
+            apart: Apart { fault: failed.clone(), ..Apart::default() },
+            answer,
+            memo,
+            notes: Vec::new(),
+            ungranted: 0,
+        };
+        bisection.sort_rows(failed);
+        bisection
+    }
+
+    /// Sorts rows into quarantined, suspected and other rows. The others are asked first.
+    fn sort_rows(&mut self, failed: Option<PluginFault>) {
+        let (mut others, mut suspects, mut of) = (Vec::new(), Vec::new(), None);
+        let quarantine = &mut self.isolation.quarantine;
+        for (row, &id) in (0..).zip(&self.ids) {
+            if let Some(fault) = quarantine.check(id, self.now_us) {
+                self.apart.poisoned.push(Poisoned { row, fault });
+            } else if let Some(fault) = quarantine.suspects(id) {
+                of = Some(fault.clone());
+                suspects.push(row);
+            } else {
+                others.push(row);
+            }
+        }
+        if let Some(fault) = of {
+            let fails = Fails::Certainly(fault);
+            self.waiting.push(RowRange { rows: suspects, fails, suspected: true });
+        }
+        match (&others[..], failed) {
+            ([], _) => {}
+            // The row was just asked alone, with the whole budget.
+            (&[row], Some(fault)) => self.found.push((row, fault)),
+            (_, Some(fault)) => {
+                let fails = Fails::Certainly(fault);
+                self.waiting.push(RowRange { rows: others, fails, suspected: false });
+            }
+            (_, None) => {
+                // The next call resumes at the row that timed out.
+                let first = self.isolation.first.take();
+                let begin = first.and_then(|first| {
+                    others.iter().position(|row| self.ids[*row as usize] == first)
+                });
+                others.rotate_left(begin.unwrap_or(0));
+                let most =
+                    self.isolation.portion.as_ref().map_or(others.len(), |portion| portion.most);
+                let parts = others.chunks(most).rev();
+                self.waiting.extend(parts.map(|rows| RowRange {
+                    rows: rows.to_vec(),
+                    fails: Fails::Unknown,
+                    suspected: false,
+                }));
+            }
+        }
+    }
+
+    /// Asks until all parts are done, or the time or the number of calls is used up.
+    pub(crate) fn run(mut self) -> Result<(GuestReply, Option<Box<Apart>>), PluginFault> {
+        while let Some(part) = self.waiting.pop() {
+            let RowRange { rows, fails, suspected } = part;
+            let fails = match fails {
+                Fails::Unless { faults, fault } if faults == self.faults => Fails::Certainly(fault),
+                Fails::Unless { .. } => Fails::Unknown,
+                fails => fails,
+            };
+            if let (Fails::Certainly(fault), 2..) = (&fails, rows.len()) {
+                let fault = fault.clone();
+                self.halve(rows, fault, suspected);
+                continue;
+            }
+            let nobody_suspects = !suspected && matches!(fails, Fails::Unknown);
+            let budget = if self.is_first() && nobody_suspects {
+                // The budget of a question that contains only these rows.
+                self.guest.budget(self.question)
+            } else {
+                self.share(rows.len())
+            };
+            if !self.may_ask(budget) {
+                self.waiting.push(RowRange { rows, fails, suspected });
+                break;
+            }
+            let until = self.until.filter(|_| !self.is_first());
+            let cut = |fault: &PluginFault| {
+                *fault == PluginFault::Deadline
+                    && until.is_some_and(|until| Instant::now() >= until)
+            };
+            match self.ask(&rows, budget, until) {
+                Ok(said) => self.take(&rows, said),
+                Err(fault) if !fault.is_of_question() || cut(&fault) => {
+                    // An absent plugin says nothing about these rows.
+                    self.last.get_or_insert(fault);
+                    self.waiting.push(RowRange { rows, fails, suspected });
+                    break;
+                }
+                Err(fault) => self.note_fault(rows, fault, suspected)?,
+            }
+        }
+        self.conclude()
+    }
+
+    fn halve(&mut self, mut rows: Vec<u32>, fault: PluginFault, suspected: bool) {
+        let rest = rows.split_off(rows.len().div_ceil(2));
+        let fails = match fault {
+            // A smaller part may fit.
+            PluginFault::OutOfMemory => Fails::Unknown,
+            fault => Fails::Unless { faults: self.faults, fault },
+        };
+        self.waiting.push(RowRange { rows: rest, fails, suspected });
+        self.waiting.push(RowRange { rows, fails: Fails::Unknown, suspected });
+    }
+
+    /// The budget of a call. A single row gets the budget of a whole batch, or half of the question's remaining time if
+    /// that is less; but at least half a batch's budget, so that a slow machine quarantines no row.
+    fn share(&self, rows: usize) -> Duration {
+        let batch = self.guest.budget(self.question);
+        let within = self.until.map_or(Duration::MAX, |until| until - self.began);
+        let whole = (within / 2).clamp(batch / 2, batch);
+        if rows == 1 {
+            return whole;
+        }
+        let (rows, all) = (rows as u32, self.ids.len() as u32);
+        (whole.saturating_mul(rows) / all.max(1)).max(SHARE_MIN).min(whole)
+    }
+
+    /// The first part is asked even if it is late, as for any question.
+    fn is_first(&self) -> bool {
+        self.faults + self.asks == 0
+    }
+
+    fn may_ask(&self, budget: Duration) -> bool {
+        // The engine stops a call at a tick after its budget.
+        let ends = || Instant::now().checked_add(budget + SHARE_MIN);
+        let fits = |until: Instant| ends().is_some_and(|ends| ends <= until);
+        self.asks < CALLS_MAX && (self.is_first() || self.until.is_none_or(fits))
+    }
+
+    fn ask(
+        &mut self,
+        rows: &[u32],
+        budget: Duration,
+        until: Option<Instant>,
+    ) -> Result<GuestReply, PluginFault> {
+        self.asks += 1;
+        let (question, now_us, memo) = (self.question, self.now_us, self.memo.as_ref());
+        self.guest.act(|guest| {
+            guest
+                .ask(now_us, until, |guest| guest.answer_part(question, rows, memo, budget, now_us))
+        })
+    }
+
+    fn note_fault(
+        &mut self,
+        rows: Vec<u32>,
+        fault: PluginFault,
+        suspected: bool,
+    ) -> Result<(), PluginFault> {
+        self.faults += 1;
+        if fault == PluginFault::OutOfMemory {
+            let rows = rows.len();
+            self.smallest_oom_batch =
+                Some(self.smallest_oom_batch.map_or(rows, |least| least.min(rows)));
+        }
+        self.last = Some(fault.clone());
+        if !suspected {
+            self.apart.fault.get_or_insert_with(|| fault.clone());
+        }
+        if self.isolation.quarantine.is_full(self.now_us) {
+            self.guest.warn(&format!(
+                "quarantine full: held={HELD_MAX}; later failures fail the whole batch"
+            ));
+            return Err(fault);
+        }
+        match rows[..] {
+            [row] => self.found.push((row, fault)),
+            _ => self.waiting.push(RowRange { rows, fails: Fails::Certainly(fault), suspected }),
+        }
+        Ok(())
+    }
+
+    /// Merges an answer about some rows, with row numbers of the whole question.
+    fn take(&mut self, rows: &[u32], said: GuestReply) {
+        self.answers += 1;
+        self.ungranted += said.ungranted;
+        // A row number outside the part stays invalid in the whole question.
+        let whole = |row: u32| rows.get(row as usize).copied().unwrap_or(u32::MAX);
+        let room = NOTES_MAX.saturating_sub(self.notes.len());
+        let notes = said.notes.into_iter().take(room);
+        self.notes.extend(notes.map(|note| DecisionNote { row: whole(note.row), ..note }));
+        let new_memo = match (&mut self.answer, said.answer) {
+            (
+                HookAnswer::Actions { actions, states, memo },
+                HookAnswer::Actions { actions: more, states: written, memo: new },
+            ) => {
+                actions.extend(more.into_iter().map(|mut action| {
+                    action.row = whole(action.row);
+                    action
+                }));
+                states.extend(written.into_iter().map(|(row, state)| (whole(row), state)));
+                new.inspect(|new| *memo = Some(new.clone()))
+            }
+            (
+                HookAnswer::Moves { moves, states, memo },
+                HookAnswer::Moves { moves: more, states: written, memo: new },
+            ) => {
+                moves.extend(more.into_iter().map(|mut step| {
+                    step.row = whole(step.row);
+                    step
+                }));
+                states.extend(written.into_iter().map(|(row, state)| (whole(row), state)));
+                new.inspect(|new| *memo = Some(new.clone()))
+            }
+            (whole, answer) => {
+                *whole = answer;
+                None
+            }
+        };
+        self.memo = new_memo.or(self.memo.take());
+    }
+
+    /// If no row was answered, the plugin may be at fault rather than a row.
+    fn conclude(mut self) -> Result<(GuestReply, Option<Box<Apart>>), PluginFault> {
+        let mut alone = BTreeSet::new();
+        let left_out_before = self.apart.poisoned.len();
+        for (row, fault) in std::mem::take(&mut self.found) {
+            let id = self.ids[row as usize];
+            let quarantine = &mut self.isolation.quarantine;
+            if self.answers > 0 || quarantine.accuse(id) {
+                quarantine.hold(id, fault.clone(), self.now_us);
+                self.apart.poisoned.push(Poisoned { row, fault });
+            } else {
+                self.apart.unasked.push(row);
+                alone.insert(id);
+            }
+        }
+        let suspects = self.suspects().unwrap_or((alone, self.last.clone()));
+        self.isolation.quarantine.suspect(suspects);
+        let found_some = self.apart.poisoned.len() > left_out_before;
+        self.reduce_batch_size(found_some);
+        if let Some(fault) = self.last.filter(|_| self.answers == 0 && !found_some) {
+            return Err(fault);
+        }
+        if self.answers > 0 {
+            self.isolation.quarantine.answers += 1;
+        }
+        let in_order = |part: &&RowRange| !part.suspected && matches!(part.fails, Fails::Unknown);
+        let next = self.waiting.iter().rev().find(in_order).and_then(|part| part.rows.first());
+        self.isolation.first = next.map(|row| self.ids[*row as usize]);
+        let left = self.waiting.iter().flat_map(|part| &part.rows);
+        self.apart.unasked.extend(left);
+        self.apart.unasked.sort_unstable();
+        self.apart.poisoned.sort_unstable_by_key(|poisoned| poisoned.row);
+        let reply = GuestReply {
+            answer: self.answer,
+            notes: self.notes,
+            took: self.began.elapsed(),
+            ungranted: self.ungranted,
+        };
+        let apart = Apart { in_parts: self.asks > 1, ..self.apart };
+        let apart = Some(apart).filter(|apart| *apart != Apart::default()).map(Box::new);
+        Ok((reply, apart))
+    }
+
+    /// Halves the batch size of a plugin that ran out of memory without failing on a single row. If
+    /// a row was found, memory was not the cause.
+    fn reduce_batch_size(&mut self, found_some: bool) {
+        match self.smallest_oom_batch {
+            Some(rows) if !found_some => {
+                let most = (rows / 2).max(1);
+                let words = format!("out of memory: batch size reduced to {most} rows");
+                self.isolation.portion = Some(Portion { most, answered: 0 });
+                self.guest.warn(&words);
+            }
+            Some(_) => {}
+            None => self.isolation.portion = self.isolation.portion.take().map(Portion::answered),
+        }
+    }
+
+    /// Rows of which at least one makes the plugin fail, with the fault.
+    fn suspects(&self) -> Option<(BTreeSet<u64>, Option<PluginFault>)> {
+        let mut before: &[u32] = &[];
+        for part in self.waiting.iter().rev() {
+            let (rows, fault) = match &part.fails {
+                Fails::Certainly(fault) => (&[][..], fault),
+                // The previous part was not asked, so the row is in one of the two.
+                Fails::Unless { faults, fault } if *faults == self.faults => (before, fault),
+                Fails::Unless { .. } | Fails::Unknown => {
+                    before = &part.rows;
+                    continue;
+                }
+            };
+            let ids = rows.iter().chain(&part.rows).map(|row| self.ids[*row as usize]);
+            return Some((ids.collect(), Some(fault.clone())));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

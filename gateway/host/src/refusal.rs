@@ -1,0 +1,188 @@
+use evenkeel_model::{Hook, PluginFault};
+
+/// The reason why a plugin or its settings are refused. As text: one sentence with the next step.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginRefusal {
+    /// The file exceeds the limit.
+    #[error("the plugin has {bytes} bytes; at most {max} are taken")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The parser rejects the file.
+    #[error("the file is not WebAssembly: {said}")]
+    NotWasm {
+        /// The parser's error.
+        said: Box<str>,
+    },
+    /// The signature is invalid; says what was found.
+    #[error("the plugin's signature: found {0}; sign it with `evenkeel plugin sign`")]
+    Signature(&'static str),
+    /// No trusted key signed the plugin.
+    #[error(
+        "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
+        unsigned_words(by.as_deref())
+    )]
+    Unsigned {
+        /// The unknown key that signed the plugin, if any.
+        by: Option<Box<str>>,
+    },
+    /// `[trust]` names its key or digest.
+    #[error("the plugin is revoked in [trust]: {what}")]
+    Revoked {
+        /// The revoked key or digest.
+        what: Box<str>,
+    },
+    /// A newer version of the plugin ran here.
+    #[error(
+        "version {found} of `{plugin}` is older than {ran}, which ran here before: force it, or roll back, if that is meant"
+    )]
+    Downgrade {
+        /// The plugin's name.
+        plugin: Box<str>,
+        /// Version of the file.
+        found: Box<str>,
+        /// The highest version that ran.
+        ran: Box<str>,
+    },
+    /// Compiling exceeded this limit: `10 s`.
+    #[error("compiling the plugin exceeded {0}; build a smaller one")]
+    CompileLimit(Box<str>),
+    /// The compiler process failed.
+    #[error("the plugin was not compiled: {said}")]
+    Compiler {
+        /// The process's exit status or output.
+        said: Box<str>,
+    },
+    /// The plugin imports something that no policy may use.
+    #[error(
+        "the plugin imports `{found}`, but a policy may import `{allowed}` alone: rebuild it with `cargo build \
+         --release --target wasm32-unknown-unknown`, without crates that need a clock, files, randomness or a network"
+    )]
+    Import {
+        /// Module and name of the import.
+        found: Box<str>,
+        /// The only interface that may be imported.
+        allowed: &'static str,
+    },
+    /// The plugin speaks another version of the contract.
+    #[error(
+        "the plugin speaks version {found} of the contract and this gateway {spoken}: rebuild it with the SDK of \
+         that version"
+    )]
+    Contract {
+        /// Its version.
+        found: Box<str>,
+        /// The gateway's versions.
+        spoken: &'static str,
+    },
+    /// The component encoder rejects the module, with this error.
+    #[error("the module is not a policy plugin: {0}; build it with the Evenkeel plugin SDK")]
+    NotAPlugin(Box<str>),
+    /// The file has no manifest.
+    #[error(
+        "the plugin has no section `evenkeel:manifest`: build it with the Evenkeel plugin SDK, and do not strip \
+         custom sections"
+    )]
+    NoManifest,
+    /// A field of the manifest is invalid.
+    #[error("the plugin's manifest: `{field}` should be {expected}, found {found}")]
+    Manifest {
+        /// Path in the manifest.
+        field: Box<str>,
+        /// The expected form.
+        expected: Box<str>,
+        /// The value found.
+        found: Box<str>,
+    },
+    /// The manifest names this hook, but the plugin does not export it.
+    #[error("the plugin's manifest names the hook `{}`, but the plugin does not export it", .0.name())]
+    HookMissing(Hook),
+    /// The policy needs a hook that the plugin does not have.
+    #[error("the plugin `{plugin}` does not answer the hook `{}`", hook.name())]
+    HookUnanswered {
+        /// The plugin's name.
+        plugin: Box<str>,
+        /// The hook.
+        hook: Hook,
+    },
+    /// The plugin uses a disabled feature, exceeds a limit, or does not match the contract's types.
+    #[error("the engine does not take the plugin: {said}")]
+    Engine {
+        /// The engine's error.
+        said: Box<str>,
+    },
+    /// A setting contradicts the schema.
+    #[error("setting `{path}` should be {expected}, found {found}")]
+    Setting {
+        /// JSON path of the setting: `$.tiers[0].cap`.
+        path: Box<str>,
+        /// The expected form.
+        expected: Box<str>,
+        /// The value found.
+        found: Box<str>,
+    },
+    /// The plugin's `init` rejects the settings.
+    #[error("the plugin does not take its settings: {said}")]
+    Settings {
+        /// The plugin's message.
+        said: Box<str>,
+    },
+    /// The plugin failed before its first question.
+    #[error("the plugin failed in `{call}`: {}", fault_words(fault))]
+    Faulted {
+        /// The call: `start`, `init` or `catalog`.
+        call: &'static str,
+        /// The failure.
+        fault: PluginFault,
+    },
+}
+
+impl PluginRefusal {
+    /// The code in metrics, events and the API: `import`. It never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            PluginRefusal::TooLarge { .. } => "too-large",
+            PluginRefusal::NotWasm { .. } => "not-wasm",
+            PluginRefusal::Signature(_) => "signature",
+            PluginRefusal::Unsigned { .. } => "unsigned",
+            PluginRefusal::Revoked { .. } => "revoked",
+            PluginRefusal::Downgrade { .. } => "downgrade",
+            PluginRefusal::CompileLimit(_) => "compile-limit",
+            PluginRefusal::Compiler { .. } => "compiler",
+            PluginRefusal::Import { .. } => "import",
+            PluginRefusal::Contract { .. } => "contract",
+            PluginRefusal::NotAPlugin(_) => "not-a-plugin",
+            PluginRefusal::NoManifest => "no-manifest",
+            PluginRefusal::Manifest { .. } => "manifest",
+            PluginRefusal::HookMissing(_) => "hook-missing",
+            PluginRefusal::HookUnanswered { .. } => "hook-unanswered",
+            PluginRefusal::Engine { .. } => "engine",
+            PluginRefusal::Setting { .. } => "setting",
+            PluginRefusal::Settings { .. } => "settings",
+            PluginRefusal::Faulted { fault, .. } => fault.name(),
+        }
+    }
+}
+
+fn unsigned_words(by: Option<&str>) -> String {
+    match by {
+        Some(key) => format!("the plugin is signed with the unknown key {key}"),
+        None => "the plugin is not signed".to_owned(),
+    }
+}
+
+fn fault_words(fault: &PluginFault) -> String {
+    match fault {
+        PluginFault::Deadline => "it ran past its budget and was stopped".into(),
+        PluginFault::Trap(said) | PluginFault::Malformed(said) => said.to_string(),
+        PluginFault::OutOfMemory => "it asked for more memory than it is allowed".into(),
+        PluginFault::Late | PluginFault::Absent => fault.name().into(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
