@@ -465,7 +465,7 @@ impl AgentMachine {
 
     pub(crate) fn handle_process(&mut self, runs: bool, now: BatchTime, io: &mut impl Io) {
         if !runs {
-            self.faults.forget_stopped();
+            self.faults.stopped = None;
         }
         self.change(now, io, |agent| agent.runs = runs);
     }

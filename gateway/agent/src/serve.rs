@@ -238,7 +238,9 @@ impl Serve {
             }
             self.agent.handle_port(port, now, &mut self.io);
         }
-        if self.io.take_look_now() || (self.io.lacks_process() && now.instant >= self.look) {
+        if std::mem::take(&mut self.io.look_now)
+            || (self.io.lacks_process() && now.instant >= self.look)
+        {
             self.look = now.instant + LOOK_EVERY;
             if self.io.look(now.instant) {
                 self.agent.handle_process(true, now, &mut self.io);

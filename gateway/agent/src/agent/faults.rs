@@ -11,7 +11,7 @@ pub(super) struct Faults {
     /// Time until which the trunk link is cut.
     cut: Option<Instant>,
     /// Time until which the process is stopped.
-    stopped: Option<Instant>,
+    pub(super) stopped: Option<Instant>,
 }
 
 impl Faults {
@@ -42,10 +42,6 @@ impl Faults {
                 has_legs
             }
         }
-    }
-
-    pub(super) fn forget_stopped(&mut self) {
-        self.stopped = None;
     }
 
     pub(super) fn end_expired(&mut self, now: Instant, io: &mut impl Io) {

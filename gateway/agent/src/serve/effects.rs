@@ -66,7 +66,7 @@ pub(super) struct SystemIo {
     process: Option<WatchedProcess>,
     start: Option<Vec<String>>,
     /// True if the loop must look for the process at once.
-    look_now: bool,
+    pub(super) look_now: bool,
 }
 
 impl SystemIo {
@@ -90,10 +90,6 @@ impl SystemIo {
 
     pub(super) fn lacks_process(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.pid().is_none())
-    }
-
-    pub(super) fn take_look_now(&mut self) -> bool {
-        std::mem::take(&mut self.look_now)
     }
 
     /// Finds or starts the process. Returns whether a new one was found.
