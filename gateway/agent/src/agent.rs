@@ -1,17 +1,22 @@
 //! The agent's state machine. It handles datagrams and events of the media server, without sockets or clocks.
 
-use std::collections::VecDeque;
+mod faults;
+mod io;
+mod refusals;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
-    NodeFault, NodeSecret, OpenStatus, OrderOutcome, Replays, ServingState, TrunkAnswer,
+    NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, Replays, ServingState, TrunkAnswer,
     TrunkQuestion,
 };
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
 use faults::Faults;
+pub(crate) use io::{BatchTime, Io, MediaPacket, OpeningState};
 use refusals::RefusedMessages;
 
 use crate::AgentCounters;
@@ -26,42 +31,6 @@ const LEASES_EVERY: Duration = Duration::from_millis(50);
 const ORDERS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
 /// Limit of remembered orders. Orders come only from operators and drills.
 const ORDERS_REMEMBERED_MAX: usize = 16;
-
-/// Monotonic time and wall time, read once per batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchTime {
-    pub(crate) instant: Instant,
-    /// Microseconds since the Unix epoch; never decreases.
-    pub(crate) unix_us: u64,
-}
-
-/// Side effects of the agent.
-pub(crate) trait Io {
-    fn send(&mut self, to: SocketAddr, datagram: &[u8]);
-    /// Forwards a session's packet to the server. Returns whether the socket took the packet.
-    fn forward(&mut self, slot: SessionSlot, kind: MediaPacket, packet: &[u8]) -> bool;
-    fn open(&mut self, slot: SessionSlot, room: u64, session: u64) -> OpeningState;
-    fn close(&mut self, slot: SessionSlot);
-    /// Starts the server. Returns whether the agent has a way to start it.
-    fn start(&mut self, now: Instant) -> bool;
-    /// Kills, stops or wakes the server's process. Returns whether it is running.
-    fn signal(&mut self, how: NodeFault) -> bool;
-    fn log(&mut self, line: &str);
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OpeningState {
-    Open,
-    /// A command is running; [`AgentMachine::handle_opened`] gets its result.
-    Pending,
-    Failed,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum MediaPacket {
-    Rtp,
-    Rtcp,
-}
 
 /// The part of the configuration that the state machine needs.
 pub(crate) struct AgentSettings {
@@ -137,7 +106,9 @@ impl AgentMachine {
         io: &mut impl Io,
     ) {
         match demux::classify(bytes) {
-            DatagramKind::Bundle if self.seal.is_some() => self.refuse_unreadable(source, now, io),
+            DatagramKind::Bundle if self.seal.is_some() => {
+                self.refusals.unreadable(&mut self.counters, source, now, io)
+            }
             DatagramKind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), io),
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, io),
             DatagramKind::Sealed => self.handle_sealed(bytes, source, now, io),
@@ -170,7 +141,7 @@ impl AgentMachine {
                 DatagramKind::Bundle => self.handle_bundle(content, length, None, io),
                 _ => self.counters.malformed += 1,
             },
-            Err(SealError::Forged) => self.refuse_unreadable(source, now, io),
+            Err(SealError::Forged) => self.refusals.unreadable(&mut self.counters, source, now, io),
             Err(SealError::Replayed) => self.counters.refused_replayed += 1,
         }
     }
@@ -258,7 +229,12 @@ impl AgentMachine {
         let read = TrunkQuestion::read_once(bytes, secret, now.unix_us, &mut self.replays);
         let asked = match read {
             Ok(asked) => asked,
-            Err(refused) => return self.refuse(refused, (bytes, source), now, io),
+            Err(refused) => {
+                let answers = !self.faults.is_link_cut();
+                let message = (&*bytes, source);
+                self.refusals.refuse(refused, message, answers, &mut self.counters, now, io);
+                return;
+            }
         };
         let sealed = sender.is_some();
         if let Some((seal, sender)) = self.seal.as_mut().zip(sender) {
@@ -272,7 +248,7 @@ impl AgentMachine {
         let owner = asked.owner;
         let served = owner.map_or(Ok(()), |owner| self.ballots.handle_owner(owner, now.instant));
         if let Err(epoch) = served {
-            self.refuse_superseded(epoch, source, now, io);
+            self.refusals.superseded(&mut self.counters, epoch, source, now, io);
             let answer = TrunkAnswer::Superseded { epoch };
             return self.answer(&answer, (source, nonce), sealed, now, io);
         }
@@ -288,7 +264,7 @@ impl AgentMachine {
                 TrunkAnswer::Probe(self.load())
             }
             TrunkQuestion::Open { tag, .. } if self.seal.is_some() && !sealed => {
-                self.refuse_unreadable(source, now, io);
+                self.refusals.unreadable(&mut self.counters, source, now, io);
                 TrunkAnswer::Open { tag, status: OpenStatus::Unencrypted }
             }
             TrunkQuestion::Open { room, session, tag, lease_s } => {
@@ -472,11 +448,120 @@ impl AgentMachine {
             io.close(slot);
         }
     }
-}
 
-mod faults;
-mod refusals;
-mod server;
+    fn inject_fault(&mut self, how: NodeFault, now: Instant, io: &mut impl Io) -> OrderOutcome {
+        let (over, has_legs) = (now + self.settings.drill_timeout, self.settings.sessions_max > 0);
+        match () {
+            () if !self.settings.drills => OrderOutcome::Forbidden,
+            () if self.faults.inject(how, over, has_legs, io) => OrderOutcome::Done,
+            () => OrderOutcome::Unable,
+        }
+    }
+
+    /// Ends all faults when the agent exits.
+    pub(crate) fn end_faults(&mut self, io: &mut impl Io) {
+        self.faults.end(io);
+    }
+
+    pub(crate) fn handle_process(&mut self, runs: bool, now: BatchTime, io: &mut impl Io) {
+        if !runs {
+            self.faults.stopped = None;
+        }
+        self.change(now, io, |agent| agent.runs = runs);
+    }
+
+    pub(crate) fn handle_port(&mut self, port: PortState, now: BatchTime, io: &mut impl Io) {
+        self.change(now, io, |agent| agent.port = port);
+    }
+
+    pub(crate) fn handle_drain(&mut self, draining: bool, now: BatchTime, io: &mut impl Io) {
+        self.change(now, io, |agent| agent.draining = draining);
+    }
+
+    pub(crate) fn handle_measured(&mut self, permille: u16) {
+        self.measured = permille;
+    }
+
+    /// Applies a change, and notifies gateways if the state differs afterwards.
+    fn change(&mut self, now: BatchTime, io: &mut impl Io, change: impl FnOnce(&mut AgentMachine)) {
+        let before = self.state();
+        change(self);
+        let state = self.state();
+        if state == before {
+            return;
+        }
+        if !self.faults.is_link_cut() {
+            let load = self.load();
+            let (clocks, secret) = ((now.instant, now.unix_us), &self.settings.secret);
+            let send = |to, notice: &[u8]| io.send(to, notice);
+            self.counters.notices += self.notices.send(load, secret, clocks, send);
+        }
+        if state == ServingState::Gone {
+            // The server's sessions died with it. A gateway that renews one gets the answer that it is unknown.
+            let all: Vec<SessionSlot> = self.sessions.all().map(|(slot, _)| slot).collect();
+            all.into_iter().for_each(|slot| self.end(slot, io));
+        }
+    }
+
+    /// With a watched process, a server may bind a closed port again; until then the port is
+    /// [silent](AgentMachine::is_port_silent). Without a watched process, a closed port counts as a dead server.
+    fn state(&self) -> ServingState {
+        if !self.runs || (self.port == PortState::Closed && !self.settings.has_process) {
+            ServingState::Gone
+        } else if self.draining {
+            ServingState::Draining
+        } else {
+            ServingState::Serving
+        }
+    }
+
+    /// Returns whether the port is silent while the server may still recover: probes are not answered, and no notice is
+    /// sent.
+    fn is_port_silent(&self) -> bool {
+        self.port != PortState::Up && self.state() != ServingState::Gone
+    }
+
+    fn load(&self) -> NodeLoad {
+        let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+        let full = u64::from(self.settings.sessions_max);
+        let permille = (u64::from(sessions) * 1_000).checked_div(full).unwrap_or(0);
+        let permille = u16::try_from(permille).unwrap_or(u16::MAX).max(self.measured);
+        let vouched = self.settings.has_check && self.port == PortState::Up;
+        NodeLoad { permille, state: self.state(), sessions, vouched }
+    }
+
+    pub(crate) fn open_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Ends expired leases and faults, and retransmits notices that were not acknowledged.
+    pub(crate) fn handle_timeout(&mut self, now: BatchTime, io: &mut impl Io) {
+        self.faults.end_expired(now.instant, io);
+        let send = |to, notice: &[u8]| io.send(to, notice);
+        self.counters.notices += self.notices.handle_timeout(now.instant, send);
+        if now.instant.duration_since(self.leases_checked) < LEASES_EVERY {
+            return;
+        }
+        self.leases_checked = now.instant;
+        let over = self.sessions.all().filter(|(_, session)| session.expires <= now.instant);
+        let over: Vec<SessionSlot> = over.map(|(slot, _)| slot).collect();
+        for slot in over {
+            self.counters.expired += 1;
+            self.end(slot, io);
+        }
+        let known: BTreeSet<_> = self.sessions.all().map(|(_, session)| session.reply_to).collect();
+        self.bundles.keep(|address| known.contains(&address));
+        if let Some(seal) = &mut self.seal {
+            seal.keep(|address| known.contains(&address));
+        }
+    }
+
+    /// Time of the next call of [`handle_timeout`](AgentMachine::handle_timeout).
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        let leases = self.leases_checked + LEASES_EVERY;
+        self.notices.poll_timeout().map_or(leases, |notices| notices.min(leases))
+    }
+}
 
 /// Sends a datagram, encrypted if there is a key. A socket without sessions may be unknown; it gets nothing.
 fn send(seal: Option<&mut seal::NodeSeal>, to: SocketAddr, datagram: &[u8], io: &mut impl Io) {

@@ -2,7 +2,7 @@
 //! its own delay for a silent port.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::{demux, stun};
@@ -52,7 +52,13 @@ impl ServerCheck {
         every: Duration,
         now: Instant,
     ) -> io::Result<ServerCheck> {
-        let socket = crate::socket::connected(address)?;
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(address)?;
+        socket.set_nonblocking(true)?;
         Ok(ServerCheck {
             kind,
             every,

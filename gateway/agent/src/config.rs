@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,6 @@ use serde::Deserialize;
 
 use crate::check::CheckKind;
 use crate::process::ProcessSource;
-
-mod raw;
 
 /// Default of `sessions`.
 const SESSIONS: u32 = 1_000;
@@ -144,7 +143,7 @@ impl Config {
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
-        let raw: raw::AgentFile =
+        let raw: AgentFile =
             toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
         let mut wrong = Vec::new();
         let config = raw.check(folder, &mut wrong);
@@ -160,6 +159,252 @@ fn secret(path: &Path, node: &str) -> Result<NodeSecret, String> {
     NodeSecret::new(&bytes, node).map_err(|TooShort { length }| {
         format!("secret_file: found `{shown}` with {length} bytes, expected at least 16")
     })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgentFile {
+    name: String,
+    listen: SocketAddr,
+    secret_file: PathBuf,
+    #[serde(default)]
+    drills: bool,
+    drill_timeout: Option<String>,
+    drain_timeout: Option<String>,
+    process: Option<ProcessTable>,
+    check: Option<RawCheck>,
+    gateway: Option<RawGateway>,
+    media: Option<RawMedia>,
+    #[serde(default)]
+    load: RawLoad,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessTable {
+    pid_file: Option<PathBuf>,
+    exe: Option<PathBuf>,
+    command: Option<Vec<String>>,
+    restart_after: Option<String>,
+    #[serde(default)]
+    cold: bool,
+    start: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCheck {
+    address: SocketAddr,
+    probe: CheckKind,
+    interval: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGateway {
+    address: SocketAddr,
+    peer: SocketAddr,
+    interval: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMedia {
+    server: Option<SocketAddr>,
+    open: Option<Vec<String>>,
+    close: Option<Vec<String>>,
+    timeout: Option<String>,
+    #[serde(default)]
+    rtcp: RtcpConfig,
+    sessions: Option<u32>,
+    #[serde(default)]
+    encrypt: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLoad {
+    cpus: Option<u32>,
+    file: Option<PathBuf>,
+}
+
+type Wrong = Vec<String>;
+
+impl AgentFile {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {
+        if self.name.is_empty() {
+            let expected = "the name of the node, or of the gateway that it watches";
+            wrong.push(format!("name: found \"\", expected {expected}"));
+        }
+        let secret = secret(&folder.join(&self.secret_file), &self.name)
+            .map_err(|reason| wrong.push(reason))
+            .ok();
+        let watches_server = self.process.is_some() || self.check.is_some();
+        if self.gateway.is_none() && !watches_server {
+            let expected = "expected at least one to watch";
+            wrong.push(format!("found neither [process] nor [check] nor [gateway], {expected}"));
+        }
+        if self.gateway.is_some() && (watches_server || self.media.is_some()) {
+            let expected = "expected an agent of its own for the server";
+            wrong.push(format!("gateway: found beside [process], [check] or [media], {expected}"));
+        }
+        let (cold, start) = match &self.process {
+            Some(process) => (process.cold, process.start.clone()),
+            None => (false, None),
+        };
+        let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
+        let drain_timeout =
+            duration("drain_timeout", self.drain_timeout.as_deref(), DRAIN_TIMEOUT, range, wrong);
+        let range = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        let drill_timeout =
+            duration("drill_timeout", self.drill_timeout.as_deref(), DRILL_TIMEOUT, range, wrong);
+        Some(Config {
+            process: self.process.and_then(|process| process.check(folder, wrong)),
+            check: self.check.map(|check| check.check(wrong)),
+            gateway: self.gateway.map(|gateway| gateway.check(wrong)),
+            media: self.media.and_then(|media| media.check(wrong)),
+            load: self.load.check(folder, wrong),
+            listen: self.listen,
+            secret: secret?,
+            drills: self.drills,
+            drill_timeout,
+            drain_timeout,
+            cold,
+            start: program("process.start", start, wrong),
+        })
+    }
+}
+
+impl ProcessTable {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<ProcessSource> {
+        let ours = self.command.is_some();
+        if ours && self.start.is_some() {
+            wrong.push("process.start: found beside `command`, expected one of them".to_owned());
+        }
+        if !ours && (self.cold || self.restart_after.is_some()) {
+            wrong.push(
+                "process: found `cold` or `restart_after` without `command`, which they apply to"
+                    .to_owned(),
+            );
+        }
+        let exe = self.exe.map(|exe| folder.join(exe));
+        if exe.as_ref().is_some_and(|exe| !exe.is_absolute()) {
+            wrong.push(
+                "process.exe: expected an absolute path, as /proc/PID/exe shows it".to_owned(),
+            );
+        }
+        let restart_after = self.restart_after.as_deref().map(|text| {
+            let range = Duration::from_millis(10)..=Duration::from_secs(3_600);
+            duration("process.restart_after", Some(text), Duration::ZERO, range, wrong)
+        });
+        match (self.pid_file, exe, program("process.command", self.command, wrong)) {
+            (None, None, Some(command)) => Some(ProcessSource::Command { command, restart_after }),
+            (Some(path), exe, None) if !ours => {
+                Some(ProcessSource::PidFile { path: folder.join(path), exe })
+            }
+            (None, Some(exe), None) if !ours => Some(ProcessSource::Exe(exe)),
+            (None, None, None) if !ours => {
+                wrong.push("process: expected `pid_file`, `exe` or `command`".to_owned());
+                None
+            }
+            _ if ours => {
+                wrong.push(
+                    "process: found `command` beside `pid_file` or `exe`, expected one of them"
+                        .to_owned(),
+                );
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+impl RawCheck {
+    fn check(self, wrong: &mut Wrong) -> CheckConfig {
+        let range = Duration::from_millis(1)..=Duration::from_secs(10);
+        let every = duration("check.interval", self.interval.as_deref(), CHECK_EVERY, range, wrong);
+        CheckConfig { address: self.address, how: self.probe, every }
+    }
+}
+
+impl RawGateway {
+    fn check(self, wrong: &mut Wrong) -> GatewayConfigEntry {
+        let RawGateway { address, peer, interval } = self;
+        let range = Duration::from_millis(1)..=Duration::from_secs(1);
+        let every = duration("gateway.interval", interval.as_deref(), GATEWAY_EVERY, range, wrong);
+        if address.is_ipv4() != peer.is_ipv4() {
+            let expected = "expected two addresses of IPv4, or two of IPv6";
+            wrong.push(format!("gateway.peer: found `{peer}` beside `{address}`, {expected}"));
+        }
+        GatewayConfigEntry { address, peer, every }
+    }
+}
+
+impl RawMedia {
+    fn check(self, wrong: &mut Wrong) -> Option<MediaConfig> {
+        let sessions = self.sessions.unwrap_or(SESSIONS);
+        if !(1..=SESSIONS_MAX).contains(&sessions) {
+            wrong.push(format!("media.sessions: found {sessions}, expected 1 to {SESSIONS_MAX}"));
+        }
+        let range = Duration::from_millis(10)..=Duration::from_secs(60);
+        let within = duration("media.timeout", self.timeout.as_deref(), WITHIN, range, wrong);
+        let open = program("media.open", self.open, wrong);
+        let close = program("media.close", self.close, wrong);
+        let server = match (self.server, open) {
+            (Some(address), None) if close.is_none() => Server::Static(address),
+            (None, Some(open)) => Server::Command { open, close, within },
+            _ => {
+                wrong.push(
+                    "media: expected either `server`, one address for all sessions, or `open`, a command that prints an address per session, optionally with `close`"
+                        .to_owned(),
+                );
+                return None;
+            }
+        };
+        Some(MediaConfig { server, rtcp: self.rtcp, sessions, encrypt: self.encrypt })
+    }
+}
+
+impl RawLoad {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> LoadConfig {
+        if self.cpus == Some(0) {
+            wrong.push("load.cpus: found 0, expected at least 1".to_owned());
+        }
+        let all = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let cpus = self.cpus.unwrap_or_else(all).max(1);
+        LoadConfig { cpus, file: self.file.map(|file| folder.join(file)) }
+    }
+}
+
+fn program(key: &str, command: Option<Vec<String>>, wrong: &mut Wrong) -> Option<Vec<String>> {
+    let command = command?;
+    if command.first().is_none_or(String::is_empty) {
+        let found = format!("{key}: found {command:?}, expected a program and its arguments");
+        wrong.push(found + ", such as [\"/usr/bin/server\", \"--foreground\"]");
+        return None;
+    }
+    Some(command)
+}
+
+fn duration(
+    key: &str,
+    text: Option<&str>,
+    default: Duration,
+    allowed: RangeInclusive<Duration>,
+    wrong: &mut Wrong,
+) -> Duration {
+    let Some(text) = text else { return default };
+    let read = [("ms", 1), ("s", 1_000)].into_iter().find_map(|(unit, ms)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(ms).map(Duration::from_millis)
+    });
+    if let Some(read) = read.filter(|read| allowed.contains(read)) {
+        return read;
+    }
+    let (least, most) = (allowed.start(), allowed.end());
+    let expected = format!("expected `{least:?}` to `{most:?}`, such as `200ms` or `8s`");
+    wrong.push(format!("{key}: found `{text}`, {expected}"));
+    default
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-use evenkeel_media::trunk::message::MessageError;
 use serde::Serialize;
 
 /// Totals since the agent started.
@@ -33,20 +32,4 @@ pub(crate) struct AgentCounters {
     pub(crate) refused_unreadable: u64,
     /// Signed messages refused: another gateway of the sender's group has become the owner.
     pub(crate) refused_superseded: u64,
-}
-
-impl AgentCounters {
-    pub(crate) fn refuse(&mut self, reason: MessageError) {
-        match reason {
-            MessageError::Length
-            | MessageError::Version(_)
-            | MessageError::Unknown
-            | MessageError::Direction => {
-                self.malformed += 1;
-            }
-            MessageError::Key(_) | MessageError::Forged => self.refused_forged += 1,
-            MessageError::Time { .. } => self.refused_time += 1,
-            MessageError::Replayed => self.refused_replayed += 1,
-        }
-    }
 }

@@ -17,7 +17,6 @@ mod notices;
 mod process;
 mod serve;
 mod sessions;
-mod socket;
 
 pub use config::Config;
 pub(crate) use counters::AgentCounters;

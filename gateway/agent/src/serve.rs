@@ -1,18 +1,22 @@
 //! The event loop: one thread waits for gateways, the server, its process and timers.
 
 mod effects;
-mod signals;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use effects::{CommandContext, SystemIo};
+use effects::{COMMANDS, CommandContext, LEGS, PROCESS, SystemIo, log, watch};
 use evenkeel_media::trunk::message::SKEW_MAX_US;
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use ring::rand::{SecureRandom, SystemRandom};
-use signals::{SignalAction, SignalReader};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
+use signal_hook::low_level::pipe;
 
 use crate::agent::{AgentMachine, AgentSettings, BatchTime};
 use crate::check::{PortState, ServerCheck};
@@ -21,7 +25,6 @@ use crate::counters::AgentCounters;
 use crate::gateway_port::GatewayPort;
 use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::LOOK_EVERY;
-use crate::socket::any;
 
 const DATAGRAM: usize = 65_535;
 /// Limit of datagrams read from one socket before the others are read.
@@ -31,13 +34,10 @@ const EVENTS: usize = 256;
 /// Time to retransmit the last notice before the agent exits.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
+/// Epoll tokens besides those of [`effects`].
 const TRUNK: u64 = 0;
-const PROCESS: u64 = 1;
 const CHECK: u64 = 2;
-const COMMANDS: u64 = 3;
 const SIGNALS: u64 = 4;
-/// First epoll token of the sockets towards the server; lower tokens are fixed.
-const LEGS: u64 = 16;
 
 /// The form of what an agent prints on standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,11 +93,6 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn log(line: &str) {
-    // The agent continues if standard error is closed.
-    let _ = writeln!(io::stderr(), "evenkeel agent: {line}");
-}
-
 struct Serve {
     agent: AgentMachine,
     io: SystemIo,
@@ -137,17 +132,16 @@ impl Serve {
             has_check: config.check.is_some() || config.gateway.is_some(),
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
-        let watch = |fd: &dyn AsFdDyn, token| fd.add_to(&epoll, token);
-        watch(&trunk, TRUNK)?;
+        watch(&epoll, &trunk, TRUNK)?;
         let check =
             config.check.map(|check| ServerCheck::new(check.address, check.how, check.every, now));
         let check = check.transpose()?;
         if let Some(check) = &check {
-            watch(&check.socket, CHECK)?;
+            watch(&epoll, &check.socket, CHECK)?;
         }
         let gateway = config.gateway.map(|gateway| GatewayPort::new(gateway, now)).transpose()?;
         let signals = SignalReader::new()?;
-        watch(signals.reader(), SIGNALS)?;
+        watch(&epoll, &signals.reader, SIGNALS)?;
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
         let drain_timeout = config.drain_timeout;
         let io = SystemIo::new(trunk, epoll, config, now)?;
@@ -244,7 +238,9 @@ impl Serve {
             }
             self.agent.handle_port(port, now, &mut self.io);
         }
-        if self.io.take_look_now() || (self.io.lacks_process() && now.instant >= self.look) {
+        if std::mem::take(&mut self.io.look_now)
+            || (self.io.lacks_process() && now.instant >= self.look)
+        {
             self.look = now.instant + LOOK_EVERY;
             if self.io.look(now.instant) {
                 self.agent.handle_process(true, now, &mut self.io);
@@ -341,12 +337,46 @@ impl Serve {
     }
 }
 
-trait AsFdDyn {
-    fn add_to(&self, epoll: &Epoll, token: u64) -> io::Result<()>;
+/// A Unix signal as an event of the loop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SignalAction {
+    /// SIGTERM, SIGINT.
+    Exit,
+    /// SIGUSR1.
+    Drain,
+    /// SIGUSR2.
+    Serve,
 }
 
-impl<T: std::os::fd::AsFd> AsFdDyn for T {
-    fn add_to(&self, epoll: &Epoll, token: u64) -> io::Result<()> {
-        epoll.add(self, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(io::Error::from)
+struct SignalReader {
+    /// Readable when a signal has arrived.
+    reader: UnixStream,
+    came: Vec<(SignalAction, Arc<AtomicBool>)>,
+}
+
+impl SignalReader {
+    fn new() -> io::Result<SignalReader> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        let mut came = Vec::new();
+        for (signal, action) in [
+            (SIGTERM, SignalAction::Exit),
+            (SIGINT, SignalAction::Exit),
+            (SIGUSR1, SignalAction::Drain),
+            (SIGUSR2, SignalAction::Serve),
+        ] {
+            let flag = Arc::new(AtomicBool::new(false));
+            // The flag is registered first, so that it is set before the pipe is written.
+            flag::register(signal, Arc::clone(&flag))?;
+            pipe::register(signal, writer.try_clone()?)?;
+            came.push((action, flag));
+        }
+        Ok(SignalReader { reader, came })
+    }
+
+    fn read(&mut self) -> Vec<SignalAction> {
+        while self.reader.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+        let came = self.came.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
+        came.map(|(action, _)| *action).collect()
     }
 }

@@ -24,15 +24,20 @@ use std::os::unix::net;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::{AddressPlace, MovingAddress};
 use evenkeel_control::{Inherited, SocketName};
+use evenkeel_dataplane::SendLease;
 pub use holder::hold_addresses;
 use hook::AddressHook;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// The subcommand that calls [`hold_addresses`].
 const VERB: &str = "hold-addresses";
@@ -45,6 +50,12 @@ const STARTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Time for an answer of the holder. The kernel changes one address at a time, in all namespaces.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Interval of renewals; an address that is not renewed disappears after 2 s.
+const RENEWED_EVERY: Duration = Duration::from_millis(500);
+
+/// Interval of attempts after a failure.
+const RETRIED_EVERY: Duration = Duration::from_millis(50);
 
 /// Length of a message in bytes: longer failures are cut.
 const MESSAGE_MAX: usize = 4 << 10;
@@ -361,6 +372,75 @@ impl HolderProcess {
         };
         Ok(self.registered.insert(stream))
     }
+}
+
+/// Keeps the group's addresses while this member owns them. The kernel and hooks may be slow, and the beats do not wait.
+#[derive(Debug)]
+pub(super) struct AddressKeeper {
+    owns: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl AddressKeeper {
+    /// Starts in the event loop of the caller.
+    pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
+        let (owns, orders) = watch::channel(false);
+        AddressKeeper { owns, task: tokio::spawn(keep(addresses, lease, orders)) }
+    }
+
+    pub(super) fn hold(&self) {
+        self.owns.send_replace(true);
+    }
+
+    /// Drops what the kernel has not sent: the lease has ended.
+    pub(super) fn drop_waiting(&self) {
+        self.owns.send_modify(|_| {});
+    }
+
+    /// Removes the addresses, and returns once they are gone.
+    pub(super) async fn release(self) {
+        drop(self.owns);
+        // The task removes them at its end. A panic is reported, and the kernel removes what is not renewed.
+        let _ = self.task.await;
+    }
+}
+
+async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch::Receiver<bool>) {
+    if orders.wait_for(|owns| *owns).await.is_ok() {
+        let mut held = note(&addresses.hold().await);
+        loop {
+            let due = Instant::now() + if held { RENEWED_EVERY } else { RETRIED_EVERY };
+            // The end of the sender ends this: a member that lost its ownership ends.
+            let lost = loop {
+                match tokio::time::timeout_at(due, orders.changed()).await {
+                    Ok(Ok(())) => _ = note(&addresses.drop_waiting().await),
+                    Ok(Err(_)) => break true,
+                    Err(_) => break false,
+                }
+            };
+            if lost {
+                break;
+            }
+            // A process that was stopped may have been replaced.
+            if !lease.is_held_now() {
+                held = false;
+                continue;
+            }
+            held = match held {
+                true => note(&addresses.renew().await),
+                false => note(&addresses.hold().await),
+            };
+        }
+        note(&addresses.release().await);
+    }
+}
+
+/// Logs a failure, and returns whether the addresses are held.
+fn note(outcome: &Result<(), AddressError>) -> bool {
+    if let Err(failure) = outcome {
+        tracing::error!("{failure}");
+    }
+    matches!(outcome, Ok(()) | Err(AddressError::Conflict(_)))
 }
 
 #[cfg(test)]

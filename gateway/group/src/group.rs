@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::GatewayConfig;
+use evenkeel_ownership::{HandOverRefusal, TakeoverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -176,6 +177,29 @@ pub enum TakeOverError {
     /// The member is ending.
     #[error("the gateway ends; its log has the reason")]
     Ends,
+}
+
+impl HandOverError {
+    pub(super) fn of(refusal: HandOverRefusal, peer: Arc<str>) -> HandOverError {
+        match refusal {
+            HandOverRefusal::NotOwner => HandOverError::NotOwner(peer),
+            HandOverRefusal::PeerSilent | HandOverRefusal::RecordsIncomplete => {
+                HandOverError::NotInSync(peer)
+            }
+        }
+    }
+}
+
+impl TakeOverError {
+    pub(super) fn of(refusal: TakeoverRefusal, peer: Arc<str>, here: Arc<str>) -> TakeOverError {
+        match refusal {
+            TakeoverRefusal::OwnerAlready => TakeOverError::OwnerAlready,
+            TakeoverRefusal::PeerOwns => TakeOverError::PeerOwns { peer, here },
+            TakeoverRefusal::PeerHeard => TakeOverError::PeerHeard(peer),
+            TakeoverRefusal::Joining => TakeOverError::Joining(peer),
+            TakeoverRefusal::AgentsHearPeer => TakeOverError::AgentsHearPeer(peer),
+        }
+    }
 }
 
 #[derive(Debug)]

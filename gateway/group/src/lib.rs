@@ -12,29 +12,27 @@ mod address;
 mod beats;
 mod datagrams;
 mod group;
-mod keeper;
 mod keys;
 mod link;
 mod member;
 mod peer_agent;
+mod records;
 mod refusals;
 mod votes;
 
+use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::{fmt, io};
 
-use address::Addresses;
 pub use address::hold_addresses;
+use address::{AddressKeeper, Addresses};
 use beats::Beats;
-use evenkeel_config::{GatewayConfig, NodeConfig};
+use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;
-use evenkeel_media::trunk::message::NodeSecret;
-use evenkeel_ownership::WitnessId;
 use evenkeel_process::descriptors;
 use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
@@ -42,10 +40,10 @@ pub use group::{
     GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
     OwnershipState, TakeOverError, TakenOver,
 };
-use keeper::AddressKeeper;
 use link::Link;
 pub use link::{PeerApi, PeerStream};
 use member::{GroupMember, MemberParts};
+pub use member::{MemberEnd, MemberGateway};
 use peer_agent::PeerAgent;
 use refusals::RefusalLog;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,37 +64,6 @@ pub enum ClusterStartError {
     /// The system gives no thread.
     #[error("cannot create the thread of the group: {0}")]
     Thread(io::Error),
-}
-
-/// The reason for which a member ends.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum MemberEnd {
-    /// The peer took over.
-    Replaced {
-        /// The peer's name.
-        owner: Arc<str>,
-        /// Its epoch.
-        epoch: u64,
-    },
-    /// The records could not be continued, for this reason.
-    NotRestored(String),
-    /// The thread of the group panicked.
-    ThreadEnded,
-}
-
-impl fmt::Display for MemberEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            MemberEnd::Replaced { owner, epoch } => write!(
-                f,
-                "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
-            ),
-            MemberEnd::ThreadEnded => f.write_str("the thread of the group ended"),
-            MemberEnd::NotRestored(reason) => {
-                write!(f, "sessions of the group not continued: {reason}")
-            }
-        }
-    }
 }
 
 /// A member with open sockets, before the process gives up its privileges.
@@ -193,7 +160,7 @@ impl BoundMember {
     /// Starts the thread. `gateway` reads nothing until it owns the addresses.
     pub fn start(
         self,
-        gateway: &mut evenkeel_runtime::RunningGateway,
+        gateway: MemberGateway,
         instruments: Arc<Instruments>,
     ) -> Result<RunningMember, ClusterStartError> {
         let BoundMember {
@@ -205,15 +172,11 @@ impl BoundMember {
         let link = Link::start(link, &settings, &cluster, refusals.clone(), self.streams);
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
-        let (number, voters) = (group_number(&cluster), voters(&settings));
+        let (number, voters) = (group_number(&cluster), VotingAgent::of_nodes(&settings));
         let parts = MemberParts {
             ownership,
-            handle: gateway.handle.clone(),
-            lease: Arc::clone(&gateway.lease),
-            fencing: Arc::clone(&gateway.fencing),
-            quic: gateway.quic_resumer(),
+            gateway,
             link: link.map_err(ClusterStartError::Thread)?,
-            refused: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),
             inbox,
             settings: cluster.clone(),
         };
@@ -221,7 +184,7 @@ impl BoundMember {
             let agent = PeerAgent::start(&cluster.peer, refusals.clone())?;
             let beats = Beats::start(beats, &cluster, refusals)?;
             let votes = Votes::new(number, voters)?;
-            let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.lease));
+            let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.gateway.lease));
             let member = GroupMember::new(parts, keeper, beats, votes, agent);
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
@@ -265,16 +228,4 @@ pub async fn lost(member: Option<&RunningMember>) -> MemberEnd {
         Ok(lost) => lost.clone().expect("it is there"),
         Err(_) => MemberEnd::ThreadEnded,
     }
-}
-
-/// The agents of the nodes, or beside them.
-fn voters(settings: &GatewayConfig) -> Vec<VotingAgent> {
-    settings.nodes.iter().filter_map(voter).collect()
-}
-
-fn voter(node: &NodeConfig) -> Option<VotingAgent> {
-    let (address, secret) = node.voter()?;
-    let digest = evenkeel_process::sha256(format!("{} {address}", node.name).as_bytes());
-    let id = WitnessId(u64::from_be_bytes(*digest.first_chunk()?));
-    Some(VotingAgent { id, address, secret: NodeSecret::new(secret.bytes(), &node.name).ok()? })
 }

@@ -9,24 +9,30 @@ mod hello;
 mod tls;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::{GatewayConfig, GroupSettings};
+use evenkeel_process::descriptors;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ClientConfig;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tokio_rustls::TlsStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use self::connection::{AcceptedConnection, ConnectError, FrameQueue, LinkConnection};
+pub(crate) use self::connection::LinkEvent;
+use self::connection::{FrameQueue, LinkConnection, LinkMessage, LocalMember, greet};
 pub(crate) use self::frame::LinkFrame;
-use self::hello::Hello;
+use self::hello::{Hello, LinkRefusal};
 use self::tls::LinkTls;
 use super::refusals::RefusalLog;
+
+/// The server name of handshakes; the key alone counts.
+const NAME: &str = "evenkeel";
 
 /// Handshakes of others at a time: each takes processor time before its sender is known.
 const HANDSHAKES_MAX: usize = 8;
@@ -34,60 +40,17 @@ const HANDSHAKES_MAX: usize = 8;
 /// Time limit of a connection until both hellos are read.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Time limit of a TCP handshake. A repeated SYN (after 1 s; RFC 6298, 2.1) could succeed after the peer has connected,
+/// and replace that connection.
+const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+const _: () = assert!(CONNECT_WITHIN.as_millis() < 1_000);
+
 /// First and longest interval of attempts to connect.
 const DIAL_FIRST: Duration = Duration::from_millis(50);
 const DIAL_MAX: Duration = Duration::from_secs(1);
 
 /// Events that the member has not taken yet.
 const EVENTS_MAX: usize = 16;
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum LinkEvent {
-    /// Frames are sent and received until [`LinkEvent::Disconnected`].
-    Connected,
-    Disconnected,
-    /// The members are not connected for this reason.
-    Refused(LinkRefusal),
-    /// How the node lists differ; `None` once they do not any more. The connection stays.
-    NodesDiffer(Option<String>),
-    Frame(LinkFrame),
-}
-
-/// The reason why two members do not connect. Both ends find it.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum LinkRefusal {
-    #[error("the two ends have different secrets: both members need the same `secret_file`")]
-    Secret,
-    #[error("`{peer}` has version {there} of the connection, this gateway has version {here}")]
-    Protocol { peer: String, here: u32, there: u32 },
-    #[error("both members have the `name` `{name}`: each needs a name of its own")]
-    SameName { name: String },
-    #[error("the member `{found}` connected, the configured peer is `{expected}`")]
-    UnknownPeer { found: String, expected: String },
-    #[error("`{peer}` is configured with the peer `{found}`, and this member is `{here}`")]
-    UnknownHere { peer: String, found: String, here: String },
-    #[error("{part} differs from that of `{peer}`: {difference}")]
-    Differs { peer: String, part: &'static str, difference: String },
-}
-
-impl LinkRefusal {
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            LinkRefusal::Secret => "secret",
-            LinkRefusal::Protocol { .. } => "version",
-            LinkRefusal::SameName { .. } => "same-name",
-            LinkRefusal::UnknownPeer { .. } | LinkRefusal::UnknownHere { .. } => "unknown-peer",
-            LinkRefusal::Differs { .. } => "configuration",
-        }
-    }
-}
-
-/// An event on its way from the link's thread.
-#[derive(Debug)]
-enum Told {
-    Connected(FrameQueue),
-    Event(LinkEvent),
-}
 
 /// A connection between the APIs of both members. Both ends are authenticated.
 pub type PeerStream = TlsStream<TcpStream>;
@@ -106,15 +69,15 @@ impl PeerApi {
 
     /// Opens a stream to the peer's API through the link.
     pub async fn connect(&self) -> io::Result<PeerStream> {
-        let opened = connection::open(&self.cluster, &self.tls);
-        tokio::time::timeout(HANDSHAKE_WITHIN, opened).await?
+        let opened = open(&self.cluster, &self.tls);
+        timeout(HANDSHAKE_WITHIN, opened).await?
     }
 }
 
 /// Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
-    events: mpsc::Receiver<Told>,
+    events: mpsc::Receiver<LinkMessage>,
     /// The connection ends when its outbox is dropped.
     outbox: Option<FrameQueue>,
     hello: watch::Sender<Hello>,
@@ -141,13 +104,15 @@ impl Link {
         SystemRandom::new().fill(&mut instance).map_err(|_| io::Error::other("no random bytes"))?;
         let hello = Hello::of(settings, cluster, u64::from_ne_bytes(instance));
         let (hello, own) = watch::channel(hello);
-        let (told, events) = mpsc::channel(EVENTS_MAX);
+        let (messages, events) = mpsc::channel(EVENTS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let local = Local { cluster: cluster.clone(), tls, hello: own, told, streams, refusals };
+        let cluster = cluster.clone();
+        let local =
+            LocalMember { cluster: cluster.clone(), tls, hello: own, messages, streams, refusals };
         std::thread::Builder::new()
             .name("evenkeel-link".to_owned())
             .spawn(move || runtime.block_on(serve(listener, local)))?;
-        Ok(Link { events, outbox: None, hello, cluster: cluster.clone() })
+        Ok(Link { events, outbox: None, hello, cluster })
     }
 
     /// Changed nodes are told to the peer.
@@ -179,11 +144,11 @@ impl Link {
     /// May be cancelled without a loss.
     pub(crate) async fn recv(&mut self) -> LinkEvent {
         match self.events.recv().await {
-            Some(Told::Connected(outbox)) => {
+            Some(LinkMessage::Connected(outbox)) => {
                 self.outbox = Some(outbox);
                 LinkEvent::Connected
             }
-            Some(Told::Event(event)) => {
+            Some(LinkMessage::Event(event)) => {
                 if event == LinkEvent::Disconnected {
                     self.outbox = None;
                 }
@@ -195,43 +160,25 @@ impl Link {
     }
 }
 
-/// A member, as its connections know it.
-#[derive(Clone)]
-struct Local {
-    cluster: GroupSettings,
-    tls: LinkTls,
-    hello: watch::Receiver<Hello>,
-    told: mpsc::Sender<Told>,
-    streams: mpsc::Sender<PeerStream>,
-    refusals: RefusalLog,
+/// Reports a connection that did not come about.
+async fn note(local: &LocalMember, failed: &io::Error, other: SocketAddr) {
+    let Some(refused) = refusal(failed) else {
+        tracing::debug!(%other, error = %failed, "no connection to the peer");
+        return;
+    };
+    if local.refusals.count(refused.reason()) {
+        tracing::error!(%other, "connection of a group's gateway refused: {refused}");
+    }
+    // Other hosts may try.
+    if other.ip() == local.cluster.peer.address.ip() {
+        local.tell(LinkEvent::Refused(refused)).await;
+    }
 }
 
-impl Local {
-    async fn tell(&self, event: LinkEvent) {
-        // Fails if the link was dropped, which ends the thread.
-        let _ = self.told.send(Told::Event(event)).await;
-    }
-
-    fn is_greater(&self) -> bool {
-        self.cluster.name > self.cluster.peer.name
-    }
-
-    async fn note(&self, failed: ConnectError, other: SocketAddr) {
-        match failed {
-            ConnectError::Refused(refused) => {
-                if self.refusals.count(refused.reason()) {
-                    tracing::error!(%other, "connection of a group's gateway refused: {refused}");
-                }
-                // Other hosts may try.
-                if other.ip() == self.cluster.peer.address.ip() {
-                    self.tell(LinkEvent::Refused(refused)).await;
-                }
-            }
-            ConnectError::Broken(error) => {
-                tracing::debug!(%other, %error, "no connection to the peer");
-            }
-        }
-    }
+fn refusal(failed: &io::Error) -> Option<LinkRefusal> {
+    let inner = failed.get_ref()?;
+    let is_secret = inner.downcast_ref().is_some_and(tls::is_another_secret);
+    if is_secret { Some(LinkRefusal::Secret) } else { inner.downcast_ref().cloned() }
 }
 
 /// The connection that is kept.
@@ -241,7 +188,7 @@ struct KeptConnection {
     task: JoinHandle<io::Error>,
 }
 
-async fn serve(listener: StdListener, local: Local) {
+async fn serve(listener: StdListener, local: LocalMember) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let (opened_in, mut opened) = mpsc::channel(1);
     let (connected_in, connected) = watch::channel(false);
@@ -250,7 +197,7 @@ async fn serve(listener: StdListener, local: Local) {
     let keeping = keep(&local, &mut opened, &connected_in);
     // All connections end with the runtime.
     tokio::select! {
-        () = local.told.closed() => {}
+        () = local.messages.closed() => {}
         () = accepting => {}
         () = dialing => {}
         () = keeping => {}
@@ -258,7 +205,7 @@ async fn serve(listener: StdListener, local: Local) {
 }
 
 async fn keep(
-    local: &Local,
+    local: &LocalMember,
     opened: &mut mpsc::Receiver<LinkConnection>,
     connected: &watch::Sender<bool>,
 ) {
@@ -303,16 +250,16 @@ async fn keep(
 }
 
 /// Both ends keep the same of two connections.
-fn replaces(local: &Local, fresh: &LinkConnection, kept: &KeptConnection) -> bool {
+fn replaces(local: &LocalMember, fresh: &LinkConnection, kept: &KeptConnection) -> bool {
     // The peer was restarted, or has given up its earlier connection.
     if fresh.instance() != kept.instance || fresh.dialed == kept.dialed {
         return true;
     }
     // Of two that crossed, that of the member with the greater name (like RFC 4271, 6.8).
-    fresh.dialed == local.is_greater()
+    fresh.dialed == (local.cluster.name > local.cluster.peer.name)
 }
 
-async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<LinkConnection>) {
+async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<LinkConnection>) {
     // Strangers must not use up the handshakes of the peer's host: no connection of this member replaces that of its API.
     let [of_peer, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(HANDSHAKES_MAX)));
     let peer = local.cluster.peer.address.ip().to_canonical();
@@ -332,23 +279,65 @@ async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<LinkCo
         let (local, opened) = (local.clone(), opened.clone());
         tokio::spawn(async move {
             let _turn = turn;
-            match in_time(connection::accept(stream, &local)).await {
+            let shaken = timeout(HANDSHAKE_WITHIN, shake_hands(stream, &local)).await;
+            match shaken.unwrap_or_else(|late| Err(late.into())) {
                 // Fails if the link was dropped.
-                Ok(AcceptedConnection::Link(connection)) => _ = opened.send(connection).await,
-                // Fails if the API has ended; the peer connects again.
-                Ok(AcceptedConnection::Api(stream)) => _ = local.streams.try_send(stream),
-                Err(failed) => local.note(failed, other).await,
+                Ok(Some(connection)) => _ = opened.send(connection).await,
+                Ok(None) => {}
+                Err(failed) => note(&local, &failed, other).await,
             }
         });
     }
 }
 
+/// A connection that the peer opened. `None`: it goes to this member's API.
+async fn shake_hands(stream: TcpStream, local: &LocalMember) -> io::Result<Option<LinkConnection>> {
+    let stream = move_to_early(stream)?;
+    let accepting = TlsAcceptor::from(Arc::clone(&local.tls.server)).accept(stream);
+    let stream: TlsStream<TcpStream> = accepting.await?.into();
+    if tls::asks_api(stream.get_ref().1) {
+        // Fails if the API has ended; the peer connects again.
+        let _ = local.streams.try_send(stream);
+        return Ok(None);
+    }
+    greet(stream, false, local).await.map(Some)
+}
+
+/// If this process is killed, the peer learns it before the kernel closes descriptors that take long.
+fn move_to_early(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let stream = stream.into_std()?;
+    // Without a free number the peer learns it later.
+    let early = descriptors::closed_early(&stream).map_or(stream, StdStream::from);
+    TcpStream::from_std(early)
+}
+
+/// Connects to the peer, never from an address of the group.
+async fn open(
+    cluster: &GroupSettings,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let peer = cluster.peer.address;
+    let socket = match peer {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    let mut from = cluster.listen;
+    from.set_port(0);
+    socket.bind(from)?;
+    let connecting = timeout(CONNECT_WITHIN, socket.connect(peer));
+    let stream = move_to_early(connecting.await??)?;
+    let name = ServerName::try_from(NAME).expect("a name of letters");
+    Ok(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?.into())
+}
+
 async fn dial(
-    local: Local,
+    local: LocalMember,
     opened: mpsc::Sender<LinkConnection>,
     mut connected: watch::Receiver<bool>,
 ) {
-    let peer = local.cluster.peer.address;
+    let cluster = &local.cluster;
+    let is_greater = cluster.name > cluster.peer.name;
     let mut wait = DIAL_FIRST;
     loop {
         let since = Instant::now();
@@ -359,30 +348,24 @@ async fn dial(
             wait = DIAL_FIRST;
         }
         // Two that cross are rare if one member dials first.
-        if !local.is_greater() {
+        if !is_greater {
             tokio::time::sleep(DIAL_FIRST).await;
             if *connected.borrow() {
                 continue;
             }
         }
-        match in_time(connection::dial(&local)).await {
+        let dialing = async { greet(open(cluster, &local.tls.client).await?, true, &local).await };
+        match timeout(HANDSHAKE_WITHIN, dialing).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(connection) => {
                 if opened.send(connection).await.is_err() {
                     return;
                 }
             }
-            Err(failed) => local.note(failed, peer).await,
+            Err(failed) => note(&local, &failed, cluster.peer.address).await,
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(DIAL_MAX);
     }
-}
-
-async fn in_time<T>(
-    work: impl Future<Output = Result<T, ConnectError>>,
-) -> Result<T, ConnectError> {
-    let late = || ConnectError::Broken(io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(HANDSHAKE_WITHIN, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 #[cfg(test)]

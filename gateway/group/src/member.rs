@@ -1,31 +1,31 @@
 //! The thread of this member: hands inputs to the core's state machine and executes its outputs.
 
+use std::fmt;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{Handle, RecordBatch, Replica, Suspended, SuspensionGuard};
+use evenkeel_control::{Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    self, Beat, BeatRole as PeerStanding, Blocked, Cluster, ClusterEvent, ClusterOutput,
-    ClusterSettings, ContinuedOwnership, MaySend, Reporter, TakeoverCause,
+    Beat, BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ClusterSettings,
+    ContinuedOwnership, MaySend, Reporter, TakeoverCause,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
-use super::MemberEnd;
+use super::address::AddressKeeper;
 use super::beats::{BeatInput, Beats};
 use super::group::{
     GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
     HandOverResult, OwnershipState, TakeOverError, TakenOver,
 };
-use super::keeper::AddressKeeper;
-use super::link::{Link, LinkEvent, LinkFrame};
+use super::link::{Link, LinkEvent};
 use super::peer_agent::PeerAgent;
-use super::votes::Votes;
+use super::records::{PendingChange, RecordExchange, done};
+use super::votes::{Votes, VotingAgent};
 
 /// Interval at which the API's view is renewed.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
@@ -36,53 +36,73 @@ const BEATS_MEANWHILE: u64 = 10_000;
 /// The next beat of a peer that runs comes sooner.
 const MISSED_AFTER: Duration = Duration::from_millis(7);
 
-/// A copy is incomplete once the owner was heard for this long without a connection to it.
-const STALE_AFTER: Duration = Duration::from_millis(100);
+/// The reason for which a member ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MemberEnd {
+    /// The peer took over.
+    Replaced {
+        /// The peer's name.
+        owner: Arc<str>,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The records could not be continued, for this reason.
+    NotRestored(String),
+    /// The thread of the group panicked.
+    ThreadEnded,
+}
+
+impl fmt::Display for MemberEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MemberEnd::Replaced { owner, epoch } => write!(
+                f,
+                "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
+            ),
+            MemberEnd::ThreadEnded => f.write_str("the thread of the group ended"),
+            MemberEnd::NotRestored(reason) => {
+                write!(f, "sessions of the group not continued: {reason}")
+            }
+        }
+    }
+}
 
 pub(super) struct MemberParts {
     pub(super) settings: evenkeel_config::GroupSettings,
     /// Of the process that this one replaces.
     pub(super) ownership: Option<OwnershipState>,
-    pub(super) handle: Handle,
-    pub(super) lease: Arc<SendLease>,
-    pub(super) fencing: Arc<Fencing>,
-    pub(super) quic: Option<quic::Resumer>,
+    pub(super) gateway: MemberGateway,
     pub(super) link: Link,
-    /// Newer epochs that agents named when they refused a message.
-    pub(super) refused: mpsc::Receiver<u64>,
     pub(super) inbox: GroupInbox,
 }
 
-type GroupReply<T, E> = oneshot::Sender<Result<T, E>>;
+/// The parts of a gateway that its member resumes, fences and stops.
+pub struct MemberGateway {
+    /// Control.
+    pub handle: Handle,
+    /// The time until which workers may send.
+    pub lease: Arc<SendLease>,
+    /// The epoch in messages to nodes.
+    pub fencing: Arc<Fencing>,
+    /// The QUIC thread; `None` without a QUIC listener.
+    pub quic: Option<quic::Resumer>,
+    /// Newer epochs that agents named when they refused a message.
+    pub refused_epochs: mpsc::Receiver<u64>,
+}
 
-/// A change of control that other inputs do not wait for.
-type PendingChange<T> = Option<JoinHandle<Result<T, String>>>;
+type GroupReply<T, E> = oneshot::Sender<Result<T, E>>;
 
 pub(super) struct GroupMember {
     settings: evenkeel_config::GroupSettings,
     core: Cluster,
     incarnation: u64,
-    handle: Handle,
-    lease: Arc<SendLease>,
-    fencing: Arc<Fencing>,
-    quic: Option<quic::Resumer>,
+    gateway: MemberGateway,
     keeper: AddressKeeper,
     beats: Beats,
-    link: Link,
+    records: RecordExchange,
     votes: Votes,
     peer_agent: Option<PeerAgent>,
-    refused: mpsc::Receiver<u64>,
     inbox: GroupInbox,
-    replica: Replica,
-    /// Batches for the peer, while this member owns and is connected.
-    batches: Option<mpsc::Receiver<RecordBatch>>,
-    following: PendingChange<mpsc::Receiver<RecordBatch>>,
-    sent: u64,
-    connected: bool,
-    disconnected_at: Option<Instant>,
-    refusal: Option<String>,
-    /// The node lists differ.
-    difference: Option<String>,
     heard: Option<Instant>,
     taking: PendingChange<usize>,
     /// Sessions that the last takeover continued.
@@ -117,32 +137,24 @@ impl GroupMember {
         });
         let preferred = parts.settings.preferred;
         if let Some(before) = parts.ownership {
-            parts.fencing.set_epoch(before.epoch);
+            parts.gateway.fencing.set_epoch(before.epoch);
             keeper.hold();
         }
         GroupMember {
             core: Cluster::new(ClusterSettings { preferred, incarnation, continued }, now),
             incarnation,
             keeper,
-            replica: Replica::with_ports_at(parts.settings.port_legs()),
+            records: RecordExchange::new(
+                parts.link,
+                &parts.settings,
+                parts.inbox.acknowledged.clone(),
+            ),
             settings: parts.settings,
-            handle: parts.handle,
-            lease: parts.lease,
-            fencing: parts.fencing,
-            quic: parts.quic,
+            gateway: parts.gateway,
             beats,
-            link: parts.link,
             votes,
             peer_agent,
-            refused: parts.refused,
             inbox: parts.inbox,
-            batches: None,
-            following: None,
-            sent: 0,
-            connected: false,
-            disconnected_at: None,
-            refusal: None,
-            difference: None,
             heard: None,
             taking: None,
             continued: 0,
@@ -177,26 +189,26 @@ impl GroupMember {
                     self.core.handle_peer_closed(Reporter::Agent, Instant::now());
                 }
                 witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
-                Some(epoch) = self.refused.recv() => {
+                Some(epoch) = self.gateway.refused_epochs.recv() => {
                     self.core.handle_refused_epoch(epoch, Instant::now());
                 }
                 // Records do not delay beats. After each part of them the event loop looks at sockets and timers.
                 () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
-                event = self.link.recv() => {
+                event = self.records.link.recv() => {
                     self.handle_link(event);
                     tokio::task::yield_now().await;
                 }
                 // Each beat looks for room again.
-                batch = next(&mut self.batches), if self.link.has_room() => {
+                batch = next(&mut self.records.batches), if self.records.link.has_room() => {
                     match batch {
-                        Some(batch) => self.send_batch(&batch),
+                        Some(batch) => self.records.send(&batch),
                         // Another follower replaced this one, or this one did not keep up.
-                        None => self.batches = None,
+                        None => self.records.batches = None,
                     }
                     tokio::task::yield_now().await;
                 }
                 // Fails only if control has ended, and the gateway with it.
-                batches = done(&mut self.following) => self.batches = batches.ok(),
+                batches = done(&mut self.records.following) => self.records.batches = batches.ok(),
                 taken = done(&mut self.taking) => self.handle_taken(taken),
                 yielded = done(&mut self.yielding) => self.handle_yielded(yielded),
                 Some(request) = self.inbox.requests.recv() => match request {
@@ -207,9 +219,13 @@ impl GroupMember {
                     GroupRequest::EndRest => self.handle_suspend(None),
                 },
                 _ = shown.tick() => {
-                    self.look_after_copy();
+                    self.records.look_after_copy(self.heard, &mut self.core);
                     self.follow_records();
-                    self.look_after_agent();
+                    // An agent that does not answer is noticed before it is needed.
+                    if let Some(agent) = &mut self.peer_agent {
+                        agent.report_silence(self.core.peer(Instant::now()).is_some());
+                        agent.ask();
+                    }
                 }
             }
             self.answer_rest();
@@ -231,96 +247,21 @@ impl GroupMember {
     }
 
     fn handle_link(&mut self, event: LinkEvent) {
-        match event {
-            LinkEvent::Connected => {
-                tracing::info!(peer = %self.settings.peer.name, "connected to the group's other gateway");
-                (self.connected, self.refusal) = (true, None);
-                self.disconnected_at = None;
-                self.follow_records();
-            }
-            LinkEvent::Disconnected => {
-                self.core.handle_disconnected(Instant::now());
-                (self.connected, self.batches, self.following) = (false, None, None);
-                // The next follower's batches count from 1.
-                self.inbox.acknowledged.send_replace(0);
-                self.disconnected_at = Some(Instant::now());
-            }
-            LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
-            LinkEvent::NodesDiffer(difference) => self.difference = difference,
-            LinkEvent::Frame(LinkFrame::Batch(bytes)) => self.handle_batch(&bytes),
-            LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
-                self.inbox.acknowledged.send_replace(number);
-            }
+        let is_new = event == LinkEvent::Connected;
+        self.records.handle(event, &mut self.core);
+        if is_new {
+            self.follow_records();
         }
     }
 
-    /// The standby's copy.
-    fn handle_batch(&mut self, bytes: &[u8]) {
-        if self.core.is_owner() {
-            return;
-        }
-        let batch =
-            RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
-        let applied =
-            batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
-        match applied {
-            Ok(()) => {
-                let number = self.replica.number();
-                self.core.handle_replica(self.replica.is_whole(), number, Instant::now());
-                self.link.send(&LinkFrame::Acknowledged(number));
-            }
-            Err(reason) => {
-                tracing::error!(%reason, "records of the owner refused");
-                self.link.restart();
-            }
-        }
-    }
-
-    /// Sends all records to the peer, and then each that changes. A peer that is not heard gets none: after a takeover
-    /// packets need the processor.
+    /// Sends the records to a peer that is heard. One that is not gets none: after a takeover packets need the processor.
     fn follow_records(&mut self) {
-        // The next process follows the records now.
-        let follows = self.rests
-            || self.batches.is_some()
-            || self.following.is_some()
-            || self.yielding.is_some()
-            || self.guard.is_some();
-        let reads = self.connected && self.core.peer(Instant::now()).is_some();
-        if self.core.is_owner() && reads && self.taking.is_none() && !follows {
-            let handle = self.handle.clone();
-            // The numbers of batches begin again.
-            self.inbox.acknowledged.send_replace(0);
-            self.following = Some(tokio::spawn(async move {
-                handle.follow_records(false).await.map_err(|_| "control ended".to_owned())
-            }));
-        }
-    }
-
-    fn send_batch(&mut self, batch: &RecordBatch) {
-        self.sent = batch.number();
-        if !self.link.send(&LinkFrame::Batch(batch.encode())) {
-            // The peer does not read. The connection ends, and the next one begins with all records.
-            self.batches = None;
-        }
-    }
-
-    /// A copy that is not continued while the owner lives grows old.
-    fn look_after_copy(&mut self) {
-        let lives = |since: Instant| {
-            since.elapsed() > STALE_AFTER
-                && self.heard.is_some_and(|heard| heard > since + STALE_AFTER)
-        };
-        if !self.core.is_owner() && self.disconnected_at.is_some_and(lives) {
-            self.disconnected_at = None;
-            self.core.handle_replica(false, self.replica.number(), Instant::now());
-        }
-    }
-
-    /// An agent that does not answer is noticed before it is needed.
-    fn look_after_agent(&mut self) {
-        if let Some(agent) = &mut self.peer_agent {
-            agent.report_silence(self.core.peer(Instant::now()).is_some());
-            agent.ask();
+        // If this member rests, the next process sends them.
+        let changes =
+            self.rests || self.taking.is_some() || self.yielding.is_some() || self.guard.is_some();
+        let reads = self.core.peer(Instant::now()).is_some();
+        if self.core.is_owner() && reads && !changes {
+            self.records.follow(&self.gateway.handle);
         }
     }
 
@@ -334,10 +275,10 @@ impl GroupMember {
                 }
             }
             ClusterOutput::Ask { to, vote } => self.votes.ask(to, vote),
-            ClusterOutput::MaySend(MaySend::Never) => self.lease.end(),
-            ClusterOutput::MaySend(MaySend::Until(until)) => self.lease.renew(until),
-            ClusterOutput::MaySend(MaySend::Always) => self.lease.renew_forever(),
-            ClusterOutput::Raise { epoch } => self.fencing.set_epoch(epoch),
+            ClusterOutput::MaySend(MaySend::Never) => self.gateway.lease.end(),
+            ClusterOutput::MaySend(MaySend::Until(until)) => self.gateway.lease.renew(until),
+            ClusterOutput::MaySend(MaySend::Always) => self.gateway.lease.renew_forever(),
+            ClusterOutput::Raise { epoch } => self.gateway.fencing.set_epoch(epoch),
             ClusterOutput::TakeOver { epoch, evidence } => self.take_over(epoch, evidence),
             ClusterOutput::StepDown { epoch } => self.step_down(epoch),
             ClusterOutput::Yield => self.begin_to_yield(),
@@ -346,13 +287,13 @@ impl GroupMember {
     }
 
     fn take_over(&mut self, epoch: u64, evidence: TakeoverCause) {
-        let (since, sessions) = (Instant::now(), self.replica.sessions());
+        let (since, sessions) = (Instant::now(), self.records.replica.sessions());
         tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
-        self.fencing.set_epoch(epoch);
+        self.gateway.fencing.set_epoch(epoch);
         self.keeper.hold();
-        let (handle, quic) = (self.handle.clone(), self.quic.clone());
+        let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
         let yielded = self.guard.take().is_some();
-        let replica = std::mem::take(&mut self.replica);
+        let replica = std::mem::take(&mut self.records.replica);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
             // Without sessions too: ids and answered keys continue.
@@ -411,8 +352,8 @@ impl GroupMember {
     }
 
     fn reload(&mut self, settings: &GatewayConfig) {
-        self.link.apply(settings);
-        for gone in self.votes.set_voters(super::voters(settings)) {
+        self.records.link.apply(settings);
+        for gone in self.votes.set_voters(VotingAgent::of_nodes(settings)) {
             self.core.handle_no_witness(gone);
         }
     }
@@ -430,15 +371,8 @@ impl GroupMember {
         } else if self.asked.is_some() || self.taking.is_some() {
             Err(HandOverError::UnderWay)
         } else {
-            self.core.handle_hand_over(Instant::now()).map_err(|failed| match failed {
-                evenkeel_ownership::HandOverRefusal::NotOwner => {
-                    HandOverError::NotOwner(Arc::clone(peer))
-                }
-                evenkeel_ownership::HandOverRefusal::PeerSilent
-                | evenkeel_ownership::HandOverRefusal::RecordsIncomplete => {
-                    HandOverError::NotInSync(Arc::clone(peer))
-                }
-            })
+            let begun = self.core.handle_hand_over(Instant::now());
+            begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer)))
         };
         match refused {
             Ok(()) => self.asked = Some(reply),
@@ -448,42 +382,31 @@ impl GroupMember {
     }
 
     fn begin_take_over(&mut self, down: String, reply: GroupReply<TakenOver, TakeOverError>) {
-        let peer = Arc::clone(&self.settings.peer.name);
+        let [here, peer] =
+            [&self.settings.name, &self.settings.peer.name].map(|name| Arc::clone(name));
         let owned = self.core.is_owner();
-        let refused = if *down != *peer {
-            TakeOverError::NotPeer { found: down, peer }
+        let begun = if *down == *peer {
+            let begun = self.core.handle_take_over(Instant::now());
+            begun.map_err(|refusal| TakeOverError::of(refusal, Arc::clone(&peer), here))
         } else {
-            match self.core.handle_take_over(Instant::now()) {
-                Ok(()) => {
-                    tracing::warn!(%peer, "an operator confirms that the peer is down");
-                    self.confirmed = Some(reply);
-                    if owned && self.taking.is_none() {
-                        self.count_sessions();
-                    }
-                    return;
-                }
-                Err(evenkeel_ownership::TakeoverRefusal::OwnerAlready) => {
-                    TakeOverError::OwnerAlready
-                }
-                Err(evenkeel_ownership::TakeoverRefusal::PeerOwns) => {
-                    TakeOverError::PeerOwns { peer, here: Arc::clone(&self.settings.name) }
-                }
-                Err(evenkeel_ownership::TakeoverRefusal::PeerHeard) => {
-                    TakeOverError::PeerHeard(peer)
-                }
-                Err(evenkeel_ownership::TakeoverRefusal::Joining) => TakeOverError::Joining(peer),
-                Err(evenkeel_ownership::TakeoverRefusal::AgentsHearPeer) => {
-                    TakeOverError::AgentsHearPeer(peer)
+            Err(TakeOverError::NotPeer { found: down, peer: Arc::clone(&peer) })
+        };
+        match begun {
+            Ok(()) => {
+                tracing::warn!(%peer, "an operator confirms that the peer is down");
+                self.confirmed = Some(reply);
+                if owned && self.taking.is_none() {
+                    self.count_sessions();
                 }
             }
-        };
-        // The client may have disconnected.
-        let _ = reply.send(Err(refused));
+            // The client may have disconnected.
+            Err(refused) => _ = reply.send(Err(refused)),
+        }
     }
 
     /// An owner that sends again continues its own sessions. It admits none until they are counted.
     fn count_sessions(&mut self) {
-        let handle = self.handle.clone();
+        let handle = self.gateway.handle.clone();
         self.taking = Some(tokio::spawn(async move {
             let status = handle.status().await.map_err(|_| "control ended".to_owned())?;
             Ok(status.sessions)
@@ -505,7 +428,7 @@ impl GroupMember {
 
     /// Stops the workers and sends the last records.
     fn begin_to_yield(&mut self) {
-        let handle = self.handle.clone();
+        let handle = self.gateway.handle.clone();
         self.yielding =
             Some(tokio::spawn(
                 async move { handle.suspend().await.map_err(|error| error.to_string()) },
@@ -517,8 +440,8 @@ impl GroupMember {
             Ok(Suspended { mut batch, descriptors: _, guard }) => {
                 batch.precedes_packets();
                 self.guard = Some(guard);
-                self.send_batch(&batch);
-                self.core.handle_yielded(self.sent, Instant::now());
+                self.records.send(&batch);
+                self.core.handle_yielded(batch.number(), Instant::now());
                 if self.core.is_owner() {
                     // The hand-over was given up: control resumes.
                     self.guard = None;
@@ -588,9 +511,9 @@ impl GroupMember {
             self.settings.addresses.iter().map(|moved| moved.address).collect();
         let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
         let peer = self.core.peer(now);
-        let peer_owns = peer.is_some_and(|beat| beat.standing == PeerStanding::Owner);
-        let copies = self.replica.sessions();
-        let is_doubting = is_owner && !self.lease.is_held(now);
+        let peer_owns = peer.is_some_and(|beat| beat.standing == BeatRole::Owner);
+        let copies = self.records.replica.sessions();
+        let is_doubting = is_owner && !self.gateway.lease.is_held(now);
         let blocked = match self.core.blocked() {
             _ if is_doubting && peer.is_none() => {
                 Some("neither it nor a majority of the agents answers")
@@ -609,7 +532,7 @@ impl GroupMember {
             },
             epoch,
             sessions: copies,
-            in_sync: is_owner || self.replica.is_whole(),
+            in_sync: is_owner || self.records.replica.is_whole(),
             heard_ms: None,
             addresses: if is_owner { addresses.clone() } else { Vec::new() },
             refused: None,
@@ -629,7 +552,7 @@ impl GroupMember {
             in_sync: peer_owns || self.core.is_followed(now),
             heard_ms: self.heard.map(|heard| (now - heard).as_millis() as u64),
             addresses: if peer_owns { addresses } else { Vec::new() },
-            refused: self.refusal.clone().or_else(|| self.difference.clone()),
+            refused: self.records.refused(),
             blocked: None,
         };
         let standing = GroupStatus { gateways: vec![here, there] };
@@ -665,11 +588,4 @@ async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
         Some(batches) => batches.recv().await,
         None => pending().await,
     }
-}
-
-async fn done<T>(change: &mut PendingChange<T>) -> Result<T, String> {
-    let Some(task) = change else { return pending().await };
-    let outcome = task.await.unwrap_or_else(|_| Err("a task panicked".to_owned()));
-    *change = None;
-    outcome
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use evenkeel_config::{GatewayConfig, NodeConfig};
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use evenkeel_ownership::{AgentVote, WitnessId};
@@ -25,6 +26,20 @@ pub(crate) struct VotingAgent {
     pub(crate) id: WitnessId,
     pub(crate) address: SocketAddr,
     pub(crate) secret: NodeSecret,
+}
+
+impl VotingAgent {
+    /// The agents of the nodes, or beside them.
+    pub(crate) fn of_nodes(settings: &GatewayConfig) -> Vec<VotingAgent> {
+        settings.nodes.iter().filter_map(VotingAgent::of).collect()
+    }
+
+    fn of(node: &NodeConfig) -> Option<VotingAgent> {
+        let (address, secret) = node.voter()?;
+        let digest = evenkeel_process::sha256(format!("{} {address}", node.name).as_bytes());
+        let id = WitnessId(u64::from_be_bytes(*digest.first_chunk()?));
+        Some(VotingAgent { id, address, secret: NodeSecret::new(secret.bytes(), &node.name).ok()? })
+    }
 }
 
 pub(crate) struct Votes {

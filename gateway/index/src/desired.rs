@@ -4,17 +4,41 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evenkeel_group::{Group, GroupRole};
 use evenkeel_model::SessionId;
 use tokio::sync::Notify;
 
-use super::entry::IndexedSession;
-use super::writer::GroupPart;
+use super::entry::{IndexKeys, IndexedSession, encode};
+use super::store::StoreChange;
 
 /// Two gateways compute the opening of one session from its age; they differ by the time that this takes.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Keys of offers for sessions that are not listed yet, since their events are on their way.
 const EARLY_KEYS_MAX: usize = 256;
+
+/// The part of this gateway in its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum GroupPart {
+    /// It belongs to no group.
+    Alone,
+    Member {
+        role: GroupRole,
+        epoch: u64,
+    },
+}
+
+impl GroupPart {
+    pub(super) fn of(group: Option<&Group>) -> GroupPart {
+        match group {
+            None => GroupPart::Alone,
+            Some(group) => {
+                let (role, epoch) = group.role();
+                GroupPart::Member { role, epoch }
+            }
+        }
+    }
+}
 
 /// Shared by the feed and the writer; never locked across an await.
 #[derive(Clone, Default)]
@@ -105,10 +129,51 @@ impl DesiredTable {
         self.sessions.insert(id, session);
         self.changed.insert(id);
     }
+
+    /// Notes each session that differs from the listed one, and no other. Returns how many of them had not changed here.
+    pub(super) fn compare(
+        &mut self,
+        listed: &BTreeMap<SessionId, Option<IndexedSession>>,
+    ) -> usize {
+        let pending = std::mem::take(&mut self.changed);
+        for (id, session) in &mut self.sessions {
+            let found = listed.get(id).and_then(Option::as_ref);
+            let Some(found) = found.filter(|found| is_same(found, session)) else {
+                self.changed.insert(*id);
+                continue;
+            };
+            // The gateway that served the session before knew its key, and when exactly it was opened.
+            let key = session.idempotency_key.take().or_else(|| found.idempotency_key.clone());
+            if key != found.idempotency_key {
+                self.changed.insert(*id);
+            }
+            *session = IndexedSession { idempotency_key: key, ..found.clone() };
+        }
+        let gone = listed.keys().filter(|id| !self.sessions.contains_key(id));
+        self.changed.extend(gone);
+        self.changed.difference(&pending).count()
+    }
+
+    /// The writes that make `stored` equal to the sessions.
+    pub(super) fn take_changes(
+        &mut self,
+        stored: &BTreeSet<SessionId>,
+        keys: &IndexKeys,
+    ) -> Vec<(SessionId, StoreChange)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let change = |id: SessionId| {
+            let value = self.sessions.get(&id).map(encode);
+            // A session that came and went between two writes.
+            let is_needed = value.is_some() || stored.contains(&id);
+            let change = StoreChange { key: keys.session(id), value, expires: None };
+            is_needed.then_some((id, change))
+        };
+        changed.filter_map(change).collect()
+    }
 }
 
 /// Both are of the same session, and differ at most by how they were computed.
-pub(super) fn is_same(one: &IndexedSession, other: &IndexedSession) -> bool {
+fn is_same(one: &IndexedSession, other: &IndexedSession) -> bool {
     let apart = Duration::from_micros(one.opened_us.abs_diff(other.opened_us));
     one.room == other.room && one.scenario == other.scenario && apart <= OPENED_WITHIN
 }

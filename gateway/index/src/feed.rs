@@ -12,9 +12,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::desired::Desired;
+use super::desired::{Desired, GroupPart};
 use super::entry::{IndexedSession, VERSION};
-use super::writer::GroupPart;
 
 /// Interval at which all sessions are listed.
 const LISTED_EVERY: Duration = Duration::from_secs(60);

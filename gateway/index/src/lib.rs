@@ -8,8 +8,6 @@
 mod desired;
 mod entry;
 mod feed;
-#[cfg(test)]
-mod memory;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(not(feature = "nats"))]
@@ -17,6 +15,8 @@ mod nats;
 mod nats;
 mod reader;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::future::pending;
@@ -25,9 +25,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use desired::Desired;
+use desired::{Desired, GroupPart};
 use entry::{IndexKeys, MemberEntry, VERSION};
 use evenkeel_config::GatewayConfig;
+use evenkeel_control::Handle;
 use evenkeel_group::{Group, GroupRole};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
@@ -35,11 +36,10 @@ use evenkeel_telemetry::registry::{Count, Level};
 use feed::{IndexFeed, OfferKey};
 use nats::Nats;
 use reader::IndexRequest;
-pub use reader::{FoundSession, IndexReader, ListedGateway};
-use serde::Serialize;
+pub use reader::{FoundSession, IndexReader, IndexState, IndexStatus, ListedGateway};
 use store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
-use writer::{GroupPart, IndexWriter, Written};
+use writer::{IndexWriter, Written};
 
 /// Interval at which the store is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -61,31 +61,6 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// This build has a store for an index.
 pub const HAS_STORE: bool = cfg!(feature = "nats");
-
-/// The state of the index, as this gateway knows it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct IndexStatus {
-    pub(crate) state: IndexState,
-    /// The reason why it is not current.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-}
-
-/// The state of the copy in the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IndexState {
-    /// Not connected yet.
-    Starting,
-    /// The store has the sessions of this gateway.
-    Current,
-    /// The group's other gateway writes its sessions.
-    Standby,
-    /// The store names another owner, which is not replaced.
-    Fenced,
-    /// The store is down or slow; entries are written again once it answers.
-    Unreachable,
-}
 
 /// The reason for which the index ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +120,7 @@ impl IndexChannels {
     /// Starts the thread that writes this gateway's sessions.
     pub fn start(
         self,
-        gateway: &evenkeel_runtime::RunningGateway,
+        handle: &Handle,
         group: Option<Group>,
         instruments: Arc<Instruments>,
     ) -> io::Result<IndexThread> {
@@ -154,8 +129,8 @@ impl IndexChannels {
         let (stop, stopped) = oneshot::channel();
         let desired = Desired::default();
         let feed = IndexFeed {
-            handle: gateway.handle.clone(),
-            events: gateway.handle.events(),
+            handle: handle.clone(),
+            events: handle.events(),
             keys,
             desired: desired.clone(),
         };
@@ -209,16 +184,6 @@ impl IndexThread {
     }
 }
 
-fn part(group: Option<&Group>) -> GroupPart {
-    match group {
-        None => GroupPart::Alone,
-        Some(group) => {
-            let (role, epoch) = group.role();
-            GroupPart::Member { role, epoch }
-        }
-    }
-}
-
 /// Keeps the store equal to the gateway's sessions until `stopped`.
 async fn keep<S: Store>(
     mut writer: IndexWriter<S>,
@@ -227,7 +192,7 @@ async fn keep<S: Store>(
     mut report: IndexReport,
     stopped: oneshot::Receiver<IndexEndCause>,
 ) {
-    let part = || part(group.as_ref());
+    let part = || GroupPart::of(group.as_ref());
     let desired = feed.desired.clone();
     let following = async {
         feed.follow(part).await;

@@ -11,12 +11,36 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
 use super::feed::OfferKey;
 use super::store::{Store, StoreError};
-use super::{IndexState, IndexStatus};
 
 /// Deadline of an answer, since a client waits for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 type IndexReply<T> = oneshot::Sender<Result<Vec<T>, String>>;
+
+/// The state of the index, as this gateway knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct IndexStatus {
+    pub(crate) state: IndexState,
+    /// The reason why it is not current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// The state of the copy in the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexState {
+    /// Not connected yet.
+    Starting,
+    /// The store has the sessions of this gateway.
+    Current,
+    /// The group's other gateway writes its sessions.
+    Standby,
+    /// The store names another owner, which is not replaced.
+    Fenced,
+    /// The store is down or slow; entries are written again once it answers.
+    Unreachable,
+}
 
 /// A session of some gateway. Sessions of different groups may have the same number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

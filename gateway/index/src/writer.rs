@@ -12,7 +12,7 @@ use evenkeel_group::GroupRole;
 use evenkeel_model::SessionId;
 use tokio::time::Instant;
 
-use super::desired::{Desired, DesiredTable, is_same};
+use super::desired::{Desired, GroupPart};
 use super::entry::{
     IndexKeys, IndexedSession, MemberEntry, OwnerEntry, VERSION, decode, encode, session_id, split,
 };
@@ -31,17 +31,6 @@ const MEMBER_EVERY: Duration = Duration::from_secs(3);
 
 /// A gateway is listed for this time after it wrote its entry.
 const MEMBER_EXPIRES: Duration = Duration::from_secs(15);
-
-/// The part of this gateway in its group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum GroupPart {
-    /// It belongs to no group.
-    Alone,
-    Member {
-        role: GroupRole,
-        epoch: u64,
-    },
-}
 
 /// The result of a round.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -255,46 +244,6 @@ impl<S: Store> IndexWriter<S> {
         let key = self.keys.member(&self.member.gateway);
         self.store.write(&[StoreChange { key, value: None, expires: None }]).await?;
         Ok(())
-    }
-}
-
-impl DesiredTable {
-    /// Notes each session that differs from the listed one, and no other. Returns how many of them had not changed here.
-    fn compare(&mut self, listed: &BTreeMap<SessionId, Option<IndexedSession>>) -> usize {
-        let pending = std::mem::take(&mut self.changed);
-        for (id, session) in &mut self.sessions {
-            let found = listed.get(id).and_then(Option::as_ref);
-            let Some(found) = found.filter(|found| is_same(found, session)) else {
-                self.changed.insert(*id);
-                continue;
-            };
-            // The gateway that served the session before knew its key, and when exactly it was opened.
-            let key = session.idempotency_key.take().or_else(|| found.idempotency_key.clone());
-            if key != found.idempotency_key {
-                self.changed.insert(*id);
-            }
-            *session = IndexedSession { idempotency_key: key, ..found.clone() };
-        }
-        let gone = listed.keys().filter(|id| !self.sessions.contains_key(id));
-        self.changed.extend(gone);
-        self.changed.difference(&pending).count()
-    }
-
-    /// The writes that make `stored` equal to the sessions.
-    fn take_changes(
-        &mut self,
-        stored: &BTreeSet<SessionId>,
-        keys: &IndexKeys,
-    ) -> Vec<(SessionId, StoreChange)> {
-        let changed = std::mem::take(&mut self.changed).into_iter();
-        let change = |id: SessionId| {
-            let value = self.sessions.get(&id).map(encode);
-            // A session that came and went between two writes.
-            let is_needed = value.is_some() || stored.contains(&id);
-            let change = StoreChange { key: keys.session(id), value, expires: None };
-            is_needed.then_some((id, change))
-        };
-        changed.filter_map(change).collect()
     }
 }
 

@@ -4,7 +4,6 @@
 //! measure many faults: begin a window before each fault and evaluate it afterwards.
 
 mod effect;
-mod entering;
 mod plan;
 mod window;
 
@@ -17,11 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::channel;
+use tokio::sync::mpsc::{Sender, channel};
 
 pub(crate) use effect::FREEZE;
 pub use effect::{FaultEffect, InjectedFault, NodeDetection, Scope};
-use entering::{Door, EnteringClient};
 pub use plan::{CrowdPlan, PlannedTransport, Proof, Speech};
 pub use window::ObservationWindow;
 
@@ -30,7 +28,7 @@ use crate::clock;
 use crate::ledger::{Books, RoomParticipant};
 use crate::relay::ImpairmentRelay;
 use crate::watch::{EventLog, Watch};
-use evenkeel_client::ApiClient;
+use evenkeel_client::{ApiClient, OfferIdentity, OfferIngress, QuicOffer};
 
 const CONNECTIONS: usize = 8;
 /// Time within which all clients must be able to send.
@@ -166,7 +164,7 @@ impl Crowd {
         let sessions = first..first + u64::from(self.plan.sessions);
         let of = |connection| {
             let own = sessions.clone().skip(connection).step_by(CONNECTIONS);
-            own.map(|session| self.plan.newcomer(session)).collect()
+            own.map(|session| newcomer(&self.plan, session)).collect()
         };
         (0..CONNECTIONS).map(of).collect()
     }
@@ -183,7 +181,7 @@ impl Crowd {
         let ends = Arc::new(AtomicBool::new(false));
         for own in newcomers {
             let door = Door { opens: opens.clone(), ends: Arc::clone(&ends) };
-            tokio::spawn(entering::open(self.plan.clone(), own, admin(), door));
+            tokio::spawn(open(self.plan.clone(), own, admin(), door));
         }
         drop(opens);
         // All openings are awaited, even after an error, so that every open session can be closed.
@@ -314,11 +312,9 @@ impl Crowd {
     async fn wait_ready(&self) -> Result<(), CrowdError> {
         let until = Instant::now() + READY_WITHIN;
         loop {
-            let states = self.fleet.states();
-            let mut waiting = states.iter().filter(|(_, state)| state.ready_ns.is_none());
-            let Some((session, state)) = waiting.next() else { break };
-            if Instant::now() > until || state.failed.is_some() {
-                let why = state.failed.clone().unwrap_or_default();
+            let Some((session, failed)) = self.fleet.waiting().pop_first() else { break };
+            if Instant::now() > until || failed.is_some() {
+                let why = failed.unwrap_or_default();
                 let what = format!("that session {session} can send {why}");
                 return Err(CrowdError::InVain { what, within: READY_WITHIN });
             }
@@ -331,6 +327,68 @@ impl Crowd {
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> CrowdError {
     move |error| CrowdError::System(what, error)
+}
+
+/// A client before its session is open.
+struct EnteringClient {
+    session: u64,
+    socket: Option<UdpSocket>,
+    ingress: OfferIngress,
+}
+
+fn newcomer(plan: &CrowdPlan, session: u64) -> Result<EnteringClient, CrowdError> {
+    if plan.transport_of(session) == PlannedTransport::Quic {
+        let ingress = OfferIngress::Quic(QuicOffer {});
+        return Ok(EnteringClient { session, socket: None, ingress });
+    }
+    let socket = UdpSocket::bind((plan.clients_at, 0)).map_err(system("opening a socket"))?;
+    let address = socket.local_addr().map_err(system("opening a socket"))?;
+    let identity = match plan.proof {
+        Proof::Stun => OfferIdentity::Stun,
+        Proof::Declared => OfferIdentity::Declared { address, rtcp: None },
+    };
+    Ok(EnteringClient { session, socket: Some(socket), ingress: OfferIngress::Udp(identity) })
+}
+
+/// Session number, session id, and path of the packets.
+type Entered = (u64, String, ClientPath);
+
+/// Receives opened sessions, and can stop further openings.
+struct Door {
+    opens: Sender<Result<Entered, CrowdError>>,
+    ends: Arc<AtomicBool>,
+}
+
+/// Opens these sessions one after another until one fails or the door is closed.
+async fn open(plan: CrowdPlan, newcomers: Vec<EnteringClient>, mut admin: ApiClient, door: Door) {
+    for newcomer in newcomers {
+        if door.ends.load(Ordering::Relaxed) {
+            return;
+        }
+        let entered = enter(&plan, newcomer, &mut admin).await;
+        let failed = entered.is_err();
+        if door.opens.send(entered).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn enter(
+    plan: &CrowdPlan,
+    newcomer: EnteringClient,
+    admin: &mut ApiClient,
+) -> Result<Entered, CrowdError> {
+    let EnteringClient { session, socket, ingress } = newcomer;
+    let opened = admin.open(&plan.offer(session, ingress)).await;
+    let opened = opened.map_err(|error| CrowdError::Gateway("opening a session", error))?;
+    let id = opened.id.clone();
+    let Some(way) = ClientPath::of(&opened, socket) else {
+        // Close the session here: no other task knows its id.
+        let _ = admin.close(&id).await;
+        let what = format!("an address to send to in the answer for session {session}");
+        return Err(CrowdError::InVain { what, within: Duration::ZERO });
+    };
+    Ok((session, id, way))
 }
 
 #[cfg(test)]

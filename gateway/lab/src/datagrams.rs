@@ -1,7 +1,7 @@
 //! Batches of datagrams in one system call, each with its source and the kernel's receive time.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
@@ -36,6 +36,14 @@ struct DatagramMeta {
 /// Enables kernel receive timestamps (SO_TIMESTAMPNS).
 pub(crate) fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
+}
+
+/// The local address of a socket towards this one: any, and a free port.
+pub(crate) fn any_of(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }
 
 /// Reusable buffers for one batch of datagrams.

@@ -5,86 +5,29 @@
 mod checks;
 mod evaluation;
 mod hostile;
+mod options;
 mod processes;
-mod receiver;
 mod record;
 mod report;
-mod serve;
 mod sessions;
 mod steps;
-mod table;
 mod takeover;
 mod telemetry;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use clap::Args;
+use evenkeel_client::Rising;
+pub use options::{DemoError, DemoOptions};
+use processes::Processes;
+use serde_json::json;
+use sessions::{OpenSessions, SessionPlan};
 
 use crate::interruption::interruption;
-use crate::process::ProcessError;
 
-/// See the gateway work: calls and streams, nodes that die, policies that change; as root, a gateway that is replaced by
-/// its standby. Takes about 50 seconds.
-#[derive(Args, Clone, Debug)]
-pub struct DemoOptions {
-    /// Print the outcome as one JSON object, the last line on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Sessions: four fifths in 1v1 calls, the others in live streams
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=2_000))]
-    sessions: u32,
-    /// Set the seed of all random choices
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Keep everything running until interrupted, with an agent beside each node, for drills
-    #[arg(long)]
-    pub serve: bool,
-    /// Keep the folder with configuration and logs
-    #[arg(long)]
-    keep: bool,
-    /// Be the receiver of telemetry that the demo starts as a process of its own
-    #[arg(long, hide = true)]
-    receive_telemetry: bool,
-}
-
-/// The demo could not be played to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The system provided no process, socket or file.
-    #[error("{0}: {1}")]
-    System(String, io::Error),
-    /// A process did not start, or ended.
-    #[error("{0}")]
-    Process(#[from] ProcessError),
-    /// The gateway's API refused a request.
-    #[error("{0}: {1}")]
-    Admin(String, evenkeel_client::ClientError),
-    /// A condition did not hold in time.
-    #[error("{what} did not happen within {seconds} s")]
-    InVain {
-        /// The awaited condition.
-        what: String,
-        /// The time limit.
-        seconds: u64,
-    },
-    /// The group of the last act.
-    #[error("a group of two gateways: {0}")]
-    Takeover(String),
-    /// Interrupted by a signal.
-    #[error("interrupted; all processes of the demo have ended")]
-    Interrupted,
-}
-
-impl DemoError {
-    fn system(what: &str) -> impl FnOnce(io::Error) -> DemoError + use<'_> {
-        move |error| DemoError::System(what.to_owned(), error)
-    }
-
-    fn admin(what: &str) -> impl FnOnce(evenkeel_client::ClientError) -> DemoError + use<'_> {
-        move |error| DemoError::Admin(what.to_owned(), error)
-    }
-}
+/// Interval at which the ledger is emptied, because it is not evaluated here.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs all steps with this binary as gateway, nodes and receiver, and returns whether every check passed. Progress
 /// goes to standard error. With `serve`, the gateway's API is at `socket`. All processes have ended when this returns.
@@ -94,11 +37,11 @@ pub fn run(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Result<bool
         .build()
         .map_err(DemoError::system("starting an event loop"))?;
     if options.receive_telemetry {
-        let received = runtime.block_on(receiver::run());
+        let received = runtime.block_on(telemetry::receive());
         return received.map(|()| true).map_err(DemoError::system("receiving telemetry"));
     }
     if options.serve {
-        return runtime.block_on(serve::serve(options, evenkeel, socket)).map(|()| true);
+        return runtime.block_on(serve(options, evenkeel, socket)).map(|()| true);
     }
     runtime.block_on(async {
         tokio::select! {
@@ -116,7 +59,7 @@ async fn show(options: &DemoOptions, evenkeel: &Path) -> Result<bool, DemoError>
         std::fs::write(folder.join("notes.txt"), notes)
             .map_err(DemoError::system("writing notes"))?;
     }
-    let shown = table::render(&report);
+    let shown = report::render(&report);
     let said = if options.json {
         eprint!("{shown}");
         serde_json::to_string(&report)
@@ -132,4 +75,46 @@ async fn show(options: &DemoOptions, evenkeel: &Path) -> Result<bool, DemoError>
 async fn interrupted() -> Result<bool, DemoError> {
     interruption().await.map_err(DemoError::system("listening to signals"))?;
     Err(DemoError::Interrupted)
+}
+
+/// `evenkeel demo --serve`: calls and streams go on until interrupted, with an agent beside each node, and no faults
+/// but those of drills.
+async fn serve(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Result<(), DemoError> {
+    tokio::select! {
+        up = keep_up(options, evenkeel, socket) => up,
+        ended = interruption() => ended.map_err(DemoError::system("listening to signals")),
+    }
+}
+
+async fn keep_up(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Result<(), DemoError> {
+    // An error is ignored: without the lock file, commands only do not wait for the demo.
+    let rising = Rising::begin(socket).ok();
+    let mut processes = Processes::start(options, evenkeel).await?;
+    let sessions =
+        OpenSessions::enter(SessionPlan::of(options.sessions), &mut processes, options.seed)
+            .await?;
+    drop(rising);
+    say(options, &processes).map_err(DemoError::system("writing where it is"))?;
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        drop(sessions.books.turn());
+        processes.require_gateway()?;
+    }
+}
+
+fn say(options: &DemoOptions, processes: &Processes) -> io::Result<()> {
+    let (api, nodes, sessions) = (processes.api(), processes.names(), options.sessions);
+    let mut out = io::stdout();
+    if options.json {
+        writeln!(out, "{}", json!({"api": api, "nodes": nodes, "sessions": sessions}))?;
+    } else {
+        writeln!(
+            out,
+            "{sessions} sessions talk through {}; the gateway's API is at {api}. Try, in another terminal:\n\
+             \n    evenkeel status\n    evenkeel drill kill-node --sessions 200\n    evenkeel drill lose-region\n\
+             \nIt goes on until it is interrupted.",
+            nodes.join(", ")
+        )?;
+    }
+    out.flush()
 }

@@ -1,29 +1,25 @@
 //! Fault injection at a running gateway: a drill opens synthetic sessions beside the real ones, breaks a node through
 //! its agent, measures the effect on the synthetic sessions, and always repairs the node.
 
-mod fault;
-mod record;
+mod plan;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::future::pending;
-use std::io;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use fault::DrillFault;
-pub use record::{DrillRecordFile, default_place};
-pub use report::{DrillReport, Milliseconds, Unmended};
+use plan::FaultCommand;
+pub use plan::{DrillError, DrillFault, DrillPlan, Unmended};
+pub use report::{DrillRecordFile, DrillReport, Milliseconds, default_place};
 
 use crate::clock;
-use crate::crowd::{self, Crowd, CrowdPlan, InjectedFault, ObservationWindow, Scope};
+use crate::crowd::{self, Crowd, CrowdPlan, InjectedFault, Scope};
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
-use evenkeel_client::ApiClient;
+use evenkeel_client::{ApiClient, ClientError, ServerEvent};
 
 /// Length of the control run before the fault.
 const CONTROL: Duration = Duration::from_secs(2);
@@ -41,69 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Attempts per repair, because a message may be lost.
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
-
-/// The fault to inject, and the sessions that measure it.
-#[derive(Clone, Debug)]
-pub struct DrillPlan {
-    /// The fault.
-    pub kind: DrillFault,
-    /// The node to break; `None` for the node with most rooms.
-    pub node: Option<String>,
-    /// The region to lose; `None` for the region of the node with most rooms.
-    pub region: Option<String>,
-    /// Number of synthetic sessions, two per room, of which one sends.
-    pub sessions: u32,
-    /// Scenario of the synthetic sessions.
-    pub scenario: String,
-    /// Duration of flapping.
-    pub flaps_for: Duration,
-    /// Seed of the synthetic clients.
-    pub seed: u64,
-}
-
-/// A drill broke nothing, or could not repair what it broke.
-#[derive(Debug, thiserror::Error)]
-pub enum DrillError {
-    /// The synthetic sessions could not be opened or closed.
-    #[error(transparent)]
-    Crowd(#[from] crowd::CrowdError),
-    /// The gateway's API refused a request, or was not reached.
-    #[error("{0}: {1}")]
-    Gateway(String, evenkeel_client::ClientError),
-    /// The gateway or its nodes do not permit the drill; says why.
-    #[error("{0}")]
-    Unfit(String),
-    /// The drill names a node or region that the gateway does not have.
-    #[error("{0}")]
-    Unknown(String),
-    /// The drill's report was not added to the record.
-    #[error("cannot write {path}: {1}", path = .0.display())]
-    Record(PathBuf, io::Error),
-    /// A signal came before the fault.
-    #[error("interrupted; nothing was broken")]
-    Interrupted,
-    /// A signal came after the fault, and all nodes are repaired.
-    #[error("interrupted; nodes have been repaired")]
-    Mended,
-    /// Nodes are still broken.
-    #[error("{why}\n{}", by_hand(unmended))]
-    Unmended {
-        /// The error that ended the drill.
-        why: Box<DrillError>,
-        /// The broken nodes, each with the request that repairs it.
-        unmended: Vec<Unmended>,
-    },
-}
-
-/// The commands that repair these nodes.
-fn by_hand(unmended: &[Unmended]) -> String {
-    let mut words = String::new();
-    for Unmended { node, is, by_hand, why } in unmended {
-        let end = if words.is_empty() { "" } else { "\n" };
-        let _ = write!(words, "{end}{node} is still {is}: {by_hand} ({why})");
-    }
-    words
-}
 
 #[derive(Clone, Debug)]
 struct DrillNode {
@@ -158,16 +91,13 @@ pub async fn run(
     Ok(report)
 }
 
+/// The sessions, with labels that place them in the region that the fault hits.
 fn plan(drill: &DrillPlan, rooms: String, victims: &[DrillNode]) -> CrowdPlan {
-    let (scenario, labels, seed) = (drill.scenario.clone(), labels(drill, victims), drill.seed);
+    let region = victims.first().map(|node| ("region".to_owned(), node.region.clone()));
+    let kind = ("drill".to_owned(), drill.kind.name().to_owned());
+    let labels = region.into_iter().chain([kind]).collect();
+    let (scenario, seed) = (drill.scenario.clone(), drill.seed);
     CrowdPlan { scenario, rooms, labels, seed, ..CrowdPlan::new(drill.sessions) }
-}
-
-/// Labels that place the sessions in the region that the fault hits.
-fn labels(drill: &DrillPlan, victims: &[DrillNode]) -> BTreeMap<String, String> {
-    let region = victims.iter().map(|node| ("region".to_owned(), node.region.clone())).next();
-    let drill = ("drill".to_owned(), drill.kind.name().to_owned());
-    region.into_iter().chain([drill]).collect()
 }
 
 /// The state before the fault.
@@ -175,6 +105,7 @@ struct DrillBaseline {
     victims: Vec<String>,
     /// Synthetic sessions at the victims.
     hit: BTreeSet<u64>,
+    /// Pauses without a fault, nanoseconds.
     control: Vec<u64>,
 }
 
@@ -200,7 +131,6 @@ async fn play(
         struck = strike(drill, &victims, admin, crowd, at_ns, &mut broken) => struck,
         () = interrupted.as_mut() => Err(DrillError::Mended),
     };
-    let was_interrupted = matches!(struck, Err(DrillError::Mended));
     let window = crowd.end_window().await;
     let healed_ns = clock::now_ns();
     let unmended = mend(drill.kind, &broken, admin).await;
@@ -208,7 +138,7 @@ async fn play(
         return Err(still_broken(why, unmended));
     }
     let fault = window.effect_of(&InjectedFault { at_ns, scope: Scope::Sessions(hit) });
-    let trusted = if unmended.is_empty() && !was_interrupted {
+    let trusted = if unmended.is_empty() {
         eprintln!("repaired; waiting until the gateway trusts the node again");
         tokio::select! {
             trusted = trusted_again(&fault.marked_down, crowd, healed_ns) => trusted,
@@ -218,7 +148,8 @@ async fn play(
     } else {
         false
     };
-    let unfault = told(&crowd.end_window().await, healed_ns);
+    let repair = InjectedFault { at_ns: healed_ns, scope: Scope::Everybody };
+    let unfault = crowd.end_window().await.effect_of(&repair);
     let report = DrillReport::new(drill, victims, at_ns, &fault, &control, &unfault, trusted);
     Ok(DrillReport { mended: unmended.is_empty(), unmended, ..report })
 }
@@ -245,7 +176,9 @@ async fn prepare(
     // The synthetic sessions count towards the busiest node.
     let victims = victims(drill, &nodes(admin).await?)?;
     let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
-    let control = control(crowd).await;
+    crowd.begin_window();
+    let moments = clock::control_moments(CONTROL).await;
+    let control = crowd.end_window().await.control(&moments);
     crowd.begin_window();
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
     let hit = sessions_on(&victims, admin, crowd).await?;
@@ -262,18 +195,6 @@ fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), Drill
     Err(DrillError::Unfit(format!(
         "no synthetic session was placed on {victims}, so nothing was broken; name another with --node or --region, or raise --sessions"
     )))
-}
-
-/// The effect of the repair on all sessions.
-fn told(unfault: &ObservationWindow, healed_ns: u64) -> crowd::FaultEffect {
-    unfault.effect_of(&InjectedFault { at_ns: healed_ns, scope: Scope::Everybody })
-}
-
-/// Pauses of all sessions across moments without a fault, nanoseconds.
-async fn control(crowd: &mut Crowd) -> Vec<u64> {
-    crowd.begin_window();
-    let moments = clock::control_moments(CONTROL).await;
-    crowd.end_window().await.control(&moments)
 }
 
 /// Breaks the nodes. `broken` receives the names of the nodes that may be broken, even if this future is dropped.
@@ -318,10 +239,7 @@ async fn break_node(
 ) -> Result<(), DrillError> {
     let is_first = broken.insert(node.to_owned());
     let ordered = order(admin, node, kind.fault()).await;
-    if let Err(DrillError::Gateway(
-        _,
-        evenkeel_client::ClientError::Refused { status: 400..500, .. },
-    )) = &ordered
+    if let Err(DrillError::Gateway(_, ClientError::Refused { status: 400..500, .. })) = &ordered
         && is_first
     {
         broken.remove(node);
@@ -351,20 +269,16 @@ async fn mend(kind: DrillFault, broken: &BTreeSet<String>, admin: &mut ApiClient
 async fn trusted_again(marked_down: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
     for node in marked_down {
-        let is_up = |event: &evenkeel_client::ServerEvent| is_node(event, node, "up");
+        let is_up = |event: &ServerEvent| is_node(event, node, "up");
         all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
 }
 
-async fn order(
-    admin: &mut ApiClient,
-    node: &str,
-    order: fault::FaultCommand,
-) -> Result<(), DrillError> {
+async fn order(admin: &mut ApiClient, node: &str, order: FaultCommand) -> Result<(), DrillError> {
     let (verb, body) = match order {
-        fault::FaultCommand::Start => ("start", Value::Null),
-        fault::FaultCommand::Break(how) => ("break", json!({"how": how})),
+        FaultCommand::Start => ("start", Value::Null),
+        FaultCommand::Break(how) => ("break", json!({"how": how})),
     };
     let asked = admin.post(&format!("/v1/nodes/{node}:{verb}"), &body).await;
     let what = || format!("{} {node}", order.name());

@@ -3,18 +3,22 @@
 //! Nothing is evaluated while packets flow; all figures come from the same records afterwards.
 
 mod account;
-mod books;
 mod continuity;
-mod gap;
-mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
 
 pub(crate) use account::{Account, Death, DuePacket, Excuses};
-pub use books::Books;
 pub(crate) use continuity::Tolerance;
-pub use gap::GapSpread;
-pub(crate) use gap::NodeSwitch;
+
+use crate::clock::nanoseconds;
+
+/// Packets of the old node within this time after the first packet of the new one are stragglers; a later packet is a
+/// change back. The time is twice the length of a make-before-break.
+const STRAGGLING_NS: u64 = 1_000_000_000;
 
 /// A packet that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +73,78 @@ pub struct StreamPath {
     pub(crate) receiver: u64,
     pub(crate) sender: u64,
     pub(crate) stream: u8,
+}
+
+/// A receiver's change from one node to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NodeSwitch {
+    pub(crate) receiver: u64,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    /// Arrival of the last packet of the old node: nanoseconds since the Unix epoch.
+    pub(crate) last_ns: u64,
+    /// Arrival of the first packet of the new node.
+    pub(crate) first_ns: u64,
+    /// Packets of the old node after the first packet of the new one.
+    pub(crate) stragglers: u64,
+    /// Arrival of the last straggler.
+    pub(crate) straggled_ns: Option<u64>,
+}
+
+impl NodeSwitch {
+    /// Time from the last packet of the old node to the first packet of the new one.
+    pub(crate) fn gap_ns(&self) -> u64 {
+        self.first_ns.saturating_sub(self.last_ns)
+    }
+}
+
+/// A pause between two packets of a receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReceiverGap {
+    pub(crate) receiver: u64,
+    pub(crate) gap_ns: u64,
+}
+
+/// A distribution in milliseconds: median, 99th percentile (nearest rank), maximum. All 0 without samples.
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
+pub struct GapSpread {
+    /// Median in milliseconds; 0 without a value.
+    pub p50: f64,
+    /// 99th percentile in milliseconds.
+    pub p99: f64,
+    /// Maximum in milliseconds.
+    pub max: f64,
+}
+
+impl GapSpread {
+    /// The spread of values in nanoseconds.
+    pub fn of_ns(mut values: Vec<u64>) -> Self {
+        values.sort_unstable();
+        let rank = |percent: usize| {
+            let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
+            values.get(index).map_or(0.0, |&ns| ns as f64 / 1e6)
+        };
+        Self { p50: rank(50), p99: rank(99), max: rank(100) }
+    }
+}
+
+/// Two receivers of one room that received from different nodes at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Split {
+    pub(crate) room: u64,
+    pub(crate) receivers: (u64, u64),
+    pub(crate) nodes: (u32, u32),
+    /// Start: nanoseconds since the Unix epoch.
+    pub(crate) from_ns: u64,
+    /// Duration in nanoseconds.
+    pub(crate) lasted_ns: u64,
+}
+
+/// A period in which a receiver received from one node.
+struct Stint {
+    node: u32,
+    from_ns: u64,
+    until_ns: u64,
 }
 
 /// All sent and received packets.
@@ -137,7 +213,7 @@ impl PacketLedger {
     /// Sessions to which packets are due.
     pub fn receivers(&self) -> impl Iterator<Item = u64> {
         let talks = |sender| self.streams_of(sender).next().is_some();
-        let due = move |session: &u64| self.senders_to(*session).any(talks);
+        let due = move |session: &u64| self.others_in_room(*session).any(talks);
         self.members.keys().copied().filter(due)
     }
 
@@ -213,7 +289,7 @@ impl PacketLedger {
     pub(crate) fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
         let due = |member: &RoomParticipant| {
             let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);
-            self.senders_to(member.session).any(|sender| {
+            self.others_in_room(member.session).any(|sender| {
                 self.streams_of(sender).flatten().any(|packet| window.contains(&packet.at_ns))
             })
         };
@@ -258,13 +334,165 @@ impl PacketLedger {
         room.into_iter().flatten().copied().filter(move |&other| alone || other != session)
     }
 
-    fn senders_to(&self, session: u64) -> impl Iterator<Item = u64> {
-        self.others_in_room(session)
-    }
-
     fn receivers_of(&self, session: u64) -> impl Iterator<Item = &RoomParticipant> {
         self.others_in_room(session).filter_map(|other| self.members.get(&other))
     }
+
+    /// Every change of node of every receiver, in the order of receiver and time.
+    pub(crate) fn switches(&self) -> Vec<NodeSwitch> {
+        self.members.keys().flat_map(|&receiver| self.switches_of(receiver)).collect()
+    }
+
+    fn switches_of(&self, receiver: u64) -> Vec<NodeSwitch> {
+        let mut switches: Vec<NodeSwitch> = Vec::new();
+        let mut present: Option<(u32, u64)> = None;
+        for arrival in self.heard_in_order(receiver) {
+            let Some((node, last_ns)) = present else {
+                present = Some((arrival.node, arrival.at_ns));
+                continue;
+            };
+            if arrival.node == node {
+                present = Some((node, arrival.at_ns));
+                continue;
+            }
+            if let Some(switch) = switches.last_mut()
+                && arrival.node == switch.from
+                && arrival.at_ns.saturating_sub(switch.first_ns) < STRAGGLING_NS
+            {
+                switch.stragglers += 1;
+                switch.straggled_ns = Some(arrival.at_ns);
+                continue;
+            }
+            let first_ns = arrival.at_ns;
+            switches.push(NodeSwitch {
+                receiver,
+                from: node,
+                to: arrival.node,
+                last_ns,
+                first_ns,
+                stragglers: 0,
+                straggled_ns: None,
+            });
+            present = Some((arrival.node, arrival.at_ns));
+        }
+        switches
+    }
+
+    /// The pause of each receiver across this moment, for comparison with a change of node.
+    ///
+    /// A receiver without packets before or after the moment is omitted.
+    pub(crate) fn gaps_at(&self, at_ns: u64) -> Vec<ReceiverGap> {
+        let gap_of = |&receiver: &u64| {
+            let before = self
+                .heard_by(receiver)
+                .map(|arrival| arrival.at_ns)
+                .filter(|&ns| ns <= at_ns)
+                .max()?;
+            let after = self
+                .heard_by(receiver)
+                .map(|arrival| arrival.at_ns)
+                .filter(|&ns| ns > at_ns)
+                .min()?;
+            Some(ReceiverGap { receiver, gap_ns: after - before })
+        };
+        self.members.keys().filter_map(gap_of).collect()
+    }
+
+    /// Periods in which two receivers of a room received from different nodes for longer than a switch takes.
+    ///
+    /// `switch_max` allows for packets in flight at a failover or a make-before-break.
+    pub(crate) fn splits(&self, switch_max: Duration) -> Vec<Split> {
+        let longest = nanoseconds(switch_max);
+        let stints: BTreeMap<u64, Vec<Stint>> =
+            self.members.keys().map(|&receiver| (receiver, self.stints_of(receiver))).collect();
+        let mut splits = Vec::new();
+        for (&room, sessions) in &self.rooms {
+            for &one in sessions {
+                for &other in sessions.range(one + 1..) {
+                    for mine in &stints[&one] {
+                        for theirs in
+                            stints[&other].iter().filter(|theirs| theirs.node != mine.node)
+                        {
+                            let from_ns = mine.from_ns.max(theirs.from_ns);
+                            let lasted_ns =
+                                mine.until_ns.min(theirs.until_ns).saturating_sub(from_ns);
+                            if lasted_ns > longest {
+                                let nodes = (mine.node, theirs.node);
+                                splits.push(Split {
+                                    room,
+                                    receivers: (one, other),
+                                    nodes,
+                                    from_ns,
+                                    lasted_ns,
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        splits
+    }
+
+    fn stints_of(&self, receiver: u64) -> Vec<Stint> {
+        let mut heard = self.heard_in_order(receiver).into_iter();
+        let Some(first) = heard.next() else { return Vec::new() };
+        let last_ns = heard.next_back().map_or(first.at_ns, |arrival| arrival.at_ns);
+        let mut stints = vec![Stint { node: first.node, from_ns: first.at_ns, until_ns: last_ns }];
+        for switch in self.switches_of(receiver) {
+            if let Some(stint) = stints.last_mut() {
+                stint.until_ns = switch.last_ns;
+            }
+            stints.push(Stint { node: switch.to, from_ns: switch.first_ns, until_ns: last_ns });
+        }
+        stints
+    }
+}
+
+/// A ledger behind a buffer. Writers wait only for the buffer, never for a reader of the ledger, because waiting would
+/// delay packets.
+#[derive(Clone, Default)]
+pub struct Books {
+    ledger: Arc<Mutex<PacketLedger>>,
+    tray: Arc<Mutex<Tray>>,
+}
+
+#[derive(Default)]
+struct Tray {
+    sent: Vec<SentPacket>,
+    arrived: Vec<ReceivedPacket>,
+}
+
+impl Books {
+    /// Moves these records into the buffer, and leaves both lists empty.
+    pub(crate) fn note(&self, sent: &mut Vec<SentPacket>, arrived: &mut Vec<ReceivedPacket>) {
+        if sent.is_empty() && arrived.is_empty() {
+            return;
+        }
+        let mut tray = lock(&self.tray);
+        tray.sent.append(sent);
+        tray.arrived.append(arrived);
+    }
+
+    /// The ledger with everything recorded so far.
+    pub(crate) fn open(&self) -> MutexGuard<'_, PacketLedger> {
+        let mut ledger = lock(&self.ledger);
+        let Tray { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
+        sent.into_iter().for_each(|packet| ledger.sent(packet));
+        arrived.into_iter().for_each(|arrival| ledger.arrived(arrival));
+        ledger
+    }
+
+    /// Returns everything recorded so far, and continues with the same members and no packets.
+    pub(crate) fn turn(&self) -> PacketLedger {
+        let mut ledger = self.open();
+        let next = ledger.next_page();
+        std::mem::replace(&mut *ledger, next)
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,18 +4,17 @@
 //! A client sends to the near side of its lane instead of the gateway; the gateway sees the lane's far side as the
 //! client.
 
-mod lane;
 pub mod pump;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
+use evenkeel_media::rtp;
 use nix::sys::epoll::Epoll;
 
 pub use evenkeel_links::{Bursts, Conditions, Fate, Impairment, ImpairmentCause};
-use lane::Lane;
 use pump::{Late, Pump};
 
 use crate::TestHeader;
@@ -180,7 +179,7 @@ impl RelayLanes {
                 lane: session,
                 direction,
                 cause,
-                mark: lane::mark_of(datagram.bytes),
+                mark: mark_of(datagram.bytes),
             };
             let (at, copy_at, turned) = match fate {
                 Fate::Drop(cause) => {
@@ -212,6 +211,90 @@ fn token_of(lane: usize, direction: Direction) -> u64 {
 fn place_of(token: u64) -> (usize, Direction) {
     let direction = if token & 1 == 1 { Direction::Down } else { Direction::Up };
     (usize::try_from(token >> 1).unwrap_or(usize::MAX), direction)
+}
+
+/// One client's lane: a socket towards the client, one towards the gateway, an impairment for each direction.
+struct Lane {
+    session: u64,
+    near: UdpSocket,
+    far: UdpSocket,
+    /// The earlier far end. It is kept open and unread, so that its port is not reused.
+    retired: Option<UdpSocket>,
+    /// The client's last source address.
+    client: Option<SocketAddr>,
+    up: Impairment,
+    down: Impairment,
+}
+
+impl Lane {
+    /// Both sockets on the loopback address of the gateway's family.
+    fn open(session: u64, gateway: SocketAddr, seed: u64) -> io::Result<Self> {
+        let mut seeds =
+            fastrand::Rng::with_seed(seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Ok(Self {
+            session,
+            near: bind(gateway)?,
+            far: far(gateway)?,
+            retired: None,
+            client: None,
+            up: Impairment::new(seeds.u64(..)),
+            down: Impairment::new(seeds.u64(..)),
+        })
+    }
+
+    /// Replaces the far socket, so that packets leave from another port.
+    fn rebind(&mut self) -> io::Result<()> {
+        let next = far(self.far.peer_addr()?)?;
+        self.retired = Some(std::mem::replace(&mut self.far, next));
+        Ok(())
+    }
+
+    /// The socket on which packets of this direction arrive.
+    fn socket(&self, direction: Direction) -> &UdpSocket {
+        match direction {
+            Direction::Up => &self.near,
+            Direction::Down => &self.far,
+        }
+    }
+
+    fn link(&mut self, direction: Direction) -> &mut Impairment {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    /// If the socket is full or refuses, the packet is lost, as on any network. The counters of the relay do not
+    /// include such losses.
+    fn send_on(&self, direction: Direction, bytes: &[u8]) {
+        let _lost_at_worst = match (direction, self.client) {
+            (Direction::Up, _) => self.far.send(bytes),
+            (Direction::Down, Some(client)) => self.near.send_to(bytes, client),
+            (Direction::Down, None) => Ok(0),
+        };
+    }
+}
+
+/// A socket on the loopback address of this family.
+fn bind(family: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = match family {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
+    };
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn far(gateway: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = bind(gateway)?;
+    socket.connect(gateway)?;
+    Ok(socket)
+}
+
+/// The test header of a plain RTP packet.
+fn mark_of(datagram: &[u8]) -> Option<TestHeader> {
+    let header = rtp::RtpHeader::parse(datagram).ok()?;
+    TestHeader::read(&datagram[header.payload_offset..header.payload_end])
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 mod counters;
 mod feedback;
-mod outgoing;
+mod options;
 mod reflector;
 mod session;
 
@@ -16,11 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::demux::DatagramKind;
 use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use nix::sys::socket::{setsockopt, sockopt};
 
 pub use counters::{RefusalCounters, SampleNodeCounters};
+pub use options::{
+    NodeBehaviour, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, number_of,
+};
 use reflector::{BatchClock, Reflector};
 
 use crate::clock;
@@ -36,100 +38,6 @@ const NAP: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_micros(200);
 /// Receive buffer, large enough for the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
-
-/// Whether the node writes its number into the test headers of reflected packets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Stamps {
-    /// A receiver sees which node carried a packet.
-    #[default]
-    Yes,
-    /// Payloads stay unchanged: two such nodes deliver identical copies.
-    No,
-}
-
-/// Treatment of sequence numbers, timestamps and SSRCs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum NumberTreatment {
-    /// Each incoming stream is sent with a new SSRC and with random first sequence number and timestamp.
-    #[default]
-    Rewritten,
-    /// Unchanged; only the node's number in a test header is written.
-    Untouched,
-}
-
-/// The grouping of port legs, since their packets name no room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum PlainRoom {
-    /// Every source has a separate room and gets its own packets back.
-    #[default]
-    Alone,
-    /// All sources are in one room.
-    Shared,
-}
-
-/// The behaviour of a sample node. [`SampleNodeOptions::new`] has the defaults.
-#[derive(Clone, Debug)]
-pub struct SampleNodeOptions {
-    /// The listen address; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The name of the node in the gateway's `[[node]]`. Test headers get [`number_of`] it.
-    pub name: String,
-    /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses
-    /// all signed messages, and so has no trunk legs.
-    pub secret: Option<NodeSecret>,
-    /// Whether sequence numbers pass unchanged. Default: rewritten.
-    pub numbers: NumberTreatment,
-    /// Whether packets carry the node's number. Default: no.
-    pub stamps: Stamps,
-    /// The room of sessions on port legs. Default: each alone.
-    pub plain_room: PlainRoom,
-    /// Maximum sessions, port legs included. Default 10,000.
-    pub sessions_max: u32,
-    /// Signed messages may cut the link of the node.
-    pub drills: bool,
-    /// Trunk legs are encrypted.
-    pub encrypt: bool,
-}
-
-impl SampleNodeOptions {
-    /// A rewriting node without trunk legs.
-    pub fn new(listen: SocketAddr, name: &str) -> Self {
-        Self {
-            listen,
-            name: name.to_owned(),
-            secret: None,
-            numbers: NumberTreatment::default(),
-            stamps: Stamps::default(),
-            plain_room: PlainRoom::default(),
-            sessions_max: 10_000,
-            drills: false,
-            encrypt: false,
-        }
-    }
-}
-
-/// Changes the behaviour of a node in tests. The default methods change nothing.
-pub trait NodeBehaviour: Send {
-    /// Called 20 times a second.
-    fn tick(&mut self) {}
-
-    /// The node's clock, microseconds since the Unix epoch.
-    fn unix_us(&self, unix_us: u64) -> u64 {
-        unix_us
-    }
-
-    /// The reported load, thousandths.
-    fn load(&mut self, permille: u16, _now: Instant) -> u16 {
-        permille
-    }
-
-    /// Returns true if a packet of this kind from this session is dropped.
-    fn drops(&mut self, _session: u64, _kind: DatagramKind) -> bool {
-        false
-    }
-}
-
-impl NodeBehaviour for () {}
 
 /// A sample node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -151,12 +59,6 @@ pub enum SampleNodeError {
     /// Reading or waiting failed while the node ran.
     #[error("the node ended: {0}")]
     Io(#[from] io::Error),
-}
-
-/// The number that a node of this name writes into test headers: the first four bytes of the name's SHA-256, never 0.
-pub fn number_of(name: &str) -> u32 {
-    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
-    digest.as_ref().first_chunk().map_or(1, |first| u32::from_be_bytes(*first).max(1))
 }
 
 /// Reads the secret of the node with this name from a file.

@@ -2,12 +2,12 @@
 //! test headers have the session [`SESSION`], so that the ledger shows forwarded packets. Any answer except a refusal
 //! shows that a gateway learned the address.
 
-mod quic;
-
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::roq::{self, ErrorCode, FlowId};
 use evenkeel_media::rtp;
 use evenkeel_media::stun::{
     self, BindingBuilder, BindingOutcome, IceRole, StunKey, Transaction, Username,
@@ -15,17 +15,21 @@ use evenkeel_media::stun::{
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use fastrand::Rng;
+use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
 use serde::Serialize;
 
-pub use quic::{QuicReport, knock_quic};
-
-use crate::datagrams::DatagramInbox;
+use crate::client::client_config;
+use crate::datagrams::{DatagramInbox, any_of};
 use crate::{TestHeader, clock};
 
 /// The session number in a stranger's packets. No gateway assigns such a high number.
 pub const SESSION: u64 = u64::MAX;
 const DATAGRAM: usize = 65_535;
 const BUNDLE_MAX: usize = 1_472;
+/// The time limit for an expected answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Wait for unexpected packets, long enough for a slow path.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// The traffic of an unauthorised client and the answers to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
@@ -78,72 +82,63 @@ impl Stranger {
 
     /// Sends RTP from an unknown address.
     pub fn send_rtp(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        let socket = self.socket(to)?;
-        for _ in 0..count {
-            let packet = self.packet();
-            socket.send_to(&packet, to)?;
-            self.report.rtp += 1;
-        }
-        self.sockets.push(socket);
-        Ok(())
+        self.repeat(to, count, |own, socket| {
+            socket.send_to(&own.packet(), to)?;
+            own.report.rtp += 1;
+            Ok(())
+        })
     }
 
     /// Sends ICE checks for a session with a wrong password, each followed by RTP.
     pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
-        let socket = self.socket(to)?;
         let key = StunKey::new("not the password of anyone");
-        for _ in 0..count {
+        self.repeat(to, count, |own, socket| {
             let mut id = [0; 12];
-            self.rng.fill(&mut id);
+            own.rng.fill(&mut id);
             let mut check = Vec::new();
             BindingBuilder {
                 transaction: Transaction(id),
                 username: Some(Username { server_ufrag: ufrag, client_ufrag: "stranger" }),
                 key: Some(&key),
                 priority: Some(1),
-                role: Some(IceRole::Controlling(self.rng.u64(..))),
+                role: Some(IceRole::Controlling(own.rng.u64(..))),
                 use_candidate: true,
             }
             .write(&mut check);
             socket.send_to(&check, to)?;
-            socket.send_to(&self.packet(), to)?;
-            self.report.checks += 1;
-            self.report.rtp += 1;
-        }
-        self.sockets.push(socket);
-        Ok(())
+            socket.send_to(&own.packet(), to)?;
+            own.report.checks += 1;
+            own.report.rtp += 1;
+            Ok(())
+        })
     }
 
     /// Sends packets in bundles with random tags.
     pub fn send_bundles(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        let socket = self.socket(to)?;
-        for _ in 0..count {
+        self.repeat(to, count, |own, socket| {
             let mut bundle = Bundle::new(BUNDLE_MAX);
-            let packet = self.packet();
-            if bundle.push(Tag(self.rng.u64(..)), &packet) {
+            let packet = own.packet();
+            if bundle.push(Tag(own.rng.u64(..)), &packet) {
                 socket.send_to(bundle.as_bytes(), to)?;
-                self.report.bundled += 1;
+                own.report.bundled += 1;
             }
-        }
-        self.sockets.push(socket);
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Sends openings signed with an unknown secret.
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        let socket = self.socket(to)?;
         let secret =
             NodeSecret::new(b"a secret the stranger made up", "n").map_err(io::Error::other)?;
-        for _ in 0..count {
-            let tag = Tag(self.rng.u64(..));
+        self.repeat(to, count, |own, socket| {
+            let tag = Tag(own.rng.u64(..));
             let mut message = Vec::new();
             let open = TrunkQuestion::Open { room: 0, session: SESSION, tag, lease_s: 60 };
-            open.write(&secret, self.rng.u64(..), clock::now_ns() / 1_000, &mut message);
+            open.write(&secret, own.rng.u64(..), clock::now_ns() / 1_000, &mut message);
             socket.send_to(&message, to)?;
-            self.report.messages += 1;
-        }
-        self.sockets.push(socket);
-        Ok(())
+            own.report.messages += 1;
+            Ok(())
+        })
     }
 
     /// Counts the answers that have arrived, and returns all figures.
@@ -165,13 +160,20 @@ impl Stranger {
         Ok(self.report)
     }
 
-    fn socket(&self, to: SocketAddr) -> io::Result<UdpSocket> {
-        let socket = match to {
-            SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,
-            SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?,
-        };
+    /// Sends this often from an address of its own, on which answers are counted later.
+    fn repeat(
+        &mut self,
+        to: SocketAddr,
+        count: u32,
+        send: impl Fn(&mut Self, &UdpSocket) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let socket = UdpSocket::bind(any_of(to))?;
         socket.set_nonblocking(true)?;
-        Ok(socket)
+        for _ in 0..count {
+            send(self, &socket)?;
+        }
+        self.sockets.push(socket);
+        Ok(())
     }
 
     fn packet(&mut self) -> Vec<u8> {
@@ -212,6 +214,118 @@ fn note(datagram: &[u8], report: &mut StrangerReport) {
         Some(BindingOutcome::Mapped(_)) => report.believed += 1,
         None => report.came += 1,
     }
+}
+
+/// The QUIC traffic of an unauthorised client and the answers to it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct QuicReport {
+    /// Datagrams with unknown flow identifiers.
+    pub datagrams: u64,
+    /// Streams with unknown flow identifiers.
+    pub streams: u64,
+    /// Streams that were stopped with ROQ_UNKNOWN_FLOW_ID.
+    pub streams_stopped: u64,
+    /// The connection survived all datagrams and streams.
+    pub kept: bool,
+    /// A bidirectional stream closed the connection with ROQ_STREAM_CREATION_ERROR.
+    pub closed_for_bidirectional: bool,
+    /// Received datagrams and streams: must be 0.
+    pub came: u64,
+}
+
+impl QuicReport {
+    /// All datagrams and streams sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.datagrams + self.streams
+    }
+}
+
+/// Connects and sends datagrams, streams and a bidirectional stream, in this order.
+///
+/// # Errors
+/// Why it could not connect or send.
+pub async fn knock_quic(
+    gateway: SocketAddr,
+    certificate_sha256: [u8; 32],
+    count: u32,
+    seed: u64,
+) -> Result<QuicReport, String> {
+    let endpoint = Endpoint::client(any_of(gateway)).map_err(|error| error.to_string())?;
+    let config = client_config(certificate_sha256).map_err(|error| error.to_string())?;
+    let connecting =
+        endpoint.connect_with(config, gateway, "evenkeel").map_err(|error| error.to_string())?;
+    let connection = connecting.await.map_err(|error| error.to_string())?;
+    let mut report = QuicReport::default();
+    let mut rng = Rng::with_seed(seed);
+    for number in 0..count {
+        let mut datagram = Vec::new();
+        roq::write_datagram(
+            FlowId::from_random(rng.u64(..)),
+            &packet(number as u16),
+            &mut datagram,
+        );
+        connection.send_datagram(datagram.into()).map_err(|error| error.to_string())?;
+        report.datagrams += 1;
+    }
+    for number in 0..count {
+        let stopped =
+            open_stream(&connection, FlowId::from_random(rng.u64(..)), &packet(number as u16))
+                .await?;
+        report.streams += 1;
+        report.streams_stopped += u64::from(stopped == Some(ErrorCode::UnknownFlow.code()));
+    }
+    report.came += came(&connection).await;
+    report.kept = connection.close_reason().is_none();
+    report.closed_for_bidirectional = open_bidirectional(&connection, &packet(0)).await;
+    connection.close(quinn::VarInt::from_u32(0), b"");
+    Ok(report)
+}
+
+/// Opens a stream and returns the code with which it was stopped, if in time.
+async fn open_stream(
+    connection: &Connection,
+    flow: FlowId,
+    packet: &[u8],
+) -> Result<Option<u64>, String> {
+    let mut stream = connection.open_uni().await.map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    roq::write_stream_start(flow, &mut bytes);
+    roq::write_stream_packet(packet, &mut bytes);
+    // The stream is not finished, because a finished and read stream cannot be stopped.
+    let _stopped_already = stream.write_all(&bytes).await;
+    let stopped = tokio::time::timeout(PATIENCE, stream.stopped()).await;
+    Ok(stopped.ok().and_then(Result::ok).flatten().map(quinn::VarInt::into_inner))
+}
+
+/// Counts received datagrams and streams for a moment.
+async fn came(connection: &Connection) -> u64 {
+    let mut count = 0;
+    let listening = async {
+        loop {
+            let heard = tokio::select! {
+                datagram = connection.read_datagram() => datagram.is_ok(),
+                stream = connection.accept_uni() => stream.is_ok(),
+            };
+            if !heard {
+                return;
+            }
+            count += 1;
+        }
+    };
+    let _all_of_it = tokio::time::timeout(LINGER, listening).await;
+    count
+}
+
+async fn open_bidirectional(connection: &Connection, packet: &[u8]) -> bool {
+    // A peer that allows no bidirectional streams passes as well.
+    let Ok(Ok((mut send, _receive))) = tokio::time::timeout(PATIENCE, connection.open_bi()).await
+    else {
+        return false;
+    };
+    let _closed_already = send.write_all(packet).await;
+    let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;
+    matches!(closed, Ok(ConnectionError::ApplicationClosed(ApplicationClose { error_code, .. }))
+        if error_code.into_inner() == ErrorCode::StreamCreation.code())
 }
 
 #[cfg(test)]

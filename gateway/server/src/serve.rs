@@ -266,11 +266,21 @@ fn serve_as(
         });
         gateway.resume_quic();
     }
-    let instruments = telemetry.instruments();
-    let member = member.map(|bound| bound.start(&mut gateway, instruments)).transpose()?;
+    let member = member.map(|bound| {
+        let parts = evenkeel_group::MemberGateway {
+            handle: gateway.handle.clone(),
+            lease: Arc::clone(&gateway.lease),
+            fencing: Arc::clone(&gateway.fencing),
+            quic: gateway.quic_resumer(),
+            refused_epochs: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),
+        };
+        bound.start(parts, telemetry.instruments())
+    });
+    let member = member.transpose()?;
     let (in_group, instruments) =
         (member.as_ref().map(evenkeel_group::RunningMember::group), telemetry.instruments());
-    let index = index.map(|bound| bound.start(&gateway, in_group, instruments)).transpose()?;
+    let index =
+        index.map(|bound| bound.start(&gateway.handle, in_group, instruments)).transpose()?;
     let replaced = heir.take().is_some();
     api.open();
     let listening = ServedAddresses {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::{ClockRefusal, MessageError};
 
-use super::{AgentMachine, BatchTime, Io};
+use super::io::{BatchTime, Io};
+use crate::AgentCounters;
 
 /// Interval in which each reason is logged at most once.
 const LOG_EVERY: Duration = Duration::from_secs(600);
@@ -20,16 +21,17 @@ pub(super) struct RefusedMessages {
     answered: Option<Instant>,
 }
 
-impl AgentMachine {
+impl RefusedMessages {
     /// Counts a datagram that is not encrypted with the key of this node, or should not be encrypted.
-    pub(super) fn refuse_unreadable(
+    pub(super) fn unreadable(
         &mut self,
+        counters: &mut AgentCounters,
         source: SocketAddr,
         now: BatchTime,
         io: &mut impl Io,
     ) {
-        self.counters.refused_unreadable += 1;
-        if is_due(&mut self.refusals.logged[5], LOG_EVERY, now.instant) {
+        counters.refused_unreadable += 1;
+        if is_due(&mut self.logged[5], LOG_EVERY, now.instant) {
             io.log(&format!(
                 "datagram refused: source={source} reason=\"not encrypted with this node's key\"; set `encrypt` at both ends or at none, and use one secret_file"
             ));
@@ -37,52 +39,67 @@ impl AgentMachine {
     }
 
     /// Counts a question of a gateway that is not the newest owner of its group.
-    pub(super) fn refuse_superseded(
+    pub(super) fn superseded(
         &mut self,
+        counters: &mut AgentCounters,
         epoch: u64,
         source: SocketAddr,
         now: BatchTime,
         io: &mut impl Io,
     ) {
-        self.counters.refused_superseded += 1;
-        if is_due(&mut self.refusals.logged[6], LOG_EVERY, now.instant) {
+        counters.refused_superseded += 1;
+        if is_due(&mut self.logged[6], LOG_EVERY, now.instant) {
             io.log(&format!(
                 "message refused: source={source} reason=\"another gateway of its group is the owner since epoch {epoch}\""
             ));
         }
     }
 
+    /// Counts a message that cannot be read. With `answers`, its sender learns of a wrong clock.
     pub(super) fn refuse(
         &mut self,
         refused: MessageError,
         (bytes, source): (&[u8], SocketAddr),
+        answers: bool,
+        counters: &mut AgentCounters,
         now: BatchTime,
         io: &mut impl Io,
     ) {
-        self.counters.refuse(refused);
         let (kind, advice) = match refused {
             MessageError::Length
             | MessageError::Version(_)
             | MessageError::Unknown
-            | MessageError::Direction => (0, ""),
-            MessageError::Key(_) => (1, "; use one secret_file at both ends"),
+            | MessageError::Direction => {
+                counters.malformed += 1;
+                (0, "")
+            }
+            MessageError::Key(_) => {
+                counters.refused_forged += 1;
+                (1, "; use one secret_file at both ends")
+            }
             MessageError::Forged => {
+                counters.refused_forged += 1;
                 (2, "; `name` must be that of [[node]] or [cluster.peer] at the gateway")
             }
-            MessageError::Time { .. } => (3, "; synchronize the clocks"),
-            MessageError::Replayed => (4, ""),
+            MessageError::Time { .. } => {
+                counters.refused_time += 1;
+                (3, "; synchronize the clocks")
+            }
+            MessageError::Replayed => {
+                counters.refused_replayed += 1;
+                (4, "")
+            }
         };
-        if is_due(&mut self.refusals.logged[kind], LOG_EVERY, now.instant) {
+        if is_due(&mut self.logged[kind], LOG_EVERY, now.instant) {
             io.log(&format!("message refused: source={source} reason=\"{refused}\"{advice}"));
         }
-        let refusal =
-            ClockRefusal::of(bytes, refused, now.unix_us).filter(|_| !self.faults.is_link_cut());
+        let refusal = ClockRefusal::of(bytes, refused, now.unix_us).filter(|_| answers);
         if let Some(refusal) = refusal
-            && is_due(&mut self.refusals.answered, ANSWER_EVERY, now.instant)
+            && is_due(&mut self.answered, ANSWER_EVERY, now.instant)
         {
-            self.scratch.clear();
-            refusal.write(&mut self.scratch);
-            io.send(source, &self.scratch);
+            let mut answer = Vec::new();
+            refusal.write(&mut answer);
+            io.send(source, &answer);
         }
     }
 }

@@ -1,22 +1,41 @@
 //! The agent's side effects: sockets towards gateways and the server, commands, and the process.
 
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::NodeFault;
-use nix::sys::epoll::Epoll;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 
-use super::{AsFdDyn, COMMANDS, LEGS, PROCESS, any, log};
 use crate::agent::{Io, MediaPacket, OpeningState};
 use crate::commands::{CommandJob, CommandResult, Commands};
 use crate::config::{Config, MediaConfig, RtcpConfig, Server};
 use crate::process::WatchedProcess;
 use crate::sessions::SessionSlot;
 
+pub(super) const PROCESS: u64 = 1;
+pub(super) const COMMANDS: u64 = 3;
+/// First epoll token of the sockets towards the server; lower tokens are fixed.
+pub(super) const LEGS: u64 = 16;
+
 /// Time limit of the command that starts the server.
 const START_WITHIN: Duration = Duration::from_secs(60);
+
+pub(super) fn log(line: &str) {
+    // The agent continues if standard error is closed.
+    let _ = writeln!(io::stderr(), "evenkeel agent: {line}");
+}
+
+/// Adds a descriptor to the loop.
+pub(super) fn watch(epoll: &Epoll, fd: &impl AsFd, token: u64) -> io::Result<()> {
+    Ok(epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+}
+
+fn any(v4: bool) -> SocketAddr {
+    if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CommandContext {
@@ -47,7 +66,7 @@ pub(super) struct SystemIo {
     process: Option<WatchedProcess>,
     start: Option<Vec<String>>,
     /// True if the loop must look for the process at once.
-    look_now: bool,
+    pub(super) look_now: bool,
 }
 
 impl SystemIo {
@@ -58,7 +77,7 @@ impl SystemIo {
         now: Instant,
     ) -> io::Result<SystemIo> {
         let commands = Commands::new()?;
-        commands.bell().add_to(&epoll, COMMANDS)?;
+        watch(&epoll, commands.bell(), COMMANDS)?;
         let Config { process, cold, start, media, .. } = config;
         let process = process.map(|found| WatchedProcess::new(found, cold, now));
         let (legs, numbers, look_now) = (Vec::new(), 0, true);
@@ -73,17 +92,13 @@ impl SystemIo {
         self.process.as_ref().is_some_and(|process| process.pid().is_none())
     }
 
-    pub(super) fn take_look_now(&mut self) -> bool {
-        std::mem::take(&mut self.look_now)
-    }
-
     /// Finds or starts the process. Returns whether a new one was found.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let Some(process) = self.process.as_mut().filter(|process| process.pid().is_none()) else {
             return false;
         };
         let found = process.look(now).and_then(|found| match process.fd() {
-            Some(fd) if found => fd.add_to(&self.epoll, PROCESS).map(|()| true),
+            Some(fd) if found => watch(&self.epoll, fd, PROCESS).map(|()| true),
             _ => Ok(false),
         });
         match found {
@@ -148,10 +163,10 @@ impl SystemIo {
         let token = LEGS + u64::from(slot) * 2;
         let address = reachable_from(&leg.rtp, address)?;
         leg.rtp.connect(address)?;
-        leg.rtp.add_to(&self.epoll, token)?;
+        watch(&self.epoll, &leg.rtp, token)?;
         if let Some(rtcp) = &leg.rtcp {
             rtcp.connect((address.ip(), address.port().wrapping_add(1)))?;
-            rtcp.add_to(&self.epoll, token + 1)?;
+            watch(&self.epoll, rtcp, token + 1)?;
         }
         Ok(())
     }

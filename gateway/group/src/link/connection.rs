@@ -1,22 +1,19 @@
-//! One connection, from its handshake to its end.
+//! One connection, from its hellos to its end.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::GroupSettings;
-use evenkeel_process::descriptors;
-use rustls::ClientConfig;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::TlsStream;
 
+use super::super::refusals::RefusalLog;
 use super::frame::{self, FRAME_MAX, FrameRead, LinkFrame, QUIET};
-use super::hello::Hello;
-use super::tls::{self, LinkTls};
-use super::{LinkEvent, LinkRefusal, Local, Told};
+use super::hello::{Hello, LinkRefusal};
+use super::tls::LinkTls;
 
 /// Frames that wait for the peer to read, in KiB: two of the longest.
 const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
@@ -24,27 +21,43 @@ const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
 /// Interval of frames while nothing else is sent.
 const IDLE_EVERY: Duration = Duration::from_millis(500);
 
-/// Time limit of a TCP handshake. A repeated SYN (after 1 s; RFC 6298, 2.1) could succeed after the peer has connected,
-/// and replace that connection.
-const CONNECT_WITHIN: Duration = Duration::from_millis(500);
-
-const _: () = assert!(CONNECT_WITHIN.as_millis() < 1_000);
-
 const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 
-#[derive(Debug)]
-pub(super) enum ConnectError {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum LinkEvent {
+    /// Frames are sent and received until [`LinkEvent::Disconnected`].
+    Connected,
+    Disconnected,
+    /// The members are not connected for this reason.
     Refused(LinkRefusal),
-    Broken(io::Error),
+    /// How the node lists differ; `None` once they do not any more. The connection stays.
+    NodesDiffer(Option<String>),
+    Frame(LinkFrame),
 }
 
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> ConnectError {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        match inner.is_some_and(tls::is_another_secret) {
-            true => ConnectError::Refused(LinkRefusal::Secret),
-            false => ConnectError::Broken(error),
-        }
+/// An event on its way from the link's thread.
+#[derive(Debug)]
+pub(super) enum LinkMessage {
+    Connected(FrameQueue),
+    Event(LinkEvent),
+}
+
+/// A member, as its connections know it.
+#[derive(Clone)]
+pub(super) struct LocalMember {
+    pub(super) cluster: GroupSettings,
+    pub(super) tls: LinkTls,
+    pub(super) hello: watch::Receiver<Hello>,
+    pub(super) messages: mpsc::Sender<LinkMessage>,
+    /// Connections of the peer to this member's API.
+    pub(super) streams: mpsc::Sender<TlsStream<TcpStream>>,
+    pub(super) refusals: RefusalLog,
+}
+
+impl LocalMember {
+    pub(super) async fn tell(&self, event: LinkEvent) {
+        // Fails if the link was dropped, which ends the thread.
+        let _ = self.messages.send(LinkMessage::Event(event)).await;
     }
 }
 
@@ -83,64 +96,15 @@ pub(super) struct LinkConnection {
     theirs: Hello,
 }
 
-/// An authenticated connection that the peer opened.
-pub(super) enum AcceptedConnection {
-    Link(LinkConnection),
-    Api(TlsStream<TcpStream>),
-}
-
-pub(super) async fn accept(
-    stream: TcpStream,
-    local: &Local,
-) -> Result<AcceptedConnection, ConnectError> {
-    let stream = move_to_early(stream)?;
-    stream.set_nodelay(true)?;
-    let accepting = TlsAcceptor::from(Arc::clone(&local.tls.server)).accept(stream);
-    let stream: TlsStream<TcpStream> = accepting.await?.into();
-    match tls::asks_api(stream.get_ref().1) {
-        true => Ok(AcceptedConnection::Api(stream)),
-        false => greet(stream, false, local).await.map(AcceptedConnection::Link),
-    }
-}
-
-pub(super) async fn dial(local: &Local) -> Result<LinkConnection, ConnectError> {
-    let stream = open(&local.cluster, &local.tls.client).await?;
-    greet(stream, true, local).await
-}
-
-/// If this process is killed, the peer learns it before the kernel closes descriptors that take long.
-fn move_to_early(stream: TcpStream) -> io::Result<TcpStream> {
-    let stream = stream.into_std()?;
-    // Without a free number the peer learns it later.
-    let early = descriptors::closed_early(&stream).map_or(stream, StdStream::from);
-    TcpStream::from_std(early)
-}
-
-/// Connects to the peer, never from an address of the group.
-pub(super) async fn open(
-    cluster: &GroupSettings,
-    tls: &Arc<ClientConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
-    let peer = cluster.peer.address;
-    let socket = match peer {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    let mut from = cluster.listen;
-    from.set_port(0);
-    socket.bind(from)?;
-    let connecting = tokio::time::timeout(CONNECT_WITHIN, socket.connect(peer));
-    let stream = move_to_early(connecting.await??)?;
-    stream.set_nodelay(true)?;
-    Ok(TlsConnector::from(Arc::clone(tls)).connect(LinkTls::name(), stream).await?.into())
-}
-
 /// Both ends send their hello first, then judge that of the other.
-async fn greet(
+///
+/// # Errors
+/// The stream broke, or a [`LinkRefusal`].
+pub(super) async fn greet(
     mut stream: TlsStream<TcpStream>,
     dialed: bool,
-    local: &Local,
-) -> Result<LinkConnection, ConnectError> {
+    local: &LocalMember,
+) -> io::Result<LinkConnection> {
     let own = local.hello.borrow().clone();
     let written = frame::write(&mut stream, &own.encode()).await;
     // A peer that does not accept this member's key says so, and closes.
@@ -149,7 +113,7 @@ async fn greet(
     if let Err(refused) = own.check(&theirs) {
         // The peer reads this member's hello before the end.
         let _ = stream.shutdown().await;
-        return Err(ConnectError::Refused(refused));
+        return Err(io::Error::other(refused));
     }
     Ok(LinkConnection { stream, dialed, theirs })
 }
@@ -160,14 +124,14 @@ impl LinkConnection {
     }
 
     /// Carries frames until the connection ends, and returns the reason.
-    pub(super) async fn run(self, local: Local) -> io::Error {
+    pub(super) async fn run(self, local: LocalMember) -> io::Error {
         let LinkConnection { stream, theirs, .. } = self;
         let dropped = || io::Error::other("the link was dropped");
         let (frames, queue) = mpsc::unbounded_channel();
         let outbox = FrameQueue { frames, room: Arc::new(Semaphore::new(QUEUE_MAX_KIB)) };
         let (peer, version) = (&theirs.name, &theirs.version);
         tracing::info!(%peer, %version, "connected to the group's other gateway");
-        if local.told.send(Told::Connected(outbox)).await.is_err() {
+        if local.messages.send(LinkMessage::Connected(outbox)).await.is_err() {
             return dropped();
         }
         let (mut reader, mut writer) = tokio::io::split(stream);
@@ -186,7 +150,7 @@ impl LinkConnection {
 async fn read_all(
     reader: &mut ReadHalf<TlsStream<TcpStream>>,
     theirs: &watch::Sender<Hello>,
-    local: &Local,
+    local: &LocalMember,
 ) -> io::Error {
     loop {
         match frame::read(reader).await {
@@ -222,7 +186,7 @@ async fn write_all(
 }
 
 /// Reports how the node lists differ, at first and after each change. Returns if the link was dropped.
-async fn compare(local: Local, mut theirs: watch::Receiver<Hello>) {
+async fn compare(local: LocalMember, mut theirs: watch::Receiver<Hello>) {
     let (mut own, mut reported) = (local.hello.clone(), None);
     loop {
         let differ = own.borrow_and_update().nodes_differ(&theirs.borrow_and_update());

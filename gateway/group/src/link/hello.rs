@@ -7,13 +7,40 @@ use evenkeel_config::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::LinkRefusal;
-
 /// Version of frames and their order.
 const PROTOCOL: u32 = 1;
 
 /// Entries that a sentence names.
 const NAMED_MAX: usize = 4;
+
+/// The reason why two members do not connect. Both ends find it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum LinkRefusal {
+    #[error("the two ends have different secrets: both members need the same `secret_file`")]
+    Secret,
+    #[error("`{peer}` has version {there} of the connection, this gateway has version {here}")]
+    Protocol { peer: String, here: u32, there: u32 },
+    #[error("both members have the `name` `{name}`: each needs a name of its own")]
+    SameName { name: String },
+    #[error("the member `{found}` connected, the configured peer is `{expected}`")]
+    UnknownPeer { found: String, expected: String },
+    #[error("`{peer}` is configured with the peer `{found}`, and this member is `{here}`")]
+    UnknownHere { peer: String, found: String, here: String },
+    #[error("{part} differs from that of `{peer}`: {difference}")]
+    Differs { peer: String, part: &'static str, difference: String },
+}
+
+impl LinkRefusal {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            LinkRefusal::Secret => "secret",
+            LinkRefusal::Protocol { .. } => "version",
+            LinkRefusal::SameName { .. } => "same-name",
+            LinkRefusal::UnknownPeer { .. } | LinkRefusal::UnknownHere { .. } => "unknown-peer",
+            LinkRefusal::Differs { .. } => "configuration",
+        }
+    }
+}
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Hello {

@@ -78,7 +78,7 @@ fn nodes(text: &[(&str, u16)]) -> Vec<NodeConfig> {
 }
 
 async fn next(link: &mut Link) -> LinkEvent {
-    let event = tokio::time::timeout(Duration::from_secs(20), link.recv());
+    let event = timeout(Duration::from_secs(20), link.recv());
     event.await.expect("an event of the link")
 }
 
@@ -292,8 +292,8 @@ async fn frame_beyond_the_limit_is_not_sent() {
 async fn connected(pair: &Pair) -> tokio_rustls::client::TlsStream<TcpStream> {
     let stream = TcpStream::connect(pair.clusters[0].listen).await.unwrap();
     let tls = LinkTls::of(&pair.clusters[1].secrets).unwrap();
-    let connector = tokio_rustls::TlsConnector::from(tls.client);
-    let mut stream = connector.connect(LinkTls::name(), stream).await.unwrap();
+    let connector = TlsConnector::from(tls.client);
+    let mut stream = connector.connect(ServerName::try_from(NAME).unwrap(), stream).await.unwrap();
     let hello = Hello::of(&pair.settings[1], &pair.clusters[1], 1).encode();
     frame::write(&mut stream, &hello).await.unwrap();
     frame::read_hello(&mut stream).await.unwrap();

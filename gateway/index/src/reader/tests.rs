@@ -1,8 +1,8 @@
 use evenkeel_group::GroupRole;
 
 use super::super::entry::{VERSION, encode};
-use super::super::memory::MemoryStore;
 use super::*;
+use crate::tests::memory::MemoryStore;
 
 fn put_group(store: &MemoryStore, group: &str, gateway: &str, alive: bool) {
     let keys = IndexKeys::new(group);

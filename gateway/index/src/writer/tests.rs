@@ -1,5 +1,5 @@
-use super::super::memory::{Contents, MemoryStore};
 use super::*;
+use crate::tests::memory::{Contents, MemoryStore};
 
 const SESSIONS: u64 = 40;
 

@@ -4,7 +4,6 @@ use evenkeel_media::rtcp::SenderInfo;
 use evenkeel_media::rtp;
 use fastrand::Rng;
 
-use super::{Video, Voice};
 use crate::TestHeader;
 use crate::ledger::SentPacket;
 use crate::reception::ntp_of;
@@ -24,6 +23,33 @@ const KEY_FRAME_TIMES: u64 = 3;
 const VIDEO_FLOOR_BPS: u64 = 30_000;
 /// The smallest payload: the test header and one byte for the kind of content.
 const PAYLOAD_MIN: usize = TestHeader::LENGTH + 1;
+
+/// The voice stream of a client: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Voice {
+    pub(crate) payload_type: u8,
+}
+
+/// The video stream of a client: frames of several packets, 90 kHz clock, stream 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Video {
+    pub(crate) payload_type: u8,
+    /// Bitrate without a cap, in bits per second.
+    pub(crate) bitrate_bps: u64,
+    pub(crate) frames_per_second: u32,
+}
+
+impl Default for Voice {
+    fn default() -> Self {
+        Self { payload_type: 111 }
+    }
+}
+
+impl Default for Video {
+    fn default() -> Self {
+        Self { payload_type: 96, bitrate_bps: 400_000, frames_per_second: 25 }
+    }
+}
 
 /// The byte after the test header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,7 +195,8 @@ pub(super) struct VideoStream {
     next_ns: u64,
     /// The current frame: timestamp, content and remaining bytes.
     frame: Option<(u32, Content, usize)>,
-    key_asked: bool,
+    /// The next frame is a key frame.
+    pub(super) key_asked: bool,
     cap_bps: Option<u64>,
     shares_with_voice: bool,
     pub(super) key_frames: u64,
@@ -207,11 +234,6 @@ impl VideoStream {
 
     pub(super) fn sender_info(&self, now_ns: u64) -> SenderInfo {
         self.track.sender_info(now_ns)
-    }
-
-    /// Makes the next frame a key frame.
-    pub(super) fn ask_key(&mut self) {
-        self.key_asked = true;
     }
 
     /// Caps the sum of all streams.

@@ -3,22 +3,31 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
-use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendDatagramError};
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendDatagramError,
+    TransportConfig, VarInt,
+};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::pinned::client_config;
-use super::{ClientReports, ClientTally, Persona, QuicWay, Talker, Transmit};
+use super::roster::{ClientReports, FleetCommand, FleetThread};
+use super::talker::{ClientTally, Persona, Talker, Transmit};
 use crate::clock;
+use crate::datagrams::any_of;
 
 /// Interval at which recorded packets are moved to the ledger.
 const ENTER_EVERY: Duration = Duration::from_millis(5);
@@ -27,54 +36,35 @@ const PACKET_MAX: usize = 65_535;
 /// The size of one stream read.
 const PIECE: usize = 16 * 1_024;
 
-enum QuicFleetCommand {
-    Join(Persona, QuicWay),
-    Leave(u64),
+/// Idle timeout; failures are detected much earlier.
+const IDLE_MAX_MS: u32 = 30_000;
+/// Keeps NAT bindings open during silence.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A QUIC client's destination, and how it recognises the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuicWay {
+    /// Address of the QUIC listener.
+    pub gateway: SocketAddr,
+    /// SHA-256 of the gateway's certificate. The client accepts no other certificate.
+    pub certificate_sha256: [u8; 32],
+    /// RoQ flow identifier of packets that the client sends, at most 62 bits.
+    pub flow_to_gateway: u64,
+    /// RoQ flow identifier of packets that it receives.
+    pub flow_from_gateway: u64,
 }
 
 type SharedDesk = Rc<RefCell<ClientReports>>;
 
-pub(super) struct QuicFleet {
-    orders: Option<UnboundedSender<QuicFleetCommand>>,
-    thread: Option<JoinHandle<()>>,
+/// Starts the thread of all QUIC clients.
+pub(super) fn start(desk: ClientReports) -> io::Result<FleetThread<QuicWay>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    FleetThread::start("clients-quic", move |orders| {
+        LocalSet::new().block_on(&runtime, run(orders, Rc::new(RefCell::new(desk))));
+    })
 }
 
-impl QuicFleet {
-    pub(super) fn start(desk: ClientReports) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (orders, heard) = mpsc::unbounded_channel();
-        let thread = std::thread::Builder::new().name("clients-quic".into()).spawn(move || {
-            LocalSet::new().block_on(&runtime, run(heard, Rc::new(RefCell::new(desk))));
-        })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
-    }
-
-    pub(super) fn join(&self, persona: Persona, way: QuicWay) {
-        self.order(QuicFleetCommand::Join(persona, way));
-    }
-
-    pub(super) fn leave(&self, session: u64) {
-        self.order(QuicFleetCommand::Leave(session));
-    }
-
-    fn order(&self, order: QuicFleetCommand) {
-        if let Some(orders) = &self.orders {
-            // The thread ends only with this handle.
-            let _heard = orders.send(order);
-        }
-    }
-}
-
-impl Drop for QuicFleet {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
-}
-
-async fn run(mut orders: UnboundedReceiver<QuicFleetCommand>, desk: SharedDesk) {
+async fn run(mut orders: UnboundedReceiver<FleetCommand<QuicWay>>, desk: SharedDesk) {
     let mut clients = BTreeMap::new();
     let mut tasks = tokio::task::JoinSet::new();
     let mut entering = tokio::time::interval(ENTER_EVERY);
@@ -82,12 +72,12 @@ async fn run(mut orders: UnboundedReceiver<QuicFleetCommand>, desk: SharedDesk) 
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some(QuicFleetCommand::Join(persona, way)) => {
+                Some(FleetCommand::Join(persona, way)) => {
                     let (stays, left) = oneshot::channel();
                     clients.insert(persona.session, stays);
                     tasks.spawn_local(live(persona, way, left, Rc::clone(&desk)));
                 }
-                Some(QuicFleetCommand::Leave(session)) => drop(clients.remove(&session)),
+                Some(FleetCommand::Leave(session)) => drop(clients.remove(&session)),
                 None => break,
             },
             _tick = entering.tick() => desk.borrow_mut().enter(),
@@ -122,11 +112,7 @@ async fn talk(
 ) -> Result<(), String> {
     let flow = |number| FlowId::new(number).ok_or("a flow identifier is more than 62 bits long");
     let (to_gateway, from_gateway) = (flow(way.flow_to_gateway)?, flow(way.flow_from_gateway)?);
-    let here: IpAddr = match way.gateway {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let endpoint = Endpoint::client((here, 0).into()).map_err(|error| error.to_string())?;
+    let endpoint = Endpoint::client(any_of(way.gateway)).map_err(|error| error.to_string())?;
     let config = client_config(way.certificate_sha256).map_err(|error| error.to_string())?;
     let mut before: Option<QuicCall> = None;
     let ended = loop {
@@ -157,7 +143,7 @@ async fn talk(
             continue;
         }
         call.tell();
-        call.connection.close(quinn::VarInt::from_u32(0), b"");
+        call.connection.close(VarInt::from_u32(0), b"");
         break ended;
     };
     endpoint.wait_idle().await;
@@ -289,4 +275,92 @@ async fn send_stream(connection: Connection, bytes: Vec<u8>) {
 
 fn until(at_ns: u64) -> Instant {
     Instant::now() + Duration::from_nanos(at_ns.saturating_sub(clock::now_ns()))
+}
+
+/// The QUIC configuration for RoQ, which accepts exactly this certificate.
+///
+/// # Errors
+/// The provider has no TLS 1.3, or lacks the initial cipher suite of QUIC.
+pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, PinnedTlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let pinned = Arc::new(Pinned { certificate_sha256, provider: Arc::clone(&provider) });
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(pinned)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![roq::ALPN.to_vec()];
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(Some(VarInt::from_u32(IDLE_MAX_MS).into()));
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+/// The TLS library lacks what QUIC needs.
+#[derive(Debug, thiserror::Error)]
+pub enum PinnedTlsError {
+    /// No TLS 1.3.
+    #[error(transparent)]
+    Tls(#[from] Error),
+    /// No initial cipher suite of QUIC (RFC 9001, section 5.2).
+    #[error(transparent)]
+    Suite(#[from] NoInitialCipherSuite),
+}
+
+/// Verifies that the gateway has the certificate of this SHA-256.
+#[derive(Debug)]
+struct Pinned {
+    certificate_sha256: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, end_entity);
+        if digest.as_ref() == self.certificate_sha256 {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(Error::General("the certificate is not the one the offer's answer named".into()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }

@@ -4,9 +4,9 @@ use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::rtcp::{self, RtcpPacket};
 use evenkeel_media::rtp;
 use fastrand::Rng;
+use serde::Serialize;
 
-use super::outgoing::{Content, VideoStream, VoiceStream};
-use super::{ClientTally, Persona};
+use super::outgoing::{Content, Video, VideoStream, Voice, VoiceStream};
 use crate::TestHeader;
 use crate::ledger::{ReceivedPacket, SentPacket};
 use crate::reception::RtpReception;
@@ -15,6 +15,62 @@ use crate::reception::RtpReception;
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// Maximum received streams with statistics. Above this the stream that has been silent longest is forgotten.
 const HEARD_MAX: usize = 64;
+
+/// A simulated client: its session, its seed and the streams that it sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Persona {
+    /// The session number in the test headers of the client's packets.
+    pub session: u64,
+    /// Seed of its SSRCs, sequence numbers, phases and sizes.
+    pub seed: u64,
+    /// `None` for a client that only receives.
+    pub voice: Option<Voice>,
+    /// `None` for a client without a camera.
+    pub video: Option<Video>,
+}
+
+impl Persona {
+    fn clock_rate(&self, payload_type: u8) -> Option<u32> {
+        // A client that sends nothing expects the default payload types from its room.
+        let voice = self.voice.unwrap_or_default().payload_type;
+        let video = self.video.unwrap_or_default().payload_type;
+        match payload_type {
+            _ if payload_type == voice => Some(48_000),
+            _ if payload_type == video => Some(90_000),
+            _ => None,
+        }
+    }
+}
+
+/// A client's totals since it joined.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct ClientTally {
+    pub(crate) packets_sent: u64,
+    /// Received RTP packets with a test header.
+    pub packets_received: u64,
+    /// Arrival time of the first packet: nanoseconds since the Unix epoch.
+    pub(crate) first_heard_ns: Option<u64>,
+    /// Packets that are invalid or carry no test header.
+    pub unreadable: u64,
+    /// Datagrams from another address than the gateway's, or of an unknown flow.
+    pub foreign: u64,
+    /// RTCP sender and receiver reports.
+    pub reports_received: u64,
+    /// Key frames requested by PLI or FIR.
+    pub(crate) keys_asked: u64,
+    /// Key frames requested for an SSRC that the client does not send.
+    pub(crate) keys_asked_of_others: u64,
+    /// Key frames sent; the first frame is one.
+    pub(crate) key_frames_sent: u64,
+    /// Key frames of which the last packet was received.
+    pub(crate) key_frames_received: u64,
+    /// Caps received by REMB.
+    pub(crate) caps: u64,
+    /// The last cap, in bits per second.
+    pub(crate) cap_bps: Option<u64>,
+    /// The current video bitrate in bits per second.
+    pub(crate) video_bps: u64,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Transmit {
@@ -179,7 +235,7 @@ impl Talker {
         match &mut self.video {
             Some(video) if video.ssrc() == media => {
                 self.tally.keys_asked += 1;
-                video.ask_key();
+                video.key_asked = true;
             }
             // Key-frame requests for an unknown SSRC are only counted.
             _ => self.tally.keys_asked_of_others += 1,

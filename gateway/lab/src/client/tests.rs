@@ -1,4 +1,4 @@
-use std::net::UdpSocket;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -107,7 +107,7 @@ fn two_clients_hear_each_other() {
         rig.wait_arrived(before + 4 * ENOUGH);
         rig.settle();
         let Rig { ledger, fleet } = rig;
-        fleet.finish();
+        drop(fleet);
         let ledger = ledger.open();
         assert_eq!(ledger.misdelivered(), []);
         assert_eq!(ledger.twice(), []);
@@ -157,7 +157,7 @@ fn client_that_left_is_remembered() {
     rig.fleet.leave(1);
     rig.wait("it has gone", |rig| rig.state(1).tally.packets_sent > 0);
     let sent = rig.state(1).tally.packets_sent;
-    rig.fleet.finish();
+    drop(rig.fleet);
     assert_eq!(rig.ledger.open().sent_count(), sent);
     assert!(end().packets_in > sent, "its reports came too");
 }
@@ -297,7 +297,7 @@ fn quic_client_hears_datagrams_and_streams() {
     let state = rig.state(1);
     assert!(state.ready_ns.is_some() && state.failed.is_none());
     let Rig { ledger, fleet } = rig;
-    fleet.finish();
+    drop(fleet);
     let ledger = ledger.open();
     assert_eq!((ledger.missing(), ledger.twice()), (vec![], vec![]));
     assert_eq!(ledger.continuity_breaks(Tolerance::default()), []);

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_media::demux::{self, DatagramKind};
+use evenkeel_media::stun::{
+    BindingBuilder, BindingOutcome, IceRole, Response, StunKey, Transaction, Username,
+};
+use fastrand::Rng;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
 
-use super::ice::Ice;
-use super::{ClientReports, ClientTally, Persona, Talker, Transmit, UdpWay};
+use super::roster::{ClientReports, FleetCommand, FleetThread};
+use super::talker::{ClientTally, Persona, Talker, Transmit};
 use crate::clock;
 use crate::datagrams::{self, DatagramInbox};
 use crate::wheel::Wheel;
@@ -25,48 +29,42 @@ const DATAGRAM: usize = 9_216;
 /// Datagrams per read of a socket. A client rarely has more than one, and `recvmmsg` would look for another each time.
 const BATCH: usize = 1;
 
-pub(super) enum UdpFleetCommand {
-    Join(Persona, Box<UdpWay>),
-    Leave(u64),
+/// Retry interval of the first check.
+const CHECK_EVERY_NS: u64 = 50_000_000;
+/// RFC 7675 renews consent about every 5 s; an impaired path loses some of the checks.
+const CONSENT_EVERY_NS: u64 = 1_000_000_000;
+/// The priority of a host candidate of component 1 (RFC 8445, section 5.1.2).
+const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
+
+/// ICE credentials from the gateway's answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub(crate) ufrag: String,
+    pub(crate) password: String,
 }
 
-pub(super) struct UdpFleet {
-    commands: Option<Sender<UdpFleetCommand>>,
-    thread: Option<JoinHandle<()>>,
+/// A UDP client's socket and its destination.
+pub struct UdpWay {
+    /// The address of the socket is in the offer.
+    pub socket: UdpSocket,
+    /// Destination of RTP, and of RTCP if muxed.
+    pub gateway: SocketAddr,
+    /// The RTCP socket and its destination, if RTCP is not muxed.
+    pub rtcp: Option<(UdpSocket, SocketAddr)>,
+    /// ICE credentials, if the client uses STUN. It sends no media before the first answer to a check.
+    pub ice: Option<Credentials>,
 }
 
-impl UdpFleet {
-    pub(super) fn start(desk: ClientReports) -> io::Result<Self> {
-        let (commands, orders) = channel();
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let crew = Crew {
-            epoll,
-            clients: Vec::new(),
-            by_session: BTreeMap::new(),
-            wheel: Wheel::new(clock::now_ns()),
-            desk,
-        };
-        let thread = std::thread::Builder::new()
-            .name("clients-udp".into())
-            .spawn(move || crew.run(&orders))?;
-        Ok(Self { commands: Some(commands), thread: Some(thread) })
-    }
-
-    pub(super) fn command(&self, command: UdpFleetCommand) {
-        if let Some(commands) = &self.commands {
-            // The thread ends only with this handle.
-            let _heard = commands.send(command);
-        }
-    }
-}
-
-impl Drop for UdpFleet {
-    fn drop(&mut self) {
-        self.commands = None;
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
+/// Starts the thread of all UDP clients.
+pub(super) fn start(desk: ClientReports) -> io::Result<FleetThread<UdpWay>> {
+    let crew = Crew {
+        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        clients: Vec::new(),
+        by_session: BTreeMap::new(),
+        wheel: Wheel::new(clock::now_ns()),
+        desk,
+    };
+    FleetThread::start("clients-udp", move |orders| crew.run(orders))
 }
 
 struct Crew {
@@ -89,7 +87,7 @@ struct UdpClient {
 }
 
 impl Crew {
-    fn run(mut self, orders: &Receiver<UdpFleetCommand>) {
+    fn run(mut self, mut orders: UnboundedReceiver<FleetCommand<UdpWay>>) {
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
         let mut due = Vec::new();
@@ -120,15 +118,15 @@ impl Crew {
         }
     }
 
-    fn obey(&mut self, command: UdpFleetCommand) {
+    fn obey(&mut self, command: FleetCommand<UdpWay>) {
         match command {
-            UdpFleetCommand::Join(persona, way) => {
+            FleetCommand::Join(persona, way) => {
                 let session = persona.session;
-                if let Err(error) = self.join(persona, *way) {
+                if let Err(error) = self.join(persona, way) {
                     self.desk.tell(session, |state| state.failed = Some(error.to_string()));
                 }
             }
-            UdpFleetCommand::Leave(session) => {
+            FleetCommand::Leave(session) => {
                 let gone =
                     self.by_session.remove(&session).and_then(|slot| self.clients[slot].take());
                 if let Some(client) = gone {
@@ -246,4 +244,80 @@ impl UdpClient {
 /// If the socket is full or fails, the packet is lost, and the ledger shows it as missing.
 fn send(socket: &UdpSocket, to: SocketAddr, packet: &[u8]) {
     let _lost_at_worst = socket.send_to(packet, to);
+}
+
+/// A client's side of ICE towards an ICE-lite gateway: checks until one is answered, then consent.
+struct Ice {
+    server_ufrag: String,
+    client_ufrag: String,
+    key: StunKey,
+    rng: Rng,
+    tie_breaker: u64,
+    asked: Option<Transaction>,
+    next_ns: u64,
+    /// The client's address as the gateway sees it, once a check was answered.
+    mapped: Option<SocketAddr>,
+    refusals: u64,
+}
+
+impl Ice {
+    fn new(credentials: &Credentials, seed: u64, now_ns: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        Self {
+            server_ufrag: credentials.ufrag.clone(),
+            client_ufrag: (0..8).map(|_| rng.alphanumeric()).collect(),
+            key: StunKey::new(&credentials.password),
+            tie_breaker: rng.u64(..),
+            rng,
+            asked: None,
+            next_ns: now_ns,
+            mapped: None,
+            refusals: 0,
+        }
+    }
+
+    fn poll_timeout(&self) -> u64 {
+        self.next_ns
+    }
+
+    /// Appends a check to `out` if one is due, and returns true in that case.
+    fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> bool {
+        if now_ns < self.next_ns {
+            return false;
+        }
+        self.next_ns =
+            now_ns + if self.mapped.is_some() { CONSENT_EVERY_NS } else { CHECK_EVERY_NS };
+        let mut id = [0; 12];
+        self.rng.fill(&mut id);
+        self.asked = Some(Transaction(id));
+        BindingBuilder {
+            transaction: Transaction(id),
+            username: Some(Username {
+                server_ufrag: &self.server_ufrag,
+                client_ufrag: &self.client_ufrag,
+            }),
+            key: Some(&self.key),
+            priority: Some(PRIORITY),
+            role: Some(IceRole::Controlling(self.tie_breaker)),
+            use_candidate: true,
+        }
+        .write(out);
+        true
+    }
+
+    /// Handles an answer. Answers with another password or to an older check are ignored.
+    fn handle(&mut self, datagram: &[u8]) {
+        let Ok(response) = Response::parse(datagram) else { return };
+        if self.asked != Some(response.transaction()) {
+            return;
+        }
+        match response.outcome() {
+            BindingOutcome::Mapped(address) if response.verify(&self.key).is_ok() => {
+                self.mapped = Some(address);
+                self.asked = None;
+            }
+            BindingOutcome::Mapped(_) => {}
+            BindingOutcome::Refused(_) => self.refusals += 1,
+        }
+    }
 }

@@ -65,7 +65,9 @@ impl ObservationWindow {
         self.count_packets(&mut effect, &hit, fault);
         self.count_moves(&mut effect, &hit);
         effect.detections = self.detections(fault);
-        effect.marked_down = self.nodes_that_went("down");
+        let is_down = |event: &&ServerEvent| event.name == "node" && event.data["to"] == "down";
+        let down = self.events.iter().filter(is_down);
+        effect.marked_down = down.map(|event| word(&event.data["node"])).collect();
         effect
     }
 
@@ -161,11 +163,6 @@ impl ObservationWindow {
                 }
             })
             .collect()
-    }
-
-    fn nodes_that_went(&self, to: &str) -> Vec<String> {
-        let events = self.events.iter().filter(|e| e.name == "node" && e.data["to"] == to);
-        events.map(|event| word(&event.data["node"])).collect()
     }
 }
 

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checks;
-use super::processes::number;
 use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan};
 use super::report::{
     ControlFigures, DegradationFigures, DemoReport, DetectionFigures, FailoverFigures, GapFigures,
-    PacketFigures, PolicyCalls, ReloadFigures, RoomFigures, SessionFigures, StrangerFigures,
+    PacketFigures, ReloadFigures, RoomFigures, SessionFigures, StrangerFigures,
 };
-use super::sessions::{DemoScenario, DemoTransport};
+use super::sessions::DemoScenario;
 use super::takeover::TakeoverResult;
 
 use crate::clock::nanoseconds;
+use crate::crowd::PlannedTransport;
 use crate::ledger::{
     Account, Death, DuePacket, Excuses, GapSpread, NodeSwitch, PacketLedger, StreamPath, Tolerance,
 };
+use crate::sample_node::number_of;
 use crate::stranger;
 use crate::watch::{at_ns, is_node, word};
 use evenkeel_client::ServerEvent;
@@ -64,7 +65,7 @@ struct Evaluation<'a> {
 impl<'a> Evaluation<'a> {
     fn new(record: &'a DemoRecord, ledger: &'a PacketLedger) -> Evaluation<'a> {
         let switches = ledger.switches();
-        let udp = record.plan.sessions_by(DemoTransport::Udp);
+        let udp = record.plan.sessions_by(PlannedTransport::Udp);
         let mut evaluation =
             Evaluation { record, ledger, account: Account::default(), switches, udp };
         evaluation.account = ledger.account(&evaluation.excuses());
@@ -73,7 +74,7 @@ impl<'a> Evaluation<'a> {
 
     fn excuses(&self) -> Excuses {
         let death = |fault: &DemoFault| Death {
-            node: number(&fault.node),
+            node: number_of(&fault.node),
             died_ns: fault.span.from_ns,
             flipped_ns: self.flipped_ns(fault),
         };
@@ -101,7 +102,7 @@ impl<'a> Evaluation<'a> {
 
     /// Switches of receivers that were on the dead node.
     fn switches_of<'b>(&'b self, fault: &'b DemoFault) -> impl Iterator<Item = &'b NodeSwitch> {
-        let node = number(&fault.node);
+        let node = number_of(&fault.node);
         self.switches
             .iter()
             .filter(move |switch| switch.from == node && fault.span.holds(switch.first_ns))
@@ -150,13 +151,7 @@ impl<'a> Evaluation<'a> {
             continuity_breaks: self.ledger.continuity_breaks(Tolerance::default()).len(),
             degradation: self.degradation(),
             reloads,
-            policy_calls: PolicyCalls {
-                total: record.calls.total,
-                applied: record.calls.applied,
-                applied_by: record.calls.applied_by.clone(),
-                differs_from_native: record.calls.differs,
-                faults: record.calls.faults,
-            },
+            policy_calls: record.calls.clone(),
             strangers: self.strangers(),
             spans_received: self.spans(),
             machine: record.machine,
@@ -181,8 +176,8 @@ impl<'a> Evaluation<'a> {
             closed.copied().chain(silent).chain(record.failed.iter().copied()).collect();
         let count = |transport| record.plan.count(transport);
         SessionFigures {
-            udp: count(DemoTransport::Udp),
-            quic: count(DemoTransport::Quic),
+            udp: count(PlannedTransport::Udp),
+            quic: count(PlannedTransport::Quic),
             lost: lost.len(),
         }
     }
@@ -217,15 +212,15 @@ impl<'a> Evaluation<'a> {
             }
         }
         ControlFigures {
-            gap_ms: gap(DemoTransport::Udp, udp),
-            gap_ms_quic: gap(DemoTransport::Quic, quic),
+            gap_ms: gap(PlannedTransport::Udp, udp),
+            gap_ms_quic: gap(PlannedTransport::Quic, quic),
         }
     }
 
     /// The failovers of each fault by transport, and the moves of the policy swap.
     fn failovers(&self) -> Vec<FailoverFigures> {
         let mut failovers = Vec::new();
-        for transport in [DemoTransport::Udp, DemoTransport::Quic] {
+        for transport in [PlannedTransport::Udp, PlannedTransport::Quic] {
             for fault in &self.record.faults {
                 failovers.push(self.failover(fault, transport));
             }
@@ -235,7 +230,7 @@ impl<'a> Evaluation<'a> {
         failovers
     }
 
-    fn failover(&self, fault: &DemoFault, transport: DemoTransport) -> FailoverFigures {
+    fn failover(&self, fault: &DemoFault, transport: PlannedTransport) -> FailoverFigures {
         let marked_down = self.marked_down(fault);
         let detected = marked_down
             .map(|event| GapSpread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
@@ -260,7 +255,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The moves by a policy, make-before-break.
-    fn planned(&self, push: &DemoPush, transport: DemoTransport) -> FailoverFigures {
+    fn planned(&self, push: &DemoPush, transport: PlannedTransport) -> FailoverFigures {
         let switches = self.switches.iter().filter(|switch| {
             push.span.holds(switch.first_ns) && self.is_by(switch.receiver, transport)
         });
@@ -279,15 +274,15 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn is_by(&self, session: u64, transport: DemoTransport) -> bool {
-        self.udp.contains(&session) == (transport == DemoTransport::Udp)
+    fn is_by(&self, session: u64, transport: PlannedTransport) -> bool {
+        self.udp.contains(&session) == (transport == PlannedTransport::Udp)
     }
 
     fn lost_within(
         &self,
         packets: &[DuePacket],
         span: TimeSpan,
-        transport: DemoTransport,
+        transport: PlannedTransport,
     ) -> usize {
         let early = nanoseconds(Duration::from_millis(100));
         let span = TimeSpan { from_ns: span.from_ns - early, ..span };
@@ -337,22 +332,16 @@ impl<'a> Evaluation<'a> {
             outcome: word(&push.answer["outcome"]),
             reason: push.answer["reason"].as_str().map(str::to_owned),
             activate_us: push.answer["activate_us"].as_u64().unwrap_or(0),
-            packets_lost: within(DemoTransport::Udp) + within(DemoTransport::Quic),
+            packets_lost: within(PlannedTransport::Udp) + within(PlannedTransport::Quic),
             rooms_moved: push.rooms_moved,
         }
     }
 
     fn strangers(&self) -> StrangerFigures {
-        let unauthorised = &self.record.unauthorised;
         let misdelivered = self.ledger.misdelivered();
         let forwarded =
             misdelivered.iter().filter(|arrival| arrival.sender == stranger::SESSION).count();
-        StrangerFigures {
-            sent: unauthorised.sent,
-            forwarded: forwarded as u64,
-            learned: unauthorised.learned,
-            counted: unauthorised.counted.clone(),
-        }
+        StrangerFigures { forwarded: forwarded as u64, ..self.record.strangers.clone() }
     }
 
     fn spans(&self) -> BTreeMap<String, u64> {
@@ -362,17 +351,17 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-fn ingress(transport: DemoTransport) -> &'static str {
+fn ingress(transport: PlannedTransport) -> &'static str {
     match transport {
-        DemoTransport::Udp => "udp",
-        DemoTransport::Quic => "quic",
+        PlannedTransport::Udp => "udp",
+        PlannedTransport::Quic => "quic",
     }
 }
 
-fn gap(transport: DemoTransport, gaps: Vec<u64>) -> GapFigures {
+fn gap(transport: PlannedTransport, gaps: Vec<u64>) -> GapFigures {
     let clock = match transport {
-        DemoTransport::Udp => "kernel",
-        DemoTransport::Quic => "reader",
+        PlannedTransport::Udp => "kernel",
+        PlannedTransport::Quic => "reader",
     };
     GapFigures { spread: GapSpread::of_ns(gaps), clock }
 }

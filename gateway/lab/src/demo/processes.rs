@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{DemoError, DemoOptions};
+use super::options::{DemoError, DemoOptions};
 use crate::process::{ChildProcess, ProcessError};
-use crate::sample_node::number_of;
 use evenkeel_client::{ApiClient, ApiEndpoint};
 
 /// The regions; the gateway is in the first.
@@ -227,11 +226,6 @@ async fn end(mut process: ChildProcess) -> Result<Option<String>, DemoError> {
     Ok(process.all_lines(END_WITHIN).pop())
 }
 
-/// The number that a node of this name writes into test headers.
-pub(super) fn number(name: &str) -> u32 {
-    number_of(name)
-}
-
 fn folder(options: &DemoOptions) -> Result<Folder, DemoError> {
     let path = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
     let what = format!("making {}", path.display());
@@ -293,7 +287,9 @@ async fn node_with_agent(
     folder: &Path,
     name: &str,
 ) -> Result<DemoNode, DemoError> {
-    let address = free_address()?;
+    // The node is started later.
+    let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
+    let address = free().map_err(DemoError::system("looking for a free port"))?;
     let listen = address.to_string();
     let secret_file = secret(folder, name)?;
     let secret = folder.join(&secret_file).display().to_string();
@@ -320,12 +316,6 @@ async fn node_with_agent(
         }
         Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
     }
-}
-
-/// Finds a free address for a node that is started later.
-fn free_address() -> Result<SocketAddr, DemoError> {
-    let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
-    free().map_err(DemoError::system("looking for a free port"))
 }
 
 fn configuration(options: &DemoOptions, endpoint: &str, nodes: &[DemoNode]) -> String {

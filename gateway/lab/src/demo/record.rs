@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::hostile::Vice;
+use super::report::{PolicyCalls, StrangerFigures};
 use super::sessions::SessionPlan;
 use super::takeover::TakeoverResult;
 use crate::machine::Timeliness;
@@ -45,24 +46,6 @@ pub(super) struct DemoPush {
     pub(super) rooms_moved: usize,
 }
 
-#[derive(Clone, Default, Debug)]
-pub(super) struct Unauthorised {
-    pub(super) sent: u64,
-    pub(super) learned: u64,
-    /// The gateway's drop counters, by reason.
-    pub(super) counted: BTreeMap<String, u64>,
-}
-
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct Calls {
-    pub(super) total: u64,
-    pub(super) applied: u64,
-    /// Applied answers by policy.
-    pub(super) applied_by: BTreeMap<String, u64>,
-    pub(super) differs: u64,
-    pub(super) faults: u64,
-}
-
 pub(super) struct DemoRecord {
     pub(super) plan: SessionPlan,
     /// Session numbers by the gateway's id.
@@ -75,8 +58,8 @@ pub(super) struct DemoRecord {
     pub(super) lossy: BTreeSet<u64>,
     pub(super) dropped: Vec<RelayDrop>,
     pub(super) pushes: Vec<DemoPush>,
-    pub(super) unauthorised: Unauthorised,
-    pub(super) calls: Calls,
+    pub(super) strangers: StrangerFigures,
+    pub(super) calls: PolicyCalls,
     pub(super) telemetry: Value,
     /// Every event, until the API ended.
     pub(super) events: Vec<ServerEvent>,

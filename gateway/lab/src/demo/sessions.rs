@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::DemoError;
+use super::options::DemoError;
 use super::processes::{Processes, REGIONS, ZONES};
 use crate::client::{ClientFleet, ClientPath, Persona, Video, Voice};
 use crate::clock;
+use crate::crowd::PlannedTransport;
 use crate::ledger::{Books, RoomParticipant};
 use crate::relay::ImpairmentRelay;
 use evenkeel_client::{
@@ -34,12 +35,6 @@ pub(super) enum DemoScenario {
     Live,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum DemoTransport {
-    Udp,
-    Quic,
-}
-
 /// A room, its region, and the zone in its label.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct DemoRoom {
@@ -53,7 +48,7 @@ pub(super) struct DemoRoom {
 pub(super) struct PlannedSession {
     pub(super) session: u64,
     pub(super) room: u64,
-    pub(super) transport: DemoTransport,
+    pub(super) transport: PlannedTransport,
     pub(super) video: bool,
     /// The client only listens: a viewer of a stream.
     listens_only: bool,
@@ -91,9 +86,9 @@ impl SessionPlan {
             let zone = ZONES[(call ^ call >> 2 ^ call >> 4) % 2];
             let room = plan.room(DemoScenario::Call, region, zone);
             let transports = match call % 4 {
-                0 => [DemoTransport::Udp, DemoTransport::Udp],
-                1 => [DemoTransport::Quic, DemoTransport::Quic],
-                _ => [DemoTransport::Udp, DemoTransport::Quic],
+                0 => [PlannedTransport::Udp, PlannedTransport::Udp],
+                1 => [PlannedTransport::Quic, PlannedTransport::Quic],
+                _ => [PlannedTransport::Udp, PlannedTransport::Quic],
             };
             let video = (call + call / 4 + turn).is_multiple_of(VIDEO_SHARE);
             transports
@@ -104,7 +99,8 @@ impl SessionPlan {
             let region = REGIONS[stream % REGIONS.len()];
             let room = plan.room(DemoScenario::Live, region, ZONES[stream % 2]);
             for seat in 0..AUDIENCE as usize {
-                let transport = [DemoTransport::Udp, DemoTransport::Quic][(seat + stream) % 2];
+                let transport =
+                    [PlannedTransport::Udp, PlannedTransport::Quic][(seat + stream) % 2];
                 plan.add_session(room, transport, true, seat > 0);
             }
         }
@@ -120,7 +116,7 @@ impl SessionPlan {
     fn add_session(
         &mut self,
         room: u64,
-        transport: DemoTransport,
+        transport: PlannedTransport,
         video: bool,
         listens_only: bool,
     ) {
@@ -132,11 +128,11 @@ impl SessionPlan {
         &self.rooms[planned.room as usize - 1]
     }
 
-    pub(super) fn count(&self, transport: DemoTransport) -> usize {
+    pub(super) fn count(&self, transport: PlannedTransport) -> usize {
         self.sessions.iter().filter(|planned| planned.transport == transport).count()
     }
 
-    pub(super) fn sessions_by(&self, transport: DemoTransport) -> BTreeSet<u64> {
+    pub(super) fn sessions_by(&self, transport: PlannedTransport) -> BTreeSet<u64> {
         let by = self.sessions.iter().filter(|planned| planned.transport == transport);
         by.map(|planned| planned.session).collect()
     }
@@ -167,11 +163,6 @@ impl PlannedSession {
             media.push(stream(OfferStreamKind::Video, video, "vp8", 90_000, "400 kbit/s"));
         }
         media
-    }
-
-    /// Returns true if the client uses STUN. Half of the UDP clients do; the others declare their address.
-    fn proves_itself(&self) -> bool {
-        self.session.is_multiple_of(2) == (self.session / 4).is_multiple_of(2)
     }
 }
 
@@ -222,8 +213,8 @@ impl OpenSessions {
         let room = self.plan.room_of(planned).clone();
         let mut socket = None;
         let ingress = match planned.transport {
-            DemoTransport::Quic => OfferIngress::Quic(QuicOffer {}),
-            DemoTransport::Udp => {
+            PlannedTransport::Quic => OfferIngress::Quic(QuicOffer {}),
+            PlannedTransport::Udp => {
                 let bound =
                     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(DemoError::system(&what))?;
                 let own = bound.local_addr().map_err(DemoError::system(&what))?;
@@ -232,7 +223,10 @@ impl OpenSessions {
                 let ends = ends.transpose().map_err(DemoError::system(&what))?;
                 let seen = ends.map_or(own, |ends| ends.far);
                 socket = Some((bound, ends.map(|ends| ends.near)));
-                OfferIngress::Udp(if planned.proves_itself() {
+                // Half of the clients do; the others declare their address.
+                let session = planned.session;
+                let uses_stun = session.is_multiple_of(2) == (session / 4).is_multiple_of(2);
+                OfferIngress::Udp(if uses_stun {
                     OfferIdentity::Stun
                 } else {
                     OfferIdentity::Declared { address: seen, rtcp: None }
@@ -287,15 +281,11 @@ impl OpenSessions {
         let until = Instant::now() + READY_WITHIN;
         loop {
             processes.require_gateway()?;
-            let states = self.fleet.states();
-            let waiting: Vec<String> = states
-                .iter()
-                .filter(|(_, state)| state.ready_ns.is_none())
-                .map(|(session, state)| match &state.failed {
-                    Some(why) => format!("{session} ({why})"),
-                    None => session.to_string(),
-                })
-                .collect();
+            let waiting = self.fleet.waiting().into_iter().map(|(session, failed)| match failed {
+                Some(why) => format!("{session} ({why})"),
+                None => session.to_string(),
+            });
+            let waiting: Vec<String> = waiting.collect();
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -310,7 +300,7 @@ impl OpenSessions {
     /// Sessions behind the relay.
     pub(super) fn lossy(&self) -> BTreeSet<u64> {
         let lossy = self.plan.sessions.iter().filter(|planned| {
-            planned.transport == DemoTransport::Udp && self.plan.room_of(planned).region == LOSSY
+            planned.transport == PlannedTransport::Udp && self.plan.room_of(planned).region == LOSSY
         });
         lossy.map(|planned| planned.session).collect()
     }

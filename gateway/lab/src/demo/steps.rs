@@ -12,11 +12,14 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::hostile::{self, Vice};
+use super::options::{DemoError, DemoOptions};
 use super::processes::Processes;
-use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan, Unauthorised};
-use super::sessions::{DemoScenario, DemoTransport, OpenSessions, SessionPlan};
-use super::{DemoError, DemoOptions, takeover, telemetry};
+use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan};
+use super::report::{PolicyCalls, StrangerFigures};
+use super::sessions::{DemoScenario, OpenSessions, SessionPlan};
+use super::{takeover, telemetry};
 use crate::clock;
+use crate::crowd::PlannedTransport;
 use crate::ledger::PacketLedger;
 use crate::machine::MachineWatch;
 use crate::relay::Conditions;
@@ -97,8 +100,8 @@ pub(super) async fn run(
         "opening {} sessions in {} rooms: {} over UDP, {} over QUIC",
         plan.sessions.len(),
         plan.rooms.len(),
-        plan.count(DemoTransport::Udp),
-        plan.count(DemoTransport::Quic)
+        plan.count(PlannedTransport::Udp),
+        plan.count(PlannedTransport::Quic)
     ));
     let sessions = OpenSessions::enter(plan, &mut processes, options.seed).await?;
     let admin = processes.admin();
@@ -125,7 +128,7 @@ impl DemoRun {
         for vice in Vice::ALL {
             self.push_hostile(vice).await?;
         }
-        let mut unauthorised = self.send_unauthorised().await?;
+        let mut strangers = self.send_unauthorised().await?;
         let (calls, telemetry) = self.leave_alone().await?;
         self.kill_unattended(killed).await?;
         self.processes.require_gateway()?;
@@ -153,7 +156,7 @@ impl DemoRun {
         let failed = failed.map(|(&session, _)| session).collect();
         let lossy = sessions.lossy();
         let OpenSessions { plan, fleet, books, relay, by_id, .. } = sessions;
-        fleet.finish();
+        drop(fleet);
         let dropped = relay.dropped();
         let kept = processes.kept();
         progress.say("two gateways in a group: the owner of their address is killed (SIGKILL)");
@@ -161,7 +164,7 @@ impl DemoRun {
         progress.say("evaluating the ledger");
         let counted = processes.end().await?;
         let unknown_tags = counted.get(PROBED_NODE).and_then(|node| node["unknown_tag"].as_u64());
-        unauthorised.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
+        strangers.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
         let events = watch.heard.all().clone();
         let ledger = books.open().clone();
         let record = DemoRecord {
@@ -174,7 +177,7 @@ impl DemoRun {
             lossy,
             dropped,
             pushes,
-            unauthorised,
+            strangers,
             calls,
             telemetry,
             events,
@@ -351,7 +354,7 @@ impl DemoRun {
     }
 
     /// Sends unauthorised traffic to all listeners.
-    async fn send_unauthorised(&mut self) -> Result<Unauthorised, DemoError> {
+    async fn send_unauthorised(&mut self) -> Result<StrangerFigures, DemoError> {
         self.progress
             .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
         let before = self.counts().await?;
@@ -370,28 +373,28 @@ impl DemoRun {
             Ok(())
         };
         send().map_err(failed)?;
-        let mut unauthorised = Unauthorised::default();
+        let mut figures = StrangerFigures::default();
         if let Some((address, certificate)) = self.sessions.quic {
             let quic = knock_quic(address, certificate, UNAUTHORISED_PACKETS, self.seed).await;
             let quic = quic.map_err(|reason| DemoError::InVain {
                 what: format!("the unauthorised QUIC connection: {reason}"),
                 seconds: 0,
             })?;
-            unauthorised.sent += quic.sent();
-            unauthorised.learned += quic.came;
+            figures.sent += quic.sent();
+            figures.learned += quic.came;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
         let report =
             stranger.report().map_err(DemoError::system("listening for answers to strangers"))?;
-        unauthorised.sent += report.sent();
-        unauthorised.learned += report.learned();
+        figures.sent += report.sent();
+        figures.learned += report.learned();
         let after = self.counts().await?;
         let grown = after.into_iter().map(|(reason, count)| {
             let more = count - before.get(&reason).copied().unwrap_or(0).min(count);
             (reason, more)
         });
-        unauthorised.counted = grown.filter(|(_, more)| *more > 0).collect();
-        Ok(unauthorised)
+        figures.counted = grown.filter(|(_, more)| *more > 0).collect();
+        Ok(figures)
     }
 
     /// The gateway's drop counters by reason.
@@ -406,7 +409,7 @@ impl DemoRun {
     }
 
     /// Ends all plugins, the receiver of telemetry and the admin API.
-    async fn leave_alone(&mut self) -> Result<(super::record::Calls, Value), DemoError> {
+    async fn leave_alone(&mut self) -> Result<(PolicyCalls, Value), DemoError> {
         self.progress.say("stopping all plugins, the telemetry receiver and the admin API");
         let metrics =
             ApiCall { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::DemoError;
+use super::options::DemoError;
 use super::processes::{CALL, first_line, start, start_node, write};
 use super::report::{GapFigures, Takeover};
 use crate::clock;

@@ -1,10 +1,33 @@
-//! Reads Prometheus metrics of the gateway.
+//! Telemetry of the gateway: its metrics in the format of Prometheus, and the spans that it exports.
 
-use super::record::Calls;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::report::PolicyCalls;
+use crate::interruption::interruption;
+
+/// The largest accepted request, as in the OpenTelemetry Collector.
+const BODY_MAX: usize = 20 * 1_024 * 1_024;
+
+type SpanCounts = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// The policy calls in the text of `/metrics`.
-pub(super) fn calls(text: &str) -> Calls {
-    let mut calls = Calls::default();
+pub(super) fn calls(text: &str) -> PolicyCalls {
+    let mut calls = PolicyCalls::default();
     for line in text.lines() {
         let Some((name, labels, value)) = sample(line) else { continue };
         match name {
@@ -17,7 +40,7 @@ pub(super) fn calls(text: &str) -> Calls {
                     }
                 }
             }
-            "evenkeel_policy_differs_total" => calls.differs += value,
+            "evenkeel_policy_differs_total" => calls.differs_from_native += value,
             "evenkeel_policy_faults_total" => calls.faults += value,
             _ => {}
         }
@@ -37,6 +60,62 @@ fn sample(line: &str) -> Option<(&str, &str, u64)> {
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
     let value: f64 = value.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0)?;
     Some((name, labels, value as u64))
+}
+
+/// Receives OTLP over HTTP with binary protobuf and counts spans by name: prints the endpoint as a line of JSON, receives until interrupted, and prints the counts.
+pub(super) async fn receive() -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let mut out = io::stdout();
+    writeln!(out, "{}", json!({"http": format!("http://{}", listener.local_addr()?)}))?;
+    out.flush()?;
+    let counts = SpanCounts::default();
+    tokio::select! {
+        () = serve(listener, &counts) => {}
+        interrupted = interruption() => interrupted?,
+    }
+    let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(out, "{}", json!({"spans_received": *counts}))
+}
+
+async fn serve(listener: TcpListener, counts: &SpanCounts) {
+    loop {
+        // The process may be out of descriptors for a moment; the next connection is accepted.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let counts = Arc::clone(counts);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| count_spans(request, Arc::clone(&counts)));
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _closed = connection.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// Accepts metrics and logs without reading them. The empty answer is an empty protobuf message, which reports success.
+async fn count_spans(
+    request: Request<Incoming>,
+    counts: SpanCounts,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let is_trace = request.uri().path() == "/v1/traces";
+    let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
+    let spans = match body.map(http_body_util::Collected::to_bytes) {
+        Ok(body) if is_trace => ExportTraceServiceRequest::decode(body).ok(),
+        Ok(_) => Some(ExportTraceServiceRequest::default()),
+        Err(_) => None,
+    };
+    let mut response = Response::new(Full::default());
+    let Some(spans) = spans else {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(response);
+    };
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    let scopes = spans.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+    for span in scopes.flat_map(|scope| scope.spans) {
+        *counts.entry(span.name).or_default() += 1;
+    }
+    Ok(response)
 }
 
 #[cfg(test)]

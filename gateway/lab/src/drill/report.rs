@@ -1,10 +1,14 @@
-//! The report of a drill.
+//! The report of a drill, and the record of past ones.
 
 use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::{DrillFault, DrillPlan};
+use super::plan::{DrillError, DrillFault, DrillPlan, Unmended, by_hand};
 use crate::crowd::FaultEffect;
 
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
@@ -36,17 +40,6 @@ impl Milliseconds {
     fn of_ns(values: &[u64]) -> Milliseconds {
         Milliseconds::of(values.iter().map(|&ns| ns as f64 / 1e6).collect())
     }
-}
-
-/// A node that is still broken.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Unmended {
-    pub(crate) node: String,
-    pub(crate) is: &'static str,
-    /// The API request that repairs it.
-    pub(crate) by_hand: String,
-    /// Why the drill could not repair the node.
-    pub(crate) why: String,
 }
 
 /// The report of a drill as JSON. Scripts rely on its keys.
@@ -133,7 +126,7 @@ impl DrillReport {
     pub fn amiss(&self) -> Option<String> {
         let mut amiss = Vec::new();
         if !self.unmended.is_empty() {
-            amiss.push(super::by_hand(&self.unmended));
+            amiss.push(by_hand(&self.unmended));
         }
         if !self.not_found.is_empty() && self.drill != DrillFault::Flap.name() {
             amiss.push(format!("{} was never marked down", self.not_found.join(", ")));
@@ -145,5 +138,52 @@ impl DrillReport {
             ));
         }
         (!amiss.is_empty()).then(|| amiss.join("; "))
+    }
+}
+
+/// `$XDG_STATE_HOME/evenkeel/drills.jsonl`, else `~/.local/state/evenkeel/drills.jsonl` (XDG base directories).
+pub fn default_place() -> PathBuf {
+    let named = |key| std::env::var_os(key).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let home = || named("HOME").unwrap_or_else(|| PathBuf::from("/var/lib")).join(".local/state");
+    named("XDG_STATE_HOME").unwrap_or_else(home).join("evenkeel/drills.jsonl")
+}
+
+/// The record of past drills: one JSON object per line, newest last.
+#[derive(Clone, Debug)]
+pub struct DrillRecordFile(PathBuf);
+
+impl DrillRecordFile {
+    /// The file need not exist.
+    pub fn at(place: PathBuf) -> DrillRecordFile {
+        DrillRecordFile(place)
+    }
+
+    /// The file's path.
+    pub fn place(&self) -> &Path {
+        &self.0
+    }
+
+    /// Appends a report.
+    pub fn add(&self, report: &DrillReport) -> Result<(), DrillError> {
+        let add = || -> io::Result<()> {
+            if let Some(folder) = self.0.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut line = serde_json::to_vec(report)?;
+            line.push(b'\n');
+            OpenOptions::new().create(true).append(true).open(&self.0)?.write_all(&line)
+        };
+        add().map_err(|error| DrillError::Record(self.0.clone(), error))
+    }
+
+    /// All reports, newest last. The list is empty if the file is missing. A truncated line is skipped.
+    pub fn all(&self) -> Result<Vec<Value>, DrillError> {
+        match fs::read_to_string(&self.0) {
+            Ok(text) => {
+                Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(DrillError::Record(self.0.clone(), error)),
+        }
     }
 }

@@ -132,7 +132,7 @@ fn missed_fault_and_silent_receiver_are_reported() {
 #[test]
 fn each_fault_has_its_repair() {
     use DrillFault::{CutLink, Flap, HangNode, KillNode, LoseRegion};
-    use fault::FaultCommand::{Break, Start};
+    use FaultCommand::{Break, Start};
     let orders = [KillNode, HangNode, CutLink, LoseRegion, Flap]
         .map(|kind| (kind.name(), kind.fault(), kind.cure()));
     assert_eq!(
@@ -170,7 +170,7 @@ fn record_skips_a_truncated_line() {
     std::fs::OpenOptions::new()
         .append(true)
         .open(record.place())
-        .and_then(|mut file| io::Write::write_all(&mut file, b"{\"cut\n"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"cut\n"))
         .unwrap();
     record.add(&report("east-b1")).unwrap();
     let nodes: Vec<Value> = record.all().unwrap().iter().map(|it| it["nodes"][0].clone()).collect();

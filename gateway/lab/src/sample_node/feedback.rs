@@ -3,7 +3,7 @@
 
 use evenkeel_media::rtcp::{self, FirEntry, Pli, RtcpPacket, SenderInfo};
 
-use super::NumberTreatment;
+use super::options::NumberTreatment;
 use super::reflector::{BatchClock, Reflector, SessionIndex};
 use crate::datagrams::DatagramOutbox;
 

@@ -14,12 +14,11 @@ use evenkeel_media::trunk::{self, Ballots, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
-use super::outgoing::{Outgoing, SessionLeg};
-use super::session::{ReflectedRoom, ReflectedSession};
-use super::{
-    NodeBehaviour, NumberTreatment, PlainRoom, SampleNodeCounters, SampleNodeOptions, Stamps,
-    number_of,
+use super::counters::SampleNodeCounters;
+use super::options::{
+    NodeBehaviour, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, number_of,
 };
+use super::session::{Outgoing, ReflectedRoom, ReflectedSession, SessionLeg};
 use crate::TestHeader;
 use crate::datagrams::{Datagram, DatagramOutbox};
 

@@ -588,11 +588,11 @@ fn excess_stream_replaces_the_longest_silent() {
 
 #[test]
 fn unused_destination_is_forgotten() {
-    let mut outgoing = outgoing::Outgoing::default();
+    let mut outgoing = session::Outgoing::default();
     let mut outbox = DatagramOutbox::default();
     let (gone, here) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
     for reply_to in [gone, here] {
-        let leg = outgoing::SessionLeg::Trunk { tag: Tag(1), reply_to };
+        let leg = session::SessionLeg::Trunk { tag: Tag(1), reply_to };
         assert!(outgoing.push(leg, b"packet", &mut outbox));
     }
     outgoing.keep(|address| address == here);
@@ -604,8 +604,8 @@ fn unused_destination_is_forgotten() {
 
 #[test]
 fn too_large_packet_is_counted_and_dropped() {
-    let mut outgoing = outgoing::Outgoing::default();
-    let leg = outgoing::SessionLeg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
+    let mut outgoing = session::Outgoing::default();
+    let leg = session::SessionLeg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
     assert!(outgoing.push(leg, &[0; 1_461], &mut DatagramOutbox::default()));
     assert!(!outgoing.push(leg, &[0; 1_462], &mut DatagramOutbox::default()));
 }

@@ -1,8 +1,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::roq;
-
 use super::*;
 use crate::sample_node::{SampleNode, SampleNodeOptions};
 use crate::tests::quic_server;
@@ -88,8 +86,8 @@ enum Manners {
     Careless,
 }
 
-async fn receive(connection: quinn::Connection, manners: Manners) {
-    let code = |code: roq::ErrorCode| quinn::VarInt::from_u64(code.code()).unwrap();
+async fn receive(connection: Connection, manners: Manners) {
+    let code = |code: ErrorCode| quinn::VarInt::from_u64(code.code()).unwrap();
     loop {
         tokio::select! {
             datagram = connection.read_datagram() => match (datagram, manners) {
@@ -98,13 +96,13 @@ async fn receive(connection: quinn::Connection, manners: Manners) {
                 (Err(_), _) => return,
             },
             stream = connection.accept_uni() => match (stream, manners) {
-                (Ok(mut stream), Manners::Strict) => stream.stop(code(roq::ErrorCode::UnknownFlow)).unwrap(),
-                (Ok(mut stream), Manners::Careless) => stream.stop(code(roq::ErrorCode::General)).unwrap(),
+                (Ok(mut stream), Manners::Strict) => stream.stop(code(ErrorCode::UnknownFlow)).unwrap(),
+                (Ok(mut stream), Manners::Careless) => stream.stop(code(ErrorCode::General)).unwrap(),
                 (Err(_), _) => return,
             },
             stream = connection.accept_bi() => match (stream, manners) {
-                (Ok(_), Manners::Strict) => connection.close(code(roq::ErrorCode::StreamCreation), b""),
-                (Ok(_), Manners::Careless) => connection.close(code(roq::ErrorCode::NoError), b""),
+                (Ok(_), Manners::Strict) => connection.close(code(ErrorCode::StreamCreation), b""),
+                (Ok(_), Manners::Careless) => connection.close(code(ErrorCode::NoError), b""),
                 (Err(_), _) => return,
             },
         }

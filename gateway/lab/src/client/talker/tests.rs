@@ -1,7 +1,6 @@
 use evenkeel_media::rtcp::{FirEntry, Pli, SenderInfo};
 
 use super::*;
-use crate::client::{Video, Voice};
 
 const S: u64 = 1_000_000_000;
 const START: u64 = 1_000 * S;

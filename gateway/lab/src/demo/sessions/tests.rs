@@ -4,7 +4,7 @@ use super::*;
 fn sessions_are_split_by_transport_and_media() {
     let plan = SessionPlan::of(200);
     assert_eq!(plan.sessions.len(), 200);
-    assert_eq!((plan.count(DemoTransport::Udp), plan.count(DemoTransport::Quic)), (100, 100));
+    assert_eq!((plan.count(PlannedTransport::Udp), plan.count(PlannedTransport::Quic)), (100, 100));
     let calls = plan.rooms.iter().filter(|room| room.scenario == DemoScenario::Call).count();
     let pictures = plan
         .sessions
@@ -34,7 +34,7 @@ fn lossy_network_has_a_video_session() {
         let plan = SessionPlan::of(sessions);
         let meets = |planned: &&PlannedSession| {
             planned.video
-                && planned.transport == DemoTransport::Udp
+                && planned.transport == PlannedTransport::Udp
                 && plan.room_of(planned).region == LOSSY
         };
         let in_call =

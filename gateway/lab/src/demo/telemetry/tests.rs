@@ -9,5 +9,8 @@ fn calls_are_summed_over_policies() {
         evenkeel_policy_faults_total{evenkeel_fault=\"trap\",evenkeel_policy=\"live/routing\"} 1\n\
         evenkeel_policy_call_duration_seconds_sum{evenkeel_policy=\"call/routing\"} 0.01\n";
     let applied_by = [("call/routing".to_owned(), 3)].into();
-    assert_eq!(calls(text), Calls { total: 7, applied: 3, applied_by, differs: 2, faults: 1 });
+    assert_eq!(
+        calls(text),
+        PolicyCalls { total: 7, applied: 3, applied_by, differs_from_native: 2, faults: 1 }
+    );
 }

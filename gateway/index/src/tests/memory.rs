@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
+use crate::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
 
 #[derive(Clone, Default, Debug)]
-pub(super) struct MemoryStore(Arc<Mutex<Contents>>);
+pub(crate) struct MemoryStore(Arc<Mutex<Contents>>);
 
 #[derive(Clone, Default, Debug)]
-pub(super) struct Contents {
+pub(crate) struct Contents {
     life: u64,
     revision: u64,
     /// Deleted keys have no value.
     entries: BTreeMap<String, (u64, Option<Vec<u8>>)>,
-    pub(super) is_down: bool,
+    pub(crate) is_down: bool,
     /// Acknowledges writes without doing them.
-    pub(super) loses_writes: bool,
-    pub(super) lists: usize,
-    pub(super) writes: usize,
+    pub(crate) loses_writes: bool,
+    pub(crate) lists: usize,
+    pub(crate) writes: usize,
 }
 
 impl Contents {
@@ -32,33 +32,33 @@ impl Contents {
     }
 
     /// Creates the store anew.
-    pub(super) fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         *self = Contents { life: self.life + 1, ..Contents::default() };
     }
 
-    pub(super) fn empty(&mut self) {
+    pub(crate) fn empty(&mut self) {
         self.entries.clear();
     }
 
-    pub(super) fn remove(&mut self, key: &str) {
+    pub(crate) fn remove(&mut self, key: &str) {
         self.entries.remove(key);
     }
 }
 
 impl MemoryStore {
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Contents) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Contents) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
 
-    pub(super) fn put(&self, key: &str, value: &[u8]) {
+    pub(crate) fn put(&self, key: &str, value: &[u8]) {
         self.change(|contents| contents.put(key, Some(value.to_vec())));
     }
 
-    pub(super) fn value(&self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) fn value(&self, key: &str) -> Option<Vec<u8>> {
         self.change(|contents| contents.entries.get(key)?.1.clone())
     }
 
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.change(|contents| {
             let standing = contents.entries.iter().filter(|(_, (_, value))| value.is_some());
             standing.map(|(key, _)| key.clone()).collect()

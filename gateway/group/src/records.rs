@@ -1,0 +1,146 @@
+//! The exchange of records with the peer: the owner sends its own, the standby keeps a copy.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_config::GroupSettings;
+use evenkeel_control::{Handle, RecordBatch, Replica};
+use evenkeel_ownership::Cluster;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::link::{Link, LinkEvent, LinkFrame};
+
+/// A copy is incomplete once the owner was heard for this long without a connection to it.
+const STALE_AFTER: Duration = Duration::from_millis(100);
+
+/// A change of control that other inputs do not wait for.
+pub(super) type PendingChange<T> = Option<JoinHandle<Result<T, String>>>;
+
+pub(super) struct RecordExchange {
+    pub(super) link: Link,
+    peer: Arc<str>,
+    /// The owner's records, while this member is the standby.
+    pub(super) replica: Replica,
+    /// Batches for the peer, while this member owns and is connected.
+    pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
+    pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
+    /// The number of the last batch that the peer has.
+    acknowledged: watch::Sender<u64>,
+    connected: bool,
+    disconnected_at: Option<Instant>,
+    refusal: Option<String>,
+    /// The node lists differ.
+    difference: Option<String>,
+}
+
+impl RecordExchange {
+    pub(super) fn new(
+        link: Link,
+        settings: &GroupSettings,
+        acknowledged: watch::Sender<u64>,
+    ) -> RecordExchange {
+        RecordExchange {
+            link,
+            peer: Arc::clone(&settings.peer.name),
+            replica: Replica::with_ports_at(settings.port_legs()),
+            batches: None,
+            following: None,
+            acknowledged,
+            connected: false,
+            disconnected_at: None,
+            refusal: None,
+            difference: None,
+        }
+    }
+
+    pub(super) fn handle(&mut self, event: LinkEvent, core: &mut Cluster) {
+        match event {
+            LinkEvent::Connected => {
+                tracing::info!(peer = %self.peer, "connected to the group's other gateway");
+                (self.connected, self.refusal) = (true, None);
+                self.disconnected_at = None;
+            }
+            LinkEvent::Disconnected => {
+                core.handle_disconnected(Instant::now());
+                (self.connected, self.batches, self.following) = (false, None, None);
+                // The next follower's batches count from 1.
+                self.acknowledged.send_replace(0);
+                self.disconnected_at = Some(Instant::now());
+            }
+            LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
+            LinkEvent::NodesDiffer(difference) => self.difference = difference,
+            LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
+                self.keep(&bytes, core);
+            }
+            LinkEvent::Frame(LinkFrame::Batch(_)) => {}
+            LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
+                self.acknowledged.send_replace(number);
+            }
+        }
+    }
+
+    /// Adds a batch of the owner to the copy.
+    fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
+        let batch =
+            RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let applied =
+            batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
+        match applied {
+            Ok(()) => {
+                let number = self.replica.number();
+                core.handle_replica(self.replica.is_whole(), number, Instant::now());
+                self.link.send(&LinkFrame::Acknowledged(number));
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "records of the owner refused");
+                self.link.restart();
+            }
+        }
+    }
+
+    /// Sends all records to a connected peer, and then each that changes.
+    pub(super) fn follow(&mut self, handle: &Handle) {
+        if !self.connected || self.batches.is_some() || self.following.is_some() {
+            return;
+        }
+        let handle = handle.clone();
+        // The numbers of batches begin again.
+        self.acknowledged.send_replace(0);
+        self.following = Some(tokio::spawn(async move {
+            handle.follow_records(false).await.map_err(|_| "control ended".to_owned())
+        }));
+    }
+
+    pub(super) fn send(&mut self, batch: &RecordBatch) {
+        if !self.link.send(&LinkFrame::Batch(batch.encode())) {
+            // The peer does not read. The connection ends, and the next one begins with all records.
+            self.batches = None;
+        }
+    }
+
+    /// A copy that is not continued while the owner lives grows old. `heard`: the owner's last beat.
+    pub(super) fn look_after_copy(&mut self, heard: Option<Instant>, core: &mut Cluster) {
+        let lives = |since: Instant| {
+            since.elapsed() > STALE_AFTER && heard.is_some_and(|heard| heard > since + STALE_AFTER)
+        };
+        if !core.is_owner() && self.disconnected_at.is_some_and(lives) {
+            self.disconnected_at = None;
+            core.handle_replica(false, self.replica.number(), Instant::now());
+        }
+    }
+
+    /// The reason why the peer is not connected, or how its node list differs.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refusal.clone().or_else(|| self.difference.clone())
+    }
+}
+
+/// Returns the result of a change once it is there.
+pub(super) async fn done<T>(change: &mut PendingChange<T>) -> Result<T, String> {
+    let Some(task) = change else { return pending().await };
+    let outcome = task.await.unwrap_or_else(|_| Err("a task panicked".to_owned()));
+    *change = None;
+    outcome
+}
