@@ -1,3 +1,5 @@
+//! The sandbox of a process: the gateway under it can do its work, and the compiler can compile and do nothing else.
+//!
 //! Each attempt runs in a process of its own: this test binary again, with the attempt's name in [`ATTEMPT`].
 
 use std::fs;
@@ -8,12 +10,15 @@ use std::process::{Command, ExitStatus};
 use std::thread::{self, JoinHandle};
 
 use evenkeel_host as host;
+use evenkeel_process::sandbox::{
+    MissingMeasure, confine_compiler, confine_gateway, is_privileged,
+};
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type};
-
-use super::*;
 
 const ATTEMPT: &str = "EVENKEEL_ATTEMPT";
 
@@ -24,7 +29,7 @@ const DONE: i32 = 0;
 const REFUSED_STATUS: i32 = 77;
 
 fn attempt(name: &str) -> ExitStatus {
-    let this_test = ["--exact", "sandbox::tests::attempt_is_made_when_asked", "--nocapture"];
+    let this_test = ["--exact", "sandbox::attempt_is_made_when_asked", "--nocapture"];
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(this_test).env(ATTEMPT, name).status().unwrap()
 }
