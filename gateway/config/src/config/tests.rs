@@ -5,6 +5,7 @@ use std::fs;
 use evenkeel_fuzz::Corpus;
 
 use super::*;
+use crate::Colour;
 
 /// An error about the file is within it and can be shown.
 fn assert_is_shown(loaded: Result<GatewayConfig, Vec<InvalidSetting>>, file: &Path, text: &[u8]) {
@@ -37,7 +38,7 @@ fn fuzz_configuration() {
 fn fuzz_policy_set() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("call.toml");
-    let sets = embedded::SETS.iter().map(|(_, text)| text.as_bytes());
+    let sets = SHIPPED_SETS.iter().map(|(_, text)| text.as_bytes());
     sets.fold(Corpus::of("policy_set"), Corpus::with).check(|text| {
         fs::write(&file, text).unwrap();
         assert_is_shown(GatewayConfig::load(None, Some(folder.path())), &file, text);
