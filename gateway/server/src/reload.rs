@@ -5,21 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::{Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding};
+use evenkeel_config::{
+    Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding, PolicySet,
+    RolloutSettings, ScenarioSettings,
+};
 use evenkeel_control::{
     Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
     Reloaded, RolloutOutcome, RolloutReport,
 };
 use evenkeel_group::Group;
 use evenkeel_host::Component;
-use evenkeel_model::{Affinity, PolicyName, RedundancyMode, RegionId, Scenario};
+use evenkeel_model::{Affinity, Hook, PolicyName, RedundancyMode, RegionId, Scenario};
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
 use evenkeel_process::sha256;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::paths::{ServeError, ServePaths};
 use super::watch::{self, Underway, WatchedFolders};
-use super::{ServeError, ServePaths, restart};
 
 /// Maximum reload requests that wait.
 const ASKED_MAX: usize = 8;
@@ -37,7 +40,7 @@ pub(super) struct Applied {
     survival: Survival,
     group: Option<Group>,
     /// `[rollout]` settings by set.
-    paces: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+    paces: BTreeMap<Arc<str>, RolloutSettings>,
 }
 
 /// The keys of each scenario that a reload applies: how its sessions survive a node.
@@ -200,7 +203,7 @@ impl Applied {
         wish: &ReloadOptions,
         handle: &Handle,
     ) -> Result<Reloaded, NotReloaded> {
-        let waiting = restart::needed(&self.started, settings);
+        let waiting = keys_for_restart(&self.started, settings);
         if !waiting.is_empty() {
             tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
         }
@@ -323,7 +326,7 @@ impl Applied {
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
         let ChangedBinding { policy, binding, mut source, digest, component } = candidate;
-        let strategy = self.paces.get(&policy.set).map(evenkeel_config::RolloutSettings::strategy);
+        let strategy = self.paces.get(&policy.set).map(RolloutSettings::strategy);
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
         source.how = ActivationOptions { by, force: false, strategy, returns: true };
@@ -408,5 +411,84 @@ async fn beside<T: Send + 'static>(
     })
 }
 
+/// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
+/// settings, and how sessions survive the failure of a node.
+fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
+    let tables = [
+        (old.gateway != new.gateway, "[gateway]"),
+        (old.listens != new.listens, "[[listen]]"),
+        (new.regions.iter().any(|region| !old.regions.contains(region)), "[[region]]"),
+        (old.admin != new.admin, "[admin]"),
+        (old.telemetry != new.telemetry, "[telemetry]"),
+        (old.limits != new.limits, "[limits]"),
+        (old.breaker != new.breaker, "[breaker]"),
+        (old.detector != new.detector, "[detector]"),
+        (old.cluster != new.cluster, "[cluster]"),
+        (old.index != new.index, "[index]"),
+    ];
+    let tables = tables.into_iter().filter(|(differs, _)| *differs);
+    let mut keys: Vec<String> = tables.map(|(_, table)| table.to_owned()).collect();
+    keys.extend(pairs(&old.sets, &new.sets, |set| &set.name).flat_map(|pair| match pair {
+        (Some(old), Some(new)) => of_set(old, new),
+        (Some(set), None) => vec![format!("{}.toml, which is gone", set.name)],
+        (None, Some(set)) => vec![format!("{}.toml, which is new", set.name)],
+        (None, None) => Vec::new(),
+    }));
+    keys
+}
+
+fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
+    let scenarios = pairs(&old.scenarios, &new.scenarios, |scenario| &scenario.name);
+    let scenarios = scenarios.flat_map(|pair| match pair {
+        (Some(old), Some(new)) => of_scenario(old, new),
+        (Some(one), None) | (None, Some(one)) => vec![format!("[scenario.{}]", one.name)],
+        (None, None) => Vec::new(),
+    });
+    let hooks =
+        Hook::ALL.into_iter().filter_map(|hook| match (old.binding(hook), new.binding(hook)) {
+            (Some(old), Some(new)) => {
+                (old.on_fault != new.on_fault).then(|| format!("[{}] on_fault", old.key()))
+            }
+            (Some(one), None) | (None, Some(one)) => Some(format!("[{}]", one.key())),
+            (None, None) => None,
+        });
+    scenarios.chain(hooks).map(|key| format!("{}.toml {key}", old.name)).collect()
+}
+
+fn of_scenario(old: &ScenarioSettings, new: &ScenarioSettings) -> Vec<String> {
+    // Mode, affinity, regions and spares need no restart.
+    let ScenarioSettings {
+        name,
+        floor,
+        ceiling,
+        close_after,
+        await_first_packet,
+        dscp,
+        priority,
+        ..
+    } = old;
+    let keys = [
+        ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
+        (*close_after != new.close_after, "close_after"),
+        (*await_first_packet != new.await_first_packet, "await_first_packet"),
+        (*dscp != new.dscp, "dscp"),
+        (*priority != new.priority, "priority"),
+    ];
+    let keys = keys.into_iter().filter(|(differs, _)| *differs);
+    keys.map(|(_, key)| format!("[scenario.{name}] {key}")).collect()
+}
+
+/// Pairs the entries of both lists by name.
+fn pairs<'a, T, K: PartialEq>(
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&T) -> &K + Copy + 'a,
+) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
+    let find = move |list: &'a [T], one: &T| list.iter().find(|other| name(other) == name(one));
+    let kept = old.iter().map(move |one| (Some(one), find(new, one)));
+    let added = new.iter().filter(move |one| find(old, one).is_none()).map(|one| (None, Some(one)));
+    kept.chain(added)
+}
+
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -8,22 +8,24 @@ use tokio::sync::broadcast;
 
 use super::*;
 
+mod restart;
+
 /// A temporary folder of policies.
-pub(in crate::serve) struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub(in crate::serve) fn with(name: &str, text: &str) -> Folder {
+    pub(crate) fn with(name: &str, text: &str) -> Folder {
         let folder = Folder(tempdir().unwrap());
         std::fs::create_dir(folder.policies()).unwrap();
         folder.write(name, text);
         folder
     }
 
-    pub(in crate::serve) fn policies(&self) -> PathBuf {
+    pub(crate) fn policies(&self) -> PathBuf {
         self.0.path().join("policies")
     }
 
-    pub(in crate::serve) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.policies().join(name), text).unwrap();
     }
 
@@ -31,7 +33,7 @@ impl Folder {
         ServePaths { policies: Some(self.policies()), ..ServePaths::default() }
     }
 
-    pub(in crate::serve) fn load(&self) -> Arc<GatewayConfig> {
+    pub(crate) fn load(&self) -> Arc<GatewayConfig> {
         Arc::new(self.place().load().unwrap())
     }
 }

@@ -1,8 +1,8 @@
 use notify::event::{CreateKind, DataChange, MetadataKind, RemoveKind};
 use tokio::time::Instant;
 
-use super::super::reload::tests::Folder;
 use super::*;
+use crate::reload::tests::Folder;
 
 /// Far longer than the kernel needs.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,4 +1,3 @@
-use super::super::reload::tests::Folder;
 use super::*;
 
 const CALL: &str = "[scenario.call]\nspares = 2\n\n[admission]\nplugin = \"admit-capacity\"\n";
@@ -9,7 +8,7 @@ fn every_key_that_needs_restart_is_listed() {
     let before = folder.load();
     let keys = |text: &str| {
         folder.write("call.toml", text);
-        needed(&before, &folder.load())
+        keys_for_restart(&before, &folder.load())
     };
     assert_eq!(keys(CALL), [""; 0]);
     let scenario = |key: &str| CALL.replace("spares = 2", key);
@@ -31,7 +30,7 @@ fn every_key_that_needs_restart_is_listed() {
     );
     folder.write("opera.toml", "[scenario.opera]\n");
     assert_eq!(keys(CALL), ["opera.toml, which is new"]);
-    assert_eq!(needed(&folder.load(), &before), ["opera.toml, which is gone"]);
+    assert_eq!(keys_for_restart(&folder.load(), &before), ["opera.toml, which is gone"]);
 }
 
 #[test]
@@ -40,7 +39,7 @@ fn survival_keys_need_no_restart() {
     let before = folder.load();
     for key in ["spares = 3", "mode = \"active-active\"", "affinity = \"session\""] {
         folder.write("call.toml", &CALL.replace("spares = 2", key));
-        assert_eq!(needed(&before, &folder.load()), [""; 0], "{key}");
+        assert_eq!(keys_for_restart(&before, &folder.load()), [""; 0], "{key}");
     }
 }
 
@@ -49,5 +48,5 @@ fn plugin_and_settings_need_no_restart() {
     let folder = Folder::with("call.toml", CALL);
     let before = folder.load();
     folder.write("call.toml", &format!("{CALL}settings = {{ cap = 200 }}\n"));
-    assert_eq!(needed(&before, &folder.load()), [""; 0]);
+    assert_eq!(keys_for_restart(&before, &folder.load()), [""; 0]);
 }
