@@ -1,6 +1,4 @@
-//! JSON views of sessions, rooms, nodes, policies and the gateway.
-
-mod policies;
+//! JSON views of sessions, rooms, nodes and regions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +12,6 @@ use evenkeel_control::{
 use evenkeel_core::NodeStanding;
 use evenkeel_media::roq;
 use evenkeel_model::{EvidenceSource, Measures, Metric};
-pub(super) use policies::{PolicyStatusView, RolloutView};
 use serde::Serialize;
 
 /// The answer to an offer.
