@@ -7,6 +7,11 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::{
+    OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferStreamKind, QuicOffer,
+};
+
+mod unix;
 
 type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 

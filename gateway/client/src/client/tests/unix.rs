@@ -23,12 +23,12 @@ async fn path_without_process_is_described() {
         ("link", "found a symbolic link that leads to no gateway"),
         ("nothing", "No such file"),
     ] {
-        let error = connect(&at(name)).await.unwrap_err();
+        let error = connect_unix(&at(name)).await.unwrap_err();
         assert!(matches!(error, ClientError::Unreached(_)), "{error:?}");
         assert!(error.to_string().contains(expected), "{name}: {error}");
     }
     let _alive = UnixListener::bind(at("alive")).unwrap();
-    connect(&at("alive")).await.unwrap();
+    connect_unix(&at("alive")).await.unwrap();
 }
 
 #[test]
