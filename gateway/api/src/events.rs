@@ -22,8 +22,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
 use super::error::{ApiError, ApiErrorCode};
-use super::policies::RolloutView;
-use super::view::HopView as Step;
+use super::view::{HopView as Step, RolloutView};
 
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.

@@ -9,44 +9,32 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use evenkeel_control::{AdmissionState, ModeView, Reloaded, StatusReport};
+use evenkeel_control::{AdmissionState, Reloaded};
 use evenkeel_group::{
     GatewayStanding, Group, GroupRole, GroupStatus, HandOverError, HandOverResult, TakeOverError,
     TakenOver,
 };
 use evenkeel_handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
-use evenkeel_index::{FoundSession, IndexReader, IndexStatus, ListedGateway};
+use evenkeel_index::IndexReader;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, ApiErrorCode, refused};
 use super::listener::TcpPlace;
 use super::request::{read_deadline, session_id, strict};
+use super::view::object;
 
 /// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
 
-#[derive(Serialize)]
-pub(super) struct ModesView {
-    modes: Vec<ModeView>,
+pub(super) async fn modes(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    Ok(Json(object! { modes: shared.ask("", shared.handle.modes()).await? }))
 }
 
-pub(super) async fn modes(State(shared): ApiState) -> Result<Json<ModesView>, ApiError> {
-    Ok(Json(ModesView { modes: shared.ask("", shared.handle.modes()).await? }))
-}
-
-#[derive(Serialize)]
-pub(super) struct GatewayStatus {
-    #[serde(flatten)]
-    status: StatusReport,
-    /// The shared index, if one is configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<IndexStatus>,
-}
-
-pub(super) async fn status(State(shared): ApiState) -> Result<Json<GatewayStatus>, ApiError> {
+pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let status = shared.ask("", shared.handle.status()).await?;
-    Ok(Json(GatewayStatus { status, index: shared.index.as_ref().map(IndexReader::status) }))
+    let index = shared.index.as_ref().map(|index| object! { index: index.status() });
+    Ok(Json(object! { #[serde(flatten)] status: status, #[serde(flatten)] index: index }))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.
@@ -202,16 +190,6 @@ pub(super) async fn take_over(
     })
 }
 
-#[derive(Serialize)]
-pub(super) struct IndexedSessionsView {
-    sessions: Vec<FoundSession>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Gateways {
-    gateways: Vec<ListedGateway>,
-}
-
 fn index(shared: &Arc<ApiContext>) -> Result<&IndexReader, ApiError> {
     let none = "this gateway has no index; [index] in its configuration names its store";
     shared.index.as_ref().ok_or_else(|| ApiError::new(ApiErrorCode::NotFound, none))
@@ -227,7 +205,7 @@ fn unreachable(reason: &str) -> ApiError {
 pub(super) async fn indexed_session(
     State(shared): ApiState,
     Path(id): Path<String>,
-) -> Result<Json<IndexedSessionsView>, ApiError> {
+) -> Result<Json<impl Serialize>, ApiError> {
     let session = session_id(&id)?;
     let sessions = index(&shared)?.find(session).await.map_err(|reason| unreachable(&reason))?;
     if sessions.is_empty() {
@@ -236,10 +214,12 @@ pub(super) async fn indexed_session(
             format!("the index lists no session `{id}`"),
         ));
     }
-    Ok(Json(IndexedSessionsView { sessions }))
+    Ok(Json(object! { sessions: sessions }))
 }
 
-pub(super) async fn indexed_gateways(State(shared): ApiState) -> Result<Json<Gateways>, ApiError> {
+pub(super) async fn indexed_gateways(
+    State(shared): ApiState,
+) -> Result<Json<impl Serialize>, ApiError> {
     let gateways = index(&shared)?.members().await.map_err(|reason| unreachable(&reason))?;
-    Ok(Json(Gateways { gateways }))
+    Ok(Json(object! { gateways: gateways }))
 }

@@ -129,8 +129,8 @@ pub(super) async fn pass(
         Ok(Gate::Open) => next.run(request).await,
         Ok(Gate::Paused | Gate::Left) | Err(_) => {
             let message = "another process serves since an upgrade; connect and ask again";
-            let refused = ApiError::new(ApiErrorCode::Unavailable, message)
-                .retry_after(Duration::ZERO);
+            let refused =
+                ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::ZERO);
             ([(header::CONNECTION, "close")], refused).into_response()
         }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, refused};
 use super::request::{read_deadline, strict, unknown_verb, verb};
-use super::view;
+use super::view::{self, object};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,15 +51,10 @@ fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct NodesView {
-    nodes: Vec<view::NodeView>,
-}
-
-pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<NodesView>, ApiError> {
+pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.nodes()).await?;
-    let nodes = all.iter().map(|node| view::NodeView::of(node, &shared.names)).collect();
-    Ok(Json(NodesView { nodes }))
+    let nodes: Vec<_> = all.iter().map(|node| view::node(node, &shared.names)).collect();
+    Ok(Json(object! { nodes: nodes }))
 }
 
 #[derive(Deserialize)]
@@ -113,15 +108,10 @@ pub(super) async fn node_verb(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize)]
-pub(super) struct RegionsView {
-    regions: Vec<view::RegionView>,
-}
-
-pub(super) async fn regions(State(shared): ApiState) -> Result<Json<RegionsView>, ApiError> {
+pub(super) async fn regions(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.regions()).await?;
-    let regions = all.iter().map(|region| view::RegionView::of(region, &shared.names)).collect();
-    Ok(Json(RegionsView { regions }))
+    let regions: Vec<_> = all.iter().map(|region| view::region(region, &shared.names)).collect();
+    Ok(Json(object! { regions: regions }))
 }
 
 pub(super) async fn region_verb(

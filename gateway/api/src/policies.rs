@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -12,34 +11,28 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use evenkeel_config::read_duration;
 use evenkeel_control::{
-    ControlError, PushRequest, RefusalRecord, RolloutAction, RolloutOutcome, RolloutReport,
+    ControlError, PluginView, PolicyView, PushRequest, RefusalRecord, RolloutAction,
+    RolloutOutcome, RolloutReport,
 };
+use evenkeel_core::ArmStatistics;
 use evenkeel_host::BINARY_BYTES_MAX;
-use evenkeel_model::PolicyName;
+use evenkeel_model::{PluginFault, PolicyName};
 use evenkeel_process::unix_us;
+use evenkeel_revisions::{CandidateCalls, CandidateStatus};
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, no_policy, refused};
 use super::request::{policy_name, strict, unknown_verb, verb};
+use super::view::{RolloutView, milliseconds, object};
 
-#[derive(Serialize)]
-pub(super) struct PoliciesView {
-    policies: Vec<PolicyStatusView>,
-}
-
-pub(super) async fn policies(State(shared): ApiState) -> Result<Json<PoliciesView>, ApiError> {
+pub(super) async fn policies(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.policies()).await?;
-    Ok(Json(PoliciesView { policies: all.into_iter().map(PolicyStatusView::from).collect() }))
+    Ok(Json(object! { policies: all.into_iter().map(policy_status).collect::<Vec<_>>() }))
 }
 
-#[derive(Serialize)]
-pub(super) struct RefusalsView {
-    refusals: Vec<RefusalRecord>,
-}
-
-pub(super) async fn refusals(State(shared): ApiState) -> Result<Json<RefusalsView>, ApiError> {
-    Ok(Json(RefusalsView { refusals: shared.ask("", shared.handle.refusals()).await? }))
+pub(super) async fn refusals(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    Ok(Json(object! { refusals: shared.ask("", shared.handle.refusals()).await? }))
 }
 
 #[derive(Deserialize)]
@@ -193,270 +186,109 @@ fn rolled_out(rollout: RolloutReport) -> Response {
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
 
-#[derive(Serialize)]
-pub(super) struct PolicyStatusView {
-    policy: String,
-    plugin: Box<str>,
-    /// Null while the native default decides because the revision failed.
-    revision: Option<Arc<str>>,
-    /// The target of a rollback.
-    previous: Option<Arc<str>>,
-    origin: Box<str>,
-    calls: u64,
-    faults: u64,
-    /// Sessions and rooms on which the revision faults; the gateway does not ask it about them.
-    quarantined: u64,
-    hidden_state: HiddenState,
-    /// The fault of the last call; null if the policy answered.
-    failing: Option<String>,
-    /// The latest fault, even if later calls were answered.
-    last_fault: Option<String>,
-    /// The revision that will be active once the rollout is complete.
-    desired: Option<Arc<str>>,
-    /// Remaining time in which a rollback to `previous` is possible.
-    rollback_window_ms: Option<u64>,
-    rollout: Option<CandidateView>,
-    last_rollout: Option<LastRolloutView>,
-    /// Revisions that were rolled back, oldest first.
-    quarantined_revisions: Vec<QuarantinedView>,
-    /// Revisions in use, or kept for a rollback, that were revoked since they were loaded.
-    revoked_revisions: Vec<RevokedView>,
+fn policy_status(policy: PolicyView) -> impl Serialize {
+    let PolicyView { status, candidate: plugin, cohorts, .. } = policy;
+    let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
+    let (differed, of) = policy.hidden_state;
+    object! {
+        policy: policy.policy.to_string(),
+        plugin: policy.active.title,
+        // Null while the native default decides because the revision failed.
+        revision: status.active.clone(),
+        // The target of a rollback.
+        previous: status.previous,
+        origin: policy.active.origin,
+        calls: status.calls,
+        faults: status.faults,
+        // Sessions and rooms on which the revision faults; the gateway does not ask it about them.
+        quarantined: policy.quarantined,
+        // Mismatches with answers of a fresh instance.
+        hidden_state: object! { differed: differed, of: of },
+        // The fault of the last call; null if the policy answered.
+        failing: status.failing.map(|fault| fault.to_string()),
+        // The latest fault, even if later calls were answered.
+        last_fault: status.last_fault.as_ref().map(first_words),
+        // The revision that will be active once the rollout is complete.
+        desired: candidate.or(status.active),
+        // Remaining time in which a rollback to `previous` is possible.
+        rollback_window_ms: milliseconds(status.previous_for),
+        rollout: status.candidate.map(|it| candidate_status(it, plugin, cohorts)),
+        last_rollout: status.last.map(|last| {
+            object! {
+                at_us: unix_us(last.at),
+                #[serde(flatten)]
+                rollout: RolloutView::from(last.rollout),
+            }
+        }),
+        // Revisions that were rolled back, oldest first.
+        quarantined_revisions: status.quarantined.into_iter().map(|it| {
+            object! { revision: it.revision, since_us: unix_us(it.since), reason: it.reason }
+        }).collect::<Vec<_>>(),
+        // Revisions in use, or kept for a rollback, that were revoked since they were loaded.
+        revoked_revisions: status.revoked.into_iter().map(|it| {
+            object! { revision: it.revision, reason: it.reason }
+        }).collect::<Vec<_>>(),
+    }
 }
 
 /// A rollout in progress.
-#[derive(Serialize)]
-struct CandidateView {
-    revision: Arc<str>,
-    plugin: Box<str>,
-    origin: Box<str>,
-    /// `shadow` or `canary`.
-    stage: &'static str,
-    /// Share of rooms or sessions.
-    percent: u8,
-    paused: bool,
-    /// The next share; at 100 the revision is active.
-    next_percent: u8,
-    /// Minimum time until the next share; null if the rollout needs `promote`.
-    next_in_ms: Option<u64>,
-    /// Time in this stage without pauses.
-    lasted_ms: u64,
-    /// Shares in per cent.
-    steps: Vec<u8>,
-    pace_ms: u64,
-    calls: u64,
-    faults: u64,
-    /// The first 200 characters.
-    last_fault: Option<String>,
-    shadow: Shadow,
-    /// Figures of the canary and of the active revision.
-    cohorts: BTreeMap<&'static str, CohortView>,
-}
-
-#[derive(Serialize)]
-struct Shadow {
-    same: u64,
-    different: u64,
-    faulted: u64,
-}
-
-#[derive(Serialize)]
-struct CohortView {
-    sessions: u32,
-    rooms: u32,
-    /// The mean; null if not measured.
-    loss_percent: Option<f64>,
-    r_factor: Option<f64>,
-    rung: f64,
-    /// By figure: the number of recent regressions, and the number compared.
-    worse: BTreeMap<&'static str, WorseView>,
-}
-
-#[derive(Serialize)]
-struct WorseView {
-    worse: u32,
-    of: u32,
-}
-
-#[derive(Serialize)]
-struct LastRolloutView {
-    at_us: u64,
-    #[serde(flatten)]
-    rollout: RolloutView,
-}
-
-#[derive(Serialize)]
-struct QuarantinedView {
-    revision: Arc<str>,
-    since_us: u64,
-    reason: Box<str>,
-}
-
-fn milliseconds(time: Option<Duration>) -> Option<u64> {
-    time.map(|time| time.as_millis() as u64)
-}
-
-#[derive(Serialize)]
-struct RevokedView {
-    revision: Arc<str>,
-    reason: Box<str>,
-}
-
-impl CandidateView {
-    fn of(
-        candidate: evenkeel_revisions::CandidateStatus,
-        plugin: evenkeel_control::PluginView,
-        cohorts: Vec<evenkeel_core::ArmStatistics>,
-    ) -> CandidateView {
-        let evenkeel_revisions::CandidateCalls {
-            calls,
-            faults,
-            same,
-            different,
-            faulted,
-            last_fault,
-        } = candidate.calls;
-        CandidateView {
-            revision: candidate.revision,
-            plugin: plugin.title,
-            origin: plugin.origin,
-            stage: candidate.staged.stage.name(),
-            percent: candidate.staged.stage.percent(),
-            paused: candidate.staged.paused,
-            next_percent: candidate.staged.next,
-            next_in_ms: milliseconds(candidate.staged.next_in),
-            lasted_ms: candidate.lasted.as_millis() as u64,
-            steps: candidate.steps,
-            pace_ms: candidate.each.as_millis() as u64,
-            calls,
-            faults,
-            last_fault: last_fault.as_ref().map(first_words),
-            shadow: Shadow { same, different, faulted },
-            cohorts: cohorts.into_iter().map(|it| (it.arm.name(), CohortView::from(it))).collect(),
-        }
+fn candidate_status(
+    candidate: CandidateStatus,
+    plugin: PluginView,
+    cohorts: Vec<ArmStatistics>,
+) -> impl Serialize {
+    let CandidateCalls { calls, faults, same, different, faulted, last_fault } = candidate.calls;
+    let cohorts = cohorts.into_iter().map(|it| (it.arm.name(), cohort_figures(it)));
+    object! {
+        revision: candidate.revision,
+        plugin: plugin.title,
+        origin: plugin.origin,
+        // `shadow` or `canary`.
+        stage: candidate.staged.stage.name(),
+        // Share of rooms or sessions.
+        percent: candidate.staged.stage.percent(),
+        paused: candidate.staged.paused,
+        // The next share; at 100 the revision is active.
+        next_percent: candidate.staged.next,
+        // Minimum time until the next share; null if the rollout needs `promote`.
+        next_in_ms: milliseconds(candidate.staged.next_in),
+        // Time in this stage without pauses.
+        lasted_ms: candidate.lasted.as_millis() as u64,
+        // Shares in per cent.
+        steps: candidate.steps,
+        pace_ms: candidate.each.as_millis() as u64,
+        calls: calls,
+        faults: faults,
+        // The first 200 characters.
+        last_fault: last_fault.as_ref().map(first_words),
+        shadow: object! { same: same, different: different, faulted: faulted },
+        // Figures of the canary and of the active revision.
+        cohorts: cohorts.collect::<BTreeMap<_, _>>(),
     }
 }
 
-impl From<evenkeel_core::ArmStatistics> for CohortView {
-    fn from(cohort: evenkeel_core::ArmStatistics) -> CohortView {
-        let centi = |value: u32| f64::from(value) / 100.0;
-        let worse = |(figure, count): (evenkeel_model::Figure, evenkeel_model::BreachCount)| {
-            (figure.name(), WorseView { worse: count.worse, of: count.of })
-        };
-        CohortView {
-            sessions: cohort.sessions,
-            rooms: cohort.rooms,
-            loss_percent: cohort.loss_ppm.map(|ppm| f64::from(ppm) / 10_000.0),
-            r_factor: cohort.r_factor_centi.map(centi),
-            rung: centi(cohort.rung_centi),
-            worse: cohort.worse.into_iter().map(worse).collect(),
-        }
+fn cohort_figures(cohort: ArmStatistics) -> impl Serialize {
+    let centi = |value: u32| f64::from(value) / 100.0;
+    let worse = cohort
+        .worse
+        .into_iter()
+        .map(|(figure, count)| (figure.name(), object! { worse: count.worse, of: count.of }));
+    object! {
+        sessions: cohort.sessions,
+        rooms: cohort.rooms,
+        // The mean; null if not measured.
+        loss_percent: cohort.loss_ppm.map(|ppm| f64::from(ppm) / 10_000.0),
+        r_factor: cohort.r_factor_centi.map(centi),
+        rung: centi(cohort.rung_centi),
+        // By figure: the number of recent regressions, and the number compared.
+        worse: worse.collect::<BTreeMap<_, _>>(),
     }
 }
 
-/// Mismatches with answers of a fresh instance.
-#[derive(Serialize)]
-struct HiddenState {
-    differed: u64,
-    of: u64,
-}
-
-impl From<evenkeel_control::PolicyView> for PolicyStatusView {
-    fn from(policy: evenkeel_control::PolicyView) -> PolicyStatusView {
-        let evenkeel_control::PolicyView { status, candidate: plugin, cohorts, .. } = policy;
-        let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
-        let (differed, of) = policy.hidden_state;
-        PolicyStatusView {
-            policy: policy.policy.to_string(),
-            plugin: policy.active.title,
-            desired: candidate.or_else(|| status.active.clone()),
-            revision: status.active,
-            previous: status.previous,
-            origin: policy.active.origin,
-            calls: status.calls,
-            faults: status.faults,
-            quarantined: policy.quarantined,
-            hidden_state: HiddenState { differed, of },
-            failing: status.failing.map(|fault| fault.to_string()),
-            last_fault: status.last_fault.as_ref().map(first_words),
-            rollback_window_ms: milliseconds(status.previous_for),
-            rollout: status.candidate.map(|it| CandidateView::of(it, plugin, cohorts)),
-            last_rollout: status.last.map(|last| LastRolloutView {
-                at_us: unix_us(last.at),
-                rollout: last.rollout.into(),
-            }),
-            quarantined_revisions: status
-                .quarantined
-                .into_iter()
-                .map(|evenkeel_revisions::QuarantinedRevision { revision, since, reason }| {
-                    QuarantinedView { revision, since_us: unix_us(since), reason }
-                })
-                .collect(),
-            revoked_revisions: status
-                .revoked
-                .into_iter()
-                .map(|evenkeel_revisions::RevokedRevision { revision, reason }| RevokedView {
-                    revision,
-                    reason,
-                })
-                .collect(),
-        }
-    }
-}
-
-fn first_words(fault: &evenkeel_model::PluginFault) -> String {
+fn first_words(fault: &PluginFault) -> String {
     let words = fault.to_string();
     match words.char_indices().nth(FAULT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &words[..end]),
         None => words,
-    }
-}
-
-/// The outcome of a push, a step or a rollback.
-#[derive(Clone, Serialize)]
-pub(super) struct RolloutView {
-    outcome: &'static str,
-    policy: String,
-    revision: Option<Arc<str>>,
-    previous: Option<Arc<str>>,
-    /// Code of a refusal: `import`, `unsigned`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Box<str>>,
-    activate_us: u64,
-    /// `file`, `signal`, `operator` or `gateway`.
-    by: &'static str,
-    /// `shadow` or `canary`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stage: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    percent: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    paused: Option<bool>,
-    /// The next share; at 100 the revision is active.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_percent: Option<u8>,
-    /// Minimum time until the next share; omitted if the rollout needs `promote`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_in_ms: Option<u64>,
-}
-
-impl From<RolloutReport> for RolloutView {
-    fn from(rollout: RolloutReport) -> RolloutView {
-        RolloutView {
-            outcome: rollout.outcome.name(),
-            policy: rollout.policy.to_string(),
-            revision: rollout.revision,
-            previous: rollout.previous,
-            code: rollout.code,
-            reason: rollout.reason,
-            activate_us: rollout.activate.as_micros() as u64,
-            by: rollout.by.name(),
-            stage: rollout.stage.map(|staged| staged.stage.name()),
-            percent: rollout.stage.map(|staged| staged.stage.percent()),
-            paused: rollout.stage.map(|staged| staged.paused),
-            next_percent: rollout.stage.map(|staged| staged.next),
-            next_in_ms: milliseconds(rollout.stage.and_then(|staged| staged.next_in)),
-        }
     }
 }
