@@ -10,9 +10,7 @@ use std::process::{Command, ExitStatus};
 use std::thread::{self, JoinHandle};
 
 use evenkeel_host as host;
-use evenkeel_process::sandbox::{
-    MissingMeasure, confine_compiler, confine_gateway, is_privileged,
-};
+use evenkeel_process::sandbox::{MissingMeasure, confine_compiler, confine_gateway, is_privileged};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
