@@ -1,31 +1,26 @@
-//! What all handlers share.
+//! The state that all handlers share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use evenkeel_control::{ControlError, Handle, KeyTable, NodeNames};
-use evenkeel_group::Group;
+use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::IndexReader;
 use tokio::sync::Notify;
 
-use super::body::BodyBudget;
-use super::error::{ApiError, ApiErrorCode};
+use super::error::{ApiError, ApiErrorCode, refused};
 use super::events::EventFeed;
-use super::refusal;
-use super::relay::PeerRelay;
+use super::relay::{ANSWER_WITHIN, PeerRelay, no_owner};
+use super::request::{BODY_MAX, BodyBudget, BufferedBody};
 
-/// Maximum JSON body in bytes, twice the largest valid offer.
-pub(super) const BODY_MAX: usize = 128 * 1_024;
 /// Bytes of all JSON bodies held at the same time.
-const BODIES_MAX: usize = 256 * BODY_MAX;
+pub(super) const BODIES_MAX: usize = 256 * BODY_MAX;
 /// Bytes of all pushed plugins held at the same time. Separate from [`BODIES_MAX`], so that pushes cannot keep offers
 /// out.
-const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
-/// Timeout of control's answer. Drivers have 2 s of it to open a session.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 
 pub(super) struct ApiContext {
     pub(super) handle: Handle,
@@ -40,7 +35,7 @@ pub(super) struct ApiContext {
     /// `None`: the gateway runs within another program.
     pub(super) upgrades: Option<Upgrades>,
     /// `None`: the gateway belongs to no group.
-    pub(super) relay: Option<PeerRelay>,
+    pub(super) relay: Option<Arc<PeerRelay>>,
     /// `None`: no index is configured.
     pub(super) index: Option<IndexReader>,
     /// Notified by `drill:close-api`.
@@ -48,33 +43,41 @@ pub(super) struct ApiContext {
 }
 
 impl ApiContext {
-    pub(super) fn new(
-        handle: Handle,
-        metrics: Box<dyn Fn() -> String + Send + Sync>,
-        drills: bool,
-        upgrades: Option<Upgrades>,
-        relay: Option<PeerRelay>,
-        index: Option<IndexReader>,
-    ) -> ApiContext {
-        ApiContext {
-            names: handle.names(),
-            seen: Arc::clone(&handle.idempotency_keys),
-            handle,
-            metrics,
-            feed: EventFeed::default(),
-            bodies: BodyBudget::new(BODIES_MAX),
-            uploads: BodyBudget::new(UPLOADS_MAX),
-            drills,
-            upgrades,
-            relay,
-            index,
-            closing: Notify::new(),
-        }
-    }
-
     /// `None`: the gateway belongs to no group.
     pub(super) fn group(&self) -> Option<&Group> {
         self.relay.as_ref().map(|relay| &relay.group)
+    }
+
+    /// Fails at a gateway of a group that sends nothing at present.
+    pub(super) fn require_owner(&self) -> Result<(), ApiError> {
+        match self.group().map(Group::owner) {
+            None | Some(GroupOwnership::Here) => Ok(()),
+            Some(_) => Err(no_owner()),
+        }
+    }
+
+    pub(super) fn require_drills(&self) -> Result<(), ApiError> {
+        if self.drills {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ApiErrorCode::Refused,
+            "drills are not allowed here: set `drills = true` in [admin]",
+        ))
+    }
+
+    /// Reads a JSON body.
+    pub(super) async fn read(&self, body: Body) -> Result<BufferedBody, ApiError> {
+        self.bodies.read(body, BODY_MAX).await
+    }
+
+    /// Waits until the standby has the records of all sessions that were opened so far, or is late.
+    pub(super) async fn confirm(&self) {
+        if let Some(group) = self.group()
+            && let Some(number) = self.handle.records_sent().await
+        {
+            group.confirmed(number).await;
+        }
     }
 
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
@@ -83,7 +86,7 @@ impl ApiContext {
         said: &str,
         asking: impl Future<Output = Result<T, ControlError>>,
     ) -> Result<T, ApiError> {
-        self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
+        self.answer(asking).await.map_err(|failed| refused(failed, said, &self.names))
     }
 
     /// Like [`ApiContext::ask`], but returns control's error unchanged.
@@ -97,13 +100,3 @@ impl ApiContext {
 }
 
 pub(super) type ApiState = State<Arc<ApiContext>>;
-
-pub(super) fn require_drills(shared: &ApiContext) -> Result<(), ApiError> {
-    if shared.drills {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        ApiErrorCode::Refused,
-        "drills are not allowed here: set `drills = true` in [admin]",
-    ))
-}

@@ -1,14 +1,20 @@
-//! Error answers of the API: JSON with what was found and what is expected.
+//! Error answers of the API, and the errors of control as such answers.
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
+use evenkeel_core::Impossible;
+use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_model::{NodeId, OfferRefusal};
+use serde::Serialize;
+
+/// Default retry time.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Maximum known names in an error text.
+const NAMED_MAX: usize = 8;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ApiError {
@@ -143,40 +149,208 @@ pub(super) fn seconds(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_secs_f64().ceil() as u64)
 }
 
-/// Parses a JSON object; an error names the field, what was found and what is expected. A list of field values is
-/// refused, although serde would accept it.
-pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let parsed: Object<T> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let field = error.path().to_string();
-        let message = error.inner().to_string();
-        match field.as_str() {
-            "." | "?" => ApiError::new(ApiErrorCode::BadRequest, message),
-            _ => ApiError::field(field, message),
-        }
-    })?;
-    reader.end().map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.to_string()))?;
-    Ok(parsed.0)
+pub(super) fn no_policy(name: &str) -> ApiError {
+    ApiError::new(
+        ApiErrorCode::NotFound,
+        format!("there is no policy `{name}`; one looks like `call/routing`"),
+    )
 }
 
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfMap<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
-            }
+/// The answer to a request that control refused. `said`: the name in the request.
+pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> ApiError {
+    match failed {
+        ControlError::Refused(refusal) => refused_offer(refusal, names),
+        ControlError::NotOpened { node, reason } => {
+            not_opened(node, &format!(": {reason}"), jitter(SOON), names)
         }
-
-        deserializer.deserialize_map(OfMap(PhantomData)).map(Object)
+        ControlError::Impossible(reason) => impossible(reason, said),
+        ControlError::Unfound { reason, known } => {
+            let mut error = impossible(reason, said);
+            error.message.push_str(&there_are(&known));
+            error
+        }
+        ControlError::Unfit { health, draining, load_permille, capacity_kbps } => {
+            let mut error = impossible(Impossible::NodeUnfit, said);
+            let drains = if draining { ", draining" } else { "" };
+            let percent = load_permille / 10;
+            error.message.push_str(&format!(
+                "; it is {}{drains}, at {percent} % of {capacity_kbps} kbit/s",
+                health.name()
+            ));
+            error
+        }
+        ControlError::NoListener => {
+            ApiError::field("ingress", "no listener accepts this ingress; see [[listen]]")
+        }
+        ControlError::SessionDataFull => {
+            let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";
+            ApiError::new(ApiErrorCode::Full, message).retry_after(jitter(SOON))
+        }
+        ControlError::AddressTaken(address) => {
+            let message = format!("{address} belongs to another session");
+            conflict("ingress.udp.address", message)
+        }
+        ControlError::UnknownNode(node) => {
+            ApiError::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
+        }
+        ControlError::OutsideNetworks { node, address } => {
+            let message = format!(
+                "found `{address}`, expected the IP address of the node, or one in `node_networks` of [gateway]"
+            );
+            ApiError::field(format!("nodes.{node}"), message)
+        }
+        ControlError::SharedNodeAddress { nodes: [one, other], address } => {
+            let message = format!(
+                "`{one}` and `{other}` share {address}; RTCP without mux uses the next port"
+            );
+            ApiError::field("nodes", message)
+        }
+        ControlError::Full => {
+            let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
+            ApiError::new(ApiErrorCode::Full, message).retry_after(jitter(SOON))
+        }
+        ControlError::Agent { node, why } => agent(&node, why),
+        ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
+        ControlError::Policy(reason) => ApiError::new(ApiErrorCode::Conflict, reason),
+        ControlError::NotReloaded(reason) => not_reloaded(&reason),
+        ControlError::Starting => starting(),
+        ControlError::Unavailable => {
+            ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer")
+                .retry_after(jitter(SOON))
+        }
     }
+}
+
+fn not_reloaded(reason: &NotReloaded) -> ApiError {
+    let code = match reason {
+        NotReloaded::Invalid(_) => ApiErrorCode::BadRequest,
+        NotReloaded::Untried(_) => ApiErrorCode::Unavailable,
+        NotReloaded::NodeList(_) => ApiErrorCode::Conflict,
+        NotReloaded::NoReloader => ApiErrorCode::NotFound,
+    };
+    ApiError::new(code, reason.to_string())
+}
+
+pub(super) fn starting() -> ApiError {
+    let message = "the first policies are still being compiled";
+    ApiError::new(ApiErrorCode::Starting, message).retry_after(jitter(SOON))
+}
+
+pub(super) fn draining() -> ApiError {
+    ApiError::new(ApiErrorCode::Draining, "the gateway is shutting down")
+}
+
+fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
+    match refusal {
+        OfferRefusal::UnknownScenario(name) => {
+            ApiError::field("scenario", format!("no policy set defines the scenario `{name}`"))
+        }
+        OfferRefusal::ScenarioOfRoom(other) => {
+            conflict("room", format!("the room exists with the scenario `{other}`"))
+        }
+        OfferRefusal::Full { retry_after } => {
+            let message = "the gateway has reached its session limit";
+            ApiError::new(ApiErrorCode::Full, message).retry_after(retry_after)
+        }
+        OfferRefusal::Draining => draining(),
+        OfferRefusal::Rejected { retry_after } => {
+            ApiError::new(ApiErrorCode::Refused, "rejected by admission").retry_after(retry_after)
+        }
+        OfferRefusal::Redirected(region) => {
+            let region = names.of_region(region);
+            ApiError::new(
+                ApiErrorCode::Refused,
+                format!("redirected by admission: try the region `{region}`"),
+            )
+        }
+        OfferRefusal::Closed => {
+            ApiError::new(ApiErrorCode::Conflict, "the session was closed before it was open")
+        }
+        OfferRefusal::NoNode { retry_after } => {
+            let message = "no node is available for the room";
+            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
+        }
+        OfferRefusal::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
+    }
+}
+
+fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &NodeNames) -> ApiError {
+    let node = names.of_node(node).node;
+    let message = format!("the node `{node}` did not open the session{why}");
+    ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
+}
+
+/// The known names, up to [`NAMED_MAX`].
+fn there_are(known: &[Box<str>]) -> String {
+    if known.is_empty() {
+        return "; there is none".to_owned();
+    }
+    let named: Vec<&str> = known.iter().take(NAMED_MAX).map(|name| &**name).collect();
+    let others = match known.len() - named.len() {
+        0 => String::new(),
+        others => format!(" and {others} others"),
+    };
+    format!("; there are {}{others}", named.join(", "))
+}
+
+fn impossible(reason: Impossible, said: &str) -> ApiError {
+    let (code, message) = match reason {
+        Impossible::NoSuchSession => (ApiErrorCode::NotFound, "there is no such session"),
+        Impossible::NoSuchRoom => (ApiErrorCode::NotFound, "there is no such room"),
+        Impossible::NoSuchNode => (ApiErrorCode::NotFound, "there is no such node"),
+        Impossible::AlreadyThere => (ApiErrorCode::Conflict, "the room is already at this node"),
+        Impossible::NodeUnfit => (ApiErrorCode::Conflict, "the node is down, draining or full"),
+        Impossible::NoSuchRegion => (ApiErrorCode::NotFound, "there is no such region"),
+        Impossible::AlreadyEjected => (ApiErrorCode::Conflict, "the node is ejected already"),
+        Impossible::NodeLeaves => {
+            (ApiErrorCode::Conflict, "the node was removed from the configuration; add it again")
+        }
+        Impossible::NodeDrains => (
+            ApiErrorCode::Conflict,
+            "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
+        ),
+        Impossible::NoRoomForNodes => (ApiErrorCode::Conflict, "the limit of nodes is reached"),
+        Impossible::NotDown => (ApiErrorCode::Conflict, "the node is not down"),
+    };
+    ApiError::new(code, format!("{message}: {said}"))
+}
+
+fn agent(node: &str, why: AgentError) -> ApiError {
+    let message = match why {
+        AgentError::Silent => {
+            let message = format!("the agent beside `{node}` did not answer");
+            return ApiError::new(ApiErrorCode::Unavailable, message);
+        }
+        AgentError::NoAgent => format!(
+            "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
+        ),
+        AgentError::Forbidden => format!(
+            "`{node}` allows no drills: set `drills = true` in its agent's configuration, or start a sample node with --drills"
+        ),
+        AgentError::Unable(NodeOrder::Start) => {
+            format!(
+                "nothing can be started at `{node}`: its agent's configuration names no command"
+            )
+        }
+        AgentError::Unable(NodeOrder::Break(how @ (NodeFault::Cut | NodeFault::Heal))) => {
+            let how = how.name();
+            format!("`{how}` cannot be done at `{node}`: its packets do not go through an agent")
+        }
+        AgentError::Unable(NodeOrder::Break(
+            how @ (NodeFault::Kill | NodeFault::Hang | NodeFault::Wake),
+        )) => {
+            let how = how.name();
+            format!("`{how}` cannot be done at `{node}`: no agent watches a running process there")
+        }
+    };
+    ApiError::new(ApiErrorCode::Conflict, message)
+}
+
+fn conflict(field: &str, message: String) -> ApiError {
+    ApiError { field: Some(field.to_owned()), ..ApiError::new(ApiErrorCode::Conflict, message) }
+}
+
+/// Adds up to half of the time, so that refused clients do not retry at once.
+fn jitter(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + fastrand::f64() / 2.0)
 }

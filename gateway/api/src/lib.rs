@@ -3,30 +3,24 @@
 //! It parses strictly, asks control through its [`Handle`](evenkeel_control::Handle) and serialises the answer. It runs
 //! on its own thread; forwarding never waits for it and does not depend on it.
 
-mod body;
+#![deny(missing_docs)]
+
 mod context;
 mod error;
 mod events;
-mod explanation;
-mod gate;
-mod gateways;
-mod history;
-mod index;
+mod gateway;
 mod listener;
-mod notice;
 mod offer;
 mod operations;
-mod page;
+mod policies;
 mod recording;
-mod refusal;
 mod relay;
+mod request;
 mod routes;
-mod target;
-mod tcp;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod upgrade;
 mod view;
 
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};

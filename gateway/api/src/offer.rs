@@ -1,23 +1,32 @@
-//! Parses and checks the body of `POST /v1/sessions`.
-
-mod raw;
+//! `POST /v1/sessions`: parses and checks an offer, and answers each idempotency key once.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use evenkeel_config::address;
-use evenkeel_config::address::{ADDRESS_ALONE, ADDRESS_AND_PORT};
-use evenkeel_control::OfferedSession;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
+use evenkeel_control::{KeyError, OfferedSession, RequestTurn, StoredAnswer};
 use evenkeel_core::is_session_room_name;
 use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, Labels, MediaDescription, MediaStream,
     PayloadType, RtcpPort, Srtp,
 };
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use self::raw::OrderedPairs;
-use super::error::{ApiError, strict};
+use super::context::{ApiContext, ApiState};
+use super::error::{ApiError, ApiErrorCode, seconds};
+use super::request::{BufferedBody, session_id, strict};
+use super::view::OpenedView;
+
+/// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
+const TRACEPARENT_MAX: usize = 256;
 
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
@@ -31,15 +40,228 @@ const NODES_MAX: usize = 64;
 /// Above all RTP clock rates in use.
 const CLOCK_RATE_MAX: u32 = 1_000_000;
 
-/// Parses an offer; `traceparent` is the request's header. The error names the first invalid field.
-pub(super) fn parse(
+pub(super) async fn open(
+    State(shared): ApiState,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = shared.read(body).await?;
+    let answer = match headers.get("idempotency-key") {
+        None => answered(offer(&shared, &headers, &body).await),
+        Some(key) => {
+            let wrong = "found characters outside visible ASCII";
+            let key =
+                key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
+            offer_once(&shared, key, headers, body).await?
+        }
+    };
+    if answer.status == StatusCode::CREATED.as_u16() {
+        shared.confirm().await;
+    }
+    Ok(response(answer))
+}
+
+/// The answer to the first offer with this key.
+async fn offer_once(
+    shared: &Arc<ApiContext>,
+    key: String,
+    headers: HeaderMap,
+    body: BufferedBody,
+) -> Result<StoredAnswer, ApiError> {
+    let RequestTurn { is_first, mut answer } =
+        shared.seen.begin(&key, &body).map_err(|error| refused_key(&error))?;
+    if is_first {
+        let working = Arc::clone(shared);
+        // A separate task completes the answer even if the client disconnects.
+        tokio::spawn(async move {
+            let opened = offer(&working, &headers, &body).await;
+            if let (Some(index), Ok(opened)) = (&working.index, &opened)
+                && let Ok(session) = session_id(opened.id())
+            {
+                index.note_key(session, &key);
+            }
+            working.seen.finish(&key, answered(opened));
+        });
+    }
+    let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+    answer.ok_or_else(|| {
+        ApiError::new(ApiErrorCode::Unavailable, "the first request with this key got no answer")
+    })
+}
+
+async fn offer(
+    shared: &ApiContext,
+    headers: &HeaderMap,
     body: &[u8],
-    traceparent: Option<Box<str>>,
-) -> Result<OfferedSession, ApiError> {
-    let raw: raw::OfferBody = strict(body)?;
+) -> Result<OpenedView, ApiError> {
+    let wanted = parse(body, traceparent(headers))?;
+    let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
+    Ok(OpenedView::of(opened, &wanted, &shared.names))
+}
+
+fn refused_key(error: &KeyError) -> ApiError {
+    let field = ApiError::field("idempotency-key", error.to_string());
+    match error {
+        KeyError::Length(_) => field,
+        KeyError::OtherBody(_) => ApiError { code: ApiErrorCode::Conflict, ..field },
+    }
+}
+
+/// Ignores `traceparent` if the header occurs more than once.
+fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
+    let mut all = headers.get_all("traceparent").iter();
+    let one = all.next()?.to_str().ok()?;
+    (all.next().is_none() && one.len() <= TRACEPARENT_MAX).then(|| one.into())
+}
+
+fn answered(result: Result<OpenedView, ApiError>) -> StoredAnswer {
+    match result {
+        Ok(opened) => StoredAnswer {
+            status: StatusCode::CREATED.as_u16(),
+            body: serde_json::to_vec(&opened).expect("an answer is words and numbers").into(),
+            retry_after: None,
+        },
+        Err(error) => StoredAnswer {
+            status: error.status().as_u16(),
+            retry_after: error.retry_after,
+            body: error.body().into(),
+        },
+    }
+}
+
+fn response(answer: StoredAnswer) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, [(header::CONTENT_TYPE, json)], answer.body).into_response();
+    if let Some(wait) = answer.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
+    }
+    response
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfferBody {
+    scenario: String,
+    room: String,
+    #[serde(default)]
+    labels: OrderedPairs,
+    ingress: IngressBody,
+    media: Vec<StreamBody>,
+    #[serde(default)]
+    rtcp: RtcpBody,
+    #[serde(default)]
+    srtp: bool,
+    #[serde(default)]
+    nodes: OrderedPairs,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum IngressBody {
+    Udp(UdpBody),
+    Quic(QuicBody),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UdpBody {
+    identity: IdentityBody,
+    address: Option<String>,
+    rtcp: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum IdentityBody {
+    Declared,
+    DeclaredIp,
+    Stun,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuicBody {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamBody {
+    #[serde(with = "StreamKindBody")]
+    kind: evenkeel_model::StreamKind,
+    payload_types: Vec<PayloadTypeBody>,
+    #[serde(default)]
+    feedback: Vec<FeedbackBody>,
+    bitrate: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", remote = "evenkeel_model::StreamKind")]
+enum StreamKindBody {
+    Audio,
+    Video,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PayloadTypeBody {
+    payload_type: u8,
+    codec: String,
+    clock_rate: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FeedbackBody {
+    Pli,
+    Fir,
+    Remb,
+    Tmmbr,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RtcpBody {
+    #[default]
+    Mux,
+    OwnPort,
+}
+
+/// An object of strings in the given order; a repeated key is refused.
+#[derive(Default)]
+struct OrderedPairs(Vec<(Box<str>, Box<str>)>);
+
+impl<'de> Deserialize<'de> for OrderedPairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrderedPairs, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = OrderedPairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object whose values are strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedPairs, A::Error> {
+                let mut seen = BTreeSet::new();
+                let mut pairs = Vec::new();
+                while let Some((key, value)) = map.next_entry::<Box<str>, Box<str>>()? {
+                    if !seen.insert(key.clone()) {
+                        return Err(A::Error::custom(format_args!("`{key}` is given twice")));
+                    }
+                    pairs.push((key, value));
+                }
+                Ok(OrderedPairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+/// Parses an offer; `traceparent` is the request's header. The error names the first invalid field.
+fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<OfferedSession, ApiError> {
+    let raw: OfferBody = strict(body)?;
     let rtcp = match raw.rtcp {
-        raw::RtcpBody::Mux => RtcpPort::Mux,
-        raw::RtcpBody::OwnPort => RtcpPort::Own,
+        RtcpBody::Mux => RtcpPort::Mux,
+        RtcpBody::OwnPort => RtcpPort::Own,
     };
     let srtp = if raw.srtp { Srtp::Opaque } else { Srtp::Plain };
     Ok(OfferedSession {
@@ -129,21 +351,21 @@ fn next_port(field: &str, address: SocketAddr) -> Result<(), ApiError> {
     }
 }
 
-fn ingress(raw: raw::IngressBody, rtcp: RtcpPort) -> Result<IngressProtocol, ApiError> {
+fn ingress(raw: IngressBody, rtcp: RtcpPort) -> Result<IngressProtocol, ApiError> {
     let raw = match raw {
-        raw::IngressBody::Quic(raw::QuicBody {}) if rtcp == RtcpPort::Own => {
+        IngressBody::Quic(QuicBody {}) if rtcp == RtcpPort::Own => {
             let message = "found `own-port`, expected `mux`: a QUIC flow carries RTP and RTCP";
             return Err(ApiError::field("rtcp", message));
         }
-        raw::IngressBody::Quic(raw::QuicBody {}) => return Ok(IngressProtocol::Quic),
-        raw::IngressBody::Udp(raw) => raw,
+        IngressBody::Quic(QuicBody {}) => return Ok(IngressProtocol::Quic),
+        IngressBody::Udp(raw) => raw,
     };
     let needed = |right: &str| {
         let message = format!("is missing, expected {right}");
         raw.address.as_deref().ok_or_else(|| ApiError::field("ingress.udp.address", message))
     };
     let identity = match raw.identity {
-        raw::IdentityBody::Declared => {
+        IdentityBody::Declared => {
             let address = address_and_port("ingress.udp.address", needed(ADDRESS_AND_PORT)?)?;
             let own = raw.rtcp.as_deref().map(|text| rtcp_of(address, text)).transpose()?;
             if own.is_none() && rtcp == RtcpPort::Own {
@@ -151,19 +373,19 @@ fn ingress(raw: raw::IngressBody, rtcp: RtcpPort) -> Result<IngressProtocol, Api
             }
             ClientIdentity::Declared { address, rtcp: own.map(Box::new) }
         }
-        raw::IdentityBody::DeclaredIp => ClientIdentity::DeclaredIp(address_alone(
+        IdentityBody::DeclaredIp => ClientIdentity::DeclaredIp(address_alone(
             "ingress.udp.address",
             needed(ADDRESS_ALONE)?,
         )?),
-        raw::IdentityBody::Stun => ClientIdentity::Stun,
+        IdentityBody::Stun => ClientIdentity::Stun,
     };
     let unused = |field: &str, is: bool, of: &str| {
         let message = format!("is only for the identity {of}");
         if is { Err(ApiError::field(field, message)) } else { Ok(()) }
     };
-    let stun = raw.identity == raw::IdentityBody::Stun;
+    let stun = raw.identity == IdentityBody::Stun;
     unused("ingress.udp.address", stun && raw.address.is_some(), "`declared` or `declared-ip`")?;
-    let declared = raw.identity == raw::IdentityBody::Declared;
+    let declared = raw.identity == IdentityBody::Declared;
     unused("ingress.udp.rtcp", !declared && raw.rtcp.is_some(), "`declared`")?;
     if stun && rtcp == RtcpPort::Own {
         let message =
@@ -189,7 +411,7 @@ fn rtcp_of(rtp: SocketAddr, text: &str) -> Result<SocketAddr, ApiError> {
     Ok(rtcp)
 }
 
-fn streams(raw: Vec<raw::StreamBody>) -> Result<Vec<MediaStream>, ApiError> {
+fn streams(raw: Vec<StreamBody>) -> Result<Vec<MediaStream>, ApiError> {
     at_least_one("media", raw.len(), "stream")?;
     at_most("media", raw.len(), STREAMS_MAX)?;
     let mut seen = BTreeSet::new();
@@ -220,7 +442,7 @@ fn streams(raw: Vec<raw::StreamBody>) -> Result<Vec<MediaStream>, ApiError> {
     Ok(streams)
 }
 
-fn payload_type(raw: &raw::PayloadTypeBody, field: &str) -> Result<PayloadType, ApiError> {
+fn payload_type(raw: &PayloadTypeBody, field: &str) -> Result<PayloadType, ApiError> {
     let number = raw.payload_type;
     if number > 127 {
         let message = format!("found {number}, expected 0 to 127");
@@ -241,14 +463,14 @@ fn payload_type(raw: &raw::PayloadTypeBody, field: &str) -> Result<PayloadType, 
     Ok(PayloadType { number, codec, clock_rate })
 }
 
-fn feedback(raw: &[raw::FeedbackBody]) -> FeedbackSupport {
+fn feedback(raw: &[FeedbackBody]) -> FeedbackSupport {
     let mut feedback = FeedbackSupport::default();
     for kind in raw {
         match kind {
-            raw::FeedbackBody::Pli => feedback.pli = true,
-            raw::FeedbackBody::Fir => feedback.fir = true,
-            raw::FeedbackBody::Remb => feedback.remb = true,
-            raw::FeedbackBody::Tmmbr => feedback.tmmbr = true,
+            FeedbackBody::Pli => feedback.pli = true,
+            FeedbackBody::Fir => feedback.fir = true,
+            FeedbackBody::Remb => feedback.remb = true,
+            FeedbackBody::Tmmbr => feedback.tmmbr = true,
         }
     }
     feedback

@@ -6,21 +6,15 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use evenkeel_config::read_duration;
-use evenkeel_control::{ControlError, NodeOrder, Operation, OperationTarget, Reloaded};
+use evenkeel_control::{ControlError, NodeOrder, Operation, OperationTarget};
 use evenkeel_core::{Failback, Impossible};
 use evenkeel_media::trunk::message::NodeFault;
 use serde::{Deserialize, Serialize};
 
-use super::body::BufferedBody;
-use super::context::{ApiContext, ApiState, BODY_MAX, require_drills};
-use super::error::{ApiError, strict};
-use super::target::{unknown_verb, verb};
-use super::{refusal, view};
-
-pub(super) async fn read(shared: &ApiContext, body: Body) -> Result<BufferedBody, ApiError> {
-    shared.bodies.read(body, BODY_MAX).await
-}
+use super::context::{ApiContext, ApiState};
+use super::error::{ApiError, refused};
+use super::request::{read_deadline, strict, unknown_verb, verb};
+use super::view::{self, object};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,11 +30,11 @@ pub(super) async fn room_verb(
     let (room, verb) = verb(&target)?;
     match verb {
         "move" => {
-            let MoveBody { node } = strict(&read(&shared, body).await?)?;
+            let MoveBody { node } = strict(&shared.read(body).await?)?;
             let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
             moved.map_err(|failed| {
                 let said = concerned(&failed, room, &node);
-                refusal::word(failed, &said, &shared.names)
+                refused(failed, &said, &shared.names)
             })?;
             Ok(StatusCode::ACCEPTED)
         }
@@ -57,15 +51,10 @@ fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct NodesView {
-    nodes: Vec<view::NodeView>,
-}
-
-pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<NodesView>, ApiError> {
+pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.nodes()).await?;
-    let nodes = all.iter().map(|node| view::NodeView::of(node, &shared.names)).collect();
-    Ok(Json(NodesView { nodes }))
+    let nodes: Vec<_> = all.iter().map(|node| view::node(node, &shared.names)).collect();
+    Ok(Json(object! { nodes: nodes }))
 }
 
 #[derive(Deserialize)]
@@ -107,8 +96,8 @@ pub(super) async fn node_verb(
         "uneject" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
         "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
         "break" => {
-            require_drills(&shared)?;
-            let BreakNode { how } = strict(&read(&shared, body).await?)?;
+            shared.require_drills()?;
+            let BreakNode { how } = strict(&shared.read(body).await?)?;
             shared.ask(name, handle.order(name.into(), NodeOrder::Break(how))).await?;
         }
         other => {
@@ -119,15 +108,10 @@ pub(super) async fn node_verb(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Serialize)]
-pub(super) struct RegionsView {
-    regions: Vec<view::RegionView>,
-}
-
-pub(super) async fn regions(State(shared): ApiState) -> Result<Json<RegionsView>, ApiError> {
+pub(super) async fn regions(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.regions()).await?;
-    let regions = all.iter().map(|region| view::RegionView::of(region, &shared.names)).collect();
-    Ok(Json(RegionsView { regions }))
+    let regions: Vec<_> = all.iter().map(|region| view::region(region, &shared.names)).collect();
+    Ok(Json(object! { regions: regions }))
 }
 
 pub(super) async fn region_verb(
@@ -166,37 +150,12 @@ struct DrainBody {
 
 /// The optional deadline of a drain.
 async fn deadline(shared: &ApiContext, body: Body) -> Result<Option<Duration>, ApiError> {
-    let body = read(shared, body).await?;
+    let body = shared.read(body).await?;
     if body.is_empty() {
         return Ok(None);
     }
     let DrainBody { deadline } = strict(&body)?;
     deadline.as_deref().map(read_deadline).transpose()
-}
-
-pub(super) fn read_deadline(text: &str) -> Result<Duration, ApiError> {
-    read_duration(text)
-        .map_err(|right| ApiError::field("deadline", format!("found `{text}`, {right}")))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ReloadBody {
-    force: bool,
-    deadline: Option<String>,
-}
-
-/// Reloads the configuration; takes as long as compiling its plugins.
-pub(super) async fn reload(
-    State(shared): ApiState,
-    body: Body,
-) -> Result<Json<Reloaded>, ApiError> {
-    let body = read(&shared, body).await?;
-    let ReloadBody { force, deadline } =
-        if body.is_empty() { ReloadBody::default() } else { strict(&body)? };
-    let within = deadline.as_deref().map(read_deadline).transpose()?;
-    let reloaded = shared.handle.reload(force, within).await;
-    reloaded.map(Json).map_err(|failed| refusal::word(failed, "", &shared.names))
 }
 
 #[derive(Deserialize)]
@@ -206,7 +165,7 @@ struct ModeBody {
 }
 
 async fn failback(shared: &ApiContext, body: Body) -> Result<Failback, ApiError> {
-    let ModeBody { mode } = strict(&read(shared, body).await?)?;
+    let ModeBody { mode } = strict(&shared.read(body).await?)?;
     let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
     found.ok_or_else(|| {
         ApiError::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))

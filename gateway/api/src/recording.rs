@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::context::ApiState;
 use super::error::{ApiError, ApiErrorCode};
-use super::target::policy_name;
+use super::request::policy_name;
 
 /// Maximum concurrent recordings. Each one decompresses and compresses on separate threads.
 const RECORDINGS_MAX: usize = 4;

@@ -28,8 +28,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::context::{ANSWER_WITHIN, ApiContext, BODY_MAX};
 use super::error::{ApiError, ApiErrorCode};
+use super::request::{BODY_MAX, BodyBudget};
+
+/// Timeout of control's answer. Drivers have 2 s of it to open a session.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Time in which the group has an owner again, for requests that may be repeated. A takeover takes less.
 const OWNER_WITHIN: Duration = Duration::from_millis(500);
@@ -67,6 +70,7 @@ pub(super) struct PeerRelay {
     pub(super) group: Group,
     peer: PeerApi,
     instruments: Arc<Instruments>,
+    bodies: Arc<BodyBudget>,
     connection: Mutex<PeerConnection>,
 }
 
@@ -90,17 +94,16 @@ enum RelayError {
 
 /// Executes a request here if this gateway owns the group's addresses, and otherwise at the owner.
 pub(super) async fn pass(
-    State(shared): State<Arc<ApiContext>>,
+    State(relay): State<Arc<PeerRelay>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(relay) = &shared.relay else { return next.run(request).await };
     let is_relayed = request.extensions().get::<Relayed>().is_some();
     match relay.group.owner() {
         GroupOwnership::Here => next.run(request).await,
         _ if is_relayed => no_owner().into_response(),
         GroupOwnership::Doubting if request.method().is_safe() => next.run(request).await,
-        _ => relay.relay(&shared, request, next).await.unwrap_or_else(IntoResponse::into_response),
+        _ => relay.relay(request, next).await.unwrap_or_else(IntoResponse::into_response),
     }
 }
 
@@ -110,19 +113,20 @@ pub(super) fn no_owner() -> ApiError {
 }
 
 impl PeerRelay {
-    pub(super) fn new(group: Group, peer: PeerApi, instruments: Arc<Instruments>) -> PeerRelay {
-        PeerRelay { group, peer, instruments, connection: Mutex::default() }
+    /// Relayed bodies count in `bodies`.
+    pub(super) fn new(
+        group: Group,
+        peer: PeerApi,
+        instruments: Arc<Instruments>,
+        bodies: Arc<BodyBudget>,
+    ) -> PeerRelay {
+        PeerRelay { group, peer, instruments, bodies, connection: Mutex::default() }
     }
 
     /// During a takeover a request that may be repeated waits for the new owner, which may be this gateway.
-    async fn relay(
-        &self,
-        shared: &ApiContext,
-        request: Request,
-        next: Next,
-    ) -> Result<Response, ApiError> {
+    async fn relay(&self, request: Request, next: Next) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
-        let (body, _share) = shared.bodies.read(body, BODY_MAX).await?.into_parts();
+        let (body, _share) = self.bodies.read(body, BODY_MAX).await?.into_parts();
         let body = Bytes::from(body);
         let until = Instant::now() + OWNER_WITHIN;
         loop {

@@ -22,16 +22,15 @@ use evenkeel_process::sha256;
 use evenkeel_telemetry::Instruments;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::context::ApiContext;
+use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
-use super::gate::{self, Entrance, Gate, Gated};
-use super::listener::{ApiSocket, Bounded, SocketFile};
-use super::notice::NoticeWriter;
+use super::events::{EventFeed, NoticeWriter};
+use super::listener::{self, ApiSocket, Bounded, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay};
+use super::request::BodyBudget;
 use super::routes::{router, router_of_peer};
-use super::tcp::{self, TcpPlace};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -42,17 +41,34 @@ const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// Time for the last answers of a process that another one replaces.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// The API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiStartError {
+    /// A process listens at the Unix socket.
     #[error(
         "another gateway, or another process, listens at {}; end it, or name another path by `socket` in [admin]",
         .path.display()
     )]
-    Occupied { path: PathBuf },
+    Occupied {
+        /// The socket of `[admin]`.
+        path: PathBuf,
+    },
+    /// The Unix socket cannot be created.
     #[error("cannot listen for the API at {}: {error}", .path.display())]
-    Socket { path: PathBuf, error: io::Error },
+    Socket {
+        /// The socket of `[admin]`.
+        path: PathBuf,
+        /// The refusal of the system, or the file that is at this path.
+        error: io::Error,
+    },
+    /// The TCP address cannot be bound.
     #[error("cannot listen for the API on {address}: {error}")]
-    Tcp { address: SocketAddr, error: io::Error },
+    Tcp {
+        /// `tcp` of `[admin]`.
+        address: SocketAddr,
+        /// The refusal of the system.
+        error: io::Error,
+    },
     /// The system provided no thread, or no descriptor for the event loop.
     #[error("cannot start the API's thread: {0}")]
     Thread(io::Error),
@@ -74,7 +90,8 @@ pub struct BoundApi {
     listening: ApiListeners,
     runtime: Runtime,
     upgrades: Option<Upgrades>,
-    relay: Option<PeerRelay>,
+    bodies: Arc<BodyBudget>,
+    relay: Option<Arc<PeerRelay>>,
     index: Option<IndexReader>,
 }
 
@@ -84,7 +101,8 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(ApiStartError::Thread)?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
-    Ok(BoundApi { settings, listening, runtime, upgrades: None, relay: None, index: None })
+    let bodies = BodyBudget::new(BODIES_MAX);
+    Ok(BoundApi { settings, listening, runtime, upgrades: None, bodies, relay: None, index: None })
 }
 
 /// Starts the API on its own thread.
@@ -108,7 +126,8 @@ impl BoundApi {
     pub fn in_group(mut self, access: Access, instruments: Arc<Instruments>) -> BoundApi {
         let Access { group, peer, streams } = access;
         self.listening.peer = Some(streams);
-        BoundApi { relay: Some(PeerRelay::new(group, peer, instruments)), ..self }
+        let relay = PeerRelay::new(group, peer, instruments, Arc::clone(&self.bodies));
+        BoundApi { relay: Some(Arc::new(relay)), ..self }
     }
 
     /// Answers requests about sessions of all gateways.
@@ -116,6 +135,7 @@ impl BoundApi {
         BoundApi { index, ..self }
     }
 
+    /// Duplicates of the sockets, for the process of an upgrade.
     pub fn duplicates(&self) -> io::Result<NamedSockets> {
         let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
         let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
@@ -134,14 +154,26 @@ impl BoundApi {
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<ApiThread, ApiStartError> {
-        let BoundApi { settings, listening, runtime, upgrades, relay, index } = self;
+        let BoundApi { settings, listening, runtime, upgrades, bodies, relay, index } = self;
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.address;
         let (events, notices) = (handle.events(), NoticeWriter::new(handle.names()));
-        let shared = ApiContext::new(handle, metrics, settings.drills, upgrades, relay, index);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(ApiContext {
+            names: handle.names(),
+            seen: Arc::clone(&handle.idempotency_keys),
+            handle,
+            metrics,
+            feed: EventFeed::default(),
+            bodies,
+            uploads: BodyBudget::new(UPLOADS_MAX),
+            drills: settings.drills,
+            upgrades,
+            relay,
+            index,
+            closing: Notify::new(),
+        });
         let served = async move {
             let publishing = Arc::clone(&shared);
             tokio::spawn(async move { publishing.feed.follow(events, notices).await });
@@ -176,6 +208,7 @@ impl ApiThread {
         self.end();
     }
 
+    /// Returns true until the API has ended, such as by a drill.
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
@@ -250,7 +283,7 @@ async fn serve(
 ) {
     let ApiListeners { unix, file, obsolete, tcp, peer, .. } = listening;
     let path = settings.socket;
-    let enter = || middleware::from_fn_with_state(entrance.clone(), gate::pass);
+    let enter = || middleware::from_fn_with_state(entrance.clone(), listener::pass);
     let gated = Gated::new(unix, entrance.clone());
     let local = router(Arc::clone(shared)).layer(enter());
     // All tasks run until this function returns and the runtime ends.
@@ -262,7 +295,7 @@ async fn serve(
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
-        tokio::spawn(tcp::serve(Gated::new(listener, entrance.clone()), guarded));
+        tokio::spawn(listener::serve_tcp(Gated::new(listener, entrance.clone()), guarded));
     }
     if let Some(streams) = peer {
         let of_peer = router_of_peer(Arc::clone(shared)).layer(enter());

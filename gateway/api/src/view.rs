@@ -1,21 +1,35 @@
-//! JSON views of sessions, rooms, nodes, policies and the gateway.
-
-mod policies;
+//! JSON views of sessions, rooms, nodes, regions and rollouts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
-    IngressAnswer, NodeName, NodeNames, OfferedSession, SessionAnswer, SessionView,
+    IngressAnswer, NodeName, NodeNames, OfferedSession, RolloutReport, SessionAnswer, SessionView,
 };
-use evenkeel_core::NodeStanding;
+use evenkeel_core::{NodeStanding, RegionStanding, RoomStanding};
 use evenkeel_media::roq;
 use evenkeel_model::{EvidenceSource, Measures, Metric};
-pub(super) use policies::{PolicyStatusView, RolloutView};
 use serde::Serialize;
+
+/// A JSON object with these fields, in this order.
+macro_rules! object {
+    ($($(#[$attribute:meta])* $field:ident: $value:expr),* $(,)?) => {{
+        #[expect(non_camel_case_types, reason = "a type parameter has the name of its field")]
+        let object = {
+            #[derive(serde::Serialize)]
+            struct JsonObject<$($field),*> {
+                $($(#[$attribute])* $field: $field),*
+            }
+            JsonObject { $($field: $value),* }
+        };
+        object
+    }};
+}
+pub(super) use object;
 
 /// The answer to an offer.
 #[derive(Serialize)]
@@ -127,149 +141,136 @@ fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
     known.map(|(metric, value)| (metric.key(), value)).collect()
 }
 
-#[derive(Serialize)]
-pub(super) struct LiveSessionView {
-    id: String,
-    room: Arc<str>,
-    scenario: Arc<str>,
-    mode: &'static str,
-    ingress: &'static str,
-    /// The hop that carries the session's packets; null without one.
-    hop: Option<HopView>,
-    rung: u8,
-    cap_kbps: Option<u32>,
-    measures: BTreeMap<&'static str, u32>,
-    totals: Carried,
-    age_ms: u64,
-}
-
-impl LiveSessionView {
-    pub(super) fn of(view: &SessionView, names: &NodeNames) -> LiveSessionView {
-        let session = &view.standing;
-        LiveSessionView {
-            id: session.session.to_string(),
-            room: Arc::clone(&session.room),
-            scenario: Arc::clone(&session.scenario),
-            mode: session.mode.name(),
-            ingress: session.transport.name(),
-            hop: session.hop.map(|hop| HopView::of(hop, names)),
-            rung: session.plan.rung(),
-            cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
-            measures: measured(&session.measures),
-            totals: Carried::from(&view.totals),
-            age_ms: session.age.as_millis() as u64,
-        }
+pub(super) fn session(view: &SessionView, names: &NodeNames) -> impl Serialize + use<> {
+    let session = &view.standing;
+    object! {
+        id: session.session.to_string(),
+        room: Arc::clone(&session.room),
+        scenario: Arc::clone(&session.scenario),
+        mode: session.mode.name(),
+        ingress: session.transport.name(),
+        // The hop that carries the session's packets; null without one.
+        hop: session.hop.map(|hop| HopView::of(hop, names)),
+        rung: session.plan.rung(),
+        cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
+        measures: measured(&session.measures),
+        totals: Carried::from(&view.totals),
+        age_ms: session.age.as_millis() as u64,
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct RoomView {
-    room: Arc<str>,
-    id: String,
-    scenario: Arc<str>,
-    mode: &'static str,
-    /// `hot` or `cold` while the second hop of a hitless room is missing or has no reserved capacity.
-    effective_mode: &'static str,
-    sessions: Vec<String>,
-    /// Best first.
-    route: Vec<HopView>,
-    /// The hop that carries the session's packets; null without one.
-    hop: Option<HopView>,
-    placed_by: String,
-}
-
-impl RoomView {
-    pub(super) fn of(room: &evenkeel_core::RoomStanding, names: &NodeNames) -> RoomView {
-        RoomView {
-            room: Arc::clone(&room.name),
-            id: room.room.to_string(),
-            scenario: Arc::clone(&room.scenario),
-            mode: room.mode.name(),
-            effective_mode: room.kept.name(),
-            sessions: room.sessions.iter().map(ToString::to_string).collect(),
-            route: HopView::route(&room.route, names),
-            hop: room.hop.map(|hop| HopView::of(hop, names)),
-            placed_by: room.placed_by.to_string(),
-        }
+pub(super) fn room(room: &RoomStanding, names: &NodeNames) -> impl Serialize + use<> {
+    object! {
+        room: Arc::clone(&room.name),
+        id: room.room.to_string(),
+        scenario: Arc::clone(&room.scenario),
+        mode: room.mode.name(),
+        // `hot` or `cold` while the second hop of a hitless room is missing or has no reserved capacity.
+        effective_mode: room.kept.name(),
+        sessions: room.sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        // Best first.
+        route: HopView::route(&room.route, names),
+        // The hop that carries the session's packets; null without one.
+        hop: room.hop.map(|hop| HopView::of(hop, names)),
+        placed_by: room.placed_by.to_string(),
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct NodeView {
-    #[serde(flatten)]
-    hop: HopView,
-    health: &'static str,
-    /// `probe`, `cohort`…
-    suspected_by: Vec<&'static str>,
-    draining: bool,
-    /// The node was removed from the list; the gateway forgets it once it carries no room.
-    leaving: bool,
-    /// An operator ejected the node; `:uneject` ends that.
-    ejected: bool,
-    /// Measured capacity, kbit/s.
-    capacity_kbps: u64,
-    opening: u32,
-    queued: u32,
-    load_permille: u32,
-    /// Load reported by the node, thousandths.
-    reported_permille: Option<u16>,
-    rooms: u32,
-    round_trip_us: Option<u64>,
-}
-
-impl NodeView {
-    pub(super) fn of(node: &NodeStanding, names: &NodeNames) -> NodeView {
-        let witnesses = EvidenceSource::ALL.into_iter().zip(node.suspected_by);
-        NodeView {
-            hop: HopView::of(node.hop, names),
-            health: node.health.name(),
-            suspected_by: witnesses
-                .filter_map(|(witness, accuses)| accuses.then_some(witness.name()))
-                .collect(),
-            draining: node.draining,
-            leaving: node.leaves,
-            ejected: node.ejected,
-            capacity_kbps: node.capacity_kbps,
-            opening: node.opening,
-            queued: node.waiting,
-            load_permille: node.load_permille,
-            reported_permille: node.reported_permille,
-            rooms: node.rooms,
-            round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
-        }
+pub(super) fn node(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
+    let witnesses = EvidenceSource::ALL.into_iter().zip(node.suspected_by);
+    let accusing = witnesses.filter_map(|(witness, accuses)| accuses.then_some(witness.name()));
+    object! {
+        #[serde(flatten)]
+        hop: HopView::of(node.hop, names),
+        health: node.health.name(),
+        // `probe`, `cohort`…
+        suspected_by: accusing.collect::<Vec<_>>(),
+        draining: node.draining,
+        // The node was removed from the list; the gateway forgets it once it carries no room.
+        leaving: node.leaves,
+        // An operator ejected the node; `:uneject` ends that.
+        ejected: node.ejected,
+        // Measured capacity, kbit/s.
+        capacity_kbps: node.capacity_kbps,
+        opening: node.opening,
+        queued: node.waiting,
+        load_permille: node.load_permille,
+        // Load reported by the node, thousandths.
+        reported_permille: node.reported_permille,
+        rooms: node.rooms,
+        round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct RegionView {
-    region: Arc<str>,
-    /// `closed`, `open` or `half-open`.
-    breaker: &'static str,
+pub(super) fn region(region: &RegionStanding, names: &NodeNames) -> impl Serialize + use<> {
+    object! {
+        region: names.of_region(region.region),
+        // `closed`, `open` or `half-open`.
+        breaker: region.breaker.name(),
+        #[serde(flatten)]
+        half_open_in_ms: region.opens_for.map(|time| object! { half_open_in_ms: time.as_millis() as u64 }),
+        // `auto`, `force` or `forbid`.
+        failback: region.failback.name(),
+        nodes: region.nodes,
+        // Nodes that accept rooms.
+        nodes_up: region.nodes_up,
+        nodes_draining: region.nodes_draining,
+        rooms: region.rooms,
+        // Rooms of this home region that are in other regions or at standby nodes.
+        rooms_displaced: region.away,
+    }
+}
+
+/// The outcome of a push, a step or a rollback.
+#[derive(Clone, Serialize)]
+pub(super) struct RolloutView {
+    outcome: &'static str,
+    policy: String,
+    revision: Option<Arc<str>>,
+    previous: Option<Arc<str>>,
+    /// Code of a refusal: `import`, `unsigned`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    half_open_in_ms: Option<u64>,
-    /// `auto`, `force` or `forbid`.
-    failback: &'static str,
-    nodes: u32,
-    /// Nodes that accept rooms.
-    nodes_up: u32,
-    nodes_draining: u32,
-    rooms: u32,
-    /// Rooms of this home region that are in other regions or at standby nodes.
-    rooms_displaced: u32,
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Box<str>>,
+    activate_us: u64,
+    /// `file`, `signal`, `operator` or `gateway`.
+    by: &'static str,
+    /// `shadow` or `canary`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    /// The next share; at 100 the revision is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_percent: Option<u8>,
+    /// Minimum time until the next share; omitted if the rollout needs `promote`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_in_ms: Option<u64>,
 }
 
-impl RegionView {
-    pub(super) fn of(region: &evenkeel_core::RegionStanding, names: &NodeNames) -> RegionView {
-        RegionView {
-            region: names.of_region(region.region),
-            breaker: region.breaker.name(),
-            half_open_in_ms: region.opens_for.map(|time| time.as_millis() as u64),
-            failback: region.failback.name(),
-            nodes: region.nodes,
-            nodes_up: region.nodes_up,
-            nodes_draining: region.nodes_draining,
-            rooms: region.rooms,
-            rooms_displaced: region.away,
+impl From<RolloutReport> for RolloutView {
+    fn from(rollout: RolloutReport) -> RolloutView {
+        RolloutView {
+            outcome: rollout.outcome.name(),
+            policy: rollout.policy.to_string(),
+            revision: rollout.revision,
+            previous: rollout.previous,
+            code: rollout.code,
+            reason: rollout.reason,
+            activate_us: rollout.activate.as_micros() as u64,
+            by: rollout.by.name(),
+            stage: rollout.stage.map(|staged| staged.stage.name()),
+            percent: rollout.stage.map(|staged| staged.stage.percent()),
+            paused: rollout.stage.map(|staged| staged.paused),
+            next_percent: rollout.stage.map(|staged| staged.next),
+            next_in_ms: milliseconds(rollout.stage.and_then(|staged| staged.next_in)),
         }
     }
+}
+
+pub(super) fn milliseconds(time: Option<Duration>) -> Option<u64> {
+    time.map(|time| time.as_millis() as u64)
 }

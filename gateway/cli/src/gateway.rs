@@ -1,11 +1,12 @@
-//! `evenkeel gateway`.
+//! Commands about the gateway itself: `evenkeel gateway`, `reload` and `upgrade`.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::api::ApiArgs;
-use crate::status::{rows, text};
-use crate::{CommandError, say};
+use crate::command::{ApiArgs, CommandError, list, number, rows, say, text};
 
 /// List the gateways of a group, and hand its addresses and calls over
 #[derive(Args)]
@@ -55,19 +56,19 @@ impl GatewayArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
             GatewayCommand::List { all } => {
-                let (path, line): (_, fn(&Value) -> String) =
-                    if all { ("/v1/index/gateways", listed) } else { ("/v1/gateways", line) };
-                let gateways = self.api.operate(async |admin| admin.read(path).await)?;
-                if self.json {
-                    say(&gateways);
+                let (path, line): (_, fn(&Value) -> String) = if all {
+                    ("/v1/index/gateways", indexed_line)
                 } else {
-                    let gateways = rows(&gateways, "gateways");
-                    gateways.iter().for_each(|gateway| say(&line(gateway)));
-                    if let Some(peer) = silent_peer(gateways) {
-                        say(&format!(
-                            "if {peer} is down, let this gateway serve: evenkeel gateway take-over --confirm-down {peer}"
-                        ));
-                    }
+                    ("/v1/gateways", member_line)
+                };
+                let gateways = self.api.operate(async |admin| admin.read(path).await)?;
+                list(self.json, &gateways, "gateways", line);
+                if let Some(peer) = silent_peer(rows(&gateways, "gateways"))
+                    && !self.json
+                {
+                    say(&format!(
+                        "if {peer} is down, let this gateway serve: evenkeel gateway take-over --confirm-down {peer}"
+                    ));
                 }
             }
             GatewayCommand::HandOver { to } => {
@@ -97,17 +98,13 @@ impl GatewayArgs {
     }
 }
 
-fn number(value: &Value, key: &str) -> u64 {
-    value[key].as_u64().unwrap_or(0)
-}
-
 /// The silent peer's name, if this gateway does not serve because of it.
 fn silent_peer(gateways: &[Value]) -> Option<&str> {
     gateways.iter().find(|gateway| gateway["blocked"].is_string())?;
     gateways.iter().find(|gateway| gateway["here"] == false)?["gateway"].as_str()
 }
 
-fn line(gateway: &Value) -> String {
+fn member_line(gateway: &Value) -> String {
     let sync = match (text(gateway, "role"), &gateway["in_sync"]) {
         ("standby", Value::Bool(true)) => ", in sync",
         ("standby", _) => ", not in sync",
@@ -128,7 +125,7 @@ fn line(gateway: &Value) -> String {
 }
 
 /// A gateway of the shared index.
-fn listed(gateway: &Value) -> String {
+fn indexed_line(gateway: &Value) -> String {
     format!(
         "{:<16} {:<8} epoch {}, group {}{}",
         text(gateway, "gateway"),
@@ -137,4 +134,144 @@ fn listed(gateway: &Value) -> String {
         text(gateway, "group"),
         gateway["api"].as_str().map(|api| format!(", API at {api}")).unwrap_or_default(),
     )
+}
+
+/// Reload nodes, policies and modes from the configuration
+///
+/// A running gateway reads its files again and applies changes of nodes, policies, their settings, and modes. An invalid
+/// configuration changes nothing. Each policy revision is proved by itself: one that fails is refused, its predecessor stays
+/// active, and the command names it and ends with 1.
+///
+/// Other changed keys need a new process: it takes the sockets and sessions over, as with `evenkeel upgrade`, unless
+/// --keep-process is given.
+///
+/// Removed nodes are drained first, without packet loss. If more than 30 % of the nodes would be removed within a minute,
+/// nothing changes without --force.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ReloadArgs {
+    /// Remove nodes even if they are more than 30 %
+    #[arg(long)]
+    force: bool,
+    /// Time limit for draining removed nodes, as `60s`; rooms left by then are reported and move once there is capacity
+    #[arg(long)]
+    deadline: Option<String>,
+    /// Leave keys that need a new process to the next upgrade or restart
+    #[arg(long)]
+    keep_process: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: the nodes `added`, `removed` and `changed`, the keys that wait for a restart (`requires_restart`), the policies
+    /// `refused`, each with its `reason`, and `upgraded`, the new process with the `keys` that it applied
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ReloadArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let body = json!({"force": self.force, "deadline": self.deadline});
+        let mut reloaded = self.api.post("/v1/configuration:reload", &body)?;
+        let not_upgraded = match self.upgrade(&mut reloaded) {
+            Err(CommandError::Failed(reason)) => Some(reason),
+            other => other.map(|()| None)?,
+        };
+        let refused = rows(&reloaded, "refused");
+        if self.json {
+            say(&reloaded);
+            return match not_upgraded {
+                None if refused.is_empty() => Ok(()),
+                reason => Err(CommandError::Failed(reason.unwrap_or_default())),
+            };
+        }
+        let silent = |key: &&str| rows(&reloaded, key).is_empty();
+        if ["added", "removed", "changed"].iter().all(silent) {
+            say(&"node list unchanged");
+        }
+        for key in ["added", "removed", "changed"] {
+            for node in rows(&reloaded, key).iter().filter_map(Value::as_str) {
+                say(&format!("node {node} {key}"));
+            }
+        }
+        for key in rows(&reloaded, "requires_restart").iter().filter_map(Value::as_str) {
+            say(&format!("{key} takes effect after a restart"));
+        }
+        if let Some(upgraded) = reloaded.get("upgraded") {
+            for key in rows(&upgraded["keys"], "").iter().filter_map(Value::as_str) {
+                say(&format!("{key} changed"));
+            }
+            say(&sentence(upgraded));
+        }
+        let lines = refused.iter().map(|one| {
+            let (policy, reason) = (text(one, "policy"), text(one, "reason"));
+            format!("policy {policy} refused, active revision kept: {reason}")
+        });
+        let lines: Vec<_> = lines.chain(not_upgraded).collect();
+        if lines.is_empty() { Ok(()) } else { Err(CommandError::Failed(lines.join("\n"))) }
+    }
+
+    /// Replaces the process if changed keys need that, and notes the new one in the answer.
+    fn upgrade(&self, reloaded: &mut Value) -> Result<(), CommandError> {
+        let keys = reloaded["requires_restart"].clone();
+        if self.keep_process || rows(&keys, "").is_empty() {
+            return Ok(());
+        }
+        match request_upgrade(&self.api, &json!({})) {
+            Ok(mut upgraded) => {
+                upgraded["keys"] = keys;
+                reloaded["requires_restart"] = json!([]);
+                reloaded["upgraded"] = upgraded;
+                Ok(())
+            }
+            // The gateway runs within another program, or its version has no upgrades.
+            Err(CommandError::Wrong(_)) => Ok(()),
+            Err(failed) => Err(failed),
+        }
+    }
+}
+
+/// Beyond the time in which the gateway gives up.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Replace the process of a running gateway, with its calls
+///
+/// A new process reads the configuration and takes over all sockets and sessions; packets wait
+/// in the sockets' buffers, longer with more sessions. Clients over QUIC connect again. If anything fails, the running process continues and the command names the reason.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct UpgradeArgs {
+    /// Program to start; default: the running program's path, where a new version may lie
+    binary: Option<PathBuf>,
+    /// Time limit for the new process to get ready, as `20s`; default: 50 s
+    #[arg(long)]
+    deadline: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `pid` of the new process, `sessions`, and `paused_us`, the time for which packets waited
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl UpgradeArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let binary = self.binary.map(std::path::absolute).transpose();
+        let binary = binary.map_err(|error| CommandError::Wrong(format!("BINARY: {error}")))?;
+        let body = json!({"binary": binary, "deadline": self.deadline});
+        let upgraded = request_upgrade(&self.api, &body)?;
+        if self.json {
+            say(&upgraded);
+        } else {
+            say(&sentence(&upgraded));
+        }
+        Ok(())
+    }
+}
+
+fn request_upgrade(api: &ApiArgs, body: &Value) -> Result<Value, CommandError> {
+    api.waiting_longer(MARGIN).post("/v1/gateway:upgrade", body)
+}
+
+fn sentence(upgraded: &Value) -> String {
+    let (pid, sessions) = (number(upgraded, "pid"), number(upgraded, "sessions"));
+    let paused = number(upgraded, "paused_us") as f64 / 1_000.0;
+    format!("process {pid} serves {sessions} sessions; packets waited {paused:.1} ms")
 }

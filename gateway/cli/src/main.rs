@@ -3,41 +3,24 @@
 //! Exit codes: 0 success · 1 failure · 2 wrong command line or configuration · 3 no gateway answers. With `--json` a
 //! failure is printed as an object on standard output.
 
-mod agent;
-mod api;
-mod check;
-mod compile_plugin;
-#[cfg(feature = "lab")]
-mod demo;
-#[cfg(feature = "lab")]
-mod drill;
+mod command;
 mod gateway;
-mod hold_addresses;
-mod modes;
-mod node;
+#[cfg(feature = "lab")]
+mod lab;
+mod operations;
 mod plugin;
 mod policy;
 mod recording;
-mod region;
-mod reload;
-mod room;
 mod run;
-#[cfg(feature = "lab")]
-mod sample_node;
 mod session;
-mod signing;
 mod status;
-mod upgrade;
 
-use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use evenkeel_config::Compiler;
-use evenkeel_process::terminal::{escape, escape_lines};
-use evenkeel_server::serve::ServePaths as Served;
+use clap::{Parser, Subcommand};
+use command::CommandError;
+use evenkeel_process::{escape, escape_lines};
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
 #[derive(Parser)]
@@ -56,61 +39,34 @@ enum EvenkeelCommand {
     #[cfg(feature = "lab")]
     Demo(evenkeel_lab::demo::DemoOptions),
     /// Run an agent beside a media server or a gateway
-    Agent(agent::AgentArgs),
+    Agent(run::AgentArgs),
     /// Run a sample media server for trials and drills
     #[cfg(feature = "lab")]
-    SampleNode(sample_node::SampleNodeArgs),
+    SampleNode(lab::SampleNodeArgs),
     /// Check a configuration and print its errors
-    Check(check::CheckArgs),
+    Check(run::CheckArgs),
     /// Show sessions, nodes and policies of a running gateway
     Status(status::StatusArgs),
-    Modes(modes::ModesArgs),
-    Reload(reload::ReloadArgs),
-    Upgrade(upgrade::UpgradeArgs),
+    Modes(status::ModesArgs),
+    Reload(gateway::ReloadArgs),
+    Upgrade(gateway::UpgradeArgs),
     Gateway(gateway::GatewayArgs),
     /// List, drain, eject and uneject nodes of a running gateway
-    Node(node::NodeArgs),
+    Node(operations::NodeArgs),
     /// List and drain regions, and control fail-back
-    Region(region::RegionArgs),
+    Region(operations::RegionArgs),
     /// List and move rooms
-    Room(room::RoomArgs),
+    Room(operations::RoomArgs),
     Session(session::SessionArgs),
     #[cfg(feature = "lab")]
-    Drill(drill::DrillArgs),
+    Drill(lab::DrillArgs),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::PolicyArgs),
     Plugin(plugin::PluginArgs),
     #[command(hide = true)]
-    CompilePlugin(compile_plugin::CompilePlugin),
+    CompilePlugin(run::CompilePlugin),
     #[command(hide = true)]
-    HoldAddresses(hold_addresses::HoldAddresses),
-}
-
-#[derive(Args, Clone)]
-pub(crate) struct ConfigArgs {
-    /// Configuration file; without it the gateway runs on loopback without nodes
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Folder of policy sets; each file replaces the embedded set of its name
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) policies: Option<PathBuf>,
-}
-
-impl ConfigArgs {
-    /// The server's options. The server starts this program to compile plugins.
-    pub(crate) fn serve(self) -> Served {
-        let ConfigArgs { config, policies } = self;
-        Served { config, policies, compiler: Some(Compiler::this_program()), ..Served::default() }
-    }
-}
-
-pub(crate) enum CommandError {
-    /// Exit code 1.
-    Failed(String),
-    /// Exit code 2: the command line or the configuration is wrong.
-    Wrong(String),
-    /// Exit code 3: no gateway answers.
-    NoGateway(String),
+    HoldAddresses(run::HoldAddresses),
 }
 
 impl EvenkeelCommand {
@@ -141,34 +97,13 @@ impl EvenkeelCommand {
     }
 }
 
-/// Prints a line on standard output; control characters in it are escaped, because text may come from outside.
-pub(crate) fn say(line: &impl Display) {
-    print(&escape(&line.to_string()));
-}
-
-/// Like [`say`], for text of several lines.
-pub(crate) fn say_lines(lines: &impl Display) {
-    print(&escape_lines(&lines.to_string()));
-}
-
-/// A reader that closed the pipe ends the program successfully.
-fn print(text: &str) {
-    if let Err(error) = writeln!(io::stdout(), "{text}") {
-        let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
-        if !is_closed {
-            eprintln!("evenkeel: standard output: {error}");
-        }
-        std::process::exit(i32::from(!is_closed));
-    }
-}
-
 fn main() -> ExitCode {
     let verb = Cli::parse().verb;
     let json = verb.json();
     let outcome = match verb {
         EvenkeelCommand::Run(run) => run.act(),
         #[cfg(feature = "lab")]
-        EvenkeelCommand::Demo(options) => demo::run(&options),
+        EvenkeelCommand::Demo(options) => lab::run_demo(&options),
         EvenkeelCommand::Agent(agent) => agent.act(),
         #[cfg(feature = "lab")]
         EvenkeelCommand::SampleNode(node) => node.act(),

@@ -1,18 +1,16 @@
 //! `evenkeel policy`.
 
-mod standing;
-
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use evenkeel_client::{ApiCall, ApiClient, ClientError, escape};
 use hyper::Method;
 use serde_json::Value;
 
-use crate::api::ApiArgs;
-use crate::status::{failing, rows, text};
-use crate::{CommandError, recording, say};
+use crate::command::{ApiArgs, CommandError, number, rows, say, settings_of, text};
+use crate::recording;
+use crate::status::failing;
 
 /// List, push, roll out and roll back policies of a running gateway.
 #[derive(Args)]
@@ -136,7 +134,7 @@ impl PolicyArgs {
             }
             PolicyCommand::Record(record) => record.act(&self.api, self.json),
             PolicyCommand::Replay(replay) => replay.act(self.json),
-            PolicyCommand::Diff(diff) => diff.act(self.json, settings_of),
+            PolicyCommand::Diff(diff) => diff.act(self.json),
             PolicyCommand::Shadow { ref policy, ref plugin, ref settings } => {
                 let steps = StepArgs { shadow: true, ..StepArgs::default() };
                 self.push(policy, plugin, settings.as_deref(), &steps)
@@ -192,7 +190,7 @@ impl PolicyArgs {
         if self.json {
             say(&all);
         } else {
-            rows(&all, "policies").iter().for_each(standing::show);
+            rows(&all, "policies").iter().for_each(show);
         }
         Ok(())
     }
@@ -208,15 +206,6 @@ async fn push(admin: &mut ApiClient, path: &str, plugin: Vec<u8>) -> Result<Valu
     let headers = [("content-type", "application/wasm")];
     let call = ApiCall { method: Method::PUT, path, headers: &headers, body: plugin.into() };
     admin.ask(call).await?.json()
-}
-
-pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
-    let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    match file.extension().and_then(OsStr::to_str) {
-        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
-        _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
-    }
 }
 
 fn query(words: &[(&str, String)]) -> String {
@@ -270,8 +259,8 @@ fn list(policies: &Value) {
             text(policy, "policy"),
             policy["revision"].as_str().unwrap_or("(native)"),
             text(policy, "plugin"),
-            policy["calls"].as_u64().unwrap_or(0),
-            policy["faults"].as_u64().unwrap_or(0),
+            number(policy, "calls"),
+            number(policy, "faults"),
             text(policy, "origin"),
             failing(policy)
         ));
@@ -310,10 +299,137 @@ fn said(rollout: &Value, json: bool) -> Result<(), CommandError> {
                 "{}: {outcome}, revision {} {}{}",
                 text(rollout, "policy"),
                 rollout["revision"].as_str().unwrap_or("?"),
-                standing::stage(rollout),
-                standing::next(rollout)
+                stage(rollout),
+                next(rollout)
             ));
             Ok(())
         }
+    }
+}
+
+fn show(policy: &Value) {
+    say(&format!(
+        "{}: {} ({}, {}), {} calls, {} faults{}",
+        text(policy, "policy"),
+        policy["revision"].as_str().unwrap_or("(native)"),
+        text(policy, "plugin"),
+        text(policy, "origin"),
+        number(policy, "calls"),
+        number(policy, "faults"),
+        last_fault(policy)
+    ));
+    if let Some(previous) = policy["previous"].as_str() {
+        let left = policy["rollback_window_ms"].as_u64().map(Duration::from_millis);
+        let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
+        say(&format!("  previous: {previous}, available for rollback{left}"));
+    }
+    let rollout = &policy["rollout"];
+    if rollout.is_object() {
+        show_rollout(rollout);
+    }
+    let last = &policy["last_rollout"];
+    if last.is_object() {
+        let reason = last["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
+        say(&format!("  last: {} by {}{reason}", text(last, "outcome"), text(last, "by")));
+    }
+    for one in policy["quarantined_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
+        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
+        say(&format!("  quarantined: {revision}: {reason}"));
+    }
+    for one in policy["revoked_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
+        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
+        say(&format!("  revoked: {revision}: {reason}"));
+    }
+}
+
+/// The current fault of the policy, or its last one.
+fn last_fault(policy: &Value) -> String {
+    match policy["last_fault"].as_str() {
+        Some(fault) if policy["failing"].is_null() => format!(", last fault: {fault}"),
+        Some(_) | None => failing(policy),
+    }
+}
+
+fn show_rollout(rollout: &Value) {
+    let steps = rollout["steps"].as_array().map_or(&[][..], Vec::as_slice);
+    let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
+    let pace = match text(rollout, "stage") {
+        "canary" => format!(" of at least {} s", number(rollout, "pace_ms") / 1_000),
+        _ => String::new(),
+    };
+    say(&format!(
+        "  rollout: {} ({}, {}), {} for {} s{}; steps {} %{}",
+        text(rollout, "revision"),
+        text(rollout, "plugin"),
+        text(rollout, "origin"),
+        stage(rollout),
+        number(rollout, "lasted_ms") / 1_000,
+        pace,
+        if steps.is_empty() { "100".to_owned() } else { steps.join(", ") },
+        next(rollout)
+    ));
+    let shadow = &rollout["shadow"];
+    let (same, different) = (number(shadow, "same"), number(shadow, "different"));
+    if same + different + number(shadow, "faulted") > 0 {
+        let faulted = number(shadow, "faulted");
+        say(&format!("    shadow answers: {same} equal, {different} different, {faulted} failed"));
+    }
+    let (calls, faults) = (number(rollout, "calls"), number(rollout, "faults"));
+    if calls > 0 {
+        say(&format!("    canary: {calls} calls, {faults} faults"));
+    }
+    if let Some(fault) = rollout["last_fault"].as_str() {
+        say(&format!("    last fault: {fault}"));
+    }
+    for (name, words) in [("canary", "canary"), ("active", "active")] {
+        let cohort = &rollout["cohorts"][name];
+        if cohort.is_object() {
+            let shown = |key: &str, unit: &str| {
+                cohort[key].as_f64().map_or("unknown".to_owned(), |it| format!("{it:.1}{unit}"))
+            };
+            say(&format!(
+                "    {words}: {} sessions, {} rooms; loss {}, R {}, rung {}{}",
+                number(cohort, "sessions"),
+                number(cohort, "rooms"),
+                shown("loss_percent", " %"),
+                shown("r_factor", ""),
+                shown("rung", ""),
+                worse(cohort)
+            ));
+        }
+    }
+}
+
+fn worse(cohort: &Value) -> String {
+    let all = cohort["worse"].as_object();
+    let some = all.into_iter().flatten().filter(|(_, it)| number(it, "worse") > 0);
+    let words: Vec<String> = some
+        .map(|(figure, it)| format!("{figure} {} of {}", number(it, "worse"), number(it, "of")))
+        .collect();
+    if words.is_empty() { String::new() } else { format!("; worse: {}", words.join(", ")) }
+}
+
+/// The stage of a rollout: `canary at 5 %`.
+fn stage(rollout: &Value) -> String {
+    let paused = if rollout["paused"] == Value::Bool(true) { ", paused" } else { "" };
+    match text(rollout, "stage") {
+        "canary" => format!("canary at {} %{paused}", number(rollout, "percent")),
+        "shadow" => format!("in shadow{paused}"),
+        _ => "starting".to_owned(),
+    }
+}
+
+fn next(rollout: &Value) -> String {
+    let Some(percent) = rollout["next_percent"].as_u64() else {
+        return String::new();
+    };
+    let then = if percent < 100 { ", and so on to 100 %" } else { "" };
+    match rollout["next_in_ms"].as_u64() {
+        Some(ms) => {
+            let seconds = ms.div_ceil(1_000);
+            format!("; {percent} % in {seconds} s or later unless it regresses{then}")
+        }
+        None if rollout["paused"] == Value::Bool(true) => String::new(),
+        None => "; waits for `evenkeel policy promote`".to_owned(),
     }
 }

@@ -1,11 +1,15 @@
-//! `evenkeel run`.
+//! Commands that run or check a process: the gateway, an agent, and the processes that a gateway starts.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use clap::Args;
+use evenkeel_agent::{Config, OutputFormat};
+use evenkeel_config::{Colour, InvalidSetting};
 use evenkeel_handover::SuccessorProgram;
-use evenkeel_server::serve;
-use evenkeel_server::serve::ServedAddresses;
+use evenkeel_server::{ServeError, ServePaths, ServedAddresses, serve};
 
-use crate::{CommandError, ConfigArgs, check, say};
+use crate::command::{CommandError, ConfigArgs, say};
 
 /// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads nodes, policies and modes.
 #[derive(Args)]
@@ -25,21 +29,18 @@ impl RunArgs {
         let program = SuccessorProgram::this();
         let program =
             program.map_err(|error| CommandError::Failed(format!("own path: {error}")))?;
-        let place = serve::ServePaths {
-            program: Some(program),
-            inherit: self.inherit,
-            ..self.place.serve()
-        };
+        let place =
+            ServePaths { program: Some(program), inherit: self.inherit, ..self.place.serve() };
         // A reader of standard output that knows the addresses may be gone by an upgrade.
         let started = |listening: &ServedAddresses| {
             if !self.inherit {
                 tell(listening, self.json);
             }
         };
-        serve::serve(&place, started).map_err(|failure| match failure {
-            serve::ServeError::Invalid(invalid) => check::wrong(&invalid, self.json),
-            failure @ serve::ServeError::NoStore => CommandError::Wrong(failure.to_string()),
-            serve::ServeError::Successor(status) => std::process::exit(status),
+        serve(&place, started).map_err(|failure| match failure {
+            ServeError::Invalid(invalid) => wrong(&invalid, self.json),
+            failure @ ServeError::NoStore => CommandError::Wrong(failure.to_string()),
+            ServeError::Successor(status) => std::process::exit(status),
             failure => CommandError::Failed(failure.to_string()),
         })
     }
@@ -60,5 +61,102 @@ fn tell(listening: &ServedAddresses, json: bool) {
     say(&format!("API at {}", socket.display()));
     if let Some(address) = api {
         say(&format!("API at {address}"));
+    }
+}
+
+/// Check a configuration and print its errors. Exit code 2: it is invalid.
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    place: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl CheckArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let place = self.place.serve();
+        match place.check() {
+            Ok(notes) => {
+                if self.json {
+                    say(&serde_json::json!({"ok": true, "errors": [], "notes": notes}));
+                } else {
+                    say(&"The configuration is valid.");
+                    notes.iter().for_each(|note| say(&format!("Note: {note}.")));
+                }
+                Ok(())
+            }
+            Err(ServeError::Invalid(invalid)) => Err(wrong(&invalid, self.json)),
+            Err(failure) => Err(CommandError::Wrong(failure.to_string())),
+        }
+    }
+}
+
+/// Prints the errors: as JSON on standard output, or as text on standard error.
+fn wrong(invalid: &[InvalidSetting], json: bool) -> CommandError {
+    if json {
+        say(&serde_json::json!({"ok": false, "errors": invalid}));
+        return CommandError::Wrong(String::new());
+    }
+    let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
+    eprint!("{}", InvalidSetting::render(invalid, colour));
+    let errors = if invalid.len() == 1 { "error" } else { "errors" };
+    CommandError::Wrong(format!("{} {errors} in the configuration", invalid.len()))
+}
+
+/// Run an agent beside a media server or a gateway until SIGTERM or SIGINT
+///
+/// It reports the server's death to gateways and ends trunk legs for it. SIGUSR1 drains the node, SIGUSR2 ends the drain. Beside
+/// a gateway of a group it reports the end of its process to the other gateway.
+#[derive(Args)]
+pub(crate) struct AgentArgs {
+    /// Configuration of the agent (`agent.toml`)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print the listen address, and counters at the end, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl AgentArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let config =
+            Config::load(&self.config).map_err(|wrong| CommandError::Wrong(wrong.to_string()))?;
+        let format = if self.json { OutputFormat::Json } else { OutputFormat::Plain };
+        evenkeel_agent::run(config, format).map_err(|error| CommandError::Failed(error.to_string()))
+    }
+}
+
+/// Compile a plugin within limits; started by the gateway.
+#[derive(Args)]
+pub(crate) struct CompilePlugin {
+    /// Limit of processor time, seconds
+    #[arg(long)]
+    processor_seconds: u64,
+    /// Limit of memory
+    #[arg(long)]
+    memory_mib: u64,
+}
+
+impl CompilePlugin {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        evenkeel_policies::compile_plugin(self.processor_seconds, self.memory_mib)
+            .map_err(|error| CommandError::Failed(error.to_string()))
+    }
+}
+
+/// Hold addresses of a group as ordered; started by the gateway.
+#[derive(Args)]
+pub(crate) struct HoldAddresses {
+    /// Address, prefix length and interface
+    #[arg(value_name = "192.0.2.10/24@eth0", required = true)]
+    addresses: Vec<String>,
+}
+
+impl HoldAddresses {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        evenkeel_group::hold_addresses(&self.addresses)
+            .map_err(|error| CommandError::Failed(error.to_string()))
     }
 }

@@ -3,14 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{ApiCall, ApiClient, ClientError};
+use evenkeel_client::{ApiCall, ApiClient, ClientError, escape};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::ApiArgs;
-use crate::node::done;
-use crate::status::{rows, text};
-use crate::{CommandError, say};
+use crate::command::{ApiArgs, CommandError, done, list, number, rows, say, text};
 
 /// Maximum size of a page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -72,7 +69,7 @@ impl HistoryArgs {
                 format!("/v1/sessions/history?limit={}", (self.limit - all.len()).min(PAGE_MAX));
             for (key, value) in [("room", &self.room), ("since", &self.since), ("after", &next)] {
                 if let Some(value) = value {
-                    path += &format!("&{key}={}", evenkeel_client::escape(value));
+                    path += &format!("&{key}={}", escape(value));
                 }
             }
             let mut page = admin.read(&path).await?;
@@ -93,31 +90,19 @@ impl SessionArgs {
         match self.verb {
             SessionCommand::List => {
                 let sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
-                if self.json {
-                    say(&json!({"sessions": sessions}));
-                } else {
-                    sessions.iter().for_each(|session| say(&line(session)));
-                }
+                list(self.json, &json!({"sessions": sessions}), "sessions", line);
             }
             SessionCommand::Find { session } => {
-                let path = format!("/v1/index/sessions/{}", evenkeel_client::escape(&session));
+                let path = format!("/v1/index/sessions/{}", escape(&session));
                 let found = self.api.operate(async |admin| admin.read(&path).await)?;
-                if self.json {
-                    say(&found);
-                } else {
-                    rows(&found, "sessions").iter().for_each(|session| say(&place(session)));
-                }
+                list(self.json, &found, "sessions", place);
             }
             SessionCommand::History(history) => {
                 let sessions = self.api.operate(async |admin| history.read(admin).await)?;
-                if self.json {
-                    say(&json!({"sessions": sessions}));
-                } else {
-                    sessions.iter().for_each(|session| say(&ended(session)));
-                }
+                list(self.json, &json!({"sessions": sessions}), "sessions", ended);
             }
             SessionCommand::Explain { session } => {
-                let path = format!("/v1/sessions/{}/explain", evenkeel_client::escape(&session));
+                let path = format!("/v1/sessions/{}/explain", escape(&session));
                 let said = self.api.operate(async |admin| admin.read(&path).await)?;
                 if self.json {
                     say(&said);
@@ -126,7 +111,7 @@ impl SessionArgs {
                 }
             }
             SessionCommand::Close { session } => {
-                let path = format!("/v1/sessions/{}", evenkeel_client::escape(&session));
+                let path = format!("/v1/sessions/{}", escape(&session));
                 self.api.operate(async |admin| {
                     let (method, headers, body) = (Method::DELETE, &[][..], Default::default());
                     admin.ask(ApiCall { method, path: &path, headers, body }).await?.accepted()
@@ -180,8 +165,8 @@ fn ended(record: &Value) -> String {
         text(record, "room"),
         text(record, "scenario"),
         text(record, "ingress"),
-        period(Duration::from_millis(record["duration_ms"].as_u64().unwrap_or(0))),
-        period(age(record["ended_us"].as_u64().unwrap_or(0))),
+        period(Duration::from_millis(number(record, "duration_ms"))),
+        period(age(number(record, "ended_us"))),
         text(record, "reason"),
         totals["packets_up"],
         totals["lost_up"],
@@ -270,7 +255,7 @@ fn explain(said: &Value) {
     for step in rows(&said["moves"], "") {
         say(&format!(
             "  moved {} s ago from {} to {}: {}, by {}, {} after {} ms",
-            step["ago_ms"].as_u64().unwrap_or(0) / 1_000,
+            number(step, "ago_ms") / 1_000,
             text(step, "from"),
             step["to"].as_str().unwrap_or("nowhere"),
             text(step, "cause"),
@@ -285,7 +270,7 @@ fn explain(said: &Value) {
 fn decision(said: &Value) -> String {
     let reason = said["reason"].as_str().unwrap_or("without a reason");
     let guard = said["guard"].as_str().map_or(String::new(), |guard| format!(" by {guard}"));
-    let ago = said["ago_ms"].as_u64().unwrap_or(0) / 1_000;
+    let ago = number(said, "ago_ms") / 1_000;
     let (hook, by, outcome) = (text(said, "hook"), text(said, "by"), text(said, "outcome"));
     let notes = rows(&said["notes"], "").iter();
     let notes: Vec<String> =
@@ -296,5 +281,5 @@ fn decision(said: &Value) -> String {
 }
 
 fn percent(other: &Value) -> u64 {
-    other["load_permille"].as_u64().unwrap_or(0) / 10
+    number(other, "load_permille") / 10
 }

@@ -1,11 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2), the subset that the API sends.
 
 use bytes::{Buf, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::Value;
-
-use super::{ApiClient, ClientError};
 
 /// An event of `/v1/events` (server-sent events).
 #[derive(Clone, PartialEq, Debug)]
@@ -18,44 +14,18 @@ pub struct ServerEvent {
     pub data: Value,
 }
 
-/// The event stream of a gateway.
-pub struct Events {
-    body: Incoming,
-    lines: EventLines,
-    /// Keeps the connection open.
-    _connection: ApiClient,
-}
-
 /// Received bytes and the event under construction.
 #[derive(Default)]
-struct EventLines {
-    bytes: BytesMut,
+pub(super) struct EventLines {
+    pub(super) bytes: BytesMut,
     name: String,
     id: Option<String>,
     data: String,
 }
 
-impl Events {
-    pub(super) fn new(body: Incoming, connection: ApiClient) -> Self {
-        Self { body, lines: EventLines::default(), _connection: connection }
-    }
-
-    /// Waits for the next event. Returns `None` when the gateway closes the stream.
-    pub async fn next(&mut self) -> Result<Option<ServerEvent>, ClientError> {
-        loop {
-            if let Some(event) = self.lines.next()? {
-                return Ok(Some(event));
-            }
-            let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };
-            if let Some(bytes) = frame.data_ref() {
-                self.lines.bytes.extend_from_slice(bytes);
-            }
-        }
-    }
-}
-
 impl EventLines {
-    fn next(&mut self) -> Result<Option<ServerEvent>, ClientError> {
+    /// The next complete event.
+    pub(super) fn next(&mut self) -> Result<Option<ServerEvent>, serde_json::Error> {
         while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
             let line =
                 String::from_utf8_lossy(&self.bytes[..end]).trim_end_matches('\r').to_owned();

@@ -1,6 +1,6 @@
-//! Checks a file value by value and collects all errors.
+//! Checks a file value by value and collects all errors: durations, bit rates, numbers, names, secrets.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,6 @@ use evenkeel_process::file;
 use toml::Spanned;
 
 use super::invalid::{ConfigSource, InvalidSetting};
-use super::secret::SecretFile;
-use super::unit::{self, ConfigBitRate};
 
 /// A secret is one line; a larger file was named by mistake.
 const SECRET_MAX: u64 = 4_096;
@@ -79,10 +77,10 @@ impl ConfigCheck {
         allowed: RangeInclusive<Duration>,
     ) -> Duration {
         let Some(raw) = raw else { return default };
-        match unit::duration(raw.get_ref()) {
+        match parse_duration(raw.get_ref()) {
             Ok(value) if allowed.contains(&value) => value,
             Ok(_) => {
-                let (least, most) = (unit::spell(*allowed.start()), unit::spell(*allowed.end()));
+                let (least, most) = (spell(*allowed.start()), spell(*allowed.end()));
                 let found = format!("`{}`", raw.get_ref());
                 self.refuse(raw.span(), found, format!("{least} to {most}"));
                 default
@@ -96,7 +94,7 @@ impl ConfigCheck {
     }
 
     pub(super) fn bit_rate(&mut self, raw: &Spanned<String>) -> Option<ConfigBitRate> {
-        match unit::bit_rate(raw.get_ref()) {
+        match parse_bit_rate(raw.get_ref()) {
             Ok(rate) if rate.0 > 0 => Some(rate),
             Ok(_) => {
                 self.refuse(raw.span(), format!("`{}`", raw.get_ref()), "more than 0 bit/s");
@@ -139,6 +137,14 @@ impl ConfigCheck {
         }
         self.refuse(raw.span(), value.to_string(), "a share from 0.0 to 1.0");
         default
+    }
+
+    /// Refuses a list of more than `most` entries.
+    pub(super) fn at_most<T>(&mut self, list: &[Spanned<T>], most: usize, what: &str) {
+        if let Some(first) = list.get(most) {
+            let found = format!("{} {what}", list.len());
+            self.refuse(first.span(), found, format!("at most {most} {what}"));
+        }
     }
 
     /// A name: at most 64 letters, digits, `-`, `_` and `.`.
@@ -203,3 +209,127 @@ impl ConfigCheck {
         Some(SecretFile::new(bytes))
     }
 }
+
+/// The content of a secret file without the line end: 16 to 4,096 bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretFile(Arc<[u8]>);
+
+impl SecretFile {
+    /// The length is checked where the file is read.
+    pub fn new(bytes: Vec<u8>) -> SecretFile {
+        SecretFile(bytes.into())
+    }
+
+    /// The secret's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A bit rate in bit/s: `500 kbit/s`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConfigBitRate(pub u64);
+
+impl ConfigBitRate {
+    /// The rate in kbit/s, rounded down.
+    pub fn kbps(self) -> u64 {
+        self.0 / 1_000
+    }
+}
+
+impl Display for ConfigBitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scale, unit) =
+            RATES.iter().rev().find(|(scale, _)| self.0 >= *scale).unwrap_or(&RATES[0]);
+        let (whole, rest) = (self.0 / scale, self.0 % scale);
+        if rest == 0 {
+            return write!(f, "{whole} {unit}");
+        }
+        let digits = scale.ilog10() as usize;
+        let fraction = format!("{rest:0digits$}");
+        write!(f, "{whole}.{} {unit}", fraction.trim_end_matches('0'))
+    }
+}
+
+/// Units in ascending order; the last one that fits is the largest.
+const RATES: [(u64, &str); 4] =
+    [(1, "bit/s"), (1_000, "kbit/s"), (1_000_000, "Mbit/s"), (1_000_000_000, "Gbit/s")];
+
+const SPANS: [(u64, &str); 5] =
+    [(1, "us"), (1_000, "ms"), (1_000_000, "s"), (60_000_000, "m"), (3_600_000_000, "h")];
+
+/// Reads a bit rate; the error is a hint, if there is one.
+fn parse_bit_rate(text: &str) -> Result<ConfigBitRate, Option<String>> {
+    let unit = split(text).1;
+    quantity(text, &RATES).map(ConfigBitRate).ok_or_else(|| {
+        let meant = match unit {
+            "bps" | "b/s" => "bit/s",
+            "kbps" | "kb/s" | "Kbit/s" | "kbit" | "k" => "kbit/s",
+            "Mbps" | "mbps" | "Mb/s" | "mbit/s" | "Mbit" | "M" => "Mbit/s",
+            "Gbps" | "gbps" | "Gb/s" | "gbit/s" | "Gbit" | "G" => "Gbit/s",
+            _ => return None,
+        };
+        Some(format!("write the unit as `{meant}`"))
+    })
+}
+
+/// Reads a duration such as `8s`. The error names the expected syntax.
+pub fn read_duration(text: &str) -> Result<Duration, String> {
+    let right = "expected a duration such as `60s`, `5m` or `200ms`";
+    parse_duration(text).map_err(|hint| hint.unwrap_or_else(|| right.to_owned()))
+}
+
+/// Reads a duration, exact to the microsecond; the error is a hint, if there is one.
+fn parse_duration(text: &str) -> Result<Duration, Option<String>> {
+    let unit = split(text).1;
+    quantity(text, &SPANS).map(Duration::from_micros).ok_or_else(|| {
+        let meant = match unit {
+            "" => return Some("a duration needs a unit, as in `8s` or `200ms`".to_owned()),
+            "sec" | "secs" | "second" | "seconds" => "s",
+            "msec" | "millis" | "milliseconds" => "ms",
+            "µs" | "usec" | "micros" => "us",
+            "min" | "mins" | "minute" | "minutes" => "m",
+            "hour" | "hours" => "h",
+            _ => return None,
+        };
+        Some(format!("write the unit as `{meant}`"))
+    })
+}
+
+/// Formats a duration for [`read_duration`].
+pub(super) fn spell(duration: Duration) -> String {
+    let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let whole = SPANS.iter().rev().find(|(scale, _)| us >= *scale && us.is_multiple_of(*scale));
+    let (scale, unit) = whole.unwrap_or(&SPANS[0]);
+    format!("{}{unit}", us / scale)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let number = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
+    let (number, unit) = text.split_at(number.unwrap_or(text.len()));
+    (number, unit.trim_start())
+}
+
+/// Reads `number unit` in the smallest unit; `None` unless it is a whole number of those.
+fn quantity(text: &str, units: &[(u64, &str)]) -> Option<u64> {
+    let (number, unit) = split(text);
+    let &(scale, _) = units.iter().find(|(_, name)| *name == unit)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole = whole.replace('_', "").parse::<u64>().ok()?.checked_mul(scale)?;
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let fraction = fraction.parse::<u64>().ok()?.checked_mul(scale)?;
+    let divisor = 10u64.checked_pow(digits)?;
+    if fraction % divisor != 0 {
+        return None;
+    }
+    whole.checked_add(fraction / divisor)
+}
+
+#[cfg(test)]
+mod tests;

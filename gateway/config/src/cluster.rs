@@ -3,17 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::ConfigCheck;
-use super::listen::{ListenIngress, ListenSettings};
+use super::address;
+use super::check::{ConfigCheck, SecretFile};
+use super::listen::{LISTENS_MAX, ListenIngress, ListenSettings};
 use super::node::{NodeConfig, WatchingAgent, reachable};
-use super::raw;
-use super::secret::SecretFile;
-use crate::address;
 
 /// As many as listeners.
-const ADDRESSES_MAX: usize = super::listen::LISTENS_MAX;
+const ADDRESSES_MAX: usize = LISTENS_MAX;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).
 const INTERFACE_MAX: usize = 15;
@@ -22,6 +21,36 @@ const INTERFACE_MAX: usize = 15;
 const SECRET_MIN: usize = 32;
 
 const ADDRESS: &str = "an address and its prefix length such as `192.0.2.10/24`";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct ClusterTable {
+    pub(super) name: Spanned<String>,
+    secret_file: Spanned<String>,
+    listen: Spanned<String>,
+    preferred: Option<bool>,
+    pub(super) peer: PeerTable,
+    #[serde(default)]
+    address: Vec<Spanned<ClusterAddressTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `name` and `address`")]
+pub(super) struct PeerTable {
+    pub(super) name: Spanned<String>,
+    address: Spanned<String>,
+    agent: Option<Spanned<String>>,
+    secret_file: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+struct ClusterAddressTable {
+    address: Spanned<String>,
+    interface: Option<Spanned<String>>,
+    hook: Option<Spanned<Vec<Spanned<String>>>>,
+    port_legs: Option<Spanned<bool>>,
+}
 
 /// Two gateways, of which one owns the addresses.
 #[derive(Clone, PartialEq, Debug)]
@@ -81,7 +110,7 @@ pub enum AddressPlace {
 }
 
 pub(super) fn check(
-    raw: &Spanned<raw::ClusterTable>,
+    raw: &Spanned<ClusterTable>,
     nodes: &[NodeConfig],
     listens: &[ListenSettings],
     check: &mut ConfigCheck,
@@ -94,7 +123,7 @@ pub(super) fn check(
         let expected = "at least one `[[cluster.address]]`, which clients send to";
         check.refuse(span.clone(), "`[cluster]` without an address", expected);
     }
-    super::bounded(&raw.address, ADDRESSES_MAX, "addresses", check);
+    check.at_most(&raw.address, ADDRESSES_MAX, "addresses");
     let addresses = addresses(&raw.address, nodes, listens, check);
     let has_port_legs = nodes.iter().any(NodeConfig::has_port_legs);
     if has_port_legs && !addresses.iter().any(|moved| moved.port_legs) {
@@ -170,12 +199,12 @@ fn secrets(
 }
 
 fn peer(
-    raw: &raw::ClusterTable,
+    raw: &ClusterTable,
     listen: Option<SocketAddr>,
     secrets: &[SecretFile],
     check: &mut ConfigCheck,
 ) -> Option<PeerSettings> {
-    let raw::PeerTable { name, address, .. } = &raw.peer;
+    let PeerTable { name, address, .. } = &raw.peer;
     if name.get_ref() == raw.name.get_ref() {
         let found = format!("`{}`, the name of this member", name.get_ref());
         check.refuse(name.span(), found, "the name of the other member");
@@ -196,7 +225,7 @@ fn peer(
 }
 
 fn agent(
-    raw: &raw::PeerTable,
+    raw: &PeerTable,
     secrets: &[SecretFile],
     check: &mut ConfigCheck,
 ) -> Option<WatchingAgent> {
@@ -225,7 +254,7 @@ fn agent(
 }
 
 fn addresses(
-    raw: &[Spanned<raw::ClusterAddressTable>],
+    raw: &[Spanned<ClusterAddressTable>],
     nodes: &[NodeConfig],
     listens: &[ListenSettings],
     check: &mut ConfigCheck,
@@ -285,7 +314,7 @@ fn with_prefix(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<(IpAddr
     Some((address, prefix))
 }
 
-fn place(raw: &Spanned<raw::ClusterAddressTable>, check: &mut ConfigCheck) -> Option<AddressPlace> {
+fn place(raw: &Spanned<ClusterAddressTable>, check: &mut ConfigCheck) -> Option<AddressPlace> {
     let (span, raw) = (raw.span(), raw.get_ref());
     match (&raw.interface, &raw.hook) {
         (Some(interface), None) => {

@@ -1,16 +1,31 @@
-//! `[gateway]`, `[admin]`, `[telemetry]` and `[limits]`.
+//! Tables about the gateway itself: `[gateway]`, `[admin]`, `[telemetry]`, `[limits]`, `[breaker]` and `[detector]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_model::{Breakers, Timings};
 use serde::Deserialize;
+use toml::Spanned;
 
-use super::check::ConfigCheck;
-use super::raw;
-use super::secret::SecretFile;
-use crate::address::NetworkPrefix;
+use super::address::NetworkPrefix;
+use super::check::{ConfigCheck, SecretFile, spell};
+
+const US: Duration = Duration::from_micros(1);
+const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct GatewayTable {
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) policies: Option<Spanned<String>>,
+    drain_timeout: Option<Spanned<String>>,
+    cache: Option<Spanned<String>>,
+    node_networks: Option<Vec<Spanned<String>>>,
+    sandbox: Option<bool>,
+}
 
 /// `[gateway]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -61,7 +76,7 @@ impl CacheFolder {
 }
 
 impl GatewaySettings {
-    pub(super) fn check(raw: &raw::GatewayTable, check: &mut ConfigCheck) -> GatewaySettings {
+    pub(super) fn check(raw: &GatewayTable, check: &mut ConfigCheck) -> GatewaySettings {
         let hour = Duration::from_secs(3_600);
         let day = Duration::ZERO..=24 * hour;
         GatewaySettings {
@@ -83,6 +98,16 @@ impl GatewaySettings {
             sandbox: raw.sandbox.unwrap_or(true),
         }
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct AdminTable {
+    socket: Option<Spanned<String>>,
+    tcp: Option<Spanned<String>>,
+    token_file: Option<Spanned<String>>,
+    traceparent: Option<Traceparent>,
+    pub(super) drills: bool,
 }
 
 /// `[admin]`: where the API is served.
@@ -143,7 +168,7 @@ impl AdminSettings {
         })
     }
 
-    pub(super) fn check(raw: &raw::AdminTable, check: &mut ConfigCheck) -> AdminSettings {
+    pub(super) fn check(raw: &AdminTable, check: &mut ConfigCheck) -> AdminSettings {
         let socket = raw.socket.as_ref().map(|path| check.path(path.get_ref()));
         AdminSettings {
             socket: socket.unwrap_or_else(AdminSettings::default_socket),
@@ -153,7 +178,7 @@ impl AdminSettings {
         }
     }
 
-    fn tcp(raw: &raw::AdminTable, check: &mut ConfigCheck) -> Option<AdminTcp> {
+    fn tcp(raw: &AdminTable, check: &mut ConfigCheck) -> Option<AdminTcp> {
         let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
         let Some(tcp) = &raw.tcp else {
             if let Some(path) = &raw.token_file {
@@ -181,6 +206,15 @@ impl AdminSettings {
         }
         Some(AdminTcp { address, token: token? })
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct TelemetryTable {
+    otlp: Option<Spanned<String>>,
+    protocol: Option<Protocol>,
+    sample_ratio: Option<Spanned<f64>>,
+    metrics_interval: Option<Spanned<String>>,
 }
 
 /// `[telemetry]`: exporters, metrics and log.
@@ -216,7 +250,7 @@ pub enum Protocol {
 }
 
 impl TelemetrySettings {
-    pub(super) fn check(raw: &raw::TelemetryTable, check: &mut ConfigCheck) -> TelemetrySettings {
+    pub(super) fn check(raw: &TelemetryTable, check: &mut ConfigCheck) -> TelemetrySettings {
         let default = Duration::from_secs(10);
         let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
         TelemetrySettings {
@@ -226,7 +260,7 @@ impl TelemetrySettings {
         }
     }
 
-    fn otlp(raw: &raw::TelemetryTable, check: &mut ConfigCheck) -> Option<Otlp> {
+    fn otlp(raw: &TelemetryTable, check: &mut ConfigCheck) -> Option<Otlp> {
         let endpoint = raw.otlp.as_ref()?;
         let authority = endpoint.get_ref().strip_prefix("http://").map(|a| a.trim_end_matches('/'));
         let host = authority.filter(|a| !a.is_empty() && !a.contains(['/', ' ', '@', '?', '#']));
@@ -246,7 +280,22 @@ impl TelemetrySettings {
     }
 }
 
-const US: Duration = Duration::from_micros(1);
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct LimitsTable {
+    sessions: Option<Spanned<i64>>,
+    session_data_mib: Option<Spanned<i64>>,
+    workers: Option<Spanned<i64>>,
+    early_packets: Option<Spanned<i64>>,
+    early_for: Option<Spanned<String>>,
+    batch_delay: Option<Spanned<String>>,
+    misses_per_prefix: Option<Spanned<i64>>,
+    connections_max: Option<Spanned<i64>>,
+    connections_per_source: Option<Spanned<i64>>,
+    churn_percent: Option<Spanned<i64>>,
+    moves_per_minute: Option<Spanned<i64>>,
+    failbacks_per_second: Option<Spanned<i64>>,
+}
 
 /// `[limits]`: maxima of this gateway.
 #[derive(Clone, PartialEq, Debug)]
@@ -282,7 +331,7 @@ pub struct LimitSettings {
 }
 
 impl LimitSettings {
-    pub(super) fn check(raw: &raw::LimitsTable, check: &mut ConfigCheck) -> LimitSettings {
+    pub(super) fn check(raw: &LimitsTable, check: &mut ConfigCheck) -> LimitSettings {
         let early = Duration::ZERO..=Duration::from_secs(5);
         let sessions = check.number(&raw.sessions, 100_000, 1..=10_000_000);
         let workers = check.number(&raw.workers, 0, 1..=256);
@@ -314,4 +363,96 @@ impl LimitSettings {
             failbacks_per_second: check.number(&raw.failbacks_per_second, 20, 1..=1_000),
         }
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct BreakerTable {
+    loss_percent: Option<Spanned<i64>>,
+    r_factor: Option<Spanned<i64>>,
+    failure_percent: Option<Spanned<i64>>,
+    min_sessions: Option<Spanned<i64>>,
+    open_for: Option<Spanned<String>>,
+    max_open_for: Option<Spanned<String>>,
+    half_open_percent: Option<Spanned<i64>>,
+}
+
+/// Checks `[breaker]`; missing keys keep the core's defaults.
+pub(super) fn breakers(raw: &BreakerTable, check: &mut ConfigCheck) -> Breakers {
+    let default = Breakers::default();
+    let day = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    let open_for = check.duration(&raw.open_for, default.open_for, day.clone());
+    let max_open_for = check.duration(&raw.max_open_for, default.open_for_max, day);
+    Breakers {
+        loss_ppm: check.number(&raw.loss_percent, default.loss_ppm / 10_000, 1..=100) * 10_000,
+        r_factor_centi: check.number(&raw.r_factor, default.r_factor_centi / 100, 1..=100) * 100,
+        share_percent: check.number(&raw.failure_percent, default.share_percent, 1..=100),
+        sessions_min: check.number(&raw.min_sessions, default.sessions_min, 1..=100_000),
+        open_for,
+        open_for_max: max_open_for.max(open_for),
+        half_open_percent: check.number(&raw.half_open_percent, default.half_open_percent, 1..=100),
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct DetectorTable {
+    in_region: ReachTable,
+    cross_region: ReachTable,
+    probe_slack: Option<Spanned<String>>,
+    silence: Option<Spanned<String>>,
+    silence_arrivals: Option<Spanned<i64>>,
+    stall_threshold: Option<Spanned<String>>,
+    base_ejection_time: Option<Spanned<String>>,
+    max_ejection_time: Option<Spanned<String>>,
+    wary_for: Option<Spanned<String>>,
+    panic_percent: Option<Spanned<i64>>,
+    panic_for: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct ReachTable {
+    probe_interval: Option<Spanned<String>>,
+    down_after: Option<Spanned<String>>,
+}
+
+/// Checks `[detector]`; missing keys keep the core's defaults.
+pub(super) fn timings(raw: &DetectorTable, check: &mut ConfigCheck) -> Timings {
+    let default = Timings::default();
+    let (near, far) = (&raw.in_region, &raw.cross_region);
+    let every = 2 * MS..=10_000 * MS;
+    let alone = 10 * MS..=MINUTE;
+    let short = MS..=1_000 * MS;
+    let long = Duration::ZERO..=60 * MINUTE;
+    let mut time = |raw: &Option<_>, default, allowed| check.duration(raw, default, allowed);
+    let ejection = time(&raw.base_ejection_time, default.ejection, long.clone());
+    let ejection_max =
+        time(&raw.max_ejection_time, default.ejection_max, Duration::ZERO..=24 * 60 * MINUTE);
+    let timings = Timings {
+        probe_every_near: time(&near.probe_interval, default.probe_every_near, every.clone()),
+        probe_every_far: time(&far.probe_interval, default.probe_every_far, every),
+        probe_slack: time(&raw.probe_slack, default.probe_slack, short.clone()),
+        silence_min: time(&raw.silence, default.silence_min, short.clone()),
+        down_after_near: time(&near.down_after, default.down_after_near, alone.clone()),
+        down_after_far: time(&far.down_after, default.down_after_far, alone),
+        own_stall: time(&raw.stall_threshold, default.own_stall, short),
+        ejection,
+        ejection_max: ejection_max.max(ejection),
+        wary_for: time(&raw.wary_for, default.wary_for, long),
+        panic_for: time(&raw.panic_for, default.panic_for, 100 * MS..=MINUTE),
+        panic_percent: check.number(&raw.panic_percent, default.panic_percent, 1..=100),
+        silence_arrivals: check.number(&raw.silence_arrivals, default.silence_arrivals, 1..=1_000),
+    };
+    let alone = [("in_region", timings.down_after_near), ("cross_region", timings.down_after_far)];
+    let shortest = alone.into_iter().min_by_key(|(_, after)| *after);
+    if let (Some(silence), Some((reach, after))) = (&raw.silence, shortest)
+        && timings.silence_min > after
+    {
+        let most = spell(after);
+        let expected = format!("at most {most}, the `down_after` of [detector.{reach}]");
+        check.refuse(silence.span(), format!("`{}`", silence.get_ref()), expected).help =
+            Some("silence has to be evidence before it can mark a node down alone".to_owned());
+    }
+    timings
 }

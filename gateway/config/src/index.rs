@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::ConfigCheck;
-use super::raw;
-use super::secret::SecretFile;
-use super::url::Url;
+use super::address::Url;
+use super::check::{ConfigCheck, SecretFile};
+use super::cluster::ClusterTable;
 
 /// As many as a large NATS cluster has. Others are discovered.
 const SERVERS_MAX: usize = 16;
@@ -19,6 +19,18 @@ const SEED_LENGTH: usize = 58;
 
 const SERVER: &str =
     "a NATS server such as `nats://10.0.0.5:4222` or `tls://nats.example.net:4222`";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct IndexTable {
+    servers: Spanned<Vec<Spanned<String>>>,
+    name: Option<Spanned<String>>,
+    bucket: Option<Spanned<String>>,
+    credentials_file: Option<Spanned<String>>,
+    nkey_file: Option<Spanned<String>>,
+    tls_ca_file: Option<Spanned<String>>,
+    replicas: Option<Spanned<i64>>,
+}
 
 /// The shared index of sessions, in a key-value bucket of NATS JetStream.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,8 +63,8 @@ pub enum Login {
 }
 
 pub(super) fn check(
-    raw: &Spanned<raw::IndexTable>,
-    cluster: Option<&raw::ClusterTable>,
+    raw: &Spanned<IndexTable>,
+    cluster: Option<&ClusterTable>,
     check: &mut ConfigCheck,
 ) -> Option<IndexSettings> {
     let (span, raw) = (raw.span(), raw.get_ref());
@@ -60,7 +72,7 @@ pub(super) fn check(
     if raw.servers.get_ref().is_empty() {
         check.refuse(raw.servers.span(), "no server", SERVER);
     }
-    super::bounded(raw.servers.get_ref(), SERVERS_MAX, "servers", check);
+    check.at_most(raw.servers.get_ref(), SERVERS_MAX, "servers");
     let encrypted = raw.tls_ca_file.is_some();
     let servers =
         raw.servers.get_ref().iter().filter_map(|raw| server(raw, encrypted, check)).collect();
@@ -96,9 +108,9 @@ pub(super) fn check(
 
 /// The names of the group and of this gateway.
 fn names(
-    raw: &raw::IndexTable,
+    raw: &IndexTable,
     span: Range<usize>,
-    cluster: Option<&raw::ClusterTable>,
+    cluster: Option<&ClusterTable>,
     check: &mut ConfigCheck,
 ) -> Option<(Arc<str>, Arc<str>)> {
     match (cluster, &raw.name) {
@@ -145,7 +157,7 @@ fn server(raw: &Spanned<String>, encrypted: bool, check: &mut ConfigCheck) -> Op
     Some(written.clone())
 }
 
-fn login(raw: &raw::IndexTable, check: &mut ConfigCheck) -> Option<Login> {
+fn login(raw: &IndexTable, check: &mut ConfigCheck) -> Option<Login> {
     let (file, is_nkey) = match (&raw.credentials_file, &raw.nkey_file) {
         (None, None) => return Some(Login::None),
         (Some(file), None) => (file, false),

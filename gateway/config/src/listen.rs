@@ -1,3 +1,5 @@
+//! `[[listen]]`.
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -7,10 +9,22 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::ConfigCheck;
-use super::raw;
 
 /// Maximum listeners, since a session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct ListenTable {
+    udp: Option<Spanned<String>>,
+    quic: Option<Spanned<String>>,
+    identity: Option<Spanned<Vec<Spanned<ListenIdentity>>>>,
+    scenario: Option<Spanned<String>>,
+    rtcp: Option<Spanned<toml::Value>>,
+    advertise: Option<Spanned<String>>,
+    certificate: Option<Spanned<String>>,
+    key: Option<Spanned<String>>,
+}
 
 /// `[[listen]]`: a socket for clients.
 #[derive(Clone, PartialEq, Debug)]
@@ -84,7 +98,7 @@ pub(super) struct CheckedListener {
 }
 
 pub(super) fn check(
-    raw: &Spanned<raw::ListenTable>,
+    raw: &Spanned<ListenTable>,
     check: &mut ConfigCheck,
 ) -> Option<CheckedListener> {
     let (span, raw) = (raw.span(), raw.get_ref());
@@ -116,7 +130,7 @@ pub(super) fn check(
     Some(CheckedListener { listen, span: written, scenario: raw.scenario.clone() })
 }
 
-fn udp(raw: &raw::ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenIngress {
+fn udp(raw: &ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenIngress {
     for key in [&raw.certificate, &raw.key].into_iter().flatten() {
         check.refuse(
             key.span(),
@@ -155,7 +169,7 @@ fn udp(raw: &raw::ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> 
     }
 }
 
-fn rtcp(raw: &raw::ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenRtcp {
+fn rtcp(raw: &ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenRtcp {
     let Some(written) = &raw.rtcp else {
         // RTCP uses the next higher port (RFC 3550, section 11).
         return match address.port() {
@@ -176,7 +190,7 @@ fn rtcp(raw: &raw::ListenTable, address: SocketAddr, check: &mut ConfigCheck) ->
     ListenRtcp::Mux
 }
 
-fn quic(raw: &raw::ListenTable, check: &mut ConfigCheck) -> ListenIngress {
+fn quic(raw: &ListenTable, check: &mut ConfigCheck) -> ListenIngress {
     let unfit = [
         ("identity", raw.identity.as_ref().map(Spanned::span)),
         ("scenario", raw.scenario.as_ref().map(Spanned::span)),

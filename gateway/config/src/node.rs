@@ -1,23 +1,51 @@
-//! `[[node]]` and `[[region]]`.
+//! `[[node]]`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_model::{NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::ConfigCheck;
-use super::invalid::nearest;
-use super::raw;
-use super::secret::SecretFile;
-use super::unit::ConfigBitRate;
-use crate::address::{ADDRESS_AND_PORT, NotOneHost};
-use crate::{Url, WebhookTarget, address};
+use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
+use super::check::{ConfigBitRate, ConfigCheck, SecretFile};
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct NodeEntry {
+    name: Spanned<String>,
+    address: Option<Spanned<String>>,
+    pub(super) region: Spanned<String>,
+    zone: Spanned<String>,
+    driver: Spanned<DriverKind>,
+    capacity: Spanned<String>,
+    secret_file: Option<Spanned<String>>,
+    probe: Option<Spanned<ProbeKind>>,
+    #[serde(default)]
+    standby: bool,
+    start: Option<Spanned<StartTable>>,
+    ng: Option<Spanned<String>>,
+    webhook: Option<Spanned<String>>,
+    token_file: Option<Spanned<String>>,
+    agent: Option<Spanned<String>>,
+    canary: Option<Spanned<bool>>,
+    encrypt: Option<Spanned<bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `command` or `webhook`")]
+struct StartTable {
+    command: Option<Spanned<Vec<Spanned<String>>>>,
+    webhook: Option<Spanned<String>>,
+    token_file: Option<Spanned<String>>,
+    timeout: Option<Spanned<String>>,
+    stop_with_gateway: Option<Spanned<bool>>,
+}
 
 /// `[[node]]`: a media server.
 #[derive(Clone, PartialEq, Debug)]
@@ -59,6 +87,31 @@ impl NodeConfig {
     /// Returns true if each session has ports of its own towards the node.
     pub fn has_port_legs(&self) -> bool {
         !matches!(self.driver, DriverSettings::Agent { .. })
+    }
+
+    /// The node's settings in the core, with its zone as a number.
+    pub fn core(&self, zone: ZoneId) -> NodeSettings {
+        let by_hook = |start: &StartHook| Starts::ByHook { within: start.within };
+        NodeSettings {
+            name: (*self.name).into(),
+            zone,
+            capacity_kbps: self.capacity.kbps(),
+            probed: self.probed(),
+            role: if self.standby { RegionRole::Standby } else { RegionRole::Active },
+            starts: self.start.as_ref().map_or(Starts::ByItself, by_hook),
+            canary: self.canary,
+        }
+    }
+
+    pub(super) fn probed(&self) -> NodeProbing {
+        match self.driver {
+            DriverSettings::Plain { probe: ProbeKind::None }
+            | DriverSettings::Webhook { probe: ProbeKind::None, .. } => NodeProbing::No,
+            DriverSettings::Plain { probe: ProbeKind::Stun | ProbeKind::Echo }
+            | DriverSettings::Webhook { probe: ProbeKind::Stun | ProbeKind::Echo, .. }
+            | DriverSettings::Agent { .. }
+            | DriverSettings::Rtpengine => NodeProbing::Yes,
+        }
     }
 
     /// The secret shared with the node, or with the agent beside it.
@@ -131,9 +184,18 @@ pub enum DriverSettings {
     },
 }
 
+/// The target of a node's webhooks.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WebhookTarget {
+    /// `http` or `https`.
+    pub url: Url,
+    /// Bearer token for the `Authorization` header.
+    pub token: Option<SecretFile>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum DriverKind {
+enum DriverKind {
     Plain,
     Agent,
     Rtpengine,
@@ -163,7 +225,7 @@ pub enum ProbeKind {
     None,
 }
 
-pub(super) fn check(raw: &Spanned<raw::NodeEntry>, check: &mut ConfigCheck) -> Option<NodeConfig> {
+pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option<NodeConfig> {
     let raw = raw.get_ref();
     let name = check.name(&raw.name);
     let region = check.name(&raw.region);
@@ -189,7 +251,7 @@ pub(super) fn check(raw: &Spanned<raw::NodeEntry>, check: &mut ConfigCheck) -> O
 }
 
 /// The address of the node; each driver has its own key for it.
-fn address(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<SocketAddr> {
+fn address(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<SocketAddr> {
     let kind = *raw.driver.get_ref();
     let (key, given, example) = match kind {
         DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook => {
@@ -226,7 +288,7 @@ pub(super) fn reachable(
 
 /// The agent beside the node, if one is configured.
 fn agent(
-    raw: &raw::NodeEntry,
+    raw: &NodeEntry,
     driver: Option<&DriverSettings>,
     check: &mut ConfigCheck,
 ) -> Option<WatchingAgent> {
@@ -258,7 +320,7 @@ fn agent(
 }
 
 /// Canary sessions need a driver that can open them.
-fn canary(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> bool {
+fn canary(raw: &NodeEntry, check: &mut ConfigCheck) -> bool {
     let opens = *raw.driver.get_ref() == DriverKind::Agent;
     if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
         let expected = "`canary` with driver `agent` only, which can open sessions";
@@ -267,7 +329,7 @@ fn canary(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> bool {
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-fn driver(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<DriverSettings> {
+fn driver(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<DriverSettings> {
     let kind = *raw.driver.get_ref();
     misplaced(raw, kind, check);
     let probe = raw.probe.as_ref().map_or(ProbeKind::Stun, |probe| *probe.get_ref());
@@ -291,7 +353,7 @@ fn driver(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<DriverSetting
 }
 
 /// The webhook that opens sessions.
-fn hook(raw: &raw::NodeEntry, check: &mut ConfigCheck) -> Option<WebhookTarget> {
+fn hook(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<WebhookTarget> {
     let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
     let Some(url) = &raw.webhook else {
         check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
@@ -319,7 +381,7 @@ fn hook_at(
 }
 
 /// Refuses keys of other drivers.
-fn misplaced(raw: &raw::NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
+fn misplaced(raw: &NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
     use DriverKind::{Agent, Plain, Rtpengine, Webhook};
     let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
     let probe = raw.probe.as_ref().map(Spanned::span);
@@ -358,8 +420,8 @@ fn probed(kind: DriverKind) -> &'static str {
 }
 
 fn start(
-    raw: &Spanned<raw::StartTable>,
-    node: &raw::NodeEntry,
+    raw: &Spanned<StartTable>,
+    node: &NodeEntry,
     check: &mut ConfigCheck,
 ) -> Option<StartHook> {
     if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == ProbeKind::None) {
@@ -372,7 +434,7 @@ fn start(
     Some(StartHook { by: start_by(raw, check)?, within })
 }
 
-fn start_by(raw: &Spanned<raw::StartTable>, check: &mut ConfigCheck) -> Option<StartBy> {
+fn start_by(raw: &Spanned<StartTable>, check: &mut ConfigCheck) -> Option<StartBy> {
     let start = raw.get_ref();
     match (&start.command, &start.webhook) {
         (Some(command), None) => {
@@ -415,7 +477,7 @@ fn start_by(raw: &Spanned<raw::StartTable>, check: &mut ConfigCheck) -> Option<S
 }
 
 /// Refuses names and addresses that two nodes share.
-pub(super) fn duplicates(raw: &[Spanned<raw::NodeEntry>], check: &mut ConfigCheck) {
+pub(super) fn duplicates(raw: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in raw {
         let node = node.get_ref();
@@ -435,7 +497,7 @@ pub(super) fn duplicates(raw: &[Spanned<raw::NodeEntry>], check: &mut ConfigChec
 
 /// Refuses secrets that nodes share if the gateway may break nodes: the holder of one node's secret could break all.
 pub(super) fn shared_secrets(
-    raw: &[Spanned<raw::NodeEntry>],
+    raw: &[Spanned<NodeEntry>],
     nodes: &[NodeConfig],
     drills: bool,
     check: &mut ConfigCheck,
@@ -479,40 +541,4 @@ fn canonical(address: &str) -> String {
         address.to_string()
     });
     parsed.unwrap_or_else(|_| address.to_owned())
-}
-
-/// The regions in the order of the file: those of `[[region]]` or, without any, those of the nodes.
-pub(super) fn regions(raw: &raw::ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
-    let mut regions: Vec<Arc<str>> = Vec::new();
-    for region in &raw.region {
-        let name = check.name(&region.name);
-        if regions.contains(&name) {
-            let found = format!("region `{name}` a second time");
-            check.refuse(region.name.span(), found, "each region once");
-        } else {
-            regions.push(name);
-        }
-    }
-    let declared = !regions.is_empty();
-    for node in &raw.node {
-        let region = &node.get_ref().region;
-        if declared {
-            known(region, &regions, check);
-        } else if !regions.iter().any(|known| **known == **region.get_ref()) {
-            regions.push(Arc::from(region.get_ref().as_str()));
-        }
-    }
-    regions
-}
-
-/// Refuses an unknown region.
-pub(super) fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut ConfigCheck) {
-    if regions.is_empty() || regions.iter().any(|known| **known == **name.get_ref()) {
-        return;
-    }
-    let list = regions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let found = format!("unknown region `{}`", name.get_ref());
-    let help = nearest(name.get_ref(), regions.iter().map(|name| &**name))
-        .unwrap_or_else(|| "declare a region without nodes by `[[region]]`".to_owned());
-    check.refuse(name.span(), found, format!("one of {list}")).help = Some(help);
 }

@@ -1,19 +1,42 @@
-//! A policy set: scenarios, and the plugins that answer hooks for them.
+//! Policy sets: scenarios, the plugins that answer hooks for them, and the rollouts of their revisions.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_model::{Affinity, Hook, RedundancyMode};
+use evenkeel_model::{
+    AdmitOnFault, Affinity, CapBounds, DegradeOnFault, Hook, RedundancyMode, Scenario,
+};
+use evenkeel_revisions::{Judging, RolloutRules, Strategy};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::binding::PolicyBinding;
-use super::check::ConfigCheck;
-use super::raw;
-use super::rollout::RolloutSettings;
-use super::unit::ConfigBitRate;
+use super::check::{ConfigBitRate, ConfigCheck};
+use super::plugin::{BindingTable, OnFault, PolicyBinding, SetOrigin};
+
+/// The shipped policy sets by file name. A file of the same name in the policy folder replaces one.
+pub(super) const SHIPPED_SETS: [(&str, &str); 3] = [
+    ("call.toml", include_str!("../../../policies/call.toml")),
+    ("conference.toml", include_str!("../../../policies/conference.toml")),
+    ("live.toml", include_str!("../../../policies/live.toml")),
+];
+
+/// Maximum steps of a canary; more steps add no safety.
+const STEPS_MAX: usize = 16;
+
+/// `policies/*.toml`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct SetTable {
+    scenario: BTreeMap<Spanned<String>, ScenarioTable>,
+    admission: Option<BindingTable>,
+    routing: Option<BindingTable>,
+    degradation: Option<BindingTable>,
+    resolve: Option<BindingTable>,
+    rollout: Option<RolloutTable>,
+}
 
 /// A policy set: its plugins, its scenario and its rollouts.
 #[derive(Clone, Debug)]
@@ -30,13 +53,32 @@ pub struct PolicySet {
     pub rollout: RolloutSettings,
 }
 
-/// The source of a policy set.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SetOrigin {
-    /// It is embedded in the binary.
-    Shipped,
-    /// The path of its file.
-    File(PathBuf),
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct ScenarioTable {
+    mode: Option<Spanned<ModeWord>>,
+    affinity: Option<AffinityWord>,
+    regions: Option<Spanned<Vec<Spanned<String>>>>,
+    spares: Option<Spanned<i64>>,
+    bitrate: Option<Spanned<Bitrate>>,
+    close_after: Option<Spanned<String>>,
+    await_first_packet: Option<bool>,
+    dscp: DscpTable,
+    priority: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `floor` and `ceiling`")]
+struct Bitrate {
+    floor: Spanned<String>,
+    ceiling: Spanned<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `voice` and `video`")]
+struct DscpTable {
+    voice: Option<Spanned<String>>,
+    video: Option<Spanned<String>>,
 }
 
 /// `[scenario.<name>]`.
@@ -68,7 +110,7 @@ pub struct ScenarioSettings {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum ModeWord {
+enum ModeWord {
     Hitless,
     Hot,
     ActiveActive,
@@ -90,7 +132,7 @@ impl From<ModeWord> for RedundancyMode {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum AffinityWord {
+enum AffinityWord {
     Room,
     Session,
 }
@@ -113,50 +155,6 @@ pub struct DscpSettings {
     pub video: u8,
 }
 
-/// Behaviour while a policy fails.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnFault {
-    /// Admission: sessions are admitted at their scenario's floor. The default.
-    AdmitCapped,
-    /// Admission: the native default decides.
-    Admit,
-    /// Admission: sessions are rejected.
-    Reject,
-    /// Routing: the native default places and moves. The default.
-    Native,
-    /// Degradation: sessions keep their plans. The default.
-    Hold,
-    /// Degradation: after 2 s each session follows the native ladder by its own loss.
-    NativeLadder,
-    /// Scenario: the values of the policy set apply. The default.
-    Builtin,
-}
-
-impl OnFault {
-    /// The values that a hook accepts, its default first.
-    pub(super) fn of(hook: Hook) -> &'static [OnFault] {
-        match hook {
-            Hook::Admission => &[OnFault::AdmitCapped, OnFault::Admit, OnFault::Reject],
-            Hook::Routing => &[OnFault::Native],
-            Hook::Degradation => &[OnFault::Hold, OnFault::NativeLadder],
-            Hook::Scenario => &[OnFault::Builtin],
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            OnFault::AdmitCapped => "admit-capped",
-            OnFault::Admit => "admit",
-            OnFault::Reject => "reject",
-            OnFault::Native => "native",
-            OnFault::Hold => "hold",
-            OnFault::NativeLadder => "native-ladder",
-            OnFault::Builtin => "builtin",
-        }
-    }
-}
-
 /// A set, with the spans of its scenarios in the file.
 pub(super) struct CheckedSet {
     pub(super) set: PolicySet,
@@ -164,7 +162,7 @@ pub(super) struct CheckedSet {
 }
 
 pub(super) fn check(
-    raw: &raw::Set,
+    raw: &SetTable,
     path: &Path,
     origin: SetOrigin,
     check: &mut ConfigCheck,
@@ -191,7 +189,7 @@ pub(super) fn check(
 
 fn scenario(
     name: &Spanned<String>,
-    raw: &raw::ScenarioTable,
+    raw: &ScenarioTable,
     check: &mut ConfigCheck,
 ) -> ScenarioSettings {
     let hour = Duration::from_secs(3_600);
@@ -227,11 +225,7 @@ fn scenario(
 }
 
 /// `regions` of a regional scenario; refused with other modes.
-fn regions(
-    mode: RedundancyMode,
-    raw: &raw::ScenarioTable,
-    check: &mut ConfigCheck,
-) -> Vec<Arc<str>> {
+fn regions(mode: RedundancyMode, raw: &ScenarioTable, check: &mut ConfigCheck) -> Vec<Arc<str>> {
     let Some(list) = &raw.regions else {
         if let (RedundancyMode::Regional, Some(word)) = (mode, &raw.mode) {
             let expected = "`regions`, in the order of failover";
@@ -263,7 +257,7 @@ fn regions(
 }
 
 fn bitrate(
-    raw: Option<&Spanned<raw::Bitrate>>,
+    raw: Option<&Spanned<Bitrate>>,
     check: &mut ConfigCheck,
 ) -> (ConfigBitRate, ConfigBitRate) {
     let default = (ConfigBitRate(24_000), ConfigBitRate(4_000_000));
@@ -296,6 +290,202 @@ fn dscp(raw: &Option<Spanned<String>>, default: u8, check: &mut ConfigCheck) -> 
         check.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected);
         default
     })
+}
+
+impl PolicySet {
+    /// The plugin that answers this hook, if the set has one.
+    pub fn binding(&self, hook: Hook) -> Option<&PolicyBinding> {
+        self.bindings.iter().find(|binding| binding.hook == hook)
+    }
+}
+
+impl ScenarioSettings {
+    /// The scenario in the core, without its regions.
+    pub(super) fn core(&self, set: &PolicySet) -> Scenario {
+        let on_fault = |hook| set.binding(hook).map(|binding| binding.on_fault);
+        Scenario {
+            set: set.name.clone(),
+            bound: Hook::ALL.map(|hook| set.binding(hook).is_some()),
+            bounds: CapBounds { floor_kbps: kbps(self.floor), ceiling_kbps: kbps(self.ceiling) },
+            mode: self.mode,
+            affinity: self.affinity,
+            regions: Vec::new(),
+            spares: self.spares,
+            close_after: self.close_after,
+            priority: i64::from(self.priority),
+            on_admission_fault: match on_fault(Hook::Admission) {
+                Some(OnFault::Reject) => AdmitOnFault::Reject,
+                Some(OnFault::Admit) => AdmitOnFault::Admit,
+                Some(
+                    OnFault::AdmitCapped
+                    | OnFault::Native
+                    | OnFault::Hold
+                    | OnFault::NativeLadder
+                    | OnFault::Builtin,
+                )
+                | None => AdmitOnFault::AdmitCapped,
+            },
+            on_degradation_fault: match on_fault(Hook::Degradation) {
+                Some(OnFault::NativeLadder) => DegradeOnFault::NativeLadder,
+                Some(
+                    OnFault::Hold
+                    | OnFault::Native
+                    | OnFault::AdmitCapped
+                    | OnFault::Admit
+                    | OnFault::Reject
+                    | OnFault::Builtin,
+                )
+                | None => DegradeOnFault::Hold,
+            },
+        }
+    }
+}
+
+/// A rate above `u32::MAX` kbit/s is no limit.
+fn kbps(rate: ConfigBitRate) -> u32 {
+    u32::try_from(rate.kbps()).unwrap_or(u32::MAX)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct RolloutTable {
+    canary: Option<Spanned<Vec<Spanned<i64>>>>,
+    pace: Option<Spanned<String>>,
+    hold: Option<bool>,
+    shadow: Option<Spanned<String>>,
+    rollback_window: Option<Spanned<String>>,
+    judge: RolloutJudgeTable,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+struct RolloutJudgeTable {
+    gap: Option<Spanned<String>>,
+    loss_percent: Option<Spanned<i64>>,
+    r_factor: Option<Spanned<i64>>,
+    rung: Option<Spanned<i64>>,
+    moves_per_minute: Option<Spanned<i64>>,
+    guarded_percent: Option<Spanned<i64>>,
+    refused_percent: Option<Spanned<i64>>,
+    min_sessions: Option<Spanned<i64>>,
+}
+
+/// `[rollout]` of a policy set, with the default of each key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RolloutSettings {
+    /// The set has `[rollout]`. Without it a changed file is rolled out by the defaults, and a push is active at once.
+    pub is_stated: bool,
+    /// Shares of the canary in per cent, ascending. After the last one the revision becomes active. Default 1, 5, 25,
+    /// 50, 100; empty: active at once.
+    pub canary: Vec<u8>,
+    /// Minimum duration of a step. Default 10 s.
+    pub pace: Duration,
+    /// The rollout stays at its step until resumed. Default false.
+    pub hold: bool,
+    /// Duration of the shadow stage. Default 5 s; 0 s, for none, if `canary` is empty.
+    pub shadow: Duration,
+    /// Time for which the previous revision, and the state it can read, is kept for a rollback. Default 10 min.
+    pub rollback_window: Duration,
+    /// When a canary counts as worse.
+    pub judging: Judging,
+}
+
+impl Default for RolloutSettings {
+    fn default() -> Self {
+        RolloutSettings {
+            is_stated: false,
+            canary: vec![1, 5, 25, 50, 100],
+            pace: Duration::from_secs(10),
+            hold: false,
+            shadow: Duration::from_secs(5),
+            rollback_window: Duration::from_secs(600),
+            judging: Judging::default(),
+        }
+    }
+}
+
+impl RolloutSettings {
+    /// The stages of a new revision.
+    pub fn strategy(&self) -> Strategy {
+        let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
+        Strategy { steps, each, shadow, stays_in_shadow: false, held: self.hold }
+    }
+
+    /// The rules of the lifecycle.
+    pub fn rules(&self) -> RolloutRules {
+        RolloutRules {
+            strategy: self.strategy(),
+            keep: self.rollback_window,
+            judging: self.judging,
+        }
+    }
+
+    fn check(raw: Option<&RolloutTable>, check: &mut ConfigCheck) -> RolloutSettings {
+        let default = RolloutSettings::default();
+        let Some(raw) = raw else { return default };
+        let second = Duration::from_secs(1);
+        let canary = raw.canary.as_ref().map(|list| steps(list, check));
+        let at_once = canary.as_ref().is_some_and(Vec::is_empty);
+        let shadow = if at_once { Duration::ZERO } else { default.shadow };
+        let none = Duration::ZERO;
+        RolloutSettings {
+            is_stated: true,
+            canary: canary.unwrap_or(default.canary),
+            pace: check.duration(&raw.pace, default.pace, second / 10..=86_400 * second),
+            hold: raw.hold.unwrap_or(default.hold),
+            shadow: check.duration(&raw.shadow, shadow, none..=86_400 * second),
+            rollback_window: check.duration(
+                &raw.rollback_window,
+                default.rollback_window,
+                none..=86_400 * second,
+            ),
+            judging: judging(&raw.judge, check),
+        }
+    }
+}
+
+fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut ConfigCheck) -> Vec<u8> {
+    if list.get_ref().len() > STEPS_MAX {
+        let found = format!("{} steps", list.get_ref().len());
+        check.refuse(list.span(), found, format!("at most {STEPS_MAX}"));
+    }
+    let mut steps: Vec<u8> = Vec::new();
+    for raw in list.get_ref() {
+        let least = steps.last().map_or(1, |last| last.saturating_add(1));
+        match u8::try_from(*raw.get_ref()).ok().filter(|step| (least..=100).contains(step)) {
+            Some(step) => steps.push(step),
+            None => {
+                let found = format!("a step of {} %", raw.get_ref());
+                let expected = match steps.last() {
+                    Some(last) => format!("more than {last}, and at most 100"),
+                    None => "1 to 100".to_owned(),
+                };
+                check.refuse(raw.span(), found, expected);
+            }
+        }
+    }
+    steps
+}
+
+/// `[rollout.judge]`; missing keys keep the core's defaults.
+fn judging(raw: &RolloutJudgeTable, check: &mut ConfigCheck) -> Judging {
+    let default = Judging::default();
+    let gap = Duration::from_millis(50)..=Duration::from_secs(60);
+    Judging {
+        gap: check.duration(&raw.gap, default.gap, gap),
+        loss_ppm: check.number(&raw.loss_percent, default.loss_ppm / 10_000, 1..=100) * 10_000,
+        r_factor_centi: check.number(&raw.r_factor, default.r_factor_centi / 100, 1..=100) * 100,
+        rung: check.number(&raw.rung, default.rung, 1..=10),
+        moves_per_minute: check.number(&raw.moves_per_minute, default.moves_per_minute, 1..=60),
+        guarded_percent: check.number(&raw.guarded_percent, default.guarded_percent, 1..=100),
+        refused_percent: check.number(&raw.refused_percent, default.refused_percent, 1..=100),
+        cohort_min: check.number(&raw.min_sessions, default.cohort_min, 1..=100_000),
+    }
+}
+
+/// `[rollout]` by policy set.
+pub fn paces(sets: &[PolicySet]) -> BTreeMap<Arc<str>, RolloutSettings> {
+    sets.iter().map(|set| (Arc::clone(&set.name), set.rollout.clone())).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The process and its operating system: files, signals, descriptors, sandbox, allocator, terminal.
+//! The process and its operating system: files, signals, descriptors, sandbox, allocator; and text made safe for terminals.
 
 #![deny(missing_docs)]
 
@@ -8,8 +8,9 @@ pub mod file;
 pub mod random;
 pub mod sandbox;
 pub mod signals;
-pub mod terminal;
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 /// Unix time in microseconds; 0 before 1970.
@@ -30,3 +31,35 @@ pub fn as_text<T: std::fmt::Display, S: serde::Serializer>(
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
+
+/// Escapes control characters (C0, DEL, C1), as JSON does. On a terminal they could move the cursor, change what was
+/// printed before, or write to the clipboard.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    escaped(text, char::is_control)
+}
+
+/// Like [`escape`], for text of several lines.
+pub fn escape_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.is_control() && c != '\n')
+}
+
+fn escaped(text: &str, escapes: fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(escapes) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if !escapes(c) => safe.push(c),
+            '\n' => safe.push_str("\\n"),
+            '\r' => safe.push_str("\\r"),
+            '\t' => safe.push_str("\\t"),
+            // Writing to a `String` does not fail.
+            c => _ = write!(safe, "\\u{:04x}", u32::from(c)),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+#[cfg(test)]
+mod tests;

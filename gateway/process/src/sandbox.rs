@@ -278,6 +278,3 @@ fn install(
     let filter = SeccompFilter::new(rules, otherwise, matched, machine)?;
     seccompiler::apply_filter_all_threads(&seccompiler::BpfProgram::try_from(filter)?)
 }
-
-#[cfg(test)]
-mod tests;

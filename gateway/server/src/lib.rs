@@ -2,5 +2,11 @@
 
 #![deny(missing_docs)]
 
-mod capacity;
-pub mod serve;
+mod follow;
+mod paths;
+mod reload;
+mod serve;
+mod watch;
+
+pub use paths::{ServeError, ServePaths};
+pub use serve::{ServedAddresses, serve};

@@ -1,10 +1,5 @@
 //! The gateway process: start, telemetry, reload, shutdown.
 
-mod follow;
-mod reload;
-mod restart;
-mod watch;
-
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,85 +7,27 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_config::{Colour, Compiler, GatewayConfig, InvalidSetting};
+use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Handle, Inherited, SocketName};
-use evenkeel_handover::{
-    Heir, ReplacedGateway, RequestGate, SuccessorProgram, UpgradeRequest, Upgrader, Upgrades,
-};
+use evenkeel_handover::{Heir, ReplacedGateway, RequestGate, UpgradeRequest, Upgrader, Upgrades};
 use evenkeel_index::IndexEndCause as IndexEnd;
-use evenkeel_policies::Foundry;
 use evenkeel_process::sandbox::MissingMeasure;
-pub(crate) use evenkeel_process::signals::PendingSignals;
+use evenkeel_process::signals::PendingSignals;
 use evenkeel_process::{descriptors, sandbox};
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
 use evenkeel_telemetry::{LastLines, LogLines, Telemetry};
-use follow::{CounterFollower, Follower};
-use reload::Applied;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
-use crate::capacity::DescriptorCapacity;
+use super::follow::{CounterFollower, Follower};
+use super::paths::{DescriptorCapacity, ServeError, ServePaths};
+use super::reload::{self, Applied};
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Time for control to close the sessions of a gateway that lost a thread.
 const LAST_ORDERS: Duration = Duration::from_secs(5);
-
-/// The gateway did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The configuration has these faults.
-    #[error("invalid configuration")]
-    Invalid(Vec<InvalidSetting>),
-    /// `[index]` is configured, and the binary has no store.
-    #[error(
-        "[index] needs NATS, which this `evenkeel` is built without; build it with the cargo feature `nats`, or remove the table"
-    )]
-    NoStore,
-    /// A thread or socket of the gateway failed to start.
-    #[error(transparent)]
-    Start(#[from] evenkeel_runtime::RunError),
-    /// A thread ended.
-    #[error(transparent)]
-    Ended(#[from] evenkeel_runtime::EndedThread),
-    /// The API cannot be served.
-    #[error(transparent)]
-    Api(#[from] evenkeel_api::ApiStartError),
-    /// An exporter cannot be set up.
-    #[error("telemetry: {0}")]
-    Telemetry(String),
-    /// The old process did not hand over.
-    #[error("upgrade: {0}")]
-    Upgrade(String),
-    /// The group cannot be joined.
-    #[error(transparent)]
-    Group(#[from] evenkeel_group::ClusterStartError),
-    /// The member ended.
-    #[error("{0}")]
-    Lost(evenkeel_group::MemberEnd),
-    /// The exit status of the process that replaced this one.
-    #[error("the process that served after an upgrade ended with status {0}")]
-    Successor(i32),
-    /// The system gives no event loop.
-    #[error("cannot create the event loop: {0}")]
-    System(#[from] std::io::Error),
-}
-
-/// The files that a gateway serves from.
-#[derive(Clone, Default, Debug)]
-pub struct ServePaths {
-    /// The configuration file; without it the gateway listens on loopback.
-    pub config: Option<PathBuf>,
-    /// The folder of policy sets. Default: the folder that the configuration names, and the shipped sets.
-    pub policies: Option<PathBuf>,
-    /// Compiles pushed plugins; without it they are compiled in this process.
-    pub compiler: Option<Compiler>,
-    /// Started by an upgrade; without it the gateway cannot be upgraded.
-    pub program: Option<SuccessorProgram>,
-    /// Take over from the gateway at standard input.
-    pub inherit: bool,
-}
 
 /// The addresses of a running gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,43 +40,6 @@ pub struct ServedAddresses {
     pub socket: PathBuf,
     /// The API's TCP address.
     pub api: Option<SocketAddr>,
-}
-
-impl ServePaths {
-    /// Reads and checks the configuration.
-    pub(crate) fn load(&self) -> Result<GatewayConfig, ServeError> {
-        let settings = GatewayConfig::load(self.config.as_deref(), self.policies.as_deref());
-        let settings = settings.map_err(ServeError::Invalid)?;
-        if settings.index.is_some() && !evenkeel_index::HAS_STORE {
-            return Err(ServeError::NoStore);
-        }
-        Ok(GatewayConfig { compiler: self.compiler.clone(), ..settings })
-    }
-
-    /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns
-    /// notes for the operator.
-    pub fn check(&self) -> Result<Vec<String>, ServeError> {
-        let settings = self.load()?;
-        let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
-        let invalid: Vec<InvalidSetting> = settings
-            .bindings()
-            .filter_map(|(_, binding)| {
-                let tried = |source| {
-                    evenkeel_runtime::try_out(&foundry, &settings, binding, &source)
-                        .map_err(|refused| evenkeel_runtime::at_place(binding, &refused))
-                };
-                evenkeel_runtime::source(binding).and_then(tried).err()
-            })
-            .map(|invalid| *invalid)
-            .collect();
-        if !invalid.is_empty() {
-            return Err(ServeError::Invalid(invalid));
-        }
-        let mut notes = settings.notes();
-        notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
-        notes.push(UpgradeBuffer::granted().to_string());
-        Ok(notes)
-    }
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed, or until
@@ -158,19 +58,6 @@ pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Resu
         runtime.block_on(heir.fail(failure.explained()));
     }
     outcome
-}
-
-impl ServeError {
-    /// The failure with all errors of the configuration.
-    fn explained(&self) -> String {
-        match self {
-            ServeError::Invalid(invalid) => {
-                format!("{self}\n{}", InvalidSetting::render(invalid, Colour::Plain))
-            }
-            ServeError::Upgrade(reason) => reason.clone(),
-            other => other.to_string(),
-        }
-    }
 }
 
 /// Runs a gateway. Takes `heir` once this process serves in place of another.

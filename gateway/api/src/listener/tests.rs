@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -53,4 +55,53 @@ async fn answered_connection_stays_open() {
     connection.write_all(b"an event").await.unwrap();
     assert_eq!(outlast(connection).await, io::ErrorKind::TimedOut);
     assert_eq!(before.elapsed(), UNANSWERED_MAX / 2 + UNANSWERED_MAX);
+}
+
+fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, last).into()
+}
+
+#[test]
+fn crowded_source_displaces_its_oldest() {
+    let mut strangers = UntrustedConnections::default();
+    let most = STRANGERS_PER_SOURCE as u64;
+    assert_eq!(strangers.admit(0, address(2), 0), None);
+    for number in 1..=most {
+        assert_eq!(strangers.admit(number, address(1), number), None);
+    }
+    assert_eq!(strangers.admit(most + 1, address(1), most + 1), Some(1));
+    assert_eq!(strangers.admit(most + 2, address(2), most + 2), None);
+    strangers.remove(2);
+    assert_eq!(strangers.admit(most + 3, address(1), most + 3), None, "a place is free again");
+}
+
+#[test]
+fn full_table_displaces_from_largest_source() {
+    let mut strangers = UntrustedConnections::default();
+    let most = STRANGERS_MAX as u64;
+    for number in 0..most {
+        let source = if number >= most - 40 { 200 } else { number as u8 / 4 };
+        assert_eq!(strangers.admit(number, address(source), number), None);
+    }
+    assert_eq!(strangers.admit(most, address(201), most), Some(most - 40));
+    assert_eq!(strangers.0.len(), STRANGERS_MAX);
+}
+
+#[test]
+fn oldest_gives_way_among_equal_sources() {
+    let mut strangers = UntrustedConnections::default();
+    for number in 0..=255_u8 {
+        assert_eq!(strangers.admit(number.into(), address(number), number), None);
+    }
+    let other = Ipv4Addr::new(192, 0, 3, 1).into();
+    assert_eq!(strangers.admit(256, other, 7), Some(0));
+}
+
+#[test]
+fn source_is_an_ipv6_network_or_ipv4_address() {
+    let of = |text: &str| source(text.parse().unwrap());
+    assert_eq!(of("2001:db8::1"), of("2001:db8:0:ff:2:3:4:5"));
+    assert_ne!(of("2001:db8::1"), of("2001:db8:0:100::1"));
+    assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
 }

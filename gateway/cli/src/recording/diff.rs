@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use evenkeel_host::{Component, Engine, PluginRefusal};
 #[cfg(test)]
 use evenkeel_model::PluginState;
-use evenkeel_model::{HookAnswer, Metric, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
+#[cfg(test)]
+use evenkeel_model::PolicyName;
+use evenkeel_model::{Metric, PluginFault, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
 use serde_json::{Value, json};
 
 use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{Player, Players};
-use super::plugins::{load, patient_engine};
-use super::{lost_json, open};
-use crate::{CommandError, say};
+use super::player::{Player, Players, load_plugin, patient_engine};
+use super::record::{load, lost_json, open};
+use crate::command::{CommandError, say, settings_of};
 
 /// Compare the decisions of two plugins on recorded calls
 ///
@@ -94,7 +94,7 @@ impl<'a> Contender<'a> {
     ) -> Result<Result<RevisionAnswer, PluginFault>, CommandError> {
         let settings = self.settings_for(call);
         let policy = &call.revision.policy;
-        let question = self.carrying(policy, &call.question);
+        let question = self.replay_state.applied_to(policy, &call.question);
         let started = self.players.of(call, || {
             let player = Player::start(self.engine, &self.component, settings, call)?;
             let (reads, recorded) = (player.grant(), &call.revision.grant);
@@ -111,7 +111,7 @@ impl<'a> Contender<'a> {
         })?;
         let result = player.ask(call, &question);
         match &result {
-            Ok(answered) => self.keep(policy, &question, &answered.answer),
+            Ok(answered) => self.replay_state.update(policy, &question, &answered.answer),
             Err(_) => self.faulted += 1,
         }
         Ok(result)
@@ -121,14 +121,6 @@ impl<'a> Contender<'a> {
     #[cfg(test)]
     pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&PluginState> {
         self.replay_state.state_of(policy, id)
-    }
-
-    fn carrying(&self, policy: &PolicyName, question: &Arc<PolicyQuestion>) -> Arc<PolicyQuestion> {
-        self.replay_state.applied_to(policy, question)
-    }
-
-    fn keep(&mut self, policy: &PolicyName, question: &PolicyQuestion, answer: &HookAnswer) {
-        self.replay_state.update(policy, question, answer);
     }
 }
 
@@ -145,17 +137,13 @@ pub(super) struct DiffOutcome {
 }
 
 impl Diff {
-    pub(crate) fn act(
-        self,
-        json: bool,
-        read_settings: fn(&std::path::Path) -> Result<Value, CommandError>,
-    ) -> Result<(), CommandError> {
-        let bytes = super::load(&self.recording)?;
+    pub(crate) fn act(self, json: bool) -> Result<(), CommandError> {
+        let bytes = load(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let engine = patient_engine();
         let contender = |named: &str, settings: &Option<PathBuf>| {
-            let settings = settings.as_deref().map(read_settings).transpose()?;
-            Ok::<_, CommandError>(Contender::new(&engine, load(&engine, named)?, settings))
+            let settings = settings.as_deref().map(settings_of).transpose()?;
+            Ok::<_, CommandError>(Contender::new(&engine, load_plugin(&engine, named)?, settings))
         };
         let mut a = contender(&self.a, &self.settings_a)?;
         let mut b = contender(&self.b, &self.settings_b)?;

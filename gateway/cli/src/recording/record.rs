@@ -1,4 +1,4 @@
-//! `evenkeel policy record`.
+//! `evenkeel policy record`, and the file that it writes.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use evenkeel_client::ClientError;
-use evenkeel_recording::{RecordingEntry as Written, RecordingReader};
+use evenkeel_recording::{LostChunks, RecordingEntry as Written, RecordingReader};
 use serde_json::{Value, json};
 
-use super::{load, lost_json, open};
-use crate::api::ApiArgs;
-use crate::{CommandError, say};
+use crate::command::{ApiArgs, CommandError, say};
 
 /// Record the calls of policies
 ///
@@ -117,4 +115,23 @@ async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Res
         file.write_all(&bytes).map_err(Broken::File)?;
     }
     Ok(())
+}
+
+pub(super) fn load(path: &Path) -> Result<Vec<u8>, CommandError> {
+    std::fs::read(path)
+        .map_err(|error| CommandError::Wrong(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Begins to read a recording.
+pub(super) fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'a>, CommandError> {
+    RecordingReader::open(bytes)
+        .map_err(|error| CommandError::Wrong(format!("{}: {error}", path.display())))
+}
+
+/// The truncated end of a recording as JSON; null if complete.
+pub(super) fn lost_json(lost: Option<&LostChunks>) -> Value {
+    lost.map_or(Value::Null, |lost| {
+        let LostChunks { chunks, at, bytes, why } = lost;
+        json!({"after_chunks": chunks, "at_byte": at, "bytes": bytes, "why": why})
+    })
 }

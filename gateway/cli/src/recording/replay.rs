@@ -8,10 +8,9 @@ use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingHead
 use serde_json::{Value, json};
 
 use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{Player, Players};
-use super::plugins::Plugins;
-use super::{load, lost_json, open};
-use crate::{CommandError, say};
+use super::player::{Player, Players, Plugins};
+use super::record::{load, lost_json, open};
+use crate::command::{CommandError, say};
 
 /// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 10;

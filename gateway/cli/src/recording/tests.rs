@@ -15,9 +15,9 @@ use evenkeel_recording::{
 use serde_json::{Value, json};
 
 use super::diff::{Contender, diff};
-use super::plugins::{Plugins, load, patient_engine};
+use super::player::{Plugins, load_plugin, patient_engine};
 use super::replay::{ReplayOutcome, replay};
-use crate::CommandError;
+use crate::command::CommandError;
 
 /// Recorded calls of a shipped plugin in a scene drawn from a seed.
 struct Scene {
@@ -84,7 +84,7 @@ fn catalog(nodes: u64) -> Arc<RecordedCatalog> {
 }
 
 fn shipped(engine: &Engine, plugin: &str) -> Component {
-    load(engine, plugin).unwrap_or_else(|_| panic!("{plugin} is shipped"))
+    load_plugin(engine, plugin).unwrap_or_else(|_| panic!("{plugin} is shipped"))
 }
 
 impl Scene {

@@ -10,8 +10,8 @@ use evenkeel_recording::{RecordedCall, RecordingEntry};
 use serde_json::{Value, json};
 
 use super::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
-use super::{load, lost_json, open};
-use crate::CommandError;
+use super::record::{load, lost_json, open};
+use crate::command::CommandError;
 
 /// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 5;

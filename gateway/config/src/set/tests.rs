@@ -25,3 +25,56 @@ fn every_hook_has_its_own_on_fault() {
         assert!(OnFault::of(hook).iter().all(|mode| !others.contains(&mode)), "{hook:?}");
     }
 }
+
+/// The checked `[rollout]`, and its errors.
+fn read(text: &str) -> (RolloutSettings, Vec<String>) {
+    let mut check =
+        ConfigCheck::new(ConfigSource::new(Path::new("call.toml"), text), Path::new(""));
+    let raw: SetTable = toml::from_str(text).unwrap();
+    let rollout = RolloutSettings::check(raw.rollout.as_ref(), &mut check);
+    (rollout, check.invalid.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn omitted_keys_have_defaults() {
+    assert_eq!(read("").0, RolloutSettings::default());
+    let judge = "{ loss_percent = 2, refused_percent = 30 }";
+    let (some, invalid) = read(&format!("[rollout]\ncanary = [5, 50]\njudge = {judge}\n"));
+    assert_eq!(invalid, [""; 0]);
+    let judging = Judging { loss_ppm: 20_000, refused_percent: 30, ..Judging::default() };
+    assert_eq!(
+        some,
+        RolloutSettings {
+            is_stated: true,
+            canary: vec![5, 50],
+            judging,
+            ..RolloutSettings::default()
+        }
+    );
+}
+
+#[test]
+fn empty_canary_activates_at_once() {
+    assert!(read("[rollout]\ncanary = []\n").0.strategy().is_at_once());
+    assert!(!read("[rollout]\ncanary = []\nshadow = \"1s\"\n").0.strategy().is_at_once());
+}
+
+#[test]
+fn steps_increase_up_to_100() {
+    for (steps, wrong) in [("5, 5", 1), ("25, 5", 1), ("0", 1), ("101", 1), ("1, 100", 0)] {
+        let (_, invalid) = read(&format!("[rollout]\ncanary = [{steps}]\n"));
+        assert_eq!(invalid.len(), wrong, "{steps}: {invalid:?}");
+    }
+    let many = (1..=17).map(|step| step.to_string()).collect::<Vec<_>>().join(", ");
+    assert_eq!(read(&format!("[rollout]\ncanary = [{many}]\n")).1.len(), 1);
+    for wrong in [
+        "pace = \"50ms\"",
+        "rollback_window = \"8\"",
+        "judge = { gap = \"10ms\" }",
+        "judge = { rung = 0 }",
+        "judge = { refused_percent = 0 }",
+        "judge = { refused_percent = 101 }",
+    ] {
+        assert_eq!(read(&format!("[rollout]\n{wrong}\n")).1.len(), 1, "{wrong}");
+    }
+}

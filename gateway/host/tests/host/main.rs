@@ -17,6 +17,7 @@ mod js;
 mod plugin;
 mod poison;
 mod reference;
+mod sandbox;
 mod shipped;
 mod states;
 mod tools;

@@ -1,0 +1,225 @@
+//! The gateway itself: status, reload, upgrade, its group, and the shared index.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use evenkeel_control::{AdmissionState, Reloaded};
+use evenkeel_group::{
+    GatewayStanding, Group, GroupRole, GroupStatus, HandOverError, HandOverResult, TakeOverError,
+    TakenOver,
+};
+use evenkeel_handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
+use evenkeel_index::IndexReader;
+use serde::{Deserialize, Serialize};
+
+use super::context::{ApiContext, ApiState};
+use super::error::{self, ApiError, ApiErrorCode, refused};
+use super::listener::TcpPlace;
+use super::request::{read_deadline, session_id, strict};
+use super::view::object;
+
+/// The answer to `drill:close-api` is sent within this time.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
+
+pub(super) async fn modes(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    Ok(Json(object! { modes: shared.ask("", shared.handle.modes()).await? }))
+}
+
+pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    let status = shared.ask("", shared.handle.status()).await?;
+    let index = shared.index.as_ref().map(|index| object! { index: index.status() });
+    Ok(Json(object! { #[serde(flatten)] status: status, #[serde(flatten)] index: index }))
+}
+
+/// Returns an error if new sessions are not admitted, or if control does not answer.
+pub(super) async fn ready(State(shared): ApiState) -> Result<&'static str, ApiError> {
+    shared.require_owner()?;
+    match shared.ask("", shared.handle.status()).await?.state {
+        AdmissionState::Starting => Err(error::starting()),
+        AdmissionState::Serving => Ok("ready\n"),
+        AdmissionState::Draining => Err(error::draining()),
+    }
+}
+
+pub(super) async fn metrics(
+    State(shared): ApiState,
+) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (shared.metrics)())
+}
+
+/// Ends the API once this answer is sent.
+pub(super) async fn close_api(State(shared): ApiState) -> Result<StatusCode, ApiError> {
+    shared.require_drills()?;
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_ANSWER).await;
+        shared.closing.notify_one();
+    });
+    Ok(StatusCode::ACCEPTED)
+}
+
+pub(super) async fn follow(State(shared): ApiState) -> Result<impl IntoResponse, ApiError> {
+    shared.feed.listen()
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReloadBody {
+    force: bool,
+    deadline: Option<String>,
+}
+
+/// Reloads the configuration; takes as long as compiling its plugins.
+pub(super) async fn reload(
+    State(shared): ApiState,
+    body: Body,
+) -> Result<Json<Reloaded>, ApiError> {
+    let body = shared.read(body).await?;
+    let ReloadBody { force, deadline } =
+        if body.is_empty() { ReloadBody::default() } else { strict(&body)? };
+    let within = deadline.as_deref().map(read_deadline).transpose()?;
+    let reloaded = shared.handle.reload(force, within).await;
+    reloaded.map(Json).map_err(|failed| refused(failed, "", &shared.names))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UpgradeBody {
+    binary: Option<PathBuf>,
+    deadline: Option<String>,
+}
+
+/// Replaces the process; takes as long as the new one needs to compile its plugins.
+pub(super) async fn upgrade(
+    State(shared): ApiState,
+    tcp: Option<Extension<Arc<TcpPlace>>>,
+    body: Body,
+) -> Result<Json<UpgradeResult>, ApiError> {
+    let body = shared.read(body).await?;
+    let UpgradeBody { binary, deadline } =
+        if body.is_empty() { UpgradeBody::default() } else { strict(&body)? };
+    let within = deadline.as_deref().map(read_deadline).transpose()?;
+    if within.is_some_and(|within| within > READY_WITHIN) {
+        let message = format!("found a longer time, expected at most {READY_WITHIN:?}");
+        return Err(ApiError::field("deadline", message));
+    }
+    if let Some(binary) = &binary {
+        if tcp.is_some() {
+            let message = "programs are named on the Unix socket only; without `binary` the gateway's own is started again";
+            return Err(ApiError {
+                field: Some("binary".into()),
+                ..ApiError::new(ApiErrorCode::Refused, message)
+            });
+        }
+        if !binary.is_absolute() {
+            let found = format!("found `{}`, expected an absolute path", binary.display());
+            return Err(ApiError::field("binary", found));
+        }
+    }
+    let upgraded = match &shared.upgrades {
+        Some(upgrades) => upgrades.upgrade(binary, within).await,
+        None => Err(NotUpgraded::Embedded),
+    };
+    upgraded.map(Json).map_err(|failed| match failed {
+        NotUpgraded::UnderWay => ApiError::new(ApiErrorCode::Conflict, failed.to_string()),
+        NotUpgraded::Embedded => ApiError::new(ApiErrorCode::NotFound, failed.to_string()),
+        NotUpgraded::Failed(reason) => ApiError::new(
+            ApiErrorCode::Conflict,
+            format!("upgrade failed, the running process continues: {reason}"),
+        ),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HandOver {
+    to: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TakeOver {
+    /// The peer's name.
+    confirm_down: String,
+}
+
+fn group(shared: &Arc<ApiContext>) -> Result<&Group, ApiError> {
+    let none = "this gateway belongs to no group; [cluster] in its configuration forms one";
+    shared.group().ok_or_else(|| ApiError::new(ApiErrorCode::NotFound, none))
+}
+
+pub(super) async fn gateways(State(shared): ApiState) -> Result<Json<GroupStatus>, ApiError> {
+    let mut standing = group(&shared)?.standing();
+    let served = shared.ask("", shared.handle.status()).await?.sessions;
+    let has_them =
+        |it: &&mut GatewayStanding| it.here || it.role == GroupRole::Standby && it.in_sync;
+    standing.gateways.iter_mut().filter(has_them).for_each(|it| it.sessions += served);
+    Ok(Json(standing))
+}
+
+/// Makes the group's other gateway the owner of its addresses and sessions.
+pub(super) async fn hand_over(
+    State(shared): ApiState,
+    body: Body,
+) -> Result<Json<HandOverResult>, ApiError> {
+    let body = shared.read(body).await?;
+    let HandOver { to } = strict(&body)?;
+    let handed_over = group(&shared)?.hand_over(to).await;
+    handed_over.map(Json).map_err(|failed| match failed {
+        HandOverError::Unknown { .. } => ApiError::field("to", failed.to_string()),
+        _ => ApiError::new(ApiErrorCode::Conflict, failed.to_string()),
+    })
+}
+
+/// Makes this gateway the owner although its peer is silent.
+pub(super) async fn take_over(
+    State(shared): ApiState,
+    body: Body,
+) -> Result<Json<TakenOver>, ApiError> {
+    let body = shared.read(body).await?;
+    let TakeOver { confirm_down } = strict(&body)?;
+    let taken_over = group(&shared)?.take_over(confirm_down).await;
+    taken_over.map(Json).map_err(|failed| match failed {
+        TakeOverError::NotPeer { .. } => ApiError::field("confirm_down", failed.to_string()),
+        _ => ApiError::new(ApiErrorCode::Conflict, failed.to_string()),
+    })
+}
+
+fn index(shared: &Arc<ApiContext>) -> Result<&IndexReader, ApiError> {
+    let none = "this gateway has no index; [index] in its configuration names its store";
+    shared.index.as_ref().ok_or_else(|| ApiError::new(ApiErrorCode::NotFound, none))
+}
+
+fn unreachable(reason: &str) -> ApiError {
+    ApiError::new(
+        ApiErrorCode::Unavailable,
+        format!("the store of the index is not reachable: {reason}"),
+    )
+}
+
+pub(super) async fn indexed_session(
+    State(shared): ApiState,
+    Path(id): Path<String>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let session = session_id(&id)?;
+    let sessions = index(&shared)?.find(session).await.map_err(|reason| unreachable(&reason))?;
+    if sessions.is_empty() {
+        return Err(ApiError::new(
+            ApiErrorCode::NotFound,
+            format!("the index lists no session `{id}`"),
+        ));
+    }
+    Ok(Json(object! { sessions: sessions }))
+}
+
+pub(super) async fn indexed_gateways(
+    State(shared): ApiState,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let gateways = index(&shared)?.members().await.map_err(|reason| unreachable(&reason))?;
+    Ok(Json(object! { gateways: gateways }))
+}

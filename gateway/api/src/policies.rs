@@ -1,0 +1,294 @@
+//! Policies: lists, pushes, rollouts and refused plugins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use evenkeel_config::read_duration;
+use evenkeel_control::{
+    ControlError, PluginView, PolicyView, PushRequest, RefusalRecord, RolloutAction,
+    RolloutOutcome, RolloutReport,
+};
+use evenkeel_core::ArmStatistics;
+use evenkeel_host::BINARY_BYTES_MAX;
+use evenkeel_model::{PluginFault, PolicyName};
+use evenkeel_process::unix_us;
+use evenkeel_revisions::{CandidateCalls, CandidateStatus};
+use serde::{Deserialize, Serialize};
+
+use super::context::{ApiContext, ApiState};
+use super::error::{ApiError, ApiErrorCode, no_policy, refused};
+use super::request::{policy_name, strict, unknown_verb, verb};
+use super::view::{RolloutView, milliseconds, object};
+
+pub(super) async fn policies(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    let all = shared.ask("", shared.handle.policies()).await?;
+    Ok(Json(object! { policies: all.into_iter().map(policy_status).collect::<Vec<_>>() }))
+}
+
+pub(super) async fn refusals(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    Ok(Json(object! { refusals: shared.ask("", shared.handle.refusals()).await? }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PushQuery {
+    settings: Option<String>,
+    /// Shares of the canary: `1,5,25`.
+    canary: Option<String>,
+    /// Minimum duration of each step: `10s`.
+    pace: Option<String>,
+    #[serde(default)]
+    shadow: bool,
+    #[serde(default)]
+    now: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+impl PushQuery {
+    fn wish(&self) -> Result<PushRequest, ApiError> {
+        let canary = self.canary.as_deref().map(shares).transpose()?;
+        let pace = self.pace.as_deref().map(read_duration).transpose();
+        let pace = pace.map_err(|right| ApiError::field("pace", right))?;
+        if self.now && (canary.is_some() || pace.is_some() || self.shadow) {
+            let message = "found `now` with `canary`, `pace` or `shadow`, expected either";
+            return Err(ApiError::field("now", message));
+        }
+        Ok(PushRequest { canary, pace, shadow: self.shadow, now: self.now, force: self.force })
+    }
+}
+
+/// Increasing shares in per cent.
+fn shares(text: &str) -> Result<Vec<u8>, ApiError> {
+    let wrong = || {
+        let message =
+            format!("found `{text}`, expected growing shares in per cent such as `1,5,25`");
+        ApiError::field("canary", message)
+    };
+    let shares: Option<Vec<u8>> = text.split(',').map(|share| share.trim().parse().ok()).collect();
+    let shares = shares.ok_or_else(wrong)?;
+    let fine = shares.is_sorted_by(|one, next| one < next)
+        && shares.iter().all(|share| (1..=100).contains(share));
+    if fine { Ok(shares) } else { Err(wrong()) }
+}
+
+pub(super) async fn push_policy(
+    State(shared): ApiState,
+    Path((set, hook)): Path<(String, String)>,
+    query: Result<Query<PushQuery>, QueryRejection>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let policy = policy_name(&set, &hook)?;
+    let Query(query) =
+        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+    let wish = query.wish()?;
+    let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
+    let settings = settings.map_err(|error| ApiError::field("settings", error.message))?;
+    let body = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
+    };
+    if body.is_empty() {
+        return Err(ApiError::new(
+            ApiErrorCode::BadRequest,
+            "found no body, expected a plugin's bytes",
+        ));
+    }
+    let said = policy.to_string();
+    let pushing = Arc::clone(&shared);
+    // A separate task: the bytes keep their share of the budget even if the client disconnects. No timeout here:
+    // validation and compilation have separate limits.
+    let rollout = tokio::spawn(async move {
+        let (bytes, _share) = body.into_parts();
+        pushing.handle.push_policy_as(policy, bytes, settings, wish).await
+    });
+    let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
+    let rollout = rollout.map_err(|failed| refused(failed, &said, &shared.names))?;
+    Ok(rolled_out(rollout))
+}
+
+/// Records a plugin that was too large to read among the refusals of its policy.
+async fn not_a_plugin(shared: &ApiContext, policy: PolicyName, error: ApiError) -> ApiError {
+    if error.code != ApiErrorCode::TooLarge {
+        return error;
+    }
+    match shared.ask("", shared.handle.policies()).await {
+        Ok(known) if known.iter().any(|known| known.policy == policy) => {
+            let (code, reason) = (error.code.name(), error.message.clone().into());
+            let refusal = RefusalRecord::now(policy, "pushed".into(), code, reason);
+            shared.handle.note_refusal(refusal).await;
+            error
+        }
+        Ok(_) => no_policy(&policy.to_string()),
+        Err(unanswered) => unanswered,
+    }
+}
+
+pub(super) async fn policy_verb(
+    State(shared): ApiState,
+    Path((set, target)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let (hook, verb) = verb(&target)?;
+    let policy = policy_name(&set, hook)?;
+    let said = policy.to_string();
+    match verb {
+        "rollback" => {
+            Ok(rolled_out(shared.ask(&said, shared.handle.rollback_policy(policy)).await?))
+        }
+        "promote" => walk(&shared, policy, RolloutAction::Promote).await,
+        "promote-all" => walk(&shared, policy, RolloutAction::PromoteAll).await,
+        "pause" => walk(&shared, policy, RolloutAction::Pause).await,
+        "resume" => walk(&shared, policy, RolloutAction::Resume).await,
+        "abort" => walk(&shared, policy, RolloutAction::Abort).await,
+        "stop" => {
+            shared.require_drills()?;
+            shared.ask(&said, shared.handle.stop_policy(policy)).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        other => {
+            let right =
+                "`rollback`, `promote`, `promote-all`, `pause`, `resume`, `abort` or `stop`";
+            Err(unknown_verb(other, right))
+        }
+    }
+}
+
+async fn walk(
+    shared: &ApiContext,
+    policy: PolicyName,
+    verb: RolloutAction,
+) -> Result<Response, ApiError> {
+    let said = policy.to_string();
+    Ok(rolled_out(shared.ask(&said, shared.handle.act_on_rollout(policy, verb)).await?))
+}
+
+fn rolled_out(rollout: RolloutReport) -> Response {
+    let status = match rollout.outcome {
+        RolloutOutcome::Activated
+        | RolloutOutcome::Unchanged
+        | RolloutOutcome::RolledBack
+        | RolloutOutcome::Started
+        | RolloutOutcome::Advanced
+        | RolloutOutcome::Paused
+        | RolloutOutcome::Resumed
+        | RolloutOutcome::Revoked => StatusCode::OK,
+        RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
+    };
+    (status, Json(RolloutView::from(rollout))).into_response()
+}
+
+/// Characters of a fault that are shown: a trap may carry a kilobyte of text.
+const FAULT_CHARS_MAX: usize = 200;
+
+fn policy_status(policy: PolicyView) -> impl Serialize {
+    let PolicyView { status, candidate: plugin, cohorts, .. } = policy;
+    let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
+    let (differed, of) = policy.hidden_state;
+    object! {
+        policy: policy.policy.to_string(),
+        plugin: policy.active.title,
+        // Null while the native default decides because the revision failed.
+        revision: status.active.clone(),
+        // The target of a rollback.
+        previous: status.previous,
+        origin: policy.active.origin,
+        calls: status.calls,
+        faults: status.faults,
+        // Sessions and rooms on which the revision faults; the gateway does not ask it about them.
+        quarantined: policy.quarantined,
+        // Mismatches with answers of a fresh instance.
+        hidden_state: object! { differed: differed, of: of },
+        // The fault of the last call; null if the policy answered.
+        failing: status.failing.map(|fault| fault.to_string()),
+        // The latest fault, even if later calls were answered.
+        last_fault: status.last_fault.as_ref().map(first_words),
+        // The revision that will be active once the rollout is complete.
+        desired: candidate.or(status.active),
+        // Remaining time in which a rollback to `previous` is possible.
+        rollback_window_ms: milliseconds(status.previous_for),
+        rollout: status.candidate.map(|it| candidate_status(it, plugin, cohorts)),
+        last_rollout: status.last.map(|last| {
+            object! {
+                at_us: unix_us(last.at),
+                #[serde(flatten)]
+                rollout: RolloutView::from(last.rollout),
+            }
+        }),
+        // Revisions that were rolled back, oldest first.
+        quarantined_revisions: status.quarantined.into_iter().map(|it| {
+            object! { revision: it.revision, since_us: unix_us(it.since), reason: it.reason }
+        }).collect::<Vec<_>>(),
+        // Revisions in use, or kept for a rollback, that were revoked since they were loaded.
+        revoked_revisions: status.revoked.into_iter().map(|it| {
+            object! { revision: it.revision, reason: it.reason }
+        }).collect::<Vec<_>>(),
+    }
+}
+
+/// A rollout in progress.
+fn candidate_status(
+    candidate: CandidateStatus,
+    plugin: PluginView,
+    cohorts: Vec<ArmStatistics>,
+) -> impl Serialize {
+    let CandidateCalls { calls, faults, same, different, faulted, last_fault } = candidate.calls;
+    let cohorts = cohorts.into_iter().map(|it| (it.arm.name(), cohort_figures(it)));
+    object! {
+        revision: candidate.revision,
+        plugin: plugin.title,
+        origin: plugin.origin,
+        // `shadow` or `canary`.
+        stage: candidate.staged.stage.name(),
+        // Share of rooms or sessions.
+        percent: candidate.staged.stage.percent(),
+        paused: candidate.staged.paused,
+        // The next share; at 100 the revision is active.
+        next_percent: candidate.staged.next,
+        // Minimum time until the next share; null if the rollout needs `promote`.
+        next_in_ms: milliseconds(candidate.staged.next_in),
+        // Time in this stage without pauses.
+        lasted_ms: candidate.lasted.as_millis() as u64,
+        // Shares in per cent.
+        steps: candidate.steps,
+        pace_ms: candidate.each.as_millis() as u64,
+        calls: calls,
+        faults: faults,
+        // The first 200 characters.
+        last_fault: last_fault.as_ref().map(first_words),
+        shadow: object! { same: same, different: different, faulted: faulted },
+        // Figures of the canary and of the active revision.
+        cohorts: cohorts.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn cohort_figures(cohort: ArmStatistics) -> impl Serialize {
+    let centi = |value: u32| f64::from(value) / 100.0;
+    let worse = cohort
+        .worse
+        .into_iter()
+        .map(|(figure, count)| (figure.name(), object! { worse: count.worse, of: count.of }));
+    object! {
+        sessions: cohort.sessions,
+        rooms: cohort.rooms,
+        // The mean; null if not measured.
+        loss_percent: cohort.loss_ppm.map(|ppm| f64::from(ppm) / 10_000.0),
+        r_factor: cohort.r_factor_centi.map(centi),
+        rung: centi(cohort.rung_centi),
+        // By figure: the number of recent regressions, and the number compared.
+        worse: worse.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn first_words(fault: &PluginFault) -> String {
+    let words = fault.to_string();
+    match words.char_indices().nth(FAULT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}

@@ -1,0 +1,260 @@
+//! Sessions and rooms: lists, explanations, and records of ended sessions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use evenkeel_config::read_duration;
+use evenkeel_control::history::EndedSession;
+use evenkeel_control::{ControlError, NodeNames};
+use evenkeel_core::{
+    Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, Said, SubjectQuarantine,
+};
+use evenkeel_model::{DecisionOutcome, EvidenceSource, Hop, HopGrant, RoomId, SessionId};
+use evenkeel_process::unix_us;
+use serde::{Deserialize, Serialize};
+
+use super::context::ApiState;
+use super::error::{ApiError, ApiErrorCode, refused};
+use super::request::{Page, PageQuery, room_id, session_id};
+use super::view::{self, HopView, object};
+
+pub(super) async fn sessions(
+    State(shared): ApiState,
+    asked: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let page = Page::read(asked, SessionId(0), session_id)?;
+    let listing = shared.handle.sessions_after(page.after, page.wanted());
+    let mut all = shared.ask("", listing).await?;
+    let next = page.cut(&mut all, |session| session.standing.session.to_string());
+    let sessions: Vec<_> = all.iter().map(|one| view::session(one, &shared.names)).collect();
+    Ok(Json(object! { sessions: sessions, #[serde(flatten)] next: next.map(next_page) }))
+}
+
+pub(super) async fn session(
+    State(shared): ApiState,
+    Path(id): Path<String>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let session = session_id(&id)?;
+    let found = shared.ask(&id, shared.handle.session(session)).await?;
+    let none = ControlError::Impossible(Impossible::NoSuchSession);
+    let found = found.ok_or_else(|| refused(none, &id, &shared.names))?;
+    Ok(Json(view::session(&found, &shared.names)))
+}
+
+pub(super) async fn explain(
+    State(shared): ApiState,
+    Path(id): Path<String>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let session = session_id(&id)?;
+    let found = shared.ask(&id, shared.handle.explain(session)).await?;
+    let none = ControlError::Impossible(Impossible::NoSuchSession);
+    let found = found.ok_or_else(|| refused(none, &id, &shared.names))?;
+    let nodes = shared.ask(&id, shared.handle.nodes()).await?;
+    Ok(Json(explained(&found, &nodes, &shared.names)))
+}
+
+pub(super) async fn close(
+    State(shared): ApiState,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
+    shared.confirm().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn rooms(
+    State(shared): ApiState,
+    asked: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let page = Page::read(asked, RoomId(0), room_id)?;
+    let listing = shared.handle.rooms_after(page.after, page.wanted());
+    let mut all = shared.ask("", listing).await?;
+    let next = page.cut(&mut all, |room| room.room.to_string());
+    let rooms: Vec<_> = all.iter().map(|room| view::room(room, &shared.names)).collect();
+    Ok(Json(object! { rooms: rooms, #[serde(flatten)] next: next.map(next_page) }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+    room: Option<String>,
+    /// Only sessions that ended within this time: `1h`.
+    since: Option<String>,
+}
+
+pub(super) async fn history(
+    State(shared): ApiState,
+    asked: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let Query(HistoryQuery { after, limit, room, since }) =
+        asked.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+    let page = Page::read(Ok(Query(PageQuery { after, limit })), u64::MAX, number)?;
+    let since = since.as_deref().map(read_duration).transpose();
+    let since = since.map_err(|right| ApiError::field("since", right))?;
+    let since_us = since
+        .map_or(0, |since| unix_us(SystemTime::now()).saturating_sub(since.as_micros() as u64));
+    let history = shared.ask("", shared.handle.history()).await?;
+    let mut all = history.list(page.after, page.wanted(), |record| {
+        record.ended_us >= since_us && room.as_deref().is_none_or(|room| room == &*record.room)
+    });
+    let next = page.cut(&mut all, |(number, _)| number.to_string());
+    let sessions: Vec<Arc<EndedSession>> = all.into_iter().map(|(_, record)| record).collect();
+    Ok(Json(object! {
+        // Newest first.
+        sessions: sessions,
+        #[serde(flatten)]
+        next: next.map(next_page),
+        dropped: history.dropped(),
+    }))
+}
+
+/// The value of `after` for the next page; omitted at the end.
+fn next_page(next: String) -> impl Serialize {
+    object! { next: next }
+}
+
+fn number(text: &str) -> Result<u64, ApiError> {
+    let wrong =
+        |_| ApiError::field("after", format!("found `{text}`, expected a `next` of before"));
+    text.parse().map_err(wrong)
+}
+
+/// A session with its hop, the decisions and their reasons, other candidates, moves, policy answers and witnesses.
+fn explained(
+    explanation: &Explanation,
+    nodes: &[NodeStanding],
+    names: &NodeNames,
+) -> impl Serialize + use<> {
+    let standing = &explanation.standing;
+    let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
+    let witness = |&(witness, since): &(EvidenceSource, Duration)| {
+        object! { witness: witness.name(), for_ms: ms(since) }
+    };
+    let grant = |&(hop, grant): &(Hop, HopGrant)| {
+        object! {
+            #[serde(flatten)]
+            hop: HopView::of(hop, names),
+            // `admitted`: the hop carries the room; `reserved`: the hop has capacity for the room; `gated`: the hop
+            // lacks capacity.
+            grant: granted(grant),
+        }
+    };
+    let pending_move = explanation.heading.as_ref().map(|heading| {
+        object! {
+            to: names.of_hop(heading.to).node,
+            cause: heading.cause.name(),
+            by: heading.by.to_string(),
+            for_ms: ms(heading.since),
+            pending_opens: heading.waiting,
+        }
+    });
+    let candidate = |other: &NodeCandidate| {
+        let HopView { node, region, zone, .. } = HopView::of(other.hop, names);
+        object! {
+            node: node,
+            region: region,
+            zone: zone,
+            reason: other.why.name(),
+            load_permille: other.load_permille,
+        }
+    };
+    let step = |step: &MoveRecord| {
+        object! {
+            cause: step.cause.name(),
+            by: step.by.to_string(),
+            from: names.of_hop(step.from).node,
+            // Null if no hop was left.
+            to: step.to.map(|to| names.of_hop(to).node),
+            ago_ms: ms(Instant::now().saturating_duration_since(step.started)),
+            took_ms: ms(step.ended.saturating_duration_since(step.started)),
+            outcome: step.outcome.name(),
+        }
+    };
+    let quarantine = |quarantine: &SubjectQuarantine| {
+        object! {
+            // `call/degradation@5f0c5f0c5f0c`
+            by: format!("{}@{}", quarantine.policy, quarantine.revision),
+            // `trap: …`
+            fault: quarantine.fault.to_string(),
+            for_ms: ms(quarantine.since),
+        }
+    };
+    object! {
+        id: standing.session.to_string(),
+        room: Arc::clone(&standing.room),
+        scenario: Arc::clone(&standing.scenario),
+        mode: standing.mode.name(),
+        // See the room's `effective_mode`.
+        effective_mode: standing.kept.name(),
+        // Rooms with a higher priority are placed earlier.
+        priority: explanation.priority,
+        // The hop that carries the session's packets; null without one.
+        hop: standing.hop.map(|hop| HopView::of(hop, names)),
+        health: on.map(|node| node.health.name()),
+        // Evidence against the node of that hop.
+        witnesses: explanation.witnesses.iter().map(witness).collect::<Vec<_>>(),
+        // The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
+        decided_by: BTreeMap::from([
+            ("admission", explanation.admitted_by.to_string()),
+            ("routing", explanation.placed_by.to_string()),
+        ]),
+        // Best first.
+        route: explanation.route.iter().map(grant).collect::<Vec<_>>(),
+        // The room's move in progress.
+        #[serde(flatten)]
+        pending_move: pending_move.map(|heading| object! { pending_move: heading }),
+        rung: standing.plan.rung(),
+        cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
+        // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
+        share_permille: explanation.share_permille,
+        // All other nodes, each with the reason why the room is not there.
+        candidates: explanation.candidates.iter().map(candidate).collect::<Vec<_>>(),
+        // The latest first.
+        moves: explanation.moves.iter().rev().map(step).collect::<Vec<_>>(),
+        // The last policy answers about the session and its room, in the order of the hooks.
+        policy_answers: explanation.said.iter().map(policy_answer).collect::<Vec<_>>(),
+        // Revisions that fault on the session or its room; the gateway does not ask them about it.
+        quarantined: explanation.quarantines.iter().map(quarantine).collect::<Vec<_>>(),
+    }
+}
+
+fn policy_answer(said: &Said) -> impl Serialize + use<> {
+    let note = |(key, value): &(Box<str>, i64)| object! { key: key.clone(), value: *value };
+    object! {
+        hook: said.hook.name(),
+        // `call/degradation@5f0c5f0c5f0c`
+        by: said.by.to_string(),
+        // The plugin's reason, if it gave one.
+        reason: said.reason.clone(),
+        outcome: said.outcome.name(),
+        guard: match &said.outcome {
+            DecisionOutcome::Guarded(guard) => Some(guard.name()),
+            DecisionOutcome::Applied { .. }
+            | DecisionOutcome::Abstained
+            | DecisionOutcome::Kept
+            | DecisionOutcome::Stale
+            | DecisionOutcome::Faulted(_) => None,
+        },
+        ago_ms: ms(said.since),
+        notes: said.notes.iter().map(note).collect::<Vec<_>>(),
+    }
+}
+
+fn granted(grant: HopGrant) -> &'static str {
+    match grant {
+        HopGrant::Admitted => "admitted",
+        HopGrant::Reserved => "reserved",
+        HopGrant::Gated => "gated",
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
+}

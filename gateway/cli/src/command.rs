@@ -1,0 +1,217 @@
+//! Options, output and exit codes that commands share.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError};
+use evenkeel_config::Compiler;
+use evenkeel_process::{escape, escape_lines};
+use evenkeel_server::ServePaths;
+use hyper::Method;
+use serde_json::{Value, json};
+
+#[derive(Args, Clone)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file; without it the gateway runs on loopback without nodes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of policy sets; each file replaces the embedded set of its name
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policies: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// The server's options. The server starts this program to compile plugins.
+    pub(crate) fn serve(self) -> ServePaths {
+        let ConfigArgs { config, policies } = self;
+        let compiler = Some(Compiler::this_program());
+        ServePaths { config, policies, compiler, ..ServePaths::default() }
+    }
+}
+
+pub(crate) enum CommandError {
+    /// Exit code 1.
+    Failed(String),
+    /// Exit code 2: the command line or the configuration is wrong.
+    Wrong(String),
+    /// Exit code 3: no gateway answers.
+    NoGateway(String),
+}
+
+/// The options that select a gateway.
+#[derive(Args, Clone)]
+pub(crate) struct ApiArgs {
+    /// Unix socket or TCP address of the API; default: that of `evenkeel run`
+    #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API", global = true)]
+    api: Option<String>,
+    /// File with the API's token, for TCP
+    #[arg(long, value_name = "FILE", global = true)]
+    token: Option<PathBuf>,
+    /// Seconds to wait for an answer; compiling a large plugin takes several
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, global = true)]
+    timeout: u64,
+}
+
+impl ApiArgs {
+    /// Returns the same options with a longer timeout.
+    pub(crate) fn waiting_longer(&self, by: Duration) -> ApiArgs {
+        ApiArgs { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
+    }
+
+    pub(crate) fn with<T>(
+        &self,
+        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
+    ) -> Result<T, CommandError> {
+        self.speak(speak, |failed| CommandError::Failed(failed.to_string()))
+    }
+
+    /// Runs an operation. An unknown name counts as a wrong command line.
+    pub(crate) fn operate<T>(
+        &self,
+        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
+    ) -> Result<T, CommandError> {
+        self.speak(speak, |failed| match failed {
+            ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
+            failed => CommandError::Failed(failed.to_string()),
+        })
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
+        self.operate(async |admin| {
+            let text = if body.is_null() { String::new() } else { body.to_string() };
+            let call = ApiCall { method: Method::POST, path, headers: &[], body: text.into() };
+            admin.ask(call).await?.accepted()
+        })
+    }
+
+    fn speak<T>(
+        &self,
+        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
+        failure: impl FnOnce(ClientError) -> CommandError,
+    ) -> Result<T, CommandError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let mut admin = self.client()?;
+        let within = Duration::from_secs(self.timeout);
+        let answer =
+            runtime.block_on(async { tokio::time::timeout(within, speak(&mut admin)).await });
+        let silent = |_| {
+            let (shown, within) = (self.shown(), self.timeout);
+            CommandError::NoGateway(format!(
+                "the gateway at {shown} did not answer within {within} s"
+            ))
+        };
+        answer.map_err(silent)?.map_err(|failed| match failed {
+            ClientError::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
+                CommandError::NoGateway(format!(
+                    "this user may not use {}: run the command as its owner or as root",
+                    self.shown()
+                ))
+            }
+            ClientError::Unreached(error) => CommandError::NoGateway(format!(
+                "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
+                self.shown()
+            )),
+            failed => failure(failed),
+        })
+    }
+
+    pub(crate) fn client(&self) -> Result<ApiClient, CommandError> {
+        let place = match self.shown().parse() {
+            Ok(address) => ApiEndpoint::Tcp(address),
+            Err(_) => ApiEndpoint::Unix(self.shown().into()),
+        };
+        let admin = ApiClient::new(place);
+        let Some(path) = &self.token else {
+            return Ok(admin);
+        };
+        let token = std::fs::read_to_string(path).map_err(|error| {
+            CommandError::Wrong(format!("cannot read the token {}: {error}", path.display()))
+        })?;
+        Ok(admin.with_token(token.trim_end()))
+    }
+
+    pub(crate) fn shown(&self) -> String {
+        self.api.clone().unwrap_or_else(|| {
+            evenkeel_config::AdminSettings::default_socket().display().to_string()
+        })
+    }
+}
+
+/// Prints a line on standard output; control characters in it are escaped, because text may come from outside.
+pub(crate) fn say(line: &impl Display) {
+    print(&escape(&line.to_string()));
+}
+
+/// Like [`say`], for text of several lines.
+pub(crate) fn say_lines(lines: &impl Display) {
+    print(&escape_lines(&lines.to_string()));
+}
+
+/// A reader that closed the pipe ends the program successfully.
+fn print(text: &str) {
+    if let Err(error) = writeln!(io::stdout(), "{text}") {
+        let is_closed = error.kind() == ErrorKind::BrokenPipe;
+        if !is_closed {
+            eprintln!("evenkeel: standard output: {error}");
+        }
+        std::process::exit(i32::from(!is_closed));
+    }
+}
+
+/// Prints a list of the API: as JSON, or a line for each row.
+pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value) -> String) {
+    if json {
+        say(answer);
+    } else {
+        rows(answer, name).iter().for_each(|row| say(&line(row)));
+    }
+}
+
+/// Prints that an operation was accepted and continues.
+pub(crate) fn asked(json: bool, words: &str) {
+    if json {
+        say(&json!({"accepted": true}));
+    } else {
+        say(&words);
+    }
+}
+
+/// Prints that an operation is complete.
+pub(crate) fn done(json: bool, words: &str) {
+    if json {
+        say(&json!({"done": true}));
+    } else {
+        say(&words);
+    }
+}
+
+/// The rows of a list: the array itself, or the member of this name.
+pub(crate) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.as_array().or_else(|| value[name].as_array()).map_or(&[], Vec::as_slice)
+}
+
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("")
+}
+
+/// A number of the API; 0 if it is missing.
+pub(crate) fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or(0)
+}
+
+/// Settings of a plugin, in a file of TOML or JSON.
+pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
+    let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    match file.extension().and_then(OsStr::to_str) {
+        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
+        _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
+    }
+}

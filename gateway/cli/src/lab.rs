@@ -1,0 +1,354 @@
+//! Commands that play clients and media nodes: `evenkeel demo`, `sample-node` and `drill`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use evenkeel_client::{ClientError, Rising};
+use evenkeel_config::AdminSettings;
+use evenkeel_lab::crowd::CrowdError;
+use evenkeel_lab::demo::{self, DemoOptions};
+use evenkeel_lab::drill::{
+    self, DrillError, DrillFault, DrillPlan, DrillRecordFile, DrillReport, Milliseconds,
+};
+use evenkeel_lab::sample_node::{
+    self, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, Words,
+};
+use serde_json::Value;
+
+use crate::command::{ApiArgs, CommandError, say, say_lines};
+
+pub(crate) fn run_demo(options: &DemoOptions) -> Result<(), CommandError> {
+    let failed = |error: String| CommandError::Failed(error);
+    let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let socket = AdminSettings::default_socket();
+    if options.serve {
+        AdminSettings::prepare_folder(&socket).map_err(|error| failed(error.to_string()))?;
+    }
+    match demo::run(options, &evenkeel, &socket) {
+        Ok(true) => Ok(()),
+        // The report is the last line.
+        Ok(false) if options.json => Err(failed(String::new())),
+        Ok(false) => Err(failed("a check of the demo failed; see FAILED above".into())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Run a sample media server for trials and drills
+///
+/// It reflects packets among the sessions of a room with its own SSRCs and sequence numbers, answers probes, and counts
+/// key-frame requests.
+#[derive(Args)]
+pub(crate) struct SampleNodeArgs {
+    /// Listen address; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7001")]
+    listen: SocketAddr,
+    /// Name of the node in the gateway's `[[node]]`; packets with a test header are stamped with its number
+    #[arg(long, default_value = "sample")]
+    name: String,
+    /// Secret shared with the gateway; without it there are no trunk legs
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
+    /// Keep SSRCs, sequence numbers, timestamps and payloads, as mode `hitless` needs
+    #[arg(long)]
+    untouched: bool,
+    /// Stamp packets that have a test header in spite of `--untouched`, which changes their payloads
+    #[arg(long, requires = "untouched")]
+    stamp: bool,
+    /// Put all senders of plain RTP in one room; without it each gets its own packets back
+    #[arg(long)]
+    plain_room: bool,
+    /// Accept signed commands to cut the link (`evenkeel drill cut-link`)
+    #[arg(long, requires = "secret")]
+    drills: bool,
+    /// Encrypt trunk legs, as with `encrypt = true` in the gateway's `[[node]]`
+    #[arg(long, requires = "secret")]
+    encrypt: bool,
+    /// Print the listen address, and counters at the end, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl SampleNodeArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let failed = |error: sample_node::SampleNodeError| CommandError::Failed(error.to_string());
+        let mut options = SampleNodeOptions::new(self.listen, &self.name);
+        let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
+        options.secret = secret.transpose().map_err(failed)?;
+        if self.untouched {
+            options.numbers = NumberTreatment::Untouched;
+            options.stamps = if self.stamp { Stamps::Yes } else { Stamps::No };
+        }
+        if self.plain_room {
+            options.plain_room = PlainRoom::Shared;
+        }
+        options.drills = self.drills;
+        options.encrypt = self.encrypt;
+        let words = if self.json { Words::Json } else { Words::Plain };
+        sample_node::run(options, Box::new(()), words).map_err(failed)
+    }
+}
+
+/// Break a node on purpose and measure the effect on synthetic sessions
+///
+/// A drill opens synthetic voice sessions beside the real ones of a running gateway, breaks a node, measures the gap at
+/// each receiver, and repairs the node. It needs an agent beside the node and `drills = true` both in the agent's
+/// configuration and in `[admin]` of the gateway; `evenkeel demo --serve` has both. Run it on the gateway's machine: the
+/// sessions send from 127.0.0.1 and need a listener that takes `declared` addresses.
+///
+/// Exit code 1: the node could not be repaired (the command that repairs it is printed), the gateway did not detect the
+/// fault, or a receiver got no packets afterwards. Nothing is broken if no synthetic session would be affected.
+#[derive(Args)]
+pub(crate) struct DrillArgs {
+    #[command(subcommand)]
+    verb: DrillCommand,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print the report as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Append reports to this file; default: `evenkeel/drills.jsonl` in the state folder
+    #[arg(long, value_name = "FILE", global = true)]
+    record: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum DrillCommand {
+    /// Kill a node's process, then start it again
+    KillNode(OfNode),
+    /// Stop a node's process (SIGSTOP), then continue it
+    HangNode(OfNode),
+    /// Drop all packets to and from a node, then restore the link
+    CutLink(OfNode),
+    /// Kill every node of a region, then start them again
+    LoseRegion {
+        /// The region; default: that of the node with most rooms
+        #[arg(long, value_name = "NAME")]
+        region: Option<String>,
+        #[command(flatten)]
+        crowd: OfCrowd,
+    },
+    /// Stop and continue a node once per second
+    Flap {
+        /// Duration in seconds
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        seconds: u64,
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// List past drills, newest last
+    List,
+}
+
+#[derive(Args)]
+struct OfNode {
+    /// The node; default: the one with most rooms
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    #[command(flatten)]
+    crowd: OfCrowd,
+}
+
+#[derive(Args)]
+struct OfCrowd {
+    /// Number of synthetic sessions, two per room, of which one sends
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=5_000))]
+    sessions: u32,
+    /// The scenario of the sessions
+    #[arg(long, value_name = "NAME", default_value = "call")]
+    scenario: String,
+    /// Seed of the random choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Wait for a gateway that is starting: it compiles policies, and a demo opens sessions.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// Wait for a gateway that shows no sign of starting, because it may have been started just now.
+const APPEARS_WITHIN: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Limit of pauses without a fault. Voice is sent every 20 ms, so longer pauses come from a loaded machine.
+const CONTROL_MS: f64 = 30.0;
+
+impl DrillArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let record = DrillRecordFile::at(self.record.clone().unwrap_or_else(drill::default_place));
+        let Some(plan) = self.verb.plan() else {
+            let all = record.all().map_err(|failed| failure(&failed))?;
+            return self.list(&all, &record);
+        };
+        await_gateway(&self.api).map_err(|failure| match failure {
+            CommandError::NoGateway(words) => {
+                CommandError::NoGateway(format!("{words}; or run `evenkeel demo --serve`"))
+            }
+            other => other,
+        })?;
+        let client = self.api.client()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let report = runtime
+            .block_on(drill::run(&plan, || client.another()))
+            .map_err(|failed| failure(&failed))?;
+        record.add(&report).map_err(|failed| failure(&failed))?;
+        if self.json {
+            let line = serde_json::to_string(&report)
+                .map_err(|error| CommandError::Failed(error.to_string()))?;
+            say(&line);
+        } else {
+            say_lines(&shown(&report, &record));
+        }
+        match report.amiss() {
+            None => Ok(()),
+            // The report is the last line.
+            Some(_) if self.json => Err(CommandError::Failed(String::new())),
+            Some(words) => Err(CommandError::Failed(words)),
+        }
+    }
+
+    fn list(&self, all: &[Value], record: &DrillRecordFile) -> Result<(), CommandError> {
+        if self.json {
+            say(&Value::from(all.to_vec()));
+            return Ok(());
+        }
+        if all.is_empty() {
+            say(&format!("no drills recorded in {}", record.place().display()));
+        }
+        for drill in all {
+            let nodes: Vec<&str> =
+                drill["nodes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let at_s = drill["at_us"].as_u64().unwrap_or(0) / 1_000_000;
+            say(&format!(
+                "{at_s}  {:<12} {:<24} {} sessions, gap p99 {} ms, max {} ms, {} packets lost",
+                drill["drill"].as_str().unwrap_or(""),
+                nodes.join(", "),
+                drill["sessions"],
+                tenths(drill["gap_ms"]["p99"].as_f64()),
+                tenths(drill["gap_ms"]["max"].as_f64()),
+                drill["packets_lost"],
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl DrillCommand {
+    fn plan(&self) -> Option<DrillPlan> {
+        let of = |kind, node: &Option<String>, crowd: &OfCrowd| DrillPlan {
+            kind,
+            node: node.clone(),
+            region: None,
+            sessions: crowd.sessions,
+            scenario: crowd.scenario.clone(),
+            flaps_for: Duration::ZERO,
+            seed: crowd.seed,
+        };
+        Some(match self {
+            DrillCommand::KillNode(OfNode { node, crowd }) => of(DrillFault::KillNode, node, crowd),
+            DrillCommand::HangNode(OfNode { node, crowd }) => of(DrillFault::HangNode, node, crowd),
+            DrillCommand::CutLink(OfNode { node, crowd }) => of(DrillFault::CutLink, node, crowd),
+            DrillCommand::LoseRegion { region, crowd } => {
+                DrillPlan { region: region.clone(), ..of(DrillFault::LoseRegion, &None, crowd) }
+            }
+            DrillCommand::Flap { seconds, of: OfNode { node, crowd } } => DrillPlan {
+                flaps_for: Duration::from_secs(*seconds),
+                ..of(DrillFault::Flap, node, crowd)
+            },
+            DrillCommand::List => return None,
+        })
+    }
+}
+
+/// An unknown node, region or scenario counts as a wrong command line.
+fn failure(failed: &DrillError) -> CommandError {
+    let words = failed.to_string();
+    match failed {
+        DrillError::Unknown(_)
+        | DrillError::Crowd(CrowdError::Gateway(_, ClientError::Refused { status: 400, .. })) => {
+            CommandError::Wrong(words)
+        }
+        DrillError::Crowd(_)
+        | DrillError::Gateway(..)
+        | DrillError::Unfit(_)
+        | DrillError::Record(..)
+        | DrillError::Interrupted
+        | DrillError::Mended
+        | DrillError::Unmended { .. } => CommandError::Failed(words),
+    }
+}
+
+/// One decimal, or `-` without samples.
+fn tenths(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
+}
+
+fn shown(report: &DrillReport, record: &DrillRecordFile) -> String {
+    let spread = |name: &str, ms: &Milliseconds| {
+        let [p50, p90, p99, max] = [ms.p50, ms.p90, ms.p99, ms.max].map(tenths);
+        format!("  {name:<22}{p50:>9}{p90:>9}{p99:>9}{max:>9}{:>8}", ms.n)
+    };
+    let mut lines = vec![
+        format!(
+            "{} · {} · {} synthetic sessions, half of them senders",
+            report.drill,
+            report.nodes.join(", "),
+            report.sessions
+        ),
+        format!("  {:<22}{:>9}{:>9}{:>9}{:>9}{:>8}", "ms", "p50", "p90", "p99", "max", "n"),
+        spread("gap, affected", &report.gap_ms),
+        spread("control run", &report.control_ms),
+        spread("detected after", &report.detect_ms),
+    ];
+    lines.extend(
+        report.by_witness.iter().map(|(witness, ms)| spread(&format!("  by {witness}"), ms)),
+    );
+    lines.push(format!(
+        "  {} packets lost, {} of unaffected sessions; {} moves of affected rooms; {} receivers without packets",
+        report.packets_lost, report.packets_lost_of_others, report.moves, report.unheard
+    ));
+    lines.push(format!(
+        "  {}: {} packets lost, {}",
+        if report.mended { "repaired" } else { "NOT repaired" },
+        report.packets_lost_mending,
+        if report.trusted_again { "trusted again" } else { "not trusted again yet" }
+    ));
+    if report.control_ms.p99.is_some_and(|ms| ms > CONTROL_MS) {
+        lines.push(
+            "  the control run without a fault has long pauses too: this machine is loaded, and the figures say little \
+             about the gateway"
+                .to_owned(),
+        );
+    }
+    lines.push(format!("  recorded in {}", record.place().display()));
+    lines.join("\n")
+}
+
+/// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
+fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
+    let socket = PathBuf::from(api.shown());
+    let began = Instant::now();
+    loop {
+        let rises = Rising::is_at(&socket);
+        let status = api.with(async |admin| admin.read("/v1/status").await);
+        let starting = |status: &Value| rises || status["state"] == "starting";
+        let (within, outcome) = match status {
+            Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),
+            Ok(_) => return Ok(()),
+            Err(CommandError::NoGateway(words)) => {
+                let within = if rises { STARTS_WITHIN } else { APPEARS_WITHIN };
+                (within, Err(CommandError::NoGateway(words)))
+            }
+            Err(failed) => return Err(failed),
+        };
+        if began.elapsed() >= within {
+            return outcome;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests;

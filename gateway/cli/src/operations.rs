@@ -1,0 +1,288 @@
+//! Commands about nodes, regions and rooms.
+
+use clap::{Args, Subcommand, ValueEnum};
+use evenkeel_client::escape;
+use serde_json::{Value, json};
+
+use crate::command::{ApiArgs, CommandError, asked, done, list, number, rows, text};
+
+/// List, drain, eject and return nodes.
+#[derive(Args)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    verb: NodeCommand,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// List nodes with health, load and openings in progress
+    List,
+    /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
+    /// many rooms are left, and the event `drained` reports the end
+    #[command(verbatim_doc_comment)]
+    Drain {
+        /// The node's name
+        node: String,
+        /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
+        #[arg(long)]
+        deadline: Option<String>,
+    },
+    /// End a drain. A node that its agent drains (SIGUSR1) keeps draining
+    Undrain {
+        /// The node's name
+        node: String,
+    },
+    /// Mark a node down whatever its health: its rooms fail over at once, and it stays down until `uneject` or a restart of
+    /// the gateway
+    Eject {
+        /// The node's name
+        node: String,
+    },
+    /// End a node's ejection: it is used again as soon as it answers
+    Uneject {
+        /// The node's name
+        node: String,
+    },
+}
+
+impl NodeArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let (node, verb, body) = match self.verb {
+            NodeCommand::List => {
+                let nodes = self.api.operate(async |admin| admin.read("/v1/nodes").await)?;
+                list(self.json, &nodes, "nodes", node_line);
+                return Ok(());
+            }
+            NodeCommand::Drain { node, deadline } => (node, "drain", drain(deadline)),
+            NodeCommand::Undrain { node } => (node, "undrain", Value::Null),
+            NodeCommand::Eject { node } => (node, "eject", Value::Null),
+            NodeCommand::Uneject { node } => (node, "uneject", Value::Null),
+        };
+        self.api.post(&format!("/v1/nodes/{}:{verb}", escape(&node)), &body)?;
+        match verb {
+            "drain" => asked(self.json, &format!("{node} {DRAINS}")),
+            "undrain" => done(self.json, &format!("{node} takes rooms again")),
+            "eject" => {
+                let until = format!("it stays down until `evenkeel node uneject {node}`");
+                done(
+                    self.json,
+                    &format!("{node} is ejected: its rooms fail over at once, and {until}"),
+                );
+            }
+            _ => done(self.json, &format!("{node} is used again as soon as it answers")),
+        }
+        Ok(())
+    }
+}
+
+fn drain(deadline: Option<String>) -> Value {
+    deadline.map_or(Value::Null, |deadline| json!({"deadline": deadline}))
+}
+
+const DRAINS: &str = "takes no new rooms and is being emptied; `evenkeel node list` shows how many rooms are \
+    left, and the event `drained` reports the end";
+
+fn node_line(node: &Value) -> String {
+    let flag = |key: &str, word| if node[key] == Value::Bool(true) { word } else { "" };
+    let opening = match (number(node, "opening"), number(node, "queued")) {
+        (0, 0) => String::new(),
+        (opening, waiting) => format!(", opening {opening}, {waiting} queued"),
+    };
+    format!(
+        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}{}",
+        text(node, "node"),
+        text(node, "region"),
+        text(node, "health"),
+        number(node, "rooms"),
+        number(node, "load_permille") / 10,
+        number(node, "capacity_kbps"),
+        flag("draining", ", draining"),
+        flag("leaving", ", leaving"),
+        flag("ejected", ", ejected"),
+    )
+}
+
+/// List and drain regions, and control fail-back.
+#[derive(Args)]
+pub(crate) struct RegionArgs {
+    #[command(subcommand)]
+    verb: RegionCommand,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum RegionCommand {
+    /// List regions with breaker, nodes and home rooms
+    List,
+    /// Move all rooms out of a region, and give its present and future nodes no new ones. The command returns at once;
+    /// `node list` shows how many rooms are left, and the event `drained` reports the end for each node
+    #[command(verbatim_doc_comment)]
+    Drain {
+        /// The region's name
+        region: String,
+        /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
+        #[arg(long)]
+        deadline: Option<String>,
+    },
+    /// End a drain
+    Undrain {
+        /// The region's name
+        region: String,
+    },
+    /// Set whether rooms return to their home region once its nodes are trusted
+    Failback {
+        /// `auto`: return automatically, a few per second; `force`: also to nodes that are not trusted yet; `forbid`: stay
+        mode: FailbackModeArg,
+        /// The region's name; default: all regions
+        region: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FailbackModeArg {
+    Auto,
+    Force,
+    Forbid,
+}
+
+impl FailbackModeArg {
+    fn name(self) -> &'static str {
+        match self {
+            FailbackModeArg::Auto => "auto",
+            FailbackModeArg::Force => "force",
+            FailbackModeArg::Forbid => "forbid",
+        }
+    }
+
+    fn words(self, region: &str) -> String {
+        let how = match self {
+            FailbackModeArg::Auto => {
+                "return automatically once its nodes are trusted, a few per second"
+            }
+            FailbackModeArg::Force => {
+                "return, a few per second, also to nodes that are not trusted yet"
+            }
+            FailbackModeArg::Forbid => "do not return",
+        };
+        format!("rooms of {region} {how}")
+    }
+}
+
+impl RegionArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", escape(region));
+        let (path, body, words) = match self.verb {
+            RegionCommand::List => {
+                let regions = self.api.operate(async |admin| admin.read("/v1/regions").await)?;
+                list(self.json, &regions, "regions", region_line);
+                return Ok(());
+            }
+            RegionCommand::Drain { region, deadline } => {
+                self.api.post(&at(&region, "drain"), &drain(deadline))?;
+                asked(self.json, &format!("{region} {DRAINS}"));
+                return Ok(());
+            }
+            RegionCommand::Undrain { region } => {
+                let words = format!("the nodes of {region} take rooms again");
+                (at(&region, "undrain"), Value::Null, words)
+            }
+            RegionCommand::Failback { mode, region } => {
+                let words = mode.words(region.as_deref().unwrap_or("all regions"));
+                let all = || "/v1/regions:failback".to_owned();
+                let path = region.map_or_else(all, |region| at(&region, "failback"));
+                (path, json!({"mode": mode.name()}), words)
+            }
+        };
+        self.api.post(&path, &body)?;
+        done(self.json, &words);
+        Ok(())
+    }
+}
+
+fn region_line(region: &Value) -> String {
+    let opens = match region["half_open_in_ms"].as_u64() {
+        Some(ms) => format!(" for {} s", ms.div_ceil(1_000)),
+        None => String::new(),
+    };
+    format!(
+        "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} displaced, failback {}",
+        text(region, "region"),
+        text(region, "breaker"),
+        number(region, "nodes_up"),
+        number(region, "nodes"),
+        number(region, "rooms"),
+        number(region, "rooms_displaced"),
+        text(region, "failback"),
+    )
+}
+
+/// List and move rooms.
+#[derive(Args)]
+pub(crate) struct RoomArgs {
+    #[command(subcommand)]
+    verb: RoomCommand,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `list` as in the API, `move` as `{"accepted": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum RoomCommand {
+    /// List rooms with number, node, route and deciding policy
+    List,
+    /// Move a room to a node, make-before-break and without loss. The command returns before the move, which begins once the
+    /// room's sessions are open at the node: the event `moved` reports success, `move-ended` failure; `session explain` shows both
+    #[command(verbatim_doc_comment)]
+    Move {
+        /// The room's name; with `affinity = "session"` each session is a room of its own: `conf~s7`
+        room: String,
+        /// The node's name
+        node: String,
+    },
+}
+
+impl RoomArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        match self.verb {
+            RoomCommand::List => {
+                let rooms = self.api.operate(async |admin| admin.list("rooms").await)?;
+                list(self.json, &json!({"rooms": rooms}), "rooms", room_line);
+            }
+            RoomCommand::Move { room, node } => {
+                let path = format!("/v1/rooms/{}:move", escape(&room));
+                self.api.post(&path, &json!({"node": node}))?;
+                let words = format!(
+                    "{room} moves to {node} once its sessions are open there; `evenkeel room list` shows its node, and `evenkeel session explain` the outcome"
+                );
+                asked(self.json, &words);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn room_line(room: &Value) -> String {
+    let route = rows(&room["route"], "");
+    let nodes: Vec<&str> = route.iter().map(|hop| text(hop, "node")).collect();
+    format!(
+        "{:<24} {:<6} {:<10} {:>3} sessions at {}, route {}, placed by {}",
+        text(room, "room"),
+        text(room, "id"),
+        text(room, "scenario"),
+        rows(&room["sessions"], "").len(),
+        room["hop"]["node"].as_str().unwrap_or("no node"),
+        nodes.join(" "),
+        text(room, "placed_by"),
+    )
+}

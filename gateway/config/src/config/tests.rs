@@ -1,0 +1,46 @@
+//! Files with any content.
+
+use std::fs;
+
+use evenkeel_fuzz::Corpus;
+
+use super::*;
+use crate::Colour;
+
+/// An error about the file is within it and can be shown.
+fn assert_is_shown(loaded: Result<GatewayConfig, Vec<InvalidSetting>>, file: &Path, text: &[u8]) {
+    let Err(invalid) = loaded else { return };
+    let lines = text.split(|byte| *byte == b'\n').count();
+    for invalid in &invalid {
+        let is_within = (1..=lines).contains(&invalid.line);
+        assert!(is_within || Path::new(&invalid.file) != file, "{}: {invalid}", invalid.place());
+        assert!(!invalid.found.is_empty() && !invalid.expected.is_empty(), "{invalid:?}");
+    }
+    assert!(!InvalidSetting::render(&invalid, Colour::Plain).is_empty());
+}
+
+#[test]
+fn fuzz_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("node.secret"), [b'x'; 32]).unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let broken = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/broken");
+    let broken = fs::read_dir(broken).unwrap().map(|entry| entry.unwrap().path());
+    let broken = broken.filter(|path| path.extension().is_some_and(|end| end == "toml"));
+    let broken = broken.map(|path| fs::read(path).unwrap());
+    broken.fold(Corpus::of("configuration"), Corpus::with).check(|text| {
+        fs::write(&file, text).unwrap();
+        assert_is_shown(GatewayConfig::load(Some(&file), None), &file, text);
+    });
+}
+
+#[test]
+fn fuzz_policy_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("call.toml");
+    let sets = SHIPPED_SETS.iter().map(|(_, text)| text.as_bytes());
+    sets.fold(Corpus::of("policy_set"), Corpus::with).check(|text| {
+        fs::write(&file, text).unwrap();
+        assert_is_shown(GatewayConfig::load(None, Some(folder.path())), &file, text);
+    });
+}

@@ -1,0 +1,460 @@
+//! Plugins of policy sets: their bindings, the limits of a binding, the keys that sign plugins, and their compiler.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_host::{GrantLimits, PublicKey, TrustedKeys, Unsigned, read_digest};
+use evenkeel_model::{Hook, Metric, Op};
+use serde::Deserialize;
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::check::ConfigCheck;
+use super::invalid::{ConfigSource, InvalidSetting, nearest};
+
+/// Maximum keys, current and earlier: a few each year, for many years.
+const KEYS_MAX: usize = 64;
+
+/// Maximum revocations. One entry revokes a key, however many plugins it signed.
+const REVOKED_MAX: usize = 1_024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct BindingTable {
+    plugin: Spanned<String>,
+    settings: Option<Spanned<toml::Table>>,
+    on_fault: Option<Spanned<OnFault>>,
+    unsigned: Option<bool>,
+    actions: Option<Vec<Spanned<String>>>,
+    metrics: Option<Vec<Spanned<String>>>,
+}
+
+/// `[admission]`, `[routing]`, `[degradation]` or `[resolve]` of a policy set.
+#[derive(Clone, Debug)]
+pub struct PolicyBinding {
+    /// The hook that the plugin answers.
+    pub hook: Hook,
+    /// The plugin's origin.
+    pub plugin: PluginLocation,
+    /// A JSON object, not yet checked against the plugin's schema.
+    pub settings: Value,
+    /// The response to a failure of the plugin. Default: the first that the hook allows.
+    pub on_fault: OnFault,
+    /// Limits of the plugin, however it is pushed.
+    pub allowed: PluginLimits,
+    source: Arc<ConfigSource>,
+    /// Span of the plugin's name in the file.
+    named: Range<usize>,
+}
+
+/// The source of a policy set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SetOrigin {
+    /// It is embedded in the binary.
+    Shipped,
+    /// The path of its file.
+    File(PathBuf),
+}
+
+/// The origin of a plugin's bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PluginLocation {
+    /// The name of an embedded plugin.
+    Shipped(&'static str),
+    /// A file, watched for changes.
+    File(PathBuf),
+}
+
+/// The key of a hook in a policy set. The scenario hook is `resolve`, since `scenario` holds the scenarios.
+fn key(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Scenario => "resolve",
+        Hook::Admission | Hook::Routing | Hook::Degradation => hook.name(),
+    }
+}
+
+impl PolicyBinding {
+    /// The hook's key in a policy set: `routing`.
+    pub fn key(&self) -> &'static str {
+        key(self.hook)
+    }
+
+    pub(super) fn check(
+        hook: Hook,
+        raw: &BindingTable,
+        origin: &SetOrigin,
+        check: &mut ConfigCheck,
+    ) -> Option<PolicyBinding> {
+        let plugin = plugin(&raw.plugin, origin, check);
+        let settings = raw.settings.as_ref().map_or_else(
+            || Value::Object(serde_json::Map::new()),
+            |table| table_to_json(table.get_ref(), &table.span(), check),
+        );
+        let allowed = OnFault::of(hook);
+        let mut on_fault = allowed[0];
+        if let Some(written) = &raw.on_fault {
+            if allowed.contains(written.get_ref()) {
+                on_fault = *written.get_ref();
+            } else {
+                let words: Vec<_> = allowed.iter().map(|m| format!("`{}`", m.name())).collect();
+                let found = format!("`{}` for [{}]", written.get_ref().name(), key(hook));
+                check.refuse(written.span(), found, words.join(" or "));
+            }
+        }
+        let allowed = PluginLimits::check(hook, raw, check);
+        let source = Arc::clone(&check.source);
+        let named = raw.plugin.span();
+        Some(PolicyBinding { hook, plugin: plugin?, settings, on_fault, allowed, source, named })
+    }
+
+    /// An invalid setting, found once the plugin's schema is known.
+    ///
+    /// `path` names it inside the settings, as a JSON pointer (`/steps/0`) or with dots. If it is not in the file, the
+    /// nearest enclosing value is shown.
+    pub fn invalid(
+        &self,
+        path: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> InvalidSetting {
+        let span = place(&self.source.text, key(self.hook), path).unwrap_or(0..0);
+        InvalidSetting::at(&self.source, span, found, expected)
+    }
+
+    /// An invalid plugin, shown at its name.
+    pub fn plugin_invalid(
+        &self,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> InvalidSetting {
+        InvalidSetting::at(&self.source, self.named.clone(), found, expected)
+    }
+}
+
+fn plugin(
+    raw: &Spanned<String>,
+    origin: &SetOrigin,
+    check: &mut ConfigCheck,
+) -> Option<PluginLocation> {
+    let name = raw.get_ref();
+    if let Some(shipped) = shipped_plugins().find(|shipped| shipped == name) {
+        return Some(PluginLocation::Shipped(shipped));
+    }
+    let is_file = name.ends_with(".wasm") || name.contains('/');
+    if is_file && matches!(origin, SetOrigin::File(_)) {
+        let path = check.path(name);
+        return match std::fs::metadata(&path) {
+            Ok(facts) if facts.is_file() => Some(PluginLocation::File(path)),
+            Ok(_) => {
+                check.refuse(raw.span(), format!("`{name}`, which is not a file"), "a Wasm file");
+                None
+            }
+            Err(error) => {
+                check.refuse(raw.span(), format!("`{name}`: {error}"), "a Wasm file");
+                None
+            }
+        };
+    }
+    let known = shipped_plugins().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let found = format!("unknown plugin `{name}`");
+    let invalid = check.refuse(raw.span(), found, format!("one of {known}, or a Wasm file"));
+    invalid.help = nearest(name, shipped_plugins())
+        .or_else(|| Some(format!("name a file with its extension: `{name}.wasm`")));
+    None
+}
+
+fn table_to_json(table: &toml::Table, span: &Range<usize>, check: &mut ConfigCheck) -> Value {
+    let pairs = table.iter().map(|(key, value)| (key.clone(), to_json(value, span, check)));
+    Value::Object(pairs.collect())
+}
+
+fn to_json(value: &toml::Value, span: &Range<usize>, check: &mut ConfigCheck) -> Value {
+    match value {
+        toml::Value::String(text) => Value::String(text.clone()),
+        toml::Value::Integer(number) => Value::from(*number),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number).map_or_else(
+            || {
+                check.refuse(span.clone(), number.to_string(), "a finite number");
+                Value::Null
+            },
+            Value::Number,
+        ),
+        toml::Value::Boolean(truth) => Value::Bool(*truth),
+        toml::Value::Datetime(moment) => Value::String(moment.to_string()),
+        toml::Value::Array(list) => {
+            Value::Array(list.iter().map(|value| to_json(value, span, check)).collect())
+        }
+        toml::Value::Table(table) => table_to_json(table, span, check),
+    }
+}
+
+/// The span of a setting, or of the nearest enclosing value.
+fn place(text: &str, hook: &str, path: &str) -> Option<Range<usize>> {
+    let root = DeTable::parse(text).ok()?;
+    let hook = root.get_ref().get(hook)?;
+    let mut value = hook.get_ref().get("settings").unwrap_or(hook);
+    let parts = path.split(['/', '.', '[', ']']).filter(|part| !part.is_empty() && *part != "$");
+    for part in parts {
+        let inner = match value.get_ref() {
+            DeValue::Table(table) => table.get(part),
+            DeValue::Array(list) => part.parse::<usize>().ok().and_then(|index| list.get(index)),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => None,
+        };
+        let Some(inner) = inner else { break };
+        value = inner;
+    }
+    Some(value.span())
+}
+
+/// Behaviour while a policy fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFault {
+    /// Admission: sessions are admitted at their scenario's floor. The default.
+    AdmitCapped,
+    /// Admission: the native default decides.
+    Admit,
+    /// Admission: sessions are rejected.
+    Reject,
+    /// Routing: the native default places and moves. The default.
+    Native,
+    /// Degradation: sessions keep their plans. The default.
+    Hold,
+    /// Degradation: after 2 s each session follows the native ladder by its own loss.
+    NativeLadder,
+    /// Scenario: the values of the policy set apply. The default.
+    Builtin,
+}
+
+impl OnFault {
+    /// The values that a hook accepts, its default first.
+    pub(super) fn of(hook: Hook) -> &'static [OnFault] {
+        match hook {
+            Hook::Admission => &[OnFault::AdmitCapped, OnFault::Admit, OnFault::Reject],
+            Hook::Routing => &[OnFault::Native],
+            Hook::Degradation => &[OnFault::Hold, OnFault::NativeLadder],
+            Hook::Scenario => &[OnFault::Builtin],
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            OnFault::AdmitCapped => "admit-capped",
+            OnFault::Admit => "admit",
+            OnFault::Reject => "reject",
+            OnFault::Native => "native",
+            OnFault::Hold => "hold",
+            OnFault::NativeLadder => "native-ladder",
+            OnFault::Builtin => "builtin",
+        }
+    }
+}
+
+/// Names of the shipped plugins; the host holds their bytes.
+fn shipped_plugins() -> impl Iterator<Item = &'static str> {
+    evenkeel_host::shipped().iter().map(|shipped| shipped.name)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct TrustTable {
+    keys: Vec<Spanned<TrustKeyTable>>,
+    revoked: Vec<Spanned<String>>,
+    unsigned: Option<UnsignedWord>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `name` and `public`")]
+struct TrustKeyTable {
+    name: Spanned<String>,
+    public: Spanned<String>,
+}
+
+/// `[trust]`: the keys that plugins may be signed with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrustSettings {
+    /// Trusted and revoked keys, and revoked digests.
+    pub keys: TrustedKeys,
+    /// Treatment of unsigned plugins if their policy does not set it. Default: allowed while no key is configured, else
+    /// refused.
+    pub unsigned: Unsigned,
+}
+
+/// Limits of a policy's plugin, however it is pushed.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct PluginLimits {
+    /// Unsigned plugins are accepted. Default: [`TrustSettings::unsigned`].
+    pub(crate) unsigned: Option<bool>,
+    /// Limits the grants that the plugin's manifest requests. Default: no limit.
+    pub grant: GrantLimits,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum UnsignedWord {
+    Allow,
+    Refuse,
+}
+
+impl Default for TrustSettings {
+    fn default() -> Self {
+        TrustSettings { keys: TrustedKeys::default(), unsigned: Unsigned::Allow }
+    }
+}
+
+impl TrustSettings {
+    /// A warning if no key is configured.
+    pub fn note(&self) -> Option<&'static str> {
+        let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
+        takes_all.then_some(
+            "plugin signatures are not checked: any plugin that is pushed or written to a file is accepted; create a key \
+             with `evenkeel plugin key new --out NAME` and name it in [trust], or set `unsigned = \"refuse\"` there",
+        )
+    }
+
+    /// The treatment of unsigned plugins of a policy with these limits.
+    pub fn unsigned(&self, allowed: &PluginLimits) -> Unsigned {
+        match allowed.unsigned {
+            Some(true) => Unsigned::Allow,
+            Some(false) => Unsigned::Refuse,
+            None => self.unsigned,
+        }
+    }
+}
+
+impl PluginLimits {
+    pub(super) fn check(hook: Hook, raw: &BindingTable, check: &mut ConfigCheck) -> PluginLimits {
+        let ops: Vec<_> = Op::ALL.into_iter().map(|op| (op.key(), op)).collect();
+        let metrics: Vec<_> = Metric::ALL.iter().map(|&metric| (metric.key(), metric)).collect();
+        if let Some(first) = raw.actions.as_ref().and_then(|list| list.first())
+            && hook != Hook::Degradation
+        {
+            let found = format!("`actions` of hook `{}`", hook.name());
+            check.refuse(first.span(), found, "`actions` in [degradation] only");
+        }
+        let grant = GrantLimits {
+            ops: raw.actions.as_ref().map(|list| named(list, &ops, "action", check)),
+            metrics: raw.metrics.as_ref().map(|list| named(list, &metrics, "metric", check)),
+        };
+        PluginLimits { unsigned: raw.unsigned, grant }
+    }
+}
+
+/// The named actions or metrics; unknown names are refused.
+fn named<T: Copy>(
+    list: &[Spanned<String>],
+    known: &[(&'static str, T)],
+    what: &str,
+    check: &mut ConfigCheck,
+) -> Vec<T> {
+    let find = |word: &Spanned<String>| {
+        let found = known.iter().find(|(key, _)| key == word.get_ref()).map(|(_, thing)| *thing);
+        if found.is_none() {
+            let keys = || known.iter().map(|(key, _)| *key);
+            let help = nearest(word.get_ref(), keys());
+            let words: Vec<_> = keys().map(|key| format!("`{key}`")).collect();
+            let found = format!("unknown {what} `{}`", word.get_ref());
+            check.refuse(word.span(), found, format!("one of {}", words.join(", "))).help = help;
+        }
+        found
+    };
+    list.iter().filter_map(find).collect()
+}
+
+pub(super) fn trust(raw: &TrustTable, check: &mut ConfigCheck) -> TrustSettings {
+    check.at_most(&raw.keys, KEYS_MAX, "keys");
+    check.at_most(&raw.revoked, REVOKED_MAX, "revocations");
+    let mut keys = TrustedKeys::default();
+    for key in &raw.keys {
+        let TrustKeyTable { name, public } = key.get_ref();
+        let name_checked = check.name(name);
+        let Ok(public_key) = public.get_ref().parse::<PublicKey>() else {
+            // A secret key is not repeated in the error.
+            let is_secret = public.get_ref().starts_with("ed25519-secret");
+            let found = match is_secret {
+                true => "a secret key".to_owned(),
+                false => format!("`{}`", public.get_ref()),
+            };
+            let expected = "`ed25519:` and 64 hexadecimal digits, as in the file `.pub` of `evenkeel plugin key new`";
+            check.refuse(public.span(), found, expected);
+            continue;
+        };
+        if keys.known().iter().any(|(known, _)| *known == name_checked) {
+            let found = format!("key `{name_checked}` a second time");
+            check.refuse(name.span(), found, "a unique name");
+        } else if let Some((first, _)) = keys.known().iter().find(|(_, key)| *key == public_key) {
+            let found = format!("the same key as `{first}`");
+            check.refuse(public.span(), found, "each key once");
+        } else {
+            keys.know(name_checked, public_key);
+        }
+    }
+    for revoked in &raw.revoked {
+        revoke(revoked, &mut keys, check);
+    }
+    let unsigned = match raw.unsigned {
+        Some(UnsignedWord::Allow) => Unsigned::Allow,
+        Some(UnsignedWord::Refuse) => Unsigned::Refuse,
+        None if raw.keys.is_empty() => Unsigned::Allow,
+        None => Unsigned::Refuse,
+    };
+    TrustSettings { keys, unsigned }
+}
+
+/// Revokes a key by name or value, or a plugin by digest.
+fn revoke(revoked: &Spanned<String>, keys: &mut TrustedKeys, check: &mut ConfigCheck) {
+    let word = revoked.get_ref();
+    if let Ok(key) = word.parse() {
+        return keys.revoke_key(key);
+    }
+    if let Ok(digest) = read_digest(word) {
+        return keys.revoke_digest(digest);
+    }
+    let known = keys.known().iter().find(|(name, _)| **name == **word).map(|(_, key)| *key);
+    match known {
+        Some(key) => keys.revoke_key(key),
+        None => {
+            let help = nearest(word, keys.known().iter().map(|(name, _)| &**name));
+            let expected = "the name of a key, a public key (`ed25519:…`), or the digest of a plugin \
+                            (`sha256:…`, as `sha256sum` says it)";
+            check.refuse(revoked.span(), format!("`{word}`"), expected).help = help;
+        }
+    }
+}
+
+/// A program that compiles plugins, and the limits for one plugin. It is started as `<program> compile-plugin …` and
+/// calls `compile_plugin`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compiler {
+    /// Its path.
+    pub program: PathBuf,
+    /// Limit of processor time. Default 30 s.
+    pub processor: Duration,
+    /// Limit of memory, in MiB. Default 2,048: twice the need of a plugin that contains a language runtime.
+    pub memory_mib: u64,
+    /// Limit of wall-clock time. Default 45 s, since a push waits at most a minute for its answer.
+    pub within: Duration,
+}
+
+impl Compiler {
+    /// Compiles with this program and the default limits.
+    pub fn at(program: PathBuf) -> Compiler {
+        let (processor, within) = (Duration::from_secs(30), Duration::from_secs(45));
+        Compiler { program, processor, memory_mib: 2_048, within }
+    }
+
+    /// The running program, even if its file was replaced by a newer one.
+    pub fn this_program() -> Compiler {
+        Compiler::at(PathBuf::from(format!("/proc/{}/exe", std::process::id())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! The files that a gateway serves from: reads and checks them, for a start, a reload and `evenkeel check`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use evenkeel_config::{
+    Colour, Compiler, DriverSettings, GatewayConfig, InvalidSetting, ListenIngress, NodeConfig,
+};
+use evenkeel_handover::SuccessorProgram;
+use evenkeel_policies::Foundry;
+use evenkeel_process::descriptors::{self, reserve};
+use evenkeel_runtime::UpgradeBuffer;
+
+/// Descriptors that do not depend on the configuration: standard streams, event loops, the API's sockets, watched files.
+const BASE: u64 = 64;
+
+/// Sockets of a node beside its trunks: probe, agent, canary or control port.
+const PER_NODE: u64 = 3;
+
+/// The kernel's default range has 28,232 ports.
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// The gateway did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration has these faults.
+    #[error("invalid configuration")]
+    Invalid(Vec<InvalidSetting>),
+    /// `[index]` is configured, and the binary has no store.
+    #[error(
+        "[index] needs NATS, which this `evenkeel` is built without; build it with the cargo feature `nats`, or remove the table"
+    )]
+    NoStore,
+    /// A thread or socket of the gateway failed to start.
+    #[error(transparent)]
+    Start(#[from] evenkeel_runtime::RunError),
+    /// A thread ended.
+    #[error(transparent)]
+    Ended(#[from] evenkeel_runtime::EndedThread),
+    /// The API cannot be served.
+    #[error(transparent)]
+    Api(#[from] evenkeel_api::ApiStartError),
+    /// An exporter cannot be set up.
+    #[error("telemetry: {0}")]
+    Telemetry(String),
+    /// The old process did not hand over.
+    #[error("upgrade: {0}")]
+    Upgrade(String),
+    /// The group cannot be joined.
+    #[error(transparent)]
+    Group(#[from] evenkeel_group::ClusterStartError),
+    /// The member ended.
+    #[error("{0}")]
+    Lost(evenkeel_group::MemberEnd),
+    /// The exit status of the process that replaced this one.
+    #[error("the process that served after an upgrade ended with status {0}")]
+    Successor(i32),
+    /// The system gives no event loop.
+    #[error("cannot create the event loop: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// The files that a gateway serves from.
+#[derive(Clone, Default, Debug)]
+pub struct ServePaths {
+    /// The configuration file; without it the gateway listens on loopback.
+    pub config: Option<PathBuf>,
+    /// The folder of policy sets. Default: the folder that the configuration names, and the shipped sets.
+    pub policies: Option<PathBuf>,
+    /// Compiles pushed plugins; without it they are compiled in this process.
+    pub compiler: Option<Compiler>,
+    /// Started by an upgrade; without it the gateway cannot be upgraded.
+    pub program: Option<SuccessorProgram>,
+    /// Take over from the gateway at standard input.
+    pub inherit: bool,
+}
+
+impl ServePaths {
+    /// Reads and checks the configuration.
+    pub(crate) fn load(&self) -> Result<GatewayConfig, ServeError> {
+        let settings = GatewayConfig::load(self.config.as_deref(), self.policies.as_deref());
+        let settings = settings.map_err(ServeError::Invalid)?;
+        if settings.index.is_some() && !evenkeel_index::HAS_STORE {
+            return Err(ServeError::NoStore);
+        }
+        Ok(GatewayConfig { compiler: self.compiler.clone(), ..settings })
+    }
+
+    /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns
+    /// notes for the operator.
+    pub fn check(&self) -> Result<Vec<String>, ServeError> {
+        let settings = self.load()?;
+        let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
+        let invalid: Vec<InvalidSetting> = settings
+            .bindings()
+            .filter_map(|(_, binding)| {
+                let tried = |source| {
+                    evenkeel_runtime::try_out(&foundry, &settings, binding, &source)
+                        .map_err(|refused| evenkeel_runtime::at_place(binding, &refused))
+                };
+                evenkeel_runtime::source(binding).and_then(tried).err()
+            })
+            .map(|invalid| *invalid)
+            .collect();
+        if !invalid.is_empty() {
+            return Err(ServeError::Invalid(invalid));
+        }
+        let mut notes = settings.notes();
+        notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
+        notes.push(UpgradeBuffer::granted().to_string());
+        Ok(notes)
+    }
+}
+
+impl ServeError {
+    /// The failure with all errors of the configuration.
+    pub(crate) fn explained(&self) -> String {
+        match self {
+            ServeError::Invalid(invalid) => {
+                format!("{self}\n{}", InvalidSetting::render(invalid, Colour::Plain))
+            }
+            ServeError::Upgrade(reason) => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The number of sessions that descriptors and local ports suffice for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DescriptorCapacity {
+    limit: u64,
+    /// Descriptors of a gateway without sessions.
+    used: u64,
+    local_ports: u64,
+    /// Ports of a session, with a descriptor each: for RTP, and for RTCP where a listener offers it a port.
+    ports_per_session: u64,
+    /// `[limits] sessions`.
+    sessions_max: u64,
+}
+
+impl DescriptorCapacity {
+    /// The capacity of a gateway with these settings and this limit of descriptors.
+    pub(crate) fn of(settings: &GatewayConfig, limit: u64) -> DescriptorCapacity {
+        let has_ports = settings.nodes.iter().any(NodeConfig::has_port_legs);
+        let own_rtcp = settings.listens.iter().any(|listen| listen.sockets().count() == 2);
+        DescriptorCapacity {
+            limit,
+            used: used(settings, settings.workers() as u64),
+            local_ports: local_ports(),
+            ports_per_session: u64::from(has_ports) + u64::from(has_ports && own_rtcp),
+            sessions_max: settings.limits.sessions.into(),
+        }
+    }
+
+    /// Without ports of their own, sessions use no descriptor.
+    fn sessions(&self) -> u64 {
+        let descriptors = (self.limit - reserve(self.limit)).saturating_sub(self.used);
+        let ports = descriptors.min(self.local_ports);
+        ports.checked_div(self.ports_per_session).unwrap_or(u64::MAX)
+    }
+
+    /// Returns true if the configured limit of sessions cannot be reached.
+    pub(crate) fn is_short(&self) -> bool {
+        self.sessions() < self.sessions_max
+    }
+}
+
+impl fmt::Display for DescriptorCapacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DescriptorCapacity { limit, used, local_ports, ports_per_session, sessions_max } = self;
+        if *ports_per_session == 0 {
+            return write!(
+                f,
+                "no session needs descriptors of its own: descriptors={limit} used={used}"
+            );
+        }
+        let (sessions, reserved) = (self.sessions(), reserve(*limit));
+        write!(
+            f,
+            "{sessions} sessions fit: ports_per_session={ports_per_session} descriptors={limit} used={used} \
+             reserved={reserved} local_ports={local_ports}"
+        )?;
+        if self.is_short() {
+            write!(
+                f,
+                "; `[limits] sessions` is {sessions_max}: lower it, or raise `LimitNOFILE` and \
+                 `net.ipv4.ip_local_port_range`"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// At most the descriptors of a gateway without sessions.
+fn used(settings: &GatewayConfig, workers: u64) -> u64 {
+    let listeners = settings.listens.iter().map(|listen| match listen.ingress {
+        // With a duplicate of each for an upgrade.
+        ListenIngress::Udp { .. } => 2 * listen.sockets().count() as u64 * workers,
+        // Socket and duplicates, event loop and waker; a ring to and from each worker.
+        ListenIngress::Quic { .. } => 5 + 2 * workers,
+    });
+    let nodes = settings.nodes.iter().map(|node| {
+        let is_trunk = matches!(node.driver, DriverSettings::Agent { .. });
+        PER_NODE + if is_trunk { 2 * workers } else { 0 }
+    });
+    // Each worker has an event loop, a waker, and a ring from each other worker.
+    BASE + workers * (workers + 1) + listeners.sum::<u64>() + nodes.sum::<u64>()
+}
+
+/// The number of ports that the kernel assigns. An unreadable range does not limit the number of sessions.
+fn local_ports() -> u64 {
+    let range = std::fs::read_to_string(LOCAL_PORTS).unwrap_or_default();
+    let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u64>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(first), Some(last)) => (last + 1).saturating_sub(first),
+        _ => u64::from(u16::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,494 @@
+//! Reloads nodes, policies and modes of scenarios while the gateway runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_config::{
+    Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding, PolicySet,
+    RolloutSettings, ScenarioSettings,
+};
+use evenkeel_control::{
+    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
+    Reloaded, RolloutOutcome, RolloutReport,
+};
+use evenkeel_group::Group;
+use evenkeel_host::Component;
+use evenkeel_model::{Affinity, Hook, PolicyName, RedundancyMode, RegionId, Scenario};
+use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
+use evenkeel_process::sha256;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::paths::{ServeError, ServePaths};
+use super::watch::{self, Underway, WatchedFolders};
+
+/// Maximum reload requests that wait.
+const ASKED_MAX: usize = 8;
+
+/// SHA-256 of a plugin's bytes.
+type Digest = [u8; 32];
+
+pub(super) struct Applied {
+    started: Arc<GatewayConfig>,
+    /// Applied bindings, each with the digest of the plugin that was last rolled out.
+    bindings: BTreeMap<PolicyName, (PolicyBinding, Digest)>,
+    rules: TrustRules,
+    /// The gateway's foundry; `None`: candidates are compiled in a separate one.
+    foundry: Option<Foundry>,
+    survival: Survival,
+    group: Option<Group>,
+    /// `[rollout]` settings by set.
+    paces: BTreeMap<Arc<str>, RolloutSettings>,
+}
+
+/// The keys of each scenario that a reload applies: how its sessions survive a node.
+type Survival = BTreeMap<Arc<str>, (RedundancyMode, Affinity, Vec<RegionId>, u8)>;
+
+fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
+    let of = |scenario: &Scenario| {
+        let Scenario { mode, affinity, ref regions, spares, .. } = *scenario;
+        (mode, affinity, regions.clone(), spares)
+    };
+    scenarios.iter().map(|(name, scenario)| (Arc::clone(name), of(scenario))).collect()
+}
+
+/// A binding that differs from the applied one.
+struct ChangedBinding {
+    policy: PolicyName,
+    binding: PolicyBinding,
+    source: PluginSource,
+    digest: Digest,
+    /// Set once the plugin is compiled.
+    component: Option<Component>,
+}
+
+/// Reloads on SIGHUP, on a changed file, and on an operator's request. Changes made while the first policies are
+/// compiled are read once these policies are active.
+pub(super) async fn follow(
+    place: &ServePaths,
+    mut applied: Applied,
+    handle: &Handle,
+) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (word, mut changed) = mpsc::channel(1);
+    let underway = Underway::default();
+    let mut watched = watched(place, &applied.started);
+    let mut watching = watch::watch(&watched, &word, &underway);
+    let (asks, mut asked) = mpsc::channel(ASKED_MAX);
+    if handle.follow_reloads(asks).await.is_err() {
+        return Ok(());
+    }
+    if handle.policies_stand().await.is_err() {
+        // Control ended, and the gateway with it.
+        return Ok(());
+    }
+    // Files may have changed after they were read and before their folders were watched.
+    let _ = word.try_send(());
+    loop {
+        let mut wish = ReloadOptions { force: false, within: None, by: Actor::Signal };
+        let mut reply = None;
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = changed.recv() => {
+                wish.by = Actor::File;
+                watch::settle(&mut changed, &underway).await;
+            }
+            Some(reload) = asked.recv() => {
+                let ReloadRequest { force, within, reply: asker } = reload;
+                wish = ReloadOptions { force, within, by: Actor::Operator };
+                reply = Some(asker);
+            }
+        }
+        // Folders are watched again before files are read, since folders may have been replaced, and later changes must
+        // not be missed.
+        drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
+        let outcome = match place.load() {
+            Ok(settings) => {
+                let settings = Arc::new(settings);
+                let outcome = applied.take(&settings, &wish, handle).await;
+                let now = self::watched(place, &settings);
+                if now != watched {
+                    watched = now;
+                    watching = watch::watch(&watched, &word, &underway);
+                    // Files there may have changed before they were watched.
+                    let _ = word.try_send(());
+                }
+                outcome
+            }
+            Err(ServeError::Invalid(invalid)) => Err(refuse(&invalid)),
+            Err(error) => {
+                tracing::error!(%error, "reload failed; nothing changed");
+                Err(NotReloaded::Invalid(error.to_string()))
+            }
+        };
+        if let Some(reply) = reply {
+            // The requester may have disconnected.
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+/// The folders of policy sets and plugins, and the file that lists nodes.
+fn watched(place: &ServePaths, settings: &GatewayConfig) -> WatchedFolders {
+    let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
+    let plugins: Vec<&Path> = settings
+        .bindings()
+        .filter_map(|(_, binding)| match &binding.plugin {
+            PluginLocation::File(path) => Some(path.as_path()),
+            PluginLocation::Shipped(_) => None,
+        })
+        .collect();
+    let beside = plugins.iter().filter_map(|plugin| plugin.parent());
+    let config = place.config.as_deref();
+    let folders = named.map(PathBuf::as_path).into_iter().chain(beside).chain(config);
+    let here = |folder: &Path| match folder.as_os_str().is_empty() {
+        true => std::env::current_dir(),
+        false => std::path::absolute(folder),
+    };
+    WatchedFolders {
+        folders: folders.filter_map(|folder| here(folder).ok()).collect(),
+        plugins: plugins.iter().filter_map(|plugin| here(plugin).ok()).collect(),
+    }
+}
+
+/// Options of a reload.
+struct ReloadOptions {
+    /// Remove more nodes than the guard allows.
+    force: bool,
+    /// Deadline for removed nodes.
+    within: Option<Duration>,
+    by: Actor,
+}
+
+fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
+    let found = InvalidSetting::render(invalid, Colour::Plain);
+    tracing::warn!("saved configuration is invalid; nothing changed:\n{found}");
+    NotReloaded::Invalid(found)
+}
+
+impl Applied {
+    pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
+        let applied = settings.bindings().filter_map(|(policy, binding)| {
+            let digest = sha256(&evenkeel_runtime::source(binding).ok()?.bytes);
+            Some((policy, (binding.clone(), digest)))
+        });
+        Applied {
+            started: Arc::clone(settings),
+            bindings: applied.collect(),
+            rules: TrustRules::of(settings),
+            foundry: None,
+            group: None,
+            survival: survival(&settings.scenarios_of(&settings.sets)),
+            paces: evenkeel_config::paces(&settings.sets),
+        }
+    }
+
+    /// Compiles candidates with this foundry, so that their rollout finds them compiled.
+    pub(super) fn compiled_at(self, foundry: Foundry) -> Applied {
+        Applied { foundry: Some(foundry), ..self }
+    }
+
+    /// Tells this group's member of changed nodes.
+    pub(super) fn in_group(self, group: Option<Group>) -> Applied {
+        Applied { group, ..self }
+    }
+
+    /// Applies nodes, scenarios and each changed binding; applies nothing if a plugin cannot run or the list of nodes
+    /// is refused. A binding that is refused later is reported, and tried again at the next reload.
+    async fn take(
+        &mut self,
+        settings: &Arc<GatewayConfig>,
+        wish: &ReloadOptions,
+        handle: &Handle,
+    ) -> Result<Reloaded, NotReloaded> {
+        let waiting = keys_for_restart(&self.started, settings);
+        if !waiting.is_empty() {
+            tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
+        }
+        let mut candidates = self.candidates(settings).map_err(|invalid| refuse(&invalid))?;
+        if !candidates.is_empty() {
+            let place = || Foundry::of(evenkeel_host::Engine::new(), settings);
+            let foundry = self.foundry.get_or_insert_with(place).clone();
+            candidates = try_out(foundry, Arc::clone(settings), candidates, handle).await?;
+        }
+        let nodes = self.list_nodes(settings, wish, handle).await?;
+        if let Some(group) = &self.group {
+            group.reload(settings).await;
+        }
+        self.change_modes(settings, handle).await;
+        self.change_paces(settings, handle).await;
+        let mut refused = self.govern(settings, &candidates, handle).await;
+        for candidate in candidates {
+            refused.extend(self.roll_out(candidate, wish.by, handle).await.err());
+        }
+        Ok(Reloaded { nodes, waiting, refused })
+    }
+
+    async fn list_nodes(
+        &self,
+        settings: &GatewayConfig,
+        wish: &ReloadOptions,
+        handle: &Handle,
+    ) -> Result<ListChange, NotReloaded> {
+        let &ReloadOptions { force, within, by } = wish;
+        let list = NodeList { nodes: settings.nodes.clone(), force, within, by };
+        match handle.list_nodes(list).await {
+            Ok(listed) => Ok(listed?),
+            // Control ended, and the gateway with it.
+            Err(_) => Err(NotReloaded::NoReloader),
+        }
+    }
+
+    async fn change_modes(&mut self, settings: &GatewayConfig, handle: &Handle) {
+        let scenarios = self.started.scenarios_of(&settings.sets);
+        if survival(&scenarios) != self.survival {
+            let survival = survival(&scenarios);
+            // An error means that control ended, and the gateway with it.
+            if handle.change_scenarios(scenarios).await.is_ok() {
+                self.survival = survival;
+                tracing::info!("scenarios reloaded");
+            }
+        }
+    }
+
+    /// Applies `[trust]` and the grants of bindings. Active plugins that violate them are reported but stay, since no
+    /// replacement may exist yet. Policies report revoked plugins that were pushed.
+    async fn govern(
+        &mut self,
+        settings: &GatewayConfig,
+        candidates: &[ChangedBinding],
+        handle: &Handle,
+    ) -> Vec<PolicyRefused> {
+        let rules = TrustRules::of(settings);
+        if rules == self.rules || handle.govern(rules.clone()).await.is_err() {
+            return Vec::new();
+        }
+        tracing::info!("[trust] and grants reloaded");
+        self.rules = rules;
+        let replaced = |policy: &PolicyName| candidates.iter().any(|new| new.policy == *policy);
+        let kept = settings.bindings().filter(|(policy, _)| !replaced(policy));
+        let mistrusted = kept.filter_map(|(policy, binding)| {
+            let refused = self.rules.judge(&policy, &evenkeel_runtime::source(binding).ok()?.bytes).err()?;
+            tracing::warn!(%policy, code = refused.code(), %refused, "active plugin violates [trust]; kept");
+            let reason = format!("active plugin violates [trust]; kept: {refused}");
+            Some(PolicyRefused { policy, reason })
+        });
+        mistrusted.collect()
+    }
+
+    async fn change_paces(&mut self, settings: &GatewayConfig, handle: &Handle) {
+        let paces = evenkeel_config::paces(&settings.sets);
+        // An error means that control ended, and the gateway with it.
+        if paces != self.paces && handle.change_rollout_settings(paces.clone()).await.is_ok() {
+            self.paces = paces;
+            tracing::info!("[rollout] of policy sets reloaded");
+        }
+    }
+
+    /// The bindings with another plugin, other settings, other bytes or another grant.
+    fn candidates(
+        &self,
+        settings: &GatewayConfig,
+    ) -> Result<Vec<ChangedBinding>, Vec<InvalidSetting>> {
+        let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
+        for (policy, binding) in settings.bindings() {
+            let Some((applied, bytes)) = self.bindings.get(&policy) else {
+                continue;
+            };
+            let bound_alike = applied.plugin == binding.plugin
+                && applied.settings == binding.settings
+                && applied.allowed.grant == binding.allowed.grant;
+            if bound_alike && matches!(binding.plugin, PluginLocation::Shipped(_)) {
+                continue;
+            }
+            match evenkeel_runtime::source(binding) {
+                Ok(source) => {
+                    let digest = sha256(&source.bytes);
+                    if !bound_alike || *bytes != digest {
+                        let (binding, component) = (binding.clone(), None);
+                        let candidate =
+                            ChangedBinding { policy, binding, source, digest, component };
+                        candidates.push(candidate);
+                    }
+                }
+                Err(missing) => invalid.push(*missing),
+            }
+        }
+        if invalid.is_empty() { Ok(candidates) } else { Err(invalid) }
+    }
+
+    async fn roll_out(
+        &mut self,
+        candidate: ChangedBinding,
+        by: Actor,
+        handle: &Handle,
+    ) -> Result<(), PolicyRefused> {
+        let ChangedBinding { policy, binding, mut source, digest, component } = candidate;
+        let strategy = self.paces.get(&policy.set).map(RolloutSettings::strategy);
+        let strategy = strategy.filter(|strategy| !strategy.is_at_once());
+        // Restoring the previous file rolls the revision back immediately.
+        source.how = ActivationOptions { by, force: false, strategy, returns: true };
+        let began = Instant::now();
+        let rolled_out = handle.roll_out(policy.clone(), source).await;
+        // Dropped only here, so that the rollout found the plugin compiled.
+        drop(component);
+        match rolled_out {
+            Ok(RolloutReport {
+                outcome:
+                    RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Started,
+                ..
+            }) => {
+                tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or its rollout began");
+                self.bindings.insert(policy, (binding, digest));
+                Ok(())
+            }
+            Ok(rollout) => {
+                let reason = rollout.reason.as_deref().unwrap_or("it was refused");
+                let invalid = binding.plugin_invalid(reason, "a plugin that may answer");
+                let found = InvalidSetting::render(&[invalid], Colour::Plain);
+                tracing::warn!(%policy, "plugin refused; the active revision stays:\n{found}");
+                Err(PolicyRefused { policy, reason: reason.to_owned() })
+            }
+            Err(failed) => {
+                tracing::warn!(%policy, ?failed, "policy not reloaded");
+                let reason = match failed {
+                    ControlError::Policy(reason) => reason.into_string(),
+                    ControlError::NoPolicy(none) => format!("there is no policy {none}"),
+                    // Too many rollouts wait, or control ended.
+                    _ => "too many rollouts wait; reload again".to_owned(),
+                };
+                Err(PolicyRefused { policy, reason })
+            }
+        }
+    }
+}
+
+/// Compiles each candidate and installs it with its settings. Fails if any of them fails.
+async fn try_out(
+    foundry: Foundry,
+    settings: Arc<GatewayConfig>,
+    mut candidates: Vec<ChangedBinding>,
+    handle: &Handle,
+) -> Result<Vec<ChangedBinding>, NotReloaded> {
+    let tried = beside(move || {
+        let unfit = candidates.iter_mut().filter_map(|candidate| {
+            let ChangedBinding { policy, binding, source, component, .. } = candidate;
+            let refused = match evenkeel_runtime::try_out(&foundry, &settings, binding, source) {
+                Ok(vetted) => {
+                    *component = Some(vetted);
+                    return None;
+                }
+                Err(refused) => refused,
+            };
+            let (origin, reason) = (source.origin.clone(), refused.to_string().into());
+            let refusal = RefusalRecord::now(policy.clone(), origin, refused.code(), reason);
+            Some((*evenkeel_runtime::at_place(binding, &refused), refusal))
+        });
+        let unfit: Vec<(InvalidSetting, RefusalRecord)> = unfit.collect();
+        if unfit.is_empty() { Ok(candidates) } else { Err(unfit) }
+    });
+    match tried.await? {
+        Ok(candidates) => Ok(candidates),
+        Err(unfit) => {
+            let (invalid, refusals): (Vec<_>, Vec<_>) = unfit.into_iter().unzip();
+            for refusal in refusals {
+                handle.note_refusal(refusal).await;
+            }
+            Err(refuse(&invalid))
+        }
+    }
+}
+
+/// Runs `work` on another thread and waits for it; a panic there fails the reload.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NotReloaded> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "saved configuration could not be tried; nothing changed");
+        NotReloaded::Untried(error.to_string())
+    })
+}
+
+/// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
+/// settings, and how sessions survive the failure of a node.
+fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
+    let tables = [
+        (old.gateway != new.gateway, "[gateway]"),
+        (old.listens != new.listens, "[[listen]]"),
+        (new.regions.iter().any(|region| !old.regions.contains(region)), "[[region]]"),
+        (old.admin != new.admin, "[admin]"),
+        (old.telemetry != new.telemetry, "[telemetry]"),
+        (old.limits != new.limits, "[limits]"),
+        (old.breaker != new.breaker, "[breaker]"),
+        (old.detector != new.detector, "[detector]"),
+        (old.cluster != new.cluster, "[cluster]"),
+        (old.index != new.index, "[index]"),
+    ];
+    let tables = tables.into_iter().filter(|(differs, _)| *differs);
+    let mut keys: Vec<String> = tables.map(|(_, table)| table.to_owned()).collect();
+    keys.extend(pairs(&old.sets, &new.sets, |set| &set.name).flat_map(|pair| match pair {
+        (Some(old), Some(new)) => of_set(old, new),
+        (Some(set), None) => vec![format!("{}.toml, which is gone", set.name)],
+        (None, Some(set)) => vec![format!("{}.toml, which is new", set.name)],
+        (None, None) => Vec::new(),
+    }));
+    keys
+}
+
+fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
+    let scenarios = pairs(&old.scenarios, &new.scenarios, |scenario| &scenario.name);
+    let scenarios = scenarios.flat_map(|pair| match pair {
+        (Some(old), Some(new)) => of_scenario(old, new),
+        (Some(one), None) | (None, Some(one)) => vec![format!("[scenario.{}]", one.name)],
+        (None, None) => Vec::new(),
+    });
+    let hooks =
+        Hook::ALL.into_iter().filter_map(|hook| match (old.binding(hook), new.binding(hook)) {
+            (Some(old), Some(new)) => {
+                (old.on_fault != new.on_fault).then(|| format!("[{}] on_fault", old.key()))
+            }
+            (Some(one), None) | (None, Some(one)) => Some(format!("[{}]", one.key())),
+            (None, None) => None,
+        });
+    scenarios.chain(hooks).map(|key| format!("{}.toml {key}", old.name)).collect()
+}
+
+fn of_scenario(old: &ScenarioSettings, new: &ScenarioSettings) -> Vec<String> {
+    // Mode, affinity, regions and spares need no restart.
+    let ScenarioSettings {
+        name,
+        floor,
+        ceiling,
+        close_after,
+        await_first_packet,
+        dscp,
+        priority,
+        ..
+    } = old;
+    let keys = [
+        ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
+        (*close_after != new.close_after, "close_after"),
+        (*await_first_packet != new.await_first_packet, "await_first_packet"),
+        (*dscp != new.dscp, "dscp"),
+        (*priority != new.priority, "priority"),
+    ];
+    let keys = keys.into_iter().filter(|(differs, _)| *differs);
+    keys.map(|(_, key)| format!("[scenario.{name}] {key}")).collect()
+}
+
+/// Pairs the entries of both lists by name.
+fn pairs<'a, T, K: PartialEq>(
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&T) -> &K + Copy + 'a,
+) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
+    let find = move |list: &'a [T], one: &T| list.iter().find(|other| name(other) == name(one));
+    let kept = old.iter().map(move |one| (Some(one), find(new, one)));
+    let added = new.iter().filter(move |one| find(old, one).is_none()).map(|one| (None, Some(one)));
+    kept.chain(added)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
