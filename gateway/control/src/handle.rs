@@ -24,10 +24,9 @@ use crate::names::NodeNames;
 use crate::node_list::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
 use crate::nodes::{Operation, OperationTarget};
 use crate::policies::PushRequest;
-use crate::records::Suspended;
+use crate::records::{OFFERS_WITHIN, Suspended};
 use crate::reporting::ModeView;
 use crate::snapshot::{LastStates, MediaStates, RecordBatch, Snapshot};
-use crate::suspension::OFFERS_WITHIN;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;

@@ -39,6 +39,9 @@ pub(crate) const SLOTS: u32 = 128;
 /// Batches that wait for the follower. Changes beyond them wait to be collected.
 const BATCHES_MAX: usize = 64;
 
+/// Time for offers to be answered. The core gives a driver 2 s.
+pub(crate) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
+
 /// A follower whose queue is full for this time is dropped.
 const LAGS_WITHIN: Duration = Duration::from_secs(1);
 

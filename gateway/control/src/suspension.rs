@@ -1,10 +1,11 @@
 //! Suspension: the gateway hands out its state and rests, until it resumes or another process has its sessions.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use evenkeel_core::{GatewayEffect, requested_room_name};
 use evenkeel_dataplane::worker::{
@@ -17,14 +18,12 @@ use evenkeel_process::random::draw;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Control, awaits_first_packet, dscp};
-use crate::messages::{NotSuspended, Restored, SnapshotError};
-use crate::records::{SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
+use crate::handle::ControlRequest;
+use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
+use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
 use crate::snapshot::{LastStates, MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WORKERS_WITHIN;
-
-/// Time for offers to be answered. The core gives a driver 2 s.
-pub(crate) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Rounds in which the last reports of the workers may change their sessions: one is usual.
 const ROUNDS_MAX: usize = 8;
@@ -161,6 +160,50 @@ impl Control {
         self.workers.wake_workers();
         let trunks = (0..workers).map(|_| None).collect();
         LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
+    }
+
+    /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
+    pub(crate) async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
+        let mut held = Vec::new();
+        while !self.lifetime.finished
+            && let Some(Suspension::Stands { guard, .. }) = &mut self.replication.suspension
+        {
+            let request = tokio::select! {
+                biased;
+                request = requests.recv() => request,
+                () = dropped(guard) => {
+                    tracing::warn!("the upgrade ended without a result; packets are read again");
+                    self.resume(|| {});
+                    continue;
+                }
+            };
+            match request {
+                Some(ControlRequest::Offer(offer, reply)) => self.offers.hold(offer, reply),
+                Some(
+                    request @ (ControlRequest::Suspend(_)
+                    | ControlRequest::SuspendPackets(_)
+                    | ControlRequest::ContinueMedia { .. }
+                    | ControlRequest::Resume(_)
+                    | ControlRequest::Restore { .. }
+                    | ControlRequest::TakeOver { .. }
+                    | ControlRequest::Release(_)
+                    | ControlRequest::Abandon(_)),
+                ) => self.handle_request(request),
+                // An upgrade that was under way is given up: the sessions are closed here.
+                Some(request @ ControlRequest::Shutdown { .. }) => {
+                    self.resume(|| {});
+                    self.handle_request(request);
+                }
+                Some(other) if held.len() < REQUESTS_MAX => held.push(other),
+                // Too many wait: the caller gets an error, as with a full queue.
+                Some(_) => {}
+                // No caller is left that could end the suspension.
+                None => self.lifetime.finished = true,
+            }
+        }
+        if !self.lifetime.finished {
+            held.into_iter().for_each(|request| self.handle_request(request));
+        }
     }
 
     /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
@@ -381,6 +424,14 @@ impl Control {
         };
         self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
         Ok(())
+    }
+}
+
+/// Returns once the guard is dropped.
+async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
+    match guard {
+        Some(guard) => _ = guard.await,
+        None => std::future::pending().await,
     }
 }
 

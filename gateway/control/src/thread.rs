@@ -1,7 +1,6 @@
 //! The control thread: its inputs go into the core, whose effects are executed after each of them.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +16,7 @@ use evenkeel_model::{NodeId, RedundancyMode, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Lifecycle, WallClock};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use crate::control::{Control, Lifetime};
@@ -26,8 +25,8 @@ use crate::handle::{ControlRequest, Slice};
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{
-    AdmissionState, ControlError, EventRecord, GatewayEvent, NotSuspended, REQUESTS_MAX,
-    SessionView, StatusReport,
+    AdmissionState, ControlError, EventRecord, GatewayEvent, NotSuspended, SessionView,
+    StatusReport,
 };
 use crate::names::NodeNames;
 use crate::nodes::NodeResources;
@@ -35,7 +34,7 @@ use crate::offers::OfferQueue;
 use crate::policies::PolicyRunner;
 use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
-use crate::records::{Replication, Suspension};
+use crate::records::Replication;
 use crate::registry::SessionRegistry;
 use crate::reporting::{Closings, Costs, Reporting};
 use crate::signalling::NodeSignalling;
@@ -343,7 +342,7 @@ impl Control {
         }
     }
 
-    fn handle_request(&mut self, request: ControlRequest) {
+    pub(crate) fn handle_request(&mut self, request: ControlRequest) {
         let now = Instant::now();
         // Replies fail only for a caller that has gone.
         match request {
@@ -568,57 +567,5 @@ impl Control {
                 .flat_map(|counters| counters.read())
                 .collect(),
         }
-    }
-
-    /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
-    async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
-        let mut held = Vec::new();
-        while !self.lifetime.finished
-            && let Some(Suspension::Stands { guard, .. }) = &mut self.replication.suspension
-        {
-            let request = tokio::select! {
-                biased;
-                request = requests.recv() => request,
-                () = dropped(guard) => {
-                    tracing::warn!("the upgrade ended without a result; packets are read again");
-                    self.resume(|| {});
-                    continue;
-                }
-            };
-            match request {
-                Some(ControlRequest::Offer(offer, reply)) => self.offers.hold(offer, reply),
-                Some(
-                    request @ (ControlRequest::Suspend(_)
-                    | ControlRequest::SuspendPackets(_)
-                    | ControlRequest::ContinueMedia { .. }
-                    | ControlRequest::Resume(_)
-                    | ControlRequest::Restore { .. }
-                    | ControlRequest::TakeOver { .. }
-                    | ControlRequest::Release(_)
-                    | ControlRequest::Abandon(_)),
-                ) => self.handle_request(request),
-                // An upgrade that was under way is given up: the sessions are closed here.
-                Some(request @ ControlRequest::Shutdown { .. }) => {
-                    self.resume(|| {});
-                    self.handle_request(request);
-                }
-                Some(other) if held.len() < REQUESTS_MAX => held.push(other),
-                // Too many wait: the caller gets an error, as with a full queue.
-                Some(_) => {}
-                // No caller is left that could end the suspension.
-                None => self.lifetime.finished = true,
-            }
-        }
-        if !self.lifetime.finished {
-            held.into_iter().for_each(|request| self.handle_request(request));
-        }
-    }
-}
-
-/// Returns once the guard is dropped.
-async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
-    match guard {
-        Some(guard) => _ = guard.await,
-        None => std::future::pending().await,
     }
 }
