@@ -37,7 +37,7 @@ pub use evenkeel_revisions::{
     Actor, LastRollout, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome,
     RolloutReport, Staged,
 };
-pub use handle::{ControlRequest, Handle, TokensRefused};
+pub use handle::{ControlRequest, Handle, Slice, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
