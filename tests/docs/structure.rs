@@ -16,6 +16,9 @@ const CONTROL_FIELDS_MAX: usize = 12;
 /// A method of `Gateway` elsewhere belongs to one of its parts.
 const GATEWAY_FILES_MAX: usize = 2;
 
+/// Effects, inputs, and the suspension. A method of `Control` elsewhere belongs to one of its parts.
+const CONTROL_FILES_MAX: usize = 3;
+
 /// Rust files below a folder, without build output.
 pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut sources = Vec::new();
@@ -56,23 +59,32 @@ fn gateway_has_few_fields() {
 
 #[test]
 fn control_has_few_fields() {
-    let fields = fields("gateway/control/src/thread.rs", "Control");
+    let fields = fields("gateway/control/src/control.rs", "Control");
     assert!((1..=CONTROL_FIELDS_MAX).contains(&fields.len()), "{fields:#?}");
+}
+
+/// Asserts that the methods of a type stand in few files of a crate.
+#[track_caller]
+fn assert_few_files(crate_name: &str, type_name: &str, files_max: usize) {
+    let head = format!("impl {type_name} {{");
+    let has_impl = |path: &PathBuf| {
+        let is_test = path.components().any(|part| part.as_os_str() == "tests");
+        !is_test && fs::read_to_string(path).unwrap().lines().any(|line| line == head)
+    };
+    let mut files = sources(&root().join("gateway").join(crate_name).join("src"));
+    files.retain(has_impl);
+    let count = files.len();
+    assert!((1..=files_max).contains(&count), "`{head}` in {count} files: {files:#?}");
 }
 
 #[test]
 fn gateway_stands_in_few_files() {
-    let has_impl = |path: &PathBuf| {
-        let is_test = path.components().any(|part| part.as_os_str() == "tests");
-        !is_test && fs::read_to_string(path).unwrap().lines().any(|line| line == "impl Gateway {")
-    };
-    let mut files = sources(&root().join("gateway/core/src"));
-    files.retain(has_impl);
-    let count = files.len();
-    assert!(
-        (1..=GATEWAY_FILES_MAX).contains(&count),
-        "`impl Gateway` in {count} files: {files:#?}"
-    );
+    assert_few_files("core", "Gateway", GATEWAY_FILES_MAX);
+}
+
+#[test]
+fn control_stands_in_few_files() {
+    assert_few_files("control", "Control", CONTROL_FILES_MAX);
 }
 
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.

@@ -157,15 +157,9 @@ const OFFER: &str = r#"{"scenario": "call", "room": "room-1", "ingress": {"quic"
 fn handle(
     events_max: usize,
 ) -> (Handle, mpsc::Receiver<ControlRequest>, broadcast::Sender<Arc<EventRecord>>) {
-    let (requests_in, requests) = mpsc::channel(64);
+    let (mut handle, requests) = Handle::new(Arc::new(names()));
     let (events, _) = broadcast::channel(events_max);
-    let handle = Handle {
-        requests: requests_in,
-        events: events.clone(),
-        names: Arc::new(names()),
-        tokens_refused: Arc::default(),
-        idempotency_keys: Arc::default(),
-    };
+    handle.events = events.clone();
     (handle, requests, events)
 }
 

@@ -1,21 +1,29 @@
-//! Resources to reach a node, installed when the node is added and released when it is removed.
+//! The equipment of a node: sockets, driver and probe. It is installed when the node is added and released when it is
+//! removed.
 
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use evenkeel_dataplane::worker::{TrunkSocket, WorkerCommand};
-use evenkeel_drivers::socket::connected;
-use evenkeel_drivers::{DriverConfig, NgSocket, set};
-use evenkeel_model::NodeId;
+use evenkeel_config::{
+    DriverSettings, GatewayConfig, GroupSettings, NodeConfig, SecretFile, StartBy,
+};
+use evenkeel_dataplane::buffers;
+use evenkeel_dataplane::worker::TrunkSocket;
+use evenkeel_drivers::{DriverConfig, LocalSource};
+use evenkeel_media::trunk::message::NodeSecret;
+use evenkeel_media::trunk::seal;
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::canary::{CanaryNode, CanaryProbe};
-use super::prober::{ProbeMethod, Prober};
-use super::thread::{Control, NodeResources, Probes};
-use crate::{NamedSockets, SocketName};
-use evenkeel_process::random::draw;
+use crate::canary::CanaryNode;
+use crate::inherited::{Inherited, SocketName};
+use crate::prober::ProbeMethod;
 
+/// Receive buffer in bytes, which the kernel doubles for its own overhead: about 1,300 voice packets, or 25 ms at
+/// 50,000 packets a second. With a buffer eight times as large, packets of an overloaded port were 70 ms old.
+pub const SOCKET_BUFFER: usize = 512 << 10;
+
+/// Resources to reach a node.
 pub struct Equipment {
     pub driver: DriverConfig,
     pub probe: Option<(SocketAddr, ProbeMethod)>,
@@ -30,114 +38,193 @@ pub struct Equipment {
     pub duplicates: Vec<OwnedFd>,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct ListedNode {
-    pub node: Arc<evenkeel_config::NodeConfig>,
-    pub leaves: bool,
+#[derive(Debug, thiserror::Error)]
+pub enum EquipError {
+    #[error("node {node} at {address} cannot be reached from this machine: {error}")]
+    Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
+    #[error("cannot create a descriptor: {0}")]
+    System(#[from] std::io::Error),
 }
 
-impl Control {
-    pub(super) fn equip(
-        &mut self,
-        id: NodeId,
-        node: Arc<evenkeel_config::NodeConfig>,
-        equipment: Equipment,
-    ) {
-        let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
-        set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
-        self.signalling.drivers.put(id, Some(driver));
-        let prober = self.prober(id, probe);
-        set(&mut self.probes.probers, id, prober);
-        let line = line.map(|ng| {
-            NgSocket::start(id, self.signalling.ng_replies.clone(), move || connected(ng))
-        });
-        set(&mut self.signalling.ng_sockets, id, line);
-        self.equip_agent(id, agent);
-        self.probes.equip_canary(id, canary);
-        set(&mut self.nodes.trunks, id, duplicates);
-        for (worker, trunk) in (0..).zip(trunks) {
-            self.workers.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
+/// Builds the connection to a node, with a trunk per worker. Uses inherited sockets to this address.
+pub fn equip(
+    settings: &GatewayConfig,
+    node: &NodeConfig,
+    workers: usize,
+    inherited: &mut Inherited,
+) -> Result<Equipment, EquipError> {
+    require_reachable(node)?;
+    let trunks = (0..workers).map(|worker| {
+        let name =
+            SocketName::Trunk { node: Arc::clone(&node.name), address: node.address, worker };
+        trunk(node, dscp(settings), inherited.take(&name))
+    });
+    let trunks: Vec<TrunkSocket> =
+        trunks.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let duplicates = trunks.iter().map(|trunk| trunk.socket.as_fd().try_clone_to_owned());
+    let duplicates = duplicates.collect::<std::io::Result<_>>()?;
+    let agent = node.agent.as_ref();
+    Ok(Equipment {
+        driver: driver(node),
+        probe: probe(node),
+        line: (node.driver == DriverSettings::Rtpengine).then_some(node.address),
+        agent: agent.map(|agent| (agent.address, ProbeMethod::Beside(secret(node, &agent.secret)))),
+        canary: canary(node),
+        trunks,
+        duplicates,
+    })
+}
+
+/// Refuses an address that can never be reached: an unsupported address family, a broadcast address, or a link-local
+/// address without scope. A network that is down may come up later.
+fn require_reachable(node: &NodeConfig) -> Result<(), EquipError> {
+    match evenkeel_drivers::socket::connected(node.address) {
+        Err(error) if !may_pass(&error) => {
+            Err(EquipError::Node { node: (*node.name).into(), address: node.address, error })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// A new network or local address may resolve the error.
+fn may_pass(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)
+}
+
+/// The code point of trunks. A bundle mixes packets, so it gets the most urgent class.
+fn dscp(settings: &GatewayConfig) -> u8 {
+    let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
+    scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0)
+}
+
+/// A connected socket to a node with trunk legs.
+fn trunk(
+    node: &NodeConfig,
+    dscp: u8,
+    inherited: Option<OwnedFd>,
+) -> Result<Option<TrunkSocket>, EquipError> {
+    if !matches!(node.driver, DriverSettings::Agent { .. }) {
+        return Ok(None);
+    }
+    let connect = || -> std::io::Result<TrunkSocket> {
+        let domain = Domain::for_address(node.address);
+        let is_new = inherited.is_none();
+        let socket = match inherited {
+            Some(socket) => Socket::from(socket),
+            None => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
+        };
+        socket.set_nonblocking(true)?;
+        // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
+        let class = u32::from(dscp) << 2;
+        if node.address.is_ipv4() {
+            socket.set_tos_v4(class)?;
+        } else {
+            socket.set_tclass_v6(class)?;
+        }
+        // The process before may have had the privileges for larger buffers.
+        if is_new {
+            buffers::set_sizes(&socket, SOCKET_BUFFER);
+            socket.connect(&node.address.into())?;
+        }
+        Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })
+    };
+    let unreachable =
+        |error| EquipError::Node { node: (*node.name).into(), address: node.address, error };
+    connect().map(Some).map_err(unreachable)
+}
+
+/// The address of sessions' own ports. `None` if no node needs any.
+pub fn port_legs(settings: &GatewayConfig) -> Option<IpAddr> {
+    let nodes = settings.nodes.iter().filter(|node| node.has_port_legs());
+    let any = nodes.map(|node| match node.address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    });
+    // Sockets of IPv6 reach IPv4 addresses as mapped ones.
+    let any = any.reduce(|one, other| if one.is_ipv6() { one } else { other })?;
+    Some(settings.cluster.as_ref().and_then(GroupSettings::port_legs).unwrap_or(any))
+}
+
+/// The source of packets from sessions' own ports.
+pub fn source_of_ports(settings: &GatewayConfig) -> LocalSource {
+    let bound = settings.cluster.as_ref().and_then(GroupSettings::port_legs);
+    bound.map_or(LocalSource::Routed(towards), LocalSource::Bound)
+}
+
+fn secret(node: &NodeConfig, secret: &SecretFile) -> NodeSecret {
+    NodeSecret::new(secret.bytes(), &node.name).expect("the settings refuse a shorter secret")
+}
+
+fn driver(node: &NodeConfig) -> DriverConfig {
+    match &node.driver {
+        DriverSettings::Plain { .. } => DriverConfig::Plain(node.address),
+        DriverSettings::Agent { secret: shared, .. } => DriverConfig::Agent(secret(node, shared)),
+        DriverSettings::Rtpengine => DriverConfig::Rtpengine(node.address),
+        DriverSettings::Webhook { hook, .. } => {
+            let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
+            DriverConfig::Webhook { name, address: node.address, hook }
         }
     }
+}
 
-    /// Replaces the agent beside a node that stays in the list.
-    pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
-        let agent = self.prober(id, agent);
-        set(&mut self.probes.agents, id, agent);
-    }
+pub fn briefs(settings: &GatewayConfig) -> bool {
+    settings.nodes.iter().any(wants_briefs)
+}
 
-    fn prober(&self, id: NodeId, probe: Option<(SocketAddr, ProbeMethod)>) -> Option<Prober> {
-        let (address, way) = probe?;
-        let first = draw();
-        let way = (way, Arc::clone(&self.replication.fencing));
-        Some(Prober::start(id, way, first, self.probes.events.clone(), move || connected(address)))
-    }
+pub(crate) fn wants_briefs(node: &NodeConfig) -> bool {
+    use evenkeel_config::DriverSettings::{Rtpengine, Webhook};
+    matches!(node.driver, Rtpengine | Webhook { .. })
+}
 
-    pub(super) fn unequip(&mut self, id: NodeId) -> Option<ListedNode> {
-        self.signalling.drivers.put(id, None);
-        self.signalling.start_hooks.release(id);
-        set(&mut self.probes.probers, id, None);
-        set(&mut self.signalling.ng_sockets, id, None);
-        set(&mut self.probes.agents, id, None);
-        set(&mut self.probes.canaries, id, None);
-        set(&mut self.nodes.trunks, id, Vec::new());
-        for worker in 0..self.workers.lines.len() as u16 {
-            self.workers.command(worker, WorkerCommand::RemoveNode { node: id });
+pub fn posts(settings: &GatewayConfig) -> bool {
+    settings.nodes.iter().any(has_webhooks)
+}
+
+pub(crate) fn has_webhooks(node: &NodeConfig) -> bool {
+    let starts = node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)));
+    starts || matches!(node.driver, DriverSettings::Webhook { .. })
+}
+
+/// The local address from which packets to `other` leave.
+fn towards(other: SocketAddr) -> Option<IpAddr> {
+    let own = evenkeel_drivers::socket::connected(other).and_then(|socket| socket.local_addr());
+    own.ok().map(|own| own.ip())
+}
+
+fn probe(node: &NodeConfig) -> Option<(SocketAddr, ProbeMethod)> {
+    let way = match &node.driver {
+        DriverSettings::Plain { probe } | DriverSettings::Webhook { probe, .. } => match probe {
+            evenkeel_config::ProbeKind::None => return None,
+            evenkeel_config::ProbeKind::Stun => ProbeMethod::Stun,
+            evenkeel_config::ProbeKind::Echo => ProbeMethod::Echo,
+        },
+        DriverSettings::Agent { secret: shared, .. } => ProbeMethod::Signed(secret(node, shared)),
+        DriverSettings::Rtpengine => ProbeMethod::Ping,
+    };
+    Some((node.address, way))
+}
+
+fn canary(node: &NodeConfig) -> Option<CanaryNode> {
+    match &node.driver {
+        DriverSettings::Agent { secret: shared, .. } if node.canary => {
+            let secret = secret(node, shared);
+            Some(CanaryNode { address: node.address, secret, seal: seal(node) })
         }
-        self.nodes.listed.get_mut(id.0 as usize).and_then(Option::take)
+        _ => None,
     }
 }
 
-impl Probes {
-    /// Starts or stops canary sessions at a node that stays in the list.
-    pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
-        let told = self.events.clone();
-        let canary = canary.map(|node| CanaryProbe::start(id, node, told, &mut draw));
-        set(&mut self.canaries, id, canary);
-    }
-}
-
-impl NodeResources {
-    pub(super) fn listed(&self, id: NodeId) -> Option<&Arc<evenkeel_config::NodeConfig>> {
-        self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
-    }
-
-    pub(super) fn leaves(&self, id: NodeId) -> bool {
-        self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
-    }
-
-    /// Duplicates of the sockets of all trunks.
-    pub(super) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
-        let mut duplicates = NamedSockets::new();
-        for (listed, trunks) in self.listed.iter().zip(&self.trunks) {
-            let Some(ListedNode { node, leaves: false }) = listed else { continue };
-            for (worker, trunk) in trunks.iter().enumerate() {
-                let (node, address) = (Arc::clone(&node.name), node.address);
-                let name = SocketName::Trunk { node, address, worker };
-                duplicates.push((name, trunk.try_clone()?));
-            }
+/// The gateway's end of an encrypted trunk. Each socket needs its own.
+fn seal(node: &NodeConfig) -> Option<seal::GatewaySeal> {
+    match &node.driver {
+        DriverSettings::Agent { secret: shared, encrypt: true } => {
+            let salt = evenkeel_process::random::draw();
+            Some(seal::GatewaySeal::new(secret(node, shared), salt))
         }
-        Ok(duplicates)
-    }
-
-    /// The node's name; its number, if the node is gone.
-    pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
-        name(&self.listed, id)
-    }
-
-    /// The node with this name. A node that is being removed is returned only if no other node has the name.
-    pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.listed);
-        let named = nodes.filter_map(|(id, listed)| {
-            let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
-            Some((listed.leaves, id))
-        });
-        named.min().map(|(_, id)| id)
+        _ => None,
     }
 }
 
-/// The node's name; its number, if the node is gone.
-pub(super) fn name(listed: &[Option<ListedNode>], id: NodeId) -> Box<str> {
-    let listed = listed.get(id.0 as usize).and_then(Option::as_ref);
-    listed.map_or_else(|| id.to_string().into(), |listed| (*listed.node.name).into())
-}
+#[cfg(test)]
+mod tests;

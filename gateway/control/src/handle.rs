@@ -1,7 +1,6 @@
 //! The interface of control: requests, replies and events.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,58 +11,27 @@ use evenkeel_core::{Explanation, NodeStanding, RegionStanding, RoomStanding};
 use evenkeel_model::{PolicyName, RoomId, Scenario, SessionId};
 use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
 use evenkeel_revisions::{RolloutAction, RolloutReport};
-use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::messages::{
-    ControlError, EventRecord, OfferedSession, SessionAnswer, SessionView, StatusReport,
-};
-use super::modes::ModeView;
-use super::names::NodeNames;
-use super::node_list::{ListChange, NodeList, NotListed};
-use super::operations::{Operation, OperationTarget};
-use super::orders::NodeOrder;
-use super::records::RecordBatch;
-use super::rollout::PushRequest;
-use super::slice::Slice;
-use super::snapshot::{MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
-use super::suspension::{LastStates, OFFERS_WITHIN};
 use crate::history::SessionHistory;
-use crate::{KeyTable as IdempotencyKeys, NamedSockets};
-
-/// Length of the request queue. When the queue is full the caller gets an error.
-pub const REQUESTS_MAX: usize = 4_096;
+use crate::idempotency::KeyTable as IdempotencyKeys;
+use crate::inherited::NamedSockets;
+use crate::messages::{
+    ControlError, EventRecord, NodeOrder, NotSuspended, OfferedSession, REQUESTS_MAX, Restored,
+    SessionAnswer, SessionView, SnapshotError, StatusReport,
+};
+use crate::names::NodeNames;
+use crate::node_list::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
+use crate::nodes::{Operation, OperationTarget};
+use crate::policies::PushRequest;
+use crate::records::{OFFERS_WITHIN, Suspended};
+use crate::reporting::ModeView;
+use crate::snapshot::{LastStates, MediaStates, RecordBatch, Snapshot};
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
-pub const EVENTS_MAX: usize = 8_192;
+const EVENTS_MAX: usize = 8_192;
 
 type ControlReply<T> = oneshot::Sender<T>;
-
-/// A suspended gateway.
-#[derive(Debug)]
-pub struct Suspended {
-    /// The records of all sessions, or the last batch of a follower.
-    pub batch: RecordBatch,
-    /// Duplicates of sessions' own ports, to which the batch refers.
-    pub descriptors: Vec<OwnedFd>,
-    pub guard: SuspensionGuard,
-}
-
-/// Control resumes when it is dropped: its owner can end the suspension no more.
-#[derive(Debug)]
-pub struct SuspensionGuard(oneshot::Sender<Infallible>);
-
-impl SuspensionGuard {
-    pub(super) fn new() -> (SuspensionGuard, oneshot::Receiver<Infallible>) {
-        let (guard, gone) = oneshot::channel();
-        (SuspensionGuard(guard), gone)
-    }
-
-    /// Lets control stay suspended until it is released: another process serves.
-    pub fn stay(self) {
-        std::mem::forget(self.0);
-    }
-}
 
 #[derive(Debug)]
 pub enum ControlRequest {
@@ -112,7 +80,7 @@ pub enum ControlRequest {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-        wish: PushRequest,
+        push: PushRequest,
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
     RollOut {
@@ -124,12 +92,12 @@ pub enum ControlRequest {
         policy: PolicyName,
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
-    Walk {
+    ActOnRollout {
         policy: PolicyName,
-        verb: RolloutAction,
+        action: RolloutAction,
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
-    Paces(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
+    RolloutSettings(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
     Stop {
         policy: PolicyName,
         reply: ControlReply<Result<(), ControlError>>,
@@ -182,48 +150,7 @@ pub enum ControlRequest {
     Abandon(ControlReply<()>),
 }
 
-#[derive(Debug)]
-pub struct ReloadRequest {
-    /// Allows more removed nodes than the guard does.
-    pub force: bool,
-    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
-    pub within: Option<Duration>,
-    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
-}
-
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Reloaded {
-    #[serde(flatten)]
-    pub nodes: ListChange,
-    /// Changed keys that need a restart.
-    #[serde(rename = "requires_restart")]
-    pub waiting: Vec<String>,
-    /// Policies that were not replaced.
-    pub refused: Vec<PolicyRefused>,
-}
-
-/// A policy that a reload did not replace.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct PolicyRefused {
-    #[serde(serialize_with = "evenkeel_process::as_text")]
-    pub policy: PolicyName,
-    pub reason: String,
-}
-
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum NotReloaded {
-    /// Errors in the files, each with its place.
-    #[error("{0}")]
-    Invalid(String),
-    /// The dry run failed for a reason other than the files.
-    #[error("dry run of the saved configuration failed, nothing changed: {0}")]
-    Untried(String),
-    #[error(transparent)]
-    NodeList(#[from] NotListed),
-    #[error("this gateway has no configuration to reload")]
-    NoReloader,
-}
-
+/// The interface of a running control, for other threads.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub requests: mpsc::Sender<ControlRequest>,
@@ -253,6 +180,19 @@ impl TokensRefused {
 }
 
 impl Handle {
+    /// A handle, with the queue of its requests.
+    pub fn new(names: Arc<NodeNames>) -> (Handle, mpsc::Receiver<ControlRequest>) {
+        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let handle = Handle {
+            requests,
+            events: broadcast::channel(EVENTS_MAX).0,
+            names,
+            tokens_refused: Arc::default(),
+            idempotency_keys: Arc::default(),
+        };
+        (handle, queue)
+    }
+
     async fn ask<T>(
         &self,
         request: impl FnOnce(ControlReply<T>) -> ControlRequest,
@@ -262,8 +202,8 @@ impl Handle {
         answer.await.map_err(|_| ControlError::Unavailable)
     }
 
-    pub async fn offer(&self, wanted: OfferedSession) -> Result<SessionAnswer, ControlError> {
-        self.ask(|reply| ControlRequest::Offer(Box::new(wanted), reply)).await?
+    pub async fn offer(&self, request: OfferedSession) -> Result<SessionAnswer, ControlError> {
+        self.ask(|reply| ControlRequest::Offer(Box::new(request), reply)).await?
     }
 
     pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
@@ -434,24 +374,24 @@ impl Handle {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-        wish: PushRequest,
+        push: PushRequest,
     ) -> Result<RolloutReport, ControlError> {
-        self.ask(|reply| ControlRequest::Push { policy, bytes, settings, wish, reply }).await?
+        self.ask(|reply| ControlRequest::Push { policy, bytes, settings, push, reply }).await?
     }
 
     pub async fn act_on_rollout(
         &self,
         policy: PolicyName,
-        verb: RolloutAction,
+        action: RolloutAction,
     ) -> Result<RolloutReport, ControlError> {
-        self.ask(|reply| ControlRequest::Walk { policy, verb, reply }).await?
+        self.ask(|reply| ControlRequest::ActOnRollout { policy, action, reply }).await?
     }
 
     pub async fn change_rollout_settings(
         &self,
-        paces: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+        settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
     ) -> Result<(), ControlError> {
-        let request = ControlRequest::Paces(paces);
+        let request = ControlRequest::RolloutSettings(settings);
         self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
     }
 
@@ -612,3 +552,36 @@ impl Handle {
         self.events.subscribe()
     }
 }
+
+/// Maximum cost of a slice, in views of one session. Copying that many takes about 100 µs, so lists delay failure
+/// detection by no more than that.
+const COST_MAX: usize = 100;
+
+/// Part of a list, in order of its ids.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Slice<Id, T> {
+    pub items: Vec<T>,
+    /// The id that the slice ends with; `None` at the end of the list.
+    pub last: Option<Id>,
+}
+
+impl<Id, T> Slice<Id, T> {
+    /// Takes entries until their cost reaches [`COST_MAX`]. An entry without an item costs one.
+    pub(crate) fn of(
+        entries: impl Iterator<Item = (Id, Option<T>)>,
+        cost: impl Fn(&T) -> usize,
+    ) -> Slice<Id, T> {
+        let (mut items, mut left) = (Vec::new(), COST_MAX);
+        for (id, item) in entries {
+            left = left.saturating_sub(item.as_ref().map_or(1, &cost));
+            items.extend(item);
+            if left == 0 {
+                return Slice { items, last: Some(id) };
+            }
+        }
+        Slice { items, last: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,28 +2,27 @@
 //!
 //! Control hands each record to a thread, and waits neither for it nor for the disk.
 
-mod log_file;
-mod record;
-
-use std::collections::VecDeque;
-use std::io;
-use std::path::Path;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
-use log_file::{LogFile, LogFiles, MeasuredRecord};
-pub use record::{Carried, EndedSession};
+use evenkeel_process::{file, unix_us};
+use serde::{Deserialize, Serialize};
 
 /// Maximum number of records in memory, about 10 MiB.
 const RECORDS_MAX: usize = 16_384;
 
 /// Maximum size of the lines of these records, bytes: that of both files.
-const BYTES_MAX: usize = 2 * log_file::BYTES_MAX as usize;
+const BYTES_MAX: usize = 2 * FILE_BYTES_MAX as usize;
 
 /// Records that wait for the thread, enough for the end of all sessions of most gateways. Further ones are dropped and
 /// counted.
@@ -124,7 +123,7 @@ impl HistoryWriter {
         let thread = std::thread::Builder::new().name("session history".into());
         let thread = Some(thread.spawn(move || clerk.run(&told))?);
         // Empty on systems without this file.
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Ok(HistoryWriter {
             gateway: name.trim_end().into(),
             records: Some(records),
@@ -261,6 +260,207 @@ impl Clerk {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndedSession {
+    /// `s17`.
+    pub id: Box<str>,
+    /// Host name of the gateway that served the session.
+    pub gateway: Box<str>,
+    pub room: Box<str>,
+    pub scenario: Box<str>,
+    /// The transport of the client: `udp`.
+    pub ingress: Box<str>,
+    pub mode: Box<str>,
+    /// Unix time in microseconds.
+    pub offered_us: u64,
+    /// Unix time in microseconds.
+    pub ended_us: u64,
+    /// From the offer to the end.
+    pub duration_ms: u64,
+    pub admitted_by: Box<str>,
+    pub totals: Carried,
+    /// Completed moves of its room by cause, among those that the room remembers.
+    pub moves: BTreeMap<Box<str>, u32>,
+    /// Why it ended: `media-timeout`.
+    pub reason: Box<str>,
+}
+
+/// Media of a session, since it opened.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Carried {
+    pub packets_up: u64,
+    pub bytes_up: u64,
+    pub packets_down: u64,
+    pub bytes_down: u64,
+    pub shed: u64,
+    pub lost_up: u64,
+    pub switches: u32,
+    pub lost_at_switches: u32,
+}
+
+impl From<&Totals> for Carried {
+    fn from(totals: &Totals) -> Carried {
+        Carried {
+            packets_up: totals.packets_up,
+            bytes_up: totals.bytes_up,
+            packets_down: totals.packets_down,
+            bytes_down: totals.bytes_down,
+            shed: totals.shed,
+            lost_up: totals.lost_up,
+            switches: totals.switches,
+            lost_at_switches: totals.lost_at_switches,
+        }
+    }
+}
+
+impl EndedSession {
+    pub(crate) fn of(
+        gateway: &str,
+        session: SessionId,
+        room: &str,
+        reason: CloseReason,
+        closed: &ClosedSession,
+        totals: &Totals,
+    ) -> EndedSession {
+        let ago = Instant::now().saturating_duration_since(closed.ended);
+        let duration = closed.ended.saturating_duration_since(closed.offered);
+        let ended_us = unix_us(SystemTime::now()).saturating_sub(ago.as_micros() as u64);
+        let mut moves = BTreeMap::new();
+        for cause in &closed.moves {
+            *moves.entry(cause.name().into()).or_default() += 1;
+        }
+        EndedSession {
+            id: session.to_string().into(),
+            gateway: gateway.into(),
+            room: room.into(),
+            scenario: (*closed.scenario).into(),
+            ingress: closed.transport.name().into(),
+            mode: closed.mode.name().into(),
+            offered_us: ended_us.saturating_sub(duration.as_micros() as u64),
+            ended_us,
+            duration_ms: duration.as_millis() as u64,
+            admitted_by: closed.admitted_by.to_string().into(),
+            totals: totals.into(),
+            moves,
+            reason: reason.name().into(),
+        }
+    }
+
+    /// The record as a line of JSON.
+    fn line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("a record is text and numbers");
+        line.push(b'\n');
+        line
+    }
+}
+
+/// Maximum size of a file, bytes: 10,000 records.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Maximum number of files in the folder, more than two for each gateway of one machine.
+const FILES_MAX: usize = 64;
+
+/// A record with the length of its line.
+type MeasuredRecord = (EndedSession, usize);
+
+#[derive(Clone, Debug)]
+struct LogFiles {
+    folder: PathBuf,
+    current: PathBuf,
+    /// The file before the current one.
+    previous: PathBuf,
+}
+
+impl LogFiles {
+    fn of(folder: &Path, socket: &Path) -> LogFiles {
+        let (folder, name) = (folder.join("history"), file::name_of(socket));
+        let at = |ending: &str| folder.join(format!("{name}.{ending}"));
+        LogFiles { current: at("jsonl"), previous: at("1.jsonl"), folder }
+    }
+
+    /// Opens the file and reads its records and those of the previous file, oldest first. `None`: another process
+    /// writes the file.
+    fn open(&self) -> io::Result<Option<(LogFile, Vec<MeasuredRecord>)>> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let Some(file) = open_locked(&self.current)? else {
+            return Ok(None);
+        };
+        let mut records = Vec::new();
+        read(&self.previous, &mut records)?;
+        let length = read(&self.current, &mut records)?;
+        // The next record must not continue a line that was cut.
+        file.set_len(length)?;
+        // The next start tries again.
+        let _ = file::trim(&self.folder, &self.current, FILES_MAX);
+        Ok(Some((LogFile { place: self.clone(), file, length }, records)))
+    }
+}
+
+/// The open file. No other process writes it meanwhile.
+#[derive(Debug)]
+struct LogFile {
+    place: LogFiles,
+    file: File,
+    length: u64,
+}
+
+impl LogFile {
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let bytes = lines.len() as u64;
+        if self.length > 0 && self.length + bytes > FILE_BYTES_MAX {
+            self.replace()?;
+        }
+        let written = self.file.write_all(lines);
+        match written {
+            Ok(()) => self.length += bytes,
+            // A part may have been written. If it cannot be cut off, the next start skips it.
+            Err(_) => _ = self.file.set_len(self.length),
+        }
+        written
+    }
+
+    fn replace(&mut self) -> io::Result<()> {
+        match fs::rename(&self.place.current, &self.place.previous) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file = open_locked(&self.place.current)?;
+        self.file = file.ok_or_else(|| io::Error::other("another process writes it"))?;
+        self.length = 0;
+        Ok(())
+    }
+}
+
+fn open_locked(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Adds the records of a file, if it exists. Returns the length of its whole lines.
+fn read(path: &Path, records: &mut Vec<MeasuredRecord>) -> io::Result<u64> {
+    let bytes = match file::read(path, FILE_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
+    let (mut length, mut damaged) = (0, 0_u32);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let is_whole = line.ends_with(b"\n");
+        length += if is_whole { line.len() as u64 } else { 0 };
+        match serde_json::from_slice(line) {
+            Ok(record) if is_whole => records.push((record, line.len())),
+            Ok(_) | Err(_) => damaged += 1,
+        }
+    }
+    if damaged > 0 {
+        tracing::warn!(file = %path.display(), lines = damaged, "damaged records of ended sessions skipped");
+    }
+    Ok(length)
 }
 
 #[cfg(test)]

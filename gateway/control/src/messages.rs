@@ -1,12 +1,14 @@
 //! Requests to control, its answers and errors, events, and views of its state.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Impossible, SessionStanding};
 use evenkeel_dataplane::worker::{ShedRun, Totals};
+use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{
     CoreEvent, Decider, Health, Hop, IngressProtocol, Labels, MediaDescription, MediaStream,
     NodeId, OfferRefusal, PayloadType, PolicyName, RoomId, SessionId,
@@ -16,9 +18,11 @@ use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::RolloutReport;
 use serde::Serialize;
 
-use super::handle::NotReloaded;
-use super::node_list::NodeListUpdate;
-use super::orders::NodeOrder;
+use crate::node_list::{NodeListUpdate, NotReloaded};
+use crate::workers::WORKERS_WITHIN;
+
+/// Length of the request queue. When the queue is full the caller gets an error.
+pub const REQUESTS_MAX: usize = 4_096;
 
 /// A session request, as the API read it.
 #[derive(Clone, PartialEq, Debug)]
@@ -140,6 +144,35 @@ pub enum ControlError {
     Unavailable,
 }
 
+impl ControlError {
+    /// The reason of a [`GatewayEvent::TurnedAway`]; `None` for an offer that the core received.
+    pub(crate) fn turned_away(&self) -> Option<&'static str> {
+        match self {
+            ControlError::NoListener => Some("no-listener"),
+            ControlError::AddressTaken(_) => Some("address-taken"),
+            ControlError::Full | ControlError::SessionDataFull => Some("full"),
+            ControlError::UnknownNode(_) => Some("unknown-node"),
+            ControlError::OutsideNetworks { .. } => Some("outside-networks"),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeOrder {
+    Start,
+    Break(NodeFault),
+}
+
+impl NodeOrder {
+    pub(crate) fn question(self) -> TrunkQuestion {
+        match self {
+            NodeOrder::Start => TrunkQuestion::Start,
+            NodeOrder::Break(how) => TrunkQuestion::Break(how),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AgentError {
     /// The node has no agent.
@@ -255,6 +288,72 @@ pub enum AdmissionState {
     Starting,
     Serving,
     Draining,
+}
+
+/// The result of a restore.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    pub sessions: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotSuspended {
+    #[error("offers are still being answered; try again in a few seconds")]
+    Busy,
+    #[error("the first policies are still being compiled; try again when the gateway is ready")]
+    Starting,
+    #[error("the gateway is shutting down")]
+    Draining,
+    #[error("another hand-over is under way")]
+    UnderWay,
+    #[error("packet worker {number} did not hand out its sessions within {within:?}")]
+    Worker { number: usize, within: Duration },
+    #[error("a session's own port cannot be duplicated: {reason}; leave half of `LimitNOFILE`")]
+    Port { reason: Box<str> },
+    #[error("the gateway did not answer")]
+    Unavailable,
+}
+
+impl NotSuspended {
+    pub(crate) fn by_worker(number: usize) -> NotSuspended {
+        NotSuspended::Worker { number, within: WORKERS_WITHIN }
+    }
+
+    pub(crate) fn by_port(error: &io::Error) -> NotSuspended {
+        NotSuspended::Port { reason: error.to_string().into() }
+    }
+}
+
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("the state has format {found}, this version reads formats up to {known}")]
+    Newer { found: u32, known: u32 },
+    #[error("the state cannot be read: {0}")]
+    Malformed(String),
+    #[error("found {found} packet workers, here are {here}: `workers` in [limits] must stay")]
+    Workers { found: usize, here: usize },
+    #[error("sessions use the listener {address}, which the configuration does not have any more")]
+    NoListener { address: SocketAddr },
+    #[error("sessions use QUIC, and the configuration has no listener for it any more")]
+    NoQuic,
+    #[error("no descriptor or local port is left for {session}")]
+    NoPorts { session: SessionId },
+    #[error(transparent)]
+    Core(#[from] evenkeel_core::RestoreError),
+    #[error("packet worker {number} did not take its sessions within {within:?}")]
+    Worker { number: usize, within: Duration },
+    #[error("the gateway did not answer")]
+    Unavailable,
+}
+
+impl SnapshotError {
+    pub(crate) fn by_worker(number: usize) -> SnapshotError {
+        SnapshotError::Worker { number, within: WORKERS_WITHIN }
+    }
+
+    pub(crate) fn malformed(reason: impl Into<String>) -> SnapshotError {
+        SnapshotError::Malformed(reason.into())
+    }
 }
 
 impl ReportedDecision for EventRecord {

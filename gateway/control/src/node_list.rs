@@ -1,22 +1,33 @@
-//! Changes of the node list at run time.
+//! Lists of nodes and reloads: their requests, the steps from one list to the next, and the guard against lists that
+//! shrink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::NodeConfig;
-use evenkeel_drivers::Poster;
-use evenkeel_model::{Hop, NodeId};
+use evenkeel_config::{DriverSettings, NodeConfig};
+use evenkeel_model::{NodeId, PolicyName};
 use evenkeel_revisions::Actor;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
-use super::equipment::{Equipment, ListedNode};
-use super::guard::Shrinks;
-use super::handle::{NotReloaded, ReloadRequest};
-use super::messages::GatewayEvent;
-use super::thread::{Control, NodeResources, NodeSignalling};
-use crate::Inherited;
+/// Limit of nodes removed within [`WITHIN`], per cent.
+const LIMIT_PERCENT: usize = 30;
+
+/// Removals within this time are added up, so that many small steps reach the limit too.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// The guard keeps one list per this time, which bounds memory.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// A node of the list, until the core has forgotten it.
+#[derive(Clone, Debug)]
+pub(crate) struct ListedNode {
+    pub(crate) node: Arc<NodeConfig>,
+    /// The node is missing from the list, and its rooms move.
+    pub(crate) leaves: bool,
+}
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeList {
@@ -73,223 +84,63 @@ pub enum NotListed {
     Unfit { node: Arc<str>, why: String },
 }
 
+#[derive(Debug)]
+pub struct ReloadRequest {
+    /// Allows more removed nodes than the guard does.
+    pub force: bool,
+    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
+    pub within: Option<Duration>,
+    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Reloaded {
+    #[serde(flatten)]
+    pub nodes: ListChange,
+    /// Changed keys that need a restart.
+    #[serde(rename = "requires_restart")]
+    pub waiting: Vec<String>,
+    /// Policies that were not replaced.
+    pub refused: Vec<PolicyRefused>,
+}
+
+/// A policy that a reload did not replace.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PolicyRefused {
+    #[serde(serialize_with = "evenkeel_process::as_text")]
+    pub policy: PolicyName,
+    pub reason: String,
+}
+
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum NotReloaded {
+    /// Errors in the files, each with its place.
+    #[error("{0}")]
+    Invalid(String),
+    /// The dry run failed for a reason other than the files.
+    #[error("dry run of the saved configuration failed, nothing changed: {0}")]
+    Untried(String),
+    #[error(transparent)]
+    NodeList(#[from] NotListed),
+    #[error("this gateway has no configuration to reload")]
+    NoReloader,
+}
+
+/// The difference of a list from the listed nodes.
 #[derive(Default)]
-struct NodeListChange {
-    comes: Vec<Arc<NodeConfig>>,
-    stays_after_all: Vec<(NodeId, Arc<NodeConfig>)>,
-    goes: Vec<NodeId>,
-    changes: Vec<(NodeId, Arc<NodeConfig>)>,
+pub(crate) struct NodeListChange {
+    pub(crate) comes: Vec<Arc<NodeConfig>>,
+    pub(crate) stays_after_all: Vec<(NodeId, Arc<NodeConfig>)>,
+    pub(crate) goes: Vec<NodeId>,
+    pub(crate) changes: Vec<(NodeId, Arc<NodeConfig>)>,
 }
 
-/// Resources of added and changed nodes, in the same order.
-struct Equipments {
-    comes: Vec<Equipment>,
-    /// Resources of nodes whose agent or canary settings changed.
-    changes: Vec<Equipment>,
-}
-
-impl Control {
-    /// Applies a list, all or nothing, and emits its event.
-    pub(super) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let outcome = self.take(list, now);
-        if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
-            let outcome = outcome.clone();
-            let told = NodeListUpdate { by: list.by, forced: list.force, outcome };
-            self.reporting.send_event(GatewayEvent::NodeList(told));
-        }
-        outcome
-    }
-
-    /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
-    fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let stands = self.nodes.listed.iter().flatten().filter(|listed| !listed.leaves);
-        let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
-        let held = self.nodes.guard.check(&list.nodes, &stands, now).err();
-        if let Some(shrinks) = held.filter(|_| !list.force) {
-            return Err(shrinks.into());
-        }
-        let steps = self.nodes.steps(list);
-        let (adding, room) = (steps.comes.len(), self.gateway.node_table().vacancies(now));
-        if adding > room {
-            return Err(NotListed::Full { adding, room });
-        }
-        let equipments = self.equipments(&steps)?;
-        match held {
-            Some(_) => self.nodes.guard.restart(),
-            None => self.nodes.guard.note(stands, now),
-        }
-        Ok(self.take_steps(steps, equipments, list.within, now))
-    }
-
-    /// The resources of the steps, if the existing sockets can reach all nodes.
-    fn equipments(&self, steps: &NodeListChange) -> Result<Equipments, NotListed> {
-        let changes = || steps.changes.iter().map(|(_, node)| &**node);
-        let comes = || steps.comes.iter().map(|node| &**node);
-        changes().try_for_each(|node| self.fits(node, false))?;
-        comes().try_for_each(|node| self.fits(node, true))?;
-        let equip = |node: &NodeConfig, workers| {
-            let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
-            let equipped = crate::node_sockets::equip(
-                &self.settings,
-                node,
-                workers,
-                &mut Inherited::default(),
-            );
-            equipped.map_err(|failure| unfit(failure.to_string()))
-        };
-        let changes = changes().map(|node| equip(node, 0)).collect::<Result<_, _>>()?;
-        let comes =
-            comes().map(|node| equip(node, self.workers.lines.len())).collect::<Result<_, _>>()?;
-        Ok(Equipments { comes, changes })
-    }
-
-    /// Checks that the existing sockets can reach the node.
-    fn fits(&self, node: &NodeConfig, is_new: bool) -> Result<(), NotListed> {
-        let name = || Arc::clone(&node.name);
-        if !self.settings.regions.contains(&node.region) {
-            return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
-        }
-        let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
-        if node.has_port_legs() && is_new && !self.registry.has_ports_to(node.address) {
-            return unfit(
-                "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
-            );
-        }
-        if crate::node_sockets::wants_briefs(node) && !self.registry.briefs {
-            return unfit(
-                "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
-            );
-        }
-        Ok(())
-    }
-
-    fn take_steps(
-        &mut self,
-        steps: NodeListChange,
-        equipments: Equipments,
-        within: Option<Duration>,
-        now: Instant,
-    ) -> ListChange {
-        let (mut change, mut is_known_anew) = (ListChange::default(), false);
-        let changing = steps.changes.iter().map(|(_, node)| node);
-        if steps.comes.iter().chain(changing).any(|node| crate::node_sockets::has_webhooks(node)) {
-            self.signalling.start_posting();
-        }
-        for (id, node) in steps.stays_after_all {
-            // Cannot fail: the node exists and is being removed.
-            let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
-            change.added.push(Arc::clone(&node.name));
-            evenkeel_drivers::set(
-                &mut self.nodes.listed,
-                id,
-                Some(ListedNode { node, leaves: false }),
-            );
-        }
-        for ((id, node), equipment) in steps.changes.into_iter().zip(equipments.changes) {
-            if let Some(core) = self.core(&node) {
-                let _ = self
-                    .gateway
-                    .change_nodes(now, |nodes| nodes.handle_node_changed(id, core, now));
-            }
-            let before = self.nodes.listed(id).cloned();
-            let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
-            if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
-                self.equip_agent(id, equipment.agent);
-                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_lost(id, now));
-            }
-            if before.is_none_or(|(_, canary)| canary != node.canary) {
-                self.probes.equip_canary(id, equipment.canary);
-            }
-            change.changed.push(Arc::clone(&node.name));
-            self.reporting.names.change(id, &node);
-            is_known_anew = true;
-            evenkeel_drivers::set(
-                &mut self.nodes.listed,
-                id,
-                Some(ListedNode { node, leaves: false }),
-            );
-        }
-        // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
-        for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
-            let Some(core) = self.core(&node) else { continue };
-            // The limit was checked before.
-            let Ok(id) = self.gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))
-            else {
-                continue;
-            };
-            change.added.push(Arc::clone(&node.name));
-            if let Some(cell) = self.gateway.board().cell(id) {
-                self.reporting.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
-            }
-            for old in self.nodes.listed_at(node.address) {
-                // Cannot fail: both nodes exist.
-                let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
-            }
-            if let Some(old) = self.nodes.named(&node.name, &steps.goes) {
-                // Cannot fail: both nodes exist.
-                let _ =
-                    self.gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));
-            }
-            is_known_anew = true;
-            self.equip(id, node, equipment);
-        }
-        for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.listed) {
-            let Some(listed) = listed else { continue };
-            let goes = steps.goes.contains(&id);
-            listed.leaves |= goes;
-            // Nodes that are being removed already get the deadline too.
-            if goes || listed.leaves && within.is_some() {
-                change.removed.push(Arc::clone(&listed.node.name));
-                let _ = self
-                    .gateway
-                    .change_nodes(now, |nodes| nodes.handle_node_removed(id, within, now));
-            }
-        }
-        if is_known_anew {
-            self.teach_policies();
-        }
-        change
-    }
-
-    fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_model::NodeSettings> {
-        let region = self.region_named(&node.region).ok()?;
-        let zone = self.gateway.zone(&node.zone, region).ok()?;
-        Some(node.core(zone))
-    }
-
-    /// Releases a node that the core has forgotten.
-    pub(super) fn forget_node(&mut self, id: NodeId) {
-        if let Some(listed) = self.unequip(id) {
-            let name = Arc::clone(&listed.node.name);
-            self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });
-            self.teach_policies();
-        }
-    }
-
-    fn teach_policies(&mut self) {
-        let regions = self.settings.regions.iter().map(|name| &**name);
-        let zones = self.gateway.node_table().zones().iter().map(|zone| (zone.region, &*zone.name));
-        let nodes = self.gateway.node_table().iter().filter_map(|node| {
-            let (id, zone) = (node.id, node.settings.zone);
-            let node = self.nodes.listed.get(id.0 as usize)?.as_ref()?;
-            Some((id, zone, &*node.node.name))
-        });
-        let catalog =
-            evenkeel_policies::catalog(self.gateway.node_table().home(), regions, zones, nodes);
-        self.policies.threads.teach(catalog);
-    }
-}
-
-impl NodeResources {
-    fn named(&self, name: &str, of: &[NodeId]) -> Option<NodeId> {
-        of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
-    }
-
-    fn steps(&self, list: &NodeList) -> NodeListChange {
+impl NodeListChange {
+    pub(crate) fn of(list: &NodeList, listed: &[Option<ListedNode>]) -> NodeListChange {
         let mut steps = NodeListChange::default();
         let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
         let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
-        for (id, listed) in (0..).map(NodeId).zip(&self.listed) {
+        for (id, listed) in (0..).map(NodeId).zip(listed) {
             match listed {
                 Some(ListedNode { node, leaves: false }) => {
                     _ = standing.insert(&node.name, (id, node));
@@ -322,44 +173,6 @@ impl NodeResources {
         steps.goes.extend(standing.into_values().map(|(id, _)| id));
         steps
     }
-
-    /// Nodes at this address, including nodes that are being removed.
-    fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
-        let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
-        let listed = (0..).map(NodeId).zip(&self.listed);
-        let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
-        there.map(|(id, _)| id).collect()
-    }
-
-    /// Passes a reload to the task that reads the configuration.
-    pub(super) fn pass_on(&mut self, reload: ReloadRequest) {
-        let Some(reloader) = &self.reloader else {
-            let _ = reload.reply.send(Err(NotReloaded::NoReloader));
-            return;
-        };
-        // If the queue is full the caller gets an error.
-        let _ = reloader.try_send(reload);
-    }
-}
-
-impl NodeSignalling {
-    /// If the thread for webhooks cannot be started, requests fail with an error.
-    fn start_posting(&mut self) {
-        if self.poster.is_none() {
-            match Poster::start() {
-                Ok(poster) => {
-                    self.start_hooks.post_by(poster.clone());
-                    self.poster = Some(poster);
-                }
-                Err(error) => tracing::error!(%error, "no thread for webhooks"),
-            }
-        }
-    }
-}
-
-/// The canonical form of an address that can be written in two ways.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Returns true if address, driver, region and secret are the same, so that the node keeps running with the new
@@ -381,3 +194,99 @@ fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
     (name, address, region, driver) == (&now.name, &now.address, &now.region, &now.driver)
         && start.is_some() == now.start.is_some()
 }
+
+/// Guard against shrinking node lists. A list without most nodes may be a truncated file or a failed discovery, so more
+/// than a limit is removed only with `--force`.
+#[derive(Default, Debug)]
+pub(crate) struct DownstreamGuard {
+    lately: VecDeque<PastNodeList>,
+}
+
+/// A list, and until when it was current.
+#[derive(Debug)]
+struct PastNodeList {
+    until: Instant,
+    nodes: Vec<Arc<NodeConfig>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{removing} of {of} nodes would be removed{} or reached in another way, more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes missing from a list may still be running; to remove them, run `evenkeel reload --force`",
+    .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} removed before"))
+)]
+pub struct Shrinks {
+    /// Nodes that the refused list would remove.
+    pub removing: usize,
+    /// Nodes that were removed within the last minute and not added again.
+    pub before: usize,
+    /// The largest number of nodes within the last minute.
+    pub of: usize,
+}
+
+impl DownstreamGuard {
+    /// Checks whether a list may replace the current one. Of the list a minute ago, and of the largest list since, at
+    /// most [`LIMIT_PERCENT`] of the nodes may be missing. A node is missing if its address is gone or has another
+    /// driver or secret, because the gateway does not know yet whether the node answers in the new way. A node with a
+    /// new name or region is not missing.
+    pub(crate) fn check(
+        &mut self,
+        list: &[NodeConfig],
+        stands: &[Arc<NodeConfig>],
+        now: Instant,
+    ) -> Result<(), Shrinks> {
+        let lately = |stood: &PastNodeList| now.saturating_duration_since(stood.until) < WITHIN;
+        self.lately.retain(lately);
+        let (listed, standing) =
+            (KnownDrivers::of(list), KnownDrivers::of(stands.iter().map(|node| &**node)));
+        let stood = || self.lately.iter().map(|stood| &stood.nodes[..]).chain([stands]);
+        let most = stood().rev().max_by_key(|nodes| nodes.len());
+        for nodes in stood().take(1).chain(most) {
+            let missing = nodes.iter().filter(|node| !listed.has(node));
+            let (removing, before): (Vec<_>, Vec<_>) = missing.partition(|node| standing.has(node));
+            let (removing, before, of) = (removing.len(), before.len(), nodes.len());
+            if removing > 0 && (removing + before) * 100 > of * LIMIT_PERCENT {
+                return Err(Shrinks { removing, before, of });
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a list replaces the current one.
+    pub(crate) fn note(&mut self, stands: Vec<Arc<NodeConfig>>, now: Instant) {
+        let is_second = self.lately.len() < 2;
+        match self.lately.back_mut() {
+            // The first entry was current a minute ago, and stays.
+            Some(last) if !is_second && now.saturating_duration_since(last.until) < TOGETHER => {
+                if stands.len() > last.nodes.len() {
+                    last.nodes = stands;
+                }
+            }
+            _ => self.lately.push_back(PastNodeList { until: now, nodes: stands }),
+        }
+    }
+
+    /// Forgets earlier removals after a forced change.
+    pub(crate) fn restart(&mut self) {
+        self.lately.clear();
+    }
+}
+
+/// Drivers by address.
+struct KnownDrivers<'a>(BTreeMap<SocketAddr, Vec<&'a DriverSettings>>);
+
+impl<'a> KnownDrivers<'a> {
+    fn of(nodes: impl IntoIterator<Item = &'a NodeConfig>) -> KnownDrivers<'a> {
+        let mut known = KnownDrivers(BTreeMap::new());
+        for node in nodes {
+            known.0.entry(node.address).or_default().push(&node.driver);
+        }
+        known
+    }
+
+    fn has(&self, node: &NodeConfig) -> bool {
+        self.0.get(&node.address).is_some_and(|drivers| drivers.contains(&&node.driver))
+    }
+}
+
+#[cfg(test)]
+mod tests;

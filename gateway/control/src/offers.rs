@@ -1,144 +1,147 @@
-//! Offers and their replies. A caller gets one reply, after the session can carry packets.
+//! Offers that have no answer yet. A caller gets one reply, after the session can carry packets.
+//!
+//! Offers that come while the first policies are compiling or the gateway is suspended wait, so that policies decide
+//! them. On listeners for trusted networks a first packet opens a session without a caller, once per source.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AcceptedOffer, ClientIdentity, IngressProtocol, NodeId, Offer, OfferId, OfferRefusal, RtcpPort,
+    AcceptedOffer, ClientIdentity, CoreEvent, FeedbackSupport, IngressProtocol, Labels,
+    MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType, RtcpPort,
+    SessionId, Srtp, StreamKind,
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::messages::{ControlError, IngressAnswer, OfferedSession, SessionAnswer};
-use super::registry::AdmitError;
-use super::thread::Control;
+use crate::idempotency::KeyTable as IdempotencyKeys;
+use crate::messages::{
+    ControlError, EventRecord, GatewayEvent, IngressAnswer, OfferedSession, REQUESTS_MAX,
+    SessionAnswer, TraceCaller,
+};
+use crate::registry::SessionRegistry;
 
-pub(super) struct OfferInProgress {
-    pub(super) request: OfferedSession,
-    /// The request's part of the limit `session_data_mib`; moves to the session.
-    pub(super) data: Option<OwnedSemaphorePermit>,
-    pub(super) arrived: Instant,
-    pub(super) ingress: Option<IngressAnswer>,
-    pub(super) admit_error: Option<AdmitError>,
-    /// The last node that did not open the session, with the reason.
-    pub(super) not_opened: Option<(NodeId, Box<str>)>,
-    pub(super) reply: Option<oneshot::Sender<Result<SessionAnswer, ControlError>>>,
+/// Interval after which the packets of a refused source are a new offer.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Limit of remembered sources. When it is reached, packets of new sources are ignored until entries expire.
+const SOURCES_MAX: usize = 4_096;
+
+/// Maximum shared values of a kind; the oldest is replaced. This is enough for a few kinds of clients in a few regions.
+const SHARED_MAX: usize = 32;
+
+pub(crate) type OfferReply = oneshot::Sender<Result<SessionAnswer, ControlError>>;
+
+/// Offers that have no answer yet.
+pub(crate) struct OfferQueue {
+    pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
+    pub(crate) in_progress: BTreeMap<OfferId, OfferInProgress>,
+    /// The bytes that are left for sessions' own data.
+    pub(crate) session_data: Arc<Semaphore>,
+    /// The number of the next offer.
+    pub(crate) next: u64,
+    interner: RequestInterner,
+    /// `None` after the last waiting offer was released.
+    pub(crate) waiting: Option<WaitingOffers>,
+    first_packets: FirstPackets,
 }
 
-impl Control {
-    /// Offers a session for RTP from an unknown source at an open listener, once per source.
-    pub(super) fn offer_first_packet(
-        &mut self,
-        listener: u8,
-        source: SocketAddr,
-        payload_type: u8,
-        now: Instant,
-    ) {
-        // The source's next packet is reported again.
-        if self.replication.suspension.is_some() {
-            return;
+pub(crate) struct OfferInProgress {
+    pub(crate) request: OfferedSession,
+    /// The request's part of the limit `session_data_mib`; moves to the session.
+    pub(crate) data: Option<OwnedSemaphorePermit>,
+    arrived: Instant,
+    pub(crate) ingress: Option<IngressAnswer>,
+    /// Why the session was not registered.
+    pub(crate) not_registered: Option<ControlError>,
+    /// The last node that did not open the session, with the reason.
+    pub(crate) not_opened: Option<(NodeId, Box<str>)>,
+    reply: Option<OfferReply>,
+}
+
+impl OfferQueue {
+    pub(crate) fn new(
+        idempotency_keys: Arc<IdempotencyKeys>,
+        session_data_bytes: usize,
+        awaits_policies: bool,
+    ) -> OfferQueue {
+        OfferQueue {
+            idempotency_keys,
+            in_progress: BTreeMap::new(),
+            session_data: Arc::new(Semaphore::new(session_data_bytes)),
+            next: 1,
+            interner: RequestInterner::default(),
+            waiting: awaits_policies.then(WaitingOffers::default),
+            first_packets: FirstPackets::default(),
         }
-        let scenario =
-            self.registry.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
-        let Some(scenario) =
-            scenario.filter(|_| self.offers.first_packets.is_new(listener, source, now))
-        else {
-            return;
-        };
-        let wanted = super::first_packets::wanted(scenario, listener, source, payload_type);
-        self.offer(wanted, None, now);
     }
 
-    pub(super) fn offer(
+    /// Reserves the request's part of the limit `session_data_mib`.
+    pub(crate) fn reserve_data(
+        &self,
+        request: &OfferedSession,
+    ) -> Result<OwnedSemaphorePermit, ControlError> {
+        let bytes = u32::try_from(request.data_bytes()).unwrap_or(u32::MAX);
+        let data = Arc::clone(&self.session_data).try_acquire_many_owned(bytes);
+        data.map_err(|_| ControlError::SessionDataFull)
+    }
+
+    /// Returns the offer for the core. Its answer is passed to [`OfferQueue::reply`].
+    pub(crate) fn begin(
         &mut self,
-        mut wanted: OfferedSession,
-        reply: Option<oneshot::Sender<Result<SessionAnswer, ControlError>>>,
-        now: Instant,
-    ) {
-        let refuse = |reply: Option<oneshot::Sender<_>>, failed| {
-            if let Some(reply) = reply {
-                let _ = reply.send(Err(failed));
-            }
-        };
-        if let Err(admit_error) = self.registry.admits(&wanted.ingress) {
-            self.reporting.send_turned_away(&wanted, admit_error.name(), now);
-            return refuse(reply, failed(admit_error));
-        }
-        let mut nodes = Vec::new();
-        for (name, address) in &mut wanted.nodes {
-            let Some(node) = self.nodes.node_named(name) else {
-                let unknown = ControlError::UnknownNode((**name).into());
-                self.reporting.send_turned_away(&wanted, "unknown-node", now);
-                return refuse(reply, unknown);
-            };
-            nodes.push((node, *address));
-            if let Some(listed) = self.nodes.listed(node) {
-                let networks = &self.settings.gateway.node_networks;
-                let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
-                if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
-                    let node = (**name).into();
-                    let outside = ControlError::OutsideNetworks { node, address: *address };
-                    self.reporting.send_turned_away(&wanted, "outside-networks", now);
-                    return refuse(reply, outside);
-                }
-                // All sessions share the copy of the name in the node list.
-                *name = Arc::clone(&listed.name);
-            }
-        }
-        let bytes = u32::try_from(wanted.data_bytes()).unwrap_or(u32::MAX);
-        let Ok(data) = Arc::clone(&self.offers.session_data).try_acquire_many_owned(bytes) else {
-            self.reporting.send_turned_away(&wanted, AdmitError::Full.name(), now);
-            return refuse(reply, ControlError::SessionDataFull);
-        };
-        let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
-        let shared = self
-            .signalling
-            .drivers
-            .shared_address(&nodes, rtcp_apart, |node| self.nodes.leaves(node));
-        if let Some((one, other, address)) = shared {
-            let name = |node: NodeId| self.nodes.node_name(node);
-            let nodes = [name(one), name(other)];
-            return refuse(reply, ControlError::SharedNodeAddress { nodes, address });
-        }
-        let wanted = self.offers.interner.share(wanted);
-        let id = OfferId(self.offers.next);
-        self.offers.next += 1;
+        request: OfferedSession,
+        data: OwnedSemaphorePermit,
+        reply: Option<OfferReply>,
+        arrived: Instant,
+    ) -> Offer {
+        let request = self.interner.share(request);
+        let id = OfferId(self.next);
+        self.next += 1;
         let offer = Offer {
             id,
-            scenario: wanted.scenario.clone(),
-            room: wanted.room.clone(),
-            labels: wanted.labels.clone(),
-            ingress: wanted.ingress.clone(),
-            media: wanted.media.clone(),
+            scenario: request.scenario.clone(),
+            room: request.room.clone(),
+            labels: request.labels.clone(),
+            ingress: request.ingress.clone(),
+            media: request.media.clone(),
         };
         let pending = OfferInProgress {
-            request: wanted,
+            request,
             data: Some(data),
-            arrived: now,
+            arrived,
             ingress: None,
-            admit_error: None,
+            not_registered: None,
             not_opened: None,
             reply,
         };
-        self.offers.in_progress.insert(id, pending);
-        self.gateway.handle_offer(offer, now);
+        self.in_progress.insert(id, pending);
+        offer
     }
 
-    pub(super) fn reply(&mut self, offer: OfferId, result: Result<AcceptedOffer, OfferRefusal>) {
-        let Some(pending) = self.offers.in_progress.remove(&offer) else {
-            return;
-        };
-        let OfferInProgress {
-            request: wanted,
-            data: _,
-            arrived: _,
-            ingress: reached,
-            admit_error,
-            not_opened,
-            reply,
-        } = pending;
+    /// Returns the request of a session for RTP from an unknown source at an open listener, once per source.
+    pub(crate) fn first_packet(
+        &mut self,
+        registry: &SessionRegistry,
+        (listener, source): (u8, SocketAddr),
+        payload_type: u8,
+        now: Instant,
+    ) -> Option<OfferedSession> {
+        let scenario = registry.udp.get(usize::from(listener))?.open.clone()?;
+        let is_new = self.first_packets.is_new(listener, source, now);
+        is_new.then(|| first_packet_request(scenario, listener, source, payload_type))
+    }
+
+    /// Answers the caller. Returns the session if the caller has gone and will not use it.
+    pub(crate) fn reply(
+        &mut self,
+        offer: OfferId,
+        result: Result<AcceptedOffer, OfferRefusal>,
+    ) -> Option<SessionId> {
+        let OfferInProgress { request, ingress, not_registered, not_opened, reply, .. } =
+            self.in_progress.remove(&offer)?;
         let answer = match result {
-            Ok(accepted) => match reached {
+            Ok(accepted) => match ingress {
                 Some(ingress) => Ok(SessionAnswer {
                     session: accepted.session,
                     room: accepted.room,
@@ -149,8 +152,8 @@ impl Control {
                 }),
                 None => Err(ControlError::Unavailable),
             },
-            Err(refused) => Err(match (admit_error, not_opened, &refused) {
-                (Some(admit_error), ..) => failed(admit_error),
+            Err(refused) => Err(match (not_registered, not_opened, &refused) {
+                (Some(error), ..) => error,
                 (None, Some((node, reason)), OfferRefusal::NotOpened { node: by, .. })
                     if node == *by =>
                 {
@@ -162,33 +165,232 @@ impl Control {
         match reply {
             Some(reply) => {
                 let opened = answer.as_ref().ok().map(|opened| opened.session);
-                if reply.send(answer).is_err()
-                    && let Some(session) = opened
-                {
-                    // The caller has gone and will not use the session.
-                    let _ = self.gateway.handle_close(session, Instant::now());
-                }
+                reply.send(answer).err().and(opened)
             }
             None => {
                 if let IngressProtocol::Udp(ClientIdentity::Open { address, listener }) =
-                    wanted.ingress
+                    request.ingress
                 {
-                    self.offers.first_packets.finished(
-                        listener,
-                        address,
-                        answer.is_ok(),
-                        Instant::now(),
-                    );
+                    let opened = answer.is_ok();
+                    self.first_packets.finished(listener, address, opened, Instant::now());
                 }
+                None
             }
+        }
+    }
+
+    /// The event of an offer or session for subscribers, with its caller.
+    pub(crate) fn event(&self, event: CoreEvent, registry: &SessionRegistry) -> EventRecord {
+        let (event, pending) = match event {
+            CoreEvent::Opened { session, .. } => {
+                let pending = registry.get(session).map(|entry| entry.offer);
+                let pending = pending.and_then(|offer| self.in_progress.get(&offer));
+                (GatewayEvent::Core(event), pending)
+            }
+            CoreEvent::Refused { offer, session, ref scenario, .. } => {
+                let pending = self.in_progress.get(&offer);
+                let reason = pending
+                    .and_then(|it| it.not_registered.as_ref())
+                    .and_then(ControlError::turned_away);
+                let turned_away = reason.map(|reason| {
+                    let scenario = scenario.clone();
+                    GatewayEvent::TurnedAway { scenario, reason, session }
+                });
+                (turned_away.unwrap_or(GatewayEvent::Core(event)), pending)
+            }
+            event => (GatewayEvent::Core(event), None),
+        };
+        let caller = pending.map(|pending| TraceCaller::of(&pending.request, pending.arrived));
+        EventRecord { caller, ..EventRecord::now(event) }
+    }
+
+    /// Keeps an offer until the suspension ends or the policies are active.
+    pub(crate) fn hold(&mut self, request: Box<OfferedSession>, reply: OfferReply) {
+        self.waiting.get_or_insert_with(WaitingOffers::with_policies).hold(request, reply);
+    }
+
+    /// Takes the next offer that waits for nothing any more.
+    pub(crate) fn next_waiting(&mut self) -> Option<(Box<OfferedSession>, OfferReply)> {
+        let next = self.waiting.as_mut().filter(|waiting| waiting.policies_stand)?.next();
+        if next.is_none() {
+            self.waiting = None;
+        }
+        next
+    }
+
+    /// Returns true until the first policies are active.
+    pub(crate) fn awaits_policies(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
+    }
+
+    pub(crate) fn handle_policies_active(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.policies_stand = true;
+            // Fails only for a caller that has gone.
+            waiting.policy_waiters.drain(..).for_each(|reply| _ = reply.send(()));
+        }
+    }
+
+    pub(crate) fn await_policies(&mut self, reply: oneshot::Sender<()>) {
+        match self.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
+            Some(waiting) => waiting.policy_waiters.push(reply),
+            None => _ = reply.send(()),
         }
     }
 }
 
-fn failed(admit_error: AdmitError) -> ControlError {
-    match admit_error {
-        AdmitError::NoListener => ControlError::NoListener,
-        AdmitError::AddressTaken(address) => ControlError::AddressTaken(address),
-        AdmitError::Full => ControlError::Full,
+/// Waiting offers in order, bounded like control's own queue.
+#[derive(Default)]
+pub(crate) struct WaitingOffers {
+    offers: VecDeque<(Box<OfferedSession>, OfferReply)>,
+    /// Callers that wait for the policies without an offer: at most one reload.
+    policy_waiters: Vec<oneshot::Sender<()>>,
+    /// The policies are active. Offers that come before the queue is empty still go to its end.
+    policies_stand: bool,
+}
+
+impl WaitingOffers {
+    /// For offers that wait for another reason than the policies.
+    fn with_policies() -> WaitingOffers {
+        WaitingOffers { policies_stand: true, ..WaitingOffers::default() }
+    }
+
+    /// Adds an offer. If too many wait the caller gets an error.
+    fn hold(&mut self, request: Box<OfferedSession>, reply: OfferReply) {
+        if self.offers.len() == REQUESTS_MAX {
+            // Offers of callers that have gone free their place.
+            self.offers.retain(|(_, reply)| !reply.is_closed());
+        }
+        if self.offers.len() < REQUESTS_MAX {
+            self.offers.push_back((request, reply));
+        } else {
+            let _ = reply.send(Err(ControlError::Unavailable));
+        }
+    }
+
+    /// The next offer whose caller still waits. A session without a caller would block the client's address.
+    fn next(&mut self) -> Option<(Box<OfferedSession>, OfferReply)> {
+        while let Some(offer) = self.offers.pop_front() {
+            if !offer.1.is_closed() {
+                return Some(offer);
+            }
+        }
+        None
     }
 }
+
+/// Sources that are ignored, and until when.
+#[derive(Default, Debug)]
+struct FirstPackets(BTreeMap<(u8, SocketAddr), Instant>);
+
+impl FirstPackets {
+    /// Returns false if packets of this source are ignored.
+    fn is_new(&mut self, listener: u8, source: SocketAddr, now: Instant) -> bool {
+        if self.0.len() >= SOURCES_MAX {
+            self.0.retain(|_, until| *until > now);
+        }
+        let known = self.0.get(&(listener, source)).is_some_and(|until| *until > now);
+        if known || self.0.len() >= SOURCES_MAX {
+            return false;
+        }
+        self.0.insert((listener, source), now + AGAIN_AFTER);
+        true
+    }
+
+    /// Records that the session of the source was opened or refused.
+    fn finished(&mut self, listener: u8, source: SocketAddr, opened: bool, now: Instant) {
+        if opened {
+            self.0.remove(&(listener, source));
+        } else {
+            self.0.insert((listener, source), now + AGAIN_AFTER);
+        }
+    }
+}
+
+/// The session request for a first packet. The payload type and RFC 3551 determine the kind of media.
+fn first_packet_request(
+    scenario: Arc<str>,
+    listener: u8,
+    source: SocketAddr,
+    payload_type: u8,
+) -> OfferedSession {
+    let (kind, clock_rate) = match payload_type {
+        26 | 28 | 31..=34 => (StreamKind::Video, 90_000),
+        0..=23 => (StreamKind::Audio, 8_000),
+        _ => (StreamKind::Audio, 48_000),
+    };
+    let payload = |number| PayloadType { number, codec: "unknown".into(), clock_rate };
+    let stream = MediaStream {
+        kind,
+        payload_types: vec![payload(payload_type)],
+        feedback: FeedbackSupport::default(),
+        bitrate_kbps: None,
+    };
+    OfferedSession {
+        scenario,
+        room: format!("open-{listener}-{source}").into(),
+        labels: Arc::default(),
+        ingress: IngressProtocol::Udp(ClientIdentity::Open { address: source, listener }),
+        media: Arc::new(MediaDescription {
+            streams: vec![stream],
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
+        nodes: Vec::new(),
+        traceparent: None,
+    }
+}
+
+/// Shares media and labels of offers, which are equal for clients of one kind.
+#[derive(Default, Debug)]
+pub(crate) struct RequestInterner {
+    scenarios: SharedValues<Arc<str>>,
+    labels: SharedValues<Labels>,
+    media: SharedValues<Arc<MediaDescription>>,
+}
+
+impl RequestInterner {
+    /// Replaces parts of the request by equal shared values.
+    pub(crate) fn share(&mut self, request: OfferedSession) -> OfferedSession {
+        OfferedSession {
+            scenario: self.scenarios.share(request.scenario),
+            labels: self.labels.share(request.labels),
+            media: self.media.share(request.media),
+            ..request
+        }
+    }
+
+    pub(crate) fn share_labels(&mut self, labels: Labels) -> Labels {
+        self.labels.share(labels)
+    }
+
+    pub(crate) fn share_media(&mut self, media: Arc<MediaDescription>) -> Arc<MediaDescription> {
+        self.media.share(media)
+    }
+}
+
+/// The newest values of a kind.
+#[derive(Debug)]
+struct SharedValues<T>(VecDeque<T>);
+
+impl<T> Default for SharedValues<T> {
+    fn default() -> Self {
+        SharedValues(VecDeque::new())
+    }
+}
+
+impl<T: Clone + PartialEq> SharedValues<T> {
+    fn share(&mut self, one: T) -> T {
+        if let Some(same) = self.0.iter().find(|kept| **kept == one) {
+            return same.clone();
+        }
+        if self.0.len() == SHARED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(one.clone());
+        one
+    }
+}
+
+#[cfg(test)]
+mod tests;

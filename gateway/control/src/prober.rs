@@ -1,35 +1,35 @@
 //! Probes nodes' media ports. Each prober has its own connected socket, so that ICMP errors identify the node. An error
 //! is believed only if it quotes a probe.
+//!
+//! Control drops the events of a prober that is no longer in use, because the next prober may probe another agent, or
+//! another node in the same slot.
 
-mod pending;
-mod probe_event;
-mod signed;
-
-use std::cell::OnceCell;
-use std::rc::Rc;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, Fencing, LocalTask};
-use evenkeel_media::trunk::message::{NodeLoad, NodeSecret, OrderOutcome, TrunkQuestion};
+use evenkeel_media::trunk::message::{
+    ClockRefusal, MessageError, NodeLoad, NodeSecret, OrderOutcome, ServingState, TrunkAnswer,
+    TrunkQuestion,
+};
 use evenkeel_media::{demux, stun};
 use evenkeel_model::NodeId;
-use pending::{ProbeTokens, Token};
-pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
-pub(crate) use signed::Mismatch;
-use signed::{Answers, SignedProbe, SignedReply, Who};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ProbeResult {
     /// The node answered this probe.
     Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
     /// The node, or the agent beside it, reported its state.
-    Said { node: NodeId, beside: bool, load: NodeLoad, at: Instant },
+    State { node: NodeId, beside: bool, load: NodeLoad, at: Instant },
     /// The answer to the order with this nonce.
-    Obeyed { node: NodeId, nonce: u64, outcome: OrderOutcome },
+    Order { node: NodeId, nonce: u64, outcome: OrderOutcome },
     /// Either end refused a signed message.
     Mismatch { node: NodeId, mismatch: Mismatch },
     /// ICMP reports no listener, and quotes this probe.
@@ -74,20 +74,20 @@ impl Prober {
     /// runtime. `connect` returns a socket like [`socket::connected`]; `first` is random.
     pub(crate) fn start(
         node: NodeId,
-        (way, fencing): (ProbeMethod, Arc<Fencing>),
+        (method, fencing): (ProbeMethod, Arc<Fencing>),
         first: u64,
-        told: mpsc::Sender<ProbeEvent>,
+        events: mpsc::Sender<ProbeEvent>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
         socket::fill(&socket, node, connect());
         let (questions, subscription) =
-            (Rc::new(way.questions(fencing, first)), Subscription::default());
-        let tells = subscription.sender(told);
+            (Rc::new(method.questions(fencing, first)), Subscription::default());
+        let sender = subscription.sender(events);
         let (asked, connected) = (Rc::clone(&questions), Rc::clone(&socket));
         let reading = LocalTask::spawn(async move {
             let socket = socket::connect_in_time(&connected, node, connect).await;
-            read(socket, node, &asked, &tells).await;
+            read(socket, node, &asked, &sender).await;
         });
         Prober { _reading: reading, _listens: subscription, questions, socket }
     }
@@ -136,17 +136,17 @@ impl Prober {
 }
 
 /// Sends answers to control until control has ended.
-async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, told: &ProbeSender) {
+async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, events: &ProbeSender) {
     let mut buffer = [0; 512];
     loop {
-        let words: Vec<ProbeResult> = match socket::receive(socket, &mut buffer).await {
+        let results: Vec<ProbeResult> = match socket::receive(socket, &mut buffer).await {
             Ok(Received::Datagram(length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {
                     // If the receipt is lost, the node repeats its notice.
                     let _ = socket::send(socket, receipt);
                 }
-                words(&heard, node, questions.beside(), at).into_iter().flatten().collect()
+                results(&heard, node, questions.beside(), at).into_iter().flatten().collect()
             }
             Ok(Received::Refused(quotes)) => {
                 let sequences = quotes.iter().filter_map(|quoted| questions.refused(quoted));
@@ -154,8 +154,8 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, told
             }
             Err(_) => continue,
         };
-        for word in words {
-            if told.send(word).await.is_err() {
+        for result in results {
+            if events.send(result).await.is_err() {
                 return;
             }
         }
@@ -163,16 +163,21 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, told
 }
 
 /// The events of a message. The node's state comes first, because it may report the death of the node.
-fn words(heard: &SignedReply, node: NodeId, beside: bool, at: Instant) -> [Option<ProbeResult>; 5] {
+fn results(
+    heard: &SignedReply,
+    node: NodeId,
+    beside: bool,
+    at: Instant,
+) -> [Option<ProbeResult>; 5] {
     [
-        heard.load.map(|load| ProbeResult::Said { node, beside, load, at }),
+        heard.load.map(|load| ProbeResult::State { node, beside, load, at }),
         heard.answers.map(|Answers { sequence, vouched }| ProbeResult::Answered {
             node,
             sequence,
             vouched,
             at,
         }),
-        heard.obeyed.map(|(nonce, outcome)| ProbeResult::Obeyed { node, nonce, outcome }),
+        heard.order.map(|(nonce, outcome)| ProbeResult::Order { node, nonce, outcome }),
         heard.mismatch.map(|mismatch| ProbeResult::Mismatch { node, mismatch }),
         heard.fenced.map(|epoch| ProbeResult::Fenced { node, epoch }),
     ]
@@ -183,13 +188,13 @@ impl ProbeMethod {
         match self {
             ProbeMethod::Signed(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
                 secret,
-                Who::Node,
+                ProbedEnd::Node,
                 fencing,
                 first,
             ))),
             ProbeMethod::Beside(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
                 secret,
-                Who::Beside,
+                ProbedEnd::Beside,
                 fencing,
                 first,
             ))),
@@ -202,7 +207,7 @@ impl ProbeMethod {
 
 impl ProbesInFlight {
     fn beside(&self) -> bool {
-        matches!(self, ProbesInFlight::Signed(signed) if signed.who() == Who::Beside)
+        matches!(self, ProbesInFlight::Signed(signed) if signed.end == ProbedEnd::Beside)
     }
 
     /// The sequence of the probe that this datagram begins with. A closed port of the agent is no evidence about the
@@ -252,6 +257,232 @@ const PING: &[u8] = b" d7:command4:pinge";
 /// The token without spaces, which end a cookie: 60 random bits.
 fn cookie(token: Token) -> Token {
     token.map(|byte| b'@' | (byte & 0x1f))
+}
+
+/// Held by a prober while it is in use.
+#[derive(Default, Debug)]
+pub(crate) struct Subscription(Rc<()>);
+
+#[derive(Debug)]
+pub(crate) struct ProbeEvent {
+    by: Weak<()>,
+    probed: ProbeResult,
+}
+
+#[derive(Debug)]
+pub(crate) struct ProbeSender {
+    by: Weak<()>,
+    to: mpsc::Sender<ProbeEvent>,
+}
+
+impl Subscription {
+    pub(crate) fn sender(&self, to: mpsc::Sender<ProbeEvent>) -> ProbeSender {
+        ProbeSender { by: Rc::downgrade(&self.0), to }
+    }
+}
+
+impl ProbeSender {
+    pub(crate) async fn send(&self, probed: ProbeResult) -> Result<(), SendError<ProbeEvent>> {
+        self.to.send(ProbeEvent { by: self.by.clone(), probed }).await
+    }
+}
+
+impl ProbeEvent {
+    pub(crate) fn if_current(self) -> Option<ProbeResult> {
+        (self.by.strong_count() > 0).then_some(self.probed)
+    }
+}
+
+/// Maximum pending probes: 10 s of one probe every 10 ms. For the same time a node sends notices to a prober.
+const NONCES_MAX: usize = 1_024;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ProbedEnd {
+    /// The answer is evidence that the node is up.
+    Node,
+    /// The agent beside the node. The answer is no evidence that the node is up.
+    Beside,
+}
+
+struct SignedProbe {
+    secret: NodeSecret,
+    end: ProbedEnd,
+    fencing: Arc<Fencing>,
+    /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
+    first: u64,
+    asked: RefCell<VecDeque<u64>>,
+    /// Signing time of the newest state report. Older reports are ignored.
+    newest_us: Cell<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Answers {
+    sequence: u64,
+    /// The answer is evidence that the media port works.
+    vouched: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct SignedReply {
+    answers: Option<Answers>,
+    load: Option<NodeLoad>,
+    /// Nonce and outcome of an answered order.
+    order: Option<(u64, OrderOutcome)>,
+    /// The receipt of a notice, to be sent back.
+    receipt: Option<Vec<u8>>,
+    /// The two ends use different secrets, or their clocks differ by more than 5 s.
+    mismatch: Option<Mismatch>,
+    /// The newer epoch because of which the node refused a question.
+    fenced: Option<u64>,
+}
+
+/// Why two ends refuse each other's datagrams. It is used only in logs and a metric, because a [`ClockRefusal`] is not
+/// signed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Mismatch {
+    Clock,
+    Secret,
+    Encryption,
+}
+
+impl Mismatch {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mismatch::Clock => "clock",
+            Mismatch::Secret => "secret",
+            Mismatch::Encryption => "encryption",
+        }
+    }
+}
+
+impl SignedProbe {
+    fn new(secret: NodeSecret, end: ProbedEnd, fencing: Arc<Fencing>, first: u64) -> SignedProbe {
+        let (asked, newest_us) = (RefCell::default(), Cell::default());
+        SignedProbe { secret, end, fencing, first, asked, newest_us }
+    }
+
+    fn probe(&self, sequence: u64, clock: Clock) -> Vec<u8> {
+        let nonce = self.first.wrapping_add(sequence);
+        let mut asked = self.asked.borrow_mut();
+        if asked.len() == NONCES_MAX {
+            asked.pop_front();
+        }
+        asked.push_back(nonce);
+        self.write(&TrunkQuestion::Probe, nonce, clock)
+    }
+
+    fn write(&self, question: &TrunkQuestion, nonce: u64, clock: Clock) -> Vec<u8> {
+        let mut datagram = Vec::with_capacity(128);
+        let owner = self.fencing.owner();
+        question.write_for(owner, &self.secret, nonce, clock.unix_us, &mut datagram);
+        datagram
+    }
+
+    /// Returns `None` if the datagram is not authentic or answers no pending question.
+    fn read(&self, datagram: &[u8], clock: Clock) -> Option<SignedReply> {
+        let verified = match TrunkAnswer::read(datagram, &self.secret, clock.unix_us) {
+            Ok(verified) => verified,
+            Err(refused) => {
+                let mismatch = Some(mismatch(datagram, refused)?);
+                return Some(SignedReply { mismatch, ..SignedReply::default() });
+            }
+        };
+        let (nonce, sent_us) = (verified.nonce, verified.sent_us);
+        match verified.message {
+            TrunkAnswer::Probe(load) if self.was_asked(nonce) => {
+                let speaks = self.end == ProbedEnd::Node && load.state != ServingState::Gone;
+                let sequence = nonce.wrapping_sub(self.first);
+                let answers = speaks.then_some(Answers { sequence, vouched: load.vouched });
+                Some(SignedReply {
+                    answers,
+                    load: self.newest(load, sent_us),
+                    ..SignedReply::default()
+                })
+            }
+            TrunkAnswer::Notice { number, load } if self.was_asked(nonce) => {
+                let receipt = Some(self.write(&TrunkQuestion::Noted { number }, nonce, clock));
+                Some(SignedReply {
+                    load: self.newest(load, sent_us),
+                    receipt,
+                    ..SignedReply::default()
+                })
+            }
+            TrunkAnswer::Start(outcome) | TrunkAnswer::Break(outcome) => {
+                Some(SignedReply { order: Some((nonce, outcome)), ..SignedReply::default() })
+            }
+            TrunkAnswer::Superseded { epoch } => {
+                Some(SignedReply { fenced: Some(epoch), ..SignedReply::default() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the sequence of the probe of the node that a kernel error quotes.
+    fn refused(&self, quoted: &[u8], clock: Clock) -> Option<u64> {
+        let verified = TrunkQuestion::read(quoted, &self.secret, clock.unix_us).ok()?;
+        let is_probe = verified.message == TrunkQuestion::Probe && self.end == ProbedEnd::Node;
+        is_probe.then(|| verified.nonce.wrapping_sub(self.first))
+    }
+
+    fn was_asked(&self, nonce: u64) -> bool {
+        // Most answers are to the newest probes.
+        self.asked.borrow().iter().rev().any(|asked| *asked == nonce)
+    }
+
+    /// Returns the load, unless a newer report has come.
+    fn newest(&self, load: NodeLoad, sent_us: u64) -> Option<NodeLoad> {
+        (sent_us >= self.newest_us.get()).then(|| {
+            self.newest_us.set(sent_us);
+            load
+        })
+    }
+}
+
+fn mismatch(datagram: &[u8], refused: MessageError) -> Option<Mismatch> {
+    match refused {
+        _ if ClockRefusal::read(datagram).is_some() => Some(Mismatch::Clock),
+        MessageError::Time { .. } => Some(Mismatch::Clock),
+        MessageError::Key(_) => Some(Mismatch::Secret),
+        MessageError::Length
+        | MessageError::Version(_)
+        | MessageError::Unknown
+        | MessageError::Direction
+        | MessageError::Forged
+        | MessageError::Replayed => None,
+    }
+}
+
+/// Random, so that only a node that saw the probe can answer it (RFC 8489, 5).
+type Token = [u8; 12];
+
+/// Maximum pending probes: 2.5 s of one probe every 10 ms. The oldest is replaced.
+const TOKENS_MAX: usize = 256;
+
+#[derive(Default)]
+struct ProbeTokens(RefCell<VecDeque<(Token, u64)>>);
+
+impl ProbeTokens {
+    fn ask(&self, token: Token, sequence: u64) {
+        let mut asked = self.0.borrow_mut();
+        if asked.len() == TOKENS_MAX {
+            asked.pop_front();
+        }
+        asked.push_back((token, sequence));
+    }
+
+    /// Returns the sequence of the pending probe with this token.
+    fn sequence(&self, token: &[u8]) -> Option<u64> {
+        let asked = self.0.borrow();
+        // Most errors are about the newest probes.
+        asked.iter().rev().find(|(known, _)| known == token).map(|(_, sequence)| *sequence)
+    }
+
+    /// Returns the sequence of the probe with this token, and forgets the probe.
+    fn answered(&self, token: &[u8]) -> Option<u64> {
+        let mut asked = self.0.borrow_mut();
+        let place = asked.iter().position(|(known, _)| known == token)?;
+        asked.remove(place).map(|(_, sequence)| sequence)
+    }
 }
 
 #[cfg(test)]

@@ -5,22 +5,26 @@
 //! changed, and otherwise each second; the states of sessions at degradation policies, which change with each tick, each
 //! second.
 
-mod replica;
-
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use evenkeel_core::{ChangedRecords, GatewayRecord};
-use evenkeel_dataplane::worker::{Copies, WorkerCommand};
-use evenkeel_model::{RoomId, SessionId};
-pub use replica::Replica;
-use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord, HopMap};
+use evenkeel_dataplane::SendLease;
+use evenkeel_dataplane::worker::{Copies, SessionState, WorkerCommand};
+use evenkeel_drivers::{Drivers, Fencing};
+use evenkeel_model::NodeId;
+use tokio::sync::{mpsc, oneshot};
 
-use super::snapshot::{self, MediaRecord, Snapshot, SnapshotError};
-use super::suspension::identity;
-use super::thread::{Control, NodeResources};
-use crate::KeyRecord;
+use crate::messages::{NotSuspended, SnapshotError};
+use crate::nodes::NodeResources;
+use crate::offers::OfferQueue;
+use crate::registry::SessionRegistry;
+use crate::snapshot::{MediaRecord, RecordBatch, Snapshot};
+use crate::workers::WorkerLines;
 
 /// Sessions and rooms in a batch: less than a millisecond of control's time.
 const SLICE: usize = 128;
@@ -30,10 +34,13 @@ const SLICE: usize = 128;
 const FIRST_SLICE: usize = 32;
 
 /// Slots of a worker that a copy looks at: a tenth of a millisecond of its time.
-pub(super) const SLOTS: u32 = 128;
+pub(crate) const SLOTS: u32 = 128;
 
 /// Batches that wait for the follower. Changes beyond them wait to be collected.
 const BATCHES_MAX: usize = 64;
+
+/// Time for offers to be answered. The core gives a driver 2 s.
+pub(crate) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// A follower whose queue is full for this time is dropped.
 const LAGS_WITHIN: Duration = Duration::from_secs(1);
@@ -51,59 +58,71 @@ const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Interval of the records of nodes and regions, which change with each load report.
 const NODES_EVERY: Duration = Duration::from_millis(100);
 
-/// Records that changed since the last batch.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RecordBatch {
-    /// 1 for the first batch of a follower.
-    number: u64,
-    /// The batches up to this one contain all records.
-    whole: bool,
-    /// The gateway decides nothing any more. States that change yet follow apart.
-    last: bool,
-    ended: Vec<SessionId>,
-    dissolved: Vec<RoomId>,
-    /// Contains changed rooms and sessions only. Without nodes, those of the last batch still hold.
-    pub(crate) changed: Snapshot,
+/// The ownership of this gateway, and the follower of its records.
+pub(crate) struct Replication {
+    pub(crate) fencing: Arc<Fencing>,
+    pub(crate) lease: Arc<SendLease>,
+    /// Set from the request for a suspension to its end.
+    pub(crate) suspension: Option<Suspension>,
+    follower: Option<RecordFollower>,
 }
 
-/// All records.
-impl From<Snapshot> for RecordBatch {
-    fn from(snapshot: Snapshot) -> RecordBatch {
-        let (ended, dissolved) = (Vec::new(), Vec::new());
-        RecordBatch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
+/// A suspended gateway.
+#[derive(Debug)]
+pub struct Suspended {
+    /// The records of all sessions, or the last batch of a follower.
+    pub batch: RecordBatch,
+    /// Duplicates of sessions' own ports, to which the batch refers.
+    pub descriptors: Vec<OwnedFd>,
+    pub guard: SuspensionGuard,
+}
+
+/// Control resumes when it is dropped: its owner can end the suspension no more.
+#[derive(Debug)]
+pub struct SuspensionGuard(oneshot::Sender<Infallible>);
+
+impl SuspensionGuard {
+    pub(crate) fn new() -> (SuspensionGuard, oneshot::Receiver<Infallible>) {
+        let (guard, gone) = oneshot::channel();
+        (SuspensionGuard(guard), gone)
+    }
+
+    /// Lets control stay suspended until it is released: another process serves.
+    pub fn stay(self) {
+        std::mem::forget(self.0);
     }
 }
 
-impl RecordBatch {
-    pub fn number(&self) -> u64 {
-        self.number
-    }
+pub(crate) enum Suspension {
+    /// Offers are being answered; new ones wait.
+    Begins { reply: oneshot::Sender<Result<Suspended, NotSuspended>>, by: Instant },
+    /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
+    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
+    /// error, once a part of their states was refused.
+    Stands {
+        outputs: Vec<GatewayEffect>,
+        guard: Option<oneshot::Receiver<Infallible>>,
+        restored: Option<Result<Translation, SnapshotError>>,
+    },
+}
 
-    pub fn is_whole(&self) -> bool {
-        self.whole
-    }
+/// The numbers that hops, listeners and nodes of another process have here.
+pub(crate) struct Translation {
+    pub(crate) hops: HopMap,
+    pub(crate) listeners: Vec<Option<u8>>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeId>,
+}
 
-    /// Packets are forwarded after this batch.
-    pub fn precedes_packets(&mut self) {
-        self.last = false;
-    }
-
-    pub(super) fn add_keys(&mut self, keys: Vec<KeyRecord>) {
-        self.changed.idempotency_keys.extend(keys);
-    }
-
-    pub fn encode(&self) -> Vec<u8> {
-        snapshot::encode(self)
-    }
-
-    /// Reads a batch. Times in a batch of another machine count from its arrival.
-    pub fn decode(encoded: &[u8], arrived: Option<Instant>) -> Result<RecordBatch, SnapshotError> {
-        snapshot::decode(encoded, arrived)
+impl Translation {
+    pub(crate) fn apply(&self, state: &mut SessionState) {
+        let listener = |number| self.listeners.get(usize::from(number)).copied().flatten();
+        state.map_hops(|hop| self.hops.map(hop));
+        state.map_listeners(listener);
     }
 }
 
 /// A follower of the records.
-pub(super) struct RecordFollower {
+pub(crate) struct RecordFollower {
     to: mpsc::Sender<RecordBatch>,
     /// The next process of this machine follows, until the gateway is suspended.
     hands_over: bool,
@@ -151,12 +170,7 @@ impl RecordFollower {
         }
     }
 
-    /// Returns whether the follower has all records, so that only changes are left.
-    pub(super) fn needs_changes_only(&self) -> bool {
-        self.whole
-    }
-
-    /// Whether the follower has gone, or does not keep up.
+    /// Returns whether the follower has gone, or does not keep up.
     fn is_lost(&mut self, now: Instant) -> bool {
         if self.to.capacity() > 0 {
             self.full_since = None;
@@ -208,6 +222,75 @@ impl RecordFollower {
         copying.next += slots;
         Some((from..copying.next, !copying.whole))
     }
+
+    fn ask_for_copies(&mut self, source: &mut RecordSource<'_>, now: Instant) {
+        let RecordSource { gateway, workers, registry, .. } = source;
+        let count = workers.lines.len();
+        let most = (0..count).map(|worker| registry.slots_of(worker)).max();
+        let every = CHECKPOINT / parts(most.unwrap_or(0)) as u32;
+        let part = now.saturating_duration_since(self.part_last) >= every;
+        if part {
+            self.part_last = now;
+            gateway.records().release_deferred();
+        }
+        for worker in 0..count {
+            if let Some((slots, all)) = self.next_slots(worker, registry.slots_of(worker), part) {
+                let (done, answer) = crossbeam_channel::bounded(1);
+                workers.command(worker as u16, WorkerCommand::Copy { slots, all, done });
+                self.copying[worker].answer = Some(answer);
+            }
+        }
+        workers.wake_workers();
+    }
+
+    /// The records of up to this many sessions and rooms that changed, or of all.
+    fn next_batch(
+        &mut self,
+        source: &mut RecordSource<'_>,
+        at_most: Option<usize>,
+        nodes: bool,
+        now: Instant,
+    ) -> RecordBatch {
+        let RecordSource { gateway, registry, offers, .. } = source;
+        let mut records = gateway.records();
+        let ChangedRecords { mut core, ended, dissolved, whole } = match at_most {
+            Some(at_most) => records.take_changed(at_most, now),
+            None => records.take_all_changed(now),
+        };
+        if nodes {
+            let GatewayRecord { nodes, regions, memos, .. } = gateway.records().of_nodes();
+            (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
+            source.nodes.name_nodes(&mut core);
+            self.nodes_last = Some(now);
+        }
+        let sessions: Vec<_> = core.sessions.iter().collect();
+        let entries = registry.record_of(sessions.iter().map(|session| session.id));
+        let drivers = source.drivers.record_of(&sessions);
+        let keys = &offers.idempotency_keys;
+        let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
+        self.number += 1;
+        self.whole |=
+            whole && !keys.have_changed() && self.copying.iter().all(|copying| copying.whole);
+        // A session may have ended since it was copied.
+        let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
+        let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
+        RecordBatch {
+            number: self.number,
+            whole: self.whole,
+            last: false,
+            ended,
+            dissolved,
+            changed: Snapshot {
+                registry: entries,
+                drivers,
+                media,
+                trunks: Vec::new(),
+                next_offer: offers.next,
+                idempotency_keys,
+                core,
+            },
+        }
+    }
 }
 
 /// The number of parts in which this many slots of a worker are copied in each [`CHECKPOINT`].
@@ -215,187 +298,126 @@ fn parts(used: usize) -> usize {
     used.div_ceil(SLOTS as usize).max(PARTS_MIN)
 }
 
-impl Control {
+/// The owners of the records.
+pub(crate) struct RecordSource<'a> {
+    pub(crate) gateway: &'a mut Gateway,
+    pub(crate) workers: &'a mut WorkerLines,
+    pub(crate) registry: &'a SessionRegistry,
+    pub(crate) drivers: &'a Drivers,
+    pub(crate) nodes: &'a NodeResources,
+    pub(crate) offers: &'a OfferQueue,
+}
+
+impl RecordSource<'_> {
+    fn have_changed(&mut self) -> bool {
+        self.gateway.records().have_changed() || self.offers.idempotency_keys.have_changed()
+    }
+}
+
+impl Replication {
+    pub(crate) fn new(fencing: Arc<Fencing>, lease: Arc<SendLease>) -> Replication {
+        Replication { fencing, lease, suspension: None, follower: None }
+    }
+
+    /// Returns true while nothing is decided.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.suspension, Some(Suspension::Stands { .. }))
+    }
+
     /// Follows the records from now on, in place of an earlier follower. During a hand-over the channel of another
     /// follower ends at once.
-    pub(super) fn follow_records(
+    pub(crate) fn follow(
         &mut self,
         hands_over: bool,
+        source: &mut RecordSource<'_>,
         now: Instant,
     ) -> mpsc::Receiver<RecordBatch> {
         let (to, batches) = mpsc::channel(BATCHES_MAX);
         let is_kept = |it: &RecordFollower| it.hands_over && !hands_over && !it.to.is_closed();
-        if !self.replication.following.as_ref().is_some_and(is_kept) {
-            self.gateway.records().follow();
-            self.offers.idempotency_keys.follow();
-            let workers = self.workers.lines.len();
-            self.replication.following = Some(RecordFollower::new(to, hands_over, workers, now));
+        if !self.follower.as_ref().is_some_and(is_kept) {
+            source.gateway.records().follow();
+            source.offers.idempotency_keys.follow();
+            let workers = source.workers.lines.len();
+            self.follower = Some(RecordFollower::new(to, hands_over, workers, now));
         }
         batches
     }
 
+    pub(crate) fn unfollow(&mut self, gateway: &mut Gateway, offers: &OfferQueue) {
+        self.follower = None;
+        gateway.records().unfollow();
+        offers.idempotency_keys.unfollow();
+    }
+
     /// The number of the batch with the last change: the next one, if something waits to be sent.
-    pub(super) fn records_sent(&mut self) -> Option<u64> {
-        let number = self.replication.following.as_ref()?.number;
-        Some(number + u64::from(self.records_have_changed()))
+    pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
+        let number = self.follower.as_ref()?.number;
+        Some(number + u64::from(source.have_changed()))
     }
 
-    fn records_have_changed(&mut self) -> bool {
-        self.gateway.records().have_changed() || self.offers.idempotency_keys.have_changed()
-    }
-
-    pub(super) fn unfollow_records(&mut self) {
-        self.replication.following = None;
-        self.gateway.records().unfollow();
-        self.offers.idempotency_keys.unfollow();
+    /// Returns whether the follower has all records, so that only changes are left.
+    pub(crate) fn needs_changes_only(&self) -> bool {
+        self.follower.as_ref().is_some_and(|follower| follower.whole)
     }
 
     /// Sends the follower a batch of the records that changed.
-    pub(super) fn send_changes(&mut self, now: Instant) {
-        let Some(following) = &mut self.replication.following else { return };
-        if following.is_lost(now) {
-            return self.unfollow_records();
+    pub(crate) fn send_changes(&mut self, source: &mut RecordSource<'_>, now: Instant) {
+        let Some(follower) = &mut self.follower else { return };
+        if follower.is_lost(now) {
+            return self.unfollow(source.gateway, source.offers);
         }
-        following.take_copies();
-        let is_due = now.saturating_duration_since(following.copied_last) >= COPIED_EVERY;
+        follower.take_copies();
+        let is_due = now.saturating_duration_since(follower.copied_last) >= COPIED_EVERY;
         // The next process waits for the first copy for a limited time.
-        let is_urgent = following.hands_over && !following.whole;
+        let is_urgent = follower.hands_over && !follower.whole;
         if is_due || is_urgent {
-            following.copied_last = now;
-            self.ask_for_copies(now);
+            follower.copied_last = now;
+            follower.ask_for_copies(source, now);
         }
-        let changed = self.records_have_changed();
-        let Some(following) = &mut self.replication.following else { return };
         let since = |last: Instant| now.saturating_duration_since(last);
-        let nodes = following.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let slice = match following.whole || is_urgent {
+        let nodes = follower.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
+        let slice = match follower.whole || is_urgent {
             true => SLICE,
             false if is_due => FIRST_SLICE,
             false => return,
         };
-        let changed = changed || nodes || !following.states.is_empty();
-        if changed && following.to.capacity() > 0 {
-            let batch = self.next_batch(Some(slice), nodes, now);
-            if let Some(following) = &self.replication.following {
-                // Fails only for a follower that has gone.
-                let _ = following.to.try_send(batch);
-            }
+        let changed = source.have_changed() || nodes || !follower.states.is_empty();
+        if changed && follower.to.capacity() > 0 {
+            let batch = follower.next_batch(source, Some(slice), nodes, now);
+            // Fails only for a follower that has gone.
+            let _ = follower.to.try_send(batch);
         }
     }
 
-    fn ask_for_copies(&mut self, now: Instant) {
-        let Some(following) = &mut self.replication.following else { return };
-        let most = (0..self.workers.lines.len()).map(|worker| self.registry.slots_of(worker)).max();
-        let every = CHECKPOINT / parts(most.unwrap_or(0)) as u32;
-        let part = now.saturating_duration_since(following.part_last) >= every;
-        if part {
-            following.part_last = now;
-            self.gateway.records().release_deferred();
-        }
-        for worker in 0..self.workers.lines.len() {
-            let used = self.registry.slots_of(worker);
-            let slots = self
-                .replication
-                .following
-                .as_mut()
-                .and_then(|it| it.next_slots(worker, used, part));
-            if let Some((slots, all)) = slots {
-                let (done, answer) = crossbeam_channel::bounded(1);
-                self.workers.command(worker as u16, WorkerCommand::Copy { slots, all, done });
-                if let Some(following) = &mut self.replication.following {
-                    following.copying[worker].answer = Some(answer);
-                }
-            }
-        }
-        self.workers.wake_workers();
-    }
-
-    /// The records of up to this many sessions and rooms that changed, or of all.
-    fn next_batch(&mut self, at_most: Option<usize>, nodes: bool, now: Instant) -> RecordBatch {
-        let mut records = self.gateway.records();
-        let ChangedRecords { mut core, ended, dissolved, whole } = match at_most {
-            Some(at_most) => records.take_changed(at_most, now),
-            None => records.take_all_changed(now),
-        };
-        if nodes {
-            let GatewayRecord { nodes, regions, memos, .. } = self.gateway.records().of_nodes();
-            (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
-            self.nodes.name_nodes(&mut core);
-        }
-        let sessions: Vec<_> = core.sessions.iter().collect();
-        let registry = self.registry.record_of(sessions.iter().map(|session| session.id));
-        let drivers = self.signalling.drivers.record_of(&sessions);
-        let mut batch = RecordBatch {
-            number: 0,
-            whole: false,
-            last: false,
-            ended,
-            dissolved,
-            changed: Snapshot {
-                registry,
-                drivers,
-                media: Vec::new(),
-                trunks: Vec::new(),
-                next_offer: self.offers.next,
-                idempotency_keys: self
-                    .offers
-                    .idempotency_keys
-                    .take_changed(at_most.unwrap_or(usize::MAX)),
-                core,
-            },
-        };
-        let whole = whole && !self.offers.idempotency_keys.have_changed();
-        if let Some(following) = &mut self.replication.following {
-            if nodes {
-                following.nodes_last = Some(now);
-            }
-            following.number += 1;
-            following.whole |= whole && following.copying.iter().all(|copying| copying.whole);
-            (batch.number, batch.whole) = (following.number, following.whole);
-            let states = std::mem::take(&mut following.states).into_iter();
-            let registry = &self.registry;
-            // A session may have ended since it was copied.
-            let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
-            batch.changed.media = states.filter(stands).collect();
-        }
-        batch
-    }
-
-    /// The last batch, with these copies of sessions; without a follower, all records. Keys that are answered yet are
-    /// added to it.
-    pub(super) fn last_batch(&mut self, media: Vec<MediaRecord>, now: Instant) -> RecordBatch {
-        if !self.replication.following.as_ref().is_some_and(RecordFollower::needs_changes_only) {
-            self.unfollow_records();
-            self.offers.idempotency_keys.follow();
-            let mut core = self.gateway.record(now);
-            self.nodes.name_nodes(&mut core);
+    /// The last batch, with these copies of sessions; without a follower that needs changes only, all records. Keys
+    /// that are answered yet are added to it.
+    pub(crate) fn last_batch(
+        &mut self,
+        source: &mut RecordSource<'_>,
+        media: Vec<MediaRecord>,
+        now: Instant,
+    ) -> RecordBatch {
+        let Some(follower) = self.follower.as_mut().filter(|follower| follower.whole) else {
+            self.unfollow(source.gateway, source.offers);
+            source.offers.idempotency_keys.follow();
+            let mut core = source.gateway.record(now);
+            source.nodes.name_nodes(&mut core);
             return RecordBatch::from(Snapshot {
                 core,
-                registry: self.registry.record(),
-                drivers: self.signalling.drivers.record(),
+                registry: source.registry.record(),
+                drivers: source.drivers.record(),
                 media,
                 trunks: Vec::new(),
-                next_offer: self.offers.next,
+                next_offer: source.offers.next,
                 idempotency_keys: Vec::new(),
             });
-        }
-        self.replication.following.iter_mut().for_each(RecordFollower::take_copies);
-        let mut batch = self.next_batch(None, true, now);
+        };
+        follower.take_copies();
+        let mut batch = follower.next_batch(source, None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);
         batch.changed.media.extend(media);
         batch.last = true;
         batch
-    }
-}
-
-impl NodeResources {
-    /// Names the nodes as another process identifies them.
-    fn name_nodes(&self, core: &mut GatewayRecord) {
-        for node in &mut core.nodes {
-            if let Some(listed) = self.listed(node.hop.node) {
-                node.name = identity(listed).into();
-            }
-        }
     }
 }

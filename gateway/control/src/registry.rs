@@ -1,7 +1,7 @@
 //! The registry of sessions: home worker, slot, flow-table keys and answer to the client.
 
 mod ports;
-mod record;
+pub(crate) mod record;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,10 +15,9 @@ use evenkeel_model::{
     ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
 };
 pub(super) use ports::ReservedPorts;
-pub(crate) use record::{EntryRecord, RegistryRecord, RestoredParts, RestoringSessions};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::messages::IngressAnswer;
+use super::messages::{ControlError, IngressAnswer};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -57,25 +56,6 @@ fn reaches(bound: IpAddr, other: IpAddr) -> bool {
 pub struct QuicListener {
     pub address: SocketAddr,
     pub certificate_sha256: [u8; 32],
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AdmitError {
-    NoListener,
-    AddressTaken(SocketAddr),
-    /// No descriptor, local port or place in the flow table is left.
-    Full,
-}
-
-impl AdmitError {
-    /// The value in metrics and records: `no-listener`.
-    pub fn name(self) -> &'static str {
-        match self {
-            AdmitError::NoListener => "no-listener",
-            AdmitError::AddressTaken(_) => "address-taken",
-            AdmitError::Full => "full",
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -188,11 +168,11 @@ impl SessionRegistry {
     }
 
     /// Checks that a listener accepts clients of this kind.
-    pub fn admits(&self, ingress: &IngressProtocol) -> Result<(), AdmitError> {
+    pub fn admits(&self, ingress: &IngressProtocol) -> Result<(), ControlError> {
         match ingress {
-            IngressProtocol::Quic => self.quic.map(|_| ()).ok_or(AdmitError::NoListener),
+            IngressProtocol::Quic => self.quic.map(|_| ()).ok_or(ControlError::NoListener),
             IngressProtocol::Udp(identity) => {
-                let (listener, _) = self.listener(identity).ok_or(AdmitError::NoListener)?;
+                let (listener, _) = self.listener(identity).ok_or(ControlError::NoListener)?;
                 match identity {
                     ClientIdentity::Declared { address, .. } => self.free(listener, *address),
                     ClientIdentity::DeclaredIp(_)
@@ -203,9 +183,9 @@ impl SessionRegistry {
         }
     }
 
-    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), AdmitError> {
+    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), ControlError> {
         match self.flows.home(&FlowKey::Udp { listener, address }) {
-            Some(_) => Err(AdmitError::AddressTaken(address)),
+            Some(_) => Err(ControlError::AddressTaken(address)),
             None => Ok(()),
         }
     }
@@ -233,18 +213,18 @@ impl SessionRegistry {
         offer: &Offer,
         nodes: Vec<(Arc<str>, SocketAddr)>,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<Registered, AdmitError> {
+    ) -> Result<Registered, ControlError> {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
         let (client, reached, first, second) =
-            self.welcome(ingress, media, random).ok_or(AdmitError::NoListener)?;
+            self.welcome(ingress, media, random).ok_or(ControlError::NoListener)?;
         let (worker, slots) = self
             .workers
             .iter_mut()
             .enumerate()
             .min_by_key(|(_, slots)| slots.used)
-            .ok_or(AdmitError::Full)?;
+            .ok_or(ControlError::Full)?;
         let (slot, generation) = slots.take();
         let home = Home { worker: worker as u16, slot, generation };
         let entry = SessionEntry {
@@ -279,10 +259,10 @@ impl SessionRegistry {
                 self.remove(session);
                 return Err(match (refused, key) {
                     (flows::InsertRefusal::Taken(_), FlowKey::Udp { address, .. }) => {
-                        AdmitError::AddressTaken(address)
+                        ControlError::AddressTaken(address)
                     }
                     (flows::InsertRefusal::Taken(_) | flows::InsertRefusal::Full(_), _) => {
-                        AdmitError::Full
+                        ControlError::Full
                     }
                 });
             }
@@ -352,16 +332,16 @@ impl SessionRegistry {
     }
 
     /// The session's own sockets towards nodes with port legs.
-    fn ports(&self, media: &MediaDescription) -> Result<Option<Box<SessionPorts>>, AdmitError> {
+    fn ports(&self, media: &MediaDescription) -> Result<Option<Box<SessionPorts>>, ControlError> {
         let Some(at) = self.port_legs else {
             return Ok(None);
         };
-        let bind = || ports::bind(at, 0).map_err(|_| AdmitError::Full);
+        let bind = || ports::bind(at, 0).map_err(|_| ControlError::Full);
         let rtcp = match media.rtcp {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
-        let ports = SessionPorts::new(bind()?, rtcp).map_err(|_| AdmitError::Full)?;
+        let ports = SessionPorts::new(bind()?, rtcp).map_err(|_| ControlError::Full)?;
         Ok(Some(Box::new(ports)))
     }
 

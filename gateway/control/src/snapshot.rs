@@ -8,23 +8,22 @@
 //! them ([`STATES`]), which takes half of the time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::GatewayRecord;
-use evenkeel_dataplane::worker::{SessionState, TrunkState};
+use evenkeel_dataplane::worker::{HandedOut, SessionState, TrunkState};
 use evenkeel_drivers::DriversRecord;
 use evenkeel_media::instant;
-use evenkeel_model::SessionId;
+use evenkeel_model::{RoomId, SessionId};
 use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-use super::registry::RegistryRecord;
-use super::suspension::WORKERS_WITHIN;
 use crate::KeyRecord;
+use crate::messages::{NotSuspended, SnapshotError};
+use crate::registry::record::RegistryRecord;
 
 /// The first bytes of an encoded snapshot.
 const MAGIC: &[u8; 8] = b"evenkeel";
@@ -42,32 +41,32 @@ pub const STATES: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    pub(super) core: GatewayRecord,
-    pub(super) registry: RegistryRecord,
-    pub(super) drivers: DriversRecord,
-    pub(super) media: Vec<MediaRecord>,
+    pub(crate) core: GatewayRecord,
+    pub(crate) registry: RegistryRecord,
+    pub(crate) drivers: DriversRecord,
+    pub(crate) media: Vec<MediaRecord>,
     /// The trunks of each worker.
-    pub(super) trunks: Vec<Vec<TrunkState>>,
-    pub(super) next_offer: u64,
-    pub(super) idempotency_keys: Vec<KeyRecord>,
+    pub(crate) trunks: Vec<Vec<TrunkState>>,
+    pub(crate) next_offer: u64,
+    pub(crate) idempotency_keys: Vec<KeyRecord>,
 }
 
 /// The state that a session's worker keeps.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct MediaRecord {
+pub(crate) struct MediaRecord {
     /// Maps and sorts of records move it.
     #[serde(with = "compact")]
-    pub(super) state: Box<SessionState>,
+    pub(crate) state: Box<SessionState>,
     /// The number of the session's own sockets: RTP, then RTCP. Their descriptors follow in this order.
-    pub(super) sockets: u8,
+    pub(crate) sockets: u8,
 }
 
 /// The last states of sessions that changed since their records, and of trunks.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MediaStates {
-    pub(super) media: Vec<MediaRecord>,
+    pub(crate) media: Vec<MediaRecord>,
     /// The trunks of each worker.
-    pub(super) trunks: Vec<Vec<TrunkState>>,
+    pub(crate) trunks: Vec<Vec<TrunkState>>,
 }
 
 impl MediaStates {
@@ -114,75 +113,105 @@ impl From<Snapshot> for MediaStates {
     }
 }
 
-/// The result of a restore.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Restored {
-    pub sessions: usize,
+/// Records that changed since the last batch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RecordBatch {
+    /// 1 for the first batch of a follower.
+    pub(crate) number: u64,
+    /// The batches up to this one contain all records.
+    pub(crate) whole: bool,
+    /// The gateway decides nothing any more. States that change yet follow apart.
+    pub(crate) last: bool,
+    pub(crate) ended: Vec<SessionId>,
+    pub(crate) dissolved: Vec<RoomId>,
+    /// Contains changed rooms and sessions only. Without nodes, those of the last batch still hold.
+    pub(crate) changed: Snapshot,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotSuspended {
-    #[error("offers are still being answered; try again in a few seconds")]
-    Busy,
-    #[error("the first policies are still being compiled; try again when the gateway is ready")]
-    Starting,
-    #[error("the gateway is shutting down")]
-    Draining,
-    #[error("another hand-over is under way")]
-    UnderWay,
-    #[error("packet worker {number} did not hand out its sessions within {within:?}")]
-    Worker { number: usize, within: Duration },
-    #[error("a session's own port cannot be duplicated: {reason}; leave half of `LimitNOFILE`")]
-    Port { reason: Box<str> },
-    #[error("the gateway did not answer")]
-    Unavailable,
-}
-
-impl NotSuspended {
-    pub(super) fn by_worker(number: usize) -> NotSuspended {
-        NotSuspended::Worker { number, within: WORKERS_WITHIN }
-    }
-
-    pub(super) fn by_port(error: &io::Error) -> NotSuspended {
-        NotSuspended::Port { reason: error.to_string().into() }
+/// All records.
+impl From<Snapshot> for RecordBatch {
+    fn from(snapshot: Snapshot) -> RecordBatch {
+        let (ended, dissolved) = (Vec::new(), Vec::new());
+        RecordBatch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
     }
 }
 
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum SnapshotError {
-    #[error("the state has format {found}, this version reads formats up to {known}")]
-    Newer { found: u32, known: u32 },
-    #[error("the state cannot be read: {0}")]
-    Malformed(String),
-    #[error("found {found} packet workers, here are {here}: `workers` in [limits] must stay")]
-    Workers { found: usize, here: usize },
-    #[error("sessions use the listener {address}, which the configuration does not have any more")]
-    NoListener { address: SocketAddr },
-    #[error("sessions use QUIC, and the configuration has no listener for it any more")]
-    NoQuic,
-    #[error("no descriptor or local port is left for {session}")]
-    NoPorts { session: SessionId },
-    #[error(transparent)]
-    Core(#[from] evenkeel_core::RestoreError),
-    #[error("packet worker {number} did not take its sessions within {within:?}")]
-    Worker { number: usize, within: Duration },
-    #[error("the gateway did not answer")]
-    Unavailable,
-}
-
-impl SnapshotError {
-    pub(super) fn by_worker(number: usize) -> SnapshotError {
-        SnapshotError::Worker { number, within: WORKERS_WITHIN }
+impl RecordBatch {
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
-    pub(super) fn malformed(reason: impl Into<String>) -> SnapshotError {
-        SnapshotError::Malformed(reason.into())
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Packets are forwarded after this batch.
+    pub fn precedes_packets(&mut self) {
+        self.last = false;
+    }
+
+    pub(crate) fn add_keys(&mut self, keys: Vec<KeyRecord>) {
+        self.changed.idempotency_keys.extend(keys);
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a batch. Times in a batch of another machine count from its arrival.
+    pub fn decode(encoded: &[u8], arrived: Option<Instant>) -> Result<RecordBatch, SnapshotError> {
+        decode(encoded, arrived)
+    }
+}
+
+/// The last states of a gateway that stops its packets, as the workers hand them out.
+#[derive(Debug)]
+pub struct LastStates {
+    pub(crate) parts: mpsc::Receiver<HandedOut>,
+    /// Of each worker that has handed out its sessions.
+    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
+    pub(crate) until: Instant,
+}
+
+/// A part of the last states.
+#[derive(Debug)]
+pub struct LastStatesPart {
+    pub states: MediaStates,
+    /// No part follows.
+    pub is_last: bool,
+}
+
+impl LastStates {
+    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
+        loop {
+            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
+            match part.ok().flatten() {
+                Some(HandedOut::Sessions(sessions)) => {
+                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
+                    let media = sessions.into_iter().map(record).collect();
+                    let states = MediaStates { media, trunks: Vec::new() };
+                    return Ok(LastStatesPart { states, is_last: false });
+                }
+                Some(HandedOut::Trunks { worker, trunks }) => {
+                    self.trunks[usize::from(worker)] = Some(trunks);
+                    if self.trunks.iter().all(Option::is_some) {
+                        let trunks = self.trunks.drain(..).flatten().collect();
+                        let states = MediaStates { media: Vec::new(), trunks };
+                        return Ok(LastStatesPart { states, is_last: true });
+                    }
+                }
+                None => {
+                    let missing = self.trunks.iter().position(Option::is_none);
+                    return Err(NotSuspended::by_worker(missing.unwrap_or_default()));
+                }
+            }
+        }
     }
 }
 
 impl Snapshot {
     /// Gives sessions at workers these sockets, RTP before RTCP, and returns all in the order of the sessions.
-    pub(super) fn take_ports(
+    pub(crate) fn take_ports(
         &mut self,
         mut take: impl FnMut(SessionId, (u16, Option<u16>)) -> Vec<OwnedFd>,
     ) -> Vec<OwnedFd> {
@@ -200,7 +229,7 @@ impl Snapshot {
     }
 
     /// Sessions without sockets get other ports, and are opened again at nodes that know the old ones.
-    pub(super) fn lose_ports(&mut self) {
+    pub(crate) fn lose_ports(&mut self) {
         let with_sockets = self.media.iter().filter(|record| record.sockets > 0);
         let kept: BTreeSet<SessionId> = with_sockets.map(|record| record.state.session).collect();
         self.drivers.lose_ports(|session| kept.contains(&session));
@@ -216,7 +245,7 @@ impl Snapshot {
     }
 }
 
-pub(super) fn encode(state: &impl Serialize) -> Vec<u8> {
+pub(crate) fn encode(state: &impl Serialize) -> Vec<u8> {
     let (mut encoded, reference) = begin(MAGIC, FORMAT);
     let mut serializer = rmp_serde::Serializer::new(&mut encoded).with_struct_map();
     instant::relative_to(reference, || state.serialize(&mut serializer))
@@ -262,7 +291,7 @@ impl SnapshotHead<'_> {
 }
 
 /// Reads a state. `arrived`: the instant from which its times count; without it, they count on the clock of this machine.
-pub(super) fn decode<T: DeserializeOwned + From<Snapshot>>(
+pub(crate) fn decode<T: DeserializeOwned + From<Snapshot>>(
     encoded: &[u8],
     arrived: Option<Instant>,
 ) -> Result<T, SnapshotError> {
@@ -286,7 +315,7 @@ mod compact {
     use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
     use serde::ser::{self, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         state: &SessionState,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -294,7 +323,7 @@ mod compact {
         serializer.serialize_bytes(&bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Box<SessionState>, D::Error> {
         deserializer.deserialize_any(SnapshotState)

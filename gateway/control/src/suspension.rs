@@ -5,37 +5,25 @@ use std::convert::Infallible;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use data_encoding::HEXLOWER;
-use evenkeel_config::{DriverSettings, NodeConfig};
-use evenkeel_core::{GatewayEffect, HopMap, requested_room_name};
-use evenkeel_dataplane::worker;
+use evenkeel_core::{GatewayEffect, requested_room_name};
 use evenkeel_dataplane::worker::{
-    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
-    WorkerCommand,
+    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, WorkerCommand,
+    WorkerReport,
 };
-use evenkeel_drivers::{Clock, ContinuedSession, DriversRecord};
+use evenkeel_drivers::{Clock, ContinuedSession};
 use evenkeel_model::{Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_process::random::draw;
-use evenkeel_process::sha256;
 use tokio::sync::{mpsc, oneshot};
 
-use super::equipment::ListedNode;
-use super::handle::{ControlRequest, REQUESTS_MAX, Suspended, SuspensionGuard};
-use super::held_offers::Waiting;
-use super::messages::{ControlError, OfferedSession, SessionAnswer};
-use super::records::{RecordBatch, RecordFollower, SLOTS};
-use super::registry;
-use super::registry::{EntryRecord, RestoredParts};
-use super::snapshot::{MediaRecord, MediaStates, NotSuspended, Restored, Snapshot, SnapshotError};
-use super::thread::{Control, OfferQueue, Replication, WorkerLines};
-
-/// Time for offers to be answered. The core gives a driver 2 s.
-pub(super) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
-
-/// Time for the workers to finish a pass and to copy their sessions.
-pub(super) const WORKERS_WITHIN: Duration = Duration::from_millis(500);
+use crate::control::{Control, awaits_first_packet, dscp};
+use crate::handle::ControlRequest;
+use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
+use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
+use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
+use crate::snapshot::{LastStates, MediaRecord, MediaStates, RecordBatch, Snapshot};
+use crate::workers::WORKERS_WITHIN;
 
 /// Rounds in which the last reports of the workers may change their sessions: one is usual.
 const ROUNDS_MAX: usize = 8;
@@ -45,81 +33,6 @@ const WOKEN_EVERY: usize = 1_024;
 
 /// Sessions between two wakes of the workers that install them: these work while control restores the next.
 const INSTALLED_TOGETHER: usize = 64;
-
-type SuspensionReply<T> = oneshot::Sender<T>;
-
-pub(super) enum Suspension {
-    /// Offers are being answered; new ones wait.
-    Begins { reply: SuspensionReply<Result<Suspended, NotSuspended>>, by: Instant },
-    /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
-    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
-    /// error, once a part of their states was refused.
-    Stands {
-        outputs: Vec<GatewayEffect>,
-        guard: Option<oneshot::Receiver<Infallible>>,
-        restored: Option<Result<Translation, SnapshotError>>,
-    },
-}
-
-/// The last states of a gateway that stops its packets, as the workers hand them out.
-#[derive(Debug)]
-pub struct LastStates {
-    parts: mpsc::Receiver<HandedOut>,
-    /// Of each worker that has handed out its sessions.
-    trunks: Vec<Option<Vec<TrunkState>>>,
-    until: Instant,
-}
-
-/// A part of the last states.
-#[derive(Debug)]
-pub struct LastStatesPart {
-    pub states: MediaStates,
-    /// No part follows.
-    pub is_last: bool,
-}
-
-impl LastStates {
-    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
-        loop {
-            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
-            match part.ok().flatten() {
-                Some(HandedOut::Sessions(sessions)) => {
-                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
-                    let media = sessions.into_iter().map(record).collect();
-                    let states = MediaStates { media, trunks: Vec::new() };
-                    return Ok(LastStatesPart { states, is_last: false });
-                }
-                Some(HandedOut::Trunks { worker, trunks }) => {
-                    self.trunks[usize::from(worker)] = Some(trunks);
-                    if self.trunks.iter().all(Option::is_some) {
-                        let trunks = self.trunks.drain(..).flatten().collect();
-                        let states = MediaStates { media: Vec::new(), trunks };
-                        return Ok(LastStatesPart { states, is_last: true });
-                    }
-                }
-                None => {
-                    let missing = self.trunks.iter().position(Option::is_none);
-                    return Err(NotSuspended::by_worker(missing.unwrap_or_default()));
-                }
-            }
-        }
-    }
-}
-
-/// What the numbers in another process's states are here.
-pub(super) struct Translation {
-    hops: HopMap,
-    listeners: Vec<Option<u8>>,
-    nodes: BTreeMap<NodeId, NodeId>,
-}
-
-impl Translation {
-    fn apply(&self, state: &mut SessionState) {
-        let listener = |number| self.listeners.get(usize::from(number)).copied().flatten();
-        state.map_hops(|hop| self.hops.map(hop));
-        state.map_listeners(listener);
-    }
-}
 
 /// A session's part of a snapshot, beside the record of core.
 struct Continuing {
@@ -152,9 +65,9 @@ struct RestoredSession {
 
 impl Control {
     /// Has the gateway suspended as soon as no offer is in flight.
-    pub(super) fn begin_suspension(
+    pub(crate) fn begin_suspension(
         &mut self,
-        reply: SuspensionReply<Result<Suspended, NotSuspended>>,
+        reply: oneshot::Sender<Result<Suspended, NotSuspended>>,
         now: Instant,
     ) {
         let refused = match self.replication.suspension {
@@ -173,7 +86,7 @@ impl Control {
         }
     }
 
-    pub(super) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<worker::WorkerReport>) {
+    pub(crate) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<WorkerReport>) {
         let idle = self.offers.in_progress.is_empty();
         let due = |by: Instant| idle || by <= Instant::now();
         if !matches!(self.replication.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
@@ -199,7 +112,7 @@ impl Control {
     /// Returns the records of all sessions; with a follower, its last batch. Nothing is decided from then on.
     fn hand_out(
         &mut self,
-        reports: &mut mpsc::Receiver<worker::WorkerReport>,
+        reports: &mut mpsc::Receiver<WorkerReport>,
     ) -> Result<(RecordBatch, Vec<OwnedFd>), NotSuspended> {
         for _ in 0..ROUNDS_MAX {
             while let Ok(report) = reports.try_recv() {
@@ -209,8 +122,7 @@ impl Control {
                 break;
             }
         }
-        let all =
-            !self.replication.following.as_ref().is_some_and(RecordFollower::needs_changes_only);
+        let all = !self.replication.needs_changes_only();
         let (mut media, mut descriptors) = (Vec::new(), Vec::new());
         let (mut slot, mut slots) = (0, 1);
         // The workers serve their sessions meanwhile, so each copies a few at a time.
@@ -234,25 +146,24 @@ impl Control {
             }
             slot += SLOTS;
         }
-        Ok((self.last_batch(media, Instant::now()), descriptors))
+        let (replication, mut source) = self.record_source();
+        Ok((replication.last_batch(&mut source, media, Instant::now()), descriptors))
     }
 
     /// Suspends the workers. They hand out the states that have changed since the records, while control waits for
     /// nothing.
-    pub(super) fn suspend_packets(&mut self) -> LastStates {
+    pub(crate) fn suspend_packets(&mut self) -> LastStates {
         let workers = self.workers.lines.len();
         let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
         let (to, parts) = mpsc::channel(room.sum());
-        for worker in 0..workers as u16 {
-            self.workers.command(worker, WorkerCommand::Suspend { to: to.clone() });
-        }
+        self.workers.command_all(|| WorkerCommand::Suspend { to: to.clone() });
         self.workers.wake_workers();
         let trunks = (0..workers).map(|_| None).collect();
         LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
     }
 
     /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
-    pub(super) async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
+    pub(crate) async fn serve_suspended(&mut self, requests: &mut mpsc::Receiver<ControlRequest>) {
         let mut held = Vec::new();
         while !self.lifetime.finished
             && let Some(Suspension::Stands { guard, .. }) = &mut self.replication.suspension
@@ -267,7 +178,7 @@ impl Control {
                 }
             };
             match request {
-                Some(ControlRequest::Offer(wanted, reply)) => self.offers.hold(wanted, reply),
+                Some(ControlRequest::Offer(offer, reply)) => self.offers.hold(offer, reply),
                 Some(
                     request @ (ControlRequest::Suspend(_)
                     | ControlRequest::SuspendPackets(_)
@@ -297,7 +208,7 @@ impl Control {
 
     /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
     /// packets are served, before anything is decided.
-    pub(super) fn resume(&mut self, served: impl FnOnce()) {
+    pub(crate) fn resume(&mut self, served: impl FnOnce()) {
         self.resume_packets();
         served();
         self.resume_decisions();
@@ -312,16 +223,14 @@ impl Control {
             self.act(Some(act));
             self.workers.wake_workers();
         }
-        for worker in 0..self.workers.lines.len() as u16 {
-            self.workers.command(worker, WorkerCommand::Resume);
-        }
+        self.workers.command_all(|| WorkerCommand::Resume);
         self.workers.wake_workers();
     }
 
     fn resume_decisions(&mut self) {
         self.policies.threads.keep_facts();
         // Some records were sent for the last time.
-        self.unfollow_records();
+        self.replication.unfollow(&mut self.gateway, &self.offers);
         if let Some(Suspension::Stands { outputs, .. }) = self.replication.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
@@ -330,15 +239,15 @@ impl Control {
     }
 
     /// Ends control; another process has the sessions. Callers that wait get an error.
-    pub(super) fn release(&mut self) {
-        self.send_all_closings();
+    pub(crate) fn release(&mut self) {
+        self.reporting.send_all_closings();
         self.signalling.start_hooks.leave_running();
         self.offers.waiting = None;
         self.lifetime.finished = true;
     }
 
     /// Continues the sessions of another process. Nothing is read, sent or decided before [`Control::resume`].
-    pub(super) fn restore(
+    pub(crate) fn restore(
         &mut self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
@@ -368,10 +277,9 @@ impl Control {
         snapshot.lose_ports();
         let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
         let at_workers = at_workers(media, descriptors)?;
-        let registry::RestoringSessions { entries, listeners } =
-            self.registry.begin_restore(registry)?;
+        let RestoringSessions { entries, listeners } = self.registry.begin_restore(registry)?;
         let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };
-        let here = by_identity(&self.nodes.listed);
+        let here = self.nodes.by_identity();
         let node = |identity: &str| here.get(identity).copied();
         let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
         let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
@@ -412,7 +320,14 @@ impl Control {
         if let Some(left) = left.next() {
             return Err(contradiction(left));
         }
-        self.continue_drivers(drivers, &translation.hops, now);
+        let registry = &self.registry;
+        let known = ContinuedSession {
+            hop: &|session, hop| {
+                translation.hops.map(hop).filter(|_| registry.get(session).is_some())
+            },
+            brief: &|session| registry.get(session)?.brief.as_deref(),
+        };
+        self.signalling.drivers.restore(drivers, &known, &mut draw, now);
         self.workers.continue_trunks(trunks, &translation.nodes);
         self.offers.next = self.offers.next.max(next_offer);
         let restored = Some(Ok(translation));
@@ -425,10 +340,10 @@ impl Control {
     }
 
     /// Continues restored sessions and trunks in these newer states. With `last`, no others follow.
-    pub(super) fn continue_media(
+    pub(crate) fn continue_media(
         &mut self,
         states: MediaStates,
-        last: Option<SuspensionReply<Result<(), SnapshotError>>>,
+        last: Option<oneshot::Sender<Result<(), SnapshotError>>>,
     ) {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
@@ -500,71 +415,15 @@ impl Control {
             client,
             route,
             plan,
-            dscp: self.dscp(&scenario),
+            dscp: dscp(&self.settings, &scenario),
             ports,
-            await_first_packet: self.awaits_first_packet(&scenario, of_first_packet),
+            await_first_packet: awaits_first_packet(&self.settings, &scenario, of_first_packet),
             // The state contains the seed.
             seed: if state.is_some() { 0 } else { draw() },
             state,
         };
         self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
         Ok(())
-    }
-
-    fn continue_drivers(&mut self, drivers: DriversRecord, hops: &HopMap, now: Instant) {
-        let registry = &self.registry;
-        let known = ContinuedSession {
-            hop: &|session, hop| hops.map(hop).filter(|_| registry.get(session).is_some()),
-            brief: &|session| registry.get(session)?.brief.as_deref(),
-        };
-        self.signalling.drivers.restore(drivers, &known, &mut draw, now);
-    }
-}
-
-impl WorkerLines {
-    /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
-    fn ask_workers<T>(
-        &mut self,
-        command: impl Fn(crossbeam_channel::Sender<T>) -> WorkerCommand,
-    ) -> Result<Vec<T>, usize> {
-        let mut waiting = Vec::new();
-        for worker in 0..self.lines.len() as u16 {
-            let (done, answer) = crossbeam_channel::bounded(1);
-            self.command(worker, command(done));
-            waiting.push(answer);
-        }
-        self.wake_workers();
-        let until = Instant::now() + WORKERS_WITHIN;
-        let answers = waiting.iter().enumerate();
-        answers.map(|(number, answer)| answer.recv_deadline(until).map_err(|_| number)).collect()
-    }
-
-    fn continue_trunks(&mut self, trunks: Vec<Vec<TrunkState>>, nodes: &BTreeMap<NodeId, NodeId>) {
-        for (worker, trunks) in (0..self.lines.len() as u16).zip(trunks) {
-            for mut trunk in trunks {
-                if let Some(&node) = nodes.get(&trunk.node) {
-                    trunk.node = node;
-                    self.command(worker, WorkerCommand::ContinueTrunk(Box::new(trunk)));
-                }
-            }
-        }
-    }
-}
-
-impl Replication {
-    pub(super) fn is_suspended(&self) -> bool {
-        matches!(self.suspension, Some(Suspension::Stands { .. }))
-    }
-}
-
-impl OfferQueue {
-    /// Keeps an offer until the suspension ends.
-    pub(super) fn hold(
-        &mut self,
-        wanted: Box<OfferedSession>,
-        reply: SuspensionReply<Result<SessionAnswer, ControlError>>,
-    ) {
-        self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
     }
 }
 
@@ -616,28 +475,3 @@ fn briefs(core: &evenkeel_core::GatewayRecord) -> BTreeMap<SessionId, (Arc<str>,
     };
     core.sessions.iter().filter_map(brief).collect()
 }
-
-/// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
-/// the sessions of this one.
-pub(super) fn identity(node: &NodeConfig) -> String {
-    let (driver, facts) = match &node.driver {
-        DriverSettings::Plain { .. } => ("plain", Vec::new()),
-        DriverSettings::Agent { secret, encrypt } => {
-            ("agent", [secret.bytes(), &[u8::from(*encrypt)]].concat())
-        }
-        DriverSettings::Rtpengine => ("rtpengine", Vec::new()),
-        DriverSettings::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
-    };
-    let facts = HEXLOWER.encode(&sha256(&facts)[..8]);
-    format!("{} {} {driver} {facts}", node.name, node.address)
-}
-
-fn by_identity(listed: &[Option<ListedNode>]) -> BTreeMap<String, NodeId> {
-    let nodes = (0..).map(NodeId).zip(listed);
-    let stays = nodes.filter_map(|(id, listed)| Some((id, listed.as_ref()?)));
-    let stays = stays.filter(|(_, listed)| !listed.leaves);
-    stays.map(|(id, listed)| (identity(&listed.node), id)).collect()
-}
-
-#[cfg(test)]
-mod tests;

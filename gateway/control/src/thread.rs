@@ -1,64 +1,57 @@
-//! The control thread, which owns the core: inputs go into the core, outputs are executed.
+//! The control thread: its inputs go into the core, whose effects are executed after each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{Gateway, NodeEvidence, WATCH_EVERY};
-use evenkeel_dataplane::worker::{WorkerCommand, WorkerReport, WorkerStats};
-use evenkeel_dataplane::{SendLease, Waker};
-use evenkeel_drivers::{Clock, Drivers, Fencing, Ng, NgSocket, Posted, Poster};
-use evenkeel_model::{NodeId, OfferId, Stamp};
+use evenkeel_core::{
+    Gateway, Impossible, NodeEvidence, RoomStanding, SessionStanding, WATCH_EVERY,
+};
+use evenkeel_dataplane::worker::{MediaDirection, WorkerReport};
+use evenkeel_dataplane::{SendLease, quic};
+use evenkeel_drivers::{Clock, Drivers, Fencing, Poster};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{NodeId, RedundancyMode, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
-use evenkeel_revisions::WallClock;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use evenkeel_revisions::{Lifecycle, WallClock};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 
-use super::canary::CanaryProbe;
-use super::equipment::{Equipment, ListedNode};
-use super::events::Closings;
-use super::first_packets::FirstPackets;
-use super::guard::DownstreamGuard;
-use super::handle::{ControlRequest, ReloadRequest};
-use super::held_offers::Waiting;
-use super::interner::RequestInterner;
-use super::messages::EventRecord;
-use super::modes::Costs;
-use super::names::NodeNames;
-use super::offers::OfferInProgress;
-use super::orders::Orders;
-use super::prober::{Mismatch, ProbeEvent, ProbeResult, Prober};
-use super::records::RecordFollower;
-use super::registry::SessionRegistry;
-use super::request::Counting;
-use super::rollout::Rolling;
-use super::start_hooks::StartHooks;
-use super::suspension::Suspension;
-use crate::{KeyTable as IdempotencyKeys, history};
-
-/// Control's handle of a worker. The worker stops when the handle is dropped.
-pub struct WorkerLine {
-    pub commands: crossbeam_channel::Sender<WorkerCommand>,
-    pub waker: Arc<Waker>,
-    pub stats: Arc<WorkerStats>,
-}
-
-impl Drop for WorkerLine {
-    fn drop(&mut self) {
-        // Fails only for a worker that has ended.
-        let _ = self.commands.send(WorkerCommand::Stop);
-        self.waker.wake();
-    }
-}
+use crate::control::{Control, Lifetime};
+use crate::equipment::Equipment;
+use crate::handle::{ControlRequest, Slice};
+use crate::history::HistoryWriter;
+use crate::idempotency::KeyTable as IdempotencyKeys;
+use crate::messages::{
+    AdmissionState, ControlError, EventRecord, GatewayEvent, NotSuspended, SessionView,
+    StatusReport,
+};
+use crate::names::NodeNames;
+use crate::nodes::NodeResources;
+use crate::offers::OfferQueue;
+use crate::policies::PolicyRunner;
+use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
+use crate::probes::Probes;
+use crate::records::Replication;
+use crate::registry::SessionRegistry;
+use crate::reporting::{Closings, Costs, Reporting};
+use crate::signalling::NodeSignalling;
+use crate::start_hooks::StartHooks;
+use crate::workers::{WorkerLine, WorkerLines};
 
 /// Rounds of path probes are this many watches apart: 30 ms.
 const PATHS_EVERY: u64 = 15;
 
 /// Readings of the wall clock are this many watches apart: a second.
 const WALL_CLOCK_EVERY: u64 = 500;
+
+/// Copying this many ids of a room's sessions takes as long as copying the view of one session.
+const SESSIONS_PER_COST: usize = 100;
+
+/// Answers of nodes that wait for control, of each kind.
+const ANSWERS_MAX: usize = 4_096;
 
 pub struct ControlParts {
     pub settings: Arc<GatewayConfig>,
@@ -76,116 +69,13 @@ pub struct ControlParts {
     pub reports: mpsc::Receiver<WorkerReport>,
     pub policy_reports: mpsc::Receiver<PolicyReport>,
     pub events: broadcast::Sender<Arc<EventRecord>>,
-    pub history: history::HistoryWriter,
+    pub history: HistoryWriter,
     pub names: Arc<NodeNames>,
     pub idempotency_keys: Arc<IdempotencyKeys>,
-    pub quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
+    pub quic_counters: Option<Arc<quic::Counters>>,
     /// First revisions are being compiled.
     pub awaits_policies: bool,
     pub started: Instant,
-}
-
-pub(super) struct Control {
-    pub(super) settings: Arc<GatewayConfig>,
-    pub(super) gateway: Gateway,
-    pub(super) registry: SessionRegistry,
-    pub(super) workers: WorkerLines,
-    pub(super) signalling: NodeSignalling,
-    pub(super) replication: Replication,
-    pub(super) nodes: NodeResources,
-    pub(super) probes: Probes,
-    pub(super) policies: PolicyRunner,
-    pub(super) reporting: Reporting,
-    pub(super) offers: OfferQueue,
-    pub(super) lifetime: Lifetime,
-}
-
-/// The channels to the packet workers.
-pub(super) struct WorkerLines {
-    pub(super) lines: Vec<WorkerLine>,
-    pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
-    pub(super) to_wake: BTreeSet<u16>,
-}
-
-/// Drivers, and the sockets and clients through which they reach nodes.
-pub(super) struct NodeSignalling {
-    pub(super) drivers: Drivers,
-    pub(super) ng_sockets: Vec<Option<NgSocket>>,
-    pub(super) ng_replies: mpsc::Sender<(NodeId, Ng)>,
-    /// The webhook client, with the channel of its responses.
-    pub(super) poster: Option<Poster>,
-    pub(super) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
-    pub(super) start_hooks: StartHooks,
-}
-
-/// The ownership of this gateway, and the followers of its records.
-pub(super) struct Replication {
-    pub(super) fencing: Arc<Fencing>,
-    pub(super) lease: Arc<SendLease>,
-    /// Set from the request for a suspension to its end.
-    pub(super) suspension: Option<Suspension>,
-    pub(super) following: Option<RecordFollower>,
-}
-
-/// The listed nodes, and what was installed to reach them.
-pub(super) struct NodeResources {
-    pub(super) listed: Vec<Option<ListedNode>>,
-    pub(super) guard: DownstreamGuard,
-    pub(super) reloader: Option<mpsc::Sender<ReloadRequest>>,
-    /// Duplicates of the trunks' sockets, by node and worker.
-    pub(super) trunks: Vec<Vec<OwnedFd>>,
-}
-
-/// Probes, agents, orders and canary sessions, by node.
-pub(super) struct Probes {
-    pub(super) probers: Vec<Option<Prober>>,
-    pub(super) events: mpsc::Sender<ProbeEvent>,
-    pub(super) agents: Vec<Option<Prober>>,
-    /// Datagrams refused by either end, and when that was last logged.
-    pub(super) mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
-    /// Watches so far: agents beside nodes are asked in turn.
-    pub(super) watches: u64,
-    pub(super) orders: Orders,
-    pub(super) canaries: Vec<Option<CanaryProbe>>,
-}
-
-/// Threads of policies and their rollouts.
-pub(super) struct PolicyRunner {
-    pub(super) threads: PolicyThreads,
-    pub(super) counting: Option<Counting>,
-    pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
-    /// Rollout settings by policy set.
-    pub(super) settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
-}
-
-/// Events, history and names, for the API and telemetry.
-pub(super) struct Reporting {
-    pub(super) events: broadcast::Sender<Arc<EventRecord>>,
-    pub(super) history: history::HistoryWriter,
-    pub(super) names: Arc<NodeNames>,
-    pub(super) closing: Closings,
-    pub(super) costs: Costs,
-}
-
-/// Offers that have no answer yet.
-pub(super) struct OfferQueue {
-    pub(super) idempotency_keys: Arc<IdempotencyKeys>,
-    pub(super) in_progress: BTreeMap<OfferId, OfferInProgress>,
-    /// The bytes that are left for sessions' own data.
-    pub(super) session_data: Arc<Semaphore>,
-    pub(super) next: u64,
-    pub(super) interner: RequestInterner,
-    /// `None` after the last waiting offer was released.
-    pub(super) waiting: Option<Waiting>,
-    pub(super) first_packets: FirstPackets,
-}
-
-/// Start and end of control.
-pub(super) struct Lifetime {
-    pub(super) started: Instant,
-    pub(super) shutdown_replies: Vec<oneshot::Sender<()>>,
-    pub(super) core_finished: bool,
-    pub(super) finished: bool,
 }
 
 /// Runs control on the calling thread until shutdown.
@@ -196,14 +86,14 @@ pub fn run(parts: ControlParts) -> std::io::Result<()> {
 
 async fn serve(parts: ControlParts) -> std::io::Result<()> {
     let ControlParts { mut requests, mut reports, .. } = parts;
-    let (told, mut probed) = mpsc::channel(4_096);
+    let (probe_sender, mut probe_events) = mpsc::channel(ANSWERS_MAX);
     // The capacity suffices: there is at most one failure per call, and one call per node.
-    let (failed, mut not_started) = mpsc::channel(evenkeel_config::NODES_MAX);
-    let (said, mut ngs) = mpsc::channel(4_096);
-    let (posted_in, mut posted) = mpsc::channel(4_096);
+    let (failed, mut failed_starts) = mpsc::channel(evenkeel_config::NODES_MAX);
+    let (ng_sender, mut ng_replies) = mpsc::channel(ANSWERS_MAX);
+    let (webhook_sender, mut webhook_replies) = mpsc::channel(ANSWERS_MAX);
     let poster = parts.posts.then(Poster::start).transpose()?;
     let start_hooks = StartHooks::new(failed, poster.clone());
-    let paces = evenkeel_config::paces(&parts.settings.sets);
+    let rollouts = evenkeel_config::paces(&parts.settings.sets);
     let session_data = (parts.settings.limits.session_data_mib as usize) << 20;
     let mut control = Control {
         settings: parts.settings,
@@ -217,38 +107,15 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         signalling: NodeSignalling {
             drivers: parts.drivers,
             ng_sockets: Vec::new(),
-            ng_replies: said,
+            ng_replies: ng_sender,
             poster,
-            webhook_replies: posted_in,
+            webhook_replies: webhook_sender,
             start_hooks,
         },
-        replication: Replication {
-            fencing: parts.fencing,
-            lease: parts.lease,
-            suspension: None,
-            following: None,
-        },
-        nodes: NodeResources {
-            listed: Vec::new(),
-            guard: DownstreamGuard::default(),
-            reloader: None,
-            trunks: Vec::new(),
-        },
-        probes: Probes {
-            probers: Vec::new(),
-            events: told,
-            agents: Vec::new(),
-            mismatches: BTreeMap::new(),
-            watches: 0,
-            orders: Orders::default(),
-            canaries: Vec::new(),
-        },
-        policies: PolicyRunner {
-            threads: parts.policies,
-            counting: None,
-            rollouts: super::rollout::start(parts.events.clone())?,
-            settings: paces,
-        },
+        probes: Probes::new(probe_sender, Arc::clone(&parts.fencing)),
+        replication: Replication::new(parts.fencing, parts.lease),
+        nodes: NodeResources::default(),
+        policies: PolicyRunner::start(parts.policies, rollouts, parts.events.clone())?,
         reporting: Reporting {
             events: parts.events,
             history: parts.history,
@@ -256,15 +123,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             closing: Closings::default(),
             costs: Costs::default(),
         },
-        offers: OfferQueue {
-            idempotency_keys: parts.idempotency_keys,
-            in_progress: BTreeMap::new(),
-            session_data: Arc::new(Semaphore::new(session_data)),
-            next: 1,
-            interner: RequestInterner::default(),
-            waiting: parts.awaits_policies.then(Waiting::default),
-            first_packets: FirstPackets::default(),
-        },
+        offers: OfferQueue::new(parts.idempotency_keys, session_data, parts.awaits_policies),
         lifetime: Lifetime {
             started: parts.started,
             shutdown_replies: Vec::new(),
@@ -278,7 +137,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
     }
     // The receiver is dropped before control, so that no policy thread blocks on this channel while control joins these
     // threads.
-    let mut words = parts.policy_reports;
+    let mut policy_reports = parts.policy_reports;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !control.lifetime.finished {
@@ -287,8 +146,8 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         tokio::select! {
             biased;
             _ = watch.tick() => {
-                for _ in 0..probed.len() {
-                    probed.try_recv().into_iter().for_each(|probed| control.handle_probed(probed));
+                for _ in 0..probe_events.len() {
+                    probe_events.try_recv().into_iter().for_each(|event| control.handle_probe(event));
                 }
                 for _ in 0..reports.len() {
                     reports.try_recv().into_iter().for_each(|report| control.handle_report(report));
@@ -297,18 +156,23 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
                     control.watch();
                 }
             }
-            Some(probed) = probed.recv() => control.handle_probed(probed),
+            Some(event) = probe_events.recv() => control.handle_probe(event),
             Some(report) = reports.recv() => control.handle_report(report),
-            Some((node, number, answer)) = posted.recv() => {
+            Some((node, number, answer)) = webhook_replies.recv() => {
                 control.signalling.drivers.handle_posted(node, number, answer);
             }
-            Some((node, ng)) = ngs.recv() => control.signalling.drivers.handle_ng(node, &ng, Clock::read()),
-            Some(word) = words.recv() => {
-                control.policies.threads.handle_word(word, &mut control.gateway, Instant::now());
+            Some((node, ng)) = ng_replies.recv() => {
+                control.signalling.drivers.handle_ng(node, &ng, Clock::read());
             }
-            Some(failed) = not_started.recv() => {
+            Some(report) = policy_reports.recv() => {
+                control.policies.threads.handle_word(report, &mut control.gateway, Instant::now());
+            }
+            Some(failed) = failed_starts.recv() => {
                 if control.signalling.start_hooks.is_under_way(failed) {
-                    control.gateway.change_nodes(Instant::now(), |nodes| nodes.handle_start_failed(failed.node, Instant::now()));
+                    let now = Instant::now();
+                    control
+                        .gateway
+                        .change_nodes(now, |nodes| nodes.handle_start_failed(failed.node, now));
                 }
             }
             Some(request) = requests.recv() => control.handle_request(request),
@@ -316,15 +180,16 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         if !control.replication.is_suspended() && !control.is_in_doubt() {
             control.drain();
             control.release_some();
-            control.count_some();
-            control.send_changes(Instant::now());
+            control.policies.count_some(&control.gateway);
+            let (replication, mut source) = control.record_source();
+            replication.send_changes(&mut source, Instant::now());
             control.suspend_when_idle(&mut reports);
         }
         if control.replication.is_suspended() {
             control.serve_suspended(&mut requests).await;
             // Answers that came meanwhile are not late.
-            while let Ok(word) = words.try_recv() {
-                control.policies.threads.handle_word(word, &mut control.gateway, Instant::now());
+            while let Ok(report) = policy_reports.try_recv() {
+                control.policies.threads.handle_word(report, &mut control.gateway, Instant::now());
             }
         }
     }
@@ -342,20 +207,20 @@ impl Control {
             && self.lifetime.shutdown_replies.is_empty()
     }
 
-    fn handle_probed(&mut self, word: ProbeEvent) {
-        let Some(probed) = word.if_current() else { return };
-        match probed {
+    fn handle_probe(&mut self, event: ProbeEvent) {
+        let Some(result) = event.if_current() else { return };
+        match result {
             ProbeResult::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_evidence(node, NodeEvidence::ProbeAnswered(sequence), at);
             }
             ProbeResult::Answered { node, sequence, vouched: false, at } => {
                 self.gateway.handle_evidence(node, NodeEvidence::AgentAnswered(sequence), at);
             }
-            ProbeResult::Said { node, beside, load, at } => {
-                self.handle_state_report(node, beside, load, at);
+            ProbeResult::State { node, beside, load, at } => {
+                self.probes.handle_state_report(node, beside, load, &mut self.gateway, at);
             }
-            ProbeResult::Obeyed { node, nonce, outcome } => {
-                self.handle_order_answer(node, nonce, outcome);
+            ProbeResult::Order { node, nonce, outcome } => {
+                self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
             }
             ProbeResult::CanaryPassed { node, sequence } => {
                 self.gateway.handle_evidence(
@@ -368,7 +233,7 @@ impl Control {
                 self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, at);
             }
             ProbeResult::Mismatch { node, mismatch } => {
-                self.note_mismatch(node, mismatch, Instant::now());
+                self.probes.note_mismatch(node, mismatch, &self.nodes, Instant::now());
             }
             ProbeResult::Fenced { node, epoch } => {
                 self.replication.fencing.handle_refused(node, epoch);
@@ -383,7 +248,8 @@ impl Control {
         }
     }
 
-    /// Every 2 ms: workers' statistics and timers.
+    /// Every 2 ms: workers' statistics and timers. Ends control once the core has finished and all sessions' ends were
+    /// reported.
     fn watch(&mut self) {
         let mut stamps = vec![Stamp::default(); self.nodes.listed.len()];
         let mut late = Duration::ZERO;
@@ -395,37 +261,37 @@ impl Control {
         let within = self.workers.lines.iter().map(|worker| worker.stats.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_watch(&stamps, late, now);
-        self.look_at_paths(now);
+        if self.probes.watches.is_multiple_of(PATHS_EVERY) {
+            // Path MTU discovery.
+            for (number, worker) in (0..).zip(&self.workers.lines) {
+                for node in worker.stats.take_long() {
+                    self.signalling.drivers.sent_long((number, node), &mut draw, now);
+                }
+            }
+            self.signalling.drivers.look_at_paths(now);
+        }
         if self.probes.watches.is_multiple_of(WALL_CLOCK_EVERY) {
             self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
         }
         self.probes.ask_agents();
-        self.repeat_orders();
-        self.send_late_closings(now);
-        self.finish_when_closed();
-    }
-
-    /// Every 30 ms: path MTU discovery.
-    fn look_at_paths(&mut self, now: Instant) {
-        if !self.probes.watches.is_multiple_of(PATHS_EVERY) {
-            return;
-        }
-        for (number, worker) in (0..).zip(&self.workers.lines) {
-            for node in worker.stats.take_long() {
-                self.signalling.drivers.sent_long((number, node), &mut draw, now);
+        self.probes.repeat_orders(&self.nodes);
+        self.reporting.send_late_closings(now);
+        if self.lifetime.core_finished && self.reporting.closing.is_empty() {
+            self.lifetime.finished = true;
+            for reply in self.lifetime.shutdown_replies.drain(..) {
+                let _ = reply.send(());
             }
         }
-        self.signalling.drivers.look_at_paths(now);
     }
 
-    pub(super) fn handle_report(&mut self, report: WorkerReport) {
+    pub(crate) fn handle_report(&mut self, report: WorkerReport) {
         let now = Instant::now();
         match report {
             WorkerReport::Refused { node } => {
                 self.gateway.handle_evidence(node, NodeEvidence::KernelError, now);
             }
             WorkerReport::Unreadable { node } => {
-                self.note_mismatch(node, Mismatch::Encryption, now);
+                self.probes.note_mismatch(node, Mismatch::Encryption, &self.nodes, now);
             }
             WorkerReport::PortClosed { session, hop } => {
                 self.gateway.handle_port_closed(session, hop, now);
@@ -434,11 +300,21 @@ impl Control {
                 self.gateway.handle_unalike(session, hops, now);
             }
             WorkerReport::Signed { node, message } => {
-                let act = self.signalling.drivers.handle_signed(node, &message, Clock::read());
-                self.act(act);
+                let action = self.signalling.drivers.handle_signed(node, &message, Clock::read());
+                self.act(action);
             }
             WorkerReport::FirstPacket { listener, source, payload_type } => {
-                self.offer_first_packet(listener, source, payload_type, now);
+                // The source's next packet is reported again.
+                if self.replication.suspension.is_none()
+                    && let Some(request) = self.offers.first_packet(
+                        &self.registry,
+                        (listener, source),
+                        payload_type,
+                        now,
+                    )
+                {
+                    self.offer(request, None, now);
+                }
             }
             WorkerReport::Summaries(summaries) => {
                 for summary in summaries {
@@ -448,32 +324,248 @@ impl Control {
                         summary.last_heard,
                     );
                     self.gateway.handle_flow(summary.session, &summary.flow, now);
-                    self.note_carried(summary.session, summary.totals);
+                    let Some(entry) = self.registry.get_mut(summary.session) else { continue };
+                    let before = entry.totals();
+                    entry.note_totals(summary.totals);
+                    if let Some((mode, legs)) = self.gateway.views().mode_of(summary.session) {
+                        self.reporting.costs.carried(mode, legs, &before, &summary.totals);
+                    }
                 }
             }
             WorkerReport::Shed { session, run } => {
-                self.reporting.send_event(super::GatewayEvent::Shed { session, run });
+                self.reporting.send_event(GatewayEvent::Shed { session, run });
             }
             WorkerReport::Panicked { session } => self.gateway.handle_panicked(session, now),
             WorkerReport::Removed { session, mode, totals } => {
-                if let Some((closed, before)) = self.reporting.closing.take(session) {
-                    self.reporting.note_ended(mode, &before, &totals);
-                    self.send_core_event(closed, Some(totals));
-                }
+                self.reporting.handle_removed(session, mode, totals);
             }
         }
     }
 
-    /// Ends control once the core has finished and all sessions' ends were reported.
-    fn finish_when_closed(&mut self) {
-        if self.lifetime.core_finished && self.reporting.closing.is_empty() {
-            self.lifetime.finished = true;
-            for done in self.lifetime.shutdown_replies.drain(..) {
+    pub(crate) fn handle_request(&mut self, request: ControlRequest) {
+        let now = Instant::now();
+        // Replies fail only for a caller that has gone.
+        match request {
+            ControlRequest::Offer(request, reply) => {
+                if self.offers.waiting.is_some() || self.replication.suspension.is_some() {
+                    self.offers.hold(request, reply);
+                } else {
+                    self.offer(*request, Some(reply), now);
+                }
+            }
+            ControlRequest::PoliciesStand => self.offers.handle_policies_active(),
+            ControlRequest::AwaitPolicies(reply) => self.offers.await_policies(reply),
+            ControlRequest::Close(session, reply) => {
+                let _ = reply.send(
+                    self.gateway.handle_close(session, now).map_err(ControlError::Impossible),
+                );
+            }
+            #[cfg(feature = "fault-injection")]
+            ControlRequest::Panic(session, reply) => {
+                let home = self.registry.get(session).map(|entry| entry.home);
+                let panicking = home.map(|home| {
+                    let panic = evenkeel_dataplane::worker::WorkerCommand::Panic { home };
+                    self.workers.command(home.worker, panic);
+                });
+                let none = ControlError::Impossible(Impossible::NoSuchSession);
+                let _ = reply.send(panicking.ok_or(none));
+            }
+            ControlRequest::Move { room, node, reply } => {
+                let to = self.nodes.node_named(&node);
+                let moved = match to {
+                    Some(to) => self.gateway.handle_move(&room, to, now),
+                    None => Err(Impossible::NoSuchNode),
+                };
+                let _ = reply.send(moved.map_err(|reason| self.why_impossible(reason, to)));
+            }
+            ControlRequest::Operate(operation, reply) => {
+                let done = self.nodes.operate(operation, &self.settings, &mut self.gateway, now);
+                let _ = reply.send(done.map_err(|reason| self.why_impossible(reason, None)));
+            }
+            ControlRequest::Order { node, order, reply } => match self.nodes.node_named(&node) {
+                Some(node) => self.probes.order(node, order, reply, &self.nodes, now),
+                None => {
+                    let _ = reply.send(Err(self.why_impossible(Impossible::NoSuchNode, None)));
+                }
+            },
+            ControlRequest::Explain(session, reply) => {
+                let _ = reply.send(self.gateway.views().explain(session, now));
+            }
+            ControlRequest::Regions(reply) => {
+                let _ = reply.send(self.gateway.views().regions(now).collect());
+            }
+            ControlRequest::Sessions { after, reply } => {
+                let view = |standing| self.session_view(standing);
+                let rest = self.gateway.views().sessions_after(after, now);
+                let rest = rest.map(|(id, standing)| (id, standing.map(view)));
+                let _ = reply.send(Slice::of(rest, |_| 1));
+            }
+            ControlRequest::Session(session, reply) => {
+                let standing = self.gateway.session(session, now);
+                let _ = reply.send(standing.map(|standing| self.session_view(standing)));
+            }
+            ControlRequest::Rooms { after, reply } => {
+                let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
+                let _ = reply.send(Slice::of(self.gateway.views().rooms_after(after), cost));
+            }
+            ControlRequest::Nodes(reply) => {
+                let _ = reply.send(self.gateway.views().nodes().collect());
+            }
+            ControlRequest::Govern(rules, reply) => {
+                self.policies.threads.govern(*rules, &mut self.gateway, now);
+                let _ = reply.send(());
+            }
+            ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
+            ControlRequest::Refusals(reply) => {
+                let _ = reply.send(self.policies.threads.ledger().refusals());
+            }
+            ControlRequest::Policies(reply) => self.policies.view(reply),
+            ControlRequest::Recorder(reply) => {
+                let _ = reply.send(self.policies.threads.recorder());
+            }
+            ControlRequest::History(reply) => {
+                let _ = reply.send(self.reporting.history.history());
+            }
+            ControlRequest::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            ControlRequest::Modes(reply) => {
+                let view = |mode| self.reporting.mode_view(mode, &self.gateway, &self.workers);
+                let _ = reply.send(RedundancyMode::ALL.into_iter().map(view).collect());
+            }
+            ControlRequest::Scenarios(scenarios, reply) => {
+                self.gateway.handle_scenarios(&scenarios, now);
+                let _ = reply.send(());
+            }
+            ControlRequest::List(list, reply) => {
+                let _ = reply.send(self.list(&list, now));
+            }
+            ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
+            ControlRequest::FollowReloads(reloader) => self.nodes.reloader = Some(reloader),
+            // A further revision would supersede the policy's first one, and then the gateway might refuse it.
+            ControlRequest::Push { reply, .. } | ControlRequest::RollOut { reply, .. }
+                if self.offers.awaits_policies() =>
+            {
+                let _ = reply.send(Err(ControlError::Starting));
+            }
+            ControlRequest::Push { policy, bytes, settings, push, reply } => {
+                let source = self.policies.pushed(&policy, bytes, settings, &push);
+                self.policies.roll_out(&policy, source, reply, &mut self.gateway);
+            }
+            ControlRequest::RollOut { policy, source, reply } => {
+                self.policies.roll_out(&policy, *source, reply, &mut self.gateway);
+            }
+            ControlRequest::ActOnRollout { policy, action, reply } => {
+                let act = |life: &mut Lifecycle| life.handle_action(action, now);
+                let _ = reply.send(self.policies.change(&policy, &mut self.gateway, now, act));
+            }
+            ControlRequest::RolloutSettings(settings) => {
+                self.policies.change_settings(settings, &mut self.gateway, now);
+            }
+            ControlRequest::Rollback { policy, reply } => {
+                let starting = self.offers.awaits_policies() && self.policies.is_known(&policy);
+                let _ = reply.send(if starting {
+                    Err(ControlError::Starting)
+                } else {
+                    let act = |life: &mut Lifecycle| life.handle_rollback(now);
+                    self.policies.change(&policy, &mut self.gateway, now, act)
+                });
+            }
+            ControlRequest::Stop { policy, reply } => {
+                let stopped = self.policies.threads.stop(&policy);
+                let _ = reply.send(stopped.then_some(()).ok_or(ControlError::NoPolicy(policy)));
+            }
+            ControlRequest::Shutdown { within, done } => {
+                self.lifetime.shutdown_replies.push(done);
+                self.gateway.handle_shutdown(within, now);
+            }
+            ControlRequest::Trunks(reply) => {
+                let _ = reply.send(self.nodes.duplicate_trunks());
+            }
+            ControlRequest::RecordsSent(reply) => {
+                let (replication, mut source) = self.record_source();
+                let _ = reply.send(replication.last_number(&mut source));
+            }
+            ControlRequest::FollowRecords { hands_over, reply } => {
+                let (replication, mut source) = self.record_source();
+                let _ = reply.send(replication.follow(hands_over, &mut source, now));
+            }
+            ControlRequest::Suspend(reply) => self.begin_suspension(reply, now),
+            // Packets of a gateway that is not suspended go on.
+            ControlRequest::SuspendPackets(reply) => {
+                let is_suspended = self.replication.is_suspended();
+                let states = is_suspended.then(|| self.suspend_packets());
+                let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
+            }
+            ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
+            ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
+            ControlRequest::Restore { snapshot, descriptors, reply } => {
+                let _ = reply.send(self.restore(*snapshot, descriptors));
+            }
+            ControlRequest::TakeOver { snapshot, descriptors, reply } => {
+                match self.restore(*snapshot, descriptors) {
+                    Ok(restored) => self.resume(|| _ = reply.send(Ok(restored))),
+                    Err(refused) => _ = reply.send(Err(refused)),
+                }
+            }
+            // The sessions of a gateway that is not suspended belong to no other process.
+            ControlRequest::Release(done) if self.replication.is_suspended() => {
+                self.release();
+                let _ = done.send(());
+            }
+            ControlRequest::Release(_) => {}
+            ControlRequest::Abandon(done) => {
+                self.release();
                 let _ = done.send(());
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests;
+    fn session_view(&self, standing: SessionStanding) -> SessionView {
+        let totals = self.registry.get(standing.session).map(|entry| entry.totals());
+        SessionView { totals: totals.unwrap_or_default(), standing }
+    }
+
+    fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
+        self.nodes.why_impossible(reason, node, &self.settings, &self.gateway)
+    }
+
+    fn status(&self, now: Instant) -> StatusReport {
+        use MediaDirection::{ToClient, ToNode};
+        let workers = &self.workers;
+        let drops = DropReason::ALL.into_iter().filter_map(|reason| {
+            let sum = workers.sum(|stats| stats.drops(reason));
+            (sum > 0).then_some((reason.name(), sum))
+        });
+        StatusReport {
+            state: match (self.gateway.is_admitting(), self.offers.awaits_policies()) {
+                (true, true) => AdmissionState::Starting,
+                (true, false) => AdmissionState::Serving,
+                (false, _) => AdmissionState::Draining,
+            },
+            version: env!("CARGO_PKG_VERSION"),
+            region: Arc::clone(&self.settings.gateway.region),
+            uptime_ms: now.saturating_duration_since(self.lifetime.started).as_millis() as u64,
+            sessions: self.gateway.live(),
+            rooms: self.gateway.standing_rooms(),
+            uplink_suspect: self.gateway.node_table().doubts_uplink(),
+            policies_failing: self.policies.failing(&self.gateway, now),
+            packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
+            packets_to_client: workers.sum(|stats| stats.packets(ToClient)),
+            bytes_to_node: workers.sum(|stats| stats.bytes(ToNode)),
+            bytes_to_client: workers.sum(|stats| stats.bytes(ToClient)),
+            key_frames_to_node: workers.sum(|stats| stats.key_frames(ToNode)),
+            key_frames_to_client: workers.sum(|stats| stats.key_frames(ToClient)),
+            drops: drops.collect(),
+            messages_refused: self.probes.messages_refused(),
+            udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
+            quic: self.registry.quic.map(|quic| quic.address),
+            quic_counts: self
+                .workers
+                .quic_counters
+                .iter()
+                .flat_map(|counters| counters.read())
+                .collect(),
+        }
+    }
+}

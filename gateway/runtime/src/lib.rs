@@ -16,9 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub use buffer::UpgradeBuffer;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{
-    ControlRequest, EVENTS_MAX, EventRecord, Handle, NamedSockets, NodeNames, QuicListener,
-    REQUESTS_MAX, SessionRegistry, SocketName, WorkerLine, briefs, history, port_legs, posts,
-    source_of_ports,
+    ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, QuicListener, SessionRegistry,
+    SocketName, WorkerLine, briefs, history, port_legs, posts, source_of_ports,
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
@@ -263,18 +262,18 @@ fn assemble(
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
-    let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
-    let (events, told) = broadcast::channel(EVENTS_MAX);
+    let (handle, requests) = Handle::new(Arc::new(NodeNames::of(core)));
+    let told = handle.events();
 
     let recorder =
-        PolicyRecorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
+        PolicyRecorder::start(&settings.gateway.region, SystemTime::now(), handle.events())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
     let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
     if !suspended {
         policies.keep_facts();
     }
-    let (names, nodes_max) = (Arc::new(NodeNames::of(core)), core.limits.nodes_max);
+    let nodes_max = core.limits.nodes_max;
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
     let board = gateway.board();
@@ -332,7 +331,6 @@ fn assemble(
     );
     let foundry = policies.foundry().clone();
     let history = history::HistoryWriter::start(foundry.folder(), &settings.admin.socket)?;
-    let idempotency_keys = Arc::default();
     let parts = evenkeel_control::ControlParts {
         gateway,
         workers: lines,
@@ -346,10 +344,10 @@ fn assemble(
         requests,
         reports,
         policy_reports: words,
-        events: events.clone(),
+        events: handle.events.clone(),
         history,
-        names: Arc::clone(&names),
-        idempotency_keys: Arc::clone(&idempotency_keys),
+        names: handle.names(),
+        idempotency_keys: Arc::clone(&handle.idempotency_keys),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
         awaits_policies: !firsts.is_empty(),
@@ -357,13 +355,7 @@ fn assemble(
     };
     let (control, workers) = launch(workers, parts)?;
     let running = RunningGateway {
-        handle: Handle {
-            requests: requests_in,
-            events,
-            names,
-            tokens_refused: Arc::default(),
-            idempotency_keys,
-        },
+        handle,
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
         lease,

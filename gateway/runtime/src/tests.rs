@@ -14,17 +14,11 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         let _ = gone.recv();
         Ok(())
     };
-    let (events, told) = broadcast::channel(1);
+    let (handle, _) = Handle::new(Arc::default());
     RunningGateway {
-        handle: Handle {
-            requests: mpsc::channel(1).0,
-            events,
-            names: Arc::default(),
-            tokens_refused: Arc::default(),
-            idempotency_keys: Arc::default(),
-        },
+        told: handle.events(),
+        handle,
         duplicates: Vec::new(),
-        told,
         udp: Vec::new(),
         quic: None,
         lease: Arc::new(SendLease::forever()),

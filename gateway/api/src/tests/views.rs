@@ -401,10 +401,10 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let mut world = World::start();
     let wasm = "\0asm".repeat(100_000);
     let asking = world.ask("PUT /v1/policies/call/routing?settings=%7B%22a%22%3A1%7D", &wasm);
-    let ControlRequest::Push { policy, bytes, settings, wish, reply } = world.request() else {
+    let ControlRequest::Push { policy, bytes, settings, push, reply } = world.request() else {
         panic!("push")
     };
-    assert_eq!((policy, wish), (routing(), PushRequest::default()));
+    assert_eq!((policy, push), (routing(), PushRequest::default()));
     assert_eq!((bytes.len(), settings), (wasm.len(), Some(json!({"a": 1}))));
     reply.send(Ok(rollout(RolloutOutcome::Refused))).unwrap();
     let (status, body) = asking.answer();
@@ -414,8 +414,8 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     assert_eq!(body["code"], "import");
 
     let asking = world.ask("PUT /v1/policies/call/routing?force=true", "x");
-    let ControlRequest::Push { wish, reply, .. } = world.request() else { panic!("push") };
-    assert_eq!(wish, PushRequest { force: true, ..PushRequest::default() });
+    let ControlRequest::Push { push, reply, .. } = world.request() else { panic!("push") };
+    assert_eq!(push, PushRequest { force: true, ..PushRequest::default() });
     reply.send(Ok(rollout(RolloutOutcome::Activated))).unwrap();
     assert_eq!(asking.answer().0, 200);
 
@@ -456,7 +456,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
     let asking = world.ask("POST /v1/policies/call/routing:promote", "");
-    let ControlRequest::Walk { reply, .. } = world.request() else { panic!("promote") };
+    let ControlRequest::ActOnRollout { reply, .. } = world.request() else { panic!("promote") };
     reply.send(Err(ControlError::Policy("no rollout is running".into()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
@@ -478,14 +478,14 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 fn push_with_steps_reports_the_next_step() {
     let mut world = World::start();
     let asking = world.ask("PUT /v1/policies/call/routing?canary=1,5&pace=2s&force=true", "x");
-    let ControlRequest::Push { wish, reply, .. } = world.request() else { panic!("push") };
+    let ControlRequest::Push { push, reply, .. } = world.request() else { panic!("push") };
     let right = PushRequest {
         canary: Some(vec![1, 5]),
         pace: Some(Duration::from_secs(2)),
         force: true,
         ..PushRequest::default()
     };
-    assert_eq!(wish, right);
+    assert_eq!(push, right);
     let (stage, next_in) = (RolloutStage::Canary(1), Some(Duration::from_secs(2)));
     let staged = Staged { stage, paused: false, next: 5, next_in };
     let begun = RolloutReport { stage: Some(staged), ..rollout(RolloutOutcome::Started) };
@@ -505,10 +505,10 @@ fn push_with_steps_reports_the_next_step() {
         ("abort", RolloutAction::Abort, RolloutOutcome::RolledBack),
     ] {
         let asking = world.ask(&format!("POST /v1/policies/call/routing:{word}"), "");
-        let ControlRequest::Walk { policy, verb, reply } = world.request() else {
+        let ControlRequest::ActOnRollout { policy, action, reply } = world.request() else {
             panic!("{word}")
         };
-        assert_eq!((policy, verb), (routing(), right));
+        assert_eq!((policy, action), (routing(), right));
         reply.send(Ok(rollout(outcome))).unwrap();
         let (status, body) = asking.answer();
         assert_eq!((status, &body["outcome"]), (200, &json!(outcome.name())), "{word}");

@@ -161,8 +161,8 @@ fn full_file_replaces_the_previous_one() {
     (0..10_000).for_each(|number| writer.send(record(number, &room)));
     drop(writer);
     let lengths = [current, previous].map(|path| fs::metadata(path).unwrap().len());
-    assert!(lengths.iter().all(|length| *length <= log_file::BYTES_MAX), "{lengths:?}");
-    assert!(lengths[1] > log_file::BYTES_MAX / 2, "{lengths:?}");
+    assert!(lengths.iter().all(|length| *length <= FILE_BYTES_MAX), "{lengths:?}");
+    assert!(lengths[1] > FILE_BYTES_MAX / 2, "{lengths:?}");
     let written = (lengths.iter().sum::<u64>() as usize) / record(9_999, &room).line().len();
     let next = folder.start();
     let deadline = Instant::now() + WITHIN;

@@ -39,16 +39,10 @@ fn retryable_answer_is_not_remembered() {
 
 #[tokio::test]
 async fn suspension_waits_for_answers_that_are_stored() {
-    let (requests, mut received) = tokio::sync::mpsc::channel(1);
+    let (mut handle, mut received) = Handle::new(Arc::default());
     let table = Arc::new(KeyTable::default());
     assert!(first(&table, "k"));
-    let handle = Handle {
-        requests,
-        events: tokio::sync::broadcast::channel(1).0,
-        names: Arc::default(),
-        tokens_refused: Arc::default(),
-        idempotency_keys: Arc::clone(&table),
-    };
+    handle.idempotency_keys = Arc::clone(&table);
     let suspending = tokio::spawn(async move { handle.suspend().await });
     for _ in 0..10 {
         tokio::task::yield_now().await;

@@ -1,3 +1,5 @@
+mod signed;
+
 use std::cell::Cell;
 
 use tokio::task::LocalSet;
@@ -133,7 +135,7 @@ fn oldest_pending_probe_is_replaced() {
         let [.., a, b] = number.to_be_bytes();
         [a, b].repeat(6).try_into().unwrap()
     };
-    (0..=pending::ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
+    (0..=TOKENS_MAX as u64).for_each(|number| asked.ask(token(number), number));
     assert_eq!(asked.answered(&token(0)), None);
     assert_eq!(asked.answered(&token(1)), Some(1));
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Brief, SessionEntry, SessionRegistry, Slots};
-use crate::snapshot::SnapshotError;
+use crate::messages::SnapshotError;
 
 /// An address with its scope.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

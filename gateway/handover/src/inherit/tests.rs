@@ -1,6 +1,5 @@
 use evenkeel_control::{ControlRequest, Restored, SocketName};
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::*;
 
@@ -54,7 +53,7 @@ async fn unreadable_hello_is_answered_with_the_reason() {
 
 /// A control that restores every state.
 fn control() -> Handle {
-    let (requests, mut received) = mpsc::channel(1);
+    let (handle, mut received) = Handle::new(Arc::default());
     tokio::spawn(async move {
         while let Some(request) = received.recv().await {
             match request {
@@ -69,13 +68,7 @@ fn control() -> Handle {
             }
         }
     });
-    Handle {
-        requests,
-        events: tokio::sync::broadcast::channel(1).0,
-        names: Arc::default(),
-        tokens_refused: Arc::default(),
-        idempotency_keys: Arc::default(),
-    }
+    handle
 }
 
 fn snapshot() -> Vec<u8> {

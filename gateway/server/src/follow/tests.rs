@@ -148,15 +148,7 @@ fn names() -> NodeNames {
 #[tokio::test]
 async fn initial_state_is_reported_without_events() {
     let telemetry = telemetry();
-    let (requests_in, requests) = mpsc::channel(4);
-    let (events, _) = broadcast::channel(4);
-    let handle = Handle {
-        requests: requests_in,
-        events,
-        names: Arc::new(names()),
-        tokens_refused: Arc::default(),
-        idempotency_keys: Arc::default(),
-    };
+    let (handle, requests) = Handle::new(Arc::new(names()));
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
     let mut reader = CounterFollower::new(handle, telemetry.instruments());

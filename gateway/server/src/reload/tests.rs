@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use evenkeel_control::{ControlRequest, NotListed, RolloutReport, Shrinks};
 use tempfile::{TempDir, tempdir};
-use tokio::sync::broadcast;
 
 use super::*;
 
@@ -62,15 +61,7 @@ impl World {
         let folder = Folder::with("call.toml", CALL);
         folder.write("live.toml", "[scenario.live]\n");
         let applied = Applied::of(&folder.load());
-        let (requests_in, requests) = mpsc::channel(8);
-        let (events, _) = broadcast::channel(8);
-        let handle = Handle {
-            requests: requests_in,
-            events,
-            names: Arc::default(),
-            tokens_refused: Arc::default(),
-            idempotency_keys: Arc::default(),
-        };
+        let (handle, requests) = Handle::new(Arc::default());
         World { folder, applied, handle, requests }
     }
 

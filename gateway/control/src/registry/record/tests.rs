@@ -4,7 +4,7 @@ use evenkeel_dataplane::flows::Flows;
 use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 
 use super::*;
-use crate::registry::{AdmitError, QuicListener, Registered, UdpListener};
+use crate::registry::{QuicListener, Registered, UdpListener};
 
 const WORKERS: usize = 2;
 
@@ -35,7 +35,7 @@ fn register(
     registry: &mut SessionRegistry,
     session: u64,
     ingress: IngressProtocol,
-) -> Result<Registered, AdmitError> {
+) -> Result<Registered, crate::ControlError> {
     let offer = Offer {
         id: OfferId(session + 100),
         scenario: "call".into(),

@@ -1,7 +1,28 @@
 use evenkeel_config::WebhookTarget;
-use evenkeel_model::NodeId;
+use evenkeel_model::{NodeId, RoomId};
 
 use super::*;
+use crate::samples::closed_session;
+
+#[test]
+fn missing_final_totals_default_to_the_last_summary() {
+    let now = Instant::now();
+    let closed = |number| CoreEvent::Closed {
+        session: SessionId(number),
+        room: RoomId(1),
+        room_name: "room".into(),
+        reason: CloseReason::Requested,
+        closed: Box::new(closed_session(now)),
+    };
+    let totals = Totals { shed: 4, ..Totals::default() };
+    let mut closings = Closings::default();
+    closings.hold(SessionId(1), closed(1), totals, now);
+    closings.hold(SessionId(2), closed(2), totals, now);
+    assert_eq!(closings.take(SessionId(2)), Some((closed(2), totals)), "its worker reported");
+    assert!(closings.late(now + TOTALS_WITHIN - Duration::from_millis(1)).is_empty());
+    assert_eq!(closings.late(now + TOTALS_WITHIN), [(closed(1), totals)]);
+    assert!(closings.is_empty());
+}
 
 #[test]
 fn bandwidth_cost_compares_standbys_with_first_hops() {
@@ -20,12 +41,17 @@ fn bandwidth_cost_compares_standbys_with_first_hops() {
     // Six legs: hot has two at standbys, hitless one.
     let node = NodeId(0);
     for of_sessions in [true, false] {
-        costs.told(&DriverAction::Sign { worker: 0, node, message: [0; 100].into(), of_sessions });
+        costs.signalled(&DriverAction::Sign {
+            worker: 0,
+            node,
+            message: [0; 100].into(),
+            of_sessions,
+        });
     }
-    costs.told(&DriverAction::Ng { node, datagram: [0; 200].into() });
+    costs.signalled(&DriverAction::Ng { node, datagram: [0; 200].into() });
     let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
     let (body, within) = (vec![0; 300].into(), Duration::ZERO);
-    costs.told(&DriverAction::Post { node, number: 1, hook, body, within });
+    costs.signalled(&DriverAction::Post { node, number: 1, hook, body, within });
     assert_eq!(costs.bandwidth(RedundancyMode::Hitless), Some(1.1));
     assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.1));
     assert_eq!(costs.bandwidth(RedundancyMode::Cold), Some(0.0));

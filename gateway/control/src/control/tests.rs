@@ -24,10 +24,8 @@ fn listed(name: &str, region: &str) -> Option<ListedNode> {
 
 #[test]
 fn offered_address_follows_the_node_name() {
-    let quic = super::super::registry::QuicListener {
-        address: ([127, 0, 0, 1], 1).into(),
-        certificate_sha256: [0; 32],
-    };
+    let quic =
+        crate::QuicListener { address: ([127, 0, 0, 1], 1).into(), certificate_sha256: [0; 32] };
     let flows = Arc::new(Flows::new(16));
     let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1);
     let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
@@ -43,8 +41,9 @@ fn offered_address_follows_the_node_name() {
     let nodes = vec![("sfu-1".into(), own)];
     registry.register(session, &offer, nodes, &mut |bytes| bytes.fill(1)).unwrap();
     let address = |listed: &[_], node| {
+        let nodes = NodeResources { listed: listed.to_vec(), ..NodeResources::default() };
         let hop = Hop { node: NodeId(node), incarnation: Incarnation(1) };
-        wish((&registry, listed), session, RoomId(1), hop).unwrap().address
+        open_request(&registry, &nodes, session, RoomId(1), hop).unwrap().address
     };
     assert_eq!(address(&[listed("sfu-1", "east")], 0), Some(own));
     let goes_and_comes = [listed("sfu-1", "east"), listed("sfu-1", "west")];

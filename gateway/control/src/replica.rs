@@ -12,10 +12,10 @@ use evenkeel_dataplane::worker::TrunkState;
 use evenkeel_drivers::DriversReplica;
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
 
-use super::RecordBatch;
-use crate::interner::RequestInterner;
-use crate::registry::{EntryRecord, RegistryRecord, ReservedPorts};
-use crate::snapshot::{MediaRecord, Snapshot};
+use crate::offers::RequestInterner;
+use crate::registry::ReservedPorts;
+use crate::registry::record::{EntryRecord, RegistryRecord};
+use crate::snapshot::{MediaRecord, RecordBatch, Snapshot};
 use crate::{KEYS_MAX, KeyRecord};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

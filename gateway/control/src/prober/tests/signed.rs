@@ -1,6 +1,6 @@
 use evenkeel_media::trunk::GroupOwner;
 
-use super::*;
+use super::super::*;
 
 fn secret() -> NodeSecret {
     NodeSecret::new(b"a secret of some length", "east-a1").unwrap()
@@ -11,8 +11,8 @@ fn load(state: ServingState) -> NodeLoad {
 }
 
 /// A conversation from nonce 100 on, with the probe of sequence 7 pending.
-fn asked(who: Who) -> (SignedProbe, Clock) {
-    let (signed, clock) = (SignedProbe::new(secret(), who, Arc::default(), 100), Clock::read());
+fn asked(end: ProbedEnd) -> (SignedProbe, Clock) {
+    let (signed, clock) = (SignedProbe::new(secret(), end, Arc::default(), 100), Clock::read());
     signed.probe(7, clock);
     (signed, clock)
 }
@@ -25,7 +25,7 @@ fn say(answer: &TrunkAnswer, nonce: u64, sent_us: u64) -> Vec<u8> {
 
 #[test]
 fn answer_of_a_node_covers_that_node() {
-    let (signed, clock) = asked(Who::Node);
+    let (signed, clock) = asked(ProbedEnd::Node);
     let heard = signed
         .read(&say(&TrunkAnswer::Probe(load(ServingState::Serving)), 107, clock.unix_us), clock);
     let heard = heard.unwrap();
@@ -36,7 +36,9 @@ fn answer_of_a_node_covers_that_node() {
 
 #[test]
 fn agent_answer_is_no_evidence_for_the_node() {
-    for (who, state) in [(Who::Beside, ServingState::Serving), (Who::Node, ServingState::Gone)] {
+    for (who, state) in
+        [(ProbedEnd::Beside, ServingState::Serving), (ProbedEnd::Node, ServingState::Gone)]
+    {
         let (signed, clock) = asked(who);
         let answer = say(&TrunkAnswer::Probe(load(state)), 107, clock.unix_us);
         let heard = signed.read(&answer, clock).unwrap();
@@ -46,7 +48,7 @@ fn agent_answer_is_no_evidence_for_the_node() {
 
 #[test]
 fn repeated_notice_is_confirmed_each_time() {
-    let (signed, clock) = asked(Who::Beside);
+    let (signed, clock) = asked(ProbedEnd::Beside);
     let notice = TrunkAnswer::Notice { number: 9, load: load(ServingState::Gone) };
     let bytes = say(&notice, 107, clock.unix_us);
     for _ in 0..2 {
@@ -60,7 +62,7 @@ fn repeated_notice_is_confirmed_each_time() {
 
 #[test]
 fn unsolicited_answer_is_rejected() {
-    let (signed, clock) = asked(Who::Node);
+    let (signed, clock) = asked(ProbedEnd::Node);
     let notice = TrunkAnswer::Notice { number: 1, load: load(ServingState::Gone) };
     for answer in [TrunkAnswer::Probe(load(ServingState::Gone)), notice] {
         assert_eq!(signed.read(&say(&answer, 108, clock.unix_us), clock), None);
@@ -76,7 +78,7 @@ fn another_secret_or_clock_is_no_answer() {
         serving.write(secret, 107, sent_us, &mut bytes);
         bytes
     };
-    let (signed, clock) = asked(Who::Node);
+    let (signed, clock) = asked(ProbedEnd::Node);
     let late = clock.unix_us - 6_200_000;
     let mut refusal = Vec::new();
     ClockRefusal { nonce: 107, sent_us: late }.write(&mut refusal);
@@ -95,7 +97,7 @@ fn another_secret_or_clock_is_no_answer() {
 
 #[test]
 fn refusal_must_quote_a_probe_of_the_node() {
-    let (signed, clock) = asked(Who::Node);
+    let (signed, clock) = asked(ProbedEnd::Node);
     let probe = signed.probe(8, clock);
     assert_eq!(signed.refused(&probe, clock), Some(8));
     let mut forged = probe.clone();
@@ -108,13 +110,13 @@ fn refusal_must_quote_a_probe_of_the_node() {
         None,
         "an order"
     );
-    let (beside, clock) = asked(Who::Beside);
+    let (beside, clock) = asked(ProbedEnd::Beside);
     assert_eq!(beside.refused(&beside.probe(8, clock), clock), None);
 }
 
 #[test]
 fn outdated_state_report_is_ignored() {
-    let (signed, clock) = asked(Who::Beside);
+    let (signed, clock) = asked(ProbedEnd::Beside);
     let back = TrunkAnswer::Notice { number: 2, load: load(ServingState::Serving) };
     signed.read(&say(&back, 107, clock.unix_us), clock).unwrap();
     let gone = TrunkAnswer::Notice { number: 1, load: load(ServingState::Gone) };
@@ -126,16 +128,16 @@ fn outdated_state_report_is_ignored() {
 #[test]
 fn probes_stay_pending_for_ten_seconds() {
     let (signed, clock) =
-        (SignedProbe::new(secret(), Who::Node, Arc::default(), u64::MAX), Clock::read());
-    (0..=ASKED_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
+        (SignedProbe::new(secret(), ProbedEnd::Node, Arc::default(), u64::MAX), Clock::read());
+    (0..=NONCES_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
     assert!(!signed.was_asked(u64::MAX), "the oldest gave way");
-    assert!(signed.was_asked(0) && signed.was_asked(ASKED_MAX as u64 - 1));
+    assert!(signed.was_asked(0) && signed.was_asked(NONCES_MAX as u64 - 1));
 }
 
 #[test]
 fn owner_signs_its_epoch_and_hears_of_a_newer_one() {
     let fencing = Fencing::new(9).0;
-    let signed = SignedProbe::new(secret(), Who::Node, Arc::clone(&fencing), 100);
+    let signed = SignedProbe::new(secret(), ProbedEnd::Node, Arc::clone(&fencing), 100);
     let clock = Clock::read();
     let owner = |probe: &[u8]| TrunkQuestion::read(probe, &secret(), clock.unix_us).unwrap().owner;
     assert_eq!(owner(&signed.probe(1, clock)), None);

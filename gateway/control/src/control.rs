@@ -1,0 +1,580 @@
+//! `Control` owns the core: it executes the core's effects through its parts, which keep the state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_config::{GatewayConfig, NodeConfig};
+use evenkeel_core::{Gateway, GatewayEffect, NotOpened};
+use evenkeel_dataplane::flows::Home;
+use evenkeel_dataplane::worker::{DscpMarks, Install, WorkerCommand};
+use evenkeel_drivers::{Clock, DriverAction, OpenRequest, set};
+use evenkeel_model::{
+    ClientIdentity, CloseReason, CoreEvent, Hop, IngressProtocol, NodeId, NotStarted, Offer, Plan,
+    RoomId, RouteCell, RtcpPort, SessionId,
+};
+use evenkeel_process::random::{draw, fill};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::equipment::{Equipment, equip, has_webhooks, wants_briefs};
+use crate::inherited::Inherited;
+use crate::messages::{ControlError, GatewayEvent, OfferedSession};
+use crate::node_list::{
+    ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NotListed,
+};
+use crate::nodes::{NodeResources, region_named};
+use crate::offers::{OfferQueue, OfferReply};
+use crate::policies::PolicyRunner;
+use crate::probes::Probes;
+use crate::records::{RecordSource, Replication};
+use crate::registry::{Registered, SessionRegistry};
+use crate::reporting::Reporting;
+use crate::signalling::NodeSignalling;
+use crate::workers::WorkerLines;
+
+/// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
+/// within 2 ms. A plugin that takes 200 µs per call meets that.
+const ASKED_AT_ONCE: usize = 8;
+
+/// Maximum offers released per turn of control, so that the turn stays short.
+const RELEASED_AT_ONCE: usize = 32;
+
+pub(crate) struct Control {
+    pub(crate) settings: Arc<GatewayConfig>,
+    pub(crate) gateway: Gateway,
+    pub(crate) registry: SessionRegistry,
+    pub(crate) workers: WorkerLines,
+    pub(crate) signalling: NodeSignalling,
+    pub(crate) replication: Replication,
+    pub(crate) nodes: NodeResources,
+    pub(crate) probes: Probes,
+    pub(crate) policies: PolicyRunner,
+    pub(crate) reporting: Reporting,
+    pub(crate) offers: OfferQueue,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// Start and end of control.
+pub(crate) struct Lifetime {
+    pub(crate) started: Instant,
+    pub(crate) shutdown_replies: Vec<oneshot::Sender<()>>,
+    /// The core has closed all sessions.
+    pub(crate) core_finished: bool,
+    pub(crate) finished: bool,
+}
+
+/// Resources of added and changed nodes, in the same order.
+struct Equipments {
+    comes: Vec<Equipment>,
+    /// Resources of nodes whose agent or canary settings changed.
+    changes: Vec<Equipment>,
+}
+
+impl Control {
+    /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
+    /// such workers.
+    pub(crate) fn drain(&mut self) -> bool {
+        loop {
+            let clock = Clock::read();
+            self.gateway.handle_timeout(clock.now);
+            while let Some(output) = self.gateway.poll_output() {
+                self.execute(output, clock);
+            }
+            match self.signalling.drivers.handle_timeout(clock) {
+                Some(act) => self.act(Some(act)),
+                None => break,
+            }
+        }
+        self.workers.wake_workers()
+    }
+
+    pub(crate) fn execute(&mut self, output: GatewayEffect, clock: Clock) {
+        match output {
+            GatewayEffect::Ask(ask) => {
+                if let Err((id, fault)) = self.policies.threads.ask(ask) {
+                    self.gateway.handle_answer(id, Err(fault), clock.now);
+                }
+            }
+            GatewayEffect::Install { session, room: _, offer, route, plan } => {
+                self.install(session, &offer, route, plan, clock.now);
+            }
+            // Handled by the restore.
+            GatewayEffect::Restore { .. } => {}
+            GatewayEffect::Open { session, room, hop } => {
+                match open_request(&self.registry, &self.nodes, session, room, hop) {
+                    Some(request) => {
+                        let action = self.signalling.drivers.open(&request, &mut draw, clock);
+                        self.act(action);
+                    }
+                    None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
+                }
+            }
+            GatewayEffect::CloseAt { session, hop } => {
+                let act = self.signalling.drivers.close(session, hop, clock);
+                self.act(act);
+                if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
+                    self.workers.command(home.worker, WorkerCommand::Detach { home, hop });
+                }
+            }
+            GatewayEffect::Reply { offer, result } => {
+                if let Some(session) = self.offers.reply(offer, result) {
+                    // Fails only if the session has ended.
+                    let _ = self.gateway.handle_close(session, Instant::now());
+                }
+            }
+            GatewayEffect::Plan { session, plan } => {
+                self.with_home(session, |home| WorkerCommand::Plan { home, plan });
+            }
+            GatewayEffect::KeyFrame { sessions } => {
+                for session in sessions {
+                    self.with_home(session, |home| WorkerCommand::KeyFrame { home });
+                }
+            }
+            GatewayEffect::End { session, reason } => self.end(session, reason),
+            GatewayEffect::Probe { node, sequence } => self.probes.probe(node, sequence, clock),
+            GatewayEffect::Canary { node, sequence } => {
+                self.probes.send_canary(node, sequence, clock);
+            }
+            GatewayEffect::Start { node } => {
+                if let Some(configured) = self.nodes.listed(node).cloned()
+                    && let Some(start) = &configured.start
+                {
+                    let attempt = draw();
+                    self.signalling.start_hooks.start(node, &configured.name, start, attempt);
+                }
+            }
+            GatewayEffect::EndStart { node, why } => {
+                self.signalling.start_hooks.give_up(node);
+                if let Some(listed) = self.nodes.listed(node)
+                    && let Some(start) = &listed.start
+                    && why == NotStarted::Late
+                {
+                    let within = start.within;
+                    tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
+                }
+            }
+            GatewayEffect::Forget { node } => self.forget_node(node),
+            GatewayEffect::Rollout(rollout) => {
+                self.reporting.send_event(GatewayEvent::Rollout(rollout));
+            }
+            GatewayEffect::Unload { policy, revision } => {
+                self.policies.threads.unload(&policy, revision);
+            }
+            GatewayEffect::Remember { policy, remembered } => {
+                self.policies.threads.remember(&policy, remembered);
+            }
+            GatewayEffect::Event(event) => match event {
+                CoreEvent::Closed { session, .. } => {
+                    self.reporting.close(session, event, &self.registry);
+                }
+                event => self.reporting.send(self.offers.event(event, &self.registry)),
+            },
+            GatewayEffect::Finished => {
+                self.lifetime.core_finished = true;
+            }
+        }
+    }
+
+    fn install(
+        &mut self,
+        session: SessionId,
+        offer: &Offer,
+        route: Arc<RouteCell>,
+        plan: Plan,
+        now: Instant,
+    ) {
+        let pending = self.offers.in_progress.get_mut(&offer.id);
+        let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
+            (std::mem::take(&mut pending.request.nodes), pending.data.take())
+        });
+        let registered = self.registry.register(session, offer, nodes, &mut fill);
+        if let Some(entry) = self.registry.get_mut(session) {
+            entry.data = data;
+        }
+        match registered {
+            Ok(Registered { home, client, ports, reached }) => {
+                if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
+                    pending.ingress = Some(reached);
+                }
+                let install = Install {
+                    home,
+                    session,
+                    media: offer.media.clone(),
+                    client,
+                    route,
+                    plan,
+                    dscp: dscp(&self.settings, &offer.scenario),
+                    ports,
+                    await_first_packet: awaits_first_packet(
+                        &self.settings,
+                        &offer.scenario,
+                        matches!(offer.ingress, IngressProtocol::Udp(ClientIdentity::Open { .. })),
+                    ),
+                    seed: draw(),
+                    state: None,
+                };
+                self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
+            }
+            Err(error) => {
+                if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
+                    pending.not_registered = Some(error);
+                }
+                // The client cannot use the session. The refusal carries the reason.
+                let _ = self.gateway.handle_close(session, now);
+            }
+        }
+    }
+
+    /// Executes an effect of the drivers.
+    pub(crate) fn act(&mut self, action: Option<DriverAction>) {
+        action.iter().for_each(|action| self.reporting.costs.signalled(action));
+        match action {
+            None => {}
+            Some(DriverAction::Sign { worker, node, message, of_sessions: sealed }) => {
+                self.workers.command(worker, WorkerCommand::SendSigned { node, message, sealed });
+            }
+            Some(DriverAction::LimitBundles { worker, node, size_max }) => {
+                let name = self.nodes.node_name(node);
+                tracing::info!(
+                    node = %name,
+                    worker,
+                    bytes = size_max,
+                    "bundle size limit changed"
+                );
+                self.workers.command(worker, WorkerCommand::LimitBundles { node, size_max });
+            }
+            Some(message @ (DriverAction::Ng { .. } | DriverAction::Post { .. })) => {
+                self.signalling.send(message);
+            }
+            Some(DriverAction::Opened { session, hop, leg }) => {
+                self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
+                self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
+            }
+            Some(DriverAction::Changed { session, hop, leg }) => {
+                self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });
+            }
+            Some(DriverAction::Fenced { node, epoch }) => {
+                self.replication.fencing.handle_refused(node, epoch);
+            }
+            Some(DriverAction::Refused { session, hop, unwilling, reason }) => {
+                let now = Instant::now();
+                let (node, reason) = (hop.node, Box::<str>::from(reason));
+                let offer = self.registry.get(session).map(|entry| entry.offer);
+                let pending = offer.and_then(|offer| self.offers.in_progress.get_mut(&offer));
+                if let Some(pending) = pending {
+                    pending.not_opened = Some((node, reason.clone()));
+                }
+                self.reporting.send_event(GatewayEvent::NotOpened { session, node, reason });
+                if unwilling {
+                    self.gateway.change_nodes(now, |nodes| nodes.handle_full(hop.node, now));
+                }
+                self.gateway.handle_opened(session, hop, Err(NotOpened), now);
+            }
+        }
+    }
+
+    fn end(&mut self, session: SessionId, reason: CloseReason) {
+        if let Some(entry) = self.registry.remove(session) {
+            let home = entry.home;
+            self.workers.command(home.worker, WorkerCommand::Remove { home });
+        }
+        if reason == CloseReason::NotOpened {
+            self.reporting.closing.take(session);
+        }
+    }
+
+    fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> WorkerCommand) {
+        if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
+            self.workers.command(home.worker, command(home));
+        }
+    }
+
+    pub(crate) fn offer(
+        &mut self,
+        mut request: OfferedSession,
+        reply: Option<OfferReply>,
+        now: Instant,
+    ) {
+        match self.admit(&mut request) {
+            Ok(data) => {
+                let offer = self.offers.begin(request, data, reply, now);
+                self.gateway.handle_offer(offer, now);
+            }
+            Err(refusal) => {
+                if let Some(reason) = refusal.turned_away() {
+                    self.reporting.send_turned_away(&request, reason, now);
+                }
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(refusal));
+                }
+            }
+        }
+    }
+
+    /// Checks that a session can be registered. Returns its part of the limit `session_data_mib`.
+    fn admit(&self, request: &mut OfferedSession) -> Result<OwnedSemaphorePermit, ControlError> {
+        self.registry.admits(&request.ingress)?;
+        let nodes = self.nodes.find_named(&mut request.nodes, &self.settings)?;
+        let data = self.offers.reserve_data(request)?;
+        let rtcp_apart = request.media.rtcp == RtcpPort::Own;
+        let leaves = |node| self.nodes.leaves(node);
+        match self.signalling.drivers.shared_address(&nodes, rtcp_apart, leaves) {
+            Some((one, other, address)) => {
+                let nodes = [one, other].map(|node| self.nodes.node_name(node));
+                Err(ControlError::SharedNodeAddress { nodes, address })
+            }
+            None => Ok(data),
+        }
+    }
+
+    /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native
+    /// defaults would decide them.
+    pub(crate) fn release_some(&mut self) {
+        if self.replication.suspension.is_some() {
+            return;
+        }
+        for _ in 0..RELEASED_AT_ONCE {
+            if self.gateway.offers_asked() >= ASKED_AT_ONCE {
+                return;
+            }
+            let Some((request, reply)) = self.offers.next_waiting() else { return };
+            self.offer(*request, Some(reply), Instant::now());
+            self.drain();
+        }
+    }
+
+    /// The owner of the follower of records, and the owners of the records.
+    pub(crate) fn record_source(&mut self) -> (&mut Replication, RecordSource<'_>) {
+        let source = RecordSource {
+            gateway: &mut self.gateway,
+            workers: &mut self.workers,
+            registry: &self.registry,
+            drivers: &self.signalling.drivers,
+            nodes: &self.nodes,
+            offers: &self.offers,
+        };
+        (&mut self.replication, source)
+    }
+
+    /// Applies a list, all or nothing, and emits its event.
+    pub(crate) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
+        let outcome = self.take(list, now);
+        if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
+            let outcome = outcome.clone();
+            let update = NodeListUpdate { by: list.by, forced: list.force, outcome };
+            self.reporting.send_event(GatewayEvent::NodeList(update));
+        }
+        outcome
+    }
+
+    /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
+    fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
+        let stands = self.nodes.listed.iter().flatten().filter(|listed| !listed.leaves);
+        let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
+        let held = self.nodes.guard.check(&list.nodes, &stands, now).err();
+        if let Some(shrinks) = held.filter(|_| !list.force) {
+            return Err(shrinks.into());
+        }
+        let steps = NodeListChange::of(list, &self.nodes.listed);
+        let (adding, room) = (steps.comes.len(), self.gateway.node_table().vacancies(now));
+        if adding > room {
+            return Err(NotListed::Full { adding, room });
+        }
+        let equipments = self.equipments(&steps)?;
+        match held {
+            Some(_) => self.nodes.guard.restart(),
+            None => self.nodes.guard.note(stands, now),
+        }
+        Ok(self.take_steps(steps, equipments, list.within, now))
+    }
+
+    /// The resources of the steps, if the existing sockets can reach all nodes.
+    fn equipments(&self, steps: &NodeListChange) -> Result<Equipments, NotListed> {
+        let changes = || steps.changes.iter().map(|(_, node)| &**node);
+        let comes = || steps.comes.iter().map(|node| &**node);
+        changes().try_for_each(|node| self.fits(node, false))?;
+        comes().try_for_each(|node| self.fits(node, true))?;
+        let build = |node: &NodeConfig, workers| {
+            let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
+            let equipped = equip(&self.settings, node, workers, &mut Inherited::default());
+            equipped.map_err(|failure| unfit(failure.to_string()))
+        };
+        let changes = changes().map(|node| build(node, 0)).collect::<Result<_, _>>()?;
+        let comes =
+            comes().map(|node| build(node, self.workers.lines.len())).collect::<Result<_, _>>()?;
+        Ok(Equipments { comes, changes })
+    }
+
+    /// Checks that the existing sockets can reach the node.
+    fn fits(&self, node: &NodeConfig, is_new: bool) -> Result<(), NotListed> {
+        let name = || Arc::clone(&node.name);
+        if !self.settings.regions.contains(&node.region) {
+            return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
+        }
+        let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
+        if node.has_port_legs() && is_new && !self.registry.has_ports_to(node.address) {
+            return unfit(
+                "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
+            );
+        }
+        if wants_briefs(node) && !self.registry.briefs {
+            return unfit(
+                "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
+            );
+        }
+        Ok(())
+    }
+
+    fn take_steps(
+        &mut self,
+        steps: NodeListChange,
+        equipments: Equipments,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> ListChange {
+        let (mut change, mut is_known_anew) = (ListChange::default(), false);
+        let changing = steps.changes.iter().map(|(_, node)| node);
+        if steps.comes.iter().chain(changing).any(|node| has_webhooks(node)) {
+            self.signalling.start_posting();
+        }
+        for (id, node) in steps.stays_after_all {
+            // Cannot fail: the node exists and is being removed.
+            let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
+            change.added.push(Arc::clone(&node.name));
+            set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+        }
+        for ((id, node), equipment) in steps.changes.into_iter().zip(equipments.changes) {
+            if let Some(core) = self.core(&node) {
+                let _ = self
+                    .gateway
+                    .change_nodes(now, |nodes| nodes.handle_node_changed(id, core, now));
+            }
+            let before = self.nodes.listed(id).cloned();
+            let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
+            if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
+                self.probes.set_agent(id, equipment.agent);
+                self.gateway.change_nodes(now, |nodes| nodes.handle_agent_lost(id, now));
+            }
+            if before.is_none_or(|(_, canary)| canary != node.canary) {
+                self.probes.set_canary(id, equipment.canary);
+            }
+            change.changed.push(Arc::clone(&node.name));
+            self.reporting.names.change(id, &node);
+            is_known_anew = true;
+            set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+        }
+        // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
+        for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
+            let Some(core) = self.core(&node) else { continue };
+            // The limit was checked before.
+            let Ok(id) = self.gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))
+            else {
+                continue;
+            };
+            change.added.push(Arc::clone(&node.name));
+            if let Some(cell) = self.gateway.board().cell(id) {
+                self.reporting.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
+            }
+            for old in self.nodes.listed_at(node.address) {
+                // Cannot fail: both nodes exist.
+                let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
+            }
+            if let Some(old) = self.nodes.named_among(&node.name, &steps.goes) {
+                // Cannot fail: both nodes exist.
+                let _ =
+                    self.gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));
+            }
+            is_known_anew = true;
+            self.equip(id, node, equipment);
+        }
+        for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.listed) {
+            let Some(listed) = listed else { continue };
+            let goes = steps.goes.contains(&id);
+            listed.leaves |= goes;
+            // Nodes that are being removed already get the deadline too.
+            if goes || listed.leaves && within.is_some() {
+                change.removed.push(Arc::clone(&listed.node.name));
+                let _ = self
+                    .gateway
+                    .change_nodes(now, |nodes| nodes.handle_node_removed(id, within, now));
+            }
+        }
+        if is_known_anew {
+            self.teach_policies();
+        }
+        change
+    }
+
+    fn core(&mut self, node: &NodeConfig) -> Option<evenkeel_model::NodeSettings> {
+        let region = region_named(&self.settings, &node.region).ok()?;
+        let zone = self.gateway.zone(&node.zone, region).ok()?;
+        Some(node.core(zone))
+    }
+
+    /// Releases a node that the core has forgotten.
+    pub(crate) fn forget_node(&mut self, id: NodeId) {
+        self.signalling.unequip(id);
+        self.probes.set_prober(id, None);
+        self.probes.set_agent(id, None);
+        self.probes.set_canary(id, None);
+        set(&mut self.nodes.trunks, id, Vec::new());
+        self.workers.command_all(|| WorkerCommand::RemoveNode { node: id });
+        if let Some(listed) = self.nodes.listed.get_mut(id.0 as usize).and_then(Option::take) {
+            let name = Arc::clone(&listed.node.name);
+            self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });
+            self.teach_policies();
+        }
+    }
+
+    fn teach_policies(&mut self) {
+        self.policies.threads.teach(self.nodes.catalog(&self.settings, &self.gateway));
+    }
+
+    /// Installs the resources of a node. Its trunks, if they are new, are given to the workers.
+    pub(crate) fn equip(&mut self, id: NodeId, node: Arc<NodeConfig>, equipment: Equipment) {
+        let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
+        set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+        self.signalling.equip(id, driver, line);
+        self.probes.set_prober(id, probe);
+        self.probes.set_agent(id, agent);
+        self.probes.set_canary(id, canary);
+        set(&mut self.nodes.trunks, id, duplicates);
+        for (worker, trunk) in (0..).zip(trunks) {
+            self.workers.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
+        }
+    }
+}
+
+/// Returns whether the session's client receives nothing before it sends; false for a session that a first packet
+/// opened.
+pub(crate) fn awaits_first_packet(
+    settings: &GatewayConfig,
+    scenario: &str,
+    of_first_packet: bool,
+) -> bool {
+    let scenario = settings.scenario(scenario);
+    !of_first_packet && scenario.is_some_and(|(_, scenario)| scenario.await_first_packet)
+}
+
+pub(crate) fn dscp(settings: &GatewayConfig, scenario: &str) -> DscpMarks {
+    settings.scenario(scenario).map_or(DscpMarks::default(), |(_, scenario)| DscpMarks {
+        voice: scenario.dscp.voice,
+        video: scenario.dscp.video,
+    })
+}
+
+fn open_request<'a>(
+    registry: &'a SessionRegistry,
+    nodes: &NodeResources,
+    session: SessionId,
+    room: RoomId,
+    hop: Hop,
+) -> Option<OpenRequest<'a>> {
+    let entry = registry.get(session)?;
+    let address = nodes.listed(hop.node).and_then(|node| entry.address_at(&node.name));
+    let rtcp_apart = entry.rtcp == RtcpPort::Own;
+    let (home, brief) = (entry.home, entry.brief.as_deref());
+    Some(OpenRequest { session, home, room, hop, address, rtcp_apart, brief })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! Threads of policies and their rollouts: pushes, changed files and operators' actions are passed to the core. A
+//! separate thread prepares plugins one after the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use evenkeel_core::{ArmTally, Gateway};
+use evenkeel_model::{PolicyName, SessionId};
+use evenkeel_policies::{ActivationOptions, PluginSource, PolicyThreads, PolicyView, Preparation};
+use evenkeel_process::random::draw;
+use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};
+use tokio::sync::{broadcast, oneshot};
+
+use crate::messages::{ControlError, EventRecord, GatewayEvent};
+
+/// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
+const ROLLOUTS_MAX: usize = 8;
+
+pub(crate) type RolloutReply = oneshot::Sender<Result<RolloutReport, ControlError>>;
+
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct PushRequest {
+    /// Shares of the canary, per cent.
+    pub canary: Option<Vec<u8>>,
+    pub pace: Option<Duration>,
+    /// Stay in the shadow stage until an operator promotes the revision.
+    pub shadow: bool,
+    /// Activate the revision at once, even if the policy set has `[rollout]`.
+    pub now: bool,
+    /// Accept a quarantined or older revision.
+    pub force: bool,
+}
+
+impl PushRequest {
+    /// `None` activates the revision at once.
+    pub(crate) fn strategy(
+        &self,
+        set: Option<&evenkeel_config::RolloutSettings>,
+    ) -> Option<Strategy> {
+        let asked = self.canary.is_some() || self.pace.is_some() || self.shadow;
+        let set = set.cloned().unwrap_or_default();
+        if self.now || !asked && !set.is_stated {
+            return None;
+        }
+        let strategy = set.strategy();
+        // A push with its own shares skips the shadow stage.
+        let shadow = if self.canary.is_some() { Duration::ZERO } else { strategy.shadow };
+        let strategy = Strategy {
+            steps: self.canary.clone().unwrap_or(strategy.steps),
+            each: self.pace.unwrap_or(strategy.each),
+            shadow,
+            stays_in_shadow: self.shadow,
+            held: strategy.held,
+        };
+        (!strategy.is_at_once()).then_some(strategy)
+    }
+}
+
+/// Threads of policies and their rollouts.
+pub(crate) struct PolicyRunner {
+    pub(crate) threads: PolicyThreads,
+    counting: Option<CohortCount>,
+    preparations: Sender<PendingPreparation>,
+    /// Rollout settings by policy set.
+    settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+}
+
+/// Readers that wait until the sessions of policies' cohorts are counted, some per turn of control.
+struct CohortCount {
+    replies: Vec<oneshot::Sender<Vec<PolicyView>>>,
+    tallies: BTreeMap<PolicyName, ArmTally>,
+    after: SessionId,
+}
+
+impl PolicyRunner {
+    /// Starts the thread that prepares revisions; it ends with control.
+    pub(crate) fn start(
+        threads: PolicyThreads,
+        settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+        events: broadcast::Sender<Arc<EventRecord>>,
+    ) -> std::io::Result<PolicyRunner> {
+        let (preparations, waiting) = crossbeam_channel::bounded(ROLLOUTS_MAX);
+        let thread = std::thread::Builder::new().name("rollout".into());
+        thread.spawn(move || prepare(&waiting, &events))?;
+        Ok(PolicyRunner { threads, counting: None, preparations, settings })
+    }
+
+    /// Returns the revision of an operator's push, for [`PolicyRunner::roll_out`].
+    pub(crate) fn pushed(
+        &self,
+        policy: &PolicyName,
+        bytes: Vec<u8>,
+        settings: Option<serde_json::Value>,
+        push: &PushRequest,
+    ) -> PluginSource {
+        let strategy = push.strategy(self.settings.get(&policy.set));
+        let how = ActivationOptions {
+            force: push.force,
+            strategy,
+            ..ActivationOptions::at_once(Actor::Operator)
+        };
+        let (origin, seed, arrived) = ("pushed".into(), draw(), Instant::now());
+        PluginSource { bytes, settings, origin, seed, arrived, how }
+    }
+
+    /// Queues a revision to be prepared. The reply is sent after the core's decision.
+    pub(crate) fn roll_out(
+        &mut self,
+        policy: &PolicyName,
+        source: PluginSource,
+        reply: RolloutReply,
+        gateway: &mut Gateway,
+    ) {
+        // The check comes first, because a new preparation supersedes others. Only this thread sends to the channel, so
+        // it stays true.
+        if self.preparations.is_full() {
+            let _ = reply.send(Err(ControlError::Unavailable));
+            return;
+        }
+        let Some(preparation) = self.threads.preparation(policy, gateway) else {
+            let _ = reply.send(Err(ControlError::NoPolicy(policy.clone())));
+            return;
+        };
+        // Cannot fail: the thread ends with control, and the channel is not full.
+        let _ = self.preparations.try_send(PendingPreparation { preparation, source, reply });
+    }
+
+    /// Returns true for a policy that was started and not stopped.
+    pub(crate) fn is_known(&self, policy: &PolicyName) -> bool {
+        self.threads.names().any(|name| name == policy)
+    }
+
+    /// Acts on the rollout of a policy. Returns an error for a stopped policy, too.
+    pub(crate) fn change(
+        &self,
+        policy: &PolicyName,
+        gateway: &mut Gateway,
+        now: Instant,
+        act: impl FnOnce(&mut Lifecycle) -> Result<RolloutReport, &'static str>,
+    ) -> Result<RolloutReport, ControlError> {
+        let rollout =
+            self.is_known(policy).then(|| gateway.change_policy(policy, now, act)).flatten();
+        let rollout = rollout.ok_or_else(|| ControlError::NoPolicy(policy.clone()))?;
+        rollout.map_err(|reason| ControlError::Policy(reason.into()))
+    }
+
+    /// The policies with a failed last call.
+    pub(crate) fn failing(&self, gateway: &Gateway, now: Instant) -> Vec<String> {
+        let status = |policy: &PolicyName| gateway.policy(policy).map(|life| life.status(now));
+        let is_failing =
+            |policy: &&PolicyName| status(policy).is_some_and(|it| it.failing.is_some());
+        self.threads.names().filter(is_failing).map(ToString::to_string).collect()
+    }
+
+    /// Applies a changed `[rollout]` of policy sets.
+    pub(crate) fn change_settings(
+        &mut self,
+        settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) {
+        self.settings = settings;
+        for policy in self.threads.names() {
+            let rules = self.settings.get(&policy.set).cloned().unwrap_or_default().rules();
+            gateway.change_policy(policy, now, |life| life.set_rules(rules, now));
+        }
+    }
+
+    /// Replies once the sessions of policies' cohorts are counted.
+    pub(crate) fn view(&mut self, reply: oneshot::Sender<Vec<PolicyView>>) {
+        let begin =
+            || CohortCount { replies: Vec::new(), tallies: BTreeMap::new(), after: SessionId(0) };
+        self.counting.get_or_insert_with(begin).replies.push(reply);
+    }
+
+    /// Counts some sessions for policies' cohorts, and replies once all are counted.
+    pub(crate) fn count_some(&mut self, gateway: &Gateway) {
+        let Some(counting) = &mut self.counting else { return };
+        if let Some(last) = gateway.tally(&mut counting.tallies, counting.after) {
+            counting.after = last;
+            return;
+        }
+        let Some(CohortCount { replies, tallies, .. }) = self.counting.take() else { return };
+        let views = self.threads.views(gateway, &tallies, Instant::now());
+        for reply in replies {
+            let _ = reply.send(views.clone());
+        }
+    }
+}
+
+/// A revision that waits to be prepared.
+struct PendingPreparation {
+    preparation: Preparation,
+    source: PluginSource,
+    reply: RolloutReply,
+}
+
+fn prepare(waiting: &Receiver<PendingPreparation>, events: &broadcast::Sender<Arc<EventRecord>>) {
+    for PendingPreparation { preparation, source, reply } in waiting {
+        let rollout = evenkeel_policies::prepare(&preparation, source);
+        // The core sends the events of all other outcomes.
+        if rollout.outcome == RolloutOutcome::Refused {
+            let event = GatewayEvent::Rollout(rollout.clone());
+            let _ = events.send(Arc::new(EventRecord::now(event)));
+        }
+        let _ = reply.send(Ok(rollout));
+    }
+}
+
+#[cfg(test)]
+mod tests;

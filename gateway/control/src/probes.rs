@@ -1,0 +1,291 @@
+//! Probes of nodes, agents beside nodes, orders to agents, and canary sessions.
+//!
+//! Agents are polled for the nodes' state, and send notices when it changes. An order to start a node's process or to
+//! inject a fault is repeated until answered; agents ignore repetitions.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{AgentWord, Gateway, NodeEvidence};
+use evenkeel_drivers::socket::connected;
+use evenkeel_drivers::{Clock, Fencing, set};
+use evenkeel_media::trunk::message::{NodeFault, NodeLoad, OrderOutcome, ServingState};
+use evenkeel_model::NodeId;
+use evenkeel_process::random::{draw, fill};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::canary::{CanaryNode, CanaryProbe};
+use crate::messages::{AgentError, ControlError, NodeOrder};
+use crate::nodes::NodeResources;
+use crate::prober::{Mismatch, ProbeEvent, ProbeMethod, Prober};
+
+/// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
+/// send them.
+const WATCHES: u64 = 50;
+
+/// Each probe finds the same mismatch again. This interval limits the log lines per node.
+const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
+
+/// Interval of repetitions of an order.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Wait for the answer to an order.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Limit of pending orders, which come from operators and drills.
+const ORDERS_MAX: usize = 256;
+
+/// Probes, agents, orders and canary sessions, by node.
+pub(crate) struct Probes {
+    probers: Vec<Option<Prober>>,
+    events: mpsc::Sender<ProbeEvent>,
+    agents: Vec<Option<Prober>>,
+    /// Datagrams refused by either end, and when that was last logged.
+    mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
+    /// Watches so far: agents beside nodes are asked in turn.
+    pub(crate) watches: u64,
+    orders: Vec<PendingOrder>,
+    canaries: Vec<Option<CanaryProbe>>,
+    fencing: Arc<Fencing>,
+}
+
+struct PendingOrder {
+    node: NodeId,
+    order: NodeOrder,
+    nonce: u64,
+    again: Instant,
+    until: Instant,
+    reply: oneshot::Sender<Result<(), ControlError>>,
+}
+
+impl Probes {
+    pub(crate) fn new(events: mpsc::Sender<ProbeEvent>, fencing: Arc<Fencing>) -> Probes {
+        Probes {
+            probers: Vec::new(),
+            events,
+            agents: Vec::new(),
+            mismatches: BTreeMap::new(),
+            watches: 0,
+            orders: Vec::new(),
+            canaries: Vec::new(),
+            fencing,
+        }
+    }
+
+    /// Probes a node from now on; without a method, no longer.
+    pub(crate) fn set_prober(&mut self, id: NodeId, probe: Option<(SocketAddr, ProbeMethod)>) {
+        let prober = probe.map(|probe| self.prober(id, probe));
+        set(&mut self.probers, id, prober);
+    }
+
+    /// Replaces the agent beside a node.
+    pub(crate) fn set_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
+        let agent = agent.map(|agent| self.prober(id, agent));
+        set(&mut self.agents, id, agent);
+    }
+
+    /// Starts or stops canary sessions at a node.
+    pub(crate) fn set_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
+        let events = self.events.clone();
+        let canary = canary.map(|node| CanaryProbe::start(id, node, events, &mut draw));
+        set(&mut self.canaries, id, canary);
+    }
+
+    fn prober(&self, id: NodeId, (address, method): (SocketAddr, ProbeMethod)) -> Prober {
+        let method = (method, Arc::clone(&self.fencing));
+        Prober::start(id, method, draw(), self.events.clone(), move || connected(address))
+    }
+
+    pub(crate) fn probe(&self, node: NodeId, sequence: u64, clock: Clock) {
+        if let Some(Some(prober)) = self.probers.get(node.0 as usize) {
+            let mut token = [0; 12];
+            fill(&mut token);
+            prober.probe(sequence, token, clock);
+        }
+    }
+
+    pub(crate) fn send_canary(&self, node: NodeId, sequence: u64, clock: Clock) {
+        if let Some(Some(canary)) = self.canaries.get(node.0 as usize) {
+            canary.send(sequence, &mut draw, clock);
+        }
+    }
+
+    /// Polls the agents whose turn it is; called with each watch.
+    pub(crate) fn ask_agents(&mut self) {
+        self.watches += 1;
+        let turn = (self.watches % WATCHES) as usize;
+        let clock = Clock::read();
+        for agent in self.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
+            let mut token = [0; 12];
+            fill(&mut token);
+            // An unanswered poll of an agent is no evidence about the node.
+            agent.probe(self.watches, token, clock);
+        }
+    }
+
+    /// Counts a datagram that was refused, and logs the first of each kind and node.
+    pub(crate) fn note_mismatch(
+        &mut self,
+        node: NodeId,
+        mismatch: Mismatch,
+        nodes: &NodeResources,
+        now: Instant,
+    ) {
+        let (count, logged) = self.mismatches.entry((mismatch, node)).or_insert((0, None));
+        *count += 1;
+        if logged.is_some_and(|at| now.saturating_duration_since(at) < MISMATCH_LOGGED_EVERY) {
+            return;
+        }
+        *logged = Some(now);
+        let node = nodes.node_name(node);
+        match mismatch {
+            Mismatch::Clock => tracing::warn!(
+                %node,
+                "signed message refused: clocks differ by more than 5 s; synchronize them"
+            ),
+            Mismatch::Secret => tracing::warn!(
+                %node,
+                "signed message refused: other secret; use one secret_file at both ends"
+            ),
+            Mismatch::Encryption => tracing::warn!(
+                %node,
+                "datagram refused: not encrypted with the node's key; set encrypt at both ends or at none"
+            ),
+        }
+    }
+
+    /// Handles a state report of a node or of the agent beside it. With an agent, the agent decides on process and
+    /// load; the node decides whether it takes sessions, if it reports at all.
+    pub(crate) fn handle_state_report(
+        &self,
+        node: NodeId,
+        beside: bool,
+        load: NodeLoad,
+        gateway: &mut Gateway,
+        at: Instant,
+    ) {
+        let place = node.0 as usize;
+        let has_agent = self.agents[place].is_some();
+        let prober = self.probers[place].as_ref();
+        let speaks = prober.is_some_and(Prober::takes_orders);
+        let scope = ReportScope::of(beside, has_agent, speaks);
+        if scope.process {
+            let word = match load.state {
+                ServingState::Serving => AgentWord::Serving,
+                ServingState::Draining => AgentWord::Draining,
+                ServingState::Gone => AgentWord::Gone,
+            };
+            gateway.change_nodes(at, |nodes| nodes.handle_agent_word(node, word, at));
+            gateway.change_nodes(at, |nodes| nodes.handle_load(node, load.permille, at));
+        }
+        if scope.sessions {
+            let willing = load.state == ServingState::Serving && load.permille < 1_000;
+            gateway.handle_evidence(node, NodeEvidence::Willing(willing), at);
+        }
+    }
+
+    /// Datagrams refused so far, by reason.
+    pub(crate) fn messages_refused(&self) -> BTreeMap<&'static str, u64> {
+        let mut refused = BTreeMap::new();
+        for ((mismatch, _), (count, _)) in &self.mismatches {
+            *refused.entry(mismatch.name()).or_default() += count;
+        }
+        refused
+    }
+
+    /// Sends an order to the agent of a node; the reply is sent with its answer.
+    pub(crate) fn order(
+        &mut self,
+        node: NodeId,
+        order: NodeOrder,
+        reply: oneshot::Sender<Result<(), ControlError>>,
+        nodes: &NodeResources,
+        now: Instant,
+    ) {
+        let refusal = if self.agent_for(node, order).is_none() {
+            ControlError::Agent { node: nodes.node_name(node), why: AgentError::NoAgent }
+        } else if self.orders.len() == ORDERS_MAX {
+            ControlError::Unavailable
+        } else {
+            let (nonce, until) = (draw(), now + ANSWER_WITHIN);
+            self.orders.push(PendingOrder { node, order, nonce, again: now, until, reply });
+            return self.repeat_orders(nodes);
+        };
+        // Fails only for a caller that has gone.
+        let _ = reply.send(Err(refusal));
+    }
+
+    /// Repeats or gives up pending orders; called with each watch.
+    pub(crate) fn repeat_orders(&mut self, nodes: &NodeResources) {
+        let clock = Clock::read();
+        for late in self.orders.extract_if(.., |pending| pending.until <= clock.now) {
+            let node = nodes.node_name(late.node);
+            let _ = late.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
+        }
+        let mut due = Vec::new();
+        for pending in self.orders.iter_mut().filter(|pending| pending.again <= clock.now) {
+            pending.again = clock.now + AGAIN;
+            due.push((pending.node, pending.order, pending.nonce));
+        }
+        for (node, order, nonce) in due {
+            if let Some(agent) = self.agent_for(node, order) {
+                agent.order(&order.question(), nonce, clock);
+            }
+        }
+    }
+
+    pub(crate) fn handle_order_answer(
+        &mut self,
+        node: NodeId,
+        nonce: u64,
+        outcome: OrderOutcome,
+        nodes: &NodeResources,
+    ) {
+        let own = |pending: &mut PendingOrder| pending.nonce == nonce && pending.node == node;
+        for answered in self.orders.extract_if(.., own) {
+            let why = match outcome {
+                OrderOutcome::Done => None,
+                OrderOutcome::Forbidden => Some(AgentError::Forbidden),
+                OrderOutcome::Unable => Some(AgentError::Unable(answered.order)),
+            };
+            let failed = |why| Err(ControlError::Agent { node: nodes.node_name(node), why });
+            let _ = answered.reply.send(why.map_or(Ok(()), failed));
+        }
+    }
+
+    /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk
+    /// controls its packets.
+    fn agent_for(&self, node: NodeId, order: NodeOrder) -> Option<&Prober> {
+        let place = node.0 as usize;
+        let beside = self.agents.get(place)?.as_ref();
+        let own = self.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
+        match order {
+            NodeOrder::Break(NodeFault::Cut | NodeFault::Heal) => own.or(beside),
+            NodeOrder::Start
+            | NodeOrder::Break(NodeFault::Kill | NodeFault::Hang | NodeFault::Wake) => {
+                beside.or(own)
+            }
+        }
+    }
+}
+
+/// The parts of a state report that control applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct ReportScope {
+    /// Process state and load.
+    process: bool,
+    /// Admission of sessions by the node.
+    sessions: bool,
+}
+
+impl ReportScope {
+    /// `beside`: the report comes from the agent beside the node, not from the node itself.
+    fn of(beside: bool, has_agent: bool, speaks: bool) -> ReportScope {
+        ReportScope { process: beside == has_agent, sessions: !beside || !speaks }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Events for subscribers, the history of sessions, and cost and benefit of each mode as measured on this gateway.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::Gateway;
+use evenkeel_dataplane::worker::{Distribution, Totals};
+use evenkeel_drivers::DriverAction;
+use evenkeel_model::{CloseReason, CoreEvent, RedundancyMode, SessionId};
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::history::HistoryWriter;
+use crate::messages::{EventRecord, GatewayEvent, OfferedSession, TraceCaller};
+use crate::names::NodeNames;
+use crate::registry::SessionRegistry;
+use crate::workers::WorkerLines;
+
+/// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
+const TOTALS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Events, history and names, for the API and telemetry.
+pub(crate) struct Reporting {
+    pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
+    pub(crate) history: HistoryWriter,
+    pub(crate) names: Arc<NodeNames>,
+    pub(crate) closing: Closings,
+    pub(crate) costs: Costs,
+}
+
+impl Reporting {
+    pub(crate) fn send(&self, record: EventRecord) {
+        // Fails only without subscribers.
+        let _ = self.events.send(Arc::new(record));
+    }
+
+    pub(crate) fn send_event(&self, event: GatewayEvent) {
+        self.send(EventRecord::now(event));
+    }
+
+    /// Sends the event of an offer that control refused before the core received it.
+    pub(crate) fn send_turned_away(
+        &self,
+        request: &OfferedSession,
+        reason: &'static str,
+        arrived: Instant,
+    ) {
+        let scenario = request.scenario.clone();
+        let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
+        let caller = Some(TraceCaller::of(request, arrived));
+        self.send(EventRecord { caller, ..EventRecord::now(event) });
+    }
+
+    /// Sends the event of a session's end once its worker has reported the final totals.
+    pub(crate) fn close(
+        &mut self,
+        session: SessionId,
+        event: CoreEvent,
+        registry: &SessionRegistry,
+    ) {
+        let totals = registry.get(session).map(|entry| entry.totals());
+        match totals {
+            // A worker that panicked over the session has removed it and reports no totals.
+            Some(totals)
+                if !matches!(event, CoreEvent::Closed { reason: CloseReason::Panicked, .. }) =>
+            {
+                self.closing.hold(session, event, totals, Instant::now());
+            }
+            totals => self.send_closed(event, totals),
+        }
+    }
+
+    fn send_closed(&self, event: CoreEvent, totals: Option<Totals>) {
+        if let CoreEvent::Closed { session, room_name, reason, closed, .. } = &event {
+            let totals = totals.unwrap_or_default();
+            self.history.write(*session, room_name, *reason, closed, &totals);
+        }
+        self.send(EventRecord { totals, ..EventRecord::now(GatewayEvent::Core(event)) });
+    }
+
+    /// Sends the event of an ended session with the final totals, which the worker reported.
+    pub(crate) fn handle_removed(
+        &mut self,
+        session: SessionId,
+        mode: RedundancyMode,
+        totals: Totals,
+    ) {
+        if let Some((closed, before)) = self.closing.take(session) {
+            // The session has no legs any more.
+            self.costs.carried(mode, 0, &before, &totals);
+            self.send_closed(closed, Some(totals));
+        }
+    }
+
+    /// Sends the events of all ended sessions, with the totals that are known.
+    pub(crate) fn send_all_closings(&mut self) {
+        for closing in std::mem::take(&mut self.closing).0.into_values() {
+            self.send_closed(closing.event, Some(closing.totals));
+        }
+    }
+
+    pub(crate) fn send_late_closings(&mut self, now: Instant) {
+        for (event, totals) in self.closing.late(now) {
+            self.send_closed(event, Some(totals));
+        }
+    }
+
+    pub(crate) fn mode_view(
+        &self,
+        mode: RedundancyMode,
+        gateway: &Gateway,
+        workers: &WorkerLines,
+    ) -> ModeView {
+        let scenarios = gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
+        let recoveries =
+            Distribution::of(workers.lines.iter().map(|worker| worker.stats.recoveries(mode)));
+        let times = recoveries.within(500).zip(recoveries.within(990)).zip(recoveries.longest());
+        let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
+        ModeView {
+            mode: mode.name(),
+            scenarios: scenarios.map(|(name, _)| Arc::clone(name)).collect(),
+            recoveries: recoveries.count(),
+            recovery_ms: times.map(|((p50, p99), max)| Recovery {
+                p50: ms(p50),
+                p99: ms(p99),
+                max: ms(max),
+            }),
+            packets_lost: self.costs.lost(mode, recoveries.count()),
+            bandwidth_cost: self.costs.bandwidth(mode),
+        }
+    }
+}
+
+/// Ended sessions that wait for final totals from their workers.
+#[derive(Default)]
+pub(crate) struct Closings(BTreeMap<SessionId, Closing>);
+
+struct Closing {
+    event: CoreEvent,
+    /// Totals of the last summary.
+    totals: Totals,
+    since: Instant,
+}
+
+impl Closings {
+    fn hold(&mut self, session: SessionId, event: CoreEvent, totals: Totals, since: Instant) {
+        self.0.insert(session, Closing { event, totals, since });
+    }
+
+    /// Takes a session whose worker has reported the final totals.
+    pub(crate) fn take(&mut self, session: SessionId) -> Option<(CoreEvent, Totals)> {
+        self.0.remove(&session).map(|closing| (closing.event, closing.totals))
+    }
+
+    /// Takes sessions whose final report did not come within [`TOTALS_WITHIN`], with the totals of the last summary.
+    /// Reports may be lost when many sessions end at once.
+    fn late(&mut self, now: Instant) -> Vec<(CoreEvent, Totals)> {
+        let late = |_: &SessionId, closing: &mut Closing| {
+            now.saturating_duration_since(closing.since) >= TOTALS_WITHIN
+        };
+        let late = self.0.extract_if(.., late);
+        late.map(|(_, closing)| (closing.event, closing.totals)).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Costs {
+    /// Bytes of signalling to nodes: signed messages, NG messages and webhook bodies.
+    signalling_bytes: u64,
+    /// The number of legs, first hops included, added up over all summaries.
+    legs: u64,
+    modes: [ModeCost; RedundancyMode::ALL.len()],
+}
+
+#[derive(Clone, Copy, Default)]
+struct ModeCost {
+    /// Media bytes to and from first hops.
+    bytes: u64,
+    bytes_copied: u64,
+    switches: u64,
+    lost: u64,
+    /// Legs at standbys, included in `legs`.
+    standbys: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ModeView {
+    pub mode: &'static str,
+    /// Scenarios in this mode now.
+    pub scenarios: Vec<Arc<str>>,
+    /// Sessions that continued at another hop because their node failed.
+    pub recoveries: u64,
+    pub recovery_ms: Option<Recovery>,
+    /// Packets to clients lost at switches, including planned switches. `None` without switches.
+    pub packets_lost: Option<u64>,
+    /// Standby traffic (copies and signalling) as a fraction of first-hop media.
+    pub bandwidth_cost: Option<f64>,
+}
+
+/// Time from the last packet of the old hop to the first of the new one, of sessions that received media.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Recovery {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Costs {
+    /// Counts the bytes of signalling to a node or to its webhook.
+    pub(crate) fn signalled(&mut self, action: &DriverAction) {
+        self.signalling_bytes += match action {
+            DriverAction::Sign { message, of_sessions: true, .. } => message.len() as u64,
+            DriverAction::Ng { datagram, .. } => datagram.len() as u64,
+            DriverAction::Post { body, .. } => body.len() as u64,
+            DriverAction::Sign { of_sessions: false, .. }
+            | DriverAction::LimitBundles { .. }
+            | DriverAction::Opened { .. }
+            | DriverAction::Changed { .. }
+            | DriverAction::Refused { .. }
+            | DriverAction::Fenced { .. } => 0,
+        };
+    }
+
+    /// Counts a session's traffic since its last summary.
+    pub(crate) fn carried(
+        &mut self,
+        mode: RedundancyMode,
+        legs: usize,
+        before: &Totals,
+        now: &Totals,
+    ) {
+        let cost = &mut self.modes[mode as usize];
+        cost.bytes += now.bytes_up.saturating_sub(before.bytes_up);
+        cost.bytes += now.bytes_down.saturating_sub(before.bytes_down);
+        cost.bytes_copied += now.bytes_copied.saturating_sub(before.bytes_copied);
+        cost.switches += u64::from(now.switches.saturating_sub(before.switches));
+        cost.lost += u64::from(now.lost_at_switches.saturating_sub(before.lost_at_switches));
+        cost.standbys += legs.saturating_sub(1) as u64;
+        self.legs += legs as u64;
+    }
+
+    /// Returns `None` without switches. Recoveries are reported before switches, so that they count as switches here.
+    fn lost(&self, mode: RedundancyMode, recoveries: u64) -> Option<u64> {
+        let ModeCost { switches, lost, .. } = self.modes[mode as usize];
+        (switches > 0 || recoveries > 0).then_some(lost)
+    }
+
+    /// Attributes signalling evenly to all legs, first hops and standbys.
+    fn bandwidth(&self, mode: RedundancyMode) -> Option<f64> {
+        let cost = &self.modes[mode as usize];
+        let each = self.signalling_bytes as f64 / self.legs.max(1) as f64;
+        let kept = each * cost.standbys as f64;
+        (cost.bytes > 0).then(|| (cost.bytes_copied as f64 + kept) / cost.bytes as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests;

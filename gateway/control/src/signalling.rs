@@ -1,0 +1,74 @@
+//! Drivers, and the sockets and clients through which they reach nodes.
+
+use evenkeel_drivers::socket::connected;
+use evenkeel_drivers::{
+    DriverAction, DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, set,
+};
+use evenkeel_model::NodeId;
+use std::net::SocketAddr;
+use tokio::sync::mpsc;
+
+use crate::start_hooks::StartHooks;
+
+pub(crate) struct NodeSignalling {
+    pub(crate) drivers: Drivers,
+    pub(crate) ng_sockets: Vec<Option<NgSocket>>,
+    pub(crate) ng_replies: mpsc::Sender<(NodeId, Ng)>,
+    /// The webhook client, with the channel of its responses.
+    pub(crate) poster: Option<Poster>,
+    pub(crate) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
+    pub(crate) start_hooks: StartHooks,
+}
+
+impl NodeSignalling {
+    /// Signals to a node by its driver; `ng`: the address of its NG protocol, if it has one.
+    pub(crate) fn equip(&mut self, id: NodeId, driver: DriverConfig, ng: Option<SocketAddr>) {
+        self.drivers.put(id, Some(driver));
+        let socket =
+            ng.map(|ng| NgSocket::start(id, self.ng_replies.clone(), move || connected(ng)));
+        set(&mut self.ng_sockets, id, socket);
+    }
+
+    pub(crate) fn unequip(&mut self, id: NodeId) {
+        self.drivers.put(id, None);
+        self.start_hooks.release(id);
+        set(&mut self.ng_sockets, id, None);
+    }
+
+    /// If the thread for webhooks cannot be started, requests fail with an error.
+    pub(crate) fn start_posting(&mut self) {
+        if self.poster.is_none() {
+            match Poster::start() {
+                Ok(poster) => {
+                    self.start_hooks.post_by(poster.clone());
+                    self.poster = Some(poster);
+                }
+                Err(error) => tracing::error!(%error, "no thread for webhooks"),
+            }
+        }
+    }
+
+    /// Sends a [`DriverAction::Ng`] or [`DriverAction::Post`].
+    pub(crate) fn send(&self, message: DriverAction) {
+        match message {
+            DriverAction::Ng { node, datagram } => {
+                if let Some(Some(socket)) = self.ng_sockets.get(node.0 as usize) {
+                    socket.send(&datagram);
+                }
+            }
+            DriverAction::Post { node, number, hook, body, within } => {
+                let (poster, replies) = (self.poster.clone(), self.webhook_replies.clone());
+                tokio::task::spawn_local(async move {
+                    let answer = match poster {
+                        Some(poster) => poster.post(hook, body, Effort::of_session(within)).await,
+                        None => Err(HttpError::Busy),
+                    };
+                    let answer = answer.map_err(|failed| failed.to_string());
+                    // Fails only if control has ended.
+                    let _ = replies.send((node, number, answer)).await;
+                });
+            }
+            _ => {}
+        }
+    }
+}
