@@ -71,7 +71,7 @@ fn record_has_documented_fields() {
     };
     let (session, reason) = (SessionId(17), CloseReason::MediaTimeout);
     let record = EndedSession::of("host", session, "room-1", reason, &closed, &totals);
-    let ago = unix_us(std::time::SystemTime::now()) - record.ended_us;
+    let ago = unix_us(SystemTime::now()) - record.ended_us;
     assert!(ago < WITHIN.as_micros() as u64, "{ago}");
     assert_eq!(record.ended_us - record.offered_us, 61_250_000);
     let line = String::from_utf8(record.line()).unwrap();
@@ -144,7 +144,7 @@ fn next_process_lists_earlier_records() {
 fn cut_and_damaged_lines_are_skipped() {
     let folder = Folder::new();
     send(&folder.start(), 1..3);
-    let mut file = fs::OpenOptions::new().append(true).open(folder.place().current).unwrap();
+    let mut file = OpenOptions::new().append(true).open(folder.place().current).unwrap();
     file.write_all(b"damage\n{\"id\":\"s3\"").unwrap();
     let next = folder.start();
     expect_ids(&next, &["s2", "s1"]);
