@@ -487,7 +487,7 @@ impl Gateway {
         for effect in effects {
             match effect {
                 Effect::Report(rollout) => {
-                    self.tables.effects.push(GatewayEffect::Rollout(rollout))
+                    self.tables.effects.push(GatewayEffect::Rollout(rollout));
                 }
                 Effect::Remember(remembered) => {
                     let policy = policy.clone();

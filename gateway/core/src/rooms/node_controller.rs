@@ -406,7 +406,7 @@ impl NodeController<'_> {
                 return;
             }
             NodeTransition::Returned | NodeTransition::Started { .. } => {
-                self.0.nodes.reincarnate(id)
+                self.0.nodes.reincarnate(id);
             }
         }
         let hop = self.0.nodes[id].hop();
