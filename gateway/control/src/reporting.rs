@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use crate::history::HistoryWriter;
 use crate::messages::{EventRecord, GatewayEvent, OfferedSession, TraceCaller};
 use crate::names::NodeNames;
-use crate::registry::SessionRegistry;
+use crate::registry::{SessionEntry, SessionRegistry};
 use crate::workers::WorkerLines;
 
 /// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
@@ -59,7 +59,7 @@ impl Reporting {
         event: CoreEvent,
         registry: &SessionRegistry,
     ) {
-        let totals = registry.get(session).map(|entry| entry.totals());
+        let totals = registry.get(session).map(SessionEntry::totals);
         match totals {
             // A worker that panicked over the session has removed it and reports no totals.
             Some(totals)

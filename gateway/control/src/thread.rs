@@ -35,7 +35,7 @@ use crate::policies::PolicyRunner;
 use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::Replication;
-use crate::registry::SessionRegistry;
+use crate::registry::{SessionEntry, SessionRegistry};
 use crate::reporting::{Closings, Costs, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::start_hooks::StartHooks;
@@ -522,7 +522,7 @@ impl Control {
     }
 
     fn session_view(&self, standing: SessionStanding) -> SessionView {
-        let totals = self.registry.get(standing.session).map(|entry| entry.totals());
+        let totals = self.registry.get(standing.session).map(SessionEntry::totals);
         SessionView { totals: totals.unwrap_or_default(), standing }
     }
 
