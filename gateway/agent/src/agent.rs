@@ -107,7 +107,7 @@ impl AgentMachine {
     ) {
         match demux::classify(bytes) {
             DatagramKind::Bundle if self.seal.is_some() => {
-                self.refusals.unreadable(&mut self.counters, source, now, io)
+                self.refusals.unreadable(&mut self.counters, source, now, io);
             }
             DatagramKind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), io),
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, io),
@@ -231,7 +231,7 @@ impl AgentMachine {
             Ok(asked) => asked,
             Err(refused) => {
                 let answers = !self.faults.is_link_cut();
-                let message = (&*bytes, source);
+                let message = (bytes, source);
                 self.refusals.refuse(refused, message, answers, &mut self.counters, now, io);
                 return;
             }

@@ -382,8 +382,7 @@ impl GroupMember {
     }
 
     fn begin_take_over(&mut self, down: String, reply: GroupReply<TakenOver, TakeOverError>) {
-        let [here, peer] =
-            [&self.settings.name, &self.settings.peer.name].map(|name| Arc::clone(name));
+        let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
         let owned = self.core.is_owner();
         let begun = if *down == *peer {
             let begun = self.core.handle_take_over(Instant::now());

@@ -311,8 +311,7 @@ impl Crowd {
 
     async fn wait_ready(&self) -> Result<(), CrowdError> {
         let until = Instant::now() + READY_WITHIN;
-        loop {
-            let Some((session, failed)) = self.fleet.waiting().pop_first() else { break };
+        while let Some((session, failed)) = self.fleet.waiting().pop_first() {
             if Instant::now() > until || failed.is_some() {
                 let why = failed.unwrap_or_default();
                 let what = format!("that session {session} can send {why}");

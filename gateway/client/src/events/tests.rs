@@ -28,5 +28,5 @@ fn comment_and_unfinished_event_are_skipped() {
 #[test]
 fn data_that_is_not_json_is_an_error() {
     let mut lines = EventLines { bytes: BytesMut::from("data: {\n\n"), ..EventLines::default() };
-    assert!(matches!(lines.next(), Err(_)));
+    assert!(lines.next().is_err());
 }
