@@ -38,7 +38,7 @@ pub const LISTENS_FOR: Duration = Duration::from_secs(1);
 /// A hand-over is given up if its last records are not ready by then.
 const YIELDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// See the [module](self).
+/// A member; see [the crate](crate).
 #[derive(Debug)]
 pub struct Cluster {
     settings: ClusterSettings,
