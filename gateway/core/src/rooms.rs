@@ -75,8 +75,6 @@ impl PendingFailover {
     }
 }
 
-/// Lends the tables to an owner of methods over them.
-
 #[derive(Debug)]
 pub(crate) struct RoomTable {
     pub(crate) all: BTreeMap<RoomId, Box<Room>>,

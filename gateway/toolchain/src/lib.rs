@@ -3,16 +3,26 @@
 //! Cargo compiles first what most crates wait for. The lowest crates depend on this one, though they need nothing of it,
 //! so that its build script runs before large crates are compiled.
 
+#![deny(missing_docs)]
+
 use std::path::Path;
 use std::process::Command;
 use std::{env, fmt, io};
 
+/// The target's name in rustup and cargo.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The reason for which no plugin can be compiled.
 #[derive(Debug)]
 pub enum ToolchainError {
-    NoCompiler { program: String, error: io::Error },
+    /// The compiler cannot be run.
+    NoCompiler {
+        /// The value of `RUSTC`, or `rustc`.
+        program: String,
+        /// The error of the system.
+        error: io::Error,
+    },
+    /// The compiler has no standard library for [`TARGET`].
     NoTarget,
 }
 
@@ -34,6 +44,9 @@ impl fmt::Display for ToolchainError {
 impl std::error::Error for ToolchainError {}
 
 /// Checks for the target, because the compiler's own error is a hundred lines long.
+///
+/// # Errors
+/// The compiler cannot be run, or lacks the target.
 pub fn check_target() -> Result<(), ToolchainError> {
     let program = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let output =
