@@ -451,10 +451,12 @@ impl AgentMachine {
 
     fn inject_fault(&mut self, how: NodeFault, now: Instant, io: &mut impl Io) -> OrderOutcome {
         let (over, has_legs) = (now + self.settings.drill_timeout, self.settings.sessions_max > 0);
-        match () {
-            () if !self.settings.drills => OrderOutcome::Forbidden,
-            () if self.faults.inject(how, over, has_legs, io) => OrderOutcome::Done,
-            () => OrderOutcome::Unable,
+        if !self.settings.drills {
+            OrderOutcome::Forbidden
+        } else if self.faults.inject(how, over, has_legs, io) {
+            OrderOutcome::Done
+        } else {
+            OrderOutcome::Unable
         }
     }
 

@@ -26,6 +26,9 @@ use super::error::{ApiError, ApiErrorCode, no_policy, refused};
 use super::request::{policy_name, strict, unknown_verb, verb};
 use super::view::{RolloutView, milliseconds, object};
 
+/// Characters of a fault that are shown: a trap may carry a kilobyte of text.
+const FAULT_CHARS_MAX: usize = 200;
+
 pub(super) async fn policies(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.policies()).await?;
     Ok(Json(object! { policies: all.into_iter().map(policy_status).collect::<Vec<_>>() }))
@@ -182,9 +185,6 @@ fn rolled_out(rollout: RolloutReport) -> Response {
     };
     (status, Json(RolloutView::from(rollout))).into_response()
 }
-
-/// Characters of a fault that are shown: a trap may carry a kilobyte of text.
-const FAULT_CHARS_MAX: usize = 200;
 
 fn policy_status(policy: PolicyView) -> impl Serialize {
     let PolicyView { status, candidate: plugin, cohorts, .. } = policy;

@@ -170,7 +170,7 @@ pub(super) fn room(room: &RoomStanding, names: &NodeNames) -> impl Serialize + u
         sessions: room.sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
         // Best first.
         route: HopView::route(&room.route, names),
-        // The hop that carries the session's packets; null without one.
+        // The hop that carries the packets of the room's sessions; null without one.
         hop: room.hop.map(|hop| HopView::of(hop, names)),
         placed_by: room.placed_by.to_string(),
     }

@@ -195,10 +195,10 @@ pub struct MoveRecord {
     /// The time of the decision.
     #[serde(with = "instant")]
     pub started: Instant,
-    /// The time of the end.
+    /// The time at which the move ended.
     #[serde(with = "instant")]
     pub ended: Instant,
-    /// The result after validation.
+    /// How the move ended.
     pub outcome: MoveOutcome,
 }
 

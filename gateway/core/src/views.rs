@@ -100,7 +100,7 @@ pub struct NodeStanding {
 /// A session, and the decisions that led to its state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
-    /// The session.
+    /// The state of the session.
     pub standing: SessionStanding,
     /// The author of the admission.
     pub admitted_by: Decider,

@@ -114,36 +114,36 @@ pub enum DriverAction {
     },
     /// The session is open at the hop.
     Opened {
-        /// The session.
+        /// The session that can send packets now.
         session: SessionId,
-        /// The hop.
+        /// The node of the leg, in one incarnation.
         hop: Hop,
         /// Where its packets go.
         leg: NodeLeg,
     },
     /// The session stays open at the hop with another leg.
     Changed {
-        /// The session.
+        /// The session whose leg changed.
         session: SessionId,
-        /// The hop.
+        /// The node of the leg, in one incarnation.
         hop: Hop,
         /// Where its packets go from now on.
         leg: NodeLeg,
     },
-    /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
+    /// The session was not opened at the hop.
     Refused {
-        /// The session.
+        /// The session that the node refused.
         session: SessionId,
-        /// The hop.
+        /// The node of the leg, in one incarnation.
         hop: Hop,
-        /// Other sessions would be refused as well.
+        /// The node accepts no new sessions at all.
         unwilling: bool,
         /// The node's reason.
         reason: Cow<'static, str>,
     },
     /// The node refused a message because its group has this newer epoch.
     Fenced {
-        /// The node.
+        /// The node that refused the message.
         node: NodeId,
         /// The newer epoch.
         epoch: u64,
@@ -436,13 +436,13 @@ fn mixed(drawn: u64, number: u64) -> u64 {
 /// A session to open at a hop.
 #[derive(Clone, Copy)]
 pub struct OpenRequest<'a> {
-    /// The session.
+    /// The session to open.
     pub session: SessionId,
     /// The worker and slot that own its packets.
     pub home: Home,
     /// The room's number at nodes.
     pub room: RoomId,
-    /// The hop.
+    /// The hop at which it is opened.
     pub hop: Hop,
     /// The node's address for this session; `None` for the configured one.
     pub address: Option<SocketAddr>,

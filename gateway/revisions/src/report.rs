@@ -1,4 +1,5 @@
-//! Effects of a lifecycle, and reports on a policy's revisions: to the caller of a push or rollback, in events, and on request.
+//! Effects of a lifecycle, and reports on a policy's revisions: to the caller of a push or rollback, in events, and on
+//! request. Also the revisions that are remembered over a restart: the quarantine and the version floor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -96,7 +97,7 @@ pub struct RolloutReport {
     pub activate: Duration,
 }
 
-/// A step in the life of a revision.
+/// The kind of a step in the life of a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RolloutOutcome {
     /// The revision answers all questions.
@@ -263,7 +264,7 @@ const ACCEPTED_MAX: usize = 64;
 pub struct QuarantinedRevision {
     /// The name of the revision: a hash of plugin and settings.
     pub revision: Arc<str>,
-    /// The wall clock at its start.
+    /// The wall clock at the start of the quarantine.
     pub since: SystemTime,
     /// The harm that it did, in words.
     pub reason: Box<str>,

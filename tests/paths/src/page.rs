@@ -69,12 +69,12 @@ mod tests {
     fn written_list_is_read_again() {
         let files = [
             "gateway/api/src/offer.rs",
-            "gateway/core/src/rooms/mod.rs",
+            "gateway/core/src/rooms/moves.rs",
             "gateway/core/src/lib.rs",
         ];
         let files = BTreeSet::from(files.map(str::to_owned));
         let written = list(&files);
-        assert_eq!(written, "- `api`: `offer.rs`\n- `core`: `lib.rs`, `rooms/mod.rs`\n");
+        assert_eq!(written, "- `api`: `offer.rs`\n- `core`: `lib.rs`, `rooms/moves.rs`\n");
         assert_eq!(read(&written), files);
     }
 }

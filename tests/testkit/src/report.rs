@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-/// A row of `target/COMMAND/report.json`, in the form that all commands share which measure or accept.
+/// A row of `target/COMMAND/report.json`. All commands that measure or accept write this form.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub struct AcceptanceRow {
     pub id: String,

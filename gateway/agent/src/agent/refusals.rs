@@ -55,7 +55,7 @@ impl RefusedMessages {
         }
     }
 
-    /// Counts a message that cannot be read. With `answers`, its sender learns of a wrong clock.
+    /// Counts a refused message. With `answers`, its sender learns of a wrong clock.
     pub(super) fn refuse(
         &mut self,
         refused: MessageError,

@@ -27,7 +27,7 @@ const LEAD_MIN: Duration = Duration::from_millis(2);
 /// Capacity of a node in per cent that a raise leaves free, so that no session must be reduced again at once.
 const LEAVES_FREE: u64 = 5;
 
-/// The tables that placement, routes and moves read and change together.
+/// The tables that placement reads, and that routes, moves, openings and reroutes change together.
 #[derive(Debug)]
 pub(crate) struct CoreTables {
     pub(crate) settings: CoreSettings,

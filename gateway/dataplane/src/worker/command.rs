@@ -32,7 +32,7 @@ pub enum WorkerCommand {
     Install(Box<Install>),
     /// Adds the leg that the node of this hop opened for the session.
     Attach {
-        /// The session.
+        /// Worker and slot of the session.
         home: Home,
         /// The hop of the leg.
         hop: Hop,
@@ -41,32 +41,32 @@ pub enum WorkerCommand {
     },
     /// Removes the session's leg at this hop.
     Detach {
-        /// The session.
+        /// Worker and slot of the session.
         home: Home,
         /// The hop of the leg.
         hop: Hop,
     },
     /// Sets the degradation decision in force for a session.
     Plan {
-        /// The session.
+        /// Worker and slot of the session.
         home: Home,
         /// Replaces the earlier plan.
         plan: Plan,
     },
     /// Requests a key frame from the client for each of its video streams.
     KeyFrame {
-        /// The session.
+        /// Worker and slot of the session.
         home: Home,
     },
     /// Panics at the session's next packet.
     #[cfg(any(test, feature = "fault-injection"))]
     Panic {
-        /// The session.
+        /// Worker and slot of the session.
         home: Home,
     },
     /// Removes a session, which is reported with its totals.
     Remove {
-        /// The session.
+        /// Worker and slot of the session.
         home: Home,
     },
     /// Sends a signed message on the trunk of a node.
