@@ -144,10 +144,10 @@ fn offer(program: &Path) -> Result<Observed, String> {
 
 /// Routing is asked about a room when its review is due, and moves the room to a node that came up since.
 fn routing(program: &Path) -> Result<Observed, String> {
-    /// Longer than the preparation and the idle run.
-    const REVIEWED_AFTER: Duration = Duration::from_secs(35);
+    /// Longer than the preparation and the idle windows, and shorter than the media timeout of the session.
+    const REVIEWED_AFTER: Duration = Duration::from_secs(25);
     /// The review is due in the middle of the path's window.
-    const WINDOW: Duration = Duration::from_secs(4);
+    const WINDOW: Duration = Duration::from_secs(3);
     let (mut near, far) =
         (Node::start("east-a", "127.0.0.1:0")?, Node::start("west-a", "127.0.0.1:0")?);
     near.kill();
