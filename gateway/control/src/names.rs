@@ -91,6 +91,7 @@ impl NodeNames {
         }
     }
 
+    /// Returns the name of a region; its number, if unknown.
     pub fn of_region(&self, id: RegionId) -> Arc<str> {
         let name = self.regions.get(id.0 as usize);
         name.map_or_else(|| id.to_string().into(), Arc::clone)
