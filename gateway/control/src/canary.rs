@@ -62,7 +62,9 @@ impl Openings {
 
 /// A node that takes canary sessions.
 pub struct CanaryNode {
+    /// Address of the node.
     pub address: SocketAddr,
+    /// Secret shared with the node.
     pub secret: NodeSecret,
     /// Set if the trunk is encrypted.
     pub seal: Option<seal::GatewaySeal>,

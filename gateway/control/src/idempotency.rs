@@ -29,13 +29,17 @@ pub enum KeyError {
 pub struct StoredAnswer {
     /// The HTTP status.
     pub status: u16,
+    /// Body of the answer.
     pub body: Bytes,
+    /// Delay before a retry; None if the answer gives no delay.
     pub retry_after: Option<Duration>,
 }
 
+/// Turn of a request with an idempotency key.
 pub struct RequestTurn {
     /// The caller must execute the first request and then call `KeyTable::finish`. Repetitions wait for the answer.
     pub is_first: bool,
+    /// Receives the stored answer; None until the first request is finished.
     pub answer: watch::Receiver<Option<StoredAnswer>>,
 }
 

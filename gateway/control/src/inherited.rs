@@ -13,38 +13,57 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SocketName {
+    /// UDP socket of a listener for media packets.
     Rtp {
+        /// Address of the listener.
         address: SocketAddr,
+        /// Index of the worker that reads the socket.
         worker: usize,
     },
+    /// UDP socket of a listener for RTCP.
     Rtcp {
+        /// Address of the listener.
         address: SocketAddr,
+        /// Index of the worker that reads the socket.
         worker: usize,
     },
+    /// UDP socket of a QUIC listener.
     Quic {
+        /// Address of the listener.
         address: SocketAddr,
     },
+    /// Connected UDP socket of a trunk to a node.
     Trunk {
+        /// Name of the node.
         node: Arc<str>,
+        /// Address of the node.
         address: SocketAddr,
+        /// Index of the worker that uses the socket.
         worker: usize,
     },
     /// UDP, for beats of a group.
     Beats {
+        /// Address that receives the beats.
         address: SocketAddr,
     },
     /// TCP, for the records of a group.
     Link {
+        /// Address that accepts the connections.
         address: SocketAddr,
     },
+    /// Unix socket of the API.
     ApiUnix {
+        /// Path of the socket.
         path: PathBuf,
     },
+    /// TCP socket of the API.
     ApiTcp {
+        /// Address of the API.
         address: SocketAddr,
     },
     /// The socket of the process that holds these addresses of the group.
     Addresses {
+        /// Addresses of the group, as text.
         addresses: Vec<String>,
     },
     /// A pipe to process 1 of the container, which takes the number of each next process.
@@ -62,6 +81,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
+    /// Collects descriptors by use; descriptors of the same use keep their order.
     pub fn of(
         sockets: impl IntoIterator<Item = (SocketName, OwnedFd)>,
         quic: Option<quic::EndpointIdentity>,

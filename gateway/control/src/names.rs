@@ -10,11 +10,14 @@ use evenkeel_model::{CoreSettings, Hop, Incarnation, NodeId, RegionId};
 /// most. Older nodes occur only in old move records, by number.
 const KNOWN_MAX: usize = 4;
 
+/// Name of a node with its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeName {
     /// The node's name; its number, if the name is unknown.
     pub node: Arc<str>,
+    /// Name of the node's region.
     pub region: Arc<str>,
+    /// Name of the node's zone.
     pub zone: Arc<str>,
 }
 
@@ -29,6 +32,7 @@ pub struct NodeNames {
 }
 
 impl NodeNames {
+    /// Returns the names of the nodes and regions in these settings.
     pub fn of(settings: &CoreSettings) -> NodeNames {
         let regions: Box<[Arc<str>]> =
             settings.regions.iter().map(|name| (**name).into()).collect();
@@ -87,6 +91,7 @@ impl NodeNames {
         }
     }
 
+    /// Returns the name of a region; its number, if unknown.
     pub fn of_region(&self, id: RegionId) -> Arc<str> {
         let name = self.regions.get(id.0 as usize);
         name.map_or_else(|| id.to_string().into(), Arc::clone)

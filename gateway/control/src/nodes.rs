@@ -22,7 +22,9 @@ use crate::node_list::{DownstreamGuard, ListedNode, NotReloaded, ReloadRequest};
 pub enum Operation {
     /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
     Drain {
+        /// Node or region that the operation changes.
         place: OperationTarget,
+        /// True to drain, false to end the drain.
         draining: bool,
         /// Deadline of a drain. Without a deadline rooms move once other nodes have capacity.
         within: Option<Duration>,
@@ -36,7 +38,9 @@ pub enum Operation {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OperationTarget {
+    /// Node with this name.
     Node(Box<str>),
+    /// Region with this name.
     Region(Box<str>),
 }
 

@@ -30,8 +30,11 @@ const PASSWORD_LENGTH: usize = 24;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UdpListener {
+    /// Configured address of the listener.
     pub address: SocketAddr,
+    /// Address for RTCP; None without a socket for RTCP.
     pub rtcp: Option<SocketAddr>,
+    /// Address to which the socket is bound.
     pub bound: SocketAddr,
     pub declared: bool,
     pub declared_ip: bool,
@@ -55,6 +58,7 @@ fn reaches(bound: IpAddr, other: IpAddr) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuicListener {
     pub address: SocketAddr,
+    /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
 }
 
@@ -159,10 +163,12 @@ impl SessionRegistry {
         SessionRegistry { udp, quic, flows, port_legs, briefs, entries: BTreeMap::new(), workers }
     }
 
+    /// Returns the entry of a session, if present.
     pub fn get(&self, session: SessionId) -> Option<&SessionEntry> {
         self.entries.get(&session).map(|entry| &**entry)
     }
 
+    /// Returns the mutable entry of a session, if present.
     pub fn get_mut(&mut self, session: SessionId) -> Option<&mut SessionEntry> {
         self.entries.get_mut(&session).map(|entry| &mut **entry)
     }
@@ -350,6 +356,7 @@ impl SessionRegistry {
         self.port_legs.is_some_and(|bound| reaches(bound, node.ip()))
     }
 
+    /// Removes a session and returns its entry, if present.
     pub fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
         let entry = self.entries.remove(&session)?;
         let (first, second) = &entry.keys;

@@ -205,8 +205,11 @@ pub struct ModeView {
 /// Time from the last packet of the old hop to the first of the new one, of sessions that received media.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Recovery {
+    /// Median.
     pub p50: f64,
+    /// 99th percentile.
     pub p99: f64,
+    /// Maximum.
     pub max: f64,
 }
 
