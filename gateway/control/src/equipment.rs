@@ -25,13 +25,13 @@ pub const SOCKET_BUFFER: usize = 512 << 10;
 
 /// Resources to reach a node.
 pub struct Equipment {
-    /// Connection that the driver opens to the node.
+    /// Settings of the protocol by which sessions are opened at the node.
     pub driver: DriverConfig,
-    /// Address and method of health probes; None if the node is not probed.
+    /// Address and method of health probes; `None` if the node is not probed.
     pub probe: Option<(SocketAddr, ProbeMethod)>,
     /// Address of the NG protocol, for rtpengine.
     pub line: Option<SocketAddr>,
-    /// Address and method of probes of the node agent; None without an agent.
+    /// Address and method of probes of the agent beside the node; `None` without an agent.
     pub agent: Option<(SocketAddr, ProbeMethod)>,
     /// Set if the node has canary sessions.
     pub canary: Option<CanaryNode>,
@@ -44,10 +44,10 @@ pub struct Equipment {
 /// Error while the connection to a node is built.
 #[derive(Debug, thiserror::Error)]
 pub enum EquipError {
-    /// Socket to the node could not be created or connected.
+    /// The socket towards the node could not be created or connected.
     #[error("node {node} at {address} cannot be reached from this machine: {error}")]
     Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
-    /// Descriptor could not be created.
+    /// A descriptor could not be created.
     #[error("cannot create a descriptor: {0}")]
     System(#[from] std::io::Error),
 }
@@ -174,7 +174,7 @@ fn driver(node: &NodeConfig) -> DriverConfig {
     }
 }
 
-/// Returns true if a node has a driver that is rtpengine or a webhook.
+/// Returns true if sessions of a node are opened through rtpengine or a webhook.
 pub fn briefs(settings: &GatewayConfig) -> bool {
     settings.nodes.iter().any(wants_briefs)
 }

@@ -145,7 +145,7 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// The reason of a [`GatewayEvent::TurnedAway`]; `None` for an offer that the core received.
+    /// The reason in a [`GatewayEvent::TurnedAway`]; `None` for errors without that event.
     pub(crate) fn turned_away(&self) -> Option<&'static str> {
         match self {
             ControlError::NoListener => Some("no-listener"),
