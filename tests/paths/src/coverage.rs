@@ -59,10 +59,14 @@ impl MappedProgram {
     /// Writes a copy of the program into this folder.
     pub(crate) fn copy(program: &Path, folder: &Path) -> Result<MappedProgram, String> {
         let failed = |error| format!("{}: {error}", program.display());
-        let profiles = PathBuf::from(format!("/tmp/{:03x}", std::process::id() & 0xfff));
-        // A killed run may have left a folder of this name.
-        let _ = fs::remove_dir_all(&profiles);
-        fs::create_dir(&profiles).map_err(|error| format!("{}: {error}", profiles.display()))?;
+        // A killed run leaves its folder, and others may have folders of such names.
+        let own = std::process::id();
+        let mut names =
+            (0..=0xfff).map(|next| format!("/tmp/{:03x}", own.wrapping_add(next) & 0xfff));
+        let profiles = names
+            .find(|name| fs::create_dir(name).is_ok())
+            .map(PathBuf::from)
+            .ok_or("no folder of three digits can be created in /tmp")?;
         let mapped = MappedProgram { path: folder.join("evenkeel"), profiles };
         let name = format!("{}/%p%c.profraw", mapped.profiles.display());
         let mut bytes = fs::read(program).map_err(failed)?;
@@ -81,7 +85,7 @@ impl MappedProgram {
 
 impl Drop for MappedProgram {
     fn drop(&mut self) {
-        // The next run with this name removes a folder that is left.
+        // A folder that is left takes a name, and nothing reads it.
         let _ = fs::remove_dir_all(&self.profiles);
     }
 }
