@@ -402,7 +402,7 @@ impl Replication {
             source.offers.idempotency_keys.follow();
             let mut core = source.gateway.record(now);
             source.nodes.name_nodes(&mut core);
-            return RecordBatch::from(Snapshot {
+            return RecordBatch::whole(Snapshot {
                 core,
                 registry: source.registry.record(),
                 drivers: source.drivers.record(),

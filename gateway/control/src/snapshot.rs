@@ -91,11 +91,7 @@ impl MediaStates {
         if !encoded.starts_with(STATES_MAGIC) {
             return decode(encoded, None);
         }
-        let SnapshotHead { format, reference, rest } =
-            SnapshotHead::read(encoded, STATES_MAGIC, STATES, None)?;
-        if format != STATES {
-            return Err(SnapshotError::malformed("its layout is an older one"));
-        }
+        let (reference, rest) = read_head(encoded, STATES_MAGIC, STATES, None)?;
         let read = instant::relative_to(reference, || postcard::take_from_bytes(rest));
         let ((states, trunks), rest): ((Vec<Box<SessionState>>, _), _) =
             read.map_err(|error| SnapshotError::malformed(error.to_string()))?;
@@ -104,12 +100,6 @@ impl MediaStates {
         }
         let record = |state| MediaRecord { state, sockets: 0 };
         Ok(MediaStates { media: states.into_iter().map(record).collect(), trunks })
-    }
-}
-
-impl From<Snapshot> for MediaStates {
-    fn from(snapshot: Snapshot) -> MediaStates {
-        MediaStates { media: snapshot.media, trunks: snapshot.trunks }
     }
 }
 
@@ -128,15 +118,13 @@ pub struct RecordBatch {
     pub(crate) changed: Snapshot,
 }
 
-/// All records.
-impl From<Snapshot> for RecordBatch {
-    fn from(snapshot: Snapshot) -> RecordBatch {
+impl RecordBatch {
+    /// All records.
+    pub(crate) fn whole(snapshot: Snapshot) -> RecordBatch {
         let (ended, dissolved) = (Vec::new(), Vec::new());
         RecordBatch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
     }
-}
 
-impl RecordBatch {
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -262,90 +250,60 @@ fn begin(magic: &[u8; 8], format: u32) -> (Vec<u8>, Instant) {
     (encoded, reference.instant)
 }
 
-struct SnapshotHead<'a> {
-    format: u32,
-    reference: Instant,
-    rest: &'a [u8],
-}
-
-impl SnapshotHead<'_> {
-    fn read<'a>(
-        encoded: &'a [u8],
-        magic: &[u8; 8],
-        known: u32,
-        arrived: Option<Instant>,
-    ) -> Result<SnapshotHead<'a>, SnapshotError> {
-        let no_head = || SnapshotError::malformed("it does not begin as a state of a gateway");
-        let rest = encoded.strip_prefix(magic).ok_or_else(no_head)?;
-        let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-        let format = u32::from_be_bytes(*format);
-        if format > known {
-            return Err(SnapshotError::Newer { found: format, known });
+/// Reads the head of an encoding in the known format: the instant from which the times in the rest count, and the rest.
+fn read_head<'a>(
+    encoded: &'a [u8],
+    magic: &[u8; 8],
+    known: u32,
+    arrived: Option<Instant>,
+) -> Result<(Instant, &'a [u8]), SnapshotError> {
+    let no_head = || SnapshotError::malformed("it does not begin as a state of a gateway");
+    let rest = encoded.strip_prefix(magic).ok_or_else(no_head)?;
+    let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
+    match u32::from_be_bytes(*format) {
+        found if found > known => return Err(SnapshotError::Newer { found, known }),
+        found if found < known => {
+            return Err(SnapshotError::malformed("its format is an older one"));
         }
-        let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-        let reference =
-            arrived.or_else(|| SharedInstant::read().instant_at(u64::from_be_bytes(*nanos)));
-        let reference = reference.ok_or_else(|| SnapshotError::malformed("its time is no time"))?;
-        Ok(SnapshotHead { format, reference, rest })
+        _ => {}
     }
+    let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
+    let reference =
+        arrived.or_else(|| SharedInstant::read().instant_at(u64::from_be_bytes(*nanos)));
+    let reference = reference.ok_or_else(|| SnapshotError::malformed("its time is no time"))?;
+    Ok((reference, rest))
 }
 
 /// Reads a state. `arrived`: the instant from which its times count; without it, they count on the clock of this machine.
-pub(crate) fn decode<T: DeserializeOwned + From<Snapshot>>(
+pub(crate) fn decode<T: DeserializeOwned>(
     encoded: &[u8],
     arrived: Option<Instant>,
 ) -> Result<T, SnapshotError> {
-    let SnapshotHead { format, reference, rest } =
-        SnapshotHead::read(encoded, MAGIC, FORMAT, arrived)?;
-    let read = || match format {
-        // The first format had snapshots only.
-        ..=1 => rmp_serde::from_slice::<Snapshot>(rest).map(T::from),
-        _ => rmp_serde::from_slice(rest),
-    };
-    instant::relative_to(reference, read)
+    let (reference, rest) = read_head(encoded, MAGIC, FORMAT, arrived)?;
+    instant::relative_to(reference, || rmp_serde::from_slice(rest))
         .map_err(|error| SnapshotError::Malformed(error.to_string()))
 }
 
 /// Each packet changes the state of its session, so it is encoded often: without names of fields.
 mod compact {
-    use std::fmt;
-
     use evenkeel_dataplane::worker::SessionState;
-    use serde::de::value::MapAccessDeserializer;
-    use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-    use serde::ser::{self, Serializer};
+    use serde::Deserialize;
+    use serde::de::{Deserializer, Error as _};
+    use serde::ser::{Error as _, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(
         state: &SessionState,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let bytes = rmp_serde::to_vec(state).map_err(ser::Error::custom)?;
+        let bytes = rmp_serde::to_vec(state).map_err(S::Error::custom)?;
         serializer.serialize_bytes(&bytes)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Box<SessionState>, D::Error> {
-        deserializer.deserialize_any(SnapshotState)
-    }
-
-    struct SnapshotState;
-
-    impl<'de> Visitor<'de> for SnapshotState {
-        type Value = Box<SessionState>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("the state of a session")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Box<SessionState>, E> {
-            rmp_serde::from_slice(bytes).map_err(E::custom)
-        }
-
-        /// The first format has the names of the fields.
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Box<SessionState>, A::Error> {
-            Box::deserialize(MapAccessDeserializer::new(map))
-        }
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        rmp_serde::from_slice(bytes).map_err(D::Error::custom)
     }
 }
 
