@@ -169,21 +169,9 @@ impl VoiceMeasurements {
         clock_rate: impl Fn(u32) -> Option<u32>,
         now: Instant,
     ) {
-        for packet in rtcp::packets(compound) {
-            match packet {
-                Ok(rtcp::RtcpPacket::SenderReport(report)) => {
-                    report
-                        .blocks()
-                        .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
-                }
-                Ok(rtcp::RtcpPacket::ReceiverReport(report)) => {
-                    report
-                        .blocks()
-                        .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
-                }
-                Ok(_) => {}
-                Err(_) => return,
-            }
+        let packets = rtcp::packets(compound).map_while(Result::ok);
+        for block in packets.flat_map(|packet| packet.blocks()) {
+            self.read_block(&block, clock_rate(block.ssrc), now);
         }
     }
 
