@@ -199,12 +199,10 @@ impl Continuity {
     /// Returns the packets expected from nodes since the last call, by their sequence numbers, and
     /// the number of missing ones. Withheld packets are excluded from both.
     pub fn arrivals(&mut self) -> (u32, u32) {
-        self.streams.iter_mut().map(OutgoingStream::arrivals).fold(
-            (0, 0),
-            |(expected, lost), stream| {
-                (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
-            },
-        )
+        let arrivals = self.streams.iter_mut().map(OutgoingStream::arrivals);
+        arrivals.fold((0_u32, 0_u32), |(expected, lost), (more, missing)| {
+            (expected.saturating_add(more), lost.saturating_add(missing))
+        })
     }
 
     /// Returns the clock rate in Hz of the stream that the client knows by this SSRC.

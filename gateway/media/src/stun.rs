@@ -192,8 +192,9 @@ pub fn write_unknown(
 ) {
     let start = begin(BINDING_ERROR, transaction, out);
     append(ERROR_CODE, b"\0\0\x04\x14Unknown Attribute", out);
-    let unknown: Vec<_> = attributes.take(UNKNOWN_MAX).map(u16::to_be_bytes).collect();
-    append(UNKNOWN_ATTRIBUTES, unknown.as_flattened(), out);
+    let mut value = [[0; 2]; UNKNOWN_MAX];
+    let named = attributes.zip(&mut value).map(|(kind, place)| *place = kind.to_be_bytes()).count();
+    append(UNKNOWN_ATTRIBUTES, value[..named].as_flattened(), out);
     end(start, key, out);
 }
 

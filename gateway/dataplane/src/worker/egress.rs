@@ -140,10 +140,8 @@ impl Egress {
         None
     }
 
-    pub(crate) fn limit_bundles(&mut self, node: NodeId, size_max: u16) {
-        if let Some(trunk) = trunk_to(&mut self.trunks, node) {
-            trunk.limit_bundles(size_max);
-        }
+    pub(crate) fn trunk(&mut self, node: NodeId) -> Option<&mut Trunk> {
+        trunk_to(&mut self.trunks, node)
     }
 
     pub(crate) fn hand_out_trunks(&mut self) -> Vec<TrunkState> {
@@ -151,17 +149,9 @@ impl Egress {
         trunks.filter_map(|(node, trunk)| Some(trunk.as_mut()?.hand_out(node))).collect()
     }
 
-    pub(crate) fn continue_trunk(&mut self, state: TrunkState) {
-        if let Some(trunk) = trunk_to(&mut self.trunks, state.node) {
-            trunk.go_on(state);
-        }
-    }
-
     pub(crate) fn add_trunk(&mut self, node: NodeId, trunk: Trunk) {
         let place = node.0 as usize;
-        if place >= self.trunks.len() {
-            self.trunks.resize_with(place + 1, || None);
-        }
+        self.trunks.resize_with(self.trunks.len().max(place + 1), || None);
         self.trunks[place] = Some(trunk);
     }
 

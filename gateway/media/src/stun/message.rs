@@ -1,7 +1,7 @@
 //! A STUN message and its attributes: parsed, checked, appended (RFC 8489, section 14).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ring::hmac;
 
@@ -252,43 +252,30 @@ fn set_length(message: &mut [u8], message_len: usize) {
 /// that NATs do not rewrite it.
 pub(super) fn append_address(address: SocketAddr, transaction: Transaction, out: &mut Vec<u8>) {
     let port = (address.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes();
-    let mask = address_mask(transaction);
-    match address.ip() {
+    let mut value = [0, 1, port[0], port[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let length = match address.ip() {
         IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            let mixed = [a ^ mask[0], b ^ mask[1], c ^ mask[2], d ^ mask[3]];
-            let mut value = [0, 1, port[0], port[1], 0, 0, 0, 0];
-            value[4..].copy_from_slice(&mixed);
-            append(XOR_MAPPED_ADDRESS, &value, out);
+            value[4..8].copy_from_slice(&ip.octets());
+            8
         }
         IpAddr::V6(ip) => {
-            let mut value = [0; 20];
             value[1] = 2;
-            value[2..4].copy_from_slice(&port);
-            for (index, byte) in ip.octets().into_iter().enumerate() {
-                value[4 + index] = byte ^ mask[index];
-            }
-            append(XOR_MAPPED_ADDRESS, &value, out);
+            value[4..].copy_from_slice(&ip.octets());
+            20
         }
-    }
+    };
+    value[4..].iter_mut().zip(address_mask(transaction)).for_each(|(byte, mask)| *byte ^= mask);
+    append(XOR_MAPPED_ADDRESS, &value[..length], out);
 }
 
 pub(super) fn read_address(value: &[u8], transaction: Transaction) -> Option<SocketAddr> {
     let (&[_, family, p0, p1], address) = value.split_first_chunk::<4>()?;
     let port = u16::from_be_bytes([p0, p1]) ^ (MAGIC_COOKIE >> 16) as u16;
-    let mask = address_mask(transaction);
-    let ip = match family {
-        1 => {
-            let [a, b, c, d] = <[u8; 4]>::try_from(address).ok()?;
-            IpAddr::V4(Ipv4Addr::new(a ^ mask[0], b ^ mask[1], c ^ mask[2], d ^ mask[3]))
-        }
-        2 => {
-            let mut octets = <[u8; 16]>::try_from(address).ok()?;
-            for (byte, mask) in octets.iter_mut().zip(mask) {
-                *byte ^= mask;
-            }
-            IpAddr::V6(Ipv6Addr::from(octets))
-        }
+    let mut octets = address_mask(transaction);
+    octets.iter_mut().zip(address).for_each(|(byte, masked)| *byte ^= masked);
+    let ip = match (family, address.len()) {
+        (1, 4) => IpAddr::from(*octets.first_chunk::<4>()?),
+        (2, 16) => IpAddr::from(octets),
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))
