@@ -135,7 +135,7 @@ fn fuzz_roq() {
 }
 
 #[test]
-fn rfc_examples_are_read_varint() {
+fn rfc_varint_examples_are_read() {
     let examples: [(&[u8], u64); 5] = [
         (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c], 151_288_809_941_952_652),
         (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
