@@ -1,6 +1,6 @@
 //! Addresses in records. Serde itself leaves out the scope of a link-local address (RFC 4007).
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -34,6 +34,14 @@ pub(crate) fn scope(address: &SocketAddr) -> u32 {
     match address {
         SocketAddr::V4(_) => 0,
         SocketAddr::V6(v6) => v6.scope_id(),
+    }
+}
+
+/// The IPv6 form of an address: mapped, if it is IPv4 (RFC 4291, 2.5.5.2).
+pub(crate) fn as_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
     }
 }
 

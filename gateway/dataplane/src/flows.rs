@@ -171,24 +171,15 @@ impl From<&CompactEntry> for FlowEntry {
 }
 
 /// Reason why a key was not inserted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InsertRefusal {
     /// The key belongs to another session, with this home.
+    #[error("another session has it")]
     Taken(Home),
     /// The table has reached this limit.
+    #[error("the table is full with {0} entries")]
     Full(usize),
 }
-
-impl fmt::Display for InsertRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InsertRefusal::Taken(_) => f.write_str("another session has it"),
-            InsertRefusal::Full(entries) => write!(f, "the table is full with {entries} entries"),
-        }
-    }
-}
-
-impl std::error::Error for InsertRefusal {}
 
 /// Number of keys by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -316,12 +307,6 @@ impl Flows {
             FlowKey::DeclaredIp { .. } => &self.counts[2],
             FlowKey::Ufrag(_) => &self.counts[3],
         }
-    }
-}
-
-impl fmt::Debug for Flows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flows").field("counts", &self.counts()).finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,6 @@
 //! A ring is two queues: headers of fixed size, and the packets' bytes back to back. A ring of voice packets therefore
 //! touches a tenth of the memory that full-size slots would.
 
-use std::fmt;
 #[cfg(not(loom))]
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -63,16 +62,9 @@ pub struct PathReport {
 }
 
 /// The ring refused the packet: it is full, or the packet is too long. The caller counts the drop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the ring has no room for the packet")]
 pub struct RingFull;
-
-impl fmt::Display for RingFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the ring has no room for the packet")
-    }
-}
-
-impl std::error::Error for RingFull {}
 
 #[derive(Clone, Copy)]
 struct RingHead {
@@ -154,12 +146,6 @@ impl RingSender {
     /// Notes that nothing is pushed from now on, or that pushes may follow again.
     pub fn pause(&self, paused: bool) {
         self.wakeup.paused.store(paused, Ordering::Release);
-    }
-}
-
-impl fmt::Debug for RingSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RingSender").finish_non_exhaustive()
     }
 }
 
@@ -257,12 +243,6 @@ impl Receiver {
     /// Waits until the sender wakes this receiver. Stands for epoll in models.
     pub fn wait(&self) {
         self.wakeup.waker.wait();
-    }
-}
-
-impl fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
     }
 }
 

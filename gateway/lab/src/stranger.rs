@@ -9,9 +9,7 @@ use std::time::Duration;
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::roq::{self, ErrorCode, FlowId};
 use evenkeel_media::rtp;
-use evenkeel_media::stun::{
-    self, BindingBuilder, BindingOutcome, IceRole, StunKey, Transaction, Username,
-};
+use evenkeel_media::stun::{self, BindingBuilder, BindingOutcome, StunKey, Transaction, Username};
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use fastrand::Rng;
@@ -101,7 +99,7 @@ impl Stranger {
                 username: Some(Username { server_ufrag: ufrag, client_ufrag: "stranger" }),
                 key: Some(&key),
                 priority: Some(1),
-                role: Some(IceRole::Controlling(own.rng.u64(..))),
+                controlling: Some(own.rng.u64(..)),
                 use_candidate: true,
             }
             .write(&mut check);

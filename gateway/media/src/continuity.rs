@@ -26,35 +26,18 @@ use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 mod feedback;
-mod missing;
+mod numbers;
 mod pace;
-mod recent;
 mod stream;
 
 pub use feedback::FeedbackDrop;
-
+pub use numbers::FILLED_WITHIN;
 use stream::OutgoingStream;
+pub use stream::{Pass, StreamEpoch};
 
 /// Limit of streams per session: a conference's active speakers with their video. Above it, the
 /// stream that has been silent longest is forgotten.
 pub(crate) const STREAMS_MAX: usize = 16;
-
-/// Time for which packets missing at a switch may still arrive: the duration of a
-/// make-before-break.
-pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
-
-/// Largest forward jump of a stream that continues across a switch: MAX_DROPOUT of RFC 3550,
-/// appendix A.1.
-pub(crate) const AHEAD_MAX: i16 = 3_000;
-
-/// Largest backward jump: MAX_MISORDER of RFC 3550, appendix A.1.
-pub(crate) const BEHIND_MAX: i16 = 100;
-
-/// Identifies the time from one switch to the next. Only grows.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Debug,
-)]
-pub struct StreamEpoch(pub u64);
 
 /// Whether a stream's payload is encrypted end to end (SRTP).
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -78,26 +61,6 @@ pub enum SwitchCause {
         /// looks like loss.
         lead: Duration,
     },
-}
-
-/// Verdict on a packet towards the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pass {
-    /// The packet passes as it is.
-    Untouched,
-    /// The packet passes with these values in its header.
-    Rewrite {
-        /// The stream's SSRC towards the client.
-        ssrc: u32,
-        /// On the client's sequence.
-        sequence: u16,
-        /// On the client's timeline.
-        timestamp: u32,
-    },
-    /// Drop the packet: its hop is closed, or the stream began after its hop was left.
-    Stale,
-    /// Drop the packet: it passed before, or since a switch another packet has its number.
-    Duplicate,
 }
 
 /// The position of a withheld packet.
@@ -236,12 +199,10 @@ impl Continuity {
     /// Returns the packets expected from nodes since the last call, by their sequence numbers, and
     /// the number of missing ones. Withheld packets are excluded from both.
     pub fn arrivals(&mut self) -> (u32, u32) {
-        self.streams.iter_mut().map(OutgoingStream::arrivals).fold(
-            (0, 0),
-            |(expected, lost), stream| {
-                (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
-            },
-        )
+        let arrivals = self.streams.iter_mut().map(OutgoingStream::arrivals);
+        arrivals.fold((0_u32, 0_u32), |(expected, lost), (more, missing)| {
+            (expected.saturating_add(more), lost.saturating_add(missing))
+        })
     }
 
     /// Returns the clock rate in Hz of the stream that the client knows by this SSRC.

@@ -23,4 +23,3 @@ pub mod rtp;
 pub mod statistics;
 pub mod stun;
 pub mod trunk;
-pub mod varint;

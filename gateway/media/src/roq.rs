@@ -3,7 +3,6 @@
 //! A datagram is a flow identifier and one RTP or RTCP packet. A unidirectional stream is a flow
 //! identifier and then packets, each prefixed by its length. All integers are QUIC varints.
 
-use crate::varint;
 use std::fmt;
 
 /// The ALPN protocol name (the draft's "Draft version identification").
@@ -16,12 +15,12 @@ pub struct FlowId(u64);
 impl FlowId {
     /// Returns `None` above 2^62 - 1, which has no encoding.
     pub fn new(number: u64) -> Option<Self> {
-        (number <= varint::MAX).then_some(Self(number))
+        (number <= VARINT_MAX).then_some(Self(number))
     }
 
     /// Keeps 62 of 64 random bits.
     pub fn from_random(bits: u64) -> Self {
-        Self(bits & varint::MAX)
+        Self(bits & VARINT_MAX)
     }
 
     /// Returns the number, at most 2^62 - 1.
@@ -36,7 +35,7 @@ impl fmt::Display for FlowId {
     }
 }
 
-/// Error codes for streams and connections (the draft's section "Error Handling").
+/// Error codes for streams and connections that are used here (the draft's section "Error Handling").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ErrorCode {
@@ -44,8 +43,6 @@ pub enum ErrorCode {
     NoError = 0x00,
     /// ROQ_GENERAL_ERROR: no other code fits.
     General = 0x01,
-    /// ROQ_INTERNAL_ERROR: an error at the sender of this code.
-    Internal = 0x02,
     /// ROQ_PACKET_ERROR: invalid length, flow identifier or packet.
     Packet = 0x03,
     /// ROQ_STREAM_CREATION_ERROR: a forbidden stream, such as a bidirectional one for media.
@@ -54,8 +51,6 @@ pub enum ErrorCode {
     FrameCancelled = 0x05,
     /// ROQ_UNKNOWN_FLOW_ID: the flow was not signalled.
     UnknownFlow = 0x06,
-    /// ROQ_EXPECTATION_UNMET: the connection lacks a signalled feature, such as datagrams.
-    ExpectationUnmet = 0x07,
 }
 
 impl ErrorCode {
@@ -66,13 +61,16 @@ impl ErrorCode {
 }
 
 /// Reason why bytes are not a RoQ datagram or stream; all map to [`ErrorCode::Packet`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RoqError {
     /// The datagram ends within its flow identifier.
+    #[error("datagram ends within its flow identifier")]
     Flow,
     /// No packet follows the flow identifier, or a packet has length 0.
+    #[error("no packet after the flow identifier or length")]
     Empty,
     /// A packet is longer than the limit.
+    #[error("packet of {length} bytes exceeds {length_max}")]
     TooLong {
         /// The declared length.
         length: u64,
@@ -80,23 +78,9 @@ pub enum RoqError {
         length_max: usize,
     },
     /// The stream ended within its flow identifier, a length or a packet.
+    #[error("stream ended within a packet")]
     Unfinished,
 }
-
-impl fmt::Display for RoqError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flow => write!(f, "datagram ends within its flow identifier"),
-            Self::Empty => write!(f, "no packet after the flow identifier or length"),
-            Self::TooLong { length, length_max } => {
-                write!(f, "packet of {length} bytes exceeds {length_max}")
-            }
-            Self::Unfinished => write!(f, "stream ended within a packet"),
-        }
-    }
-}
-
-impl std::error::Error for RoqError {}
 
 /// Appends a packet as a QUIC DATAGRAM (RFC 9221) of this flow.
 pub fn write_datagram(flow: FlowId, packet: &[u8], out: &mut Vec<u8>) {
@@ -106,12 +90,12 @@ pub fn write_datagram(flow: FlowId, packet: &[u8], out: &mut Vec<u8>) {
 
 /// Appends the start of a stream, its flow identifier, to `out`.
 pub fn write_stream_start(flow: FlowId, out: &mut Vec<u8>) {
-    varint::write(flow.0, out).expect("flows are checked on creation");
+    write_varint(flow.0, out);
 }
 
 /// Appends a packet of a stream with its length to `out`.
 pub fn write_stream_packet(packet: &[u8], out: &mut Vec<u8>) {
-    varint::write(packet.len() as u64, out).expect("no slice is longer than 2^62 bytes");
+    write_varint(packet.len() as u64, out);
     out.extend_from_slice(packet);
 }
 
@@ -120,7 +104,7 @@ pub fn write_stream_packet(packet: &[u8], out: &mut Vec<u8>) {
 /// # Errors
 /// [`RoqError::Flow`] or [`RoqError::Empty`]; the packet itself is not checked.
 pub fn read_datagram(datagram: &[u8]) -> Result<(FlowId, &[u8]), RoqError> {
-    let (number, size) = varint::read(datagram).ok_or(RoqError::Flow)?;
+    let (number, size) = read_varint(datagram).ok_or(RoqError::Flow)?;
     let packet = &datagram[size..];
     if packet.is_empty() {
         return Err(RoqError::Empty);
@@ -236,7 +220,7 @@ impl StreamDecoder {
 
     fn take_varint(&mut self, input: &mut &[u8]) -> Option<u64> {
         loop {
-            if let Some((value, size)) = varint::read(&self.held)
+            if let Some((value, size)) = read_varint(&self.held)
                 && size == self.held.len()
             {
                 self.held.clear();
@@ -247,6 +231,32 @@ impl StreamDecoder {
             *input = rest;
         }
     }
+}
+
+/// The largest variable-length integer of QUIC (RFC 9000, section 16).
+const VARINT_MAX: u64 = (1 << 62) - 1;
+
+/// Appends the shortest encoding of a value.
+fn write_varint(value: u64, out: &mut Vec<u8>) {
+    let size: usize = match value {
+        0..=0x3f => 1,
+        0x40..=0x3fff => 2,
+        0x4000..=0x3fff_ffff => 4,
+        0x4000_0000..=VARINT_MAX => 8,
+        _ => panic!("flows are checked on creation, and no slice is longer than 2^62 bytes"),
+    };
+    let length_bits = u64::from(size.trailing_zeros()) << (8 * size - 2);
+    out.extend_from_slice(&(value | length_bits).to_be_bytes()[8 - size..]);
+}
+
+/// Reads a value from the start of `bytes` and returns its size. Encodings longer than needed are
+/// valid. Returns `None` if more bytes are needed.
+fn read_varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let size = 1 << (bytes.first()? >> 6);
+    let mut value = [0; 8];
+    value[8 - size..].copy_from_slice(bytes.get(..size)?);
+    let length_bits = 0b11 << (8 * size - 2);
+    Some((u64::from_be_bytes(value) & !length_bits, size))
 }
 
 #[cfg(test)]

@@ -3,78 +3,41 @@
 //! [`packets`] iterates over a compound packet, reduced-size ones included (RFC 5506). Each
 //! `write_*` function appends one packet. [`rewrite`] modifies a compound packet in place.
 
-use std::fmt;
-
 mod feedback;
 mod report;
 pub mod rewrite;
 
+pub(crate) use feedback::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBN};
 pub use feedback::{
-    Fir, FirEntry, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb, write_tmmbr,
+    Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, write_fir, write_nack, write_pli,
+    write_remb, write_tmmbr,
 };
+use report::HEADER_LEN;
+pub(crate) use report::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION};
 pub use report::{
     Bye, Description, ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_bye,
     write_cname, write_receiver_report, write_sender_report,
 };
 
-/// Payload type of a sender report (RFC 3550, 6.4.1).
-pub(crate) const SENDER_REPORT: u8 = 200;
-/// Payload type of a receiver report (RFC 3550, 6.4.2).
-pub(crate) const RECEIVER_REPORT: u8 = 201;
-/// Payload type of a source description (RFC 3550, 6.5).
-pub(crate) const SOURCE_DESCRIPTION: u8 = 202;
-/// Payload type of a BYE (RFC 3550, 6.6).
-pub(crate) const BYE: u8 = 203;
-/// Payload type of transport-layer feedback (RFC 4585, 6.2).
-pub const TRANSPORT_FEEDBACK: u8 = 205;
-/// Payload type of payload-specific feedback (RFC 4585, 6.3).
-pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
-
-/// Format of a generic NACK, transport-layer feedback (RFC 4585, 6.2.1).
-pub(crate) const NACK: u8 = 1;
-/// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
-pub const TMMBR: u8 = 3;
-/// Format of TMMBN; see [`TMMBR`].
-pub(crate) const TMMBN: u8 = 4;
-/// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
-pub(crate) const PLI: u8 = 1;
-/// Format of a full intra request, payload-specific feedback (RFC 5104, 4.3.1).
-pub(crate) const FIR: u8 = 4;
-/// Format of application-layer feedback, which includes REMB (RFC 4585, 6.4).
-pub(crate) const APPLICATION: u8 = 15;
-
-const HEADER_LEN: usize = 4;
-
 /// Reason why bytes are not an RTCP packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RtcpError {
     /// The packet is empty, or shorter than its header.
+    #[error("shorter than an RTCP header")]
     Short,
     /// The version is not 2.
+    #[error("RTCP version is not 2")]
     Version,
     /// The packet's length exceeds the datagram.
+    #[error("RTCP packet exceeds its datagram")]
     Length,
     /// The padding has length 0 or does not fit.
+    #[error("RTCP padding does not fit the packet")]
     Padding,
     /// The body is shorter than this payload type needs.
+    #[error("RTCP packet of type {0} is shorter than its parts")]
     Body(u8),
 }
-
-impl fmt::Display for RtcpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Short => write!(f, "shorter than an RTCP header"),
-            Self::Version => write!(f, "RTCP version is not 2"),
-            Self::Length => write!(f, "RTCP packet exceeds its datagram"),
-            Self::Padding => write!(f, "RTCP padding does not fit the packet"),
-            Self::Body(payload_type) => {
-                write!(f, "RTCP packet of type {payload_type} is shorter than its parts")
-            }
-        }
-    }
-}
-
-impl std::error::Error for RtcpError {}
 
 /// A packet of a compound.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +65,18 @@ pub enum RtcpPacket<'a> {
         /// Count or format: the lower five bits of the first byte.
         count: u8,
     },
+}
+
+impl<'a> RtcpPacket<'a> {
+    /// Reports of a sender or receiver report on the streams that the packet's sender receives.
+    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
+        let blocks = match self {
+            Self::SenderReport(report) => report.blocks,
+            Self::ReceiverReport(report) => report.blocks,
+            _ => &[],
+        };
+        blocks.iter().map(ReportBlock::read)
+    }
 }
 
 /// Returns the packets of a compound packet, in order; the first malformed one is the last item.
@@ -169,18 +144,6 @@ fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
         _ => Some(RtcpPacket::Other { payload_type, count }),
     };
     parsed.ok_or(RtcpError::Body(payload_type))
-}
-
-/// Appends the header of a packet with a body of `body_len` bytes, a multiple of four.
-fn write_header(count: u8, payload_type: u8, body_len: usize, out: &mut Vec<u8>) {
-    let words = u16::try_from(body_len / 4).expect("bodies written here are below 256 KiB");
-    out.push(0x80 | count & 0x1f);
-    out.push(payload_type);
-    out.extend_from_slice(&words.to_be_bytes());
-}
-
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

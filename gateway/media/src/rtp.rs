@@ -1,7 +1,5 @@
 //! RTP packets: parses and modifies the header in place (RFC 3550, section 5).
 
-use std::fmt;
-
 /// Length of the fixed header, without CSRCs and extension (RFC 3550, 5.1).
 pub const HEADER_LEN: usize = 12;
 
@@ -25,30 +23,21 @@ pub struct RtpHeader {
 }
 
 /// Reason why bytes are not an RTP packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RtpError {
     /// The packet is shorter than its fixed header and CSRCs.
+    #[error("shorter than an RTP header")]
     Short,
     /// The version is not 2.
+    #[error("RTP version is not 2")]
     Version,
     /// The header extension exceeds the packet.
+    #[error("RTP header extension exceeds the packet")]
     Extension,
     /// The padding has length 0 or reaches into the header.
+    #[error("RTP padding does not fit the packet")]
     Padding,
 }
-
-impl fmt::Display for RtpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Short => "shorter than an RTP header",
-            Self::Version => "RTP version is not 2",
-            Self::Extension => "RTP header extension exceeds the packet",
-            Self::Padding => "RTP padding does not fit the packet",
-        })
-    }
-}
-
-impl std::error::Error for RtpError {}
 
 impl RtpHeader {
     /// Parses the header of a packet.

@@ -37,7 +37,7 @@ pub struct ReceptionCounts {
 }
 
 /// Reception of one source. Never allocates.
-#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
 pub struct Reception {
     clock_rate: u32,
     total: ReceptionCounts,
@@ -91,17 +91,7 @@ impl SequenceRun {
 impl Reception {
     /// `clock_rate` is in Hz; with 0, jitter is not measured.
     pub fn new(clock_rate: u32) -> Self {
-        Self {
-            clock_rate,
-            total: ReceptionCounts::default(),
-            then: ReceptionCounts::default(),
-            gap_max: Duration::ZERO,
-            run: None,
-            expected_before: 0,
-            after_jump: None,
-            jitter_x16: 0,
-            reported: (0, 0),
-        }
+        Self { clock_rate, ..Self::default() }
     }
 
     /// Handles a packet of `bytes` bytes.

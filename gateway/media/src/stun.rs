@@ -1,110 +1,266 @@
 //! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
-//! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_error`]); its
+//! The gateway answers as an ICE-lite agent ([`BindingRequest`], [`write_success`], [`write_unknown`]); its
 //! probes and the lab are clients ([`BindingBuilder`], [`Response`]). Implemented here on ring's
 //! HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
 //! hashes.
 
-use ring::hmac;
-use std::fmt;
+use std::net::SocketAddr;
 
-mod attribute;
-mod request;
-mod response;
-
-pub(crate) use request::UNKNOWN_MAX;
-pub use request::{BindingBuilder, BindingRequest, IceRole, Username};
-pub use response::{
-    BindingOutcome, Response, StunErrorCode, write_error, write_success, write_unknown,
+use message::{
+    ERROR_CODE, ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
+    PRIORITY, StunMessage, UNKNOWN_ATTRIBUTES, USE_CANDIDATE, USERNAME, XOR_MAPPED_ADDRESS, append,
+    append_address, begin, end, read_address,
 };
+pub use message::{MAGIC_COOKIE, StunError, StunKey, Transaction, Unverified, is_stun};
 
-/// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
-pub const MAGIC_COOKIE: u32 = 0x2112_a442;
-/// Longer messages are refused: IPv6's minimum MTU suffices for any binding.
-pub(crate) const MESSAGE_LEN_MAX: usize = 1_280;
+mod message;
 
-const HEADER_LEN: usize = 20;
+const BINDING_REQUEST: u16 = 0x0001;
+const BINDING_SUCCESS: u16 = 0x0101;
+const BINDING_ERROR: u16 = 0x0111;
 
-/// Matches a response to its request; the client chooses it at random.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Transaction(pub [u8; 12]);
+/// Limit of unknown attributes listed in a response, to bound its length.
+const UNKNOWN_MAX: usize = 4;
 
-/// A short-term password, prepared for signing (RFC 8489, section 9.1).
-#[derive(Clone)]
-pub struct StunKey(hmac::Key);
-
-impl StunKey {
-    /// Creates a key. ICE passwords are plain ASCII and need no preparation.
-    pub fn new(password: &str) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
-    }
+/// A binding request, parsed in place.
+///
+/// Do not act on its content before [`verify`](Self::verify) succeeds.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingRequest<'a> {
+    message: StunMessage<'a>,
 }
 
-impl fmt::Debug for StunKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
-}
-
-/// Returns whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the
-/// cookie, the correct length. Attributes are not checked.
-pub fn is_stun(datagram: &[u8]) -> bool {
-    let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {
-        return false;
-    };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    first >> 6 == 0
-        && u32::from_be_bytes([c0, c1, c2, c3]) == MAGIC_COOKIE
-        && length.is_multiple_of(4)
-        && datagram.len() == HEADER_LEN + length
-}
-
-/// Reason why bytes are not the expected message.
+/// The two parts of a USERNAME (RFC 8445, section 7.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StunError {
-    /// The bytes are no STUN message ([`is_stun`]), or longer than `MESSAGE_LEN_MAX`.
-    NotStun,
-    /// The message has another class or method: an indication, an allocation, a response instead of
-    /// a request.
-    NotBinding,
-    /// An attribute exceeds the message or has an invalid length.
-    Attribute(u16),
-    /// FINGERPRINT is wrong, or not last.
-    Fingerprint,
+pub struct Username<'a> {
+    /// The fragment chosen by the receiver of the request.
+    pub server_ufrag: &'a str,
+    /// The fragment chosen by the sender of the request.
+    pub client_ufrag: &'a str,
 }
 
-impl fmt::Display for StunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotStun => write!(f, "no STUN message"),
-            Self::NotBinding => write!(f, "another STUN class or method than expected"),
-            Self::Attribute(kind) => write!(f, "STUN attribute {kind:#06x} is malformed"),
-            Self::Fingerprint => write!(f, "STUN fingerprint is wrong"),
+impl<'a> Username<'a> {
+    /// Reads the USERNAME of a message without checking its fingerprint, so that a message for an
+    /// unknown session costs little. `None` if USERNAME is missing or has no colon.
+    ///
+    /// # Errors
+    /// Fails if the message is not STUN, or an attribute exceeds it.
+    pub fn read(datagram: &'a [u8]) -> Result<Option<Self>, StunError> {
+        StunMessage::scan(datagram).map(|message| Self::of(&message))
+    }
+
+    fn of(message: &StunMessage<'a>) -> Option<Self> {
+        let value = std::str::from_utf8(message.attribute(USERNAME)?).ok()?;
+        let (server_ufrag, client_ufrag) = value.split_once(':')?;
+        Some(Self { server_ufrag, client_ufrag })
+    }
+}
+
+impl<'a> BindingRequest<'a> {
+    /// Parses a binding request.
+    ///
+    /// # Errors
+    /// Fails if the request is invalid; then send no response.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunError> {
+        let message = StunMessage::parse(datagram)?;
+        if message.kind() != BINDING_REQUEST {
+            return Err(StunError::NotBinding);
+        }
+        for (kind, value) in message.attributes() {
+            let length_fits = match kind {
+                USERNAME => value.len() <= 512 && std::str::from_utf8(value).is_ok(),
+                PRIORITY => value.len() == 4,
+                USE_CANDIDATE => value.is_empty(),
+                ICE_CONTROLLING | ICE_CONTROLLED => value.len() == 8,
+                _ => true,
+            };
+            if !length_fits {
+                return Err(StunError::Attribute(kind));
+            }
+        }
+        Ok(Self { message })
+    }
+
+    /// To be repeated in the response.
+    pub fn transaction(&self) -> Transaction {
+        self.message.transaction()
+    }
+
+    /// Returns `None` if USERNAME is missing or has no colon: respond with error 400.
+    pub fn username(&self) -> Option<Username<'a>> {
+        Username::of(&self.message)
+    }
+
+    /// Returns whether the sender selects this path (USE-CANDIDATE).
+    pub fn use_candidate(&self) -> bool {
+        self.message.attribute(USE_CANDIDATE).is_some()
+    }
+
+    /// Returns the unknown comprehension-required attributes (RFC 8489, section 6.3.1), at most
+    /// `UNKNOWN_MAX`. If there is one, respond with [`write_unknown`].
+    pub fn unknown(&self) -> impl Iterator<Item = u16> {
+        let known =
+            [USERNAME, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, PRIORITY, USE_CANDIDATE];
+        self.message
+            .attributes()
+            .map(|(kind, _)| kind)
+            .filter(move |kind| *kind < 0x8000 && !known.contains(kind))
+            .take(UNKNOWN_MAX)
+    }
+
+    /// Checks that the sender knows the password.
+    ///
+    /// # Errors
+    /// Fails if the integrity is missing (respond with error 400) or wrong (401; RFC 8489, section
+    /// 9.1.3).
+    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
+        self.message.verify(key)
+    }
+}
+
+/// The attributes of a binding request.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingBuilder<'a> {
+    /// A random transaction identifier.
+    pub transaction: Transaction,
+    /// `None` for a plain probe.
+    pub username: Option<Username<'a>>,
+    /// Key of the receiver's password.
+    pub key: Option<&'a StunKey>,
+    /// The priority of a candidate discovered by this check.
+    pub priority: Option<u32>,
+    /// The tie-breaker of a sender that selects the path; always the case towards an ICE-lite agent
+    /// (RFC 8445, section 6.1.1).
+    pub controlling: Option<u64>,
+    /// True if the request selects this path.
+    pub use_candidate: bool,
+}
+
+impl BindingBuilder<'_> {
+    /// Creates a plain request with only a transaction.
+    pub fn probe(transaction: Transaction) -> Self {
+        Self {
+            transaction,
+            username: None,
+            key: None,
+            priority: None,
+            controlling: None,
+            use_candidate: false,
         }
     }
-}
 
-impl std::error::Error for StunError {}
-
-/// Reason why a message is not authenticated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unverified {
-    /// MESSAGE-INTEGRITY is missing.
-    Missing,
-    /// MESSAGE-INTEGRITY does not match the password and content.
-    Wrong,
-}
-
-impl fmt::Display for Unverified {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "STUN message integrity is missing",
-            Self::Wrong => "STUN message integrity is wrong",
-        })
+    /// Appends the request to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = begin(BINDING_REQUEST, self.transaction, out);
+        if let Some(Username { server_ufrag, client_ufrag }) = self.username {
+            append(USERNAME, format!("{server_ufrag}:{client_ufrag}").as_bytes(), out);
+        }
+        if let Some(priority) = self.priority {
+            append(PRIORITY, &priority.to_be_bytes(), out);
+        }
+        if let Some(tie_breaker) = self.controlling {
+            append(ICE_CONTROLLING, &tie_breaker.to_be_bytes(), out);
+        }
+        if self.use_candidate {
+            append(USE_CANDIDATE, &[], out);
+        }
+        end(start, self.key, out);
     }
 }
 
-impl std::error::Error for Unverified {}
+/// Appends a success response with the sender's address to `out`. Signs it if the request was
+/// verified.
+pub fn write_success(
+    transaction: Transaction,
+    mapped: SocketAddr,
+    key: Option<&StunKey>,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_SUCCESS, transaction, out);
+    append_address(mapped, transaction, out);
+    end(start, key, out);
+}
+
+/// Appends error 420 with the unknown attributes to `out` (RFC 8489, sections 6.3.1 and 14.9).
+/// Lists only the first `UNKNOWN_MAX`.
+pub fn write_unknown(
+    transaction: Transaction,
+    attributes: impl Iterator<Item = u16>,
+    key: Option<&StunKey>,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_ERROR, transaction, out);
+    append(ERROR_CODE, b"\0\0\x04\x14Unknown Attribute", out);
+    let mut value = [[0; 2]; UNKNOWN_MAX];
+    let named = attributes.zip(&mut value).map(|(kind, place)| *place = kind.to_be_bytes()).count();
+    append(UNKNOWN_ATTRIBUTES, value[..named].as_flattened(), out);
+    end(start, key, out);
+}
+
+/// A response to a binding request, parsed in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    message: StunMessage<'a>,
+    outcome: BindingOutcome,
+}
+
+/// The content of a response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BindingOutcome {
+    /// The source address of the request, as seen by the server.
+    Mapped(SocketAddr),
+    /// The error code, 300–699.
+    Refused(u16),
+}
+
+impl<'a> Response<'a> {
+    /// Parses a response.
+    ///
+    /// # Errors
+    /// Fails if the response is invalid.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunError> {
+        let message = StunMessage::parse(datagram)?;
+        let outcome = match message.kind() {
+            BINDING_SUCCESS => message
+                .attribute(XOR_MAPPED_ADDRESS)
+                .and_then(|value| read_address(value, message.transaction()))
+                .map(BindingOutcome::Mapped)
+                .ok_or(StunError::Attribute(XOR_MAPPED_ADDRESS))?,
+            BINDING_ERROR => message
+                .attribute(ERROR_CODE)
+                .and_then(error_code)
+                .map(BindingOutcome::Refused)
+                .ok_or(StunError::Attribute(ERROR_CODE))?,
+            _ => return Err(StunError::NotBinding),
+        };
+        Ok(Self { message, outcome })
+    }
+
+    /// The transaction of the request.
+    pub fn transaction(&self) -> Transaction {
+        self.message.transaction()
+    }
+
+    /// The mapped address, or the error.
+    pub fn outcome(&self) -> BindingOutcome {
+        self.outcome
+    }
+
+    /// Checks that the sender knows the password.
+    ///
+    /// # Errors
+    /// Fails if the integrity is missing or wrong; a client then drops the response.
+    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
+        self.message.verify(key)
+    }
+}
+
+fn error_code(value: &[u8]) -> Option<u16> {
+    let &[_, _, class, number] = value.first_chunk()?;
+    let (class, number) = (u16::from(class & 7), u16::from(number));
+    ((3..=6).contains(&class) && number < 100).then_some(class * 100 + number)
+}
 
 #[cfg(test)]
 mod tests;

@@ -14,8 +14,8 @@ pub mod seal;
 
 pub use ballot::{Ballots, GroupOwner, Hold, OwnershipBallot, Vote, Voted};
 pub use bundle::{
-    Bundle, BundleEntries, BundleError, Bundles, ENTRY_OVERHEAD, EntriesMut, OVERHEAD, SHARED_MAX,
-    entries, entries_mut, first_tag,
+    Bundle, BundleEntries, BundleError, Bundles, ENTRY_OVERHEAD, OVERHEAD, SHARED_MAX, entries,
+    first_tag,
 };
 
 /// Identifies a session on a trunk leg in both directions. A tag is a capability: its holder may

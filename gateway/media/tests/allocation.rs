@@ -72,8 +72,8 @@ fn packet_path_never_allocates() {
             if !bundle.push(Tag(9), &packet) {
                 datagram.clear();
                 datagram.extend_from_slice(bundle.as_bytes());
-                for entry in trunk::entries_mut(&mut datagram) {
-                    rtp::set_ssrc(entry.unwrap().1, 1);
+                for entry in trunk::entries(&datagram) {
+                    rtp::RtpHeader::parse(entry.unwrap().1).unwrap();
                 }
                 bundle.clear();
             }

@@ -205,15 +205,13 @@ fn quic_listener(
             quic::CertificateSource::Files { chain: files.chain.clone(), key: files.key.clone() };
     }
     let name = SocketName::Quic { address };
-    match (inherited.take(&name).zip(inherited.take_quic_identity()), &settings.cluster) {
-        (Some((socket, identity)), _) => quic::listen_on(quic_settings, socket.into(), identity),
-        (None, Some(cluster)) => {
-            let identity = quic::EndpointIdentity::of_secret(cluster.secrets[0].bytes());
-            quic::listen_as(quic_settings, identity)
-        }
-        (None, None) => quic::listen(quic_settings),
-    }
-    .map(Some)
+    let (socket, identity) = inherited.take(&name).zip(inherited.take_quic_identity()).unzip();
+    let of_group = || {
+        let cluster = settings.cluster.as_ref()?;
+        Some(quic::EndpointIdentity::of_secret(cluster.secrets[0].bytes()))
+    };
+    let identity = identity.or_else(of_group);
+    quic::listen(quic_settings, socket.map(Into::into), identity).map(Some)
 }
 
 /// The QUIC endpoint, if it has a socket, and each worker's rings to and from it. A suspended endpoint reads nothing.
@@ -237,8 +235,8 @@ pub(super) fn quic(
     }
     // Workers take their rings from the end of the list.
     ends.reverse();
-    let start = if suspended { quic::start_suspended } else { quic::start };
-    let thread = start(listener, Arc::clone(flows), to_workers, from_workers, Arc::clone(lease))?;
+    let (flows, lease) = (Arc::clone(flows), Arc::clone(lease));
+    let thread = quic::start(listener, flows, to_workers, from_workers, lease, suspended)?;
     Ok((Some(thread), ends))
 }
 

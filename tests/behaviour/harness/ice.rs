@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_control::{IngressAnswer, SessionAnswer};
 use evenkeel_media::stun::{
-    BindingBuilder, BindingOutcome, IceRole, Response, StunKey, Transaction, Username, is_stun,
+    BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username, is_stun,
 };
 
 use super::Phone;
@@ -36,7 +36,7 @@ impl Credentials {
             username: Some(Username { server_ufrag: &self.ufrag, client_ufrag: "phone" }),
             key: Some(&StunKey::new(&self.password)),
             priority: Some(1),
-            role: Some(IceRole::Controlling(phone.number)),
+            controlling: Some(phone.number),
             use_candidate: nominate == Nominate::Yes,
         }
         .write(&mut check);

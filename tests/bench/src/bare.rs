@@ -120,7 +120,7 @@ impl Relay {
         println!("{}", serde_json::json!({"listening": self.listener.local_addr()?}));
         io::stdout().flush()?;
         let mut events = [EpollEvent::empty(); BATCH];
-        let mut inbox = ReceiveBatch::new();
+        let mut inbox = ReceiveBatch::default();
         let mut keep_coming = false;
         loop {
             let patience = if keep_coming { EpollTimeout::ZERO } else { EpollTimeout::NONE };

@@ -53,10 +53,7 @@ impl EndpointIdentity {
 
     /// Gateways with one secret have one identity, unless they make their certificates themselves.
     pub fn of_secret(secret: &[u8]) -> EndpointIdentity {
-        let digest = ring::digest::digest(&ring::digest::SHA256, secret);
-        let mut secret = [0; 32];
-        secret.copy_from_slice(digest.as_ref());
-        EndpointIdentity { secret, self_made: None }
+        EndpointIdentity { secret: sha256(secret), self_made: None }
     }
 
     /// Returns the TLS configuration of this certificate. A self-made one is made once for its names.
@@ -84,10 +81,7 @@ impl EndpointIdentity {
         let leaf = chain
             .first()
             .ok_or(QuicStartError::Certificate(rustls::Error::NoCertificatesPresented))?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest.as_ref());
-
+        let sha256 = sha256(leaf);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -133,7 +127,10 @@ impl EndpointIdentity {
     }
 }
 
-type Chain = Vec<CertificateDer<'static>>;
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("the hash has 32 bytes")
+}
 
 impl SelfMade {
     fn new(names: Vec<String>) -> Result<SelfMade, rcgen::Error> {
@@ -142,7 +139,7 @@ impl SelfMade {
         Ok(SelfMade { names, certificate, key: made.signing_key.serialize_der() })
     }
 
-    fn chain(&self) -> (Chain, PrivateKeyDer<'static>) {
+    fn chain(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = PrivatePkcs8KeyDer::from(self.key.clone());
         (vec![self.certificate.clone().into()], key.into())
     }

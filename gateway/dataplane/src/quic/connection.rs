@@ -13,8 +13,7 @@ use quinn_proto::{
 use super::code;
 use super::counters::{Counters, count};
 use super::hub::{Hub, PathStatistics, Rejected};
-use super::incoming_stream::IncomingStream;
-use super::outgoing_streams::OutgoingStreams;
+use super::streams::{IncomingStream, OutgoingStreams};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnectionStage {
@@ -129,23 +128,21 @@ impl ClientConnection {
             && let Some(datagram) = self.connection.datagrams().recv()
         {
             self.read += 1;
-            match roq::read_datagram(&datagram) {
-                Ok((flow, packet)) => {
-                    match hub.deliver(self.handle, flow, packet, now, |all| &all.received_datagrams)
-                    {
-                        Ok(()) => {}
-                        Err(Rejected::UnknownFlow) => count(&hub.counters.unknown_flow_datagrams),
-                        Err(Rejected::NotRtp) => {
-                            count(&hub.counters.not_rtp);
-                            let why = b"neither RTP nor RTCP";
-                            self.close(roq::ErrorCode::Packet, why, now, hub);
-                        }
-                    }
-                }
+            let (flow, packet) = match roq::read_datagram(&datagram) {
+                Ok(read) => read,
                 Err(malformed) => {
                     count(&hub.counters.malformed);
                     let why = malformed.to_string();
                     self.close(roq::ErrorCode::Packet, why.as_bytes(), now, hub);
+                    continue;
+                }
+            };
+            match hub.deliver(self.handle, flow, packet, now, |all| &all.received_datagrams) {
+                Ok(()) => {}
+                Err(Rejected::UnknownFlow) => count(&hub.counters.unknown_flow_datagrams),
+                Err(Rejected::NotRtp) => {
+                    count(&hub.counters.not_rtp);
+                    self.close(roq::ErrorCode::Packet, b"neither RTP nor RTCP", now, hub);
                 }
             }
         }
@@ -153,8 +150,7 @@ impl ClientConnection {
 
     fn read_stream(&mut self, id: StreamId, now: Instant, hub: &mut Hub) {
         let Some(stream) = self.incoming.get_mut(&id) else { return };
-        let read = stream.read(id, self.handle, &mut self.connection, now, hub);
-        match read {
+        match stream.read(id, self.handle, &mut self.connection, now, hub) {
             Ok(true) => {}
             Ok(false) => drop(self.incoming.remove(&id)),
             Err(unfinished) => {
@@ -182,16 +178,9 @@ impl ClientConnection {
         }
     }
 
-    pub(super) fn send_stream(
-        &mut self,
-        bytes: Bytes,
-        now: Instant,
-        hub: &Hub,
-        limits: &StreamLimits,
-    ) {
-        let until = now + limits.stream_lifetime;
-        let ClientConnection { outgoing, connection, .. } = self;
-        outgoing.send(bytes, until, limits.streams_out_max, connection, &hub.counters);
+    /// Sends a framed packet in a stream of its own, unless `most` are in progress. It expires at `until`.
+    pub(super) fn send_stream(&mut self, bytes: Bytes, until: Instant, most: usize, hub: &Hub) {
+        self.outgoing.send(bytes, until, most, &mut self.connection, &hub.counters);
     }
 
     pub(super) fn path(&self) -> PathStatistics {
@@ -207,14 +196,11 @@ impl ClientConnection {
         }
     }
 
-    /// Handles that quinn has forgotten the connection.
-    pub(super) fn forgotten(&mut self, hub: &mut Hub) {
-        if self.stage != ConnectionStage::Ended {
-            self.end(hub);
+    /// Handles that the connection is closed, or that quinn has forgotten it.
+    pub(super) fn end(&mut self, hub: &mut Hub) {
+        if self.stage == ConnectionStage::Ended {
+            return;
         }
-    }
-
-    fn end(&mut self, hub: &mut Hub) {
         let counters = &hub.counters;
         counters.connections.fetch_sub(1, Ordering::Relaxed);
         match std::mem::replace(&mut self.stage, ConnectionStage::Ended) {
@@ -233,11 +219,4 @@ impl ClientConnection {
         }
         self.incoming.clear();
     }
-}
-
-/// Stream limits that the endpoint sets for a client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StreamLimits {
-    pub(super) streams_out_max: usize,
-    pub(super) stream_lifetime: std::time::Duration,
 }

@@ -1,13 +1,17 @@
-//! All connections by quinn's handle, their timers, and the queue of connections with pending work.
+//! All connections by quinn's handle and by source, their timers, and the queue of connections with pending work.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
 
 use super::connection::ClientConnection;
-use super::sources::{ClientNetwork, SourceConnections, Sources};
-use super::timers::ConnectionTimers;
+
+/// Limit of heap entries per active timer; beyond it outdated entries are removed.
+const ENTRIES: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Connections {
@@ -137,3 +141,119 @@ impl Connections {
         self.timers.take(now).map(ConnectionHandle)
     }
 }
+
+/// A client's IPv4 address or IPv6 /56: a site usually has a /56 (RFC 6177), and each host any number of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct ClientNetwork(IpAddr);
+
+impl ClientNetwork {
+    pub(super) fn of(address: SocketAddr) -> ClientNetwork {
+        ClientNetwork(match address.ip().to_canonical() {
+            IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & u128::MAX << 72)),
+        })
+    }
+}
+
+/// The connections of a source.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct SourceConnections {
+    /// All connections, including handshakes and those that are closed but not forgotten.
+    pub(super) connections: usize,
+    /// Connections that were never open.
+    pub(super) handshakes: usize,
+}
+
+/// Only sources with connections are kept, so the limit of connections bounds the table.
+#[derive(Default)]
+pub(super) struct Sources(HashMap<ClientNetwork, SourceConnections>);
+
+impl Sources {
+    pub(super) fn held(&self, source: ClientNetwork) -> SourceConnections {
+        self.0.get(&source).copied().unwrap_or_default()
+    }
+
+    /// Counts a connection that begins its handshake.
+    pub(super) fn begin(&mut self, source: ClientNetwork) {
+        let held = self.0.entry(source).or_default();
+        held.connections += 1;
+        held.handshakes += 1;
+    }
+
+    /// Counts the end of a handshake, by success or with its connection.
+    pub(super) fn end_handshake(&mut self, source: ClientNetwork) {
+        if let Some(held) = self.0.get_mut(&source) {
+            held.handshakes -= 1;
+        }
+    }
+
+    /// Counts the end of a connection, after [`end_handshake`](Sources::end_handshake).
+    pub(super) fn end(&mut self, source: ClientNetwork) {
+        if let Entry::Occupied(mut held) = self.0.entry(source) {
+            held.get_mut().connections -= 1;
+            if held.get().connections == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+/// One timer per connection, by number.
+#[derive(Default)]
+struct ConnectionTimers {
+    /// The earliest set time by number.
+    due: Vec<Option<Instant>>,
+    count: usize,
+    /// Includes outdated entries, which were replaced by an earlier time.
+    entries: BinaryHeap<Reverse<(Instant, usize)>>,
+}
+
+impl ConnectionTimers {
+    /// Sets a timer, unless an earlier time is set. A timer that each packet postpones therefore costs nothing until
+    /// its first time has passed.
+    pub(super) fn note(&mut self, number: usize, due: Instant) {
+        if self.due.len() <= number {
+            self.due.resize(number + 1, None);
+        }
+        let noted = &mut self.due[number];
+        if noted.is_some_and(|noted| noted <= due) {
+            return;
+        }
+        self.count += usize::from(noted.is_none());
+        *noted = Some(due);
+        self.entries.push(Reverse((due, number)));
+        if self.entries.len() > ENTRIES * self.count {
+            let due = &self.due;
+            self.entries.retain(|Reverse((time, number))| due[*number] == Some(*time));
+        }
+    }
+
+    pub(super) fn forget(&mut self, number: usize) {
+        if let Some(due) = self.due.get_mut(number) {
+            self.count -= usize::from(due.take().is_some());
+        }
+    }
+
+    pub(super) fn next_due(&mut self) -> Option<Instant> {
+        while let Some(&Reverse((due, number))) = self.entries.peek() {
+            if self.due[number] == Some(due) {
+                return Some(due);
+            }
+            self.entries.pop();
+        }
+        None
+    }
+
+    /// Takes the number of a timer that is due.
+    pub(super) fn take(&mut self, now: Instant) -> Option<usize> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let Reverse((_, number)) = self.entries.pop()?;
+        self.forget(number);
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,35 +2,53 @@
 //!
 //! The endpoint drives quinn-proto in its own loop. quinn's tasks use a task, a queue and three locks per connection,
 //! and their wake-ups cost more than QUIC itself (`docs/benchmarks.md`).
+//!
+//! A panic over a packet of one connection ends only that connection.
 
-mod accept;
-mod from_clients;
-mod isolation;
-mod to_clients;
-
+use std::any::Any;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use evenkeel_media::roq;
-use quinn_proto::{ConnectionHandle, EndpointConfig, Transmit};
+use quinn_proto::{
+    ConnectionHandle, DatagramEvent, EndpointConfig, EndpointEvent, Incoming, SendDatagramError,
+    Transmit,
+};
 
 use super::QuicSettings;
-use super::connections::Connections;
+use super::connection::ClientConnection;
+use super::connections::{ClientNetwork, Connections};
 use super::counters::count;
-use super::hub::Hub;
-use super::round::Round;
-use super::socket::{From, QuicSocket, SocketSend};
+use super::hub::{Hub, Round};
+use super::socket::{From, QuicSocket};
+use crate::flows::Home;
 use crate::lease::SendLease;
-use crate::ring;
+use crate::panics;
+use crate::ring::{self, RingItem, RingMeta};
+
+/// With this many handshakes of a source in progress, further clients of the source must validate their address: a
+/// sender of forged sources holds no more connections in the name of another host.
+const UNVALIDATED_MAX: usize = 16;
+
+/// Datagrams per turn. One batch of the kernel may hold eight times this number.
+const DATAGRAMS_PER_TURN: usize = 256;
+
+/// A handshake takes as long as this many datagrams. Otherwise other clients would wait 200 ms for a turn in which all connect
+/// again, and each of these for the last one.
+const DATAGRAMS_PER_HANDSHAKE: usize = 32;
+
+/// Packets taken from one ring per turn.
+const RING_BATCH: usize = 256;
 
 pub(super) struct QuicEndpoint {
     quinn: quinn_proto::Endpoint,
-    socket: QuicSocket,
+    pub(super) socket: QuicSocket,
     connections: Connections,
     hub: Hub,
-    rings: Vec<ring::Receiver>,
+    pub(super) rings: Vec<ring::Receiver>,
     settings: QuicSettings,
     round: Round,
     /// Datagrams read but not handled yet.
@@ -80,14 +98,6 @@ impl QuicEndpoint {
         }
     }
 
-    pub(super) fn socket(&self) -> &QuicSocket {
-        &self.socket
-    }
-
-    pub(super) fn rings(&self) -> &[ring::Receiver] {
-        &self.rings
-    }
-
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
@@ -126,7 +136,7 @@ impl QuicEndpoint {
 
     /// Runs when due: reports the paths of a share of the sessions and, once per round, closes connections without a
     /// session.
-    pub(super) fn look_round(&mut self, now: Instant) {
+    fn look_round(&mut self, now: Instant) {
         if now < self.round.due() {
             return;
         }
@@ -163,7 +173,7 @@ impl QuicEndpoint {
     /// Drives all touched connections until the socket's buffer is full.
     pub(super) fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
-            && send(&self.socket, &self.lease, &transmit, &bytes) == SocketSend::Blocked
+            && !send(&self.socket, &self.lease, &transmit, &bytes)
         {
             self.blocked = Some((transmit, bytes));
             return;
@@ -191,7 +201,7 @@ impl QuicEndpoint {
             let drained = event.is_drained();
             let answer = self.quinn.handle_event(handle, event);
             if drained {
-                client.forgotten(&mut self.hub);
+                client.end(&mut self.hub);
                 return true;
             }
             if let Some(answer) = answer {
@@ -215,15 +225,216 @@ impl QuicEndpoint {
                 return true;
             };
             client.count_sent(&self.hub.counters);
-            if send(&self.socket, &self.lease, &transmit, &self.packet) == SocketSend::Blocked {
+            if !send(&self.socket, &self.lease, &transmit, &self.packet) {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;
             }
         }
     }
+
+    /// Runs the round when due, and a turn.
+    pub(super) fn guarded_turn(&mut self, now: Instant) -> TurnResult {
+        self.connections.take_accessed();
+        let turn = AssertUnwindSafe(|| {
+            self.look_round(now);
+            self.turn(now)
+        });
+        catch_unwind(turn).unwrap_or_else(|panic| {
+            self.isolate_panic(panic);
+            TurnResult { packets: 0, more: true }
+        })
+    }
+
+    /// Forgets the connection that was accessed when the panic occurred; its client gets a stateless reset (RFC 9000,
+    /// 10.3). Resumes the panic, which ends the process, if no connection was accessed.
+    #[cold]
+    fn isolate_panic(&mut self, panic: Box<dyn Any + Send>) {
+        let (location, message) =
+            (panics::take_location().unwrap_or_default(), panics::message(&*panic));
+        let Some(handle) = self.connections.take_accessed() else {
+            tracing::error!(panic = message, %location, "panic outside of a connection; gateway ends");
+            resume_unwind(panic);
+        };
+        tracing::error!(panic = message, %location, "QUIC packet caused a panic; connection ends");
+        if let Some(client) = self.connections.get_mut(handle) {
+            client.end(&mut self.hub);
+        }
+        self.connections.remove(handle);
+        self.connections.take_accessed();
+        let _ = self.quinn.handle_event(handle, EndpointEvent::drained());
+    }
+
+    fn read_socket(&mut self, now: Instant) -> TurnResult {
+        let mut look = TurnResult { packets: 0, more: true };
+        let mut spent = 0;
+        while spent < DATAGRAMS_PER_TURN {
+            if let Some((from, datagram)) = self.received.pop_front() {
+                look.packets += 1;
+                let before = self.connections.count();
+                self.take_datagram(from, datagram, now);
+                let is_handshake = self.connections.count() > before;
+                spent += if is_handshake { DATAGRAMS_PER_HANDSHAKE } else { 1 };
+                continue;
+            }
+            // Lets workers start on the packets read so far.
+            self.hub.wake_workers();
+            if !look.more {
+                return look;
+            }
+            match self.socket.receive(&mut self.received) {
+                Some(more) => {
+                    count(&self.hub.counters.reads);
+                    look.more = more;
+                }
+                None => return TurnResult { more: false, ..look },
+            }
+        }
+        look.more |= !self.received.is_empty();
+        look
+    }
+
+    fn take_datagram(&mut self, from: From, datagram: BytesMut, now: Instant) {
+        let From { source, local, ecn } = from;
+        self.packet.clear();
+        // Until quinn finds the connection, a panic belongs to none.
+        self.connections.take_accessed();
+        match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
+            None => {}
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(client) = self.connections.get_mut(handle) {
+                    client.connection.handle_event(event);
+                    client.read_datagrams(now, &mut self.hub);
+                }
+                self.connections.touch(handle);
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
+            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
+        }
+    }
+
+    /// Accepts, retries, ignores or refuses a connection. The limits include connections that are closed but not
+    /// forgotten, because they still use memory.
+    fn accept(&mut self, incoming: Incoming, now: Instant) {
+        let counters = &self.hub.counters;
+        let (held, most) = (self.connections.count(), self.settings.connections_max);
+        let of_source = self.connections.held(ClientNetwork::of(incoming.remote_address()));
+        let most_of_source = self.settings.connections_per_source;
+        self.packet.clear();
+        if held >= most || of_source.connections >= most_of_source {
+            let is_full = held >= most;
+            count(if is_full { &counters.connections_refused } else { &counters.source_refused });
+            let refusal = self.quinn.refuse(incoming, &mut self.packet);
+            return self.respond(&refusal);
+        }
+        let unvalidated_max = UNVALIDATED_MAX.min(most_of_source / 2);
+        let is_crowded = held >= most / 2 || of_source.handshakes >= unvalidated_max;
+        if is_crowded && incoming.may_retry() && !incoming.remote_address_validated() {
+            // `may_retry` was checked, so this cannot fail.
+            if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
+                count(&counters.retries);
+                self.respond(&retry);
+            }
+            return;
+        }
+        if of_source.handshakes >= self.settings.handshakes_per_source {
+            count(&counters.handshakes_deferred);
+            return self.quinn.ignore(incoming);
+        }
+        match self.quinn.accept(incoming, now, &mut self.packet, None) {
+            // The client's first packet closed the connection. quinn would keep it until the idle timeout, and such a
+            // packet can be sent with a forged source.
+            Ok((handle, connection)) if connection.is_closed() => {
+                count(&counters.handshakes_failed);
+                let _ = self.quinn.handle_event(handle, EndpointEvent::drained());
+            }
+            Ok((handle, connection)) => {
+                count(&counters.connections);
+                let until = now + self.settings.handshake_within;
+                self.connections.insert(ClientConnection::new(handle, connection, until));
+            }
+            Err(error) => {
+                count(&counters.handshakes_failed);
+                if let Some(response) = error.response {
+                    self.respond(&response);
+                }
+            }
+        }
+    }
+
+    /// Answers a client without a connection. A full socket drops the answer; the client will retry.
+    fn respond(&self, transmit: &Transmit) {
+        if self.blocked.is_none() {
+            let _ = send(&self.socket, &self.lease, transmit, &self.packet);
+        }
+    }
+
+    fn read_rings(&mut self, now: Instant) -> TurnResult {
+        let mut look = TurnResult::default();
+        let mut rings = std::mem::take(&mut self.rings);
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            for ring in &mut rings {
+                let taken =
+                    ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
+                look.packets += taken;
+                look.more |= taken == RING_BATCH;
+            }
+        }));
+        self.rings = rings;
+        read.unwrap_or_else(|panic| resume_unwind(panic));
+        look
+    }
+
+    fn take_packet(&mut self, meta: &RingMeta, packet: &[u8], now: Instant) {
+        match meta.kind {
+            RingItem::Rtp | RingItem::Rtcp => self.send(meta.home, meta.flow, packet, now),
+            RingItem::Detached => self.hub.detach(meta.home, now),
+            // Workers never send these kinds to the endpoint.
+            RingItem::Attached | RingItem::Path(_) | RingItem::Relayed => {}
+        }
+    }
+
+    /// Queues a packet for the session's client: in a DATAGRAM if it fits, otherwise in a separate stream.
+    fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
+        let counters = &self.hub.counters;
+        let flow = roq::FlowId::new(flow);
+        let handle = self.hub.client(home);
+        let client = handle.and_then(|handle| self.connections.get_mut(handle));
+        let (Some(flow), Some(client)) = (flow, client.filter(|client| client.is_open())) else {
+            return count(&counters.unattached);
+        };
+        match client.send_datagram(datagram(flow, packet, &mut self.framed)) {
+            // Counted when the DATAGRAM is sent.
+            Ok(()) => {}
+            Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
+            Err(
+                SendDatagramError::TooLarge
+                | SendDatagramError::UnsupportedByPeer
+                | SendDatagramError::Disabled,
+            ) => {
+                let mut bytes = Vec::with_capacity(packet.len() + 16);
+                roq::write_stream_start(flow, &mut bytes);
+                roq::write_stream_packet(packet, &mut bytes);
+                let until = now + self.settings.stream_lifetime;
+                client.send_stream(bytes.into(), until, self.settings.streams_out_max, &self.hub);
+            }
+        }
+        let handle = client.handle;
+        self.connections.touch(handle);
+    }
 }
 
-/// Sends a packet unless the lease has ended, which blocks like a full buffer.
-fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> SocketSend {
-    if lease.is_held_now() { socket.send(transmit, bytes) } else { SocketSend::Blocked }
+/// Sends a packet unless the lease has ended, which blocks like a full buffer. Returns whether it was taken.
+fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> bool {
+    lease.is_held_now() && socket.send(transmit, bytes)
 }
+
+/// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds
+/// only if they share no memory.
+fn datagram(flow: roq::FlowId, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
+    framed.clear();
+    roq::write_datagram(flow, packet, framed);
+    Bytes::copy_from_slice(framed)
+}
+
+#[cfg(test)]
+mod tests;

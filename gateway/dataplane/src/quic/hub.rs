@@ -12,9 +12,6 @@ use super::counters::{Counters, count};
 use crate::flows::{FlowKey, Flows, Home};
 use crate::ring::{self, PathReport, RingItem, RingMeta};
 
-#[cfg(test)]
-mod tests;
-
 /// A packet that causes a panic.
 #[cfg(test)]
 pub(super) const FATAL: &[u8] = b"fatal";
@@ -123,11 +120,6 @@ impl Hub {
         self.sessions.get(&home).map(|attachment| attachment.client)
     }
 
-    pub(super) fn forget(&mut self, home: Home, now: Instant) {
-        self.detach(home, now);
-        self.count_attached();
-    }
-
     pub(super) fn wake_workers(&mut self) {
         for worker in &mut self.workers {
             if std::mem::take(&mut worker.loaded) {
@@ -151,7 +143,7 @@ impl Hub {
     ) {
         let Some(attachment) = self.sessions.get_mut(&home) else { return };
         if self.flows.home(&FlowKey::Roq(attachment.flow)) != Some(home) {
-            return self.forget(home, now);
+            return self.detach(home, now);
         }
         let Some(path) = path(attachment.client) else { return };
         let Some(worker) = self.workers.get_mut(usize::from(home.worker)) else { return };
@@ -193,8 +185,10 @@ impl Hub {
         self.tell(RingMeta { home, kind: RingItem::Attached, flow }, &[]);
     }
 
-    fn detach(&mut self, home: Home, now: Instant) {
+    /// Ends the session's use of its connection.
+    pub(super) fn detach(&mut self, home: Home, now: Instant) {
         let Some(attachment) = self.sessions.remove(&home) else { return };
+        self.count_attached();
         if let Some(presence) = self.connections.get_mut(&attachment.client) {
             presence.homes.remove(&home);
             presence.useful = now;
@@ -226,13 +220,59 @@ fn media_kind(packet: &[u8]) -> Option<RingItem> {
         demux::DatagramKind::Rtp => rtp::RtpHeader::parse(packet).is_ok().then_some(RingItem::Rtp),
         // The fixed part of every RTCP packet (RFC 3550, 6.1).
         demux::DatagramKind::Rtcp => (packet.len() >= 4).then_some(RingItem::Rtcp),
-        demux::DatagramKind::Stun
-        | demux::DatagramKind::Dtls
-        | demux::DatagramKind::Quic
-        | demux::DatagramKind::Bundle
-        | demux::DatagramKind::Signed
-        | demux::DatagramKind::Echo
-        | demux::DatagramKind::Sealed
-        | demux::DatagramKind::Unknown => None,
+        _ => None,
     }
 }
+
+/// Sessions per share: a sixteenth of a ring, some 20 µs.
+const SHARE: usize = 128;
+
+/// Rounds of path reports. Each round reports every session once, in shares, so that packets wait neither for all
+/// reports nor for space in a ring full of reports.
+pub(super) struct Round {
+    every: Duration,
+    began: Instant,
+    /// The sessions at the start of the round.
+    homes: Vec<Home>,
+    /// Sessions reported in this round.
+    done: usize,
+}
+
+impl Round {
+    /// The first round begins one interval after `now`.
+    pub(super) fn new(every: Duration, now: Instant) -> Round {
+        Round { every, began: now, homes: Vec::new(), done: 0 }
+    }
+
+    /// Time of the next share or, between rounds, of the next round.
+    pub(super) fn due(&self) -> Instant {
+        if self.is_over() {
+            return self.began + self.every;
+        }
+        let shares = self.homes.len().div_ceil(SHARE);
+        self.began + self.every.mul_f64((self.done / SHARE) as f64 / shares as f64)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.done == self.homes.len()
+    }
+
+    /// Begins a round with these sessions. Missed rounds are skipped.
+    pub(super) fn begin(&mut self, homes: impl Iterator<Item = Home>, now: Instant) {
+        let due = self.due();
+        self.began = if now < due + self.every { due } else { now };
+        self.homes.clear();
+        self.homes.extend(homes);
+        self.done = 0;
+    }
+
+    /// Takes the next share.
+    pub(super) fn share(&mut self) -> &[Home] {
+        let first = self.done;
+        self.done = self.homes.len().min(first + SHARE);
+        &self.homes[first..self.done]
+    }
+}
+
+#[cfg(test)]
+mod tests;

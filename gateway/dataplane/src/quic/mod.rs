@@ -22,23 +22,17 @@ mod connections;
 mod counters;
 mod endpoint;
 mod hub;
-mod incoming_stream;
-mod outgoing_streams;
-mod round;
 mod settings;
 mod socket;
-mod sources;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod timers;
 
 pub use certificate::EndpointIdentity;
 pub use counters::Counters;
 pub use settings::{CertificateSource, QuicSettings, QuicStartError};
-pub use thread::{
-    BoundQuicSocket, QuicThread, Resumer, listen, listen_as, listen_on, start, start_suspended,
-};
+pub use thread::{BoundQuicSocket, QuicThread, Resumer, listen, start};
 
 use evenkeel_media::roq;
 

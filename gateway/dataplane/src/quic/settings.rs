@@ -1,6 +1,5 @@
 //! Settings of the QUIC endpoint, and its start errors.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,59 +88,36 @@ pub enum CertificateSource {
 }
 
 /// Reason why the endpoint did not start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum QuicStartError {
     /// The socket was not bound.
+    #[error("cannot listen for QUIC on {address}: {error}")]
     Listen {
         /// The configured address.
         address: SocketAddr,
         /// The system's error.
+        #[source]
         error: std::io::Error,
     },
     /// A certificate file is not readable as PEM.
+    #[error("cannot read {} as PEM: {error}", path.display())]
     File {
         /// The unreadable file.
         path: PathBuf,
         /// The parser's error.
+        #[source]
         error: rustls::pki_types::pem::Error,
     },
     /// No certificate could be generated for the names.
-    Make(rcgen::Error),
+    #[error("cannot generate a certificate: {0}")]
+    Make(#[source] rcgen::Error),
     /// Certificate and key do not match, or TLS 1.3 does not support their kind.
-    Certificate(rustls::Error),
+    #[error("cannot use the certificate and its key: {0}")]
+    Certificate(#[source] rustls::Error),
     /// The system gave no random bytes.
+    #[error("the system gives no random bytes")]
     Random,
     /// The system refused a thread, or a descriptor for the event loop.
-    Thread(std::io::Error),
-}
-
-impl fmt::Display for QuicStartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            QuicStartError::Listen { address, error } => {
-                write!(f, "cannot listen for QUIC on {address}: {error}")
-            }
-            QuicStartError::File { path, error } => {
-                write!(f, "cannot read {} as PEM: {error}", path.display())
-            }
-            QuicStartError::Make(error) => write!(f, "cannot generate a certificate: {error}"),
-            QuicStartError::Certificate(error) => {
-                write!(f, "cannot use the certificate and its key: {error}")
-            }
-            QuicStartError::Random => f.write_str("the system gives no random bytes"),
-            QuicStartError::Thread(error) => write!(f, "cannot start the QUIC thread: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for QuicStartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            QuicStartError::Listen { error, .. } | QuicStartError::Thread(error) => Some(error),
-            QuicStartError::File { error, .. } => Some(error),
-            QuicStartError::Make(error) => Some(error),
-            QuicStartError::Certificate(error) => Some(error),
-            QuicStartError::Random => None,
-        }
-    }
+    #[error("cannot start the QUIC thread: {0}")]
+    Thread(#[source] std::io::Error),
 }

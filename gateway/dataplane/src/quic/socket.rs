@@ -27,13 +27,6 @@ pub(super) struct From {
     pub(super) ecn: Option<EcnCodepoint>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SocketSend {
-    Yes,
-    /// The socket's buffer is full.
-    Blocked,
-}
-
 pub(super) struct QuicSocket {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -113,9 +106,9 @@ impl QuicSocket {
         Some(count == BATCH_SIZE)
     }
 
-    /// Sends a packet. An error other than a full buffer counts as loss: quinn retransmits, and learns the path's MTU
-    /// from it.
-    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> SocketSend {
+    /// Sends a packet. Returns `false` if the buffer is full. Another error counts as loss: quinn retransmits, and learns
+    /// the path's MTU from it.
+    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> bool {
         let transmit = Transmit {
             destination: transmit.destination,
             ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
@@ -123,10 +116,8 @@ impl QuicSocket {
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip,
         };
-        match self.state.send((&self.socket).into(), &transmit) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => SocketSend::Blocked,
-            Ok(()) | Err(_) => SocketSend::Yes,
-        }
+        let sent = self.state.send((&self.socket).into(), &transmit);
+        !sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

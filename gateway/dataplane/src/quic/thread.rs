@@ -83,46 +83,24 @@ pub struct BoundQuicSocket {
 
 /// Reads the certificate and binds the socket, both of which may need privileges that [`start`] does not.
 ///
-/// # Errors
-///
-/// If this fails, nothing is bound.
-pub fn listen(settings: QuicSettings) -> Result<BoundQuicSocket, QuicStartError> {
-    listen_as(settings, EndpointIdentity::new()?)
-}
-
-/// As [`listen`], with the identity of a group of gateways.
+/// `socket` is that of another process, `identity` that of a process or a group of gateways; by default both are new.
 ///
 /// # Errors
 ///
 /// If this fails, nothing is bound.
-pub fn listen_as(
+pub fn listen(
     settings: QuicSettings,
-    identity: EndpointIdentity,
+    socket: Option<UdpSocket>,
+    identity: Option<EndpointIdentity>,
 ) -> Result<BoundQuicSocket, QuicStartError> {
-    listener(settings, identity, |settings| QuicSocket::listen(settings.listen, settings.moves))
-}
-
-/// As [`listen`], on the socket and with the identity of another process.
-///
-/// # Errors
-///
-/// The certificate or the socket cannot be used.
-pub fn listen_on(
-    settings: QuicSettings,
-    socket: UdpSocket,
-    identity: EndpointIdentity,
-) -> Result<BoundQuicSocket, QuicStartError> {
-    listener(settings, identity, |_| QuicSocket::on(socket))
-}
-
-fn listener(
-    settings: QuicSettings,
-    mut identity: EndpointIdentity,
-    bind: impl FnOnce(&QuicSettings) -> io::Result<QuicSocket>,
-) -> Result<BoundQuicSocket, QuicStartError> {
+    let mut identity = identity.map_or_else(EndpointIdentity::new, Ok)?;
     let tls = identity.tls(&settings.certificate)?;
+    let bind = || match socket {
+        Some(socket) => QuicSocket::on(socket),
+        None => QuicSocket::listen(settings.listen, settings.moves),
+    };
     let unheard = |error| QuicStartError::Listen { address: settings.listen, error };
-    let socket = bind(&settings).map_err(unheard)?;
+    let socket = bind().map_err(unheard)?;
     let address = socket.address().map_err(unheard)?;
     Ok(BoundQuicSocket { settings, identity, tls, socket, address })
 }
@@ -130,7 +108,7 @@ fn listener(
 /// Starts the endpoint's thread.
 ///
 /// `to_workers` and `from_workers` have one ring per worker, by number. The endpoint reads and sends only while it has
-/// the lease.
+/// the lease. A suspended one reads nothing before [`Resumer::resume`].
 ///
 /// # Errors
 ///
@@ -141,32 +119,7 @@ pub fn start(
     to_workers: Vec<ring::RingSender>,
     from_workers: Vec<ring::Receiver>,
     lease: Arc<SendLease>,
-) -> Result<QuicThread, QuicStartError> {
-    start_in(RUNS, listener, flows, to_workers, from_workers, lease)
-}
-
-/// As [`start`], but the endpoint reads nothing before [`Resumer::resume`].
-///
-/// # Errors
-///
-/// If this fails, nothing was started.
-pub fn start_suspended(
-    listener: BoundQuicSocket,
-    flows: Arc<Flows>,
-    to_workers: Vec<ring::RingSender>,
-    from_workers: Vec<ring::Receiver>,
-    lease: Arc<SendLease>,
-) -> Result<QuicThread, QuicStartError> {
-    start_in(WAITS, listener, flows, to_workers, from_workers, lease)
-}
-
-fn start_in(
-    stage: u8,
-    listener: BoundQuicSocket,
-    flows: Arc<Flows>,
-    to_workers: Vec<ring::RingSender>,
-    from_workers: Vec<ring::Receiver>,
-    lease: Arc<SendLease>,
+    suspended: bool,
 ) -> Result<QuicThread, QuicStartError> {
     let BoundQuicSocket { settings, identity, tls, socket, address } = listener;
     let (certificate_sha256, gather) = (tls.sha256, settings.gather);
@@ -178,7 +131,7 @@ fn start_in(
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
     let endpoint = QuicEndpoint::new(configs, socket, settings, hub, from_workers, lease);
     let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(QuicStartError::Thread)?;
-    let stage = Arc::new(AtomicU8::new(stage));
+    let stage = Arc::new(AtomicU8::new(if suspended { WAITS } else { RUNS }));
     let staged = Arc::clone(&stage);
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
@@ -202,15 +155,15 @@ fn start_in(
 }
 
 impl QuicThread {
-    /// Starts to read, after [`start_suspended`].
+    /// Lets a suspended endpoint read.
     pub fn resumer(&self) -> Resumer {
         let thread = self.thread.as_ref().map(|thread| thread.thread().clone());
         Resumer { stage: Arc::clone(&self.stage), thread }
     }
 
     /// Closes all connections within a second and joins the thread.
-    pub fn shut_down(mut self) {
-        self.end(STOPS);
+    pub fn shut_down(self) {
+        drop(self);
     }
 
     /// Closes all connections and ends the thread, which reads nothing more: another process has the socket. The
@@ -224,7 +177,7 @@ impl QuicThread {
         }
     }
 
-    /// Returns a duplicate of the socket, for [`listen_on`].
+    /// Returns a duplicate of the socket, for [`listen`].
     ///
     /// # Errors
     /// Returns the system's error.
@@ -242,19 +195,15 @@ impl QuicThread {
         self.waker.wake();
         self.thread.iter().for_each(|thread| thread.thread().unpark());
     }
-
-    fn end(&mut self, stage: u8) {
-        self.enter(stage);
-        if let Some(thread) = self.thread.take() {
-            // The thread has already reported a panic.
-            let _ = thread.join();
-        }
-    }
 }
 
 impl Drop for QuicThread {
     fn drop(&mut self) {
-        self.end(STOPS);
+        self.enter(STOPS);
+        if let Some(thread) = self.thread.take() {
+            // The thread has already reported a panic.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -293,9 +242,9 @@ impl Sleep {
     fn new(endpoint: &QuicEndpoint, waker: Arc<Waker>) -> io::Result<Sleep> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let any = epoll::EventData::new_u64(0);
-        epoll::add(&epoll, endpoint.socket(), any, epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &endpoint.socket, any, epoll::EventFlags::IN)?;
         epoll::add(&epoll, &waker, any, epoll::EventFlags::IN)?;
-        for ring in endpoint.rings() {
+        for ring in &endpoint.rings {
             epoll::add(&epoll, ring, any, epoll::EventFlags::IN)?;
         }
         Ok(Sleep { epoll, waker, sending: false })
@@ -307,7 +256,7 @@ impl Sleep {
             self.sending = endpoint.is_blocked();
             let mut flags = epoll::EventFlags::IN;
             flags.set(epoll::EventFlags::OUT, self.sending);
-            epoll::modify(&self.epoll, endpoint.socket(), epoll::EventData::new_u64(0), flags)?;
+            epoll::modify(&self.epoll, &endpoint.socket, epoll::EventData::new_u64(0), flags)?;
         }
         let time = due.saturating_duration_since(Instant::now());
         // `None` means no timeout; it results only from a time too long for `Timespec`, which no timer has.

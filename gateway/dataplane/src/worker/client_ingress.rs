@@ -1,134 +1,29 @@
-//! Packets from clients: from UDP listeners, from workers that received them, and from the QUIC thread.
+//! Datagrams from clients.
 //!
 //! A datagram is demultiplexed once. Its source address identifies its session, and the datagram is delivered to the
 //! session here or relayed to the session's home worker. Unauthenticated packets change no address.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::{demux, rtp, stun};
 use evenkeel_model::forward::DropReason;
 
-use super::PacketWorker;
 use super::egress::{ArrivalKind, ClientArrival, Egress, SourceKey};
 use super::report::WorkerReport;
 use super::session::{CheckReceipt, PacketContext, SessionSlots, WorkerSession};
-use super::sockets::{PacketSource, RtpSide};
+use super::sockets::RtpSide;
+use crate::address;
 use crate::flows::{FlowEntry, FlowKey, Flows, Home, Ufrag};
-use crate::mmsg::BATCH;
-use crate::ring;
-
-/// Batches read from one socket or ring per pass.
-pub(super) const BATCHES_PER_TURN: usize = 4;
 
 /// Sources in the cache. When it is full it is cleared.
 const CACHE_MAX: usize = 65_536;
 
 /// Lifetime of a cached lookup, because the flow table may have changed since.
 const CACHED_FOR: Duration = Duration::from_secs(1);
-
-impl PacketWorker {
-    pub(super) fn read_listener(&mut self, listener: u8, side: RtpSide, now: Instant) {
-        for _ in 0..BATCHES_PER_TURN {
-            let (rtp, rtcp) = &self.egress.listeners[usize::from(listener)];
-            let port = match side {
-                RtpSide::Rtp => rtp,
-                RtpSide::Rtcp => rtcp.as_ref().unwrap_or(rtp),
-            };
-            let Ok(count) = self.inbox.fill(port.socket.as_fd()) else {
-                return;
-            };
-            self.read += count;
-            while let Some(place) = self.inbox.first() {
-                self.take_client_datagram(listener, side, place, now);
-                self.inbox.done();
-            }
-            if count < BATCH {
-                return;
-            }
-        }
-        self.more_ready = true;
-    }
-
-    fn take_client_datagram(&mut self, listener: u8, side: RtpSide, place: usize, now: Instant) {
-        let Some((datagram, address)) = self.inbox.datagram(place) else {
-            return self.egress.count_drop(DropReason::Oversize);
-        };
-        let source = SourceKey { listener, address };
-        let found = self.ingress.identify(source, side, datagram, &self.egress, now);
-        let Some((home, kind)) = found else {
-            return;
-        };
-        let arrival = ClientArrival { source, kind };
-        if home.worker != self.number {
-            return self.egress.relay(home, arrival, datagram);
-        }
-        if !self.sessions.has(home) {
-            // The client may use the session before this worker has read the command that installs it.
-            self.take_commands(now);
-        }
-        let PacketWorker { inbox, sessions, egress, board, ingress, .. } = self;
-        if let Some((datagram, _)) = inbox.datagram(place) {
-            let cx = &mut PacketContext { egress, board, now };
-            ingress.deliver(sessions, home, arrival, datagram, cx);
-        }
-    }
-
-    /// Reads datagrams that another worker received for sessions of this worker.
-    pub(super) fn read_worker(&mut self, number: u16, now: Instant) {
-        // The datagram may precede the command that installs its session.
-        self.take_commands(now);
-        let PacketWorker { from_workers, sessions, egress, board, ingress, .. } = self;
-        let Some(ring) = from_workers.get_mut(usize::from(number)) else {
-            return;
-        };
-        let more = drain(ring, |meta, bytes| {
-            if let Some((arrival, datagram)) = ClientArrival::read(bytes) {
-                let cx = &mut PacketContext { egress, board, now };
-                ingress.deliver(sessions, meta.home, arrival, datagram, cx);
-            }
-        });
-        if more {
-            self.mark_unread(PacketSource::Worker(number));
-        }
-    }
-
-    pub(super) fn read_quic(&mut self, now: Instant) {
-        self.take_commands(now);
-        let PacketWorker { from_quic, sessions, egress, board, .. } = self;
-        let Some(ring) = from_quic else {
-            return;
-        };
-        let more = drain(ring, |meta, packet| {
-            let cx = &mut PacketContext { egress, board, now };
-            let known = sessions.with(meta.home, |session| match meta.kind {
-                ring::RingItem::Rtp => session.handle_client_rtp(packet, cx),
-                ring::RingItem::Rtcp => session.handle_client_rtcp(packet, cx),
-                ring::RingItem::Path(path) => session.handle_quic_path(path, cx),
-                ring::RingItem::Attached => session.heard(cx),
-                // The client may reconnect. If it does not, silence ends the session.
-                ring::RingItem::Detached => {}
-                // Only workers send this kind.
-                ring::RingItem::Relayed => {}
-            });
-            if known.is_none() {
-                egress.count_drop(DropReason::UnknownFlow);
-            }
-        });
-        if more {
-            self.mark_unread(PacketSource::Quic);
-        }
-    }
-}
-
-/// Reads one turn's batches from a ring and returns whether more may remain: only an empty ring wakes its reader again.
-fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::RingMeta, &[u8])) -> bool {
-    (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
-}
 
 /// Finds the session of a client's datagram and delivers the datagram.
 pub(crate) struct ClientIngress {
@@ -183,24 +78,17 @@ impl ClientIngress {
         now: Instant,
     ) -> Option<(Home, ArrivalKind)> {
         match demux::classify(datagram) {
-            demux::DatagramKind::Rtp => self
-                .find(source, ArrivalKind::Rtp, datagram, egress, now)
-                .map(|home| (home, ArrivalKind::Rtp)),
-            demux::DatagramKind::Rtcp => self
-                .find(source, ArrivalKind::Rtcp, datagram, egress, now)
-                .map(|home| (home, ArrivalKind::Rtcp)),
+            demux::DatagramKind::Rtp => self.find(source, ArrivalKind::Rtp, datagram, egress, now),
+            demux::DatagramKind::Rtcp => {
+                self.find(source, ArrivalKind::Rtcp, datagram, egress, now)
+            }
             // ICE clients multiplex RTCP with RTP (RFC 8445, 5.1.1 with RFC 5761).
             demux::DatagramKind::Stun if side == RtpSide::Rtcp => {
                 refuse(egress, DropReason::UnknownSource)
             }
             demux::DatagramKind::Stun => self.verify_check(source, datagram, egress, now),
             demux::DatagramKind::Dtls => refuse(egress, DropReason::Dtls),
-            demux::DatagramKind::Quic
-            | demux::DatagramKind::Bundle
-            | demux::DatagramKind::Signed
-            | demux::DatagramKind::Echo
-            | demux::DatagramKind::Sealed
-            | demux::DatagramKind::Unknown => refuse(egress, DropReason::Malformed),
+            _ => refuse(egress, DropReason::Malformed),
         }
     }
 
@@ -211,20 +99,20 @@ impl ClientIngress {
         datagram: &[u8],
         egress: &Egress,
         now: Instant,
-    ) -> Option<Home> {
+    ) -> Option<(Home, ArrivalKind)> {
         let SourceKey { listener, address } = source;
         let cached = self.cache.get(&source).copied();
         if let Some((home, period)) = cached
             && period == self.period
         {
-            return Some(home);
+            return Some((home, kind));
         }
         if let Some(home) = self.flows.home(&source.key()) {
             if self.cache.len() >= CACHE_MAX {
                 self.cache.clear();
             }
             self.cache.insert(source, (home, self.period));
-            return Some(home);
+            return Some((home, kind));
         }
         if cached.is_some() {
             self.cache.remove(&source);
@@ -233,7 +121,7 @@ impl ClientIngress {
         if self.flows.counts().declared_ip > 0
             && let Some(home) = self.flows.home(&FlowKey::DeclaredIp { listener, ip: address.ip() })
         {
-            return Some(home);
+            return Some((home, kind));
         }
         if !self.charge_miss(address, now) {
             return refuse(egress, DropReason::Limited);
@@ -243,12 +131,8 @@ impl ClientIngress {
             if kind == ArrivalKind::Rtp
                 && let Ok(header) = rtp::RtpHeader::parse(datagram)
             {
-                let payload_type = header.payload_type;
-                egress.report(WorkerReport::FirstPacket {
-                    listener,
-                    source: address,
-                    payload_type,
-                });
+                let (source, payload_type) = (address, header.payload_type);
+                egress.report(WorkerReport::FirstPacket { listener, source, payload_type });
             }
             return refuse(egress, DropReason::NotOpened);
         }
@@ -306,10 +190,8 @@ impl ClientIngress {
         if self.cache.get(&source).is_some_and(|(before, _)| *before != home) {
             self.cache.remove(&source);
         }
-        Some((
-            home,
-            if request.use_candidate() { ArrivalKind::Nomination } else { ArrivalKind::Check },
-        ))
+        let nominates = request.use_candidate();
+        Some((home, if nominates { ArrivalKind::Nomination } else { ArrivalKind::Check }))
     }
 
     /// Delivers a datagram to a session of this worker.
@@ -355,11 +237,8 @@ impl ClientIngress {
                 sessions.with(previous, |session| session.lose_address(source));
             }
             Some(Some(previous)) => {
-                cx.egress.relay(
-                    previous,
-                    ClientArrival { source, kind: ArrivalKind::AddressTaken },
-                    &[],
-                );
+                let taken = ClientArrival { source, kind: ArrivalKind::AddressTaken };
+                cx.egress.relay(previous, taken, &[]);
             }
             None => {
                 self.cache.remove(&source);
@@ -474,21 +353,15 @@ pub(crate) struct FailureOrigin {
 impl FailureOrigin {
     /// The source's /24 (IPv4) or /56 (IPv6). Used for unknown sources, which may have any number of addresses.
     pub(crate) fn prefix(source: SocketAddr) -> FailureOrigin {
-        let (bits, length) = match source.ip() {
-            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96 + 24),
-            IpAddr::V6(v6) => (v6.to_bits(), 56),
-        };
-        FailureOrigin { network: Ipv6Addr::from_bits(bits & u128::MAX << (128 - length)), port: 0 }
+        let length = if source.is_ipv4() { 96 + 24 } else { 56 };
+        let bits = address::as_v6(source.ip()).to_bits() & u128::MAX << (128 - length);
+        FailureOrigin { network: Ipv6Addr::from_bits(bits), port: 0 }
     }
 
     /// The source's address and port. Used for failed checks of a session, so that its client is not limited with the
     /// senders of the same prefix.
     pub(crate) fn address(source: SocketAddr) -> FailureOrigin {
-        let network = match source.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        FailureOrigin { network, port: source.port() }
+        FailureOrigin { network: address::as_v6(source.ip()), port: source.port() }
     }
 }
 

@@ -197,7 +197,9 @@ impl PacketWorker {
                 self.egress.send_signed(node, &message, sealed);
             }
             WorkerCommand::LimitBundles { node, size_max } => {
-                self.egress.limit_bundles(node, size_max);
+                if let Some(trunk) = self.egress.trunk(node) {
+                    trunk.limit_bundles(size_max);
+                }
             }
             WorkerCommand::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
             WorkerCommand::RemoveNode { node } => self.egress.remove_node(node),
@@ -209,7 +211,11 @@ impl PacketWorker {
             WorkerCommand::Continue { home, state } => self.continue_session(home, *state),
             // Fails only if control waits no longer.
             WorkerCommand::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
-            WorkerCommand::ContinueTrunk(state) => self.egress.continue_trunk(*state),
+            WorkerCommand::ContinueTrunk(state) => {
+                if let Some(trunk) = self.egress.trunk(state.node) {
+                    trunk.go_on(*state);
+                }
+            }
             WorkerCommand::Confirm { done } => drop(done.send(())),
             WorkerCommand::Resume => self.resume(),
             WorkerCommand::Stop => self.stopped = true,

@@ -140,10 +140,8 @@ impl Egress {
         None
     }
 
-    pub(crate) fn limit_bundles(&mut self, node: NodeId, size_max: u16) {
-        if let Some(trunk) = trunk_to(&mut self.trunks, node) {
-            trunk.limit_bundles(size_max);
-        }
+    pub(crate) fn trunk(&mut self, node: NodeId) -> Option<&mut Trunk> {
+        trunk_to(&mut self.trunks, node)
     }
 
     pub(crate) fn hand_out_trunks(&mut self) -> Vec<TrunkState> {
@@ -151,17 +149,9 @@ impl Egress {
         trunks.filter_map(|(node, trunk)| Some(trunk.as_mut()?.hand_out(node))).collect()
     }
 
-    pub(crate) fn continue_trunk(&mut self, state: TrunkState) {
-        if let Some(trunk) = trunk_to(&mut self.trunks, state.node) {
-            trunk.go_on(state);
-        }
-    }
-
     pub(crate) fn add_trunk(&mut self, node: NodeId, trunk: Trunk) {
         let place = node.0 as usize;
-        if place >= self.trunks.len() {
-            self.trunks.resize_with(place + 1, || None);
-        }
+        self.trunks.resize_with(self.trunks.len().max(place + 1), || None);
         self.trunks[place] = Some(trunk);
     }
 
@@ -275,47 +265,37 @@ pub(crate) enum ArrivalKind {
     AddressTaken,
 }
 
-/// Bytes in front of the datagram: kind, listener, address family, address, port.
-const HEADER: usize = 1 + 1 + 1 + 16 + 2;
+impl ArrivalKind {
+    const ALL: [ArrivalKind; 5] = [
+        ArrivalKind::Rtp,
+        ArrivalKind::Rtcp,
+        ArrivalKind::Check,
+        ArrivalKind::Nomination,
+        ArrivalKind::AddressTaken,
+    ];
+}
+
+/// Bytes in front of the datagram: kind, listener, address, port.
+const HEADER: usize = 1 + 1 + 16 + 2;
 
 impl ClientArrival {
     /// Writes header and datagram for a ring between workers.
     pub(crate) fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
-        let (family, ip) = match self.source.address.ip() {
-            IpAddr::V4(v4) => (4, v4.to_ipv6_mapped()),
-            IpAddr::V6(v6) => (6, v6),
-        };
-        let kind = match self.kind {
-            ArrivalKind::Rtp => 0,
-            ArrivalKind::Rtcp => 1,
-            ArrivalKind::Check => 2,
-            ArrivalKind::Nomination => 3,
-            ArrivalKind::AddressTaken => 4,
-        };
+        let SourceKey { listener, address } = self.source;
         out.clear();
-        out.extend_from_slice(&[kind, self.source.listener, family]);
-        out.extend_from_slice(&ip.octets());
-        out.extend_from_slice(&self.source.address.port().to_be_bytes());
+        out.extend_from_slice(&[self.kind as u8, listener]);
+        out.extend_from_slice(&address::as_v6(address.ip()).octets());
+        out.extend_from_slice(&address.port().to_be_bytes());
         out.extend_from_slice(datagram);
     }
 
     /// Splits header and datagram. Returns `None` for bytes that [`write`](ClientArrival::write) cannot have written.
     pub(crate) fn read(bytes: &[u8]) -> Option<(ClientArrival, &[u8])> {
         let (header, datagram) = bytes.split_at_checked(HEADER)?;
-        let kind = match header[0] {
-            0 => ArrivalKind::Rtp,
-            1 => ArrivalKind::Rtcp,
-            2 => ArrivalKind::Check,
-            3 => ArrivalKind::Nomination,
-            4 => ArrivalKind::AddressTaken,
-            _ => return None,
-        };
-        let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&header[3..19]).ok()?);
-        let ip = match header[2] {
-            4 => IpAddr::V4(ip.to_ipv4_mapped()?),
-            _ => IpAddr::V6(ip),
-        };
-        let port = u16::from_be_bytes([header[19], header[20]]);
+        let kind = *ArrivalKind::ALL.get(usize::from(header[0]))?;
+        // The kernel's mapped addresses were read as IPv4.
+        let ip = IpAddr::V6(Ipv6Addr::from(*header[2..].first_chunk::<16>()?)).to_canonical();
+        let port = u16::from_be_bytes([header[18], header[19]]);
         let source = SourceKey { listener: header[1], address: SocketAddr::new(ip, port) };
         Some((ClientArrival { source, kind }, datagram))
     }
@@ -363,12 +343,8 @@ pub(crate) struct Early {
 
 impl Early {
     pub(crate) fn new(early_limits: EarlyLimits) -> Early {
-        Early {
-            early_limits,
-            outbound: Vec::new(),
-            ready: VecDeque::new(),
-            inbound: VecDeque::new(),
-        }
+        let (outbound, ready, inbound) = Default::default();
+        Early { early_limits, outbound, ready, inbound }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -386,14 +362,8 @@ impl Early {
         let of_session = self.outbound.iter().filter(|waiting| waiting.home == home).count();
         let fits = of_session < self.early_limits.packets && self.outbound.len() < WAITING_MAX;
         if fits {
-            self.outbound.push(Outbound {
-                home,
-                hop,
-                side,
-                kind,
-                packet: packet.into(),
-                since: now,
-            });
+            let packet = packet.into();
+            self.outbound.push(Outbound { home, hop, side, kind, packet, since: now });
         }
         fits
     }

@@ -23,13 +23,14 @@ use std::any::Any;
 use std::hash::RandomState;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand};
 pub use egress::EarlyLimits;
-use egress::Egress;
+use egress::{ClientArrival, Egress, SourceKey};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, NodeId, SessionId};
 pub use packet_path::PacketPath;
@@ -46,11 +47,14 @@ use tokio::sync::mpsc;
 
 use crate::flows::Flows;
 use crate::lease::{Permit, SendLease};
-use crate::mmsg::ReceiveBatch;
+use crate::mmsg::{BATCH, ReceiveBatch};
 use crate::{Waker, panics, ring};
 
 /// Limit of queued commands: several for every session that a worker can hold. Control waits when the queue is full.
 pub const COMMANDS_MAX: usize = 65_536;
+
+/// Batches read from one socket or ring per pass.
+const BATCHES_PER_TURN: usize = 4;
 
 /// Events per `epoll_wait`. Epoll reports sessions' ports one by one.
 const EVENTS_MAX: usize = 256;
@@ -181,7 +185,7 @@ impl PacketWorker {
         Ok(PacketWorker {
             number: parts.number,
             epoll,
-            inbox: ReceiveBatch::new(),
+            inbox: ReceiveBatch::default(),
             egress,
             ingress: client_ingress::ClientIngress::new(
                 parts.number,
@@ -353,6 +357,90 @@ impl PacketWorker {
         }
     }
 
+    fn read_listener(&mut self, listener: u8, side: RtpSide, now: Instant) {
+        for _ in 0..BATCHES_PER_TURN {
+            let (rtp, rtcp) = &self.egress.listeners[usize::from(listener)];
+            let port = match side {
+                RtpSide::Rtp => rtp,
+                RtpSide::Rtcp => rtcp.as_ref().unwrap_or(rtp),
+            };
+            let Ok(count) = self.inbox.fill(port.socket.as_fd()) else { return };
+            self.read += count;
+            while let Some(place) = self.inbox.first() {
+                self.take_client_datagram(listener, side, place, now);
+                self.inbox.done();
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+        self.more_ready = true;
+    }
+
+    fn take_client_datagram(&mut self, listener: u8, side: RtpSide, place: usize, now: Instant) {
+        let Some((datagram, address)) = self.inbox.datagram(place) else {
+            return self.egress.count_drop(DropReason::Oversize);
+        };
+        let source = SourceKey { listener, address };
+        let found = self.ingress.identify(source, side, datagram, &self.egress, now);
+        let Some((home, kind)) = found else { return };
+        let arrival = ClientArrival { source, kind };
+        if home.worker != self.number {
+            return self.egress.relay(home, arrival, datagram);
+        }
+        if !self.sessions.has(home) {
+            // The client may use the session before this worker has read the command that installs it.
+            self.take_commands(now);
+        }
+        let PacketWorker { inbox, sessions, egress, board, ingress, .. } = self;
+        if let Some((datagram, _)) = inbox.datagram(place) {
+            let cx = &mut PacketContext { egress, board, now };
+            ingress.deliver(sessions, home, arrival, datagram, cx);
+        }
+    }
+
+    /// Reads datagrams that another worker received for sessions of this worker.
+    fn read_worker(&mut self, number: u16, now: Instant) {
+        // The datagram may precede the command that installs its session.
+        self.take_commands(now);
+        let PacketWorker { from_workers, sessions, egress, board, ingress, .. } = self;
+        let Some(ring) = from_workers.get_mut(usize::from(number)) else { return };
+        let more = drain(ring, |meta, bytes| {
+            if let Some((arrival, datagram)) = ClientArrival::read(bytes) {
+                let cx = &mut PacketContext { egress, board, now };
+                ingress.deliver(sessions, meta.home, arrival, datagram, cx);
+            }
+        });
+        if more {
+            self.mark_unread(PacketSource::Worker(number));
+        }
+    }
+
+    fn read_quic(&mut self, now: Instant) {
+        self.take_commands(now);
+        let PacketWorker { from_quic, sessions, egress, board, .. } = self;
+        let Some(ring) = from_quic else { return };
+        let more = drain(ring, |meta, packet| {
+            let cx = &mut PacketContext { egress, board, now };
+            let known = sessions.with(meta.home, |session| match meta.kind {
+                ring::RingItem::Rtp => session.handle_client_rtp(packet, cx),
+                ring::RingItem::Rtcp => session.handle_client_rtcp(packet, cx),
+                ring::RingItem::Path(path) => session.handle_quic_path(path, cx),
+                ring::RingItem::Attached => session.heard(cx),
+                // The client may reconnect. If it does not, silence ends the session.
+                ring::RingItem::Detached => {}
+                // Only workers send this kind.
+                ring::RingItem::Relayed => {}
+            });
+            if known.is_none() {
+                egress.count_drop(DropReason::UnknownFlow);
+            }
+        });
+        if more {
+            self.mark_unread(PacketSource::Quic);
+        }
+    }
+
     /// Makes the next pass read this source without an event.
     fn mark_unread(&mut self, source: PacketSource) {
         if !self.unread.contains(&source) {
@@ -412,12 +500,17 @@ impl PacketWorker {
     }
 }
 
-/// Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so while packets keep
-/// arriving the thread pauses briefly between reads. It reads the first packet after a pause at once. Packets from
-/// rings do not count, because their sender has gathered them already.
+/// Reads one turn's batches from a ring and returns whether more may remain: only an empty ring wakes its reader again.
+fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::RingMeta, &[u8])) -> bool {
+    (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
+}
+
 /// Timer slack in nanoseconds. The kernel's default of 50 µs would be a quarter of the gather time.
 const TIMER_SLACK: u64 = 1_000;
 
+/// Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so while packets keep
+/// arriving the thread pauses briefly between reads. It reads the first packet after a pause at once. Packets from
+/// rings do not count, because their sender has gathered them already.
 #[derive(Debug)]
 pub(crate) struct Gather {
     most: Duration,

@@ -10,14 +10,10 @@ use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
 use rustix::event::epoll;
 
-use super::PacketWorker;
-use super::client_ingress::BATCHES_PER_TURN;
 use super::report::WorkerReport;
-use super::session::SessionSlots;
-use super::session::{PacketContext, WorkerSession};
-use super::sockets::PacketSource;
-use super::sockets::is_long;
-use super::sockets::{RtpSide, reason};
+use super::session::{PacketContext, SessionSlots, WorkerSession};
+use super::sockets::{PacketSource, RtpSide, is_long, reason};
+use super::{BATCHES_PER_TURN, PacketWorker};
 use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
 
 /// Datagrams per read from a session's port: a video frame.
@@ -29,13 +25,9 @@ impl PacketWorker {
             self.read_trunk_errors(node);
         }
         for _ in 0..BATCHES_PER_TURN {
-            let Some(Some(trunk)) = self.egress.trunks.get(node.0 as usize) else {
-                return;
-            };
+            let Some(Some(trunk)) = self.egress.trunks.get(node.0 as usize) else { return };
             // After an error that belongs to an earlier send, epoll reports the socket again.
-            let Ok(count) = self.inbox.fill(trunk.socket.as_fd()) else {
-                return;
-            };
+            let Ok(count) = self.inbox.fill(trunk.socket.as_fd()) else { return };
             self.read += count;
             let mut packets = 0;
             while let Some(place) = self.inbox.first() {
@@ -57,9 +49,7 @@ impl PacketWorker {
     #[cold]
     fn read_trunk_errors(&mut self, node: NodeId) {
         let PacketWorker { sessions, egress, .. } = self;
-        let Some(Some(trunk)) = egress.trunks.get(node.0 as usize) else {
-            return;
-        };
+        let Some(Some(trunk)) = egress.trunks.get(node.0 as usize) else { return };
         let mut refused = false;
         drain_errors(trunk.socket.as_fd(), |_, error, quoted| {
             if error.kind() != io::ErrorKind::ConnectionRefused {
@@ -158,9 +148,7 @@ impl PacketWorker {
                 Err(_) => Some((0, true)),
             }
         });
-        let Some((count, may_have_more)) = turn.flatten() else {
-            return;
-        };
+        let Some((count, may_have_more)) = turn.flatten() else { return };
         self.read += count;
         if may_have_more {
             self.mark_unread(PacketSource::Port(slot, side));

@@ -14,14 +14,12 @@ use evenkeel_model::{
 use tokio::sync::mpsc;
 
 use super::client_ingress::ClientIngress;
-use super::egress::EarlyLimits;
-use super::egress::Egress;
-use super::egress::{ClientArrival, SourceKey};
+use super::egress::{ClientArrival, EarlyLimits, Egress, SourceKey};
 use super::report::{MediaDirection, WorkerStats};
-use super::session::SessionSlots;
-use super::session::{ClientAddressing, DscpMarks, Install, NodeLeg, PacketContext, WorkerSession};
-use super::sockets::{ListenerPort, RtpSide};
-use super::sockets::{Trunk, TrunkSocket};
+use super::session::{
+    ClientAddressing, DscpMarks, Install, NodeLeg, PacketContext, SessionSlots, WorkerSession,
+};
+use super::sockets::{ListenerPort, RtpSide, Trunk, TrunkSocket};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::mmsg::BATCH;
 
@@ -30,7 +28,6 @@ use crate::mmsg::BATCH;
 pub struct PacketPath {
     ingress: ClientIngress,
     sessions: SessionSlots,
-    count: u32,
     egress: Egress,
     board: Board,
     start: Instant,
@@ -67,18 +64,19 @@ impl PacketPath {
         };
         let media =
             MediaDescription { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
-        let (count, mut sessions) = (sessions, SessionSlots::default());
-        for slot in 0..count {
+        let mut slots = SessionSlots::default();
+        for slot in 0..sessions {
             let home = Home { worker: 0, slot, generation: 1 };
             let key = FlowKey::Udp { listener: 0, address: client(slot) };
             flows.insert(key, FlowEntry::of(home)).map_err(io::Error::other)?;
             let mut session = WorkerSession::new(install(home, &media));
             session.attach(HOP, NodeLeg::Trunk(Tag(u64::from(slot) + 1)));
-            sessions.put(session);
+            slots.put(session);
         }
         let keys = RandomState::new();
         let ingress = ClientIngress::new(0, flows, vec![false], u32::MAX, keys, start);
-        Ok(PacketPath { ingress, sessions, count, egress, board: Board::new(1), start, packets: 0 })
+        let board = Board::new(1);
+        Ok(PacketPath { ingress, sessions: slots, egress, board, start, packets: 0 })
     }
 
     /// Handles a packet from that session's client: identifies it, measures it and queues it on the trunk.
@@ -86,9 +84,7 @@ impl PacketPath {
         let now = self.next();
         let source = SourceKey { listener: 0, address: client(session) };
         let found = self.ingress.identify(source, RtpSide::Rtp, packet, &self.egress, now);
-        let Some((home, kind)) = found else {
-            return;
-        };
+        let Some((home, kind)) = found else { return };
         let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
         self.ingress.deliver(&mut self.sessions, home, ClientArrival { source, kind }, packet, cx);
     }
@@ -112,13 +108,7 @@ impl PacketPath {
         if self.packets.is_multiple_of(BATCH as u32) {
             self.egress.clear_queues();
         }
-        self.start + PACE * (self.packets / self.count.max(1))
-    }
-}
-
-impl std::fmt::Debug for PacketPath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PacketPath").field("sessions", &self.count).finish_non_exhaustive()
+        self.start + PACE * (self.packets / self.sessions.slots().max(1))
     }
 }
 

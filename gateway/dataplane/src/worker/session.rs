@@ -7,31 +7,30 @@ mod packets;
 #[cfg(test)]
 pub(super) mod tests;
 
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use address::CheckReceipt;
-use address::ClientAddress;
+use address::{CHECKED_MAX, ClientAddress};
 use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
-use evenkeel_media::{instant, rtp};
+use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, SessionId,
-    Srtp, StreamKind, forward,
+    Board, FlowCounts, Hop, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, RtcpPort,
+    SessionId, Srtp, StreamKind, forward,
 };
-pub use install::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState};
+pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
 
-use super::egress::Egress;
-use super::egress::SourceKey;
-use super::report::MediaDirection;
-use super::report::{ShedRun, Summary, Totals, WorkerReport};
+use super::egress::{Egress, SourceKey};
+use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{RtpSide, SessionPorts, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
@@ -66,6 +65,42 @@ pub(crate) struct WorkerSession {
     /// True if the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) panics: bool,
+}
+
+/// DSCP of packets by kind (RFC 2474).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DscpMarks {
+    /// Voice and its RTCP; 46 is EF.
+    pub voice: u8,
+    /// 34 is AF41.
+    pub video: u8,
+}
+
+/// A session's path to a node and back.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum NodeLeg {
+    /// The worker's trunk to the node, with this tag.
+    Trunk(Tag),
+    /// The session's own socket. Boxed, because most legs are trunk legs.
+    Port(Box<NodePort>),
+}
+
+/// A node's media address for one session.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct NodePort {
+    /// Address for RTP.
+    #[serde(with = "crate::address")]
+    pub address: SocketAddr,
+    /// Port for RTCP at the same IP address; the port of RTP if both share it.
+    pub rtcp_port: u16,
+}
+
+impl NodePort {
+    /// Returns whether the source is this port or its RTCP port.
+    pub fn is_at(&self, source: SocketAddr) -> bool {
+        self.address.ip() == source.ip()
+            && [self.address.port(), self.rtcp_port].contains(&source.port())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,9 +163,7 @@ impl MediaState {
             shed: None,
         })
     }
-}
 
-impl MediaState {
     /// The continuity epoch of the hop that the client hears.
     fn epoch(&self) -> StreamEpoch {
         StreamEpoch(u64::from(self.switches))
@@ -159,69 +192,6 @@ pub(crate) struct PacketContext<'a> {
 }
 
 impl WorkerSession {
-    pub(crate) fn new(install: Install) -> WorkerSession {
-        let Install {
-            home,
-            session,
-            media,
-            client,
-            route,
-            plan,
-            dscp,
-            ports,
-            await_first_packet,
-            seed,
-            state,
-        } = install;
-        let address = match client {
-            ClientAddressing::Declared { listener, address, rtcp } => {
-                let [rtp, rtcp] = [address, rtcp].map(|address| SourceKey { listener, address });
-                let declared = if await_first_packet {
-                    ClientAddress::awaited
-                } else {
-                    ClientAddress::declared
-                };
-                declared(rtp, rtcp)
-            }
-            ClientAddressing::DeclaredIp { .. }
-            | ClientAddressing::Stun
-            | ClientAddressing::Quic { .. } => ClientAddress::default(),
-        };
-        let known = match client {
-            ClientAddressing::Declared { .. } if await_first_packet => ClientKnowledge::Awaited,
-            ClientAddressing::Declared { .. } => ClientKnowledge::Declared,
-            ClientAddressing::DeclaredIp { .. } => ClientKnowledge::DeclaredIp,
-            ClientAddressing::Stun => ClientKnowledge::Stun,
-            ClientAddressing::Quic { flow_from_gateway } => {
-                ClientKnowledge::Quic { flow_from_gateway }
-            }
-        };
-        let mut session = WorkerSession {
-            home,
-            id: session,
-            known,
-            route,
-            plan,
-            dscp,
-            ports,
-            legs: Vec::new(),
-            address,
-            state: None,
-            seed,
-            // The cap is sent before the client's first packet.
-            active: plan.send_cap_kbps() > 0,
-            touched: false,
-            uncopied: true,
-            #[cfg(any(test, feature = "fault-injection"))]
-            panics: false,
-            media,
-        };
-        if let Some(state) = state {
-            session.go_on(*state);
-        }
-        session
-    }
-
     fn state(&mut self) -> &mut MediaState {
         let (seed, media) = (self.seed, &*self.media);
         self.state.get_or_insert_with(|| MediaState::new(seed, media))
@@ -273,6 +243,87 @@ impl WorkerSession {
     pub(crate) fn handle_quic_path(&mut self, path: PathReport, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         self.state().measurements.quic_path(path, cx.now);
+    }
+
+    /// Remembers a verified check and returns whether it was received before.
+    pub(crate) fn remember_check(
+        &mut self,
+        transaction: stun::Transaction,
+        source: SourceKey,
+        keys: &RandomState,
+    ) -> CheckReceipt {
+        let checks = &mut self.address.more.get_or_insert_default().checks;
+        checks.remember(transaction, source, (keys, self.home))
+    }
+
+    /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
+    /// nomination, to the last checked address that sent media. When the destination's consent has expired, media goes
+    /// to the next address that passes a check: the client's address may have changed unnoticed, or a check that was
+    /// held back may have nominated another. Returns the address that lost its permission to send, if the list was
+    /// full.
+    pub(crate) fn checked(
+        &mut self,
+        from: SourceKey,
+        nominated: bool,
+        cx: &mut PacketContext<'_>,
+    ) -> Option<SourceKey> {
+        self.heard(cx);
+        let before = self.address.rtp;
+        if nominated || self.address.rtp.is_none() || !self.address.has_consent(cx.now) {
+            self.address.rtp = Some(from);
+        }
+        let is_destination = self.address.rtp == Some(from);
+        if is_destination && before != Some(from) {
+            cx.egress.note_changed(self.home);
+        }
+        let more = self.address.more.get_or_insert_default();
+        more.nominated |= nominated;
+        if is_destination || !more.nominated {
+            more.consent = Some(cx.now);
+        }
+        more.checked.retain(|known| *known != from);
+        more.checked.push(from);
+        (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
+    }
+
+    /// Opens the way to the declared addresses: a packet came from one of them.
+    #[cold]
+    fn send_to_declared(&mut self) {
+        if let Some((rtp, rtcp)) = self.address.more.take().and_then(|more| more.awaited) {
+            self.address = ClientAddress::declared(rtp, rtcp);
+        }
+        self.known = ClientKnowledge::Declared;
+    }
+
+    /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
+    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
+        let declared = rtp::RtpHeader::parse(packet)
+            .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
+        if declared {
+            self.address.rtp = Some(from);
+            let more = self.address.more.get_or_insert_default();
+            more.checked.push(from);
+            if self.media.rtcp == RtcpPort::Own {
+                // RFC 3550, 11: RTCP on the next higher port.
+                let SourceKey { listener, address } = from;
+                let address = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+                let rtcp = SourceKey { listener, address };
+                more.rtcp = Some(rtcp);
+                more.checked.push(rtcp);
+            }
+        }
+        declared
+    }
+
+    /// Removes an address that a check has proved to belong to another session's client.
+    pub(crate) fn lose_address(&mut self, from: SourceKey) {
+        self.address.lose(from);
+        self.uncopied = true;
+    }
+
+    /// Addresses that this session added to the flow table.
+    pub(crate) fn learned(&self) -> &[SourceKey] {
+        self.address.checked()
     }
 
     pub(crate) fn attach(&mut self, hop: Hop, leg: NodeLeg) {
@@ -424,8 +475,8 @@ impl WorkerSession {
 
     /// Returns whether these are the first bytes of an RTP packet of the client, which reached the node unchanged.
     fn has_forwarded(&self, start: &[u8]) -> bool {
-        let numbers = rtp::ssrc_and_sequence(start).zip(self.state.as_deref());
-        numbers
+        rtp::ssrc_and_sequence(start)
+            .zip(self.state.as_deref())
             .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
     }
 }

@@ -28,6 +28,7 @@ pub(crate) enum RtpSide {
 }
 
 /// A listener's socket and its queue.
+#[derive(Debug)]
 pub(crate) struct ListenerPort {
     pub(crate) socket: UdpSocket,
     pub(crate) outbox: SendBatch,
@@ -60,6 +61,7 @@ pub(crate) fn reason(error: &io::Error) -> DropReason {
 
 /// A session's RTP socket, and an RTCP socket if RTCP has a separate port. Packets are queued during a pass and sent at
 /// its end.
+#[derive(Debug)]
 pub struct SessionPorts {
     rtp: ListenerPort,
     rtcp: Option<ListenerPort>,
@@ -144,9 +146,7 @@ impl SessionPorts {
 
     /// Sends the queued packets. An error of an earlier destination drops no packet.
     pub(crate) fn flush(&mut self, stats: &WorkerStats, now: Instant) {
-        let Some(node) = self.node.take() else {
-            return;
-        };
+        let Some(node) = self.node.take() else { return };
         for port in [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten() {
             if port.outbox.is_empty() {
                 continue;
@@ -157,12 +157,6 @@ impl SessionPorts {
                 stats.sent(node, now);
             }
         }
-    }
-}
-
-impl std::fmt::Debug for SessionPorts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionPorts").field("rtp", &self.rtp.socket).finish_non_exhaustive()
     }
 }
 
@@ -212,11 +206,7 @@ pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: PacketSource) -> io
     let data = epoll::EventData::new_u64(source.token());
     let flags = match source {
         PacketSource::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
-        PacketSource::Listener(..)
-        | PacketSource::Trunk(_)
-        | PacketSource::Worker(_)
-        | PacketSource::Quic
-        | PacketSource::Commands => epoll::EventFlags::IN,
+        _ => epoll::EventFlags::IN,
     };
     Ok(epoll::add(epoll, fd, data, flags)?)
 }

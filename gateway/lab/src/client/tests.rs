@@ -209,7 +209,7 @@ fn refused_check_shows() {
     let (length, source) = gateway.recv_from(&mut buffer).unwrap();
     let mut answer = Vec::new();
     let transaction = stun::BindingRequest::parse(&buffer[..length]).unwrap().transaction();
-    stun::write_error(transaction, stun::StunErrorCode::Unauthenticated, &mut answer);
+    stun::write_unknown(transaction, std::iter::empty(), None, &mut answer);
     gateway.send_to(&answer, source).unwrap();
     rig.wait("it shows", |rig| rig.state(1).failed.is_some());
     assert_eq!(rig.state(1).ready_ns, None);

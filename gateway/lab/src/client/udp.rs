@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::stun::{
-    BindingBuilder, BindingOutcome, IceRole, Response, StunKey, Transaction, Username,
+    BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username,
 };
 use fastrand::Rng;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -298,7 +298,7 @@ impl Ice {
             }),
             key: Some(&self.key),
             priority: Some(PRIORITY),
-            role: Some(IceRole::Controlling(self.tie_breaker)),
+            controlling: Some(self.tie_breaker),
             use_candidate: true,
         }
         .write(out);

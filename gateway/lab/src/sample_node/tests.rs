@@ -521,8 +521,8 @@ fn sender_report_is_answered_and_forwarded() {
         for packet in rtcp::packets(&compound) {
             match packet.unwrap() {
                 RtcpPacket::SenderReport(report) => mapped = Some((tag, report.info)),
-                RtcpPacket::ReceiverReport(report) => {
-                    answered = report.blocks().next().map(|block| (tag, block));
+                packet @ RtcpPacket::ReceiverReport(_) => {
+                    answered = packet.blocks().next().map(|block| (tag, block));
                 }
                 _ => {}
             }

@@ -10,30 +10,20 @@ use crate::rtcp::{
     BYE, NACK, RECEIVER_REPORT, ReportBlock, RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION,
     TRANSPORT_FEEDBACK,
 };
-use std::fmt;
 
 /// Reason why a compound packet is dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FeedbackDrop {
     /// The compound cannot be read.
+    #[error("{0}")]
     Malformed(RtcpError),
     /// The hop of the packet is closed.
+    #[error("its hop is closed")]
     Stale,
     /// All reports and feedback in it refer to another sender's numbers.
+    #[error("refers to another sender only")]
     Empty,
 }
-
-impl fmt::Display for FeedbackDrop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(reason) => reason.fmt(f),
-            Self::Stale => f.write_str("its hop is closed"),
-            Self::Empty => f.write_str("refers to another sender only"),
-        }
-    }
-}
-
-impl std::error::Error for FeedbackDrop {}
 
 impl Continuity {
     /// Rewrites RTCP of the hop of `epoch` for the client. Returns the length of the result.

@@ -122,28 +122,20 @@ impl TimestampPace {
 
     /// Returns the position of a new sender's first packet after this silence.
     pub(super) fn leap(&self, silence: SilenceSpan, clock_rate: u32) -> Leap {
-        if clock_rate == VIDEO_CLOCK_HZ {
-            self.leap_of_video(silence)
-        } else {
-            self.leap_of_voice(silence)
-        }
-    }
-
-    fn leap_of_voice(&self, silence: SilenceSpan) -> Leap {
         let ticks = silence.since_frame + silence.lead;
         let Some(interval) = self.interval() else {
             return Leap { lost: 0, ticks: ticks.max(1) as u32 };
         };
+        if clock_rate == VIDEO_CLOCK_HZ {
+            return self.leap_of_video(silence, interval);
+        }
         let frames = rounded(ticks, interval).max(1);
         let grains = rounded(ticks, self.grain).max(1);
         Leap { lost: self.packets_of(frames - 1), ticks: (grains * u64::from(self.grain)) as u32 }
     }
 
-    fn leap_of_video(&self, silence: SilenceSpan) -> Leap {
+    fn leap_of_video(&self, silence: SilenceSpan, interval: u32) -> Leap {
         let ticks = silence.since_frame + silence.lead;
-        let Some(interval) = self.interval() else {
-            return Leap { lost: 0, ticks: ticks.max(1) as u32 };
-        };
         let on_the_way = (silence.lead * u64::from(self.packets_x16))
             .div_ceil(16 * u64::from(interval))
             .min(LOST_MAX) as u16;

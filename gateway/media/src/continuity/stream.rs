@@ -1,13 +1,18 @@
 //! A stream towards the client, with the mapping from the node's numbers.
 
-use super::missing::MissingNumbers;
+use super::numbers::{FILLED_WITHIN, MissingNumbers, Recent, Use};
 use super::pace::{SilenceSpan, TimestampPace};
-use super::recent::{Recent, Use};
-use super::{AHEAD_MAX, BEHIND_MAX, FILLED_WITHIN, Pass, StreamEpoch};
 use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
+
+/// Largest forward jump of a stream that continues across a switch: MAX_DROPOUT of RFC 3550,
+/// appendix A.1.
+const AHEAD_MAX: i16 = 3_000;
+
+/// Largest backward jump: MAX_MISORDER of RFC 3550, appendix A.1.
+const BEHIND_MAX: i16 = 100;
 
 /// Maximum distance of the timestamps of a stream that continues by itself from its last timestamp,
 /// or from the present time by its clock. Beyond it the stream restarted under the same SSRC near
@@ -19,6 +24,32 @@ const FEW: u32 = 4;
 
 /// Evidence of a node's death may come this much later than the death.
 const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
+
+/// Identifies the time from one switch to the next. Only grows.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Debug,
+)]
+pub struct StreamEpoch(pub u64);
+
+/// Verdict on a packet towards the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// The packet passes as it is.
+    Untouched,
+    /// The packet passes with these values in its header.
+    Rewrite {
+        /// The stream's SSRC towards the client.
+        ssrc: u32,
+        /// On the client's sequence.
+        sequence: u16,
+        /// On the client's timeline.
+        timestamp: u32,
+    },
+    /// Drop the packet: its hop is closed, or the stream began after its hop was left.
+    Stale,
+    /// Drop the packet: it passed before, or since a switch another packet has its number.
+    Duplicate,
+}
 
 /// A stream towards the client.
 ///

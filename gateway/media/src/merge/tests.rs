@@ -4,6 +4,8 @@ use super::*;
 use crate::instant::tests::handed_over;
 use evenkeel_fuzz::Corpus;
 
+mod pair;
+
 /// Builds a packet with its number as payload unless one is given.
 fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
     let fields = rtp::Fields {

@@ -1,6 +1,24 @@
 //! Feedback: NACK, PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
 
-use super::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBR, TRANSPORT_FEEDBACK, read_u32};
+use super::report::{read_u32, write_header};
+
+/// Payload type of transport-layer feedback (RFC 4585, 6.2).
+pub const TRANSPORT_FEEDBACK: u8 = 205;
+/// Payload type of payload-specific feedback (RFC 4585, 6.3).
+pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
+
+/// Format of a generic NACK, transport-layer feedback (RFC 4585, 6.2.1).
+pub(crate) const NACK: u8 = 1;
+/// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
+pub const TMMBR: u8 = 3;
+/// Format of TMMBN; see [`TMMBR`].
+pub(crate) const TMMBN: u8 = 4;
+/// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
+pub(crate) const PLI: u8 = 1;
+/// Format of a full intra request, payload-specific feedback (RFC 5104, 4.3.1).
+pub(crate) const FIR: u8 = 4;
+/// Format of application-layer feedback, which includes REMB (RFC 4585, 6.4).
+pub(crate) const APPLICATION: u8 = 15;
 
 pub(super) const COMMON_LEN: usize = 8;
 const REMB_RATE_AT: usize = COMMON_LEN + 4;
@@ -123,7 +141,7 @@ fn write_common(
     rest_len: usize,
     out: &mut Vec<u8>,
 ) {
-    super::write_header(format, payload_type, COMMON_LEN + rest_len, out);
+    write_header(format, payload_type, COMMON_LEN + rest_len, out);
     out.extend_from_slice(&sender.to_be_bytes());
     out.extend_from_slice(&media.to_be_bytes());
 }
@@ -151,9 +169,7 @@ pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<
     out.extend_from_slice(&REMB_MARK);
     let word = count << 24 | rate_bits(bitrate_bps, REMB_MANTISSA_BITS);
     out.extend_from_slice(&word.to_be_bytes());
-    for ssrc in sources {
-        out.extend_from_slice(&ssrc.to_be_bytes());
-    }
+    sources.iter().for_each(|ssrc| out.extend_from_slice(&ssrc.to_be_bytes()));
 }
 
 /// Appends a TMMBR entry for each of `sources`. The bitrate includes headers (RFC 5104, 4.2.1) and

@@ -1,10 +1,17 @@
 //! Reports, source descriptions and BYE (RFC 3550, sections 6.4–6.6).
 
-use super::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION, read_u32, write_header};
-
+/// Payload type of a sender report (RFC 3550, 6.4.1).
+pub(crate) const SENDER_REPORT: u8 = 200;
+/// Payload type of a receiver report (RFC 3550, 6.4.2).
+pub(crate) const RECEIVER_REPORT: u8 = 201;
+/// Payload type of a source description (RFC 3550, 6.5).
+pub(crate) const SOURCE_DESCRIPTION: u8 = 202;
+/// Payload type of a BYE (RFC 3550, 6.6).
+pub(crate) const BYE: u8 = 203;
 /// Limit of report blocks, chunks or sources of one packet: the count has five bits.
 pub(crate) const BLOCKS_MAX: usize = 31;
 
+pub(super) const HEADER_LEN: usize = 4;
 pub(super) const SENDER_INFO_LEN: usize = 24;
 pub(super) const BLOCK_LEN: usize = 24;
 
@@ -86,7 +93,7 @@ fn blocks(count: u8, body: &[u8], at: usize) -> Option<&[[u8; BLOCK_LEN]]> {
 pub struct SenderReport<'a> {
     /// The sender's clock and totals.
     pub info: SenderInfo,
-    blocks: &'a [[u8; BLOCK_LEN]],
+    pub(super) blocks: &'a [[u8; BLOCK_LEN]],
 }
 
 impl<'a> SenderReport<'a> {
@@ -100,11 +107,6 @@ impl<'a> SenderReport<'a> {
         };
         Some(Self { info, blocks: blocks(count, body, SENDER_INFO_LEN)? })
     }
-
-    /// Reports on the streams that the packet's sender receives.
-    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
-        self.blocks.iter().map(ReportBlock::read)
-    }
 }
 
 /// A receiver report, parsed in place.
@@ -112,17 +114,12 @@ impl<'a> SenderReport<'a> {
 pub struct ReceiverReport<'a> {
     /// SSRC of the packet sender.
     pub ssrc: u32,
-    blocks: &'a [[u8; BLOCK_LEN]],
+    pub(super) blocks: &'a [[u8; BLOCK_LEN]],
 }
 
 impl<'a> ReceiverReport<'a> {
     pub(super) fn read(count: u8, body: &'a [u8]) -> Option<Self> {
         Some(Self { ssrc: read_u32(body, 0)?, blocks: blocks(count, body, 4)? })
-    }
-
-    /// Reports on the streams that the packet's sender receives.
-    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
-        self.blocks.iter().map(ReportBlock::read)
     }
 }
 
@@ -202,9 +199,7 @@ pub fn write_sender_report(info: &SenderInfo, blocks: &[ReportBlock], out: &mut 
     out.extend_from_slice(&info.timestamp.to_be_bytes());
     out.extend_from_slice(&info.packets.to_be_bytes());
     out.extend_from_slice(&info.octets.to_be_bytes());
-    for block in first {
-        out.extend_from_slice(&block.bytes());
-    }
+    first.iter().for_each(|block| out.extend_from_slice(&block.bytes()));
     if !rest.is_empty() {
         write_receiver_report(info.ssrc, rest, out);
     }
@@ -212,18 +207,12 @@ pub fn write_sender_report(info: &SenderInfo, blocks: &[ReportBlock], out: &mut 
 
 /// Appends a receiver report, or several for more than `BLOCKS_MAX` blocks.
 pub fn write_receiver_report(ssrc: u32, blocks: &[ReportBlock], out: &mut Vec<u8>) {
-    let mut rest = blocks;
-    loop {
-        let (first, later) = rest.split_at(rest.len().min(BLOCKS_MAX));
-        write_header(first.len() as u8, RECEIVER_REPORT, 4 + first.len() * BLOCK_LEN, out);
-        out.extend_from_slice(&ssrc.to_be_bytes());
-        for block in first {
-            out.extend_from_slice(&block.bytes());
-        }
-        if later.is_empty() {
-            return;
-        }
-        rest = later;
+    let (first, rest) = blocks.split_at(blocks.len().min(BLOCKS_MAX));
+    write_header(first.len() as u8, RECEIVER_REPORT, 4 + first.len() * BLOCK_LEN, out);
+    out.extend_from_slice(&ssrc.to_be_bytes());
+    first.iter().for_each(|block| out.extend_from_slice(&block.bytes()));
+    if !rest.is_empty() {
+        write_receiver_report(ssrc, rest, out);
     }
 }
 
@@ -243,8 +232,18 @@ pub fn write_cname(ssrc: u32, cname: &[u8], out: &mut Vec<u8>) {
 pub fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
     for some in sources.chunks(BLOCKS_MAX) {
         write_header(some.len() as u8, BYE, some.len() * 4, out);
-        for ssrc in some {
-            out.extend_from_slice(&ssrc.to_be_bytes());
-        }
+        some.iter().for_each(|ssrc| out.extend_from_slice(&ssrc.to_be_bytes()));
     }
+}
+
+/// Appends the header of a packet with a body of `body_len` bytes, a multiple of four.
+pub(super) fn write_header(count: u8, payload_type: u8, body_len: usize, out: &mut Vec<u8>) {
+    let words = u16::try_from(body_len / 4).expect("bodies written here are below 256 KiB");
+    out.push(0x80 | count & 0x1f);
+    out.push(payload_type);
+    out.extend_from_slice(&words.to_be_bytes());
+}
+
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }

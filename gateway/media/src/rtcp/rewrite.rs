@@ -4,11 +4,11 @@
 //! too short for its type remains unchanged.
 
 use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
-use super::report::{BLOCK_LEN, SENDER_INFO_LEN, chunks};
+use super::report::{BLOCK_LEN, HEADER_LEN, SENDER_INFO_LEN, chunks, read_u32};
 use super::{
-    APPLICATION, BYE, FIR, HEADER_LEN, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock,
-    RtcpError, SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
-    packet_len, read, read_u32,
+    APPLICATION, BYE, FIR, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT, ReportBlock, RtcpError,
+    SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK, packet_len,
+    read,
 };
 
 /// Flag in the first byte: the packet ends with padding.

@@ -4,7 +4,6 @@
 //!
 //! A node has one outgoing bundle per destination, so that packets of many sessions share datagrams.
 
-use std::fmt;
 use std::net::SocketAddr;
 
 use super::{Tag, seal};
@@ -70,44 +69,27 @@ impl Bundle {
 }
 
 /// Reason why a datagram, or the rest of it, is not a bundle.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BundleError {
     /// The first byte is not 0xE0, or no entry follows it.
+    #[error("no bundle")]
     Mark,
     /// An entry ends within its tag or length.
+    #[error("bundle ends within an entry's tag or length")]
     Entry,
     /// A packet exceeds the datagram.
+    #[error("bundled packet exceeds its datagram")]
     Packet,
     /// A packet of length 0.
+    #[error("bundled packet is empty")]
     Empty,
 }
-
-impl fmt::Display for BundleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Mark => "no bundle",
-            Self::Entry => "bundle ends within an entry's tag or length",
-            Self::Packet => "bundled packet exceeds its datagram",
-            Self::Empty => "bundled packet is empty",
-        })
-    }
-}
-
-impl std::error::Error for BundleError {}
 
 /// Returns the packets in a datagram, in order; the first malformed entry is the last item.
 pub fn entries(datagram: &[u8]) -> BundleEntries<'_> {
     match datagram.split_first() {
         Some((&demux::BUNDLE, rest)) if !rest.is_empty() => BundleEntries { rest: Ok(rest) },
         _ => BundleEntries { rest: Err(BundleError::Mark) },
-    }
-}
-
-/// Like [`entries`], but packets can be modified in place.
-pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
-    match datagram.split_first_mut() {
-        Some((&mut demux::BUNDLE, rest)) if !rest.is_empty() => EntriesMut { rest: Ok(rest) },
-        _ => EntriesMut { rest: Err(BundleError::Mark) },
     }
 }
 
@@ -134,29 +116,6 @@ impl<'a> Iterator for BundleEntries<'a> {
         };
         Some(head(rest).map(|(tag, length)| {
             let (packet, rest) = rest[ENTRY_OVERHEAD..].split_at(length);
-            self.rest = Ok(rest);
-            (tag, packet)
-        }))
-    }
-}
-
-/// The packets of a datagram, to be changed in place.
-#[derive(Debug)]
-pub struct EntriesMut<'a> {
-    rest: Result<&'a mut [u8], BundleError>,
-}
-
-impl<'a> Iterator for EntriesMut<'a> {
-    type Item = Result<(Tag, &'a mut [u8]), BundleError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rest = match std::mem::replace(&mut self.rest, Ok(&mut [])) {
-            Ok([]) => return None,
-            Ok(rest) => rest,
-            Err(reason) => return Some(Err(reason)),
-        };
-        Some(head(rest).map(|(tag, length)| {
-            let (packet, rest) = rest[ENTRY_OVERHEAD..].split_at_mut(length);
             self.rest = Ok(rest);
             (tag, packet)
         }))

@@ -53,21 +53,14 @@
 //! A node may answer a question signed with its secret but outside the time window with an unsigned
 //! [`ClockRefusal`] of reason 1, which is logged and counted but never trusted.
 
-use std::fmt;
-
 use super::GroupOwner;
 
 mod answer;
-mod load;
 mod question;
-mod refusal;
 mod signature;
-mod vote;
 
-pub use answer::TrunkAnswer;
-pub use load::{NodeFault, NodeLoad, OpenStatus, OrderOutcome, ServingState};
-pub use question::TrunkQuestion;
-pub use refusal::ClockRefusal;
+pub use answer::{ClockRefusal, NodeLoad, OpenStatus, OrderOutcome, ServingState, TrunkAnswer};
+pub use question::{NodeFault, TrunkQuestion};
 pub use signature::{KeyId, NodeSecret, Replays, TooShort};
 
 pub(crate) const VERSION: u8 = 2;
@@ -110,49 +103,41 @@ pub struct Verified<T> {
 }
 
 /// The message is not accepted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MessageError {
     /// The first byte is not 0xE1, or the length does not match the kind.
+    #[error("invalid length")]
     Length,
     /// A version that is not spoken here.
+    #[error("version {0}, expected {VERSION}")]
     Version(u8),
     /// The kind is unknown, or the body has an invalid value.
+    #[error("unknown kind or value")]
     Unknown,
     /// The message is a question instead of an answer, or the reverse.
+    #[error("wrong direction")]
     Direction,
     /// The message is signed with another secret.
+    #[error("signed with another secret ({:08x})", .0 .0)]
     Key(KeyId),
     /// The signature is wrong, or the message is for a node of another name.
+    #[error("wrong signature, or another node name")]
     Forged,
     /// The time differs by more than [`SKEW_MAX_US`].
+    #[error(
+        "signed {:.1} s {} now, limit {} s",
+        ahead_us.unsigned_abs() as f64 / 1e6,
+        if *ahead_us < 0 { "before" } else { "after" },
+        SKEW_MAX_US / 1_000_000
+    )]
     Time {
         /// The sender's clock less the local clock, microseconds.
         ahead_us: i64,
     },
     /// The message was accepted before.
+    #[error("replayed")]
     Replayed,
 }
-
-impl fmt::Display for MessageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Length => write!(f, "invalid length"),
-            Self::Version(version) => write!(f, "version {version}, expected {VERSION}"),
-            Self::Unknown => write!(f, "unknown kind or value"),
-            Self::Direction => write!(f, "wrong direction"),
-            Self::Key(id) => write!(f, "signed with another secret ({:08x})", id.0),
-            Self::Forged => write!(f, "wrong signature, or another node name"),
-            Self::Time { ahead_us } => {
-                let (by, side) = (ahead_us.unsigned_abs() as f64 / 1e6, *ahead_us < 0);
-                let side = if side { "before" } else { "after" };
-                write!(f, "signed {by:.1} s {side} now, limit {} s", SKEW_MAX_US / 1_000_000)
-            }
-            Self::Replayed => write!(f, "replayed"),
-        }
-    }
-}
-
-impl std::error::Error for MessageError {}
 
 #[cfg(test)]
 mod tests;

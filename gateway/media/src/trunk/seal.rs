@@ -22,7 +22,6 @@ use crate::demux;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce};
 use ring::hkdf::Prk;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -46,24 +45,15 @@ const NODES_MAX: usize = 2;
 const GATEWAYS_MAX: usize = 1_024;
 
 /// Reason why a datagram was not decrypted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SealError {
     /// It is not encrypted, with another key, or changed; or its sender is not known yet.
+    #[error("not encrypted with the node's key")]
     Forged,
     /// It was accepted before, or is too old to tell.
+    #[error("replayed")]
     Replayed,
 }
-
-impl fmt::Display for SealError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Forged => "not encrypted with the node's key",
-            Self::Replayed => "replayed",
-        })
-    }
-}
-
-impl std::error::Error for SealError {}
 
 /// The gateway's end of an encrypted trunk: one per socket.
 #[derive(Debug)]

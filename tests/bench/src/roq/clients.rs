@@ -71,7 +71,7 @@ impl Clients {
             by_handle: Vec::new(),
             dirty: Vec::new(),
             timers: BinaryHeap::new(),
-            inbox: ReceiveBatch::new(),
+            inbox: ReceiveBatch::default(),
             outbox: Singly::default(),
             buffer: Vec::new(),
             voice: Voice::new()?,

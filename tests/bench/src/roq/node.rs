@@ -52,7 +52,7 @@ impl Node {
             socket,
             secret,
             voice: Voice::new()?,
-            inbox: ReceiveBatch::new(),
+            inbox: ReceiveBatch::default(),
             outbox: Singly::default(),
             legs: vec![None; sessions],
             sent: vec![0; sessions],

@@ -104,16 +104,16 @@ async fn certificate_files_are_used() {
     let digest = sha256(made.cert.der());
     assert_eq!(world.thread.certificate_sha256, digest);
     world.client().await;
-    let absent = listen(files(&chain, &missing)).err().unwrap();
+    let absent = listen(files(&chain, &missing), None, None).err().unwrap();
     assert!(absent.to_string().contains("missing.pem"));
-    assert!(listen(files(&key, &chain)).is_err());
+    assert!(listen(files(&key, &chain), None, None).is_err());
 }
 
 #[tokio::test]
 async fn address_in_use_is_named() {
     let world = World::start(quiet());
     let settings = QuicSettings { listen: world.thread.address, ..quiet() };
-    let failure = listen(settings).err().unwrap();
+    let failure = listen(settings, None, None).err().unwrap();
     assert!(failure.to_string().contains(&world.thread.address.to_string()), "{failure}");
 }
 

@@ -55,7 +55,7 @@ impl World {
     }
 
     fn start_with(settings: QuicSettings, slots: usize) -> World {
-        World::on(listen(settings).unwrap(), slots)
+        World::on(listen(settings, None, None).unwrap(), slots)
     }
 
     fn on(listener: BoundQuicSocket, slots: usize) -> World {
@@ -67,7 +67,8 @@ impl World {
         let lease = Arc::new(SendLease::forever());
         let rings = (vec![to_worker], vec![from_worker]);
         let thread =
-            start(listener, Arc::clone(&flows), rings.0, rings.1, Arc::clone(&lease)).unwrap();
+            start(listener, Arc::clone(&flows), rings.0, rings.1, Arc::clone(&lease), false)
+                .unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
         World { thread, flows, to_client, from_client, waker, came: Default::default(), lease }
     }

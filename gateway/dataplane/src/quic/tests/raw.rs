@@ -64,7 +64,7 @@ impl Raw {
 
     /// Continues from another address of this host.
     pub(super) fn move_to(&mut self, address: Ipv4Addr) {
-        self.socket = connected(address, self.endpoint.socket());
+        self.socket = connected(address, &self.endpoint.socket);
     }
 
     /// Sends a first packet with these frames to this connection ID and lets the endpoint handle it.

@@ -34,7 +34,7 @@ async fn clients_connect_again_to_the_new_process() {
     }
     assert_eq!(flows.home(&FlowKey::Roq(FLOW)), Some(HOME), "the session lives");
 
-    let mut new = World::on(listen_on(quiet(), socket, identity).unwrap(), 1_024);
+    let mut new = World::on(listen(quiet(), Some(socket), Some(identity)).unwrap(), 1_024);
     assert_eq!((new.thread.address, new.thread.certificate_sha256), (address, certificate));
     let client = new.client().await;
     client.send(FLOW, &rtp(2));

@@ -36,7 +36,9 @@ fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
     let trunk = TrunkSocket { socket: here, seal: None };
     egress.trunks.push(Some(Trunk::new(trunk).unwrap()));
-    size_max.into_iter().for_each(|size_max| egress.limit_bundles(NodeId(0), size_max));
+    size_max
+        .into_iter()
+        .for_each(|size_max| egress.trunk(NodeId(0)).unwrap().limit_bundles(size_max));
     for &length in lengths {
         egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
     }
@@ -120,7 +122,7 @@ fn encrypted_datagrams_keep_to_the_path_limit() {
     egress.send_signed(NodeId(0), &message, true);
     egress.send_signed(NodeId(0), &message, false);
     (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
-    egress.limit_bundles(NodeId(0), 1_200);
+    egress.trunk(NodeId(0)).unwrap().limit_bundles(1_200);
     (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
     egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest]);
     egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest + 1]);

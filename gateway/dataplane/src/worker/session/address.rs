@@ -3,15 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use evenkeel_media::{instant, rtp, stun};
-use evenkeel_model::RtcpPort;
+use evenkeel_media::{instant, stun};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::address;
 use crate::flows::Home;
 use crate::worker::egress::SourceKey;
@@ -20,7 +17,7 @@ use crate::worker::egress::SourceKey;
 const CONSENT: Duration = Duration::from_secs(30);
 
 /// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
-const CHECKED_MAX: usize = 4;
+pub(super) const CHECKED_MAX: usize = 4;
 
 /// Checks that a session remembers: those of ten minutes at one every five seconds (RFC 7675, 5.1), and those of the
 /// consent time at four a second. They take 1 KiB.
@@ -46,10 +43,7 @@ impl CheckHash {
             hash.as_ref().first_chunk().map_or(0, |start| u64::from_be_bytes(*start))
         };
         let SourceKey { listener, address } = source;
-        let ip = match address.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
+        let ip = address::as_v6(address.ip());
         let (port, scope) = (address.port().to_be_bytes(), address::scope(&address).to_be_bytes());
         let source = [&[listener][..], &ip.octets(), &port, &scope].concat();
         let source = hash(&source) >> (u64::BITS - CheckHash::SOURCE_BITS);
@@ -66,7 +60,7 @@ impl CheckHash {
 /// The key belongs to the session and is handed out with it. Otherwise the next process would forget the checks, and
 /// an attacker that recorded one could repeat it from another address and receive the client's media there.
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct Checks {
+pub(super) struct Checks {
     key: [u8; 16],
     /// Newest last.
     last: VecDeque<CheckHash>,
@@ -74,7 +68,7 @@ struct Checks {
 
 impl Checks {
     /// Remembers a check. `keys` are random; with `home` they give the key of the session's first check.
-    fn remember(
+    pub(super) fn remember(
         &mut self,
         transaction: stun::Transaction,
         source: SourceKey,
@@ -124,23 +118,23 @@ pub(crate) enum CheckReceipt {
 pub(super) struct ClientAddress {
     pub(super) rtp: Option<SourceKey>,
     /// Boxed, because many sessions need none of these fields.
-    more: Option<Box<CheckedAddresses>>,
+    pub(super) more: Option<Box<CheckedAddresses>>,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
-struct CheckedAddresses {
+pub(super) struct CheckedAddresses {
     /// Destination of RTCP if it differs from that of RTP.
-    rtcp: Option<SourceKey>,
+    pub(super) rtcp: Option<SourceKey>,
     /// Declared addresses for RTP and RTCP before the first packet from one of them.
-    awaited: Option<(SourceKey, SourceKey)>,
+    pub(super) awaited: Option<(SourceKey, SourceKey)>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
-    nominated: bool,
+    pub(super) nominated: bool,
     /// Time of the last verified check; after a nomination, of the last one from the destination.
     #[serde(with = "instant::option")]
-    consent: Option<Instant>,
+    pub(super) consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
-    checked: Vec<SourceKey>,
-    checks: Checks,
+    pub(super) checked: Vec<SourceKey>,
+    pub(super) checks: Checks,
 }
 
 impl ClientAddress {
@@ -191,110 +185,6 @@ impl ClientAddress {
 
     pub(super) fn is_awaited(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.awaited.is_some())
-    }
-}
-
-impl WorkerSession {
-    /// Remembers a verified check and returns whether it was received before.
-    pub(crate) fn remember_check(
-        &mut self,
-        transaction: stun::Transaction,
-        source: SourceKey,
-        keys: &RandomState,
-    ) -> CheckReceipt {
-        let checks = &mut self.address.more.get_or_insert_default().checks;
-        checks.remember(transaction, source, (keys, self.home))
-    }
-
-    /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
-    /// nomination, to the last checked address that sent media. When the destination's consent has expired, media goes
-    /// to the next address that passes a check: the client's address may have changed unnoticed, or a check that was
-    /// held back may have nominated another. Returns the address that lost its permission to send, if the list was
-    /// full.
-    pub(crate) fn checked(
-        &mut self,
-        from: SourceKey,
-        nominated: bool,
-        cx: &mut PacketContext<'_>,
-    ) -> Option<SourceKey> {
-        self.heard(cx);
-        let before = self.address.rtp;
-        if nominated || self.address.rtp.is_none() || !self.address.has_consent(cx.now) {
-            self.address.rtp = Some(from);
-        }
-        let is_destination = self.address.rtp == Some(from);
-        if is_destination && before != Some(from) {
-            cx.egress.note_changed(self.home);
-        }
-        let more = self.address.more.get_or_insert_default();
-        more.nominated |= nominated;
-        if is_destination || !more.nominated {
-            more.consent = Some(cx.now);
-        }
-        more.checked.retain(|known| *known != from);
-        more.checked.push(from);
-        (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
-    }
-
-    /// Handles media from this address, which is an accepted source.
-    pub(crate) fn heard_from(&mut self, from: SourceKey) {
-        let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
-        if self.known == ClientKnowledge::Awaited {
-            self.send_to_declared();
-        } else if self.known == ClientKnowledge::Stun && !nominated() {
-            self.address.rtp = Some(from);
-        }
-    }
-
-    /// Opens the way to the declared addresses: a packet came from one of them.
-    #[cold]
-    fn send_to_declared(&mut self) {
-        if let Some((rtp, rtcp)) = self.address.more.take().and_then(|more| more.awaited) {
-            self.address = ClientAddress::declared(rtp, rtcp);
-        }
-        self.known = ClientKnowledge::Declared;
-    }
-
-    /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
-    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
-        let declared = rtp::RtpHeader::parse(packet)
-            .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
-        if declared {
-            self.address.rtp = Some(from);
-            let more = self.address.more.get_or_insert_default();
-            more.checked.push(from);
-            if self.media.rtcp == RtcpPort::Own {
-                // RFC 3550, 11: RTCP on the next higher port.
-                let SourceKey { listener, address } = from;
-                let address = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
-                let rtcp = SourceKey { listener, address };
-                more.rtcp = Some(rtcp);
-                more.checked.push(rtcp);
-            }
-        }
-        declared
-    }
-
-    /// Returns whether packets from a cached source are still accepted: the client may have moved since the lookup.
-    pub(crate) fn takes_from(&self, from: SourceKey) -> bool {
-        let learned = matches!(self.known, ClientKnowledge::DeclaredIp | ClientKnowledge::Stun);
-        !learned || self.address.checked().contains(&from)
-    }
-
-    /// Removes an address that a check has proved to belong to another session's client.
-    pub(crate) fn lose_address(&mut self, from: SourceKey) {
-        self.address.lose(from);
-        self.uncopied = true;
-    }
-
-    /// Returns whether the client's port is still unknown.
-    pub(crate) fn learns(&self) -> bool {
-        self.known == ClientKnowledge::DeclaredIp && self.address.rtp.is_none()
-    }
-
-    /// Addresses that this session added to the flow table.
-    pub(crate) fn learned(&self) -> &[SourceKey] {
-        self.address.checked()
     }
 }
 

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::instant;
-use evenkeel_media::trunk::Tag;
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
-use super::{ClientKnowledge, MediaState, WorkerSession};
-use crate::address;
+use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::worker::egress::SourceKey;
 use crate::worker::report::Totals;
@@ -46,15 +44,6 @@ pub struct Install {
     pub state: Option<Box<SessionState>>,
 }
 
-/// DSCP of packets by kind (RFC 2474).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct DscpMarks {
-    /// Voice and its RTCP; 46 is EF.
-    pub voice: u8,
-    /// 34 is AF41.
-    pub video: u8,
-}
-
 /// Identification and addresses of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientAddressing {
@@ -79,33 +68,6 @@ pub enum ClientAddressing {
         /// Flow identifier of packets to the client.
         flow_from_gateway: u64,
     },
-}
-
-/// A session's path to a node and back.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum NodeLeg {
-    /// The worker's trunk to the node, with this tag.
-    Trunk(Tag),
-    /// The session's own socket. Boxed, because most legs are trunk legs.
-    Port(Box<NodePort>),
-}
-
-/// A node's media address for one session.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct NodePort {
-    /// Address for RTP.
-    #[serde(with = "address")]
-    pub address: SocketAddr,
-    /// Port for RTCP at the same IP address; the port of RTP if both share it.
-    pub rtcp_port: u16,
-}
-
-impl NodePort {
-    /// Returns whether the source is this port or its RTCP port.
-    pub fn is_at(&self, source: SocketAddr) -> bool {
-        self.address.ip() == source.ip()
-            && [self.address.port(), self.rtcp_port].contains(&source.port())
-    }
 }
 
 /// All that a worker keeps of a session besides the contents of its [`Install`](crate::worker::Install).
@@ -208,6 +170,48 @@ impl SessionState {
 }
 
 impl WorkerSession {
+    pub(crate) fn new(install: Install) -> WorkerSession {
+        let (known, address) = match install.client {
+            ClientAddressing::Declared { listener, address, rtcp } => {
+                let [rtp, rtcp] = [address, rtcp].map(|address| SourceKey { listener, address });
+                if install.await_first_packet {
+                    (ClientKnowledge::Awaited, ClientAddress::awaited(rtp, rtcp))
+                } else {
+                    (ClientKnowledge::Declared, ClientAddress::declared(rtp, rtcp))
+                }
+            }
+            ClientAddressing::DeclaredIp { .. } => {
+                (ClientKnowledge::DeclaredIp, Default::default())
+            }
+            ClientAddressing::Stun => (ClientKnowledge::Stun, Default::default()),
+            ClientAddressing::Quic { flow_from_gateway } => {
+                (ClientKnowledge::Quic { flow_from_gateway }, Default::default())
+            }
+        };
+        let mut session = WorkerSession {
+            home: install.home,
+            id: install.session,
+            known,
+            route: install.route,
+            plan: install.plan,
+            dscp: install.dscp,
+            ports: install.ports,
+            legs: Vec::new(),
+            address,
+            state: None,
+            seed: install.seed,
+            // The cap is sent before the client's first packet.
+            active: install.plan.send_cap_kbps() > 0,
+            touched: false,
+            uncopied: true,
+            #[cfg(any(test, feature = "fault-injection"))]
+            panics: false,
+            media: install.media,
+        };
+        install.state.into_iter().for_each(|state| session.go_on(*state));
+        session
+    }
+
     /// Returns a copy of the state. An address that another session has taken over since is not included.
     pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
         let mut address = self.address.clone();

@@ -33,7 +33,7 @@ const DOWN_KEPT: Duration = Duration::from_secs(15);
 /// Time for which a report may still answer a sender report, for the round-trip time.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Serialize, Deserialize, Debug)]
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct VoiceMeasurements {
     voice: Option<quality::Codec>,
     sources: Vec<(u32, Reception)>,
@@ -88,20 +88,7 @@ impl Smoothed {
 impl VoiceMeasurements {
     /// `voice` is the codec of the client's audio stream, if any.
     pub(crate) fn new(voice: Option<quality::Codec>) -> VoiceMeasurements {
-        VoiceMeasurements {
-            voice,
-            sources: Vec::new(),
-            last_heard: None,
-            loss_up_ppm: Smoothed::default(),
-            jitter_up_us: 0,
-            down: Vec::new(),
-            rtt_us: None,
-            reported: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            lost_up: 0,
-            since: None,
-        }
+        VoiceMeasurements { voice, ..VoiceMeasurements::default() }
     }
 
     pub(crate) fn begin_interval(&mut self, now: Instant) {
@@ -154,8 +141,7 @@ impl VoiceMeasurements {
     /// Returns whether the client sent RTP with these numbers lately.
     pub(crate) fn is_recent(&self, ssrc: u32, sequence: u16) -> bool {
         let mut sources = self.sources.iter();
-        let source = sources.find(|(of, _)| *of == ssrc);
-        source.is_some_and(|(_, reception)| reception.is_recent(sequence, RECENT_MAX))
+        sources.any(|(of, reception)| *of == ssrc && reception.is_recent(sequence, RECENT_MAX))
     }
 
     pub(crate) fn sent(&mut self, length: usize) {
@@ -169,21 +155,9 @@ impl VoiceMeasurements {
         clock_rate: impl Fn(u32) -> Option<u32>,
         now: Instant,
     ) {
-        for packet in rtcp::packets(compound) {
-            match packet {
-                Ok(rtcp::RtcpPacket::SenderReport(report)) => {
-                    report
-                        .blocks()
-                        .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
-                }
-                Ok(rtcp::RtcpPacket::ReceiverReport(report)) => {
-                    report
-                        .blocks()
-                        .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
-                }
-                Ok(_) => {}
-                Err(_) => return,
-            }
+        let packets = rtcp::packets(compound).map_while(Result::ok);
+        for block in packets.flat_map(|packet| packet.blocks()) {
+            self.read_block(&block, clock_rate(block.ssrc), now);
         }
     }
 
@@ -193,9 +167,7 @@ impl VoiceMeasurements {
         let loss = i64::from(block.fraction_lost) * 1_000_000 / 256;
         down.loss_ppm.show(loss, REPORTS_FOLLOW_IN, now);
         down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
-        let Some((middle, at)) = self.reported else {
-            return;
-        };
+        let Some((middle, at)) = self.reported else { return };
         if block.last_sr == middle && middle != 0 {
             let held =
                 Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
@@ -298,7 +270,7 @@ const FEEDBACK_SOURCES_MAX: usize = 8;
 /// Bitrate that lifts a cap: more than any client sends.
 const UNCAPPED_BPS: u64 = 1_000_000_000;
 
-#[derive(Clone, Serialize, Deserialize, Debug)]
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct SenderFeedback {
     /// The sender SSRC of the generated RTCP.
     ssrc: u32,
@@ -331,10 +303,8 @@ impl SenderFeedback {
     /// `seed` determines SSRC and CNAME.
     pub(crate) fn new(seed: u64, media: &MediaDescription) -> SenderFeedback {
         let takes = |wanted: fn(&evenkeel_model::FeedbackSupport) -> bool| {
-            media
-                .streams
-                .iter()
-                .any(|stream| stream.kind == StreamKind::Video && wanted(&stream.feedback))
+            let mut streams = media.streams.iter();
+            streams.any(|stream| stream.kind == StreamKind::Video && wanted(&stream.feedback))
         };
         SenderFeedback {
             ssrc: seed as u32,
@@ -344,14 +314,7 @@ impl SenderFeedback {
             takes_remb: media.takes_remb(),
             takes_tmmbr: takes(|feedback| feedback.tmmbr),
             may_write: media.srtp == Srtp::Plain,
-            video: Vec::new(),
-            sources: Vec::new(),
-            wanted: false,
-            asked_hop: Vec::new(),
-            asked_client: None,
-            fir_number: 0,
-            told: None,
-            lifted: None,
+            ..SenderFeedback::default()
         }
     }
 
@@ -370,9 +333,8 @@ impl SenderFeedback {
 
     /// Returns a PLI for this stream of the hop, if a key frame is wanted and the PLI was not sent yet.
     pub(crate) fn key_frame_request(&mut self, ssrc: u32) -> Option<Vec<u8>> {
-        let asked = self.asked_hop.contains(&ssrc);
-        if !self.wanted || !self.may_write || asked || self.asked_hop.len() >= FEEDBACK_SOURCES_MAX
-        {
+        let asked = self.asked_hop.contains(&ssrc) || self.asked_hop.len() >= FEEDBACK_SOURCES_MAX;
+        if !self.wanted || !self.may_write || asked {
             return None;
         }
         self.asked_hop.push(ssrc);
@@ -382,13 +344,9 @@ impl SenderFeedback {
 
     /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI.
     pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let recently =
-            self.asked_client.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
-        if recently
-            || !self.may_write
-            || self.video.is_empty()
-            || !(self.takes_pli || self.takes_fir)
-        {
+        let recently = within(self.asked_client, KEY_FRAME_EVERY, now);
+        let can_ask = self.may_write && (self.takes_pli || self.takes_fir);
+        if recently || !can_ask || self.video.is_empty() {
             return None;
         }
         self.asked_client = Some(now);

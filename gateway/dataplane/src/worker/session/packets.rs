@@ -13,11 +13,32 @@ use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession};
-use crate::worker::egress::{Egress, Outbound};
+use crate::worker::egress::{Egress, Outbound, SourceKey};
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
 use crate::worker::sockets::{RtpSide, SessionPorts};
 
 impl WorkerSession {
+    /// Returns whether the client's port is still unknown.
+    pub(crate) fn learns(&self) -> bool {
+        self.known == ClientKnowledge::DeclaredIp && self.address.rtp.is_none()
+    }
+
+    /// Returns whether packets from a cached source are still accepted: the client may have moved since the lookup.
+    pub(crate) fn takes_from(&self, from: SourceKey) -> bool {
+        let learned = matches!(self.known, ClientKnowledge::DeclaredIp | ClientKnowledge::Stun);
+        !learned || self.address.checked().contains(&from)
+    }
+
+    /// Handles media from this address, which is an accepted source.
+    pub(crate) fn heard_from(&mut self, from: SourceKey) {
+        let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
+        if self.known == ClientKnowledge::Awaited {
+            self.send_to_declared();
+        } else if self.known == ClientKnowledge::Stun && !nominated() {
+            self.address.rtp = Some(from);
+        }
+    }
+
     /// Handles RTP from an accepted source of the client.
     pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
@@ -231,17 +252,9 @@ impl WorkerSession {
 
 /// Returns the highest fraction lost that a node reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
-    let worst = |blocks: &mut dyn Iterator<Item = rtcp::ReportBlock>| {
-        blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
-    };
-    rtcp::packets(compound)
-        .map_while(Result::ok)
-        .filter_map(|packet| match packet {
-            rtcp::RtcpPacket::SenderReport(report) => worst(&mut report.blocks()),
-            rtcp::RtcpPacket::ReceiverReport(report) => worst(&mut report.blocks()),
-            _ => None,
-        })
-        .max()
+    let packets = rtcp::packets(compound).map_while(Result::ok);
+    let blocks = packets.flat_map(|packet| packet.blocks());
+    blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
 }
 
 impl WorkerSession {

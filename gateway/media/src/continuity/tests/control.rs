@@ -202,7 +202,7 @@ fn blocks_for_node(session: &mut Session, block: ReportBlock) -> Vec<ReportBlock
     let report = compound(|out| write_receiver_report(CLIENT, &[block], out));
     let passed = to_node(session, report).unwrap();
     match packets(&passed).next() {
-        Some(Ok(RtcpPacket::ReceiverReport(report))) => report.blocks().collect(),
+        Some(Ok(packet @ RtcpPacket::ReceiverReport(_))) => packet.blocks().collect(),
         other => panic!("{other:?}"),
     }
 }

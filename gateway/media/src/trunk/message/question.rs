@@ -1,14 +1,16 @@
 //! Messages to a node.
 
+use std::time::Duration;
+
 use super::signature::{
-    MessageBody, QUESTION, SignedMessage, sign, verify, write_head, write_owner, write_padding,
-    write_tags,
+    MessageBody, QUESTION, SignedMessage, sign, verify, write_head, write_owner, write_tags,
+    write_zeros,
 };
 use super::{
-    BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeFault, NodeSecret, OPEN, PATH, PROBE,
-    Replays, START, VOTE, Verified, vote,
+    BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeSecret, OPEN, PATH, PROBE, Replays, START,
+    VOTE, Verified,
 };
-use crate::trunk::{GroupOwner, Tag, Vote};
+use crate::trunk::{GroupOwner, Hold, Tag, Vote};
 
 /// A gateway's message to a node (`docs/trunk.md`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,39 +88,40 @@ impl TrunkQuestion {
         if let Some(owner) = owner {
             write_owner(owner, start, out);
         }
-        match *self {
-            Self::Probe | Self::Drain | Self::Start => out.extend_from_slice(&[0; 16]),
+        let zeros = match *self {
+            Self::Probe | Self::Drain | Self::Start => 16,
             Self::Open { room, session, tag, lease_s } => {
                 out.extend_from_slice(&room.to_be_bytes());
                 out.extend_from_slice(&session.to_be_bytes());
                 out.extend_from_slice(&tag.0.to_be_bytes());
                 out.extend_from_slice(&lease_s.to_be_bytes());
-                out.extend_from_slice(&[0; 6]);
+                6
             }
-            Self::Close { tag } => {
-                out.extend_from_slice(&tag.0.to_be_bytes());
-                out.extend_from_slice(&[0; 8]);
+            Self::Close { tag: Tag(number) } | Self::Noted { number } => {
+                out.extend_from_slice(&number.to_be_bytes());
+                8
             }
             Self::Keep { lease_s, ref tags } => {
                 out.extend_from_slice(&lease_s.to_be_bytes());
-                out.extend_from_slice(&[0; 6]);
+                write_zeros(6, out);
                 write_tags(tags, out);
-            }
-            Self::Noted { number } => {
-                out.extend_from_slice(&number.to_be_bytes());
-                out.extend_from_slice(&[0; 8]);
+                0
             }
             Self::Break(how) => {
                 out.push(how as u8);
-                out.extend_from_slice(&[0; 15]);
+                15
             }
             Self::Path { bundle_max, padding } => {
                 out.extend_from_slice(&bundle_max.to_be_bytes());
-                out.extend_from_slice(&[0; 14]);
-                write_padding(padding, out);
+                14 + usize::from(padding)
             }
-            Self::Vote { group, vote } => vote::write(group, vote, out),
-        }
+            Self::Vote { group, vote } => {
+                vote.write(out);
+                out.extend_from_slice(&group.to_be_bytes());
+                4
+            }
+        };
+        write_zeros(zeros, out);
         sign(secret, start, out);
     }
 
@@ -149,56 +152,34 @@ impl TrunkQuestion {
         let SignedMessage { kind, owner, body, nonce, sent_us } =
             verify(datagram, QUESTION, secret, now_us)?;
         let mut body = MessageBody(body);
-        let message = match kind {
-            PROBE => {
-                body.skip::<16>()?;
-                Self::Probe
-            }
+        let (message, zeros) = match kind {
+            PROBE => (Self::Probe, 16),
             OPEN => {
                 let (room, session, tag) = (body.u64()?, body.u64()?, Tag(body.u64()?));
-                let lease_s = body.u16()?;
-                body.skip::<6>()?;
-                Self::Open { room, session, tag, lease_s }
+                (Self::Open { room, session, tag, lease_s: body.u16()? }, 6)
             }
-            CLOSE => {
-                let tag = Tag(body.u64()?);
-                body.skip::<8>()?;
-                Self::Close { tag }
-            }
-            DRAIN => {
-                body.skip::<16>()?;
-                Self::Drain
-            }
+            CLOSE => (Self::Close { tag: Tag(body.u64()?) }, 8),
+            DRAIN => (Self::Drain, 16),
             KEEP => {
                 let lease_s = body.u16()?;
-                body.skip::<6>()?;
+                body.skip(6)?;
                 let tags = body.tags()?;
                 if tags.is_empty() {
                     return Err(MessageError::Length);
                 }
-                Self::Keep { lease_s, tags }
+                (Self::Keep { lease_s, tags }, 0)
             }
-            NOTICE => {
-                let number = body.u64()?;
-                body.skip::<8>()?;
-                Self::Noted { number }
-            }
-            START => {
-                body.skip::<16>()?;
-                Self::Start
-            }
-            BREAK => {
-                let how = body.one_of(&NodeFault::ALL)?;
-                body.skip::<15>()?;
-                Self::Break(how)
-            }
-            PATH => Self::Path { bundle_max: body.u16()?, padding: body.padding(14)? },
+            NOTICE => (Self::Noted { number: body.u64()? }, 8),
+            START => (Self::Start, 16),
+            BREAK => (Self::Break(body.one_of(&NodeFault::ALL)?), 15),
+            PATH => (Self::Path { bundle_max: body.u16()?, padding: body.padding(14)? }, 0),
             VOTE => {
-                let (group, vote) = vote::read(&mut body)?;
-                Self::Vote { group, vote }
+                let vote = Vote::read(&mut body)?;
+                (Self::Vote { group: body.u32()?, vote }, 4)
             }
             _ => return Err(MessageError::Unknown),
         };
+        body.skip(zeros)?;
         body.finish()?;
         Ok(Verified { message, nonce, owner, sent_us })
     }
@@ -217,4 +198,78 @@ impl TrunkQuestion {
         replays.note(datagram, verified.sent_us, now_us)?;
         Ok(verified)
     }
+}
+
+/// A fault that a drill injects or ends. Encoded as its index in [`NodeFault::ALL`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum NodeFault {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Hang,
+    /// SIGCONT.
+    Wake,
+    /// Cuts the link: the agent forwards nothing and answers no probe.
+    Cut,
+    /// Restores the link.
+    Heal,
+}
+
+impl NodeFault {
+    /// In the order of their codes.
+    pub const ALL: [NodeFault; 5] =
+        [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake, NodeFault::Cut, NodeFault::Heal];
+
+    /// The fault's name in the API: `kill`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeFault::Kill => "kill",
+            NodeFault::Hang => "hang",
+            NodeFault::Wake => "wake",
+            NodeFault::Cut => "cut",
+            NodeFault::Heal => "heal",
+        }
+    }
+}
+
+const OWNER: u8 = 1;
+const STANDBY: u8 = 2;
+const CLAIM: u8 = 3;
+
+/// Encodes a hold until the next epoch, and a time that is longer or unknown.
+pub(super) const OPEN_END: u32 = u32::MAX;
+
+impl Vote {
+    fn write(self, out: &mut Vec<u8>) {
+        let (standing, hold, epoch, claim) = match self {
+            Vote::Owner { epoch, hold: Hold::For(time) } => (OWNER, micros(time), epoch, 0),
+            Vote::Owner { epoch, hold: Hold::Epoch } => (OWNER, OPEN_END, epoch, 0),
+            Vote::Standby => (STANDBY, 0, 0, 0),
+            Vote::Claim { base, claim } => (CLAIM, 0, base, claim),
+        };
+        out.extend_from_slice(&[standing, 0, 0, 0]);
+        out.extend_from_slice(&hold.to_be_bytes());
+        out.extend_from_slice(&epoch.to_be_bytes());
+        out.extend_from_slice(&claim.to_be_bytes());
+    }
+
+    fn read(body: &mut MessageBody<'_>) -> Result<Vote, MessageError> {
+        let standing = body.u8()?;
+        body.skip(3)?;
+        let (hold, epoch, claim) = (body.u32()?, body.u64()?, body.u64()?);
+        let hold = match hold {
+            OPEN_END => Hold::Epoch,
+            hold => Hold::For(Duration::from_micros(hold.into())),
+        };
+        match standing {
+            OWNER => Ok(Vote::Owner { epoch, hold }),
+            STANDBY => Ok(Vote::Standby),
+            CLAIM => Ok(Vote::Claim { base: epoch, claim }),
+            _ => Err(MessageError::Unknown),
+        }
+    }
+}
+
+pub(super) fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(OPEN_END)
 }

@@ -37,7 +37,7 @@ pub(super) fn write_owner(owner: GroupOwner, start: usize, out: &mut Vec<u8>) {
     out[start + 1] = OWNED;
     out.extend_from_slice(&owner.epoch.to_be_bytes());
     out.extend_from_slice(&owner.group.to_be_bytes());
-    out.extend_from_slice(&[0; 4]);
+    write_zeros(4, out);
 }
 
 pub(super) fn sign(secret: &NodeSecret, start: usize, out: &mut Vec<u8>) {
@@ -49,8 +49,8 @@ pub(super) fn write_tags(tags: &[Tag], out: &mut Vec<u8>) {
     tags.iter().for_each(|tag| out.extend_from_slice(&tag.0.to_be_bytes()));
 }
 
-pub(super) fn write_padding(bytes: u16, out: &mut Vec<u8>) {
-    out.resize(out.len() + usize::from(bytes), 0);
+pub(super) fn write_zeros(bytes: usize, out: &mut Vec<u8>) {
+    out.resize(out.len() + bytes, 0);
 }
 
 /// A message with a valid signature and time.
@@ -92,7 +92,8 @@ pub(super) fn verify<'a>(
         return Err(MessageError::Direction);
     }
     if sent_us.abs_diff(now_us) > SKEW_MAX_US {
-        return Err(MessageError::Time { ahead_us: ahead_us(sent_us, now_us) });
+        let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
+        return Err(MessageError::Time { ahead_us: signed(sent_us) - signed(now_us) });
     }
     let mut body = MessageBody(body);
     let owner = is_owned.then(|| read_owner(&mut body)).transpose()?;
@@ -101,14 +102,8 @@ pub(super) fn verify<'a>(
 
 fn read_owner(body: &mut MessageBody<'_>) -> Result<GroupOwner, MessageError> {
     let owner = GroupOwner { epoch: body.u64()?, group: body.u32()? };
-    body.skip::<4>()?;
+    body.skip(4)?;
     if owner.epoch == 0 { Err(MessageError::Unknown) } else { Ok(owner) }
-}
-
-/// Returns the sender's clock less the local clock.
-pub(super) fn ahead_us(sent_us: u64, now_us: u64) -> i64 {
-    let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
-    signed(sent_us) - signed(now_us)
 }
 
 /// The unread part of a body.
@@ -121,8 +116,9 @@ impl MessageBody<'_> {
         Ok(*taken)
     }
 
-    pub(super) fn skip<const N: usize>(&mut self) -> Result<(), MessageError> {
-        self.take::<N>().map(|_| ())
+    pub(super) fn skip(&mut self, bytes: usize) -> Result<(), MessageError> {
+        self.0 = self.0.get(bytes..).ok_or(MessageError::Length)?;
+        Ok(())
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, MessageError> {
@@ -193,19 +189,12 @@ pub struct NodeSecret {
 }
 
 /// A secret with fewer than 16 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("secret of {length} bytes, at least {SECRET_LEN_MIN} needed")]
 pub struct TooShort {
     /// Length in bytes, without a line end; at least `SECRET_LEN_MIN` are required.
     pub length: usize,
 }
-
-impl fmt::Display for TooShort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "secret of {} bytes, at least {SECRET_LEN_MIN} needed", self.length)
-    }
-}
-
-impl std::error::Error for TooShort {}
 
 impl NodeSecret {
     /// Derives the keys of the node with this name from the bytes of the secret's file; a trailing

@@ -1,10 +1,79 @@
-//! Attributes of a STUN message: parsed, checked, appended (RFC 8489, section 14).
+//! A STUN message and its attributes: parsed, checked, appended (RFC 8489, section 14).
 
-use super::{
-    HEADER_LEN, MAGIC_COOKIE, MESSAGE_LEN_MAX, StunError, StunKey, Transaction, Unverified,
-};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
 use ring::hmac;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
+pub const MAGIC_COOKIE: u32 = 0x2112_a442;
+/// Longer messages are refused: IPv6's minimum MTU suffices for any binding.
+pub(crate) const MESSAGE_LEN_MAX: usize = 1_280;
+
+const HEADER_LEN: usize = 20;
+
+/// Matches a response to its request; the client chooses it at random.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Transaction(pub [u8; 12]);
+
+/// A short-term password, prepared for signing (RFC 8489, section 9.1).
+#[derive(Clone)]
+pub struct StunKey(hmac::Key);
+
+impl StunKey {
+    /// Creates a key. ICE passwords are plain ASCII and need no preparation.
+    pub fn new(password: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
+    }
+}
+
+impl fmt::Debug for StunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Returns whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the
+/// cookie, the correct length. Attributes are not checked.
+pub fn is_stun(datagram: &[u8]) -> bool {
+    let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {
+        return false;
+    };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    first >> 6 == 0
+        && u32::from_be_bytes([c0, c1, c2, c3]) == MAGIC_COOKIE
+        && length.is_multiple_of(4)
+        && datagram.len() == HEADER_LEN + length
+}
+
+/// Reason why bytes are not the expected message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StunError {
+    /// The bytes are no STUN message ([`is_stun`]), or longer than `MESSAGE_LEN_MAX`.
+    #[error("no STUN message")]
+    NotStun,
+    /// The message has another class or method: an indication, an allocation, a response instead of
+    /// a request.
+    #[error("another STUN class or method than expected")]
+    NotBinding,
+    /// An attribute exceeds the message or has an invalid length.
+    #[error("STUN attribute {0:#06x} is malformed")]
+    Attribute(u16),
+    /// FINGERPRINT is wrong, or not last.
+    #[error("STUN fingerprint is wrong")]
+    Fingerprint,
+}
+
+/// Reason why a message is not authenticated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unverified {
+    /// MESSAGE-INTEGRITY is missing.
+    #[error("STUN message integrity is missing")]
+    Missing,
+    /// MESSAGE-INTEGRITY does not match the password and content.
+    #[error("STUN message integrity is wrong")]
+    Wrong,
+}
 
 pub(super) const USERNAME: u16 = 0x0006;
 pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
@@ -51,7 +120,7 @@ impl<'a> StunMessage<'a> {
     /// Parses a message, except for the value of its fingerprint.
     #[inline]
     pub(super) fn scan(bytes: &'a [u8]) -> Result<Self, StunError> {
-        if !super::is_stun(bytes) || bytes.len() > MESSAGE_LEN_MAX {
+        if !is_stun(bytes) || bytes.len() > MESSAGE_LEN_MAX {
             return Err(StunError::NotStun);
         }
         let mut message =
@@ -183,43 +252,30 @@ fn set_length(message: &mut [u8], message_len: usize) {
 /// that NATs do not rewrite it.
 pub(super) fn append_address(address: SocketAddr, transaction: Transaction, out: &mut Vec<u8>) {
     let port = (address.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes();
-    let mask = address_mask(transaction);
-    match address.ip() {
+    let mut value = [0, 1, port[0], port[1], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let length = match address.ip() {
         IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            let mixed = [a ^ mask[0], b ^ mask[1], c ^ mask[2], d ^ mask[3]];
-            let mut value = [0, 1, port[0], port[1], 0, 0, 0, 0];
-            value[4..].copy_from_slice(&mixed);
-            append(XOR_MAPPED_ADDRESS, &value, out);
+            value[4..8].copy_from_slice(&ip.octets());
+            8
         }
         IpAddr::V6(ip) => {
-            let mut value = [0; 20];
             value[1] = 2;
-            value[2..4].copy_from_slice(&port);
-            for (index, byte) in ip.octets().into_iter().enumerate() {
-                value[4 + index] = byte ^ mask[index];
-            }
-            append(XOR_MAPPED_ADDRESS, &value, out);
+            value[4..].copy_from_slice(&ip.octets());
+            20
         }
-    }
+    };
+    value[4..].iter_mut().zip(address_mask(transaction)).for_each(|(byte, mask)| *byte ^= mask);
+    append(XOR_MAPPED_ADDRESS, &value[..length], out);
 }
 
 pub(super) fn read_address(value: &[u8], transaction: Transaction) -> Option<SocketAddr> {
     let (&[_, family, p0, p1], address) = value.split_first_chunk::<4>()?;
     let port = u16::from_be_bytes([p0, p1]) ^ (MAGIC_COOKIE >> 16) as u16;
-    let mask = address_mask(transaction);
-    let ip = match family {
-        1 => {
-            let [a, b, c, d] = <[u8; 4]>::try_from(address).ok()?;
-            IpAddr::V4(Ipv4Addr::new(a ^ mask[0], b ^ mask[1], c ^ mask[2], d ^ mask[3]))
-        }
-        2 => {
-            let mut octets = <[u8; 16]>::try_from(address).ok()?;
-            for (byte, mask) in octets.iter_mut().zip(mask) {
-                *byte ^= mask;
-            }
-            IpAddr::V6(Ipv6Addr::from(octets))
-        }
+    let mut octets = address_mask(transaction);
+    octets.iter_mut().zip(address).for_each(|(byte, masked)| *byte ^= masked);
+    let ip = match (family, address.len()) {
+        (1, 4) => IpAddr::from(*octets.first_chunk::<4>()?),
+        (2, 16) => IpAddr::from(octets),
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))
@@ -235,24 +291,5 @@ fn address_mask(transaction: Transaction) -> [u8; 16] {
 /// Computes the CRC-32 of the message before the attribute, XORed with "STUN" (section 14.7). The
 /// length in the header already includes the attribute.
 fn fingerprint(message: &[u8]) -> u32 {
-    let crc = message
-        .iter()
-        .fold(u32::MAX, |crc, byte| CRC_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8));
-    !crc ^ FINGERPRINT_XOR
+    crc32fast::hash(message) ^ FINGERPRINT_XOR
 }
-
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut crc = index as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
-            bit += 1;
-        }
-        table[index] = crc;
-        index += 1;
-    }
-    table
-};

@@ -1,5 +1,4 @@
 use super::*;
-use crate::instant::tests::handed_over;
 
 const A: u8 = 0;
 const B: u8 = 1;

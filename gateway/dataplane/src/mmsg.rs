@@ -1,0 +1,570 @@
+//! Batched datagrams: `recvmmsg`, `sendmmsg` and the error queue of a UDP socket.
+//!
+//! The bare relays of the bench use this module too, so that comparisons with them measure everything else.
+//!
+//! This is the only module of the crate with `unsafe`: no safe wrapper sends or receives batches without allocating.
+#![expect(
+    unsafe_code,
+    reason = "the kernel's batch calls take pointers to pointers, which no library wraps without allocating"
+)]
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockAddr, SockRef};
+
+/// Datagrams per system call. More datagrams make a call hardly cheaper per datagram.
+pub const BATCH: usize = 64;
+
+/// Longest datagram received; a longer one is truncated and rejected.
+pub const DATAGRAM_MAX: usize = 2_048;
+
+/// Reused buffers for received datagrams.
+pub struct ReceiveBatch {
+    bytes: Vec<u8>,
+    names: Vec<libc::sockaddr_storage>,
+    slices: Vec<libc::iovec>,
+    /// The headers' pointers are written before each call.
+    headers: Vec<libc::mmsghdr>,
+    /// Datagrams of the last [`fill`](Self::fill) that are not marked [`done`](Self::done).
+    left: Range<usize>,
+}
+
+// SAFETY: the pointers in headers and slices are not followed between two calls.
+unsafe impl Send for ReceiveBatch {}
+
+impl Default for ReceiveBatch {
+    /// Allocates buffers for one batch.
+    fn default() -> ReceiveBatch {
+        // SAFETY: all zeroes is valid for each of these plain C structures: no address, no buffers.
+        let (name, slice, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        ReceiveBatch {
+            bytes: vec![0; BATCH * DATAGRAM_MAX],
+            names: vec![name; BATCH],
+            slices: vec![slice; BATCH],
+            headers: vec![header; BATCH],
+            left: 0..0,
+        }
+    }
+}
+
+impl ReceiveBatch {
+    /// Receives at most [`BATCH`] datagrams without waiting and returns their number.
+    ///
+    /// # Errors
+    /// Returns the socket's error; `WouldBlock` if nothing has arrived.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive_at_most(BATCH, socket)
+    }
+
+    /// Like [`receive`](ReceiveBatch::receive), but keeps each datagram until it is marked [`done`](ReceiveBatch::done). Receives
+    /// nothing while datagrams remain. Returns the number that remains.
+    ///
+    /// # Errors
+    /// Same as [`receive`](ReceiveBatch::receive).
+    pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        if self.left.is_empty() {
+            self.left = 0..self.receive(socket)?;
+        }
+        Ok(self.left.len())
+    }
+
+    /// Returns the position of the first remaining datagram.
+    pub fn first(&self) -> Option<usize> {
+        (!self.left.is_empty()).then_some(self.left.start)
+    }
+
+    /// Marks the first remaining datagram as done.
+    pub fn done(&mut self) {
+        self.left.start += 1;
+    }
+
+    /// Like [`receive`](ReceiveBatch::receive), but receives at most `most` datagrams. A small `most` saves the preparation of
+    /// headers where one or two datagrams are expected.
+    ///
+    /// # Errors
+    /// Same as [`receive`](ReceiveBatch::receive).
+    pub fn receive_at_most(&mut self, most: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let headers = &mut self.headers[..most.min(BATCH)];
+        let rows = self.bytes.chunks_exact_mut(DATAGRAM_MAX).zip(&mut self.names);
+        for ((header, slice), (bytes, name)) in headers.iter_mut().zip(&mut self.slices).zip(rows) {
+            slice.iov_base = bytes.as_mut_ptr().cast();
+            slice.iov_len = bytes.len();
+            let header = &mut header.msg_hdr;
+            header.msg_iov = slice;
+            header.msg_iovlen = 1;
+            header.msg_name = std::ptr::from_mut(name).cast();
+            // The previous call wrote the length of a received address here.
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+        }
+        // SAFETY: every header points to one slice and one name, which live until the call returns.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as u32,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Returns bytes and source of a datagram of the last batch. `None` if it was truncated or its address family is
+    /// unknown.
+    pub fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
+        let header = &self.headers[place];
+        let (length, cut) =
+            (header.msg_len as usize, header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0);
+        let source = address(&self.names[place])?;
+        let start = place * DATAGRAM_MAX;
+        (!cut).then(|| (&mut self.bytes[start..start + length], source))
+    }
+}
+
+/// The address family of a socket. An IPv6 socket reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6, and IPv4 as mapped addresses.
+    V6,
+}
+
+impl Family {
+    /// Returns the family of a socket bound to this address.
+    pub fn of(local: SocketAddr) -> Family {
+        if local.is_ipv6() { Family::V6 } else { Family::V4 }
+    }
+}
+
+/// Converts an address from the kernel. A mapped address becomes IPv4.
+fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in.
+            let raw: libc::sockaddr_in = unsafe { std::ptr::read(std::ptr::from_ref(name).cast()) };
+            let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(raw.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in6.
+            let raw: libc::sockaddr_in6 =
+                unsafe { std::ptr::read(std::ptr::from_ref(name).cast()) };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            let port = u16::from_be(raw.sin6_port);
+            Some(match ip.to_ipv4_mapped() {
+                Some(v4) => SocketAddr::V4(SocketAddrV4::new(v4, port)),
+                None => SocketAddr::V6(SocketAddrV6::new(
+                    ip,
+                    port,
+                    raw.sin6_flowinfo,
+                    raw.sin6_scope_id,
+                )),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Bytes kept of a datagram that ICMP quotes: a whole probe, and the header of any other datagram. Linux quotes 548
+/// bytes (RFC 1812, 4.3.2.3); some hosts quote none (RFC 792 requires only the UDP header).
+const QUOTED_MAX: usize = 128;
+
+/// Passes the ICMP errors of sent datagrams to `each`: port unreachable, too large, no route (ip(7), IP_RECVERR). The
+/// arguments are the destination, the error, and the start of the datagram as ICMP quotes it. Any host can forge ICMP,
+/// but only one that saw the datagram can quote it. Local errors are skipped; the send call has returned them. Handles
+/// at most [`BATCH`] errors per call.
+pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io::Error, &[u8])) {
+    for _ in 0..BATCH {
+        // SAFETY: all zeroes is valid for each of these plain C structures.
+        let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        let mut control = [0_u64; 16];
+        let mut quoted = [0_u8; QUOTED_MAX];
+        let mut slice = libc::iovec { iov_base: quoted.as_mut_ptr().cast(), iov_len: QUOTED_MAX };
+        // SAFETY: as above.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_name = std::ptr::from_mut(&mut name).cast();
+        header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+        header.msg_iov = &mut slice;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control);
+        // SAFETY: the header points to buffers that live until the call returns.
+        let received = unsafe {
+            libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
+        };
+        let Ok(received) = usize::try_from(received) else {
+            return;
+        };
+        if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
+            each(accused, error, &quoted[..received.min(QUOTED_MAX)]);
+        }
+    }
+}
+
+/// Returns the error of an `IP_RECVERR` or `IPV6_RECVERR` control message if it came by ICMP.
+fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
+    // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            let kind = ((*control).cmsg_level, (*control).cmsg_type);
+            if kind == (libc::SOL_IP, libc::IP_RECVERR)
+                || kind == (libc::SOL_IPV6, libc::IPV6_RECVERR)
+            {
+                let error: libc::sock_extended_err =
+                    std::ptr::read_unaligned(libc::CMSG_DATA(control).cast());
+                let told = error.ee_origin != libc::SO_EE_ORIGIN_LOCAL;
+                let errno = i32::try_from(error.ee_errno).ok().filter(|_| told);
+                return errno.map(io::Error::from_raw_os_error);
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    None
+}
+
+/// Enables the error queue of a socket (ip(7), IP_RECVERR). Its owner has to drain it: queued errors use the memory of
+/// received datagrams.
+///
+/// # Errors
+/// Returns the error of `setsockopt`.
+pub fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+    if family == Family::V6 {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
+    Ok(())
+}
+
+/// Limit of segments in older kernels (UDP_MAX_SEGMENTS).
+const SEGMENTS_MAX: usize = 64;
+
+/// Limit of bytes sent in segments: a UDP datagram's payload over IPv4 (RFC 768), less a margin for IPv6.
+const SEGMENTED_MAX: usize = 65_000;
+
+/// Attempts after an error that the kernel may have kept from an earlier datagram. Forged ICMP errors arrive one by one.
+const REPEATS_MAX: u32 = 3;
+
+const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// Datagrams queued on one socket.
+///
+/// The network stack handles consecutive datagrams of one size to one destination as one packet and segments it last
+/// (udp(7), UDP_SEGMENT). This saves most of the cost of a datagram.
+#[derive(Debug)]
+pub struct SendBatch {
+    bytes: Vec<u8>,
+    queue: Vec<QueuedDatagrams>,
+    datagrams: usize,
+    family: Family,
+    /// True if segmentation is used.
+    segmented: bool,
+    class: TrafficClass,
+}
+
+/// Consecutive datagrams to one destination.
+#[derive(Clone, Debug)]
+struct QueuedDatagrams {
+    bytes: Range<usize>,
+    /// Length of each datagram; the last may be shorter.
+    each: usize,
+    /// `None` on a connected socket.
+    to: Option<SocketAddr>,
+    dscp: u8,
+}
+
+impl QueuedDatagrams {
+    fn datagrams(&self) -> usize {
+        self.bytes.len().div_ceil(self.each.max(1)).max(1)
+    }
+
+    /// Returns whether a datagram of this length can be appended.
+    fn takes(&self, to: Option<SocketAddr>, dscp: u8, length: usize) -> bool {
+        let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
+        let room = self.bytes.len() + length <= SEGMENTED_MAX && self.datagrams() < SEGMENTS_MAX;
+        whole && room && dscp == self.dscp && to == self.to
+    }
+}
+
+/// The data that a message header points to.
+struct Envelope {
+    slice: libc::iovec,
+    name: MaybeUninit<SockAddr>,
+    control: ControlBuffer,
+}
+
+/// The outcome of a [`SendBatch::flush`].
+#[derive(Debug, Default)]
+pub struct SendResult {
+    /// Datagrams that the kernel took.
+    pub sent: usize,
+    /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
+    pub failed: Vec<io::Error>,
+}
+
+impl SendBatch {
+    /// Creates an empty queue for a socket of this family.
+    pub fn new(family: Family) -> SendBatch {
+        SendBatch {
+            bytes: Vec::new(),
+            queue: Vec::new(),
+            datagrams: 0,
+            family,
+            segmented: true,
+            class: TrafficClass::default(),
+        }
+    }
+
+    /// Returns whether the queue holds [`BATCH`] datagrams.
+    pub fn is_full(&self) -> bool {
+        self.datagrams >= BATCH
+    }
+
+    /// Returns whether no datagram is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Returns the number of queued datagrams.
+    pub fn len(&self) -> usize {
+        self.datagrams
+    }
+
+    /// Drops all queued datagrams and returns their number.
+    pub fn clear(&mut self) -> usize {
+        self.bytes.clear();
+        self.queue.clear();
+        mem::take(&mut self.datagrams)
+    }
+
+    /// Queues a datagram and returns its bytes, to be rewritten in place.
+    pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(datagram);
+        self.datagrams += 1;
+        match self.queue.last_mut() {
+            Some(last) if self.segmented && last.takes(to, dscp, datagram.len()) => {
+                last.bytes.end = self.bytes.len();
+            }
+            _ => {
+                let bytes = start..self.bytes.len();
+                self.queue.push(QueuedDatagrams { bytes, each: datagram.len(), to, dscp });
+            }
+        }
+        &mut self.bytes[start..]
+    }
+
+    /// Sends each queued datagram once. The kernel may return an error of an earlier datagram instead of sending, and
+    /// another one before the next attempt; up to three attempts follow.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> SendResult {
+        let mut outcome = SendResult::default();
+        let mut next = 0;
+        let mut repeats = 0;
+        while next < self.queue.len() {
+            match self.send(socket, next) {
+                Ok(sent) => {
+                    let sent = &self.queue[next..next + sent];
+                    next += sent.len();
+                    outcome.sent += sent.iter().map(QueuedDatagrams::datagrams).sum::<usize>();
+                    repeats = 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.queue[next].datagrams() > 1 && parts(&error) => {
+                    self.part(next, &error);
+                }
+                Err(error)
+                    if error.kind() != io::ErrorKind::WouldBlock && repeats < REPEATS_MAX =>
+                {
+                    repeats += 1;
+                }
+                Err(error) => {
+                    let datagrams = self.queue[next].datagrams();
+                    let again = || error.raw_os_error().map(io::Error::from_raw_os_error);
+                    outcome.failed.extend((1..datagrams).filter_map(|_| again()));
+                    outcome.failed.push(error);
+                    repeats = 0;
+                    next += 1;
+                }
+            }
+        }
+        self.clear();
+        outcome
+    }
+
+    /// Splits a group after its segmentation failed; some devices never support it.
+    fn part(&mut self, place: usize, error: &io::Error) {
+        self.segmented &= error.raw_os_error() != Some(libc::EIO);
+        let QueuedDatagrams { bytes, each, to, dscp } = self.queue[place].clone();
+        let alone = bytes.clone().step_by(each).map(|start| {
+            let bytes = start..bytes.end.min(start + each);
+            QueuedDatagrams { each: bytes.len(), bytes, to, dscp }
+        });
+        self.queue.splice(place..=place, alone);
+    }
+
+    /// Sends the queue from this position on and returns the number of groups sent.
+    fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
+        let QueuedDatagrams { to, dscp, .. } = self.queue[from];
+        let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
+        if is_alone && self.class.becomes(socket, to, dscp) {
+            return self.send_alone(socket, from);
+        }
+        self.send_batch(socket, from)
+    }
+
+    /// Sends one datagram with `sendto`. With one socket per session most batches hold one datagram, and preparing
+    /// batch headers costs more.
+    fn send_alone(&self, socket: BorrowedFd<'_>, place: usize) -> io::Result<usize> {
+        let QueuedDatagrams { bytes, to, .. } = &self.queue[place];
+        let (bytes, socket) = (&self.bytes[bytes.clone()], SockRef::from(&socket));
+        let sent = match *to {
+            Some(to) => socket.send_to_with_flags(bytes, &self.name(to), SEND_FLAGS),
+            None => socket.send_with_flags(bytes, SEND_FLAGS),
+        };
+        sent.map(|_| 1)
+    }
+
+    /// A destination as the kernel reads it.
+    fn name(&self, to: SocketAddr) -> SockAddr {
+        match (to, self.family) {
+            (SocketAddr::V4(v4), Family::V6) => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()).into()
+            }
+            (to, _) => to.into(),
+        }
+    }
+
+    fn send_batch(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
+        let batch = &self.queue[from..self.queue.len().min(from + BATCH)];
+        // Only used headers are written: most batches are of one or two packets, and the headers are 15 KiB.
+        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+        let mut envelopes = [const { MaybeUninit::<Envelope>::uninit() }; BATCH];
+        for ((queued, header), envelope) in batch.iter().zip(&mut headers).zip(&mut envelopes) {
+            let bytes = &self.bytes[queued.bytes.clone()];
+            let (iov_base, iov_len) = (bytes.as_ptr().cast_mut().cast(), bytes.len());
+            let envelope = envelope.write(Envelope {
+                slice: libc::iovec { iov_base, iov_len },
+                name: MaybeUninit::uninit(),
+                control: ControlBuffer { bytes: [0; 64], used: 0 },
+            });
+            // SAFETY: all zeroes is valid for this plain C structure.
+            let header = header.write(unsafe { mem::zeroed() });
+            let header = &mut header.msg_hdr;
+            header.msg_iov = &mut envelope.slice;
+            header.msg_iovlen = 1;
+            if let Some(to) = queued.to {
+                let name = envelope.name.write(self.name(to));
+                header.msg_namelen = name.len();
+                header.msg_name = name.as_ptr().cast_mut().cast();
+                if !self.class.is(queued.to, queued.dscp) {
+                    envelope.control.push_dscp(to, queued.dscp);
+                }
+            }
+            if queued.bytes.len() > queued.each {
+                envelope.control.push_segment(queued.each as u16);
+            }
+            if envelope.control.used > 0 {
+                header.msg_control = envelope.control.bytes.as_mut_ptr().cast();
+                header.msg_controllen = envelope.control.used;
+            }
+        }
+        // SAFETY: one header per element of `batch` was written, and each points to a slice, a name and control
+        // messages that live until the call returns; the kernel writes only the headers' lengths.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr().cast(),
+                batch.len() as u32,
+                SEND_FLAGS,
+            )
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// Returns whether the datagrams may be sent one by one: the device does not segment, or the path's MTU is smaller than
+/// the segments, which IP can still fragment.
+fn parts(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
+}
+
+/// The traffic class (IP_TOS) set on the socket, as DSCP (RFC 2474). It applies to IPv4 datagrams without a control
+/// message.
+#[derive(Default, Debug)]
+struct TrafficClass(u8);
+
+impl TrafficClass {
+    /// Returns whether a datagram to this destination has this DSCP without a control message. A connected socket
+    /// (`None`) never sends control messages, so the result is true.
+    fn is(&self, to: Option<SocketAddr>, dscp: u8) -> bool {
+        let own = if to.is_some_and(goes_by_v4) { self.0 } else { 0 };
+        to.is_none() || dscp == own
+    }
+
+    /// Like [`is`](Self::is), but first changes the socket's class if that suffices: a session's port sends only voice
+    /// or only video for its whole life.
+    fn becomes(&mut self, socket: BorrowedFd<'_>, to: Option<SocketAddr>, dscp: u8) -> bool {
+        let set = || SockRef::from(&socket).set_tos_v4(u32::from(dscp) << 2);
+        if !self.is(to, dscp) && to.is_some_and(goes_by_v4) && set().is_ok() {
+            self.0 = dscp;
+        }
+        self.is(to, dscp)
+    }
+}
+
+/// Returns whether IPv4 options apply to the destination, as for mapped addresses of an IPv6 socket.
+fn goes_by_v4(to: SocketAddr) -> bool {
+    match to {
+        SocketAddr::V4(_) => true,
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().is_some(),
+    }
+}
+
+/// Aligned memory for two control messages with an `int` each, and the number of bytes used.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct ControlBuffer {
+    bytes: [u8; 64],
+    used: usize,
+}
+
+impl ControlBuffer {
+    /// Appends the traffic class (DSCP in its upper six bits, RFC 2474).
+    fn push_dscp(&mut self, to: SocketAddr, dscp: u8) {
+        let (level, kind) = if goes_by_v4(to) {
+            (libc::SOL_IP, libc::IP_TOS)
+        } else {
+            (libc::SOL_IPV6, libc::IPV6_TCLASS)
+        };
+        self.push(level, kind, libc::c_int::from(dscp << 2));
+    }
+
+    /// Appends the segment size (udp(7), UDP_SEGMENT).
+    fn push_segment(&mut self, size: u16) {
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
+    }
+
+    fn push<T>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {
+        const { assert!(size_of::<T>() <= size_of::<libc::c_int>()) };
+        let size = size_of::<T>() as u32;
+        // SAFETY: CMSG_SPACE of at most an int is 24 bytes, each message begins behind the one before, at a multiple of
+        // eight, and there are at most two: 48 bytes of the aligned 64.
+        unsafe {
+            let header: *mut libc::cmsghdr = self.bytes.as_mut_ptr().add(self.used).cast();
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+            std::ptr::write_unaligned(libc::CMSG_DATA(header).cast(), value);
+            self.used += libc::CMSG_SPACE(size) as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
