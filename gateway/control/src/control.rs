@@ -98,7 +98,7 @@ impl Control {
                 self.install(session, &offer, route, plan, clock.now);
             }
             // Handled by the restore.
-            GatewayEffect::Restore { .. } => {}
+            GatewayEffect::Restore(_) => {}
             GatewayEffect::Open { session, room, hop } => {
                 match open_request(&self.registry, &self.nodes, session, room, hop) {
                     Some(request) => {

@@ -33,81 +33,138 @@ const EVENTS_MAX: usize = 8_192;
 
 type ControlReply<T> = oneshot::Sender<T>;
 
+/// A request to control; most carry the channel of the reply.
 #[derive(Debug)]
 pub enum ControlRequest {
+    /// Open a session.
     Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
+    /// Close a session.
     Close(SessionId, ControlReply<Result<(), ControlError>>),
+    /// Have the worker panic over the session's next packet.
     #[cfg(feature = "fault-injection")]
     Panic(SessionId, ControlReply<Result<(), ControlError>>),
+    /// Move a room.
     Move {
+        /// The name of the room.
         room: Arc<str>,
+        /// The name of the target.
         node: Box<str>,
+        /// Replies once the move is in progress.
         reply: ControlReply<Result<(), ControlError>>,
     },
+    /// Start an operation on a node or region.
     Operate(Operation, ControlReply<Result<(), ControlError>>),
+    /// Explain why a session is on its hop.
     Explain(SessionId, ControlReply<Option<Explanation>>),
+    /// List the regions.
     Regions(ControlReply<Vec<RegionStanding>>),
+    /// Give an order to the agent of a node.
     Order {
+        /// The name of the node.
         node: Box<str>,
+        /// The order.
         order: NodeOrder,
+        /// Replies with the answer of the agent.
         reply: ControlReply<Result<(), ControlError>>,
     },
+    /// List the next live sessions.
     Sessions {
+        /// The id before the first one.
         after: SessionId,
+        /// Takes one slice.
         reply: ControlReply<Slice<SessionId, SessionView>>,
     },
+    /// Look up a live session.
     Session(SessionId, ControlReply<Option<SessionView>>),
+    /// List the next rooms.
     Rooms {
+        /// The id before the first one.
         after: RoomId,
+        /// Takes one slice.
         reply: ControlReply<Slice<RoomId, RoomStanding>>,
     },
+    /// List the nodes.
     Nodes(ControlReply<Vec<NodeStanding>>),
+    /// List the policies.
     Policies(ControlReply<Vec<PolicyView>>),
+    /// Get the recorder of policy questions, if recording is on.
     Recorder(ControlReply<Option<PolicyRecorder>>),
+    /// Get the records of ended sessions.
     History(ControlReply<Arc<SessionHistory>>),
+    /// Set the trust rules for rollouts.
     Govern(Box<TrustRules>, ControlReply<()>),
     /// Notes a configuration file that was refused before its rollout.
     NoteRefusal(RefusalRecord),
+    /// List the last refused plugins.
     Refusals(ControlReply<Vec<RefusalRecord>>),
+    /// Report the status of the gateway.
     Status(ControlReply<StatusReport>),
+    /// Report cost and benefit of each mode.
     Modes(ControlReply<Vec<ModeView>>),
     /// Replaces scenarios; the reply comes when the change is active or in progress.
     Scenarios(BTreeMap<Arc<str>, Scenario>, ControlReply<()>),
+    /// Replace the list of nodes.
     List(Box<NodeList>, ControlReply<Result<ListChange, NotListed>>),
+    /// Reload the configuration.
     Reload(ReloadRequest),
+    /// Register the task that reloads the configuration.
     FollowReloads(mpsc::Sender<ReloadRequest>),
+    /// Replace a policy's plugin for an operator.
     Push {
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// The plugin.
         bytes: Vec<u8>,
+        /// Its settings; `None` keeps those of the active revision.
         settings: Option<serde_json::Value>,
+        /// Options of the rollout.
         push: PushRequest,
+        /// Replies with the decision.
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
+    /// Replace a policy's plugin from a file.
     RollOut {
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// The plugin, its settings and its strategy.
         source: Box<PluginSource>,
+        /// Replies with the decision.
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
+    /// End the rollout in progress or, without one, restore the previous revision.
     Rollback {
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// Replies with the decision.
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
+    /// Act on the rollout in progress.
     ActOnRollout {
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// The action.
         action: RolloutAction,
+        /// Replies with the new stage.
         reply: ControlReply<Result<RolloutReport, ControlError>>,
     },
+    /// Set `[rollout]` of the policy sets.
     RolloutSettings(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
+    /// End a policy's thread, for a drill.
     Stop {
+        /// The policy, by set and hook.
         policy: PolicyName,
+        /// Fails if the policy is unknown.
         reply: ControlReply<Result<(), ControlError>>,
     },
     /// The first revisions of all policies are active.
     PoliciesStand,
     /// Replies once the first revisions of all policies are active.
     AwaitPolicies(ControlReply<()>),
+    /// Refuse new sessions, and end when the last one has ended.
     Shutdown {
+        /// The time after which all sessions are closed.
         within: Duration,
+        /// Replies at the end.
         done: ControlReply<()>,
     },
     /// Duplicates of the trunks' sockets.
@@ -116,6 +173,7 @@ pub enum ControlRequest {
     FollowRecords {
         /// Until the gateway is suspended, whose last batch belongs to this follower.
         hands_over: bool,
+        /// Takes the channel of the batches.
         reply: ControlReply<mpsc::Receiver<RecordBatch>>,
     },
     /// The number of the last batch, if the records have a follower.
@@ -126,6 +184,7 @@ pub enum ControlRequest {
     SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
     /// Takes over newer states of restored sessions.
     ContinueMedia {
+        /// The states.
         states: Box<MediaStates>,
         /// With the last part, and the result of all parts.
         last: Option<ControlReply<Result<(), SnapshotError>>>,
@@ -134,14 +193,20 @@ pub enum ControlRequest {
     Resume(ControlReply<()>),
     /// Takes over the state of another process.
     Restore {
+        /// The state.
         snapshot: Box<Snapshot>,
+        /// The sockets to which it refers.
         descriptors: Vec<OwnedFd>,
+        /// Replies with the number of sessions.
         reply: ControlReply<Result<Restored, SnapshotError>>,
     },
     /// As [`ControlRequest::Restore`], and ends the suspension.
     TakeOver {
+        /// The state.
         snapshot: Box<Snapshot>,
+        /// The sockets to which it refers.
         descriptors: Vec<OwnedFd>,
+        /// Replies once packets are served.
         reply: ControlReply<Result<Restored, SnapshotError>>,
     },
     /// Ends control and the workers; the sessions belong to another process.
@@ -153,10 +218,15 @@ pub enum ControlRequest {
 /// The interface of a running control, for other threads.
 #[derive(Clone, Debug)]
 pub struct Handle {
+    /// The queue of control.
     pub requests: mpsc::Sender<ControlRequest>,
+    /// The channel of events.
     pub events: broadcast::Sender<Arc<EventRecord>>,
+    /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
+    /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
+    /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
 }
 
@@ -168,11 +238,13 @@ pub struct TokensRefused {
 }
 
 impl TokensRefused {
+    /// Counts a request without a token, or with a wrong one.
     pub fn count(&self, is_missing: bool) {
         let count = if is_missing { &self.missing } else { &self.wrong };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The counts by reason, as in metrics.
     pub fn by_reason(&self) -> [(&'static str, u64); 2] {
         let reasons = [("missing", &self.missing), ("wrong", &self.wrong)];
         reasons.map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
@@ -202,10 +274,12 @@ impl Handle {
         answer.await.map_err(|_| ControlError::Unavailable)
     }
 
+    /// Opens a session. Returns once it can carry packets.
     pub async fn offer(&self, request: OfferedSession) -> Result<SessionAnswer, ControlError> {
         self.ask(|reply| ControlRequest::Offer(Box::new(request), reply)).await?
     }
 
+    /// Closes a session.
     pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
         self.ask(|reply| ControlRequest::Close(session, reply)).await?
     }
@@ -221,6 +295,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::Move { room, node, reply }).await?
     }
 
+    /// Begins or ends the drain of a node, without a deadline.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = OperationTarget::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
@@ -236,6 +311,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::Explain(session, reply)).await
     }
 
+    /// All regions.
     pub async fn regions(&self) -> Result<Vec<RegionStanding>, ControlError> {
         self.ask(ControlRequest::Regions).await
     }
@@ -265,6 +341,7 @@ impl Handle {
         Ok(all)
     }
 
+    /// All live sessions.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
         self.sessions_after(SessionId(0), usize::MAX).await
     }
@@ -278,10 +355,12 @@ impl Handle {
         self.list(after, limit, |after, reply| ControlRequest::Sessions { after, reply }).await
     }
 
+    /// The live session of this number.
     pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
         self.ask(|reply| ControlRequest::Session(session, reply)).await
     }
 
+    /// All placed rooms.
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
         self.rooms_after(RoomId(0), usize::MAX).await
     }
@@ -295,10 +374,12 @@ impl Handle {
         self.list(after, limit, |after, reply| ControlRequest::Rooms { after, reply }).await
     }
 
+    /// All nodes.
     pub async fn nodes(&self) -> Result<Vec<NodeStanding>, ControlError> {
         self.ask(ControlRequest::Nodes).await
     }
 
+    /// All policies, with the statistics of canaries.
     pub async fn policies(&self) -> Result<Vec<PolicyView>, ControlError> {
         self.ask(ControlRequest::Policies).await
     }
@@ -313,6 +394,7 @@ impl Handle {
         self.ask(ControlRequest::History).await
     }
 
+    /// The status of the gateway.
     pub async fn status(&self) -> Result<StatusReport, ControlError> {
         self.ask(ControlRequest::Status).await
     }
@@ -379,6 +461,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::Push { policy, bytes, settings, push, reply }).await?
     }
 
+    /// Acts on the rollout of a policy.
     pub async fn act_on_rollout(
         &self,
         policy: PolicyName,
@@ -387,6 +470,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::ActOnRollout { policy, action, reply }).await?
     }
 
+    /// Replaces `[rollout]` of the policy sets.
     pub async fn change_rollout_settings(
         &self,
         settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
@@ -416,6 +500,7 @@ impl Handle {
         self.ask(ControlRequest::AwaitPolicies).await
     }
 
+    /// Replaces a policy's plugin from a file.
     pub async fn roll_out(
         &self,
         policy: PolicyName,
@@ -548,6 +633,7 @@ impl Handle {
         Arc::clone(&self.names)
     }
 
+    /// Subscribes to events.
     pub fn events(&self) -> broadcast::Receiver<Arc<EventRecord>> {
         self.events.subscribe()
     }
@@ -560,6 +646,7 @@ const COST_MAX: usize = 100;
 /// Part of a list, in order of its ids.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Slice<Id, T> {
+    /// The entries.
     pub items: Vec<T>,
     /// The id that the slice ends with; `None` at the end of the list.
     pub last: Option<Id>,

@@ -1,5 +1,7 @@
 //! Control: one thread owns the core. Its bounded input channels carry events and summaries, never packets.
 
+#![deny(missing_docs)]
+
 mod canary;
 mod control;
 mod equipment;
@@ -28,14 +30,13 @@ mod suspension;
 mod thread;
 mod workers;
 
-pub use canary::CanaryNode;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
 pub use evenkeel_policies::{PluginView, PolicyView, RefusalRecord};
 pub use evenkeel_revisions::{
-    Actor, LastRollout, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome,
-    RolloutReport, Staged,
+    Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
+    Staged,
 };
 pub use handle::{ControlRequest, Handle, Slice, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
@@ -43,7 +44,7 @@ pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, EventRecord, GatewayEvent, IngressAnswer, NodeOrder,
     NotSuspended, OfferedSession, REQUESTS_MAX, Restored, SessionAnswer, SessionView,
-    SnapshotError, StatusReport, TraceCaller,
+    SnapshotError, StatusReport,
 };
 pub use names::{NodeName, NodeNames};
 pub use node_list::{
@@ -52,7 +53,6 @@ pub use node_list::{
 };
 pub use nodes::{Operation, OperationTarget};
 pub use policies::PushRequest;
-pub use prober::ProbeMethod;
 pub use records::{Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use replica::Replica;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use evenkeel_core::{Impossible, SessionStanding};
 use evenkeel_dataplane::worker::{ShedRun, Totals};
@@ -27,11 +27,15 @@ pub const REQUESTS_MAX: usize = 4_096;
 /// A session request, as the API read it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OfferedSession {
+    /// The name of the scenario.
     pub scenario: Arc<str>,
+    /// The room's name in the client's signalling.
     pub room: Arc<str>,
     /// Facts that policies may read.
     pub labels: Labels,
+    /// The protocol and identity of the client.
     pub ingress: IngressProtocol,
+    /// The streams of the client.
     pub media: Arc<MediaDescription>,
     /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
@@ -56,20 +60,27 @@ impl OfferedSession {
     }
 }
 
+/// The answer to an accepted offer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionAnswer {
+    /// The number of the session.
     pub session: SessionId,
+    /// The number of the room.
     pub room: RoomId,
+    /// The addresses for the client.
     pub ingress: IngressAnswer,
     /// The hops of the session's room, best first.
     pub route: Vec<Hop>,
+    /// The author of the admission.
     pub admitted_by: Decider,
+    /// The author of the placement.
     pub routed_by: Decider,
 }
 
 /// The addresses at which one client reaches the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IngressAnswer {
+    /// RTP over UDP.
     Udp {
         /// Destination of RTP.
         address: SocketAddr,
@@ -78,6 +89,7 @@ pub enum IngressAnswer {
         /// ICE ufrag and password.
         credentials: Option<(Box<str>, Box<str>)>,
     },
+    /// RTP over QUIC.
     Quic {
         /// Address of the endpoint.
         address: SocketAddr,
@@ -90,21 +102,32 @@ pub enum IngressAnswer {
     },
 }
 
+/// Why control did not do as requested.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ControlError {
+    /// The offer was turned down.
     Refused(OfferRefusal),
+    /// The node did not open the session.
     NotOpened {
+        /// The number of the node.
         node: NodeId,
+        /// The answer of the node.
         reason: Box<str>,
     },
+    /// The core refused the request.
     Impossible(Impossible),
+    /// The request names an unknown node or region.
     Unfound {
         /// The kind of the name.
         reason: Impossible,
+        /// The known names.
         known: Vec<Box<str>>,
     },
+    /// The node cannot take the room.
     Unfit {
+        /// The health of the node.
         health: Health,
+        /// The node is being drained.
         draining: bool,
         /// Load and reservations, thousandths of the capacity.
         load_permille: u32,
@@ -121,22 +144,32 @@ pub enum ControlError {
     UnknownNode(Box<str>),
     /// The address in the offer is neither the node's own nor in `node_networks`.
     OutsideNetworks {
+        /// The name of the node.
         node: Box<str>,
+        /// The address in the offer.
         address: SocketAddr,
     },
     /// The session would reach two plain nodes at one address; their packets could not be told apart.
     SharedNodeAddress {
+        /// The names of the nodes.
         nodes: [Box<str>; 2],
+        /// The address of both.
         address: SocketAddr,
     },
     /// No descriptor, local port or place in the flow table is left for another session.
     Full,
+    /// The policy is unknown, or was stopped.
     NoPolicy(PolicyName),
+    /// The policy cannot be changed so; the reason.
     Policy(Box<str>),
+    /// The agent of a node did not obey.
     Agent {
+        /// The name of the node.
         node: Box<str>,
+        /// The reason.
         why: AgentError,
     },
+    /// The configuration was not reloaded.
     NotReloaded(NotReloaded),
     /// The first policies are still being compiled; only they may decide.
     Starting,
@@ -158,9 +191,12 @@ impl ControlError {
     }
 }
 
+/// An order to the agent of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeOrder {
+    /// Start the process.
     Start,
+    /// Inject a fault.
     Break(NodeFault),
 }
 
@@ -173,6 +209,7 @@ impl NodeOrder {
     }
 }
 
+/// Why an order was not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AgentError {
     /// The node has no agent.
@@ -185,9 +222,12 @@ pub enum AgentError {
     Silent,
 }
 
+/// An event with its time and circumstances.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EventRecord {
+    /// The wall clock.
     pub at: SystemTime,
+    /// The event.
     pub event: GatewayEvent,
     /// With [`CoreEvent::Closed`]: the session's final totals.
     pub totals: Option<Totals>,
@@ -196,6 +236,7 @@ pub struct EventRecord {
 }
 
 impl EventRecord {
+    /// An event of this moment.
     pub fn now(event: GatewayEvent) -> EventRecord {
         EventRecord { at: SystemTime::now(), event, totals: None, caller: None }
     }
@@ -214,21 +255,29 @@ impl TraceCaller {
     }
 }
 
+/// An event of the core or of control.
 #[derive(Clone, PartialEq, Debug)]
 pub enum GatewayEvent {
+    /// An event of the core.
     Core(CoreEvent),
     /// An offer was refused because no listener accepts it, or because of a node that it names.
     TurnedAway {
+        /// The name of the scenario.
         scenario: Arc<str>,
         /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
         reason: &'static str,
+        /// The session and its room, if they were created.
         session: Option<(SessionId, RoomId)>,
     },
     /// A revision advanced, was refused or was rolled back.
     Rollout(RolloutReport),
+    /// A node did not open a session.
     NotOpened {
+        /// The number of the session.
         session: SessionId,
+        /// The number of the node.
         node: NodeId,
+        /// The answer of the node.
         reason: Box<str>,
     },
     /// The node list changed, or a change was refused.
@@ -237,120 +286,166 @@ pub enum GatewayEvent {
     NodeRemoved {
         /// The node's number, which may be reused.
         node: NodeId,
+        /// The name of the node.
         name: Arc<str>,
     },
     /// The rung of a session withheld packets from its client.
     Shed {
+        /// The number of the session.
         session: SessionId,
+        /// The withheld packets.
         run: ShedRun,
     },
 }
 
+/// A live session, with its media.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
+    /// Its state in the core.
     pub standing: SessionStanding,
+    /// The media that it carried.
     pub totals: Totals,
 }
 
+/// The status of the gateway, as in the API.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct StatusReport {
+    /// Tells if sessions are admitted.
     pub state: AdmissionState,
+    /// The version of the gateway.
     pub version: &'static str,
+    /// The gateway's region.
     pub region: Arc<str>,
+    /// The time since the start.
     pub uptime_ms: u64,
+    /// Live sessions.
     pub sessions: usize,
+    /// Placed rooms.
     pub rooms: usize,
     /// The gateway suspects its own uplink, because most nodes fell silent at once. It marks no node down for that
     /// silence.
     pub uplink_suspect: bool,
     /// Policies with a failed last call.
     pub policies_failing: Vec<String>,
+    /// Packets sent to nodes.
     pub packets_to_node: u64,
+    /// Packets sent to clients.
     pub packets_to_client: u64,
+    /// Bytes sent to nodes.
     pub bytes_to_node: u64,
+    /// Bytes sent to clients.
     pub bytes_to_client: u64,
+    /// Requests for key frames sent to nodes.
     pub key_frames_to_node: u64,
+    /// Requests for key frames sent to clients.
     pub key_frames_to_client: u64,
     /// Dropped packets by reason, without zeroes.
     pub drops: BTreeMap<&'static str, u64>,
     /// Signed messages of nodes and agents that were refused, by reason.
     #[serde(skip)]
     pub messages_refused: BTreeMap<&'static str, u64>,
+    /// Addresses of the UDP listeners.
     pub udp: Vec<SocketAddr>,
+    /// Address of the QUIC listener.
     pub quic: Option<SocketAddr>,
+    /// Counters of the QUIC endpoint, by name.
     pub quic_counts: BTreeMap<&'static str, u64>,
 }
 
+/// Tells if sessions are admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdmissionState {
     /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
     Starting,
+    /// Sessions are admitted.
     Serving,
+    /// The gateway shuts down and admits no more sessions.
     Draining,
 }
 
 /// The result of a restore.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
+    /// The number of sessions that continue.
     pub sessions: usize,
 }
 
+/// Why a gateway was not suspended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotSuspended {
+    /// Offers were not answered in time.
     #[error("offers are still being answered; try again in a few seconds")]
     Busy,
+    /// The first policies are not active yet.
     #[error("the first policies are still being compiled; try again when the gateway is ready")]
     Starting,
+    /// A shutdown has begun.
     #[error("the gateway is shutting down")]
     Draining,
+    /// A suspension is under way.
     #[error("another hand-over is under way")]
     UnderWay,
-    #[error("packet worker {number} did not hand out its sessions within {within:?}")]
-    Worker { number: usize, within: Duration },
-    #[error("a session's own port cannot be duplicated: {reason}; leave half of `LimitNOFILE`")]
-    Port { reason: Box<str> },
+    /// This worker did not hand out its sessions.
+    #[error("packet worker {0} did not hand out its sessions within {WORKERS_WITHIN:?}")]
+    Worker(usize),
+    /// A socket could not be duplicated.
+    #[error("a session's own port cannot be duplicated: {0}; leave half of `LimitNOFILE`")]
+    Port(Box<str>),
+    /// Control is busy or gone.
     #[error("the gateway did not answer")]
     Unavailable,
 }
 
 impl NotSuspended {
-    pub(crate) fn by_worker(number: usize) -> NotSuspended {
-        NotSuspended::Worker { number, within: WORKERS_WITHIN }
-    }
-
     pub(crate) fn by_port(error: &io::Error) -> NotSuspended {
-        NotSuspended::Port { reason: error.to_string().into() }
+        NotSuspended::Port(error.to_string().into())
     }
 }
 
+/// Why a state was not continued.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum SnapshotError {
+    /// A newer version wrote the state.
     #[error("the state has format {found}, this version reads formats up to {known}")]
-    Newer { found: u32, known: u32 },
+    Newer {
+        /// The format of the state.
+        found: u32,
+        /// The newest format that this version reads.
+        known: u32,
+    },
+    /// The state is damaged.
     #[error("the state cannot be read: {0}")]
     Malformed(String),
+    /// The state is of another number of workers.
     #[error("found {found} packet workers, here are {here}: `workers` in [limits] must stay")]
-    Workers { found: usize, here: usize },
-    #[error("sessions use the listener {address}, which the configuration does not have any more")]
-    NoListener { address: SocketAddr },
+    Workers {
+        /// Workers in the state.
+        found: usize,
+        /// Workers of this process.
+        here: usize,
+    },
+    /// The configuration lacks this UDP listener.
+    #[error("sessions use the listener {0}, which the configuration does not have any more")]
+    NoListener(SocketAddr),
+    /// The configuration lacks a QUIC listener.
     #[error("sessions use QUIC, and the configuration has no listener for it any more")]
     NoQuic,
-    #[error("no descriptor or local port is left for {session}")]
-    NoPorts { session: SessionId },
+    /// The session's own ports could not be opened.
+    #[error("no descriptor or local port is left for {0}")]
+    NoPorts(SessionId),
+    /// The core refused the record.
     #[error(transparent)]
     Core(#[from] evenkeel_core::RestoreError),
-    #[error("packet worker {number} did not take its sessions within {within:?}")]
-    Worker { number: usize, within: Duration },
+    /// This worker did not take its sessions.
+    #[error("packet worker {0} did not take its sessions within {WORKERS_WITHIN:?}")]
+    Worker(usize),
+    /// Control is busy or gone.
     #[error("the gateway did not answer")]
     Unavailable,
 }
 
 impl SnapshotError {
-    pub(crate) fn by_worker(number: usize) -> SnapshotError {
-        SnapshotError::Worker { number, within: WORKERS_WITHIN }
-    }
-
     pub(crate) fn malformed(reason: impl Into<String>) -> SnapshotError {
         SnapshotError::Malformed(reason.into())
     }

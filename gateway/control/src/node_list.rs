@@ -29,13 +29,16 @@ pub(crate) struct ListedNode {
     pub(crate) leaves: bool,
 }
 
+/// A new list of nodes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeList {
+    /// All nodes.
     pub nodes: Vec<NodeConfig>,
     /// Allows more removed nodes than the guard does.
     pub force: bool,
     /// Deadline for draining removed nodes; without one their rooms move as others can take them.
     pub within: Option<Duration>,
+    /// The author of the list.
     pub by: Actor,
 }
 
@@ -53,48 +56,72 @@ pub struct ListChange {
 }
 
 impl ListChange {
+    /// Nothing changes.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 }
 
+/// A list that was applied or refused.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeListUpdate {
+    /// The author of the list.
     pub by: Actor,
+    /// More removed nodes than usual were allowed.
     pub forced: bool,
+    /// The changes, or the reason of the refusal.
     pub outcome: Result<ListChange, NotListed>,
 }
 
 /// Why a list was refused. A refused list changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotListed {
+    /// Too many nodes would be removed.
     #[error(transparent)]
     Shrinks(#[from] Shrinks),
+    /// There are too many nodes.
     #[error(
         "{adding} nodes would come, and there is room for {room}: with those that are leaving, or left within the last 10 s, there may be 1,024"
     )]
     Full {
+        /// Nodes that would be added.
         adding: usize,
         /// Nodes that the limit still allows.
         room: usize,
     },
+    /// A node is in a region that is not configured.
     #[error("region `{region}` of node `{node}` is new: new regions need a restart")]
-    NewRegion { node: Arc<str>, region: Arc<str> },
+    NewRegion {
+        /// The name of the node.
+        node: Arc<str>,
+        /// The name of the region.
+        region: Arc<str>,
+    },
+    /// The existing sockets cannot reach a node.
     #[error("node `{node}`: {why}")]
-    Unfit { node: Arc<str>, why: String },
+    Unfit {
+        /// The name of the node.
+        node: Arc<str>,
+        /// The reason and the remedy.
+        why: String,
+    },
 }
 
+/// A request to reload the configuration.
 #[derive(Debug)]
 pub struct ReloadRequest {
     /// Allows more removed nodes than the guard does.
     pub force: bool,
     /// Deadline for draining removed nodes; without one their rooms move as others can take them.
     pub within: Option<Duration>,
+    /// Replies with the changes.
     pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
 }
 
+/// The changes of a reload.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Reloaded {
+    /// The changes of the list of nodes.
     #[serde(flatten)]
     pub nodes: ListChange,
     /// Changed keys that need a restart.
@@ -107,11 +134,14 @@ pub struct Reloaded {
 /// A policy that a reload did not replace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct PolicyRefused {
+    /// The policy, by set and hook.
     #[serde(serialize_with = "evenkeel_process::as_text")]
     pub policy: PolicyName,
+    /// The reason of the refusal.
     pub reason: String,
 }
 
+/// Why the configuration was not reloaded.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum NotReloaded {
     /// Errors in the files, each with its place.
@@ -120,8 +150,10 @@ pub enum NotReloaded {
     /// The dry run failed for a reason other than the files.
     #[error("dry run of the saved configuration failed, nothing changed: {0}")]
     Untried(String),
+    /// The list of nodes was refused.
     #[error(transparent)]
     NodeList(#[from] NotListed),
+    /// No task reads the configuration.
     #[error("this gateway has no configuration to reload")]
     NoReloader,
 }
@@ -209,6 +241,7 @@ struct PastNodeList {
     nodes: Vec<Arc<NodeConfig>>,
 }
 
+/// A list that lacks too many nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{removing} of {of} nodes would be removed{} or reached in another way, more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes missing from a list may still be running; to remove them, run `evenkeel reload --force`",

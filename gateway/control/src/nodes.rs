@@ -18,6 +18,7 @@ use crate::inherited::{NamedSockets, SocketName};
 use crate::messages::ControlError;
 use crate::node_list::{DownstreamGuard, ListedNode, NotReloaded, ReloadRequest};
 
+/// An operator's operation on a node or region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
@@ -31,11 +32,13 @@ pub enum Operation {
     },
     /// Marks the node down until it is returned.
     Eject(Box<str>),
+    /// Ends the ejection of a node.
     Return(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
 }
 
+/// The place of a drain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OperationTarget {
     /// Node with this name.

@@ -345,8 +345,8 @@ fn first_packet_request(
 #[derive(Default, Debug)]
 pub(crate) struct RequestInterner {
     scenarios: SharedValues<Arc<str>>,
-    labels: SharedValues<Labels>,
-    media: SharedValues<Arc<MediaDescription>>,
+    pub(crate) labels: SharedValues<Labels>,
+    pub(crate) media: SharedValues<Arc<MediaDescription>>,
 }
 
 impl RequestInterner {
@@ -359,19 +359,11 @@ impl RequestInterner {
             ..request
         }
     }
-
-    pub(crate) fn share_labels(&mut self, labels: Labels) -> Labels {
-        self.labels.share(labels)
-    }
-
-    pub(crate) fn share_media(&mut self, media: Arc<MediaDescription>) -> Arc<MediaDescription> {
-        self.media.share(media)
-    }
 }
 
 /// The newest values of a kind.
 #[derive(Debug)]
-struct SharedValues<T>(VecDeque<T>);
+pub(crate) struct SharedValues<T>(VecDeque<T>);
 
 impl<T> Default for SharedValues<T> {
     fn default() -> Self {
@@ -380,7 +372,7 @@ impl<T> Default for SharedValues<T> {
 }
 
 impl<T: Clone + PartialEq> SharedValues<T> {
-    fn share(&mut self, one: T) -> T {
+    pub(crate) fn share(&mut self, one: T) -> T {
         if let Some(same) = self.0.iter().find(|kept| **kept == one) {
             return same.clone();
         }

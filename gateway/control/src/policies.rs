@@ -20,10 +20,12 @@ const ROLLOUTS_MAX: usize = 8;
 
 pub(crate) type RolloutReply = oneshot::Sender<Result<RolloutReport, ControlError>>;
 
+/// The options of a push.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct PushRequest {
     /// Shares of the canary, per cent.
     pub canary: Option<Vec<u8>>,
+    /// The duration of each stage.
     pub pace: Option<Duration>,
     /// Stay in the shadow stage until an operator promotes the revision.
     pub shadow: bool,

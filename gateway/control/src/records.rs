@@ -74,6 +74,7 @@ pub struct Suspended {
     pub batch: RecordBatch,
     /// Duplicates of sessions' own ports, to which the batch refers.
     pub descriptors: Vec<OwnedFd>,
+    /// Ends the suspension when it is dropped.
     pub guard: SuspensionGuard,
 }
 

@@ -51,6 +51,7 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// A replica without records.
     pub fn new() -> Replica {
         Replica::default()
     }
@@ -65,6 +66,7 @@ impl Replica {
         self.number
     }
 
+    /// The number of sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
@@ -130,10 +132,10 @@ impl Replica {
         let GatewayRecord { rooms, sessions, media, .. } = core;
         self.rooms.extend(rooms.into_iter().map(|room| (room.id, room)));
         let shared: Vec<Arc<MediaDescription>> =
-            media.into_iter().map(|media| self.interner.share_media(media)).collect();
+            media.into_iter().map(|media| self.interner.media.share(media)).collect();
         for mut session in sessions {
             if let Some(media) = shared.get(session.media as usize) {
-                session.labels = self.interner.share_labels(session.labels);
+                session.labels = self.interner.labels.share(session.labels);
                 self.sessions.insert(session.id, (session, Arc::clone(media)));
             }
         }

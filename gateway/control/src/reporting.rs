@@ -188,13 +188,16 @@ struct ModeCost {
     standbys: u64,
 }
 
+/// Cost and benefit of a mode.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct ModeView {
+    /// The name of the mode.
     pub mode: &'static str,
     /// Scenarios in this mode now.
     pub scenarios: Vec<Arc<str>>,
     /// Sessions that continued at another hop because their node failed.
     pub recoveries: u64,
+    /// Times of these recoveries in milliseconds; `None` without one.
     pub recovery_ms: Option<Recovery>,
     /// Packets to clients lost at switches, including planned switches. `None` without switches.
     pub packets_lost: Option<u64>,

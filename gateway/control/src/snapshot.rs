@@ -39,6 +39,7 @@ const STATES_MAGIC: &[u8; 8] = b"evkstate";
 /// states lack.
 pub const STATES: u32 = 1;
 
+/// The state of a gateway.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     pub(crate) core: GatewayRecord,
@@ -87,6 +88,7 @@ impl MediaStates {
             .expect("a vector takes all bytes, and all times are within years")
     }
 
+    /// Reads states in either encoding.
     pub fn decode(encoded: &[u8]) -> Result<MediaStates, SnapshotError> {
         if !encoded.starts_with(STATES_MAGIC) {
             return decode(encoded, None);
@@ -137,10 +139,12 @@ impl From<Snapshot> for RecordBatch {
 }
 
 impl RecordBatch {
+    /// The number of the batch, which counts from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
+    /// The batches up to this one contain all records.
     pub fn is_whole(&self) -> bool {
         self.whole
     }
@@ -154,6 +158,7 @@ impl RecordBatch {
         self.changed.idempotency_keys.extend(keys);
     }
 
+    /// Encodes the batch.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
@@ -176,6 +181,7 @@ pub struct LastStates {
 /// A part of the last states.
 #[derive(Debug)]
 pub struct LastStatesPart {
+    /// The states.
     pub states: MediaStates,
     /// No part follows.
     pub is_last: bool,
@@ -202,7 +208,7 @@ impl LastStates {
                 }
                 None => {
                     let missing = self.trunks.iter().position(Option::is_none);
-                    return Err(NotSuspended::by_worker(missing.unwrap_or_default()));
+                    return Err(NotSuspended::Worker(missing.unwrap_or_default()));
                 }
             }
         }

@@ -7,13 +7,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{GatewayEffect, requested_room_name};
+use evenkeel_core::{GatewayEffect, RestoredSession, requested_room_name};
 use evenkeel_dataplane::worker::{
     Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, WorkerCommand,
     WorkerReport,
 };
 use evenkeel_drivers::{Clock, ContinuedSession};
-use evenkeel_model::{Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_model::{Labels, NodeId, SessionId};
 use evenkeel_process::random::draw;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,33 +34,10 @@ const WOKEN_EVERY: usize = 1_024;
 /// Sessions between two wakes of the workers that install them: these work while control restores the next.
 const INSTALLED_TOGETHER: usize = 64;
 
-/// A session's part of a snapshot, beside the record of core.
-struct Continuing {
-    at_worker: Option<AtWorker>,
-    /// The room's name and the labels.
-    brief: Option<(Arc<str>, Labels)>,
-    entry: EntryRecord,
-}
-
+/// A session's part of a snapshot that its worker takes.
 struct AtWorker {
     state: Box<SessionState>,
     ports: Option<Box<SessionPorts>>,
-}
-
-impl AtWorker {
-    fn session(&self) -> SessionId {
-        self.state.session
-    }
-}
-
-/// The session of a [`GatewayEffect::Restore`].
-struct RestoredSession {
-    session: SessionId,
-    route: Arc<RouteCell>,
-    plan: Plan,
-    media: Arc<MediaDescription>,
-    scenario: Arc<str>,
-    of_first_packet: bool,
 }
 
 impl Control {
@@ -132,7 +109,7 @@ impl Control {
                 let slots = part.clone();
                 WorkerCommand::Duplicate { slots, all, done }
             });
-            for duplicates in duplicates.map_err(NotSuspended::by_worker)? {
+            for duplicates in duplicates.map_err(NotSuspended::Worker)? {
                 let SocketDuplicates { sessions, slots: used } =
                     duplicates.map_err(|error| NotSuspended::by_port(&error))?;
                 slots = slots.max(used);
@@ -290,33 +267,22 @@ impl Control {
         let mut at_workers = at_workers.into_iter().peekable();
         let (mut outputs, mut sessions) = (Vec::new(), 0);
         while let Some(output) = self.gateway.poll_output() {
-            let GatewayEffect::Restore {
-                session,
-                route,
-                plan,
-                media,
-                scenario,
-                of_first_packet,
-                ..
-            } = output
-            else {
+            let GatewayEffect::Restore(restored) = output else {
                 outputs.push(output);
                 continue;
             };
+            let session = restored.session;
             let entry = entries.next().filter(|entry| entry.session == session);
             let entry = entry.ok_or_else(|| contradiction(session))?;
-            let mut at_worker = at_workers.next_if(|it| it.session() == session);
+            let mut at_worker = at_workers.next_if(|it| it.state.session == session);
             at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
-            let rest = Continuing { at_worker, brief: briefs.remove(&session), entry };
-            let restoring =
-                RestoredSession { session, route, plan, media, scenario, of_first_packet };
-            self.continue_session(restoring, rest)?;
+            self.continue_session(restored, at_worker, briefs.remove(&session), entry)?;
             sessions += 1;
             if sessions % INSTALLED_TOGETHER == 0 {
                 self.workers.wake_workers();
             }
         }
-        let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.session()));
+        let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.state.session));
         if let Some(left) = left.next() {
             return Err(contradiction(left));
         }
@@ -335,7 +301,7 @@ impl Control {
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.workers
             .ask_workers(|done| WorkerCommand::Confirm { done })
-            .map_err(SnapshotError::by_worker)?;
+            .map_err(SnapshotError::Worker)?;
         Ok(Restored { sessions })
     }
 
@@ -348,7 +314,7 @@ impl Control {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
             let confirmed = self.workers.ask_workers(|done| WorkerCommand::Confirm { done });
-            continued = confirmed.map(drop).map_err(SnapshotError::by_worker);
+            continued = confirmed.map(drop).map_err(SnapshotError::Worker);
         }
         match (last, continued) {
             // Fails only for a caller that has gone.
@@ -393,11 +359,11 @@ impl Control {
 
     fn continue_session(
         &mut self,
-        restoring: RestoredSession,
-        rest: Continuing,
+        RestoredSession { session, route, plan, media, scenario, of_first_packet, .. }: RestoredSession,
+        at_worker: Option<AtWorker>,
+        brief: Option<(Arc<str>, Labels)>,
+        entry: EntryRecord,
     ) -> Result<(), SnapshotError> {
-        let RestoredSession { session, route, plan, media, scenario, of_first_packet } = restoring;
-        let Continuing { at_worker, brief, entry } = rest;
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
         let data = Arc::clone(&self.offers.session_data).try_acquire_many_owned(entry.data).ok();
         let beside = RestoredParts {
@@ -461,7 +427,7 @@ fn at_workers(
         })?;
         at_workers.push(AtWorker { state, ports });
     }
-    at_workers.sort_by_key(AtWorker::session);
+    at_workers.sort_by_key(|it| it.state.session);
     Ok(at_workers)
 }
 

@@ -121,7 +121,7 @@ impl Capacity {
             let mut measures = Measures::default();
             measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
             measures.set(Metric::NodesUp, takers().count() as u64);
-            measures.set(Metric::Breaker, self.breakers.state(region) as u64);
+            measures.set(Metric::Breaker, self.breakers.of(region).state() as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };
@@ -220,11 +220,6 @@ impl CapacityLedger {
         self.beside.iter_mut().for_each(|beside| beside.remove(&node));
     }
 
-    /// Takes a node's changed configured capacity.
-    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
-        self.gauges[node.0 as usize].claim(kbps);
-    }
-
     pub(crate) fn gauge_mut(&mut self, node: NodeId) -> &mut Gauge {
         &mut self.gauges[node.0 as usize]
     }
@@ -233,11 +228,6 @@ impl CapacityLedger {
     pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
         let ours = self.view().load(node);
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
-    }
-
-    /// Takes a load report of a draining node, which does not change its capacity.
-    pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
-        self.gauges[node.0 as usize].hold(now);
     }
 
     /// Takes a node's refusal of a session because it is full.

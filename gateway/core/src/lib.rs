@@ -20,7 +20,7 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use effects::GatewayEffect;
+pub use effects::{GatewayEffect, RestoredSession};
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;

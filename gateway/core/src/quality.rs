@@ -26,9 +26,9 @@ use crate::sessions::{SessionPhase, SessionTable};
 #[derive(Default, Debug)]
 pub(crate) struct Quality {
     /// Sessions that receive nothing any more after receiving media steadily.
-    silent: BTreeSet<(RoomId, SessionId)>,
+    pub(crate) silent: BTreeSet<(RoomId, SessionId)>,
     /// Votes of rooms about nodes, by scenario. Only rooms of the same scenario are compared.
-    ballots: BTreeMap<(NodeId, Arc<str>), NodeBallot>,
+    pub(crate) ballots: BTreeMap<(NodeId, Arc<str>), NodeBallot>,
 }
 
 impl Quality {
@@ -38,19 +38,6 @@ impl Quality {
 
     pub(crate) fn forget_node(&mut self, id: NodeId) {
         self.ballots.retain(|(node, _), _| *node != id);
-    }
-
-    pub(crate) fn silent(&self) -> usize {
-        self.silent.len()
-    }
-
-    pub(crate) fn ballots(&self) -> usize {
-        self.ballots.len()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn ballot_of(&mut self, node: NodeId, scenario: &str) -> &mut NodeBallot {
-        self.ballots.entry((node, scenario.into())).or_default()
     }
 }
 
