@@ -25,7 +25,7 @@ pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
     pub(crate) breakers: RegionBreakers,
     /// Sessions that get less than they need, with the time since when.
-    reduced: BTreeMap<SessionId, Instant>,
+    pub(crate) reduced: BTreeMap<SessionId, Instant>,
     reduced_last: SessionId,
     /// Moves by policies within [`CHURN_WITHIN`]: time, and number of sessions moved.
     churn: VecDeque<(Instant, usize)>,
@@ -53,14 +53,6 @@ impl Capacity {
             Some(since) => _ = self.reduced.insert(session, since),
             None => _ = self.reduced.remove(&session),
         }
-    }
-
-    pub(crate) fn reduced_since(&self, session: SessionId) -> Option<Instant> {
-        self.reduced.get(&session).copied()
-    }
-
-    pub(crate) fn reduced(&self) -> usize {
-        self.reduced.len()
     }
 
     /// The next sessions that have been reduced for at least `after`.
@@ -224,7 +216,6 @@ impl CapacityLedger {
         &mut self.gauges[node.0 as usize]
     }
 
-    /// Takes the load that a node reports.
     pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
         let ours = self.view().load(node);
         self.gauges[node.0 as usize].handle_load(permille, ours, now);

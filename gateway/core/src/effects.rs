@@ -171,7 +171,7 @@ pub(crate) enum RoomNotice {
 #[derive(Default, Debug)]
 pub(crate) struct Effects {
     outputs: VecDeque<GatewayEffect>,
-    notices: VecDeque<RoomNotice>,
+    pub(crate) notices: VecDeque<RoomNotice>,
     /// Pending timers. Each reason occurs at most once.
     queue: BTreeSet<(Instant, Timer)>,
     due: BTreeMap<Timer, Instant>,
@@ -230,10 +230,6 @@ impl Effects {
         self.notice(RoomNotice::Reroute(room));
     }
 
-    pub(crate) fn pop_notice(&mut self) -> Option<RoomNotice> {
-        self.notices.pop_front()
-    }
-
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
         self.cancel(&timer);
         self.queue.insert((at, timer.clone()));
@@ -283,7 +279,6 @@ pub(crate) enum Timer {
     Probe(NodeId),
     /// The next canary goes into a node.
     Canary(NodeId),
-    /// The deadline of a question.
     AskLate(AskId),
     /// A driver has not opened a session in time.
     OpenLate(SessionId),

@@ -123,7 +123,7 @@ impl Gateway {
     }
 
     fn take_notices(&mut self, now: Instant) {
-        while let Some(notice) = self.tables.effects.pop_notice() {
+        while let Some(notice) = self.tables.effects.notices.pop_front() {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
@@ -143,7 +143,7 @@ impl Gateway {
                         &scenario,
                         &self.tables.settings,
                     );
-                    self.quality.forget_session(room, session);
+                    self.quality.silent.remove(&(room, session));
                     self.degradation.leave_ladder(session);
                     self.noted.forget(FaultSubject::Session(session));
                 }
@@ -493,7 +493,9 @@ impl Gateway {
                         .push(GatewayEffect::Unload { policy: policy.clone(), revision: unloaded });
                     self.ask_again(&policy, &revision, now);
                 }
-                Effect::CanaryChanged => self.degradation.restart_ticks(policy, Arm::Canary),
+                Effect::CanaryChanged => {
+                    self.degradation.tick_cursors.remove(&(policy.clone(), Arm::Canary));
+                }
                 Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
             }
         }
@@ -501,7 +503,9 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     fn poll_rollouts(&mut self, now: Instant) {
-        for HarmfulRevision { policy, revision, reason } in self.policies.take_harmful() {
+        for HarmfulRevision { policy, revision, reason } in
+            std::mem::take(&mut self.policies.harmful)
+        {
             self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
         }
         for policy in self.policies.changing() {
@@ -568,7 +572,7 @@ impl Gateway {
         let CoreTables { sessions, rooms, nodes, capacity, effects, .. } = tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || nodes.paces().map(OpeningWindow::counts);
-        let listed = [capacity.reduced(), quality.silent.len(), sessions.most_ticked()];
+        let listed = [capacity.reduced.len(), quality.silent.len(), sessions.most_ticked()];
         TableSizes {
             sessions: sessions.len(),
             rooms: rooms.len(),

@@ -6,7 +6,6 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod capacity;
-mod cohort;
 mod collections;
 mod effects;
 mod flow;

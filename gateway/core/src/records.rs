@@ -102,7 +102,7 @@ impl Records<'_> {
             memos: Vec::new(),
             next_session: self.tables.sessions.next_id().0,
             next_room: self.tables.rooms.next,
-            started: self.questions.started(),
+            started: self.questions.started,
         }
     }
 
@@ -207,7 +207,7 @@ impl Records<'_> {
             close_after: session.close_after,
             plan: session.plan,
             share: session.share,
-            reduced: self.tables.capacity.reduced_since(session.id),
+            reduced: self.tables.capacity.reduced.get(&session.id).copied(),
             admitted_by: (*session.admitted_by).clone(),
             legs: legs.collect(),
             last_heard: session.last_heard,
@@ -229,15 +229,14 @@ impl Records<'_> {
         let GatewayRecord { nodes, regions, rooms, sessions, media, memos, .. } = record;
         self.tables.sessions.resume_numbers(record.next_session);
         self.tables.rooms.resume_numbers(record.next_room);
-        self.questions.resume_time(record.started);
+        // States of policies refer to the time that they saw in the other process.
+        self.questions.started = self.questions.started.min(record.started);
         for MemoRecord { policy, memo } in memos {
             self.policies.restore_memo(policy, memo);
         }
         let older = sessions.iter().any(|session| session.memory.keeps_other())
             || rooms.iter().any(|room| room.memory.keeps_other());
-        if older {
-            self.policies.expect_older_states();
-        }
+        self.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions);
         let hops = self.restore_nodes(nodes, node, now);

@@ -37,7 +37,6 @@ pub(super) struct CallRooms {
     pub(super) rooms: u32,
 }
 
-/// The name of a session's own room.
 pub(crate) fn session_room_name(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }

@@ -29,7 +29,6 @@ const RELAPSES_MAX: u32 = 16;
 /// Evidence about one region in a window of one second.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct RegionEvidence {
-    /// Sessions that were measured.
     pub(crate) sessions: u32,
     pub(crate) bad: u32,
     /// Sessions opened in the region.
@@ -204,13 +203,11 @@ impl Breaker {
     }
 }
 
-/// The breakers of all regions.
 #[derive(Debug)]
 pub(crate) struct RegionBreakers {
     /// Indexed by region.
     regions: Vec<Breaker>,
     settings: Breakers,
-    /// The number of the current window.
     window: u32,
 }
 

@@ -12,8 +12,8 @@ use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::StateVersions;
 
 use crate::capacity::Holding;
-use crate::cohort::RoomTally;
 use crate::collections::SmallSet;
+use crate::quality::RoomTally;
 use crate::record::{HopMap, MoveRecord, RecordedInstant, RoomRecord, Stranded, Struck};
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.

@@ -585,7 +585,9 @@ impl Swarm {
         assert!(gateway.tables.rooms.at().iter().all(BTreeSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
         assert!(gateway.tables.rooms.stranded() == 0 && gateway.tables.rooms.unreserved() == 0);
-        assert!(gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced() == 0);
+        assert!(
+            gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced.is_empty()
+        );
         assert!(gateway.tables.nodes.paces().all(|pace| pace.counts() == (0, 0)));
         assert!(gateway.tables.sessions.most_ticked() == 0);
         let endless = |timer: &Timer| {
