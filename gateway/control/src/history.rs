@@ -364,7 +364,6 @@ impl EndedSession {
         }
     }
 
-    /// The record as a line of JSON.
     fn line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).expect("a record is text and numbers");
         line.push(b'\n');

@@ -214,7 +214,11 @@ impl KeyEntries {
         self.by_key.insert(key.clone(), KeyEntry { number, body_sha256, answer });
         self.by_age.push_back((key, number));
         while self.by_age.len() > keys_max {
-            self.forget_oldest();
+            if let Some((key, number)) = self.by_age.pop_front()
+                && self.by_key.get(&key).is_some_and(|entry| entry.number == number)
+            {
+                self.by_key.remove(&key);
+            }
         }
     }
 
@@ -223,14 +227,6 @@ impl KeyEntries {
         changed.push_back(key.into());
         if changed.len() > keys_max {
             changed.pop_front();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((key, number)) = self.by_age.pop_front()
-            && self.by_key.get(&key).is_some_and(|entry| entry.number == number)
-        {
-            self.by_key.remove(&key);
         }
     }
 }

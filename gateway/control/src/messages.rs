@@ -1,106 +1,37 @@
-//! Requests to control, its answers and errors, events, and views of its state.
+//! Requests to control, its answers and errors, and views of its state.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Duration;
 
-use evenkeel_core::{Impossible, SessionStanding};
-use evenkeel_dataplane::worker::{ShedRun, Totals};
-use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
-use evenkeel_model::{
-    CoreEvent, Decider, Health, Hop, IngressProtocol, Labels, MediaDescription, MediaStream,
-    NodeId, OfferRefusal, PayloadType, PolicyName, RoomId, SessionId,
+use evenkeel_core::{
+    Explanation, Impossible, NodeStanding, RegionStanding, RoomStanding, SessionStanding,
 };
-use evenkeel_policies::ReportedDecision;
-use evenkeel_recording::RecordedDecision;
-use evenkeel_revisions::RolloutReport;
+use evenkeel_dataplane::worker::Totals;
+use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
+use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, RoomId, Scenario, SessionId};
+use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
+use evenkeel_revisions::{RolloutAction, RolloutReport};
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::node_list::{NodeListUpdate, NotReloaded};
+use crate::history::SessionHistory;
+use crate::inherited::NamedSockets;
+use crate::nodes::Operation;
+use crate::nodes::{ListChange, NodeList, NotListed, NotReloaded, ReloadRequest};
+use crate::offers::{OfferedSession, SessionAnswer};
+use crate::policies::PushRequest;
+use crate::records::Suspended;
+use crate::reporting::ModeView;
+use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
+use crate::suspension::LastStates;
 use crate::workers::WORKERS_WITHIN;
 
 /// Length of the request queue. When the queue is full the caller gets an error.
 pub const REQUESTS_MAX: usize = 4_096;
-
-/// A session request, as the API read it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct OfferedSession {
-    /// The name of the scenario.
-    pub scenario: Arc<str>,
-    /// The room's name in the client's signalling.
-    pub room: Arc<str>,
-    /// Facts that policies may read.
-    pub labels: Labels,
-    /// The protocol and identity of the client.
-    pub ingress: IngressProtocol,
-    /// The streams of the client.
-    pub media: Arc<MediaDescription>,
-    /// The client's own addresses at `plain` nodes, by node name.
-    pub nodes: Vec<(Arc<str>, SocketAddr)>,
-    /// W3C trace context of the caller, unparsed.
-    pub traceparent: Option<Box<str>>,
-}
-
-impl OfferedSession {
-    /// Memory of what the request brings, as if no other session had the same.
-    pub fn data_bytes(&self) -> usize {
-        let label = |(key, value): &(Box<str>, Box<str>)| {
-            size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()
-        };
-        let payload_type = |it: &PayloadType| size_of::<PayloadType>() + it.codec.len();
-        let stream = |it: &MediaStream| {
-            size_of::<MediaStream>() + it.payload_types.iter().map(payload_type).sum::<usize>()
-        };
-        self.room.len()
-            + self.labels.iter().map(label).sum::<usize>()
-            + self.media.streams.iter().map(stream).sum::<usize>()
-            + size_of_val(&*self.nodes)
-    }
-}
-
-/// The answer to an accepted offer.
-#[derive(Clone, PartialEq, Debug)]
-pub struct SessionAnswer {
-    /// The number of the session.
-    pub session: SessionId,
-    /// The number of the room.
-    pub room: RoomId,
-    /// The addresses for the client.
-    pub ingress: IngressAnswer,
-    /// The hops of the session's room, best first.
-    pub route: Vec<Hop>,
-    /// The author of the admission.
-    pub admitted_by: Decider,
-    /// The author of the placement.
-    pub routed_by: Decider,
-}
-
-/// The addresses at which one client reaches the gateway.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum IngressAnswer {
-    /// RTP over UDP.
-    Udp {
-        /// Destination of RTP.
-        address: SocketAddr,
-        /// Destination of RTCP, if it differs.
-        rtcp: Option<SocketAddr>,
-        /// ICE ufrag and password.
-        credentials: Option<(Box<str>, Box<str>)>,
-    },
-    /// RTP over QUIC.
-    Quic {
-        /// Address of the endpoint.
-        address: SocketAddr,
-        /// SHA-256 of the endpoint's certificate.
-        certificate_sha256: [u8; 32],
-        /// The flow that the client sends with.
-        flow_to_gateway: u64,
-        /// The flow that the client receives.
-        flow_from_gateway: u64,
-    },
-}
 
 /// Why control did not do as requested.
 #[derive(Clone, PartialEq, Debug)]
@@ -222,82 +153,6 @@ pub enum AgentError {
     Silent,
 }
 
-/// An event with its time and circumstances.
-#[derive(Clone, PartialEq, Debug)]
-pub struct EventRecord {
-    /// The wall clock.
-    pub at: SystemTime,
-    /// The event.
-    pub event: GatewayEvent,
-    /// With [`CoreEvent::Closed`]: the session's final totals.
-    pub totals: Option<Totals>,
-    /// The caller, with [`CoreEvent::Opened`], [`CoreEvent::Refused`] and [`GatewayEvent::TurnedAway`].
-    pub caller: Option<TraceCaller>,
-}
-
-impl EventRecord {
-    /// An event of this moment.
-    pub fn now(event: GatewayEvent) -> EventRecord {
-        EventRecord { at: SystemTime::now(), event, totals: None, caller: None }
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TraceCaller {
-    pub arrived: Instant,
-    /// W3C trace context of the caller, unparsed.
-    pub traceparent: Option<Box<str>>,
-}
-
-impl TraceCaller {
-    pub fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
-        TraceCaller { arrived, traceparent: wanted.traceparent.clone() }
-    }
-}
-
-/// An event of the core or of control.
-#[derive(Clone, PartialEq, Debug)]
-pub enum GatewayEvent {
-    /// An event of the core.
-    Core(CoreEvent),
-    /// An offer was refused because no listener accepts it, or because of a node that it names.
-    TurnedAway {
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
-        reason: &'static str,
-        /// The session and its room, if they were created.
-        session: Option<(SessionId, RoomId)>,
-    },
-    /// A revision advanced, was refused or was rolled back.
-    Rollout(RolloutReport),
-    /// A node did not open a session.
-    NotOpened {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the node.
-        node: NodeId,
-        /// The answer of the node.
-        reason: Box<str>,
-    },
-    /// The node list changed, or a change was refused.
-    NodeList(NodeListUpdate),
-    /// A removed node is empty and forgotten.
-    NodeRemoved {
-        /// The node's number, which may be reused.
-        node: NodeId,
-        /// The name of the node.
-        name: Arc<str>,
-    },
-    /// The rung of a session withheld packets from its client.
-    Shed {
-        /// The number of the session.
-        session: SessionId,
-        /// The withheld packets.
-        run: ShedRun,
-    },
-}
-
 /// A live session, with its media.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
@@ -397,12 +252,6 @@ pub enum NotSuspended {
     Unavailable,
 }
 
-impl NotSuspended {
-    pub(crate) fn by_port(error: &io::Error) -> NotSuspended {
-        NotSuspended::Port(error.to_string().into())
-    }
-}
-
 /// Why a state was not continued.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -451,11 +300,221 @@ impl SnapshotError {
     }
 }
 
-impl ReportedDecision for EventRecord {
-    fn decision(&self) -> Option<RecordedDecision> {
-        match &self.event {
-            GatewayEvent::Core(event) => event.decision(),
-            _ => None,
+/// The channel of a reply.
+pub(crate) type ControlReply<T> = oneshot::Sender<T>;
+
+/// A request to control; most carry the channel of the reply.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// Open a session.
+    Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
+    /// Close a session.
+    Close(SessionId, ControlReply<Result<(), ControlError>>),
+    /// Have the worker panic over the session's next packet.
+    #[cfg(feature = "fault-injection")]
+    Panic(SessionId, ControlReply<Result<(), ControlError>>),
+    /// Move a room.
+    Move {
+        /// The name of the room.
+        room: Arc<str>,
+        /// The name of the target.
+        node: Box<str>,
+        /// Replies once the move is in progress.
+        reply: ControlReply<Result<(), ControlError>>,
+    },
+    /// Start an operation on a node or region.
+    Operate(Operation, ControlReply<Result<(), ControlError>>),
+    /// Explain why a session is on its hop.
+    Explain(SessionId, ControlReply<Option<Explanation>>),
+    /// List the regions.
+    Regions(ControlReply<Vec<RegionStanding>>),
+    /// Give an order to the agent of a node.
+    Order {
+        /// The name of the node.
+        node: Box<str>,
+        /// The order.
+        order: NodeOrder,
+        /// Replies with the answer of the agent.
+        reply: ControlReply<Result<(), ControlError>>,
+    },
+    /// List the next live sessions.
+    Sessions {
+        /// The id before the first one.
+        after: SessionId,
+        /// Takes one slice.
+        reply: ControlReply<Slice<SessionId, SessionView>>,
+    },
+    /// Look up a live session.
+    Session(SessionId, ControlReply<Option<SessionView>>),
+    /// List the next rooms.
+    Rooms {
+        /// The id before the first one.
+        after: RoomId,
+        /// Takes one slice.
+        reply: ControlReply<Slice<RoomId, RoomStanding>>,
+    },
+    /// List the nodes.
+    Nodes(ControlReply<Vec<NodeStanding>>),
+    /// List the policies.
+    Policies(ControlReply<Vec<PolicyView>>),
+    /// Get the recorder of policy questions, if recording is on.
+    Recorder(ControlReply<Option<PolicyRecorder>>),
+    /// Get the records of ended sessions.
+    History(ControlReply<Arc<SessionHistory>>),
+    /// Set the trust rules for rollouts.
+    Govern(Box<TrustRules>, ControlReply<()>),
+    /// Notes a configuration file that was refused before its rollout.
+    NoteRefusal(RefusalRecord),
+    /// List the last refused plugins.
+    Refusals(ControlReply<Vec<RefusalRecord>>),
+    /// Report the status of the gateway.
+    Status(ControlReply<StatusReport>),
+    /// Report cost and benefit of each mode.
+    Modes(ControlReply<Vec<ModeView>>),
+    /// Replaces scenarios; the reply comes when the change is active or in progress.
+    Scenarios(BTreeMap<Arc<str>, Scenario>, ControlReply<()>),
+    /// Replace the list of nodes.
+    List(Box<NodeList>, ControlReply<Result<ListChange, NotListed>>),
+    /// Reload the configuration.
+    Reload(ReloadRequest),
+    /// Register the task that reloads the configuration.
+    FollowReloads(mpsc::Sender<ReloadRequest>),
+    /// Replace a policy's plugin for an operator.
+    Push {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The plugin.
+        bytes: Vec<u8>,
+        /// Its settings; `None` keeps those of the active revision.
+        settings: Option<serde_json::Value>,
+        /// Options of the rollout.
+        push: PushRequest,
+        /// Replies with the decision.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// Replace a policy's plugin from a file.
+    RollOut {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The plugin, its settings and its strategy.
+        source: Box<PluginSource>,
+        /// Replies with the decision.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// End the rollout in progress or, without one, restore the previous revision.
+    Rollback {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// Replies with the decision.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// Act on the rollout in progress.
+    ActOnRollout {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The action.
+        action: RolloutAction,
+        /// Replies with the new stage.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// Set `[rollout]` of the policy sets.
+    RolloutSettings(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
+    /// End a policy's thread, for a drill.
+    Stop {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// Fails if the policy is unknown.
+        reply: ControlReply<Result<(), ControlError>>,
+    },
+    /// The first revisions of all policies are active.
+    PoliciesStand,
+    /// Replies once the first revisions of all policies are active.
+    AwaitPolicies(ControlReply<()>),
+    /// Refuse new sessions, and end when the last one has ended.
+    Shutdown {
+        /// The time after which all sessions are closed.
+        within: Duration,
+        /// Replies at the end.
+        done: ControlReply<()>,
+    },
+    /// Duplicates of the trunks' sockets.
+    Trunks(ControlReply<io::Result<NamedSockets>>),
+    /// Sends all records, and then those that change.
+    FollowRecords {
+        /// Until the gateway is suspended, whose last batch belongs to this follower.
+        hands_over: bool,
+        /// Takes the channel of the batches.
+        reply: ControlReply<mpsc::Receiver<RecordBatch>>,
+    },
+    /// The number of the last batch, if the records have a follower.
+    RecordsSent(ControlReply<Option<u64>>),
+    /// Stops control, and hands out the records.
+    Suspend(ControlReply<Result<Suspended, NotSuspended>>),
+    /// Stops the workers of a suspended gateway.
+    SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
+    /// Takes over newer states of restored sessions.
+    ContinueMedia {
+        /// The states.
+        states: Box<MediaStates>,
+        /// With the last part, and the result of all parts.
+        last: Option<ControlReply<Result<(), SnapshotError>>>,
+    },
+    /// Ends a suspension: control and the workers continue.
+    Resume(ControlReply<()>),
+    /// Takes over the state of another process.
+    Restore {
+        /// The state.
+        snapshot: Box<Snapshot>,
+        /// The sockets to which it refers.
+        descriptors: Vec<OwnedFd>,
+        /// Replies with the number of sessions.
+        reply: ControlReply<Result<Restored, SnapshotError>>,
+    },
+    /// As [`ControlRequest::Restore`], and ends the suspension.
+    TakeOver {
+        /// The state.
+        snapshot: Box<Snapshot>,
+        /// The sockets to which it refers.
+        descriptors: Vec<OwnedFd>,
+        /// Replies once packets are served.
+        reply: ControlReply<Result<Restored, SnapshotError>>,
+    },
+    /// Ends control and the workers; the sessions belong to another process.
+    Release(ControlReply<()>),
+    /// As [`ControlRequest::Release`], of a gateway that was not suspended.
+    Abandon(ControlReply<()>),
+}
+
+/// Maximum cost of a slice, in views of one session. Copying that many takes about 100 µs, so lists delay failure
+/// detection by no more than that.
+const COST_MAX: usize = 100;
+
+/// Part of a list, in order of its ids.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Slice<Id, T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// The id that the slice ends with; `None` at the end of the list.
+    pub last: Option<Id>,
+}
+
+impl<Id, T> Slice<Id, T> {
+    /// Takes entries until their cost reaches [`COST_MAX`]. An entry without an item costs one.
+    pub(crate) fn of(
+        entries: impl Iterator<Item = (Id, Option<T>)>,
+        cost: impl Fn(&T) -> usize,
+    ) -> Slice<Id, T> {
+        let (mut items, mut left) = (Vec::new(), COST_MAX);
+        for (id, item) in entries {
+            left = left.saturating_sub(item.as_ref().map_or(1, &cost));
+            items.extend(item);
+            if left == 0 {
+                return Slice { items, last: Some(id) };
+            }
         }
+        Slice { items, last: None }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,8 @@ use evenkeel_process::random::draw;
 use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};
 use tokio::sync::{broadcast, oneshot};
 
-use crate::messages::{ControlError, EventRecord, GatewayEvent};
+use crate::messages::ControlError;
+use crate::reporting::{EventRecord, GatewayEvent};
 
 /// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
 const ROLLOUTS_MAX: usize = 8;

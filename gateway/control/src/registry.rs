@@ -21,7 +21,8 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::messages::{ControlError, IngressAnswer};
+use crate::messages::ControlError;
+use crate::offers::IngressAnswer;
 use crate::registry::record::{ClientRecord, ScopedAddress};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
@@ -154,11 +155,6 @@ impl Slots {
         let generation = &mut self.generations[slot as usize];
         *generation += 1;
         (slot, *generation)
-    }
-
-    fn give_back(&mut self, slot: u32) {
-        self.used -= 1;
-        self.free.push(slot);
     }
 }
 
@@ -355,7 +351,9 @@ impl SessionRegistry {
         for key in [Some(first), second.as_deref()].into_iter().flatten() {
             self.flows.remove(key, entry.home);
         }
-        self.workers[usize::from(entry.home.worker)].give_back(entry.home.slot);
+        let slots = &mut self.workers[usize::from(entry.home.worker)];
+        slots.used -= 1;
+        slots.free.push(entry.home.slot);
         Some(entry)
     }
 }

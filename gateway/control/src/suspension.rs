@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use evenkeel_core::{GatewayEffect, RestoredSession, requested_room_name};
 use evenkeel_dataplane::worker::{
-    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, WorkerCommand,
-    WorkerReport,
+    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
+    WorkerCommand, WorkerReport,
 };
 use evenkeel_drivers::{Clock, ContinuedSession};
 use evenkeel_model::{Labels, NodeId, SessionId};
@@ -18,11 +18,10 @@ use evenkeel_process::random::draw;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Control, awaits_first_packet, dscp};
-use crate::handle::ControlRequest;
-use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
+use crate::messages::{ControlRequest, NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
-use crate::snapshot::{LastStates, MediaRecord, MediaStates, RecordBatch, Snapshot};
+use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WORKERS_WITHIN;
 
 /// Rounds in which the last reports of the workers may change their sessions: one is usual.
@@ -38,6 +37,52 @@ const INSTALLED_TOGETHER: usize = 64;
 struct AtWorker {
     state: Box<SessionState>,
     ports: Option<Box<SessionPorts>>,
+}
+
+/// The last states of a gateway that stops its packets, as the workers hand them out.
+#[derive(Debug)]
+pub struct LastStates {
+    pub(crate) parts: mpsc::Receiver<HandedOut>,
+    /// Of each worker that has handed out its sessions.
+    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
+    pub(crate) until: Instant,
+}
+
+/// A part of the last states.
+#[derive(Debug)]
+pub struct LastStatesPart {
+    /// The states.
+    pub states: MediaStates,
+    /// No part follows.
+    pub is_last: bool,
+}
+
+impl LastStates {
+    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
+        loop {
+            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
+            match part.ok().flatten() {
+                Some(HandedOut::Sessions(sessions)) => {
+                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
+                    let media = sessions.into_iter().map(record).collect();
+                    let states = MediaStates { media, trunks: Vec::new() };
+                    return Ok(LastStatesPart { states, is_last: false });
+                }
+                Some(HandedOut::Trunks { worker, trunks }) => {
+                    self.trunks[usize::from(worker)] = Some(trunks);
+                    if self.trunks.iter().all(Option::is_some) {
+                        let trunks = self.trunks.drain(..).flatten().collect();
+                        let states = MediaStates { media: Vec::new(), trunks };
+                        return Ok(LastStatesPart { states, is_last: true });
+                    }
+                }
+                None => {
+                    let missing = self.trunks.iter().position(Option::is_none);
+                    return Err(NotSuspended::Worker(missing.unwrap_or_default()));
+                }
+            }
+        }
+    }
 }
 
 impl Control {
@@ -111,7 +156,7 @@ impl Control {
             });
             for duplicates in duplicates.map_err(NotSuspended::Worker)? {
                 let SocketDuplicates { sessions, slots: used } =
-                    duplicates.map_err(|error| NotSuspended::by_port(&error))?;
+                    duplicates.map_err(|error| NotSuspended::Port(error.to_string().into()))?;
                 slots = slots.max(used);
                 for Duplicate { state, ports } in sessions {
                     let own = ports.into_iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp]).flatten();
@@ -393,7 +438,6 @@ impl Control {
     }
 }
 
-/// Returns once the guard is dropped.
 async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
     match guard {
         Some(guard) => _ = guard.await,

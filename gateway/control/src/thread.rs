@@ -21,12 +21,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::control::{Control, Lifetime};
 use crate::equipment::Equipment;
-use crate::handle::{ControlRequest, Slice};
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{
-    AdmissionState, ControlError, EventRecord, GatewayEvent, NotSuspended, SessionView,
-    StatusReport,
+    AdmissionState, ControlError, ControlRequest, NotSuspended, SessionView, Slice, StatusReport,
 };
 use crate::names::NodeNames;
 use crate::nodes::NodeResources;
@@ -36,7 +34,7 @@ use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::Replication;
 use crate::registry::{SessionEntry, SessionRegistry};
-use crate::reporting::{Closings, Costs, Reporting};
+use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::start_hooks::StartHooks;
 use crate::workers::{WorkerLine, WorkerLines};

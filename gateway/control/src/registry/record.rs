@@ -19,33 +19,33 @@ pub(super) struct ScopedAddress(
 );
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RegistryRecord {
+pub(crate) struct RegistryRecord {
     /// The bound addresses of the UDP listeners, by number.
     listeners: Vec<ScopedAddress>,
     /// The generations of each worker's slots.
     generations: Vec<Vec<u32>>,
     /// The address of sessions' own ports, if it is one that another host may have.
     #[serde(default)]
-    pub ports_at: Option<IpAddr>,
-    pub sessions: Vec<EntryRecord>,
+    pub(crate) ports_at: Option<IpAddr>,
+    pub(crate) sessions: Vec<EntryRecord>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EntryRecord {
-    pub session: SessionId,
+pub(crate) struct EntryRecord {
+    pub(crate) session: SessionId,
     worker: u16,
     slot: u32,
     generation: u32,
     client: ClientRecord,
     offer: OfferId,
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// Local ports towards nodes: RTP and, if it has a port of its own, RTCP.
     #[serde(default)]
-    pub ports: Option<(u16, Option<u16>)>,
+    pub(crate) ports: Option<(u16, Option<u16>)>,
     /// The client's own addresses at `plain` nodes, by name.
     nodes: Vec<(Arc<str>, ScopedAddress)>,
     /// The session's part of the limit `session_data_mib`, bytes.
-    pub data: u32,
+    pub(crate) data: u32,
 }
 
 /// The identification of a client.
@@ -98,27 +98,27 @@ impl ClientRecord {
 
 /// Sessions of another process that this one can serve.
 #[derive(Debug)]
-pub struct RestoringSessions {
+pub(crate) struct RestoringSessions {
     /// In the order of the sessions.
-    pub entries: Vec<EntryRecord>,
+    pub(crate) entries: Vec<EntryRecord>,
     /// The numbers that the listeners have here.
-    pub listeners: Vec<Option<u8>>,
+    pub(crate) listeners: Vec<Option<u8>>,
 }
 
 /// Facts about a session that other parts restored.
-pub struct RestoredParts {
-    pub media: Arc<MediaDescription>,
-    pub ports: Option<Box<SessionPorts>>,
+pub(crate) struct RestoredParts {
+    pub(crate) media: Arc<MediaDescription>,
+    pub(crate) ports: Option<Box<SessionPorts>>,
     /// The room's name and the labels.
-    pub brief: Option<(Arc<str>, Labels)>,
-    pub data: Option<OwnedSemaphorePermit>,
+    pub(crate) brief: Option<(Arc<str>, Labels)>,
+    pub(crate) data: Option<OwnedSemaphorePermit>,
     /// The client's port is known. If its IP address was declared, another session may declare it by now.
-    pub has_address: bool,
+    pub(crate) has_address: bool,
 }
 
 impl RegistryRecord {
     /// With these sessions, and the generations of their slots. Other slots begin anew.
-    pub fn with_sessions(mut self, sessions: Vec<EntryRecord>) -> RegistryRecord {
+    pub(crate) fn with_sessions(mut self, sessions: Vec<EntryRecord>) -> RegistryRecord {
         self.generations.iter_mut().for_each(Vec::clear);
         for entry in &sessions {
             // The worker is checked by the restore.
