@@ -24,49 +24,22 @@ use tokio::sync::mpsc::error::SendError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ProbeResult {
-    Answered {
-        node: NodeId,
-        sequence: u64,
-        vouched: bool,
-        at: Instant,
-    },
-    State {
-        node: NodeId,
-        beside: bool,
-        load: NodeLoad,
-        at: Instant,
-    },
+    /// The node answered this probe.
+    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
+    /// The node, or the agent beside it, reported its state.
+    State { node: NodeId, beside: bool, load: NodeLoad, at: Instant },
     /// The answer to the order with this nonce.
-    Order {
-        node: NodeId,
-        nonce: u64,
-        outcome: OrderOutcome,
-    },
+    Order { node: NodeId, nonce: u64, outcome: OrderOutcome },
     /// Either end refused a signed message.
-    Mismatch {
-        node: NodeId,
-        mismatch: Mismatch,
-    },
+    Mismatch { node: NodeId, mismatch: Mismatch },
     /// ICMP reports no listener, and quotes this probe.
-    Refused {
-        node: NodeId,
-        sequence: u64,
-    },
+    Refused { node: NodeId, sequence: u64 },
     /// The node refused a message because its group has this newer epoch.
-    Fenced {
-        node: NodeId,
-        epoch: u64,
-    },
+    Fenced { node: NodeId, epoch: u64 },
     /// A packet crossed between the canary sessions.
-    CanaryPassed {
-        node: NodeId,
-        sequence: u64,
-    },
+    CanaryPassed { node: NodeId, sequence: u64 },
     /// Both canary sessions are open.
-    CanaryOpen {
-        node: NodeId,
-        at: Instant,
-    },
+    CanaryOpen { node: NodeId, at: Instant },
 }
 
 pub enum ProbeMethod {
