@@ -24,7 +24,6 @@ use super::prober::{ProbeEvent, ProbeResult, ProbeSender, Subscription};
 /// Packets per opening.
 const OPENED_EVERY: u64 = 5;
 
-/// Lease in seconds.
 const LEASE_S: u16 = 10;
 
 /// One packet with its trunk framing.

@@ -17,17 +17,15 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::equipment::{Equipment, equip, has_webhooks, wants_briefs};
 use crate::inherited::Inherited;
-use crate::messages::{ControlError, GatewayEvent, OfferedSession};
-use crate::node_list::{
-    ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NotListed,
-};
+use crate::messages::ControlError;
+use crate::nodes::{ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NotListed};
 use crate::nodes::{NodeResources, region_named};
-use crate::offers::{OfferQueue, OfferReply};
+use crate::offers::{OfferQueue, OfferReply, OfferedSession};
 use crate::policies::PolicyRunner;
 use crate::probes::Probes;
 use crate::records::{RecordSource, Replication};
 use crate::registry::{Registered, SessionRegistry};
-use crate::reporting::Reporting;
+use crate::reporting::{GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::workers::WorkerLines;
 
@@ -98,7 +96,7 @@ impl Control {
                 self.install(session, &offer, route, plan, clock.now);
             }
             // Handled by the restore.
-            GatewayEffect::Restore { .. } => {}
+            GatewayEffect::Restore(_) => {}
             GatewayEffect::Open { session, room, hop } => {
                 match open_request(&self.registry, &self.nodes, session, room, hop) {
                     Some(request) => {
@@ -478,7 +476,9 @@ impl Control {
                 // Cannot fail: both nodes exist.
                 let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
             }
-            if let Some(old) = self.nodes.named_among(&node.name, &steps.goes) {
+            let is_old =
+                |id: &&NodeId| self.nodes.listed(**id).is_some_and(|it| it.name == node.name);
+            if let Some(&old) = steps.goes.iter().find(is_old) {
                 // Cannot fail: both nodes exist.
                 let _ =
                     self.gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));

@@ -46,7 +46,14 @@ pub struct Equipment {
 pub enum EquipError {
     /// The socket towards the node could not be created or connected.
     #[error("node {node} at {address} cannot be reached from this machine: {error}")]
-    Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
+    Node {
+        /// The name of the node.
+        node: Box<str>,
+        /// The address of the node.
+        address: SocketAddr,
+        /// The error of the system.
+        error: std::io::Error,
+    },
     /// A descriptor could not be created.
     #[error("cannot create a descriptor: {0}")]
     System(#[from] std::io::Error),

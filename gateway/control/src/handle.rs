@@ -1,4 +1,4 @@
-//! The interface of control: requests, replies and events.
+//! The interface of control for other threads.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,146 +17,34 @@ use crate::history::SessionHistory;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::messages::{
-    ControlError, EventRecord, NodeOrder, NotSuspended, OfferedSession, REQUESTS_MAX, Restored,
-    SessionAnswer, SessionView, SnapshotError, StatusReport,
+    ControlError, ControlReply, ControlRequest, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
+    SessionView, Slice, SnapshotError, StatusReport,
 };
 use crate::names::NodeNames;
-use crate::node_list::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
+use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
 use crate::nodes::{Operation, OperationTarget};
+use crate::offers::{OfferedSession, SessionAnswer};
 use crate::policies::PushRequest;
 use crate::records::{OFFERS_WITHIN, Suspended};
-use crate::reporting::ModeView;
-use crate::snapshot::{LastStates, MediaStates, RecordBatch, Snapshot};
+use crate::reporting::{EventRecord, ModeView};
+use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
+use crate::suspension::LastStates;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
 
-type ControlReply<T> = oneshot::Sender<T>;
-
-#[derive(Debug)]
-pub enum ControlRequest {
-    Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
-    Close(SessionId, ControlReply<Result<(), ControlError>>),
-    #[cfg(feature = "fault-injection")]
-    Panic(SessionId, ControlReply<Result<(), ControlError>>),
-    Move {
-        room: Arc<str>,
-        node: Box<str>,
-        reply: ControlReply<Result<(), ControlError>>,
-    },
-    Operate(Operation, ControlReply<Result<(), ControlError>>),
-    Explain(SessionId, ControlReply<Option<Explanation>>),
-    Regions(ControlReply<Vec<RegionStanding>>),
-    Order {
-        node: Box<str>,
-        order: NodeOrder,
-        reply: ControlReply<Result<(), ControlError>>,
-    },
-    Sessions {
-        after: SessionId,
-        reply: ControlReply<Slice<SessionId, SessionView>>,
-    },
-    Session(SessionId, ControlReply<Option<SessionView>>),
-    Rooms {
-        after: RoomId,
-        reply: ControlReply<Slice<RoomId, RoomStanding>>,
-    },
-    Nodes(ControlReply<Vec<NodeStanding>>),
-    Policies(ControlReply<Vec<PolicyView>>),
-    Recorder(ControlReply<Option<PolicyRecorder>>),
-    History(ControlReply<Arc<SessionHistory>>),
-    Govern(Box<TrustRules>, ControlReply<()>),
-    /// Notes a configuration file that was refused before its rollout.
-    NoteRefusal(RefusalRecord),
-    Refusals(ControlReply<Vec<RefusalRecord>>),
-    Status(ControlReply<StatusReport>),
-    Modes(ControlReply<Vec<ModeView>>),
-    /// Replaces scenarios; the reply comes when the change is active or in progress.
-    Scenarios(BTreeMap<Arc<str>, Scenario>, ControlReply<()>),
-    List(Box<NodeList>, ControlReply<Result<ListChange, NotListed>>),
-    Reload(ReloadRequest),
-    FollowReloads(mpsc::Sender<ReloadRequest>),
-    Push {
-        policy: PolicyName,
-        bytes: Vec<u8>,
-        settings: Option<serde_json::Value>,
-        push: PushRequest,
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    RollOut {
-        policy: PolicyName,
-        source: Box<PluginSource>,
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    Rollback {
-        policy: PolicyName,
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    ActOnRollout {
-        policy: PolicyName,
-        action: RolloutAction,
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    RolloutSettings(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
-    Stop {
-        policy: PolicyName,
-        reply: ControlReply<Result<(), ControlError>>,
-    },
-    /// The first revisions of all policies are active.
-    PoliciesStand,
-    /// Replies once the first revisions of all policies are active.
-    AwaitPolicies(ControlReply<()>),
-    Shutdown {
-        within: Duration,
-        done: ControlReply<()>,
-    },
-    /// Duplicates of the trunks' sockets.
-    Trunks(ControlReply<io::Result<NamedSockets>>),
-    /// Sends all records, and then those that change.
-    FollowRecords {
-        /// Until the gateway is suspended, whose last batch belongs to this follower.
-        hands_over: bool,
-        reply: ControlReply<mpsc::Receiver<RecordBatch>>,
-    },
-    /// The number of the last batch, if the records have a follower.
-    RecordsSent(ControlReply<Option<u64>>),
-    /// Stops control, and hands out the records.
-    Suspend(ControlReply<Result<Suspended, NotSuspended>>),
-    /// Stops the workers of a suspended gateway.
-    SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
-    /// Takes over newer states of restored sessions.
-    ContinueMedia {
-        states: Box<MediaStates>,
-        /// With the last part, and the result of all parts.
-        last: Option<ControlReply<Result<(), SnapshotError>>>,
-    },
-    /// Ends a suspension: control and the workers continue.
-    Resume(ControlReply<()>),
-    /// Takes over the state of another process.
-    Restore {
-        snapshot: Box<Snapshot>,
-        descriptors: Vec<OwnedFd>,
-        reply: ControlReply<Result<Restored, SnapshotError>>,
-    },
-    /// As [`ControlRequest::Restore`], and ends the suspension.
-    TakeOver {
-        snapshot: Box<Snapshot>,
-        descriptors: Vec<OwnedFd>,
-        reply: ControlReply<Result<Restored, SnapshotError>>,
-    },
-    /// Ends control and the workers; the sessions belong to another process.
-    Release(ControlReply<()>),
-    /// As [`ControlRequest::Release`], of a gateway that was not suspended.
-    Abandon(ControlReply<()>),
-}
-
 /// The interface of a running control, for other threads.
 #[derive(Clone, Debug)]
 pub struct Handle {
+    /// The queue of control.
     pub requests: mpsc::Sender<ControlRequest>,
+    /// The channel of events.
     pub events: broadcast::Sender<Arc<EventRecord>>,
+    /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
+    /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
+    /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
 }
 
@@ -168,11 +56,13 @@ pub struct TokensRefused {
 }
 
 impl TokensRefused {
+    /// Counts a request without a token, or with a wrong one.
     pub fn count(&self, is_missing: bool) {
         let count = if is_missing { &self.missing } else { &self.wrong };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The counts by reason, as in metrics.
     pub fn by_reason(&self) -> [(&'static str, u64); 2] {
         let reasons = [("missing", &self.missing), ("wrong", &self.wrong)];
         reasons.map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
@@ -202,10 +92,12 @@ impl Handle {
         answer.await.map_err(|_| ControlError::Unavailable)
     }
 
+    /// Opens a session. Returns once it can carry packets.
     pub async fn offer(&self, request: OfferedSession) -> Result<SessionAnswer, ControlError> {
         self.ask(|reply| ControlRequest::Offer(Box::new(request), reply)).await?
     }
 
+    /// Closes a session.
     pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
         self.ask(|reply| ControlRequest::Close(session, reply)).await?
     }
@@ -221,6 +113,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::Move { room, node, reply }).await?
     }
 
+    /// Begins or ends the drain of a node, without a deadline.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = OperationTarget::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
@@ -236,6 +129,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::Explain(session, reply)).await
     }
 
+    /// All regions.
     pub async fn regions(&self) -> Result<Vec<RegionStanding>, ControlError> {
         self.ask(ControlRequest::Regions).await
     }
@@ -265,6 +159,7 @@ impl Handle {
         Ok(all)
     }
 
+    /// All live sessions.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
         self.sessions_after(SessionId(0), usize::MAX).await
     }
@@ -278,10 +173,12 @@ impl Handle {
         self.list(after, limit, |after, reply| ControlRequest::Sessions { after, reply }).await
     }
 
+    /// The live session of this number.
     pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
         self.ask(|reply| ControlRequest::Session(session, reply)).await
     }
 
+    /// All placed rooms.
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
         self.rooms_after(RoomId(0), usize::MAX).await
     }
@@ -295,10 +192,12 @@ impl Handle {
         self.list(after, limit, |after, reply| ControlRequest::Rooms { after, reply }).await
     }
 
+    /// All nodes.
     pub async fn nodes(&self) -> Result<Vec<NodeStanding>, ControlError> {
         self.ask(ControlRequest::Nodes).await
     }
 
+    /// All policies, with the statistics of canaries.
     pub async fn policies(&self) -> Result<Vec<PolicyView>, ControlError> {
         self.ask(ControlRequest::Policies).await
     }
@@ -313,6 +212,7 @@ impl Handle {
         self.ask(ControlRequest::History).await
     }
 
+    /// The status of the gateway.
     pub async fn status(&self) -> Result<StatusReport, ControlError> {
         self.ask(ControlRequest::Status).await
     }
@@ -379,6 +279,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::Push { policy, bytes, settings, push, reply }).await?
     }
 
+    /// Acts on the rollout of a policy.
     pub async fn act_on_rollout(
         &self,
         policy: PolicyName,
@@ -387,6 +288,7 @@ impl Handle {
         self.ask(|reply| ControlRequest::ActOnRollout { policy, action, reply }).await?
     }
 
+    /// Replaces `[rollout]` of the policy sets.
     pub async fn change_rollout_settings(
         &self,
         settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
@@ -416,6 +318,7 @@ impl Handle {
         self.ask(ControlRequest::AwaitPolicies).await
     }
 
+    /// Replaces a policy's plugin from a file.
     pub async fn roll_out(
         &self,
         policy: PolicyName,
@@ -456,7 +359,8 @@ impl Handle {
         let suspended =
             self.ask(ControlRequest::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
         let mut suspended = suspended?;
-        suspended.batch.add_keys(self.idempotency_keys.take_changed(usize::MAX));
+        let keys = self.idempotency_keys.take_changed(usize::MAX);
+        suspended.batch.changed.idempotency_keys.extend(keys);
         Ok(suspended)
     }
 
@@ -548,40 +452,8 @@ impl Handle {
         Arc::clone(&self.names)
     }
 
+    /// Subscribes to events.
     pub fn events(&self) -> broadcast::Receiver<Arc<EventRecord>> {
         self.events.subscribe()
     }
 }
-
-/// Maximum cost of a slice, in views of one session. Copying that many takes about 100 µs, so lists delay failure
-/// detection by no more than that.
-const COST_MAX: usize = 100;
-
-/// Part of a list, in order of its ids.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Slice<Id, T> {
-    pub items: Vec<T>,
-    /// The id that the slice ends with; `None` at the end of the list.
-    pub last: Option<Id>,
-}
-
-impl<Id, T> Slice<Id, T> {
-    /// Takes entries until their cost reaches [`COST_MAX`]. An entry without an item costs one.
-    pub(crate) fn of(
-        entries: impl Iterator<Item = (Id, Option<T>)>,
-        cost: impl Fn(&T) -> usize,
-    ) -> Slice<Id, T> {
-        let (mut items, mut left) = (Vec::new(), COST_MAX);
-        for (id, item) in entries {
-            left = left.saturating_sub(item.as_ref().map_or(1, &cost));
-            items.extend(item);
-            if left == 0 {
-                return Slice { items, last: Some(id) };
-            }
-        }
-        Slice { items, last: None }
-    }
-}
-
-#[cfg(test)]
-mod tests;

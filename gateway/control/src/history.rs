@@ -92,6 +92,7 @@ impl SessionHistory {
         own.into_iter().map(|(record, _)| record).collect()
     }
 
+    /// Adds a record, whose line has this length.
     pub fn add(&self, record: EndedSession, bytes: usize) {
         self.lock().push(Arc::new(record), bytes);
     }
@@ -132,6 +133,7 @@ impl HistoryWriter {
         })
     }
 
+    /// The history that the thread writes.
     pub fn history(&self) -> Arc<SessionHistory> {
         Arc::clone(&self.history)
     }
@@ -262,16 +264,20 @@ impl Clerk {
     }
 }
 
+/// The record of an ended session, as in the API and in the file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndedSession {
     /// `s17`.
     pub id: Box<str>,
     /// Host name of the gateway that served the session.
     pub gateway: Box<str>,
+    /// The name of the room.
     pub room: Box<str>,
+    /// The name of the scenario.
     pub scenario: Box<str>,
     /// The transport of the client: `udp`.
     pub ingress: Box<str>,
+    /// The redundancy mode at the end: `hot`.
     pub mode: Box<str>,
     /// Unix time in microseconds.
     pub offered_us: u64,
@@ -279,7 +285,9 @@ pub struct EndedSession {
     pub ended_us: u64,
     /// From the offer to the end.
     pub duration_ms: u64,
+    /// The author of the admission.
     pub admitted_by: Box<str>,
+    /// The media that it carried.
     pub totals: Carried,
     /// Completed moves of its room by cause, among those that the room remembers.
     pub moves: BTreeMap<Box<str>, u32>,
@@ -290,13 +298,21 @@ pub struct EndedSession {
 /// Media of a session, since it opened.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Carried {
+    /// Packets from the client.
     pub packets_up: u64,
+    /// Bytes from the client.
     pub bytes_up: u64,
+    /// Packets to the client.
     pub packets_down: u64,
+    /// Bytes to the client.
     pub bytes_down: u64,
+    /// Packets to the client that a plan withheld.
     pub shed: u64,
+    /// Packets of the client that did not arrive.
     pub lost_up: u64,
+    /// Switches to another hop.
     pub switches: u32,
+    /// Packets to the client that were lost at switches.
     pub lost_at_switches: u32,
 }
 
@@ -348,7 +364,6 @@ impl EndedSession {
         }
     }
 
-    /// The record as a line of JSON.
     fn line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).expect("a record is text and numbers");
         line.push(b'\n');
@@ -464,4 +479,4 @@ fn read(path: &Path, records: &mut Vec<MeasuredRecord>) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;

@@ -18,8 +18,10 @@ const KEY_MAX: usize = 128;
 /// A key that cannot be used for this request.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeyError {
+    /// The key is empty or too long.
     #[error("{0} bytes, 1 to {KEY_MAX} are allowed")]
     Length(usize),
+    /// Another request had the key.
     #[error("`{0}` was used with another body, expected a new key")]
     OtherBody(Box<str>),
 }
@@ -95,6 +97,7 @@ impl Default for KeyTable {
 }
 
 impl KeyTable {
+    /// Begins a request with this key and body.
     pub fn begin(&self, key: &str, body: &[u8]) -> Result<RequestTurn, KeyError> {
         if key.is_empty() || key.len() > KEY_MAX {
             return Err(KeyError::Length(key.len()));
@@ -147,10 +150,12 @@ impl KeyTable {
         *changed = Some(by_age.iter().filter(stands).map(|(key, _)| key.clone()).collect());
     }
 
+    /// Notes changes no more.
     pub fn unfollow(&self) {
         self.lock().changed = None;
     }
 
+    /// The follower lacks answered keys.
     pub fn have_changed(&self) -> bool {
         self.lock().changed.as_ref().is_some_and(|changed| !changed.is_empty())
     }
@@ -209,7 +214,11 @@ impl KeyEntries {
         self.by_key.insert(key.clone(), KeyEntry { number, body_sha256, answer });
         self.by_age.push_back((key, number));
         while self.by_age.len() > keys_max {
-            self.forget_oldest();
+            if let Some((key, number)) = self.by_age.pop_front()
+                && self.by_key.get(&key).is_some_and(|entry| entry.number == number)
+            {
+                self.by_key.remove(&key);
+            }
         }
     }
 
@@ -218,14 +227,6 @@ impl KeyEntries {
         changed.push_back(key.into());
         if changed.len() > keys_max {
             changed.pop_front();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((key, number)) = self.by_age.pop_front()
-            && self.by_key.get(&key).is_some_and(|entry| entry.number == number)
-        {
-            self.by_key.remove(&key);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Control: one thread owns the core. Its bounded input channels carry events and summaries, never packets.
 
+#![deny(missing_docs)]
+
 mod canary;
 mod control;
 mod equipment;
@@ -9,7 +11,6 @@ mod idempotency;
 mod inherited;
 mod messages;
 mod names;
-mod node_list;
 mod nodes;
 mod offers;
 mod policies;
@@ -17,7 +18,6 @@ mod prober;
 mod probes;
 mod records;
 mod registry;
-mod replica;
 mod reporting;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
@@ -28,35 +28,32 @@ mod suspension;
 mod thread;
 mod workers;
 
-pub use canary::CanaryNode;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
 pub use evenkeel_policies::{PluginView, PolicyView, RefusalRecord};
 pub use evenkeel_revisions::{
-    Actor, LastRollout, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome,
-    RolloutReport, Staged,
+    Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
+    Staged,
 };
-pub use handle::{ControlRequest, Handle, Slice, TokensRefused};
+pub use handle::{Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
-    AdmissionState, AgentError, ControlError, EventRecord, GatewayEvent, IngressAnswer, NodeOrder,
-    NotSuspended, OfferedSession, REQUESTS_MAX, Restored, SessionAnswer, SessionView,
-    SnapshotError, StatusReport, TraceCaller,
+    AdmissionState, AgentError, ControlError, ControlRequest, NodeOrder, NotSuspended,
+    REQUESTS_MAX, Restored, SessionView, Slice, SnapshotError, StatusReport,
 };
 pub use names::{NodeName, NodeNames};
-pub use node_list::{
-    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadRequest,
-    Reloaded, Shrinks,
+pub use nodes::{
+    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, Operation, OperationTarget,
+    PolicyRefused, ReloadRequest, Reloaded, Shrinks,
 };
-pub use nodes::{Operation, OperationTarget};
+pub use offers::{IngressAnswer, OfferedSession, SessionAnswer};
 pub use policies::PushRequest;
-pub use prober::ProbeMethod;
 pub use records::{Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
-pub use replica::Replica;
-pub use reporting::{ModeView, Recovery};
-pub use snapshot::{LastStatesPart, MediaStates, RecordBatch, STATES, Snapshot};
+pub use reporting::{EventRecord, GatewayEvent, ModeView, Recovery};
+pub use snapshot::{MediaStates, RecordBatch, Replica, STATES, Snapshot};
+pub use suspension::LastStatesPart;
 pub use thread::{ControlParts, run};
 pub use workers::WorkerLine;

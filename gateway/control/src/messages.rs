@@ -1,110 +1,64 @@
-//! Requests to control, its answers and errors, events, and views of its state.
+//! Requests to control, its answers and errors, and views of its state.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use evenkeel_core::{Impossible, SessionStanding};
-use evenkeel_dataplane::worker::{ShedRun, Totals};
-use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
-use evenkeel_model::{
-    CoreEvent, Decider, Health, Hop, IngressProtocol, Labels, MediaDescription, MediaStream,
-    NodeId, OfferRefusal, PayloadType, PolicyName, RoomId, SessionId,
+use evenkeel_core::{
+    Explanation, Impossible, NodeStanding, RegionStanding, RoomStanding, SessionStanding,
 };
-use evenkeel_policies::ReportedDecision;
-use evenkeel_recording::RecordedDecision;
-use evenkeel_revisions::RolloutReport;
+use evenkeel_dataplane::worker::Totals;
+use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
+use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, RoomId, Scenario, SessionId};
+use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
+use evenkeel_revisions::{RolloutAction, RolloutReport};
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::node_list::{NodeListUpdate, NotReloaded};
+use crate::history::SessionHistory;
+use crate::inherited::NamedSockets;
+use crate::nodes::Operation;
+use crate::nodes::{ListChange, NodeList, NotListed, NotReloaded, ReloadRequest};
+use crate::offers::{OfferedSession, SessionAnswer};
+use crate::policies::PushRequest;
+use crate::records::Suspended;
+use crate::reporting::ModeView;
+use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
+use crate::suspension::LastStates;
 use crate::workers::WORKERS_WITHIN;
 
 /// Length of the request queue. When the queue is full the caller gets an error.
 pub const REQUESTS_MAX: usize = 4_096;
 
-/// A session request, as the API read it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct OfferedSession {
-    pub scenario: Arc<str>,
-    pub room: Arc<str>,
-    /// Facts that policies may read.
-    pub labels: Labels,
-    pub ingress: IngressProtocol,
-    pub media: Arc<MediaDescription>,
-    /// The client's own addresses at `plain` nodes, by node name.
-    pub nodes: Vec<(Arc<str>, SocketAddr)>,
-    /// W3C trace context of the caller, unparsed.
-    pub traceparent: Option<Box<str>>,
-}
-
-impl OfferedSession {
-    /// Memory of what the request brings, as if no other session had the same.
-    pub fn data_bytes(&self) -> usize {
-        let label = |(key, value): &(Box<str>, Box<str>)| {
-            size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()
-        };
-        let payload_type = |it: &PayloadType| size_of::<PayloadType>() + it.codec.len();
-        let stream = |it: &MediaStream| {
-            size_of::<MediaStream>() + it.payload_types.iter().map(payload_type).sum::<usize>()
-        };
-        self.room.len()
-            + self.labels.iter().map(label).sum::<usize>()
-            + self.media.streams.iter().map(stream).sum::<usize>()
-            + size_of_val(&*self.nodes)
-    }
-}
-
-#[derive(Clone, PartialEq, Debug)]
-pub struct SessionAnswer {
-    pub session: SessionId,
-    pub room: RoomId,
-    pub ingress: IngressAnswer,
-    /// The hops of the session's room, best first.
-    pub route: Vec<Hop>,
-    pub admitted_by: Decider,
-    pub routed_by: Decider,
-}
-
-/// The addresses at which one client reaches the gateway.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum IngressAnswer {
-    Udp {
-        /// Destination of RTP.
-        address: SocketAddr,
-        /// Destination of RTCP, if it differs.
-        rtcp: Option<SocketAddr>,
-        /// ICE ufrag and password.
-        credentials: Option<(Box<str>, Box<str>)>,
-    },
-    Quic {
-        /// Address of the endpoint.
-        address: SocketAddr,
-        /// SHA-256 of the endpoint's certificate.
-        certificate_sha256: [u8; 32],
-        /// The flow that the client sends with.
-        flow_to_gateway: u64,
-        /// The flow that the client receives.
-        flow_from_gateway: u64,
-    },
-}
-
+/// Why control did not do as requested.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ControlError {
+    /// The offer was turned down.
     Refused(OfferRefusal),
+    /// The node did not open the session.
     NotOpened {
+        /// The number of the node.
         node: NodeId,
+        /// The answer of the node.
         reason: Box<str>,
     },
+    /// The core refused the request.
     Impossible(Impossible),
+    /// The request names an unknown node or region.
     Unfound {
         /// The kind of the name.
         reason: Impossible,
+        /// The known names.
         known: Vec<Box<str>>,
     },
+    /// The node cannot take the room.
     Unfit {
+        /// The health of the node.
         health: Health,
+        /// The node is being drained.
         draining: bool,
         /// Load and reservations, thousandths of the capacity.
         load_permille: u32,
@@ -121,22 +75,32 @@ pub enum ControlError {
     UnknownNode(Box<str>),
     /// The address in the offer is neither the node's own nor in `node_networks`.
     OutsideNetworks {
+        /// The name of the node.
         node: Box<str>,
+        /// The address in the offer.
         address: SocketAddr,
     },
     /// The session would reach two plain nodes at one address; their packets could not be told apart.
     SharedNodeAddress {
+        /// The names of the nodes.
         nodes: [Box<str>; 2],
+        /// The address of both.
         address: SocketAddr,
     },
     /// No descriptor, local port or place in the flow table is left for another session.
     Full,
+    /// The policy is unknown, or was stopped.
     NoPolicy(PolicyName),
+    /// The policy cannot be changed so; the reason.
     Policy(Box<str>),
+    /// The agent of a node did not obey.
     Agent {
+        /// The name of the node.
         node: Box<str>,
+        /// The reason.
         why: AgentError,
     },
+    /// The configuration was not reloaded.
     NotReloaded(NotReloaded),
     /// The first policies are still being compiled; only they may decide.
     Starting,
@@ -158,9 +122,12 @@ impl ControlError {
     }
 }
 
+/// An order to the agent of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeOrder {
+    /// Start the process.
     Start,
+    /// Inject a fault.
     Break(NodeFault),
 }
 
@@ -173,6 +140,7 @@ impl NodeOrder {
     }
 }
 
+/// Why an order was not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AgentError {
     /// The node has no agent.
@@ -185,182 +153,368 @@ pub enum AgentError {
     Silent,
 }
 
-#[derive(Clone, PartialEq, Debug)]
-pub struct EventRecord {
-    pub at: SystemTime,
-    pub event: GatewayEvent,
-    /// With [`CoreEvent::Closed`]: the session's final totals.
-    pub totals: Option<Totals>,
-    /// The caller, with [`CoreEvent::Opened`], [`CoreEvent::Refused`] and [`GatewayEvent::TurnedAway`].
-    pub caller: Option<TraceCaller>,
-}
-
-impl EventRecord {
-    pub fn now(event: GatewayEvent) -> EventRecord {
-        EventRecord { at: SystemTime::now(), event, totals: None, caller: None }
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TraceCaller {
-    pub arrived: Instant,
-    /// W3C trace context of the caller, unparsed.
-    pub traceparent: Option<Box<str>>,
-}
-
-impl TraceCaller {
-    pub fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
-        TraceCaller { arrived, traceparent: wanted.traceparent.clone() }
-    }
-}
-
-#[derive(Clone, PartialEq, Debug)]
-pub enum GatewayEvent {
-    Core(CoreEvent),
-    /// An offer was refused because no listener accepts it, or because of a node that it names.
-    TurnedAway {
-        scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
-        reason: &'static str,
-        session: Option<(SessionId, RoomId)>,
-    },
-    /// A revision advanced, was refused or was rolled back.
-    Rollout(RolloutReport),
-    NotOpened {
-        session: SessionId,
-        node: NodeId,
-        reason: Box<str>,
-    },
-    /// The node list changed, or a change was refused.
-    NodeList(NodeListUpdate),
-    /// A removed node is empty and forgotten.
-    NodeRemoved {
-        /// The node's number, which may be reused.
-        node: NodeId,
-        name: Arc<str>,
-    },
-    /// The rung of a session withheld packets from its client.
-    Shed {
-        session: SessionId,
-        run: ShedRun,
-    },
-}
-
+/// A live session, with its media.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
+    /// Its state in the core.
     pub standing: SessionStanding,
+    /// The media that it carried.
     pub totals: Totals,
 }
 
+/// The status of the gateway, as in the API.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct StatusReport {
+    /// Tells if sessions are admitted.
     pub state: AdmissionState,
+    /// The version of the gateway.
     pub version: &'static str,
+    /// The gateway's region.
     pub region: Arc<str>,
+    /// The time since the start.
     pub uptime_ms: u64,
+    /// Live sessions.
     pub sessions: usize,
+    /// Placed rooms.
     pub rooms: usize,
     /// The gateway suspects its own uplink, because most nodes fell silent at once. It marks no node down for that
     /// silence.
     pub uplink_suspect: bool,
     /// Policies with a failed last call.
     pub policies_failing: Vec<String>,
+    /// Packets sent to nodes.
     pub packets_to_node: u64,
+    /// Packets sent to clients.
     pub packets_to_client: u64,
+    /// Bytes sent to nodes.
     pub bytes_to_node: u64,
+    /// Bytes sent to clients.
     pub bytes_to_client: u64,
+    /// Requests for key frames sent to nodes.
     pub key_frames_to_node: u64,
+    /// Requests for key frames sent to clients.
     pub key_frames_to_client: u64,
     /// Dropped packets by reason, without zeroes.
     pub drops: BTreeMap<&'static str, u64>,
     /// Signed messages of nodes and agents that were refused, by reason.
     #[serde(skip)]
     pub messages_refused: BTreeMap<&'static str, u64>,
+    /// Addresses of the UDP listeners.
     pub udp: Vec<SocketAddr>,
+    /// Address of the QUIC listener.
     pub quic: Option<SocketAddr>,
+    /// Counters of the QUIC endpoint, by name.
     pub quic_counts: BTreeMap<&'static str, u64>,
 }
 
+/// Tells if sessions are admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdmissionState {
     /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
     Starting,
+    /// Sessions are admitted.
     Serving,
+    /// The gateway shuts down and admits no more sessions.
     Draining,
 }
 
 /// The result of a restore.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
+    /// The number of sessions that continue.
     pub sessions: usize,
 }
 
+/// Why a gateway was not suspended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotSuspended {
+    /// Offers were not answered in time.
     #[error("offers are still being answered; try again in a few seconds")]
     Busy,
+    /// The first policies are not active yet.
     #[error("the first policies are still being compiled; try again when the gateway is ready")]
     Starting,
+    /// A shutdown has begun.
     #[error("the gateway is shutting down")]
     Draining,
+    /// A suspension is under way.
     #[error("another hand-over is under way")]
     UnderWay,
-    #[error("packet worker {number} did not hand out its sessions within {within:?}")]
-    Worker { number: usize, within: Duration },
-    #[error("a session's own port cannot be duplicated: {reason}; leave half of `LimitNOFILE`")]
-    Port { reason: Box<str> },
+    /// This worker did not hand out its sessions.
+    #[error("packet worker {0} did not hand out its sessions within {WORKERS_WITHIN:?}")]
+    Worker(usize),
+    /// A socket could not be duplicated.
+    #[error("a session's own port cannot be duplicated: {0}; leave half of `LimitNOFILE`")]
+    Port(Box<str>),
+    /// Control is busy or gone.
     #[error("the gateway did not answer")]
     Unavailable,
 }
 
-impl NotSuspended {
-    pub(crate) fn by_worker(number: usize) -> NotSuspended {
-        NotSuspended::Worker { number, within: WORKERS_WITHIN }
-    }
-
-    pub(crate) fn by_port(error: &io::Error) -> NotSuspended {
-        NotSuspended::Port { reason: error.to_string().into() }
-    }
-}
-
+/// Why a state was not continued.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum SnapshotError {
+    /// A newer version wrote the state.
     #[error("the state has format {found}, this version reads formats up to {known}")]
-    Newer { found: u32, known: u32 },
+    Newer {
+        /// The format of the state.
+        found: u32,
+        /// The newest format that this version reads.
+        known: u32,
+    },
+    /// The state is damaged.
     #[error("the state cannot be read: {0}")]
     Malformed(String),
+    /// The state is of another number of workers.
     #[error("found {found} packet workers, here are {here}: `workers` in [limits] must stay")]
-    Workers { found: usize, here: usize },
-    #[error("sessions use the listener {address}, which the configuration does not have any more")]
-    NoListener { address: SocketAddr },
+    Workers {
+        /// Workers in the state.
+        found: usize,
+        /// Workers of this process.
+        here: usize,
+    },
+    /// The configuration lacks this UDP listener.
+    #[error("sessions use the listener {0}, which the configuration does not have any more")]
+    NoListener(SocketAddr),
+    /// The configuration lacks a QUIC listener.
     #[error("sessions use QUIC, and the configuration has no listener for it any more")]
     NoQuic,
-    #[error("no descriptor or local port is left for {session}")]
-    NoPorts { session: SessionId },
+    /// The session's own ports could not be opened.
+    #[error("no descriptor or local port is left for {0}")]
+    NoPorts(SessionId),
+    /// The core refused the record.
     #[error(transparent)]
     Core(#[from] evenkeel_core::RestoreError),
-    #[error("packet worker {number} did not take its sessions within {within:?}")]
-    Worker { number: usize, within: Duration },
+    /// This worker did not take its sessions.
+    #[error("packet worker {0} did not take its sessions within {WORKERS_WITHIN:?}")]
+    Worker(usize),
+    /// Control is busy or gone.
     #[error("the gateway did not answer")]
     Unavailable,
 }
 
 impl SnapshotError {
-    pub(crate) fn by_worker(number: usize) -> SnapshotError {
-        SnapshotError::Worker { number, within: WORKERS_WITHIN }
-    }
-
     pub(crate) fn malformed(reason: impl Into<String>) -> SnapshotError {
         SnapshotError::Malformed(reason.into())
     }
 }
 
-impl ReportedDecision for EventRecord {
-    fn decision(&self) -> Option<RecordedDecision> {
-        match &self.event {
-            GatewayEvent::Core(event) => event.decision(),
-            _ => None,
+/// The channel of a reply.
+pub(crate) type ControlReply<T> = oneshot::Sender<T>;
+
+/// A request to control; most carry the channel of the reply.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// Open a session.
+    Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
+    /// Close a session.
+    Close(SessionId, ControlReply<Result<(), ControlError>>),
+    /// Have the worker panic over the session's next packet.
+    #[cfg(feature = "fault-injection")]
+    Panic(SessionId, ControlReply<Result<(), ControlError>>),
+    /// Move a room.
+    Move {
+        /// The name of the room.
+        room: Arc<str>,
+        /// The name of the target.
+        node: Box<str>,
+        /// Replies once the move is in progress.
+        reply: ControlReply<Result<(), ControlError>>,
+    },
+    /// Start an operation on a node or region.
+    Operate(Operation, ControlReply<Result<(), ControlError>>),
+    /// Explain why a session is on its hop.
+    Explain(SessionId, ControlReply<Option<Explanation>>),
+    /// List the regions.
+    Regions(ControlReply<Vec<RegionStanding>>),
+    /// Give an order to the agent of a node.
+    Order {
+        /// The name of the node.
+        node: Box<str>,
+        /// The order.
+        order: NodeOrder,
+        /// Replies with the answer of the agent.
+        reply: ControlReply<Result<(), ControlError>>,
+    },
+    /// List the next live sessions.
+    Sessions {
+        /// The id before the first one.
+        after: SessionId,
+        /// Takes one slice.
+        reply: ControlReply<Slice<SessionId, SessionView>>,
+    },
+    /// Look up a live session.
+    Session(SessionId, ControlReply<Option<SessionView>>),
+    /// List the next rooms.
+    Rooms {
+        /// The id before the first one.
+        after: RoomId,
+        /// Takes one slice.
+        reply: ControlReply<Slice<RoomId, RoomStanding>>,
+    },
+    /// List the nodes.
+    Nodes(ControlReply<Vec<NodeStanding>>),
+    /// List the policies.
+    Policies(ControlReply<Vec<PolicyView>>),
+    /// Get the recorder of policy questions, if recording is on.
+    Recorder(ControlReply<Option<PolicyRecorder>>),
+    /// Get the records of ended sessions.
+    History(ControlReply<Arc<SessionHistory>>),
+    /// Set the trust rules for rollouts.
+    Govern(Box<TrustRules>, ControlReply<()>),
+    /// Notes a configuration file that was refused before its rollout.
+    NoteRefusal(RefusalRecord),
+    /// List the last refused plugins.
+    Refusals(ControlReply<Vec<RefusalRecord>>),
+    /// Report the status of the gateway.
+    Status(ControlReply<StatusReport>),
+    /// Report cost and benefit of each mode.
+    Modes(ControlReply<Vec<ModeView>>),
+    /// Replaces scenarios; the reply comes when the change is active or in progress.
+    Scenarios(BTreeMap<Arc<str>, Scenario>, ControlReply<()>),
+    /// Replace the list of nodes.
+    List(Box<NodeList>, ControlReply<Result<ListChange, NotListed>>),
+    /// Reload the configuration.
+    Reload(ReloadRequest),
+    /// Register the task that reloads the configuration.
+    FollowReloads(mpsc::Sender<ReloadRequest>),
+    /// Replace a policy's plugin for an operator.
+    Push {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The plugin.
+        bytes: Vec<u8>,
+        /// Its settings; `None` keeps those of the active revision.
+        settings: Option<serde_json::Value>,
+        /// Options of the rollout.
+        push: PushRequest,
+        /// Replies with the decision.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// Replace a policy's plugin from a file.
+    RollOut {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The plugin, its settings and its strategy.
+        source: Box<PluginSource>,
+        /// Replies with the decision.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// End the rollout in progress or, without one, restore the previous revision.
+    Rollback {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// Replies with the decision.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// Act on the rollout in progress.
+    ActOnRollout {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// The action.
+        action: RolloutAction,
+        /// Replies with the new stage.
+        reply: ControlReply<Result<RolloutReport, ControlError>>,
+    },
+    /// Set `[rollout]` of the policy sets.
+    RolloutSettings(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
+    /// End a policy's thread, for a drill.
+    Stop {
+        /// The policy, by set and hook.
+        policy: PolicyName,
+        /// Fails if the policy is unknown.
+        reply: ControlReply<Result<(), ControlError>>,
+    },
+    /// The first revisions of all policies are active.
+    PoliciesStand,
+    /// Replies once the first revisions of all policies are active.
+    AwaitPolicies(ControlReply<()>),
+    /// Refuse new sessions, and end when the last one has ended.
+    Shutdown {
+        /// The time after which all sessions are closed.
+        within: Duration,
+        /// Replies at the end.
+        done: ControlReply<()>,
+    },
+    /// Duplicates of the trunks' sockets.
+    Trunks(ControlReply<io::Result<NamedSockets>>),
+    /// Sends all records, and then those that change.
+    FollowRecords {
+        /// Until the gateway is suspended, whose last batch belongs to this follower.
+        hands_over: bool,
+        /// Takes the channel of the batches.
+        reply: ControlReply<mpsc::Receiver<RecordBatch>>,
+    },
+    /// The number of the last batch, if the records have a follower.
+    RecordsSent(ControlReply<Option<u64>>),
+    /// Stops control, and hands out the records.
+    Suspend(ControlReply<Result<Suspended, NotSuspended>>),
+    /// Stops the workers of a suspended gateway.
+    SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
+    /// Takes over newer states of restored sessions.
+    ContinueMedia {
+        /// The states.
+        states: Box<MediaStates>,
+        /// With the last part, and the result of all parts.
+        last: Option<ControlReply<Result<(), SnapshotError>>>,
+    },
+    /// Ends a suspension: control and the workers continue.
+    Resume(ControlReply<()>),
+    /// Takes over the state of another process.
+    Restore {
+        /// The state.
+        snapshot: Box<Snapshot>,
+        /// The sockets to which it refers.
+        descriptors: Vec<OwnedFd>,
+        /// Replies with the number of sessions.
+        reply: ControlReply<Result<Restored, SnapshotError>>,
+    },
+    /// As [`ControlRequest::Restore`], and ends the suspension.
+    TakeOver {
+        /// The state.
+        snapshot: Box<Snapshot>,
+        /// The sockets to which it refers.
+        descriptors: Vec<OwnedFd>,
+        /// Replies once packets are served.
+        reply: ControlReply<Result<Restored, SnapshotError>>,
+    },
+    /// Ends control and the workers; the sessions belong to another process.
+    Release(ControlReply<()>),
+    /// As [`ControlRequest::Release`], of a gateway that was not suspended.
+    Abandon(ControlReply<()>),
+}
+
+/// Maximum cost of a slice, in views of one session. Copying that many takes about 100 µs, so lists delay failure
+/// detection by no more than that.
+const COST_MAX: usize = 100;
+
+/// Part of a list, in order of its ids.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Slice<Id, T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// The id that the slice ends with; `None` at the end of the list.
+    pub last: Option<Id>,
+}
+
+impl<Id, T> Slice<Id, T> {
+    /// Takes entries until their cost reaches [`COST_MAX`]. An entry without an item costs one.
+    pub(crate) fn of(
+        entries: impl Iterator<Item = (Id, Option<T>)>,
+        cost: impl Fn(&T) -> usize,
+    ) -> Slice<Id, T> {
+        let (mut items, mut left) = (Vec::new(), COST_MAX);
+        for (id, item) in entries {
+            left = left.saturating_sub(item.as_ref().map_or(1, &cost));
+            items.extend(item);
+            if left == 0 {
+                return Slice { items, last: Some(id) };
+            }
         }
+        Slice { items, last: None }
     }
 }
+
+#[cfg(test)]
+mod tests;

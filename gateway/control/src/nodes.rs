@@ -1,6 +1,7 @@
-//! The listed nodes, and operations on nodes and regions.
+//! The listed nodes, operations on nodes and regions, lists of nodes and reloads: the steps from one list to the next, and
+//! the guard against lists that shrink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -10,14 +11,16 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig};
 use evenkeel_core::{Failback, Gateway, GatewayRecord, Impossible};
-use evenkeel_model::{CatalogEntry, NodeId, RegionId};
+use evenkeel_model::{CatalogEntry, NodeId, PolicyName, RegionId};
 use evenkeel_process::sha256;
-use tokio::sync::mpsc;
+use evenkeel_revisions::Actor;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::inherited::{NamedSockets, SocketName};
 use crate::messages::ControlError;
-use crate::node_list::{DownstreamGuard, ListedNode, NotReloaded, ReloadRequest};
 
+/// An operator's operation on a node or region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
@@ -31,11 +34,13 @@ pub enum Operation {
     },
     /// Marks the node down until it is returned.
     Eject(Box<str>),
+    /// Ends the ejection of a node.
     Return(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
 }
 
+/// The place of a drain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OperationTarget {
     /// Node with this name.
@@ -78,12 +83,6 @@ impl NodeResources {
             Some((listed.leaves, id))
         });
         named.min().map(|(_, id)| id)
-    }
-
-    /// The node of these with this name.
-    pub(crate) fn named_among(&self, name: &str, nodes: &[NodeId]) -> Option<NodeId> {
-        let is_it = |id: &NodeId| self.listed(*id).is_some_and(|node| *node.name == *name);
-        nodes.iter().copied().find(is_it)
     }
 
     /// Nodes at this address, including nodes that are being removed.
@@ -131,7 +130,6 @@ impl NodeResources {
         evenkeel_policies::catalog(table.home(), regions, zones, nodes)
     }
 
-    /// Duplicates of the sockets of all trunks.
     pub(crate) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
         let mut duplicates = NamedSockets::new();
         for (listed, trunks) in self.listed.iter().zip(&self.trunks) {
@@ -155,7 +153,6 @@ impl NodeResources {
         let _ = reloader.try_send(reload);
     }
 
-    /// Starts an operation.
     pub(crate) fn operate(
         &self,
         operation: Operation,
@@ -266,6 +263,314 @@ pub(crate) fn identity(node: &NodeConfig) -> String {
     };
     let facts = HEXLOWER.encode(&sha256(&facts)[..8]);
     format!("{} {} {driver} {facts}", node.name, node.address)
+}
+
+/// Limit of nodes removed within [`WITHIN`], per cent.
+const LIMIT_PERCENT: usize = 30;
+
+/// Removals within this time are added up, so that many small steps reach the limit too.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// The guard keeps one list per this time, which bounds memory.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// A node of the list, until the core has forgotten it.
+#[derive(Clone, Debug)]
+pub(crate) struct ListedNode {
+    pub(crate) node: Arc<NodeConfig>,
+    /// The node is missing from the list, and its rooms move.
+    pub(crate) leaves: bool,
+}
+
+/// A new list of nodes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeList {
+    /// All nodes.
+    pub nodes: Vec<NodeConfig>,
+    /// Allows more removed nodes than the guard does.
+    pub force: bool,
+    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
+    pub within: Option<Duration>,
+    /// The author of the list.
+    pub by: Actor,
+}
+
+/// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed
+/// and added, and so named twice. A node that was being removed and returns with other settings is named in `added` and
+/// `changed`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct ListChange {
+    /// Added nodes, and nodes that were being removed and stay.
+    pub added: Vec<Arc<str>>,
+    /// Nodes to drain and remove. Nodes that are being removed already get the new deadline.
+    pub removed: Vec<Arc<str>>,
+    /// Nodes that stay with other settings.
+    pub changed: Vec<Arc<str>>,
+}
+
+impl ListChange {
+    /// Nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// A list that was applied or refused.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeListUpdate {
+    /// The author of the list.
+    pub by: Actor,
+    /// More removed nodes than usual were allowed.
+    pub forced: bool,
+    /// The changes, or the reason of the refusal.
+    pub outcome: Result<ListChange, NotListed>,
+}
+
+/// Why a list was refused. A refused list changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotListed {
+    /// Too many nodes would be removed.
+    #[error(transparent)]
+    Shrinks(#[from] Shrinks),
+    /// There are too many nodes.
+    #[error(
+        "{adding} nodes would come, and there is room for {room}: with those that are leaving, or left within the last 10 s, there may be 1,024"
+    )]
+    Full {
+        /// Nodes that would be added.
+        adding: usize,
+        /// Nodes that the limit still allows.
+        room: usize,
+    },
+    /// A node is in a region that is not configured.
+    #[error("region `{region}` of node `{node}` is new: new regions need a restart")]
+    NewRegion {
+        /// The name of the node.
+        node: Arc<str>,
+        /// The name of the region.
+        region: Arc<str>,
+    },
+    /// The existing sockets cannot reach a node.
+    #[error("node `{node}`: {why}")]
+    Unfit {
+        /// The name of the node.
+        node: Arc<str>,
+        /// The reason and the remedy.
+        why: String,
+    },
+}
+
+/// A request to reload the configuration.
+#[derive(Debug)]
+pub struct ReloadRequest {
+    /// Allows more removed nodes than the guard does.
+    pub force: bool,
+    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
+    pub within: Option<Duration>,
+    /// Replies with the changes.
+    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
+}
+
+/// The changes of a reload.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Reloaded {
+    /// The changes of the list of nodes.
+    #[serde(flatten)]
+    pub nodes: ListChange,
+    /// Changed keys that need a restart.
+    #[serde(rename = "requires_restart")]
+    pub waiting: Vec<String>,
+    /// Policies that were not replaced.
+    pub refused: Vec<PolicyRefused>,
+}
+
+/// A policy that a reload did not replace.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PolicyRefused {
+    /// The policy, by set and hook.
+    #[serde(serialize_with = "evenkeel_process::as_text")]
+    pub policy: PolicyName,
+    /// The reason of the refusal.
+    pub reason: String,
+}
+
+/// Why the configuration was not reloaded.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum NotReloaded {
+    /// Errors in the files, each with its place.
+    #[error("{0}")]
+    Invalid(String),
+    /// The dry run failed for a reason other than the files.
+    #[error("dry run of the saved configuration failed, nothing changed: {0}")]
+    Untried(String),
+    /// The list of nodes was refused.
+    #[error(transparent)]
+    NodeList(#[from] NotListed),
+    /// No task reads the configuration.
+    #[error("this gateway has no configuration to reload")]
+    NoReloader,
+}
+
+/// The difference of a list from the listed nodes.
+#[derive(Default)]
+pub(crate) struct NodeListChange {
+    pub(crate) comes: Vec<Arc<NodeConfig>>,
+    pub(crate) stays_after_all: Vec<(NodeId, Arc<NodeConfig>)>,
+    pub(crate) goes: Vec<NodeId>,
+    pub(crate) changes: Vec<(NodeId, Arc<NodeConfig>)>,
+}
+
+impl NodeListChange {
+    pub(crate) fn of(list: &NodeList, listed: &[Option<ListedNode>]) -> NodeListChange {
+        let mut steps = NodeListChange::default();
+        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<NodeConfig>)> = BTreeMap::new();
+        let mut leaving: Vec<(NodeId, &Arc<NodeConfig>)> = Vec::new();
+        for (id, listed) in (0..).map(NodeId).zip(listed) {
+            match listed {
+                Some(ListedNode { node, leaves: false }) => {
+                    _ = standing.insert(&node.name, (id, node));
+                }
+                Some(ListedNode { node, leaves: true }) => leaving.push((id, node)),
+                None => {}
+            }
+        }
+        for node in &list.nodes {
+            match standing.remove(&node.name) {
+                Some((_, before)) if **before == *node => continue,
+                Some((id, before)) if stays(before, node) => {
+                    steps.changes.push((id, Arc::new(node.clone())));
+                    continue;
+                }
+                Some((id, _)) => steps.goes.push(id),
+                None => {}
+            }
+            match leaving.iter().position(|(_, left)| stays(left, node)) {
+                Some(place) => {
+                    let (id, left) = leaving.swap_remove(place);
+                    steps.stays_after_all.push((id, Arc::clone(left)));
+                    if **left != *node {
+                        steps.changes.push((id, Arc::new(node.clone())));
+                    }
+                }
+                None => steps.comes.push(Arc::new(node.clone())),
+            }
+        }
+        steps.goes.extend(standing.into_values().map(|(id, _)| id));
+        steps
+    }
+}
+
+/// Returns true if address, driver, region and secret are the same, so that the node keeps running with the new
+/// settings.
+fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
+    // All fields are listed, so that a new setting causes a compiler error here.
+    let NodeConfig {
+        name,
+        address,
+        region,
+        zone: _,
+        driver,
+        capacity: _,
+        canary: _,
+        standby: _,
+        start,
+        agent: _,
+    } = before;
+    (name, address, region, driver) == (&now.name, &now.address, &now.region, &now.driver)
+        && start.is_some() == now.start.is_some()
+}
+
+/// Guard against shrinking node lists. A list without most nodes may be a truncated file or a failed discovery, so more
+/// than a limit is removed only with `--force`.
+#[derive(Default, Debug)]
+pub(crate) struct DownstreamGuard {
+    lately: VecDeque<PastNodeList>,
+}
+
+/// A list, and until when it was current.
+#[derive(Debug)]
+struct PastNodeList {
+    until: Instant,
+    nodes: Vec<Arc<NodeConfig>>,
+}
+
+/// A list that lacks too many nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{removing} of {of} nodes would be removed{} or reached in another way, more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes missing from a list may still be running; to remove them, run `evenkeel reload --force`",
+    .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} removed before"))
+)]
+pub struct Shrinks {
+    /// Nodes that the refused list would remove.
+    pub removing: usize,
+    /// Nodes that were removed within the last minute and not added again.
+    pub before: usize,
+    /// The largest number of nodes within the last minute.
+    pub of: usize,
+}
+
+impl DownstreamGuard {
+    /// Checks whether a list may replace the current one. Of the list a minute ago, and of the largest list since, at
+    /// most [`LIMIT_PERCENT`] of the nodes may be missing. A node is missing if its address is gone or has another
+    /// driver or secret, because the gateway does not know yet whether the node answers in the new way. A node with a
+    /// new name or region is not missing.
+    pub(crate) fn check(
+        &mut self,
+        list: &[NodeConfig],
+        stands: &[Arc<NodeConfig>],
+        now: Instant,
+    ) -> Result<(), Shrinks> {
+        let lately = |stood: &PastNodeList| now.saturating_duration_since(stood.until) < WITHIN;
+        self.lately.retain(lately);
+        let (listed, standing) =
+            (KnownDrivers::of(list), KnownDrivers::of(stands.iter().map(|node| &**node)));
+        let stood = || self.lately.iter().map(|stood| &stood.nodes[..]).chain([stands]);
+        let most = stood().rev().max_by_key(|nodes| nodes.len());
+        for nodes in stood().take(1).chain(most) {
+            let missing = nodes.iter().filter(|node| !listed.has(node));
+            let (removing, before): (Vec<_>, Vec<_>) = missing.partition(|node| standing.has(node));
+            let (removing, before, of) = (removing.len(), before.len(), nodes.len());
+            if removing > 0 && (removing + before) * 100 > of * LIMIT_PERCENT {
+                return Err(Shrinks { removing, before, of });
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a list replaces the current one.
+    pub(crate) fn note(&mut self, stands: Vec<Arc<NodeConfig>>, now: Instant) {
+        let is_second = self.lately.len() < 2;
+        match self.lately.back_mut() {
+            // The first entry was current a minute ago, and stays.
+            Some(last) if !is_second && now.saturating_duration_since(last.until) < TOGETHER => {
+                if stands.len() > last.nodes.len() {
+                    last.nodes = stands;
+                }
+            }
+            _ => self.lately.push_back(PastNodeList { until: now, nodes: stands }),
+        }
+    }
+
+    /// Forgets earlier removals after a forced change.
+    pub(crate) fn restart(&mut self) {
+        self.lately.clear();
+    }
+}
+
+struct KnownDrivers<'a>(BTreeMap<SocketAddr, Vec<&'a DriverSettings>>);
+
+impl<'a> KnownDrivers<'a> {
+    fn of(nodes: impl IntoIterator<Item = &'a NodeConfig>) -> KnownDrivers<'a> {
+        let mut known = KnownDrivers(BTreeMap::new());
+        for node in nodes {
+            known.0.entry(node.address).or_default().push(&node.driver);
+        }
+        known
+    }
+
+    fn has(&self, node: &NodeConfig) -> bool {
+        self.0.get(&node.address).is_some_and(|drivers| drivers.contains(&&node.driver))
+    }
 }
 
 #[cfg(test)]

@@ -9,18 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AcceptedOffer, ClientIdentity, CoreEvent, FeedbackSupport, IngressProtocol, Labels,
-    MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType, RtcpPort,
-    SessionId, Srtp, StreamKind,
+    AcceptedOffer, ClientIdentity, CoreEvent, Decider, FeedbackSupport, Hop, IngressProtocol,
+    Labels, MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType,
+    RoomId, RtcpPort, SessionId, Srtp, StreamKind,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::idempotency::KeyTable as IdempotencyKeys;
-use crate::messages::{
-    ControlError, EventRecord, GatewayEvent, IngressAnswer, OfferedSession, REQUESTS_MAX,
-    SessionAnswer, TraceCaller,
-};
+use crate::messages::{ControlError, REQUESTS_MAX};
 use crate::registry::SessionRegistry;
+use crate::reporting::{EventRecord, GatewayEvent, TraceCaller};
 
 /// Interval after which the packets of a refused source are a new offer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -32,6 +30,84 @@ const SOURCES_MAX: usize = 4_096;
 const SHARED_MAX: usize = 32;
 
 pub(crate) type OfferReply = oneshot::Sender<Result<SessionAnswer, ControlError>>;
+
+/// A session request, as the API read it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OfferedSession {
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The room's name in the client's signalling.
+    pub room: Arc<str>,
+    /// Facts that policies may read.
+    pub labels: Labels,
+    /// The protocol and identity of the client.
+    pub ingress: IngressProtocol,
+    /// The streams of the client.
+    pub media: Arc<MediaDescription>,
+    /// The client's own addresses at `plain` nodes, by node name.
+    pub nodes: Vec<(Arc<str>, SocketAddr)>,
+    /// W3C trace context of the caller, unparsed.
+    pub traceparent: Option<Box<str>>,
+}
+
+impl OfferedSession {
+    /// Memory of what the request brings, as if no other session had the same.
+    pub fn data_bytes(&self) -> usize {
+        let label = |(key, value): &(Box<str>, Box<str>)| {
+            size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()
+        };
+        let payload_type = |it: &PayloadType| size_of::<PayloadType>() + it.codec.len();
+        let stream = |it: &MediaStream| {
+            size_of::<MediaStream>() + it.payload_types.iter().map(payload_type).sum::<usize>()
+        };
+        self.room.len()
+            + self.labels.iter().map(label).sum::<usize>()
+            + self.media.streams.iter().map(stream).sum::<usize>()
+            + size_of_val(&*self.nodes)
+    }
+}
+
+/// The answer to an accepted offer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionAnswer {
+    /// The number of the session.
+    pub session: SessionId,
+    /// The number of the room.
+    pub room: RoomId,
+    /// The addresses for the client.
+    pub ingress: IngressAnswer,
+    /// The hops of the session's room, best first.
+    pub route: Vec<Hop>,
+    /// The author of the admission.
+    pub admitted_by: Decider,
+    /// The author of the placement.
+    pub routed_by: Decider,
+}
+
+/// The addresses at which one client reaches the gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IngressAnswer {
+    /// RTP over UDP.
+    Udp {
+        /// Destination of RTP.
+        address: SocketAddr,
+        /// Destination of RTCP, if it differs.
+        rtcp: Option<SocketAddr>,
+        /// ICE ufrag and password.
+        credentials: Option<(Box<str>, Box<str>)>,
+    },
+    /// RTP over QUIC.
+    Quic {
+        /// Address of the endpoint.
+        address: SocketAddr,
+        /// SHA-256 of the endpoint's certificate.
+        certificate_sha256: [u8; 32],
+        /// The flow that the client sends with.
+        flow_to_gateway: u64,
+        /// The flow that the client receives.
+        flow_from_gateway: u64,
+    },
+}
 
 /// Offers that have no answer yet.
 pub(crate) struct OfferQueue {
@@ -206,7 +282,9 @@ impl OfferQueue {
 
     /// Keeps an offer until the suspension ends or the policies are active.
     pub(crate) fn hold(&mut self, request: Box<OfferedSession>, reply: OfferReply) {
-        self.waiting.get_or_insert_with(WaitingOffers::with_policies).hold(request, reply);
+        // A suspended gateway has its policies.
+        let suspended = || WaitingOffers { policies_stand: true, ..WaitingOffers::default() };
+        self.waiting.get_or_insert_with(suspended).hold(request, reply);
     }
 
     /// Takes the next offer that waits for nothing any more.
@@ -250,11 +328,6 @@ pub(crate) struct WaitingOffers {
 }
 
 impl WaitingOffers {
-    /// For offers that wait for another reason than the policies.
-    fn with_policies() -> WaitingOffers {
-        WaitingOffers { policies_stand: true, ..WaitingOffers::default() }
-    }
-
     /// Adds an offer. If too many wait the caller gets an error.
     fn hold(&mut self, request: Box<OfferedSession>, reply: OfferReply) {
         if self.offers.len() == REQUESTS_MAX {
@@ -345,8 +418,8 @@ fn first_packet_request(
 #[derive(Default, Debug)]
 pub(crate) struct RequestInterner {
     scenarios: SharedValues<Arc<str>>,
-    labels: SharedValues<Labels>,
-    media: SharedValues<Arc<MediaDescription>>,
+    pub(crate) labels: SharedValues<Labels>,
+    pub(crate) media: SharedValues<Arc<MediaDescription>>,
 }
 
 impl RequestInterner {
@@ -359,19 +432,11 @@ impl RequestInterner {
             ..request
         }
     }
-
-    pub(crate) fn share_labels(&mut self, labels: Labels) -> Labels {
-        self.labels.share(labels)
-    }
-
-    pub(crate) fn share_media(&mut self, media: Arc<MediaDescription>) -> Arc<MediaDescription> {
-        self.media.share(media)
-    }
 }
 
 /// The newest values of a kind.
 #[derive(Debug)]
-struct SharedValues<T>(VecDeque<T>);
+pub(crate) struct SharedValues<T>(VecDeque<T>);
 
 impl<T> Default for SharedValues<T> {
     fn default() -> Self {
@@ -380,7 +445,7 @@ impl<T> Default for SharedValues<T> {
 }
 
 impl<T: Clone + PartialEq> SharedValues<T> {
-    fn share(&mut self, one: T) -> T {
+    pub(crate) fn share(&mut self, one: T) -> T {
         if let Some(same) = self.0.iter().find(|kept| **kept == one) {
             return same.clone();
         }

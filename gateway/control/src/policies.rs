@@ -13,17 +13,20 @@ use evenkeel_process::random::draw;
 use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};
 use tokio::sync::{broadcast, oneshot};
 
-use crate::messages::{ControlError, EventRecord, GatewayEvent};
+use crate::messages::ControlError;
+use crate::reporting::{EventRecord, GatewayEvent};
 
 /// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
 const ROLLOUTS_MAX: usize = 8;
 
 pub(crate) type RolloutReply = oneshot::Sender<Result<RolloutReport, ControlError>>;
 
+/// The options of a push.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct PushRequest {
     /// Shares of the canary, per cent.
     pub canary: Option<Vec<u8>>,
+    /// The duration of each stage.
     pub pace: Option<Duration>,
     /// Stay in the shadow stage until an operator promotes the revision.
     pub shadow: bool,

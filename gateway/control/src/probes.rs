@@ -31,7 +31,6 @@ const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
 /// Interval of repetitions of an order.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Wait for the answer to an order.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Limit of pending orders, which come from operators and drills.
@@ -80,7 +79,6 @@ impl Probes {
         set(&mut self.probers, id, prober);
     }
 
-    /// Replaces the agent beside a node.
     pub(crate) fn set_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, ProbeMethod)>) {
         let agent = agent.map(|agent| self.prober(id, agent));
         set(&mut self.agents, id, agent);

@@ -74,6 +74,7 @@ pub struct Suspended {
     pub batch: RecordBatch,
     /// Duplicates of sessions' own ports, to which the batch refers.
     pub descriptors: Vec<OwnedFd>,
+    /// Ends the suspension when it is dropped.
     pub guard: SuspensionGuard,
 }
 
@@ -121,12 +122,10 @@ impl Translation {
     }
 }
 
-/// A follower of the records.
 pub(crate) struct RecordFollower {
     to: mpsc::Sender<RecordBatch>,
     /// The next process of this machine follows, until the gateway is suspended.
     hands_over: bool,
-    /// The number of the last batch.
     number: u64,
     /// All records were sent.
     whole: bool,
@@ -135,7 +134,6 @@ pub(crate) struct RecordFollower {
     /// The last part of all sessions was copied then.
     part_last: Instant,
     nodes_last: Option<Instant>,
-    /// States for the next batch.
     states: Vec<MediaRecord>,
     full_since: Option<Instant>,
 }

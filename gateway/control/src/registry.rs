@@ -1,23 +1,29 @@
-//! The registry of sessions: home worker, slot, flow-table keys and answer to the client.
+//! The registry of sessions: home worker, slot, flow-table keys, answer to the client, and sessions' own ports.
 
-mod ports;
 pub(crate) mod record;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
+use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home};
+use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::Brief;
 use evenkeel_media::roq::FlowId;
 use evenkeel_model::{
     ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
 };
-pub(super) use ports::ReservedPorts;
+use evenkeel_process::descriptors;
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::messages::{ControlError, IngressAnswer};
+use crate::messages::ControlError;
+use crate::offers::IngressAnswer;
+use crate::registry::record::{ClientRecord, ScopedAddress};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -28,6 +34,7 @@ const UFRAG_LENGTH: usize = 8;
 /// 144 random bits; RFC 8445, 5.3 requires 128.
 const PASSWORD_LENGTH: usize = 24;
 
+/// A UDP listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UdpListener {
     /// Configured address of the listener.
@@ -36,8 +43,11 @@ pub struct UdpListener {
     pub rtcp: Option<SocketAddr>,
     /// Address to which the socket is bound.
     pub bound: SocketAddr,
+    /// Clients may declare their address.
     pub declared: bool,
+    /// Clients may declare their IP address only.
     pub declared_ip: bool,
+    /// Clients may use ICE.
     pub stun: bool,
     /// The scenario of sessions that a first packet opens.
     pub open: Option<Arc<str>>,
@@ -55,8 +65,10 @@ fn reaches(bound: IpAddr, other: IpAddr) -> bool {
     bound == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || bound.is_ipv4() == other.is_ipv4()
 }
 
+/// The QUIC listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuicListener {
+    /// The address of the endpoint.
     pub address: SocketAddr,
     /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
@@ -109,12 +121,13 @@ impl SessionEntry {
     }
 }
 
-/// Identification of a client, the answer to it, and its flow-table keys.
-type ClientSetup = (ClientAddressing, IngressAnswer, (FlowKey, FlowEntry), Option<FlowKey>);
-
+/// The sessions of this gateway, by number.
 pub struct SessionRegistry {
+    /// The UDP listeners, by number.
     pub udp: Vec<UdpListener>,
+    /// The QUIC listener.
     pub quic: Option<QuicListener>,
+    /// The flow table, which workers read.
     pub flows: Arc<Flows>,
     /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
     port_legs: Option<IpAddr>,
@@ -143,14 +156,10 @@ impl Slots {
         *generation += 1;
         (slot, *generation)
     }
-
-    fn give_back(&mut self, slot: u32) {
-        self.used -= 1;
-        self.free.push(slot);
-    }
 }
 
 impl SessionRegistry {
+    /// A registry without sessions.
     pub fn new(
         udp: Vec<UdpListener>,
         quic: Option<QuicListener>,
@@ -223,8 +232,10 @@ impl SessionRegistry {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
-        let (client, reached, first, second) =
+        let (client, reached) =
             self.welcome(ingress, media, random).ok_or(ControlError::NoListener)?;
+        let nobody = Home { worker: 0, slot: 0, generation: 0 };
+        let (client, first, second) = client.keys(nobody).ok_or(ControlError::NoListener)?;
         let (worker, slots) = self
             .workers
             .iter_mut()
@@ -248,12 +259,7 @@ impl SessionRegistry {
                 })
             }),
             data: None,
-            flow_from_gateway: match client {
-                ClientAddressing::Quic { flow_from_gateway } => flow_from_gateway,
-                ClientAddressing::Declared { .. }
-                | ClientAddressing::DeclaredIp { .. }
-                | ClientAddressing::Stun => 0,
-            },
+            flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
             keys: (first.0, second.map(Box::new)),
         };
@@ -276,65 +282,47 @@ impl SessionRegistry {
         Ok(Registered { home, client, ports, reached })
     }
 
-    /// How the client is identified, its answer, and its flow-table keys.
+    /// The client's identification, and the answer to it.
     fn welcome(
         &self,
         ingress: &IngressProtocol,
         media: &MediaDescription,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Option<ClientSetup> {
-        let nobody = Home { worker: 0, slot: 0, generation: 0 };
+    ) -> Option<(ClientRecord, IngressAnswer)> {
         let IngressProtocol::Udp(identity) = ingress else {
             let QuicListener { address, certificate_sha256 } = self.quic?;
-            let (to, from) = (flow(random), flow(random));
+            let (flow_to_gateway, flow_from_gateway) = (flow(random), flow(random));
             let reached = IngressAnswer::Quic {
                 address,
                 certificate_sha256,
-                flow_to_gateway: to,
-                flow_from_gateway: from,
+                flow_to_gateway,
+                flow_from_gateway,
             };
-            let key = (FlowKey::Roq(to), FlowEntry::of(nobody));
-            return Some((ClientAddressing::Quic { flow_from_gateway: from }, reached, key, None));
+            return Some((ClientRecord::Quic { flow_to_gateway, flow_from_gateway }, reached));
         };
-        let (number, listener) = self.listener(identity)?;
+        let (listener, found) = self.listener(identity)?;
         let own_rtcp = media.rtcp == RtcpPort::Own;
         let mut credentials = None;
-        let (client, first, second) = match identity {
+        let client = match identity {
             ClientIdentity::Declared { address, .. } | ClientIdentity::Open { address, .. } => {
                 let rtcp = match (identity, own_rtcp) {
                     (ClientIdentity::Declared { rtcp: Some(rtcp), .. }, _) => **rtcp,
                     (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
                     (_, false) => *address,
                 };
-                let key = |address| FlowKey::Udp { listener: number, address };
-                let client =
-                    ClientAddressing::Declared { listener: number, address: *address, rtcp };
-                let second = (rtcp != *address).then(|| key(rtcp));
-                (client, (key(*address), FlowEntry::of(nobody)), second)
+                let rtcp = (rtcp != *address).then_some(ScopedAddress(rtcp));
+                ClientRecord::Declared { listener, address: ScopedAddress(*address), rtcp }
             }
-            ClientIdentity::DeclaredIp(ip) => {
-                let key = FlowKey::DeclaredIp { listener: number, ip: *ip };
-                (
-                    ClientAddressing::DeclaredIp { listener: number },
-                    (key, FlowEntry::of(nobody)),
-                    None,
-                )
-            }
+            ClientIdentity::DeclaredIp(ip) => ClientRecord::DeclaredIp { listener, ip: *ip },
             ClientIdentity::Stun => {
                 let (ufrag, password) =
                     (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
-                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
-                let entry = FlowEntry {
-                    password: Some(password.as_bytes().into()),
-                    ..FlowEntry::of(nobody)
-                };
-                credentials = Some((ufrag, password));
-                (ClientAddressing::Stun, (key, entry), None)
+                credentials = Some((ufrag.clone(), password.clone()));
+                ClientRecord::Stun { ufrag, password }
             }
         };
-        let rtcp = listener.rtcp.filter(|_| own_rtcp);
-        let reached = IngressAnswer::Udp { address: listener.address, rtcp, credentials };
-        Some((client, reached, first, second))
+        let rtcp = found.rtcp.filter(|_| own_rtcp);
+        Some((client, IngressAnswer::Udp { address: found.address, rtcp, credentials }))
     }
 
     /// The session's own sockets towards nodes with port legs.
@@ -342,7 +330,7 @@ impl SessionRegistry {
         let Some(at) = self.port_legs else {
             return Ok(None);
         };
-        let bind = || ports::bind(at, 0).map_err(|_| ControlError::Full);
+        let bind = || bind(at, 0).map_err(|_| ControlError::Full);
         let rtcp = match media.rtcp {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
@@ -363,8 +351,20 @@ impl SessionRegistry {
         for key in [Some(first), second.as_deref()].into_iter().flatten() {
             self.flows.remove(key, entry.home);
         }
-        self.workers[usize::from(entry.home.worker)].give_back(entry.home.slot);
+        let slots = &mut self.workers[usize::from(entry.home.worker)];
+        slots.used -= 1;
+        slots.free.push(entry.home.slot);
         Some(entry)
+    }
+}
+
+/// 0 for other clients than those of QUIC.
+fn flow_from_gateway(client: &ClientAddressing) -> u64 {
+    match client {
+        ClientAddressing::Quic { flow_from_gateway } => *flow_from_gateway,
+        ClientAddressing::Declared { .. }
+        | ClientAddressing::DeclaredIp { .. }
+        | ClientAddressing::Stun => 0,
     }
 }
 
@@ -379,3 +379,76 @@ fn ice_text(length: usize, random: &mut dyn FnMut(&mut [u8])) -> Box<str> {
     random(&mut bytes);
     bytes.into_iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
 }
+
+/// Binds a socket to this address. Port 0: the kernel chooses one.
+fn bind(at: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let address = SocketAddr::new(at, port);
+    let socket = if at.is_unspecified() {
+        UdpSocket::bind(address)?
+    } else {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        freebind::allow(&socket, address)?;
+        socket.bind(&address.into())?;
+        socket.into()
+    };
+    if descriptors::is_reserved(&socket) { Err(Errno::EMFILE.into()) } else { Ok(socket) }
+}
+
+/// Sockets at the ports of another gateway's sessions, bound before its address moves here: packets that come with the
+/// address wait in them.
+#[derive(Default, Debug)]
+pub(crate) struct ReservedPorts {
+    at: Option<IpAddr>,
+    sockets: BTreeMap<SessionId, Reserved>,
+}
+
+#[derive(Debug)]
+struct Reserved {
+    numbers: (u16, Option<u16>),
+    /// RTP, then RTCP.
+    sockets: Vec<OwnedFd>,
+}
+
+impl ReservedPorts {
+    /// `at`: the address of the group to which both members bind sessions' own ports. Without one nothing is reserved.
+    pub(crate) fn new(at: Option<IpAddr>) -> ReservedPorts {
+        ReservedPorts { at, sockets: BTreeMap::new() }
+    }
+
+    /// Binds these ports unless it has. A port that is not free now may be so at the takeover. `at`: the address to which
+    /// the other gateway has bound them.
+    pub(crate) fn reserve(
+        &mut self,
+        session: SessionId,
+        at: Option<IpAddr>,
+        numbers: (u16, Option<u16>),
+    ) {
+        let Some(here) = self.at.filter(|here| at == Some(*here)) else { return };
+        if self.sockets.get(&session).is_none_or(|reserved| reserved.numbers != numbers) {
+            // Closes the session's earlier sockets first.
+            self.sockets.remove(&session);
+            let (rtp, rtcp) = numbers;
+            let ports = [Some(rtp), rtcp].into_iter().flatten();
+            let sockets = ports.map(|port| bind(here, port).map(OwnedFd::from)).collect();
+            if let Ok(sockets) = sockets {
+                self.sockets.insert(session, Reserved { numbers, sockets });
+            }
+        }
+    }
+
+    pub(crate) fn forget(&mut self, session: SessionId) {
+        self.sockets.remove(&session);
+    }
+
+    pub(crate) fn retain(&mut self, stays: impl Fn(SessionId) -> bool) {
+        self.sockets.retain(|session, _| stays(*session));
+    }
+
+    /// The session's sockets: RTP, then RTCP. None if its ports are not free.
+    pub(crate) fn take(&mut self, session: SessionId) -> Vec<OwnedFd> {
+        self.sockets.remove(&session).map(|reserved| reserved.sockets).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

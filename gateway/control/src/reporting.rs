@@ -2,23 +2,112 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::Gateway;
-use evenkeel_dataplane::worker::{Distribution, Totals};
+use evenkeel_dataplane::worker::{Distribution, ShedRun, Totals};
 use evenkeel_drivers::DriverAction;
-use evenkeel_model::{CloseReason, CoreEvent, RedundancyMode, SessionId};
+use evenkeel_model::{CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId};
+use evenkeel_policies::ReportedDecision;
+use evenkeel_recording::RecordedDecision;
+use evenkeel_revisions::RolloutReport;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::HistoryWriter;
-use crate::messages::{EventRecord, GatewayEvent, OfferedSession, TraceCaller};
 use crate::names::NodeNames;
+use crate::nodes::NodeListUpdate;
+use crate::offers::OfferedSession;
 use crate::registry::{SessionEntry, SessionRegistry};
 use crate::workers::WorkerLines;
 
 /// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);
+
+/// An event with its time and circumstances.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EventRecord {
+    /// The wall clock.
+    pub at: SystemTime,
+    /// The event.
+    pub event: GatewayEvent,
+    /// With [`CoreEvent::Closed`]: the session's final totals.
+    pub totals: Option<Totals>,
+    /// The caller, with [`CoreEvent::Opened`], [`CoreEvent::Refused`] and [`GatewayEvent::TurnedAway`].
+    pub caller: Option<TraceCaller>,
+}
+
+impl EventRecord {
+    /// An event of this moment.
+    pub fn now(event: GatewayEvent) -> EventRecord {
+        EventRecord { at: SystemTime::now(), event, totals: None, caller: None }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TraceCaller {
+    pub arrived: Instant,
+    /// W3C trace context of the caller, unparsed.
+    pub traceparent: Option<Box<str>>,
+}
+
+impl TraceCaller {
+    pub fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
+        TraceCaller { arrived, traceparent: wanted.traceparent.clone() }
+    }
+}
+
+/// An event of the core or of control.
+#[derive(Clone, PartialEq, Debug)]
+pub enum GatewayEvent {
+    /// An event of the core.
+    Core(CoreEvent),
+    /// An offer was refused because no listener accepts it, or because of a node that it names.
+    TurnedAway {
+        /// The name of the scenario.
+        scenario: Arc<str>,
+        /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
+        reason: &'static str,
+        /// The session and its room, if they were created.
+        session: Option<(SessionId, RoomId)>,
+    },
+    /// A revision advanced, was refused or was rolled back.
+    Rollout(RolloutReport),
+    /// A node did not open a session.
+    NotOpened {
+        /// The number of the session.
+        session: SessionId,
+        /// The number of the node.
+        node: NodeId,
+        /// The answer of the node.
+        reason: Box<str>,
+    },
+    /// The node list changed, or a change was refused.
+    NodeList(NodeListUpdate),
+    /// A removed node is empty and forgotten.
+    NodeRemoved {
+        /// The node's number, which may be reused.
+        node: NodeId,
+        /// The name of the node.
+        name: Arc<str>,
+    },
+    /// The rung of a session withheld packets from its client.
+    Shed {
+        /// The number of the session.
+        session: SessionId,
+        /// The withheld packets.
+        run: ShedRun,
+    },
+}
+
+impl ReportedDecision for EventRecord {
+    fn decision(&self) -> Option<RecordedDecision> {
+        match &self.event {
+            GatewayEvent::Core(event) => event.decision(),
+            _ => None,
+        }
+    }
+}
 
 /// Events, history and names, for the API and telemetry.
 pub(crate) struct Reporting {
@@ -188,13 +277,16 @@ struct ModeCost {
     standbys: u64,
 }
 
+/// Cost and benefit of a mode.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct ModeView {
+    /// The name of the mode.
     pub mode: &'static str,
     /// Scenarios in this mode now.
     pub scenarios: Vec<Arc<str>>,
     /// Sessions that continued at another hop because their node failed.
     pub recoveries: u64,
+    /// Times of these recoveries in milliseconds; `None` without one.
     pub recovery_ms: Option<Recovery>,
     /// Packets to clients lost at switches, including planned switches. `None` without switches.
     pub packets_lost: Option<u64>,

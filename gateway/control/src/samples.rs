@@ -69,6 +69,7 @@ impl RecordBatch {
         states.collect()
     }
 
+    /// The number of sessions with a record or a state.
     pub fn sessions(&self) -> usize {
         self.changed.core.sessions.len().max(self.changed.media.len())
     }

@@ -40,7 +40,7 @@ impl NodeSignalling {
         if self.poster.is_none() {
             match Poster::start() {
                 Ok(poster) => {
-                    self.start_hooks.post_by(poster.clone());
+                    self.start_hooks.poster = Some(poster.clone());
                     self.poster = Some(poster);
                 }
                 Err(error) => tracing::error!(%error, "no thread for webhooks"),

@@ -1,4 +1,4 @@
-//! The state of a gateway, for the process that continues its sessions.
+//! The state of a gateway, for the process that continues its sessions, and its replica, kept from batches of records.
 //!
 //! The encoding begins with a format version and the time, on the clock that all processes of the machine share, from
 //! which the times in the state count. The state is MessagePack with the names of the fields: a version may add fields
@@ -7,23 +7,27 @@
 //! The last states of an upgrade are encoded while packets wait: in Postcard if both processes have the same layout of
 //! them ([`STATES`]), which takes half of the time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
+use std::iter::Peekable;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::GatewayRecord;
-use evenkeel_dataplane::worker::{HandedOut, SessionState, TrunkState};
-use evenkeel_drivers::DriversRecord;
+use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
+use evenkeel_dataplane::worker::{SessionState, TrunkState};
+use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
-use evenkeel_model::{RoomId, SessionId};
+use evenkeel_model::{MediaDescription, RoomId, SessionId};
 use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-use crate::KeyRecord;
-use crate::messages::{NotSuspended, SnapshotError};
-use crate::registry::record::RegistryRecord;
+use crate::idempotency::{KEYS_MAX, KeyRecord};
+use crate::messages::SnapshotError;
+use crate::offers::RequestInterner;
+use crate::registry::ReservedPorts;
+use crate::registry::record::{EntryRecord, RegistryRecord};
 
 /// The first bytes of an encoded snapshot.
 const MAGIC: &[u8; 8] = b"evenkeel";
@@ -39,6 +43,7 @@ const STATES_MAGIC: &[u8; 8] = b"evkstate";
 /// states lack.
 pub const STATES: u32 = 1;
 
+/// The state of a gateway.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     pub(crate) core: GatewayRecord,
@@ -87,6 +92,7 @@ impl MediaStates {
             .expect("a vector takes all bytes, and all times are within years")
     }
 
+    /// Reads states in either encoding.
     pub fn decode(encoded: &[u8]) -> Result<MediaStates, SnapshotError> {
         if !encoded.starts_with(STATES_MAGIC) {
             return decode(encoded, None);
@@ -125,10 +131,12 @@ impl RecordBatch {
         RecordBatch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
     }
 
+    /// The number of the batch, which counts from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
+    /// The batches up to this one contain all records.
     pub fn is_whole(&self) -> bool {
         self.whole
     }
@@ -138,10 +146,7 @@ impl RecordBatch {
         self.last = false;
     }
 
-    pub(crate) fn add_keys(&mut self, keys: Vec<KeyRecord>) {
-        self.changed.idempotency_keys.extend(keys);
-    }
-
+    /// Encodes the batch.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
@@ -149,51 +154,6 @@ impl RecordBatch {
     /// Reads a batch. Times in a batch of another machine count from its arrival.
     pub fn decode(encoded: &[u8], arrived: Option<Instant>) -> Result<RecordBatch, SnapshotError> {
         decode(encoded, arrived)
-    }
-}
-
-/// The last states of a gateway that stops its packets, as the workers hand them out.
-#[derive(Debug)]
-pub struct LastStates {
-    pub(crate) parts: mpsc::Receiver<HandedOut>,
-    /// Of each worker that has handed out its sessions.
-    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
-    pub(crate) until: Instant,
-}
-
-/// A part of the last states.
-#[derive(Debug)]
-pub struct LastStatesPart {
-    pub states: MediaStates,
-    /// No part follows.
-    pub is_last: bool,
-}
-
-impl LastStates {
-    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
-        loop {
-            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
-            match part.ok().flatten() {
-                Some(HandedOut::Sessions(sessions)) => {
-                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
-                    let media = sessions.into_iter().map(record).collect();
-                    let states = MediaStates { media, trunks: Vec::new() };
-                    return Ok(LastStatesPart { states, is_last: false });
-                }
-                Some(HandedOut::Trunks { worker, trunks }) => {
-                    self.trunks[usize::from(worker)] = Some(trunks);
-                    if self.trunks.iter().all(Option::is_some) {
-                        let trunks = self.trunks.drain(..).flatten().collect();
-                        let states = MediaStates { media: Vec::new(), trunks };
-                        return Ok(LastStatesPart { states, is_last: true });
-                    }
-                }
-                None => {
-                    let missing = self.trunks.iter().position(Option::is_none);
-                    return Err(NotSuspended::by_worker(missing.unwrap_or_default()));
-                }
-            }
-        }
     }
 }
 
@@ -337,6 +297,225 @@ impl SharedInstant {
             true => self.instant.checked_sub(distance),
             false => self.instant.checked_add(distance),
         }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotApplied {
+    #[error(
+        "batch {found} came, batch {next} is the next: the records must be sent from the beginning"
+    )]
+    Gap { found: u64, next: u64 },
+}
+
+/// The records that batches brought so far.
+#[derive(Debug, Default)]
+pub struct Replica {
+    number: u64,
+    whole: bool,
+    last: bool,
+    /// Nodes, regions, memos and numbers.
+    common: Option<GatewayRecord>,
+    rooms: BTreeMap<RoomId, RoomRecord>,
+    sessions: BTreeMap<SessionId, (SessionRecord, Arc<MediaDescription>)>,
+    interner: RequestInterner,
+    entries: BTreeMap<SessionId, EntryRecord>,
+    states: BTreeMap<SessionId, MediaRecord>,
+    /// Without sessions.
+    registry: Option<RegistryRecord>,
+    drivers: DriversReplica,
+    trunks: Vec<Vec<TrunkState>>,
+    next_offer: u64,
+    idempotency_keys: VecDeque<KeyRecord>,
+    /// Sessions of the last batch with sockets: descriptors follow in this order.
+    with_sockets: Vec<SessionId>,
+    ports: ReservedPorts,
+}
+
+impl Replica {
+    /// A replica without records.
+    pub fn new() -> Replica {
+        Replica::default()
+    }
+
+    /// The records of a gateway that binds its sessions' own ports to this address, which moves here with them.
+    pub fn with_ports_at(at: Option<IpAddr>) -> Replica {
+        Replica { ports: ReservedPorts::new(at), ..Replica::default() }
+    }
+
+    /// The number of the last batch; 0 before the first one.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Returns whether all records have come.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Takes the next batch. The first batch of a follower replaces all records.
+    ///
+    /// # Errors
+    /// If a batch is missing. Nothing has changed then.
+    pub fn apply(&mut self, batch: RecordBatch) -> Result<(), NotApplied> {
+        let RecordBatch { number: found, whole, last, ended, dissolved, changed } = batch;
+        let next = self.number + 1;
+        if found == 1 {
+            let ports = std::mem::take(&mut self.ports);
+            *self = Replica { ports, ..Replica::default() };
+        } else if found != next {
+            return Err(NotApplied::Gap { found, next });
+        }
+        let was_whole = std::mem::replace(&mut self.whole, whole);
+        (self.number, self.last) = (found, last);
+        for id in ended {
+            self.sessions.remove(&id);
+            self.entries.remove(&id);
+            self.states.remove(&id);
+            self.drivers.forget(id);
+            self.ports.forget(id);
+        }
+        for id in dissolved {
+            self.rooms.remove(&id);
+        }
+        let Snapshot { core, registry, drivers, media, trunks, next_offer, idempotency_keys } =
+            changed;
+        self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
+        self.take_core(core);
+        let mut registry = registry;
+        for entry in std::mem::take(&mut registry.sessions) {
+            if let Some(numbers) = entry.ports {
+                self.ports.reserve(entry.session, registry.ports_at, numbers);
+            }
+            self.entries.insert(entry.session, entry);
+        }
+        if whole && !was_whole {
+            // Sessions that ended while no batch came.
+            self.ports.retain(|session| self.entries.contains_key(&session));
+        }
+        self.registry = Some(registry);
+        // An earlier copy of a session with sockets may come before the one with its descriptors.
+        let with_sockets = media.iter().filter(|record| record.sockets > 0);
+        self.with_sockets = with_sockets.map(|record| record.state.session).collect();
+        self.states.extend(media.into_iter().map(|record| (record.state.session, record)));
+        (self.trunks, self.next_offer) = (trunks, next_offer);
+        self.idempotency_keys.extend(idempotency_keys);
+        let excess = self.idempotency_keys.len().saturating_sub(KEYS_MAX);
+        self.idempotency_keys.drain(..excess);
+        Ok(())
+    }
+
+    fn take_core(&mut self, core: GatewayRecord) {
+        let GatewayRecord { rooms, sessions, media, .. } = core;
+        self.rooms.extend(rooms.into_iter().map(|room| (room.id, room)));
+        let shared: Vec<Arc<MediaDescription>> =
+            media.into_iter().map(|media| self.interner.media.share(media)).collect();
+        for mut session in sessions {
+            if let Some(media) = shared.get(session.media as usize) {
+                session.labels = self.interner.labels.share(session.labels);
+                self.sessions.insert(session.id, (session, Arc::clone(media)));
+            }
+        }
+        let before = self.common.take().filter(|_| core.nodes.is_empty());
+        let (rooms, sessions, media) = Default::default();
+        self.common = Some(match before {
+            Some(GatewayRecord { nodes, regions, memos, .. }) => {
+                GatewayRecord { nodes, regions, memos, rooms, sessions, media, ..core }
+            }
+            None => GatewayRecord { rooms, sessions, media, ..core },
+        });
+    }
+
+    /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are
+    /// not free here.
+    pub fn snapshot_with_ports(mut self) -> Option<(Snapshot, Vec<OwnedFd>)> {
+        let mut ports = std::mem::take(&mut self.ports);
+        let at = self.registry.as_ref()?.ports_at;
+        let mut snapshot = self.snapshot()?;
+        let descriptors = snapshot.take_ports(|session, numbers| {
+            ports.reserve(session, at, numbers);
+            ports.take(session)
+        });
+        Some((snapshot, descriptors))
+    }
+
+    /// The state of a gateway with these records. A session is left out as long as a part of it is missing. `None`
+    /// before the first batch.
+    pub fn snapshot(self) -> Option<Snapshot> {
+        let Replica { mut rooms, drivers, trunks, .. } = self;
+        let (mut core, registry) = (self.common?, self.registry?);
+        let now = Instant::now();
+        let (mut entries, mut states) = (ById::new(self.entries), ById::new(self.states));
+        let count = self.sessions.len();
+        core.sessions = Vec::with_capacity(count);
+        let (mut of_sessions, mut media_records) =
+            (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut places: BTreeMap<*const MediaDescription, u32> = BTreeMap::new();
+        for (id, (mut session, media)) in self.sessions {
+            let (entry, mut state) = (entries.take(id), states.take(id));
+            let Some(mut entry) = entry.filter(|_| rooms.contains_key(&session.room)) else {
+                continue;
+            };
+            match &mut state {
+                Some(MediaRecord { state, .. }) => {
+                    if self.last {
+                        state.stood_still();
+                    }
+                    state.keep_legs(|hop| session.legs.iter().any(|leg| leg.hop == hop));
+                    session.legs.iter_mut().for_each(|leg| leg.open &= state.has_leg(leg.hop));
+                    let heard = state.last_heard();
+                    session.last_heard =
+                        heard.map_or(session.last_heard, |at| at.max(session.last_heard));
+                    entry.totals = state.totals(now).unwrap_or(entry.totals);
+                }
+                None => session.legs.iter_mut().for_each(|leg| leg.open = false),
+            }
+            let next = places.len() as u32;
+            session.media = *places.entry(Arc::as_ptr(&media)).or_insert_with(|| {
+                core.media.push(media);
+                next
+            });
+            core.sessions.push(session);
+            of_sessions.push(entry);
+            media_records.extend(state);
+        }
+        let mut inhabited: Vec<RoomId> = core.sessions.iter().map(|it| it.room).collect();
+        inhabited.sort_unstable();
+        rooms.retain(|id, _| inhabited.binary_search(id).is_ok());
+        core.rooms = rooms.into_values().collect();
+        let places: BTreeMap<SessionId, usize> =
+            self.with_sockets.iter().copied().zip(0..).collect();
+        let place = |record: &MediaRecord| places.get(&record.state.session).copied();
+        media_records.sort_by_key(|record| place(record).unwrap_or(places.len()));
+        Some(Snapshot {
+            drivers: drivers.record(),
+            registry: registry.with_sessions(of_sessions),
+            media: media_records,
+            trunks,
+            next_offer: self.next_offer,
+            idempotency_keys: self.idempotency_keys.into(),
+            core,
+        })
+    }
+}
+
+/// Parts of sessions, taken in the order of the sessions.
+struct ById<T>(Peekable<btree_map::IntoIter<SessionId, T>>);
+
+impl<T> ById<T> {
+    fn new(parts: BTreeMap<SessionId, T>) -> ById<T> {
+        ById(parts.into_iter().peekable())
+    }
+
+    /// Drops the parts of sessions before this one.
+    fn take(&mut self, session: SessionId) -> Option<T> {
+        while self.0.next_if(|(id, _)| *id < session).is_some() {}
+        self.0.next_if(|(id, _)| *id == session).map(|(_, part)| part)
     }
 }
 

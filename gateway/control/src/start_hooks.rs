@@ -1,17 +1,23 @@
 //! Start hooks of nodes: a program watched by a thread, or a webhook, so that control never blocks.
 
-mod output;
-mod program;
-
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
 use evenkeel_drivers::{Effort, HttpError, Poster};
 use evenkeel_model::NodeId;
-use program::StartProgram;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use pidfd_util::{PidFd, PidFdExt};
 use serde_json::json;
 use tokio::sync::mpsc::Sender;
 use tokio::task::AbortHandle;
@@ -29,7 +35,7 @@ pub(super) struct StartHooks {
     /// Channel of failed hooks. If it is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
     /// Present once webhooks are configured.
-    poster: Option<Poster>,
+    pub(super) poster: Option<Poster>,
     running: BTreeMap<NodeId, StartAttempt>,
     /// Programs of removed nodes that still run.
     released: Vec<Released>,
@@ -68,10 +74,6 @@ impl StartHooks {
             released: Vec::new(),
             ending: BTreeMap::new(),
         }
-    }
-
-    pub(super) fn post_by(&mut self, poster: Poster) {
-        self.poster = Some(poster);
     }
 
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not
@@ -207,6 +209,220 @@ impl Drop for StartHooks {
         let by = Instant::now() + GONE_WITHIN;
         while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A program that runs, or that waits for earlier programs to end.
+struct StartProgram {
+    phase: Arc<Mutex<ProgramPhase>>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProgramPhase {
+    Waits,
+    /// The number is that of the program's process group. The system does not reuse it before the program is waited
+    /// for.
+    Runs(Pid),
+    Over,
+}
+
+impl StartProgram {
+    /// Runs the program once all threads of `before` have ended. `failed` is called if the program cannot be run, or
+    /// fails without having been ended.
+    fn start(
+        name: &Arc<str>,
+        words: &[Arc<str>],
+        before: Vec<JoinHandle<()>>,
+        failed: impl FnOnce() + Send + 'static,
+    ) -> io::Result<StartProgram> {
+        let phase = Arc::new(Mutex::new(ProgramPhase::Waits));
+        let (words, name, seen) = (words.to_vec(), Arc::clone(name), Arc::clone(&phase));
+        let run = move || {
+            // An error means that the thread panicked, and so has ended too.
+            before.into_iter().for_each(|before| _ = before.join());
+            let ill = match run(&words, &name, &seen) {
+                Ok(None) => return,
+                Ok(Some(status)) => told(status),
+                Err(error) => format!("cannot be run: {error}"),
+            };
+            tracing::warn!(node = %name, program = %words[0], "start hook failed: {ill}");
+            failed();
+        };
+        let thread = std::thread::Builder::new().name("start node".to_owned()).spawn(run)?;
+        Ok(StartProgram { phase, thread })
+    }
+
+    /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
+    fn end(self) -> JoinHandle<()> {
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if let ProgramPhase::Runs(group) = std::mem::replace(&mut *phase, ProgramPhase::Over) {
+            kill(group);
+        }
+        drop(phase);
+        self.thread
+    }
+
+    /// Returns true once the program has ended and its exit status was read.
+    fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// The group number must be valid: the leader of the group was not waited for.
+fn kill(group: Pid) {
+    // Fails only if the group is empty.
+    let _ = killpg(group, Signal::SIGKILL);
+}
+
+/// Returns the exit status, unless the program succeeded or was ended.
+fn run(
+    words: &[Arc<str>],
+    name: &str,
+    phase: &Mutex<ProgramPhase>,
+) -> io::Result<Option<WaitStatus>> {
+    if *phase.lock().unwrap_or_else(PoisonError::into_inner) == ProgramPhase::Over {
+        return Ok(None);
+    }
+    let (ours, theirs) = UnixDatagram::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut child = command(words, theirs)?.spawn()?;
+    let group = Pid::from_raw(child.id() as i32);
+    match &mut *phase.lock().unwrap_or_else(PoisonError::into_inner) {
+        waits @ ProgramPhase::Waits => *waits = ProgramPhase::Runs(group),
+        ProgramPhase::Runs(_) | ProgramPhase::Over => kill(group),
+    }
+    let watched = watch(&child, name, &ours);
+    let mut phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
+    let by_itself = std::mem::replace(&mut *phase, ProgramPhase::Over) != ProgramPhase::Over;
+    let ended = watched.and_then(|()| how(group));
+    if !matches!(ended, Ok(WaitStatus::Exited(_, 0))) {
+        kill(group);
+    }
+    child.wait()?;
+    let ended = ended?;
+    Ok((by_itself && !matches!(ended, WaitStatus::Exited(_, 0))).then_some(ended))
+}
+
+/// The program gets its own process group: terminal signals to the gateway do not reach it, and its children end with
+/// it. Output goes to a datagram socket: without a reader writes fail, but send no SIGPIPE, so the program may outlive
+/// the gateway.
+fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
+    let mut command = Command::new(&*words[0]);
+    command.args(words[1..].iter().map(|word| &**word));
+    let writes = OwnedFd::from(writes);
+    command.stdin(Stdio::null()).stdout(writes.try_clone()?).stderr(writes).process_group(0);
+    Ok(command)
+}
+
+fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
+    let held = PidFd::from_pid(child.id() as i32)?;
+    let mut output = ProgramOutput::new(name);
+    loop {
+        let mut fds = [held.as_fd(), says.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = fds[0].any() == Some(true);
+        output.read(says);
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns the exit status without reaping the process.
+fn how(child: Pid) -> io::Result<WaitStatus> {
+    Ok(waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?)
+}
+
+fn told(status: WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, code) => format!("exit status {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+        other => format!("ended: {other:?}"),
+    }
+}
+
+/// Longer lines are truncated.
+const LINE_MAX: usize = 512;
+
+/// Lines per second; excess is counted. A server that logs every packet must not fill the gateway's log.
+const LINES_PER_SECOND: u32 = 50;
+
+/// Size limit of one write. The rest of a longer write is lost.
+const WRITE_MAX: usize = 64 << 10;
+
+struct ProgramOutput<'a> {
+    node: &'a str,
+    line: Vec<u8>,
+    /// Start of the current second, and lines logged in it.
+    shown: (Instant, u32),
+    /// Lines of the current second that were not logged.
+    hidden: u64,
+    bytes: Vec<u8>,
+}
+
+impl ProgramOutput<'_> {
+    fn new(node: &str) -> ProgramOutput<'_> {
+        let shown = (Instant::now(), 0);
+        ProgramOutput { node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
+    }
+
+    fn read(&mut self, says: &UnixDatagram) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        while let Ok(length) = says.recv(&mut bytes) {
+            if length == 0 {
+                break;
+            }
+            for line in self.take(&bytes[..length], Instant::now()) {
+                tracing::info!(node = %self.node, "start hook: {line}");
+            }
+        }
+        self.bytes = bytes;
+    }
+
+    fn take(&mut self, bytes: &[u8], now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        for &byte in bytes {
+            match byte {
+                b'\n' => lines.extend(self.line_ends(now)),
+                _ if self.line.len() < LINE_MAX => self.line.push(byte),
+                _ => {}
+            }
+        }
+        lines
+    }
+
+    fn line_ends(&mut self, now: Instant) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.line).replace(char::is_control, " ");
+        self.line.clear();
+        let mut lines = Vec::new();
+        if now.saturating_duration_since(self.shown.0) >= Duration::from_secs(1) {
+            self.shown = (now, 0);
+            if self.hidden > 0 {
+                lines.push(format!("({} lines were not shown)", std::mem::take(&mut self.hidden)));
+            }
+        }
+        if self.shown.1 < LINES_PER_SECOND {
+            self.shown.1 += 1;
+            lines.push(text);
+        } else {
+            self.hidden += 1;
+        }
+        lines
+    }
+}
+
+impl Drop for ProgramOutput<'_> {
+    /// Logs the last line, which may lack a newline.
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            for line in self.line_ends(Instant::now()) {
+                tracing::info!(node = %self.node, "start hook: {line}");
+            }
         }
     }
 }

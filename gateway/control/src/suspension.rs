@@ -7,22 +7,21 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{GatewayEffect, requested_room_name};
+use evenkeel_core::{GatewayEffect, RestoredSession, requested_room_name};
 use evenkeel_dataplane::worker::{
-    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, WorkerCommand,
-    WorkerReport,
+    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
+    WorkerCommand, WorkerReport,
 };
 use evenkeel_drivers::{Clock, ContinuedSession};
-use evenkeel_model::{Labels, MediaDescription, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_model::{Labels, NodeId, SessionId};
 use evenkeel_process::random::draw;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Control, awaits_first_packet, dscp};
-use crate::handle::ControlRequest;
-use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
+use crate::messages::{ControlRequest, NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
-use crate::snapshot::{LastStates, MediaRecord, MediaStates, RecordBatch, Snapshot};
+use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WORKERS_WITHIN;
 
 /// Rounds in which the last reports of the workers may change their sessions: one is usual.
@@ -34,33 +33,56 @@ const WOKEN_EVERY: usize = 1_024;
 /// Sessions between two wakes of the workers that install them: these work while control restores the next.
 const INSTALLED_TOGETHER: usize = 64;
 
-/// A session's part of a snapshot, beside the record of core.
-struct Continuing {
-    at_worker: Option<AtWorker>,
-    /// The room's name and the labels.
-    brief: Option<(Arc<str>, Labels)>,
-    entry: EntryRecord,
-}
-
+/// A session's part of a snapshot that its worker takes.
 struct AtWorker {
     state: Box<SessionState>,
     ports: Option<Box<SessionPorts>>,
 }
 
-impl AtWorker {
-    fn session(&self) -> SessionId {
-        self.state.session
-    }
+/// The last states of a gateway that stops its packets, as the workers hand them out.
+#[derive(Debug)]
+pub struct LastStates {
+    pub(crate) parts: mpsc::Receiver<HandedOut>,
+    /// Of each worker that has handed out its sessions.
+    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
+    pub(crate) until: Instant,
 }
 
-/// The session of a [`GatewayEffect::Restore`].
-struct RestoredSession {
-    session: SessionId,
-    route: Arc<RouteCell>,
-    plan: Plan,
-    media: Arc<MediaDescription>,
-    scenario: Arc<str>,
-    of_first_packet: bool,
+/// A part of the last states.
+#[derive(Debug)]
+pub struct LastStatesPart {
+    /// The states.
+    pub states: MediaStates,
+    /// No part follows.
+    pub is_last: bool,
+}
+
+impl LastStates {
+    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
+        loop {
+            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
+            match part.ok().flatten() {
+                Some(HandedOut::Sessions(sessions)) => {
+                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
+                    let media = sessions.into_iter().map(record).collect();
+                    let states = MediaStates { media, trunks: Vec::new() };
+                    return Ok(LastStatesPart { states, is_last: false });
+                }
+                Some(HandedOut::Trunks { worker, trunks }) => {
+                    self.trunks[usize::from(worker)] = Some(trunks);
+                    if self.trunks.iter().all(Option::is_some) {
+                        let trunks = self.trunks.drain(..).flatten().collect();
+                        let states = MediaStates { media: Vec::new(), trunks };
+                        return Ok(LastStatesPart { states, is_last: true });
+                    }
+                }
+                None => {
+                    let missing = self.trunks.iter().position(Option::is_none);
+                    return Err(NotSuspended::Worker(missing.unwrap_or_default()));
+                }
+            }
+        }
+    }
 }
 
 impl Control {
@@ -132,9 +154,9 @@ impl Control {
                 let slots = part.clone();
                 WorkerCommand::Duplicate { slots, all, done }
             });
-            for duplicates in duplicates.map_err(NotSuspended::by_worker)? {
+            for duplicates in duplicates.map_err(NotSuspended::Worker)? {
                 let SocketDuplicates { sessions, slots: used } =
-                    duplicates.map_err(|error| NotSuspended::by_port(&error))?;
+                    duplicates.map_err(|error| NotSuspended::Port(error.to_string().into()))?;
                 slots = slots.max(used);
                 for Duplicate { state, ports } in sessions {
                     let own = ports.into_iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp]).flatten();
@@ -290,33 +312,22 @@ impl Control {
         let mut at_workers = at_workers.into_iter().peekable();
         let (mut outputs, mut sessions) = (Vec::new(), 0);
         while let Some(output) = self.gateway.poll_output() {
-            let GatewayEffect::Restore {
-                session,
-                route,
-                plan,
-                media,
-                scenario,
-                of_first_packet,
-                ..
-            } = output
-            else {
+            let GatewayEffect::Restore(restored) = output else {
                 outputs.push(output);
                 continue;
             };
+            let session = restored.session;
             let entry = entries.next().filter(|entry| entry.session == session);
             let entry = entry.ok_or_else(|| contradiction(session))?;
-            let mut at_worker = at_workers.next_if(|it| it.session() == session);
+            let mut at_worker = at_workers.next_if(|it| it.state.session == session);
             at_worker.iter_mut().for_each(|it| translation.apply(&mut it.state));
-            let rest = Continuing { at_worker, brief: briefs.remove(&session), entry };
-            let restoring =
-                RestoredSession { session, route, plan, media, scenario, of_first_packet };
-            self.continue_session(restoring, rest)?;
+            self.continue_session(restored, at_worker, briefs.remove(&session), entry)?;
             sessions += 1;
             if sessions % INSTALLED_TOGETHER == 0 {
                 self.workers.wake_workers();
             }
         }
-        let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.session()));
+        let mut left = entries.map(|it| it.session).chain(at_workers.map(|it| it.state.session));
         if let Some(left) = left.next() {
             return Err(contradiction(left));
         }
@@ -335,7 +346,7 @@ impl Control {
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.workers
             .ask_workers(|done| WorkerCommand::Confirm { done })
-            .map_err(SnapshotError::by_worker)?;
+            .map_err(SnapshotError::Worker)?;
         Ok(Restored { sessions })
     }
 
@@ -348,7 +359,7 @@ impl Control {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
             let confirmed = self.workers.ask_workers(|done| WorkerCommand::Confirm { done });
-            continued = confirmed.map(drop).map_err(SnapshotError::by_worker);
+            continued = confirmed.map(drop).map_err(SnapshotError::Worker);
         }
         match (last, continued) {
             // Fails only for a caller that has gone.
@@ -393,11 +404,11 @@ impl Control {
 
     fn continue_session(
         &mut self,
-        restoring: RestoredSession,
-        rest: Continuing,
+        RestoredSession { session, route, plan, media, scenario, of_first_packet, .. }: RestoredSession,
+        at_worker: Option<AtWorker>,
+        brief: Option<(Arc<str>, Labels)>,
+        entry: EntryRecord,
     ) -> Result<(), SnapshotError> {
-        let RestoredSession { session, route, plan, media, scenario, of_first_packet } = restoring;
-        let Continuing { at_worker, brief, entry } = rest;
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
         let data = Arc::clone(&self.offers.session_data).try_acquire_many_owned(entry.data).ok();
         let beside = RestoredParts {
@@ -427,7 +438,6 @@ impl Control {
     }
 }
 
-/// Returns once the guard is dropped.
 async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
     match guard {
         Some(guard) => _ = guard.await,
@@ -461,7 +471,7 @@ fn at_workers(
         })?;
         at_workers.push(AtWorker { state, ports });
     }
-    at_workers.sort_by_key(AtWorker::session);
+    at_workers.sort_by_key(|it| it.state.session);
     Ok(at_workers)
 }
 

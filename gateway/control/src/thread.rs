@@ -21,12 +21,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::control::{Control, Lifetime};
 use crate::equipment::Equipment;
-use crate::handle::{ControlRequest, Slice};
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{
-    AdmissionState, ControlError, EventRecord, GatewayEvent, NotSuspended, SessionView,
-    StatusReport,
+    AdmissionState, ControlError, ControlRequest, NotSuspended, SessionView, Slice, StatusReport,
 };
 use crate::names::NodeNames;
 use crate::nodes::NodeResources;
@@ -36,7 +34,7 @@ use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::Replication;
 use crate::registry::{SessionEntry, SessionRegistry};
-use crate::reporting::{Closings, Costs, Reporting};
+use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::start_hooks::StartHooks;
 use crate::workers::{WorkerLine, WorkerLines};
@@ -53,28 +51,47 @@ const SESSIONS_PER_COST: usize = 100;
 /// Answers of nodes that wait for control, of each kind.
 const ANSWERS_MAX: usize = 4_096;
 
+/// The parts of a gateway that control owns or uses.
 pub struct ControlParts {
+    /// The configuration.
     pub settings: Arc<GatewayConfig>,
+    /// The core.
     pub gateway: Gateway,
+    /// The packet workers, by number.
     pub workers: Vec<WorkerLine>,
+    /// The registry of sessions.
     pub registry: SessionRegistry,
+    /// The drivers of the nodes.
     pub drivers: Drivers,
+    /// The ownership of a group that nodes are told.
     pub fencing: Arc<Fencing>,
+    /// The time until which packets may be sent.
     pub lease: Arc<SendLease>,
     /// The configured nodes; their trunks are at the workers.
     pub equipment: Vec<Equipment>,
+    /// A node uses a webhook.
     pub posts: bool,
+    /// The threads of the policies.
     pub policies: PolicyThreads,
+    /// The queue of [`Handle`](crate::Handle).
     pub requests: mpsc::Receiver<ControlRequest>,
+    /// Reports of the workers.
     pub reports: mpsc::Receiver<WorkerReport>,
+    /// Answers and reports of the policies.
     pub policy_reports: mpsc::Receiver<PolicyReport>,
+    /// The channel of events.
     pub events: broadcast::Sender<Arc<EventRecord>>,
+    /// The history of sessions.
     pub history: HistoryWriter,
+    /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
+    /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
+    /// Counters of the QUIC endpoint.
     pub quic_counters: Option<Arc<quic::Counters>>,
     /// First revisions are being compiled.
     pub awaits_policies: bool,
+    /// The start of the gateway.
     pub started: Instant,
 }
 
@@ -401,7 +418,7 @@ impl Control {
                 let _ = reply.send(Slice::of(rest, |_| 1));
             }
             ControlRequest::Session(session, reply) => {
-                let standing = self.gateway.session(session, now);
+                let standing = self.gateway.views().session(session, now);
                 let _ = reply.send(standing.map(|standing| self.session_view(standing)));
             }
             ControlRequest::Rooms { after, reply } => {

@@ -29,7 +29,6 @@ impl Drop for WorkerLine {
     }
 }
 
-/// The channels to the packet workers.
 pub(crate) struct WorkerLines {
     pub(crate) lines: Vec<WorkerLine>,
     pub(crate) quic_counters: Option<Arc<quic::Counters>>,
@@ -37,7 +36,6 @@ pub(crate) struct WorkerLines {
 }
 
 impl WorkerLines {
-    /// The sum of a counter over all workers.
     pub(crate) fn sum(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
         self.lines.iter().map(|worker| counter(&worker.stats)).sum()
     }

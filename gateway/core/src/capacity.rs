@@ -25,7 +25,7 @@ pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
     pub(crate) breakers: RegionBreakers,
     /// Sessions that get less than they need, with the time since when.
-    reduced: BTreeMap<SessionId, Instant>,
+    pub(crate) reduced: BTreeMap<SessionId, Instant>,
     reduced_last: SessionId,
     /// Moves by policies within [`CHURN_WITHIN`]: time, and number of sessions moved.
     churn: VecDeque<(Instant, usize)>,
@@ -53,14 +53,6 @@ impl Capacity {
             Some(since) => _ = self.reduced.insert(session, since),
             None => _ = self.reduced.remove(&session),
         }
-    }
-
-    pub(crate) fn reduced_since(&self, session: SessionId) -> Option<Instant> {
-        self.reduced.get(&session).copied()
-    }
-
-    pub(crate) fn reduced(&self) -> usize {
-        self.reduced.len()
     }
 
     /// The next sessions that have been reduced for at least `after`.
@@ -121,7 +113,7 @@ impl Capacity {
             let mut measures = Measures::default();
             measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
             measures.set(Metric::NodesUp, takers().count() as u64);
-            measures.set(Metric::Breaker, self.breakers.state(region) as u64);
+            measures.set(Metric::Breaker, self.breakers.of(region).state() as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };
@@ -220,24 +212,13 @@ impl CapacityLedger {
         self.beside.iter_mut().for_each(|beside| beside.remove(&node));
     }
 
-    /// Takes a node's changed configured capacity.
-    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
-        self.gauges[node.0 as usize].claim(kbps);
-    }
-
     pub(crate) fn gauge_mut(&mut self, node: NodeId) -> &mut Gauge {
         &mut self.gauges[node.0 as usize]
     }
 
-    /// Takes the load that a node reports.
     pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
         let ours = self.view().load(node);
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
-    }
-
-    /// Takes a load report of a draining node, which does not change its capacity.
-    pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
-        self.gauges[node.0 as usize].hold(now);
     }
 
     /// Takes a node's refusal of a session because it is full.

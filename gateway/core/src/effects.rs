@@ -30,22 +30,7 @@ pub enum GatewayEffect {
         plan: Plan,
     },
     /// Assign a session of another process's record to a worker. It is live.
-    Restore {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the room at nodes.
-        room: RoomId,
-        /// The cell of the route, which packets read.
-        route: Arc<RouteCell>,
-        /// The degradation decision in force.
-        plan: Plan,
-        /// The streams of the client.
-        media: Arc<MediaDescription>,
-        /// The name of the scenario.
-        scenario: Arc<str>,
-        /// The session was opened by its first packet.
-        of_first_packet: bool,
-    },
+    Restore(RestoredSession),
     /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
     Open {
         /// The number of the session.
@@ -144,6 +129,25 @@ pub enum GatewayEffect {
     Finished,
 }
 
+/// A session of another process's record.
+#[derive(Clone, Debug)]
+pub struct RestoredSession {
+    /// The number of the session.
+    pub session: SessionId,
+    /// The number of the room at nodes.
+    pub room: RoomId,
+    /// The cell of the route, which packets read.
+    pub route: Arc<RouteCell>,
+    /// The degradation decision in force.
+    pub plan: Plan,
+    /// The streams of the client.
+    pub media: Arc<MediaDescription>,
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The session was opened by its first packet.
+    pub of_first_packet: bool,
+}
+
 /// A change that policies and quality tracking must learn of.
 #[derive(Debug)]
 pub(crate) enum RoomNotice {
@@ -167,8 +171,10 @@ pub(crate) enum RoomNotice {
 #[derive(Default, Debug)]
 pub(crate) struct Effects {
     outputs: VecDeque<GatewayEffect>,
-    timers: TimerQueue,
-    notices: VecDeque<RoomNotice>,
+    pub(crate) notices: VecDeque<RoomNotice>,
+    /// Pending timers. Each reason occurs at most once.
+    queue: BTreeSet<(Instant, Timer)>,
+    due: BTreeMap<Timer, Instant>,
 }
 
 impl Effects {
@@ -224,28 +230,45 @@ impl Effects {
         self.notice(RoomNotice::Reroute(room));
     }
 
-    pub(crate) fn pop_notice(&mut self) -> Option<RoomNotice> {
-        self.notices.pop_front()
-    }
-
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
-        self.timers.set(timer, at);
+        self.cancel(&timer);
+        self.queue.insert((at, timer.clone()));
+        self.due.insert(timer, at);
     }
 
+    /// Sets the timer unless it is already set for any time.
     pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
-        self.timers.set_if_idle(timer, at);
+        if !self.due.contains_key(&timer) {
+            self.set(timer, at);
+        }
     }
 
     pub(crate) fn cancel(&mut self, timer: &Timer) {
-        self.timers.cancel(timer);
+        if let Some(at) = self.due.remove(timer) {
+            self.queue.remove(&(at, timer.clone()));
+        }
     }
 
-    pub(crate) fn timers(&self) -> &TimerQueue {
-        &self.timers
+    pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
+        self.due.get(timer).copied()
     }
 
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn timers(&self) -> impl ExactSizeIterator<Item = &Timer> {
+        self.due.keys()
+    }
+
+    /// Removes and returns the earliest timer that is due.
     pub(crate) fn pop_timer(&mut self, now: Instant) -> Option<Timer> {
-        self.timers.pop(now)
+        if self.queue.first()?.0 > now {
+            return None;
+        }
+        let (_, timer) = self.queue.pop_first()?;
+        self.due.remove(&timer);
+        Some(timer)
     }
 }
 
@@ -256,7 +279,6 @@ pub(crate) enum Timer {
     Probe(NodeId),
     /// The next canary goes into a node.
     Canary(NodeId),
-    /// The deadline of a question.
     AskLate(AskId),
     /// A driver has not opened a session in time.
     OpenLate(SessionId),
@@ -307,56 +329,6 @@ impl From<NodeTimer> for Timer {
             NodeTimer::StartLate(node) => Timer::StartLate(node),
             NodeTimer::Drain(node) => Timer::Drain(node),
         }
-    }
-}
-
-/// Pending timers. Each reason occurs at most once.
-#[derive(Default, Debug)]
-pub(crate) struct TimerQueue {
-    queue: BTreeSet<(Instant, Timer)>,
-    due: BTreeMap<Timer, Instant>,
-}
-
-impl TimerQueue {
-    pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
-        self.cancel(&timer);
-        self.queue.insert((at, timer.clone()));
-        self.due.insert(timer, at);
-    }
-
-    /// Sets the timer unless it is already set for any time.
-    pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
-        if !self.due.contains_key(&timer) {
-            self.set(timer, at);
-        }
-    }
-
-    pub(crate) fn cancel(&mut self, timer: &Timer) {
-        if let Some(at) = self.due.remove(timer) {
-            self.queue.remove(&(at, timer.clone()));
-        }
-    }
-
-    pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
-        self.due.get(timer).copied()
-    }
-
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
-    }
-
-    pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
-        self.due.keys()
-    }
-
-    /// Removes and returns the earliest timer that is due.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
-        if self.queue.first()?.0 > now {
-            return None;
-        }
-        let (_, timer) = self.queue.pop_first()?;
-        self.due.remove(&timer);
-        Some(timer)
     }
 }
 

@@ -78,7 +78,6 @@ impl PacketRun {
     }
 }
 
-/// Loss by sequence number.
 #[derive(Clone, Copy, Debug)]
 struct SequenceLoss {
     since: Instant,

@@ -13,7 +13,7 @@ use evenkeel_model::{
     NodeId, NotStarted, PluginFault, PolicyName, RegionId, RoomId, Scenario, SessionId, Stamp,
     ZoneId,
 };
-use evenkeel_nodes::{NodeEvidence, NodeTable};
+use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
 use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
 
 use crate::capacity::Capacity;
@@ -24,18 +24,18 @@ use crate::policy::questions::{FaultSubject, QuestionsInFlight};
 use crate::policy::subjects::{ArmStatistics, ArmTally, Noted, Subjects};
 use crate::quality::Quality;
 use crate::record::{Failback, GatewayRecord, HopMap, RestoreError};
-use crate::records::{RecordWriter, Records};
+use crate::records::Records;
 use crate::rooms::RoomTable;
 use crate::rooms::moves::Moves;
 use crate::rooms::node_controller::NodeController;
 use crate::rooms::openings::{NotOpened, Openings};
 use crate::rooms::placement::CoreTables;
 use crate::rooms::reroutes::Reroutes;
-use crate::rooms::room::MoveUnderWay;
+use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
 use crate::sessions::SessionTable;
 use crate::ticks::{DegradationTurns, Ticks};
-use crate::views::{SessionStanding, TableSizes, Views};
+use crate::views::{TableSizes, Views};
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -123,7 +123,7 @@ impl Gateway {
     }
 
     fn take_notices(&mut self, now: Instant) {
-        while let Some(notice) = self.tables.effects.pop_notice() {
+        while let Some(notice) = self.tables.effects.notices.pop_front() {
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
@@ -143,7 +143,7 @@ impl Gateway {
                         &scenario,
                         &self.tables.settings,
                     );
-                    self.quality.forget_session(room, session);
+                    self.quality.silent.remove(&(room, session));
                     self.degradation.leave_ladder(session);
                     self.noted.forget(FaultSubject::Session(session));
                 }
@@ -171,13 +171,7 @@ impl Gateway {
 
     /// Read-only views of sessions, rooms, nodes and regions.
     pub fn views(&self) -> Views<'_> {
-        Views {
-            sessions: &self.tables.sessions,
-            rooms: &self.tables.rooms,
-            nodes: &self.tables.nodes,
-            capacity: &self.tables.capacity,
-            noted: &self.noted,
-        }
+        Views { tables: &self.tables, noted: &self.noted }
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.
@@ -200,7 +194,7 @@ impl Gateway {
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tables.effects.timers().next()
+        self.tables.effects.next_timer()
     }
 
     /// Handles all timers that are due.
@@ -254,9 +248,8 @@ impl Gateway {
     }
 
     /// All live sessions with their rooms, and the state of nodes and regions.
-    pub fn record(&self, now: Instant) -> GatewayRecord {
-        let Gateway { tables, policies, questions, .. } = self;
-        RecordWriter { tables, policies, questions }.all(now)
+    pub fn record(&mut self, now: Instant) -> GatewayRecord {
+        self.records().all(now)
     }
 
     /// Continues the sessions of another process's record. For each a [`GatewayEffect::Restore`](crate::GatewayEffect::Restore)
@@ -500,7 +493,9 @@ impl Gateway {
                         .push(GatewayEffect::Unload { policy: policy.clone(), revision: unloaded });
                     self.ask_again(&policy, &revision, now);
                 }
-                Effect::CanaryChanged => self.degradation.restart_ticks(policy, Arm::Canary),
+                Effect::CanaryChanged => {
+                    self.degradation.tick_cursors.remove(&(policy.clone(), Arm::Canary));
+                }
                 Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
             }
         }
@@ -508,7 +503,9 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     fn poll_rollouts(&mut self, now: Instant) {
-        for HarmfulRevision { policy, revision, reason } in self.policies.take_harmful() {
+        for HarmfulRevision { policy, revision, reason } in
+            std::mem::take(&mut self.policies.harmful)
+        {
             self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
         }
         for policy in self.policies.changing() {
@@ -539,11 +536,6 @@ impl Gateway {
         self.tables.sessions.live()
     }
 
-    /// Returns the view of a live session.
-    pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
-        self.views().session(id, now)
-    }
-
     /// Returns the scenarios by their names.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
         self.tables.settings.scenarios.iter()
@@ -551,7 +543,7 @@ impl Gateway {
 
     /// Returns the number of rooms that a node carries.
     pub fn standing_rooms(&self) -> usize {
-        self.tables.rooms.placed()
+        self.tables.rooms.placed
     }
 
     /// Returns the name of the room; `None` if the room is gone.
@@ -576,22 +568,27 @@ impl Gateway {
 
     /// Sizes of everything that grows with clients. Visits every session and room.
     pub fn kept(&self) -> TableSizes {
-        let views = self.views().kept();
+        let Gateway { tables, quality, policies, questions, .. } = self;
+        let CoreTables { sessions, rooms, nodes, capacity, effects, .. } = tables;
+        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
+        let paces = || nodes.paces().map(OpeningWindow::counts);
+        let listed = [capacity.reduced.len(), quality.silent.len(), sessions.most_ticked()];
         TableSizes {
-            rooms_listed: self.tables.rooms.most_listed().max(self.questions.most_rerouted()),
-            sessions_listed: [
-                self.tables.capacity.reduced(),
-                self.quality.silent(),
-                self.tables.sessions.most_ticked(),
-                self.policies.most_judged(),
-            ]
-            .into_iter()
-            .max()
-            .unwrap_or(0),
-            asks: self.questions.in_flight().len(),
-            ballots: self.quality.ballots(),
-            timers: self.tables.effects.timers().standing().len(),
-            ..views
+            sessions: sessions.len(),
+            rooms: rooms.len(),
+            calls: rooms.calls.len(),
+            rooms_listed: rooms.most_listed().max(questions.most_rerouted()),
+            sessions_listed: most(&mut listed.into_iter().chain([policies.most_judged()])),
+            asks: questions.in_flight().len(),
+            legs: most(&mut sessions.values().map(|session| session.legs.iter().count())),
+            opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
+            waiting: paces().map(|(_, waiting)| waiting).sum(),
+            moves: most(&mut rooms.values().map(|room| room.records().count())),
+            damped: most(&mut rooms.values().map(Room::moves_noted)),
+            ballots: quality.ballots.len(),
+            drains: rooms.drains.len(),
+            slots: nodes.slots(),
+            timers: effects.timers().len(),
         }
     }
 }

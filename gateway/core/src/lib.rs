@@ -6,7 +6,6 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod capacity;
-mod cohort;
 mod collections;
 mod effects;
 mod flow;
@@ -20,7 +19,7 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use effects::GatewayEffect;
+pub use effects::{GatewayEffect, RestoredSession};
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;

@@ -216,31 +216,19 @@ pub(crate) struct NodeDrain {
     pub(crate) empty: bool,
 }
 
-/// How rooms return to their native place once a node there is trusted again.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-pub enum Failback {
-    /// Rooms return to nodes that are Up and lose little, unless the room moved too often or the region accepts no new
-    /// rooms.
-    #[default]
-    Auto,
-    /// An operator forces the return: also to nodes that are Wary or lossy, regardless of the limit of moves and the
-    /// region's breaker.
-    Force,
-    /// An operator forbids the return.
-    Forbid,
-}
-
-impl Failback {
-    /// All settings, in the order of the API.
-    pub const ALL: [Failback; 3] = [Failback::Auto, Failback::Force, Failback::Forbid];
-
-    /// The setting's name in the API: `forbid`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Failback::Auto => "auto",
-            Failback::Force => "force",
-            Failback::Forbid => "forbid",
-        }
+evenkeel_model::named! {
+    /// How rooms return to their native place once a node there is trusted again.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+    pub enum Failback {
+        /// Rooms return to nodes that are Up and lose little, unless the room moved too often or the region accepts no new
+        /// rooms.
+        #[default]
+        Auto = "auto",
+        /// An operator forces the return: also to nodes that are Wary or lossy, regardless of the limit of moves and the
+        /// region's breaker.
+        Force = "force",
+        /// An operator forbids the return.
+        Forbid = "forbid",
     }
 }
 

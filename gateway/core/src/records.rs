@@ -12,7 +12,7 @@ use evenkeel_nodes::Node;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
-use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::effects::{GatewayEffect, RestoredSession, RoomNotice, Timer};
 use crate::policy::policies::Policies;
 use crate::policy::questions::QuestionsInFlight;
 use crate::record::{
@@ -26,17 +26,54 @@ use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
 
-/// Writes records.
-#[derive(Clone, Copy)]
-pub(crate) struct RecordWriter<'a> {
-    pub(crate) tables: &'a CoreTables,
-    pub(crate) policies: &'a Policies,
-    pub(crate) questions: &'a QuestionsInFlight,
+/// The records of a gateway as they change, and those of another process that continue here.
+#[derive(Debug)]
+pub struct Records<'a> {
+    pub(crate) tables: &'a mut CoreTables,
+    pub(crate) policies: &'a mut Policies,
+    pub(crate) questions: &'a mut QuestionsInFlight,
 }
 
-impl RecordWriter<'_> {
+impl Records<'_> {
+    /// Makes [`Records::take_changed`] return all records, and then those that change.
+    pub fn follow(&mut self) {
+        self.tables.sessions.follow();
+        self.tables.rooms.follow();
+    }
+
+    /// Stops noting changes, since no process takes them.
+    pub fn unfollow(&mut self) {
+        self.tables.sessions.changes.unfollow();
+        self.tables.rooms.changes.unfollow();
+    }
+
+    /// Returns true if [`Records::take_changed`] would return records.
+    pub fn have_changed(&self) -> bool {
+        !(self.tables.sessions.changes.is_empty() && self.tables.rooms.changes.is_empty())
+    }
+
+    /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
+    /// a second.
+    pub fn release_deferred(&mut self) {
+        self.tables.sessions.changes.release();
+    }
+
+    /// Takes all records that changed.
+    pub fn take_all_changed(&mut self, now: Instant) -> ChangedRecords {
+        let sessions = self.tables.sessions.changes.take_all();
+        let rooms = self.tables.rooms.changes.take_all();
+        self.changed(sessions, rooms, now)
+    }
+
+    /// Takes the records of up to this many sessions and rooms that changed.
+    pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
+        let sessions = self.tables.sessions.changes.take(at_most);
+        let rooms = self.tables.rooms.changes.take(at_most);
+        self.changed(sessions, rooms, now)
+    }
+
     /// Returns the record of all live sessions with their rooms, and of the nodes and regions.
-    pub(crate) fn all(self, now: Instant) -> GatewayRecord {
+    pub(crate) fn all(&self, now: Instant) -> GatewayRecord {
         let live =
             || self.tables.sessions.values().filter(|session| session.phase == SessionPhase::Live);
         let rooms: BTreeSet<RoomId> = live().map(|session| session.room).collect();
@@ -46,7 +83,8 @@ impl RecordWriter<'_> {
         GatewayRecord { rooms, sessions, media, ..self.of_nodes() }
     }
 
-    fn of_nodes(self) -> GatewayRecord {
+    /// Returns the record without rooms and sessions.
+    pub fn of_nodes(&self) -> GatewayRecord {
         let memos = self.policies.memos();
         let memos = memos
             .map(|(policy, memo)| MemoRecord { policy: policy.clone(), memo: memo.clone() })
@@ -54,7 +92,7 @@ impl RecordWriter<'_> {
         GatewayRecord { nodes: self.nodes(), regions: self.regions(), memos, ..self.numbers() }
     }
 
-    fn numbers(self) -> GatewayRecord {
+    fn numbers(&self) -> GatewayRecord {
         GatewayRecord {
             nodes: Vec::new(),
             regions: Vec::new(),
@@ -63,13 +101,13 @@ impl RecordWriter<'_> {
             media: Vec::new(),
             memos: Vec::new(),
             next_session: self.tables.sessions.next_id().0,
-            next_room: self.tables.rooms.next_number(),
-            started: self.questions.started(),
+            next_room: self.tables.rooms.next,
+            started: self.questions.started,
         }
     }
 
-    pub(crate) fn changed(
-        self,
+    fn changed(
+        &self,
         sessions: Vec<SessionId>,
         changed: Vec<RoomId>,
         now: Instant,
@@ -104,7 +142,7 @@ impl RecordWriter<'_> {
 
     /// The sessions' records, and the media to which they refer.
     fn sessions<'a>(
-        self,
+        &self,
         sessions: impl Iterator<Item = &'a Session>,
     ) -> (Vec<SessionRecord>, Vec<Arc<MediaDescription>>) {
         let mut places: BTreeMap<&Arc<MediaDescription>, u32> = BTreeMap::new();
@@ -119,39 +157,39 @@ impl RecordWriter<'_> {
         (records.collect(), media)
     }
 
-    fn nodes(self) -> Vec<NodeRecord> {
+    fn nodes(&self) -> Vec<NodeRecord> {
         let nodes = self.tables.nodes.iter().map(|node| NodeRecord {
             hop: node.hop(),
             name: node.settings.name.clone(),
             trust: node.trust(),
-            drain: self.tables.rooms.drain_of(node.id),
+            drain: self.tables.rooms.drains.get(&node.id).copied(),
             gauge: self.tables.capacity.ledger().gauge(node.id).clone(),
         });
         nodes.collect()
     }
 
-    fn regions(self) -> Vec<RegionRecord> {
+    fn regions(&self) -> Vec<RegionRecord> {
         let regions = self.tables.nodes.regions().zip(&self.tables.settings.regions);
         let records = regions.map(|(region, name)| RegionRecord {
             name: name.clone(),
             drained: self.tables.nodes.is_drained(region),
-            failback: self.tables.rooms.failback(region),
-            breaker: self.tables.capacity.breakers.record(region),
+            failback: self.tables.rooms.failbacks[region.0 as usize],
+            breaker: self.tables.capacity.breakers.of(region).without_evidence(),
         });
         records.collect()
     }
 
-    fn room(self, id: RoomId, waiting: &BTreeSet<RoomId>, now: Instant) -> Option<RoomRecord> {
+    fn room(&self, id: RoomId, waiting: &BTreeSet<RoomId>, now: Instant) -> Option<RoomRecord> {
         let record = self.tables.rooms.get(&id)?.to_record(now);
         Some(RoomRecord {
-            away: self.tables.rooms.is_away(id),
-            due: self.tables.effects.timers().due(&Timer::RoomDue(id)),
+            away: self.tables.rooms.away.contains(&id),
+            due: self.tables.effects.due(&Timer::RoomDue(id)),
             waits: record.waits || waiting.contains(&id),
             ..record
         })
     }
 
-    fn session(self, session: &Session, media: u32) -> SessionRecord {
+    fn session(&self, session: &Session, media: u32) -> SessionRecord {
         let legs = session.legs.iter().filter_map(|(hop, leg)| match leg {
             LegState::Waiting => None,
             LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
@@ -169,68 +207,12 @@ impl RecordWriter<'_> {
             close_after: session.close_after,
             plan: session.plan,
             share: session.share,
-            reduced: self.tables.capacity.reduced_since(session.id),
+            reduced: self.tables.capacity.reduced.get(&session.id).copied(),
             admitted_by: (*session.admitted_by).clone(),
             legs: legs.collect(),
             last_heard: session.last_heard,
             memory: session.memory.clone(),
         }
-    }
-}
-
-/// The records of a gateway as they change, and those of another process that continue here.
-#[derive(Debug)]
-pub struct Records<'a> {
-    pub(crate) tables: &'a mut CoreTables,
-    pub(crate) policies: &'a mut Policies,
-    pub(crate) questions: &'a mut QuestionsInFlight,
-}
-
-impl Records<'_> {
-    fn writer(&self) -> RecordWriter<'_> {
-        RecordWriter { tables: self.tables, policies: self.policies, questions: self.questions }
-    }
-
-    /// Makes [`Records::take_changed`] return all records, and then those that change.
-    pub fn follow(&mut self) {
-        self.tables.sessions.follow();
-        self.tables.rooms.follow();
-    }
-
-    /// Stops noting changes, since no process takes them.
-    pub fn unfollow(&mut self) {
-        self.tables.sessions.changes.unfollow();
-        self.tables.rooms.changes.unfollow();
-    }
-
-    /// Returns true if [`Records::take_changed`] would return records.
-    pub fn have_changed(&self) -> bool {
-        !(self.tables.sessions.changes.is_empty() && self.tables.rooms.changes.is_empty())
-    }
-
-    /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
-    /// a second.
-    pub fn release_deferred(&mut self) {
-        self.tables.sessions.changes.release();
-    }
-
-    /// Takes all records that changed.
-    pub fn take_all_changed(&mut self, now: Instant) -> ChangedRecords {
-        let sessions = self.tables.sessions.changes.take_all();
-        let rooms = self.tables.rooms.changes.take_all();
-        self.writer().changed(sessions, rooms, now)
-    }
-
-    /// Takes the records of up to this many sessions and rooms that changed.
-    pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
-        let sessions = self.tables.sessions.changes.take(at_most);
-        let rooms = self.tables.rooms.changes.take(at_most);
-        self.writer().changed(sessions, rooms, now)
-    }
-
-    /// Returns the record without rooms and sessions.
-    pub fn of_nodes(&self) -> GatewayRecord {
-        self.writer().of_nodes()
     }
 
     /// See [`Gateway::handle_record`](crate::Gateway::handle_record).
@@ -247,15 +229,14 @@ impl Records<'_> {
         let GatewayRecord { nodes, regions, rooms, sessions, media, memos, .. } = record;
         self.tables.sessions.resume_numbers(record.next_session);
         self.tables.rooms.resume_numbers(record.next_room);
-        self.questions.resume_time(record.started);
+        // States of policies refer to the time that they saw in the other process.
+        self.questions.started = self.questions.started.min(record.started);
         for MemoRecord { policy, memo } in memos {
             self.policies.restore_memo(policy, memo);
         }
         let older = sessions.iter().any(|session| session.memory.keeps_other())
             || rooms.iter().any(|room| room.memory.keeps_other());
-        if older {
-            self.policies.expect_older_states();
-        }
+        self.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions);
         let hops = self.restore_nodes(nodes, node, now);
@@ -481,7 +462,7 @@ impl Records<'_> {
             track: None,
             memory: record.memory,
         };
-        self.tables.effects.push(GatewayEffect::Restore {
+        self.tables.effects.push(GatewayEffect::Restore(RestoredSession {
             session: id,
             room: room.id,
             route: Arc::clone(&room.cell),
@@ -489,7 +470,7 @@ impl Records<'_> {
             media: Arc::clone(media),
             scenario: Arc::clone(&room.scenario),
             of_first_packet: session.of_first_packet,
-        });
+        }));
         self.tables.capacity.set_reduced(id, record.reduced);
         self.tables.sessions.restore(session);
         let ticks = Placement(self.tables).ticks(id);

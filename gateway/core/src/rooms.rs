@@ -37,7 +37,6 @@ pub(super) struct CallRooms {
     pub(super) rooms: u32,
 }
 
-/// The name of a session's own room.
 pub(crate) fn session_room_name(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }
@@ -78,13 +77,14 @@ impl PendingFailover {
 #[derive(Debug)]
 pub(crate) struct RoomTable {
     pub(crate) all: BTreeMap<RoomId, Box<Room>>,
-    next: u64,
+    pub(crate) next: u64,
     by_name: BTreeMap<Arc<str>, RoomId>,
     /// Calls with one room per session, by name.
-    calls: BTreeMap<Arc<str>, CallRooms>,
+    pub(crate) calls: BTreeMap<Arc<str>, CallRooms>,
     /// Rooms that have not yet taken the changed settings of their scenarios.
     pub(crate) changing: BTreeSet<RoomId>,
-    placed: usize,
+    /// Number of rooms that a node carries.
+    pub(crate) placed: usize,
     /// Indexed by node: rooms whose current or pending route contains it.
     pub(crate) at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, while some have not failed over yet.
@@ -180,11 +180,6 @@ impl RoomTable {
         self.all.len()
     }
 
-    /// Number of rooms that a node carries.
-    pub(crate) fn placed(&self) -> usize {
-        self.placed
-    }
-
     pub(crate) fn named(&self, name: &str) -> Option<(&Arc<str>, RoomId)> {
         self.by_name.get_key_value(name).map(|(name, id)| (name, *id))
     }
@@ -201,18 +196,6 @@ impl RoomTable {
             let count = &mut self.away_by_region[region.0 as usize];
             *count = if is_away { *count + 1 } else { *count - 1 };
         }
-    }
-
-    pub(crate) fn failback(&self, region: RegionId) -> Failback {
-        self.failbacks[region.0 as usize]
-    }
-
-    pub(crate) fn calls(&self) -> usize {
-        self.calls.len()
-    }
-
-    pub(crate) fn drains(&self) -> usize {
-        self.drains.len()
     }
 
     /// Length of the longest list of rooms.
@@ -324,7 +307,10 @@ impl RoomTable {
         let id = RoomId(self.next);
         let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
         self.next += 1;
-        let mut room = Box::new(Room::new(id, name.clone(), offer, scenario, region, call));
+        let about = (offer.scenario.clone(), offer.labels.clone());
+        let mut room = Box::new(Room::new(id, name.clone(), about, region, call));
+        (room.spares, room.mode, room.priority) =
+            (scenario.spares, scenario.mode, scenario.priority);
         self.by_name.insert(name, id);
         room.sessions.insert(session);
         self.all.insert(id, room);
@@ -407,21 +393,9 @@ impl RoomTable {
         })
     }
 
-    pub(crate) fn next_number(&self) -> u64 {
-        self.next
-    }
-
     /// Continues the numbers of another process.
     pub(crate) fn resume_numbers(&mut self, next: u64) {
         self.next = self.next.max(next);
-    }
-
-    pub(crate) fn drain_of(&self, node: NodeId) -> Option<NodeDrain> {
-        self.drains.get(&node).copied()
-    }
-
-    pub(crate) fn is_away(&self, id: RoomId) -> bool {
-        self.away.contains(&id)
     }
 
     /// Adds a placed room of another process under its own number.

@@ -286,10 +286,6 @@ pub(crate) enum SessionPhase {
 }
 
 impl Session {
-    pub(crate) fn is_open_at(&self, hop: Hop) -> bool {
-        self.legs.get(&hop) == Some(&LegState::Open)
-    }
-
     /// Hops that the driver has not opened in time.
     pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
         let late = |leg: &LegState| matches!(leg, LegState::Opening(until) if *until <= now);

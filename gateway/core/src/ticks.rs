@@ -33,7 +33,7 @@ const FAILING_FOR: Duration = Duration::from_secs(2);
 /// The next sessions that degradation policies are asked about, and the sessions on the native ladder.
 #[derive(Default, Debug)]
 pub(crate) struct DegradationTurns {
-    tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
+    pub(crate) tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     climbs: BTreeMap<SessionId, NativeLadder>,
 }
 
@@ -58,10 +58,6 @@ impl DegradationTurns {
         }
         self.tick_cursors.insert(cursor, next);
         ids
-    }
-
-    pub(crate) fn restart_ticks(&mut self, policy: &PolicyName, arm: Arm) {
-        self.tick_cursors.remove(&(policy.clone(), arm));
     }
 
     pub(crate) fn climbs_any(&self) -> bool {
@@ -185,8 +181,8 @@ impl Ticks<'_> {
 
     /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
     fn climb_natively(&mut self, policy: &PolicyName, sessions: &[(SessionId, u32)], now: Instant) {
-        let since = self.questions.failing_since(policy);
-        if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
+        let since = self.questions.failing.get(policy);
+        if since.is_some_and(|since| now.saturating_duration_since(*since) >= FAILING_FOR) {
             for (session, _) in sessions {
                 self.climb_one(*session, now);
             }
@@ -374,7 +370,6 @@ pub(crate) struct LadderInput {
     /// The higher loss of both directions; `None` without a measurement.
     pub(crate) loss_ppm: Option<u32>,
     pub(crate) bounds: CapBounds,
-    /// A cap has an effect.
     pub(crate) caps: bool,
     pub(crate) video: bool,
 }

@@ -8,15 +8,14 @@ use evenkeel_model::{
     BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant, Measures,
     MoveCause, Plan, RedundancyMode, RegionId, RoomId, SessionId,
 };
-use evenkeel_nodes::{Node, NodeTable, OpeningWindow};
+use evenkeel_nodes::Node;
 
-use crate::capacity::Capacity;
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{Noted, Said, SubjectQuarantine};
 use crate::record::{Failback, MoveRecord};
-use crate::rooms::RoomTable;
+use crate::rooms::placement::CoreTables;
 use crate::rooms::room::Room;
-use crate::sessions::{SessionPhase, SessionTable, WHOLE};
+use crate::sessions::{SessionPhase, WHOLE};
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -152,52 +151,34 @@ pub struct NodeCandidate {
     pub load_permille: u32,
 }
 
-/// The reason why a node does not carry the room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CandidateReason {
-    /// The node is down.
-    Down,
-    /// The node does not run; no room has needed it yet.
-    Cold,
-    /// The node is being drained.
-    Draining,
-    /// The node accepts no new sessions.
-    NodeRefused,
-    /// The breaker of the region accepts no new rooms.
-    BreakerOpen,
-    /// The node recently failed to take the room.
-    BackingOff,
-    /// The node lacks capacity for the room.
-    Full,
-    /// The node is suspect or wary, or its path loses many packets.
-    Unhealthy,
-    /// The node is in another region than the room's clients.
-    OutsideRegion,
-    /// The node is a standby, and other nodes can take the room.
-    Standby,
-    /// The node is a spare of the room.
-    Spare,
-    /// The node is as good; the decider preferred the other one.
-    EqualCost,
-}
-
-impl CandidateReason {
-    /// Returns the name in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            CandidateReason::Down => "down",
-            CandidateReason::Cold => "cold",
-            CandidateReason::Draining => "draining",
-            CandidateReason::NodeRefused => "node-refused",
-            CandidateReason::BreakerOpen => "breaker-open",
-            CandidateReason::BackingOff => "backing-off",
-            CandidateReason::Full => "full",
-            CandidateReason::Unhealthy => "unhealthy",
-            CandidateReason::OutsideRegion => "outside-region",
-            CandidateReason::Standby => "standby",
-            CandidateReason::Spare => "spare",
-            CandidateReason::EqualCost => "equal-cost",
-        }
+evenkeel_model::named! {
+    /// The reason why a node does not carry the room.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum CandidateReason {
+        /// The node is down.
+        Down = "down",
+        /// The node does not run; no room has needed it yet.
+        Cold = "cold",
+        /// The node is being drained.
+        Draining = "draining",
+        /// The node accepts no new sessions.
+        NodeRefused = "node-refused",
+        /// The breaker of the region accepts no new rooms.
+        BreakerOpen = "breaker-open",
+        /// The node recently failed to take the room.
+        BackingOff = "backing-off",
+        /// The node lacks capacity for the room.
+        Full = "full",
+        /// The node is suspect or wary, or its path loses many packets.
+        Unhealthy = "unhealthy",
+        /// The node is in another region than the room's clients.
+        OutsideRegion = "outside-region",
+        /// The node is a standby, and other nodes can take the room.
+        Standby = "standby",
+        /// The node is a spare of the room.
+        Spare = "spare",
+        /// The node is as good; the decider preferred the other one.
+        EqualCost = "equal-cost",
     }
 }
 
@@ -262,18 +243,16 @@ pub struct TableSizes {
 /// Views of the state at one time.
 #[derive(Clone, Copy)]
 pub struct Views<'a> {
-    pub(crate) sessions: &'a SessionTable,
-    pub(crate) rooms: &'a RoomTable,
-    pub(crate) nodes: &'a NodeTable,
-    pub(crate) capacity: &'a Capacity,
+    pub(crate) tables: &'a CoreTables,
     pub(crate) noted: &'a Noted,
 }
 
 impl<'a> Views<'a> {
-    pub(crate) fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
+    /// Returns the view of a live session.
+    pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         let session =
-            self.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
-        let room = self.rooms.get(&session.room)?;
+            self.tables.sessions.get(&id).filter(|session| session.phase == SessionPhase::Live)?;
+        let room = self.tables.rooms.get(&session.room)?;
         let route = room.route();
         Some(SessionStanding {
             session: session.id,
@@ -282,7 +261,7 @@ impl<'a> Views<'a> {
             mode: route.mode,
             kept: route.kept(),
             transport: session.transport,
-            hop: room.stands_at(self.nodes.board()),
+            hop: room.stands_at(self.tables.nodes.board()),
             plan: session.plan_now(),
             measures: session.measures(now),
             age: now.saturating_duration_since(session.offered),
@@ -295,7 +274,7 @@ impl<'a> Views<'a> {
         after: SessionId,
         now: Instant,
     ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> + use<'a> {
-        let rest = self.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        let rest = self.tables.sessions.range((Bound::Excluded(after), Bound::Unbounded));
         rest.map(move |(id, _)| (*id, self.session(*id, now)))
     }
 
@@ -304,24 +283,24 @@ impl<'a> Views<'a> {
         self,
         after: RoomId,
     ) -> impl Iterator<Item = (RoomId, Option<RoomStanding>)> + use<'a> {
-        let rest = self.rooms.after(after);
+        let rest = self.tables.rooms.after(after);
         rest.map(move |room| (room.id, room.is_placed().then(|| self.room(room))))
     }
 
     /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
-        self.nodes.iter().map(move |node| self.node(node))
+        self.tables.nodes.iter().map(move |node| self.node(node))
     }
 
     /// Returns all regions in the order of their numbers.
     pub fn regions(self, now: Instant) -> impl Iterator<Item = RegionStanding> + use<'a> {
-        self.nodes.regions().map(move |id| self.region(id, now))
+        self.tables.nodes.regions().map(move |id| self.region(id, now))
     }
 
     /// The mode in force for a session, and the number of hops at which it is open or opening.
     pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
-        let session = self.sessions.get(&id)?;
-        Some((self.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
+        let session = self.tables.sessions.get(&id)?;
+        Some((self.tables.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
     }
 
     pub(crate) fn room(&self, room: &Room) -> RoomStanding {
@@ -334,14 +313,14 @@ impl<'a> Views<'a> {
             kept: route.kept(),
             sessions: room.sessions.iter().copied().collect(),
             route: route.hops.iter().map(|(hop, _)| *hop).collect(),
-            hop: room.stands_at(self.nodes.board()),
+            hop: room.stands_at(self.tables.nodes.board()),
             placed_by: (*room.placed_by).clone(),
         }
     }
 
     pub(crate) fn node(&self, node: &Node) -> NodeStanding {
-        let (opening, waiting) = self.nodes.pace(node.id).counts();
-        let ledger = self.capacity.ledger();
+        let (opening, waiting) = self.tables.nodes.pace(node.id).counts();
+        let ledger = self.tables.capacity.ledger();
         NodeStanding {
             hop: node.hop(),
             health: node.health(),
@@ -360,32 +339,33 @@ impl<'a> Views<'a> {
     }
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
-        let nodes = || self.nodes.in_region(region);
-        let opens = self.capacity.breakers.opens_until(region);
+        let nodes = || self.tables.nodes.in_region(region);
+        let opens = self.tables.capacity.breakers.of(region).opens_until();
         RegionStanding {
             region,
-            breaker: self.capacity.breakers.state(region),
+            breaker: self.tables.capacity.breakers.of(region).state(),
             opens_for: opens.map(|at| at.saturating_duration_since(now)),
-            failback: self.rooms.failback(region),
+            failback: self.tables.rooms.failbacks[region.0 as usize],
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
             nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
-            rooms: nodes().map(|node| self.capacity.ledger().rooms(node.id)).sum(),
-            away: self.rooms.away_from(region) as u32,
+            rooms: nodes().map(|node| self.tables.capacity.ledger().rooms(node.id)).sum(),
+            away: self.tables.rooms.away_from(region) as u32,
         }
     }
 
     /// Explains the placement of a live session.
     pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
         let standing = self.session(id, now)?;
-        let session = self.sessions.get(&id)?;
-        let room = self.rooms.get(&session.room)?;
+        let session = self.tables.sessions.get(&id)?;
+        let room = self.tables.rooms.get(&session.room)?;
         let on = standing.hop.map(|hop| hop.node);
         let since = |at: Instant| now.saturating_duration_since(at);
-        let witnesses = on.and_then(|on| self.nodes.get(on)).map(|node| node.detector.witnesses());
+        let witnesses =
+            on.and_then(|on| self.tables.nodes.get(on)).map(|node| node.detector.witnesses());
         let witnesses = witnesses.into_iter().flatten().map(|(witness, at)| (witness, since(at)));
         let subjects = [FaultSubject::Session(id), FaultSubject::Room(room.id)];
-        let others = self.nodes.iter().filter(|node| Some(node.id) != on);
+        let others = self.tables.nodes.iter().filter(|node| Some(node.id) != on);
         Some(Explanation {
             admitted_by: (*session.admitted_by).clone(),
             placed_by: (*room.placed_by).clone(),
@@ -409,53 +389,38 @@ impl<'a> Views<'a> {
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {
-        let load_permille = self.capacity.ledger().permille(node.id) as u32;
+        let load_permille = self.tables.capacity.ledger().permille(node.id) as u32;
         NodeCandidate { hop: node.hop(), why: self.why_not(room, node, now), load_permille }
     }
 
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> CandidateReason {
-        let ledger = self.capacity.ledger();
+        let ledger = self.tables.capacity.ledger();
         let stays = room.holding.on.is_some_and(|on| {
             let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
             reserved && ledger.fits_reserve(node.id, on, 0)
         });
         let fits = stays || ledger.fits(node.id, room.holding.kbps);
-        let region = self.nodes.region_of(node.id);
+        let region = self.tables.nodes.region_of(node.id);
         match node.health() {
             Health::Down => CandidateReason::Down,
             Health::Cold => CandidateReason::Cold,
             _ if node.drains() => CandidateReason::Draining,
             _ if !node.welcomes_rooms() => CandidateReason::NodeRefused,
-            _ if room.shunned_nodes(self.nodes, now).contains(&node.id) => {
+            _ if room.shunned_nodes(&self.tables.nodes, now).contains(&node.id) => {
                 CandidateReason::BackingOff
             }
             _ if room.standing().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.capacity.breakers.may_enter(room.id, region) => CandidateReason::BreakerOpen,
+            _ if !self.tables.capacity.breakers.may_enter(room.id, region) => {
+                CandidateReason::BreakerOpen
+            }
             _ if !fits => CandidateReason::Full,
             Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
             Health::Up if node.loses() => CandidateReason::Unhealthy,
             Health::Up if room.leaves_to_others(node) => CandidateReason::Standby,
-            Health::Up if room.is_away(node.id, self.nodes) => CandidateReason::OutsideRegion,
+            Health::Up if room.is_away(node.id, &self.tables.nodes) => {
+                CandidateReason::OutsideRegion
+            }
             Health::Up => CandidateReason::EqualCost,
-        }
-    }
-
-    /// Sizes of the sessions, rooms and nodes.
-    pub(crate) fn kept(&self) -> TableSizes {
-        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
-        let paces = || self.nodes.paces().map(OpeningWindow::counts);
-        TableSizes {
-            sessions: self.sessions.len(),
-            rooms: self.rooms.len(),
-            calls: self.rooms.calls(),
-            legs: most(&mut self.sessions.values().map(|session| session.legs.iter().count())),
-            opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
-            waiting: paces().map(|(_, waiting)| waiting).sum(),
-            moves: most(&mut self.rooms.values().map(|room| room.records().count())),
-            damped: most(&mut self.rooms.values().map(Room::moves_noted)),
-            drains: self.rooms.drains(),
-            slots: self.nodes.slots(),
-            ..TableSizes::default()
         }
     }
 }

@@ -11,31 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AskId, NodeId, RegionId, RoomId, SessionId};
 use crate::registry::Row;
 
-/// A question that a policy answers.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
-pub enum Hook {
-    /// Is this session admitted?
-    Admission,
-    /// Which node carries this room, and which nodes are its spares?
-    Routing,
-    /// How much quality does each session get?
-    Degradation,
-    /// Which data plane parameters does a session get?
-    Scenario,
-}
-
-impl Hook {
-    /// All hooks, in the order of their names.
-    pub const ALL: [Hook; 4] = [Hook::Admission, Hook::Routing, Hook::Degradation, Hook::Scenario];
-
-    /// The hook's name in configuration and in policy names: `routing`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Hook::Admission => "admission",
-            Hook::Routing => "routing",
-            Hook::Degradation => "degradation",
-            Hook::Scenario => "scenario",
-        }
+crate::named! {
+    /// A question that a policy answers.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+    pub enum Hook {
+        /// Is this session admitted?
+        Admission = "admission",
+        /// Which node carries this room, and which nodes are its spares?
+        Routing = "routing",
+        /// How much quality does each session get?
+        Degradation = "degradation",
+        /// Which data plane parameters does a session get?
+        Scenario = "scenario",
     }
 }
 
@@ -54,26 +41,15 @@ impl std::fmt::Display for PolicyName {
     }
 }
 
-/// One of the two revisions of a policy to which questions go.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub enum Arm {
-    /// The active revision.
-    #[default]
-    Standing,
-    /// The candidate, for its share of rooms or sessions.
-    Canary,
-}
-
-impl Arm {
-    /// Both arms; the number of each is its index.
-    pub const ALL: [Arm; 2] = [Arm::Standing, Arm::Canary];
-
-    /// The word in the API and in records: `canary`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arm::Standing => "active",
-            Arm::Canary => "canary",
-        }
+crate::named! {
+    /// One of the two revisions of a policy to which questions go.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+    pub enum Arm {
+        /// The active revision.
+        #[default]
+        Standing = "active",
+        /// The candidate, for its share of rooms or sessions.
+        Canary = "canary",
     }
 }
 
@@ -526,33 +502,35 @@ impl DecisionOutcome {
     }
 }
 
-/// A native rule that a decision broke.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum GuardRule {
-    /// The decision names a node that does not exist or is down, or names a node twice.
-    UnusableNode,
-    /// The first node has no capacity for the room.
-    NoCapacity,
-    /// The decision names a region that does not exist, or redirects a session of an existing room.
-    UnusableRegion,
-    /// The decision names a row that was not in the question, or moves a row twice.
-    UnknownRow,
-    /// The decision names an action that does not exist or was not granted.
-    UnknownAction,
-    /// Policies moved too many sessions within a second.
-    Churn,
-    /// The room moved too often within a minute.
-    MovedTooOften,
-    /// The cap is outside the scenario's floor and ceiling.
-    CapOutOfBounds,
-    /// The cap has no effect: no endpoint concerned supports one.
-    CapUnsupported,
-    /// The breaker of a node's region is open.
-    BreakerOpen,
-    /// The subject changed since the question.
-    Outdated,
-    /// A fresh instance of the plugin answered the same question differently.
-    HiddenState,
+crate::named! {
+    /// A native rule that a decision broke.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    pub enum GuardRule {
+        /// The decision names a node that does not exist or is down, or names a node twice.
+        UnusableNode = "unusable-node",
+        /// The first node has no capacity for the room.
+        NoCapacity = "no-capacity",
+        /// The decision names a region that does not exist, or redirects a session of an existing room.
+        UnusableRegion = "unusable-region",
+        /// The decision names a row that was not in the question, or moves a row twice.
+        UnknownRow = "unknown-row",
+        /// The decision names an action that does not exist or was not granted.
+        UnknownAction = "unknown-action",
+        /// Policies moved too many sessions within a second.
+        Churn = "churn",
+        /// The room moved too often within a minute.
+        MovedTooOften = "moved-too-often",
+        /// The cap is outside the scenario's floor and ceiling.
+        CapOutOfBounds = "cap-out-of-bounds",
+        /// The cap has no effect: no endpoint concerned supports one.
+        CapUnsupported = "cap-unsupported",
+        /// The breaker of a node's region is open.
+        BreakerOpen = "breaker-open",
+        /// The subject changed since the question.
+        Outdated = "outdated",
+        /// A fresh instance of the plugin answered the same question differently.
+        HiddenState = "hidden-state",
+    }
 }
 
 impl GuardRule {
@@ -571,24 +549,6 @@ impl GuardRule {
             | GuardRule::MovedTooOften
             | GuardRule::BreakerOpen
             | GuardRule::Outdated => false,
-        }
-    }
-
-    /// The word in metrics and records: `churn`.
-    pub fn name(self) -> &'static str {
-        match self {
-            GuardRule::UnusableNode => "unusable-node",
-            GuardRule::NoCapacity => "no-capacity",
-            GuardRule::UnusableRegion => "unusable-region",
-            GuardRule::UnknownRow => "unknown-row",
-            GuardRule::UnknownAction => "unknown-action",
-            GuardRule::Churn => "churn",
-            GuardRule::MovedTooOften => "moved-too-often",
-            GuardRule::CapOutOfBounds => "cap-out-of-bounds",
-            GuardRule::CapUnsupported => "cap-unsupported",
-            GuardRule::BreakerOpen => "breaker-open",
-            GuardRule::Outdated => "outdated",
-            GuardRule::HiddenState => "hidden-state",
         }
     }
 }

@@ -1,14 +1,11 @@
 //! Events of the core. Telemetry turns them into metrics, spans and log lines.
 
-pub(crate) mod breach;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
-use crate::event::breach::Breach;
 use crate::forwarding::Hop;
 use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
@@ -16,84 +13,52 @@ use crate::offer::{ClientTransport, Decider, OfferRefusal};
 use crate::registry::Op;
 use crate::settings::RedundancyMode;
 
-/// Why a hop left the route of one room although its node is up.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Strike {
-    /// The node did not open a session.
-    NotOpened,
-    /// The kernel reports that the port of a session at the node is closed.
-    PortClosed,
-    /// A session stopped receiving from the node although the other participants still send.
-    FlowLost,
-}
-
-impl Strike {
-    /// The word in metrics and records: `flow-lost`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Strike::NotOpened => "not-opened",
-            Strike::PortClosed => "port-closed",
-            Strike::FlowLost => "flow-lost",
-        }
+crate::named! {
+    /// Why a hop left the route of one room although its node is up.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    pub enum Strike {
+        /// The node did not open a session.
+        NotOpened = "not-opened",
+        /// The kernel reports that the port of a session at the node is closed.
+        PortClosed = "port-closed",
+        /// A session stopped receiving from the node although the other participants still send.
+        FlowLost = "flow-lost",
     }
 }
 
-/// Why a room moved.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
-pub enum MoveCause {
-    /// The node of the room was marked down.
-    NodeDown,
-    /// The hop did not carry this room although its node is up.
-    Link,
-    /// A policy found a better node.
-    Quality,
-    /// An operator moved the room.
-    Manual,
-    /// The node of the room is draining.
-    Drain,
-    /// A preferred node is back.
-    Failback,
-}
-
-impl MoveCause {
-    /// The word in metrics and records: `node-down`.
-    pub fn name(self) -> &'static str {
-        match self {
-            MoveCause::NodeDown => "node-down",
-            MoveCause::Link => "link",
-            MoveCause::Quality => "quality",
-            MoveCause::Manual => "manual",
-            MoveCause::Drain => "drain",
-            MoveCause::Failback => "failback",
-        }
+crate::named! {
+    /// Why a room moved.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+    pub enum MoveCause {
+        /// The node of the room was marked down.
+        NodeDown = "node-down",
+        /// The hop did not carry this room although its node is up.
+        Link = "link",
+        /// A policy found a better node.
+        Quality = "quality",
+        /// An operator moved the room.
+        Manual = "manual",
+        /// The node of the room is draining.
+        Drain = "drain",
+        /// A preferred node is back.
+        Failback = "failback",
     }
 }
 
-/// Why a session ended.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum CloseReason {
-    /// The API closed it.
-    Requested,
-    /// No packet came from the client for `close_after` of the scenario.
-    MediaTimeout,
-    /// The gateway shuts down.
-    Shutdown,
-    /// No node opened it, or no route was found.
-    NotOpened,
-    /// A worker panicked on one of its packets. Only that session is closed.
-    Panicked,
-}
-
-impl CloseReason {
-    /// The word in metrics and records: `media-timeout`.
-    pub fn name(self) -> &'static str {
-        match self {
-            CloseReason::Requested => "requested",
-            CloseReason::MediaTimeout => "media-timeout",
-            CloseReason::Shutdown => "shutdown",
-            CloseReason::NotOpened => "not-opened",
-            CloseReason::Panicked => "panicked",
-        }
+crate::named! {
+    /// Why a session ended.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    pub enum CloseReason {
+        /// The API closed it.
+        Requested = "requested",
+        /// No packet came from the client for `close_after` of the scenario.
+        MediaTimeout = "media-timeout",
+        /// The gateway shuts down.
+        Shutdown = "shutdown",
+        /// No node opened it, or no route was found.
+        NotOpened = "not-opened",
+        /// A worker panicked on one of its packets. Only that session is closed.
+        Panicked = "panicked",
     }
 }
 
@@ -425,36 +390,89 @@ pub enum CoreEvent {
     ShuttingDown,
 }
 
-/// The end of a move.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
-pub enum MoveOutcome {
-    /// The room is at its target.
-    Done,
-    /// No hop was usable; the core keeps looking.
-    Stranded,
-    /// Another move replaced this one.
-    Superseded,
-    /// The target was marked down before the move completed.
-    TargetLost,
-    /// The target did not open the sessions.
-    NotOpened,
-    /// The room moved too often within a minute.
-    Damped,
-    /// The room ended.
-    Closed,
+crate::named! {
+    /// The end of a move.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+    pub enum MoveOutcome {
+        /// The room is at its target.
+        Done = "completed",
+        /// No hop was usable; the core keeps looking.
+        Stranded = "stranded",
+        /// Another move replaced this one.
+        Superseded = "superseded",
+        /// The target was marked down before the move completed.
+        TargetLost = "target-lost",
+        /// The target did not open the sessions.
+        NotOpened = "not-opened",
+        /// The room moved too often within a minute.
+        Damped = "damped",
+        /// The room ended.
+        Closed = "closed",
+    }
 }
 
-impl MoveOutcome {
-    /// The word in metrics and records: `target-lost`.
-    pub fn name(self) -> &'static str {
-        match self {
-            MoveOutcome::Done => "completed",
-            MoveOutcome::Stranded => "stranded",
-            MoveOutcome::Superseded => "superseded",
-            MoveOutcome::TargetLost => "target-lost",
-            MoveOutcome::NotOpened => "not-opened",
-            MoveOutcome::Damped => "damped",
-            MoveOutcome::Closed => "closed",
+crate::named! {
+    /// A measure by which a revision is judged.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    #[repr(u8)]
+    pub enum Figure {
+        /// Nothing is heard for too long after steady media; or packets for that time are missing when another hop takes
+        /// over.
+        Gap = "gap",
+        /// Too much loss after repair, up or down: measured, reported, or found by sequence numbers of the node's packets.
+        Loss = "loss",
+        /// Voice quality is too poor (ITU-T G.107).
+        RFactor = "r-factor",
+        /// Too far down the degradation ladder.
+        Rung = "rung",
+        /// The room moves too often.
+        Moves = "moves",
+        /// Too many of the revision's own decisions break native rules.
+        Guarded = "guarded decisions",
+        /// Answers differ from those of a fresh instance: they cannot be replayed, and a restart after a fault changes
+        /// them.
+        HiddenState = "hidden state",
+        /// The revision itself turns newcomers away: it rejects them, or redirects them to another region.
+        Refusals = "refusals",
+    }
+}
+
+/// Size of a cohort, and how much of it got worse.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BreachCount {
+    /// Rooms, sessions, decisions or newcomers.
+    pub of: u32,
+    /// The part that got worse, broke a rule, or was turned away.
+    pub worse: u32,
+}
+
+/// Evidence that a revision does harm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Breach {
+    /// The measure that got worse.
+    pub figure: Figure,
+    /// The canary's count; the active revision's, if that is judged by itself.
+    pub canary: BreachCount,
+    /// The rest's count; empty if there is no comparison.
+    pub rest: BreachCount,
+}
+
+impl std::fmt::Display for Breach {
+    /// `loss: 8 of 10 got worse, of the rest 0 of 190`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Breach { figure, canary, rest } = self;
+        let verb = match figure {
+            Figure::Guarded => "broke a rule",
+            Figure::HiddenState => "differed from a fresh instance's",
+            Figure::Refusals => "turned away",
+            Figure::Gap | Figure::Loss | Figure::RFactor | Figure::Rung | Figure::Moves => {
+                "got worse"
+            }
+        };
+        write!(f, "{}: {} of {} {verb}", figure.name(), canary.worse, canary.of)?;
+        match rest.of {
+            0 => Ok(()),
+            of => write!(f, ", of the rest {} of {of}", rest.worse),
         }
     }
 }

@@ -2,69 +2,48 @@
 
 use std::time::Duration;
 
-/// A node's health, as this gateway sees it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u32)]
-pub enum Health {
-    /// The node takes rooms.
-    Up = 0,
-    /// One witness accuses the node. New rooms avoid it.
-    Suspect = 1,
-    /// The node is back from Down with a new incarnation, and is not trusted yet.
-    Wary = 2,
-    /// The node carries nothing. This state is final for the incarnation.
-    Down = 3,
-    /// The node does not run. A hook can start it.
-    Cold = 4,
-}
-
-impl Health {
-    /// The word in metrics and records: `suspect`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Health::Up => "up",
-            Health::Suspect => "suspect",
-            Health::Wary => "wary",
-            Health::Down => "down",
-            Health::Cold => "cold",
-        }
+crate::named! {
+    /// A node's health, as this gateway sees it.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    #[repr(u32)]
+    pub enum Health {
+        /// The node takes rooms.
+        Up = "up",
+        /// One witness accuses the node. New rooms avoid it.
+        Suspect = "suspect",
+        /// The node is back from Down with a new incarnation, and is not trusted yet.
+        Wary = "wary",
+        /// The node carries nothing. This state is final for the incarnation.
+        Down = "down",
+        /// The node does not run. A hook can start it.
+        Cold = "cold",
     }
 }
 
-/// A source of evidence about a node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum EvidenceSource {
-    /// The kernel says that no process listens there.
-    KernelError,
-    /// The media port of the node did not answer probes.
-    Probe,
-    /// No media came from the node while the gateway sent media to it.
-    Silence,
-    /// The agent beside the node reports that its process ended. This witness alone marks the node down at once.
-    Agent,
-    /// The node keeps the canary sessions open but forwards no packets between them.
-    Canary,
-    /// More rooms lose packets at this node than at its siblings, the nodes of its region that carry the same scenario.
-    Cohort,
-    /// Most rooms lose packets at this node according to gateway and node, and it has no siblings to compare.
-    Feedback,
-    /// An operator ejected the node.
-    Operator,
+crate::named! {
+    /// A source of evidence about a node.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    pub enum EvidenceSource {
+        /// The kernel says that no process listens there.
+        KernelError = "kernel-error",
+        /// The media port of the node did not answer probes.
+        Probe = "probe",
+        /// No media came from the node while the gateway sent media to it.
+        Silence = "silence",
+        /// The agent beside the node reports that its process ended. This witness alone marks the node down at once.
+        Agent = "agent",
+        /// The node keeps the canary sessions open but forwards no packets between them.
+        Canary = "canary",
+        /// More rooms lose packets at this node than at its siblings, the nodes of its region that carry the same scenario.
+        Cohort = "cohort",
+        /// Most rooms lose packets at this node according to gateway and node, and it has no siblings to compare.
+        Feedback = "feedback",
+        /// An operator ejected the node.
+        Operator = "operator",
+    }
 }
 
 impl EvidenceSource {
-    /// All sources; the number of each is its index.
-    pub const ALL: [EvidenceSource; 8] = [
-        EvidenceSource::KernelError,
-        EvidenceSource::Probe,
-        EvidenceSource::Silence,
-        EvidenceSource::Agent,
-        EvidenceSource::Canary,
-        EvidenceSource::Cohort,
-        EvidenceSource::Feedback,
-        EvidenceSource::Operator,
-    ];
-
     /// Returns true if the witness reports loss. Loss alone never marks a node down.
     pub fn is_of_loss(self) -> bool {
         matches!(self, EvidenceSource::Cohort | EvidenceSource::Feedback)
@@ -76,20 +55,6 @@ impl EvidenceSource {
             self,
             EvidenceSource::KernelError | EvidenceSource::Agent | EvidenceSource::Operator
         )
-    }
-
-    /// The word in metrics and records: `kernel-error`.
-    pub fn name(self) -> &'static str {
-        match self {
-            EvidenceSource::KernelError => "kernel-error",
-            EvidenceSource::Probe => "probe",
-            EvidenceSource::Silence => "silence",
-            EvidenceSource::Agent => "agent",
-            EvidenceSource::Operator => "operator",
-            EvidenceSource::Canary => "canary",
-            EvidenceSource::Cohort => "cohort",
-            EvidenceSource::Feedback => "feedback",
-        }
     }
 }
 
@@ -126,50 +91,31 @@ impl StartPhase {
     }
 }
 
-/// Why a node was not started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotStarted {
-    /// The start hook failed.
-    Hook,
-    /// The node did not answer within its start timeout.
-    Late,
-    /// An operator ejected the node during the start.
-    Ejected,
-    /// The node was removed from the list during the start.
-    Removed,
-}
-
-impl NotStarted {
-    /// The word in metrics and records: `hook-failed`.
-    pub fn name(self) -> &'static str {
-        match self {
-            NotStarted::Hook => "hook-failed",
-            NotStarted::Late => "late",
-            NotStarted::Ejected => "ejected",
-            NotStarted::Removed => "removed",
-        }
+crate::named! {
+    /// Why a node was not started.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum NotStarted {
+        /// The start hook failed.
+        Hook = "hook-failed",
+        /// The node did not answer within its start timeout.
+        Late = "late",
+        /// An operator ejected the node during the start.
+        Ejected = "ejected",
+        /// The node was removed from the list during the start.
+        Removed = "removed",
     }
 }
 
-/// State of a regional breaker, which decides on new rooms.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u32)]
-pub enum BreakerState {
-    /// New rooms may enter the region.
-    Closed = 0,
-    /// New rooms are placed in other regions or refused.
-    Open = 1,
-    /// A share of new rooms is admitted.
-    HalfOpen = 2,
-}
-
-impl BreakerState {
-    /// The word in metrics and records: `half-open`.
-    pub fn name(self) -> &'static str {
-        match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half-open",
-        }
+crate::named! {
+    /// State of a regional breaker, which decides on new rooms.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    #[repr(u32)]
+    pub enum BreakerState {
+        /// New rooms may enter the region.
+        Closed = "closed",
+        /// New rooms are placed in other regions or refused.
+        Open = "open",
+        /// A share of new rooms is admitted.
+        HalfOpen = "half-open",
     }
 }

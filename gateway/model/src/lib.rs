@@ -5,7 +5,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod ask;
-pub mod bytes;
+mod bytes;
 mod counters;
 mod event;
 mod forwarding;
@@ -14,7 +14,6 @@ mod id;
 mod offer;
 mod registry;
 mod settings;
-mod since;
 mod sync;
 
 pub use ask::{
@@ -22,10 +21,10 @@ pub use ask::{
     Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion,
     Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
-pub use counters::{FlowCounts, STREAM_KINDS, Stamp};
-pub use event::breach::{Breach, BreachCount, Figure};
+pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use event::{
-    CloseReason, ClosedSession, CoreEvent, ModeChange, MoveCause, MoveOutcome, Strike,
+    Breach, BreachCount, CloseReason, ClosedSession, CoreEvent, Figure, ModeChange, MoveCause,
+    MoveOutcome, Strike,
 };
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
@@ -44,4 +43,25 @@ pub use settings::{
     AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits,
     NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario, Starts, Timings, Zone,
 };
-pub use since::Since;
+
+/// Defines an enum of words. `name` returns the word of a variant in metrics, records and the API; `ALL` lists the variants,
+/// each at its number.
+#[macro_export]
+macro_rules! named {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $word:literal,)+
+    }) => {
+        $(#[$meta])*
+        $vis enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// All variants; the number of each is its index.
+            $vis const ALL: [$name; [$($word),+].len()] = [$($name::$variant),+];
+
+            /// The word in metrics, records and the API.
+            $vis fn name(self) -> &'static str {
+                match self { $($name::$variant => $word,)+ }
+            }
+        }
+    };
+}

@@ -45,22 +45,14 @@ impl IngressProtocol {
     }
 }
 
-/// The transport of a client's packets.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum ClientTransport {
-    /// RTP over UDP (RFC 3550).
-    Udp,
-    /// RTP over QUIC.
-    Quic,
-}
-
-impl ClientTransport {
-    /// The transport's name in the API: `udp`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ClientTransport::Udp => "udp",
-            ClientTransport::Quic => "quic",
-        }
+crate::named! {
+    /// The transport of a client's packets.
+    #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+    pub enum ClientTransport {
+        /// RTP over UDP (RFC 3550).
+        Udp = "udp",
+        /// RTP over QUIC.
+        Quic = "quic",
     }
 }
 

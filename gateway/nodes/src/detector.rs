@@ -30,8 +30,9 @@ const HASTE: u32 = 2;
 const OUTLIVED_AFTER: Duration = Duration::from_millis(100);
 
 /// A node in the gateway's own region is `Near`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Distance {
+    #[default]
     Near,
     Far,
 }
@@ -46,7 +47,7 @@ pub enum DetectorFinding {
     Dead,
 }
 
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub struct Detector {
     timings: Timings,
     distance: Distance,
@@ -93,24 +94,8 @@ struct RoundTrip {
 
 impl Detector {
     pub fn new(timings: Timings, distance: Distance) -> Detector {
-        Detector {
-            timings,
-            distance,
-            accused: [None; EvidenceSource::ALL.len()],
-            alive_in_silence: None,
-            probes: Vec::with_capacity(PROBES_MAX),
-            missed_in_a_row: 0,
-            round_trip: None,
-            lately: Lateness::default(),
-            loss: Loss::default(),
-            silence: SilenceDetector::default(),
-            agent: AgentReport::default(),
-            canary: CanaryPacket::default(),
-            delivered: None,
-            answered: None,
-            answered_of: None,
-            heard: false,
-        }
+        let probes = Vec::with_capacity(PROBES_MAX);
+        Detector { timings, distance, probes, ..Detector::default() }
     }
 
     pub fn probe_every(&self) -> Duration {
@@ -470,7 +455,6 @@ impl Detector {
 /// Validity of a report that the process is gone. The agent repeats it with each answer.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
 
-/// The agent's last report.
 #[derive(Default, Debug)]
 pub(super) struct AgentReport {
     gone: Option<Instant>,

@@ -420,7 +420,7 @@ pub type QueuePosition = (OpeningClass, Reverse<i64>, u64);
 
 /// A node's window, as in congestion control (RFC 5681, 3.1). It grows with openings answered in time: by one for each
 /// until the first late one, then by one per window. It halves on late or refused openings.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub struct OpeningWindow {
     window: u32,
     start: u32,
@@ -437,16 +437,7 @@ pub struct OpeningWindow {
 impl OpeningWindow {
     /// Starts with this window.
     pub fn new(start: u32) -> OpeningWindow {
-        OpeningWindow {
-            window: start.min(WINDOW_MAX),
-            start,
-            credit: 0,
-            slowed: None,
-            under_way: 0,
-            drawn: 0,
-            waiting: BTreeMap::new(),
-            turns: BTreeMap::new(),
-        }
+        OpeningWindow { window: start.min(WINDOW_MAX), start, ..OpeningWindow::default() }
     }
 
     /// Returns the number of the next place in the queue.

@@ -1,12 +1,35 @@
 //! Calls and faults of a policy: of its active revision, and of its candidate.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use evenkeel_model::PluginFault;
 
-use crate::input::{Compared, PolicyCallResult};
-use crate::judge::FaultWindow;
 use crate::report::{CandidateCalls, PolicyStatus};
+
+/// The outcome of a call that a revision answered or failed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PolicyCallResult {
+    /// The call returned an answer.
+    pub answered: bool,
+    /// The fault of the call; `None` without one.
+    pub fault: Option<PluginFault>,
+    /// The plugin could not be started again.
+    pub beyond_repair: bool,
+}
+
+/// The outcome of a question that a candidate was asked in the shadow stage.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Compared {
+    /// Both revisions gave equal answers.
+    Same,
+    /// The answers differ.
+    Different,
+    /// The candidate faulted.
+    Faulted(PluginFault),
+    /// There was not enough time to ask the candidate.
+    Skipped,
+}
 
 pub(crate) const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
 
@@ -152,3 +175,72 @@ fn reason_to_remove(
         false => beyond_repair.then(|| BEYOND_REPAIR.into()),
     }
 }
+
+/// Window in which calls and faults are counted.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// More faults than this within [`WINDOW`] roll a revision back, unless it had so many calls that [`FAULTS_SHARE`]
+/// permits more.
+const FAULTS_MAX: u64 = 5;
+
+/// One call in this many may fault.
+const FAULTS_SHARE: u64 = 1_000;
+
+/// Calls are counted in buckets of this length, since a policy may be asked thousands of times within [`WINDOW`].
+const BUCKET: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct FaultWindow {
+    began: Instant,
+    buckets: VecDeque<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    began: Instant,
+    calls: u64,
+    faults: u64,
+}
+
+impl FaultWindow {
+    fn new(now: Instant) -> FaultWindow {
+        FaultWindow { began: now, buckets: VecDeque::new() }
+    }
+
+    /// Counts a call. Returns true if it is a fault that exceeds the limit.
+    fn count(&mut self, now: Instant, faulted: bool) -> bool {
+        let age = |from: Instant| now.saturating_duration_since(from);
+        while self.buckets.front().is_some_and(|bucket| age(bucket.began) > WINDOW) {
+            self.buckets.pop_front();
+        }
+        if self.buckets.back().is_none_or(|bucket| age(bucket.began) >= BUCKET) {
+            self.buckets.push_back(Bucket { began: now, calls: 0, faults: 0 });
+        }
+        if let Some(bucket) = self.buckets.back_mut() {
+            bucket.calls += 1;
+            bucket.faults += u64::from(faulted);
+        }
+        faulted && self.too_many(now)
+    }
+
+    /// True if a rollback may restore this revision: it has no recent fault, or ran for a whole window with few faults.
+    fn is_good(&self, now: Instant) -> bool {
+        let long = now.saturating_duration_since(self.began) >= WINDOW;
+        self.sum(now).1 == 0 || long && !self.too_many(now)
+    }
+
+    fn too_many(&self, now: Instant) -> bool {
+        let (calls, faults) = self.sum(now);
+        faults > FAULTS_MAX.max(calls / FAULTS_SHARE)
+    }
+
+    /// Calls and faults within the window.
+    fn sum(&self, now: Instant) -> (u64, u64) {
+        let recent =
+            self.buckets.iter().filter(|it| now.saturating_duration_since(it.began) <= WINDOW);
+        recent.fold((0, 0), |(calls, faults), it| (calls + it.calls, faults + it.faults))
+    }
+}
+
+#[cfg(test)]
+mod tests;

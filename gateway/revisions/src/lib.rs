@@ -5,7 +5,6 @@
 #![cfg_attr(any(test, feature = "samples"), allow(clippy::disallowed_methods))]
 
 mod calls;
-mod input;
 mod judge;
 mod lifecycle;
 mod progress;
@@ -14,16 +13,17 @@ mod revision;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 
-pub use input::{
-    Compared, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules, WallClock,
-};
+pub use calls::{Compared, PolicyCallResult};
 pub use judge::{AdmissionSample, Bad, Judge, Judging, RuleBreaches};
 pub use lifecycle::Lifecycle;
-pub use progress::{CohortSize, RolloutProgress, RolloutStage, Strategy};
+pub use progress::{
+    CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStage,
+    Strategy,
+};
 pub use report::{
     AcceptedRevision, Actor, CandidateCalls, CandidateStatus, Effect, LastRollout, PolicyStatus,
     QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision, RolloutOutcome,
-    RolloutReport, Staged,
+    RolloutReport, Staged, WallClock,
 };
 pub use revision::{
     CandidateRevision, Memos, Previous, Revision, Revisions, StateVersions, Version, is_by_room,

@@ -20,16 +20,14 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::PolicyName;
 
-use crate::calls::CallRecord;
-use crate::input::{
-    Compared, PolicyCallResult, RolloutAction, RolloutRequest, RolloutRules, WallClock,
-};
+use crate::calls::{CallRecord, Compared, PolicyCallResult};
 use crate::judge::Judging;
-use crate::progress::{CohortSize, RolloutProgress, RolloutStep};
+use crate::progress::{
+    CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStep,
+};
 use crate::report::{
     Actor, CandidateStatus, Effect, LastRollout, PolicyStatus, QuarantinedRevision, Remembered,
-    RevisionQuarantine, RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged,
-    VersionFloor,
+    RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged, WallClock,
 };
 use crate::revision::{CandidateRevision, Previous, Revision, Revisions};
 
@@ -58,8 +56,7 @@ pub struct Lifecycle {
     pub(crate) revisions: Revisions,
     calls: CallRecord,
     stuck: Option<Stuck>,
-    quarantine: RevisionQuarantine,
-    floor: VersionFloor,
+    remembered: Remembered,
     /// Loaded revisions that are revoked, with the reasons.
     revoked: BTreeMap<Arc<str>, Box<str>>,
     /// Active and previous revisions that were reported as revoked.
@@ -85,8 +82,7 @@ impl Lifecycle {
             revisions: Revisions::default(),
             calls: CallRecord::new(clock.instant),
             stuck: None,
-            quarantine: RevisionQuarantine::of(remembered.quarantined),
-            floor: VersionFloor::of(remembered.accepted),
+            remembered: remembered.limited(),
             revoked: BTreeMap::new(),
             reported: Vec::new(),
             last: None,
@@ -146,7 +142,7 @@ impl Lifecycle {
         let is_same_version =
             active.plugin == new.plugin && active.version.to_string() == new.version.to_string();
         if !(request.force || self.returns(request, new) || is_same_version) {
-            self.floor.check(new)?;
+            self.remembered.check_version(new)?;
         }
         if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
     }
@@ -171,7 +167,7 @@ impl Lifecycle {
             None => _ = self.revoked.remove(&new.name),
         }
         if request.force {
-            self.quarantine.remove(&new.name);
+            self.remembered.release(&new.name);
             self.remember();
         }
         if !is_first {
@@ -215,7 +211,9 @@ impl Lifecycle {
     }
 
     fn check_quarantine(&self, revision: &str, now: Instant) -> Result<(), RevisionRefusal> {
-        let Some(quarantined) = self.quarantine.get(revision).cloned() else { return Ok(()) };
+        let Some(quarantined) = self.remembered.quarantined(revision).cloned() else {
+            return Ok(());
+        };
         let age = self.age(&quarantined, now);
         Err(RevisionRefusal::Quarantined { quarantined, age })
     }
@@ -239,9 +237,9 @@ impl Lifecycle {
         let name = Arc::clone(&new.name);
         let before = self.revisions.active_name();
         // A revision that did harm before a restart sets no version floor.
-        let harm = self.quarantine.get(&name).cloned();
+        let harm = self.remembered.quarantined(&name).cloned();
         if harm.is_none() {
-            self.floor.accept(&new);
+            self.remembered.accept(&new);
             self.remember();
         }
         let replaced = self.revisions.active.replace(new);
@@ -487,20 +485,18 @@ impl Lifecycle {
 
     fn quarantine(&mut self, revision: &str, reason: &str, now: Instant) {
         let (revision, reason, since) = (revision.into(), reason.into(), self.clock.at(now));
-        self.quarantine.add(QuarantinedRevision { revision, since, reason });
+        self.remembered.quarantine(QuarantinedRevision { revision, since, reason });
         self.remember();
     }
 
     fn withdraw(&mut self, revision: &str) {
-        self.floor.withdraw(revision);
+        self.remembered.withdraw(revision);
         self.remember();
     }
 
     fn remember(&mut self) {
-        let remembered =
-            Remembered { accepted: self.floor.list(), quarantined: self.quarantine.list() };
         self.effects.retain(|effect| !matches!(effect, Effect::Remember(_)));
-        self.effects.push(Effect::Remember(remembered));
+        self.effects.push(Effect::Remember(self.remembered.clone()));
     }
 
     fn staged(&self, now: Instant) -> Option<Staged> {
@@ -587,7 +583,7 @@ impl Lifecycle {
             previous: previous.map(|previous| Arc::clone(&previous.revision.name)),
             previous_for: previous.map(|it| it.until.saturating_duration_since(now)),
             last: self.last.clone(),
-            quarantined: self.quarantine.list(),
+            quarantined: self.remembered.quarantined.clone(),
             revoked: self.reported.clone(),
             ..self.calls.status()
         }

@@ -1,7 +1,10 @@
-//! The stages of a rollout: shadow, a canary with a growing share, active. Inputs are time and cohort sizes; the output
-//! is the next step.
+//! Rollouts: the rules of a policy set, requests and actions, and the stages: shadow, a canary with a growing share, active.
+//! Inputs of the stages are time and cohort sizes; the output is the next step.
 
 use std::time::{Duration, Instant};
+
+use crate::judge::Judging;
+use crate::report::Actor;
 
 /// A step whose cohort is too small to judge is prolonged to this many times its duration. Then the rollout continues.
 const PROLONGED_MAX: u32 = 3;
@@ -28,6 +31,49 @@ impl Strategy {
         let steps = self.steps.first().is_none_or(|first| *first >= 100);
         steps && self.shadow.is_zero() && !self.stays_in_shadow
     }
+}
+
+/// How revisions of a policy set become active.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RolloutRules {
+    /// Strategy of changed files. A push names its own strategy.
+    pub strategy: Strategy,
+    /// Time during which a rollback to the previous revision is possible.
+    pub keep: Duration,
+    /// Thresholds by which a candidate is judged.
+    pub judging: Judging,
+}
+
+/// A push, a changed file, or the first revision of a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RolloutRequest {
+    /// From [`Lifecycle::next_push`](super::Lifecycle::next_push). A later number supersedes this request.
+    pub push: u64,
+    /// The author of the push.
+    pub by: Actor,
+    /// The time of the push, which orders pushes.
+    pub arrived: Instant,
+    /// Accept a quarantined or older revision.
+    pub force: bool,
+    /// `None`: the revision becomes active at once.
+    pub strategy: Option<Strategy>,
+    /// Return to the previous revision at once, since its file was restored.
+    pub returns: bool,
+}
+
+/// An operator's action on a rollout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutAction {
+    /// Give the candidate its next share.
+    Promote,
+    /// Activate the candidate.
+    PromoteAll,
+    /// Hold the rollout at its stage.
+    Pause,
+    /// Continue a paused rollout.
+    Resume,
+    /// Drop the candidate; the active revision stays.
+    Abort,
 }
 
 /// The exposure of a candidate.

@@ -1,7 +1,6 @@
 //! Effects of a lifecycle, and reports on a policy's revisions: to the caller of a push or rollback, in events, and on
 //! request. Also the revisions that are remembered over a restart: the quarantine and the version floor.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,28 +9,18 @@ use evenkeel_model::{PluginFault, PolicyName};
 use crate::progress::{RolloutProgress, RolloutStage};
 use crate::revision::{Revision, Revisions, Version};
 
-/// The author of a change of revisions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Actor {
-    /// A changed file.
-    File,
-    /// SIGHUP.
-    Signal,
-    /// A person, by command or API.
-    Operator,
-    /// The gateway itself.
-    Gateway,
-}
-
-impl Actor {
-    /// The word in records: `file`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Actor::File => "file",
-            Actor::Signal => "signal",
-            Actor::Operator => "operator",
-            Actor::Gateway => "gateway",
-        }
+evenkeel_model::named! {
+    /// The author of a change of revisions.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Actor {
+        /// A changed file.
+        File = "file",
+        /// SIGHUP.
+        Signal = "signal",
+        /// A person, by command or API.
+        Operator = "operator",
+        /// The gateway itself.
+        Gateway = "gateway",
     }
 }
 
@@ -97,43 +86,43 @@ pub struct RolloutReport {
     pub activate: Duration,
 }
 
-/// The kind of a step in the life of a revision.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RolloutOutcome {
-    /// The revision answers all questions.
-    Activated,
-    /// The same plugin with the same settings was active already.
-    Unchanged,
-    /// The revision never answered; the active one stays.
-    Refused,
-    /// The previous revision is active again.
-    RolledBack,
-    /// The revision became a candidate.
-    Started,
-    /// The candidate's share grew.
-    Advanced,
-    /// The rollout holds its stage.
-    Paused,
-    /// The rollout continues.
-    Resumed,
-    /// The active, candidate or previous revision was revoked after it was loaded.
-    Revoked,
+evenkeel_model::named! {
+    /// The kind of a step in the life of a revision.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum RolloutOutcome {
+        /// The revision answers all questions.
+        Activated = "activated",
+        /// The same plugin with the same settings was active already.
+        Unchanged = "unchanged",
+        /// The revision never answered; the active one stays.
+        Refused = "refused",
+        /// The previous revision is active again.
+        RolledBack = "rolled-back",
+        /// The revision became a candidate.
+        Started = "started",
+        /// The candidate's share grew.
+        Advanced = "advanced",
+        /// The rollout holds its stage.
+        Paused = "paused",
+        /// The rollout continues.
+        Resumed = "resumed",
+        /// The active, candidate or previous revision was revoked after it was loaded.
+        Revoked = "revoked",
+    }
 }
 
-impl RolloutOutcome {
-    /// The word in the API and in records: `rolled-back`.
-    pub fn name(self) -> &'static str {
-        match self {
-            RolloutOutcome::Activated => "activated",
-            RolloutOutcome::Unchanged => "unchanged",
-            RolloutOutcome::Refused => "refused",
-            RolloutOutcome::RolledBack => "rolled-back",
-            RolloutOutcome::Started => "started",
-            RolloutOutcome::Advanced => "advanced",
-            RolloutOutcome::Paused => "paused",
-            RolloutOutcome::Resumed => "resumed",
-            RolloutOutcome::Revoked => "revoked",
-        }
+/// Translates the virtual clock to wall time, for records that outlive the process.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock {
+    /// The reading of the monotonic clock.
+    pub instant: Instant,
+    /// The reading of the wall clock at that instant.
+    pub time: SystemTime,
+}
+
+impl WallClock {
+    pub(crate) fn at(&self, now: Instant) -> SystemTime {
+        self.time + now.saturating_duration_since(self.instant)
     }
 }
 
@@ -290,55 +279,37 @@ pub struct Remembered {
     pub quarantined: Vec<QuarantinedRevision>,
 }
 
-#[derive(Default, Debug)]
-pub(crate) struct RevisionQuarantine(VecDeque<QuarantinedRevision>);
-
-impl RevisionQuarantine {
-    pub(crate) fn of(mut list: Vec<QuarantinedRevision>) -> RevisionQuarantine {
-        let beyond = list.len().saturating_sub(QUARANTINED_MAX);
-        RevisionQuarantine(list.drain(beyond..).collect())
+impl Remembered {
+    /// The newest of these facts, as many as are kept.
+    pub(crate) fn limited(mut self) -> Remembered {
+        self.accepted.drain(..self.accepted.len().saturating_sub(ACCEPTED_MAX));
+        self.quarantined.drain(..self.quarantined.len().saturating_sub(QUARANTINED_MAX));
+        self
     }
 
-    pub(crate) fn list(&self) -> Vec<QuarantinedRevision> {
-        self.0.iter().cloned().collect()
+    pub(crate) fn quarantined(&self, revision: &str) -> Option<&QuarantinedRevision> {
+        self.quarantined.iter().find(|it| *it.revision == *revision)
     }
 
-    pub(crate) fn get(&self, revision: &str) -> Option<&QuarantinedRevision> {
-        self.0.iter().find(|it| *it.revision == *revision)
-    }
-
-    pub(crate) fn add(&mut self, quarantined: QuarantinedRevision) {
-        self.remove(&quarantined.revision);
-        if self.0.len() == QUARANTINED_MAX {
-            self.0.pop_front();
+    pub(crate) fn quarantine(&mut self, quarantined: QuarantinedRevision) {
+        self.release(&quarantined.revision);
+        if self.quarantined.len() == QUARANTINED_MAX {
+            self.quarantined.remove(0);
         }
-        self.0.push_back(quarantined);
+        self.quarantined.push(quarantined);
     }
 
-    pub(crate) fn remove(&mut self, revision: &str) {
-        self.0.retain(|it| *it.revision != *revision);
-    }
-}
-
-/// The oldest version of each plugin that a push may bring: the newest that became active and was not rolled back.
-#[derive(Default, Debug)]
-pub(crate) struct VersionFloor(VecDeque<AcceptedRevision>);
-
-impl VersionFloor {
-    pub(crate) fn of(mut list: Vec<AcceptedRevision>) -> VersionFloor {
-        let beyond = list.len().saturating_sub(ACCEPTED_MAX);
-        VersionFloor(list.drain(beyond..).collect())
+    pub(crate) fn release(&mut self, revision: &str) {
+        self.quarantined.retain(|it| *it.revision != *revision);
     }
 
-    pub(crate) fn list(&self) -> Vec<AcceptedRevision> {
-        self.0.iter().cloned().collect()
-    }
-
+    /// Checks the version floor: the newest version of the plugin that became active and was not rolled back.
+    ///
     /// # Errors
     /// [`RevisionRefusal::Downgrade`] below the floor.
-    pub(crate) fn check(&self, new: &Revision) -> Result<(), RevisionRefusal> {
+    pub(crate) fn check_version(&self, new: &Revision) -> Result<(), RevisionRefusal> {
         let newer = |it: &&AcceptedRevision| it.plugin == new.plugin && new.version < it.version;
-        match self.0.iter().find(newer) {
+        match self.accepted.iter().find(newer) {
             Some(newer) => Err(RevisionRefusal::Downgrade {
                 plugin: Arc::clone(&new.plugin),
                 found: Box::new(new.version.clone()),
@@ -350,22 +321,23 @@ impl VersionFloor {
 
     pub(crate) fn accept(&mut self, new: &Revision) {
         self.withdraw(&new.name);
-        if self.0.len() == ACCEPTED_MAX {
+        if self.accepted.len() == ACCEPTED_MAX {
             // A version does not set the floor if a later entry of its plugin is as new: drop it, else the oldest.
             let covers = |one: &AcceptedRevision, other: &AcceptedRevision| {
                 one.plugin == other.plugin && one.version <= other.version
             };
-            let covered = (0..self.0.len())
-                .find(|at| self.0.range(at + 1..).any(|other| covers(&self.0[*at], other)));
-            self.0.remove(covered.unwrap_or(0));
+            let is_covered = |at: &usize| {
+                self.accepted[at + 1..].iter().any(|other| covers(&self.accepted[*at], other))
+            };
+            self.accepted.remove((0..ACCEPTED_MAX).find(is_covered).unwrap_or(0));
         }
         let Revision { name, plugin, version, .. } = new.clone();
-        self.0.push_back(AcceptedRevision { revision: name, plugin, version });
+        self.accepted.push(AcceptedRevision { revision: name, plugin, version });
     }
 
     /// Forgets a revision that was rolled back: an older version may be the fix.
     pub(crate) fn withdraw(&mut self, revision: &str) {
-        self.0.retain(|it| *it.revision != *revision);
+        self.accepted.retain(|it| *it.revision != *revision);
     }
 }
 

@@ -119,7 +119,7 @@ impl Digest {
                 self.add(&[13, at, room.0, sessions.len() as u64]);
             }
             GatewayEffect::Finished => self.add(&[14, at]),
-            GatewayEffect::Restore { session, .. } => self.add(&[15, at, session.0]),
+            GatewayEffect::Restore(it) => self.add(&[15, at, it.session.0]),
             GatewayEffect::Event(_)
             | GatewayEffect::EndStart { .. }
             | GatewayEffect::Rollout(_)

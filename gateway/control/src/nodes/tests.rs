@@ -1,3 +1,5 @@
+mod listing;
+
 use evenkeel_config::GatewayConfig;
 
 use super::*;

@@ -9,45 +9,48 @@ use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Brief, SessionEntry, SessionRegistry, Slots};
+use super::{Brief, SessionEntry, SessionRegistry, Slots, flow_from_gateway};
 use crate::messages::SnapshotError;
 
 /// An address with its scope.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct ScopedAddress(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
+pub(super) struct ScopedAddress(
+    #[serde(with = "evenkeel_dataplane::address")] pub(super) SocketAddr,
+);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RegistryRecord {
+pub(crate) struct RegistryRecord {
     /// The bound addresses of the UDP listeners, by number.
     listeners: Vec<ScopedAddress>,
     /// The generations of each worker's slots.
     generations: Vec<Vec<u32>>,
     /// The address of sessions' own ports, if it is one that another host may have.
     #[serde(default)]
-    pub ports_at: Option<IpAddr>,
-    pub sessions: Vec<EntryRecord>,
+    pub(crate) ports_at: Option<IpAddr>,
+    pub(crate) sessions: Vec<EntryRecord>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EntryRecord {
-    pub session: SessionId,
+pub(crate) struct EntryRecord {
+    pub(crate) session: SessionId,
     worker: u16,
     slot: u32,
     generation: u32,
     client: ClientRecord,
     offer: OfferId,
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// Local ports towards nodes: RTP and, if it has a port of its own, RTCP.
     #[serde(default)]
-    pub ports: Option<(u16, Option<u16>)>,
+    pub(crate) ports: Option<(u16, Option<u16>)>,
     /// The client's own addresses at `plain` nodes, by name.
     nodes: Vec<(Arc<str>, ScopedAddress)>,
     /// The session's part of the limit `session_data_mib`, bytes.
-    pub data: u32,
+    pub(crate) data: u32,
 }
 
+/// The identification of a client.
 #[derive(Clone, Serialize, Deserialize)]
-enum ClientRecord {
+pub(super) enum ClientRecord {
     Declared { listener: u8, address: ScopedAddress, rtcp: Option<ScopedAddress> },
     DeclaredIp { listener: u8, ip: IpAddr },
     Stun { ufrag: Box<str>, password: Box<str> },
@@ -61,29 +64,61 @@ impl std::fmt::Debug for ClientRecord {
     }
 }
 
+impl ClientRecord {
+    /// The client's addresses and flow-table keys. `None` if its ufrag is too long.
+    pub(super) fn keys(
+        self,
+        home: Home,
+    ) -> Option<(ClientAddressing, (FlowKey, FlowEntry), Option<FlowKey>)> {
+        let plain = |client, key| Some((client, (key, FlowEntry::of(home)), None));
+        match self {
+            ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
+                let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
+                let key = |address| FlowKey::Udp { listener, address };
+                let client =
+                    ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
+                Some((client, (key(address), FlowEntry::of(home)), rtcp.map(key)))
+            }
+            ClientRecord::DeclaredIp { listener, ip } => plain(
+                ClientAddressing::DeclaredIp { listener },
+                FlowKey::DeclaredIp { listener, ip },
+            ),
+            ClientRecord::Stun { ufrag, password } => {
+                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
+                let password = Some(password.as_bytes().into());
+                let entry = FlowEntry { password, ..FlowEntry::of(home) };
+                Some((ClientAddressing::Stun, (key, entry), None))
+            }
+            ClientRecord::Quic { flow_to_gateway, flow_from_gateway } => {
+                plain(ClientAddressing::Quic { flow_from_gateway }, FlowKey::Roq(flow_to_gateway))
+            }
+        }
+    }
+}
+
 /// Sessions of another process that this one can serve.
 #[derive(Debug)]
-pub struct RestoringSessions {
+pub(crate) struct RestoringSessions {
     /// In the order of the sessions.
-    pub entries: Vec<EntryRecord>,
+    pub(crate) entries: Vec<EntryRecord>,
     /// The numbers that the listeners have here.
-    pub listeners: Vec<Option<u8>>,
+    pub(crate) listeners: Vec<Option<u8>>,
 }
 
 /// Facts about a session that other parts restored.
-pub struct RestoredParts {
-    pub media: Arc<MediaDescription>,
-    pub ports: Option<Box<SessionPorts>>,
+pub(crate) struct RestoredParts {
+    pub(crate) media: Arc<MediaDescription>,
+    pub(crate) ports: Option<Box<SessionPorts>>,
     /// The room's name and the labels.
-    pub brief: Option<(Arc<str>, Labels)>,
-    pub data: Option<OwnedSemaphorePermit>,
+    pub(crate) brief: Option<(Arc<str>, Labels)>,
+    pub(crate) data: Option<OwnedSemaphorePermit>,
     /// The client's port is known. If its IP address was declared, another session may declare it by now.
-    pub has_address: bool,
+    pub(crate) has_address: bool,
 }
 
 impl RegistryRecord {
     /// With these sessions, and the generations of their slots. Other slots begin anew.
-    pub fn with_sessions(mut self, sessions: Vec<EntryRecord>) -> RegistryRecord {
+    pub(crate) fn with_sessions(mut self, sessions: Vec<EntryRecord>) -> RegistryRecord {
         self.generations.iter_mut().for_each(Vec::clear);
         for entry in &sessions {
             // The worker is checked by the restore.
@@ -99,7 +134,7 @@ impl RegistryRecord {
 }
 
 impl SessionRegistry {
-    pub fn record(&self) -> RegistryRecord {
+    pub(crate) fn record(&self) -> RegistryRecord {
         RegistryRecord {
             generations: self.workers.iter().map(|slots| slots.generations.clone()).collect(),
             ..self.record_of(self.entries.keys().copied())
@@ -107,7 +142,7 @@ impl SessionRegistry {
     }
 
     /// The record of these sessions, without generations.
-    pub fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> RegistryRecord {
+    pub(crate) fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> RegistryRecord {
         let record = |id| self.entry_record(id, self.entries.get(&id)?);
         RegistryRecord {
             listeners: self.udp.iter().map(|listener| ScopedAddress(listener.bound)).collect(),
@@ -118,7 +153,7 @@ impl SessionRegistry {
     }
 
     /// The number of the worker's slots.
-    pub fn slots_of(&self, worker: usize) -> usize {
+    pub(crate) fn slots_of(&self, worker: usize) -> usize {
         self.workers[worker].generations.len()
     }
 
@@ -166,7 +201,7 @@ impl SessionRegistry {
 
     /// Takes over the slots of another process and returns its sessions, for [`SessionRegistry::restore`]. Fails without
     /// a change if this process cannot serve all of them.
-    pub fn begin_restore(
+    pub(crate) fn begin_restore(
         &mut self,
         record: RegistryRecord,
     ) -> Result<RestoringSessions, SnapshotError> {
@@ -217,7 +252,7 @@ impl SessionRegistry {
                 let (&ScopedAddress(address), number) = known.ok_or_else(|| {
                     SnapshotError::malformed(format!("there is no listener {listener}"))
                 })?;
-                *listener = number.ok_or(SnapshotError::NoListener { address })?;
+                *listener = number.ok_or(SnapshotError::NoListener(address))?;
                 Ok(())
             }
             ClientRecord::Quic { .. } if self.quic.is_none() => Err(SnapshotError::NoQuic),
@@ -226,7 +261,7 @@ impl SessionRegistry {
     }
 
     /// Registers a session of another process. If it has no sockets towards nodes, and nodes now need them, it gets some.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         record: EntryRecord,
         beside: RestoredParts,
@@ -235,44 +270,15 @@ impl SessionRegistry {
         let RestoredParts { media, ports, brief, data, has_address } = beside;
         let ports = match ports {
             Some(ports) => Some(ports),
-            None => self.ports(&media).map_err(|_| SnapshotError::NoPorts { session })?,
+            None => self.ports(&media).map_err(|_| SnapshotError::NoPorts(session))?,
         };
         let home = Home { worker, slot, generation };
-        let mut flow_from_gateway = 0;
-        let plain = |key| (key, FlowEntry::of(home));
-        let (client, first, second) = match record.client {
-            ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
-                let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
-                let key = |address| FlowKey::Udp { listener, address };
-                let client =
-                    ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
-                (client, plain(key(address)), rtcp.map(key))
-            }
-            ClientRecord::DeclaredIp { listener, ip } => (
-                ClientAddressing::DeclaredIp { listener },
-                plain(FlowKey::DeclaredIp { listener, ip }),
-                None,
-            ),
-            ClientRecord::Stun { ufrag, password } => {
-                let ufrag = Ufrag::new(ufrag.as_bytes()).ok_or_else(|| {
-                    SnapshotError::malformed(format!("the ufrag of {session} is too long"))
-                })?;
-                let password = Some(password.as_bytes().into());
-                (
-                    ClientAddressing::Stun,
-                    (FlowKey::Ufrag(ufrag), FlowEntry { password, ..FlowEntry::of(home) }),
-                    None,
-                )
-            }
-            ClientRecord::Quic { flow_to_gateway, flow_from_gateway: from } => {
-                flow_from_gateway = from;
-                let client = ClientAddressing::Quic { flow_from_gateway };
-                (client, plain(FlowKey::Roq(flow_to_gateway)), None)
-            }
-        };
+        let (client, first, second) = record.client.keys(home).ok_or_else(|| {
+            SnapshotError::malformed(format!("the ufrag of {session} is too long"))
+        })?;
         let learned = has_address && matches!(first.0, FlowKey::DeclaredIp { .. });
         let held = (!learned).then(|| first.clone());
-        for (key, entry) in held.into_iter().chain(second.map(plain)) {
+        for (key, entry) in held.into_iter().chain(second.map(|key| (key, FlowEntry::of(home)))) {
             self.flows.insert(key, entry).map_err(|refused| {
                 SnapshotError::malformed(format!("the address of {session}: {refused}"))
             })?;
@@ -292,7 +298,7 @@ impl SessionRegistry {
             offer,
             brief,
             data,
-            flow_from_gateway,
+            flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
             keys: (first.0, second.map(Box::new)),
         };

@@ -1,3 +1,6 @@
+mod output;
+mod program;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
@@ -9,6 +12,12 @@ use tokio::sync::mpsc::Receiver;
 use super::*;
 
 const NODE: NodeId = NodeId(3);
+
+impl StartProgram {
+    fn over(self) {
+        self.thread.join().unwrap();
+    }
+}
 
 fn start(script: &str, stop_with_gateway: bool) -> StartHook {
     let words = ["/bin/sh", "-c", script].map(Into::into).into();

@@ -29,7 +29,6 @@ const RELAPSES_MAX: u32 = 16;
 /// Evidence about one region in a window of one second.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct RegionEvidence {
-    /// Sessions that were measured.
     pub(crate) sessions: u32,
     pub(crate) bad: u32,
     /// Sessions opened in the region.
@@ -204,13 +203,11 @@ impl Breaker {
     }
 }
 
-/// The breakers of all regions.
 #[derive(Debug)]
 pub(crate) struct RegionBreakers {
     /// Indexed by region.
     regions: Vec<Breaker>,
     settings: Breakers,
-    /// The number of the current window.
     window: u32,
 }
 
@@ -291,18 +288,14 @@ impl RegionBreakers {
         nodes: &NodeTable,
     ) -> bool {
         let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
-        self.state(region) == BreakerState::HalfOpen
+        self.of(region).state() == BreakerState::HalfOpen
             && evidence.bad * 2 >= evidence.sessions
             && running.peek().is_some()
             && running.all(Node::loses)
     }
 
-    pub(crate) fn state(&self, region: RegionId) -> BreakerState {
-        self.regions[region.0 as usize].state()
-    }
-
-    pub(crate) fn opens_until(&self, region: RegionId) -> Option<Instant> {
-        self.regions[region.0 as usize].opens_until()
+    pub(crate) fn of(&self, region: RegionId) -> &Breaker {
+        &self.regions[region.0 as usize]
     }
 
     /// The time at which the first region accepts new rooms again; `None` if one accepts them now.
@@ -312,7 +305,7 @@ impl RegionBreakers {
     }
 
     pub(crate) fn may_enter(&self, room: RoomId, region: RegionId) -> bool {
-        self.regions[region.0 as usize].admits(room, &self.settings)
+        self.of(region).admits(room, &self.settings)
     }
 
     /// Nodes in regions that do not accept the room, except nodes for which `kept` is true.
@@ -327,11 +320,6 @@ impl RegionBreakers {
         }
         let shut = |node: &NodeId| !kept(*node) && !self.may_enter(room, nodes.region_of(*node));
         nodes.iter().map(|node| node.id).filter(shut).collect()
-    }
-
-    /// The breaker of a region as other processes continue it.
-    pub(crate) fn record(&self, region: RegionId) -> Breaker {
-        self.regions[region.0 as usize].without_evidence()
     }
 
     pub(crate) fn restore(&mut self, region: RegionId, breaker: &Breaker) {

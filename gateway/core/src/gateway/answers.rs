@@ -238,9 +238,10 @@ impl Gateway {
                     Ok(()) => {
                         let differs = hops != Placement(&self.tables).native_hops(id, &[], now);
                         self.write_room_state(id, state);
-                        self.route(now, |tables| {
-                            Openings(tables).place_as_answered(id, &hops, ttl_ms, by, now);
-                        });
+                        if let Some(room) = self.tables.rooms.get_mut(&id) {
+                            room.ttl_ms = ttl_ms;
+                        }
+                        self.route(now, |tables| Openings(tables).settle(id, &hops, by, now));
                         return DecisionOutcome::Applied { differs };
                     }
                 }

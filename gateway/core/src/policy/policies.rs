@@ -37,15 +37,14 @@ const HIDDEN_MAX: u32 = 2;
 pub(crate) struct Policies {
     all: BTreeMap<PolicyName, Policy>,
     memos: BTreeMap<PolicyName, Memos>,
-    harmful: Vec<HarmfulRevision>,
+    pub(crate) harmful: Vec<HarmfulRevision>,
     /// Sessions and rooms may keep states of revisions that are no longer loaded.
-    keeps_older: bool,
+    pub(crate) keeps_older: bool,
 }
 
 #[derive(Debug)]
 struct Policy {
     life: Lifecycle,
-    /// During a canary.
     judge: Option<Judge>,
     /// During a canary, and while a rollback to the previous revision is possible.
     conduct: Option<RuleBreaches>,
@@ -116,11 +115,6 @@ impl Policies {
         }
     }
 
-    /// Restored sessions and rooms may keep states for a revision that is not loaded here.
-    pub(crate) fn expect_older_states(&mut self) {
-        self.keeps_older = true;
-    }
-
     /// The largest number of rooms or sessions that one judge knows.
     pub(crate) fn most_judged(&self) -> usize {
         let judges = self.all.values().filter_map(|policy| policy.judge.as_ref());
@@ -139,10 +133,6 @@ impl Policies {
         let before = life.revisions().clone();
         let result = change(life);
         Some((result, self.follow(policy, before, now, effects)))
-    }
-
-    pub(crate) fn take_harmful(&mut self) -> Vec<HarmfulRevision> {
-        std::mem::take(&mut self.harmful)
     }
 
     /// Policies with a candidate or a rollback window.

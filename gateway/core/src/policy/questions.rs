@@ -177,11 +177,12 @@ impl PendingQuestion {
 pub(crate) struct QuestionsInFlight {
     asks: BTreeMap<AskId, PendingQuestion>,
     next: u64,
-    started: Instant,
+    /// The start of the time that policies see.
+    pub(crate) started: Instant,
     /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
     /// Policies that fail, with the start of the failure.
-    failing: BTreeMap<PolicyName, Instant>,
+    pub(crate) failing: BTreeMap<PolicyName, Instant>,
     states: Interner<PluginState>,
 }
 
@@ -282,10 +283,6 @@ impl QuestionsInFlight {
         }
     }
 
-    pub(crate) fn failing_since(&self, policy: &PolicyName) -> Option<Instant> {
-        self.failing.get(policy).copied()
-    }
-
     pub(crate) fn state(&mut self, state: PluginState) -> Arc<PluginState> {
         self.states.intern(state)
     }
@@ -315,16 +312,6 @@ impl QuestionsInFlight {
             | QuestionSubject::Tick(_) => &[],
         });
         self.reroutes.values().flatten().copied().chain(asked.map(|(room, _)| *room)).collect()
-    }
-
-    /// The start of the time that policies see.
-    pub(crate) fn started(&self) -> Instant {
-        self.started
-    }
-
-    /// Continues the time that policies saw in another process, since their states refer to it.
-    pub(crate) fn resume_time(&mut self, started: Instant) {
-        self.started = self.started.min(started);
     }
 
     /// The largest number of rooms that wait for one arm.

@@ -94,19 +94,6 @@ impl Moves<'_> {
         self.publish_pending_if_open(id, now);
     }
 
-    pub(crate) fn pending_opened(
-        &mut self,
-        id: RoomId,
-        session: SessionId,
-        hop: Hop,
-        now: Instant,
-    ) {
-        if let Some(pending) = self.0.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
-            pending.waiting.remove(&(session, hop));
-            self.publish_pending_if_open(id, now);
-        }
-    }
-
     /// Make-before-break: publishes the pending route once all sessions are open. Packets from the old hop still pass.
     pub(crate) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
         let ready = |pending: &PendingRoute| pending.waiting.is_empty();

@@ -262,7 +262,7 @@ impl NodeController<'_> {
         let before = self.0.nodes.change(id, settings, now)?;
         self.0.effects.take(&mut self.0.nodes);
         if before.capacity_kbps != capacity {
-            self.0.capacity.ledger.claim(id, capacity);
+            self.0.capacity.ledger.gauge_mut(id).claim(capacity);
             Routes(self.0).gate_unfit_reserves(id);
         }
         Routes(self.0).want_reroute_of_short_rooms();
@@ -332,7 +332,7 @@ impl NodeController<'_> {
         let Some(node) = self.0.nodes.get_mut(id) else { return };
         node.handle_load(permille, now);
         if node.drains() {
-            return self.0.capacity.ledger.hold_capacity(id, now);
+            return self.0.capacity.ledger.gauge_mut(id).hold(now);
         }
         self.0.capacity.ledger.handle_load(id, permille, now);
         Routes(self.0).gate_unfit_reserves(id);

@@ -211,7 +211,11 @@ impl Openings<'_> {
                 Routes(self.0).opened(before, hop, now);
                 Moves(self.0).catch_up(room, now);
                 Routes(self.0).live_if_open(id, now);
-                Moves(self.0).pending_opened(room, id, hop, now);
+                let pending = self.0.rooms.get_mut(&room).and_then(|room| room.pending.as_mut());
+                if let Some(pending) = pending {
+                    pending.waiting.remove(&(id, hop));
+                    Moves(self.0).publish_pending_if_open(room, now);
+                }
             }
             Err(NotOpened) => {
                 if let Some(leg) = session.legs.remove(&hop) {
@@ -440,7 +444,7 @@ impl Openings<'_> {
     }
 
     /// Publishes the room's first route and opens its sessions.
-    fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
+    pub(crate) fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
         let hops = self.0.nodes.hops(nodes);
         let waiting = Placement(self.0).waiting_for_placement(id);
         if hops.is_empty() {
@@ -458,21 +462,6 @@ impl Openings<'_> {
         for session in waiting {
             self.open(session, now);
         }
-    }
-
-    /// Places the room by its policy's answer.
-    pub(crate) fn place_as_answered(
-        &mut self,
-        id: RoomId,
-        nodes: &[NodeId],
-        ttl_ms: u32,
-        by: Decider,
-        now: Instant,
-    ) {
-        if let Some(room) = self.0.rooms.get_mut(&id) {
-            room.ttl_ms = ttl_ms;
-        }
-        self.settle(id, nodes, by, now);
     }
 
     /// Closes the silent sessions, except in rooms that wait for a node to start.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, MoveCause, NodeId, Offer, RedundancyMode,
-    RegionId, RegionRole, RoomId, Route, RouteCell, Scenario, SessionId,
+    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, MoveCause, NodeId, RedundancyMode, RegionId,
+    RegionRole, RoomId, Route, RouteCell, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable};
 use evenkeel_revisions::StateVersions;
 
 use crate::capacity::Holding;
-use crate::cohort::RoomTally;
 use crate::collections::SmallSet;
+use crate::quality::RoomTally;
 use crate::record::{HopMap, MoveRecord, RecordedInstant, RoomRecord, Stranded, Struck};
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
@@ -105,21 +105,20 @@ impl Room {
     pub(crate) fn new(
         id: RoomId,
         name: Arc<str>,
-        offer: &Offer,
-        scenario: &Scenario,
+        (scenario, labels): (Arc<str>, Labels),
         region: RegionId,
         call: RoomId,
     ) -> Room {
         Room {
             id,
             name,
-            scenario: offer.scenario.clone(),
-            labels: offer.labels.clone(),
+            scenario,
+            labels,
             region,
-            spares: scenario.spares,
-            mode: scenario.mode,
+            spares: 0,
+            mode: RedundancyMode::default(),
             call,
-            priority: scenario.priority,
+            priority: 0,
             sessions: SmallSet::default(),
             cell: Arc::default(),
             placed_by: Arc::new(Decider::Native),
@@ -369,28 +368,17 @@ impl Room {
                 })
                 .collect(),
         };
+        let (about, call) = ((record.scenario, record.labels), record.call);
         let room = Room {
-            id: record.id,
-            name: record.name,
-            scenario: record.scenario,
-            labels: record.labels,
-            region,
             spares: record.spares,
             mode: record.mode,
-            call: record.call,
             priority: record.priority,
-            sessions: SmallSet::default(),
-            cell: Arc::default(),
             placed_by: Arc::new(record.placed_by),
-            holding: Holding::default(),
             stranded,
-            pending: None,
-            placing: false,
             memory: record.memory,
             ttl_ms: record.ttl_ms,
-            tally: None,
-            listed: SmallSet::default(),
             history: (history != RoomHistory::default()).then(|| Box::new(history)),
+            ..Room::new(record.id, record.name, about, region, call)
         };
         let stay = |(hop, grant): &(Hop, HopGrant)| Some((hops.map(*hop)?, *grant));
         let route: Vec<(Hop, HopGrant)> = record.hops.iter().filter_map(stay).collect();

@@ -417,11 +417,8 @@ impl Routes<'_> {
         else {
             return;
         };
-        let Some(hop) =
-            Placement(self.0).stands_at(session.room).filter(|hop| session.is_open_at(*hop))
-        else {
-            return;
-        };
+        let is_open = |hop: &Hop| session.legs.get(hop) == Some(&LegState::Open);
+        let Some(hop) = Placement(self.0).stands_at(session.room).filter(is_open) else { return };
         let room = &self.0.rooms[&session.room];
         let accepted = AcceptedOffer {
             session: id,

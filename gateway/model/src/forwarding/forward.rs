@@ -25,109 +25,55 @@ pub enum ForwardVerdict {
     Drop(DropReason),
 }
 
-/// Why a packet is dropped. Each has a counter.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum DropReason {
-    /// No hop of the room's route is usable.
-    NoHop,
-    /// The packet came from a hop that is not in the room's route.
-    StaleHop,
-    /// The session's plan withholds this payload type.
-    Shed,
-    /// No session has this source address.
-    UnknownSource,
-    /// No session has this tag.
-    UnknownTag,
-    /// No session has this flow identifier.
-    UnknownFlow,
-    /// STUN MESSAGE-INTEGRITY verification failed, or no session has the username.
-    BadIntegrity,
-    /// The packet is malformed for the protocol that its first byte indicates.
-    Malformed,
-    /// DTLS: a session terminated by a node cannot move between two packets, and no mode for such sessions exists yet.
-    Dtls,
-    /// The packet's payload type was not declared.
-    UndeclaredPayload,
-    /// The packet exceeds a size limit of the path.
-    Oversize,
-    /// A ring between threads was full.
-    RingFull,
-    /// The socket's buffer was full.
-    BufferFull,
-    /// The client's address is not known yet, or its consent has run out.
-    NoAddress,
-    /// The session was not open yet, and its queue of early packets was full.
-    NotOpened,
-    /// A duplicate, or a packet older than its stream's window.
-    Stale,
-    /// RTCP that must not pass: it refers to a mapping that no longer exists.
-    Feedback,
-    /// Failed lookups of this prefix, or failed checks of this address, exceed the rate limit.
-    Limited,
-    /// The kernel refused to send it.
-    SendFailed,
-    /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies.
-    Duplicate,
-    /// A STUN check that was received from another address before.
-    Replayed,
-    /// Another gateway may own the session: the lease of this one has ended.
-    Fenced,
-}
-
-impl DropReason {
-    /// All reasons, in the order of their counters.
-    pub const ALL: [DropReason; 22] = [
-        DropReason::NoHop,
-        DropReason::StaleHop,
-        DropReason::Shed,
-        DropReason::UnknownSource,
-        DropReason::UnknownTag,
-        DropReason::UnknownFlow,
-        DropReason::BadIntegrity,
-        DropReason::Malformed,
-        DropReason::Dtls,
-        DropReason::UndeclaredPayload,
-        DropReason::Oversize,
-        DropReason::RingFull,
-        DropReason::BufferFull,
-        DropReason::NoAddress,
-        DropReason::NotOpened,
-        DropReason::Stale,
-        DropReason::Feedback,
-        DropReason::Limited,
-        DropReason::SendFailed,
-        DropReason::Duplicate,
-        DropReason::Replayed,
-        DropReason::Fenced,
-    ];
-
-    /// The reason's name in metrics and records: `stale-hop`.
-    pub fn name(self) -> &'static str {
-        match self {
-            DropReason::NoHop => "no-hop",
-            DropReason::StaleHop => "stale-hop",
-            DropReason::Shed => "shed",
-            DropReason::UnknownSource => "unknown-source",
-            DropReason::UnknownTag => "unknown-tag",
-            DropReason::UnknownFlow => "unknown-flow",
-            DropReason::BadIntegrity => "bad-integrity",
-            DropReason::Malformed => "malformed",
-            DropReason::Dtls => "dtls",
-            DropReason::UndeclaredPayload => "undeclared-payload",
-            DropReason::Oversize => "oversize",
-            DropReason::RingFull => "ring-full",
-            DropReason::BufferFull => "buffer-full",
-            DropReason::NoAddress => "no-address",
-            DropReason::NotOpened => "not-opened",
-            DropReason::Stale => "stale",
-            DropReason::Feedback => "feedback",
-            DropReason::Limited => "limited",
-            DropReason::SendFailed => "send-failed",
-            DropReason::Duplicate => "duplicate",
-            DropReason::Replayed => "replayed",
-            DropReason::Fenced => "fenced",
-        }
+crate::named! {
+    /// Why a packet is dropped. Each has a counter.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+    #[repr(u8)]
+    pub enum DropReason {
+        /// No hop of the room's route is usable.
+        NoHop = "no-hop",
+        /// The packet came from a hop that is not in the room's route.
+        StaleHop = "stale-hop",
+        /// The session's plan withholds this payload type.
+        Shed = "shed",
+        /// No session has this source address.
+        UnknownSource = "unknown-source",
+        /// No session has this tag.
+        UnknownTag = "unknown-tag",
+        /// No session has this flow identifier.
+        UnknownFlow = "unknown-flow",
+        /// STUN MESSAGE-INTEGRITY verification failed, or no session has the username.
+        BadIntegrity = "bad-integrity",
+        /// The packet is malformed for the protocol that its first byte indicates.
+        Malformed = "malformed",
+        /// DTLS: a session terminated by a node cannot move between two packets, and no mode for such sessions exists yet.
+        Dtls = "dtls",
+        /// The packet's payload type was not declared.
+        UndeclaredPayload = "undeclared-payload",
+        /// The packet exceeds a size limit of the path.
+        Oversize = "oversize",
+        /// A ring between threads was full.
+        RingFull = "ring-full",
+        /// The socket's buffer was full.
+        BufferFull = "buffer-full",
+        /// The client's address is not known yet, or its consent has run out.
+        NoAddress = "no-address",
+        /// The session was not open yet, and its queue of early packets was full.
+        NotOpened = "not-opened",
+        /// A duplicate, or a packet older than its stream's window.
+        Stale = "stale",
+        /// RTCP that must not pass: it refers to a mapping that no longer exists.
+        Feedback = "feedback",
+        /// Failed lookups of this prefix, or failed checks of this address, exceed the rate limit.
+        Limited = "limited",
+        /// The kernel refused to send it.
+        SendFailed = "send-failed",
+        /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies.
+        Duplicate = "duplicate",
+        /// A STUN check that was received from another address before.
+        Replayed = "replayed",
+        /// Another gateway may own the session: the lease of this one has ended.
+        Fenced = "fenced",
     }
 }
 

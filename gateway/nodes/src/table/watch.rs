@@ -136,13 +136,10 @@ impl NodeTable {
         let mut changed = Vec::new();
         for (found, (id, before)) in found.into_iter().zip(before) {
             if let Some(change) = self[id].conclude(found, now) {
-                let mut witnesses = self[id].detector.witnesses();
+                let witnesses = self[id].detector.witnesses();
                 let since = witnesses.iter().map(|(_, since)| *since).min();
-                let known =
-                    |(old, _): &(EvidenceSource, Instant)| witnesses.iter().all(|(w, _)| w != old);
-                let before: Vec<_> = before.into_iter().filter(known).collect();
-                witnesses.extend(before);
-                let since = since.unwrap_or(now).min(now);
+                let (witnesses, since) =
+                    (with_earlier(witnesses, before), since.unwrap_or(now).min(now));
                 changed.push(NodeChange { node: id, change, witnesses, since });
             }
         }
@@ -181,11 +178,9 @@ impl NodeTable {
     /// An agent reported that the process is gone, which suffices as evidence.
     pub fn handle_gone(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
         let node = self.get_mut(id)?;
-        let mut before = node.detector.witnesses();
+        let before = node.detector.witnesses();
         let change = node.handle_gone(now)?;
-        let mut witnesses = node.detector.witnesses();
-        before.retain(|(old, _)| witnesses.iter().all(|(w, _)| w != old));
-        witnesses.extend(before);
+        let witnesses = with_earlier(node.detector.witnesses(), before);
         Some(NodeChange { node: id, change, witnesses, since: now })
     }
 
@@ -193,10 +188,8 @@ impl NodeTable {
     pub fn eject(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
         let node = self.get_mut(id)?;
         let change = node.eject(now)?;
-        let mut witnesses = node.detector.witnesses();
-        if witnesses.iter().all(|(witness, _)| *witness != EvidenceSource::Operator) {
-            witnesses.push((EvidenceSource::Operator, now));
-        }
+        let operator = vec![(EvidenceSource::Operator, now)];
+        let witnesses = with_earlier(node.detector.witnesses(), operator);
         Some(NodeChange { node: id, change, witnesses, since: now })
     }
 
@@ -277,6 +270,16 @@ impl NodeTable {
             self.event(CoreEvent::Start { node: id, step: StartPhase::Failed { why, again } });
         }
     }
+}
+
+/// Adds the evidence of other sources.
+fn with_earlier(
+    mut witnesses: Vec<(EvidenceSource, Instant)>,
+    mut before: Vec<(EvidenceSource, Instant)>,
+) -> Vec<(EvidenceSource, Instant)> {
+    before.retain(|(old, _)| witnesses.iter().all(|(witness, _)| witness != old));
+    witnesses.extend(before);
+    witnesses
 }
 
 /// A node heard this much later than another fell silent outlived it: the last packets before a common loss arrive

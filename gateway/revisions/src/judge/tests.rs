@@ -1,4 +1,3 @@
-mod faults;
 mod refusals;
 
 use super::*;

@@ -11,8 +11,8 @@ fn near(version: &str) -> Revision {
 
 #[test]
 fn version_below_the_floor_is_refused() {
-    let mut floor = VersionFloor::default();
-    assert!(floor.check(&near("0.1.0")).is_ok(), "nothing ran yet");
+    let mut floor = Remembered::default();
+    assert!(floor.check_version(&near("0.1.0")).is_ok(), "nothing ran yet");
     floor.accept(&revision("a", "near", "1.10.0"));
     floor.accept(&revision("b", "near", "1.2.0"));
     for (version, taken) in [
@@ -22,50 +22,51 @@ fn version_below_the_floor_is_refused() {
         ("1.10.0-rc.1", false),
         ("new", false),
     ] {
-        assert_eq!(floor.check(&near(version)).is_ok(), taken, "{version}");
+        assert_eq!(floor.check_version(&near(version)).is_ok(), taken, "{version}");
     }
-    assert!(floor.check(&revision("x", "far", "0.0.1")).is_ok(), "another plugin");
+    assert!(floor.check_version(&revision("x", "far", "0.0.1")).is_ok(), "another plugin");
 }
 
 #[test]
 fn rollback_restores_the_earlier_floor() {
-    let mut floor = VersionFloor::default();
+    let mut floor = Remembered::default();
     floor.accept(&revision("old", "near", "1.1.0"));
     floor.accept(&revision("new", "near", "1.2.0"));
-    assert!(floor.check(&near("1.1.1")).is_err());
+    assert!(floor.check_version(&near("1.1.1")).is_err());
     floor.withdraw("new");
-    assert!(floor.check(&near("1.1.1")).is_ok());
-    assert!(floor.check(&near("1.0.9")).is_err());
+    assert!(floor.check_version(&near("1.1.1")).is_ok());
+    assert!(floor.check_version(&near("1.0.9")).is_err());
 }
 
 #[test]
 fn floor_is_restored_with_its_limit() {
-    let mut before = VersionFloor::default();
+    let mut before = Remembered::default();
     before.accept(&revision("old", "near", "1.10.0"));
     before.accept(&revision("new", "near", "1.2"));
-    let list = before.list();
-    let mut after = VersionFloor::of(list.clone());
-    assert_eq!(after.list(), list);
-    assert!(after.check(&near("1.9.9")).is_err());
+    let list = before.accepted.clone();
+    let mut after = before.clone().limited();
+    assert_eq!(after, before);
+    assert!(after.check_version(&near("1.9.9")).is_err());
     after.withdraw("old");
-    assert!(after.check(&near("1.9.9")).is_ok());
-    assert!(after.check(&near("1.1.9")).is_err());
+    assert!(after.check_version(&near("1.9.9")).is_ok());
+    assert!(after.check_version(&near("1.1.9")).is_err());
 
     let one =
         |number: usize| AcceptedRevision { revision: number.to_string().into(), ..list[0].clone() };
-    let many = VersionFloor::of((0..=ACCEPTED_MAX).map(one).collect());
-    assert_eq!((many.0.len(), &*many.0[0].revision), (ACCEPTED_MAX, "1"));
+    let accepted = (0..=ACCEPTED_MAX).map(one).collect();
+    let many = Remembered { accepted, ..before }.limited();
+    assert_eq!((many.accepted.len(), &*many.accepted[0].revision), (ACCEPTED_MAX, "1"));
 }
 
 #[test]
 fn newest_version_outlives_the_limit() {
-    let mut floor = VersionFloor::default();
+    let mut floor = Remembered::default();
     floor.accept(&revision("first", "far", "2.0.0"));
     floor.accept(&revision("newest", "near", "9.0.0"));
     for number in 0..3 * ACCEPTED_MAX {
         floor.accept(&revision(&number.to_string(), "near", "1.0.0"));
     }
-    assert_eq!(floor.0.len(), ACCEPTED_MAX);
-    assert!(floor.check(&near("8.0.0")).is_err());
-    assert!(floor.check(&revision("x", "far", "1.0.0")).is_err());
+    assert_eq!(floor.accepted.len(), ACCEPTED_MAX);
+    assert!(floor.check_version(&near("8.0.0")).is_err());
+    assert!(floor.check_version(&revision("x", "far", "1.0.0")).is_err());
 }

@@ -53,7 +53,7 @@ impl Outputs {
                 self.finished > 1
             }
             GatewayEffect::Ask(_)
-            | GatewayEffect::Restore { .. }
+            | GatewayEffect::Restore(_)
             | GatewayEffect::Probe { .. }
             | GatewayEffect::Canary { .. }
             | GatewayEffect::Start { .. }

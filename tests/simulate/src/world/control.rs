@@ -56,7 +56,7 @@ impl World<'_> {
                 }
             }
             GatewayEffect::KeyFrame { .. }
-            | GatewayEffect::Restore { .. }
+            | GatewayEffect::Restore(_)
             | GatewayEffect::EndStart { .. }
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Remember { .. } => {}

@@ -148,7 +148,7 @@ fn listeners_are_found_by_address() {
     let key = FlowKey::Udp { listener: 2, address: at(4_000) };
     assert_eq!(now.flows.home(&key), Some(before.get(SessionId(1)).unwrap().home));
     let refused = registry(&[5_001], None).begin_restore(before.record()).unwrap_err();
-    assert_eq!(refused, SnapshotError::NoListener { address: at(5_000) });
+    assert_eq!(refused, SnapshotError::NoListener(at(5_000)));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn failed_openings_open_the_breaker_of_their_region() {
         now += WINDOW;
         assert!(!breakers.weigh(&nodes, now, &mut effects));
     }
-    assert_eq!(breakers.state(away), BreakerState::Open);
+    assert_eq!(breakers.of(away).state(), BreakerState::Open);
     assert!(!breakers.may_enter(RoomId(1), away) && breakers.may_enter(RoomId(1), home));
     let there = |node: &NodeId| nodes.region_of(*node) == away;
     assert!(breakers.shut_nodes(RoomId(1), |_| false, &nodes).iter().all(there));

@@ -119,7 +119,7 @@ fn failback_skips_open_region() {
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
     assert_eq!(
-        world.gateway.tables.capacity.breakers.state(evenkeel_model::RegionId(0)),
+        world.gateway.tables.capacity.breakers.of(evenkeel_model::RegionId(0)).state(),
         BreakerState::Closed
     );
 }
@@ -152,7 +152,7 @@ fn half_open_breaker_closes_on_good_sessions() {
             }
             world.pass(ms(100));
         }
-        let state = world.gateway.tables.capacity.breakers.state(evenkeel_model::RegionId(0));
+        let state = world.gateway.tables.capacity.breakers.of(evenkeel_model::RegionId(0)).state();
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

@@ -258,7 +258,7 @@ fn bad_region_is_left_as_a_whole() {
 fn few_bad_rooms_of_one_kind_are_ignored() {
     let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
     let vote = |world: &mut World, kind: &str, rooms: std::ops::Range<u64>, bad| {
-        let ballot = world.gateway.quality.ballot_of(A, kind);
+        let ballot = world.gateway.quality.ballots.entry((A, kind.into())).or_default();
         rooms.for_each(|room| ballot.vote(RoomId(room), bad, world.now));
         let gateway = &mut world.gateway;
         gateway.quality.weigh_cohorts(&mut gateway.tables, world.now);

@@ -12,7 +12,7 @@ use super::super::GatewayEffect;
 use super::world::Driver;
 use super::*;
 use crate::rooms::moves::Moves;
-use crate::{Failback, GatewayRecord, HopMap, RestoreError};
+use crate::{Failback, GatewayRecord, HopMap, RestoreError, RestoredSession};
 
 /// Asserts that the second record continues the first. Legs that were not open, and routes that capacity limited, may
 /// have changed.
@@ -84,7 +84,7 @@ fn moved(record: &GatewayRecord, hops: &HopMap) -> GatewayRecord {
 
 fn restored(world: &World) -> Vec<(SessionId, RoomId, Plan)> {
     let of = |output: &GatewayEffect| match output {
-        GatewayEffect::Restore { session, room, plan, .. } => Some((*session, *room, *plan)),
+        GatewayEffect::Restore(it) => Some((it.session, it.room, it.plan)),
         _ => None,
     };
     world.outputs.iter().filter_map(of).collect()
@@ -147,7 +147,8 @@ fn packets_follow_the_record_until_rooms_settle() {
     let named = |name: &str| (0..).map(NodeId).zip(&names).find(|(_, it)| ***it == *name);
     let node = |name: &str| named(name).map(|(id, _)| id);
     world.gateway.handle_record(record, node, world.now).unwrap();
-    let Some(GatewayEffect::Restore { route, .. }) = world.gateway.poll_output() else {
+    let Some(GatewayEffect::Restore(RestoredSession { route, .. })) = world.gateway.poll_output()
+    else {
         panic!("the session continues first")
     };
     let carrier = || route.carriers(world.gateway.tables.nodes.board()).map(|(hop, _)| hop.node);
@@ -451,7 +452,7 @@ fn sessions_of_a_call_share_its_number() {
     assert_eq!(world.gateway.tables.sessions[&third].call, number);
     world.close(second);
     world.close(third);
-    assert_eq!(world.gateway.tables.rooms.calls(), 0);
+    assert_eq!(world.gateway.tables.rooms.calls.len(), 0);
 }
 
 #[test]

@@ -147,9 +147,9 @@ fn idle_room_triggers_no_start() {
         }
     }
     assert_eq!(world.starts.len(), last + 1, "somebody is back, who fell silent again");
-    assert!(world.gateway.session(session, world.now).is_some(), "its clients are kept");
+    assert!(world.gateway.views().session(session, world.now).is_some(), "its clients are kept");
     world.pass(ms(12_000));
-    assert!(world.gateway.session(session, world.now).is_none());
+    assert!(world.gateway.views().session(session, world.now).is_none());
 }
 
 #[test]

@@ -424,7 +424,7 @@ impl Swarm {
                 }
                 GatewayEffect::Event(event) => seen.hear(event, self.world.now),
                 GatewayEffect::Finished => seen.finished += 1,
-                GatewayEffect::Restore { session, .. } => assert!(seen.installed.contains(session)),
+                GatewayEffect::Restore(it) => assert!(seen.installed.contains(&it.session)),
                 GatewayEffect::Ask(_)
                 | GatewayEffect::Reply { .. }
                 | GatewayEffect::Probe { .. }
@@ -559,7 +559,7 @@ impl Swarm {
             + sessions
             + rooms * 2
             + 8;
-        assert!(gateway.tables.effects.timers().standing().len() <= bound);
+        assert!(gateway.tables.effects.timers().len() <= bound);
         assert!(
             gateway.tables.rooms.stranded() <= rooms && gateway.tables.rooms.unreserved() <= rooms
         );
@@ -579,11 +579,15 @@ impl Swarm {
         assert!(
             gateway.tables.rooms.by_name().is_empty() && gateway.questions.in_flight().len() == 0
         );
-        assert!(gateway.tables.rooms.calls() == 0 && gateway.tables.rooms.changing().is_empty());
+        assert!(
+            gateway.tables.rooms.calls.len() == 0 && gateway.tables.rooms.changing().is_empty()
+        );
         assert!(gateway.tables.rooms.at().iter().all(BTreeSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
         assert!(gateway.tables.rooms.stranded() == 0 && gateway.tables.rooms.unreserved() == 0);
-        assert!(gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced() == 0);
+        assert!(
+            gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced.is_empty()
+        );
         assert!(gateway.tables.nodes.paces().all(|pace| pace.counts() == (0, 0)));
         assert!(gateway.tables.sessions.most_ticked() == 0);
         let endless = |timer: &Timer| {
@@ -591,7 +595,7 @@ impl Swarm {
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.tables.effects.timers().standing().all(endless));
+        assert!(gateway.tables.effects.timers().all(endless));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

@@ -253,7 +253,7 @@ impl World {
                     assert!(before.is_none(), "{offer} was answered twice");
                 }
                 GatewayEffect::Install { .. }
-                | GatewayEffect::Restore { .. }
+                | GatewayEffect::Restore(_)
                 | GatewayEffect::CloseAt { .. }
                 | GatewayEffect::Plan { .. }
                 | GatewayEffect::EndStart { .. }

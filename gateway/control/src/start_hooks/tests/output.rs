@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 #[test]
 fn output_lines_are_joined_truncated_and_limited() {

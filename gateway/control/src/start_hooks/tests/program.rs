@@ -2,7 +2,7 @@ use std::sync::mpsc;
 
 use tempfile::tempdir;
 
-use super::*;
+use super::super::*;
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

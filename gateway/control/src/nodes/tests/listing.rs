@@ -1,6 +1,6 @@
 use evenkeel_config::{ConfigBitRate, DriverSettings, ProbeKind};
 
-use super::*;
+use super::super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 

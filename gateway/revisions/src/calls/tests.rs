@@ -1,4 +1,4 @@
-use super::super::*;
+use super::*;
 
 #[test]
 fn five_faults_in_ten_seconds_are_tolerated() {
