@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use evenkeel_config::{GatewayConfig, ListenIngress, ListenRtcp};
+use evenkeel_config::{GatewayConfig, ListenIngress};
 use evenkeel_control::AdmissionState;
 use evenkeel_runtime::RunError;
 
@@ -18,7 +18,7 @@ fn fixed(world: &World) -> GatewayConfig {
         match &mut listen.ingress {
             ListenIngress::Udp { rtcp, .. } => {
                 listen.address = status.udp[0];
-                *rtcp = ListenRtcp::Mux;
+                *rtcp = None;
             }
             ListenIngress::Quic { .. } => listen.address = status.quic.unwrap(),
         }

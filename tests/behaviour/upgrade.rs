@@ -300,6 +300,10 @@ fn unfit_programs(folder: &Path) -> Vec<(PathBuf, &'static [&'static str])> {
             &["no memory"],
         ),
         (
+            speaks("hurries", "state; send '{\"message\":\"continued\"}'; exec sleep 600"),
+            &["unexpected `continued`"],
+        ),
+        (
             // Both messages arrive at once.
             speaks(
                 "withdraws",

@@ -9,12 +9,13 @@ use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::IndexReader;
+use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use super::error::{ApiError, ApiErrorCode, refused};
 use super::events::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay, no_owner};
-use super::request::{BODY_MAX, BodyBudget, BufferedBody};
+use super::request::{BODY_MAX, BodyBudget, BufferedBody, strict};
 
 /// Bytes of all JSON bodies held at the same time.
 pub(super) const BODIES_MAX: usize = 256 * BODY_MAX;
@@ -69,6 +70,20 @@ impl ApiContext {
     /// Reads a JSON body.
     pub(super) async fn read(&self, body: Body) -> Result<BufferedBody, ApiError> {
         self.bodies.read(body, BODY_MAX).await
+    }
+
+    /// Parses a JSON object.
+    pub(super) async fn parse<T: DeserializeOwned>(&self, body: Body) -> Result<T, ApiError> {
+        strict(&self.read(body).await?)
+    }
+
+    /// Parses a JSON object, which may be left out.
+    pub(super) async fn parse_if_any<T>(&self, body: Body) -> Result<T, ApiError>
+    where
+        T: DeserializeOwned + Default,
+    {
+        let body = self.read(body).await?;
+        if body.is_empty() { Ok(T::default()) } else { strict(&body) }
     }
 
     /// Waits until the standby has the records of all sessions that were opened so far, or is late.

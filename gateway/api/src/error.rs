@@ -8,7 +8,8 @@ use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReload
 use evenkeel_core::Impossible;
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
-use serde::Serialize;
+
+use super::view::object;
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -53,19 +54,26 @@ pub(super) enum ApiErrorCode {
 
 impl ApiErrorCode {
     pub(super) fn name(self) -> &'static str {
+        self.facts().0
+    }
+
+    /// The name in answers, and the status.
+    fn facts(self) -> (&'static str, StatusCode) {
         match self {
-            ApiErrorCode::BadRequest => "bad-request",
-            ApiErrorCode::Refused => "refused",
-            ApiErrorCode::Full => "full",
-            ApiErrorCode::Draining => "draining",
-            ApiErrorCode::Starting => "starting",
-            ApiErrorCode::Standby => "standby",
-            ApiErrorCode::NotFound => "not-found",
-            ApiErrorCode::Conflict => "conflict",
-            ApiErrorCode::Unavailable => "unavailable",
-            ApiErrorCode::Unauthorized => "unauthorized",
-            ApiErrorCode::TooLarge => "too-large",
-            ApiErrorCode::MethodNotAllowed => "method-not-allowed",
+            ApiErrorCode::BadRequest => ("bad-request", StatusCode::BAD_REQUEST),
+            ApiErrorCode::Refused => ("refused", StatusCode::FORBIDDEN),
+            ApiErrorCode::Full => ("full", StatusCode::SERVICE_UNAVAILABLE),
+            ApiErrorCode::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE),
+            ApiErrorCode::Starting => ("starting", StatusCode::SERVICE_UNAVAILABLE),
+            ApiErrorCode::Standby => ("standby", StatusCode::SERVICE_UNAVAILABLE),
+            ApiErrorCode::NotFound => ("not-found", StatusCode::NOT_FOUND),
+            ApiErrorCode::Conflict => ("conflict", StatusCode::CONFLICT),
+            ApiErrorCode::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            ApiErrorCode::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
+            ApiErrorCode::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
+            ApiErrorCode::MethodNotAllowed => {
+                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED)
+            }
         }
     }
 }
@@ -85,47 +93,25 @@ impl ApiError {
 
     /// `{"error": {"code", "message", "field", "retry_after_ms"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
-        let error = ErrorDetails {
+        let error = object! {
             code: self.code.name(),
             message: &self.message,
-            field: self.field.as_deref(),
-            retry_after_ms: self.retry_after.map(|wait| wait.as_millis() as u64),
+            #[serde(flatten)]
+            field: self.field.as_ref().map(|field| object! { field: field }),
+            #[serde(flatten)]
+            retry_after_ms: self.retry_after.map(|wait| {
+                object! { retry_after_ms: wait.as_millis() as u64 }
+            }),
         };
-        serde_json::to_vec(&ErrorBody { error }).expect("a reason is words and numbers")
+        serde_json::to_vec(&object! { error: error }).expect("a reason is words and numbers")
     }
 
     pub(super) fn status(&self) -> StatusCode {
         match self.code {
-            ApiErrorCode::BadRequest => StatusCode::BAD_REQUEST,
             ApiErrorCode::Refused if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
-            ApiErrorCode::Refused => StatusCode::FORBIDDEN,
-            ApiErrorCode::NotFound => StatusCode::NOT_FOUND,
-            ApiErrorCode::Conflict => StatusCode::CONFLICT,
-            ApiErrorCode::Full
-            | ApiErrorCode::Draining
-            | ApiErrorCode::Starting
-            | ApiErrorCode::Standby
-            | ApiErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ApiErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
-            ApiErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            code => code.facts().1,
         }
     }
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: ErrorDetails<'a>,
-}
-
-#[derive(Serialize)]
-struct ErrorDetails<'a> {
-    code: &'static str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
 }
 
 impl IntoResponse for ApiError {

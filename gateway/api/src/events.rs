@@ -1,6 +1,6 @@
 //! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and their JSON.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,10 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_control::history::Carried;
 use evenkeel_control::{EventRecord, GatewayEvent, ListChange, NodeNames};
-use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
-    StartPhase,
+    CoreEvent, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId, StartPhase,
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
@@ -22,7 +20,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
 use super::error::{ApiError, ApiErrorCode};
-use super::view::{HopView as Step, RolloutView};
+use super::view::{self, HopView, object};
 
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
@@ -99,181 +97,6 @@ pub(super) struct EventNotice {
     pub(super) data: String,
 }
 
-/// `at_us` is Unix time in microseconds.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum NoticeBody<'a> {
-    Opened {
-        at_us: u64,
-        session: String,
-        room: &'a str,
-        scenario: &'a str,
-        hop: Step,
-        decided_by: BTreeMap<&'static str, String>,
-    },
-    Moved {
-        at_us: u64,
-        room: &'a str,
-        sessions: Vec<String>,
-        cause: &'static str,
-        by: String,
-        from: Arc<str>,
-        /// Null: no hop was left.
-        to: Option<Arc<str>>,
-        /// Evidence against the node it left, if that is down.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        witnesses: Vec<Accusation>,
-        /// From that node's last packet until it was marked down.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detect_us: Option<u64>,
-        /// From the start of the move until this event.
-        took_us: u64,
-    },
-    /// An aborted move: the room stays where it was.
-    MoveEnded {
-        at_us: u64,
-        room: &'a str,
-        cause: &'static str,
-        by: String,
-        from: Arc<str>,
-        to: Arc<str>,
-        outcome: &'static str,
-        took_us: u64,
-    },
-    /// A drained node is empty, or its deadline passed.
-    Drained { at_us: u64, node: Arc<str>, rooms_left: u32, took_us: u64 },
-    Breaker {
-        at_us: u64,
-        region: Arc<str>,
-        from: &'static str,
-        to: &'static str,
-        sessions: u32,
-        bad: u32,
-        opened: u32,
-        failed: u32,
-    },
-    Closed {
-        at_us: u64,
-        session: String,
-        room: &'a str,
-        reason: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        totals: Option<Carried>,
-    },
-    Node {
-        at_us: u64,
-        node: Arc<str>,
-        incarnation: u32,
-        from: &'static str,
-        to: &'static str,
-        witnesses: Vec<Accusation>,
-        /// From its last packet.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detect_us: Option<u64>,
-        rooms: u32,
-    },
-    /// The list of nodes changed, or a change was refused for `reason`.
-    NodeList {
-        at_us: u64,
-        /// `file`, `signal` or `operator`.
-        by: &'static str,
-        /// With `--force`.
-        forced: bool,
-        added: Vec<Arc<str>>,
-        removed: Vec<Arc<str>>,
-        changed: Vec<Arc<str>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-    },
-    /// A node that was removed from the list is empty, and forgotten.
-    NodeRemoved { at_us: u64, node: Arc<str> },
-    /// A hop was removed from one room's route while its node was up.
-    HopRemoved {
-        at_us: u64,
-        room: &'a str,
-        node: Arc<str>,
-        reason: &'static str,
-        /// The session that showed it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        session: Option<String>,
-    },
-    /// Most nodes fell silent at once, so none is marked down for it; or that has ended.
-    Uplink { at_us: u64, suspect: bool, silent: u32, of: u32 },
-    Rollout {
-        at_us: u64,
-        #[serde(flatten)]
-        rollout: RolloutView,
-    },
-    Standing {
-        at_us: u64,
-        policy: String,
-        /// `recovered` or `failing`.
-        outcome: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<&'static str>,
-    },
-    Degraded {
-        at_us: u64,
-        session: String,
-        room: &'a str,
-        op: &'static str,
-        arg: u64,
-        rung: u8,
-        by: String,
-    },
-    /// Consecutive RTP packets of a stream that a rung dropped.
-    Shed {
-        at_us: u64,
-        session: String,
-        ssrc: u32,
-        /// Sequence number of the last packet before them that was sent to the client.
-        after: u16,
-        /// Position of the first one behind it, from 1.
-        first: u32,
-        packets: u32,
-    },
-    /// A `start` hook.
-    Start {
-        at_us: u64,
-        node: Arc<str>,
-        /// `starting`, `failed` or `ready`.
-        step: &'static str,
-        /// With `starting`, from 1.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        attempt: Option<u32>,
-        /// With `failed`: `hook-failed`, `late`, `ejected` or `removed`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<&'static str>,
-        /// With `failed`: until the next attempt.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after_us: Option<u64>,
-        /// With `ready`: since the hook was called.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        took_us: Option<u64>,
-    },
-    /// The mode of a room, or for `capacity` its effective mode, changed.
-    Mode {
-        at_us: u64,
-        room: &'a str,
-        from: &'static str,
-        to: &'static str,
-        /// `scenario`, `copies-differ` or `capacity`.
-        reason: &'static str,
-        /// With `copies-differ`.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        nodes: Vec<Arc<str>>,
-    },
-    /// A node did not open a session.
-    NotOpened { at_us: u64, session: String, node: Arc<str>, reason: &'a str },
-    Draining {
-        at_us: u64,
-        /// Left out for the gateway itself.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        node: Option<Arc<str>>,
-        draining: bool,
-    },
-}
-
 /// A witness, and how long it has accused the node.
 #[derive(Clone, Copy, Serialize)]
 struct Accusation {
@@ -293,89 +116,129 @@ impl NoticeWriter {
         NoticeWriter { names, deaths: HashMap::new() }
     }
 
+    /// `at_us` is Unix time in microseconds.
     pub(super) fn notice(&mut self, record: &EventRecord) -> Option<EventNotice> {
         let at_us = unix_us(record.at);
-        let since = |then: Instant| since(then, record.at);
-        let event = match &record.event {
-            GatewayEvent::Core(event) => event,
-            GatewayEvent::Rollout(rollout) => {
-                let rollout = RolloutView::from(rollout.clone());
-                return Some(EventNotice::of("policy", &NoticeBody::Rollout { at_us, rollout }));
-            }
+        Some(match &record.event {
+            GatewayEvent::Core(event) => return self.core_notice(event, record),
             GatewayEvent::TurnedAway { .. } => return None,
+            GatewayEvent::Rollout(report) => EventNotice::of(
+                "policy",
+                &object! {
+                    at_us: at_us,
+                    #[serde(flatten)]
+                    rollout: view::rollout(report.clone()),
+                },
+            ),
+            // The list of nodes changed, or a change was refused for `reason`.
             GatewayEvent::NodeList(update) => {
                 let list = update.outcome.as_ref().ok().cloned().unwrap_or_default();
                 let ListChange { added, removed, changed } = list;
                 let reason = update.outcome.as_ref().err().map(ToString::to_string);
-                let (by, forced) = (update.by.name(), update.forced);
-                return Some(EventNotice::of(
+                EventNotice::of(
                     "node-list",
-                    &NoticeBody::NodeList { at_us, by, forced, added, removed, changed, reason },
-                ));
-            }
-            GatewayEvent::NodeRemoved { node, name } => {
-                self.deaths.remove(node);
-                let node = Arc::clone(name);
-                return Some(EventNotice::of(
-                    "node-removed",
-                    &NoticeBody::NodeRemoved { at_us, node },
-                ));
-            }
-            GatewayEvent::NotOpened { session, node, reason } => {
-                let (session, node) = (session.to_string(), self.names.of_node(*node).node);
-                return Some(EventNotice::of(
-                    "not-opened",
-                    &NoticeBody::NotOpened { at_us, session, node, reason },
-                ));
-            }
-            GatewayEvent::Shed { session, run } => {
-                let ShedRun { ssrc, after, first, packets } = *run;
-                let session = session.to_string();
-                return Some(EventNotice::of(
-                    "shed",
-                    &NoticeBody::Shed { at_us, session, ssrc, after, first, packets },
-                ));
-            }
-        };
-        let (name, body) = match event {
-            CoreEvent::Opened {
-                session, room_name, scenario, hop, admitted_by, routed_by, ..
-            } => {
-                let decided_by = decided_by(admitted_by, routed_by);
-                let (session, hop) = (session.to_string(), Step::of(*hop, &self.names));
-                (
-                    "opened",
-                    NoticeBody::Opened {
-                        at_us,
-                        session,
-                        room: room_name,
-                        scenario,
-                        hop,
-                        decided_by,
+                    &object! {
+                        at_us: at_us,
+                        // `file`, `signal` or `operator`.
+                        by: update.by.name(),
+                        // With `--force`.
+                        forced: update.forced,
+                        added: added,
+                        removed: removed,
+                        changed: changed,
+                        #[serde(flatten)]
+                        reason: reason.map(|reason| object! { reason: reason }),
                     },
                 )
             }
+            // A node that was removed from the list is empty, and forgotten.
+            GatewayEvent::NodeRemoved { node, name } => {
+                self.deaths.remove(node);
+                EventNotice::of("node-removed", &object! { at_us: at_us, node: name })
+            }
+            // A node did not open a session.
+            GatewayEvent::NotOpened { session, node, reason } => EventNotice::of(
+                "not-opened",
+                &object! {
+                    at_us: at_us,
+                    session: session.to_string(),
+                    node: self.names.of_node(*node).node,
+                    reason: reason,
+                },
+            ),
+            // Consecutive RTP packets of a stream that a rung dropped.
+            GatewayEvent::Shed { session, run } => EventNotice::of(
+                "shed",
+                &object! {
+                    at_us: at_us,
+                    session: session.to_string(),
+                    ssrc: run.ssrc,
+                    // Sequence number of the last packet before them that was sent to the client.
+                    after: run.after,
+                    // Position of the first one behind it, from 1.
+                    first: run.first,
+                    packets: run.packets,
+                },
+            ),
+        })
+    }
+
+    fn core_notice(&mut self, event: &CoreEvent, record: &EventRecord) -> Option<EventNotice> {
+        let at_us = unix_us(record.at);
+        let since = |then: Instant| since(then, record.at);
+        let of_hop = |hop: Hop| self.names.of_hop(hop).node;
+        Some(match event {
+            CoreEvent::Opened {
+                session, room_name, scenario, hop, admitted_by, routed_by, ..
+            } => EventNotice::of(
+                "opened",
+                &object! {
+                    at_us: at_us,
+                    session: session.to_string(),
+                    room: room_name,
+                    scenario: scenario,
+                    hop: HopView::of(*hop, &self.names),
+                    decided_by: view::decided_by(admitted_by, routed_by),
+                },
+            ),
             CoreEvent::Closed { session, room_name, reason, .. } => {
-                let (room, reason) = (&**room_name, reason.name());
                 let totals = record.totals.as_ref().map(Carried::from);
-                let session = session.to_string();
-                ("closed", NoticeBody::Closed { at_us, session, room, reason, totals })
+                EventNotice::of(
+                    "closed",
+                    &object! {
+                        at_us: at_us,
+                        session: session.to_string(),
+                        room: room_name,
+                        reason: reason.name(),
+                        #[serde(flatten)]
+                        totals: totals.map(|totals| object! { totals: totals }),
+                    },
+                )
             }
             CoreEvent::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
                 let (witnesses, detect_us) = self.death(*cause, *from);
-                let body = NoticeBody::Moved {
-                    at_us,
-                    room: room_name,
-                    sessions: sessions.iter().map(ToString::to_string).collect(),
-                    cause: cause.name(),
-                    by: by.to_string(),
-                    from: self.names.of_hop(*from).node,
-                    to: to.map(|to| self.names.of_hop(to).node),
-                    witnesses,
-                    detect_us,
-                    took_us: since(*started),
-                };
-                ("moved", body)
+                let witnesses = (!witnesses.is_empty()).then_some(witnesses);
+                EventNotice::of(
+                    "moved",
+                    &object! {
+                        at_us: at_us,
+                        room: room_name,
+                        sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                        cause: cause.name(),
+                        by: by.to_string(),
+                        from: of_hop(*from),
+                        // Null: no hop was left.
+                        to: to.map(of_hop),
+                        // Evidence against the node it left, if that is down.
+                        #[serde(flatten)]
+                        witnesses: witnesses.map(|witnesses| object! { witnesses: witnesses }),
+                        // From that node's last packet until it was marked down.
+                        #[serde(flatten)]
+                        detect_us: detect_us.map(|detect_us| object! { detect_us: detect_us }),
+                        // From the start of the move until this event.
+                        took_us: since(*started),
+                    },
+                )
             }
             CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let accuse = |&(witness, then): &(EvidenceSource, Instant)| Accusation {
@@ -384,134 +247,184 @@ impl NoticeWriter {
                 };
                 let witnesses: Vec<_> = witnesses.iter().map(accuse).collect();
                 let detect_us = last_heard.map(since);
+                let node = of_hop(*hop);
                 if *to == Health::Down {
                     let death = (hop.incarnation, witnesses.clone(), detect_us);
                     self.deaths.insert(hop.node, death);
                 }
-                let body = NoticeBody::Node {
-                    at_us,
-                    node: self.names.of_hop(*hop).node,
-                    incarnation: hop.incarnation.0,
-                    from: from.name(),
-                    to: to.name(),
-                    witnesses,
-                    detect_us,
-                    rooms: *rooms,
-                };
-                ("node", body)
-            }
-            CoreEvent::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
-                let body = NoticeBody::MoveEnded {
-                    at_us,
-                    room: room_name,
-                    cause: cause.name(),
-                    by: by.to_string(),
-                    from: self.names.of_hop(*from).node,
-                    to: self.names.of_hop(*to).node,
-                    outcome: outcome.name(),
-                    took_us: since(*started),
-                };
-                ("move-ended", body)
-            }
-            CoreEvent::Drained { node, left, started } => {
-                let (node, took_us) = (self.names.of_node(*node).node, since(*started));
-                ("drained", NoticeBody::Drained { at_us, node, rooms_left: *left, took_us })
-            }
-            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
-                let body = NoticeBody::Breaker {
-                    at_us,
-                    region: self.names.of_region(*region),
-                    from: from.name(),
-                    to: to.name(),
-                    sessions: *sessions,
-                    bad: *bad,
-                    opened: *opened,
-                    failed: *failed,
-                };
-                ("breaker", body)
-            }
-            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => {
-                let session = session.map(|session| session.to_string());
-                let (node, reason) = (self.names.of_hop(*hop).node, why.name());
-                (
-                    "hop-removed",
-                    NoticeBody::HopRemoved { at_us, room: room_name, node, reason, session },
+                EventNotice::of(
+                    "node",
+                    &object! {
+                        at_us: at_us,
+                        node: node,
+                        incarnation: hop.incarnation.0,
+                        from: from.name(),
+                        to: to.name(),
+                        witnesses: witnesses,
+                        // From its last packet.
+                        #[serde(flatten)]
+                        detect_us: detect_us.map(|detect_us| object! { detect_us: detect_us }),
+                        rooms: *rooms,
+                    },
                 )
             }
-            CoreEvent::Uplink { doubted, silent, of } => {
-                let (suspect, silent, of) = (*doubted, *silent, *of);
-                ("uplink", NoticeBody::Uplink { at_us, suspect, silent, of })
+            // An aborted move: the room stays where it was.
+            CoreEvent::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
+                EventNotice::of(
+                    "move-ended",
+                    &object! {
+                        at_us: at_us,
+                        room: room_name,
+                        cause: cause.name(),
+                        by: by.to_string(),
+                        from: of_hop(*from),
+                        to: of_hop(*to),
+                        outcome: outcome.name(),
+                        took_us: since(*started),
+                    },
+                )
             }
-            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => {
-                let body = NoticeBody::Degraded {
-                    at_us,
+            // A drained node is empty, or its deadline passed.
+            CoreEvent::Drained { node, left, started } => EventNotice::of(
+                "drained",
+                &object! {
+                    at_us: at_us,
+                    node: self.names.of_node(*node).node,
+                    rooms_left: *left,
+                    took_us: since(*started),
+                },
+            ),
+            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                EventNotice::of(
+                    "breaker",
+                    &object! {
+                        at_us: at_us,
+                        region: self.names.of_region(*region),
+                        from: from.name(),
+                        to: to.name(),
+                        sessions: *sessions,
+                        bad: *bad,
+                        opened: *opened,
+                        failed: *failed,
+                    },
+                )
+            }
+            // A hop was removed from one room's route while its node was up.
+            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => {
+                let session = session.map(|session| session.to_string());
+                EventNotice::of(
+                    "hop-removed",
+                    &object! {
+                        at_us: at_us,
+                        room: room_name,
+                        node: of_hop(*hop),
+                        reason: why.name(),
+                        // The session that showed it.
+                        #[serde(flatten)]
+                        session: session.map(|session| object! { session: session }),
+                    },
+                )
+            }
+            // Most nodes fell silent at once, so none is marked down for it; or that has ended.
+            CoreEvent::Uplink { doubted, silent, of } => EventNotice::of(
+                "uplink",
+                &object! {
+                    at_us: at_us,
+                    suspect: *doubted,
+                    silent: *silent,
+                    of: *of,
+                },
+            ),
+            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => EventNotice::of(
+                "degraded",
+                &object! {
+                    at_us: at_us,
                     session: session.to_string(),
                     room: room_name,
                     op: op.key(),
                     arg: *arg,
                     rung: *rung,
                     by: by.to_string(),
-                };
-                ("degraded", body)
-            }
+                },
+            ),
             CoreEvent::Standing { policy, fault, .. } => {
                 let reason = fault.as_ref().map(evenkeel_model::PluginFault::name);
-                let outcome = if fault.is_some() { "failing" } else { "recovered" };
-                (
+                EventNotice::of(
                     "policy",
-                    NoticeBody::Standing { at_us, policy: policy.to_string(), outcome, reason },
-                )
-            }
-            CoreEvent::Draining { node, draining } => {
-                let node = Some(self.names.of_node(*node).node);
-                ("draining", NoticeBody::Draining { at_us, node, draining: *draining })
-            }
-            CoreEvent::Start { node, step } => {
-                let us = |time: Duration| time.as_micros() as u64;
-                let (attempt, failed, took_us) = match step {
-                    StartPhase::Begun { attempt } => (Some(*attempt), None, None),
-                    StartPhase::Failed { why, again } => {
-                        (None, Some((why.name(), us(*again))), None)
-                    }
-                    StartPhase::Done { took } => (None, None, Some(us(*took))),
-                };
-                let (reason, retry_after_us) = failed.unzip();
-                let (node, step) = (self.names.of_node(*node).node, step.name());
-                (
-                    "start",
-                    NoticeBody::Start {
-                        at_us,
-                        node,
-                        step,
-                        attempt,
-                        reason,
-                        retry_after_us,
-                        took_us,
+                    &object! {
+                        at_us: at_us,
+                        policy: policy.to_string(),
+                        outcome: if fault.is_some() { "failing" } else { "recovered" },
+                        #[serde(flatten)]
+                        reason: reason.map(|reason| object! { reason: reason }),
                     },
                 )
             }
-            CoreEvent::Mode { room_name, from, to, why, .. } => {
-                let hops = match why {
-                    ModeChange::Scenario | ModeChange::Capacity => &[][..],
-                    ModeChange::CopiesDiffer { hops } => &hops[..],
-                };
-                let nodes = hops.iter().map(|hop| self.names.of_hop(*hop).node).collect();
-                let (from, to, reason) = (from.name(), to.name(), why.name());
-                ("mode", NoticeBody::Mode { at_us, room: room_name, from, to, reason, nodes })
-            }
+            CoreEvent::Draining { node, draining } => EventNotice::of(
+                "draining",
+                &object! {
+                    at_us: at_us,
+                    node: self.names.of_node(*node).node,
+                    draining: *draining,
+                },
+            ),
+            // The gateway itself.
             CoreEvent::ShuttingDown => {
-                ("draining", NoticeBody::Draining { at_us, node: None, draining: true })
+                EventNotice::of("draining", &object! { at_us: at_us, draining: true })
             }
-            CoreEvent::Decided { .. }
-            | CoreEvent::Breached { .. }
-            | CoreEvent::Guarded { .. }
-            | CoreEvent::Quarantined { .. }
-            | CoreEvent::HiddenState { .. }
-            | CoreEvent::Refused { .. }
-            | CoreEvent::Rerouted { .. }
-            | CoreEvent::OwnStall { .. } => return None,
-        };
-        Some(EventNotice::of(name, &body))
+            // A `start` hook.
+            CoreEvent::Start { node, step } => {
+                let us = |time: Duration| time.as_micros() as u64;
+                let (attempt, failed, took) = match step {
+                    StartPhase::Begun { attempt } => (Some(*attempt), None, None),
+                    StartPhase::Failed { why, again } => (None, Some((why, us(*again))), None),
+                    StartPhase::Done { took } => (None, None, Some(us(*took))),
+                };
+                EventNotice::of(
+                    "start",
+                    &object! {
+                        at_us: at_us,
+                        node: self.names.of_node(*node).node,
+                        // `starting`, `failed` or `ready`.
+                        step: step.name(),
+                        // With `starting`, from 1.
+                        #[serde(flatten)]
+                        attempt: attempt.map(|attempt| object! { attempt: attempt }),
+                        // With `failed`: `hook-failed`, `late`, `ejected` or `removed`, and the time until the next attempt.
+                        #[serde(flatten)]
+                        failed: failed.map(|(why, again)| {
+                            object! { reason: why.name(), retry_after_us: again }
+                        }),
+                        // With `ready`: since the hook was called.
+                        #[serde(flatten)]
+                        took_us: took.map(|took| object! { took_us: took }),
+                    },
+                )
+            }
+            // The mode of a room, or for `capacity` its effective mode, changed.
+            CoreEvent::Mode { room_name, from, to, why, .. } => {
+                let nodes = match why {
+                    ModeChange::Scenario | ModeChange::Capacity => None,
+                    ModeChange::CopiesDiffer { hops } => Some(hops.map(of_hop)),
+                };
+                EventNotice::of(
+                    "mode",
+                    &object! {
+                        at_us: at_us,
+                        room: room_name,
+                        from: from.name(),
+                        to: to.name(),
+                        // `scenario`, `copies-differ` or `capacity`.
+                        reason: why.name(),
+                        // With `copies-differ`.
+                        #[serde(flatten)]
+                        nodes: nodes.map(|nodes| object! { nodes: nodes }),
+                    },
+                )
+            }
+            // The others are for telemetry alone.
+            _ => return None,
+        })
     }
 
     fn death(&self, cause: MoveCause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
@@ -522,13 +435,9 @@ impl NoticeWriter {
 }
 
 impl EventNotice {
-    fn of(name: &'static str, body: &NoticeBody<'_>) -> EventNotice {
+    fn of(name: &'static str, body: &impl Serialize) -> EventNotice {
         EventNotice { name, data: serde_json::to_string(body).expect("words and numbers") }
     }
-}
-
-fn decided_by(admitted_by: &Decider, routed_by: &Decider) -> BTreeMap<&'static str, String> {
-    BTreeMap::from([("admission", admitted_by.to_string()), ("routing", routed_by.to_string())])
 }
 
 /// Microseconds from `then` until `at`, which are readings of two clocks: the time since `at` is subtracted.

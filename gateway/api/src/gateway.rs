@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, ApiErrorCode, refused};
 use super::listener::TcpPlace;
-use super::request::{read_deadline, session_id, strict};
+use super::request::{read_deadline, session_id};
 use super::view::object;
 
 /// The answer to `drill:close-api` is sent within this time.
@@ -79,9 +79,7 @@ pub(super) async fn reload(
     State(shared): ApiState,
     body: Body,
 ) -> Result<Json<Reloaded>, ApiError> {
-    let body = shared.read(body).await?;
-    let ReloadBody { force, deadline } =
-        if body.is_empty() { ReloadBody::default() } else { strict(&body)? };
+    let ReloadBody { force, deadline } = shared.parse_if_any(body).await?;
     let within = deadline.as_deref().map(read_deadline).transpose()?;
     let reloaded = shared.handle.reload(force, within).await;
     reloaded.map(Json).map_err(|failed| refused(failed, "", &shared.names))
@@ -100,9 +98,7 @@ pub(super) async fn upgrade(
     tcp: Option<Extension<Arc<TcpPlace>>>,
     body: Body,
 ) -> Result<Json<UpgradeResult>, ApiError> {
-    let body = shared.read(body).await?;
-    let UpgradeBody { binary, deadline } =
-        if body.is_empty() { UpgradeBody::default() } else { strict(&body)? };
+    let UpgradeBody { binary, deadline } = shared.parse_if_any(body).await?;
     let within = deadline.as_deref().map(read_deadline).transpose()?;
     if within.is_some_and(|within| within > READY_WITHIN) {
         let message = format!("found a longer time, expected at most {READY_WITHIN:?}");
@@ -167,8 +163,7 @@ pub(super) async fn hand_over(
     State(shared): ApiState,
     body: Body,
 ) -> Result<Json<HandOverResult>, ApiError> {
-    let body = shared.read(body).await?;
-    let HandOver { to } = strict(&body)?;
+    let HandOver { to } = shared.parse(body).await?;
     let handed_over = group(&shared)?.hand_over(to).await;
     handed_over.map(Json).map_err(|failed| match failed {
         HandOverError::Unknown { .. } => ApiError::field("to", failed.to_string()),
@@ -181,8 +176,7 @@ pub(super) async fn take_over(
     State(shared): ApiState,
     body: Body,
 ) -> Result<Json<TakenOver>, ApiError> {
-    let body = shared.read(body).await?;
-    let TakeOver { confirm_down } = strict(&body)?;
+    let TakeOver { confirm_down } = shared.parse(body).await?;
     let taken_over = group(&shared)?.take_over(confirm_down).await;
     taken_over.map(Json).map_err(|failed| match failed {
         TakeOverError::NotPeer { .. } => ApiError::field("confirm_down", failed.to_string()),

@@ -16,7 +16,6 @@ mod policies;
 mod recording;
 mod relay;
 mod request;
-mod routes;
 mod sessions;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use evenkeel_config::AdminSettings;
+use evenkeel_process::lock;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -451,11 +452,6 @@ impl<T> UntrustedConnections<T> {
     fn remove(&mut self, number: u64) -> Option<T> {
         self.0.remove(&number).map(|(_, connection)| connection)
     }
-}
-
-/// A poisoned lock is usable: no update leaves the table inconsistent.
-fn lock<T>(strangers: &Mutex<UntrustedConnections<T>>) -> MutexGuard<'_, UntrustedConnections<T>> {
-    strangers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@ use evenkeel_control::{KeyError, OfferedSession, RequestTurn, StoredAnswer};
 use evenkeel_core::is_session_room_name;
 use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, Labels, MediaDescription, MediaStream,
-    PayloadType, RtcpPort, Srtp,
+    PayloadType, RtcpPort, SessionId, Srtp,
 };
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, seconds};
-use super::request::{BufferedBody, session_id, strict};
-use super::view::OpenedView;
+use super::request::{BufferedBody, strict};
+use super::view;
 
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
@@ -75,10 +75,8 @@ async fn offer_once(
         // A separate task completes the answer even if the client disconnects.
         tokio::spawn(async move {
             let opened = offer(&working, &headers, &body).await;
-            if let (Some(index), Ok(opened)) = (&working.index, &opened)
-                && let Ok(session) = session_id(opened.id())
-            {
-                index.note_key(session, &key);
+            if let (Some(index), Ok((session, _))) = (&working.index, &opened) {
+                index.note_key(*session, &key);
             }
             working.seen.finish(&key, answered(opened));
         });
@@ -89,14 +87,17 @@ async fn offer_once(
     })
 }
 
+/// The session, and the body of the answer.
 async fn offer(
     shared: &ApiContext,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<OpenedView, ApiError> {
+) -> Result<(SessionId, Vec<u8>), ApiError> {
     let wanted = parse(body, traceparent(headers))?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
-    Ok(OpenedView::of(opened, &wanted, &shared.names))
+    let session = opened.session;
+    let body = serde_json::to_vec(&view::opened(opened, &wanted, &shared.names));
+    Ok((session, body.expect("an answer is words and numbers")))
 }
 
 fn refused_key(error: &KeyError) -> ApiError {
@@ -114,13 +115,12 @@ fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     (all.next().is_none() && one.len() <= TRACEPARENT_MAX).then(|| one.into())
 }
 
-fn answered(result: Result<OpenedView, ApiError>) -> StoredAnswer {
+fn answered(result: Result<(SessionId, Vec<u8>), ApiError>) -> StoredAnswer {
     match result {
-        Ok(opened) => StoredAnswer {
-            status: StatusCode::CREATED.as_u16(),
-            body: serde_json::to_vec(&opened).expect("an answer is words and numbers").into(),
-            retry_after: None,
-        },
+        Ok((_, body)) => {
+            let status = StatusCode::CREATED.as_u16();
+            StoredAnswer { status, body: body.into(), retry_after: None }
+        }
         Err(error) => StoredAnswer {
             status: error.status().as_u16(),
             retry_after: error.retry_after,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, refused};
-use super::request::{read_deadline, strict, unknown_verb, verb};
+use super::request::{read_deadline, unknown_verb, verb};
 use super::view::{self, object};
 
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ pub(super) async fn room_verb(
     let (room, verb) = verb(&target)?;
     match verb {
         "move" => {
-            let MoveBody { node } = strict(&shared.read(body).await?)?;
+            let MoveBody { node } = shared.parse(body).await?;
             let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
             moved.map_err(|failed| {
                 let said = concerned(&failed, room, &node);
@@ -97,7 +97,7 @@ pub(super) async fn node_verb(
         "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
         "break" => {
             shared.require_drills()?;
-            let BreakNode { how } = strict(&shared.read(body).await?)?;
+            let BreakNode { how } = shared.parse(body).await?;
             shared.ask(name, handle.order(name.into(), NodeOrder::Break(how))).await?;
         }
         other => {
@@ -142,7 +142,7 @@ pub(super) async fn failback_everywhere(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DrainBody {
     deadline: Option<String>,
@@ -150,11 +150,7 @@ struct DrainBody {
 
 /// The optional deadline of a drain.
 async fn deadline(shared: &ApiContext, body: Body) -> Result<Option<Duration>, ApiError> {
-    let body = shared.read(body).await?;
-    if body.is_empty() {
-        return Ok(None);
-    }
-    let DrainBody { deadline } = strict(&body)?;
+    let DrainBody { deadline } = shared.parse_if_any(body).await?;
     deadline.as_deref().map(read_deadline).transpose()
 }
 
@@ -165,7 +161,7 @@ struct ModeBody {
 }
 
 async fn failback(shared: &ApiContext, body: Body) -> Result<Failback, ApiError> {
-    let ModeBody { mode } = strict(&shared.read(body).await?)?;
+    let ModeBody { mode } = shared.parse(body).await?;
     let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
     found.ok_or_else(|| {
         ApiError::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, no_policy, refused};
 use super::request::{policy_name, strict, unknown_verb, verb};
-use super::view::{RolloutView, milliseconds, object};
+use super::view::{self, milliseconds, object};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
@@ -140,50 +140,34 @@ pub(super) async fn policy_verb(
     let (hook, verb) = verb(&target)?;
     let policy = policy_name(&set, hook)?;
     let said = policy.to_string();
-    match verb {
+    let action = match verb {
+        "promote" => RolloutAction::Promote,
+        "promote-all" => RolloutAction::PromoteAll,
+        "pause" => RolloutAction::Pause,
+        "resume" => RolloutAction::Resume,
+        "abort" => RolloutAction::Abort,
         "rollback" => {
-            Ok(rolled_out(shared.ask(&said, shared.handle.rollback_policy(policy)).await?))
+            let rolled_back = shared.ask(&said, shared.handle.rollback_policy(policy)).await?;
+            return Ok(rolled_out(rolled_back));
         }
-        "promote" => walk(&shared, policy, RolloutAction::Promote).await,
-        "promote-all" => walk(&shared, policy, RolloutAction::PromoteAll).await,
-        "pause" => walk(&shared, policy, RolloutAction::Pause).await,
-        "resume" => walk(&shared, policy, RolloutAction::Resume).await,
-        "abort" => walk(&shared, policy, RolloutAction::Abort).await,
         "stop" => {
             shared.require_drills()?;
             shared.ask(&said, shared.handle.stop_policy(policy)).await?;
-            Ok(StatusCode::NO_CONTENT.into_response())
+            return Ok(StatusCode::NO_CONTENT.into_response());
         }
         other => {
             let right =
                 "`rollback`, `promote`, `promote-all`, `pause`, `resume`, `abort` or `stop`";
-            Err(unknown_verb(other, right))
+            return Err(unknown_verb(other, right));
         }
-    }
-}
-
-async fn walk(
-    shared: &ApiContext,
-    policy: PolicyName,
-    verb: RolloutAction,
-) -> Result<Response, ApiError> {
-    let said = policy.to_string();
-    Ok(rolled_out(shared.ask(&said, shared.handle.act_on_rollout(policy, verb)).await?))
+    };
+    Ok(rolled_out(shared.ask(&said, shared.handle.act_on_rollout(policy, action)).await?))
 }
 
 fn rolled_out(rollout: RolloutReport) -> Response {
-    let status = match rollout.outcome {
-        RolloutOutcome::Activated
-        | RolloutOutcome::Unchanged
-        | RolloutOutcome::RolledBack
-        | RolloutOutcome::Started
-        | RolloutOutcome::Advanced
-        | RolloutOutcome::Paused
-        | RolloutOutcome::Resumed
-        | RolloutOutcome::Revoked => StatusCode::OK,
-        RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
-    };
-    (status, Json(RolloutView::from(rollout))).into_response()
+    let is_refused = rollout.outcome == RolloutOutcome::Refused;
+    let status = if is_refused { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    (status, Json(view::rollout(rollout))).into_response()
 }
 
 fn policy_status(policy: PolicyView) -> impl Serialize {
@@ -217,7 +201,7 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
             object! {
                 at_us: unix_us(last.at),
                 #[serde(flatten)]
-                rollout: RolloutView::from(last.rollout),
+                rollout: view::rollout(last.rollout),
             }
         }),
         // Revisions that were rolled back, oldest first.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,6 +12,7 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use evenkeel_config::read_duration;
 use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
+use evenkeel_process::lock;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -107,7 +108,7 @@ impl BodyBudget {
 
     fn share(self: &Arc<BodyBudget>) -> Share {
         let displaced = Arc::new(Notify::new());
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.ever += 1;
         let number = state.ever;
         let entry = ArrivingBody { bytes: 0, arriving: Some(Arc::clone(&displaced)) };
@@ -119,11 +120,6 @@ impl BodyBudget {
         let mib = self.bytes_max >> 20;
         let message = format!("request bodies have reached their limit of {mib} MiB in all; retry");
         ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BudgetState> {
-        // A poisoned lock is usable: no update leaves the state inconsistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,7 +134,7 @@ impl BudgetState {
 impl Share {
     /// Adds bytes to the share. Fails if this body gave way, or is the oldest that can.
     fn grow(&self, bytes: usize) -> Result<(), ApiError> {
-        let mut state = self.budget.lock();
+        let mut state = lock(&self.budget.state);
         if !state.shares.contains_key(&self.number) {
             return Err(self.budget.exhausted());
         }
@@ -161,7 +157,7 @@ impl Share {
 
     /// Keeps the share until it is dropped. Fails if this body gave way before.
     fn complete(&self) -> Result<(), ApiError> {
-        match self.budget.lock().shares.get_mut(&self.number) {
+        match lock(&self.budget.state).shares.get_mut(&self.number) {
             Some(entry) => {
                 entry.arriving = None;
                 Ok(())
@@ -173,7 +169,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.lock().end(self.number);
+        lock(&self.budget.state).end(self.number);
     }
 }
 

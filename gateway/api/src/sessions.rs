@@ -1,6 +1,5 @@
 //! Sessions and rooms: lists, explanations, and records of ended sessions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +17,7 @@ use evenkeel_model::{DecisionOutcome, EvidenceSource, Hop, HopGrant, RoomId, Ses
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
-use super::context::ApiState;
+use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, refused};
 use super::request::{Page, PageQuery, room_id, session_id};
 use super::view::{self, HopView, object};
@@ -41,8 +40,7 @@ pub(super) async fn session(
 ) -> Result<Json<impl Serialize>, ApiError> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.session(session)).await?;
-    let none = ControlError::Impossible(Impossible::NoSuchSession);
-    let found = found.ok_or_else(|| refused(none, &id, &shared.names))?;
+    let found = found.ok_or_else(|| no_session(&shared, &id))?;
     Ok(Json(view::session(&found, &shared.names)))
 }
 
@@ -52,10 +50,13 @@ pub(super) async fn explain(
 ) -> Result<Json<impl Serialize>, ApiError> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.explain(session)).await?;
-    let none = ControlError::Impossible(Impossible::NoSuchSession);
-    let found = found.ok_or_else(|| refused(none, &id, &shared.names))?;
+    let found = found.ok_or_else(|| no_session(&shared, &id))?;
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
     Ok(Json(explained(&found, &nodes, &shared.names)))
+}
+
+fn no_session(shared: &ApiContext, id: &str) -> ApiError {
+    refused(ControlError::Impossible(Impossible::NoSuchSession), id, &shared.names)
 }
 
 pub(super) async fn close(
@@ -200,11 +201,7 @@ fn explained(
         health: on.map(|node| node.health.name()),
         // Evidence against the node of that hop.
         witnesses: explanation.witnesses.iter().map(witness).collect::<Vec<_>>(),
-        // The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
-        decided_by: BTreeMap::from([
-            ("admission", explanation.admitted_by.to_string()),
-            ("routing", explanation.placed_by.to_string()),
-        ]),
+        decided_by: view::decided_by(&explanation.admitted_by, &explanation.placed_by),
         // Best first.
         route: explanation.route.iter().map(grant).collect::<Vec<_>>(),
         // The room's move in progress.
@@ -236,11 +233,7 @@ fn policy_answer(said: &Said) -> impl Serialize + use<> {
         outcome: said.outcome.name(),
         guard: match &said.outcome {
             DecisionOutcome::Guarded(guard) => Some(guard.name()),
-            DecisionOutcome::Applied { .. }
-            | DecisionOutcome::Abstained
-            | DecisionOutcome::Kept
-            | DecisionOutcome::Stale
-            | DecisionOutcome::Faulted(_) => None,
+            _ => None,
         },
         ago_ms: ms(said.since),
         notes: said.notes.iter().map(note).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! The API's thread: start, authentication, shutdown.
+//! The API's thread: start, paths and methods, authentication, shutdown.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
 use evenkeel_config::AdminSettings;
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
@@ -28,9 +30,9 @@ use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
 use super::events::{EventFeed, NoticeWriter};
 use super::listener::{self, ApiSocket, Bounded, Entrance, Gate, Gated, SocketFile, TcpPlace};
-use super::relay::{self, PeerRelay};
+use super::relay::{self, PeerRelay, Relayed};
 use super::request::BodyBudget;
-use super::routes::{router, router_of_peer};
+use super::{gateway, offer, operations, policies, recording, sessions};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -89,10 +91,12 @@ pub struct BoundApi {
     settings: AdminSettings,
     listening: ApiListeners,
     runtime: Runtime,
-    upgrades: Option<Upgrades>,
+    /// By which clients replace the process.
+    pub upgrades: Option<Upgrades>,
     bodies: Arc<BodyBudget>,
     relay: Option<Arc<PeerRelay>>,
-    index: Option<IndexReader>,
+    /// Answers requests about sessions of all gateways.
+    pub index: Option<IndexReader>,
 }
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
@@ -117,22 +121,12 @@ pub fn start(
 }
 
 impl BoundApi {
-    /// Lets clients replace the process.
-    pub fn with_upgrades(self, upgrades: Upgrades) -> BoundApi {
-        BoundApi { upgrades: Some(upgrades), ..self }
-    }
-
     /// Answers requests about the group, and those that its other gateway relays.
-    pub fn in_group(mut self, access: Access, instruments: Arc<Instruments>) -> BoundApi {
+    pub fn join(&mut self, access: Access, instruments: Arc<Instruments>) {
         let Access { group, peer, streams } = access;
         self.listening.peer = Some(streams);
         let relay = PeerRelay::new(group, peer, instruments, Arc::clone(&self.bodies));
-        BoundApi { relay: Some(Arc::new(relay)), ..self }
-    }
-
-    /// Answers requests about sessions of all gateways.
-    pub fn with_index(self, index: Option<IndexReader>) -> BoundApi {
-        BoundApi { index, ..self }
+        self.relay = Some(Arc::new(relay));
     }
 
     /// Duplicates of the sockets, for the process of an upgrade.
@@ -322,6 +316,66 @@ async fn serve(
             let _ = tokio::time::timeout(LAST_ANSWERS, entrance.answered()).await;
         }
     }
+}
+
+/// The requests that the owner of a group answers, also those to its standby.
+fn of_calls(shared: &ApiContext) -> Router<Arc<ApiContext>> {
+    let routes = Router::new()
+        .route("/v1/sessions", get(sessions::sessions).post(offer::open))
+        .route("/v1/sessions/{id}", get(sessions::session).delete(sessions::close))
+        .route("/v1/sessions/{id}/explain", get(sessions::explain))
+        .route("/v1/rooms", get(sessions::rooms))
+        .route("/v1/rooms/{target}", post(operations::room_verb))
+        .route("/v1/nodes/{target}", post(operations::node_verb))
+        .route("/v1/regions/{target}", post(operations::region_verb))
+        .route("/v1/regions:failback", post(operations::failback_everywhere))
+        .route("/readyz", get(gateway::ready));
+    match &shared.relay {
+        Some(relay) => {
+            routes.route_layer(middleware::from_fn_with_state(Arc::clone(relay), relay::pass))
+        }
+        None => routes,
+    }
+}
+
+/// The part of the API for the group's other gateway.
+fn router_of_peer(shared: Arc<ApiContext>) -> Router {
+    of_calls(&shared)
+        .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
+        .layer(Extension(Relayed))
+        .with_state(shared)
+}
+
+fn router(shared: Arc<ApiContext>) -> Router {
+    of_calls(&shared)
+        .route("/v1/sessions/history", get(sessions::history))
+        .route("/v1/modes", get(gateway::modes))
+        .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/regions", get(operations::regions))
+        .route("/v1/status", get(gateway::status))
+        .route("/v1/configuration:reload", post(gateway::reload))
+        .route("/v1/gateway:upgrade", post(gateway::upgrade))
+        .route("/v1/gateway:hand-over", post(gateway::hand_over))
+        .route("/v1/gateway:take-over", post(gateway::take_over))
+        .route("/v1/gateways", get(gateway::gateways))
+        .route("/v1/index/gateways", get(gateway::indexed_gateways))
+        .route("/v1/index/sessions/{id}", get(gateway::indexed_session))
+        .route("/v1/policies", get(policies::policies))
+        .route("/v1/recording", get(recording::record))
+        .route("/v1/policies/refusals", get(policies::refusals))
+        .route(
+            "/v1/policies/{set}/{target}",
+            put(policies::push_policy).post(policies::policy_verb),
+        )
+        .route("/v1/drill:close-api", post(gateway::close_api))
+        .route("/v1/events", get(gateway::follow))
+        .route("/livez", get(async || "alive\n"))
+        .route("/metrics", get(gateway::metrics))
+        .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(ApiErrorCode::MethodNotAllowed, "method not allowed at this path")
+        })
+        .with_state(shared)
 }
 
 struct TokenGuard {

@@ -1,7 +1,6 @@
 //! JSON views of sessions, rooms, nodes, regions and rollouts.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use evenkeel_control::{
 };
 use evenkeel_core::{NodeStanding, RegionStanding, RoomStanding};
 use evenkeel_media::roq;
-use evenkeel_model::{EvidenceSource, Measures, Metric};
+use evenkeel_model::{Decider, EvidenceSource, Measures, Metric};
 use serde::Serialize;
 
 /// A JSON object with these fields, in this order.
@@ -32,88 +31,57 @@ macro_rules! object {
 pub(super) use object;
 
 /// The answer to an offer.
-#[derive(Serialize)]
-pub(super) struct OpenedView {
-    /// `s17`.
-    id: String,
-    room: Arc<str>,
-    scenario: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    udp: Option<UdpView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    quic: Option<QuicView>,
-    /// Best first.
-    route: Vec<HopView>,
-    /// The decider by hook.
-    decided_by: BTreeMap<&'static str, String>,
-}
-
-#[derive(Serialize)]
-struct UdpView {
-    addresses: [SocketAddr; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtcp: Option<[SocketAddr; 1]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ufrag: Option<Box<str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    password: Option<Box<str>>,
-}
-
-#[derive(Serialize)]
-struct QuicView {
-    addresses: [SocketAddr; 1],
-    alpn: &'static str,
-    certificate_sha256: String,
-    /// Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
-    flow_to_gateway: String,
-    flow_from_gateway: String,
-}
-
-impl OpenedView {
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(super) fn of(
-        opened: SessionAnswer,
-        wanted: &OfferedSession,
-        names: &NodeNames,
-    ) -> OpenedView {
-        let (udp, quic) = match opened.ingress {
-            IngressAnswer::Udp { address, rtcp, credentials } => {
-                let (ufrag, password) = credentials.unzip();
-                let rtcp = rtcp.map(|rtcp| [rtcp]);
-                (Some(UdpView { addresses: [address], rtcp, ufrag, password }), None)
-            }
-            IngressAnswer::Quic {
-                address,
-                certificate_sha256,
-                flow_to_gateway,
-                flow_from_gateway,
-            } => {
-                let quic = QuicView {
-                    addresses: [address],
-                    alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
-                    certificate_sha256: HEXLOWER.encode(&certificate_sha256),
-                    flow_to_gateway: flow_to_gateway.to_string(),
-                    flow_from_gateway: flow_from_gateway.to_string(),
-                };
-                (None, Some(quic))
-            }
-        };
-        OpenedView {
-            id: opened.session.to_string(),
-            room: Arc::clone(&wanted.room),
-            scenario: Arc::clone(&wanted.scenario),
-            udp,
-            quic,
-            route: HopView::route(&opened.route, names),
-            decided_by: BTreeMap::from([
-                ("admission", opened.admitted_by.to_string()),
-                ("routing", opened.routed_by.to_string()),
-            ]),
+pub(super) fn opened(
+    opened: SessionAnswer,
+    wanted: &OfferedSession,
+    names: &NodeNames,
+) -> impl Serialize + use<> {
+    let (udp, quic) = match opened.ingress {
+        IngressAnswer::Udp { address, rtcp, credentials } => {
+            let udp = object! {
+                addresses: [address],
+                #[serde(flatten)]
+                rtcp: rtcp.map(|rtcp| object! { rtcp: [rtcp] }),
+                #[serde(flatten)]
+                credentials: credentials.map(|(ufrag, password)| {
+                    object! { ufrag: ufrag, password: password }
+                }),
+            };
+            (Some(object! { udp: udp }), None)
         }
+        IngressAnswer::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+            let quic = object! {
+                addresses: [address],
+                alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
+                certificate_sha256: HEXLOWER.encode(&certificate_sha256),
+                // Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
+                flow_to_gateway: flow_to_gateway.to_string(),
+                flow_from_gateway: flow_from_gateway.to_string(),
+            };
+            (None, Some(object! { quic: quic }))
+        }
+    };
+    object! {
+        // `s17`.
+        id: opened.session.to_string(),
+        room: Arc::clone(&wanted.room),
+        scenario: Arc::clone(&wanted.scenario),
+        #[serde(flatten)]
+        udp: udp,
+        #[serde(flatten)]
+        quic: quic,
+        // Best first.
+        route: HopView::route(&opened.route, names),
+        decided_by: decided_by(&opened.admitted_by, &opened.routed_by),
     }
+}
+
+/// The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
+pub(super) fn decided_by(
+    admitted_by: &Decider,
+    routed_by: &Decider,
+) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([("admission", admitted_by.to_string()), ("routing", routed_by.to_string())])
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -222,52 +190,35 @@ pub(super) fn region(region: &RegionStanding, names: &NodeNames) -> impl Seriali
 }
 
 /// The outcome of a push, a step or a rollback.
-#[derive(Clone, Serialize)]
-pub(super) struct RolloutView {
-    outcome: &'static str,
-    policy: String,
-    revision: Option<Arc<str>>,
-    previous: Option<Arc<str>>,
-    /// Code of a refusal: `import`, `unsigned`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Box<str>>,
-    activate_us: u64,
-    /// `file`, `signal`, `operator` or `gateway`.
-    by: &'static str,
-    /// `shadow` or `canary`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stage: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    percent: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    paused: Option<bool>,
-    /// The next share; at 100 the revision is active.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_percent: Option<u8>,
-    /// Minimum time until the next share; omitted if the rollout needs `promote`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_in_ms: Option<u64>,
-}
-
-impl From<RolloutReport> for RolloutView {
-    fn from(rollout: RolloutReport) -> RolloutView {
-        RolloutView {
-            outcome: rollout.outcome.name(),
-            policy: rollout.policy.to_string(),
-            revision: rollout.revision,
-            previous: rollout.previous,
-            code: rollout.code,
-            reason: rollout.reason,
-            activate_us: rollout.activate.as_micros() as u64,
-            by: rollout.by.name(),
-            stage: rollout.stage.map(|staged| staged.stage.name()),
-            percent: rollout.stage.map(|staged| staged.stage.percent()),
-            paused: rollout.stage.map(|staged| staged.paused),
-            next_percent: rollout.stage.map(|staged| staged.next),
-            next_in_ms: milliseconds(rollout.stage.and_then(|staged| staged.next_in)),
+pub(super) fn rollout(rollout: RolloutReport) -> impl Serialize {
+    let stage = rollout.stage.map(|staged| {
+        object! {
+            // `shadow` or `canary`.
+            stage: staged.stage.name(),
+            percent: staged.stage.percent(),
+            paused: staged.paused,
+            // The next share; at 100 the revision is active.
+            next_percent: staged.next,
+            // Minimum time until the next share; omitted if the rollout needs `promote`.
+            #[serde(flatten)]
+            next_in_ms: milliseconds(staged.next_in).map(|ms| object! { next_in_ms: ms }),
         }
+    });
+    object! {
+        outcome: rollout.outcome.name(),
+        policy: rollout.policy.to_string(),
+        revision: rollout.revision,
+        previous: rollout.previous,
+        // Code of a refusal: `import`, `unsigned`.
+        #[serde(flatten)]
+        code: rollout.code.map(|code| object! { code: code }),
+        #[serde(flatten)]
+        reason: rollout.reason.map(|reason| object! { reason: reason }),
+        activate_us: rollout.activate.as_micros() as u64,
+        // `file`, `signal`, `operator` or `gateway`.
+        by: rollout.by.name(),
+        #[serde(flatten)]
+        stage: stage,
     }
 }
 

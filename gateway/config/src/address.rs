@@ -12,30 +12,23 @@ pub const ADDRESS_AND_PORT: &str = "the address and port of one host such as `19
 pub const ADDRESS_ALONE: &str = "the address of one host without a port such as `192.0.2.1`";
 
 /// The reason why no packet is sent to an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotOneHost {
     /// `0.0.0.0` or `::`.
+    #[error("the unspecified address")]
     Unspecified,
     /// RFC 5771, RFC 4291.
+    #[error("a multicast address")]
     Multicast,
     /// `255.255.255.255`.
+    #[error("the broadcast address")]
     Broadcast,
     /// Port 0.
+    #[error("with port 0")]
     NoPort,
     /// A link-local address without a scope (RFC 4007, section 6).
+    #[error("a link-local address without the index of an interface")]
     NoScope,
-}
-
-impl fmt::Display for NotOneHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NotOneHost::Unspecified => "the unspecified address",
-            NotOneHost::Multicast => "a multicast address",
-            NotOneHost::Broadcast => "the broadcast address",
-            NotOneHost::NoPort => "with port 0",
-            NotOneHost::NoScope => "a link-local address without the index of an interface",
-        })
-    }
 }
 
 /// Checks that an address can belong to one host. IPv4-mapped addresses are checked as IPv4, because that is where the

@@ -150,15 +150,8 @@ pub(super) fn check(
             check.refuse(written.span(), found, expected);
         }
     }
-    let preferred = raw.preferred.unwrap_or_default();
-    Some(GroupSettings {
-        name,
-        secrets: secrets?,
-        listen: listen?,
-        preferred,
-        peer: peer?,
-        addresses,
-    })
+    let (secrets, preferred) = (secrets?, raw.preferred.unwrap_or_default());
+    Some(GroupSettings { name, secrets, listen: listen?, preferred, peer: peer?, addresses })
 }
 
 /// The secrets of the file, one per line.
@@ -304,7 +297,7 @@ fn with_prefix(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<(IpAddr
             .then_some((address, prefix))
     };
     let Some((address, prefix)) = parse(raw.get_ref()) else {
-        check.refuse(raw.span(), format!("`{}`", raw.get_ref()), ADDRESS);
+        check.refuse_text(raw, ADDRESS);
         return None;
     };
     if let Err(reason) = address::check_ip(address) {
@@ -323,7 +316,7 @@ fn place(raw: &Spanned<ClusterAddressTable>, check: &mut ConfigCheck) -> Option<
             let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
             if !fits || !name.chars().all(plain) {
                 let expected = "the name of an interface such as `eth0`, of at most 15 bytes";
-                check.refuse(interface.span(), format!("`{name}`"), expected);
+                check.refuse_text(interface, expected);
             }
             Some(AddressPlace::Interface(name.clone()))
         }

@@ -14,15 +14,14 @@ use evenkeel_process::file;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::check::ConfigCheck;
+use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable, TelemetrySettings, TelemetryTable,
 };
 use super::index::{self, IndexSettings, IndexTable};
-use super::invalid::{self, ConfigSource, InvalidSetting, nearest};
-use super::listen::{self, ListenIdentity, ListenIngress, ListenRtcp, ListenSettings, ListenTable};
+use super::listen::{self, ListenIdentity, ListenIngress, ListenSettings, ListenTable};
 use super::node::{self, DriverSettings, NODES_MAX, NodeConfig, NodeEntry};
 use super::plugin::{self, Compiler, PolicyBinding, SetOrigin, TrustSettings, TrustTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
@@ -140,8 +139,7 @@ impl GatewayConfig {
             .unzip();
         let settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
         invalid.extend(check_survival(&settings, &places));
-        check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
-        invalid.append(&mut check.invalid);
+        invalid.extend(check.into_invalid());
         if invalid.is_empty() { Ok(settings) } else { Err(invalid) }
     }
 
@@ -155,8 +153,8 @@ impl GatewayConfig {
         match &raw.gateway.region {
             Some(name) => known(name, &regions, check),
             None if regions.len() > 1 => {
-                let known: Vec<_> = regions.iter().map(|name| format!("`{name}`")).collect();
-                let expected = format!("`region` in [gateway], one of {}", known.join(", "));
+                let known = quoted(regions.iter().map(|name| &**name));
+                let expected = format!("`region` in [gateway], one of {known}");
                 let first = raw.node.first().map_or(0..0, |node| node.get_ref().region.span());
                 check.refuse(first, "nodes in several regions", expected);
             }
@@ -277,11 +275,7 @@ fn listens(raw: &ConfigFile, sets: &[PolicySet], check: &mut ConfigCheck) -> Vec
         if let Some(name) = &listen.scenario {
             let known = sets.iter().flat_map(|set| &set.scenarios).map(|scenario| &*scenario.name);
             if !known.clone().any(|known| known == name.get_ref()) {
-                let list: Vec<_> = known.clone().map(|name| format!("`{name}`")).collect();
-                let found = format!("unknown scenario `{}`", name.get_ref());
-                let help = nearest(name.get_ref(), known);
-                let expected = format!("one of {}", list.join(", "));
-                check.refuse(name.span(), found, expected).help = help;
+                check.refuse_unknown(name, "scenario", known);
             }
         }
     }
@@ -292,7 +286,7 @@ fn listens(raw: &ConfigFile, sets: &[PolicySet], check: &mut ConfigCheck) -> Vec
 fn loopback() -> [ListenSettings; 2] {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let identities = vec![ListenIdentity::Declared, ListenIdentity::Stun];
-    let udp = ListenIngress::Udp { identities, open: None, rtcp: ListenRtcp::Own(5005) };
+    let udp = ListenIngress::Udp { identities, open: None, rtcp: Some(5005) };
     let quic = ListenIngress::Quic { certificate: None };
     [(at(5004), udp), (at(4433), quic)].map(|(address, ingress)| ListenSettings {
         address,
@@ -320,7 +314,7 @@ fn parse<T: Default + serde::de::DeserializeOwned>(
     invalid: &mut Vec<InvalidSetting>,
 ) -> T {
     toml::from_str(&source.text).unwrap_or_else(|error| {
-        invalid.push(invalid::from_parser(source, &error));
+        invalid.push(check::from_parser(source, &error));
         T::default()
     })
 }
@@ -359,8 +353,7 @@ fn sets(
         for (scenario, place) in checked.set.scenarios.iter().zip(&checked.places) {
             answer_once(&mut answered, &scenario.name, place, &mut check);
         }
-        check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
-        invalid.append(&mut check.invalid);
+        invalid.extend(check.into_invalid());
         sets.push((checked, source));
     }
     sets
@@ -426,11 +419,9 @@ fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut ConfigCheck) 
     if regions.is_empty() || regions.iter().any(|known| **known == **name.get_ref()) {
         return;
     }
-    let list = regions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let found = format!("unknown region `{}`", name.get_ref());
-    let help = nearest(name.get_ref(), regions.iter().map(|name| &**name))
-        .unwrap_or_else(|| "declare a region without nodes by `[[region]]`".to_owned());
-    check.refuse(name.span(), found, format!("one of {list}")).help = Some(help);
+    let invalid = check.refuse_unknown(name, "region", regions.iter().map(|name| &**name));
+    let declare = || "declare a region without nodes by `[[region]]`".to_owned();
+    invalid.help.get_or_insert_with(declare);
 }
 
 /// The file of a set, and the spans of its scenarios.
@@ -443,8 +434,7 @@ fn check_survival(settings: &GatewayConfig, places: &[Places]) -> Vec<InvalidSet
     sets.flat_map(|(set, (source, places))| {
         let mut check = ConfigCheck::new(Arc::clone(source), Path::new(""));
         of_set(settings, set, places, &mut check);
-        check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
-        check.invalid
+        check.into_invalid()
     })
     .collect()
 }
@@ -467,10 +457,9 @@ fn of_set(
             RedundancyMode::Regional => {
                 for region in &scenario.regions {
                     if !settings.regions.contains(region) {
-                        let known = settings.regions.iter().map(|name| format!("`{name}`"));
-                        let known: Vec<String> = known.collect();
                         let found = format!("unknown region `{region}` in scenario `{name}`");
-                        let expected = format!("one of {}", known.join(", "));
+                        let known = quoted(settings.regions.iter().map(|name| &**name));
+                        let expected = format!("one of {known}");
                         check.refuse(place.clone(), found, expected);
                     }
                 }
@@ -483,10 +472,7 @@ fn of_set(
                     "a node that can be started: `start = { command = [\"…\"] }` in `[[node]]`";
                 check.refuse(place.clone(), found, expected);
             }
-            RedundancyMode::Hitless
-            | RedundancyMode::Hot
-            | RedundancyMode::ActiveActive
-            | RedundancyMode::Cold => {}
+            _ => {}
         }
         if scenario.affinity == Affinity::Session {
             of_sessions_apart(settings, name, place, check);

@@ -182,21 +182,14 @@ impl AdminSettings {
         let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
         let Some(tcp) = &raw.tcp else {
             if let Some(path) = &raw.token_file {
-                check.refuse(
-                    path.span(),
-                    "`token_file` without `tcp`",
-                    "`tcp`, where the token is required",
-                );
+                let expected = "`tcp`, where the token is required";
+                check.refuse(path.span(), "`token_file` without `tcp`", expected);
             }
             return None;
         };
         if raw.token_file.is_none() {
-            let found = "`tcp` without `token_file`";
-            check.refuse(
-                tcp.span(),
-                found,
-                "`token_file`: each client of this port has full access",
-            );
+            let expected = "`token_file`: each client of this port has full access";
+            check.refuse(tcp.span(), "`tcp` without `token_file`", expected);
         }
         let expected = "an address and port such as `127.0.0.1:8080`";
         let address: SocketAddr = check.parse(tcp, expected)?;

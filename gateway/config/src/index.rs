@@ -84,7 +84,7 @@ pub(super) fn check(
         .filter(|_| !(1..=64).contains(&bucket.len()) || !bucket.chars().all(plain))
     {
         let expected = "1 to 64 letters of ASCII, digits, `-` or `_`";
-        check.refuse(written.span(), format!("`{bucket}`"), expected);
+        check.refuse_text(written, expected);
     }
     let login = login(raw, check);
     if let Some(file) = &raw.tls_ca_file
@@ -147,7 +147,7 @@ fn server(raw: &Spanned<String>, encrypted: bool, check: &mut ConfigCheck) -> Op
     // The rest has the form of an `http` URL.
     let parsed = format!("http://{rest}").parse::<Url>();
     let Some(url) = parsed.ok().filter(|_| matches!(scheme, "nats" | "tls")) else {
-        check.refuse(raw.span(), format!("`{written}`"), SERVER);
+        check.refuse_text(raw, SERVER);
         return None;
     };
     if scheme == "nats" && !encrypted && url.crosses_in_clear_text() {

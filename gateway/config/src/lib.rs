@@ -8,14 +8,13 @@ mod cluster;
 mod config;
 mod gateway;
 mod index;
-mod invalid;
 mod listen;
 mod node;
 mod plugin;
 mod set;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
-pub use check::{ConfigBitRate, SecretFile, read_duration};
+pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings};
 pub use config::GatewayConfig;
 pub use gateway::{
@@ -23,8 +22,7 @@ pub use gateway::{
     TelemetrySettings, Traceparent,
 };
 pub use index::{IndexSettings, Login};
-pub use invalid::{Colour, InvalidSetting};
-pub use listen::{CertificateFiles, ListenIdentity, ListenIngress, ListenRtcp, ListenSettings};
+pub use listen::{CertificateFiles, ListenIdentity, ListenIngress, ListenSettings};
 pub use node::{
     DriverSettings, NODES_MAX, NodeConfig, ProbeKind, StartBy, StartHook, WatchingAgent,
     WebhookTarget,

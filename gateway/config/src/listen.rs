@@ -47,8 +47,9 @@ pub enum ListenIngress {
         identities: Vec<ListenIdentity>,
         /// The scenario of sessions opened by a first packet; set if and only if `identities` contains `Open`.
         open: Option<Arc<str>>,
-        /// How RTCP arrives.
-        rtcp: ListenRtcp,
+        /// The port of RTCP, for sessions that ask for it; 0: chosen by the system. `None`: RTCP uses the RTP port only
+        /// (RFC 5761).
+        rtcp: Option<u16>,
     },
     /// RTP over QUIC.
     Quic {
@@ -70,15 +71,6 @@ pub enum ListenIdentity {
     Stun,
     /// None: the first packet opens a session. For trusted networks.
     Open,
-}
-
-/// The port of clients' RTCP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ListenRtcp {
-    /// RTCP uses the RTP port only (RFC 5761).
-    Mux,
-    /// Also on this port, for sessions that ask for it; 0: chosen by the system.
-    Own(u16),
 }
 
 /// Files of a certificate, read again when they change.
@@ -132,11 +124,8 @@ pub(super) fn check(
 
 fn udp(raw: &ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenIngress {
     for key in [&raw.certificate, &raw.key].into_iter().flatten() {
-        check.refuse(
-            key.span(),
-            "a certificate with `udp`",
-            "`certificate` and `key` with `quic` only",
-        );
+        let expected = "`certificate` and `key` with `quic` only";
+        check.refuse(key.span(), "a certificate with `udp`", expected);
     }
     let mut identities = vec![ListenIdentity::Declared, ListenIdentity::Stun];
     if let Some(written) = &raw.identity {
@@ -169,25 +158,23 @@ fn udp(raw: &ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> Liste
     }
 }
 
-fn rtcp(raw: &ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> ListenRtcp {
+fn rtcp(raw: &ListenTable, address: SocketAddr, check: &mut ConfigCheck) -> Option<u16> {
     let Some(written) = &raw.rtcp else {
         // RTCP uses the next higher port (RFC 3550, section 11).
         return match address.port() {
-            0 => ListenRtcp::Own(0),
-            port => port.checked_add(1).map_or(ListenRtcp::Mux, ListenRtcp::Own),
+            0 => Some(0),
+            port => port.checked_add(1),
         };
     };
-    match written.get_ref() {
-        toml::Value::String(word) if word == "mux" => return ListenRtcp::Mux,
-        toml::Value::Integer(port) => {
-            if let Ok(port) = u16::try_from(*port) {
-                return ListenRtcp::Own(port);
-            }
-        }
-        _ => {}
+    if written.get_ref().as_str() == Some("mux") {
+        return None;
     }
-    check.refuse(written.span(), written.get_ref().to_string(), "a port from 0 to 65535, or `mux`");
-    ListenRtcp::Mux
+    let port = written.get_ref().as_integer().and_then(|port| u16::try_from(port).ok());
+    if port.is_none() {
+        let found = written.get_ref().to_string();
+        check.refuse(written.span(), found, "a port from 0 to 65535, or `mux`");
+    }
+    port
 }
 
 fn quic(raw: &ListenTable, check: &mut ConfigCheck) -> ListenIngress {
@@ -249,11 +236,10 @@ impl ListenSettings {
     /// The addresses to bind: RTP, and RTCP on its own port.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
         let rtcp = match self.ingress {
-            ListenIngress::Udp { rtcp: ListenRtcp::Own(port), .. } => {
-                Some(SocketAddr::new(self.address.ip(), port))
-            }
-            ListenIngress::Udp { rtcp: ListenRtcp::Mux, .. } | ListenIngress::Quic { .. } => None,
+            ListenIngress::Udp { rtcp, .. } => rtcp,
+            ListenIngress::Quic { .. } => None,
         };
+        let rtcp = rtcp.map(|port| SocketAddr::new(self.address.ip(), port));
         std::iter::once(self.address).chain(rtcp)
     }
 }

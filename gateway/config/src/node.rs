@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
-use super::check::{ConfigBitRate, ConfigCheck, SecretFile};
+use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
@@ -75,11 +75,9 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The address and the secret of the node's agent, or of the agent beside it.
     pub fn voter(&self) -> Option<(SocketAddr, &SecretFile)> {
-        let beside = self.agent.as_ref().map(|agent| agent.address);
-        let address = if matches!(self.driver, DriverSettings::Agent { .. }) {
-            self.address
-        } else {
-            beside?
+        let address = match self.driver {
+            DriverSettings::Agent { .. } => self.address,
+            _ => self.agent.as_ref()?.address,
         };
         Some((address, self.secret()?))
     }
@@ -107,10 +105,7 @@ impl NodeConfig {
         match self.driver {
             DriverSettings::Plain { probe: ProbeKind::None }
             | DriverSettings::Webhook { probe: ProbeKind::None, .. } => NodeProbing::No,
-            DriverSettings::Plain { probe: ProbeKind::Stun | ProbeKind::Echo }
-            | DriverSettings::Webhook { probe: ProbeKind::Stun | ProbeKind::Echo, .. }
-            | DriverSettings::Agent { .. }
-            | DriverSettings::Rtpengine => NodeProbing::Yes,
+            _ => NodeProbing::Yes,
         }
     }
 
@@ -118,9 +113,7 @@ impl NodeConfig {
     pub(super) fn secret(&self) -> Option<&SecretFile> {
         match &self.driver {
             DriverSettings::Agent { secret, .. } => Some(secret),
-            DriverSettings::Plain { .. }
-            | DriverSettings::Rtpengine
-            | DriverSettings::Webhook { .. } => self.agent.as_ref().map(|agent| &agent.secret),
+            _ => self.agent.as_ref().map(|agent| &agent.secret),
         }
     }
 }
@@ -307,12 +300,8 @@ fn agent(
         (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
         (_, Some(path)) => check.secret(path),
         (_, None) => {
-            let found = "`agent` without `secret_file`";
-            check.refuse(
-                at.span(),
-                found,
-                "`secret_file`, the file of the secret shared with the agent",
-            );
+            let expected = "`secret_file`, the file of the secret shared with the agent";
+            check.refuse(at.span(), "`agent` without `secret_file`", expected);
             None
         }
     };
@@ -403,8 +392,8 @@ fn misplaced(raw: &NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
             continue;
         };
         let found = format!("`{key}` with driver `{}`", kind.name());
-        let of = takes.iter().map(|kind| format!("`{}`", kind.name())).collect::<Vec<_>>();
-        let expected = format!("`{key}` with driver {} only", of.join(", "));
+        let of = quoted(takes.iter().map(|kind| kind.name()));
+        let expected = format!("`{key}` with driver {of} only");
         let invalid = check.refuse(given, found, expected);
         invalid.help = (!help.is_empty()).then(|| help.to_owned());
     }
@@ -439,11 +428,8 @@ fn start_by(raw: &Spanned<StartTable>, check: &mut ConfigCheck) -> Option<StartB
     match (&start.command, &start.webhook) {
         (Some(command), None) => {
             if let Some(token) = &start.token_file {
-                check.refuse(
-                    token.span(),
-                    "`token_file` with `command`",
-                    "`token_file` with `webhook` only",
-                );
+                let expected = "`token_file` with `webhook` only";
+                check.refuse(token.span(), "`token_file` with `command`", expected);
             }
             let words = command.get_ref();
             if words.first().is_none_or(|program| program.get_ref().is_empty()) {

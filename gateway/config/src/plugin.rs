@@ -12,8 +12,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::check::ConfigCheck;
-use super::invalid::{ConfigSource, InvalidSetting, nearest};
+use super::check::{ConfigCheck, ConfigSource, InvalidSetting, nearest, quoted};
 
 /// Maximum keys, current and earlier: a few each year, for many years.
 const KEYS_MAX: usize = 64;
@@ -99,9 +98,9 @@ impl PolicyBinding {
             if allowed.contains(written.get_ref()) {
                 on_fault = *written.get_ref();
             } else {
-                let words: Vec<_> = allowed.iter().map(|m| format!("`{}`", m.name())).collect();
+                let words = quoted(allowed.iter().map(|word| word.name()));
                 let found = format!("`{}` for [{}]", written.get_ref().name(), key(hook));
-                check.refuse(written.span(), found, words.join(" or "));
+                check.refuse(written.span(), found, words.replace(", ", " or "));
             }
         }
         let allowed = PluginLimits::check(hook, raw, check);
@@ -146,19 +145,15 @@ fn plugin(
     let is_file = name.ends_with(".wasm") || name.contains('/');
     if is_file && matches!(origin, SetOrigin::File(_)) {
         let path = check.path(name);
-        return match std::fs::metadata(&path) {
-            Ok(facts) if facts.is_file() => Some(PluginLocation::File(path)),
-            Ok(_) => {
-                check.refuse(raw.span(), format!("`{name}`, which is not a file"), "a Wasm file");
-                None
-            }
-            Err(error) => {
-                check.refuse(raw.span(), format!("`{name}`: {error}"), "a Wasm file");
-                None
-            }
+        let found = match std::fs::metadata(&path) {
+            Ok(facts) if facts.is_file() => return Some(PluginLocation::File(path)),
+            Ok(_) => format!("`{name}`, which is not a file"),
+            Err(error) => format!("`{name}`: {error}"),
         };
+        check.refuse(raw.span(), found, "a Wasm file");
+        return None;
     }
-    let known = shipped_plugins().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let known = quoted(shipped_plugins());
     let found = format!("unknown plugin `{name}`");
     let invalid = check.refuse(raw.span(), found, format!("one of {known}, or a Wasm file"));
     invalid.help = nearest(name, shipped_plugins())
@@ -201,11 +196,7 @@ fn place(text: &str, hook: &str, path: &str) -> Option<Range<usize>> {
         let inner = match value.get_ref() {
             DeValue::Table(table) => table.get(part),
             DeValue::Array(list) => part.parse::<usize>().ok().and_then(|index| list.get(index)),
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_) => None,
+            _ => None,
         };
         let Some(inner) = inner else { break };
         value = inner;
@@ -267,7 +258,7 @@ fn shipped_plugins() -> impl Iterator<Item = &'static str> {
 pub(super) struct TrustTable {
     keys: Vec<Spanned<TrustKeyTable>>,
     revoked: Vec<Spanned<String>>,
-    unsigned: Option<UnsignedWord>,
+    unsigned: Option<Unsigned>,
 }
 
 #[derive(Deserialize)]
@@ -294,13 +285,6 @@ pub struct PluginLimits {
     pub(crate) unsigned: Option<bool>,
     /// Limits the grants that the plugin's manifest requests. Default: no limit.
     pub grant: GrantLimits,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum UnsignedWord {
-    Allow,
-    Refuse,
 }
 
 impl Default for TrustSettings {
@@ -357,11 +341,7 @@ fn named<T: Copy>(
     let find = |word: &Spanned<String>| {
         let found = known.iter().find(|(key, _)| key == word.get_ref()).map(|(_, thing)| *thing);
         if found.is_none() {
-            let keys = || known.iter().map(|(key, _)| *key);
-            let help = nearest(word.get_ref(), keys());
-            let words: Vec<_> = keys().map(|key| format!("`{key}`")).collect();
-            let found = format!("unknown {what} `{}`", word.get_ref());
-            check.refuse(word.span(), found, format!("one of {}", words.join(", "))).help = help;
+            check.refuse_unknown(word, what, known.iter().map(|(key, _)| *key));
         }
         found
     };
@@ -377,8 +357,7 @@ pub(super) fn trust(raw: &TrustTable, check: &mut ConfigCheck) -> TrustSettings 
         let name_checked = check.name(name);
         let Ok(public_key) = public.get_ref().parse::<PublicKey>() else {
             // A secret key is not repeated in the error.
-            let is_secret = public.get_ref().starts_with("ed25519-secret");
-            let found = match is_secret {
+            let found = match public.get_ref().starts_with("ed25519-secret") {
                 true => "a secret key".to_owned(),
                 false => format!("`{}`", public.get_ref()),
             };
@@ -399,12 +378,8 @@ pub(super) fn trust(raw: &TrustTable, check: &mut ConfigCheck) -> TrustSettings 
     for revoked in &raw.revoked {
         revoke(revoked, &mut keys, check);
     }
-    let unsigned = match raw.unsigned {
-        Some(UnsignedWord::Allow) => Unsigned::Allow,
-        Some(UnsignedWord::Refuse) => Unsigned::Refuse,
-        None if raw.keys.is_empty() => Unsigned::Allow,
-        None => Unsigned::Refuse,
-    };
+    let default = if raw.keys.is_empty() { Unsigned::Allow } else { Unsigned::Refuse };
+    let unsigned = raw.unsigned.unwrap_or(default);
     TrustSettings { keys, unsigned }
 }
 
@@ -424,7 +399,7 @@ fn revoke(revoked: &Spanned<String>, keys: &mut TrustedKeys, check: &mut ConfigC
             let help = nearest(word, keys.known().iter().map(|(name, _)| &**name));
             let expected = "the name of a key, a public key (`ed25519:…`), or the digest of a plugin \
                             (`sha256:…`, as `sha256sum` says it)";
-            check.refuse(revoked.span(), format!("`{word}`"), expected).help = help;
+            check.refuse_text(revoked, expected).help = help;
         }
     }
 }

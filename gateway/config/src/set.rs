@@ -57,7 +57,7 @@ pub struct PolicySet {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct ScenarioTable {
     mode: Option<Spanned<ModeWord>>,
-    affinity: Option<AffinityWord>,
+    affinity: Affinity,
     regions: Option<Spanned<Vec<Spanned<String>>>>,
     spares: Option<Spanned<i64>>,
     bitrate: Option<Spanned<Bitrate>>,
@@ -108,42 +108,17 @@ pub struct ScenarioSettings {
     pub priority: u8,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ModeWord {
+#[derive(Clone, Copy, Deserialize)]
+struct ModeWord(#[serde(with = "ModeNames")] RedundancyMode);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", remote = "RedundancyMode")]
+enum ModeNames {
     Hitless,
     Hot,
     ActiveActive,
     Cold,
     Regional,
-}
-
-impl From<ModeWord> for RedundancyMode {
-    fn from(word: ModeWord) -> RedundancyMode {
-        match word {
-            ModeWord::Hitless => RedundancyMode::Hitless,
-            ModeWord::Hot => RedundancyMode::Hot,
-            ModeWord::ActiveActive => RedundancyMode::ActiveActive,
-            ModeWord::Cold => RedundancyMode::Cold,
-            ModeWord::Regional => RedundancyMode::Regional,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum AffinityWord {
-    Room,
-    Session,
-}
-
-impl From<AffinityWord> for Affinity {
-    fn from(word: AffinityWord) -> Affinity {
-        match word {
-            AffinityWord::Room => Affinity::Room,
-            AffinityWord::Session => Affinity::Session,
-        }
-    }
 }
 
 /// Differentiated services code points, 0 to 63 (RFC 2474).
@@ -194,8 +169,7 @@ fn scenario(
 ) -> ScenarioSettings {
     let hour = Duration::from_secs(3_600);
     let (floor, ceiling) = bitrate(raw.bitrate.as_ref(), check);
-    let mode: RedundancyMode =
-        raw.mode.as_ref().map_or_else(RedundancyMode::default, |mode| (*mode.get_ref()).into());
+    let mode = raw.mode.as_ref().map_or_else(RedundancyMode::default, |mode| mode.get_ref().0);
     if mode == RedundancyMode::Cold
         && let Some(spares) = &raw.spares
     {
@@ -205,7 +179,7 @@ fn scenario(
     ScenarioSettings {
         name: check.name(name),
         mode,
-        affinity: raw.affinity.map_or_else(Affinity::default, Into::into),
+        affinity: raw.affinity,
         regions: regions(mode, raw, check),
         spares: check.number(&raw.spares, 2, 1..=3),
         floor,
@@ -244,11 +218,8 @@ fn regions(mode: RedundancyMode, raw: &ScenarioTable, check: &mut ConfigCheck) -
     for name in list.get_ref() {
         let region = check.name(name);
         if regions.contains(&region) {
-            check.refuse(
-                name.span(),
-                format!("region `{region}` a second time"),
-                "each region once",
-            );
+            let found = format!("region `{region}` a second time");
+            check.refuse(name.span(), found, "each region once");
         } else {
             regions.push(region);
         }
@@ -287,7 +258,7 @@ fn dscp(raw: &Option<Spanned<String>>, default: u8, check: &mut ConfigCheck) -> 
     };
     point.unwrap_or_else(|| {
         let expected = "`EF`, `AF11` to `AF43`, `CS0` to `CS7`, `BE`, or `0` to `63`";
-        check.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected);
+        check.refuse_text(raw, expected);
         default
     })
 }
@@ -316,26 +287,11 @@ impl ScenarioSettings {
             on_admission_fault: match on_fault(Hook::Admission) {
                 Some(OnFault::Reject) => AdmitOnFault::Reject,
                 Some(OnFault::Admit) => AdmitOnFault::Admit,
-                Some(
-                    OnFault::AdmitCapped
-                    | OnFault::Native
-                    | OnFault::Hold
-                    | OnFault::NativeLadder
-                    | OnFault::Builtin,
-                )
-                | None => AdmitOnFault::AdmitCapped,
+                _ => AdmitOnFault::AdmitCapped,
             },
             on_degradation_fault: match on_fault(Hook::Degradation) {
                 Some(OnFault::NativeLadder) => DegradeOnFault::NativeLadder,
-                Some(
-                    OnFault::Hold
-                    | OnFault::Native
-                    | OnFault::AdmitCapped
-                    | OnFault::Admit
-                    | OnFault::Reject
-                    | OnFault::Builtin,
-                )
-                | None => DegradeOnFault::Hold,
+                _ => DegradeOnFault::Hold,
             },
         }
     }

@@ -5,31 +5,17 @@ mod leases;
 mod paths;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use evenkeel_dataplane::worker::{NodeLeg, tag};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
 use evenkeel_model::{Hop, NodeId, RoomId, SessionId};
-use leases::{DueLease, LeaseRecord, LeaseRefresh, LeaseState, Leases, TrunkLease};
+use leases::{DueLease, LEASE, LeaseRecord, LeaseRefresh, LeaseState, Leases, TrunkLease};
 use paths::Paths;
 use serde::{Deserialize, Serialize};
 
-use super::{Clock, DriverAction, OpenRequest, mixed};
-
-/// A node may forget a session after this time without a refresh. The time covers three refreshes, so that two in a row
-/// may be lost.
-const LEASE: Duration = Duration::from_secs(30);
-
-/// A message to a node's agent, to be signed.
-#[derive(Debug)]
-pub(super) struct Asking {
-    pub(super) node: NodeId,
-    /// The home worker of the message's sessions, which sends the message.
-    pub(super) worker: u16,
-    pub(super) question: TrunkQuestion,
-    pub(super) nonce: u64,
-}
+use super::session::{Asking, Clock, DriverAction, OpenRequest, mixed};
 
 /// The leases of all nodes, for another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -150,13 +136,7 @@ impl AgentDriver {
                 })
             }
             TrunkAnswer::Superseded { epoch } => Some(DriverAction::Fenced { node, epoch }),
-            TrunkAnswer::Probe(_)
-            | TrunkAnswer::Vote(_)
-            | TrunkAnswer::Close { .. }
-            | TrunkAnswer::Drain(_)
-            | TrunkAnswer::Notice { .. }
-            | TrunkAnswer::Start(_)
-            | TrunkAnswer::Break(_) => None,
+            _ => None,
         }
     }
 

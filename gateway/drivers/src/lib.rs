@@ -6,47 +6,35 @@
 
 mod agent;
 mod fencing;
-mod plain;
 mod poster;
 mod replica;
 mod rtpengine;
+mod session;
 pub mod socket;
-mod task;
 #[cfg(test)]
 mod tests;
 mod webhook;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use agent::{AgentDriver, AgentsRecord, Asking};
-use bytes::Bytes;
+use agent::AgentDriver;
 use evenkeel_config::WebhookTarget;
 use evenkeel_core::SessionRecord;
-use evenkeel_dataplane::flows::Home;
-use evenkeel_dataplane::worker::NodeLeg;
+use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
-use evenkeel_model::{Hop, Labels, MediaDescription, NodeId, RoomId, SessionId};
+use evenkeel_model::{Hop, NodeId, SessionId};
 pub use fencing::{Fencing, group_number};
-pub use poster::{Effort, HttpAnswer, HttpError, Poster};
-pub use replica::DriversReplica;
-use rtpengine::{CallRecord, Rtpengine};
+pub use poster::{Effort, HttpAnswer, HttpError, Posted, Poster};
+pub use replica::{DriversRecord, DriversReplica};
+use rtpengine::Rtpengine;
 pub use rtpengine::{Ng, NgSocket};
-use serde::{Deserialize, Serialize};
-pub use task::LocalTask;
-pub use webhook::Posted;
-use webhook::{Webhook, WebhookLeaseRecord};
-
-/// Length limit of a reason that a node reports, characters.
-const REASON_CHARS_MAX: usize = 200;
-
-/// Shortens a reason that a node reports and removes control characters: it is shown in logs and to operators.
-fn plain_reason(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
-}
+use session::Asking;
+pub use session::{Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest};
+pub use socket::LocalTask;
+use webhook::Webhook;
 
 /// The driver of one node, with what it needs.
 pub enum DriverConfig {
@@ -67,89 +55,6 @@ pub enum DriverConfig {
     },
 }
 
-/// An effect of the drivers: a message to send, or the outcome of an opening.
-#[derive(Debug)]
-pub enum DriverAction {
-    /// Sends a signed message on the node's trunk. With `of_sessions` the message is about sessions and leaves from
-    /// their home worker, because the node sends their packets to the source of the message. Otherwise the message is
-    /// about the path.
-    Sign {
-        /// The worker whose socket sends it.
-        worker: u16,
-        /// The addressee.
-        node: NodeId,
-        /// Its body.
-        message: Box<[u8]>,
-        /// It is about sessions.
-        of_sessions: bool,
-    },
-    /// Limits the size of trunk datagrams (bundles) from this worker to the node.
-    LimitBundles {
-        /// The sending worker.
-        worker: u16,
-        /// The receiver.
-        node: NodeId,
-        /// Bytes of a datagram.
-        size_max: u16,
-    },
-    /// Sends an NG message.
-    Ng {
-        /// The addressee.
-        node: NodeId,
-        /// Cookie and dictionary.
-        datagram: Arc<[u8]>,
-    },
-    /// Sends a POST request; `number` identifies its response.
-    Post {
-        /// The addressee.
-        node: NodeId,
-        /// The request's number.
-        number: u64,
-        /// Where it is sent.
-        hook: Arc<WebhookTarget>,
-        /// JSON.
-        body: Bytes,
-        /// The time limit.
-        within: Duration,
-    },
-    /// The session is open at the hop.
-    Opened {
-        /// The session that can send packets now.
-        session: SessionId,
-        /// The node of the leg, in one incarnation.
-        hop: Hop,
-        /// Where its packets go.
-        leg: NodeLeg,
-    },
-    /// The session stays open at the hop with another leg.
-    Changed {
-        /// The session whose leg changed.
-        session: SessionId,
-        /// The node of the leg, in one incarnation.
-        hop: Hop,
-        /// Where its packets go from now on.
-        leg: NodeLeg,
-    },
-    /// The session was not opened at the hop.
-    Refused {
-        /// The session that the node refused.
-        session: SessionId,
-        /// The node of the leg, in one incarnation.
-        hop: Hop,
-        /// The node accepts no new sessions at all.
-        unwilling: bool,
-        /// The node's reason.
-        reason: Cow<'static, str>,
-    },
-    /// The node refused a message because its group has this newer epoch.
-    Fenced {
-        /// The node that refused the message.
-        node: NodeId,
-        /// The newer epoch.
-        epoch: u64,
-    },
-}
-
 /// The drivers of all nodes.
 pub struct Drivers {
     /// Indexed by node.
@@ -157,49 +62,6 @@ pub struct Drivers {
     agents: AgentDriver,
     source: LocalSource,
     fencing: Arc<Fencing>,
-}
-
-/// The source address of packets from sessions' own ports.
-#[derive(Clone, Copy, Debug)]
-pub enum LocalSource {
-    /// The ports are bound to it.
-    Bound(IpAddr),
-    /// The ports are bound to all addresses, and the route to a destination decides.
-    Routed(fn(SocketAddr) -> Option<IpAddr>),
-}
-
-impl LocalSource {
-    fn towards(self, other: SocketAddr) -> Option<IpAddr> {
-        match self {
-            LocalSource::Bound(address) => Some(address),
-            LocalSource::Routed(towards) => towards(other),
-        }
-    }
-}
-
-/// Sessions at nodes, as another process continues them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DriversRecord {
-    agents: AgentsRecord,
-    calls: Vec<CallRecord>,
-    webhooks: Vec<WebhookLeaseRecord>,
-}
-
-impl DriversRecord {
-    /// Notes that other sessions than these have other ports, on which they are opened again.
-    pub fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
-        self.calls.iter_mut().for_each(|call| call.lose_ports(&keeps));
-        let leases = self.webhooks.iter_mut().filter(|lease| !keeps(lease.session));
-        leases.for_each(|lease| lease.taken = None);
-    }
-}
-
-/// Facts of the process that continues sessions of another one.
-pub struct ContinuedSession<'a> {
-    /// The hop that a recorded one is now, for a session that continues.
-    pub hop: &'a dyn Fn(SessionId, Hop) -> Option<Hop>,
-    /// Descriptions of sessions, for the drivers that need them.
-    pub brief: &'a dyn Fn(SessionId) -> Option<&'a Brief>,
 }
 
 enum NodeDriver {
@@ -315,7 +177,7 @@ impl Drivers {
             }
             NodeDriver::Agent(_) | NodeDriver::Rtpengine(_) | NodeDriver::Webhook(_) => None,
         });
-        plain::shared(plain, rtcp_apart)
+        shared(plain, rtcp_apart)
     }
 
     /// Opens a session at a hop. The result is returned at once or comes later as a `DriverAction`.
@@ -326,7 +188,7 @@ impl Drivers {
         clock: Clock,
     ) -> Option<DriverAction> {
         match self.nodes.get_mut(wish.hop.node.0 as usize)?.as_mut()? {
-            NodeDriver::Plain(standing) => Some(plain::open(*standing, wish)),
+            NodeDriver::Plain(standing) => Some(open_plain(*standing, wish)),
             NodeDriver::Agent(_) => {
                 let asking = self.agents.open(wish, draw, clock.now);
                 self.sign(&asking, clock)
@@ -425,61 +287,36 @@ impl Drivers {
     }
 }
 
-/// Unpredictable, distinct numbers from a counter, by a bijective mixer (SplitMix64).
-fn mixed(drawn: u64, number: u64) -> u64 {
-    let mut mixed = drawn.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// Opens a session without signalling, at the node's configured address, or at one that the offer names.
+fn open_plain(standing: SocketAddr, wish: &OpenRequest<'_>) -> DriverAction {
+    let &OpenRequest { session, hop, address, rtcp_apart, .. } = wish;
+    let (address, rtcp) = ports(address.unwrap_or(standing), rtcp_apart);
+    let leg = NodeLeg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
+    DriverAction::Opened { session, hop, leg }
 }
 
-/// A session to open at a hop.
-#[derive(Clone, Copy)]
-pub struct OpenRequest<'a> {
-    /// The session to open.
-    pub session: SessionId,
-    /// The worker and slot that own its packets.
-    pub home: Home,
-    /// The room's number at nodes.
-    pub room: RoomId,
-    /// The hop at which it is opened.
-    pub hop: Hop,
-    /// The node's address for this session; `None` for the configured one.
-    pub address: Option<SocketAddr>,
-    /// RTCP has a port of its own.
-    pub rtcp_apart: bool,
-    /// Description for media servers; `None` if no driver needs it.
-    pub brief: Option<&'a Brief>,
-}
-
-/// Description of a session for media servers.
-#[derive(Debug)]
-pub struct Brief {
-    /// The room's name.
-    pub room: Arc<str>,
-    /// Labels of the offer.
-    pub labels: Labels,
-    /// Its streams.
-    pub media: Arc<MediaDescription>,
-    /// Local ports of the session's sockets for RTP and, if it has its own port, RTCP.
-    pub ports: (u16, Option<u16>),
-}
-
-/// Monotonic and wall clock, read together.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    /// Monotonic time.
-    pub now: Instant,
-    /// Microseconds since the Unix epoch.
-    pub unix_us: u64,
-}
-
-impl Clock {
-    /// Reads both clocks of the system.
-    pub fn read() -> Clock {
-        let unix_us = evenkeel_process::unix_us(std::time::SystemTime::now());
-        Clock { now: Instant::now(), unix_us }
+fn shared(
+    nodes: impl Iterator<Item = (NodeId, SocketAddr)>,
+    rtcp_apart: bool,
+) -> Option<(NodeId, NodeId, SocketAddr)> {
+    let mut taken = BTreeMap::new();
+    for (node, address) in nodes {
+        let (rtp, rtcp) = ports(address, rtcp_apart);
+        for address in [rtp, rtcp] {
+            let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let other = *taken.entry(canonical).or_insert(node);
+            if other != node {
+                return Some((other, node, address));
+            }
+        }
     }
+    None
+}
+
+/// RTP and RTCP addresses of a node: one port, or RTCP on the next one.
+fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    (address, if rtcp_apart { next } else { address })
 }
 
 /// Stores the value of a node in a table by node, which grows as needed.

@@ -40,6 +40,9 @@ pub struct HttpAnswer {
     pub(crate) body: Bytes,
 }
 
+/// The response, or the reason why there is none.
+pub type Posted = Result<HttpAnswer, String>;
+
 /// A webhook was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {

@@ -1,13 +1,30 @@
-//! Sessions at another process's nodes, kept from the records of those that changed.
+//! Sessions at nodes as another process continues them: their record, and a copy kept from the records of changed ones.
 
 use std::collections::BTreeMap;
 
 use evenkeel_model::{NodeId, SessionId};
+use serde::{Deserialize, Serialize};
 
-use super::DriversRecord;
 use super::agent::AgentsRecord;
 use super::rtpengine::CallRecord;
 use super::webhook::WebhookLeaseRecord;
+
+/// Sessions at nodes, as another process continues them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DriversRecord {
+    pub(super) agents: AgentsRecord,
+    pub(super) calls: Vec<CallRecord>,
+    pub(super) webhooks: Vec<WebhookLeaseRecord>,
+}
+
+impl DriversRecord {
+    /// Notes that other sessions than these have other ports, on which they are opened again.
+    pub fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
+        self.calls.iter_mut().for_each(|call| call.lose_ports(&keeps));
+        let leases = self.webhooks.iter_mut().filter(|lease| !keeps(lease.session));
+        leases.for_each(|lease| lease.taken = None);
+    }
+}
 
 /// A call at its rtpengine.
 type CallId = (NodeId, u64);

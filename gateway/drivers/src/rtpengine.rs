@@ -5,7 +5,6 @@
 mod bencode;
 mod call;
 mod ng;
-mod ng_socket;
 mod sdp;
 #[cfg(test)]
 mod tests;
@@ -21,12 +20,12 @@ use call::{CallLeg, CallStage, OPEN_WITHIN, RtpengineCall};
 use evenkeel_config::address;
 use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use evenkeel_model::{Hop, Incarnation, NodeId, RoomId, SessionId};
+pub use ng::{Ng, NgSocket};
 use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
-pub use ng_socket::{Ng, NgSocket};
 use sdp::{SdpPorts, Taken};
 use serde::{Deserialize, Serialize};
 
-use super::{Brief, ContinuedSession, DriverAction, LocalSource, OpenRequest};
+use super::session::{Brief, ContinuedSession, DriverAction, LocalSource, OpenRequest};
 
 /// Interval of refreshes. rtpengine forgets a call without media after 60 s unless it is signalled, so two refreshes in
 /// a row may be lost. A refresh causes no media packets.

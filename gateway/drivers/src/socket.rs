@@ -117,5 +117,21 @@ fn arrived(stamped: Option<Duration>, since_epoch: Duration, now: Instant) -> In
         .unwrap_or(now)
 }
 
+/// A task on the current `LocalSet`, aborted when dropped.
+pub struct LocalTask(tokio::task::AbortHandle);
+
+impl LocalTask {
+    /// Starts a task. Must be called on a `LocalSet`.
+    pub fn spawn(work: impl Future<Output = ()> + 'static) -> LocalTask {
+        LocalTask(tokio::task::spawn_local(work).abort_handle())
+    }
+}
+
+impl Drop for LocalTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 #[cfg(test)]
 mod tests;

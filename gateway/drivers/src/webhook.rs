@@ -19,7 +19,8 @@ use evenkeel_model::{Hop, NodeId, SessionId};
 use messages::WebhookAnswer;
 use serde::{Deserialize, Serialize};
 
-use super::{Brief, DriverAction, LocalSource, OpenRequest};
+use super::poster::Posted;
+use super::session::{Brief, DriverAction, LocalSource, OpenRequest};
 
 /// Lifetime of a session without a refresh. It covers three refreshes, so two in a row may be lost.
 const LEASE: Duration = Duration::from_secs(30);
@@ -32,9 +33,6 @@ const REFRESHED_AT_ONCE: usize = 256;
 const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
 const SAY_WITHIN: Duration = Duration::from_secs(5);
-
-/// The response, or the reason why there is none.
-pub type Posted = Result<crate::poster::HttpAnswer, String>;
 
 struct WebhookLease {
     session: SessionId,

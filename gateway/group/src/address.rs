@@ -10,10 +10,8 @@
 //! holder removes the addresses at once.
 
 mod announce;
-mod conflict;
 mod holder;
 mod hook;
-mod neighbours;
 mod netlink;
 
 use std::fmt::{self, Display, Formatter};
@@ -144,14 +142,6 @@ impl AddressOrder {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum AddressAnswer {
-    Done,
-    Lapsed,
-    Failed(String),
-    Conflict(String),
-}
-
 /// A message is a number and words. An answer has the number of its order.
 fn message(number: u64, words: &dyn Display) -> Vec<u8> {
     let mut message = format!("{number} {words}").into_bytes();
@@ -165,29 +155,25 @@ fn read_message(message: &[u8]) -> Option<(u64, String)> {
     Some((number.parse().ok()?, words.to_owned()))
 }
 
-impl AddressAnswer {
-    fn words(&self) -> String {
-        match self {
-            AddressAnswer::Done => "done".to_owned(),
-            AddressAnswer::Lapsed => "lapsed".to_owned(),
-            AddressAnswer::Failed(reason) => format!("failed: {reason}"),
-            AddressAnswer::Conflict(found) => format!("conflict: {found}"),
-        }
+/// The words of an answer.
+fn answer(outcome: &Result<(), AddressError>) -> String {
+    match outcome {
+        Ok(()) => "done".to_owned(),
+        Err(AddressError::Lapsed) => "lapsed".to_owned(),
+        Err(AddressError::Conflict(found)) => format!("conflict: {found}"),
+        Err(AddressError::Refused(reason)) => format!("failed: {reason}"),
+        Err(other) => format!("failed: {other}"),
     }
+}
 
-    fn of(words: &str) -> Result<(), AddressError> {
-        match words {
-            "done" => Ok(()),
-            "lapsed" => Err(AddressError::Lapsed),
-            other => Err(match other.strip_prefix("conflict: ") {
-                Some(found) => AddressError::Conflict(found.to_owned()),
-                None => {
-                    let reason = other.strip_prefix("failed: ").unwrap_or(other);
-                    AddressError::Refused(reason.to_owned())
-                }
-            }),
-        }
-    }
+fn read_answer(words: &str) -> Result<(), AddressError> {
+    Err(match words.split_once(": ") {
+        None if words == "done" => return Ok(()),
+        None if words == "lapsed" => AddressError::Lapsed,
+        Some(("conflict", found)) => AddressError::Conflict(found.to_owned()),
+        Some(("failed", reason)) => AddressError::Refused(reason.to_owned()),
+        _ => AddressError::Refused(words.to_owned()),
+    })
 }
 
 /// The addresses of a group. Dropped without [`release`](Addresses::release), it leaves those at interfaces to a process
@@ -328,7 +314,7 @@ impl HolderProcess {
         let mut answer = [0; MESSAGE_MAX];
         let length = stream.read(&mut answer).map_err(failed)?;
         let (_, words) = read_message(&answer[..length]).ok_or(AddressError::Ended)?;
-        AddressAnswer::of(&words)?;
+        read_answer(&words)?;
         Ok(HolderProcess::over(addresses, stream))
     }
 
@@ -354,7 +340,7 @@ impl HolderProcess {
                 return Err(AddressError::Ended);
             }
             match read_message(&answer[..length]) {
-                Some((answered, words)) if answered == number => return AddressAnswer::of(&words),
+                Some((answered, words)) if answered == number => return read_answer(&words),
                 // To an order whose answer was late.
                 Some(_) | None => {}
             }

@@ -21,9 +21,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use ring::hmac;
 use socket2::SockRef;
 
-use super::datagrams::now_us;
 use super::keys::{BeatKeyId, GroupKeys};
 use super::refusals::RefusalLog;
+use super::votes::now_us;
 
 const MARK: u8 = 0xE4;
 const VERSION: u8 = 1;

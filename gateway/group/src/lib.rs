@@ -10,7 +10,6 @@
 
 mod address;
 mod beats;
-mod datagrams;
 mod group;
 mod keys;
 mod link;

@@ -1,6 +1,5 @@
 //! The thread of this member: hands inputs to the core's state machine and executes its outputs.
 
-use std::fmt;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,9 +36,12 @@ const BEATS_MEANWHILE: u64 = 10_000;
 const MISSED_AFTER: Duration = Duration::from_millis(7);
 
 /// The reason for which a member ends.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MemberEnd {
     /// The peer took over.
+    #[error(
+        "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
+    )]
     Replaced {
         /// The peer's name.
         owner: Arc<str>,
@@ -47,24 +49,11 @@ pub enum MemberEnd {
         epoch: u64,
     },
     /// The records could not be continued, for this reason.
+    #[error("sessions of the group not continued: {0}")]
     NotRestored(String),
     /// The thread of the group panicked.
+    #[error("the thread of the group ended")]
     ThreadEnded,
-}
-
-impl fmt::Display for MemberEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            MemberEnd::Replaced { owner, epoch } => write!(
-                f,
-                "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
-            ),
-            MemberEnd::ThreadEnded => f.write_str("the thread of the group ended"),
-            MemberEnd::NotRestored(reason) => {
-                write!(f, "sessions of the group not continued: {reason}")
-            }
-        }
-    }
 }
 
 pub(super) struct MemberParts {
@@ -555,13 +544,8 @@ impl GroupMember {
             blocked: None,
         };
         let standing = GroupStatus { gateways: vec![here, there] };
-        self.inbox.standing.send_if_modified(|shown| {
-            let changed = *shown != standing;
-            if changed {
-                *shown = standing;
-            }
-            changed
-        });
+        let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
+        self.inbox.standing.send_if_modified(renew);
     }
 }
 

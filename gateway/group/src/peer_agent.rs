@@ -18,8 +18,8 @@ use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
-use super::datagrams::{self, now_us};
 use super::refusals::RefusalLog;
+use super::votes::{self, now_us};
 
 /// An answer that took longer says too little about the present.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(250);
@@ -68,7 +68,7 @@ impl PeerAgent {
         Ok(Some(PeerAgent {
             address: agent.address,
             secret: secret.expect("the settings refuse a short secret"),
-            socket: datagrams::socket(any)?,
+            socket: votes::socket(any)?,
             next_nonce: draw(),
             asked: VecDeque::with_capacity(ASKED_MAX),
             answered: Instant::now(),
@@ -95,7 +95,7 @@ impl PeerAgent {
     /// without a loss.
     pub(super) async fn closed(&mut self, heard: Option<std::time::Instant>) {
         loop {
-            let (answer, source) = datagrams::receive(Some(&self.socket)).await;
+            let (answer, source) = votes::receive(Some(&self.socket)).await;
             if source != self.address {
                 continue;
             }

@@ -1,10 +1,11 @@
 //! Refused beats and connections, counted and logged.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message;
+use evenkeel_process::lock;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
 
@@ -51,7 +52,7 @@ impl RefusalLog {
     /// Counts a refusal. True if it should be logged.
     pub(super) fn count(&self, reason: &'static str) -> bool {
         self.instruments.count(Count::ClusterRefused, 1, &[(Attribute::Reason, reason)]);
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.logged);
         let now = Instant::now();
         let due = logged.get(reason).is_none_or(|at| now.duration_since(*at) >= LOGGED_EVERY);
         if due {

@@ -5,20 +5,21 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, NodeConfig};
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use evenkeel_ownership::{AgentVote, WitnessId};
 use evenkeel_process::random::draw;
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
-
-use super::datagrams::{now_us, receive, socket};
 
 /// Questions that wait for their answers: a second of five voters every 5 ms.
 const ASKED_MAX: usize = 1_024;
+
+/// Longest answer that is read; a vote's answer has 80 bytes.
+const ANSWER_MAX: usize = 512;
 
 /// An agent that votes.
 #[derive(Clone, Debug)]
@@ -128,6 +129,34 @@ impl Votes {
         let VoteRequest { at: asked, vote, .. } = self.asked.remove(place)?;
         Some(AgentVote { id, asked, vote, voted })
     }
+}
+
+/// Must be called in an event loop.
+pub(super) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Returns the next answer and its source. May be cancelled without a loss.
+pub(super) async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr) {
+    let Some(socket) = socket else { return std::future::pending().await };
+    let mut buffer = [0; ANSWER_MAX];
+    loop {
+        // An error belongs to an earlier question.
+        if let Ok((length, source)) = socket.recv_from(&mut buffer).await {
+            return (buffer[..length].to_vec(), source);
+        }
+    }
+}
+
+/// Microseconds since the Unix epoch.
+pub(super) fn now_us() -> u64 {
+    evenkeel_process::unix_us(SystemTime::now())
 }
 
 #[cfg(test)]

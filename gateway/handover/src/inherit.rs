@@ -8,12 +8,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{Handle, Inherited, MediaStates, RecordBatch, Replica};
+use evenkeel_control::{Handle, Inherited, MediaStates, RecordBatch, Replica, STATES};
 use evenkeel_group::OwnershipState;
 
 use super::channel::{Channel, ChannelFrame, ReceiveLimits};
 use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
-use super::successor::{Successor, SuccessorAction, SuccessorInput};
 
 /// The old process greets at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -31,7 +30,6 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 pub struct Heir {
     channel: Channel,
     withdrawal: Arc<Withdrawal>,
-    steps: Successor,
     offer: UpgradeOffer,
 }
 
@@ -59,33 +57,14 @@ impl Heir {
     }
 
     async fn greeted(mut channel: Channel) -> Result<(Heir, Inherited), String> {
-        let mut steps = Successor::new(ProtocolVersion::own());
         let withdrawal = channel.duplicate().map_err(|error| unheard(&error))?;
         let withdrawal = Arc::new(Withdrawal(withdrawal));
-        let (input, frame) = hear(&mut channel, &withdrawal, HELLO_WITHIN).await;
-        let action = steps.handle(input);
-        let started = match action {
-            SuccessorAction::Start { offer } => {
-                let read = serde_json::from_value::<UpgradeOffer>(offer);
-                read.map_err(|error| format!("the offered sockets are not understood: {error}"))
-            }
-            SuccessorAction::Fail(reason) => Err(reason),
-            other => Err(format!("unexpected step: {other:?}")),
-        };
-        let sockets = started.and_then(|offer| {
-            let descriptors = frame.map(|frame| frame.descriptors).unwrap_or_default();
-            if descriptors.len() == offer.sockets.len() {
-                return Ok((offer, descriptors));
-            }
-            let (named, sent) = (offer.sockets.len(), descriptors.len());
-            Err(format!("{named} sockets are named, {sent} were sent"))
-        });
-        match sockets {
+        match hear_hello(&mut channel, &withdrawal).await {
             Ok((mut offer, descriptors)) => {
                 let names = std::mem::take(&mut offer.sockets);
                 let sockets = names.into_iter().zip(descriptors);
                 let inherited = Inherited::of(sockets, offer.quic.take());
-                Ok((Heir { channel, withdrawal, steps, offer }, inherited))
+                Ok((Heir { channel, withdrawal, offer }, inherited))
             }
             Err(reason) => {
                 tell(&mut channel, &reason).await;
@@ -126,9 +105,7 @@ impl Heir {
 
     /// Tells the old process why this one ends.
     pub async fn fail(mut self, reason: String) {
-        if let SuccessorAction::Fail(reason) = self.steps.handle(SuccessorInput::Failed(reason)) {
-            tell(&mut self.channel, &reason).await;
-        }
+        tell(&mut self.channel, &reason).await;
     }
 
     /// Withdraws this process from outside.
@@ -150,85 +127,79 @@ impl Heir {
 
     /// Restores the sessions, and returns their number once this process is to serve.
     pub async fn take_over(&mut self, handle: &Handle) -> Result<usize, String> {
-        let mut input = SuccessorInput::Started;
-        let (mut frame, mut sessions) = (None, 0);
+        let version = ProtocolVersion::own();
+        self.send(HandoverMessage::Ready { version, states: Some(STATES) }).await?;
         let mut records = Replica::new();
+        let ports = loop {
+            let (message, frame) = self.hear().await?;
+            match message {
+                HandoverMessage::Records => _ = keep(&mut records, frame)?,
+                HandoverMessage::State => break keep(&mut records, frame)?,
+                other => return Err(unexpected(&other)),
+            }
+        };
+        let snapshot = records.snapshot().ok_or("no records were sent")?;
+        let restored = handle.restore(snapshot, ports).await;
+        let sessions = restored.map_err(|error| error.to_string())?.sessions;
+        self.send(HandoverMessage::Restored { sessions }).await?;
         loop {
-            input = match self.steps.handle(input) {
-                SuccessorAction::Send(message) => {
-                    let sent = self.channel.send(&message.encode(), &[], &[]).await;
-                    match sent {
-                        Ok(()) => self.hear_next(&mut frame).await,
-                        Err(error) => SuccessorInput::Failed(unheard(&error)),
-                    }
-                }
-                SuccessorAction::Keep => match keep(&mut records, frame.take()) {
-                    Ok(_) => self.hear_next(&mut frame).await,
-                    Err(reason) => SuccessorInput::Failed(reason),
-                },
-                SuccessorAction::Restore => {
-                    match restore(handle, std::mem::take(&mut records), frame.take()).await {
-                        Ok(restored) => {
-                            sessions = restored;
-                            SuccessorInput::Restored { sessions }
-                        }
-                        Err(reason) => SuccessorInput::Failed(reason),
-                    }
-                }
-                SuccessorAction::Continue { is_last } => {
-                    match continue_media(handle, frame.take(), is_last).await {
-                        Ok(()) if is_last => SuccessorInput::Continued,
-                        Ok(()) => self.hear_next(&mut frame).await,
-                        Err(reason) => SuccessorInput::Failed(reason),
-                    }
-                }
-                SuccessorAction::Serve => return Ok(sessions),
-                SuccessorAction::Fail(reason) => return Err(reason),
-                // Its offer contains the keys of QUIC and is not printed.
-                SuccessorAction::Start { .. } => {
-                    SuccessorInput::Failed("found a second `hello`".to_owned())
-                }
+            let (message, frame) = self.hear().await?;
+            let is_last = match message {
+                HandoverMessage::MediaPart => false,
+                HandoverMessage::Media => true,
+                other => return Err(unexpected(&other)),
             };
+            let states =
+                MediaStates::decode(&frame.attachment).map_err(|error| error.to_string())?;
+            let continued = handle.continue_media(states, is_last).await;
+            continued.map_err(|error| error.to_string())?;
+            if is_last {
+                break;
+            }
+        }
+        self.send(HandoverMessage::Continued).await?;
+        match self.hear().await?.0 {
+            HandoverMessage::Go => Ok(sessions),
+            other => Err(unexpected(&other)),
         }
     }
 
-    async fn hear_next(&mut self, frame: &mut Option<ChannelFrame>) -> SuccessorInput {
-        let Heir { channel, withdrawal, .. } = self;
-        let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
-        *frame = received;
-        input
+    async fn send(&mut self, message: HandoverMessage) -> Result<(), String> {
+        let sent = self.channel.send(&message.encode(), &[], &[]).await;
+        sent.map_err(|error| unheard(&error))
+    }
+
+    async fn hear(&mut self) -> Result<(HandoverMessage, ChannelFrame), String> {
+        hear(&mut self.channel, &self.withdrawal, NEXT_WITHIN).await
     }
 }
 
+/// The offer of the old process, with the sockets that it names.
+async fn hear_hello(
+    channel: &mut Channel,
+    withdrawal: &Withdrawal,
+) -> Result<(UpgradeOffer, Vec<OwnedFd>), String> {
+    let (message, frame) = hear(channel, withdrawal, HELLO_WITHIN).await?;
+    let HandoverMessage::Hello { version, offer } = message else {
+        return Err(unexpected(&message));
+    };
+    version.require_same(&ProtocolVersion::own())?;
+    let offer = serde_json::from_value::<UpgradeOffer>(offer)
+        .map_err(|error| format!("the offered sockets are not understood: {error}"))?;
+    let (named, sent) = (offer.sockets.len(), frame.descriptors.len());
+    if named != sent {
+        return Err(format!("{named} sockets are named, {sent} were sent"));
+    }
+    Ok((offer, frame.descriptors))
+}
+
 /// Takes a batch of records, and returns the descriptors that came with it.
-fn keep(records: &mut Replica, frame: Option<ChannelFrame>) -> Result<Vec<OwnedFd>, String> {
-    let ChannelFrame { attachment, descriptors, .. } = frame.ok_or("no records were sent")?;
-    let batch = RecordBatch::decode(&attachment, None).map_err(|error| error.to_string())?;
+fn keep(records: &mut Replica, frame: ChannelFrame) -> Result<Vec<OwnedFd>, String> {
+    let batch = RecordBatch::decode(&frame.attachment, None).map_err(|error| error.to_string())?;
     records.apply(batch).map_err(|error| error.to_string())?;
     let (number, sessions, whole) = (records.number(), records.sessions(), records.is_whole());
     tracing::debug!(number, sessions, whole, "records arrived");
-    Ok(descriptors)
-}
-
-async fn restore(
-    handle: &Handle,
-    mut records: Replica,
-    frame: Option<ChannelFrame>,
-) -> Result<usize, String> {
-    let descriptors = keep(&mut records, frame)?;
-    let snapshot = records.snapshot().ok_or("no records were sent")?;
-    let restored = handle.restore(snapshot, descriptors).await;
-    restored.map(|restored| restored.sessions).map_err(|error| error.to_string())
-}
-
-async fn continue_media(
-    handle: &Handle,
-    frame: Option<ChannelFrame>,
-    is_last: bool,
-) -> Result<(), String> {
-    let ChannelFrame { attachment, .. } = frame.ok_or("no states were sent")?;
-    let states = MediaStates::decode(&attachment).map_err(|error| error.to_string())?;
-    handle.continue_media(states, is_last).await.map_err(|error| error.to_string())
+    Ok(frame.descriptors)
 }
 
 /// Replaces standard input by /dev/null.
@@ -246,24 +217,25 @@ async fn hear(
     channel: &mut Channel,
     withdrawal: &Withdrawal,
     within: Duration,
-) -> (SuccessorInput, Option<ChannelFrame>) {
+) -> Result<(HandoverMessage, ChannelFrame), String> {
     let mut receiving = pin!(channel.receive(ReceiveLimits::FROM_OLD));
-    let received = match tokio::time::timeout(within, &mut receiving).await {
-        Ok(Ok(None)) => Err("the running gateway gave the upgrade up".to_owned()),
-        Ok(Ok(Some(frame))) => Ok(frame),
-        Ok(Err(error)) => Err(unheard(&error)),
+    let frame = match tokio::time::timeout(within, &mut receiving).await {
+        Ok(received) => received
+            .map_err(|error| unheard(&error))?
+            .ok_or("the running gateway gave the upgrade up")?,
         Err(_) => {
             withdrawal.withdraw();
             // The message may have come at the last moment.
             let late = receiving.await.ok().flatten();
-            late.ok_or_else(|| format!("the running gateway sent nothing for {within:?}"))
+            late.ok_or_else(|| format!("the running gateway sent nothing for {within:?}"))?
         }
     };
-    let heard = received.and_then(|frame| Ok((HandoverMessage::decode(&frame.message)?, frame)));
-    match heard {
-        Ok((message, frame)) => (SuccessorInput::Message(message), Some(frame)),
-        Err(reason) => (SuccessorInput::Failed(reason), None),
-    }
+    Ok((HandoverMessage::decode(&frame.message)?, frame))
+}
+
+/// Its offer contains the keys of QUIC and is not printed.
+fn unexpected(message: &HandoverMessage) -> String {
+    format!("the running gateway sent an unexpected `{}`", message.name())
 }
 
 fn unheard(error: &io::Error) -> String {

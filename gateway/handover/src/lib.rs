@@ -30,8 +30,6 @@ mod inherit;
 mod init;
 mod message;
 mod notify;
-mod predecessor;
-mod successor;
 mod upgrade;
 
 pub use child::SuccessorProgram;

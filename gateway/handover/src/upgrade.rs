@@ -23,7 +23,6 @@ use super::child::{Child, SuccessorProgram};
 use super::init::{self, Init};
 use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
 use super::notify;
-use super::predecessor::{Predecessor, PredecessorAction, PredecessorInput};
 
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
 /// after 60 s without an answer.
@@ -180,28 +179,31 @@ pub struct Upgrader<'a> {
 struct Attempt {
     channel: Channel,
     child: Child,
+    /// Decisions may have been stopped.
+    is_suspended: bool,
     /// Set while packets are stopped.
     guard: Option<SuspensionGuard>,
 }
 
 impl Attempt {
-    /// The reason why a message did not pass, with the end of the process, if it has ended.
-    async fn unheard(&mut self, reason: String) -> PredecessorInput {
+    /// Adds the end of the process, if it has ended, to the reason why a message did not pass.
+    async fn explain(&mut self, reason: String) -> String {
         let status = match self.guard {
             Some(_) => self.child.end().await,
             None => self.child.ended(EXIT_WITHIN).await,
         };
-        PredecessorInput::Failed(match status {
+        match status {
             Some(status) => format!("{reason}; it ended ({status}), see the log"),
             None => reason,
-        })
+        }
     }
-}
 
-/// The reason of a failure. `resume`: packets may have been stopped.
-struct Abandoned {
-    reason: String,
-    resume: bool,
+    async fn passed(&mut self, sent: Result<(), String>) -> Result<(), String> {
+        match sent {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(self.explain(reason).await),
+        }
+    }
 }
 
 impl Upgrader<'_> {
@@ -289,7 +291,7 @@ impl Upgrader<'_> {
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         let stays = Init::of_this().map_err(no_channel)?;
         let child = Child::start(binary, &self.program.arguments, theirs)?;
-        let mut attempt = Attempt { channel, child, guard: None };
+        let mut attempt = Attempt { channel, child, is_suspended: false, guard: None };
         // The new process takes processor time from the workers long before packets stop.
         self.widen_buffers().await;
         self.is_wide = true;
@@ -298,7 +300,7 @@ impl Upgrader<'_> {
         match self.converse(&mut attempt, pipe, ownership, ready_within).await {
             Ok(upgraded) => {
                 // No await from here on: the gateway is not whole any more.
-                let Attempt { channel, child, guard } = attempt;
+                let Attempt { channel, child, guard, .. } = attempt;
                 child.serve();
                 guard.into_iter().for_each(SuspensionGuard::stay);
                 // The new process reads the QUIC socket once the channel is closed; before, it would answer these
@@ -313,9 +315,9 @@ impl Upgrader<'_> {
                 });
                 Ok((upgraded, ReplacedGateway { successor: upgraded.pid, init, stays }))
             }
-            Err(Abandoned { reason, resume }) => {
+            Err(reason) => {
                 attempt.child.end().await;
-                if resume {
+                if attempt.is_suspended {
                     // Fails only if control has ended, and the gateway with it.
                     let _ = self.gateway.handle.resume().await;
                     self.api.open();
@@ -331,50 +333,41 @@ impl Upgrader<'_> {
         init: Option<BorrowedFd<'_>>,
         ownership: Option<OwnershipState>,
         ready_within: Duration,
-    ) -> Result<UpgradeResult, Abandoned> {
-        let mut steps = Predecessor::new(ProtocolVersion::own());
-        let mut input = match self.say_hello(&mut attempt.channel, init, ownership).await {
-            Ok(()) => self.hear(attempt, ready_within).await,
-            Err(reason) => attempt.unheard(reason).await,
+    ) -> Result<UpgradeResult, String> {
+        let sent = self.say_hello(&mut attempt.channel, init, ownership).await;
+        attempt.passed(sent).await?;
+        let layout = match self.hear(attempt, ready_within).await? {
+            HandoverMessage::Ready { version, states } => {
+                ProtocolVersion::own().require_same(&version)?;
+                states
+            }
+            other => return Err(unexpected(&other)),
         };
-        let (mut suspended, mut paused) = (None, None);
-        loop {
-            input = match steps.handle(input) {
-                PredecessorAction::Suspend => match self.suspend(&mut attempt.channel).await {
-                    Ok(Suspended { batch, descriptors, guard }) => {
-                        suspended = Some((batch, descriptors));
-                        attempt.guard = Some(guard);
-                        PredecessorInput::Suspended
-                    }
-                    Err(reason) => PredecessorInput::Failed(reason),
-                },
-                PredecessorAction::SendState => {
-                    let (state, ports) = suspended.take().expect("the state was just taken");
-                    match self.send_state(&mut attempt.channel, &state, ports).await {
-                        Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
-                        Err(reason) => attempt.unheard(reason).await,
-                    }
-                }
-                PredecessorAction::SendMedia { layout } => {
-                    paused = Some(Instant::now());
-                    match self.send_media(&mut attempt.channel, layout).await {
-                        Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
-                        Err(reason) => attempt.unheard(reason).await,
-                    }
-                }
-                PredecessorAction::SendGo { sessions } => {
-                    if self.send_go(&mut attempt.channel).await {
-                        let paused = paused.as_ref().map_or(Duration::ZERO, Instant::elapsed);
-                        let paused_us = paused.as_micros() as u64;
-                        return Ok(UpgradeResult { pid: attempt.child.id(), sessions, paused_us });
-                    }
-                    self.hear(attempt, RESTORED_WITHIN).await
-                }
-                PredecessorAction::Abandon { reason, resume } => {
-                    return Err(Abandoned { reason, resume });
-                }
-            };
+        attempt.is_suspended = true;
+        let suspended = self.suspend(&mut attempt.channel).await?;
+        attempt.guard = Some(suspended.guard);
+        let state = suspended.batch.encode();
+        let ports: Vec<_> = suspended.descriptors.iter().map(AsFd::as_fd).collect();
+        let (channel, what) = (&mut attempt.channel, ("sessions", RESTORED_WITHIN));
+        let sent = self.send(channel, what, &HandoverMessage::State, &state, &ports).await;
+        drop(suspended.descriptors);
+        attempt.passed(sent).await?;
+        let sessions = match self.hear(attempt, RESTORED_WITHIN).await? {
+            HandoverMessage::Restored { sessions } => sessions,
+            other => return Err(unexpected(&other)),
+        };
+        let paused = Instant::now();
+        let sent = self.send_media(&mut attempt.channel, layout).await;
+        attempt.passed(sent).await?;
+        match self.hear(attempt, RESTORED_WITHIN).await? {
+            HandoverMessage::Continued => {}
+            other => return Err(unexpected(&other)),
         }
+        if self.send_go(&mut attempt.channel).await {
+            let paused_us = paused.elapsed().as_micros() as u64;
+            return Ok(UpgradeResult { pid: attempt.child.id(), sessions, paused_us });
+        }
+        Err(unexpected(&self.hear(attempt, RESTORED_WITHIN).await?))
     }
 
     /// Lets packets wait longer. The next process ends it, or this one if it continues.
@@ -419,11 +412,21 @@ impl Upgrader<'_> {
         };
         let offer = serde_json::to_value(offer).expect("an offer is words and numbers");
         let hello = HandoverMessage::Hello { version: ProtocolVersion::own(), offer };
-        let sending = async {
-            let sent = channel.send(&hello.encode(), &[], &sockets).await;
-            sent.map_err(|error| format!("sockets not sent to the new process: {error}"))
-        };
-        self.within(GREETED_WITHIN, sending).await?
+        self.send(channel, ("sockets", GREETED_WITHIN), &hello, &[], &sockets).await
+    }
+
+    /// Sends a message; `what` it carries is named if that fails.
+    async fn send(
+        &mut self,
+        channel: &mut Channel,
+        (what, within): (&str, Duration),
+        message: &HandoverMessage,
+        attachment: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), String> {
+        let message = message.encode();
+        let sent = self.within(within, channel.send(&message, attachment, descriptors)).await?;
+        sent.map_err(|error| format!("{what} not sent to the new process: {error}"))
     }
 
     /// Sends the records of all sessions, and stops the API and then decisions.
@@ -463,26 +466,8 @@ impl Upgrader<'_> {
         batch: &RecordBatch,
     ) -> Result<(), String> {
         tracing::debug!(number = batch.number(), "records are sent");
-        let sending = async {
-            let sent = channel.send(&HandoverMessage::Records.encode(), &batch.encode(), &[]).await;
-            sent.map_err(|error| format!("records not sent to the new process: {error}"))
-        };
-        self.within(RESTORED_WITHIN, sending).await?
-    }
-
-    async fn send_state(
-        &mut self,
-        channel: &mut Channel,
-        state: &RecordBatch,
-        ports: Vec<OwnedFd>,
-    ) -> Result<(), String> {
-        let sending = async {
-            let state = state.encode();
-            let ports: Vec<_> = ports.iter().map(AsFd::as_fd).collect();
-            let sent = channel.send(&HandoverMessage::State.encode(), &state, &ports).await;
-            sent.map_err(|error| format!("sessions not sent to the new process: {error}"))
-        };
-        self.within(RESTORED_WITHIN, sending).await?
+        let records = ("records", RESTORED_WITHIN);
+        self.send(channel, records, &HandoverMessage::Records, &batch.encode(), &[]).await
     }
 
     /// Stops packets, and sends the last states.
@@ -521,24 +506,27 @@ impl Upgrader<'_> {
         matches!(sent, Ok(Ok(())))
     }
 
-    /// The next message of the new process.
-    async fn hear(&mut self, attempt: &mut Attempt, within: Duration) -> PredecessorInput {
-        let received = self.within(within, attempt.channel.receive(ReceiveLimits::FROM_NEW)).await;
-        let heard = match received {
-            Ok(Ok(Some(ChannelFrame { message, .. }))) => HandoverMessage::decode(&message),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                Err(format!("the new process cannot be understood: {error}"))
-            }
-            Ok(Ok(None)) => {
-                let closed = "the new process closed its standard input";
-                return attempt.unheard(closed.to_owned()).await;
-            }
-            Ok(Err(error)) => {
-                return attempt.unheard(format!("the new process cannot be heard: {error}")).await;
-            }
-            Err(reason) => Err(reason),
-        };
-        heard.map_or_else(PredecessorInput::Failed, PredecessorInput::Message)
+    /// The next message of the new process, unless that is its failure.
+    async fn hear(
+        &mut self,
+        attempt: &mut Attempt,
+        within: Duration,
+    ) -> Result<HandoverMessage, String> {
+        let reason =
+            match self.within(within, attempt.channel.receive(ReceiveLimits::FROM_NEW)).await? {
+                Ok(Some(ChannelFrame { message, .. })) => {
+                    return match HandoverMessage::decode(&message)? {
+                        HandoverMessage::Failed { reason } => Err(reason),
+                        other => Ok(other),
+                    };
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    return Err(format!("the new process cannot be understood: {error}"));
+                }
+                Ok(None) => "the new process closed its standard input".to_owned(),
+                Err(error) => format!("the new process cannot be heard: {error}"),
+            };
+        Err(attempt.explain(reason).await)
     }
 
     /// Awaits a step of the new process, unless the gateway shuts down.
@@ -557,4 +545,8 @@ impl Upgrader<'_> {
             }
         }
     }
+}
+
+fn unexpected(message: &HandoverMessage) -> String {
+    format!("the new process sent an unexpected `{}`", message.name())
 }

@@ -339,7 +339,7 @@ impl Component {
     ) -> Result<Component, PluginRefusal> {
         let (instance_pre, exports) = compiled
             .and_then(|compiled| link(engine, &compiled, &manifest))
-            .map_err(|error| PluginRefusal::Engine { said: format!("{error:#}").into() })?;
+            .map_err(|error| PluginRefusal::Engine(format!("{error:#}").into()))?;
         let digest = sha256(bytes);
         let vetted = Arc::new(Vetted { manifest, digest, instance_pre, exports });
         let mut known = engine.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);

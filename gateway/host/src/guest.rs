@@ -113,11 +113,10 @@ impl Guest {
         let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
         let instance = instance.map_err(|fault| match fault {
             // During start this means that the instance exceeds the limits.
-            PluginFault::Malformed(said) => PluginRefusal::Engine { said },
+            PluginFault::Malformed(said) => PluginRefusal::Engine(said),
             fault => PluginRefusal::Faulted { call: "start", fault },
         })?;
-        let unlike =
-            |error: wasmtime::Error| PluginRefusal::Engine { said: format!("{error:#}").into() };
+        let unlike = |error: wasmtime::Error| PluginRefusal::Engine(format!("{error:#}").into());
         let exports = &component.0.exports;
         let base = exports.guest.load(&mut *store, &instance).map_err(unlike)?;
         let (mut admission, mut routing, mut degradation, mut scenario) = (None, None, None, None);
@@ -169,7 +168,7 @@ impl Guest {
         let init = |store: &mut Store<StoreData>| base.call_init(store, &recipe.settings, grant);
         run(&self.engine, &mut self.store, budget, 0, init)
             .map_err(|fault| PluginRefusal::Faulted { call: "init", fault })?
-            .map_err(|message| PluginRefusal::Settings { said: one_line(&message, LINE_BYTES_MAX) })
+            .map_err(|message| PluginRefusal::Settings(one_line(&message, LINE_BYTES_MAX)))
     }
 
     fn catalog(&mut self, entries: &[CatalogEntry]) -> Result<(), PluginFault> {

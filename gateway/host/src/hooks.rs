@@ -94,10 +94,14 @@ impl Guest {
                 let rows = part.iter().map(|&row| &sessions[row as usize]);
                 self.tick(now_us, &rows.collect::<Vec<_>>(), memo, budget)
             }
-            PolicyQuestion::Resolve { .. }
-            | PolicyQuestion::Admit { .. }
-            | PolicyQuestion::Place { .. } => self.answer(question, now_us),
+            _ => self.answer(question, now_us),
         }
+    }
+
+    /// A state of this revision.
+    fn state(&self, bytes: Vec<u8>) -> PluginState {
+        let Manifest { name, state_schema: schema, .. } = &self.component.0.manifest;
+        PluginState { plugin: Arc::clone(name), schema: *schema, bytes: bytes.into() }
     }
 
     fn resolve(&mut self, scenario: &str, of: &Labels) -> Result<HookAnswer, PluginFault> {
@@ -173,13 +177,12 @@ impl Guest {
         budget: Duration,
     ) -> Result<HookAnswer, PluginFault> {
         let hook = self.routing.clone().ok_or(PluginFault::Absent)?;
-        let component = self.component.clone();
-        let manifest = &component.0.manifest;
+        let manifest = &self.component.0.manifest;
         let before = rooms.iter().map(|room| room.state.as_ref());
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
-        if !states.newcomers().is_empty() {
-            let rows = || states.newcomers().iter().map(|&row| rooms[row as usize]);
+        if !states.newcomers.is_empty() {
+            let rows = || states.newcomers.iter().map(|&row| rooms[row as usize]);
             let known: Vec<_> = rows().map(|room| labels(&room.labels)).collect();
             let newcomers: Vec<_> = rows()
                 .zip(&known)
@@ -240,13 +243,12 @@ impl Guest {
         budget: Duration,
     ) -> Result<HookAnswer, PluginFault> {
         let hook = self.degradation.clone().ok_or(PluginFault::Absent)?;
-        let component = self.component.clone();
-        let manifest = &component.0.manifest;
+        let manifest = &self.component.0.manifest;
         let before = sessions.iter().map(|session| session.state.as_ref());
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
-        if !states.newcomers().is_empty() {
-            let rows = || states.newcomers().iter().map(|&row| sessions[row as usize]);
+        if !states.newcomers.is_empty() {
+            let rows = || states.newcomers.iter().map(|&row| sessions[row as usize]);
             let known: Vec<_> = rows().map(|session| labels(&session.labels)).collect();
             let newcomers: Vec<_> = rows()
                 .zip(&known)
@@ -340,37 +342,20 @@ impl<'a> States<'a> {
         States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
     }
 
-    /// Rows without a state of this plugin.
-    fn newcomers(&self) -> &[u32] {
-        &self.newcomers
-    }
-
-    /// Sets the first states, in the order of [`newcomers`](States::newcomers).
+    /// Sets the first states, in the order of `newcomers`.
     fn open(&mut self, first: &BlobsResult) -> Result<(), PluginFault> {
-        let newcomers = std::mem::take(&mut self.newcomers);
-        self.fill(&newcomers, first, "open")?;
-        self.newcomers = newcomers;
-        Ok(())
+        fill(&mut self.rows, &self.newcomers, first, "open")
     }
 
     /// Migrates states of older revisions.
     fn migrate(&mut self, guest: &mut Guest) -> Result<(), PluginFault> {
-        let older = std::mem::take(&mut self.older);
-        for (&from, rows) in &older {
+        for (&from, rows) in &self.older {
             let blobs = Blobs::of(rows.iter().map(|&row| &*self.rows[row as usize]));
             let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
             let migrated = guest
                 .call(budget, rows.len(), |store| base.call_migrate(store, from, blobs.wire()))?
                 .map_err(|said| migration_refused("migrate", from, &said))?;
-            self.fill(rows, &migrated, "migrate")?;
-        }
-        self.older = older;
-        Ok(())
-    }
-
-    fn fill(&mut self, rows: &[u32], blobs: &BlobsResult, call: &str) -> Result<(), PluginFault> {
-        for (&row, bytes) in rows.iter().zip(slices(blobs, rows.len(), call)?) {
-            self.rows[row as usize] = Cow::Owned(bytes.to_vec());
+            fill(&mut self.rows, rows, &migrated, "migrate")?;
         }
         Ok(())
     }
@@ -408,6 +393,19 @@ impl<'a> States<'a> {
         });
         Ok(changed)
     }
+}
+
+/// Replaces the states of some rows.
+fn fill(
+    states: &mut [Cow<'_, [u8]>],
+    rows: &[u32],
+    blobs: &BlobsResult,
+    call: &str,
+) -> Result<(), PluginFault> {
+    for (&row, bytes) in rows.iter().zip(slices(blobs, rows.len(), call)?) {
+        states[row as usize] = Cow::Owned(bytes.to_vec());
+    }
+    Ok(())
 }
 
 struct Memo<'a> {
@@ -449,9 +447,7 @@ impl<'a> Memo<'a> {
         };
         let new = new.map(|new| fitting("memo", new)).transpose()?;
         let Some(bytes) = new.or(migrated) else { return Ok(None) };
-        let manifest = &guest.component.0.manifest;
-        let plugin = Arc::clone(&manifest.name);
-        Ok(Some(PluginState { plugin, schema: manifest.state_schema, bytes: bytes.into() }))
+        Ok(Some(guest.state(bytes)))
     }
 }
 
@@ -483,9 +479,7 @@ fn single(guest: &Guest, bytes: Vec<u8>) -> Result<PluginState, PluginFault> {
     if bytes.len() > STATE_BYTES_MAX {
         return Err(too_large("state", 0, bytes.len()));
     }
-    let manifest = &guest.component.0.manifest;
-    let plugin = Arc::clone(&manifest.name);
-    Ok(PluginState { plugin, schema: manifest.state_schema, bytes: bytes.into() })
+    Ok(guest.state(bytes))
 }
 
 /// Checks the size of a memo written by a plugin.

@@ -215,9 +215,7 @@ impl<'a> Bisection<'a> {
                 let (actions, states) = (Vec::new(), Vec::new());
                 (HookAnswer::Actions { actions, states, memo: None }, memo.clone())
             }
-            PolicyQuestion::Resolve { .. }
-            | PolicyQuestion::Admit { .. }
-            | PolicyQuestion::Place { .. } => (HookAnswer::Params(Vec::new()), None),
+            _ => (HookAnswer::Params(Vec::new()), None),
         };
         let smallest_oom_batch = (failed == Some(PluginFault::OutOfMemory)).then_some(ids.len());
         let mut bisection = Bisection {

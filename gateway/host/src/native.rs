@@ -113,7 +113,7 @@ impl<'a> CompileOrder<'a> {
                         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == &*name);
                         hook.map_or_else(no_answer, PluginRefusal::HookMissing)
                     }
-                    CompileError::Engine(said) => PluginRefusal::Engine { said },
+                    CompileError::Engine(said) => PluginRefusal::Engine(said),
                 },
             )),
             Some(&CODE) if has_its_length(&answer) => {
@@ -134,7 +134,7 @@ fn has_its_length(answer: &[u8]) -> bool {
 }
 
 fn no_answer() -> PluginRefusal {
-    PluginRefusal::Compiler { said: "the compiler's output is not an answer".into() }
+    PluginRefusal::Compiler("the compiler's output is not an answer".into())
 }
 
 /// The compiler's work: takes an order, as written by [`CompileOrder::words`], and returns the answer for
@@ -143,7 +143,7 @@ pub fn fulfil(order: &[u8]) -> Vec<u8> {
     let (reach, plugin) = match order {
         [WIDE, plugin @ ..] => (MemoryReach::Wide, plugin),
         [NARROW, plugin @ ..] => (MemoryReach::Narrow, plugin),
-        _ => return refusal(&PluginRefusal::Compiler { said: "invalid order".into() }),
+        _ => return refusal(&PluginRefusal::Compiler("invalid order".into())),
     };
     match compile(reach, plugin) {
         Ok(code) => {
@@ -158,7 +158,7 @@ fn refusal(refused: &PluginRefusal) -> Vec<u8> {
     let said = match refused {
         PluginRefusal::NotAPlugin(said) => CompileError::NotAPlugin(said.clone()),
         PluginRefusal::HookMissing(hook) => CompileError::HookMissing(hook.name().into()),
-        PluginRefusal::Engine { said } => CompileError::Engine(said.clone()),
+        PluginRefusal::Engine(said) => CompileError::Engine(said.clone()),
         // Other errors were excluded before the order.
         other => CompileError::Engine(other.to_string().into()),
     };
@@ -182,7 +182,7 @@ fn compile(reach: MemoryReach, plugin: &[u8]) -> Result<NativeCode, PluginRefusa
     wasmtime::Engine::new(&code_config(reach))
         .and_then(|engine| engine.precompile_component(&binary))
         .map(NativeCode::trusted)
-        .map_err(|error| PluginRefusal::Engine { said: format!("{error:#}").into() })
+        .map_err(|error| PluginRefusal::Engine(format!("{error:#}").into()))
 }
 
 /// Maximum total size: about a hundred plugins of usual size, or a few that contain an interpreter.

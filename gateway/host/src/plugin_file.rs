@@ -55,7 +55,7 @@ impl<'a> Outline<'a> {
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Outline<'a>, PluginRefusal> {
         match Outline::read_partly(bytes) {
             Ok((outline, None)) => Ok(outline),
-            Ok((_, Some(said))) | Err(said) => Err(PluginRefusal::NotWasm { said }),
+            Ok((_, Some(said))) | Err(said) => Err(PluginRefusal::NotWasm(said)),
         }
     }
 

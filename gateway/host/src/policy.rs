@@ -300,11 +300,7 @@ impl BoundPlugin {
             Err(fault @ (PluginFault::Deadline | PluginFault::Late | PluginFault::Absent)) => {
                 Err(fault)
             }
-            Err(
-                fault @ (PluginFault::Trap(_)
-                | PluginFault::OutOfMemory
-                | PluginFault::Malformed(_)),
-            ) => Ok(Some(format!("a fresh instance fails: {fault}").into())),
+            Err(fault) => Ok(Some(format!("a fresh instance fails: {fault}").into())),
         }
     }
 
@@ -354,35 +350,26 @@ impl DeterminismCheck {
 
 fn difference(first: &HookAnswer, second: &HookAnswer) -> &'static str {
     match (first, second) {
-        (
-            HookAnswer::Actions { actions, states, .. },
-            HookAnswer::Actions { actions: a, states: s, .. },
-        ) => match () {
-            () if actions != a => "its actions",
-            () if states != s => "states that it wrote",
-            () => "its memo",
-        },
-        (
-            HookAnswer::Moves { moves, states, .. },
-            HookAnswer::Moves { moves: m, states: s, .. },
-        ) => match () {
-            () if moves != m => "its moves",
-            () if states != s => "states that it wrote",
-            () => "its memo",
-        },
+        (HookAnswer::Actions { actions, .. }, HookAnswer::Actions { actions: other, .. })
+            if actions != other =>
+        {
+            "its actions"
+        }
+        (HookAnswer::Moves { moves, .. }, HookAnswer::Moves { moves: other, .. })
+            if moves != other =>
+        {
+            "its moves"
+        }
+        (HookAnswer::Actions { states, .. }, HookAnswer::Actions { states: other, .. })
+        | (HookAnswer::Moves { states, .. }, HookAnswer::Moves { states: other, .. }) => {
+            if states == other { "its memo" } else { "states that it wrote" }
+        }
         (HookAnswer::Placed { state, .. }, HookAnswer::Placed { state: other, .. })
             if state != other =>
         {
             "the state that it wrote"
         }
-        (
-            HookAnswer::Actions { .. }
-            | HookAnswer::Moves { .. }
-            | HookAnswer::Placed { .. }
-            | HookAnswer::Admit { .. }
-            | HookAnswer::Params(_),
-            _,
-        ) => "its decision",
+        _ => "its decision",
     }
 }
 

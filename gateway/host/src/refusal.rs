@@ -12,30 +12,21 @@ pub enum PluginRefusal {
         /// The limit.
         max: usize,
     },
-    /// The parser rejects the file.
-    #[error("the file is not WebAssembly: {said}")]
-    NotWasm {
-        /// The parser's error.
-        said: Box<str>,
-    },
+    /// The parser rejects the file, with this error.
+    #[error("the file is not WebAssembly: {0}")]
+    NotWasm(Box<str>),
     /// The signature is invalid; says what was found.
     #[error("the plugin's signature: found {0}; sign it with `evenkeel plugin sign`")]
     Signature(&'static str),
-    /// No trusted key signed the plugin.
+    /// No trusted key signed the plugin; the unknown key that did, if any.
     #[error(
         "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
-        unsigned_words(by.as_deref())
+        unsigned_words(.0.as_deref())
     )]
-    Unsigned {
-        /// The unknown key that signed the plugin, if any.
-        by: Option<Box<str>>,
-    },
-    /// `[trust]` names its key or digest.
-    #[error("the plugin is revoked in [trust]: {what}")]
-    Revoked {
-        /// The revoked key or digest.
-        what: Box<str>,
-    },
+    Unsigned(Option<Box<str>>),
+    /// `[trust]` names its key or digest, given here.
+    #[error("the plugin is revoked in [trust]: {0}")]
+    Revoked(Box<str>),
     /// A newer version of the plugin ran here.
     #[error(
         "version {found} of `{plugin}` is older than {ran}, which ran here before: force it, or roll back, if that is meant"
@@ -51,12 +42,9 @@ pub enum PluginRefusal {
     /// Compiling exceeded this limit: `10 s`.
     #[error("compiling the plugin exceeded {0}; build a smaller one")]
     CompileLimit(Box<str>),
-    /// The compiler process failed.
-    #[error("the plugin was not compiled: {said}")]
-    Compiler {
-        /// The process's exit status or output.
-        said: Box<str>,
-    },
+    /// The compiler process failed, with this exit status or output.
+    #[error("the plugin was not compiled: {0}")]
+    Compiler(Box<str>),
     /// The plugin imports something that no policy may use.
     #[error(
         "the plugin imports `{found}`, but a policy may import `{allowed}` alone: rebuild it with `cargo build \
@@ -109,12 +97,9 @@ pub enum PluginRefusal {
         /// The hook.
         hook: Hook,
     },
-    /// The plugin uses a disabled feature, exceeds a limit, or does not match the contract's types.
-    #[error("the engine does not take the plugin: {said}")]
-    Engine {
-        /// The engine's error.
-        said: Box<str>,
-    },
+    /// The plugin uses a disabled feature, exceeds a limit, or does not match the contract's types; the engine's error.
+    #[error("the engine does not take the plugin: {0}")]
+    Engine(Box<str>),
     /// A setting contradicts the schema.
     #[error("setting `{path}` should be {expected}, found {found}")]
     Setting {
@@ -125,12 +110,9 @@ pub enum PluginRefusal {
         /// The value found.
         found: Box<str>,
     },
-    /// The plugin's `init` rejects the settings.
-    #[error("the plugin does not take its settings: {said}")]
-    Settings {
-        /// The plugin's message.
-        said: Box<str>,
-    },
+    /// The plugin's `init` rejects the settings, with this message.
+    #[error("the plugin does not take its settings: {0}")]
+    Settings(Box<str>),
     /// The plugin failed before its first question.
     #[error("the plugin failed in `{call}`: {}", fault_words(fault))]
     Faulted {
@@ -146,13 +128,13 @@ impl PluginRefusal {
     pub fn code(&self) -> &'static str {
         match self {
             PluginRefusal::TooLarge { .. } => "too-large",
-            PluginRefusal::NotWasm { .. } => "not-wasm",
+            PluginRefusal::NotWasm(_) => "not-wasm",
             PluginRefusal::Signature(_) => "signature",
-            PluginRefusal::Unsigned { .. } => "unsigned",
-            PluginRefusal::Revoked { .. } => "revoked",
+            PluginRefusal::Unsigned(_) => "unsigned",
+            PluginRefusal::Revoked(_) => "revoked",
             PluginRefusal::Downgrade { .. } => "downgrade",
             PluginRefusal::CompileLimit(_) => "compile-limit",
-            PluginRefusal::Compiler { .. } => "compiler",
+            PluginRefusal::Compiler(_) => "compiler",
             PluginRefusal::Import { .. } => "import",
             PluginRefusal::Contract { .. } => "contract",
             PluginRefusal::NotAPlugin(_) => "not-a-plugin",
@@ -160,9 +142,9 @@ impl PluginRefusal {
             PluginRefusal::Manifest { .. } => "manifest",
             PluginRefusal::HookMissing(_) => "hook-missing",
             PluginRefusal::HookUnanswered { .. } => "hook-unanswered",
-            PluginRefusal::Engine { .. } => "engine",
+            PluginRefusal::Engine(_) => "engine",
             PluginRefusal::Setting { .. } => "setting",
-            PluginRefusal::Settings { .. } => "settings",
+            PluginRefusal::Settings(_) => "settings",
             PluginRefusal::Faulted { fault, .. } => fault.name(),
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use serde::Deserialize;
 
 use crate::plugin_file::{Outline, sha256};
 use crate::refusal::PluginRefusal;
@@ -228,7 +229,8 @@ pub enum Provenance {
 }
 
 /// Treatment of plugins that are neither shipped nor signed with a known key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Unsigned {
     /// Unsigned plugins run.
     Allow,
@@ -279,7 +281,7 @@ impl TrustedKeys {
         match unsigned {
             Unsigned::Allow => Ok(Provenance::Unsigned),
             Unsigned::Refuse => {
-                Err(PluginRefusal::Unsigned { by: signer.map(|key| key.to_string().into()) })
+                Err(PluginRefusal::Unsigned(signer.map(|key| key.to_string().into())))
             }
         }
     }
@@ -295,9 +297,9 @@ impl TrustedKeys {
 
     fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), PluginRefusal> {
         match digests.iter().find(|digest| self.revoked_digests.contains(*digest)) {
-            Some(digest) => Err(PluginRefusal::Revoked {
-                what: format!("sha256:{}", HEXLOWER.encode(digest)).into(),
-            }),
+            Some(digest) => {
+                Err(PluginRefusal::Revoked(format!("sha256:{}", HEXLOWER.encode(digest)).into()))
+            }
             None => Ok(()),
         }
     }
@@ -308,7 +310,7 @@ impl TrustedKeys {
         }
         let name = self.name_of(key);
         let what = name.map_or_else(|| key.to_string(), |name| format!("key `{name}`, {key}"));
-        Err(PluginRefusal::Revoked { what: what.into() })
+        Err(PluginRefusal::Revoked(what.into()))
     }
 
     fn name_of(&self, key: PublicKey) -> Option<Arc<str>> {

@@ -328,7 +328,8 @@ impl RedundancyMode {
 }
 
 /// The sessions that share a place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Affinity {
     /// The sessions of a room are on one node and move together.
     #[default]

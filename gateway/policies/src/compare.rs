@@ -24,14 +24,7 @@ pub(super) fn is_same(one: &HookAnswer, other: &HookAnswer) -> bool {
             };
             done(one) == done(other)
         }
-        (
-            HookAnswer::Params(_)
-            | HookAnswer::Admit { .. }
-            | HookAnswer::Placed { .. }
-            | HookAnswer::Moves { .. }
-            | HookAnswer::Actions { .. },
-            _,
-        ) => false,
+        _ => false,
     }
 }
 

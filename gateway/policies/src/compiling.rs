@@ -1,9 +1,7 @@
 //! Compiles plugins. A plugin that is not in the cache is compiled in a process of its own with limits, so that a
 //! malicious plugin harms only that process.
 
-mod child;
-
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,10 +9,12 @@ use std::sync::{Arc, Once};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-pub use child::compile_plugin;
 use evenkeel_config::{Compiler, GatewayConfig};
 use evenkeel_host as host;
+use evenkeel_process::sandbox;
 use host::{Cached, CompileOrder, CompilerOutput, Component, NativeCode, PluginRefusal};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 
 /// Bytes read from a compiler's standard error.
@@ -32,6 +32,12 @@ const NICE: [&str; 3] = ["nice", "-n", "10"];
 
 /// The compiler program's subcommand.
 const VERB: &str = "compile-plugin";
+
+/// One byte more than the largest order, so that a longer order is recognised.
+const ORDER_MAX: u64 = host::ORDER_BYTES_MAX as u64 + 1;
+
+/// Maximum open files: the three standard streams, and files that the program opens.
+const FILES_MAX: u64 = 16;
 
 /// Compiles plugins. Clones share the engine and the cache.
 #[derive(Clone)]
@@ -144,9 +150,9 @@ impl CompilerProcess<'_> {
     /// Compiles a plugin in another process and waits for it.
     fn compile(&self, engine: &host::Engine, plugin: &[u8]) -> Result<NativeCode, PluginRefusal> {
         let order = CompileOrder::new(engine, plugin);
-        let failed = |error: std::io::Error| {
+        let failed = |error: io::Error| {
             let said = format!("cannot start {}: {error}", self.0.program.display());
-            PluginRefusal::Compiler { said: said.into() }
+            PluginRefusal::Compiler(said.into())
         };
         let mut child = self.start().map_err(failed)?;
         let Spoken { output, words, late } = converse(&mut child, &order, self.0.within);
@@ -170,19 +176,19 @@ impl CompilerProcess<'_> {
     }
 
     /// Starts the process, at lower priority if `nice` is installed.
-    fn start(&self) -> std::io::Result<Child> {
+    fn start(&self) -> io::Result<Child> {
         let [nice, arguments @ ..] = NICE;
         let mut low = Command::new(nice);
         low.args(arguments).arg(&self.0.program);
         match self.spawn(low) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.spawn(Command::new(&self.0.program))
             }
             started => started,
         }
     }
 
-    fn spawn(&self, mut command: Command) -> std::io::Result<Child> {
+    fn spawn(&self, mut command: Command) -> io::Result<Child> {
         command
             .arg(VERB)
             .arg("--processor-seconds")
@@ -210,13 +216,11 @@ impl CompilerProcess<'_> {
             }
             Some(Signal::SIGSYS) => {
                 let said = "the compiler made a system call that it may not make, and was killed";
-                PluginRefusal::Compiler { said: said.into() }
+                PluginRefusal::Compiler(said.into())
             }
             Some(_) | None => {
                 let last = words.lines().last().unwrap_or("it said nothing");
-                PluginRefusal::Compiler {
-                    said: format!("the compiler ended ({status}): {last}").into(),
-                }
+                PluginRefusal::Compiler(format!("the compiler ended ({status}): {last}").into())
             }
         }
     }
@@ -227,7 +231,7 @@ fn limit(limit: String) -> PluginRefusal {
 }
 
 /// Waits for the exit of a compiler that closed its output, and kills it after a second.
-fn settle(child: &mut Child) -> std::io::Result<ExitStatus> {
+fn settle(child: &mut Child) -> io::Result<ExitStatus> {
     for _ in 0..SETTLE_LOOKS {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -280,6 +284,35 @@ fn converse(child: &mut Child, order: &CompileOrder<'_>, within: Duration) -> Sp
 /// Returns the thread's result; these threads do not panic.
 fn joined<T: Default>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_default()
+}
+
+/// The process that compiles one plugin. It limits and confines itself before it reads any input.
+///
+/// Reads an order from standard input and writes the answer to standard output: the body of the subcommand
+/// `compile-plugin`, which the gateway starts. The process is killed when its parent exits.
+pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    let limits = [
+        // SIGXCPU ends the process at the soft limit, SIGKILL one second later.
+        (Resource::RLIMIT_CPU, processor_seconds, processor_seconds + 1),
+        (Resource::RLIMIT_AS, memory_mib << 20, memory_mib << 20),
+        (Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX),
+        (Resource::RLIMIT_FSIZE, 0, 0),
+        (Resource::RLIMIT_CORE, 0, 0),
+    ];
+    for (resource, soft, hard) in limits {
+        setrlimit(resource, soft, hard)?;
+    }
+    // The kernel kills this process first when memory is short. A failure of this write is harmless.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // The gateway logs it.
+    sandbox::confine_compiler().iter().for_each(|missing| eprintln!("{missing}"));
+    let mut order = Vec::new();
+    io::stdin().lock().take(ORDER_MAX).read_to_end(&mut order)?;
+    let answer = host::fulfil(&order);
+    let mut out = io::stdout().lock();
+    out.write_all(&answer)?;
+    out.flush()
 }
 
 #[cfg(test)]

@@ -3,170 +3,73 @@
 
 #![deny(missing_docs)]
 
-mod catalog;
 mod compare;
 mod compiling;
-mod export;
-mod kept;
-mod ledger;
 mod memory;
 mod prepare;
 mod recorder;
-mod rules;
 mod thread;
-mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
-pub use catalog::catalog;
 pub use compiling::{Foundry, compile_plugin};
 use evenkeel_config::GatewayConfig;
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host as host;
 use evenkeel_model::{
-    Ask, AskId, BreachCount, CatalogEntry, GatewayLimits, PluginFault, PolicyName, RevisionAnswer,
+    Ask, AskId, CatalogEntry, EntryKind, GatewayLimits, NodeId, PluginFault, PolicyName, RegionId,
+    ZoneId,
 };
+use evenkeel_process::lock;
 use evenkeel_revisions::{
-    Compared, Lifecycle, PolicyCallResult, PolicyStatus, Remembered, Revision, RolloutOutcome,
-    RolloutReport, RolloutRequest, RolloutRules, WallClock,
+    Lifecycle, PolicyStatus, Remembered, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
 };
-pub use export::{Export, ExportOptions};
-use kept::RecentQuestions;
-pub use ledger::{RefusalLedger, RefusalRecord};
 use memory::{FactFile, PolicyKeeper};
-pub use prepare::{ActivationOptions, PluginSource, Preparation, begin, prepare};
-pub use recorder::{PolicyRecorder, ReportedDecision};
-pub use rules::TrustRules;
-use thread::{Figures, LoadedPlugin, PolicyThread};
-use tokio::sync::{mpsc, oneshot};
-pub use view::{PluginView, PolicyView};
+pub use prepare::{
+    ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, TrustRules, begin,
+    prepare,
+};
+pub use recorder::{Export, ExportOptions, PolicyRecorder, ReportedDecision};
+use thread::{
+    CatalogSnapshot, LoadDecision, PluginFacts, PolicyOrder, PolicyThread, QuestionBudgets,
+    ThreadQueue,
+};
+pub use thread::{PolicyReport, ReadyRevision};
+use tokio::sync::mpsc;
 
 /// Questions that may wait for one policy; the native default answers further ones. With a plugin that needs its whole
 /// budget of 10 ms, the last of them waits 640 ms.
 const QUESTIONS_MAX: usize = 64;
 
-/// Messages from the threads of policies to control.
-#[derive(Debug)]
-pub enum PolicyReport {
-    /// A question was answered, by a plugin or natively.
-    Answered {
-        /// The question.
-        ask: AskId,
-        /// The policy.
-        policy: PolicyName,
-        /// The answer, or why there is none.
-        result: Result<RevisionAnswer, PluginFault>,
-        /// The called revision and the result of the call, if one was called.
-        call: Option<(Arc<str>, PolicyCallResult)>,
-    },
-    /// A candidate was asked in the shadow stage.
-    Compared {
-        /// The policy.
-        policy: PolicyName,
-        /// The candidate.
-        revision: Arc<str>,
-        /// How its answer compares.
-        compared: Compared,
-        /// The plugin could not be restarted.
-        beyond_repair: bool,
-    },
-    /// A revision and a fresh instance of it gave different answers.
-    HiddenState {
-        /// The policy.
-        policy: PolicyName,
-        /// The revision.
-        revision: Arc<str>,
-        /// The difference.
-        differs: Box<str>,
-        /// Different answers so far, and compared ones.
-        answers: BreachCount,
-    },
-    /// A revision is compiled; recorded questions are replayed unless the core refuses it.
-    Compiled {
-        /// The policy.
-        policy: PolicyName,
-        /// The request for it.
-        request: Box<RolloutRequest>,
-        /// The compiled revision.
-        revision: Revision,
-        /// Whether the core takes it.
-        reply: oneshot::Sender<Result<(), evenkeel_revisions::RevisionRefusal>>,
-    },
-    /// A revision passed the replay of recorded questions.
-    Ready(Box<ReadyRevision>),
+/// A policy, its plugins and their measurements.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PolicyView {
+    /// The policy: `call/routing`.
+    pub policy: PolicyName,
+    /// Revisions, rollout, faults.
+    pub status: PolicyStatus,
+    /// The plugin of the active revision. Empty while the native default decides because the plugin failed.
+    pub active: PluginView,
+    /// The plugin of the candidate; empty without a candidate.
+    pub candidate: PluginView,
+    /// Measurements of both cohorts, the active revision's first. Empty outside the canary stage.
+    pub cohorts: Vec<ArmStatistics>,
+    /// Sessions and rooms on which the active revision faults; the gateway does not ask it about them.
+    pub quarantined: u64,
+    /// Answers that differed from those of a fresh instance, and compared answers.
+    pub hidden_state: (u64, u64),
 }
 
-/// A revision that passed the replay and may be used.
-#[derive(Debug)]
-pub struct ReadyRevision {
-    policy: PolicyName,
-    request: RolloutRequest,
-    revision: Revision,
-    loaded: LoadedPlugin,
-    since: Instant,
-    reply: oneshot::Sender<LoadDecision>,
-}
-
-/// The core's decision about a ready revision.
-#[derive(Debug)]
-struct LoadDecision {
-    result: Result<RolloutReport, evenkeel_revisions::RevisionRefusal>,
-    /// The refused plugin, returned because dropping it takes time.
-    unwanted: Option<LoadedPlugin>,
-}
-
-/// An order to the thread of a policy, handled before waiting questions.
-enum PolicyOrder {
-    /// Questions may name the revision from now on. With `compare`, the thread also asks it in the shadow stage.
-    Load {
-        revision: Arc<str>,
-        loaded: Box<LoadedPlugin>,
-        compare: bool,
-    },
-    Unload(Arc<str>),
-    Stop,
-}
-
-/// State shared by control and the thread of a policy.
-#[derive(Default, Debug)]
-struct ThreadQueue {
-    orders: Mutex<VecDeque<PolicyOrder>>,
-    /// Questions to replay on the next revision.
-    questions: RecentQuestions,
-    catalog: Mutex<CatalogSnapshot>,
-}
-
-impl std::fmt::Debug for PolicyOrder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            PolicyOrder::Load { .. } => "Load",
-            PolicyOrder::Unload(_) => "Unload",
-            PolicyOrder::Stop => "Stop",
-        })
-    }
-}
-
-/// Names of nodes, zones and regions, and the number of their changes.
-#[derive(Clone, Default, Debug)]
-struct CatalogSnapshot {
-    version: u64,
-    entries: Arc<[CatalogEntry]>,
-}
-
-/// No thread panics while it holds one of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Maximum time of a plugin for a question, as the core measures it.
-#[derive(Clone, Copy, Debug)]
-struct QuestionBudgets {
-    /// The budget of questions that a client waits for.
-    offer: Duration,
-    advice: Duration,
+/// The plugin of a revision.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct PluginView {
+    /// Name and version.
+    pub title: Box<str>,
+    /// `embedded`, the path of a file, or `pushed`.
+    pub origin: Box<str>,
 }
 
 /// The threads of all policies, their engine and their recorder.
@@ -193,18 +96,6 @@ struct RunningPolicy {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// The facts about a loaded plugin that control needs.
-#[derive(Debug)]
-struct PluginFacts {
-    name: Arc<str>,
-    /// The name and version.
-    title: Box<str>,
-    origin: Box<str>,
-    settings: serde_json::Value,
-    seal: host::PluginSeal,
-    figures: Arc<Figures>,
-}
-
 impl RunningPolicy {
     fn order(&self, order: PolicyOrder) {
         lock(&self.shared.orders).push_back(order);
@@ -218,9 +109,7 @@ impl RunningPolicy {
         };
         self.plugins.iter().filter_map(revoked).collect()
     }
-}
 
-impl RunningPolicy {
     fn view(
         &self,
         policy: &PolicyName,
@@ -416,8 +305,7 @@ impl PolicyThreads {
                 gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
             PolicyReport::Compiled { policy, request, revision, reply } => {
-                let life =
-                    gateway.policy(&policy).ok_or(evenkeel_revisions::RevisionRefusal::Superseded);
+                let life = gateway.policy(&policy).ok_or(RevisionRefusal::Superseded);
                 let checked = life.and_then(|it| it.handle_compiled(&request, &revision, now));
                 let _ = reply.send(checked);
             }
@@ -437,7 +325,7 @@ impl PolicyThreads {
         let result = gateway.change_policy(&policy, now, |life| {
             life.handle_ready(&request, revision, revoked, (since, now))
         });
-        let result = result.unwrap_or(Err(evenkeel_revisions::RevisionRefusal::Superseded));
+        let result = result.unwrap_or(Err(RevisionRefusal::Superseded));
         let compare = match result.as_ref().map(|rollout| rollout.outcome) {
             Ok(RolloutOutcome::Started) => true,
             Ok(RolloutOutcome::Unchanged) | Err(_) => {
@@ -505,4 +393,27 @@ impl Drop for PolicyThreads {
             running.thread.take().map(std::thread::JoinHandle::join);
         }
     }
+}
+
+/// The catalog, which maps the numbers in questions to names. Lists regions and zones in the order of their numbers; the parent of a zone is its region, that of a node its zone.
+pub fn catalog<'a>(
+    home: RegionId,
+    regions: impl Iterator<Item = &'a str> + Clone,
+    zones: impl Iterator<Item = (RegionId, &'a str)>,
+    nodes: impl Iterator<Item = (NodeId, ZoneId, &'a str)>,
+) -> Vec<CatalogEntry> {
+    let entry = |kind, id: u32, parent: u32, name: &str| CatalogEntry {
+        kind,
+        id: u64::from(id),
+        parent: u64::from(parent),
+        name: name.into(),
+        labels: Vec::new(),
+    };
+    let own = regions.clone().nth(home.0 as usize).unwrap_or_default();
+    let own = entry(EntryKind::Home, 0, home.0, own);
+    let regions = (0..).zip(regions).map(|(id, name)| entry(EntryKind::Region, id, 0, name));
+    let zones =
+        (0..).zip(zones).map(|(id, (region, name))| entry(EntryKind::Zone, id, region.0, name));
+    let nodes = nodes.map(|(id, zone, name)| entry(EntryKind::Node, id.0, zone.0, name));
+    regions.chain(zones).chain(nodes).chain([own]).collect()
 }

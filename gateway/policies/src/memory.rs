@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_model::PolicyName;
-use evenkeel_process::file;
+use evenkeel_process::{file, lock, unix_us};
 use evenkeel_revisions::{AcceptedRevision, QuarantinedRevision, Remembered, Version};
 use serde::{Deserialize, Serialize};
-
-use super::lock;
 
 /// The version of the file format; other versions are not read.
 const FORM: u32 = 1;
@@ -63,7 +61,7 @@ impl From<Remembered> for PolicyFacts {
         };
         let harmful = |QuarantinedRevision { revision, since, reason }| HarmfulFact {
             revision,
-            since_us: evenkeel_process::unix_us(since),
+            since_us: unix_us(since),
             reason,
         };
         PolicyFacts {
@@ -107,9 +105,7 @@ struct Book {
 pub(super) struct FactFile {
     /// Facts about policies that have not started yet. Those of a policy that never starts are not written again.
     read: Notes,
-    notes: Arc<Mutex<Notes>>,
-    /// A keeper has noted facts. Policies that were only begun are not written.
-    noted: Arc<AtomicBool>,
+    shared: Arc<SharedNotes>,
     turns: Sender<WriterMessage>,
     thread: Option<JoinHandle<()>>,
 }
@@ -118,9 +114,15 @@ pub(super) struct FactFile {
 #[derive(Debug)]
 pub(super) struct PolicyKeeper {
     policy: String,
-    notes: Arc<Mutex<Notes>>,
-    noted: Arc<AtomicBool>,
+    shared: Arc<SharedNotes>,
     turns: Sender<WriterMessage>,
+}
+
+#[derive(Default, Debug)]
+struct SharedNotes {
+    notes: Mutex<Notes>,
+    /// A keeper has noted facts. Policies that were only begun are not written.
+    noted: AtomicBool,
 }
 
 /// A message to the writing thread.
@@ -145,24 +147,23 @@ impl FactFile {
             file.set_aside(&found);
             Notes::new()
         });
-        let (notes, noted) = (Arc::default(), Arc::default());
+        let shared = Arc::default();
         // One pending message is enough: the thread writes the newest facts.
         let (turns, told) = bounded(1);
         let written = read.clone();
-        let writer =
-            FactWriter { file, notes: Arc::clone(&notes), noted: Arc::clone(&noted), written };
+        let writer = FactWriter { file, shared: Arc::clone(&shared), written };
         let thread = std::thread::Builder::new().name("policy memory".into());
         let thread = Some(thread.spawn(move || writer.run(&told))?);
-        Ok(FactFile { read, notes, noted, turns, thread })
+        Ok(FactFile { read, shared, turns, thread })
     }
 
     /// Starts to keep a policy; returns the facts of earlier runs, and a keeper for new ones.
     pub(super) fn begin(&mut self, policy: &PolicyName) -> (Remembered, PolicyKeeper) {
         let policy = policy.to_string();
         let remembered = self.read.remove(&policy).unwrap_or_default();
-        lock(&self.notes).insert(policy.clone(), remembered.clone());
-        let (notes, noted) = (Arc::clone(&self.notes), Arc::clone(&self.noted));
-        (remembered.into(), PolicyKeeper { policy, notes, noted, turns: self.turns.clone() })
+        lock(&self.shared.notes).insert(policy.clone(), remembered.clone());
+        let shared = Arc::clone(&self.shared);
+        (remembered.into(), PolicyKeeper { policy, shared, turns: self.turns.clone() })
     }
 
     /// Lets the facts be written. Until then, the process that this one replaces writes the file.
@@ -182,8 +183,8 @@ impl Drop for FactFile {
 
 impl PolicyKeeper {
     pub(super) fn note(&self, remembered: Remembered) {
-        lock(&self.notes).insert(self.policy.clone(), remembered.into());
-        self.noted.store(true, Ordering::Release);
+        lock(&self.shared.notes).insert(self.policy.clone(), remembered.into());
+        self.shared.noted.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(WriterMessage::Write);
     }
@@ -191,8 +192,7 @@ impl PolicyKeeper {
 
 struct FactWriter {
     file: FactPath,
-    notes: Arc<Mutex<Notes>>,
-    noted: Arc<AtomicBool>,
+    shared: Arc<SharedNotes>,
     written: Notes,
 }
 
@@ -202,7 +202,7 @@ impl FactWriter {
         let (mut begun, mut failed) = (false, false);
         for turn in told.iter().take_while(|turn| *turn != WriterMessage::End) {
             begun |= turn == WriterMessage::Begin;
-            if begun && self.noted.load(Ordering::Acquire) {
+            if begun && self.shared.noted.load(Ordering::Acquire) {
                 failed = self.write().is_err();
             }
         }
@@ -213,7 +213,7 @@ impl FactWriter {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let notes = lock(&self.notes).clone();
+        let notes = lock(&self.shared.notes).clone();
         if notes == self.written {
             return Ok(());
         }
@@ -244,16 +244,10 @@ impl FactPath {
 
     /// Returns no notes if the file does not exist.
     fn read(&self) -> Result<Notes, String> {
-        let file = match File::open(&self.path) {
+        let text = match file::read(&self.path, BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::new()),
-            opened => opened.map_err(|error| error.to_string())?,
+            read => read.map_err(|error| error.to_string())?,
         };
-        let mut text = Vec::new();
-        let read = file.take(BYTES_MAX + 1).read_to_end(&mut text);
-        let bytes = read.map_err(|error| error.to_string())?;
-        if bytes as u64 > BYTES_MAX {
-            return Err(format!("more than {BYTES_MAX} bytes"));
-        }
         let book: Book = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
         match book.version {
             FORM => Ok(book.policies),

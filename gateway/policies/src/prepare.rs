@@ -1,21 +1,27 @@
 //! Prepares a revision: checks its signature, compiles it, installs it and replays recorded questions. Runs neither on
 //! the control thread nor on that of the policy, since compiling may take long.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_host as host;
+use evenkeel_config::{GatewayConfig, PluginLimits, TrustSettings};
+use evenkeel_host::{self as host, PluginRefusal, PluginSeal, Provenance};
 use evenkeel_model::{PluginFault, PolicyName};
+use evenkeel_process::{lock, unix_us};
 use evenkeel_revisions::{
-    Actor, Revision, RolloutOutcome, RolloutReport, RolloutRequest, Strategy,
+    Actor, Revision, RevisionRefusal, RolloutOutcome, RolloutReport, RolloutRequest, Strategy,
 };
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::thread::LoadedPlugin;
-use super::{
-    CatalogSnapshot, Foundry, LoadDecision, PolicyReport, ReadyRevision, RefusalLedger,
-    RefusalRecord, ThreadQueue, TrustRules,
+use super::compiling::Foundry;
+use super::thread::{
+    CatalogSnapshot, LoadDecision, LoadedPlugin, PolicyReport, ReadyRevision, ThreadQueue,
 };
+
+/// Maximum refusals kept: enough to look through after an incident.
+const REFUSALS_MAX: usize = 128;
 
 /// A plugin's bytes, settings and origin.
 #[derive(Clone, Debug)]
@@ -71,17 +77,17 @@ pub struct Preparation {
 }
 
 /// The reason why a revision was refused.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum PrepareError {
-    Refused(host::PluginRefusal),
+    #[error(transparent)]
+    Refused(#[from] PluginRefusal),
     /// The revision failed on a question that the policy had answered before.
-    Disproved {
-        questions: usize,
-        fault: PluginFault,
-    },
+    #[error("replaying {questions} recorded questions failed ({fault})")]
+    Disproved { questions: usize, fault: PluginFault },
     /// The core refused the revision.
-    Unwanted(evenkeel_revisions::RevisionRefusal),
-    /// The policy was stopped, or control ended.
+    #[error("{}", unwanted(.0))]
+    Unwanted(RevisionRefusal),
+    #[error("the policy is not running")]
     Gone,
 }
 
@@ -97,41 +103,101 @@ impl PrepareError {
     }
 }
 
-impl std::fmt::Display for PrepareError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            PrepareError::Refused(refused) => refused.fmt(f),
-            PrepareError::Disproved { questions, fault } => {
-                write!(f, "replaying {questions} recorded questions failed ({fault})")
-            }
-            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Superseded) => {
-                f.write_str("superseded by a later push or rollback of this policy")
-            }
-            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Downgrade {
-                plugin,
-                found,
-                ran,
-            }) => {
-                let (found, ran) = (found.to_string().into(), ran.to_string().into());
-                host::PluginRefusal::Downgrade { plugin: (**plugin).into(), found, ran }.fmt(f)
-            }
-            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Quarantined {
-                quarantined,
-                age,
-            }) => {
-                write!(
-                    f,
-                    "revision {} is quarantined for {} s: {}; `--force` accepts it",
-                    quarantined.revision,
-                    age.as_secs(),
-                    quarantined.reason
-                )
-            }
-            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Revoked(reason)) => {
-                f.write_str(reason)
-            }
-            PrepareError::Gone => f.write_str("the policy is not running"),
+fn unwanted(refusal: &RevisionRefusal) -> String {
+    match refusal {
+        RevisionRefusal::Superseded => {
+            "superseded by a later push or rollback of this policy".to_owned()
         }
+        RevisionRefusal::Downgrade { plugin, found, ran } => {
+            let (found, ran) = (found.to_string().into(), ran.to_string().into());
+            PluginRefusal::Downgrade { plugin: (**plugin).into(), found, ran }.to_string()
+        }
+        RevisionRefusal::Quarantined { quarantined, age } => format!(
+            "revision {} is quarantined for {} s: {}; `--force` accepts it",
+            quarantined.revision,
+            age.as_secs(),
+            quarantined.reason
+        ),
+        RevisionRefusal::Revoked(reason) => reason.to_string(),
+    }
+}
+
+/// The configured rules for plugins: accepted signers and grants per policy. Each rollout reads the rules at its start.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct TrustRules {
+    trust: TrustSettings,
+    allowed: BTreeMap<PolicyName, PluginLimits>,
+}
+
+impl TrustRules {
+    /// `[trust]` and the bindings of these settings.
+    pub fn of(settings: &GatewayConfig) -> TrustRules {
+        let allowed =
+            settings.bindings().map(|(policy, binding)| (policy, binding.allowed.clone()));
+        TrustRules { trust: settings.trust.clone(), allowed: allowed.collect() }
+    }
+
+    /// Checks the plugin's signature against the rules of this policy.
+    pub fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Provenance, PluginRefusal> {
+        let allowed = self.allowed.get(policy).cloned().unwrap_or_default();
+        self.trust.keys.judge(plugin, self.trust.unsigned(&allowed))
+    }
+
+    /// The refusal of an accepted plugin that has been revoked since.
+    pub(super) fn revoked(&self, seal: &PluginSeal) -> Option<PluginRefusal> {
+        self.trust.keys.spare(seal).err()
+    }
+
+    pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::GrantLimits {
+        self.allowed.get(policy).map(|allowed| allowed.grant.clone()).unwrap_or_default()
+    }
+}
+
+/// A refused revision or plugin.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RefusalRecord {
+    /// Microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// The policy that the plugin was for.
+    #[serde(serialize_with = "evenkeel_process::as_text")]
+    pub policy: PolicyName,
+    /// `pushed`, or the path of a file.
+    pub origin: Box<str>,
+    /// The stable code of the reason.
+    pub code: &'static str,
+    /// One sentence with the next step.
+    pub reason: Box<str>,
+}
+
+impl RefusalRecord {
+    /// A refusal at this moment.
+    pub fn now(
+        policy: PolicyName,
+        origin: Box<str>,
+        code: &'static str,
+        reason: Box<str>,
+    ) -> RefusalRecord {
+        RefusalRecord { at_us: unix_us(SystemTime::now()), policy, origin, code, reason }
+    }
+}
+
+/// The last refused revisions and plugins, which are lost when the process ends. Rollouts append to it; the API reads it.
+#[derive(Default, Debug)]
+pub struct RefusalLedger(Mutex<VecDeque<RefusalRecord>>);
+
+impl RefusalLedger {
+    /// Adds a refusal and drops the oldest one if the list is full.
+    pub fn refuse(&self, refusal: RefusalRecord) {
+        let mut kept = lock(&self.0);
+        if kept.len() == REFUSALS_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(refusal);
+    }
+
+    /// The oldest refusal is first.
+    pub fn refusals(&self) -> Vec<RefusalRecord> {
+        lock(&self.0).iter().cloned().collect()
     }
 }
 
@@ -161,11 +227,9 @@ pub fn prepare(preparation: &Preparation, source: PluginSource) -> RolloutReport
 /// Prepares the first revision of a policy. A policy that is stopped meanwhile counts as success.
 pub fn begin(preparation: &Preparation, source: PluginSource) -> Result<(), Box<str>> {
     match take_in(preparation, source, &mut None) {
-        Ok(_)
-        | Err(
-            PrepareError::Unwanted(evenkeel_revisions::RevisionRefusal::Superseded)
-            | PrepareError::Gone,
-        ) => Ok(()),
+        Ok(_) | Err(PrepareError::Unwanted(RevisionRefusal::Superseded) | PrepareError::Gone) => {
+            Ok(())
+        }
         Err(unfit) => Err(unfit.to_string().into()),
     }
 }
@@ -177,9 +241,9 @@ fn take_in(
     name: &mut Option<Arc<str>>,
 ) -> Result<RolloutReport, PrepareError> {
     let Preparation { foundry, rules, policy, .. } = preparation;
-    let vouched = rules.judge(policy, &source.bytes).map_err(PrepareError::Refused)?;
-    let seal = host::PluginSeal::of(&source.bytes).map_err(PrepareError::Refused)?;
-    let component = foundry.vet(&source.bytes).map_err(PrepareError::Refused)?;
+    let vouched = rules.judge(policy, &source.bytes)?;
+    let seal = PluginSeal::of(&source.bytes)?;
+    let component = foundry.vet(&source.bytes)?;
     let manifest = component.manifest();
     let inherited = || {
         let same = preparation.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
@@ -189,9 +253,9 @@ fn take_in(
     let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
     let (catalog, seed) = (preparation.catalog.entries.to_vec(), source.seed);
     let allowed = rules.grant(policy);
-    let made =
-        host::BoundPlugin::install_within(engine, &component, hook, given, catalog, seed, &allowed);
-    let mut made = made.map_err(PrepareError::Refused)?;
+    let mut made = host::BoundPlugin::install_within(
+        engine, &component, hook, given, catalog, seed, &allowed,
+    )?;
     let revision = Revision {
         name: made.revision().into(),
         plugin: Arc::clone(&manifest.name),
@@ -202,12 +266,14 @@ fn take_in(
     let ActivationOptions { by, force, strategy, returns } = source.how;
     let (push, arrived) = (preparation.push, source.arrived);
     let request = RolloutRequest { push, by, arrived, force, strategy, returns };
-    preparation.ask_core(|reply| PolicyReport::Compiled {
-        policy: policy.clone(),
-        request: Box::new(request.clone()),
-        revision: revision.clone(),
-        reply,
-    })??;
+    preparation
+        .ask_core(|reply| PolicyReport::Compiled {
+            policy: policy.clone(),
+            request: Box::new(request.clone()),
+            revision: revision.clone(),
+            reply,
+        })?
+        .map_err(PrepareError::Unwanted)?;
     preparation.prove(&mut made)?;
     let figures = Arc::default();
     let (origin, catalog) = (source.origin, preparation.catalog.version);
@@ -225,13 +291,7 @@ fn take_in(
     })?;
     drop(unwanted);
     tracing::debug!(policy = %preparation.policy, signer = ?vouched, "plugin prepared");
-    Ok(result?)
-}
-
-impl From<evenkeel_revisions::RevisionRefusal> for PrepareError {
-    fn from(refusal: evenkeel_revisions::RevisionRefusal) -> PrepareError {
-        PrepareError::Unwanted(refusal)
-    }
+    result.map_err(PrepareError::Unwanted)
 }
 
 impl Preparation {

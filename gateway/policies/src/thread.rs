@@ -1,23 +1,28 @@
-//! The thread of one policy. It owns the loaded plugins, and asks the one that a question names.
+//! The thread of one policy. It owns the loaded plugins, and asks the one that a question names. It keeps the last
+//! questions, which the next revision has to answer before it is used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::mem::discriminant;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use evenkeel_host::{self as host, LogLevel};
 use evenkeel_model::{
-    Arm, Ask, BreachCount, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer,
+    Arm, Ask, AskId, BreachCount, CatalogEntry, HookAnswer, PluginFault, PolicyName,
+    PolicyQuestion, RevisionAnswer,
 };
-use evenkeel_revisions::{Compared, PolicyCallResult};
-use tokio::sync::mpsc;
+use evenkeel_process::lock;
+use evenkeel_revisions::{
+    Compared, PolicyCallResult, Revision, RevisionRefusal, RolloutReport, RolloutRequest,
+};
+use tokio::sync::{mpsc, oneshot};
 
 use super::compare::is_same;
 use super::recorder::Scribe;
-use super::{PluginFacts, PolicyOrder, PolicyReport, QuestionBudgets, ThreadQueue, lock};
 
 /// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
 /// guest.
@@ -25,6 +30,168 @@ const STACK: usize = 2 << 20;
 
 /// Minimum time between log lines about faults.
 const FAULT_LOGGED_EVERY: Duration = Duration::from_secs(1);
+
+/// Questions kept of each kind, so that frequent kinds do not displace rare ones.
+const KEPT_OF_EACH: usize = 8;
+
+/// Rooms or sessions kept of one question. A question may have thousands, and some hundreds are enough to expose a
+/// faulty revision.
+const ROWS_OF_EACH: usize = 512;
+
+/// Messages from the threads of policies to control.
+#[derive(Debug)]
+pub enum PolicyReport {
+    /// A question was answered, by a plugin or natively.
+    Answered {
+        /// The question.
+        ask: AskId,
+        /// The policy.
+        policy: PolicyName,
+        /// The answer, or why there is none.
+        result: Result<RevisionAnswer, PluginFault>,
+        /// The called revision and the result of the call, if one was called.
+        call: Option<(Arc<str>, PolicyCallResult)>,
+    },
+    /// A candidate was asked in the shadow stage.
+    Compared {
+        /// The policy.
+        policy: PolicyName,
+        /// The candidate.
+        revision: Arc<str>,
+        /// How its answer compares.
+        compared: Compared,
+        /// The plugin could not be restarted.
+        beyond_repair: bool,
+    },
+    /// A revision and a fresh instance of it gave different answers.
+    HiddenState {
+        /// The policy.
+        policy: PolicyName,
+        /// The revision.
+        revision: Arc<str>,
+        /// The difference.
+        differs: Box<str>,
+        /// Different answers so far, and compared ones.
+        answers: BreachCount,
+    },
+    /// A revision is compiled; recorded questions are replayed unless the core refuses it.
+    Compiled {
+        /// The policy.
+        policy: PolicyName,
+        /// The request for it.
+        request: Box<RolloutRequest>,
+        /// The compiled revision.
+        revision: Revision,
+        /// Whether the core takes it.
+        reply: oneshot::Sender<Result<(), RevisionRefusal>>,
+    },
+    /// A revision passed the replay of recorded questions.
+    Ready(Box<ReadyRevision>),
+}
+
+/// A revision that passed the replay and may be used.
+#[derive(Debug)]
+pub struct ReadyRevision {
+    pub(super) policy: PolicyName,
+    pub(super) request: RolloutRequest,
+    pub(super) revision: Revision,
+    pub(super) loaded: LoadedPlugin,
+    pub(super) since: Instant,
+    pub(super) reply: oneshot::Sender<LoadDecision>,
+}
+
+/// The core's decision about a ready revision.
+#[derive(Debug)]
+pub(super) struct LoadDecision {
+    pub(super) result: Result<RolloutReport, RevisionRefusal>,
+    /// The refused plugin, returned because dropping it takes time.
+    pub(super) unwanted: Option<LoadedPlugin>,
+}
+
+/// An order to the thread of a policy, handled before waiting questions.
+pub(super) enum PolicyOrder {
+    /// Questions may name the revision from now on. With `compare`, the thread also asks it in the shadow stage.
+    Load {
+        revision: Arc<str>,
+        loaded: Box<LoadedPlugin>,
+        compare: bool,
+    },
+    Unload(Arc<str>),
+    Stop,
+}
+
+/// State shared by control and the thread of a policy.
+#[derive(Default, Debug)]
+pub(super) struct ThreadQueue {
+    pub(super) orders: Mutex<VecDeque<PolicyOrder>>,
+    /// Questions to replay on the next revision.
+    pub(super) questions: RecentQuestions,
+    pub(super) catalog: Mutex<CatalogSnapshot>,
+}
+
+impl std::fmt::Debug for PolicyOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PolicyOrder::Load { .. } => "Load",
+            PolicyOrder::Unload(_) => "Unload",
+            PolicyOrder::Stop => "Stop",
+        })
+    }
+}
+
+/// Names of nodes, zones and regions, and the number of their changes.
+#[derive(Clone, Default, Debug)]
+pub(super) struct CatalogSnapshot {
+    pub(super) version: u64,
+    pub(super) entries: Arc<[CatalogEntry]>,
+}
+
+/// Maximum time of a plugin for a question, as the core measures it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QuestionBudgets {
+    /// The budget of questions that a client waits for.
+    pub(super) offer: Duration,
+    pub(super) advice: Duration,
+}
+
+/// Recorded questions with the time at which each was asked.
+#[derive(Default, Debug)]
+pub(super) struct RecentQuestions(Mutex<VecDeque<(Arc<PolicyQuestion>, u64)>>);
+
+impl RecentQuestions {
+    /// Keeps an answered question and drops the oldest one of its kind.
+    pub(super) fn keep(&self, question: impl Into<Arc<PolicyQuestion>>, now_us: u64) {
+        let question = some_of(question.into());
+        let mut kept = lock(&self.0);
+        let kind = discriminant(&*question);
+        let alike = |(kept, _): &(Arc<PolicyQuestion>, u64)| discriminant(&**kept) == kind;
+        if kept.iter().filter(|kept| alike(kept)).count() == KEPT_OF_EACH {
+            let oldest = kept.iter().position(alike);
+            oldest.and_then(|oldest| kept.remove(oldest));
+        }
+        kept.push_back((question, now_us));
+    }
+
+    /// The oldest question is first.
+    pub(super) fn list(&self) -> Vec<(Arc<PolicyQuestion>, u64)> {
+        lock(&self.0).iter().cloned().collect()
+    }
+}
+
+/// The question with at most [`ROWS_OF_EACH`] of its rows.
+fn some_of(question: Arc<PolicyQuestion>) -> Arc<PolicyQuestion> {
+    match &*question {
+        PolicyQuestion::Reroute { nodes, rooms, memo } if rooms.len() > ROWS_OF_EACH => {
+            let (nodes, memo) = (nodes.clone(), memo.clone());
+            Arc::new(PolicyQuestion::Reroute { nodes, rooms: rooms[..ROWS_OF_EACH].to_vec(), memo })
+        }
+        PolicyQuestion::Tick { sessions, memo } if sessions.len() > ROWS_OF_EACH => {
+            let (sessions, memo) = (sessions[..ROWS_OF_EACH].to_vec(), memo.clone());
+            Arc::new(PolicyQuestion::Tick { sessions, memo })
+        }
+        _ => question,
+    }
+}
 
 pub(super) struct PolicyThread {
     policy: PolicyName,
@@ -62,7 +229,7 @@ impl std::fmt::Debug for LoadedPlugin {
 }
 
 impl LoadedPlugin {
-    pub(super) fn plugin(&self, revision: &evenkeel_revisions::Revision) -> PluginFacts {
+    pub(super) fn plugin(&self, revision: &Revision) -> PluginFacts {
         PluginFacts {
             name: Arc::clone(&revision.plugin),
             title: format!("{} {}", revision.plugin, revision.version).into(),
@@ -79,6 +246,18 @@ impl LoadedPlugin {
         self.figures.differed.store(differed, Relaxed);
         self.figures.asked_twice.store(asked_twice, Relaxed);
     }
+}
+
+/// The facts about a loaded plugin that control needs.
+#[derive(Debug)]
+pub(super) struct PluginFacts {
+    pub(super) name: Arc<str>,
+    /// The name and version.
+    pub(super) title: Box<str>,
+    pub(super) origin: Box<str>,
+    pub(super) settings: serde_json::Value,
+    pub(super) seal: host::PluginSeal,
+    pub(super) figures: Arc<Figures>,
 }
 
 /// Counters written by the thread and read by control.
@@ -275,7 +454,7 @@ impl PolicyThread {
 
     fn send_answered(
         &self,
-        ask: evenkeel_model::AskId,
+        ask: AskId,
         result: Result<RevisionAnswer, PluginFault>,
         call: Option<(Arc<str>, PolicyCallResult)>,
     ) {
@@ -369,10 +548,8 @@ impl QuestionBudgets {
         answered: RevisionAnswer,
     ) -> Result<RevisionAnswer, PluginFault> {
         let budget = match question {
-            PolicyQuestion::Resolve { .. }
-            | PolicyQuestion::Admit { .. }
-            | PolicyQuestion::Place { .. } => self.offer,
             PolicyQuestion::Reroute { .. } | PolicyQuestion::Tick { .. } => self.advice,
+            _ => self.offer,
         };
         if answered.took > budget { Err(PluginFault::Deadline) } else { Ok(answered) }
     }

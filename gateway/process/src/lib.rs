@@ -11,7 +11,13 @@ pub mod signals;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+/// Locks data that no panic leaves inconsistent, also after a panic.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Unix time in microseconds; 0 before 1970.
 pub fn unix_us(at: SystemTime) -> u64 {

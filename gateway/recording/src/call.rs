@@ -1,14 +1,14 @@
 //! Encoding of questions and answers. Questions are encoded column by column: adjacent similar values compress well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
     AdmitVerdict, DecisionNote, DegradationAction, HookAnswer, Labels, Measures, Metric, NodeId,
-    PluginFault, PluginState, PolicyQuestion, RegionId, RevisionAnswer, RoomId, RoomRow,
+    Op, PluginFault, PluginState, PolicyQuestion, RegionId, RevisionAnswer, RoomId, RoomRow,
     RoutingMove, Row, SessionId, SessionRow, UNMEASURED,
 };
 
-use crate::record::{RecordedGrant, RecordedRevision};
 use crate::wire::{ChunkTable, FrameInput, InvalidFrame, TableReader, malformed, put, put_signed};
 
 // Numbers of questions and of their answers.
@@ -20,6 +20,17 @@ const TICK: u8 = 4;
 
 /// Offset of the number of a fault, which takes the place of an answer.
 const FAULT: u8 = 64;
+
+/// Grants of `init`, in the order of the plugin's columns.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RecordedGrant {
+    /// Metrics of sessions and rooms.
+    pub subject_metrics: Vec<Metric>,
+    /// Metrics of nodes and regions.
+    pub node_metrics: Vec<Metric>,
+    /// Actions that the plugin may take.
+    pub ops: Vec<Op>,
+}
 
 pub(crate) fn write_question(
     question: &PolicyQuestion,
@@ -239,7 +250,7 @@ pub(crate) fn write_result(
 }
 
 pub(crate) fn read_result(
-    revision: &RecordedRevision,
+    revision: &Arc<str>,
     table: &mut TableReader<'_>,
     read: &mut FrameInput<'_>,
 ) -> Result<Result<RevisionAnswer, PluginFault>, InvalidFrame> {
@@ -258,7 +269,7 @@ pub(crate) fn read_result(
     let took = Duration::from_nanos(read.number("took")?);
     Ok(Ok(RevisionAnswer {
         answer,
-        revision: revision.revision.clone(),
+        revision: Arc::clone(revision),
         notes,
         took,
         apart: None,

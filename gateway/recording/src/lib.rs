@@ -8,19 +8,18 @@
 #![deny(missing_docs)]
 
 mod call;
-mod chunk;
 mod reader;
 mod record;
 mod redaction;
 mod replay;
 mod wire;
 
-pub use chunk::{Chunk, ChunkFull, FORMAT, RecordingHeader, head, records, tail};
+pub use call::RecordedGrant;
 pub use reader::{LostChunks, ReadError, RecordingReader};
 pub use record::{
-    RecordedCall, RecordedCatalog, RecordedDecision, RecordedGrant, RecordedRevision,
-    RecordingEntry,
+    Chunk, ChunkFull, RecordedCall, RecordedCatalog, RecordedDecision, RecordedRevision,
+    RecordingEntry, RecordingHeader, head, records, tail,
 };
 pub use redaction::Redactor;
 pub use replay::ReplayState;
-pub use wire::InvalidFrame;
+pub use wire::{FORMAT, InvalidFrame};

@@ -1,10 +1,10 @@
 //! Reads a recording to its end, or to the first damaged frame.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 
-use crate::chunk::{FORMAT, FrameError, FrameKind, MAGIC, RecordingHeader, decode, read_frame};
-use crate::record::RecordingEntry;
-use crate::wire::InvalidFrame;
+use crate::record::{RecordingEntry, RecordingHeader, decode};
+use crate::wire::{FORMAT, FrameKind, MAGIC, read_frame};
 
 /// Iterates over the records of a recording in order. Decompresses one chunk at a time: at most 16 MiB, which may grow
 /// to 256 MiB because states shared by rows are copied.
@@ -20,13 +20,18 @@ pub struct RecordingReader<'a> {
 }
 
 /// Reason why the bytes cannot be read as a recording.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
     /// The first bytes do not match `MAGIC`.
+    #[error("not a recording: expected a file written by `evenkeel policy record`")]
     NotARecording,
     /// A transfer as text has altered the recording.
+    #[error("recording damaged by a transfer as text: copy it again in binary mode")]
     Mangled,
     /// The recording has a newer format.
+    #[error(
+        "recording has format {found}, but this version reads up to {read}: use the evenkeel that wrote it, or a newer one"
+    )]
     Newer {
         /// Format of the recording.
         found: u16,
@@ -34,30 +39,9 @@ pub enum ReadError {
         read: u16,
     },
     /// The header frame is damaged.
+    #[error("recording header is damaged: {0}")]
     Header(Box<str>),
 }
-
-impl std::fmt::Display for ReadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ReadError::NotARecording => {
-                f.write_str("not a recording: expected a file written by `evenkeel policy record`")
-            }
-            ReadError::Mangled => {
-                f.write_str("recording damaged by a transfer as text: copy it again in binary mode")
-            }
-            ReadError::Newer { found, read } => write!(
-                f,
-                "recording has format {found}, but this version reads up to {read}: use the evenkeel that wrote it, or a newer one"
-            ),
-            ReadError::Header(error) => {
-                write!(f, "recording header is damaged: {error}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ReadError {}
 
 /// Describes the unreadable part of a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +56,7 @@ pub struct LostChunks {
     pub why: Box<str>,
 }
 
-impl std::fmt::Display for LostChunks {
+impl Display for LostChunks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let LostChunks { chunks, at, bytes, why } = self;
         let plural = if *chunks == 1 { "" } else { "s" };
@@ -93,22 +77,20 @@ impl<'a> RecordingReader<'a> {
             let is_text = magic[1..].starts_with(&MAGIC[1..4]) || magic.starts_with(&MAGIC[1..4]);
             return Err(if is_text { ReadError::Mangled } else { ReadError::NotARecording });
         }
-        let cut_off = || ReadError::Header("truncated".into());
-        let (format, rest) = rest.split_first_chunk().ok_or_else(cut_off)?;
+        let damaged = |why: &dyn Display| ReadError::Header(why.to_string().into());
+        let (format, rest) = rest.split_first_chunk().ok_or_else(|| damaged(&"truncated"))?;
         let found = u16::from_le_bytes(*format);
         if found > FORMAT {
             return Err(ReadError::Newer { found, read: FORMAT });
         }
         if found == 0 {
-            return Err(ReadError::Header("invalid format 0".into()));
+            return Err(damaged(&"invalid format 0"));
         }
-        let (kind, payload, rest) =
-            read_frame(rest).map_err(|error| ReadError::Header(describe(error).into()))?;
+        let (kind, payload, rest) = read_frame(rest).map_err(|error| damaged(&error))?;
         if kind != FrameKind::Header {
-            return Err(ReadError::Header("first frame is not a header".into()));
+            return Err(damaged(&"first frame is not a header"));
         }
-        let unreadable = |error: InvalidFrame| ReadError::Header(error.to_string().into());
-        let header = RecordingHeader::read(&payload).map_err(unreadable)?;
+        let header = RecordingHeader::read(&payload).map_err(|error| damaged(&error))?;
         let (pending, total) = (VecDeque::new(), bytes.len());
         Ok(RecordingReader { header, rest, total, chunks: 0, pending, end: None })
     }
@@ -123,36 +105,24 @@ impl<'a> RecordingReader<'a> {
         self.end.as_ref()?.as_ref().err()
     }
 
-    /// Reads the next frame.
-    fn advance(&mut self) {
+    /// Reads the next frame. Returns true if it is the end of a complete recording.
+    fn advance(&mut self) -> Result<bool, String> {
         if self.rest.is_empty() {
-            self.end = Some(Err(self.lost_here("end frame missing")));
-            return;
+            return Err("end frame missing".to_owned());
         }
-        match read_frame(self.rest) {
-            Ok((FrameKind::Records, payload, rest)) => match decode(&payload) {
-                Ok(records) => {
-                    self.pending = records.into();
-                    self.rest = rest;
-                    self.chunks += 1;
-                }
-                Err(error) => self.end = Some(Err(self.lost_here(&error.to_string()))),
-            },
-            Ok((FrameKind::End, _, [])) => self.end = Some(Ok(())),
-            Ok((FrameKind::End, _, rest)) => {
+        match read_frame(self.rest).map_err(|error| error.to_string())? {
+            (FrameKind::Records, payload, rest) => {
+                self.pending = decode(&payload).map_err(|error| error.to_string())?.into();
+                (self.rest, self.chunks) = (rest, self.chunks + 1);
+                Ok(false)
+            }
+            (FrameKind::End, _, []) => Ok(true),
+            (FrameKind::End, _, rest) => {
                 self.rest = rest;
-                self.end = Some(Err(self.lost_here("data after the end frame")));
+                Err("data after the end frame".to_owned())
             }
-            Ok((FrameKind::Header, ..)) => {
-                self.end = Some(Err(self.lost_here("second header")));
-            }
-            Err(error) => self.end = Some(Err(self.lost_here(describe(error)))),
+            (FrameKind::Header, ..) => Err("second header".to_owned()),
         }
-    }
-
-    fn lost_here(&self, why: &str) -> LostChunks {
-        let bytes = self.rest.len();
-        LostChunks { chunks: self.chunks, at: self.total - bytes, bytes, why: why.into() }
     }
 }
 
@@ -161,18 +131,16 @@ impl Iterator for RecordingReader<'_> {
 
     fn next(&mut self) -> Option<RecordingEntry> {
         while self.pending.is_empty() && self.end.is_none() {
-            self.advance();
+            self.end = match self.advance() {
+                Ok(complete) => complete.then_some(Ok(())),
+                Err(why) => {
+                    let (chunks, bytes) = (self.chunks, self.rest.len());
+                    let at = self.total - bytes;
+                    Some(Err(LostChunks { chunks, at, bytes, why: why.into() }))
+                }
+            };
         }
         self.pending.pop_front()
-    }
-}
-
-fn describe(error: FrameError) -> &'static str {
-    match error {
-        FrameError::CutOff => "file truncated",
-        FrameError::Corrupted => "checksum mismatch",
-        FrameError::TooLarge => "frame larger than the limit",
-        FrameError::Invalid => "invalid frame",
     }
 }
 

@@ -1,4 +1,5 @@
-//! Records: calls and decisions, and the revisions and catalogs that they refer to.
+//! Records: calls and decisions, and the revisions and catalogs that they refer to. A chunk holds records together with
+//! everything that they refer to, so that each can be read alone.
 
 use std::sync::Arc;
 
@@ -7,9 +8,24 @@ use evenkeel_model::{
     PolicyQuestion, RevisionAnswer,
 };
 
+use crate::call::{RecordedGrant, read_question, read_result, write_question, write_result};
 use crate::wire::{
-    ChunkTable, FrameInput, InvalidFrame, TableReader, malformed, put, read_labels, write_labels,
+    ChunkTable, FORMAT, FrameInput, FrameKind, InvalidFrame, MAGIC, PAYLOAD_BYTES_MAX, TableReader,
+    framed, malformed, put, put_bytes, read_frame, read_labels, write_labels,
 };
+
+const CALL: u8 = 0;
+const DECIDED: u8 = 1;
+const MISSED: u8 = 2;
+
+/// Upper bound of the bytes of the counts before each part.
+const COUNTS_BYTES: usize = 64;
+
+/// Small records (all except calls) are accepted until a chunk has this size.
+const SMALL_UNTIL: usize = PAYLOAD_BYTES_MAX - 4_096;
+
+/// The only flag of a call: an address was removed from the call.
+const REDACTED: u8 = 1;
 
 /// A record. Records keep the order in which they were written.
 #[derive(Clone, PartialEq, Debug)]
@@ -92,17 +108,6 @@ pub struct RecordedRevision {
     pub redacted: bool,
 }
 
-/// Grants of `init`, in the order of the plugin's columns.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct RecordedGrant {
-    /// Metrics of sessions and rooms.
-    pub subject_metrics: Vec<Metric>,
-    /// Metrics of nodes and regions.
-    pub node_metrics: Vec<Metric>,
-    /// Actions that the plugin may take.
-    pub ops: Vec<Op>,
-}
-
 /// Names and labels of the entities that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct RecordedCatalog {
@@ -112,19 +117,10 @@ pub struct RecordedCatalog {
     pub redacted: bool,
 }
 
-fn hook_number(hook: Hook) -> u8 {
-    match hook {
-        Hook::Admission => 0,
-        Hook::Routing => 1,
-        Hook::Degradation => 2,
-        Hook::Scenario => 3,
-    }
-}
-
 impl RecordedRevision {
     pub(crate) fn write(&self, table: &mut ChunkTable, out: &mut Vec<u8>) {
         table.put(out, self.policy.set.as_bytes());
-        out.push(hook_number(self.policy.hook));
+        out.push(self.policy.hook as u8);
         table.put(out, self.revision.as_bytes());
         table.put(out, self.plugin.as_bytes());
         table.put(out, self.version.as_bytes());
@@ -146,7 +142,7 @@ impl RecordedRevision {
     ) -> Result<RecordedRevision, InvalidFrame> {
         let set = table.text(read, "policy")?;
         let number = read.byte("hook")?;
-        let hook = Hook::ALL.into_iter().find(|&hook| hook_number(hook) == number);
+        let hook = Hook::ALL.get(usize::from(number)).copied();
         let hook = hook.ok_or_else(|| malformed("hook", format!("number {number}")))?;
         Ok(RecordedRevision {
             policy: PolicyName { set, hook },
@@ -213,4 +209,270 @@ fn kind(number: u32) -> Result<EntryKind, InvalidFrame> {
     let all = [EntryKind::Region, EntryKind::Zone, EntryKind::Node, EntryKind::Home];
     let found = all.into_iter().find(|&kind| kind as u32 == number);
     found.ok_or_else(|| malformed("catalog", format!("unknown entry kind {number}")))
+}
+
+/// Origin of a recording.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordingHeader {
+    /// Version of the gateway: `0.1.0`.
+    pub gateway: Box<str>,
+    /// Version of the plugin contract: `0.1.0`.
+    pub contract: Box<str>,
+    /// Unix time at which gateway time (`now_us`) was 0, microseconds.
+    pub started_us: u64,
+    /// The gateway's region.
+    pub region: Box<str>,
+    /// True if addresses were recorded, on request.
+    pub addresses: bool,
+}
+
+/// Encodes the first bytes of a recording.
+pub fn head(header: &RecordingHeader) -> Vec<u8> {
+    let mut payload = Vec::new();
+    put_bytes(&mut payload, header.gateway.as_bytes());
+    put_bytes(&mut payload, header.contract.as_bytes());
+    put(&mut payload, header.started_us);
+    put_bytes(&mut payload, header.region.as_bytes());
+    payload.push(u8::from(header.addresses));
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend(framed(FrameKind::Header, &payload));
+    bytes
+}
+
+/// Encodes the last bytes of a complete recording.
+pub fn tail() -> Vec<u8> {
+    framed(FrameKind::End, &[])
+}
+
+impl RecordingHeader {
+    pub(crate) fn read(payload: &[u8]) -> Result<RecordingHeader, InvalidFrame> {
+        let mut read = FrameInput::new(payload);
+        let header = RecordingHeader {
+            gateway: read.text("header")?.into(),
+            contract: read.text("header")?.into(),
+            started_us: read.number("header")?,
+            region: read.text("header")?.into(),
+            addresses: read.flag("header")?,
+        };
+        if read.is_empty() {
+            Ok(header)
+        } else {
+            Err(malformed("header", "bytes after the header"))
+        }
+    }
+}
+
+/// The record does not fit into this chunk. If the chunk is empty, the record fits into none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkFull;
+
+/// A chunk being filled.
+#[derive(Default)]
+pub struct Chunk {
+    table: ChunkTable,
+    revisions: Vec<Arc<RecordedRevision>>,
+    catalogs: Vec<Arc<RecordedCatalog>>,
+    /// Encoded revisions and catalogs.
+    known: (Vec<u8>, Vec<u8>),
+    records: Vec<u8>,
+    count: u64,
+}
+
+impl Chunk {
+    /// Appends one record.
+    ///
+    /// # Errors
+    /// Returns [`ChunkFull`] and leaves the chunk unchanged.
+    pub fn push(&mut self, record: &RecordingEntry) -> Result<(), ChunkFull> {
+        match record {
+            RecordingEntry::Call(call) => self.call(call),
+            RecordingEntry::Decided(_) | RecordingEntry::Missed(_)
+                if self.bytes() > SMALL_UNTIL =>
+            {
+                Err(ChunkFull)
+            }
+            RecordingEntry::Decided(decided) => {
+                self.decided(decided);
+                Ok(())
+            }
+            RecordingEntry::Missed(calls) => {
+                self.count += 1;
+                self.records.push(MISSED);
+                put(&mut self.records, *calls);
+                Ok(())
+            }
+        }
+    }
+
+    fn call(&mut self, call: &RecordedCall) -> Result<(), ChunkFull> {
+        let (table, records) = (self.table.mark(), self.records.len());
+        let known = (self.revisions.len(), self.catalogs.len());
+        let written = (self.known.0.len(), self.known.1.len());
+        self.records.push(CALL);
+        let Chunk { table: texts, known: (revisions, catalogs), .. } = self;
+        let revision = number_of(&mut self.revisions, &call.revision, |new| {
+            new.write(texts, revisions);
+        });
+        let catalog = number_of(&mut self.catalogs, &call.catalog, |new| {
+            new.write(texts, catalogs);
+        });
+        let out = &mut self.records;
+        put(out, revision);
+        put(out, catalog);
+        put(out, call.ask.0);
+        put(out, call.now_us);
+        out.push(if call.redacted { REDACTED } else { 0 });
+        write_question(&call.question, &call.revision.grant, &mut self.table, out);
+        write_result(&call.result, &mut self.table, out);
+        if self.bytes() > PAYLOAD_BYTES_MAX - COUNTS_BYTES {
+            self.table.truncate(table);
+            self.records.truncate(records);
+            self.revisions.truncate(known.0);
+            self.catalogs.truncate(known.1);
+            self.known.0.truncate(written.0);
+            self.known.1.truncate(written.1);
+            return Err(ChunkFull);
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    fn decided(&mut self, decided: &RecordedDecision) {
+        let RecordedDecision { ask, outcome, detail, differs } = decided;
+        self.count += 1;
+        let (table, out) = (&mut self.table, &mut self.records);
+        out.push(DECIDED);
+        put(out, ask.0);
+        table.put(out, outcome.as_bytes());
+        table.put(out, detail.as_bytes());
+        out.push(match differs {
+            None => 0,
+            Some(false) => 1,
+            Some(true) => 2,
+        });
+    }
+
+    /// Returns the uncompressed size.
+    pub fn bytes(&self) -> usize {
+        self.table.bytes.len() + self.known.0.len() + self.known.1.len() + self.records.len()
+    }
+
+    /// True before the first record.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Encodes the chunk and resets it.
+    pub fn close(&mut self) -> Vec<u8> {
+        let chunk = std::mem::take(self);
+        let mut payload = Vec::with_capacity(chunk.bytes() + COUNTS_BYTES);
+        chunk.table.write(&mut payload);
+        put(&mut payload, chunk.revisions.len() as u64);
+        payload.extend(chunk.known.0);
+        put(&mut payload, chunk.catalogs.len() as u64);
+        payload.extend(chunk.known.1);
+        put(&mut payload, chunk.count);
+        payload.extend(chunk.records);
+        framed(FrameKind::Records, &payload)
+    }
+}
+
+/// Returns the number of an entry, which is written if it is new.
+fn number_of<T: PartialEq>(known: &mut Vec<Arc<T>>, entry: &Arc<T>, write: impl FnOnce(&T)) -> u64 {
+    let is_it = |one: &Arc<T>| Arc::ptr_eq(one, entry) || one == entry;
+    let index = known.iter().position(is_it).unwrap_or_else(|| {
+        write(entry);
+        known.push(Arc::clone(entry));
+        known.len() - 1
+    });
+    index as u64
+}
+
+/// Returns the records of a chunk written by [`Chunk::close`].
+///
+/// # Errors
+/// Fails if the bytes are malformed.
+pub fn records(chunk: &[u8]) -> Result<Vec<RecordingEntry>, InvalidFrame> {
+    match read_frame(chunk) {
+        Ok((FrameKind::Records, payload, [])) => decode(&payload),
+        Ok((kind, ..)) => Err(malformed("chunk", format!("{kind:?} or more"))),
+        Err(error) => Err(malformed("chunk", format!("{error:?}"))),
+    }
+}
+
+pub(crate) fn decode(payload: &[u8]) -> Result<Vec<RecordingEntry>, InvalidFrame> {
+    let mut read = FrameInput::new(payload);
+    let mut table = TableReader::read(&mut read)?;
+    let count = read.count("revisions")?;
+    let revisions = (0..count).map(|_| RecordedRevision::read(&mut table, &mut read).map(Arc::new));
+    let revisions = revisions.collect::<Result<Vec<_>, _>>()?;
+    let count = read.count("catalogs")?;
+    let catalogs = (0..count).map(|_| RecordedCatalog::read(&mut table, &mut read).map(Arc::new));
+    let catalogs = catalogs.collect::<Result<Vec<_>, _>>()?;
+    let count = read.count("records")?;
+    read.charge("records", count * size_of::<RecordingEntry>())?;
+    let mut records = Vec::with_capacity(count);
+    for _ in 0..count {
+        records.push(match read.byte("record")? {
+            CALL => {
+                read.charge("call", size_of::<RecordedCall>())?;
+                RecordingEntry::Call(Box::new(read_call(
+                    &revisions, &catalogs, &mut table, &mut read,
+                )?))
+            }
+            DECIDED => RecordingEntry::Decided(read_decided(&mut table, &mut read)?),
+            MISSED => RecordingEntry::Missed(read.number("missed")?),
+            other => return Err(malformed("record", format!("kind {other}"))),
+        });
+    }
+    if read.is_empty() { Ok(records) } else { Err(malformed("chunk", "bytes after the records")) }
+}
+
+fn read_call(
+    revisions: &[Arc<RecordedRevision>],
+    catalogs: &[Arc<RecordedCatalog>],
+    table: &mut TableReader<'_>,
+    read: &mut FrameInput<'_>,
+) -> Result<RecordedCall, InvalidFrame> {
+    let revision = read_known(revisions, "revision", read)?;
+    let catalog = read_known(catalogs, "catalog", read)?;
+    let (ask, now_us) = (AskId(read.number("call")?), read.number("call")?);
+    let redacted = match read.byte("call")? {
+        0 => false,
+        REDACTED => true,
+        other => return Err(malformed("call", format!("unknown flags {other}"))),
+    };
+    let question = read_question(&revision.grant, table, read)?;
+    let result = read_result(&revision.revision, table, read)?;
+    let question = Arc::new(question);
+    Ok(RecordedCall { revision, catalog, ask, now_us, question, result, redacted })
+}
+
+/// Reads the number of an entry.
+fn read_known<T>(
+    known: &[Arc<T>],
+    part: &'static str,
+    read: &mut FrameInput<'_>,
+) -> Result<Arc<T>, InvalidFrame> {
+    let number = read.small(part)? as usize;
+    let wrong = || malformed(part, format!("{number} of {}", known.len()));
+    known.get(number).cloned().ok_or_else(wrong)
+}
+
+fn read_decided(
+    table: &mut TableReader<'_>,
+    read: &mut FrameInput<'_>,
+) -> Result<RecordedDecision, InvalidFrame> {
+    Ok(RecordedDecision {
+        ask: AskId(read.number("decided")?),
+        outcome: table.own_text(read, "decided")?,
+        detail: table.own_text(read, "decided")?,
+        differs: match read.byte("decided")? {
+            0 => None,
+            1 => Some(false),
+            2 => Some(true),
+            other => return Err(malformed("decided", format!("unknown value {other}"))),
+        },
+    })
 }

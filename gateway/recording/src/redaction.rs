@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use evenkeel_model::{
-    DecisionNote, HookAnswer, Labels, PluginFault, PluginState, PolicyQuestion, RevisionAnswer,
+    HookAnswer, Labels, PluginFault, PluginState, PolicyQuestion, RevisionAnswer,
 };
 use serde_json::Value;
 
@@ -29,6 +29,8 @@ pub struct Redactor {
     tokens: HashMap<Box<str>, usize>,
     revisions: Vec<(Arc<RecordedRevision>, Arc<RecordedRevision>)>,
     catalogs: Vec<(Arc<RecordedCatalog>, Arc<RecordedCatalog>)>,
+    /// An address was found in the current part of a call.
+    found: bool,
     /// Redacted labels of the current question, by pointer.
     labels: HashMap<usize, Option<Labels>>,
 }
@@ -36,32 +38,18 @@ pub struct Redactor {
 impl Redactor {
     /// Redacts a call. Marks a changed call, because the plugin answered the original.
     pub fn call(&mut self, call: RecordedCall) -> RecordedCall {
-        let RecordedCall { revision, catalog, ask, now_us, question, mut result, mut redacted } =
-            call;
-        let revision = self.revision(&revision);
-        let catalog = self.catalog(&catalog);
-        let mut question = Arc::unwrap_or_clone(question);
-        redacted |= revision.redacted | catalog.redacted;
-        redacted |= self.question(&mut question);
-        redacted |= match &mut result {
+        let revision = self.revision(&call.revision);
+        let catalog = self.catalog(&call.catalog);
+        let (mut question, mut result) = (Arc::unwrap_or_clone(call.question), call.result);
+        self.found = call.redacted | revision.redacted | catalog.redacted;
+        self.question(&mut question);
+        match &mut result {
             Ok(answered) => self.answered(answered),
             Err(PluginFault::Trap(message) | PluginFault::Malformed(message)) => self.text(message),
-            Err(
-                PluginFault::Deadline
-                | PluginFault::OutOfMemory
-                | PluginFault::Late
-                | PluginFault::Absent,
-            ) => false,
-        };
-        RecordedCall {
-            revision,
-            catalog,
-            ask,
-            now_us,
-            question: Arc::new(question),
-            result,
-            redacted,
+            Err(_) => {}
         }
+        let (question, redacted) = (Arc::new(question), self.found);
+        RecordedCall { revision, catalog, question, result, redacted, ..call }
     }
 
     /// Returns the text without addresses; `None` if it contains none.
@@ -92,11 +80,10 @@ impl Redactor {
         }
     }
 
-    fn text(&mut self, text: &mut Box<str>) -> bool {
-        let without = self.redact(text);
-        let redacted = without.is_some();
-        without.into_iter().for_each(|without| *text = without);
-        redacted
+    fn text(&mut self, text: &mut Box<str>) {
+        if let Some(without) = self.redact(text) {
+            (*text, self.found) = (without, true);
+        }
     }
 
     fn revision(&mut self, revision: &Arc<RecordedRevision>) -> Arc<RecordedRevision> {
@@ -104,30 +91,26 @@ impl Redactor {
             return Arc::clone(done);
         }
         let mut done = RecordedRevision::clone(revision);
-        if let Ok(mut settings) = serde_json::from_str(&done.settings)
-            && self.value(&mut settings)
-        {
-            (done.settings, done.redacted) = (settings.to_string().into(), true);
+        if let Ok(mut settings) = serde_json::from_str(&done.settings) {
+            self.found = false;
+            self.value(&mut settings);
+            if self.found {
+                (done.settings, done.redacted) = (settings.to_string().into(), true);
+            }
         }
         remember(&mut self.revisions, revision, Arc::new(done))
     }
 
-    fn value(&mut self, value: &mut Value) -> bool {
+    fn value(&mut self, value: &mut Value) {
         match value {
-            Value::String(text) => match self.redact(text) {
-                Some(without) => {
-                    *text = without.into();
-                    true
+            Value::String(text) => {
+                if let Some(without) = self.redact(text) {
+                    (*text, self.found) = (without.into(), true);
                 }
-                None => false,
-            },
-            Value::Array(values) => {
-                values.iter_mut().fold(false, |redacted, value| self.value(value) | redacted)
             }
-            Value::Object(map) => {
-                map.values_mut().fold(false, |redacted, value| self.value(value) | redacted)
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+            Value::Array(values) => values.iter_mut().for_each(|value| self.value(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.value(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
@@ -136,77 +119,94 @@ impl Redactor {
             return Arc::clone(done);
         }
         let mut done = RecordedCatalog::clone(catalog);
+        self.found = done.redacted;
         for entry in &mut done.entries {
-            done.redacted |= self.text(&mut entry.name);
-            for (key, value) in &mut entry.labels {
-                done.redacted |= self.text(key) | self.text(value);
-            }
+            self.text(&mut entry.name);
+            self.pairs(&mut entry.labels);
         }
+        done.redacted = self.found;
         remember(&mut self.catalogs, catalog, Arc::new(done))
     }
 
-    fn question(&mut self, question: &mut PolicyQuestion) -> bool {
+    fn pairs(&mut self, pairs: &mut [(Box<str>, Box<str>)]) {
+        for (key, value) in pairs {
+            self.text(key);
+            self.text(value);
+        }
+    }
+
+    fn question(&mut self, question: &mut PolicyQuestion) {
         self.labels.clear();
         match question {
             PolicyQuestion::Resolve { labels, .. }
             | PolicyQuestion::Admit { labels, .. }
             | PolicyQuestion::Place { labels, .. } => self.labels(labels),
             PolicyQuestion::Reroute { nodes: _, rooms, memo } => {
-                let redacted = rooms.iter_mut().fold(false, |redacted, room| {
-                    self.labels(&mut room.labels) | redact_state(room.state.as_mut()) | redacted
-                });
-                redacted | redact_state(memo.as_mut())
+                for room in rooms {
+                    self.labels(&mut room.labels);
+                    self.state(room.state.as_mut());
+                }
+                self.state(memo.as_mut());
             }
             PolicyQuestion::Tick { sessions, memo } => {
-                let redacted = sessions.iter_mut().fold(false, |redacted, session| {
-                    let states = redact_state(session.state.as_mut());
-                    self.labels(&mut session.labels) | states | redacted
-                });
-                redacted | redact_state(memo.as_mut())
+                for session in sessions {
+                    self.labels(&mut session.labels);
+                    self.state(session.state.as_mut());
+                }
+                self.state(memo.as_mut());
             }
         }
     }
 
-    fn labels(&mut self, labels: &mut Labels) -> bool {
+    fn labels(&mut self, labels: &mut Labels) {
         let place = labels.as_ptr() as usize;
         let without = match self.labels.get(&place) {
             // All empty label sets share one dangling pointer.
             Some(without) if !labels.is_empty() => without.clone(),
             _ => {
+                let before = std::mem::replace(&mut self.found, false);
                 let mut own: Vec<(Box<str>, Box<str>)> = labels.to_vec();
-                let redacted = own.iter_mut().fold(false, |redacted, (key, value)| {
-                    self.text(key) | self.text(value) | redacted
-                });
-                let without: Option<Labels> = redacted.then(|| own.into());
+                self.pairs(&mut own);
+                let without: Option<Labels> = self.found.then(|| own.into());
+                self.found = before;
                 self.labels.insert(place, without.clone());
                 without
             }
         };
-        let redacted = without.is_some();
-        without.into_iter().for_each(|without| *labels = without);
-        redacted
+        if let Some(without) = without {
+            (*labels, self.found) = (without, true);
+        }
     }
 
-    fn answered(&mut self, answered: &mut RevisionAnswer) -> bool {
+    fn answered(&mut self, answered: &mut RevisionAnswer) {
         let RevisionAnswer { answer, notes, .. } = answered;
-        let in_notes = notes
-            .iter_mut()
-            .fold(false, |redacted, DecisionNote { key, .. }| self.text(key) | redacted);
-        let in_answer = match answer {
-            HookAnswer::Params(params) => {
-                params.iter_mut().fold(false, |redacted, (key, _)| self.text(key) | redacted)
-            }
-            HookAnswer::Admit { .. } => false,
-            HookAnswer::Placed { state, .. } => redact_state(Some(state)),
+        notes.iter_mut().for_each(|note| self.text(&mut note.key));
+        match answer {
+            HookAnswer::Params(params) => params.iter_mut().for_each(|(key, _)| self.text(key)),
+            HookAnswer::Admit { .. } => {}
+            HookAnswer::Placed { state, .. } => self.state(Some(state)),
             HookAnswer::Moves { moves: _, states, memo }
             | HookAnswer::Actions { actions: _, states, memo } => {
-                let redacted = states
-                    .iter_mut()
-                    .fold(false, |redacted, (_, state)| redact_state(Some(state)) | redacted);
-                redacted | redact_state(memo.as_mut())
+                states.iter_mut().for_each(|(_, state)| self.state(Some(state)));
+                self.state(memo.as_mut());
             }
-        };
-        in_notes | in_answer
+        }
+    }
+
+    /// Overwrites text in a state that looks like an address.
+    fn state(&mut self, state: Option<&mut PluginState>) {
+        let Some(state) = state else { return };
+        let is_text = |byte: &u8| byte.is_ascii_graphic();
+        let mut at = 0;
+        while let Some(start) = state.bytes[at..].iter().position(is_text).map(|start| at + start) {
+            let length = state.bytes[start..].iter().take_while(|byte| is_text(byte)).count();
+            at = start + length;
+            let text = String::from_utf8_lossy(&state.bytes[start..at]).into_owned();
+            for range in addresses(&text, SearchContext::Binary) {
+                state.bytes[start + range.start..start + range.end].fill(b'x');
+                self.found = true;
+            }
+        }
     }
 }
 
@@ -216,24 +216,6 @@ fn remember<T>(known: &mut Vec<(Arc<T>, Arc<T>)>, seen: &Arc<T>, done: Arc<T>) -
     }
     known.push((Arc::clone(seen), Arc::clone(&done)));
     done
-}
-
-/// Overwrites text in a state that looks like an address.
-fn redact_state(state: Option<&mut PluginState>) -> bool {
-    let Some(state) = state else { return false };
-    let mut redacted = false;
-    let is_text = |byte: &u8| byte.is_ascii_graphic();
-    let mut at = 0;
-    while let Some(start) = state.bytes[at..].iter().position(is_text).map(|start| at + start) {
-        let length = state.bytes[start..].iter().take_while(|byte| is_text(byte)).count();
-        at = start + length;
-        let text = String::from_utf8_lossy(&state.bytes[start..at]).into_owned();
-        for range in addresses(&text, SearchContext::Binary) {
-            state.bytes[start + range.start..start + range.end].fill(b'x');
-            redacted = true;
-        }
-    }
-    redacted
 }
 
 /// The kind of text to search. It determines how strict the match is.

@@ -40,9 +40,6 @@ impl ReplayState {
             }
         };
         match Arc::make_mut(&mut question) {
-            PolicyQuestion::Resolve { .. }
-            | PolicyQuestion::Admit { .. }
-            | PolicyQuestion::Place { .. } => {}
             PolicyQuestion::Reroute { nodes: _, rooms, memo } => {
                 rooms.iter_mut().for_each(|room| state(room.row.id, &mut room.state));
                 replace_memo(memo);
@@ -51,6 +48,7 @@ impl ReplayState {
                 sessions.iter_mut().for_each(|session| state(session.row.id, &mut session.state));
                 replace_memo(memo);
             }
+            _ => {}
         }
         question
     }
@@ -75,9 +73,7 @@ impl ReplayState {
             PolicyQuestion::Tick { sessions, .. } => {
                 sessions.get(row as usize).map(|session| session.row.id)
             }
-            PolicyQuestion::Resolve { .. }
-            | PolicyQuestion::Admit { .. }
-            | PolicyQuestion::Place { .. } => None,
+            _ => None,
         };
         for (row, state) in states {
             if let Some(id) = id(*row) {

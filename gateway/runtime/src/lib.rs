@@ -24,15 +24,14 @@ use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
-use evenkeel_model::PolicyName;
 use evenkeel_policies::{Foundry, PolicyRecorder};
 use policies::{Coming, Firsts, policies};
 pub use policies::{at_place, source, try_out};
 pub use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
 use tokio::sync::{broadcast, mpsc};
-pub use vital::EndedThread;
 use vital::Vital;
+pub use vital::{EndedThread, RunError};
 
 /// Interval of the check that all threads run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -45,38 +44,6 @@ const WORDS_MAX: usize = 1_024;
 
 /// Flow-table keys per session: RTP, RTCP, a user fragment, verified addresses.
 const KEYS_PER_SESSION: usize = 8;
-
-/// A gateway's threads did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A socket for clients cannot be bound.
-    #[error(
-        "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
-    )]
-    Listen {
-        /// Its address.
-        address: SocketAddr,
-        /// The error of the system.
-        error: std::io::Error,
-    },
-    /// The QUIC endpoint failed.
-    #[error(transparent)]
-    Quic(#[from] quic::QuicStartError),
-    /// A node's sockets failed.
-    #[error(transparent)]
-    Node(#[from] evenkeel_control::EquipError),
-    /// A shipped plugin failed.
-    #[error("policy {policy}: {reason}")]
-    Policy {
-        /// The policy.
-        policy: PolicyName,
-        /// The reason.
-        reason: Box<str>,
-    },
-    /// The system gives no thread or descriptor.
-    #[error("cannot create a thread or descriptor: {0}")]
-    System(#[from] std::io::Error),
-}
 
 /// A gateway's threads. Dropping it ends them.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, PolicyThreads,
 use evenkeel_process::file;
 use tokio::sync::mpsc;
 
-use super::RunError;
+use super::vital::RunError;
 
 /// First revisions grouped by plugin, so that a plugin of several policies is compiled once.
 pub(super) type Firsts = VecDeque<Vec<(Preparation, PluginSource)>>;

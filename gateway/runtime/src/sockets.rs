@@ -13,7 +13,7 @@ use evenkeel_dataplane::worker::ListenerParts;
 use evenkeel_dataplane::{SendLease, buffers, freebind, quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::RunError;
+use super::vital::RunError;
 
 /// Packets in a ring: 20 ms at 100,000 packets a second.
 const RING_SLOTS: usize = 2_048;
@@ -78,12 +78,7 @@ fn listeners(
             continue;
         };
         let mut bound = listen.address;
-        let rtcp = match rtcp {
-            evenkeel_config::ListenRtcp::Mux => None,
-            evenkeel_config::ListenRtcp::Own(port) => {
-                Some(SocketAddr::new(listen.address.ip(), *port))
-            }
-        };
+        let rtcp = rtcp.map(|port| SocketAddr::new(listen.address.ip(), port));
         let mut bound_rtcp = rtcp;
         for (number, parts) in parts.iter_mut().enumerate() {
             let turn = if number == 0 { BindPass::First } else { BindPass::Later };

@@ -1,9 +1,43 @@
-//! Threads that the gateway cannot run without.
+//! Threads that the gateway cannot run without, and the reasons why they do not start or have ended.
 
+use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::{fmt, io};
 
-use evenkeel_dataplane::panics;
+use evenkeel_dataplane::{panics, quic};
+use evenkeel_model::PolicyName;
+
+/// A gateway's threads did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A socket for clients cannot be bound.
+    #[error(
+        "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
+    )]
+    Listen {
+        /// Its address.
+        address: SocketAddr,
+        /// The error of the system.
+        error: io::Error,
+    },
+    /// The QUIC endpoint failed.
+    #[error(transparent)]
+    Quic(#[from] quic::QuicStartError),
+    /// A node's sockets failed.
+    #[error(transparent)]
+    Node(#[from] evenkeel_control::EquipError),
+    /// A shipped plugin failed.
+    #[error("policy {policy}: {reason}")]
+    Policy {
+        /// The policy.
+        policy: PolicyName,
+        /// The reason.
+        reason: Box<str>,
+    },
+    /// The system gives no thread or descriptor.
+    #[error("cannot create a thread or descriptor: {0}")]
+    System(#[from] io::Error),
+}
 
 /// A thread that ended without a request.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]

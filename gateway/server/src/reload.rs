@@ -35,10 +35,12 @@ pub(super) struct Applied {
     /// Applied bindings, each with the digest of the plugin that was last rolled out.
     bindings: BTreeMap<PolicyName, (PolicyBinding, Digest)>,
     rules: TrustRules,
-    /// The gateway's foundry; `None`: candidates are compiled in a separate one.
-    foundry: Option<Foundry>,
+    /// The gateway's foundry, so that the rollout of a candidate finds it compiled; `None`: they are compiled in a separate
+    /// one.
+    pub(super) foundry: Option<Foundry>,
     survival: Survival,
-    group: Option<Group>,
+    /// Its member is told of changed nodes.
+    pub(super) group: Option<Group>,
     /// `[rollout]` settings by set.
     paces: BTreeMap<Arc<str>, RolloutSettings>,
 }
@@ -183,16 +185,6 @@ impl Applied {
             survival: survival(&settings.scenarios_of(&settings.sets)),
             paces: evenkeel_config::paces(&settings.sets),
         }
-    }
-
-    /// Compiles candidates with this foundry, so that their rollout finds them compiled.
-    pub(super) fn compiled_at(self, foundry: Foundry) -> Applied {
-        Applied { foundry: Some(foundry), ..self }
-    }
-
-    /// Tells this group's member of changed nodes.
-    pub(super) fn in_group(self, group: Option<Group>) -> Applied {
-        Applied { group, ..self }
     }
 
     /// Applies nodes, scenarios and each changed binding; applies nothing if a plugin cannot run or the list of nodes

@@ -75,7 +75,7 @@ fn serve_as(
     }
     let capacity = DescriptorCapacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
-    let api = evenkeel_api::bind(settings.admin.clone(), &mut inherited)?;
+    let mut api = evenkeel_api::bind(settings.admin.clone(), &mut inherited)?;
     let ownership = heir.as_ref().map(|heir| heir.ownership(settings.cluster.is_some()));
     let ownership = ownership.transpose().map_err(ServeError::Upgrade)?.flatten();
     let program = place.program.as_ref();
@@ -98,10 +98,10 @@ fn serve_as(
     let buffer = UpgradeBuffer::granted();
     log_note(&buffer, buffer.is_short());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
-    let applied = Applied::of(&settings);
+    let mut applied = Applied::of(&settings);
     let reads = if heir.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
     let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads)?;
-    let applied = applied.compiled_at(gateway.foundry.clone());
+    applied.foundry = Some(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
@@ -113,18 +113,13 @@ fn serve_as(
         duplicates.extend(member.duplicates()?);
     }
     duplicates.extend(init.map(|init| (SocketName::Init, init)));
-    let api = match &place.program {
-        Some(_) => api.with_upgrades(upgrades.clone()),
-        None => api,
-    };
+    api.upgrades = place.program.as_ref().map(|_| upgrades.clone());
     let group = member.as_ref().map(evenkeel_group::BoundMember::group);
-    let access = member.as_mut().and_then(evenkeel_group::BoundMember::take_access);
-    let api = match access {
-        Some(access) => api.in_group(access, telemetry.instruments()),
-        None => api,
-    };
+    if let Some(access) = member.as_mut().and_then(evenkeel_group::BoundMember::take_access) {
+        api.join(access, telemetry.instruments());
+    }
     let index = evenkeel_index::IndexChannels::new(&settings);
-    let api = api.with_index(index.as_ref().map(evenkeel_index::IndexChannels::reader));
+    api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -164,10 +159,10 @@ fn serve_as(
         bound.start(parts, telemetry.instruments())
     });
     let member = member.transpose()?;
-    let (in_group, instruments) =
-        (member.as_ref().map(evenkeel_group::RunningMember::group), telemetry.instruments());
-    let index =
-        index.map(|bound| bound.start(&gateway.handle, in_group, instruments)).transpose()?;
+    let in_group = member.as_ref().map(evenkeel_group::RunningMember::group);
+    let index = index
+        .map(|bound| bound.start(&gateway.handle, in_group.clone(), telemetry.instruments()))
+        .transpose()?;
     let replaced = heir.take().is_some();
     api.open();
     let listening = ServedAddresses {
@@ -203,7 +198,7 @@ fn serve_as(
             lost = evenkeel_group::lost(member.as_ref()) => Err(lost),
         }
     };
-    let applied = applied.in_group(member.as_ref().map(evenkeel_group::RunningMember::group));
+    applied.group = in_group;
     let attended =
         runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut follower, leaving, end));
     // Two processes of one member would both send beats.

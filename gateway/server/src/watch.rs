@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evenkeel_process::lock;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
@@ -68,14 +69,9 @@ enum Until {
 }
 
 impl Underway {
-    /// No thread panics while it holds the lock.
-    fn steps(&self) -> MutexGuard<'_, FileSteps> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes an event; returns true if it may need a reload.
     fn note(&self, event: &Event, watched: &WatchedFolders) -> bool {
-        let mut steps = self.steps();
+        let mut steps = lock(&self.0);
         if event.paths.is_empty() {
             // The kernel's queue overflowed, so events were lost.
             steps.vague = true;
@@ -90,7 +86,7 @@ impl Underway {
     }
 
     fn until(&self) -> Until {
-        let steps = self.steps();
+        let steps = lock(&self.0);
         match () {
             () if !steps.written.is_empty() => Until::Whole,
             () if steps.vague || !steps.begun.is_empty() => Until::Quiet,
@@ -130,11 +126,7 @@ impl FileSteps {
                 self.begun.remove(path);
                 self.written.insert(path.to_owned());
             }
-            EventKind::Any
-            | EventKind::Create(_)
-            | EventKind::Modify(_)
-            | EventKind::Remove(_)
-            | EventKind::Other => self.vague = true,
+            _ => self.vague = true,
         }
         true
     }
@@ -193,7 +185,7 @@ pub(super) async fn settle(changed: &mut mpsc::Receiver<()>, underway: &Underway
         }
     };
     let _ = tokio::time::timeout(SETTLED_AT_LATEST, settled).await;
-    *underway.steps() = FileSteps::default();
+    *lock(&underway.0) = FileSteps::default();
 }
 
 #[cfg(test)]

@@ -5,19 +5,14 @@
 #![deny(missing_docs)]
 
 mod caller;
-mod instruments;
-mod log;
-mod nodes;
 mod otlp;
 mod queue;
 mod recorder;
 pub mod registry;
-mod sampler;
 mod spans;
 mod stderr;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -25,36 +20,29 @@ use std::time::{Duration, Instant};
 pub use caller::CallerTrace;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::NodeNames;
-pub use instruments::{Instruments, MetricLabels, Prometheus};
-pub use nodes::{NodeLevel, NodeLevels};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+pub use otlp::TelemetryError;
 use queue::Flush;
 pub use recorder::EventRecorder;
 use registry::Attribute;
-use sampler::Sampler;
+pub use registry::{Instruments, MetricLabels, NodeLevel, NodeLevels, Prometheus};
 pub use spans::Moment;
+use spans::Sampler;
 pub use stderr::{LastLines, LogLines};
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
-/// Telemetry did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The system gives no thread.
-    #[error("cannot start the telemetry thread: {0}")]
-    Thread(io::Error),
-    /// An exporter's settings are invalid.
-    #[error("cannot create the OTLP exporter: {0}")]
-    Exporter(ExporterBuildError),
-    /// A reader of metrics is invalid.
-    #[error("cannot set up metrics: {0}")]
-    Meters(OTelSdkError),
-}
+/// Crates that transport log lines must not log into their own transport.
+const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
 
 /// Telemetry of one gateway. After it is dropped nothing more is sent; call [`flush`](Telemetry::flush) first.
 #[derive(Debug)]
@@ -83,7 +71,7 @@ impl Telemetry {
             ])
             .build();
         let (meters, instruments, prometheus, reader) =
-            instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
+            registry::meters(resource.clone()).map_err(TelemetryError::Meters)?;
         let mut telemetry = Telemetry {
             tracers: None,
             loggers: None,
@@ -123,6 +111,27 @@ impl Telemetry {
     /// The registry for `/metrics`.
     pub fn prometheus(&self) -> Prometheus {
         self.prometheus.clone()
+    }
+
+    /// The `tracing` subscriber: lines selected by `chosen` (`info`, or `warn,evenkeel=debug`) go to `people`, lines
+    /// from `info` up to the OTLP receiver. Peer addresses are logged at debug level only, and so are never sent.
+    pub fn subscriber(
+        &self,
+        chosen: &str,
+        people: LogLines,
+    ) -> Result<impl Subscriber + Send + Sync + 'static, tracing_subscriber::filter::ParseError>
+    {
+        // The index says what matters; the client would repeat it with each attempt.
+        let chosen: Targets = format!("async_nats=off,{chosen}").parse()?;
+        let people = tracing_subscriber::fmt::layer().with_writer(people);
+        let carriers = CARRIERS.map(|target| (target, LevelFilter::OFF));
+        let sent = Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_targets(carriers)
+            .with_target("async_nats", LevelFilter::OFF);
+        let bridge = self.loggers.as_ref().map(OpenTelemetryTracingBridge::new);
+        let bridge = bridge.map(|bridge| bridge.with_filter(sent));
+        Ok(tracing_subscriber::registry().with(people.with_filter(chosen)).with(bridge))
     }
 
     /// Exports everything queued. Returns true if the queues became empty, by export or drop, within `within`.

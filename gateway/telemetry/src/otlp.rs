@@ -13,7 +13,7 @@ use opentelemetry_otlp::{
     WithHttpConfig, WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, LogProcessor, SdkLogRecord};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
@@ -22,12 +22,22 @@ use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor}
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{sleep, timeout};
 
-use super::TelemetryError;
-use super::instruments::{Instruments, MetricCollector};
-use super::queue::{
-    Backoff, ExportQueue, ExportSender, ExportTally, Flush, NotTaken, SEND_WITHIN, Ship, Signal,
-    queue,
-};
+use super::queue::{Backoff, ExportQueue, ExportTally, Flush, SEND_WITHIN, Ship, queue};
+use super::registry::{Instruments, MetricCollector};
+
+/// Telemetry did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The system gives no thread.
+    #[error("cannot start the telemetry thread: {0}")]
+    Thread(io::Error),
+    /// An exporter's settings are invalid.
+    #[error("cannot create the OTLP exporter: {0}")]
+    Exporter(ExporterBuildError),
+    /// A reader of metrics is invalid.
+    #[error("cannot set up metrics: {0}")]
+    Meters(OTelSdkError),
+}
 
 pub(super) type LogLine = (SdkLogRecord, InstrumentationScope);
 
@@ -51,10 +61,10 @@ pub(super) fn start(
     reader: MetricCollector,
     instruments: &Arc<Instruments>,
 ) -> Result<Pipeline, TelemetryError> {
-    let (spans, flush_spans, sending_spans) = queue(&ExportTally::new(Signal::Spans, instruments));
-    let (logs, flush_logs, sending_logs) = queue(&ExportTally::new(Signal::Logs, instruments));
+    let (spans, flush_spans, sending_spans) = queue(&ExportTally::new("spans", instruments));
+    let (logs, flush_logs, sending_logs) = queue(&ExportTally::new("logs", instruments));
     let (flush_metrics, flushes) = Flush::channel();
-    let tally = ExportTally::new(Signal::Metrics, instruments);
+    let tally = ExportTally::new("metrics", instruments);
     let metrics = SendingMetrics { reader, every: metrics_interval, flushes, tally };
     let (to, resource) = (to.clone(), resource.clone());
     let (built, building) = sync_channel(1);
@@ -67,17 +77,11 @@ pub(super) fn start(
             };
             runtime.block_on(async {
                 match exporters(&to, &resource) {
-                    Ok((span_exporter, log_exporter, metric_exporter)) => {
+                    Ok((to_spans, to_logs, to_metrics)) => {
                         drop(built.send(Ok(())));
-                        send(
-                            sending_spans,
-                            span_exporter,
-                            sending_logs,
-                            log_exporter,
-                            metrics,
-                            metric_exporter,
-                        )
-                        .await;
+                        let (spans, logs) =
+                            (sending_spans.run(to_spans), sending_logs.run(to_logs));
+                        tokio::join!(spans, logs, metrics.run(to_metrics));
                     }
                     Err(error) => drop(built.send(Err(TelemetryError::Exporter(error)))),
                 }
@@ -89,17 +93,6 @@ pub(super) fn start(
     building.recv().map_err(|_| gone())??;
     let flushes = [flush_spans, flush_logs, flush_metrics];
     Ok(Pipeline { spans: QueuedSpans(spans), logs: Logs(logs), flushes })
-}
-
-async fn send(
-    spans: ExportSender<SpanData>,
-    span_exporter: SpanExporter,
-    logs: ExportSender<LogLine>,
-    log_exporter: LogExporter,
-    metrics: SendingMetrics,
-    metric_exporter: MetricExporter,
-) {
-    tokio::join!(spans.run(span_exporter), logs.run(log_exporter), metrics.run(metric_exporter));
 }
 
 fn exporters(
@@ -139,15 +132,15 @@ fn exporters(
 }
 
 impl Ship<SpanData> for SpanExporter {
-    async fn ship(&self, batch: &[SpanData]) -> Result<(), NotTaken> {
-        self.export(batch.to_vec()).await.map_err(|_| NotTaken)
+    async fn ship(&self, batch: &[SpanData]) -> bool {
+        self.export(batch.to_vec()).await.is_ok()
     }
 }
 
 impl Ship<LogLine> for LogExporter {
-    async fn ship(&self, batch: &[LogLine]) -> Result<(), NotTaken> {
+    async fn ship(&self, batch: &[LogLine]) -> bool {
         let lines: Vec<_> = batch.iter().map(|(record, scope)| (record, scope)).collect();
-        self.export(LogBatch::new(&lines)).await.map_err(|_| NotTaken)
+        self.export(LogBatch::new(&lines)).await.is_ok()
     }
 }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{sleep, timeout};
 
-use super::instruments::Instruments;
-use super::registry::{Attribute, Count, Level};
+use super::registry::{Attribute, Count, Instruments, Level};
 
 /// Maximum queued spans or log lines: a few seconds of a busy gateway, at most about 4 MiB.
 const WAITING_MAX: usize = 4_096;
@@ -25,63 +24,43 @@ pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// Attempts before a batch is dropped: the batch itself may cause the failures.
 const TRIES_MAX: u32 = 4;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Signal {
-    Spans,
-    Logs,
-    Metrics,
-}
-
-impl Signal {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Signal::Spans => "spans",
-            Signal::Logs => "logs",
-            Signal::Metrics => "metrics",
-        }
-    }
-}
-
-/// The receiver did not accept a batch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct NotTaken;
-
 pub(super) trait Ship<T> {
-    /// Sends a batch; it may be retried after [`NotTaken`].
-    async fn ship(&self, batch: &[T]) -> Result<(), NotTaken>;
+    /// Returns true if the receiver took the batch.
+    async fn ship(&self, batch: &[T]) -> bool;
 }
 
 /// The counters of one signal.
 #[derive(Clone, Debug)]
 pub(super) struct ExportTally {
-    signal: Signal,
+    /// `spans`, `logs` or `metrics`.
+    signal: &'static str,
     instruments: Arc<Instruments>,
 }
 
 impl ExportTally {
-    pub(super) fn new(signal: Signal, instruments: &Arc<Instruments>) -> ExportTally {
+    pub(super) fn new(signal: &'static str, instruments: &Arc<Instruments>) -> ExportTally {
         ExportTally { signal, instruments: Arc::clone(instruments) }
     }
 
     pub(super) fn sent(&self, n: usize) {
-        let signal = [(Attribute::Signal, self.signal.name())];
+        let signal = [(Attribute::Signal, self.signal)];
         self.instruments.count(Count::TelemetrySent, n as u64, &signal);
     }
 
     pub(super) fn failed(&self) {
-        let signal = [(Attribute::Signal, self.signal.name())];
+        let signal = [(Attribute::Signal, self.signal)];
         self.instruments.count(Count::TelemetryFailures, 1, &signal);
     }
 
     pub(super) fn dropped(&self, n: usize, reason: &'static str) {
         if n > 0 {
-            let labels = [(Attribute::Signal, self.signal.name()), (Attribute::Reason, reason)];
+            let labels = [(Attribute::Signal, self.signal), (Attribute::Reason, reason)];
             self.instruments.count(Count::TelemetryDropped, n as u64, &labels);
         }
     }
 
     fn queued(&self, n: usize) {
-        let signal = [(Attribute::Signal, self.signal.name())];
+        let signal = [(Attribute::Signal, self.signal)];
         self.instruments.level(Level::TelemetryQueued, n as i64, &signal);
     }
 }
@@ -200,8 +179,7 @@ impl<T> ExportSender<T> {
     }
 
     async fn send(&mut self, to: &impl Ship<T>) {
-        let taken = timeout(SEND_WITHIN, to.ship(&self.batch)).await.unwrap_or(Err(NotTaken));
-        if taken.is_ok() {
+        if timeout(SEND_WITHIN, to.ship(&self.batch)).await.unwrap_or(false) {
             self.tally.sent(self.batch.len());
             self.batch.clear();
             self.tries = 0;

@@ -4,29 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_control::{ListChange, NodeListUpdate, NodeNames, RolloutOutcome, RolloutReport};
 use evenkeel_model::{
-    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, EvidenceSource, Health, Hop,
-    ModeChange, MoveCause, NodeId, PluginFault, PolicyName, RoomId, SessionId, StartPhase,
+    BreakerState, CoreEvent, Decider, DecisionOutcome, EvidenceSource, Health, Hop, ModeChange,
+    MoveCause, NodeId, PluginFault, PolicyName, RoomId, SessionId, StartPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
 
 use super::caller::CallerTrace;
-use super::instruments::Instruments;
-use super::registry::{Attribute, Count, Level, Time};
+use super::registry::{Attribute, Count, Instruments, Level, Time};
+use super::spans::{
+    DecisionSpan, DecisionSubject, Moment, OpenedSession, SpanWriter, Turned, refusal,
+};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
 
 /// Log interval of sessions that a node did not open.
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
-
-use evenkeel_control::{ListChange, NodeListUpdate, NodeNames, RolloutOutcome, RolloutReport};
-
-use super::spans::{
-    DecisionSpan, DecisionSubject, Moment, OpenedSession, SpanWriter, Turned, refusal,
-};
 
 /// Records the events of one gateway. Owned by the thread that reads the core's events.
 #[derive(Debug)]
@@ -151,7 +148,11 @@ impl EventRecorder {
             }
             CoreEvent::Closed { session, room, room_name: _, reason, closed: _ } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
-                self.closed(*session, *reason);
+                let labels = [(Attribute::Reason, reason.name())];
+                self.instruments.count(Count::SessionsClosed, 1, &labels);
+                if let Some(spans) = &mut self.spans {
+                    spans.closed(*session);
+                }
             }
             CoreEvent::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
                 let node = self.names.of_hop(*from).node;
@@ -360,11 +361,7 @@ impl EventRecorder {
             DecisionOutcome::Applied { differs: true } => {
                 self.instruments.count(Count::PolicyDiffers, 1, &[policy]);
             }
-            DecisionOutcome::Applied { differs: false }
-            | DecisionOutcome::Abstained
-            | DecisionOutcome::Kept
-            | DecisionOutcome::Guarded(_)
-            | DecisionOutcome::Stale => {}
+            _ => {}
         }
         self.instruments.time(Time::PolicyCall, decision.took, &[policy]);
     }
@@ -437,14 +434,6 @@ impl EventRecorder {
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStarts, 1, &labels);
-    }
-
-    fn closed(&mut self, session: SessionId, reason: CloseReason) {
-        let labels = [(Attribute::Reason, reason.name())];
-        self.instruments.count(Count::SessionsClosed, 1, &labels);
-        if let Some(spans) = &mut self.spans {
-            spans.closed(session);
-        }
     }
 
     fn moved(

@@ -1,29 +1,43 @@
 //! Spans, created when they end: all their attributes are known then.
-
-mod decision;
-mod failover;
-mod session;
+//!
+//! A decision is a child of the span that waited for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub(super) use decision::{DecisionSpan, DecisionSubject};
 use evenkeel_control::{NodeName, NodeNames, RolloutOutcome, RolloutReport};
-use evenkeel_model::{Hop, PolicyName, SessionId};
-use failover::FailoverSpan;
-use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status};
-use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_sdk::trace::SdkTracer;
-pub(super) use session::{OpenedSession, Turned, refusal};
+use evenkeel_model::{
+    Decider, DecisionNote, DecisionOutcome, EvidenceSource, Health, Hook, Hop, OfferRefusal,
+    PolicyName, RoomId, SessionId,
+};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceId,
+    TraceState,
+};
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracer, ShouldSample};
 
-use super::registry::{Attribute, Span};
+use super::caller::CallerTrace;
+use super::registry::{Attribute, Sampled, Span};
 
 /// Time after which a decision about an opening session is no longer claimed, because the session was refused.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Maximum steps recorded per rollout; a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
+
+/// Maximum decisions that wait for their session to open.
+const WAITING_MAX: usize = 4_096;
+
+/// Maximum notes of one decision.
+const NOTES_MAX: usize = 32;
+
+/// Maximum links of one span: a limit that receivers accept.
+const LINKS_MAX: usize = 128;
+
+/// Maximum sessions that spans can link to; about 1 MiB. Links to further ones are counted as dropped.
+const LINKABLE_MAX: usize = 10_000;
 
 /// The start and steps of a rollout.
 type RolloutTrack = (SystemTime, Vec<(SystemTime, String)>);
@@ -89,11 +103,333 @@ fn builder(
     builder.with_start_time(start).with_attributes(attributes)
 }
 
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenedSession<'a> {
+    pub(super) session: SessionId,
+    pub(super) room: RoomId,
+    pub(super) room_name: &'a str,
+    pub(super) scenario: &'a str,
+    pub(super) hop: Hop,
+    pub(super) offered: Instant,
+    pub(super) admitted_by: &'a Decider,
+    pub(super) routed_by: &'a Decider,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turned<'a> {
+    pub(super) scenario: &'a str,
+    pub(super) word: &'static str,
+    /// The core's reason, if it refused the offer.
+    pub(super) reason: Option<&'a OfferRefusal>,
+    /// Ids of the refused session and its room, if they got ids.
+    pub(super) session: Option<(SessionId, RoomId)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct DecisionSpan {
+    pub(super) policy: PolicyName,
+    pub(super) revision: Option<Arc<str>>,
+    pub(super) outcome: DecisionOutcome,
+    pub(super) reason: Option<Arc<str>>,
+    pub(super) rows: u32,
+    pub(super) asked: Instant,
+    pub(super) concluded: Instant,
+    pub(super) took: Duration,
+    pub(super) notes: Vec<DecisionNote>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum DecisionSubject {
+    Session(SessionId),
+    Room(RoomId),
+}
+
+/// Notes as attributes: notes with the same key become a list.
+fn noted(notes: Vec<DecisionNote>) -> impl Iterator<Item = KeyValue> {
+    let mut values: BTreeMap<Box<str>, Vec<i64>> = BTreeMap::new();
+    for note in notes.into_iter().take(NOTES_MAX) {
+        values.entry(note.key).or_default().push(note.value);
+    }
+    values.into_iter().map(|(key, values)| {
+        let key = format!("{}.{key}", Attribute::Note.key());
+        match values[..] {
+            [value] => KeyValue::new(key, value),
+            _ => KeyValue::new(key, Value::Array(Array::I64(values))),
+        }
+    })
+}
+
+/// The failure of a node, until all its rooms have moved.
+#[derive(Debug)]
+struct FailoverSpan {
+    hop: Hop,
+    started: Instant,
+    down_at: Instant,
+    witnesses: Vec<EvidenceSource>,
+    rooms: u32,
+    rooms_left: u32,
+    sessions: usize,
+    links: Vec<Link>,
+}
+
 impl SpanWriter {
     pub(super) fn new(tracer: SdkTracer, names: Arc<NodeNames>) -> SpanWriter {
         let (waiting, linkable) = (BTreeMap::new(), BTreeMap::new());
         let (failovers, ways) = (Vec::new(), BTreeMap::new());
         SpanWriter { tracer, names, waiting, linkable, failovers, ways, swept: None }
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        opened: &OpenedSession<'_>,
+        caller: Option<&CallerTrace>,
+        at: Moment,
+    ) {
+        let OpenedSession { session, room, offered, .. } = *opened;
+        let start = caller.map_or(offered, |caller| caller.arrived.min(offered));
+        let mut attributes = vec![
+            is(Attribute::Outcome, WELL),
+            is(Attribute::Session, session.to_string()),
+            is(Attribute::Room, room.to_string()),
+            is(Attribute::RoomName, opened.room_name.to_owned()),
+            is(Attribute::Scenario, opened.scenario.to_owned()),
+            is(Attribute::AdmittedBy, opened.admitted_by.to_string()),
+            is(Attribute::RoutedBy, opened.routed_by.to_string()),
+        ];
+        self.place(opened.hop, &mut attributes);
+        let (parent, links) = trace_of(caller);
+        let span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &parent);
+        let context = parent.with_span(span);
+
+        let about = [DecisionSubject::Session(session), DecisionSubject::Room(room)];
+        let (admitting, others) = self.claim(about);
+        self.admission(&context, offered, admitting, Some(opened.admitted_by), None, at);
+        for decision in others {
+            self.decide(&context, decision, at);
+        }
+        context.span().end_with_timestamp(at.wall);
+        let span = context.span().span_context().clone();
+        if span.is_sampled() && self.linkable.len() < LINKABLE_MAX {
+            self.linkable.insert(session, span);
+        }
+    }
+
+    pub(super) fn refused(
+        &mut self,
+        turned: &Turned<'_>,
+        caller: Option<&CallerTrace>,
+        at: Moment,
+    ) {
+        let Turned { scenario, word, reason, session } = *turned;
+        let start = caller.map_or(at.now, |caller| caller.arrived);
+        let attributes = vec![
+            is(Attribute::Outcome, "refused"),
+            is(Attribute::Reason, word),
+            is(Attribute::Scenario, scenario.to_owned()),
+        ];
+        let (parent, links) = trace_of(caller);
+        let mut span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &parent);
+        span.set_status(Status::error(word));
+        let context = parent.with_span(span);
+
+        let by_admission = reason
+            .filter(|r| matches!(r, OfferRefusal::Rejected { .. } | OfferRefusal::Redirected(_)));
+        // If only this session is refused, others in its room still wait for the placement.
+        let about = session.into_iter().flat_map(|(session, room)| {
+            let room = by_admission.is_none().then_some(DecisionSubject::Room(room));
+            [Some(DecisionSubject::Session(session)), room].into_iter().flatten()
+        });
+        let (admitting, others) = self.claim(about);
+        if by_admission.is_some() || !admitting.is_empty() {
+            self.admission(&context, start, admitting, None, by_admission, at);
+        }
+        for decision in others {
+            self.decide(&context, decision, at);
+        }
+        context.span().end_with_timestamp(at.wall);
+    }
+
+    /// Takes the decisions that this offer waited for: the admission, and the others.
+    fn claim(
+        &mut self,
+        about: impl IntoIterator<Item = DecisionSubject>,
+    ) -> (Vec<DecisionSpan>, Vec<DecisionSpan>) {
+        let waited = about.into_iter().filter_map(|subject| self.waiting.remove(&subject));
+        waited.flatten().partition(|decision| decision.policy.hook == Hook::Admission)
+    }
+
+    pub(super) fn closed(&mut self, session: SessionId) {
+        self.linkable.remove(&session);
+    }
+
+    /// Records a decision. A decision about an opening session or room waits for its span; one about many rows is a
+    /// root span.
+    pub(super) fn decided(
+        &mut self,
+        about: Option<DecisionSubject>,
+        decision: DecisionSpan,
+        at: Moment,
+    ) {
+        self.sweep(at);
+        let Some(subject) = about else {
+            let worth_telling =
+                !matches!(decision.outcome, DecisionOutcome::Kept | DecisionOutcome::Abstained);
+            if worth_telling {
+                self.decide(&Context::new(), decision, at);
+            }
+            return;
+        };
+        if let DecisionSubject::Session(session) = subject
+            && let Some(span) = self.linkable.get(&session)
+        {
+            let parent = Context::new().with_remote_span_context(span.clone());
+            return self.decide(&parent, decision, at);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return self.decide(&Context::new(), decision, at);
+        }
+        self.waiting.entry(subject).or_default().push(decision);
+    }
+
+    /// Ends unclaimed decisions as root spans.
+    fn give_up_unclaimed(&mut self, due: impl Fn(Instant) -> bool, at: Moment) {
+        let unclaimed = self
+            .waiting
+            .extract_if(.., |_, all| all.iter().all(|decision| due(decision.concluded)));
+        let unclaimed: Vec<DecisionSpan> = unclaimed.flat_map(|(_, all)| all).collect();
+        for decision in unclaimed {
+            self.decide(&Context::new(), decision, at);
+        }
+    }
+
+    fn admission(
+        &self,
+        parent: &Context,
+        offered: Instant,
+        decisions: Vec<DecisionSpan>,
+        by: Option<&Decider>,
+        refused: Option<&OfferRefusal>,
+        at: Moment,
+    ) {
+        let start = decisions.first().map_or(offered, |first| first.asked);
+        let end = decisions.last().map_or(offered, |last| last.concluded);
+        let mut attributes = vec![match refused {
+            None => is(Attribute::Outcome, WELL),
+            Some(_) => is(Attribute::Outcome, "refused"),
+        }];
+        attributes.extend(refused.map(|reason| is(Attribute::Reason, refusal(reason))));
+        attributes.extend(by.map(|by| is(Attribute::By, by.to_string())));
+        let start = at.wall_of(start);
+        let span = builder(Span::Admission, SpanKind::Internal, start, attributes)
+            .start_with_context(&self.tracer, parent);
+        let context = parent.with_span(span);
+        for decision in decisions {
+            self.decide(&context, decision, at);
+        }
+        let end = if refused.is_some() { at.wall } else { at.wall_of(end) };
+        context.span().end_with_timestamp(end);
+    }
+
+    fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
+        let DecisionSpan { policy, revision, outcome, reason, rows, asked, concluded, took, notes } =
+            decision;
+        let mut attributes = vec![
+            is(Attribute::Policy, policy.to_string()),
+            is(Attribute::Hook, policy.hook.name()),
+            is(Attribute::Rows, i64::from(rows)),
+            is(Attribute::Duration, took.as_secs_f64()),
+        ];
+        let mut status = Status::Unset;
+        let word = match &outcome {
+            DecisionOutcome::Applied { differs } => {
+                attributes.push(is(Attribute::Differs, *differs));
+                WELL
+            }
+            DecisionOutcome::Faulted(fault) => {
+                attributes.push(is(Attribute::Fault, fault.name()));
+                status = Status::error(fault.name());
+                outcome.name()
+            }
+            DecisionOutcome::Guarded(guard) => {
+                attributes.push(is(Attribute::Guard, guard.name()));
+                outcome.name()
+            }
+            DecisionOutcome::Abstained | DecisionOutcome::Kept | DecisionOutcome::Stale => {
+                outcome.name()
+            }
+        };
+        attributes.push(is(Attribute::Outcome, word));
+        attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
+        attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));
+        attributes.extend(noted(notes));
+        let start = at.wall_of(asked);
+        let mut span = builder(Span::PolicyDecide, SpanKind::Internal, start, attributes)
+            .start_with_context(&self.tracer, parent);
+        span.set_status(status);
+        span.end_with_timestamp(at.wall_of(concluded));
+    }
+
+    pub(super) fn node(
+        &mut self,
+        hop: Hop,
+        to: Health,
+        witnesses: &[(EvidenceSource, Instant)],
+        started: Instant,
+        rooms: u32,
+        at: Moment,
+    ) {
+        self.sweep(at);
+        if to != Health::Down {
+            return;
+        }
+        self.failovers.push(FailoverSpan {
+            hop,
+            started,
+            down_at: at.now,
+            witnesses: witnesses.iter().map(|(witness, _)| *witness).collect(),
+            rooms,
+            rooms_left: rooms,
+            sessions: 0,
+            links: Vec::new(),
+        });
+        self.finish_failovers(at, |failover| failover.rooms_left == 0);
+    }
+
+    /// A room moved off a down node.
+    pub(super) fn moved(&mut self, from: Hop, sessions: &[SessionId], at: Moment) {
+        let Some(failover) = self.failovers.iter_mut().find(|failover| failover.hop == from) else {
+            return;
+        };
+        failover.sessions += sessions.len();
+        failover.rooms_left = failover.rooms_left.saturating_sub(1);
+        let spans = sessions.iter().filter_map(|session| self.linkable.get(session));
+        let room = LINKS_MAX - failover.links.len();
+        failover.links.extend(spans.take(room).cloned().map(Link::with_context));
+        self.finish_failovers(at, |failover| failover.rooms_left == 0);
+    }
+
+    fn finish_failovers(&mut self, at: Moment, over: impl Fn(&FailoverSpan) -> bool) {
+        let finished: Vec<_> = self.failovers.extract_if(.., |failover| over(failover)).collect();
+        for failover in finished {
+            let names = failover.witnesses.iter().map(|w| StringValue::from(w.name()));
+            let left_out = failover.sessions - failover.links.len();
+            let mut attributes = vec![
+                is(Attribute::Witness, Value::Array(Array::String(names.collect()))),
+                is(Attribute::Rooms, i64::from(failover.rooms)),
+                is(Attribute::Sessions, failover.sessions as i64),
+                is(Attribute::DroppedLinks, left_out as i64),
+            ];
+            self.place(failover.hop, &mut attributes);
+            let start = at.wall_of(failover.started);
+            builder(Span::NodeFailover, SpanKind::Internal, start, attributes)
+                .with_links(failover.links)
+                .start_with_context(&self.tracer, &Context::new())
+                .end_with_timestamp(at.wall);
+        }
     }
 
     /// Records a step of a rollout. The span is created when the rollout ends.
@@ -166,3 +502,79 @@ impl SpanWriter {
         self.finish_failovers(at, |failover| due(failover.down_at));
     }
 }
+
+fn trace_of(caller: Option<&CallerTrace>) -> (Context, Vec<Link>) {
+    let Some(caller) = caller else { return (Context::new(), Vec::new()) };
+    (caller.parent(), caller.link().into_iter().collect())
+}
+
+pub(super) fn refusal(reason: &OfferRefusal) -> &'static str {
+    match reason {
+        OfferRefusal::UnknownScenario(_) => "unknown-scenario",
+        OfferRefusal::ScenarioOfRoom(_) => "scenario-of-room",
+        OfferRefusal::Full { .. } => "full",
+        OfferRefusal::Draining => "draining",
+        OfferRefusal::Rejected { .. } => "rejected",
+        OfferRefusal::Redirected(_) => "redirected",
+        OfferRefusal::NoNode { .. } => "no-node",
+        OfferRefusal::Closed => "closed",
+        OfferRefusal::NotOpened { .. } => "not-opened",
+    }
+}
+
+/// Follows the parent's decision. Without a parent it samples always-on spans, failures, and the configured share of
+/// the rest. The share depends on the trace id, so that other services with the same share sample the same traces.
+#[derive(Clone, Debug)]
+pub(super) struct Sampler {
+    /// The share of sampled spans, 0 to 1.
+    pub(super) share: f64,
+}
+
+/// The status of a span that may be dropped.
+pub(super) const WELL: &str = "ok";
+
+impl ShouldSample for Sampler {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace: TraceId,
+        name: &str,
+        _: &SpanKind,
+        attributes: &[KeyValue],
+        _: &[Link],
+    ) -> SamplingResult {
+        let parent = parent.filter(|context| context.has_active_span());
+        let sampled = match parent {
+            Some(context) => context.span().span_context().is_sampled(),
+            None => self.chosen(trace, name, attributes),
+        };
+        let state = parent.map(|context| context.span().span_context().trace_state().clone());
+        SamplingResult {
+            decision: if sampled {
+                SamplingDecision::RecordAndSample
+            } else {
+                SamplingDecision::Drop
+            },
+            attributes: Vec::new(),
+            trace_state: state.unwrap_or(TraceState::NONE),
+        }
+    }
+}
+
+impl Sampler {
+    fn chosen(&self, trace: TraceId, name: &str, attributes: &[KeyValue]) -> bool {
+        let span = Span::ALL.iter().find(|span| span.name() == name);
+        let outcome = attributes.iter().find(|kv| kv.key.as_str() == Attribute::Outcome.key());
+        match span.map(|span| span.sampled()) {
+            Some(Sampled::Share) if outcome.is_none_or(|kv| kv.value.as_str() == WELL) => {
+                // The low 7 bytes of a trace id are random (W3C Trace Context, level 2).
+                let random = u128::from_be_bytes(trace.to_bytes()) & ((1 << 56) - 1);
+                random < (self.share * (1u64 << 56) as f64) as u128
+            }
+            Some(Sampled::Share | Sampled::Always) | None => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,12 @@ fn budget_is_shared_and_returned() {
     let budget = BodyBudget::new(10);
     let (one, other) = (budget.share(), budget.share());
     assert!(one.grow(4).is_ok() && other.grow(6).is_ok());
-    assert_eq!(budget.lock().bytes, 10);
+    assert_eq!(lock(&budget.state).bytes, 10);
     drop(one);
     assert!(other.grow(4).is_ok());
     drop(other);
-    assert_eq!(budget.lock().bytes, 0);
-    assert_eq!(budget.lock().shares.len(), 0);
+    assert_eq!(lock(&budget.state).bytes, 0);
+    assert_eq!(lock(&budget.state).shares.len(), 0);
 }
 
 #[test]
@@ -29,10 +29,10 @@ fn oldest_arriving_body_gives_way() {
         "its bytes are not counted"
     );
     assert_eq!((refused.code, refused.retry_after), (ApiErrorCode::Unavailable, Some(RETRY_AFTER)));
-    assert_eq!(budget.lock().bytes, 10);
+    assert_eq!(lock(&budget.state).bytes, 10);
     new.grow(1).expect_err("no other body is arriving");
     drop(old);
-    assert_eq!(budget.lock().bytes, 10, "its share was returned before");
+    assert_eq!(lock(&budget.state).bytes, 10, "its share was returned before");
 }
 
 #[tokio::test]
@@ -54,12 +54,12 @@ async fn displaced_body_is_refused_while_it_waits() {
 async fn body_counts_until_it_is_dropped() {
     let budget = BodyBudget::new(1 << 20);
     let held = budget.read(Body::from(vec![7; 1_000]), 1_000).await.unwrap_or_else(|_| panic!());
-    assert_eq!((&*held, budget.lock().bytes), (&[7; 1_000][..], 1_000));
+    assert_eq!((&*held, lock(&budget.state).bytes), (&[7; 1_000][..], 1_000));
     let (bytes, share) = held.into_parts();
     drop(bytes);
-    assert_eq!(budget.lock().bytes, 1_000);
+    assert_eq!(lock(&budget.state).bytes, 1_000);
     drop(share);
-    assert_eq!(budget.lock().bytes, 0);
+    assert_eq!(lock(&budget.state).bytes, 0);
     let refused = budget.read(Body::from(vec![7; 1_001]), 1_000).await;
     assert_eq!(refused.err().map(|error| error.code), Some(ApiErrorCode::TooLarge));
 }

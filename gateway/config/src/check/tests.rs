@@ -1,3 +1,5 @@
+mod invalid;
+
 use super::*;
 
 #[test]

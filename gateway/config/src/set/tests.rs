@@ -1,5 +1,5 @@
 use super::*;
-use crate::invalid::ConfigSource;
+use crate::check::ConfigSource;
 
 #[test]
 fn dscp_is_name_or_number() {

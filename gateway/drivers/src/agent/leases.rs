@@ -8,7 +8,9 @@ use evenkeel_media::trunk::message::KEEP_MAX;
 use evenkeel_model::{Hop, NodeId, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::LEASE;
+/// A node may forget a session after this time without a refresh. The time covers three refreshes, so that two in a row
+/// may be lost.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// Maximum interval between two refreshes of a lease, plus [`GATHER`].
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(8);

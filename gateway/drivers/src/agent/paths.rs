@@ -13,7 +13,7 @@ use evenkeel_dataplane::worker::BUNDLE_SIZES;
 use evenkeel_media::trunk::message::{PATH_LEN_MIN, TrunkQuestion};
 use evenkeel_model::NodeId;
 
-use super::Asking;
+use crate::session::Asking;
 
 /// Probe interval for a longer size.
 const RAISE_EVERY: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use evenkeel_model::{FeedbackSupport, MediaStream, RtcpPort, SessionId, Srtp, St
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Posted;
-use crate::{Brief, plain_reason};
+use crate::poster::Posted;
+use crate::session::{Brief, plain_reason};
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
 /// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is present if `rtcp` is `own`.

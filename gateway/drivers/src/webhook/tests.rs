@@ -9,8 +9,8 @@ use evenkeel_model::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::REASON_CHARS_MAX;
 use crate::poster::HttpAnswer;
+use crate::session::REASON_CHARS_MAX;
 
 const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
 const MS: Duration = Duration::from_millis(1);

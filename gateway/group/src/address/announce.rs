@@ -1,7 +1,14 @@
-//! Ethernet frames that tell all hosts of a link where an address is now.
+//! Ethernet frames that tell all hosts of a link where an address is now, and those of another host that has an IPv4
+//! address of this one: it answers an ARP probe (RFC 5227, 2.1.1).
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::socket::{LinkAddr, recvfrom};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Milliseconds after the first announcement, which may be lost, or arrive before a switch forwards.
 const REPEATED_AFTER: [u64; 10] = [10, 50, 150, 350, 750, 1_500, 2_000, 3_000, 4_000, 5_000];
@@ -17,6 +24,14 @@ const ALL_NODES_LINK: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const ICMPV6: u8 = 58;
+
+/// The host of the previous owner keeps an address for up to 3 s.
+const PROBED_AFTER: Duration = Duration::from_secs(4);
+
+const PROBED_EVERY: Duration = Duration::from_secs(30);
+
+/// Packets read at once. On a busy link others are read later, or lost.
+const PACKETS_MAX: usize = 1_024;
 
 /// The times of the repetitions.
 pub(super) struct Repetitions {
@@ -112,6 +127,65 @@ fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// The sender of an ARP packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ArpClaim {
+    pub(super) address: Ipv4Addr,
+    pub(super) hardware: [u8; 6],
+    pub(super) interface: usize,
+}
+
+pub(super) struct Claims {
+    /// Receives the ARP packets of all interfaces.
+    socket: Socket,
+    probed: Option<Instant>,
+    held: Instant,
+}
+
+impl Claims {
+    pub(super) fn open() -> io::Result<Claims> {
+        let arp = i32::from((libc::ETH_P_ARP as u16).to_be());
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(arp)))?;
+        socket.set_nonblocking(true)?;
+        Ok(Claims { socket, probed: None, held: Instant::now() })
+    }
+
+    /// The addresses were added.
+    pub(super) fn begin(&mut self, now: Instant) {
+        (self.probed, self.held) = (None, now);
+    }
+
+    /// True if probes are to be sent.
+    pub(super) fn take_probe(&mut self, now: Instant) -> bool {
+        let next = self.probed.map_or(self.held + PROBED_AFTER, |probed| probed + PROBED_EVERY);
+        let is_due = now >= next;
+        if is_due {
+            self.probed = Some(now);
+        }
+        is_due
+    }
+
+    /// Reads the claims that have arrived. None counts before the first probe.
+    pub(super) fn read(&self) -> Vec<ArpClaim> {
+        let mut packet = [0; 64];
+        let claims = std::iter::from_fn(|| {
+            let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut packet).ok()?;
+            Some(from.and_then(|from| claim(&packet[..length], from.ifindex())))
+        });
+        let claims: Vec<Option<ArpClaim>> = claims.take(PACKETS_MAX).collect();
+        if self.probed.is_some() { claims.into_iter().flatten().collect() } else { Vec::new() }
+    }
+}
+
+/// Reads an ARP packet behind its Ethernet header.
+fn claim(packet: &[u8], interface: usize) -> Option<ArpClaim> {
+    // Ethernet, IPv4, and the lengths of both addresses.
+    let is_ipv4 = packet.get(14..20)? == [0, 1, 0x08, 0, 6, 4];
+    let hardware = packet.get(22..28)?.try_into().ok()?;
+    let address: [u8; 4] = packet.get(28..32)?.try_into().ok()?;
+    is_ipv4.then_some(ArpClaim { address: address.into(), hardware, interface })
 }
 
 #[cfg(test)]

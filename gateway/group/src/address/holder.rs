@@ -16,12 +16,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
 use socket2::{Domain, Socket, Type};
 
-use super::announce::{self, Repetitions};
-use super::conflict::Claims;
+use super::announce::{self, Claims, Repetitions};
 use super::netlink::{self, Netlink};
 use super::{
-    AddressAnswer, AddressOrder, LocalAddress, MESSAGE_MAX, VALID_FOR, message, neighbours,
-    read_message,
+    AddressError, AddressOrder, LocalAddress, MESSAGE_MAX, VALID_FOR, answer, message, read_message,
 };
 
 /// Needed to add addresses, and to open the socket of announcements.
@@ -40,11 +38,11 @@ pub fn hold_addresses(addresses: &[String]) -> io::Result<()> {
             for missing in sandbox::confine_holder() {
                 eprintln!("`evenkeel hold-addresses`: {missing}");
             }
-            orders.write_all(&message(0, &AddressAnswer::Done.words()))?;
+            orders.write_all(&message(0, &answer(&Ok(()))))?;
             holder.serve(&mut orders);
             Ok(())
         }
-        Err(reason) => orders.write_all(&message(0, &AddressAnswer::Failed(reason).words())),
+        Err(reason) => orders.write_all(&message(0, &answer(&Err(AddressError::Refused(reason))))),
     }
 }
 
@@ -100,32 +98,34 @@ impl Holder {
             let mut order = [0; MESSAGE_MAX];
             let Ok(length @ 1..) = orders.read(&mut order) else { break };
             let Some((number, word)) = read_message(&order[..length]) else { continue };
-            let answer = match AddressOrder::ALL.into_iter().find(|order| order.word() == word) {
+            let outcome = match AddressOrder::ALL.into_iter().find(|order| order.word() == word) {
                 Some(order) => self.execute(order, Instant::now()),
-                None => AddressAnswer::Failed(format!("unknown order {word:?}")),
+                None => Err(AddressError::Refused(format!("unknown order {word:?}"))),
             };
-            if orders.write_all(&message(number, &answer.words())).is_err() {
+            if orders.write_all(&message(number, &answer(&outcome))).is_err() {
                 break;
             }
         }
         // The kernel removes what cannot be removed here.
-        self.execute(AddressOrder::Release, Instant::now());
+        let _ = self.execute(AddressOrder::Release, Instant::now());
     }
 
-    fn execute(&mut self, order: AddressOrder, now: Instant) -> AddressAnswer {
+    fn execute(&mut self, order: AddressOrder, now: Instant) -> Result<(), AddressError> {
         let failures = match order {
             AddressOrder::Hold => self.hold(now),
             AddressOrder::Renew => {
-                let lapsed = self.held.as_ref().is_none_or(|held| now >= held.renewed + VALID_FOR);
-                if lapsed {
-                    self.held = None;
-                    return AddressAnswer::Lapsed;
+                match &mut self.held {
+                    Some(held) if now < held.renewed + VALID_FOR => held.renewed = now,
+                    _ => {
+                        self.held = None;
+                        return Err(AddressError::Lapsed);
+                    }
                 }
-                let failures = self.renew(now);
+                let failures = self.add("renewed");
                 self.repeat(now);
                 let conflicts = self.conflicts(now);
                 if failures.is_empty() && !conflicts.is_empty() {
-                    return AddressAnswer::Conflict(conflicts.join("; "));
+                    return Err(AddressError::Conflict(conflicts.join("; ")));
                 }
                 failures
             }
@@ -136,8 +136,8 @@ impl Holder {
             }
         };
         match failures.is_empty() {
-            true => AddressAnswer::Done,
-            false => AddressAnswer::Failed(failures.join("; ")),
+            true => Ok(()),
+            false => Err(AddressError::Refused(failures.join("; "))),
         }
     }
 
@@ -146,20 +146,15 @@ impl Holder {
         let unknown = self.find_links().err();
         self.held = Some(HeldAddress { renewed: now, repetitions: Repetitions::from(now) });
         self.claims.begin(now);
-        let added = self.each(|netlink, local, link| {
-            netlink.add(local, link).map_err(|errno| format!("cannot be added, {}", reason(errno)))
-        });
+        let added = self.add("added");
         unknown.into_iter().chain(added).chain(self.announce()).collect()
     }
 
-    fn renew(&mut self, now: Instant) -> Vec<String> {
-        if let Some(held) = &mut self.held {
-            held.renewed = now;
-        }
+    /// Adds the addresses, or renews them.
+    fn add(&mut self, done: &str) -> Vec<String> {
         self.each(|netlink, local, link| {
-            netlink
-                .add(local, link)
-                .map_err(|errno| format!("cannot be renewed, {}", reason(errno)))
+            let added = netlink.add(local, link);
+            added.map_err(|errno| format!("cannot be {done}, {}", reason(errno)))
         })
     }
 
@@ -179,7 +174,7 @@ impl Holder {
             .iter()
             .filter_map(|local| Some(self.links.get(&local.interface)?.ifindex() as i32))
             .collect();
-        let dropped = neighbours::drop_waiting(&mut self.netlink, &links);
+        let dropped = self.netlink.drop_waiting(&links);
         let failed = |errno: Errno| format!("packets wait for neighbours: {}", errno.desc());
         dropped.err().map(failed).into_iter().collect()
     }

@@ -38,23 +38,11 @@ pub(super) struct AddressHook {
     calls: Option<Sender<HookCall>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum HookAction {
-    Acquire,
-    Release,
-}
-
-impl HookAction {
-    fn word(self) -> &'static str {
-        match self {
-            HookAction::Acquire => "acquire",
-            HookAction::Release => "release",
-        }
-    }
-}
+const ACQUIRE: &str = "acquire";
+const RELEASE: &str = "release";
 
 struct HookCall {
-    verb: HookAction,
+    verb: &'static str,
     /// Dropped without a word if the call failed or another replaced it.
     done: oneshot::Sender<()>,
 }
@@ -66,15 +54,15 @@ impl AddressHook {
 
     /// Calls the program until it succeeds, or [`release`](Hook::release) is called.
     pub(super) fn acquire(&mut self) {
-        drop(self.call(HookAction::Acquire));
+        drop(self.call(ACQUIRE));
     }
 
     /// Calls the program, once an earlier call of it has ended. The receiver returns when it has succeeded or failed.
     pub(super) fn release(&mut self) -> oneshot::Receiver<()> {
-        self.call(HookAction::Release)
+        self.call(RELEASE)
     }
 
-    fn call(&mut self, verb: HookAction) -> oneshot::Receiver<()> {
+    fn call(&mut self, verb: &'static str) -> oneshot::Receiver<()> {
         let (done, is_done) = oneshot::channel();
         let call = HookCall { verb, done };
         let refused = match &self.calls {
@@ -100,7 +88,7 @@ impl AddressHook {
 fn execute(words: &[String], address: IpAddr, pace: HookTiming, calls: &Receiver<HookCall>) {
     let mut next = calls.recv().ok();
     while let Some(call) = next.take() {
-        let word = call.verb.word();
+        let word = call.verb;
         let failed = match run(words, word, address, pace.within) {
             Ok(()) => {
                 tracing::info!(%address, "address hook: {word}");
@@ -110,7 +98,7 @@ fn execute(words: &[String], address: IpAddr, pace: HookTiming, calls: &Receiver
             }
             Err(why) => {
                 tracing::warn!(%address, program = %words[0], "address hook failed: {word}: {why}");
-                (call.verb == HookAction::Acquire).then_some(call)
+                (word == ACQUIRE).then_some(call)
             }
         };
         next = match failed {

@@ -1,4 +1,4 @@
-//! Addresses of interfaces, by rtnetlink(7).
+//! Addresses of interfaces and their neighbours, by rtnetlink(7).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +18,23 @@ use super::{LocalAddress, VALID_FOR};
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Length of `struct nlmsghdr`.
-pub(super) const HEADER: usize = 16;
+const HEADER: usize = 16;
+
+/// Length of `struct ndmsg`.
+const NEIGHBOUR: usize = 12;
 
 /// The kernel returns the header of the request, and may explain an error in words.
 const ANSWER_MAX: usize = 1 << 10;
 
 /// The longest part of a list that the kernel returns at once.
 const PART_MAX: usize = 32 << 10;
+
+/// A neighbour that has not answered: its `struct ndmsg`, and its address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Unanswered {
+    neighbour: [u8; NEIGHBOUR],
+    address: Vec<u8>,
+}
 
 pub(super) struct Netlink {
     socket: Socket,
@@ -41,64 +51,82 @@ impl Netlink {
 
     /// Adds the address, or renews it.
     pub(super) fn add(&mut self, local: &LocalAddress, link: &LinkAddr) -> Result<(), Errno> {
-        self.sequence += 1;
-        let request = add_request(local, link.ifindex() as u32, self.sequence);
-        self.execute(&request)
+        self.execute(add_request(local, link.ifindex() as u32))
     }
 
     /// Removes the address, if it is there.
     pub(super) fn remove(&mut self, local: &LocalAddress, link: &LinkAddr) -> Result<(), Errno> {
-        self.sequence += 1;
-        let request = remove_request(local, link.ifindex() as u32, self.sequence);
-        match self.execute(&request) {
+        let index = link.ifindex() as u32;
+        match self.execute(address_request(libc::RTM_DELADDR, 0, 0, local, index)) {
             Err(Errno::EADDRNOTAVAIL) => Ok(()),
             result => result,
         }
     }
 
-    /// The request with a number of its own.
-    pub(super) fn number(&mut self, request: &[u8]) -> Vec<u8> {
-        self.sequence += 1;
-        let mut numbered = request.to_vec();
-        numbered[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
-        numbered
+    /// Drops the packets that wait at these interfaces for the Ethernet address of a neighbour. The kernel keeps about 250
+    /// for each, and sends them once it answers: a link that returns would carry packets of an owner that was replaced
+    /// meanwhile.
+    pub(super) fn drop_waiting(&mut self, interfaces: &[i32]) -> Result<(), Errno> {
+        let ask = neighbour_request(libc::RTM_GETNEIGH, libc::NLM_F_DUMP, &[0; NEIGHBOUR], &[]);
+        for Unanswered { neighbour, address } in self.list_unanswered(ask)? {
+            if interfaces.contains(&interface(&neighbour)) {
+                let acknowledged = libc::NLM_F_ACK;
+                let delete =
+                    neighbour_request(libc::RTM_DELNEIGH, acknowledged, &neighbour, &address);
+                match self.execute(delete) {
+                    // It has answered, or was given up.
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Calls `take` with each message of a list.
-    pub(super) fn list(&self, request: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), Errno> {
-        send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
-        let mut part = vec![0; PART_MAX];
+    fn list_unanswered(&mut self, request: Vec<u8>) -> Result<Vec<Unanswered>, Errno> {
+        self.send(request)?;
+        let (mut part, mut found) = (vec![0; PART_MAX], Vec::new());
         loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut part, MsgFlags::empty()) {
-                Ok(length) => length,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno),
-            };
+            let length = self.receive(&mut part)?;
             let mut rest = &part[..length];
             while let Some((message, later)) = first_message(rest) {
                 if let Some(outcome) = outcome(message, self.sequence) {
-                    return outcome;
+                    return outcome.map(|()| found);
                 }
                 if is_end(message, self.sequence) {
-                    return Ok(());
+                    return Ok(found);
                 }
-                take(message);
+                found.extend(unanswered(message));
                 rest = later;
             }
         }
     }
 
-    pub(super) fn execute(&self, request: &[u8]) -> Result<(), Errno> {
-        send(self.socket.as_raw_fd(), request, MsgFlags::empty())?;
+    fn execute(&mut self, request: Vec<u8>) -> Result<(), Errno> {
+        self.send(request)?;
         loop {
             let mut answer = [0; ANSWER_MAX];
-            let length = match recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty()) {
-                Ok(length) => length,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno),
-            };
+            let length = self.receive(&mut answer)?;
             if let Some(outcome) = outcome(&answer[..length], self.sequence) {
                 return outcome;
+            }
+        }
+    }
+
+    /// Writes the length and a number of its own into the request, and sends it.
+    fn send(&mut self, mut request: Vec<u8>) -> Result<(), Errno> {
+        self.sequence += 1;
+        let length = (request.len() as u32).to_ne_bytes();
+        request[..4].copy_from_slice(&length);
+        request[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty()).map(drop)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                received => return received,
             }
         }
     }
@@ -125,24 +153,20 @@ fn outcome(answer: &[u8], sequence: u32) -> Option<Result<(), Errno>> {
     is_ours.then(|| if error == 0 { Ok(()) } else { Err(Errno::from_raw(-error)) })
 }
 
-fn add_request(local: &LocalAddress, index: u32, sequence: u32) -> Vec<u8> {
+fn add_request(local: &LocalAddress, index: u32) -> Vec<u8> {
     let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
     // Without it the kernel first asks the network whether another host has the IPv6 address, and the previous owner may.
     let no_detection = if local.address.is_ipv6() { libc::IFA_F_NODAD } else { 0 };
-    let mut request = request(libc::RTM_NEWADDR, flags, no_detection, local, index, sequence);
+    let mut request = address_request(libc::RTM_NEWADDR, flags, no_detection, local, index);
     // struct ifa_cacheinfo. It is never preferred: connections of the host itself do not leave from an address that moves.
     let preferred = 0_u32;
     let lifetimes = [preferred, VALID_FOR.as_secs() as u32, 0, 0].map(u32::to_ne_bytes);
     push_attribute(&mut request, libc::IFA_CACHEINFO, lifetimes.as_flattened());
-    finish(request)
-}
-
-fn remove_request(local: &LocalAddress, index: u32, sequence: u32) -> Vec<u8> {
-    finish(request(libc::RTM_DELADDR, 0, 0, local, index, sequence))
+    request
 }
 
 /// `struct nlmsghdr`, without length and number.
-pub(super) fn head(kind: u16, flags: i32) -> Vec<u8> {
+fn head(kind: u16, flags: i32) -> Vec<u8> {
     let mut head = vec![0; HEADER];
     head[4..6].copy_from_slice(&kind.to_ne_bytes());
     head[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
@@ -150,20 +174,18 @@ pub(super) fn head(kind: u16, flags: i32) -> Vec<u8> {
 }
 
 /// `struct nlmsghdr`, `struct ifaddrmsg`, and the address.
-fn request(
+fn address_request(
     kind: u16,
     flags: i32,
     address_flags: u32,
     local: &LocalAddress,
     index: u32,
-    sequence: u32,
 ) -> Vec<u8> {
     let (family, bytes) = match local.address {
         IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
         IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
     };
     let mut request = head(kind, libc::NLM_F_ACK | flags);
-    request[8..12].copy_from_slice(&sequence.to_ne_bytes());
     request.extend([family as u8, local.prefix, address_flags as u8, libc::RT_SCOPE_UNIVERSE]);
     request.extend(index.to_ne_bytes());
     push_attribute(&mut request, libc::IFA_LOCAL, &bytes);
@@ -171,18 +193,45 @@ fn request(
     request
 }
 
-pub(super) fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
+fn neighbour_request(
+    kind: u16,
+    flags: i32,
+    neighbour: &[u8; NEIGHBOUR],
+    address: &[u8],
+) -> Vec<u8> {
+    let mut request = head(kind, flags);
+    request.extend(neighbour);
+    if !address.is_empty() {
+        push_attribute(&mut request, libc::NDA_DST, address);
+    }
+    request
+}
+
+fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
     request.extend((value.len() as u16 + 4).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(value);
     request.resize(request.len().next_multiple_of(4), 0);
 }
 
-/// Writes the length.
-pub(super) fn finish(mut request: Vec<u8>) -> Vec<u8> {
-    let length = (request.len() as u32).to_ne_bytes();
-    request[..4].copy_from_slice(&length);
-    request
+fn interface(neighbour: &[u8; NEIGHBOUR]) -> i32 {
+    let [_, _, _, _, index @ .., _, _, _, _] = *neighbour;
+    i32::from_ne_bytes(index)
+}
+
+/// Reads a message of a list.
+fn unanswered(message: &[u8]) -> Option<Unanswered> {
+    let (neighbour, mut attributes) = message.get(HEADER..)?.split_first_chunk::<NEIGHBOUR>()?;
+    let state = u16::from_ne_bytes([neighbour[8], neighbour[9]]);
+    while let Some((head, _)) = attributes.split_first_chunk::<4>() {
+        let [length, kind] = [[head[0], head[1]], [head[2], head[3]]].map(u16::from_ne_bytes);
+        let value = attributes.get(4..usize::from(length))?;
+        if kind == libc::NDA_DST && state == libc::NUD_INCOMPLETE {
+            return Some(Unanswered { neighbour: *neighbour, address: value.to_vec() });
+        }
+        attributes = attributes.get(usize::from(length).next_multiple_of(4)..)?;
+    }
+    None
 }
 
 /// The interfaces by name.

@@ -334,15 +334,15 @@ fn late_answer_is_not_taken_for_another() {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     let [ours, mut theirs] = [ours, theirs].map(|end| net::UnixStream::from(OwnedFd::from(end)));
     let mut process = HolderProcess::over(&[], ours);
-    let late = message(process.number, &AddressAnswer::Lapsed.words());
+    let late = message(process.number, &answer(&Err(AddressError::Lapsed)));
     let answering = thread::spawn(move || {
         let mut order = [0; MESSAGE_MAX];
         let length = theirs.read(&mut order).unwrap();
         let (number, word) = read_message(&order[..length]).unwrap();
         assert_eq!(word, "hold");
         io::Write::write_all(&mut theirs, &late).unwrap();
-        let failed = AddressAnswer::Failed("a reason".into());
-        io::Write::write_all(&mut theirs, &message(number, &failed.words())).unwrap();
+        let failed = answer(&Err(AddressError::Refused("a reason".into())));
+        io::Write::write_all(&mut theirs, &message(number, &failed)).unwrap();
     });
     let runtime = runtime();
     let failure = runtime.block_on(process.order(AddressOrder::Hold)).unwrap_err();

@@ -128,6 +128,21 @@ async fn withdrawal_counts_unless_go_was_sent() {
 }
 
 #[tokio::test]
+async fn serves_only_after_all_steps() {
+    let steps = [HandoverMessage::State, HandoverMessage::MediaPart, HandoverMessage::MediaPart];
+    for done in 0..=steps.len() {
+        let (mut old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
+        let mut heir = heir.unwrap().0;
+        for step in &steps[..done] {
+            send(&mut old, step.clone(), &snapshot()).await.unwrap();
+        }
+        send(&mut old, HandoverMessage::Go, &[]).await.unwrap();
+        let refused = heir.take_over(&control()).await.unwrap_err();
+        assert!(refused.contains("unexpected `go`"), "after {done} steps: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn withdrawal_ends_every_wait() {
     let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
     let (heir, _) = heir.unwrap();

@@ -76,7 +76,7 @@ fn import_error_is_one_bounded_line() {
 fn parser_error_is_one_line() {
     // A component that contains a core module with another magic number.
     let plugin = b"\0asm\x0d\0\x01\0\x01\x08\0a\0m\x01\0\0\0";
-    let Err(PluginRefusal::NotWasm { said }) = look(plugin) else { panic!("taken") };
+    let Err(PluginRefusal::NotWasm(said)) = look(plugin) else { panic!("taken") };
     assert!(said.contains("magic") && !said.contains(char::is_control), "{said}");
 }
 
@@ -85,5 +85,5 @@ fn inner_module_beyond_the_file_is_refused() {
     // The core module is declared to be one byte longer than the file.
     let plugin = b"\0asm\x0d\0\x01\0\x01\x09\0asm\x01\0\0\0";
     let said = "a module inside exceeds the file".into();
-    assert_eq!(look(plugin), Err(PluginRefusal::NotWasm { said }));
+    assert_eq!(look(plugin), Err(PluginRefusal::NotWasm(said)));
 }

@@ -100,7 +100,7 @@ fn answers(bytes: &[u8]) -> String {
         };
         // The gateway's own messages may change.
         let refused = match install(&bad).err() {
-            Some(PluginRefusal::Settings { said }) => format!("for {said}"),
+            Some(PluginRefusal::Settings(said)) => format!("for {said}"),
             Some(_) => "by its schema".into(),
             None => "nothing".into(),
         };

@@ -1,5 +1,7 @@
 //! Revisions of real plugins: refused, superseded, revoked, and remembered across restarts.
 
+mod ledger;
+
 use evenkeel_config::{CacheFolder, GatewayConfig};
 use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{GatewayLimits, Hook};

@@ -4,7 +4,6 @@ use evenkeel_model::{
 use evenkeel_recording::records;
 use serde_json::json;
 
-use super::super::{Export, ExportOptions};
 use super::*;
 
 fn name() -> PolicyName {

@@ -1,10 +1,12 @@
+mod kept;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{AskId, GatewayLimits, Hook, RoomId};
 use serde_json::json;
 
-use super::super::{CatalogSnapshot, PolicyThreads};
+use super::super::PolicyThreads;
 use super::*;
 
 fn routing() -> PolicyName {

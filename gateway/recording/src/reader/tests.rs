@@ -1,7 +1,8 @@
 use evenkeel_fuzz::Corpus;
 
 use super::*;
-use crate::chunk::{Chunk, framed, records};
+use crate::record::{Chunk, records};
+use crate::wire::framed;
 
 const RECORDING: &[u8] = include_bytes!("../../tests/formats/1.ekr");
 

@@ -7,7 +7,7 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     ClientIdentity, CoreEvent, Decider, DecisionOutcome, Hook, IngressProtocol, MediaDescription,
-    PluginFault, RtcpPort, Srtp,
+    PluginFault, PolicyName, RtcpPort, Srtp,
 };
 use tempfile::tempdir;
 use tokio::sync::oneshot;

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use evenkeel_config::{
     AddressPlace, Colour, DriverSettings, GatewayConfig, InvalidSetting, ListenIdentity,
-    ListenIngress, ListenRtcp, PluginLocation, ProbeKind, Protocol, SecretFile, SetOrigin,
-    Traceparent,
+    ListenIngress, PluginLocation, ProbeKind, Protocol, SecretFile, SetOrigin, Traceparent,
 };
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_model::{
@@ -444,10 +443,9 @@ fn every_key_is_loaded() {
     let [open, chosen, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
     let ListenIngress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
     assert_eq!(identities[..], [ListenIdentity::Declared, ListenIdentity::Open]);
-    assert_eq!((scenario.as_deref(), *rtcp), (Some("call"), ListenRtcp::Mux));
+    assert_eq!((scenario.as_deref(), *rtcp), (Some("call"), None));
     assert_eq!(open.advertise.unwrap().to_string(), "203.0.113.7:0");
-    let ListenIngress::Udp { identities, open: None, rtcp: ListenRtcp::Own(0) } = &chosen.ingress
-    else {
+    let ListenIngress::Udp { identities, open: None, rtcp: Some(0) } = &chosen.ingress else {
         panic!("{chosen:?}")
     };
     assert_eq!(identities[..], [ListenIdentity::Declared, ListenIdentity::Stun]);

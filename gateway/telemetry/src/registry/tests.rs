@@ -1,3 +1,5 @@
+mod instruments;
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,7 +1,9 @@
+mod ng_socket;
+
 use evenkeel_fuzz::Corpus;
 
 use super::*;
-use crate::REASON_CHARS_MAX;
+use crate::session::REASON_CHARS_MAX;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -71,3 +71,32 @@ fn missed_repetitions_are_not_made_up_for() {
     assert!(!repetitions.take(since + Duration::from_secs(1)));
     assert_eq!(repetitions.next(), Some(since + Duration::from_millis(1_500)));
 }
+
+#[test]
+fn claim_is_read_from_a_packet() {
+    let address = Ipv4Addr::new(192, 0, 2, 10);
+    let mut packet = frame(address.into(), HARDWARE);
+    let expected = ArpClaim { address, hardware: HARDWARE, interface: 7 };
+    assert_eq!(claim(&packet, 7), Some(expected));
+    assert_eq!(claim(&packet[..31], 7), None);
+    // Another kind of network address.
+    packet[17] = 1;
+    assert_eq!(claim(&packet, 7), None);
+}
+
+#[test]
+fn probes_wait_for_the_previous_owner() {
+    let Ok(mut claims) = Claims::open() else {
+        eprintln!("probes_wait_for_the_previous_owner skipped: needs CAP_NET_RAW");
+        return;
+    };
+    let now = Instant::now();
+    claims.begin(now);
+    assert!(!claims.take_probe(now + PROBED_AFTER - Duration::from_nanos(1)));
+    let first = now + PROBED_AFTER;
+    assert!(claims.take_probe(first));
+    assert!(!claims.take_probe(first + PROBED_EVERY - Duration::from_nanos(1)));
+    assert!(claims.take_probe(first + PROBED_EVERY));
+    claims.begin(first + PROBED_EVERY);
+    assert!(!claims.take_probe(first + PROBED_EVERY));
+}

@@ -31,7 +31,7 @@ fn failed_acquire_is_repeated_until_it_succeeds() {
     let file = folder.path().join("calls");
     let script = format!("echo $1 >> {0}; [ $(wc -l < {0}) -ge 3 ]", file.display());
     let mut hook = hook(&script, HookTiming { again_after: Duration::from_millis(1), ..PACE });
-    let acquired = hook.call(HookAction::Acquire);
+    let acquired = hook.call(ACQUIRE);
     acquired.blocking_recv().unwrap();
     assert_eq!(lines(&file), ["acquire"; 3]);
 }

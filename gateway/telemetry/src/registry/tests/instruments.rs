@@ -1,7 +1,6 @@
 use evenkeel_model::{Health, NodeId};
 
-use super::super::nodes::NodeLevel;
-use super::*;
+use super::super::*;
 
 #[test]
 fn prometheus_uses_base_units() {
