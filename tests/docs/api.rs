@@ -25,8 +25,8 @@ fn endpoints_equal_the_router() {
 fn error_codes_equal_those_of_the_api() {
     let source = fs::read_to_string(root().join("gateway/api/src/error.rs")).unwrap();
     let words = source.lines().filter_map(|line| {
-        let (_, word) = line.trim().strip_prefix("ApiErrorCode::")?.split_once(" => \"")?;
-        Some(word.trim_end_matches(['"', ',']).to_owned())
+        let (word, rest) = line.split_once("(\"")?.1.split_once('"')?;
+        rest.starts_with(", StatusCode::").then(|| word.to_owned())
     });
     let codes: BTreeSet<String> = words.collect();
     assert!(!codes.is_empty(), "no codes in api/error.rs");
@@ -50,7 +50,7 @@ fn endpoint(text: &str) -> Option<String> {
 
 /// All that the router takes: paths from its source, methods and verbs as it answers.
 fn routed(gateway: &Gateway) -> BTreeSet<String> {
-    let source = fs::read_to_string(root().join("gateway/api/src/routes.rs")).unwrap();
+    let source = fs::read_to_string(root().join("gateway/api/src/thread.rs")).unwrap();
     let paths = source.split(".route(").skip(1).map(|rest| rest.split('"').nth(1).unwrap());
     let mut routed = BTreeSet::new();
     for path in paths {

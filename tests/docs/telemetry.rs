@@ -74,21 +74,13 @@ fn drop_reasons_equal_the_core() {
 
 /// Server-sent events with their fields, by how `api` words them.
 fn sent() -> BTreeMap<String, BTreeSet<String>> {
-    let api = root().join("gateway/api/src");
-    let source = fs::read_to_string(api.join("events.rs")).unwrap();
-    let bodies = fields(&source);
-    let source: String = source.split_whitespace().collect();
+    let source = fs::read_to_string(root().join("gateway/api/src/events.rs")).unwrap();
+    let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let source: String = lines.flat_map(str::split_whitespace).collect();
     let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for mark in ["\",NoticeBody::", "\",&NoticeBody::", "\",body)"] {
-        for (at, _) in source.match_indices(mark) {
-            let name = &source[source[..at].rfind('"').unwrap() + 1..at];
-            let body = match mark.find("NoticeBody::") {
-                Some(from) => at + from,
-                None => source[..at].rfind("NoticeBody::").unwrap(),
-            };
-            let variant = source[body + "NoticeBody::".len()..].split('{').next().unwrap();
-            events.entry(name.to_owned()).or_default().extend(bodies[variant].iter().cloned());
-        }
+    for notice in source.split("EventNotice::of(\"").skip(1) {
+        let (name, object) = notice.split_once("\",&object!{").unwrap();
+        events.entry(name.to_owned()).or_default().extend(fields(object));
     }
     for rest in source.split("EventNotice{name:\"").skip(1) {
         events.entry(rest.split('"').next().unwrap().to_owned()).or_default();
@@ -96,17 +88,35 @@ fn sent() -> BTreeMap<String, BTreeSet<String>> {
     events
 }
 
-/// The fields of each variant of `enum NoticeBody`, without the time that all have.
-fn fields(source: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let body = source.split("enum NoticeBody").nth(1).unwrap().split("\n}\n").next().unwrap();
-    let lines = body.lines().filter(|line| !line.trim_start().starts_with(['/', '#']));
-    let body: String = lines.skip(1).collect::<String>().split_whitespace().collect();
-    let variants = body.split('}').filter_map(|variant| variant.split_once('{'));
-    let fields = |fields: &str| {
-        let names = fields.split(',').filter_map(|field| field.split_once(':'));
-        names.map(|(name, _)| name.to_owned()).filter(|name| name != "at_us").collect()
-    };
-    variants.map(|(name, all)| (name.trim_start_matches(',').to_owned(), fields(all))).collect()
+/// The fields of an object up to its closing brace, without the time that all have. An object that is flattened into it
+/// stands for its own.
+fn fields(object: &str) -> BTreeSet<String> {
+    let (mut depth, mut field, mut all) = (0, String::new(), BTreeSet::new());
+    for c in object.chars() {
+        match c {
+            '{' | '(' | '[' => depth += 1,
+            '}' | ')' | ']' => depth -= 1,
+            _ => {}
+        }
+        if depth > 0 || depth == 0 && c != ',' {
+            field.push(c);
+            continue;
+        }
+        let field = std::mem::take(&mut field);
+        let flattened = field.strip_prefix("#[serde(flatten)]");
+        match flattened.and_then(|part| part.split_once("object!{")) {
+            Some((_, inner)) => all.extend(fields(inner)),
+            None => {
+                let named = flattened.unwrap_or(&field).split_once(':');
+                all.extend(named.map(|(name, _)| name.to_owned()));
+            }
+        }
+        if depth < 0 {
+            break;
+        }
+    }
+    all.remove("at_us");
+    all
 }
 
 /// The page with a table between its marks.

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use evenkeel_dataplane::flows::Home;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{OpenStatus, TrunkAnswer, TrunkQuestion};
-use evenkeel_model::Incarnation;
+use evenkeel_model::{Incarnation, RoomId};
 
 use super::*;
 
