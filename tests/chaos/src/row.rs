@@ -15,7 +15,7 @@ pub(crate) struct Row {
     pub(crate) id: &'static str,
     pub(crate) layout: Layout,
     pub(crate) sessions: u32,
-    /// The senders of a room.
+    /// Both sessions of a room send.
     pub(crate) both_ways: bool,
     /// Every other room uses QUIC.
     pub(crate) quic: bool,
@@ -45,7 +45,7 @@ impl Row {
             id,
             layout,
             sessions,
-            speech,
+            both_ways,
             quic,
             natted,
             kills,
@@ -108,6 +108,6 @@ impl Row {
         let sessions = choice.sessions.unwrap_or(self.sessions);
         let kills = choice.kills.unwrap_or(self.kills);
         let both_ways = choice.both_ways || self.both_ways;
-        Row { sessions, kills, speech, ..self }
+        Row { sessions, kills, both_ways, ..self }
     }
 }
