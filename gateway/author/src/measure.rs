@@ -5,6 +5,7 @@
 //! is also compiled and measured natively.
 
 mod native;
+mod spread;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::native::Native;
+pub use self::spread::TimeSpread;
 use crate::built::{Built, PATIENCE, patient_engine};
 use crate::cargo::Project;
 use crate::inspection::thousands;
@@ -48,29 +50,6 @@ pub struct MeasuredCall {
     pub instructions: u64,
     /// The bound declared in the manifest, if any.
     pub promised: Option<u64>,
-}
-
-/// The spread of durations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct TimeSpread {
-    /// Minimum, nanoseconds.
-    pub min: u64,
-    /// Median, nanoseconds.
-    pub median: u64,
-    pub(crate) p99: u64,
-}
-
-impl TimeSpread {
-    /// All fields are 0 if there are no figures.
-    pub(crate) fn of(mut figures: Vec<u64>) -> TimeSpread {
-        figures.sort_unstable();
-        // Selects by nearest rank.
-        let at = |share: usize| {
-            let rank = (figures.len() * share).div_ceil(100).max(1);
-            figures.get(rank - 1).copied().unwrap_or(0)
-        };
-        TimeSpread { min: at(0), median: at(50), p99: at(99) }
-    }
 }
 
 /// A call that costs more than the manifest declares.

@@ -34,15 +34,6 @@ fn instructions_repeat_and_grow_with_rows() {
 }
 
 #[test]
-fn spread_is_min_median_and_p99() {
-    assert_eq!(TimeSpread::of(vec![]), TimeSpread::default());
-    assert_eq!(TimeSpread::of(vec![7]), TimeSpread { min: 7, median: 7, p99: 7 });
-    let many = (1..=100).rev().collect();
-    assert_eq!(TimeSpread::of(many), TimeSpread { min: 1, median: 50, p99: 99 });
-    assert_eq!(TimeSpread::of((1..=101).collect()), TimeSpread { min: 1, median: 51, p99: 100 });
-}
-
-#[test]
 fn declared_cost_is_inclusive() {
     let of = |found| Exceeded::of("tick", 100, found, Some(32_000));
     assert_eq!(of(32_000), None);
