@@ -110,7 +110,6 @@ impl Gateway {
                 bitrate: None,
             }],
             rtcp: None,
-            nodes: BTreeMap::new(),
         };
         self.runtime.block_on(self.admin.open(&offer))
     }

@@ -28,7 +28,7 @@ fn unknown_udp_packets_are_dropped_by_reason() {
             && gateway.drops("malformed") == 20
     });
     let report = stranger.report().unwrap();
-    assert_eq!((report.sent(), report.learned()), (50, 0));
+    assert_eq!((report.sent, report.learned()), (50, 0));
     let status = gateway.status();
     assert_eq!((status.packets_to_node, status.packets_to_client), (0, 0));
     drop(gateway);

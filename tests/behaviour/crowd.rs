@@ -62,7 +62,7 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         let mut crowd = Crowd::enter(&CrowdPlan::new(12), || api.admin()).await.unwrap();
         assert_eq!(crowd.by_id().len(), 12);
         let everybody = |window: &ObservationWindow| InjectedFault {
-            at_ns: window.span().start,
+            at_ns: window.span.start,
             scope: Scope::Everybody,
         };
         let quiet = page_with(&mut crowd, "all listeners hear", |window| {
@@ -77,7 +77,7 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         let on_it = |node: &Node| {
             let nodes = [number_of(&node.name)].into();
             quiet
-                .effect_of(&InjectedFault { at_ns: quiet.span().end, scope: Scope::Nodes(nodes) })
+                .effect_of(&InjectedFault { at_ns: quiet.span.end, scope: Scope::Nodes(nodes) })
                 .hit
         };
         let busiest = (0..nodes.len()).max_by_key(|&place| on_it(&nodes[place])).unwrap();
@@ -93,7 +93,7 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         let is_down = |event: &evenkeel_client::ServerEvent| {
             event.name == "node" && event.data["to"] == "down"
         };
-        assert!(crowd.heard().wait(fault.at_ns, TIMEOUT, is_down).await);
+        assert!(crowd.heard.wait(fault.at_ns, TIMEOUT, is_down).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let window = crowd.end_window().await;
         let effect = window.effect_of(&fault);

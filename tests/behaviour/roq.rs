@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_lab::client::{
-    ClientFleet, ClientPath, Persona, QuicWay, Video, Voice, client_config,
-};
+use evenkeel_lab::client::{ClientFleet, ClientPath, Persona, QuicWay, client_config};
 use evenkeel_lab::ledger::Books;
 use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
 use evenkeel_media::rtp;
@@ -16,7 +14,7 @@ use crate::harness::{
 };
 
 fn persona(session: u64) -> Persona {
-    Persona { session, seed: session, voice: Some(Voice::default()), video: Some(Video::default()) }
+    Persona { session, seed: session, voice: true, video: true }
 }
 
 #[test]
@@ -69,7 +67,7 @@ pub(crate) struct Line {
 pub(crate) async fn connect(way: QuicWay) -> Line {
     let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let endpoint = quinn::Endpoint::client(here).unwrap();
-    let config = client_config(way.certificate_sha256).unwrap();
+    let config = client_config(way.certificate_sha256);
     let connection = endpoint.connect_with(config, way.gateway, "evenkeel").unwrap().await.unwrap();
     let flow = |number| FlowId::new(number).unwrap();
     Line {

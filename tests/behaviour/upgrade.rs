@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress, QuicOffer};
+use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress};
 use evenkeel_lab::client::QuicWay;
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::roq;
@@ -407,7 +407,7 @@ fn sigterm_ends_an_upgrade_and_drains() {
 fn quic_client_connects_again_with_its_flows() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
-    let offer = GatewayProcess::offer("room", OfferIngress::Quic(QuicOffer::default()));
+    let offer = GatewayProcess::offer("room", OfferIngress::Quic {});
     let opened = gateway.ask(async |client| client.open(&offer).await).unwrap().quic.unwrap();
     let digest: Vec<u8> = (0..32)
         .map(|at| u8::from_str_radix(&opened.certificate_sha256[2 * at..2 * at + 2], 16).unwrap())

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_client::{OfferIngress, QuicOffer};
+use evenkeel_client::OfferIngress;
 use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const SSRC: u64 = 0x0EC0_FFEE;
 
 /// Runs `roq_client.py`; returns its report and the gateway's status.
 fn play(stage: &mut Stage) -> (Value, Value) {
-    let opened = stage.open(&offer("roq", OfferIngress::Quic(QuicOffer {}), vec![voice()]));
+    let opened = stage.open(&offer("roq", OfferIngress::Quic {}, vec![voice()]));
     let quic = opened.quic.expect("by QUIC");
     assert_eq!(quic.alpn, "roq-14");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/roq_client.py");

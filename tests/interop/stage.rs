@@ -259,7 +259,6 @@ pub(crate) fn offer(room: &str, ingress: OfferIngress, media: Vec<OfferMedia>) -
         ingress,
         media,
         rtcp: None,
-        nodes: BTreeMap::new(),
     }
 }
 

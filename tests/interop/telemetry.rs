@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use evenkeel_client::{ApiCall, OfferIngress, QuicOffer};
+use evenkeel_client::{ApiCall, OfferIngress};
 use evenkeel_telemetry::registry;
 use evenkeel_telemetry::registry::{Attribute, Count, Level, Time};
 
@@ -146,7 +146,7 @@ fn assert_matches_registry(protocol: &str, traceparent: &str) {
     );
     let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
 
-    let quic = || OfferIngress::Quic(QuicOffer {});
+    let quic = || OfferIngress::Quic {};
     let first = offer("traced", quic(), vec![voice()]);
     let body = serde_json::to_vec(&first).expect("an offer serialises").into();
     let header = format!("00-{TRACE}-{CALLER}-01");

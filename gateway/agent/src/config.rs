@@ -1,6 +1,5 @@
 //! `agent.toml`.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -114,20 +113,12 @@ pub(crate) struct LoadConfig {
 }
 
 /// A key of the configuration is invalid; says where and why.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("invalid configuration {}:\n  {}", path.display(), wrong.join("\n  "))]
 pub struct InvalidConfig {
     path: PathBuf,
     wrong: Vec<String>,
 }
-
-impl fmt::Display for InvalidConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid configuration {}:", self.path.display())?;
-        self.wrong.iter().try_for_each(|wrong| write!(f, "\n  {wrong}"))
-    }
-}
-
-impl std::error::Error for InvalidConfig {}
 
 impl Config {
     /// Reads a configuration file. Relative paths in it start at its folder.

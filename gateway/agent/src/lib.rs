@@ -20,4 +20,4 @@ mod sessions;
 
 pub use config::Config;
 pub(crate) use counters::AgentCounters;
-pub use serve::{OutputFormat, ServeAgentError, run};
+pub use serve::{ServeAgentError, run};

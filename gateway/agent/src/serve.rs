@@ -2,21 +2,19 @@
 
 mod effects;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use effects::{COMMANDS, CommandContext, LEGS, PROCESS, SystemIo, log, watch};
+use effects::{COMMANDS, LEGS, PROCESS, SystemIo, log, watch};
 use evenkeel_media::trunk::message::SKEW_MAX_US;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use ring::rand::{SecureRandom, SystemRandom};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::flag;
-use signal_hook::low_level::pipe;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::agent::{AgentMachine, AgentSettings, BatchTime};
 use crate::check::{PortState, ServerCheck};
@@ -39,15 +37,6 @@ const TRUNK: u64 = 0;
 const CHECK: u64 = 2;
 const SIGNALS: u64 = 4;
 
-/// The form of what an agent prints on standard output.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OutputFormat {
-    /// Lines for a person.
-    Plain,
-    /// Prints JSON: one line with the address, and one line of counters at the end.
-    Json,
-}
-
 /// An agent did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeAgentError {
@@ -59,28 +48,29 @@ pub enum ServeAgentError {
     Io(#[from] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then prints its counters. SIGUSR1 drains the node, SIGUSR2 ends draining.
+/// Serves until SIGTERM or SIGINT. Prints its address and at the end its counters, as lines of JSON or for a person.
+/// SIGUSR1 drains the node, SIGUSR2 ends draining.
 ///
 /// # Errors
 /// Any [`ServeAgentError`].
-pub fn run(config: Config, format: OutputFormat) -> Result<(), ServeAgentError> {
+pub fn run(config: Config, json: bool) -> Result<(), ServeAgentError> {
     let (address, mut serve) = Serve::new(config)?;
     let mut out = io::stdout();
-    match format {
-        OutputFormat::Plain => writeln!(out, "agent listening on {address}")?,
-        OutputFormat::Json => writeln!(out, "{}", serde_json::json!({"listening": address}))?,
+    if json {
+        writeln!(out, "{}", serde_json::json!({"listening": address}))?;
+    } else {
+        writeln!(out, "agent listening on {address}")?;
     }
     out.flush()?;
     let counters = serve.run()?;
-    match format {
-        OutputFormat::Plain => writeln!(
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&counters).map_err(io::Error::from)?)?;
+    } else {
+        let (to_server, to_gateway) = (counters.packets_to_server, counters.packets_to_gateway);
+        writeln!(
             out,
-            "agent forwarded {} packets to the server and {} to gateways",
-            counters.packets_to_server, counters.packets_to_gateway
-        )?,
-        OutputFormat::Json => {
-            writeln!(out, "{}", serde_json::to_string(&counters).map_err(io::Error::from)?)?;
-        }
+            "agent forwarded {to_server} packets to the server and {to_gateway} to gateways"
+        )?;
     }
     Ok(())
 }
@@ -98,7 +88,8 @@ struct Serve {
     io: SystemIo,
     check: Option<ServerCheck>,
     gateway: Option<GatewayPort>,
-    signals: SignalReader,
+    /// Its pipe is readable when a signal has arrived.
+    signals: SignalDelivery<UnixStream, SignalOnly>,
     meter: Meter,
     drain_timeout: Duration,
     look: Instant,
@@ -140,8 +131,10 @@ impl Serve {
             watch(&epoll, &check.socket, CHECK)?;
         }
         let gateway = config.gateway.map(|gateway| GatewayPort::new(gateway, now)).transpose()?;
-        let signals = SignalReader::new()?;
-        watch(&epoll, &signals.reader, SIGNALS)?;
+        let (reader, writer) = UnixStream::pair()?;
+        let caught = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2];
+        let signals = SignalDelivery::with_pipe(reader, writer, SignalOnly, caught)?;
+        watch(&epoll, signals.get_read(), SIGNALS)?;
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
         let drain_timeout = config.drain_timeout;
         let io = SystemIo::new(trunk, epoll, config, now)?;
@@ -298,13 +291,14 @@ impl Serve {
 
     fn read_commands(&mut self) {
         let now = self.now();
-        for (context, outcome) in self.io.done() {
+        for (opening, outcome) in self.io.done() {
             if let Err(reason) = &outcome {
                 log(reason);
             }
-            if let CommandContext::Opened { slot, leg } = context
-                && let Some(is_open) = self.io.opened(slot, leg, outcome)
+            if let Some(opening) = opening
+                && let Some(is_open) = self.io.opened(opening, outcome)
             {
+                let slot = opening.slot;
                 self.agent.handle_opened(slot, is_open, now, &mut self.io);
             }
         }
@@ -312,9 +306,12 @@ impl Serve {
 
     fn read_signals(&mut self) {
         let now = self.now();
-        for action in self.signals.read() {
-            match (action, self.ending) {
-                (SignalAction::Exit, None) => {
+        for signal in self.signals.pending() {
+            match (signal, self.ending) {
+                (SIGUSR1, _) => self.agent.handle_drain(true, now, &mut self.io),
+                (SIGUSR2, None) => self.agent.handle_drain(false, now, &mut self.io),
+                (SIGUSR2, Some(_)) => {}
+                (_, None) => {
                     // Without trunk legs and without its own process, the agent can exit at once.
                     if self.io.is_needed() {
                         log("draining; exits once sessions have left");
@@ -323,10 +320,7 @@ impl Serve {
                     self.ending =
                         Some((now.instant + LAST_WORDS, now.instant + self.drain_timeout));
                 }
-                (SignalAction::Exit, Some(_)) => self.ending = Some((now.instant, now.instant)),
-                (SignalAction::Drain, _) => self.agent.handle_drain(true, now, &mut self.io),
-                (SignalAction::Serve, None) => self.agent.handle_drain(false, now, &mut self.io),
-                (SignalAction::Serve, Some(_)) => {}
+                (_, Some(_)) => self.ending = Some((now.instant, now.instant)),
             }
         }
     }
@@ -334,49 +328,5 @@ impl Serve {
     fn is_over(&self, now: Instant) -> bool {
         let empty = self.agent.open_sessions() == 0;
         self.ending.is_some_and(|(earliest, latest)| now >= latest || (empty && now >= earliest))
-    }
-}
-
-/// A Unix signal as an event of the loop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum SignalAction {
-    /// SIGTERM, SIGINT.
-    Exit,
-    /// SIGUSR1.
-    Drain,
-    /// SIGUSR2.
-    Serve,
-}
-
-struct SignalReader {
-    /// Readable when a signal has arrived.
-    reader: UnixStream,
-    came: Vec<(SignalAction, Arc<AtomicBool>)>,
-}
-
-impl SignalReader {
-    fn new() -> io::Result<SignalReader> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        let mut came = Vec::new();
-        for (signal, action) in [
-            (SIGTERM, SignalAction::Exit),
-            (SIGINT, SignalAction::Exit),
-            (SIGUSR1, SignalAction::Drain),
-            (SIGUSR2, SignalAction::Serve),
-        ] {
-            let flag = Arc::new(AtomicBool::new(false));
-            // The flag is registered first, so that it is set before the pipe is written.
-            flag::register(signal, Arc::clone(&flag))?;
-            pipe::register(signal, writer.try_clone()?)?;
-            came.push((action, flag));
-        }
-        Ok(SignalReader { reader, came })
-    }
-
-    fn read(&mut self) -> Vec<SignalAction> {
-        while self.reader.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
-        let came = self.came.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
-        came.map(|(action, _)| *action).collect()
     }
 }

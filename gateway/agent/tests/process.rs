@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel_agent::{Config, OutputFormat, run};
+use evenkeel_agent::{Config, run};
 use evenkeel_media::trunk::message::{
     NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, ServingState, TrunkAnswer,
     TrunkQuestion,
@@ -26,7 +26,7 @@ const CONFIG: &str = "EVENKEEL_TEST_AGENT";
 fn agent_process() {
     if let Some(path) = std::env::var_os(CONFIG) {
         let config = Config::load(Path::new(&path)).unwrap_or_else(|wrong| panic!("{wrong}"));
-        run(config, OutputFormat::Json).unwrap();
+        run(config, true).unwrap();
     }
 }
 

@@ -1,5 +1,5 @@
-//! Embeds the SDK's source for new projects: its manifests with inherited values filled in, and its
-//! part of the workspace's lock file.
+//! Embeds the SDK's source for new projects: with the part of the workspace from which it inherits, and its part of the
+//! workspace's lock file.
 
 mod lock;
 mod manifest;
@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use toml::Table;
+use toml::{Table, Value};
 
-use crate::manifest::Workspace;
+use crate::manifest::{Needs, table};
 
 /// Licence files to embed with the SDK.
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
@@ -30,22 +30,23 @@ fn embed() -> Result<(), String> {
     }
     println!("cargo::rerun-if-changed=build");
 
-    let workspace = Workspace::read(&root, &root.join("plugin-sdk"))?;
+    let sdk = root.join("plugin-sdk");
+    let manifest: Table = read(&root.join("Cargo.toml"))?.parse().map_err(context("Cargo.toml"))?;
     let mut files = Vec::new();
-    collect_crate(workspace.sdk(), &mut files)?;
+    collect_crate(&sdk, &mut files)?;
     files.sort();
-    let mut code = "static FILES: &[(&str, &str)] = &[\n".to_owned();
     let mut crates = Vec::new();
+    for path in files.iter().filter(|path| path.ends_with("Cargo.toml")) {
+        let own: Table = read(path)?.parse().map_err(context(&path.to_string_lossy()))?;
+        crates.push(Needs::of(&own)?);
+    }
+    let mut code = "/// Paths and contents of the SDK's files.\npub(crate) static FILES: &[(&str, &str)] = &[\n".to_owned();
     for path in files {
-        let text = read(&path)?;
-        let text = if path.ends_with("Cargo.toml") {
-            let standalone = workspace.standalone(&path, &text)?;
-            crates.push(manifest::Needs::of(&standalone)?);
-            standalone.to_string()
-        } else {
-            text
-        };
-        let name = path.strip_prefix(workspace.sdk()).map_err(|error| error.to_string())?;
+        let mut text = read(&path)?;
+        if path == sdk.join("Cargo.toml") {
+            text += &format!("\n{}", manifest::workspace(&manifest, &crates)?);
+        }
+        let name = path.strip_prefix(&sdk).map_err(|error| error.to_string())?;
         write(&mut code, &format!("    ({:?}, {text:?}),", name.to_string_lossy()))?;
     }
     for licence in LICENCES {
@@ -54,14 +55,19 @@ fn embed() -> Result<(), String> {
     }
     write(&mut code, "];\n\n/// By name: the entry of each crate in a lock file.")?;
     write(&mut code, "static LOCKED: &[(&str, &str)] = &[")?;
-    let table: Table = read(&root.join("Cargo.lock"))?.parse().map_err(context("Cargo.lock"))?;
-    for (name, entry) in lock::part(&table, &crates)? {
+    let locked: Table = read(&root.join("Cargo.lock"))?.parse().map_err(context("Cargo.lock"))?;
+    for (name, entry) in lock::part(&locked, &crates)? {
         write(&mut code, &format!("    ({name:?}, {entry:?}),"))?;
     }
     write(&mut code, "];\n\n/// How a plugin is built: members of a profile in a manifest.")?;
-    write(&mut code, &format!("static PROFILE: &str = {:?};", workspace.plugin_profile()?))?;
-    write(&mut code, &format!("static EDITION: &str = {:?};", workspace.package("edition")?))?;
-    write(&mut code, &format!("static RUST: &str = {:?};", workspace.package("rust-version")?))?;
+    let mut profile = table(&manifest, &["profile", "plugin"])?.clone();
+    profile.remove("inherits");
+    write(&mut code, &format!("pub(crate) static PROFILE: &str = {:?};", profile.to_string()))?;
+    let package = table(&manifest, &["workspace", "package"])?;
+    for (name, key) in [("EDITION", "edition"), ("RUST", "rust-version")] {
+        let value = package.get(key).and_then(Value::as_str).unwrap_or_default();
+        write(&mut code, &format!("pub(crate) static {name}: &str = {value:?};"))?;
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
     fs::write(out.join("sdk.rs"), code).map_err(|error| format!("cannot write to OUT_DIR: {error}"))
 }

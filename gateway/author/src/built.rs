@@ -1,8 +1,8 @@
 //! A plugin file that was built from a project or accepted by the host.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use data_encoding::HEXLOWER;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
@@ -13,6 +13,12 @@ use crate::failed::AuthorError;
 
 /// Time limit of a call: generous, as an author's machine is busy with compiling.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An engine with a time limit far above the gateway's budget, so that a slow machine does not change answers. Endless
+/// loops still end.
+pub fn patient_engine() -> Engine {
+    Engine::with_budgets(CallBudgets::all(PATIENCE))
+}
 
 /// A plugin accepted by the host.
 ///
@@ -36,7 +42,7 @@ impl Built {
 
     /// Accepts a core module or a component.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, PluginRefusal> {
-        let engine = Engine::with_budgets(CallBudgets::all(PATIENCE));
+        let engine = patient_engine();
         let component = Component::vet(&engine, &bytes)?;
         Ok(Built { bytes, component, engine })
     }
@@ -44,10 +50,7 @@ impl Built {
     /// Writes `<name>.wasm` into a folder and returns the path.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, AuthorError> {
         let path = folder.join(format!("{}.wasm", self.component.manifest().name));
-        // Atomic: a watcher sees the old plugin or the new one, never a part.
-        let beside = path.with_extension("wasm.part");
-        fs::write(&beside, &self.bytes).map_err(AuthorError::file(&beside))?;
-        fs::rename(&beside, &path).map_err(AuthorError::file(&path))?;
+        replace(&path, &self.bytes).map_err(AuthorError::file(&path))?;
         Ok(path)
     }
 
@@ -87,4 +90,15 @@ impl Built {
             BoundPlugin::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0);
         policy.ok().map(|policy| policy.revision().to_owned())
     }
+}
+
+/// Replaces a file at once: a gateway that watches it sees the old plugin or the new one, never a part.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
 }

@@ -15,15 +15,6 @@ pub struct Project {
     folder: PathBuf,
 }
 
-/// Destination of cargo's standard output; standard error is always passed on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Chatter {
-    /// On standard output.
-    Out,
-    /// For commands that print their result on standard output.
-    Error,
-}
-
 impl Project {
     /// Finds the project of this folder.
     pub fn at(folder: &Path) -> Result<Project, AuthorError> {
@@ -38,10 +29,10 @@ impl Project {
         &self.folder
     }
 
-    /// Runs the project's own tests natively.
-    pub fn test(&self, chatter: Chatter) -> Result<(), AuthorError> {
+    /// Runs the project's own tests natively. `to_stderr` keeps standard output for the result of a command.
+    pub fn test(&self, to_stderr: bool) -> Result<(), AuthorError> {
         let mut cargo = self.cargo("test");
-        if chatter == Chatter::Error {
+        if to_stderr {
             cargo.stdout(std::io::stderr());
         }
         let status = cargo.status().map_err(|error| no_cargo(&cargo, error))?;
@@ -92,24 +83,22 @@ impl Project {
         cargo
             .args(["--release", "--lib", "--target", TARGET])
             .args(["--message-format", "json-render-diagnostics"]);
-        let said = self.messages(&mut cargo, "build")?;
+        let output = cargo.output().map_err(|error| no_cargo(&cargo, error))?;
+        if !output.status.success() {
+            return Err(AuthorError::Cargo("build".into()));
+        }
+        let lines = output.stdout.split(|&byte| byte == b'\n');
+        let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         let ours = self.folder.join("Cargo.toml");
-        said.iter().rev().find_map(|message| module(message, &ours)).ok_or(AuthorError::NoModule)
+        let module = messages.filter_map(|message| module(&message, &ours)).last();
+        module.ok_or(AuthorError::NoModule)
     }
 
     fn cargo(&self, verb: &str) -> Command {
-        let mut cargo = Command::new(program("CARGO", "cargo"));
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut cargo = Command::new(program);
         cargo.arg(verb).current_dir(&self.folder).stdin(Stdio::null()).stderr(Stdio::inherit());
         cargo
-    }
-
-    fn messages(&self, cargo: &mut Command, verb: &str) -> Result<Vec<Value>, AuthorError> {
-        let output = cargo.output().map_err(|error| no_cargo(cargo, error))?;
-        if !output.status.success() {
-            return Err(AuthorError::Cargo(verb.into()));
-        }
-        let lines = output.stdout.split(|&byte| byte == b'\n');
-        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 }
 
@@ -122,11 +111,6 @@ fn module(message: &Value, manifest: &Path) -> Option<PathBuf> {
     let files = message.get("filenames")?.as_array()?;
     let files = files.iter().filter_map(Value::as_str).map(PathBuf::from);
     files.into_iter().find(|file| file.extension() == Some(OsStr::new("wasm")))
-}
-
-/// The program that the environment variable names, or else the default.
-fn program(variable: &str, program: &str) -> std::ffi::OsString {
-    std::env::var_os(variable).unwrap_or_else(|| program.into())
 }
 
 fn no_cargo(command: &Command, error: std::io::Error) -> AuthorError {

@@ -4,18 +4,20 @@
 //! travels in the question. Settings are tried at and beyond each of their bounds.
 
 mod bounds;
-pub(crate) mod report;
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{Hook, HookAnswer, PluginState, PolicyQuestion};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-pub(crate) use self::bounds::SettingMismatch;
-pub use self::report::{ConformanceFinding, ConformanceReport};
+use self::bounds::SettingMismatch;
 use crate::built::Built;
+use crate::inspection::thousands;
 use crate::setting::SettingSchema;
 pub use crate::verdict::Violation;
-use crate::verdict::violations;
+use crate::verdict::examine;
 use crate::world::RandomWorld;
 
 /// Time steps per world: enough for a policy that waits three ticks to act, and to undo it.
@@ -83,31 +85,13 @@ impl ConformanceRun<'_> {
         };
         for _ in 0..TURNS {
             for question in questions(&mut world, hook) {
-                let before = policy.ungranted();
-                let outcome = policy.ask(&question, world.now_us());
+                let now_us = world.now_us();
+                let fresh = || self.install(hook, settings, &world);
+                let (answered, broken) = examine(&mut policy, &question, now_us, fresh);
                 let of = ConformanceFinding::of(&question, seed, under);
                 self.report.asked(&question);
-                let answered = match outcome {
-                    Ok(answered) => answered,
-                    Err(fault) => {
-                        self.report.find(of, Violation::Fault(fault));
-                        continue;
-                    }
-                };
-                for violation in violations(&question, &answered.answer) {
-                    self.report.find(of.clone(), violation);
-                }
-                match policy.ungranted() - before {
-                    0 => {}
-                    actions => self.report.find(of.clone(), Violation::Ungranted(actions)),
-                }
-                let mut fresh = self.install(hook, settings, &world);
-                let again = fresh.as_mut().map(|fresh| fresh.ask(&question, world.now_us()));
-                let same = matches!(&again, Ok(Ok(again))
-                    if again.answer == answered.answer && again.notes == answered.notes);
-                if !same {
-                    self.report.find(of, Violation::HiddenState);
-                }
+                broken.into_iter().for_each(|violation| self.report.find(of.clone(), violation));
+                let Ok(answered) = answered else { continue };
                 for state in states(&answered.answer) {
                     self.report.state_bytes_max =
                         self.report.state_bytes_max.max(state.bytes.len());
@@ -173,6 +157,131 @@ fn states(answer: &HookAnswer) -> Vec<&PluginState> {
         HookAnswer::Moves { states, .. } | HookAnswer::Actions { states, .. } => {
             states.iter().map(|(_, state)| state).collect()
         }
+    }
+}
+
+/// The result of a run. As text for people; see [`json`](ConformanceReport::json) for tools.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ConformanceReport {
+    pub(crate) worlds: u32,
+    pub(crate) questions: BTreeMap<&'static str, u64>,
+    pub(crate) settings_tried: u32,
+    pub(crate) state_bytes_max: usize,
+    /// Settings that contradict their schema.
+    pub(crate) unfit: Vec<SettingMismatch>,
+    /// Violations by kind and question: their number, and the first of each.
+    pub violations: BTreeMap<(&'static str, &'static str), (u64, ConformanceFinding, Violation)>,
+}
+
+/// A broken rule, with the world that shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConformanceFinding {
+    /// The question: `tick`.
+    pub(crate) question: &'static str,
+    /// Seed of the world, to reproduce it with `--seed` and one world.
+    pub(crate) seed: u64,
+    /// The setting being tried, if any.
+    pub(crate) under: Option<String>,
+}
+
+impl ConformanceFinding {
+    fn of(question: &PolicyQuestion, seed: u64, under: Option<&str>) -> ConformanceFinding {
+        ConformanceFinding { question: name(question), seed, under: under.map(str::to_owned) }
+    }
+
+    /// Before the first question of a world.
+    fn before(seed: u64, under: Option<&str>) -> ConformanceFinding {
+        ConformanceFinding { question: "catalog", seed, under: under.map(str::to_owned) }
+    }
+}
+
+impl ConformanceReport {
+    /// True if there are no violations; answers that the gateway would reject as guarded do not
+    /// count.
+    pub fn is_passed(&self) -> bool {
+        self.unfit.is_empty()
+            && self.violations.values().all(|(.., violation)| violation.is_guarded())
+    }
+
+    fn asked(&mut self, question: &PolicyQuestion) {
+        *self.questions.entry(name(question)).or_default() += 1;
+    }
+
+    fn find(&mut self, finding: ConformanceFinding, violation: Violation) {
+        let key = (violation.name(), finding.question);
+        self.violations.entry(key).or_insert((0, finding, violation)).0 += 1;
+    }
+
+    /// The report of `--json`.
+    pub fn json(&self) -> Value {
+        let violation = |(count, finding, violation): &(u64, ConformanceFinding, Violation)| {
+            json!({
+                "breach": violation.name(),
+                "guarded": violation.is_guarded(),
+                "count": count,
+                "question": finding.question,
+                "seed": finding.seed,
+                "under": finding.under,
+                "said": violation.to_string(),
+            })
+        };
+        json!({
+            "passed": self.is_passed(),
+            "worlds": self.worlds,
+            "questions": self.questions,
+            "settings_tried": self.settings_tried,
+            "state_bytes_max": self.state_bytes_max,
+            "unfit": self.unfit.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "breaches": self.violations.values().map(violation).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for ConformanceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let questions: Vec<String> = self
+            .questions
+            .iter()
+            .map(|(name, count)| format!("{} {name}", thousands(count)))
+            .collect();
+        write!(
+            f,
+            "asked in Wasm: {} in {} random worlds, each twice; {} values of settings; largest state {} bytes",
+            questions.join(", "),
+            self.worlds,
+            self.settings_tried,
+            self.state_bytes_max
+        )?;
+        for unfit in &self.unfit {
+            write!(f, "\n  wrong    {unfit}")?;
+        }
+        for (count, ConformanceFinding { question, seed, under }, violation) in
+            self.violations.values()
+        {
+            let word = if violation.is_guarded() { "guarded" } else { "wrong" };
+            let said = violation.to_string().replace(|c: char| c.is_control(), " ");
+            write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
+            let under = under.as_ref().map(|under| format!(", with {under}")).unwrap_or_default();
+            write!(f, "\n           first in the world of `--seed {seed} --worlds 1`{under}")?;
+        }
+        if self.violations.values().any(|(.., violation)| violation.is_guarded()) {
+            write!(
+                f,
+                "\n  What is guarded the gateway does not do; the policy may know better and ask for less."
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The function of the contract: `tick`.
+pub(crate) fn name(question: &PolicyQuestion) -> &'static str {
+    match question {
+        PolicyQuestion::Resolve { .. } => "resolve",
+        PolicyQuestion::Admit { .. } => "admit",
+        PolicyQuestion::Place { .. } => "place",
+        PolicyQuestion::Reroute { .. } => "reroute",
+        PolicyQuestion::Tick { .. } => "tick",
     }
 }
 

@@ -60,17 +60,9 @@ impl AuthorError {
 
     /// True if the input is wrong, rather than the environment.
     pub fn is_of_the_question(&self) -> bool {
-        match self {
-            AuthorError::BadName { .. } | AuthorError::Exists(_) | AuthorError::NoProject(_) => {
-                true
-            }
-            AuthorError::File(..)
-            | AuthorError::NoCargo(..)
-            | AuthorError::Toolchain(_)
-            | AuthorError::Cargo(_)
-            | AuthorError::NoModule
-            | AuthorError::NotNative
-            | AuthorError::Refused(_) => false,
-        }
+        matches!(
+            self,
+            AuthorError::BadName { .. } | AuthorError::Exists(_) | AuthorError::NoProject(_)
+        )
     }
 }

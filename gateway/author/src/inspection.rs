@@ -86,7 +86,7 @@ impl Inspection {
             "version": of("version"),
             "contract": of("contract"),
             "hooks": of("hooks"),
-            "settings": self.settings().iter().map(setting).collect::<Vec<_>>(),
+            "settings": self.settings(),
             "state_schema": of("state_schema"),
             "subject_metrics": metrics("subject_metrics"),
             "node_metrics": metrics("node_metrics"),
@@ -111,9 +111,12 @@ impl Inspection {
         self.manifest.get("settings").map(SettingSchema::all).unwrap_or_default()
     }
 
+    fn list(&self, key: &str) -> impl Iterator<Item = &Value> {
+        self.manifest.get(key).and_then(Value::as_array).into_iter().flatten()
+    }
+
     fn numbers(&self, key: &str) -> Vec<u32> {
-        let list = self.manifest.get(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(|number| number.as_u64()?.try_into().ok()).collect()
+        self.list(key).filter_map(|number| number.as_u64()?.try_into().ok()).collect()
     }
 
     fn text(&self, key: &str) -> Option<&str> {
@@ -122,8 +125,7 @@ impl Inspection {
 
     fn headline(&self) -> String {
         let Some(name) = self.text("name") else { return "no readable manifest".into() };
-        let hooks = self.manifest.get("hooks").and_then(Value::as_array).into_iter().flatten();
-        let hooks: Vec<&str> = hooks.filter_map(Value::as_str).collect();
+        let hooks: Vec<&str> = self.list("hooks").filter_map(Value::as_str).collect();
         format!(
             "{name} {} · {} · contract {}",
             self.text("version").unwrap_or("?"),
@@ -157,11 +159,8 @@ impl Inspection {
             match (of("call"), of("row")) {
                 (whole, 0) => format!("{call}: {} instructions", thousands(whole)),
                 (whole, row) => {
-                    format!(
-                        "{call}: {} instructions and {} a row",
-                        thousands(whole),
-                        thousands(row)
-                    )
+                    let (whole, row) = (thousands(whole), thousands(row));
+                    format!("{call}: {whole} instructions and {row} a row")
                 }
             }
         };
@@ -170,11 +169,10 @@ impl Inspection {
     }
 
     fn reasons(&self) -> Vec<String> {
-        let reasons = self.manifest.get("reasons").and_then(Value::as_array).into_iter().flatten();
         let word = |reason: &Value| {
             Some(format!("{} {}", reason.get("number")?.as_u64()?, reason.get("name")?.as_str()?))
         };
-        reasons.filter_map(word).collect()
+        self.list("reasons").filter_map(word).collect()
     }
 }
 
@@ -231,20 +229,6 @@ fn facts(setting: &SettingSchema) -> String {
         facts.push("must be set".into());
     }
     facts.join(", ")
-}
-
-fn setting(setting: &SettingSchema) -> Value {
-    json!({
-        "name": setting.name,
-        "type": setting.kind,
-        "unit": setting.unit,
-        "default": setting.default,
-        "minimum": setting.minimum,
-        "maximum": setting.maximum,
-        "choices": setting.choices,
-        "required": setting.required,
-        "doc": setting.doc,
-    })
 }
 
 fn form(form: Form) -> &'static str {

@@ -21,9 +21,8 @@ mod setting;
 mod verdict;
 mod world;
 
-pub use built::Built;
-pub use cargo::{Chatter, Project};
+pub use built::{Built, patient_engine, replace};
+pub use cargo::Project;
 pub use failed::AuthorError;
 pub use inspection::Inspection;
-pub use name::Name;
 pub use project::create;

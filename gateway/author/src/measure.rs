@@ -4,24 +4,22 @@
 //! into the plugin, like the gateway's own accounting. If the plugin's project is given, its code
 //! is also compiled and measured natively.
 
-pub(crate) mod cost;
 mod native;
-mod report;
 mod spread;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, Manifest, PluginRefusal};
 use evenkeel_model::{Hook, PolicyQuestion};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
-pub use self::cost::Exceeded;
-use self::cost::promised;
 use self::native::Native;
-pub use self::report::MeasurementReport;
 pub use self::spread::TimeSpread;
-use crate::built::{Built, PATIENCE};
+use crate::built::{Built, PATIENCE, patient_engine};
 use crate::cargo::Project;
+use crate::inspection::thousands;
 use crate::world::{RandomWorld, Size};
 
 /// Rounds of each call; their distribution is reported.
@@ -37,9 +35,10 @@ const CALLS_MAX: u32 = 4_096;
 const STARTS: usize = 201;
 
 /// The cost of one function of the contract.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct MeasuredCall {
     /// The function: `tick`.
+    #[serde(rename = "call")]
     pub(crate) name: &'static str,
     /// Number of rows: nodes of a placement, regions of an admission, rooms, or sessions; 1 for a scenario.
     pub rows: u32,
@@ -51,6 +50,51 @@ pub struct MeasuredCall {
     pub instructions: u64,
     /// The bound declared in the manifest, if any.
     pub promised: Option<u64>,
+}
+
+/// A call that costs more than the manifest declares.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{call} with {rows} rows takes {found} instructions; the manifest declares at most {promised}"
+)]
+pub struct Exceeded {
+    pub(crate) call: &'static str,
+    /// Rows of the question.
+    pub rows: u32,
+    /// Measured instructions.
+    pub found: u64,
+    /// The declared bound for this number of rows.
+    pub promised: u64,
+}
+
+/// The declared bound of a call; none if not declared.
+pub(crate) fn promised(manifest: &Manifest, call: &str, rows: u32) -> Option<u64> {
+    manifest.cost.get(call).map(|cost| cost.of(rows))
+}
+
+impl Exceeded {
+    /// Returns the call if it exceeds its declared cost.
+    pub(crate) fn of(
+        call: &'static str,
+        rows: u32,
+        found: u64,
+        promised: Option<u64>,
+    ) -> Option<Exceeded> {
+        let promised = promised.filter(|&promised| found > promised)?;
+        Some(Exceeded { call, rows, found, promised })
+    }
+}
+
+/// Rows of a question: regions of an admission, nodes of a placement, rooms, sessions.
+pub(crate) fn rows(question: &PolicyQuestion) -> u32 {
+    let rows = match question {
+        PolicyQuestion::Resolve { .. } => 0,
+        PolicyQuestion::Admit { regions, .. } => regions.len(),
+        PolicyQuestion::Place { nodes, .. } => nodes.len(),
+        PolicyQuestion::Reroute { rooms, .. } => rooms.len(),
+        PolicyQuestion::Tick { sessions, .. } => sessions.len(),
+    };
+    rows as u32
 }
 
 /// Measures a plugin with these settings, `null` for the defaults; natively too if its project is given.
@@ -65,7 +109,7 @@ pub fn measure(
 ) -> Result<MeasurementReport, PluginRefusal> {
     let manifest = built.component().manifest();
     let began = Instant::now();
-    let engine = Engine::with_budgets(CallBudgets::all(PATIENCE));
+    let engine = patient_engine();
     let component = Component::vet(&engine, built.bytes())?;
     let compile = began.elapsed();
     let counting = Engine::counting(CallBudgets::all(PATIENCE));
@@ -97,7 +141,7 @@ pub fn measure(
                 name: case.name,
                 rows: case.rows,
                 native_ns: None,
-                promised: promised(manifest, case.name, cost::rows(&question)),
+                promised: promised(manifest, case.name, rows(&question)),
                 ns: time(&mut policy, &question, now_us).map_err(|fault| case.failed(fault))?,
                 instructions: count(&mut counting, &question, now_us)
                     .map_err(|fault| case.failed(fault))?,
@@ -224,6 +268,99 @@ fn count(
     let before = policy.instructions().unwrap_or(0);
     policy.ask(question, now_us)?;
     Ok(policy.instructions().unwrap_or(0) - before)
+}
+
+/// Measurements of a plugin. As text for people; see [`json`](MeasurementReport::json) for tools.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MeasurementReport {
+    pub(crate) name: Box<str>,
+    pub(crate) version: Box<str>,
+    pub(crate) bytes: usize,
+    pub(crate) compile: Duration,
+    /// Nanoseconds to create an instance and send it settings and catalog.
+    pub(crate) start_ns: TimeSpread,
+    /// Costs by function and size of the question.
+    pub calls: Vec<MeasuredCall>,
+    /// Calls above their declared cost.
+    pub exceeded: Vec<Exceeded>,
+    /// Reason for the lack of native measurements.
+    pub not_native: Option<String>,
+}
+
+impl MeasurementReport {
+    /// The report of `--json`.
+    pub fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "version": self.version,
+            "bytes": self.bytes,
+            "compile_ms": self.compile.as_secs_f64() * 1e3,
+            "start_ns": self.start_ns,
+            "calls": self.calls,
+            "not_native": self.not_native,
+            "exceeded": self.exceeded.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for MeasurementReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} {} · {} bytes, compiled in {:.1} ms; an instance starts in {:.1} µs (p99 {:.1})",
+            self.name,
+            self.version,
+            thousands(self.bytes),
+            self.compile.as_secs_f64() * 1e3,
+            self.start_ns.median as f64 / 1e3,
+            self.start_ns.p99 as f64 / 1e3,
+        )?;
+        writeln!(
+            f,
+            "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10}{:>12}{:>14}{:>10}{:>14}",
+            "call",
+            "rows",
+            "min ns",
+            "median ns",
+            "p99 ns",
+            "per row",
+            "native ns",
+            "instructions",
+            "per row",
+            "promised"
+        )?;
+        let or_none = |figure: Option<u64>| figure.map_or_else(|| "-".to_owned(), thousands);
+        for call in &self.calls {
+            let rows = f64::from(call.rows);
+            writeln!(
+                f,
+                "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10.1}{:>12}{:>14}{:>10.1}{:>14}",
+                call.name,
+                thousands(call.rows),
+                thousands(call.ns.min),
+                thousands(call.ns.median),
+                thousands(call.ns.p99),
+                call.ns.median as f64 / rows,
+                or_none(call.native_ns.map(|ns| ns.median)),
+                thousands(call.instructions),
+                call.instructions as f64 / rows,
+                or_none(call.promised),
+            )?;
+        }
+        let words =
+            "Time is in the plugin including the call; instructions are the same on every machine.";
+        write!(f, "  {words}")?;
+        match &self.not_native {
+            None => {
+                write!(f, "\n  Native is the median of the same code compiled for this machine.")?;
+            }
+            Some(why) => write!(f, "\n  Not measured natively: {why}")?,
+        }
+        for exceeded in &self.exceeded {
+            write!(f, "\n  too dear: {exceeded}")?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

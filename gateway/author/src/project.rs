@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use evenkeel_model::Hook;
 
 use crate::failed::AuthorError;
-use crate::name::Name;
-use crate::sdk;
+use crate::{name, sdk};
 
 /// The SDK's folder in a project.
 const SDK_FOLDER: &str = "sdk";
@@ -17,8 +16,9 @@ const VERSION: &str = "0.1.0";
 /// Writes a new project into the folder of its name in `parent`, and returns that folder.
 ///
 /// An existing folder is left unchanged, and an incomplete one is removed.
-pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, AuthorError> {
-    let folder = parent.join(name.as_str());
+pub fn create(parent: &Path, name: &str, hook: Hook) -> Result<PathBuf, AuthorError> {
+    name::check(name)?;
+    let folder = parent.join(name);
     fs::create_dir(&folder).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => AuthorError::Exists(folder.clone()),
         _ => AuthorError::File(folder.clone(), error),
@@ -39,17 +39,17 @@ pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, AuthorE
     }
 }
 
-fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
+fn files(name: &str, hook: Hook) -> Vec<(PathBuf, String)> {
     let mut files = vec![
         ("Cargo.toml".into(), manifest(name, hook)),
-        ("Cargo.lock".into(), sdk::lock(name.as_str(), VERSION)),
+        ("Cargo.lock".into(), sdk::lock(name, VERSION)),
         ("README.md".into(), readme(name, hook)),
         (".gitignore".into(), format!("/target\n/{name}.wasm\n")),
         ("src/lib.rs".into(), policy(hook).to_owned()),
         // The format of the example policy, so that `cargo fmt` leaves it unchanged.
         ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").to_owned()),
     ];
-    let sdk = sdk::files().iter();
+    let sdk = sdk::FILES.iter();
     files.extend(sdk.map(|(path, text)| (Path::new(SDK_FOLDER).join(path), (*text).to_owned())));
     files
 }
@@ -64,13 +64,11 @@ fn policy(hook: Hook) -> &'static str {
     }
 }
 
-fn readme(name: &Name, hook: Hook) -> String {
-    include_str!("../templates/README.md")
-        .replace("NAME", name.as_str())
-        .replace("HOOK", hook.name())
+fn readme(name: &str, hook: Hook) -> String {
+    include_str!("../templates/README.md").replace("NAME", name).replace("HOOK", hook.name())
 }
 
-fn manifest(name: &Name, hook: Hook) -> String {
+fn manifest(name: &str, hook: Hook) -> String {
     format!(
         r#"[package]
 name = "{name}"    # The plugin's name: its revisions share it, and their states. Its file is {name}.wasm.
@@ -86,16 +84,17 @@ crate-type = ["cdylib", "rlib"]    # The plugin, and what `cargo test` needs.
 [dependencies]
 evenkeel-plugin-sdk = {{ path = "{SDK_FOLDER}" }}
 
-# It stands alone, in whatever folder it is.
+# It stands alone, in whatever folder it is, and so does its SDK.
 [workspace]
+exclude = ["{SDK_FOLDER}"]
 
 # Small and fast, without debug sections; names are kept for the trace of a trap.
 [profile.release]
 {profile}"#,
-        edition = sdk::edition(),
-        rust = sdk::rust(),
+        edition = sdk::EDITION,
+        rust = sdk::RUST,
         hook = hook.name(),
-        profile = sdk::profile(),
+        profile = sdk::PROFILE,
     )
 }
 

@@ -4,39 +4,109 @@
 //! The plugin's own states replace recorded ones for sessions and rooms it wrote before. Measures
 //! stay as recorded under another policy's decisions.
 
-mod report;
-
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
-use evenkeel_model::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, GrantLimits, PluginRefusal};
+use evenkeel_model::{Metric, PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, ReplayState};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-pub use self::report::{RecordingPosition, ReplayReport};
 use crate::built::{Built, PATIENCE};
-use crate::conformance::report::name;
-use crate::measure::cost::{Exceeded, promised, rows};
-use crate::verdict::{Violation, violations};
+use crate::conformance::name;
+use crate::inspection::thousands;
+use crate::measure::{Exceeded, promised, rows};
+use crate::verdict::{Violation, examine};
 
-/// Recorded revisions replaced at the same time, each with an instance; above it the oldest one restarts.
-const STANDING_MAX: usize = 16;
+/// Maximum players, each with the memory of a plugin. The oldest is replaced.
+const PLAYERS_MAX: usize = 32;
+
+/// Plugins in the places of recorded revisions.
+#[derive(Default)]
+pub struct Players(Vec<Player>);
+
+struct Player {
+    revision: Arc<RecordedRevision>,
+    catalog: Arc<RecordedCatalog>,
+    policy: BoundPlugin,
+}
+
+impl Players {
+    /// The plugin in the place of this call's revision, started if needed, with the call's catalog.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn of<E>(
+        &mut self,
+        call: &RecordedCall,
+        start: impl FnOnce() -> Result<BoundPlugin, E>,
+    ) -> Result<&mut BoundPlugin, E> {
+        let place = match self.0.iter().position(|player| player.revision == call.revision) {
+            Some(place) => place,
+            None => {
+                if self.0.len() == PLAYERS_MAX {
+                    self.0.remove(0);
+                }
+                let (revision, catalog) = (Arc::clone(&call.revision), Arc::clone(&call.catalog));
+                self.0.push(Player { revision, catalog, policy: start()? });
+                self.0.len() - 1
+            }
+        };
+        let player = &mut self.0[place];
+        // Later calls are found by pointer.
+        player.revision = Arc::clone(&call.revision);
+        if player.catalog != call.catalog {
+            // A plugin that fails here restarts with the catalog, as in a gateway.
+            let _ = player.policy.catalog(call.catalog.entries.clone());
+        }
+        player.catalog = Arc::clone(&call.catalog);
+        Ok(&mut player.policy)
+    }
+}
+
+/// Installs a plugin in the place of the call's revision, with its hook, seed and catalog.
+///
+/// # Errors
+/// If the host refuses the plugin or its settings.
+pub fn stand_in(
+    engine: &Engine,
+    component: &Component,
+    settings: Value,
+    call: &RecordedCall,
+    allowed: &GrantLimits,
+) -> Result<BoundPlugin, PluginRefusal> {
+    let (revision, entries) = (&call.revision, call.catalog.entries.clone());
+    let (hook, seed) = (revision.policy.hook, revision.seed);
+    BoundPlugin::install_within(engine, component, hook, settings, entries, seed, allowed)
+}
+
+/// The given settings; else the recorded settings if the plugin has the recorded name; else the plugin's defaults.
+pub fn settings_for(given: Option<&Value>, component: &Component, call: &RecordedCall) -> Value {
+    let is_it = component.manifest().name == call.revision.plugin;
+    let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);
+    given.cloned().or_else(recorded).unwrap_or_default()
+}
+
+/// Metrics that the plugin reads and the recording lacks.
+pub fn unmeasured(player: &BoundPlugin, call: &RecordedCall) -> Vec<Metric> {
+    let (reads, recorded) = (player.grant(), &call.revision.grant);
+    let missing = |reads: &[Metric], recorded: &[Metric]| {
+        reads.iter().copied().filter(|one| !recorded.contains(one)).collect::<Vec<_>>()
+    };
+    let mut all = missing(&reads.subject_metrics, &recorded.subject_metrics);
+    all.extend(missing(&reads.node_metrics, &recorded.node_metrics));
+    all
+}
 
 /// A plugin that replaces recorded ones.
 pub struct Recorded {
     engine: Engine,
     component: Component,
     settings: Option<Value>,
-    standing: Vec<(Arc<RecordedRevision>, ReplayInstance)>,
+    players: Players,
     replay_state: ReplayState,
     report: ReplayReport,
-}
-
-/// The plugin's instance that replaces one recorded revision.
-struct ReplayInstance {
-    policy: BoundPlugin,
-    catalog: Arc<RecordedCatalog>,
-    settings: Value,
 }
 
 impl Recorded {
@@ -48,9 +118,8 @@ impl Recorded {
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
         let engine = Engine::counting(CallBudgets::all(PATIENCE));
         let component = Component::vet(&engine, built.bytes())?;
-        let (standing, replay_state, report) =
-            (Vec::new(), ReplayState::default(), ReplayReport::default());
-        Ok(Recorded { engine, component, settings, standing, replay_state, report })
+        let (players, replay_state, report) = Default::default();
+        Ok(Recorded { engine, component, settings, players, replay_state, report })
     }
 
     /// Asks a recorded question and checks the answer; `None` for a hook that the plugin does not implement.
@@ -66,44 +135,35 @@ impl Recorded {
             return Ok(None);
         }
         let question = self.replay_state.applied_to(policy, &call.question);
-        let place = self.place_of(call)?;
-        let standing = &mut self.standing[place].1;
-        let manifest = self.component.manifest();
-        self.report.asked(call, manifest);
+        let settings = settings_for(self.settings.as_ref(), &self.component, call);
+        let (engine, component) = (&self.engine, &self.component);
+        let start = || stand_in(engine, component, settings.clone(), call, &GrantLimits::default());
+        let player = self.players.of(call, start)?;
+        let manifest = component.manifest();
+        self.report.asked(call, player);
         let of = || RecordingPosition::of(call);
 
-        let before = standing.policy.instructions();
-        let ungranted = standing.policy.ungranted();
-        let result = standing.policy.ask(&question, call.now_us);
-        let answered = match &result {
-            Ok(answered) => answered,
-            Err(fault) => {
-                self.report.find(name(&question), of(), Violation::Fault(fault.clone()));
-                return Ok(Some(result));
-            }
-        };
-        for violation in violations(&question, &answered.answer) {
+        let before = player.instructions();
+        let (result, broken) = examine(player, &question, call.now_us, start);
+        for violation in broken {
             self.report.find(name(&question), of(), violation);
         }
-        match standing.policy.ungranted() - ungranted {
-            0 => {}
-            actions => self.report.find(name(&question), of(), Violation::Ungranted(actions)),
-        }
+        let Ok(answered) = &result else { return Ok(Some(result)) };
 
         let most = promised(manifest, name(&question), rows(&question));
-        if most.is_some() && is_steady(&self.component, &question) {
+        if most.is_some() && is_steady(component, &question) {
             let took = |policy: &BoundPlugin, before: Option<u64>| {
                 let of = policy.instructions().zip(before);
                 // A restarted plugin counts from 0.
                 of.map_or(0, |(after, before)| after.saturating_sub(before))
             };
             let exceeded = |found| Exceeded::of(name(&question), rows(&question), found, most);
-            let mut broken = exceeded(took(&standing.policy, before));
+            let mut broken = exceeded(took(player, before));
             if broken.is_some() {
                 // The first call may grow the memory; the second one counts.
-                let before = standing.policy.instructions();
-                let again = standing.policy.ask(&question, call.now_us);
-                broken = exceeded(took(&standing.policy, before)).filter(|_| again.is_ok());
+                let before = player.instructions();
+                let again = player.ask(&question, call.now_us);
+                broken = exceeded(took(player, before)).filter(|_| again.is_ok());
             }
             self.report.judged += 1;
             if let Some(broken) = broken {
@@ -111,14 +171,6 @@ impl Recorded {
             }
         }
 
-        let settings = standing.settings.clone();
-        let mut fresh = start(&self.engine, &self.component, call, settings);
-        let again = fresh.as_mut().map(|fresh| fresh.ask(&question, call.now_us));
-        let same = matches!(&again, Ok(Ok(again))
-            if again.answer == answered.answer && again.notes == answered.notes);
-        if !same {
-            self.report.find(name(&question), of(), Violation::HiddenState);
-        }
         self.replay_state.update(policy, &question, &answered.answer);
         Ok(Some(result))
     }
@@ -132,42 +184,6 @@ impl Recorded {
     pub fn report(&self) -> &ReplayReport {
         &self.report
     }
-
-    /// Index of the instance for this call's revision, after sending it the call's catalog.
-    fn place_of(&mut self, call: &RecordedCall) -> Result<usize, PluginRefusal> {
-        let known = self.standing.iter().position(|(known, _)| *known == call.revision);
-        if let Some(place) = known {
-            let standing = &mut self.standing[place].1;
-            if !Arc::ptr_eq(&standing.catalog, &call.catalog) {
-                if standing.catalog != call.catalog {
-                    // A plugin that fails here restarts with the catalog, as in a gateway.
-                    let _ = standing.policy.catalog(call.catalog.entries.clone());
-                }
-                standing.catalog = Arc::clone(&call.catalog);
-            }
-            return Ok(place);
-        }
-        let is_it = self.component.manifest().name == call.revision.plugin;
-        let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);
-        let settings: Value = self.settings.clone().or_else(recorded).unwrap_or_default();
-        let policy = start(&self.engine, &self.component, call, settings.clone())?;
-        if self.standing.len() == STANDING_MAX {
-            self.standing.remove(0);
-        }
-        let standing = ReplayInstance { policy, catalog: Arc::clone(&call.catalog), settings };
-        self.standing.push((Arc::clone(&call.revision), standing));
-        Ok(self.standing.len() - 1)
-    }
-}
-
-fn start(
-    engine: &Engine,
-    component: &Component,
-    call: &RecordedCall,
-    settings: Value,
-) -> Result<BoundPlugin, PluginRefusal> {
-    let (revision, entries) = (&call.revision, call.catalog.entries.clone());
-    BoundPlugin::install(engine, component, revision.policy.hook, settings, entries, revision.seed)
 }
 
 /// True if the question needs no call of `open` or `migrate`: the plugin knows every row and wrote every
@@ -189,5 +205,139 @@ fn is_steady(component: &Component, question: &PolicyQuestion) -> bool {
         PolicyQuestion::Tick { sessions, memo } => {
             sessions.iter().all(|session| known(&session.state)) && of_memo(memo)
         }
+    }
+}
+
+/// The result of a replay. As text for people; see [`json`](ReplayReport::json) for tools.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ReplayReport {
+    /// Recorded calls that were asked again.
+    pub calls: u64,
+    /// Names of the policies asked.
+    pub policies: BTreeSet<String>,
+    /// True if the manifest declares costs.
+    pub(crate) promises: bool,
+    /// Calls checked against declared costs: no row was new to the plugin.
+    pub judged: u64,
+    /// Metrics that the plugin reads and the recording does not contain.
+    pub unmeasured: BTreeSet<Metric>,
+    /// Violations by kind and question: their number, and the first of each.
+    pub violations: BTreeMap<(&'static str, &'static str), (u64, RecordingPosition, Violation)>,
+    /// Exceeded costs by call: their number, and the largest excess.
+    pub exceeded: BTreeMap<&'static str, (u64, RecordingPosition, Exceeded)>,
+}
+
+/// A call in a recording.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordingPosition {
+    pub(crate) policy: String,
+    pub(crate) ask: u64,
+    /// Gateway time, microseconds since its start.
+    pub(crate) now_us: u64,
+}
+
+impl RecordingPosition {
+    fn of(call: &RecordedCall) -> RecordingPosition {
+        let policy = call.revision.policy.to_string();
+        RecordingPosition { policy, ask: call.ask.0, now_us: call.now_us }
+    }
+
+    fn json(&self) -> Value {
+        json!({"policy": self.policy, "ask": self.ask, "now_us": self.now_us})
+    }
+}
+
+impl fmt::Display for RecordingPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RecordingPosition { policy, ask, now_us } = self;
+        write!(f, "question {ask} of {policy}, at {now_us} µs")
+    }
+}
+
+impl ReplayReport {
+    /// True if the plugin was asked and its answers have no violations. Answers that the gateway would
+    /// reject as guarded are violations here: they count against a revision in a rollout.
+    pub fn is_passed(&self) -> bool {
+        self.calls > 0 && self.violations.is_empty() && self.exceeded.is_empty()
+    }
+
+    fn asked(&mut self, call: &RecordedCall, player: &BoundPlugin) {
+        self.calls += 1;
+        self.promises = !player.component().manifest().cost.is_empty();
+        self.policies.insert(call.revision.policy.to_string());
+        self.unmeasured.extend(unmeasured(player, call));
+    }
+
+    fn find(&mut self, question: &'static str, place: RecordingPosition, violation: Violation) {
+        let key = (violation.name(), question);
+        self.violations.entry(key).or_insert((0, place, violation)).0 += 1;
+    }
+
+    fn exceed(&mut self, place: RecordingPosition, exceeded: Exceeded) {
+        let over = |of: &Exceeded| of.found - of.promised;
+        let known =
+            self.exceeded.entry(exceeded.call).or_insert((0, place.clone(), exceeded.clone()));
+        known.0 += 1;
+        if over(&exceeded) > over(&known.2) {
+            (known.1, known.2) = (place, exceeded);
+        }
+    }
+
+    /// The report of `--json`.
+    pub fn json(&self) -> Value {
+        let violation = |(&(name, question), (count, place, violation)): (
+            &(&str, &str),
+            &(u64, RecordingPosition, Violation),
+        )| {
+            json!({
+                "breach": name, "question": question, "count": count, "first": place.json(),
+                "said": violation.to_string(),
+            })
+        };
+        let exceeded = |(count, place, exceeded): &(u64, RecordingPosition, Exceeded)| {
+            json!({
+                "call": exceeded.call, "count": count, "most": place.json(), "rows": exceeded.rows,
+                "found": exceeded.found, "promised": exceeded.promised,
+            })
+        };
+        json!({
+            "passed": self.is_passed(),
+            "calls": self.calls,
+            "policies": self.policies,
+            "judged": if self.promises { json!(self.judged) } else { Value::Null },
+            "unmeasured": self.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>(),
+            "breaches": self.violations.iter().map(violation).collect::<Vec<_>>(),
+            "exceeded": self.exceeded.values().map(exceeded).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for ReplayReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policies: Vec<&str> = self.policies.iter().map(String::as_str).collect();
+        write!(f, "{} calls of {}", thousands(self.calls), policies.join(", "))?;
+        if self.promises {
+            write!(f, "; {} checked against declared costs", thousands(self.judged))?;
+        } else {
+            write!(f, "; no declared costs")?;
+        }
+        if !self.unmeasured.is_empty() {
+            let names: Vec<&str> = self.unmeasured.iter().map(|metric| metric.key()).collect();
+            write!(f, "\n  not in the recording, so not measured: {}", names.join(", "))?;
+        }
+        for ((_, question), (count, place, violation)) in &self.violations {
+            let word = if violation.is_guarded() { "guarded" } else { "wrong" };
+            let said = violation.to_string().replace(|c: char| c.is_control(), " ");
+            write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
+            write!(f, "\n           first: {place}")?;
+        }
+        if self.violations.values().any(|(.., violation)| violation.is_guarded()) {
+            write!(f, "\n  The gateway drops guarded answers, and they count against a revision.")?;
+        }
+        for (count, place, exceeded) in self.exceeded.values() {
+            write!(f, "\n  cost exceeded {} times: {exceeded}", thousands(count))?;
+            write!(f, "\n           the dearest: {place}")?;
+        }
+        Ok(())
     }
 }

@@ -3,24 +3,6 @@
 
 include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 
-/// Paths and contents of the SDK's files.
-pub(crate) fn files() -> &'static [(&'static str, &'static str)] {
-    FILES
-}
-
-/// Keys of the build profile of plugins.
-pub(crate) fn profile() -> &'static str {
-    PROFILE
-}
-
-pub(crate) fn edition() -> &'static str {
-    EDITION
-}
-
-pub(crate) fn rust() -> &'static str {
-    RUST
-}
-
 /// True if a dependency of every plugin has this name.
 pub(crate) fn is_taken(name: &str) -> bool {
     LOCKED.iter().any(|(taken, _)| *taken == name)

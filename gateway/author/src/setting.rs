@@ -1,12 +1,14 @@
 //! Settings of a plugin, read from the JSON Schema in its manifest.
 
+use serde::Serialize;
 use serde_json::Value;
 
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct SettingSchema {
     /// Path of the setting: `cap`, `tiers[].cap`.
     pub(crate) name: String,
     /// `integer`, `number`, `boolean`, `string`, `duration`, or `array of` one of those.
+    #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) unit: Option<String>,
     /// `None` if the setting is required, or may be omitted.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{
     AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NodeId, Op, PluginFault,
-    PolicyQuestion, RegionId, RoutingMove, Row, SessionRow,
+    PolicyQuestion, RegionId, RevisionAnswer, RoutingMove, Row, SessionRow,
 };
 
 /// `Metric::Health` of a node that is Down.
@@ -110,7 +111,29 @@ impl Violation {
     }
 }
 
-pub(crate) fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> {
+/// Asks a plugin, and a fresh instance the same. Returns the answer and the rules that it breaks.
+pub(crate) fn examine(
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    now_us: u64,
+    fresh: impl FnOnce() -> Result<BoundPlugin, PluginRefusal>,
+) -> (Result<RevisionAnswer, PluginFault>, Vec<Violation>) {
+    let before = policy.ungranted();
+    let answered = match policy.ask(question, now_us) {
+        Ok(answered) => answered,
+        Err(fault) => return (Err(fault.clone()), vec![Violation::Fault(fault)]),
+    };
+    let mut broken = violations(question, &answered.answer);
+    let ungranted = policy.ungranted() - before;
+    broken.extend((ungranted > 0).then_some(Violation::Ungranted(ungranted)));
+    let again = fresh().map(|mut fresh| fresh.ask(question, now_us));
+    let same = matches!(&again, Ok(Ok(again))
+        if again.answer == answered.answer && again.notes == answered.notes);
+    broken.extend((!same).then_some(Violation::HiddenState));
+    (Ok(answered), broken)
+}
+
+fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> {
     match (question, answer) {
         (PolicyQuestion::Resolve { .. }, HookAnswer::Params(_)) => Vec::new(),
         (PolicyQuestion::Admit { standing, regions, .. }, HookAnswer::Admit { verdict, .. }) => {

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_client::{ApiCall, ApiClient, ApiEndpoint, ClientError};
+use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
 use evenkeel_config::Compiler;
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
-use hyper::Method;
 use serde_json::{Value, json};
 
 #[derive(Args, Clone)]
@@ -62,36 +61,18 @@ impl ApiArgs {
         ApiArgs { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
     }
 
-    pub(crate) fn with<T>(
-        &self,
-        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
-    ) -> Result<T, CommandError> {
-        self.speak(speak, |failed| CommandError::Failed(failed.to_string()))
-    }
-
-    /// Runs an operation. An unknown name counts as a wrong command line.
-    pub(crate) fn operate<T>(
-        &self,
-        speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
-    ) -> Result<T, CommandError> {
-        self.speak(speak, |failed| match failed {
-            ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
-            failed => CommandError::Failed(failed.to_string()),
-        })
+    pub(crate) fn read(&self, path: &str) -> Result<Value, CommandError> {
+        self.operate(async |admin| admin.read(path).await)
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
-        self.operate(async |admin| {
-            let text = if body.is_null() { String::new() } else { body.to_string() };
-            let call = ApiCall { method: Method::POST, path, headers: &[], body: text.into() };
-            admin.ask(call).await?.accepted()
-        })
+        self.operate(async |admin| admin.post(path, body).await)
     }
 
-    fn speak<T>(
+    /// Speaks with the gateway. An unknown name counts as a wrong command line.
+    pub(crate) fn operate<T>(
         &self,
         speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
-        failure: impl FnOnce(ClientError) -> CommandError,
     ) -> Result<T, CommandError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -118,7 +99,8 @@ impl ApiArgs {
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()
             )),
-            failed => failure(failed),
+            ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
+            failed => CommandError::Failed(failed.to_string()),
         })
     }
 
@@ -165,6 +147,24 @@ fn print(text: &str) {
     }
 }
 
+/// Prints an answer of the API: as JSON, or in words.
+pub(crate) fn show(json: bool, answer: &Value, words: impl FnOnce() -> String) {
+    if json {
+        say(answer);
+    } else {
+        say(&words());
+    }
+}
+
+/// Like [`show`], for text of several lines.
+pub(crate) fn show_lines(json: bool, answer: &Value, words: impl FnOnce() -> String) {
+    if json {
+        say(answer);
+    } else {
+        say_lines(&words());
+    }
+}
+
 /// Prints a list of the API: as JSON, or a line for each row.
 pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value) -> String) {
     if json {
@@ -175,20 +175,20 @@ pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value)
 }
 
 /// Prints that an operation was accepted and continues.
-pub(crate) fn asked(json: bool, words: &str) {
-    if json {
-        say(&json!({"accepted": true}));
-    } else {
-        say(&words);
-    }
+pub(crate) fn asked(json: bool, words: impl Into<String>) {
+    show(json, &json!({"accepted": true}), || words.into());
 }
 
 /// Prints that an operation is complete.
-pub(crate) fn done(json: bool, words: &str) {
-    if json {
-        say(&json!({"done": true}));
-    } else {
-        say(&words);
+pub(crate) fn done(json: bool, words: impl Into<String>) {
+    show(json, &json!({"done": true}), || words.into());
+}
+
+/// Fails with these words if there are any. With `json` the report was the last line.
+pub(crate) fn verdict(json: bool, words: Option<String>) -> Result<(), CommandError> {
+    match words {
+        None => Ok(()),
+        Some(words) => Err(CommandError::Failed(if json { String::new() } else { words })),
     }
 }
 
@@ -201,9 +201,23 @@ pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("")
 }
 
+/// The texts of a list: the array itself, or the member of this name.
+pub(crate) fn texts<'a>(value: &'a Value, name: &str) -> Vec<&'a str> {
+    rows(value, name).iter().filter_map(Value::as_str).collect()
+}
+
 /// A number of the API; 0 if it is missing.
 pub(crate) fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
+}
+
+/// A file that the command line names.
+pub(crate) fn read_file(file: &Path) -> Result<Vec<u8>, CommandError> {
+    std::fs::read(file).map_err(|error| unreadable(file, &error))
+}
+
+pub(crate) fn unreadable(file: &Path, error: &io::Error) -> CommandError {
+    CommandError::Wrong(format!("cannot read {}: {error}", file.display()))
 }
 
 /// Settings of a plugin, in a file of TOML or JSON.

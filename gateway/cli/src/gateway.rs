@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, number, rows, say, text};
+use crate::command::{ApiArgs, CommandError, list, number, rows, say, show, text, texts};
 
 /// List the gateways of a group, and hand its addresses and calls over
 #[derive(Args)]
@@ -61,7 +61,7 @@ impl GatewayArgs {
                 } else {
                     ("/v1/gateways", member_line)
                 };
-                let gateways = self.api.operate(async |admin| admin.read(path).await)?;
+                let gateways = self.api.read(path)?;
                 list(self.json, &gateways, "gateways", line);
                 if let Some(peer) = silent_peer(rows(&gateways, "gateways"))
                     && !self.json
@@ -73,29 +73,24 @@ impl GatewayArgs {
             }
             GatewayCommand::HandOver { to } => {
                 let owner = self.api.post("/v1/gateway:hand-over", &json!({"to": to}))?;
-                if self.json {
-                    say(&owner);
-                } else {
-                    let (name, epoch) = (text(&owner, "gateway"), number(&owner, "epoch"));
-                    say(&format!("{name} owns the addresses in epoch {epoch}"));
-                }
+                show(self.json, &owner, || owns(&owner));
             }
             GatewayCommand::TakeOver { confirm_down } => {
                 let body = json!({"confirm_down": confirm_down});
                 let owner = self.api.post("/v1/gateway:take-over", &body)?;
-                if self.json {
-                    say(&owner);
-                } else {
-                    let (name, epoch) = (text(&owner, "gateway"), number(&owner, "epoch"));
+                show(self.json, &owner, || {
                     let sessions = number(&owner, "sessions");
-                    say(&format!(
-                        "{name} owns the addresses in epoch {epoch}; sessions that continue: {sessions}"
-                    ));
-                }
+                    format!("{}; sessions that continue: {sessions}", owns(&owner))
+                });
             }
         }
         Ok(())
     }
+}
+
+fn owns(owner: &Value) -> String {
+    let (name, epoch) = (text(owner, "gateway"), number(owner, "epoch"));
+    format!("{name} owns the addresses in epoch {epoch}")
 }
 
 /// The silent peer's name, if this gateway does not serve because of it.
@@ -183,22 +178,20 @@ impl ReloadArgs {
                 reason => Err(CommandError::Failed(reason.unwrap_or_default())),
             };
         }
-        let silent = |key: &&str| rows(&reloaded, key).is_empty();
-        if ["added", "removed", "changed"].iter().all(silent) {
+        let nodes = |key: &&'static str| {
+            let nodes = texts(&reloaded, key).into_iter();
+            nodes.map(|node| format!("node {node} {key}")).collect::<Vec<_>>()
+        };
+        let changes: Vec<String> = ["added", "removed", "changed"].iter().flat_map(nodes).collect();
+        if changes.is_empty() {
             say(&"node list unchanged");
         }
-        for key in ["added", "removed", "changed"] {
-            for node in rows(&reloaded, key).iter().filter_map(Value::as_str) {
-                say(&format!("node {node} {key}"));
-            }
-        }
-        for key in rows(&reloaded, "requires_restart").iter().filter_map(Value::as_str) {
+        changes.iter().for_each(say);
+        for key in texts(&reloaded, "requires_restart") {
             say(&format!("{key} takes effect after a restart"));
         }
         if let Some(upgraded) = reloaded.get("upgraded") {
-            for key in rows(&upgraded["keys"], "").iter().filter_map(Value::as_str) {
-                say(&format!("{key} changed"));
-            }
+            texts(upgraded, "keys").iter().for_each(|key| say(&format!("{key} changed")));
             say(&sentence(upgraded));
         }
         let lines = refused.iter().map(|one| {
@@ -257,11 +250,7 @@ impl UpgradeArgs {
         let binary = binary.map_err(|error| CommandError::Wrong(format!("BINARY: {error}")))?;
         let body = json!({"binary": binary, "deadline": self.deadline});
         let upgraded = request_upgrade(&self.api, &body)?;
-        if self.json {
-            say(&upgraded);
-        } else {
-            say(&sentence(&upgraded));
-        }
+        show(self.json, &upgraded, || sentence(&upgraded));
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Commands that play clients and media nodes: `evenkeel demo`, `sample-node` and `drill`.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,32 +8,26 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use evenkeel_client::{ClientError, Rising};
 use evenkeel_config::AdminSettings;
-use evenkeel_lab::crowd::CrowdError;
+use evenkeel_lab::LabError;
 use evenkeel_lab::demo::{self, DemoOptions};
 use evenkeel_lab::drill::{
     self, DrillError, DrillFault, DrillPlan, DrillRecordFile, DrillReport, Milliseconds,
 };
-use evenkeel_lab::sample_node::{
-    self, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, Words,
-};
+use evenkeel_lab::sample_node::{self, PlainRoom, SampleNodeOptions};
 use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, say, say_lines};
+use crate::command::{ApiArgs, CommandError, number, say, say_lines, text, texts, verdict};
 
 pub(crate) fn run_demo(options: &DemoOptions) -> Result<(), CommandError> {
-    let failed = |error: String| CommandError::Failed(error);
-    let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let failed = |error: &dyn Display| CommandError::Failed(error.to_string());
+    let evenkeel = std::env::current_exe().map_err(|error| failed(&error))?;
     let socket = AdminSettings::default_socket();
     if options.serve {
-        AdminSettings::prepare_folder(&socket).map_err(|error| failed(error.to_string()))?;
+        AdminSettings::prepare_folder(&socket).map_err(|error| failed(&error))?;
     }
-    match demo::run(options, &evenkeel, &socket) {
-        Ok(true) => Ok(()),
-        // The report is the last line.
-        Ok(false) if options.json => Err(failed(String::new())),
-        Ok(false) => Err(failed("a check of the demo failed; see FAILED above".into())),
-        Err(error) => Err(failed(error.to_string())),
-    }
+    let passed = demo::run(options, &evenkeel, &socket).map_err(|error| failed(&error))?;
+    let words = (!passed).then(|| "a check of the demo failed; see FAILED above".into());
+    verdict(options.json, words)
 }
 
 /// Run a sample media server for trials and drills
@@ -76,17 +71,14 @@ impl SampleNodeArgs {
         let mut options = SampleNodeOptions::new(self.listen, &self.name);
         let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
         options.secret = secret.transpose().map_err(failed)?;
-        if self.untouched {
-            options.numbers = NumberTreatment::Untouched;
-            options.stamps = if self.stamp { Stamps::Yes } else { Stamps::No };
-        }
+        options.untouched = self.untouched;
+        options.stamps = self.stamp || !self.untouched;
         if self.plain_room {
             options.plain_room = PlainRoom::Shared;
         }
         options.drills = self.drills;
         options.encrypt = self.encrypt;
-        let words = if self.json { Words::Json } else { Words::Plain };
-        sample_node::run(options, Box::new(()), words).map_err(failed)
+        sample_node::run(options, Box::new(()), self.json).map_err(failed)
     }
 }
 
@@ -174,18 +166,20 @@ const CONTROL_MS: f64 = 30.0;
 
 impl DrillArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let record = DrillRecordFile::at(self.record.clone().unwrap_or_else(drill::default_place));
-        let Some(plan) = self.verb.plan() else {
+        let DrillArgs { verb, api, json, record } = self;
+        let record = DrillRecordFile(record.unwrap_or_else(drill::default_place));
+        let Some(plan) = verb.plan() else {
             let all = record.all().map_err(|failed| failure(&failed))?;
-            return self.list(&all, &record);
+            list(json, all, &record);
+            return Ok(());
         };
-        await_gateway(&self.api).map_err(|failure| match failure {
+        await_gateway(&api).map_err(|failure| match failure {
             CommandError::NoGateway(words) => {
                 CommandError::NoGateway(format!("{words}; or run `evenkeel demo --serve`"))
             }
             other => other,
         })?;
-        let client = self.api.client()?;
+        let client = api.client()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -194,71 +188,56 @@ impl DrillArgs {
             .block_on(drill::run(&plan, || client.another()))
             .map_err(|failed| failure(&failed))?;
         record.add(&report).map_err(|failed| failure(&failed))?;
-        if self.json {
+        if json {
             let line = serde_json::to_string(&report)
                 .map_err(|error| CommandError::Failed(error.to_string()))?;
             say(&line);
         } else {
             say_lines(&shown(&report, &record));
         }
-        match report.amiss() {
-            None => Ok(()),
-            // The report is the last line.
-            Some(_) if self.json => Err(CommandError::Failed(String::new())),
-            Some(words) => Err(CommandError::Failed(words)),
-        }
+        verdict(json, report.amiss())
     }
+}
 
-    fn list(&self, all: &[Value], record: &DrillRecordFile) -> Result<(), CommandError> {
-        if self.json {
-            say(&Value::from(all.to_vec()));
-            return Ok(());
-        }
-        if all.is_empty() {
-            say(&format!("no drills recorded in {}", record.place().display()));
-        }
-        for drill in all {
-            let nodes: Vec<&str> =
-                drill["nodes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let at_s = drill["at_us"].as_u64().unwrap_or(0) / 1_000_000;
-            say(&format!(
-                "{at_s}  {:<12} {:<24} {} sessions, gap p99 {} ms, max {} ms, {} packets lost",
-                drill["drill"].as_str().unwrap_or(""),
-                nodes.join(", "),
-                drill["sessions"],
-                tenths(drill["gap_ms"]["p99"].as_f64()),
-                tenths(drill["gap_ms"]["max"].as_f64()),
-                drill["packets_lost"],
-            ));
-        }
-        Ok(())
+fn list(json: bool, all: Vec<Value>, record: &DrillRecordFile) {
+    if json {
+        return say(&Value::from(all));
+    }
+    if all.is_empty() {
+        say(&format!("no drills recorded in {}", record.0.display()));
+    }
+    for drill in &all {
+        let nodes = texts(drill, "nodes");
+        let at_s = number(drill, "at_us") / 1_000_000;
+        say(&format!(
+            "{at_s}  {:<12} {:<24} {} sessions, gap p99 {} ms, max {} ms, {} packets lost",
+            text(drill, "drill"),
+            nodes.join(", "),
+            drill["sessions"],
+            tenths(drill["gap_ms"]["p99"].as_f64()),
+            tenths(drill["gap_ms"]["max"].as_f64()),
+            drill["packets_lost"],
+        ));
     }
 }
 
 impl DrillCommand {
-    fn plan(&self) -> Option<DrillPlan> {
-        let of = |kind, node: &Option<String>, crowd: &OfCrowd| DrillPlan {
-            kind,
-            node: node.clone(),
-            region: None,
-            sessions: crowd.sessions,
-            scenario: crowd.scenario.clone(),
-            flaps_for: Duration::ZERO,
-            seed: crowd.seed,
-        };
-        Some(match self {
-            DrillCommand::KillNode(OfNode { node, crowd }) => of(DrillFault::KillNode, node, crowd),
-            DrillCommand::HangNode(OfNode { node, crowd }) => of(DrillFault::HangNode, node, crowd),
-            DrillCommand::CutLink(OfNode { node, crowd }) => of(DrillFault::CutLink, node, crowd),
+    fn plan(self) -> Option<DrillPlan> {
+        let (kind, node, region, crowd, seconds) = match self {
+            DrillCommand::KillNode(of) => (DrillFault::KillNode, of.node, None, of.crowd, 0),
+            DrillCommand::HangNode(of) => (DrillFault::HangNode, of.node, None, of.crowd, 0),
+            DrillCommand::CutLink(of) => (DrillFault::CutLink, of.node, None, of.crowd, 0),
             DrillCommand::LoseRegion { region, crowd } => {
-                DrillPlan { region: region.clone(), ..of(DrillFault::LoseRegion, &None, crowd) }
+                (DrillFault::LoseRegion, None, region, crowd, 0)
             }
-            DrillCommand::Flap { seconds, of: OfNode { node, crowd } } => DrillPlan {
-                flaps_for: Duration::from_secs(*seconds),
-                ..of(DrillFault::Flap, node, crowd)
-            },
+            DrillCommand::Flap { seconds, of } => {
+                (DrillFault::Flap, of.node, None, of.crowd, seconds)
+            }
             DrillCommand::List => return None,
-        })
+        };
+        let OfCrowd { sessions, scenario, seed } = crowd;
+        let flaps_for = Duration::from_secs(seconds);
+        Some(DrillPlan { kind, node, region, sessions, scenario, flaps_for, seed })
     }
 }
 
@@ -267,16 +246,10 @@ fn failure(failed: &DrillError) -> CommandError {
     let words = failed.to_string();
     match failed {
         DrillError::Unknown(_)
-        | DrillError::Crowd(CrowdError::Gateway(_, ClientError::Refused { status: 400, .. })) => {
+        | DrillError::Lab(LabError::Gateway(_, ClientError::Refused { status: 400, .. })) => {
             CommandError::Wrong(words)
         }
-        DrillError::Crowd(_)
-        | DrillError::Gateway(..)
-        | DrillError::Unfit(_)
-        | DrillError::Record(..)
-        | DrillError::Interrupted
-        | DrillError::Mended
-        | DrillError::Unmended { .. } => CommandError::Failed(words),
+        _ => CommandError::Failed(words),
     }
 }
 
@@ -322,7 +295,7 @@ fn shown(report: &DrillReport, record: &DrillRecordFile) -> String {
                 .to_owned(),
         );
     }
-    lines.push(format!("  recorded in {}", record.place().display()));
+    lines.push(format!("  recorded in {}", record.0.display()));
     lines.join("\n")
 }
 
@@ -332,7 +305,7 @@ fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
     let began = Instant::now();
     loop {
         let rises = Rising::is_at(&socket);
-        let status = api.with(async |admin| admin.read("/v1/status").await);
+        let status = api.read("/v1/status");
         let starting = |status: &Value| rises || status["state"] == "starting";
         let (within, outcome) = match status {
             Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),

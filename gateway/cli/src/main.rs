@@ -69,60 +69,30 @@ enum EvenkeelCommand {
     HoldAddresses(run::HoldAddresses),
 }
 
-impl EvenkeelCommand {
-    fn json(&self) -> bool {
-        match self {
-            EvenkeelCommand::Run(run) => run.json,
-            EvenkeelCommand::Agent(agent) => agent.json,
-            #[cfg(feature = "lab")]
-            EvenkeelCommand::SampleNode(node) => node.json,
-            EvenkeelCommand::Check(check) => check.json,
-            EvenkeelCommand::Status(status) => status.json,
-            EvenkeelCommand::Modes(modes) => modes.json,
-            EvenkeelCommand::Reload(reload) => reload.json,
-            EvenkeelCommand::Upgrade(upgrade) => upgrade.json,
-            EvenkeelCommand::Gateway(gateway) => gateway.json,
-            EvenkeelCommand::Node(node) => node.json,
-            EvenkeelCommand::Region(region) => region.json,
-            EvenkeelCommand::Room(room) => room.json,
-            EvenkeelCommand::Session(session) => session.json,
-            #[cfg(feature = "lab")]
-            EvenkeelCommand::Drill(drill) => drill.json,
-            EvenkeelCommand::Policy(policy) => policy.json,
-            EvenkeelCommand::Plugin(plugin) => plugin.json(),
-            #[cfg(feature = "lab")]
-            EvenkeelCommand::Demo(options) => options.json,
-            EvenkeelCommand::CompilePlugin(_) | EvenkeelCommand::HoldAddresses(_) => false,
-        }
-    }
-}
-
 fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
-    let json = verb.json();
-    let outcome = match verb {
-        EvenkeelCommand::Run(run) => run.act(),
+    let (json, outcome) = match Cli::parse().verb {
+        EvenkeelCommand::Run(run) => (run.json, run.act()),
         #[cfg(feature = "lab")]
-        EvenkeelCommand::Demo(options) => lab::run_demo(&options),
-        EvenkeelCommand::Agent(agent) => agent.act(),
+        EvenkeelCommand::Demo(options) => (options.json, lab::run_demo(&options)),
+        EvenkeelCommand::Agent(agent) => (agent.json, agent.act()),
         #[cfg(feature = "lab")]
-        EvenkeelCommand::SampleNode(node) => node.act(),
-        EvenkeelCommand::Check(check) => check.act(),
-        EvenkeelCommand::Status(status) => status.act(),
-        EvenkeelCommand::Modes(modes) => modes.act(),
-        EvenkeelCommand::Reload(reload) => reload.act(),
-        EvenkeelCommand::Upgrade(upgrade) => upgrade.act(),
-        EvenkeelCommand::Gateway(gateway) => gateway.act(),
-        EvenkeelCommand::Node(node) => node.act(),
-        EvenkeelCommand::Region(region) => region.act(),
-        EvenkeelCommand::Room(room) => room.act(),
-        EvenkeelCommand::Session(session) => session.act(),
+        EvenkeelCommand::SampleNode(node) => (node.json, node.act()),
+        EvenkeelCommand::Check(check) => (check.json, check.act()),
+        EvenkeelCommand::Status(status) => (status.json, status.act()),
+        EvenkeelCommand::Modes(modes) => (modes.json, modes.act()),
+        EvenkeelCommand::Reload(reload) => (reload.json, reload.act()),
+        EvenkeelCommand::Upgrade(upgrade) => (upgrade.json, upgrade.act()),
+        EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),
+        EvenkeelCommand::Node(node) => (node.json, node.act()),
+        EvenkeelCommand::Region(region) => (region.json, region.act()),
+        EvenkeelCommand::Room(room) => (room.json, room.act()),
+        EvenkeelCommand::Session(session) => (session.json, session.act()),
         #[cfg(feature = "lab")]
-        EvenkeelCommand::Drill(drill) => drill.act(),
-        EvenkeelCommand::Policy(policy) => policy.act(),
+        EvenkeelCommand::Drill(drill) => (drill.json, drill.act()),
+        EvenkeelCommand::Policy(policy) => (policy.json, policy.act()),
         EvenkeelCommand::Plugin(plugin) => plugin.act(),
-        EvenkeelCommand::CompilePlugin(compile) => compile.act(),
-        EvenkeelCommand::HoldAddresses(hold) => hold.act(),
+        EvenkeelCommand::CompilePlugin(compile) => (false, compile.act()),
+        EvenkeelCommand::HoldAddresses(hold) => (false, hold.act()),
     };
     let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

@@ -54,8 +54,7 @@ impl NodeArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let (node, verb, body) = match self.verb {
             NodeCommand::List => {
-                let nodes = self.api.operate(async |admin| admin.read("/v1/nodes").await)?;
-                list(self.json, &nodes, "nodes", node_line);
+                list(self.json, &self.api.read("/v1/nodes")?, "nodes", node_line);
                 return Ok(());
             }
             NodeCommand::Drain { node, deadline } => (node, "drain", drain(deadline)),
@@ -65,16 +64,15 @@ impl NodeArgs {
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", escape(&node)), &body)?;
         match verb {
-            "drain" => asked(self.json, &format!("{node} {DRAINS}")),
-            "undrain" => done(self.json, &format!("{node} takes rooms again")),
-            "eject" => {
-                let until = format!("it stays down until `evenkeel node uneject {node}`");
-                done(
-                    self.json,
-                    &format!("{node} is ejected: its rooms fail over at once, and {until}"),
-                );
-            }
-            _ => done(self.json, &format!("{node} is used again as soon as it answers")),
+            "drain" => asked(self.json, format!("{node} {DRAINS}")),
+            "undrain" => done(self.json, format!("{node} takes rooms again")),
+            "eject" => done(
+                self.json,
+                format!(
+                    "{node} is ejected: its rooms fail over at once, and it stays down until `evenkeel node uneject {node}`"
+                ),
+            ),
+            _ => done(self.json, format!("{node} is used again as soon as it answers")),
         }
         Ok(())
     }
@@ -155,25 +153,17 @@ enum FailbackModeArg {
 }
 
 impl FailbackModeArg {
-    fn name(self) -> &'static str {
+    /// The name in the API, and what rooms do then.
+    fn facts(self) -> (&'static str, &'static str) {
         match self {
-            FailbackModeArg::Auto => "auto",
-            FailbackModeArg::Force => "force",
-            FailbackModeArg::Forbid => "forbid",
-        }
-    }
-
-    fn words(self, region: &str) -> String {
-        let how = match self {
             FailbackModeArg::Auto => {
-                "return automatically once its nodes are trusted, a few per second"
+                ("auto", "return automatically once its nodes are trusted, a few per second")
             }
             FailbackModeArg::Force => {
-                "return, a few per second, also to nodes that are not trusted yet"
+                ("force", "return, a few per second, also to nodes that are not trusted yet")
             }
-            FailbackModeArg::Forbid => "do not return",
-        };
-        format!("rooms of {region} {how}")
+            FailbackModeArg::Forbid => ("forbid", "do not return"),
+        }
     }
 }
 
@@ -182,13 +172,12 @@ impl RegionArgs {
         let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", escape(region));
         let (path, body, words) = match self.verb {
             RegionCommand::List => {
-                let regions = self.api.operate(async |admin| admin.read("/v1/regions").await)?;
-                list(self.json, &regions, "regions", region_line);
+                list(self.json, &self.api.read("/v1/regions")?, "regions", region_line);
                 return Ok(());
             }
             RegionCommand::Drain { region, deadline } => {
                 self.api.post(&at(&region, "drain"), &drain(deadline))?;
-                asked(self.json, &format!("{region} {DRAINS}"));
+                asked(self.json, format!("{region} {DRAINS}"));
                 return Ok(());
             }
             RegionCommand::Undrain { region } => {
@@ -196,14 +185,16 @@ impl RegionArgs {
                 (at(&region, "undrain"), Value::Null, words)
             }
             RegionCommand::Failback { mode, region } => {
-                let words = mode.words(region.as_deref().unwrap_or("all regions"));
+                let (mode, how) = mode.facts();
+                let words =
+                    format!("rooms of {} {how}", region.as_deref().unwrap_or("all regions"));
                 let all = || "/v1/regions:failback".to_owned();
                 let path = region.map_or_else(all, |region| at(&region, "failback"));
-                (path, json!({"mode": mode.name()}), words)
+                (path, json!({"mode": mode}), words)
             }
         };
         self.api.post(&path, &body)?;
-        done(self.json, &words);
+        done(self.json, words);
         Ok(())
     }
 }
@@ -262,10 +253,12 @@ impl RoomArgs {
             RoomCommand::Move { room, node } => {
                 let path = format!("/v1/rooms/{}:move", escape(&room));
                 self.api.post(&path, &json!({"node": node}))?;
-                let words = format!(
-                    "{room} moves to {node} once its sessions are open there; `evenkeel room list` shows its node, and `evenkeel session explain` the outcome"
+                asked(
+                    self.json,
+                    format!(
+                        "{room} moves to {node} once its sessions are open there; `evenkeel room list` shows its node, and `evenkeel session explain` the outcome"
+                    ),
                 );
-                asked(self.json, &words);
             }
         }
         Ok(())

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use evenkeel_author::measure::measure;
-use evenkeel_author::{
-    AuthorError, Built, Chatter, Inspection, Name, Project, conformance, create,
-};
+use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create, replace};
 use evenkeel_host::{SecretKey, sign};
 use evenkeel_model::Hook;
 use serde_json::{Value, json};
 
-use crate::command::{CommandError, say, say_lines, settings_of};
+use crate::command::{
+    CommandError, read_file, say, say_lines, settings_of, show, show_lines, unreadable, verdict,
+};
 use crate::recording::Tried;
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
@@ -156,44 +156,31 @@ impl From<OfHook> for Hook {
 }
 
 impl PluginArgs {
-    pub(crate) fn act(self) -> Result<(), CommandError> {
+    /// Returns whether the command prints JSON, and its outcome.
+    pub(crate) fn act(self) -> (bool, Result<(), CommandError>) {
         match self.verb {
-            PluginCommand::New(new) => new.act(),
-            PluginCommand::Build(build) => build.act(),
-            PluginCommand::Test(test) => test.act(),
-            PluginCommand::Bench(bench) => bench.act(),
-            PluginCommand::Inspect(inspect) => inspect.act(),
-            PluginCommand::Sign(sign) => sign.act(),
-            PluginCommand::Key(key) => key.act(),
-        }
-    }
-
-    pub(crate) fn json(&self) -> bool {
-        match &self.verb {
-            PluginCommand::New(new) => new.json,
-            PluginCommand::Build(build) => build.json,
-            PluginCommand::Test(test) => test.json,
-            PluginCommand::Bench(bench) => bench.json,
-            PluginCommand::Inspect(inspect) => inspect.json,
-            PluginCommand::Sign(sign) => sign.json,
-            PluginCommand::Key(key) => key.json,
+            PluginCommand::New(new) => (new.json, new.act()),
+            PluginCommand::Build(build) => (build.json, build.act()),
+            PluginCommand::Test(test) => (test.json, test.act()),
+            PluginCommand::Bench(bench) => (bench.json, bench.act()),
+            PluginCommand::Inspect(inspect) => (inspect.json, inspect.act()),
+            PluginCommand::Sign(sign) => (sign.json, sign.act()),
+            PluginCommand::Key(key) => (key.json, key.act()),
         }
     }
 }
 
 impl New {
     fn act(self) -> Result<(), CommandError> {
-        let name: Name = self.name.parse()?;
-        let folder = create(Path::new("."), &name, self.hook.into())?;
-        if self.json {
-            let hook = Hook::from(self.hook).name();
-            say(&json!({"folder": folder, "name": name.as_str(), "hook": hook}));
-        } else {
-            say_lines(&format!(
+        let name = &self.name;
+        let folder = create(Path::new("."), name, self.hook.into())?;
+        let hook = Hook::from(self.hook).name();
+        show_lines(self.json, &json!({"folder": folder, "name": name, "hook": hook}), || {
+            format!(
                 "{name} contains a working policy in src/lib.rs. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \
                  plugin build\n    evenkeel plugin test"
-            ));
-        }
+            )
+        });
         Ok(())
     }
 }
@@ -237,32 +224,25 @@ impl TestArgs {
             Some(plugin) => read(plugin)?,
             None => {
                 let project = Project::at(&self.path)?;
-                let chatter = if self.json { Chatter::Error } else { Chatter::Out };
-                project.test(chatter)?;
+                project.test(self.json)?;
                 Built::of(&project)?
             }
         };
         let report = conformance::run(&built, &options).map_err(AuthorError::from)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
-        let is_passed = report.is_passed() && tried.iter().all(Tried::is_passed);
+        let is_passed = report.is_passed() && tried.iter().all(|tried| tried.is_passed);
         if self.json {
             let mut shown = report.json();
             shown["passed"] = json!(is_passed);
-            shown["recordings"] = tried.iter().map(|tried| tried.json().clone()).collect();
+            shown["recordings"] = tried.iter().map(|tried| tried.json.clone()).collect();
             say(&shown);
         } else {
             say_lines(&report);
-            tried.iter().for_each(|tried| say_lines(&tried.said()));
+            tried.iter().for_each(|tried| say_lines(&tried.lines));
         }
-        match (is_passed, self.json) {
-            (true, _) => Ok(()),
-            // The report is the last line.
-            (false, true) => Err(CommandError::Failed(String::new())),
-            (false, false) => {
-                Err(CommandError::Failed("the plugin failed a check; see above".into()))
-            }
-        }
+        let failed = (!is_passed).then(|| "the plugin failed a check; see above".into());
+        verdict(self.json, failed)
     }
 }
 
@@ -290,40 +270,22 @@ impl Bench {
                 );
             }
         }
-        match (report.exceeded.is_empty(), self.json) {
-            (true, _) => Ok(()),
-            (false, true) => Err(CommandError::Failed(String::new())),
-            (false, false) => {
-                Err(CommandError::Failed("it exceeds the cost in its manifest".into()))
-            }
-        }
+        let exceeds = !report.exceeded.is_empty();
+        verdict(self.json, exceeds.then(|| "it exceeds the cost in its manifest".into()))
     }
 }
 
 impl Inspect {
     fn act(self) -> Result<(), CommandError> {
-        let inspection = Inspection::of(&bytes(&self.plugin)?);
-        if self.json {
-            say(&inspection.json());
-        } else {
-            say_lines(&inspection);
-        }
-        match (inspection.refused(), self.json) {
-            (None, _) => Ok(()),
-            (Some(_), true) => Err(CommandError::Failed(String::new())),
-            (Some(refused), false) => {
-                Err(CommandError::Failed(format!("a gateway would refuse it: {refused}")))
-            }
-        }
+        let inspection = Inspection::of(&read_file(&self.plugin)?);
+        show_lines(self.json, &inspection.json(), || inspection.to_string());
+        let refused = inspection.refused();
+        verdict(self.json, refused.map(|refused| format!("a gateway would refuse it: {refused}")))
     }
 }
 
-fn bytes(file: &Path) -> Result<Vec<u8>, CommandError> {
-    fs::read(file).map_err(|error| unreadable(file, &error))
-}
-
 fn read(file: &Path) -> Result<Built, CommandError> {
-    Ok(Built::from_bytes(bytes(file)?).map_err(AuthorError::from)?)
+    Ok(Built::from_bytes(read_file(file)?).map_err(AuthorError::from)?)
 }
 
 impl From<AuthorError> for CommandError {
@@ -376,20 +338,18 @@ enum KeyVerb {
 impl Sign {
     fn act(self) -> Result<(), CommandError> {
         let key = read_key(&self.key)?;
-        let plugin = bytes(&self.plugin)?;
+        let plugin = read_file(&self.plugin)?;
         // The command signs no plugin that gateways refuse.
         evenkeel_host::look(&plugin).map_err(|refused| CommandError::Wrong(refused.to_string()))?;
         let signed =
             sign(&plugin, &key).map_err(|refused| CommandError::Wrong(refused.to_string()))?;
         let out = self.out.as_deref().unwrap_or(&self.plugin);
-        write_whole(out, &signed)
+        replace(out, &signed)
             .map_err(|error| CommandError::Failed(format!("{}: {error}", out.display())))?;
         let by = key.public().to_string();
-        if self.json {
-            say(&json!({"plugin": out, "key": by}));
-        } else {
-            say(&format!("{} is signed with {by}", out.display()));
-        }
+        show(self.json, &json!({"plugin": out, "key": by}), || {
+            format!("{} is signed with {by}", out.display())
+        });
         Ok(())
     }
 }
@@ -410,17 +370,15 @@ impl KeyArgs {
             return Err(failure);
         }
         let text = key.public().to_string();
-        if self.json {
-            say(&json!({"secret": secret, "public": public, "key": text}));
-            return Ok(());
-        }
         let name = out.file_name().unwrap_or_default().to_string_lossy();
-        say_lines(&format!(
-            "{} is secret. Gateways trust it by {}:\n\n    [trust]\n    keys = [{{ name = \
-             \"{name}\", public = \"{text}\" }}]",
-            secret.display(),
-            public.display()
-        ));
+        show_lines(self.json, &json!({"secret": secret, "public": public, "key": text}), || {
+            format!(
+                "{} is secret. Gateways trust it by {}:\n\n    [trust]\n    keys = [{{ name = \
+                 \"{name}\", public = \"{text}\" }}]",
+                secret.display(),
+                public.display()
+            )
+        });
         Ok(())
     }
 }
@@ -436,10 +394,6 @@ fn read_key(path: &Path) -> Result<SecretKey, CommandError> {
         .map_err(|bad| CommandError::Wrong(format!("{}: found {bad}", path.display())))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> CommandError {
-    CommandError::Wrong(format!("cannot read {}: {error}", path.display()))
-}
-
 fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), CommandError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| {
@@ -447,16 +401,4 @@ fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), CommandError> {
         let help = if is_there { "; a key is never overwritten; choose another name" } else { "" };
         CommandError::Failed(format!("{}: {error}{help}", path.display()))
     })
-}
-
-/// Replaces a file atomically, since gateways may read it.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}.new", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
-    let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
 }

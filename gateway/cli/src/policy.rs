@@ -1,14 +1,15 @@
 //! `evenkeel policy`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{ApiCall, ApiClient, ClientError, escape};
-use hyper::Method;
+use evenkeel_client::{ApiClient, ClientError, escape};
 use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, number, rows, say, settings_of, text};
+use crate::command::{
+    ApiArgs, CommandError, list, number, read_file, rows, say, settings_of, text,
+};
 use crate::recording;
 use crate::status::failing;
 
@@ -30,26 +31,13 @@ enum PolicyCommand {
     List,
     /// Replace a policy's plugin: at once, or by the steps of these options or of its set's `[rollout]`
     Push {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
-        /// The plugin: a WebAssembly module or component
-        plugin: PathBuf,
-        /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
-        #[arg(long, value_name = "FILE.json|toml")]
-        settings: Option<PathBuf>,
+        #[command(flatten)]
+        revision: RevisionArgs,
         #[command(flatten)]
         steps: StepArgs,
     },
     /// Push a plugin in shadow: it gets every call, and its answers are only compared until it is promoted
-    Shadow {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
-        /// The plugin: a WebAssembly module or component
-        plugin: PathBuf,
-        /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
-        #[arg(long, value_name = "FILE.json|toml")]
-        settings: Option<PathBuf>,
-    },
+    Shadow(RevisionArgs),
     /// Show the active revision, the running rollout and its figures, and the last outcome
     Status {
         /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it; default: all
@@ -57,35 +45,40 @@ enum PolicyCommand {
     },
     /// Advance the running rollout to its next step now
     Promote {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
+        #[command(flatten)]
+        of: OfPolicy,
         /// Activate the revision without further steps
         #[arg(long)]
         all: bool,
     },
     /// Pause the running rollout at its step
-    Pause {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
-    },
+    Pause(OfPolicy),
     /// Resume a paused rollout
-    Resume {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
-    },
+    Resume(OfPolicy),
     /// Cancel the running rollout; the active revision stays
-    Abort {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
-    },
+    Abort(OfPolicy),
     Record(recording::RecordArgs),
     Replay(recording::Replay),
     Diff(recording::Diff),
     /// Cancel the running rollout or, without one, reactivate the previous revision
-    Rollback {
-        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
-        policy: String,
-    },
+    Rollback(OfPolicy),
+}
+
+#[derive(Args)]
+struct OfPolicy {
+    /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
+    policy: String,
+}
+
+#[derive(Args)]
+struct RevisionArgs {
+    #[command(flatten)]
+    of: OfPolicy,
+    /// The plugin: a WebAssembly module or component
+    plugin: PathBuf,
+    /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
+    #[arg(long, value_name = "FILE.json|toml")]
+    settings: Option<PathBuf>,
 }
 
 #[derive(Args, Default)]
@@ -109,68 +102,59 @@ struct StepArgs {
 
 impl StepArgs {
     fn query(&self) -> Vec<(&'static str, String)> {
-        let said = |is: bool, key| is.then(|| (key, "true".to_owned()));
-        let canary = self.canary.clone().map(|shares| ("canary", shares));
-        let pace = self.pace.clone().map(|pace| ("pace", pace));
-        let words = [said(self.now, "now"), said(self.force, "force"), said(self.shadow, "shadow")];
-        canary.into_iter().chain(pace).chain(words.into_iter().flatten()).collect()
+        let said = |is: bool| is.then(|| "true".to_owned());
+        let words = [
+            ("canary", self.canary.clone()),
+            ("pace", self.pace.clone()),
+            ("now", said(self.now)),
+            ("force", said(self.force)),
+            ("shadow", said(self.shadow)),
+        ];
+        words.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
 }
 
 impl PolicyArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        match self.verb {
+        match &self.verb {
             PolicyCommand::List => {
-                let policies = self.api.with(async |admin| admin.read("/v1/policies").await)?;
-                if self.json {
-                    say(&policies);
-                } else {
-                    list(&policies);
-                }
+                list(self.json, &self.api.read("/v1/policies")?, "policies", line);
                 Ok(())
             }
-            PolicyCommand::Push { ref policy, ref plugin, ref settings, ref steps } => {
-                self.push(policy, plugin, settings.as_deref(), steps)
-            }
+            PolicyCommand::Push { revision, steps } => self.push(revision, steps),
             PolicyCommand::Record(record) => record.act(&self.api, self.json),
             PolicyCommand::Replay(replay) => replay.act(self.json),
             PolicyCommand::Diff(diff) => diff.act(self.json),
-            PolicyCommand::Shadow { ref policy, ref plugin, ref settings } => {
-                let steps = StepArgs { shadow: true, ..StepArgs::default() };
-                self.push(policy, plugin, settings.as_deref(), &steps)
+            PolicyCommand::Shadow(revision) => {
+                self.push(revision, &StepArgs { shadow: true, ..StepArgs::default() })
             }
-            PolicyCommand::Status { ref policy } => self.status(policy.as_deref()),
-            PolicyCommand::Promote { ref policy, all } => {
-                self.tell(policy, if all { "promote-all" } else { "promote" })
+            PolicyCommand::Status { policy } => self.status(policy.as_deref()),
+            PolicyCommand::Promote { of, all } => {
+                self.tell(of, if *all { "promote-all" } else { "promote" })
             }
-            PolicyCommand::Pause { ref policy } => self.tell(policy, "pause"),
-            PolicyCommand::Resume { ref policy } => self.tell(policy, "resume"),
-            PolicyCommand::Abort { ref policy } => self.tell(policy, "abort"),
-            PolicyCommand::Rollback { ref policy } => self.tell(policy, "rollback"),
+            PolicyCommand::Pause(of) => self.tell(of, "pause"),
+            PolicyCommand::Resume(of) => self.tell(of, "resume"),
+            PolicyCommand::Abort(of) => self.tell(of, "abort"),
+            PolicyCommand::Rollback(of) => self.tell(of, "rollback"),
         }
     }
 
-    fn push(
-        &self,
-        policy: &str,
-        plugin: &Path,
-        settings: Option<&Path>,
-        steps: &StepArgs,
-    ) -> Result<(), CommandError> {
-        let bytes = std::fs::read(plugin).map_err(|error| {
-            CommandError::Wrong(format!("cannot read {}: {error}", plugin.display()))
-        })?;
+    fn push(&self, revision: &RevisionArgs, steps: &StepArgs) -> Result<(), CommandError> {
+        let bytes = read_file(&revision.plugin)?;
         let mut words = steps.query();
-        let settings = settings.map(settings_of).transpose()?;
+        let settings = revision.settings.as_deref().map(settings_of).transpose()?;
         words.extend(settings.map(|settings| ("settings", settings.to_string())));
-        let (set, hook) = self.name(policy)?;
-        let path = format!("/v1/policies/{set}/{hook}{}", query(&words));
-        let rollout = self.api.with(async |admin| push(admin, &path, bytes).await)?;
+        let (set, mut hook) = self.name(&revision.of.policy)?;
+        for (at, (key, value)) in words.iter().enumerate() {
+            let before = if at == 0 { '?' } else { '&' };
+            hook += &format!("{before}{key}={}", escape(value));
+        }
+        let rollout = self.api.operate(async |admin| admin.push(&set, &hook, &bytes).await)?;
         said(&rollout, self.json)
     }
 
-    fn tell(&self, policy: &str, verb: &str) -> Result<(), CommandError> {
-        let (set, hook) = self.name(policy)?;
+    fn tell(&self, of: &OfPolicy, verb: &str) -> Result<(), CommandError> {
+        let (set, hook) = self.name(&of.policy)?;
         let path = format!("/v1/policies/{set}/{hook}:{verb}");
         let rollout = self.api.post(&path, &Value::Null)?;
         said(&rollout, self.json)
@@ -179,7 +163,7 @@ impl PolicyArgs {
     fn status(&self, policy: Option<&str>) -> Result<(), CommandError> {
         let wanted = policy.map(|policy| self.name(policy)).transpose()?;
         let wanted = wanted.map(|(set, hook)| format!("{set}/{hook}"));
-        let mut all = self.api.with(async |admin| admin.read("/v1/policies").await)?;
+        let mut all = self.api.read("/v1/policies")?;
         if let (Some(wanted), Some(list)) = (&wanted, all["policies"].as_array_mut()) {
             list.retain(|row| text(row, "policy") == wanted);
             if list.is_empty() {
@@ -196,27 +180,9 @@ impl PolicyArgs {
     }
 
     fn name(&self, policy: &str) -> Result<(String, String), CommandError> {
-        let names = self.api.with(async |admin| named(admin, policy).await)?;
-        split(policy, names)
+        let names = self.api.operate(async |admin| named(admin, policy).await)?;
+        split(policy, &names)
     }
-}
-
-/// Returns the API's object, for a refusal too.
-async fn push(admin: &mut ApiClient, path: &str, plugin: Vec<u8>) -> Result<Value, ClientError> {
-    let headers = [("content-type", "application/wasm")];
-    let call = ApiCall { method: Method::PUT, path, headers: &headers, body: plugin.into() };
-    admin.ask(call).await?.json()
-}
-
-fn query(words: &[(&str, String)]) -> String {
-    let mut query = String::new();
-    for (key, value) in words {
-        query += if query.is_empty() { "?" } else { "&" };
-        query += key;
-        query.push('=');
-        query += &escape(value);
-    }
-    query
 }
 
 async fn named(admin: &mut ApiClient, policy: &str) -> Result<Vec<String>, ClientError> {
@@ -228,43 +194,29 @@ async fn named(admin: &mut ApiClient, policy: &str) -> Result<Vec<String>, Clien
     Ok(names.filter(|name| name.rsplit('/').next() == Some(policy)).collect())
 }
 
-fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), CommandError> {
-    let name = match (names.pop(), names.is_empty()) {
-        (Some(name), true) => name,
-        (None, _) => {
-            return Err(CommandError::Wrong(format!(
-                "no policy is bound to {asked}; see `evenkeel policy list`"
-            )));
-        }
-        (Some(last), false) => {
-            names.push(last);
-            return Err(CommandError::Wrong(format!(
-                "{asked} matches {}; name one",
-                names.join(" or ")
-            )));
-        }
-    };
-    match name.split_once('/') {
-        Some((set, hook)) => Ok((set.to_owned(), hook.to_owned())),
-        None => Err(CommandError::Wrong(format!(
-            "found {asked:?}, expected <set>/<hook>, such as call/routing"
-        ))),
+fn split(asked: &str, names: &[String]) -> Result<(String, String), CommandError> {
+    let wrong = |words: String| Err(CommandError::Wrong(words));
+    match names {
+        [name] => match name.split_once('/') {
+            Some((set, hook)) => Ok((set.to_owned(), hook.to_owned())),
+            None => wrong(format!("found {asked:?}, expected <set>/<hook>, such as call/routing")),
+        },
+        [] => wrong(format!("no policy is bound to {asked}; see `evenkeel policy list`")),
+        names => wrong(format!("{asked} matches {}; name one", names.join(" or "))),
     }
 }
 
-fn list(policies: &Value) {
-    for policy in rows(policies, "policies") {
-        say(&format!(
-            "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}{}",
-            text(policy, "policy"),
-            policy["revision"].as_str().unwrap_or("(native)"),
-            text(policy, "plugin"),
-            number(policy, "calls"),
-            number(policy, "faults"),
-            text(policy, "origin"),
-            failing(policy)
-        ));
-    }
+fn line(policy: &Value) -> String {
+    format!(
+        "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}{}",
+        text(policy, "policy"),
+        policy["revision"].as_str().unwrap_or("(native)"),
+        text(policy, "plugin"),
+        number(policy, "calls"),
+        number(policy, "faults"),
+        text(policy, "origin"),
+        failing(policy)
+    )
 }
 
 /// Prints the outcome of a rollout; a refusal fails the command.
@@ -282,29 +234,20 @@ fn said(rollout: &Value, json: bool) -> Result<(), CommandError> {
     if json {
         say(rollout);
     }
-    match (text(rollout, "outcome"), json) {
-        ("" | "refused", true) => Err(failed(String::new())),
-        ("" | "refused", false) => Err(failed(refused())),
-        (_, true) => Ok(()),
-        (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
-            say(&format!(
-                "{}: {outcome}, revision {} is active",
-                text(rollout, "policy"),
-                rollout["revision"].as_str().unwrap_or("?")
-            ));
-            Ok(())
-        }
-        (outcome, false) => {
-            say(&format!(
-                "{}: {outcome}, revision {} {}{}",
-                text(rollout, "policy"),
-                rollout["revision"].as_str().unwrap_or("?"),
-                stage(rollout),
-                next(rollout)
-            ));
-            Ok(())
-        }
+    let outcome = text(rollout, "outcome");
+    match (outcome, json) {
+        ("" | "refused", true) => return Err(failed(String::new())),
+        ("" | "refused", false) => return Err(failed(refused())),
+        (_, true) => return Ok(()),
+        (_, false) => {}
     }
+    let state = match outcome {
+        "activated" | "unchanged" | "rolled-back" => "is active".to_owned(),
+        _ => stage(rollout) + &next(rollout),
+    };
+    let revision = rollout["revision"].as_str().unwrap_or("?");
+    say(&format!("{}: {outcome}, revision {revision} {state}", text(rollout, "policy")));
+    Ok(())
 }
 
 fn show(policy: &Value) {
@@ -332,13 +275,12 @@ fn show(policy: &Value) {
         let reason = last["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
         say(&format!("  last: {} by {}{reason}", text(last, "outcome"), text(last, "by")));
     }
-    for one in policy["quarantined_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
-        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
-        say(&format!("  quarantined: {revision}: {reason}"));
-    }
-    for one in policy["revoked_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
-        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
-        say(&format!("  revoked: {revision}: {reason}"));
+    for (name, word) in [("quarantined_revisions", "quarantined"), ("revoked_revisions", "revoked")]
+    {
+        for one in rows(policy, name) {
+            let (revision, reason) = (text(one, "revision"), text(one, "reason"));
+            say(&format!("  {word}: {revision}: {reason}"));
+        }
     }
 }
 
@@ -351,8 +293,7 @@ fn last_fault(policy: &Value) -> String {
 }
 
 fn show_rollout(rollout: &Value) {
-    let steps = rollout["steps"].as_array().map_or(&[][..], Vec::as_slice);
-    let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
+    let steps: Vec<String> = rows(rollout, "steps").iter().map(Value::to_string).collect();
     let pace = match text(rollout, "stage") {
         "canary" => format!(" of at least {} s", number(rollout, "pace_ms") / 1_000),
         _ => String::new(),
@@ -381,14 +322,14 @@ fn show_rollout(rollout: &Value) {
     if let Some(fault) = rollout["last_fault"].as_str() {
         say(&format!("    last fault: {fault}"));
     }
-    for (name, words) in [("canary", "canary"), ("active", "active")] {
+    for name in ["canary", "active"] {
         let cohort = &rollout["cohorts"][name];
         if cohort.is_object() {
             let shown = |key: &str, unit: &str| {
                 cohort[key].as_f64().map_or("unknown".to_owned(), |it| format!("{it:.1}{unit}"))
             };
             say(&format!(
-                "    {words}: {} sessions, {} rooms; loss {}, R {}, rung {}{}",
+                "    {name}: {} sessions, {} rooms; loss {}, R {}, rung {}{}",
                 number(cohort, "sessions"),
                 number(cohort, "rooms"),
                 shown("loss_percent", " %"),

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
-use evenkeel_agent::{Config, OutputFormat};
+use evenkeel_agent::Config;
 use evenkeel_config::{Colour, InvalidSetting};
 use evenkeel_handover::SuccessorProgram;
 use evenkeel_server::{ServeError, ServePaths, ServedAddresses, serve};
@@ -123,8 +123,8 @@ impl AgentArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         let config =
             Config::load(&self.config).map_err(|wrong| CommandError::Wrong(wrong.to_string()))?;
-        let format = if self.json { OutputFormat::Json } else { OutputFormat::Plain };
-        evenkeel_agent::run(config, format).map_err(|error| CommandError::Failed(error.to_string()))
+        evenkeel_agent::run(config, self.json)
+            .map_err(|error| CommandError::Failed(error.to_string()))
     }
 }
 

@@ -3,8 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{ApiCall, ApiClient, ClientError, escape};
-use hyper::Method;
+use evenkeel_client::{ApiClient, ClientError, escape};
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, done, list, number, rows, say, text};
@@ -94,8 +93,7 @@ impl SessionArgs {
             }
             SessionCommand::Find { session } => {
                 let path = format!("/v1/index/sessions/{}", escape(&session));
-                let found = self.api.operate(async |admin| admin.read(&path).await)?;
-                list(self.json, &found, "sessions", place);
+                list(self.json, &self.api.read(&path)?, "sessions", place);
             }
             SessionCommand::History(history) => {
                 let sessions = self.api.operate(async |admin| history.read(admin).await)?;
@@ -103,7 +101,7 @@ impl SessionArgs {
             }
             SessionCommand::Explain { session } => {
                 let path = format!("/v1/sessions/{}/explain", escape(&session));
-                let said = self.api.operate(async |admin| admin.read(&path).await)?;
+                let said = self.api.read(&path)?;
                 if self.json {
                     say(&said);
                 } else {
@@ -111,12 +109,8 @@ impl SessionArgs {
                 }
             }
             SessionCommand::Close { session } => {
-                let path = format!("/v1/sessions/{}", escape(&session));
-                self.api.operate(async |admin| {
-                    let (method, headers, body) = (Method::DELETE, &[][..], Default::default());
-                    admin.ask(ApiCall { method, path: &path, headers, body }).await?.accepted()
-                })?;
-                done(self.json, &format!("{session} is closed"));
+                self.api.operate(async |admin| admin.close(&session).await)?;
+                done(self.json, format!("{session} is closed"));
             }
         }
         Ok(())
@@ -246,11 +240,8 @@ fn explain(said: &Value) {
     }
     for other in rows(&said["candidates"], "") {
         let (node, region) = (text(other, "node"), text(other, "region"));
-        say(&format!(
-            "  not {node} ({region}): {}, {} % load",
-            text(other, "reason"),
-            percent(other)
-        ));
+        let (reason, load) = (text(other, "reason"), number(other, "load_permille") / 10);
+        say(&format!("  not {node} ({region}): {reason}, {load} % load"));
     }
     for step in rows(&said["moves"], "") {
         say(&format!(
@@ -278,8 +269,4 @@ fn decision(said: &Value) -> String {
     let behind = if notes.is_empty() { "" } else { ": " };
     let notes = notes.join(", ");
     format!("  {hook}: {reason} ({outcome}{guard} {ago} s ago, {by}){behind}{notes}")
-}
-
-fn percent(other: &Value) -> u64 {
-    number(other, "load_permille") / 10
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, number, rows, say, text};
+use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts};
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub(crate) struct StatusArgs {
 
 impl StatusArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let (status, nodes, policies) = self.api.with(async |admin| {
+        let (status, nodes, policies) = self.api.operate(async |admin| {
             Ok((
                 admin.read("/v1/status").await?,
                 admin.read("/v1/nodes").await?,
@@ -72,8 +72,7 @@ impl StatusArgs {
 }
 
 fn accused(node: &Value) -> String {
-    let witnesses = node["suspected_by"].as_array().map_or(&[][..], Vec::as_slice);
-    let words: Vec<&str> = witnesses.iter().filter_map(Value::as_str).collect();
+    let words = texts(node, "suspected_by");
     if words.is_empty() { String::new() } else { format!(", accused by {}", words.join(", ")) }
 }
 
@@ -100,7 +99,7 @@ pub(crate) struct ModesArgs {
 
 impl ModesArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let modes = self.api.with(async |admin| admin.read("/v1/modes").await)?;
+        let modes = self.api.read("/v1/modes")?;
         if self.json {
             say(&modes);
             return Ok(());
@@ -115,16 +114,12 @@ impl ModesArgs {
 }
 
 fn mode_line(mode: &Value) -> String {
-    let measured = |value: String| if value.is_empty() { "–".to_owned() } else { value };
-    let time = |key: &str| {
-        let ms = mode["recovery_ms"][key].as_f64();
-        measured(ms.map_or(String::new(), |ms| format!("{ms:.1}")))
-    };
-    let lost =
-        measured(mode["packets_lost"].as_u64().map_or(String::new(), |lost| lost.to_string()));
+    let measured = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+    let time = |key: &str| measured(mode["recovery_ms"][key].as_f64().map(|ms| format!("{ms:.1}")));
+    let lost = measured(mode["packets_lost"].as_u64().map(|lost| lost.to_string()));
     let cost = mode["bandwidth_cost"].as_f64();
-    let cost = measured(cost.map_or(String::new(), |cost| format!("+{:.1} %", cost * 100.0)));
-    let scenarios: Vec<&str> = rows(mode, "scenarios").iter().filter_map(Value::as_str).collect();
+    let cost = measured(cost.map(|cost| format!("+{:.1} %", cost * 100.0)));
+    let scenarios = texts(mode, "scenarios");
     let line = format!(
         "{:<14} {:>10} {:>9} {:>9} {:>9} {lost:>8} {cost:>10}  {}",
         text(mode, "mode"),

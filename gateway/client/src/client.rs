@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -19,7 +19,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::events::{EventLines, ServerEvent};
 use super::offer::{OfferAnswer, OfferRequest};
 
 /// The address of an admin API.
@@ -51,13 +50,18 @@ pub struct ApiCall<'a> {
     pub body: Bytes,
 }
 
+impl ApiCall<'_> {
+    /// A GET request without headers.
+    pub fn get(path: &str) -> ApiCall<'_> {
+        ApiCall { method: Method::GET, path, headers: &[], body: Bytes::new() }
+    }
+}
+
 /// The response to a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ApiResponse {
     /// The status code.
     pub status: u16,
-    /// The headers by lower-case name. A repeated header is kept once, with its first value.
-    pub(crate) headers: Vec<(String, String)>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -142,26 +146,13 @@ impl ApiClient {
     /// Sends a request and reads the whole reply. An error status is not an error here.
     pub async fn ask(&mut self, call: ApiCall<'_>) -> Result<ApiResponse, ClientError> {
         let response = self.send(&call).await?;
-        let (head, body) = response.into_parts();
-        let headers = head
-            .headers
-            .iter()
-            .map(|(name, value)| {
-                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-            })
-            .collect();
-        Ok(ApiResponse {
-            status: head.status.as_u16(),
-            headers,
-            body: body.collect().await?.to_bytes(),
-        })
+        let status = response.status().as_u16();
+        Ok(ApiResponse { status, body: response.into_body().collect().await?.to_bytes() })
     }
 
     /// Sends a GET request for JSON.
     pub async fn read(&mut self, path: &str) -> Result<Value, ClientError> {
-        self.ask(ApiCall { method: Method::GET, path, headers: &[], body: Bytes::new() })
-            .await?
-            .accepted()
+        self.ask(ApiCall::get(path)).await?.accepted()
     }
 
     /// Reads all pages of a list, such as `sessions`.
@@ -181,9 +172,7 @@ impl ApiClient {
 
     /// Returns true if the gateway takes new sessions: `/readyz` answers 200.
     pub async fn is_ready(&mut self) -> Result<bool, ClientError> {
-        let call =
-            ApiCall { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
-        Ok(self.ask(call).await?.status == 200)
+        Ok(self.ask(ApiCall::get("/readyz")).await?.status == 200)
     }
 
     /// Posts JSON, or no body if it is [`Value::Null`].
@@ -205,13 +194,12 @@ impl ApiClient {
 
     /// Closes the session of this id.
     pub async fn close(&mut self, id: &str) -> Result<(), ClientError> {
-        let path = format!("/v1/sessions/{id}");
-        let call =
-            ApiCall { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
+        let path = format!("/v1/sessions/{}", escape(id));
+        let call = ApiCall { method: Method::DELETE, ..ApiCall::get(&path) };
         self.ask(call).await?.accepted().map(drop)
     }
 
-    /// Pushes a plugin. Returns the API's object, for a refusal too.
+    /// Pushes a plugin; `hook` may end with the query of the API. Returns the API's object, for a refusal too.
     pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, ClientError> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
@@ -234,14 +222,13 @@ impl ApiClient {
 
     async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Result<Download, ClientError> {
         let mut own = self.another();
-        let call = ApiCall { method: Method::GET, path, headers, body: Bytes::new() };
-        let response = own.send(&call).await?;
+        let response = own.send(&ApiCall { headers, ..ApiCall::get(path) }).await?;
         if response.status().is_success() {
             return Ok(Download { body: response.into_body(), _connection: own });
         }
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
-        let refused = ApiResponse { status, headers: Vec::new(), body }.accepted();
+        let refused = ApiResponse { status, body }.accepted();
         Err(refused.err().unwrap_or_else(|| ClientError::Unreached(ErrorKind::InvalidData.into())))
     }
 
@@ -397,6 +384,63 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// Escapes text for a path segment or a value of the query (RFC 3986, sections 3.3 and 3.4).
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// An event of `/v1/events` (server-sent events).
+#[derive(Clone, PartialEq, Debug)]
+pub struct ServerEvent {
+    /// The event type; `message` if the stream names none.
+    pub name: String,
+    /// The position from which a later request resumes.
+    pub id: Option<String>,
+    /// The event's object.
+    pub data: Value,
+}
+
+/// Received bytes and the event under construction.
+#[derive(Default)]
+struct EventLines {
+    bytes: BytesMut,
+    name: String,
+    id: Option<String>,
+    data: String,
+}
+
+impl EventLines {
+    /// The next complete event.
+    fn next(&mut self) -> Result<Option<ServerEvent>, serde_json::Error> {
+        while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
+            let line =
+                String::from_utf8_lossy(&self.bytes[..end]).trim_end_matches('\r').to_owned();
+            self.bytes.advance(end + 1);
+            if line.is_empty() {
+                if self.data.is_empty() {
+                    continue;
+                }
+                let name = match std::mem::take(&mut self.name) {
+                    name if name.is_empty() => "message".to_owned(),
+                    name => name,
+                };
+                let data = serde_json::from_str(&std::mem::take(&mut self.data))?;
+                return Ok(Some(ServerEvent { name, id: self.id.clone(), data }));
+            }
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "event" => self.name = value.to_owned(),
+                "id" => self.id = Some(value.to_owned()),
+                "data" => {
+                    if !self.data.is_empty() {
+                        self.data.push('\n');
+                    }
+                    self.data.push_str(value);
+                }
+                // Comments keep the connection alive; unknown fields are ignored.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

@@ -3,16 +3,15 @@
 #![deny(missing_docs)]
 
 mod client;
-mod events;
 mod offer;
 mod rising;
 
 pub use client::{
-    ApiCall, ApiClient, ApiEndpoint, ApiResponse, ClientError, Download, Events, escape,
+    ApiCall, ApiClient, ApiEndpoint, ApiResponse, ClientError, Download, Events, ServerEvent,
+    escape,
 };
-pub use events::ServerEvent;
 pub use offer::{
     OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
-    OfferStreamKind, QuicAnswer, QuicOffer, RouteHop, UdpAnswer,
+    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer,
 };
 pub use rising::Rising;

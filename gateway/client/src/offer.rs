@@ -22,9 +22,6 @@ pub struct OfferRequest {
     /// `mux` (the default) or `own-port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtcp: Option<String>,
-    /// Addresses at `plain` nodes, by node name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub nodes: BTreeMap<String, String>,
 }
 
 /// The transport between client and gateway.
@@ -34,12 +31,8 @@ pub enum OfferIngress {
     /// RTP in UDP.
     Udp(OfferIdentity),
     /// RTP over QUIC.
-    Quic(QuicOffer),
+    Quic {},
 }
-
-/// The options of QUIC ingress: none yet.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct QuicOffer {}
 
 /// How the gateway recognises a UDP client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -52,11 +45,6 @@ pub enum OfferIdentity {
         /// The RTCP address, if it is not muxed.
         #[serde(skip_serializing_if = "Option::is_none")]
         rtcp: Option<SocketAddr>,
-    },
-    /// By the client's address; the gateway learns the port once.
-    DeclaredIp {
-        /// Any port of this address.
-        address: std::net::IpAddr,
     },
     /// The client proves itself by STUN checks.
     Stun,
@@ -103,8 +91,6 @@ pub struct OfferPayloadType {
 pub struct OfferAnswer {
     /// The session's id: `s17`.
     pub id: String,
-    pub(crate) room: String,
-    pub(crate) scenario: String,
     /// For a UDP client.
     #[serde(default)]
     pub udp: Option<UdpAnswer>,
@@ -114,9 +100,6 @@ pub struct OfferAnswer {
     /// The route: the nodes that may carry the session, in order of preference.
     #[serde(default)]
     pub route: Vec<RouteHop>,
-    /// The decider by hook: a policy's revision or the native default.
-    #[serde(default)]
-    pub(crate) decided_by: BTreeMap<String, String>,
 }
 
 /// The destination of a UDP client, and its ICE credentials.
@@ -155,12 +138,6 @@ pub struct QuicAnswer {
 pub struct RouteHop {
     /// The node's name.
     pub node: String,
-    #[serde(default)]
-    pub(crate) region: String,
-    #[serde(default)]
-    pub(crate) zone: String,
-    #[serde(default)]
-    pub(crate) incarnation: u32,
 }
 
 impl OfferAnswer {

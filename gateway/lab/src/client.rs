@@ -1,29 +1,41 @@
 //! Hundreds of simulated clients. They send, receive and report, obey caps and key-frame requests, and record all
 //! packets in the ledger.
 //!
-//! One thread runs all UDP clients, each with its own socket, by a timer wheel. Another thread runs all QUIC clients,
-//! each with its own endpoint. The kernel stamps UDP arrivals, the reading thread stamps QUIC arrivals.
+//! Each client is a task: those over UDP on one thread, each with its own socket, those over QUIC on another, each with
+//! its own endpoint. The kernel stamps UDP arrivals, the reading thread stamps QUIC arrivals.
 
+mod live;
 mod outgoing;
 mod quic;
-mod roster;
 mod talker;
 mod udp;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::UdpSocket;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use evenkeel_client::OfferAnswer;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::MissedTickBehavior;
 
-pub use outgoing::{Video, Voice};
-pub use quic::{PinnedTlsError, QuicWay, client_config};
-pub use roster::ClientState;
-use roster::{ClientReports, FleetCommand, FleetThread, Roster, lock};
+pub use live::ClientState;
+use live::{ClientReports, Roster, SharedReports, lock};
+pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
+pub use quic::{QuicWay, client_config};
 pub use talker::{ClientTally, Persona};
 pub use udp::{Credentials, UdpWay};
 
 use crate::ledger::Books;
+
+/// Interval at which recorded packets are moved to the ledger.
+const ENTER_EVERY: Duration = Duration::from_millis(5);
 
 /// The way of a client's packets to the gateway.
 pub enum ClientPath {
@@ -40,8 +52,11 @@ impl ClientPath {
             let answer = opened.udp.as_ref()?;
             let ice = answer.ufrag.clone().zip(answer.password.clone());
             let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
-            let gateway = *answer.addresses.first()?;
-            return Some(ClientPath::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+            return Some(ClientPath::Udp(UdpWay {
+                socket,
+                gateway: *answer.addresses.first()?,
+                ice,
+            }));
         }
         let answer = opened.quic.as_ref()?;
         Some(ClientPath::Quic(QuicWay {
@@ -55,8 +70,8 @@ impl ClientPath {
 
 /// Clients of this process. Dropping it ends all of them.
 pub struct ClientFleet {
-    udp: FleetThread<UdpWay>,
-    quic: FleetThread<QuicWay>,
+    udp: FleetThread,
+    quic: FleetThread,
     roster: Roster,
 }
 
@@ -64,20 +79,16 @@ impl ClientFleet {
     /// Starts the two threads without clients.
     pub fn start(books: &Books) -> io::Result<Self> {
         let roster = Roster::default();
-        Ok(Self {
-            udp: udp::start(ClientReports::new(books, &roster))?,
-            quic: quic::start(ClientReports::new(books, &roster))?,
-            roster,
-        })
+        let [udp, quic] = ["clients-udp", "clients-quic"]
+            .map(|name| FleetThread::start(name, books.clone(), Arc::clone(&roster)));
+        Ok(Self { udp: udp?, quic: quic?, roster })
     }
 
     /// Adds a client, which sends media as soon as it can.
     pub fn join(&self, persona: Persona, way: ClientPath) {
         lock(&self.roster).insert(persona.session, ClientState::default());
-        match way {
-            ClientPath::Udp(way) => self.udp.command(FleetCommand::Join(persona, way)),
-            ClientPath::Quic(way) => self.quic.command(FleetCommand::Join(persona, way)),
-        }
+        let thread = if matches!(way, ClientPath::Udp(_)) { &self.udp } else { &self.quic };
+        thread.command(FleetCommand::Join(persona, way));
     }
 
     /// Ends a client without a message to the gateway.
@@ -101,6 +112,85 @@ impl ClientFleet {
     /// Returns `None` for a client that has not joined.
     pub fn state(&self, session: u64) -> Option<ClientState> {
         lock(&self.roster).get(&session).cloned()
+    }
+}
+
+enum FleetCommand {
+    Join(Persona, ClientPath),
+    Leave(u64),
+}
+
+/// A thread of clients. Dropping it ends them.
+struct FleetThread {
+    commands: Option<UnboundedSender<FleetCommand>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FleetThread {
+    fn start(name: &str, books: Books, roster: Roster) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (commands, orders) = unbounded_channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            let reports = ClientReports { books, roster, sent: Vec::new(), arrived: Vec::new() };
+            LocalSet::new().block_on(&runtime, run(orders, Rc::new(RefCell::new(reports))));
+        })?;
+        Ok(Self { commands: Some(commands), thread: Some(thread) })
+    }
+
+    fn command(&self, command: FleetCommand) {
+        if let Some(commands) = &self.commands {
+            // The thread ends only with this handle.
+            let _heard = commands.send(command);
+        }
+    }
+}
+
+impl Drop for FleetThread {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+async fn run(mut orders: UnboundedReceiver<FleetCommand>, reports: SharedReports) {
+    let mut clients = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    let mut entering = tokio::time::interval(ENTER_EVERY);
+    entering.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(FleetCommand::Join(persona, way)) => {
+                    let (stays, left) = oneshot::channel();
+                    clients.insert(persona.session, stays);
+                    tasks.spawn_local(live(persona, way, left, Rc::clone(&reports)));
+                }
+                Some(FleetCommand::Leave(session)) => drop(clients.remove(&session)),
+                None => break,
+            },
+            _tick = entering.tick() => reports.borrow_mut().enter(),
+            Some(_ended) = tasks.join_next() => {}
+        }
+    }
+    drop(clients);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Returns once `left` is closed, or the client has failed.
+async fn live(
+    persona: Persona,
+    way: ClientPath,
+    left: oneshot::Receiver<()>,
+    reports: SharedReports,
+) {
+    let ended = match way {
+        ClientPath::Udp(way) => udp::talk(persona, way, left, &reports).await,
+        ClientPath::Quic(way) => quic::talk(persona, way, left, &reports).await,
+    };
+    if let Err(reason) = ended {
+        reports.borrow().tell(persona.session, |state| state.failed = Some(reason));
     }
 }
 

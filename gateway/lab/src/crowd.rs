@@ -1,16 +1,14 @@
-//! Synthetic voice sessions at a running gateway, and the packets that they received around a fault.
+//! Synthetic sessions at a running gateway, and the packets that they received around a fault.
 //!
-//! The sessions are opened through the admin API, two per room. Measurements are kept per window, so that one crowd can
-//! measure many faults: begin a window before each fault and evaluate it afterwards.
+//! The sessions are opened through the admin API. Measurements are kept per window, so that one crowd can measure many
+//! faults: begin a window before each fault and evaluate it afterwards.
 
-mod effect;
 mod plan;
 mod window;
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +16,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Sender, channel};
 
-pub(crate) use effect::FREEZE;
-pub use effect::{FaultEffect, InjectedFault, NodeDetection, Scope};
-pub use plan::{CrowdPlan, PlannedTransport, Proof, Speech};
-pub use window::ObservationWindow;
+pub use plan::{CrowdPlan, PlannedTransport};
+pub(crate) use plan::{PlannedSession, voice_media};
+pub use window::{FaultEffect, InjectedFault, NodeDetection, ObservationWindow, Scope};
 
 use crate::client::{ClientFleet, ClientPath, UdpWay};
 use crate::clock;
+use crate::error::LabError;
 use crate::ledger::{Books, RoomParticipant};
 use crate::relay::ImpairmentRelay;
 use crate::watch::{EventLog, Watch};
-use evenkeel_client::{ApiClient, OfferIdentity, OfferIngress, QuicOffer};
+use evenkeel_client::{ApiClient, OfferIdentity, OfferIngress};
 
 const CONNECTIONS: usize = 8;
 /// Time within which all clients must be able to send.
@@ -40,50 +38,155 @@ const LEFT_WITHIN: Duration = Duration::from_millis(50);
 /// Wait for the last packets of a window.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// The sessions could not be opened, or did not all become ready.
-#[derive(Debug, thiserror::Error)]
-pub enum CrowdError {
-    /// A system call failed.
-    #[error("{0}: {1}")]
-    System(&'static str, io::Error),
-    /// The gateway's API refused a request, or was not reached.
-    #[error("{0}: {1}")]
-    Gateway(&'static str, evenkeel_client::ClientError),
-    /// A condition did not hold in time.
-    #[error("{what} did not happen within {} s", within.as_secs())]
-    InVain {
-        /// The awaited condition.
-        what: String,
-        /// The time limit.
-        within: Duration,
-    },
-    /// A signal ended the opening.
-    #[error("interrupted")]
-    Interrupted,
+/// Sessions that this process has opened, with their clients.
+pub(crate) struct OpenSessions {
+    pub(crate) fleet: ClientFleet,
+    /// The simulated network between some of the clients and the gateway.
+    pub(crate) relay: ImpairmentRelay,
+    pub(crate) books: Books,
+    /// Session numbers by the id that the gateway assigned.
+    pub(crate) by_id: BTreeMap<String, u64>,
+    /// The ICE user fragment of a session, for unauthorised checks.
+    pub(crate) ufrag: Option<String>,
+    /// The address and certificate of the QUIC listener.
+    pub(crate) quic: Option<(SocketAddr, [u8; 32])>,
+}
+
+impl OpenSessions {
+    pub(crate) fn start(seed: u64) -> Result<OpenSessions, LabError> {
+        let books = Books::default();
+        let fleet = ClientFleet::start(&books).map_err(LabError::system("starting clients"))?;
+        let relay = ImpairmentRelay::start(seed).map_err(LabError::system("starting a relay"))?;
+        let by_id = BTreeMap::new();
+        Ok(OpenSessions { fleet, relay, books, by_id, ufrag: None, quic: None })
+    }
+
+    /// Opens these sessions over several connections. After an error, sessions may be open: see
+    /// [`close`](Self::close).
+    pub(crate) async fn open(
+        &mut self,
+        newcomers: Vec<EnteringClient>,
+        admin: impl Fn() -> ApiClient,
+        mut go: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), LabError> {
+        let member = |newcomer: &EnteringClient| RoomParticipant {
+            session: newcomer.planned.persona.session,
+            room: newcomer.planned.room,
+            from_ns: 0,
+            until_ns: u64::MAX,
+        };
+        let members: Vec<RoomParticipant> = newcomers.iter().map(member).collect();
+        let mut shares: [Vec<EnteringClient>; CONNECTIONS] = Default::default();
+        for (at, newcomer) in newcomers.into_iter().enumerate() {
+            shares[at % CONNECTIONS].push(newcomer);
+        }
+        let (opens, mut opened) = channel(CONNECTIONS);
+        let ends = Arc::new(AtomicBool::new(false));
+        for share in shares {
+            tokio::spawn(open(share, admin(), opens.clone(), Arc::clone(&ends)));
+        }
+        drop(opens);
+        // All openings are awaited, even after an error, so that every open session can be closed.
+        let mut outcome = Ok(());
+        loop {
+            let entered = tokio::select! {
+                entered = opened.recv() => entered,
+                () = go.as_mut(), if outcome.is_ok() => Some(Err(LabError::Interrupted)),
+            };
+            let Some(entered) = entered else { break };
+            let joined = entered.and_then(|entered| self.join(entered));
+            if joined.is_err() {
+                ends.store(true, Ordering::Relaxed);
+                outcome = outcome.and(joined);
+            }
+        }
+        outcome?;
+        let mut books = self.books.open();
+        members.into_iter().for_each(|member| books.join(member));
+        Ok(())
+    }
+
+    fn join(&mut self, (planned, id, mut way): EnteredClient) -> Result<(), LabError> {
+        let session = planned.persona.session;
+        self.by_id.insert(id, session);
+        let gateway = match &mut way {
+            ClientPath::Udp(way) => {
+                let ufrag = || way.ice.as_ref().map(|ice| ice.ufrag.clone());
+                self.ufrag = self.ufrag.take().or_else(ufrag);
+                &mut way.gateway
+            }
+            ClientPath::Quic(way) => {
+                self.quic = Some((way.gateway, way.certificate_sha256));
+                &mut way.gateway
+            }
+        };
+        if planned.is_relayed {
+            let near = self.relay.lane(session, *gateway);
+            *gateway = near.map_err(LabError::system("opening a lane"))?;
+        }
+        self.fleet.join(planned.persona, way);
+        Ok(())
+    }
+
+    /// Waits until every client can send.
+    pub(crate) async fn wait_ready(&self) -> Result<(), LabError> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            let waiting = self.fleet.waiting();
+            if waiting.is_empty() {
+                break;
+            }
+            if Instant::now() > until || waiting.values().any(Option::is_some) {
+                let shown = waiting.into_iter().map(|(session, failed)| match failed {
+                    Some(why) => format!("{session} ({why})"),
+                    None => session.to_string(),
+                });
+                let shown: Vec<String> = shown.collect();
+                let what = format!("readiness of sessions {}", shown.join(", "));
+                return Err(LabError::in_vain(what, READY_WITHIN));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
+    }
+
+    /// Closes all sessions. An error does not keep the others open.
+    async fn close(self, admin: &mut ApiClient) -> Result<(), LabError> {
+        drop(self.fleet);
+        let mut outcome = Ok(());
+        for id in self.by_id.keys() {
+            match admin.close(id).await {
+                Ok(()) | Err(evenkeel_client::ClientError::Refused { status: 404, .. }) => {}
+                Err(error) => {
+                    let is_gone = matches!(error, evenkeel_client::ClientError::Unreached(_));
+                    outcome = outcome.and(Err(LabError::gateway("closing a session")(error)));
+                    if is_gone {
+                        break;
+                    }
+                }
+            }
+        }
+        outcome
+    }
 }
 
 /// Open sessions, and the event log of the gateway.
 pub struct Crowd {
-    fleet: ClientFleet,
-    /// The simulated NAT, if the plan asks for one.
-    relay: Option<ImpairmentRelay>,
-    books: Books,
-    heard: EventLog,
+    sessions: OpenSessions,
+    /// Events of all watched gateways.
+    pub heard: EventLog,
     /// `None` without an admin API.
     watch: Option<Watch>,
-    plan: CrowdPlan,
-    /// Session numbers by the id that the gateway assigned.
-    by_id: BTreeMap<String, u64>,
+    /// The plan by which the sessions were opened.
+    pub plan: CrowdPlan,
     /// Start of the current window: nanoseconds since the Unix epoch.
     from_ns: u64,
 }
 
 impl Crowd {
     /// Opens all sessions and waits until every client can send.
-    pub async fn enter(
-        plan: &CrowdPlan,
-        admin: impl Fn() -> ApiClient,
-    ) -> Result<Crowd, CrowdError> {
+    pub async fn enter(plan: &CrowdPlan, admin: impl Fn() -> ApiClient) -> Result<Crowd, LabError> {
         Crowd::enter_unless(plan, admin, pin!(pending())).await
     }
 
@@ -92,21 +195,17 @@ impl Crowd {
         plan: &CrowdPlan,
         admin: impl Fn() -> ApiClient,
         mut go: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Crowd, CrowdError> {
+    ) -> Result<Crowd, LabError> {
         let watch = Watch::begin(&admin()).await;
-        let watch = watch.map_err(|error| CrowdError::Gateway("listening to events", error))?;
-        let books = Books::default();
-        let fleet = ClientFleet::start(&books).map_err(system("starting clients"))?;
-        let relay = plan.natted.then(|| ImpairmentRelay::start(plan.seed)).transpose();
-        let relay = relay.map_err(system("starting a relay"))?;
-        let (plan, by_id) = (plan.clone(), BTreeMap::new());
-        let (heard, watch) = (watch.heard.clone(), Some(watch));
-        let mut crowd = Crowd { fleet, relay, books, heard, watch, plan, by_id, from_ns: 0 };
+        let watch = watch.map_err(LabError::gateway("listening to events"))?;
+        let sessions = OpenSessions::start(plan.seed)?;
+        let (plan, heard, watch) = (plan.clone(), watch.heard.clone(), Some(watch));
+        let mut crowd = Crowd { sessions, heard, watch, plan, from_ns: 0 };
         let newcomers = crowd.newcomers(1)?;
-        let entered = match crowd.open(newcomers, &admin, go.as_mut()).await {
+        let entered = match crowd.sessions.open(newcomers, &admin, go.as_mut()).await {
             Ok(()) => tokio::select! {
-                ready = crowd.wait_ready() => ready,
-                () = go => Err(CrowdError::Interrupted),
+                ready = crowd.sessions.wait_ready() => ready,
+                () = go => Err(LabError::Interrupted),
             },
             failed => failed,
         };
@@ -120,21 +219,16 @@ impl Crowd {
     }
 
     /// Records the events of another gateway as well.
-    pub async fn watch_also(&mut self, admin: &ApiClient) -> Result<(), CrowdError> {
+    pub async fn watch_also(&mut self, admin: &ApiClient) -> Result<(), LabError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        let watched = watch.also(admin).await;
-        watched.map_err(|error| CrowdError::Gateway("listening to events", error))
+        watch.also(admin).await.map_err(LabError::gateway("listening to events"))
     }
 
     /// Starts clients that send to this address without an offer. Each one receives its own packets.
-    pub async fn enter_at(plan: &CrowdPlan, gateway: SocketAddr) -> Result<Crowd, CrowdError> {
-        let bind = |_| {
-            let socket = UdpSocket::bind((plan.clients_at, 0));
-            let socket = socket.map_err(system("opening a socket"))?;
-            Ok(UdpWay { socket, gateway, rtcp: None, ice: None })
-        };
-        let ways = (0..plan.sessions).map(bind).collect::<Result<_, CrowdError>>()?;
-        let plan = CrowdPlan { speech: Speech::BothWays, ..plan.clone() };
+    pub async fn enter_at(plan: &CrowdPlan, gateway: SocketAddr) -> Result<Crowd, LabError> {
+        let way = |_| Ok(UdpWay { socket: bind(plan.clients_at)?, gateway, ice: None });
+        let ways = (0..plan.sessions).map(way).collect::<Result<_, LabError>>()?;
+        let plan = CrowdPlan { both_ways: true, ..plan.clone() };
         Crowd::enter_by(&plan, ways, |session| session).await
     }
 
@@ -143,135 +237,55 @@ impl Crowd {
         plan: &CrowdPlan,
         ways: Vec<UdpWay>,
         room_of: impl Fn(u64) -> u64,
-    ) -> Result<Crowd, CrowdError> {
-        let books = Books::default();
-        let fleet = ClientFleet::start(&books).map_err(system("starting clients"))?;
+    ) -> Result<Crowd, LabError> {
+        let sessions = OpenSessions::start(plan.seed)?;
         for (session, way) in (1..).zip(ways) {
-            fleet.join(plan.persona(session), ClientPath::Udp(way));
-            let room = room_of(session);
-            books.open().join(RoomParticipant { session, room, from_ns: 0, until_ns: u64::MAX });
+            sessions.fleet.join(plan.persona(session), ClientPath::Udp(way));
+            let (room, from_ns, until_ns) = (room_of(session), 0, u64::MAX);
+            sessions.books.open().join(RoomParticipant { session, room, from_ns, until_ns });
         }
-        let (heard, by_id, plan) = (EventLog::default(), BTreeMap::new(), plan.clone());
-        let mut crowd =
-            Crowd { fleet, relay: None, books, heard, watch: None, plan, by_id, from_ns: 0 };
-        crowd.wait_ready().await?;
+        sessions.wait_ready().await?;
+        let (heard, plan) = (EventLog::default(), plan.clone());
+        let mut crowd = Crowd { sessions, heard, watch: None, plan, from_ns: 0 };
         crowd.begin_window();
         Ok(crowd)
     }
 
-    /// The planned clients, numbered from `first`, by connection.
-    fn newcomers(&self, first: u64) -> Result<Vec<Vec<EnteringClient>>, CrowdError> {
+    /// The planned clients, numbered from `first`.
+    fn newcomers(&self, first: u64) -> Result<Vec<EnteringClient>, LabError> {
         let sessions = first..first + u64::from(self.plan.sessions);
-        let of = |connection| {
-            let own = sessions.clone().skip(connection).step_by(CONNECTIONS);
-            own.map(|session| newcomer(&self.plan, session)).collect()
-        };
-        (0..CONNECTIONS).map(of).collect()
-    }
-
-    async fn open(
-        &mut self,
-        newcomers: Vec<Vec<EnteringClient>>,
-        admin: impl Fn() -> ApiClient,
-        mut go: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), CrowdError> {
-        let sessions = newcomers.iter().flatten().map(|newcomer| newcomer.session);
-        let sessions: Vec<u64> = sessions.collect();
-        let (opens, mut opened) = channel(CONNECTIONS);
-        let ends = Arc::new(AtomicBool::new(false));
-        for own in newcomers {
-            let door = Door { opens: opens.clone(), ends: Arc::clone(&ends) };
-            tokio::spawn(open(self.plan.clone(), own, admin(), door));
-        }
-        drop(opens);
-        // All openings are awaited, even after an error, so that every open session can be closed.
-        let mut outcome = Ok(());
-        loop {
-            let entered = tokio::select! {
-                entered = opened.recv() => entered,
-                () = go.as_mut(), if outcome.is_ok() => Some(Err(CrowdError::Interrupted)),
-            };
-            let Some(entered) = entered else { break };
-            let joined = entered.and_then(|(session, id, way)| {
-                self.by_id.insert(id, session);
-                let way = self.through_relay(session, way)?;
-                self.fleet.join(self.plan.persona(session), way);
-                Ok(())
-            });
-            if joined.is_err() {
-                ends.store(true, Ordering::Relaxed);
-                outcome = outcome.and(joined);
-            }
-        }
-        outcome?;
-        for session in sessions {
-            let room = self.plan.room_of(session);
-            self.books.open().join(RoomParticipant {
-                session,
-                room,
-                from_ns: 0,
-                until_ns: u64::MAX,
-            });
-        }
-        Ok(())
-    }
-
-    fn through_relay(&self, session: u64, mut way: ClientPath) -> Result<ClientPath, CrowdError> {
-        let Some(relay) = &self.relay else { return Ok(way) };
-        let gateway = match &mut way {
-            ClientPath::Udp(way) => &mut way.gateway,
-            ClientPath::Quic(way) => &mut way.gateway,
-        };
-        let ends = relay.lane(session, *gateway).map_err(system("opening a lane"))?;
-        *gateway = ends.near;
-        Ok(way)
+        let newcomer = |session| newcomer(self.plan.planned(session), self.plan.clients_at);
+        sessions.map(newcomer).collect()
     }
 
     /// Assigns new addresses to all clients at the simulated NAT.
-    pub fn rebind(&self) -> Result<(), CrowdError> {
-        let Some(relay) = &self.relay else { return Ok(()) };
-        for &session in self.by_id.values() {
-            relay.rebind(session).map_err(system("opening a lane anew"))?;
-        }
-        Ok(())
+    pub fn rebind(&self) -> Result<(), LabError> {
+        self.sessions.relay.rebind_all().map_err(LabError::system("opening a lane anew"))
     }
 
     /// Replaces all clients at once by new sessions. The ledger forgets the old ones.
-    pub async fn reconnect(&mut self, admin: impl Fn() -> ApiClient) -> Result<(), CrowdError> {
-        let first = self.by_id.values().max().map_or(1, |last| last + 1);
+    pub async fn reconnect(&mut self, admin: impl Fn() -> ApiClient) -> Result<(), LabError> {
+        let first = self.by_id().values().max().map_or(1, |last| last + 1);
         // New sockets are bound before the old are closed, so that no address is used twice.
         let newcomers = self.newcomers(first)?;
-        let gone: Vec<u64> = std::mem::take(&mut self.by_id).into_values().collect();
-        gone.iter().for_each(|&session| self.fleet.leave(session));
+        let gone: Vec<u64> = std::mem::take(&mut self.sessions.by_id).into_values().collect();
+        gone.iter().for_each(|&session| self.sessions.fleet.leave(session));
         // During this time the old clients still record packets.
         tokio::time::sleep(LEFT_WITHIN).await;
-        self.forget(&gone);
-        self.open(newcomers, admin, pin!(pending())).await
-    }
-
-    fn forget(&self, gone: &[u64]) {
-        let mut books = self.books.open();
+        let mut books = self.sessions.books.open();
         gone.iter().for_each(|&session| books.forget(session));
-    }
-
-    /// Events of all watched gateways.
-    pub fn heard(&self) -> &EventLog {
-        &self.heard
-    }
-
-    /// The plan by which the sessions were opened.
-    pub fn plan(&self) -> &CrowdPlan {
-        &self.plan
+        drop(books);
+        self.sessions.open(newcomers, admin, pin!(pending())).await
     }
 
     /// Session numbers by the ids that the gateway assigned.
     pub fn by_id(&self) -> &BTreeMap<String, u64> {
-        &self.by_id
+        &self.sessions.by_id
     }
 
     /// Begins a window and discards earlier measurements.
     pub fn begin_window(&mut self) {
-        drop(self.books.turn());
+        drop(self.sessions.books.turn());
         drop(self.heard.take());
         self.from_ns = clock::now_ns();
     }
@@ -280,114 +294,82 @@ impl Crowd {
     pub async fn end_window(&mut self) -> ObservationWindow {
         let until_ns = clock::now_ns();
         tokio::time::sleep(LAST_WORDS).await;
-        let mut ledger = self.books.turn();
+        let mut ledger = self.sessions.books.turn();
         ledger.due_between(self.from_ns, until_ns);
         let span = self.from_ns..until_ns;
         self.from_ns = clock::now_ns();
-        let events = self.heard.take();
-        ObservationWindow { ledger, events, by_id: self.by_id.clone(), span }
+        ObservationWindow { ledger, events: self.heard.take(), by_id: self.by_id().clone(), span }
     }
 
     /// Closes all sessions. An error does not keep the others open.
-    pub async fn leave(self, admin: &mut ApiClient) -> Result<(), CrowdError> {
-        drop(self.fleet);
-        let mut outcome = Ok(());
-        for id in self.by_id.keys() {
-            match admin.close(id).await {
-                Ok(()) | Err(evenkeel_client::ClientError::Refused { status: 404, .. }) => {}
-                Err(error) => {
-                    // The other sessions are closed even if one cannot be closed.
-                    let is_gone = matches!(error, evenkeel_client::ClientError::Unreached(_));
-                    let failed = CrowdError::Gateway("closing a session", error);
-                    outcome = outcome.and(Err(failed));
-                    if is_gone {
-                        break;
-                    }
-                }
-            }
-        }
-        outcome
+    pub async fn leave(self, admin: &mut ApiClient) -> Result<(), LabError> {
+        self.sessions.close(admin).await
     }
-
-    async fn wait_ready(&self) -> Result<(), CrowdError> {
-        let until = Instant::now() + READY_WITHIN;
-        while let Some((session, failed)) = self.fleet.waiting().pop_first() {
-            if Instant::now() > until || failed.is_some() {
-                let why = failed.unwrap_or_default();
-                let what = format!("that session {session} can send {why}");
-                return Err(CrowdError::InVain { what, within: READY_WITHIN });
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        tokio::time::sleep(SETTLE).await;
-        Ok(())
-    }
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> CrowdError {
-    move |error| CrowdError::System(what, error)
 }
 
 /// A client before its session is open.
-struct EnteringClient {
-    session: u64,
+pub(crate) struct EnteringClient {
+    planned: PlannedSession,
     socket: Option<UdpSocket>,
-    ingress: OfferIngress,
 }
 
-fn newcomer(plan: &CrowdPlan, session: u64) -> Result<EnteringClient, CrowdError> {
-    if plan.transport_of(session) == PlannedTransport::Quic {
-        let ingress = OfferIngress::Quic(QuicOffer {});
-        return Ok(EnteringClient { session, socket: None, ingress });
+/// Binds the client's socket, of which the offer names the address.
+pub(crate) fn newcomer(
+    mut planned: PlannedSession,
+    clients_at: IpAddr,
+) -> Result<EnteringClient, LabError> {
+    if planned.transport == PlannedTransport::Quic {
+        return Ok(EnteringClient { planned, socket: None });
     }
-    let socket = UdpSocket::bind((plan.clients_at, 0)).map_err(system("opening a socket"))?;
-    let address = socket.local_addr().map_err(system("opening a socket"))?;
-    let identity = match plan.proof {
-        Proof::Stun => OfferIdentity::Stun,
-        Proof::Declared => OfferIdentity::Declared { address, rtcp: None },
-    };
-    Ok(EnteringClient { session, socket: Some(socket), ingress: OfferIngress::Udp(identity) })
+    let socket = bind(clients_at)?;
+    let address = socket.local_addr().map_err(LabError::system("opening a socket"))?;
+    planned.offer.ingress = OfferIngress::Udp(match planned.uses_stun {
+        true => OfferIdentity::Stun,
+        false => OfferIdentity::Declared { address, rtcp: None },
+    });
+    Ok(EnteringClient { planned, socket: Some(socket) })
 }
 
-/// Session number, session id, and path of the packets.
-type Entered = (u64, String, ClientPath);
+fn bind(at: IpAddr) -> Result<UdpSocket, LabError> {
+    UdpSocket::bind((at, 0)).map_err(LabError::system("opening a socket"))
+}
 
-/// Receives opened sessions, and can stop further openings.
-struct Door {
-    opens: Sender<Result<Entered, CrowdError>>,
+/// The session, its id, and the path of its packets.
+type EnteredClient = (PlannedSession, String, ClientPath);
+
+/// Opens these sessions one after another until one fails or `ends` is set.
+async fn open(
+    newcomers: Vec<EnteringClient>,
+    mut admin: ApiClient,
+    opens: Sender<Result<EnteredClient, LabError>>,
     ends: Arc<AtomicBool>,
-}
-
-/// Opens these sessions one after another until one fails or the door is closed.
-async fn open(plan: CrowdPlan, newcomers: Vec<EnteringClient>, mut admin: ApiClient, door: Door) {
+) {
     for newcomer in newcomers {
-        if door.ends.load(Ordering::Relaxed) {
+        if ends.load(Ordering::Relaxed) {
             return;
         }
-        let entered = enter(&plan, newcomer, &mut admin).await;
+        let entered = enter(newcomer, &mut admin).await;
         let failed = entered.is_err();
-        if door.opens.send(entered).await.is_err() || failed {
+        if opens.send(entered).await.is_err() || failed {
             return;
         }
     }
 }
 
 async fn enter(
-    plan: &CrowdPlan,
-    newcomer: EnteringClient,
+    EnteringClient { planned, socket }: EnteringClient,
     admin: &mut ApiClient,
-) -> Result<Entered, CrowdError> {
-    let EnteringClient { session, socket, ingress } = newcomer;
-    let opened = admin.open(&plan.offer(session, ingress)).await;
-    let opened = opened.map_err(|error| CrowdError::Gateway("opening a session", error))?;
-    let id = opened.id.clone();
+) -> Result<EnteredClient, LabError> {
+    let opened = admin.open(&planned.offer).await;
+    let opened = opened.map_err(LabError::gateway("opening a session"))?;
     let Some(way) = ClientPath::of(&opened, socket) else {
         // Close the session here: no other task knows its id.
-        let _ = admin.close(&id).await;
+        let _ = admin.close(&opened.id).await;
+        let session = planned.persona.session;
         let what = format!("an address to send to in the answer for session {session}");
-        return Err(CrowdError::InVain { what, within: Duration::ZERO });
+        return Err(LabError::in_vain(what, Duration::ZERO));
     };
-    Ok((session, id, way))
+    Ok((planned, opened.id, way))
 }
 
 #[cfg(test)]

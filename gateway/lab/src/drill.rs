@@ -4,19 +4,19 @@
 mod plan;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use plan::FaultCommand;
 pub use plan::{DrillError, DrillFault, DrillPlan, Unmended};
 pub use report::{DrillRecordFile, DrillReport, Milliseconds, default_place};
 
 use crate::clock;
-use crate::crowd::{self, Crowd, CrowdPlan, InjectedFault, Scope};
+use crate::crowd::{Crowd, CrowdPlan, InjectedFault, Scope};
+use crate::error::LabError;
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
 use evenkeel_client::{ApiClient, ClientError, ServerEvent};
@@ -80,8 +80,8 @@ pub async fn run(
     eprintln!("opening {} synthetic sessions", drill.sessions);
     let entered = Crowd::enter_unless(&plan, &admin, interrupted.as_mut()).await;
     let mut crowd = entered.map_err(|failed| match failed {
-        crowd::CrowdError::Interrupted => DrillError::Interrupted,
-        failed => DrillError::Crowd(failed),
+        LabError::Interrupted => DrillError::Interrupted,
+        failed => DrillError::Lab(failed),
     })?;
     let outcome = play(drill, &mut own, &mut crowd, &mut rng, interrupted).await;
     // Sessions are closed after an error too. Closing succeeds if the gateway has ended.
@@ -94,19 +94,10 @@ pub async fn run(
 /// The sessions, with labels that place them in the region that the fault hits.
 fn plan(drill: &DrillPlan, rooms: String, victims: &[DrillNode]) -> CrowdPlan {
     let region = victims.first().map(|node| ("region".to_owned(), node.region.clone()));
-    let kind = ("drill".to_owned(), drill.kind.name().to_owned());
+    let kind = ("drill".to_owned(), drill.kind.facts().name.to_owned());
     let labels = region.into_iter().chain([kind]).collect();
     let (scenario, seed) = (drill.scenario.clone(), drill.seed);
     CrowdPlan { scenario, rooms, labels, seed, ..CrowdPlan::new(drill.sessions) }
-}
-
-/// The state before the fault.
-struct DrillBaseline {
-    victims: Vec<String>,
-    /// Synthetic sessions at the victims.
-    hit: BTreeSet<u64>,
-    /// Pauses without a fault, nanoseconds.
-    control: Vec<u64>,
 }
 
 async fn play(
@@ -116,13 +107,13 @@ async fn play(
     rng: &mut fastrand::Rng,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<DrillReport, DrillError> {
-    let DrillBaseline { victims, hit, control } = tokio::select! {
+    let (victims, hit, control) = tokio::select! {
         ready = prepare(drill, admin, crowd, rng) => ready?,
         () = interrupted.as_mut() => return Err(DrillError::Interrupted),
     };
     eprintln!(
         "{} {}: {} synthetic sessions are there",
-        drill.kind.done_to(),
+        drill.kind.facts().doing,
         victims.join(", "),
         hit.len()
     );
@@ -166,13 +157,14 @@ fn still_broken(why: DrillError, unmended: Vec<Unmended>) -> DrillError {
     }
 }
 
-/// Runs the control run and chooses the nodes to break.
+/// Runs the control run and chooses the nodes to break. Returns their names, the synthetic sessions there, and pauses
+/// without a fault, nanoseconds.
 async fn prepare(
     drill: &DrillPlan,
     admin: &mut ApiClient,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
-) -> Result<DrillBaseline, DrillError> {
+) -> Result<(Vec<String>, BTreeSet<u64>, Vec<u64>), DrillError> {
     // The synthetic sessions count towards the busiest node.
     let victims = victims(drill, &nodes(admin).await?)?;
     let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
@@ -183,7 +175,7 @@ async fn prepare(
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
     let hit = sessions_on(&victims, admin, crowd).await?;
     require_somebody(&hit, &victims)?;
-    Ok(DrillBaseline { victims, hit, control })
+    Ok((victims, hit, control))
 }
 
 /// Fails without a synthetic session at the victims, because the drill would measure nothing.
@@ -211,7 +203,7 @@ async fn strike(
             break_node(drill.kind, node, admin, broken).await?;
         }
         for node in victims {
-            crowd.heard().wait(at_ns, FOUND_WITHIN, |event| is_node(event, node, "down")).await;
+            crowd.heard.wait(at_ns, FOUND_WITHIN, |event| is_node(event, node, "down")).await;
         }
         tokio::time::sleep(WATCHED).await;
         return Ok(());
@@ -223,7 +215,7 @@ async fn strike(
         }
         tokio::time::sleep(back / 2).await;
         for node in victims {
-            order(admin, node, drill.kind.cure()).await?;
+            order(admin, node, drill.kind.facts().cure).await?;
         }
         tokio::time::sleep(back / 2).await;
     }
@@ -236,10 +228,10 @@ async fn break_node(
     node: &str,
     admin: &mut ApiClient,
     broken: &mut BTreeSet<String>,
-) -> Result<(), DrillError> {
+) -> Result<(), LabError> {
     let is_first = broken.insert(node.to_owned());
-    let ordered = order(admin, node, kind.fault()).await;
-    if let Err(DrillError::Gateway(_, ClientError::Refused { status: 400..500, .. })) = &ordered
+    let ordered = order(admin, node, kind.facts().fault).await;
+    if let Err(LabError::Gateway(_, ClientError::Refused { status: 400..500, .. })) = &ordered
         && is_first
     {
         broken.remove(node);
@@ -253,7 +245,7 @@ async fn mend(kind: DrillFault, broken: &BTreeSet<String>, admin: &mut ApiClient
     for node in broken {
         let mut tries = 0;
         // A node that cannot be repaired does not stop the repair of the others.
-        while let Err(failed) = order(admin, node, kind.cure()).await {
+        while let Err(failed) = order(admin, node, kind.facts().cure).await {
             tries += 1;
             if tries == MEND_TRIES {
                 unmended.push(kind.unmended(node, failed.to_string()));
@@ -270,19 +262,18 @@ async fn trusted_again(marked_down: &[String], crowd: &Crowd, healed_ns: u64) ->
     let mut all = true;
     for node in marked_down {
         let is_up = |event: &ServerEvent| is_node(event, node, "up");
-        all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
+        all &= crowd.heard.wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
 }
 
-async fn order(admin: &mut ApiClient, node: &str, order: FaultCommand) -> Result<(), DrillError> {
+async fn order(admin: &mut ApiClient, node: &str, order: &str) -> Result<(), LabError> {
     let (verb, body) = match order {
-        FaultCommand::Start => ("start", Value::Null),
-        FaultCommand::Break(how) => ("break", json!({"how": how})),
+        "start" => ("start", Value::Null),
+        how => ("break", json!({"how": how})),
     };
     let asked = admin.post(&format!("/v1/nodes/{node}:{verb}"), &body).await;
-    let what = || format!("{} {node}", order.name());
-    asked.map(drop).map_err(|error| DrillError::Gateway(what(), error))
+    asked.map(drop).map_err(LabError::gateway(&format!("{order} {node}")))
 }
 
 /// Waits until the breaker of the region admits sessions.
@@ -315,14 +306,11 @@ async fn breaker_closed(
 }
 
 /// The rows of `/v1/KIND`.
-async fn list(admin: &mut ApiClient, kind: &str) -> Result<Vec<Value>, DrillError> {
-    let listed = admin.read(&format!("/v1/{kind}")).await;
-    let mut listed =
-        listed.map_err(|error| DrillError::Gateway(format!("listing {kind}"), error))?;
-    Ok(listed[kind].as_array_mut().map(std::mem::take).unwrap_or_default())
+async fn list(admin: &mut ApiClient, kind: &str) -> Result<Vec<Value>, LabError> {
+    admin.list(kind).await.map_err(LabError::gateway(&format!("listing {kind}")))
 }
 
-async fn nodes(admin: &mut ApiClient) -> Result<Vec<DrillNode>, DrillError> {
+async fn nodes(admin: &mut ApiClient) -> Result<Vec<DrillNode>, LabError> {
     let rows = list(admin, "nodes").await?;
     Ok(rows
         .iter()
@@ -378,12 +366,11 @@ async fn sessions_on(
     nodes: &[String],
     admin: &mut ApiClient,
     crowd: &Crowd,
-) -> Result<BTreeSet<u64>, DrillError> {
+) -> Result<BTreeSet<u64>, LabError> {
     let rooms = list(admin, "rooms").await?;
     let there = rooms.iter().filter(|room| nodes.contains(&word(&room["hop"]["node"])));
     let ids = there.flat_map(|room| room["sessions"].as_array().into_iter().flatten());
-    let by_id: &BTreeMap<String, u64> = crowd.by_id();
-    Ok(ids.filter_map(|id| by_id.get(id.as_str()?).copied()).collect())
+    Ok(ids.filter_map(|id| crowd.by_id().get(id.as_str()?).copied()).collect())
 }
 
 #[cfg(test)]

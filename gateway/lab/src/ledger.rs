@@ -12,7 +12,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(crate) use account::{Account, Death, DuePacket, Excuses};
-pub(crate) use continuity::Tolerance;
 
 use crate::clock::nanoseconds;
 
@@ -166,13 +165,6 @@ impl PacketLedger {
         self.rooms.entry(member.room).or_default().insert(member.session);
     }
 
-    /// Ends the span in which packets are due to this session.
-    pub(crate) fn leave(&mut self, session: u64, at_ns: u64) {
-        if let Some(member) = self.members.get_mut(&session) {
-            member.until_ns = member.until_ns.min(at_ns);
-        }
-    }
-
     pub(crate) fn forget(&mut self, session: u64) {
         if let Some(member) = self.members.remove(&session)
             && let Some(room) = self.rooms.get_mut(&member.room)
@@ -240,14 +232,16 @@ impl PacketLedger {
 
     /// Packets that were due and never arrived, in the order of receiver, sender, stream and number.
     ///
-    /// Call this method after the last packets have arrived, or end the due spans with [`leave`](Self::leave).
+    /// Call this method after the last packets have arrived, or end the due spans with
+    /// [`due_between`](Self::due_between).
     pub(crate) fn missing(&self) -> Vec<DuePacket> {
         let mut missing = Vec::new();
         for (&(session, stream), sent) in &self.sent {
-            for receiver in self.receivers_of(session) {
+            let others = self.others_in_room(session);
+            for receiver in others.filter_map(|other| self.members.get(&other)) {
                 let path = StreamPath { receiver: receiver.session, sender: session, stream };
-                let numbers: BTreeSet<u64> =
-                    self.path(path).iter().map(|arrival| arrival.number).collect();
+                let arrivals = self.arrivals.get(&path).into_iter().flatten();
+                let numbers: BTreeSet<u64> = arrivals.map(|arrival| arrival.number).collect();
                 let due = |packet: &&SentPacket| {
                     (receiver.from_ns..receiver.until_ns).contains(&packet.at_ns)
                 };
@@ -304,10 +298,6 @@ impl PacketLedger {
             .collect()
     }
 
-    fn path(&self, path: StreamPath) -> &[ReceivedPacket] {
-        self.arrivals.get(&path).map_or(&[], Vec::as_slice)
-    }
-
     fn paths_to(&self, receiver: u64) -> impl Iterator<Item = (&StreamPath, &Vec<ReceivedPacket>)> {
         let first = StreamPath { receiver, sender: 0, stream: 0 };
         let last = StreamPath { receiver, sender: u64::MAX, stream: u8::MAX };
@@ -332,10 +322,6 @@ impl PacketLedger {
         let room = self.members.get(&session).and_then(|member| self.rooms.get(&member.room));
         let alone = room.is_some_and(|room| room.len() == 1);
         room.into_iter().flatten().copied().filter(move |&other| alone || other != session)
-    }
-
-    fn receivers_of(&self, session: u64) -> impl Iterator<Item = &RoomParticipant> {
-        self.others_in_room(session).filter_map(|other| self.members.get(&other))
     }
 
     /// Every change of node of every receiver, in the order of receiver and time.
@@ -363,13 +349,12 @@ impl PacketLedger {
                 switch.straggled_ns = Some(arrival.at_ns);
                 continue;
             }
-            let first_ns = arrival.at_ns;
             switches.push(NodeSwitch {
                 receiver,
                 from: node,
                 to: arrival.node,
                 last_ns,
-                first_ns,
+                first_ns: arrival.at_ns,
                 stragglers: 0,
                 straggled_ns: None,
             });
@@ -383,16 +368,9 @@ impl PacketLedger {
     /// A receiver without packets before or after the moment is omitted.
     pub(crate) fn gaps_at(&self, at_ns: u64) -> Vec<ReceiverGap> {
         let gap_of = |&receiver: &u64| {
-            let before = self
-                .heard_by(receiver)
-                .map(|arrival| arrival.at_ns)
-                .filter(|&ns| ns <= at_ns)
-                .max()?;
-            let after = self
-                .heard_by(receiver)
-                .map(|arrival| arrival.at_ns)
-                .filter(|&ns| ns > at_ns)
-                .min()?;
+            let heard = || self.heard_by(receiver).map(|arrival| arrival.at_ns);
+            let before = heard().filter(|&ns| ns <= at_ns).max()?;
+            let after = heard().filter(|&ns| ns > at_ns).min()?;
             Some(ReceiverGap { receiver, gap_ns: after - before })
         };
         self.members.keys().filter_map(gap_of).collect()
@@ -410,22 +388,14 @@ impl PacketLedger {
             for &one in sessions {
                 for &other in sessions.range(one + 1..) {
                     for mine in &stints[&one] {
-                        for theirs in
-                            stints[&other].iter().filter(|theirs| theirs.node != mine.node)
-                        {
+                        let elsewhere = |theirs: &&Stint| theirs.node != mine.node;
+                        for theirs in stints[&other].iter().filter(elsewhere) {
                             let from_ns = mine.from_ns.max(theirs.from_ns);
                             let lasted_ns =
                                 mine.until_ns.min(theirs.until_ns).saturating_sub(from_ns);
-                            if lasted_ns > longest {
-                                let nodes = (mine.node, theirs.node);
-                                splits.push(Split {
-                                    room,
-                                    receivers: (one, other),
-                                    nodes,
-                                    from_ns,
-                                    lasted_ns,
-                                });
-                            }
+                            let (receivers, nodes) = ((one, other), (mine.node, theirs.node));
+                            let split = Split { room, receivers, nodes, from_ns, lasted_ns };
+                            splits.extend((lasted_ns > longest).then_some(split));
                         }
                     }
                 }

@@ -9,6 +9,7 @@ pub mod crowd;
 pub mod datagrams;
 pub mod demo;
 pub mod drill;
+mod error;
 mod interruption;
 pub mod ledger;
 pub mod machine;
@@ -20,9 +21,9 @@ pub mod relay;
 pub mod sample_node;
 pub mod stranger;
 pub mod watch;
-pub mod wheel;
 
 #[cfg(test)]
 mod tests;
 
+pub use error::LabError;
 pub use mark::TestHeader;

@@ -26,18 +26,10 @@ impl TestHeader {
     pub fn read(payload: &[u8]) -> Option<Self> {
         let bytes = payload.first_chunk::<{ Self::LENGTH }>()?;
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
-        let (session, rest) = rest.split_first_chunk::<8>()?;
-        let (number, rest) = rest.split_first_chunk::<8>()?;
-        let (sent, rest) = rest.split_first_chunk::<8>()?;
-        let (node, rest) = rest.split_first_chunk::<4>()?;
-        let [stream] = *rest.first_chunk::<1>()?;
-        (*magic == MAGIC).then_some(Self {
-            session: u64::from_be_bytes(*session),
-            number: u64::from_be_bytes(*number),
-            sent_ns: u64::from_be_bytes(*sent),
-            node: u32::from_be_bytes(*node),
-            stream,
-        })
+        let u64_at = |at: usize| Some(u64::from_be_bytes(*rest.get(at..)?.first_chunk()?));
+        let u32_at = |at: usize| Some(u32::from_be_bytes(*rest.get(at..)?.first_chunk()?));
+        let (session, number, sent_ns, node) = (u64_at(0)?, u64_at(8)?, u64_at(16)?, u32_at(24)?);
+        (*magic == MAGIC).then_some(Self { session, number, sent_ns, node, stream: rest[28] })
     }
 
     /// Appends the test header to a payload.

@@ -44,20 +44,13 @@ struct OutputLines {
 }
 
 /// A process did not start, ended early, or printed something unexpected.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{process} {problem}{}{log}", if log.is_empty() { "" } else { "; its log ends with:\n" })]
 pub struct ProcessError {
     process: String,
     problem: String,
     /// The last lines on standard error.
     log: String,
-}
-
-impl fmt::Display for ProcessError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ProcessError { process, problem, log } = self;
-        write!(f, "{process} {problem}")?;
-        if log.is_empty() { Ok(()) } else { write!(f, "; its log ends with:\n{log}") }
-    }
 }
 
 /// The same as `Display`, so that an `unwrap` shows the log line by line.
@@ -66,8 +59,6 @@ impl fmt::Debug for ProcessError {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl std::error::Error for ProcessError {}
 
 impl From<ProcessError> for String {
     fn from(error: ProcessError) -> String {

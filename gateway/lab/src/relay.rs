@@ -6,7 +6,6 @@
 
 pub mod pump;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
@@ -27,15 +26,6 @@ pub enum Direction {
     Up,
     /// From the gateway to the client.
     Down,
-}
-
-/// The two ends of a client's lane.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ends {
-    /// The address that the client uses instead of the gateway's.
-    pub(crate) near: SocketAddr,
-    /// The address the gateway sees, to be declared in the offer.
-    pub(crate) far: SocketAddr,
 }
 
 /// A packet that did not cross, or crossed damaged.
@@ -72,7 +62,6 @@ pub struct ImpairmentRelay {
 
 struct RelayLanes {
     lanes: Vec<Lane>,
-    by_session: BTreeMap<u64, usize>,
     late: Late<Delayed>,
     dropped: Vec<RelayDrop>,
     tally: RelayTally,
@@ -90,7 +79,6 @@ impl ImpairmentRelay {
     pub(crate) fn start(seed: u64) -> io::Result<Self> {
         let world = RelayLanes {
             lanes: Vec::new(),
-            by_session: BTreeMap::new(),
             late: Late::default(),
             dropped: Vec::new(),
             tally: RelayTally::default(),
@@ -98,42 +86,38 @@ impl ImpairmentRelay {
         Ok(Self { pump: Pump::start("relay", world)?, seed })
     }
 
-    /// Opens a lane for this session towards the gateway, without impairment until [`set`](Self::set) is called.
+    /// Opens a lane for this session towards the gateway, without impairment until [`set_all`](Self::set_all) is called.
+    /// Returns the address that the client uses instead of the gateway's.
     ///
     /// # Errors
-    /// The system has no sockets; [`io::ErrorKind::AlreadyExists`] if the session has a lane.
-    pub(crate) fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<Ends> {
+    /// The system has no sockets.
+    pub(crate) fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<SocketAddr> {
         let mut world = self.pump.world();
-        if world.by_session.contains_key(&session) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
         let index = world.lanes.len();
         let lane = Lane::open(session, gateway, self.seed)?;
         for (direction, socket) in [(Direction::Up, &lane.near), (Direction::Down, &lane.far)] {
             self.pump.watch(socket, token_of(index, direction))?;
         }
-        let ends = Ends { near: lane.near.local_addr()?, far: lane.far.local_addr()? };
-        world.by_session.insert(session, index);
+        let near = lane.near.local_addr()?;
         world.lanes.push(lane);
-        Ok(ends)
+        Ok(near)
     }
 
-    /// Rebinds the lane as a NAT would: the gateway sees the client at another address, and packets to the old one are
-    /// lost. Returns false for an unknown lane.
-    pub(crate) fn rebind(&self, session: u64) -> io::Result<bool> {
-        let mut world = self.pump.world();
-        let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
-        self.pump.forget(&world.lanes[index].far)?;
-        world.lanes[index].rebind()?;
-        self.pump.watch(&world.lanes[index].far, token_of(index, Direction::Down))?;
-        Ok(true)
+    /// Rebinds all lanes as a NAT would: the gateway sees the clients at other addresses, and packets to the old ones are
+    /// lost.
+    pub(crate) fn rebind_all(&self) -> io::Result<()> {
+        for (index, lane) in self.pump.world().lanes.iter_mut().enumerate() {
+            self.pump.forget(&lane.far)?;
+            lane.rebind()?;
+            self.pump.watch(&lane.far, token_of(index, Direction::Down))?;
+        }
+        Ok(())
     }
 
     /// Changes both directions of every lane.
     pub(crate) fn set_all(&self, conditions: Conditions) {
         for lane in &mut self.pump.world().lanes {
-            lane.link(Direction::Up).conditions = conditions;
-            lane.link(Direction::Down).conditions = conditions;
+            lane.links.iter_mut().for_each(|link| link.conditions = conditions);
         }
     }
 
@@ -164,7 +148,8 @@ impl RelayLanes {
     fn read_lane(&mut self, index: usize, direction: Direction, inbox: &mut DatagramInbox) {
         let lane = &mut self.lanes[index];
         // An ICMP error for an earlier packet. That packet is lost, as on any network.
-        if inbox.receive(lane.socket(direction)).is_err() {
+        let socket = if direction == Direction::Up { &lane.near } else { &lane.far };
+        if inbox.receive(socket).is_err() {
             return;
         }
         for datagram in inbox.iter() {
@@ -173,7 +158,7 @@ impl RelayLanes {
                 lane.client = Some(datagram.source);
             }
             let now = Instant::now();
-            let fate = lane.link(direction).decide(now, datagram.bytes.len());
+            let fate = lane.links[direction as usize].decide(now, datagram.bytes.len());
             let session = lane.session;
             let report = |cause| RelayDrop {
                 lane: session,
@@ -222,8 +207,8 @@ struct Lane {
     retired: Option<UdpSocket>,
     /// The client's last source address.
     client: Option<SocketAddr>,
-    up: Impairment,
-    down: Impairment,
+    /// Impairment of each direction.
+    links: [Impairment; 2],
 }
 
 impl Lane {
@@ -237,8 +222,7 @@ impl Lane {
             far: far(gateway)?,
             retired: None,
             client: None,
-            up: Impairment::new(seeds.u64(..)),
-            down: Impairment::new(seeds.u64(..)),
+            links: [Impairment::new(seeds.u64(..)), Impairment::new(seeds.u64(..))],
         })
     }
 
@@ -247,21 +231,6 @@ impl Lane {
         let next = far(self.far.peer_addr()?)?;
         self.retired = Some(std::mem::replace(&mut self.far, next));
         Ok(())
-    }
-
-    /// The socket on which packets of this direction arrive.
-    fn socket(&self, direction: Direction) -> &UdpSocket {
-        match direction {
-            Direction::Up => &self.near,
-            Direction::Down => &self.far,
-        }
-    }
-
-    fn link(&mut self, direction: Direction) -> &mut Impairment {
-        match direction {
-            Direction::Up => &mut self.up,
-            Direction::Down => &mut self.down,
-        }
     }
 
     /// If the socket is full or refuses, the packet is lost, as on any network. The counters of the relay do not

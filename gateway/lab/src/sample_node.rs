@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::json;
 
 pub use counters::{RefusalCounters, SampleNodeCounters};
-pub use options::{
-    NodeBehaviour, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, number_of,
-};
+pub use options::{NodeBehaviour, PlainRoom, SampleNodeOptions, number_of};
 use reflector::{BatchClock, Reflector};
 
 use crate::clock;
@@ -42,17 +41,9 @@ const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
 /// A sample node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleNodeError {
-    /// The file of the secret cannot be read.
-    #[error("cannot read the secret {0}: {1}")]
-    Secret(String, io::Error),
-    /// The secret has fewer bytes than a key of HMAC needs.
-    #[error("the secret {path} has {length} bytes, at least 16 are needed")]
-    SecretTooShort {
-        /// The file.
-        path: String,
-        /// Its length in bytes.
-        length: usize,
-    },
+    /// The file of the secret cannot be read, or has fewer bytes than a key of HMAC needs.
+    #[error("{0}")]
+    Secret(String),
     /// The media port cannot be bound.
     #[error("cannot listen at {0}: {1}")]
     Listen(SocketAddr, io::Error),
@@ -66,12 +57,15 @@ pub enum SampleNodeError {
 /// # Errors
 /// The file cannot be read, or is too short.
 pub fn read_secret(path: &Path, node: &str) -> Result<NodeSecret, SampleNodeError> {
-    let shown = path.display().to_string();
-    match std::fs::read(path) {
-        Ok(bytes) => NodeSecret::new(&bytes, node)
-            .map_err(|TooShort { length }| SampleNodeError::SecretTooShort { path: shown, length }),
-        Err(error) => Err(SampleNodeError::Secret(shown, error)),
-    }
+    let shown = path.display();
+    let bytes =
+        std::fs::read(path).map_err(|error| format!("cannot read the secret {shown}: {error}"));
+    let secret = bytes.and_then(|bytes| {
+        NodeSecret::new(&bytes, node).map_err(|TooShort { length }| {
+            format!("the secret {shown} has {length} bytes, at least 16 are needed")
+        })
+    });
+    secret.map_err(SampleNodeError::Secret)
 }
 
 /// A media node that returns packets to the other sessions of their room.
@@ -145,20 +139,12 @@ impl SampleNode {
     }
 }
 
-/// The format of standard output.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Words {
-    /// A line for a person.
-    Plain,
-    /// One line of JSON with the listen address, and one with counters at the end.
-    Json,
-}
-
-/// Runs the node as a process until SIGTERM or SIGINT, then prints its counters.
+/// Runs the node as a process until SIGTERM or SIGINT. Prints its address and at the end its counters, as lines of JSON or
+/// for a person.
 pub fn run(
     options: SampleNodeOptions,
     conduct: Box<dyn NodeBehaviour>,
-    words: Words,
+    json: bool,
 ) -> Result<(), SampleNodeError> {
     let node_name = options.name.clone();
     let mut node = SampleNode::bind(options)?;
@@ -167,21 +153,20 @@ pub fn run(
         signal_hook::flag::register(signal, node.ending())?;
     }
     let mut out = io::stdout();
-    match words {
-        Words::Plain => writeln!(out, "{node_name} listens at {}", node.address())?,
-        Words::Json => {
-            let number = number_of(&node_name);
-            let line = serde_json::json!({"node": node_name, "number": number, "listening": node.address()});
-            writeln!(out, "{line}")?;
-        }
+    let address = node.address();
+    if json {
+        let number = number_of(&node_name);
+        let line = json!({"node": node_name, "number": number, "listening": address});
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(out, "{node_name} listens at {address}")?;
     }
     out.flush()?;
     let counters = node.run()?;
-    match words {
-        Words::Plain => writeln!(out, "{node_name} reflected {} packets", counters.packets_out)?,
-        Words::Json => {
-            writeln!(out, "{}", serde_json::to_string(&counters).map_err(io::Error::from)?)?;
-        }
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&counters).map_err(io::Error::from)?)?;
+    } else {
+        writeln!(out, "{node_name} reflected {} packets", counters.packets_out)?;
     }
     Ok(())
 }

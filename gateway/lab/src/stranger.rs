@@ -14,7 +14,6 @@ use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{Bundle, Tag};
 use fastrand::Rng;
 use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
-use serde::Serialize;
 
 use crate::client::client_config;
 use crate::datagrams::{DatagramInbox, any_of};
@@ -30,16 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(200);
 
 /// The traffic of an unauthorised client and the answers to it.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct StrangerReport {
-    /// RTP packets from an unknown address.
-    pub(crate) rtp: u64,
-    /// STUN checks sent with a wrong password.
-    pub(crate) checks: u64,
-    /// Packets in bundles with unknown tags.
-    pub(crate) bundled: u64,
-    /// Messages sent that are signed with another secret.
-    pub(crate) messages: u64,
+    /// Packets and messages sent, those of a bundle one by one; a check that is followed by RTP counts as two.
+    pub sent: u64,
     pub(crate) refused: u64,
     /// Accepted STUN checks: must be 0.
     pub(crate) believed: u64,
@@ -48,11 +41,6 @@ pub struct StrangerReport {
 }
 
 impl StrangerReport {
-    /// All datagrams sent.
-    pub fn sent(&self) -> u64 {
-        self.rtp + self.checks + self.bundled + self.messages
-    }
-
     /// The number of accepted packets and checks.
     pub fn learned(&self) -> u64 {
         self.believed + self.came
@@ -80,17 +68,13 @@ impl Stranger {
 
     /// Sends RTP from an unknown address.
     pub fn send_rtp(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        self.repeat(to, count, |own, socket| {
-            socket.send_to(&own.packet(), to)?;
-            own.report.rtp += 1;
-            Ok(())
-        })
+        self.repeat(to, count, |own| vec![own.packet()])
     }
 
     /// Sends ICE checks for a session with a wrong password, each followed by RTP.
     pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
         let key = StunKey::new("not the password of anyone");
-        self.repeat(to, count, |own, socket| {
+        self.repeat(to, count, |own| {
             let mut id = [0; 12];
             own.rng.fill(&mut id);
             let mut check = Vec::new();
@@ -103,24 +87,17 @@ impl Stranger {
                 use_candidate: true,
             }
             .write(&mut check);
-            socket.send_to(&check, to)?;
-            socket.send_to(&own.packet(), to)?;
-            own.report.checks += 1;
-            own.report.rtp += 1;
-            Ok(())
+            vec![check, own.packet()]
         })
     }
 
     /// Sends packets in bundles with random tags.
     pub fn send_bundles(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
-        self.repeat(to, count, |own, socket| {
+        self.repeat(to, count, |own| {
             let mut bundle = Bundle::new(BUNDLE_MAX);
             let packet = own.packet();
-            if bundle.push(Tag(own.rng.u64(..)), &packet) {
-                socket.send_to(bundle.as_bytes(), to)?;
-                own.report.bundled += 1;
-            }
-            Ok(())
+            bundle.push(Tag(own.rng.u64(..)), &packet);
+            vec![bundle.as_bytes().to_vec()]
         })
     }
 
@@ -128,14 +105,12 @@ impl Stranger {
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let secret =
             NodeSecret::new(b"a secret the stranger made up", "n").map_err(io::Error::other)?;
-        self.repeat(to, count, |own, socket| {
+        self.repeat(to, count, |own| {
             let tag = Tag(own.rng.u64(..));
             let mut message = Vec::new();
             let open = TrunkQuestion::Open { room: 0, session: SESSION, tag, lease_s: 60 };
             open.write(&secret, own.rng.u64(..), clock::now_ns() / 1_000, &mut message);
-            socket.send_to(&message, to)?;
-            own.report.messages += 1;
-            Ok(())
+            vec![message]
         })
     }
 
@@ -158,17 +133,20 @@ impl Stranger {
         Ok(self.report)
     }
 
-    /// Sends this often from an address of its own, on which answers are counted later.
+    /// Sends datagrams this often from an address of its own, on which answers are counted later.
     fn repeat(
         &mut self,
         to: SocketAddr,
         count: u32,
-        send: impl Fn(&mut Self, &UdpSocket) -> io::Result<()>,
+        datagrams: impl Fn(&mut Self) -> Vec<Vec<u8>>,
     ) -> io::Result<()> {
         let socket = UdpSocket::bind(any_of(to))?;
         socket.set_nonblocking(true)?;
         for _ in 0..count {
-            send(self, &socket)?;
+            for datagram in datagrams(self) {
+                socket.send_to(&datagram, to)?;
+                self.report.sent += 1;
+            }
         }
         self.sockets.push(socket);
         Ok(())
@@ -215,7 +193,7 @@ fn note(datagram: &[u8], report: &mut StrangerReport) {
 }
 
 /// The QUIC traffic of an unauthorised client and the answers to it.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct QuicReport {
     /// Datagrams with unknown flow identifiers.
     pub datagrams: u64,
@@ -231,13 +209,6 @@ pub struct QuicReport {
     pub came: u64,
 }
 
-impl QuicReport {
-    /// All datagrams and streams sent.
-    pub(crate) fn sent(&self) -> u64 {
-        self.datagrams + self.streams
-    }
-}
-
 /// Connects and sends datagrams, streams and a bidirectional stream, in this order.
 ///
 /// # Errors
@@ -249,7 +220,7 @@ pub async fn knock_quic(
     seed: u64,
 ) -> Result<QuicReport, String> {
     let endpoint = Endpoint::client(any_of(gateway)).map_err(|error| error.to_string())?;
-    let config = client_config(certificate_sha256).map_err(|error| error.to_string())?;
+    let config = client_config(certificate_sha256);
     let connecting =
         endpoint.connect_with(config, gateway, "evenkeel").map_err(|error| error.to_string())?;
     let connection = connecting.await.map_err(|error| error.to_string())?;

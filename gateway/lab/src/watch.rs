@@ -96,20 +96,15 @@ impl EventLog {
         last.values().filter(|&&arg| arg > 0).count()
     }
 
-    /// Sessions to which this degradation was applied between these times.
-    pub(crate) fn degraded(
-        &self,
-        op: &str,
-        arg: impl Fn(u64) -> bool,
-        span: (u64, u64),
-    ) -> BTreeSet<String> {
-        let done = |event: &&ServerEvent| {
-            event.name == "degraded"
-                && event.data["op"] == op
-                && arg(event.data["arg"].as_u64().unwrap_or(0))
-                && (span.0..span.1).contains(&at_ns(event))
+    /// Sessions to which this degradation was applied since `from_ns`.
+    pub(crate) fn degraded(&self, op: &str, from_ns: u64) -> BTreeSet<String> {
+        let is_applied = |event: &&ServerEvent| {
+            let data = &event.data;
+            event.name == "degraded" && data["op"] == op && data["arg"].as_u64() > Some(0)
         };
-        self.all().iter().filter(done).map(|event| word(&event.data["session"])).collect()
+        let all = self.all();
+        let since = all.iter().filter(|event| at_ns(event) >= from_ns);
+        since.filter(is_applied).map(|event| word(&event.data["session"])).collect()
     }
 }
 

@@ -155,7 +155,6 @@ impl GatewayProcess {
             ingress,
             media: vec![audio],
             rtcp: None,
-            nodes: BTreeMap::new(),
         }
     }
 }

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use evenkeel_lab::sample_node::{
-    NumberTreatment, PlainRoom, SampleNode, SampleNodeCounters, SampleNodeOptions, Stamps,
-    number_of,
+    PlainRoom, SampleNode, SampleNodeCounters, SampleNodeOptions, number_of,
 };
 use evenkeel_media::trunk::message::NodeSecret;
 
@@ -39,15 +38,15 @@ impl Node {
     /// A node with trunk legs that forwards packets unchanged.
     pub(crate) fn unchanged(name: &str) -> Node {
         Node::start(name, "127.0.0.1:0", "driver = \"agent\"\nsecret_file = \"secret\"", |o| {
-            o.numbers = NumberTreatment::Untouched;
+            o.untouched = true;
         })
     }
 
     /// A node that forwards packets unchanged and keeps its number out of test headers: two nodes send equal copies.
     pub(crate) fn identical(name: &str) -> Node {
         Node::with(name, "127.0.0.1:0", |options| {
-            options.numbers = NumberTreatment::Untouched;
-            options.stamps = Stamps::No;
+            options.untouched = true;
+            options.stamps = false;
         })
     }
 

@@ -294,9 +294,7 @@ impl Fault {
 
 fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
     let sessions = crowd.by_id().values().copied();
-    sessions
-        .filter(|&session| crowd.plan().transport_of(session) == PlannedTransport::Quic)
-        .collect()
+    sessions.filter(|&session| crowd.plan.transport_of(session) == PlannedTransport::Quic).collect()
 }
 
 /// Nodes of this kind leave sessions without packets.

@@ -40,20 +40,20 @@ impl LeftOut {
         dead: &BTreeSet<u32>,
     ) -> LeftOut {
         let receivers: Vec<u64> =
-            window.ledger().receivers().filter(|receiver| sessions.contains(receiver)).collect();
+            window.ledger.receivers().filter(|receiver| sessions.contains(receiver)).collect();
         let is_served = |receiver: &&u64| {
-            window.ledger().heard(**receiver).iter().any(|(_, node)| !dead.contains(node))
+            window.ledger.heard(**receiver).iter().any(|(_, node)| !dead.contains(node))
         };
         let half_served = receivers.iter().filter(is_served).count() as u64;
         let rooms: BTreeSet<u64> = sessions.iter().map(|session| session.div_ceil(2)).collect();
-        let nowhere = window.events().iter().filter(|event| {
+        let nowhere = window.events.iter().filter(|event| {
             event.name == "moved"
                 && event.data["to"].is_null()
                 && event.data["cause"] == "node-down"
         });
         let told = nowhere.filter_map(|event| {
             let members = event.data["sessions"].as_array().into_iter().flatten();
-            members.map(word).find_map(|id| window.session(&id))
+            members.map(word).find_map(|id| window.by_id.get(&id).copied())
         });
         let told: BTreeSet<u64> = told.map(|session| session.div_ceil(2)).collect();
         let told = told.intersection(&rooms).count() as u64;
@@ -69,9 +69,9 @@ impl LeftOut {
         sessions: &BTreeSet<u64>,
         healed_ns: u64,
     ) {
-        let recently_ns = window.span().end.saturating_sub(RECENTLY_NS);
+        let recently_ns = window.span.end.saturating_sub(RECENTLY_NS);
         for &session in sessions {
-            let heard = window.ledger().heard(session);
+            let heard = window.ledger.heard(session);
             let first =
                 heard.first().filter(|_| heard.last().is_some_and(|last| last.0 > recently_ns));
             self.back_ns.extend(first.map(|(at_ns, _)| at_ns.saturating_sub(healed_ns)));

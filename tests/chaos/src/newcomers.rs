@@ -163,7 +163,6 @@ pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> OfferReques
             bitrate: Some("64 kbit/s".to_owned()),
         }],
         rtcp: None,
-        nodes: [].into(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use evenkeel_lab::sample_node::{self, NodeBehaviour, NumberTreatment, SampleNodeOptions, Words};
+use evenkeel_lab::sample_node::{self, NodeBehaviour, SampleNodeOptions};
 use evenkeel_media::demux::DatagramKind;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 
@@ -62,13 +62,10 @@ impl Node {
         let mut options = SampleNodeOptions::new(self.listen, &self.name);
         let secret = sample_node::read_secret(&self.secret, &self.name);
         options.secret = Some(secret.map_err(|error| error.to_string())?);
-        if self.untouched {
-            options.numbers = NumberTreatment::Untouched;
-        }
-        let words = if self.json { Words::Json } else { Words::Plain };
+        options.untouched = self.untouched;
         let faulty = Faulty::new(self.vice, Arc::default());
         faulty.listen().map_err(|error| format!("listening to signals: {error}"))?;
-        sample_node::run(options, Box::new(faulty), words).map_err(|error| error.to_string())
+        sample_node::run(options, Box::new(faulty), self.json).map_err(|error| error.to_string())
     }
 }
 

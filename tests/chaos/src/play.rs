@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_client::ServerEvent;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{
-    Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, ObservationWindow, Proof, Scope,
+    Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, ObservationWindow, Scope,
 };
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_testkit::namespace::First;
@@ -117,13 +117,13 @@ impl Scene<'_> {
         // Until the next window begins, too: what is lost because a gateway lags then is lost in that window.
         let _quiet = Quiet::begin()?;
         let mut window = crowd.end_window().await;
-        let until_ns = window.span().end;
+        let until_ns = window.span.end;
         let up_ns = longest_pauses(&stage.edges.passed(), struck.happened.at_ns, until_ns);
         played.gaps_up_ns.extend(up_ns);
         let taken_ns =
             stage.edges.owned_since().map(|since| since.checked_sub(struck.happened.at_ns));
         played.taken_ns.extend(taken_ns.flatten());
-        played.moves.note(window.events());
+        played.moves.note(&window.events);
         if row.limits.some_left_out {
             left_out.add(LeftOut::part(&mut window, &nowhere, struck.happened.scope.nodes()));
             left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
@@ -141,7 +141,7 @@ impl Scene<'_> {
             played.ways.entry(way).or_default().add(effect.clone());
         }
         played.faults.add(effect);
-        Ok(Done { struck, nowhere, left_out, events: window.events().to_vec() })
+        Ok(Done { struck, nowhere, left_out, events: window.events.to_vec() })
     }
 
     /// Undoes the fault and waits for recovery.
@@ -163,10 +163,10 @@ impl Scene<'_> {
         }
         let mut window = crowd.end_window().await;
         played.of_standby += stage.edges.count_media_of_standby()?;
-        played.moves.note(window.events());
+        played.moves.note(&window.events);
         left_out.come_back(&mut window, &nowhere, healed_ns);
         played.left_out.add(left_out);
-        events.extend_from_slice(window.events());
+        events.extend_from_slice(&window.events);
         let fault_ns = struck.happened.at_ns;
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
@@ -191,14 +191,14 @@ async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, Str
 
 fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     // A client with a changing address cannot declare it.
-    let proof = if row.natted { Proof::Stun } else { Proof::Declared };
+    let stun = row.natted;
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
-    let Row { quic, natted, speech, .. } = *row;
+    let Row { quic, natted, both_ways, .. } = *row;
     let rooms = CROWD.to_owned();
     let clients_at = stage.clients_at();
     let plan = CrowdPlan::new(row.sessions);
-    CrowdPlan { speech, quic, natted, proof, rooms, labels, clients_at, seed, ..plan }
+    CrowdPlan { both_ways, quic, natted, stun, rooms, labels, clients_at, seed, ..plan }
 }
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,
@@ -227,6 +227,6 @@ async fn control(row: &Row, Scene { crowd, stage, .. }: &mut Scene<'_>) -> Contr
     let window = crowd.end_window().await;
     let first = moments.first().copied().unwrap_or(0);
     let longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
-    let up_ns = longest_pauses(&stage.edges.passed(), first, window.span().end);
+    let up_ns = longest_pauses(&stage.edges.passed(), first, window.span.end);
     Control { gaps_ns: window.control(&moments), longest, up_ns }
 }

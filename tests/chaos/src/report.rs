@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenkeel_lab::crowd::{FaultEffect, Speech};
+use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::machine::Timeliness;
 use serde::Serialize;
@@ -311,9 +311,9 @@ impl RowReport {
             id: row.id,
             mode: row.layout.mode,
             sessions: row.sessions,
-            speech: match row.speech {
-                Speech::OneWay => "one way",
-                Speech::BothWays => "both ways",
+            speech: match row.both_ways {
+                false => "one way",
+                true => "both ways",
             },
             kills: 0,
             gap_ms: None,

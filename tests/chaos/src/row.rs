@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::crowd::Speech;
-
 use crate::Choice;
 use crate::fault::Fault;
 use crate::layout::Layout;
@@ -17,8 +15,8 @@ pub(crate) struct Row {
     pub(crate) id: &'static str,
     pub(crate) layout: Layout,
     pub(crate) sessions: u32,
-    /// The senders of a room.
-    pub(crate) speech: Speech,
+    /// Both sessions of a room send.
+    pub(crate) both_ways: bool,
     /// Every other room uses QUIC.
     pub(crate) quic: bool,
     /// Clients are behind a simulated NAT, which may change their addresses.
@@ -40,14 +38,14 @@ impl Row {
     /// A fault done once to 1,000 sessions.
     pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
         let watched = WATCHED;
-        let (quic, natted, speech) = (false, false, Speech::OneWay);
+        let (quic, natted, both_ways) = (false, false, false);
         let (sessions, kills, idle) = (1_000, 1, Duration::ZERO);
         let (newcomers, offers) = (false, false);
         Row {
             id,
             layout,
             sessions,
-            speech,
+            both_ways,
             quic,
             natted,
             kills,
@@ -92,7 +90,7 @@ impl Row {
 
     /// With both sessions of a room sending.
     pub(crate) const fn both_ways(self) -> Row {
-        Row { speech: Speech::BothWays, ..self }
+        Row { both_ways: true, ..self }
     }
 
     /// With this number of sessions.
@@ -109,7 +107,7 @@ impl Row {
     pub(crate) fn scaled(self, choice: &Choice) -> Row {
         let sessions = choice.sessions.unwrap_or(self.sessions);
         let kills = choice.kills.unwrap_or(self.kills);
-        let speech = if choice.both_ways { Speech::BothWays } else { self.speech };
-        Row { sessions, kills, speech, ..self }
+        let both_ways = choice.both_ways || self.both_ways;
+        Row { sessions, kills, both_ways, ..self }
     }
 }

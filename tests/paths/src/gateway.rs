@@ -253,7 +253,6 @@ impl Gateway {
             ingress: OfferIngress::Udp(OfferIdentity::Declared { address, rtcp: None }),
             media: vec![audio],
             rtcp: None,
-            nodes: Default::default(),
         };
         let opened = self.ask(async |client| client.open(&offer).await)?;
         let udp = opened.udp.ok_or("no address of the session")?;

@@ -33,19 +33,11 @@ pub(super) fn watch(epoll: &Epoll, fd: &impl AsFd, token: u64) -> io::Result<()>
     Ok(epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
 }
 
-fn any(v4: bool) -> SocketAddr {
-    if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
-}
-
+/// The session of a running `media.open`. `leg` distinguishes it from earlier ones in the same slot.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum CommandContext {
-    /// `leg` distinguishes the session from earlier ones in the same slot.
-    Opened {
-        slot: SessionSlot,
-        leg: u64,
-    },
-    Closed,
-    Started,
+pub(super) struct LegOpening {
+    pub(super) slot: SessionSlot,
+    leg: u64,
 }
 
 struct ServerLeg {
@@ -62,7 +54,7 @@ pub(super) struct SystemIo {
     media: Option<MediaConfig>,
     legs: Vec<Option<ServerLeg>>,
     numbers: u64,
-    commands: Commands<CommandContext>,
+    commands: Commands<Option<LegOpening>>,
     process: Option<WatchedProcess>,
     start: Option<Vec<String>>,
     /// True if the loop must look for the process at once.
@@ -101,17 +93,14 @@ impl SystemIo {
             Some(fd) if found => watch(&self.epoll, fd, PROCESS).map(|()| true),
             _ => Ok(false),
         });
-        match found {
+        match &found {
             Ok(true) => {
-                log(&format!("watching process: pid={}", process.pid().unwrap_or_default()));
-                true
+                log(&format!("watching process: pid={}", process.pid().unwrap_or_default()))
             }
-            Ok(false) => false,
-            Err(error) => {
-                log(&format!("cannot start the process: {error}"));
-                false
-            }
+            Ok(false) => {}
+            Err(error) => log(&format!("cannot start the process: {error}")),
         }
+        found.unwrap_or(false)
     }
 
     pub(super) fn process_ended(&mut self, now: Instant) -> Option<i32> {
@@ -130,15 +119,14 @@ impl SystemIo {
         }
     }
 
-    pub(super) fn done(&mut self) -> Vec<(CommandContext, CommandResult)> {
+    pub(super) fn done(&mut self) -> Vec<(Option<LegOpening>, CommandResult)> {
         self.commands.done().collect()
     }
 
     /// Handles the result of `media.open`. Returns whether the session is open, or `None` if it has ended meanwhile.
     pub(super) fn opened(
         &mut self,
-        slot: SessionSlot,
-        leg: u64,
+        LegOpening { slot, leg }: LegOpening,
         output: CommandResult,
     ) -> Option<bool> {
         let existing = self.legs.get(slot as usize)?.as_ref();
@@ -198,7 +186,8 @@ impl SystemIo {
     ) -> io::Result<ServerLeg> {
         let socket = || -> io::Result<UdpSocket> {
             // Falls back to IPv4 on a machine without IPv6.
-            let socket = UdpSocket::bind(any(v4)).or_else(|_| UdpSocket::bind(any(true)))?;
+            let bound = if v4 { None } else { UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok() };
+            let socket = bound.map_or_else(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)), Ok)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
@@ -240,13 +229,10 @@ impl SystemIo {
                 Ok(OpeningState::Open)
             }
             Server::Command { open, within, .. } => {
-                let context = CommandContext::Opened { slot, leg: number };
+                let context = Some(LegOpening { slot, leg: number });
                 let job = CommandJob { command: open, environment, within, context };
-                Ok(if self.commands.run(job) {
-                    OpeningState::Pending
-                } else {
-                    OpeningState::Failed
-                })
+                let is_queued = self.commands.run(job);
+                Ok(if is_queued { OpeningState::Pending } else { OpeningState::Failed })
             }
         }
     }
@@ -294,13 +280,8 @@ impl Io for SystemIo {
             ..
         }) = &self.media
         {
-            let (command, within) = (close.clone(), *within);
-            let job = CommandJob {
-                command,
-                environment: leg.environment,
-                within,
-                context: CommandContext::Closed,
-            };
+            let (command, within, environment) = (close.clone(), *within, leg.environment);
+            let job = CommandJob { command, environment, within, context: None };
             if !self.commands.run(job) {
                 log("too many commands wait; media.close not run for a session");
             }
@@ -313,9 +294,8 @@ impl Io for SystemIo {
             return true;
         }
         self.start.clone().is_some_and(|command| {
-            let (environment, within, context) =
-                (Vec::new(), START_WITHIN, CommandContext::Started);
-            self.commands.run(CommandJob { command, environment, within, context })
+            let (environment, within) = (Vec::new(), START_WITHIN);
+            self.commands.run(CommandJob { command, environment, within, context: None })
         })
     }
 

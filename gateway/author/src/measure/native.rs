@@ -10,7 +10,7 @@ use evenkeel_host::{BoundPlugin, Manifest};
 use evenkeel_model::{CatalogEntry, Labels, Metric, PluginState, PolicyQuestion, Row};
 use serde_json::{Value, json};
 
-use super::TimeSpread;
+use super::spread::TimeSpread;
 use crate::cargo::Project;
 use crate::failed::AuthorError;
 

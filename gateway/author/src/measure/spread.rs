@@ -1,9 +1,9 @@
 //! Distribution of measurements.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// The spread of durations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct TimeSpread {
     /// Minimum, nanoseconds.
     pub min: u64,
@@ -22,10 +22,6 @@ impl TimeSpread {
             figures.get(rank - 1).copied().unwrap_or(0)
         };
         TimeSpread { min: at(0), median: at(50), p99: at(99) }
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        json!({"min": self.min, "median": self.median, "p99": self.p99})
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 fn why_not(name: &str) -> Option<String> {
-    name.parse::<Name>().err().map(|failed| failed.to_string())
+    check(name).err().map(|failed| failed.to_string())
 }
 
 #[test]

@@ -2,14 +2,10 @@ use tempfile::tempdir;
 
 use super::*;
 
-fn name(name: &str) -> Name {
-    name.parse().unwrap()
-}
-
 #[test]
 fn project_contains_its_name_and_hook() {
     let parent = tempdir().unwrap();
-    let folder = create(parent.path(), &name("my-route"), Hook::Routing).unwrap();
+    let folder = create(parent.path(), "my-route", Hook::Routing).unwrap();
     assert_eq!(folder, parent.path().join("my-route"));
     let text = |path: &str| fs::read_to_string(folder.join(path)).unwrap();
     let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
@@ -27,7 +23,7 @@ fn existing_folder_is_unchanged() {
     let folder = parent.path().join("my-route");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("mine"), "mine").unwrap();
-    let failed = create(parent.path(), &name("my-route"), Hook::Routing).unwrap_err();
+    let failed = create(parent.path(), "my-route", Hook::Routing).unwrap_err();
     assert!(matches!(&failed, AuthorError::Exists(path) if *path == folder), "{failed}");
     let inside: Vec<_> =
         fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -37,7 +33,7 @@ fn existing_folder_is_unchanged() {
 #[test]
 fn missing_parent_is_named() {
     let parent = Path::new("/nowhere-at-all");
-    let failed = create(parent, &name("my-route"), Hook::Routing).unwrap_err();
+    let failed = create(parent, "my-route", Hook::Routing).unwrap_err();
     assert!(failed.to_string().contains("/nowhere-at-all/my-route"), "{failed}");
 }
 

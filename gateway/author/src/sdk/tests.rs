@@ -2,36 +2,31 @@ use toml::{Table, Value};
 
 use super::*;
 
-fn manifests() -> impl Iterator<Item = Table> {
-    let manifests = files().iter().filter(|(path, _)| path.ends_with("Cargo.toml"));
-    manifests.map(|(_, text)| text.parse().unwrap())
-}
-
-fn inherits(value: &Value) -> bool {
-    match value {
-        Value::Table(table) => table.contains_key("workspace") || table.values().any(inherits),
-        Value::Array(list) => list.iter().any(inherits),
-        _ => false,
-    }
-}
-
 #[test]
-fn embedded_sdk_inherits_from_no_workspace() {
-    assert_eq!(manifests().count(), 2, "the SDK and its macros");
-    for manifest in manifests() {
-        assert!(!inherits(&Value::Table(manifest.clone())), "{manifest}");
+fn embedded_sdk_is_its_own_workspace() {
+    let manifests = FILES.iter().filter(|(path, _)| path.ends_with("Cargo.toml"));
+    let manifests: Vec<Table> = manifests.map(|(_, text)| text.parse().unwrap()).collect();
+    let [root, macros] = &manifests[..] else { panic!("the SDK and its macros") };
+    let shared = root["workspace"]["dependencies"].as_table().unwrap();
+    assert_eq!(shared["evenkeel-plugin-macros"]["path"].as_str(), Some("macros"));
+    let mut used = vec![];
+    for manifest in [root, macros] {
         assert!(!manifest.contains_key("dev-dependencies"));
+        let tables = ["dependencies", "build-dependencies"].map(|kind| manifest.get(kind));
+        used.extend(tables.into_iter().flatten().flat_map(|of| of.as_table().unwrap().keys()));
     }
+    used.sort();
+    assert!(shared.keys().eq(used), "{shared:?}");
 }
 
 #[test]
 fn embedded_sdk_is_complete_without_tests() {
-    let here = |path: &str| files().iter().any(|(name, _)| *name == path);
+    let here = |path: &str| FILES.iter().any(|(name, _)| *name == path);
     for path in ["Cargo.toml", "build.rs", "src/lib.rs", "wit/policy.wit", "macros/src/lib.rs"] {
         assert!(here(path), "{path}");
     }
-    assert!(!files().iter().any(|(path, _)| path.starts_with("tests/")));
-    for (path, text) in files().iter().filter(|(path, _)| !path.ends_with("Cargo.toml")) {
+    assert!(!FILES.iter().any(|(path, _)| path.starts_with("tests/")));
+    for (path, text) in FILES.iter().filter(|(path, _)| !path.ends_with("Cargo.toml")) {
         let folder = if path.starts_with("LICENSE") { "" } else { "plugin-sdk/" };
         let source = format!("{}/../../{folder}{path}", env!("CARGO_MANIFEST_DIR"));
         assert_eq!(std::fs::read_to_string(source).unwrap(), *text, "{path} is unchanged");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use evenkeel_author::measure::{MeasuredCall, measure};
-use evenkeel_author::{AuthorError, Built, Chatter, Inspection, Project, conformance, create};
+use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create};
 use evenkeel_model::Hook;
 use serde_json::{Value, json};
 use toml::Table;
@@ -26,7 +26,7 @@ static PROJECTS: LazyLock<PathBuf> = LazyLock::new(|| {
     let config = format!("[build]\ntarget-dir = {compiled:?}\n[net]\noffline = true\n");
     fs::write(folder.join(".cargo/config.toml"), config).unwrap();
     for hook in Hook::ALL {
-        let name = format!("my-{}", hook.name()).parse().unwrap();
+        let name = format!("my-{}", hook.name());
         let project = create(&folder, &name, hook).unwrap();
         assert_eq!(sdk(&project), sdk(&folder.join("my-admission")), "{}", hook.name());
         if hook != Hook::Admission {
@@ -68,7 +68,7 @@ fn locked(project: &Path) -> Vec<[Option<Value>; 3]> {
 fn from_nothing_to_a_plugin(hook: Hook) {
     let project = Project::at(&PROJECTS.join(format!("my-{}", hook.name()))).unwrap();
     let before = locked(project.folder());
-    project.test(Chatter::Error).unwrap();
+    project.test(true).unwrap();
     let built = Built::of(&project).unwrap();
     assert!(locked(project.folder()).iter().all(|package| before.contains(package)));
 
@@ -134,7 +134,7 @@ fn new_scenario_project_builds() {
 
 #[test]
 fn declared_costs_are_checked() {
-    let folder = create(&PROJECTS, &"promise".parse().unwrap(), Hook::Degradation).unwrap();
+    let folder = create(&PROJECTS, "promise", Hook::Degradation).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let shared = manifest.replace("path = \"sdk\"", "path = \"../my-admission/sdk\"");
     fs::write(folder.join("Cargo.toml"), shared).unwrap();
@@ -166,8 +166,8 @@ fn declared_costs_are_checked() {
 
 #[test]
 fn project_errors_are_distinct() {
-    let name = "broken".parse().unwrap();
-    let folder = create(&PROJECTS, &name, Hook::Scenario).unwrap();
+    let name = "broken";
+    let folder = create(&PROJECTS, name, Hook::Scenario).unwrap();
     let project = Project::at(&folder).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let alone = manifest.split("[dependencies]").next().unwrap();
@@ -178,7 +178,5 @@ fn project_errors_are_distinct() {
     assert!(matches!(Built::of(&project), Err(AuthorError::NoModule)));
     fs::write(folder.join("src/lib.rs"), "this is no Rust").unwrap();
     assert!(matches!(Built::of(&project), Err(AuthorError::Cargo(verb)) if verb == "build"));
-    assert!(
-        matches!(project.test(Chatter::Error), Err(AuthorError::Cargo(verb)) if verb == "test")
-    );
+    assert!(matches!(project.test(true), Err(AuthorError::Cargo(verb)) if verb == "test"));
 }

@@ -37,9 +37,17 @@ impl std::fmt::Display for ComparedSubject {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum ComparedDecision {
     Params(Vec<(Box<str>, i64)>),
-    Verdict { verdict: AdmitVerdict, reason: u32 },
-    Place { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
-    Move { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
+    Verdict {
+        verdict: AdmitVerdict,
+        reason: u32,
+    },
+    /// A placement, or a move.
+    Route {
+        kind: &'static str,
+        hops: Vec<NodeId>,
+        ttl_ms: u32,
+        reason: u32,
+    },
     Actions(Vec<(u32, u64, u32)>),
     Fault(PluginFault),
 }
@@ -47,9 +55,9 @@ pub(super) enum ComparedDecision {
 impl ComparedDecision {
     pub(super) fn without_reason(mut self) -> ComparedDecision {
         match &mut self {
-            ComparedDecision::Verdict { reason, .. }
-            | ComparedDecision::Place { reason, .. }
-            | ComparedDecision::Move { reason, .. } => *reason = 0,
+            ComparedDecision::Verdict { reason, .. } | ComparedDecision::Route { reason, .. } => {
+                *reason = 0;
+            }
             ComparedDecision::Actions(actions) => {
                 actions.iter_mut().for_each(|(_, _, reason)| *reason = 0);
             }
@@ -63,8 +71,7 @@ impl ComparedDecision {
         match self {
             ComparedDecision::Params(_) => "params",
             ComparedDecision::Verdict { .. } => "verdict",
-            ComparedDecision::Place { .. } => "place",
-            ComparedDecision::Move { .. } => "move",
+            ComparedDecision::Route { kind, .. } => *kind,
             ComparedDecision::Actions(_) => "actions",
             ComparedDecision::Fault(_) => "fault",
         }
@@ -102,13 +109,15 @@ pub(super) fn decisions(
             all.insert(subject(question, 0), (0, decision));
         }
         HookAnswer::Placed { hops, ttl_ms, reason, state: _ } => {
-            let (hops, ttl_ms, reason) = (hops.clone(), *ttl_ms, *reason);
-            all.insert(subject(question, 0), (0, ComparedDecision::Place { hops, ttl_ms, reason }));
+            let (kind, hops, ttl_ms, reason) = ("place", hops.clone(), *ttl_ms, *reason);
+            let decision = ComparedDecision::Route { kind, hops, ttl_ms, reason };
+            all.insert(subject(question, 0), (0, decision));
         }
         HookAnswer::Moves { moves, .. } => {
             for one in moves {
-                let (hops, ttl_ms, reason) = (one.hops.clone(), one.ttl_ms, one.reason);
-                let decision = ComparedDecision::Move { hops, ttl_ms, reason };
+                let (kind, hops, ttl_ms, reason) =
+                    ("move", one.hops.clone(), one.ttl_ms, one.reason);
+                let decision = ComparedDecision::Route { kind, hops, ttl_ms, reason };
                 // Only the first decision about a room applies.
                 all.entry(subject(question, one.row)).or_insert((one.row, decision));
             }
@@ -197,8 +206,7 @@ impl ComparisonSide<'_> {
             ComparedDecision::Verdict { verdict, reason } => {
                 json!({"verdict": self.verdict(*verdict), "reason": self.reason(*reason)})
             }
-            ComparedDecision::Place { hops, ttl_ms, reason }
-            | ComparedDecision::Move { hops, ttl_ms, reason } => {
+            ComparedDecision::Route { kind: _, hops, ttl_ms, reason } => {
                 let hops: Vec<Value> = hops.iter().map(|node| self.node(*node)).collect();
                 json!({"hops": hops, "ttl_ms": ttl_ms, "reason": self.reason(*reason)})
             }

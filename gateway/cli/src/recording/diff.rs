@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
+use evenkeel_author::patient_engine;
+use evenkeel_author::recorded::{Players, settings_for, stand_in, unmeasured};
 use evenkeel_host::{Component, Engine, PluginRefusal};
 #[cfg(test)]
 use evenkeel_model::PluginState;
@@ -11,12 +13,13 @@ use evenkeel_model::PluginState;
 use evenkeel_model::PolicyName;
 use evenkeel_model::{Metric, PluginFault, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{Player, Players, load_plugin, patient_engine};
-use super::record::{load, lost_json, open};
-use crate::command::{CommandError, say, settings_of};
+use super::player::{allowed, load_plugin};
+use super::record::{calls, lost_json, open};
+use crate::command::{CommandError, read_file, say, settings_of};
 
 /// Compare the decisions of two plugins on recorded calls
 ///
@@ -80,36 +83,25 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// The given settings; else the recorded settings if the plugin has the recorded name; else the plugin's defaults.
-    fn settings_for(&self, call: &RecordedCall) -> Value {
-        let is_it = self.component.manifest().name == call.revision.plugin;
-        let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);
-        self.settings.clone().or_else(recorded).unwrap_or_default()
-    }
-
     /// Repeats a call with the states that this plugin wrote.
     fn ask(
         &mut self,
         call: &RecordedCall,
     ) -> Result<Result<RevisionAnswer, PluginFault>, CommandError> {
-        let settings = self.settings_for(call);
-        let policy = &call.revision.policy;
+        let (component, policy) = (&self.component, &call.revision.policy);
         let question = self.replay_state.applied_to(policy, &call.question);
         let started = self.players.of(call, || {
-            let player = Player::start(self.engine, &self.component, settings, call)?;
-            let (reads, recorded) = (player.grant(), &call.revision.grant);
-            let missing = |reads: &[Metric], recorded: &[Metric]| {
-                reads.iter().copied().filter(|one| !recorded.contains(one)).collect::<Vec<_>>()
-            };
-            self.unmeasured.extend(missing(&reads.subject_metrics, &recorded.subject_metrics));
-            self.unmeasured.extend(missing(&reads.node_metrics, &recorded.node_metrics));
+            let settings = settings_for(self.settings.as_ref(), component, call);
+            let allowed = allowed(component, &call.revision);
+            let player = stand_in(self.engine, component, settings, call, &allowed)?;
+            self.unmeasured.extend(unmeasured(&player, call));
             Ok(player)
         });
         let name = &self.component.manifest().name;
         let player = started.map_err(|refused: PluginRefusal| {
             CommandError::Wrong(format!("{name} for {policy}: {refused}"))
         })?;
-        let result = player.ask(call, &question);
+        let result = player.ask(&question, call.now_us);
         match &result {
             Ok(answered) => self.replay_state.update(policy, &question, &answered.answer),
             Err(_) => self.faulted += 1,
@@ -124,12 +116,13 @@ impl<'a> Contender<'a> {
     }
 }
 
-#[derive(Default, Debug)]
+#[derive(Default, Debug, Serialize)]
 pub(super) struct DiffOutcome {
     pub(super) calls: u64,
     pub(super) alike: u64,
     pub(super) different: u64,
     pub(super) kept_otherwise: u64,
+    #[serde(serialize_with = "count")]
     pub(super) subjects: BTreeSet<String>,
     pub(super) by_kind: BTreeMap<&'static str, u64>,
     pub(super) differences: Vec<Value>,
@@ -137,8 +130,8 @@ pub(super) struct DiffOutcome {
 }
 
 impl Diff {
-    pub(crate) fn act(self, json: bool) -> Result<(), CommandError> {
-        let bytes = load(&self.recording)?;
+    pub(crate) fn act(&self, json: bool) -> Result<(), CommandError> {
+        let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let engine = patient_engine();
         let contender = |named: &str, settings: &Option<PathBuf>| {
@@ -175,16 +168,8 @@ pub(super) fn diff(
     policy: Option<&str>,
     most: usize,
 ) -> Result<DiffOutcome, CommandError> {
-    let mut outcome = DiffOutcome::default();
-    for record in records {
-        let call = match record {
-            RecordingEntry::Call(call) => call,
-            RecordingEntry::Missed(calls) => {
-                outcome.missed += calls;
-                continue;
-            }
-            RecordingEntry::Decided(_) => continue,
-        };
+    let (mut outcome, mut missed) = (DiffOutcome::default(), 0);
+    for call in calls(records, &mut missed) {
         let hook = call.revision.policy.hook;
         let both = [&*a, &*b].iter().all(|one| one.component.manifest().hooks.contains(&hook));
         if !both || policy.is_some_and(|policy| call.revision.policy.to_string() != policy) {
@@ -198,7 +183,7 @@ pub(super) fn diff(
         let b = ComparisonSide { component: &component_b, catalog, result: &of_b };
         outcome.compare(&call, &a, &b, most);
     }
-    Ok(outcome)
+    Ok(DiffOutcome { missed, ..outcome })
 }
 
 impl DiffOutcome {
@@ -257,21 +242,17 @@ fn nothing_to_ask(a: &Component, b: &Component, policy: Option<&str>) -> String 
     format!("the recording has no call{of} for a hook of both: {}; {}", hooks(a), hooks(b))
 }
 
+fn count<S: Serializer>(subjects: &BTreeSet<String>, to: S) -> Result<S::Ok, S::Error> {
+    subjects.len().serialize(to)
+}
+
 fn outcome_json(outcome: &DiffOutcome, a: &Contender<'_>, b: &Contender<'_>) -> Value {
     let unmeasured =
         |one: &Contender<'_>| one.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>();
-    json!({
-        "calls": outcome.calls,
-        "alike": outcome.alike,
-        "different": outcome.different,
-        "kept_otherwise": outcome.kept_otherwise,
-        "subjects": outcome.subjects.len(),
-        "by_kind": outcome.by_kind,
-        "differences": outcome.differences,
-        "unmeasured": {"a": unmeasured(a), "b": unmeasured(b)},
-        "faulted": {"a": a.faulted, "b": b.faulted},
-        "missed": outcome.missed,
-    })
+    let mut shown = json!(outcome);
+    shown["unmeasured"] = json!({"a": unmeasured(a), "b": unmeasured(b)});
+    shown["faulted"] = json!({"a": a.faulted, "b": b.faulted});
+    shown
 }
 
 fn outcome_said(outcome: &DiffOutcome, a: &str, b: &str) {

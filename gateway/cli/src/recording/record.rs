@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use evenkeel_client::ClientError;
-use evenkeel_recording::{LostChunks, RecordingEntry as Written, RecordingReader};
+use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingReader};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, say};
+use crate::command::{ApiArgs, CommandError, read_file, show};
 
 /// Record the calls of policies
 ///
@@ -41,7 +41,7 @@ enum Broken {
 }
 
 impl RecordArgs {
-    pub(crate) fn act(self, api: &ApiArgs, json: bool) -> Result<(), CommandError> {
+    pub(crate) fn act(&self, api: &ApiArgs, json: bool) -> Result<(), CommandError> {
         let cannot = |error: std::io::Error| {
             CommandError::Wrong(format!("cannot write {}: {error}", self.out.display()))
         };
@@ -57,18 +57,16 @@ impl RecordArgs {
         });
         written?.map_err(cannot)?;
         let said = self.summary()?;
-        if json {
-            say(&said);
-        } else {
-            say(&format!(
+        show(json, &said, || {
+            format!(
                 "{}: {} calls in {} bytes, {} missed{}",
                 self.out.display(),
                 said["calls"],
                 said["bytes"],
                 said["missed"],
                 if said["lost"].is_null() { "" } else { "; truncated" }
-            ));
-        }
+            )
+        });
         Ok(())
     }
 
@@ -88,19 +86,10 @@ impl RecordArgs {
 
     /// Reads the written file and returns its counts.
     fn summary(&self) -> Result<Value, CommandError> {
-        let path: &Path = &self.out;
-        let bytes = load(path)?;
-        let mut reader: RecordingReader<'_> = open(path, &bytes)?;
-        let (mut calls, mut missed) = (0_u64, 0);
-        for record in reader.by_ref() {
-            match record {
-                Written::Call(_) => calls += 1,
-                Written::Missed(some) => missed += some,
-                Written::Decided(_) => {}
-            }
-        }
-        let lost = lost_json(reader.lost());
-        let out = path.display().to_string();
+        let bytes = read_file(&self.out)?;
+        let (mut reader, mut missed) = (open(&self.out, &bytes)?, 0);
+        let calls = calls(&mut reader, &mut missed).count();
+        let (out, lost) = (self.out.display().to_string(), lost_json(reader.lost()));
         Ok(
             json!({"out": out, "bytes": bytes.len(), "calls": calls, "missed": missed, "lost": lost}),
         )
@@ -117,15 +106,25 @@ async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Res
     Ok(())
 }
 
-pub(super) fn load(path: &Path) -> Result<Vec<u8>, CommandError> {
-    std::fs::read(path)
-        .map_err(|error| CommandError::Wrong(format!("cannot read {}: {error}", path.display())))
-}
-
 /// Begins to read a recording.
 pub(super) fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'a>, CommandError> {
     RecordingReader::open(bytes)
         .map_err(|error| CommandError::Wrong(format!("{}: {error}", path.display())))
+}
+
+/// The calls of a recording. Adds the number of calls that could not be recorded to `missed`.
+pub(super) fn calls<'a>(
+    entries: impl Iterator<Item = RecordingEntry> + 'a,
+    missed: &'a mut u64,
+) -> impl Iterator<Item = Box<RecordedCall>> + 'a {
+    entries.filter_map(|entry| match entry {
+        RecordingEntry::Call(call) => Some(call),
+        RecordingEntry::Missed(calls) => {
+            *missed += calls;
+            None
+        }
+        RecordingEntry::Decided(_) => None,
+    })
 }
 
 /// The truncated end of a recording as JSON; null if complete.

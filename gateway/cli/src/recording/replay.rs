@@ -3,14 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use evenkeel_author::recorded::{Players, stand_in};
+use evenkeel_host::PluginGrant;
 use evenkeel_model::PluginFault;
-use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingHeader};
+use evenkeel_recording::{
+    LostChunks, RecordedCall, RecordedGrant, RecordingEntry, RecordingHeader,
+};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{Player, Players, Plugins};
-use super::record::{load, lost_json, open};
-use crate::command::{CommandError, say};
+use super::player::{Plugins, allowed};
+use super::record::{calls, lost_json, open};
+use crate::command::{CommandError, read_file, say};
 
 /// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 10;
@@ -41,7 +46,7 @@ pub(crate) struct Replay {
     policy: Option<String>,
 }
 
-#[derive(Default, Debug)]
+#[derive(Default, Debug, Serialize)]
 pub(super) struct ReplayOutcome {
     pub(super) calls: u64,
     pub(super) same: u64,
@@ -69,13 +74,16 @@ impl ReplayOutcome {
 }
 
 impl Replay {
-    pub(crate) fn act(self, json: bool) -> Result<(), CommandError> {
-        let bytes = load(&self.recording)?;
+    pub(crate) fn act(&self, json: bool) -> Result<(), CommandError> {
+        let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let mut plugins = Plugins::new(&self.plugin)?;
         let outcome = replay(&mut reader, &mut plugins, self.policy.as_deref())?;
         if json {
-            say(&outcome_json(&outcome, reader.lost()));
+            let mut shown = json!(outcome);
+            shown["exact"] = json!(outcome.is_exact());
+            shown["lost"] = lost_json(reader.lost());
+            say(&shown);
         } else {
             outcome_said(&self.recording, reader.header(), &outcome, reader.lost());
         }
@@ -93,18 +101,13 @@ pub(super) fn replay(
     policy: Option<&str>,
 ) -> Result<ReplayOutcome, CommandError> {
     let (mut outcome, mut players) = (ReplayOutcome::default(), Players::default());
-    for record in records {
-        match record {
-            RecordingEntry::Call(call) => {
-                if policy.is_none_or(|policy| call.revision.policy.to_string() == policy) {
-                    again(&call, plugins, &mut players, &mut outcome)?;
-                }
-            }
-            RecordingEntry::Missed(calls) => outcome.missed += calls,
-            RecordingEntry::Decided(_) => {}
+    let mut missed = 0;
+    for call in calls(records, &mut missed) {
+        if policy.is_none_or(|policy| call.revision.policy.to_string() == policy) {
+            again(&call, plugins, &mut players, &mut outcome)?;
         }
     }
-    Ok(outcome)
+    Ok(ReplayOutcome { missed, ..outcome })
 }
 
 fn again(
@@ -128,10 +131,11 @@ fn again(
             ))
         };
         let settings = settings.map_err(|error| refused(error.to_string()))?;
-        Player::start(plugins.engine(), &component, settings, call)
+        let allowed = allowed(&component, &call.revision);
+        stand_in(plugins.engine(), &component, settings, call, &allowed)
             .map_err(|error| refused(error.to_string()))
     })?;
-    let result = player.ask(call, &call.question);
+    let result = player.ask(&call.question, call.now_us);
     outcome.faulted += u64::from(result.is_err());
     let parts = parts_that_differ(&call.result, &result);
     if parts.is_empty() {
@@ -143,7 +147,9 @@ fn again(
     }
     let component = player.component();
     let is_the_plugin = *component.digest() == call.revision.digest;
-    let granted_otherwise = is_the_plugin && player.grant() != call.revision.grant;
+    let PluginGrant { subject_metrics, node_metrics, ops } = player.grant().clone();
+    let grant = RecordedGrant { subject_metrics, node_metrics, ops };
+    let granted_otherwise = is_the_plugin && grant != call.revision.grant;
     if call.redacted || granted_otherwise || result.as_ref().err().is_some_and(is_of_time) {
         outcome.not_comparable += 1;
         return Ok(());
@@ -191,21 +197,6 @@ fn difference(
         "now_us": call.now_us,
         "parts": parts,
         "decisions": decisions,
-    })
-}
-
-fn outcome_json(outcome: &ReplayOutcome, lost: Option<&LostChunks>) -> Value {
-    json!({
-        "calls": outcome.calls,
-        "same": outcome.same,
-        "failed_alike": outcome.failed_alike,
-        "different": outcome.different,
-        "different_total": outcome.different_total,
-        "not_comparable": outcome.not_comparable,
-        "faulted": outcome.faulted,
-        "missed": outcome.missed,
-        "exact": outcome.is_exact(),
-        "lost": lost_json(lost),
     })
 }
 

@@ -3,6 +3,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evenkeel_author::patient_engine;
 use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
 use evenkeel_model::{
     AskId, CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId,
@@ -15,7 +16,7 @@ use evenkeel_recording::{
 use serde_json::{Value, json};
 
 use super::diff::{Contender, diff};
-use super::player::{Plugins, load_plugin, patient_engine};
+use super::player::{Plugins, load_plugin};
 use super::replay::{ReplayOutcome, replay};
 use crate::command::CommandError;
 

@@ -1,26 +1,28 @@
 //! `evenkeel plugin test --recording`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use evenkeel_author::Built;
 use evenkeel_author::recorded::Recorded;
 use evenkeel_host::PluginRefusal;
 use evenkeel_model::{PluginFault, RevisionAnswer};
-use evenkeel_recording::{RecordedCall, RecordingEntry};
+use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
 use super::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
-use super::record::{load, lost_json, open};
-use crate::command::CommandError;
+use super::record::{calls, lost_json, open};
+use crate::command::{CommandError, read_file};
 
 /// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 5;
 
 /// The outcome of recorded calls at a plugin.
 pub(crate) struct Tried {
-    json: Value,
-    lines: Vec<String>,
-    is_passed: bool,
+    pub(crate) json: Value,
+    pub(crate) lines: String,
+    /// No call failed. Different decisions are no failure.
+    pub(crate) is_passed: bool,
 }
 
 /// The plugin's decisions compared with the recorded ones.
@@ -45,32 +47,23 @@ impl Tried {
         built: &Built,
         settings: Option<Value>,
     ) -> Result<Tried, CommandError> {
-        let bytes = load(path)?;
+        let bytes = read_file(path)?;
         let mut reader = open(path, &bytes)?;
         let given = settings.is_some();
         let mut recorded = Recorded::new(built, settings)
             .map_err(|refused| CommandError::Failed(refused.to_string()))?;
         let mut beside = TrialComparison::default();
-        let mut others: Vec<String> = Vec::new();
-        for record in reader.by_ref() {
-            let call = match record {
-                RecordingEntry::Call(call) => call,
-                RecordingEntry::Missed(calls) => {
-                    beside.missed += calls;
-                    continue;
-                }
-                RecordingEntry::Decided(_) => continue,
-            };
+        let (mut others, mut missed) = (BTreeSet::new(), 0);
+        for call in calls(&mut reader, &mut missed) {
             match recorded.ask(&call).map_err(|refused| not_installed(&refused, &call, given))? {
                 Some(result) => beside.compare(&recorded, &call, &result),
-                None => others.push(call.revision.policy.to_string()),
+                None => drop(others.insert(call.revision.policy.to_string())),
             }
         }
+        beside.missed = missed;
         let report = recorded.report();
         if report.calls == 0 {
-            others.sort();
-            others.dedup();
-            return Err(CommandError::Wrong(nothing_for(path, built, &others)));
+            return Err(CommandError::Wrong(nothing_for(path, built, others)));
         }
         let mut shown = report.json();
         shown["recording"] = json!(path);
@@ -83,20 +76,7 @@ impl Tried {
         let mut lines = vec![format!("asked what {} has: {report}", path.display())];
         lines.extend(beside.said());
         lines.extend(reader.lost().map(|lost| format!("  {lost}")));
-        Ok(Tried { json: shown, lines, is_passed: report.is_passed() })
-    }
-
-    /// Returns true if no call failed. Different decisions are no failure.
-    pub(crate) fn is_passed(&self) -> bool {
-        self.is_passed
-    }
-
-    pub(crate) fn json(&self) -> &Value {
-        &self.json
-    }
-
-    pub(crate) fn said(&self) -> String {
-        self.lines.join("\n")
+        Ok(Tried { json: shown, lines: lines.join("\n"), is_passed: report.is_passed() })
     }
 }
 
@@ -183,10 +163,11 @@ fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> C
     CommandError::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
 }
 
-fn nothing_for(path: &Path, built: &Built, others: &[String]) -> String {
+fn nothing_for(path: &Path, built: &Built, others: BTreeSet<String>) -> String {
     let manifest = built.component().manifest();
     let hooks: Vec<&str> = manifest.hooks.iter().map(|hook| hook.name()).collect();
-    let there = if others.is_empty() { "no calls at all".into() } else { others.join(", ") };
+    let others = others.into_iter().collect::<Vec<String>>().join(", ");
+    let there = if others.is_empty() { "no calls at all" } else { &others };
     format!(
         "{} has nothing that {} answers ({}): it has {there}",
         path.display(),

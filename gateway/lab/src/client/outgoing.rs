@@ -8,13 +8,21 @@ use crate::TestHeader;
 use crate::ledger::SentPacket;
 use crate::reception::ntp_of;
 
+/// Payload type of voice: 50 packets/s, stream 0.
+pub(crate) const VOICE_TYPE: u8 = 111;
 const VOICE_EVERY_NS: u64 = 20_000_000;
-const VOICE_CLOCK: u32 = 48_000;
+pub(super) const VOICE_CLOCK: u32 = 48_000;
 /// Opus at about 50 kbit/s, test header included.
 const VOICE_BYTES: std::ops::RangeInclusive<usize> = 60..=200;
 /// The share of voice in a cap: 50 packets/s of 130 bytes and their RTP header.
 const VOICE_BPS: u64 = 57_000;
-const VIDEO_CLOCK: u32 = 90_000;
+/// Payload type of video: 25 frames/s of several packets, stream 1.
+pub(crate) const VIDEO_TYPE: u8 = 96;
+pub(super) const VIDEO_CLOCK: u32 = 90_000;
+/// Video bitrate without a cap.
+const VIDEO_BPS: u64 = 400_000;
+const FRAMES_PER_SECOND: u64 = 25;
+const FRAME_EVERY_NS: u64 = 1_000_000_000 / FRAMES_PER_SECOND;
 /// The largest payload of a video packet, so that a frame has several.
 const VIDEO_PACKET_BYTES: usize = 800;
 /// A key frame is this many times as large as the others.
@@ -23,33 +31,6 @@ const KEY_FRAME_TIMES: u64 = 3;
 const VIDEO_FLOOR_BPS: u64 = 30_000;
 /// The smallest payload: the test header and one byte for the kind of content.
 const PAYLOAD_MIN: usize = TestHeader::LENGTH + 1;
-
-/// The voice stream of a client: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Voice {
-    pub(crate) payload_type: u8,
-}
-
-/// The video stream of a client: frames of several packets, 90 kHz clock, stream 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Video {
-    pub(crate) payload_type: u8,
-    /// Bitrate without a cap, in bits per second.
-    pub(crate) bitrate_bps: u64,
-    pub(crate) frames_per_second: u32,
-}
-
-impl Default for Voice {
-    fn default() -> Self {
-        Self { payload_type: 111 }
-    }
-}
-
-impl Default for Video {
-    fn default() -> Self {
-        Self { payload_type: 96, bitrate_bps: 400_000, frames_per_second: 25 }
-    }
-}
 
 /// The byte after the test header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,12 +57,12 @@ impl Content {
 }
 
 /// The state that a voice and a video stream have in common.
-struct OutgoingTrack {
+pub(super) struct OutgoingTrack {
     session: u64,
     stream: u8,
     payload_type: u8,
     clock_rate: u32,
-    ssrc: u32,
+    pub(super) ssrc: u32,
     sequence: u16,
     timestamp_first: u32,
     started_ns: u64,
@@ -125,7 +106,7 @@ impl OutgoingTrack {
         SentPacket { session, stream, number, at_ns, timestamp, clock_rate: self.clock_rate }
     }
 
-    fn sender_info(&self, now_ns: u64) -> SenderInfo {
+    pub(super) fn sender_info(&self, now_ns: u64) -> SenderInfo {
         SenderInfo {
             ssrc: self.ssrc,
             ntp: ntp_of(now_ns),
@@ -158,27 +139,15 @@ fn track(
 }
 
 pub(super) struct VoiceStream {
-    track: OutgoingTrack,
-    next_ns: u64,
+    pub(super) track: OutgoingTrack,
+    pub(super) next_ns: u64,
 }
 
 impl VoiceStream {
-    pub(super) fn new(session: u64, voice: Voice, now_ns: u64, rng: &mut Rng) -> Self {
-        let track = track(session, 0, (voice.payload_type, VOICE_CLOCK), now_ns, rng);
+    pub(super) fn new(session: u64, now_ns: u64, rng: &mut Rng) -> Self {
+        let track = track(session, 0, (VOICE_TYPE, VOICE_CLOCK), now_ns, rng);
         // A random phase, so that clients do not send at the same time.
         Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS) }
-    }
-
-    pub(super) fn next_ns(&self) -> u64 {
-        self.next_ns
-    }
-
-    pub(super) fn ssrc(&self) -> u32 {
-        self.track.ssrc
-    }
-
-    pub(super) fn sender_info(&self, now_ns: u64) -> SenderInfo {
-        self.track.sender_info(now_ns)
     }
 
     pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {
@@ -190,63 +159,34 @@ impl VoiceStream {
 }
 
 pub(super) struct VideoStream {
-    track: OutgoingTrack,
-    settings: Video,
+    pub(super) track: OutgoingTrack,
     next_ns: u64,
     /// The current frame: timestamp, content and remaining bytes.
     frame: Option<(u32, Content, usize)>,
     /// The next frame is a key frame.
     pub(super) key_asked: bool,
-    cap_bps: Option<u64>,
+    /// Limit of the sum of all streams.
+    pub(super) cap_bps: Option<u64>,
     shares_with_voice: bool,
-    pub(super) key_frames: u64,
 }
 
 impl VideoStream {
-    pub(super) fn new(
-        session: u64,
-        settings: Video,
-        shares_with_voice: bool,
-        now_ns: u64,
-        rng: &mut Rng,
-    ) -> Self {
-        let track = track(session, 1, (settings.payload_type, VIDEO_CLOCK), now_ns, rng);
-        let next_ns = now_ns + rng.u64(0..frame_every_ns(settings));
-        Self {
-            track,
-            settings,
-            next_ns,
-            frame: None,
-            key_asked: true,
-            cap_bps: None,
-            shares_with_voice,
-            key_frames: 0,
-        }
+    pub(super) fn new(session: u64, shares_with_voice: bool, now_ns: u64, rng: &mut Rng) -> Self {
+        let track = track(session, 1, (VIDEO_TYPE, VIDEO_CLOCK), now_ns, rng);
+        let next_ns = now_ns + rng.u64(0..FRAME_EVERY_NS);
+        Self { track, next_ns, frame: None, key_asked: true, cap_bps: None, shares_with_voice }
     }
 
     pub(super) fn next_ns(&self) -> u64 {
         if self.frame.is_some() { 0 } else { self.next_ns }
     }
 
-    pub(super) fn ssrc(&self) -> u32 {
-        self.track.ssrc
-    }
-
-    pub(super) fn sender_info(&self, now_ns: u64) -> SenderInfo {
-        self.track.sender_info(now_ns)
-    }
-
-    /// Caps the sum of all streams.
-    pub(super) fn cap(&mut self, bitrate_bps: u64) {
-        self.cap_bps = Some(bitrate_bps);
-    }
-
     /// The current rate of RTP packets, in bits per second.
-    pub(super) fn bitrate_bps(&self) -> u64 {
+    fn bitrate_bps(&self) -> u64 {
         let voice = if self.shares_with_voice { VOICE_BPS } else { 0 };
         let allowed =
             self.cap_bps.map_or(u64::MAX, |cap| cap.saturating_sub(voice).max(VIDEO_FLOOR_BPS));
-        self.settings.bitrate_bps.min(allowed)
+        VIDEO_BPS.min(allowed)
     }
 
     pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {
@@ -264,15 +204,12 @@ impl VideoStream {
 
     fn next_frame(&mut self, rng: &mut Rng) -> (u32, Content, usize) {
         let timestamp = self.track.timestamp_at(self.next_ns);
-        self.next_ns += frame_every_ns(self.settings);
-        let usual = self.bitrate_bps() / 8 / u64::from(self.settings.frames_per_second.max(1));
+        self.next_ns += FRAME_EVERY_NS;
+        let usual = self.bitrate_bps() / 8 / FRAMES_PER_SECOND;
         let content =
             if std::mem::take(&mut self.key_asked) { Content::Key } else { Content::Delta };
         let bytes = match content {
-            Content::Key => {
-                self.key_frames += 1;
-                usual * KEY_FRAME_TIMES
-            }
+            Content::Key => usual * KEY_FRAME_TIMES,
             Content::Delta | Content::Voice => usual * rng.u64(80..=120) / 100,
         };
         // RTP headers count towards the rate.
@@ -280,8 +217,4 @@ impl VideoStream {
         let payload = bytes.saturating_sub(packets * rtp::HEADER_LEN as u64);
         (timestamp, content, usize::try_from(payload).unwrap_or(PAYLOAD_MIN).max(PAYLOAD_MIN))
     }
-}
-
-fn frame_every_ns(settings: Video) -> u64 {
-    1_000_000_000 / u64::from(settings.frames_per_second.max(1))
 }

@@ -6,7 +6,9 @@ use evenkeel_media::rtp;
 use fastrand::Rng;
 use serde::Serialize;
 
-use super::outgoing::{Content, Video, VideoStream, Voice, VoiceStream};
+use super::outgoing::{
+    Content, VIDEO_CLOCK, VIDEO_TYPE, VOICE_CLOCK, VOICE_TYPE, VideoStream, VoiceStream,
+};
 use crate::TestHeader;
 use crate::ledger::{ReceivedPacket, SentPacket};
 use crate::reception::RtpReception;
@@ -23,23 +25,10 @@ pub struct Persona {
     pub session: u64,
     /// Seed of its SSRCs, sequence numbers, phases and sizes.
     pub seed: u64,
-    /// `None` for a client that only receives.
-    pub voice: Option<Voice>,
-    /// `None` for a client without a camera.
-    pub video: Option<Video>,
-}
-
-impl Persona {
-    fn clock_rate(&self, payload_type: u8) -> Option<u32> {
-        // A client that sends nothing expects the default payload types from its room.
-        let voice = self.voice.unwrap_or_default().payload_type;
-        let video = self.video.unwrap_or_default().payload_type;
-        match payload_type {
-            _ if payload_type == voice => Some(48_000),
-            _ if payload_type == video => Some(90_000),
-            _ => None,
-        }
-    }
+    /// The client sends voice.
+    pub voice: bool,
+    /// The client sends video.
+    pub video: bool,
 }
 
 /// A client's totals since it joined.
@@ -48,28 +37,14 @@ pub struct ClientTally {
     pub(crate) packets_sent: u64,
     /// Received RTP packets with a test header.
     pub packets_received: u64,
-    /// Arrival time of the first packet: nanoseconds since the Unix epoch.
-    pub(crate) first_heard_ns: Option<u64>,
     /// Packets that are invalid or carry no test header.
     pub unreadable: u64,
     /// Datagrams from another address than the gateway's, or of an unknown flow.
     pub foreign: u64,
     /// RTCP sender and receiver reports.
     pub reports_received: u64,
-    /// Key frames requested by PLI or FIR.
-    pub(crate) keys_asked: u64,
-    /// Key frames requested for an SSRC that the client does not send.
-    pub(crate) keys_asked_of_others: u64,
-    /// Key frames sent; the first frame is one.
-    pub(crate) key_frames_sent: u64,
     /// Key frames of which the last packet was received.
     pub(crate) key_frames_received: u64,
-    /// Caps received by REMB.
-    pub(crate) caps: u64,
-    /// The last cap, in bits per second.
-    pub(crate) cap_bps: Option<u64>,
-    /// The current video bitrate in bits per second.
-    pub(crate) video_bps: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,13 +79,11 @@ impl Talker {
     pub(crate) fn new(persona: Persona, now_ns: u64) -> Self {
         let mut rng = Rng::with_seed(persona.seed);
         let session = persona.session;
-        let voice = persona.voice.map(|voice| VoiceStream::new(session, voice, now_ns, &mut rng));
-        let beside_voice = voice.is_some();
-        let video = persona
-            .video
-            .map(|video| VideoStream::new(session, video, beside_voice, now_ns, &mut rng));
-        let own_ssrc =
-            voice.as_ref().map(VoiceStream::ssrc).or(video.as_ref().map(VideoStream::ssrc));
+        let voice = persona.voice.then(|| VoiceStream::new(session, now_ns, &mut rng));
+        let video =
+            persona.video.then(|| VideoStream::new(session, persona.voice, now_ns, &mut rng));
+        let tracks = [voice.as_ref().map(|it| &it.track), video.as_ref().map(|it| &it.track)];
+        let own_ssrc = tracks.into_iter().flatten().map(|track| track.ssrc).next();
         Self {
             persona,
             own_ssrc: own_ssrc.unwrap_or_else(|| rng.u32(..)),
@@ -124,14 +97,12 @@ impl Talker {
     }
 
     pub(crate) fn tally(&self) -> ClientTally {
-        let video_bps = self.video.as_ref().map_or(0, VideoStream::bitrate_bps);
-        let key_frames_sent = self.video.as_ref().map_or(0, |video| video.key_frames);
-        ClientTally { video_bps, key_frames_sent, ..self.tally }
+        self.tally
     }
 
     /// Time of the next call of [`poll_transmit`](Self::poll_transmit): nanoseconds since the Unix epoch.
     pub(crate) fn poll_timeout(&self) -> u64 {
-        let voice = self.voice.as_ref().map_or(u64::MAX, VoiceStream::next_ns);
+        let voice = self.voice.as_ref().map_or(u64::MAX, |voice| voice.next_ns);
         let video = self.video.as_ref().map_or(u64::MAX, VideoStream::next_ns);
         self.report_ns.min(voice).min(video)
     }
@@ -143,7 +114,7 @@ impl Talker {
             self.write_report(now_ns, out);
             return Some(Transmit::Rtcp);
         }
-        let voice_due = self.voice.as_mut().filter(|voice| voice.next_ns() <= now_ns);
+        let voice_due = self.voice.as_mut().filter(|voice| voice.next_ns <= now_ns);
         let video_due = self.video.as_mut().filter(|video| video.next_ns() <= now_ns);
         let sent = match (voice_due, video_due) {
             (Some(voice), _) => voice.packet(now_ns, &mut self.rng, out),
@@ -175,15 +146,15 @@ impl Talker {
             return None;
         };
         self.tally.packets_received += 1;
-        self.tally.first_heard_ns = self.tally.first_heard_ns.or(Some(at_ns));
         if Content::of(header.payload(packet)) == Some(Content::Key) && header.marker {
             self.tally.key_frames_received += 1;
         }
-        let clock_rate = self.persona.clock_rate(header.payload_type);
         let heard = self.heard(header.ssrc, at_ns);
         heard.reception.packet(header.sequence);
-        if let Some(clock_rate) = clock_rate {
-            heard.reception.timing(header.timestamp, clock_rate, at_ns);
+        match header.payload_type {
+            VOICE_TYPE => heard.reception.timing(header.timestamp, VOICE_CLOCK, at_ns),
+            VIDEO_TYPE => heard.reception.timing(header.timestamp, VIDEO_CLOCK, at_ns),
+            _ => {}
         }
         Some(ReceivedPacket {
             receiver: self.persona.session,
@@ -207,10 +178,8 @@ impl Talker {
                     fir.entries().for_each(|entry| self.asked_for_key(entry.media));
                 }
                 Ok(RtcpPacket::Remb(remb)) => {
-                    self.tally.caps += 1;
-                    self.tally.cap_bps = Some(remb.bitrate_bps);
                     if let Some(video) = &mut self.video {
-                        video.cap(remb.bitrate_bps);
+                        video.cap_bps = Some(remb.bitrate_bps);
                     }
                 }
                 Ok(RtcpPacket::SenderReport(report)) => {
@@ -231,14 +200,10 @@ impl Talker {
         }
     }
 
+    /// Ignores requests for an unknown SSRC.
     fn asked_for_key(&mut self, media: u32) {
-        match &mut self.video {
-            Some(video) if video.ssrc() == media => {
-                self.tally.keys_asked += 1;
-                video.key_asked = true;
-            }
-            // Key-frame requests for an unknown SSRC are only counted.
-            _ => self.tally.keys_asked_of_others += 1,
+        if let Some(video) = self.video.as_mut().filter(|video| video.track.ssrc == media) {
+            video.key_asked = true;
         }
     }
 
@@ -268,8 +233,8 @@ impl Talker {
     fn write_report(&mut self, now_ns: u64, out: &mut Vec<u8>) {
         let blocks: Vec<_> =
             self.heard.iter_mut().map(|heard| heard.reception.report(heard.ssrc, now_ns)).collect();
-        let voice = self.voice.as_ref().map(|voice| voice.sender_info(now_ns));
-        let video = self.video.as_ref().map(|video| video.sender_info(now_ns));
+        let voice = self.voice.as_ref().map(|voice| voice.track.sender_info(now_ns));
+        let video = self.video.as_ref().map(|video| video.track.sender_info(now_ns));
         let mut infos = voice.into_iter().chain(video).filter(|info| info.packets > 0).peekable();
         if infos.peek().is_none() {
             rtcp::write_receiver_report(self.own_ssrc, &blocks, out);

@@ -1,33 +1,27 @@
-//! All UDP clients on one thread: a socket each, one epoll, one timer wheel.
+//! A UDP client: a socket and, with STUN, its side of ICE.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{self, SocketAddr};
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::stun::{
     BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username,
 };
 use fastrand::Rng;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::mpsc::error::TryRecvError;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::oneshot;
 
-use super::roster::{ClientReports, FleetCommand, FleetThread};
-use super::talker::{ClientTally, Persona, Talker, Transmit};
+use super::live::{Alarm, LiveClient, SharedReports};
+use super::talker::Persona;
 use crate::clock;
-use crate::datagrams::{self, DatagramInbox};
-use crate::wheel::Wheel;
+use crate::datagrams::{self, Datagram, DatagramInbox};
 
-/// Maximum sleep of the thread, and so the maximum delay of a command.
-const NAP_MS: u64 = 10;
-/// Events per `epoll_wait`; the next call returns the rest.
-const EVENTS: usize = 128;
 /// Buffer size, larger than any packet of a gateway. A larger packet counts as unreadable.
 const DATAGRAM: usize = 9_216;
-/// Datagrams per read of a socket. A client rarely has more than one, and `recvmmsg` would look for another each time.
-const BATCH: usize = 1;
+/// Datagrams per read of a socket: a client rarely has more than one, and a read of fewer shows that no other waits.
+const BATCH: usize = 2;
 
 /// Retry interval of the first check.
 const CHECK_EVERY_NS: u64 = 50_000_000;
@@ -46,204 +40,108 @@ pub struct Credentials {
 /// A UDP client's socket and its destination.
 pub struct UdpWay {
     /// The address of the socket is in the offer.
-    pub socket: UdpSocket,
-    /// Destination of RTP, and of RTCP if muxed.
+    pub socket: net::UdpSocket,
+    /// Destination of RTP and RTCP.
     pub gateway: SocketAddr,
-    /// The RTCP socket and its destination, if RTCP is not muxed.
-    pub rtcp: Option<(UdpSocket, SocketAddr)>,
     /// ICE credentials, if the client uses STUN. It sends no media before the first answer to a check.
     pub ice: Option<Credentials>,
 }
 
-/// Starts the thread of all UDP clients.
-pub(super) fn start(desk: ClientReports) -> io::Result<FleetThread<UdpWay>> {
-    let crew = Crew {
-        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        clients: Vec::new(),
-        by_session: BTreeMap::new(),
-        wheel: Wheel::new(clock::now_ns()),
-        desk,
-    };
-    FleetThread::start("clients-udp", move |orders| crew.run(orders))
-}
-
-struct Crew {
-    epoll: Epoll,
-    /// Clients by slot. Slots are not reused.
-    clients: Vec<Option<UdpClient>>,
-    by_session: BTreeMap<u64, usize>,
-    wheel: Wheel,
-    desk: ClientReports,
-}
-
-struct UdpClient {
-    session: u64,
-    way: UdpWay,
-    ice: Option<Ice>,
+/// Returns when `left` is closed.
+pub(super) async fn talk(
     persona: Persona,
+    way: UdpWay,
+    left: oneshot::Receiver<()>,
+    reports: &SharedReports,
+) -> Result<(), String> {
+    let UdpWay { socket, gateway, ice } = way;
+    let prepared = || -> io::Result<UdpSocket> {
+        socket.set_nonblocking(true)?;
+        datagrams::stamp_arrivals(&socket)?;
+        UdpSocket::from_std(socket)
+    };
+    let socket = prepared().map_err(|error| error.to_string())?;
+    let ice = ice.map(|credentials| Ice::new(&credentials, persona.seed, clock::now_ns()));
+    let client = ice.is_none().then(|| LiveClient::new(persona, reports));
+    let mut call = UdpCall { persona, gateway, ice, client, reports };
+    let ended = call.run(&socket, left).await;
+    if let Some(client) = call.client {
+        client.tell();
+    }
+    ended.map_err(|error| error.to_string())
+}
+
+struct UdpCall<'a> {
+    persona: Persona,
+    gateway: SocketAddr,
+    ice: Option<Ice>,
     /// `None` before the client may send.
-    talker: Option<Talker>,
-    foreign: u64,
+    client: Option<LiveClient>,
+    reports: &'a SharedReports,
 }
 
-impl Crew {
-    fn run(mut self, mut orders: UnboundedReceiver<FleetCommand<UdpWay>>) {
-        let mut events = [EpollEvent::empty(); EVENTS];
-        let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
-        let mut due = Vec::new();
+impl UdpCall<'_> {
+    async fn run(&mut self, socket: &UdpSocket, mut left: oneshot::Receiver<()>) -> io::Result<()> {
+        let (mut inbox, mut alarm) = (DatagramInbox::new(DATAGRAM, BATCH), Alarm::new());
         loop {
-            loop {
-                match orders.try_recv() {
-                    Ok(command) => self.obey(command),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => {
-                        return self.clients.iter().flatten().for_each(|it| it.tell(&self.desk));
-                    }
+            let due = self.client.iter().map(|client| client.talker.poll_timeout());
+            let due = due.chain(self.ice.as_ref().map(|ice| ice.next_ns)).min();
+            let due = due.expect("a client without ICE may send from the start");
+            tokio::select! {
+                ready = socket.readable() => {
+                    ready?;
+                    // An ICMP error is for an earlier packet: the gateway has ended, and the ledger shows the loss.
+                    let _others_wait = socket.try_io(Interest::READABLE, || match inbox.receive(socket) {
+                        Ok(0..BATCH) => Err(io::ErrorKind::WouldBlock.into()),
+                        came => came,
+                    });
+                    inbox.iter().for_each(|datagram| self.handle_datagram(&datagram));
                 }
-            }
-            let nap = self.wheel.sleep_ms(clock::now_ns()).unwrap_or(NAP_MS).min(NAP_MS);
-            let timeout =
-                EpollTimeout::try_from(Duration::from_millis(nap)).unwrap_or(EpollTimeout::ZERO);
-            // An interrupted wait returns no events.
-            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
-            for event in &events[..ready] {
-                let slot = usize::try_from(event.data() >> 1).unwrap_or(usize::MAX);
-                self.read(slot, event.data() & 1 == 1, &mut inbox);
-            }
-            self.wheel.turn(clock::now_ns(), &mut due);
-            for slot in due.drain(..) {
-                self.wake(slot);
-            }
-            self.desk.enter();
-        }
-    }
-
-    fn obey(&mut self, command: FleetCommand<UdpWay>) {
-        match command {
-            FleetCommand::Join(persona, way) => {
-                let session = persona.session;
-                if let Err(error) = self.join(persona, way) {
-                    self.desk.tell(session, |state| state.failed = Some(error.to_string()));
-                }
-            }
-            FleetCommand::Leave(session) => {
-                let gone =
-                    self.by_session.remove(&session).and_then(|slot| self.clients[slot].take());
-                if let Some(client) = gone {
-                    client.tell(&self.desk);
-                }
+                _ = &mut left => return Ok(()),
+                () = alarm.ring(due) => self.send_due(socket).await,
             }
         }
     }
 
-    fn join(&mut self, persona: Persona, way: UdpWay) -> io::Result<()> {
-        let slot = self.clients.len();
-        let sockets = [Some(&way.socket), way.rtcp.as_ref().map(|(socket, _)| socket)];
-        for (socket, token) in sockets.into_iter().flatten().zip(((slot as u64) << 1)..) {
-            socket.set_nonblocking(true)?;
-            datagrams::stamp_arrivals(socket)?;
-            self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        }
-        let now_ns = clock::now_ns();
-        let ice = way.ice.as_ref().map(|credentials| Ice::new(credentials, persona.seed, now_ns));
-        let talker = ice.is_none().then(|| Talker::new(persona, now_ns));
-        if talker.is_some() {
-            self.desk.ready(persona.session, now_ns);
-        }
-        let session = persona.session;
-        self.clients.push(Some(UdpClient { session, way, ice, persona, talker, foreign: 0 }));
-        self.by_session.insert(session, slot);
-        self.wheel.arm(slot, now_ns);
-        Ok(())
-    }
-
-    fn read(&mut self, slot: usize, rtcp: bool, inbox: &mut DatagramInbox) {
-        let Some(Some(client)) = self.clients.get_mut(slot) else { return };
-        let (socket, gateway) = client.end(rtcp);
-        // An ICMP error for an earlier packet: the gateway has ended, and the ledger shows the loss.
-        if inbox.receive(socket).is_err() {
-            return;
-        }
-        for datagram in inbox.iter() {
-            let at_ns = datagram.stamp_ns.unwrap_or_else(clock::now_ns);
-            if datagram.source != gateway {
-                client.foreign += 1;
-            } else if demux::classify(datagram.bytes) == DatagramKind::Stun {
-                client.handle_stun(datagram.bytes, &self.desk);
-            } else if let Some(talker) = &mut client.talker {
-                self.desk.arrived.extend(talker.handle_packet(datagram.bytes, at_ns));
-            }
+    fn handle_datagram(&mut self, datagram: &Datagram<'_>) {
+        if datagram.source != self.gateway {
+            self.client.iter_mut().for_each(|client| client.foreign += 1);
+        } else if demux::classify(datagram.bytes) == DatagramKind::Stun {
+            self.handle_stun(datagram.bytes);
+        } else if let Some(client) = &mut self.client {
+            client.handle_packet(datagram.bytes, datagram.stamp_ns.unwrap_or_else(clock::now_ns));
         }
     }
 
-    fn wake(&mut self, slot: usize) {
-        let Some(Some(client)) = self.clients.get_mut(slot) else { return };
-        let mut packet = Vec::with_capacity(1_500);
-        if let Some(ice) = &mut client.ice
-            && ice.poll_transmit(clock::now_ns(), &mut packet)
-        {
-            send(&client.way.socket, client.way.gateway, &packet);
-        }
-        let mut reported = false;
-        while let Some(talker) = &mut client.talker {
-            packet.clear();
-            match talker.poll_transmit(clock::now_ns(), &mut packet) {
-                Some(Transmit::Rtp(sent)) => {
-                    self.desk.sent.push(sent);
-                    send(&client.way.socket, client.way.gateway, &packet);
-                }
-                Some(Transmit::Rtcp) => {
-                    reported = true;
-                    let (socket, gateway) = client.end(client.way.rtcp.is_some());
-                    send(socket, gateway, &packet);
-                }
-                None => break,
-            }
-        }
-        if reported {
-            client.tell(&self.desk);
-        }
-        self.wheel.arm(slot, client.poll_timeout());
-    }
-}
-
-impl UdpClient {
-    fn end(&self, rtcp: bool) -> (&UdpSocket, SocketAddr) {
-        match &self.way.rtcp {
-            Some((socket, gateway)) if rtcp => (socket, *gateway),
-            _ => (&self.way.socket, self.way.gateway),
-        }
-    }
-
-    fn poll_timeout(&self) -> u64 {
-        let talker = self.talker.as_ref().map_or(u64::MAX, Talker::poll_timeout);
-        self.ice.as_ref().map_or(u64::MAX, Ice::poll_timeout).min(talker)
-    }
-
-    fn handle_stun(&mut self, datagram: &[u8], desk: &ClientReports) {
+    fn handle_stun(&mut self, datagram: &[u8]) {
         let Some(ice) = &mut self.ice else { return };
         ice.handle(datagram);
-        if ice.mapped.is_some() && self.talker.is_none() {
-            let now_ns = clock::now_ns();
-            self.talker = Some(Talker::new(self.persona, now_ns));
-            desk.ready(self.session, now_ns);
+        if self.client.is_none() && ice.is_answered {
+            self.client = Some(LiveClient::new(self.persona, self.reports));
         }
-        if self.talker.is_none() && ice.refusals > 0 {
-            desk.tell(self.session, |state| {
+        if self.client.is_none() && ice.is_refused {
+            self.reports.borrow().tell(self.persona.session, |state| {
                 state.failed = Some("the gateway refuses its STUN checks".into());
             });
         }
     }
 
-    fn tell(&self, desk: &ClientReports) {
-        let Some(talker) = &self.talker else { return };
-        desk.counted(self.session, ClientTally { foreign: self.foreign, ..talker.tally() });
+    /// If the socket fails, the packet is lost, and the ledger shows it as missing.
+    async fn send_due(&mut self, socket: &UdpSocket) {
+        let send = async |packet: &[u8]| {
+            let _lost_at_worst = socket.send_to(packet, self.gateway).await;
+            Ok::<(), Infallible>(())
+        };
+        let mut check = Vec::new();
+        if let Some(ice) = &mut self.ice
+            && ice.poll_transmit(clock::now_ns(), &mut check)
+        {
+            let Ok(()) = send(&check).await;
+        }
+        if let Some(client) = &mut self.client {
+            let Ok(()) = client.send_due(send).await;
+        }
     }
-}
-
-/// If the socket is full or fails, the packet is lost, and the ledger shows it as missing.
-fn send(socket: &UdpSocket, to: SocketAddr, packet: &[u8]) {
-    let _lost_at_worst = socket.send_to(packet, to);
 }
 
 /// A client's side of ICE towards an ICE-lite gateway: checks until one is answered, then consent.
@@ -255,9 +153,9 @@ struct Ice {
     tie_breaker: u64,
     asked: Option<Transaction>,
     next_ns: u64,
-    /// The client's address as the gateway sees it, once a check was answered.
-    mapped: Option<SocketAddr>,
-    refusals: u64,
+    /// A check was answered.
+    is_answered: bool,
+    is_refused: bool,
 }
 
 impl Ice {
@@ -271,13 +169,9 @@ impl Ice {
             rng,
             asked: None,
             next_ns: now_ns,
-            mapped: None,
-            refusals: 0,
+            is_answered: false,
+            is_refused: false,
         }
-    }
-
-    fn poll_timeout(&self) -> u64 {
-        self.next_ns
     }
 
     /// Appends a check to `out` if one is due, and returns true in that case.
@@ -285,8 +179,7 @@ impl Ice {
         if now_ns < self.next_ns {
             return false;
         }
-        self.next_ns =
-            now_ns + if self.mapped.is_some() { CONSENT_EVERY_NS } else { CHECK_EVERY_NS };
+        self.next_ns = now_ns + if self.is_answered { CONSENT_EVERY_NS } else { CHECK_EVERY_NS };
         let mut id = [0; 12];
         self.rng.fill(&mut id);
         self.asked = Some(Transaction(id));
@@ -312,12 +205,12 @@ impl Ice {
             return;
         }
         match response.outcome() {
-            BindingOutcome::Mapped(address) if response.verify(&self.key).is_ok() => {
-                self.mapped = Some(address);
+            BindingOutcome::Mapped(_) if response.verify(&self.key).is_ok() => {
+                self.is_answered = true;
                 self.asked = None;
             }
             BindingOutcome::Mapped(_) => {}
-            BindingOutcome::Refused(_) => self.refusals += 1,
+            BindingOutcome::Refused(_) => self.is_refused = true,
         }
     }
 }

@@ -3,18 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::client::{Persona, Voice};
+use crate::client::{Persona, VOICE_TYPE};
 use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind};
-
-/// The senders of a room. All sessions receive.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Speech {
-    /// One session of a room sends.
-    #[default]
-    OneWay,
-    /// Both sessions of a room send.
-    BothWays,
-}
 
 /// The protocol of a session's client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,31 +15,21 @@ pub enum PlannedTransport {
     Quic,
 }
 
-/// How UDP clients are recognised.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Proof {
-    /// The offer declares the client's address.
-    #[default]
-    Declared,
-    /// The client proves itself by STUN checks.
-    Stun,
-}
-
 /// A plan of voice sessions, two per room.
 #[derive(Clone, Debug)]
 pub struct CrowdPlan {
     /// Number of sessions; an odd one has a room of its own.
     pub sessions: u32,
-    /// The senders of each room. Default: one.
-    pub speech: Speech,
+    /// Both sessions of a room send; otherwise one. All sessions receive.
+    pub both_ways: bool,
     /// The scenario of the offers. Default `call`.
     pub scenario: String,
     /// Prefix of the rooms' names. Default `drill`.
     pub rooms: String,
     /// Labels of every offer.
     pub labels: BTreeMap<String, String>,
-    /// How UDP clients are recognised. Default: by their declared address.
-    pub proof: Proof,
+    /// UDP clients prove themselves by STUN checks; otherwise the offer declares their address.
+    pub stun: bool,
     /// Every other room uses QUIC.
     pub quic: bool,
     /// The clients are behind a simulated NAT, which may change their addresses; UDP clients then use STUN.
@@ -65,11 +45,11 @@ impl CrowdPlan {
     pub fn new(sessions: u32) -> CrowdPlan {
         CrowdPlan {
             sessions,
-            speech: Speech::default(),
+            both_ways: false,
             scenario: "call".to_owned(),
             rooms: "drill".to_owned(),
             labels: BTreeMap::new(),
-            proof: Proof::default(),
+            stun: false,
             quic: false,
             natted: false,
             clients_at: Ipv4Addr::LOCALHOST.into(),
@@ -90,35 +70,62 @@ impl CrowdPlan {
 
     /// The session with the odd number of a room always sends.
     fn talks(&self, session: u64) -> bool {
-        self.speech == Speech::BothWays || !session.is_multiple_of(2)
+        self.both_ways || !session.is_multiple_of(2)
     }
 
     pub(super) fn persona(&self, session: u64) -> Persona {
         Persona {
             session,
             seed: self.seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            voice: self.talks(session).then(Voice::default),
-            video: None,
+            voice: self.talks(session),
+            video: false,
         }
     }
 
-    pub(super) fn offer(&self, session: u64, ingress: OfferIngress) -> OfferRequest {
-        let payload_type = Voice::default().payload_type;
-        let opus = OfferPayloadType { payload_type, codec: "opus".to_owned(), clock_rate: 48_000 };
-        OfferRequest {
-            scenario: self.scenario.clone(),
-            room: format!("{}-{}", self.rooms, self.room_of(session)),
-            labels: self.labels.clone(),
-            ingress,
-            media: vec![OfferMedia {
-                kind: OfferStreamKind::Audio,
-                payload_types: vec![opus],
-                feedback: Vec::new(),
-                bitrate: Some("64 kbit/s".to_owned()),
-            }],
-            rtcp: None,
-            nodes: BTreeMap::new(),
+    pub(super) fn planned(&self, session: u64) -> PlannedSession {
+        let room = self.room_of(session);
+        PlannedSession {
+            persona: self.persona(session),
+            room,
+            offer: OfferRequest {
+                scenario: self.scenario.clone(),
+                room: format!("{}-{room}", self.rooms),
+                labels: self.labels.clone(),
+                ingress: OfferIngress::Quic {},
+                media: vec![voice_media()],
+                rtcp: None,
+            },
+            transport: self.transport_of(session),
+            uses_stun: self.stun,
+            is_relayed: self.natted,
         }
+    }
+}
+
+/// A session to open.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedSession {
+    pub(crate) persona: Persona,
+    /// The number of the room in the ledger.
+    pub(crate) room: u64,
+    /// The offer of a QUIC client. The ingress of a UDP client is known once its socket is bound.
+    pub(crate) offer: OfferRequest,
+    pub(crate) transport: PlannedTransport,
+    /// A UDP client proves itself by STUN checks; otherwise the offer declares its address.
+    pub(crate) uses_stun: bool,
+    /// The client's packets pass the relay; then a UDP client proves itself by STUN.
+    pub(crate) is_relayed: bool,
+}
+
+/// The media of a session that sends or receives voice.
+pub(crate) fn voice_media() -> OfferMedia {
+    let opus =
+        OfferPayloadType { payload_type: VOICE_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
+    OfferMedia {
+        kind: OfferStreamKind::Audio,
+        payload_types: vec![opus],
+        feedback: Vec::new(),
+        bitrate: Some("64 kbit/s".to_owned()),
     }
 }
 

@@ -1,10 +1,9 @@
-//! A measurement window: packets sent, packets received, events.
+//! A measurement window: packets sent, packets received, events, and the effect of a fault on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
-use super::effect::pauses_after;
-use super::{FREEZE, FaultEffect, InjectedFault, NodeDetection, Scope};
 use crate::clock::nanoseconds;
 use crate::ledger::PacketLedger;
 use crate::watch::{at_ns, word};
@@ -15,39 +14,17 @@ const JUST_BEFORE_NS: u64 = 500_000_000;
 
 /// The packets and events of a span, and the sessions to which they belong.
 pub struct ObservationWindow {
-    pub(super) ledger: PacketLedger,
-    pub(super) events: Vec<ServerEvent>,
-    pub(super) by_id: BTreeMap<String, u64>,
+    /// Packets sent and received.
+    pub ledger: PacketLedger,
+    /// Events of the watched gateways, in order of arrival.
+    pub events: Vec<ServerEvent>,
+    /// Session numbers by the ids that the gateway assigned.
+    pub by_id: BTreeMap<String, u64>,
     /// The span of the window: nanoseconds since the Unix epoch.
-    pub(super) span: Range<u64>,
+    pub span: Range<u64>,
 }
 
 impl ObservationWindow {
-    /// Packets sent and received.
-    pub fn ledger(&self) -> &PacketLedger {
-        &self.ledger
-    }
-
-    /// Events of the watched gateways, in order of arrival.
-    pub fn events(&self) -> &[ServerEvent] {
-        &self.events
-    }
-
-    /// The span of the window: nanoseconds since the Unix epoch.
-    pub fn span(&self) -> Range<u64> {
-        self.span.clone()
-    }
-
-    /// Session numbers by the ids that the gateway assigned.
-    pub fn by_id(&self) -> &BTreeMap<String, u64> {
-        &self.by_id
-    }
-
-    /// The session with this id of the gateway.
-    pub fn session(&self, id: &str) -> Option<u64> {
-        self.by_id.get(id).copied()
-    }
-
     /// Excludes these sessions from all figures.
     pub fn forget(&mut self, sessions: &BTreeSet<u64>) {
         sessions.iter().for_each(|&session| self.ledger.forget(session));
@@ -128,7 +105,8 @@ impl ObservationWindow {
         let hit = rooms(hit);
         for event in self.events.iter().filter(|event| event.name == "moved") {
             let sessions = event.data["sessions"].as_array().into_iter().flatten();
-            let rooms = rooms(&sessions.filter_map(|id| self.session(&word(id))).collect());
+            let rooms =
+                rooms(&sessions.filter_map(|id| self.by_id.get(&word(id)).copied()).collect());
             for room in rooms {
                 *effect.causes.entry(word(&event.data["cause"])).or_default() += 1;
                 if hit.contains(&room) {
@@ -164,6 +142,185 @@ impl ObservationWindow {
             })
             .collect()
     }
+}
+
+/// The shortest pause that freezes video of 30 frames per second: a frame that is 150 ms later than usual (W3C
+/// webrtc-stats, `freezeCount`).
+pub(crate) const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
+
+/// A receiver without packets for this long counts as unheard.
+const RECENTLY: Duration = Duration::from_millis(500);
+
+/// The sessions that a fault affects, and how their gaps are measured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// All receivers. A gap is the longest pause after the fault.
+    Everybody,
+    /// Receivers whose last packet before the fault came from one of these nodes. A gap is the time from the last
+    /// packet of these nodes to the first packet of another node, or a longer pause after that.
+    Nodes(BTreeSet<u32>),
+    /// These sessions. A gap is the longest pause of a session after the fault.
+    Sessions(BTreeSet<u64>),
+    /// Receivers of these nodes with a pause of at least `FREEZE` after the fault. A gap is the longest pause.
+    Paused(BTreeSet<u32>),
+}
+
+impl Scope {
+    /// The nodes that the fault hits; empty if it hits none in particular.
+    pub fn nodes(&self) -> &BTreeSet<u32> {
+        const NONE: &BTreeSet<u32> = &BTreeSet::new();
+        match self {
+            Scope::Everybody | Scope::Sessions(_) => NONE,
+            Scope::Nodes(nodes) | Scope::Paused(nodes) => nodes,
+        }
+    }
+}
+
+/// A fault whose effect is to be measured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InjectedFault {
+    /// Time of the fault: nanoseconds since the Unix epoch.
+    pub at_ns: u64,
+    /// The sessions that count as hit.
+    pub scope: Scope,
+}
+
+/// A node that the gateway marked down.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeDetection {
+    /// The node's name.
+    pub node: String,
+    /// Time from the fault until the node was marked down, in milliseconds.
+    pub after_ms: f64,
+    /// Time from the fault until each witness accused the node, in milliseconds.
+    pub by_witness: BTreeMap<String, f64>,
+}
+
+/// The measurements of one window around a fault.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct FaultEffect {
+    /// Receivers that the fault affects.
+    pub hit: usize,
+    /// The gap of each affected receiver, nanoseconds; until the end of the window if no packet followed.
+    pub gaps_ns: Vec<u64>,
+    /// Time from the fault to each receiver's first packet of an unaffected node, nanoseconds; until the end of the
+    /// window if no such packet came.
+    pub left_ns: Vec<u64>,
+    /// Packets of affected nodes since the window began.
+    pub of_the_hit: u64,
+    /// Affected receivers without a packet in the last 500 ms, or since the fault if that is less.
+    pub unheard: usize,
+    /// The longest pause of each receiver that was not hit, nanoseconds.
+    pub other_pauses_ns: Vec<u64>,
+    /// Pauses after the fault of at least `FREEZE`, of receivers that were hit.
+    pub freezes: u64,
+    /// Such pauses of receivers that were not hit.
+    pub freezes_of_others: u64,
+    /// Packets sent in the window.
+    pub sent: u64,
+    /// Packets due to affected receivers that never arrived.
+    pub lost: u64,
+    /// Packets due to receivers that were not hit, and never arrived.
+    pub lost_of_others: u64,
+    /// Packets that arrived twice at one receiver.
+    pub twice: u64,
+    /// Packets that arrived at a wrong receiver.
+    pub misdelivered: u64,
+    /// Packets of the old node after the first packet of the new one.
+    pub stragglers: u64,
+    /// The longest time over which stragglers arrived at a receiver, nanoseconds.
+    pub straggled_ns: u64,
+    /// Rooms with an affected session.
+    pub rooms_hit: u64,
+    /// Moves of these rooms.
+    pub rooms_moved: u64,
+    /// Moves of all other rooms.
+    pub other_rooms_moved: u64,
+    /// Moves by cause: `node-down`.
+    pub causes: BTreeMap<String, u64>,
+    /// Nodes that were marked down after the fault.
+    pub detections: Vec<NodeDetection>,
+    /// All nodes that were marked down in the window.
+    pub marked_down: Vec<String>,
+}
+
+impl FaultEffect {
+    /// Adds one receiver's packets: arrival and node, in order.
+    fn listen(&mut self, heard: &[(u64, u32)], fault: &InjectedFault, hit: bool, end_ns: u64) {
+        let freeze_ns = nanoseconds(FREEZE);
+        let nodes = fault.scope.nodes();
+        self.of_the_hit += heard.iter().filter(|(_, node)| nodes.contains(node)).count() as u64;
+        let pauses = || pauses_after(heard, fault.at_ns, end_ns);
+        let freezes = pauses().filter(|&pause| pause >= freeze_ns).count() as u64;
+        let longest = pauses().max().unwrap_or(0);
+        if !hit {
+            self.freezes_of_others += freezes;
+            self.other_pauses_ns.push(longest);
+            return;
+        }
+        self.freezes += freezes;
+        let recently_ns = end_ns.saturating_sub(nanoseconds(RECENTLY)).max(fault.at_ns);
+        if heard.last().is_none_or(|(at_ns, _)| *at_ns <= recently_ns) {
+            self.unheard += 1;
+        }
+        let left = heard.iter().find(|(at_ns, node)| *at_ns > fault.at_ns && !nodes.contains(node));
+        let left_ns = left.map_or(end_ns, |(at_ns, _)| *at_ns);
+        self.left_ns.push(left_ns.saturating_sub(fault.at_ns));
+        self.gaps_ns.push(match &fault.scope {
+            Scope::Nodes(nodes) => gap_from(heard, nodes, fault.at_ns, end_ns).unwrap_or(longest),
+            _ => longest,
+        });
+    }
+
+    /// Adds the measurements of another window.
+    pub fn add(&mut self, other: FaultEffect) {
+        self.hit += other.hit;
+        self.gaps_ns.extend(other.gaps_ns);
+        self.left_ns.extend(other.left_ns);
+        self.of_the_hit += other.of_the_hit;
+        self.unheard += other.unheard;
+        self.other_pauses_ns.extend(other.other_pauses_ns);
+        self.freezes += other.freezes;
+        self.freezes_of_others += other.freezes_of_others;
+        self.sent += other.sent;
+        self.lost += other.lost;
+        self.lost_of_others += other.lost_of_others;
+        self.twice += other.twice;
+        self.misdelivered += other.misdelivered;
+        self.stragglers += other.stragglers;
+        self.straggled_ns = self.straggled_ns.max(other.straggled_ns);
+        self.rooms_hit += other.rooms_hit;
+        self.rooms_moved += other.rooms_moved;
+        self.other_rooms_moved += other.other_rooms_moved;
+        for (cause, moves) in other.causes {
+            *self.causes.entry(cause).or_default() += moves;
+        }
+        self.detections.extend(other.detections);
+        self.marked_down.extend(other.marked_down);
+    }
+}
+
+/// Pauses that end after this moment. The end of the window ends the last pause.
+fn pauses_after(
+    heard: &[(u64, u32)],
+    at_ns: u64,
+    end_ns: u64,
+) -> impl Iterator<Item = u64> + use<'_> {
+    let times = heard.iter().map(|(at_ns, _)| *at_ns).filter(move |&heard| heard < end_ns);
+    let heard_before = heard.first().is_some_and(|(first, _)| *first <= at_ns);
+    let mut before = (!heard_before).then_some(at_ns);
+    times.chain([end_ns]).filter_map(move |time| {
+        let since = before.replace(time);
+        since.filter(|_| time > at_ns).map(|since| time - since)
+    })
+}
+
+/// The time from the last packet of these nodes to the first packet of another node, or a longer pause after that.
+fn gap_from(heard: &[(u64, u32)], nodes: &BTreeSet<u32>, at_ns: u64, end_ns: u64) -> Option<u64> {
+    let is_change = |pair: &&[(u64, u32)]| pair[1].0 > at_ns && !nodes.contains(&pair[1].1);
+    let change = heard.windows(2).find(is_change)?;
+    let later = pauses_after(heard, change[1].0, end_ns).max().unwrap_or(0);
+    Some(later.max(change[1].0 - change[0].0))
 }
 
 #[cfg(test)]

@@ -1,21 +1,20 @@
 //! Computes the report from the ledger and the records.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
-use super::checks;
-use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan};
 use super::report::{
     ControlFigures, DegradationFigures, DemoReport, DetectionFigures, FailoverFigures, GapFigures,
-    PacketFigures, ReloadFigures, RoomFigures, SessionFigures, StrangerFigures,
+    PacketFigures, ReloadFigures, RoomFigures, SessionFigures, StrangerFigures, check,
 };
-use super::sessions::DemoScenario;
-use super::takeover::TakeoverResult;
+use super::sessions::{rooms_of, sessions_by};
+use super::steps::{DemoFault, DemoPush, DemoRecord};
 
 use crate::clock::nanoseconds;
 use crate::crowd::PlannedTransport;
 use crate::ledger::{
-    Account, Death, DuePacket, Excuses, GapSpread, NodeSwitch, PacketLedger, StreamPath, Tolerance,
+    Account, Death, DuePacket, Excuses, GapSpread, NodeSwitch, PacketLedger, StreamPath,
 };
 use crate::sample_node::number_of;
 use crate::stranger;
@@ -26,6 +25,7 @@ use evenkeel_client::ServerEvent;
 const SPLIT_MAX: Duration = Duration::from_millis(500);
 /// Every receiver must have got a packet within this time before the end.
 const LAST_HEARD: Duration = Duration::from_millis(1_500);
+
 pub(super) fn evaluate(record: &DemoRecord, ledger: &PacketLedger) -> DemoReport {
     Evaluation::new(record, ledger).report()
 }
@@ -34,7 +34,7 @@ pub(super) fn evaluate(record: &DemoRecord, ledger: &PacketLedger) -> DemoReport
 /// measurement began.
 pub(super) fn notes(record: &DemoRecord, ledger: &PacketLedger) -> String {
     let evaluation = Evaluation::new(record, ledger);
-    let ms = |at_ns: u64| (at_ns as f64 - record.span.from_ns as f64) / 1e6;
+    let ms = |at_ns: u64| (at_ns as f64 - record.span.start as f64) / 1e6;
     let mut lines: Vec<String> = Vec::new();
     for DuePacket { path, number, sent_ns } in &evaluation.account.lost {
         let StreamPath { receiver, sender, stream } = path;
@@ -43,14 +43,12 @@ pub(super) fn notes(record: &DemoRecord, ledger: &PacketLedger) -> String {
             ms(*sent_ns)
         ));
     }
-    lines.extend(
-        ledger.continuity_breaks(Tolerance::default()).iter().map(|found| format!("{found:?}")),
-    );
+    lines.extend(ledger.continuity_breaks().iter().map(|found| format!("{found:?}")));
     lines.extend(ledger.splits(SPLIT_MAX).iter().map(|found| format!("{found:?}")));
     for event in &record.events {
         lines.push(format!("{:9.1} {}: {}", ms(at_ns(event)), event.name, event.data));
     }
-    lines.push(format!("telemetry: {}", record.telemetry));
+    lines.push(format!("spans received: {:?}", record.spans));
     lines.join("\n")
 }
 
@@ -65,7 +63,7 @@ struct Evaluation<'a> {
 impl<'a> Evaluation<'a> {
     fn new(record: &'a DemoRecord, ledger: &'a PacketLedger) -> Evaluation<'a> {
         let switches = ledger.switches();
-        let udp = record.plan.sessions_by(PlannedTransport::Udp);
+        let udp = sessions_by(&record.plan, PlannedTransport::Udp);
         let mut evaluation =
             Evaluation { record, ledger, account: Account::default(), switches, udp };
         evaluation.account = ledger.account(&evaluation.excuses());
@@ -75,7 +73,7 @@ impl<'a> Evaluation<'a> {
     fn excuses(&self) -> Excuses {
         let death = |fault: &DemoFault| Death {
             node: number_of(&fault.node),
-            died_ns: fault.span.from_ns,
+            died_ns: fault.span.start,
             flipped_ns: self.flipped_ns(fault),
         };
         let deaths = self.record.faults.iter().map(death).collect();
@@ -92,12 +90,13 @@ impl<'a> Evaluation<'a> {
         }
         let seen =
             self.switches_of(fault).filter(|_| fault.unattended).map(|switch| switch.first_ns);
-        seen.min().unwrap_or(fault.span.from_ns)
+        seen.min().unwrap_or(fault.span.start)
     }
 
     fn marked_down(&self, fault: &DemoFault) -> Option<&ServerEvent> {
         let mut events = self.record.events.iter().filter(|_| !fault.unattended);
-        events.find(|event| fault.span.holds(at_ns(event)) && is_node(event, &fault.node, "down"))
+        events
+            .find(|event| fault.span.contains(&at_ns(event)) && is_node(event, &fault.node, "down"))
     }
 
     /// Switches of receivers that were on the dead node.
@@ -105,7 +104,7 @@ impl<'a> Evaluation<'a> {
         let node = number_of(&fault.node);
         self.switches
             .iter()
-            .filter(move |switch| switch.from == node && fault.span.holds(switch.first_ns))
+            .filter(move |switch| switch.from == node && fault.span.contains(&switch.first_ns))
     }
 
     /// Packets that a rung dropped, as reported by the gateway, by the packet numbers of the senders.
@@ -133,32 +132,25 @@ impl<'a> Evaluation<'a> {
 
     fn report(&self) -> DemoReport {
         let record = self.record;
-        let failovers = self.failovers();
-        let reloads: Vec<ReloadFigures> =
-            record.pushes.iter().map(|push| self.reload(push)).collect();
-        let (takeover, skipped) = match &record.takeover {
-            TakeoverResult::Played(takeover) => (Some(*takeover), Vec::new()),
-            TakeoverResult::Skipped(reason) => (None, vec![format!("gateway killed: {reason}")]),
-        };
         let mut report = DemoReport {
             sessions: self.sessions(),
             rooms: self.rooms(),
             packets: self.packets(),
-            failovers,
+            failovers: self.failovers(),
             control: self.control(),
-            takeover,
-            skipped,
-            continuity_breaks: self.ledger.continuity_breaks(Tolerance::default()).len(),
+            takeover: record.takeover,
+            skipped: record.skipped.clone(),
+            continuity_breaks: self.ledger.continuity_breaks().len(),
             degradation: self.degradation(),
-            reloads,
+            reloads: record.pushes.iter().map(|push| self.reload(push)).collect(),
             policy_calls: record.calls.clone(),
             strangers: self.strangers(),
-            spans_received: self.spans(),
+            spans_received: record.spans.clone(),
             machine: record.machine,
             checks: Vec::new(),
             ok: false,
         };
-        report.checks = checks::check(&report);
+        report.checks = check(&report);
         report.ok = report.checks.iter().all(|check| check.kept != Some(false));
         report
     }
@@ -168,30 +160,24 @@ impl<'a> Evaluation<'a> {
         let closed = record
             .events
             .iter()
-            .filter(|event| event.name == "closed" && at_ns(event) < record.span.until_ns);
+            .filter(|event| event.name == "closed" && at_ns(event) < record.span.end);
         let closed = closed.filter_map(|event| record.by_id.get(&word(&event.data["session"])));
-        let until_ns = record.span.until_ns;
+        let until_ns = record.span.end;
         let silent = self.ledger.silent(until_ns - nanoseconds(LAST_HEARD), until_ns);
         let lost: BTreeSet<u64> =
             closed.copied().chain(silent).chain(record.failed.iter().copied()).collect();
-        let count = |transport| record.plan.count(transport);
-        SessionFigures {
-            udp: count(PlannedTransport::Udp),
-            quic: count(PlannedTransport::Quic),
-            lost: lost.len(),
-        }
+        let udp = self.udp.len();
+        SessionFigures { udp, quic: record.plan.len() - udp, lost: lost.len() }
     }
 
     fn rooms(&self) -> RoomFigures {
-        let rooms = &self.record.plan.rooms;
-        let calls = rooms.iter().filter(|room| room.scenario == DemoScenario::Call).count();
+        let rooms = |scenario| rooms_of(&self.record.plan, scenario).len();
         let split: BTreeSet<u64> =
             self.ledger.splits(SPLIT_MAX).into_iter().map(|split| split.room).collect();
-        RoomFigures { calls, streams: rooms.len() - calls, split: split.len() }
+        RoomFigures { calls: rooms("call"), streams: rooms("live"), split: split.len() }
     }
 
     fn packets(&self) -> PacketFigures {
-        let misdelivered = self.ledger.misdelivered();
         PacketFigures {
             sent: self.ledger.sent_count(),
             received: self.ledger.arrived_count(),
@@ -199,7 +185,7 @@ impl<'a> Evaluation<'a> {
             lost_to_faults: self.account.lost_to_faults.len(),
             shed: self.account.shed.len(),
             twice: self.ledger.twice().len(),
-            misdelivered: misdelivered.len(),
+            misdelivered: self.ledger.misdelivered().len(),
         }
     }
 
@@ -232,8 +218,8 @@ impl<'a> Evaluation<'a> {
 
     fn failover(&self, fault: &DemoFault, transport: PlannedTransport) -> FailoverFigures {
         let marked_down = self.marked_down(fault);
-        let detected = marked_down
-            .map(|event| GapSpread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
+        let detected =
+            marked_down.map(|event| at_ns(event).saturating_sub(fault.span.start) as f64 / 1e6);
         let switches: Vec<&NodeSwitch> = self
             .switches_of(fault)
             .filter(|switch| self.is_by(switch.receiver, transport))
@@ -247,9 +233,9 @@ impl<'a> Evaluation<'a> {
             ingress: ingress(transport),
             node: fault.node.clone(),
             sessions: switches.len(),
-            detect_ms: detected.map(DetectionFigures::from).unwrap_or_default(),
+            detect_ms: DetectionFigures { p50: detected, p99: detected, max: detected },
             gap_ms: gap(transport, switches.iter().map(|switch| switch.gap_ns()).collect()),
-            packets_lost: self.lost_within(&self.account.lost_to_faults, fault.span, transport),
+            packets_lost: self.lost_within(&self.account.lost_to_faults, &fault.span, transport),
             by_witness: witnesses.map(|witness| (witness, switches.len())).collect(),
         }
     }
@@ -257,7 +243,7 @@ impl<'a> Evaluation<'a> {
     /// The moves by a policy, make-before-break.
     fn planned(&self, push: &DemoPush, transport: PlannedTransport) -> FailoverFigures {
         let switches = self.switches.iter().filter(|switch| {
-            push.span.holds(switch.first_ns) && self.is_by(switch.receiver, transport)
+            push.span.contains(&switch.first_ns) && self.is_by(switch.receiver, transport)
         });
         let gaps: Vec<u64> = switches.map(NodeSwitch::gap_ns).collect();
         FailoverFigures {
@@ -269,7 +255,7 @@ impl<'a> Evaluation<'a> {
             sessions: gaps.len(),
             detect_ms: DetectionFigures::default(),
             gap_ms: gap(transport, gaps),
-            packets_lost: self.lost_within(&self.account.lost, push.span, transport),
+            packets_lost: self.lost_within(&self.account.lost, &push.span, transport),
             by_witness: BTreeMap::new(),
         }
     }
@@ -281,15 +267,15 @@ impl<'a> Evaluation<'a> {
     fn lost_within(
         &self,
         packets: &[DuePacket],
-        span: TimeSpan,
+        span: &Range<u64>,
         transport: PlannedTransport,
     ) -> usize {
         let early = nanoseconds(Duration::from_millis(100));
-        let span = TimeSpan { from_ns: span.from_ns - early, ..span };
+        let span = span.start - early..span.end;
         packets
             .iter()
             .filter(|packet| {
-                span.holds(packet.sent_ns) && self.is_by(packet.path.receiver, transport)
+                span.contains(&packet.sent_ns) && self.is_by(packet.path.receiver, transport)
             })
             .count()
     }
@@ -316,7 +302,7 @@ impl<'a> Evaluation<'a> {
             of_session.all(|(_, args)| args.last() == Some(&0))
         };
         DegradationFigures {
-            behind_bad_network: record.lossy.len(),
+            behind_bad_network: record.lossy().count(),
             degraded: all.len(),
             capped: capped.len(),
             voice_only: voice_only.len(),
@@ -325,9 +311,9 @@ impl<'a> Evaluation<'a> {
     }
 
     fn reload(&self, push: &DemoPush) -> ReloadFigures {
-        let within = |transport| self.lost_within(&self.account.lost, push.span, transport);
+        let within = |transport| self.lost_within(&self.account.lost, &push.span, transport);
         ReloadFigures {
-            policy: push.policy,
+            policy: "call/routing",
             plugin: push.vice.map_or("good", |vice| vice.name()),
             outcome: word(&push.answer["outcome"]),
             reason: push.answer["reason"].as_str().map(str::to_owned),
@@ -342,12 +328,6 @@ impl<'a> Evaluation<'a> {
         let forwarded =
             misdelivered.iter().filter(|arrival| arrival.sender == stranger::SESSION).count();
         StrangerFigures { forwarded: forwarded as u64, ..self.record.strangers.clone() }
-    }
-
-    fn spans(&self) -> BTreeMap<String, u64> {
-        let spans = self.record.telemetry["spans_received"].as_object();
-        let spans = spans.into_iter().flatten();
-        spans.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
     }
 }
 

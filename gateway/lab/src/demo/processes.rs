@@ -1,4 +1,4 @@
-//! The processes of the demo: a telemetry receiver, six nodes in three regions of two zones, and the gateway.
+//! The processes of the demo: six nodes in three regions of two zones, and the gateway.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::options::{DemoError, DemoOptions};
+use crate::error::LabError;
 use crate::process::{ChildProcess, ProcessError};
+use crate::watch::word;
 use evenkeel_client::{ApiClient, ApiEndpoint};
 
 /// The regions; the gateway is in the first.
@@ -29,6 +31,27 @@ const CAPACITY: &str = "200 Mbit/s";
 
 pub(super) const CALL: &str = include_str!("policies/call.toml");
 const LIVE: &str = include_str!("policies/live.toml");
+
+/// See the gateway work: calls and streams, nodes that die, policies that change; as root, a gateway that is replaced by
+/// its standby. Takes about 50 seconds.
+#[derive(Args, Clone, Debug)]
+pub struct DemoOptions {
+    /// Print the outcome as one JSON object, the last line on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Sessions: four fifths in 1v1 calls, the others in live streams
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=2_000))]
+    pub(super) sessions: u32,
+    /// Set the seed of all random choices
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Keep everything running until interrupted, with an agent beside each node, for drills
+    #[arg(long)]
+    pub serve: bool,
+    /// Keep the folder with configuration and logs
+    #[arg(long)]
+    keep: bool,
+}
 
 /// The demo's folder, removed on drop unless `keep` is set.
 struct Folder {
@@ -59,7 +82,6 @@ struct DemoNode {
 pub(super) struct Processes {
     evenkeel: PathBuf,
     gateway: ChildProcess,
-    receiver: Option<ChildProcess>,
     nodes: Vec<DemoNode>,
     /// The last field, so that all processes have ended when the folder is removed.
     folder: Folder,
@@ -71,11 +93,9 @@ impl Processes {
     pub(super) async fn start(
         options: &DemoOptions,
         evenkeel: &Path,
-    ) -> Result<Processes, DemoError> {
+        telemetry: &str,
+    ) -> Result<Processes, LabError> {
         let folder = folder(options)?;
-        let mut receiver =
-            start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
-        let endpoint = text(&first_line(&mut receiver).await?["http"]);
         let mut nodes = Vec::new();
         for name in REGIONS.iter().flat_map(|region| ZONES.map(|zone| format!("{region}-{zone}1")))
         {
@@ -88,25 +108,13 @@ impl Processes {
             });
         }
         let config = folder.path.join("evenkeel.toml");
-        write(&config, &configuration(options, &endpoint, &nodes))?;
+        write(&config, &configuration(options, telemetry, &nodes))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
         let mut gateway = start(evenkeel, &words, "gateway", &folder.path)?;
         let listening = first_line(&mut gateway).await?;
-        let udp = text(&listening["udp"][0]);
-        let Ok(udp) = udp.parse() else {
-            return Err(gateway.error(format!("listens at {udp:?}")).into());
-        };
-        let place = ApiEndpoint::Unix(text(&listening["socket"]).into());
-        let receiver = Some(receiver);
-        Ok(Processes {
-            evenkeel: evenkeel.to_owned(),
-            gateway,
-            receiver,
-            nodes,
-            folder,
-            udp,
-            place,
-        })
+        let udp = address(&gateway, &listening["udp"][0])?;
+        let place = ApiEndpoint::Unix(word(&listening["socket"]).into());
+        Ok(Processes { evenkeel: evenkeel.to_owned(), gateway, nodes, folder, udp, place })
     }
 
     pub(super) fn admin(&self) -> ApiClient {
@@ -124,18 +132,21 @@ impl Processes {
         self.nodes.iter().map(|node| node.name.as_str()).collect()
     }
 
-    pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
-        self.nodes.iter().find(|node| node.name == name).map(|node| node.address)
+    fn node(&self, name: &str) -> Option<&DemoNode> {
+        self.nodes.iter().find(|node| node.name == name)
     }
 
-    pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), DemoError> {
-        let node = self.nodes.iter().find(|node| node.name == name);
-        let process = node.and_then(|node| node.process.as_ref());
+    pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
+        self.node(name).map(|node| node.address)
+    }
+
+    pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), LabError> {
+        let process = self.node(name).and_then(|node| node.process.as_ref());
         Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
     /// Restarts a killed node at its old address.
-    pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), DemoError> {
+    pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), LabError> {
         if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
             // Reaps the dead process, which frees its port.
             node.process = None;
@@ -145,15 +156,8 @@ impl Processes {
         Ok(())
     }
 
-    /// Ends the receiver of telemetry and returns its report.
-    pub(super) async fn end_receiver(&mut self) -> Result<Value, DemoError> {
-        let Some(receiver) = self.receiver.take() else { return Ok(Value::Null) };
-        let report = end(receiver).await?;
-        Ok(report.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or(Value::Null))
-    }
-
     /// Fails if the gateway has ended.
-    pub(super) fn require_gateway(&mut self) -> Result<(), DemoError> {
+    pub(super) fn require_gateway(&mut self) -> Result<(), LabError> {
         if self.gateway.is_running() {
             return Ok(());
         }
@@ -171,8 +175,8 @@ impl Processes {
     }
 
     /// Ends all processes, and returns the counters of nodes that were still alive, by name.
-    pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, DemoError> {
-        let Processes { gateway, receiver, nodes, folder, .. } = self;
+    pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, LabError> {
+        let Processes { gateway, nodes, folder, .. } = self;
         end(gateway).await?;
         let mut counted = BTreeMap::new();
         for node in nodes {
@@ -183,9 +187,6 @@ impl Processes {
             {
                 counted.insert(node.name, counters);
             }
-        }
-        if let Some(receiver) = receiver {
-            end(receiver).await?;
         }
         drop(folder);
         Ok(counted)
@@ -202,7 +203,7 @@ pub(super) fn start(
 }
 
 /// Waits for the first line on standard output and reads it as JSON. Clients run on meanwhile.
-pub(super) async fn first_line(process: &mut ChildProcess) -> Result<Value, DemoError> {
+pub(super) async fn first_line(process: &mut ChildProcess) -> Result<Value, LabError> {
     let until = Instant::now() + FIRST_LINE_WITHIN;
     loop {
         if let Some(line) = process.try_line()? {
@@ -216,7 +217,7 @@ pub(super) async fn first_line(process: &mut ChildProcess) -> Result<Value, Demo
 }
 
 /// Ends a process with SIGTERM, or kills it after [`END_WITHIN`], and returns its last line on standard output.
-async fn end(mut process: ChildProcess) -> Result<Option<String>, DemoError> {
+async fn end(mut process: ChildProcess) -> Result<Option<String>, LabError> {
     process.signal(Signal::SIGTERM)?;
     let until = Instant::now() + END_WITHIN;
     while process.is_running() && Instant::now() < until {
@@ -226,14 +227,14 @@ async fn end(mut process: ChildProcess) -> Result<Option<String>, DemoError> {
     Ok(process.all_lines(END_WITHIN).pop())
 }
 
-fn folder(options: &DemoOptions) -> Result<Folder, DemoError> {
+fn folder(options: &DemoOptions) -> Result<Folder, LabError> {
     let path = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
     let what = format!("making {}", path.display());
     // Only the owner may read the folder, because it contains secrets.
-    fs::DirBuilder::new().mode(0o700).create(&path).map_err(DemoError::system(&what))?;
+    fs::DirBuilder::new().mode(0o700).create(&path).map_err(LabError::system(&what))?;
     let folder = Folder { path, keep: options.keep };
     let policies = folder.path.join("policies");
-    fs::create_dir(&policies).map_err(DemoError::system(&what))?;
+    fs::create_dir(&policies).map_err(LabError::system(&what))?;
     write(&policies.join("call.toml"), CALL)?;
     write(&policies.join("live.toml"), LIVE)?;
     Ok(folder)
@@ -241,7 +242,7 @@ fn folder(options: &DemoOptions) -> Result<Folder, DemoError> {
 
 /// Creates the node's secret, unless the node is restarted, and returns the file's name. Each node has its own, as
 /// drills require.
-fn secret(folder: &Path, name: &str) -> Result<String, DemoError> {
+fn secret(folder: &Path, name: &str) -> Result<String, LabError> {
     let file = format!("{name}.secret");
     let path = folder.join(&file);
     if !path.exists() {
@@ -257,7 +258,7 @@ pub(super) fn start_node(
     folder: &Path,
     name: &str,
     listen: &str,
-) -> Result<ChildProcess, DemoError> {
+) -> Result<ChildProcess, LabError> {
     let secret = folder.join(secret(folder, name)?).display().to_string();
     let mut words =
         vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
@@ -272,24 +273,23 @@ async fn node(
     folder: &Path,
     name: &str,
     listen: &str,
-) -> Result<(ChildProcess, SocketAddr), DemoError> {
+) -> Result<(ChildProcess, SocketAddr), LabError> {
     let mut process = start_node(evenkeel, folder, name, listen)?;
-    let listening = text(&first_line(&mut process).await?["listening"]);
-    match listening.parse() {
-        Ok(address) => Ok((process, address)),
-        Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
-    }
+    let listening = first_line(&mut process).await?;
+    let address = address(&process, &listening["listening"])?;
+    Ok((process, address))
+}
+
+fn address(process: &ChildProcess, listening: &Value) -> Result<SocketAddr, ProcessError> {
+    let address = listening.as_str().and_then(|address| address.parse().ok());
+    address.ok_or_else(|| process.error(format!("listens at {listening}")))
 }
 
 /// Starts an agent that starts the node, for drills.
-async fn node_with_agent(
-    evenkeel: &Path,
-    folder: &Path,
-    name: &str,
-) -> Result<DemoNode, DemoError> {
+async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<DemoNode, LabError> {
     // The node is started later.
     let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
-    let address = free().map_err(DemoError::system("looking for a free port"))?;
+    let address = free().map_err(LabError::system("looking for a free port"))?;
     let listen = address.to_string();
     let secret_file = secret(folder, name)?;
     let secret = folder.join(&secret_file).display().to_string();
@@ -308,14 +308,9 @@ async fn node_with_agent(
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
     let mut process = start(evenkeel, &words, &format!("agent-{name}"), folder)?;
-    let listening = self::text(&first_line(&mut process).await?["listening"]);
-    match listening.parse() {
-        Ok(agent) => {
-            let name = name.to_owned();
-            Ok(DemoNode { name, address, agent: Some(agent), process: Some(process) })
-        }
-        Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
-    }
+    let listening = first_line(&mut process).await?;
+    let agent = Some(self::address(&process, &listening["listening"])?);
+    Ok(DemoNode { name: name.to_owned(), address, agent, process: Some(process) })
 }
 
 fn configuration(options: &DemoOptions, endpoint: &str, nodes: &[DemoNode]) -> String {
@@ -365,11 +360,7 @@ capacity = "{CAPACITY}"
     text
 }
 
-pub(super) fn write(path: &Path, text: &str) -> Result<(), DemoError> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), LabError> {
     let what = format!("writing {}", path.display());
-    fs::write(path, text).map_err(DemoError::system(&what))
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+    fs::write(path, text).map_err(LabError::system(&what))
 }

@@ -2,27 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use evenkeel_client::{ApiCall, ApiClient, ServerEvent};
-use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::hostile::{self, Vice};
-use super::options::{DemoError, DemoOptions};
-use super::processes::Processes;
-use super::record::{DemoFault, DemoPush, DemoRecord, TimeSpan};
-use super::report::{PolicyCalls, StrangerFigures};
-use super::sessions::{DemoScenario, OpenSessions, SessionPlan};
-use super::{takeover, telemetry};
+use super::processes::{DemoOptions, Processes};
+use super::report::{PolicyCalls, StrangerFigures, Takeover};
+use super::sessions::{self, rooms_of, sessions_by};
+use super::takeover;
+use super::telemetry::{self, TelemetryReceiver};
 use crate::clock;
-use crate::crowd::PlannedTransport;
+use crate::crowd::{OpenSessions, PlannedSession, PlannedTransport};
+use crate::error::LabError;
 use crate::ledger::PacketLedger;
-use crate::machine::MachineWatch;
-use crate::relay::Conditions;
+use crate::machine::{MachineWatch, Timeliness};
+use crate::relay::{Conditions, RelayDrop};
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
 
@@ -41,6 +40,7 @@ const RESTORED_WITHIN: Duration = Duration::from_secs(15);
 const SWAP_SETTLES: Duration = Duration::from_secs(4);
 /// Wait between two pushes.
 const BETWEEN_PUSHES: Duration = Duration::from_millis(400);
+const API_ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Packets of each kind that unauthorised clients send.
 const UNAUTHORISED_PACKETS: u32 = 50;
 /// Wait for the last packets.
@@ -52,7 +52,7 @@ const VICTIMS: [&str; 2] = ["east-b1", "east-a1"];
 const PROBED_NODE: &str = "west-a1";
 
 /// The policy that is pushed: the shipped plugin, with settings that keep rooms in the zone of their label.
-const POLICY: &str = "call/routing";
+const POLICY: (&str, &str) = ("call", "routing");
 const PLUGIN: &str = "route-nearest";
 
 struct DemoProgress {
@@ -70,52 +70,110 @@ impl DemoProgress {
     }
 }
 
+pub(super) struct DemoFault {
+    pub(super) node: String,
+    /// The node was stopped (SIGSTOP), so that its port stays open.
+    pub(super) silent: bool,
+    /// The gateway ran without plugins, API and telemetry receiver.
+    pub(super) unattended: bool,
+    /// Nanoseconds since the Unix epoch.
+    pub(super) span: Range<u64>,
+}
+
+pub(super) struct DemoPush {
+    /// `None` for a valid plugin.
+    pub(super) vice: Option<Vice>,
+    pub(super) answer: Value,
+    /// Nanoseconds since the Unix epoch.
+    pub(super) span: Range<u64>,
+    pub(super) rooms_moved: usize,
+}
+
+/// The records of a demo beside the ledger.
+#[derive(Default)]
+pub(super) struct DemoRecord {
+    pub(super) plan: Vec<PlannedSession>,
+    /// Session numbers by the gateway's id.
+    pub(super) by_id: BTreeMap<String, u64>,
+    /// Nanoseconds since the Unix epoch.
+    pub(super) span: Range<u64>,
+    pub(super) machine: Timeliness,
+    pub(super) control_ns: Vec<u64>,
+    pub(super) faults: Vec<DemoFault>,
+    pub(super) dropped: Vec<RelayDrop>,
+    pub(super) pushes: Vec<DemoPush>,
+    pub(super) strangers: StrangerFigures,
+    pub(super) calls: PolicyCalls,
+    /// Spans that the receiver of telemetry got, by name.
+    pub(super) spans: BTreeMap<String, u64>,
+    /// Every event, until the API ended.
+    pub(super) events: Vec<ServerEvent>,
+    /// The folder with configuration and logs, if kept.
+    pub(super) kept: Option<PathBuf>,
+    /// Sessions with a failed or closed client.
+    pub(super) failed: BTreeSet<u64>,
+    pub(super) takeover: Option<Takeover>,
+    /// Acts that this machine does not permit, with the reason.
+    pub(super) skipped: Vec<String>,
+}
+
+impl DemoRecord {
+    /// Sessions behind the relay.
+    pub(super) fn lossy(&self) -> impl Iterator<Item = &PlannedSession> {
+        self.plan.iter().filter(|planned| planned.is_relayed)
+    }
+}
+
 struct DemoRun {
-    evenkeel: PathBuf,
     processes: Processes,
+    receiver: TelemetryReceiver,
     sessions: OpenSessions,
     admin: ApiClient,
     watch: Watch,
     progress: DemoProgress,
-    machine: MachineWatch,
     seed: u64,
-    faults: Vec<DemoFault>,
-    pushes: Vec<DemoPush>,
+    record: DemoRecord,
 }
 
 /// Runs all steps and returns the records for evaluation.
 pub(super) async fn run(
     options: &DemoOptions,
     evenkeel: &Path,
-) -> Result<(DemoRecord, PacketLedger), DemoError> {
+) -> Result<(DemoRecord, PacketLedger), LabError> {
     let progress = DemoProgress { since: Instant::now() };
     progress.say("measuring the scheduling latency of this machine");
     let machine = MachineWatch::begin();
     progress.say("starting six nodes in three regions, a telemetry receiver, and the gateway");
-    let mut processes = Processes::start(options, evenkeel).await?;
+    let receiver = TelemetryReceiver::start().await;
+    let receiver = receiver.map_err(LabError::system("receiving telemetry"))?;
+    let mut processes = Processes::start(options, evenkeel, &receiver.endpoint).await?;
     let watch = Watch::begin(&processes.admin()).await;
-    let watch = watch.map_err(DemoError::admin("listening to events"))?;
-    let plan = SessionPlan::of(options.sessions);
+    let watch = watch.map_err(LabError::gateway("listening to events"))?;
+    let plan = sessions::plan(options.sessions, options.seed);
     progress.say(&format!(
         "opening {} sessions in {} rooms: {} over UDP, {} over QUIC",
-        plan.sessions.len(),
-        plan.rooms.len(),
-        plan.count(PlannedTransport::Udp),
-        plan.count(PlannedTransport::Quic)
+        plan.len(),
+        rooms_of(&plan, "call").len() + rooms_of(&plan, "live").len(),
+        sessions_by(&plan, PlannedTransport::Udp).len(),
+        sessions_by(&plan, PlannedTransport::Quic).len()
     ));
-    let sessions = OpenSessions::enter(plan, &mut processes, options.seed).await?;
-    let admin = processes.admin();
-    let seed = options.seed;
-    let (faults, pushes) = (Vec::new(), Vec::new());
-    let evenkeel = evenkeel.to_owned();
-    DemoRun { evenkeel, processes, sessions, admin, watch, progress, machine, seed, faults, pushes }
-        .play()
+    let sessions = sessions::open(&plan, &mut processes, options.seed).await?;
+    let span = clock::now_ns()..u64::MAX;
+    let (admin, seed) = (processes.admin(), options.seed);
+    let record = DemoRecord { plan, span, ..DemoRecord::default() };
+    DemoRun { processes, receiver, sessions, admin, watch, progress, seed, record }
+        .play(evenkeel, &machine)
         .await
 }
 
 impl DemoRun {
-    async fn play(mut self) -> Result<(DemoRecord, PacketLedger), DemoError> {
-        let control_ns = self.steady().await;
+    async fn play(
+        mut self,
+        evenkeel: &Path,
+        machine: &MachineWatch,
+    ) -> Result<(DemoRecord, PacketLedger), LabError> {
+        self.progress.say("steady state: the control run");
+        self.record.control_ns = clock::control_moments(STEADY).await;
         // On a stalled machine all rooms may have left one of the nodes; then the other node has all rooms.
         let all_left = self.rooms_on(VICTIMS[0]).await? == 0;
         let [killed, stopped] = if all_left { [VICTIMS[1], VICTIMS[0]] } else { VICTIMS };
@@ -128,73 +186,39 @@ impl DemoRun {
         for vice in Vice::ALL {
             self.push_hostile(vice).await?;
         }
-        let mut strangers = self.send_unauthorised().await?;
-        let (calls, telemetry) = self.leave_alone().await?;
+        self.send_unauthorised().await?;
+        self.leave_alone().await?;
         self.kill_unattended(killed).await?;
         self.processes.require_gateway()?;
         self.progress.say("collecting the last packets");
 
-        let DemoRun {
-            evenkeel,
-            processes,
-            sessions,
-            watch,
-            progress,
-            machine,
-            seed,
-            faults,
-            pushes,
-            ..
-        } = self;
-        let span = TimeSpan { from_ns: sessions.from_ns, until_ns: clock::now_ns() };
-        for planned in &sessions.plan.sessions {
-            sessions.books.open().leave(planned.session, span.until_ns);
-        }
+        let DemoRun { processes, sessions, watch, progress, seed, mut record, .. } = self;
+        record.span.end = clock::now_ns();
+        sessions.books.open().due_between(record.span.start, record.span.end);
         tokio::time::sleep(LAST_WORDS).await;
         let states = sessions.fleet.states();
         let failed = states.iter().filter(|(_, state)| state.failed.is_some());
-        let failed = failed.map(|(&session, _)| session).collect();
-        let lossy = sessions.lossy();
-        let OpenSessions { plan, fleet, books, relay, by_id, .. } = sessions;
+        record.failed = failed.map(|(&session, _)| session).collect();
+        let OpenSessions { fleet, books, relay, by_id, .. } = sessions;
         drop(fleet);
-        let dropped = relay.dropped();
-        let kept = processes.kept();
+        record.dropped = relay.dropped();
+        record.by_id = by_id;
+        record.kept = processes.kept();
         progress.say("two gateways in a group: the owner of their address is killed (SIGKILL)");
-        let takeover = takeover::play(&evenkeel, processes.subfolder("group"), seed).await?;
+        match takeover::play(evenkeel, processes.subfolder("group"), seed).await? {
+            Ok(takeover) => record.takeover = Some(takeover),
+            Err(reason) => record.skipped.push(format!("gateway killed: {reason}")),
+        }
         progress.say("evaluating the ledger");
         let counted = processes.end().await?;
         let unknown_tags = counted.get(PROBED_NODE).and_then(|node| node["unknown_tag"].as_u64());
-        strangers.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
-        let events = watch.heard.all().clone();
-        let ledger = books.open().clone();
-        let record = DemoRecord {
-            plan,
-            by_id,
-            span,
-            machine: machine.so_far(),
-            control_ns,
-            faults,
-            lossy,
-            dropped,
-            pushes,
-            strangers,
-            calls,
-            telemetry,
-            events,
-            kept,
-            failed,
-            takeover,
-        };
-        Ok((record, ledger))
+        record.strangers.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
+        record.events = watch.heard.take();
+        record.machine = machine.so_far();
+        Ok((record, books.turn()))
     }
 
-    /// Runs the control run, without a fault.
-    async fn steady(&self) -> Vec<u64> {
-        self.progress.say("steady state: the control run");
-        clock::control_moments(STEADY).await
-    }
-
-    async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), DemoError> {
+    async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), LabError> {
         let silent = signal == Signal::SIGSTOP;
         let how = if silent { "is stopped (SIGSTOP)" } else { "is killed (SIGKILL)" };
         let rooms = self.rooms_on(node).await?;
@@ -204,35 +228,33 @@ impl DemoRun {
         let is_down = |event: &ServerEvent| watch::is_node(event, node, "down");
         self.watch.heard.wait(from_ns, AFTER_DEATH, is_down).await;
         tokio::time::sleep(AFTER_DEATH).await;
-        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
-        self.faults.push(DemoFault { node: node.to_owned(), silent, unattended: false, span });
+        self.add_fault(node, silent, false, from_ns);
         self.processes.require_gateway()
     }
 
-    async fn rooms_on(&mut self, node: &str) -> Result<u64, DemoError> {
-        let nodes =
-            self.admin.read("/v1/nodes").await.map_err(DemoError::admin("listing nodes"))?;
-        let rows = nodes["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-        Ok(rows
-            .iter()
-            .find(|row| row["node"] == node)
-            .and_then(|row| row["rooms"].as_u64())
-            .unwrap_or(0))
+    fn add_fault(&mut self, node: &str, silent: bool, unattended: bool, from_ns: u64) {
+        let (node, span) = (node.to_owned(), from_ns..clock::now_ns());
+        self.record.faults.push(DemoFault { node, silent, unattended, span });
+    }
+
+    async fn rooms_on(&mut self, node: &str) -> Result<u64, LabError> {
+        let nodes = self.admin.list("nodes").await.map_err(LabError::gateway("listing nodes"))?;
+        let row = nodes.iter().find(|row| row["node"] == node);
+        Ok(row.and_then(|row| row["rooms"].as_u64()).unwrap_or(0))
     }
 
     /// Restarts the node and waits until it is trusted and is the second hop of its rooms again.
-    async fn heal(&mut self, node: &str) -> Result<(), DemoError> {
+    async fn heal(&mut self, node: &str) -> Result<(), LabError> {
         self.progress.say(&format!("{node} is back"));
         let from_ns = clock::now_ns();
-        if self.faults.last().is_some_and(|fault| fault.silent) {
+        if self.record.faults.last().is_some_and(|fault| fault.silent) {
             self.processes.signal_node(node, Signal::SIGCONT)?;
         } else {
             self.processes.restart_node(node).await?;
         }
         let is_up = |event: &ServerEvent| watch::is_node(event, node, "up");
         if !self.watch.heard.wait(from_ns, TRUSTED_WITHIN, is_up).await {
-            let what = format!("{node} trusted again");
-            return Err(DemoError::InVain { what, seconds: TRUSTED_WITHIN.as_secs() });
+            return Err(LabError::in_vain(format!("{node} trusted again"), TRUSTED_WITHIN));
         }
         let until = Instant::now() + SPARES_WITHIN;
         while Instant::now() < until && !self.all_have_spares().await? {
@@ -242,7 +264,7 @@ impl DemoRun {
     }
 
     /// Returns true if every room has its second hop in the region of its first.
-    async fn all_have_spares(&mut self) -> Result<bool, DemoError> {
+    async fn all_have_spares(&mut self) -> Result<bool, LabError> {
         let routes = self.routes().await?;
         Ok(routes.values().all(|route| {
             let region = |node: &String| node.split_once('-').map(|(region, _)| region.to_owned());
@@ -251,8 +273,8 @@ impl DemoRun {
     }
 
     /// The nodes of each room's route.
-    async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, DemoError> {
-        let rooms = self.admin.list("rooms").await.map_err(DemoError::admin("listing rooms"))?;
+    async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, LabError> {
+        let rooms = self.admin.list("rooms").await.map_err(LabError::gateway("listing rooms"))?;
         let nodes = |room: &Value| {
             let route = room["route"].as_array().map_or(&[][..], Vec::as_slice);
             route.iter().map(|hop| watch::word(&hop["node"])).collect()
@@ -262,40 +284,29 @@ impl DemoRun {
 
     /// Adds loss to the UDP clients of one region. Moving to another node would not help.
     async fn lose_packets(&self) {
-        let lossy = self.sessions.lossy();
+        let lossy = self.record.lossy();
         self.progress.say(&format!(
             "{} UDP clients of one region lose {LOSS} % of their packets",
-            lossy.len()
+            lossy.count()
         ));
         let from_ns = clock::now_ns();
-        let heard = self.watch.heard.clone();
-        let done = |op: &str, gives_up: bool| {
-            heard.degraded(op, |arg| (arg > 0) == gives_up, (from_ns, u64::MAX))
-        };
+        let heard = &self.watch.heard;
+        let on_voice_only = || heard.degraded("voice-only", from_ns).len();
         self.sessions.relay.set_all(Conditions::loss_percent(LOSS));
-        let with_video = self.with_video(&lossy);
-        wait_for(VOICE_ONLY_WITHIN, || done("voice-only", true).len() >= with_video).await;
+        let in_call = self.record.lossy().filter(|planned| planned.offer.scenario == "call");
+        let with_video = in_call.filter(|planned| planned.persona.video).count();
+        wait_for(VOICE_ONLY_WITHIN, || on_voice_only() >= with_video).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let given_up = done("voice-only", true).len();
-        self.progress.say(&format!("{given_up} sessions are on voice only; the network recovers"));
+        self.progress
+            .say(&format!("{} sessions are on voice only; the network recovers", on_voice_only()));
         self.sessions.relay.set_all(Conditions::default());
         wait_for(RESTORED_WITHIN, || heard.standing_degradations() == 0).await;
         // Wait until retransmitted packets have arrived.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
-    fn with_video(&self, sessions: &BTreeSet<u64>) -> usize {
-        let plan = &self.sessions.plan;
-        let seen = plan.sessions.iter().filter(|planned| {
-            sessions.contains(&planned.session)
-                && planned.video
-                && plan.room_of(planned).scenario == DemoScenario::Call
-        });
-        seen.count()
-    }
-
     /// Replaces the routing policy by one that decides differently.
-    async fn swap(&mut self) -> Result<(), DemoError> {
+    async fn swap(&mut self) -> Result<(), LabError> {
         self.progress.say("pushing another revision of call/routing: rooms stay in their zone");
         let before = self.routes().await?;
         let settings = json!({
@@ -309,16 +320,15 @@ impl DemoRun {
         let rooms_moved =
             after.iter().filter(|(room, route)| before.get(*room) != Some(*route)).count();
         self.progress.say(&format!("{rooms_moved} of {} rooms were rerouted", after.len()));
-        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
-        self.pushes.push(DemoPush { policy: POLICY, vice: None, answer, span, rooms_moved });
+        let span = from_ns..clock::now_ns();
+        self.record.pushes.push(DemoPush { vice: None, answer, span, rooms_moved });
         self.processes.require_gateway()
     }
 
-    async fn push_hostile(&mut self, vice: Vice) -> Result<(), DemoError> {
+    async fn push_hostile(&mut self, vice: Vice) -> Result<(), LabError> {
         let bytes = hostile::plugin(vice, shipped(), self.seed);
-        let bytes = bytes.map_err(|error| DemoError::InVain {
-            what: format!("a {} plugin: {error}", vice.name()),
-            seconds: 0,
+        let bytes = bytes.map_err(|error| {
+            LabError::in_vain(format!("a {} plugin: {error}", vice.name()), Duration::ZERO)
         })?;
         let from_ns = clock::now_ns();
         let answer = self.push(&bytes, None).await?;
@@ -329,36 +339,26 @@ impl DemoRun {
             vice.name(),
             watch::word(&answer["outcome"])
         ));
-        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
-        self.pushes.push(DemoPush {
-            policy: POLICY,
-            vice: Some(vice),
-            answer,
-            span,
-            rooms_moved: 0,
-        });
+        let span = from_ns..clock::now_ns();
+        self.record.pushes.push(DemoPush { vice: Some(vice), answer, span, rooms_moved: 0 });
         self.processes.require_gateway()
     }
 
-    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, DemoError> {
-        let mut path = format!("/v1/policies/{POLICY}");
+    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, LabError> {
+        let (set, mut hook) = (POLICY.0, POLICY.1.to_owned());
         if let Some(settings) = settings {
-            path += "?settings=";
-            path += &evenkeel_client::escape(&settings.to_string());
+            hook += &format!("?settings={}", evenkeel_client::escape(&settings.to_string()));
         }
-        let headers = [("content-type", "application/wasm")];
-        let body = Bytes::copy_from_slice(wasm);
-        let call = ApiCall { method: Method::PUT, path: &path, headers: &headers, body };
-        let reply = self.admin.ask(call).await.map_err(DemoError::admin("pushing a policy"))?;
-        reply.json().map_err(DemoError::admin("pushing a policy"))
+        let pushed = self.admin.push(set, &hook, wasm).await;
+        pushed.map_err(LabError::gateway("pushing a policy"))
     }
 
     /// Sends unauthorised traffic to all listeners.
-    async fn send_unauthorised(&mut self) -> Result<StrangerFigures, DemoError> {
+    async fn send_unauthorised(&mut self) -> Result<(), LabError> {
         self.progress
             .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
         let before = self.counts().await?;
-        let failed = DemoError::system("sending unauthorised traffic");
+        let failed = LabError::system("sending unauthorised traffic");
         let mut stranger = Stranger::new(self.seed);
         let gateway = self.processes.udp;
         let ufrag = self.sessions.ufrag.clone().unwrap_or_default();
@@ -373,34 +373,34 @@ impl DemoRun {
             Ok(())
         };
         send().map_err(failed)?;
-        let mut figures = StrangerFigures::default();
+        let figures = &mut self.record.strangers;
         if let Some((address, certificate)) = self.sessions.quic {
             let quic = knock_quic(address, certificate, UNAUTHORISED_PACKETS, self.seed).await;
-            let quic = quic.map_err(|reason| DemoError::InVain {
-                what: format!("the unauthorised QUIC connection: {reason}"),
-                seconds: 0,
+            let quic = quic.map_err(|reason| {
+                let what = format!("the unauthorised QUIC connection: {reason}");
+                LabError::in_vain(what, Duration::ZERO)
             })?;
-            figures.sent += quic.sent();
+            figures.sent += quic.datagrams + quic.streams;
             figures.learned += quic.came;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
         let report =
-            stranger.report().map_err(DemoError::system("listening for answers to strangers"))?;
-        figures.sent += report.sent();
+            stranger.report().map_err(LabError::system("listening for answers to strangers"))?;
+        figures.sent += report.sent;
         figures.learned += report.learned();
         let after = self.counts().await?;
         let grown = after.into_iter().map(|(reason, count)| {
             let more = count - before.get(&reason).copied().unwrap_or(0).min(count);
             (reason, more)
         });
-        figures.counted = grown.filter(|(_, more)| *more > 0).collect();
-        Ok(figures)
+        self.record.strangers.counted = grown.filter(|(_, more)| *more > 0).collect();
+        Ok(())
     }
 
     /// The gateway's drop counters by reason.
-    async fn counts(&mut self) -> Result<BTreeMap<String, u64>, DemoError> {
+    async fn counts(&mut self) -> Result<BTreeMap<String, u64>, LabError> {
         let status =
-            self.admin.read("/v1/status").await.map_err(DemoError::admin("reading the status"))?;
+            self.admin.read("/v1/status").await.map_err(LabError::gateway("reading the status"))?;
         let tables =
             ["drops", "quic_counts"].into_iter().filter_map(|table| status[table].as_object());
         let counts =
@@ -409,52 +409,37 @@ impl DemoRun {
     }
 
     /// Ends all plugins, the receiver of telemetry and the admin API.
-    async fn leave_alone(&mut self) -> Result<(PolicyCalls, Value), DemoError> {
+    async fn leave_alone(&mut self) -> Result<(), LabError> {
         self.progress.say("stopping all plugins, the telemetry receiver and the admin API");
-        let metrics =
-            ApiCall { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
-        let metrics = self.admin.ask(metrics).await.map_err(DemoError::admin("reading metrics"))?;
-        let calls = telemetry::calls(&String::from_utf8_lossy(&metrics.body));
-        let policies =
-            self.admin.read("/v1/policies").await.map_err(DemoError::admin("listing policies"))?;
-        for policy in policies["policies"].as_array().map_or(&[][..], Vec::as_slice) {
+        let metrics = self.admin.ask(ApiCall::get("/metrics")).await;
+        let metrics = metrics.map_err(LabError::gateway("reading metrics"))?;
+        self.record.calls = telemetry::calls(&String::from_utf8_lossy(&metrics.body));
+        let policies = self.admin.list("policies").await;
+        for policy in policies.map_err(LabError::gateway("listing policies"))? {
             let path = format!("/v1/policies/{}:stop", watch::word(&policy["policy"]));
-            self.admin
-                .post(&path, &Value::Null)
-                .await
-                .map_err(DemoError::admin("stopping a policy"))?;
+            let stopped = self.admin.post(&path, &Value::Null).await;
+            stopped.map_err(LabError::gateway("stopping a policy"))?;
         }
-        let report = self.processes.end_receiver().await?;
-        self.admin
-            .post("/v1/drill:close-api", &Value::Null)
-            .await
-            .map_err(DemoError::admin("closing the API"))?;
-        let until = Instant::now() + Duration::from_secs(2);
+        self.record.spans = self.receiver.end();
+        let closed = self.admin.post("/v1/drill:close-api", &Value::Null).await;
+        closed.map_err(LabError::gateway("closing the API"))?;
+        let until = Instant::now() + API_ENDS_WITHIN;
         while self.processes.admin().read("/v1/status").await.is_ok() {
             if Instant::now() > until {
-                return Err(DemoError::InVain {
-                    what: "the end of the API".to_owned(),
-                    seconds: 2,
-                });
+                return Err(LabError::in_vain("the end of the API", API_ENDS_WITHIN));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok((calls, report))
+        Ok(())
     }
 
-    async fn kill_unattended(&mut self, node: &str) -> Result<(), DemoError> {
+    async fn kill_unattended(&mut self, node: &str) -> Result<(), LabError> {
         self.progress.say(&format!("{node} is killed without plugins, receiver or API"));
         let from_ns = clock::now_ns();
         self.processes.signal_node(node, Signal::SIGKILL)?;
         tokio::time::sleep(AFTER_DEATH).await;
-        let span = TimeSpan { from_ns, until_ns: clock::now_ns() };
-        self.faults.push(DemoFault {
-            node: node.to_owned(),
-            silent: false,
-            unattended: true,
-            span,
-        });
+        self.add_fault(node, false, true, from_ns);
         Ok(())
     }
 }

@@ -10,11 +10,11 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::options::DemoError;
 use super::processes::{CALL, first_line, start, start_node, write};
 use super::report::{GapFigures, Takeover};
 use crate::clock;
-use crate::crowd::{Crowd, CrowdPlan, InjectedFault, Scope, Speech};
+use crate::crowd::{Crowd, CrowdPlan, InjectedFault, Scope};
+use crate::error::LabError;
 use crate::ledger::GapSpread;
 use crate::network::{Host, INTERFACE, NamespaceGuard, NamespaceNetwork, PREFIX};
 use crate::process::ChildProcess;
@@ -35,40 +35,33 @@ const STEADY: Duration = Duration::from_secs(1);
 /// Observation time after the fault.
 const AFTER_DEATH: Duration = Duration::from_secs(2);
 
-/// The outcome of the act.
-#[derive(Debug)]
-pub(super) enum TakeoverResult {
-    Played(Takeover),
-    /// The reason why this machine does not permit it.
-    Skipped(String),
-}
-
-/// Plays the act with files in `folder`. Everything has ended when this returns, and soon after it is dropped.
+/// Plays the act with files in `folder`, or returns the reason why this machine does not permit it. Everything has ended
+/// when this returns, and soon after it is dropped.
 pub(super) async fn play(
     evenkeel: &Path,
     folder: PathBuf,
     seed: u64,
-) -> Result<TakeoverResult, DemoError> {
+) -> Result<Result<Takeover, String>, LabError> {
     let (_goes_on, dropped) = oneshot::channel::<()>();
     let evenkeel = evenkeel.to_owned();
     // A network namespace belongs to a thread.
     let act = tokio::task::spawn_blocking(move || {
         let network = match NamespaceNetwork::lay() {
             Ok(network) => network,
-            Err(reason) => return Ok(TakeoverResult::Skipped(reason)),
+            Err(reason) => return Ok(Err(reason)),
         };
         let stage = TakeoverHosts::build(network, evenkeel, folder, seed)?;
         let _inside = enter(&stage.clients)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(DemoError::system("starting an event loop"))?;
+        let runtime = runtime.map_err(LabError::system("starting an event loop"))?;
         runtime.block_on(async {
             tokio::select! {
-                takeover = stage.take_over() => takeover.map(TakeoverResult::Played),
-                _ = dropped => Err(DemoError::Interrupted),
+                takeover = stage.take_over() => takeover.map(Ok),
+                _ = dropped => Err(LabError::Interrupted),
             }
         })
     });
-    act.await.unwrap_or_else(|panicked| Err(DemoError::Takeover(panicked.to_string())))
+    act.await.unwrap_or_else(|panicked| Err(LabError::Takeover(panicked.to_string())))
 }
 
 /// The hosts. Dropping them removes the network.
@@ -88,19 +81,19 @@ impl TakeoverHosts {
         evenkeel: PathBuf,
         folder: PathBuf,
         seed: u64,
-    ) -> Result<TakeoverHosts, DemoError> {
-        let host = |name, at| network.host(name, at).map_err(DemoError::Takeover);
+    ) -> Result<TakeoverHosts, LabError> {
+        let host = |name, at| network.host(name, at).map_err(LabError::Takeover);
         let edges = EDGES.into_iter().map(|(name, at)| host(name, at));
-        let edges = edges.collect::<Result<Vec<Host>, DemoError>>()?;
+        let edges = edges.collect::<Result<Vec<Host>, LabError>>()?;
         let (clients, node) = (host("clients", CLIENTS)?, host("node", NODE)?);
         let policies = folder.join("policies");
-        fs::create_dir_all(&policies).map_err(DemoError::system("making the folder of a group"))?;
+        fs::create_dir_all(&policies).map_err(LabError::system("making the folder of a group"))?;
         write(&policies.join("call.toml"), CALL)?;
         write(&folder.join("cluster.secret"), "a secret of two gateways and of no others")?;
         Ok(TakeoverHosts { clients, node, edges, _network: network, evenkeel, folder, seed })
     }
 
-    async fn take_over(&self) -> Result<Takeover, DemoError> {
+    async fn take_over(&self) -> Result<Takeover, LabError> {
         let mut node = {
             let _inside = enter(&self.node)?;
             start_node(&self.evenkeel, &self.folder, NODE_NAME, &format!("{NODE}:7000"))?
@@ -112,13 +105,12 @@ impl TakeoverHosts {
         }
         self.await_standby().await?;
         let plan = CrowdPlan {
-            speech: Speech::BothWays,
+            both_ways: true,
             clients_at: CLIENTS.into(),
             seed: self.seed,
             ..CrowdPlan::new(SESSIONS)
         };
-        let entered = Crowd::enter(&plan, || self.admin(0)).await;
-        let mut crowd = entered.map_err(|error| DemoError::Takeover(error.to_string()))?;
+        let mut crowd = Crowd::enter(&plan, || self.admin(0)).await?;
         tokio::time::sleep(STEADY).await;
         let fault = InjectedFault { at_ns: clock::now_ns(), scope: Scope::Everybody };
         let [owner, standby] = &mut gateways;
@@ -138,7 +130,7 @@ impl TakeoverHosts {
         })
     }
 
-    fn start_gateway(&self, number: usize) -> Result<ChildProcess, DemoError> {
+    fn start_gateway(&self, number: usize) -> Result<ChildProcess, LabError> {
         let [own, peer] = [number, 1 - number].map(|at| &self.edges[at]);
         let name = own.name();
         let file = self.folder.join(format!("{name}.toml"));
@@ -196,12 +188,12 @@ interface = "{INTERFACE}"
     }
 
     /// Waits until the first gateway is the owner, and the second its standby with all records.
-    async fn await_standby(&self) -> Result<(), DemoError> {
+    async fn await_standby(&self) -> Result<(), LabError> {
         let until = Instant::now() + JOINED_WITHIN;
         let mut owner = self.admin(0);
         loop {
             let listed =
-                owner.read("/v1/gateways").await.map_err(DemoError::admin("listing gateways"))?;
+                owner.read("/v1/gateways").await.map_err(LabError::gateway("listing gateways"))?;
             let gateways = listed["gateways"].as_array().map_or(&[][..], Vec::as_slice);
             let is_owner = |gateway: &Value| gateway["here"] == true && gateway["role"] == "owner";
             let is_standby =
@@ -211,13 +203,13 @@ interface = "{INTERFACE}"
             }
             if Instant::now() > until {
                 let what = format!("a group in sync, instead of {listed},");
-                return Err(DemoError::InVain { what, seconds: JOINED_WITHIN.as_secs() });
+                return Err(LabError::in_vain(what, JOINED_WITHIN));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-fn enter(host: &Host) -> Result<NamespaceGuard, DemoError> {
-    host.enter().map_err(DemoError::Takeover)
+fn enter(host: &Host) -> Result<NamespaceGuard, LabError> {
+    host.enter().map_err(LabError::Takeover)
 }

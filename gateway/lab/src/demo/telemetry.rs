@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,11 +14,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
-use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::report::PolicyCalls;
-use crate::interruption::interruption;
 
 /// The largest accepted request, as in the OpenTelemetry Collector.
 const BODY_MAX: usize = 20 * 1_024 * 1_024;
@@ -62,30 +61,39 @@ fn sample(line: &str) -> Option<(&str, &str, u64)> {
     Some((name, labels, value as u64))
 }
 
-/// Receives OTLP over HTTP with binary protobuf and counts spans by name: prints the endpoint as a line of JSON, receives until interrupted, and prints the counts.
-pub(super) async fn receive() -> io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let mut out = io::stdout();
-    writeln!(out, "{}", json!({"http": format!("http://{}", listener.local_addr()?)}))?;
-    out.flush()?;
-    let counts = SpanCounts::default();
-    tokio::select! {
-        () = serve(listener, &counts) => {}
-        interrupted = interruption() => interrupted?,
-    }
-    let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-    writeln!(out, "{}", json!({"spans_received": *counts}))
+/// Receives OTLP over HTTP with binary protobuf, and counts spans by name.
+pub(super) struct TelemetryReceiver {
+    pub(super) endpoint: String,
+    counts: SpanCounts,
+    serving: JoinHandle<()>,
 }
 
-async fn serve(listener: TcpListener, counts: &SpanCounts) {
+impl TelemetryReceiver {
+    pub(super) async fn start() -> io::Result<TelemetryReceiver> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let counts = SpanCounts::default();
+        let serving = tokio::spawn(serve(listener, Arc::clone(&counts)));
+        Ok(TelemetryReceiver { endpoint, counts, serving })
+    }
+
+    /// Closes the listener and all connections. Returns the counts.
+    pub(super) fn end(&mut self) -> BTreeMap<String, u64> {
+        self.serving.abort();
+        std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn serve(listener: TcpListener, counts: SpanCounts) {
+    let mut connections = JoinSet::new();
     loop {
         // The process may be out of descriptors for a moment; the next connection is accepted.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
             continue;
         };
-        let counts = Arc::clone(counts);
-        tokio::spawn(async move {
+        let counts = Arc::clone(&counts);
+        connections.spawn(async move {
             let service = service_fn(move |request| count_spans(request, Arc::clone(&counts)));
             let connection = hyper::server::conn::http1::Builder::new();
             let _closed = connection.serve_connection(TokioIo::new(stream), service).await;

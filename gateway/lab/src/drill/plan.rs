@@ -1,13 +1,12 @@
 //! The plan of a drill: its fault, the repair, and the reasons for which either fails.
 
-use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::crowd::CrowdError;
+use crate::error::LabError;
 
 /// The period of a flapping node.
 const FLAPS_EVERY: Duration = Duration::from_secs(1);
@@ -46,72 +45,34 @@ pub enum DrillFault {
     Flap,
 }
 
-/// A command for the node's agent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum FaultCommand {
-    Start,
-    Break(&'static str),
-}
-
-impl FaultCommand {
-    /// The verb in messages: `wake`.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            FaultCommand::Start => "start",
-            FaultCommand::Break(how) => how,
-        }
-    }
+/// What a fault does to a node, in orders to its agent and in words.
+pub(super) struct FaultFacts {
+    /// The name on the command line: `kill-node`.
+    pub(super) name: &'static str,
+    /// The participle in progress messages, before the nodes' names.
+    pub(super) doing: &'static str,
+    is: &'static str,
+    pub(super) fault: &'static str,
+    pub(super) cure: &'static str,
 }
 
 impl DrillFault {
-    /// The name on the command line: `kill-node`.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            DrillFault::KillNode => "kill-node",
-            DrillFault::HangNode => "hang-node",
-            DrillFault::CutLink => "cut-link",
-            DrillFault::LoseRegion => "lose-region",
-            DrillFault::Flap => "flap",
-        }
-    }
-
-    /// The participle in progress messages, before the nodes' names.
-    pub(super) fn done_to(self) -> &'static str {
-        match self {
-            DrillFault::KillNode | DrillFault::LoseRegion => "killing",
-            DrillFault::HangNode => "stopping",
-            DrillFault::CutLink => "cutting off",
-            DrillFault::Flap => "stopping, again and again,",
-        }
-    }
-
-    pub(super) fn fault(self) -> FaultCommand {
-        FaultCommand::Break(match self {
-            DrillFault::KillNode | DrillFault::LoseRegion => "kill",
-            DrillFault::HangNode | DrillFault::Flap => "hang",
-            DrillFault::CutLink => "cut",
-        })
-    }
-
-    pub(super) fn cure(self) -> FaultCommand {
-        match self {
-            DrillFault::KillNode | DrillFault::LoseRegion => FaultCommand::Start,
-            DrillFault::HangNode | DrillFault::Flap => FaultCommand::Break("wake"),
-            DrillFault::CutLink => FaultCommand::Break("heal"),
-        }
+    pub(super) fn facts(self) -> FaultFacts {
+        let (name, doing, is, fault, cure) = match self {
+            DrillFault::KillNode => ("kill-node", "killing", "dead", "kill", "start"),
+            DrillFault::HangNode => ("hang-node", "stopping", "stopped", "hang", "wake"),
+            DrillFault::CutLink => ("cut-link", "cutting off", "cut off", "cut", "heal"),
+            DrillFault::LoseRegion => ("lose-region", "killing", "dead", "kill", "start"),
+            DrillFault::Flap => ("flap", "stopping, again and again,", "stopped", "hang", "wake"),
+        };
+        FaultFacts { name, doing, is, fault, cure }
     }
 
     pub(super) fn unmended(self, node: &str, why: String) -> Unmended {
-        let is = match self {
-            DrillFault::KillNode | DrillFault::LoseRegion => "dead",
-            DrillFault::HangNode | DrillFault::Flap => "stopped",
-            DrillFault::CutLink => "cut off",
-        };
-        let by_hand = match self.cure() {
-            FaultCommand::Start => format!("POST /v1/nodes/{node}:start"),
-            FaultCommand::Break(how) => {
-                format!("POST /v1/nodes/{node}:break {{\"how\": \"{how}\"}}")
-            }
+        let FaultFacts { is, cure, .. } = self.facts();
+        let by_hand = match cure {
+            "start" => format!("POST /v1/nodes/{node}:start"),
+            how => format!("POST /v1/nodes/{node}:break {{\"how\": \"{how}\"}}"),
         };
         Unmended { node: node.to_owned(), is, by_hand, why }
     }
@@ -125,12 +86,9 @@ impl DrillFault {
 /// A drill broke nothing, or could not repair what it broke.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// The synthetic sessions could not be opened or closed.
+    /// The synthetic sessions could not be opened or closed, or the gateway's API refused another request.
     #[error(transparent)]
-    Crowd(#[from] CrowdError),
-    /// The gateway's API refused a request, or was not reached.
-    #[error("{0}: {1}")]
-    Gateway(String, evenkeel_client::ClientError),
+    Lab(#[from] LabError),
     /// The gateway or its nodes do not permit the drill; says why.
     #[error("{0}")]
     Unfit(String),
@@ -169,10 +127,8 @@ pub struct Unmended {
 
 /// The commands that repair these nodes.
 pub(super) fn by_hand(unmended: &[Unmended]) -> String {
-    let mut words = String::new();
-    for Unmended { node, is, by_hand, why } in unmended {
-        let end = if words.is_empty() { "" } else { "\n" };
-        let _ = write!(words, "{end}{node} is still {is}: {by_hand} ({why})");
-    }
-    words
+    let lines = unmended.iter().map(|Unmended { node, is, by_hand, why }| {
+        format!("{node} is still {is}: {by_hand} ({why})")
+    });
+    lines.collect::<Vec<String>>().join("\n")
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -101,7 +101,7 @@ impl DrillReport {
         let is_lost = |node: &&String| !fault.detections.iter().any(|found| found.node == **node);
         DrillReport {
             not_found: nodes.iter().filter(is_lost).cloned().collect(),
-            drill: drill.kind.name(),
+            drill: drill.kind.facts().name,
             nodes,
             at_us: at_ns / 1_000,
             sessions: drill.sessions,
@@ -128,7 +128,7 @@ impl DrillReport {
         if !self.unmended.is_empty() {
             amiss.push(by_hand(&self.unmended));
         }
-        if !self.not_found.is_empty() && self.drill != DrillFault::Flap.name() {
+        if !self.not_found.is_empty() && self.drill != DrillFault::Flap.facts().name {
             amiss.push(format!("{} was never marked down", self.not_found.join(", ")));
         }
         if self.unheard > 0 {
@@ -148,21 +148,11 @@ pub fn default_place() -> PathBuf {
     named("XDG_STATE_HOME").unwrap_or_else(home).join("evenkeel/drills.jsonl")
 }
 
-/// The record of past drills: one JSON object per line, newest last.
+/// The record of past drills: a file with one JSON object per line, newest last. It need not exist.
 #[derive(Clone, Debug)]
-pub struct DrillRecordFile(PathBuf);
+pub struct DrillRecordFile(pub PathBuf);
 
 impl DrillRecordFile {
-    /// The file need not exist.
-    pub fn at(place: PathBuf) -> DrillRecordFile {
-        DrillRecordFile(place)
-    }
-
-    /// The file's path.
-    pub fn place(&self) -> &Path {
-        &self.0
-    }
-
     /// Appends a report.
     pub fn add(&self, report: &DrillReport) -> Result<(), DrillError> {
         let add = || -> io::Result<()> {

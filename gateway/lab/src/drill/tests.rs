@@ -1,6 +1,7 @@
 use tempfile::tempdir;
 
 use super::*;
+use crate::crowd::{FaultEffect, NodeDetection};
 use crate::tests::small_gateway::{SmallGateway, State};
 
 fn drill(kind: DrillFault) -> DrillPlan {
@@ -106,25 +107,25 @@ fn drill_without_sessions_breaks_nothing() {
 #[test]
 fn missed_fault_and_silent_receiver_are_reported() {
     let nodes = || vec!["a".to_owned(), "b".to_owned()];
-    let amiss = |kind, fault: &crowd::FaultEffect| {
-        let unfault = crowd::FaultEffect::default();
+    let amiss = |kind, fault: &FaultEffect| {
+        let unfault = FaultEffect::default();
         DrillReport::new(&drill(kind), nodes(), 1, fault, &[], &unfault, true).amiss()
     };
     let detections = |nodes: Vec<String>| -> Vec<_> {
-        let found = |node| crowd::NodeDetection { node, after_ms: 9.0, by_witness: [].into() };
+        let found = |node| NodeDetection { node, after_ms: 9.0, by_witness: [].into() };
         nodes.into_iter().map(found).collect()
     };
     let found = detections(nodes());
-    let found = crowd::FaultEffect { hit: 7, detections: found, ..Default::default() };
+    let found = FaultEffect { hit: 7, detections: found, ..Default::default() };
     assert_eq!(amiss(DrillFault::KillNode, &found), None);
-    let silent = crowd::FaultEffect { unheard: 2, ..found.clone() };
+    let silent = FaultEffect { unheard: 2, ..found.clone() };
     assert_eq!(
         amiss(DrillFault::Flap, &silent).unwrap(),
         "2 of 7 receivers got no packets at the end"
     );
     // `a` was down before the fault.
     let (marked_down, detections) = (nodes(), detections(vec!["b".to_owned()]));
-    let unseen = crowd::FaultEffect { marked_down, detections, ..found };
+    let unseen = FaultEffect { marked_down, detections, ..found };
     assert_eq!(amiss(DrillFault::KillNode, &unseen).unwrap(), "a was never marked down");
     assert_eq!(amiss(DrillFault::Flap, &unseen), None);
 }
@@ -132,17 +133,18 @@ fn missed_fault_and_silent_receiver_are_reported() {
 #[test]
 fn each_fault_has_its_repair() {
     use DrillFault::{CutLink, Flap, HangNode, KillNode, LoseRegion};
-    use FaultCommand::{Break, Start};
-    let orders = [KillNode, HangNode, CutLink, LoseRegion, Flap]
-        .map(|kind| (kind.name(), kind.fault(), kind.cure()));
+    let orders = [KillNode, HangNode, CutLink, LoseRegion, Flap].map(|kind| {
+        let facts = kind.facts();
+        (facts.name, facts.fault, facts.cure)
+    });
     assert_eq!(
         orders,
         [
-            ("kill-node", Break("kill"), Start),
-            ("hang-node", Break("hang"), Break("wake")),
-            ("cut-link", Break("cut"), Break("heal")),
-            ("lose-region", Break("kill"), Start),
-            ("flap", Break("hang"), Break("wake")),
+            ("kill-node", "kill", "start"),
+            ("hang-node", "hang", "wake"),
+            ("cut-link", "cut", "heal"),
+            ("lose-region", "kill", "start"),
+            ("flap", "hang", "wake"),
         ]
     );
 }
@@ -159,17 +161,17 @@ fn distribution_has_its_ranks() {
 #[test]
 fn record_skips_a_truncated_line() {
     let folder = tempdir().unwrap();
-    let record = DrillRecordFile::at(folder.path().join("state/drills.jsonl"));
+    let record = DrillRecordFile(folder.path().join("state/drills.jsonl"));
     assert_eq!(record.all().unwrap(), [Value::Null; 0]);
     let report = |nodes: &str| {
-        let (fault, unfault) = (crowd::FaultEffect::default(), crowd::FaultEffect::default());
+        let (fault, unfault) = (FaultEffect::default(), FaultEffect::default());
         let kind = drill(DrillFault::KillNode);
         DrillReport::new(&kind, vec![nodes.to_owned()], 7_000, &fault, &[], &unfault, true)
     };
     record.add(&report("east-a1")).unwrap();
     std::fs::OpenOptions::new()
         .append(true)
-        .open(record.place())
+        .open(&record.0)
         .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"cut\n"))
         .unwrap();
     record.add(&report("east-b1")).unwrap();
@@ -227,7 +229,9 @@ async fn failed_drill_names_broken_nodes() {
 async fn what_was_never_broken_is_not_mended() {
     let (outcome, orders) =
         played(DrillFault::CutLink, &[("cut", 409), ("heal", 409)], |_| false).await;
-    assert!(matches!(outcome, Err(DrillError::Gateway(what, _)) if what == "cut east-a1"));
+    assert!(
+        matches!(outcome, Err(DrillError::Lab(LabError::Gateway(what, _))) if what == "cut east-a1")
+    );
     assert_eq!(orders, ["cut east-a1"]);
 }
 

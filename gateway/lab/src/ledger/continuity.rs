@@ -2,24 +2,12 @@
 
 use super::{PacketLedger, ReceivedPacket, SentPacket, StreamPath};
 
-/// Tolerances at a change of node. On one node the numbers must be exact.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Tolerance {
-    /// Sequence numbers beyond or below the number of lost packets.
-    ///
-    /// Default 12: two video frames, since an estimate from elapsed time does not know where a frame ended.
-    pub(crate) sequence: u16,
-    /// Milliseconds by which the timestamp may differ from elapsed time.
-    ///
-    /// Default 80: the delay that a loaded machine adds between a packet's due time and its passing the gateway.
-    pub(crate) timestamp_ms: u32,
-}
-
-impl Default for Tolerance {
-    fn default() -> Self {
-        Self { sequence: 12, timestamp_ms: 80 }
-    }
-}
+/// Sequence numbers that a change of node may add or take beside the number of lost packets: two video frames, since an
+/// estimate from elapsed time does not know where a frame ended.
+const SEQUENCE_OFF: u16 = 12;
+/// Milliseconds by which a timestamp may differ from elapsed time at a change of node: the delay that a loaded machine
+/// adds between a packet's due time and its passing the gateway.
+const TIMESTAMP_OFF_MS: u32 = 80;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ContinuityBreak {
@@ -58,8 +46,8 @@ impl PacketLedger {
     /// Every discontinuity of every stream.
     ///
     /// On one node the offset between sent and received numbers must not change, except that sequence numbers may close
-    /// over missing packets. The tolerance applies at a change of node. Sequence numbers must always increase.
-    pub(crate) fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<ContinuityBreak> {
+    /// over missing packets. A tolerance applies at a change of node. Sequence numbers must always increase.
+    pub(crate) fn continuity_breaks(&self) -> Vec<ContinuityBreak> {
         let mut breaks = Vec::new();
         for (&path, arrivals) in &self.arrivals {
             let sent = self.sent.get(&(path.sender, path.stream)).map_or(&[][..], Vec::as_slice);
@@ -75,7 +63,7 @@ impl PacketLedger {
                     nodes: (before.node, after.node),
                     kind,
                 };
-                breaks.extend(breaks_between(before, after, sent, tolerance).map(place));
+                breaks.extend(breaks_between(before, after, sent).map(place));
             }
         }
         breaks
@@ -86,14 +74,12 @@ fn breaks_between(
     before: &ReceivedPacket,
     after: &ReceivedPacket,
     sent: &[SentPacket],
-    tolerance: Tolerance,
 ) -> impl Iterator<Item = BreakKind> {
     let moved = before.node != after.node;
     let ssrc =
         (before.ssrc != after.ssrc).then_some(BreakKind::Ssrc { was: before.ssrc, is: after.ssrc });
-    let sequence = sequence_break(before, after, if moved { tolerance.sequence } else { 0 });
-    let timestamp =
-        timestamp_break(before, after, sent, if moved { tolerance.timestamp_ms } else { 0 });
+    let sequence = sequence_break(before, after, if moved { SEQUENCE_OFF } else { 0 });
+    let timestamp = timestamp_break(before, after, sent, if moved { TIMESTAMP_OFF_MS } else { 0 });
     [ssrc, sequence, timestamp].into_iter().flatten()
 }
 

@@ -3,7 +3,6 @@
 
 use evenkeel_media::rtcp::{self, FirEntry, Pli, RtcpPacket, SenderInfo};
 
-use super::options::NumberTreatment;
 use super::reflector::{BatchClock, Reflector, SessionIndex};
 use crate::datagrams::DatagramOutbox;
 
@@ -52,10 +51,10 @@ impl Reflector {
                 }
             }
         }
-        match self.numbers() {
-            NumberTreatment::Untouched => self.reflect(index, compound, outbox),
-            NumberTreatment::Rewritten if reported => self.answer_report(index, now, outbox),
-            NumberTreatment::Rewritten => {}
+        if self.options.untouched {
+            self.reflect(index, compound, outbox);
+        } else if reported {
+            self.answer_report(index, now, outbox);
         }
     }
 
@@ -68,14 +67,14 @@ impl Reflector {
         now: BatchClock,
         outbox: &mut DatagramOutbox,
     ) {
-        let numbers = self.numbers();
+        let untouched = self.options.untouched;
         let Some(session) = self.sessions.get_mut(&index) else { return };
         let Some(stream) = session.streams.iter_mut().find(|stream| stream.ssrc == info.ssrc)
         else {
             return;
         };
         stream.reception.sender_report(info.ntp, now.unix_us * 1_000);
-        if numbers == NumberTreatment::Untouched {
+        if untouched {
             return;
         }
         let timestamp = info.timestamp.wrapping_add(stream.timestamp_offset);
@@ -91,7 +90,7 @@ impl Reflector {
     }
 
     fn answer_report(&mut self, index: SessionIndex, now: BatchClock, outbox: &mut DatagramOutbox) {
-        let own = self.own_ssrc();
+        let own = self.number;
         let Some(session) = self.sessions.get_mut(&index) else { return };
         let blocks: Vec<_> = session
             .streams
@@ -113,12 +112,12 @@ impl Reflector {
         outbox: &mut DatagramOutbox,
         write: impl Fn(u32, u32, &mut Vec<u8>),
     ) {
-        if self.numbers() == NumberTreatment::Untouched {
+        if self.options.untouched {
             return;
         }
         let Some(&(index, ssrc)) = self.out_ssrcs.get(&out_ssrc) else { return };
         let Some(leg) = self.sessions.get(&index).map(|session| session.leg) else { return };
-        let own = self.own_ssrc();
+        let own = self.number;
         let mut request = Vec::new();
         rtcp::write_receiver_report(own, &[], &mut request);
         write(own, ssrc, &mut request);

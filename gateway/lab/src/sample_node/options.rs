@@ -6,26 +6,6 @@ use std::time::Instant;
 use evenkeel_media::demux::DatagramKind;
 use evenkeel_media::trunk::message::NodeSecret;
 
-/// Whether the node writes its number into the test headers of reflected packets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Stamps {
-    /// A receiver sees which node carried a packet.
-    #[default]
-    Yes,
-    /// Payloads stay unchanged: two such nodes deliver identical copies.
-    No,
-}
-
-/// Treatment of sequence numbers, timestamps and SSRCs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum NumberTreatment {
-    /// Each incoming stream is sent with a new SSRC and with random first sequence number and timestamp.
-    #[default]
-    Rewritten,
-    /// Unchanged; only the node's number in a test header is written.
-    Untouched,
-}
-
 /// The grouping of port legs, since their packets name no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PlainRoom {
@@ -46,10 +26,12 @@ pub struct SampleNodeOptions {
     /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses
     /// all signed messages, and so has no trunk legs.
     pub secret: Option<NodeSecret>,
-    /// Whether sequence numbers pass unchanged. Default: rewritten.
-    pub numbers: NumberTreatment,
-    /// Whether packets carry the node's number. Default: no.
-    pub stamps: Stamps,
+    /// Sequence numbers, timestamps and SSRCs pass unchanged. Otherwise each incoming stream is sent with a new SSRC and
+    /// with random first sequence number and timestamp.
+    pub untouched: bool,
+    /// The node writes its number into the test headers of packets, so that a receiver sees which node carried them.
+    /// Default: yes. Without it, two nodes that leave packets untouched deliver identical copies.
+    pub stamps: bool,
     /// The room of sessions on port legs. Default: each alone.
     pub plain_room: PlainRoom,
     /// Maximum sessions, port legs included. Default 10,000.
@@ -67,8 +49,8 @@ impl SampleNodeOptions {
             listen,
             name: name.to_owned(),
             secret: None,
-            numbers: NumberTreatment::default(),
-            stamps: Stamps::default(),
+            untouched: false,
+            stamps: true,
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
             drills: false,

@@ -15,9 +15,7 @@ use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
 use super::counters::SampleNodeCounters;
-use super::options::{
-    NodeBehaviour, NumberTreatment, PlainRoom, SampleNodeOptions, Stamps, number_of,
-};
+use super::options::{NodeBehaviour, PlainRoom, SampleNodeOptions, number_of};
 use super::session::{Outgoing, ReflectedRoom, ReflectedSession, SessionLeg};
 use crate::TestHeader;
 use crate::datagrams::{Datagram, DatagramOutbox};
@@ -43,8 +41,9 @@ pub(super) struct BatchClock {
 pub(super) type SessionIndex = u64;
 
 pub(super) struct Reflector {
-    options: SampleNodeOptions,
-    number: u32,
+    pub(super) options: SampleNodeOptions,
+    /// The number of the node in test headers, and the SSRC of its own reports.
+    pub(super) number: u32,
     rng: Rng,
     draining: bool,
     /// The end of a cut. Before it all packets are dropped, except the message that ends the cut.
@@ -99,15 +98,6 @@ impl Reflector {
 
     pub(super) fn counters(&self) -> SampleNodeCounters {
         SampleNodeCounters { sessions: self.load().sessions, ..self.counters }
-    }
-
-    /// The SSRC of the node's own reports: the number of the node in test headers.
-    pub(super) fn own_ssrc(&self) -> u32 {
-        self.number
-    }
-
-    pub(super) fn numbers(&self) -> NumberTreatment {
-        self.options.numbers
     }
 
     pub(super) fn handle_datagram(
@@ -494,7 +484,7 @@ impl Reflector {
         let mut reflected = std::mem::take(&mut self.scratch);
         reflected.clear();
         reflected.extend_from_slice(packet);
-        if self.options.stamps == Stamps::Yes {
+        if self.options.stamps {
             TestHeader::stamp(
                 &mut reflected[header.payload_offset..header.payload_end],
                 self.number,
@@ -503,7 +493,7 @@ impl Reflector {
         let (stream, forgotten) = session.stream(header.ssrc, now.instant, &mut self.rng);
         stream.heard = now.instant;
         stream.reception.packet(header.sequence);
-        if self.options.numbers == NumberTreatment::Rewritten {
+        if !self.options.untouched {
             stream.rewrite(&header, &mut reflected);
             self.out_ssrcs.insert(stream.out_ssrc, (index, header.ssrc));
         }

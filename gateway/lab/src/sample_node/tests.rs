@@ -207,7 +207,7 @@ fn two_streams_stay_two_streams() {
 
 #[test]
 fn untouched_node_changes_only_the_stamp() {
-    let mut rig = Rig::new(|options| options.numbers = NumberTreatment::Untouched);
+    let mut rig = Rig::new(|options| options.untouched = true);
     rig.open(1, 10);
     let sent = voice(5, 7, 10);
     rig.send(10, &sent);
@@ -537,7 +537,7 @@ fn sender_report_is_answered_and_forwarded() {
 
 #[test]
 fn untouched_node_reflects_feedback() {
-    let mut rig = Rig::new(|options| options.numbers = NumberTreatment::Untouched);
+    let mut rig = Rig::new(|options| options.untouched = true);
     rig.open_all(1, &[10, 11]);
     let mut request = Vec::new();
     rtcp::write_pli(Pli { sender: 9, media: 5 }, &mut request);

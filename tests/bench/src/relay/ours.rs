@@ -215,6 +215,5 @@ pub(crate) fn offer(session: u32, ingress: OfferIngress) -> OfferRequest {
             bitrate: None,
         }],
         rtcp: None,
-        nodes: BTreeMap::new(),
     }
 }

@@ -88,8 +88,7 @@ impl Clients {
     /// # Errors
     /// The system refused the connection.
     pub(super) fn join(&mut self, way: Way) -> io::Result<()> {
-        let config = evenkeel_lab::client::client_config(way.certificate_sha256)
-            .map_err(io::Error::other)?;
+        let config = evenkeel_lab::client::client_config(way.certificate_sha256);
         let (handle, connection) = self
             .endpoint
             .connect(Instant::now(), config, way.relay, "evenkeel")

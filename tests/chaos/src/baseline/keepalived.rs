@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_lab::client::UdpWay;
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{
-    Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, Scope, Speech,
-};
+use evenkeel_lab::crowd::{Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, Scope};
 use evenkeel_lab::ledger::GapSpread;
 use evenkeel_lab::network::{INTERFACE, PREFIX};
 use evenkeel_lab::process::ChildProcess;
@@ -66,12 +64,8 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Vec<OwnerDeath
 async fn deaths(advert: Duration, places: &Places, seed: u64) -> Result<FaultEffect, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut pair = Pair::start(advert, places).await?;
-    let plan = CrowdPlan {
-        speech: Speech::BothWays,
-        clients_at: CLIENTS.into(),
-        seed,
-        ..CrowdPlan::new(SESSIONS)
-    };
+    let plan =
+        CrowdPlan { both_ways: true, clients_at: CLIENTS.into(), seed, ..CrowdPlan::new(SESSIONS) };
     let ways = pair.open_calls()?;
     let crowd = Crowd::enter_by(&plan, ways, |session| plan.room_of(session)).await;
     let mut crowd = crowd.map_err(|error| error.to_string())?;
@@ -203,7 +197,7 @@ impl Pair {
             let for_caller = ask("answer", &callee)?;
             for (socket, port) in [(caller, for_caller), (callee, for_callee)] {
                 let gateway = SocketAddr::from((SHARED, port));
-                ways.push(UdpWay { socket, gateway, rtcp: None, ice: None });
+                ways.push(UdpWay { socket, gateway, ice: None });
             }
         }
         Ok(ways)

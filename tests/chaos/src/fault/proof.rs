@@ -58,7 +58,7 @@ impl Fault {
                 stage.edges.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
             }
             Fault::Owner(_) | Fault::Store(_) => {
-                let missing = stage.count_missing(window.by_id().keys()).await?;
+                let missing = stage.count_missing(window.by_id.keys()).await?;
                 let with_node = self == Fault::Owner(Loss::WithNode);
                 let down = if with_node { marked_down(struck, effect) } else { Ok(()) };
                 let name = stage.gateway().name();
@@ -70,7 +70,7 @@ impl Fault {
             Fault::Move(rooms) => moved(rooms, window, effect),
             Fault::Rebind => proven(effect.lost > 0, "no address changed".to_owned()),
             Fault::Reconnect => {
-                let opened = window.events().iter().filter(|event| event.name == "opened").count();
+                let opened = window.events.iter().filter(|event| event.name == "opened").count();
                 proven(opened >= effect.hit, format!("{opened} sessions were reopened"))
             }
             Fault::BlockUdp(_) => {
@@ -99,7 +99,7 @@ fn spoiled(
     effect: &FaultEffect,
 ) -> Result<Result<(), String>, String> {
     let now = stage.tally(&struck.names)?;
-    let slowest_ms = window.ledger().slowest_ns(struck.happened.at_ns) / 1_000_000;
+    let slowest_ms = window.ledger.slowest_ns(struck.happened.at_ns) / 1_000_000;
     Ok(match weather {
         Weather::Cut
         | Weather::OneWay
@@ -161,7 +161,7 @@ async fn drained(
     window: &ObservationWindow,
 ) -> Result<Vec<String>, String> {
     let is_said = |name: &&String| {
-        window.events().iter().any(|event| {
+        window.events.iter().any(|event| {
             event.name == "drained"
                 && event.data["node"] == name.as_str()
                 && event.data["rooms_left"] == 0
@@ -180,7 +180,7 @@ async fn drained(
 /// The operator moved this many rooms, and no move was abandoned.
 fn moved(rooms: usize, window: &ObservationWindow, effect: &FaultEffect) -> Result<(), String> {
     let moved = effect.causes.get("manual").copied().unwrap_or(0);
-    let given_up = window.events().iter().filter(|event| event.name == "move-ended").count();
+    let given_up = window.events.iter().filter(|event| event.name == "move-ended").count();
     proven(
         moved == rooms as u64 && given_up == 0,
         format!("of {rooms} moves by hand {moved} were done and {given_up} given up"),

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, shipped};
 use evenkeel_model::{AskId, Hook, PolicyName, PolicyQuestion};
 use evenkeel_recording::{
-    Chunk, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingHeader, head, tail,
+    Chunk, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingEntry, RecordingHeader, head,
+    tail,
 };
 
 use super::*;
@@ -75,8 +76,8 @@ fn said(failure: CommandError) -> String {
 fn what_a_plugin_said_itself_it_says_again() {
     let path = recording("again", &json!({}));
     let tried = tried(&path, "scenario-call");
-    let json = tried.json();
-    assert!(tried.is_passed(), "{}", tried.said());
+    let json = &tried.json;
+    assert!(tried.is_passed, "{}", tried.lines);
     assert_eq!(
         (&json["calls"], &json["decisions"], &json["different"]),
         (&json!(2), &json!(2), &json!(0))
@@ -88,11 +89,11 @@ fn what_a_plugin_said_itself_it_says_again() {
 fn different_decisions_are_counted_and_shown() {
     let path = recording("differs", &json!({}));
     let tried = tried(&path, "scenario-live");
-    assert!(tried.is_passed(), "{}", tried.said());
-    assert_eq!(tried.json()["different"], json!(2), "{}", tried.said());
-    let first = &tried.json()["differences"][0];
+    assert!(tried.is_passed, "{}", tried.lines);
+    assert_eq!(tried.json["different"], json!(2), "{}", tried.lines);
+    let first = &tried.json["differences"][0];
     assert_ne!(first["recorded"], first["now"]);
-    assert!(tried.said().contains("2 of 2 decisions differ"), "{}", tried.said());
+    assert!(tried.lines.contains("2 of 2 decisions differ"), "{}", tried.lines);
 }
 
 #[test]

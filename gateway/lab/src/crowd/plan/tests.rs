@@ -6,7 +6,7 @@ fn each_room_has_one_sender_and_one_receiver() {
     let talks: Vec<u64> = (1..=10).filter(|&session| plan.talks(session)).collect();
     assert_eq!(talks, [1, 3, 5, 7, 9]);
     assert_eq!((plan.room_of(1), plan.room_of(2), plan.room_of(3)), (1, 1, 2));
-    let both = CrowdPlan { speech: Speech::BothWays, ..plan };
+    let both = CrowdPlan { both_ways: true, ..plan };
     assert!((1..=10).all(|session| both.talks(session)));
 }
 

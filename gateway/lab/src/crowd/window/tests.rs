@@ -1,3 +1,5 @@
+mod effect;
+
 use super::*;
 use crate::ledger::{ReceivedPacket, RoomParticipant, SentPacket};
 
@@ -44,7 +46,7 @@ fn who_is_forgotten_is_in_no_figure() {
     let mut window = window();
     let before = window.effect_of(&fault);
     assert_eq!((before.hit, before.unheard, before.lost), (2, 1, 15));
-    let sessions = ["s31", "s41"].map(|id| window.session(id).unwrap()).into();
+    let sessions = ["s31", "s41"].map(|id| window.by_id[id]).into();
     window.forget(&sessions);
     let after = window.effect_of(&fault);
     assert_eq!((after.hit, after.unheard, after.lost), (1, 0, 0));

@@ -1,26 +1,27 @@
 use super::*;
 
+fn is_call(planned: &&PlannedSession) -> bool {
+    planned.offer.scenario == "call"
+}
+
 #[test]
 fn sessions_are_split_by_transport_and_media() {
-    let plan = SessionPlan::of(200);
-    assert_eq!(plan.sessions.len(), 200);
-    assert_eq!((plan.count(PlannedTransport::Udp), plan.count(PlannedTransport::Quic)), (100, 100));
-    let calls = plan.rooms.iter().filter(|room| room.scenario == DemoScenario::Call).count();
-    let pictures = plan
-        .sessions
-        .iter()
-        .filter(|planned| planned.video && plan.room_of(planned).scenario == DemoScenario::Call);
-    assert_eq!((calls, plan.rooms.len(), pictures.count()), (80, 84, 2 * calls / VIDEO_SHARE));
+    let plan = plan(200, 1);
+    let by = |transport| sessions_by(&plan, transport).len();
+    assert_eq!((by(PlannedTransport::Udp), by(PlannedTransport::Quic)), (100, 100));
+    let (calls, streams) = (rooms_of(&plan, "call").len(), rooms_of(&plan, "live").len());
+    let pictures = plan.iter().filter(is_call).filter(|planned| planned.persona.video);
+    assert_eq!((calls, streams, pictures.count()), (80, 4, 2 * calls / VIDEO_SHARE));
 }
 
 #[test]
 fn every_zone_has_calls_over_both_transports() {
-    let plan = SessionPlan::of(200);
+    let plan = plan(200, 1);
     for region in REGIONS {
         for zone in ZONES {
-            let mut ways = plan.sessions.iter().filter(|planned| {
-                let room = plan.room_of(planned);
-                room.scenario == DemoScenario::Call && (room.region, room.zone) == (region, zone)
+            let mut ways = plan.iter().filter(is_call).filter(|planned| {
+                let labels = &planned.offer.labels;
+                (&*labels["region"], &*labels["zone"]) == (region, zone)
             });
             let first = ways.next().unwrap().transport;
             assert!(ways.any(|planned| planned.transport != first), "{region}-{zone}");
@@ -31,15 +32,9 @@ fn every_zone_has_calls_over_both_transports() {
 #[test]
 fn lossy_network_has_a_video_session() {
     for sessions in [20, 24, 40, 100, 200] {
-        let plan = SessionPlan::of(sessions);
-        let meets = |planned: &&PlannedSession| {
-            planned.video
-                && planned.transport == PlannedTransport::Udp
-                && plan.room_of(planned).region == LOSSY
-        };
-        let in_call =
-            |planned: &&PlannedSession| plan.room_of(planned).scenario == DemoScenario::Call;
-        let hit = plan.sessions.iter().filter(meets).filter(in_call).count();
+        let plan = plan(sessions, 1);
+        let meets = |planned: &&PlannedSession| planned.is_relayed && planned.persona.video;
+        let hit = plan.iter().filter(is_call).filter(meets).count();
         assert!(hit > 0 || sessions < 100, "{sessions}");
     }
 }

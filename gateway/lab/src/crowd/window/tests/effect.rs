@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 const MS: u64 = 1_000_000;
 

@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 
 fn events(text: &str) -> Vec<ServerEvent> {
     let mut lines = EventLines::default();

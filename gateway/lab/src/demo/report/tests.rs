@@ -1,6 +1,4 @@
 use super::*;
-use crate::demo::report::{DetectionFigures, GapFigures};
-use crate::ledger::GapSpread;
 
 fn heard(p99: f64, sessions: usize) -> FailoverFigures {
     FailoverFigures {
