@@ -304,6 +304,11 @@ fn unfit_programs(folder: &Path) -> Vec<(PathBuf, &'static [&'static str])> {
             &["unexpected `continued`"],
         ),
         (
+            speaks("skips", "send '{\"message\":\"continued\"}'; exec sleep 600"),
+            &["unexpected `continued`"],
+        ),
+        (speaks("repeats", "media; ready 1; exec sleep 600"), &["unexpected `ready`"]),
+        (
             // Both messages arrive at once.
             speaks(
                 "withdraws",

@@ -91,7 +91,7 @@ pub struct BoundApi {
     settings: AdminSettings,
     listening: ApiListeners,
     runtime: Runtime,
-    /// By which clients replace the process.
+    /// Replaces the process on a client's request.
     pub upgrades: Option<Upgrades>,
     bodies: Arc<BodyBudget>,
     relay: Option<Arc<PeerRelay>>,

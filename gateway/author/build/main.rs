@@ -65,7 +65,8 @@ fn embed() -> Result<(), String> {
     write(&mut code, &format!("pub(crate) static PROFILE: &str = {:?};", profile.to_string()))?;
     let package = table(&manifest, &["workspace", "package"])?;
     for (name, key) in [("EDITION", "edition"), ("RUST", "rust-version")] {
-        let value = package.get(key).and_then(Value::as_str).unwrap_or_default();
+        let value = package.get(key).and_then(Value::as_str);
+        let value = value.ok_or_else(|| format!("workspace.package has no {key}"))?;
         write(&mut code, &format!("pub(crate) static {name}: &str = {value:?};"))?;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);

@@ -35,9 +35,9 @@ pub(crate) fn workspace(root: &Table, crates: &[Needs]) -> Result<String, String
         dependencies.insert(name.clone(), dependency);
     }
     let mut own = Table::from_iter([("dependencies".to_owned(), Value::Table(dependencies))]);
-    for key in ["package", "lints"] {
-        own.insert(key.to_owned(), Value::Table(table(root, &["workspace", key])?.clone()));
-    }
+    own.insert("package".to_owned(), Value::Table(table(root, &["workspace", "package"])?.clone()));
+    // Crates of the SDK inherit lints, of which an author's build needs none.
+    own.insert("lints".to_owned(), Value::Table(Table::new()));
     Ok(Table::from_iter([("workspace".to_owned(), Value::Table(own))]).to_string())
 }
 

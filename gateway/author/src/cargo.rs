@@ -90,7 +90,7 @@ impl Project {
         let lines = output.stdout.split(|&byte| byte == b'\n');
         let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         let ours = self.folder.join("Cargo.toml");
-        let module = messages.filter_map(|message| module(&message, &ours)).last();
+        let module = messages.filter_map(|message| module(&message, &ours)).next_back();
         module.ok_or(AuthorError::NoModule)
     }
 

@@ -18,8 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::equipment::{Equipment, equip, has_webhooks, wants_briefs};
 use crate::inherited::Inherited;
 use crate::messages::ControlError;
-use crate::nodes::{ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NotListed};
-use crate::nodes::{NodeResources, region_named};
+use crate::nodes::{
+    ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NodeResources, NotListed,
+    region_named,
+};
 use crate::offers::{OfferQueue, OfferReply, OfferedSession};
 use crate::policies::PolicyRunner;
 use crate::probes::Probes;

@@ -21,8 +21,9 @@ use crate::messages::{
     SessionView, Slice, SnapshotError, StatusReport,
 };
 use crate::names::NodeNames;
-use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
-use crate::nodes::{Operation, OperationTarget};
+use crate::nodes::{
+    ListChange, NodeList, NotListed, Operation, OperationTarget, ReloadRequest, Reloaded,
+};
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::policies::PushRequest;
 use crate::records::{OFFERS_WITHIN, Suspended};

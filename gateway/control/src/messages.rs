@@ -20,8 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::history::SessionHistory;
 use crate::inherited::NamedSockets;
-use crate::nodes::Operation;
-use crate::nodes::{ListChange, NodeList, NotListed, NotReloaded, ReloadRequest};
+use crate::nodes::{ListChange, NodeList, NotListed, NotReloaded, Operation, ReloadRequest};
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::policies::PushRequest;
 use crate::records::Suspended;

@@ -223,7 +223,7 @@ fn read_head<'a>(
     match u32::from_be_bytes(*format) {
         found if found > known => return Err(SnapshotError::Newer { found, known }),
         found if found < known => {
-            return Err(SnapshotError::malformed("its format is an older one"));
+            return Err(SnapshotError::malformed("it has an older format"));
         }
         _ => {}
     }

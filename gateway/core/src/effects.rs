@@ -173,8 +173,8 @@ pub(crate) struct Effects {
     outputs: VecDeque<GatewayEffect>,
     pub(crate) notices: VecDeque<RoomNotice>,
     /// Pending timers. Each reason occurs at most once.
-    queue: BTreeSet<(Instant, Timer)>,
-    due: BTreeMap<Timer, Instant>,
+    timers_by_time: BTreeSet<(Instant, Timer)>,
+    timer_due: BTreeMap<Timer, Instant>,
 }
 
 impl Effects {
@@ -232,42 +232,42 @@ impl Effects {
 
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
         self.cancel(&timer);
-        self.queue.insert((at, timer.clone()));
-        self.due.insert(timer, at);
+        self.timers_by_time.insert((at, timer.clone()));
+        self.timer_due.insert(timer, at);
     }
 
     /// Sets the timer unless it is already set for any time.
     pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
-        if !self.due.contains_key(&timer) {
+        if !self.timer_due.contains_key(&timer) {
             self.set(timer, at);
         }
     }
 
     pub(crate) fn cancel(&mut self, timer: &Timer) {
-        if let Some(at) = self.due.remove(timer) {
-            self.queue.remove(&(at, timer.clone()));
+        if let Some(at) = self.timer_due.remove(timer) {
+            self.timers_by_time.remove(&(at, timer.clone()));
         }
     }
 
     pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
-        self.due.get(timer).copied()
+        self.timer_due.get(timer).copied()
     }
 
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+        self.timers_by_time.first().map(|(at, _)| *at)
     }
 
     pub(crate) fn timers(&self) -> impl ExactSizeIterator<Item = &Timer> {
-        self.due.keys()
+        self.timer_due.keys()
     }
 
     /// Removes and returns the earliest timer that is due.
     pub(crate) fn pop_timer(&mut self, now: Instant) -> Option<Timer> {
-        if self.queue.first()?.0 > now {
+        if self.timers_by_time.first()?.0 > now {
             return None;
         }
-        let (_, timer) = self.queue.pop_first()?;
-        self.due.remove(&timer);
+        let (_, timer) = self.timers_by_time.pop_first()?;
+        self.timer_due.remove(&timer);
         Some(timer)
     }
 }

@@ -307,8 +307,8 @@ impl RoomTable {
         let id = RoomId(self.next);
         let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
         self.next += 1;
-        let about = (offer.scenario.clone(), offer.labels.clone());
-        let mut room = Box::new(Room::new(id, name.clone(), about, region, call));
+        let (kind, labels) = (offer.scenario.clone(), offer.labels.clone());
+        let mut room = Box::new(Room::new(id, name.clone(), kind, labels, region, call));
         (room.spares, room.mode, room.priority) =
             (scenario.spares, scenario.mode, scenario.priority);
         self.by_name.insert(name, id);

@@ -8,6 +8,7 @@
     reason = "the kernel's batch calls take pointers to pointers, which no library wraps without allocating"
 )]
 
+use std::fmt;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -257,7 +258,6 @@ const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 ///
 /// The network stack handles consecutive datagrams of one size to one destination as one packet and segments it last
 /// (udp(7), UDP_SEGMENT). This saves most of the cost of a datagram.
-#[derive(Debug)]
 pub struct SendBatch {
     bytes: Vec<u8>,
     queue: Vec<QueuedDatagrams>,
@@ -306,6 +306,13 @@ pub struct SendResult {
     pub sent: usize,
     /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
     pub failed: Vec<io::Error>,
+}
+
+/// Without the bytes, which are users' media.
+impl fmt::Debug for SendBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendBatch").field("datagrams", &self.datagrams).finish_non_exhaustive()
+    }
 }
 
 impl SendBatch {

@@ -27,7 +27,7 @@ const LEFT_WITHIN: Duration = Duration::from_millis(500);
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// A process that is to replace the one at its standard input.
-pub struct Heir {
+pub struct Successor {
     channel: Channel,
     withdrawal: Arc<Withdrawal>,
     offer: UpgradeOffer,
@@ -38,25 +38,25 @@ pub struct Withdrawal(UnixStream);
 
 impl Withdrawal {
     /// From here on the old process cannot send `go`, and continues. If it has sent it before, it is gone: then
-    /// [`Heir::take_over`] succeeds.
+    /// [`Successor::take_over`] succeeds.
     pub fn withdraw(&self) {
         // Fails only if the old process has closed the channel.
         let _ = self.0.shutdown(Shutdown::Read);
     }
 }
 
-impl Heir {
+impl Successor {
     /// Takes the channel from standard input, which is empty from then on, and the sockets from the channel.
-    pub async fn of_stdin() -> Result<(Heir, Inherited), String> {
+    pub async fn of_stdin() -> Result<(Successor, Inherited), String> {
         let no_channel = |error: io::Error| {
             format!("standard input is not that of an upgrade, which uses `--inherit`: {error}")
         };
         let stream = take_stdin().map_err(no_channel)?;
         let channel = Channel::of(stream).map_err(no_channel)?;
-        Heir::greeted(channel).await
+        Successor::greeted(channel).await
     }
 
-    async fn greeted(mut channel: Channel) -> Result<(Heir, Inherited), String> {
+    async fn greeted(mut channel: Channel) -> Result<(Successor, Inherited), String> {
         let withdrawal = channel.duplicate().map_err(|error| unheard(&error))?;
         let withdrawal = Arc::new(Withdrawal(withdrawal));
         match hear_hello(&mut channel, &withdrawal).await {
@@ -64,7 +64,7 @@ impl Heir {
                 let names = std::mem::take(&mut offer.sockets);
                 let sockets = names.into_iter().zip(descriptors);
                 let inherited = Inherited::of(sockets, offer.quic.take());
-                Ok((Heir { channel, withdrawal, offer }, inherited))
+                Ok((Successor { channel, withdrawal, offer }, inherited))
             }
             Err(reason) => {
                 tell(&mut channel, &reason).await;

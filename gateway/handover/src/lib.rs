@@ -33,7 +33,7 @@ mod notify;
 mod upgrade;
 
 pub use child::SuccessorProgram;
-pub use inherit::Heir;
+pub use inherit::Successor;
 pub use notify::ready;
 pub use upgrade::{
     NotUpgraded, READY_WITHIN, ReplacedGateway, RequestGate, UpgradeCommand as UpgradeRequest,

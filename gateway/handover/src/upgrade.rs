@@ -348,8 +348,8 @@ impl Upgrader<'_> {
         attempt.guard = Some(suspended.guard);
         let state = suspended.batch.encode();
         let ports: Vec<_> = suspended.descriptors.iter().map(AsFd::as_fd).collect();
-        let (channel, what) = (&mut attempt.channel, ("sessions", RESTORED_WITHIN));
-        let sent = self.send(channel, what, &HandoverMessage::State, &state, &ports).await;
+        let (channel, message) = (&mut attempt.channel, HandoverMessage::State);
+        let sent = self.send(channel, "sessions", RESTORED_WITHIN, &message, &state, &ports).await;
         drop(suspended.descriptors);
         attempt.passed(sent).await?;
         let sessions = match self.hear(attempt, RESTORED_WITHIN).await? {
@@ -412,14 +412,15 @@ impl Upgrader<'_> {
         };
         let offer = serde_json::to_value(offer).expect("an offer is words and numbers");
         let hello = HandoverMessage::Hello { version: ProtocolVersion::own(), offer };
-        self.send(channel, ("sockets", GREETED_WITHIN), &hello, &[], &sockets).await
+        self.send(channel, "sockets", GREETED_WITHIN, &hello, &[], &sockets).await
     }
 
-    /// Sends a message; `what` it carries is named if that fails.
+    /// Sends a message. An error names `what` was to be sent.
     async fn send(
         &mut self,
         channel: &mut Channel,
-        (what, within): (&str, Duration),
+        what: &str,
+        within: Duration,
         message: &HandoverMessage,
         attachment: &[u8],
         descriptors: &[BorrowedFd<'_>],
@@ -466,8 +467,8 @@ impl Upgrader<'_> {
         batch: &RecordBatch,
     ) -> Result<(), String> {
         tracing::debug!(number = batch.number(), "records are sent");
-        let records = ("records", RESTORED_WITHIN);
-        self.send(channel, records, &HandoverMessage::Records, &batch.encode(), &[]).await
+        let (message, batch) = (HandoverMessage::Records, batch.encode());
+        self.send(channel, "records", RESTORED_WITHIN, &message, &batch, &[]).await
     }
 
     /// Stops packets, and sends the last states.

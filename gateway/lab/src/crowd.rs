@@ -272,10 +272,13 @@ impl Crowd {
         gone.iter().for_each(|&session| self.sessions.fleet.leave(session));
         // During this time the old clients still record packets.
         tokio::time::sleep(LEFT_WITHIN).await;
+        self.forget(&gone);
+        self.sessions.open(newcomers, admin, pin!(pending())).await
+    }
+
+    fn forget(&self, gone: &[u64]) {
         let mut books = self.sessions.books.open();
         gone.iter().for_each(|&session| books.forget(session));
-        drop(books);
-        self.sessions.open(newcomers, admin, pin!(pending())).await
     }
 
     /// Session numbers by the ids that the gateway assigned.

@@ -1,14 +1,19 @@
-//! Batches of datagrams that are read in one system call, each with its source and the kernel's receive time.
+//! Batches of datagrams in one system call, each with its source and the kernel's receive time.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
+    sockopt,
 };
 use nix::sys::time::TimeSpec;
+
+/// Datagrams per system call: a burst of a hundred sessions takes two.
+const BATCH: usize = 64;
 
 /// A datagram of the last batch.
 #[derive(Clone, Copy, Debug)]
@@ -104,19 +109,60 @@ impl DatagramInbox {
 }
 
 /// A queue of datagrams that are sent together.
-#[derive(Default)]
-pub(crate) struct DatagramOutbox(Vec<(SocketAddr, Vec<u8>)>);
+pub(crate) struct DatagramOutbox {
+    bytes: Vec<u8>,
+    waiting: Vec<(Range<usize>, SocketAddr)>,
+    headers: MultiHeaders<SockaddrStorage>,
+}
+
+impl Default for DatagramOutbox {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            waiting: Vec::new(),
+            headers: MultiHeaders::preallocate(BATCH, None),
+        }
+    }
+}
 
 impl DatagramOutbox {
     pub(crate) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.0.push((to, datagram.to_vec()));
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(datagram);
+        self.waiting.push((start..self.bytes.len(), to));
     }
 
     /// Sends all queued datagrams in order. Datagrams that the kernel refuses are skipped.
-    pub(crate) fn flush(&mut self, socket: &UdpSocket) {
-        for (to, datagram) in self.0.drain(..) {
-            let _lost_at_worst = socket.send_to(&datagram, to);
+    ///
+    /// Returns the number of sent datagrams.
+    pub(crate) fn flush(&mut self, socket: &UdpSocket) -> usize {
+        let (mut next, mut sent) = (0, 0);
+        while next < self.waiting.len() {
+            let batch = &self.waiting[next..self.waiting.len().min(next + BATCH)];
+            let slices: Vec<[IoSlice<'_>; 1]> =
+                batch.iter().map(|(range, _)| [IoSlice::new(&self.bytes[range.clone()])]).collect();
+            let addresses: Vec<Option<SockaddrStorage>> =
+                batch.iter().map(|(_, to)| Some(SockaddrStorage::from(*to))).collect();
+            let outcome = sendmmsg(
+                socket.as_raw_fd(),
+                &mut self.headers,
+                slices.iter(),
+                &addresses,
+                [],
+                MsgFlags::MSG_NOSIGNAL,
+            );
+            match outcome.map(Iterator::count) {
+                Ok(count) => {
+                    sent += count;
+                    next += count.max(1);
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => next += 1,
+            }
         }
+        self.waiting.clear();
+        self.bytes.clear();
+        sent
     }
 }
 

@@ -31,7 +31,7 @@ pub enum LabError {
     #[error("a group of two gateways: {0}")]
     Takeover(String),
     /// Interrupted by a signal.
-    #[error("interrupted; all processes of the demo have ended")]
+    #[error("interrupted")]
     Interrupted,
 }
 

@@ -87,7 +87,7 @@ impl<'a> BindingRequest<'a> {
         self.message.transaction()
     }
 
-    /// Returns `None` if USERNAME is missing or has no colon: respond with error 400.
+    /// Returns `None` if USERNAME is missing or has no colon. The gateway sends no response.
     pub fn username(&self) -> Option<Username<'a>> {
         Username::of(&self.message)
     }
@@ -112,8 +112,8 @@ impl<'a> BindingRequest<'a> {
     /// Checks that the sender knows the password.
     ///
     /// # Errors
-    /// Fails if the integrity is missing (respond with error 400) or wrong (401; RFC 8489, section
-    /// 9.1.3).
+    /// The integrity is missing or wrong (RFC 8489, section 9.1.3). The gateway sends no response, so that a stranger learns
+    /// nothing.
     pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
         self.message.verify(key)
     }

@@ -395,7 +395,8 @@ impl Drop for PolicyThreads {
     }
 }
 
-/// The catalog, which maps the numbers in questions to names. Lists regions and zones in the order of their numbers; the parent of a zone is its region, that of a node its zone.
+/// The catalog, which maps the numbers in questions to names. Lists regions and zones in
+/// the order of their numbers; the parent of a zone is its region, that of a node its zone.
 pub fn catalog<'a>(
     home: RegionId,
     regions: impl Iterator<Item = &'a str> + Clone,

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Handle, Inherited, SocketName};
-use evenkeel_handover::{Heir, ReplacedGateway, RequestGate, UpgradeRequest, Upgrader, Upgrades};
+use evenkeel_handover::{
+    ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
+};
 use evenkeel_index::IndexEndCause as IndexEnd;
 use evenkeel_process::sandbox::MissingMeasure;
 use evenkeel_process::signals::PendingSignals;
@@ -51,32 +53,34 @@ pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Resu
     if !place.inherit {
         return serve_as(place, &runtime, &mut None, Inherited::default(), started);
     }
-    let (heir, inherited) = runtime.block_on(Heir::of_stdin()).map_err(ServeError::Upgrade)?;
-    let mut heir = Some(heir);
-    let outcome = serve_as(place, &runtime, &mut heir, inherited, started);
-    if let (Err(failure), Some(heir)) = (&outcome, heir) {
-        runtime.block_on(heir.fail(failure.explained()));
+    let (successor, inherited) =
+        runtime.block_on(Successor::of_stdin()).map_err(ServeError::Upgrade)?;
+    let mut successor = Some(successor);
+    let outcome = serve_as(place, &runtime, &mut successor, inherited, started);
+    if let (Err(failure), Some(successor)) = (&outcome, successor) {
+        runtime.block_on(successor.fail(failure.explained()));
     }
     outcome
 }
 
-/// Runs a gateway. Takes `heir` once this process serves in place of another.
+/// Runs a gateway. Takes `successor` once this process serves in place of another.
 fn serve_as(
     place: &ServePaths,
     runtime: &Runtime,
-    heir: &mut Option<Heir>,
+    successor: &mut Option<Successor>,
     mut inherited: Inherited,
     started: impl FnOnce(&ServedAddresses),
 ) -> Result<(), ServeError> {
     let settings = Arc::new(place.load()?);
     let workers = settings.workers();
-    if let Some(heir) = heir {
-        heir.require_workers(workers).map_err(ServeError::Upgrade)?;
+    if let Some(successor) = successor {
+        successor.require_workers(workers).map_err(ServeError::Upgrade)?;
     }
     let capacity = DescriptorCapacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
     let mut api = evenkeel_api::bind(settings.admin.clone(), &mut inherited)?;
-    let ownership = heir.as_ref().map(|heir| heir.ownership(settings.cluster.is_some()));
+    let ownership =
+        successor.as_ref().map(|successor| successor.ownership(settings.cluster.is_some()));
     let ownership = ownership.transpose().map_err(ServeError::Upgrade)?.flatten();
     let program = place.program.as_ref();
     let mut member = evenkeel_group::BoundMember::new(
@@ -88,7 +92,7 @@ fn serve_as(
     let init = inherited.take(&SocketName::Init);
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
-    let is_confined = heir.as_ref().is_some_and(Heir::is_confined);
+    let is_confined = successor.as_ref().is_some_and(Successor::is_confined);
     let sandbox = Sandbox::enter(place, &settings, is_confined)?;
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| ServeError::Telemetry(error.to_string()))?;
@@ -99,7 +103,7 @@ fn serve_as(
     log_note(&buffer, buffer.is_short());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let mut applied = Applied::of(&settings);
-    let reads = if heir.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
+    let reads = if successor.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
     let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads)?;
     applied.foundry = Some(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
@@ -125,26 +129,26 @@ fn serve_as(
         let _entered = runtime.enter();
         PendingSignals::listen()?
     };
-    if let Some(taking) = heir.as_mut() {
+    if let Some(taking) = successor.as_mut() {
         let taken = take_over(taking, &gateway, &mut follower, &mut signals);
         let sessions = match runtime.block_on(taken) {
             Ok(sessions) => sessions,
             Err(failure) => {
                 // At once: packets may wait for the old process, which continues with the sessions.
-                if let Some(heir) = heir.take() {
-                    runtime.block_on(heir.fail(failure.explained()));
+                if let Some(successor) = successor.take() {
+                    runtime.block_on(successor.fail(failure.explained()));
                 }
                 runtime.block_on(end_unserved(&gateway.handle));
                 let _ = gateway.leave();
                 return Err(failure);
             }
         };
-        let heir = taking;
+        let successor = taking;
         runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
             let _ = gateway.handle.resume().await;
             tracing::info!(sessions, "sessions taken over");
-            heir.left().await;
+            successor.left().await;
         });
         gateway.resume_quic();
     }
@@ -163,7 +167,7 @@ fn serve_as(
     let index = index
         .map(|bound| bound.start(&gateway.handle, in_group.clone(), telemetry.instruments()))
         .transpose()?;
-    let replaced = heir.take().is_some();
+    let replaced = successor.take().is_some();
     api.open();
     let listening = ServedAddresses {
         udp: gateway.udp.clone(),
@@ -242,24 +246,24 @@ fn serve_as(
 /// Waits for the first policies, then takes over the sessions of the process that this one replaces, and returns their
 /// number.
 async fn take_over(
-    heir: &mut Heir,
+    successor: &mut Successor,
     gateway: &RunningGateway,
     follower: &mut Follower,
     signals: &mut PendingSignals,
 ) -> Result<usize, ServeError> {
     let handle = &gateway.handle;
-    let withdrawal = heir.withdrawal();
+    let withdrawal = successor.withdrawal();
     let mut taking = pin!(async {
         tokio::select! {
             stand = handle.policies_stand() => {
                 stand.map_err(|_| ServeError::Upgrade("control ended".to_owned()))?;
             }
-            () = heir.abandoned() => {
+            () = successor.abandoned() => {
                 let reason = "the running gateway gave the upgrade up".to_owned();
                 return Err(ServeError::Upgrade(reason));
             }
         }
-        heir.take_over(handle).await.map_err(ServeError::Upgrade)
+        successor.take_over(handle).await.map_err(ServeError::Upgrade)
     });
     let mut told = None;
     let outcome = tokio::select! {

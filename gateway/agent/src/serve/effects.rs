@@ -95,7 +95,7 @@ impl SystemIo {
         });
         match &found {
             Ok(true) => {
-                log(&format!("watching process: pid={}", process.pid().unwrap_or_default()))
+                log(&format!("watching process: pid={}", process.pid().unwrap_or_default()));
             }
             Ok(false) => {}
             Err(error) => log(&format!("cannot start the process: {error}")),

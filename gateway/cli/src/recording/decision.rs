@@ -71,7 +71,7 @@ impl ComparedDecision {
         match self {
             ComparedDecision::Params(_) => "params",
             ComparedDecision::Verdict { .. } => "verdict",
-            ComparedDecision::Route { kind, .. } => *kind,
+            ComparedDecision::Route { kind, .. } => kind,
             ComparedDecision::Actions(_) => "actions",
             ComparedDecision::Fault(_) => "fault",
         }

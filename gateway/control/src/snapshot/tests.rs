@@ -90,7 +90,7 @@ fn last_states_of_another_layout_are_refused() {
     let refused = |bytes: &[u8]| MediaStates::decode(bytes).unwrap_err();
     let newer = SnapshotError::Newer { found: STATES + 1, known: STATES };
     assert_eq!(refused(&of(STATES + 1)), newer);
-    assert_eq!(refused(&of(STATES - 1)), SnapshotError::malformed("its format is an older one"));
+    assert_eq!(refused(&of(STATES - 1)), SnapshotError::malformed("it has an older format"));
     let longer = [&encoded[..], &[0]].concat();
     assert_eq!(refused(&longer), SnapshotError::malformed("bytes follow its end"));
     for length in [8, 12, 20, encoded.len() / 2, encoded.len() - 1] {
@@ -126,7 +126,7 @@ fn garbage_and_newer_formats_are_refused() {
     let newer = [&MAGIC[..], &[0, 0, 0, 9], &[0; 8], b"what comes then is unknown"].concat();
     assert_eq!(refused(&newer), "the state has format 9, this version reads formats up to 2");
     let older = [&MAGIC[..], &[0, 0, 0, 1], &[0; 8], b"what comes then is unknown"].concat();
-    assert_eq!(refused(&older), "the state cannot be read: its format is an older one");
+    assert_eq!(refused(&older), "the state cannot be read: it has an older format");
     let garbage = [&MAGIC[..], &FORMAT.to_be_bytes(), &[0; 8], &[0xc1; 64]].concat();
     assert!(refused(&garbage).starts_with("the state cannot be read: "));
 }

@@ -102,10 +102,12 @@ pub struct MoveUnderWay {
 }
 
 impl Room {
+    /// A room without a route. Its redundancy and priority are set by the caller, from the scenario or a record.
     pub(crate) fn new(
         id: RoomId,
         name: Arc<str>,
-        (scenario, labels): (Arc<str>, Labels),
+        scenario: Arc<str>,
+        labels: Labels,
         region: RegionId,
         call: RoomId,
     ) -> Room {
@@ -368,7 +370,6 @@ impl Room {
                 })
                 .collect(),
         };
-        let (about, call) = ((record.scenario, record.labels), record.call);
         let room = Room {
             spares: record.spares,
             mode: record.mode,
@@ -378,7 +379,7 @@ impl Room {
             memory: record.memory,
             ttl_ms: record.ttl_ms,
             history: (history != RoomHistory::default()).then(|| Box::new(history)),
-            ..Room::new(record.id, record.name, about, region, call)
+            ..Room::new(record.id, record.name, record.scenario, record.labels, region, record.call)
         };
         let stay = |(hop, grant): &(Hop, HopGrant)| Some((hops.map(*hop)?, *grant));
         let route: Vec<(Hop, HopGrant)> = record.hops.iter().filter_map(stay).collect();

@@ -211,7 +211,7 @@ fn class_of_next(socket: &UdpSocket) -> u8 {
 fn receiver() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let on: libc::c_int = 1;
-    // SAFETY: as in `set`.
+    // SAFETY: the option takes an int, and gets one of its size.
     let set = unsafe {
         let option = std::ptr::from_ref(&on).cast();
         libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, libc::IP_RECVTOS, option, 4)

@@ -88,7 +88,12 @@ impl ClientIngress {
             }
             demux::DatagramKind::Stun => self.verify_check(source, datagram, egress, now),
             demux::DatagramKind::Dtls => refuse(egress, DropReason::Dtls),
-            _ => refuse(egress, DropReason::Malformed),
+            demux::DatagramKind::Quic
+            | demux::DatagramKind::Bundle
+            | demux::DatagramKind::Signed
+            | demux::DatagramKind::Echo
+            | demux::DatagramKind::Sealed
+            | demux::DatagramKind::Unknown => refuse(egress, DropReason::Malformed),
         }
     }
 

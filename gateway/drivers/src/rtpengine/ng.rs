@@ -1,5 +1,5 @@
-//! The socket of an rtpengine, and pending NG requests by cookie. A retry has the same cookie, for which rtpengine repeats its answer without acting
-//! twice.
+//! The socket of an rtpengine, and pending NG requests by cookie. A retry has the same cookie, for which rtpengine
+//! repeats its answer without acting twice.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

@@ -7,14 +7,14 @@ use super::*;
 async fn greet(
     protocol: u32,
     offer: serde_json::Value,
-) -> (Channel, Result<(Heir, Inherited), String>) {
+) -> (Channel, Result<(Successor, Inherited), String>) {
     let (mut old, theirs) = Channel::pair().unwrap();
     let version = ProtocolVersion { protocol, program: "9.9.9".to_owned() };
     let hello = HandoverMessage::Hello { version, offer }.encode();
     let (pipe, _) = io::pipe().unwrap();
     old.send(&hello, &[], &[pipe.as_fd()]).await.unwrap();
-    let heir = Heir::greeted(Channel::of(theirs.into()).unwrap()).await;
-    (old, heir)
+    let successor = Successor::greeted(Channel::of(theirs.into()).unwrap()).await;
+    (old, successor)
 }
 
 fn offer() -> serde_json::Value {
@@ -23,11 +23,11 @@ fn offer() -> serde_json::Value {
 
 #[tokio::test]
 async fn greeted_process_has_the_sockets() {
-    let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
-    let (heir, mut inherited) = heir.unwrap();
-    assert!(heir.is_confined());
-    heir.require_workers(2).unwrap();
-    assert!(heir.require_workers(3).unwrap_err().contains("`workers = 2`"));
+    let (_old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
+    let (successor, mut inherited) = successor.unwrap();
+    assert!(successor.is_confined());
+    successor.require_workers(2).unwrap();
+    assert!(successor.require_workers(3).unwrap_err().contains("`workers = 2`"));
     assert!(inherited.take(&SocketName::Init).is_some());
     assert!(inherited.take(&SocketName::Init).is_none());
 }
@@ -40,8 +40,8 @@ async fn unreadable_hello_is_answered_with_the_reason() {
         (own, json!({"confined": true}), "not understood"),
         (own, json!({"confined": true, "workers": 1, "sockets": []}), "0 sockets are named"),
     ] {
-        let (mut old, heir) = greet(protocol, offer).await;
-        let reason = heir.map(|_| ()).unwrap_err();
+        let (mut old, successor) = greet(protocol, offer).await;
+        let reason = successor.map(|_| ()).unwrap_err();
         assert!(reason.contains(told), "{reason}");
         let answer = old.receive(ReceiveLimits::FROM_NEW).await.unwrap().unwrap();
         assert_eq!(
@@ -98,12 +98,12 @@ async fn continued(old: &mut Channel) {
 #[tokio::test]
 async fn withdrawal_counts_unless_go_was_sent() {
     for is_sent in [true, false] {
-        let (mut old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
-        let mut heir = heir.unwrap().0;
-        let (handle, withdrawal) = (control(), heir.withdrawal());
+        let (mut old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
+        let mut successor = successor.unwrap().0;
+        let (handle, withdrawal) = (control(), successor.withdrawal());
         // The new process does not run meanwhile.
         let (mut taking, mut leading) =
-            (Box::pin(heir.take_over(&handle)), Box::pin(continued(&mut old)));
+            (Box::pin(successor.take_over(&handle)), Box::pin(continued(&mut old)));
         tokio::select! {
             early = &mut taking => panic!("{early:?}"),
             () = &mut leading => {}
@@ -120,7 +120,7 @@ async fn withdrawal_counts_unless_go_was_sent() {
         let taken = taking.await;
         assert_eq!(taken.ok(), is_sent.then_some(6));
         if !is_sent {
-            heir.fail("told to end".to_owned()).await;
+            successor.fail("told to end".to_owned()).await;
             let reason = "told to end".to_owned();
             assert_eq!(answer(&mut old).await, HandoverMessage::Failed { reason });
         }
@@ -131,21 +131,21 @@ async fn withdrawal_counts_unless_go_was_sent() {
 async fn serves_only_after_all_steps() {
     let steps = [HandoverMessage::State, HandoverMessage::MediaPart, HandoverMessage::MediaPart];
     for done in 0..=steps.len() {
-        let (mut old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
-        let mut heir = heir.unwrap().0;
+        let (mut old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
+        let mut successor = successor.unwrap().0;
         for step in &steps[..done] {
             send(&mut old, step.clone(), &snapshot()).await.unwrap();
         }
         send(&mut old, HandoverMessage::Go, &[]).await.unwrap();
-        let refused = heir.take_over(&control()).await.unwrap_err();
+        let refused = successor.take_over(&control()).await.unwrap_err();
         assert!(refused.contains("unexpected `go`"), "after {done} steps: {refused}");
     }
 }
 
 #[tokio::test]
 async fn withdrawal_ends_every_wait() {
-    let (_old, heir) = greet(ProtocolVersion::own().protocol, offer()).await;
-    let (heir, _) = heir.unwrap();
-    heir.withdrawal().withdraw();
-    heir.abandoned().await;
+    let (_old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
+    let (successor, _) = successor.unwrap();
+    successor.withdrawal().withdraw();
+    successor.abandoned().await;
 }

@@ -129,7 +129,8 @@ impl UdpCall<'_> {
     /// If the socket fails, the packet is lost, and the ledger shows it as missing.
     async fn send_due(&mut self, socket: &UdpSocket) {
         let send = async |packet: &[u8]| {
-            let _lost_at_worst = socket.send_to(packet, self.gateway).await;
+            // A full socket loses the packet as well.
+            let _lost_at_worst = socket.try_send_to(packet, self.gateway);
             Ok::<(), Infallible>(())
         };
         let mut check = Vec::new();

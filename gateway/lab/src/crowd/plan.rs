@@ -96,7 +96,7 @@ impl CrowdPlan {
                 rtcp: None,
             },
             transport: self.transport_of(session),
-            uses_stun: self.stun,
+            uses_stun: self.stun || self.natted,
             is_relayed: self.natted,
         }
     }
@@ -113,7 +113,7 @@ pub(crate) struct PlannedSession {
     pub(crate) transport: PlannedTransport,
     /// A UDP client proves itself by STUN checks; otherwise the offer declares its address.
     pub(crate) uses_stun: bool,
-    /// The client's packets pass the relay; then a UDP client proves itself by STUN.
+    /// The client's packets pass the relay.
     pub(crate) is_relayed: bool,
 }
 

@@ -110,7 +110,8 @@ impl TakeoverHosts {
             seed: self.seed,
             ..CrowdPlan::new(SESSIONS)
         };
-        let mut crowd = Crowd::enter(&plan, || self.admin(0)).await?;
+        let crowd = Crowd::enter(&plan, || self.admin(0)).await;
+        let mut crowd = crowd.map_err(|error| LabError::Takeover(error.to_string()))?;
         tokio::time::sleep(STEADY).await;
         let fault = InjectedFault { at_ns: clock::now_ns(), scope: Scope::Everybody };
         let [owner, standby] = &mut gateways;

@@ -92,6 +92,7 @@ async fn serve(listener: TcpListener, counts: SpanCounts) {
             tokio::task::yield_now().await;
             continue;
         };
+        while connections.try_join_next().is_some() {}
         let counts = Arc::clone(&counts);
         connections.spawn(async move {
             let service = service_fn(move |request| count_spans(request, Arc::clone(&counts)));

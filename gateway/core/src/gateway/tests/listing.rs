@@ -443,7 +443,7 @@ fn many_changes_leak_no_slots() {
     assert_eq!(world.gateway.node_table().zones().len(), 4);
     assert!(world.gateway.tables.effects.timers().len() <= standing);
     assert!(
-        world.gateway.tables.rooms.drains.len() == 0
+        world.gateway.tables.rooms.drains.is_empty()
             && world.gateway.tables.rooms.leave_cursors().is_empty()
     );
     world.audit();

@@ -433,7 +433,7 @@ fn meshed_sessions_are_rooms_with_one_id() {
     assert_eq!(world.stands(&moved), Some(to));
     assert_eq!(world.stands(&room(&sessions[1])), Some(stands[1]), "the others stay");
     sessions.into_iter().for_each(|session| world.close(session));
-    assert!(world.gateway.tables.rooms.calls.len() == 0);
+    assert!(world.gateway.tables.rooms.calls.is_empty());
 }
 
 #[test]

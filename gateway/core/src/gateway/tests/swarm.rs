@@ -580,7 +580,7 @@ impl Swarm {
             gateway.tables.rooms.by_name().is_empty() && gateway.questions.in_flight().len() == 0
         );
         assert!(
-            gateway.tables.rooms.calls.len() == 0 && gateway.tables.rooms.changing().is_empty()
+            gateway.tables.rooms.calls.is_empty() && gateway.tables.rooms.changing().is_empty()
         );
         assert!(gateway.tables.rooms.at().iter().all(BTreeSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
