@@ -71,9 +71,17 @@ fn control() -> Handle {
     handle
 }
 
-fn snapshot() -> Vec<u8> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../control/tests/fixtures/snapshots/v1");
-    std::fs::read(path).unwrap()
+fn fixture(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../control/tests/fixtures");
+    std::fs::read(format!("{folder}/{name}")).unwrap()
+}
+
+fn records() -> Vec<u8> {
+    fixture("snapshots/v2")
+}
+
+fn states() -> Vec<u8> {
+    fixture("states/full")
 }
 
 async fn send(old: &mut Channel, message: HandoverMessage, state: &[u8]) -> io::Result<()> {
@@ -88,10 +96,10 @@ async fn answer(old: &mut Channel) -> HandoverMessage {
 /// Leads both processes to the last message before `go`.
 async fn continued(old: &mut Channel) {
     assert!(matches!(answer(old).await, HandoverMessage::Ready { .. }));
-    send(old, HandoverMessage::State, &snapshot()).await.unwrap();
+    send(old, HandoverMessage::State, &records()).await.unwrap();
     assert_eq!(answer(old).await, HandoverMessage::Restored { sessions: 6 });
-    send(old, HandoverMessage::MediaPart, &snapshot()).await.unwrap();
-    send(old, HandoverMessage::Media, &snapshot()).await.unwrap();
+    send(old, HandoverMessage::MediaPart, &states()).await.unwrap();
+    send(old, HandoverMessage::Media, &states()).await.unwrap();
     assert_eq!(answer(old).await, HandoverMessage::Continued);
 }
 
@@ -134,7 +142,8 @@ async fn serves_only_after_all_steps() {
         let (mut old, successor) = greet(ProtocolVersion::own().protocol, offer()).await;
         let mut successor = successor.unwrap().0;
         for step in &steps[..done] {
-            send(&mut old, step.clone(), &snapshot()).await.unwrap();
+            let state = if *step == HandoverMessage::State { records() } else { states() };
+            send(&mut old, step.clone(), &state).await.unwrap();
         }
         send(&mut old, HandoverMessage::Go, &[]).await.unwrap();
         let refused = successor.take_over(&control()).await.unwrap_err();
