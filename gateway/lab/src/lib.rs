@@ -21,6 +21,7 @@ pub mod relay;
 pub mod sample_node;
 pub mod stranger;
 pub mod watch;
+mod wheel;
 
 #[cfg(test)]
 mod tests;

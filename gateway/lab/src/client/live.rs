@@ -81,9 +81,9 @@ impl LiveClient {
         self.reports.borrow_mut().arrived.extend(arrival);
     }
 
-    pub(super) async fn send_due<E>(
+    pub(super) fn send_due<E>(
         &mut self,
-        send: impl AsyncFn(&[u8]) -> Result<(), E>,
+        mut send: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut packet = Vec::with_capacity(1_500);
         let mut reported = false;
@@ -92,7 +92,7 @@ impl LiveClient {
                 Transmit::Rtp(sent) => self.reports.borrow_mut().sent.push(sent),
                 Transmit::Rtcp => reported = true,
             }
-            send(&packet).await?;
+            send(&packet)?;
             packet.clear();
         }
         if reported {

@@ -108,7 +108,7 @@ impl QuicCall {
                 },
                 _ = &mut *left => return Ok(()),
                 () = alarm.ring(self.client.talker.poll_timeout()) => {
-                    self.client.send_due(async |packet| send(&connection, self.to_gateway, packet)).await?;
+                    self.client.send_due(|packet| send(&connection, self.to_gateway, packet))?;
                 }
             }
         }

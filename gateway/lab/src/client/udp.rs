@@ -1,27 +1,38 @@
-//! A UDP client: a socket and, with STUN, its side of ICE.
+//! All UDP clients on one thread: a socket each, one epoll, one timer wheel.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::stun::{
     BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username,
 };
 use fastrand::Rng;
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
-use tokio::sync::oneshot;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
 
-use super::live::{Alarm, LiveClient, SharedReports};
+use super::FleetCommand;
+use super::live::{ClientReports, LiveClient, SharedReports};
 use super::talker::Persona;
 use crate::clock;
 use crate::datagrams::{self, Datagram, DatagramInbox};
+use crate::wheel::Wheel;
+
+/// Maximum sleep of the thread, and so the maximum delay of a command.
+const NAP_MS: u64 = 10;
+/// Events per `epoll_wait`; the next call returns the rest.
+const EVENTS: usize = 128;
 
 /// Buffer size, larger than any packet of a gateway. A larger packet counts as unreadable.
 const DATAGRAM: usize = 9_216;
-/// Datagrams per read of a socket: a client rarely has more than one, and a read of fewer shows that no other waits.
-const BATCH: usize = 2;
+/// Datagrams per read of a socket. A client rarely has more than one, and `recvmmsg` would look for another each time.
+const BATCH: usize = 1;
 
 /// Retry interval of the first check.
 const CHECK_EVERY_NS: u64 = 50_000_000;
@@ -40,107 +51,184 @@ pub struct Credentials {
 /// A UDP client's socket and its destination.
 pub struct UdpWay {
     /// The address of the socket is in the offer.
-    pub socket: net::UdpSocket,
+    pub socket: UdpSocket,
     /// Destination of RTP and RTCP.
     pub gateway: SocketAddr,
     /// ICE credentials, if the client uses STUN. It sends no media before the first answer to a check.
     pub ice: Option<Credentials>,
 }
 
-/// Returns when `left` is closed.
-pub(super) async fn talk(
-    persona: Persona,
-    way: UdpWay,
-    left: oneshot::Receiver<()>,
-    reports: &SharedReports,
-) -> Result<(), String> {
-    let UdpWay { socket, gateway, ice } = way;
-    let prepared = || -> io::Result<UdpSocket> {
-        socket.set_nonblocking(true)?;
-        datagrams::stamp_arrivals(&socket)?;
-        UdpSocket::from_std(socket)
+/// Runs the UDP clients until the channel is closed.
+pub(super) fn run(
+    epoll: Epoll,
+    mut orders: UnboundedReceiver<FleetCommand<UdpWay>>,
+    reports: ClientReports,
+) {
+    let mut crew = Crew {
+        epoll,
+        clients: Vec::new(),
+        by_session: BTreeMap::new(),
+        wheel: Wheel::new(clock::now_ns()),
+        reports: Rc::new(RefCell::new(reports)),
     };
-    let socket = prepared().map_err(|error| error.to_string())?;
-    let ice = ice.map(|credentials| Ice::new(&credentials, persona.seed, clock::now_ns()));
-    let client = ice.is_none().then(|| LiveClient::new(persona, reports));
-    let mut call = UdpCall { persona, gateway, ice, client, reports };
-    let ended = call.run(&socket, left).await;
-    if let Some(client) = call.client {
-        client.tell();
+    let mut events = [EpollEvent::empty(); EVENTS];
+    let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
+    let mut due = Vec::new();
+    loop {
+        loop {
+            match orders.try_recv() {
+                Ok(command) => crew.obey(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    return crew.clients.iter().flatten().for_each(UdpClient::tell);
+                }
+            }
+        }
+        let nap = crew.wheel.sleep_ms(clock::now_ns()).unwrap_or(NAP_MS).min(NAP_MS);
+        let timeout =
+            EpollTimeout::try_from(Duration::from_millis(nap)).unwrap_or(EpollTimeout::ZERO);
+        // An interrupted wait returns no events.
+        let ready = crew.epoll.wait(&mut events, timeout).unwrap_or(0);
+        for event in &events[..ready] {
+            let slot = usize::try_from(event.data()).unwrap_or(usize::MAX);
+            if let Some(Some(client)) = crew.clients.get_mut(slot) {
+                client.read(&mut inbox);
+            }
+        }
+        crew.wheel.turn(clock::now_ns(), &mut due);
+        for slot in due.drain(..) {
+            if let Some(Some(client)) = crew.clients.get_mut(slot) {
+                client.send_due();
+                crew.wheel.arm(slot, client.poll_timeout());
+            }
+        }
+        crew.reports.borrow_mut().enter();
     }
-    ended.map_err(|error| error.to_string())
 }
 
-struct UdpCall<'a> {
+struct Crew {
+    epoll: Epoll,
+    /// Clients by slot. Slots are not reused.
+    clients: Vec<Option<UdpClient>>,
+    by_session: BTreeMap<u64, usize>,
+    wheel: Wheel,
+    reports: SharedReports,
+}
+
+impl Crew {
+    fn obey(&mut self, command: FleetCommand<UdpWay>) {
+        match command {
+            FleetCommand::Join(persona, way) => {
+                if let Err(error) = self.join(persona, way) {
+                    self.reports.borrow().tell(persona.session, |state| {
+                        state.failed = Some(error.to_string());
+                    });
+                }
+            }
+            FleetCommand::Leave(session) => {
+                let slot = self.by_session.remove(&session);
+                if let Some(client) = slot.and_then(|slot| self.clients[slot].take()) {
+                    client.tell();
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, persona: Persona, way: UdpWay) -> io::Result<()> {
+        let slot = self.clients.len();
+        let UdpWay { socket, gateway, ice } = way;
+        socket.set_nonblocking(true)?;
+        datagrams::stamp_arrivals(&socket)?;
+        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
+        let now_ns = clock::now_ns();
+        let ice = ice.map(|credentials| Ice::new(&credentials, persona.seed, now_ns));
+        let reports = Rc::clone(&self.reports);
+        let live = ice.is_none().then(|| LiveClient::new(persona, &reports));
+        self.clients.push(Some(UdpClient {
+            persona,
+            socket,
+            gateway,
+            ice,
+            live,
+            foreign: 0,
+            reports,
+        }));
+        self.by_session.insert(persona.session, slot);
+        self.wheel.arm(slot, now_ns);
+        Ok(())
+    }
+}
+
+struct UdpClient {
     persona: Persona,
+    socket: UdpSocket,
     gateway: SocketAddr,
     ice: Option<Ice>,
     /// `None` before the client may send.
-    client: Option<LiveClient>,
-    reports: &'a SharedReports,
+    live: Option<LiveClient>,
+    /// Datagrams from another address than the gateway's, before the client may send.
+    foreign: u64,
+    reports: SharedReports,
 }
 
-impl UdpCall<'_> {
-    async fn run(&mut self, socket: &UdpSocket, mut left: oneshot::Receiver<()>) -> io::Result<()> {
-        let (mut inbox, mut alarm) = (DatagramInbox::new(DATAGRAM, BATCH), Alarm::new());
-        loop {
-            let due = self.client.iter().map(|client| client.talker.poll_timeout());
-            let due = due.chain(self.ice.as_ref().map(|ice| ice.next_ns)).min();
-            let due = due.expect("a client without ICE may send from the start");
-            tokio::select! {
-                ready = socket.readable() => {
-                    ready?;
-                    // An ICMP error is for an earlier packet: the gateway has ended, and the ledger shows the loss.
-                    let _others_wait = socket.try_io(Interest::READABLE, || match inbox.receive(socket) {
-                        Ok(0..BATCH) => Err(io::ErrorKind::WouldBlock.into()),
-                        came => came,
-                    });
-                    inbox.iter().for_each(|datagram| self.handle_datagram(&datagram));
-                }
-                _ = &mut left => return Ok(()),
-                () = alarm.ring(due) => self.send_due(socket).await,
-            }
+impl UdpClient {
+    fn poll_timeout(&self) -> u64 {
+        let live = self.live.as_ref().map_or(u64::MAX, |live| live.talker.poll_timeout());
+        self.ice.as_ref().map_or(u64::MAX, |ice| ice.next_ns).min(live)
+    }
+
+    fn read(&mut self, inbox: &mut DatagramInbox) {
+        // An ICMP error for an earlier packet: the gateway has ended, and the ledger shows the loss.
+        if inbox.receive(&self.socket).is_ok() {
+            inbox.iter().for_each(|datagram| self.handle_datagram(&datagram));
         }
     }
 
     fn handle_datagram(&mut self, datagram: &Datagram<'_>) {
         if datagram.source != self.gateway {
-            self.client.iter_mut().for_each(|client| client.foreign += 1);
+            *self.live.as_mut().map_or(&mut self.foreign, |live| &mut live.foreign) += 1;
         } else if demux::classify(datagram.bytes) == DatagramKind::Stun {
             self.handle_stun(datagram.bytes);
-        } else if let Some(client) = &mut self.client {
-            client.handle_packet(datagram.bytes, datagram.stamp_ns.unwrap_or_else(clock::now_ns));
+        } else if let Some(live) = &mut self.live {
+            live.handle_packet(datagram.bytes, datagram.stamp_ns.unwrap_or_else(clock::now_ns));
         }
     }
 
     fn handle_stun(&mut self, datagram: &[u8]) {
         let Some(ice) = &mut self.ice else { return };
         ice.handle(datagram);
-        if self.client.is_none() && ice.is_answered {
-            self.client = Some(LiveClient::new(self.persona, self.reports));
+        if self.live.is_none() && ice.is_answered {
+            let mut live = LiveClient::new(self.persona, &self.reports);
+            live.foreign = self.foreign;
+            self.live = Some(live);
         }
-        if self.client.is_none() && ice.is_refused {
+        if self.live.is_none() && ice.is_refused {
             self.reports.borrow().tell(self.persona.session, |state| {
                 state.failed = Some("the gateway refuses its STUN checks".into());
             });
         }
     }
 
-    /// If the socket fails, the packet is lost, and the ledger shows it as missing.
-    async fn send_due(&mut self, socket: &UdpSocket) {
-        let send = async |packet: &[u8]| {
-            // A full socket loses the packet as well.
-            let _lost_at_worst = socket.try_send_to(packet, self.gateway);
+    /// If the socket is full or fails, the packet is lost, and the ledger shows it as missing.
+    fn send_due(&mut self) {
+        let send = |packet: &[u8]| {
+            let _lost_at_worst = self.socket.send_to(packet, self.gateway);
             Ok::<(), Infallible>(())
         };
         let mut check = Vec::new();
         if let Some(ice) = &mut self.ice
             && ice.poll_transmit(clock::now_ns(), &mut check)
         {
-            let Ok(()) = send(&check).await;
+            let Ok(()) = send(&check);
         }
-        if let Some(client) = &mut self.client {
-            let Ok(()) = client.send_due(send).await;
+        if let Some(live) = &mut self.live {
+            let Ok(()) = live.send_due(send);
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(live) = &self.live {
+            live.tell();
         }
     }
 }
