@@ -125,8 +125,9 @@ paths: target llvm-tools
 clients:
 	tests/interop/install
 
-# Generated references: plugin-sdk/REFERENCE.md and the registry for C and JavaScript, from the registry, the WIT and the
-# limits; the tables of docs/telemetry.md, from the registry of telemetry. Tests fail when they are out of date.
+# Generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
+# registry, the WIT and the limits; the tables of docs/telemetry.md, from the registry of telemetry. Tests fail when they
+# are out of date.
 reference: target
 	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry
 

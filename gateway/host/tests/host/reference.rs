@@ -1,4 +1,4 @@
-//! Generates `REFERENCE.md`, and the registry's numbers for C and JavaScript.
+//! Generates `REFERENCE.md`, the bindings of the Rust SDK, and the registry's numbers for C and JavaScript.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,6 +10,9 @@ use evenkeel_host::limits::{
     NOTES_MAX, REASONS_MAX, STATE_BYTES_MAX, TABLE_ENTRIES_MAX,
 };
 use serde_json::{Value, json};
+use wit_bindgen_core::{Files, WorldGenerator};
+use wit_bindgen_rust::{Opts, WithOption};
+use wit_parser::Resolve;
 use wit_parser::abi::{AbiVariant, WasmType};
 
 use crate::contract::registry::{RegistryEntry, UNITS};
@@ -98,18 +101,52 @@ const FIELDS: &[Field] = &[
 ];
 
 /// Every generated file: path below the SDK's folder, and text.
-fn files() -> [(&'static str, String); 3] {
-    [
-        ("REFERENCE.md", reference()),
-        ("c/evenkeel_registry.h", c_header()),
-        ("js/registry.js", javascript()),
-    ]
+fn files() -> Vec<(String, String)> {
+    let modules = ["guest", "admission", "routing", "degradation", "scenario"];
+    let bindings = modules.map(|name| (format!("src/wit/{name}.rs"), bindings(name)));
+    let mut files = vec![
+        ("REFERENCE.md".to_owned(), reference()),
+        ("c/evenkeel_registry.h".to_owned(), c_header()),
+        ("js/registry.js".to_owned(), javascript()),
+    ];
+    files.extend(bindings);
+    files
+}
+
+/// The Rust SDK's bindings of the interface that all plugins export, or of a hook's.
+fn bindings(module: &str) -> String {
+    let (mut world, mut items) =
+        (module.to_owned(), format!("export evenkeel:policy/{module}@0.1.0;"));
+    let mut options = Opts {
+        format: true,
+        pub_export_macro: true,
+        export_macro_name: Some(format!("export_{module}")),
+        default_bindings_module: Some(format!("evenkeel_plugin_sdk::wit::{module}")),
+        generate_all: true,
+        ..Opts::default()
+    };
+    if module == "guest" {
+        items.insert_str(0, "import evenkeel:policy/diag@0.1.0; ");
+    } else {
+        world += "-hook";
+        let types = WithOption::Path("crate::wit::guest::evenkeel::policy::types".to_owned());
+        options.with.push(("evenkeel:policy/types@0.1.0".to_owned(), types));
+    }
+    let mut resolve = Resolve::default();
+    resolve.push_path(sdk().join("wit")).unwrap();
+    let text = format!("package evenkeel:sdk; world {world} {{ {items} }}");
+    let package = resolve.push_source("sdk.wit", &text).unwrap();
+    let world = resolve.select_world(&[package], Some(&world)).unwrap();
+    let mut files = Files::default();
+    options.build().generate(&mut resolve, world, &mut files).unwrap();
+    let (_, text) = files.iter().next().unwrap();
+    String::from_utf8(text.to_vec()).unwrap()
 }
 
 #[test]
 fn reference_matches_registry_wit_and_limits() {
     for (path, text) in files() {
-        let file = sdk().join(path);
+        let file = sdk().join(&path);
         if std::env::var_os(RENEW).is_some() {
             std::fs::write(&file, &text).unwrap();
         }
