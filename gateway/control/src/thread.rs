@@ -219,7 +219,7 @@ impl Control {
     /// hands over or shuts down knows.
     fn is_in_doubt(&self) -> bool {
         self.replication.fencing.owner().is_some()
-            && !self.replication.lease.is_held_now()
+            && !self.replication.lease.is_held(Instant::now)
             && self.replication.suspension.is_none()
             && self.lifetime.shutdown_replies.is_empty()
     }

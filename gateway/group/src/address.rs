@@ -408,7 +408,7 @@ async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch
                 break;
             }
             // A process that was stopped may have been replaced.
-            if !lease.is_held_now() {
+            if !lease.is_held(std::time::Instant::now) {
                 held = false;
                 continue;
             }

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
-use evenkeel_media::statistics::Reception;
+use evenkeel_media::rtp::Reception;
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -108,7 +108,7 @@ impl QuicEndpoint {
     }
 
     pub(super) fn may_send(&self) -> bool {
-        self.lease.is_held_now()
+        self.lease.is_held(Instant::now)
     }
 
     /// Returns whether no connection is left, not even one that is still closing.
@@ -425,7 +425,7 @@ impl QuicEndpoint {
 
 /// Sends a packet unless the lease has ended, which blocks like a full buffer. Returns whether it was taken.
 fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> bool {
-    lease.is_held_now() && socket.send(transmit, bytes)
+    lease.is_held(Instant::now) && socket.send(transmit, bytes)
 }
 
 /// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use evenkeel_media::{demux, rtp, stun};
 use evenkeel_model::forward::DropReason;
 
-use super::egress::{ArrivalKind, ClientArrival, Egress, SourceKey};
+use super::egress::Egress;
 use super::report::WorkerReport;
 use super::session::{CheckReceipt, PacketContext, SessionSlots, WorkerSession};
-use super::sockets::RtpSide;
+use super::sockets::{ArrivalKind, ClientArrival, RtpSide, SourceKey};
 use crate::address;
 use crate::flows::{FlowEntry, FlowKey, Flows, Home, Ufrag};
 

@@ -14,10 +14,11 @@ use evenkeel_model::{Hop, NodeId, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 
+use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
 use super::report::WorkerReport;
 use super::session::{Install, NodeLeg, PacketContext, SessionState, WorkerSession};
-use super::sockets::{PacketSource, RtpSide, Trunk, TrunkSocket, TrunkState, watch};
-use super::{COMMANDS_MAX, PacketWorker};
+use super::sockets::RtpSide;
+use super::{COMMANDS_MAX, PacketSource, PacketWorker, watch};
 use crate::flows::Home;
 use crate::lease::CHECKED_EVERY;
 use crate::ring;
@@ -197,7 +198,7 @@ impl PacketWorker {
                 self.egress.send_signed(node, &message, sealed);
             }
             WorkerCommand::LimitBundles { node, size_max } => {
-                if let Some(trunk) = self.egress.trunk(node) {
+                if let Some(trunk) = trunk_to(&mut self.egress.trunks, node) {
                     trunk.limit_bundles(size_max);
                 }
             }
@@ -212,7 +213,7 @@ impl PacketWorker {
             // Fails only if control waits no longer.
             WorkerCommand::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
             WorkerCommand::ContinueTrunk(state) => {
-                if let Some(trunk) = self.egress.trunk(state.node) {
+                if let Some(trunk) = trunk_to(&mut self.egress.trunks, state.node) {
                     trunk.go_on(*state);
                 }
             }
@@ -256,8 +257,8 @@ impl PacketWorker {
         }
         let mut session = WorkerSession::new(install);
         learned.into_iter().flatten().for_each(|learned| session.relearn(learned, &self.flows));
-        if session.is_active() {
-            self.egress.active.add(session.home);
+        if session.active {
+            self.egress.active.push(session.home);
         }
         self.sessions.put(session);
     }
@@ -265,14 +266,14 @@ impl PacketWorker {
     fn continue_session(&mut self, home: Home, mut state: SessionState) {
         let (learned, flows) = (state.take_learned(), &self.flows);
         let begins = self.sessions.with(home, |session| {
-            let was_active = session.is_active();
+            let was_active = session.active;
             session.learned().iter().for_each(|source| _ = flows.remove(&source.key(), home));
             session.go_on(state);
             learned.into_iter().for_each(|learned| session.relearn(learned, flows));
-            session.is_active() && !was_active
+            session.active && !was_active
         });
         if begins.unwrap_or_default() {
-            self.egress.active.add(home);
+            self.egress.active.push(home);
         }
     }
 
@@ -364,7 +365,7 @@ impl PacketWorker {
         self.pause_rings(true);
         self.read_rings_to_the_end();
         self.suspended = true;
-        let uncopied = self.sessions.iter().filter(|session| session.is_uncopied());
+        let uncopied = self.sessions.iter().filter(|session| session.uncopied);
         let mut states = uncopied.map(|session| session.hand_out(&self.flows));
         loop {
             let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
@@ -401,7 +402,7 @@ impl PacketWorker {
 
     #[cold]
     pub(super) fn copy(&mut self, slots: Range<u32>, all: bool) -> Copies {
-        let mut changed = self.egress.take_changed();
+        let mut changed = self.egress.changed.take();
         if all && slots.start == 0 {
             // The first copy includes each in its turn.
             changed.clear();
@@ -412,7 +413,7 @@ impl PacketWorker {
             let flows = &self.flows;
             let copied = self.sessions.with_slot(slot, |session| {
                 let sockets = session.ports.as_ref().map_or(0, |ports| ports.sockets());
-                (all || session.is_uncopied()).then(|| (session.copy(flows), sockets))
+                (all || session.uncopied).then(|| (session.copy(flows), sockets))
             });
             copies.extend(copied.flatten());
         }
@@ -436,7 +437,7 @@ impl PacketWorker {
             if let Some(to) = self.suspending.take() {
                 self.hand_out(&to);
             }
-            let is_held = self.egress.permit.is_held(Instant::now());
+            let is_held = self.egress.permit.lease.is_held(Instant::now);
             if !self.suspended && is_held {
                 break;
             }

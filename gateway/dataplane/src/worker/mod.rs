@@ -12,6 +12,7 @@
 
 mod client_ingress;
 mod command;
+mod early;
 mod egress;
 mod node_ingress;
 mod packet_path;
@@ -29,8 +30,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand};
-pub use egress::EarlyLimits;
-use egress::{ClientArrival, Egress, SourceKey};
+pub use early::EarlyLimits;
+pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
+use egress::{Egress, Permit, Trunk};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, NodeId, SessionId};
 pub use packet_path::PacketPath;
@@ -41,12 +43,12 @@ use report::{Sweep, every};
 use rustix::event::epoll;
 pub use session::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState, tag};
 use session::{PacketContext, SessionSlots};
-pub use sockets::{BUNDLE_SIZES, SessionPorts, TrunkSocket, TrunkState};
-use sockets::{ListenerPort, PacketSource, RtpSide, Trunk, watch};
+pub use sockets::SessionPorts;
+use sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey};
 use tokio::sync::mpsc;
 
 use crate::flows::Flows;
-use crate::lease::{Permit, SendLease};
+use crate::lease::SendLease;
 use crate::mmsg::{BATCH, ReceiveBatch};
 use crate::{Waker, panics, ring};
 
@@ -109,6 +111,58 @@ pub struct ListenerParts {
     pub rtcp: Option<UdpSocket>,
     /// True if packets of unknown sources may open sessions.
     pub open: bool,
+}
+
+/// Sockets, rings and the waker for commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PacketSource {
+    Listener(u8, RtpSide),
+    Trunk(NodeId),
+    Port(u32, RtpSide),
+    Worker(u16),
+    Quic,
+    Commands,
+}
+
+impl PacketSource {
+    fn token(self) -> u64 {
+        let (kind, number) = match self {
+            PacketSource::Listener(number, RtpSide::Rtp) => (0, u32::from(number)),
+            PacketSource::Listener(number, RtpSide::Rtcp) => (1, u32::from(number)),
+            PacketSource::Trunk(node) => (2, node.0),
+            PacketSource::Port(slot, RtpSide::Rtp) => (3, slot),
+            PacketSource::Port(slot, RtpSide::Rtcp) => (4, slot),
+            PacketSource::Worker(number) => (5, u32::from(number)),
+            PacketSource::Quic => (6, 0),
+            PacketSource::Commands => (7, 0),
+        };
+        kind << 32 | u64::from(number)
+    }
+
+    fn from_token(token: u64) -> PacketSource {
+        let number = token as u32;
+        match token >> 32 {
+            0 => PacketSource::Listener(number as u8, RtpSide::Rtp),
+            1 => PacketSource::Listener(number as u8, RtpSide::Rtcp),
+            2 => PacketSource::Trunk(NodeId(number)),
+            3 => PacketSource::Port(number, RtpSide::Rtp),
+            4 => PacketSource::Port(number, RtpSide::Rtcp),
+            5 => PacketSource::Worker(number as u16),
+            6 => PacketSource::Quic,
+            _ => PacketSource::Commands,
+        }
+    }
+}
+
+/// Registers a descriptor. Ports of sessions are edge-triggered: a worker may have thousands, and `epoll_wait` would
+/// report each unread one again.
+fn watch(epoll: impl AsFd, fd: impl AsFd, source: PacketSource) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(source.token());
+    let flags = match source {
+        PacketSource::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
+        _ => epoll::EventFlags::IN,
+    };
+    Ok(epoll::add(epoll, fd, data, flags)?)
 }
 
 /// A worker, which runs on a thread of its own.
@@ -229,7 +283,7 @@ impl PacketWorker {
         self.run_suspended()?;
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
-            let at_once = gathered || !self.unread.is_empty() || self.egress.permit.has_held_back();
+            let at_once = gathered || !self.unread.is_empty() || self.egress.permit.held_back.get();
             let wait = if at_once {
                 Duration::ZERO
             } else {
@@ -237,7 +291,7 @@ impl PacketWorker {
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
-            if !self.egress.permit.is_held(began) {
+            if !self.egress.permit.lease.is_held(|| began) {
                 self.mark_ready_unread(&events);
                 self.run_suspended()?;
                 ended = Instant::now();
@@ -317,12 +371,12 @@ impl PacketWorker {
         // A full event list may mean that more sources are ready.
         self.more_ready = events.len() == EVENTS_MAX;
         self.egress.stats.pass_begins(now);
-        self.egress.permit.begin_pass();
+        self.egress.permit.held_back.set(false);
         self.read_unread(now);
         for event in events {
             self.ready(PacketSource::from_token(event.data.u64()), event.flags, now);
         }
-        if !self.suspended && self.egress.permit.is_held(now) {
+        if !self.suspended && self.egress.permit.lease.is_held(|| now) {
             self.summarise(now);
         }
         if !self.egress.early.is_empty() {
@@ -336,8 +390,9 @@ impl PacketWorker {
 
     #[cold]
     fn report_panics(&mut self) {
-        let egress = &self.egress;
-        self.unreported.retain(|&session| !egress.try_report(WorkerReport::Panicked { session }));
+        let reports = &self.egress.reports;
+        let is_full = |&session: &_| reports.try_send(WorkerReport::Panicked { session }).is_err();
+        self.unreported.retain(is_full);
     }
 
     /// Returns whether the last pass left input unread.
@@ -484,14 +539,15 @@ impl PacketWorker {
         }
         // Iterates backwards, because a removal moves the last session into the freed place.
         for place in share.unwrap_or_default().rev() {
-            let home = egress.active.at(place);
+            let home = egress.active[place];
             let went_idle = sessions.with(home, |session| {
                 session.tick(&mut PacketContext { egress, board, now });
                 summaries.extend(session.summary(now));
                 session.went_idle(now)
             });
             if went_idle.unwrap_or(true) {
-                egress.active.remove(place);
+                // The moved session may miss its turn in this round; the next round summarises it.
+                egress.active.swap_remove(place);
             }
         }
         if !summaries.is_empty() {

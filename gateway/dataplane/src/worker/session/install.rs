@@ -9,12 +9,11 @@ use evenkeel_media::instant;
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::address::ClientAddress;
+use super::packets::ClientAddress;
 use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
-use crate::worker::egress::SourceKey;
 use crate::worker::report::Totals;
-use crate::worker::sockets::SessionPorts;
+use crate::worker::sockets::{SessionPorts, SourceKey};
 
 /// A session to be installed at a worker.
 #[derive(Debug)]
@@ -156,7 +155,7 @@ impl SessionState {
 
     /// The time of the client's last packet.
     pub fn last_heard(&self) -> Option<Instant> {
-        self.media.as_ref().and_then(|media| media.measurements.last_heard())
+        self.media.as_ref().and_then(|media| media.measurements.last_heard)
     }
 
     /// `None` before the first packet.
@@ -239,10 +238,6 @@ impl WorkerSession {
     pub(crate) fn copy(&mut self, flows: &Flows) -> SessionState {
         self.uncopied = false;
         SessionState { copied: true, ..self.hand_out(flows) }
-    }
-
-    pub(crate) fn is_uncopied(&self) -> bool {
-        self.uncopied
     }
 
     /// Continues in this state.

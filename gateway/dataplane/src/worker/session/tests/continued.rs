@@ -9,7 +9,7 @@ use evenkeel_model::Incarnation;
 
 use super::*;
 use crate::flows::{FlowEntry, Flows};
-use crate::worker::sockets::{Trunk, TrunkSocket};
+use crate::worker::egress::{Trunk, TrunkSocket};
 
 const VOICE: u8 = 0;
 const PICTURE: u8 = 96;
