@@ -281,40 +281,37 @@ impl PacketWorker {
         panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.run_suspended()?;
-        let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
-            let at_once = gathered || !self.unread.is_empty() || self.egress.permit.held_back.get();
+            let at_once = self.gather.gathered
+                || !self.unread.is_empty()
+                || self.egress.permit.held_back.get();
             let wait = if at_once {
                 Duration::ZERO
             } else {
-                self.sweep.due(self.egress.active.len()).saturating_duration_since(ended)
+                self.sweep
+                    .due(self.egress.active.len())
+                    .saturating_duration_since(self.gather.ended)
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
             if !self.egress.permit.lease.is_held(|| began) {
                 self.mark_ready_unread(&events);
                 self.run_suspended()?;
-                ended = Instant::now();
+                self.gather.ended = Instant::now();
                 self.egress.stats.pass_begins(began);
-                self.egress.stats.pass_ends(ended);
+                self.egress.stats.pass_ends(self.gather.ended);
                 continue;
             }
-            let before = match gathered {
-                true => Before::Gathered,
-                false => Before::Waited(began.saturating_duration_since(ended)),
-            };
             self.guarded_pass(&events, began);
             if self.suspending.is_some() {
                 self.run_suspended()?;
                 // Packets waited for all that time.
                 self.egress.stats.pass_begins(began);
             }
-            ended = Instant::now();
+            let ended = Instant::now();
             self.egress.stats.pass_ends(ended);
-            let pause = self.gather.pause(before, self.read);
-            gathered = pause.is_some();
-            if let Some(pause) = pause.filter(|_| !self.has_unread()) {
-                std::thread::sleep(pause);
+            if self.gather.ends(began, ended, self.read) && !self.has_unread() {
+                std::thread::sleep(self.gather.pause);
             }
         }
         for _ in 0..self.egress.early.clear() {
@@ -346,8 +343,7 @@ impl PacketWorker {
     /// process: the same input would cause it again.
     #[cold]
     fn isolate_panic(&mut self, panic: Box<dyn Any + Send>, events: &[epoll::Event]) {
-        let (location, message) =
-            (panics::take_location().unwrap_or_default(), panics::message(&*panic));
+        let (location, message) = panics::describe(&*panic);
         let Some(culprit) = self.sessions.remove_current() else {
             tracing::error!(panic = message, %location, "panic outside of a session; gateway ends");
             resume_unwind(panic);
@@ -569,22 +565,17 @@ const TIMER_SLACK: u64 = 1_000;
 /// rings do not count, because their sender has gathered them already.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    most: Duration,
-}
-
-/// The thread's wait before the current pass.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Before {
-    /// The thread paused while packets gathered.
-    Gathered,
-    /// The thread waited in epoll for this time.
-    Waited(Duration),
+    /// Time between two batches; zero disables pauses.
+    pub(crate) pause: Duration,
+    /// True if the thread paused before the current pass, false if it waited in epoll.
+    pub(crate) gathered: bool,
+    /// End of the last pass.
+    pub(crate) ended: Instant,
 }
 
 impl Gather {
-    /// Pauses for `most` between two batches; zero disables pauses.
-    pub(crate) fn new(most: Duration) -> Gather {
-        Gather { most }
+    pub(crate) fn new(pause: Duration) -> Gather {
+        Gather { pause, gathered: false, ended: Instant::now() }
     }
 
     /// Sets the timer slack of this thread.
@@ -593,15 +584,13 @@ impl Gather {
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
     }
 
-    /// Returns the pause after a pass that read this number of packets. `None`: wait in epoll, which wakes at the next
-    /// packet.
-    pub(crate) fn pause(&self, before: Before, packets: usize) -> Option<Duration> {
-        let keep_coming = packets > 0
-            && match before {
-                Before::Gathered => true,
-                Before::Waited(time) => time < self.most,
-            };
-        keep_coming.then_some(self.most)
+    /// Ends a pass that read this number of packets. Returns whether the thread pauses now; if not, it waits in epoll,
+    /// which wakes at the next packet.
+    pub(crate) fn ends(&mut self, began: Instant, ended: Instant, packets: usize) -> bool {
+        let waited = began.saturating_duration_since(self.ended);
+        self.gathered = packets > 0 && (self.gathered || waited < self.pause);
+        self.ended = ended;
+        self.gathered
     }
 }
 

@@ -491,22 +491,26 @@ fn trunk_refusal_must_quote_a_session_tag() {
 
 const US: Duration = Duration::from_micros(1);
 
+/// Whether the thread pauses after passes that read these numbers of packets, each after this wait.
+fn pauses<const N: usize>(gather: Duration, wait: Duration, packets: [usize; N]) -> [bool; N] {
+    let mut gather = Gather::new(gather);
+    packets.map(|packets| {
+        let began = gather.ended + wait;
+        gather.ends(began, began, packets)
+    })
+}
+
 #[test]
 fn first_two_packets_after_a_pause_are_read_at_once() {
-    let gather = Gather::new(200 * US);
-    assert_eq!(gather.pause(Before::Waited(200 * US), 1), None);
+    assert_eq!(pauses(200 * US, 200 * US, [1]), [false]);
 }
 
 #[test]
 fn packets_gather_while_they_keep_coming() {
-    let gather = Gather::new(200 * US);
-    assert_eq!(gather.pause(Before::Waited(199 * US), 1), Some(200 * US));
-    assert_eq!(gather.pause(Before::Gathered, 7), Some(200 * US));
-    assert_eq!(gather.pause(Before::Gathered, 0), None, "no more came");
+    assert_eq!(pauses(200 * US, 199 * US, [1, 7, 0]), [true, true, false]);
 }
 
 #[test]
 fn zero_gather_time_reads_at_once() {
-    let gather = Gather::new(Duration::ZERO);
-    assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1), None);
+    assert_eq!(pauses(Duration::ZERO, Duration::ZERO, [1]), [false]);
 }
