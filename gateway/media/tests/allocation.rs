@@ -117,8 +117,8 @@ fn stun_verification_never_allocates() {
     let address = ([127, 0, 0, 1], 5_004).into();
     let count = allocations(|| {
         let request = stun::BindingRequest::parse(&request).unwrap();
-        assert_eq!(request.verify(&key), Ok(()));
-        stun::write_success(request.transaction(), address, Some(&key), &mut answer);
+        assert_eq!(request.message.verify(&key), Ok(()));
+        stun::write_success(request.message.transaction(), address, Some(&key), &mut answer);
     });
     assert_eq!(count, 0);
 }

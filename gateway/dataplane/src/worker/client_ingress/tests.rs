@@ -314,7 +314,7 @@ fn unknown_attribute_is_refused_and_teaches_nothing() {
     let mut answer = [0; 256];
     let length = bench.client.recv(&mut answer).unwrap();
     let response = stun::Response::parse(&answer[..length]).unwrap();
-    assert_eq!(response.outcome(), stun::BindingOutcome::Refused(420));
+    assert_eq!(response.outcome, stun::BindingOutcome::Refused(420));
     assert_eq!(bench.holder(), None);
     *datagram.last_mut().unwrap() ^= 1;
     bench.send(1, &datagram);
