@@ -52,9 +52,6 @@ struct OutstandingQuery {
 
 impl PeerAgent {
     /// `None` without an agent. Must be called in an event loop.
-    ///
-    /// # Errors
-    /// Returns the error of the socket.
     pub(super) fn start(
         peer: &PeerSettings,
         refusals: RefusalLog,
