@@ -55,21 +55,12 @@ pub enum WorkerCommand {
         plan: Plan,
     },
     /// Requests a key frame from the client for each of its video streams.
-    KeyFrame {
-        /// Worker and slot of the session.
-        home: Home,
-    },
+    KeyFrame(Home),
     /// Panics at the session's next packet.
     #[cfg(any(test, feature = "fault-injection"))]
-    Panic {
-        /// Worker and slot of the session.
-        home: Home,
-    },
+    Panic(Home),
     /// Removes a session, which is reported with its totals.
-    Remove {
-        /// Worker and slot of the session.
-        home: Home,
-    },
+    Remove(Home),
     /// Sends a signed message on the trunk of a node.
     SendSigned {
         /// The receiver.
@@ -93,11 +84,8 @@ pub enum WorkerCommand {
         /// A socket connected to the node.
         trunk: TrunkSocket,
     },
-    /// Closes the node's trunk and clears its statistics.
-    RemoveNode {
-        /// Its number may be reused afterwards.
-        node: NodeId,
-    },
+    /// Closes the node's trunk and clears its statistics. Its number may be reused afterwards.
+    RemoveNode(NodeId),
     /// Copies the sessions in these slots that have sockets of their own, with duplicates of these sockets. Fails if a
     /// socket cannot be duplicated.
     Duplicate {
@@ -110,11 +98,9 @@ pub enum WorkerCommand {
     },
     /// Finishes the packets that were read, sends them, and hands out the sessions that have changed since their last
     /// copy, and the trunks. Then reads nothing and runs only commands until [`WorkerCommand::Resume`]. Sent to all workers
-    /// together: each waits for the packets that others pass to it.
-    Suspend {
-        /// Has room for all [parts](HandedOut::parts).
-        to: mpsc::Sender<HandedOut>,
-    },
+    /// together: each waits for the packets that others pass to it. The channel has room for all
+    /// [parts](HandedOut::parts).
+    Suspend(mpsc::Sender<HandedOut>),
     /// Copies sessions that have changed since their last copy: those in these slots, and those with another leg, hop
     /// or address.
     Copy {
@@ -135,10 +121,7 @@ pub enum WorkerCommand {
     /// Continues the trunk of another process on a duplicate of its socket. The secret must be the same.
     ContinueTrunk(Box<TrunkState>),
     /// Answers when all earlier commands have run.
-    Confirm {
-        /// Receives the answer.
-        done: crossbeam_channel::Sender<()>,
-    },
+    Confirm(crossbeam_channel::Sender<()>),
     /// Reads again, first what has arrived meanwhile.
     Resume,
     /// Ends the thread of the worker.
@@ -186,14 +169,14 @@ impl PacketWorker {
             WorkerCommand::Plan { home, plan } => {
                 self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
             }
-            WorkerCommand::KeyFrame { home } => {
+            WorkerCommand::KeyFrame(home) => {
                 self.with_session(home, now, WorkerSession::request_client_key_frame);
             }
             #[cfg(any(test, feature = "fault-injection"))]
-            WorkerCommand::Panic { home } => {
+            WorkerCommand::Panic(home) => {
                 self.sessions.with(home, |session| session.panics = true);
             }
-            WorkerCommand::Remove { home } => self.remove(home, now),
+            WorkerCommand::Remove(home) => self.remove(home, now),
             WorkerCommand::SendSigned { node, message, sealed } => {
                 self.egress.send_signed(node, &message, sealed);
             }
@@ -203,12 +186,12 @@ impl PacketWorker {
                 }
             }
             WorkerCommand::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
-            WorkerCommand::RemoveNode { node } => self.egress.remove_node(node),
+            WorkerCommand::RemoveNode(node) => self.egress.remove_node(node),
             // Fails only if control waits no longer.
             WorkerCommand::Duplicate { slots, all, done } => {
                 drop(done.send(self.duplicate(slots, all)));
             }
-            WorkerCommand::Suspend { to } => self.suspending = Some(to),
+            WorkerCommand::Suspend(to) => self.suspending = Some(to),
             WorkerCommand::Continue { home, state } => self.continue_session(home, *state),
             // Fails only if control waits no longer.
             WorkerCommand::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
@@ -217,7 +200,7 @@ impl PacketWorker {
                     trunk.go_on(*state);
                 }
             }
-            WorkerCommand::Confirm { done } => drop(done.send(())),
+            WorkerCommand::Confirm(done) => drop(done.send(())),
             WorkerCommand::Resume => self.resume(),
             WorkerCommand::Stop => self.stopped = true,
         }

@@ -198,7 +198,7 @@ impl Egress {
             trunk.flush(node, &self.stats, &self.permit, now);
             if std::mem::take(&mut trunk.unreadable) {
                 // A full channel drops the report, which the next unreadable datagram repeats.
-                let _ = self.reports.try_send(WorkerReport::Unreadable { node });
+                let _ = self.reports.try_send(WorkerReport::Unreadable(node));
             }
         }
         let rings = self.to_workers.iter().flatten().chain(&self.to_quic);

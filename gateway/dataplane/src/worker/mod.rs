@@ -387,7 +387,7 @@ impl PacketWorker {
     #[cold]
     fn report_panics(&mut self) {
         let reports = &self.egress.reports;
-        let is_full = |&session: &_| reports.try_send(WorkerReport::Panicked { session }).is_err();
+        let is_full = |&session: &_| reports.try_send(WorkerReport::Panicked(session)).is_err();
         self.unreported.retain(is_full);
     }
 

@@ -62,7 +62,7 @@ impl PacketWorker {
             refused |= trunk.has_sealed(quoted) || tag.is_some_and(is_open);
         });
         if refused {
-            egress.report(WorkerReport::Refused { node });
+            egress.report(WorkerReport::Refused(node));
         }
     }
 

@@ -18,15 +18,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug)]
 pub enum WorkerReport {
     /// ICMP reports no listener at the node's trunk port.
-    Refused {
-        /// The node that refused datagrams.
-        node: NodeId,
-    },
+    Refused(NodeId),
     /// A datagram on the node's trunk was not decrypted.
-    Unreadable {
-        /// The node of the trunk.
-        node: NodeId,
-    },
+    Unreadable(NodeId),
     /// ICMP reports no listener at the port that this session uses at the hop.
     PortClosed {
         /// The session whose packet was refused.
@@ -76,10 +70,7 @@ pub enum WorkerReport {
         totals: Totals,
     },
     /// The session was removed because one of its packets caused a panic.
-    Panicked {
-        /// The removed session.
-        session: SessionId,
-    },
+    Panicked(SessionId),
 }
 
 /// Consecutive packets that a rung withheld from a client, counted from the last packet that was sent.

@@ -158,7 +158,7 @@ fn unreadable_datagram_is_counted_and_reported() {
     }
     egress.flush(Instant::now());
     assert_eq!(stats.drops(DropReason::BadIntegrity), 5);
-    assert!(matches!(reported.try_recv(), Ok(WorkerReport::Unreadable { node: NodeId(0) })));
+    assert!(matches!(reported.try_recv(), Ok(WorkerReport::Unreadable(NodeId(0)))));
     assert!(reported.try_recv().is_err(), "once per pass");
 }
 
