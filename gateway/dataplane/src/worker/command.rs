@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Hop, NodeId, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -273,7 +274,8 @@ impl PacketWorker {
                 (0..ports.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
             }
             session.report_shed(egress);
-            let (mode, totals) = (session.mode(), session.final_totals(now));
+            // Packets still missing count as lost.
+            let (mode, totals) = (session.mode(), session.totals(now + FILLED_WITHIN));
             egress.report(WorkerReport::Removed { session: session.id, mode, totals });
         });
         self.sessions.remove(home);

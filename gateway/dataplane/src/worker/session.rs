@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use checks::CheckReceipt;
-use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch};
+use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
@@ -441,12 +441,7 @@ impl WorkerSession {
         self.route.load().mode
     }
 
-    /// Returns the totals of a session that ends now. Packets still missing count as lost.
-    pub(crate) fn final_totals(&self, now: Instant) -> Totals {
-        self.totals(now + FILLED_WITHIN)
-    }
-
-    fn totals(&self, now: Instant) -> Totals {
+    pub(crate) fn totals(&self, now: Instant) -> Totals {
         self.state.as_deref().map_or(Totals::default(), |state| state.totals(now))
     }
 

@@ -101,7 +101,7 @@ impl Bench {
     }
 
     fn packets_up(&mut self, home: Home) -> u64 {
-        let totals = self.sessions.with(home, |session| session.final_totals(Instant::now()));
+        let totals = self.sessions.with(home, |session| session.totals(Instant::now()));
         totals.unwrap().packets_up
     }
 

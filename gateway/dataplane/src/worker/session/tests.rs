@@ -2,6 +2,7 @@ use std::fmt::Debug;
 use std::net::UdpSocket;
 
 use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence};
+use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{

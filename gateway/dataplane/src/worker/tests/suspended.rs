@@ -439,7 +439,7 @@ fn port_read_in_part_is_read_on_after_resume() {
 fn packets_up(state: SessionState) -> u64 {
     let install = install(ClientAddressing::Stun, Srtp::Plain, 0);
     let session = session::WorkerSession::new(Install { state: Some(Box::new(state)), ..install });
-    session.final_totals(Instant::now()).packets_up
+    session.totals(Instant::now()).packets_up
 }
 
 /// Starts two workers, each with a ring to the other. The first has the listener, the second the phone's session.

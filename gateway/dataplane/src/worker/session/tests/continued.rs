@@ -320,7 +320,7 @@ impl Stage {
         self.play(Act::read(&[SUMMARY, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         let drops = DropReason::ALL.map(|reason| self.bench.drops(reason));
         let now = self.bench.start + Duration::from_millis(self.ms);
-        self.out.push(format!("{:?} {drops:?}", self.bench.session.final_totals(now)));
+        self.out.push(format!("{:?} {drops:?}", self.bench.session.totals(now + FILLED_WITHIN)));
         self.out
     }
 }
