@@ -46,9 +46,6 @@ pub(crate) struct Commands<T> {
 
 impl<T: Send + 'static> Commands<T> {
     /// Starts the threads, which end when the value is dropped.
-    ///
-    /// # Errors
-    /// Fails if the system refuses a thread or an event descriptor.
     pub(crate) fn new() -> io::Result<Commands<T>> {
         let (jobs, taken) = mpsc::sync_channel::<CommandJob<T>>(WAITING_MAX);
         let (tell, done) = mpsc::channel();

@@ -32,8 +32,6 @@ pub(crate) struct GatewayPort {
 }
 
 impl GatewayPort {
-    /// # Errors
-    /// Fails if the kernel does not tell which ports are open.
     pub(crate) fn new(gateway: GatewayConfigEntry, now: Instant) -> io::Result<GatewayPort> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkSockDiag;

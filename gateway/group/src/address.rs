@@ -133,8 +133,7 @@ enum AddressOrder {
 }
 
 impl AddressOrder {
-    const ALL: [AddressOrder; 4] =
-        [AddressOrder::Hold, AddressOrder::Renew, AddressOrder::DropWaiting, AddressOrder::Release];
+    const ALL: [Self; 4] = [Self::Hold, Self::Renew, Self::DropWaiting, Self::Release];
 
     fn word(self) -> &'static str {
         match self {

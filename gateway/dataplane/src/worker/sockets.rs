@@ -190,13 +190,8 @@ pub(crate) enum ArrivalKind {
 }
 
 impl ArrivalKind {
-    const ALL: [ArrivalKind; 5] = [
-        ArrivalKind::Rtp,
-        ArrivalKind::Rtcp,
-        ArrivalKind::Check,
-        ArrivalKind::Nomination,
-        ArrivalKind::AddressTaken,
-    ];
+    const ALL: [Self; 5] =
+        [Self::Rtp, Self::Rtcp, Self::Check, Self::Nomination, Self::AddressTaken];
 }
 
 /// Bytes in front of the datagram: kind, listener, address, port.

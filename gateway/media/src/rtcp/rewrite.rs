@@ -15,10 +15,8 @@ use super::{
 const PADDING: u8 = 0x20;
 
 /// Passes each packet of a compound packet to `each`, which modifies it and returns its new length;
-/// 0 removes the packet. Closes the gaps and returns the total length.
-///
-/// # Errors
-/// Fails if any packet is malformed, before the first call of `each`.
+/// 0 removes the packet. Closes the gaps and returns the total length. Fails if any packet is malformed, before the first
+/// call of `each`.
 pub(crate) fn rewrite(
     compound: &mut [u8],
     mut each: impl FnMut(&mut [u8]) -> usize,

@@ -165,8 +165,7 @@ pub enum ServingState {
 
 impl ServingState {
     /// In the order of their codes.
-    pub const ALL: [ServingState; 3] =
-        [ServingState::Serving, ServingState::Draining, ServingState::Gone];
+    pub const ALL: [Self; 3] = [Self::Serving, Self::Draining, Self::Gone];
 }
 
 /// Result of opening or closing a session. Encoded as its index in [`OpenStatus::ALL`].
@@ -188,14 +187,8 @@ pub enum OpenStatus {
 
 impl OpenStatus {
     /// In the order of their codes.
-    pub const ALL: [OpenStatus; 6] = [
-        OpenStatus::Ok,
-        OpenStatus::Full,
-        OpenStatus::Draining,
-        OpenStatus::UnknownTag,
-        OpenStatus::Failed,
-        OpenStatus::Unencrypted,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Ok, Self::Full, Self::Draining, Self::UnknownTag, Self::Failed, Self::Unencrypted];
 }
 
 /// Result of an order to start or break a node. Encoded as its index in [`OrderOutcome::ALL`].
@@ -211,8 +204,7 @@ pub enum OrderOutcome {
 
 impl OrderOutcome {
     /// In the order of their codes.
-    pub const ALL: [OrderOutcome; 3] =
-        [OrderOutcome::Done, OrderOutcome::Forbidden, OrderOutcome::Unable];
+    pub const ALL: [Self; 3] = [Self::Done, Self::Forbidden, Self::Unable];
 }
 
 impl NodeLoad {

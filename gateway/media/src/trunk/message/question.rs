@@ -214,8 +214,7 @@ pub enum NodeFault {
 
 impl NodeFault {
     /// In the order of their codes.
-    pub const ALL: [NodeFault; 5] =
-        [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake, NodeFault::Cut, NodeFault::Heal];
+    pub const ALL: [Self; 5] = [Self::Kill, Self::Hang, Self::Wake, Self::Cut, Self::Heal];
 
     /// The fault's name in the API: `kill`.
     pub fn name(self) -> &'static str {
