@@ -315,7 +315,7 @@ fn wait_suspended(endpoint: &QuicEndpoint, stage: &AtomicU8) {
         match stage.load(Ordering::Acquire) {
             WAITS => std::thread::park(),
             RUNS if !endpoint.lease.is_held(Instant::now) => {
-                std::thread::sleep(lease::CHECKED_EVERY)
+                std::thread::sleep(lease::CHECKED_EVERY);
             }
             _ => return,
         }

@@ -264,21 +264,20 @@ impl ClientIngress {
     ) -> Option<Home> {
         let source = arrival.source;
         let request = stun::BindingRequest::parse(datagram).ok()?;
+        let transaction = request.message.transaction();
         let key = key(&entry(&self.flows, request.username()?)?)?;
         self.answer.clear();
         if request.unknown().next().is_some() {
-            let (transaction, unknown) = (request.message.transaction(), request.unknown());
-            stun::write_unknown(transaction, unknown, Some(&key), &mut self.answer);
+            stun::write_unknown(transaction, request.unknown(), Some(&key), &mut self.answer);
             cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
             return None;
         }
-        let is_done =
-            match session.remember_check(request.message.transaction(), source, &self.keys) {
-                CheckReceipt::Never => false,
-                // The address may have belonged to another session at the first time.
-                CheckReceipt::Here => session.takes_from(source),
-                CheckReceipt::Elsewhere => return refuse(cx.egress, DropReason::Replayed),
-            };
+        let is_done = match session.remember_check(transaction, source, &self.keys) {
+            CheckReceipt::Never => false,
+            // The address may have belonged to another session at the first time.
+            CheckReceipt::Here => session.takes_from(source),
+            CheckReceipt::Elsewhere => return refuse(cx.egress, DropReason::Replayed),
+        };
         let mut previous = None;
         if !is_done {
             let Ok(loser) = self.flows.check(source.key(), session.home, cx.now) else {
@@ -291,12 +290,7 @@ impl ClientIngress {
                 self.flows.remove(&oldest.key(), session.home);
             }
         }
-        stun::write_success(
-            request.message.transaction(),
-            source.address,
-            Some(&key),
-            &mut self.answer,
-        );
+        stun::write_success(transaction, source.address, Some(&key), &mut self.answer);
         cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
         previous
     }

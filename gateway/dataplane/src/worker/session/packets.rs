@@ -475,9 +475,7 @@ impl WorkerSession {
     /// before the hop died is skipped: it might have remained silent.
     pub(super) fn record_recovery(&mut self, to: Hop, cx: &PacketContext<'_>) {
         let (mode, state) = (self.route.load().mode, self.state());
-        let Some(before) = state.current_hop.filter(|before| *before != to) else {
-            return;
-        };
+        let Some(before) = state.current_hop.filter(|before| *before != to) else { return };
         let died = cx.board.died(before);
         if let Some(last) = died.and_then(|died| state.continuity.fell_silent(died)) {
             cx.egress.stats.recovered(mode, cx.now.saturating_duration_since(last));
