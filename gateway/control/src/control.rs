@@ -126,7 +126,7 @@ impl Control {
             }
             GatewayEffect::KeyFrame { sessions } => {
                 for session in sessions {
-                    self.with_home(session, |home| WorkerCommand::KeyFrame(home));
+                    self.with_home(session, WorkerCommand::KeyFrame);
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),

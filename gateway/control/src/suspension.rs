@@ -344,9 +344,7 @@ impl Control {
         let restored = Some(Ok(translation));
         self.replication.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
-        self.workers
-            .ask_workers(|done| WorkerCommand::Confirm(done))
-            .map_err(SnapshotError::Worker)?;
+        self.workers.ask_workers(WorkerCommand::Confirm).map_err(SnapshotError::Worker)?;
         Ok(Restored { sessions })
     }
 
@@ -358,7 +356,7 @@ impl Control {
     ) {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
-            let confirmed = self.workers.ask_workers(|done| WorkerCommand::Confirm(done));
+            let confirmed = self.workers.ask_workers(WorkerCommand::Confirm);
             continued = confirmed.map(drop).map_err(SnapshotError::Worker);
         }
         match (last, continued) {
